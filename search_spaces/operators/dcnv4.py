@@ -1,0 +1,184 @@
+"""DCNv4, deformable convolution without softmax on its weights (arXiv 2401.06197)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from ultralytics.nn.modules import Conv
+
+from search_spaces.operators.record import Operator, Parameter, Parameters, Site, SiteKind
+
+
+class DCNv4(nn.Module):
+    """Every pixel sums nine samples of the map, at places and with weights that it computes itself.
+
+    `(batch, channels, h, w) -> (batch, channels, h, w)`, kernel 3, stride 1.
+
+    Source: arXiv 2401.06197; OpenGVLab/DCNv4, MIT. In plain PyTorch, so that it runs, counts and exports everywhere;
+    the names in the state dict are the original's. Each group of channels samples at `(p + tap + offset) *
+    offset_scale` around the pixel, the nine taps column by column (x outer, y inner), bilinearly, 0 outside the map;
+    the weights are raw, neither softmax nor sigmoid. Where we differ: channels first at the door, and any width that
+    `groups` divides (the original's CUDA kernel also wants `channels / groups` to be a multiple of 16).
+
+    A fresh module returns exactly 0 and passes no gradient to its input: put it behind a residual, as `DCNv4Block`
+    does.
+
+    Args:
+        channels: in and out.
+        groups: of channels that share their offsets and weights.
+        offset_scale: multiplies the fixed taps and the learned offsets.
+        dw_kernel: of a depthwise convolution before offsets and weights are computed; 0 for none.
+        remove_center: sample eight places, without the pixel itself.
+        center_scale: let each group blend in the unsampled value by a learned sigmoid.
+
+    Raises:
+        ValueError: `groups` does not divide `channels`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        groups: int = 4,
+        offset_scale: float = 1.0,
+        dw_kernel: int = 0,
+        remove_center: bool = False,
+        center_scale: bool = False,
+    ) -> None:
+        super().__init__()
+        if channels % groups:
+            raise ValueError(f"DCNv4: {groups} groups do not divide {channels} channels")
+        self.channels, self.groups, self.offset_scale = channels, groups, offset_scale
+        self.taps = tuple(
+            (float(dx), float(dy)) for dx in (-1, 0, 1) for dy in (-1, 0, 1) if not (remove_center and dx == dy == 0)
+        )
+        packed = -(-3 * groups * len(self.taps) // 8) * 8  # the original pads its rows to a multiple of 8
+        self.offset_mask_dw = (
+            nn.Conv2d(channels, channels, dw_kernel, padding=dw_kernel // 2, groups=channels)
+            if dw_kernel
+            else nn.Identity()
+        )
+        self.offset_mask = nn.Linear(channels, packed)
+        self.value_proj = nn.Linear(channels, channels)
+        self.output_proj = nn.Linear(channels, channels)
+        self.center_feature_scale = nn.Linear(channels, groups) if center_scale else None
+        self._initialise()
+
+    def _initialise(self) -> None:
+        """Offsets, weights and centre scale start at 0, the projections xavier-uniform, as the original."""
+        for projection in (self.value_proj, self.output_proj):
+            nn.init.xavier_uniform_(projection.weight)
+            nn.init.zeros_(projection.bias)
+        for zero in (self.offset_mask, self.center_feature_scale):
+            if zero is not None:
+                nn.init.zeros_(zero.weight)
+                nn.init.zeros_(zero.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(batch, channels, h, w)` to the same shape."""
+        pixels = x.permute(0, 2, 3, 1)
+        offset_mask = self.offset_mask(self.offset_mask_dw(x).permute(0, 2, 3, 1))
+        value = self.value_proj(pixels)
+        sampled = self._sample(value.permute(0, 3, 1, 2), offset_mask).permute(0, 2, 3, 1)
+        if self.center_feature_scale is not None:
+            share = self.center_feature_scale(sampled).sigmoid()
+            share = share.repeat_interleave(self.channels // self.groups, dim=-1)
+            sampled = sampled * (1 - share) + value * share
+        return self.output_proj(sampled).permute(0, 3, 1, 2)
+
+    def _sample(self, value: Tensor, offset_mask: Tensor) -> Tensor:
+        """Sum of the weighted samples, `(batch, channels, h, w)`; tap by tap, so that memory stays that of one map."""
+        if value.is_meta:  # shapes only; torch 2.14 decomposes grid_sample there, 25 ms a tap
+            return torch.empty_like(value)
+        batch, channels, height, width = value.shape
+        taps = len(self.taps)
+        groups = batch * self.groups
+        maps = value.reshape(groups, channels // self.groups, height, width)
+        # (batch, h, w, packed) -> (batch * groups, 3 * taps, h, w): first x, y of each tap, then its weight.
+        packed = offset_mask[..., : self.groups * 3 * taps].permute(0, 3, 1, 2)
+        packed = packed.reshape(groups, 3 * taps, height, width)
+        # Coordinates stay in float32 under autocast and in half models: float16 misses places beyond pixel 80.
+        precise = torch.promote_types(value.dtype, torch.float32)
+        offsets = packed[:, : 2 * taps].to(precise)
+        columns = torch.arange(width, device=value.device, dtype=precise)
+        rows = torch.arange(height, device=value.device, dtype=precise)[:, None]
+        total = torch.zeros_like(maps)
+        for tap, (dx, dy) in enumerate(self.taps):
+            across = columns + (dx + offsets[:, 2 * tap]) * self.offset_scale
+            down = rows + (dy + offsets[:, 2 * tap + 1]) * self.offset_scale
+            grid = torch.stack(((2 * across + 1) / width - 1, (2 * down + 1) / height - 1), dim=-1)
+            sample = F.grid_sample(maps.to(precise), grid, padding_mode="zeros", align_corners=False)
+            total = total + packed[:, 2 * taps + tap].unsqueeze(1) * sample.to(maps.dtype)
+        return total.reshape(batch, channels, height, width)
+
+    def extra_repr(self) -> str:
+        """What the children do not show."""
+        return f"groups={self.groups}, taps={len(self.taps)}, offset_scale={self.offset_scale}"
+
+
+class DCNv4Block(nn.Module):
+    """DCNv4 in a convolution's place: `activation(norm(z + DCNv4(z)))`, z the input or a 1x1 convolution of it.
+
+    `(batch, c_in, h, w) -> (batch, c_out, h, w)`. The sum keeps a fresh DCNv4, which returns 0, from cutting off
+    everything before it; the 1x1 convolution stands only where the channels differ.
+    """
+
+    def __init__(self, c_in: int, c_out: int, *, core: DCNv4, activation: nn.Module) -> None:
+        super().__init__()
+        self.stem = nn.Identity() if c_in == c_out else Conv(c_in, c_out, 1, act=activation)
+        self.core = core
+        self.norm = nn.BatchNorm2d(c_out)
+        self.act = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(batch, c_in, h, w)` to `(batch, c_out, h, w)`."""
+        z = self.stem(x)
+        return self.act(self.norm(z + self.core(z)))
+
+
+def _sampling_macs(module: nn.Module, x: Tensor, _y: Tensor) -> int:
+    """Four products to interpolate and one to weigh, per pixel, tap and channel."""
+    assert isinstance(module, DCNv4)  # noqa: S101 - narrows the type; the counter asks by this class
+    return x.numel() * 5 * len(module.taps)
+
+
+def _build(
+    site: Site, *, groups: int, offset_scale: float, dw_kernel: int, remove_center: bool, center_scale: bool
+) -> DCNv4Block:
+    core = DCNv4(
+        site.c_out,
+        groups=groups,
+        offset_scale=offset_scale,
+        dw_kernel=dw_kernel,
+        remove_center=remove_center,
+        center_scale=center_scale,
+    )
+    return DCNv4Block(site.c_in, site.c_out, core=core, activation=site.activation)
+
+
+def _obstacle(site: Site, parameters: Parameters) -> str | None:
+    if site.stride != 1:
+        return "it stands at stride 1 only"
+    groups = int(parameters["groups"])
+    if site.c_out % groups:
+        return f"{groups} groups do not divide {site.c_out} channels"
+    if site.c_out // groups < 4:
+        return f"{groups} groups of {site.c_out} channels are too narrow to share offsets"
+    return None
+
+
+DCNV4_RECORD = Operator(
+    name="DCNv4",
+    module=DCNv4,
+    parameters=(
+        Parameter(name="groups", default=4, allowed=(1, 2, 4, 8, 16, 32)),
+        Parameter(name="offset_scale", default=1.0, allowed=(0.5, 1.0, 2.0)),
+        Parameter(name="dw_kernel", default=0, allowed=(0, 3, 5)),
+        Parameter(name="remove_center", default=False, allowed=(False, True)),
+        Parameter(name="center_scale", default=False, allowed=(False, True)),
+    ),
+    kinds=(SiteKind.CONV, SiteKind.LAYER),
+    build=_build,
+    obstacle=_obstacle,
+    unseen_macs=_sampling_macs,
+    reference="DCNv4, arXiv 2401.06197",
+)

@@ -1,0 +1,108 @@
+"""The rows of a model YAML, with and without operators.
+
+An operator inside a host is a row `<Host>_<Operator>` with the host's own arguments and then one mapping:
+`[-1, 3, C3_UIB, [128, {expansion: 4}]]`. An operator that is a layer of its own is a row of its own name with the
+arguments of the stock layer that it stands for, `Conv` or `nn.Upsample`, and then the mapping:
+`[-1, 1, DynamicConv, [512, 1, 1, {kernels: 4}]]`, `[-1, 1, DySample, [None, 2, nearest, {style: pl}]]`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from search_spaces.errors import SpecError, nearest
+from search_spaces.hosts import HOSTS, Host
+from search_spaces.operators import OPERATORS, Operator, Parameters, SiteKind
+
+Row = list[Any]
+"""`[from, repeats, module, arguments]`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lowered:
+    """A row with an operator, taken apart.
+
+    Attributes:
+        row: the stock row that Ultralytics is to build in its place.
+        host: of the layer which that row builds.
+        parameters: complete and checked.
+    """
+
+    row: Row
+    host: Host
+    operator: Operator
+    parameters: dict[str, bool | int | float | str]
+
+
+def names() -> list[str]:
+    """Every module name that a row of ours can have."""
+    inner = [
+        f"{host.name}_{operator.name}"
+        for host in HOSTS.values()
+        for operator in OPERATORS.values()
+        if is_inner(host, operator)
+    ]
+    return inner + [operator.name for operator in OPERATORS.values() if _stands_for(operator)]
+
+
+def is_inner(host: Host, operator: Operator) -> bool:
+    """Whether the operator stands inside this host, so that the row keeps the host's name and arguments."""
+    return host.kind_for(operator) in {SiteKind.BLOCK, SiteKind.CONV}
+
+
+def write(row: Row, host: Host, operator: Operator, parameters: Parameters, convolution: Sequence[int]) -> Row:
+    """The row with the operator in it.
+
+    Args:
+        row: of the base model, with final numbers.
+        host: of the layer that the row builds.
+        convolution: output channels, kernel and stride of the layer, for an operator that takes the place of a layer
+            other than the one its row stands for.
+    """
+    source, repeats, module, arguments = row
+    if is_inner(host, operator):
+        return [source, repeats, f"{module}_{operator.name}", [*arguments, dict(parameters)]]
+    if module == _stands_for(operator):  # padding, groups and activation stay what they are
+        return [source, repeats, operator.name, [*arguments, dict(parameters)]]
+    return [source, repeats, operator.name, [*convolution, dict(parameters)]]
+
+
+def lower(row: Sequence[Any]) -> Lowered | None:
+    """Take a row of ours apart; None for a row that names none of our operators.
+
+    Raises:
+        SpecError: an unknown operator or parameter, a value that is not allowed, an operator in a host without a
+            site for it.
+    """
+    source, repeats, module, arguments = row
+    host_name, _, operator_name = module.rpartition("_")
+    operator = OPERATORS.get(operator_name)
+    if operator is None:
+        return None
+    if host_name and (host_name not in HOSTS or not is_inner(HOSTS[host_name], operator)):
+        raise SpecError(f"{module}: no such row ({nearest(module, names())})")
+    stands_for = host_name or _stands_for(operator)
+    if stands_for is None:
+        raise SpecError(
+            f"{module}: {operator_name} is no layer of its own; it stands inside a host, as in {names()[0]}"
+        )
+    *own, last = arguments or [None]
+    given: Mapping[str, Any] = last if isinstance(last, Mapping) else {}
+    own = own if isinstance(last, Mapping) else list(arguments)
+    try:
+        parameters = operator.complete(given)
+    except SpecError as error:
+        raise error.within(module) from None
+    return Lowered(
+        row=[source, repeats, stands_for, own],
+        host=HOSTS[stands_for],
+        operator=operator,
+        parameters=parameters,
+    )
+
+
+def _stands_for(operator: Operator) -> str | None:
+    """The stock layer whose place the operator takes in a row of its own name."""
+    if SiteKind.UPSAMPLE in operator.kinds:
+        return "nn.Upsample"
+    return "Conv" if SiteKind.LAYER in operator.kinds else None

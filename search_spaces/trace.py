@@ -1,0 +1,64 @@
+"""What flows into and out of every layer of a built model."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Feature = Tensor | tuple[Tensor, ...] | list[Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traced:
+    """One layer, what it received and what it returned.
+
+    Attributes:
+        received: a tensor, or a list of features where the row names several sources.
+        returned: a tensor; `CBLinear` returns a tuple of them.
+    """
+
+    index: int
+    layer: nn.Module
+    received: Feature | list[Feature]
+    returned: Feature
+
+    @property
+    def c_in(self) -> int:
+        """Channels of the (first) tensor received."""
+        return first(self.received).shape[1]
+
+    @property
+    def c_out(self) -> int:
+        """Channels of the (first) tensor returned."""
+        return first(self.returned).shape[1]
+
+
+def first(feature: Feature | list[Feature]) -> Tensor:
+    """The first tensor of a feature, however deep."""
+    while not isinstance(feature, Tensor):
+        feature = feature[0]
+    return feature
+
+
+@torch.no_grad()
+def trace(layers: Iterable[nn.Module], image: Tensor) -> list[Traced]:
+    """Run layers one after another as Ultralytics' `_predict_once` does, each reading its sources from `.f`.
+
+    Args:
+        layers: of a model that `parse_model` built, in order, in eval mode; a head among them is run too.
+        image: `(batch, channels, h, w)`, on the layers' device; the meta device costs no arithmetic.
+    """
+    traced: list[Traced] = []
+    features: list[Feature] = []
+    x: Feature = image
+    for index, layer in enumerate(layers):
+        named: Any = layer.f
+        sources: list[int] = [named] if isinstance(named, int) else list(named)
+        read = [x if source == -1 else features[source] for source in sources]
+        received = read[0] if isinstance(named, int) else read
+        x = layer(received)
+        traced.append(Traced(index=index, layer=layer, received=received, returned=x))
+        features.append(x)
+    return traced
