@@ -1,0 +1,51 @@
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from search_spaces import Architecture, SearchSpace, load
+from trials import Budget, Recipe, datasets, digit_scenes
+
+
+@pytest.fixture(scope="session")
+def space_of() -> Callable[[str], SearchSpace]:
+    """A catalog space by name; `v9:c` is the space v9 at scale c."""
+
+    @cache
+    def read(name: str) -> SearchSpace:
+        space, _, scale = name.partition(":")
+        return load(space, scale=scale or None)
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> datasets.DataSet:
+    """Sixteen digit scenes to train on and eight to validate on: two batches an epoch."""
+    return datasets.load(digit_scenes.draw(tmp_path_factory.mktemp("scenes"), train=16, val=8))
+
+
+@pytest.fixture
+def tiny(scenes: datasets.DataSet) -> Callable[..., Budget]:
+    """A budget of a second on one core; changes replace its fields."""
+
+    def budget(**changes: object) -> Budget:
+        fields = {"data": scenes.path, "epochs": 2, "image_size": 64, "deploy_size": 64, "batch": 8}
+        return Budget.model_validate({**fields, "recipe": Recipe(fliplr=0.0), **changes})
+
+    return budget
+
+
+@pytest.fixture(scope="session")
+def stock() -> Architecture:
+    """The quickest stock model that there is."""
+    return Architecture(base="yolov5{scale}.yaml", scale="n", picks=())
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A trial's own."""
+    path = tmp_path / "trial"
+    path.mkdir()
+    return path

@@ -1,0 +1,90 @@
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from trials import Budget, Limits, Recipe
+
+DATA = {"data": Path("/data/data.yaml")}
+
+
+def mistakes(model: type[BaseModel], fields: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """The addresses of what is wrong."""
+    with pytest.raises(ValidationError) as caught:
+        model.model_validate(fields)
+    return [error["loc"] for error in caught.value.errors()]
+
+
+@pytest.mark.parametrize("field", ["image_size", "deploy_size"])
+@pytest.mark.parametrize("size", [0, -32, 31, 33, 100, 64.0, "64", True, None])
+def test_a_size_is_a_multiple_of_32(field: str, size: object) -> None:
+    assert mistakes(Budget, {**DATA, field: size}) == [(field,)]
+
+
+@pytest.mark.parametrize("size", [32, 96, 640])
+def test_every_multiple_of_32_is_a_size(size: int) -> None:
+    assert Budget(data=DATA["data"], image_size=size).image_size == size
+
+
+@pytest.mark.parametrize("field", ["epochs", "batch", "seed"])
+@pytest.mark.parametrize("value", [True, 1.0, "1", -1, None])
+def test_a_count_is_a_whole_number(field: str, value: object) -> None:
+    assert mistakes(Budget, {**DATA, field: value}) == [(field,)]
+
+
+@pytest.mark.parametrize("rung", [True, "1", 1.0])
+def test_so_is_a_rung(rung: object) -> None:
+    assert mistakes(Budget, {**DATA, "rungs": [1, rung]}) == [("rungs", 1)]
+
+
+@pytest.mark.parametrize("model", [Budget, Recipe, Limits])
+def test_an_unknown_key_is_a_mistake(model: type[BaseModel]) -> None:
+    assert mistakes(model, {**DATA, "epoch": 3})[-1] == ("epoch",)
+
+
+REALS = [
+    (Budget, "timeout"),
+    *((Recipe, name) for name, field in Recipe.model_fields.items() if field.annotation is float),
+    (Limits, "gflops"),
+    (Limits, "latency_ms"),
+]
+
+
+def test_the_list_of_reals_is_not_empty() -> None:
+    assert len(REALS) == 12
+
+
+@pytest.mark.parametrize(("model", "field"), REALS)
+@pytest.mark.parametrize("value", [True, "0.5", math.nan, math.inf, -1.0])
+def test_true_and_text_are_no_numbers(model: type[BaseModel], field: str, value: object) -> None:
+    fields = DATA if model is Budget else {}
+    assert (field,) in {address[:1] for address in mistakes(model, {**fields, field: value})}
+
+
+@pytest.mark.parametrize(("model", "field"), REALS)
+def test_a_whole_number_is_a_number_where_it_is_in_range(model: type[BaseModel], field: str) -> None:
+    fields = DATA if model is Budget else {}
+    if field == "scale":  # below 1, so that no image is scaled to nothing
+        assert mistakes(model, {field: 1}) == [(field,)]
+    else:
+        assert getattr(model.model_validate({**fields, field: 1}), field) == 1.0
+
+
+@pytest.mark.parametrize("field", ["gflops", "params", "latency_ms"])
+def test_a_limit_of_0_would_let_nothing_pass(field: str) -> None:
+    assert mistakes(Limits, {field: 0})[0][0] == field
+
+
+def test_no_limit_is_the_default() -> None:
+    assert Limits().model_dump(exclude_none=True) == {}
+
+
+@pytest.mark.parametrize("value", [Budget(data=DATA["data"], rungs=(1, 2)), Recipe(), Limits(params=1)])
+def test_they_are_values(value: BaseModel) -> None:
+    again = type(value).model_validate_json(value.model_dump_json())
+    assert again == value
+    assert hash(again) == hash(value)
+    with pytest.raises(ValidationError, match="frozen"):
+        next(iter(type(value).model_fields)), setattr(value, next(iter(type(value).model_fields)), None)

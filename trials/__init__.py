@@ -1,0 +1,7 @@
+"""One candidate: exact cost, measured latency, a short training, and the scores that follow."""
+
+from trials.budget import Budget, Limits, Recipe
+from trials.evaluation import evaluate
+from trials.scores import Costs, Ending, Epoch, Outcome, Scores
+
+__all__ = ["Budget", "Costs", "Ending", "Epoch", "Limits", "Outcome", "Recipe", "Scores", "evaluate"]

@@ -1,0 +1,75 @@
+"""How long and how one candidate is trained, and what is out of the question."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Recipe(_Frozen):
+    """The settings of a short training; two scores compare only under equal ones.
+
+    Made for tens to hundreds of steps, where Ultralytics' defaults score 0: gradients are not accumulated, warm-up is
+    short, mosaic is off, and batch norm's momentum is high enough that its statistics arrive in time.
+
+    Attributes:
+        learning_rate: of AdamW at its peak; it falls linearly over the whole budget.
+        warmup_epochs: during which the learning rate rises.
+        bn_momentum: of every batch norm, in PyTorch's sense: the share of the newest batch.
+        mosaic: the probability of composing an image of four.
+        scale: the greatest zoom, in or out.
+        fliplr: the probability of a mirror image; 0 where left and right mean something, as for digits.
+        anneal: the share of the training steps over which a dynamic convolution's temperature falls to 1.
+    """
+
+    optimizer: str = "AdamW"
+    learning_rate: Annotated[StrictFloat, Field(gt=0)] = 2e-3
+    final_learning_rate: Annotated[StrictFloat, Field(gt=0)] = 0.05
+    weight_decay: Annotated[StrictFloat, Field(ge=0)] = 5e-4
+    warmup_epochs: Annotated[StrictFloat, Field(ge=0)] = 0.5
+    bn_momentum: Annotated[StrictFloat, Field(gt=0, le=1)] = 0.2
+    mosaic: Annotated[StrictFloat, Field(ge=0, le=1)] = 0.0
+    scale: Annotated[StrictFloat, Field(ge=0, lt=1)] = 0.25
+    fliplr: Annotated[StrictFloat, Field(ge=0, le=1)] = 0.5
+    anneal: Annotated[StrictFloat, Field(gt=0, le=1)] = 0.3
+
+
+class Budget(_Frozen):
+    """What one candidate gets: data, epochs, size, and where its weights start.
+
+    Attributes:
+        data: a data.yaml, absolute.
+        epochs: the learning rate's schedule spans exactly these.
+        image_size: of training and validation, in pixels, a multiple of 32.
+        deploy_size: in pixels, for cost and latency.
+        batch: images a step; gradients are not accumulated over steps.
+        seed: of weights, order and augmentation.
+        weights: a checkpoint whose tensors are taken over where name and shape agree; None is from scratch.
+        rungs: epochs after which to validate besides the last.
+        timeout: seconds for the training of one candidate; None is without end.
+        device: `cpu`, or the index of a GPU.
+    """
+
+    data: Path
+    epochs: Annotated[StrictInt, Field(ge=1)] = 5
+    image_size: Annotated[StrictInt, Field(ge=32, multiple_of=32)] = 128
+    deploy_size: Annotated[StrictInt, Field(ge=32, multiple_of=32)] = 640
+    batch: Annotated[StrictInt, Field(ge=1)] = 8
+    seed: Annotated[StrictInt, Field(ge=0)] = 0
+    weights: Path | None = None
+    rungs: tuple[StrictInt, ...] = ()
+    recipe: Recipe = Recipe()
+    timeout: Annotated[StrictFloat, Field(gt=0)] | None = None
+    device: str = "cpu"
+
+
+class Limits(_Frozen):
+    """Hard ceilings on a deployed candidate, checked before it is trained; None is no ceiling."""
+
+    gflops: Annotated[StrictFloat, Field(gt=0)] | None = None
+    params: Annotated[StrictInt, Field(gt=0)] | None = None
+    latency_ms: Annotated[StrictFloat, Field(gt=0)] | None = None

@@ -1,0 +1,140 @@
+"""The door: an architecture and a budget go in, an outcome comes out."""
+
+import time
+import traceback
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from search_spaces import Architecture, build
+from search_spaces.errors import NasError
+from trials import cost, datasets, latency, training
+from trials.budget import Budget, Limits
+from trials.scores import Costs, Ending, Outcome, Scores
+from trials.training import DivergedError, GoOn, TimedOutError
+
+WEIGHTS = "weights.pt"
+MODEL = "model.yaml"
+ERROR = "error.txt"
+
+
+def evaluate(
+    architecture: Architecture, budget: Budget, folder: Path, go_on: GoOn, *, limits: Limits | None = None
+) -> Outcome:
+    """Score one candidate.
+
+    Args:
+        budget: data, epochs, sizes, seed and where the weights start.
+        folder: of this trial; gets `model.yaml`, then `weights.pt` or `error.txt`.
+        go_on: asked after every epoch with its number, from 1, and the epoch; False ends the training there.
+        limits: ceilings that are checked before training.
+
+    Returns:
+        How it ended. A bad candidate is an ending, not an exception.
+
+    Raises:
+        NasError: the environment is wrong, which no other candidate would change: no data, no device, no checkpoint.
+    """
+    data = _data(str(budget.data))
+    started = time.monotonic()
+    run = _Run(architecture=architecture, budget=budget, folder=folder, limits=limits or Limits())
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        outcome = run.train(data, go_on)
+    except NasError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the one place where a candidate's fault becomes an ending
+        (folder / ERROR).write_text(traceback.format_exc(), encoding="utf-8")
+        outcome = {"ending": _ending(error), "detail": _in_one_line(error)}
+    return Outcome(architecture=architecture, seconds=time.monotonic() - started, **{"costs": run.costs, **outcome})
+
+
+def price(document: dict[str, Any], budget: Budget, classes: int) -> Costs:
+    """Cost and latency of a deployed model, without training it.
+
+    Raises:
+        CostError: it cannot be counted.
+        LatencyError: it does not run.
+    """
+    counted = cost.measure(document, classes, budget.deploy_size)
+    model = build.model(document, classes).to(_torch_device(budget.device)).eval()
+    model.fuse(verbose=False)
+    measured = latency.measure(model, budget.deploy_size)
+    return Costs(
+        params=counted.params,
+        gflops=counted.gflops,
+        latency_ms=measured.median_ms,
+        latency_spread_ms=measured.spread_ms,
+        latency_steady=measured.steady,
+    )
+
+
+@dataclass(kw_only=True)
+class _Run:
+    """One candidate on its way; remembers its costs when the training fails."""
+
+    architecture: Architecture
+    budget: Budget
+    folder: Path
+    limits: Limits
+    costs: Costs | None = None
+
+    def train(self, data: datasets.DataSet, go_on: GoOn) -> dict[str, Any]:
+        classes = len(data.classes)
+        (self.folder / MODEL).write_text(self.architecture.to_yaml(classes), encoding="utf-8")
+        document = self.architecture.document(classes)
+        self.costs = price(document, self.budget, classes)
+        excess = over(self.costs, self.limits)
+        if excess:
+            return {"ending": Ending.OVER_LIMIT, "detail": excess}
+        weights = self.folder / WEIGHTS
+        trained = training.train(document, self.budget, data, self.folder, go_on, weights=weights)
+        known = {"epochs": trained.epochs, "inherited": trained.inherited}
+        if trained.stopped:
+            return {"ending": Ending.STOPPED, **known}
+        last = trained.epochs[-1]
+        if last.map50_95 is None or last.map50 is None:
+            raise RuntimeError("the last epoch was not validated")
+        scores = Scores(map50_95=last.map50_95, map50=last.map50, costs=self.costs)
+        return {"ending": Ending.FINISHED, "scores": scores, "weights": weights, **known}
+
+
+def over(costs: Costs, limits: Limits) -> str:
+    """Which limits the costs exceed, in words; empty if none."""
+    ceilings = limits.model_dump(exclude_none=True)
+    return ", ".join(
+        f"{name} {getattr(costs, name):.4g} is over {ceiling:.4g}"
+        for name, ceiling in ceilings.items()
+        if getattr(costs, name) > ceiling
+    )
+
+
+def _ending(error: Exception) -> Ending:
+    match error:
+        case DivergedError():
+            return Ending.DIVERGED
+        case TimedOutError():
+            return Ending.TIMED_OUT
+        case MemoryError() | torch.OutOfMemoryError():
+            return Ending.OUT_OF_MEMORY
+        case RuntimeError() if any(text in str(error).lower() for text in ("out of memory", "can't allocate memory")):
+            return Ending.OUT_OF_MEMORY
+        case _:
+            return Ending.BROKEN
+
+
+def _in_one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
+
+
+def _torch_device(device: str) -> torch.device:
+    return torch.device("cpu" if device == "cpu" else f"cuda:{device}")
+
+
+@lru_cache(maxsize=4)
+def _data(path: str) -> datasets.DataSet:
+    """Checked once per process."""
+    return datasets.load(path)

@@ -1,0 +1,105 @@
+"""What a candidate is worth, and how its trial ended."""
+
+import math
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from pathlib import Path
+
+from search_spaces import Architecture
+from search_spaces.errors import ScoreError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """What is known of a candidate before it is trained.
+
+    Attributes:
+        params: of the deployed graph.
+        gflops: of the deployed graph, one image at the deployment size.
+        latency_ms: median over the timed passes; `latency_spread_ms` is the distance between their quartiles.
+        latency_steady: whether the passes agree well enough for the median to mean something.
+    """
+
+    params: int
+    gflops: float
+    latency_ms: float
+    latency_spread_ms: float
+    latency_steady: bool
+
+    def __post_init__(self) -> None:
+        for name in ("params", "gflops", "latency_ms"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ScoreError(f"{name}: a cost is above 0, got {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """What a candidate is worth: accuracy in 0..1, and its costs."""
+
+    map50_95: float
+    map50: float
+    costs: Costs
+
+    def __post_init__(self) -> None:
+        for name in ("map50_95", "map50"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and 0 <= value <= 1):
+                raise ScoreError(f"{name}: an accuracy is from 0 to 1, got {value}")
+
+    def value(self, objective: str) -> float:
+        """One of `map50_95`, `map50`, `gflops`, `params`, `latency_ms`."""
+        holder = self if objective in {field.name for field in fields(self)} else self.costs
+        return float(getattr(holder, objective))
+
+
+class Ending(StrEnum):
+    """How a trial ended; the text says what to do about it. Stored by name, shown with its text."""
+
+    FINISHED = "the whole budget was trained"
+    STOPPED = "stopped at a rung: others were better by then"
+    OVER_LIMIT = "over a limit, known before training"
+    DIVERGED = "the loss left the finite numbers; lower the recipe's learning rate, or raise its warm-up"
+    OUT_OF_MEMORY = "the device ran out of memory; lower --batch or --image-size"
+    TIMED_OUT = "the trial took longer than --trial-timeout; raise it, or lower --epochs"
+    BROKEN = "an error, ours or a crash; the traceback lies in the trial's folder, in error.txt"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epoch:
+    """One epoch of a training.
+
+    Attributes:
+        losses: by name, the mean over the epoch.
+        map50_95: of the weights' moving average, where the epoch was validated.
+    """
+
+    epoch: int
+    losses: dict[str, float]
+    map50_95: float | None
+    map50: float | None
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How the trial of one candidate ended.
+
+    Attributes:
+        costs: None if the trial broke before they were known.
+        scores: the moving average's at the last epoch of the budget; None unless finished.
+        epochs: what was trained, in order.
+        inherited: share of the parameters that came from `Budget.weights`; 0 from scratch.
+        detail: one line on what happened, where the ending alone does not say it.
+        weights: a checkpoint in fp32, if one was written.
+    """
+
+    architecture: Architecture
+    ending: Ending
+    costs: Costs | None = None
+    scores: Scores | None = None
+    epochs: tuple[Epoch, ...] = ()
+    seconds: float = 0.0
+    inherited: float = 0.0
+    detail: str = ""
+    weights: Path | None = None
