@@ -1,0 +1,50 @@
+"""The command line: `nas`. One module a group of commands; each command reads, calls and shows."""
+
+import os
+import sys
+
+import typer
+
+from nas.cli import environment, models, searching, studies
+
+app = typer.Typer(
+    name="nas",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="""Search YOLO architectures instead of guessing them.
+
+A [b]search space[/b] says which layers of a YOLO may carry which operator. [b]nas search[/b] proposes architectures,
+scores each by a short training and its cost, and keeps the Pareto front.
+
+  nas search --space v9                       watch a search on built-in data
+  nas search --space v9 --data my/data.yaml   the same on yours
+  nas pareto v9t-digits                       the front of a study
+  nas export v9t-digits --best map            its best model, to train in full
+""",
+)
+searching.register(app)
+studies.register(app)
+models.register(app)
+environment.register(app)
+
+
+def main() -> None:
+    """Run a command; a problem with a known cure is told in a line and ends with status 2."""
+    _quieten()
+    try:
+        app(standalone_mode=True)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _quieten() -> None:
+    """What third parties do on import, unless the user has decided: no network, no messages among our results."""
+    own_settings = len(sys.argv) > 1 and sys.argv[1] == "yolo"
+    os.environ.setdefault("YOLO_AUTOINSTALL", "false")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    if not own_settings:
+        os.environ.setdefault("YOLO_OFFLINE", "true")
+        os.environ.setdefault("YOLO_VERBOSE", "false")

@@ -1,0 +1,113 @@
+"""`nas ui` and `nas doctor`: what stands around a search."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nas.cli import show
+from nas.cli.show import Format
+
+Runs = Annotated[Path, typer.Option(help="The folder of all studies.")]
+_PACKAGES = ("nas-for-yolo", "torch", "torchvision", "ultralytics", "ultralytics-thop", "optuna", "mlflow")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(ui)
+    app.command()(doctor)
+
+
+@show.told
+def ui(
+    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Where to listen.")] = 5000,
+    runs: Runs = Path("runs/nas"),
+) -> None:
+    """Open MLflow's pages on all studies, until Ctrl-C."""
+    from nas.tracking import default_uri, ui_command
+
+    uri = default_uri(runs.absolute())
+    show.lines([f"MLflow on http://{host}:{port} in about ten seconds; {uri}; Ctrl-C ends it"])
+    raise typer.Exit(subprocess.call(ui_command(uri, host, port)))
+
+
+@show.told
+def doctor(
+    runs: Runs = Path("runs/nas"),
+    shown: Annotated[Format, typer.Option("--format", help="For people, or for programs.")] = "table",
+) -> None:
+    """Check versions, the two packages called thop, devices and folders; status 1 if something is wrong."""
+    checks: list[tuple[str, Callable[[], tuple[bool, str]]]] = [
+        ("python", lambda: (sys.version_info >= (3, 11), sys.version.split()[0])),
+        *((name, partial(_installed, name)) for name in _PACKAGES),
+        ("thop", _one_thop),
+        ("counting", _counts),
+        ("device", _device),
+        ("cores", lambda: (True, str(os.cpu_count()))),
+        ("runs", lambda: _writable(runs.absolute())),
+        ("cache", _cache),
+    ]
+    rows = []
+    for name, check in checks:
+        good, told = check()
+        rows.append({"check": name, "ok": good, "found": told})
+    show.rows(rows, shown, title="nas doctor", columns={"check": "check", "ok": "ok", "found": "found"})
+    if not all(row["ok"] for row in rows):
+        raise typer.Exit(1)
+
+
+def _installed(name: str) -> tuple[bool, str]:
+    try:
+        return True, version(name)
+    except PackageNotFoundError:
+        return False, f"not installed; pip install {name}"
+
+
+def _one_thop() -> tuple[bool, str]:
+    """Two distributions own the module `thop`; with the abandoned one's files every model costs 0."""
+    owners = sorted(set(packages_distributions().get("thop", [])))
+    if owners == ["ultralytics-thop"]:
+        return True, "only ultralytics-thop owns it"
+    cure = "pip uninstall -y thop && pip install --force-reinstall --no-deps ultralytics-thop"
+    return False, f"owned by {', '.join(owners) or 'nobody'}; cure: {cure}"
+
+
+def _counts() -> tuple[bool, str]:
+    from search_spaces import base
+    from trials.cost import measure
+
+    params = measure(base.model_document("yolov9t.yaml"), 80, 640, deployed=False).params
+    return params == 2_128_720, f"yolov9t has {params:,} parameters (2,128,720 is right)"
+
+
+def _device() -> tuple[bool, str]:
+    import torch
+
+    count = torch.cuda.device_count()
+    names = ", ".join(torch.cuda.get_device_name(index) for index in range(count))
+    return True, names or "no GPU that PyTorch sees; searches run on the CPU"
+
+
+def _writable(folder: Path) -> tuple[bool, str]:
+    from nas.config import make_folder
+    from search_spaces.errors import EnvironmentProblem
+
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    try:
+        make_folder(there)
+    except EnvironmentProblem as problem:
+        return False, str(problem)
+    return True, f"{folder} can be written to"
+
+
+def _cache() -> tuple[bool, str]:
+    from trials.datasets import cache_folder
+
+    return _writable(cache_folder())

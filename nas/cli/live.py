@@ -1,0 +1,116 @@
+"""What a running search looks like: a live table on a terminal, a line for each change elsewhere. On stderr."""
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from nas.cli.show import err, figure
+
+if TYPE_CHECKING:
+    from nas.records import Record
+    from nas.study import Study
+
+_ROWS = 14
+"""How many trials the live table shows; `nas trials` shows all."""
+
+
+class Watching:
+    """Shows a study while it runs."""
+
+    def __init__(self) -> None:
+        self._live = Live(console=err, refresh_per_second=2, transient=True) if err.is_terminal else None
+        self._began = time.monotonic()
+        self._known: dict[int, tuple[str, str | None]] = {}
+        self._ended_before: int | None = None
+
+    def __enter__(self) -> Self:
+        if self._live is not None:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, _type: type[BaseException] | None, _error: BaseException | None, _at: TracebackType | None
+    ) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def update(self, study: "Study") -> None:
+        """Show how far the study is."""
+        records = study.records()
+        left = self._left(study, records)
+        for record in records:
+            said = (record.state, record.ending)
+            if self._known.get(record.trial) != said and record.state != "waiting":
+                self._known[record.trial] = said
+                if record.ending is not None or self._live is None:
+                    err.print(_line(record), markup=False)
+        if self._live is not None:
+            self._live.update(_table(study, records, left))
+
+    def _left(self, study: "Study", records: "Sequence[Record]") -> str:
+        """How long it will still take, from how long trials took since this began."""
+        ended = [record for record in records if record.ending is not None]
+        if self._ended_before is None:
+            self._ended_before = len(ended)
+        done = len(ended) - self._ended_before
+        missing = study.places(records) + sum(record.state == "running" for record in records)
+        if not done:
+            return ""
+        seconds = (time.monotonic() - self._began) / done * missing
+        return f"about {seconds / 60:.0f} min left" if seconds > 90 else f"about {seconds:.0f} s left"
+
+
+def _line(record: "Record") -> str:
+    """One trial in one line."""
+    said = record.ending or record.state
+    if record.ending is None:
+        return f"trial {record.trial:>3}  {said:<9} {_named(record)}{f'  ({record.detail})' if record.detail else ''}"
+    latency = f"{figure('latency_ms', record.latency_ms)} ms{'' if record.latency_steady else ' (unsteady)'}"
+    accuracy, gflops = figure("map50_95", record.map50_95), figure("gflops", record.gflops)
+    figures = f"mAP50-95 {accuracy}  {gflops} GFLOPs  {latency}  {record.seconds:.0f} s"
+    why = "" if record.finished else f"  {record.cure}{f' ({record.detail})' if record.detail else ''}"
+    return f"trial {record.trial:>3}  {said:<9} {figures}  {_named(record)}{why}"
+
+
+def _named(record: "Record") -> str:
+    extreme = record.role in {"cheapest", "costliest"}
+    return f"{record.role}: {record.summary}" if extreme else record.summary
+
+
+def _table(study: "Study", records: "Sequence[Record]", left: str) -> Group:
+    counted = study.file.run.trials
+    done = sum(record.ending is not None for record in records)
+    front = study.front(records)
+    on_front = {record.trial for record in front}
+    table = Table(
+        title=f"{study.name}   {done} of {counted} trials   {left}",
+        title_justify="left",
+        header_style="bold",
+        expand=True,
+    )
+    for heading in ("trial", "state", "epoch", "mAP50-95", "GFLOPs", "ms", "s"):
+        table.add_column(heading, justify="left" if heading == "state" else "right", no_wrap=True)
+    table.add_column("architecture", no_wrap=True, overflow="ellipsis", ratio=1)
+    for record in records[-_ROWS:]:
+        running = record.state == "running"
+        epochs = study.files(record.trial).read_epochs() if running else []
+        epoch = f"{len(epochs)}/{study.settings.budget.epochs}" if running else str(record.epochs or "-")
+        table.add_row(
+            f"{record.trial}{' *' if record.trial in on_front else ''}",
+            record.ending or record.state,
+            epoch,
+            figure("map50_95", record.map50_95),
+            figure("gflops", record.gflops),
+            figure("latency_ms", record.latency_ms) + ("" if record.latency_steady else "~"),
+            figure("seconds", record.seconds or None),
+            _named(record) or "-",
+            style="bold" if running else "dim" if record.state == "waiting" else "",
+        )
+    best = "   ".join(f"{record.map50_95:.3f} at {record.gflops:.2f}" for record in front)
+    return Group(table, Text(f"front (*), mAP50-95 at GFLOPs: {best or 'nothing finished yet'}   ~ unsteady latency"))

@@ -1,0 +1,187 @@
+"""`nas spaces`, `nas cost`, `nas yolo`: what can be built, and what it costs."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nas.cli import show
+from nas.cli.show import Format
+
+if TYPE_CHECKING:
+    from search_spaces import SearchSpace
+
+Shown = Annotated[Format, typer.Option("--format", help="For people, or for programs.")]
+_COCO_CLASSES = 80
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(spaces)
+    app.command()(cost)
+    app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})(
+        yolo
+    )
+
+
+@show.told
+def spaces(
+    space: Annotated[str | None, typer.Argument(help="A name or a file; the whole catalog if left out.")] = None,
+    scale: Annotated[str | None, typer.Option(help="Instead of the space's own.")] = None,
+    classes: Annotated[int, typer.Option(min=1, help="That the head tells apart.")] = _COCO_CLASSES,
+    deploy_size: Annotated[int, typer.Option(help="Of cost, pixels.")] = 640,
+    shown: Shown = "table",
+) -> None:
+    """The search spaces; with a name, its slots, its size and the costs it can reach."""
+    from search_spaces import space_file
+
+    if space is None:
+        loaded = {name: space_file.load(name) for name in space_file.catalog()}
+        rows = [
+            {
+                "space": name,
+                "base": found.base,
+                "scale": found.scale,
+                "slots": len(found.slots),
+                "size": found.size,
+            }
+            for name, found in loaded.items()
+        ]
+        columns = {
+            "space": "space",
+            "base": "base model",
+            "scale": "scale",
+            "slots": "slots",
+            "words": "architectures",
+        }
+        told = [row | {"words": f"{row['size']:.2e}"} for row in rows] if shown == "table" else rows
+        show.rows(told, shown, title="Search spaces", columns=columns)
+        return
+    _print_space(space_file.load(space, scale=scale), classes, deploy_size, shown)
+
+
+def _print_space(space: "SearchSpace", classes: int, deploy_size: int, shown: Format) -> None:
+    from search_spaces import base
+    from trials.cost import CostTable, gflops
+
+    table = CostTable(space, classes, deploy_size)
+    loaded = base.load(space.base, space.scale)
+    slots: list[dict[str, Any]] = []
+    for slot in space.slots:
+        costs = [gflops(table.layer(slot.layer, choice).macs) for choice in slot.choices]
+        slots.append(
+            {
+                "layer": slot.layer,
+                "section": loaded.section(slot.layer),
+                "host": slot.host,
+                "stride": loaded.reduction(slot.layer),
+                "choices": {operator: len(slot.of(operator)) for operator in slot.operators},
+                "gflops": costs[0],
+                "min_gflops": min(costs),
+                "max_gflops": max(costs),
+            }
+        )
+    ends = [table.cost(table.extreme(lambda layer: layer.macs, cheapest=cheapest)) for cheapest in (True, False)]
+    counts = [table.cost(table.extreme(lambda layer: layer.params, cheapest=cheapest)) for cheapest in (True, False)]
+    stock = table.cost(space.stock)
+    whole = {
+        "space": space.name,
+        "scale": space.scale,
+        "base": space.base,
+        "hash": space.hash,
+        "size": space.size,
+        "classes": classes,
+        "image_size": deploy_size,
+        "stock": {"gflops": stock.gflops, "params": stock.params},
+        "gflops": [cost.gflops for cost in ends],
+        "params": [cost.params for cost in counts],
+    }
+    if shown == "json":
+        print(json.dumps({**whole, "slots": slots}, indent=1))  # noqa: T201 - this is the output
+        return
+    if shown == "table":
+        slots = [slot | {"choices": "  ".join(f"{name} {n}" for name, n in slot["choices"].items())} for slot in slots]
+    columns = {
+        "layer": "layer",
+        "section": "section",
+        "host": "host",
+        "stride": "1/",
+        "choices": "choices",
+        "gflops": "GFLOPs",
+        "min_gflops": "least",
+        "max_gflops": "most",
+    }
+    show.rows(
+        slots,
+        shown,
+        title=f"Search space {space.name} at scale {space.scale} ({space.hash})",
+        columns=columns,
+    )
+    show.lines(
+        [
+            f"{space.size:.3g} architectures in {len(space.slots)} slots",
+            f"deployed, at {deploy_size} px, with {classes} classes:",
+            f"stock      {stock.gflops:.2f} GFLOPs, {stock.params / 1e6:.3f} M parameters",
+            f"GFLOPs     {ends[0].gflops:.2f} to {ends[1].gflops:.2f}",
+            f"parameters {counts[0].params / 1e6:.3f} M to {counts[1].params / 1e6:.3f} M",
+        ]
+    )
+
+
+@show.told
+def cost(
+    model: Annotated[str, typer.Argument(help="A model YAML, ours or Ultralytics' (yolov9c.yaml).")],
+    image_size: Annotated[int, typer.Option(help="Pixels.")] = 640,
+    classes: Annotated[int | None, typer.Option(min=1, help="Instead of the file's `nc`.")] = None,
+    shown: Shown = "table",
+) -> None:
+    """Exact parameters and GFLOPs of a model, as built and as deployed, layer by layer.
+
+    2 x multiply-adds of convolutions, linear layers, matrix products and the operators' own products. Batch norm and
+    activations are not counted: Ultralytics' figure, which counts them, is 0.6 to 2 % higher.
+    """
+    from search_spaces import base
+    from trials.cost import gflops, measure
+
+    document = base.model_document(model)
+    nc = classes or document["nc"]
+    built, deployed = (measure(document, nc, image_size, deployed=flag) for flag in (False, True))
+    layers = [
+        {"index": index, "module": layer.module, "params": layer.params, "gflops": gflops(layer.macs)}
+        for index, layer in enumerate(built.layers)
+    ]
+    if shown == "json":
+        whole = {
+            "params": built.params,
+            "gflops": built.gflops,
+            "image_size": image_size,
+            "classes": nc,
+            "deployed": {"params": deployed.params, "gflops": deployed.gflops},
+            "layers": layers,
+        }
+        print(json.dumps(whole, indent=1))  # noqa: T201 - this is the output
+        return
+    if shown == "table":
+        layers = [layer | {"params": f"{layer['params']:,}"} for layer in layers]
+    columns = {"index": "layer", "module": "module", "params": "params", "gflops": "GFLOPs"}
+    show.rows(layers, shown, title=f"{Path(model).name}: {nc} classes, {image_size} px, as built", columns=columns)
+    show.lines(
+        [
+            f"as built  {built.params:,} parameters, {built.gflops:.3f} GFLOPs",
+            f"deployed  {deployed.params:,} parameters, {deployed.gflops:.3f} GFLOPs (fused)",
+        ]
+    )
+
+
+@show.told
+def yolo(context: typer.Context) -> None:
+    """Ultralytics' own command, with our layers known: `nas yolo train model=best.yaml data=my.yaml`."""
+    from ultralytics import cfg
+
+    import search_spaces
+
+    assert search_spaces.OPERATORS  # noqa: S101 - imported for what importing does
+    sys.argv = ["yolo", *context.args]
+    cfg.entrypoint()

@@ -1,0 +1,246 @@
+"""`nas search` and `nas resume`."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from nas.cli import show
+
+if TYPE_CHECKING:
+    from nas.plan import Plan
+    from nas.study import Study
+
+_WHAT, _HOW, _WORTH, _LIMITS, _WHERE = "What", "How long and with what", "What counts", "Limits", "Where"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command()(search)
+    app.command()(resume)
+
+
+def _number(text: str) -> int:
+    """`2.5M`, `800k` or `2500000`."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmM]?)", text.strip())
+    if not match:
+        raise typer.BadParameter(f"a number such as 2.5M or 2500000 is expected, got {text!r}")
+    return round(float(match[1]) * {"": 1, "k": 1e3, "m": 1e6}[match[2].lower()])
+
+
+def _seconds(text: str) -> float:
+    """`90`, `90s`, `30m` or `8h`."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
+    if not match:
+        raise typer.BadParameter(f"a time such as 90s, 30m or 8h is expected, got {text!r}")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+
+
+Trials = Annotated[int | None, typer.Option(min=1, help="Trials in all, earlier ones counted.", rich_help_panel=_HOW)]
+Timeout = Annotated[
+    float | None,
+    typer.Option(parser=_seconds, metavar="TIME", help="Begin no trial after 90s, 30m, 8h.", rich_help_panel=_HOW),
+]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Processes. \\[default: one per core or GPU]", rich_help_panel=_HOW)
+]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, 0, or 0,1. \\[default: a GPU if there is one]", rich_help_panel=_HOW)
+]
+Runs = Annotated[Path, typer.Option(help="The folder of all studies.", rich_help_panel=_WHERE)]
+
+
+@show.told
+def search(
+    space: Annotated[
+        str, typer.Option(help="v5, v8, v9 (see [b]nas spaces[/b]), or a space file.", rich_help_panel=_WHAT)
+    ] = "v9",
+    scale: Annotated[
+        str | None,
+        typer.Option(help="t, s, m, c, e or n, s, m, l, x. \\[default: the space's]", rich_help_panel=_WHAT),
+    ] = None,
+    data: Annotated[
+        str, typer.Option(help="digits (built in), or an Ultralytics data.yaml.", rich_help_panel=_WHAT)
+    ] = "digits",
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            help="A checkpoint that every candidate starts from, where names and shapes agree.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
+    study: Annotated[
+        str | None, typer.Option(help="The study's name. \\[default: space and data]", rich_help_panel=_WHERE)
+    ] = None,
+    trials: Trials = None,
+    timeout: Timeout = None,
+    trial_timeout: Annotated[
+        float | None,
+        typer.Option(parser=_seconds, metavar="TIME", help="End a trial's training after this.", rich_help_panel=_HOW),
+    ] = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(min=1, help="Of each trial. \\[default: 4 for digits, else 12]", rich_help_panel=_HOW),
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(help="Of training, pixels. \\[default: 128 for digits, else 320]", rich_help_panel=_HOW),
+    ] = None,
+    deploy_size: Annotated[int, typer.Option(help="Of cost and latency, pixels.", rich_help_panel=_WORTH)] = 640,
+    batch: Annotated[
+        int | None, typer.Option(min=1, help="Images a step. \\[default: 8]", rich_help_panel=_HOW)
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights, order and proposals.", rich_help_panel=_HOW)] = 0,
+    workers: Workers = None,
+    device: Device = None,
+    objectives: Annotated[
+        str,
+        typer.Option(
+            help="Of map50_95, map50, gflops, params, latency_ms: what spans the front.",
+            rich_help_panel=_WORTH,
+        ),
+    ] = "map50_95,gflops",
+    reward: Annotated[
+        Literal["tunas", "mnasnet", "linear"] | None,
+        typer.Option(
+            help="One number instead: accuracy with penalties for missing the targets.",
+            rich_help_panel=_WORTH,
+        ),
+    ] = None,
+    target_gflops: Annotated[float | None, typer.Option(help="For the reward.", rich_help_panel=_WORTH)] = None,
+    target_latency: Annotated[
+        float | None, typer.Option(help="For the reward, milliseconds.", rich_help_panel=_WORTH)
+    ] = None,
+    max_gflops: Annotated[float | None, typer.Option(help="Train nothing above.", rich_help_panel=_LIMITS)] = None,
+    max_params: Annotated[
+        int | None, typer.Option(parser=_number, metavar="N", help="Such as 2.5M.", rich_help_panel=_LIMITS)
+    ] = None,
+    max_latency: Annotated[
+        float | None, typer.Option(help="Milliseconds, on this device.", rich_help_panel=_LIMITS)
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(help="Optuna's, such as postgresql://... \\[default: a file]", rich_help_panel=_WHERE),
+    ] = None,
+    runs: Runs = Path("runs/nas"),
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, print the plan, write nothing.")
+    ] = False,
+) -> None:
+    """Search a space for the Pareto front of accuracy and cost. On a study that is there, go on with it."""
+    from nas.plan import Plan, Request
+    from nas.rewards import Reward
+
+    request = Request(
+        space=space,
+        scale=scale,
+        data=data,
+        weights=weights,
+        study=study,
+        trials=trials,
+        timeout=timeout,
+        trial_timeout=trial_timeout,
+        epochs=epochs,
+        image_size=image_size,
+        deploy_size=deploy_size,
+        batch=batch,
+        seed=seed,
+        workers=workers,
+        device=device,
+        objectives=tuple(name.strip() for name in objectives.split(",") if name.strip()),
+        reward=Reward(reward) if reward else None,
+        target_gflops=target_gflops,
+        target_latency=target_latency,
+        max_gflops=max_gflops,
+        max_params=max_params,
+        max_latency=max_latency,
+        storage=storage,
+        runs=runs,
+    )
+    with show.err.status("checking space, data and costs"):
+        plan = Plan.of(request)
+    _print_plan(plan)
+    if not dry_run:
+        _run(plan.begin())
+
+
+@show.told
+def resume(
+    study: Annotated[str, typer.Argument(help="The study's name.")],
+    trials: Trials = None,
+    timeout: Timeout = None,
+    workers: Workers = None,
+    device: Device = None,
+    runs: Runs = Path("runs/nas"),
+) -> None:
+    """Go on with a study where it stopped; nothing that finished is trained again."""
+    from nas.plan import resume as take_up
+
+    _run(take_up(study, runs=runs, trials=trials, timeout=timeout, workers=workers, device=device))
+
+
+def _run(study: "Study") -> None:
+    """Run a study under a live table, then show its front; a stopped one says how to go on."""
+    from nas.cli.live import Watching
+    from nas.cli.studies import print_front
+    from nas.plan import supervise
+
+    again = _command("resume", study)
+    show.lines(
+        [
+            f"study     {study.folder}",
+            f"resume    {again}",
+            f"MLflow    {_command('ui', study, named=False)}",
+            "",
+        ]
+    )
+    try:
+        with Watching() as watching:
+            supervise(study, show=watching.update)
+    except KeyboardInterrupt:
+        show.lines(
+            [
+                "",
+                "Stopped; finished trials are kept, running ones go back into the queue.",
+                f"Go on with: {again}",
+            ]
+        )
+        raise typer.Exit(130) from None
+    if study.places():
+        show.lines([_why_short(study), f"Go on with: {again}"])
+    print_front(study, "table")
+
+
+def _why_short(study: "Study") -> str:
+    done = study.file.run.trials - study.places()
+    if study.file.run.timeout:
+        return f"The time is over after {done} of {study.file.run.trials} trials."
+    return f"Every architecture within limits has been seen after {done} of {study.file.run.trials} trials."
+
+
+def _command(name: str, study: "Study", *, named: bool = True) -> str:
+    runs = study.folder.parent
+    where = "" if runs == Path("runs/nas").absolute() else f" --runs {runs}"
+    return f"nas {name}{f' {study.name}' if named else ''}{where}"
+
+
+def _print_plan(plan: "Plan") -> None:
+    settings, run = plan.file.settings, plan.file.run
+    budget = settings.budget
+    limits = {name: value for name, value in settings.limits.model_dump().items() if value is not None}
+    space, data, stock = plan.space, plan.data, plan.stock
+    told = {
+        "space": f"{space.name} at scale {space.scale}: {len(space.slots)} slots, {space.size:.3g} architectures",
+        "stock": f"{stock.gflops:.2f} GFLOPs at {budget.deploy_size} px, {stock.params / 1e6:.3f} M parameters",
+        "reach": f"{plan.cheapest.gflops:.2f} to {plan.costliest.gflops:.2f} GFLOPs",
+        "data": f"{data.name}: {data.train_images} + {data.val_images} images, {len(data.classes)} classes",
+        "budget": f"{run.trials} trials of {budget.epochs} epochs at {budget.image_size} px, batch {budget.batch}",
+        "start": f"weights of {budget.weights}, where names and shapes agree" if budget.weights else "from scratch",
+        "aim": f"reward {settings.reward}, {settings.targets}" if settings.reward else ", ".join(settings.objectives),
+        "limits": ", ".join(f"{name} {value:g}" for name, value in limits.items()) or "none",
+        "workers": f"{run.workers} on {run.device}",
+    }
+    show.lines(f"{name:<9} {text}" for name, text in told.items())
+    if plan.data.note:
+        show.lines([f"{'note':<9} {plan.data.note}"])

@@ -1,0 +1,210 @@
+"""`nas status`, `nas pareto`, `nas trials`, `nas export`, `nas clean`: studies that are there."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from nas.cli import show
+from nas.cli.show import Format
+
+if TYPE_CHECKING:
+    from nas.records import Record
+    from nas.study import Study
+
+Name = Annotated[str, typer.Argument(help="The study's name.")]
+Runs = Annotated[Path, typer.Option(help="The folder of all studies.")]
+Shown = Annotated[Format, typer.Option("--format", help="For people, or for programs.")]
+_RUNS = Path("runs/nas")
+
+_TRIAL_COLUMNS = {
+    "trial": "trial",
+    "state": "state",
+    "ending": "ending",
+    "map50_95": "mAP50-95",
+    "map50": "mAP50",
+    "gflops": "GFLOPs",
+    "params": "params",
+    "latency_ms": "ms",
+    "epochs": "epochs",
+    "seconds": "s",
+    "summary": "architecture",
+}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (status, pareto, trials, export, clean):
+        app.command()(command)
+
+
+@show.told
+def status(
+    study: Annotated[str | None, typer.Argument(help="The study's name; all of them if left out.")] = None,
+    runs: Runs = _RUNS,
+    shown: Shown = "table",
+) -> None:
+    """How far studies are."""
+    from nas.config import studies
+
+    names = [study] if study else studies(runs)
+    if not names:
+        show.lines([f"no studies in {runs} yet; begin one with: nas search"])
+    columns = {
+        "study": "study",
+        "running": "running",
+        "trials": "trials",
+        "of": "of",
+        "front": "front",
+        "map50_95": "best mAP50-95",
+        "stock_map50_95": "stock mAP50-95",
+        "data": "data",
+        "waiting": "waiting",
+    }
+    if names or shown != "table":
+        show.rows([_status(_open(name, runs)) for name in names], shown, title="Studies", columns=columns)
+
+
+@show.told
+def pareto(study: Name, runs: Runs = _RUNS, shown: Shown = "table") -> None:
+    """The front: the finished trials that no other beats in every objective."""
+    print_front(_open(study, runs), shown)
+
+
+@show.told
+def trials(study: Name, runs: Runs = _RUNS, shown: Shown = "table") -> None:
+    """Every trial of a study."""
+    _print_records(_open(study, runs).records(), shown, title=f"Trials of {study}")
+
+
+@show.told
+def export(
+    study: Name,
+    trial: Annotated[int | None, typer.Option(help="This trial, instead of the best.")] = None,
+    best: Annotated[
+        Literal["map", "knee", "cheapest"],
+        typer.Option(help="Of the front: most accurate, best bargain, cheapest."),
+    ] = "map",
+    out: Annotated[Path | None, typer.Option(help="The folder. \\[default: inside the study's]")] = None,
+    runs: Runs = _RUNS,
+) -> None:
+    """Write a trial's model: model.yaml, weights.pt, data.yaml and summary.json."""
+    exported = _open(study, runs).export(trial=trial, best=best, folder=out)
+    record = exported.record
+    print(exported.folder)  # noqa: T201 - the result, for a pipe
+    accuracy, gflops = show.figure("map50_95", record.map50_95), show.figure("gflops", record.gflops)
+    told = [
+        f"trial {record.trial}: mAP50-95 {accuracy}, {gflops} GFLOPs: {record.summary}",
+        f"train it in full:   {exported.train}",
+    ]
+    if exported.weights is None:
+        told += ["its weights were not kept (the front's, the stock model's and the last few trials' are)"]
+        told += [f"train it as the trial did:   {exported.retrain}"]
+    show.lines(told)
+
+
+@show.told
+def clean(
+    study: Name,
+    everything: Annotated[bool, typer.Option("--all", help="Delete the whole study.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and delete nothing.")] = False,
+    runs: Runs = _RUNS,
+) -> None:
+    """Delete what can be made again: scratch files, and weights that `nas export` does not need; or all of it."""
+    from search_spaces.errors import StudyError
+
+    opened = _open(study, runs)
+    supervision = opened.supervision
+    if not supervision.take(wait=False):
+        raise StudyError(f"{study} is running; stop it first")
+    try:
+        doomed = [opened.folder] if everything else list(_scratch(opened))
+        size = sum(file.stat().st_size for path in doomed for file in _files(path))
+        for path in doomed:
+            print(path)  # noqa: T201 - the result, for a pipe
+            if not dry_run:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        verb = "would go" if dry_run else "gone"
+        show.lines([f"{len(doomed)} files and folders, {size / 1e6:.1f} MB, {verb}"])
+    finally:
+        supervision.release()
+
+
+def print_front(study: "Study", shown: Format) -> None:
+    """The front as a table, with the stock model beside it and what the difference is worth."""
+    records = study.records()
+    front = study.front(records)
+    _print_records(front, shown, title=f"Pareto front of {study.name}: {', '.join(study.settings.objectives)}")
+    stock = next((record for record in records if record.role == "stock" and record.finished), None)
+    if shown != "table" or stock is None or stock.map50_95 is None or not front:
+        return
+    best = max(front, key=lambda record: record.map50_95 or 0.0)
+    gain = (best.map50_95 or 0.0) - stock.map50_95
+    remarks = [f"stock: mAP50-95 {stock.map50_95:.3f} at {stock.gflops:.2f} GFLOPs"]
+    if best.trial == stock.trial:
+        remarks.append("No evidence of gain: nothing that was tried is more accurate than the stock model.")
+    else:
+        remarks.append(
+            f"No evidence of gain yet: {gain:+.3f} over stock is one short training each with one seed; "
+            "the seed alone moves such a score by 0.02 and more."
+        )
+    remarks.append(f"export the most accurate with: nas export {study.name} --best map")
+    show.lines(remarks)
+
+
+def _print_records(records: "list[Record]", shown: Format, *, title: str) -> None:
+    rows = [record.as_row() for record in records]
+    if shown == "table":
+        for row, record in zip(rows, records, strict=True):
+            row["summary"] = record.summary
+    if not rows and shown == "table":
+        show.lines([f"{title}: nothing yet"])
+        return
+    show.rows(rows, shown, title=title, columns=_TRIAL_COLUMNS)
+
+
+def _status(study: "Study") -> dict[str, str | int | float | None]:
+    from nas.locks import is_held
+
+    records = study.records()
+    front = study.front(records)
+    stock = next((record for record in records if record.role == "stock"), None)
+    return {
+        "study": study.name,
+        "running": "yes" if is_held(study.folder / "supervisor.lock") else "no",
+        "trials": sum(record.ending is not None for record in records),
+        "of": study.file.run.trials,
+        "front": len(front),
+        "map50_95": max((record.map50_95 or 0.0 for record in front), default=None),
+        "stock_map50_95": stock.map50_95 if stock else None,
+        "waiting": sum(record.state == "waiting" for record in records),
+        "space": f"{study.settings.space} {study.settings.scale}",
+        "data": study.settings.data,
+        "folder": str(study.folder),
+    }
+
+
+def _open(name: str, runs: Path) -> "Study":
+    from nas.config import existing
+    from nas.study import Study
+
+    return Study.open(existing(name, runs))
+
+
+def _scratch(study: "Study") -> Iterator[Path]:
+    """Ultralytics' scratch folders, workers' logs, and weights beside those of the front and the stock model."""
+    records = study.records()
+    kept = {record.trial for record in study.front(records)} | {r.trial for r in records if r.role == "stock"}
+    for record in records:
+        files = study.files(record.trial)
+        if (files.folder / "ultralytics").is_dir():
+            yield files.folder / "ultralytics"
+        if record.trial not in kept and files.weights.is_file():
+            yield files.weights
+    yield from sorted((study.folder / "workers").glob("*.log"))
+
+
+def _files(path: Path) -> Iterator[Path]:
+    return (file for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())

@@ -1,0 +1,187 @@
+"""Everything that one study is: validated, saved with it, compared when it is asked for again."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, field_validator
+from pydantic_core import PydanticCustomError
+
+from nas.front import OBJECTIVES
+from nas.records import write_aside
+from nas.rewards import Reward
+from search_spaces.errors import EnvironmentProblem, SpecError, StudyError, nearest
+from trials import Budget, Limits, Recipe
+from trials.datasets import DIGITS
+
+RUNS = Path("runs") / "nas"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Settings(_Frozen):
+    """What two trials of a study must have in common; changing any of it makes another study.
+
+    Attributes:
+        space: the space's name; the study keeps its own copy of the file.
+        data: as it was asked for, `digits` or a path; the budget holds the resolved one.
+        reward: one scalar to maximise in the place of several objectives.
+    """
+
+    space: str
+    scale: str
+    space_hash: str
+    data: str
+    data_fingerprint: str
+    classes: tuple[str, ...]
+    budget: Budget
+    objectives: Annotated[tuple[str, ...], Field(min_length=1)] = ("map50_95", "gflops")
+    reward: Reward | None = None
+    target_gflops: Annotated[FiniteFloat, Field(gt=0)] | None = None
+    target_latency: Annotated[FiniteFloat, Field(gt=0)] | None = None
+    limits: Limits = Limits()
+
+    @field_validator("objectives")
+    @classmethod
+    def _known(cls, objectives: tuple[str, ...]) -> tuple[str, ...]:
+        for name in objectives:
+            if name not in OBJECTIVES:
+                raise PydanticCustomError("objective", "{told}", {"told": f"{name!r} ({nearest(name, OBJECTIVES)})"})
+        if len(set(objectives)) < len(objectives):
+            raise PydanticCustomError("objective", "an objective stands twice")
+        return objectives
+
+    @property
+    def targets(self) -> dict[str, float]:
+        """The costs that a reward compares, with their targets."""
+        given = {"gflops": self.target_gflops, "latency_ms": self.target_latency}
+        return {name: target for name, target in given.items() if target is not None}
+
+    def differences(self, other: "Settings") -> list[str]:
+        """One line for each setting that differs: `budget.epochs: 5 there, 6 here`."""
+        there, here = dict(_flat(self.model_dump(mode="json"))), dict(_flat(other.model_dump(mode="json")))
+        return [
+            f"{name}: {there.get(name)} there, {here.get(name)} here"
+            for name in there | here
+            if there.get(name) != here.get(name)
+        ]
+
+    def flat(self) -> dict[str, str]:
+        """Dotted names and texts, for MLflow and for people."""
+        return {name: str(value) for name, value in _flat(self.model_dump(mode="json"))}
+
+
+class Run(_Frozen):
+    """How far and with what a study is run; may change whenever it is resumed.
+
+    Attributes:
+        trials: to be counted in all, those of earlier runs among them.
+        timeout: seconds after which no further trial begins.
+        workers: processes; on a GPU one per device.
+        device: `cpu`, or indices of GPUs, `0` or `0,1`.
+    """
+
+    trials: Annotated[StrictInt, Field(ge=1)] = 12
+    timeout: Annotated[FiniteFloat, Field(gt=0)] | None = None
+    workers: Annotated[StrictInt, Field(ge=1)] = 1
+    device: str = "cpu"
+
+
+class StudyFile(_Frozen):
+    """`study.json`, the file that makes a folder a study.
+
+    Attributes:
+        storage: Optuna's address of it.
+        tracking: MLflow's address of it.
+        version: of this package, when the study was created.
+    """
+
+    name: str
+    settings: Settings
+    run: Run
+    storage: str
+    tracking: str
+    version: str
+
+    def write(self, folder: Path) -> None:
+        """Save it in a study's folder."""
+        write_aside(folder / "study.json", self.model_dump_json(indent=1))
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read it from a study's folder.
+
+        Raises:
+            StudyError: no study there, or one of another version's making.
+        """
+        path = folder / "study.json"
+        try:
+            return cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
+        except FileNotFoundError:
+            raise StudyError(f"{folder}: no study there (study.json is missing)") from None
+        except ValueError as error:
+            raise StudyError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+
+
+def study_folder(name: str, runs: Path = RUNS) -> Path:
+    """The folder of a study by its name.
+
+    Raises:
+        SpecError: a name that is no file name, or would lead out of the folder of all studies.
+    """
+    if not _NAME.fullmatch(name):
+        raise SpecError(f"study: letters, digits, '.', '_' and '-' make a name, got {name!r} (such as v9t-digits)")
+    return (runs / name).absolute()
+
+
+def existing(name: str, runs: Path = RUNS) -> Path:
+    """The folder of a study that is there.
+
+    Raises:
+        SpecError: no such study.
+    """
+    folder = study_folder(name, runs)
+    if not (folder / "study.json").is_file():
+        known = studies(runs)
+        hint = nearest(name, known) if known else "there are none yet; `nas search` makes one"
+        raise SpecError(f"study: no study {name!r} in {runs} ({hint})")
+    return folder
+
+
+def studies(runs: Path = RUNS) -> list[str]:
+    """The names of all studies, the newest first."""
+    files = sorted(runs.glob("*/study.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    return [path.parent.name for path in files]
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder that can be written to.
+
+    Raises:
+        EnvironmentProblem: it cannot be.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise EnvironmentProblem(f"{folder}: cannot be written to ({error.strerror}); choose another --runs") from None
+
+
+def default_recipe(data: str) -> Recipe:
+    """The recipe for a data set: digits must not be mirrored, and have few images to learn from."""
+    return Recipe(fliplr=0.0, scale=0.1, learning_rate=4e-3) if data == DIGITS else Recipe()
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _flat(inner, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, ", ".join(map(str, value)) if isinstance(value, list) else value

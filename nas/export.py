@@ -1,0 +1,139 @@
+"""A trial's model as a folder that needs no study any more."""
+
+import json
+import platform
+import shutil
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas.front import OBJECTIVES, knee
+from nas.records import Record, point_of, write_aside
+from search_spaces import Architecture
+from search_spaces.errors import SpecError, StudyError, nearest
+from trials import cost, datasets
+
+if TYPE_CHECKING:
+    from nas.study import Study
+
+_VERSIONS = ("nas-for-yolo", "torch", "ultralytics", "ultralytics-thop", "optuna")
+BEST = ("map", "knee", "cheapest")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        weights: None if the study keeps none for this trial.
+        train: the command that trains the model in full.
+        retrain: the command that trains it as the trial did.
+    """
+
+    folder: Path
+    record: Record
+    weights: Path | None
+    train: str
+    retrain: str
+
+
+def export(study: "Study", record: Record, folder: Path | None = None) -> Exported:
+    """Write `model.yaml`, `data.yaml`, `summary.json` and, where they are kept, `weights.pt`.
+
+    Args:
+        folder: by default `export/trial-0007` in the study's folder.
+
+    Raises:
+        StudyError: the trial has no architecture yet.
+    """
+    if not record.fingerprint or not record.finished:
+        raise StudyError(
+            f"trial {record.trial} is {record.ending or record.state}; only a finished trial can be exported"
+        )
+    folder = (folder or study.folder / "export" / f"trial-{record.trial:04d}").absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    settings, files = study.settings, study.files(record.trial)
+    data = datasets.load(settings.budget.data)
+    write_aside(folder / "model.yaml", files.model.read_text(encoding="utf-8"))
+    write_aside(folder / "data.yaml", datasets.resolved(data))
+    write_aside(folder / "summary.json", json.dumps(_summary(study, record), indent=1))
+    weights = folder / "weights.pt" if files.weights.is_file() else None
+    if weights is not None:
+        shutil.copyfile(files.weights, weights)
+    model, where = f"model={folder / 'model.yaml'}", f"data={folder / 'data.yaml'}"
+    return Exported(
+        folder=folder,
+        record=record,
+        weights=weights,
+        train=f"nas yolo train {model} {where} epochs=100 imgsz={settings.budget.deploy_size}",
+        retrain=f"nas yolo train {model} {where} {_as_the_trial(study)}",
+    )
+
+
+def chosen(study: "Study", *, trial: int | None = None, best: str = "map") -> Record:
+    """The trial by its number, or the best of the front by one of `map`, `knee`, `cheapest`.
+
+    Raises:
+        SpecError: no such trial or choice.
+        StudyError: nothing has finished yet.
+    """
+    records = study.records()
+    if trial is not None:
+        if not 0 <= trial < len(records):
+            raise SpecError(f"trial: {study.name} has no trial {trial} (0 to {len(records) - 1})")
+        return records[trial]
+    if best not in BEST:
+        raise SpecError(f"best: got {best!r} ({nearest(best, BEST)})")
+    front = study.front(records)
+    if not front:
+        raise StudyError(f"{study.name} has no finished trial within its limits yet")
+    match best:
+        case "map":
+            return max(front, key=lambda record: record.map50_95 or 0.0)
+        case "cheapest":
+            return min(front, key=lambda record: record.gflops or 0.0)
+        case _:
+            objectives = ("map50_95", "gflops")
+            points = [point_of(record, objectives) for record in front]
+            return front[knee(points, [OBJECTIVES[name] for name in objectives])]
+
+
+def _summary(study: "Study", record: Record) -> dict[str, Any]:
+    settings = study.settings
+    architecture = Architecture.read(study.files(record.trial).model)
+    document = architecture.document(len(settings.classes))
+    built = cost.measure(document, len(settings.classes), settings.budget.deploy_size, deployed=False)
+    return {
+        **record.as_row(),
+        "study": study.name,
+        "space": {"name": settings.space, "scale": settings.scale, "hash": settings.space_hash},
+        "classes": list(settings.classes),
+        "data": {"name": settings.data, "fingerprint": settings.data_fingerprint},
+        "budget": settings.budget.model_dump(mode="json"),
+        "inherited": record.inherited,
+        "as_built": {"params": built.params, "gflops": built.gflops, "image_size": built.image_size},
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in _VERSIONS},
+    }
+
+
+def _as_the_trial(study: "Study") -> str:
+    """The budget in Ultralytics' words, as far as it has words for it."""
+    budget = study.settings.budget
+    recipe = budget.recipe
+    words: dict[str, Any] = {
+        "epochs": budget.epochs,
+        "imgsz": budget.image_size,
+        "batch": budget.batch,
+        "nbs": budget.batch,
+        "seed": budget.seed,
+        "optimizer": recipe.optimizer,
+        "lr0": recipe.learning_rate,
+        "lrf": recipe.final_learning_rate,
+        "weight_decay": recipe.weight_decay,
+        "warmup_epochs": recipe.warmup_epochs,
+        "mosaic": recipe.mosaic,
+        "scale": recipe.scale,
+        "fliplr": recipe.fliplr,
+    }
+    return " ".join(f"{name}={value}" for name, value in words.items())

@@ -1,0 +1,55 @@
+"""Locks that the operating system drops when their process dies, however it dies."""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+
+class Lock:
+    """An exclusive lock on a file, held by one process at a time.
+
+    `flock` asks for a file system of this host; a study's folder is on one (SQLite in WAL mode needs that as well).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: IO[str] | None = None
+
+    def take(self, *, wait: bool = True) -> bool:
+        """Take the lock; without waiting, False says that another process holds it."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        file = self._path.open("a")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            return False
+        self._file = file
+        return True
+
+    def release(self) -> None:
+        """Let go; no harm if it is not held."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the lock for a while."""
+        self.take()
+        try:
+            yield
+        finally:
+            self.release()
+
+
+def is_held(path: Path) -> bool:
+    """Whether some process holds the lock of that file."""
+    if not path.is_file():
+        return False
+    lock = Lock(path)
+    free = lock.take(wait=False)
+    lock.release()
+    return not free

@@ -1,0 +1,345 @@
+"""A search, from what was asked for to a study that has run."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from pydantic import ValidationError
+
+from nas import __version__
+from nas.config import RUNS, Run, Settings, StudyFile, default_recipe, existing, study_folder
+from nas.rewards import Reward
+from nas.study import Study
+from nas.supervisor import Supervisor
+from search_spaces import SearchSpace, space_file
+from search_spaces.errors import EnvironmentProblem, SpecError, StudyError
+from trials import Budget, Limits, datasets
+from trials.cost import Cost, CostTable
+from trials.datasets import DIGITS, DataSet
+from trials.evaluation import price
+
+if TYPE_CHECKING:
+    from nas.tracking import Tracker
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a user may ask of a search; None is the default that fits the data.
+
+    Attributes:
+        space: a name from the catalog, or a path.
+        data: `digits`, or a path.
+        weights: a checkpoint that every candidate starts from.
+        objectives: which scores span the front.
+        max_gflops: and its like: ceilings on the deployed candidate.
+    """
+
+    space: str = "v9"
+    scale: str | None = None
+    data: str = DIGITS
+    weights: Path | None = None
+    study: str | None = None
+    trials: int | None = None
+    timeout: float | None = None
+    trial_timeout: float | None = None
+    epochs: int | None = None
+    image_size: int | None = None
+    deploy_size: int = 640
+    batch: int | None = None
+    seed: int = 0
+    workers: int | None = None
+    device: str | None = None
+    objectives: tuple[str, ...] = ("map50_95", "gflops")
+    reward: Reward | None = None
+    target_gflops: float | None = None
+    target_latency: float | None = None
+    max_gflops: float | None = None
+    max_params: int | None = None
+    max_latency: float | None = None
+    storage: str | None = None
+    runs: Path = RUNS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A request, checked against space, data and machine; nothing is written yet.
+
+    Attributes:
+        cheapest: the least that any architecture costs, layer by layer.
+        exists: whether a study of that name is there, with these very settings.
+    """
+
+    folder: Path
+    file: StudyFile
+    space: SearchSpace
+    space_text: str
+    data: DataSet
+    stock: Cost
+    cheapest: Cost
+    costliest: Cost
+    exists: bool
+
+    @classmethod
+    def of(cls, request: Request) -> Self:
+        """Check a request.
+
+        Raises:
+            SpecError: a flag, the space file, or a limit outside the space's reachable range.
+            DataError: the data set.
+            EnvironmentProblem: the device.
+            StudyError: a study of that name is there with other settings.
+        """
+        space = space_file.load(request.space, scale=request.scale)
+        folder = study_folder(request.study or _default_name(space, request), request.runs)
+        device, workers = _devices(request)
+        _require_weights(request.weights)
+        data = datasets.load(request.data)
+        settings = _settings(request, space, data, device)
+        run = _run(request, device, workers)
+        table = CostTable(space, len(data.classes), request.deploy_size)
+        cheapest = table.cost(table.extreme(lambda layer: layer.macs, cheapest=True))
+        costliest = table.cost(table.extreme(lambda layer: layer.macs, cheapest=False))
+        _require_reachable(request, table, settings)
+        from nas.tracking import default_uri  # noqa: PLC0415 - MLflow takes two seconds to import; wrong input need not
+
+        file = StudyFile(
+            name=folder.name,
+            settings=settings,
+            run=run,
+            storage=request.storage or f"sqlite:///{folder / 'study.db'}",
+            tracking=default_uri(request.runs.absolute()),
+            version=__version__,
+        )
+        return cls(
+            folder=folder,
+            file=file,
+            space=space,
+            space_text=space_file.text(request.space, scale=request.scale),
+            data=data,
+            stock=table.cost(space.stock),
+            cheapest=cheapest,
+            costliest=costliest,
+            exists=_exists(folder, file),
+        )
+
+    def begin(self) -> Study:
+        """The study: made, or taken up where it stopped, with the number of trials asked for now."""
+        if not self.exists:
+            return Study.create(self.folder, self.file, self.space_text)
+        study = Study.open(self.folder)
+        study.set_run(self.file.run)
+        return study
+
+
+def resume(name: str, *, runs: Path = RUNS, **changes: Any) -> Study:
+    """A study that exists, with changes to its run: trials, timeout, workers or device.
+
+    Raises:
+        SpecError: no such study.
+    """
+    study = Study.open(existing(name, runs))
+    run = study.file.run.model_dump() | {"timeout": None} | {k: v for k, v in changes.items() if v is not None}
+    study.set_run(_validated(Run, run))
+    return study
+
+
+def supervise(study: Study, *, show: Callable[[Study], None] = lambda _: None) -> None:
+    """Run a study's workers until its number of trials is reached.
+
+    Args:
+        show: called about twice a second.
+
+    Raises:
+        StudyError: another process runs this study, or it cannot go on.
+        KeyboardInterrupt: after everything was put in order.
+    """
+    supervision = study.supervision
+    if not supervision.take(wait=False):
+        raise StudyError(f"{study.name} is running already, in another process; watch it with: nas status {study.name}")
+    try:
+        tracker = _tracker(study)
+
+        def tick() -> None:
+            records = study.records()
+            tracker.sync(records)
+            study.tidy(records)
+            show(study)
+
+        status = "KILLED"
+        try:
+            Supervisor(study, tick).run()
+            status = "FINISHED"
+        finally:
+            tracker.sync(study.records())
+            tracker.finish(status)
+    finally:
+        supervision.release()
+
+
+def _tracker(study: Study) -> "Tracker":
+    from nas.tracking import Tracker  # noqa: PLC0415 - see above
+
+    file = study.file
+    commands = {"resume": f"nas resume {study.name}", "export": f"nas export {study.name} --best map"}
+    return Tracker(
+        file.tracking,
+        study.folder,
+        experiment=f"nas/{file.settings.space}",
+        study=study.name,
+        settings=file.settings.flat(),
+        objectives=file.settings.objectives,
+        commands=commands,
+    )
+
+
+def _default_name(space: SearchSpace, request: Request) -> str:
+    data = DIGITS if request.data == DIGITS else Path(request.data).absolute().parent.name
+    return f"{space.name}{space.scale}-{data}"
+
+
+def _settings(request: Request, space: SearchSpace, data: DataSet, device: str) -> Settings:
+    digits = request.data == DIGITS
+    budget = {
+        "data": data.path,
+        "epochs": request.epochs or (4 if digits else 12),
+        "image_size": request.image_size or (128 if digits else 320),
+        "deploy_size": request.deploy_size,
+        "batch": request.batch or 8,
+        "seed": request.seed,
+        "weights": request.weights.absolute() if request.weights else None,
+        "recipe": default_recipe(request.data),
+        "timeout": request.trial_timeout,
+        "device": device if device == "cpu" else "0",  # each worker sees one GPU, as its first
+    }
+    limits = {"gflops": request.max_gflops, "params": request.max_params, "latency_ms": request.max_latency}
+    if request.reward is not None and not (request.target_gflops or request.target_latency):
+        raise SpecError(
+            f"reward: {request.reward} compares a cost with a target; give --target-gflops or --target-latency"
+        )
+    if request.reward is None and (request.target_gflops or request.target_latency):
+        raise SpecError("target: a target is part of a reward; give --reward tunas, mnasnet or linear")
+    return _validated(
+        Settings,
+        {
+            "space": space.name,
+            "scale": space.scale,
+            "space_hash": space.hash,
+            "data": request.data if digits else str(data.path),
+            "data_fingerprint": data.fingerprint,
+            "classes": data.classes,
+            "budget": _validated(Budget, budget),
+            "objectives": request.objectives,
+            "reward": request.reward,
+            "target_gflops": request.target_gflops,
+            "target_latency": request.target_latency,
+            "limits": _validated(Limits, limits),
+        },
+    )
+
+
+def _run(request: Request, device: str, workers: int) -> Run:
+    trials = request.trials or (12 if request.data == DIGITS else 30)
+    run = {"trials": trials, "timeout": request.timeout, "workers": workers, "device": device}
+    return _validated(Run, run)
+
+
+def _validated(model: Any, fields: dict[str, Any]) -> Any:
+    """A pydantic model, or all mistakes as ours, under the flags' names."""
+    try:
+        return model(**fields)
+    except ValidationError as error:
+        flags = {"gflops": "max_gflops", "params": "max_params", "latency_ms": "max_latency"}
+        raise SpecError(
+            [
+                f"{flags.get(str(problem['loc'][0]), str(problem['loc'][0])).replace('_', '-')}: "
+                f"{problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}"
+                for problem in error.errors()
+            ]
+        ) from None
+
+
+def _require_weights(weights: Path | None) -> None:
+    if weights is not None and not weights.is_file():
+        raise SpecError(f"weights: no such file, got {str(weights)!r} (a checkpoint such as yolov9t.pt)")
+
+
+def _devices(request: Request) -> tuple[str, int]:
+    """The devices to work on, and how many processes.
+
+    Raises:
+        EnvironmentProblem: a GPU that is not there.
+        SpecError: neither `cpu` nor indices.
+    """
+    count = torch.cuda.device_count()
+    device = request.device or ("0" if count else "cpu")
+    if device == "cpu":
+        return device, request.workers or min(torch.get_num_threads(), 4)
+    indices = device.split(",")
+    if not all(index.isdecimal() for index in indices):
+        raise SpecError(f"device: cpu, or indices of GPUs, got {device!r} (cpu, 0, or 0,1)")
+    missing = [index for index in indices if int(index) >= count]
+    if missing:
+        there = f"there are {count}" if count else "PyTorch sees none"
+        raise EnvironmentProblem(
+            f"device: no GPU {', '.join(missing)} here, {there} (`nas doctor` says more; try --device cpu)"
+        )
+    return device, request.workers or len(indices)
+
+
+def _require_reachable(request: Request, table: CostTable, settings: Settings) -> None:
+    """Refuse a limit or target that no architecture meets, or that all do.
+
+    Raises:
+        SpecError: with every such limit.
+    """
+    wanted = {
+        "max-gflops": ("gflops", settings.limits.gflops),
+        "target-gflops": ("gflops", settings.target_gflops),
+        "max-params": ("params", settings.limits.params),
+        "max-latency": ("latency_ms", settings.limits.latency_ms),
+        "target-latency": ("latency_ms", settings.target_latency),
+    }
+    mistakes = []
+    for flag, (figure, value) in wanted.items():
+        if value is None:
+            continue
+        least, most = _reach(table, figure, settings)
+        if not least <= value <= most:
+            mistakes.append(
+                f"{flag}: outside what the space can reach, got {value:g} (from {least:.4g} to {most:.4g} {figure} "
+                f"at {request.deploy_size} px)"
+            )
+    if mistakes:
+        raise SpecError(mistakes)
+
+
+def _reach(table: CostTable, figure: str, settings: Settings) -> tuple[float, float]:
+    """The least and the most of a figure; latency is measured, on the two architectures of extreme cost."""
+    summed = "params" if figure == "params" else "macs"
+    extremes = [table.extreme(lambda layer: getattr(layer, summed), cheapest=cheapest) for cheapest in (True, False)]
+    if figure == "latency_ms":
+        classes = len(settings.classes)
+        ends = [price(extreme.document(classes), settings.budget, classes).latency_ms for extreme in extremes]
+    else:
+        ends = [float(getattr(table.cost(extreme), figure)) for extreme in extremes]
+    return min(ends), max(ends)
+
+
+def _exists(folder: Path, file: StudyFile) -> bool:
+    """Whether the study is there; its settings must then be the same.
+
+    Raises:
+        StudyError: they are not.
+    """
+    if not (folder / "study.json").is_file():
+        return False
+    differences = StudyFile.read(folder).settings.differences(file.settings)
+    if differences:
+        told = "\n".join(f"  {difference}" for difference in differences)
+        raise StudyError(
+            f"{folder.name}: a study of that name is there with other settings:\n{told}\n"
+            f"resume it with: nas resume {folder.name}\nor name another with: --study"
+        )
+    return True

@@ -1,0 +1,170 @@
+"""What a study knows of a trial, as one row, and the names of a trial's files."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nas.front import OBJECTIVES, front
+from trials.scores import Ending, Epoch, Outcome
+
+COLUMNS = (
+    "trial",
+    "state",
+    "ending",
+    "map50_95",
+    "map50",
+    "gflops",
+    "params",
+    "latency_ms",
+    "epochs",
+    "seconds",
+    "fingerprint",
+    "picks",
+)
+"""The names that `--format json` and `--format csv` print, and that stay."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One trial.
+
+    Attributes:
+        state: `waiting`, `running`, `complete`, `pruned` or `fail`, as Optuna says it.
+        ending: the name of an `Ending`, in small letters; None while the trial has not ended.
+        epochs: trained so far.
+        picks: `{"4": {"UIB": {...}}}`; empty for the stock model.
+        summary: the architecture in words.
+        role: `stock`, `cheapest` or `costliest` for the first three, else empty.
+        within: whether it is within the study's limits.
+        detail: one line on what happened, where the ending alone does not say it.
+        inherited: share of the parameters that came from a checkpoint.
+    """
+
+    trial: int
+    state: str
+    ending: str | None = None
+    map50_95: float | None = None
+    map50: float | None = None
+    gflops: float | None = None
+    params: int | None = None
+    latency_ms: float | None = None
+    latency_spread_ms: float | None = None
+    latency_steady: bool = True
+    epochs: int = 0
+    seconds: float = 0.0
+    fingerprint: str = ""
+    picks: Mapping[str, Any]
+    summary: str = ""
+    role: str = ""
+    within: bool = True
+    detail: str = ""
+    inherited: float = 0.0
+
+    def as_row(self) -> dict[str, Any]:
+        """The columns that stay, in their order."""
+        return {name: getattr(self, name) for name in COLUMNS}
+
+    @property
+    def finished(self) -> bool:
+        """Whether it was trained for the whole budget and scored."""
+        return self.ending == Ending.FINISHED.name.lower()
+
+    @property
+    def cure(self) -> str:
+        """What its ending says to do."""
+        return Ending[self.ending.upper()].value if self.ending else ""
+
+
+def front_of(records: Sequence[Record], objectives: Sequence[str]) -> list[Record]:
+    """The finished records within limits that no other of them dominates, best accuracy first."""
+    scored = [record for record in records if record.finished and record.within]
+    points = [point_of(record, objectives) for record in scored]
+    directions = [OBJECTIVES[name] for name in objectives]
+    best = [scored[index] for index in front(points, directions)]
+    return sorted(best, key=lambda record: (-(record.map50_95 or 0.0), record.gflops or 0.0))
+
+
+def point_of(record: Record, objectives: Sequence[str]) -> tuple[float, ...]:
+    """A finished record's values of these objectives."""
+    return tuple(float(getattr(record, name)) for name in objectives)
+
+
+@dataclass(frozen=True)
+class TrialFiles:
+    """The names of one trial's files, known here and nowhere else."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, study_folder: Path, trial: int) -> "TrialFiles":
+        """Those of a trial by its number."""
+        return cls(study_folder / "trials" / f"{trial:04d}")
+
+    @property
+    def lock(self) -> Path:
+        """Held by the worker while the trial runs."""
+        return self.folder / "lock"
+
+    @property
+    def progress(self) -> Path:
+        """One JSON line an epoch."""
+        return self.folder / "progress.jsonl"
+
+    @property
+    def outcome(self) -> Path:
+        """How the trial ended; there or not there, never half."""
+        return self.folder / "outcome.json"
+
+    @property
+    def model(self) -> Path:
+        """The architecture as a model YAML."""
+        return self.folder / "model.yaml"
+
+    @property
+    def weights(self) -> Path:
+        """A checkpoint in fp32."""
+        return self.folder / "weights.pt"
+
+    def write_epoch(self, epoch: Epoch) -> None:
+        """Append one epoch."""
+        with self.progress.open("a", encoding="utf-8") as lines:
+            lines.write(json.dumps(asdict(epoch)) + "\n")
+
+    def read_epochs(self) -> list[Epoch]:
+        """The epochs so far; a line that a killed process left half-written is not one of them."""
+        if not self.progress.is_file():
+            return []
+        *lines, _torn = self.progress.read_text(encoding="utf-8").split("\n")
+        return [Epoch(**json.loads(line)) for line in lines]
+
+    def write_outcome(self, outcome: Outcome) -> None:
+        """Write how the trial ended, aside and then renamed."""
+        write_aside(self.outcome, json.dumps(told(outcome), indent=1))
+
+    def read_outcome(self) -> dict[str, Any] | None:
+        """What `told` said of the outcome, or None if the trial did not come that far."""
+        return json.loads(self.outcome.read_text(encoding="utf-8")) if self.outcome.is_file() else None
+
+
+def told(outcome: Outcome) -> dict[str, Any]:
+    """What is kept of an outcome: the fields of a record."""
+    costs = {} if outcome.costs is None else asdict(outcome.costs)
+    scores = {} if outcome.scores is None else {"map50_95": outcome.scores.map50_95, "map50": outcome.scores.map50}
+    return {
+        "ending": outcome.ending.name.lower(),
+        **scores,
+        **costs,
+        "epochs": len(outcome.epochs),
+        "seconds": round(outcome.seconds, 1),
+        "detail": outcome.detail,
+        "inherited": outcome.inherited,
+    }
+
+
+def write_aside(path: Path, text: str) -> None:
+    """Write a file that other processes read: there whole, or not there."""
+    aside = path.with_name(path.name + ".tmp")
+    aside.write_text(text, encoding="utf-8")
+    aside.replace(path)

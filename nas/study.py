@@ -1,0 +1,329 @@
+"""A study: an Optuna study and the folder that everything of it lies in."""
+
+import random
+import socket
+import sqlite3
+import warnings
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.exceptions import ExperimentalWarning
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from nas.config import Run, StudyFile, make_folder
+from nas.export import Exported, chosen, export
+from nas.front import OBJECTIVES, Direction
+from nas.locks import Lock, is_held
+from nas.records import Record, TrialFiles, front_of, write_aside
+from nas.rewards import reward
+from nas.sampler import FINGERPRINT, Feasible, FeasibleTPE
+from search_spaces import Architecture, SearchSpace, space_file
+from search_spaces.errors import StudyError
+from trials import Ending, Limits
+from trials.cost import CostTable
+from trials.scores import Costs
+
+COUNTED = frozenset(ending.name.lower() for ending in Ending if ending not in {Ending.OVER_LIMIT, Ending.BROKEN})
+"""The endings that count towards a study's number of trials."""
+
+ROLE, AGAIN, HOST, DETAIL = "role", "again", "host", "detail"
+_HEARTBEAT_SECONDS, _GRACE_SECONDS = 60, 300
+_STARTUP_SHARE = 10
+_COSTLIEST_DRAWS = 100
+_ALIKE = 3
+_KEPT_WEIGHTS = 3
+_OVER_IN_A_ROW = 20
+
+
+class Study:
+    """A study that exists.
+
+    Attributes:
+        folder: absolute; `study.json`, `space.yaml`, `study.db`, `trials/`, `workers/`.
+        file: what `study.json` says.
+    """
+
+    def __init__(self, folder: Path, file: StudyFile) -> None:
+        self.folder, self.file = folder, file
+        self.settings = file.settings
+        self.name = file.name
+        self._ended: dict[int, Record] = {}
+
+    @classmethod
+    def create(cls, folder: Path, file: StudyFile, space_text: str) -> "Study":
+        """Make the folder and the Optuna study of it.
+
+        Raises:
+            EnvironmentProblem: the folder cannot be written to.
+        """
+        make_folder(folder)
+        write_aside(folder / "space.yaml", space_text)
+        study = cls(folder, file)
+        directions = [_optuna_direction(direction) for direction in study.directions]
+        if file.storage.startswith("sqlite:///"):
+            with sqlite3.connect(file.storage.removeprefix("sqlite:///")) as database:
+                database.execute("PRAGMA journal_mode=WAL")  # readers and a writer at once; stays in the file
+        made = optuna.create_study(storage=study.storage, study_name=file.name, directions=directions)
+        made.set_user_attr("space_hash", file.settings.space_hash)
+        study.enqueue(study.space.stock, role="stock")
+        file.write(folder)  # last: a folder with study.json is a study
+        return study
+
+    @classmethod
+    def open(cls, folder: Path) -> "Study":
+        """The study of a folder.
+
+        Raises:
+            StudyError: there is none, or its space says something else than when it was created.
+        """
+        study = cls(folder, StudyFile.read(folder))
+        if study.space.hash != study.settings.space_hash:
+            raise StudyError(
+                f"{folder / 'space.yaml'}: the space has changed since the study was created "
+                f"({study.space.hash}, not {study.settings.space_hash}); begin another study for it"
+            )
+        return study
+
+    # What the study is.
+
+    @cached_property
+    def space(self) -> SearchSpace:
+        """The study's own copy of the space, at its scale."""
+        return space_file.load(self.folder / "space.yaml")
+
+    @cached_property
+    def storage(self) -> RDBStorage:
+        """Where Optuna keeps the study; one per process."""
+        local = self.file.storage.startswith("sqlite:")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats are called experimental since Optuna 2
+            return RDBStorage(
+                self.file.storage,
+                engine_kwargs={"connect_args": {"timeout": 60}} if local else {"pool_pre_ping": True},
+                heartbeat_interval=_HEARTBEAT_SECONDS,
+                grace_period=_GRACE_SECONDS,
+            )
+
+    @cached_property
+    def optuna(self) -> optuna.Study:
+        """Optuna's study, which proposes what is feasible and new."""
+        return optuna.load_study(study_name=self.name, storage=self.storage, sampler=self.sampler)
+
+    @cached_property
+    def sampler(self) -> FeasibleTPE:
+        """The proposals."""
+        startup = max(5, min(_STARTUP_SHARE, self.file.run.trials // 2))
+        return FeasibleTPE(self.space, self.feasible, seed=self.settings.budget.seed, startup=startup)
+
+    @cached_property
+    def feasible(self) -> Feasible:
+        """Which architectures are within the limits that are known before anything is built."""
+        return Feasible(self.space, lambda: self.table, self.settings.limits)
+
+    @cached_property
+    def table(self) -> CostTable:
+        """The deployed cost of every architecture."""
+        return CostTable(self.space, len(self.settings.classes), self.settings.budget.deploy_size)
+
+    @property
+    def directions(self) -> list[Direction]:
+        """Of what Optuna optimises: the objectives, or one reward."""
+        if self.settings.reward is not None:
+            return [Direction.MAXIMIZE]
+        return [OBJECTIVES[name] for name in self.settings.objectives]
+
+    def files(self, trial: int) -> TrialFiles:
+        """A trial's files."""
+        return TrialFiles.of(self.folder, trial)
+
+    # What the study knows.
+
+    def records(self) -> list[Record]:
+        """All trials, in order."""
+        records = []
+        for trial in self._trials():
+            record = self._ended.get(trial.number) or _record(trial, self.space)
+            if trial.state.is_finished() and DETAIL in trial.user_attrs:
+                self._ended[trial.number] = record
+            records.append(record)
+        return records
+
+    def front(self, records: Sequence[Record] | None = None) -> list[Record]:
+        """The finished trials that no other dominates, best accuracy first."""
+        return front_of(self.records() if records is None else records, self.settings.objectives)
+
+    def places(self, records: Sequence[Record] | None = None) -> int:
+        """How many further trials may begin now."""
+        known = self.records() if records is None else records
+        taken = sum(record.ending in COUNTED or record.state == "running" for record in known)
+        return max(0, self.file.run.trials - taken)
+
+    def fuse(self, records: Sequence[Record]) -> str | None:
+        """Why no further trial should begin, if the last ones say so; None if they do not."""
+        ended = [record for record in records if record.ending is not None]
+        last = ended[-_ALIKE:]
+        if len(last) == _ALIKE and {record.ending for record in last} == {"broken"}:
+            errors = {record.detail.partition(":")[0] for record in last}
+            if len(errors) == 1:
+                return f"{_ALIKE} trials in a row broke alike: {last[-1].detail}"
+        last = ended[-_OVER_IN_A_ROW:]
+        if len(last) == _OVER_IN_A_ROW and {record.ending for record in last} == {"over_limit"}:
+            return f"{_OVER_IN_A_ROW} architectures in a row were over a limit: {last[-1].detail}"
+        return None
+
+    def values(self, fields: dict[str, Any]) -> list[float]:
+        """What Optuna is told of a finished trial."""
+        if self.settings.reward is None:
+            return [float(fields[name]) for name in self.settings.objectives]
+        costs = [(float(fields[name]), target) for name, target in self.settings.targets.items()]
+        return [reward(self.settings.reward, float(fields["map50_95"]), costs)]
+
+    def _trials(self) -> list[FrozenTrial]:
+        return self.optuna.get_trials(deepcopy=False)
+
+    # What the study does.
+
+    def enqueue(self, architecture: Architecture, **attributes: Any) -> None:
+        """Ask for an architecture before the sampler is asked."""
+        target = optuna.load_study(study_name=self.name, storage=self.storage)
+        target.enqueue_trial(
+            self.space.values(architecture),
+            user_attrs={FINGERPRINT: architecture.fingerprint, **attributes},
+        )
+
+    def enqueue_extremes(self) -> None:
+        """Ask for the cheapest and the costliest architecture within limits, unless the study has them."""
+        known = {record.role for record in self.records()}
+        rng = random.Random(self.settings.budget.seed)  # noqa: S311 - proposals, not secrets
+        for role in ("cheapest", "costliest"):
+            if role in known:
+                continue
+            extreme = self.table.extreme(lambda layer: layer.macs, cheapest=role == "cheapest")
+            if self.feasible.excess(extreme):
+                drawn = [self.feasible.repaired(extreme, rng) for _ in range(_COSTLIEST_DRAWS)]
+                within = [architecture for architecture in drawn if architecture is not None]
+                best = min if role == "cheapest" else max
+                if not within:
+                    raise StudyError("no architecture of the space is within all limits at once; raise one of them")
+                extreme = best(within, key=lambda architecture: self.table.cost(architecture).macs)
+            if extreme.fingerprint not in {record.fingerprint for record in self.records()}:
+                self.enqueue(extreme, role=role)
+
+    def again(self, number: int, reason: str) -> None:
+        """Put the architecture of a trial that runs no more back into the queue, once; then the trial may be ended."""
+        trials = self._trials()
+        trial = trials[number]
+        if any(other.user_attrs.get(AGAIN) == number for other in trials):
+            return
+        self.storage.set_trial_user_attr(trial._trial_id, DETAIL, f"{reason}; its architecture is tried again")
+        kept = {key: trial.user_attrs[key] for key in (FINGERPRINT, ROLE) if key in trial.user_attrs}
+        if FINGERPRINT in kept:  # otherwise it was interrupted before its architecture was known
+            said = trial.system_attrs.get("fixed_params") or trial.params
+            self.optuna.enqueue_trial(said, user_attrs={**kept, AGAIN: number})
+
+    def reap(self, *, crashed: bool) -> list[int]:
+        """End the trials of this host whose worker is gone: adopt a finished one, queue the others again.
+
+        Args:
+            crashed: whether the workers died by themselves while the supervisor lived. A trial that crashes a second
+                time is broken; one that was killed with everything else is simply tried again.
+
+        Returns:
+            The numbers of the trials that were ended.
+        """
+        with self.asking.held():  # nobody is between a proposal and the lock that says who works on it
+            gone = [trial for trial in self._trials() if self._is_abandoned(trial)]
+            for trial in gone:
+                self._end(trial, crashed=crashed)
+        return [trial.number for trial in gone]
+
+    def _is_abandoned(self, trial: FrozenTrial) -> bool:
+        ours = trial.user_attrs.get(HOST, socket.gethostname()) == socket.gethostname()
+        return trial.state == TrialState.RUNNING and ours and not is_held(self.files(trial.number).lock)
+
+    def _end(self, trial: FrozenTrial, *, crashed: bool) -> None:
+        fields = self.files(trial.number).read_outcome()
+        if fields is not None and fields["ending"] == Ending.FINISHED.name.lower():
+            self.note(trial._trial_id, fields)
+            self.optuna.tell(trial.number, self.values(fields))
+            return
+        if crashed and AGAIN in trial.user_attrs:
+            detail = f"the worker died twice in this trial; its log is in {self.folder / 'workers'}"
+            self.note(trial._trial_id, {"ending": Ending.BROKEN.name.lower(), DETAIL: detail})
+        else:
+            self.again(trial.number, "its worker died" if crashed else "interrupted")
+        self.optuna.tell(trial.number, state=TrialState.FAIL)
+
+    def note(self, trial_id: int, fields: dict[str, Any]) -> None:
+        """Store what is known of a trial beside it."""
+        for name, value in fields.items():
+            self.storage.set_trial_user_attr(trial_id, name, value)
+
+    def excesses(self, costs: Costs) -> dict[str, float]:
+        """By how much of itself each limit is exceeded; at most 0 is within."""
+        ceilings = self.settings.limits.model_dump(exclude_none=True)
+        return {name: getattr(costs, name) / ceiling - 1 for name, ceiling in ceilings.items()}
+
+    def export(self, *, trial: int | None = None, best: str = "map", folder: Path | None = None) -> Exported:
+        """Write a trial's model as a folder that needs no study any more.
+
+        Args:
+            trial: its number; otherwise the best of the front.
+            best: `map`, `knee` or `cheapest`.
+            folder: by default inside the study's own.
+        """
+        return export(self, chosen(self, trial=trial, best=best), folder)
+
+    def tidy(self, records: Sequence[Record]) -> None:
+        """Drop the weights that nobody will ask for: not of the front, the stock model or the last few trials."""
+        ended = [record for record in records if record.ending is not None]
+        kept = {record.trial for record in (*self.front(records), *ended[-_KEPT_WEIGHTS:])}
+        for record in ended:
+            if record.trial not in kept and record.role != "stock":
+                self.files(record.trial).weights.unlink(missing_ok=True)
+
+    def set_run(self, run: Run) -> None:
+        """Change how far and with what the study is run."""
+        self.file = self.file.model_copy(update={"run": run})
+        self.file.write(self.folder)
+
+    @property
+    def asking(self) -> Lock:
+        """Held from the question how many places are left until the proposal is known."""
+        return Lock(self.folder / "asking.lock")
+
+    @property
+    def supervision(self) -> Lock:
+        """Held by the one supervisor of this study on this host."""
+        return Lock(self.folder / "supervisor.lock")
+
+
+def no_limits_for(role: str, limits: Limits) -> Limits:
+    """The stock model is trained even over a limit: it is the reference, outside the front."""
+    return Limits() if role == "stock" else limits
+
+
+def _optuna_direction(direction: Direction) -> optuna.study.StudyDirection:
+    return optuna.study.StudyDirection[direction.name]
+
+
+def _record(trial: FrozenTrial, space: SearchSpace) -> Record:
+    """A trial as a row; one that waits has its parameters in what it was enqueued with."""
+    said = trial.params or trial.system_attrs.get("fixed_params", {})
+    proposed = all(f"{slot.layer}.operator" in said for slot in space.slots)  # not in the moment of the proposal
+    architecture = space.architecture(said) if proposed else None
+    known = {name: value for name, value in trial.user_attrs.items() if name in Record.__dataclass_fields__}
+    return Record(
+        **{
+            **known,
+            "trial": trial.number,
+            "state": trial.state.name.lower(),
+            "picks": architecture.as_picks() if architecture else {},
+            "summary": architecture.summary() if architecture else "",
+            "within": all(value <= 0 for value in trial.constraints.values()),
+        }
+    )

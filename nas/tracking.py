@@ -1,0 +1,658 @@
+"""The door to MLflow: a parent run per study, a child run per trial, the front as a table and a figure.
+
+Only the supervisor of a study comes here; its workers write files. What MLflow holds is asked of MLflow when
+a tracker opens, and never kept a second time: after a kill between two writes the next tracker finds exactly
+what had arrived. Everything goes through a client of our own, so that the caller's active run, tracking URI
+and `MLFLOW_RUN_ID` are neither used nor changed.
+"""
+
+import csv
+import io
+import json
+import logging
+import math
+import os
+import sqlite3
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+from plotly import graph_objects
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from nas.front import OBJECTIVES, Direction, front, hypervolume
+from nas.records import COLUMNS, Record, TrialFiles, front_of, point_of, write_aside
+from search_spaces.errors import EnvironmentProblem
+
+_log = logging.getLogger(__name__)
+
+
+def _settle_environment() -> None:
+    """What MLflow reads from the environment, where the user has not decided."""
+    for name, value in (
+        ("MLFLOW_DISABLE_TELEMETRY", "true"),
+        ("GIT_PYTHON_REFRESH", "quiet"),  # no warning where git is not installed
+        ("MLFLOW_LOGGING_LEVEL", "WARNING"),  # else it tells on stderr how it makes its tables
+        ("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true"),  # stdout is for results
+        # 7 retries of 120 s each are its defaults; a supervisor has workers to watch meanwhile.
+        ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1"),
+        ("MLFLOW_HTTP_REQUEST_TIMEOUT", "10"),
+        # Its server's job runner evaluates language models: a process of 260 MB for nothing.
+        ("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false"),
+    ):
+        os.environ.setdefault(name, value)
+
+
+_settle_environment()  # before the import: some of it is read only then
+
+from mlflow import MlflowClient  # noqa: E402
+from mlflow.entities import Metric, Param, RunTag  # noqa: E402
+from mlflow.exceptions import MlflowException  # noqa: E402
+
+STATE = "tracking.json"
+"""In the study's folder. Without it, the study is written into MLflow anew, under another parent run."""
+
+# MLflow, its database, files, and the way to a server: requests' errors are OSErrors.
+_FAILURES = (MlflowException, SQLAlchemyError, sqlite3.Error, OSError)
+
+# mlflow/utils/validation.py:67-78
+_ENTITIES_PER_BATCH = 100
+_KEY_LENGTH = 250
+_PARAM_LENGTH = 6000
+_TAG_LENGTH = 8000
+
+_SERVERS = ("http:", "https:", "databricks")
+_SECONDS_BETWEEN_ATTEMPTS = 10.0
+_STATUS = {"running": "RUNNING", "complete": "FINISHED", "pruned": "FINISHED", "fail": "FAILED"}
+_COSTS = ("gflops", "params", "latency_ms", "latency_spread_ms", "seconds")
+_LABELS = {
+    "map50_95": "mAP50-95",
+    "map50": "mAP50",
+    "gflops": "GFLOPs",
+    "params": "parameters",
+    "latency_ms": "latency in ms",
+}
+
+
+def default_uri(runs: Path) -> str:
+    """`MLFLOW_TRACKING_URI` if the user has set it, else a SQLite file under `runs`."""
+    path = (runs.absolute() / "mlflow.db").as_posix()
+    quoted = path.replace("%", "%25").replace("?", "%3F")
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{quoted}"
+
+
+def ui_command(uri: str, host: str, port: int) -> list[str]:
+    """The command that serves MLflow's pages of a database; it answers at `/health` after some ten seconds.
+
+    Raises:
+        EnvironmentProblem: the address is a server's already.
+    """
+    if uri.startswith(_SERVERS):
+        raise EnvironmentProblem(f"{_shown(uri)} is a server with pages of its own: open it in a browser")
+    database = _sqlite_file(uri)
+    options = {
+        "--backend-store-uri": uri,
+        "--host": host,
+        "--port": str(port),
+        "--workers": "1",  # the default is four, of 280 MB each
+        # Without it, what the pages upload would lie in the folder where the server was started.
+        **({"--artifacts-destination": str(database.parent / "mlartifacts")} if database else {}),
+    }
+    return [sys.executable, "-m", "mlflow", "ui", *(word for option in options.items() for word in option)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Memory:
+    """What MLflow cannot know of a study; written before MLflow hears of it.
+
+    Attributes:
+        study_id: of this folder, and a tag of all its runs: a study that was deleted and begun again under
+            its old name must not continue the old runs.
+        finished: the trials in the order in which they were seen to be finished.
+        stock: the stock model's costs, as first measured; None until they are known.
+    """
+
+    study_id: str
+    finished: tuple[int, ...] = ()
+    stock: Mapping[str, float] | None = None
+
+    @classmethod
+    def of(cls, folder: Path) -> Self:
+        """A folder's own, made on the first call."""
+        path = folder / STATE
+        if path.is_file():
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            return cls(study_id=kept["study_id"], finished=tuple(kept["finished"]), stock=kept["stock"])
+        new = cls(study_id=uuid.uuid4().hex)
+        new.write(folder)
+        return new
+
+    def write(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_aside(folder / STATE, json.dumps(asdict(self), indent=1))
+
+
+class _Run:
+    """One run as MLflow holds it: what it holds is not written again."""
+
+    def __init__(self, client: MlflowClient, run: Any) -> None:
+        self.id: str = run.info.run_id
+        self.status: str = run.info.status
+        self.tags: dict[str, str] = dict(run.data.tags)
+        self.params: dict[str, str] = dict(run.data.params)
+        self._client = client
+        self._metrics_before = frozenset(run.data.metrics)
+        self._steps: dict[str, set[int]] = {}
+
+    def tag(self, tags: Mapping[str, str]) -> None:
+        """Tags may change; an empty one need not be there."""
+        cut = {name: text[:_TAG_LENGTH] for name, text in tags.items()}
+        new = {name: text for name, text in cut.items() if text != self.tags.get(name, "")}
+        for batch in _batches(new):
+            self._client.log_batch(self.id, tags=[RunTag(name, text) for name, text in batch.items()])
+        self.tags |= new
+
+    def fix(self, params: Mapping[str, str]) -> None:
+        """Params cannot change: the first value stays."""
+        cut = {name[:_KEY_LENGTH]: text[:_PARAM_LENGTH] for name, text in params.items()}
+        new = {name: text for name, text in cut.items() if name not in self.params}
+        for batch in _batches(new):
+            self._client.log_batch(self.id, params=[Param(name, text) for name, text in batch.items()])
+        self.params |= new
+
+    def measure(self, metrics: Mapping[str, float | None], *, step: int = 0) -> None:
+        """One point of each metric that has a value and no point at this step."""
+        new = {name: float(value) for name, value in metrics.items() if value is not None and not self.has(name, step)}
+        if new:
+            now = _now()
+            self._client.log_batch(self.id, metrics=[Metric(name, value, now, step) for name, value in new.items()])
+        for name in new:
+            self._steps[name].add(step)
+
+    def has(self, metric: str, step: int) -> bool:
+        """Whether the metric has a point at this step."""
+        if metric not in self._steps:
+            before = self._client.get_metric_history(self.id, metric) if metric in self._metrics_before else []
+            self._steps[metric] = {point.step for point in before}
+        return step in self._steps[metric]
+
+    def attach(self, name: str, text: str) -> None:
+        """An artifact, in place of the one of this name."""
+        self._client.log_text(self.id, text, name)
+
+    def become(self, status: str) -> None:
+        """`RUNNING` again, or ended."""
+        if status == self.status:
+            return
+        if status == "RUNNING":
+            self._client.update_run(self.id, status=status)
+        else:
+            self._client.set_terminated(self.id, status)
+        self.status = status
+
+
+class Tracker:
+    """Keeps MLflow's runs of one study like its records.
+
+    The parent carries the settings, the front (in its note and under `front/`), and one point per finished
+    trial, in the order in which they finished, of `front_size`, `best_map50_95` and `hypervolume`. The
+    hypervolume is the share that the front dominates of a box: from accuracy 0 to 1, and from no cost to twice
+    the stock model's, as first measured. The box never moves, so that all points of a study compare. Points
+    from before the stock model was measured are written when it is.
+
+    A child carries the picks, epochs, scores and costs of its trial; once that is finished, its tag `pareto`
+    says whether it is on the front now.
+
+    Args:
+        uri: `sqlite:////...`, whose artifacts lie beside it in `mlartifacts`, another database, or a server.
+        folder: the study's.
+        experiment: `nas/<space>`.
+        settings: as they are shown. If a study goes on with others, the parent keeps the first as params and
+            shows the present ones as tags, `settings.<name>`.
+        commands: what they do, and how they are typed.
+        clock: for the pause between two attempts to reach a server, in seconds.
+
+    Raises:
+        EnvironmentProblem: MLflow cannot be used. A later failure is logged, once until it is over, and what
+            is missing is written then: a search does not end because of its log.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        folder: Path,
+        *,
+        experiment: str,
+        study: str,
+        settings: Mapping[str, str],
+        objectives: Sequence[str],
+        commands: Mapping[str, str],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.uri = uri
+        self.folder = folder.absolute()
+        self.experiment = experiment
+        self.study = study
+        self.settings = settings
+        self.objectives = tuple(objectives)
+        self.commands = commands
+        self._clock = clock
+        self._records: Sequence[Record] = ()
+        self._not_before = -math.inf
+        self._current = self._warned = False
+        try:
+            self._memory = _Memory.of(self.folder)
+            self._open()
+        except _FAILURES as problem:
+            raise EnvironmentProblem(
+                f"MLflow cannot be used at {_shown(uri)}: {self._reason(problem)} "
+                "(start that server or make that place writable, or set MLFLOW_TRACKING_URI to another)"
+            ) from problem
+
+    @property
+    def parent_run_id(self) -> str:
+        """MLflow's name of the study's run."""
+        return self._parent.id
+
+    def sync(self, records: Sequence[Record]) -> None:
+        """Write what is new in the records of all trials; without news, nothing is asked of MLflow."""
+        self._records = records
+        if self._clock() >= self._not_before:
+            self._attempt(self._write)
+
+    def finish(self, status: str) -> None:
+        """End the parent as `FINISHED` or `KILLED`; children that are still running are killed."""
+
+        def end() -> None:
+            self._write()
+            for child in self._children.values():
+                if child.status == "RUNNING":
+                    child.become("KILLED")
+            self._parent.become(status)
+
+        self._attempt(end)
+
+    def _attempt(self, write: Callable[[], None]) -> None:
+        try:
+            if not self._current:
+                self._open()
+            self._current = False  # a failure or a Ctrl-C on the way may leave us behind MLflow
+            write()
+        except (*_FAILURES, EnvironmentProblem) as problem:
+            self._not_before = self._clock() + _SECONDS_BETWEEN_ATTEMPTS
+            if not self._warned:
+                _log.warning(
+                    "MLflow at %s: %s; the search goes on, and what is missing there is written once it works",
+                    _shown(self.uri),
+                    self._reason(problem),
+                )
+            self._warned = True
+        else:
+            self._current, self._warned = True, False
+
+    def _reason(self, problem: Exception) -> str:
+        """In one line, without a password."""
+        line = " ".join(str(problem).split()).replace(self.uri, _shown(self.uri))
+        return line if len(line) <= 300 else f"{line[:120]} ... {line[-180:]}"
+
+    def _open(self) -> None:
+        """Find this study's runs, or begin its parent."""
+        _require_database(self.uri)
+        self._client = MlflowClient(tracking_uri=self.uri)
+        self._experiment_id = self._find_experiment()
+        runs = list(self._find_runs())
+        parents = [run for run in runs if "nas.trial" not in run.tags]
+        self._children = {int(run.tags["nas.trial"]): run for run in runs if "nas.trial" in run.tags}
+        self._parent = parents[0] if parents else self._begin(self.study, {})
+        self._drawn: object = None
+        self._parent.become("RUNNING")
+        self._parent.fix(self.settings)
+        self._parent.tag(self._changed_settings())
+        self._current = True
+
+    def _changed_settings(self) -> dict[str, str]:
+        first, tags = self._parent.params, self._parent.tags
+        return {
+            f"settings.{name}": text
+            for name, text in self.settings.items()
+            if text[:_PARAM_LENGTH] != first[name[:_KEY_LENGTH]] or f"settings.{name}" in tags
+        }
+
+    def _find_experiment(self) -> str:
+        found = self._client.get_experiment_by_name(self.experiment)
+        if found is None:
+            root = _artifact_root(self.uri, self.folder.parent)
+            return self._client.create_experiment(self.experiment, root.as_uri() if root else None)
+        if found.lifecycle_stage != "active":
+            raise EnvironmentProblem(
+                f"the MLflow experiment {self.experiment} was deleted; to have it back: "
+                f"MLFLOW_TRACKING_URI={_shown(self.uri)} "
+                f"python -m mlflow experiments restore --experiment-id {found.experiment_id}"
+            )
+        return found.experiment_id
+
+    def _find_runs(self) -> Iterator[_Run]:
+        query, token = f"tags.`nas.study_id` = '{self._memory.study_id}'", None
+        while True:
+            page = self._client.search_runs(
+                [self._experiment_id], query, order_by=["attributes.start_time ASC"], page_token=token
+            )
+            yield from (_Run(self._client, run) for run in page)
+            token = page.token
+            if not token:
+                return
+
+    def _begin(self, name: str, tags: Mapping[str, str], *, seconds: float = 0.0) -> _Run:
+        """A new run that began so many seconds ago."""
+        ours = {"nas.study": self.study, "nas.study_id": self._memory.study_id}
+        start = _now() - round(seconds * 1000)
+        return _Run(self._client, self._client.create_run(self._experiment_id, start, ours | dict(tags), name))
+
+    def _write(self) -> None:
+        # A worker stores the ending first, then the scores; all are there once Optuna calls the trial complete.
+        finished = {record.trial: record for record in self._records if record.finished and record.state == "complete"}
+        self._remember(finished)
+        best = front_of(list(finished.values()), self.objectives)
+        on_front = {record.trial for record in best}
+        for record in self._records:
+            proposed = record.summary or record.state != "running"
+            if record.state in _STATUS and proposed:
+                pareto = str(record.trial in on_front).lower() if record.trial in finished else ""
+                self._write_child(record, pareto)
+        self._write_parent(finished, best)
+
+    def _remember(self, finished: Mapping[int, Record]) -> None:
+        kept = self._memory
+        new = sorted(finished.keys() - set(kept.finished))
+        stock = _stock_costs(self._records, self.objectives) if kept.stock is None else kept.stock
+        memory = replace(kept, finished=(*kept.finished, *new), stock=stock)
+        if memory != kept:
+            memory.write(self.folder)
+            self._memory = memory
+
+    def _write_child(self, record: Record, pareto: str) -> None:
+        child = self._children.get(record.trial)
+        if child is None:
+            tags = {"nas.trial": str(record.trial), "mlflow.parentRunId": self._parent.id}
+            child = self._begin(f"trial-{record.trial:04d}", tags, seconds=record.seconds)
+            self._children[record.trial] = child
+        status = _STATUS[record.state]
+        if child.status != status or status == "RUNNING":
+            self._write_training(child, record)
+        child.tag(
+            {
+                "mlflow.parentRunId": self._parent.id,
+                "nas.fingerprint": record.fingerprint,
+                "nas.architecture": record.summary,
+                "nas.role": record.role,
+                "nas.state": record.state,
+                "nas.ending": record.ending or "",
+                "nas.detail": record.detail,
+                "pareto": pareto,
+            }
+        )
+        child.become(status)
+
+    def _write_training(self, child: _Run, record: Record) -> None:
+        """What no longer changes once the trial has ended."""
+        child.fix(_flat(record.picks) if record.summary else {})
+        files = TrialFiles.of(self.folder, record.trial)
+        for epoch in files.read_epochs():
+            losses = {f"train/{name}": loss for name, loss in epoch.losses.items()}
+            accuracies = {"map50_95": epoch.map50_95, "map50": epoch.map50}
+            child.measure({**losses, **accuracies, "epoch_seconds": epoch.seconds}, step=epoch.epoch)
+        if record.state == "running":
+            return
+        scores = {"score/map50_95": record.map50_95, "score/map50": record.map50}
+        child.measure(scores | {name: getattr(record, name) for name in _COSTS})
+        for path in (files.model, files.folder / "error.txt"):
+            if path.is_file():
+                child.attach(path.name, path.read_text(encoding="utf-8"))
+
+    def _write_parent(self, finished: Mapping[int, Record], best: Sequence[Record]) -> None:
+        stock, order = self._memory.stock, [trial for trial in self._memory.finished if trial in finished]
+        drawn = (order, stock, [record.trial for record in best])
+        if drawn == self._drawn:
+            return
+        shown = [finished[trial] for trial in order]
+        for step in range(1, len(shown) + 1):
+            self._measure_front(shown[:step], step)
+        note = _note(self.study, shown, best, self.objectives, stock=stock, commands=self.commands)
+        self._parent.tag({"mlflow.note.content": note})
+        if shown:
+            rows = [record.as_row() for record in best]
+            self._parent.attach("front/front.json", json.dumps(rows, indent=1))
+            self._parent.attach("front/front.csv", _table(rows))
+            self._parent.attach("front/front.html", _figure(self.study, shown, best, self.objectives))
+        self._drawn = drawn
+
+    def _measure_front(self, finished: Sequence[Record], step: int) -> None:
+        """The front's metrics when these were the finished trials."""
+        stock = self._memory.stock
+        if self._parent.has("front_size", step) and (stock is None or self._parent.has("hypervolume", step)):
+            return
+        best = front_of(finished, self.objectives)
+        self._parent.measure(
+            {
+                "hypervolume": None if stock is None else _share(best, self.objectives, stock),
+                "front_size": len(best),
+                "best_map50_95": max((record.map50_95 or 0.0 for record in best), default=None),
+            },
+            step=step,
+        )
+
+
+def _stock_costs(records: Sequence[Record], objectives: Sequence[str]) -> dict[str, float] | None:
+    """The stock model's costs among the objectives, once all of them are known."""
+    names = [name for name in objectives if OBJECTIVES[name] is Direction.MINIMIZE]
+    for record in records:
+        if record.role == "stock" and all(getattr(record, name) is not None for name in names):
+            return {name: float(getattr(record, name)) for name in names}
+    return None if names else {}
+
+
+def _share(best: Sequence[Record], objectives: Sequence[str], stock: Mapping[str, float]) -> float:
+    """The hypervolume of a front, from 0 to 1; `Tracker` says of what."""
+    corner = tuple(2 * stock[name] if name in stock else 0.0 for name in objectives)
+    points = [point_of(record, objectives) for record in best]
+    directions = [OBJECTIVES[name] for name in objectives]
+    return hypervolume(points, directions, corner) / math.prod(2 * cost for cost in stock.values())
+
+
+def _flat(picks: Mapping[str, Any]) -> dict[str, str]:
+    """Picks as params, under Optuna's names; `architecture: stock` where there are none."""
+    flat = {}
+    for layer, choice in picks.items():
+        for operator, parameters in choice.items():
+            flat[f"{layer}.operator"] = operator
+            flat |= {f"{layer}.{operator}.{name}": str(value) for name, value in parameters.items()}
+    return flat or {"architecture": "stock"}
+
+
+def _note(
+    study: str,
+    finished: Sequence[Record],
+    best: Sequence[Record],
+    objectives: Sequence[str],
+    *,
+    stock: Mapping[str, float] | None,
+    commands: Mapping[str, str],
+) -> str:
+    """The parent's page in Markdown, within the length of a tag: of a long front the first rows."""
+    named = ", ".join(_LABELS[name] for name in objectives)
+    opening = f"""**{study}** searches YOLO architectures for {named}. Each child run is one trial.
+
+**{len(finished)}** finished, **{len(best)}** of them on the front: no other is as good in everything and
+better in something. Among the children, `tags.pareto = 'true'` finds them; the figure is the artifact
+`front/front.html`.
+""".split("\n")
+    table = [
+        "| trial | mAP50-95 | GFLOPs | params | latency | architecture |",
+        "| ---: | ---: | ---: | ---: | ---: | :--- |",
+        *(_row(record, str(record.trial)) for record in best),
+    ]
+    on_front = {record.trial for record in best}
+    references = [record for record in finished if record.role == "stock" and record.trial not in on_front]
+    closing = [_row(record, f"{record.trial}, not on the front") for record in references] if best else []
+    if stock:
+        corner = ", ".join(f"{_LABELS[name]} {2 * cost:.4g}" for name, cost in stock.items())
+        closing += [
+            "",
+            f"`hypervolume` is the share of the box from accuracy 0 to 1 and up to {corner} (twice stock).",
+        ]
+    for purpose, command in commands.items():
+        closing += ["", f"{purpose}:", "", f"    {command}"]
+    room = _TAG_LENGTH - sum(len(line) + 1 for line in [*opening, *closing]) - 100  # for the row that says so
+    kept, cut = _fitting(table, room) if best else ([], 0)
+    rest = [f"| | | | | | {cut} more in the artifact `front/front.csv` |"] if cut else []
+    return "\n".join([*opening, *kept, *rest, *closing])
+
+
+def _fitting(lines: Sequence[str], room: int) -> tuple[list[str], int]:
+    """The first lines that have room together, and how many have not."""
+    kept = []
+    for line in lines:
+        room -= len(line) + 1
+        if room < 0:
+            break
+        kept.append(line)
+    return kept, len(lines) - len(kept)
+
+
+def _row(record: Record, trial: str) -> str:
+    facts = (trial, *_facts(record).values(), record.summary.replace("|", r"\|"))
+    return f"| {' | '.join(facts)} |"
+
+
+def _facts(record: Record) -> dict[str, str]:
+    """A finished record's numbers as people read them."""
+    unsteady = "" if record.latency_steady else " (unsteady)"
+    return {
+        "mAP50-95": f"{record.map50_95:.4f}",
+        "GFLOPs": f"{record.gflops:.2f}",
+        "params": f"{(record.params or 0) / 1e6:.2f} M",
+        "latency": f"{record.latency_ms:.1f} ms{unsteady}",
+    }
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS)
+    writer.writeheader()
+    writer.writerows({**row, "picks": json.dumps(row["picks"])} for row in rows)
+    return text.getvalue()
+
+
+def _figure(study: str, finished: Sequence[Record], best: Sequence[Record], objectives: Sequence[str]) -> str:
+    """A page that needs no network: accuracy over the first cost, of all finished trials.
+
+    The line joins the front of these two alone; with a third objective, points of the front may lie off it.
+    """
+    costs = [name for name in objectives if OBJECTIVES[name] is Direction.MINIMIZE]
+    accuracies = [name for name in objectives if OBJECTIVES[name] is Direction.MAXIMIZE]
+    axes = (*costs, "gflops")[0], (*accuracies, "map50_95")[0]
+    points = [point_of(record, axes) for record in best]
+    line = sorted(points[index] for index in front(points, [OBJECTIVES[name] for name in axes]))
+    stock = [record for record in finished if record.role == "stock"]
+    apart = {record.trial for record in [*best, *stock]}
+    others = [record for record in finished if record.trial not in apart]
+    drawn = [
+        _markers("trial", others, axes, {"color": "#b3b8c2", "size": 8}),
+        graph_objects.Scatter(
+            x=[x for x, _ in line],
+            y=[y for _, y in line],
+            mode="lines",
+            line={"shape": "hv", "color": "#2563eb", "width": 1.5},
+            hoverinfo="skip",
+            showlegend=False,
+        ),
+        _markers("front", best, axes, {"color": "#2563eb", "size": 11}),
+        _markers("stock model", stock, axes, {"color": "#ea580c", "size": 15, "symbol": "star"}),
+    ]
+    figure = graph_objects.Figure(drawn)
+    figure.update_layout(
+        title={"text": f"{study}: {len(best)} on the front of {len(finished)} finished trials"},
+        template="plotly_white",
+        legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom"},
+        hoverlabel={"align": "left"},
+        margin={"l": 70, "r": 30, "t": 80, "b": 60},
+    )
+    xs = [point_of(record, axes)[0] for record in finished]
+    figure.update_xaxes(title_text=_LABELS[axes[0]], type="log" if max(xs) > 10 * min(xs) else "linear")
+    figure.update_yaxes(title_text=_LABELS[axes[1]])
+    return figure.to_html(include_plotlyjs=True, div_id="front", config={"displaylogo": False, "responsive": True})
+
+
+def _markers(name: str, records: Sequence[Record], axes: tuple[str, str], marker: Mapping[str, Any]) -> Any:
+    points = [point_of(record, axes) for record in records]
+    return graph_objects.Scatter(
+        x=[x for x, _ in points],
+        y=[y for _, y in points],
+        mode="markers",
+        name=name,
+        marker=dict(marker),
+        hovertext=[_hover(record) for record in records],
+        hoverinfo="text",
+    )
+
+
+def _hover(record: Record) -> str:
+    facts = "<br>".join(f"{name} {text}" for name, text in _facts(record).items())
+    over = "" if record.within else "<br>over a limit"
+    words = record.summary.replace(" · ", "<br>")
+    return f"<b>trial {record.trial}</b><br>{words}<br>{facts}{over}"
+
+
+def _batches(entries: Mapping[str, str]) -> Iterator[dict[str, str]]:
+    items = list(entries.items())
+    for start in range(0, len(items), _ENTITIES_PER_BATCH):
+        yield dict(items[start : start + _ENTITIES_PER_BATCH])
+
+
+def _now() -> int:
+    """In milliseconds since 1970, as MLflow counts."""
+    return round(time.time() * 1000)
+
+
+def _artifact_root(uri: str, runs: Path) -> Path | None:
+    """Beside a SQLite file, for another database under `runs`; a server has a place of its own.
+
+    MLflow's own choice for a database is `./mlruns`, in whatever folder the process stands.
+    """
+    if uri.startswith(_SERVERS):
+        return None
+    database = _sqlite_file(uri)
+    return (database.parent if database else runs) / "mlartifacts"
+
+
+def _sqlite_file(uri: str) -> Path | None:
+    """The file of a `sqlite:` address."""
+    if not uri.startswith("sqlite:"):
+        return None
+    name = make_url(uri).database
+    return Path(name).absolute() if name else None
+
+
+def _require_database(uri: str) -> None:
+    """Fail at once where MLflow would try for 100 seconds to open a SQLite file."""
+    path = _sqlite_file(uri)
+    if path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(path)
+        try:
+            connection.execute("PRAGMA schema_version")
+        finally:
+            connection.close()
+
+
+def _shown(uri: str) -> str:
+    """An address without its password."""
+    try:
+        return make_url(uri).render_as_string()
+    except ArgumentError:
+        return uri

@@ -1,0 +1,164 @@
+"""A worker: ask, score, tell, again and again, against a study that other workers share.
+
+Started by the supervisor as `python -m nas.work FOLDER`, one process per device; it lives as long as there are places
+left, so that imports and decoded images are paid for once.
+"""
+
+import argparse
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import FrameType
+from typing import Any, cast
+
+import optuna
+from optuna.trial import Trial
+
+from nas.locks import Lock
+from nas.records import told
+from nas.sampler import FINGERPRINT, SpaceExhaustedError
+from nas.study import AGAIN, DETAIL, HOST, ROLE, Study, no_limits_for
+from search_spaces import Architecture
+from search_spaces.operators import Value
+from trials import Ending, Epoch, Outcome, evaluate
+
+log = logging.getLogger("nas.work")
+
+
+class BrokenTrialError(Exception):
+    """A trial failed by an error that is no property of its architecture."""
+
+
+class Worker:
+    """One process's share of a study.
+
+    Attributes:
+        deadline: in seconds of `time.time`; no trial begins after it.
+    """
+
+    def __init__(self, study: Study, *, deadline: float) -> None:
+        self.study, self.deadline = study, deadline
+        self._asking = study.asking
+        self._supervisor = os.getppid()
+        self._exhausted = False
+
+    def run(self) -> None:
+        """Work until no place is left."""
+        while self._may_begin():
+            try:
+                self.study.optuna.optimize(self._objective, n_trials=1, catch=(BrokenTrialError,))
+            finally:
+                self._asking.release()
+
+    def _may_begin(self) -> bool:
+        """Take the lock under which places are counted and architectures proposed; keep it if there is a place."""
+        if self._exhausted or time.time() > self.deadline or os.getppid() != self._supervisor:
+            return False
+        self._asking.take()
+        records = self.study.records()
+        if self.study.places(records) and not self.study.fuse(records):
+            return True
+        self._asking.release()
+        return False
+
+    def _objective(self, trial: Trial) -> list[float]:
+        with Lock(self.study.files(trial.number).lock).held():
+            try:
+                _note(trial, {HOST: socket.gethostname()})
+                architecture = self._propose(trial)
+                self._asking.release()
+                log.info("trial %d: %s", trial.number, architecture)
+                return self._score(trial, architecture)
+            except KeyboardInterrupt:
+                self.study.again(trial.number, "interrupted")
+                raise
+
+    def _propose(self, trial: Trial) -> Architecture:
+        try:
+            architecture = _suggested(trial, self.study)
+        except SpaceExhaustedError as told:
+            _note(trial, {DETAIL: str(told)})
+            self._exhausted = True
+            raise optuna.TrialPruned from None
+        _note(trial, {FINGERPRINT: architecture.fingerprint})
+        return architecture
+
+    def _score(self, trial: Trial, architecture: Architecture) -> list[float]:
+        study, files = self.study, self.study.files(trial.number)
+        settings = study.settings
+
+        def go_on(_number: int, epoch: Epoch) -> bool:
+            files.write_epoch(epoch)
+            if os.getppid() != self._supervisor:
+                raise KeyboardInterrupt  # the supervisor is gone: nobody would start or stop this worker any more
+            return True
+
+        files.folder.mkdir(parents=True, exist_ok=True)
+        files.progress.unlink(missing_ok=True)
+        limits = no_limits_for(trial.user_attrs.get(ROLE, ""), settings.limits)
+        outcome = evaluate(architecture, settings.budget, files.folder, go_on, limits=limits)
+        files.write_outcome(outcome)
+        log.info("trial %d: %s %s", trial.number, outcome.ending.name.lower(), outcome.detail)
+        return self._tell(trial, outcome)
+
+    def _tell(self, trial: Trial, outcome: Outcome) -> list[float]:
+        """Store what is known, then give Optuna values, a pruned trial or a failed one."""
+        study, fields = self.study, told(outcome)
+        _note(trial, fields)
+        if outcome.costs is not None:
+            for name, excess in study.excesses(outcome.costs).items():
+                trial.set_constraint(name, excess)
+        if outcome.ending is Ending.FINISHED:
+            return study.values(fields)
+        if outcome.ending is Ending.BROKEN:
+            if AGAIN not in trial.user_attrs:
+                study.again(trial.number, outcome.detail)
+            raise BrokenTrialError(outcome.detail)
+        # A failed trial would teach the sampler nothing; a pruned one with a constraint says: not there.
+        trial.set_constraint("ending", 1.0)
+        raise optuna.TrialPruned(outcome.detail)
+
+
+def _note(trial: Trial, fields: Mapping[str, Any]) -> None:
+    """Store what is known of a trial beside it."""
+    for name, value in fields.items():
+        trial.set_user_attr(name, value)
+
+
+def _suggested(trial: Trial, study: Study) -> Architecture:
+    """The architecture that Optuna proposes: an operator for each slot, then what is free in it."""
+    values: dict[str, Value] = {}
+    for slot in study.space.slots:
+        name = f"{slot.layer}.operator"
+        values[name] = operator = str(trial.suggest_categorical(name, slot.operators))
+        for parameter, options in slot.free(operator).items():
+            full = f"{slot.layer}.{operator}.{parameter}"
+            values[full] = cast("Value", trial.suggest_categorical(full, options))  # None is not among them
+    return study.space.architecture(values)
+
+
+def main() -> None:
+    """Work on a study until no place is left."""
+    parser = argparse.ArgumentParser(prog="python -m nas.work", description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--deadline", type=float, default=float("inf"))
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to pass on
+    try:
+        Worker(Study.open(arguments.folder), deadline=arguments.deadline).run()
+    except KeyboardInterrupt:
+        log.info("stopped")
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nas.config import Run, Settings, StudyFile
+from nas.study import Study
+from search_spaces import Architecture, SearchSpace, space_file
+from trials import Budget, Costs, Ending, Epoch, Limits, Outcome, Scores
+
+SPACE = """\
+name: small
+base: yolov9{scale}.yaml
+scale: t
+slots:
+  - at: {layers: [4, 6]}
+    choices:
+      UIB: {start_kernel: [0, 3]}
+      DynamicConv: {kernels: [2, 4]}
+  - at: {layers: [10]}
+    choices:
+      DySample: {style: [lp, pl]}
+"""
+EPOCHS = 3
+
+
+@pytest.fixture(scope="session")
+def space(tmp_path_factory: pytest.TempPathFactory) -> SearchSpace:
+    path = tmp_path_factory.mktemp("space") / "small.yaml"
+    path.write_text(SPACE)
+    return space_file.load(path)
+
+
+@pytest.fixture
+def make_study(tmp_path: Path, space: SearchSpace) -> Callable[..., Study]:
+    """A study on the small space; `settings` and `run` change what is given."""
+
+    def make(name: str = "small", *, trials: int = 6, **changes: object) -> Study:
+        settings = Settings.model_validate(
+            {
+                "space": space.name,
+                "scale": space.scale,
+                "space_hash": space.hash,
+                "data": "digits",
+                "data_fingerprint": "0",
+                "classes": ("a", "b"),
+                "budget": Budget(data=tmp_path / "data.yaml", epochs=EPOCHS, deploy_size=64),
+                **changes,
+            }
+        )
+        folder = tmp_path / "runs" / name
+        file = StudyFile(
+            name=name,
+            settings=settings,
+            run=Run(trials=trials),
+            storage=f"sqlite:///{folder / 'study.db'}",
+            tracking="sqlite://",
+            version="0",
+        )
+        return Study.create(folder, file, SPACE)
+
+    return make
+
+
+@pytest.fixture
+def score() -> Callable[..., Outcome]:
+    """In the place of `trials.evaluate`: a formula, in milliseconds."""
+    return _score
+
+
+def formula(architecture: Architecture) -> tuple[float, float]:
+    """An accuracy and a cost that depend on the fingerprint alone."""
+    digest = hashlib.sha256(architecture.fingerprint.encode()).digest()
+    return digest[0] / 256, 1 + digest[1] / 256
+
+
+def _score(
+    architecture: Architecture, budget: Budget, folder: Path, go_on: Callable[[int, Epoch], bool], *, limits: Limits
+) -> Outcome:
+    accuracy, gflops = formula(architecture)
+    costs = Costs(params=1000, gflops=gflops, latency_ms=1.0, latency_spread_ms=0.1, latency_steady=True)
+    if limits.latency_ms is not None and costs.latency_ms > limits.latency_ms:
+        return Outcome(architecture=architecture, ending=Ending.OVER_LIMIT, costs=costs, detail="over")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "model.yaml").write_text(architecture.to_yaml(2))
+    (folder / "weights.pt").write_bytes(b"weights")
+    epochs = []
+    for number in range(1, budget.epochs + 1):
+        last = number == budget.epochs
+        epoch = Epoch(
+            epoch=number,
+            losses={"box_loss": 1 / number},
+            map50_95=accuracy if last else None,
+            map50=accuracy if last else None,
+            seconds=0.1,
+        )
+        epochs.append(epoch)
+        go_on(number, epoch)
+    scores = Scores(map50_95=accuracy, map50=accuracy, costs=costs)
+    return Outcome(
+        architecture=architecture, ending=Ending.FINISHED, costs=costs, scores=scores, epochs=tuple(epochs), seconds=0.3
+    )

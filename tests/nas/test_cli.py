@@ -1,0 +1,169 @@
+"""Commands as a user types them, on a study that was scored by a formula."""
+
+import csv
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from nas import work
+from nas.cli import app
+from nas.records import COLUMNS
+from nas.study import Study
+from nas.work import Worker
+from trials import Outcome
+
+MakeStudy = Callable[..., Study]
+
+
+def nas(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def study(make_study: MakeStudy, score: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> Study:
+    made = make_study(trials=5)
+    monkeypatch.setattr(work, "evaluate", score)
+    Worker(made, deadline=float("inf")).run()
+    return made
+
+
+def runs(study: Study) -> tuple[str, Path]:
+    return "--runs", study.folder.parent
+
+
+def test_trials_as_json_have_the_names_that_stay(study: Study) -> None:
+    rows = json.loads(nas("trials", "small", *runs(study), "--format", "json").stdout)
+    assert len(rows) == 5
+    assert all(tuple(row) == COLUMNS for row in rows)
+    assert rows[0] | {"seconds": 0.3} == {
+        "trial": 0,
+        "state": "complete",
+        "ending": "finished",
+        "map50_95": rows[0]["map50"],
+        "map50": rows[0]["map50"],
+        "gflops": rows[0]["gflops"],
+        "params": 1000,
+        "latency_ms": 1.0,
+        "epochs": 3,
+        "seconds": 0.3,
+        "fingerprint": study.space.stock.fingerprint,
+        "picks": {},
+    }
+
+
+def test_pareto_as_csv_is_the_front(study: Study) -> None:
+    rows = list(csv.DictReader(io.StringIO(nas("pareto", "small", *runs(study), "--format", "csv").stdout)))
+    assert [int(row["trial"]) for row in rows] == [record.trial for record in study.front()]
+
+
+def test_pareto_never_claims_a_gain_from_one_seed(study: Study) -> None:
+    assert "No evidence of gain" in nas("pareto", "small", *runs(study)).stderr
+
+
+def test_status_counts(study: Study) -> None:
+    (row,) = json.loads(nas("status", *runs(study), "--format", "json").stdout)
+    assert (row["study"], row["trials"], row["of"], row["running"]) == ("small", 5, 5, "no")
+
+
+def test_an_unknown_study_names_the_nearest_and_ends_with_2(study: Study) -> None:
+    result = nas("pareto", "smal", *runs(study))
+    assert result.exit_code == 2
+    assert "did you mean 'small'?" in result.stderr
+    assert result.stdout == ""
+
+
+def test_clean_says_what_it_would_delete_and_deletes_nothing(study: Study) -> None:
+    before = sorted(study.folder.rglob("*"))
+    result = nas("clean", "small", "--all", "--dry-run", *runs(study))
+    assert result.stdout.split() == [str(study.folder)]
+    lock = study.folder / "supervisor.lock"
+    assert [path for path in sorted(study.folder.rglob("*")) if path != lock] == before
+
+
+def test_clean_all_deletes_the_study(study: Study) -> None:
+    assert nas("clean", "small", "--all", *runs(study)).exit_code == 0
+    assert not study.folder.exists()
+
+
+def test_spaces_lists_the_catalog() -> None:
+    rows = json.loads(nas("spaces", "--format", "json").stdout)
+    assert [row["space"] for row in rows] == ["v5", "v8", "v9"]
+    assert all(row["size"] > 1e9 for row in rows)
+
+
+def test_a_space_tells_what_it_can_reach() -> None:
+    told = json.loads(nas("spaces", "v5", "--format", "json", "--deploy-size", 64).stdout)
+    assert told["gflops"][0] < told["stock"]["gflops"] < told["gflops"][1]
+    assert {slot["layer"] for slot in told["slots"]} >= {2, 4, 6, 8}
+
+
+def test_cost_as_json_has_the_names_that_stay() -> None:
+    told = json.loads(nas("cost", "yolov8n.yaml", "--image-size", 64, "--format", "json").stdout)
+    assert told["params"] == 3_157_200
+    assert set(told) == {"params", "gflops", "image_size", "classes", "deployed", "layers"}
+    assert set(told["deployed"]) == {"params", "gflops"}
+    assert set(told["layers"][0]) == {"index", "module", "params", "gflops"}
+    assert sum(layer["params"] for layer in told["layers"]) == told["params"]
+
+
+WRONG = {
+    "an unknown space": (["--space", "v99"], "did you mean 'v9'?"),
+    "an unknown scale": (["--scale", "q"], "one of c, e, m, s, t"),
+    "a missing data set": (["--data", "nope.yaml"], "nope.yaml: no such file"),
+    "a GPU that is not there": (["--device", "77"], "device: no GPU 77 here"),
+    "a device that is none": (["--device", "gpu"], "device: cpu, or indices of GPUs, got 'gpu'"),
+    "a name with a way out": (["--study", "../x"], "study: letters, digits"),
+    "a negative limit": (["--max-gflops", "-1"], "max-gflops: input should be greater than 0, got -1.0"),
+    "a limit out of reach": (["--max-gflops", "0.1"], "max-gflops: outside what the space can reach"),
+    "an unknown objective": (["--objectives", "map50,flops"], "did you mean 'gflops'?"),
+    "a reward without a target": (["--reward", "tunas"], "give --target-gflops or --target-latency"),
+    "missing weights": (["--weights", "nope.pt"], "weights: no such file, got 'nope.pt'"),
+    "an image size": (["--image-size", "100"], "image-size: input should be a multiple of 32, got 100"),
+}
+
+
+@pytest.mark.parametrize(("flags", "told"), WRONG.values(), ids=WRONG.keys())
+def test_wrong_input_is_one_line_and_nothing_is_written(
+    flags: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = nas("search", *flags)
+    assert result.exit_code == 2
+    assert told in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unwritable_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    result = nas("search", "--runs", tmp_path / "file" / "runs")
+    assert result.exit_code == 2
+    assert f"{tmp_path / 'file' / 'runs'}" in result.stderr.splitlines()[-1]
+
+
+def test_a_dry_run_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = nas("search", "--dry-run")
+    assert result.exit_code == 0
+    assert "12 trials of 4 epochs" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("8h", 28800)])
+def test_times_have_units(text: str, seconds: float) -> None:
+    from nas.cli.searching import _seconds
+
+    assert _seconds(text) == seconds
+
+
+@pytest.mark.parametrize(("text", "number"), [("2.5M", 2_500_000), ("800k", 800_000), ("7", 7)])
+def test_numbers_have_units(text: str, number: int) -> None:
+    from nas.cli.searching import _number
+
+    assert _number(text) == number

@@ -1,0 +1,247 @@
+"""The study's loop with a formula in the place of training: milliseconds, and every law about what is counted."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+from nas import work
+from nas.study import Study
+from nas.work import Worker
+from search_spaces import Architecture, SearchSpace
+from trials import Ending, Limits, Outcome
+
+MakeStudy = Callable[..., Study]
+Score = Callable[..., Outcome]
+
+
+@pytest.fixture
+def run(score: Score, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Work on a study in this process, scoring by a function."""
+
+    def working(study: Study, by: Score = score) -> None:
+        monkeypatch.setattr(work, "evaluate", by)
+        Worker(study, deadline=float("inf")).run()
+
+    return working
+
+
+def ending(kind: Ending, detail: str = "") -> Score:
+    def scored(architecture: Architecture, *_: Any, **__: Any) -> Outcome:
+        return Outcome(architecture=architecture, ending=kind, detail=detail)
+
+    return scored
+
+
+def test_a_study_reaches_its_number_of_trials_and_no_more(make_study: MakeStudy, run: Callable[..., None]) -> None:
+    study = make_study(trials=6)
+    run(study)
+    records = study.records()
+    assert [record.ending for record in records] == ["finished"] * 6
+    assert study.places(records) == 0
+
+
+def test_the_stock_model_is_trial_0(make_study: MakeStudy, run: Callable[..., None]) -> None:
+    study = make_study(trials=1)
+    run(study)
+    (record,) = study.records()
+    assert (record.role, record.picks, record.summary) == ("stock", {}, "stock")
+
+
+def test_no_architecture_is_trained_twice(make_study: MakeStudy, run: Callable[..., None]) -> None:
+    study = make_study(trials=20)
+    run(study)
+    trained = Counter(record.fingerprint for record in study.records())
+    assert set(trained.values()) == {1}
+
+
+def test_the_extremes_are_among_the_first(make_study: MakeStudy, run: Callable[..., None]) -> None:
+    study = make_study(trials=4)
+    study.enqueue_extremes()
+    study.enqueue_extremes()
+    run(study)
+    assert [record.role for record in study.records()] == ["stock", "cheapest", "costliest", ""]
+
+
+def test_the_front_is_optunas_best_trials(make_study: MakeStudy, run: Callable[..., None]) -> None:
+    study = make_study(trials=25)
+    run(study)
+    assert {record.trial for record in study.front()} == {trial.number for trial in study.optuna.best_trials}
+
+
+def test_a_small_space_ends_a_search_early(make_study: MakeStudy, run: Callable[..., None], space: SearchSpace) -> None:
+    study = make_study(trials=space.size + 10)
+    run(study)
+    finished = [record for record in study.records() if record.finished]
+    assert len(finished) == space.size
+
+
+@pytest.mark.parametrize("kind", [Ending.DIVERGED, Ending.OUT_OF_MEMORY, Ending.TIMED_OUT, Ending.STOPPED])
+def test_a_bad_candidate_is_pruned_counted_and_off_the_front(
+    kind: Ending, make_study: MakeStudy, run: Callable[..., None]
+) -> None:
+    study = make_study(trials=3)
+    run(study, ending(kind))
+    records = study.records()
+    assert [(record.state, record.ending) for record in records] == [("pruned", kind.name.lower())] * 3
+    assert study.front(records) == []
+    assert not any(record.within for record in records)
+
+
+def test_a_broken_trial_is_tried_once_more_and_three_alike_stop_the_study(
+    make_study: MakeStudy, run: Callable[..., None]
+) -> None:
+    study = make_study(trials=50)
+    run(study, ending(Ending.BROKEN, "KeyError: 'x'"))
+    records = study.records()
+    assert [record.state for record in records if record.state != "waiting"] == ["fail"] * 3
+    assert records[0].fingerprint == records[1].fingerprint
+    assert study.fuse(records) is not None
+    assert "KeyError: 'x'" in str(study.fuse(records))
+
+
+def test_what_is_over_the_latency_limit_is_not_counted_and_stops_the_study_in_the_end(
+    make_study: MakeStudy, run: Callable[..., None]
+) -> None:
+    study = make_study(trials=3, limits=Limits(latency_ms=0.5))
+    run(study)
+    records = study.records()
+    assert records[0].finished  # the stock model is the reference
+    assert not records[0].within
+    assert study.front(records) == []
+    assert {record.ending for record in records[1:]} <= {"over_limit", None}
+    assert study.fuse(records) is not None or len(records) > 1
+
+
+def test_an_interrupted_trial_goes_back_into_the_queue(
+    make_study: MakeStudy, run: Callable[..., None], score: Score
+) -> None:
+    study = make_study(trials=3)
+
+    def interrupted(*_: Any, **__: Any) -> Outcome:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(study, interrupted)
+    first, again = study.records()
+    assert (first.state, again.state, again.role) == ("fail", "waiting", "stock")
+    assert first.fingerprint == again.fingerprint
+    run(study, score)
+    assert sum(record.finished for record in study.records()) == 3
+
+
+def test_a_finished_trial_that_was_never_told_is_adopted(
+    make_study: MakeStudy, run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = make_study(trials=2)
+    monkeypatch.setattr(Worker, "_tell", _die)
+    with pytest.raises(SystemExit):
+        run(study)
+    monkeypatch.undo()
+    # As after kill -9: the trial runs for Optuna, and nobody holds its lock.
+    assert study.records()[0].state == "running"
+    assert study.reap(crashed=False) == [0]
+    record = study.records()[0]
+    assert (record.state, record.finished, record.epochs) == ("complete", True, 3)
+    assert record.map50_95 is not None
+
+
+def _die(*_: Any) -> None:
+    raise SystemExit  # neither an Exception nor a KeyboardInterrupt: Optuna tells nothing, as after kill -9
+
+
+def test_a_trial_killed_in_mid_training_is_trained_again(
+    make_study: MakeStudy, run: Callable[..., None], score: Score
+) -> None:
+    study = make_study(trials=2)
+
+    def killed(*_: Any, **__: Any) -> Outcome:
+        raise SystemExit
+
+    with pytest.raises(SystemExit):
+        run(study, killed)
+    study.reap(crashed=False)
+    run(study, score)
+    records = study.records()
+    assert [record.state for record in records] == ["fail", "complete", "complete"]
+    assert records[0].fingerprint == records[1].fingerprint
+
+
+def test_a_trial_that_kills_its_worker_twice_is_broken(make_study: MakeStudy, run: Callable[..., None]) -> None:
+    study = make_study(trials=2)
+
+    def killed(*_: Any, **__: Any) -> Outcome:
+        raise SystemExit
+
+    for _ in range(2):
+        with pytest.raises(SystemExit):
+            run(study, killed)
+        study.reap(crashed=True)
+    states = [(record.state, record.ending) for record in study.records()]
+    assert states == [("fail", None), ("fail", "broken")]
+
+
+def test_epochs_are_written_as_they_end(make_study: MakeStudy, run: Callable[..., None]) -> None:
+    study = make_study(trials=1)
+    run(study)
+    epochs = study.files(0).read_epochs()
+    assert [epoch.epoch for epoch in epochs] == [1, 2, 3]
+    assert [epoch.map50_95 is None for epoch in epochs] == [True, True, False]
+
+
+def test_a_torn_last_line_is_no_epoch(make_study: MakeStudy, run: Callable[..., None]) -> None:
+    study = make_study(trials=1)
+    run(study)
+    with study.files(0).progress.open("a") as lines:
+        lines.write('{"epoch": 4, "loss')
+    assert [epoch.epoch for epoch in study.files(0).read_epochs()] == [1, 2, 3]
+
+
+def test_weights_are_kept_for_the_front_the_stock_model_and_the_last_few(
+    make_study: MakeStudy, run: Callable[..., None]
+) -> None:
+    study = make_study(trials=15)
+    run(study)
+    records = study.records()
+    study.tidy(records)
+    kept = {record.trial for record in records if study.files(record.trial).weights.is_file()}
+    front = {record.trial for record in study.front(records)}
+    assert front | {0, 12, 13, 14} == kept
+
+
+def test_a_reward_is_one_value_and_the_front_stays(make_study: MakeStudy, run: Callable[..., None]) -> None:
+    study = make_study(trials=8, reward="tunas", target_gflops=1.5)
+    run(study)
+    (trial, *_) = study.optuna.get_trials()
+    record = study.records()[0]
+    assert record.map50_95 is not None
+    assert record.gflops is not None
+    assert trial.values == [pytest.approx(record.map50_95 - 0.1 * abs(record.gflops / 1.5 - 1))]
+    assert study.front()
+
+
+def test_a_study_is_found_again_with_everything(make_study: MakeStudy, run: Callable[..., None]) -> None:
+    study = make_study(trials=4)
+    run(study)
+    again = Study.open(study.folder)
+    assert again.records() == study.records()
+    assert again.space == study.space
+
+
+def test_the_storage_is_in_wal_mode(make_study: MakeStudy) -> None:
+    import sqlite3
+
+    study = make_study()
+    with sqlite3.connect(study.folder / "study.db") as database:
+        assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_optuna_sees_an_ordinary_study(make_study: MakeStudy, run: Callable[..., None]) -> None:
+    study = make_study(trials=3)
+    run(study)
+    loaded = optuna.load_study(study_name="small", storage=f"sqlite:///{study.folder / 'study.db'}")
+    assert len(loaded.trials) == 3
+    assert Path(study.folder, "study.json").is_file()
