@@ -149,7 +149,7 @@ def supervise(study: Study, *, show: Callable[[Study], None] = lambda _: None) -
     """Run a study's workers until its number of trials is reached.
 
     Args:
-        show: called about twice a second.
+        show: called about once a second.
 
     Raises:
         StudyError: another process runs this study, or it cannot go on.

@@ -27,10 +27,13 @@ from trials import Ending, Limits
 from trials.cost import CostTable
 from trials.scores import Costs
 
+optuna.logging.set_verbosity(optuna.logging.WARNING)  # trials are told by us, in our words
+
 COUNTED = frozenset(ending.name.lower() for ending in Ending if ending not in {Ending.OVER_LIMIT, Ending.BROKEN})
 """The endings that count towards a study's number of trials."""
 
 ROLE, AGAIN, HOST, DETAIL = "role", "again", "host", "detail"
+_KNOWN_BEFORE = (FINGERPRINT, ROLE, DETAIL)
 _HEARTBEAT_SECONDS, _GRACE_SECONDS = 60, 300
 _STARTUP_SHARE = 10
 _COSTLIEST_DRAWS = 100
@@ -313,10 +316,12 @@ def _optuna_direction(direction: Direction) -> optuna.study.StudyDirection:
 
 def _record(trial: FrozenTrial, space: SearchSpace) -> Record:
     """A trial as a row; one that waits has its parameters in what it was enqueued with."""
-    said = trial.params or trial.system_attrs.get("fixed_params", {})
+    said = trial.system_attrs.get("fixed_params") or trial.params
     proposed = all(f"{slot.layer}.operator" in said for slot in space.slots)  # not in the moment of the proposal
     architecture = space.architecture(said) if proposed else None
-    known = {name: value for name, value in trial.user_attrs.items() if name in Record.__dataclass_fields__}
+    # What a worker notes arrives one by one; all of it is there when the trial has ended.
+    shown = Record.__dataclass_fields__ if trial.state.is_finished() else _KNOWN_BEFORE
+    known = {name: value for name, value in trial.user_attrs.items() if name in shown}
     return Record(
         **{
             **known,

@@ -12,7 +12,7 @@ from pathlib import Path
 from nas.study import Study
 from search_spaces.errors import StudyError
 
-_TICK_SECONDS = 0.5
+_TICK_SECONDS = 1.0
 _GRACE_SECONDS = 20
 _RESTARTS = 3
 
@@ -44,7 +44,7 @@ class Supervisor:
 
     Args:
         study: whose supervision this process holds.
-        on_tick: called about twice a second, for whoever shows or tracks what happens.
+        on_tick: called about once a second, for whoever shows or tracks what happens.
     """
 
     def __init__(self, study: Study, on_tick: Callable[[], None]) -> None:

@@ -46,7 +46,7 @@ class Watching:
         left = self._left(study, records)
         for record in records:
             said = (record.state, record.ending)
-            if self._known.get(record.trial) != said and record.state != "waiting":
+            if self._known.get(record.trial) != said and record.summary and record.state != "waiting":
                 self._known[record.trial] = said
                 if record.ending is not None or self._live is None:
                     err.print(_line(record), markup=False)
