@@ -178,10 +178,10 @@ def cost(
 @show.told
 def yolo(context: typer.Context) -> None:
     """Ultralytics' own command, with our layers known: `nas yolo train model=best.yaml data=my.yaml`."""
+    sys.argv[:] = ["yolo", *context.args]  # in place, and first: Ultralytics keeps the list when it is imported
     from ultralytics import cfg
 
     import search_spaces
 
-    assert search_spaces.OPERATORS  # noqa: S101 - imported for what importing does
-    sys.argv = ["yolo", *context.args]
+    search_spaces.install()  # importing has done it; said here for the reader
     cfg.entrypoint()

@@ -1,0 +1,30 @@
+import pytest
+
+from search_spaces import errors
+from search_spaces.errors import NasError, SpecError, nearest
+
+
+def test_every_error_has_a_cure() -> None:
+    classes = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)]
+    assert all(issubclass(one, NasError) for one in classes)
+    assert errors.__doc__ is not None
+    assert all(one.__name__ in errors.__doc__ for one in classes)
+
+
+def test_mistakes_are_lines_and_gather_their_address() -> None:
+    error = SpecError(["a: wrong", "b: wrong"]).within("slots[0]").within("x.yaml")
+    assert error.mistakes == ("x.yaml: slots[0]: a: wrong", "x.yaml: slots[0]: b: wrong")
+    assert str(error) == "x.yaml: slots[0]: a: wrong\nx.yaml: slots[0]: b: wrong"
+    assert SpecError("one").mistakes == ("one",)
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "hint"),
+    [
+        ("DySampel", ["UIB", "DySample"], "did you mean 'DySample'?"),
+        ("xyz", ["UIB", "DySample"], "known: UIB, DySample"),
+        (4, [3, 5], "known: 3, 5"),
+    ],
+)
+def test_the_nearest_name_or_all_of_them(name: object, known: list[object], hint: str) -> None:
+    assert nearest(name, known) == hint

@@ -1,0 +1,210 @@
+"""Mobile MQA against its definition (MobileNetV4, arXiv 2404.10518, equation 2)."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from ultralytics.nn.modules import Conv
+
+from search_spaces.operators import OPERATORS, Site, SiteKind
+from search_spaces.operators.mmqa import MMQA
+
+
+def params(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def norm(x: Tensor, module: nn.BatchNorm2d) -> Tensor:
+    assert module.running_mean is not None
+    assert module.running_var is not None
+    scale = module.weight / (module.running_var + module.eps).sqrt()
+    return (x - module.running_mean[:, None, None]) * scale[:, None, None] + module.bias[:, None, None]
+
+
+def down(x: Tensor, module: nn.Module) -> Tensor:
+    if not isinstance(module, Conv):
+        return x
+    y = F.conv2d(x, module.conv.weight, stride=module.conv.stride, padding=1, groups=x.shape[1])
+    return norm(y, module.bn)
+
+
+def by_hand(attention: MMQA, x: Tensor) -> Tensor:
+    """One softmax per head, all heads with the same keys and values, in plain matrix products."""
+    keys = down(x, attention.key_down).flatten(2).transpose(1, 2) @ attention.key.weight[:, :, 0, 0].T
+    values = down(x, attention.value_down).flatten(2).transpose(1, 2) @ attention.value.weight[:, :, 0, 0].T
+    pooled = x
+    if isinstance(attention.query_pool, nn.Sequential):
+        _, bn = attention.query_pool
+        assert isinstance(bn, nn.BatchNorm2d)
+        pooled = norm(F.avg_pool2d(x, attention.query_stride), bn)
+    pixels = pooled.flatten(2).transpose(1, 2)
+    heads = []
+    for weight in attention.query.weight[:, :, 0, 0].chunk(attention.heads):
+        queries = pixels @ weight.T
+        shares = (queries @ keys.transpose(1, 2) / math.sqrt(attention.key_dim)).softmax(dim=-1)
+        heads.append(shares @ values)
+    context = torch.cat(heads, dim=-1).transpose(1, 2).unflatten(2, pooled.shape[-2:])
+    if attention.query_stride > 1:
+        context = F.interpolate(context, size=x.shape[-2:], mode="bilinear", align_corners=False)
+    output = attention.output
+    if isinstance(output, Conv):
+        return output.act(norm(F.conv2d(context, output.conv.weight), output.bn))
+    assert isinstance(output, nn.Conv2d)
+    return F.conv2d(context, output.weight)
+
+
+def mmqa(c_in: int = 12, c_out: int = 12, **settings: Any) -> MMQA:
+    return MMQA(c_in, c_out, **{"heads": 3, "key_dim": 4, **settings}).double().eval()
+
+
+@pytest.mark.parametrize(
+    ("channels", "heads", "key_dim", "value_dim", "kv_stride", "query_stride", "expected"),
+    [
+        (64, 8, 48, 48, 1, 1, 55296),
+        (128, 8, 48, 48, 1, 1, 110592),
+        (256, 8, 48, 48, 1, 1, 221184),
+        (160, 4, 64, 64, 2, 1, 105920),
+        (256, 4, 64, 64, 1, 1, 163840),
+        (192, 8, 48, 48, 2, 1, 170112),
+        (512, 8, 64, 64, 1, 1, 589824),
+        (64, 8, 64, 64, 1, 1, 73728),
+        (64, 4, 16, 16, 2, 2, 11776),
+        (64, 8, 8, 8, 1, 1, 9216),
+        (96, 4, 32, 48, 2, 1, 40512),
+    ],
+)
+def test_parameters(
+    *, channels: int, heads: int, key_dim: int, value_dim: int, kv_stride: int, query_stride: int, expected: int
+) -> None:
+    with torch.device("meta"):
+        bare = MMQA(
+            channels,
+            channels,
+            heads=heads,
+            key_dim=key_dim,
+            value_dim=value_dim,
+            kv_stride=kv_stride,
+            query_stride=query_stride,
+        )
+    assert params(bare) == expected
+
+
+def test_stands_in_for_a_convolution_with_norm_and_activation() -> None:
+    dressed = MMQA(64, 32, activation=nn.ReLU())
+    assert isinstance(dressed.output, Conv)
+    assert isinstance(dressed.output.act, nn.ReLU)
+    assert params(dressed) == params(MMQA(64, 32)) + 2 * 32
+
+
+@pytest.mark.parametrize("size", [(6, 6), (4, 10)])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"value_dim": 5},
+        {"kv_stride": 2},
+        {"kv_stride": 4},
+        {"query_stride": 2},
+        {"kv_stride": 2, "query_stride": 2},
+        {"activation": nn.SiLU()},
+        {"c_out": 7},
+        {"heads": 1},
+    ],
+    ids=str,
+)
+def test_equals_multi_head_attention_with_tied_keys_and_values(
+    settings: dict[str, Any], size: tuple[int, int], awake: Callable[[nn.Module], nn.Module]
+) -> None:
+    attention = awake(mmqa(**settings))
+    assert isinstance(attention, MMQA)
+    x = torch.randn(2, 12, *size, dtype=torch.float64)
+    assert torch.allclose(attention(x), by_hand(attention, x), rtol=0, atol=1e-12)
+
+
+def test_odd_sizes_round_the_keys_up() -> None:
+    attention, x = mmqa(kv_stride=2), torch.randn(1, 12, 5, 7, dtype=torch.float64)
+    assert attention.key_down(x).shape[-2:] == (3, 4)
+    assert torch.allclose(attention(x), by_hand(attention, x), rtol=0, atol=1e-12)
+
+
+def test_does_not_care_where_a_pixel_stands() -> None:
+    attention, x = mmqa(), torch.randn(2, 12, 5, 7, dtype=torch.float64)
+    order = torch.randperm(35)
+    shuffled = x.flatten(2)[..., order].unflatten(2, (5, 7))
+    expected = attention(x).flatten(2)[..., order].unflatten(2, (5, 7))
+    assert torch.allclose(attention(shuffled), expected, rtol=0, atol=1e-12)
+
+
+def test_a_constant_map_stays_constant() -> None:
+    out = mmqa()(torch.randn(2, 12, 1, 1, dtype=torch.float64).expand(-1, -1, 5, 7))
+    assert torch.allclose(out, out[..., :1, :1].expand_as(out), rtol=0, atol=1e-12)
+
+
+def test_more_heads_than_channels_of_a_key() -> None:
+    assert mmqa(heads=8, key_dim=2)(torch.randn(1, 12, 3, 3, dtype=torch.float64)).isfinite().all()
+
+
+def test_keys_and_values_are_never_repeated_per_head() -> None:
+    few, many = mmqa(heads=1), mmqa(heads=16)
+    assert few.key.weight.shape == many.key.weight.shape
+    assert few.value.weight.shape == many.value.weight.shape
+
+
+@pytest.mark.parametrize(
+    ("settings", "size", "expected"),
+    [
+        # 64 channels, 8 heads of 48, 40x40: 2,054,553,600 in all, 88,473,600 of them in the projections.
+        ({"heads": 8, "key_dim": 48}, (40, 40), 2_054_553_600 - 88_473_600),
+        ({"heads": 8, "key_dim": 48, "kv_stride": 2}, (40, 40), 8 * 1600 * 400 * 96),
+        ({"heads": 2, "key_dim": 8, "value_dim": 16, "kv_stride": 2}, (5, 7), 2 * 35 * 12 * 24),
+        ({"heads": 2, "key_dim": 8, "query_stride": 2}, (4, 6), 2 * 6 * 24 * 16),
+    ],
+)
+def test_counts_both_products_of_every_head(settings: dict[str, Any], size: tuple[int, int], expected: int) -> None:
+    count = OPERATORS["MMQA"].unseen_macs
+    assert count is not None
+    x = torch.empty(1, 64, *size, device="meta")
+    assert count(MMQA(64, 64, **settings), x, x) == expected
+    twice = torch.empty(2, 64, *size, device="meta")
+    assert count(MMQA(64, 64, **settings), twice, twice) == 2 * expected
+
+
+@pytest.mark.parametrize(
+    ("reduction", "stride", "kv_stride", "obstacle"),
+    [
+        (None, 1, 1, None),
+        (32, 1, 1, None),
+        (16, 1, 1, None),
+        (8, 1, 4, None),
+        (
+            8,
+            1,
+            2,
+            "the attention matrix grows with the square of the pixels; at 1/8 of the image it needs kv_stride 4",
+        ),
+        (
+            4,
+            1,
+            4,
+            "the attention matrix grows with the square of the pixels; at 1/4 of the image it needs too much memory",
+        ),
+        (32, 2, 1, "it keeps the map's size, and stands at stride 1 only"),
+    ],
+)
+def test_obstacles(reduction: int | None, stride: int, kv_stride: int, obstacle: str | None) -> None:
+    record = OPERATORS["MMQA"]
+    site = Site(
+        path="m.0.cv2",
+        kind=SiteKind.CONV,
+        c_in=16,
+        c_out=16,
+        kernel=3,
+        stride=stride,
+        activation=nn.SiLU(),
+        reduction=reduction,
+    )
+    assert record.obstacle(site, record.complete({"kv_stride": kv_stride})) == obstacle

@@ -1,0 +1,318 @@
+"""What every operator promises, at every host that has a site for it. An operator is tested by being in OPERATORS."""
+
+import io
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import cache
+from itertools import product
+
+import pytest
+import torch
+from torch import Tensor, nn
+from ultralytics.nn.modules import C3, ELAN1, AConv, ADown, C2f, Conv, RepNCSPELAN4
+
+from search_spaces import OPERATORS, Choice
+from search_spaces.build import graft
+from search_spaces.errors import SpecError
+from search_spaces.hosts import HOSTS, WHOLE, Host, host_of
+from search_spaces.operators import Operator, Parameters, Site, SiteKind, Value
+
+LAYERS: dict[str, tuple[int, Callable[[], nn.Module]]] = {
+    "C3": (48, lambda: C3(48, 32, n=1, shortcut=False)),  # as in a neck
+    "C2f": (32, lambda: C2f(32, 32, n=2)),
+    "RepNCSPELAN4": (64, lambda: RepNCSPELAN4(64, 64, 64, 32, 1)),
+    "ELAN1": (32, lambda: ELAN1(32, 32, 32, 16)),
+    "Conv 3x3": (32, lambda: Conv(32, 48, 3, 1)),
+    "Conv 3x3 s2": (32, lambda: Conv(32, 48, 3, 2)),
+    "Conv 1x1": (32, lambda: Conv(32, 32, 1, 1)),
+    "Conv 6x6 s2": (3, lambda: Conv(3, 16, 6, 2, 2)),
+    "AConv": (32, lambda: AConv(32, 48)),
+    "ADown": (32, lambda: ADown(32, 48)),
+    "nn.Upsample": (16, lambda: nn.Upsample(None, 2, "nearest")),
+}
+"""A small layer of every host, with the channels that enter it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """An operator in a layer, with the first parameters that are legal there."""
+
+    layer: str
+    operator: Operator
+    parameters: dict[str, Value]
+
+    @property
+    def c_in(self) -> int:
+        return LAYERS[self.layer][0]
+
+    @property
+    def is_inner(self) -> bool:
+        return sites(self.layer, self.operator)[0].path != WHOLE
+
+    def __str__(self) -> str:
+        return f"{self.operator.name} in {self.layer}"
+
+
+@cache
+def layer_of(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    return LAYERS[name][1]().eval()
+
+
+def host(name: str) -> Host:
+    found = host_of(layer_of(name))
+    assert found is not None
+    return found
+
+
+def sites(name: str, operator: Operator) -> tuple[Site, ...]:
+    return host(name).sites_for(operator, layer_of(name), LAYERS[name][0])
+
+
+def combinations(operator: Operator) -> Iterator[dict[str, Value]]:
+    names = [parameter.name for parameter in operator.parameters]
+    for values in product(*(parameter.allowed for parameter in operator.parameters)):
+        yield dict(zip(names, values, strict=True))
+
+
+def is_legal(name: str, operator: Operator, parameters: Parameters) -> bool:
+    return not any(operator.obstacle(site, parameters) for site in sites(name, operator))
+
+
+def grafted(name: str, operator: Operator, parameters: Parameters) -> nn.Module:
+    c_in = LAYERS[name][0]
+    return graft(deepcopy(layer_of(name)), host(name), operator, parameters, c_in=c_in).eval()
+
+
+def offered() -> list[Case]:
+    cases = []
+    for (name, (c_in, _)), operator in product(LAYERS.items(), OPERATORS.values()):
+        if host(name).sites_for(operator, layer_of(name), c_in):
+            legal = (p for p in (operator.complete({}), *combinations(operator)) if is_legal(name, operator, p))
+            first = next(legal, None)
+            if first is not None:
+                cases.append(Case(layer=name, operator=operator, parameters=first))
+    return cases
+
+
+CASES = offered()
+
+each_case = pytest.mark.parametrize("case", CASES, ids=str)
+each_operator = pytest.mark.parametrize("operator", OPERATORS.values(), ids=lambda operator: operator.name)
+
+
+@cache
+def built(case: str) -> nn.Module:
+    """The grafted layer of a case; copy it before changing it."""
+    torch.manual_seed(0)
+    (found,) = (one for one in CASES if str(one) == case)
+    return grafted(found.layer, found.operator, found.parameters)
+
+
+def image(case: Case, height: int = 12, width: int = 16, batch: int = 2) -> Tensor:
+    return torch.randn(batch, case.c_in, height, width)
+
+
+def promised(case: Case, height: int, width: int) -> tuple[int, int]:
+    """Height and width after the layer: as before the graft, and a strided operator of its own rounds up."""
+    if case.is_inner:
+        out = layer_of(case.layer)(torch.zeros(1, case.c_in, height, width))
+        return out.shape[-2], out.shape[-1]
+    site = sites(case.layer, case.operator)[0]
+    if site.kind is SiteKind.UPSAMPLE:
+        return height * site.stride, width * site.stride
+    return -(-height // site.stride), -(-width // site.stride)
+
+
+def test_every_host_has_a_layer_here() -> None:
+    assert {host(name).name for name in LAYERS} == set(HOSTS)
+
+
+@each_operator
+def test_every_operator_stands_somewhere(operator: Operator) -> None:
+    assert operator.name in {case.operator.name for case in CASES}
+
+
+@pytest.mark.parametrize("size", [(16, 16), (12, 20), (13, 15)], ids=["square", "not square", "odd"])
+@each_case
+def test_keeps_the_promised_shape_and_is_finite(case: Case, size: tuple[int, int]) -> None:
+    if case.layer == "Conv 6x6 s2" and size == (13, 15):
+        size = (14, 22)  # an even kernel promises nothing at odd sizes
+    stock = layer_of(case.layer)(torch.zeros(1, case.c_in, 16, 16))
+    with torch.no_grad():
+        out = built(str(case))(image(case, *size))
+    assert out.shape == (2, stock.shape[1], *promised(case, *size))
+    assert out.isfinite().all()
+
+
+@each_case
+def test_gradient_reaches_every_parameter_and_the_input(case: Case, awake: Callable[[nn.Module], nn.Module]) -> None:
+    layer = awake(built(str(case)))  # in eval mode: batch statistics would cancel a bias before them
+    x = image(case, batch=8).requires_grad_()
+    (layer(x) ** 2).sum().backward()
+    starved = [name for name, p in layer.named_parameters() if p.grad is None or not p.grad.any()]
+    assert starved == []
+    assert x.grad is not None
+    assert x.grad.abs().sum(dim=(0, 2, 3)).all()  # every channel of it
+
+
+@each_case
+def test_trains_and_keeps_nothing_of_the_graph(case: Case) -> None:
+    layer = deepcopy(built(str(case))).train()
+    layer(image(case)).sum().backward()
+    kept = [name for module in layer.modules() for name, value in vars(module).items() if isinstance(value, Tensor)]
+    assert kept == []
+    assert not any(buffer.requires_grad for buffer in layer.buffers())
+    assert all(parameter.is_leaf for parameter in layer.parameters())
+    deepcopy(layer)
+
+
+@each_case
+def test_a_copy_is_the_same_and_independent(case: Case) -> None:
+    layer, x = built(str(case)), image(case)
+    copy = deepcopy(layer)
+    with torch.no_grad():
+        assert torch.equal(copy(x), layer(x))
+        for parameter in copy.parameters():
+            parameter.zero_()
+    assert any(parameter.any() for parameter in layer.parameters())
+
+
+@each_case
+def test_comes_back_from_a_file(case: Case) -> None:
+    file = io.BytesIO()
+    torch.save(built(str(case)), file)
+    file.seek(0)
+    layer, x = torch.load(file, weights_only=False), image(case)
+    with torch.no_grad():
+        assert torch.equal(layer(x), built(str(case))(x))
+    assert repr(layer) == repr(built(str(case)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
+@each_case
+def test_works_in_half_precision(case: Case, dtype: torch.dtype, awake: Callable[[nn.Module], nn.Module]) -> None:
+    layer, x = awake(built(str(case))), image(case)
+    with torch.no_grad():
+        expected = layer(x)
+        out = layer.to(dtype)(x.to(dtype))
+    assert out.dtype is dtype
+    assert out.isfinite().all()
+    error = (out.float() - expected).abs().mean() / expected.abs().mean()
+    assert error < (0.01 if dtype is torch.float16 else 0.1)
+
+
+@each_case
+def test_trains_under_autocast(case: Case) -> None:
+    layer = deepcopy(built(str(case))).train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = layer(image(case))
+    out.float().square().sum().backward()
+    assert out.isfinite().all()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in layer.parameters())
+
+
+@each_case
+def test_accepts_channels_last(case: Case, awake: Callable[[nn.Module], nn.Module]) -> None:
+    layer, x = awake(built(str(case))), image(case)
+    last = deepcopy(layer).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        assert torch.allclose(last(x.to(memory_format=torch.channels_last)), layer(x), atol=1e-5)
+    last.train()(x.to(memory_format=torch.channels_last)).sum().backward()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace:FutureWarning")
+@each_case
+def test_traced_at_one_size_is_right_at_another(case: Case, awake: Callable[[nn.Module], nn.Module]) -> None:
+    layer = awake(built(str(case))).requires_grad_(False)
+    traced = torch.jit.trace(layer, image(case, 8, 8), check_trace=False)
+    x = image(case, 12, 16)
+    assert torch.allclose(traced(x), layer(x), atol=1e-5)
+
+
+@each_case
+def test_stores_nothing_beyond_four_dimensions(case: Case) -> None:
+    stored = built(str(case)).state_dict()
+    assert max((tensor.dim() for tensor in stored.values()), default=0) <= 4
+
+
+@each_case
+def test_eval_is_deterministic(case: Case) -> None:
+    layer, x = built(str(case)), image(case)
+    before = {name: tensor.clone() for name, tensor in layer.state_dict().items()}
+    with torch.no_grad():
+        assert torch.equal(layer(x), layer(x))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in layer.state_dict().items())
+
+
+@each_case
+def test_counts_its_parameters(case: Case) -> None:
+    layer = built(str(case))
+    assert layer.np == sum(parameter.numel() for parameter in layer.parameters())
+
+
+@each_case
+def test_every_value_can_be_built_where_nothing_is_in_its_way(case: Case) -> None:
+    tried = 0
+    for parameter in case.operator.parameters:
+        for value in parameter.allowed:
+            parameters = {**case.parameters, parameter.name: value}
+            if is_legal(case.layer, case.operator, parameters):
+                with torch.no_grad():
+                    out = grafted(case.layer, case.operator, parameters)(image(case))
+                assert out.shape[-2:] == promised(case, 12, 16)
+                tried += 1
+            else:
+                with pytest.raises(SpecError, match=f"{case.operator.name} cannot stand in {host(case.layer).name}"):
+                    grafted(case.layer, case.operator, parameters)
+    assert tried
+
+
+@each_operator
+def test_what_a_module_refuses_has_an_obstacle(operator: Operator) -> None:
+    every = (site for layer in LAYERS for site in sites(layer, operator))
+    different = {(site.kind, site.c_in, site.c_out, site.kernel, site.stride): site for site in every}
+    for site, parameters in product(different.values(), combinations(operator)):
+        obstacle = operator.obstacle(site, parameters)
+        assert obstacle is None or len(obstacle.split()) > 3
+        if obstacle is None:
+            with torch.device("meta"):
+                operator.build(site, **parameters)  # raises nothing
+
+
+@each_operator
+def test_equal_choices_build_equal_layers_and_others_do_not(operator: Operator) -> None:
+    layer = next(case.layer for case in CASES if case.operator is operator)
+    built: dict[str, Choice] = {}
+    for parameters in combinations(operator):
+        if is_legal(layer, operator, parameters):
+            choice = Choice.of(operator.name, parameters)
+            with torch.device("meta"):
+                module = repr(operator.build(sites(layer, operator)[0], **dict(choice.parameters)))
+            assert built.setdefault(module, choice) == choice
+    assert len(set(built.values())) == len(built)
+
+
+@each_operator
+def test_records_are_complete(operator: Operator) -> None:
+    assert all(parameter.default in parameter.allowed for parameter in operator.parameters)
+    assert all(parameter.check(value) is value for parameter in operator.parameters for value in parameter.allowed)
+    assert list(operator.complete({})) == [parameter.name for parameter in operator.parameters]
+    assert "arXiv" in operator.reference
+    assert OPERATORS[operator.name] is operator
+
+
+@each_operator
+def test_modules_stay_where_checkpoints_look_for_them(operator: Operator) -> None:
+    assert operator.module.__module__.startswith("search_spaces.operators.")
+    assert getattr(__import__(operator.module.__module__, fromlist=["_"]), operator.module.__name__) is operator.module
+
+
+@each_case
+def test_unseen_products_are_counted(case: Case) -> None:
+    found = [module for module in built(str(case)).modules() if isinstance(module, case.operator.module)]
+    assert found
+    if case.operator.unseen_macs is not None:
+        x = torch.zeros(1, 32, 8, 8)
+        assert case.operator.unseen_macs(found[0], x, x) > 0

@@ -1,0 +1,516 @@
+"""The grammar of a space file, every message that a wrong one earns, and the catalog."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from ultralytics.nn import tasks
+
+from search_spaces import STOCK, Choice, SearchSpace, Slot, build, load
+from search_spaces import base as bases
+from search_spaces.errors import SpecError
+from search_spaces.hosts import HOSTS
+from search_spaces.operators import OPERATORS
+from search_spaces.space_file import catalog, parse
+
+HEADING = "name: mine\nbase: yolov8{scale}.yaml\nscale: n\n"
+
+SCALES = {"v5": "nsmlx", "v8": "nsmlx", "v9": "tsmce"}
+MODELS = [(f"yolo{space}{{scale}}.yaml", scale) for space, scales in SCALES.items() for scale in scales]
+SPACES = [f"{space}:{scale}" for space, scales in SCALES.items() for scale in scales]
+
+
+def parsed(slots: str, heading: str = HEADING) -> SearchSpace:
+    return parse(bases.parse_yaml(f"{heading}slots:\n{slots}"))
+
+
+def mistakes(slots: str, heading: str = HEADING) -> list[str]:
+    with pytest.raises(SpecError) as caught:
+        parsed(slots, heading)
+    assert str(caught.value) == "\n".join(caught.value.mistakes)
+    return list(caught.value.mistakes)
+
+
+def choices(slots: str) -> list[str]:
+    """The only slot's choices, in words."""
+    (slot,) = parsed(slots).slots
+    return [str(choice) for choice in slot.choices]
+
+
+class TestGrammar:
+    def test_an_entry_by_rule_makes_a_slot_of_each_matching_layer(self) -> None:
+        space = parsed("- {at: {section: head, host: C2f}, choices: {DynamicConv: {}}}")
+        assert [(slot.layer, slot.host) for slot in space.slots] == [(12, "C2f"), (15, "C2f"), (18, "C2f"), (21, "C2f")]
+
+    def test_several_hosts(self) -> None:
+        space = parsed("- {at: {section: backbone, host: [C2f, Conv]}, choices: {DynamicConv: {}}}")
+        assert [slot.layer for slot in space.slots] == [0, 1, 2, 3, 4, 5, 6, 7, 8]
+
+    def test_what_is_given_must_all_hold(self) -> None:
+        space = parsed("- {at: {section: backbone, host: C2f, layers: [3, 4, 12]}, choices: {DynamicConv: {}}}")
+        assert [slot.layer for slot in space.slots] == [4]
+
+    def test_stock_stands_first_written_or_not(self) -> None:
+        written = parsed("- {at: {layers: [4]}, choices: {UIB: {}, stock: {}}}")
+        assert written == parsed("- {at: {layers: [4]}, choices: {UIB: {}}}")
+        assert written.slots[0].choices == (STOCK, Choice.of("UIB", {}))
+
+    def test_a_value_fixes_and_a_list_frees(self) -> None:
+        (slot,) = parsed("- {at: {layers: [4]}, choices: {UIB: {mid_kernel: 5, expansion: [2, 6]}}}").slots
+        assert [str(choice) for choice in slot.choices] == [
+            "stock",
+            "UIB(mid_kernel=5, expansion=2)",
+            "UIB(mid_kernel=5, expansion=6)",
+        ]
+        assert slot.free("UIB") == {"expansion": (2, 6)}
+
+    def test_what_is_not_listed_is_at_its_default(self) -> None:
+        assert choices("- {at: {layers: [4]}, choices: {DynamicConv: {}}}") == ["stock", "DynamicConv"]
+
+    def test_a_whole_number_is_a_number_where_a_fraction_may_stand(self) -> None:
+        assert choices("- {at: {layers: [4]}, choices: {DCNv4: {offset_scale: 2}}}") == [
+            "stock",
+            "DCNv4(offset_scale=2.0)",
+        ]
+
+    def test_entries_that_match_the_same_layer_merge(self) -> None:
+        first = "- {at: {host: C2f}, choices: {UIB: {}}}\n"
+        second = "- {at: {layers: [6, 8]}, choices: {MMQA: {}}}\n"
+        space = parsed(first + second)
+        assert [slot.operators for slot in space.slots if slot.layer in {4, 6}] == [
+            ("stock", "UIB"),
+            ("stock", "UIB", "MMQA"),
+        ]
+        assert {s.layer: set(s.choices) for s in space.slots} == {
+            s.layer: set(s.choices) for s in parsed(second + first).slots
+        }
+
+    def test_a_combination_that_is_not_legal_is_not_offered(self) -> None:
+        at_one_eighth = choices("- {at: {layers: [4]}, choices: {MMQA: {kv_stride: [1, 2, 4]}}}")
+        at_one_sixteenth = choices("- {at: {layers: [6]}, choices: {MMQA: {kv_stride: [1, 2, 4]}}}")
+        assert at_one_eighth == ["stock", "MMQA(kv_stride=4)"]
+        assert at_one_sixteenth == ["stock", "MMQA", "MMQA(kv_stride=2)", "MMQA(kv_stride=4)"]
+
+    def test_an_operator_may_fit_some_layers_of_its_entry(self) -> None:
+        space = parsed("- {at: {layers: [4, 6]}, choices: {UIB: {}, MMQA: {}}}")
+        assert [slot.operators for slot in space.slots] == [("stock", "UIB"), ("stock", "UIB", "MMQA")]
+
+    def test_parameters_without_effect_make_no_second_choice(self) -> None:
+        offered = choices("- {at: {layers: [4]}, choices: {DynamicConv: {kernels: 1, temperature: [1.0, 30.0]}}}")
+        assert offered == ["stock", "DynamicConv(kernels=1)"]
+
+    def test_a_scale_given_to_load_wins(self, tmp_path: Path) -> None:
+        path = tmp_path / "mine.yaml"
+        path.write_text(HEADING + "slots:\n- {at: {layers: [4]}, choices: {UIB: {}}}\n", encoding="utf-8")
+        assert (load(path).scale, load(path, scale="m").scale) == ("n", "m")
+
+    def test_an_own_base_by_path(self, tmp_path: Path) -> None:
+        own = tmp_path / "tiny.yaml"
+        document = {**bases.load("yolov8{scale}.yaml", "n").document}
+        own.write_text(yaml.safe_dump(document), encoding="utf-8")
+        space = parsed("- {at: {layers: [4]}, choices: {UIB: {}}}", f"name: mine\nbase: {own}\n")
+        assert repr(build.skeleton(space.stock.document(80), 80)) == repr(build.skeleton(document, 80))
+
+    def test_anchors_and_merge_keys_save_typing(self) -> None:
+        space = parsed(
+            """\
+- at: {layers: [4]}
+  choices: &blocks {UIB: {}, DynamicConv: {}}
+- at: {layers: [6]}
+  choices: {<<: *blocks, DynamicConv: {kernels: 2}}
+"""
+        )
+        assert [str(choice) for choice in space.slots[1].choices] == ["stock", "UIB", "DynamicConv(kernels=2)"]
+
+    def test_sampler_parameters_are_spelled_by_layer_operator_and_name(self) -> None:
+        space = parsed("- {at: {layers: [6]}, choices: {UIB: {expansion: [2, 4]}, MMQA: {}}}")
+        assert space.parameters == {"6.operator": ("stock", "UIB", "MMQA"), "6.UIB.expansion": (2, 4)}
+
+
+def test_every_mistake_of_a_file_in_one_go(tmp_path: Path) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(
+        """\
+name: two words
+base: yolov8{scale}.yaml
+scale: q
+colour: red
+macro: {depth: [1, 2]}
+insert: []
+slots:
+  - at: {host: C2g}
+    choices: {UIB: {}}
+  - at: {host: C2f}
+    choice: {UIB: {}}
+  - at: {layers: [yes, 4]}
+    choices: {UIB: {}}
+    name: stages
+  - at: {section: neck}
+    choices: {UIB: {}}
+  - at: {host: C2f}
+    choices:
+      stock: {kernel: 3}
+      DySampel: {}
+      UIB: {expansion: [2, 5, true], expnsion: 4, mid_kernel: []}
+  - 7
+""",
+        encoding="utf-8",
+    )
+    with pytest.raises(SpecError) as caught:
+        load(path)
+    assert list(caught.value.mistakes) == [
+        "wrong.yaml: insert: not yet; this key is reserved",
+        "wrong.yaml: macro: not yet; this key is reserved",
+        "wrong.yaml: name: string should match pattern '^[A-Za-z0-9][A-Za-z0-9._-]*$', got 'two words'",
+        "wrong.yaml: colour: unknown key (known: name, base, scale, slots)",
+        "wrong.yaml: slots[1].choices: missing",
+        "wrong.yaml: slots[1].choice: unknown key (did you mean 'choices'?)",
+        "wrong.yaml: slots[2].name: not yet; this key is reserved",
+        "wrong.yaml: slots[2].at.layers[0]: input should be a valid integer, got True",
+        "wrong.yaml: slots[3].at.section: input should be 'backbone' or 'head', got 'neck'",
+        "wrong.yaml: slots[4].choices.stock: stock has no parameters, got {'kernel': 3} ({})",
+        "wrong.yaml: slots[4].choices.DySampel: unknown operator (did you mean 'DySample'?)",
+        "wrong.yaml: slots[4].choices.UIB.expansion: not a value of expansion, got 5 (one of 1, 2, 3, 4, 6)",
+        "wrong.yaml: slots[4].choices.UIB.expansion: not a value of expansion, got True (one of 1, 2, 3, 4, 6)",
+        "wrong.yaml: slots[4].choices.UIB.expnsion: UIB has no parameter 'expnsion' (did you mean 'expansion'?)",
+        "wrong.yaml: slots[4].choices.UIB.mid_kernel: an empty list offers nothing (a value or several)",
+        "wrong.yaml: slots[5]: a mapping is expected, got 7",
+    ]
+
+
+def test_every_mistake_about_the_layers_in_one_go() -> None:
+    assert mistakes(
+        """\
+- {at: {host: C2g}, choices: {UIB: {}}}
+- {at: {layers: [4, 9, 99, -1]}, choices: {DCNv4: {}}}
+- {at: {layers: [4], section: head}, choices: {DCNv4: {}}}
+- {at: {}, choices: {UIB: {}}}
+- {at: {host: C2f}, choices: {UIB: {}, DySample: {}, DCNv4: {}}}
+- {at: {layers: [2, 6]}, choices: {MMQA: {}}}
+- {at: {layers: [10]}, choices: {DySample: {}}}
+- {at: {section: head, host: nn.Upsample}, choices: {DySample: {style: pl}}}
+- {at: {host: Conv}, choices: {UIB: {}, DCNv4: {}}}
+- {at: {host: C3}, choices: {UIB: {}}}
+"""
+    ) == [
+        "slots[0].at.host: no such host, got 'C2g' (did you mean 'C2f'?)",
+        f"slots[1].at.layers[1]: layer 9 is SPPF, no host ({', '.join(HOSTS)})",
+        "slots[1].at.layers[2]: no such layer, got 99 (0 to 22)",
+        "slots[1].at.layers[3]: no such layer, got -1 (0 to 22)",
+        "slots[2].at: matches no layer of the base model",
+        "slots[3].at: says nothing (section, host or layers)",
+        "slots[4].choices.DCNv4: layer 4 has DCNv4 already, from slots[1]",
+        "slots[4].choices.DySample: fits no layer of this entry (layer 2: C2f has no site for DySample)",
+        "slots[7].choices.DySample: layer 10 has DySample already, from slots[6]",
+        "slots[8].choices.DCNv4: fits no layer of this entry (layer 0: it stands at stride 1 only)",
+        "slots[9].at: matches no layer of the base model",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        ("{choices: {UIB: {}}}", ["slots[0].at: missing"]),
+        ("{at: {host: 3}, choices: {UIB: {}}}", ["slots[0].at.host: a list is expected, got 3"]),
+        ("{at: {host: []}, choices: {UIB: {}}}", ["slots[0].at.host: empty"]),
+        (
+            "{at: {host: [C2f, 3]}, choices: {UIB: {}}}",
+            ["slots[0].at.host[1]: input should be a valid string, got 3"],
+        ),
+        ("{at: {layers: 4}, choices: {UIB: {}}}", ["slots[0].at.layers: a list is expected, got 4"]),
+        ("{at: {layers: []}, choices: {UIB: {}}}", ["slots[0].at.layers: empty"]),
+        (
+            "{at: {layers: ['4', 4.0]}, choices: {UIB: {}}}",
+            [
+                "slots[0].at.layers[0]: input should be a valid integer, got '4'",
+                "slots[0].at.layers[1]: input should be a valid integer, got 4.0",
+            ],
+        ),
+        ("{at: {layer: [4]}, choices: {UIB: {}}}", ["slots[0].at.layer: unknown key (did you mean 'layers'?)"]),
+        ("{at: 4, choices: {UIB: {}}}", ["slots[0].at: a mapping is expected, got 4"]),
+        ("{at: {layers: [4]}, choices: {}}", ["slots[0].choices: empty"]),
+        ("{at: {layers: [4]}, choices: [UIB]}", ["slots[0].choices: a mapping is expected, got ['UIB']"]),
+        ("{at: {layers: [4]}, choices: {UIB: }}", ["slots[0].choices.UIB: a mapping is expected, got None"]),
+        (
+            "{at: {layers: [4]}, choices: {UIB: {}}, tie: a, name: b}",
+            [
+                "slots[0].name: not yet; this key is reserved",
+                "slots[0].tie: not yet; this key is reserved",
+            ],
+        ),
+        (
+            "{at: {layers: [4]}, choices: {DynamicConv: {kernels: 3}}}",
+            ["slots[0].choices.DynamicConv.kernels: not a value of kernels, got 3 (one of 1, 2, 4, 8)"],
+        ),
+        (
+            "{at: {layers: [4]}, choices: {DynamicConv: {kernels: '4'}}}",
+            ["slots[0].choices.DynamicConv.kernels: not a value of kernels, got '4' (one of 1, 2, 4, 8)"],
+        ),
+        (
+            "{at: {layers: [10]}, choices: {DySample: {dynamic_scope: 1}}}",
+            [
+                "slots[0].choices.DySample.dynamic_scope: not a value of dynamic_scope, got 1 (one of false, true)",
+            ],
+        ),
+        (
+            "{at: {layers: [4]}, choices: {UIB: {layer_scale: 1e-5}}}",  # YAML reads 1e-5 as text
+            ["slots[0].choices.UIB.layer_scale: not a value of layer_scale, got '1e-5' (one of 0.0, 1.0e-05, 0.1)"],
+        ),
+        (
+            "{at: {layers: [4]}, choices: {MMQA: {}}}",
+            [
+                (
+                    "slots[0].choices.MMQA: fits no layer of this entry (layer 4: the attention matrix grows with the "
+                    "square of the pixels; at 1/8 of the image it needs kv_stride 4)"
+                )
+            ],
+        ),
+        (
+            "{at: {layers: [4]}, choices: {UIB: {mid_kernel: 0}}}",
+            [
+                (
+                    "slots[0].choices.UIB: fits no layer of this entry (layer 4: without start_kernel and mid_kernel "
+                    "nothing here would mix pixels)"
+                )
+            ],
+        ),
+        (
+            "{at: {layers: [2, 6]}, choices: {MMQA: {}}}",
+            ["slots[0]: layer 2 is left with nothing but stock"],
+        ),
+        ("{at: {layers: [4]}, choices: {stock: {}}}", ["slots[0]: layer 4 is left with nothing but stock"]),
+        (
+            "{at: {layers: [4]}, choices: {stock: {}, uib: {}}}",
+            ["slots[0].choices.uib: unknown operator (known: stock, UIB, MMQA, DCNv4, DynamicConv, DySample)"],
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_one_mistake(entry: str, told: list[str]) -> None:
+    assert mistakes(f"- {entry}") == told
+
+
+def test_a_layer_that_a_later_entry_fills_is_not_left_with_nothing() -> None:
+    attention = "- {at: {layers: [2, 6]}, choices: {MMQA: {}}}\n"
+    blocks = "- {at: {layers: [2]}, choices: {UIB: {}}}\n"
+    assert [slot.operators for slot in parsed(attention + blocks).slots] == [("stock", "UIB"), ("stock", "MMQA")]
+    assert parsed(attention + blocks) == parsed(blocks + attention)
+
+
+@pytest.mark.parametrize(
+    ("heading", "told"),
+    [
+        ("name: x\n", ["base: missing"]),
+        ("name: x\nbase: yolov8{scale}.yaml\n", ["scale: yolov8.yaml has no scale '' (one of n, s, m, l, x)"]),
+        (
+            "name: x\nbase: yolov9{scale}.yaml\n",
+            ["scale: yolov9{scale}.yaml has no scale '' (one of c, e, m, s, t)"],
+        ),
+        (
+            "name: x\nbase: yolov8{scale}.yaml\nscale: t\n",
+            ["scale: yolov8{scale}.yaml has no scale 't' (one of n, s, m, l, x)"],
+        ),
+        (
+            "name: x\nbase: yolov9{scale}.yaml\nscale: n\n",
+            ["scale: yolov9{scale}.yaml has no scale 'n' (one of c, e, m, s, t)"],
+        ),
+        ("name: x\nbase: yolov8.yaml\n", ["scale: yolov8.yaml has no scale '' (one of n, s, m, l, x)"]),
+        ("name: x\nbase: yolov9q.yaml\n", ["base: unknown model 'yolov9q.yaml' (did you mean 'yolov9t.yaml'?)"]),
+        (
+            "name: x\nbase: /no/such.yaml\n",
+            ["base: no such file, got '/no/such.yaml' (a path, or an Ultralytics model such as yolov9{scale}.yaml)"],
+        ),
+        (
+            "name: x\nbase: '{family}{scale}.yaml'\nscale: n\n",
+            ["base: no such file, got '{family}n.yaml' (a path, or an Ultralytics model such as yolov9{scale}.yaml)"],
+        ),
+        (
+            "name: x\nbase: yolov8n-seg.yaml\n",
+            [
+                "base: yolov8n-seg.yaml: head[12]: only detection models can be searched, got Segment (Detect)",
+            ],
+        ),
+        ("name: x\nbase: 8\n", ["base: input should be a valid string, got 8"]),
+        (
+            "name: -x\nbase: yolov8n.yaml\n",
+            ["name: string should match pattern '^[A-Za-z0-9][A-Za-z0-9._-]*$', got '-x'"],
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_one_mistake_of_the_heading(heading: str, told: list[str]) -> None:
+    assert mistakes("- {at: {layers: [4]}, choices: {UIB: {}}}", heading) == told
+
+
+@pytest.mark.parametrize("slots", ["{}", "[]", "", "4"])
+def test_slots_are_a_list(slots: str) -> None:
+    got = yaml.safe_load(slots)
+    told = f"slots: a list of entries is expected, got {got!r} (- at: ...\\n  choices: ...)"
+    assert mistakes(f" {slots}") == [told]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("name: a\nname: b\n", "not YAML: line 2: the key 'name' stands twice"),
+        (
+            "slots:\n- at: {layers: [4], section: head, layers: [5]}\n",
+            "not YAML: line 2: the key 'layers' stands twice",
+        ),
+        ("slots: [\n", "not YAML: line 2: expected the node content, but found '<stream end>'"),
+        ("- 1\n", "a mapping is expected, got list"),
+        ("", "a mapping is expected, got NoneType"),
+    ],
+)
+def test_a_file_that_is_no_mapping(text: str, told: str, tmp_path: Path) -> None:
+    path = tmp_path / "wrong.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(SpecError) as caught:
+        load(path)
+    assert str(caught.value) == f"{path}: {told}"
+
+
+def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SpecError, match=r"binary\.yaml: not a text file$"):
+        load(tmp_path / "binary.yaml")
+    with pytest.raises(SpecError) as caught:
+        load("v88")
+    assert str(caught.value) == "space: no such space or file, got 'v88' (did you mean 'v8'?, or a path)"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a: [1", "own.yaml: not YAML: line 1: expected ',' or ']', but got '<stream end>'"),
+        ("nc: 80\n", "base: own.yaml: not a model YAML: `backbone` and `head` must be lists of rows"),
+        (
+            "backbone: [[-1, 1, Conv, [16, 3, 2]]]\nhead: [[[0], 1, Detect, [nc]]]\n",
+            "own.yaml: nc: the number of classes",
+        ),
+        (
+            "nc: 80\nbackbone: [[-1, 1, Cnv, [16, 3, 2]]]\nhead: [[[0], 1, Detect, [nc]]]\n",
+            "backbone[0]: unknown module 'Cnv' (did you mean 'Conv'?)",
+        ),
+    ],
+)
+def test_an_own_base_that_is_wrong(text: str, told: str, tmp_path: Path) -> None:
+    own = tmp_path / "own.yaml"
+    own.write_text(text, encoding="utf-8")
+    (mistake,) = mistakes("- {at: {layers: [0]}, choices: {UIB: {}}}", f"name: mine\nbase: {own}\n")
+    assert told in mistake
+
+
+class TestCatalog:
+    def test_is_what_the_package_carries(self) -> None:
+        assert list(catalog()) == list(SCALES)
+        assert all(path.is_file() for path in catalog().values())
+
+    @pytest.mark.parametrize("name", SPACES)
+    def test_loads_at_every_scale(self, name: str, space_of: Callable[[str], SearchSpace]) -> None:
+        space = space_of(name)
+        assert f"{space.name}:{space.scale}" == name
+        assert all(slot.choices[0] is STOCK and len(slot.choices) > 1 for slot in space.slots)
+        assert [slot.layer for slot in space.slots] == sorted({slot.layer for slot in space.slots})
+
+    def test_every_operator_is_offered(self, space_of: Callable[[str], SearchSpace]) -> None:
+        for space in SCALES:
+            assert {name for slot in space_of(space).slots for name in slot.operators} == {"stock", *OPERATORS}
+
+    @pytest.mark.parametrize(
+        ("name", "size"),
+        [
+            # Choices of: stages at 1/4, 1/8, 1/16 and 1/32, convolutions that halve, 1x1 ones, the neck's stages.
+            ("v5", 15 * 15 * 23 * 23 * 11**5 * 5**2 * 15**4 * 5**2),
+            ("v8", 15 * 15 * 23 * 23 * 11**5 * 15**4 * 5**2),
+            ("v9", 9 * 15 * 23 * 23 * 11**5 * 15**4 * 5**2),  # an ELAN1 has no block for a UIB
+            ("v9:m", 15 * 15 * 23 * 23 * 11**5 * 15**4 * 5**2),
+            ("v9:e", (15 * 15 * 23 * 23) ** 2 * 11**8 * 15**4 * 5**2),  # two backbones
+        ],
+    )
+    def test_sizes(self, name: str, size: int, space_of: Callable[[str], SearchSpace]) -> None:
+        assert space_of(name).size == size
+
+    def test_hashes_stay_what_stored_studies_know(self, space_of: Callable[[str], SearchSpace]) -> None:
+        assert {name: space_of(name).hash for name in SCALES} == {
+            "v5": "907696984537",
+            "v8": "fa06d749d087",
+            "v9": "cb46c419d07e",
+        }
+        assert len({space_of(name).hash for name in SPACES}) == len(SPACES)
+
+    @pytest.mark.parametrize("name", SCALES)
+    def test_attention_is_not_offered_before_one_sixteenth(
+        self, name: str, space_of: Callable[[str], SearchSpace]
+    ) -> None:
+        space = space_of(name)
+        base = bases.load(space.base, space.scale)
+        assert {base.reduction(slot.layer) for slot in space.slots if "MMQA" in slot.operators} == {16, 32}
+
+
+class TestBase:
+    @pytest.mark.parametrize(("name", "scale"), MODELS)
+    def test_the_explicit_document_builds_what_ultralytics_builds(self, name: str, scale: str) -> None:
+        document = bases.load(name, scale).document
+        ours = build.skeleton(document, 80)
+        with torch.device("meta"):
+            stock, _ = tasks.parse_model(tasks.yaml_model_load(name.format(scale=scale)), ch=3, verbose=False)
+        assert repr(ours) == repr(stock)
+        assert [(m.i, m.f, m.type, m.np) for m in ours] == [(m.i, m.f, m.type, m.np) for m in stock]
+        assert "scales" not in document
+
+    @pytest.mark.parametrize("name", ["yolov3-tiny.yaml", "yolov6n.yaml", "yolov5n-p6.yaml", "yolov8n-ghost.yaml"])
+    def test_other_detectors_can_be_bases(self, name: str) -> None:
+        ours = build.skeleton(bases.load(name, "").document, 80)
+        with torch.device("meta"):
+            stock, _ = tasks.parse_model(tasks.yaml_model_load(name), ch=3, verbose=False)
+        assert repr(ours) == repr(stock)
+
+    @pytest.mark.parametrize("name", ["yolo11{scale}.yaml", "yolo12{scale}.yaml", "yolo26{scale}.yaml"])
+    def test_rules_that_need_the_scale_are_refused(self, name: str) -> None:
+        assert bases.load(name, "n").rows
+        with pytest.raises(SpecError, match=r"at scale 'm' has rules that a YAML without scales cannot say$"):
+            bases.load(name, "m")
+
+    @pytest.mark.parametrize(
+        ("name", "scale", "params"),
+        [("yolov5{scale}.yaml", "n", 2_654_816), ("yolov9{scale}.yaml", "c", 25_590_912)],
+    )
+    def test_parameters_that_ultralytics_prints(self, name: str, scale: str, params: int) -> None:
+        layers = build.skeleton(bases.load(name, scale).document, 80)
+        assert sum(parameter.numel() for parameter in layers.parameters()) == params
+
+    def test_knows_where_each_layer_stands(self) -> None:
+        base = bases.load("yolov9{scale}.yaml", "t")
+        assert [base.reduction(layer) for layer in (0, 2, 4, 8, 10, 15, 21)] == [1, 4, 8, 32, 32, 8, 32]
+        assert (base.section(9), base.section(10)) == ("backbone", "head")
+
+    def test_a_file_is_known_by_its_content_and_not_by_its_folder(self, tmp_path: Path) -> None:
+        text = yaml.safe_dump(dict(bases.load("yolov8{scale}.yaml", "n").document))
+        for folder, content in (("a", text), ("b", text), ("c", text + "activation: nn.ReLU()\n")):
+            (tmp_path / folder).mkdir()
+            (tmp_path / folder / "own.yaml").write_text(content, encoding="utf-8")
+        a, b, c = (bases.identity(str(tmp_path / folder / "own.yaml"), "") for folder in "abc")
+        assert a == b != c
+        assert bases.identity("yolov8{scale}.yaml", "n") == "yolov8n.yaml"
+
+
+class TestSlot:
+    def test_the_nearest_choice_agrees_with_most_of_what_is_wanted(self) -> None:
+        (slot,) = parsed(
+            "- {at: {layers: [4]}, choices: {UIB: {start_kernel: [0, 3], mid_kernel: [0, 3], expansion: [2, 4]}}}"
+        ).slots
+        assert str(slot.nearest("UIB", {"start_kernel": 3, "mid_kernel": 0, "expansion": 2})) == (
+            "UIB(start_kernel=3, mid_kernel=0, expansion=2)"
+        )
+        illegal = {"start_kernel": 0, "mid_kernel": 0, "expansion": 2}
+        assert str(slot.nearest("UIB", illegal)) in {
+            "UIB(expansion=2)",
+            "UIB(start_kernel=3, mid_kernel=0, expansion=2)",
+        }
+
+    def test_hosts_are_spelled_as_in_the_model(self) -> None:
+        slots: tuple[Slot, ...] = load("v9").slots
+        assert {slot.host for slot in slots} <= set(HOSTS)
