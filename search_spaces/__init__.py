@@ -12,4 +12,4 @@ from search_spaces.space_file import load
 
 install()
 
-__all__ = ["OPERATORS", "STOCK", "Architecture", "Choice", "SearchSpace", "Slot", "load"]
+__all__ = ["OPERATORS", "STOCK", "Architecture", "Choice", "SearchSpace", "Slot", "install", "load"]

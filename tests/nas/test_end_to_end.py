@@ -1,0 +1,111 @@
+"""From the command line to an exported model, with real trainings, as small as they get."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+SMALL = ["--epochs", "1", "--image-size", "64", "--deploy-size", "64", "--workers", "2", "--device", "cpu"]
+NAS = [sys.executable, "-c", "from nas.cli import main; main()"]
+
+FRESH = """\
+import json, sys
+from ultralytics import YOLO
+folder, imgsz, batch = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+model = YOLO(folder + "/weights.pt")
+val = model.val(data=folder + "/data.yaml", imgsz=imgsz, batch=batch, plots=False, project=folder, device="cpu")
+import search_spaces
+built = YOLO(folder + "/model.yaml")
+count = lambda m: sum(p.numel() for p in m.model.parameters())
+print(json.dumps({"map50_95": val.box.map, "weights": count(model), "built": count(built)}))
+"""
+
+
+def nas(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [*NAS, *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+
+
+def table(name: str, folder: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(nas(name, "v5n-digits", "--format", "csv", folder=folder).stdout.splitlines()))
+
+
+def test_a_study_is_searched_resumed_and_exported(tmp_path: Path) -> None:
+    nas("search", "--space", "v5", "--trials", 3, *SMALL, folder=tmp_path)
+    first = table("trials", tmp_path)
+    assert [row["ending"] for row in first] == ["finished"] * 3
+    nas("search", "--space", "v5", "--trials", 4, *SMALL, folder=tmp_path)
+    rows = table("trials", tmp_path)
+    assert rows[:3] == first
+    assert len({row["fingerprint"] for row in rows}) == 4
+
+    refused = subprocess.run(
+        [*NAS, "search", "--space", "v5", *SMALL, "--epochs", "2"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert refused.returncode == 2
+    assert "budget.epochs: 1 there, 2 here" in refused.stderr
+
+    exported = Path(nas("export", "v5n-digits", "--best", "map", folder=tmp_path).stdout.strip())
+    assert {path.name for path in exported.iterdir()} == {"model.yaml", "weights.pt", "data.yaml", "summary.json"}
+    summary = json.loads((exported / "summary.json").read_text())
+    fresh = subprocess.run(
+        [sys.executable, "-c", FRESH, str(exported), "64", "16"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    told = json.loads(fresh.stdout.splitlines()[-1])
+    assert told["map50_95"] == pytest.approx(summary["map50_95"], abs=0.005)
+    assert told["weights"] == told["built"] == summary["as_built"]["params"]
+    nas(
+        *(
+            "yolo",
+            "train",
+            f"model={exported / 'model.yaml'}",
+            f"data={exported / 'data.yaml'}",
+            "epochs=1",
+            "imgsz=64",
+        ),
+        *("plots=False", "device=cpu", f"project={tmp_path / 'full'}"),
+        folder=tmp_path,
+    )
+
+
+def test_kill_9_of_the_whole_tree_then_resume(tmp_path: Path) -> None:
+    search = subprocess.Popen(
+        [*NAS, "search", "--space", "v5", "--trials", "5", *SMALL], cwd=tmp_path, stderr=subprocess.DEVNULL
+    )
+    ended: list[dict[str, str]] = []
+    study = tmp_path / "runs" / "nas" / "v5n-digits"
+    while len(ended) < 2:
+        time.sleep(1)
+        assert search.poll() is None, "the search ended before it could be killed"
+        ended = [row for row in table("trials", tmp_path) if row["ending"]] if (study / "study.json").exists() else []
+    for pid in _tree(search.pid):
+        os.kill(pid, signal.SIGKILL)
+    search.wait()
+    before = [row for row in table("trials", tmp_path) if row["ending"]]
+    nas("resume", "v5n-digits", folder=tmp_path)
+    after = table("trials", tmp_path)
+    assert [row for row in after if row["trial"] in {row["trial"] for row in before}] == before
+    finished = [row["fingerprint"] for row in after if row["ending"] == "finished"]
+    assert len(finished) == len(set(finished)) == 5
+
+
+def _tree(root: int) -> list[int]:
+    """A process and all below it."""
+    children = Path(f"/proc/{root}/task/{root}/children").read_text().split()
+    return [root, *(pid for child in children for pid in _tree(int(child)))]
