@@ -4,15 +4,16 @@ import random
 import socket
 import sqlite3
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.exceptions import ExperimentalWarning
+from optuna.exceptions import ExperimentalWarning, OptunaError
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from nas.config import Run, StudyFile, make_folder
 from nas.export import Exported, chosen, export
@@ -22,10 +23,9 @@ from nas.records import Record, TrialFiles, front_of, write_aside
 from nas.rewards import reward
 from nas.sampler import FINGERPRINT, Feasible, FeasibleTPE
 from search_spaces import Architecture, SearchSpace, space_file
-from search_spaces.errors import StudyError
+from search_spaces.errors import EnvironmentProblem, StudyError
 from trials import Ending, Limits
 from trials.cost import CostTable
-from trials.scores import Costs
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # trials are told by us, in our words
 
@@ -35,7 +35,7 @@ COUNTED = frozenset(ending.name.lower() for ending in Ending if ending not in {E
 ROLE, AGAIN, HOST, DETAIL = "role", "again", "host", "detail"
 _KNOWN_BEFORE = (FINGERPRINT, ROLE, DETAIL)
 _HEARTBEAT_SECONDS, _GRACE_SECONDS = 60, 300
-_STARTUP_SHARE = 10
+_STARTUP = 10
 _COSTLIEST_DRAWS = 100
 _ALIKE = 3
 _KEPT_WEIGHTS = 3
@@ -66,13 +66,20 @@ class Study:
         make_folder(folder)
         write_aside(folder / "space.yaml", space_text)
         study = cls(folder, file)
-        directions = [_optuna_direction(direction) for direction in study.directions]
-        if file.storage.startswith("sqlite:///"):
-            with sqlite3.connect(file.storage.removeprefix("sqlite:///")) as database:
+        if study.database is not None:
+            study.database.unlink(missing_ok=True)  # half of a study that was never finished being made
+            with sqlite3.connect(study.database) as database:
                 database.execute("PRAGMA journal_mode=WAL")  # readers and a writer at once; stays in the file
-        made = optuna.create_study(storage=study.storage, study_name=file.name, directions=directions)
-        made.set_user_attr("space_hash", file.settings.space_hash)
-        study.enqueue(study.space.stock, role="stock")
+        directions = [_optuna_direction(direction) for direction in study.directions]
+        made = optuna.create_study(
+            storage=study.storage, study_name=file.name, directions=directions, load_if_exists=True
+        )
+        space_hash = file.settings.space_hash
+        if made.user_attrs.get("space_hash", space_hash) != space_hash:
+            raise StudyError(f"{file.storage}: a study {file.name!r} of another space is there; choose another --study")
+        made.set_user_attr("space_hash", space_hash)
+        if not made.get_trials(deepcopy=False):
+            study.enqueue(study.space.stock, role="stock")
         file.write(folder)  # last: a folder with study.json is a study
         return study
 
@@ -98,18 +105,31 @@ class Study:
         """The study's own copy of the space, at its scale."""
         return space_file.load(self.folder / "space.yaml")
 
+    @property
+    def database(self) -> Path | None:
+        """The storage's file, if it is one."""
+        prefix = "sqlite:///"
+        return Path(self.file.storage.removeprefix(prefix)) if self.file.storage.startswith(prefix) else None
+
     @cached_property
     def storage(self) -> RDBStorage:
-        """Where Optuna keeps the study; one per process."""
-        local = self.file.storage.startswith("sqlite:")
+        """Where Optuna keeps the study; one per process.
+
+        Raises:
+            EnvironmentProblem: it cannot be opened.
+        """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats are called experimental since Optuna 2
-            return RDBStorage(
-                self.file.storage,
-                engine_kwargs={"connect_args": {"timeout": 60}} if local else {"pool_pre_ping": True},
-                heartbeat_interval=_HEARTBEAT_SECONDS,
-                grace_period=_GRACE_SECONDS,
-            )
+            try:
+                return RDBStorage(
+                    self.file.storage,
+                    engine_kwargs={"connect_args": {"timeout": 60}} if self.database else {"pool_pre_ping": True},
+                    heartbeat_interval=_HEARTBEAT_SECONDS,
+                    grace_period=_GRACE_SECONDS,
+                )
+            except (ImportError, SQLAlchemyError, OptunaError) as error:
+                told = " ".join(str(error).split())
+                raise EnvironmentProblem(f"storage: {self.file.storage} cannot be opened: {told}") from None
 
     @cached_property
     def optuna(self) -> optuna.Study:
@@ -119,7 +139,7 @@ class Study:
     @cached_property
     def sampler(self) -> FeasibleTPE:
         """The proposals."""
-        startup = max(5, min(_STARTUP_SHARE, self.file.run.trials // 2))
+        startup = max(5, min(_STARTUP, self.file.run.trials // 2))
         return FeasibleTPE(self.space, self.feasible, seed=self.settings.budget.seed, startup=startup)
 
     @cached_property
@@ -178,13 +198,6 @@ class Study:
             return f"{_OVER_IN_A_ROW} architectures in a row were over a limit: {last[-1].detail}"
         return None
 
-    def values(self, fields: dict[str, Any]) -> list[float]:
-        """What Optuna is told of a finished trial."""
-        if self.settings.reward is None:
-            return [float(fields[name]) for name in self.settings.objectives]
-        costs = [(float(fields[name]), target) for name, target in self.settings.targets.items()]
-        return [reward(self.settings.reward, float(fields["map50_95"]), costs)]
-
     def _trials(self) -> list[FrozenTrial]:
         return self.optuna.get_trials(deepcopy=False)
 
@@ -192,11 +205,8 @@ class Study:
 
     def enqueue(self, architecture: Architecture, **attributes: Any) -> None:
         """Ask for an architecture before the sampler is asked."""
-        target = optuna.load_study(study_name=self.name, storage=self.storage)
-        target.enqueue_trial(
-            self.space.values(architecture),
-            user_attrs={FINGERPRINT: architecture.fingerprint, **attributes},
-        )
+        attributes = {FINGERPRINT: architecture.fingerprint, **attributes}
+        self.optuna.enqueue_trial(self.space.values(architecture), user_attrs=attributes)
 
     def enqueue_extremes(self) -> None:
         """Ask for the cheapest and the costliest architecture within limits, unless the study has them."""
@@ -220,13 +230,14 @@ class Study:
         """Put the architecture of a trial that runs no more back into the queue, once; then the trial may be ended."""
         trials = self._trials()
         trial = trials[number]
-        if any(other.user_attrs.get(AGAIN) == number for other in trials):
-            return
-        self.storage.set_trial_user_attr(trial._trial_id, DETAIL, f"{reason}; its architecture is tried again")
+        if FINGERPRINT not in trial.user_attrs or any(other.user_attrs.get(AGAIN) == number for other in trials):
+            return  # interrupted before its architecture was known, or queued already
+        if not trial.state.is_finished():
+            note = f"{reason}; its architecture is tried again"
+            self.storage.set_trial_user_attr(trial._trial_id, DETAIL, note)
         kept = {key: trial.user_attrs[key] for key in (FINGERPRINT, ROLE) if key in trial.user_attrs}
-        if FINGERPRINT in kept:  # otherwise it was interrupted before its architecture was known
-            said = trial.system_attrs.get("fixed_params") or trial.params
-            self.optuna.enqueue_trial(said, user_attrs={**kept, AGAIN: number})
+        said = trial.system_attrs.get("fixed_params") or trial.params
+        self.optuna.enqueue_trial(said, user_attrs={**kept, AGAIN: number})
 
     def reap(self, *, crashed: bool) -> list[int]:
         """End the trials of this host whose worker is gone: adopt a finished one, queue the others again.
@@ -242,6 +253,9 @@ class Study:
             gone = [trial for trial in self._trials() if self._is_abandoned(trial)]
             for trial in gone:
                 self._end(trial, crashed=crashed)
+            for trial in self._trials():
+                if trial.state == TrialState.FAIL and "ending" not in trial.user_attrs:
+                    self.again(trial.number, "interrupted")  # in the moment between Optuna's question and ours
         return [trial.number for trial in gone]
 
     def _is_abandoned(self, trial: FrozenTrial) -> bool:
@@ -250,26 +264,47 @@ class Study:
 
     def _end(self, trial: FrozenTrial, *, crashed: bool) -> None:
         fields = self.files(trial.number).read_outcome()
-        if fields is not None and fields["ending"] == Ending.FINISHED.name.lower():
-            self.note(trial._trial_id, fields)
-            self.optuna.tell(trial.number, self.values(fields))
+        broken = Ending.BROKEN.name.lower()
+        if fields is not None and fields["ending"] != broken:
+            values = self.settle(Trial(self.optuna, trial._trial_id), fields)
+            self.optuna.tell(trial.number, values, state=None if values else TrialState.PRUNED)
             return
         if crashed and AGAIN in trial.user_attrs:
             detail = f"the worker died twice in this trial; its log is in {self.folder / 'workers'}"
-            self.note(trial._trial_id, {"ending": Ending.BROKEN.name.lower(), DETAIL: detail})
+            self.settle(Trial(self.optuna, trial._trial_id), {DETAIL: detail, "ending": broken})
         else:
             self.again(trial.number, "its worker died" if crashed else "interrupted")
         self.optuna.tell(trial.number, state=TrialState.FAIL)
 
-    def note(self, trial_id: int, fields: dict[str, Any]) -> None:
-        """Store what is known of a trial beside it."""
-        for name, value in fields.items():
-            self.storage.set_trial_user_attr(trial_id, name, value)
+    def settle(self, trial: Trial, fields: Mapping[str, Any]) -> list[float] | None:
+        """Store how a trial ended, and what it says to the sampler.
 
-    def excesses(self, costs: Costs) -> dict[str, float]:
-        """By how much of itself each limit is exceeded; at most 0 is within."""
-        ceilings = self.settings.limits.model_dump(exclude_none=True)
-        return {name: getattr(costs, name) / ceiling - 1 for name, ceiling in ceilings.items()}
+        Args:
+            fields: as `records.told` says them.
+
+        Returns:
+            What Optuna is to be told, or None if the trial has no scores.
+        """
+        for name, value in fields.items():
+            trial.set_user_attr(name, value)
+        for name, ceiling in self.settings.limits.model_dump(exclude_none=True).items():
+            if name in fields:
+                trial.set_constraint(name, fields[name] / ceiling - 1)
+        match Ending[fields["ending"].upper()]:
+            case Ending.FINISHED:
+                return self._values(fields)
+            case Ending.BROKEN:
+                return None
+            case _:  # a failed trial would teach the sampler nothing; a pruned one with a constraint says: not there
+                trial.set_constraint("ending", 1.0)
+                return None
+
+    def _values(self, fields: Mapping[str, Any]) -> list[float]:
+        """The objectives, or one reward."""
+        if self.settings.reward is None:
+            return [float(fields[name]) for name in self.settings.objectives]
+        costs = [(float(fields[name]), target) for name, target in self.settings.targets.items()]
+        return [reward(self.settings.reward, float(fields["map50_95"]), costs)]
 
     def export(self, *, trial: int | None = None, best: str = "map", folder: Path | None = None) -> Exported:
         """Write a trial's model as a folder that needs no study any more.

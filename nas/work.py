@@ -10,10 +10,9 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
-from typing import Any, cast
+from typing import cast
 
 import optuna
 from optuna.trial import Trial
@@ -68,7 +67,7 @@ class Worker:
     def _objective(self, trial: Trial) -> list[float]:
         with Lock(self.study.files(trial.number).lock).held():
             try:
-                _note(trial, {HOST: socket.gethostname()})
+                trial.set_user_attr(HOST, socket.gethostname())
                 architecture = self._propose(trial)
                 self._asking.release()
                 log.info("trial %d: %s", trial.number, architecture)
@@ -80,11 +79,11 @@ class Worker:
     def _propose(self, trial: Trial) -> Architecture:
         try:
             architecture = _suggested(trial, self.study)
-        except SpaceExhaustedError as told:
-            _note(trial, {DETAIL: str(told)})
+        except SpaceExhaustedError as error:
+            trial.set_user_attr(DETAIL, str(error))
             self._exhausted = True
             raise optuna.TrialPruned from None
-        _note(trial, {FINGERPRINT: architecture.fingerprint})
+        trial.set_user_attr(FINGERPRINT, architecture.fingerprint)
         return architecture
 
     def _score(self, trial: Trial, architecture: Architecture) -> list[float]:
@@ -107,26 +106,14 @@ class Worker:
 
     def _tell(self, trial: Trial, outcome: Outcome) -> list[float]:
         """Store what is known, then give Optuna values, a pruned trial or a failed one."""
-        study, fields = self.study, told(outcome)
-        _note(trial, fields)
-        if outcome.costs is not None:
-            for name, excess in study.excesses(outcome.costs).items():
-                trial.set_constraint(name, excess)
-        if outcome.ending is Ending.FINISHED:
-            return study.values(fields)
+        values = self.study.settle(trial, told(outcome))
+        if values is not None:
+            return values
         if outcome.ending is Ending.BROKEN:
             if AGAIN not in trial.user_attrs:
-                study.again(trial.number, outcome.detail)
+                self.study.again(trial.number, outcome.detail)
             raise BrokenTrialError(outcome.detail)
-        # A failed trial would teach the sampler nothing; a pruned one with a constraint says: not there.
-        trial.set_constraint("ending", 1.0)
         raise optuna.TrialPruned(outcome.detail)
-
-
-def _note(trial: Trial, fields: Mapping[str, Any]) -> None:
-    """Store what is known of a trial beside it."""
-    for name, value in fields.items():
-        trial.set_user_attr(name, value)
 
 
 def _suggested(trial: Trial, study: Study) -> Architecture:

@@ -74,8 +74,9 @@ def _line(record: "Record") -> str:
     latency = f"{figure('latency_ms', record.latency_ms)} ms{'' if record.latency_steady else ' (unsteady)'}"
     accuracy, gflops = figure("map50_95", record.map50_95), figure("gflops", record.gflops)
     figures = f"mAP50-95 {accuracy}  {gflops} GFLOPs  {latency}  {record.seconds:.0f} s"
+    inherited = f"  {record.inherited:.0%} inherited" if record.inherited else ""
     why = "" if record.finished else f"  {record.cure}{f' ({record.detail})' if record.detail else ''}"
-    return f"trial {record.trial:>3}  {said:<9} {figures}  {_named(record)}{why}"
+    return f"trial {record.trial:>3}  {said:<9} {figures}{inherited}  {_named(record)}{why}"
 
 
 def _named(record: "Record") -> str:

@@ -59,10 +59,13 @@ def spaces(
         told = [row | {"words": f"{row['size']:.2e}"} for row in rows] if shown == "table" else rows
         show.rows(told, shown, title="Search spaces", columns=columns)
         return
-    _print_space(space_file.load(space, scale=scale), classes, deploy_size, shown)
+    with show.err.status("building and counting every choice"):
+        whole, slots = _describe(space_file.load(space, scale=scale), classes, deploy_size)
+    _print_space(whole, slots, shown)
 
 
-def _print_space(space: "SearchSpace", classes: int, deploy_size: int, shown: Format) -> None:
+def _describe(space: "SearchSpace", classes: int, deploy_size: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """A space as a whole, and its slots one by one."""
     from search_spaces import base
     from trials.cost import CostTable, gflops
 
@@ -98,6 +101,10 @@ def _print_space(space: "SearchSpace", classes: int, deploy_size: int, shown: Fo
         "gflops": [cost.gflops for cost in ends],
         "params": [cost.params for cost in counts],
     }
+    return whole, slots
+
+
+def _print_space(whole: dict[str, Any], slots: list[dict[str, Any]], shown: Format) -> None:
     if shown == "json":
         print(json.dumps({**whole, "slots": slots}, indent=1))  # noqa: T201 - this is the output
         return
@@ -113,19 +120,16 @@ def _print_space(space: "SearchSpace", classes: int, deploy_size: int, shown: Fo
         "min_gflops": "least",
         "max_gflops": "most",
     }
-    show.rows(
-        slots,
-        shown,
-        title=f"Search space {space.name} at scale {space.scale} ({space.hash})",
-        columns=columns,
-    )
+    title = f"Search space {whole['space']} at scale {whole['scale']} ({whole['hash']})"
+    show.rows(slots, shown, title=title, columns=columns)
+    (least, most), (fewest, largest), stock = whole["gflops"], whole["params"], whole["stock"]
     show.lines(
         [
-            f"{space.size:.3g} architectures in {len(space.slots)} slots",
-            f"deployed, at {deploy_size} px, with {classes} classes:",
-            f"stock      {stock.gflops:.2f} GFLOPs, {stock.params / 1e6:.3f} M parameters",
-            f"GFLOPs     {ends[0].gflops:.2f} to {ends[1].gflops:.2f}",
-            f"parameters {counts[0].params / 1e6:.3f} M to {counts[1].params / 1e6:.3f} M",
+            f"{whole['size']:.3g} architectures in {len(slots)} slots",
+            f"deployed, at {whole['image_size']} px, with {whole['classes']} classes:",
+            f"stock      {stock['gflops']:.2f} GFLOPs, {stock['params'] / 1e6:.3f} M parameters",
+            f"GFLOPs     {least:.2f} to {most:.2f}",
+            f"parameters {fewest / 1e6:.3f} M to {largest / 1e6:.3f} M",
         ]
     )
 
@@ -147,7 +151,8 @@ def cost(
 
     document = base.model_document(model)
     nc = classes or document["nc"]
-    built, deployed = (measure(document, nc, image_size, deployed=flag) for flag in (False, True))
+    with show.err.status("counting"):
+        built, deployed = (measure(document, nc, image_size, deployed=flag) for flag in (False, True))
     layers = [
         {"index": index, "module": layer.module, "params": layer.params, "gflops": gflops(layer.macs)}
         for index, layer in enumerate(built.layers)
