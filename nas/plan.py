@@ -1,5 +1,6 @@
 """A search, from what was asked for to a study that has run."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,10 +93,12 @@ class Plan:
             StudyError: a study of that name is there with other settings.
         """
         space = space_file.load(request.space, scale=request.scale)
-        folder = study_folder(request.study or _default_name(space, request), request.runs)
+        if request.study is not None:
+            study_folder(request.study, request.runs)  # a wrong name is told before the data set is read
         device, workers = _devices(request)
         _require_weights(request.weights)
         data = datasets.load(request.data)
+        folder = study_folder(request.study or _default_name(space, data), request.runs)
         settings = _settings(request, space, data, device)
         run = _run(request, device, workers)
         table = CostTable(space, len(data.classes), request.deploy_size)
@@ -194,9 +197,8 @@ def _tracker(study: Study) -> "Tracker":
     )
 
 
-def _default_name(space: SearchSpace, request: Request) -> str:
-    data = DIGITS if request.data == DIGITS else Path(request.data).absolute().parent.name
-    return f"{space.name}{space.scale}-{data}"
+def _default_name(space: SearchSpace, data: DataSet) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{space.name}{space.scale}-{data.name}")
 
 
 def _settings(request: Request, space: SearchSpace, data: DataSet, device: str) -> Settings:

@@ -153,13 +153,13 @@ def told(outcome: Outcome) -> dict[str, Any]:
     costs = {} if outcome.costs is None else asdict(outcome.costs)
     scores = {} if outcome.scores is None else {"map50_95": outcome.scores.map50_95, "map50": outcome.scores.map50}
     return {
-        "ending": outcome.ending.name.lower(),
         **scores,
         **costs,
         "epochs": len(outcome.epochs),
         "seconds": round(outcome.seconds, 1),
         "detail": outcome.detail,
         "inherited": outcome.inherited,
+        "ending": outcome.ending.name.lower(),  # last: who sees it sees the rest as well
     }
 
 

@@ -6,8 +6,6 @@ what had arrived. Everything goes through a client of our own, so that the calle
 and `MLFLOW_RUN_ID` are neither used nor changed.
 """
 
-import csv
-import io
 import json
 import logging
 import math
@@ -21,12 +19,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from plotly import graph_objects
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from nas.front import OBJECTIVES, Direction, front, hypervolume
-from nas.records import COLUMNS, Record, TrialFiles, front_of, point_of, write_aside
+from nas import pages
+from nas.front import OBJECTIVES, Direction, hypervolume
+from nas.records import Record, TrialFiles, front_of, point_of, write_aside
 from search_spaces.errors import EnvironmentProblem
 
 _log = logging.getLogger(__name__)
@@ -39,8 +37,9 @@ def _settle_environment() -> None:
         ("GIT_PYTHON_REFRESH", "quiet"),  # no warning where git is not installed
         ("MLFLOW_LOGGING_LEVEL", "WARNING"),  # else it tells on stderr how it makes its tables
         ("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true"),  # stdout is for results
-        # 7 retries of 120 s each are its defaults; a supervisor has workers to watch meanwhile.
-        ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1"),
+        # By default 7 repetitions of 120 s; a supervisor has workers to watch meanwhile, and to repeat the making
+        # of a run whose answer was lost would make two.
+        ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0"),
         ("MLFLOW_HTTP_REQUEST_TIMEOUT", "10"),
         # Its server's job runner evaluates language models: a process of 260 MB for nothing.
         ("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false"),
@@ -70,13 +69,6 @@ _SERVERS = ("http:", "https:", "databricks")
 _SECONDS_BETWEEN_ATTEMPTS = 10.0
 _STATUS = {"running": "RUNNING", "complete": "FINISHED", "pruned": "FINISHED", "fail": "FAILED"}
 _COSTS = ("gflops", "params", "latency_ms", "latency_spread_ms", "seconds")
-_LABELS = {
-    "map50_95": "mAP50-95",
-    "map50": "mAP50",
-    "gflops": "GFLOPs",
-    "params": "parameters",
-    "latency_ms": "latency in ms",
-}
 
 
 def default_uri(runs: Path) -> str:
@@ -259,6 +251,12 @@ class Tracker:
         """MLflow's name of the study's run."""
         return self._parent.id
 
+    @property
+    def page(self) -> str:
+        """The study's page: what follows host and port in an address of MLflow's pages."""
+        # Without the last part, MLflow 3.17 takes every experiment for one with language models.
+        return f"/#/experiments/{self._experiment_id}/runs/{self._parent.id}?workflowType=machine_learning"
+
     def sync(self, records: Sequence[Record]) -> None:
         """Write what is new in the records of all trials; without news, nothing is asked of MLflow."""
         self._records = records
@@ -327,7 +325,9 @@ class Tracker:
         found = self._client.get_experiment_by_name(self.experiment)
         if found is None:
             root = _artifact_root(self.uri, self.folder.parent)
-            return self._client.create_experiment(self.experiment, root.as_uri() if root else None)
+            # "Machine learning", not "GenAI", for the pages of MLflow before 3.17; that asks its user instead.
+            kind = {"mlflow.experimentKind": "custom_model_development"}
+            return self._client.create_experiment(self.experiment, root.as_uri() if root else None, kind)
         if found.lifecycle_stage != "active":
             raise EnvironmentProblem(
                 f"the MLflow experiment {self.experiment} was deleted; to have it back: "
@@ -422,13 +422,15 @@ class Tracker:
         shown = [finished[trial] for trial in order]
         for step in range(1, len(shown) + 1):
             self._measure_front(shown[:step], step)
-        note = _note(self.study, shown, best, self.objectives, stock=stock, commands=self.commands)
+        note = pages.note(
+            self.study, shown, best, self.objectives, stock=stock, commands=self.commands, room=_TAG_LENGTH
+        )
         self._parent.tag({"mlflow.note.content": note})
         if shown:
             rows = [record.as_row() for record in best]
             self._parent.attach("front/front.json", json.dumps(rows, indent=1))
-            self._parent.attach("front/front.csv", _table(rows))
-            self._parent.attach("front/front.html", _figure(self.study, shown, best, self.objectives))
+            self._parent.attach("front/front.csv", pages.table(rows))
+            self._parent.attach("front/front.html", pages.figure(self.study, shown, best, self.objectives))
         self._drawn = drawn
 
     def _measure_front(self, finished: Sequence[Record], step: int) -> None:
@@ -461,7 +463,7 @@ def _share(best: Sequence[Record], objectives: Sequence[str], stock: Mapping[str
     corner = tuple(2 * stock[name] if name in stock else 0.0 for name in objectives)
     points = [point_of(record, objectives) for record in best]
     directions = [OBJECTIVES[name] for name in objectives]
-    return hypervolume(points, directions, corner) / math.prod(2 * cost for cost in stock.values())
+    return round(hypervolume(points, directions, corner) / math.prod(2 * cost for cost in stock.values()), 6)
 
 
 def _flat(picks: Mapping[str, Any]) -> dict[str, str]:
@@ -472,140 +474,6 @@ def _flat(picks: Mapping[str, Any]) -> dict[str, str]:
             flat[f"{layer}.operator"] = operator
             flat |= {f"{layer}.{operator}.{name}": str(value) for name, value in parameters.items()}
     return flat or {"architecture": "stock"}
-
-
-def _note(
-    study: str,
-    finished: Sequence[Record],
-    best: Sequence[Record],
-    objectives: Sequence[str],
-    *,
-    stock: Mapping[str, float] | None,
-    commands: Mapping[str, str],
-) -> str:
-    """The parent's page in Markdown, within the length of a tag: of a long front the first rows."""
-    named = ", ".join(_LABELS[name] for name in objectives)
-    opening = f"""**{study}** searches YOLO architectures for {named}. Each child run is one trial.
-
-**{len(finished)}** finished, **{len(best)}** of them on the front: no other is as good in everything and
-better in something. Among the children, `tags.pareto = 'true'` finds them; the figure is the artifact
-`front/front.html`.
-""".split("\n")
-    table = [
-        "| trial | mAP50-95 | GFLOPs | params | latency | architecture |",
-        "| ---: | ---: | ---: | ---: | ---: | :--- |",
-        *(_row(record, str(record.trial)) for record in best),
-    ]
-    on_front = {record.trial for record in best}
-    references = [record for record in finished if record.role == "stock" and record.trial not in on_front]
-    closing = [_row(record, f"{record.trial}, not on the front") for record in references] if best else []
-    if stock:
-        corner = ", ".join(f"{_LABELS[name]} {2 * cost:.4g}" for name, cost in stock.items())
-        closing += [
-            "",
-            f"`hypervolume` is the share of the box from accuracy 0 to 1 and up to {corner} (twice stock).",
-        ]
-    for purpose, command in commands.items():
-        closing += ["", f"{purpose}:", "", f"    {command}"]
-    room = _TAG_LENGTH - sum(len(line) + 1 for line in [*opening, *closing]) - 100  # for the row that says so
-    kept, cut = _fitting(table, room) if best else ([], 0)
-    rest = [f"| | | | | | {cut} more in the artifact `front/front.csv` |"] if cut else []
-    return "\n".join([*opening, *kept, *rest, *closing])
-
-
-def _fitting(lines: Sequence[str], room: int) -> tuple[list[str], int]:
-    """The first lines that have room together, and how many have not."""
-    kept = []
-    for line in lines:
-        room -= len(line) + 1
-        if room < 0:
-            break
-        kept.append(line)
-    return kept, len(lines) - len(kept)
-
-
-def _row(record: Record, trial: str) -> str:
-    facts = (trial, *_facts(record).values(), record.summary.replace("|", r"\|"))
-    return f"| {' | '.join(facts)} |"
-
-
-def _facts(record: Record) -> dict[str, str]:
-    """A finished record's numbers as people read them."""
-    unsteady = "" if record.latency_steady else " (unsteady)"
-    return {
-        "mAP50-95": f"{record.map50_95:.4f}",
-        "GFLOPs": f"{record.gflops:.2f}",
-        "params": f"{(record.params or 0) / 1e6:.2f} M",
-        "latency": f"{record.latency_ms:.1f} ms{unsteady}",
-    }
-
-
-def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS)
-    writer.writeheader()
-    writer.writerows({**row, "picks": json.dumps(row["picks"])} for row in rows)
-    return text.getvalue()
-
-
-def _figure(study: str, finished: Sequence[Record], best: Sequence[Record], objectives: Sequence[str]) -> str:
-    """A page that needs no network: accuracy over the first cost, of all finished trials.
-
-    The line joins the front of these two alone; with a third objective, points of the front may lie off it.
-    """
-    costs = [name for name in objectives if OBJECTIVES[name] is Direction.MINIMIZE]
-    accuracies = [name for name in objectives if OBJECTIVES[name] is Direction.MAXIMIZE]
-    axes = (*costs, "gflops")[0], (*accuracies, "map50_95")[0]
-    points = [point_of(record, axes) for record in best]
-    line = sorted(points[index] for index in front(points, [OBJECTIVES[name] for name in axes]))
-    stock = [record for record in finished if record.role == "stock"]
-    apart = {record.trial for record in [*best, *stock]}
-    others = [record for record in finished if record.trial not in apart]
-    drawn = [
-        _markers("trial", others, axes, {"color": "#b3b8c2", "size": 8}),
-        graph_objects.Scatter(
-            x=[x for x, _ in line],
-            y=[y for _, y in line],
-            mode="lines",
-            line={"shape": "hv", "color": "#2563eb", "width": 1.5},
-            hoverinfo="skip",
-            showlegend=False,
-        ),
-        _markers("front", best, axes, {"color": "#2563eb", "size": 11}),
-        _markers("stock model", stock, axes, {"color": "#ea580c", "size": 15, "symbol": "star"}),
-    ]
-    figure = graph_objects.Figure(drawn)
-    figure.update_layout(
-        title={"text": f"{study}: {len(best)} on the front of {len(finished)} finished trials"},
-        template="plotly_white",
-        legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom"},
-        hoverlabel={"align": "left"},
-        margin={"l": 70, "r": 30, "t": 80, "b": 60},
-    )
-    xs = [point_of(record, axes)[0] for record in finished]
-    figure.update_xaxes(title_text=_LABELS[axes[0]], type="log" if max(xs) > 10 * min(xs) else "linear")
-    figure.update_yaxes(title_text=_LABELS[axes[1]])
-    return figure.to_html(include_plotlyjs=True, div_id="front", config={"displaylogo": False, "responsive": True})
-
-
-def _markers(name: str, records: Sequence[Record], axes: tuple[str, str], marker: Mapping[str, Any]) -> Any:
-    points = [point_of(record, axes) for record in records]
-    return graph_objects.Scatter(
-        x=[x for x, _ in points],
-        y=[y for _, y in points],
-        mode="markers",
-        name=name,
-        marker=dict(marker),
-        hovertext=[_hover(record) for record in records],
-        hoverinfo="text",
-    )
-
-
-def _hover(record: Record) -> str:
-    facts = "<br>".join(f"{name} {text}" for name, text in _facts(record).items())
-    over = "" if record.within else "<br>over a limit"
-    words = record.summary.replace(" · ", "<br>")
-    return f"<b>trial {record.trial}</b><br>{words}<br>{facts}{over}"
 
 
 def _batches(entries: Mapping[str, str]) -> Iterator[dict[str, str]]:

@@ -37,7 +37,7 @@ class DataSet:
     """A data set that can be trained on.
 
     Args:
-        name: `digits`, or the stem of the user's file.
+        name: `digits`, or that of the user's file; its folder's, if the file is called data.yaml.
         path: the data.yaml, absolute.
         classes: their names, in the order of the labels' numbers.
         train: folders and lists of images to train on, absolute.
@@ -96,7 +96,7 @@ def load(data: str | Path, *, cache: Path | None = None) -> DataSet:
         return _checked(scenes, name=DIGITS, note=digit_scenes.NOTE)
     file = Path(data).expanduser().absolute()
     if file.suffix.lower() in {".yaml", ".yml"} and file.is_file():
-        return _checked(file, name=file.stem)
+        return _checked(file, name=file.parent.name if file.stem == "data" else file.stem)
     if file.exists():
         raise DataError(f"{file}: not a data.yaml (the path of a file whose name ends in .yaml or .yml)")
     if Path(data).name == str(data) and not file.suffix:

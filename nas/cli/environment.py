@@ -34,8 +34,11 @@ def ui(
     from nas.tracking import default_uri, ui_command
 
     uri = default_uri(runs.absolute())
-    show.lines([f"MLflow on http://{host}:{port} in about ten seconds; {uri}; Ctrl-C ends it"])
-    raise typer.Exit(subprocess.call(ui_command(uri, host, port)))
+    command = ui_command(uri, host, port)
+    show.lines([f"MLflow of {runs} in about ten seconds; Ctrl-C ends it"])
+    # MLflow 3.17 opens every experiment in its view for language models; a link can say otherwise.
+    show.lines([f"http://{host}:{port}/#/experiments?workflowType=machine_learning"])
+    raise typer.Exit(subprocess.call(command))
 
 
 @show.told

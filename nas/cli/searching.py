@@ -210,6 +210,7 @@ def _run(study: "Study") -> None:
     if study.places():
         show.lines([_why_short(study), f"Go on with: {again}"])
     print_front(study, "table")
+    show.lines([f"open its page in MLflow with: {_command('ui', study, named=False)}"])
 
 
 def _why_short(study: "Study") -> str:

@@ -13,18 +13,14 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from nas import tracking
+from nas import pages, tracking
 from nas.records import COLUMNS, Record, TrialFiles, front_of
 from nas.tracking import STATE, Tracker, default_uri, ui_command
 from search_spaces.errors import EnvironmentProblem
 from trials.scores import Epoch
 
-# SQLAlchemy 2.1 on the mappings of MLflow 3.17; SQLite's connections are closed when MLflow's pool is collected.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:unclosed database:ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+# SQLAlchemy 2.1 on the mappings of MLflow 3.17.
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 
 OBJECTIVES = ("map50_95", "gflops")
 UIB = {"4": {"UIB": {"start_kernel": 3, "expansion": 4}}}
@@ -72,7 +68,9 @@ def client(uri: str) -> MlflowClient:
 
 
 @pytest.fixture(autouse=True)
-def _told(monkeypatch: pytest.MonkeyPatch) -> None:
+def _told(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    if request.cls is not TestFigure:
+        monkeypatch.setattr(pages, "figure", lambda *_: "<html>")  # else five megabytes a time
     monkeypatch.setattr(tracking, "MlflowClient", Client)
     monkeypatch.setattr(Client, "asked", ())
     monkeypatch.setattr(Client, "dies_after", ())
@@ -172,6 +170,7 @@ class TestParent:
         assert run.info.status == "RUNNING"
         assert run.data.tags["nas.study"] == "v9-digits"
         assert run.data.params == {"space": "v9", "long": "x" * 6000}
+        assert tracker.page.startswith(f"/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}?")
         experiment = client.get_experiment(run.info.experiment_id)
         assert experiment.name == "nas/test_is_the_study"
         assert experiment.artifact_location == (tracking._sqlite_file(tracker.uri).parent / "mlartifacts").as_uri()  # type: ignore[union-attr]
@@ -218,18 +217,20 @@ class TestParent:
         tracker = begin()
         tracker.sync([stock(), finished(1, 0.41, 4.0, summary="UIB 4, 6 · DySample 10"), running(2)])
         assert parent_of(tracker, client).data.tags["mlflow.note.content"] == (
-            "**v9-digits** searches YOLO architectures for mAP50-95, GFLOPs. Each child run is one trial.\n"
+            "**1** of 2 finished trials are on the front of mAP50-95, GFLOPs.\n"
             "\n"
-            "**2** finished, **1** of them on the front: no other is as good in everything and\n"
-            "better in something. Among the children, `tags.pareto = 'true'` finds them; the figure is the artifact\n"
-            "`front/front.html`.\n"
-            "\n"
-            "| trial | mAP50-95 | GFLOPs | params | latency | architecture |\n"
-            "| ---: | ---: | ---: | ---: | ---: | :--- |\n"
+            "| trial&emsp; | mAP50-95&emsp; | GFLOPs&emsp; | params&emsp; | latency&emsp; | architecture |\n"
+            "| --- | --- | --- | --- | --- | --- |\n"
             "| 1 | 0.4100 | 4.00 | 1.93 M | 12.3 ms | UIB 4, 6 · DySample 10 |\n"
-            "| 0, not on the front | 0.4000 | 8.00 | 1.93 M | 12.3 ms | stock |\n"
+            "| (0) | 0.4000 | 8.00 | 1.93 M | 12.3 ms | stock |\n"
             "\n"
-            "`hypervolume` is the share of the box from accuracy 0 to 1 and up to GFLOPs 16 (twice stock).\n"
+            "**v9-digits** is a search for YOLO architectures; each child run is one trial. "
+            "No other is as good as one on the "
+            "front in everything and better in something. "
+            "Among the children `tags.pareto = 'true'` finds them; the figure is the "
+            "artifact `front/front.html`. A trial in brackets is the stock model, off the front.\n"
+            "\n"
+            "`hypervolume`: the front's share of the box accuracy 0 to 1, GFLOPs 0 to 16 (twice stock).\n"
             "\n"
             "resume:\n"
             "\n"
@@ -242,7 +243,9 @@ class TestParent:
 
     def test_a_long_front_leaves_room_for_the_commands(self) -> None:
         records = [finished(trial, 0.1 + trial / 1000, trial + 1.0, summary="UIB 4 · " * 20) for trial in range(80)]
-        note = tracking._note("v9", records, front_of(records, OBJECTIVES), OBJECTIVES, stock=None, commands={"a": "b"})
+        note = pages.note(
+            "v9", records, front_of(records, OBJECTIVES), OBJECTIVES, stock=None, commands={"a": "b"}, room=8000
+        )
         assert len(note) <= 8000
         assert note.endswith("    b")
         shown = note.count("\n| ") - 2 - 1
@@ -285,7 +288,10 @@ class TestFigure:
         page = self.page(begin, client)
         for text in ("trial 1", "UIB 4", "mAP50-95 0.5000", "GFLOPs 9.00", "params 1.93 M", "12.3 ms (unsteady)"):
             assert text in page
-        assert "2 on the front of 3 finished trials" in page
+        assert "2 of 3 finished trials are on the front" in page
+
+    def test_sends_nothing_anywhere(self, begin: Begin, client: MlflowClient) -> None:
+        assert '"showSendToCloud": false' in self.page(begin, client)
 
     def test_shows_the_first_cost(self, begin: Begin, client: MlflowClient) -> None:
         assert '"title":{"text":"GFLOPs"},"type":"log"' in self.page(begin, client)
@@ -442,7 +448,6 @@ class TestContinuing:
     def test_kills_after_every_single_write_lose_and_double_nothing(
         self, begin: Begin, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(tracking, "_figure", lambda *_: "<html>")  # else five megabytes a time
         begun = running(0, picks={}, summary="stock", role="stock")
         story = [[begun], [stock(), running(1)], [stock(), finished(1, 0.5, 8.0)]]
 

@@ -101,12 +101,7 @@ class TestDigitScenes:
             smaller = min(np.prod(box[3:] - box[1:3]) for box in (one, other))
             return float(np.prod(np.clip(far - corner, 0, None)) / smaller)
 
-        pairs = [
-            shared(one, other)
-            for scene in boxes.values()
-            for i, one in enumerate(scene)
-            for other in scene[:i]
-        ]
+        pairs = [shared(one, other) for scene in boxes.values() for i, one in enumerate(scene) for other in scene[:i]]
         assert 0.15 < max(pairs) < 0.3  # of what one sees of them; of the whole digits, a quarter
 
     def test_boxes_are_tight_and_digits_stand_out(self) -> None:
@@ -129,9 +124,7 @@ class TestDigitScenes:
         assert not (changed & ~covered).any()
 
     def test_two_draws_are_the_same_bytes(self, tmp_path: Path) -> None:
-        one, other = (
-            digit_scenes.draw(tmp_path / name, seed=3, train=4, val=2).parent for name in ("one", "other")
-        )
+        one, other = (digit_scenes.draw(tmp_path / name, seed=3, train=4, val=2).parent for name in ("one", "other"))
         files = [path.relative_to(one) for path in sorted(one.rglob("*")) if path.is_file()]
         assert len(files) == 2 * (4 + 2) + 1
         assert all((one / file).read_bytes() == (other / file).read_bytes() for file in files)
@@ -147,18 +140,12 @@ class TestDigitScenes:
             assert (fewer / file).read_bytes() == (digits.path.parent / file).read_bytes()
 
     @pytest.mark.parametrize("split", ["train", "val"])
-    def test_no_digit_of_one_split_shows_in_the_other(
-        self, split: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_no_digit_of_one_split_shows_in_the_other(self, split: str, monkeypatch: pytest.MonkeyPatch) -> None:
         from sklearn import datasets as sklearn_datasets
 
         before = next(digit_scenes.scenes(split, 0))
         images, numbers = sklearn_datasets.load_digits(return_X_y=True)
-        others = (
-            slice(digit_scenes.TRAINING_DIGITS, None)
-            if split == "train"
-            else slice(digit_scenes.TRAINING_DIGITS)
-        )
+        others = slice(digit_scenes.TRAINING_DIGITS, None) if split == "train" else slice(digit_scenes.TRAINING_DIGITS)
         images[others] = 16 - images[others]
         monkeypatch.setattr(sklearn_datasets, "load_digits", lambda **_: (images, numbers))
         assert (next(digit_scenes.scenes(split, 0)).image == before.image).all()
@@ -179,9 +166,7 @@ class TestDigitScenes:
             digit_scenes.draw(tmp_path, train=2, val=1)
         assert list(tmp_path.iterdir()) == []
 
-    def test_of_two_draws_that_race_the_first_one_stays(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_of_two_draws_that_race_the_first_one_stays(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def overtaken(folder: Path, seed: int, counts: dict[str, int]) -> Path:
             finished = tmp_path / folder.name
             finished.mkdir()
@@ -228,7 +213,7 @@ class TestDigitScenes:
 class TestUsersData:
     def test_is_read_and_counted(self, tmp_path: Path) -> None:
         data = datasets.load(write_data(tmp_path))
-        assert (data.name, data.path, data.note) == ("data", tmp_path / "data.yaml", "")
+        assert (data.name, data.path, data.note) == (tmp_path.name, tmp_path / "data.yaml", "")
         assert (data.classes, data.train_images, data.val_images) == (("cat", "dog"), 2, 2)
 
     @pytest.mark.parametrize("names", [["cat", "dog"], {0: "cat", 1: "dog"}, {"1": "dog", "0": "cat"}])
@@ -247,9 +232,7 @@ class TestUsersData:
             {"nc": "2"},
         ],
     )
-    def test_every_spelling_of_a_data_set_means_the_same(
-        self, changes: dict[str, Any], tmp_path: Path
-    ) -> None:
+    def test_every_spelling_of_a_data_set_means_the_same(self, changes: dict[str, Any], tmp_path: Path) -> None:
         plain, other = write_data(tmp_path / "plain"), write_data(tmp_path / "other", **changes)
         assert datasets.load(other).fingerprint == datasets.load(plain).fingerprint
 
@@ -257,9 +240,7 @@ class TestUsersData:
         places: dict[str, Any] = {key: str(tmp_path / "images" / key) for key in ("train", "val")}
         assert datasets.load(write_data(tmp_path, path="nowhere", **places)).train_images == 2
 
-    def test_path_may_start_from_the_working_directory(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_path_may_start_from_the_working_directory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         file = write_data(tmp_path / "data", path="data").rename(tmp_path / "beside.yaml")
         elsewhere = tmp_path / "files"
         elsewhere.mkdir()
@@ -287,9 +268,7 @@ class TestUsersData:
         assert datasets.load(file).train_images == 2
 
     def test_resolved_keeps_the_rest_and_downloads_nothing(self, tmp_path: Path) -> None:
-        file = write_data(
-            tmp_path, path=".", download="https://x.org/a.zip", nc=2, train=["images/train"] * 2
-        )
+        file = write_data(tmp_path, path=".", download="https://x.org/a.zip", nc=2, train=["images/train"] * 2)
         assert yaml.safe_load(datasets.resolved(datasets.load(file))) == {
             "path": str(tmp_path),
             "train": [str(tmp_path / "images/train")] * 2,
@@ -331,13 +310,9 @@ class TestFingerprint:
 
 
 class TestRefusal:
-    @pytest.mark.parametrize(
-        ("word", "hint"), [("digit", "did you mean 'digits'?"), ("coco", "known: digits")]
-    )
+    @pytest.mark.parametrize(("word", "hint"), [("digit", "did you mean 'digits'?"), ("coco", "known: digits")])
     def test_of_an_unknown_word_names_the_known_one(self, word: str, hint: str) -> None:
-        assert refusal(word) == (
-            f"unknown data set {word!r} ({hint}); the path of an Ultralytics data.yaml works, too"
-        )
+        assert refusal(word) == (f"unknown data set {word!r} ({hint}); the path of an Ultralytics data.yaml works, too")
 
     def test_of_a_missing_file(self, tmp_path: Path) -> None:
         assert refusal(tmp_path / "coco8.yaml") == (
@@ -389,15 +364,11 @@ class TestRefusal:
             ),
         ],
     )
-    def test_of_a_key_says_what_would_be_right(
-        self, changes: dict[str, Any], mistake: str, tmp_path: Path
-    ) -> None:
+    def test_of_a_key_says_what_would_be_right(self, changes: dict[str, Any], mistake: str, tmp_path: Path) -> None:
         file = write_data(tmp_path, **changes)
         assert refusal(file).splitlines()[0] == f"{file}: {mistake}"
 
-    def test_of_a_missing_path_names_both_places(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_of_a_missing_path_names_both_places(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         file = write_data(tmp_path / "data", path="cats")
         monkeypatch.chdir(tmp_path)
         assert refusal(file) == f"{file}: path: no such folder: {tmp_path}/data/cats nor {tmp_path}/cats"
@@ -420,16 +391,13 @@ class TestRefusal:
 
     def test_of_labels_without_boxes(self, tmp_path: Path) -> None:
         file = write_data(tmp_path, labels={"val/a": "\n", "val/b": ""})
-        assert refusal(file) == (
-            f"{file}: val: no boxes: every label is empty, like {tmp_path}/labels/val/a.txt"
-        )
+        assert refusal(file) == (f"{file}: val: no boxes: every label is empty, like {tmp_path}/labels/val/a.txt")
 
     def test_of_a_listed_image_that_is_not_there(self, tmp_path: Path) -> None:
         file = write_data(tmp_path, train="train.txt")
         (tmp_path / "train.txt").write_text("./images/train/a.png\nimages/train/b.png\n")
         assert refusal(file) == (
-            f"{tmp_path}/train.txt: no such image: images/train/b.png "
-            "(absolute, or ./ and from the list's folder on)"
+            f"{tmp_path}/train.txt: no such image: images/train/b.png (absolute, or ./ and from the list's folder on)"
         )
 
     @pytest.mark.parametrize(
@@ -452,8 +420,7 @@ class TestRefusal:
     def test_of_boxes_among_polygons(self, tmp_path: Path) -> None:
         file = write_data(tmp_path, labels={"train/b": f"0 0 0 0 1 1 1\n{BOX}"})
         assert refusal(file) == (
-            f"{tmp_path}/labels/train/b.txt:2: a box in a file of polygons "
-            "(Ultralytics drops an image with both)"
+            f"{tmp_path}/labels/train/b.txt:2: a box in a file of polygons (Ultralytics drops an image with both)"
         )
 
     def test_of_bytes_that_are_no_text(self, tmp_path: Path) -> None:
@@ -525,9 +492,7 @@ class TestUltralyticsAgrees:
         *_, dropped, _ = theirs.verify_image_label((str(image), str(file), "", False, 2, 0, 0, False))
         assert bool(dropped) == any(datasets._text_mistakes(label.encode(), 2))
 
-    def test_on_what_resolved_says(
-        self, theirs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_on_what_resolved_says(self, theirs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         data = datasets.load(write_data(tmp_path / "data", path=".", val=["images/val", "images/train"]))
         elsewhere = tmp_path / "trial"
         elsewhere.mkdir()
