@@ -141,8 +141,13 @@ def resume(name: str, *, runs: Path = RUNS, **changes: Any) -> Study:
 
     Raises:
         SpecError: no such study.
+        DataError: its data set cannot be trained on any more.
+        StudyError: its data set has changed.
     """
     study = Study.open(existing(name, runs))
+    data = datasets.load(study.settings.data)
+    if data.fingerprint != study.settings.data_fingerprint:
+        raise StudyError(f"{data.path}: the data set has changed since {name} was begun; begin another study for it")
     run = study.file.run.model_dump() | {"timeout": None} | {k: v for k, v in changes.items() if v is not None}
     study.set_run(_validated(Run, run))
     return study
