@@ -16,7 +16,7 @@ from nas.study import Study
 from nas.supervisor import Supervisor
 from search_spaces import SearchSpace, space_file
 from search_spaces.errors import EnvironmentProblem, SpecError, StudyError
-from trials import Budget, Limits, datasets
+from trials import Budget, Limits, cost, datasets
 from trials.cost import Cost, CostTable
 from trials.datasets import DIGITS, DataSet
 from trials.evaluation import price
@@ -101,7 +101,7 @@ class Plan:
         folder = study_folder(request.study or _default_name(space, data), request.runs)
         settings = _settings(request, space, data, device)
         run = _run(request, device, workers)
-        table = CostTable(space, len(data.classes), request.deploy_size)
+        table = cost.table(space, len(data.classes), request.deploy_size)
         cheapest = table.cost(table.extreme(lambda layer: layer.macs, cheapest=True))
         costliest = table.cost(table.extreme(lambda layer: layer.macs, cheapest=False))
         _require_reachable(request, table, settings)

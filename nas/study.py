@@ -24,7 +24,7 @@ from nas.rewards import reward
 from nas.sampler import FINGERPRINT, Feasible, FeasibleTPE
 from search_spaces import Architecture, SearchSpace, space_file
 from search_spaces.errors import EnvironmentProblem, StudyError
-from trials import Ending, Limits
+from trials import Ending, Limits, cost
 from trials.cost import CostTable
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # trials are told by us, in our words
@@ -150,7 +150,7 @@ class Study:
     @cached_property
     def table(self) -> CostTable:
         """The deployed cost of every architecture."""
-        return CostTable(self.space, len(self.settings.classes), self.settings.budget.deploy_size)
+        return cost.table(self.space, len(self.settings.classes), self.settings.budget.deploy_size)
 
     @property
     def directions(self) -> list[Direction]:

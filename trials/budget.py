@@ -27,9 +27,9 @@ class Recipe(_Frozen):
     """
 
     optimizer: str = "AdamW"
-    learning_rate: Annotated[StrictFloat, Field(gt=0)] = 2e-3
-    final_learning_rate: Annotated[StrictFloat, Field(gt=0)] = 0.05
-    weight_decay: Annotated[StrictFloat, Field(ge=0)] = 5e-4
+    learning_rate: Annotated[StrictFloat, Field(gt=0, le=1)] = 2e-3
+    final_learning_rate: Annotated[StrictFloat, Field(gt=0, le=1)] = 0.05
+    weight_decay: Annotated[StrictFloat, Field(ge=0, le=1)] = 5e-4
     warmup_epochs: Annotated[StrictFloat, Field(ge=0)] = 0.5
     bn_momentum: Annotated[StrictFloat, Field(gt=0, le=1)] = 0.2
     mosaic: Annotated[StrictFloat, Field(ge=0, le=1)] = 0.0

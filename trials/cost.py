@@ -13,7 +13,7 @@ batch norm: 0.6 to 2 % in all.
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import thop
@@ -182,6 +182,12 @@ class CostTable:
         if key not in self._standing:
             self._standing[key] = _count(module(), entering, deployed=True)
         return self._standing[key]
+
+
+@lru_cache(maxsize=8)
+def table(space: SearchSpace, classes: int, image_size: int) -> CostTable:
+    """The cost table of a space, one per process: what one caller has counted, the next need not."""
+    return CostTable(space, classes, image_size)
 
 
 def _note(entered: dict[str, Tensor], name: str, _module: nn.Module, x: tuple[Tensor, ...]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from search_spaces import Architecture, build
-from search_spaces.errors import NasError
+from search_spaces.errors import DataError, EnvironmentProblem, LatencyError, SpecError
 from trials import cost, datasets, latency, training
 from trials.budget import Budget, Limits
 from trials.scores import Costs, Ending, Outcome, Scores
@@ -36,7 +36,9 @@ def evaluate(
         How it ended. A bad candidate is an ending, not an exception.
 
     Raises:
-        NasError: the environment is wrong, which no other candidate would change: no data, no device, no checkpoint.
+        DataError: no data or no checkpoint, which no other candidate would change.
+        EnvironmentProblem: no device, or no folder to write to.
+        SpecError: the architecture is none of its base model.
     """
     data = _data(str(budget.data))
     started = time.monotonic()
@@ -44,7 +46,7 @@ def evaluate(
     folder.mkdir(parents=True, exist_ok=True)
     try:
         outcome = run.train(data, go_on)
-    except NasError:
+    except (DataError, EnvironmentProblem, SpecError):
         raise
     except Exception as error:  # noqa: BLE001 - the one place where a candidate's fault becomes an ending
         (folder / ERROR).write_text(traceback.format_exc(), encoding="utf-8")
@@ -118,6 +120,8 @@ def _ending(error: Exception) -> Ending:
             return Ending.DIVERGED
         case TimedOutError():
             return Ending.TIMED_OUT
+        case LatencyError(__cause__=Exception() as cause):
+            return _ending(cause)
         case MemoryError() | torch.OutOfMemoryError():
             return Ending.OUT_OF_MEMORY
         case RuntimeError() if any(text in str(error).lower() for text in ("out of memory", "can't allocate memory")):

@@ -5,6 +5,7 @@ integration's callbacks, the network. What is added: a question after each epoch
 all trials of a process share, a schedule for dynamic convolutions' temperature.
 """
 
+import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -120,7 +121,7 @@ class ShortTraining(DetectionTrainer):
                 self._oom_retries = 3  # otherwise Ultralytics halves the batch and scores under another budget
             case "on_train_batch_end":
                 if time.monotonic() > self.deadline:
-                    raise TimedOutError
+                    raise TimedOutError(f"{self.budget.timeout:g} s were over in epoch {self.epoch + 1}")
             case "on_train_epoch_end":
                 self._refuse_divergence()
             case "on_fit_epoch_end":
@@ -153,6 +154,7 @@ class ShortTraining(DetectionTrainer):
             self.budget.image_size,
             batch or self.budget.batch,
             self.budget.recipe,
+            stride=self.stride,
             training=mode == "train",
         )
 
@@ -183,6 +185,16 @@ class ShortTraining(DetectionTrainer):
         if not self.go_on(epoch.epoch, epoch) and epoch.epoch < self.epochs:
             self.told_to_stop = self.stop = True
 
+    def validate(self) -> Any:
+        """As Ultralytics does, which draws a random number for each image (`data/augment.py:2521`).
+
+        Put back, so that whether an epoch is validated does not change the epochs after it.
+        """
+        state = random.getstate()
+        validated = super().validate()
+        random.setstate(state)
+        return validated
+
     def save_metrics(self, metrics: dict[str, float]) -> None:
         """No CSV: the epochs are returned."""
 
@@ -206,6 +218,8 @@ def inherit(model: nn.Module, weights: Path) -> float:
     Raises:
         DataError: no checkpoint, or nothing of it fits.
     """
+    if not weights.is_file():  # Ultralytics would look for it in the network
+        raise DataError(f"{weights}: no such file (a checkpoint, such as a trial's weights.pt)")
     try:
         source, _ = load_checkpoint(weights)
     except Exception as error:
@@ -232,6 +246,7 @@ def _shared_dataset(
     batch: int,
     recipe: Recipe,
     *,
+    stride: int,
     training: bool,
 ) -> YOLODataset:
     """Images are scanned, decoded and resized once per process."""
@@ -240,10 +255,10 @@ def _shared_dataset(
         imgsz=image_size,
         batch_size=batch,
         augment=training,
-        hyp=get_cfg(overrides=_augmentation(recipe)),
+        hyp=get_cfg(overrides={**_augmentation(recipe), "deterministic": False}),  # it would warn of `cache`
         rect=not training,
         cache="ram",
-        stride=32,
+        stride=stride,
         pad=0.0 if training else 0.5,
         prefix="train: " if training else "val: ",
         task="detect",
