@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from search_spaces import Architecture, SearchSpace, load
+from search_spaces import Architecture, Choice, SearchSpace, load
 from trials import Budget, Recipe, datasets, digit_scenes
 
 
@@ -49,3 +49,16 @@ def folder(tmp_path: Path) -> Path:
     path = tmp_path / "trial"
     path.mkdir()
     return path
+
+
+@pytest.fixture(scope="session")
+def motley(space_of: Callable[[str], SearchSpace]) -> Architecture:
+    """Every operator at once, in the quickest base model."""
+    picks = {
+        2: Choice.of("UIB", {}),
+        3: Choice.of("DynamicConv", {}),
+        4: Choice.of("DCNv4", {}),
+        6: Choice.of("MMQA", {"kv_stride": 2}),
+        11: Choice.of("DySample", {}),
+    }
+    return space_of("v5").of(picks)

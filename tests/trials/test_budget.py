@@ -66,7 +66,7 @@ def test_true_and_text_are_no_numbers(model: type[BaseModel], field: str, value:
 @pytest.mark.parametrize(("model", "field"), REALS)
 def test_a_whole_number_is_a_number_where_it_is_in_range(model: type[BaseModel], field: str) -> None:
     fields = DATA if model is Budget else {}
-    if field == "scale":  # below 1, so that no image is scaled to nothing
+    if field == "scale":  # below 1, lest an image is scaled to nothing
         assert mistakes(model, {field: 1}) == [(field,)]
     else:
         assert getattr(model.model_validate({**fields, field: 1}), field) == 1.0
@@ -87,4 +87,4 @@ def test_they_are_values(value: BaseModel) -> None:
     assert again == value
     assert hash(again) == hash(value)
     with pytest.raises(ValidationError, match="frozen"):
-        next(iter(type(value).model_fields)), setattr(value, next(iter(type(value).model_fields)), None)
+        setattr(value, next(iter(type(value).model_fields)), None)

@@ -7,7 +7,7 @@ import pytest
 from search_spaces.errors import ScoreError
 from trials import Costs, Ending, Scores
 
-COSTS = {
+COSTS: dict[str, Any] = {
     "params": 2_000_000,
     "gflops": 8.3,
     "latency_ms": 12.5,

@@ -1,0 +1,271 @@
+"""The door: how a trial ends. Most tests replace the training, some price and train for real."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+import torch
+from torch import nn
+from ultralytics.nn.tasks import DetectionModel
+
+from search_spaces import Architecture, build
+from search_spaces.errors import (
+    CostError,
+    DataError,
+    EnvironmentProblem,
+    LatencyError,
+    NasError,
+    ScoreError,
+    SpecError,
+)
+from trials import Budget, Costs, Ending, Epoch, Limits, Outcome, cost, evaluate, evaluation, latency, training
+from trials.training import DivergedError, TimedOutError, Trained
+
+TinyBudget = Callable[..., Budget]
+
+COSTS = Costs(params=2_000_000, gflops=8.3, latency_ms=12.5, latency_spread_ms=0.5, latency_steady=True)
+LAST = Epoch(epoch=1, losses={"box_loss": 1.0}, map50_95=0.25, map50=0.5, seconds=1.0)
+
+
+def forward(_number: int, _epoch: Epoch) -> bool:
+    return True
+
+
+def unmeasured(_document: dict[str, Any], _budget: Budget, _classes: int) -> Costs:
+    return COSTS
+
+
+class Ended:
+    """Evaluate the stock model with a training that does nothing but what is given."""
+
+    def __init__(self, stock: Architecture, budget: Budget, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.stock, self.budget, self.folder, self.monkeypatch = stock, budget, folder, monkeypatch
+        monkeypatch.setattr(evaluation, "price", unmeasured)
+
+    def by(self, error: BaseException) -> Outcome:
+        def failing(*_: object, **__: object) -> NoReturn:
+            raise error
+
+        self.monkeypatch.setattr(training, "train", failing)
+        return evaluate(self.stock, self.budget, self.folder, forward)
+
+    def after(self, trained: Trained, **more: Any) -> Outcome:
+        self.monkeypatch.setattr(training, "train", lambda *_, **__: trained)
+        return evaluate(self.stock, self.budget, self.folder, forward, **more)
+
+
+@pytest.fixture
+def ended(stock: Architecture, tiny: TinyBudget, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Ended:
+    return Ended(stock, tiny(), folder, monkeypatch)
+
+
+def out_of_memory() -> RuntimeError:
+    """As PyTorch says it on this machine, of its own accord."""
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60, dtype=torch.uint8)
+    return caught.value
+
+
+class TestEndings:
+    @pytest.mark.parametrize(
+        ("error", "ending", "detail"),
+        [
+            (DivergedError("box_loss is nan in epoch 2"), Ending.DIVERGED, "DivergedError: box_loss is nan in epoch 2"),
+            (TimedOutError("3 s were over"), Ending.TIMED_OUT, "TimedOutError: 3 s were over"),
+            (MemoryError("no room"), Ending.OUT_OF_MEMORY, "MemoryError: no room"),
+            (torch.OutOfMemoryError("CUDA"), Ending.OUT_OF_MEMORY, "OutOfMemoryError: CUDA"),
+            (
+                RuntimeError("CUDA out of memory. Tried to allocate\n  2.00 GiB"),
+                Ending.OUT_OF_MEMORY,
+                "RuntimeError: CUDA out of memory. Tried to allocate 2.00 GiB",
+            ),
+            (RuntimeError("x"), Ending.BROKEN, "RuntimeError: x"),
+            (KeyError("UIB"), Ending.BROKEN, "KeyError: 'UIB'"),
+            (CostError("Conv: cannot be counted"), Ending.BROKEN, "CostError: Conv: cannot be counted"),
+            (ScoreError("map50: got nan"), Ending.BROKEN, "ScoreError: map50: got nan"),
+        ],
+    )
+    def test_an_error_of_the_candidate_is_an_ending(
+        self, *, error: Exception, ending: Ending, detail: str, ended: Ended, stock: Architecture, folder: Path
+    ) -> None:
+        outcome = ended.by(error)
+        assert outcome == Outcome(
+            architecture=stock, ending=ending, costs=COSTS, seconds=outcome.seconds, detail=detail
+        )
+        assert outcome.seconds > 0
+        traceback = (folder / "error.txt").read_text()
+        assert traceback.startswith("Traceback (most recent call last):")
+        assert str(error.args[0]) in traceback
+        assert {path.name for path in folder.iterdir()} == {"model.yaml", "error.txt"}
+
+    def test_memory_of_the_machine(self, ended: Ended) -> None:
+        assert ended.by(out_of_memory()).ending is Ending.OUT_OF_MEMORY
+
+    def test_a_detail_is_one_short_line(self, ended: Ended) -> None:
+        detail = ended.by(ValueError("a\nb " * 1000)).detail
+        assert detail.startswith("ValueError: a b a b")
+        assert len(detail) == 500
+
+    @pytest.mark.parametrize(
+        "error",
+        [DataError("weights.pt: no such file"), EnvironmentProblem("no device"), SpecError("layer 3: no such row")],
+    )
+    def test_what_no_other_candidate_would_change_passes(self, error: NasError, ended: Ended, folder: Path) -> None:
+        with pytest.raises(type(error)) as caught:
+            ended.by(error)
+        assert caught.value is error
+        assert not (folder / "error.txt").exists()
+
+    @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1)])
+    def test_so_does_an_interruption(self, error: BaseException, ended: Ended, folder: Path) -> None:
+        with pytest.raises(type(error)):
+            ended.by(error)
+        assert not (folder / "error.txt").exists()
+
+    def test_no_data(self, tiny: TinyBudget, stock: Architecture, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match=r"nowhere\.yaml: no such file"):
+            evaluate(stock, tiny(data=tmp_path / "nowhere.yaml"), tmp_path / "trial", forward)
+        assert not (tmp_path / "trial").exists()
+
+
+class TestOutcomes:
+    def test_finished(self, ended: Ended, folder: Path, stock: Architecture) -> None:
+        outcome = ended.after(Trained(epochs=(LAST,), stopped=False, inherited=0.5))
+        assert outcome.ending is Ending.FINISHED
+        assert outcome.scores is not None
+        assert (outcome.scores.map50_95, outcome.scores.map50, outcome.scores.costs) == (0.25, 0.5, COSTS)
+        assert (outcome.costs, outcome.epochs, outcome.inherited) == (COSTS, (LAST,), 0.5)
+        assert outcome.weights == folder / "weights.pt"
+        assert Architecture.read(folder / "model.yaml") == stock
+
+    def test_stopped(self, ended: Ended) -> None:
+        outcome = ended.after(Trained(epochs=(LAST,), stopped=True, inherited=0.5))
+        assert outcome.ending is Ending.STOPPED
+        assert (outcome.scores, outcome.weights) == (None, None)
+        assert (outcome.costs, outcome.epochs, outcome.inherited) == (COSTS, (LAST,), 0.5)
+
+    def test_an_unvalidated_end_is_no_score(self, ended: Ended) -> None:
+        blind = Epoch(epoch=1, losses={}, map50_95=None, map50=None, seconds=1.0)
+        assert ended.after(Trained(epochs=(blind,), stopped=False, inherited=0.0)).ending is Ending.BROKEN
+
+    @pytest.mark.parametrize("accuracy", [float("nan"), 1.5, -1.0])
+    def test_a_score_that_is_none_is_never_given(self, accuracy: float, ended: Ended) -> None:
+        odd = Epoch(epoch=1, losses={}, map50_95=accuracy, map50=0.5, seconds=1.0)
+        outcome = ended.after(Trained(epochs=(odd,), stopped=False, inherited=0.0))
+        assert outcome.ending is Ending.BROKEN
+        assert outcome.scores is None
+
+
+class TestLimits:
+    @pytest.mark.parametrize(
+        ("limits", "detail"),
+        [
+            (Limits(gflops=8.0), "gflops 8.3 is over 8"),
+            (Limits(params=1_000_000, latency_ms=12.0), "params 2e+06 is over 1e+06, latency_ms 12.5 is over 12"),
+        ],
+    )
+    def test_over_one_nothing_is_trained(self, limits: Limits, detail: str, ended: Ended, folder: Path) -> None:
+        outcome = ended.after(Trained(epochs=(LAST,), stopped=False, inherited=0.0), limits=limits)
+        assert outcome.ending is Ending.OVER_LIMIT
+        assert outcome.detail == detail
+        assert (outcome.costs, outcome.scores, outcome.epochs) == (COSTS, None, ())
+        assert {path.name for path in folder.iterdir()} == {"model.yaml"}
+
+    @pytest.mark.parametrize("limits", [None, Limits(), Limits(gflops=8.3, params=2_000_000, latency_ms=12.5)])
+    def test_a_cost_at_its_limit_is_within(self, limits: Limits | None, ended: Ended) -> None:
+        outcome = ended.after(Trained(epochs=(LAST,), stopped=False, inherited=0.0), limits=limits)
+        assert outcome.ending is Ending.FINISHED
+
+
+class TestPrice:
+    def test_is_of_the_deployed_model(self, motley: Architecture, tiny: TinyBudget) -> None:
+        document = motley.document(10)
+        costs = evaluation.price(document, tiny(image_size=96), 10)
+        counted = cost.measure(document, 10, 64)
+        assert (costs.params, costs.gflops) == (counted.params, counted.gflops)
+        assert costs.latency_ms > 0
+
+    def test_times_the_fused_model_in_eval_mode(
+        self, motley: Architecture, tiny: TinyBudget, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        timed: list[tuple[nn.Module, int]] = []
+
+        def noting(model: nn.Module, image_size: int) -> latency.Latency:
+            timed.append((model, image_size))
+            return latency.Latency(median_ms=1.0, spread_ms=0.2)
+
+        monkeypatch.setattr(latency, "measure", noting)
+        costs = evaluation.price(motley.document(10), tiny(deploy_size=96), 10)
+        ((model, size),) = timed
+        assert isinstance(model, DetectionModel)
+        assert size == 96
+        assert model.is_fused()
+        assert not model.training
+        assert (costs.latency_ms, costs.latency_spread_ms, costs.latency_steady) == (1.0, 0.2, False)
+
+    def test_the_fused_model_has_as_many_parameters_as_counted(self, motley: Architecture) -> None:
+        model = build.model(motley.document(10), 10).eval()
+        model.fuse(verbose=False)
+        counted = cost.measure(motley.document(10), 10, 64)
+        assert sum(parameter.numel() for parameter in model.parameters()) == counted.params
+
+    @pytest.mark.parametrize(
+        ("error", "ending"),
+        [
+            (RuntimeError("CUDA out of memory."), Ending.OUT_OF_MEMORY),
+            (RuntimeError("Sizes of tensors must match"), Ending.BROKEN),
+        ],
+    )
+    def test_a_pass_that_fails_is_the_candidates_fault(
+        self,
+        *,
+        error: RuntimeError,
+        ending: Ending,
+        stock: Architecture,
+        tiny: TinyBudget,
+        folder: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        def failing(_model: nn.Module, _image_size: int) -> NoReturn:
+            raise LatencyError(f"a pass of one 64 px image failed: {error}") from error
+
+        monkeypatch.setattr(latency, "measure", failing)
+        outcome = evaluate(stock, tiny(), folder, forward)
+        assert outcome.ending is ending
+        assert outcome.costs is None
+        assert outcome.detail == f"LatencyError: a pass of one 64 px image failed: {error}"
+
+    def test_a_size_that_the_model_cannot_take_is_no_crash(self, tiny: TinyBudget, folder: Path) -> None:
+        """A base model of stride 64 at 96 px."""
+        architecture = Architecture(base="yolov8{scale}-p6.yaml", scale="n", picks=())
+        outcome = evaluate(architecture, tiny(deploy_size=96), folder, forward)
+        assert outcome.ending is Ending.BROKEN
+        assert outcome.detail.startswith("CostError: the model does not take images of 96 px")
+
+
+class TestForReal:
+    def test_from_the_door_to_the_weights(self, motley: Architecture, tiny: TinyBudget, tmp_path: Path) -> None:
+        folder = tmp_path / "not" / "there" / "yet"
+        outcome = evaluate(motley, tiny(rungs=(1,)), folder, forward, limits=Limits(gflops=1.0))
+        assert outcome.ending is Ending.FINISHED
+        assert outcome.detail == ""
+        assert outcome.scores is not None
+        assert outcome.costs == outcome.scores.costs
+        assert [epoch.map50_95 is not None for epoch in outcome.epochs] == [True, True]
+        assert outcome.scores.map50_95 == outcome.epochs[-1].map50_95
+        assert outcome.seconds > sum(epoch.seconds for epoch in outcome.epochs)
+        assert {path.name for path in folder.iterdir()} == {"model.yaml", "weights.pt", "ultralytics"}
+        assert Architecture.read(folder / "model.yaml") == motley
+
+    def test_stopped_at_the_first_rung(self, stock: Architecture, tiny: TinyBudget, folder: Path) -> None:
+        outcome = evaluate(stock, tiny(rungs=(1,)), folder, lambda *_: False)
+        assert outcome.ending is Ending.STOPPED
+        assert len(outcome.epochs) == 1
+        assert not (folder / "weights.pt").exists()
+
+    def test_over_a_limit(self, stock: Architecture, tiny: TinyBudget, folder: Path) -> None:
+        outcome = evaluate(stock, tiny(), folder, forward, limits=Limits(gflops=0.01))
+        assert outcome.ending is Ending.OVER_LIMIT
+        assert outcome.detail == "gflops 0.07073 is over 0.01"
+        assert not (folder / "ultralytics").exists()
