@@ -37,7 +37,7 @@ def evaluate(
 
     Raises:
         DataError: no data or no checkpoint, which no other candidate would change.
-        EnvironmentProblem: no device, or no folder to write to.
+        EnvironmentProblem: the digit scenes cannot be written.
         SpecError: the architecture is none of its base model.
     """
     data = _data(str(budget.data))

@@ -133,7 +133,7 @@ class TestCommonRandomNumbers:
         torch.rand(1)
         assert losses(train(motley, weights="second.pt")) == losses(first)
         assert same(tensors(folder / "second.pt"), tensors(folder / "first.pt"))
-        assert losses(train(motley, seed=1)) != losses(first)
+        assert losses(train(motley, epochs=1, seed=1))[0] != losses(first)[0]
 
     def test_validating_in_between_changes_nothing(self, train: Train, stock: Architecture, folder: Path) -> None:
         first = train(stock, weights="first.pt")
@@ -154,8 +154,12 @@ class TestCommonRandomNumbers:
         epochs = [[*files[0], *files[1]], [*files[2], *files[3]]]
         assert sorted(epochs[0]) == sorted(epochs[1]) == [f"{number:04}" for number in range(16)]
         assert epochs[0] != epochs[1]
-        train(stock, seed=1)
-        assert recorder.taken()[0] != files
+        train(stock, epochs=1, recipe=Recipe(fliplr=0.0, mosaic=1.0))
+        again, others = recorder.taken()
+        assert again == files[:2]
+        assert not any(torch.equal(a, b) for a, b in zip(images, others, strict=False))
+        train(stock, epochs=1, seed=1)
+        assert recorder.taken()[0] != files[:2]
 
 
 class TestWhatIsLeftOut:
@@ -218,9 +222,7 @@ class TestWhatIsLeftOut:
         assert len(set(read)) == 16 + 8
         read.clear()
         train(motley, epochs=2, rungs=(1,), seed=3)
-        assert read == []
-        train(stock, epochs=1, image_size=96)
-        assert len(set(read)) == 16 + 8
+        assert read == []  # whatever the architecture, the epochs, the seed
 
 
 def test_a_base_of_stride_64_meets_images_of_any_shape(tiny: TinyBudget, folder: Path) -> None:
@@ -272,9 +274,6 @@ class TestBadEnds:
         with pytest.raises(TimedOutError) as caught:
             train(stock, timeout=1e-3)
         assert str(caught.value) == "0.001 s were over in epoch 1"
-
-    def test_there_is_time(self, train: Train, stock: Architecture) -> None:
-        assert len(train(stock, epochs=1, timeout=600).epochs) == 1
 
     @pytest.mark.parametrize("batch", [0, 2])
     def test_memory_that_runs_out_does_not_halve_the_batch(
@@ -358,7 +357,7 @@ class TestRecipe:
             seen.append([group["lr"] for group in trainer.optimizer.param_groups])
             return True
 
-        trainer = ShortTraining(document, tiny(epochs=4, recipe=recipe, seed=7), scenes, folder, go_on)
+        trainer = ShortTraining(document, tiny(epochs=4, recipe=recipe, seed=7, timeout=600.0), scenes, folder, go_on)
         trainer.train()
         assert type(trainer.optimizer).__name__ == "AdamW"
         assert {group["weight_decay"] for group in trainer.optimizer.param_groups} == {0.0, 1e-3}
@@ -382,17 +381,6 @@ class TestRecipe:
             "epochs": 4,
             "amp": False,
         }
-
-    def test_another_recipe_is_other_images(
-        self, train: Train, stock: Architecture, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        recorder = Recorder(monkeypatch)
-        train(stock, epochs=1)
-        files, images = recorder.taken()
-        train(stock, epochs=1, recipe=Recipe(fliplr=0.0, mosaic=1.0))
-        again, others = recorder.taken()
-        assert again == files
-        assert not any(torch.equal(a, b) for a, b in zip(images, others, strict=True))
 
 
 class TestInherit:
@@ -460,10 +448,7 @@ class TestInherit:
         assert str(caught.value) == f"{tmp_path}/yolov5nu.pt: no such file (a checkpoint, such as a trial's weights.pt)"
         assert asked == []
 
-    def test_a_training_starts_from_it(
-        self, train: Train, stock: Architecture, motley: Architecture, trained: Path
-    ) -> None:
-        assert train(stock, epochs=1, start=trained).inherited == 1.0
+    def test_a_training_starts_from_it(self, train: Train, motley: Architecture, trained: Path) -> None:
         assert 0.5 < train(motley, epochs=1, start=trained).inherited < 1
 
 
