@@ -86,7 +86,7 @@ class Run(_Frozen):
         device: `cpu`, or indices of GPUs, `0` or `0,1`.
     """
 
-    trials: Annotated[StrictInt, Field(ge=1)] = 12
+    trials: Annotated[StrictInt, Field(ge=1)] = 10
     timeout: Annotated[FiniteFloat, Field(gt=0)] | None = None
     workers: Annotated[StrictInt, Field(ge=1)] = 1
     device: str = "cpu"

@@ -210,7 +210,7 @@ def _settings(request: Request, space: SearchSpace, data: DataSet, device: str) 
     digits = request.data == DIGITS
     budget = {
         "data": data.path,
-        "epochs": request.epochs or (4 if digits else 12),
+        "epochs": request.epochs or (3 if digits else 12),
         "image_size": request.image_size or (128 if digits else 320),
         "deploy_size": request.deploy_size,
         "batch": request.batch or 8,
@@ -247,7 +247,7 @@ def _settings(request: Request, space: SearchSpace, data: DataSet, device: str) 
 
 
 def _run(request: Request, device: str, workers: int) -> Run:
-    trials = request.trials or (12 if request.data == DIGITS else 30)
+    trials = request.trials or (10 if request.data == DIGITS else 30)
     run = {"trials": trials, "timeout": request.timeout, "workers": workers, "device": device}
     return _validated(Run, run)
 

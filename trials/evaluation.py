@@ -62,7 +62,8 @@ def price(document: dict[str, Any], budget: Budget, classes: int) -> Costs:
         LatencyError: it does not run.
     """
     counted = cost.measure(document, classes, budget.deploy_size)
-    model = build.model(document, classes).to(_torch_device(budget.device)).eval()
+    device = _torch_device(budget.device)
+    model = build.model(document, classes).to(device, memory_format=latency.layout(device)).eval()
     model.fuse(verbose=False)
     measured = latency.measure(model, budget.deploy_size)
     return Costs(

@@ -39,8 +39,8 @@ def measure(model: nn.Module, image_size: int, *, rounds: int = 50) -> Latency:
     `rounds // 5` untimed ones; the device is synchronised around each.
 
     Args:
-        model: takes `(1, 3, image_size, image_size)`, fused if that is how it would be shipped; returned to the mode
-            it came in.
+        model: takes `(1, 3, image_size, image_size)`, fused and in the `layout` of its device if that is how it
+            would be shipped; returned to the mode it came in.
         image_size: in pixels, a multiple of the model's stride.
         rounds: timed passes.
 
@@ -49,6 +49,7 @@ def measure(model: nn.Module, image_size: int, *, rounds: int = 50) -> Latency:
     """
     parameter = next(model.parameters())
     image = torch.zeros(1, IMAGE_CHANNELS, image_size, image_size, device=parameter.device, dtype=parameter.dtype)
+    image = image.contiguous(memory_format=layout(parameter.device))
     was_training = model.training
     model.eval()
     try:
@@ -61,6 +62,11 @@ def measure(model: nn.Module, image_size: int, *, rounds: int = 50) -> Latency:
         model.train(was_training)
     quartiles = statistics.quantiles(passes, n=4)
     return Latency(median_ms=quartiles[1], spread_ms=quartiles[2] - quartiles[0])
+
+
+def layout(device: torch.device) -> torch.memory_format:
+    """Channels last on a CPU, as Ultralytics deploys a checkpoint there (`nn/autobackend.py:262`)."""
+    return torch.channels_last if device.type == "cpu" else torch.contiguous_format
 
 
 def _pass(model: nn.Module, image: torch.Tensor) -> float:

@@ -85,7 +85,7 @@ def train(
 
 def save(model: nn.Module, arguments: Mapping[str, Any], path: Path) -> None:
     """Write a checkpoint that `YOLO()` loads, in fp32 where Ultralytics' own is fp16; aside, then renamed."""
-    model = deepcopy(model).float().eval()
+    model = deepcopy(model).float().eval().to(memory_format=torch.contiguous_format)
     model.criterion = None  # type: ignore[assignment]  # training state, not part of a model
     aside = path.with_suffix(".tmp")
     torch.save({"model": model, "train_args": dict(arguments), "version": ultralytics_version, "epoch": -1}, aside)
@@ -140,10 +140,16 @@ class ShortTraining(DetectionTrainer):
 
     def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> DetectionModel:  # noqa: ARG002, FBT001, FBT002 - Ultralytics' signature
         """The candidate, with what the budget's checkpoint gives it."""
-        model = build.model(self.document, len(self.data_set.classes))
+        model = build.model(self.document, len(self.data_set.classes)).to(memory_format=_layout(self.device))
         if self.budget.weights is not None:
             self.inherited = inherit(model, self.budget.weights)
         return model
+
+    def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """As Ultralytics does, in the layout of the weights."""
+        batch = super().preprocess_batch(batch)
+        batch["img"] = batch["img"].contiguous(memory_format=_layout(self.device))
+        return batch
 
     def build_dataset(self, img_path: Any, mode: str = "train", batch: int | None = None) -> YOLODataset:
         """One that all trials of this process share, images decoded."""
@@ -207,6 +213,14 @@ class ShortTraining(DetectionTrainer):
 
     def plot_training_labels(self) -> None:
         """No plots."""
+
+
+def _layout(device: torch.device) -> torch.memory_format:
+    """Channels last on a CPU: a step of v9t takes 0.19 s there instead of 0.25, with our operators 0.25 instead of 0.37.
+
+    On a GPU Ultralytics chooses by itself.
+    """
+    return torch.channels_last if device.type == "cpu" else torch.preserve_format
 
 
 def inherit(model: nn.Module, weights: Path) -> float:

@@ -37,7 +37,10 @@ def _seconds(text: str) -> float:
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
-Trials = Annotated[int | None, typer.Option(min=1, help="Trials in all, earlier ones counted.", rich_help_panel=_HOW)]
+Trials = Annotated[
+    int | None,
+    typer.Option(min=1, help="In all, earlier ones counted. \\[default: 10 for digits, else 30]", rich_help_panel=_HOW),
+]
 Timeout = Annotated[
     float | None,
     typer.Option(parser=_seconds, metavar="TIME", help="Begin no trial after 90s, 30m, 8h.", rich_help_panel=_HOW),
@@ -81,7 +84,7 @@ def search(
     ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(min=1, help="Of each trial. \\[default: 4 for digits, else 12]", rich_help_panel=_HOW),
+        typer.Option(min=1, help="Of each trial. \\[default: 3 for digits, else 12]", rich_help_panel=_HOW),
     ] = None,
     image_size: Annotated[
         int | None,

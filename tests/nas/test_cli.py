@@ -151,7 +151,7 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     result = nas("search", "--dry-run")
     assert result.exit_code == 0
-    assert "12 trials of 4 epochs" in result.stderr
+    assert "10 trials of 3 epochs" in result.stderr
     assert list(tmp_path.iterdir()) == []
 
 
