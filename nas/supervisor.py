@@ -16,7 +16,8 @@ _TICK_SECONDS = 1.0
 _GRACE_SECONDS = 20
 _RESTARTS = 3
 
-WORKER = (sys.executable, "-m", "nas.work")
+WORKER = (sys.executable, "-P", "-m", "nas.work")
+"""`-P`: a folder called nas or trials where the user works must not stand in for ours."""
 
 _QUIET = {
     "YOLO_OFFLINE": "true",

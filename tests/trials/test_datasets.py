@@ -83,8 +83,8 @@ class TestDigitScenes:
             "7fd4e5d07d4b0c056dd9519caf7218e7a4d407c905ee9d2fa64adcde2c68dc65"
         )
 
-    def test_hold_three_to_seven_digits_of_every_class(self, boxes: dict[str, Any]) -> None:
-        assert {len(scene) for scene in boxes.values()} == set(range(3, 8))
+    def test_hold_five_to_eight_digits_of_every_class(self, boxes: dict[str, Any]) -> None:
+        assert {len(scene) for scene in boxes.values()} == set(range(5, 9))
         assert np.bincount(np.concatenate(list(boxes.values()))[:, 0].astype(int)).min() > 100
 
     def test_digits_measure_8_to_40_percent_of_the_side(self, boxes: dict[str, Any]) -> None:
