@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, field_validator
 from pydantic_core import PydanticCustomError
 
 from nas.front import OBJECTIVES
@@ -42,8 +42,8 @@ class Settings(_Frozen):
     budget: Budget
     objectives: Annotated[tuple[str, ...], Field(min_length=1)] = ("map50_95", "gflops")
     reward: Reward | None = None
-    target_gflops: Annotated[FiniteFloat, Field(gt=0)] | None = None
-    target_latency: Annotated[FiniteFloat, Field(gt=0)] | None = None
+    target_gflops: Annotated[StrictFloat, Field(gt=0)] | None = None
+    target_latency: Annotated[StrictFloat, Field(gt=0)] | None = None
     limits: Limits = Limits()
 
     @field_validator("objectives")
@@ -87,7 +87,7 @@ class Run(_Frozen):
     """
 
     trials: Annotated[StrictInt, Field(ge=1)] = 10
-    timeout: Annotated[FiniteFloat, Field(gt=0)] | None = None
+    timeout: Annotated[StrictFloat, Field(gt=0)] | None = None
     workers: Annotated[StrictInt, Field(ge=1)] = 1
     device: str = "cpu"
 

@@ -78,6 +78,9 @@ class Study:
         if made.user_attrs.get("space_hash", space_hash) != space_hash:
             raise StudyError(f"{file.storage}: a study {file.name!r} of another space is there; choose another --study")
         made.set_user_attr("space_hash", space_hash)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # names of objectives, since Optuna 3.2
+            made.set_metric_names(["reward"] if file.settings.reward else list(file.settings.objectives))
         if not made.get_trials(deepcopy=False):
             study.enqueue(study.space.stock, role="stock")
         file.write(folder)  # last: a folder with study.json is a study
