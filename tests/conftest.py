@@ -8,7 +8,25 @@ os.environ.setdefault("YOLO_VERBOSE", "false")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from collections.abc import Callable
+from functools import cache
+
+import pytest
 from hypothesis import settings
+
+from search_spaces import SearchSpace, load
 
 settings.register_profile("house", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("house")
+
+
+@pytest.fixture(scope="session")
+def space_of() -> Callable[[str], SearchSpace]:
+    """A catalog space by name; `v9:c` is the space v9 at scale c."""
+
+    @cache
+    def read(name: str) -> SearchSpace:
+        space, _, scale = name.partition(":")
+        return load(space, scale=scale or None)
+
+    return read

@@ -576,7 +576,7 @@ class TestFailures:
         ("address", "reason"),
         [
             ("http://someone:secret@127.0.0.1:9", "refused"),
-            ("file:///tmp/mlruns", "maintenance mode"),
+            ("file:///somewhere/mlruns", "maintenance mode"),
             ("sqlite:////proc/nowhere/mlflow.db", "No such file"),
             ("nonsense://x", "nonsense"),
         ],

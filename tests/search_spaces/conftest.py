@@ -1,13 +1,10 @@
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from functools import cache
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
-
-from search_spaces import SearchSpace, load
 
 
 @pytest.fixture(autouse=True)
@@ -22,18 +19,6 @@ def no_kernel_compilation() -> Iterator[None]:
     was, backend.enabled = backend.enabled, False
     yield
     backend.enabled = was
-
-
-@pytest.fixture(scope="session")
-def space_of() -> Callable[[str], SearchSpace]:
-    """A catalog space by name; `v9:c` is the space v9 at scale c."""
-
-    @cache
-    def read(name: str) -> SearchSpace:
-        space, _, scale = name.partition(":")
-        return load(space, scale=scale or None)
-
-    return read
 
 
 def _wake(module: nn.Module) -> nn.Module:

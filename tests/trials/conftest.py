@@ -1,23 +1,10 @@
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import pytest
 
-from search_spaces import Architecture, Choice, SearchSpace, load
+from search_spaces import Architecture, Choice, SearchSpace
 from trials import Budget, Recipe, datasets, digit_scenes
-
-
-@pytest.fixture(scope="session")
-def space_of() -> Callable[[str], SearchSpace]:
-    """A catalog space by name; `v9:c` is the space v9 at scale c."""
-
-    @cache
-    def read(name: str) -> SearchSpace:
-        space, _, scale = name.partition(":")
-        return load(space, scale=scale or None)
-
-    return read
 
 
 @pytest.fixture(scope="session")
