@@ -63,9 +63,11 @@ class Study:
         Raises:
             EnvironmentProblem: the folder cannot be written to.
         """
+        study = cls(folder, file)
+        if study.database is None:
+            _ = study.storage  # a server that cannot be reached is told before anything is written
         make_folder(folder)
         write_aside(folder / "space.yaml", space_text)
-        study = cls(folder, file)
         if study.database is not None:
             study.database.unlink(missing_ok=True)  # half of a study that was never finished being made
             with sqlite3.connect(study.database) as database:
@@ -132,7 +134,7 @@ class Study:
                 )
             except (ImportError, SQLAlchemyError, OptunaError) as error:
                 told = " ".join(str(error).split())
-                raise EnvironmentProblem(f"storage: {self.file.storage} cannot be opened: {told}") from None
+                raise EnvironmentProblem(f"storage: cannot be opened: {told}") from None
 
     @cached_property
     def optuna(self) -> optuna.Study:

@@ -147,6 +147,14 @@ def test_an_unwritable_folder_is_named(tmp_path: Path, monkeypatch: pytest.Monke
     assert f"{tmp_path / 'file' / 'runs'}" in result.stderr.splitlines()[-1]
 
 
+def test_a_storage_that_cannot_be_opened_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = nas("search", "--storage", "nonsense://somewhere")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].startswith("storage: cannot be opened")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_dry_run_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = nas("search", "--dry-run")
