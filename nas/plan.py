@@ -180,7 +180,6 @@ def supervise(study: Study, *, show: Callable[[Study], None] = lambda _: None) -
             Supervisor(study, tick).run()
             status = "FINISHED"
         finally:
-            tracker.sync(study.records())
             tracker.finish(status)
     finally:
         supervision.release()
