@@ -20,8 +20,12 @@ class SiteKind(StrEnum):
     """A whole inner block: the operator carries its own residual where channels and stride allow one."""
     CONV = "inner convolution"
     """A 3x3 convolution inside a block: operator, batch norm, the host's activation; no residual."""
+    POINTWISE = "inner 1x1 convolution"
+    """A 1x1 convolution inside a block: the same form."""
+    ATTENTION = "inner attention"
+    """The attention inside a block that adds its input itself: the bare operator."""
     LAYER = "convolution layer"
-    """A layer of its own that convolves: stride and channels stay the layer's."""
+    """A layer of its own that convolves: stride and channels stay the layer's. Also a layer that is inserted."""
     UPSAMPLE = "upsampling layer"
     """A layer of its own that doubles the map."""
 
@@ -34,6 +38,7 @@ class Site:
         path: the module's path inside its layer, empty for the whole layer.
         kernel: of the convolution that stands there today; 0 where none does.
         stride: of the site itself; 1 keeps the map's size.
+        groups: of the convolution that stands there today.
         activation: the host's own, so that a YAML's `activation:` reaches the operator.
         reduction: image pixels per pixel of the site's input map; None where the network around is unknown.
     """
@@ -45,6 +50,7 @@ class Site:
     kernel: int
     stride: int
     activation: nn.Module
+    groups: int = 1
     reduction: int | None = None
 
 
