@@ -1,5 +1,7 @@
 """Dynamic convolution: a mixture of kernels, chosen anew for every image (arXiv 1912.03458)."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,8 +20,11 @@ class DynamicConv(nn.Module):
     Source: arXiv 1912.03458; no official code. Hidden width and initialisation follow the common PyTorch
     re-implementation (kaijieshi7/Dynamic-convolution-Pytorch). The temperature is a float buffer that the module's own
     training forward lowers linearly to 1, so that it is saved, resumed and averaged like a weight, also by a trainer
-    that knows nothing of it. Kernels are stored 4-D: Ultralytics converts models to channels_last, which refuses a
-    fifth dimension.
+    that knows nothing of it; it stays float32 in a model of lower precision, where its small steps would round to
+    none. Kernels are stored 4-D: Ultralytics converts models to channels_last, which refuses a fifth dimension.
+
+    The mixed kernels are computed once per image, never one output per kernel. Traced and exported, the convolution is
+    a sum of matrix products, which leaves batch and size open; a convolution would freeze both.
 
     Args:
         c_in: input channels.
@@ -34,7 +39,7 @@ class DynamicConv(nn.Module):
         activation: after the batch norm.
 
     Raises:
-        ValueError: a temperature below 1.
+        ValueError: a temperature below 1; `groups` does not divide the channels.
     """
 
     temperature: Tensor
@@ -56,6 +61,8 @@ class DynamicConv(nn.Module):
         super().__init__()
         if temperature < FINAL_TEMPERATURE:
             raise ValueError(f"DynamicConv: temperature {temperature} is below the final {FINAL_TEMPERATURE}")
+        if c_in % groups or c_out % groups:
+            raise ValueError(f"DynamicConv: {groups} groups do not divide {c_in} and {c_out} channels")
         self.c_in, self.c_out, self.kernel, self.stride = c_in, c_out, kernel, stride
         self.groups, self.kernels = groups, kernels
         self.start_temperature, self.anneal_steps = temperature, anneal_steps
@@ -74,31 +81,94 @@ class DynamicConv(nn.Module):
 
     def shares(self, x: Tensor) -> Tensor:
         """Each image's weights of the kernels, `(batch, kernels)`, rows that sum to 1."""
-        pooled = F.adaptive_avg_pool2d(x, 1)
-        logits = self.mix(self.squeeze(pooled).relu()).flatten(1)
-        return (logits / self.temperature.clone()).softmax(dim=1)  # a clone: backward needs it as it was
+        # Products of the two 1x1 convolutions' weights: on one pixel a convolution is mostly preparation.
+        hidden = F.linear(x.mean((2, 3)), self.squeeze.weight.flatten(1)).relu()
+        logits = F.linear(hidden, self.mix.weight.flatten(1), self.mix.bias)
+        # A copy, because backward needs the temperature as it was.
+        return (logits / self.temperature.to(logits.dtype, copy=True)).softmax(dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(batch, c_in, h, w)` to `(batch, c_out, h / stride, w / stride)`."""
         if self.training:
             self._anneal()
+        return self.act(self.bn(self._convolve(x, self.shares(x))))
+
+    def _convolve(self, x: Tensor, shares: Tensor) -> Tensor:
+        """Each image with its own kernel, in the input's memory format."""
+        if _is_exporting():
+            return self._sum_of_products(x, self._kernels(shares, torch.contiguous_format).to(x.dtype))
+        last = x.is_contiguous(memory_format=torch.channels_last)
+        kernels = self._kernels(shares, torch.channels_last if last else torch.contiguous_format).to(x.dtype)
+        if self.kernel == 1 and self.groups == 1:
+            return self._product(x, kernels, channels_last=last)
+        return self._grouped(x, kernels, channels_last=last)
+
+    def _kernels(self, shares: Tensor, memory_format: torch.memory_format) -> Tensor:
+        """The mixed kernel of every image, one below the other: `(batch * c_out, c_in / groups, kernel, kernel)`."""
+        _, depth, height, width = self.weight.shape
+        if memory_format is torch.channels_last:  # mixed as they lie in memory, without a copy
+            flat = self.weight.permute(0, 2, 3, 1).reshape(self.kernels, -1)
+            return (shares @ flat).reshape(-1, height, width, depth).permute(0, 3, 1, 2)
+        return (shares @ self.weight.reshape(self.kernels, -1)).reshape(-1, depth, height, width)
+
+    def _grouped(self, x: Tensor, kernels: Tensor, *, channels_last: bool) -> Tensor:
+        """One convolution for the whole batch: every image with its kernel is a group of its own."""
         batch, _, height, width = x.shape
-        # One convolution for the whole batch: every image with its kernel is a group of its own.
-        kernels = self.shares(x) @ self.weight.reshape(self.kernels, -1)
-        kernels = kernels.reshape(batch * self.c_out, self.c_in // self.groups, self.kernel, self.kernel)
-        y = F.conv2d(
-            x.reshape(1, batch * self.c_in, height, width),
-            kernels.to(x.dtype),
-            stride=self.stride,
-            padding=(self.kernel - 1) // 2,  # v5's stem is 6x6
-            groups=batch * self.groups,
-        )
-        return self.act(self.bn(y.reshape(batch, self.c_out, *y.shape[-2:])))
+        if channels_last:  # pixel, image, channel: copies of whole pixels, where `reshape` would copy number by number
+            row = x.permute(2, 3, 0, 1).reshape(1, height, width, -1).permute(0, 3, 1, 2)
+        else:
+            row = x.reshape(1, -1, height, width)
+        y = F.conv2d(row, kernels, stride=self.stride, padding=self._padding, groups=batch * self.groups)
+        if channels_last:
+            pixels = y.permute(2, 3, 0, 1).reshape(*y.shape[-2:], batch, self.c_out)
+            return pixels.permute(2, 3, 0, 1).contiguous(memory_format=torch.channels_last)
+        return y.reshape(batch, self.c_out, *y.shape[-2:])
+
+    def _product(self, x: Tensor, kernels: Tensor, *, channels_last: bool) -> Tensor:
+        """A 1x1 convolution: one matrix product per image."""
+        x = x[..., :: self.stride, :: self.stride]
+        kernels = kernels.reshape(-1, self.c_out, self.c_in)
+        if channels_last:
+            y = (x.flatten(2).transpose(1, 2) @ kernels.transpose(1, 2)).transpose(1, 2)
+        else:
+            y = kernels @ x.flatten(2)
+        return y.unflatten(2, x.shape[-2:])
+
+    def _sum_of_products(self, x: Tensor, kernels: Tensor) -> Tensor:
+        """The convolution as a sum over the kernel's places, in operations that know neither batch nor size."""
+        batch, groups = x.shape[0], self.groups
+        kernels = kernels.reshape(batch, groups, self.c_out // groups, self.c_in // groups, self.kernel, self.kernel)
+        padded = F.pad(x, (self._padding,) * 4) if self._padding else x
+        total: Tensor | None = None
+        for row in range(self.kernel):
+            for column in range(self.kernel):
+                seen = padded[..., self._reach(row), self._reach(column)]
+                pixels = seen.reshape(batch, groups, self.c_in // groups, -1)
+                product = kernels[..., row, column] @ pixels
+                total = product if total is None else total + product
+        assert total is not None  # noqa: S101 - a kernel has a place
+        return total.reshape(batch, self.c_out, *seen.shape[-2:])
+
+    def _reach(self, place: int) -> slice:
+        """The rows, or columns, of the padded map that one place of the kernel meets."""
+        return slice(place, (place - self.kernel + 1) or None, self.stride)
+
+    @property
+    def _padding(self) -> int:
+        return (self.kernel - 1) // 2  # v5's stem is 6x6
 
     @torch.no_grad()
     def _anneal(self) -> None:
         step = (self.start_temperature - FINAL_TEMPERATURE) / self.anneal_steps
         self.temperature.sub_(step).clamp_(min=FINAL_TEMPERATURE)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "DynamicConv":  # noqa: FBT001, FBT002 - PyTorch's signature
+        """Follow to another device, but not to another precision: bfloat16 knows no step between 30 and 29.9."""
+        before = self.temperature
+        super()._apply(fn, recurse)
+        if self.temperature.dtype is not before.dtype:
+            self.temperature = before.to(self.temperature.device)
+        return self
 
     def extra_repr(self) -> str:
         """What the children do not show."""
@@ -108,12 +178,21 @@ class DynamicConv(nn.Module):
         )
 
 
+def _is_exporting() -> bool:
+    """Whether this pass is recorded to run later, with other batches and sizes."""
+    traced = torch.jit.is_tracing()  # type: ignore[attr-defined]  # public, but not in `torch.jit.__all__`
+    # torch < 2.7 cannot tell export from compilation.
+    exported = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)()
+    return bool(traced or exported or torch.onnx.is_in_onnx_export())
+
+
 def _mixing_macs(module: nn.Module, x: Tensor, y: Tensor) -> int:
-    """The convolution with the mixed kernel, and the mixing itself, for every image."""
+    """For every image: the convolution with the mixed kernel, the mixing itself, and what computes the shares."""
     assert isinstance(module, DynamicConv)  # noqa: S101 - narrows the type; the counter asks by this class
     kernel_size = module.c_out * (module.c_in // module.groups) * module.kernel**2
     pixels = y.shape[-2] * y.shape[-1]
-    return x.shape[0] * kernel_size * (pixels + module.kernels)
+    shares = module.squeeze.weight.numel() + module.mix.weight.numel()
+    return x.shape[0] * (kernel_size * (pixels + module.kernels) + shares)
 
 
 def _build(site: Site, *, kernels: int, reduction: int, temperature: float) -> DynamicConv:
@@ -122,11 +201,18 @@ def _build(site: Site, *, kernels: int, reduction: int, temperature: float) -> D
         site.c_out,
         kernel=site.kernel,
         stride=site.stride,
+        groups=site.groups,
         kernels=kernels,
         reduction=reduction,
         temperature=temperature,
         activation=site.activation,
     )
+
+
+def _obstacle(site: Site, _parameters: Parameters) -> str | None:
+    if site.c_in % site.groups or site.c_out % site.groups:
+        return f"its {site.groups} groups do not divide {site.c_in} and {site.c_out} channels"
+    return None
 
 
 def _living(parameters: Parameters) -> Parameters:
@@ -144,8 +230,9 @@ DYNAMIC_CONV_RECORD = Operator(
         Parameter(name="reduction", default=4, allowed=(4, 8, 16)),
         Parameter(name="temperature", default=30.0, allowed=(1.0, 10.0, 30.0)),
     ),
-    kinds=(SiteKind.CONV, SiteKind.LAYER),
+    kinds=(SiteKind.CONV, SiteKind.POINTWISE, SiteKind.LAYER),
     build=_build,
+    obstacle=_obstacle,
     living=_living,
     unseen_macs=_mixing_macs,
     reference="Dynamic Convolution, arXiv 1912.03458",

@@ -1,8 +1,10 @@
 """Dynamic convolution against its definition (arXiv 1912.03458), and its annealed temperature."""
 
+import io
 from copy import deepcopy
 from typing import Any
 
+import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,7 +12,7 @@ from torch import Tensor, nn
 from ultralytics.utils.torch_utils import ModelEMA
 
 from search_spaces import Choice
-from search_spaces.operators import OPERATORS
+from search_spaces.operators import OPERATORS, Site, SiteKind
 from search_spaces.operators.dynamic_conv import DynamicConv
 
 
@@ -145,6 +147,33 @@ def test_refuses_a_temperature_below_the_final_one() -> None:
         DynamicConv(8, 8, temperature=0.5)
 
 
+@pytest.mark.parametrize("channels", [(8, 12), (12, 8)])
+def test_refuses_groups_that_do_not_divide(channels: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="8 groups do not divide"):
+        DynamicConv(*channels, groups=8)
+
+
+def site(c_out: int = 16, *, kind: SiteKind = SiteKind.CONV, kernel: int = 3, groups: int = 1) -> Site:
+    return Site(
+        path="cv1", kind=kind, c_in=16, c_out=c_out, kernel=kernel, stride=1, groups=groups, activation=nn.SiLU()
+    )
+
+
+def test_takes_the_place_of_a_convolution_with_groups() -> None:
+    record = OPERATORS["DynamicConv"]
+    layer = record.build(site(32, groups=16), **record.complete({}))
+    assert layer.weight.shape == (4 * 32, 1, 3, 3)
+    assert record.obstacle(site(32, groups=16), record.complete({})) is None
+    assert record.obstacle(site(24, groups=16), record.complete({})) == "its 16 groups do not divide 16 and 24 channels"
+
+
+def test_takes_the_place_of_a_1x1_convolution() -> None:
+    record, where = OPERATORS["DynamicConv"], site(kind=SiteKind.POINTWISE, kernel=1)
+    assert where.kind in record.kinds
+    assert record.obstacle(where, record.complete({})) is None
+    assert record.build(where, **record.complete({})).weight.shape == (4 * 16, 16, 1, 1)
+
+
 def annealing(anneal_steps: int = 10, **settings: Any) -> DynamicConv:
     return DynamicConv(4, 4, anneal_steps=anneal_steps, **settings)
 
@@ -172,6 +201,17 @@ def test_temperature_is_reached_after_a_thousand_steps_by_default() -> None:
     layer._anneal()
     layer._anneal()  # float32 adds up to a hair more than a thousand steps
     assert layer.temperature.item() == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_model_of_low_precision_anneals_too(dtype: torch.dtype) -> None:
+    layer = DynamicConv(4, 4).to(dtype)
+    for _ in range(500):
+        layer._anneal()
+    assert layer.weight.dtype is dtype
+    assert layer.temperature.item() == pytest.approx(15.5, abs=0.01)
+    assert DynamicConv(4, 4).to("meta").to(dtype).temperature.is_meta
+    layer(torch.randn(2, 4, 3, 3, dtype=dtype)).sum().backward()
 
 
 def test_annealing_does_not_break_the_backward_pass() -> None:
@@ -217,8 +257,79 @@ def test_counts_the_convolution_and_the_mixing() -> None:
     count = OPERATORS["DynamicConv"].unseen_macs
     assert count is not None
     x, y = torch.empty(1, 64, 40, 40, device="meta"), torch.empty(1, 64, 40, 40, device="meta")
-    assert count(DynamicConv(64, 64), x, y) == 64 * 64 * 9 * 1600 + 4 * 64 * 64 * 9
-    assert count(DynamicConv(64, 64, groups=4), x, y) == (64 * 16 * 9 * 1600 + 4 * 64 * 16 * 9)
+    shares = 64 * 17 + 17 * 4
+    assert count(DynamicConv(64, 64), x, y) == 64 * 64 * 9 * 1600 + 4 * 64 * 64 * 9 + shares
+    assert count(DynamicConv(64, 64, groups=4), x, y) == (64 * 16 * 9 * 1600 + 4 * 64 * 16 * 9) + shares
+
+
+LAYOUTS = [torch.contiguous_format, torch.channels_last]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=["contiguous", "channels last"])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"groups": 4}, {"c_out": 8, "groups": 8}, {"kernel": 1}, {"kernel": 1, "stride": 2}, {"stride": 2}],
+    ids=str,
+)
+def test_learns_what_the_definition_learns_and_keeps_the_layout(
+    settings: dict[str, Any], layout: torch.memory_format
+) -> None:
+    layer = dynamic(**settings).to(memory_format=layout).requires_grad_()
+    x = images(3, 8, 6, 7).to(memory_format=layout).requires_grad_()
+    out = layer(x)
+    stride, groups = layer.stride, layer.groups
+    expected = torch.stack([by_hand(layer, image, stride=stride, groups=groups) for image in x.contiguous()])
+    assert torch.allclose(out, expected, rtol=0, atol=1e-12)
+    assert out.is_contiguous(memory_format=layout)
+    learned = (x, *layer.parameters())
+    toward = torch.randn(out.shape, dtype=out.dtype)
+    ours, theirs = torch.autograd.grad(out, learned, toward), torch.autograd.grad(expected, learned, toward)
+    assert all(torch.allclose(mine, its, rtol=0, atol=1e-11) for mine, its in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.filterwarnings("ignore:The feature will be removed:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:Constant folding:UserWarning")  # the exporter's own, at every padding
+@pytest.mark.parametrize("layout", LAYOUTS, ids=["contiguous", "channels last"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"stride": 2},
+        {"kernel": 1},
+        {"kernel": 1, "stride": 2},
+        {"kernel": 6, "stride": 2},
+        {"groups": 4},
+        {"groups": 4, "kernel": 1},
+        {"c_out": 8, "groups": 8, "stride": 2},
+    ],
+    ids=str,
+)
+def test_exported_from_one_small_image_is_right_for_three_larger_ones(
+    settings: dict[str, Any], layout: torch.memory_format
+) -> None:
+    layer = dynamic(**settings).float().to(memory_format=layout)
+    file = io.BytesIO()
+    torch.onnx.export(
+        layer,
+        (torch.randn(1, 8, 16, 16),),
+        file,  # type: ignore[arg-type]  # a file that is open will do
+        dynamo=False,
+        opset_version=13,
+        input_names=["x"],
+        output_names=["y"],
+        dynamic_axes={"x": {0: "batch", 2: "height", 3: "width"}, "y": {0: "batch", 2: "height", 3: "width"}},
+    )
+    x = images(3, 8, 20, 28).float().to(memory_format=layout)
+    session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
+    (out,), expected = session.run(None, {"x": x.numpy()}), layer(x)
+    assert (torch.from_numpy(out) - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace:FutureWarning")
+def test_traced_with_one_image_is_right_for_three() -> None:
+    layer, x = dynamic(groups=4), images(3, 8, 9, 11)
+    traced = torch.jit.trace(layer, images(1, 8, 6, 6))
+    assert torch.allclose(traced(x), layer(x), rtol=0, atol=1e-12)
 
 
 def test_the_temperature_of_one_kernel_is_no_choice() -> None:
