@@ -1,5 +1,6 @@
 """Mobile MQA, the multi-query attention of MobileNetV4 (arXiv 2404.10518, section 4)."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from ultralytics.nn.modules import Conv
@@ -10,10 +11,16 @@ from search_spaces.operators.record import Operator, Parameter, Parameters, Site
 class MMQA(nn.Module):
     """Self-attention over pixels in which all heads share one key and one value.
 
-    `(batch, c_in, h, w) -> (batch, c_out, h, w)`, any h and w that `query_stride` divides.
+    `(batch, c_in, h, w) -> (batch, c_out, h, w)`, any h and w.
 
     Source: arXiv 2404.10518, equation 2; TensorFlow's original is Apache-2.0, timm's `MultiQueryAttention2d` agrees
-    with it. Where we differ: no dropout.
+    with it. Where we differ: no dropout; where `query_stride` does not divide the map, timm returns a smaller one. Here
+    the last window holds the pixels that there are, as TensorFlow's `same` pooling has it, and what the upsampling
+    adds beyond the map is cut off. At `kv_stride` 4 timm pads two pixels, so that a map of 8 gives 3 keys a row; here
+    one pixel, as at 2, and 2 keys.
+
+    The attention matrix is never stored: `scaled_dot_product_attention` reads keys and values of all heads from one
+    place, and computes block by block if a head's numbers lie side by side.
 
     Args:
         c_in: input channels; `heads` need not divide them.
@@ -43,7 +50,12 @@ class MMQA(nn.Module):
         value_dim = value_dim or key_dim
         self.heads, self.key_dim, self.query_stride = heads, key_dim, query_stride
         self.query_pool = (
-            nn.Sequential(nn.AvgPool2d(query_stride), nn.BatchNorm2d(c_in)) if query_stride > 1 else nn.Identity()
+            nn.Sequential(
+                nn.AvgPool2d(query_stride, ceil_mode=True, count_include_pad=False),  # divide by pixels that there are
+                nn.BatchNorm2d(c_in),
+            )
+            if query_stride > 1
+            else nn.Identity()
         )
         self.query = nn.Conv2d(c_in, heads * key_dim, 1, bias=False)
         self.key_down = Conv(c_in, c_in, 3, kv_stride, g=c_in, act=False) if kv_stride > 1 else nn.Identity()
@@ -64,14 +76,17 @@ class MMQA(nn.Module):
         height, width = x.shape[-2:]
         query = self.query(self.query_pool(x))
         query_height, query_width = query.shape[-2:]
-        query = query.reshape(-1, self.heads, self.key_dim, query_height * query_width).transpose(2, 3)
-        key = self.key(self.key_down(x)).flatten(2).transpose(1, 2).unsqueeze(1)
-        value = self.value(self.value_down(x)).flatten(2).transpose(1, 2).unsqueeze(1)
+        query = _rows(query.reshape(-1, self.heads, self.key_dim, query_height * query_width))
+        key = _rows(self.key(self.key_down(x)).flatten(2).unsqueeze(1))
+        value = _rows(self.value(self.value_down(x)).flatten(2).unsqueeze(1))
         # One key and one value for all heads: (batch, 1, pixels, dim) broadcasts, nothing is repeated.
-        context = F.scaled_dot_product_attention(query, key, value)
-        context = context.transpose(2, 3).reshape(-1, self.heads * value.shape[-1], query_height, query_width)
+        context = F.scaled_dot_product_attention(query, key, value).transpose(1, 2)
+        context = context.reshape(-1, query_height, query_width, self.heads * value.shape[-1]).permute(0, 3, 1, 2)
+        if not x.is_contiguous(memory_format=torch.channels_last):
+            context = context.contiguous()
         if self.query_stride > 1:
-            context = F.interpolate(context, size=(height, width), mode="bilinear", align_corners=False)
+            context = F.interpolate(context, scale_factor=self.query_stride, mode="bilinear", align_corners=False)
+            context = context[..., :height, :width]
         return self.output(context)
 
     def extra_repr(self) -> str:
@@ -79,31 +94,81 @@ class MMQA(nn.Module):
         return f"heads={self.heads}, query_stride={self.query_stride}"
 
 
+def _rows(maps: Tensor) -> Tensor:
+    """`(batch, heads, dim, pixels)` to `(batch, heads, pixels, dim)`, each pixel's numbers side by side.
+
+    Without that PyTorch computes the whole attention matrix. On channels_last maps they lie so already.
+    """
+    rows = maps.transpose(2, 3)
+    return rows if rows.stride(-1) == 1 else rows.contiguous()
+
+
+class MobileAttention(nn.Module):
+    """MobileNetV4's attention block: `x + gamma * attention(norm(x))`.
+
+    `(batch, channels, h, w) -> (batch, channels, h, w)`.
+
+    Source: arXiv 2404.10518; timm's class of this name, without its optional position encoding and drop path.
+
+    Args:
+        channels: in and out.
+        attention: keeps channels and size.
+        layer_scale: the initial gamma, one per channel; 0 for none.
+    """
+
+    def __init__(self, channels: int, *, attention: MMQA, layer_scale: float = 0.0) -> None:
+        super().__init__()
+        self.layer_scale = layer_scale
+        self.norm = nn.BatchNorm2d(channels)
+        self.attention = attention
+        self.gamma = nn.Parameter(torch.full((channels,), layer_scale)) if layer_scale else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map `(batch, channels, h, w)` to the same shape."""
+        branch = self.attention(self.norm(x))
+        if self.gamma is not None:
+            branch = branch * self.gamma.reshape(1, -1, 1, 1)
+        return x + branch
+
+    def extra_repr(self) -> str:
+        """What the children do not show."""
+        return f"layer_scale={self.layer_scale}"
+
+
 def _attention_macs(module: nn.Module, x: Tensor, _y: Tensor) -> int:
     """Both products of every head: `heads * queries * keys * (key_dim + value_dim)` per image."""
     assert isinstance(module, MMQA)  # noqa: S101 - narrows the type; the counter asks by this class
     batch, _, height, width = x.shape
-    queries = (height // module.query_stride) * (width // module.query_stride)
+    queries = -(-height // module.query_stride) * -(-width // module.query_stride)
     down = module.key_down.conv.stride[0] if isinstance(module.key_down, Conv) else 1
     keys = -(-height // down) * -(-width // down)
     return batch * module.heads * queries * keys * (module.key_dim + module.value.out_channels)
 
 
-def _build(site: Site, *, heads: int, key_dim: int, kv_stride: int, query_stride: int) -> MMQA:
-    return MMQA(
+def _build(
+    site: Site, *, heads: int, key_dim: int, kv_stride: int, query_stride: int, layer_scale: float
+) -> MMQA | MobileAttention:
+    attention = MMQA(
         site.c_in,
         site.c_out,
         heads=heads,
         key_dim=key_dim,
         kv_stride=kv_stride,
         query_stride=query_stride,
-        activation=site.activation,
+        activation=site.activation if site.kind is SiteKind.CONV else None,
     )
+    if site.kind is SiteKind.LAYER:
+        return MobileAttention(site.c_in, attention=attention, layer_scale=layer_scale)
+    return attention
 
 
 def _obstacle(site: Site, parameters: Parameters) -> str | None:
     if site.stride != 1:
         return "it keeps the map's size, and stands at stride 1 only"
+    if site.kind is SiteKind.LAYER and site.c_in != site.c_out:
+        return f"as a layer of its own it adds its input, and {site.c_in} channels are not {site.c_out}"
+    if site.kind is not SiteKind.LAYER and parameters["layer_scale"]:
+        return "layer_scale needs a residual of its own, which it has as a whole layer only"
     if site.reduction is None or site.reduction >= 16:
         return None
     if site.reduction == 8 and int(parameters["kv_stride"]) >= 4:
@@ -121,8 +186,9 @@ MMQA_RECORD = Operator(
         Parameter(name="key_dim", default=32, allowed=(8, 16, 32, 48, 64)),
         Parameter(name="kv_stride", default=1, allowed=(1, 2, 4)),
         Parameter(name="query_stride", default=1, allowed=(1, 2)),
+        Parameter(name="layer_scale", default=0.0, allowed=(0.0, 1e-5, 0.1)),
     ),
-    kinds=(SiteKind.CONV,),
+    kinds=(SiteKind.ATTENTION, SiteKind.CONV, SiteKind.LAYER),
     build=_build,
     obstacle=_obstacle,
     unseen_macs=_attention_macs,

@@ -106,8 +106,8 @@ def _obstacle(site: Site, parameters: Parameters) -> str | None:
         return "without start_kernel and mid_kernel nothing here would mix pixels"
     if parameters["layer_scale"] and not (site.stride == 1 and site.c_in == site.c_out):
         return "layer_scale needs a residual, and there is none here"
-    if site.kind is SiteKind.LAYER and site.stride == 1:
-        return "as a layer of its own it stands at stride 2 only"
+    if site.kind is SiteKind.LAYER and site.stride == 1 and site.c_in != site.c_out:
+        return f"as a layer at stride 1 it adds its input, and {site.c_in} channels are not {site.c_out}"
     return None
 
 

@@ -7,11 +7,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from timm.layers.attention2d import MultiQueryAttention2d
+from timm.models import _efficientnet_blocks as timm_blocks
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from ultralytics.nn.modules import Conv
 
 from search_spaces.operators import OPERATORS, Site, SiteKind
-from search_spaces.operators.mmqa import MMQA
+from search_spaces.operators.mmqa import MMQA, MobileAttention
 
 
 def params(module: nn.Module) -> int:
@@ -32,6 +35,13 @@ def down(x: Tensor, module: nn.Module) -> Tensor:
     return norm(y, module.bn)
 
 
+def pool(x: Tensor, stride: int) -> Tensor:
+    """Window by window; at the far edges a window holds the pixels that there are."""
+    rows = [x[:, :, row : row + stride] for row in range(0, x.shape[2], stride)]
+    windows = [[row[..., column : column + stride] for column in range(0, x.shape[3], stride)] for row in rows]
+    return torch.stack([torch.stack([w.mean(dim=(2, 3)) for w in row], dim=-1) for row in windows], dim=-2)
+
+
 def by_hand(attention: MMQA, x: Tensor) -> Tensor:
     """One softmax per head, all heads with the same keys and values, in plain matrix products."""
     keys = down(x, attention.key_down).flatten(2).transpose(1, 2) @ attention.key.weight[:, :, 0, 0].T
@@ -40,7 +50,7 @@ def by_hand(attention: MMQA, x: Tensor) -> Tensor:
     if isinstance(attention.query_pool, nn.Sequential):
         _, bn = attention.query_pool
         assert isinstance(bn, nn.BatchNorm2d)
-        pooled = norm(F.avg_pool2d(x, attention.query_stride), bn)
+        pooled = norm(pool(x, attention.query_stride), bn)
     pixels = pooled.flatten(2).transpose(1, 2)
     heads = []
     for weight in attention.query.weight[:, :, 0, 0].chunk(attention.heads):
@@ -49,7 +59,8 @@ def by_hand(attention: MMQA, x: Tensor) -> Tensor:
         heads.append(shares @ values)
     context = torch.cat(heads, dim=-1).transpose(1, 2).unflatten(2, pooled.shape[-2:])
     if attention.query_stride > 1:
-        context = F.interpolate(context, size=x.shape[-2:], mode="bilinear", align_corners=False)
+        context = F.interpolate(context, scale_factor=attention.query_stride, mode="bilinear", align_corners=False)
+        context = context[..., : x.shape[2], : x.shape[3]]
     output = attention.output
     if isinstance(output, Conv):
         return output.act(norm(F.conv2d(context, output.conv.weight), output.bn))
@@ -100,7 +111,7 @@ def test_stands_in_for_a_convolution_with_norm_and_activation() -> None:
     assert params(dressed) == params(MMQA(64, 32)) + 2 * 32
 
 
-@pytest.mark.parametrize("size", [(6, 6), (4, 10)])
+@pytest.mark.parametrize("size", [(6, 6), (4, 10), (5, 7), (13, 1), (1, 1)], ids=str)
 @pytest.mark.parametrize(
     "settings",
     [
@@ -123,6 +134,126 @@ def test_equals_multi_head_attention_with_tied_keys_and_values(
     assert isinstance(attention, MMQA)
     x = torch.randn(2, 12, *size, dtype=torch.float64)
     assert torch.allclose(attention(x), by_hand(attention, x), rtol=0, atol=1e-12)
+
+
+TIMM_NAMES = {
+    "query_pool.1": "query.norm",
+    "query": "query.proj",
+    "key_down.conv": "key.down_conv",
+    "key_down.bn": "key.norm",
+    "key": "key.proj",
+    "value_down.conv": "value.down_conv",
+    "value_down.bn": "value.norm",
+    "value": "value.proj",
+    "output": "output.proj",
+}
+
+
+def in_timms_words(attention: MMQA) -> dict[str, Tensor]:
+    state = {}
+    for name, tensor in attention.state_dict().items():
+        module, _, last = name.rpartition(".")
+        state[f"{TIMM_NAMES[module]}.{last}"] = tensor
+    return state
+
+
+@pytest.mark.parametrize("size", [(8, 8), (4, 10), (7, 5), (13, 13)], ids=str)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels last"])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"value_dim": 5}, {"kv_stride": 2}, {"query_stride": 2}, {"heads": 1}, {"c_out": 7}],
+    ids=str,
+)
+def test_equals_timm(
+    settings: dict[str, Any],
+    layout: torch.memory_format,
+    size: tuple[int, int],
+    awake: Callable[[nn.Module], nn.Module],
+) -> None:
+    if "query_stride" in settings:
+        size = (size[0] // 2 * 2, size[1] // 2 * 2)  # where the stride does not divide the map, timm returns another
+    attention = awake(mmqa(**settings).float())
+    assert isinstance(attention, MMQA)
+    theirs = MultiQueryAttention2d(
+        12,
+        settings.get("c_out", 12),
+        num_heads=attention.heads,
+        key_dim=4,
+        value_dim=settings.get("value_dim", 4),
+        query_strides=attention.query_stride,
+        kv_stride=settings.get("kv_stride", 1),
+    ).eval()
+    theirs.load_state_dict(in_timms_words(attention))
+    attention.to(memory_format=layout)
+    x = torch.randn(2, 12, *size).to(memory_format=layout)
+    assert torch.allclose(attention(x), theirs(x), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("layer_scale", [0.0, 0.1])
+def test_the_block_equals_timms(layer_scale: float, awake: Callable[[nn.Module], nn.Module]) -> None:
+    block = awake(MobileAttention(12, attention=mmqa(kv_stride=2).float(), layer_scale=layer_scale)).eval()
+    assert isinstance(block, MobileAttention)
+    theirs = timm_blocks.MobileAttention(
+        12,
+        12,
+        num_heads=3,
+        key_dim=4,
+        value_dim=4,
+        kv_stride=2,
+        use_multi_query=True,
+        layer_scale_init_value=layer_scale or None,
+    ).eval()
+    state = {f"attn.{name}": tensor for name, tensor in in_timms_words(block.attention).items()}
+    state.update({f"norm.{name}": tensor for name, tensor in block.norm.state_dict().items()})
+    if block.gamma is not None:
+        state["layer_scale.gamma"] = block.gamma.detach()
+    theirs.load_state_dict(state)
+    x = torch.randn(2, 12, 7, 10)
+    assert torch.allclose(block(x), theirs(x), rtol=0, atol=1e-5)
+
+
+def test_the_block_is_the_identity_at_a_gamma_of_zero() -> None:
+    block = MobileAttention(12, attention=mmqa().float(), layer_scale=0.1).eval()
+    assert block.gamma is not None
+    nn.init.zeros_(block.gamma)
+    x = torch.randn(2, 12, 5, 7)
+    assert torch.equal(block(x), x)
+
+
+def test_the_block_has_the_parameters_of_the_paper() -> None:
+    with torch.device("meta"):
+        attention = MMQA(160, 160, heads=4, key_dim=64, kv_stride=2)
+        assert params(MobileAttention(160, attention=attention, layer_scale=1e-5)) == 106_400
+        assert params(MobileAttention(160, attention=attention)) == 106_400 - 160
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels last"])
+def test_never_stores_the_attention_matrix(layout: torch.memory_format) -> None:
+    attention = MMQA(12, 12, heads=3, key_dim=4).to(memory_format=layout)
+    with Sizes() as seen:
+        attention(torch.randn(1, 12, 24, 24).to(memory_format=layout)).sum().backward()
+    assert seen.largest < 24**2 * 24**2
+
+
+class Sizes(TorchDispatchMode):
+    """The most numbers that one operation returned."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for one in out if isinstance(out, tuple) else (out,):
+            if isinstance(one, Tensor):
+                self.largest = max(self.largest, one.numel())
+        return out
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.trace:FutureWarning")
+def test_traced_at_an_even_size_is_right_at_an_odd_one(awake: Callable[[nn.Module], nn.Module]) -> None:
+    attention = awake(mmqa(query_stride=2, kv_stride=2))
+    traced = torch.jit.trace(attention, torch.randn(1, 12, 8, 8, dtype=torch.float64), check_trace=False)
+    x = torch.randn(2, 12, 13, 7, dtype=torch.float64)
+    assert torch.allclose(traced(x), attention(x), rtol=0, atol=1e-12)
 
 
 def test_odd_sizes_round_the_keys_up() -> None:
@@ -162,6 +293,7 @@ def test_keys_and_values_are_never_repeated_per_head() -> None:
         ({"heads": 8, "key_dim": 48, "kv_stride": 2}, (40, 40), 8 * 1600 * 400 * 96),
         ({"heads": 2, "key_dim": 8, "value_dim": 16, "kv_stride": 2}, (5, 7), 2 * 35 * 12 * 24),
         ({"heads": 2, "key_dim": 8, "query_stride": 2}, (4, 6), 2 * 6 * 24 * 16),
+        ({"heads": 2, "key_dim": 8, "query_stride": 2}, (5, 7), 2 * 12 * 35 * 16),
     ],
 )
 def test_counts_both_products_of_every_head(settings: dict[str, Any], size: tuple[int, int], expected: int) -> None:
@@ -195,16 +327,56 @@ def test_counts_both_products_of_every_head(settings: dict[str, Any], size: tupl
         (32, 2, 1, "it keeps the map's size, and stands at stride 1 only"),
     ],
 )
-def test_obstacles(reduction: int | None, stride: int, kv_stride: int, obstacle: str | None) -> None:
+@pytest.mark.parametrize("kind", [SiteKind.ATTENTION, SiteKind.CONV, SiteKind.LAYER])
+def test_obstacles(kind: SiteKind, reduction: int | None, stride: int, kv_stride: int, obstacle: str | None) -> None:
     record = OPERATORS["MMQA"]
-    site = Site(
-        path="m.0.cv2",
-        kind=SiteKind.CONV,
-        c_in=16,
-        c_out=16,
-        kernel=3,
-        stride=stride,
-        activation=nn.SiLU(),
-        reduction=reduction,
+    where = site(kind, stride=stride, reduction=reduction)
+    assert record.obstacle(where, record.complete({"kv_stride": kv_stride})) == obstacle
+
+
+def site(kind: SiteKind, *, c_out: int = 16, stride: int = 1, reduction: int | None = None) -> Site:
+    return Site(
+        path="", kind=kind, c_in=16, c_out=c_out, kernel=3, stride=stride, activation=nn.ReLU(), reduction=reduction
     )
-    assert record.obstacle(site, record.complete({"kv_stride": kv_stride})) == obstacle
+
+
+@pytest.mark.parametrize(
+    ("where", "given", "obstacle"),
+    [
+        (site(SiteKind.LAYER), {"layer_scale": 1e-5}, None),
+        (
+            site(SiteKind.LAYER, c_out=24),
+            {},
+            "as a layer of its own it adds its input, and 16 channels are not 24",
+        ),
+        (site(SiteKind.CONV, c_out=24), {}, None),
+        *(
+            (
+                site(kind),
+                {"layer_scale": 0.1},
+                "layer_scale needs a residual of its own, which it has as a whole layer only",
+            )
+            for kind in (SiteKind.CONV, SiteKind.ATTENTION)
+        ),
+    ],
+)
+def test_stands_as_a_layer_only_where_it_can_add_its_input(
+    where: Site, given: dict[str, float], obstacle: str | None
+) -> None:
+    record = OPERATORS["MMQA"]
+    assert record.obstacle(where, record.complete(given)) == obstacle
+
+
+def test_has_a_form_for_each_kind_of_site() -> None:
+    record = OPERATORS["MMQA"]
+    given = record.complete({})
+    bare, dressed, block = (
+        record.build(site(kind), **given) for kind in (SiteKind.ATTENTION, SiteKind.CONV, SiteKind.LAYER)
+    )
+    assert isinstance(bare, MMQA)
+    assert isinstance(bare.output, nn.Conv2d)
+    assert isinstance(dressed, MMQA)
+    assert isinstance(dressed.output, Conv)
+    assert isinstance(dressed.output.act, nn.ReLU)
+    assert isinstance(block, MobileAttention)
+    assert isinstance(block.attention.output, nn.Conv2d)

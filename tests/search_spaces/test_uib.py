@@ -5,8 +5,10 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from timm.models._efficientnet_blocks import UniversalInvertedResidual
 from torch import Tensor, nn
 from ultralytics.nn.modules import Conv
+from ultralytics.utils.torch_utils import fuse_conv_and_bn
 
 from search_spaces.operators import OPERATORS, Site, SiteKind
 from search_spaces.operators.uib import UIB, expanded
@@ -114,6 +116,71 @@ def test_equals_its_definition(
     assert torch.allclose(awoken(x), expected, rtol=0, atol=1e-12)
 
 
+def given_to_timm(block: UIB, theirs: nn.Module) -> None:
+    """Copy every weight and statistic into timm's block; an error if one is left over on either side."""
+    names = {"start": "dw_start", "expand": "pw_exp", "mid": "dw_mid", "project": "pw_proj"}
+    state = {}
+    for name, tensor in block.state_dict().items():
+        first, _, rest = name.partition(".")
+        state["layer_scale.gamma" if first == "gamma" else f"{names[first]}.{rest}"] = tensor
+    theirs.load_state_dict(state)
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 10), (13, 5)], ids=str)
+@pytest.mark.parametrize(("stride", "c_out", "layer_scale"), [(1, 16, 0.0), (1, 16, 0.1), (1, 24, 0.0), (2, 24, 0.0)])
+@pytest.mark.parametrize(("start_kernel", "mid_kernel"), [*KERNELS, (7, 7)])
+def test_equals_timm(
+    *,
+    start_kernel: int,
+    mid_kernel: int,
+    stride: int,
+    c_out: int,
+    layer_scale: float,
+    size: tuple[int, int],
+    awake: Callable[[nn.Module], nn.Module],
+) -> None:
+    if stride == 2 and not (start_kernel or mid_kernel):
+        stride, c_out = 1, 8  # the feed-forward form has no stride to take; another width instead
+    block = awake(
+        UIB(
+            16,
+            c_out,
+            stride=stride,
+            start_kernel=start_kernel,
+            mid_kernel=mid_kernel,
+            expansion=3,
+            layer_scale=layer_scale,
+            activation=nn.ReLU(),
+        )
+    ).eval()
+    theirs = UniversalInvertedResidual(
+        16,
+        c_out,
+        dw_kernel_size_start=start_kernel,
+        dw_kernel_size_mid=mid_kernel,
+        stride=stride,
+        exp_ratio=3,
+        layer_scale_init_value=layer_scale or None,
+    ).eval()
+    assert isinstance(block, UIB)
+    given_to_timm(block, theirs)
+    x = torch.randn(2, 16, *size)
+    assert torch.allclose(block(x), theirs(x), rtol=0, atol=1e-5)
+
+
+def test_fusing_leaves_no_batch_norm(awake: Callable[[nn.Module], nn.Module]) -> None:
+    block = awake(UIB(16, 16, start_kernel=3, mid_kernel=5)).eval()
+    x = torch.randn(2, 16, 6, 8)
+    expected = block(x)
+    for module in block.modules():
+        if isinstance(module, Conv):  # as Ultralytics' `fuse()` does
+            module.conv = fuse_conv_and_bn(module.conv, module.bn)
+            del module.bn
+            module.forward = module.forward_fuse
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in block.modules())
+    assert torch.allclose(block(x), expected, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize(("start_kernel", "mid_kernel"), KERNELS)
 def test_is_the_identity_when_its_last_norm_is_zero(start_kernel: int, mid_kernel: int) -> None:
     block = UIB(16, 16, start_kernel=start_kernel, mid_kernel=mid_kernel).eval()
@@ -197,7 +264,18 @@ def site(kind: SiteKind, c_out: int = 16, stride: int = 1) -> Site:
             {"layer_scale": 0.1},
             "layer_scale needs a residual, and there is none here",
         ),
-        (site(SiteKind.LAYER), {}, "as a layer of its own it stands at stride 2 only"),
+        (site(SiteKind.LAYER), {"layer_scale": 0.1}, None),
+        (site(SiteKind.LAYER, c_out=24, stride=2), {}, None),
+        (
+            site(SiteKind.LAYER, c_out=24),
+            {},
+            "as a layer at stride 1 it adds its input, and 16 channels are not 24",
+        ),
+        (
+            site(SiteKind.LAYER, stride=2),
+            {"layer_scale": 0.1},
+            "layer_scale needs a residual, and there is none here",
+        ),
     ],
 )
 def test_obstacles(where: Site, given: dict[str, float], obstacle: str | None) -> None:
