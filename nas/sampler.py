@@ -16,7 +16,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
-from search_spaces import STOCK, Architecture, Choice, SearchSpace, Slot
+from search_spaces import Architecture, SearchSpace
 from search_spaces.operators import Value
 from trials import Limits
 from trials.cost import CostTable
@@ -56,26 +56,31 @@ class Feasible:
         return None
 
     def repaired(self, architecture: Architecture, rng: random.Random) -> Architecture | None:
-        """The architecture with cheaper choices in as many random layers as it takes; None if none are left."""
+        """The architecture with cheaper choices in as many random slots as it takes; None if none are left."""
         while (figure := self.excess(architecture)) is not None:
-            picks = dict(architecture.picks)
-            cheaper = {
-                slot.layer: options
-                for slot in self._space.slots
-                if (options := self._cheaper(slot, picks.get(slot.layer, STOCK), figure))
-            }
+            cheaper = self._cheaper(architecture, figure)
             if not cheaper:
                 return None
-            layer = rng.choice(sorted(cheaper))
-            picks[layer] = rng.choice(cheaper[layer])
-            architecture = self._space.of(picks)
+            architecture = rng.choice(cheaper[rng.choice(sorted(cheaper))])
+        if self._space.dials and self._space.obstacle(architecture):
+            return None
         return architecture
 
-    def _cheaper(self, slot: Slot, standing: Choice, figure: str) -> list[Choice]:
-        """The slot's choices that cost less than the one standing there."""
-        table = self._table()
-        now = getattr(table.layer(slot.layer, standing), figure)
-        return [choice for choice in slot.choices if getattr(table.layer(slot.layer, choice), figure) < now]
+    def _cheaper(self, architecture: Architecture, figure: str) -> dict[str, list[Architecture]]:
+        """The architecture with one slot or dial changed so that it costs less, by that slot's or dial's name."""
+        space, table, standing = self._space, self._table(), self._space.choices(architecture)
+        cheaper: dict[str, list[Architecture]] = {}
+        for slot in space.slots:
+            now = getattr(table.slot(slot, standing[slot.name], architecture.macro), figure)
+            for choice in slot.choices:
+                if getattr(table.slot(slot, choice, architecture.macro), figure) < now:
+                    cheaper.setdefault(slot.name, []).append(space.with_choice(architecture, slot, choice))
+        turned = space.turned(architecture)
+        for dial in space.dials:
+            less = [value for value in dial.values if value < turned[dial.name]]
+            if less:
+                cheaper[dial.name] = [space.with_dial(architecture, dial, value) for value in less]
+        return cheaper
 
 
 class FeasibleTPE(BaseSampler):
@@ -146,10 +151,12 @@ class FeasibleTPE(BaseSampler):
             last = self._space.mutate(last, rng)
             yield last
         if self._space.size <= _LISTED:
-            layers = [slot.layer for slot in self._space.slots]
-            everything = product(*(slot.choices for slot in self._space.slots))
-            for choices in islice(everything, _LISTED):
-                yield self._space.of(dict(zip(layers, choices, strict=True)))
+            names = [slot.name for slot in self._space.slots]
+            dials = [dial.name for dial in self._space.dials]
+            choices = product(*(slot.choices for slot in self._space.slots))
+            settings = list(product(*(dial.values for dial in self._space.dials)))
+            for one, setting in islice(product(choices, settings), _LISTED):
+                yield self._space.of(dict(zip(names, one, strict=True)), dict(zip(dials, setting, strict=True)))
 
 
 def fingerprints(study: optuna.Study, *, except_for: int) -> set[str]:

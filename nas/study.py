@@ -357,7 +357,8 @@ def _optuna_direction(direction: Direction) -> optuna.study.StudyDirection:
 def _record(trial: FrozenTrial, space: SearchSpace) -> Record:
     """A trial as a row; one that waits has its parameters in what it was enqueued with."""
     said = trial.system_attrs.get("fixed_params") or trial.params
-    proposed = all(f"{slot.layer}.operator" in said for slot in space.slots)  # not in the moment of the proposal
+    wanted = [f"{slot.name}.operator" for slot in space.slots] + [dial.spelled for dial in space.dials]
+    proposed = all(name in said for name in wanted)  # not in the moment of the proposal
     architecture = space.architecture(said) if proposed else None
     # What a worker notes arrives one by one; all of it is there when the trial has ended.
     shown = Record.__dataclass_fields__ if trial.state.is_finished() else _KNOWN_BEFORE

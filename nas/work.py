@@ -120,11 +120,13 @@ def _suggested(trial: Trial, study: Study) -> Architecture:
     """The architecture that Optuna proposes: an operator for each slot, then what is free in it."""
     values: dict[str, Value] = {}
     for slot in study.space.slots:
-        name = f"{slot.layer}.operator"
+        name = f"{slot.name}.operator"
         values[name] = operator = str(trial.suggest_categorical(name, slot.operators))
         for parameter, options in slot.free(operator).items():
-            full = f"{slot.layer}.{operator}.{parameter}"
+            full = f"{slot.name}.{operator}.{parameter}"
             values[full] = cast("Value", trial.suggest_categorical(full, options))  # None is not among them
+    for dial in study.space.dials:
+        values[dial.spelled] = trial.suggest_categorical(dial.spelled, dial.values)
     return study.space.architecture(values)
 
 

@@ -1,15 +1,17 @@
 """What can be built: operators, hosts, space files, and the way from an architecture to a model.
 
 Importing this package lets Ultralytics read our rows: `YOLO("best.yaml")` and checkpoints with our operators work
-afterwards. That is the one side effect of an import in this project.
+afterwards. Operators of installed packages join the vocabulary. These are the side effects of imports in this project.
 """
 
 from search_spaces.architecture import STOCK, Architecture, Choice
 from search_spaces.build import install
 from search_spaces.operators import OPERATORS
+from search_spaces.operators.modules import load_installed
 from search_spaces.space import SearchSpace, Slot
 from search_spaces.space_file import load
 
 install()
+load_installed()
 
 __all__ = ["OPERATORS", "STOCK", "Architecture", "Choice", "SearchSpace", "Slot", "install", "load"]

@@ -1,8 +1,8 @@
-"""One point of a search space: which layer carries which operator."""
+"""One point of a search space: which layer carries which operator, what is inserted, and the model's measures."""
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,10 +13,14 @@ import yaml
 from torch import nn
 
 from search_spaces import base as bases
-from search_spaces import build, rows
+from search_spaces import build, insertions, macro, rows
+from search_spaces.base import Base
 from search_spaces.errors import SpecError, nearest
 from search_spaces.hosts import HOSTS
-from search_spaces.operators import OPERATORS, Parameters, Value
+from search_spaces.insertions import Feeds
+from search_spaces.macro import Setting
+from search_spaces.operators import OPERATORS, Operator, Parameters, SiteKind, Value
+from search_spaces.operators import modules as user_modules
 from search_spaces.trace import Traced, first
 
 _HEADER = """\
@@ -36,6 +40,14 @@ class Choice:
 
     operator: str
     parameters: tuple[tuple[str, Value], ...] = ()
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        """Kept: a cost table looks choices up all the time."""
+        return hash((self.operator, self.parameters))
 
     @classmethod
     def of(cls, operator: str, parameters: Parameters) -> Self:
@@ -72,27 +84,61 @@ STOCK = Choice(operator="stock")
 
 
 @dataclass(frozen=True, kw_only=True)
+class Insertion:
+    """A layer that the base model does not have.
+
+    Attributes:
+        after: the layer of the base model that it follows, and whose channels and size it keeps.
+        feeds: who reads it instead of that layer.
+    """
+
+    after: int
+    feeds: Feeds
+    choice: Choice
+
+    def __str__(self) -> str:
+        return f"{self.after}+ {self.choice}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """A base model and what its layers carry, by the base model's layer index.
+    """A base model and how it is changed; layers are named by their index in the base model.
 
     Attributes:
         base: as a space file names it.
-        picks: sorted by layer, without stock.
+        picks: what stands in its layers, sorted by layer, without stock.
+        insertions: sorted by the layer they follow.
+        macro: the dials that differ from the base model, sorted by name.
     """
 
     base: str
     scale: str
     picks: tuple[tuple[int, Choice], ...]
+    insertions: tuple[Insertion, ...] = ()
+    macro: Setting = ()
 
     @classmethod
-    def of(cls, base: str, scale: str, picks: Mapping[int, Choice]) -> Self:
-        """The architecture with these picks; stock ones may be among them."""
+    def of(
+        cls,
+        base: str,
+        scale: str,
+        picks: Mapping[int, Choice],
+        *,
+        inserted: Iterable[Insertion] = (),
+        macro: Mapping[str, float] | None = None,
+    ) -> Self:
+        """The architecture with these picks; stock ones and dials at their middle may be among them."""
         kept = tuple(sorted((layer, choice) for layer, choice in picks.items() if not choice.is_stock))
-        return cls(base=base, scale=scale, picks=kept)
+        new = sorted((one for one in inserted if not one.choice.is_stock), key=lambda one: one.after)
+        turned = sorted((name, value) for name, value in (macro or {}).items() if value != 1)
+        return cls(base=base, scale=scale, picks=kept, insertions=tuple(new), macro=tuple(turned))
 
     @classmethod
-    def from_yaml(cls, text: str) -> Self:
+    def from_yaml(cls, text: str, *, folder: Path | None = None) -> Self:
         """Read what `to_yaml` wrote.
+
+        Args:
+            folder: where the file lies, for operators of the user's own.
 
         Raises:
             SpecError: not such a file.
@@ -102,79 +148,146 @@ class Architecture:
         if not isinstance(origin, dict) or not {"base", "scale"} <= set(origin):
             raise SpecError("not an exported architecture: the key `nas` with `base` and `scale` is missing")
         build.require_detection(document)
-        picks = {}
-        for layer, row in enumerate([*document["backbone"], *document["head"]]):
+        user_modules.load_all(origin.get("modules", ()), folder)
+        inserted: dict[int, Feeds] = origin.get("insert", {})
+        written = [*document["backbone"], *document["head"]]
+        picks, new = {}, []
+        for label, row in zip(insertions.labels(len(written) - len(inserted), inserted), written, strict=True):
             try:
                 lowered = rows.lower(row)
             except SpecError as error:
-                raise error.within(f"layer {layer}") from None
-            if lowered is not None:
-                picks[layer] = Choice.of(lowered.operator.name, lowered.parameters)
-        return cls.of(origin["base"], origin["scale"], picks)
+                raise error.within(f"layer {label}") from None
+            if lowered is None:
+                continue
+            choice = Choice.of(lowered.operator.name, lowered.parameters)
+            layer = int(label.rstrip("+"))
+            if label.endswith("+"):
+                new.append(Insertion(after=layer, feeds=inserted[layer], choice=choice))
+            else:
+                picks[layer] = choice
+        return cls.of(origin["base"], origin["scale"], picks, inserted=new, macro=origin.get("macro", {}))
 
     @classmethod
     def read(cls, path: Path) -> Self:
         """Read an exported file."""
-        return cls.from_yaml(path.read_text(encoding="utf-8"))
+        return cls.from_yaml(path.read_text(encoding="utf-8"), folder=path.parent)
 
     @cached_property
     def fingerprint(self) -> str:
-        """Twelve hexadecimal digits that are equal if and only if the built networks are.
+        """Twelve hexadecimal digits that are equal if and only if the built networks and their image size are.
 
-        A hash of base, scale and picks. A parameter at its default leaves no trace, so an operator may later gain
-        one. Classes and image size are not in it.
+        A hash of base, scale and changes. A parameter at its default leaves no trace, so an operator may later gain
+        one; a dial is known by the rows it changes. Classes and training size are not in it.
         """
-        picks = [[layer, choice.operator, choice.effective] for layer, choice in self.picks]
-        spoken = json.dumps([bases.identity(self.base, self.scale), self.scale, picks], sort_keys=True)
-        return hashlib.sha256(spoken.encode()).hexdigest()[:12]
+        spoken: list[Any] = [
+            bases.identity(self.base, self.scale),
+            self.scale,
+            [[layer, *_spoken(choice)] for layer, choice in self.picks],
+        ]
+        if self.insertions:
+            spoken.append({"insert": [[new.after, new.feeds, *_spoken(new.choice)] for new in self.insertions]})
+        if self.shape:
+            stock = bases.load(self.base, self.scale)
+            both = zip(stock.rows, stock.at(self.shape).rows, strict=True)
+            changed = [[layer, after] for layer, (before, after) in enumerate(both) if before != after]
+            spoken.extend([{"rows": changed}] if changed else [])
+        if self.image_size is not None:
+            spoken.append({macro.IMAGE_SIZE: self.image_size})
+        return hashlib.sha256(json.dumps(spoken, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def is_stock(self) -> bool:
         """Whether this is the base model itself."""
-        return not self.picks
+        return not (self.picks or self.insertions or self.shape)
+
+    @property
+    def image_size(self) -> int | None:
+        """Pixels of the images it is deployed at, where the space lets a search choose."""
+        size = dict(self.macro).get(macro.IMAGE_SIZE)
+        return None if size is None else int(size)
+
+    @property
+    def shape(self) -> Setting:
+        """The dials that change layers."""
+        return tuple((name, value) for name, value in self.macro if name != macro.IMAGE_SIZE)
+
+    @property
+    def operators(self) -> tuple[Operator, ...]:
+        """The operators in it, each once."""
+        names = [choice.operator for _, choice in self.picks] + [new.choice.operator for new in self.insertions]
+        return tuple(OPERATORS[name] for name in dict.fromkeys(names))
 
     def __str__(self) -> str:
-        """In words: `stock`, or `4 UIB(expansion=2) · 10 DySample`."""
-        return " · ".join(f"{layer} {choice}" for layer, choice in self.picks) or "stock"
+        """In words: `stock`, or `4 UIB(expansion=2) · 9+ DCNv4 · 10 DySample · depth 0.67`."""
+        places = [(layer, 0, f"{layer} {choice}") for layer, choice in self.picks]
+        places += [(new.after, 1, str(new)) for new in self.insertions]
+        return " · ".join([*(told for _, _, told in sorted(places)), *self._measures()]) or "stock"
 
     def summary(self) -> str:
         """In fewer words, layers of one operator together: `UIB 4, 6 · DySample 10`."""
         layers: dict[str, list[str]] = {}
-        for layer, choice in self.picks:
-            layers.setdefault(choice.operator, []).append(str(layer))
-        return " · ".join(f"{operator} {', '.join(places)}" for operator, places in layers.items()) or "stock"
+        places = [(layer, str(layer), choice) for layer, choice in self.picks]
+        places += [(new.after, f"{new.after}+", new.choice) for new in self.insertions]
+        for _, label, choice in sorted(places, key=lambda place: place[:2]):
+            layers.setdefault(choice.operator, []).append(label)
+        told = [f"{operator} {', '.join(labels)}" for operator, labels in layers.items()]
+        return " · ".join([*told, *self._measures()]) or "stock"
 
-    def as_picks(self) -> dict[str, dict[str, dict[str, Value]]]:
-        """For JSON: `{"4": {"UIB": {"start_kernel": 0, ...}}}`, every parameter written."""
-        return {str(layer): {choice.operator: dict(choice.parameters)} for layer, choice in self.picks}
+    def _measures(self) -> list[str]:
+        told = [f"{name.replace('.', ' ')} {value:g}" for name, value in self.shape]
+        return told if self.image_size is None else [*told, f"{self.image_size} px"]
+
+    def as_picks(self) -> dict[str, dict[str, Any]]:
+        """For JSON: `{"4": {"UIB": {"start_kernel": 0, ...}}, "9+": ..., "macro": {"depth": 0.67}}`."""
+        picks: dict[str, dict[str, Any]] = {
+            str(layer): {choice.operator: dict(choice.parameters)} for layer, choice in self.picks
+        }
+        picks |= {f"{new.after}+": {new.choice.operator: dict(new.choice.parameters)} for new in self.insertions}
+        return picks | ({"macro": dict(self.macro)} if self.macro else {})
 
     def document(self, classes: int) -> dict[str, Any]:
-        """The model YAML as a mapping, with final numbers in every row.
+        """The model YAML as a mapping, with final numbers in every row; `nas` says where it comes from.
 
         Raises:
             SpecError: a pick names a layer that the base model does not have, or one that hosts nothing.
         """
-        base = bases.load(self.base, self.scale)
+        base = bases.load(self.base, self.scale).at(self.shape)
         written = base.rows
         for layer, choice in self.picks:
             if layer >= len(written):
                 raise SpecError(f"layer {layer}: {self.base} has {len(written)} layers")
-            row, step = written[layer], base.traced[layer]
+            row, operator = written[layer], OPERATORS[choice.operator]
             if row[2] not in HOSTS:
-                raise SpecError(f"layer {layer}: {row[2]} hosts no operator ({', '.join(HOSTS)} do)")
-            host, operator = HOSTS[row[2]], OPERATORS[choice.operator]
-            written[layer] = rows.write(row, host, operator, dict(choice.parameters), _convolution(step))
-        split = len(base.document["backbone"])
-        document = {**base.document, "nc": classes, "backbone": written[:split], "head": written[split:]}
-        return deepcopy(document)  # Ultralytics writes into the rows that it builds from
+                raise SpecError(f"layer {layer}: {row[2]} hosts no operator")
+            written[layer] = rows.write(
+                row, HOSTS[row[2]], operator, dict(choice.parameters), _convolution(base.traced[layer], operator)
+            )
+        inserted = {new.after: (new.feeds, self._inserted_row(base, new)) for new in self.insertions}
+        split = len(base.document["backbone"]) + sum(layer < len(base.document["backbone"]) for layer in inserted)
+        written = insertions.splice(written, inserted)
+        document = {"nas": self._origin(), **base.document, "nc": classes}
+        return deepcopy(document | {"backbone": written[:split], "head": written[split:]})  # Ultralytics writes into it
+
+    def _inserted_row(self, base: Base, new: Insertion) -> rows.Row:
+        if not 0 <= new.after < len(base.rows) - 1:
+            raise SpecError(f"after {new.after}: a layer of {self.base} before its head is expected")
+        channels = base.traced[new.after].c_out
+        return rows.insert(OPERATORS[new.choice.operator], dict(new.choice.parameters), channels)
+
+    def _origin(self) -> dict[str, Any]:
+        """What a file needs to be read back, and to be told apart."""
+        origin: dict[str, Any] = {"base": self.base, "scale": self.scale, "fingerprint": self.fingerprint}
+        if self.insertions:
+            origin["insert"] = {new.after: new.feeds for new in self.insertions}
+        if self.macro:
+            origin["macro"] = dict(self.macro)
+        sources = dict.fromkeys(str(record.source.path) for record in self.operators if record.source)
+        return origin | ({"modules": list(sources)} if sources else {})
 
     def to_yaml(self, classes: int) -> str:
         """The text of a model YAML that `YOLO()` loads: explicit channels, no scales, one row a line."""
-        document = self.document(classes)
         lines = [_HEADER.rstrip()]
-        origin = {"base": self.base, "scale": self.scale, "fingerprint": self.fingerprint}
-        lines.append(f"nas: {_flow(origin)}")
-        for key, value in document.items():
+        for key, value in self.document(classes).items():
             if key in {"backbone", "head"}:
                 lines.append(f"{key}:")
                 lines.extend(f"  - {_flow(row)}" for row in value)
@@ -183,9 +296,17 @@ class Architecture:
         return "\n".join(lines) + "\n"
 
 
-def _convolution(step: Traced) -> tuple[int, int, int]:
+def _spoken(choice: Choice) -> list[Any]:
+    """A choice as a fingerprint knows it; an operator of the user's own by its source too."""
+    source = OPERATORS[choice.operator].source
+    return [choice.operator, choice.effective, *([source.digest] if source else [])]
+
+
+def _convolution(step: Traced, operator: Operator) -> tuple[int, int, int]:
     """Output channels, kernel and stride of a layer that convolves as a whole: the arguments of a `Conv` row."""
     entered, left = first(step.received), first(step.returned)
+    if SiteKind.UPSAMPLE in operator.kinds:
+        return step.c_out, 1, left.shape[-1] // entered.shape[-1]
     kernels = [module.kernel_size[0] for module in step.layer.modules() if isinstance(module, nn.Conv2d)]
     return step.c_out, max(kernels, default=1), entered.shape[-1] // left.shape[-1] or 1
 

@@ -2,20 +2,26 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from torch import nn
 from ultralytics import cfg
+from ultralytics.nn.modules import Conv
 from ultralytics.nn.tasks import guess_model_scale, yaml_model_load
 
-from search_spaces import build
+from search_spaces import build, macro
 from search_spaces.errors import SpecError, nearest
+from search_spaces.hosts import HOSTS
+from search_spaces.macro import Setting
+from search_spaces.operators import OPERATORS, Operator, Site
+from search_spaces.rows import INSERTED_KERNEL
 from search_spaces.trace import Traced, first, trace
 
 TRACE_SIZE = 256
@@ -32,13 +38,23 @@ class Base:
     Attributes:
         identity: what a fingerprint knows it by: an Ultralytics name, or a file's name and content.
         document: a model YAML with final channels and repeats, no `scales`.
-        traced: every layer on the meta device, with what flows in and out for one image of `TRACE_SIZE` pixels.
     """
 
     identity: str
     scale: str
     document: Mapping[str, Any]
-    traced: tuple[Traced, ...]
+
+    @cached_property
+    def traced(self) -> tuple[Traced, ...]:
+        """Every layer on the meta device, with what flows in and out for one image of `TRACE_SIZE` pixels.
+
+        Raises:
+            SpecError: it cannot be built.
+        """
+        try:
+            return _traced(build.skeleton(self.document, self.document["nc"]))
+        except (AssertionError, ArithmeticError, TypeError, ValueError, RuntimeError) as error:
+            raise SpecError(f"{self.identity} cannot be built: {error or type(error).__name__}") from error
 
     @property
     def rows(self) -> list[list[Any]]:
@@ -53,6 +69,22 @@ class Base:
         """Image pixels per pixel of the map that enters a layer."""
         entered = first(self.traced[layer].received)
         return TRACE_SIZE // entered.shape[-1]
+
+    def stage(self, layer: int) -> str:
+        """`P3` for a layer whose map is 8 times smaller than the image."""
+        return macro.stage(TRACE_SIZE // first(self.traced[layer].returned).shape[-1])
+
+    def sites(self, layer: int, operator: Operator, *, inserted: bool = False) -> tuple[Site, ...]:
+        """The sites that an operator takes in a layer, or behind it as a layer of its own; empty if there are none."""
+        return _sites(self, layer, operator.name, inserted)
+
+    def at(self, setting: Setting) -> "Base":
+        """The base model deeper or shallower, wider or narrower.
+
+        Raises:
+            SpecError: a layer whose channels cannot be scaled.
+        """
+        return _turned(self, setting) if setting else self
 
 
 def load(name: str, scale: str) -> Base:
@@ -107,18 +139,46 @@ def _load(path: Path, scale: str) -> Base:
     if scales and scale not in scales:
         raise SpecError(f"scale: {path.name} has no scale {scale!r} (one of {', '.join(scales)})")
     document["scale"] = scale
-    layers = build.skeleton(document, document["nc"])
-    layers[-1].training = True  # raw outputs: decoding needs strides, which the head does not have yet
-    traced = trace(layers, torch.zeros(1, 3, TRACE_SIZE, TRACE_SIZE, device="meta"))
-    explicit = _explicit(document, traced)
-    if repr(build.skeleton(explicit, document["nc"])) != repr(layers):  # yolo11m: `C3k2` and others read the scale
+    traced = _traced(build.skeleton(document, document["nc"]))
+    base = Base(identity=identity(str(path), scale), scale=scale, document=_explicit(document, traced))
+    if _described(base.traced) != _described(traced):  # a rule about scales that `_with_scale_rules` does not know
         raise SpecError(f"base: {path.name} at scale {scale!r} has rules that a YAML without scales cannot say")
-    return Base(
-        identity=identity(str(path), scale),
-        scale=scale,
-        document=explicit,
-        traced=tuple(traced),
-    )
+    return base
+
+
+@cache
+def _sites(base: Base, layer: int, name: str, inserted: bool) -> tuple[Site, ...]:  # noqa: FBT001 - private
+    step, operator = base.traced[layer], OPERATORS[name]
+    if not inserted:
+        return HOSTS[base.rows[layer][2]].sites_for(operator, step.layer, step.c_in, base.reduction(layer))
+    with torch.device("meta"):
+        stands_for = Conv(step.c_out, step.c_out, INSERTED_KERNEL)
+    reduction = TRACE_SIZE // first(step.returned).shape[-1]
+    return HOSTS["Conv"].sites_for(operator, stands_for, step.c_out, reduction)
+
+
+@cache
+def _turned(base: Base, setting: Setting) -> Base:
+    document = deepcopy(dict(base.document))
+    layer = 0
+    for section in ("backbone", "head"):
+        for position, row in enumerate(document[section][:]):
+            if row[2] not in build.DETECTION_HEADS:
+                place = base.stage(layer)
+                document[section][position] = macro.turned(row, place, setting, has_channels=_has_channels(row))
+            layer += 1
+    said = ", ".join(f"{name} {value:g}" for name, value in setting)
+    return Base(identity=f"{base.identity} at {said}", scale=base.scale, document=document)
+
+
+def _traced(layers: nn.Sequential) -> tuple[Traced, ...]:
+    layers[-1].training = True  # raw outputs: decoding needs strides, which the head does not have yet
+    return tuple(trace(layers, torch.zeros(1, 3, TRACE_SIZE, TRACE_SIZE, device="meta")))
+
+
+def _described(traced: Sequence[Traced]) -> list[tuple[str, list[tuple[str, torch.Size]]]]:
+    """Modules, and parameters that no module shows."""
+    return [(repr(step.layer), [(name, p.shape) for name, p in step.layer.named_parameters()]) for step in traced]
 
 
 def _resolve(name: str, scale: str) -> Path:
@@ -156,7 +216,7 @@ def _ultralytics_models() -> tuple[str, ...]:
     return tuple(sorted(path.name for path in folder.rglob("yolo*.yaml")))
 
 
-def _explicit(document: Mapping[str, Any], traced: list[Traced]) -> dict[str, Any]:
+def _explicit(document: Mapping[str, Any], traced: Sequence[Traced]) -> dict[str, Any]:
     """The document with every scaled number written out, so that a file of it means the same under any name."""
     depth = document.get("depth_multiple", 1.0)
     if document.get("scales"):
@@ -167,16 +227,30 @@ def _explicit(document: Mapping[str, Any], traced: list[Traced]) -> dict[str, An
     for section in ("backbone", "head"):
         for source, repeats, module, arguments in document[section]:
             final = max(round(repeats * depth), 1) if repeats > 1 else repeats  # as parse_model rounds
-            explicit[section].append([source, final, module, _widened(module, arguments, next(layers))])
+            row = [source, final, module, _with_scale_rules(module, arguments, document["scale"])]
+            step = next(layers)
+            if _has_channels(row):
+                row[3][0] = step.c_out
+            explicit[section].append(row)
     return explicit
 
 
-def _widened(module: str, arguments: list[Any], step: Traced) -> list[Any]:
-    """Arguments with the output channels that the built layer has, where the first of them is that number."""
+def _has_channels(row: Sequence[Any]) -> bool:
+    """Whether the first argument of a row is the number of channels that leave its layer."""
+    _, _, module, arguments = row
     is_plain_torch = module.startswith("nn.") and module != "nn.ConvTranspose2d"  # `nn.MaxPool2d, [2, 2, 0]`
-    if not arguments or type(arguments[0]) is not int or is_plain_torch or module in {"Concat", "Detect"}:
-        return list(arguments)
-    return [step.c_out, *arguments[1:]]
+    numbered = bool(arguments) and type(arguments[0]) is int
+    return numbered and not is_plain_torch and module not in {"Concat", *build.DETECTION_HEADS}
+
+
+def _with_scale_rules(module: str, arguments: Sequence[Any], scale: str) -> list[Any]:
+    """Arguments as `parse_model` changes them for some scales of YOLO11, 12 and 26 (`nn/tasks.py:2189`)."""
+    arguments = list(arguments)
+    if module == "C3k2" and scale in {"m", "l", "x"}:
+        arguments[1:2] = [True]
+    if module == "A2C2f" and scale in {"l", "x"}:
+        arguments.extend((True, 1.2))
+    return arguments
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

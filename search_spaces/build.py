@@ -7,6 +7,7 @@ builds that with its own channel, width and repeat logic, and the operator is gr
 from collections.abc import Mapping
 from copy import deepcopy
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,10 +17,13 @@ from ultralytics.utils import LOGGER
 
 from search_spaces import rows
 from search_spaces.errors import SpecError, nearest
-from search_spaces.hosts import WHOLE, Host, host_of
+from search_spaces.hosts import WHOLE, Host
 from search_spaces.operators import Operator, Parameters
+from search_spaces.operators import modules as user_modules
 from search_spaces.rows import Lowered
 from search_spaces.trace import trace
+
+DETECTION_HEADS = ("Detect", "v10Detect")
 
 _PROBE_SIZE = 64
 """Pixels of the image that finds the channels before an upsampling layer: a multiple of every stride."""
@@ -101,9 +105,10 @@ def require_detection(document: Mapping[str, Any]) -> None:
         if not isinstance(row, list) or len(row) != 4:
             raise SpecError(f"{place}: not a row, got {row!r} ([from, repeats, module, arguments])")
     head = document["head"][-1][2]
-    if head != "Detect":
+    if head not in DETECTION_HEADS:
         raise SpecError(
-            f"head[{len(document['head']) - 1}]: only detection models can be searched, got {head} (Detect)"
+            f"head[{len(document['head']) - 1}]: only detection models can be searched, got {head} "
+            f"({' or '.join(DETECTION_HEADS)})"
         )
 
 
@@ -117,6 +122,7 @@ def install() -> None:
 def _reading_operators(stock_parse_model: Any) -> Any:
     @wraps(stock_parse_model)
     def parse_model(d: dict[str, Any], ch: int, verbose: bool = True) -> tuple[nn.Sequential, list[int]]:  # noqa: FBT001, FBT002 - Ultralytics' signature
+        _load_modules(d)
         stock, lowered = _lower(d)
         layers, save = stock_parse_model(stock, ch, verbose)
         channels = _channels_before(layers, ch, lowered)
@@ -128,6 +134,14 @@ def _reading_operators(stock_parse_model: Any) -> Any:
 
     parse_model.reads_operators = True  # type: ignore[attr-defined]  # the mark that install() looks for
     return parse_model
+
+
+def _load_modules(document: Mapping[str, Any]) -> None:
+    """The user's operators that the document names; a checkpoint has brought its own, wherever their file is now."""
+    origin = document.get("nas")
+    paths = origin.get("modules", []) if isinstance(origin, Mapping) else []
+    folder = Path(document.get("yaml_file", "")).parent
+    user_modules.load_all([path for path in paths if (folder / path).is_file()], folder)
 
 
 def _lower(document: dict[str, Any]) -> tuple[dict[str, Any], dict[int, Lowered]]:
@@ -179,14 +193,9 @@ def _channels_before(layers: nn.Sequential, ch: int, lowered: dict[int, Lowered]
 
 def _graft_row(layer: nn.Module, row: Lowered, c_in: int, *, place: str) -> nn.Module:
     try:
-        if host_of(layer) is row.host:
-            return graft(layer, row.host, row.operator, row.parameters, c_in=c_in)
-        for name, copy in layer.named_children():  # repeats of a layer that does not repeat itself
-            layer.set_submodule(name, graft(copy, row.host, row.operator, row.parameters, c_in=c_in))
+        return graft(layer, row.host, row.operator, row.parameters, c_in=c_in)
     except SpecError as error:
         raise error.within(place) from None
-    _mark_size(layer)
-    return layer
 
 
 def _in_place_of(layer: nn.Module, module: nn.Module) -> nn.Module:

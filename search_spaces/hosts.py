@@ -1,85 +1,135 @@
 """Where operators can stand inside Ultralytics' blocks.
 
-A host is an Ultralytics module by its exact type (`ELAN1` is a `RepNCSPELAN4`, `RepCSP` a `C3`), with the sites inside
-it by kind. What a site is and which form an operator takes there: `docs/architecture.md`.
+A host is a row's module by its exact type (`ELAN1` is a `RepNCSPELAN4`, `C3k2` a `C2f`). What stands inside it depends
+on scale and arguments, so the sites are looked for in the built layer, by the exact type of what is found there. What a
+site is and which form an operator takes there: `docs/architecture.md`.
 """
 
-import re
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from torch import nn
 from ultralytics.nn.modules import (
+    C2PSA,
     C3,
     ELAN1,
+    PSA,
+    SPPELAN,
+    SPPF,
+    A2C2f,
     AConv,
     ADown,
     Bottleneck,
     C2f,
+    C2fCIB,
+    C3k2,
     Conv,
     RepConv,
     RepNCSPELAN4,
+    SCDown,
 )
+from ultralytics.nn.modules.block import CIB, AAttn, ABlock, Attention, PSABlock, RepBottleneck
 
 from search_spaces.operators import Operator, Site, SiteKind
 
 WHOLE = ""
 """The path of a site that is the whole layer."""
 
+BLOCK, CONV, POINTWISE, ATTENTION = SiteKind.BLOCK, SiteKind.CONV, SiteKind.POINTWISE, SiteKind.ATTENTION
+LAYER, UPSAMPLE = SiteKind.LAYER, SiteKind.UPSAMPLE
+
+_ANATOMY: dict[type[nn.Module], dict[SiteKind, tuple[str, ...]]] = {
+    Bottleneck: {BLOCK: (WHOLE,), CONV: ("cv2",)},
+    RepBottleneck: {BLOCK: (WHOLE,)},
+    CIB: {BLOCK: (WHOLE,)},
+    PSABlock: {ATTENTION: ("attn",)},
+    PSA: {ATTENTION: ("attn",)},
+    ABlock: {ATTENTION: ("attn",)},
+    RepNCSPELAN4: {CONV: ("cv2.1", "cv3.1")},
+    ELAN1: {CONV: ("cv2", "cv3")},
+    AConv: {CONV: ("cv1",)},
+    ADown: {CONV: ("cv1",)},
+    SCDown: {POINTWISE: ("cv1",)},
+    SPPF: {POINTWISE: ("cv1", "cv2")},
+    SPPELAN: {POINTWISE: ("cv1", "cv5")},
+}
+"""The sites that a module brings, wherever inside a layer it stands."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Host:
-    """An Ultralytics block and its sites.
+    """An Ultralytics module that a row can name.
 
     Attributes:
         name: as a model YAML and a space file write it.
-        module: the exact type of the built layer.
-        sites: for each kind, patterns of module paths inside the layer; `*` is any one name.
+        module: the exact type of the built layer, or of each copy where a row repeats it.
+        inner: the kinds of site that may be found inside it; which ones are there, the built layer says.
+        whole: the kind of site that it is as a whole, if it is one.
     """
 
     name: str
     module: type[nn.Module]
-    sites: dict[SiteKind, tuple[str, ...]] = field(default_factory=dict)
+    inner: tuple[SiteKind, ...] = ()
+    whole: SiteKind | None = None
 
-    def kind_for(self, operator: Operator) -> SiteKind | None:
-        """The kind of site that this operator takes here: the first of its own that the host has."""
-        return next((kind for kind in operator.kinds if kind in self.sites), None)
+    def holds(self, operator: Operator) -> bool:
+        """Whether the operator stands inside this host, so that the row keeps the host's name and arguments."""
+        kind = next((kind for kind in operator.kinds if kind in self.inner or kind is self.whole), None)
+        return kind in self.inner
 
     def sites_for(
         self, operator: Operator, layer: nn.Module, c_in: int, reduction: int | None = None
     ) -> tuple[Site, ...]:
-        """Every site that the operator takes in this built layer; empty if the host has none for it.
+        """Every site that the operator takes in this built layer; empty if the layer has none for it.
+
+        All are of one kind: the first of the operator's own that is found.
 
         Args:
             operator: whose kinds of site are looked for.
-            layer: built by Ultralytics, of this host's type.
+            layer: built by Ultralytics from a row of this host.
             c_in: channels that enter the layer; an `nn.Upsample` does not know them itself.
             reduction: image pixels per pixel of the map that enters the layer, where that is known.
         """
-        kind = self.kind_for(operator)
-        patterns = () if kind is None else self.sites[kind]
-        shapes = [re.compile(re.escape(pattern).replace(r"\*", r"\w+")) for pattern in patterns]
-        return tuple(
-            _site(path, module, kind, c_in, reduction)
-            for path, module in layer.named_modules()
-            if kind is not None and any(shape.fullmatch(path) for shape in shapes)
-        )
+        for kind in operator.kinds:
+            found = [
+                site
+                for prefix, copy in copies(layer)
+                for path in self._paths(copy, kind)
+                if (site := _site(prefix + path, copy.get_submodule(path), kind, c_in, reduction))
+            ]
+            if found:
+                return tuple(found)
+        return ()
 
+    def _paths(self, layer: nn.Module, kind: SiteKind) -> Iterator[str]:
+        if kind is self.whole:
+            yield WHOLE
+        if kind not in self.inner:
+            return
+        for name, module in layer.named_modules():
+            for child in _ANATOMY.get(type(module), {}).get(kind, ()):
+                yield f"{name}.{child}".strip(".")
 
-BLOCK, CONV, LAYER, UPSAMPLE = SiteKind.BLOCK, SiteKind.CONV, SiteKind.LAYER, SiteKind.UPSAMPLE
 
 _HOSTS = (
-    Host(name="C3", module=C3, sites={BLOCK: ("m.*",), CONV: ("m.*.cv2",)}),
-    Host(name="C2f", module=C2f, sites={BLOCK: ("m.*",), CONV: ("m.*.cv2",)}),
-    Host(
-        name="RepNCSPELAN4",
-        module=RepNCSPELAN4,
-        sites={BLOCK: ("cv2.0.m.*", "cv3.0.m.*"), CONV: ("cv2.1", "cv3.1")},
-    ),
-    Host(name="ELAN1", module=ELAN1, sites={CONV: ("cv2", "cv3")}),
-    Host(name="Conv", module=Conv, sites={LAYER: (WHOLE,)}),
-    Host(name="AConv", module=AConv, sites={CONV: ("cv1",), LAYER: (WHOLE,)}),
-    Host(name="ADown", module=ADown, sites={CONV: ("cv1",), LAYER: (WHOLE,)}),
-    Host(name="nn.Upsample", module=nn.Upsample, sites={UPSAMPLE: (WHOLE,)}),
+    Host(name="Bottleneck", module=Bottleneck, inner=(BLOCK, CONV)),
+    Host(name="C3", module=C3, inner=(BLOCK, CONV)),
+    Host(name="C2f", module=C2f, inner=(BLOCK, CONV)),
+    Host(name="C3k2", module=C3k2, inner=(BLOCK, CONV, ATTENTION)),
+    Host(name="C2fCIB", module=C2fCIB, inner=(BLOCK,)),
+    Host(name="A2C2f", module=A2C2f, inner=(BLOCK, CONV, ATTENTION)),
+    Host(name="C2PSA", module=C2PSA, inner=(ATTENTION,)),
+    Host(name="PSA", module=PSA, inner=(ATTENTION,)),
+    Host(name="RepNCSPELAN4", module=RepNCSPELAN4, inner=(BLOCK, CONV)),
+    Host(name="ELAN1", module=ELAN1, inner=(CONV,)),
+    Host(name="SPPF", module=SPPF, inner=(POINTWISE,)),
+    Host(name="SPPELAN", module=SPPELAN, inner=(POINTWISE,)),
+    Host(name="Conv", module=Conv, whole=LAYER),
+    Host(name="AConv", module=AConv, inner=(CONV,), whole=LAYER),
+    Host(name="ADown", module=ADown, inner=(CONV,), whole=LAYER),
+    Host(name="SCDown", module=SCDown, inner=(POINTWISE,), whole=LAYER),
+    Host(name="nn.Upsample", module=nn.Upsample, whole=UPSAMPLE),
+    Host(name="nn.ConvTranspose2d", module=nn.ConvTranspose2d, whole=UPSAMPLE),
 )
 
 HOSTS: dict[str, Host] = {host.name: host for host in _HOSTS}
@@ -87,19 +137,32 @@ HOSTS: dict[str, Host] = {host.name: host for host in _HOSTS}
 
 def host_of(layer: nn.Module) -> Host | None:
     """The host that a built layer is, by its exact type; None for a layer that hosts nothing."""
-    return next((host for host in _HOSTS if type(layer) is host.module), None)
+    _, first = next(copies(layer))
+    return next((host for host in _HOSTS if type(first) is host.module), None)
 
 
-def _site(path: str, module: nn.Module, kind: SiteKind, c_in: int, reduction: int | None) -> Site:
-    """What an operator is told about the module that stands at a site today."""
+def copies(layer: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """A layer, or its copies where a row repeats a module that does not repeat itself, each with its path."""
+    if type(layer) is not nn.Sequential:
+        yield WHOLE, layer
+        return
+    for name, copy in layer.named_children():
+        yield f"{name}.", copy
+
+
+def _site(path: str, module: nn.Module, kind: SiteKind, c_in: int, reduction: int | None) -> Site | None:
+    """What an operator is told about the module that stands at a site today; None if it does not behave like one."""
     shape = _shape(module, c_in)
+    if kind is UPSAMPLE and shape.c_in != shape.c_out:  # a transposed convolution can change the channels too
+        return None
     return Site(
-        path=path,
+        path=path.strip("."),
         kind=kind,
         c_in=shape.c_in,
         c_out=shape.c_out,
         kernel=shape.kernel,
         stride=shape.stride,
+        groups=shape.groups,
         activation=_activation(module),
         reduction=reduction,
     )
@@ -109,35 +172,49 @@ def _site(path: str, module: nn.Module, kind: SiteKind, c_in: int, reduction: in
 class _Shape:
     c_in: int
     c_out: int
-    kernel: int
-    stride: int
+    kernel: int = 0
+    stride: int = 1
+    groups: int = 1
 
 
 def _shape(module: nn.Module, c_in: int) -> _Shape:
     """Channels, kernel and stride of a module at a site, read off its convolutions."""
     match module:
-        case Conv():
-            conv = module.conv
+        case Conv(conv=conv):
             return _Shape(
                 c_in=conv.in_channels,
                 c_out=conv.out_channels,
                 kernel=conv.kernel_size[0],
                 stride=conv.stride[0],
+                groups=conv.groups,
             )
         case RepConv():
             return _shape(module.conv1, c_in)
         case Bottleneck():
-            first, last = _shape(module.cv1, c_in), _shape(module.cv2, c_in)
-            return _Shape(c_in=first.c_in, c_out=last.c_out, kernel=0, stride=1)
+            return _between(module.cv1, module.cv2)
+        case CIB():
+            return _between(module.cv1[0], module.cv1[-1])
+        case Attention() | AAttn():
+            return _between(module.qkv, module.proj)
         case AConv():
             return _shape(module.cv1, c_in)
         case ADown():  # its 3x3 convolution sees half of the channels, a 1x1 the other half
             half = _shape(module.cv1, c_in)
             return _Shape(c_in=2 * half.c_in, c_out=2 * half.c_out, kernel=half.kernel, stride=half.stride)
+        case SCDown():
+            last = _shape(module.cv2, c_in)
+            return _Shape(c_in=_shape(module.cv1, c_in).c_in, c_out=last.c_out, kernel=last.kernel, stride=last.stride)
         case nn.Upsample():
-            return _Shape(c_in=c_in, c_out=c_in, kernel=0, stride=int(module.scale_factor))  # type: ignore[arg-type]
+            return _Shape(c_in=c_in, c_out=c_in, stride=int(module.scale_factor))  # type: ignore[arg-type]
+        case nn.ConvTranspose2d():
+            return _Shape(c_in=module.in_channels, c_out=module.out_channels, stride=module.stride[0])
         case _:
             raise TypeError(f"no site is a {type(module).__name__}; teach {__name__}._shape to read it")
+
+
+def _between(first: nn.Module, last: nn.Module) -> _Shape:
+    """Of a block without stride, from its first convolution to its last."""
+    return _Shape(c_in=_shape(first, 0).c_in, c_out=_shape(last, 0).c_out)
 
 
 def _activation(module: nn.Module) -> nn.Module:

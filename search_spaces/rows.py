@@ -18,6 +18,10 @@ Row = list[Any]
 """`[from, repeats, module, arguments]`."""
 
 
+INSERTED_KERNEL = 3
+"""Of the convolution that an inserted operator stands for, where it has a kernel."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Lowered:
     """A row with an operator, taken apart.
@@ -40,14 +44,9 @@ def names() -> list[str]:
         f"{host.name}_{operator.name}"
         for host in HOSTS.values()
         for operator in OPERATORS.values()
-        if is_inner(host, operator)
+        if host.holds(operator)
     ]
     return inner + [operator.name for operator in OPERATORS.values() if _stands_for(operator)]
-
-
-def is_inner(host: Host, operator: Operator) -> bool:
-    """Whether the operator stands inside this host, so that the row keeps the host's name and arguments."""
-    return host.kind_for(operator) in {SiteKind.BLOCK, SiteKind.CONV}
 
 
 def write(row: Row, host: Host, operator: Operator, parameters: Parameters, convolution: Sequence[int]) -> Row:
@@ -60,11 +59,18 @@ def write(row: Row, host: Host, operator: Operator, parameters: Parameters, conv
             other than the one its row stands for.
     """
     source, repeats, module, arguments = row
-    if is_inner(host, operator):
+    if host.holds(operator):
         return [source, repeats, f"{module}_{operator.name}", [*arguments, dict(parameters)]]
     if module == _stands_for(operator):  # padding, groups and activation stay what they are
         return [source, repeats, operator.name, [*arguments, dict(parameters)]]
+    if host.whole is SiteKind.UPSAMPLE:
+        return [source, repeats, operator.name, [None, convolution[-1], "nearest", dict(parameters)]]
     return [source, repeats, operator.name, [*convolution, dict(parameters)]]
+
+
+def insert(operator: Operator, parameters: Parameters, channels: int) -> Row:
+    """The row of a layer of its own, behind the layer whose map it keeps."""
+    return [-1, 1, operator.name, [channels, INSERTED_KERNEL, 1, dict(parameters)]]
 
 
 def lower(row: Sequence[Any]) -> Lowered | None:
@@ -79,12 +85,12 @@ def lower(row: Sequence[Any]) -> Lowered | None:
     operator = OPERATORS.get(operator_name)
     if operator is None:
         return None
-    if host_name and (host_name not in HOSTS or not is_inner(HOSTS[host_name], operator)):
+    if host_name and (host_name not in HOSTS or not HOSTS[host_name].holds(operator)):
         raise SpecError(f"{module}: no such row ({nearest(module, names())})")
     stands_for = host_name or _stands_for(operator)
     if stands_for is None:
         raise SpecError(
-            f"{module}: {operator_name} is no layer of its own; it stands inside a host, as in {names()[0]}"
+            f"{module}: {operator_name} is no layer of its own; it stands inside a host, as in C2f_{operator_name}"
         )
     *own, last = arguments or [None]
     given: Mapping[str, Any] = last if isinstance(last, Mapping) else {}

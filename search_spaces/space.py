@@ -1,4 +1,4 @@
-"""A search space: the slots of a base model, and what may stand in each."""
+"""A search space: the slots of a base model and its dials, and what each of them may be."""
 
 import hashlib
 import json
@@ -7,25 +7,43 @@ import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from search_spaces import base as bases
-from search_spaces.architecture import STOCK, Architecture, Choice
-from search_spaces.operators import Value
+from search_spaces import macro
+from search_spaces.architecture import STOCK, Architecture, Choice, Insertion
+from search_spaces.base import Base
+from search_spaces.insertions import Feeds
+from search_spaces.operators import OPERATORS, Value
 
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
-    """One layer and what may stand there.
+    """One layer and what may stand there, or what may be inserted behind it.
 
     Attributes:
         layer: index in the base model, for ever.
-        host: the Ultralytics module there.
-        choices: the legal ones, stock first.
+        host: the Ultralytics module there; of an insertion, the stock layer that it stands for.
+        choices: the legal ones, stock first; of an insertion, stock is none.
+        tied: further layers that always carry the same choice.
+        feeds: of an insertion, who reads it; None where the layer itself is the slot.
     """
 
     layer: int
     host: str
     choices: tuple[Choice, ...]
+    tied: tuple[int, ...] = ()
+    feeds: Feeds | None = None
+
+    @property
+    def name(self) -> str:
+        """`9`, or `9+` for the insertion behind layer 9; tied layers go by the first of them."""
+        return f"{self.layer}+" if self.feeds else str(self.layer)
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """All its layers."""
+        return (self.layer, *self.tied)
 
     @cached_property
     def operators(self) -> tuple[str, ...]:
@@ -54,32 +72,59 @@ class Slot:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Dial:
+    """A number about the model as a whole that a search may turn.
+
+    Attributes:
+        name: `depth`, `width`, `depth.P4`, `width.P4` or `image_size`.
+        stock: the value that is the base model, or its deployment.
+    """
+
+    name: str
+    values: tuple[float, ...]
+    stock: float
+
+    @property
+    def spelled(self) -> str:
+        """As a sampler's parameter."""
+        return f"macro.{self.name}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class SearchSpace:
     """Everything that a search can say.
 
-    An architecture is also a mapping of parameters, the form in which a sampler speaks: `<layer>.operator` for every
-    slot, and `<layer>.<operator>.<parameter>` for what is free in the operator picked there.
+    An architecture is also a mapping of parameters, the form in which a sampler speaks: `<slot>.operator` for every
+    slot, `<slot>.<operator>.<parameter>` for what is free in the operator picked there, and `macro.<dial>`.
 
     Attributes:
         base: as the space file names it, `{scale}` not filled in.
+        dials: of the model as a whole.
     """
 
     name: str
     base: str
     scale: str
     slots: tuple[Slot, ...]
+    dials: tuple[Dial, ...] = ()
 
     @property
     def size(self) -> int:
         """How many architectures there are."""
-        return math.prod(len(slot.choices) for slot in self.slots)
+        return math.prod(len(slot.choices) for slot in self.slots) * math.prod(len(dial.values) for dial in self.dials)
 
     @cached_property
     def hash(self) -> str:
-        """Twelve hexadecimal digits over everything that can be said and how a sampler spells it."""
-        slots = [[slot.layer, slot.host, [[c.operator, c.parameters] for c in slot.choices]] for slot in self.slots]
-        content = json.dumps([bases.identity(self.base, self.scale), self.scale, slots])
-        return hashlib.sha256(content.encode()).hexdigest()[:12]
+        """Twelve hexadecimal digits over everything that can be said and how a sampler spells it.
+
+        A parameter at its default leaves no trace, so an operator may later gain one.
+        """
+        slots = [_spoken(slot) for slot in self.slots]
+        content = [bases.identity(self.base, self.scale), self.scale, slots]
+        content += [[dial.name, dial.values] for dial in self.dials]
+        used = {choice.operator for slot in self.slots for choice in slot.choices if not choice.is_stock}
+        content += sorted(source.digest for name in used if (source := OPERATORS[name].source))
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
 
     @cached_property
     def parameters(self) -> dict[str, tuple[Value, ...]]:
@@ -88,57 +133,137 @@ class SearchSpace:
 
     def _spell(self) -> Iterator[tuple[str, tuple[Value, ...]]]:
         for slot in self.slots:
-            yield f"{slot.layer}.operator", slot.operators
+            yield f"{slot.name}.operator", slot.operators
             for operator in slot.operators:
                 for name, options in slot.free(operator).items():
-                    yield f"{slot.layer}.{operator}.{name}", options
+                    yield f"{slot.name}.{operator}.{name}", options
+        for dial in self.dials:
+            yield dial.spelled, dial.values
 
     @property
     def stock(self) -> Architecture:
         """The base model itself."""
         return self.of({})
 
-    def of(self, picks: Mapping[int, Choice]) -> Architecture:
-        """The architecture with these picks, stock elsewhere."""
-        return Architecture.of(self.base, self.scale, picks)
+    @property
+    def image_size(self) -> int | None:
+        """Pixels that the stock model is deployed at, where the space lets a search choose; else None."""
+        return next((int(dial.stock) for dial in self.dials if dial.name == macro.IMAGE_SIZE), None)
+
+    def of(self, choices: Mapping[Any, Choice], turned: Mapping[str, float] | None = None) -> Architecture:
+        """The architecture with these choices, by the slot's name or layer, and dials; stock elsewhere."""
+        named = {str(name): choice for name, choice in choices.items()}
+        picks: dict[int, Choice] = {}
+        inserted: list[Insertion] = []
+        for slot in self.slots:
+            choice = named.pop(slot.name, STOCK)
+            if slot.feeds:
+                inserted.append(Insertion(after=slot.layer, feeds=slot.feeds, choice=choice))
+            else:
+                picks |= dict.fromkeys(slot.layers, choice)
+        picks |= {int(name): choice for name, choice in named.items()}
+        dials = {dial.name: dial.stock for dial in self.dials} | dict(turned or {})
+        return Architecture.of(self.base, self.scale, picks, inserted=inserted, macro=dials)
+
+    def choices(self, architecture: Architecture) -> dict[str, Choice]:
+        """What an architecture says in each slot, by the slot's name."""
+        picks = dict(architecture.picks)
+        inserted = {new.after: new.choice for new in architecture.insertions}
+        return {
+            slot.name: (inserted if slot.feeds else picks).get(slot.layer, STOCK)  # tied layers carry the same
+            for slot in self.slots
+        }
+
+    def turned(self, architecture: Architecture) -> dict[str, float]:
+        """What an architecture's dials stand at."""
+        differing = dict(architecture.macro)
+        return {dial.name: differing.get(dial.name, dial.stock) for dial in self.dials}
+
+    def with_choice(self, architecture: Architecture, slot: Slot, choice: Choice) -> Architecture:
+        """The architecture with another choice in one slot."""
+        return self.of({**self.choices(architecture), slot.name: choice}, self.turned(architecture))
+
+    def with_dial(self, architecture: Architecture, dial: Dial, value: float) -> Architecture:
+        """The architecture with one dial turned."""
+        return self.of(self.choices(architecture), {**self.turned(architecture), dial.name: value})
 
     def architecture(self, values: Mapping[str, Value]) -> Architecture:
         """The architecture that these parameters say; a combination that is not legal becomes the nearest that is."""
-        picks = {}
+        choices = {}
         for slot in self.slots:
-            operator = str(values[f"{slot.layer}.operator"])
-            prefix = f"{slot.layer}.{operator}."
+            operator = str(values[f"{slot.name}.operator"])
+            prefix = f"{slot.name}.{operator}."
             wanted = {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
-            picks[slot.layer] = slot.nearest(operator, wanted)
-        return self.of(picks)
+            choices[slot.name] = slot.nearest(operator, wanted)
+        return self.of(choices, {dial.name: float(values[dial.spelled]) for dial in self.dials})
 
     def values(self, architecture: Architecture) -> dict[str, Value]:
         """The parameters that say this architecture: those that are asked for, and no others."""
-        picks = dict(architecture.picks)
         values: dict[str, Value] = {}
-        for slot in self.slots:
-            choice = picks.get(slot.layer, STOCK)
-            values[f"{slot.layer}.operator"] = choice.operator
+        for slot, choice in zip(self.slots, self.choices(architecture).values(), strict=True):
+            values[f"{slot.name}.operator"] = choice.operator
             parameters = dict(choice.parameters)
             for name in slot.free(choice.operator):
-                values[f"{slot.layer}.{choice.operator}.{name}"] = parameters[name]
-        return values
+                values[f"{slot.name}.{choice.operator}.{name}"] = parameters[name]
+        turned = self.turned(architecture)
+        return values | {dial.spelled: turned[dial.name] for dial in self.dials}
 
     def sample(self, rng: random.Random) -> Architecture:
         """A random architecture: how much it changes is drawn first, then an operator for each slot, then a choice."""
         boldness = rng.random()
-        picks = {}
+        choices = {}
         for slot in self.slots:
             operators = [operator for operator in slot.operators if operator != STOCK.operator]
             if operators and rng.random() < boldness:
-                picks[slot.layer] = rng.choice(slot.of(rng.choice(operators)))
-        return self.of(picks)
+                choices[slot.name] = rng.choice(slot.of(rng.choice(operators)))
+        turned = {dial.name: rng.choice(dial.values) for dial in self.dials if rng.random() < boldness}
+        return self.of(choices, turned)
 
     def mutate(self, architecture: Architecture, rng: random.Random) -> Architecture:
-        """The architecture with another choice in one random slot."""
-        slot = rng.choice([slot for slot in self.slots if len(slot.choices) > 1])
-        picks = dict(architecture.picks)
-        others = [choice for choice in slot.choices if choice != picks.get(slot.layer, STOCK)]
+        """The architecture with another choice in one random slot, or one dial turned."""
+        changeable: list[Slot | Dial] = [slot for slot in self.slots if len(slot.choices) > 1]
+        changeable += [dial for dial in self.dials if len(dial.values) > 1]
+        changed = rng.choice(changeable)
+        if isinstance(changed, Dial):
+            now = self.turned(architecture)[changed.name]
+            return self.with_dial(architecture, changed, rng.choice([v for v in changed.values if v != now]))
+        standing = self.choices(architecture)[changed.name]
+        others = [choice for choice in changed.choices if choice != standing]
         operator = rng.choice(list(dict.fromkeys(choice.operator for choice in others)))
-        picks[slot.layer] = rng.choice([choice for choice in others if choice.operator == operator])
-        return self.of(picks)
+        choice = rng.choice([choice for choice in others if choice.operator == operator])
+        return self.with_choice(architecture, changed, choice)
+
+    def obstacle(self, architecture: Architecture) -> str | None:
+        """Why an architecture cannot be built, or None.
+
+        Every choice of a slot is legal in the base model and with each dial turned alone; two dials together may
+        leave a layer with channels that an operator cannot take.
+        """
+        base = bases.load(self.base, self.scale).at(architecture.shape)
+        for slot, choice in zip(self.slots, self.choices(architecture).values(), strict=True):
+            if not choice.is_stock:
+                told = against(base, slot, choice)
+                if told:
+                    return f"layer {slot.name}: {choice}: {told}"
+        return None
+
+
+def against(base: Base, slot: Slot, choice: Choice) -> str | None:
+    """Why a choice cannot stand in a slot of a base model, or None: the first reason at any site of any layer."""
+    operator = OPERATORS[choice.operator]
+    for layer in slot.layers:
+        sites = base.sites(layer, operator, inserted=slot.feeds is not None)
+        if not sites:
+            return f"{slot.host} has no site for {operator.name}"
+        for site in sites:
+            obstacle = operator.obstacle(site, dict(choice.parameters))
+            if obstacle:
+                return obstacle
+    return None
+
+
+def _spoken(slot: Slot) -> list[object]:
+    """A slot as a hash knows it."""
+    choices = [[choice.operator, choice.effective] for choice in slot.choices]
+    place: object = list(slot.layers) if slot.tied else slot.layer
+    return [f"{slot.name} {slot.feeds}" if slot.feeds else place, slot.host, choices]

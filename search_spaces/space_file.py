@@ -1,61 +1,33 @@
-"""The format of a space file, and its only reader.
+"""What a space file means, and its only reader.
 
 Every mistake of a file is reported at once, one a line, with its address: `slots[1].choices.UIB.expansion: ...`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, ValidationError
+from pydantic import BaseModel
+from torch import Tensor
 
 from search_spaces import base as bases
+from search_spaces import grammar, insertions, macro
 from search_spaces.architecture import STOCK, Choice
 from search_spaces.base import Base
 from search_spaces.errors import SpecError, nearest
+from search_spaces.grammar import At, Entry, Heading, Insert, Macro
 from search_spaces.hosts import HOSTS
 from search_spaces.operators import OPERATORS, Operator, Value
-from search_spaces.space import SearchSpace, Slot
+from search_spaces.operators import modules as user_modules
+from search_spaces.space import Dial, SearchSpace, Slot, against
 
-_RESERVED = {"insert", "macro"}
-_RESERVED_IN_ENTRY = {"name", "tie"}
+_RESERVED_IN_ENTRY = {"name"}
 
 Model = TypeVar("Model", bound=BaseModel)
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-def _several(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
-
-
-class At(_Strict):
-    """Which layers an entry is about; what is given must all hold."""
-
-    section: Literal["backbone", "head"] | None = None
-    host: Annotated[tuple[str, ...], BeforeValidator(_several), Field(min_length=1)] | None = None
-    layers: Annotated[tuple[StrictInt, ...], Field(min_length=1)] | None = None
-
-
-class Entry(_Strict):
-    """What may stand in some layers: for each operator its parameters, a value or a list of values each."""
-
-    at: At
-    choices: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
-
-
-class Heading(_Strict):
-    """The file as a whole; its slots are read one by one, so that one bad entry hides no other's mistakes."""
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-    base: str
-    scale: str = ""
-    slots: Any = None
 
 
 def catalog() -> dict[str, Path]:
@@ -103,6 +75,9 @@ def _document(space: str | Path, scale: str | None) -> tuple[Path, dict[str, Any
     base = document.get("base")
     if isinstance(base, str) and (path.parent / base).is_file():
         document["base"] = str((path.parent / base).resolve())
+    modules = document.get("modules")
+    if isinstance(modules, list):
+        document["modules"] = [str((path.parent / str(module)).resolve()) for module in modules]
     return path, document
 
 
@@ -112,197 +87,268 @@ def parse(document: Mapping[str, Any]) -> SearchSpace:
     Raises:
         SpecError: with every mistake of the file.
     """
-    mistakes: list[str] = [f"{key}: not yet; this key is reserved" for key in sorted(_RESERVED & set(document))]
-    heading = _read(Heading, {k: v for k, v in document.items() if k not in _RESERVED}, "", mistakes)
+    mistakes: list[str] = []
+    heading = grammar.read(Heading, dict(document), "", mistakes)
     base = None
     if heading is not None:
         try:
+            user_modules.load_all(heading.modules, None)
             base = bases.load(heading.base, heading.scale)
         except SpecError as error:
             mistakes.extend(error.mistakes)
-    slots: dict[int, Slot] = {}
-    origins: dict[tuple[int, str], str] = {}
-    matched: dict[int, str] = {}
-    for address, entry in _entries(document.get("slots"), mistakes):
-        before = len(mistakes)
-        offered = _offered(entry, address, mistakes)
-        if base is not None:
-            layers = _place(entry, offered, base, address, slots=slots, origins=origins, mistakes=mistakes)
-            if len(mistakes) == before:  # else the cause has a line already
-                matched = dict.fromkeys(layers, address) | matched
-    for layer, address in matched.items():
-        if len(slots[layer].choices) == 1:
-            mistakes.append(f"{address}: layer {layer} is left with nothing but stock")
+    reader = _Reader(base, mistakes)
+    dials = reader.dials(document["macro"]) if "macro" in document else ()
+    if "slots" in document or not {"insert", "macro"} & set(document):
+        reader.slots(document.get("slots"))
+    if "insert" in document:
+        reader.insert(document["insert"])
+    slots = reader.finished()
     if mistakes or heading is None:
         raise SpecError(mistakes)
-    return SearchSpace(
-        name=heading.name,
-        base=heading.base,
-        scale=heading.scale,
-        slots=tuple(slots[layer] for layer in sorted(slots)),
-    )
+    return SearchSpace(name=heading.name, base=heading.base, scale=heading.scale, slots=slots, dials=dials)
 
 
-def _entries(slots: Any, mistakes: list[str]) -> Iterable[tuple[str, Entry]]:
-    """The entries that have the right form, with their addresses."""
-    if not isinstance(slots, list) or not slots:
-        mistakes.append(f"slots: a list of entries is expected, got {slots!r} (- at: ...\\n  choices: ...)")
-        return
-    for index, raw in enumerate(slots):
-        address = f"slots[{index}]"
-        if isinstance(raw, dict):
-            reserved = _RESERVED_IN_ENTRY & set(raw)
-            mistakes.extend(f"{address}.{key}: not yet; this key is reserved" for key in sorted(reserved))
-            raw = {key: value for key, value in raw.items() if key not in reserved}  # noqa: PLW2901
-        entry = _read(Entry, raw, address, mistakes)
-        if entry is not None:
-            yield address, entry
+class _Reader:
+    """Reads the parts of a file and collects what is wrong with them.
 
+    Args:
+        base: None if the file names none that can be loaded; forms and names are checked all the same.
+    """
 
-def _read(model: type[Model], raw: Any, address: str, mistakes: list[str]) -> Model | None:
-    """Validate, turning pydantic's errors into ours."""
-    try:
-        return model.model_validate(raw)
-    except ValidationError as error:
-        mistakes.extend(_told(problem, model, address) for problem in error.errors() if not _echoes(problem))
+    def __init__(self, base: Base | None, mistakes: list[str]) -> None:
+        self._base, self._mistakes = base, mistakes
+        self._variants: list[Base] = [] if base is None else [base]
+        self._slots: dict[str, Slot] = {}
+        self._origins: dict[tuple[str, str], str] = {}
+        self._owners: dict[int, tuple[tuple[int, ...], str]] = {}
+        self._matched: dict[str, str] = {}
+
+    def finished(self) -> tuple[Slot, ...]:
+        """The slots, by layer; one that nothing can stand in is a mistake."""
+        for name, address in self._matched.items():
+            if len(self._slots[name].choices) == 1:
+                self._wrong(address, f"layer {name} is left with nothing but stock")
+        return tuple(sorted(self._slots.values(), key=lambda slot: (slot.layer, bool(slot.feeds))))
+
+    def _wrong(self, address: str, told: str) -> None:
+        self._mistakes.append(f"{address}: {told}")
+
+    def _entries(self, raw: Any, key: str, model: type[Model], form: str) -> Iterable[tuple[str, Model]]:
+        """The entries that have the right form, with their addresses."""
+        if not isinstance(raw, list) or not raw:
+            self._wrong(key, f"a list of entries is expected, got {raw!r} ({form})")
+            return
+        for index, one in enumerate(raw):
+            address = f"{key}[{index}]"
+            if isinstance(one, dict):
+                for reserved in sorted(_RESERVED_IN_ENTRY & set(one)):
+                    self._wrong(f"{address}.{reserved}", "not yet; this key is reserved")
+                one = {name: value for name, value in one.items() if name not in _RESERVED_IN_ENTRY}  # noqa: PLW2901
+            entry = grammar.read(model, one, address, self._mistakes)
+            if entry is not None:
+                yield address, entry
+
+    def dials(self, raw: Any) -> tuple[Dial, ...]:
+        """The choices about the model as a whole. Each is tried, since slots must be legal at all of them."""
+        read = grammar.read(Macro, raw, "macro", self._mistakes)
+        if read is None:
+            return ()
+        if read == Macro():
+            self._wrong("macro", "says nothing (depth, width or image_size)")
+        dials = []
+        for name in (macro.DEPTH, macro.WIDTH):
+            for stage, values in (getattr(read, name) or {}).items():
+                dial = f"{name}.{stage}" if stage else name
+                dials.append(Dial(name=dial, values=tuple(sorted({1.0, *map(float, values)})), stock=1.0))
+                self._try(dials[-1], f"macro.{dial}")
+        if read.image_size:
+            sizes = tuple(sorted({float(size) for size in read.image_size}))
+            dials.append(Dial(name=macro.IMAGE_SIZE, values=sizes, stock=sizes[-1]))
+        return tuple(dials)
+
+    def _try(self, dial: Dial, address: str) -> None:
+        """Build the base model at each value of a dial, the others at rest."""
+        if self._base is None:
+            return
+        _, _, stage = dial.name.partition(".")
+        stages = {self._base.stage(layer) for layer in range(len(self._base.rows) - 1)}
+        if stage and stage not in stages:
+            self._wrong(address, f"the base model has no such stage ({', '.join(sorted(stages))})")
+            return
+        for value in dial.values:
+            try:
+                variant = self._base.at(((dial.name, value),) if value != dial.stock else ())
+                _ = variant.traced
+            except SpecError as error:
+                self._wrong(address, f"{value:g} is not possible: {error}")
+            else:
+                self._variants.append(variant)
+
+    def slots(self, raw: Any) -> None:
+        """What may stand in the base model's layers."""
+        for address, entry in self._entries(raw, "slots", Entry, "- at: ...\\n  choices: ..."):
+            before = len(self._mistakes)
+            offered = self._offered(entry.choices, address)
+            if self._base is None:
+                continue
+            layers = self._matching(entry.at, self._base, f"{address}.at")
+            groups = [tuple(layers)] if entry.tie and layers else [(layer,) for layer in layers]
+            groups = [group for group in groups if self._owned(group, address)]
+            rows = self._base.rows
+            slots = [
+                Slot(
+                    layer=group[0],
+                    tied=group[1:],
+                    host=", ".join(dict.fromkeys(rows[layer][2] for layer in group)),
+                    choices=(STOCK,),
+                )
+                for group in groups
+            ]
+            self._place(slots, offered, address, clean=len(self._mistakes) == before)
+
+    def insert(self, raw: Any) -> None:
+        """What may be added behind the base model's layers."""
+        form = "- after: LAYER\\n  feeds: next\\n  choices: ..."
+        for address, entry in self._entries(raw, "insert", Insert, form):
+            before = len(self._mistakes)
+            offered = self._offered(entry.choices, address)
+            if self._base is None:
+                continue
+            slots = []
+            for position, layer in enumerate(entry.after):
+                told = self._uninsertable(layer, entry, self._base)
+                if told:
+                    place = f"{address}.after[{position}]" if len(entry.after) > 1 else f"{address}.after"
+                    self._wrong(place, told)
+                else:
+                    slots.append(Slot(layer=layer, host="Conv", choices=(STOCK,), feeds=entry.feeds))
+            self._place(slots, offered, address, clean=len(self._mistakes) == before)
+
+    def _uninsertable(self, layer: int, entry: Insert, base: Base) -> str | None:
+        """Why nothing can be inserted behind a layer, or None."""
+        last = len(base.rows) - 2
+        if not 0 <= layer <= last:
+            return f"no such layer before the head, got {layer} (0 to {last})"
+        if not isinstance(base.traced[layer].returned, Tensor):
+            return f"layer {layer} is {base.rows[layer][2]}, which returns several maps"
+        known = self._slots.get(f"{layer}+")
+        if known and known.feeds != entry.feeds:
+            return f"layer {layer} has an insertion already, which feeds {known.feeds}"
+        try:
+            insertions.splice(base.rows, {layer: (entry.feeds, [-1, 1, "nn.Identity", []])})
+        except SpecError as error:
+            return str(error)
         return None
 
+    def _owned(self, group: tuple[int, ...], address: str) -> bool:
+        """Note which layers stand together; a layer cannot be tied and free at once."""
+        for layer in group:
+            owners, first = self._owners.setdefault(layer, (group, address))
+            if owners != group:
+                tied = ", ".join(map(str, owners if len(owners) > len(group) else group))
+                self._wrong(address, f"layer {layer} stands in {first} too; both must tie the same layers ({tied})")
+                return False
+        return True
 
-def _echoes(problem: Any) -> bool:
-    """Whether pydantic calls a list empty because every item in it is wrong, each of which has its own line."""
-    return problem["type"] == "too_short" and bool(problem["input"])
-
-
-def _told(problem: Any, model: type[BaseModel], address: str) -> str:
-    place = address
-    for part in problem["loc"]:
-        place += f"[{part}]" if isinstance(part, int) else f".{part}" if place else str(part)
-    match problem["type"]:
-        case "extra_forbidden":
-            inner = At if "at" in problem["loc"][:-1] else model
-            return f"{place}: unknown key ({nearest(problem['loc'][-1], inner.model_fields)})"
-        case "missing":
-            return f"{place}: missing"
-        case "too_short":
-            return f"{place}: empty"
-        case "tuple_type":
-            return f"{place}: a list is expected, got {problem['input']!r}"
-        case "dict_type" | "model_type":
-            return f"{place}: a mapping is expected, got {problem['input']!r}"
-        case _:
-            return f"{place}: {problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}"
-
-
-def _offered(entry: Entry, address: str, mistakes: list[str]) -> dict[str, list[Choice]]:
-    """Every combination of listed values, by operator; mistakes in names and values are collected."""
-    offered: dict[str, list[Choice]] = {}
-    for name, given in entry.choices.items():
-        place = f"{address}.choices.{name}"
-        if name == STOCK.operator:
-            if given:
-                mistakes.append(f"{place}: stock has no parameters, got {given!r} ({{}})")
-            continue
-        if name not in OPERATORS:
-            mistakes.append(f"{place}: unknown operator ({nearest(name, [STOCK.operator, *OPERATORS])})")
-            continue
-        values = _values(OPERATORS[name], given, place, mistakes)
-        combinations = product(*values.values())
-        choices = (Choice.of(name, dict(zip(values, combination, strict=True))) for combination in combinations)
-        offered[name] = list(dict.fromkeys(choices))
-    return offered
-
-
-def _values(operator: Operator, given: Mapping[str, Any], place: str, mistakes: list[str]) -> dict[str, list[Value]]:
-    values: dict[str, list[Value]] = {}
-    for name, listed in given.items():
-        options = listed if isinstance(listed, list) else [listed]
-        if not options:
-            mistakes.append(f"{place}.{name}: an empty list offers nothing (a value or several)")
-        for option in options:
-            try:
-                values.setdefault(name, []).append(operator.parameter(name).check(option))
-            except SpecError as error:
-                mistakes.extend(error.within(f"{place}.{name}").mistakes)
-                if f"no parameter {name!r}" in str(error):
-                    break
-    return {name: options for name, options in values.items() if options}
-
-
-def _place(
-    entry: Entry,
-    offered: Mapping[str, list[Choice]],
-    base: Base,
-    address: str,
-    *,
-    slots: dict[int, Slot],
-    origins: dict[tuple[int, str], str],
-    mistakes: list[str],
-) -> list[int]:
-    """Add what an entry offers to the slots of the layers it matches, and return these."""
-    layers = _matching(entry.at, base, f"{address}.at", mistakes)
-    refusals: dict[str, list[str]] = {name: [] for name in offered}
-    for layer in layers:
-        slot = slots.get(layer, Slot(layer=layer, host=base.rows[layer][2], choices=(STOCK,)))
-        for name, choices in offered.items():
-            if (layer, name) in origins:
-                first = origins[layer, name]
-                mistakes.append(f"{address}.choices.{name}: layer {layer} has {name} already, from {first}")
+    def _offered(self, choices: Mapping[str, Mapping[str, Any]], address: str) -> dict[str, list[Choice]]:
+        """Every combination of listed values, by operator; mistakes in names and values are collected."""
+        offered: dict[str, list[Choice]] = {}
+        for name, given in choices.items():
+            place = f"{address}.choices.{name}"
+            if name == STOCK.operator:
+                if given:
+                    self._wrong(place, f"stock has no parameters, got {given!r} ({{}})")
                 continue
-            origins[layer, name] = address
-            legal, obstacle = _legal(choices, base, layer)
-            if obstacle and not legal:
-                refusals[name].append(f"layer {layer}: {obstacle}")
-            slot = Slot(layer=layer, host=slot.host, choices=(*slot.choices, *legal))
-        slots[layer] = slot
-    for name, told in refusals.items():
-        if layers and len(told) == len(layers):
-            mistakes.append(f"{address}.choices.{name}: fits no layer of this entry ({told[0]})")
-    return layers
+            if name not in OPERATORS:
+                self._wrong(place, f"unknown operator ({nearest(name, [STOCK.operator, *OPERATORS])})")
+                continue
+            values = self._values(OPERATORS[name], given, place)
+            combinations = product(*values.values())
+            found = (Choice.of(name, dict(zip(values, combination, strict=True))) for combination in combinations)
+            offered[name] = list(dict.fromkeys(found))
+        return offered
 
+    def _values(self, operator: Operator, given: Mapping[str, Any], place: str) -> dict[str, list[Value]]:
+        values: dict[str, list[Value]] = {}
+        for name, listed in given.items():
+            options = listed if isinstance(listed, list) else [listed]
+            if not options:
+                self._wrong(f"{place}.{name}", "an empty list offers nothing (a value or several)")
+            for option in options:
+                try:
+                    values.setdefault(name, []).append(operator.parameter(name).check(option))
+                except SpecError as error:
+                    self._mistakes.extend(error.within(f"{place}.{name}").mistakes)
+                    if f"no parameter {name!r}" in str(error):
+                        break
+        return {name: options for name, options in values.items() if options}
 
-def _legal(choices: list[Choice], base: Base, layer: int) -> tuple[list[Choice], str]:
-    """The choices that every site of the layer accepts, and the last reason against one."""
-    host, operator = HOSTS[base.rows[layer][2]], OPERATORS[choices[0].operator]
-    step = base.traced[layer]
-    sites = host.sites_for(operator, step.layer, step.c_in, base.reduction(layer))
-    if not sites:
-        return [], f"{host.name} has no site for {operator.name}"
-    legal, told = [], ""
-    for choice in choices:
-        obstacles = [operator.obstacle(site, dict(choice.parameters)) for site in sites]
-        against = next(filter(None, obstacles), None)
-        if against is None:
-            legal.append(choice)
-        else:
-            told = against
-    return legal, told
+    def _place(self, slots: Sequence[Slot], offered: Mapping[str, list[Choice]], address: str, *, clean: bool) -> None:
+        """Add what an entry offers to its slots."""
+        for name, choices in offered.items():
+            refusals = []
+            for empty in slots:
+                slot = self._slots.get(empty.name, empty)
+                if (slot.name, name) in self._origins:
+                    first = self._origins[slot.name, name]
+                    self._wrong(f"{address}.choices.{name}", f"layer {slot.name} has {name} already, from {first}")
+                    clean = False
+                    continue
+                self._origins[slot.name, name] = address
+                legal, told = self._legal(choices, slot)
+                if not legal:
+                    refusals.append(f"layer {slot.name}: {told}")
+                self._slots[slot.name] = replace(slot, choices=(*slot.choices, *legal))
+            if slots and len(refusals) == len(slots):
+                self._wrong(f"{address}.choices.{name}", f"fits no layer of this entry ({refusals[0]})")
+                clean = False
+        for empty in slots:
+            self._slots.setdefault(empty.name, empty)
+            if clean:  # else the cause has a line already
+                self._matched.setdefault(empty.name, address)
 
+    def _legal(self, choices: Sequence[Choice], slot: Slot) -> tuple[list[Choice], str]:
+        """The choices that every site of the slot accepts at every turn of a dial, and the last reason against one."""
+        legal, told = [], ""
+        for choice in choices:
+            reasons = (against(variant, slot, choice) for variant in self._variants)
+            reason = next(filter(None, reasons), None)
+            if reason is None:
+                legal.append(choice)
+            else:
+                told = reason
+        return legal, told
 
-def _matching(at: At, base: Base, address: str, mistakes: list[str]) -> list[int]:
-    """The layers that an entry is about."""
-    rows = base.rows
-    strangers = [host for host in at.host or () if host not in HOSTS]
-    mistakes.extend(f"{address}.host: no such host, got {host!r} ({nearest(host, HOSTS)})" for host in strangers)
-    if strangers:
-        return []
-    if at == At():
-        mistakes.append(f"{address}: says nothing (section, host or layers)")
-        return []
-    for position, layer in enumerate(at.layers or ()):
-        if not 0 <= layer < len(rows):
-            mistakes.append(f"{address}.layers[{position}]: no such layer, got {layer} (0 to {len(rows) - 1})")
-        elif rows[layer][2] not in HOSTS:
-            hosts = ", ".join(HOSTS)
-            mistakes.append(f"{address}.layers[{position}]: layer {layer} is {rows[layer][2]}, no host ({hosts})")
-    layers = [
-        layer
-        for layer, row in enumerate(rows)
-        if row[2] in HOSTS
-        and (at.host is None or row[2] in at.host)
-        and at.section in {None, base.section(layer)}
-        and (at.layers is None or layer in at.layers)
-    ]
-    in_range = all(0 <= layer < len(rows) and rows[layer][2] in HOSTS for layer in at.layers or ())
-    if not layers and in_range:
-        mistakes.append(f"{address}: matches no layer of the base model")
-    return layers
+    def _matching(self, at: At, base: Base, address: str) -> list[int]:
+        """The layers that an entry is about."""
+        rows = base.rows
+        strangers = [host for host in at.host or () if host not in HOSTS]
+        self._mistakes.extend(
+            f"{address}.host: no such host, got {host!r} ({nearest(host, HOSTS)})" for host in strangers
+        )
+        if strangers:
+            return []
+        if at == At():
+            self._mistakes.append(f"{address}: says nothing (section, host or layers)")
+            return []
+        for position, layer in enumerate(at.layers or ()):
+            if not 0 <= layer < len(rows):
+                self._mistakes.append(
+                    f"{address}.layers[{position}]: no such layer, got {layer} (0 to {len(rows) - 1})"
+                )
+            elif rows[layer][2] not in HOSTS:
+                self._mistakes.append(
+                    f"{address}.layers[{position}]: layer {layer} is {rows[layer][2]}, which hosts no operator"
+                )
+        layers = [
+            layer
+            for layer, row in enumerate(rows)
+            if row[2] in HOSTS
+            and (at.host is None or row[2] in at.host)
+            and at.section in {None, base.section(layer)}
+            and (at.layers is None or layer in at.layers)
+        ]
+        in_range = all(0 <= layer < len(rows) and rows[layer][2] in HOSTS for layer in at.layers or ())
+        if not layers and in_range:
+            self._mistakes.append(f"{address}: matches no layer of the base model")
+        return layers

@@ -21,13 +21,13 @@ import torch
 from torch import Tensor, nn
 from ultralytics.nn.tasks import BaseModel
 
-from search_spaces import OPERATORS, Architecture, Choice, SearchSpace, build
+from search_spaces import OPERATORS, Architecture, Choice, SearchSpace, Slot, build
 from search_spaces import base as bases
 from search_spaces.errors import CostError
 from search_spaces.hosts import HOSTS, WHOLE
+from search_spaces.macro import Setting
 from search_spaces.operators import Operator, Site
-from search_spaces.rows import is_inner
-from search_spaces.trace import Feature, Traced, trace
+from search_spaces.trace import Feature, Traced, first, trace
 
 IMAGE_CHANNELS = 3
 
@@ -105,64 +105,129 @@ def measure(document: Mapping[str, Any], classes: int, image_size: int, *, deplo
 class CostTable:
     """The deployed cost of every architecture of a space, as a sum over its layers.
 
-    Exact, because a pick of a space changes neither the channels nor the map size of another layer: what a choice costs
-    in a layer is the stock layer, less what stands at its sites, plus the operator there. Each operator is built and
-    counted once for all sites of one shape, when it is first asked for.
+    Exact: a choice in a slot changes neither the channels nor the map size of another layer, so what it costs is the
+    stock layer, less what stands at the operator's sites, plus the operator there; an insertion is one layer more.
+    Dials change many layers: each setting of them has stock layers of its own. Whatever is like something counted
+    before, with a map of the same shape, is not counted again.
     """
 
     def __init__(self, space: SearchSpace, classes: int, image_size: int) -> None:
         self.space, self.image_size = space, image_size
-        base = bases.load(space.base, space.scale)
-        self._hosts = {slot.layer: HOSTS[slot.host] for slot in space.slots}
-        self._reductions = {slot.layer: base.reduction(slot.layer) for slot in space.slots}
-        self._steps = _trace(build.skeleton(space.stock.document(classes), classes), image_size)
-        self._layers = [_count(step.layer, step.received, deployed=True) for step in self._steps]
-        self._picked: dict[tuple[int, Choice], LayerCost] = {}
-        self._entered: dict[int, dict[str, Tensor]] = {}
-        self._standing: dict[Hashable, LayerCost] = {}
+        self._classes = classes
+        self._counts: dict[Hashable, LayerCost] = {}
+        self._settings: dict[Setting, _Setting] = {}
+        self._setting(space.stock.macro)
 
     def cost(self, architecture: Architecture) -> Cost:
-        """The cost of an architecture of the space.
+        """The cost of an architecture of the space, at its own image size if it has one.
 
         Raises:
             CostError: a layer cannot be counted.
         """
-        layers = list(self._layers)
+        setting = self._setting(architecture.macro)
+        layers = list(setting.layers)
         for layer, choice in architecture.picks:
-            layers[layer] = self.layer(layer, choice)
-        return Cost(image_size=self.image_size, deployed=True, layers=tuple(layers))
+            layers[layer] = setting.layer(layer, choice)
+        for new in reversed(architecture.insertions):
+            layers.insert(new.after + 1, setting.inserted(new.after, new.choice))
+        return Cost(image_size=setting.image_size, deployed=True, layers=tuple(layers))
+
+    def layer(self, layer: int, choice: Choice, macro: Setting = ()) -> LayerCost:
+        """The cost of one layer with one choice in it, where the dials stand at `macro`."""
+        return self._setting(macro).layer(layer, choice)
+
+    def slot(self, slot: Slot, choice: Choice, macro: Setting = ()) -> LayerCost:
+        """The cost of all layers of a slot with one choice in them, where the dials stand at `macro`."""
+        setting = self._setting(macro)
+        if slot.feeds:
+            return setting.inserted(slot.layer, choice)
+        costs = [setting.layer(layer, choice) for layer in slot.layers]
+        return LayerCost(module=costs[0].module, params=sum(c.params for c in costs), macs=sum(c.macs for c in costs))
+
+    def extreme(self, measured: Callable[[LayerCost], int], *, cheapest: bool) -> Architecture:
+        """The architecture that costs least, or most, by a figure that sums over layers.
+
+        Every dial is turned the same way: less of a model costs less.
+        """
+        best = min if cheapest else max
+        turned = {dial.name: best(dial.values) for dial in self.space.dials}
+        macro = self.space.of({}, turned).macro
+        choices = {}
+        for slot in self.space.slots:
+            figures = {choice: measured(self.slot(slot, choice, macro)) for choice in slot.choices}
+            choices[slot.name] = best(figures, key=figures.__getitem__)
+        return self.space.of(choices, turned)
+
+    def _setting(self, macro: Setting) -> "_Setting":
+        if macro not in self._settings:
+            self._settings[macro] = _Setting(self, self.space.of({}, dict(macro)), self._classes)
+        return self._settings[macro]
+
+    def once(self, key: Hashable, received: Feature | Sequence[Feature], module: Callable[[], nn.Module]) -> LayerCost:
+        """The cost of a module, counted if nothing of that key has been counted before."""
+        if key not in self._counts:
+            self._counts[key] = _count(module(), received, deployed=True)
+        return self._counts[key]
+
+
+class _Setting:
+    """The base model where the dials stand at one setting, and what choices cost in its layers.
+
+    Attributes:
+        layers: the cost of the stock ones.
+    """
+
+    def __init__(self, table: CostTable, stock: Architecture, classes: int) -> None:
+        self.image_size = stock.image_size or table.image_size
+        self._table = table
+        self._base = bases.load(stock.base, stock.scale).at(stock.shape)
+        self._steps = _trace(build.skeleton(stock.document(classes), classes), self.image_size)
+        self.layers = [
+            table.once((_likeness(step.layer), _shapes(step.received)), step.received, partial(_itself, step.layer))
+            for step in self._steps
+        ]
+        self._picked: dict[int, dict[Choice, LayerCost]] = {index: {} for index in range(len(self._steps))}
+        self._added: dict[tuple[int, Choice], LayerCost] = {}
+        self._entered: dict[int, dict[str, Tensor]] = {}
 
     def layer(self, layer: int, choice: Choice) -> LayerCost:
         """The cost of one layer with one choice in it."""
         if choice.is_stock:
-            return self._layers[layer]
-        if (layer, choice) not in self._picked:
-            self._picked[layer, choice] = self._with(layer, choice)
-        return self._picked[layer, choice]
+            return self.layers[layer]
+        known = self._picked[layer]
+        if choice not in known:
+            known[choice] = self._with(layer, choice)
+        return known[choice]
 
-    def extreme(self, measured: Callable[[LayerCost], int], *, cheapest: bool) -> Architecture:
-        """The architecture that costs least, or most, by a figure that sums over layers."""
-        best = min if cheapest else max
-        picks = {}
-        for slot in self.space.slots:
-            figures = {choice: measured(self.layer(slot.layer, choice)) for choice in slot.choices}
-            picks[slot.layer] = best(figures, key=figures.__getitem__)
-        return self.space.of(picks)
+    def inserted(self, after: int, choice: Choice) -> LayerCost:
+        """The cost of a layer behind another one; nothing, where the choice is stock."""
+        if choice.is_stock:
+            return LayerCost(module="", params=0, macs=0)
+        if (after, choice) not in self._added:
+            operator = OPERATORS[choice.operator]
+            (site,) = self._base.sites(after, operator, inserted=True)
+            entering = first(self._steps[after].returned)
+            self._added[after, choice] = replace(self._operator(operator, site, choice, entering), module=operator.name)
+        return self._added[after, choice]
 
     def _with(self, index: int, choice: Choice) -> LayerCost:
         """The stock layer, less what stands at the operator's sites, plus the operator."""
-        step, host, operator = self._steps[index], self._hosts[index], OPERATORS[choice.operator]
-        params, macs = self._layers[index].params, self._layers[index].macs
-        for site in host.sites_for(operator, step.layer, step.c_in, self._reductions[index]):
+        step, operator = self._steps[index], OPERATORS[choice.operator]
+        host = HOSTS[self._base.rows[index][2]]
+        params, macs = self.layers[index].params, self.layers[index].macs
+        for site in self._base.sites(index, operator):
             there = step.layer.get_submodule(site.path)
             entering = self._entering(step, site.path)
-            before = self._once((repr(there), entering.shape), entering, partial(_itself, there))
-            key = (choice, replace(site, path=WHOLE), entering.shape)
-            after = self._once(key, entering, partial(_built, operator, site, choice))
+            before = self._table.once((_likeness(there), entering.shape), entering, partial(_itself, there))
+            after = self._operator(operator, site, choice, entering)
             params += after.params - before.params
             macs += after.macs - before.macs
-        name = f"{host.name}_{operator.name}" if is_inner(host, operator) else operator.name
+        name = f"{host.name}_{operator.name}" if host.holds(operator) else operator.name
         return LayerCost(module=name, params=params, macs=macs)
+
+    def _operator(self, operator: Operator, site: Site, choice: Choice, entering: Tensor) -> LayerCost:
+        key = (choice, operator.source, replace(site, path=WHOLE, activation=_NO_ACTIVATION), entering.shape)
+        return self._table.once(key, entering, partial(_built, operator, site, choice))
 
     def _entering(self, step: Traced, path: str) -> Tensor:
         """The map that enters a module inside a layer; one pass over the layer notes it for all of them."""
@@ -178,11 +243,6 @@ class CostTable:
                 hook.remove()
         return self._entered[step.index][path]
 
-    def _once(self, key: Hashable, entering: Tensor, module: Callable[[], nn.Module]) -> LayerCost:
-        if key not in self._standing:
-            self._standing[key] = _count(module(), entering, deployed=True)
-        return self._standing[key]
-
 
 @lru_cache(maxsize=8)
 def table(space: SearchSpace, classes: int, image_size: int) -> CostTable:
@@ -192,6 +252,25 @@ def table(space: SearchSpace, classes: int, image_size: int) -> CostTable:
 
 def _note(entered: dict[str, Tensor], name: str, _module: nn.Module, x: tuple[Tensor, ...]) -> None:
     entered[name] = x[0]
+
+
+_NO_ACTIVATION = nn.Identity()
+"""Two sites that differ in their activation alone cost the same."""
+
+
+def _likeness(module: nn.Module) -> Hashable:
+    """What two modules have in common that do and cost the same, whatever their weights and their place in a model."""
+    told = [
+        (name, value)
+        for inner in module.modules()
+        for name, value in vars(inner).items()
+        if isinstance(value, bool | int | float | str) and name not in {"i", "np", "type", "training"}
+    ]
+    return repr(module), tuple(told), tuple(parameter.shape for parameter in module.parameters())
+
+
+def _shapes(feature: Feature | Sequence[Feature]) -> Hashable:
+    return feature.shape if isinstance(feature, Tensor) else tuple(_shapes(inner) for inner in feature)
 
 
 def _itself(module: nn.Module) -> nn.Module:
@@ -221,7 +300,7 @@ def _count(layer: nn.Module, received: Feature | Sequence[Feature], *, deployed:
             counted.fuse()
     try:
         with torch.no_grad():
-            macs, _ = thop.profile(counted.model, inputs=(received,), custom_ops=RULES, verbose=False)
+            macs, _ = thop.profile(counted.model, inputs=(received,), custom_ops=rules(), verbose=False)
     except Exception as error:
         raise CostError(f"{type(layer).__name__}: cannot be counted: {error}") from error
     params = sum(parameter.numel() for parameter in counted.model.parameters())
@@ -269,12 +348,12 @@ _FREE = (
     nn.ReLU,
 )
 
-RULES: dict[type[nn.Module], Callable[..., None]] = {
-    **dict.fromkeys(_FREE, _nothing),
-    **{
+
+def rules() -> dict[type[nn.Module], Callable[..., None]]:
+    """What `thop` is told: nothing for what is not counted, the operators' formulas for what it cannot see."""
+    operators = {
         record.module: partial(_unseen, record.unseen_macs)
         for record in OPERATORS.values()
         if record.unseen_macs is not None
-    },
-}
-"""What `thop` is told: nothing for what is not counted, our formulas for what it cannot see."""
+    }
+    return dict.fromkeys(_FREE, _nothing) | operators

@@ -1,6 +1,7 @@
 """The vocabulary: every operator that a space file may name.
 
-To add one: write its module and its record in a file of this folder, and add the record to the line below.
+To add one to this package: write its module and its record in a file of this folder, and add the record to the line
+below. To add one without touching this package, name its file under `modules` in a space file (`docs/operators.md`).
 """
 
 from search_spaces.operators.dcnv4 import DCNV4_RECORD

@@ -1,10 +1,15 @@
 """DCNv4, deformable convolution without softmax on its weights (arXiv 2401.06197)."""
 
+from functools import cache
+from importlib import import_module
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from ultralytics.nn.modules import Conv
 
+from search_spaces.operators.export import is_exporting
 from search_spaces.operators.record import Operator, Parameter, Parameters, Site, SiteKind
 
 
@@ -13,8 +18,9 @@ class DCNv4(nn.Module):
 
     `(batch, channels, h, w) -> (batch, channels, h, w)`, kernel 3, stride 1.
 
-    Source: arXiv 2401.06197; OpenGVLab/DCNv4, MIT. In plain PyTorch, so that it runs, counts and exports everywhere;
-    the names in the state dict are the original's. Each group of channels samples at `(p + tap + offset) *
+    Source: arXiv 2401.06197; OpenGVLab/DCNv4, MIT. In plain PyTorch, so that it runs, counts and exports everywhere; on
+    a GPU the original's kernel samples, where its package DCNv4 is installed and takes the shapes. The names in the
+    state dict are the original's. Each group of channels samples at `(p + tap + offset) *
     offset_scale` around the pixel, the nine taps column by column (x outer, y inner), bilinearly, 0 outside the map;
     the weights are raw, neither softmax nor sigmoid. Where we differ: channels first at the door, and any width that
     `groups` divides (the original's CUDA kernel also wants `channels / groups` to be a multiple of 16).
@@ -75,10 +81,9 @@ class DCNv4(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map `(batch, channels, h, w)` to the same shape."""
-        pixels = x.permute(0, 2, 3, 1)
+        value = self.value_proj(x.permute(0, 2, 3, 1))
         offset_mask = self.offset_mask(self.offset_mask_dw(x).permute(0, 2, 3, 1))
-        value = self.value_proj(pixels)
-        sampled = self._sample(value.permute(0, 3, 1, 2), offset_mask).permute(0, 2, 3, 1)
+        sampled = self._sample(value, offset_mask)
         if self.center_feature_scale is not None:
             share = self.center_feature_scale(sampled).sigmoid()
             share = share.repeat_interleave(self.channels // self.groups, dim=-1)
@@ -86,33 +91,94 @@ class DCNv4(nn.Module):
         return self.output_proj(sampled).permute(0, 3, 1, 2)
 
     def _sample(self, value: Tensor, offset_mask: Tensor) -> Tensor:
-        """Sum of the weighted samples, `(batch, channels, h, w)`; tap by tap, so that memory stays that of one map."""
+        """Sum of the weighted samples; value and sum are `(batch, h, w, channels)`."""
         if value.is_meta:  # shapes only; torch 2.14 decomposes grid_sample there, 25 ms a tap
             return torch.empty_like(value)
-        batch, channels, height, width = value.shape
+        function = _cuda_function()
+        if function is not None and _suits_cuda_function(value, self.groups):
+            return self._sample_on_cuda(function, value, offset_mask)
+        return self._sample_by_taps(value, offset_mask)
+
+    def _sample_on_cuda(self, function: Any, value: Tensor, offset_mask: Tensor) -> Tensor:
+        """The original's CUDA kernel, called as its own module does. We had no GPU: this has never run on one."""
+        kernel, stride, padding, dilation = (3, 3), (1, 1), (1, 1), (1, 1)
+        sizes = (*kernel, *stride, *padding, *dilation, self.groups, self.channels // self.groups)
+        alone = _a_block_meets_two_images(value)
+        parts = [
+            function.apply(images, packed, *sizes, self.offset_scale, len(images), int(len(self.taps) < 9))
+            for images, packed in zip(
+                value.contiguous().split(1 if alone else len(value)),
+                offset_mask.contiguous().split(1 if alone else len(value)),
+                strict=True,
+            )
+        ]
+        return torch.cat(parts)
+
+    def _sample_by_taps(self, value: Tensor, offset_mask: Tensor) -> Tensor:
+        """Plain PyTorch, tap by tap, so that memory stays that of a few maps."""
+        batch, height, width, channels = value.shape
         taps = len(self.taps)
-        groups = batch * self.groups
-        maps = value.reshape(groups, channels // self.groups, height, width)
-        # (batch, h, w, packed) -> (batch * groups, 3 * taps, h, w): first x, y of each tap, then its weight.
-        packed = offset_mask[..., : self.groups * 3 * taps].permute(0, 3, 1, 2)
-        packed = packed.reshape(groups, 3 * taps, height, width)
         # Coordinates stay in float32 under autocast and in half models: float16 misses places beyond pixel 80.
         precise = torch.promote_types(value.dtype, torch.float32)
-        offsets = packed[:, : 2 * taps].to(precise)
-        columns = torch.arange(width, device=value.device, dtype=precise)
-        rows = torch.arange(height, device=value.device, dtype=precise)[:, None]
-        total = torch.zeros_like(maps)
-        for tap, (dx, dy) in enumerate(self.taps):
-            across = columns + (dx + offsets[:, 2 * tap]) * self.offset_scale
-            down = rows + (dy + offsets[:, 2 * tap + 1]) * self.offset_scale
-            grid = torch.stack(((2 * across + 1) / width - 1, (2 * down + 1) / height - 1), dim=-1)
-            sample = F.grid_sample(maps.to(precise), grid, padding_mode="zeros", align_corners=False)
-            total = total + packed[:, 2 * taps + tap].unsqueeze(1) * sample.to(maps.dtype)
-        return total.reshape(batch, channels, height, width)
+        maps = value.permute(0, 3, 1, 2).to(precise)
+        maps = maps.reshape(batch * self.groups, channels // self.groups, height, width)
+        # (batch, h, w, packed) -> (batch, groups, h, w, 3 * taps): x, y of each tap, then the weight of each.
+        packed = offset_mask[..., : self.groups * 3 * taps].unflatten(3, (self.groups, 3 * taps)).permute(0, 3, 1, 2, 4)
+        pixels, step = _pixels(height, width, maps)
+        total: Tensor | None = None
+        for tap, shift in enumerate(self.taps):
+            origin = pixels + step * (self.offset_scale * torch.tensor(shift, dtype=precise, device=value.device))
+            offset = packed[..., 2 * tap : 2 * tap + 2].to(precise)
+            places = torch.addcmul(origin, offset, step, value=self.offset_scale).reshape(-1, height, width, 2)
+            weight = packed[..., 2 * taps + tap].to(precise).reshape(-1, 1, height, width)
+            sample = F.grid_sample(maps, places, padding_mode="zeros", align_corners=False)
+            total = sample * weight if total is None else total.addcmul_(sample, weight)
+        assert total is not None  # noqa: S101 - there are eight taps or nine
+        return total.to(value.dtype).reshape(batch, channels, height, width).permute(0, 2, 3, 1)
 
     def extra_repr(self) -> str:
         """What the children do not show."""
         return f"groups={self.groups}, taps={len(self.taps)}, offset_scale={self.offset_scale}"
+
+
+def _pixels(height: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Centres of the pixels, `(h, w, 2)`, and the distance to the next one, `(2,)`, as `grid_sample` counts them.
+
+    From -1 to 1, x first. In operations that a traced graph repeats at another size: a tensor made of the two numbers
+    would be frozen.
+    """
+    one = torch.ones(1, dtype=like.dtype, device=like.device)
+    columns = (2 * torch.arange(width, dtype=like.dtype, device=like.device) + 1) / width - 1
+    rows = (2 * torch.arange(height, dtype=like.dtype, device=like.device) + 1) / height - 1
+    down, across = torch.meshgrid(rows, columns, indexing="ij")
+    return torch.stack((across, down), dim=-1), torch.cat((2 * one / width, 2 * one / height))
+
+
+@cache
+def _cuda_function() -> Any | None:
+    """The `autograd.Function` of OpenGVLab's package DCNv4, if it is installed and loads."""
+    try:
+        return import_module("DCNv4.functions").DCNv4Function
+    except (ImportError, OSError):  # OSError: built for another CUDA
+        return None
+
+
+def _suits_cuda_function(value: Tensor, groups: int) -> bool:
+    """Whether the CUDA kernel takes this: on a GPU, groups of 16 channels or a multiple, and not to be exported."""
+    precisions = {torch.float16, torch.float32}
+    wide = value.shape[-1] // groups % 16 == 0
+    return value.is_cuda and wide and value.dtype in precisions and not is_exporting()
+
+
+def _a_block_meets_two_images(value: Tensor) -> bool:
+    """Whether a block of GPU threads may begin in one image and end in the next.
+
+    The kernel reads the values of all its pixels from the first one's image (`dcnv4_im2col_cuda.cuh`, `bi`), and takes
+    for the size of a block any divisor, up to 64, of the batch's pixels (`dcnv4_func.py`, `findspec`).
+    """
+    batch, height, width, _ = value.shape
+    sizes = (size for size in range(2, 65) if batch * height * width % size == 0)
+    return batch > 1 and any(height * width % size for size in sizes)
 
 
 class DCNv4Block(nn.Module):

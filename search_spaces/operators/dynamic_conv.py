@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from search_spaces.operators.export import is_exporting
 from search_spaces.operators.record import Operator, Parameter, Parameters, Site, SiteKind
 
 FINAL_TEMPERATURE = 1.0
@@ -95,7 +96,7 @@ class DynamicConv(nn.Module):
 
     def _convolve(self, x: Tensor, shares: Tensor) -> Tensor:
         """Each image with its own kernel, in the input's memory format."""
-        if _is_exporting():
+        if is_exporting():
             return self._sum_of_products(x, self._kernels(shares, torch.contiguous_format).to(x.dtype))
         last = x.is_contiguous(memory_format=torch.channels_last)
         kernels = self._kernels(shares, torch.channels_last if last else torch.contiguous_format).to(x.dtype)
@@ -176,14 +177,6 @@ class DynamicConv(nn.Module):
             f"{self.c_in}, {self.c_out}, kernel={self.kernel}, stride={self.stride}, groups={self.groups}, "
             f"kernels={self.kernels}, temperature={self.start_temperature}"
         )
-
-
-def _is_exporting() -> bool:
-    """Whether this pass is recorded to run later, with other batches and sizes."""
-    traced = torch.jit.is_tracing()  # type: ignore[attr-defined]  # public, but not in `torch.jit.__all__`
-    # torch < 2.7 cannot tell export from compilation.
-    exported = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)()
-    return bool(traced or exported or torch.onnx.is_in_onnx_export())
 
 
 def _mixing_macs(module: nn.Module, x: Tensor, y: Tensor) -> int:

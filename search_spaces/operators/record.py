@@ -1,8 +1,12 @@
 """What an operator is to the rest of the house: a name, its parameters, the sites it takes, how it is built."""
 
+import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+from typing import Self
 
 import yaml
 from torch import Tensor, nn
@@ -88,6 +92,23 @@ def _all_live(parameters: Parameters) -> Parameters:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Source:
+    """The file of an operator that is not part of this package.
+
+    Attributes:
+        path: where it was when it was read.
+    """
+
+    path: Path
+    text: str
+
+    @cached_property
+    def digest(self) -> str:
+        """Twelve hexadecimal digits over the text."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Operator:
     """A word of the vocabulary.
 
@@ -100,6 +121,7 @@ class Operator:
         unseen_macs: multiply-adds of one forward pass that no child module shows: products computed in the
             operator's own `forward`. None if every product belongs to a child.
         reference: the paper, with its arXiv number.
+        source: the user's file that it comes from; None for one of this package, or of an installed one.
     """
 
     name: str
@@ -111,6 +133,11 @@ class Operator:
     living: Callable[[Parameters], Parameters] = _all_live
     unseen_macs: Callable[[nn.Module, Tensor, Tensor], int] | None = None
     reference: str
+    source: Source | None = None
+
+    def of(self, source: Source) -> Self:
+        """The same operator, from a user's file."""
+        return replace(self, source=source)
 
     def parameter(self, name: str) -> Parameter:
         """The parameter of that name.

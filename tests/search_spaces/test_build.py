@@ -353,7 +353,6 @@ class TestMistakes:
             [-1, 1, "C3_UIB", [16, {"expansion": 5, "kernel": 3}]],
             [-1, 1, "SPPF_UIB", [16, {}]],
             [-1, 1, "Conv_DynamicConv", [16, {}]],
-            [-1, 1, "MMQA", [16, {}]],
             [-1, 1, "nn.Identity", []],
         )
         with pytest.raises(SpecError) as caught:
@@ -365,7 +364,6 @@ class TestMistakes:
             "backbone[4]: C3_UIB: UIB has no parameter 'kernel' (did you mean 'mid_kernel'?)",
             "backbone[5]: SPPF_UIB: no such row (did you mean 'C3_UIB'?)",
             "backbone[6]: Conv_DynamicConv: no such row (did you mean 'AConv_DynamicConv'?)",
-            "backbone[7]: MMQA: MMQA is no layer of its own; it stands inside a host, as in C3_UIB",
         ]
 
     @pytest.mark.parametrize(
@@ -397,12 +395,15 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("name", "head"),
         [
-            ("yolov8n-seg.yaml", "head[12]: only detection models can be searched, got Segment (Detect)"),
-            ("yolov8n-pose.yaml", "head[12]: only detection models can be searched, got Pose (Detect)"),
-            ("yolov8n-obb.yaml", "head[12]: only detection models can be searched, got OBB (Detect)"),
-            ("yolov8n-cls.yaml", "head[0]: only detection models can be searched, got Classify (Detect)"),
-            ("yolov9c-seg.yaml", "head[12]: only detection models can be searched, got Segment (Detect)"),
-            ("rtdetr-l.yaml", "head[18]: only detection models can be searched, got RTDETRDecoder (Detect)"),
+            ("yolov8n-seg.yaml", "head[12]: only detection models can be searched, got Segment (Detect or v10Detect)"),
+            ("yolov8n-pose.yaml", "head[12]: only detection models can be searched, got Pose (Detect or v10Detect)"),
+            ("yolov8n-obb.yaml", "head[12]: only detection models can be searched, got OBB (Detect or v10Detect)"),
+            ("yolov8n-cls.yaml", "head[0]: only detection models can be searched, got Classify (Detect or v10Detect)"),
+            ("yolov9c-seg.yaml", "head[12]: only detection models can be searched, got Segment (Detect or v10Detect)"),
+            (
+                "rtdetr-l.yaml",
+                "head[18]: only detection models can be searched, got RTDETRDecoder (Detect or v10Detect)",
+            ),
         ],
     )
     def test_models_for_another_task_are_refused(self, name: str, head: str) -> None:

@@ -1,15 +1,34 @@
 """Where operators stand: the sites of every host, what an operator is told about them, and what is no host."""
 
-from typing import Any
+from functools import cache
+from itertools import product
 
 import pytest
+import torch
 from torch import nn
-from ultralytics.nn.modules import C3, ELAN1, AConv, ADown, Bottleneck, C2f, C2fCIB, C3k2, Conv, RepConv, RepNCSPELAN4
-from ultralytics.nn.modules.block import C3k, RepBottleneck, RepCSP
+from ultralytics.nn.modules import (
+    C2,
+    C3,
+    ELAN1,
+    SPPF,
+    AConv,
+    ADown,
+    Bottleneck,
+    C2f,
+    Conv,
+    DWConv,
+    RepConv,
+    RepNCSPELAN4,
+    SCDown,
+)
+from ultralytics.nn.modules.block import CIB, AAttn, Attention, C3k, RepBottleneck, RepCSP
 
+from search_spaces import base as bases
+from search_spaces.base import Base
 from search_spaces.hosts import HOSTS, host_of
 from search_spaces.operators import OPERATORS, SiteKind
 
+POINTWISE = SiteKind.POINTWISE
 BLOCK, CONV, LAYER, UPSAMPLE = SiteKind.BLOCK, SiteKind.CONV, SiteKind.LAYER, SiteKind.UPSAMPLE
 
 Told = tuple[str, SiteKind, int, int, int, int]
@@ -51,7 +70,20 @@ def told(operator: str, layer: nn.Module, c_in: int) -> list[Told]:
         ("DCNv4", ELAN1(48, 64, 40, 24), 48, [("cv2", CONV, 20, 24, 3, 1), ("cv3", CONV, 24, 24, 3, 1)]),
         ("UIB", Conv(48, 32, 3, 2), 48, [("", LAYER, 48, 32, 3, 2)]),
         ("DynamicConv", Conv(48, 32, 6, 2, 2), 48, [("", LAYER, 48, 32, 6, 2)]),
-        ("MMQA", Conv(48, 32, 3, 1), 48, []),
+        ("MMQA", Conv(48, 32, 3, 1), 48, [("", LAYER, 48, 32, 3, 1)]),
+        ("UIB", Bottleneck(48, 48), 48, [("", BLOCK, 48, 48, 0, 1)]),
+        (
+            "DynamicConv",
+            nn.Sequential(Bottleneck(8, 8), Bottleneck(8, 8)),
+            8,
+            [("0.cv2", CONV, 4, 8, 3, 1), ("1.cv2", CONV, 4, 8, 3, 1)],
+        ),
+        ("DCNv4", nn.Sequential(Conv(8, 8, 3), Conv(8, 8, 3)), 8, [("0", LAYER, 8, 8, 3, 1), ("1", LAYER, 8, 8, 3, 1)]),
+        ("DynamicConv", SPPF(32, 48), 32, [("cv1", POINTWISE, 32, 16, 1, 1), ("cv2", POINTWISE, 64, 48, 1, 1)]),
+        ("DynamicConv", SCDown(32, 48, 3, 2), 32, [("cv1", POINTWISE, 32, 48, 1, 1)]),
+        ("UIB", SCDown(32, 48, 3, 2), 32, [("", LAYER, 32, 48, 3, 2)]),
+        ("DySample", nn.ConvTranspose2d(32, 32, 2, 2), 32, [("", UPSAMPLE, 32, 32, 0, 2)]),
+        ("DySample", nn.ConvTranspose2d(32, 16, 2, 2), 32, []),
         ("UIB", AConv(48, 32), 48, [("", LAYER, 48, 32, 3, 2)]),
         ("DynamicConv", AConv(48, 32), 48, [("cv1", CONV, 48, 32, 3, 2)]),
         ("UIB", ADown(48, 32), 48, [("", LAYER, 48, 32, 3, 2)]),
@@ -66,15 +98,70 @@ def test_sites(operator: str, layer: nn.Module, c_in: int, expected: list[Told])
     assert told(operator, layer, c_in) == expected
 
 
-def test_a_site_is_what_the_kind_promises() -> None:
-    layers: list[Any] = [C3(32, 32), C2f(32, 32), RepNCSPELAN4(32, 32, 32, 16), ELAN1(32, 32, 32, 16), AConv(32, 32)]
-    for layer in layers:
-        host = host_of(layer)
-        assert host is not None
-        for kind, types in ((BLOCK, (Bottleneck, RepBottleneck)), (CONV, (Conv, RepConv))):
-            operator = next(record for record in OPERATORS.values() if record.kinds[0] is kind)
-            sites = host.sites_for(operator, layer, 32) if kind in host.sites else ()
-            assert all(isinstance(layer.get_submodule(site.path), types) for site in sites)
+STANDING: dict[SiteKind, tuple[type[nn.Module], ...]] = {
+    SiteKind.BLOCK: (Bottleneck, RepBottleneck, CIB),
+    SiteKind.CONV: (Conv, RepConv),
+    SiteKind.POINTWISE: (Conv,),
+    SiteKind.ATTENTION: (Attention, AAttn),
+    SiteKind.LAYER: (Conv, AConv, ADown, SCDown),
+    SiteKind.UPSAMPLE: (nn.Upsample, nn.ConvTranspose2d),
+}
+SCALES = {"v3": " ", "v5": "nsmlx", "v6": "nsmlx", "v8": "nsmlx", "v9": "tsmce", "v10": "nsmblx"}
+SCALES |= {"11": "nsmlx", "12": "nsmlx", "26": "nsmlx"}
+
+
+@cache
+def family(name: str) -> tuple[Base, ...]:
+    """The base models of a family, at all scales."""
+    return tuple(bases.load(f"yolo{name}{{scale}}.yaml", scale.strip()) for scale in SCALES[name])
+
+
+@pytest.mark.parametrize("name", SCALES)
+def test_a_site_is_what_its_kind_promises(name: str) -> None:
+    for base in family(name):
+        for step, operator in product(base.traced, OPERATORS.values()):
+            host = host_of(step.layer)
+            if host is None:
+                assert base.rows[step.index][2] not in HOSTS
+                continue
+            assert host.name == base.rows[step.index][2]
+            for site in base.sites(step.index, operator):
+                there = step.layer.get_submodule(site.path)
+                assert isinstance(there, STANDING[site.kind]), (host.name, site)
+                assert site.kind in (*host.inner, host.whole)
+                assert site.kind is not SiteKind.POINTWISE or site.kernel == 1
+                assert site.kind is not SiteKind.CONV or site.kernel == 3
+
+
+@pytest.mark.parametrize("name", SCALES)
+def test_every_site_has_the_shape_of_what_flows_through_it(name: str) -> None:
+    base = family(name)[0]
+    for step, operator in product(base.traced, OPERATORS.values()):
+        for site in base.sites(step.index, operator) if host_of(step.layer) else ():
+            flow: list[tuple[torch.Size, torch.Size]] = []
+            there = step.layer.get_submodule(site.path)
+            handle = there.register_forward_hook(lambda _m, x, y, flow=flow: flow.append((x[0].shape, y.shape)))
+            step.layer(step.received)
+            handle.remove()
+            ((entered, left),) = flow
+            assert (site.c_in, site.c_out) == (entered[1], left[1])
+            if site.kind is SiteKind.UPSAMPLE:
+                assert left[2:] == (entered[2] * site.stride, entered[3] * site.stride)
+            else:
+                assert left[2:] == (-(-entered[2] // site.stride), -(-entered[3] // site.stride))
+
+
+def test_the_same_host_differs_by_scale_and_arguments() -> None:
+    nano, medium = bases.load("yolo11{scale}.yaml", "n"), bases.load("yolo11{scale}.yaml", "m")
+    uib, mmqa = OPERATORS["UIB"], OPERATORS["MMQA"]
+    assert [site.path for site in nano.sites(2, uib)] == ["m.0"]
+    assert [site.path for site in medium.sites(2, uib)] == ["m.0.m.0", "m.0.m.1"]
+    last = bases.load("yolo26{scale}.yaml", "n")
+    assert [site.path for site in last.sites(22, uib)] == ["m.0.0"]
+    assert [(site.path, site.kind) for site in last.sites(22, mmqa)] == [("m.0.1.attn", SiteKind.ATTENTION)]
+    area = bases.load("yolo12{scale}.yaml", "n")
+    assert {site.kind for site in area.sites(6, mmqa)} == {SiteKind.ATTENTION}
+    assert {site.kind for site in area.sites(11, mmqa)} == {SiteKind.CONV}
 
 
 @pytest.mark.parametrize(
@@ -82,10 +169,9 @@ def test_a_site_is_what_the_kind_promises() -> None:
     [
         C3k(32, 32),
         RepCSP(32, 32),
-        C3k2(32, 32),
-        C2fCIB(32, 32),
-        nn.Sequential(Conv(32, 32), Conv(32, 32)),
-        nn.ConvTranspose2d(32, 32, 2, 2),
+        C2(32, 32),
+        DWConv(32, 32),
+        nn.Sequential(nn.Conv2d(32, 32, 1), nn.Conv2d(32, 32, 1)),
     ],
     ids=lambda layer: type(layer).__name__,
 )

@@ -1,0 +1,133 @@
+"""Operators from outside: a user's own files, and installed packages.
+
+A file is imported under a name made of its content, and every `nn.Module` of it is pickled together with the file's
+text: a checkpoint with such an operator loads in any process where this package is installed, also after the file has
+gone, and so does whatever Ultralytics saves of it.
+"""
+
+import copyreg
+import sys
+from collections.abc import Callable, Iterable
+from functools import reduce
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from search_spaces.errors import SpecError
+from search_spaces.operators import OPERATORS
+from search_spaces.operators.record import Operator, Source
+
+ENTRY_POINT = "nas.operators"
+"""The group in which an installed package names its records: `MyOp = "my_package.my_op:MY_OP_RECORD"`."""
+
+
+def load(path: Path) -> tuple[Operator, ...]:
+    """The operators of a Python file, added to the vocabulary.
+
+    Loading the same text again changes nothing.
+
+    Raises:
+        SpecError: not there, not Python, no operator in it, or one whose name is taken.
+    """
+    try:
+        source = Source(path=path.absolute(), text=path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read ({error.strerror})") from None
+    try:
+        module = _module(source)
+    except Exception as error:
+        raise SpecError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
+    found = _records(module)
+    if not found:
+        raise SpecError(f"{path}: no Operator in it (`MY_OP = Operator(name=..., module=..., ...)`)")
+    taken = [record for record in found if OPERATORS.setdefault(record.name, record) is not record]
+    if taken:
+        raise SpecError([f"{path}: {_taken(record)}" for record in taken])
+    return found
+
+
+def load_all(paths: Iterable[str], folder: Path | None) -> None:
+    """Every file, seen from a folder.
+
+    Raises:
+        SpecError: with every file that cannot be loaded.
+    """
+    mistakes: list[str] = []
+    for index, path in enumerate(paths):
+        try:
+            load((folder or Path()) / path)
+        except SpecError as error:
+            mistakes.extend(error.within(f"modules[{index}]").mistakes)
+    if mistakes:
+        raise SpecError(mistakes)
+
+
+def load_installed() -> None:
+    """Add what installed packages offer.
+
+    Raises:
+        SpecError: a package offers something else than an operator, or one whose name is taken.
+    """
+    for offered in entry_points(group=ENTRY_POINT):
+        record = offered.load()
+        if not isinstance(record, Operator):
+            raise SpecError(f"{offered.value}: not an Operator, got {type(record).__name__} ({ENTRY_POINT})")
+        if OPERATORS.setdefault(record.name, record) is not record:
+            raise SpecError(f"{offered.value}: {_taken(record)}")
+
+
+def _taken(record: Operator) -> str:
+    owner = OPERATORS[record.name].source
+    if owner is None:
+        return f"{record.name} is an operator already; give this one another name"
+    return f"{record.name} is known already, with another text, from {owner.path}; one process can know only one"
+
+
+def _module(source: Source) -> ModuleType:
+    """The module of a text, imported once per process."""
+    name = f"nas_user_{source.digest}"
+    if name in sys.modules:
+        return sys.modules[name]
+    module = ModuleType(name)
+    module.__file__ = str(source.path)
+    sys.modules[name] = module
+    try:
+        exec(compile(source.text, str(source.path), "exec"), module.__dict__)  # noqa: S102 - what importing does
+    except BaseException:
+        del sys.modules[name]
+        raise
+    for key, value in list(vars(module).items()):
+        if isinstance(value, Operator) and value.module.__module__ == name:
+            vars(module)[key] = value.of(source)
+        if isinstance(value, type) and issubclass(value, nn.Module) and value.__module__ == name:
+            setattr(value, "__reduce_ex__", _carrying(source))  # noqa: B010 - of another type than object's
+    return module
+
+
+def _records(module: ModuleType) -> tuple[Operator, ...]:
+    """The module's own operators; one that it imports from here is not its own."""
+    return tuple(value for value in vars(module).values() if isinstance(value, Operator) and value.source)
+
+
+def _carrying(source: Source) -> Callable[[nn.Module, Any], Any]:
+    """How a module pickles itself together with the text that defines its class."""
+
+    def __reduce_ex__(self: nn.Module, protocol: Any) -> Any:  # noqa: N807 - it becomes that method
+        reduced: Any = object.__reduce_ex__(self, max(protocol, 2))
+        _, _, state, *rest = reduced
+        return _blank, (str(source.path), source.text, type(self).__qualname__), state, *rest
+
+    return __reduce_ex__
+
+
+def _blank(path: str, text: str, qualified_name: str) -> nn.Module:
+    """An object of a class that is defined by a text; pickle fills it."""
+    module = _module(Source(path=Path(path), text=text))
+    for record in _records(module):
+        OPERATORS.setdefault(record.name, record)
+    found: Any = reduce(getattr, qualified_name.split("."), module)
+    blank: nn.Module = copyreg.__newobj__(found)  # type: ignore[attr-defined]
+    return blank
