@@ -123,16 +123,18 @@ class DCNv4(nn.Module):
         maps = value.permute(0, 3, 1, 2).to(precise)
         maps = maps.reshape(batch * self.groups, channels // self.groups, height, width)
         # (batch, h, w, packed) -> (batch, groups, h, w, 3 * taps): x, y of each tap, then the weight of each.
-        packed = offset_mask[..., : self.groups * 3 * taps].unflatten(3, (self.groups, 3 * taps)).permute(0, 3, 1, 2, 4)
+        packed = offset_mask[..., : self.groups * 3 * taps].unflatten(3, (self.groups, 3 * taps))
+        packed = packed.permute(0, 3, 1, 2, 4).to(precise)
+        offsets, weights = packed[..., : 2 * taps].unflatten(4, (taps, 2)), packed[..., 2 * taps :]
         pixels, step = _pixels(height, width, maps)
+        shifts = torch.tensor(self.taps, dtype=precise, device=value.device) * step * self.offset_scale
+        origins, step = pixels + shifts[:, None, None], step * self.offset_scale
         total: Tensor | None = None
-        for tap, shift in enumerate(self.taps):
-            origin = pixels + step * (self.offset_scale * torch.tensor(shift, dtype=precise, device=value.device))
-            offset = packed[..., 2 * tap : 2 * tap + 2].to(precise)
-            places = torch.addcmul(origin, offset, step, value=self.offset_scale).reshape(-1, height, width, 2)
-            weight = packed[..., 2 * taps + tap].to(precise).reshape(-1, 1, height, width)
+        for origin, offset, weight in zip(origins.unbind(), offsets.unbind(4), weights.unbind(4), strict=True):
+            places = torch.addcmul(origin, offset, step).contiguous().reshape(-1, height, width, 2)
             sample = F.grid_sample(maps, places, padding_mode="zeros", align_corners=False)
-            total = sample * weight if total is None else total.addcmul_(sample, weight)
+            share = weight.contiguous().reshape(-1, 1, height, width)
+            total = sample * share if total is None else total.addcmul_(sample, share)
         assert total is not None  # noqa: S101 - there are eight taps or nine
         return total.to(value.dtype).reshape(batch, channels, height, width).permute(0, 2, 3, 1)
 
@@ -147,11 +149,12 @@ def _pixels(height: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:
     From -1 to 1, x first. In operations that a traced graph repeats at another size: a tensor made of the two numbers
     would be frozen.
     """
-    one = torch.ones(1, dtype=like.dtype, device=like.device)
-    columns = (2 * torch.arange(width, dtype=like.dtype, device=like.device) + 1) / width - 1
-    rows = (2 * torch.arange(height, dtype=like.dtype, device=like.device) + 1) / height - 1
+    two = torch.full((1,), 2.0, dtype=like.dtype, device=like.device)
+    step_x, step_y = two / width, two / height
+    columns = (torch.arange(width, dtype=like.dtype, device=like.device) + 0.5) * step_x - 1
+    rows = (torch.arange(height, dtype=like.dtype, device=like.device) + 0.5) * step_y - 1
     down, across = torch.meshgrid(rows, columns, indexing="ij")
-    return torch.stack((across, down), dim=-1), torch.cat((2 * one / width, 2 * one / height))
+    return torch.stack((across, down), dim=-1), torch.cat((step_x, step_y))
 
 
 @cache

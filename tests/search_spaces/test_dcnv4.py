@@ -1,7 +1,9 @@
 """DCNv4 against its definition (arXiv 2401.06197), in float64."""
 
 import math
+import sys
 from itertools import product
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from ultralytics.nn.modules import Conv
 
-from search_spaces.operators import OPERATORS, Site, SiteKind
+from search_spaces.operators import OPERATORS, Site, SiteKind, dcnv4
 from search_spaces.operators.dcnv4 import DCNv4, DCNv4Block
 
 
@@ -219,6 +221,87 @@ def test_half_models_sample_at_exact_places() -> None:
     layer = plain(groups=1, mask={4: 1.0}).half()
     x = torch.arange(320.0).expand(1, 4, 1, 320).half()
     assert torch.allclose(layer(x), x, rtol=0, atol=1e-3)  # float16 coordinates would be off by 0.1 pixels there
+
+
+class Kernel:
+    """Stands for the original's `autograd.Function`: remembers its calls and samples in plain PyTorch."""
+
+    def __init__(self, layer: DCNv4) -> None:
+        self.layer, self.calls = layer, list[tuple[Any, ...]]()
+
+    def apply(self, value: Tensor, offset_mask: Tensor, *rest: Any) -> Tensor:
+        assert value.is_contiguous()
+        assert offset_mask.is_contiguous()
+        self.calls.append((tuple(value.shape), tuple(offset_mask.shape), *rest))
+        return self.layer._sample_by_taps(value, offset_mask)
+
+
+@pytest.mark.parametrize("remove_center", [False, True])
+def test_calls_the_cuda_kernel_as_the_original_module_does(
+    remove_center: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = dcn(32, groups=2, offset_scale=0.5, remove_center=remove_center)
+    kernel = Kernel(layer)
+    x = torch.randn(2, 32, 8, 16, dtype=torch.float64)
+    expected = layer(x)
+    monkeypatch.setattr(dcnv4, "_cuda_function", lambda: kernel)
+    monkeypatch.setattr(dcnv4, "_suits_cuda_function", lambda _value, _groups: True)
+    assert torch.allclose(layer(x), expected, rtol=0, atol=1e-13)
+    packed = 48 if remove_center else 56
+    sizes = (3, 3, 1, 1, 1, 1, 1, 1, 2, 16)  # kernel, stride, padding, dilation, groups, channels of a group
+    assert kernel.calls == [((2, 8, 16, 32), (2, 8, 16, packed), *sizes, 0.5, 2, int(remove_center))]
+
+
+def test_gives_the_cuda_kernel_single_images_where_a_block_could_meet_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = dcn(32, groups=2)
+    kernel = Kernel(layer)
+    x = torch.randn(2, 32, 5, 5, dtype=torch.float64)  # blocks of 2 pixels fit into 50, not into 25
+    expected = layer(x)
+    monkeypatch.setattr(dcnv4, "_cuda_function", lambda: kernel)
+    monkeypatch.setattr(dcnv4, "_suits_cuda_function", lambda _value, _groups: True)
+    assert torch.allclose(layer(x), expected, rtol=0, atol=1e-13)
+    assert [call[0] for call in kernel.calls] == [(1, 5, 5, 32)] * 2
+
+
+@pytest.mark.parametrize(
+    ("is_cuda", "channels", "groups", "dtype", "suits"),
+    [
+        (True, 64, 4, torch.float32, True),
+        (True, 64, 4, torch.float16, True),
+        (True, 96, 3, torch.float32, True),
+        (False, 64, 4, torch.float32, False),
+        (True, 60, 4, torch.float32, False),
+        (True, 64, 8, torch.float32, False),
+        (True, 64, 4, torch.bfloat16, False),
+        (True, 64, 4, torch.float64, False),
+    ],
+)
+def test_the_cuda_kernel_is_for_wide_groups_on_a_gpu(
+    is_cuda: bool, channels: int, groups: int, dtype: torch.dtype, suits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    value: Any = SimpleNamespace(is_cuda=is_cuda, shape=(2, 20, 20, channels), dtype=dtype)
+    assert dcnv4._suits_cuda_function(value, groups) is suits
+    monkeypatch.setattr(dcnv4, "is_exporting", lambda: True)
+    assert not dcnv4._suits_cuda_function(value, groups)
+
+
+def test_a_cpu_samples_in_plain_pytorch_whatever_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = dcn(32, groups=2).float(), torch.randn(1, 32, 4, 4)
+    kernel, expected = Kernel(layer), layer(x)
+    monkeypatch.setattr(dcnv4, "_cuda_function", lambda: kernel)
+    assert torch.equal(layer(x), expected)
+    assert not kernel.calls
+
+
+def test_finds_the_original_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    find = dcnv4._cuda_function.__wrapped__
+    monkeypatch.setitem(sys.modules, "DCNv4.functions", None)  # importing it fails
+    assert find() is None
+    package, functions = ModuleType("DCNv4"), ModuleType("DCNv4.functions")
+    vars(functions)["DCNv4Function"] = Kernel
+    monkeypatch.setitem(sys.modules, "DCNv4", package)
+    monkeypatch.setitem(sys.modules, "DCNv4.functions", functions)
+    assert find() is Kernel
 
 
 def test_its_state_dict_is_the_originals() -> None:
