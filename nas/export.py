@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from nas.front import OBJECTIVES, knee
 from nas.records import Record, point_of, write_aside
-from search_spaces import Architecture
+from search_spaces import Architecture, build
 from search_spaces.errors import SpecError, StudyError, nearest
-from trials import cost, datasets
+from trials import Budget, cost, datasets
 
 if TYPE_CHECKING:
     from nas.study import Study
@@ -55,19 +55,25 @@ def export(study: "Study", record: Record, folder: Path | None = None) -> Export
     folder.mkdir(parents=True, exist_ok=True)
     settings, files = study.settings, study.files(record.trial)
     data = datasets.load(settings.budget.data)
-    write_aside(folder / "model.yaml", files.model.read_text(encoding="utf-8"))
+    architecture = Architecture.read(files.model)
+    for source in architecture.sources:
+        write_aside(folder / source.path.name, source.text)
+    write_aside(folder / "model.yaml", architecture.to_yaml(len(settings.classes), folder=folder))
     write_aside(folder / "data.yaml", datasets.resolved(data))
     write_aside(folder / "summary.json", json.dumps(_summary(study, record), indent=1))
     weights = folder / "weights.pt" if files.weights.is_file() else None
     if weights is not None:
         shutil.copyfile(files.weights, weights)
+    budget = settings.budget.at(architecture.image_size)
     model, where = f"model={folder / 'model.yaml'}", f"data={folder / 'data.yaml'}"
+    if build.is_end_to_end(architecture.document(len(settings.classes))):
+        where += " nms=False"  # validated by the head that scored it
     return Exported(
         folder=folder,
         record=record,
         weights=weights,
-        train=f"nas yolo train {model} {where} epochs=100 imgsz={settings.budget.deploy_size}",
-        retrain=f"nas yolo train {model} {where} {_as_the_trial(study)}",
+        train=f"nas yolo train {model} {where} epochs=100 imgsz={budget.deploy_size}",
+        retrain=f"nas yolo train {model} {where} {_as_the_trial(budget)}",
     )
 
 
@@ -103,7 +109,8 @@ def _summary(study: "Study", record: Record) -> dict[str, Any]:
     settings = study.settings
     architecture = Architecture.read(study.files(record.trial).model)
     document = architecture.document(len(settings.classes))
-    built = cost.measure(document, len(settings.classes), settings.budget.deploy_size, deployed=False)
+    size = settings.budget.at(architecture.image_size).deploy_size
+    built = cost.measure(document, len(settings.classes), size, deployed=False)
     return {
         **record.as_row(),
         "study": study.name,
@@ -117,9 +124,8 @@ def _summary(study: "Study", record: Record) -> dict[str, Any]:
     }
 
 
-def _as_the_trial(study: "Study") -> str:
-    """The budget in Ultralytics' words, as far as it has words for it."""
-    budget = study.settings.budget
+def _as_the_trial(budget: Budget) -> str:
+    """A budget in Ultralytics' words, as far as it has words for it."""
     recipe = budget.recipe
     words: dict[str, Any] = {
         "epochs": budget.epochs,

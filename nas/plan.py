@@ -47,7 +47,7 @@ class Request:
     trial_timeout: float | None = None
     epochs: int | None = None
     image_size: int | None = None
-    deploy_size: int = 640
+    deploy_size: int | None = None
     batch: int | None = None
     seed: int = 0
     workers: int | None = None
@@ -101,10 +101,10 @@ class Plan:
         folder = study_folder(request.study or _default_name(space, data), request.runs)
         settings = _settings(request, space, data, device)
         run = _run(request, device, workers)
-        table = cost.table(space, len(data.classes), request.deploy_size)
+        table = cost.table(space, len(data.classes), settings.budget.deploy_size)
         cheapest = table.cost(table.extreme(lambda layer: layer.macs, cheapest=True))
         costliest = table.cost(table.extreme(lambda layer: layer.macs, cheapest=False))
-        _require_reachable(request, table, settings)
+        _require_reachable(table, settings)
         from nas.tracking import default_uri  # noqa: PLC0415 - MLflow takes two seconds to import; wrong input need not
 
         file = StudyFile(
@@ -211,7 +211,7 @@ def _settings(request: Request, space: SearchSpace, data: DataSet, device: str) 
         "data": data.path,
         "epochs": request.epochs or (3 if digits else 12),
         "image_size": request.image_size or (128 if digits else 320),
-        "deploy_size": request.deploy_size,
+        "deploy_size": _deploy_size(request, space),
         "batch": request.batch or 8,
         "seed": request.seed,
         "weights": request.weights.absolute() if request.weights else None,
@@ -243,6 +243,20 @@ def _settings(request: Request, space: SearchSpace, data: DataSet, device: str) 
             "limits": _validated(Limits, limits),
         },
     )
+
+
+def _deploy_size(request: Request, space: SearchSpace) -> int:
+    """Pixels that the stock model is deployed at.
+
+    Raises:
+        SpecError: the space has sizes of its own, and this is not the greatest of them.
+    """
+    own = space.image_size
+    if own is not None and request.deploy_size not in {None, own}:
+        raise SpecError(
+            f"deploy-size: the space chooses among sizes itself, got {request.deploy_size} ({own} or nothing)"
+        )
+    return own or request.deploy_size or 640
 
 
 def _run(request: Request, device: str, workers: int) -> Run:
@@ -294,7 +308,7 @@ def _devices(request: Request) -> tuple[str, int]:
     return device, request.workers or len(indices)
 
 
-def _require_reachable(request: Request, table: CostTable, settings: Settings) -> None:
+def _require_reachable(table: CostTable, settings: Settings) -> None:
     """Refuse a limit or target that no architecture meets, or that all do.
 
     Raises:
@@ -315,7 +329,7 @@ def _require_reachable(request: Request, table: CostTable, settings: Settings) -
         if not least <= value <= most:
             mistakes.append(
                 f"{flag}: outside what the space can reach, got {value:g} (from {least:.4g} to {most:.4g} {figure} "
-                f"at {request.deploy_size} px)"
+                f"at {settings.budget.deploy_size} px)"
             )
     if mistakes:
         raise SpecError(mistakes)
@@ -327,7 +341,10 @@ def _reach(table: CostTable, figure: str, settings: Settings) -> tuple[float, fl
     extremes = [table.extreme(lambda layer: getattr(layer, summed), cheapest=cheapest) for cheapest in (True, False)]
     if figure == "latency_ms":
         classes = len(settings.classes)
-        ends = [price(extreme.document(classes), settings.budget, classes).latency_ms for extreme in extremes]
+        ends = [
+            price(extreme.document(classes), settings.budget.at(extreme.image_size), classes).latency_ms
+            for extreme in extremes
+        ]
     else:
         ends = [float(getattr(table.cost(extreme), figure)) for extreme in extremes]
     return min(ends), max(ends)

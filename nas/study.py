@@ -19,7 +19,7 @@ from nas.config import Run, StudyFile, make_folder
 from nas.export import Exported, chosen, export
 from nas.front import OBJECTIVES, Direction
 from nas.locks import Lock, is_held
-from nas.records import Record, TrialFiles, front_of, write_aside
+from nas.records import Record, TrialFiles, front_of
 from nas.rewards import reward
 from nas.sampler import FINGERPRINT, Feasible, FeasibleTPE
 from search_spaces import Architecture, SearchSpace, space_file
@@ -67,7 +67,7 @@ class Study:
         if study.database is None:
             _ = study.storage  # a server that cannot be reached is told before anything is written
         make_folder(folder)
-        write_aside(folder / "space.yaml", space_text)
+        space_file.save(space_text, folder)
         if study.database is not None:
             study.database.unlink(missing_ok=True)  # half of a study that was never finished being made
             with sqlite3.connect(study.database) as database:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from search_spaces.errors import SpecError, nearest
 from search_spaces.hosts import HOSTS
 from search_spaces.insertions import Feeds
 from search_spaces.macro import Setting
-from search_spaces.operators import OPERATORS, Operator, Parameters, SiteKind, Value
+from search_spaces.operators import OPERATORS, Operator, Parameters, SiteKind, Source, Value
 from search_spaces.operators import modules as user_modules
 from search_spaces.trace import Traced, first
 
@@ -148,7 +149,7 @@ class Architecture:
         if not isinstance(origin, dict) or not {"base", "scale"} <= set(origin):
             raise SpecError("not an exported architecture: the key `nas` with `base` and `scale` is missing")
         build.require_detection(document)
-        user_modules.load_all(origin.get("modules", ()), folder)
+        user_modules.load_those_there(origin.get("modules", ()), folder or Path())
         inserted: dict[int, Feeds] = origin.get("insert", {})
         written = [*document["backbone"], *document["head"]]
         picks, new = {}, []
@@ -158,6 +159,7 @@ class Architecture:
             except SpecError as error:
                 raise error.within(f"layer {label}") from None
             if lowered is None:
+                build.require_known(row[2])
                 continue
             choice = Choice.of(lowered.operator.name, lowered.parameters)
             layer = int(label.rstrip("+"))
@@ -212,10 +214,11 @@ class Architecture:
         return tuple((name, value) for name, value in self.macro if name != macro.IMAGE_SIZE)
 
     @property
-    def operators(self) -> tuple[Operator, ...]:
-        """The operators in it, each once."""
+    def sources(self) -> tuple[Source, ...]:
+        """The users' files that its operators come from, each once."""
         names = [choice.operator for _, choice in self.picks] + [new.choice.operator for new in self.insertions]
-        return tuple(OPERATORS[name] for name in dict.fromkeys(names))
+        sources = (OPERATORS[name].source for name in names)
+        return tuple(dict.fromkeys(source for source in sources if source))
 
     def __str__(self) -> str:
         """In words: `stock`, or `4 UIB(expansion=2) · 9+ DCNv4 · 10 DySample · depth 0.67`."""
@@ -281,19 +284,34 @@ class Architecture:
             origin["insert"] = {new.after: new.feeds for new in self.insertions}
         if self.macro:
             origin["macro"] = dict(self.macro)
-        sources = dict.fromkeys(str(record.source.path) for record in self.operators if record.source)
-        return origin | ({"modules": list(sources)} if sources else {})
+        if self.sources:
+            origin["modules"] = [str(source.path) for source in self.sources]
+        return origin
 
-    def to_yaml(self, classes: int) -> str:
-        """The text of a model YAML that `YOLO()` loads: explicit channels, no scales, one row a line."""
+    def to_yaml(self, classes: int, *, folder: Path | None = None) -> str:
+        """The text of a model YAML that `YOLO()` loads: explicit channels, no scales, one row a line.
+
+        Args:
+            folder: where it will lie; the users' modules are named from there, or as they lie in it.
+        """
+        document = self.document(classes)
+        if folder is not None and self.sources:
+            document["nas"]["modules"] = [_seen_from(folder, source) for source in self.sources]
         lines = [_HEADER.rstrip()]
-        for key, value in self.document(classes).items():
+        for key, value in document.items():
             if key in {"backbone", "head"}:
                 lines.append(f"{key}:")
                 lines.extend(f"  - {_flow(row)}" for row in value)
             else:
                 lines.append(f"{key}: {_flow(value)}")
         return "\n".join(lines) + "\n"
+
+
+def _seen_from(folder: Path, source: Source) -> str:
+    """A user's module: the copy in a folder if there is one, else the way from there to where it was read."""
+    if (folder / source.path.name).is_file():
+        return source.path.name
+    return os.path.relpath(source.path, folder)
 
 
 def _spoken(choice: Choice) -> list[Any]:

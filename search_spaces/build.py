@@ -70,11 +70,22 @@ def graft(
 def model(document: Mapping[str, Any], classes: int) -> tasks.DetectionModel:
     """The detection model of a YAML document, ours or Ultralytics', for so many classes.
 
+    One with a one-to-one head (YOLOv10, YOLO26) predicts with that head, as it is meant to be deployed; Ultralytics
+    8.4 takes the other one and non-maximum suppression unless `nms=False` is asked for.
+
     Raises:
         SpecError: the document has no detection head, or a row that cannot be built.
     """
     require_detection(document)
-    return tasks.DetectionModel(deepcopy(dict(document)), nc=classes, verbose=False)
+    built = tasks.DetectionModel(deepcopy(dict(document)), nc=classes, verbose=False)
+    if is_end_to_end(document):
+        built.end2end = True
+    return built
+
+
+def is_end_to_end(document: Mapping[str, Any]) -> bool:
+    """Whether a model has a one-to-one head, which needs no non-maximum suppression."""
+    return bool(document.get("end2end")) or document["head"][-1][2] == "v10Detect"
 
 
 def skeleton(document: Mapping[str, Any], classes: int) -> nn.Sequential:
@@ -139,9 +150,8 @@ def _reading_operators(stock_parse_model: Any) -> Any:
 def _load_modules(document: Mapping[str, Any]) -> None:
     """The user's operators that the document names; a checkpoint has brought its own, wherever their file is now."""
     origin = document.get("nas")
-    paths = origin.get("modules", []) if isinstance(origin, Mapping) else []
-    folder = Path(document.get("yaml_file", "")).parent
-    user_modules.load_all([path for path in paths if (folder / path).is_file()], folder)
+    paths = origin.get("modules", ()) if isinstance(origin, Mapping) else ()
+    user_modules.load_those_there(paths, Path(document.get("yaml_file", "")).parent)
 
 
 def _lower(document: dict[str, Any]) -> tuple[dict[str, Any], dict[int, Lowered]]:
@@ -154,7 +164,7 @@ def _lower(document: dict[str, Any]) -> tuple[dict[str, Any], dict[int, Lowered]
         try:
             taken = rows.lower(row)
             if taken is None:
-                _require_known(row[2])
+                require_known(row[2])
             else:
                 lowered[index] = taken
             stock[section].append(row if taken is None else taken.row)
@@ -169,7 +179,7 @@ def _addressed(document: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [(f"{section}[{i}]", row) for section in ("backbone", "head") for i, row in enumerate(document[section])]
 
 
-def _require_known(module: str) -> None:
+def require_known(module: str) -> None:
     """Refuse a name that Ultralytics would answer with a bare KeyError."""
     if module.startswith(("nn.", "torchvision.ops.")) or module in vars(tasks):
         return

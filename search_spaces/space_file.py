@@ -61,7 +61,7 @@ def load(space: str | Path, *, scale: str | None = None) -> SearchSpace:
 def text(space: str | Path, *, scale: str | None = None) -> str:
     """A space file's text at a scale, in a form that means the same in any folder."""
     _, document = _document(space, scale)
-    return yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=120)
+    return _dumped(document)
 
 
 def _document(space: str | Path, scale: str | None) -> tuple[Path, dict[str, Any]]:
@@ -79,6 +79,25 @@ def _document(space: str | Path, scale: str | None) -> tuple[Path, dict[str, Any
     if isinstance(modules, list):
         document["modules"] = [str((path.parent / str(module)).resolve()) for module in modules]
     return path, document
+
+
+def save(text: str, folder: Path) -> None:
+    """Write a space's text as `space.yaml`, with copies of the user's modules beside it: a study keeps what it uses."""
+    document = bases.parse_yaml(text)
+    copied: dict[str, str] = {}
+    for module in map(Path, document.get("modules", ())):
+        name = module.name if module.name not in copied else f"{module.stem}_{len(copied)}.py"
+        copied[name] = module.read_text(encoding="utf-8")
+    for name, content in copied.items():
+        (folder / "modules").mkdir(exist_ok=True)
+        (folder / "modules" / name).write_text(content, encoding="utf-8")
+    if copied:
+        document["modules"] = [f"modules/{name}" for name in copied]
+    (folder / "space.yaml").write_text(_dumped(document), encoding="utf-8")
+
+
+def _dumped(document: Mapping[str, Any]) -> str:
+    return yaml.safe_dump(dict(document), sort_keys=False, default_flow_style=None, width=120)
 
 
 def parse(document: Mapping[str, Any]) -> SearchSpace:

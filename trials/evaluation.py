@@ -42,7 +42,12 @@ def evaluate(
     """
     data = _data(str(budget.data))
     started = time.monotonic()
-    run = _Run(architecture=architecture, budget=budget, folder=folder, limits=limits or Limits())
+    run = _Run(
+        architecture=architecture,
+        budget=budget.at(architecture.image_size),
+        folder=folder,
+        limits=limits or Limits(),
+    )
     folder.mkdir(parents=True, exist_ok=True)
     try:
         outcome = run.train(data, go_on)
@@ -87,7 +92,7 @@ class _Run:
 
     def train(self, data: datasets.DataSet, go_on: GoOn) -> dict[str, Any]:
         classes = len(data.classes)
-        (self.folder / MODEL).write_text(self.architecture.to_yaml(classes), encoding="utf-8")
+        (self.folder / MODEL).write_text(self.architecture.to_yaml(classes, folder=self.folder), encoding="utf-8")
         document = self.architecture.document(classes)
         self.costs = price(document, self.budget, classes)
         excess = over(self.costs, self.limits)

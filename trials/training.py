@@ -24,7 +24,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import DetectionModel, load_checkpoint
 from ultralytics.utils import torch_utils
 
-from search_spaces import build
+from search_spaces import build, insertions
 from search_spaces.errors import DataError
 from search_spaces.operators.dynamic_conv import DynamicConv
 from trials.budget import Budget, Recipe
@@ -142,6 +142,8 @@ class ShortTraining(DetectionTrainer):
     def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> DetectionModel:  # noqa: ARG002, FBT001, FBT002 - Ultralytics' signature
         """The candidate, with what the budget's checkpoint gives it."""
         model = build.model(self.document, len(self.data_set.classes)).to(memory_format=layout(self.device))
+        if model.end2end:
+            self.args.nms = False  # else the validator would switch to the other head (`engine/validator.py:173`)
         if self.budget.weights is not None:
             self.inherited = inherit(model, self.budget.weights)
         return model
@@ -217,7 +219,7 @@ class ShortTraining(DetectionTrainer):
 
 
 def inherit(model: nn.Module, weights: Path) -> float:
-    """Take a checkpoint's tensors over wherever name and shape agree.
+    """Take a checkpoint's tensors over wherever name and shape agree, layers counted as in the base model.
 
     Returns:
         The share of the model's parameters that came from it.
@@ -231,11 +233,11 @@ def inherit(model: nn.Module, weights: Path) -> float:
         source, _ = load_checkpoint(weights)
     except Exception as error:
         raise DataError(f"{weights}: not a checkpoint that Ultralytics loads: {error}") from error
-    own = model.state_dict()
+    offered = {_in_the_base(source, name): value for name, value in source.float().state_dict().items()}
     fitting = {
-        name: value
-        for name, value in source.float().state_dict().items()
-        if name in own and own[name].shape == value.shape
+        name: offered[known]
+        for name, value in model.state_dict().items()
+        if (known := _in_the_base(model, name)) in offered and offered[known].shape == value.shape
     }
     parameters = dict(model.named_parameters())
     taken = sum(parameter.numel() for name, parameter in parameters.items() if name in fitting)
@@ -245,7 +247,15 @@ def inherit(model: nn.Module, weights: Path) -> float:
     return taken / sum(parameter.numel() for parameter in parameters.values())
 
 
-@lru_cache(maxsize=4)
+def _in_the_base(model: Any, name: str) -> str:
+    """A tensor's name, its layer counted as in the base model: an insertion shifts every layer behind it."""
+    inserted = (model.yaml.get("nas") or {}).get("insert", {})
+    prefix, layer, *rest = name.split(".")
+    names = insertions.labels(len(model.model) - len(inserted), inserted)
+    return ".".join((prefix, names[int(layer)], *rest))
+
+
+@lru_cache(maxsize=8)
 def _shared_dataset(
     paths: tuple[str, ...],
     classes: tuple[str, ...],

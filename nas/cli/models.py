@@ -31,7 +31,7 @@ def spaces(
     space: Annotated[str | None, typer.Argument(help="A name or a file; the whole catalog if left out.")] = None,
     scale: Annotated[str | None, typer.Option(help="Instead of the space's own.")] = None,
     classes: Annotated[int, typer.Option(min=1, help="That the head tells apart.")] = _COCO_CLASSES,
-    deploy_size: Annotated[int, typer.Option(help="Of cost, pixels.")] = 640,
+    deploy_size: Annotated[int | None, typer.Option(help="Of cost, pixels.  [default: 640]")] = None,
     shown: Shown = "table",
 ) -> None:
     """The search spaces; with a name, its slots, its size and the costs it can reach."""
@@ -60,7 +60,8 @@ def spaces(
         show.rows(told, shown, title="Search spaces", columns=columns)
         return
     with show.err.status("building and counting every choice"):
-        whole, slots = _describe(space_file.load(space, scale=scale), classes, deploy_size)
+        loaded_space = space_file.load(space, scale=scale)
+        whole, slots = _describe(loaded_space, classes, loaded_space.image_size or deploy_size or 640)
     _print_space(whole, slots, shown)
 
 
@@ -73,12 +74,13 @@ def _describe(space: "SearchSpace", classes: int, deploy_size: int) -> tuple[dic
     loaded = base.load(space.base, space.scale)
     slots: list[dict[str, Any]] = []
     for slot in space.slots:
-        costs = [gflops(table.layer(slot.layer, choice).macs) for choice in slot.choices]
+        costs = [gflops(table.slot(slot, choice).macs) for choice in slot.choices]
         slots.append(
             {
-                "layer": slot.layer,
+                "slot": slot.name,
+                "layers": list(slot.layers),
                 "section": loaded.section(slot.layer),
-                "host": slot.host,
+                "host": "behind it" if slot.feeds else slot.host,
                 "stride": loaded.reduction(slot.layer),
                 "choices": {operator: len(slot.of(operator)) for operator in slot.operators},
                 "gflops": costs[0],
@@ -111,7 +113,7 @@ def _print_space(whole: dict[str, Any], slots: list[dict[str, Any]], shown: Form
     if shown == "table":
         slots = [slot | {"choices": "  ".join(f"{name} {n}" for name, n in slot["choices"].items())} for slot in slots]
     columns = {
-        "layer": "layer",
+        "slot": "slot",
         "section": "section",
         "host": "host",
         "stride": "1/",

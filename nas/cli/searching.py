@@ -90,7 +90,9 @@ def search(
         int | None,
         typer.Option(help="Of training, pixels. \\[default: 128 for digits, else 320]", rich_help_panel=_HOW),
     ] = None,
-    deploy_size: Annotated[int, typer.Option(help="Of cost and latency, pixels.", rich_help_panel=_WORTH)] = 640,
+    deploy_size: Annotated[
+        int | None, typer.Option(help="Of cost and latency, pixels.  [default: 640]", rich_help_panel=_WORTH)
+    ] = None,
     batch: Annotated[
         int | None, typer.Option(min=1, help="Images a step. \\[default: 8]", rich_help_panel=_HOW)
     ] = None,

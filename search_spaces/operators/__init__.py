@@ -8,11 +8,11 @@ from search_spaces.operators.dcnv4 import DCNV4_RECORD
 from search_spaces.operators.dynamic_conv import DYNAMIC_CONV_RECORD
 from search_spaces.operators.dysample import DYSAMPLE_RECORD
 from search_spaces.operators.mmqa import MMQA_RECORD
-from search_spaces.operators.record import Operator, Parameter, Parameters, Site, SiteKind, Value
+from search_spaces.operators.record import Operator, Parameter, Parameters, Site, SiteKind, Source, Value
 from search_spaces.operators.uib import UIB_RECORD
 
 _RECORDS = (UIB_RECORD, MMQA_RECORD, DCNV4_RECORD, DYNAMIC_CONV_RECORD, DYSAMPLE_RECORD)
 
 OPERATORS: dict[str, Operator] = {record.name: record for record in _RECORDS}
 
-__all__ = ["OPERATORS", "Operator", "Parameter", "Parameters", "Site", "SiteKind", "Value"]
+__all__ = ["OPERATORS", "Operator", "Parameter", "Parameters", "Site", "SiteKind", "Source", "Value"]

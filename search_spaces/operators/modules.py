@@ -65,6 +65,15 @@ def load_all(paths: Iterable[str], folder: Path | None) -> None:
         raise SpecError(mistakes)
 
 
+def load_those_there(paths: Iterable[str], folder: Path) -> None:
+    """Every file that exists, seen from a folder: a checkpoint brings its operators, wherever their file is now.
+
+    Raises:
+        SpecError: with every file that cannot be loaded.
+    """
+    load_all([path for path in paths if (folder / path).is_file()], folder)
+
+
 def load_installed() -> None:
     """Add what installed packages offer.
 
