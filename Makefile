@@ -23,6 +23,7 @@ lint: $(VENV)/installed-dev
 
 bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/cost.py
+	$(BIN)/python benchmarks/operators.py
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

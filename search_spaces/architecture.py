@@ -149,7 +149,7 @@ class Architecture:
         if not isinstance(origin, dict) or not {"base", "scale"} <= set(origin):
             raise SpecError("not an exported architecture: the key `nas` with `base` and `scale` is missing")
         build.require_detection(document)
-        user_modules.load_those_there(origin.get("modules", ()), folder or Path())
+        missing = user_modules.load_those_there(origin.get("modules", ()), folder and folder.absolute())
         inserted: dict[int, Feeds] = origin.get("insert", {})
         written = [*document["backbone"], *document["head"]]
         picks, new = {}, []
@@ -159,7 +159,7 @@ class Architecture:
             except SpecError as error:
                 raise error.within(f"layer {label}") from None
             if lowered is None:
-                build.require_known(row[2])
+                build.require_known(row[2], missing)
                 continue
             choice = Choice.of(lowered.operator.name, lowered.parameters)
             layer = int(label.rstrip("+"))

@@ -57,6 +57,11 @@ class Base:
             raise SpecError(f"{self.identity} cannot be built: {error or type(error).__name__}") from error
 
     @property
+    def name(self) -> str:
+        """A short one, without `.yaml`."""
+        return re.sub(r"@\w+$", "", self.identity).removesuffix(".yaml")
+
+    @property
     def rows(self) -> list[list[Any]]:
         """Backbone and head, one after the other, as layer indices count."""
         return [*self.document["backbone"], *self.document["head"]]
@@ -100,6 +105,26 @@ def load(name: str, scale: str) -> Base:
     return _load(_resolve(name, scale), scale)
 
 
+def named(model: str, scale: str | None) -> tuple[str, str]:
+    """A model as a space file names it: `yolov8s.yaml` is `yolov8{scale}.yaml` at scale `s`; a file is its whole path.
+
+    Args:
+        scale: None for the one in the name, else the first of the model's table, if it has one.
+
+    Raises:
+        SpecError: no such model, or not a detection model.
+    """
+    document = model_document(model)
+    path = Path(model)
+    scale = scale or document["scale"] or next(iter(document.get("scales") or {}), "")
+    if path.is_file():
+        return str(path.absolute()), scale
+    bare = _without_scale(path.name)
+    if bare not in _ultralytics_models() or not document.get("scales"):
+        return path.name, scale
+    return re.sub(r"(\d+)", r"\1{scale}", bare, count=1), scale
+
+
 def model_document(model: str) -> dict[str, Any]:
     """A detection model's YAML as a mapping: a file, ours or not, or an Ultralytics name such as `yolov9c.yaml`.
 
@@ -116,7 +141,7 @@ def model_document(model: str) -> dict[str, Any]:
         build.require_detection(document)
     except SpecError as error:
         raise error.within(path.name) from None
-    return {**document, "scale": guess_model_scale(path)}
+    return {**document, "scale": guess_model_scale(path), "yaml_file": str(path.absolute())}
 
 
 @cache

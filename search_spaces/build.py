@@ -4,7 +4,7 @@ Ultralytics' `parse_model` is wrapped, never re-implemented: a row of ours is lo
 builds that with its own channel, width and repeat logic, and the operator is grafted into what was built.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from functools import wraps
 from pathlib import Path
@@ -133,8 +133,8 @@ def install() -> None:
 def _reading_operators(stock_parse_model: Any) -> Any:
     @wraps(stock_parse_model)
     def parse_model(d: dict[str, Any], ch: int, verbose: bool = True) -> tuple[nn.Sequential, list[int]]:  # noqa: FBT001, FBT002 - Ultralytics' signature
-        _load_modules(d)
-        stock, lowered = _lower(d)
+        missing = _load_modules(d)
+        stock, lowered = _lower(d, missing)
         layers, save = stock_parse_model(stock, ch, verbose)
         channels = _channels_before(layers, ch, lowered)
         for index, row in lowered.items():
@@ -147,14 +147,15 @@ def _reading_operators(stock_parse_model: Any) -> Any:
     return parse_model
 
 
-def _load_modules(document: Mapping[str, Any]) -> None:
-    """The user's operators that the document names; a checkpoint has brought its own, wherever their file is now."""
+def _load_modules(document: Mapping[str, Any]) -> list[str]:
+    """Load the users' operators that the document names; those that are not there, a checkpoint may have brought."""
     origin = document.get("nas")
     paths = origin.get("modules", ()) if isinstance(origin, Mapping) else ()
-    user_modules.load_those_there(paths, Path(document.get("yaml_file", "")).parent)
+    lies_in = Path(document["yaml_file"]).parent if "yaml_file" in document else None
+    return user_modules.load_those_there(paths, lies_in)
 
 
-def _lower(document: dict[str, Any]) -> tuple[dict[str, Any], dict[int, Lowered]]:
+def _lower(document: dict[str, Any], missing: Sequence[str]) -> tuple[dict[str, Any], dict[int, Lowered]]:
     """The document with stock rows only, and what was taken out, by row index."""
     lowered: dict[int, Lowered] = {}
     mistakes: list[str] = []
@@ -164,7 +165,7 @@ def _lower(document: dict[str, Any]) -> tuple[dict[str, Any], dict[int, Lowered]
         try:
             taken = rows.lower(row)
             if taken is None:
-                require_known(row[2])
+                require_known(row[2], missing)
             else:
                 lowered[index] = taken
             stock[section].append(row if taken is None else taken.row)
@@ -179,10 +180,19 @@ def _addressed(document: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [(f"{section}[{i}]", row) for section in ("backbone", "head") for i, row in enumerate(document[section])]
 
 
-def require_known(module: str) -> None:
-    """Refuse a name that Ultralytics would answer with a bare KeyError."""
+def require_known(module: str, missing: Sequence[str] = ()) -> None:
+    """Refuse a name that Ultralytics would answer with a bare KeyError.
+
+    Args:
+        missing: files that the document names, in which its operator may have been.
+
+    Raises:
+        SpecError: no such module.
+    """
     if module.startswith(("nn.", "torchvision.ops.")) or module in vars(tasks):
         return
+    if missing:
+        raise SpecError(f"unknown module {module!r}, and {', '.join(missing)}, which may define it, is not there")
     modules = [name for name, value in vars(tasks).items() if isinstance(value, type) and issubclass(value, nn.Module)]
     raise SpecError(f"unknown module {module!r} ({nearest(module, rows.names() + modules)})")
 

@@ -59,8 +59,14 @@ class StudyError(NasError):
     """The study cannot do what was asked of it."""
 
 
+_LISTED = 40
+"""More names than that are not listed in one line."""
+
+
 def nearest(name: object, known: Iterable[object]) -> str:
     """The hint that ends a message about an unknown name: the nearest known one, or all of them."""
     names = [str(option) for option in known]
     close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names)}"
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"known: {', '.join(names)}" if len(names) <= _LISTED else f"nothing like it among {len(names)} known names"

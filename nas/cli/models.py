@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from nas.cli import show
 from nas.cli.show import Format
@@ -17,9 +18,21 @@ Shown = Annotated[Format, typer.Option("--format", help="For people, or for prog
 _COCO_CLASSES = 80
 
 
+class _ShowsByDefault(TyperGroup):
+    """`nas spaces v9` is `nas spaces show v9`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command of that name, else `show` of it."""
+        return super().resolve_command(ctx, args if args[0] in self.commands else ["show", *args])
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command()(spaces)
+    group = typer.Typer(cls=_ShowsByDefault, invoke_without_command=True)
+    group.callback()(spaces)
+    group.command(name="show")(show_space)
+    group.command()(derive)
+    app.add_typer(group, name="spaces")
     app.command()(cost)
     app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})(
         yolo
@@ -27,42 +40,48 @@ def register(app: typer.Typer) -> None:
 
 
 @show.told
-def spaces(
-    space: Annotated[str | None, typer.Argument(help="A name or a file; the whole catalog if left out.")] = None,
+def spaces(context: typer.Context, shown: Shown = "table") -> None:
+    """The search spaces; `nas spaces v9` shows one of them, `nas spaces derive MODEL.yaml` writes one."""
+    if context.invoked_subcommand is not None:
+        return
+    from search_spaces import space_file
+
+    loaded = {name: space_file.load(name) for name in space_file.catalog()}
+    rows = [
+        {"space": name, "base": found.base, "scale": found.scale, "slots": len(found.slots), "size": found.size}
+        for name, found in loaded.items()
+    ]
+    columns = {"space": "space", "base": "base model", "scale": "scale", "slots": "slots", "words": "architectures"}
+    told = [row | {"words": f"{row['size']:.2e}"} for row in rows] if shown == "table" else rows
+    show.rows(told, shown, title="Search spaces", columns=columns)
+
+
+@show.told
+def show_space(
+    space: Annotated[str, typer.Argument(help="A name from the catalog, or a file.")],
     scale: Annotated[str | None, typer.Option(help="Instead of the space's own.")] = None,
     classes: Annotated[int, typer.Option(min=1, help="That the head tells apart.")] = _COCO_CLASSES,
     deploy_size: Annotated[int | None, typer.Option(help="Of cost, pixels.  [default: 640]")] = None,
     shown: Shown = "table",
 ) -> None:
-    """The search spaces; with a name, its slots, its size and the costs it can reach."""
+    """A space's slots, its size and the costs it can reach."""
     from search_spaces import space_file
 
-    if space is None:
-        loaded = {name: space_file.load(name) for name in space_file.catalog()}
-        rows = [
-            {
-                "space": name,
-                "base": found.base,
-                "scale": found.scale,
-                "slots": len(found.slots),
-                "size": found.size,
-            }
-            for name, found in loaded.items()
-        ]
-        columns = {
-            "space": "space",
-            "base": "base model",
-            "scale": "scale",
-            "slots": "slots",
-            "words": "architectures",
-        }
-        told = [row | {"words": f"{row['size']:.2e}"} for row in rows] if shown == "table" else rows
-        show.rows(told, shown, title="Search spaces", columns=columns)
-        return
     with show.err.status("building and counting every choice"):
-        loaded_space = space_file.load(space, scale=scale)
-        whole, slots = _describe(loaded_space, classes, loaded_space.image_size or deploy_size or 640)
+        loaded = space_file.load(space, scale=scale)
+        whole, slots = _describe(loaded, classes, loaded.image_size or deploy_size or 640)
     _print_space(whole, slots, shown)
+
+
+@show.told
+def derive(
+    model: Annotated[str, typer.Argument(help="A detection model's YAML, or an Ultralytics name (yolo11s.yaml).")],
+    scale: Annotated[str | None, typer.Option(help="By default the one in the name, else the model's first.")] = None,
+) -> None:
+    """Write a space file with every slot of a model: nas spaces derive MODEL.yaml > my_space.yaml."""
+    from search_spaces.derive import derive as derived
+
+    print(derived(model, scale=scale), end="")  # noqa: T201 - this is the output
 
 
 def _describe(space: "SearchSpace", classes: int, deploy_size: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -239,9 +239,9 @@ DCNV4_RECORD = Operator(
     name="DCNv4",
     module=DCNv4,
     parameters=(
-        Parameter(name="groups", default=4, allowed=(1, 2, 4, 8, 16, 32)),
+        Parameter(name="groups", default=4, allowed=(1, 2, 4, 8, 16, 32), worthwhile=(2, 4)),
         Parameter(name="offset_scale", default=1.0, allowed=(0.5, 1.0, 2.0)),
-        Parameter(name="dw_kernel", default=0, allowed=(0, 3, 5)),
+        Parameter(name="dw_kernel", default=0, allowed=(0, 3, 5), worthwhile=(0, 3)),
         Parameter(name="remove_center", default=False, allowed=(False, True)),
         Parameter(name="center_scale", default=False, allowed=(False, True)),
     ),

@@ -121,9 +121,9 @@ DYSAMPLE_RECORD = Operator(
     name="DySample",
     module=DySample,
     parameters=(
-        Parameter(name="style", default="lp", allowed=("lp", "pl")),
+        Parameter(name="style", default="lp", allowed=("lp", "pl"), worthwhile=("lp", "pl")),
         Parameter(name="groups", default=4, allowed=(1, 2, 4, 8)),
-        Parameter(name="dynamic_scope", default=False, allowed=(False, True)),
+        Parameter(name="dynamic_scope", default=False, allowed=(False, True), worthwhile=(False, True)),
     ),
     kinds=(SiteKind.UPSAMPLE,),
     build=_build,

@@ -182,9 +182,9 @@ MMQA_RECORD = Operator(
     name="MMQA",
     module=MMQA,
     parameters=(
-        Parameter(name="heads", default=4, allowed=(1, 2, 4, 8, 16)),
-        Parameter(name="key_dim", default=32, allowed=(8, 16, 32, 48, 64)),
-        Parameter(name="kv_stride", default=1, allowed=(1, 2, 4)),
+        Parameter(name="heads", default=4, allowed=(1, 2, 4, 8, 16), worthwhile=(2, 4)),
+        Parameter(name="key_dim", default=32, allowed=(8, 16, 32, 48, 64), worthwhile=(16, 32)),
+        Parameter(name="kv_stride", default=1, allowed=(1, 2, 4), worthwhile=(1, 2)),
         Parameter(name="query_stride", default=1, allowed=(1, 2)),
         Parameter(name="layer_scale", default=0.0, allowed=(0.0, 1e-5, 0.1)),
     ),

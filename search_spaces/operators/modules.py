@@ -65,13 +65,22 @@ def load_all(paths: Iterable[str], folder: Path | None) -> None:
         raise SpecError(mistakes)
 
 
-def load_those_there(paths: Iterable[str], folder: Path) -> None:
+def load_those_there(paths: Iterable[str], folder: Path | None) -> list[str]:
     """Every file that exists, seen from a folder: a checkpoint brings its operators, wherever their file is now.
+
+    Args:
+        folder: of the YAML that names them; None knows absolute paths only.
+
+    Returns:
+        Those that are not there.
 
     Raises:
         SpecError: with every file that cannot be loaded.
     """
-    load_all([path for path in paths if (folder / path).is_file()], folder)
+    seen = [str(path if folder is None else folder / path) for path in map(Path, paths)]
+    there = [path for path in seen if Path(path).is_absolute() and Path(path).is_file()]
+    load_all(there, None)
+    return [path for path in seen if path not in there]
 
 
 def load_installed() -> None:

@@ -60,11 +60,16 @@ class Site:
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
-    """A parameter that a space file may set: its default and every value that means something."""
+    """A parameter that a space file may set: its default and every value that means something.
+
+    Attributes:
+        worthwhile: the values that a derived space offers; the default alone if there are none.
+    """
 
     name: str
     default: Value
     allowed: tuple[Value, ...]
+    worthwhile: tuple[Value, ...] = ()
 
     def check(self, value: object) -> Value:
         """The value, if it is allowed: `True` is not 1 here, and `"3"` is not 3.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ultralytics.utils.torch_utils import ModelEMA
 
 from search_spaces import Choice
-from search_spaces.operators import OPERATORS, Site, SiteKind
+from search_spaces.operators import OPERATORS, Site, SiteKind, dynamic_conv
 from search_spaces.operators.dynamic_conv import DynamicConv
 
 
@@ -260,6 +260,15 @@ def test_counts_the_convolution_and_the_mixing() -> None:
     shares = 64 * 17 + 17 * 4
     assert count(DynamicConv(64, 64), x, y) == 64 * 64 * 9 * 1600 + 4 * 64 * 64 * 9 + shares
     assert count(DynamicConv(64, 64, groups=4), x, y) == (64 * 16 * 9 * 1600 + 4 * 64 * 16 * 9) + shares
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3])
+@pytest.mark.parametrize("settings", [{}, {"groups": 4}, {"kernel": 1}], ids=str)
+def test_takes_a_large_batch_in_parts(settings: dict[str, Any], at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, x = dynamic(**settings), images(5)
+    expected = layer(x)
+    monkeypatch.setattr(dynamic_conv, "CPU_NUMBERS_AT_ONCE", at_once * layer.weight.numel() // 4)
+    assert torch.allclose(layer(x), expected, rtol=0, atol=1e-12)
 
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
