@@ -120,7 +120,7 @@ def named(model: str, scale: str | None) -> tuple[str, str]:
     if path.is_file():
         return str(path.absolute()), scale
     bare = _without_scale(path.name)
-    if bare not in _ultralytics_models() or not document.get("scales"):
+    if bare not in _ultralytics_models() or len(document.get("scales") or ()) < 2:
         return path.name, scale
     return re.sub(r"(\d+)", r"\1{scale}", bare, count=1), scale
 
