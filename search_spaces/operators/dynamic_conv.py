@@ -10,7 +10,7 @@ from search_spaces.operators.export import is_exporting
 from search_spaces.operators.record import Operator, Parameter, Parameters, Site, SiteKind
 
 FINAL_TEMPERATURE = 1.0
-CPU_NUMBERS_AT_ONCE = 640_000
+CPU_NUMBERS_AT_ONCE = 320_000
 """Of mixed kernels, for as many images as that is: more leave the caches, and 256 channels take 1.4 times as long."""
 
 
