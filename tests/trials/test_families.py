@@ -1,0 +1,174 @@
+"""Every family of the catalog: random architectures, and one model that holds the whole vocabulary."""
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+from ultralytics import YOLO
+
+from search_spaces import Architecture, Choice, SearchSpace, build
+from search_spaces import base as bases
+from search_spaces.operators import OPERATORS
+from search_spaces.space_file import catalog, parse
+from trials import Budget, Ending, cost, evaluate, training
+
+CLASSES = 10
+FAMILIES = list(catalog())
+
+pytestmark = [  # torch.onnx's own
+    pytest.mark.filterwarnings("ignore:The feature will be removed:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Constant folding:UserWarning"),
+]
+
+each_family = pytest.mark.parametrize("family", FAMILIES)
+
+
+@pytest.fixture
+def no_kernel_compilation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)
+
+
+def agrees(table: cost.CostTable, architecture: Architecture) -> bool:
+    counted = cost.measure(architecture.document(CLASSES), CLASSES, architecture.image_size or table.image_size)
+    return table.cost(architecture) == counted
+
+
+def passes(architecture: Architecture) -> None:
+    """Build it for real, train it a step, predict with it."""
+    model = build.model(architecture.document(CLASSES), CLASSES).train()
+    image = torch.rand(2, 3, 64, 96)
+    sum(part.float().square().mean() for part in flattened(model(image))).backward()
+    starved = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    assert [name for name in starved if not name.endswith("dfl.conv.weight")] == []  # which Ultralytics freezes
+    with torch.no_grad():
+        boxes = model.eval()(image)[0]
+    assert boxes.isfinite().all()
+
+
+def flattened(predicted: object) -> list[torch.Tensor]:
+    if isinstance(predicted, torch.Tensor):
+        return [predicted] if predicted.requires_grad else []
+    inner = predicted.values() if isinstance(predicted, dict) else predicted
+    return [tensor for one in inner for tensor in flattened(one)]  # type: ignore[attr-defined]
+
+
+@each_family
+def test_random_architectures_cost_what_the_sum_says(family: str, space_of: Callable[[str], SearchSpace]) -> None:
+    space, rng = space_of(family), random.Random(family)
+    table = cost.CostTable(space, CLASSES, 128)
+    for _ in range(3):
+        assert agrees(table, space.sample(rng))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("no_kernel_compilation")
+@each_family
+def test_a_hundred_random_architectures(family: str, space_of: Callable[[str], SearchSpace], tmp_path: Path) -> None:
+    space, rng = space_of(family), random.Random(family)
+    table = cost.CostTable(space, CLASSES, 128)
+    for number in range(100):
+        architecture = space.sample(rng)
+        assert agrees(table, architecture), str(architecture)
+        passes(architecture)
+        if number % 25 == 0:
+            model = build.model(architecture.document(CLASSES), CLASSES)
+            assert_exports(model, tmp_path / f"{number}.pt", architecture)
+
+
+SCALES = {"v5": "smlx", "v8": "smlx", "v9": "smce", "v10": "smblx", "v11": "smlx", "v12": "smlx", "v26": "smlx"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "scale"), [(family, scale) for family in SCALES for scale in SCALES[family]])
+def test_other_scales_cost_what_the_sum_says(family: str, scale: str, space_of: Callable[[str], SearchSpace]) -> None:
+    space, rng = space_of(f"{family}:{scale}"), random.Random(scale)
+    table = cost.CostTable(space, CLASSES, 128)
+    assert all(agrees(table, space.sample(rng)) for _ in range(5))
+
+
+def vocabulary_of(space: SearchSpace) -> Architecture:
+    """An architecture that holds every operator the space offers, each in the last slot that takes it."""
+    choices: dict[str, Choice] = {}
+    for name in OPERATORS:
+        offering = [slot for slot in space.slots if name in slot.operators and slot.name not in choices]
+        if offering:
+            choices[offering[-1].name] = offering[-1].of(name)[-1]
+    return space.of(choices)
+
+
+@each_family
+def test_a_family_takes_the_whole_vocabulary(family: str, space_of: Callable[[str], SearchSpace]) -> None:
+    architecture = vocabulary_of(space_of(family))
+    assert {choice.operator for _, choice in architecture.picks} == set(OPERATORS)
+
+
+@pytest.mark.slow
+@each_family
+def test_trains_and_exports_with_the_whole_vocabulary(
+    family: str, space_of: Callable[[str], SearchSpace], digits: Budget, tmp_path: Path
+) -> None:
+    architecture = vocabulary_of(space_of(family))
+    outcome = evaluate(architecture, digits, tmp_path, lambda *_: True)
+    assert outcome.ending is Ending.FINISHED, outcome.detail
+    assert outcome.weights is not None
+    assert_exports(YOLO(outcome.weights).model, tmp_path / "again.pt", architecture)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def digits(tiny: Callable[..., Budget]) -> Budget:
+    """Two epochs of the digit scenes, enough for weights that are not fresh."""
+    return tiny(epochs=2, image_size=128, deploy_size=128)
+
+
+ARTICLE = """
+name: article
+base: yolov9{scale}.yaml
+scale: c
+insert:
+  - {after: 9, feeds: next, choices: {DCNv4: {groups: [4, 32]}, UIB: {}, MMQA: {}, DynamicConv: {}}}
+macro:
+  width: {P4: [0.75, 1], P5: [0.5, 0.75]}
+"""
+
+
+@pytest.mark.slow
+def test_an_insertion_and_a_width_per_stage_all_the_way(tiny: Callable[..., Budget], tmp_path: Path) -> None:
+    space = parse(bases.parse_yaml(ARTICLE))
+    choices = {"9+": Choice.of("DCNv4", {"groups": 32})}
+    architecture = space.of(choices, {"width.P4": 0.75, "width.P5": 0.75})
+    assert agrees(cost.CostTable(space, CLASSES, 128), architecture)
+    outcome = evaluate(architecture, tiny(epochs=1), tmp_path, lambda *_: True)
+    assert outcome.ending is Ending.FINISHED, outcome.detail
+    assert outcome.weights is not None
+    assert Architecture.read(tmp_path / "model.yaml") == architecture
+    model = YOLO(outcome.weights).model
+    assert isinstance(model, nn.Module)
+    assert sum(p.numel() for p in model.parameters()) == sum(
+        p.numel()
+        for p in YOLO(tmp_path / "model.yaml").model.parameters()  # type: ignore[union-attr]
+    )
+    assert_exports(model, tmp_path / "again.pt", architecture)
+
+
+def assert_exports(model: nn.Module, weights: Path, architecture: Architecture) -> None:
+    """ONNX Runtime at another size and batch predicts what the fused model does: boxes and scores to 1e-4."""
+    training.save(model, {}, weights)
+    exported = YOLO(weights).export(format="onnx", dynamic=True, imgsz=64, simplify=False, device="cpu")
+    loaded = YOLO(weights).model
+    assert isinstance(loaded, nn.Module)
+    loaded.end2end = False  # type: ignore[assignment]  # compare all boxes; the top 300 may tie
+    fused = loaded.float().eval().fuse(verbose=False)  # type: ignore[operator]
+    torch.manual_seed(0)
+    image = torch.rand(2, 3, 160, 224)
+    with torch.no_grad():
+        expected = fused(image)[0].numpy()
+    session = onnxruntime.InferenceSession(exported, providers=["CPUExecutionProvider"])
+    (predicted,) = session.run(None, {"images": image.numpy()})
+    assert predicted.shape == expected.shape, str(architecture)
+    assert np.abs(predicted[:, :4] - expected[:, :4]).max() < 1e-4 * 224, str(architecture)
+    assert np.abs(predicted[:, 4:] - expected[:, 4:]).max() < 1e-4, str(architecture)
