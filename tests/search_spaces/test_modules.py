@@ -1,0 +1,269 @@
+"""Operators from outside: a user's file, its checkpoints in other processes, and installed packages."""
+
+import io
+import subprocess
+import sys
+from collections.abc import Iterator
+from copy import deepcopy
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+import torch
+
+from search_spaces import OPERATORS, Architecture, Choice, SearchSpace, build
+from search_spaces import base as bases
+from search_spaces.errors import SpecError
+from search_spaces.operators import modules
+from search_spaces.space_file import load, parse, save, text
+
+STRIPS = """
+from torch import Tensor, nn
+from ultralytics.nn.modules import Conv
+
+from search_spaces.operators import Operator, Parameter, Site, SiteKind, OPERATORS
+from search_spaces.operators.uib import UIB_RECORD
+
+
+class Strips(nn.Module):
+    class Inner(nn.Identity):
+        pass
+
+    def __init__(self, c_in: int, c_out: int, kernel: int, act: nn.Module) -> None:
+        super().__init__()
+        self.rows = nn.Conv2d(c_in, c_in, (kernel, 1), padding=(kernel // 2, 0), groups=c_in)
+        self.inner = self.Inner()
+        self.project = Conv(c_in, c_out, 1, act=act)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.project(x * self.inner(self.rows(x.mean(3, keepdim=True))).sigmoid())
+
+
+STRIPS = Operator(
+    name="Strips",
+    module=Strips,
+    parameters=(Parameter(name="kernel", default=3, allowed=(3, 5), worthwhile=(3, 5)),),
+    kinds=(SiteKind.CONV, SiteKind.LAYER),
+    build=lambda site, *, kernel: Strips(site.c_in, site.c_out, kernel, site.activation),
+    obstacle=lambda site, _: None if site.stride == 1 else "it keeps the size of the map",
+    reference="Strip Pooling, arXiv 2003.13328",
+)
+"""
+
+SPACE = """
+name: strips
+base: yolov8{scale}.yaml
+scale: n
+modules: [my_ops.py]
+slots:
+  - {at: {layers: [4, 6]}, choices: {Strips: {kernel: [3, 5]}, UIB: {}}}
+insert:
+  - {after: 9, choices: {Strips: {}}}
+"""
+
+
+@pytest.fixture(autouse=True)
+def vocabulary() -> Iterator[None]:
+    """Only what this package brings, before and after."""
+    before = dict(OPERATORS)
+    yield
+    OPERATORS.clear()
+    OPERATORS.update(before)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "my_ops.py").write_text(STRIPS, encoding="utf-8")
+    (tmp_path / "space.yaml").write_text(SPACE, encoding="utf-8")
+    return tmp_path
+
+
+@pytest.fixture
+def space(folder: Path) -> SearchSpace:
+    return load(folder / "space.yaml")
+
+
+@pytest.fixture
+def architecture(space: SearchSpace) -> Architecture:
+    return space.of({"4": Choice.of("Strips", {"kernel": 5}), "9+": Choice.of("Strips", {})})
+
+
+def alone(code: str, folder: Path, *arguments: object) -> str:
+    """What a fresh process prints that starts in a folder."""
+    ours = Path(build.__file__).parents[1]
+    program = f"import sys; sys.path.insert(0, {str(ours)!r})\n{code}"
+    ran = subprocess.run(
+        [sys.executable, "-P", "-c", program, *map(str, arguments)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    return ran.stdout.strip()
+
+
+class TestFile:
+    def test_joins_the_vocabulary(self, folder: Path) -> None:
+        (record,) = modules.load(folder / "my_ops.py")
+        assert OPERATORS["Strips"] is record
+        assert record.source is not None
+        assert record.source.path == folder / "my_ops.py"
+        assert modules.load(folder / "my_ops.py") == (record,)
+
+    @pytest.mark.parametrize(
+        ("content", "told"),
+        [
+            (None, "my_ops.py: cannot be read (No such file or directory)"),
+            ("def", "my_ops.py: cannot be imported: SyntaxError: invalid syntax (my_ops.py, line 1)"),
+            (
+                "import nothing_such",
+                "my_ops.py: cannot be imported: ModuleNotFoundError: No module named 'nothing_such'",
+            ),
+            (
+                "from search_spaces.operators.uib import UIB_RECORD",
+                "my_ops.py: no Operator in it (`MY_OP = Operator(name=..., module=..., ...)`)",
+            ),
+            (
+                STRIPS.replace('name="Strips"', 'name="UIB"'),
+                "my_ops.py: UIB is an operator already; give this one another name",
+            ),
+        ],
+        ids=lambda _: "",
+    )
+    def test_one_mistake(self, content: str | None, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        if content is not None:
+            Path("my_ops.py").write_text(content, encoding="utf-8")
+        before = set(OPERATORS)
+        with pytest.raises(SpecError) as caught:
+            modules.load(Path("my_ops.py"))
+        assert str(caught.value) == told
+        assert set(OPERATORS) == before
+
+    def test_another_text_under_a_known_name(self, folder: Path) -> None:
+        modules.load(folder / "my_ops.py")
+        (folder / "other.py").write_text(STRIPS + "\n# changed\n", encoding="utf-8")
+        with pytest.raises(SpecError, match=r"other.py: Strips is known already, with another text, from .*my_ops.py"):
+            modules.load(folder / "other.py")
+
+    def test_a_missing_module_is_told_with_the_other_mistakes(self) -> None:
+        with pytest.raises(SpecError) as caught:
+            parse(bases.parse_yaml(SPACE.replace("Strips: {}", "UIB: {mid_kernel: 4}")))
+        assert caught.value.mistakes[0] == "modules[0]: my_ops.py: cannot be read (No such file or directory)"
+        assert len(caught.value.mistakes) == 3
+
+
+class TestSpace:
+    def test_an_operator_of_ones_own_is_offered_like_any(self, space: SearchSpace) -> None:
+        assert [slot.operators for slot in space.slots] == [
+            ("stock", "Strips", "UIB"),
+            ("stock", "Strips", "UIB"),
+            ("stock", "Strips"),
+        ]
+
+    def test_its_text_is_part_of_fingerprint_and_hash(
+        self, folder: Path, architecture: Architecture, space: SearchSpace
+    ) -> None:
+        before = architecture.fingerprint, space.hash
+        del OPERATORS["Strips"]
+        (folder / "my_ops.py").write_text(STRIPS + "\n# changed\n", encoding="utf-8")
+        again = load(folder / "space.yaml")
+        after = again.of({"4": Choice.of("Strips", {"kernel": 5}), "9+": Choice.of("Strips", {})})
+        assert not set(before) & {after.fingerprint, again.hash}
+
+    def test_a_saved_space_keeps_what_it_uses(self, folder: Path, space: SearchSpace, tmp_path: Path) -> None:
+        kept = tmp_path / "study"
+        kept.mkdir()
+        save(text(folder / "space.yaml"), kept)
+        (folder / "my_ops.py").unlink()
+        assert (kept / "modules" / "my_ops.py").read_text(encoding="utf-8") == STRIPS
+        assert load(kept / "space.yaml").hash == space.hash
+
+
+class TestModel:
+    def test_a_file_is_read_where_the_module_lies_beside_it(self, folder: Path, architecture: Architecture) -> None:
+        (folder / "model.yaml").write_text(architecture.to_yaml(3, folder=folder), encoding="utf-8")
+        code = """
+from search_spaces import Architecture
+from pathlib import Path
+from ultralytics import YOLO
+print(Architecture.read(Path("model.yaml")).fingerprint, sum(p.numel() for p in YOLO("model.yaml").model.parameters()))
+"""
+        size = sum(p.numel() for p in build.model(architecture.document(3), 3).parameters())
+        assert alone(code, folder) == f"{architecture.fingerprint} {size}"
+
+    def test_a_missing_module_is_told(self, folder: Path, architecture: Architecture) -> None:
+        elsewhere = folder / "elsewhere"
+        elsewhere.mkdir()
+        (elsewhere / "model.yaml").write_text(
+            architecture.to_yaml(3, folder=folder).replace("my_ops.py", "gone.py"), encoding="utf-8"
+        )
+        OPERATORS.pop("Strips")
+        with pytest.raises(SpecError, match=r"unknown module 'C2f_Strips', and .*gone.py, which may define it, is not"):
+            Architecture.read(elsewhere / "model.yaml")
+
+    def test_a_copy_is_the_same_and_independent(self, architecture: Architecture) -> None:
+        layer = build.model(architecture.document(3), 3).model[4].m[0].cv2  # type: ignore[union-attr,index]
+        copy, x = deepcopy(layer), torch.rand(1, layer.rows.in_channels, 8, 8)
+        assert torch.equal(copy.eval()(x), layer.eval()(x))
+        assert copy.rows.weight is not layer.rows.weight
+
+    def test_a_checkpoint_loads_where_the_file_never_was(
+        self, folder: Path, architecture: Architecture, tmp_path: Path
+    ) -> None:
+        elsewhere = tmp_path / "elsewhere"
+        elsewhere.mkdir()
+        model = build.model(architecture.document(3), 3)
+        torch.save({"model": model}, elsewhere / "weights.pt")
+        (folder / "my_ops.py").unlink()
+        code = """
+import torch
+model = torch.load("weights.pt", weights_only=False)["model"].eval()
+torch.save({"model": model}, "again.pt")
+from search_spaces import OPERATORS, build
+rebuilt = build.model(model.yaml, 3)  # as Ultralytics does when it trains a checkpoint on
+print("Strips" in OPERATORS, len(list(rebuilt.parameters())) == len(list(model.parameters())))
+torch.manual_seed(0)
+print(float(model(torch.ones(1, 3, 64, 64))[0].sum()))
+"""
+        said, total = alone(code, elsewhere).splitlines()
+        assert said == "True True"
+        with torch.no_grad():
+            assert float(total) == pytest.approx(float(model.eval()(torch.ones(1, 3, 64, 64))[0].sum()), rel=1e-5)
+        again = 'import torch; print(type(torch.load("again.pt", weights_only=False)["model"]).__name__)'
+        assert alone(again, elsewhere) == "DetectionModel"
+
+    def test_the_text_is_stored_once(self, architecture: Architecture) -> None:
+        file = io.BytesIO()
+        torch.save(build.model(architecture.document(3), 3), file)
+        assert file.getvalue().count(b"class Strips(nn.Module)") == 1
+
+
+class TestInstalled:
+    def test_a_package_offers_an_operator(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (folder / "their_ops.py").write_text(STRIPS, encoding="utf-8")
+        monkeypatch.syspath_prepend(str(folder))
+        offered = EntryPoint(name="Strips", value="their_ops:STRIPS", group=modules.ENTRY_POINT)
+        monkeypatch.setattr(modules, "entry_points", lambda *, group: [offered] if group == "nas.operators" else [])
+        modules.load_installed()
+        assert OPERATORS["Strips"].module.__module__ == "their_ops"
+        assert OPERATORS["Strips"].source is None
+
+    @pytest.mark.parametrize(
+        ("value", "told"),
+        [
+            ("search_spaces.operators.uib:UIB", "search_spaces.operators.uib:UIB: not an Operator, got type"),
+            ("their_ops:STRIPS", "their_ops:STRIPS: UIB is an operator already"),
+        ],
+    )
+    def test_what_a_package_must_not_offer(
+        self, value: str, told: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (folder / "their_ops.py").write_text(STRIPS.replace('name="Strips"', 'name="UIB"'), encoding="utf-8")
+        monkeypatch.delitem(sys.modules, "their_ops", raising=False)
+        monkeypatch.syspath_prepend(str(folder))
+        offered = EntryPoint(name="Strips", value=value, group=modules.ENTRY_POINT)
+        monkeypatch.setattr(modules, "entry_points", lambda **_: [offered])
+        with pytest.raises(SpecError, match=told):
+            modules.load_installed()
