@@ -26,6 +26,7 @@ from nas import pages
 from nas.front import OBJECTIVES, Direction, hypervolume
 from nas.records import Record, TrialFiles, front_of, point_of, write_aside
 from search_spaces.errors import EnvironmentProblem
+from search_spaces.macro import MACRO
 
 _log = logging.getLogger(__name__)
 
@@ -468,11 +469,12 @@ def _share(best: Sequence[Record], objectives: Sequence[str], stock: Mapping[str
 
 def _flat(picks: Mapping[str, Any]) -> dict[str, str]:
     """Picks as params, under Optuna's names; `architecture: stock` where there are none."""
-    flat = {}
-    for layer, choice in picks.items():
+    slots = {name: choice for name, choice in picks.items() if name != MACRO}
+    flat = {f"{MACRO}.{dial}": f"{value:g}" for dial, value in picks.get(MACRO, {}).items()}
+    for slot, choice in slots.items():
         for operator, parameters in choice.items():
-            flat[f"{layer}.operator"] = operator
-            flat |= {f"{layer}.{operator}.{name}": str(value) for name, value in parameters.items()}
+            flat[f"{slot}.operator"] = operator
+            flat |= {f"{slot}.{operator}.{name}": str(value) for name, value in parameters.items()}
     return flat or {"architecture": "stock"}
 
 

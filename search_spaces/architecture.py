@@ -19,7 +19,7 @@ from search_spaces.base import Base
 from search_spaces.errors import SpecError, nearest
 from search_spaces.hosts import HOSTS
 from search_spaces.insertions import Feeds
-from search_spaces.macro import Setting
+from search_spaces.macro import MACRO, Setting
 from search_spaces.operators import OPERATORS, Operator, Parameters, SiteKind, Source, Value
 from search_spaces.operators import modules as user_modules
 from search_spaces.trace import Traced, first
@@ -246,7 +246,7 @@ class Architecture:
             str(layer): {choice.operator: dict(choice.parameters)} for layer, choice in self.picks
         }
         picks |= {f"{new.after}+": {new.choice.operator: dict(new.choice.parameters)} for new in self.insertions}
-        return picks | ({"macro": dict(self.macro)} if self.macro else {})
+        return picks | ({MACRO: dict(self.macro)} if self.macro else {})
 
     def document(self, classes: int) -> dict[str, Any]:
         """The model YAML as a mapping, with final numbers in every row; `nas` says where it comes from.

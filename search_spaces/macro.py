@@ -13,6 +13,8 @@ from search_spaces.errors import SpecError
 Setting = tuple[tuple[str, float], ...]
 """The dials that differ from the base model, sorted by name; without `image_size`, which changes no layer."""
 
+MACRO = "macro"
+"""The word under which dials are written, in a space file, a sampler's parameters and JSON."""
 DEPTH, WIDTH, IMAGE_SIZE = "depth", "width", "image_size"
 STAGES = ("P1", "P2", "P3", "P4", "P5", "P6", "P7")
 """A stage is the layers whose maps are 2, 4, 8 ... times smaller than the image, in backbone and neck."""

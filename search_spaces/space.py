@@ -87,7 +87,7 @@ class Dial:
     @property
     def spelled(self) -> str:
         """As a sampler's parameter."""
-        return f"macro.{self.name}"
+        return f"{macro.MACRO}.{self.name}"
 
 
 @dataclass(frozen=True, kw_only=True)

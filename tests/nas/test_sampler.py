@@ -1,6 +1,7 @@
 import random
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import optuna
 import pytest
@@ -8,7 +9,10 @@ import pytest
 from nas.sampler import FINGERPRINT, Feasible, FeasibleTPE, SpaceExhaustedError
 from nas.study import Study
 from nas.work import _suggested
-from search_spaces import SearchSpace
+from search_spaces import OPERATORS, Choice, SearchSpace
+from search_spaces.base import parse_yaml
+from search_spaces.operators import Parameters, Site
+from search_spaces.space_file import parse
 from trials import Limits
 from trials.cost import CostTable
 
@@ -38,6 +42,59 @@ def test_what_is_within_limits_is_left_alone(table: CostTable, space: SearchSpac
 
 def test_no_architecture_is_within_an_impossible_limit(table: CostTable, space: SearchSpace) -> None:
     assert Feasible(space, lambda: table, Limits(params=1)).repaired(space.stock, random.Random(0)) is None
+
+
+WIDE = """
+name: wide
+base: yolov8{scale}.yaml
+scale: n
+slots:
+  - {at: {layers: [4, 6]}, tie: true, choices: {UIB: {expansion: [2, 4]}}}
+  - {at: {layers: [8]}, choices: {DCNv4: {groups: [8, 16]}}}
+insert:
+  - {after: 9, choices: {UIB: {}}}
+macro: {depth: [1, 2], width: {P4: [0.75, 1], P5: [0.75, 1]}, image_size: [64, 96]}
+"""
+
+
+NARROW = """
+name: narrow
+base: yolov8{scale}.yaml
+scale: n
+slots: [{at: {layers: [7]}, choices: {DynamicConv: {}}}]
+macro: {width: {P4: [0.75], P5: [0.75]}}
+"""
+
+
+def test_dials_insertions_and_tied_slots_are_repaired_too() -> None:
+    space = parse(parse_yaml(WIDE))
+    table, rng = CostTable(space, 2, 96), random.Random(0)
+    least, most = (table.cost(table.extreme(lambda layer: layer.macs, cheapest=flag)).gflops for flag in (True, False))
+    limit = least + (most - least) / 4
+    feasible = Feasible(space, lambda: table, Limits(gflops=limit))
+    found = [feasible.repaired(space.sample(rng), rng) for _ in range(40)]
+    repaired = [architecture for architecture in found if architecture is not None]
+    assert len(repaired) > 30
+    assert all(table.cost(architecture).gflops <= limit for architecture in repaired)
+    assert all(space.architecture(space.values(architecture)) == architecture for architecture in repaired)
+    assert {name for architecture in repaired for name, _ in architecture.macro} > {"width.P4", "image_size"}
+
+
+def test_what_two_dials_make_impossible_is_not_proposed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operator that takes either of two narrower layers, but not one that is narrow on both sides."""
+
+    def narrow(site: Site, _parameters: Parameters) -> str | None:
+        return "too narrow on both sides" if (site.c_in, site.c_out) == (96, 192) else None
+
+    monkeypatch.setitem(OPERATORS, "DynamicConv", replace(OPERATORS["DynamicConv"], obstacle=narrow))
+    space = parse(parse_yaml(NARROW))
+    dynamic = {"7": Choice.of("DynamicConv", {})}
+    both = space.of(dynamic, {"width.P4": 0.75, "width.P5": 0.75})
+    assert space.obstacle(both) == "layer 7: DynamicConv: too narrow on both sides"
+    assert space.obstacle(space.of(dynamic, {"width.P5": 0.75})) is None
+    feasible = Feasible(space, lambda: CostTable(space, 2, 64), Limits())
+    assert feasible.repaired(both, random.Random(0)) is None
+    assert feasible.repaired(space.of(dynamic), random.Random(0)) == space.of(dynamic)
 
 
 def _propose(study: Study, count: int) -> list[str]:

@@ -204,7 +204,7 @@ print(Architecture.read(Path("model.yaml")).fingerprint, sum(p.numel() for p in 
             Architecture.read(elsewhere / "model.yaml")
 
     def test_a_copy_is_the_same_and_independent(self, architecture: Architecture) -> None:
-        layer = build.model(architecture.document(3), 3).model[4].m[0].cv2  # type: ignore[union-attr,index]
+        layer = build.model(architecture.document(3), 3).model[4].m[0].cv2
         copy, x = deepcopy(layer), torch.rand(1, layer.rows.in_channels, 8, 8)
         assert torch.equal(copy.eval()(x), layer.eval()(x))
         assert copy.rows.weight is not layer.rows.weight

@@ -88,3 +88,12 @@ def test_they_are_values(value: BaseModel) -> None:
     assert hash(again) == hash(value)
     with pytest.raises(ValidationError, match="frozen"):
         setattr(value, next(iter(type(value).model_fields)), None)
+
+
+@pytest.mark.parametrize(("deploy_size", "image_size"), [(None, 128), (640, 128), (320, 64), (416, 96), (1280, 256)])
+def test_a_candidate_with_a_size_of_its_own_is_trained_at_the_same_share(
+    deploy_size: int | None, image_size: int
+) -> None:
+    budget = Budget(data=Path("data.yaml"), image_size=128, deploy_size=640)
+    assert budget.at(deploy_size).image_size == image_size
+    assert budget.at(deploy_size).deploy_size == (deploy_size or 640)

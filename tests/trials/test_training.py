@@ -22,8 +22,10 @@ from ultralytics.nn.tasks import DetectionModel, load_checkpoint
 from ultralytics.utils import events, torch_utils
 
 import search_spaces
-from search_spaces import Architecture, build
+from search_spaces import Architecture, Choice, build
+from search_spaces.architecture import Insertion
 from search_spaces.errors import DataError
+from search_spaces.insertions import Feeds
 from search_spaces.operators.dynamic_conv import DynamicConv
 from trials import Budget, Epoch, Recipe, datasets, digit_scenes, training
 from trials.training import DivergedError, ShortTraining, TimedOutError, Trained
@@ -409,6 +411,22 @@ class TestInherit:
         assert share == pytest.approx(sum(parameters[name].numel() for name in taken) / total, abs=1e-3)
         assert 0.5 < share < 1
         assert all(name in taken for name in parameters if name.startswith(("model.0.", "model.1.", "model.24.")))
+
+    @pytest.mark.parametrize("feeds", ["next", "all"])
+    def test_an_insertion_shifts_nothing(
+        self, stock: Architecture, trained: Path, tmp_path: Path, feeds: Feeds
+    ) -> None:
+        new = Insertion(after=4, feeds=feeds, choice=Choice.of("UIB", {}))
+        inserted = Architecture.of(stock.base, stock.scale, {}, inserted=[new])
+        model = build.model(inserted.document(CLASSES), CLASSES)
+        own = sum(parameter.numel() for parameter in model.model[5].parameters())
+        total = sum(parameter.numel() for parameter in model.parameters())
+        assert training.inherit(model, trained) == pytest.approx(1 - own / total)
+        assert torch.equal(model.state_dict()["model.25.cv3.0.2.weight"], tensors(trained)["model.24.cv3.0.2.weight"])
+        training.save(model, {}, tmp_path / "inserted.pt")
+        plain = build.model(stock.document(CLASSES), CLASSES)
+        assert training.inherit(plain, tmp_path / "inserted.pt") == 1.0  # and back
+        assert same(plain.state_dict(), tensors(trained))
 
     def test_other_classes_keep_their_own_outputs(self, stock: Architecture, trained: Path) -> None:
         model = build.model(stock.document(3), 3)
