@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from nas.cli import environment, models, searching, studies
+from nas.cli import checking, environment, models, searching, studies
 
 app = typer.Typer(
     name="nas",
@@ -27,6 +27,7 @@ scores each by a short training and its cost, and keeps the Pareto front.
 searching.register(app)
 studies.register(app)
 models.register(app)
+checking.register(app)
 environment.register(app)
 
 

@@ -1,0 +1,366 @@
+"""What a search of a space has before it: what there is to choose from, what it costs, how many hours it may take."""
+
+import math
+import platform
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, TypeVar
+
+import torch
+from pydantic import BaseModel, ValidationError
+from torch import nn
+from ultralytics.cfg import get_cfg
+from ultralytics.utils.torch_utils import ModelEMA
+
+from nas.checking import Memory
+from search_spaces import Architecture, SearchSpace, Slot, build
+from search_spaces.errors import EnvironmentProblem, SpecError
+from trials import Budget, Limits, cost, datasets, latency
+from trials.cost import IMAGE_CHANNELS, CostTable, LayerCost, gflops
+from trials.datasets import DIGITS, DataSet
+
+Model = TypeVar("Model", bound=BaseModel)
+
+SAMPLES = 200
+_BOXES = 5
+"""In each image of a timed training step."""
+_LATENCY_PASSES = 60
+"""What `trials.latency.measure` takes by default, timed and untimed."""
+_TIMED_SECONDS = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlotCosts:
+    """What the choices of a slot cost, over all its layers.
+
+    Attributes:
+        choices: how many there are, stock among them.
+    """
+
+    slot: str
+    layers: tuple[int, ...]
+    host: str
+    choices: int
+    stock_gflops: float
+    min_gflops: float
+    median_gflops: float
+    max_gflops: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outlook:
+    """A space as it is before a search.
+
+    Attributes:
+        gflops: the least and the greatest that can be reached, deployed.
+        params: likewise.
+        buildable: share of random architectures that can be built.
+        within: share of the buildable that are within the limits; None without limits.
+    """
+
+    size: int
+    slots: tuple[SlotCosts, ...]
+    stock_gflops: float
+    stock_params: int
+    gflops: tuple[float, float]
+    params: tuple[int, int]
+    buildable: float
+    within: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How fast one architecture is on this machine.
+
+    Attributes:
+        step: seconds of one training step.
+        image: seconds of one validated image.
+        start: seconds before the training: the model is built, counted and timed.
+    """
+
+    step: float
+    image: float
+    start: float
+
+    def seconds(self, search: "Search") -> float:
+        """Of one trial. Reading and changing images, and matching boxes, are not in it."""
+        budget, data = search.budget, search.data
+        steps = math.ceil(data.train_images / budget.batch) * budget.epochs
+        return self.start + steps * self.step + data.val_images * self.image
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effort:
+    """An estimate of a search.
+
+    Attributes:
+        stock: seconds of a trial of the stock model.
+        costliest: seconds of a trial of the architecture with the most multiply-adds.
+        machine: what was measured.
+    """
+
+    trials: int
+    workers: int
+    stock: float
+    costliest: float
+    machine: str
+
+    @property
+    def hours(self) -> tuple[float, float]:
+        """If every trial were as quick as the quicker of the two, and as slow as the slower."""
+        ends = sorted((self.stock, self.costliest))
+        rounds = math.ceil(self.trials / self.workers)
+        return ends[0] * rounds / 3600, ends[1] * rounds / 3600
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The search that a user has in mind; None is what `nas search` takes for this data."""
+
+    data: str = DIGITS
+    trials: int | None = None
+    epochs: int | None = None
+    image_size: int | None = None
+    deploy_size: int | None = None
+    batch: int | None = None
+    device: str | None = None
+    workers: int | None = None
+    max_gflops: float | None = None
+    max_params: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """A search that could be begun."""
+
+    data: DataSet
+    budget: Budget
+    limits: Limits
+    trials: int
+    workers: int
+
+    @classmethod
+    def of(cls, asked: Asked, space: SearchSpace) -> "Search":
+        """What was asked for, with `nas search`'s defaults.
+
+        Raises:
+            SpecError: a number that is none.
+            DataError: the data set.
+            EnvironmentProblem: a GPU that is not there.
+        """
+        gpus = torch.cuda.device_count()
+        device = asked.device or ("0" if gpus else "cpu")
+        if device != "cpu" and not (device.isdecimal() and int(device) < gpus):
+            raise EnvironmentProblem(f"device: cpu, or the index of a GPU, got {device!r} (PyTorch sees {gpus} GPUs)")
+        limits = _validated(Limits, {"gflops": asked.max_gflops, "params": asked.max_params})
+        data = datasets.load(asked.data)
+        digits = asked.data == DIGITS
+        budget = {
+            "data": data.path,
+            "epochs": asked.epochs or (3 if digits else 12),
+            "image_size": asked.image_size or (128 if digits else 320),
+            "deploy_size": space.image_size or asked.deploy_size or 640,
+            "batch": asked.batch or 8,
+            "device": device,
+        }
+        return cls(
+            data=data,
+            budget=_validated(Budget, budget),
+            limits=limits,
+            trials=asked.trials or (10 if digits else 30),
+            workers=asked.workers or (1 if device != "cpu" else min(torch.get_num_threads(), 4)),
+        )
+
+
+def _validated(model: type[Model], fields: dict[str, Any]) -> Model:
+    """A pydantic model, or all mistakes as ours, under the flags' names."""
+    try:
+        return model(**fields)
+    except ValidationError as error:
+        flags = {"gflops": "max-gflops", "params": "max-params"}
+        told = [(str(one["loc"][0]).replace("_", "-"), one["msg"], one["input"]) for one in error.errors()]
+        raise SpecError(
+            [f"{flags.get(flag, flag)}: {what[0].lower()}{what[1:]}, got {got!r}" for flag, what, got in told]
+        ) from None
+
+
+def look(space: SearchSpace, search: Search) -> Outlook:
+    """Count what a space offers, deployed; nothing is measured.
+
+    Raises:
+        SpecError: a limit that no architecture meets, or that all do.
+        CostError: a layer cannot be counted.
+    """
+    limits, table = search.limits, _table(space, search)
+    stock = table.cost(space.stock)
+    reached_gflops = _reach(table, lambda layer: layer.macs)
+    reached_params = _reach(table, lambda layer: layer.params)
+    ends = gflops(reached_gflops[0]), gflops(reached_gflops[1])
+    _require_reachable({"max-gflops": (limits.gflops, *ends), "max-params": (limits.params, *reached_params)})
+    buildable, within = _shares(space, table, limits)
+    return Outlook(
+        size=space.size,
+        slots=tuple(_slot(table, slot) for slot in space.slots),
+        stock_gflops=stock.gflops,
+        stock_params=stock.params,
+        gflops=ends,
+        params=reached_params,
+        buildable=buildable,
+        within=within if limits.gflops or limits.params else None,
+    )
+
+
+def _table(space: SearchSpace, search: Search) -> CostTable:
+    return cost.table(space, len(search.data.classes), search.budget.deploy_size)
+
+
+def _reach(table: CostTable, measured: Callable[[LayerCost], int]) -> tuple[int, int]:
+    ends = [table.cost(table.extreme(measured, cheapest=cheapest)).layers for cheapest in (True, False)]
+    return sum(map(measured, ends[0])), sum(map(measured, ends[1]))
+
+
+def _require_reachable(limits: dict[str, tuple[float | None, float, float]]) -> None:
+    mistakes = [
+        f"{flag}: outside what the space can reach, got {value:g} (from {least:.4g} to {most:.4g})"
+        for flag, (value, least, most) in limits.items()
+        if value is not None and not least <= value <= most
+    ]
+    if mistakes:
+        raise SpecError(mistakes)
+
+
+def _shares(space: SearchSpace, table: CostTable, limits: Limits) -> tuple[float, float]:
+    """Of random architectures, always the same ones: which can be built, and which of those are within limits."""
+    rng = random.Random(0)  # noqa: S311 - no secret
+    drawn = [space.sample(rng) for _ in range(SAMPLES)]
+    # A dial turned alone was tried when the file was read.
+    sound = [one for one in drawn if len(one.shape) < 2 or space.obstacle(one) is None]
+    costs = [table.cost(one) for one in sound]
+    most_gflops, most_params = limits.gflops or math.inf, limits.params or math.inf
+    within = sum(one.gflops <= most_gflops and one.params <= most_params for one in costs)
+    return len(sound) / len(drawn), within / max(1, len(sound))
+
+
+def _slot(table: CostTable, slot: Slot) -> SlotCosts:
+    costs = [gflops(table.slot(slot, choice).macs) for choice in slot.choices]
+    return SlotCosts(
+        slot=slot.name,
+        layers=slot.layers,
+        host="behind it" if slot.feeds else slot.host,
+        choices=len(costs),
+        stock_gflops=costs[0],
+        min_gflops=min(costs),
+        median_gflops=statistics.median(costs),
+        max_gflops=max(costs),
+    )
+
+
+def estimate(space: SearchSpace, search: Search, memory: Memory) -> Effort:
+    """How long a search may take: a few steps of the stock model and of the costliest, timed on this machine.
+
+    What was measured for the same before is taken from memory.
+    """
+    costliest = _table(space, search).extreme(lambda layer: layer.macs, cheapest=False)
+    ends = (space.stock, space.stock if space.obstacle(costliest) else costliest)
+    stock, most = (_pace(end, search, memory).seconds(search) for end in ends)
+    machine = _machine(search.budget.device)
+    return Effort(trials=search.trials, workers=search.workers, stock=stock, costliest=most, machine=machine)
+
+
+def _machine(device: str) -> str:
+    if device == "cpu":
+        return f"one core of {platform.node()} ({platform.machine()})"
+    return f"{torch.cuda.get_device_name(int(device))} of {platform.node()}"
+
+
+def _pace(architecture: Architecture, search: Search, memory: Memory) -> Pace:
+    budget, classes = search.budget, len(search.data.classes)
+    sizes = budget.image_size, budget.deploy_size, budget.batch, classes
+    key = f"pace {architecture.fingerprint} {sizes} {torch.__version__} {_machine(budget.device)}"
+    if key not in memory:
+        memory.add({key: asdict(_measured(architecture, classes, budget))})
+    return Pace(**memory[key])
+
+
+def _measured(architecture: Architecture, classes: int, budget: Budget) -> Pace:
+    device = torch.device("cpu" if budget.device == "cpu" else f"cuda:{budget.device}")
+    with _one_thread():
+        began = time.perf_counter()
+        document = architecture.document(classes)
+        model = build.model(document, classes).to(device, memory_format=latency.layout(device))
+        deployed = build.model(document, classes).to(device, memory_format=latency.layout(device))
+        cost.measure(document, classes, budget.deploy_size)
+        start = time.perf_counter() - began
+        deployed.eval().fuse(verbose=False)
+        one = latency.measure(deployed, architecture.image_size or budget.deploy_size, rounds=5)
+        return Pace(
+            step=_median_seconds(_step(model, budget, device), device),
+            image=_median_seconds(_validation(model, budget, device), device) / (2 * budget.batch),
+            start=start + _LATENCY_PASSES * one.median_ms / 1000,
+        )
+
+
+def _step(model: nn.Module, budget: Budget, device: torch.device) -> Callable[[], object]:
+    """A training step on made-up images: forward, loss, backward, clipping, optimizer, moving average."""
+    batch, size = budget.batch, budget.image_size
+    images = torch.rand(batch, IMAGE_CHANNELS, size, size, device=device)
+    made_up = {
+        "img": images.contiguous(memory_format=latency.layout(device)),
+        "batch_idx": torch.arange(batch, device=device).repeat_interleave(_BOXES).float(),
+        "cls": torch.zeros(batch * _BOXES, 1, device=device),
+        "bboxes": torch.rand(batch * _BOXES, 4, device=device) * 0.25 + 0.25,
+    }
+    model.args = get_cfg()
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+    average = ModelEMA(model)
+
+    def step() -> None:
+        loss: Any = model(made_up)[0]
+        loss.sum().backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        average.update(model)
+
+    return step
+
+
+def _validation(model: nn.Module, budget: Budget, device: torch.device) -> Callable[[], object]:
+    """A pass of twice the batch, as Ultralytics validates; boxes are neither sorted out nor matched."""
+    images = torch.rand(2 * budget.batch, IMAGE_CHANNELS, budget.image_size, budget.image_size, device=device)
+    images = images.contiguous(memory_format=latency.layout(device))
+
+    @torch.no_grad()
+    def validate() -> object:
+        return model.eval()(images)
+
+    return validate
+
+
+def _median_seconds(run: Callable[[], object], device: torch.device) -> float:
+    """Of up to five runs after one that warms up, in a few seconds."""
+    run()
+    passes: list[float] = []
+    while len(passes) < 5 and sum(passes) < _TIMED_SECONDS:
+        began = time.perf_counter()
+        run()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        passes.append(time.perf_counter() - began)
+    return statistics.median(passes)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """As a trial on the CPU has it."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
