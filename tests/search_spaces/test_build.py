@@ -378,8 +378,8 @@ class TestMistakes:
                 "row 2: DCNv4 cannot stand in Conv here: it stands at stride 1 only",
             ),
             (
-                [-1, 1, "UIB", [16, 3, 1, {}]],
-                "row 2: UIB cannot stand in Conv here: as a layer of its own it stands at stride 2 only",
+                [-1, 1, "UIB", [32, 3, 1, {}]],
+                "row 2: UIB cannot stand in Conv here: as a layer at stride 1 it adds its input, and 16 channels are not 32",
             ),
             (
                 [-1, 1, "ELAN1_UIB", [16, 16, 8, {}]],

@@ -54,6 +54,7 @@ LAYERS: dict[str, tuple[int, Callable[[], nn.Module]]] = {
     "ELAN1": (32, lambda: ELAN1(32, 32, 32, 16)),
     "Conv 3x3": (32, lambda: Conv(32, 48, 3, 1)),
     "Conv 3x3 s2": (32, lambda: Conv(32, 48, 3, 2)),
+    "Conv 3x3 in groups": (32, lambda: Conv(32, 32, 3, 1, g=4)),
     "Conv 1x1": (32, lambda: Conv(32, 32, 1, 1)),
     "Conv 6x6 s2": (3, lambda: Conv(3, 16, 6, 2, 2)),
     "AConv": (32, lambda: AConv(32, 48)),
