@@ -379,7 +379,10 @@ class TestMistakes:
             ),
             (
                 [-1, 1, "UIB", [32, 3, 1, {}]],
-                "row 2: UIB cannot stand in Conv here: as a layer at stride 1 it adds its input, and 16 channels are not 32",
+                (
+                    "row 2: UIB cannot stand in Conv here: as a layer at stride 1 it adds its input, and 16 channels "
+                    "are not 32"
+                ),
             ),
             (
                 [-1, 1, "ELAN1_UIB", [16, 16, 8, {}]],
