@@ -18,7 +18,7 @@ from ultralytics.utils.torch_utils import ModelEMA
 
 from nas.checking import Memory
 from search_spaces import Architecture, SearchSpace, Slot, build
-from search_spaces.errors import EnvironmentProblem, SpecError
+from search_spaces.errors import EnvironmentProblem, LatencyError, SpecError
 from trials import Budget, Limits, cost, datasets, latency
 from trials.cost import IMAGE_CHANNELS, CostTable, LayerCost, gflops
 from trials.datasets import DIGITS, DataSet
@@ -263,6 +263,9 @@ def estimate(space: SearchSpace, search: Search, memory: Memory) -> Effort:
     """How long a search may take: a few steps of the stock model and of the costliest, timed on this machine.
 
     What was measured for the same before is taken from memory.
+
+    Raises:
+        LatencyError: a step failed, as a trial's would.
     """
     costliest = _table(space, search).extreme(lambda layer: layer.macs, cheapest=False)
     ends = (space.stock, space.stock if space.obstacle(costliest) else costliest)
@@ -282,7 +285,11 @@ def _pace(architecture: Architecture, search: Search, memory: Memory) -> Pace:
     sizes = budget.image_size, budget.deploy_size, budget.batch, classes
     key = f"pace {architecture.fingerprint} {sizes} {torch.__version__} {_machine(budget.device)}"
     if key not in memory:
-        memory.add({key: asdict(_measured(architecture, classes, budget))})
+        try:
+            measured = _measured(architecture, classes, budget)
+        except (RuntimeError, ValueError) as error:  # out of memory, or a map of one pixel in a batch of one
+            raise LatencyError(f"a training step of {architecture.summary()} failed: {error}") from error
+        memory.add({key: asdict(measured)})
     return Pace(**memory[key])
 
 

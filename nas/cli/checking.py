@@ -156,13 +156,25 @@ class _Checking:
             seen = outlook.look(space, search)
         found = cases.of_space(space)
         failures = self._failures(found)
-        with show.err.status("timing the stock model and the costliest"):
-            effort = outlook.estimate(space, search, self.memory)
+        effort, problem = self._effort(space, search)
         whole = {"space": space.name, "scale": space.scale, "hash": space.hash, "cases": len(found)}
-        self._show({**whole, "outlook": asdict(seen), "effort": {**asdict(effort), "hours": effort.hours}}, failures)
+        told = None if effort is None else {**asdict(effort), "hours": effort.hours}
+        self._show({**whole, "outlook": asdict(seen), "effort": told, "problem": problem}, failures)
         if self.shown == "table":
-            _print_space(space, search, seen, effort)
-        self._end(len(found), failures)
+            _print_space(space, search, seen)
+        show.lines([] if effort is None else _estimate(search, effort))
+        self._end(len(found), failures, problem)
+
+    def _effort(self, space: "SearchSpace", search: "Search") -> "tuple[Effort | None, str]":
+        """The estimate, or why there is none."""
+        from nas import outlook
+        from search_spaces.errors import LatencyError
+
+        try:
+            with show.err.status("timing the stock model and the costliest"):
+                return outlook.estimate(space, search, self.memory), ""
+        except LatencyError as error:
+            return None, f"no estimate: {error}"
 
     def _failures(self, cases: "Sequence[Case]") -> "list[Failure]":
         """Check cases under a progress bar."""
@@ -193,11 +205,14 @@ class _Checking:
                 for line in _merged(failures):
                     print(line)  # noqa: T201 - this is the output
 
-    def _end(self, cases: int, failures: "Sequence[Failure]") -> None:
+    def _end(self, cases: int, failures: "Sequence[Failure]", problem: str = "") -> None:
         """The verdict, as a line and as a status."""
         if failures:
             show.lines(["", "What is promised:", *_promised({failure.promise for failure in failures})])
             show.lines([f"{len(failures)} broken promises in {cases} cases"])
+        if problem:
+            show.lines([problem])
+        if failures or problem:
             raise typer.Exit(_FAILED)
         show.lines([f"all is well: {cases} cases keep every promise"])
 
@@ -252,7 +267,7 @@ def _merged(failures: "Sequence[Failure]") -> list[str]:
     return lines
 
 
-def _print_space(space: "SearchSpace", search: "Search", seen: "Outlook", effort: "Effort") -> None:
+def _print_space(space: "SearchSpace", search: "Search", seen: "Outlook") -> None:
     """Slots as a table, the rest as lines."""
     from nas.outlook import SAMPLES
 
@@ -267,11 +282,10 @@ def _print_space(space: "SearchSpace", search: "Search", seen: "Outlook", effort
     }
     title = f"Search space {space.name} at scale {space.scale} ({space.hash})"
     show.rows([asdict(slot) for slot in seen.slots], "table", title=title, columns=columns)
-    budget, data = search.budget, search.data
     sampled = f"of {SAMPLES} random architectures"
     told = {
         "size": f"{seen.size:.3g} architectures in {len(seen.slots)} slots",
-        "deployed": f"at {budget.deploy_size} px, {len(data.classes)} classes",
+        "deployed": f"at {search.budget.deploy_size} px, {len(search.data.classes)} classes",
         "stock": f"{seen.stock_gflops:.2f} GFLOPs, {seen.stock_params / 1e6:.3f} M parameters",
         "GFLOPs": f"{seen.gflops[0]:.2f} to {seen.gflops[1]:.2f}",
         "params": f"{seen.params[0] / 1e6:.3f} M to {seen.params[1] / 1e6:.3f} M",
@@ -280,15 +294,20 @@ def _print_space(space: "SearchSpace", search: "Search", seen: "Outlook", effort
         told["buildable"] = f"{seen.buildable:.0%} {sampled}: two dials together can leave a layer no operator fits"
     if seen.within is not None:
         told["within"] = f"the limits are {seen.within:.0%} {sampled}"
-    least, most = effort.hours
-    told["search"] = (
-        f"{effort.trials} trials of {budget.epochs} epochs at {budget.image_size} px, batch {budget.batch}, "
-        f"{data.train_images} + {data.val_images} images, {effort.workers} at once"
-    )
-    each = f"a trial of the stock model takes {effort.stock:.0f} s, of the costliest {effort.costliest:.0f} s"
-    told["estimate"] = f"{_hours(least)} to {_hours(most)}: {each}"
-    told["measured"] = f"a few steps on {effort.machine}, with made-up images; reading images is not in it"
     show.lines(f"{name:<9} {text}" for name, text in told.items())
+
+
+def _estimate(search: "Search", effort: "Effort") -> list[str]:
+    """How long a search may take, and what that is said of."""
+    budget, data, (least, most) = search.budget, search.data, effort.hours
+    trials = f"{effort.trials} trials of {budget.epochs} epochs at {budget.image_size} px, batch {budget.batch}"
+    images = f"{data.train_images} + {data.val_images} images, {effort.workers} at once"
+    each = f"a trial of the stock model takes {effort.stock:.0f} s, of the costliest {effort.costliest:.0f} s"
+    return [
+        f"search    {trials}, {images}",
+        f"estimate  {_hours(least)} to {_hours(most)}: {each}",
+        f"measured  a few steps on {effort.machine}, with made-up images; reading images is not in it",
+    ]
 
 
 def _hours(hours: float) -> str:

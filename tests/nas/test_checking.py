@@ -300,6 +300,16 @@ def test_a_space_is_told_as_a_table(space: Path, data: Path) -> None:
     assert "on a machine" in result.stderr
 
 
+@pytest.mark.usefixtures("at_once")
+def test_a_training_that_cannot_begin_is_told_with_all_else(space: Path, data: Path) -> None:
+    one_pixel = ("--image-size", 32, "--deploy-size", 64, "--batch", 1)  # batch norm wants more than one
+    result = nas("check", "--space", space, "--data", data, *one_pixel, "--device", "cpu", "--format", "json")
+    assert result.exit_code == 1
+    told = json.loads(result.stdout)
+    assert (told["failures"], told["effort"]) == ([], None)
+    assert told["problem"].startswith("no estimate: a training step of stock failed: Expected more than 1 value")
+
+
 WRONG = {
     "nothing to check": ([], "one of --space and --operator is expected"),
     "two things to check": (["--space", "v9", "--operator", "UIB"], "one of --space and --operator is expected"),
@@ -330,7 +340,7 @@ def test_wrong_input_is_one_line_and_status_2(flags: list[str], told: str, my_op
 def test_a_catalog_space_keeps_every_promise(name: str, data: Path) -> None:
     space, _, scale = name.partition(":")
     flags = ("--scale", scale) if scale else ()
-    small = ("--data", data, "--image-size", 32, "--deploy-size", 32, "--batch", 1)
+    small = ("--data", data, "--image-size", 64, "--deploy-size", 64, "--batch", 2)
     result = nas("check", "--space", space, *flags, *small, "--format", "json")
     assert json.loads(result.stdout)["failures"] == []
     assert result.exit_code == 0
