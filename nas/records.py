@@ -34,7 +34,7 @@ class Record:
         state: `waiting`, `running`, `complete`, `pruned` or `fail`, as Optuna says it.
         ending: the name of an `Ending`, in small letters; None while the trial has not ended.
         epochs: trained so far.
-        picks: `{"4": {"UIB": {...}}, "9+": ..., "macro": {"depth": 2}}`; empty for the stock model.
+        picks: `{"4": {"UIB": {...}}, "after-9": ..., "macro": {"depth": 2}}`; empty for the stock model.
         summary: the architecture in words.
         role: `stock`, `cheapest` or `costliest` for the first three, else empty.
         within: whether it is within the study's limits.

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
@@ -98,7 +98,12 @@ class Insertion:
     choice: Choice
 
     def __str__(self) -> str:
-        return f"{self.after}+ {self.choice}"
+        return f"{self.place} {self.choice}"
+
+    @property
+    def place(self) -> str:
+        """`after-9`."""
+        return insertions.behind(self.after)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +157,7 @@ class Architecture:
         missing = user_modules.load_those_there(origin.get("modules", ()), folder and folder.absolute())
         inserted: dict[int, Feeds] = origin.get("insert", {})
         written = [*document["backbone"], *document["head"]]
+        places = {insertions.behind(layer): layer for layer in inserted}
         picks, new = {}, []
         for label, row in zip(insertions.labels(len(written) - len(inserted), inserted), written, strict=True):
             try:
@@ -162,11 +168,10 @@ class Architecture:
                 build.require_known(row[2], missing)
                 continue
             choice = Choice.of(lowered.operator.name, lowered.parameters)
-            layer = int(label.rstrip("+"))
-            if label.endswith("+"):
-                new.append(Insertion(after=layer, feeds=inserted[layer], choice=choice))
+            if label in places:
+                new.append(Insertion(after=places[label], feeds=inserted[places[label]], choice=choice))
             else:
-                picks[layer] = choice
+                picks[int(label)] = choice
         return cls.of(origin["base"], origin["scale"], picks, inserted=new, macro=origin.get("macro", {}))
 
     @classmethod
@@ -221,31 +226,34 @@ class Architecture:
         return tuple(dict.fromkeys(source for source in sources if source))
 
     def __str__(self) -> str:
-        """In words: `stock`, or `4 UIB(expansion=2) · 9+ DCNv4 · 10 DySample · depth 0.67`."""
+        """In words: `stock`, or `4 UIB(expansion=2) · after-9 DCNv4 · 10 DySample · depth 0.67`."""
         places = [(layer, 0, f"{layer} {choice}") for layer, choice in self.picks]
         places += [(new.after, 1, str(new)) for new in self.insertions]
-        return " · ".join([*(told for _, _, told in sorted(places)), *self._measures()]) or "stock"
+        return self._in_words([told for _, _, told in sorted(places)])
 
     def summary(self) -> str:
         """In fewer words, layers of one operator together: `UIB 4, 6 · DySample 10`."""
         layers: dict[str, list[str]] = {}
         places = [(layer, str(layer), choice) for layer, choice in self.picks]
-        places += [(new.after, f"{new.after}+", new.choice) for new in self.insertions]
+        places += [(new.after, new.place, new.choice) for new in self.insertions]
         for _, label, choice in sorted(places, key=lambda place: place[:2]):
             layers.setdefault(choice.operator, []).append(label)
         told = [f"{operator} {', '.join(labels)}" for operator, labels in layers.items()]
-        return " · ".join([*told, *self._measures()]) or "stock"
+        return self._in_words(told)
 
     def _measures(self) -> list[str]:
         told = [f"{name.replace('.', ' ')} {value:g}" for name, value in self.shape]
         return told if self.image_size is None else [*told, f"{self.image_size} px"]
 
+    def _in_words(self, told: Sequence[str]) -> str:
+        return " · ".join([*(["stock"] if self.is_stock else told), *self._measures()])
+
     def as_picks(self) -> dict[str, dict[str, Any]]:
-        """For JSON: `{"4": {"UIB": {"start_kernel": 0, ...}}, "9+": ..., "macro": {"depth": 0.67}}`."""
+        """For JSON: `{"4": {"UIB": {"start_kernel": 0, ...}}, "after-9": ..., "macro": {"depth": 0.67}}`."""
         picks: dict[str, dict[str, Any]] = {
             str(layer): {choice.operator: dict(choice.parameters)} for layer, choice in self.picks
         }
-        picks |= {f"{new.after}+": {new.choice.operator: dict(new.choice.parameters)} for new in self.insertions}
+        picks |= {new.place: {new.choice.operator: dict(new.choice.parameters)} for new in self.insertions}
         return picks | ({MACRO: dict(self.macro)} if self.macro else {})
 
     def document(self, classes: int) -> dict[str, Any]:
@@ -283,7 +291,7 @@ class Architecture:
         if self.insertions:
             origin["insert"] = {new.after: new.feeds for new in self.insertions}
         if self.macro:
-            origin["macro"] = dict(self.macro)
+            origin["macro"] = {name: int(value) if value == int(value) else value for name, value in self.macro}
         if self.sources:
             origin["modules"] = [str(source.path) for source in self.sources]
         return origin

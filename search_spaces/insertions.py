@@ -1,7 +1,7 @@
 """Layers that are added to a base model, and the two ways to count layers that follow from it.
 
-A slot is named by the base model's layer index for ever; the built model counts its own layers. `9+` is the layer that
-is inserted behind the base model's layer 9.
+A slot is named by the base model's layer index for ever; the built model counts its own layers. `after-9` is the layer
+that is inserted behind the base model's layer 9.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,8 +16,13 @@ FEEDS: tuple[Feeds, ...] = ("next", "all")
 Row = list[Any]
 
 
+def behind(layer: int) -> str:
+    """What the layer is called that is inserted behind one of the base model's."""
+    return f"after-{layer}"
+
+
 def labels(layers: int, after: Iterable[int]) -> tuple[str, ...]:
-    """What the layers of a built model are called, in order: `8`, `9`, `9+`, `10`.
+    """What the layers of a built model are called, in order: `8`, `9`, `after-9`, `10`.
 
     Args:
         layers: of the base model.
@@ -25,7 +30,9 @@ def labels(layers: int, after: Iterable[int]) -> tuple[str, ...]:
     """
     places = set(after)
     return tuple(
-        label for layer in range(layers) for label in (str(layer), f"{layer}+") if label[-1] != "+" or layer in places
+        label
+        for layer in range(layers)
+        for label in ((str(layer), behind(layer)) if layer in places else (str(layer),))
     )
 
 
@@ -68,5 +75,5 @@ def _require_fed(reader: int, absolute: Sequence[int], inserted: Mapping[int, tu
 def _read(layer: int, reader: int, inserted: Mapping[int, tuple[Feeds, Row]]) -> str:
     """What a reader of a layer reads now."""
     if layer in inserted and (inserted[layer][0] == "all" or reader == layer + 1):
-        return f"{layer}+"
+        return behind(layer)
     return str(layer)

@@ -13,7 +13,7 @@ from search_spaces import base as bases
 from search_spaces import macro
 from search_spaces.architecture import STOCK, Architecture, Choice, Insertion
 from search_spaces.base import Base
-from search_spaces.insertions import Feeds
+from search_spaces.insertions import Feeds, behind
 from search_spaces.operators import OPERATORS, Value
 
 
@@ -37,8 +37,12 @@ class Slot:
 
     @property
     def name(self) -> str:
-        """`9`, or `9+` for the insertion behind layer 9; tied layers go by the first of them."""
-        return f"{self.layer}+" if self.feeds else str(self.layer)
+        """`9`, or `after-9` for the insertion behind layer 9; tied layers go by the first of them."""
+        return behind(self.layer) if self.feeds else str(self.layer)
+
+    def __str__(self) -> str:
+        """In a message: `layer 9`, or `after-9`."""
+        return self.name if self.feeds else f"layer {self.name}"
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -244,7 +248,7 @@ class SearchSpace:
             if not choice.is_stock:
                 told = against(base, slot, choice)
                 if told:
-                    return f"layer {slot.name}: {choice}: {told}"
+                    return f"{slot}: {choice}: {told}"
         return None
 
 

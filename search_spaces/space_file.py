@@ -146,7 +146,7 @@ class _Reader:
         """The slots, by layer; one that nothing can stand in is a mistake."""
         for name, address in self._matched.items():
             if len(self._slots[name].choices) == 1:
-                self._wrong(address, f"layer {name} is left with nothing but stock")
+                self._wrong(address, f"{self._slots[name]} is left with nothing but stock")
         return tuple(sorted(self._slots.values(), key=lambda slot: (slot.layer, bool(slot.feeds))))
 
     def _wrong(self, address: str, told: str) -> None:
@@ -250,7 +250,7 @@ class _Reader:
             return f"no such layer before the head, got {layer} (0 to {last})"
         if not isinstance(base.traced[layer].returned, Tensor):
             return f"layer {layer} is {base.rows[layer][2]}, which returns several maps"
-        known = self._slots.get(f"{layer}+")
+        known = self._slots.get(insertions.behind(layer))
         if known and known.feeds != entry.feeds:
             return f"layer {layer} has an insertion already, which feeds {known.feeds}"
         try:
@@ -310,13 +310,13 @@ class _Reader:
                 slot = self._slots.get(empty.name, empty)
                 if (slot.name, name) in self._origins:
                     first = self._origins[slot.name, name]
-                    self._wrong(f"{address}.choices.{name}", f"layer {slot.name} has {name} already, from {first}")
+                    self._wrong(f"{address}.choices.{name}", f"{slot} has {name} already, from {first}")
                     clean = False
                     continue
                 self._origins[slot.name, name] = address
                 legal, told = self._legal(choices, slot)
                 if not legal:
-                    refusals.append(f"layer {slot.name}: {told}")
+                    refusals.append(f"{slot}: {told}")
                 self._slots[slot.name] = replace(slot, choices=(*slot.choices, *legal))
             if slots and len(refusals) == len(slots):
                 self._wrong(f"{address}.choices.{name}", f"fits no layer of this entry ({refusals[0]})")

@@ -51,7 +51,7 @@ def test_the_spaces() -> None:
     assert parse(bases.parse_yaml(first)).slots
     space = parse(bases.parse_yaml(heading + further.replace("modules: [my_ops.py]", "modules: []")))
     assert len(space.dials) == 4
-    assert [slot.name for slot in space.slots] == ["2", "9+"]
+    assert [slot.name for slot in space.slots] == ["2", "after-9"]
 
 
 def test_every_operator_and_parameter_is_documented() -> None:

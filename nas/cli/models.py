@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -118,6 +119,7 @@ def _describe(space: "SearchSpace", classes: int, deploy_size: int) -> tuple[dic
         "size": space.size,
         "classes": classes,
         "image_size": deploy_size,
+        "dials": {dial.name: list(dial.values) for dial in space.dials},
         "stock": {"gflops": stock.gflops, "params": stock.params},
         "gflops": [cost.gflops for cost in ends],
         "params": [cost.params for cost in counts],
@@ -130,7 +132,12 @@ def _print_space(whole: dict[str, Any], slots: list[dict[str, Any]], shown: Form
         print(json.dumps({**whole, "slots": slots}, indent=1))  # noqa: T201 - this is the output
         return
     if shown == "table":
-        slots = [slot | {"choices": "  ".join(f"{name} {n}" for name, n in slot["choices"].items())} for slot in slots]
+        slots = [
+            slot
+            | {"choices": "  ".join(f"{name} {n}" for name, n in slot["choices"].items())}
+            | ({"slot": f"{slot['slot']} (with {_listed(slot['layers'][1:])})"} if len(slot["layers"]) > 1 else {})
+            for slot in slots
+        ]
     columns = {
         "slot": "slot",
         "section": "section",
@@ -146,13 +153,19 @@ def _print_space(whole: dict[str, Any], slots: list[dict[str, Any]], shown: Form
     (least, most), (fewest, largest), stock = whole["gflops"], whole["params"], whole["stock"]
     show.lines(
         [
-            f"{whole['size']:.3g} architectures in {len(slots)} slots",
+            *(f"{name:10} {_listed(values)}" for name, values in whole["dials"].items()),
+            f"{whole['size']:.3g} architectures in {len(slots)} slots"
+            + (f" and {len(whole['dials'])} dials" if whole["dials"] else ""),
             f"deployed, at {whole['image_size']} px, with {whole['classes']} classes:",
             f"stock      {stock['gflops']:.2f} GFLOPs, {stock['params'] / 1e6:.3f} M parameters",
             f"GFLOPs     {least:.2f} to {most:.2f}",
             f"parameters {fewest / 1e6:.3f} M to {largest / 1e6:.3f} M",
         ]
     )
+
+
+def _listed(values: Iterable[float]) -> str:
+    return ", ".join(f"{value:g}" for value in values)
 
 
 @show.told

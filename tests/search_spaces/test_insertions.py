@@ -29,7 +29,7 @@ def sources(*inserted: tuple[int, Feeds]) -> list[Any]:
 
 
 def test_labels() -> None:
-    assert insertions.labels(4, [2, 0]) == ("0", "0+", "1", "2", "2+", "3")
+    assert insertions.labels(4, [2, 0]) == ("0", "after-0", "1", "2", "after-2", "3")
     assert insertions.labels(2, []) == ("0", "1")
 
 
@@ -79,7 +79,7 @@ def test_an_insertion_that_is_the_identity_changes_nothing(feeds: Feeds) -> None
         name.replace(f"model.{index}.", f"model.{label}.", 1): value
         for name, value in model.state_dict().items()
         for index, label in enumerate(names)
-        if name.startswith(f"model.{index}.") and "+" not in label
+        if name.startswith(f"model.{index}.") and "after" not in label
     }
     stock.load_state_dict(moved)
     image = torch.rand(1, 3, 64, 96)
@@ -107,9 +107,9 @@ def test_slots_keep_their_index_and_the_file_says_so() -> None:
     assert (again, again.fingerprint) == (architecture, architecture.fingerprint)
     rows = [*architecture.document(2)["backbone"], *architecture.document(2)["head"]]
     assert (rows[5][2], rows[7][2]) == ("UIB", "C2f_UIB")
-    assert str(architecture) == "4+ UIB · 6 UIB"
-    assert architecture.summary() == "UIB 4+, 6"
-    assert list(architecture.as_picks()) == ["6", "4+"]
+    assert str(architecture) == "after-4 UIB · 6 UIB"
+    assert architecture.summary() == "UIB after-4, 6"
+    assert list(architecture.as_picks()) == ["6", "after-4"]
 
 
 def test_each_difference_has_its_fingerprint() -> None:

@@ -85,7 +85,7 @@ def space(folder: Path) -> SearchSpace:
 
 @pytest.fixture
 def architecture(space: SearchSpace) -> Architecture:
-    return space.of({"4": Choice.of("Strips", {"kernel": 5}), "9+": Choice.of("Strips", {})})
+    return space.of({"4": Choice.of("Strips", {"kernel": 5}), "after-9": Choice.of("Strips", {})})
 
 
 def alone(code: str, folder: Path, *arguments: object) -> str:
@@ -169,7 +169,7 @@ class TestSpace:
         del OPERATORS["Strips"]
         (folder / "my_ops.py").write_text(STRIPS + "\n# changed\n", encoding="utf-8")
         again = load(folder / "space.yaml")
-        after = again.of({"4": Choice.of("Strips", {"kernel": 5}), "9+": Choice.of("Strips", {})})
+        after = again.of({"4": Choice.of("Strips", {"kernel": 5}), "after-9": Choice.of("Strips", {})})
         assert not set(before) & {after.fingerprint, again.hash}
 
     def test_a_saved_space_keeps_what_it_uses(self, folder: Path, space: SearchSpace, tmp_path: Path) -> None:

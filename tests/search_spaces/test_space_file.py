@@ -506,17 +506,17 @@ class TestInsert:
     def test_a_slot_behind_a_layer(self) -> None:
         space = parse(bases.parse_yaml(HEADING + "insert: [{after: 9, feeds: all, choices: {UIB: {}, DCNv4: {}}}]"))
         (slot,) = space.slots
-        assert (slot.name, slot.layer, slot.feeds) == ("9+", 9, "all")
-        assert space.parameters == {"9+.operator": ("stock", "UIB", "DCNv4")}
+        assert (slot.name, slot.layer, slot.feeds) == ("after-9", 9, "all")
+        assert space.parameters == {"after-9.operator": ("stock", "UIB", "DCNv4")}
 
     def test_the_layer_itself_can_be_a_slot_too(self) -> None:
         entry = "{at: {layers: [8]}, choices: {UIB: {}}}"
         space = parse(
             bases.parse_yaml(f"{HEADING}slots: [{entry}]\ninsert: [{{after: [8, 9], choices: {{UIB: {{}}}}}}]")
         )
-        assert [slot.name for slot in space.slots] == ["8", "8+", "9+"]
-        architecture = space.of({"8": Choice.of("UIB", {}), "9+": Choice.of("UIB", {})})
-        assert str(architecture) == "8 UIB · 9+ UIB"
+        assert [slot.name for slot in space.slots] == ["8", "after-8", "after-9"]
+        architecture = space.of({"8": Choice.of("UIB", {}), "after-9": Choice.of("UIB", {})})
+        assert str(architecture) == "8 UIB · after-9 UIB"
         assert space.architecture(space.values(architecture)) == architecture
 
     @pytest.mark.parametrize(
@@ -529,7 +529,7 @@ class TestInsert:
             ),
             (
                 "{after: 9, choices: {DySample: {}}}",
-                "insert[0].choices.DySample: fits no layer of this entry (layer 9+: Conv has no site for DySample)",
+                "insert[0].choices.DySample: fits no layer of this entry (after-9: Conv has no site for DySample)",
             ),
             (
                 "{after: 9, feeds: some, choices: {UIB: {}}}",
@@ -537,7 +537,7 @@ class TestInsert:
             ),
             ("{choices: {UIB: {}}}", "insert[0].after: missing"),
             ("{after: 9, at: 3, choices: {UIB: {}}}", "insert[0].at: unknown key (did you mean 'after'?)"),
-            ("{after: 9, choices: {stock: {}}}", "insert[0]: layer 9+ is left with nothing but stock"),
+            ("{after: 9, choices: {stock: {}}}", "insert[0]: after-9 is left with nothing but stock"),
         ],
         ids=lambda _: "",
     )

@@ -160,7 +160,7 @@ macro:
 @pytest.mark.slow
 def test_an_insertion_and_a_width_per_stage_all_the_way(tiny: Callable[..., Budget], tmp_path: Path) -> None:
     space = parse(bases.parse_yaml(ARTICLE))
-    choices = {"9+": Choice.of("DCNv4", {"groups": 32})}
+    choices = {"after-9": Choice.of("DCNv4", {"groups": 32})}
     architecture = space.of(choices, {"width.P4": 0.75, "width.P5": 0.75})
     assert agrees(cost.CostTable(space, CLASSES, 128), architecture)
     outcome = evaluate(architecture, tiny(epochs=1), tmp_path, lambda *_: True)
