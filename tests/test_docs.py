@@ -9,7 +9,9 @@ import torch
 
 from search_spaces import OPERATORS, build
 from search_spaces import base as bases
+from search_spaces.operators import modules
 from search_spaces.space_file import load, parse
+from trials import cases, contract
 
 ROOT = Path(__file__).parents[1]
 
@@ -42,6 +44,13 @@ def test_the_operator_of_ones_own(folder: Path) -> None:
     choices = {slot.name: slot.of("FasterBlock")[0] for slot in space.slots}
     model = build.model(space.of(choices).document(3), 3)
     model.train()(torch.rand(2, 3, 64, 64))
+
+
+def test_the_operator_of_ones_own_keeps_every_promise(folder: Path) -> None:
+    (record,) = modules.load(folder / "my_ops.py")
+    found = cases.of_operator(record)
+    assert len(found) > 3
+    assert [failure for case in found for failure in contract.check(case)] == []
 
 
 def test_the_spaces() -> None:
