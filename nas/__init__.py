@@ -22,12 +22,13 @@ def search(**request: Any) -> "Study":
     """Search, and return the study when its number of trials is reached.
 
     Args:
-        request: the fields of `nas.plan.Request`, which are the flags of `nas search`; all have defaults.
+        request: the fields of `nas.request.Request`, which are the flags of `nas search`; all have defaults.
 
     Raises:
         NasError: what was asked for cannot be done; the text says why.
     """
-    from nas.plan import Plan, Request, supervise
+    from nas.plan import Plan, supervise
+    from nas.request import Request
 
     study = Plan.of(Request(**request)).begin()
     supervise(study)

@@ -11,17 +11,18 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 import torch
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from torch import nn
 from ultralytics.cfg import get_cfg
 from ultralytics.utils.torch_utils import ModelEMA
 
 from nas.checking import Memory
+from nas.request import Request, require_reachable
 from search_spaces import Architecture, SearchSpace, Slot, build
-from search_spaces.errors import EnvironmentProblem, LatencyError, SpecError
+from search_spaces.errors import LatencyError
 from trials import Budget, Limits, cost, datasets, latency
 from trials.cost import IMAGE_CHANNELS, CostTable, LayerCost, gflops
-from trials.datasets import DIGITS, DataSet
+from trials.datasets import DataSet
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -118,22 +119,6 @@ class Effort:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """The search that a user has in mind; None is what `nas search` takes for this data."""
-
-    data: str = DIGITS
-    trials: int | None = None
-    epochs: int | None = None
-    image_size: int | None = None
-    deploy_size: int | None = None
-    batch: int | None = None
-    device: str | None = None
-    workers: int | None = None
-    max_gflops: float | None = None
-    max_params: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Search:
     """A search that could be begun."""
 
@@ -144,48 +129,19 @@ class Search:
     workers: int
 
     @classmethod
-    def of(cls, asked: Asked, space: SearchSpace) -> "Search":
-        """What was asked for, with `nas search`'s defaults.
+    def of(cls, request: Request, space: SearchSpace) -> "Search":
+        """What was asked for, with `nas search`'s defaults; of several GPUs the first is looked at.
 
         Raises:
             SpecError: a number that is none.
             DataError: the data set.
             EnvironmentProblem: a GPU that is not there.
         """
-        gpus = torch.cuda.device_count()
-        device = asked.device or ("0" if gpus else "cpu")
-        if device != "cpu" and not (device.isdecimal() and int(device) < gpus):
-            raise EnvironmentProblem(f"device: cpu, or the index of a GPU, got {device!r} (PyTorch sees {gpus} GPUs)")
-        limits = _validated(Limits, {"gflops": asked.max_gflops, "params": asked.max_params})
-        data = datasets.load(asked.data)
-        digits = asked.data == DIGITS
-        budget = {
-            "data": data.path,
-            "epochs": asked.epochs or (3 if digits else 12),
-            "image_size": asked.image_size or (128 if digits else 320),
-            "deploy_size": space.image_size or asked.deploy_size or 640,
-            "batch": asked.batch or 8,
-            "device": device,
-        }
-        return cls(
-            data=data,
-            budget=_validated(Budget, budget),
-            limits=limits,
-            trials=asked.trials or (10 if digits else 30),
-            workers=asked.workers or (1 if device != "cpu" else min(torch.get_num_threads(), 4)),
-        )
-
-
-def _validated(model: type[Model], fields: dict[str, Any]) -> Model:
-    """A pydantic model, or all mistakes as ours, under the flags' names."""
-    try:
-        return model(**fields)
-    except ValidationError as error:
-        flags = {"gflops": "max-gflops", "params": "max-params"}
-        told = [(str(one["loc"][0]).replace("_", "-"), one["msg"], one["input"]) for one in error.errors()]
-        raise SpecError(
-            [f"{flags.get(flag, flag)}: {what[0].lower()}{what[1:]}, got {got!r}" for flag, what, got in told]
-        ) from None
+        device, workers = request.devices()
+        limits, run = request.limits(), request.run(device, workers)
+        data = datasets.load(request.data)
+        budget = request.budget(space, data, device.partition(",")[0])
+        return cls(data=data, budget=budget, limits=limits, trials=run.trials, workers=workers)
 
 
 def look(space: SearchSpace, search: Search) -> Outlook:
@@ -200,7 +156,10 @@ def look(space: SearchSpace, search: Search) -> Outlook:
     reached_gflops = _reach(table, lambda layer: layer.macs)
     reached_params = _reach(table, lambda layer: layer.params)
     ends = gflops(reached_gflops[0]), gflops(reached_gflops[1])
-    _require_reachable({"max-gflops": (limits.gflops, *ends), "max-params": (limits.params, *reached_params)})
+    require_reachable(
+        (("max-gflops", limits.gflops, lambda: ends), ("max-params", limits.params, lambda: reached_params)),
+        search.budget.deploy_size,
+    )
     buildable, within = _shares(space, table, limits)
     return Outlook(
         size=space.size,
@@ -221,16 +180,6 @@ def _table(space: SearchSpace, search: Search) -> CostTable:
 def _reach(table: CostTable, measured: Callable[[LayerCost], int]) -> tuple[int, int]:
     ends = [table.cost(table.extreme(measured, cheapest=cheapest)).layers for cheapest in (True, False)]
     return sum(map(measured, ends[0])), sum(map(measured, ends[1]))
-
-
-def _require_reachable(limits: dict[str, tuple[float | None, float, float]]) -> None:
-    mistakes = [
-        f"{flag}: outside what the space can reach, got {value:g} (from {least:.4g} to {most:.4g})"
-        for flag, (value, least, most) in limits.items()
-        if value is not None and not least <= value <= most
-    ]
-    if mistakes:
-        raise SpecError(mistakes)
 
 
 def _shares(space: SearchSpace, table: CostTable, limits: Limits) -> tuple[float, float]:

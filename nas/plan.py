@@ -3,64 +3,24 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import torch
-from pydantic import ValidationError
-
 from nas import __version__
-from nas.config import RUNS, Run, Settings, StudyFile, default_recipe, existing, study_folder
-from nas.rewards import Reward
+from nas.config import RUNS, Run, Settings, StudyFile, existing, study_folder
+from nas.request import Request, require_reachable, validated
 from nas.study import Study
 from nas.supervisor import Supervisor
 from search_spaces import SearchSpace, space_file
-from search_spaces.errors import EnvironmentProblem, SpecError, StudyError
-from trials import Budget, Limits, cost, datasets
+from search_spaces.errors import SpecError, StudyError
+from trials import cost, datasets
 from trials.cost import Cost, CostTable
 from trials.datasets import DIGITS, DataSet
 from trials.evaluation import price
 
 if TYPE_CHECKING:
     from nas.tracking import Tracker
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """What a user may ask of a search; None is the default that fits the data.
-
-    Attributes:
-        space: a name from the catalog, or a path.
-        data: `digits`, or a path.
-        weights: a checkpoint that every candidate starts from.
-        objectives: which scores span the front.
-        max_gflops: and its like: ceilings on the deployed candidate.
-    """
-
-    space: str = "v9"
-    scale: str | None = None
-    data: str = DIGITS
-    weights: Path | None = None
-    study: str | None = None
-    trials: int | None = None
-    timeout: float | None = None
-    trial_timeout: float | None = None
-    epochs: int | None = None
-    image_size: int | None = None
-    deploy_size: int | None = None
-    batch: int | None = None
-    seed: int = 0
-    workers: int | None = None
-    device: str | None = None
-    objectives: tuple[str, ...] = ("map50_95", "gflops")
-    reward: Reward | None = None
-    target_gflops: float | None = None
-    target_latency: float | None = None
-    max_gflops: float | None = None
-    max_params: int | None = None
-    max_latency: float | None = None
-    storage: str | None = None
-    runs: Path = RUNS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,12 +55,12 @@ class Plan:
         space = space_file.load(request.space, scale=request.scale)
         if request.study is not None:
             study_folder(request.study, request.runs)  # a wrong name is told before the data set is read
-        device, workers = _devices(request)
+        device, workers = request.devices()
         _require_weights(request.weights)
         data = datasets.load(request.data)
         folder = study_folder(request.study or _default_name(space, data), request.runs)
         settings = _settings(request, space, data, device)
-        run = _run(request, device, workers)
+        run = request.run(device, workers)
         table = cost.table(space, len(data.classes), settings.budget.deploy_size)
         cheapest = table.cost(table.extreme(lambda layer: layer.macs, cheapest=True))
         costliest = table.cost(table.extreme(lambda layer: layer.macs, cheapest=False))
@@ -149,7 +109,7 @@ def resume(name: str, *, runs: Path = RUNS, **changes: Any) -> Study:
     if data.fingerprint != study.settings.data_fingerprint:
         raise StudyError(f"{data.path}: the data set has changed since {name} was begun; begin another study for it")
     run = study.file.run.model_dump() | {"timeout": None} | {k: v for k, v in changes.items() if v is not None}
-    study.set_run(_validated(Run, run))
+    study.set_run(validated(Run, run))
     return study
 
 
@@ -206,106 +166,32 @@ def _default_name(space: SearchSpace, data: DataSet) -> str:
 
 
 def _settings(request: Request, space: SearchSpace, data: DataSet, device: str) -> Settings:
-    digits = request.data == DIGITS
-    budget = {
-        "data": data.path,
-        "epochs": request.epochs or (3 if digits else 12),
-        "image_size": request.image_size or (128 if digits else 320),
-        "deploy_size": _deploy_size(request, space),
-        "batch": request.batch or 8,
-        "seed": request.seed,
-        "weights": request.weights.absolute() if request.weights else None,
-        "recipe": default_recipe(request.data),
-        "timeout": request.trial_timeout,
-        "device": device if device == "cpu" else "0",  # each worker sees one GPU, as its first
-    }
-    limits = {"gflops": request.max_gflops, "params": request.max_params, "latency_ms": request.max_latency}
     if request.reward is not None and not (request.target_gflops or request.target_latency):
         raise SpecError(
             f"reward: {request.reward} compares a cost with a target; give --target-gflops or --target-latency"
         )
     if request.reward is None and (request.target_gflops or request.target_latency):
         raise SpecError("target: a target is part of a reward; give --reward tunas, mnasnet or linear")
-    return _validated(
-        Settings,
-        {
-            "space": space.name,
-            "scale": space.scale,
-            "space_hash": space.hash,
-            "data": request.data if digits else str(data.path),
-            "data_fingerprint": data.fingerprint,
-            "classes": data.classes,
-            "budget": _validated(Budget, budget),
-            "objectives": request.objectives,
-            "reward": request.reward,
-            "target_gflops": request.target_gflops,
-            "target_latency": request.target_latency,
-            "limits": _validated(Limits, limits),
-        },
-    )
-
-
-def _deploy_size(request: Request, space: SearchSpace) -> int:
-    """Pixels that the stock model is deployed at.
-
-    Raises:
-        SpecError: the space has sizes of its own, and this is not the greatest of them.
-    """
-    own = space.image_size
-    if own is not None and request.deploy_size not in {None, own}:
-        raise SpecError(
-            f"deploy-size: the space chooses among sizes itself, got {request.deploy_size} ({own} or nothing)"
-        )
-    return own or request.deploy_size or 640
-
-
-def _run(request: Request, device: str, workers: int) -> Run:
-    trials = request.trials or (10 if request.data == DIGITS else 30)
-    run = {"trials": trials, "timeout": request.timeout, "workers": workers, "device": device}
-    return _validated(Run, run)
-
-
-def _validated(model: Any, fields: dict[str, Any]) -> Any:
-    """A pydantic model, or all mistakes as ours, under the flags' names."""
-    try:
-        return model(**fields)
-    except ValidationError as error:
-        flags = {"gflops": "max_gflops", "params": "max_params", "latency_ms": "max_latency"}
-        raise SpecError(
-            [
-                f"{flags.get(str(problem['loc'][0]), str(problem['loc'][0])).replace('_', '-')}: "
-                f"{problem['msg'][0].lower()}{problem['msg'][1:]}, got {problem['input']!r}"
-                for problem in error.errors()
-            ]
-        ) from None
+    fields = {
+        "space": space.name,
+        "scale": space.scale,
+        "space_hash": space.hash,
+        "data": request.data if request.data == DIGITS else str(data.path),
+        "data_fingerprint": data.fingerprint,
+        "classes": data.classes,
+        "budget": request.budget(space, data, device if device == "cpu" else "0"),  # a worker's only GPU is its first
+        "objectives": request.objectives,
+        "reward": request.reward,
+        "target_gflops": request.target_gflops,
+        "target_latency": request.target_latency,
+        "limits": request.limits(),
+    }
+    return validated(Settings, fields)
 
 
 def _require_weights(weights: Path | None) -> None:
     if weights is not None and not weights.is_file():
         raise SpecError(f"weights: no such file, got {str(weights)!r} (a checkpoint such as yolov9t.pt)")
-
-
-def _devices(request: Request) -> tuple[str, int]:
-    """The devices to work on, and how many processes.
-
-    Raises:
-        EnvironmentProblem: a GPU that is not there.
-        SpecError: neither `cpu` nor indices.
-    """
-    count = torch.cuda.device_count()
-    device = request.device or ("0" if count else "cpu")
-    if device == "cpu":
-        return device, request.workers or min(torch.get_num_threads(), 4)
-    indices = device.split(",")
-    if not all(index.isdecimal() for index in indices):
-        raise SpecError(f"device: cpu, or indices of GPUs, got {device!r} (cpu, 0, or 0,1)")
-    missing = [index for index in indices if int(index) >= count]
-    if missing:
-        there = f"there are {count}" if count else "PyTorch sees none"
-        raise EnvironmentProblem(
-            f"device: no GPU {', '.join(missing)} here, {there} (`nas doctor` says more; try --device cpu)"
-        )
-    return device, request.workers or len(indices)
 
 
 def _require_reachable(table: CostTable, settings: Settings) -> None:
@@ -321,18 +207,8 @@ def _require_reachable(table: CostTable, settings: Settings) -> None:
         "max-latency": ("latency_ms", settings.limits.latency_ms),
         "target-latency": ("latency_ms", settings.target_latency),
     }
-    mistakes = []
-    for flag, (figure, value) in wanted.items():
-        if value is None:
-            continue
-        least, most = _reach(table, figure, settings)
-        if not least <= value <= most:
-            mistakes.append(
-                f"{flag}: outside what the space can reach, got {value:g} (from {least:.4g} to {most:.4g} {figure} "
-                f"at {settings.budget.deploy_size} px)"
-            )
-    if mistakes:
-        raise SpecError(mistakes)
+    reaches = ((flag, value, partial(_reach, table, figure, settings)) for flag, (figure, value) in wanted.items())
+    require_reachable(reaches, settings.budget.deploy_size)
 
 
 def _reach(table: CostTable, figure: str, settings: Settings) -> tuple[float, float]:

@@ -76,7 +76,7 @@ def of_space(space: SearchSpace) -> tuple[Case, ...]:
             for operator, layer in product(slot.operators, slot.layers):
                 if operator in OPERATORS:
                     found = base.sites(layer, OPERATORS[operator], inserted=slot.feeds is not None)
-                    sites.offer(found, slot.of(operator), f"{layer}{'+' if slot.feeds else ''}")
+                    sites.offer(found, slot.of(operator), slot.name if slot.feeds else str(layer))
     return sites.cases()
 
 

@@ -16,7 +16,8 @@ from nas.cli.show import Format
 
 if TYPE_CHECKING:
     from nas.checking import Memory
-    from nas.outlook import Asked, Effort, Outlook, Search
+    from nas.outlook import Effort, Outlook, Search
+    from nas.request import Request
     from search_spaces import SearchSpace
     from search_spaces.operators import Operator
     from trials.contract import Case, Failure
@@ -95,7 +96,7 @@ def check(
       nas check --operator my_ops.py:MyOp
     """
     from nas.checking import Memory
-    from nas.outlook import Asked
+    from nas.request import Request
     from search_spaces.errors import SpecError
 
     if (space is None) == (operator is None):
@@ -104,7 +105,7 @@ def check(
     if operator is not None:
         checking.operators(operator)
         return
-    asked = Asked(
+    request = Request(
         data=data,
         trials=trials,
         epochs=epochs,
@@ -116,7 +117,7 @@ def check(
         max_gflops=max_gflops,
         max_params=max_params,
     )
-    checking.space(str(space), scale, asked)
+    checking.space(str(space), scale, request)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +144,7 @@ class _Checking:
         show.lines(f"{name} stands in {', '.join(places)}" for name, places in stands.items())
         self._end(count, failures)
 
-    def space(self, name: str, scale: str | None, asked: "Asked") -> None:
+    def space(self, name: str, scale: str | None, request: "Request") -> None:
         """Check a space, and tell what a search of it has before it."""
         from nas import outlook
         from search_spaces import space_file
@@ -151,7 +152,7 @@ class _Checking:
 
         with show.err.status("reading space and data"):
             space = space_file.load(name, scale=scale)
-            search = outlook.Search.of(asked, space)
+            search = outlook.Search.of(request, space)
         with show.err.status("counting every choice"):
             seen = outlook.look(space, search)
         found = cases.of_space(space)
@@ -306,7 +307,7 @@ def _estimate(search: "Search", effort: "Effort") -> list[str]:
     return [
         f"search    {trials}, {images}",
         f"estimate  {_hours(least)} to {_hours(most)}: {each}",
-        f"measured  a few steps on {effort.machine}, with made-up images; reading images is not in it",
+        f"measured  a few steps on {effort.machine}; reading images, and workers in each other's way, come on top",
     ]
 
 

@@ -134,7 +134,8 @@ def search(
     ] = False,
 ) -> None:
     """Search a space for the Pareto front of accuracy and cost. On a study that is there, go on with it."""
-    from nas.plan import Plan, Request
+    from nas.plan import Plan
+    from nas.request import Request
     from nas.rewards import Reward
 
     request = Request(

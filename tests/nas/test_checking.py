@@ -11,7 +11,8 @@ from typer.testing import CliRunner, Result
 from nas import checking, outlook
 from nas.checking import Memory, Progress
 from nas.cli import app
-from nas.outlook import Asked, Effort, Search
+from nas.outlook import Effort, Search
+from nas.request import Request
 from search_spaces import OPERATORS, SearchSpace, space_file
 from search_spaces.operators import Operator, modules
 from trials import cases, contract, digit_scenes
@@ -228,7 +229,7 @@ def test_a_memory_that_cannot_be_written_is_no_obstacle(tmp_path: Path) -> None:
 
 
 def test_hours_are_rounds_of_trials(data: Path, space: Path) -> None:
-    search = Search.of(Asked(data=str(data), trials=5, workers=2, epochs=3, batch=8), space_file.load(space))
+    search = Search.of(Request(data=str(data), trials=5, workers=2, epochs=3, batch=8), space_file.load(space))
     assert (search.budget.image_size, search.budget.deploy_size, search.budget.batch) == (320, 640, 8)
     pace = outlook.Pace(step=1.0, image=0.5, start=10.0)
     assert pace.seconds(search) == 10 + 3 * 2 + 4 * 0.5
@@ -237,7 +238,7 @@ def test_hours_are_rounds_of_trials(data: Path, space: Path) -> None:
 
 
 def test_an_estimate_is_timed_once(data: Path, space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = Asked(data=str(data), image_size=32, deploy_size=32, batch=2, epochs=1, device="cpu", workers=1)
+    asked = Request(data=str(data), image_size=32, deploy_size=32, batch=2, epochs=1, device="cpu", workers=1)
     loaded = space_file.load(space)
     search = Search.of(asked, loaded)
     memory = Memory(tmp_path / "checks.json")
@@ -321,7 +322,7 @@ WRONG = {
     "a negative limit": (["--space", "v9", "--max-gflops", "-1"], "max-gflops: input should be greater than 0"),
     "a limit out of reach": (["--space", "v9", "--max-gflops", "0.1"], "max-gflops: outside what the space can reach"),
     "missing data": (["--space", "v9", "--data", "nope.yaml"], "nope.yaml: no such file"),
-    "a GPU that is not there": (["--space", "v9", "--device", "77"], "device: cpu, or the index of a GPU, got '77'"),
+    "a GPU that is not there": (["--space", "v9", "--device", "77"], "device: no GPU 77 here"),
 }
 
 
