@@ -15,7 +15,6 @@ import thop
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-from ultralytics.nn.tasks import BaseModel
 
 from search_spaces import OPERATORS, Choice
 from search_spaces.hosts import WHOLE
@@ -195,24 +194,6 @@ def wake(module: nn.Module) -> nn.Module:
                     norm.weight.uniform_(0.5, 1.5)
                     norm.bias.normal_(std=0.3)
     return module
-
-
-def deployed(module: nn.Module) -> nn.Module:
-    """A copy as it would be shipped: what Ultralytics' own `fuse()` makes of it."""
-    holder = _Deployed(deepcopy(module))
-    holder.fuse(verbose=False)
-    return holder.model
-
-
-class _Deployed(BaseModel):
-    """A module in the place of a model, which is what knows how to fuse."""
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.model = module
-
-    def info(self, detailed: bool = False, verbose: bool = True, imgsz: int = 640) -> None:  # noqa: FBT001, FBT002 - Ultralytics' signature
-        """Nothing: Ultralytics would count and print here."""
 
 
 def distance(one: Tensor, other: Tensor) -> float:
@@ -440,7 +421,7 @@ def _fuse(bench: _Bench) -> Iterator[str]:
     """Ultralytics' `fuse()` keeps the output."""
     module, x = bench.awake(), bench.case.image()
     with torch.no_grad():
-        if (far := distance(deployed(module)(x), module(x))) > 10 * REORDERED:
+        if (far := distance(cost.fused(module)(x), module(x))) > 10 * REORDERED:
             yield f"the output differs by {far:.2%} once fused (a subclass of Ultralytics' Conv, or a `bn` of it?)"
 
 
@@ -456,13 +437,13 @@ def _alone(bench: _Bench) -> Iterator[str]:
 def _cost(bench: _Bench) -> Iterator[str]:
     """Its products can be counted, without numbers, and all of them are."""
     with torch.device("meta"):
-        module = deployed(bench.case.build())
+        module = cost.fused(bench.case.build())
         x = torch.zeros(1, bench.case.c_in, *_LARGER)
     with torch.no_grad():
         macs, _ = thop.profile(module, inputs=(x,), custom_ops=cost.rules(), verbose=False)
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
-        deployed(bench.fresh())(bench.case.image(_LARGER, batch=1))
+        cost.fused(bench.fresh())(bench.case.image(_LARGER, batch=1))
     seen = counter.get_total_flops() // 2
     if macs < seen:
         yield (

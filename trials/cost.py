@@ -294,23 +294,28 @@ def _trace(layers: nn.Sequential, image_size: int) -> list[Traced]:
 
 def _count(layer: nn.Module, received: Feature | Sequence[Feature], *, deployed: bool) -> LayerCost:
     """Parameters and multiply-adds of one layer on the meta device."""
-    counted = _Fusible(deepcopy(layer))
-    if deployed:
-        with torch.device("meta"):
-            counted.fuse()
+    with torch.device("meta"):
+        counted = fused(layer) if deployed else deepcopy(layer)
     try:
         with torch.no_grad():
-            macs, _ = thop.profile(counted.model, inputs=(received,), custom_ops=rules(), verbose=False)
+            macs, _ = thop.profile(counted, inputs=(received,), custom_ops=rules(), verbose=False)
     except Exception as error:
         raise CostError(f"{type(layer).__name__}: cannot be counted: {error}") from error
-    params = sum(parameter.numel() for parameter in counted.model.parameters())
-    if not macs and any(parameter.dim() > 1 for parameter in counted.model.parameters()):
+    params = sum(parameter.numel() for parameter in counted.parameters())
+    if not macs and any(parameter.dim() > 1 for parameter in counted.parameters()):
         raise CostError(f"{type(layer).__name__}: has weights, but no product with them could be counted")
     return LayerCost(module=_name(layer), params=params, macs=int(macs))
 
 
-class _Fusible(BaseModel):
-    """One layer in the place of a model, so that Ultralytics' own `fuse()` decides what a deployed layer is."""
+def fused(module: nn.Module) -> nn.Module:
+    """A copy of a layer, or of a module in it, as it would be deployed: what Ultralytics' own `fuse()` makes of it."""
+    holder = _Holder(deepcopy(module))
+    holder.fuse(verbose=False)
+    return holder.model
+
+
+class _Holder(BaseModel):
+    """One layer in the place of a model, which is what knows how to fuse."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()

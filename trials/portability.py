@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trials.contract import REORDERED, Case, Failure, deployed, distance, raised, undisturbed, wake
+from trials import cost
+from trials.contract import REORDERED, Case, Failure, distance, raised, undisturbed, wake
 
 _OPSET = 17
 _TRACED, _RUN = ((8, 8), 2), ((12, 20), 3)
@@ -111,7 +112,7 @@ def _export(cases: Sequence[Case], folder: Path) -> Told:
     """
     if len(cases) == 1:
         return _export([*cases] * _COPIES, folder)[:1]
-    modules = _Several([deployed(wake(case.build())) for case in cases]).eval().requires_grad_(False)
+    modules = _Several([cost.fused(wake(case.build())) for case in cases]).eval().requires_grad_(False)
     names = [(f"x{index}", f"y{index}") for index in range(len(cases))]
     (size, batch), graph = _TRACED, folder / "several.onnx"
     torch.onnx.export(

@@ -11,7 +11,7 @@ import typer
 from rich.progress import Progress
 
 from nas.cli import show
-from nas.cli.searching import _number
+from nas.cli.searching import number
 from nas.cli.show import Format
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def check(
         float | None, typer.Option(help="Tell which share of the space is within.", rich_help_panel=_LIMITS)
     ] = None,
     max_params: Annotated[
-        int | None, typer.Option(parser=_number, metavar="N", help="Such as 2.5M.", rich_help_panel=_LIMITS)
+        int | None, typer.Option(parser=number, metavar="N", help="Such as 2.5M.", rich_help_panel=_LIMITS)
     ] = None,
     workers: Annotated[
         int | None,

@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
     app.command()(resume)
 
 
-def _number(text: str) -> int:
+def number(text: str) -> int:
     """`2.5M`, `800k` or `2500000`."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmM]?)", text.strip())
     if not match:
@@ -119,7 +119,7 @@ def search(
     ] = None,
     max_gflops: Annotated[float | None, typer.Option(help="Train nothing above.", rich_help_panel=_LIMITS)] = None,
     max_params: Annotated[
-        int | None, typer.Option(parser=_number, metavar="N", help="Such as 2.5M.", rich_help_panel=_LIMITS)
+        int | None, typer.Option(parser=number, metavar="N", help="Such as 2.5M.", rich_help_panel=_LIMITS)
     ] = None,
     max_latency: Annotated[
         float | None, typer.Option(help="Milliseconds, on this device.", rich_help_panel=_LIMITS)

@@ -86,7 +86,8 @@ class DCNv4(nn.Module):
         sampled = self._sample(value, offset_mask)
         if self.center_feature_scale is not None:
             share = self.center_feature_scale(sampled).sigmoid()
-            share = share.repeat_interleave(self.channels // self.groups, dim=-1)
+            # One share for all channels of a group; `repeat_interleave` would be exported with the traced size.
+            share = share.unsqueeze(-1).expand(*share.shape, self.channels // self.groups).flatten(-2)
             sampled = sampled * (1 - share) + value * share
         return self.output_proj(sampled).permute(0, 3, 1, 2)
 

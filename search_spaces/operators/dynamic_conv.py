@@ -70,20 +70,23 @@ class DynamicConv(nn.Module):
         self.groups, self.kernels = groups, kernels
         self.start_temperature, self.anneal_steps = temperature, anneal_steps
         hidden = kernels if c_in == 3 else c_in // reduction + 1
-        self.squeeze = nn.Conv2d(c_in, hidden, 1, bias=False)
-        self.mix = nn.Conv2d(hidden, kernels, 1)
+        if kernels > 1:  # a single one has the share 1, whatever the image: weights for it would learn nothing
+            self.squeeze = nn.Conv2d(c_in, hidden, 1, bias=False)
+            self.mix = nn.Conv2d(hidden, kernels, 1)
+            nn.init.kaiming_normal_(self.squeeze.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.kaiming_normal_(self.mix.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(self.mix.bias)  # type: ignore[arg-type]  # it has a bias
         self.weight = nn.Parameter(torch.empty(kernels * c_out, c_in // groups, kernel, kernel))
         self.bn = nn.BatchNorm2d(c_out)
         self.act = nn.SiLU() if activation is None else activation
         self.register_buffer("temperature", torch.tensor(float(temperature)))
-        for linear in (self.squeeze, self.mix):
-            nn.init.kaiming_normal_(linear.weight, mode="fan_out", nonlinearity="relu")
-        nn.init.zeros_(self.mix.bias)  # type: ignore[arg-type]  # it has a bias
         for one in self.weight.data.chunk(kernels):
             nn.init.kaiming_uniform_(one)
 
     def shares(self, x: Tensor) -> Tensor:
         """Each image's weights of the kernels, `(batch, kernels)`, rows that sum to 1."""
+        if self.kernels == 1:
+            return x.new_ones((x.shape[0], 1))
         # Products of the two 1x1 convolutions' weights: on one pixel a convolution is mostly preparation.
         hidden = F.linear(x.mean((2, 3)), self.squeeze.weight.flatten(1)).relu()
         logits = F.linear(hidden, self.mix.weight.flatten(1), self.mix.bias)
@@ -193,7 +196,7 @@ def _mixing_macs(module: nn.Module, x: Tensor, y: Tensor) -> int:
     assert isinstance(module, DynamicConv)  # noqa: S101 - narrows the type; the counter asks by this class
     kernel_size = module.c_out * (module.c_in // module.groups) * module.kernel**2
     pixels = y.shape[-2] * y.shape[-1]
-    shares = module.squeeze.weight.numel() + module.mix.weight.numel()
+    shares = module.squeeze.weight.numel() + module.mix.weight.numel() if module.kernels > 1 else 0
     return x.shape[0] * (kernel_size * (pixels + module.kernels) + shares)
 
 
@@ -218,9 +221,9 @@ def _obstacle(site: Site, _parameters: Parameters) -> str | None:
 
 
 def _living(parameters: Parameters) -> Parameters:
-    """The softmax over one kernel is 1 at any temperature."""
+    """A single kernel is not mixed: there is no softmax, and no hidden layer before it."""
     if parameters["kernels"] == 1:
-        return {name: value for name, value in parameters.items() if name != "temperature"}
+        return {name: value for name, value in parameters.items() if name == "kernels"}
     return parameters
 
 

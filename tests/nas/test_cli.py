@@ -170,8 +170,8 @@ def test_times_have_units(text: str, seconds: float) -> None:
     assert _seconds(text) == seconds
 
 
-@pytest.mark.parametrize(("text", "number"), [("2.5M", 2_500_000), ("800k", 800_000), ("7", 7)])
-def test_numbers_have_units(text: str, number: int) -> None:
-    from nas.cli.searching import _number
+@pytest.mark.parametrize(("text", "value"), [("2.5M", 2_500_000), ("800k", 800_000), ("7", 7)])
+def test_numbers_have_units(text: str, value: int) -> None:
+    from nas.cli.searching import number
 
-    assert _number(text) == number
+    assert number(text) == value

@@ -22,12 +22,14 @@ def params(module: nn.Module) -> int:
 
 def by_hand(layer: DynamicConv, image: Tensor, *, stride: int, groups: int) -> Tensor:
     """One image `(c_in, h, w)`: its own kernel, a static convolution, batch norm, SiLU."""
-    pooled = image.mean(dim=(1, 2))
-    hidden = (layer.squeeze.weight[:, :, 0, 0] @ pooled).relu()
-    assert layer.mix.bias is not None
-    logits = layer.mix.weight[:, :, 0, 0] @ hidden + layer.mix.bias
-    shares = (logits / layer.temperature).exp()
-    shares = shares / shares.sum()
+    shares = torch.ones(1, dtype=image.dtype)
+    if layer.kernels > 1:
+        pooled = image.mean(dim=(1, 2))
+        hidden = (layer.squeeze.weight[:, :, 0, 0] @ pooled).relu()
+        assert layer.mix.bias is not None
+        logits = layer.mix.weight[:, :, 0, 0] @ hidden + layer.mix.bias
+        shares = (logits / layer.temperature).exp()
+        shares = shares / shares.sum()
     kernels = layer.weight.unflatten(0, (layer.kernels, layer.c_out))
     kernel = sum(share * one for share, one in zip(shares, kernels, strict=True))
     assert isinstance(kernel, Tensor)
@@ -42,8 +44,9 @@ def dynamic(c_in: int = 8, c_out: int = 12, **settings: Any) -> DynamicConv:
     """In eval mode, with shares that differ from kernel to kernel and from image to image."""
     layer = DynamicConv(c_in, c_out, **{"temperature": 1.0, **settings}).double().eval()
     with torch.no_grad():
-        layer.squeeze.weight.mul_(3)
-        nn.init.normal_(layer.mix.weight, std=2)
+        if layer.kernels > 1:
+            layer.squeeze.weight.mul_(3)
+            nn.init.normal_(layer.mix.weight, std=2)
         nn.init.normal_(layer.bn.weight)
         nn.init.normal_(layer.bn.bias)
     return layer.requires_grad_(False)
@@ -341,8 +344,11 @@ def test_traced_with_one_image_is_right_for_three() -> None:
     assert torch.allclose(traced(x), layer(x), rtol=0, atol=1e-12)
 
 
-def test_the_temperature_of_one_kernel_is_no_choice() -> None:
+def test_a_single_kernel_has_neither_temperature_nor_hidden_layer() -> None:
     one = [Choice.of("DynamicConv", {"kernels": 1, "temperature": t}) for t in (1.0, 10.0, 30.0)]
+    one += [Choice.of("DynamicConv", {"kernels": 1, "reduction": r}) for r in (4, 8, 16)]
+    single = [name for name, _ in dynamic(kernels=1).named_parameters()]
+    assert single == ["weight", "bn.weight", "bn.bias"]
     two = [Choice.of("DynamicConv", {"kernels": 2, "temperature": t}) for t in (1.0, 10.0, 30.0)]
     assert len(set(one)) == 1
     assert len(set(two)) == 3

@@ -305,3 +305,12 @@ def test_few_choices_cover_all_values() -> None:
     assert {value for choice in chosen for value in choice.parameters} == {
         value for choice in offered for value in choice.parameters
     }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OPERATORS)
+def test_the_vocabulary_keeps_every_promise_at_every_value(name: str) -> None:
+    """Also at values that no space of the catalog offers."""
+    found = cases.of_operator(OPERATORS[name])
+    assert [failure for case in found for failure in contract.check(case)] == []
+    assert [failure for failures in portability.check(found).values() for failure in failures] == []
