@@ -14,6 +14,7 @@ from ultralytics import YOLO
 
 from search_spaces import Architecture, Choice, SearchSpace, build
 from search_spaces import base as bases
+from search_spaces.derive import derive
 from search_spaces.operators import OPERATORS
 from search_spaces.space_file import catalog, parse
 from trials import Budget, Ending, cost, datasets, evaluate, training
@@ -63,6 +64,14 @@ def test_random_architectures_cost_what_the_sum_says(family: str, space_of: Call
     space, rng = space_of(family), random.Random(family)
     table = cost.CostTable(space, CLASSES, 128)
     for _ in range(3):
+        assert agrees(table, space.sample(rng))
+
+
+@pytest.mark.parametrize("model", ["yolov3-tiny.yaml", "yolov6n.yaml"])
+def test_so_do_those_of_a_derived_space(model: str) -> None:
+    space, rng = parse(bases.parse_yaml(derive(model))), random.Random(model)
+    table = cost.CostTable(space, CLASSES, 128)
+    for _ in range(2):
         assert agrees(table, space.sample(rng))
 
 
