@@ -267,8 +267,10 @@ def _files(start: set[str]) -> Iterator[Path]:
 
 
 def _is_installed(file: Path) -> bool:
-    places = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    return any(file.is_relative_to(place) for place in places)
+    """Whether a file is a third party's or Python's own, in whichever environment's folder of packages it lies."""
+    if {"site-packages", "dist-packages"} & set(file.parts):
+        return True
+    return any(file.is_relative_to(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib"))
 
 
 def _key(case: Case, source: str) -> str:
