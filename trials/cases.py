@@ -41,6 +41,7 @@ LAYERS: dict[str, tuple[int, Callable[[], nn.Module]]] = {
     "C3": (48, lambda: C3(48, 32, n=1, shortcut=False)),  # as in a neck
     "C2f": (32, lambda: C2f(32, 32, n=1)),
     "Bottleneck": (32, lambda: Bottleneck(32, 32)),
+    "Bottleneck twice": (32, lambda: nn.Sequential(Bottleneck(32, 32), Bottleneck(32, 32))),
     "C3k2": (32, lambda: C3k2(32, 32, n=1)),
     "C3k2 of C3k": (32, lambda: C3k2(32, 32, 1, c3k=True)),
     "C3k2 with attention": (64, lambda: C3k2(64, 64, 1, attn=True)),
@@ -55,6 +56,7 @@ LAYERS: dict[str, tuple[int, Callable[[], nn.Module]]] = {
     "ELAN1": (32, lambda: ELAN1(32, 32, 32, 16)),
     "Conv 3x3": (32, lambda: Conv(32, 48, 3, 1)),
     "Conv 3x3 s2": (32, lambda: Conv(32, 48, 3, 2)),
+    "Conv 3x3 in groups": (32, lambda: Conv(32, 32, 3, 1, g=4)),
     "Conv 1x1": (32, lambda: Conv(32, 32, 1, 1)),
     "Conv 6x6 s2": (3, lambda: Conv(3, 16, 6, 2, 2)),
     "AConv": (32, lambda: AConv(32, 48)),

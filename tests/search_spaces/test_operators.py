@@ -10,60 +10,13 @@ from itertools import product
 import pytest
 import torch
 from torch import Tensor, nn
-from ultralytics.nn.modules import (
-    C2PSA,
-    C3,
-    ELAN1,
-    PSA,
-    SPPELAN,
-    SPPF,
-    A2C2f,
-    AConv,
-    ADown,
-    Bottleneck,
-    C2f,
-    C2fCIB,
-    C3k2,
-    Conv,
-    RepNCSPELAN4,
-    SCDown,
-)
 
 from search_spaces import OPERATORS, Choice
 from search_spaces.build import graft
 from search_spaces.errors import SpecError
 from search_spaces.hosts import HOSTS, WHOLE, Host, host_of
 from search_spaces.operators import Operator, Parameters, Site, SiteKind, Value
-
-LAYERS: dict[str, tuple[int, Callable[[], nn.Module]]] = {
-    "C3": (48, lambda: C3(48, 32, n=1, shortcut=False)),  # as in a neck
-    "C2f": (32, lambda: C2f(32, 32, n=2)),
-    "Bottleneck": (32, lambda: Bottleneck(32, 32)),
-    "Bottleneck twice": (32, lambda: nn.Sequential(Bottleneck(32, 32), Bottleneck(32, 32))),
-    "C3k2": (32, lambda: C3k2(32, 32, n=2)),
-    "C3k2 of C3k": (32, lambda: C3k2(32, 32, 1, True)),
-    "C3k2 with attention": (64, lambda: C3k2(64, 64, 1, attn=True)),
-    "C2fCIB": (32, lambda: C2fCIB(32, 32, shortcut=True, lk=True)),
-    "A2C2f": (64, lambda: A2C2f(64, 64, 1, a2=False)),
-    "A2C2f with attention": (64, lambda: A2C2f(64, 64, 1, residual=True)),
-    "C2PSA": (64, lambda: C2PSA(64, 64)),
-    "PSA": (64, lambda: PSA(64, 64)),
-    "SPPF": (32, lambda: SPPF(32, 32)),
-    "SPPELAN": (32, lambda: SPPELAN(32, 32, 16)),
-    "RepNCSPELAN4": (64, lambda: RepNCSPELAN4(64, 64, 64, 32, 1)),
-    "ELAN1": (32, lambda: ELAN1(32, 32, 32, 16)),
-    "Conv 3x3": (32, lambda: Conv(32, 48, 3, 1)),
-    "Conv 3x3 s2": (32, lambda: Conv(32, 48, 3, 2)),
-    "Conv 3x3 in groups": (32, lambda: Conv(32, 32, 3, 1, g=4)),
-    "Conv 1x1": (32, lambda: Conv(32, 32, 1, 1)),
-    "Conv 6x6 s2": (3, lambda: Conv(3, 16, 6, 2, 2)),
-    "AConv": (32, lambda: AConv(32, 48)),
-    "ADown": (32, lambda: ADown(32, 48)),
-    "SCDown": (32, lambda: SCDown(32, 48, 3, 2)),
-    "nn.Upsample": (16, lambda: nn.Upsample(None, 2, "nearest")),
-    "nn.ConvTranspose2d": (16, lambda: nn.ConvTranspose2d(16, 16, 2, 2)),
-}
-"""A small layer of every host, with the channels that enter it."""
+from trials.cases import LAYERS
 
 
 @dataclass(frozen=True, kw_only=True)
