@@ -21,7 +21,7 @@ from nas.request import Request, require_reachable
 from search_spaces import Architecture, SearchSpace, Slot, build
 from search_spaces.errors import LatencyError
 from trials import Budget, Limits, cost, datasets, latency
-from trials.cost import IMAGE_CHANNELS, CostTable, LayerCost, gflops
+from trials.cost import IMAGE_CHANNELS, CostTable, gflops
 from trials.datasets import DataSet
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -153,8 +153,8 @@ def look(space: SearchSpace, search: Search) -> Outlook:
     """
     limits, table = search.limits, _table(space, search)
     stock = table.cost(space.stock)
-    reached_gflops = _reach(table, lambda layer: layer.macs)
-    reached_params = _reach(table, lambda layer: layer.params)
+    reached_gflops = table.reach(lambda layer: layer.macs)
+    reached_params = table.reach(lambda layer: layer.params)
     ends = gflops(reached_gflops[0]), gflops(reached_gflops[1])
     require_reachable(
         (("max-gflops", limits.gflops, lambda: ends), ("max-params", limits.params, lambda: reached_params)),
@@ -175,11 +175,6 @@ def look(space: SearchSpace, search: Search) -> Outlook:
 
 def _table(space: SearchSpace, search: Search) -> CostTable:
     return cost.table(space, len(search.data.classes), search.budget.deploy_size)
-
-
-def _reach(table: CostTable, measured: Callable[[LayerCost], int]) -> tuple[int, int]:
-    ends = [table.cost(table.extreme(measured, cheapest=cheapest)).layers for cheapest in (True, False)]
-    return sum(map(measured, ends[0])), sum(map(measured, ends[1]))
 
 
 def _shares(space: SearchSpace, table: CostTable, limits: Limits) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from nas.supervisor import Supervisor
 from search_spaces import SearchSpace, space_file
 from search_spaces.errors import SpecError, StudyError
 from trials import cost, datasets
-from trials.cost import Cost, CostTable
+from trials.cost import Cost, CostTable, gflops
 from trials.datasets import DIGITS, DataSet
 from trials.evaluation import price
 
@@ -213,16 +213,17 @@ def _require_reachable(table: CostTable, settings: Settings) -> None:
 
 def _reach(table: CostTable, figure: str, settings: Settings) -> tuple[float, float]:
     """The least and the most of a figure; latency is measured, on the two architectures of extreme cost."""
-    summed = "params" if figure == "params" else "macs"
-    extremes = [table.extreme(lambda layer: getattr(layer, summed), cheapest=cheapest) for cheapest in (True, False)]
-    if figure == "latency_ms":
-        classes = len(settings.classes)
-        ends = [
-            price(extreme.document(classes), settings.budget.at(extreme.image_size), classes).latency_ms
-            for extreme in extremes
-        ]
-    else:
-        ends = [float(getattr(table.cost(extreme), figure)) for extreme in extremes]
+    if figure == "params":
+        return table.reach(lambda layer: layer.params)
+    if figure == "gflops":
+        least, most = table.reach(lambda layer: layer.macs)
+        return gflops(least), gflops(most)
+    classes = len(settings.classes)
+    extremes = [table.extreme(lambda layer: layer.macs, cheapest=cheapest) for cheapest in (True, False)]
+    ends = [
+        price(extreme.document(classes), settings.budget.at(extreme.image_size), classes).latency_ms
+        for extreme in extremes
+    ]
     return min(ends), max(ends)
 
 

@@ -7,6 +7,7 @@ exactly before training, so only accuracy has to be learned from trials.
 import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import islice, product
 from typing import Any
 
@@ -61,25 +62,25 @@ class Feasible:
             cheaper = self._cheaper(architecture, figure)
             if not cheaper:
                 return None
-            architecture = rng.choice(cheaper[rng.choice(sorted(cheaper))])
+            architecture = rng.choice(cheaper[rng.choice(sorted(cheaper))])()
         if self._space.dials and self._space.obstacle(architecture):
             return None
         return architecture
 
-    def _cheaper(self, architecture: Architecture, figure: str) -> dict[str, list[Architecture]]:
-        """The architecture with one slot or dial changed so that it costs less, by that slot's or dial's name."""
+    def _cheaper(self, architecture: Architecture, figure: str) -> dict[str, list[Callable[[], Architecture]]]:
+        """Ways to change one slot or dial so that the architecture costs less, by that slot's or dial's name."""
         space, table, standing = self._space, self._table(), self._space.choices(architecture)
-        cheaper: dict[str, list[Architecture]] = {}
+        cheaper: dict[str, list[Callable[[], Architecture]]] = {}
         for slot in space.slots:
             now = getattr(table.slot(slot, standing[slot.name], architecture.macro), figure)
             for choice in slot.choices:
                 if getattr(table.slot(slot, choice, architecture.macro), figure) < now:
-                    cheaper.setdefault(slot.name, []).append(space.with_choice(architecture, slot, choice))
+                    cheaper.setdefault(slot.name, []).append(partial(space.with_choice, architecture, slot, choice))
         turned = space.turned(architecture)
         for dial in space.dials:
             less = [value for value in dial.values if value < turned[dial.name]]
             if less:
-                cheaper[dial.name] = [space.with_dial(architecture, dial, value) for value in less]
+                cheaper[dial.name] = [partial(space.with_dial, architecture, dial, value) for value in less]
         return cheaper
 
 

@@ -5,15 +5,14 @@ that is inserted behind the base model's layer 9.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from search_spaces.errors import SpecError
+from search_spaces.rows import Row
 
 Feeds = Literal["next", "all"]
 """Who reads the inserted layer: the next layer alone, or every layer that read the one before it."""
 FEEDS: tuple[Feeds, ...] = ("next", "all")
-
-Row = list[Any]
 
 
 def behind(layer: int) -> str:

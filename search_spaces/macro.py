@@ -11,7 +11,7 @@ from typing import Any
 from search_spaces.errors import SpecError
 
 Setting = tuple[tuple[str, float], ...]
-"""The dials that differ from the base model, sorted by name; without `image_size`, which changes no layer."""
+"""The dials that differ from the base model, sorted by name; `image_size` among them changes no layer."""
 
 MACRO = "macro"
 """The word under which dials are written, in a space file, a sampler's parameters and JSON."""

@@ -195,8 +195,10 @@ class _Reader:
             self._wrong(address, f"the base model has no such stage ({', '.join(sorted(stages))})")
             return
         for value in dial.values:
+            if value == dial.stock:
+                continue  # the base itself, which is among the variants
             try:
-                variant = self._base.at(((dial.name, value),) if value != dial.stock else ())
+                variant = self._base.at(((dial.name, value),))
                 _ = variant.traced
             except SpecError as error:
                 self._wrong(address, f"{value:g} is not possible: {error}")

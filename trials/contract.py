@@ -11,7 +11,6 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import Any
 
-import thop
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -439,8 +438,7 @@ def _cost(bench: _Bench) -> Iterator[str]:
     with torch.device("meta"):
         module = cost.fused(bench.case.build())
         x = torch.zeros(1, bench.case.c_in, *_LARGER)
-    with torch.no_grad():
-        macs, _ = thop.profile(module, inputs=(x,), custom_ops=cost.rules(), verbose=False)
+    macs = cost.macs_of(module, x)
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         cost.fused(bench.fresh())(bench.case.image(_LARGER, batch=1))

@@ -158,6 +158,11 @@ class CostTable:
             choices[slot.name] = best(figures, key=figures.__getitem__)
         return self.space.of(choices, turned)
 
+    def reach(self, measured: Callable[[LayerCost], int]) -> tuple[int, int]:
+        """The least and the most that any architecture has of a figure that sums over layers."""
+        ends = [self.cost(self.extreme(measured, cheapest=cheapest)).layers for cheapest in (True, False)]
+        return sum(map(measured, ends[0])), sum(map(measured, ends[1]))
+
     def _setting(self, macro: Setting) -> "_Setting":
         if macro not in self._settings:
             self._settings[macro] = _Setting(self, self.space.of({}, dict(macro)), self._classes)
@@ -297,14 +302,20 @@ def _count(layer: nn.Module, received: Feature | Sequence[Feature], *, deployed:
     with torch.device("meta"):
         counted = fused(layer) if deployed else deepcopy(layer)
     try:
-        with torch.no_grad():
-            macs, _ = thop.profile(counted, inputs=(received,), custom_ops=rules(), verbose=False)
+        macs = macs_of(counted, received)
     except Exception as error:
         raise CostError(f"{type(layer).__name__}: cannot be counted: {error}") from error
     params = sum(parameter.numel() for parameter in counted.parameters())
     if not macs and any(parameter.dim() > 1 for parameter in counted.parameters()):
         raise CostError(f"{type(layer).__name__}: has weights, but no product with them could be counted")
-    return LayerCost(module=_name(layer), params=params, macs=int(macs))
+    return LayerCost(module=_name(layer), params=params, macs=macs)
+
+
+def macs_of(module: nn.Module, received: Feature | Sequence[Feature]) -> int:
+    """Multiply-adds of one pass of a module on the meta device, as `thop` counts them with our rules."""
+    with torch.no_grad():
+        macs, _ = thop.profile(module, inputs=(received,), custom_ops=rules(), verbose=False)
+    return int(macs)
 
 
 def fused(module: nn.Module) -> nn.Module:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from ultralytics import __version__ as ultralytics_version
 from ultralytics.cfg import get_cfg
 from ultralytics.data import YOLODataset
@@ -233,11 +233,11 @@ def inherit(model: nn.Module, weights: Path) -> float:
         source, _ = load_checkpoint(weights)
     except Exception as error:
         raise DataError(f"{weights}: not a checkpoint that Ultralytics loads: {error}") from error
-    offered = {_in_the_base(source, name): value for name, value in source.float().state_dict().items()}
+    offered = dict(_by_base_layer(source.float()))
     fitting = {
         name: offered[known]
-        for name, value in model.state_dict().items()
-        if (known := _in_the_base(model, name)) in offered and offered[known].shape == value.shape
+        for (name, value), (known, _) in zip(model.state_dict().items(), _by_base_layer(model), strict=True)
+        if known in offered and offered[known].shape == value.shape
     }
     parameters = dict(model.named_parameters())
     taken = sum(parameter.numel() for name, parameter in parameters.items() if name in fitting)
@@ -247,12 +247,13 @@ def inherit(model: nn.Module, weights: Path) -> float:
     return taken / sum(parameter.numel() for parameter in parameters.values())
 
 
-def _in_the_base(model: Any, name: str) -> str:
-    """A tensor's name, its layer counted as in the base model: an insertion shifts every layer behind it."""
+def _by_base_layer(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """A model's tensors in order, their layers counted as in the base model: an insertion shifts all behind it."""
     inserted = (model.yaml.get("nas") or {}).get("insert", {})
-    prefix, layer, *rest = name.split(".")
     names = insertions.labels(len(model.model) - len(inserted), inserted)
-    return ".".join((prefix, names[int(layer)], *rest))
+    for name, value in model.state_dict().items():
+        prefix, layer, *rest = name.split(".")
+        yield ".".join((prefix, names[int(layer)], *rest)), value
 
 
 @lru_cache(maxsize=8)

@@ -108,8 +108,6 @@ def _describe(space: "SearchSpace", classes: int, deploy_size: int) -> tuple[dic
                 "max_gflops": max(costs),
             }
         )
-    ends = [table.cost(table.extreme(lambda layer: layer.macs, cheapest=cheapest)) for cheapest in (True, False)]
-    counts = [table.cost(table.extreme(lambda layer: layer.params, cheapest=cheapest)) for cheapest in (True, False)]
     stock = table.cost(space.stock)
     whole = {
         "space": space.name,
@@ -121,8 +119,8 @@ def _describe(space: "SearchSpace", classes: int, deploy_size: int) -> tuple[dic
         "image_size": deploy_size,
         "dials": {dial.name: list(dial.values) for dial in space.dials},
         "stock": {"gflops": stock.gflops, "params": stock.params},
-        "gflops": [cost.gflops for cost in ends],
-        "params": [cost.params for cost in counts],
+        "gflops": [gflops(macs) for macs in table.reach(lambda layer: layer.macs)],
+        "params": list(table.reach(lambda layer: layer.params)),
     }
     return whole, slots
 
