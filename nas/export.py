@@ -58,7 +58,8 @@ def export(study: "Study", record: Record, folder: Path | None = None) -> Export
     architecture = Architecture.read(files.model)
     for source in architecture.sources:
         write_aside(folder / source.path.name, source.text)
-    write_aside(folder / "model.yaml", architecture.to_yaml(len(settings.classes), folder=folder))
+    branch = settings.budget.recipe.pgi
+    write_aside(folder / "model.yaml", architecture.to_yaml(len(settings.classes), folder=folder, pgi=branch))
     write_aside(folder / "data.yaml", datasets.resolved(data))
     write_aside(folder / "summary.json", json.dumps(_summary(study, record), indent=1))
     weights = folder / "weights.pt" if files.weights.is_file() else None

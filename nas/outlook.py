@@ -18,7 +18,7 @@ from ultralytics.utils.torch_utils import ModelEMA
 
 from nas.checking import Memory
 from nas.request import Request, require_reachable
-from search_spaces import Architecture, SearchSpace, Slot, build
+from search_spaces import Architecture, SearchSpace, Slot, auxiliary, build
 from search_spaces.errors import LatencyError
 from trials import Budget, Limits, cost, datasets, latency
 from trials.cost import IMAGE_CHANNELS, CostTable, gflops
@@ -227,7 +227,8 @@ def _machine(device: str) -> str:
 def _pace(architecture: Architecture, search: Search, memory: Memory) -> Pace:
     budget, classes = search.budget, len(search.data.classes)
     sizes = budget.image_size, budget.deploy_size, budget.batch, classes
-    key = f"pace {architecture.fingerprint} {sizes} {torch.__version__} {_machine(budget.device)}"
+    branch = " pgi" if budget.recipe.pgi else ""
+    key = f"pace {architecture.fingerprint}{branch} {sizes} {torch.__version__} {_machine(budget.device)}"
     if key not in memory:
         try:
             measured = _measured(architecture, classes, budget)
@@ -242,7 +243,8 @@ def _measured(architecture: Architecture, classes: int, budget: Budget) -> Pace:
     with _one_thread():
         began = time.perf_counter()
         document = architecture.document(classes)
-        model = build.model(document, classes).to(device, memory_format=latency.layout(device))
+        in_training = auxiliary.trained(document) if budget.recipe.pgi else document
+        model = build.model(in_training, classes).to(device, memory_format=latency.layout(device))
         deployed = build.model(document, classes).to(device, memory_format=latency.layout(device))
         cost.measure(document, classes, budget.deploy_size)
         start = time.perf_counter() - began

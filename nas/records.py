@@ -36,7 +36,7 @@ class Record:
         epochs: trained so far.
         picks: `{"4": {"UIB": {...}}, "after-9": ..., "macro": {"depth": 2}}`; empty for the stock model.
         summary: the architecture in words.
-        role: `stock`, `cheapest` or `costliest` for the first three, else empty.
+        role: `stock`, `start`, `cheapest` or `costliest` for the first ones, else empty.
         within: whether it is within the study's limits.
         detail: one line on what happened, where the ending alone does not say it.
         inherited: share of the parameters that came from a checkpoint.

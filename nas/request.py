@@ -78,7 +78,7 @@ class Request:
             "batch": self.batch or 8,
             "seed": self.seed,
             "weights": self.weights.absolute() if self.weights else None,
-            "recipe": default_recipe(self.data),
+            "recipe": default_recipe(self.data).model_copy(update={"pgi": space.pgi}),
             "timeout": self.trial_timeout,
             "device": device,
         }

@@ -85,6 +85,10 @@ class Study:
             made.set_metric_names(["reward"] if file.settings.reward else list(file.settings.objectives))
         if not made.get_trials(deepcopy=False):
             study.enqueue(study.space.stock, role="stock")
+            named = {architecture.fingerprint: architecture for architecture in study.space.start}
+            for fingerprint, architecture in named.items():
+                if fingerprint != study.space.stock.fingerprint:
+                    study.enqueue(architecture, role="start")
         file.write(folder)  # last: a folder with study.json is a study
         return study
 

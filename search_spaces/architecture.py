@@ -15,6 +15,7 @@ from torch import nn
 
 from search_spaces import base as bases
 from search_spaces import build, insertions, macro, rows
+from search_spaces.auxiliary import Pgi
 from search_spaces.base import Base
 from search_spaces.errors import SpecError, nearest
 from search_spaces.hosts import HOSTS
@@ -263,7 +264,7 @@ class Architecture:
             SpecError: a pick names a layer that the base model does not have, or one that hosts nothing.
         """
         base = bases.load(self.base, self.scale).at(self.shape)
-        written = base.rows
+        written, replaced = base.rows, {}
         for layer, choice in self.picks:
             if layer >= len(written):
                 raise SpecError(f"layer {layer}: {self.base} has {len(written)} layers")
@@ -273,10 +274,13 @@ class Architecture:
             written[layer] = rows.write(
                 row, HOSTS[row[2]], operator, dict(choice.parameters), _convolution(base.traced[layer], operator)
             )
+            if rows.stock(written[layer]) != row:  # an AConv's place is taken by a row that stands for a Conv
+                replaced[layer] = row[2:]
         inserted = {new.after: (new.feeds, self._inserted_row(base, new)) for new in self.insertions}
         split = len(base.document["backbone"]) + sum(layer < len(base.document["backbone"]) for layer in inserted)
         written = insertions.splice(written, inserted)
-        document = {"nas": self._origin(), **base.document, "nc": classes}
+        origin = self._origin() | ({"stock": replaced} if replaced else {})
+        document = {"nas": origin, **base.document, "nc": classes}
         return deepcopy(document | {"backbone": written[:split], "head": written[split:]})  # Ultralytics writes into it
 
     def _inserted_row(self, base: Base, new: Insertion) -> rows.Row:
@@ -296,13 +300,14 @@ class Architecture:
             origin["modules"] = [str(source.path) for source in self.sources]
         return origin
 
-    def to_yaml(self, classes: int, *, folder: Path | None = None) -> str:
+    def to_yaml(self, classes: int, *, folder: Path | None = None, pgi: Pgi = False) -> str:
         """The text of a model YAML that `YOLO()` loads: explicit channels, no scales, one row a line.
 
         Args:
             folder: where it will lie; the users' modules are named from there, or as they lie in it.
+            pgi: whether `nas yolo train` is to train it with YOLOv9's auxiliary branch, which is not among its rows.
         """
-        document = self.document(classes)
+        document = self.document(classes) | ({"pgi": pgi} if pgi else {})
         if folder is not None and self.sources:
             document["nas"]["modules"] = [_seen_from(folder, source) for source in self.sources]
         lines = [_HEADER.rstrip()]

@@ -4,8 +4,9 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ from ultralytics import cfg
 from ultralytics.nn.modules import Conv
 from ultralytics.nn.tasks import guess_model_scale, yaml_model_load
 
-from search_spaces import build, macro
+from search_spaces import auxiliary, build, dialects, macro, rows
+from search_spaces.auxiliary import Pgi
+from search_spaces.dialects import Reading
 from search_spaces.errors import SpecError, nearest
 from search_spaces.hosts import HOSTS
 from search_spaces.macro import Setting
-from search_spaces.operators import OPERATORS, Operator, Site
+from search_spaces.operators import OPERATORS, Operator, Parameters, Site
 from search_spaces.rows import INSERTED_KERNEL
 from search_spaces.trace import Traced, first, trace
 
@@ -28,21 +31,27 @@ TRACE_SIZE = 256
 """Pixels of the image that a base model is traced with: a multiple of every stride."""
 
 _SCALING = ("scales", "scale", "depth_multiple", "width_multiple")
-_WHERE_FROM = ("yaml_file", "channels", "nas")
+_WHERE_FROM = ("yaml_file", "channels", "nas", "pgi")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Base:
-    """A base model at one scale.
+    """A base model at one scale: as it is deployed, without operators.
 
     Attributes:
         identity: what a fingerprint knows it by: an Ultralytics name, or a file's name and content.
         document: a model YAML with final channels and repeats, no `scales`.
+        carries: the operators that the file has, with their parameters, by layer.
+        pgi: whether the file has an auxiliary branch, or asks for one, and how.
+        shifted: how many layers of the file come before the base model's first: 1 where an identity was dropped.
     """
 
     identity: str
     scale: str
     document: Mapping[str, Any]
+    carries: Mapping[int, tuple[str, Parameters]] = field(default_factory=dict)
+    pgi: Pgi = False
+    shifted: int = 0
 
     @cached_property
     def traced(self) -> tuple[Traced, ...]:
@@ -51,10 +60,7 @@ class Base:
         Raises:
             SpecError: it cannot be built.
         """
-        try:
-            return _traced(build.skeleton(self.document, self.document["nc"]))
-        except (AssertionError, ArithmeticError, TypeError, ValueError, RuntimeError) as error:
-            raise SpecError(f"{self.identity} cannot be built: {error or type(error).__name__}") from error
+        return _traced(self.document, self.identity)
 
     @property
     def name(self) -> str:
@@ -82,6 +88,13 @@ class Base:
     def sites(self, layer: int, operator: Operator, *, inserted: bool = False) -> tuple[Site, ...]:
         """The sites that an operator takes in a layer, or behind it as a layer of its own; empty if there are none."""
         return _sites(self, layer, operator.name, inserted)
+
+    def obstacle(self, layer: int, operator: Operator, parameters: Parameters, *, inserted: bool = False) -> str | None:
+        """Why an operator cannot stand in a layer, or behind it: the first reason at any site; None if it can."""
+        sites = self.sites(layer, operator, inserted=inserted)
+        if not sites:
+            return f"{'Conv' if inserted else self.rows[layer][2]} has no site for {operator.name}"
+        return next(filter(None, (operator.obstacle(site, parameters) for site in sites)), None)
 
     def at(self, setting: Setting) -> "Base":
         """The base model deeper or shallower, wider or narrower.
@@ -118,7 +131,7 @@ def named(model: str, scale: str | None) -> tuple[str, str]:
     path = Path(model)
     scale = scale or document["scale"] or next(iter(document.get("scales") or {}), "")
     if path.is_file():
-        return str(path.absolute()), scale
+        return str(path.resolve()), scale
     bare = _without_scale(path.name)
     if bare not in _ultralytics_models() or len(document.get("scales") or ()) < 2:
         return path.name, scale
@@ -126,7 +139,20 @@ def named(model: str, scale: str | None) -> tuple[str, str]:
 
 
 def model_document(model: str) -> dict[str, Any]:
-    """A detection model's YAML as a mapping: a file, ours or not, or an Ultralytics name such as `yolov9c.yaml`.
+    """A detection model's YAML as a mapping: a file in any dialect, or a name such as `yolov9c.yaml`.
+
+    Raises:
+        SpecError: no such model, or not a detection model.
+    """
+    return read_model(model).document
+
+
+def read_model(model: str, *, as_printed: bool = False) -> Reading:
+    """A detection model's YAML, with what is to be said about it.
+
+    Args:
+        model: a file in any dialect, or the name of a model of Ultralytics' or of this package's catalog.
+        as_printed: keep the structure of what articles print, for counting.
 
     Raises:
         SpecError: no such model, or not a detection model.
@@ -134,14 +160,18 @@ def model_document(model: str) -> dict[str, Any]:
     try:
         path = _resolve(model, "")
     except SpecError:
-        raise SpecError(f"{model}: no such file or model ({nearest(model, _ultralytics_models())})") from None
+        raise SpecError(
+            f"{model}: no such file or model ({nearest(model, [*catalog(), *_ultralytics_models()])})"
+        ) from None
     # A user's file is read by us: Ultralytics would look for `yolov8.yaml` where the user says `my/yolov8n.yaml`.
     document = read_yaml(path) if path.is_file() else yaml_model_load(path)
     try:
-        build.require_detection(document)
+        reading = dialects.read(document, as_printed=as_printed)
+        build.require_detection(reading.document)
     except SpecError as error:
         raise error.within(path.name) from None
-    return {**document, "scale": guess_model_scale(path), "yaml_file": str(path.absolute())}
+    found = {"scale": guess_model_scale(path), "yaml_file": str(path.absolute())}
+    return replace(reading, document=reading.document | found)
 
 
 @cache
@@ -164,11 +194,30 @@ def _load(path: Path, scale: str) -> Base:
     if scales and scale not in scales:
         raise SpecError(f"scale: {path.name} has no scale {scale!r} (one of {', '.join(scales)})")
     document["scale"] = scale
-    traced = _traced(build.skeleton(document, document["nc"]))
-    base = Base(identity=identity(str(path), scale), scale=scale, document=_explicit(document, traced))
+    left = auxiliary.deployed(document)
+    if document.get("pgi"):
+        auxiliary.trained(left)  # it must be possible
+    traced = _traced(left, path.name)
+    base = Base(
+        identity=identity(str(path), scale),
+        scale=scale,
+        document=_explicit(left, traced),
+        pgi=document.get("pgi", auxiliary.has_auxiliary(document)),
+        shifted=int(left["backbone"][0] != document["backbone"][0]),
+    )
     if _described(base.traced) != _described(traced):  # a rule about scales that `_with_scale_rules` does not know
         raise SpecError(f"base: {path.name} at scale {scale!r} has rules that a YAML without scales cannot say")
-    return base
+    return _without_operators(base)
+
+
+def _without_operators(base: Base) -> Base:
+    """The base model itself, and what was in its layers."""
+    lowered = [rows.lower(row) for row in base.rows]
+    carries = {layer: (one.operator.name, one.parameters) for layer, one in enumerate(lowered) if one is not None}
+    if not carries:
+        return base
+    stock = {section: [rows.stock(row) for row in base.document[section]] for section in ("backbone", "head")}
+    return replace(base, document={**base.document, **stock}, carries=carries)
 
 
 @cache
@@ -196,7 +245,19 @@ def _turned(base: Base, setting: Setting) -> Base:
     return Base(identity=f"{base.identity} at {said}", scale=base.scale, document=document)
 
 
-def _traced(layers: nn.Sequential) -> tuple[Traced, ...]:
+def _traced(document: Mapping[str, Any], name: str) -> tuple[Traced, ...]:
+    """Every layer of a model on the meta device, with what flows in and out.
+
+    Raises:
+        SpecError: it cannot be built.
+    """
+    try:
+        return _passed(build.skeleton(document, document["nc"]))
+    except (AssertionError, ArithmeticError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        raise SpecError(f"{name} cannot be built: {error or type(error).__name__}") from error
+
+
+def _passed(layers: nn.Sequential) -> tuple[Traced, ...]:
     layers[-1].training = True  # raw outputs: decoding needs strides, which the head does not have yet
     return tuple(trace(layers, torch.zeros(1, 3, TRACE_SIZE, TRACE_SIZE, device="meta")))
 
@@ -211,6 +272,8 @@ def _resolve(name: str, scale: str) -> Path:
     filled = name.replace("{scale}", scale)
     if Path(filled).is_file():
         return Path(filled)
+    if filled.removesuffix(".yaml") in catalog():
+        return catalog()[filled.removesuffix(".yaml")]
     ours = _ultralytics_models()
     if filled in ours or _without_scale(filled) in ours:
         return Path(filled)
@@ -228,6 +291,13 @@ def _resolve(name: str, scale: str) -> Path:
             f"base: no such file, got {filled!r} (a path, or an Ultralytics model such as yolov9{{scale}}.yaml)"
         )
     raise SpecError(f"base: unknown model {filled!r} ({nearest(filled, ours)})")
+
+
+@cache
+def catalog() -> dict[str, Path]:
+    """The model files that come with this package, by name."""
+    folder = Path(str(files("search_spaces") / "catalog" / "models"))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def _without_scale(name: str) -> str:

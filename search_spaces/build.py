@@ -1,10 +1,12 @@
-"""From rows to a model, and the hook that lets Ultralytics read our rows.
+"""From rows to a model, and the hooks that let Ultralytics read our rows.
 
 Ultralytics' `parse_model` is wrapped, never re-implemented: a row of ours is lowered to its stock row, Ultralytics
-builds that with its own channel, width and repeat logic, and the operator is grafted into what was built.
+builds that with its own channel, width and repeat logic, and the operator is grafted into what was built. The
+constructor of its `DetectionModel` is wrapped to read the YOLOv5 and YOLOv9 repositories' files, and to become a
+`PGIModel` where the head has an auxiliary half.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from functools import wraps
 from pathlib import Path
@@ -13,9 +15,10 @@ from typing import Any
 import torch
 from torch import nn
 from ultralytics.nn import tasks
+from ultralytics.nn.modules import Conv
 from ultralytics.utils import LOGGER
 
-from search_spaces import rows
+from search_spaces import auxiliary, dialects, pgi, printed, rows
 from search_spaces.errors import SpecError, nearest
 from search_spaces.hosts import WHOLE, Host
 from search_spaces.operators import Operator, Parameters
@@ -24,6 +27,10 @@ from search_spaces.rows import Lowered
 from search_spaces.trace import trace
 
 DETECTION_HEADS = ("Detect", "v10Detect")
+"""Of models that are deployed."""
+
+_HEADS: dict[str, Callable[..., nn.Module]] = {"DualDetect": pgi.DualDetect, **printed.HEADS}
+"""Heads of ours: `(classes, *arguments, reg_max=, ch=)`; each stands for an Ultralytics `Detect` of the same maps."""
 
 _PROBE_SIZE = 64
 """Pixels of the image that finds the channels before an upsampling layer: a multiple of every stride."""
@@ -97,7 +104,7 @@ def skeleton(document: Mapping[str, Any], classes: int) -> nn.Sequential:
     require_detection(document)
     with torch.device("meta"):
         layers, _ = tasks.parse_model({**deepcopy(dict(document)), "nc": classes}, ch=3, verbose=False)
-    return layers.eval()
+    return pgi.unmarked(layers).eval()
 
 
 def require_detection(document: Mapping[str, Any]) -> None:
@@ -115,12 +122,14 @@ def require_detection(document: Mapping[str, Any]) -> None:
     for place, row in _addressed(document):
         if not isinstance(row, list) or len(row) != 4:
             raise SpecError(f"{place}: not a row, got {row!r} ([from, repeats, module, arguments])")
-    head = document["head"][-1][2]
-    if head not in DETECTION_HEADS:
-        raise SpecError(
-            f"head[{len(document['head']) - 1}]: only detection models can be searched, got {head} "
-            f"({' or '.join(DETECTION_HEADS)})"
-        )
+    source, _, head, _ = document["head"][-1]
+    place = f"head[{len(document['head']) - 1}]"
+    if head not in DETECTION_HEADS and head not in _HEADS:
+        raise SpecError(f"{place}: only detection models can be searched, got {head} ({' or '.join(DETECTION_HEADS)})")
+    if head in auxiliary.DUAL_HEADS and (isinstance(source, int) or len(source) % 2):
+        raise SpecError(f"{place}: {head} reads as many auxiliary maps as main ones, got {source}")
+    if document.get("pgi", False) not in auxiliary.WISHES:
+        raise SpecError(f"pgi: true, false or {auxiliary.LEAD_GUIDED} is expected, got {document['pgi']!r}")
 
 
 def install() -> None:
@@ -128,6 +137,20 @@ def install() -> None:
     if getattr(tasks.parse_model, "reads_operators", False):
         return
     tasks.parse_model = _reading_operators(tasks.parse_model)
+    tasks.DetectionModel.__init__ = _reading_dialects(tasks.DetectionModel.__init__)
+
+
+def _reading_dialects(stock_init: Any) -> Any:
+    @wraps(stock_init)
+    def __init__(self: tasks.DetectionModel, cfg: Any = "yolo26n.yaml", *arguments: Any, **options: Any) -> None:  # noqa: N807 - it becomes that method
+        reading = dialects.read(cfg if isinstance(cfg, Mapping) else tasks.yaml_model_load(cfg))
+        for note in reading.notes:
+            LOGGER.info(note)
+        stock_init(self, reading.document, *arguments, **options)
+        if isinstance(self.model[-1], pgi.DualDetect):
+            self.__class__ = pgi.PGIModel
+
+    return __init__
 
 
 def _reading_operators(stock_parse_model: Any) -> Any:
@@ -139,12 +162,26 @@ def _reading_operators(stock_parse_model: Any) -> Any:
         channels = _channels_before(layers, ch, lowered)
         for index, row in lowered.items():
             layers[index] = _graft_row(layers[index], row, channels[index], place=f"row {index}")
+        if (head := d["head"][-1])[2] in _HEADS:
+            layers[-1] = _head(layers[-1], head)
+            pgi.mark_auxiliary(layers)
         if verbose and lowered:
             LOGGER.info("operators: " + ", ".join(f"{i} {row.operator.name}" for i, row in lowered.items()))
         return layers, save
 
     parse_model.reads_operators = True  # type: ignore[attr-defined]  # the mark that install() looks for
     return parse_model
+
+
+def _head(stock: Any, row: Sequence[Any]) -> nn.Module:
+    """A head of ours in the place of Ultralytics' for the same maps."""
+    _, _, module, (_, *arguments) = row
+    channels = tuple(branch[0].conv.in_channels for branch in stock.cv2)
+    head = _HEADS[module](stock.nc, *arguments, reg_max=stock.reg_max, ch=channels)
+    for layer in head.modules():
+        if isinstance(layer, Conv):
+            layer.act = stock.cv2[0][0].act  # the YAML's `activation:`, which is the default no more
+    return _in_place_of(stock, head)
 
 
 def _load_modules(document: Mapping[str, Any]) -> list[str]:
@@ -162,6 +199,9 @@ def _lower(document: dict[str, Any], missing: Sequence[str]) -> tuple[dict[str, 
     stock: dict[str, Any] = {**document, "backbone": [], "head": []}
     for index, (place, row) in enumerate(_addressed(document)):
         section = place.partition("[")[0]
+        if row[2] in _HEADS:
+            stock[section].append([*row[:2], "Detect", row[3][:1]])
+            continue
         try:
             taken = rows.lower(row)
             if taken is None:

@@ -6,12 +6,11 @@ from textwrap import fill
 import yaml
 
 from search_spaces import base as bases
-from search_spaces.architecture import STOCK, Choice
+from search_spaces.architecture import Choice
 from search_spaces.base import Base
 from search_spaces.errors import SpecError
 from search_spaces.hosts import HOSTS
 from search_spaces.operators import OPERATORS, Operator
-from search_spaces.space import Slot, against
 
 _WIDTH = 118
 
@@ -37,23 +36,69 @@ def derive(model: str, *, scale: str | None = None) -> str:
         _WIDTH - 2,
     )
     heading = {"name": base.name, "base": name} | ({"scale": scale} if scale else {})
-    parts = [_comment(title), _yaml(heading), "slots:\n", *entries, _rest(base), _further(base)]
-    return "".join(parts)
+    parts = [_comment(title), *_carried(base), _yaml(heading), *_pgi(base), *_start(base)]
+    return "".join([*parts, "slots:\n", *entries, _rest(base), _further(base)])
+
+
+def _carried(base: Base) -> Iterator[str]:
+    """What the file has beyond the base model that is made of it."""
+    if base.carries:
+        told = "The base model, `stock`, is the file's without its operators" + (
+            "; what the file carries is the architecture that a search tries first, `start`." if _start(base) else "."
+        )
+        yield _comment(fill(told, _WIDTH - 2))
+    if base.shifted:
+        told = (
+            "Layers are counted without the file's auxiliary branch and the identity before it: the file's layer "
+            f"{base.shifted} is layer 0 here."
+        )
+        yield _comment(fill(told, _WIDTH - 2))
+    for layer, choice in _carries(base).items():
+        reason = _against(base, layer, choice)
+        if reason:
+            told = f"Not offered, though the file has it: {choice} in layer {layer}: {reason}."
+            yield _comment(fill(told, _WIDTH - 2))
+
+
+def _pgi(base: Base) -> list[str]:
+    said = "true" if base.pgi is True else base.pgi
+    return [f"{f'pgi: {said}':24} # train with the auxiliary branch\n"] if base.pgi else []
+
+
+def _start(base: Base) -> list[str]:
+    """What the file carries, as far as it can be offered."""
+    picks = {layer: choice for layer, choice in _carries(base).items() if not _against(base, layer, choice)}
+    if not picks:
+        return []
+    lines = [f"{layer}: {_yaml({choice.operator: choice.effective}, flow=True)}" for layer, choice in picks.items()]
+    return ["start:\n", *(f"  {'-' if index == 0 else ' '} {line}" for index, line in enumerate(lines))]
+
+
+def _carries(base: Base) -> dict[int, Choice]:
+    """The operators of the file, by layer."""
+    return {layer: Choice.of(operator, parameters) for layer, (operator, parameters) in base.carries.items()}
+
+
+def _against(base: Base, layer: int, choice: Choice) -> str | None:
+    return base.obstacle(layer, OPERATORS[choice.operator], dict(choice.parameters))
 
 
 def _entries(base: Base) -> Iterator[str]:
     """One entry for all layers of a host in a section which can carry the same operators."""
-    groups: dict[tuple[str, str, tuple[str, ...]], list[int]] = {}
+    groups: dict[tuple[str, str, tuple[str, ...], Choice | None], list[int]] = {}
+    carries = {layer: choice for layer, choice in _carries(base).items() if not _against(base, layer, choice)}
     for layer, row in enumerate(base.rows):
-        fitting = tuple(name for name in OPERATORS if row[2] in HOSTS and _fits(base, layer, OPERATORS[name]))
+        carried = carries.get(layer)
+        fitting = tuple(name for name in OPERATORS if row[2] in HOSTS and _fits(base, layer, OPERATORS[name], carried))
         if fitting:
-            groups.setdefault((base.section(layer), row[2], fitting), []).append(layer)
-    for (section, host, fitting), layers in groups.items():
+            groups.setdefault((base.section(layer), row[2], fitting, carried), []).append(layer)
+    for (section, host, fitting, carried), layers in groups.items():
         places = ", ".join(f"{layer} (1/{base.reduction(layer)}, {_flow(base, layer)})" for layer in layers)
-        yield _comment(fill(f"{host} in the {section}: {places}.", _WIDTH - 4), indent="  ")
+        told = f"{host} in the {section}: {places}." + (f" The file has {carried} here." if carried else "")
+        yield _comment(fill(told, _WIDTH - 4), indent="  ")
         yield f"  - at: {{layers: {layers}}}\n    choices:\n      stock: {{}}\n"
         for name in fitting:
-            yield f"      {name}: {_listed(OPERATORS[name])}\n"
+            yield f"      {name}: {_listed(OPERATORS[name], carried)}\n"
 
 
 def _flow(base: Base, layer: int) -> str:
@@ -61,22 +106,30 @@ def _flow(base: Base, layer: int) -> str:
     return f"{step.c_in} to {step.c_out} channels" if step.c_in != step.c_out else f"{step.c_in} channels"
 
 
-def _fits(base: Base, layer: int, operator: Operator) -> bool:
+def _fits(base: Base, layer: int, operator: Operator, carried: Choice | None) -> bool:
     """Whether any of the choices that would be listed can stand there."""
-    slot = Slot(layer=layer, host=base.rows[layer][2], choices=(STOCK,))
-    return any(against(base, slot, choice) is None for choice in _choices(operator))
+    return any(_against(base, layer, choice) is None for choice in _choices(operator, carried))
 
 
-def _choices(operator: Operator) -> Iterator[Choice]:
-    """The default, and each value that would be listed."""
+def _choices(operator: Operator, carried: Choice | None) -> Iterator[Choice]:
+    """The default, each value that would be listed, and what the file has."""
     yield Choice.of(operator.name, {})
     for parameter in operator.parameters:
         for value in parameter.worthwhile:
             yield Choice.of(operator.name, {parameter.name: value})
+    if carried is not None and carried.operator == operator.name:
+        yield carried
 
 
-def _listed(operator: Operator) -> str:
-    listed = {parameter.name: list(parameter.worthwhile) for parameter in operator.parameters if parameter.worthwhile}
+def _listed(operator: Operator, carried: Choice | None) -> str:
+    """The values of an operator's parameters: the worthwhile ones, and the file's."""
+    had = dict(carried.parameters) if carried is not None and carried.operator == operator.name else {}
+    listed = {}
+    for parameter in operator.parameters:
+        values = parameter.worthwhile or (parameter.default,)
+        wanted = {*values, had.get(parameter.name, parameter.default)} if had else {*values}
+        if parameter.worthwhile or len(wanted) > 1:
+            listed[parameter.name] = [value for value in parameter.allowed if value in wanted]
     return _yaml(listed, flow=True).strip()
 
 

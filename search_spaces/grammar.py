@@ -3,7 +3,9 @@
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, ValidationError
+from pydantic_core import PydanticCustomError
 
+from search_spaces.auxiliary import LEAD_GUIDED, Pgi
 from search_spaces.errors import nearest
 from search_spaces.insertions import Feeds
 from search_spaces.macro import STAGES
@@ -23,11 +25,20 @@ def _staged(value: Any) -> Any:
     return value if isinstance(value, dict) else {EVERYWHERE: value}
 
 
+def _pgi(value: Any) -> Any:
+    if not (isinstance(value, bool) or value == LEAD_GUIDED):  # a number equal to a boolean is none
+        raise PydanticCustomError("pgi", "true, false or lead-guided is expected")
+    return value
+
+
 EVERYWHERE = ""
 """The stage of a factor that is meant for all of them."""
 
 Several = BeforeValidator(_several)
 """One value is a list of one."""
+
+AuxiliaryBranch = Annotated[Pgi, BeforeValidator(_pgi)]
+"""Whether to train with YOLOv9's auxiliary branch, and how."""
 
 Choices = Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
 """For each operator its parameters, a value or a list of values each."""
@@ -77,6 +88,8 @@ class Heading(_Strict):
     base: str
     scale: str = ""
     modules: Annotated[tuple[str, ...], Several] = ()
+    pgi: AuxiliaryBranch = False
+    start: Any = None
     slots: Any = None
     insert: Any = None
     macro: Any = None

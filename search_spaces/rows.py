@@ -13,6 +13,7 @@ from typing import Any
 from search_spaces.errors import SpecError, nearest
 from search_spaces.hosts import HOSTS, Host
 from search_spaces.operators import OPERATORS, Operator, Parameters, SiteKind
+from search_spaces.printed import PRINTED
 
 Row = list[Any]
 """`[from, repeats, module, arguments]`."""
@@ -20,6 +21,9 @@ Row = list[Any]
 
 INSERTED_KERNEL = 3
 """Of the convolution that an inserted operator stands for, where it has a kernel."""
+
+_DOUBLING = (None, 2, "nearest")
+"""The arguments of an `nn.Upsample` as YOLO's necks have it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +86,7 @@ def lower(row: Sequence[Any]) -> Lowered | None:
     """
     source, repeats, module, arguments = row
     host_name, _, operator_name = module.rpartition("_")
-    operator = OPERATORS.get(operator_name)
+    operator = OPERATORS.get(operator_name) or PRINTED.get(operator_name)
     if operator is None:
         return None
     if host_name and (host_name not in HOSTS or not HOSTS[host_name].holds(operator)):
@@ -95,6 +99,8 @@ def lower(row: Sequence[Any]) -> Lowered | None:
     *own, last = arguments or [None]
     given: Mapping[str, Any] = last if isinstance(last, Mapping) else {}
     own = own if isinstance(last, Mapping) else list(arguments)
+    if not own and stands_for == "nn.Upsample":
+        own = list(_DOUBLING)
     try:
         parameters = operator.complete(given)
     except SpecError as error:
@@ -105,6 +111,16 @@ def lower(row: Sequence[Any]) -> Lowered | None:
         operator=operator,
         parameters=parameters,
     )
+
+
+def stock(row: Row) -> Row:
+    """A row without its operator: what Ultralytics is to build in its place, or the row itself.
+
+    Raises:
+        SpecError: as `lower`.
+    """
+    lowered = lower(row)
+    return row if lowered is None else lowered.row
 
 
 def _stands_for(operator: Operator) -> str | None:

@@ -12,6 +12,7 @@ from typing import Any
 from search_spaces import base as bases
 from search_spaces import macro
 from search_spaces.architecture import STOCK, Architecture, Choice, Insertion
+from search_spaces.auxiliary import Pgi
 from search_spaces.base import Base
 from search_spaces.insertions import Feeds, behind
 from search_spaces.operators import OPERATORS, Value
@@ -104,6 +105,8 @@ class SearchSpace:
     Attributes:
         base: as the space file names it, `{scale}` not filled in.
         dials: of the model as a whole.
+        start: what a search tries first, after the stock model.
+        pgi: whether candidates are trained with YOLOv9's auxiliary branch.
     """
 
     name: str
@@ -111,6 +114,13 @@ class SearchSpace:
     scale: str
     slots: tuple[Slot, ...]
     dials: tuple[Dial, ...] = ()
+    start: tuple[Architecture, ...] = ()
+    pgi: Pgi = False
+
+    @property
+    def at_scale(self) -> str:
+        """In words: `v9 at scale t`, or the name alone where the base model has no scales."""
+        return f"{self.name} at scale {self.scale}" if self.scale else self.name
 
     @property
     def size(self) -> int:
@@ -254,16 +264,9 @@ class SearchSpace:
 
 def against(base: Base, slot: Slot, choice: Choice) -> str | None:
     """Why a choice cannot stand in a slot of a base model, or None: the first reason at any site of any layer."""
-    operator = OPERATORS[choice.operator]
-    for layer in slot.layers:
-        sites = base.sites(layer, operator, inserted=slot.feeds is not None)
-        if not sites:
-            return f"{slot.host} has no site for {operator.name}"
-        for site in sites:
-            obstacle = operator.obstacle(site, dict(choice.parameters))
-            if obstacle:
-                return obstacle
-    return None
+    operator, parameters, inserted = OPERATORS[choice.operator], dict(choice.parameters), slot.feeds is not None
+    reasons = (base.obstacle(layer, operator, parameters, inserted=inserted) for layer in slot.layers)
+    return next(filter(None, reasons), None)
 
 
 def _spoken(slot: Slot) -> list[object]:

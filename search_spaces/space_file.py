@@ -14,8 +14,8 @@ import yaml
 from pydantic import BaseModel
 from torch import Tensor
 
+from search_spaces import auxiliary, grammar, insertions, macro
 from search_spaces import base as bases
-from search_spaces import grammar, insertions, macro
 from search_spaces.architecture import STOCK, Choice
 from search_spaces.base import Base
 from search_spaces.errors import SpecError, nearest
@@ -122,9 +122,23 @@ def parse(document: Mapping[str, Any]) -> SearchSpace:
     if "insert" in document:
         reader.insert(document["insert"])
     slots = reader.finished()
+    if heading is not None and heading.pgi and base is not None:
+        _require_auxiliary(base, mistakes)
+    picked = reader.start(document["start"]) if "start" in document else []
     if mistakes or heading is None:
         raise SpecError(mistakes)
-    return SearchSpace(name=heading.name, base=heading.base, scale=heading.scale, slots=slots, dials=dials)
+    space = SearchSpace(
+        name=heading.name, base=heading.base, scale=heading.scale, slots=slots, dials=dials, pgi=heading.pgi
+    )
+    return replace(space, start=tuple(space.of(picks) for picks in picked))
+
+
+def _require_auxiliary(base: Base, mistakes: list[str]) -> None:
+    """Note that a base model has no auxiliary branch to be trained with."""
+    try:
+        auxiliary.trained(base.document)
+    except SpecError as error:
+        mistakes.extend(error.mistakes)
 
 
 class _Reader:
@@ -244,6 +258,51 @@ class _Reader:
                 else:
                     slots.append(Slot(layer=layer, host="Conv", choices=(STOCK,), feeds=entry.feeds))
             self._place(slots, offered, address, clean=len(self._mistakes) == before)
+
+    def start(self, raw: Any) -> list[dict[str, Choice]]:
+        """The choices of each architecture that a search tries first, by the slot's name."""
+        if not isinstance(raw, list) or not all(isinstance(one, dict) and one for one in raw):
+            self._wrong("start", f"a list of architectures is expected, got {raw!r} (- {{LAYER: {{OPERATOR: {{}}}}}})")
+            return []
+        return [self._architecture(one, f"start[{index}]") for index, one in enumerate(raw)]
+
+    def _architecture(self, raw: Mapping[Any, Any], address: str) -> dict[str, Choice]:
+        picked: dict[str, Choice] = {}
+        for name, said in raw.items():
+            place = f"{address}.{name}"
+            choice = self._said(said, place)
+            if str(name) in picked:
+                self._wrong(place, "stands twice")
+            elif choice is not None and self._base is not None and self._carried(str(name), choice, place):
+                picked[str(name)] = choice
+        return picked
+
+    def _said(self, said: Any, address: str) -> Choice | None:
+        """An operator with its parameters, `{UIB: {expansion: 2}}`."""
+        if not isinstance(said, dict) or len(said) != 1 or not isinstance(next(iter(said.values())), dict):
+            self._wrong(address, f"an operator with its parameters is expected, got {said!r} ({{UIB: {{}}}})")
+            return None
+        ((operator, parameters),) = said.items()
+        if operator == STOCK.operator and not parameters:
+            return STOCK
+        try:
+            return Choice.of(operator, parameters)
+        except SpecError as error:
+            self._mistakes.extend(error.within(address).mistakes)
+            return None
+
+    def _carried(self, name: str, choice: Choice, address: str) -> bool:
+        """Whether a slot offers a choice."""
+        slot = self._slots.get(name)
+        if slot is None:
+            tied = next((one for one in self._slots.values() if name in map(str, one.tied)), None)
+            told = f"it goes by slot {tied.name}" if tied else nearest(name, self._slots)
+            self._wrong(address, f"no such slot ({told})")
+        elif choice not in slot.choices:
+            self._wrong(address, f"{choice} is not among the choices of {slot}")
+        else:
+            return True
+        return False
 
     def _uninsertable(self, layer: int, entry: Insert, base: Base) -> str | None:
         """Why nothing can be inserted behind a layer, or None."""

@@ -12,10 +12,13 @@ from collections.abc import Callable
 from functools import cache
 
 import pytest
+import torch
 from hypothesis import settings
 
 from search_spaces import SearchSpace, load
 
+# pytest's own configuration has imported torch before: the variable above is for the processes that tests start.
+torch.set_num_threads(1)
 settings.register_profile("house", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("house")
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from search_spaces import OPERATORS, build
+from search_spaces import OPERATORS, auxiliary, build, dialects
 from search_spaces import base as bases
 from search_spaces.operators import modules
 from search_spaces.space_file import load, parse
-from trials import cases, contract
+from trials import cases, contract, cost
 
 ROOT = Path(__file__).parents[1]
 
@@ -68,3 +68,31 @@ def test_every_operator_and_parameter_is_documented() -> None:
     for record in OPERATORS.values():
         (row,) = [line for line in page.splitlines() if line.startswith(f"| `{record.name}` |")]
         assert all(f"`{parameter.name}`" in row for parameter in record.parameters)
+
+
+def test_the_auxiliary_branchs_parameters() -> None:
+    page = (ROOT / "docs/published.md").read_text(encoding="utf-8")
+    for scale in "tsmce":
+        document = auxiliary.trained(bases.model_document(f"yolov9{scale}.yaml"))
+        original = {**document, "head": [*document["head"][:-1], [*document["head"][-1][:2], "DualDDetect", ["nc"]]]}
+        for built in (document, original):
+            params = sum(parameter.numel() for parameter in build.skeleton(built, 80).parameters())
+            assert f"{params:,}" in page
+
+
+def test_the_articles_figures() -> None:
+    page = (ROOT / "docs/published.md").read_text(encoding="utf-8")
+    (built,) = re.findall(r"\| right operators, as built \| ([\d,]+) \| ([\d.]+) \|", page)
+    (deployed,) = re.findall(r"\| right operators, deployed \| ([\d,]+) \| ([\d.]+) \|", page)
+    document = bases.model_document("yolov9c-mmqa")
+    for told, counted in (
+        (built, cost.measure(auxiliary.trained(document), 1, 640, deployed=False)),
+        (deployed, cost.measure(document, 1, 640)),
+    ):
+        assert told == (f"{counted.params:,}", f"{counted.gflops:.1f}")
+
+
+def test_the_words_of_other_dialects() -> None:
+    page = (ROOT / "docs/published.md").read_text(encoding="utf-8")
+    read = {name for row in re.findall(r"^\| `(.+?)\|", page, re.MULTILINE) for name in re.findall(r"[A-Z]\w+", row)}
+    assert read >= set(dialects.WORDS) - {"Silence"}

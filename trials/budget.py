@@ -6,6 +6,8 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt
 
+from search_spaces.auxiliary import Pgi
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -25,6 +27,7 @@ class Recipe(_Frozen):
         scale: the greatest zoom, in or out.
         fliplr: the probability of a mirror image; 0 where left and right mean something, as for digits.
         anneal: the share of the training steps over which a dynamic convolution's temperature falls to 1.
+        pgi: train with YOLOv9's auxiliary branch, which makes a step 1.3 (e) to 2.3 (c) times as costly.
     """
 
     optimizer: str = "AdamW"
@@ -37,6 +40,7 @@ class Recipe(_Frozen):
     scale: Annotated[StrictFloat, Field(ge=0, lt=1)] = 0.25
     fliplr: Annotated[StrictFloat, Field(ge=0, le=1)] = 0.5
     anneal: Annotated[StrictFloat, Field(gt=0, le=1)] = 0.3
+    pgi: Pgi = False
 
 
 class Budget(_Frozen):

@@ -29,6 +29,7 @@ from ultralytics.nn.modules import (
 
 from search_spaces import OPERATORS, Choice, SearchSpace
 from search_spaces import base as bases
+from search_spaces.base import Base
 from search_spaces.hosts import WHOLE, host_of
 from search_spaces.macro import IMAGE_SIZE, Setting
 from search_spaces.operators import Operator, Site, Value
@@ -79,6 +80,16 @@ def of_space(space: SearchSpace) -> tuple[Case, ...]:
                 if operator in OPERATORS:
                     found = base.sites(layer, OPERATORS[operator], inserted=slot.feeds is not None)
                     sites.offer(found, slot.of(operator), slot.name if slot.feeds else str(layer))
+    return sites.cases()
+
+
+def of_model(base: Base) -> tuple[Case, ...]:
+    """The operators that a model's file has, at each distinct site that they stand in."""
+    sites = _Sites()
+    for layer, (operator, parameters) in base.carries.items():
+        sites.offer(
+            base.sites(layer, OPERATORS[operator]), [Choice.of(operator, parameters)], str(layer + base.shifted)
+        )
     return sites.cases()
 
 

@@ -21,12 +21,13 @@ import torch
 from torch import Tensor, nn
 from ultralytics.nn.tasks import BaseModel
 
-from search_spaces import OPERATORS, Architecture, Choice, SearchSpace, Slot, build
+from search_spaces import OPERATORS, Architecture, Choice, SearchSpace, Slot, auxiliary, build
 from search_spaces import base as bases
 from search_spaces.errors import CostError
 from search_spaces.hosts import HOSTS, WHOLE
 from search_spaces.macro import Setting
 from search_spaces.operators import Operator, Site
+from search_spaces.printed import PRINTED
 from search_spaces.trace import Feature, Traced, first, trace
 
 IMAGE_CHANNELS = 3
@@ -93,13 +94,56 @@ def measure(document: Mapping[str, Any], classes: int, image_size: int, *, deplo
         CostError: a layer cannot be counted, or nothing could.
         SpecError: the document cannot be built.
     """
-    layers = build.skeleton(document, classes)
+    build.require_detection(document)
+    layers = build.skeleton(auxiliary.deployed(document) if deployed else document, classes)
     steps = _trace(layers, image_size)
     counted = tuple(_count(step.layer, step.received, deployed=deployed) for step in steps)
     cost = Cost(image_size=image_size, deployed=deployed, layers=counted)
     if not cost.macs or not cost.params:
         raise CostError(f"nothing could be counted in {len(counted)} layers at {image_size} px")
     return cost
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModuleCount:
+    """What a counter finds that looks at modules and not at what they compute in their own `forward`.
+
+    Attributes:
+        gflops: what it prints; batch norm is counted, as `thop` does.
+        overlooked: billions of operations that it misses, by operator.
+    """
+
+    gflops: float
+    overlooked: dict[str, float]
+
+
+def count_modules(document: Mapping[str, Any], classes: int, image_size: int) -> ModuleCount:
+    """What an article's counter prints for a model as built, and what it overlooks.
+
+    Raises:
+        CostError: a layer cannot be counted.
+        SpecError: the document cannot be built.
+    """
+    overlooked: dict[str, int] = {}
+    counting = {
+        record.module: partial(_noted, overlooked, record)
+        for record in (*OPERATORS.values(), *PRINTED.values())
+        if record.unseen_macs is not None
+    }
+    seen = 0
+    for step in _trace(build.skeleton(document, classes), image_size):
+        with torch.no_grad():
+            macs, _ = thop.profile(step.layer, inputs=(step.received,), custom_ops=counting, verbose=False)
+        seen += int(macs)
+    missed = {name: gflops(macs) for name, macs in overlooked.items()}
+    return ModuleCount(gflops=gflops(seen), overlooked=missed)
+
+
+def _noted(overlooked: dict[str, int], record: Operator, module: nn.Module, x: tuple[Tensor, ...], y: Tensor) -> None:
+    """Not counted, but noted: what an operator computes in its own `forward`."""
+    assert record.unseen_macs is not None  # noqa: S101 - narrows the type; only those records have this rule
+    name = record.name.removeprefix("Printed")
+    overlooked[name] = overlooked.get(name, 0) + record.unseen_macs(module, x[0], y)
 
 
 class CostTable:
@@ -369,7 +413,7 @@ def rules() -> dict[type[nn.Module], Callable[..., None]]:
     """What `thop` is told: nothing for what is not counted, the operators' formulas for what it cannot see."""
     operators = {
         record.module: partial(_unseen, record.unseen_macs)
-        for record in OPERATORS.values()
+        for record in (*OPERATORS.values(), *PRINTED.values())
         if record.unseen_macs is not None
     }
     return dict.fromkeys(_FREE, _nothing) | operators

@@ -92,7 +92,8 @@ class _Run:
 
     def train(self, data: datasets.DataSet, go_on: GoOn) -> dict[str, Any]:
         classes = len(data.classes)
-        (self.folder / MODEL).write_text(self.architecture.to_yaml(classes, folder=self.folder), encoding="utf-8")
+        written = self.architecture.to_yaml(classes, folder=self.folder, pgi=self.budget.recipe.pgi)
+        (self.folder / MODEL).write_text(written, encoding="utf-8")
         document = self.architecture.document(classes)
         self.costs = price(document, self.budget, classes)
         excess = over(self.costs, self.limits)

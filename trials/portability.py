@@ -126,12 +126,12 @@ def _export(cases: Sequence[Case], folder: Path) -> Told:
         dynamo=False,
     )
     images = [case.image(*_RUN) for case in cases]
-    out = _run_onnx(graph, {x: image.numpy() for (x, _), image in zip(names, images, strict=True)})
+    out = run_onnx(graph, {x: image.numpy() for (x, _), image in zip(names, images, strict=True)})
     with torch.no_grad():
         return [_parity(torch.from_numpy(y), own) for y, own in zip(out, modules(*images), strict=True)]
 
 
-def _run_onnx(graph: Path, images: Mapping[str, Any]) -> Any:
+def run_onnx(graph: Path, images: Mapping[str, Any]) -> Any:
     """The outputs of a graph, on one thread."""
     import onnxruntime  # noqa: PLC0415 - takes a while, and a check that finds all in its cache needs none
 

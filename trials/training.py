@@ -16,20 +16,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from ultralytics import __version__ as ultralytics_version
 from ultralytics.cfg import get_cfg
 from ultralytics.data import YOLODataset
 from ultralytics.models.yolo.detect import DetectionTrainer
-from ultralytics.nn.tasks import DetectionModel, load_checkpoint
+from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import torch_utils
 
-from search_spaces import build, insertions
-from search_spaces.errors import DataError
+from search_spaces import auxiliary, build, pgi
 from search_spaces.operators.dynamic_conv import DynamicConv
 from trials.budget import Budget, Recipe
 from trials.cost import IMAGE_CHANNELS
 from trials.datasets import DataSet
+from trials.inheritance import inherit
 from trials.latency import layout
 from trials.scores import Epoch
 
@@ -84,10 +84,13 @@ def train(
     return Trained(epochs=tuple(training.epochs_done), stopped=training.told_to_stop, inherited=training.inherited)
 
 
-def save(model: nn.Module, arguments: Mapping[str, Any], path: Path) -> None:
-    """Write a checkpoint that `YOLO()` loads, in fp32 where Ultralytics' own is fp16; aside, then renamed."""
-    model = deepcopy(model).float().eval().to(memory_format=torch.contiguous_format)
-    model.criterion = None  # type: ignore[assignment]  # training state, not part of a model
+def save(model: DetectionModel, arguments: Mapping[str, Any], path: Path) -> None:
+    """Write a checkpoint that `YOLO()` loads, in fp32 where Ultralytics' own is fp16; aside, then renamed.
+
+    An auxiliary half is left out.
+    """
+    model = pgi.drop_auxiliary(deepcopy(model)).float().eval().to(memory_format=torch.contiguous_format)
+    model.criterion = None  # training state, not part of a model
     aside = path.with_suffix(".tmp")
     torch.save({"model": model, "train_args": dict(arguments), "version": ultralytics_version, "epoch": -1}, aside)
     aside.replace(path)
@@ -141,7 +144,9 @@ class ShortTraining(DetectionTrainer):
 
     def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> DetectionModel:  # noqa: ARG002, FBT001, FBT002 - Ultralytics' signature
         """The candidate, with what the budget's checkpoint gives it."""
-        model = build.model(self.document, len(self.data_set.classes)).to(memory_format=layout(self.device))
+        branch = self.budget.recipe.pgi
+        document = auxiliary.trained({**self.document, "pgi": branch}) if branch else self.document
+        model = build.model(document, len(self.data_set.classes)).to(memory_format=layout(self.device))
         if model.end2end:
             self.args.nms = False  # else the validator would switch to the other head (`engine/validator.py:173`)
         if self.budget.weights is not None:
@@ -216,44 +221,6 @@ class ShortTraining(DetectionTrainer):
 
     def plot_training_labels(self) -> None:
         """No plots."""
-
-
-def inherit(model: nn.Module, weights: Path) -> float:
-    """Take a checkpoint's tensors over wherever name and shape agree, layers counted as in the base model.
-
-    Returns:
-        The share of the model's parameters that came from it.
-
-    Raises:
-        DataError: no checkpoint, or nothing of it fits.
-    """
-    if not weights.is_file():  # Ultralytics would look for it in the network
-        raise DataError(f"{weights}: no such file (a checkpoint, such as a trial's weights.pt)")
-    try:
-        source, _ = load_checkpoint(weights)
-    except Exception as error:
-        raise DataError(f"{weights}: not a checkpoint that Ultralytics loads: {error}") from error
-    offered = dict(_by_base_layer(source.float()))
-    fitting = {
-        name: offered[known]
-        for (name, value), (known, _) in zip(model.state_dict().items(), _by_base_layer(model), strict=True)
-        if known in offered and offered[known].shape == value.shape
-    }
-    parameters = dict(model.named_parameters())
-    taken = sum(parameter.numel() for name, parameter in parameters.items() if name in fitting)
-    if not taken:
-        raise DataError(f"{weights}: no tensor has a name and shape of this model; is it of the same base and scale?")
-    model.load_state_dict(fitting, strict=False)
-    return taken / sum(parameter.numel() for parameter in parameters.values())
-
-
-def _by_base_layer(model: Any) -> Iterator[tuple[str, Tensor]]:
-    """A model's tensors in order, their layers counted as in the base model: an insertion shifts all behind it."""
-    inserted = (model.yaml.get("nas") or {}).get("insert", {})
-    names = insertions.labels(len(model.model) - len(inserted), inserted)
-    for name, value in model.state_dict().items():
-        prefix, layer, *rest = name.split(".")
-        yield ".".join((prefix, names[int(layer)], *rest)), value
 
 
 @lru_cache(maxsize=8)

@@ -45,6 +45,14 @@ def check(
             rich_help_panel=_WHAT,
         ),
     ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="A model's YAML instead, in any dialect, or a name of Ultralytics'.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
     data: Annotated[
         str, typer.Option(help="digits (built in), or an Ultralytics data.yaml.", rich_help_panel=_SEARCH)
     ] = "digits",
@@ -84,26 +92,31 @@ def check(
         Format, typer.Option("--format", help="For people, or for programs.", rich_help_panel=_HOW)
     ] = "table",
 ) -> None:
-    """Check a space, or an operator of your own, before a search spends hours on it.
+    """Check a space, an operator of your own or a model's file, before hours are spent on it.
 
     Every value of every parameter is built at every distinct site that offers it, and asked whether it keeps what
     operators promise: shapes, gradients, precisions, layouts, copies, files, `fuse()`, ONNX, costs. For a space, what
-    its slots cost follows, what can be reached within limits, and an estimate of a search's hours.
+    its slots cost follows, what can be reached within limits, and an estimate of a search's hours. A model is asked as
+    a whole as well: whether it trains, fuses, exports, and is the same without its auxiliary half.
 
     Ends with 0 if all is well, 1 if a promise is broken, 2 if the input is wrong.
 
       nas check --space v9 --max-gflops 7
       nas check --operator my_ops.py:MyOp
+      nas check --model yolov9-c-from-an-article.yaml
     """
     from nas.checking import Memory
     from nas.request import Request
     from search_spaces.errors import SpecError
 
-    if (space is None) == (operator is None):
-        raise SpecError("check: one of --space and --operator is expected, such as --space v9")
+    if sum(asked is not None for asked in (space, operator, model)) != 1:
+        raise SpecError("check: one of --space, --operator and --model is expected, such as --space v9")
     checking = _Checking(memory=Memory.of_user() if cache else Memory(None), workers=workers, shown=shown)
     if operator is not None:
         checking.operators(operator)
+        return
+    if model is not None:
+        checking.model(model, scale)
         return
     request = Request(
         data=data,
@@ -143,6 +156,29 @@ class _Checking:
         self._show({"operators": [one.name for one in found], "stands": stands, "cases": count}, failures)
         show.lines(f"{name} stands in {', '.join(places)}" for name, places in stands.items())
         self._end(count, failures)
+
+    def model(self, named: str, scale: str | None) -> None:
+        """Check a model's file: the operators in it, where they stand, and the whole."""
+        from search_spaces import OPERATORS, base
+        from trials import cases, model_contract
+
+        with show.err.status("reading the model"):
+            reading = base.read_model(named)
+            loaded = base.load(*base.named(named, scale))
+        show.lines(f"note: {note}" for note in reading.notes)
+        for layer, (operator, parameters) in loaded.carries.items():
+            obstacle = loaded.obstacle(layer, OPERATORS[operator], parameters)
+            show.lines(
+                [f"note: layer {layer + loaded.shifted}: a space would not offer {operator}: {obstacle}"]
+                * bool(obstacle)
+            )
+        found = cases.of_model(loaded)
+        failures = self._failures(found)
+        with show.err.status("training a step, fusing, exporting"):
+            failures += model_contract.check(reading.document | {"scale": loaded.scale})
+        whole = {"model": loaded.name, "scale": loaded.scale, "cases": len(found), "notes": list(reading.notes)}
+        self._show(whole, failures)
+        self._end(len(found) + 1, failures)
 
     def space(self, name: str, scale: str | None, request: "Request") -> None:
         """Check a space, and tell what a search of it has before it."""
@@ -246,9 +282,9 @@ def _places(cases: "Sequence[Case]") -> list[str]:
 
 def _promised(names: "Collection[str]") -> list[str]:
     """What some promises say."""
-    from trials import contract, portability, record_contract
+    from trials import contract, model_contract, portability, record_contract
 
-    asked = (record_contract.PROMISES, contract.PROMISES, portability.PROMISES)
+    asked = (record_contract.PROMISES, contract.PROMISES, portability.PROMISES, model_contract.PROMISES)
     sentences = {
         name: (promise.__doc__ or "").splitlines()[0] for several in asked for name, promise in several.items()
     }
@@ -281,7 +317,7 @@ def _print_space(space: "SearchSpace", search: "Search", seen: "Outlook") -> Non
         "median_gflops": "median",
         "max_gflops": "most",
     }
-    title = f"Search space {space.name} at scale {space.scale} ({space.hash})"
+    title = f"Search space {space.at_scale} ({space.hash})"
     show.rows([asdict(slot) for slot in seen.slots], "table", title=title, columns=columns)
     sampled = f"of {SAMPLES} random architectures"
     told = {

@@ -80,8 +80,8 @@ def _line(record: "Record") -> str:
 
 
 def _named(record: "Record") -> str:
-    extreme = record.role in {"cheapest", "costliest"}
-    return f"{record.role}: {record.summary}" if extreme else record.summary
+    told = record.role in {"start", "cheapest", "costliest"}
+    return f"{record.role}: {record.summary}" if told else record.summary
 
 
 def _table(study: "Study", records: "Sequence[Record]", left: str) -> Group:

@@ -1,8 +1,9 @@
-"""`nas spaces`, `nas cost`, `nas yolo`: what can be built, and what it costs."""
+"""`nas spaces`, `nas models`, `nas cost`, `nas yolo`: what can be built, and what it costs."""
 
 import json
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 Shown = Annotated[Format, typer.Option("--format", help="For people, or for programs.")]
 _COCO_CLASSES = 80
+_DEPLOYED_SIZE = 640
+_SEEN = 0.05
+"""GFLOPs that one decimal shows."""
 
 
 class _ShowsByDefault(TyperGroup):
@@ -35,6 +39,7 @@ def register(app: typer.Typer) -> None:
     group.command()(derive)
     app.add_typer(group, name="spaces")
     app.command()(cost)
+    app.command()(models)
     app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})(
         yolo
     )
@@ -70,8 +75,8 @@ def show_space(
 
     with show.err.status("building and counting every choice"):
         loaded = space_file.load(space, scale=scale)
-        whole, slots = _describe(loaded, classes, loaded.image_size or deploy_size or 640)
-    _print_space(whole, slots, shown)
+        whole, slots = _describe(loaded, classes, loaded.image_size or deploy_size or _DEPLOYED_SIZE)
+    _print_space(whole, slots, shown, title=f"Search space {loaded.at_scale} ({loaded.hash})")
 
 
 @show.told
@@ -117,6 +122,8 @@ def _describe(space: "SearchSpace", classes: int, deploy_size: int) -> tuple[dic
         "size": space.size,
         "classes": classes,
         "image_size": deploy_size,
+        "pgi": space.pgi,
+        "start": [architecture.as_picks() for architecture in space.start],
         "dials": {dial.name: list(dial.values) for dial in space.dials},
         "stock": {"gflops": stock.gflops, "params": stock.params},
         "gflops": [gflops(macs) for macs in table.reach(lambda layer: layer.macs)],
@@ -125,7 +132,7 @@ def _describe(space: "SearchSpace", classes: int, deploy_size: int) -> tuple[dic
     return whole, slots
 
 
-def _print_space(whole: dict[str, Any], slots: list[dict[str, Any]], shown: Format) -> None:
+def _print_space(whole: dict[str, Any], slots: list[dict[str, Any]], shown: Format, *, title: str) -> None:
     if shown == "json":
         print(json.dumps({**whole, "slots": slots}, indent=1))  # noqa: T201 - this is the output
         return
@@ -146,7 +153,6 @@ def _print_space(whole: dict[str, Any], slots: list[dict[str, Any]], shown: Form
         "min_gflops": "least",
         "max_gflops": "most",
     }
-    title = f"Search space {whole['space']} at scale {whole['scale']} ({whole['hash']})"
     show.rows(slots, shown, title=title, columns=columns)
     (least, most), (fewest, largest), stock = whole["gflops"], whole["params"], whole["stock"]
     show.lines(
@@ -158,6 +164,7 @@ def _print_space(whole: dict[str, Any], slots: list[dict[str, Any]], shown: Form
             f"stock      {stock['gflops']:.2f} GFLOPs, {stock['params'] / 1e6:.3f} M parameters",
             f"GFLOPs     {least:.2f} to {most:.2f}",
             f"parameters {fewest / 1e6:.3f} M to {largest / 1e6:.3f} M",
+            *(["trained    with YOLOv9's auxiliary branch, deployed without"] if whole["pgi"] else []),
         ]
     )
 
@@ -168,23 +175,33 @@ def _listed(values: Iterable[float]) -> str:
 
 @show.told
 def cost(
-    model: Annotated[str, typer.Argument(help="A model YAML, ours or Ultralytics' (yolov9c.yaml).")],
+    model: Annotated[
+        str, typer.Argument(help="A model's YAML in any dialect, or a name: yolov9c.yaml, or one of `nas models`.")
+    ],
     image_size: Annotated[int, typer.Option(help="Pixels.")] = 640,
     classes: Annotated[int | None, typer.Option(min=1, help="Instead of the file's `nc`.")] = None,
+    as_printed: Annotated[
+        bool, typer.Option("--as-printed", help="Count what an article prints, mistakes and all, to compare its table.")
+    ] = False,
     shown: Shown = "table",
 ) -> None:
     """Exact parameters and GFLOPs of a model, as built and as deployed, layer by layer.
 
     2 x multiply-adds of convolutions, linear layers, matrix products and the operators' own products. Batch norm and
     activations are not counted: Ultralytics' figure, which counts them, is 0.6 to 2 % higher.
+
+    Files of the YOLOv5 and YOLOv9 repositories and of articles about them are read as they are; where one prints a
+    module that is wrong, the right operator is built and a note says what was wrong.
     """
     from search_spaces import base
     from trials.cost import gflops, measure
 
-    document = base.model_document(model)
-    nc = classes or document["nc"]
+    reading = base.read_model(model, as_printed=as_printed)
+    nc = classes or reading.document["nc"]
+    show.lines(f"note: {note}" for note in reading.notes)
     with show.err.status("counting"):
-        built, deployed = (measure(document, nc, image_size, deployed=flag) for flag in (False, True))
+        built, deployed = (measure(reading.document, nc, image_size, deployed=flag) for flag in (False, True))
+        remarks = _remarks(reading.document, nc, image_size)
     layers = [
         {"index": index, "module": layer.module, "params": layer.params, "gflops": gflops(layer.macs)}
         for index, layer in enumerate(built.layers)
@@ -196,6 +213,8 @@ def cost(
             "image_size": image_size,
             "classes": nc,
             "deployed": {"params": deployed.params, "gflops": deployed.gflops},
+            **{remark.key: remark.figures for remark in remarks},
+            "notes": list(reading.notes),
             "layers": layers,
         }
         print(json.dumps(whole, indent=1))  # noqa: T201 - this is the output
@@ -203,22 +222,82 @@ def cost(
     if shown == "table":
         layers = [layer | {"params": f"{layer['params']:,}"} for layer in layers]
     columns = {"index": "layer", "module": "module", "params": "params", "gflops": "GFLOPs"}
-    show.rows(layers, shown, title=f"{Path(model).name}: {nc} classes, {image_size} px, as built", columns=columns)
+    title = f"{Path(model).name}: {nc} classes, {image_size} px, as {'printed' if as_printed else 'built'}"
+    show.rows(layers, shown, title=title, columns=columns)
+    without = "fused, without the auxiliary branch" if len(deployed.layers) < len(built.layers) else "fused"
     show.lines(
         [
-            f"as built  {built.params:,} parameters, {built.gflops:.3f} GFLOPs",
-            f"deployed  {deployed.params:,} parameters, {deployed.gflops:.3f} GFLOPs (fused)",
+            f"as {'printed' if as_printed else 'built':7} {built.params:,} parameters, {built.gflops:.3f} GFLOPs",
+            f"deployed   {deployed.params:,} parameters, {deployed.gflops:.3f} GFLOPs ({without})",
+            *(remark.text for remark in remarks),
         ]
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Remark:
+    """Another figure of a model: for programs under a key, for people as a line."""
+
+    key: str
+    figures: dict[str, Any]
+    text: str
+
+
+def _remarks(document: dict[str, Any], classes: int, image_size: int) -> list[_Remark]:
+    """What is trained where that is more than what is built, and what other counters say."""
+    from search_spaces import auxiliary
+    from trials.cost import count_modules, measure
+
+    remarks: list[_Remark] = []
+    if document.get("pgi") and not auxiliary.has_auxiliary(document):
+        whole = measure(auxiliary.trained(document), classes, image_size, deployed=False)
+        figures: dict[str, Any] = {"params": whole.params, "gflops": whole.gflops}
+        text = f"trained    {whole.params:,} parameters, {whole.gflops:.3f} GFLOPs (with the auxiliary branch)"
+        remarks.append(_Remark(key="trained", figures=figures, text=text))
+    counted = count_modules(document, classes, image_size)
+    if counted.overlooked:
+        missed = " and ".join(f"{value:.1f} in {name}" for name, value in counted.overlooked.items() if value >= _SEEN)
+        missed = missed or f"less than {_SEEN}"
+        text = (
+            f"counters   that look at modules alone print {counted.gflops:.1f} GFLOPs as built: they overlook "
+            f"{missed}, which the operators compute in their own forward"
+        )
+        figures = {"gflops": counted.gflops, "overlooked": counted.overlooked}
+        remarks.append(_Remark(key="counters", figures=figures, text=text))
+    return remarks
+
+
+@show.told
+def models(shown: Shown = "table") -> None:
+    """The models that come with this package: those of articles, with the right operators and true figures.
+
+    Each is a file to read and to begin from: nas cost NAME, nas spaces derive NAME, nas yolo train model=NAME.
+    """
+    from search_spaces import base
+    from trials.cost import measure
+
+    found = []
+    with show.err.status("counting"):
+        for name, path in base.catalog().items():
+            document = base.model_document(str(path))
+            counted = measure(document, document["nc"], _DEPLOYED_SIZE)
+            about = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
+            figures = {"params": counted.params, "gflops": counted.gflops, "classes": document["nc"]}
+            found.append({"model": name, **figures, "about": about, "path": str(path)})
+    columns = {"model": "model", "params": "params", "gflops": "GFLOPs", "about": "what it is"}
+    show.rows(found, shown, title=f"Models, deployed, at {_DEPLOYED_SIZE} px", columns=columns)
+
+
 @show.told
 def yolo(context: typer.Context) -> None:
-    """Ultralytics' own command, with our layers known: `nas yolo train model=best.yaml data=my.yaml`."""
+    """Ultralytics' own command, with our layers known: `nas yolo train model=best.yaml data=my.yaml`.
+
+    Trains with YOLOv9's auxiliary branch where the model asks for it or `pgi=True` does.
+    """
     sys.argv[:] = ["yolo", *context.args]  # in place, and first: Ultralytics keeps the list when it is imported
     from ultralytics import cfg
 
-    import search_spaces
+    from trials import full_training  # which brings `search_spaces`, so that our layers are known
 
-    search_spaces.install()  # importing has done it; said here for the reader
+    sys.argv[:] = full_training.prepared(sys.argv)
     cfg.entrypoint()

@@ -238,16 +238,22 @@ def _print_plan(plan: "Plan") -> None:
     limits = {name: value for name, value in settings.limits.model_dump().items() if value is not None}
     space, data, stock = plan.space, plan.data, plan.stock
     told = {
-        "space": f"{space.name} at scale {space.scale}: {len(space.slots)} slots, {space.size:.3g} architectures",
+        "space": f"{space.at_scale}: {len(space.slots)} slots, {space.size:.3g} architectures",
         "stock": f"{stock.gflops:.2f} GFLOPs at {budget.deploy_size} px, {stock.params / 1e6:.3f} M parameters",
         "reach": f"{plan.cheapest.gflops:.2f} to {plan.costliest.gflops:.2f} GFLOPs",
         "data": f"{data.name}: {data.train_images} + {data.val_images} images, {len(data.classes)} classes",
         "budget": f"{run.trials} trials of {budget.epochs} epochs at {budget.image_size} px, batch {budget.batch}",
-        "start": f"weights of {budget.weights}, where names and shapes agree" if budget.weights else "from scratch",
+        "weights": f"of {budget.weights}, where names and shapes agree" if budget.weights else "from scratch",
         "aim": f"reward {settings.reward}, {settings.targets}" if settings.reward else ", ".join(settings.objectives),
         "limits": ", ".join(f"{name} {value:g}" for name, value in limits.items()) or "none",
         "workers": f"{run.workers} on {run.device}",
     }
     show.lines(f"{name:<9} {text}" for name, text in told.items())
+    if budget.recipe.pgi:
+        led = ", lead-guided" if budget.recipe.pgi is not True else ""
+        show.lines([f"{'pgi':<9} trained with YOLOv9's auxiliary branch{led}, costed and deployed without"])
+    if space.start:
+        first = " | ".join(architecture.summary() for architecture in space.start)
+        show.lines([f"{'start':<9} after the stock model: {first}"])
     if plan.data.note:
         show.lines([f"{'note':<9} {plan.data.note}"])

@@ -34,6 +34,7 @@ class UIB(nn.Module):
         mid_kernel: of the depthwise convolution after the expansion, with activation; 0 for none.
         expansion: of the channels between the two 1x1 convolutions, rounded to a multiple of 8.
         layer_scale: the initial factor per channel on the block's branch; 0 for none.
+        residual: add the input where channels and stride keep the shape; False is not MobileNetV4's block.
         activation: inside the block; its output is linear.
 
     Raises:
@@ -50,12 +51,13 @@ class UIB(nn.Module):
         mid_kernel: int = 3,
         expansion: int = 4,
         layer_scale: float = 0.0,
+        residual: bool = True,
         activation: nn.Module | None = None,
     ) -> None:
         super().__init__()
         if stride > 1 and not (start_kernel or mid_kernel):
             raise ValueError(f"UIB: stride {stride} needs a depthwise convolution; set start_kernel or mid_kernel")
-        self.residual = stride == 1 and c_in == c_out
+        self.residual = residual and stride == 1 and c_in == c_out
         self.layer_scale = layer_scale
         if layer_scale and not self.residual:
             raise ValueError("UIB: layer_scale needs a residual; without one it is a dead branch")

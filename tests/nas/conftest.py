@@ -34,9 +34,9 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> SearchSpace:
 
 @pytest.fixture
 def make_study(tmp_path: Path, space: SearchSpace) -> Callable[..., Study]:
-    """A study on the small space; `settings` and `run` change what is given."""
+    """A study on the small space, with some settings changed, and with what its space starts with."""
 
-    def make(name: str = "small", *, trials: int = 6, **changes: object) -> Study:
+    def make(name: str = "small", *, trials: int = 6, start: str = "", **changes: object) -> Study:
         settings = Settings.model_validate(
             {
                 "space": space.name,
@@ -58,7 +58,7 @@ def make_study(tmp_path: Path, space: SearchSpace) -> Callable[..., Study]:
             tracking="sqlite://",
             version="0",
         )
-        return Study.create(folder, file, SPACE)
+        return Study.create(folder, file, SPACE + start)
 
     return make
 

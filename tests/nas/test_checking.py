@@ -6,6 +6,8 @@ from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 from typer.testing import CliRunner, Result
 
 from nas import checking, outlook
@@ -13,10 +15,36 @@ from nas.checking import Memory, Progress
 from nas.cli import app
 from nas.outlook import Effort, Search
 from nas.request import Request
-from search_spaces import OPERATORS, SearchSpace, space_file
+from search_spaces import OPERATORS, SearchSpace, base, pgi, space_file
 from search_spaces.operators import Operator, modules
-from trials import cases, contract, digit_scenes
+from trials import cases, contract, digit_scenes, model_contract
 from trials.contract import Case
+
+TINY_V9 = """
+nc: 3
+anchors: 3
+backbone:
+  - [-1, 1, Silence, []]
+  - [-1, 1, Conv, [8, 3, 2]]
+  - [-1, 1, Conv, [16, 3, 2]]
+  - [-1, 1, MMQARepNCSPELAN4, [32, 16, 8, 1]]
+  - [-1, 1, ADown, [32]]
+  - [-1, 1, RepNCSPELAN4, [32, 16, 8, 1]]
+  - [-1, 1, ADown, [32]]
+  - [-1, 1, RepNCSPELAN4, [32, 32, 16, 1]]
+  - [-1, 1, ADown, [32]]
+  - [-1, 1, RepNCSPELAN4, [32, 32, 16, 1]]
+head:
+  - [-1, 1, SPPELAN, [32, 16]]
+  - [-1, 1, nn.Upsample, [None, 2, nearest]]
+  - [[-1, 7], 1, Concat, [1]]
+  - [-1, 1, RepNCSPELAN4, [32, 32, 16, 1]]
+  - [-1, 1, nn.Upsample, [None, 2, nearest]]
+  - [[-1, 5], 1, Concat, [1]]
+  - [-1, 1, RepNCSPELAN4, [32, 32, 16, 1]]
+  - [5, 1, RepNCSPELAN4, [32, 32, 16, 1]]
+  - [[17, 13, 10, 16, 13, 10], 1, DualDDetect, [nc]]
+"""
 
 MY_OPS = """
 import os
@@ -345,3 +373,42 @@ def test_a_catalog_space_keeps_every_promise(name: str, data: Path) -> None:
     result = nas("check", "--space", space, *flags, *small, "--format", "json")
     assert json.loads(result.stdout)["failures"] == []
     assert result.exit_code == 0
+
+
+class TestAModel:
+    """A file as a whole, and the operators in it."""
+
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Path:
+        """A small model in the YOLOv9 repository's dialect, with attention where no space would offer it."""
+        path = tmp_path / "tiny.yaml"
+        path.write_text(TINY_V9)
+        return path
+
+    def test_is_well(self, file: Path) -> None:
+        result = nas("check", "--model", file, "--no-cache", "--workers", 1, "--format", "json")
+        assert result.exit_code == 0, result.stderr
+        told = json.loads(result.stdout)
+        assert (told["cases"], told["failures"]) == (1, [])
+        assert [note.partition(":")[0] for note in told["notes"]] == ["MMQARepNCSPELAN4", "DualDDetect"]
+        assert "note: layer 3: a space would not offer MMQA: the attention matrix grows" in result.stderr
+
+    def test_is_told_what_is_wrong_with_the_whole(self, file: Path) -> None:
+        file.write_text(TINY_V9.replace("[[-1, 7], 1, Concat", "[[-1, 5], 1, Concat"))
+        result = nas("check", "--model", file, "--no-cache", "--workers", 1)
+        assert result.exit_code == 2
+        assert "cannot be built" in result.stderr
+
+    def test_needs_an_auxiliary_half_that_drops_without_a_trace(
+        self, file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def wrong(model: nn.Module) -> nn.Module:
+            dropped = pgi_drop(model)
+            with torch.no_grad():
+                dropped.model[-1].cv3[0][-1].bias += 1
+            return dropped
+
+        pgi_drop = pgi.drop_auxiliary
+        monkeypatch.setattr(pgi, "drop_auxiliary", wrong)
+        document = base.model_document(str(file))
+        assert [failure.promise for failure in model_contract.check(document)] == ["auxiliary"]

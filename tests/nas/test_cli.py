@@ -7,13 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner, Result
+from ultralytics.nn.tasks import yaml_model_load
 
 from nas import work
 from nas.cli import app
 from nas.records import COLUMNS
 from nas.study import Study
 from nas.work import Worker
+from search_spaces import base
 from trials import Outcome
 
 MakeStudy = Callable[..., Study]
@@ -101,10 +104,46 @@ def test_a_space_tells_what_it_can_reach() -> None:
     assert {slot["slot"] for slot in told["slots"]} >= {"2", "4", "6", "8"}
 
 
+def printed(folder: Path) -> Path:
+    """YOLOv5n as an article prints it, with its block in one layer."""
+    document = yaml_model_load("yolov5n.yaml")
+    document["backbone"][2][2], document["head"][-1][3] = "C3_UIB", ["nc", "anchors"]
+    del document["scales"], document["scale"], document["yaml_file"]
+    file = folder / "printed.yaml"
+    shape = {"anchors": [[10, 13, 16, 30, 33, 23]] * 3, "depth_multiple": 0.33, "width_multiple": 0.25}
+    file.write_text(yaml.safe_dump(document | shape))
+    return file
+
+
+def test_a_printed_file_is_counted_as_it_is_and_as_it_should_be(tmp_path: Path) -> None:
+    file = printed(tmp_path)
+    right = nas("cost", file, "--image-size", 64, "--format", "json")
+    kept = nas("cost", file, "--image-size", 64, "--format", "json", "--as-printed")
+    notes = json.loads(right.stdout)["notes"]
+    assert [note.partition(":")[0] for note in notes] == ["C3_UIB", "Detect"]
+    assert right.stderr.count("note: ") == 2
+    told, said = json.loads(right.stdout), json.loads(kept.stdout)
+    assert said["layers"][2] == {**said["layers"][2], "module": "C3_UIB", "params": 3104}
+    assert said["layers"][-1] == {**said["layers"][-1], "module": "AnchorDetect", "params": 115_005}
+    assert told["layers"][-1] == {**told["layers"][-1], "module": "Detect", "params": 897_664}
+
+
+def test_cost_tells_what_counters_overlook_and_what_is_trained() -> None:
+    told = json.loads(nas("cost", "yolov9c-dcnv4", "--image-size", 64, "--format", "json").stdout)
+    assert told["trained"]["params"] > 1.9 * told["params"]
+    assert set(told["counters"]["overlooked"]) == {"DCNv4"}
+
+
+def test_the_models_that_come_along() -> None:
+    rows = json.loads(nas("models", "--format", "json").stdout)
+    assert {row["model"] for row in rows} == set(base.catalog())
+    assert all(Path(row["path"]).is_file() and row["about"] and row["params"] > 2_000_000 for row in rows)
+
+
 def test_cost_as_json_has_the_names_that_stay() -> None:
     told = json.loads(nas("cost", "yolov8n.yaml", "--image-size", 64, "--format", "json").stdout)
     assert told["params"] == 3_157_200
-    assert set(told) == {"params", "gflops", "image_size", "classes", "deployed", "layers"}
+    assert set(told) == {"params", "gflops", "image_size", "classes", "deployed", "notes", "layers"}
     assert set(told["deployed"]) == {"params", "gflops"}
     assert set(told["layers"][0]) == {"index", "module", "params", "gflops"}
     assert sum(layer["params"] for layer in told["layers"]) == told["params"]

@@ -51,6 +51,15 @@ def test_the_stock_model_is_trial_0(make_study: MakeStudy, run: Callable[..., No
     assert (record.role, record.picks, record.summary) == ("stock", {}, "stock")
 
 
+def test_what_a_space_starts_with_comes_after_the_stock_model(make_study: MakeStudy, run: Callable[..., None]) -> None:
+    first, second = "{4: {UIB: {}}, 10: {DySample: {style: pl}}}", "{6: {DynamicConv: {kernels: 2}}}"
+    study = make_study(trials=4, start=f"start: [{first}, {second}]")
+    run(study)
+    told = [(record.role, record.summary) for record in study.records()]
+    assert told[:3] == [("stock", "stock"), ("start", "UIB 4 · DySample 10"), ("start", "DynamicConv 6")]
+    assert told[3][0] not in {"stock", "start"}
+
+
 def test_no_architecture_is_trained_twice(make_study: MakeStudy, run: Callable[..., None]) -> None:
     study = make_study(trials=20)
     run(study)

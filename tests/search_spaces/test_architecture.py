@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from search_spaces import OPERATORS, STOCK, Architecture, Choice, SearchSpace, build, load
+from search_spaces import base as bases
 from search_spaces.errors import SpecError
 
 SPACES = ("v5", "v8", "v9", "v9:c")
@@ -58,11 +59,11 @@ def test_the_text_of_a_yaml_is_its_document(space: str, seed: int, classes: int)
     written = yaml.safe_load(architecture.to_yaml(classes))
     assert written == architecture.document(classes)
     assert written["nc"] == classes
-    assert written["nas"] == {
-        "base": architecture.base,
-        "scale": architecture.scale,
-        "fingerprint": architecture.fingerprint,
-    }
+    base = bases.load(architecture.base, architecture.scale)
+    origin = {"base": architecture.base, "scale": architecture.scale, "fingerprint": architecture.fingerprint}
+    whole = [layer for layer, choice in architecture.picks if choice.operator == "UIB"]
+    replaced = {layer: base.rows[layer][2:] for layer in whole if base.rows[layer][2] in {"AConv", "ADown"}}
+    assert written["nas"] == origin | ({"stock": replaced} if replaced else {})
 
 
 @each_space
@@ -166,7 +167,7 @@ GOLDEN = """\
 # A YOLO detector with searched operators. The rows that carry one end in a mapping of its parameters.
 # Load it with:  import search_spaces; from ultralytics import YOLO; YOLO("model.yaml")
 # Train it with: nas yolo train model=model.yaml data=YOUR.yaml
-nas: {base: 'yolov9{scale}.yaml', scale: t, fingerprint: d7fca31e08a2}
+nas: {base: 'yolov9{scale}.yaml', scale: t, fingerprint: d7fca31e08a2, stock: {5: [AConv, [96]]}}
 nc: 3
 backbone:
   - [-1, 1, Conv, [16, 3, 2]]

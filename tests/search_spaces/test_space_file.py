@@ -164,7 +164,7 @@ slots:
         load(path)
     assert list(caught.value.mistakes) == [
         "wrong.yaml: name: string should match pattern '^[A-Za-z0-9][A-Za-z0-9._-]*$', got 'two words'",
-        "wrong.yaml: colour: unknown key (known: name, base, scale, modules, slots, insert, macro)",
+        "wrong.yaml: colour: unknown key (known: name, base, scale, modules, pgi, start, slots, insert, macro)",
         "wrong.yaml: macro.depth[1]: a number is expected, got 'x'",
         "wrong.yaml: macro.image_size[1]: input should be a multiple of 32, got 400",
         "wrong.yaml: macro.widht: unknown key (did you mean 'width'?)",

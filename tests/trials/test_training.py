@@ -22,10 +22,7 @@ from ultralytics.nn.tasks import DetectionModel, load_checkpoint
 from ultralytics.utils import events, torch_utils
 
 import search_spaces
-from search_spaces import Architecture, Choice, build
-from search_spaces.architecture import Insertion
-from search_spaces.errors import DataError
-from search_spaces.insertions import Feeds
+from search_spaces import Architecture, build
 from search_spaces.operators.dynamic_conv import DynamicConv
 from trials import Budget, Epoch, Recipe, datasets, digit_scenes, training
 from trials.training import DivergedError, ShortTraining, TimedOutError, Trained
@@ -393,78 +390,6 @@ class TestInherit:
         path = tmp_path / "stock.pt"
         training.save(build.model(stock.document(CLASSES), CLASSES), {}, path)
         return path
-
-    def test_everything_from_the_same_architecture(self, stock: Architecture, trained: Path) -> None:
-        torch.manual_seed(2)
-        model = build.model(stock.document(CLASSES), CLASSES)
-        assert not same(model.state_dict(), tensors(trained))
-        assert training.inherit(model, trained) == 1.0
-        assert same(model.state_dict(), tensors(trained))
-
-    def test_all_but_the_operators_from_another(self, motley: Architecture, trained: Path) -> None:
-        model = build.model(motley.document(CLASSES), CLASSES)
-        share = training.inherit(model, trained)
-        source = tensors(trained)
-        parameters = dict(model.named_parameters())
-        taken = [name for name, own in parameters.items() if name in source and torch.equal(own, source[name])]
-        total = sum(parameter.numel() for parameter in parameters.values())
-        assert share == pytest.approx(sum(parameters[name].numel() for name in taken) / total, abs=1e-3)
-        assert 0.5 < share < 1
-        assert all(name in taken for name in parameters if name.startswith(("model.0.", "model.1.", "model.24.")))
-
-    @pytest.mark.parametrize("feeds", ["next", "all"])
-    def test_an_insertion_shifts_nothing(
-        self, stock: Architecture, trained: Path, tmp_path: Path, feeds: Feeds
-    ) -> None:
-        new = Insertion(after=4, feeds=feeds, choice=Choice.of("UIB", {}))
-        inserted = Architecture.of(stock.base, stock.scale, {}, inserted=[new])
-        model = build.model(inserted.document(CLASSES), CLASSES)
-        own = sum(parameter.numel() for parameter in model.model[5].parameters())
-        total = sum(parameter.numel() for parameter in model.parameters())
-        assert training.inherit(model, trained) == pytest.approx(1 - own / total)
-        assert torch.equal(model.state_dict()["model.25.cv3.0.2.weight"], tensors(trained)["model.24.cv3.0.2.weight"])
-        training.save(model, {}, tmp_path / "inserted.pt")
-        plain = build.model(stock.document(CLASSES), CLASSES)
-        assert training.inherit(plain, tmp_path / "inserted.pt") == 1.0  # and back
-        assert same(plain.state_dict(), tensors(trained))
-
-    def test_other_classes_keep_their_own_outputs(self, stock: Architecture, trained: Path) -> None:
-        model = build.model(stock.document(3), 3)
-        assert 0.9 < training.inherit(model, trained) < 1
-        assert model.state_dict()["model.24.cv3.0.2.weight"].shape[0] == 3
-
-    def test_nothing_fits(self, stock: Architecture, tmp_path: Path) -> None:
-        document = {
-            "nc": 1,
-            "backbone": [[-1, 1, "Conv", [24, 3, 2]], [-1, 1, "Conv", [24, 3, 2]]],
-            "head": [[[1], 1, "Detect", ["nc"]]],
-        }
-        foreign = tmp_path / "foreign.pt"
-        training.save(build.model(document, 1), {}, foreign)
-        with pytest.raises(DataError, match=r"foreign\.pt: no tensor has a name and shape of this model"):
-            training.inherit(build.model(stock.document(CLASSES), CLASSES), foreign)
-
-    def test_no_checkpoint(self, stock: Architecture, tmp_path: Path) -> None:
-        model = build.model(stock.document(CLASSES), CLASSES)
-        text = tmp_path / "text.pt"
-        text.write_text("no checkpoint")
-        with pytest.raises(DataError, match=r"text\.pt: not a checkpoint that Ultralytics loads"):
-            training.inherit(model, text)
-        numbers = tmp_path / "numbers.pt"
-        torch.save({"epoch": 3}, numbers)
-        with pytest.raises(DataError, match=r"numbers\.pt: not a checkpoint that Ultralytics loads"):
-            training.inherit(model, numbers)
-
-    def test_a_missing_file_is_not_fetched(
-        self, stock: Architecture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        asked: list[object] = []
-        monkeypatch.setattr("ultralytics.utils.downloads.attempt_download_asset", asked.append)
-        model = build.model(stock.document(CLASSES), CLASSES)
-        with pytest.raises(DataError) as caught:
-            training.inherit(model, tmp_path / "yolov5nu.pt")
-        assert str(caught.value) == f"{tmp_path}/yolov5nu.pt: no such file (a checkpoint, such as a trial's weights.pt)"
-        assert asked == []
 
     def test_a_training_starts_from_it(self, train: Train, motley: Architecture, trained: Path) -> None:
         assert 0.5 < train(motley, epochs=1, start=trained).inherited < 1

@@ -1,0 +1,260 @@
+"""The rows of YOLOv9's auxiliary branch: added to a model that is deployed, taken from one that is trained.
+
+Source: the model files of the original repository (WongKinYiu/yolov9). Its `-t`, `-s` and `-e` have a second top-down
+path beside the neck's (from the first backbone, where there are two); its `-m` and `-c` have a second backbone, into
+which the maps of the first are summed (`CBLinear`, `CBFuse`). Either way the head reads six maps, the auxiliary ones
+first.
+"""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from search_spaces import insertions, rows
+from search_spaces.errors import SpecError
+from search_spaces.rows import Row
+
+Pgi = Literal[False, True, "lead-guided"]
+"""Whether to train with the auxiliary branch; lead-guided assigns both halves the targets of the main one."""
+LEAD_GUIDED: Literal["lead-guided"] = "lead-guided"
+WISHES: tuple[Pgi, ...] = (False, True, LEAD_GUIDED)
+
+DUAL_HEADS = {"DualDetect": "Detect", "DualDDetect": "DDetect"}
+"""Heads with an auxiliary half, and what each is without it."""
+
+Source = int | Sequence[int]
+"""What a layer reads: indices, or -1 for the layer before."""
+
+_IDENTITY = "nn.Identity"
+_BLOCKS = ("ELAN1", "RepNCSPELAN4")
+_LEVELS = 3
+"""P3, P4 and P5."""
+
+
+def has_auxiliary(document: Mapping[str, Any]) -> bool:
+    """Whether the rows of a model YAML hold an auxiliary branch."""
+    return document["head"][-1][2] in DUAL_HEADS
+
+
+def trained(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The model that is trained in the place of one that is deployed: with the auxiliary branch.
+
+    The branch is made of the base model's own layers, whatever operators stand in them and whatever is inserted, so
+    that it is the same for every candidate.
+
+    Args:
+        document: with final numbers in its rows; one with a branch stays what it is.
+
+    Raises:
+        SpecError: no model of YOLOv9's kind.
+    """
+    whole = deepcopy(dict(document))
+    if has_auxiliary(whole):
+        return whole
+    graph = _Graph.of(whole)
+    added, maps = graph.second_top_down() if graph.has_small_path else graph.second_backbone()
+    *body, head = graph.rows
+    dual = [[*maps, *head[0]], head[1], "DualDetect", head[3]]
+    return whole | {"backbone": body[: graph.backbone], "head": [*body[graph.backbone :], *added, dual]}
+
+
+def deployed(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The model that is left when its auxiliary branch is dropped; without one it stays what it is.
+
+    The identity that YOLOv9's files begin with goes as well, where it was there to give a second backbone the image.
+    """
+    main = deepcopy(dict(document))
+    if not has_auxiliary(main):
+        return main
+    written = [*main["backbone"], *main["head"]]
+    sources = [row[0] for row in written]
+    keep = kept(sources, begins_with_identity=written[0][2] == _IDENTITY)
+    left = [[source, *written[i][1:]] for source, i in zip(renumbered(sources, keep), keep, strict=True)]
+    left[-1][2] = DUAL_HEADS[left[-1][2]]
+    split = sum(index < len(main["backbone"]) for index in keep)
+    return main | {"backbone": left[:split], "head": left[split:]}
+
+
+def kept(sources: Sequence[Source], *, begins_with_identity: bool) -> list[int]:
+    """The layers of a model with a dual head that are deployed."""
+    needed = _main_half(sources)
+    readers = [index for index in range(len(sources)) if 0 in _read(sources, index)]
+    if begins_with_identity and [index for index in readers if index in needed] == [1] and len(readers) > 1:
+        needed.discard(0)
+    return sorted(needed)
+
+
+def dropped(sources: Sequence[Source]) -> list[int]:
+    """The layers of a model with a dual head that only its auxiliary half reads."""
+    needed = _main_half(sources)
+    return [index for index in range(len(sources)) if index not in needed]
+
+
+def renumbered(sources: Sequence[Source], keep: Sequence[int]) -> list[Source]:
+    """What the kept layers read when they are all that is there; the head reads its main half."""
+    position = {index: new for new, index in enumerate(keep)}
+    counted: list[Source] = []
+    for new, index in enumerate(keep):
+        read = _main_maps(sources[index]) if index == len(sources) - 1 else _listed(sources[index])
+        found = [position.get(one if one >= 0 else index + one, -1) for one in read]  # -1: the image, or its identity
+        relative = [-1 if one < 0 and now == new - 1 else now for one, now in zip(read, found, strict=True)]
+        counted.append(relative[0] if isinstance(sources[index], int) else relative)
+    return counted
+
+
+def _main_half(sources: Sequence[Source]) -> set[int]:
+    """The head, and every layer that what it reads for its main half depends on."""
+    head = len(sources) - 1
+    needed, left = {head}, list(_main_maps(sources[head]))
+    while left:
+        index = left.pop()
+        if index not in needed:
+            needed.add(index)
+            left += _read(sources, index)
+    return needed
+
+
+def _main_maps(source: Source) -> list[int]:
+    """What a dual head reads for its main half: the second half."""
+    listed = _listed(source)
+    return listed[len(listed) // 2 :]
+
+
+def _read(sources: Sequence[Source], index: int) -> list[int]:
+    """The layers that a layer reads."""
+    absolute = [index + one if one < 0 else one for one in _listed(sources[index])]
+    return [one for one in absolute if one >= 0]
+
+
+def _listed(source: Source) -> list[int]:
+    return [source] if isinstance(source, int) else list(source)
+
+
+@dataclass
+class _Graph:
+    """The rows of a deployed YOLOv9, to which those of an auxiliary branch are written.
+
+    Attributes:
+        rows: backbone and head.
+        backbone: how many rows the backbone has.
+        inserted: the rows that the base model does not have.
+        replaced: module and arguments of the base model's layers that an operator takes the place of as a whole.
+    """
+
+    rows: list[Row]
+    backbone: int
+    inserted: set[int]
+    replaced: dict[int, list[Any]] = field(default_factory=dict)
+    added: list[Row] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> "_Graph":
+        """Read a document.
+
+        Raises:
+            SpecError: no model of YOLOv9's kind.
+        """
+        written = [*document["backbone"], *document["head"]]
+        origin = document.get("nas") or {}
+        after, stock = origin.get("insert", {}), origin.get("stock", {})
+        places = insertions.labels(len(written) - len(after), after)
+        graph = cls(
+            rows=written,
+            backbone=len(document["backbone"]),
+            inserted={index for index, label in enumerate(places) if not label.isdecimal()},
+            replaced={places.index(str(layer)): replaced for layer, replaced in stock.items()},
+        )
+        modules = [row[2] for row in map(graph.stock, range(len(written)))]
+        if "SPPELAN" not in modules or len(graph.blocks) < _LEVELS or len(_listed(written[-1][0])) != _LEVELS:
+            raise SpecError("pgi: only YOLOv9's models (SPPELAN, RepNCSPELAN4, three maps) have an auxiliary branch")
+        return graph
+
+    def stock(self, index: int) -> Row:
+        """A row as the base model has it."""
+        row = self.rows[index]
+        return [*row[:2], *self.replaced[index]] if index in self.replaced else rows.stock(row)
+
+    def base(self, index: int) -> int:
+        """The base model's layer before an insertion; any other layer itself."""
+        return index - 1 if index in self.inserted else index
+
+    @property
+    def pyramid(self) -> int:
+        """The layer with which the neck begins."""
+        return next(index for index in range(len(self.rows)) if self.stock(index)[2] == "SPPELAN")
+
+    @property
+    def trunk(self) -> list[int]:
+        """The base model's layers before the neck."""
+        return [index for index in range(self.pyramid) if index not in self.inserted]
+
+    @property
+    def blocks(self) -> list[int]:
+        """Those of them that end a stage."""
+        return [index for index in self.trunk if self.stock(index)[2] in _BLOCKS]
+
+    @property
+    def linears(self) -> list[int]:
+        """The layers that `CBLinear` rows read: the stages of a first backbone, where there are two."""
+        return [self.base(_listed(row[0])[0]) for row in self.rows if row[2] == "CBLinear"]
+
+    @property
+    def has_small_path(self) -> bool:
+        """Whether the branch is a second top-down path, as the original has it for t, s and e."""
+        return bool(self.linears) or self.stock(self.blocks[0])[2] == "ELAN1"
+
+    def second_top_down(self) -> tuple[list[Row], list[int]]:
+        """The neck's way down to P3 once more: its rows, and the layers that give P3, P4 and P5."""
+        last = self.base(_listed(self.rows[-1][0])[0])
+        path = [index for index in range(self.pyramid, last + 1) if index not in self.inserted]
+        reads = {index: [self.base(one) for one in _read([row[0] for row in self.rows], index)] for index in path}
+        outside = sorted({one for read in reads.values() for one in read if one not in path}, reverse=True)
+        entered = dict(zip(outside, sorted(self.linears, reverse=True) or outside, strict=False))
+        copies: dict[int, int] = {}
+        for index in path:
+            read = [copies.get(one, entered.get(one, one)) for one in reads[index]]
+            copies[index] = self._add(read, self.stock(index))
+        levels = [index for index in path if self.stock(index)[2] in _BLOCKS]
+        return self.added, [copies[index] for index in (*reversed(levels), self.pyramid)]
+
+    def second_backbone(self) -> tuple[list[Row], list[int]]:
+        """The backbone once more, the first one's maps summed into it: its rows, and the layers that give the maps."""
+        self._begin_with_identity()
+        stages = self.blocks[-_LEVELS:]
+        channels = [self.stock(self._before(index))[3][0] for index in stages]
+        linear = [
+            self._add([index], [None, 1, "CBLinear", [channels[: level + 1]]]) for level, index in enumerate(stages)
+        ]
+        maps, before = [], 0
+        for index in self.trunk[1 : self.trunk.index(stages[-1]) + 1]:
+            if index in stages:
+                level = stages.index(index)
+                before = self._add([*linear[level:], before], [None, 1, "CBFuse", [[level] * (_LEVELS - level)]])
+            before = self._add([before], self.stock(index))
+            if index in stages:
+                maps.append(before)
+        return self.added, maps
+
+    def _before(self, index: int) -> int:
+        return max(one for one in self.trunk if one < index)
+
+    def _add(self, read: Sequence[int], row: Row) -> int:
+        """Write a row that reads these layers; its index, ahead of the head's."""
+        index = len(self.rows) - 1 + len(self.added)
+        relative = [-1 if one == index - 1 else one for one in read]
+        single = row[2] != "CBFuse" and len(relative) == 1
+        self.added.append([relative[0] if single else relative, *deepcopy(row[1:])])
+        return index
+
+    def _begin_with_identity(self) -> None:
+        """Put a layer first that passes the image on, so that a second backbone can read it."""
+        moved = [
+            [one + 1 if one >= 0 else one for one in row[0]] if isinstance(row[0], list) else row[0] + (row[0] >= 0)
+            for row in self.rows
+        ]
+        shifted = [[source, *row[1:]] for source, row in zip(moved, self.rows, strict=True)]
+        self.rows = [[-1, 1, _IDENTITY, []], *shifted]
+        self.inserted = {index + 1 for index in self.inserted}
+        self.replaced = {index + 1: replaced for index, replaced in self.replaced.items()}
+        self.backbone += 1

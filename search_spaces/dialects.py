@@ -1,0 +1,266 @@
+"""Model files as the YOLOv5 and YOLOv9 repositories and the articles about them write them.
+
+`read` says the same in Ultralytics' words and ours, row by row, so that a layer keeps its index. Where a printed module
+is wrong, the right operator takes its place, and a note tells what was wrong; `as_printed` keeps structure and number
+of parameters instead, for counting (`search_spaces/printed.py`).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+from ultralytics.utils.ops import make_divisible
+
+from search_spaces.errors import SpecError
+from search_spaces.operators import OPERATORS
+from search_spaces.rows import Row
+
+_CHANNELS_OF_A_GROUP = 16
+"""In every released DCNv4 model."""
+_GREATEST_SCALE = 4
+_WITH_A_RATIO = 3
+"""Arguments of a row that ends with the third."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """A model file, read.
+
+    Attributes:
+        document: in Ultralytics' words and ours.
+        notes: what was wrong or is not the same, a line for each kind of module.
+    """
+
+    document: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Word:
+    """A module name of another dialect.
+
+    Attributes:
+        applies: whether a row that names it, in a document, is foreign; some names are also ours.
+        right: the row to build.
+        printed: the row to count, if it is another one.
+        wrong: what is wrong with what is printed, or not the same here.
+        kept: what `as_printed` keeps.
+    """
+
+    applies: Callable[[Row, Mapping[str, Any]], bool] = lambda _row, _document: True
+    right: Callable[[Row, Mapping[str, Any]], Row]
+    printed: Callable[[Row, Mapping[str, Any]], Row] | None = None
+    wrong: str = ""
+    kept: str = ""
+
+
+def read(document: Mapping[str, Any], *, as_printed: bool = False) -> Reading:
+    """A model YAML in whatever dialect; one of Ultralytics' or ours stays what it is.
+
+    Raises:
+        SpecError: a foreign row whose arguments say nothing that can be built.
+    """
+    said: dict[str, Any] = {**deepcopy(dict(document)), "backbone": [], "head": []}
+    notes: dict[str, None] = {}
+    mistakes: list[str] = []
+    for section in ("backbone", "head"):
+        if not isinstance(document.get(section), list):
+            said[section] = deepcopy(document.get(section))  # no model, which is for others to tell
+            continue
+        for position, row in enumerate(document[section]):
+            word = _word(row, document)
+            if word is None:
+                said[section].append(deepcopy(row))
+                continue
+            translate = word.printed if as_printed and word.printed else word.right
+            try:
+                said[section].append(translate(deepcopy(row), document))
+            except (LookupError, TypeError, ValueError, SpecError) as error:
+                told = f"{section}[{position}]: {row[2]}: not the arguments it is known with, got {row[3]!r} ({error})"
+                mistakes.append(told)
+            note = word.kept if as_printed else word.wrong
+            notes |= {f"{row[2]}: {note}": None} if note else {}
+    if mistakes:
+        raise SpecError(mistakes)
+    said.pop("anchors", None)
+    return Reading(document=said, notes=tuple(notes))
+
+
+def _word(row: Any, document: Mapping[str, Any]) -> _Word | None:
+    """The foreign word that a row names, if it does; what is no row is for others to tell."""
+    if not isinstance(row, list) or len(row) != 4 or not isinstance(row[2], str) or not isinstance(row[3], list):
+        return None
+    word = WORDS.get(row[2])
+    return word if word is not None and word.applies(row, document) else None
+
+
+def _with(module: str, **parameters: Any) -> Callable[[Row, Mapping[str, Any]], Row]:
+    """The same row with another module, whose arguments begin with channels and end in a mapping."""
+    return lambda row, _document: [row[0], row[1], module, [_channels(row), *row[3][1:], parameters]]
+
+
+def _channels(row: Row) -> int:
+    """The first argument.
+
+    Raises:
+        ValueError: it is no number of channels.
+    """
+    if not row[3] or type(row[3][0]) is not int or row[3][0] < 1:
+        raise ValueError("channels come first")
+    return row[3][0]
+
+
+def _as(module: str) -> Callable[[Row, Mapping[str, Any]], Row]:
+    """The same row with another module."""
+    return lambda row, _document: [row[0], row[1], module, row[3]]
+
+
+def _is_theirs(row: Row, document: Mapping[str, Any]) -> bool:
+    """Whether a row is written for one of those repositories: only their files name anchors, only our rows end so."""
+    return bool(document.get("anchors")) and not (row[3] and isinstance(row[3][-1], Mapping))
+
+
+def _bottleneck_dcnv4(row: Row, document: Mapping[str, Any]) -> Row:
+    """A bottleneck whose second convolution is deformable; the second argument, meant as channels, is its shortcut."""
+    channels = make_divisible(_channels(row) * _width(document), 8)
+    fitting = [groups for groups in _values("DCNv4", "groups") if channels % groups == 0]
+    groups = max(one for one in fitting if one <= max(1, channels // _CHANNELS_OF_A_GROUP))
+    return [row[0], row[1], "Bottleneck_DCNv4", [row[3][0], True, {"groups": groups}]]
+
+
+def _width(document: Mapping[str, Any]) -> float:
+    """What channels are multiplied by, as `parse_model` reads it."""
+    scales = document.get("scales")
+    if not scales:
+        return document.get("width_multiple", 1.0)
+    return scales[document.get("scale") or next(iter(scales))][1]
+
+
+def _bottleneck_dcnv4_printed(row: Row, _document: Mapping[str, Any]) -> Row:
+    return [row[0], row[1], "Bottleneck_DCNv4", [_channels(row), True, {"groups": 1}]]
+
+
+def _dynamic_conv2d(row: Row, _document: Mapping[str, Any]) -> Row:
+    """`[channels, kernel, ratio, stride, padding, dilation, groups, bias, kernels]`; a whole ratio means a stride."""
+    channels, kernel, ratio, stride, kernels = _dynamic_arguments(row[3])
+    if len(row[3]) == _WITH_A_RATIO and isinstance(row[3][-1], int):
+        stride = int(ratio)
+    return [row[0], row[1], "DynamicConv", [channels, kernel, stride, {"kernels": kernels}]]
+
+
+def _dynamic_conv2d_printed(row: Row, _document: Mapping[str, Any]) -> Row:
+    channels, kernel, ratio, stride, kernels = _dynamic_arguments(row[3])
+    return [row[0], row[1], "PrintedDynamicConv", [channels, kernel, stride, {"kernels": kernels, "ratio": ratio}]]
+
+
+def _dynamic_arguments(given: Sequence[Any]) -> tuple[int, int, float, int, int]:
+    defaults: list[Any] = [None, 1, 0.25, 1, 0, 1, 1, True, 4]
+    channels, kernel, ratio, stride, _, dilation, groups, _, kernels = [*given, *defaults[len(given) :]]
+    if type(channels) is not int or channels < 1:
+        raise ValueError("channels come first")
+    if (dilation, groups) != (1, 1):
+        raise ValueError(f"dilation {dilation} and groups {groups}, where 1 and 1 can be read")
+    return channels, kernel, float(ratio), stride, kernels
+
+
+def _is_bare_dysample(row: Row, _document: Mapping[str, Any]) -> bool:
+    """Not ours, which has an `nn.Upsample`'s arguments, `None` first, or none but a mapping."""
+    return not row[3] or not (row[3][0] in {None, "None"} or isinstance(row[3][0], Mapping))
+
+
+def _dysample(row: Row, _document: Mapping[str, Any]) -> Row:
+    """`[scale, style, groups, dyscope]`, all optional; a great scale was meant as channels."""
+    given, defaults = list(row[3]), [2, "lp", 4, False]
+    scale, style, groups, dynamic_scope = given + defaults[len(given) :]
+    if type(scale) is not int or scale < 1:
+        raise ValueError("a scale comes first")
+    scale = scale if scale <= _GREATEST_SCALE else 2
+    parameters = {"style": style, "groups": groups, "dynamic_scope": dynamic_scope}
+    return [row[0], row[1], "DySample", [None, scale, "nearest", parameters]]
+
+
+def _detect(row: Row, _document: Mapping[str, Any]) -> Row:
+    return [row[0], row[1], "Detect", row[3][:1]]
+
+
+def _anchor_detect(row: Row, document: Mapping[str, Any]) -> Row:
+    anchors = document["anchors"]
+    each = len(anchors[0]) // 2 if isinstance(anchors, list) and isinstance(anchors[0], list) else anchors
+    if type(each) is not int or each < 1:
+        raise ValueError(f"anchors: widths and heights for each map, or their number, are expected, got {anchors!r}")
+    return [row[0], row[1], "AnchorDetect", [row[3][0], each]]
+
+
+def _values(operator: str, parameter: str) -> tuple[Any, ...]:
+    return OPERATORS[operator].parameter(parameter).allowed
+
+
+_AS_PRINTED = "as printed, for counting only: "
+
+WORDS: dict[str, _Word] = {
+    "Silence": _Word(right=_as("nn.Identity")),
+    "MMQARepNCSPELAN4": _Word(
+        right=_with("RepNCSPELAN4_MMQA", heads=8, key_dim=48),
+        printed=_with("RepNCSPELAN4_PrintedMMQA", heads=8, key_dim=48),
+        wrong="the printed attention reshapes maps where it should transpose them, which scrambles pixels with "
+        "channels, divides by the root of key_dim / heads instead of key_dim, and replaces a convolution, its batch "
+        "norm and its activation by a bare linear map. Built: RepNCSPELAN4_MMQA, MobileNetV4's attention, then batch "
+        "norm and activation",
+        kept=_AS_PRINTED + "a bare attention of 8 heads of 48 in the place of each 3x3 convolution, without batch norm",
+    ),
+    "Bottleneck_DCNV4": _Word(
+        right=_bottleneck_dcnv4,
+        printed=_bottleneck_dcnv4_printed,
+        wrong="the printed module runs on CUDA alone, lets all channels share one group's nine offsets, and takes its "
+        "second argument, meant as channels, for `shortcut`. Built: Bottleneck_DCNv4 with a group for 16 channels",
+        kept=_AS_PRINTED + "a bottleneck with DCNv4 of one group behind a 1x1 convolution (the article leaves its code "
+        "out; this is the wrapper that others publish)",
+    ),
+    "C3_UIB": _Word(
+        applies=_is_theirs,
+        right=_with("C3_UIB", start_kernel=3, mid_kernel=3, expansion=4),
+        printed=_with("C3_PrintedUIB", start_kernel=3, mid_kernel=3, expansion=1),
+        wrong="the printed block has no residual, expands by 1 (an inverted bottleneck that inverts nothing), and "
+        "keeps batch norms that `fuse()` does not find. Built: C3_UIB with a residual and expansion 4, as in "
+        "MobileNetV4",
+        kept=_AS_PRINTED + "expansion 1, no residual, ReLU6",
+    ),
+    "Dynamic_conv2d": _Word(
+        right=_dynamic_conv2d,
+        printed=_dynamic_conv2d_printed,
+        wrong="the printed layer has neither padding, batch norm nor activation, its temperature never falls, so that "
+        "all images get nearly the same kernel, and it takes the third argument, meant as a stride, for the ratio of "
+        "its hidden layer. Built: DynamicConv with a quarter of the channels there",
+        kept=_AS_PRINTED + "the ratio as given, a bias for each kernel, no batch norm, no activation",
+    ),
+    "DySample": _Word(
+        applies=_is_bare_dysample,
+        right=_dysample,
+        wrong="the article's code ends after its constructor, so it cannot run; other files give it channels, which it "
+        "takes for its scale. Built: DySample that upsamples by 2",
+        kept="the article's code ends after its constructor; counted as its paper's code has it",
+    ),
+    "Detect": _Word(
+        applies=lambda row, document: _is_theirs(row, document) and len(row[3]) > 1,
+        right=_detect,
+        printed=_anchor_detect,
+        wrong="the YOLOv5 repository's head predicts from anchors. Built: Ultralytics' head, which needs none, is "
+        "larger and is what is trained; --as-printed counts the other",
+        kept=_AS_PRINTED + "the YOLOv5 repository's head with anchors; training uses Ultralytics' head",
+    ),
+    "DDetect": _Word(
+        right=_as("Detect"),
+        printed=_as("DDetect"),
+        wrong="the YOLOv9 repository's head convolves boxes in four groups. Built: Ultralytics' head, which does not",
+        kept=_AS_PRINTED + "the YOLOv9 repository's head; training uses Ultralytics' head",
+    ),
+    "DualDDetect": _Word(
+        right=_as("DualDetect"),
+        printed=_as("DualDDetect"),
+        wrong="the YOLOv9 repository's head has two halves, one of which is for training only. Built: DualDetect, two "
+        "of Ultralytics' heads; trained with both, deployed without the auxiliary half",
+        kept=_AS_PRINTED + "the YOLOv9 repository's head of two halves, one of which is for training only",
+    ),
+}
+"""By the names that are printed."""

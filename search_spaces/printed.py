@@ -1,0 +1,157 @@
+"""What articles and other repositories print, as they print it: for counting, so that their tables can be compared.
+
+Structure and number of parameters are the printed ones; what is wrong with them, `search_spaces/dialects.py` says.
+Nothing here is offered by a space, trained or exported.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from ultralytics.nn.modules import DFL, Conv
+from ultralytics.utils.ops import make_divisible
+
+from search_spaces.operators import Operator, Parameter, Site, SiteKind
+from search_spaces.operators.mmqa import MMQA, MMQA_RECORD
+from search_spaces.operators.uib import UIB, UIB_RECORD
+
+
+class PrintedDynamicConv(nn.Module):
+    """Dynamic convolution as an article prints it: a bias for each kernel, no batch norm, no activation.
+
+    `(batch, c_in, h, w) -> (batch, c_out, h / stride, w / stride)`. Source: kaijieshi7/Dynamic-convolution-Pytorch,
+    copied with changes: the second of the two layers that compute the shares has no bias, and no unit is added to the
+    hidden layer.
+
+    Args:
+        ratio: hidden units per input channel.
+    """
+
+    def __init__(self, c_in: int, c_out: int, *, kernel: int, stride: int, kernels: int, ratio: float) -> None:
+        super().__init__()
+        self.kernels, self.stride = kernels, stride
+        hidden = int(c_in * ratio)
+        self.squeeze = nn.Conv2d(c_in, hidden, 1, bias=False)
+        self.mix = nn.Conv2d(hidden, kernels, 1, bias=False)
+        self.weight = nn.Parameter(torch.empty(kernels * c_out, c_in, kernel, kernel))
+        self.bias = nn.Parameter(torch.zeros(kernels, c_out))
+        nn.init.kaiming_uniform_(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """One mixed kernel for each image."""
+        shares = self.mix(self.squeeze(x.mean((2, 3), keepdim=True)).relu()).flatten(1).softmax(1)
+        kernels = (shares @ self.weight.flatten(1).reshape(self.kernels, -1)).reshape(-1, *self.weight.shape[1:])
+        y = F.conv2d(
+            x.reshape(1, -1, *x.shape[2:]),
+            kernels,
+            bias=(shares @ self.bias).flatten(),
+            stride=self.stride,
+            padding=self.weight.shape[-1] // 2,
+            groups=len(x),
+        )
+        return y.reshape(len(x), -1, *y.shape[2:])
+
+
+def _mixing_macs(module: nn.Module, x: Tensor, y: Tensor) -> int:
+    """For every image: the convolution with the mixed kernel, and the mixing; the shares belong to child modules."""
+    assert isinstance(module, PrintedDynamicConv)  # noqa: S101 - narrows the type; the counter asks by this class
+    kernel_size = module.weight.numel() // module.kernels
+    return x.shape[0] * kernel_size * (y.shape[-2] * y.shape[-1] + module.kernels)
+
+
+class AnchorDetect(nn.Module):
+    """The YOLOv5 repository's head: for each anchor four numbers of a box, an objectness and the classes.
+
+    Args:
+        nc: classes.
+        anchors: on each map.
+        reg_max: of the Ultralytics head that it stands for; it has none.
+        ch: channels of the maps.
+    """
+
+    def __init__(self, nc: int, anchors: int, *, reg_max: int, ch: Sequence[int]) -> None:  # noqa: ARG002 - as every head
+        super().__init__()
+        self.nl = len(ch)
+        self.m = nn.ModuleList(nn.Conv2d(c, anchors * (nc + 5), 1) for c in ch)
+
+    def forward(self, x: list[Tensor]) -> list[Tensor]:
+        """Raw predictions of each map."""
+        return [layer(one) for layer, one in zip(self.m, x, strict=True)]
+
+
+class DDetect(nn.Module):
+    """The YOLOv9 repository's head: like Ultralytics', with the box branch's convolutions in four groups.
+
+    Args:
+        nc: classes.
+        reg_max: bins of the distribution over a box's side.
+        ch: channels of the maps.
+    """
+
+    def __init__(self, nc: int, *, reg_max: int, ch: Sequence[int]) -> None:
+        super().__init__()
+        self.nl = len(ch)
+        c2, c3 = make_divisible(max(ch[0] // 4, 4 * reg_max, 16), 4), max(ch[0], min(2 * nc, 128))
+        self.cv2 = nn.ModuleList(
+            nn.Sequential(Conv(c, c2, 3), Conv(c2, c2, 3, g=4), nn.Conv2d(c2, 4 * reg_max, 1, groups=4)) for c in ch
+        )
+        self.cv3 = nn.ModuleList(nn.Sequential(Conv(c, c3, 3), Conv(c3, c3, 3), nn.Conv2d(c3, nc, 1)) for c in ch)
+        self.dfl = DFL(reg_max)
+
+    def forward(self, x: list[Tensor]) -> list[Tensor]:
+        """Raw predictions of each map."""
+        return [torch.cat((self.cv2[i](one), self.cv3[i](one)), 1) for i, one in enumerate(x)]
+
+
+class DualDDetect(nn.Module):
+    """The YOLOv9 repository's head of two halves, the auxiliary one first; arguments as `DDetect`."""
+
+    def __init__(self, nc: int, *, reg_max: int, ch: Sequence[int]) -> None:
+        super().__init__()
+        self.nl = len(ch) // 2
+        self.auxiliary, self.main = (DDetect(nc, reg_max=reg_max, ch=half) for half in (ch[: self.nl], ch[self.nl :]))
+
+    def forward(self, x: list[Tensor]) -> list[Tensor]:
+        """Raw predictions of each map."""
+        return self.auxiliary(x[: self.nl]) + self.main(x[self.nl :])
+
+
+HEADS: dict[str, type[nn.Module]] = {head.__name__: head for head in (AnchorDetect, DDetect, DualDDetect)}
+
+
+def _mmqa(site: Site, **parameters: Any) -> MMQA:
+    return MMQA(site.c_in, site.c_out, heads=parameters["heads"], key_dim=parameters["key_dim"])
+
+
+def _uib(site: Site, **parameters: Any) -> UIB:
+    shape = {name: parameters[name] for name in ("start_kernel", "mid_kernel", "expansion")}
+    return UIB(site.c_in, site.c_out, stride=site.stride, residual=False, activation=nn.ReLU6(), **shape)
+
+
+def _dynamic_conv(site: Site, **parameters: Any) -> PrintedDynamicConv:
+    return PrintedDynamicConv(site.c_in, site.c_out, kernel=site.kernel, stride=site.stride, **parameters)
+
+
+_printed = partial(Operator, reference="as an article prints it")
+
+_RECORDS = (
+    _printed(name="PrintedMMQA", module=MMQA, parameters=MMQA_RECORD.parameters, kinds=(SiteKind.CONV,), build=_mmqa),
+    _printed(name="PrintedUIB", module=UIB, parameters=UIB_RECORD.parameters, kinds=(SiteKind.BLOCK,), build=_uib),
+    _printed(
+        name="PrintedDynamicConv",
+        module=PrintedDynamicConv,
+        parameters=(
+            Parameter(name="kernels", default=4, allowed=(1, 2, 4, 8)),
+            Parameter(name="ratio", default=0.25, allowed=(0.0625, 0.125, 0.25, 0.5, 1.0)),
+        ),
+        kinds=(SiteKind.LAYER,),
+        build=_dynamic_conv,
+        unseen_macs=_mixing_macs,
+    ),
+)
+
+PRINTED: dict[str, Operator] = {record.name: record for record in _RECORDS}
+"""Rows name them like operators (`C3_PrintedUIB`); no space can."""

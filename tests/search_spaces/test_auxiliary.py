@@ -1,0 +1,311 @@
+"""The rows of the auxiliary branch: those of the original, the same for every candidate, and gone without a trace."""
+
+import random
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from search_spaces import OPERATORS, Architecture, Choice, SearchSpace, auxiliary, build, dialects, insertions, rows
+from search_spaces import base as bases
+from search_spaces.architecture import Insertion
+from search_spaces.errors import SpecError
+from search_spaces.insertions import Feeds
+from search_spaces.trace import trace
+
+Document = Mapping[str, Any]
+
+SCALES = "tsmce"
+PARAMS = {"t": 3_717_680, "s": 9_804_512, "m": 32_878_432, "c": 51_182_080, "e": 69_529_664}
+"""Of the graphs that the original repository trains, 80 classes."""
+BRANCH = {"t": 7, "s": 7, "m": 15, "c": 15, "e": 7}
+"""Rows that are added, an identity at the beginning not among them."""
+
+each_scale = pytest.mark.parametrize("scale", SCALES)
+
+
+def stock(scale: str) -> dict[str, Any]:
+    return bases.model_document(f"yolov9{scale}.yaml")
+
+
+def all_rows(document: Document) -> list[list[Any]]:
+    return [*document["backbone"], *document["head"]]
+
+
+def branch(document: Document) -> list[list[Any]]:
+    """The rows that only the auxiliary half reads, without what they read."""
+    written = all_rows(document)
+    return [written[index][1:] for index in auxiliary.dropped([row[0] for row in written])]
+
+
+def changed(
+    scale: str, picks: Mapping[int, Choice] | None = None, inserted: Mapping[int, Feeds] | None = None
+) -> dict[str, Any]:
+    """A yolov9 with operators in some layers, and a UIB behind others."""
+    new = [
+        Insertion(after=layer, feeds=feeds, choice=Choice.of("UIB", {})) for layer, feeds in (inserted or {}).items()
+    ]
+    return Architecture.of("yolov9{scale}.yaml", scale, picks or {}, inserted=new).document(80)
+
+
+def sources(document: Document) -> list[Any]:
+    return [row[0] for row in all_rows(document)]
+
+
+class TestTrained:
+    @each_scale
+    def test_has_as_many_parameters_as_the_original(self, scale: str) -> None:
+        document = auxiliary.trained(stock(scale))
+        document["head"][-1][2] = "DualDDetect"
+        assert sum(parameter.numel() for parameter in build.skeleton(document, 80).parameters()) == PARAMS[scale]
+
+    @pytest.mark.parametrize(
+        ("scale", "maps"),
+        [
+            ("t", [28, 25, 22, 15, 18, 21]),
+            ("s", [28, 25, 22, 15, 18, 21]),
+            ("m", [31, 34, 37, 16, 19, 22]),
+            ("c", [31, 34, 37, 16, 19, 22]),
+        ],
+    )
+    def test_its_head_reads_what_the_originals_does(self, scale: str, maps: list[int]) -> None:
+        head = auxiliary.trained(stock(scale))["head"][-1]
+        assert head == [maps, 1, "DualDetect", ["nc"]]
+
+    def test_the_second_path_of_t(self) -> None:
+        assert all_rows(auxiliary.trained(stock("t")))[22:29] == [
+            [8, 1, "SPPELAN", [128, 64]],
+            [-1, 1, "nn.Upsample", ["None", 2, "nearest"]],
+            [[-1, 6], 1, "Concat", [1]],
+            [-1, 1, "RepNCSPELAN4", [96, 96, 48, 3]],
+            [-1, 1, "nn.Upsample", ["None", 2, "nearest"]],
+            [[-1, 4], 1, "Concat", [1]],
+            [-1, 1, "RepNCSPELAN4", [64, 64, 32, 3]],
+        ]
+
+    def test_the_second_path_of_e_reads_its_first_backbone(self) -> None:
+        document = auxiliary.trained(stock("e"))
+        added = [row[0] for row in all_rows(document)[42:49]]
+        assert added == [9, -1, [-1, 7], -1, -1, [-1, 5], -1]
+
+    def test_the_second_backbone_of_m_sums_the_maps_of_the_first(self) -> None:
+        added = all_rows(auxiliary.trained(stock("m")))[23:38]
+        assert [row for row in added if row[2] in {"CBLinear", "CBFuse"}] == [
+            [5, 1, "CBLinear", [[240]]],
+            [7, 1, "CBLinear", [[240, 360]]],
+            [9, 1, "CBLinear", [[240, 360, 480]]],
+            [[23, 24, 25, -1], 1, "CBFuse", [[0, 0, 0]]],
+            [[24, 25, -1], 1, "CBFuse", [[1, 1]]],
+            [[25, -1], 1, "CBFuse", [[2]]],
+        ]
+        assert added[3] == [0, 1, "Conv", [32, 3, 2]]
+
+    @each_scale
+    def test_auxiliary_maps_are_as_large_as_the_main_ones(self, scale: str) -> None:
+        layers = build.skeleton(auxiliary.trained(stock(scale)), 2)
+        layers[-1].training = True
+        *_, head = trace(layers, torch.zeros(1, 3, 128, 192, device="meta"))
+        sides = [tuple(one.shape[-2:]) for one in head.received if isinstance(one, torch.Tensor)]
+        assert sides == [(16, 24), (8, 12), (4, 6)] * 2
+
+    @each_scale
+    def test_adds_rows_behind_the_models_own(self, scale: str) -> None:
+        before, after = stock(scale), auxiliary.trained(stock(scale))
+        modules = [row[2] for row in all_rows(after)]
+        begins = modules[:1] == ["nn.Identity"] and scale != "e"
+        own = [row[1:] for row in all_rows(before)[:-1]]
+        assert [row[1:] for row in all_rows(after)[begins : begins + len(own)]] == own
+        assert len(modules) == len(own) + begins + BRANCH[scale] + 1
+
+    @each_scale
+    def test_twice_is_once(self, scale: str) -> None:
+        document = auxiliary.trained(stock(scale))
+        assert auxiliary.trained(document) == document
+
+    @each_scale
+    def test_the_document_stays_as_it_was(self, scale: str) -> None:
+        document = stock(scale)
+        for row in all_rows(auxiliary.trained(document)):
+            row[3].append("changed")
+        assert document == stock(scale)
+
+    def test_keeps_every_other_key(self) -> None:
+        document = changed("t", {4: Choice.of("UIB", {})}) | {"pgi": "lead-guided", "activation": "nn.ReLU()"}
+        for turned in (auxiliary.trained(document), auxiliary.deployed(auxiliary.trained(document))):
+            assert {**turned, "backbone": [], "head": []} == {**document, "backbone": [], "head": []}
+
+    @pytest.mark.parametrize(
+        "name", ["yolov3.yaml", "yolov5n.yaml", "yolov6n.yaml", "yolov8n.yaml", "yolov10n.yaml", "yolo11n.yaml"]
+    )
+    def test_other_families_have_none(self, name: str) -> None:
+        with pytest.raises(SpecError, match=r"^pgi: only YOLOv9's models .* have an auxiliary branch$"):
+            auxiliary.trained(bases.model_document(name))
+
+    @pytest.mark.parametrize("operator", ["MMQA", "DCNv4"])
+    def test_is_what_articles_train(self, operator: str, published: Callable[[str], dict[str, Any]]) -> None:
+        document = dialects.read(published(operator)).document
+        assert auxiliary.trained(auxiliary.deployed(document)) == document
+
+
+class TestDeployed:
+    @each_scale
+    def test_undoes_trained(self, scale: str) -> None:
+        assert auxiliary.deployed(auxiliary.trained(stock(scale))) == stock(scale)
+
+    @each_scale
+    def test_leaves_a_deployed_model_alone(self, scale: str) -> None:
+        document = stock(scale)
+        assert auxiliary.deployed(document) == document
+
+    @pytest.mark.parametrize("name", ["yolov8n.yaml", "yolo26n.yaml"])
+    def test_leaves_other_families_alone(self, name: str) -> None:
+        document = bases.model_document(name)
+        assert auxiliary.deployed(document) == document
+
+    @each_scale
+    def test_the_trained_document_stays_as_it_was(self, scale: str) -> None:
+        document = auxiliary.trained(stock(scale))
+        for row in all_rows(auxiliary.deployed(document)):
+            row[3].append("changed")
+        assert document == auxiliary.trained(stock(scale))
+
+    def test_the_printed_head_loses_its_half_too(self) -> None:
+        document = auxiliary.trained(stock("t"))
+        document["head"][-1][2] = "DualDDetect"
+        assert auxiliary.deployed(document)["head"][-1] == [[15, 18, 21], 1, "DDetect", ["nc"]]
+
+    def test_an_identity_that_the_file_itself_begins_with_stays(self) -> None:
+        moved = stock("t")
+        for row in all_rows(moved):
+            row[0] = [one + (one >= 0) for one in row[0]] if isinstance(row[0], list) else row[0]
+        moved["backbone"].insert(0, [-1, 1, "nn.Identity", []])
+        build.skeleton(moved, 2)
+        assert auxiliary.deployed(auxiliary.trained(moved)) == moved
+
+
+class TestCandidates:
+    """Whatever a candidate carries, its branch is the base model's."""
+
+    @each_scale
+    @pytest.mark.parametrize("feeds", insertions.FEEDS)
+    def test_insertions_are_not_in_the_branch(self, scale: str, feeds: Feeds) -> None:
+        places = [19, 22, 29] if scale == "e" else [3, 6, 9]
+        for inserted in ({places[-1]: feeds}, dict.fromkeys(places, feeds)):
+            document = changed(scale, inserted=inserted)
+            in_training = auxiliary.trained(document)
+            assert branch(in_training) == branch(auxiliary.trained(stock(scale)))
+            assert auxiliary.deployed(in_training) == document
+            assert auxiliary.trained(in_training) == in_training
+            build.skeleton(in_training, 2)
+
+    @pytest.mark.parametrize("scale", "tm")
+    @pytest.mark.parametrize("feeds", insertions.FEEDS)
+    def test_an_insertion_anywhere(self, scale: str, feeds: Feeds) -> None:
+        plain = branch(auxiliary.trained(stock(scale)))
+        for after in range(len(all_rows(stock(scale))) - 1):
+            try:
+                document = changed(scale, inserted={after: feeds})
+            except SpecError:  # nothing would read it
+                assert feeds == "next"
+                continue
+            in_training = auxiliary.trained(document)
+            assert branch(in_training) == plain
+            assert auxiliary.deployed(in_training) == document
+
+    def test_the_branch_reads_the_layer_before_an_insertion(self) -> None:
+        """`CBLinear` reads the block, as in article 1, and so does the second path of t."""
+        small = sources(auxiliary.trained(changed("t", inserted={8: "all"})))
+        assert small[10:11] == [-1]  # the pooling reads the insertion, which is layer 9
+        assert small[23] == 8
+        large = sources(auxiliary.trained(changed("m", inserted={8: "all"})))
+        assert large[24:27] == [5, 7, 9]
+
+    @pytest.mark.parametrize(
+        ("scale", "picks"),
+        [
+            ("t", {2: "DCNv4", 3: "DynamicConv", 4: "UIB", 8: "MMQA", 9: "DynamicConv", 10: "DySample", 12: "UIB"}),
+            ("m", {2: "UIB", 3: "DynamicConv", 4: "DCNv4", 8: "MMQA", 9: "DynamicConv", 13: "DySample", 15: "UIB"}),
+            ("c", {0: "DynamicConv", 4: "UIB", 5: "DynamicConv", 6: "DCNv4", 8: "MMQA", 10: "DySample"}),
+            ("e", {3: "UIB", 5: "DCNv4", 9: "MMQA", 22: "UIB", 30: "DySample", 32: "UIB"}),
+        ],
+    )
+    def test_operators_are_not_in_the_branch(self, scale: str, picks: dict[int, str]) -> None:
+        document = changed(scale, {layer: Choice.of(operator, {}) for layer, operator in picks.items()})
+        in_training = auxiliary.trained(document)
+        assert branch(in_training) == branch(auxiliary.trained(stock(scale)))
+        assert not any(name in row[1] for row in branch(in_training) for name in OPERATORS)
+        assert auxiliary.deployed(in_training) == document
+        build.skeleton(in_training, 2)
+
+    @pytest.mark.parametrize("scale", "mc")
+    def test_an_operator_in_the_place_of_a_whole_layer_is_not_in_the_branch(self, scale: str) -> None:
+        document = changed(scale, {3: Choice.of("UIB", {})})
+        assert document["backbone"][3][2] == "UIB"
+        assert branch(auxiliary.trained(document)) == branch(auxiliary.trained(stock(scale)))
+
+    @each_scale
+    def test_of_a_whole_space(self, scale: str, space_of: Callable[[str], SearchSpace]) -> None:
+        space = space_of(f"v9:{scale}")
+        plain = auxiliary.trained(space.stock.document(80))
+        for seed in range(10):
+            document = space.sample(random.Random(seed)).document(80)
+            in_training = auxiliary.trained(document)
+            assert branch(in_training) == branch(plain)
+            assert auxiliary.deployed(in_training) == document
+
+    def test_an_insertion_behind_the_identity_of_e(self) -> None:
+        new = Insertion(after=0, feeds="all", choice=Choice.of("DynamicConv", {}))
+        document = Architecture.of("yolov9{scale}.yaml", "e", {}, inserted=[new]).document(80)
+        build.skeleton(document, 2)
+        assert auxiliary.deployed(auxiliary.trained(document)) == document
+
+
+class TestCounting:
+    """On the sources of a small model: main layers 1 to 3, auxiliary 4 and 5."""
+
+    sources = (-1, -1, -1, [-1, 1], 0, [4, 2], [5, 4, 2, 3])
+
+    def test_what_is_deployed(self) -> None:
+        assert auxiliary.kept(self.sources, begins_with_identity=True) == [1, 2, 3, 6]
+        assert auxiliary.kept(self.sources, begins_with_identity=False) == [0, 1, 2, 3, 6]
+
+    def test_what_is_dropped(self) -> None:
+        assert auxiliary.dropped(self.sources) == [4, 5]
+
+    def test_an_identity_with_another_reader_is_deployed(self) -> None:
+        read_twice = (-1, -1, 0, [1, 2], [3, 2])
+        assert auxiliary.kept(read_twice, begins_with_identity=True) == [0, 2, 4]
+
+    def test_kept_layers_are_counted_anew(self) -> None:
+        assert auxiliary.renumbered(self.sources, [1, 2, 3, 6]) == [-1, -1, [-1, 0], [1, 2]]
+        assert auxiliary.renumbered(self.sources, [0, 1, 2, 3, 6]) == [-1, -1, -1, [-1, 1], [2, 3]]
+
+    def test_the_layer_before_is_not_the_one_that_was_dropped(self) -> None:
+        assert auxiliary.renumbered([-1, -1, 0, [1, 2]], [0, 2, 3]) == [-1, 0, [1]]
+
+    @each_scale
+    def test_every_layer_is_deployed_or_dropped(self, scale: str) -> None:
+        read = sources(auxiliary.trained(stock(scale)))
+        kept, dropped = auxiliary.kept(read, begins_with_identity=False), auxiliary.dropped(read)
+        assert sorted(kept + dropped) == list(range(len(read)))
+        assert len(dropped) == BRANCH[scale]
+
+    def test_a_plain_document_has_no_branch(self) -> None:
+        assert not auxiliary.has_auxiliary(stock("t"))
+        assert auxiliary.has_auxiliary(auxiliary.trained(stock("t")))
+
+
+def test_dropped_layers_are_the_same_in_a_built_model() -> None:
+    document = auxiliary.trained(stock("m"))
+    layers: Any = build.skeleton(document, 2)
+    assert auxiliary.dropped([layer.f for layer in layers]) == auxiliary.dropped(sources(document))
+    assert type(layers[0]) is nn.Identity
+
+
+@each_scale
+def test_a_stock_row_is_a_row_without_its_operator(scale: str) -> None:
+    document = stock(scale)
+    assert [rows.stock(deepcopy(row)) for row in all_rows(document)] == all_rows(document)

@@ -1,0 +1,94 @@
+"""The five published models in our own dialect: what their headers say is so."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from search_spaces import base as bases
+from search_spaces import build, dialects
+from search_spaces.derive import derive
+from search_spaces.space_file import parse
+from trials import cost
+
+MODELS = bases.catalog()
+PUBLISHED = Path(__file__).parents[2].parent / "shared" / "published"
+ARTICLES = {
+    "yolov9c-dcnv4": "yolov9-c-Bottleneck_DCNV4.yaml",
+    "yolov9c-mmqa": "yolov9-c-MMQARepNCSPELAN4.yaml",
+    "yolov5n-uib": "yolov5n-C3_UIB.yaml",
+    "yolov5l-dynamic-conv": "yolov5l-dynamic.yaml",
+    "yolov8n-dysample": "yolov8n-DySample.yaml",
+}
+
+each_model = pytest.mark.parametrize("name", MODELS)
+
+
+def header(name: str) -> dict[str, str]:
+    """The entries of the comment that a file begins with."""
+    lines = [line[2:] for line in MODELS[name].read_text(encoding="utf-8").splitlines() if line.startswith("# ")]
+    return {key: text for key, text in (re.split(r"  +", line, maxsplit=1) for line in lines if "  " in line) if key}
+
+
+def test_there_are_five() -> None:
+    assert set(MODELS) == set(ARTICLES)
+
+
+@each_model
+def test_says_where_it_comes_from(name: str) -> None:
+    assert set(header(name)) == {"origin", "licences", "claimed", "printed", "true", "changed"}
+
+
+@each_model
+def test_the_true_figures_are(name: str) -> None:
+    told = re.match(r"([\d,]+) parameters, ([\d.]+) GFLOPs, deployed.* \(nc (\d+), 640 px\)", header(name)["true"])
+    assert told is not None
+    document = bases.model_document(name)
+    counted = cost.measure(document, document["nc"], 640)
+    assert told.groups() == (f"{counted.params:,}", f"{counted.gflops:.1f}", str(document["nc"]))
+
+
+@each_model
+def test_needs_no_translation(name: str) -> None:
+    document = bases.read_yaml(MODELS[name])
+    assert dialects.read(document) == dialects.Reading(document=document)
+
+
+@each_model
+def test_every_note_about_a_row_counts_right(name: str) -> None:
+    """`# 9` behind a row is its index."""
+    text = MODELS[name].read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if re.match(r"  - \[", line)]
+    noted = {index: int(found[1]) for index, row in enumerate(rows) if (found := re.search(r"  # (\d+)", row))}
+    assert len(noted) > 8
+    assert all(index == said for index, said in noted.items())
+
+
+@each_model
+def test_is_found_by_its_name(name: str) -> None:
+    assert bases.model_document(name) == bases.model_document(f"{name}.yaml") == bases.model_document(str(MODELS[name]))
+    space = parse(bases.parse_yaml(derive(name)))
+    assert space.base == name
+    assert len(space.start) == 1
+
+
+@each_model
+@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published files are not on this machine")
+def test_is_what_the_printed_file_is_read_as(name: str) -> None:
+    """The same base model, with the same operators in it."""
+    ours, printed = (bases.load(*bases.named(model, None)) for model in (name, str(PUBLISHED / ARTICLES[name])))
+    assert dict(ours.carries) == dict(printed.carries)
+    assert ours.pgi == printed.pgi
+    both = [build.skeleton(base.document, 3) for base in (ours, printed)]
+    assert repr(both[0]) == repr(both[1])
+    assert [row[0] for row in ours.rows] == [row[0] for row in printed.rows]
+
+
+@each_model
+@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published files are not on this machine")
+def test_the_printed_figures_are(name: str) -> None:
+    told = re.match(r"([\d,]+) parameters.*?, ([\d.]+) GFLOPs", header(name)["printed"])
+    assert told is not None
+    document = bases.read_model(str(PUBLISHED / ARTICLES[name]), as_printed=True).document
+    counted = cost.measure(document, document["nc"], 640, deployed=False)
+    assert told.groups() == (f"{counted.params:,}", f"{counted.gflops:.1f}")

@@ -1,0 +1,228 @@
+"""A space for a model that carries operators already, or an auxiliary branch."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from search_spaces import Architecture, Choice, SearchSpace, auxiliary, build, dialects
+from search_spaces import base as bases
+from search_spaces.architecture import Insertion
+from search_spaces.base import Base
+from search_spaces.derive import derive
+from search_spaces.errors import SpecError
+from search_spaces.space_file import parse
+
+Written = Callable[[str], Path]
+
+UIB = ("UIB", {"start_kernel": 3, "mid_kernel": 3, "expansion": 4})
+MMQA = ("MMQA", {"heads": 8, "key_dim": 48})
+DYNAMIC = ("DynamicConv", {"kernels": 4})
+DYSAMPLE = ("DySample", {"style": "lp", "groups": 4, "dynamic_scope": False})
+CARRIES: dict[str, dict[int, tuple[str, dict[str, Any]]]] = {
+    "UIB": dict.fromkeys((2, 4, 6, 8, 13, 17, 20, 23), UIB),
+    "DynamicConv": dict.fromkeys((10, 14), DYNAMIC),
+    "DySample": dict.fromkeys((10, 13), DYSAMPLE),
+    "MMQA": dict.fromkeys((2, 4, 6, 8), MMQA),
+    "DCNv4": {9: ("DCNv4", {"groups": 32})},
+}
+"""What the articles' models carry, layers counted without the auxiliary branch and the identity before it."""
+HEAVY = {"MMQA": (2, 4)}
+"""Layers where what the article has there is not offered."""
+BRANCHED = ("MMQA", "DCNv4")
+
+each_article = pytest.mark.parametrize("article", CARRIES)
+
+
+@pytest.fixture(scope="module")
+def written(published: Callable[[str], dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Written:
+    """An article's model as a file."""
+    folder = tmp_path_factory.mktemp("articles")
+
+    @cache
+    def write(article: str) -> Path:
+        return saved(published(article), folder / f"my-{article.lower()}.yaml")
+
+    return write
+
+
+def saved(document: Any, path: Path) -> Path:
+    path.write_text(yaml.safe_dump(dict(document), sort_keys=False), encoding="utf-8")
+    return path
+
+
+def loaded(path: Path) -> Base:
+    name, scale = bases.named(str(path), None)
+    return bases.load(name, scale)
+
+
+@cache
+def derived(path: Path) -> tuple[str, SearchSpace]:
+    text = derive(str(path))
+    return text, parse(bases.parse_yaml(text))
+
+
+def carried(article: str) -> dict[int, Choice]:
+    return {layer: Choice.of(*choice) for layer, choice in CARRIES[article].items()}
+
+
+def comments(text: str) -> str:
+    """What is said before the file's first key, on one line."""
+    before, _, _ = text.partition("\nname: ")
+    return " ".join(line.removeprefix("# ") for line in before.splitlines())
+
+
+class TestBase:
+    @each_article
+    def test_is_deployed_and_without_operators(self, article: str, written: Written) -> None:
+        base = loaded(written(article))
+        assert {layer: Choice.of(*choice) for layer, choice in base.carries.items()} == carried(article)
+        assert not any("_" in row[2] or row[2] in ("DySample", "DynamicConv") for row in base.rows)
+        assert base.rows[-1][2] == "Detect"
+        assert (base.pgi, base.shifted) == ((True, 1) if article in BRANCHED else (False, 0))
+
+    @pytest.mark.parametrize(
+        ("article", "stock"),
+        [
+            ("UIB", "yolov5n.yaml"),
+            ("DynamicConv", "yolov5l.yaml"),
+            ("DySample", "yolov8n.yaml"),
+            ("MMQA", "yolov9c.yaml"),
+        ],
+    )
+    def test_is_the_ultralytics_model_that_the_article_changed(
+        self, article: str, stock: str, written: Written
+    ) -> None:
+        base, original = loaded(written(article)), bases.load(*bases.named(stock, None))
+        layers = [build.skeleton(one.document, 2)[:-1] for one in (base, original)]
+        assert repr(layers[0]) == repr(layers[1])
+
+    @each_article
+    def test_with_what_it_carries_is_the_file_again(self, article: str, written: Written) -> None:
+        architecture = Architecture.of(*bases.named(str(written(article)), None), carried(article))
+        left = auxiliary.deployed(bases.model_document(str(written(article))))
+        assert repr(build.skeleton(architecture.document(2), 2)) == repr(build.skeleton(left, 2))
+
+    @pytest.mark.parametrize("article", BRANCHED)
+    def test_in_training_has_the_branch_of_the_file(
+        self, article: str, published: Callable[[str], dict[str, Any]], written: Written
+    ) -> None:
+        whole = dialects.read(published(article)).document
+        architecture = Architecture.of(*bases.named(str(written(article)), None), carried(article))
+        in_training = auxiliary.trained(architecture.document(2))
+        assert repr(build.skeleton(in_training, 2)) == repr(build.skeleton(whole, 2))
+
+    @pytest.mark.parametrize("asked", [True, "lead-guided"])
+    def test_a_deployed_file_may_ask_for_the_branch(self, asked: object, tmp_path: Path) -> None:
+        document = {**bases.load("yolov9{scale}.yaml", "t").document, "pgi": asked}
+        base = loaded(saved(document, tmp_path / "mine.yaml"))
+        assert (base.pgi, base.shifted, base.carries) == (asked, 0, {})
+        assert "pgi" not in base.document
+
+    def test_an_identity_that_stays_shifts_nothing(self, tmp_path: Path) -> None:
+        path = saved(auxiliary.trained(bases.load("yolov9{scale}.yaml", "e").document), tmp_path / "mine.yaml")
+        assert (loaded(path).pgi, loaded(path).shifted) == (True, 0)
+        assert loaded(path).rows == bases.load("yolov9{scale}.yaml", "e").rows
+
+    def test_a_plain_one_carries_nothing(self) -> None:
+        base = bases.load("yolov9{scale}.yaml", "t")
+        assert (base.carries, base.pgi, base.shifted) == ({}, False, 0)
+
+
+class TestDerived:
+    @each_article
+    def test_is_valid_and_begins_with_the_files_own_architecture(self, article: str, written: Written) -> None:
+        _, space = derived(written(article))
+        offered = {layer: choice for layer, choice in carried(article).items() if layer not in HEAVY.get(article, ())}
+        assert space.start == (space.of(offered),)
+        assert space.stock not in space.start
+        assert space.pgi is (article in BRANCHED)
+        assert all(space.obstacle(architecture) is None for architecture in space.start)
+
+    @each_article
+    def test_says_where_the_file_has_an_operator(self, article: str, written: Written) -> None:
+        text, space = derived(written(article))
+        told = " ".join(line.strip(" #") for line in text.splitlines())
+        for choice in set(carried(article).values()):
+            assert f"The file has {choice} here." in told
+        offered = {slot.layer: slot.choices for slot in space.slots}
+        for layer, choice in carried(article).items():
+            assert (choice in offered[layer]) == (layer not in HEAVY.get(article, ()))
+
+    @each_article
+    def test_tells_what_stock_is(self, article: str, written: Written) -> None:
+        told = comments(derived(written(article))[0])
+        assert (
+            "The base model, `stock`, is the file's without its operators; what the file carries is the architecture "
+            "that a search tries first, `start`."
+        ) in told
+        shifts = "the file's layer 1 is layer 0 here." in told
+        assert shifts == (article in BRANCHED)
+
+    def test_tells_what_is_not_offered_and_why(self, written: Written) -> None:
+        told = comments(derived(written("MMQA"))[0])
+        attention = "the attention matrix grows with the square of the pixels"
+        quarter = f"{attention}; at 1/4 of the image it needs too much memory."
+        eighth = f"{attention}; at 1/8 of the image it needs kv_stride 4."
+        has = "Not offered, though the file has it: MMQA(heads=8, key_dim=48) in layer"
+        assert f"{has} 2: {quarter}" in told
+        assert f"{has} 4: {eighth}" in told
+        assert told.count("Not offered") == 2
+
+    def test_of_what_can_be_offered_nothing_is_told(self, written: Written) -> None:
+        assert "Not offered" not in derived(written("DCNv4"))[0]
+
+    def test_the_values_of_the_file_are_offered_with_the_worthwhile_ones(self, written: Written) -> None:
+        _, space = derived(written("MMQA"))
+        slot = next(slot for slot in space.slots if slot.layer == 8)
+        assert slot.free("MMQA") == {"heads": (2, 4, 8), "key_dim": (16, 32, 48), "kv_stride": (1, 2)}
+
+    def test_nothing_begins_where_nothing_can_be_offered(self, tmp_path: Path) -> None:
+        document = deepcopy(dict(bases.load("yolov8{scale}.yaml", "n").document))
+        document["backbone"][2] = [*document["backbone"][2][:2], "C2f_MMQA", document["backbone"][2][3]]
+        text, space = derived(saved(document, tmp_path / "mine.yaml"))
+        assert space.start == ()
+        assert "Not offered, though the file has it: MMQA in layer 2" in comments(text)
+        assert "tries first" not in comments(text)
+
+    def test_of_a_plain_model_nothing_of_this_is_said(self) -> None:
+        text = derive("yolov9t.yaml")
+        assert "start:" not in text
+        assert "pgi:" not in text
+        assert "`stock`" not in text
+        assert "auxiliary" not in text
+
+    def test_of_a_file_in_training(self, tmp_path: Path) -> None:
+        path = saved(auxiliary.trained(bases.load("yolov9{scale}.yaml", "m").document), tmp_path / "mine.yaml")
+        text, space = derived(path)
+        plain = parse(bases.parse_yaml(derive("yolov9m.yaml")))
+        assert "pgi: true" in text
+        assert (space.slots, space.start, space.pgi) == (plain.slots, (), True)
+        assert "the file's layer 1 is layer 0 here" in comments(text)
+
+    @pytest.mark.parametrize("asked", [True, "lead-guided"])
+    def test_trains_as_the_file_asks(self, asked: object, tmp_path: Path) -> None:
+        document = {**bases.load("yolov9{scale}.yaml", "t").document, "pgi": asked}
+        _, space = derived(saved(document, tmp_path / "mine.yaml"))
+        assert space.pgi == asked
+
+    def test_of_what_a_search_exported(self, space_of: Callable[[str], SearchSpace], tmp_path: Path) -> None:
+        new = Insertion(after=9, feeds="next", choice=Choice.of("DCNv4", {}))
+        picks = {2: Choice.of("UIB", {"expansion": 2}), 10: Choice.of("DySample", {"style": "pl"})}
+        found = Architecture.of(space_of("v8").base, "n", picks, inserted=[new])
+        path = tmp_path / "best.yaml"
+        path.write_text(found.to_yaml(3, folder=tmp_path), encoding="utf-8")
+        _, space = derived(path)
+        (start,) = space.start
+        assert dict(start.picks) == {2: picks[2], 10: new.choice, 11: picks[10]}
+        assert repr(build.skeleton(start.document(3), 3)) == repr(build.skeleton(found.document(3), 3))
+
+    def test_a_printed_module_is_none_of_a_space(self, tmp_path: Path) -> None:
+        document = deepcopy(dict(bases.load("yolov8{scale}.yaml", "n").document))
+        document["backbone"][2] = [-1, 1, "C2f_PrintedUIB", [32, True]]
+        with pytest.raises(SpecError, match="unknown operator 'PrintedUIB'"):
+            derive(str(saved(document, tmp_path / "mine.yaml")))

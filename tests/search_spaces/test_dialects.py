@@ -1,0 +1,462 @@
+"""Model files of other repositories: what they say in our words, and the figures that their articles print."""
+
+import random
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from torch import nn
+from ultralytics import YOLO, cfg
+from ultralytics.nn import tasks
+from ultralytics.utils import LOGGER
+
+from search_spaces import SearchSpace, build, dialects
+from search_spaces import base as bases
+from search_spaces.dialects import Reading
+from search_spaces.errors import SpecError
+from trials import cost
+
+Published = Callable[[str], dict[str, Any]]
+
+FILES = {
+    "DCNv4": "yolov9-c-Bottleneck_DCNV4.yaml",
+    "MMQA": "yolov9-c-MMQARepNCSPELAN4.yaml",
+    "UIB": "yolov5n-C3_UIB.yaml",
+    "DynamicConv": "yolov5l-dynamic.yaml",
+    "DySample": "yolov8n-DySample.yaml",
+}
+"""The articles' own files, by operator; not part of this repository."""
+FOLDER = Path(__file__).parents[2].parent / "shared" / "published"
+
+ULTRALYTICS = sorted(path.name for path in (Path(cfg.__file__).parent / "models").rglob("*.yaml"))
+
+each_article = pytest.mark.parametrize("article", FILES)
+
+
+def params(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def with_row(*row: Any, **keys: Any) -> dict[str, Any]:
+    """A detection model with one row between its stem and its head."""
+    head = [[[1], 1, "Detect", ["nc"]]]
+    return {"nc": 2, "backbone": [[-1, 1, "Conv", [64, 3, 2]], list(row)], "head": head, **keys}
+
+
+def said(*row: Any, as_printed: bool = False, **keys: Any) -> Any:
+    """What becomes of the row in that model."""
+    return dialects.read(with_row(*row, **keys), as_printed=as_printed).document["backbone"][1]
+
+
+def with_head(module: str, arguments: list[Any], maps: int = 1, **keys: Any) -> dict[str, Any]:
+    """A model whose head is that."""
+    return {"nc": 2, "backbone": [[-1, 1, "Conv", [64, 3, 2]]], "head": [[[0] * maps, 1, module, arguments]], **keys}
+
+
+def mistakes(document: dict[str, Any], **options: Any) -> list[str]:
+    with pytest.raises(SpecError) as caught:
+        dialects.read(document, **options)
+    return list(caught.value.mistakes)
+
+
+class TestFigures:
+    """`facts` are those that the articles print, or that their files count in the repositories they are written for."""
+
+    @pytest.mark.parametrize(
+        ("article", "total", "layers"),
+        [
+            ("DCNv4", 53_037_088, {10: 1_855_008}),
+            ("MMQA", 49_485_350, {3: 249_472, 5: 773_376, 7: 2_119_168}),
+            ("DynamicConv", 49_848_189, {10: 3_151_872, 14: 789_504}),
+            (
+                "UIB",
+                1_434_685,
+                {
+                    0: 1760, 1: 4672, 2: 3104, 3: 18560, 4: 14208, 5: 73984, 6: 62848, 7: 295424, 8: 168192, 9: 164608,
+                    10: 33024, 11: 0, 12: 0, 13: 59520, 14: 8320, 15: 0, 16: 0, 17: 15424, 18: 36992, 19: 0, 20: 43136,
+                    21: 147712, 22: 0, 23: 168192, 24: 115005,
+                },
+            ),
+        ],
+    )  # fmt: skip
+    def test_as_printed(self, article: str, total: int, layers: dict[int, int], published: Published) -> None:
+        document = dialects.read(published(article), as_printed=True).document
+        counted = [params(layer) for layer in build.skeleton(document, document["nc"])]
+        assert {layer: counted[layer] for layer in layers} == layers
+        assert sum(counted) == total
+
+    @pytest.mark.parametrize(
+        ("article", "layers"), [("DCNv4", 40), ("MMQA", 39), ("DynamicConv", 25), ("UIB", 25), ("DySample", 23)]
+    )
+    def test_no_layer_is_lost(self, article: str, layers: int, published: Published) -> None:
+        for as_printed in (False, True):
+            document = dialects.read(published(article), as_printed=as_printed).document
+            assert len(build.skeleton(document, document["nc"])) == layers
+
+    @pytest.mark.parametrize(
+        ("article", "counted"),
+        [
+            ("UIB", {None: 2_583_632}),
+            ("DynamicConv", {10: 2_362_376, 14: 591_368}),
+            ("DySample", {None: 3_157_200 + 8_224 + 4_128, 10: 8_224, 13: 4_128}),
+            ("DCNv4", {10: 2_281_824}),
+        ],
+    )
+    def test_with_the_right_operators(self, article: str, counted: dict[int | None, int], published: Published) -> None:
+        layers = build.skeleton(dialects.read(published(article)).document, 80)
+        assert {index: params(layers if index is None else layers[index]) for index in counted} == counted
+
+    def test_each_class_costs_what_it_does_in_the_yolov5_repository(self, published: Published) -> None:
+        document = dialects.read(published("UIB"), as_printed=True).document
+        assert params(build.skeleton(document, 80)) - params(build.skeleton(document, 79)) == 1353
+        assert params(build.skeleton(document, 1)) == 1_327_798
+
+    def test_what_the_counter_of_an_article_prints_and_overlooks(self, published: Published) -> None:
+        document = dialects.read(published("MMQA"), as_printed=True).document
+        count = cost.count_modules(document, 1, 640)
+        assert round(count.gflops, 1) == 236.8
+        assert {name: round(missed, 1) for name, missed in count.overlooked.items()} == {"MMQA": 2147.5}
+        assert round(cost.measure(document, 1, 640, deployed=False).gflops) == 2383
+
+    @pytest.mark.parametrize(
+        ("article", "operator", "macs"),
+        [
+            ("DCNv4", "DCNv4", 20 * 20 * 5 * 9 * 512),
+            ("DySample", "DySample", 4 * 4 * (20 * 20 * 256 + 40 * 40 * 128)),
+            ("DynamicConv", "DynamicConv", (20 * 20 + 4) * 1024 * 512 + (40 * 40 + 4) * 512 * 256),
+        ],
+    )
+    def test_what_no_counter_sees(self, article: str, operator: str, macs: int, published: Published) -> None:
+        document = dialects.read(published(article), as_printed=True).document
+        assert cost.count_modules(document, 80, 640).overlooked == {operator: cost.gflops(macs)}
+
+    def test_a_counter_of_modules_overlooks_nothing_in_uib(self, published: Published) -> None:
+        document = dialects.read(published("UIB"), as_printed=True).document
+        count = cost.count_modules(document, 80, 640)
+        assert (count.overlooked, round(count.gflops, 1)) == ({}, 3.5)
+
+
+class TestReading:
+    @each_article
+    @pytest.mark.parametrize("as_printed", [False, True])
+    def test_a_layer_keeps_its_index_its_sources_and_its_repeats(
+        self, article: str, as_printed: bool, published: Published
+    ) -> None:
+        written = published(article)
+        read = dialects.read(written, as_printed=as_printed).document
+        for section in ("backbone", "head"):
+            assert [row[:2] for row in read[section]] == [row[:2] for row in written[section]]
+
+    @each_article
+    @pytest.mark.parametrize("as_printed", [False, True])
+    def test_the_file_stays_as_it_was(self, article: str, as_printed: bool, published: Published) -> None:
+        written = published(article)
+        read = dialects.read(written, as_printed=as_printed).document
+        for row in (*read["backbone"], *read["head"]):
+            row[3].append("changed")
+        assert written == published(article)
+
+    @each_article
+    def test_reading_twice_changes_nothing(self, article: str, published: Published) -> None:
+        once = dialects.read(published(article)).document
+        assert dialects.read(once) == Reading(document=once)
+
+    @each_article
+    def test_reading_twice_as_printed_changes_nothing(self, article: str, published: Published) -> None:
+        once = dialects.read(published(article), as_printed=True).document
+        assert dialects.read(once, as_printed=True).document == once
+
+    @pytest.mark.parametrize("name", ULTRALYTICS)
+    def test_ultralytics_files_are_read_as_they_are(self, name: str) -> None:
+        document = tasks.yaml_model_load(name)
+        for as_printed in (False, True):
+            assert dialects.read(document, as_printed=as_printed) == Reading(document=document)
+
+    @pytest.mark.parametrize("family", ["v5", "v8", "v9", "v10", "v11", "v12", "v26"])
+    def test_our_own_files_are_read_as_they_are(self, family: str, space_of: Callable[[str], SearchSpace]) -> None:
+        for seed in range(5):
+            document = space_of(family).sample(random.Random(seed)).document(80)
+            for as_printed in (False, True):
+                assert dialects.read(document, as_printed=as_printed) == Reading(document=document)
+
+    def test_other_keys_stay_and_anchors_go(self, published: Published) -> None:
+        document = dialects.read({**published("UIB"), "activation": "nn.ReLU()"}).document
+        assert list(document) == ["nc", "depth_multiple", "width_multiple", "backbone", "head", "activation"]
+
+    @pytest.mark.parametrize(
+        ("article", "kinds"),
+        [
+            ("DCNv4", ["Bottleneck_DCNV4", "DualDDetect"]),
+            ("MMQA", ["MMQARepNCSPELAN4", "DualDDetect"]),
+            ("UIB", ["C3_UIB", "Detect"]),
+            ("DynamicConv", ["Dynamic_conv2d", "Detect"]),
+            ("DySample", ["DySample"]),
+        ],
+    )
+    @pytest.mark.parametrize("as_printed", [False, True])
+    def test_one_note_for_each_kind_of_module(
+        self, article: str, kinds: list[str], as_printed: bool, published: Published
+    ) -> None:
+        notes = dialects.read(published(article), as_printed=as_printed).notes
+        assert [note.partition(": ")[0] for note in notes] == kinds
+
+    @each_article
+    def test_counting_has_notes_of_its_own(self, article: str, published: Published) -> None:
+        right = dialects.read(published(article)).notes
+        assert not set(right) & set(dialects.read(published(article), as_printed=True).notes)
+
+    @each_article
+    @pytest.mark.skipif(not FOLDER.is_dir(), reason="the published files are not on this machine")
+    def test_the_published_file_says_the_same(self, article: str, published: Published) -> None:
+        document = bases.read_yaml(FOLDER / FILES[article])
+        for as_printed in (False, True):
+            built = dialects.read(published(article), as_printed=as_printed)
+            assert dialects.read(document, as_printed=as_printed) == built
+
+
+class TestWords:
+    def test_silence_is_the_identity_and_no_word_is_lost_about_it(self) -> None:
+        reading = dialects.read(with_row(-1, 1, "Silence", []))
+        assert reading == Reading(document=with_row(-1, 1, "nn.Identity", []))
+
+    @pytest.mark.parametrize(
+        ("given", "meant"),
+        [
+            ([], (2, "lp", 4, False)),
+            ([2], (2, "lp", 4, False)),
+            ([4], (4, "lp", 4, False)),
+            ([512], (2, "lp", 4, False)),
+            ([2, "pl"], (2, "pl", 4, False)),
+            ([2, "lp", 8], (2, "lp", 8, False)),
+            ([2, "pl", 4, True], (2, "pl", 4, True)),
+        ],
+    )
+    def test_dysample(self, given: list[Any], meant: tuple[int, str, int, bool]) -> None:
+        scale, style, groups, scope = meant
+        parameters = {"style": style, "groups": groups, "dynamic_scope": scope}
+        assert said(-1, 1, "DySample", given) == [-1, 1, "DySample", [None, scale, "nearest", parameters]]
+        build.skeleton(dialects.read(with_row(-1, 1, "DySample", given)).document, 2)
+
+    @pytest.mark.parametrize(
+        ("given", "meant"),
+        [
+            ([64], [64, 1, 1, {"kernels": 4}]),
+            ([64, 3], [64, 3, 1, {"kernels": 4}]),
+            ([64, 3, 0.5], [64, 3, 1, {"kernels": 4}]),
+            ([64, 3, 0.25, 2], [64, 3, 2, {"kernels": 4}]),
+            ([64, 3, 0.25, 2, 1, 1, 1, False, 8], [64, 3, 2, {"kernels": 8}]),
+        ],
+    )
+    def test_dynamic_conv2d(self, given: list[Any], meant: list[Any]) -> None:
+        assert said(-1, 1, "Dynamic_conv2d", given) == [-1, 1, "DynamicConv", meant]
+        build.skeleton(dialects.read(with_row(-1, 1, "Dynamic_conv2d", given)).document, 2)
+
+    def test_dynamic_conv2d_as_printed_keeps_its_ratio(self) -> None:
+        row = said(-1, 1, "Dynamic_conv2d", [64, 3, 1, 2], as_printed=True)
+        assert row == [-1, 1, "PrintedDynamicConv", [64, 3, 2, {"kernels": 4, "ratio": 1.0}]]
+
+    @pytest.mark.parametrize(
+        ("channels", "width", "groups"),
+        [(512, 1, 32), (1024, 1, 32), (512, 0.25, 8), (64, 1, 4), (48, 1, 2), (24, 1, 1), (8, 1, 1)],
+    )
+    def test_deformable_bottleneck_has_a_group_for_16_channels(self, channels: int, width: float, groups: int) -> None:
+        document = with_row(-1, 1, "Bottleneck_DCNV4", [channels, channels], width_multiple=width)
+        read = dialects.read(document).document
+        assert read["backbone"][1] == [-1, 1, "Bottleneck_DCNv4", [channels, True, {"groups": groups}]]
+        build.skeleton(read, 2)
+
+    def test_deformable_bottleneck_as_printed_has_one_group(self) -> None:
+        row = said(-1, 1, "Bottleneck_DCNV4", [512, 512], as_printed=True)
+        assert row == [-1, 1, "Bottleneck_DCNv4", [512, True, {"groups": 1}]]
+
+    @pytest.mark.parametrize("given", [[128], [128, False]])
+    def test_c3_uib_keeps_its_arguments(self, given: list[Any]) -> None:
+        shape = {"start_kernel": 3, "mid_kernel": 3}
+        right, printed = (said(-1, 3, "C3_UIB", given, as_printed=kind, anchors=3) for kind in (False, True))
+        assert right == [-1, 3, "C3_UIB", [*given, {**shape, "expansion": 4}]]
+        assert printed == [-1, 3, "C3_PrintedUIB", [*given, {**shape, "expansion": 1}]]
+
+    def test_mmqa_keeps_its_arguments(self) -> None:
+        row = [-1, 1, "MMQARepNCSPELAN4", [64, 32, 16, 1]]
+        attention = {"heads": 8, "key_dim": 48}
+        assert said(*row) == [-1, 1, "RepNCSPELAN4_MMQA", [64, 32, 16, 1, attention]]
+        assert said(*row, as_printed=True) == [-1, 1, "RepNCSPELAN4_PrintedMMQA", [64, 32, 16, 1, attention]]
+
+    @pytest.mark.parametrize(
+        "row",
+        [
+            [-1, 1, "DySample", [None, 2, "nearest", {"style": "pl"}]],
+            [-1, 1, "DySample", ["None", 2, "nearest"]],
+            [-1, 3, "C3_UIB", [128]],
+            [-1, 3, "C3_UIB", [128, False, {"expansion": 2}]],
+            [-1, 1, "Bottleneck_DCNv4", [64, True, {"groups": 2}]],
+            [-1, 1, "RepNCSPELAN4_MMQA", [64, 32, 16, 1]],
+            [-1, 1, "DynamicConv", [64, 3, 1]],
+        ],
+    )
+    def test_what_is_ours_stays_ours(self, row: list[Any]) -> None:
+        for as_printed in (False, True):
+            reading = dialects.read(with_row(*row), as_printed=as_printed)
+            assert reading == Reading(document=with_row(*row))
+
+    def test_our_parameters_stay_in_a_file_with_anchors(self) -> None:
+        row = [-1, 3, "C3_UIB", [128, {"expansion": 2}]]
+        assert said(*row, anchors=3) == row
+
+    @pytest.mark.parametrize(
+        ("module", "arguments", "maps", "right", "printed"),
+        [
+            ("Detect", ["nc", "anchors"], 1, ["Detect", ["nc"]], ["AnchorDetect", ["nc", 3]]),
+            ("Detect", ["nc"], 1, ["Detect", ["nc"]], ["Detect", ["nc"]]),
+            ("DDetect", ["nc"], 1, ["Detect", ["nc"]], ["DDetect", ["nc"]]),
+            ("DualDDetect", ["nc"], 2, ["DualDetect", ["nc"]], ["DualDDetect", ["nc"]]),
+        ],
+    )
+    @pytest.mark.parametrize("anchors", [3, [[8, 8, 16, 16, 24, 24]]])
+    def test_heads(
+        self, module: str, arguments: list[Any], maps: int, right: list[Any], printed: list[Any], anchors: Any
+    ) -> None:
+        document = with_head(module, arguments, maps, anchors=anchors)
+        for as_printed, meant in ((False, right), (True, printed)):
+            read = dialects.read(document, as_printed=as_printed).document
+            assert read["head"][-1][2:] == meant
+            build.skeleton(read, 2)
+
+    def test_as_many_anchors_as_the_file_has_pairs(self) -> None:
+        document = with_head("Detect", ["nc", "anchors"], anchors=[[1, 2, 3, 4]])
+        assert dialects.read(document, as_printed=True).document["head"][-1][3] == ["nc", 2]
+
+
+class TestMistakes:
+    def test_all_in_one_go_with_their_addresses(self) -> None:
+        document = with_row(-1, 1, "Dynamic_conv2d", [64, 1, "quarter"], anchors=[8, 16])
+        document["backbone"] += [
+            [-1, 1, "Dynamic_conv2d", [64, 3, 0.25, 1, 0, 2]],
+            [-1, 1, "Bottleneck_DCNV4", []],
+            [-1, 1, "DySample", [2, "lp", 4, False, 0]],
+        ]
+        document["head"] = [[-1, 1, "Bottleneck_DCNV4", []], [[1], 1, "Detect", ["nc", "anchors"]]]
+        told = "not the arguments it is known with, got"
+        assert [mistake.partition(f": {told} ")[0] for mistake in mistakes(document)] == [
+            "backbone[1]: Dynamic_conv2d",
+            "backbone[2]: Dynamic_conv2d",
+            "backbone[3]: Bottleneck_DCNV4",
+            "backbone[4]: DySample",
+            "head[0]: Bottleneck_DCNV4",
+        ]
+        assert [mistake.partition(":")[0] for mistake in mistakes(document, as_printed=True)][-2:] == [
+            "head[0]",
+            "head[1]",
+        ]
+
+    def test_a_layer_that_the_right_operator_cannot_be(self) -> None:
+        (told,) = mistakes(with_row(-1, 1, "Dynamic_conv2d", [64, 3, 0.25, 1, 1, 1, 4]))
+        assert told.endswith("(dilation 1 and groups 4, where 1 and 1 can be read)")
+
+    @pytest.mark.parametrize("channels", [[], [None], ["wide"]])
+    @pytest.mark.parametrize("module", ["Dynamic_conv2d", "Bottleneck_DCNV4"])
+    def test_a_row_without_channels(self, module: str, channels: list[Any]) -> None:
+        for as_printed in (False, True):
+            (told,) = mistakes(with_row(-1, 1, module, channels), as_printed=as_printed)
+            assert told.startswith(f"backbone[1]: {module}: not the arguments it is known with, got {channels!r} (")
+
+    @pytest.mark.parametrize(
+        "row",
+        [5, None, "C3_UIB", [-1, 1, "Silence"], [-1, 1, "Silence", "none"], [-1, 1, ["Silence"], []], {"Silence": 1}],
+    )
+    def test_what_is_no_row_is_left_for_others_to_tell(self, row: Any) -> None:
+        document = {"nc": 2, "anchors": 3, "backbone": [row], "head": []}
+        assert dialects.read(document).document["backbone"] == [row]
+
+    @pytest.mark.parametrize("section", [5, "rows", {"Conv": 1}, None, []])
+    def test_a_file_without_rows_is_no_model(self, section: Any, tmp_path: Path) -> None:
+        path = tmp_path / "mine.yaml"
+        document = {"nc": 2, "backbone": section, "head": [[[0], 1, "Detect", ["nc"]]]}
+        path.write_text(yaml.safe_dump(document), encoding="utf-8")
+        with pytest.raises(SpecError, match=r"^mine\.yaml: (not a model YAML|backbone\[0\]: not a row)"):
+            bases.model_document(str(path))
+
+    def test_of_a_file_are_told_with_its_name(self, tmp_path: Path) -> None:
+        path = tmp_path / "mine.yaml"
+        path.write_text(yaml.safe_dump(with_row(-1, 1, "Bottleneck_DCNV4", [])), encoding="utf-8")
+        with pytest.raises(SpecError, match=r"^mine\.yaml: backbone\[1\]: Bottleneck_DCNV4: "):
+            bases.model_document(str(path))
+
+
+class TestUltralytics:
+    """Whoever loads such a file with `YOLO()` gets the right operators, and is told."""
+
+    foreign = with_row(-1, 1, "Dynamic_conv2d", [64, 1, 1], anchors=3) | {
+        "head": [[[1], 1, "Detect", ["nc", "anchors"]]]
+    }
+
+    def test_reads_a_file_of_another_repository(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        told: list[str] = []
+        monkeypatch.setattr(LOGGER, "info", told.append)
+        path = tmp_path / "article.yaml"
+        path.write_text(yaml.safe_dump(self.foreign), encoding="utf-8")
+        reading = dialects.read(self.foreign)
+        assert repr(YOLO(path, task="detect").model.model) == repr(build.model(reading.document, 2).model)
+        assert len(reading.notes) == 2
+        assert set(reading.notes) <= set(told)
+
+    def test_keeps_what_was_read(self) -> None:
+        before = deepcopy(self.foreign)
+        model = tasks.DetectionModel(self.foreign, nc=3, verbose=False)
+        assert self.foreign == before
+        assert {**model.yaml, "nc": 2, "channels": 3} == {**dialects.read(self.foreign).document, "channels": 3}
+        again = tasks.DetectionModel(model.yaml, verbose=False)
+        assert repr(again.model) == repr(model.model)
+
+    def test_models_for_other_tasks_are_what_they_were(self) -> None:
+        model = tasks.SegmentationModel("yolov8n-seg.yaml", nc=3, verbose=False)
+        assert type(model) is tasks.SegmentationModel
+        assert type(model.model[-1]).__name__ == "Segment"
+
+    def test_a_file_is_read_in_both_ways(self, published: Published, tmp_path: Path) -> None:
+        path = tmp_path / "article.yaml"
+        path.write_text(yaml.safe_dump(published("UIB")), encoding="utf-8")
+        for as_printed in (False, True):
+            expected = dialects.read(published("UIB"), as_printed=as_printed)
+            reading = bases.read_model(str(path), as_printed=as_printed)
+            assert reading.notes == expected.notes
+            assert reading.document == expected.document | {"scale": "", "yaml_file": str(path)}
+
+
+class TestTheModelAsAWhole:
+    """What is told of a file by `bases.read_model`, which every command reads it with."""
+
+    @pytest.fixture
+    def mistake(self, tmp_path: Path) -> Callable[[dict[str, Any]], str]:
+        def told(document: dict[str, Any], *, as_printed: bool = True) -> str:
+            file = tmp_path / "model.yaml"
+            file.write_text(yaml.safe_dump(document))
+            with pytest.raises(SpecError) as caught:
+                bases.read_model(str(file), as_printed=as_printed)
+            return str(caught.value)
+
+        return told
+
+    @pytest.mark.parametrize("anchors", [{"P3": [1, 2]}, "auto"])
+    def test_anchors_that_are_none(self, anchors: Any, mistake: Callable[[dict[str, Any]], str]) -> None:
+        told = mistake(with_head("Detect", ["nc", "anchors"], anchors=anchors))
+        assert "anchors: widths and heights for each map, or their number, are expected" in told
+
+    def test_a_dual_head_of_an_odd_number_of_maps(self, mistake: Callable[[dict[str, Any]], str]) -> None:
+        document = with_head("DualDDetect", ["nc"])
+        document["head"][-1][0] = [1, 1, 1]
+        told = mistake(document)
+        assert told.endswith("DualDDetect reads as many auxiliary maps as main ones, got [1, 1, 1]")
+
+    def test_a_wish_for_the_auxiliary_branch_that_is_none(self, mistake: Callable[[dict[str, Any]], str]) -> None:
+        told = mistake(with_head("Detect", ["nc"], pgi="maybe"))
+        assert told == "model.yaml: pgi: true, false or lead-guided is expected, got 'maybe'"
+
+    def test_a_wish_that_cannot_be_granted(self, tmp_path: Path) -> None:
+        file = tmp_path / "model.yaml"
+        file.write_text(yaml.safe_dump(with_head("Detect", ["nc"], pgi=True)))
+        with pytest.raises(SpecError, match=r"pgi: only YOLOv9's models"):
+            bases.load(str(file), "")

@@ -1,0 +1,194 @@
+"""Training with YOLOv9's auxiliary branch, in a trial and by Ultralytics' own command."""
+
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial, partialmethod
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from ultralytics import YOLO
+from ultralytics.models import yolo
+from ultralytics.nn.modules import Detect
+from ultralytics.nn.tasks import DetectionModel, load_checkpoint
+
+from search_spaces import Architecture, auxiliary, build, pgi
+from search_spaces import base as bases
+from search_spaces.auxiliary import LEAD_GUIDED, Pgi
+from search_spaces.errors import SpecError
+from trials import Budget, Ending, Outcome, Recipe, datasets, evaluate, training
+from trials.full_training import FullTrainer, LeadGuidedTrainer, PGITrainer, PlainTrainer, prepared
+
+CLASSES = 10
+V9T = Architecture(base="yolov9{scale}.yaml", scale="t", picks=())
+
+
+BRANCHES = (False, True, LEAD_GUIDED)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A trial, and what was seen of it.
+
+    Attributes:
+        predicted: by the moving average before it was saved.
+        passes: whether auxiliary layers were in train mode, and whether they computed something.
+    """
+
+    outcome: Outcome
+    folder: Path
+    predicted: torch.Tensor
+    passes: set[tuple[bool, bool]]
+
+
+@pytest.fixture(scope="module")
+def tried(scenes: datasets.DataSet, tmp_path_factory: pytest.TempPathFactory) -> dict[Pgi, Tried]:
+    """One epoch of one trial without the auxiliary branch, with it, and lead-guided."""
+    found: dict[Pgi, Tried] = {}
+    for branch in BRANCHES:
+        folder = tmp_path_factory.mktemp("trial")
+        fields = {"data": scenes.path, "epochs": 1, "image_size": 64, "deploy_size": 64}
+        budget = Budget.model_validate({**fields, "recipe": Recipe(fliplr=0.0, pgi=branch)})
+        predictions: list[torch.Tensor] = []
+        passes: set[tuple[bool, bool]] = set()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(training, "save", partial(predicting, predictions, training.save))
+            patch.setattr(pgi.AuxiliaryLayer, "forward", partialmethod(noting, passes, pgi.AuxiliaryLayer.forward))
+            outcome = evaluate(V9T, budget, folder, lambda *_: True)
+        found[branch] = Tried(outcome, folder, predictions[0], passes)
+    return found
+
+
+def predicting(seen: list[torch.Tensor], save: Callable[..., None], model: nn.Module, *rest: object) -> None:
+    seen.append(prediction(model))
+    save(model, *rest)
+
+
+def noting(
+    layer: pgi.AuxiliaryLayer, seen: set[tuple[bool, bool]], forward: Callable[..., object], x: object
+) -> object:
+    out = forward(layer, x)
+    seen.add((layer.training, out is not None))
+    return out
+
+
+@torch.no_grad()
+def prediction(model: nn.Module) -> torch.Tensor:
+    images = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    return deepcopy(model).float().eval().to(memory_format=torch.contiguous_format)(images)[0]
+
+
+class TestATrial:
+    @pytest.mark.parametrize("branch", BRANCHES)
+    def test_leaves_a_plain_model_of_the_deployed_rows(self, branch: Pgi, tried: dict[Pgi, Tried]) -> None:
+        one = tried[branch]
+        assert one.outcome.ending is Ending.FINISHED, one.outcome.detail
+        assert one.outcome.weights is not None
+        model = load_checkpoint(one.outcome.weights)[0]
+        assert (type(model), type(model.model[-1])) == (DetectionModel, Detect)
+        assert list(model.state_dict()) == list(build.model(V9T.document(CLASSES), CLASSES).state_dict())
+        assert bases.read_yaml(one.folder / "model.yaml").get("pgi", False) == branch
+
+    @pytest.mark.parametrize("branch", BRANCHES)
+    def test_keeps_its_predictions_to_the_bit(self, branch: Pgi, tried: dict[Pgi, Tried]) -> None:
+        saved = load_checkpoint(tried[branch].folder / "weights.pt")[0]
+        assert torch.equal(prediction(saved), tried[branch].predicted)
+
+    def test_costs_what_it_costs_without(self, tried: dict[Pgi, Tried]) -> None:
+        costs = [one.outcome.costs for one in tried.values()]
+        assert len({(one.params, one.gflops) for one in costs if one is not None}) == 1
+
+    def test_trains_other_weights_and_a_greater_loss(self, tried: dict[Pgi, Tried]) -> None:
+        plain, dual, _ = (one.outcome.epochs[0].losses["box_loss"] for one in tried.values())
+        assert dual > plain
+        predicted = [one.predicted for one in tried.values()]
+        assert not any(torch.equal(one, other) for one, other in combinations(predicted, 2))
+
+    def test_is_validated_without_the_branch(self, tried: dict[Pgi, Tried]) -> None:
+        assert [one.passes for one in tried.values()] == [set(), *[{(True, True), (False, False)}] * 2]
+
+
+class TestTheFullTrainer:
+    @pytest.fixture
+    def get(self) -> Callable[..., DetectionModel]:
+        """What a trainer builds, without what it needs to train."""
+
+        def build_by(trainer: type[FullTrainer], document: object, weights: nn.Module | None = None) -> DetectionModel:
+            bare = trainer.__new__(trainer)
+            bare.data = {"nc": CLASSES, "channels": 3}
+            bare.args = None
+            return bare.get_model(document, weights, verbose=False)
+
+        return build_by
+
+    def test_asks_the_file(self, get: Callable[..., DetectionModel]) -> None:
+        plain = bases.model_document("yolov9t.yaml")
+        assert type(get(FullTrainer, plain)) is DetectionModel
+        model = get(FullTrainer, {**plain, "pgi": LEAD_GUIDED})
+        assert isinstance(model, pgi.PGIModel)
+        assert model.yaml["pgi"] == LEAD_GUIDED
+
+    def test_or_is_told(self, get: Callable[..., DetectionModel]) -> None:
+        plain = bases.model_document("yolov9t.yaml")
+        whole = auxiliary.trained(plain)
+        assert isinstance(get(PGITrainer, plain), pgi.PGIModel)
+        assert get(LeadGuidedTrainer, plain).yaml["pgi"] == LEAD_GUIDED
+        assert isinstance(get(FullTrainer, whole), pgi.PGIModel)
+        assert type(get(PlainTrainer, whole)) is DetectionModel
+
+    def test_takes_a_deployed_models_weights_over(self, get: Callable[..., DetectionModel]) -> None:
+        plain = bases.model_document("yolov9t.yaml")
+        trained = build.model(plain, CLASSES)
+        model = get(PGITrainer, trained.yaml, trained)
+        assert torch.equal(
+            model.state_dict()["model.29.cv2.0.2.weight"], trained.state_dict()["model.22.cv2.0.2.weight"]
+        )
+
+    def test_goes_on_with_a_whole_ones(self, get: Callable[..., DetectionModel]) -> None:
+        whole = build.model(auxiliary.trained(bases.model_document("yolov9t.yaml")), CLASSES)
+        model = get(FullTrainer, whole.yaml, whole)
+        assert all(torch.equal(one, whole.state_dict()[name]) for name, one in model.state_dict().items())
+
+    def test_reads_a_printed_file(self, get: Callable[..., DetectionModel]) -> None:
+        document = auxiliary.trained(bases.model_document("yolov9t.yaml"))
+        document["head"][-1][2] = "DualDDetect"
+        assert isinstance(get(FullTrainer, document | {"anchors": 3}), pgi.PGIModel)
+
+    def test_is_refused_for_other_models(self, get: Callable[..., DetectionModel]) -> None:
+        with pytest.raises(SpecError, match=r"^pgi: only YOLOv9's models"):
+            get(PGITrainer, bases.model_document("yolov5n.yaml"))
+
+
+class TestTheCommand:
+    @pytest.fixture(autouse=True)
+    def trainer(self) -> Iterator[None]:
+        """Ultralytics' own, before and after."""
+        before = yolo.detect.DetectionTrainer
+        yield
+        yolo.detect.DetectionTrainer = before
+
+    def test_trains_with_our_trainer(self) -> None:
+        assert prepared(["yolo", "train", "model=x.yaml"]) == ["yolo", "train", "model=x.yaml"]
+        assert YOLO("yolov5n.yaml").task_map["detect"]["trainer"] is FullTrainer
+
+    @pytest.mark.parametrize(
+        ("said", "trainer"), [("True", PGITrainer), ("lead-guided", LeadGuidedTrainer), ("False", PlainTrainer)]
+    )
+    def test_may_be_told_about_the_branch(self, said: str, trainer: type) -> None:
+        assert prepared(["yolo", "train", f"pgi={said}"]) == ["yolo", "train"]
+        assert yolo.detect.DetectionTrainer is trainer
+
+    def test_refuses_what_says_nothing(self) -> None:
+        with pytest.raises(SpecError, match=r"^pgi: True, False or lead-guided is expected, got 'maybe'$"):
+            prepared(["yolo", "pgi=maybe"])
+
+    def test_knows_the_catalog(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        path = bases.catalog()["yolov9c-mmqa"]
+        assert prepared(["yolo", "model=yolov9c-mmqa"]) == ["yolo", f"model={path}"]
+        assert prepared(["yolo", "model=yolov9c-mmqa.yaml"]) == ["yolo", f"model={path}"]
+        Path("yolov9c-mmqa.yaml").write_text("the user's own")
+        assert prepared(["yolo", "model=yolov9c-mmqa.yaml"]) == ["yolo", "model=yolov9c-mmqa.yaml"]
