@@ -85,8 +85,10 @@ def derive(
     scale: Annotated[str | None, typer.Option(help="By default the one in the name, else the model's first.")] = None,
 ) -> None:
     """Write a space file with every slot of a model: nas spaces derive MODEL.yaml > my_space.yaml."""
+    from search_spaces import base
     from search_spaces.derive import derive as derived
 
+    show.lines(f"note: {note}" for note in base.read_model(model).notes)
     print(derived(model, scale=scale), end="")  # noqa: T201 - this is the output
 
 
