@@ -1,4 +1,4 @@
-"""The form of a space file, key by key; what the keys mean together is `space_file`'s to say."""
+"""The form of a space file, key by key; what the keys mean together is `space_reader`'s to say."""
 
 from typing import Annotated, Any, Literal, TypeVar
 

@@ -96,54 +96,12 @@ def measure(document: Mapping[str, Any], classes: int, image_size: int, *, deplo
     """
     build.require_detection(document)
     layers = build.skeleton(auxiliary.deployed(document) if deployed else document, classes)
-    steps = _trace(layers, image_size)
+    steps = traced(layers, image_size)
     counted = tuple(_count(step.layer, step.received, deployed=deployed) for step in steps)
     cost = Cost(image_size=image_size, deployed=deployed, layers=counted)
     if not cost.macs or not cost.params:
         raise CostError(f"nothing could be counted in {len(counted)} layers at {image_size} px")
     return cost
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModuleCount:
-    """What a counter finds that looks at modules and not at what they compute in their own `forward`.
-
-    Attributes:
-        gflops: what it prints; batch norm is counted, as `thop` does.
-        overlooked: billions of operations that it misses, by operator.
-    """
-
-    gflops: float
-    overlooked: dict[str, float]
-
-
-def count_modules(document: Mapping[str, Any], classes: int, image_size: int) -> ModuleCount:
-    """What an article's counter prints for a model as built, and what it overlooks.
-
-    Raises:
-        CostError: a layer cannot be counted.
-        SpecError: the document cannot be built.
-    """
-    overlooked: dict[str, int] = {}
-    counting = {
-        record.module: partial(_noted, overlooked, record)
-        for record in (*OPERATORS.values(), *PRINTED.values())
-        if record.unseen_macs is not None
-    }
-    seen = 0
-    for step in _trace(build.skeleton(document, classes), image_size):
-        with torch.no_grad():
-            macs, _ = thop.profile(step.layer, inputs=(step.received,), custom_ops=counting, verbose=False)
-        seen += int(macs)
-    missed = {name: gflops(macs) for name, macs in overlooked.items()}
-    return ModuleCount(gflops=gflops(seen), overlooked=missed)
-
-
-def _noted(overlooked: dict[str, int], record: Operator, module: nn.Module, x: tuple[Tensor, ...], y: Tensor) -> None:
-    """Not counted, but noted: what an operator computes in its own `forward`."""
-    assert record.unseen_macs is not None  # noqa: S101 - narrows the type; only those records have this rule
-    name = record.name.removeprefix("Printed")
-    overlooked[name] = overlooked.get(name, 0) + record.unseen_macs(module, x[0], y)
 
 
 class CostTable:
@@ -230,7 +188,7 @@ class _Setting:
         self.image_size = stock.image_size or table.image_size
         self._table = table
         self._base = bases.load(stock.base, stock.scale).at(stock.shape)
-        self._steps = _trace(build.skeleton(stock.document(classes), classes), self.image_size)
+        self._steps = traced(build.skeleton(stock.document(classes), classes), self.image_size)
         self.layers = [
             table.once((_likeness(step.layer), _shapes(step.received)), step.received, partial(_itself, step.layer))
             for step in self._steps
@@ -331,7 +289,12 @@ def _built(operator: Operator, site: Site, choice: Choice) -> nn.Module:
         return operator.build(site, **dict(choice.parameters)).eval()
 
 
-def _trace(layers: nn.Sequential, image_size: int) -> list[Traced]:
+def traced(layers: nn.Sequential, image_size: int) -> list[Traced]:
+    """Every layer on the meta device, with what flows in and out for one image.
+
+    Raises:
+        CostError: the model does not take images of that size.
+    """
     head: Any = layers[-1]
     head.stride = torch.full((head.nl,), 32.0)  # any number: decoding on the meta device only needs one
     image = torch.zeros(1, IMAGE_CHANNELS, image_size, image_size, device="meta")

@@ -248,7 +248,8 @@ class _Remark:
 def _remarks(document: dict[str, Any], classes: int, image_size: int) -> list[_Remark]:
     """What is trained where that is more than what is built, and what other counters say."""
     from search_spaces import auxiliary
-    from trials.cost import count_modules, measure
+    from trials import counters
+    from trials.cost import measure
 
     remarks: list[_Remark] = []
     if document.get("pgi") and not auxiliary.has_auxiliary(document):
@@ -256,7 +257,7 @@ def _remarks(document: dict[str, Any], classes: int, image_size: int) -> list[_R
         figures: dict[str, Any] = {"params": whole.params, "gflops": whole.gflops}
         text = f"trained    {whole.params:,} parameters, {whole.gflops:.3f} GFLOPs (with the auxiliary branch)"
         remarks.append(_Remark(key="trained", figures=figures, text=text))
-    counted = count_modules(document, classes, image_size)
+    counted = counters.count(document, classes, image_size)
     if counted.overlooked:
         missed = " and ".join(f"{value:.1f} in {name}" for name, value in counted.overlooked.items() if value >= _SEEN)
         missed = missed or f"less than {_SEEN}"

@@ -17,7 +17,7 @@ from search_spaces import SearchSpace, build, dialects
 from search_spaces import base as bases
 from search_spaces.dialects import Reading
 from search_spaces.errors import SpecError
-from trials import cost
+from trials import cost, counters
 
 Published = Callable[[str], dict[str, Any]]
 
@@ -116,7 +116,7 @@ class TestFigures:
 
     def test_what_the_counter_of_an_article_prints_and_overlooks(self, published: Published) -> None:
         document = dialects.read(published("MMQA"), as_printed=True).document
-        count = cost.count_modules(document, 1, 640)
+        count = counters.count(document, 1, 640)
         assert round(count.gflops, 1) == 236.8
         assert {name: round(missed, 1) for name, missed in count.overlooked.items()} == {"MMQA": 2147.5}
         assert round(cost.measure(document, 1, 640, deployed=False).gflops) == 2383
@@ -131,11 +131,11 @@ class TestFigures:
     )
     def test_what_no_counter_sees(self, article: str, operator: str, macs: int, published: Published) -> None:
         document = dialects.read(published(article), as_printed=True).document
-        assert cost.count_modules(document, 80, 640).overlooked == {operator: cost.gflops(macs)}
+        assert counters.count(document, 80, 640).overlooked == {operator: cost.gflops(macs)}
 
     def test_a_counter_of_modules_overlooks_nothing_in_uib(self, published: Published) -> None:
         document = dialects.read(published("UIB"), as_printed=True).document
-        count = cost.count_modules(document, 80, 640)
+        count = counters.count(document, 80, 640)
         assert (count.overlooked, round(count.gflops, 1)) == ({}, 3.5)
 
 

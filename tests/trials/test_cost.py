@@ -105,7 +105,7 @@ class TestStockModels:
         for module in layers.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.register_forward_hook(note)
-        cost._trace(layers, 640)
+        cost.traced(layers, 640)
         ours = cost.measure(document, 80, 640, deployed=False).macs
         theirs = get_flops(build.model(document, 80), 640)
         assert theirs == pytest.approx(cost.gflops(ours + 4 * normalised), rel=1e-9)
@@ -140,7 +140,7 @@ class TestFlopCounterMode:
             if isinstance(module, (DCNv4, DySample)):
                 module.register_forward_hook(note)
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-            cost._trace(layers, 640)
+            cost.traced(layers, 640)
         return counter.get_total_flops() // 2 + sampled
 
     @pytest.mark.parametrize(
