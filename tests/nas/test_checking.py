@@ -341,7 +341,10 @@ def test_a_training_that_cannot_begin_is_told_with_all_else(space: Path, data: P
 
 WRONG = {
     "nothing to check": ([], "one of --space, --operator and --model is expected"),
-    "two things to check": (["--space", "v9", "--model", "x.yaml"], "one of --space, --operator and --model is expected"),
+    "two things to check": (
+        ["--space", "v9", "--model", "x.yaml"],
+        "one of --space, --operator and --model is expected",
+    ),
     "an unknown model": (["--model", "yolov9c-mqa"], "no such file or model (did you mean 'yolov9c-mmqa'?)"),
     "an unknown space": (["--space", "v99"], "did you mean 'v9'?"),
     "an unknown operator": (["--operator", "UIBB"], "did you mean 'UIB'?"),
