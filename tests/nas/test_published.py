@@ -129,6 +129,6 @@ def test_a_space_around_it_is_searched(file: Path, data: Path, tmp_path: Path) -
     trials = run(*NAS, "trials", "around", "--format", "csv", folder=tmp_path).stdout
     assert trials.count("finished") == 4
     told = run(*NAS, "export", "around", "--best", "map", folder=tmp_path)
-    exported = re.search(r"\S+/model\.yaml", told.stdout + told.stderr)
+    exported = re.search(r"[^\s=]+/model\.yaml", told.stdout + told.stderr)
     assert exported is not None
     assert bases.read_yaml(Path(exported[0])).get("pgi", False) == bases.load(*bases.named(str(file), None)).pgi
