@@ -18,7 +18,6 @@ from search_spaces.rows import Row
 Pgi = Literal[False, True, "lead-guided"]
 """Whether to train with the auxiliary branch; lead-guided assigns both halves the targets of the main one."""
 LEAD_GUIDED: Literal["lead-guided"] = "lead-guided"
-WISHES: tuple[Pgi, ...] = (False, True, LEAD_GUIDED)
 
 DUAL_HEADS = {"DualDetect": "Detect", "DualDDetect": "DDetect"}
 """Heads with an auxiliary half, and what each is without it."""
@@ -30,6 +29,11 @@ _IDENTITY = "nn.Identity"
 _BLOCKS = ("ELAN1", "RepNCSPELAN4")
 _LEVELS = 3
 """P3, P4 and P5."""
+
+
+def is_wish(value: object) -> bool:
+    """Whether a value says if and how to train with the branch; a number that equals a boolean does not."""
+    return isinstance(value, bool) or value == LEAD_GUIDED
 
 
 def has_auxiliary(document: Mapping[str, Any]) -> bool:

@@ -128,7 +128,7 @@ def require_detection(document: Mapping[str, Any]) -> None:
         raise SpecError(f"{place}: only detection models can be searched, got {head} ({' or '.join(DETECTION_HEADS)})")
     if head in auxiliary.DUAL_HEADS and (isinstance(source, int) or len(source) % 2):
         raise SpecError(f"{place}: {head} reads as many auxiliary maps as main ones, got {source}")
-    if document.get("pgi", False) not in auxiliary.WISHES:
+    if not auxiliary.is_wish(document.get("pgi", False)):
         raise SpecError(f"pgi: true, false or {auxiliary.LEAD_GUIDED} is expected, got {document['pgi']!r}")
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, ValidationError
 from pydantic_core import PydanticCustomError
 
-from search_spaces.auxiliary import LEAD_GUIDED, Pgi
+from search_spaces.auxiliary import Pgi, is_wish
 from search_spaces.errors import nearest
 from search_spaces.insertions import Feeds
 from search_spaces.macro import STAGES
@@ -26,7 +26,7 @@ def _staged(value: Any) -> Any:
 
 
 def _pgi(value: Any) -> Any:
-    if not (isinstance(value, bool) or value == LEAD_GUIDED):  # a number equal to a boolean is none
+    if not is_wish(value):
         raise PydanticCustomError("pgi", "true, false or lead-guided is expected")
     return value
 

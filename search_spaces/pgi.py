@@ -105,13 +105,19 @@ class PGIModel(DetectionModel):
         return drop_auxiliary(self).fuse(verbose=verbose, imgsz=imgsz)
 
 
+def kept(layers: Sequence[Any]) -> list[int]:
+    """The layers of a built model that are deployed: all of them, if its head has no auxiliary half."""
+    if not isinstance(layers[-1], DualDetect):
+        return list(range(len(layers)))
+    return auxiliary.kept([layer.f for layer in layers], begins_with_identity=isinstance(layers[0], nn.Identity))
+
+
 def drop_auxiliary(model: DetectionModel) -> DetectionModel:
     """Make a model, in place, what it is deployed as: a plain one whose outputs are bit for bit the same."""
     if not isinstance(model, PGIModel):
         return model
     layers: list[Any] = list(model.model)
-    sources: list[Any] = [layer.f for layer in layers]
-    keep = auxiliary.kept(sources, begins_with_identity=isinstance(layers[0], nn.Identity))
+    sources, keep = [layer.f for layer in layers], kept(layers)
     model.model = nn.Sequential(*(layers[index] for index in keep))
     for index, (layer, source) in enumerate(zip(model.model, auxiliary.renumbered(sources, keep), strict=True)):
         layer.i, layer.f = index, source

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from ultralytics.nn.tasks import load_checkpoint
 
-from search_spaces import auxiliary, insertions, pgi
+from search_spaces import insertions, pgi
 from search_spaces.errors import DataError
 
 
@@ -65,9 +65,7 @@ def _by_base_layer(model: Any) -> Iterator[tuple[str, Tensor]]:
 def _layers(model: Any) -> list[str]:
     """What the base model calls the layers of a built one: `8`, `after-8`, `auxiliary-0`."""
     layers = list(model.model)
-    keep = list(range(len(layers)))
-    if isinstance(layers[-1], pgi.DualDetect):
-        keep = auxiliary.kept([layer.f for layer in layers], begins_with_identity=isinstance(layers[0], nn.Identity))
+    keep = pgi.kept(layers)
     inserted = (model.yaml.get("nas") or {}).get("insert", {})
     names = dict(zip(keep, insertions.labels(len(keep) - len(inserted), inserted), strict=True))
     others = [index for index in range(len(layers)) if index not in names]

@@ -73,6 +73,8 @@ def _train(document: Document) -> Iterator[str]:
 def _auxiliary(document: Document) -> Iterator[str]:
     """Without its auxiliary half it predicts the same, bit for bit."""
     model = wake(_in_training(document)).eval()
+    if not isinstance(model, pgi.PGIModel):
+        return
     with torch.no_grad():
         before = model(_image(_PASSED))[0]
         after = pgi.drop_auxiliary(model)(_image(_PASSED))[0]
