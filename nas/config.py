@@ -13,8 +13,7 @@ from nas.front import OBJECTIVES
 from nas.records import write_aside
 from nas.rewards import Reward
 from search_spaces.errors import EnvironmentProblem, SpecError, StudyError, nearest
-from trials import Budget, Limits, Recipe
-from trials.datasets import DIGITS
+from trials import Budget, Limits
 
 RUNS = Path("runs") / "nas"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -29,7 +28,11 @@ class Settings(_Frozen):
 
     Attributes:
         space: the space's name; the study keeps its own copy of the file.
-        data: as it was asked for, `digits` or a path; the budget holds the resolved one.
+        data: as it was asked for, `digits` or a path; the budgets hold the resolved one.
+        preset: the amount of training that was asked for.
+        base: how the stock model is trained, once, before every candidate starts from it; None if they start from the
+            budget's own weights, or from random ones.
+        budget: of every candidate.
         reward: one scalar to maximise in the place of several objectives.
     """
 
@@ -39,6 +42,8 @@ class Settings(_Frozen):
     data: str
     data_fingerprint: str
     classes: tuple[str, ...]
+    preset: str = "standard"
+    base: Budget | None = None
     budget: Budget
     objectives: Annotated[tuple[str, ...], Field(min_length=1)] = ("map50_95", "gflops")
     reward: Reward | None = None
@@ -61,6 +66,11 @@ class Settings(_Frozen):
         """The costs that a reward compares, with their targets."""
         given = {"gflops": self.target_gflops, "latency_ms": self.target_latency}
         return {name: target for name, target in given.items() if target is not None}
+
+    @property
+    def needs_latency(self) -> bool:
+        """Whether a limit, an objective or a reward asks for it."""
+        return bool(self.limits.latency_ms or self.target_latency or "latency_ms" in self.objectives)
 
     def differences(self, other: "Settings") -> list[str]:
         """One line for each setting that differs: `budget.epochs: 5 there, 6 here`."""
@@ -172,11 +182,6 @@ def make_folder(folder: Path) -> None:
         probe.unlink()
     except OSError as error:
         raise EnvironmentProblem(f"{folder}: cannot be written to ({error.strerror}); choose another --runs") from None
-
-
-def default_recipe(data: str) -> Recipe:
-    """The recipe for a data set: digits must not be mirrored, and have few images to learn from."""
-    return Recipe(fliplr=0.0, scale=0.1, learning_rate=4e-3) if data == DIGITS else Recipe()
 
 
 def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

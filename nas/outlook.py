@@ -29,8 +29,6 @@ Model = TypeVar("Model", bound=BaseModel)
 SAMPLES = 200
 _BOXES = 5
 """In each image of a timed training step."""
-_LATENCY_PASSES = 60
-"""What `trials.latency.measure` takes by default, timed and untimed."""
 _TIMED_SECONDS = 5.0
 
 
@@ -80,16 +78,15 @@ class Pace:
     Attributes:
         step: seconds of one training step.
         image: seconds of one validated image.
-        start: seconds before the training: the model is built, counted and timed.
+        start: seconds before the training: the model is built.
     """
 
     step: float
     image: float
     start: float
 
-    def seconds(self, search: "Search") -> float:
-        """Of one trial. Reading and changing images, and matching boxes, are not in it."""
-        budget, data = search.budget, search.data
+    def seconds(self, budget: Budget, data: DataSet) -> float:
+        """Of one training. Reading and changing images, and matching boxes, are not in it."""
         steps = math.ceil(data.train_images / budget.batch) * budget.epochs
         return self.start + steps * self.step + data.val_images * self.image
 
@@ -101,6 +98,7 @@ class Effort:
     Attributes:
         stock: seconds of a trial of the stock model.
         costliest: seconds of a trial of the architecture with the most multiply-adds.
+        base: seconds of the stock model's own training, before all trials; 0 if there is none.
         machine: what was measured.
     """
 
@@ -108,6 +106,7 @@ class Effort:
     workers: int
     stock: float
     costliest: float
+    base: float = 0.0
     machine: str
 
     @property
@@ -115,7 +114,7 @@ class Effort:
         """If every trial were as quick as the quicker of the two, and as slow as the slower."""
         ends = sorted((self.stock, self.costliest))
         rounds = math.ceil(self.trials / self.workers)
-        return ends[0] * rounds / 3600, ends[1] * rounds / 3600
+        return (self.base + ends[0] * rounds) / 3600, (self.base + ends[1] * rounds) / 3600
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +122,7 @@ class Search:
     """A search that could be begun."""
 
     data: DataSet
+    base: Budget | None = None
     budget: Budget
     limits: Limits
     trials: int
@@ -140,8 +140,9 @@ class Search:
         device, workers = request.devices()
         limits, run = request.limits(), request.run(device, workers)
         data = datasets.load(request.data)
-        budget = request.budget(space, data, device.partition(",")[0])
-        return cls(data=data, budget=budget, limits=limits, trials=run.trials, workers=workers)
+        first = device.partition(",")[0]
+        base, budget = request.base(space, data, first), request.budget(space, data, first)
+        return cls(data=data, base=base, budget=budget, limits=limits, trials=run.trials, workers=workers)
 
 
 def look(space: SearchSpace, search: Search) -> Outlook:
@@ -213,9 +214,16 @@ def estimate(space: SearchSpace, search: Search, memory: Memory) -> Effort:
     """
     costliest = _table(space, search).extreme(lambda layer: layer.macs, cheapest=False)
     ends = (space.stock, space.stock if space.obstacle(costliest) else costliest)
-    stock, most = (_pace(end, search, memory).seconds(search) for end in ends)
-    machine = _machine(search.budget.device)
-    return Effort(trials=search.trials, workers=search.workers, stock=stock, costliest=most, machine=machine)
+    budget, data = search.budget, search.data
+    paces = [_pace(end, search, memory) for end in ends]
+    return Effort(
+        trials=search.trials,
+        workers=search.workers,
+        stock=paces[0].seconds(budget, data),
+        costliest=paces[1].seconds(budget, data),
+        base=paces[0].seconds(search.base, data) if search.base else 0.0,
+        machine=_machine(budget.device),
+    )
 
 
 def _machine(device: str) -> str:
@@ -245,15 +253,11 @@ def _measured(architecture: Architecture, classes: int, budget: Budget) -> Pace:
         document = architecture.document(classes)
         in_training = auxiliary.trained(document) if budget.recipe.pgi else document
         model = build.model(in_training, classes).to(device, memory_format=latency.layout(device))
-        deployed = build.model(document, classes).to(device, memory_format=latency.layout(device))
-        cost.measure(document, classes, budget.deploy_size)
         start = time.perf_counter() - began
-        deployed.eval().fuse(verbose=False)
-        one = latency.measure(deployed, architecture.image_size or budget.deploy_size, rounds=5)
         return Pace(
             step=_median_seconds(_step(model, budget, device), device),
             image=_median_seconds(_validation(model, budget, device), device) / (2 * budget.batch),
-            start=start + _LATENCY_PASSES * one.median_ms / 1000,
+            start=start,
         )
 
 
@@ -269,7 +273,7 @@ def _step(model: nn.Module, budget: Budget, device: torch.device) -> Callable[[]
     }
     model.args = get_cfg()
     model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
     average = ModelEMA(model)
 
     def step() -> None:

@@ -90,7 +90,7 @@ def _facts(record: Record) -> dict[str, str]:
         "mAP50-95": f"{record.map50_95:.4f}",
         "GFLOPs": f"{record.gflops:.2f}",
         "params": f"{(record.params or 0) / 1e6:.2f} M",
-        "latency": f"{record.latency_ms:.1f} ms{unsteady}",
+        "latency": f"{record.latency_ms:.1f} ms{unsteady}" if record.latency_ms else "-",
     }
 
 

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from nas import __version__
+from nas.base_training import BaseTraining
 from nas.config import RUNS, Run, Settings, StudyFile, existing, study_folder
 from nas.request import Request, require_reachable, validated
 from nas.study import Study
 from nas.supervisor import Supervisor
 from search_spaces import SearchSpace, space_file
 from search_spaces.errors import SpecError, StudyError
-from trials import cost, datasets
+from trials import Epoch, cost, datasets
 from trials.cost import Cost, CostTable, gflops
 from trials.datasets import DIGITS, DataSet
 from trials.evaluation import price
@@ -145,6 +146,42 @@ def supervise(study: Study, *, show: Callable[[Study], None] = lambda _: None) -
         supervision.release()
 
 
+def lay_base(study: Study, show: Callable[[int], None] = lambda _: None) -> BaseTraining:
+    """Train a study's stock model in this process, unless that is done.
+
+    Args:
+        show: called with the number of epochs, as they are trained.
+
+    Raises:
+        StudyError: the study's trials start elsewhere, another process is at it, or it could not be trained.
+    """
+    training = study.base
+    if training is None:
+        start = study.settings.budget.weights or "random weights"
+        raise StudyError(f"{study.name}: its trials start from {start}, and no stock model is trained before them")
+    if training.is_done:
+        return training
+    supervision, lock = study.supervision, training.lock
+    if not (supervision.take(wait=False) and lock.take(wait=False)):
+        supervision.release()
+        raise StudyError(f"{study.name} is running already, in another process; watch it with: nas status {study.name}")
+
+    def go_on(number: int, epoch: Epoch) -> bool:
+        training.files.write_epoch(epoch)
+        show(number)
+        return True
+
+    try:
+        training.forget_failure()
+        training.train(go_on, study.costs(training.stock))
+    finally:
+        lock.release()
+        supervision.release()
+    if training.failure:
+        raise StudyError(training.failure)
+    return training
+
+
 def _tracker(study: Study) -> "Tracker":
     from nas.tracking import Tracker  # noqa: PLC0415 - see above
 
@@ -172,6 +209,7 @@ def _settings(request: Request, space: SearchSpace, data: DataSet, device: str) 
         )
     if request.reward is None and (request.target_gflops or request.target_latency):
         raise SpecError("target: a target is part of a reward; give --reward tunas, mnasnet or linear")
+    own = device if device == "cpu" else "0"  # a worker's only GPU is its first
     fields = {
         "space": space.name,
         "scale": space.scale,
@@ -179,7 +217,9 @@ def _settings(request: Request, space: SearchSpace, data: DataSet, device: str) 
         "data": request.data if request.data == DIGITS else str(data.path),
         "data_fingerprint": data.fingerprint,
         "classes": data.classes,
-        "budget": request.budget(space, data, device if device == "cpu" else "0"),  # a worker's only GPU is its first
+        "preset": request.preset_named()[0],
+        "base": request.base(space, data, own),
+        "budget": request.budget(space, data, own),
         "objectives": request.objectives,
         "reward": request.reward,
         "target_gflops": request.target_gflops,
@@ -224,7 +264,8 @@ def _reach(table: CostTable, figure: str, settings: Settings) -> tuple[float, fl
         price(extreme.document(classes), settings.budget.at(extreme.image_size), classes).latency_ms
         for extreme in extremes
     ]
-    return min(ends), max(ends)
+    measured = [latency_ms for latency_ms in ends if latency_ms is not None]
+    return min(measured), max(measured)
 
 
 def _exists(folder: Path, file: StudyFile) -> bool:

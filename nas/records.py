@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,15 @@ COLUMNS = (
     "gflops",
     "params",
     "latency_ms",
+    "inherited",
     "epochs",
     "seconds",
     "fingerprint",
     "picks",
 )
 """The names that `--format json` and `--format csv` print, and that stay."""
+
+_MOSTLY = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +43,7 @@ class Record:
         within: whether it is within the study's limits.
         detail: one line on what happened, where the ending alone does not say it.
         inherited: share of the parameters that came from a checkpoint.
+        changed_layers: those that did not come whole, each with the share that did: `{"8": 0.31, "after-9": 0.0}`.
     """
 
     trial: int
@@ -61,6 +65,7 @@ class Record:
     within: bool = True
     detail: str = ""
     inherited: float = 0.0
+    changed_layers: Mapping[str, float] = field(default_factory=dict)
 
     def as_row(self) -> dict[str, Any]:
         """The columns that stay, in their order."""
@@ -70,6 +75,11 @@ class Record:
     def finished(self) -> bool:
         """Whether it was trained for the whole budget and scored."""
         return self.ending == Ending.FINISHED.name.lower()
+
+    @property
+    def is_mostly_new(self) -> bool:
+        """Whether it started from a checkpoint, but took over less than half: its score is in part one from scratch."""
+        return 0 < self.inherited < _MOSTLY
 
     @property
     def cure(self) -> str:
@@ -102,6 +112,11 @@ class TrialFiles:
         """Those of a trial by its number."""
         return cls(study_folder / "trials" / f"{trial:04d}")
 
+    @classmethod
+    def of_base(cls, study_folder: Path) -> "TrialFiles":
+        """Those of the stock model's own training."""
+        return cls(study_folder / "base")
+
     @property
     def lock(self) -> Path:
         """Held by the worker while the trial runs."""
@@ -124,8 +139,18 @@ class TrialFiles:
 
     @property
     def weights(self) -> Path:
-        """A checkpoint in fp32."""
+        """The moving average in fp32, as `YOLO()` loads it."""
         return self.folder / "weights.pt"
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the training stands; it goes on from there."""
+        return self.folder / "checkpoint.pt"
+
+    def take_over(self, other: "TrialFiles") -> None:
+        """Go on where another try at the same architecture was stopped."""
+        if other.checkpoint.is_file():
+            other.checkpoint.replace(self.checkpoint)
 
     def write_epoch(self, epoch: Epoch) -> None:
         """Append one epoch."""
@@ -158,7 +183,8 @@ def told(outcome: Outcome) -> dict[str, Any]:
         "epochs": len(outcome.epochs),
         "seconds": round(outcome.seconds, 1),
         "detail": outcome.detail,
-        "inherited": outcome.inherited,
+        "inherited": outcome.coverage.share,
+        "changed_layers": dict(outcome.coverage.layers),
         "ending": outcome.ending.name.lower(),  # last: who sees it sees the rest as well
     }
 

@@ -8,12 +8,13 @@ from typing import Any, TypeVar
 import torch
 from pydantic import BaseModel, ValidationError
 
-from nas.config import RUNS, Run, default_recipe
+from nas.config import RUNS, Run
 from nas.rewards import Reward
 from search_spaces import SearchSpace
-from search_spaces.errors import EnvironmentProblem, SpecError
-from trials import Budget, Limits
+from search_spaces.errors import EnvironmentProblem, SpecError, nearest
+from trials import Budget, Limits, Recipe, presets
 from trials.datasets import DIGITS, DataSet
+from trials.presets import PRESETS, Preset
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -28,7 +29,11 @@ class Request:
     Attributes:
         space: a name from the catalog, or a path.
         data: `digits`, or a path.
-        weights: a checkpoint that every candidate starts from.
+        preset: `quick`, `standard` or `thorough`: how much is trained, where no epochs or sizes are given.
+        weights: a checkpoint that the stock model's training starts from.
+        base_epochs: of the stock model's training, from whose end every candidate starts; 0 is none, and candidates
+            start from `weights` themselves.
+        from_scratch: every candidate starts from random weights.
         objectives: which scores span the front.
         max_gflops: and its like: ceilings on the deployed candidate.
     """
@@ -36,7 +41,10 @@ class Request:
     space: str = "v9"
     scale: str | None = None
     data: str = DIGITS
+    preset: str | None = None
     weights: Path | None = None
+    base_epochs: int | None = None
+    from_scratch: bool = False
     study: str | None = None
     trials: int | None = None
     timeout: float | None = None
@@ -63,26 +71,66 @@ class Request:
         """Whether the data are the built-in ones, which few epochs of small images suffice for."""
         return self.data == DIGITS
 
+    def preset_named(self) -> tuple[str, Preset]:
+        """How much is trained.
+
+        Raises:
+            SpecError: no such preset.
+        """
+        name = self.preset or ("quick" if self._is_demonstration else "standard")
+        if name not in PRESETS:
+            raise SpecError(f"preset: no preset {name!r} ({nearest(name, PRESETS)})")
+        return name, PRESETS[name]
+
+    def base(self, space: SearchSpace, data: DataSet, device: str) -> Budget | None:
+        """What the stock model gets, before every candidate starts from it.
+
+        Raises:
+            SpecError: with every number that is none; `from_scratch` together with what it rules out.
+        """
+        _, preset = self.preset_named()
+        if self.from_scratch and (self.weights or self.base_epochs):
+            given = "weights" if self.weights else "base-epochs"
+            raise SpecError(f"from-scratch: candidates with random weights start from nothing, but {given} was given")
+        if self.from_scratch or self.base_epochs == 0:
+            return None
+        begun = self.weights is not None
+        fields = {"epochs": self.base_epochs or preset.base_epochs, "weights": self._checkpoint()}
+        return self._budget(space, data, device, fields, self._recipe(inherited=begun))
+
     def budget(self, space: SearchSpace, data: DataSet, device: str) -> Budget:
-        """What a candidate gets, on one device.
+        """What a candidate gets, on one device; where the stock model is trained before, its weights are not named yet.
 
         Raises:
             SpecError: with every number that is none.
         """
-        few = self._is_demonstration
-        fields = {
+        _, preset = self.preset_named()
+        based = self.base(space, data, device) is not None
+        inherits = based or self.weights is not None
+        epochs = self.epochs or (preset.epochs if inherits else preset.scratch_epochs)
+        fields = {"epochs": epochs, "weights": None if based else self._checkpoint(), "timeout": self.trial_timeout}
+        return self._budget(space, data, device, fields, self._recipe(inherited=inherits))
+
+    def _budget(self, space: SearchSpace, data: DataSet, device: str, fields: dict[str, Any], recipe: Recipe) -> Budget:
+        _, preset = self.preset_named()
+        common = {
             "data": data.path,
-            "epochs": self.epochs or (3 if few else 12),
-            "image_size": self.image_size or (128 if few else 320),
+            "image_size": self.image_size or preset.image_size,
             "deploy_size": self._deploy_size(space),
             "batch": self.batch or 8,
             "seed": self.seed,
-            "weights": self.weights.absolute() if self.weights else None,
-            "recipe": default_recipe(self.data).model_copy(update={"pgi": space.pgi}),
-            "timeout": self.trial_timeout,
+            "recipe": recipe.model_copy(update={"pgi": space.pgi}),
             "device": device,
         }
-        return validated(Budget, fields)
+        return validated(Budget, common | fields)
+
+    def _recipe(self, *, inherited: bool) -> Recipe:
+        if self._is_demonstration:
+            return presets.DIGITS_INHERITED if inherited else presets.DIGITS_SCRATCH
+        return presets.INHERITED if inherited else presets.SCRATCH
+
+    def _checkpoint(self) -> Path | None:
+        return self.weights.absolute() if self.weights else None
 
     def limits(self) -> Limits:
         """Ceilings on a candidate.

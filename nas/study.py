@@ -15,6 +15,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from nas.base_training import BaseTraining
 from nas.config import Run, StudyFile, make_folder
 from nas.export import Exported, chosen, export
 from nas.front import OBJECTIVES, Direction
@@ -24,8 +25,9 @@ from nas.rewards import reward
 from nas.sampler import FINGERPRINT, Feasible, FeasibleTPE
 from search_spaces import Architecture, SearchSpace, space_file
 from search_spaces.errors import EnvironmentProblem, StudyError
-from trials import Ending, Limits, cost
+from trials import Budget, Ending, Limits, cost
 from trials.cost import CostTable
+from trials.scores import Costs
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # trials are told by us, in our words
 
@@ -161,6 +163,25 @@ class Study:
         """The deployed cost of every architecture."""
         return cost.table(self.space, len(self.settings.classes), self.settings.budget.deploy_size)
 
+    @cached_property
+    def base(self) -> BaseTraining | None:
+        """The stock model's own training, from whose end every candidate starts; None if they start elsewhere."""
+        budget = self.settings.base
+        return None if budget is None else BaseTraining(folder=self.folder, stock=self.space.stock, budget=budget)
+
+    @property
+    def budget(self) -> Budget:
+        """What every candidate gets, with the weights that it starts from."""
+        budget = self.settings.budget
+        return budget if self.base is None else budget.model_copy(update={"weights": self.base.weights})
+
+    def costs(self, architecture: Architecture) -> Costs | None:
+        """What is known of an architecture before it is built; None if its latency counts, which is measured then."""
+        if self.settings.needs_latency:
+            return None
+        counted = self.table.cost(architecture)
+        return Costs(params=counted.params, gflops=counted.gflops)
+
     @property
     def directions(self) -> list[Direction]:
         """Of what Optuna optimises: the objectives, or one reward."""
@@ -196,6 +217,8 @@ class Study:
 
     def fuse(self, records: Sequence[Record]) -> str | None:
         """Why no further trial should begin, if the last ones say so; None if they do not."""
+        if self.base is not None and (failure := self.base.failure):
+            return failure
         ended = [record for record in records if record.ending is not None]
         last = ended[-_ALIKE:]
         if len(last) == _ALIKE and {record.ending for record in last} == {"broken"}:
@@ -332,6 +355,7 @@ class Study:
         for record in ended:
             if record.trial not in kept and record.role != "stock":
                 self.files(record.trial).weights.unlink(missing_ok=True)
+                self.files(record.trial).checkpoint.unlink(missing_ok=True)
 
     def set_run(self, run: Run) -> None:
         """Change how far and with what the study is run."""

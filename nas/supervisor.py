@@ -66,6 +66,8 @@ class Supervisor:
             StudyError: the workers die again and again, or trials break alike.
         """
         self._study.reap(crashed=False)
+        if self._study.base is not None:
+            self._study.base.forget_failure()
         try:
             for slot in self._slots:
                 self._start(slot)

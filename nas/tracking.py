@@ -192,11 +192,11 @@ class _Run:
 class Tracker:
     """Keeps MLflow's runs of one study like its records.
 
-    The parent carries the settings, the front (in its note and under `front/`), and one point per finished
-    trial, in the order in which they finished, of `front_size`, `best_map50_95` and `hypervolume`. The
-    hypervolume is the share that the front dominates of a box: from accuracy 0 to 1, and from no cost to twice
-    the stock model's, as first measured. The box never moves, so that all points of a study compare. Points
-    from before the stock model was measured are written when it is.
+    The parent carries the settings, the stock model's own training under `base/`, the front (in its note and
+    under `front/`), and one point per finished trial, in the order in which they finished, of `front_size`,
+    `best_map50_95` and `hypervolume`. The hypervolume is the share that the front dominates of a box: from
+    accuracy 0 to 1, and from no cost to twice the stock model's, as first measured. The box never moves, so
+    that all points of a study compare. Points from before the stock model was measured are written when it is.
 
     A child carries the picks, epochs, scores and costs of its trial; once that is finished, its tag `pareto`
     says whether it is on the front now.
@@ -365,7 +365,14 @@ class Tracker:
             if record.state in _STATUS and proposed:
                 pareto = str(record.trial in on_front).lower() if record.trial in finished else ""
                 self._write_child(record, pareto)
+        self._write_base()
         self._write_parent(finished, best)
+
+    def _write_base(self) -> None:
+        """The stock model's own training, at the parent: it is no trial."""
+        for epoch in TrialFiles.of_base(self.folder).read_epochs():
+            figures = {**epoch.losses, "map50_95": epoch.map50_95, "map50": epoch.map50}
+            self._parent.measure({f"base/{name}": value for name, value in figures.items()}, step=epoch.epoch)
 
     def _remember(self, finished: Mapping[int, Record]) -> None:
         kept = self._memory

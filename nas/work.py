@@ -18,14 +18,17 @@ import optuna
 from optuna.trial import Trial
 
 from nas.locks import Lock
-from nas.records import told
+from nas.records import TrialFiles, told
 from nas.sampler import FINGERPRINT, SpaceExhaustedError
 from nas.study import AGAIN, DETAIL, HOST, ROLE, Study, no_limits_for
 from search_spaces import Architecture
 from search_spaces.operators import Value
 from trials import Ending, Epoch, Outcome, evaluate
+from trials.training import GoOn
 
 log = logging.getLogger("nas.work")
+
+_POLL_SECONDS = 0.2
 
 
 class BrokenTrialError(Exception):
@@ -47,11 +50,43 @@ class Worker:
 
     def run(self) -> None:
         """Work until no place is left."""
+        self._lay_base()
         while self._may_begin():
             try:
                 self.study.optuna.optimize(self._objective, n_trials=1, catch=(BrokenTrialError,))
             finally:
                 self._asking.release()
+
+    def _lay_base(self) -> None:
+        """Train the stock model, or wait for the worker that does."""
+        base = self.study.base
+        while base is not None and not base.is_done and not base.failure:
+            lock = base.lock
+            if not lock.take(wait=False):
+                self._require_supervisor()
+                time.sleep(_POLL_SECONDS)
+                continue
+            try:
+                if base.outcome() is None:
+                    log.info("training the stock model")
+                    outcome = base.train(self._noting(base.files), self.study.costs(base.stock))
+                    log.info("stock model: %s %s", outcome.ending.name.lower(), outcome.detail)
+            finally:
+                lock.release()
+
+    def _noting(self, files: TrialFiles) -> GoOn:
+        """Note every epoch; a worker whose supervisor is gone stops: nobody would start or stop it any more."""
+
+        def go_on(_number: int, epoch: Epoch) -> bool:
+            files.write_epoch(epoch)
+            self._require_supervisor()
+            return True
+
+        return go_on
+
+    def _require_supervisor(self) -> None:
+        if os.getppid() != self._supervisor:
+            raise KeyboardInterrupt
 
     def _may_begin(self) -> bool:
         """Take the lock under which places are counted and architectures proposed; keep it if there is a place."""
@@ -88,18 +123,19 @@ class Worker:
 
     def _score(self, trial: Trial, architecture: Architecture) -> list[float]:
         study, files = self.study, self.study.files(trial.number)
-        settings = study.settings
-
-        def go_on(_number: int, epoch: Epoch) -> bool:
-            files.write_epoch(epoch)
-            if os.getppid() != self._supervisor:
-                raise KeyboardInterrupt  # the supervisor is gone: nobody would start or stop this worker any more
-            return True
-
         files.folder.mkdir(parents=True, exist_ok=True)
         files.progress.unlink(missing_ok=True)
-        limits = no_limits_for(trial.user_attrs.get(ROLE, ""), settings.limits)
-        outcome = evaluate(architecture, settings.budget, files.folder, go_on, limits=limits)
+        if AGAIN in trial.user_attrs:
+            files.take_over(study.files(trial.user_attrs[AGAIN]))
+        limits = no_limits_for(trial.user_attrs.get(ROLE, ""), study.settings.limits)
+        outcome = evaluate(
+            architecture,
+            study.budget,
+            files.folder,
+            self._noting(files),
+            limits=limits,
+            costs=study.costs(architecture),
+        )
         files.write_outcome(outcome)
         log.info("trial %d: %s %s", trial.number, outcome.ending.name.lower(), outcome.detail)
         return self._tell(trial, outcome)

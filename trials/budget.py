@@ -21,6 +21,7 @@ class Recipe(_Frozen):
 
     Attributes:
         learning_rate: of AdamW at its peak; it falls linearly over the whole budget.
+        new_rate: of the tensors that no checkpoint gave, as a multiple of the learning rate.
         warmup_epochs: during which the learning rate rises.
         bn_momentum: of every batch norm, in PyTorch's sense: the share of the newest batch.
         mosaic: the probability of composing an image of four.
@@ -33,6 +34,7 @@ class Recipe(_Frozen):
     optimizer: str = "AdamW"
     learning_rate: Annotated[StrictFloat, Field(gt=0, le=1)] = 2e-3
     final_learning_rate: Annotated[StrictFloat, Field(gt=0, le=1)] = 0.05
+    new_rate: Annotated[StrictFloat, Field(gt=0)] = 1.0
     weight_decay: Annotated[StrictFloat, Field(ge=0, le=1)] = 5e-4
     warmup_epochs: Annotated[StrictFloat, Field(ge=0)] = 0.5
     bn_momentum: Annotated[StrictFloat, Field(gt=0, le=1)] = 0.2

@@ -17,20 +17,29 @@ from trials.scores import Costs, Ending, Outcome, Scores
 from trials.training import DivergedError, GoOn, TimedOutError
 
 WEIGHTS = "weights.pt"
+CHECKPOINT = "checkpoint.pt"
 MODEL = "model.yaml"
 ERROR = "error.txt"
 
 
 def evaluate(
-    architecture: Architecture, budget: Budget, folder: Path, go_on: GoOn, *, limits: Limits | None = None
+    architecture: Architecture,
+    budget: Budget,
+    folder: Path,
+    go_on: GoOn,
+    *,
+    limits: Limits | None = None,
+    costs: Costs | None = None,
 ) -> Outcome:
     """Score one candidate.
 
     Args:
         budget: data, epochs, sizes, seed and where the weights start.
-        folder: of this trial; gets `model.yaml`, then `weights.pt` or `error.txt`.
+        folder: of this trial; gets `model.yaml`, `checkpoint.pt` after every epoch, then `weights.pt` or `error.txt`.
+            A training that stands there goes on.
         go_on: asked after every epoch with its number, from 1, and the epoch; False ends the training there.
         limits: ceilings that are checked before training.
+        costs: if they are known; otherwise they are counted and measured first.
 
     Returns:
         How it ended. A bad candidate is an ending, not an exception.
@@ -47,6 +56,7 @@ def evaluate(
         budget=budget.at(architecture.image_size),
         folder=folder,
         limits=limits or Limits(),
+        costs=costs,
     )
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -95,13 +105,13 @@ class _Run:
         written = self.architecture.to_yaml(classes, folder=self.folder, pgi=self.budget.recipe.pgi)
         (self.folder / MODEL).write_text(written, encoding="utf-8")
         document = self.architecture.document(classes)
-        self.costs = price(document, self.budget, classes)
+        self.costs = self.costs or price(document, self.budget, classes)
         excess = over(self.costs, self.limits)
         if excess:
             return {"ending": Ending.OVER_LIMIT, "detail": excess}
-        weights = self.folder / WEIGHTS
-        trained = training.train(document, self.budget, data, self.folder, go_on, weights=weights)
-        known = {"epochs": trained.epochs, "inherited": trained.inherited}
+        weights, standing = self.folder / WEIGHTS, self.folder / CHECKPOINT
+        trained = training.train(document, self.budget, data, self.folder, go_on, weights=weights, standing=standing)
+        known = {"epochs": trained.epochs, "coverage": trained.coverage}
         if trained.stopped:
             return {"ending": Ending.STOPPED, **known}
         last = trained.epochs[-1]
@@ -117,7 +127,7 @@ def over(costs: Costs, limits: Limits) -> str:
     return ", ".join(
         f"{name} {getattr(costs, name):.4g} is over {ceiling:.4g}"
         for name, ceiling in ceilings.items()
-        if getattr(costs, name) > ceiling
+        if (getattr(costs, name) or 0) > ceiling
     )
 
 

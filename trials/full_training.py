@@ -36,7 +36,7 @@ class FullTrainer(DetectionTrainer):
             return super().get_model({**document, "pgi": wanted}, weights, verbose)
         model = super().get_model({**in_training, "pgi": wanted}, None, verbose)
         if weights is not None:
-            share = take_over(model, weights.float())
+            share = take_over(model, weights.float()).share
             LOGGER.info(f"{share:.1%} of the deployed model's parameters taken over")
         return model
 

@@ -1,21 +1,42 @@
-"""Weights from another model: tensors are taken over by name and shape, layers counted as in the base model."""
+"""Weights from another model: by role, not by a layer's number, and as near to that model's function as may be.
 
-from collections.abc import Iterator
+A tensor's role is its layer as the base model counts it, and its name in that layer: what an insertion or an auxiliary
+half shifts keeps its role, and what a graft leaves in its host has it, too. Where a model is wider, narrower, deeper or
+shallower, the channels that both have are taken over, except in the head, whose outputs mean classes. An operator that
+stands where the other model has something else adopts it: it starts as the nearest function to it that its form allows.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from ultralytics.nn.tasks import load_checkpoint
 
-from search_spaces import insertions, pgi
+from search_spaces import OPERATORS, insertions, pgi
 from search_spaces.errors import DataError
 
 
-def inherit(model: nn.Module, weights: Path) -> float:
-    """Take a checkpoint's tensors over wherever name and shape agree.
+@dataclass(frozen=True, kw_only=True)
+class Coverage:
+    """What of a deployed model came from another.
 
-    Returns:
-        The share of the deployed model's parameters that came from it.
+    Attributes:
+        share: of its parameters.
+        layers: the layers that did not come whole, as the base model calls them (`8`, `after-8`), each with the share
+            of its parameters that came.
+        new: names of the parameters that did not come, or not whole, the auxiliary half's among them.
+    """
+
+    share: float = 0.0
+    layers: tuple[tuple[str, float], ...] = ()
+    new: frozenset[str] = frozenset()
+
+
+def inherit(model: nn.Module, weights: Path) -> Coverage:
+    """Take over what a checkpoint has for a model.
 
     Raises:
         DataError: no checkpoint, or nothing of it fits.
@@ -26,43 +47,84 @@ def inherit(model: nn.Module, weights: Path) -> float:
         source, _ = load_checkpoint(weights)
     except Exception as error:
         raise DataError(f"{weights}: not a checkpoint that Ultralytics loads: {error}") from error
-    share = take_over(model, source.float())
-    if not share:
+    coverage = take_over(model, source.float())
+    if not coverage.share:
         raise DataError(f"{weights}: no tensor has a name and shape of this model; is it of the same base and scale?")
-    return share
+    return coverage
 
 
-def take_over(model: nn.Module, source: nn.Module) -> float:
-    """Take a model's tensors over wherever name and shape agree; insertions and auxiliary halves shift no layer.
+@torch.no_grad()
+def take_over(model: nn.Module, source: nn.Module) -> Coverage:
+    """Take over the tensors of equal role, then let operators adopt what stood in their place."""
+    offered = {role: value for _, role, value in _tensors(source)}
+    head = f"{_labels(model)[-1]}."
+    came: dict[str, int] = {}
+    for name, role, value in _tensors(model):
+        if role in offered and (offered[role].shape == value.shape or not role.startswith(head)):
+            came[name] = _overlay(value, offered[role])
+    came |= {name: model.get_parameter(name).numel() for name in _adopt(model, source)}
+    return _coverage(model, came)
 
-    Returns:
-        The share of the deployed model's parameters that came from it.
-    """
-    offered = dict(_by_base_layer(source))
-    known = dict(zip(model.state_dict(), (name for name, _ in _by_base_layer(model)), strict=True))
-    fitting = {
-        name: offered[known[name]]
-        for name, value in model.state_dict().items()
-        if known[name] in offered and offered[known[name]].shape == value.shape
-    }
-    deployed = {name: value for name, value in model.named_parameters() if _AUXILIARY not in known[name]}
-    taken = sum(value.numel() for name, value in deployed.items() if name in fitting)
-    model.load_state_dict(fitting, strict=False)
-    return taken / sum(value.numel() for value in deployed.values())
+
+def _overlay(value: Tensor, offered: Tensor) -> int:
+    """Copy what two tensors have in common from their beginnings on; how many numbers that is."""
+    if value.ndim != offered.ndim:
+        return 0
+    common = tuple(slice(min(sizes)) for sizes in zip(value.shape, offered.shape, strict=True))
+    value[common] = offered[common].to(value)
+    return value[common].numel()
+
+
+def _coverage(model: nn.Module, came: Mapping[str, int]) -> Coverage:
+    roles = {name: role for name, role, _ in _tensors(model)}
+    parameters = {name: value.numel() for name, value in model.named_parameters()}
+    by_layer: dict[str, list[int]] = {}
+    for name, count in parameters.items():
+        if not roles[name].startswith(_AUXILIARY):
+            layer = by_layer.setdefault(roles[name].partition(".")[0], [0, 0])
+            layer[0] += came.get(name, 0)
+            layer[1] += count
+    taken, deployed = (sum(figures) for figures in zip(*by_layer.values(), strict=True))
+    return Coverage(
+        share=taken / deployed,
+        layers=tuple((layer, some / whole) for layer, (some, whole) in by_layer.items() if some < whole),
+        new=frozenset(name for name, count in parameters.items() if came.get(name, 0) < count),
+    )
+
+
+def _adopt(model: nn.Module, source: nn.Module) -> frozenset[str]:
+    """Let every operator adopt what stands in its place in the source; the names of what it has from there."""
+    adopt = {operator.module: operator.adopt for operator in OPERATORS.values() if operator.adopt is not None}
+    places = {f"{label}.{path}": module for _, label, path, module in _modules(source)}
+    adopted: set[str] = set()
+    for name, label, path, module in _modules(model):
+        before = places.get(f"{label}.{path}")  # nothing stands where a layer was inserted
+        if type(module) in adopt and type(before) is not type(module):
+            names = adopt[type(module)](module, before)
+            adopted.update(f"{name}.{each}" for each in names)
+    return frozenset(adopted)
 
 
 _AUXILIARY = "auxiliary"
 
 
-def _by_base_layer(model: Any) -> Iterator[tuple[str, Tensor]]:
-    """A model's tensors in order, each named by its layer's number in the base model."""
-    names = _layers(model)
+def _tensors(model: Any) -> Iterator[tuple[str, str, Tensor]]:
+    """A model's tensors in order: name, role, value."""
+    labels = _labels(model)
     for name, value in model.state_dict().items():
-        prefix, layer, *rest = name.split(".")
-        yield ".".join((prefix, names[int(layer)], *rest)), value
+        _, layer, rest = name.split(".", 2)
+        yield name, f"{labels[int(layer)]}.{rest}", value
 
 
-def _layers(model: Any) -> list[str]:
+def _modules(model: Any) -> Iterator[tuple[str, str, str, nn.Module]]:
+    """Every module of every layer: name, the layer's label, the path in it, the module."""
+    labels = _labels(model)
+    for index, layer in enumerate(model.model):
+        for path, module in layer.named_modules():
+            yield f"model.{index}.{path}".rstrip("."), labels[index], path, module
+
+
+def _labels(model: Any) -> list[str]:
     """What the base model calls the layers of a built one: `8`, `after-8`, `auxiliary-0`."""
     layers = list(model.model)
     keep = pgi.kept(layers)

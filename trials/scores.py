@@ -1,12 +1,13 @@
 """What a candidate is worth, and how its trial ended."""
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 
 from search_spaces import Architecture
 from search_spaces.errors import ScoreError
+from trials.inheritance import Coverage
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,20 +17,21 @@ class Costs:
     Attributes:
         params: of the deployed graph.
         gflops: of the deployed graph, one image at the deployment size.
-        latency_ms: median over the timed passes; `latency_spread_ms` is the distance between their quartiles.
+        latency_ms: median over the timed passes; None while nobody has asked for it. `latency_spread_ms` is the
+            distance between their quartiles.
         latency_steady: whether the passes agree well enough for the median to mean something.
     """
 
     params: int
     gflops: float
-    latency_ms: float
-    latency_spread_ms: float
-    latency_steady: bool
+    latency_ms: float | None = None
+    latency_spread_ms: float | None = None
+    latency_steady: bool = True
 
     def __post_init__(self) -> None:
         for name in ("params", "gflops", "latency_ms"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
+            if value is not None and not (math.isfinite(value) and value > 0):
                 raise ScoreError(f"{name}: a cost is above 0, got {value}")
 
 
@@ -89,7 +91,7 @@ class Outcome:
         costs: None if the trial broke before they were known.
         scores: the moving average's at the last epoch of the budget; None unless finished.
         epochs: what was trained, in order.
-        inherited: share of the parameters that came from `Budget.weights`; 0 from scratch.
+        coverage: what came from `Budget.weights`; nothing from scratch.
         detail: one line on what happened, where the ending alone does not say it.
         weights: a checkpoint in fp32, if one was written.
     """
@@ -100,6 +102,6 @@ class Outcome:
     scores: Scores | None = None
     epochs: tuple[Epoch, ...] = ()
     seconds: float = 0.0
-    inherited: float = 0.0
+    coverage: Coverage = field(default_factory=Coverage)
     detail: str = ""
     weights: Path | None = None

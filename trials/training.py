@@ -1,35 +1,36 @@
 """The short training of one candidate, on Ultralytics' own trainer without what a search does not need.
 
-What is left out: plots, the second validation of the best checkpoint, a checkpoint and a CSV row per epoch, every
-integration's callbacks, the network. What is added: a question after each epoch whether to go on, decoded images that
-all trials of a process share, a schedule for dynamic convolutions' temperature.
+What is left out: plots, the second validation of the best checkpoint, half-precision checkpoints and a CSV row per
+epoch, every integration's callbacks, the network. What is added: a question after each epoch whether to go on, images
+that all trials of a host share, a checkpoint that a training goes on from to the bit, a schedule for dynamic
+convolutions' temperature, one kernel for the whole step of AdamW.
 """
 
+import gc
+import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import nn, optim
 from ultralytics import __version__ as ultralytics_version
-from ultralytics.cfg import get_cfg
-from ultralytics.data import YOLODataset
+from ultralytics.data.build import InfiniteDataLoader
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import torch_utils
 
 from search_spaces import auxiliary, build, pgi
 from search_spaces.operators.dynamic_conv import DynamicConv
-from trials.budget import Budget, Recipe
-from trials.cost import IMAGE_CHANNELS
+from trials import checkpoint, images
+from trials.budget import Budget
 from trials.datasets import DataSet
-from trials.inheritance import inherit
+from trials.inheritance import Coverage, inherit
 from trials.latency import layout
 from trials.scores import Epoch
 
@@ -44,6 +45,10 @@ class TimedOutError(Exception):
     """The budget's seconds are over."""
 
 
+class _NothingLeftError(Exception):
+    """What a checkpoint holds was trained to its end, or is not to go on."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Trained:
     """What a training left.
@@ -51,16 +56,23 @@ class Trained:
     Attributes:
         epochs: what was trained, in order; the last one validated unless the training was stopped.
         stopped: whether it was told not to go on.
-        inherited: share of the parameters that came from the budget's checkpoint.
+        coverage: what came from the budget's checkpoint.
     """
 
     epochs: tuple[Epoch, ...]
     stopped: bool
-    inherited: float
+    coverage: Coverage
 
 
 def train(
-    document: Mapping[str, Any], budget: Budget, data: DataSet, folder: Path, go_on: GoOn, *, weights: Path
+    document: Mapping[str, Any],
+    budget: Budget,
+    data: DataSet,
+    folder: Path,
+    go_on: GoOn,
+    *,
+    weights: Path,
+    standing: Path | None = None,
 ) -> Trained:
     """Train a model for a budget.
 
@@ -69,6 +81,8 @@ def train(
         folder: for what Ultralytics writes.
         go_on: asked after every epoch, counted from 1; False ends the training there.
         weights: where the moving average goes after the last epoch, in fp32, in a form that `YOLO()` loads.
+        standing: where the training stands, written after every epoch; one that stands there already goes on, to the
+            same bits as if it had never stopped, and `go_on` hears of its earlier epochs again.
 
     Raises:
         DivergedError: a loss is NaN or infinite.
@@ -76,20 +90,24 @@ def train(
         DataError: nothing of the budget's checkpoint fits the model.
         RuntimeError: whatever PyTorch raises, out of memory among it.
     """
-    with _one_thread_on_cpu(budget.device):
-        training = ShortTraining(document, budget, data, folder, go_on)
+    _look_away_from_the_past()
+    with one_thread_on_cpu(budget.device):
+        training = ShortTraining(document, budget, data, folder, go_on, standing=standing)
         training.train()
     if not training.told_to_stop:
         save(training.ema.ema, vars(training.args), weights)
-    return Trained(epochs=tuple(training.epochs_done), stopped=training.told_to_stop, inherited=training.inherited)
+    return Trained(epochs=tuple(training.epochs_done), stopped=training.told_to_stop, coverage=training.coverage)
 
 
 def save(model: DetectionModel, arguments: Mapping[str, Any], path: Path) -> None:
     """Write a checkpoint that `YOLO()` loads, in fp32 where Ultralytics' own is fp16; aside, then renamed.
 
     An auxiliary half is left out.
+
+    Args:
+        model: not to be trained any more; it is put into the form that is written.
     """
-    model = pgi.drop_auxiliary(deepcopy(model)).float().eval().to(memory_format=torch.contiguous_format)
+    model = pgi.drop_auxiliary(model).float().eval().to(memory_format=torch.contiguous_format)
     model.criterion = None  # training state, not part of a model
     aside = path.with_suffix(".tmp")
     torch.save({"model": model, "train_args": dict(arguments), "version": ultralytics_version, "epoch": -1}, aside)
@@ -103,31 +121,47 @@ class ShortTraining(DetectionTrainer):
     other integrations' callbacks (`utils/callbacks/base.py:197`).
     """
 
-    def __init__(self, document: Mapping[str, Any], budget: Budget, data: DataSet, folder: Path, go_on: GoOn) -> None:
+    def __init__(
+        self,
+        document: Mapping[str, Any],
+        budget: Budget,
+        data: DataSet,
+        folder: Path,
+        go_on: GoOn,
+        *,
+        standing: Path | None = None,
+    ) -> None:
         self.document, self.budget, self.data_set, self.go_on = document, budget, data, go_on
+        self.standing, self.identity = standing, checkpoint.identity(document, budget)
         self.epochs_done: list[Epoch] = []
         self.told_to_stop = False
-        self.inherited = 0.0
-        self.deadline = time.monotonic() + (budget.timeout or float("inf"))
+        self.coverage = Coverage()
+        self.deadline = time.monotonic() + (budget.timeout or math.inf)
         self.epoch_started = 0.0
-        super().__init__(overrides=_arguments(budget, data, folder))
+        super().__init__(overrides=arguments(budget, data, folder))
+
+    def train(self) -> None:
+        """Train what is left to be trained."""
+        try:
+            super().train()
+        except _NothingLeftError:
+            return
 
     def run_callbacks(self, event: str) -> None:
         """Our own steps, and nobody else's."""
         match event:
             case "on_train_start":
-                # Architectures consume different amounts of randomness while they are built; order and augmentation
-                # shall be the same for all of them.
-                torch_utils.init_seeds(self.budget.seed)
+                self._hear_again()
             case "on_train_epoch_start":
                 self.epoch_started = time.monotonic()
+                seed_epoch(self.train_loader, self.budget.seed, self.epoch)
                 self.args.val = self.epoch + 1 in self.budget.rungs  # the last epoch is validated anyway
                 self._oom_retries = 3  # otherwise Ultralytics halves the batch and scores under another budget
             case "on_train_batch_end":
+                if not torch.isfinite(self.loss):
+                    raise DivergedError(f"the loss is {float(self.loss)} in epoch {self.epoch + 1}")
                 if time.monotonic() > self.deadline:
                     raise TimedOutError(f"{self.budget.timeout:g} s were over in epoch {self.epoch + 1}")
-            case "on_train_epoch_end":
-                self._refuse_divergence()
             case "on_fit_epoch_end":
                 self._finish_epoch()
 
@@ -139,7 +173,7 @@ class ShortTraining(DetectionTrainer):
             "val": list(data.val),
             "nc": len(data.classes),
             "names": dict(enumerate(data.classes)),
-            "channels": IMAGE_CHANNELS,
+            "channels": images.IMAGE_CHANNELS,
         }
 
     def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> DetectionModel:  # noqa: ARG002, FBT001, FBT002 - Ultralytics' signature
@@ -150,7 +184,7 @@ class ShortTraining(DetectionTrainer):
         if model.end2end:
             self.args.nms = False  # else the validator would switch to the other head (`engine/validator.py:173`)
         if self.budget.weights is not None:
-            self.inherited = inherit(model, self.budget.weights)
+            self.coverage = inherit(model, self.budget.weights)
         return model
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -159,11 +193,10 @@ class ShortTraining(DetectionTrainer):
         batch["img"] = batch["img"].contiguous(memory_format=layout(self.device))
         return batch
 
-    def build_dataset(self, img_path: Any, mode: str = "train", batch: int | None = None) -> YOLODataset:
-        """One that all trials of this process share, images decoded."""
-        paths = tuple(img_path) if isinstance(img_path, list) else (str(img_path),)
-        return _shared_dataset(
-            paths,
+    def build_dataset(self, img_path: Any, mode: str = "train", batch: int | None = None) -> images.Images:
+        """One that all trials of this process share."""
+        return images.load(
+            tuple(img_path) if isinstance(img_path, list) else (str(img_path),),
             self.data_set.classes,
             self.budget.image_size,
             batch or self.budget.batch,
@@ -172,19 +205,50 @@ class ShortTraining(DetectionTrainer):
             training=mode == "train",
         )
 
+    def get_dataloader(self, dataset_path: Any, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
+        """Ultralytics' loader, or batches that are held."""
+        if mode == "val":
+            dataset = self.build_dataset(dataset_path, mode, batch_size)
+            if images.ValidationBatches.can_hold(dataset):
+                return images.held(dataset, batch_size)
+        return super().get_dataloader(dataset_path, batch_size, rank, mode)
+
+    def build_optimizer(self, model: nn.Module, *arguments: Any, **options: Any) -> optim.Optimizer:
+        """Ultralytics' groups; AdamW's step in one kernel; another rate for tensors that were not inherited."""
+        optimizer = super().build_optimizer(model, *arguments, **options)
+        if type(optimizer) is not optim.AdamW:
+            return optimizer
+        new = {id(value) for name, value in model.named_parameters() if name in self.coverage.new}
+        factor = self.budget.recipe.new_rate
+        groups = []
+        for group in optimizer.param_groups:
+            for rate, chosen in ((group["lr"], False), (group["lr"] * factor, True)):
+                parameters = [value for value in group["params"] if (factor != 1 and id(value) in new) is chosen]
+                groups.append({**group, "params": parameters, "lr": rate, "fused": True})
+        return optim.AdamW([group for group in groups if group["params"]], fused=True)
+
     def _setup_train(self) -> None:
         super()._setup_train()
+        recipe = self.budget.recipe
         steps = len(self.train_loader) * self.epochs
         for module in self.model.modules():
             if isinstance(module, nn.BatchNorm2d):
-                module.momentum = self.budget.recipe.bn_momentum
+                module.momentum = recipe.bn_momentum
             if isinstance(module, DynamicConv):
-                module.anneal_steps = max(1, round(steps * self.budget.recipe.anneal))
+                module.anneal_steps = max(1, round(steps * recipe.anneal))
 
-    def _refuse_divergence(self) -> None:
-        for name, loss in self.tloss.items():
-            if not torch.isfinite(loss).all():
-                raise DivergedError(f"{name} is {float(loss)} in epoch {self.epoch + 1}")
+    def resume_training(self, ckpt: Any) -> None:  # noqa: ARG002 - Ultralytics' signature
+        """From our own checkpoint, if there is one."""
+        if self.standing is not None:
+            checkpoint.restore(self, self.standing)
+            self.start_epoch = len(self.epochs_done)
+
+    def _hear_again(self) -> None:
+        """Tell of the epochs that were trained before this process, as if they were trained now."""
+        for epoch in self.epochs_done:
+            self._ask(epoch)
+        if self.told_to_stop or self.start_epoch == self.epochs:
+            raise _NothingLeftError
 
     def _finish_epoch(self) -> None:
         validated = self.args.val or self.epoch + 1 >= self.epochs
@@ -196,24 +260,24 @@ class ShortTraining(DetectionTrainer):
             seconds=time.monotonic() - self.epoch_started,
         )
         self.epochs_done.append(epoch)
+        if self.standing is not None:
+            checkpoint.write(self, self.standing)
+        self._ask(epoch)
+
+    def _ask(self, epoch: Epoch) -> None:
         if not self.go_on(epoch.epoch, epoch) and epoch.epoch < self.epochs:
             self.told_to_stop = self.stop = True
 
-    def validate(self) -> Any:
-        """As Ultralytics does, which draws a random number for each image (`data/augment.py:2521`).
-
-        Put back, so that whether an epoch is validated does not change the epochs after it.
-        """
-        state = random.getstate()
-        validated = super().validate()
-        random.setstate(state)
-        return validated
+    def _clear_memory(self, threshold: float | None = None) -> None:
+        """Nothing on a CPU, which has no cache to empty: looking for garbage takes as long as building the model."""
+        if self.device.type != "cpu":
+            super()._clear_memory(threshold)
 
     def save_metrics(self, metrics: dict[str, float]) -> None:
         """No CSV: the epochs are returned."""
 
     def save_model(self) -> bool:
-        """No checkpoint per epoch."""
+        """No checkpoint in half precision."""
         return False
 
     def final_eval(self) -> None:
@@ -223,39 +287,24 @@ class ShortTraining(DetectionTrainer):
         """No plots."""
 
 
-@lru_cache(maxsize=8)
-def _shared_dataset(
-    paths: tuple[str, ...],
-    classes: tuple[str, ...],
-    image_size: int,
-    batch: int,
-    recipe: Recipe,
-    *,
-    stride: int,
-    training: bool,
-) -> YOLODataset:
-    """Images are scanned, decoded and resized once per process."""
-    return YOLODataset(
-        img_path=list(paths),
-        imgsz=image_size,
-        batch_size=batch,
-        augment=training,
-        hyp=get_cfg(overrides={**_augmentation(recipe), "deterministic": False}),  # it would warn of `cache`
-        rect=not training,
-        cache="ram",
-        stride=stride,
-        pad=0.0 if training else 0.5,
-        prefix="train: " if training else "val: ",
-        task="detect",
-        data={"names": dict(enumerate(classes)), "channels": IMAGE_CHANNELS},
-    )
+def seed_epoch(loader: InfiniteDataLoader, seed: int, epoch: int) -> None:
+    """Let an epoch's order and augmentation follow from the seed and the epoch's number alone.
+
+    Equal for all architectures, however much randomness their building took, whether epochs before were validated, and
+    in a process that begins with this epoch.
+    """
+    number = seed * _EPOCHS_APART + epoch
+    random.seed(number)
+    np.random.seed(number % 2**32)  # noqa: NPY002 - what Ultralytics' augmentation draws from
+    torch.manual_seed(number)
+    loader.generator.manual_seed(number)
+    loader.reset()  # worker processes draw their seeds from the generator when they start
 
 
-def _augmentation(recipe: Recipe) -> dict[str, Any]:
-    return {"mosaic": recipe.mosaic, "close_mosaic": 0, "fliplr": recipe.fliplr, "scale": recipe.scale}
+_EPOCHS_APART = 100_003
 
 
-def _arguments(budget: Budget, data: DataSet, folder: Path) -> dict[str, Any]:
+def arguments(budget: Budget, data: DataSet, folder: Path) -> dict[str, Any]:
     """Ultralytics' settings for a budget."""
     recipe = budget.recipe
     return {
@@ -283,12 +332,18 @@ def _arguments(budget: Budget, data: DataSet, folder: Path) -> dict[str, Any]:
         "plots": False,
         "save": False,
         "verbose": False,
-        **_augmentation(recipe),
+        **images.augmentation(recipe),
     }
 
 
+def _look_away_from_the_past() -> None:
+    """Collect what the last training left, and let the collector look at nothing of today again: 0.2 s each time."""
+    gc.collect()
+    gc.freeze()
+
+
 @contextmanager
-def _one_thread_on_cpu(device: str) -> Iterator[None]:
+def one_thread_on_cpu(device: str) -> Iterator[None]:
     """One thread for a training on the CPU: more would fight over the cores with other workers, and change the sums.
 
     Ultralytics sets a number of its own whenever it selects a device (`utils/torch_utils.py:364` in 8.4.190).

@@ -339,7 +339,8 @@ def _estimate(search: "Search", effort: "Effort") -> list[str]:
     budget, data, (least, most) = search.budget, search.data, effort.hours
     trials = f"{effort.trials} trials of {budget.epochs} epochs at {budget.image_size} px, batch {budget.batch}"
     images = f"{data.train_images} + {data.val_images} images, {effort.workers} at once"
-    each = f"a trial of the stock model takes {effort.stock:.0f} s, of the costliest {effort.costliest:.0f} s"
+    first = f"the stock model's own training {effort.base:.0f} s, " if effort.base else ""
+    each = f"{first}a trial of the stock model takes {effort.stock:.0f} s, of the costliest {effort.costliest:.0f} s"
     return [
         f"search    {trials}, {images}",
         f"estimate  {_hours(least)} to {_hours(most)}: {each}",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from nas.records import Record
     from nas.study import Study
 
+_BASE = "the stock model, for every trial to start from"
 _ROWS = 14
 """How many trials the live table shows; `nas trials` shows all."""
 
@@ -26,7 +27,8 @@ class Watching:
     def __init__(self) -> None:
         self._live = Live(console=err, refresh_per_second=2, transient=True) if err.is_terminal else None
         self._began = time.monotonic()
-        self._known: dict[int, tuple[str, str | None]] = {}
+        self._known: dict[int | str, tuple[str, str | None]] = {}
+        self._base_told = False
         self._ended_before: int | None = None
 
     def __enter__(self) -> Self:
@@ -44,6 +46,7 @@ class Watching:
         """Show how far the study is."""
         records = study.records()
         left = self._left(study, records)
+        self._tell_base(study)
         for record in records:
             said = (record.state, record.ending)
             if self._known.get(record.trial) != said and record.summary and record.state != "waiting":
@@ -52,6 +55,24 @@ class Watching:
                     err.print(_line(record), markup=False)
         if self._live is not None:
             self._live.update(_table(study, records, left))
+
+    def _tell_base(self, study: "Study") -> None:
+        """One line for the stock model's own training: that it is there, or how it ended."""
+        base = study.base
+        if base is None or self._base_told:
+            return
+        outcome = base.outcome()
+        if outcome is None and "base" not in self._known and self._live is None:
+            self._known["base"] = ("running", None)
+            err.print(
+                f"stock model  training, {base.budget.epochs} epochs, for every trial to start from", markup=False
+            )
+        if outcome is not None:
+            self._base_told = True
+            self._began, self._ended_before = time.monotonic(), None  # trials are timed from here
+            accuracy = figure("map50_95", outcome.get("map50_95"))
+            figures = f"mAP50-95 {accuracy} after {outcome['epochs']} epochs, {outcome['seconds']:.0f} s"
+            err.print(f"stock model  {outcome['ending']}  {figures}", markup=False)
 
     def _left(self, study: "Study", records: "Sequence[Record]") -> str:
         """How long it will still take, from how long trials took since this began."""
@@ -71,9 +92,10 @@ def _line(record: "Record") -> str:
     said = record.ending or record.state
     if record.ending is None:
         return f"trial {record.trial:>3}  {said:<9} {_named(record)}{f'  ({record.detail})' if record.detail else ''}"
-    latency = f"{figure('latency_ms', record.latency_ms)} ms{'' if record.latency_steady else ' (unsteady)'}"
+    unsteady = "" if record.latency_steady else " (unsteady)"
+    latency = f"{figure('latency_ms', record.latency_ms)} ms{unsteady}  " if record.latency_ms else ""
     accuracy, gflops = figure("map50_95", record.map50_95), figure("gflops", record.gflops)
-    figures = f"mAP50-95 {accuracy}  {gflops} GFLOPs  {latency}  {record.seconds:.0f} s"
+    figures = f"mAP50-95 {accuracy}  {gflops} GFLOPs  {latency}{record.seconds:.0f} s"
     inherited = f"  {record.inherited:.0%} inherited" if record.inherited else ""
     why = "" if record.finished else f"  {record.cure}{f' ({record.detail})' if record.detail else ''}"
     return f"trial {record.trial:>3}  {said:<9} {figures}{inherited}  {_named(record)}{why}"
@@ -113,5 +135,9 @@ def _table(study: "Study", records: "Sequence[Record]", left: str) -> Group:
             _named(record) or "-",
             style="bold" if running else "dim" if record.state == "waiting" else "",
         )
+    base = study.base
+    if base is not None and not base.is_done:
+        known = base.files.read_epochs()
+        table.add_row("-", "training", f"{len(known)}/{base.budget.epochs}", "-", "-", "-", "-", _BASE, style="bold")
     best = "   ".join(f"{record.map50_95:.3f} at {record.gflops:.2f}" for record in front)
     return Group(table, Text(f"front (*), mAP50-95 at GFLOPs: {best or 'nothing finished yet'}   ~ unsteady latency"))

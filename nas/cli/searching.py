@@ -9,6 +9,7 @@ import typer
 from nas.cli import show
 
 if TYPE_CHECKING:
+    from nas.config import Settings
     from nas.plan import Plan
     from nas.study import Study
 
@@ -69,9 +70,21 @@ def search(
     weights: Annotated[
         Path | None,
         typer.Option(
-            help="A checkpoint that every candidate starts from, where names and shapes agree.",
+            help="A checkpoint that the stock model's training starts from, such as yolov9t.pt.",
             rich_help_panel=_WHAT,
         ),
+    ] = None,
+    from_scratch: Annotated[
+        bool,
+        typer.Option(
+            "--from-scratch",
+            help="Start every candidate from random weights, not from the trained stock model.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = False,
+    preset: Annotated[
+        Literal["quick", "standard", "thorough"] | None,
+        typer.Option(help="How much is trained. \\[default: quick for digits, else standard]", rich_help_panel=_HOW),
     ] = None,
     study: Annotated[
         str | None, typer.Option(help="The study's name. \\[default: space and data]", rich_help_panel=_WHERE)
@@ -84,11 +97,20 @@ def search(
     ] = None,
     epochs: Annotated[
         int | None,
-        typer.Option(min=1, help="Of each trial. \\[default: 3 for digits, else 12]", rich_help_panel=_HOW),
+        typer.Option(min=1, help="Of each trial. \\[default: the preset's: 3, 8 or 20]", rich_help_panel=_HOW),
+    ] = None,
+    base_epochs: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Of the stock model, once, before every trial starts from it; 0 for none. "
+            "\\[default: the preset's: 6, 24 or 60]",
+            rich_help_panel=_HOW,
+        ),
     ] = None,
     image_size: Annotated[
         int | None,
-        typer.Option(help="Of training, pixels. \\[default: 128 for digits, else 320]", rich_help_panel=_HOW),
+        typer.Option(help="Of training, pixels. \\[default: the preset's: 128, 320 or 640]", rich_help_panel=_HOW),
     ] = None,
     deploy_size: Annotated[
         int | None, typer.Option(help="Of cost and latency, pixels.  [default: 640]", rich_help_panel=_WORTH)
@@ -143,6 +165,9 @@ def search(
         scale=scale,
         data=data,
         weights=weights,
+        from_scratch=from_scratch,
+        preset=preset,
+        base_epochs=base_epochs,
         study=study,
         trials=trials,
         timeout=timeout,
@@ -219,6 +244,15 @@ def _run(study: "Study") -> None:
     show.lines([f"open its page in MLflow with: {_command('ui', study, named=False)}"])
 
 
+def _begun(settings: "Settings") -> str:
+    """What every candidate's weights start from."""
+    if settings.base is not None:
+        first = f", itself from {settings.base.weights}" if settings.base.weights else ""
+        return f"of the stock model, which is trained first, once, for {settings.base.epochs} epochs{first}"
+    start = settings.budget.weights
+    return f"of {start}, where layers and shapes agree" if start else "random: every candidate from scratch"
+
+
 def _why_short(study: "Study") -> str:
     done = study.file.run.trials - study.places()
     if study.file.run.timeout:
@@ -233,6 +267,8 @@ def _command(name: str, study: "Study", *, named: bool = True) -> str:
 
 
 def _print_plan(plan: "Plan") -> None:
+    from trials.presets import PRESETS
+
     settings, run = plan.file.settings, plan.file.run
     budget = settings.budget
     limits = {name: value for name, value in settings.limits.model_dump().items() if value is not None}
@@ -243,7 +279,7 @@ def _print_plan(plan: "Plan") -> None:
         "reach": f"{plan.cheapest.gflops:.2f} to {plan.costliest.gflops:.2f} GFLOPs",
         "data": f"{data.name}: {data.train_images} + {data.val_images} images, {len(data.classes)} classes",
         "budget": f"{run.trials} trials of {budget.epochs} epochs at {budget.image_size} px, batch {budget.batch}",
-        "weights": f"of {budget.weights}, where names and shapes agree" if budget.weights else "from scratch",
+        "weights": _begun(settings),
         "aim": f"reward {settings.reward}, {settings.targets}" if settings.reward else ", ".join(settings.objectives),
         "limits": ", ".join(f"{name} {value:g}" for name, value in limits.items()) or "none",
         "workers": f"{run.workers} on {run.device}",
@@ -255,5 +291,6 @@ def _print_plan(plan: "Plan") -> None:
     if space.start:
         first = " | ".join(architecture.summary() for architecture in space.start)
         show.lines([f"{'start':<9} after the stock model: {first}"])
+    show.lines([f"{'preset':<9} {settings.preset}: {PRESETS[settings.preset].says}"])
     if plan.data.note:
         show.lines([f"{'note':<9} {plan.data.note}"])

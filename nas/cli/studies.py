@@ -1,4 +1,4 @@
-"""`nas status`, `nas pareto`, `nas trials`, `nas export`, `nas clean`: studies that are there."""
+"""`nas status`, `nas pareto`, `nas trials`, `nas base`, `nas export`, `nas clean`: studies that are there."""
 
 import shutil
 from collections.abc import Iterator
@@ -33,10 +33,21 @@ _TRIAL_COLUMNS = {
     "summary": "architecture",
 }
 
+_BASE_COLUMNS = {
+    "ending": "ending",
+    "map50_95": "mAP50-95",
+    "map50": "mAP50",
+    "gflops": "GFLOPs",
+    "params": "params",
+    "epochs": "epochs",
+    "seconds": "s",
+    "weights": "weights",
+}
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (status, pareto, trials, export, clean):
+    for command in (status, pareto, trials, base, export, clean):
         app.command()(command)
 
 
@@ -77,6 +88,24 @@ def pareto(study: Name, runs: Runs = _RUNS, shown: Shown = "table") -> None:
 def trials(study: Name, runs: Runs = _RUNS, shown: Shown = "table") -> None:
     """Every trial of a study."""
     _print_records(_open(study, runs).records(), shown, title=f"Trials of {study}")
+
+
+@show.told
+def base(study: Name, runs: Runs = _RUNS, shown: Shown = "table") -> None:
+    """The stock model that every trial starts from; trained now, if it is not yet."""
+    from nas.plan import lay_base
+
+    opened = _open(study, runs)
+    with show.err.status("") as status:
+
+        def tell(epoch: int) -> None:
+            status.update(f"training the stock model: {epoch} of {training.budget.epochs} epochs")
+
+        training = lay_base(opened, tell)
+    outcome = training.outcome() or {}
+    row = {"study": study, **{name: outcome[name] for name in _BASE_COLUMNS if name in outcome}}
+    row["weights"] = str(training.weights)
+    show.rows([row], shown, title=f"The stock model of {study}", columns={"study": "study", **_BASE_COLUMNS})
 
 
 @show.told
@@ -149,6 +178,12 @@ def print_front(study: "Study", shown: Format) -> None:
         remarks.append(
             f"No evidence of gain yet: {gain:+.3f} over stock is one short training each with one seed; "
             "the seed alone moves such a score by 0.02 and more."
+        )
+    new = [str(record.trial) for record in front if record.is_mostly_new]
+    if new:
+        remarks.append(
+            f"trial {', '.join(new)}: less than half of the weights could be taken over; such a score is in part one "
+            "from scratch, and too low beside the others."
         )
     remarks.append(f"export the most accurate with: nas export {study.name} --best map")
     show.lines(remarks)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from ultralytics.nn.modules import Conv
 
 from search_spaces.operators.export import is_exporting
 from search_spaces.operators.record import Operator, Parameter, Parameters, Site, SiteKind
@@ -214,6 +215,15 @@ def _build(site: Site, *, kernels: int, reduction: int, temperature: float) -> D
     )
 
 
+def _adopt(module: DynamicConv, before: nn.Module | None) -> tuple[str, ...]:
+    """Each of its kernels starts as the convolution's, so that every mixture of them is that convolution."""
+    if not isinstance(before, Conv) or before.conv.weight.shape != module.weight[: module.c_out].shape:
+        return ()
+    module.weight.copy_(before.conv.weight.repeat(module.kernels, 1, 1, 1))
+    module.bn.load_state_dict(before.bn.state_dict())
+    return ("weight", "bn.weight", "bn.bias")
+
+
 def _obstacle(site: Site, _parameters: Parameters) -> str | None:
     if site.c_in % site.groups or site.c_out % site.groups:
         return f"its {site.groups} groups do not divide {site.c_in} and {site.c_out} channels"
@@ -239,6 +249,7 @@ DYNAMIC_CONV_RECORD = Operator(
     build=_build,
     obstacle=_obstacle,
     living=_living,
+    adopt=_adopt,
     unseen_macs=_mixing_macs,
     reference="Dynamic Convolution, arXiv 1912.03458",
 )

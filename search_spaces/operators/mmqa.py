@@ -162,6 +162,13 @@ def _build(
     return attention
 
 
+def _adopt(module: MMQA, _before: nn.Module | None) -> tuple[str, ...]:
+    """In its bare form its input is added to it, and it starts as nothing beside that."""
+    if isinstance(module.output, nn.Conv2d):
+        nn.init.zeros_(module.output.weight)
+    return ()
+
+
 def _obstacle(site: Site, parameters: Parameters) -> str | None:
     if site.stride != 1:
         return "it keeps the map's size, and stands at stride 1 only"
@@ -191,6 +198,7 @@ MMQA_RECORD = Operator(
     kinds=(SiteKind.ATTENTION, SiteKind.CONV, SiteKind.LAYER),
     build=_build,
     obstacle=_obstacle,
+    adopt=_adopt,
     unseen_macs=_attention_macs,
     reference="MobileNetV4, arXiv 2404.10518",
 )

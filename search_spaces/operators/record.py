@@ -1,12 +1,12 @@
 """What an operator is to the rest of the house: a name, its parameters, the sites it takes, how it is built."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import yaml
 from torch import Tensor, nn
@@ -123,6 +123,8 @@ class Operator:
         build: `(site, **parameters)` to a module that maps the site's input to its output.
         obstacle: why it cannot stand at a site with these parameters, or None.
         living: the parameters that have an effect, given all of them; the rest is dropped from a fingerprint.
+        adopt: makes a module the nearest function to the one that stood in its place, None where nothing stood, that
+            its form allows, and names the parameters that hold what came from there. None if it can be near to nothing.
         unseen_macs: multiply-adds of one forward pass that no child module shows: products computed in the
             operator's own `forward`. None if every product belongs to a child.
         reference: the paper, with its arXiv number.
@@ -136,6 +138,7 @@ class Operator:
     build: Callable[..., nn.Module]
     obstacle: Callable[[Site, Parameters], str | None] = _no_obstacle
     living: Callable[[Parameters], Parameters] = _all_live
+    adopt: Callable[[Any, nn.Module | None], Sequence[str]] | None = None
     unseen_macs: Callable[[nn.Module, Tensor, Tensor], int] | None = None
     reference: str
     source: Source | None = None

@@ -103,6 +103,13 @@ def _build(site: Site, *, start_kernel: int, mid_kernel: int, expansion: int, la
     )
 
 
+def _adopt(module: UIB, _before: nn.Module | None) -> tuple[str, ...]:
+    """With a residual it starts as the identity, as a block that adds its input nearly is."""
+    if module.residual:
+        nn.init.zeros_(module.project.bn.weight)
+    return ()
+
+
 def _obstacle(site: Site, parameters: Parameters) -> str | None:
     if not (parameters["start_kernel"] or parameters["mid_kernel"]):
         return "without start_kernel and mid_kernel nothing here would mix pixels"
@@ -125,5 +132,6 @@ UIB_RECORD = Operator(
     kinds=(SiteKind.BLOCK, SiteKind.LAYER),
     build=_build,
     obstacle=_obstacle,
+    adopt=_adopt,
     reference="MobileNetV4, arXiv 2404.10518",
 )

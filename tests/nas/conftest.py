@@ -76,11 +76,17 @@ def formula(architecture: Architecture) -> tuple[float, float]:
 
 
 def _score(
-    architecture: Architecture, budget: Budget, folder: Path, go_on: Callable[[int, Epoch], bool], *, limits: Limits
+    architecture: Architecture,
+    budget: Budget,
+    folder: Path,
+    go_on: Callable[[int, Epoch], bool],
+    *,
+    limits: Limits,
+    costs: Costs | None,
 ) -> Outcome:
     accuracy, gflops = formula(architecture)
     costs = Costs(params=1000, gflops=gflops, latency_ms=1.0, latency_spread_ms=0.1, latency_steady=True)
-    if limits.latency_ms is not None and costs.latency_ms > limits.latency_ms:
+    if limits.latency_ms is not None and limits.latency_ms < 1.0:
         return Outcome(architecture=architecture, ending=Ending.OVER_LIMIT, costs=costs, detail="over")
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "model.yaml").write_text(architecture.to_yaml(2))

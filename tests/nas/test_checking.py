@@ -260,9 +260,11 @@ def test_hours_are_rounds_of_trials(data: Path, space: Path) -> None:
     search = Search.of(Request(data=str(data), trials=5, workers=2, epochs=3, batch=8), space_file.load(space))
     assert (search.budget.image_size, search.budget.deploy_size, search.budget.batch) == (320, 640, 8)
     pace = outlook.Pace(step=1.0, image=0.5, start=10.0)
-    assert pace.seconds(search) == 10 + 3 * 2 + 4 * 0.5
-    effort = Effort(trials=5, workers=2, stock=3600, costliest=1800, machine="")
-    assert effort.hours == (1.5, 3.0)
+    assert pace.seconds(search.budget, search.data) == 10 + 3 * 2 + 4 * 0.5
+    assert search.base is not None
+    assert pace.seconds(search.base, search.data) == 10 + 24 * 2 + 4 * 0.5
+    effort = Effort(trials=5, workers=2, stock=3600, costliest=1800, base=900, machine="")
+    assert effort.hours == (1.75, 3.25)
 
 
 def test_an_estimate_is_timed_once(data: Path, space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,11 +20,13 @@ from search_spaces.errors import (
     SpecError,
 )
 from trials import Budget, Costs, Ending, Epoch, Limits, Outcome, cost, evaluate, evaluation, latency, training
+from trials.inheritance import Coverage
 from trials.training import DivergedError, TimedOutError, Trained
 
 TinyBudget = Callable[..., Budget]
 
 COSTS = Costs(params=2_000_000, gflops=8.3, latency_ms=12.5, latency_spread_ms=0.5, latency_steady=True)
+HALF = Coverage(share=0.5, layers=(("8", 0.5),), new=frozenset({"model.8.conv.weight"}))
 LAST = Epoch(epoch=1, losses={"box_loss": 1.0}, map50_95=0.25, map50=0.5, seconds=1.0)
 
 
@@ -71,7 +73,7 @@ class TestEndings:
     @pytest.mark.parametrize(
         ("error", "ending", "detail"),
         [
-            (DivergedError("box_loss is nan in epoch 2"), Ending.DIVERGED, "DivergedError: box_loss is nan in epoch 2"),
+            (DivergedError("the loss is nan in epoch 2"), Ending.DIVERGED, "DivergedError: the loss is nan in epoch 2"),
             (TimedOutError("3 s were over"), Ending.TIMED_OUT, "TimedOutError: 3 s were over"),
             (MemoryError("no room"), Ending.OUT_OF_MEMORY, "MemoryError: no room"),
             (torch.OutOfMemoryError("CUDA"), Ending.OUT_OF_MEMORY, "OutOfMemoryError: CUDA"),
@@ -131,28 +133,28 @@ class TestEndings:
 
 class TestOutcomes:
     def test_finished(self, ended: Ended, folder: Path, stock: Architecture) -> None:
-        outcome = ended.after(Trained(epochs=(LAST,), stopped=False, inherited=0.5))
+        outcome = ended.after(Trained(epochs=(LAST,), stopped=False, coverage=HALF))
         assert outcome.ending is Ending.FINISHED
         assert outcome.scores is not None
         assert (outcome.scores.map50_95, outcome.scores.map50, outcome.scores.costs) == (0.25, 0.5, COSTS)
-        assert (outcome.costs, outcome.epochs, outcome.inherited) == (COSTS, (LAST,), 0.5)
+        assert (outcome.costs, outcome.epochs, outcome.coverage) == (COSTS, (LAST,), HALF)
         assert outcome.weights == folder / "weights.pt"
         assert Architecture.read(folder / "model.yaml") == stock
 
     def test_stopped(self, ended: Ended) -> None:
-        outcome = ended.after(Trained(epochs=(LAST,), stopped=True, inherited=0.5))
+        outcome = ended.after(Trained(epochs=(LAST,), stopped=True, coverage=HALF))
         assert outcome.ending is Ending.STOPPED
         assert (outcome.scores, outcome.weights) == (None, None)
-        assert (outcome.costs, outcome.epochs, outcome.inherited) == (COSTS, (LAST,), 0.5)
+        assert (outcome.costs, outcome.epochs, outcome.coverage) == (COSTS, (LAST,), HALF)
 
     def test_an_unvalidated_end_is_no_score(self, ended: Ended) -> None:
         blind = Epoch(epoch=1, losses={}, map50_95=None, map50=None, seconds=1.0)
-        assert ended.after(Trained(epochs=(blind,), stopped=False, inherited=0.0)).ending is Ending.BROKEN
+        assert ended.after(Trained(epochs=(blind,), stopped=False, coverage=Coverage())).ending is Ending.BROKEN
 
     @pytest.mark.parametrize("accuracy", [float("nan"), 1.5, -1.0])
     def test_a_score_that_is_none_is_never_given(self, accuracy: float, ended: Ended) -> None:
         odd = Epoch(epoch=1, losses={}, map50_95=accuracy, map50=0.5, seconds=1.0)
-        outcome = ended.after(Trained(epochs=(odd,), stopped=False, inherited=0.0))
+        outcome = ended.after(Trained(epochs=(odd,), stopped=False, coverage=Coverage()))
         assert outcome.ending is Ending.BROKEN
         assert outcome.scores is None
 
@@ -166,7 +168,7 @@ class TestLimits:
         ],
     )
     def test_over_one_nothing_is_trained(self, limits: Limits, detail: str, ended: Ended, folder: Path) -> None:
-        outcome = ended.after(Trained(epochs=(LAST,), stopped=False, inherited=0.0), limits=limits)
+        outcome = ended.after(Trained(epochs=(LAST,), stopped=False, coverage=Coverage()), limits=limits)
         assert outcome.ending is Ending.OVER_LIMIT
         assert outcome.detail == detail
         assert (outcome.costs, outcome.scores, outcome.epochs) == (COSTS, None, ())
@@ -174,7 +176,7 @@ class TestLimits:
 
     @pytest.mark.parametrize("limits", [None, Limits(), Limits(gflops=8.3, params=2_000_000, latency_ms=12.5)])
     def test_a_cost_at_its_limit_is_within(self, limits: Limits | None, ended: Ended) -> None:
-        outcome = ended.after(Trained(epochs=(LAST,), stopped=False, inherited=0.0), limits=limits)
+        outcome = ended.after(Trained(epochs=(LAST,), stopped=False, coverage=Coverage()), limits=limits)
         assert outcome.ending is Ending.FINISHED
 
 
@@ -255,7 +257,7 @@ class TestForReal:
         assert [epoch.map50_95 is not None for epoch in outcome.epochs] == [True, True]
         assert outcome.scores.map50_95 == outcome.epochs[-1].map50_95
         assert outcome.seconds > sum(epoch.seconds for epoch in outcome.epochs)
-        assert {path.name for path in folder.iterdir()} == {"model.yaml", "weights.pt", "ultralytics"}
+        assert {path.name for path in folder.iterdir()} == {"model.yaml", "weights.pt", "checkpoint.pt", "ultralytics"}
         assert Architecture.read(folder / "model.yaml") == motley
 
     def test_stopped_at_the_first_rung(self, stock: Architecture, tiny: TinyBudget, folder: Path) -> None:

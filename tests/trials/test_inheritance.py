@@ -1,19 +1,21 @@
 """Weights from another model: everything that is the same layer of the base model comes along."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from ultralytics.nn.tasks import load_checkpoint
 
-from search_spaces import Architecture, Choice, auxiliary, build
+from search_spaces import Architecture, Choice, auxiliary, build, pgi
 from search_spaces import base as bases
 from search_spaces.architecture import Insertion
 from search_spaces.errors import DataError
 from search_spaces.insertions import Feeds
 from trials import training
-from trials.inheritance import inherit, take_over
+from trials.inheritance import Coverage, inherit, take_over
 
 CLASSES = 10
 
@@ -24,6 +26,30 @@ def tensors(file: Path) -> dict[str, torch.Tensor]:
 
 def same(these: Mapping[str, torch.Tensor], those: Mapping[str, torch.Tensor]) -> bool:
     return these.keys() == those.keys() and all(torch.equal(these[name], those[name]) for name in these)
+
+
+def share(parameters: Mapping[str, nn.Parameter], came: Collection[str]) -> float:
+    counts = {name: parameter.numel() for name, parameter in parameters.items()}
+    return sum(counts[name] for name in came) / sum(counts.values())
+
+
+def by_layer(
+    parameters: Mapping[str, nn.Parameter], came: Collection[str], *, changed: Sequence[int]
+) -> tuple[tuple[str, float], ...]:
+    """The share that came of each layer that is changed, in a model where no layer is inserted."""
+    shares = []
+    for layer in changed:
+        own = {name: value for name, value in parameters.items() if name.startswith(f"model.{layer}.")}
+        shares.append((str(layer), share(own, own.keys() & came)))
+    return tuple(shares)
+
+
+def deployed_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """Those that are left when the auxiliary half is dropped from a copy, as they stand in the model itself."""
+    copied = deepcopy(model)
+    pairs = list(zip(copied.parameters(), model.parameters(), strict=True))
+    left = {id(parameter) for parameter in pgi.drop_auxiliary(copied).parameters()}
+    return [own for copy, own in pairs if id(copy) in left]
 
 
 @pytest.fixture
@@ -39,20 +65,24 @@ def test_everything_from_the_same_architecture(stock: Architecture, trained: Pat
     torch.manual_seed(2)
     model = build.model(stock.document(CLASSES), CLASSES)
     assert not same(model.state_dict(), tensors(trained))
-    assert inherit(model, trained) == 1.0
+    assert inherit(model, trained) == Coverage(share=1.0)
     assert same(model.state_dict(), tensors(trained))
 
 
 def test_all_but_the_operators_from_another(motley: Architecture, trained: Path) -> None:
     model = build.model(motley.document(CLASSES), CLASSES)
-    share = inherit(model, trained)
+    coverage = inherit(model, trained)
     source = tensors(trained)
     parameters = dict(model.named_parameters())
-    taken = [name for name, own in parameters.items() if name in source and torch.equal(own, source[name])]
-    total = sum(parameter.numel() for parameter in parameters.values())
-    assert share == pytest.approx(sum(parameters[name].numel() for name in taken) / total, abs=1e-3)
-    assert 0.5 < share < 1
-    assert all(name in taken for name in parameters if name.startswith(("model.0.", "model.1.", "model.24.")))
+    taken = {name for name, own in parameters.items() if name in source and torch.equal(own, source[name])}
+    adopted = {f"model.3.{name}" for name in ("weight", "bn.weight", "bn.bias")}  # what DynamicConv has of a Conv
+    came = {name for name in parameters if name in source or name in adopted}
+    assert came - adopted <= taken
+    assert coverage.new == parameters.keys() - came
+    assert coverage == Coverage(
+        share=share(parameters, came), layers=by_layer(parameters, came, changed=(2, 3, 4, 6, 11)), new=coverage.new
+    )
+    assert 0.5 < coverage.share < 1
 
 
 @pytest.mark.parametrize("feeds", ["next", "all"])
@@ -60,19 +90,26 @@ def test_an_insertion_shifts_nothing(stock: Architecture, trained: Path, tmp_pat
     new = Insertion(after=4, feeds=feeds, choice=Choice.of("UIB", {}))
     inserted = Architecture.of(stock.base, stock.scale, {}, inserted=[new])
     model = build.model(inserted.document(CLASSES), CLASSES)
-    own = sum(parameter.numel() for parameter in model.model[5].parameters())
-    total = sum(parameter.numel() for parameter in model.parameters())
-    assert inherit(model, trained) == pytest.approx(1 - own / total)
+    parameters = dict(model.named_parameters())
+    own = frozenset(name for name in parameters if name.startswith("model.5."))
+    assert inherit(model, trained) == Coverage(
+        share=share(parameters, parameters.keys() - own), layers=(("after-4", 0.0),), new=own
+    )
     assert torch.equal(model.state_dict()["model.25.cv3.0.2.weight"], tensors(trained)["model.24.cv3.0.2.weight"])
     training.save(model, {}, tmp_path / "inserted.pt")
     plain = build.model(stock.document(CLASSES), CLASSES)
-    assert inherit(plain, tmp_path / "inserted.pt") == 1.0  # and back
+    assert inherit(plain, tmp_path / "inserted.pt") == Coverage(share=1.0)  # and back
     assert same(plain.state_dict(), tensors(trained))
 
 
 def test_other_classes_keep_their_own_outputs(stock: Architecture, trained: Path) -> None:
     model = build.model(stock.document(3), 3)
-    assert 0.9 < inherit(model, trained) < 1
+    parameters = dict(model.named_parameters())
+    own = frozenset(f"model.24.cv3.{level}.2.{name}" for level in range(3) for name in ("weight", "bias"))
+    came = parameters.keys() - own
+    assert inherit(model, trained) == Coverage(
+        share=share(parameters, came), layers=by_layer(parameters, came, changed=(24,)), new=own
+    )
     assert model.state_dict()["model.24.cv3.0.2.weight"].shape[0] == 3
 
 
@@ -117,10 +154,13 @@ def test_an_auxiliary_half_shifts_nothing(scale: str) -> None:
     plain = build.model(deployed, CLASSES)
     torch.manual_seed(2)
     whole = build.model(auxiliary.trained(deployed), CLASSES)
-    assert take_over(whole, plain) == 1.0  # of what is deployed
+    auxiliary_half = {name for name, _ in whole.named_parameters()} - {
+        name for name, own in whole.named_parameters() if any(own is kept for kept in deployed_parameters(whole))
+    }
+    assert take_over(whole, plain) == Coverage(share=1.0, new=frozenset(auxiliary_half))  # 1 of what is deployed
     torch.manual_seed(3)
     again = build.model(deployed, CLASSES)
-    assert take_over(again, whole) == 1.0
+    assert take_over(again, whole) == Coverage(share=1.0)
     assert same(again.state_dict(), plain.state_dict())
 
 
@@ -141,4 +181,5 @@ def test_an_auxiliary_half_and_an_insertion() -> None:
     whole = build.model(auxiliary.trained(inserted.document(CLASSES)), CLASSES)
     own = sum(parameter.numel() for parameter in whole.model[9].parameters())
     deployed = sum(parameter.numel() for parameter in plain.parameters()) + own
-    assert take_over(whole, plain) == pytest.approx(1 - own / deployed)
+    coverage = take_over(whole, plain)
+    assert (coverage.share, coverage.layers) == (1 - own / deployed, (("after-8", 0.0),))

@@ -28,6 +28,12 @@ def test_a_cost_is_a_number_above_0(figure: str, value: float) -> None:
     assert str(caught.value) == f"{figure}: a cost is above 0, got {value}"
 
 
+def test_a_latency_may_be_unknown() -> None:
+    costs = Costs(params=2_000_000, gflops=8.3)
+    assert (costs.latency_ms, costs.latency_spread_ms, costs.latency_steady) == (None, None, True)
+    assert scores(costs=costs).value("gflops") == 8.3
+
+
 @pytest.mark.parametrize("figure", ["map50_95", "map50"])
 @pytest.mark.parametrize("value", [-0.001, 1.001, math.nan, math.inf])
 def test_an_accuracy_is_from_0_to_1(figure: str, value: float) -> None:

@@ -24,7 +24,8 @@ from ultralytics.utils import events, torch_utils
 import search_spaces
 from search_spaces import Architecture, build
 from search_spaces.operators.dynamic_conv import DynamicConv
-from trials import Budget, Epoch, Recipe, datasets, digit_scenes, training
+from trials import Budget, Epoch, Recipe, datasets, digit_scenes, images, training
+from trials.inheritance import Coverage
 from trials.training import DivergedError, ShortTraining, TimedOutError, Trained
 
 CLASSES = 10
@@ -61,6 +62,12 @@ def same(these: Mapping[str, torch.Tensor], those: Mapping[str, torch.Tensor]) -
 
 def losses(trained: Trained) -> list[dict[str, float]]:
     return [epoch.losses for epoch in trained.epochs]
+
+
+def forget() -> None:
+    """What this process holds of images; what lies in the host's cache stays."""
+    images.load.cache_clear()
+    images.held.cache_clear()
 
 
 class Recorder:
@@ -103,7 +110,7 @@ class TestGoOn:
         assert all(epoch.seconds > 0 for epoch in trained.epochs)
         assert [set(epoch.losses) for epoch in trained.epochs] == [{"box_loss", "cls_loss", "dfl_loss"}] * 4
         assert not trained.stopped
-        assert trained.inherited == 0
+        assert trained.coverage == Coverage()
 
     def test_false_stops(self, train: Train, stock: Architecture, folder: Path) -> None:
         trained = train(stock, go_on=lambda number, _: number < 2, epochs=4)
@@ -127,7 +134,7 @@ class TestGoOn:
 
 class TestCommonRandomNumbers:
     def test_one_seed_one_score(self, train: Train, motley: Architecture, folder: Path) -> None:
-        training._shared_dataset.cache_clear()  # the first training decodes, the second does not
+        forget()  # the first training reads the images, the second has them
         first = train(motley, weights="first.pt")
         torch.rand(1)
         assert losses(train(motley, weights="second.pt")) == losses(first)
@@ -201,12 +208,12 @@ class TestWhatIsLeftOut:
         monkeypatch.setattr(socket, "getaddrinfo", refuse)
         monkeypatch.setattr(socket.socket, "connect", refuse)
         monkeypatch.setattr(socket.socket, "connect_ex", refuse)
-        training._shared_dataset.cache_clear()
+        forget()
         train(motley, epochs=1)
         assert asked == []
 
-    def test_images_are_decoded_once_per_process(
-        self, train: Train, stock: Architecture, motley: Architecture, monkeypatch: pytest.MonkeyPatch
+    def test_images_are_decoded_once_per_host(
+        self, train: Train, stock: Architecture, motley: Architecture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         read: list[str] = []
         imread = their_data.imread
@@ -216,12 +223,15 @@ class TestWhatIsLeftOut:
             return imread(file, *flags, **more)
 
         monkeypatch.setattr(their_data, "imread", reading)
-        training._shared_dataset.cache_clear()
+        monkeypatch.setenv("NAS_CACHE", str(tmp_path / "cache"))
+        forget()
         train(stock, epochs=1)
-        assert len(set(read)) == 16 + 8
+        assert len(read) == len(set(read)) == 16 + 8
         read.clear()
+        forget()  # as another process
         train(motley, epochs=2, rungs=(1,), seed=3)
         assert read == []  # whatever the architecture, the epochs, the seed
+        forget()
 
 
 def test_a_base_of_stride_64_meets_images_of_any_shape(tiny: TinyBudget, folder: Path) -> None:
@@ -259,14 +269,15 @@ class TestBadEnds:
         monkeypatch.setattr(DetectionModel, "loss", broken)
         with pytest.raises(DivergedError) as caught:
             train(stock, epochs=3)
-        assert str(caught.value) == f"box_loss is nan in epoch {batch // 2 + 1}"
+        assert str(caught.value) == f"the loss is nan in epoch {batch // 2 + 1}"
+        assert calls == [True] * (batch + 1)  # at the batch, not at the epoch's end
 
     def test_weights_that_are_no_numbers(self, train: Train, stock: Architecture, tmp_path: Path) -> None:
         """Through the whole network and its loss, as in a training that really diverged."""
         model, path = build.model(stock.document(CLASSES), CLASSES), tmp_path / "nan.pt"
         nn.init.constant_(model.model[0].conv.weight, float("nan"))
         training.save(model, {}, path)
-        with pytest.raises(DivergedError, match=r"_loss is nan in epoch 1"):
+        with pytest.raises(DivergedError, match=r"^the loss is nan in epoch 1$"):
             train(stock, start=path)
 
     def test_time_is_over(self, train: Train, stock: Architecture) -> None:
@@ -392,7 +403,9 @@ class TestInherit:
         return path
 
     def test_a_training_starts_from_it(self, train: Train, motley: Architecture, trained: Path) -> None:
-        assert 0.5 < train(motley, epochs=1, start=trained).inherited < 1
+        coverage = train(motley, epochs=1, start=trained).coverage
+        assert 0.5 < coverage.share < 1
+        assert [layer for layer, _ in coverage.layers] == ["2", "3", "4", "6", "11"]
 
 
 READ = """

@@ -1,0 +1,381 @@
+"""What a recipe's scores are worth: their noise over seeds, what they say of architectures, and how they rank them.
+
+    python benchmarks/recipe.py train DATA --results FILE [--ways WAY ...] [--architectures N] [--seeds N] [--jobs N]
+    python benchmarks/recipe.py table --results FILE
+
+The first trains a fixed sample of architectures of nearly equal GFLOPs, the stock model among them, in each of the
+ways below with each seed, and appends one line a run to FILE; what is there already is not trained again, so that it
+may be stopped at any time and run on any number of machines. The second reads FILE and prints the table.
+
+Every way of training is compared with the longest, from scratch. A way that inherits begins from a stock model trained
+once for each seed, so that two seeds are two independent repeats of a whole study and not of its last step.
+"""
+
+import argparse
+import csv
+import os
+import random
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, fields
+from functools import partial
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+os.environ.setdefault("YOLO_OFFLINE", "true")
+os.environ.setdefault("YOLO_VERBOSE", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import torch
+from scipy.stats import kendalltau
+from torch import nn
+from ultralytics.utils.torch_utils import ModelEMA
+
+from search_spaces import Architecture, SearchSpace, load
+from trials import Budget, Recipe, datasets, training
+from trials.cost import CostTable
+from trials.training import ShortTraining
+
+SPACE, IMAGE_SIZE, WITHIN = "v9", 128, 0.05
+KEPT_STOCK = (0.9, 0.75, 0.55, 0.35)
+"""The probabilities, in turn, that a slot of a drawn architecture keeps its stock layer: little to much is replaced."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Way:
+    """One way to score an architecture.
+
+    Attributes:
+        inherits: from the stock model that `base` epochs trained, with the same seed.
+    """
+
+    epochs: int
+    recipe: Recipe
+    inherits: bool = False
+
+
+FROM_SCRATCH = Recipe(bn_momentum=0.1, warmup_epochs=1.0)
+INHERITED = Recipe(bn_momentum=0.1, learning_rate=1e-3)
+BASE, LONG = "base-24", "long"
+WAYS = {
+    BASE: Way(epochs=24, recipe=FROM_SCRATCH),
+    "inherit-8": Way(epochs=8, recipe=INHERITED, inherits=True),
+    "inherit-8-new-4": Way(epochs=8, recipe=INHERITED.model_copy(update={"new_rate": 4.0}), inherits=True),
+    "scratch-8": Way(epochs=8, recipe=FROM_SCRATCH),
+    LONG: Way(epochs=30, recipe=FROM_SCRATCH),
+}
+HORIZONS = {"average-26": 26, "average-78": 78}
+"""Steps over which further moving averages of the weights reach back; an epoch has 26."""
+AS_TRAINED, RE_ESTIMATED = "as-trained", "bn-16"
+BN_BATCHES = 16
+
+
+class Readings(ShortTraining):
+    """A training that is read off in several ways at its end.
+
+    Attributes:
+        readings: mAP50-95 and mAP50 by the name of the reading.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.readings: dict[str, tuple[float, float]] = {}
+        self._further: dict[str, ModelEMA] = {}
+
+    def _setup_train(self) -> None:
+        super()._setup_train()
+        for name, horizon in HORIZONS.items():
+            self._further[name] = ModelEMA(self.model)
+            self._further[name].decay = partial(_decay, horizon)
+
+    def optimizer_step(self) -> None:
+        """As ever, for the further averages too."""
+        super().optimizer_step()
+        for average in self._further.values():
+            average.update(self.model)
+
+    def _finish_epoch(self) -> None:
+        super()._finish_epoch()
+        if self.epoch + 1 < self.epochs:
+            return
+        last, average = self.epochs_done[-1], self.ema
+        self.readings[AS_TRAINED] = last.map50_95, last.map50
+        for name, further in self._further.items():
+            self.ema = further
+            self.readings[name] = self._read()
+        self.ema = average
+        _re_estimate(average.ema, self.train_loader, self.preprocess_batch)
+        self.readings[RE_ESTIMATED] = self._read()
+
+    def _read(self) -> tuple[float, float]:
+        metrics, _ = self.validate()
+        return metrics["metrics/mAP50-95(B)"], metrics["metrics/mAP50(B)"]
+
+
+def _decay(horizon: int, updates: int) -> float:
+    return min(1 - 1 / horizon, (1 + updates) / (10 + updates))
+
+
+@torch.no_grad()
+def _re_estimate(model: nn.Module, loader: Any, prepare: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Batch norm's statistics anew, the plain mean over some training batches."""
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    model.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    for batch in islice(loader, BN_BATCHES):
+        model(prepare(batch)["img"])
+    model.eval()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One line of the results: one reading of one training."""
+
+    way: str
+    reading: str
+    fingerprint: str
+    seed: int
+    summary: str
+    replaced: int
+    inherited: float
+    gflops: float
+    map50_95: float
+    map50: float
+    cpu_seconds: float
+
+
+def drawn(space: SearchSpace, classes: int, count: int) -> list[Architecture]:
+    """The stock model and random architectures within 5 % of its GFLOPs; the same ones at every call."""
+    table, rng = CostTable(space, classes, 640), random.Random(0)
+    stock = table.cost(space.stock).gflops
+    found = {space.stock.fingerprint: space.stock}
+    while len(found) < count:
+        kept = KEPT_STOCK[len(found) % len(KEPT_STOCK)]
+        sampled = space.choices(space.sample(rng))
+        slots = {slot.name: slot for slot in space.slots}
+        choices = {
+            name: choice
+            for name, choice in sampled.items()
+            if not any(each.is_stock for each in slots[name].choices) or rng.random() > kept
+        }
+        architecture = space.of(choices)
+        if abs(table.cost(architecture).gflops / stock - 1) <= WITHIN:
+            found.setdefault(architecture.fingerprint, architecture)
+    return list(found.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One training: the architecture is the one at `index` of `count` that are drawn."""
+
+    way: str
+    index: int
+    count: int
+    seed: int
+
+
+def measured(job: Job, data_path: Path, bases: Path) -> list[Run]:
+    """Train, and read off."""
+    way, seed = job.way, job.seed
+    data = datasets.load(data_path)
+    space, classes = load(SPACE), len(data.classes)
+    architecture = drawn(space, classes, job.count)[job.index]
+    settings = WAYS[way]
+    budget = Budget(
+        data=data.path,
+        epochs=settings.epochs,
+        image_size=IMAGE_SIZE,
+        batch=8,
+        seed=seed,
+        recipe=settings.recipe,
+        weights=bases / f"{seed}.pt" if settings.inherits else None,
+    )
+    began = time.process_time()
+    with TemporaryDirectory() as folder, training.one_thread_on_cpu("cpu"):
+        trained = Readings(architecture.document(classes), budget, data, Path(folder), lambda *_: True)
+        trained.train()
+    if way == BASE:
+        bases.mkdir(exist_ok=True)
+        training.save(trained.ema.ema, vars(trained.args), bases / f"{seed}.pt")
+    seconds = time.process_time() - began
+    return [
+        Run(
+            way=way,
+            reading=reading,
+            fingerprint=architecture.fingerprint,
+            seed=seed,
+            summary=architecture.summary(),
+            replaced=len(architecture.picks),
+            inherited=round(trained.coverage.share, 4),
+            gflops=round(CostTable(space, classes, 640).cost(architecture).gflops, 3),
+            map50_95=round(map50_95, 5),
+            map50=round(map50, 5),
+            cpu_seconds=round(seconds, 1),
+        )
+        for reading, (map50_95, map50) in trained.readings.items()
+    ]
+
+
+def read(results: Path) -> list[Run]:
+    """The runs that are there."""
+    if not results.is_file():
+        return []
+    types = {field.name: field.type for field in fields(Run)}
+    with results.open(newline="", encoding="utf-8") as lines:
+        return [Run(**{name: types[name](value) for name, value in row.items()}) for row in csv.DictReader(lines)]
+
+
+def append(results: Path, runs: Sequence[Run]) -> None:
+    """Add the readings of one training, in one write."""
+    new = not results.is_file()
+    with results.open("a", newline="", encoding="utf-8") as lines:
+        writer = csv.DictWriter(lines, fieldnames=[field.name for field in fields(Run)])
+        if new:
+            writer.writeheader()
+        writer.writerows(vars(run) for run in runs)
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train what is not there yet."""
+    data = datasets.load(options.data)
+    architectures = drawn(load(SPACE), len(data.classes), options.architectures)
+    there = {(run.way, run.fingerprint, run.seed) for run in read(options.results)}
+    missing = [
+        Job(way=way, index=index, count=len(architectures), seed=seed)
+        for way in options.ways
+        for seed in range(options.seeds)
+        for index, architecture in enumerate(architectures)
+        if (way, architecture.fingerprint, seed) not in there and (way != BASE or architecture.is_stock)
+    ]
+    bases = options.results.parent / "bases"
+    with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(measured, job, options.data, bases) for job in missing]
+        for done, future in enumerate(as_completed(futures), 1):
+            runs = future.result()
+            append(options.results, runs)
+            first = runs[0]
+            print(f"{done}/{len(missing)}  {first.way}  seed {first.seed}  {first.map50_95:.4f}  {first.summary}")
+
+
+# What the runs say.
+
+
+def table(options: argparse.Namespace) -> None:
+    """Print the table, as Markdown."""
+    by_way: dict[tuple[str, str], list[Run]] = {}
+    for run in read(options.results):
+        if run.way != BASE:
+            by_way.setdefault((run.way, run.reading), []).append(run)
+    long = _grid(by_way[LONG, AS_TRAINED]) if (LONG, AS_TRAINED) in by_way else None
+    print(
+        "| way | reading | CPU-s | mean | stock | seed sd | architecture sd | ratio | sd of the difference to stock "
+        "| ratio | tau of repeats | tau with long | bias per replaced layer |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|---|---|---|")
+    for (way, reading), runs in sorted(by_way.items()):
+        grid = _grid(runs)
+        if grid is not None:
+            print(f"| {way} | {reading} | {' | '.join(_row(runs, grid, long))} |")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Scores by architecture and seed; the stock model first."""
+
+    fingerprints: list[str]
+    replaced: np.ndarray
+    scores: np.ndarray
+
+
+def _grid(runs: Sequence[Run]) -> Grid | None:
+    """The architectures that every seed was trained with; None if there are fewer than three, or one seed."""
+    seeds = sorted({run.seed for run in runs})
+    scores = {(run.fingerprint, run.seed): run.map50_95 for run in runs}
+    replaced = {run.fingerprint: run.replaced for run in runs}
+    whole = [name for name in replaced if all((name, seed) in scores for seed in seeds)]
+    whole.sort(key=lambda name: replaced[name])
+    if len(whole) < 3 or len(seeds) < 2:
+        return None
+    return Grid(
+        whole,
+        np.array([replaced[name] for name in whole]),
+        np.array([[scores[name, seed] for seed in seeds] for name in whole]),
+    )
+
+
+def _row(runs: Sequence[Run], grid: Grid, long: Grid | None) -> list[str]:
+    scores = grid.scores
+    seed_sd, architecture_sd = _spreads(scores)
+    difference_sd, difference_architecture_sd = _spreads(scores[1:] - scores[:1])
+    repeats = [
+        kendalltau(scores[:, seed], np.delete(scores, seed, axis=1).mean(axis=1)).statistic
+        for seed in range(scores.shape[1])
+    ]
+    seconds = np.median([run.cpu_seconds for run in runs])
+    return [
+        f"{seconds:.0f}",
+        f"{scores.mean():.3f}",
+        f"{scores[0].mean():.3f}",
+        f"{seed_sd:.4f}",
+        f"{architecture_sd:.4f}",
+        f"{architecture_sd / seed_sd:.2f}",
+        f"{difference_sd:.4f}",
+        f"{difference_architecture_sd / difference_sd:.2f}",
+        f"{np.mean(repeats):.2f}",
+        *_against(grid, long),
+    ]
+
+
+def _spreads(scores: np.ndarray) -> tuple[float, float]:
+    """The standard deviation over seeds, and that over architectures less what the seeds explain."""
+    seed = scores.var(axis=1, ddof=1).mean()
+    architecture = scores.mean(axis=1).var(ddof=1) - seed / scores.shape[1]
+    return float(np.sqrt(seed)), float(np.sqrt(max(0.0, architecture)))
+
+
+def _against(grid: Grid, long: Grid | None) -> tuple[str, str]:
+    """Kendall's tau with the long trainings and its 95 % interval; what a replaced layer does to the score beside."""
+    common = [] if long is None else [name for name in grid.fingerprints if name in long.fingerprints]
+    if long is None or len(common) < 5:
+        return "-", "-"
+    short_means = np.array([grid.scores[grid.fingerprints.index(name)].mean() for name in common])
+    long_means = np.array([long.scores[long.fingerprints.index(name)].mean() for name in common])
+    replaced = np.array([grid.replaced[grid.fingerprints.index(name)] for name in common])
+    tau = kendalltau(short_means, long_means).statistic
+    rng = np.random.default_rng(0)
+    draws = [rng.integers(0, len(common), len(common)) for _ in range(2000)]
+    taus = [kendalltau(short_means[draw], long_means[draw]).statistic for draw in draws]
+    low, high = np.nanquantile(taus, [0.025, 0.975])
+    slope = np.polyfit(replaced, short_means - long_means, 1)[0]
+    return f"{tau:.2f} ({low:.2f} to {high:.2f})", f"{slope:+.4f}"
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    training_command = commands.add_parser("train")
+    training_command.set_defaults(run=train)
+    training_command.add_argument("data", type=Path)
+    training_command.add_argument("--ways", nargs="*", default=list(WAYS), choices=list(WAYS))
+    training_command.add_argument("--architectures", type=int, default=13)
+    training_command.add_argument("--seeds", type=int, default=3)
+    training_command.add_argument("--jobs", type=int, default=1)
+    table_command = commands.add_parser("table")
+    table_command.set_defaults(run=table)
+    for command in (training_command, table_command):
+        command.add_argument("--results", type=Path, required=True)
+    options = parser.parse_args()
+    options.run(options)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""What a trial costs beside the bare training: the same work through `yolo train` and through `evaluate`.
+
+    python benchmarks/trial.py DATA [--sizes 128 160] [--repeats N]
+
+Of one architecture (yolov9t), on the same images, for the same epochs at the same size with the same batch, one thread
+each, one after the other: Ultralytics' command with its defaults, the same with every flag that saves time, and the
+second and later trials of one worker. CPU-seconds and wall; `yolo train` pays for its imports each time, as a user
+does, a worker once. The accuracies differ where the recipes do: Ultralytics' defaults score 0 in so few steps.
+
+Then, for 8 epochs, the time of a trial outside of its batch loops and validations; and the trial's training against
+Ultralytics' own trainer that is given the same settings through its callbacks: both must score the same to the bit.
+"""
+
+import argparse
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+os.environ.update({"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "YOLO_VERBOSE": "false", "YOLO_OFFLINE": "true"})
+
+import torch
+from torch import nn, optim
+from ultralytics.models.yolo.detect import DetectionTrainer
+
+from search_spaces import load
+from trials import Budget, Costs, datasets, evaluate, training
+from trials.cost import CostTable
+from trials.datasets import DataSet
+from trials.latency import layout
+from trials.presets import SCRATCH
+from trials.training import ShortTraining
+
+BATCH = 8
+FASTEST = ("plots=False", "save=False", "val=False", "cache=ram", "deterministic=False")
+"""Ultralytics' flags that leave out what a score does not need; the last epoch is always validated, and then again."""
+
+
+def main(data_path: Path, sizes: list[int], repeats: int) -> None:
+    torch.set_num_threads(1)
+    data = datasets.load(data_path)
+    for size in sizes:
+        _trial(data, _budget(data, size, 1))  # imports, decoding: once for a worker
+        ours = [_timed(partial(_trial, data, _budget(data, size, 3))) for _ in range(repeats)]
+        defaults = [_command(data, size) for _ in range(repeats)]
+        fastest = [_command(data, size, *FASTEST) for _ in range(repeats)]
+        print(f"\n3 epochs at {size} px, CPU-seconds and wall (median, least, most of {repeats})")
+        for name, runs in (("yolo train", defaults), ("yolo train, fastest flags", fastest), ("trial", ours)):
+            print(f"  {name:<27} {_spread([run[0] for run in runs])}   wall {_spread([run[1] for run in runs])}")
+        for name, runs in (("defaults", defaults), ("fastest flags", fastest)):
+            ratios = [own[0] / their[0] for own, their in zip(ours, runs, strict=True)]
+            print(f"  trial / {name:<19} {_spread(ratios)}")
+        print(f"  mAP50-95 of the trial {ours[-1][2]:.5f}")
+        _print_outside(data, _budget(data, size, 8))
+        _print_equality(data, _budget(data, size, 3))
+
+
+def _budget(data: DataSet, size: int, epochs: int) -> Budget:
+    return Budget(data=data.path, epochs=epochs, image_size=size, batch=BATCH, recipe=SCRATCH)
+
+
+def _trial(data: DataSet, budget: Budget) -> float:
+    space = load("v9")
+    counted = CostTable(space, len(data.classes), budget.deploy_size).cost(space.stock)
+    costs = Costs(params=counted.params, gflops=counted.gflops)
+    with TemporaryDirectory() as folder:
+        outcome = evaluate(space.stock, budget, Path(folder), lambda *_: True, costs=costs)
+    if outcome.scores is None:
+        raise RuntimeError(outcome.detail)
+    return outcome.scores.map50_95
+
+
+def _timed(run: Callable[[], float]) -> tuple[float, float, float]:
+    """CPU-seconds, wall, and what came out."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    result = run()
+    return time.process_time() - cpu, time.perf_counter() - wall, result
+
+
+def _command(data: DataSet, size: int, *flags: str) -> tuple[float, float]:
+    """CPU-seconds and wall of Ultralytics' command, which says what it does as it does for a user."""
+    with TemporaryDirectory() as folder:
+        data_file = Path(folder) / "data.yaml"
+        data_file.write_text(datasets.resolved(data), encoding="utf-8")
+        settings = ("epochs=3", f"imgsz={size}", f"batch={BATCH}", "device=cpu", f"project={folder}", *flags)
+        command = [str(Path(sys.executable).with_name("yolo")), "train", "model=yolov9t.yaml", f"data={data_file}"]
+        before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        environment = {**os.environ, "YOLO_VERBOSE": "true", "YOLO_CONFIG_DIR": folder, "YOLO_AUTOINSTALL": "false"}
+        subprocess.run([*command, *settings], check=True, env=environment, capture_output=True)
+        wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall
+
+
+class _Watched(ShortTraining):
+    """Notes the CPU-seconds of batch loops and validations."""
+
+    loops = validations = 0.0
+    _began = 0.0
+
+    def run_callbacks(self, event: str) -> None:
+        super().run_callbacks(event)
+        if event == "on_train_epoch_start":
+            self._began = time.process_time()
+        if event == "on_train_epoch_end":
+            type(self).loops += time.process_time() - self._began
+
+    def validate(self) -> Any:
+        began = time.process_time()
+        validated = super().validate()
+        type(self).validations += time.process_time() - began
+        return validated
+
+
+def _print_outside(data: DataSet, budget: Budget) -> None:
+    original = training.ShortTraining
+    training.ShortTraining = _Watched
+    _Watched.loops = _Watched.validations = 0.0
+    try:
+        whole, _, _ = _timed(lambda: _trial(data, budget))
+    finally:
+        training.ShortTraining = original
+    outside = whole - _Watched.loops - _Watched.validations
+    print(
+        f"  8 epochs: {whole:.2f} CPU-s, of which batch loops {_Watched.loops:.2f}, validations "
+        f"{_Watched.validations:.2f}, all else {outside:.2f}"
+    )
+
+
+def _print_equality(data: DataSet, budget: Budget) -> None:
+    """Ultralytics' own trainer, given the settings of a trial: the same seed for each epoch among them."""
+    document = load("v9").stock.document(len(data.classes))
+    with TemporaryDirectory() as folder:
+        ours = training.train(
+            document, budget, data, Path(folder), lambda *_: True, weights=Path(folder) / "weights.pt"
+        ).epochs[-1]
+    with TemporaryDirectory() as folder:
+        told = _theirs(data, budget, Path(folder))
+    verdict = "equal to the bit" if told == ours.map50_95 else "NOT EQUAL"
+    print(f"  mAP50-95 of a trial {ours.map50_95:.5f}, of Ultralytics' trainer {told:.5f}: {verdict}")
+
+
+def _theirs(data: DataSet, budget: Budget, folder: Path) -> float:
+    data_file = folder / "data.yaml"
+    data_file.write_text(datasets.resolved(data), encoding="utf-8")
+    given = {**training.arguments(budget, data, folder), "model": "yolov9t.yaml", "data": str(data_file)}
+    trainer = DetectionTrainer(overrides=given)
+    told: list[float] = []
+
+    def prepare(trainer: Any) -> None:
+        for model in (trainer.model, trainer.ema.ema):
+            model.to(memory_format=layout(trainer.device))
+        for module in trainer.model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = budget.recipe.bn_momentum
+        groups = [{**group, "fused": True} for group in trainer.optimizer.param_groups]
+        trainer.optimizer = optim.AdamW(groups, fused=True)
+        trainer._setup_scheduler()  # noqa: SLF001 - of the new optimizer
+        trainer.scheduler.last_epoch = -1
+
+    def seed(trainer: Any) -> None:
+        training.seed_epoch(trainer.train_loader, budget.seed, trainer.epoch)
+
+    def note(trainer: Any) -> None:  # once more after its second validation, of the fused best checkpoint
+        told.append(float(trainer.metrics["metrics/mAP50-95(B)"]))
+
+    for event, step in (
+        ("on_pretrain_routine_end", prepare),
+        ("on_train_epoch_start", seed),
+        ("on_fit_epoch_end", note),
+    ):
+        trainer.add_callback(event, step)
+    trainer.train()
+    return told[budget.epochs - 1]
+
+
+def _spread(values: list[float]) -> str:
+    return f"{statistics.median(values):6.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="an Ultralytics data.yaml")
+    parser.add_argument("--sizes", type=int, nargs="*", default=[128, 160])
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    main(options.data, options.sizes, options.repeats)

@@ -1,0 +1,82 @@
+"""The stock model, trained once for a study before its trials: what every candidate starts from."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nas.locks import Lock
+from nas.records import TrialFiles
+from search_spaces import Architecture
+from trials import Budget, Ending, Epoch, Outcome, evaluate
+from trials.scores import Costs
+
+
+@dataclass(frozen=True, kw_only=True)
+class BaseTraining:
+    """The training of a study's stock model, which goes on where it was stopped.
+
+    Attributes:
+        folder: the study's.
+        stock: the space's own model.
+        budget: of this training alone.
+    """
+
+    folder: Path
+    stock: Architecture
+    budget: Budget
+
+    @property
+    def files(self) -> TrialFiles:
+        """As a trial has them."""
+        return TrialFiles.of_base(self.folder)
+
+    @property
+    def weights(self) -> Path:
+        """What every candidate starts from."""
+        return self.files.weights
+
+    @property
+    def lock(self) -> Lock:
+        """Held by the one process that trains."""
+        return Lock(self.files.lock)
+
+    def outcome(self) -> dict[str, Any] | None:
+        """What `records.told` said of it, or None if it has not ended."""
+        return self.files.read_outcome()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether candidates can start from it."""
+        outcome = self.outcome()
+        return outcome is not None and outcome["ending"] == Ending.FINISHED.name.lower()
+
+    @property
+    def failure(self) -> str | None:
+        """Why it ended without weights, in words; None if it did not."""
+        outcome = self.outcome()
+        if outcome is None or self.is_done:
+            return None
+        cure = Ending[outcome["ending"].upper()].value
+        return f"the stock model could not be trained: {outcome['detail'] or outcome['ending']} ({cure})"
+
+    def forget_failure(self) -> None:
+        """Let it be tried again."""
+        if self.failure:
+            self.files.outcome.unlink(missing_ok=True)
+
+    def train(self, go_on: Callable[[int, Epoch], bool], costs: Costs | None) -> Outcome:
+        """Train to the end; the caller holds the lock.
+
+        Args:
+            go_on: hears of every epoch.
+            costs: of the stock model.
+        """
+        self.files.progress.unlink(missing_ok=True)
+        outcome = evaluate(self.stock, self.budget, self.files.folder, go_on, costs=costs)
+        if outcome.ending is Ending.FINISHED:
+            self.files.checkpoint.unlink(
+                missing_ok=True
+            )  # nothing goes on from here: candidates start from the weights
+        self.files.write_outcome(outcome)
+        return outcome

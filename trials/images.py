@@ -1,0 +1,178 @@
+"""A data set's images as a training meets them: decoded and resized once for all trials and processes of a host.
+
+They lie, one after the other, in one file of the cache folder, which every process maps into its memory: the operating
+system keeps one copy of it, however many workers read. A file that nobody has used for a month is removed when the next
+one is written.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+from torch.utils.data import DataLoader
+from ultralytics.cfg import get_cfg
+from ultralytics.data import YOLODataset
+
+from trials import datasets
+from trials.budget import Recipe
+
+log = logging.getLogger(__name__)
+
+IMAGE_CHANNELS = 3
+_UNUSED_SECONDS = 30 * 24 * 3600
+_SHARE_OF_MEMORY = 0.5
+_SHARE_OF_DISK = 0.25
+_HELD_BYTES = 512 * 2**20
+"""Of validation batches; more are put together anew for every validation."""
+
+
+class Images(YOLODataset):
+    """Ultralytics' data set, whose images come out of the host's cache if they fit there."""
+
+    def check_cache_ram(self, safety_margin: float = 0.0) -> bool:  # noqa: ARG002 - Ultralytics' signature
+        """Whether all images, resized, find room in memory and on the cache's disk; if not, each is read when needed.
+
+        Ultralytics' own way would draw random images to find out, and so change the training.
+        """
+        folder = datasets.cache_folder()
+        folder.mkdir(parents=True, exist_ok=True)
+        largest = self.ni * self.imgsz**2 * self.channels
+        fits = (
+            largest < _SHARE_OF_MEMORY * psutil.virtual_memory().available
+            and largest < _SHARE_OF_DISK * shutil.disk_usage(folder).free
+        )
+        if not fits:
+            self.cache = None
+            log.info("%d images of %d px do not fit into memory; they are read in every epoch", self.ni, self.imgsz)
+        return fits
+
+    def cache_images(self) -> None:
+        """Map the images into memory, from the cache or as its first user."""
+        path = datasets.cache_folder() / "images" / f"{self._identity()}.bin"
+        shapes = path.with_suffix(".json")
+        if not (path.is_file() and shapes.is_file()):
+            self._decode(path, shapes)
+        os.utime(path)
+        pixels = np.memmap(path, dtype=np.uint8, mode="r") if path.stat().st_size else np.empty(0, np.uint8)
+        begin = 0
+        for index, (original, resized) in enumerate(json.loads(shapes.read_text(encoding="utf-8"))):
+            height, width = resized
+            end = begin + height * width * self.channels
+            self.ims[index] = pixels[begin:end].reshape(height, width, self.channels)
+            self.im_hw0[index], self.im_hw[index] = tuple(original), (height, width)
+            begin = end
+
+    def _decode(self, path: Path, shapes: Path) -> None:
+        """Write the images aside, then rename: there whole, or not there."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_unused(path.parent)
+        aside = path.with_suffix(f".{os.getpid()}")
+        found = []
+        with aside.open("wb") as file, ThreadPool(len(os.sched_getaffinity(0))) as pool:
+            for image, original, resized in pool.imap(self._load_alone, range(self.ni)):
+                file.write(np.ascontiguousarray(image).tobytes())
+                found.append((original, resized))
+        shapes_aside = aside.with_suffix(aside.suffix + ".json")
+        shapes_aside.write_text(json.dumps(found), encoding="utf-8")
+        shapes_aside.replace(shapes)
+        aside.replace(path)
+
+    def _load_alone(self, index: int) -> Any:
+        return self.load_image(index)
+
+    def _identity(self) -> str:
+        """Equal for the same files, unchanged, at the same size."""
+        stats = [(file, Path(file).stat()) for file in self.im_files]
+        files = [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]
+        return hashlib.sha256(json.dumps([files, self.imgsz, self.channels]).encode()).hexdigest()[:24]
+
+
+class ValidationBatches:
+    """Validation images, put together into batches once and held.
+
+    Args:
+        dataset: whose images are not augmented.
+        batch: images in each.
+    """
+
+    def __init__(self, dataset: Images, batch: int) -> None:
+        self.dataset, self.batch_size = dataset, batch
+        loader: DataLoader[Any] = DataLoader(dataset, batch_size=batch, collate_fn=dataset.collate_fn)
+        self._batches: list[Mapping[str, Any]] = list(loader)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Copies, for the validator puts what it computes into them."""
+        return (dict(batch) for batch in self._batches)
+
+    @staticmethod
+    def can_hold(dataset: Images) -> bool:
+        """Whether all batches together are small enough to be held."""
+        return bool(dataset.ni * dataset.imgsz**2 * dataset.channels <= _HELD_BYTES)
+
+
+@lru_cache(maxsize=8)
+def load(
+    sources: tuple[str, ...],
+    classes: tuple[str, ...],
+    image_size: int,
+    batch: int,
+    recipe: Recipe,
+    *,
+    stride: int,
+    training: bool,
+) -> Images:
+    """The images of one half of a data set, once per process.
+
+    Args:
+        sources: folders and lists of images.
+        image_size: of the longer side, in pixels.
+        batch: images of similar shape that are validated together; without meaning for training.
+        recipe: whose augmentation is applied in training.
+        stride: of the model, to which validation images are padded.
+    """
+    return Images(
+        img_path=list(sources),
+        imgsz=image_size,
+        batch_size=batch,
+        augment=training,
+        hyp=get_cfg(overrides={**augmentation(recipe), "deterministic": False}),  # it would warn of `cache`
+        rect=not training,
+        cache="ram",
+        stride=stride,
+        pad=0.0 if training else 0.5,
+        prefix="train: " if training else "val: ",
+        task="detect",
+        data={"names": dict(enumerate(classes)), "channels": IMAGE_CHANNELS},
+    )
+
+
+@lru_cache(maxsize=8)
+def held(dataset: Images, batch: int) -> ValidationBatches:
+    """The validation batches of a data set, once per process."""
+    return ValidationBatches(dataset, batch)
+
+
+def augmentation(recipe: Recipe) -> dict[str, Any]:
+    """A recipe's, in Ultralytics' words."""
+    return {"mosaic": recipe.mosaic, "close_mosaic": 0, "fliplr": recipe.fliplr, "scale": recipe.scale}
+
+
+def _remove_unused(folder: Path) -> None:
+    oldest = time.time() - _UNUSED_SECONDS
+    for path in folder.glob("*.bin"):
+        if path.stat().st_mtime < oldest:
+            path.unlink(missing_ok=True)
+            path.with_suffix(".json").unlink(missing_ok=True)
