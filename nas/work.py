@@ -5,27 +5,37 @@ left, so that imports and decoded images are paid for once.
 """
 
 import argparse
+import faulthandler
 import logging
 import os
 import signal
 import socket
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import cast
 
 import optuna
 from optuna.trial import Trial
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from nas.locks import Lock
-from nas.records import told
-from nas.sampler import FINGERPRINT, SpaceExhaustedError
-from nas.study import AGAIN, DETAIL, HOST, ROLE, Study, no_limits_for
+from nas.machine import Ceiling, Growth
+from nas.records import TrialFiles, told
+from nas.sampler import AGAIN, FINGERPRINT, SpaceExhaustedError
+from nas.study import DETAIL, HOST, ROLE, Study, no_limits_for
 from search_spaces import Architecture
 from search_spaces.operators import Value
 from trials import Ending, Epoch, Outcome, evaluate
 
 log = logging.getLogger("nas.work")
+
+OUTGROWN = 75
+"""The exit code of a worker that holds too much memory, and asks for another in its place (`EX_TEMPFAIL`)."""
+_SIGN_SECONDS = 1.0
 
 
 class BrokenTrialError(Exception):
@@ -37,17 +47,23 @@ class Worker:
 
     Attributes:
         deadline: in seconds of `time.time`; no trial begins after it.
+        outgrown: whether it ended because it held too much memory.
+
+    Args:
+        memory: bytes that it may allocate for its trials; None is without end.
     """
 
-    def __init__(self, study: Study, *, deadline: float) -> None:
+    def __init__(self, study: Study, *, deadline: float, memory: int | None = None) -> None:
         self.study, self.deadline = study, deadline
+        self.outgrown = False
+        self._ceiling, self._growth = Ceiling(memory), Growth()
         self._asking = study.asking
         self._supervisor = os.getppid()
         self._exhausted = False
 
     def run(self) -> None:
-        """Work until no place is left."""
-        while self._may_begin():
+        """Work until no place is left, or too much memory is held."""
+        while not self.outgrown and self._may_begin():
             try:
                 self.study.optuna.optimize(self._objective, n_trials=1, catch=(BrokenTrialError,))
             finally:
@@ -65,7 +81,8 @@ class Worker:
         return False
 
     def _objective(self, trial: Trial) -> list[float]:
-        with Lock(self.study.files(trial.number).lock).held():
+        files = self.study.files(trial.number)
+        with Lock(files.lock).held(), _signs_of_life(files):
             try:
                 trial.set_user_attr(HOST, socket.gethostname())
                 architecture = self._propose(trial)
@@ -99,7 +116,12 @@ class Worker:
         files.folder.mkdir(parents=True, exist_ok=True)
         files.progress.unlink(missing_ok=True)
         limits = no_limits_for(trial.user_attrs.get(ROLE, ""), settings.limits)
-        outcome = evaluate(architecture, settings.budget, files.folder, go_on, limits=limits)
+        try:
+            with self._ceiling.held():
+                outcome = evaluate(architecture, settings.budget, files.folder, go_on, limits=limits)
+        except MemoryError:  # so little was left that the ending could not be written
+            outcome = Outcome(architecture=architecture, ending=Ending.OUT_OF_MEMORY, detail="on the host: MemoryError")
+        self.outgrown = self._growth.after(ran_out=outcome.ending is Ending.OUT_OF_MEMORY)
         files.write_outcome(outcome)
         log.info("trial %d: %s %s", trial.number, outcome.ending.name.lower(), outcome.detail)
         return self._tell(trial, outcome)
@@ -114,6 +136,25 @@ class Worker:
                 self.study.again(trial.number, outcome.detail)
             raise BrokenTrialError(outcome.detail)
         raise optuna.TrialPruned(outcome.detail)
+
+
+@contextmanager
+def _signs_of_life(files: TrialFiles) -> Iterator[None]:
+    """Sign at every step of an optimiser, about once a second: the supervisor ends a trial that shows no sign."""
+    signed = time.monotonic()
+
+    def sign(*_: object) -> None:
+        nonlocal signed
+        if time.monotonic() - signed > _SIGN_SECONDS:
+            signed = time.monotonic()
+            files.sign()
+
+    files.sign()
+    hook = register_optimizer_step_post_hook(sign)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _suggested(trial: Trial, study: Study) -> Architecture:
@@ -135,14 +176,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m nas.work", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--deadline", type=float, default=float("inf"))
+    parser.add_argument("--memory", type=int)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to pass on
+    faulthandler.enable()  # a crash says where, in the log,
+    faulthandler.register(signal.SIGUSR1)  # and so does a trial that hangs, when the supervisor asks
     try:
-        Worker(Study.open(arguments.folder), deadline=arguments.deadline).run()
+        worker = Worker(Study.open(arguments.folder), deadline=arguments.deadline, memory=arguments.memory)
+        worker.run()
     except KeyboardInterrupt:
         log.info("stopped")
+        return
+    if worker.outgrown:
+        log.info("this process has grown too large; another takes its place")
+        sys.exit(OUTGROWN)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
