@@ -14,7 +14,7 @@ _LINUX = sys.platform == "linux"
 _GROUPS = Path("/sys/fs/cgroup")
 _HEADROOM = 0.9
 _IDLE_WORKER = 700 * 2**20
-"""What a worker holds before its first trial: 590 MB were measured with PyTorch 2.13, of which some is shared."""
+"""What a worker holds before its first trial: 590 MB were measured with PyTorch 2.14, of which some is shared."""
 _LEAST = 2**30
 _GROWTH, _GROWTH_BYTES = 1.5, 512 * 2**20
 

@@ -128,26 +128,30 @@ class Supervisor:
                 slot.watch = Watch(trial=trial, began=now, timeout=self._study.settings.budget.timeout)
             sign, computed = self._study.files(trial).read_sign(), machine.cpu_seconds(slot.process.pid)
             why = slot.watch.verdict(now, sign=sign, computed=computed)
-            if why is not None:
+            if why is None:
+                continue
+            _ask_for_last_words(slot.process)
+            if self._study.working().get(slot.process.pid) == trial:  # it has not ended at the last moment
                 slot.killed = deaths.of_hang(why)
-                _kill_with_last_words(slot.process)
+                _kill_group(slot.process)
+                slot.process.wait()
 
     def _bury(self) -> None:
-        """Take note of the workers that have left, and end the trials of those that died."""
-        died: dict[int, tuple[_Slot, Death]] = {}
+        """Take note of the workers that have left, and end the trials that they left behind."""
+        left: dict[int, tuple[_Slot, int, Death]] = {}
         for slot in self._slots:
             if slot.process is None or slot.process.poll() is None:
                 continue
             process, slot.process = slot.process, None
-            slot.vacant = process.returncode != 0
-            if process.returncode not in {0, OUTGROWN}:
-                _kill_group(process)  # what it had started itself
-                died[process.pid] = slot, slot.killed or self._death(process.returncode)
-        if not died:
+            _kill_group(process)  # what it had started itself
+            code = process.returncode
+            left[process.pid] = slot, code, slot.killed or self._death(code)
+        if not left:
             return
-        in_trials = set(self._study.reap({number: death for number, (_, death) in died.items()}).values())
-        for number, (slot, death) in died.items():
-            if number not in in_trials:
+        in_trials = set(self._study.reap({number: death for number, (_, _, death) in left.items()}).values())
+        for number, (slot, code, death) in left.items():
+            slot.vacant = code != 0 or number in in_trials  # a candidate may exit with any code
+            if number not in in_trials and code not in {0, OUTGROWN}:
                 self._count(slot, death)
 
     def _death(self, code: int) -> Death:
@@ -204,16 +208,15 @@ def _environment(slot: _Slot, runs: Path) -> dict[str, str]:
     return {**environment, "CUDA_VISIBLE_DEVICES": slot.device}
 
 
-def _kill_with_last_words(process: subprocess.Popen[bytes]) -> None:
-    """Let a worker write to its log where it is, then kill it with all that it has started."""
+def _ask_for_last_words(process: subprocess.Popen[bytes]) -> None:
+    """Let a worker write to its log where it is."""
     process.send_signal(signal.SIGUSR1)
     with suppress(subprocess.TimeoutExpired):
         process.wait(_LAST_WORDS_SECONDS)
-    _kill_group(process)
-    process.wait()
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill a worker, and all that it has started."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 

@@ -38,7 +38,7 @@ def misbehave(kind: str) -> None:
             while True:
                 hoard.append(torch.ones(2**22))
         case "exits":
-            os._exit(3)
+            os._exit(0)  # as if all were well
         case "hangs":
             while True:
                 time.sleep(1)

@@ -9,9 +9,11 @@ from typing import Any
 
 import optuna
 import pytest
+import torch
 
 from nas import deaths, work
 from nas.deaths import Death
+from nas.machine import Growth
 from nas.study import Study
 from nas.work import Worker
 from search_spaces import Architecture, SearchSpace
@@ -287,6 +289,51 @@ def test_one_bad_choice_does_not_stop_a_study(make_study: MakeStudy, run: Callab
     tries = Counter(record.fingerprint for record in study.records() if record.ending == "broken")
     assert set(tries.values()) == {2}
     assert sum(record.finished for record in study.records()) == 25
+
+
+def test_a_worker_that_holds_too_much_memory_leaves_after_its_trial(
+    make_study: MakeStudy, score: Score, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = make_study(trials=3)
+    monkeypatch.setattr(work, "evaluate", score)
+    monkeypatch.setattr(Growth, "after", lambda _self, *, ran_out: not ran_out)
+    worker = Worker(study, deadline=float("inf"))
+    worker.run()
+    assert worker.outgrown
+    assert [record.ending for record in study.records() if record.ending] == ["finished"]
+
+
+def test_a_trial_that_leaves_no_memory_for_its_ending_has_one(make_study: MakeStudy, run: Callable[..., None]) -> None:
+    study = make_study(trials=1)
+
+    def hoarding(*_: Any, **__: Any) -> Outcome:
+        raise MemoryError
+
+    run(study, hoarding)
+    (record,) = study.records()
+    assert (record.state, record.ending, record.detail) == ("pruned", "out_of_memory", "on the host: MemoryError")
+
+
+def test_a_step_of_an_optimiser_is_a_sign_of_life(
+    make_study: MakeStudy, run: Callable[..., None], score: Score, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = make_study(trials=1)
+    optimiser = torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
+
+    def training(*arguments: Any, **named: Any) -> Outcome:
+        assert study.working() == {os.getpid(): 0}
+        os.utime(study.files(0).lock, (1, 1))
+        optimiser.step()
+        assert study.files(0).read_sign() > 1e18
+        return score(*arguments, **named)
+
+    monkeypatch.setattr(work, "_SIGN_SECONDS", 0.0)
+    run(study, training)
+    assert study.records()[0].finished
+    assert study.working() == {}
+    os.utime(study.files(0).lock, (1, 1))
+    optimiser.step()
+    assert study.files(0).read_sign() == 1e9
 
 
 def test_epochs_are_written_as_they_end(make_study: MakeStudy, run: Callable[..., None]) -> None:
