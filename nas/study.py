@@ -318,7 +318,7 @@ class Study:
         return {
             "epochs": len(self.files(trial.number).read_epochs()),
             "seconds": round((datetime.now() - began).total_seconds(), 1) if began else 0.0,  # noqa: DTZ005 - as Optuna
-            DETAIL: f"{death.cause}{before}; see {self.folder / 'workers'}",
+            DETAIL: f"{death.cause}{before}; see workers/ in the study's folder",
             ENDING: death.ending.name.lower(),
         }
 

@@ -41,7 +41,9 @@ class Watch:
         if self.timeout is not None:
             allowed = self.timeout + max(GRACE_SECONDS, GRACE_SHARE * self.timeout)
             if now - self.began > allowed:
-                return f"hung: {now - self.began:.0f} s after its beginning no batch had ended after {self.timeout:g} s"
+                return (
+                    f"hung: still at it {now - self.began:.0f} s after it began, where {self.timeout:g} s are allowed"
+                )
         silent = now - self._signed
         busy = computed - self._computed > _BUSY_SHARE * silent
         if silent > (BUSY_SECONDS if busy else IDLE_SECONDS):

@@ -19,7 +19,7 @@ def test_a_trial_beyond_its_time_and_the_grace_is_dead_whatever_it_signs() -> No
     for second in range(41):
         assert watch.verdict(100.0 + second, sign=second, computed=second) is None
     assert watch.verdict(141.0, sign=41, computed=41.0) == (
-        "hung: 41 s after its beginning no batch had ended after 10 s"
+        "hung: still at it 41 s after it began, where 10 s are allowed"
     )
 
 
