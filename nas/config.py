@@ -94,12 +94,14 @@ class Run(_Frozen):
         timeout: seconds after which no further trial begins.
         workers: processes; on a GPU one per device.
         device: `cpu`, or indices of GPUs, `0` or `0,1`.
+        trial_memory: bytes of the host's that a worker may allocate for its trials; None is its share of what is free.
     """
 
     trials: Annotated[StrictInt, Field(ge=1)] = 10
     timeout: Annotated[StrictFloat, Field(gt=0)] | None = None
     workers: Annotated[StrictInt, Field(ge=1)] = 1
     device: str = "cpu"
+    trial_memory: Annotated[StrictInt, Field(ge=1)] | None = None
 
 
 class StudyFile(_Frozen):

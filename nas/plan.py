@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 from nas import __version__
 from nas.base_training import BaseTraining
 from nas.config import RUNS, Run, Settings, StudyFile, existing, study_folder
-from nas.request import Request, require_reachable, validated
+from nas.request import Request, require_cores, require_reachable, validated
 from nas.study import Study
 from nas.supervisor import Supervisor
 from search_spaces import SearchSpace, space_file
@@ -98,10 +98,10 @@ class Plan:
 
 
 def resume(name: str, *, runs: Path = RUNS, **changes: Any) -> Study:
-    """A study that exists, with changes to its run: trials, timeout, workers or device.
+    """A study that exists, with changes to its run: trials, timeout, workers, device or trial_memory.
 
     Raises:
-        SpecError: no such study.
+        SpecError: no such study, or more workers than cores.
         DataError: its data set cannot be trained on any more.
         StudyError: its data set has changed.
     """
@@ -109,8 +109,10 @@ def resume(name: str, *, runs: Path = RUNS, **changes: Any) -> Study:
     data = datasets.load(study.settings.data)
     if data.fingerprint != study.settings.data_fingerprint:
         raise StudyError(f"{data.path}: the data set has changed since {name} was begun; begin another study for it")
-    run = study.file.run.model_dump() | {"timeout": None} | {k: v for k, v in changes.items() if v is not None}
-    study.set_run(validated(Run, run))
+    fields = study.file.run.model_dump() | {"timeout": None} | {k: v for k, v in changes.items() if v is not None}
+    run = validated(Run, fields)
+    require_cores(run.device, run.workers)
+    study.set_run(run)
     return study
 
 

@@ -1,6 +1,7 @@
 """What a study knows of a trial, as one row, and the names of a trial's files."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -119,7 +120,10 @@ class TrialFiles:
 
     @property
     def lock(self) -> Path:
-        """Held by the worker while the trial runs."""
+        """Held by the worker while the trial runs.
+
+        Its text is the worker's process, its time the last sign of life.
+        """
         return self.folder / "lock"
 
     @property
@@ -151,6 +155,19 @@ class TrialFiles:
         """Go on where another try at the same architecture was stopped."""
         if other.checkpoint.is_file():
             other.checkpoint.replace(self.checkpoint)
+
+    def sign(self) -> None:
+        """Say that this process works on the trial."""
+        self.lock.write_text(str(os.getpid()), encoding="ascii")
+
+    def read_holder(self) -> int | None:
+        """The process that works on the trial, or did; None if there was none."""
+        said = self.lock.read_text(encoding="ascii") if self.lock.is_file() else ""
+        return int(said) if said else None
+
+    def read_sign(self) -> int:
+        """A number that changes with every sign of life."""
+        return self.lock.stat().st_mtime_ns if self.lock.is_file() else 0
 
     def write_epoch(self, epoch: Epoch) -> None:
         """Append one epoch."""

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import torch
 from pydantic import BaseModel, ValidationError
 
+from nas import machine
 from nas.config import RUNS, Run
 from nas.rewards import Reward
 from search_spaces import SearchSpace
@@ -49,6 +50,7 @@ class Request:
     trials: int | None = None
     timeout: float | None = None
     trial_timeout: float | None = None
+    trial_memory: int | None = None
     epochs: int | None = None
     image_size: int | None = None
     deploy_size: int | None = None
@@ -148,7 +150,7 @@ class Request:
         """
         trials = self.trials or (10 if self._is_demonstration else 30)
         fields = {"trials": trials, "timeout": self.timeout, "workers": workers, "device": device}
-        return validated(Run, fields)
+        return validated(Run, {**fields, "trial_memory": self.trial_memory})
 
     def _deploy_size(self, space: SearchSpace) -> int:
         """Pixels that the stock model is deployed at.
@@ -168,12 +170,14 @@ class Request:
 
         Raises:
             EnvironmentProblem: a GPU that is not there.
-            SpecError: neither `cpu` nor indices.
+            SpecError: neither `cpu` nor indices, or more workers on the CPU than cores.
         """
         count = torch.cuda.device_count()
         device = self.device or ("0" if count else "cpu")
         if device == "cpu":
-            return device, self.workers or min(torch.get_num_threads(), 4)
+            workers = self.workers or min(machine.cores(), 4)
+            require_cores(device, workers)
+            return device, workers
         indices = device.split(",")
         if not all(index.isdecimal() for index in indices):
             raise SpecError(f"device: cpu, or indices of GPUs, got {device!r} (cpu, 0, or 0,1)")
@@ -202,6 +206,18 @@ def validated(model: type[Model], fields: dict[str, Any]) -> Model:
                 for field, what, got in told
             ]
         ) from None
+
+
+def require_cores(device: str, workers: int) -> None:
+    """Refuse more workers on the CPU than cores: they would only wait for each other, and measure that as latency.
+
+    Raises:
+        SpecError: with the greatest number that fits.
+    """
+    cores = machine.cores()
+    if device == "cpu" and workers > cores:
+        there = "1 core is" if cores == 1 else f"{cores} cores are"
+        raise SpecError(f"workers: one needs a core, and {there} free here, got {workers} (--workers {cores} or fewer)")
 
 
 def require_reachable(

@@ -24,6 +24,8 @@ from trials.cost import CostTable
 
 FINGERPRINT = "fingerprint"
 """The user attribute by which a trial says its architecture."""
+AGAIN, ENDING = "again", "ending"
+"""Those by which it says which trial it repeats, and how it ended."""
 
 _TPE_DRAWS = 6
 _MUTATIONS = 300
@@ -161,12 +163,19 @@ class FeasibleTPE(BaseSampler):
 
 
 def fingerprints(study: optuna.Study, *, except_for: int) -> set[str]:
-    """The architectures that a study has trained, is training or will train; failed trials may be tried again."""
+    """The architectures that a study has trained, is training or will train, and those that it has given up.
+
+    One whose trial failed may be proposed again, unless that was its second try.
+    """
     return {
         trial.user_attrs[FINGERPRINT]
         for trial in study.get_trials(deepcopy=False)
-        if trial.number != except_for and trial.state != TrialState.FAIL and FINGERPRINT in trial.user_attrs
+        if trial.number != except_for and FINGERPRINT in trial.user_attrs and not _may_be_repeated(trial)
     }
+
+
+def _may_be_repeated(trial: FrozenTrial) -> bool:
+    return trial.state == TrialState.FAIL and not {AGAIN, ENDING} <= trial.user_attrs.keys()
 
 
 def _filled(space: SearchSpace, drawn: Mapping[str, Value], rng: random.Random) -> dict[str, Value]:

@@ -5,7 +5,9 @@ import socket
 import sqlite3
 import warnings
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +19,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from nas.base_training import BaseTraining
 from nas.config import Run, StudyFile, make_folder
+from nas.deaths import Death
 from nas.export import Exported, chosen, export
 from nas.front import OBJECTIVES, Direction
 from nas.locks import Lock, is_held
 from nas.records import Record, TrialFiles, front_of
 from nas.rewards import reward
-from nas.sampler import FINGERPRINT, Feasible, FeasibleTPE
+from nas.sampler import AGAIN, ENDING, FINGERPRINT, Feasible, FeasibleTPE
 from search_spaces import Architecture, SearchSpace, space_file
 from search_spaces.errors import EnvironmentProblem, StudyError
 from trials import Budget, Ending, Limits, cost
@@ -34,12 +37,14 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)  # trials are told by us, i
 COUNTED = frozenset(ending.name.lower() for ending in Ending if ending not in {Ending.OVER_LIMIT, Ending.BROKEN})
 """The endings that count towards a study's number of trials."""
 
-ROLE, AGAIN, HOST, DETAIL = "role", "again", "host", "detail"
+ROLE, HOST, DETAIL, CRASHED = "role", "host", "detail", "crashed"
 _KNOWN_BEFORE = (FINGERPRINT, ROLE, DETAIL)
 _HEARTBEAT_SECONDS, _GRACE_SECONDS = 60, 300
 _STARTUP = 10
 _COSTLIEST_DRAWS = 100
-_ALIKE = 3
+_ALIKE_AT_FIRST, _ALIKE = 3, 6
+"""Architectures in a row that fail alike: before any has finished, and after. An operator that breaks every fourth
+architecture breaks three in a row once in 64 trials, six once in 4096."""
 _KEPT_WEIGHTS = 3
 _OVER_IN_A_ROW = 20
 
@@ -220,11 +225,12 @@ class Study:
         if self.base is not None and (failure := self.base.failure):
             return failure
         ended = [record for record in records if record.ending is not None]
-        last = ended[-_ALIKE:]
-        if len(last) == _ALIKE and {record.ending for record in last} == {"broken"}:
-            errors = {record.detail.partition(":")[0] for record in last}
-            if len(errors) == 1:
-                return f"{_ALIKE} trials in a row broke alike: {last[-1].detail}"
+        finished = any(record.finished for record in records)
+        alike = list(takewhile(lambda record: _fault(record) == _fault(ended[-1]), reversed(ended)))
+        failed = len({record.fingerprint for record in alike})
+        if alike and _fault(alike[0]) and failed >= (_ALIKE if finished else _ALIKE_AT_FIRST):
+            did = "broke alike" if alike[0].ending == "broken" else "killed their workers"
+            return f"{failed} architectures in a row {did}: {alike[0].detail}"
         last = ended[-_OVER_IN_A_ROW:]
         if len(last) == _OVER_IN_A_ROW and {record.ending for record in last} == {"over_limit"}:
             return f"{_OVER_IN_A_ROW} architectures in a row were over a limit: {last[-1].detail}"
@@ -258,8 +264,13 @@ class Study:
             if extreme.fingerprint not in {record.fingerprint for record in self.records()}:
                 self.enqueue(extreme, role=role)
 
-    def again(self, number: int, reason: str) -> None:
-        """Put the architecture of a trial that runs no more back into the queue, once; then the trial may be ended."""
+    def again(self, number: int, reason: str, *, crashed: bool = False) -> None:
+        """Put the architecture of a trial that runs no more back into the queue, once; then the trial may be ended.
+
+        Args:
+            reason: why it runs no more, in words.
+            crashed: whether its worker died of itself, which it may do once.
+        """
         trials = self._trials()
         trial = trials[number]
         if FINGERPRINT not in trial.user_attrs or any(other.user_attrs.get(AGAIN) == number for other in trials):
@@ -267,46 +278,72 @@ class Study:
         if not trial.state.is_finished():
             note = f"{reason}; its architecture is tried again"
             self.storage.set_trial_user_attr(trial._trial_id, DETAIL, note)
-        kept = {key: trial.user_attrs[key] for key in (FINGERPRINT, ROLE) if key in trial.user_attrs}
+        kept = {key: trial.user_attrs[key] for key in (FINGERPRINT, ROLE, CRASHED) if key in trial.user_attrs}
         said = trial.system_attrs.get("fixed_params") or trial.params
-        self.optuna.enqueue_trial(said, user_attrs={**kept, AGAIN: number})
+        kept = {**kept, AGAIN: number} | ({CRASHED: reason} if crashed else {})
+        self.optuna.enqueue_trial(said, user_attrs=kept)
 
-    def reap(self, *, crashed: bool) -> list[int]:
+    def working(self) -> dict[int, int]:
+        """Which trial each worker of this host is working on: processes and numbers."""
+        running = [trial.number for trial in self._trials() if self._is_running_here(trial)]
+        return {holder: number for number in running if (holder := self.files(number).read_holder()) is not None}
+
+    def reap(self, deaths: Mapping[int, Death] | None = None) -> dict[int, int | None]:
         """End the trials of this host whose worker is gone: adopt a finished one, queue the others again.
 
         Args:
-            crashed: whether the workers died by themselves while the supervisor lived. A trial that crashes a second
-                time is broken; one that was killed with everything else is simply tried again.
+            deaths: how processes died by themselves while the supervisor lived; then only their trials are ended, and
+                one whose worker has died before for good. None: everything was stopped, and is simply tried again.
 
         Returns:
-            The numbers of the trials that were ended.
+            The numbers of the trials that were ended, and the processes that had worked on them, where known.
         """
+        ended = {}
         with self.asking.held():  # nobody is between a proposal and the lock that says who works on it
-            gone = [trial for trial in self._trials() if self._is_abandoned(trial)]
-            for trial in gone:
-                self._end(trial, crashed=crashed)
             for trial in self._trials():
-                if trial.state == TrialState.FAIL and "ending" not in trial.user_attrs:
+                holder = self.files(trial.number).read_holder()
+                theirs = deaths is None or holder is None or holder in deaths
+                if self._is_running_here(trial) and theirs and not is_held(self.files(trial.number).lock):
+                    self._end(trial, None if deaths is None or holder is None else deaths[holder])
+                    ended[trial.number] = holder
+            for trial in self._trials():
+                if trial.state == TrialState.FAIL and ENDING not in trial.user_attrs:
                     self.again(trial.number, "interrupted")  # in the moment between Optuna's question and ours
-        return [trial.number for trial in gone]
+        return ended
 
-    def _is_abandoned(self, trial: FrozenTrial) -> bool:
-        ours = trial.user_attrs.get(HOST, socket.gethostname()) == socket.gethostname()
-        return trial.state == TrialState.RUNNING and ours and not is_held(self.files(trial.number).lock)
+    def _is_running_here(self, trial: FrozenTrial) -> bool:
+        here = socket.gethostname()
+        return trial.state == TrialState.RUNNING and trial.user_attrs.get(HOST, here) == here
 
-    def _end(self, trial: FrozenTrial, *, crashed: bool) -> None:
+    def _end(self, trial: FrozenTrial, death: Death | None) -> None:
+        """End a trial that nobody works on any more.
+
+        Args:
+            death: its worker's; None if that was stopped, which says nothing of the trial.
+        """
         fields = self.files(trial.number).read_outcome()
-        broken = Ending.BROKEN.name.lower()
-        if fields is not None and fields["ending"] != broken:
-            values = self.settle(Trial(self.optuna, trial._trial_id), fields)
-            self.optuna.tell(trial.number, values, state=None if values else TrialState.PRUNED)
-            return
-        if crashed and AGAIN in trial.user_attrs:
-            detail = f"the worker died twice in this trial; its log is in {self.folder / 'workers'}"
-            self.settle(Trial(self.optuna, trial._trial_id), {DETAIL: detail, "ending": broken})
-        else:
-            self.again(trial.number, "its worker died" if crashed else "interrupted")
-        self.optuna.tell(trial.number, state=TrialState.FAIL)
+        if fields is None or fields["ending"] == Ending.BROKEN.name.lower():
+            repeated = CRASHED in trial.user_attrs
+            if death is None or FINGERPRINT not in trial.user_attrs or (death.again and not repeated):
+                reason = "interrupted" if death is None else death.cause
+                self.again(trial.number, reason, crashed=death is not None)
+                self.optuna.tell(trial.number, state=TrialState.FAIL)
+                return
+            fields = self._last_fields(trial, death)
+        values = self.settle(Trial(self.optuna, trial._trial_id), fields)
+        self.optuna.tell(trial.number, values, state=None if values else TrialState.PRUNED)
+
+    def _last_fields(self, trial: FrozenTrial, death: Death) -> dict[str, Any]:
+        """What a record holds of a trial that said no outcome, in the words of `records.told`."""
+        first = trial.user_attrs.get(CRASHED, death.cause)
+        before = "" if first == death.cause else f"; the first time: {first}"
+        began = trial.datetime_start
+        return {
+            "epochs": len(self.files(trial.number).read_epochs()),
+            "seconds": round((datetime.now() - began).total_seconds(), 1) if began else 0.0,  # noqa: DTZ005 - as Optuna
+            DETAIL: f"{death.cause}{before}; see workers/ in the study's folder",
+            ENDING: death.ending.name.lower(),
+        }
 
     def settle(self, trial: Trial, fields: Mapping[str, Any]) -> list[float] | None:
         """Store how a trial ended, and what it says to the sampler.
@@ -371,6 +408,17 @@ class Study:
     def supervision(self) -> Lock:
         """Held by the one supervisor of this study on this host."""
         return Lock(self.folder / "supervisor.lock")
+
+
+def _fault(record: Record) -> str | None:
+    """What two failed trials have in common if they failed alike; None if the candidate's ending is an ordinary one."""
+    match record.ending:
+        case "broken":
+            return record.detail.partition(":")[0]
+        case "crashed":
+            return record.ending
+        case _:
+            return None
 
 
 def no_limits_for(role: str, limits: Limits) -> Limits:

@@ -6,15 +6,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from nas import deaths, machine
+from nas.deaths import Death
 from nas.study import Study
+from nas.watch import Watch
+from nas.work import OUTGROWN
 from search_spaces.errors import StudyError
 
 _TICK_SECONDS = 1.0
 _GRACE_SECONDS = 20
+_LAST_WORDS_SECONDS = 1.0
 _RESTARTS = 3
+"""After so many deaths outside of trials, with no trial that ended in between. Deaths in trials are told as endings,
+and watched by the study's fuse."""
 
 WORKER = (sys.executable, "-P", "-m", "nas.work")
 """`-P`: a folder called nas or trials where the user works must not stand in for ours."""
@@ -31,13 +39,24 @@ _QUIET = {
 
 @dataclass
 class _Slot:
-    """A place for one worker: its device and its process."""
+    """A place for one worker: its device and its process.
+
+    Attributes:
+        watch: over the trial that it is working on.
+        killed: why it was killed by us.
+        vacant: whether its last worker left before the study had ended.
+        deaths: of its workers outside of trials, since `ended` trials had ended.
+    """
 
     index: int
     device: str
     log: Path
     process: subprocess.Popen[bytes] | None = None
+    watch: Watch | None = None
+    killed: Death | None = None
+    vacant: bool = False
     deaths: int = 0
+    ended: int = 0
 
 
 class Supervisor:
@@ -57,6 +76,8 @@ class Supervisor:
             _Slot(index=i, device=devices[i % len(devices)], log=logs / f"{i}.log") for i in range(run.workers)
         ]
         self._deadline = time.time() + run.timeout if run.timeout else float("inf")
+        self._memory = run.trial_memory or machine.memory_share(run.workers)
+        self._oom_kills = machine.oom_kills()
 
     def run(self) -> None:
         """Start workers, watch them, and return when they are done.
@@ -65,7 +86,7 @@ class Supervisor:
             KeyboardInterrupt: after the workers were stopped and their trials put back into the queue.
             StudyError: the workers die again and again, or trials break alike.
         """
-        self._study.reap(crashed=False)
+        self._study.reap()
         if self._study.base is not None:
             self._study.base.forget_failure()
         try:
@@ -83,34 +104,74 @@ class Supervisor:
             raise StudyError(f"the study stopped: {fuse}")
 
     def _start(self, slot: _Slot) -> None:
+        slot.watch, slot.killed, slot.vacant = None, None, False
         slot.log.parent.mkdir(exist_ok=True)
-        with slot.log.open("ab") as log:
-            # A session of its own: Ctrl-C in the terminal reaches the supervisor alone, which then asks the workers.
-            slot.process = subprocess.Popen(
-                [*WORKER, str(self._study.folder), "--deadline", str(self._deadline)],
-                env=_environment(slot, self._study.folder.parent),
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        memory = ["--memory", str(self._memory)] if self._memory else []
+        command = [*WORKER, str(self._study.folder), "--deadline", str(self._deadline), *memory]
+        slot.process = spawn(command, _environment(slot, self._study.folder.parent), slot.log)
 
     def _watch(self) -> bool:
         """Look after the workers; whether any is still at work or was started again."""
+        self._end_hung()
+        self._bury()
+        vacant = [slot for slot in self._slots if slot.vacant]
+        if vacant and self._work_left():
+            self._start(vacant[0])
+        return any(slot.process is not None for slot in self._slots)
+
+    def _end_hung(self) -> None:
+        """Kill the workers whose trials do not get on."""
+        working = self._study.working()
+        for slot in self._slots:
+            if slot.process is None or (trial := working.get(slot.process.pid)) is None:
+                continue
+            now = time.monotonic()
+            if slot.watch is None or slot.watch.trial != trial:
+                slot.watch = Watch(trial=trial, began=now, timeout=self._study.settings.budget.timeout)
+            sign, computed = self._study.files(trial).read_sign(), machine.cpu_seconds(slot.process.pid)
+            why = slot.watch.verdict(now, sign=sign, computed=computed)
+            if why is None:
+                continue
+            _ask_for_last_words(slot.process)
+            if self._study.working().get(slot.process.pid) == trial:  # it has not ended at the last moment
+                slot.killed = deaths.of_hang(why)
+                _kill_group(slot.process)
+                slot.process.wait()
+
+    def _bury(self) -> None:
+        """Take note of the workers that have left, and end the trials that they left behind."""
+        left: dict[int, tuple[_Slot, int, Death]] = {}
         for slot in self._slots:
             if slot.process is None or slot.process.poll() is None:
                 continue
-            code, slot.process = slot.process.returncode, None
-            if code:
-                slot.deaths += 1
-                self._study.reap(crashed=True)
-                if slot.deaths > _RESTARTS:
-                    raise StudyError(f"worker {slot.index} died {slot.deaths} times; {_last_words(slot)}")
-        living = [slot for slot in self._slots if slot.process is not None]
-        idle = [slot for slot in self._slots if slot.process is None and slot.deaths]
-        if idle and self._work_left():
-            self._start(idle[0])
-            return True
-        return bool(living)
+            process, slot.process = slot.process, None
+            _kill_group(process)  # what it had started itself
+            code = process.returncode
+            left[process.pid] = slot, code, slot.killed or self._death(code)
+        if not left:
+            return
+        in_trials = set(self._study.reap({number: death for number, (_, _, death) in left.items()}).values())
+        for number, (slot, code, death) in left.items():
+            slot.vacant = code != 0 or number in in_trials  # a candidate may exit with any code
+            if number not in in_trials and code not in {0, OUTGROWN}:
+                self._count(slot, death)
+
+    def _death(self, code: int) -> Death:
+        before, self._oom_kills = self._oom_kills, machine.oom_kills()
+        return deaths.of_code(code, oom_killed=self._oom_kills > before)
+
+    def _count(self, slot: _Slot, death: Death) -> None:
+        """Count a death outside of a trial.
+
+        Raises:
+            StudyError: that was one too many.
+        """
+        ended = sum(record.ending is not None for record in self._study.records())
+        slot.deaths = slot.deaths + 1 if ended == slot.ended else 1
+        slot.ended = ended
+        if slot.deaths > _RESTARTS:
+            told = f"worker {slot.index} died {slot.deaths} times outside of trials ({death.cause})"
+            raise StudyError(f"{told}; {_last_words(slot)}")
 
     def _work_left(self) -> bool:
         records = self._study.records()
@@ -127,9 +188,18 @@ class Supervisor:
             try:
                 process.wait(max(0.1, limit - time.time()))
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
+                _kill_group(process)
                 process.wait()
-        self._study.reap(crashed=False)
+        self._study.reap()
+
+
+def spawn(command: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    """Start a process that writes to a log, in a session of its own.
+
+    Ctrl-C in the terminal reaches the supervisor alone, which then asks the workers.
+    """
+    with log.open("ab") as end:
+        return subprocess.Popen(command, env=environment, stdout=end, stderr=end, start_new_session=True)
 
 
 def _environment(slot: _Slot, runs: Path) -> dict[str, str]:
@@ -138,6 +208,19 @@ def _environment(slot: _Slot, runs: Path) -> dict[str, str]:
     if slot.device == "cpu":
         return {**environment, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     return {**environment, "CUDA_VISIBLE_DEVICES": slot.device}
+
+
+def _ask_for_last_words(process: subprocess.Popen[bytes]) -> None:
+    """Let a worker write to its log where it is."""
+    process.send_signal(signal.SIGUSR1)
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(_LAST_WORDS_SECONDS)
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill a worker, and all that it has started."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _last_words(slot: _Slot) -> str:

@@ -5,22 +5,28 @@ left, so that imports and decoded images are paid for once.
 """
 
 import argparse
+import faulthandler
 import logging
 import os
 import signal
 import socket
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import cast
 
 import optuna
 from optuna.trial import Trial
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from nas.locks import Lock
+from nas.machine import Ceiling, Growth
 from nas.records import TrialFiles, told
-from nas.sampler import FINGERPRINT, SpaceExhaustedError
-from nas.study import AGAIN, DETAIL, HOST, ROLE, Study, no_limits_for
+from nas.sampler import AGAIN, FINGERPRINT, SpaceExhaustedError
+from nas.study import DETAIL, HOST, ROLE, Study, no_limits_for
 from search_spaces import Architecture
 from search_spaces.operators import Value
 from trials import Ending, Epoch, Outcome, evaluate
@@ -29,6 +35,9 @@ from trials.training import GoOn
 log = logging.getLogger("nas.work")
 
 _POLL_SECONDS = 0.2
+OUTGROWN = 75
+"""The exit code of a worker that holds too much memory, and asks for another in its place (`EX_TEMPFAIL`)."""
+_SIGN_SECONDS = 1.0
 
 
 class BrokenTrialError(Exception):
@@ -40,18 +49,24 @@ class Worker:
 
     Attributes:
         deadline: in seconds of `time.time`; no trial begins after it.
+        outgrown: whether it ended because it held too much memory.
+
+    Args:
+        memory: bytes that it may allocate for its trials; None is without end.
     """
 
-    def __init__(self, study: Study, *, deadline: float) -> None:
+    def __init__(self, study: Study, *, deadline: float, memory: int | None = None) -> None:
         self.study, self.deadline = study, deadline
+        self.outgrown = False
+        self._ceiling, self._growth = Ceiling(memory), Growth()
         self._asking = study.asking
         self._supervisor = os.getppid()
         self._exhausted = False
 
     def run(self) -> None:
-        """Work until no place is left."""
+        """Work until no place is left, or too much memory is held."""
         self._lay_base()
-        while self._may_begin():
+        while not self.outgrown and self._may_begin():
             try:
                 self.study.optuna.optimize(self._objective, n_trials=1, catch=(BrokenTrialError,))
             finally:
@@ -69,7 +84,8 @@ class Worker:
             try:
                 if base.outcome() is None:
                     log.info("training the stock model")
-                    outcome = base.train(self._noting(base.files), self.study.costs(base.stock))
+                    with self._ceiling.held():
+                        outcome = base.train(self._noting(base.files), self.study.costs(base.stock))
                     log.info("stock model: %s %s", outcome.ending.name.lower(), outcome.detail)
             finally:
                 lock.release()
@@ -100,7 +116,8 @@ class Worker:
         return False
 
     def _objective(self, trial: Trial) -> list[float]:
-        with Lock(self.study.files(trial.number).lock).held():
+        files = self.study.files(trial.number)
+        with Lock(files.lock).held(), _signs_of_life(files):
             try:
                 trial.set_user_attr(HOST, socket.gethostname())
                 architecture = self._propose(trial)
@@ -128,14 +145,19 @@ class Worker:
         if AGAIN in trial.user_attrs:
             files.take_over(study.files(trial.user_attrs[AGAIN]))
         limits = no_limits_for(trial.user_attrs.get(ROLE, ""), study.settings.limits)
-        outcome = evaluate(
-            architecture,
-            study.budget,
-            files.folder,
-            self._noting(files),
-            limits=limits,
-            costs=study.costs(architecture),
-        )
+        try:
+            with self._ceiling.held():
+                outcome = evaluate(
+                    architecture,
+                    study.budget,
+                    files.folder,
+                    self._noting(files),
+                    limits=limits,
+                    costs=study.costs(architecture),
+                )
+        except MemoryError:  # so little was left that the ending could not be written
+            outcome = Outcome(architecture=architecture, ending=Ending.OUT_OF_MEMORY, detail="on the host: MemoryError")
+        self.outgrown = self._growth.after(ran_out=outcome.ending is Ending.OUT_OF_MEMORY)
         files.write_outcome(outcome)
         log.info("trial %d: %s %s", trial.number, outcome.ending.name.lower(), outcome.detail)
         return self._tell(trial, outcome)
@@ -150,6 +172,25 @@ class Worker:
                 self.study.again(trial.number, outcome.detail)
             raise BrokenTrialError(outcome.detail)
         raise optuna.TrialPruned(outcome.detail)
+
+
+@contextmanager
+def _signs_of_life(files: TrialFiles) -> Iterator[None]:
+    """Sign at every step of an optimiser, about once a second: the supervisor ends a trial that shows no sign."""
+    signed = time.monotonic()
+
+    def sign(*_: object) -> None:
+        nonlocal signed
+        if time.monotonic() - signed > _SIGN_SECONDS:
+            signed = time.monotonic()
+            files.sign()
+
+    files.sign()
+    hook = register_optimizer_step_post_hook(sign)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def _suggested(trial: Trial, study: Study) -> Architecture:
@@ -171,14 +212,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m nas.work", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--deadline", type=float, default=float("inf"))
+    parser.add_argument("--memory", type=int)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to pass on
+    faulthandler.enable()  # a crash says where, in the log,
+    faulthandler.register(signal.SIGUSR1)  # and so does a trial that hangs, when the supervisor asks
     try:
-        Worker(Study.open(arguments.folder), deadline=arguments.deadline).run()
+        worker = Worker(Study.open(arguments.folder), deadline=arguments.deadline, memory=arguments.memory)
+        worker.run()
     except KeyboardInterrupt:
         log.info("stopped")
+        return
+    if worker.outgrown:
+        log.info("this process has grown too large; another takes its place")
+        sys.exit(OUTGROWN)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -1,5 +1,6 @@
 """The door: an architecture and a budget go in, an outcome comes out."""
 
+import gc
 import time
 import traceback
 from dataclasses import dataclass
@@ -20,6 +21,16 @@ WEIGHTS = "weights.pt"
 CHECKPOINT = "checkpoint.pt"
 MODEL = "model.yaml"
 ERROR = "error.txt"
+
+_OUT_OF_MEMORY = (
+    "out of memory",  # CUDA
+    "can't allocate memory",  # PyTorch on the CPU (`c10/core/impl/alloc_cpu.cpp`)
+    "not enough memory",  # the same, on Windows
+    "alloc_failed",  # cuBLAS and cuDNN
+    "insufficient memory",  # OpenCV
+    "bad_alloc",  # C++
+)
+"""How errors say, besides by their class, that an allocation failed."""
 
 
 def evaluate(
@@ -64,8 +75,11 @@ def evaluate(
     except (DataError, EnvironmentProblem, SpecError):
         raise
     except Exception as error:  # noqa: BLE001 - the one place where a candidate's fault becomes an ending
+        ending = _ending(error)
+        if ending is Ending.OUT_OF_MEMORY:
+            _release(error)  # first: writing takes memory, too
         (folder / ERROR).write_text(traceback.format_exc(), encoding="utf-8")
-        outcome = {"ending": _ending(error), "detail": _in_one_line(error)}
+        outcome = {"ending": ending, "detail": _detail(error, ending)}
     return Outcome(architecture=architecture, seconds=time.monotonic() - started, **{"costs": run.costs, **outcome})
 
 
@@ -141,14 +155,35 @@ def _ending(error: Exception) -> Ending:
             return _ending(cause)
         case MemoryError() | torch.OutOfMemoryError():
             return Ending.OUT_OF_MEMORY
-        case RuntimeError() if any(text in str(error).lower() for text in ("out of memory", "can't allocate memory")):
+        case _ if any(text in str(error).lower() for text in _OUT_OF_MEMORY):
             return Ending.OUT_OF_MEMORY
         case _:
             return Ending.BROKEN
 
 
-def _in_one_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
+def _detail(error: Exception, ending: Ending) -> str:
+    """The error in one line; where memory ran out, whose it was."""
+    told = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    if ending is Ending.OUT_OF_MEMORY:
+        told = f"on the {'GPU' if _is_of_gpu(error) else 'host'}: {told}"
+    return told[:500]
+
+
+def _is_of_gpu(error: BaseException | None) -> bool:
+    """Whether an error speaks of a GPU's memory, or one that it was raised from does."""
+    return error is not None and (
+        isinstance(error, torch.OutOfMemoryError)
+        or any(text in str(error).lower() for text in ("cuda", "cublas", "cudnn", "hip out"))
+        or _is_of_gpu(error.__cause__)
+    )
+
+
+def _release(error: BaseException | None) -> None:
+    """Give back what the interrupted calls hold: an error keeps them, and all that they had allocated."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+    gc.collect()
 
 
 def _torch_device(device: str) -> torch.device:

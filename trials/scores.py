@@ -62,9 +62,13 @@ class Ending(StrEnum):
     STOPPED = "stopped at a rung: others were better by then"
     OVER_LIMIT = "over a limit, known before training"
     DIVERGED = "the loss left the finite numbers; lower the recipe's learning rate, or raise its warm-up"
-    OUT_OF_MEMORY = "the device ran out of memory; lower --batch or --image-size"
-    TIMED_OUT = "the trial took longer than --trial-timeout; raise it, or lower --epochs"
-    BROKEN = "an error, ours or a crash; the traceback lies in the trial's folder, in error.txt"
+    OUT_OF_MEMORY = (
+        "the GPU or the host, as the detail says, ran out of memory; lower --batch or --image-size, or on the host "
+        "raise --trial-memory"
+    )
+    TIMED_OUT = "the trial took longer than --trial-timeout, or hung; raise it, or lower --epochs"
+    CRASHED = "its process died, twice; what it said last is in the study's folder, in workers"
+    BROKEN = "an error, probably ours; the traceback lies in the trial's folder, in error.txt"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -38,6 +38,14 @@ def _seconds(text: str) -> float:
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
 
 
+def size(text: str) -> int:
+    """`8G`, `800M` or a number of bytes; binary units."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmMgGtT]?)(?:i?[bB])?", text.strip())
+    if not match:
+        raise typer.BadParameter(f"an amount such as 8G or 800M is expected, got {text!r}")
+    return round(float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " "))
+
+
 Trials = Annotated[
     int | None,
     typer.Option(min=1, help="In all, earlier ones counted. \\[default: 10 for digits, else 30]", rich_help_panel=_HOW),
@@ -51,6 +59,15 @@ Workers = Annotated[
 ]
 Device = Annotated[
     str | None, typer.Option(help="cpu, 0, or 0,1. \\[default: a GPU if there is one]", rich_help_panel=_HOW)
+]
+TrialMemory = Annotated[
+    int | None,
+    typer.Option(
+        parser=size,
+        metavar="SIZE",
+        help="Of the host's, for a worker's trials: 8G, 800M. \\[default: its share of what is free]",
+        rich_help_panel=_HOW,
+    ),
 ]
 Runs = Annotated[Path, typer.Option(help="The folder of all studies.", rich_help_panel=_WHERE)]
 
@@ -95,6 +112,7 @@ def search(
         float | None,
         typer.Option(parser=_seconds, metavar="TIME", help="End a trial's training after this.", rich_help_panel=_HOW),
     ] = None,
+    trial_memory: TrialMemory = None,
     epochs: Annotated[
         int | None,
         typer.Option(min=1, help="Of each trial. \\[default: the preset's: 3, 8 or 20]", rich_help_panel=_HOW),
@@ -172,6 +190,7 @@ def search(
         trials=trials,
         timeout=timeout,
         trial_timeout=trial_timeout,
+        trial_memory=trial_memory,
         epochs=epochs,
         image_size=image_size,
         deploy_size=deploy_size,
@@ -203,12 +222,14 @@ def resume(
     timeout: Timeout = None,
     workers: Workers = None,
     device: Device = None,
+    trial_memory: TrialMemory = None,
     runs: Runs = Path("runs/nas"),
 ) -> None:
     """Go on with a study where it stopped; nothing that finished is trained again."""
     from nas.plan import resume as take_up
 
-    _run(take_up(study, runs=runs, trials=trials, timeout=timeout, workers=workers, device=device))
+    changes = {"trials": trials, "timeout": timeout, "workers": workers, "device": device, "trial_memory": trial_memory}
+    _run(take_up(study, runs=runs, **changes))
 
 
 def _run(study: "Study") -> None:

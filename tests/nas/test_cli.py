@@ -214,3 +214,12 @@ def test_numbers_have_units(text: str, value: int) -> None:
     from nas.cli.searching import number
 
     assert number(text) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("8G", 8 * 2**30), ("1.5GiB", 1.5 * 2**30), ("800m", 800 * 2**20), ("7", 7)]
+)
+def test_amounts_of_memory(text: str, value: float) -> None:
+    from nas.cli.searching import size
+
+    assert size(text) == value

@@ -1,23 +1,29 @@
 """Real worker processes, a formula in the place of training."""
 
+import multiprocessing
 import os
+import runpy
 import signal
+import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from nas import supervisor
+from nas import supervisor, watch
 from nas.config import Run
 from nas.study import Study
 from nas.supervisor import Supervisor
+from nas.work import OUTGROWN
 from search_spaces.errors import StudyError
+from trials import Budget
 
 MakeStudy = Callable[..., Study]
 
-pytestmark = pytest.mark.slow  # each worker imports PyTorch
+slow = pytest.mark.slow  # each worker imports PyTorch
 
 SCRIPT = """\
 import importlib.util, os, sys, time
@@ -53,6 +59,113 @@ def with_workers(study: Study, count: int) -> Study:
     return study
 
 
+class Forked:
+    """A process forked from a server that has imported PyTorch: what the supervisor asks of `subprocess.Popen`."""
+
+    def __init__(self, command: list[str], environment: dict[str, str], log: Path) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["nas.work"])
+        script = str(Path(__file__).with_name("saboteur.py"))
+        arguments = (BOOT, {"command": [script, *command], "environment": environment, "log": str(log)})
+        self._process = context.Process(target=runpy._run_code, args=arguments)  # type: ignore[attr-defined]
+        self._process.start()
+        assert self._process.pid is not None
+        self.pid = self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> None:
+        self._process.join(timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired("worker", timeout or 0.0)
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+
+BOOT = """\
+import logging, os, runpy, sys
+os.setsid()
+end = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+os.dup2(end, 1), os.dup2(end, 2)
+os.environ.update(environment)
+sys.argv = command
+runpy.run_path(command[0], run_name="__main__")
+"""
+
+
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers that are there at once."""
+    monkeypatch.setattr(supervisor, "WORKER", ())
+    monkeypatch.setattr(supervisor, "spawn", Forked)
+    monkeypatch.setattr(supervisor, "_TICK_SECONDS", 0.1)
+
+
+@pytest.mark.usefixtures("forked")
+class TestSabotage:
+    @pytest.fixture
+    def order(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """From here on, every fourth architecture misbehaves."""
+        folder = tmp_path / "order"
+        folder.mkdir()
+        monkeypatch.setenv("SABOTAGE", str(folder))
+        return folder
+
+    def test_every_fourth_candidate_misbehaves_and_the_others_do_not_notice(
+        self, make_study: MakeStudy, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        budget = Budget(data=tmp_path / "data.yaml", epochs=1, deploy_size=64, timeout=2.0)
+        clean = make_study("clean", trials=8, budget=budget)
+        Supervisor(clean, lambda: None).run()
+        request.getfixturevalue("order")
+        monkeypatch.setattr(watch, "GRACE_SECONDS", 1.0)
+        study = make_study("sabotaged", trials=23, budget=budget)
+        study.set_run(study.file.run.model_copy(update={"trial_memory": 2**28}))
+        Supervisor(study, lambda: None).run()
+
+        records = study.records()
+        assert Counter(record.ending for record in records if record.ending) == {
+            "finished": 18,
+            "diverged": 1,
+            "out_of_memory": 1,
+            "timed_out": 1,
+            "crashed": 2,
+            "broken": 2,  # one architecture, twice; not counted
+        }
+        assert [record.state for record in records if not record.ending] == ["fail"] * 2  # their first crashes
+        assert len({record.fingerprint for record in records}) == 24
+        details = {record.ending: record.detail for record in records if not record.finished and record.ending}
+        assert details["out_of_memory"].startswith("on the host: RuntimeError: ")
+        assert details["timed_out"].startswith("hung: ")
+        said = (study.folder / "workers" / "0.log").read_text()
+        assert said.count("in misbehave") >= 3  # where it hung, and where it crashed, twice
+
+        scores = [
+            {record.fingerprint: record.map50_95 for record in one.records() if record.finished}
+            for one in (clean, study)
+        ]
+        both = scores[0].keys() & scores[1].keys()
+        assert len(both) >= 3
+        assert [scores[0][one] for one in both] == [scores[1][one] for one in both]
+
+    @slow
+    def test_if_every_candidate_crashes_the_study_stops_and_says_so(
+        self, make_study: MakeStudy, order: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("SABOTAGE_ALWAYS", "exits")
+        study = make_study(trials=50)
+        with pytest.raises(StudyError, match=r"^the study stopped: 3 architectures in a row killed their workers: "):
+            Supervisor(study, lambda: None).run()
+        assert len(list(order.iterdir())) == 3
+
+
+@slow
 def test_two_workers_share_a_study(make_study: MakeStudy, workers_that: Callable[[str], None]) -> None:
     workers_that("time.sleep(0.2)")
     study = with_workers(make_study(trials=9), 2)
@@ -63,6 +176,7 @@ def test_two_workers_share_a_study(make_study: MakeStudy, workers_that: Callable
     assert [record.role for record in records[:3]] == ["stock", "cheapest", "costliest"]
 
 
+@slow
 def test_a_crash_costs_its_trial_and_not_the_study(
     make_study: MakeStudy, workers_that: Callable[[str], None], tmp_path: Path
 ) -> None:
@@ -75,14 +189,38 @@ def test_a_crash_costs_its_trial_and_not_the_study(
     assert [record.state for record in records].count("fail") == 1
 
 
-def test_workers_that_die_again_and_again_end_the_search(
-    make_study: MakeStudy, workers_that: Callable[[str], None]
-) -> None:
-    workers_that("os._exit(11)")
-    with pytest.raises(StudyError, match="died"):
+class TestDeparturesOutsideOfTrials:
+    @pytest.fixture
+    def leaving(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+        """Workers that run a line of Python after they have left a mark, and nothing else."""
+        marks = tmp_path / "marks"
+
+        def prepare(line: str) -> Path:
+            code = f"import sys; marks = open({str(marks)!r}, 'a+'); marks.write('x'); {line}"
+            monkeypatch.setattr(supervisor, "WORKER", (sys.executable, "-c", code))
+            monkeypatch.setattr(supervisor, "_TICK_SECONDS", 0.1)
+            return marks
+
+        return prepare
+
+    def test_workers_that_die_again_and_again_end_the_search(
+        self, make_study: MakeStudy, leaving: Callable[[str], Path]
+    ) -> None:
+        marks = leaving("sys.exit('no module named nas')")
+        told = r"^worker 0 died 4 times outside of trials \(exit code 1\); no module named nas \(all of it: .*0\.log\)$"
+        with pytest.raises(StudyError, match=told):
+            Supervisor(make_study(trials=4), lambda: None).run()
+        assert len(marks.read_text()) == 4
+
+    def test_workers_that_have_grown_are_replaced_as_often_as_they_like(
+        self, make_study: MakeStudy, leaving: Callable[[str], Path]
+    ) -> None:
+        marks = leaving(f"sys.exit({OUTGROWN} if marks.tell() < 6 else 0)")
         Supervisor(make_study(trials=4), lambda: None).run()
+        assert len(marks.read_text()) == 6
 
 
+@slow
 def test_ctrl_c_puts_running_trials_back(make_study: MakeStudy, workers_that: Callable[[str], None]) -> None:
     workers_that("time.sleep(60)")
     study = make_study(trials=4)
@@ -98,6 +236,7 @@ def test_ctrl_c_puts_running_trials_back(make_study: MakeStudy, workers_that: Ca
     assert [record.role for record in records if record.state == "waiting"].count("stock") == 1
 
 
+@slow
 def test_kill_9_loses_no_finished_trial(make_study: MakeStudy, workers_that: Callable[[str], None]) -> None:
     workers_that("time.sleep(0.3)")
     study = make_study(trials=8)

@@ -1,5 +1,7 @@
 """The study's loop with a formula in the place of training: milliseconds, and every law about what is counted."""
 
+import os
+import signal
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -7,8 +9,11 @@ from typing import Any
 
 import optuna
 import pytest
+import torch
 
-from nas import work
+from nas import deaths, work
+from nas.deaths import Death
+from nas.machine import Growth
 from nas.study import Study
 from nas.work import Worker
 from search_spaces import Architecture, SearchSpace
@@ -100,14 +105,15 @@ def test_a_bad_candidate_is_pruned_counted_and_off_the_front(
     assert not any(record.within for record in records)
 
 
-def test_a_broken_trial_is_tried_once_more_and_three_alike_stop_the_study(
+def test_a_broken_trial_is_tried_once_more_and_three_architectures_alike_stop_the_study(
     make_study: MakeStudy, run: Callable[..., None]
 ) -> None:
     study = make_study(trials=50)
     run(study, ending(Ending.BROKEN, "KeyError: 'x'"))
     records = study.records()
-    assert [record.state for record in records if record.state != "waiting"] == ["fail"] * 3
-    assert records[0].fingerprint == records[1].fingerprint
+    broken = [record.fingerprint for record in records if record.state != "waiting"]
+    assert [record.state for record in records if record.state != "waiting"] == ["fail"] * 5
+    assert broken[0] == broken[1] != broken[2] == broken[3] != broken[4]
     assert study.fuse(records) is not None
     assert "KeyError: 'x'" in str(study.fuse(records))
 
@@ -152,7 +158,7 @@ def test_a_finished_trial_that_was_never_told_is_adopted(
     monkeypatch.undo()
     # As after kill -9: the trial runs for Optuna, and nobody holds its lock.
     assert study.records()[0].state == "running"
-    assert study.reap(crashed=False) == [0]
+    assert list(study.reap()) == [0]
     record = study.records()[0]
     assert (record.state, record.finished, record.epochs) == ("complete", True, 3)
     assert record.map50_95 is not None
@@ -172,25 +178,162 @@ def test_a_trial_killed_in_mid_training_is_trained_again(
 
     with pytest.raises(SystemExit):
         run(study, killed)
-    study.reap(crashed=False)
+    study.reap()
     run(study, score)
     records = study.records()
     assert [record.state for record in records] == ["fail", "complete", "complete"]
     assert records[0].fingerprint == records[1].fingerprint
 
 
-def test_a_trial_that_kills_its_worker_twice_is_broken(make_study: MakeStudy, run: Callable[..., None]) -> None:
-    study = make_study(trials=2)
+class TestDeaths:
+    @pytest.fixture
+    def dies(self, run: Callable[..., None]) -> Callable[..., None]:
+        """Let the worker die in the next trial of a study, of one cause after the other."""
 
-    def killed(*_: Any, **__: Any) -> Outcome:
-        raise SystemExit
+        def dying(study: Study, *deaths: Death) -> None:
+            def killed(*_: Any, **__: Any) -> Outcome:
+                raise SystemExit
 
-    for _ in range(2):
+            for death in deaths:
+                with pytest.raises(SystemExit):
+                    run(study, killed)
+                study.reap({os.getpid(): death})
+
+        return dying
+
+    def test_a_trial_that_kills_its_worker_twice_has_crashed(
+        self, make_study: MakeStudy, dies: Callable[..., None]
+    ) -> None:
+        study = make_study(trials=2)
+        dies(study, Death(cause="exit code 3"), Death(cause="crash (SIGSEGV)"))
+        records = study.records()
+        assert [(record.state, record.ending) for record in records] == [("fail", None), ("pruned", "crashed")]
+        assert records[1].detail.startswith("crash (SIGSEGV); the first time: exit code 3; see ")
+        assert not records[1].within
+        assert study.places(records) == 1
+
+    def test_what_has_crashed_is_not_proposed_again(
+        self, make_study: MakeStudy, dies: Callable[..., None], run: Callable[..., None]
+    ) -> None:
+        study = make_study(trials=20)
+        dies(study, *[Death(cause="exit code 3")] * 2)
+        run(study)
+        records = study.records()
+        assert sum(record.fingerprint == records[0].fingerprint for record in records) == 2
+        assert sum(record.finished for record in records) == 19
+
+    def test_an_interruption_is_no_crash(
+        self, make_study: MakeStudy, dies: Callable[..., None], run: Callable[..., None]
+    ) -> None:
+        study = make_study(trials=2)
+
+        def interrupted(*_: Any, **__: Any) -> Outcome:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            run(study, interrupted)
+        dies(study, Death(cause="exit code 3"))
+        assert [(record.state, record.ending) for record in study.records()] == [
+            ("fail", None),
+            ("fail", None),
+            ("waiting", None),
+        ]
+
+    def test_memory_that_ran_out_is_told_from_a_crash(self, make_study: MakeStudy, dies: Callable[..., None]) -> None:
+        study = make_study(trials=2)
+        killed = deaths.of_code(-signal.SIGKILL, oom_killed=True)
+        dies(study, killed, killed)
+        assert [record.ending for record in study.records()] == [None, "out_of_memory"]
+        assert study.records()[1].detail.startswith("on the host: ")
+
+    def test_a_hang_is_not_tried_again(self, make_study: MakeStudy, dies: Callable[..., None]) -> None:
+        study = make_study(trials=2)
+        dies(study, deaths.of_hang("hung: no step in 30 min"))
+        (record,) = study.records()
+        assert (record.state, record.ending) == ("pruned", "timed_out")
+        assert record.detail.startswith("hung: no step in 30 min; see ")
+
+    def test_others_trials_are_left_alone(self, make_study: MakeStudy, run: Callable[..., None]) -> None:
+        study = make_study(trials=2)
+
+        def killed(*_: Any, **__: Any) -> Outcome:
+            raise SystemExit
+
         with pytest.raises(SystemExit):
             run(study, killed)
-        study.reap(crashed=True)
-    states = [(record.state, record.ending) for record in study.records()]
-    assert states == [("fail", None), ("fail", "broken")]
+        assert study.reap({1: Death(cause="exit code 3")}) == {}
+        assert study.reap() == {0: os.getpid()}
+
+
+def test_three_architectures_that_crash_stop_a_study_in_which_nothing_finishes(
+    make_study: MakeStudy, run: Callable[..., None]
+) -> None:
+    study = make_study(trials=50)
+    run(study, ending(Ending.CRASHED, "exit code 3"))
+    records = study.records()
+    assert [record.ending for record in records if record.ending] == ["crashed"] * 3
+    assert study.fuse(records) == "3 architectures in a row killed their workers: exit code 3"
+
+
+def test_one_bad_choice_does_not_stop_a_study(make_study: MakeStudy, run: Callable[..., None], score: Score) -> None:
+    """A third of the architectures breaks, each of them twice and never again."""
+
+    def scored(architecture: Architecture, *arguments: Any, **named: Any) -> Outcome:
+        choice = architecture.as_picks().get("10", {})
+        if choice.get("DySample", {}).get("style") == "pl":
+            return Outcome(architecture=architecture, ending=Ending.BROKEN, detail="KeyError: 'x'")
+        return score(architecture, *arguments, **named)
+
+    study = make_study(trials=25)
+    run(study, scored)
+    tries = Counter(record.fingerprint for record in study.records() if record.ending == "broken")
+    assert set(tries.values()) == {2}
+    assert sum(record.finished for record in study.records()) == 25
+
+
+def test_a_worker_that_holds_too_much_memory_leaves_after_its_trial(
+    make_study: MakeStudy, score: Score, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = make_study(trials=3)
+    monkeypatch.setattr(work, "evaluate", score)
+    monkeypatch.setattr(Growth, "after", lambda _self, *, ran_out: not ran_out)
+    worker = Worker(study, deadline=float("inf"))
+    worker.run()
+    assert worker.outgrown
+    assert [record.ending for record in study.records() if record.ending] == ["finished"]
+
+
+def test_a_trial_that_leaves_no_memory_for_its_ending_has_one(make_study: MakeStudy, run: Callable[..., None]) -> None:
+    study = make_study(trials=1)
+
+    def hoarding(*_: Any, **__: Any) -> Outcome:
+        raise MemoryError
+
+    run(study, hoarding)
+    (record,) = study.records()
+    assert (record.state, record.ending, record.detail) == ("pruned", "out_of_memory", "on the host: MemoryError")
+
+
+def test_a_step_of_an_optimiser_is_a_sign_of_life(
+    make_study: MakeStudy, run: Callable[..., None], score: Score, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = make_study(trials=1)
+    optimiser = torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
+
+    def training(*arguments: Any, **named: Any) -> Outcome:
+        assert study.working() == {os.getpid(): 0}
+        os.utime(study.files(0).lock, (1, 1))
+        optimiser.step()
+        assert study.files(0).read_sign() > 1e18
+        return score(*arguments, **named)
+
+    monkeypatch.setattr(work, "_SIGN_SECONDS", 0.0)
+    run(study, training)
+    assert study.records()[0].finished
+    assert study.working() == {}
+    os.utime(study.files(0).lock, (1, 1))
+    optimiser.step()
+    assert study.files(0).read_sign() == 1e9
 
 
 def test_epochs_are_written_as_they_end(make_study: MakeStudy, run: Callable[..., None]) -> None:

@@ -1,5 +1,6 @@
 """The door: how a trial ends. Most tests replace the training, some price and train for real."""
 
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
@@ -75,12 +76,12 @@ class TestEndings:
         [
             (DivergedError("the loss is nan in epoch 2"), Ending.DIVERGED, "DivergedError: the loss is nan in epoch 2"),
             (TimedOutError("3 s were over"), Ending.TIMED_OUT, "TimedOutError: 3 s were over"),
-            (MemoryError("no room"), Ending.OUT_OF_MEMORY, "MemoryError: no room"),
-            (torch.OutOfMemoryError("CUDA"), Ending.OUT_OF_MEMORY, "OutOfMemoryError: CUDA"),
+            (MemoryError("no room"), Ending.OUT_OF_MEMORY, "on the host: MemoryError: no room"),
+            (torch.OutOfMemoryError("CUDA"), Ending.OUT_OF_MEMORY, "on the GPU: OutOfMemoryError: CUDA"),
             (
                 RuntimeError("CUDA out of memory. Tried to allocate\n  2.00 GiB"),
                 Ending.OUT_OF_MEMORY,
-                "RuntimeError: CUDA out of memory. Tried to allocate 2.00 GiB",
+                "on the GPU: RuntimeError: CUDA out of memory. Tried to allocate 2.00 GiB",
             ),
             (RuntimeError("x"), Ending.BROKEN, "RuntimeError: x"),
             (KeyError("UIB"), Ending.BROKEN, "KeyError: 'UIB'"),
@@ -102,7 +103,28 @@ class TestEndings:
         assert {path.name for path in folder.iterdir()} == {"model.yaml", "error.txt"}
 
     def test_memory_of_the_machine(self, ended: Ended) -> None:
-        assert ended.by(out_of_memory()).ending is Ending.OUT_OF_MEMORY
+        outcome = ended.by(out_of_memory())
+        assert outcome.ending is Ending.OUT_OF_MEMORY
+        assert outcome.detail.startswith("on the host: RuntimeError: ")
+
+    def test_what_ran_out_of_memory_is_let_go(
+        self, stock: Architecture, tiny: TinyBudget, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """An error holds the calls that it came through, and they what they had allocated."""
+        held: list[weakref.ref[torch.Tensor]] = []
+
+        def failing(_model: nn.Module, _image_size: int) -> NoReturn:
+            hoard = torch.empty(8)
+            held.append(weakref.ref(hoard))
+            try:
+                raise out_of_memory()
+            except RuntimeError as error:
+                raise LatencyError("a pass failed") from error
+
+        monkeypatch.setattr(latency, "measure", failing)
+        monkeypatch.setattr("traceback.format_exc", lambda: str(held[0]()))
+        evaluate(stock, tiny(), folder, forward)
+        assert (folder / "error.txt").read_text() == "None"
 
     def test_a_detail_is_one_short_line(self, ended: Ended) -> None:
         detail = ended.by(ValueError("a\nb " * 1000)).detail
@@ -236,7 +258,8 @@ class TestPrice:
         outcome = evaluate(stock, tiny(), folder, forward)
         assert outcome.ending is ending
         assert outcome.costs is None
-        assert outcome.detail == f"LatencyError: a pass of one 64 px image failed: {error}"
+        whose = "on the GPU: " if ending is Ending.OUT_OF_MEMORY else ""
+        assert outcome.detail == f"{whose}LatencyError: a pass of one 64 px image failed: {error}"
 
     def test_a_size_that_the_model_cannot_take_is_no_crash(self, tiny: TinyBudget, folder: Path) -> None:
         """A base model of stride 64 at 96 px."""

@@ -72,6 +72,7 @@ def test_an_ending_is_stored_by_its_name_and_shown_with_its_text() -> None:
         "DIVERGED",
         "OUT_OF_MEMORY",
         "TIMED_OUT",
+        "CRASHED",
         "BROKEN",
     ]
     assert all(len(ending.value.split()) >= 5 for ending in Ending)

@@ -1,0 +1,78 @@
+"""Whether a worker's memory grows: its resident memory after 2, 10, 50, 100 and 200 trials in one process.
+
+    python benchmarks/memory.py [--trials 2,10,50,100,200] [--space v5]
+
+The trials are those of a study, from the proposal to the record, as small as they get: 16 digit scenes of 32 px, one
+epoch. What grows with the data set is therefore not seen here; what is kept of every trial is. `architectures` are as
+many as trials, so that everything remembered by shape or by architecture shows as well.
+"""
+
+import argparse
+import gc
+import logging
+import os
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("YOLO_OFFLINE", "true")
+os.environ.setdefault("YOLO_VERBOSE", "false")
+
+import torch
+
+from nas.config import Run, Settings, StudyFile
+from nas.study import Study
+from nas.work import Worker
+from search_spaces import space_file
+from trials import Budget, Recipe, datasets, digit_scenes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", default="2,10,50,100,200")
+    parser.add_argument("--space", default="v5")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    logging.disable(logging.INFO)
+    with tempfile.TemporaryDirectory() as folder:
+        study = tiny_study(Path(folder), arguments.space)
+        print("trials  resident MB  after gc  objects  s/trial")
+        done = 0
+        for trials in map(int, arguments.trials.split(",")):
+            study.set_run(Run(trials=trials))
+            began = time.monotonic()
+            Worker(study, deadline=float("inf")).run()
+            seconds = (time.monotonic() - began) / (trials - done)
+            resident, done = resident_mb(), trials
+            gc.collect()
+            print(f"{trials:6}  {resident:11.0f}  {resident_mb():8.0f}  {len(gc.get_objects()):7}  {seconds:7.2f}")
+
+
+def tiny_study(folder: Path, space_name: str) -> Study:
+    """A study whose trials are as small as they get."""
+    space = space_file.load(space_name)
+    data = datasets.load(digit_scenes.draw(folder / "scenes", train=16, val=8))
+    budget = Budget(data=data.path, epochs=1, image_size=32, deploy_size=32, recipe=Recipe(fliplr=0.0))
+    settings = Settings(
+        space=space.name,
+        scale=space.scale,
+        space_hash=space.hash,
+        data=str(data.path),
+        data_fingerprint=data.fingerprint,
+        classes=data.classes,
+        budget=budget,
+    )
+    storage = f"sqlite:///{folder / 'study' / 'study.db'}"
+    file = StudyFile(name="memory", settings=settings, run=Run(), storage=storage, tracking="sqlite://", version="0")
+    return Study.create(folder / "study", file, space_file.text(space_name))
+
+
+def resident_mb() -> float:
+    """Of this process."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGESIZE") / 1e6
+
+
+if __name__ == "__main__":
+    main()
