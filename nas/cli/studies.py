@@ -96,10 +96,10 @@ def base(study: Name, runs: Runs = _RUNS, shown: Shown = "table") -> None:
     from nas.plan import lay_base
 
     opened = _open(study, runs)
-    with show.err.status("") as status:
+    with show.err.status("training the stock model") as status:
 
         def tell(epoch: int) -> None:
-            status.update(f"training the stock model: {epoch} of {training.budget.epochs} epochs")
+            status.update(f"training the stock model: epoch {epoch} is done")
 
         training = lay_base(opened, tell)
     outcome = training.outcome() or {}
