@@ -301,3 +301,25 @@ def test_unseen_products_are_counted(case: Case) -> None:
     if case.operator.unseen_macs is not None:
         x = torch.zeros(1, 32, 8, 8)
         assert case.operator.unseen_macs(found[0], x, x) > 0
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.operator.adopt is not None], ids=str)
+def test_what_adopted_its_neighbour_learns(case: Case) -> None:
+    """A zero or a repetition at the start lets some parameters wait for others, none for ever."""
+    module, stock = deepcopy(built(str(case))).train(), layer_of(case.layer)
+    before = dict(stock.named_modules())
+    own = {path: each for path, each in module.named_modules() if type(each) is case.operator.module}
+    assert case.operator.adopt is not None
+    with torch.no_grad():
+        for path, each in own.items():
+            case.operator.adopt(each, before.get(path))
+    start = {name: value.clone() for name, value in module.named_parameters() if name.startswith(tuple(own))}
+    optimizer = torch.optim.AdamW(module.parameters(), lr=1e-2, weight_decay=0.0)
+    for _ in range(3):
+        optimizer.zero_grad()
+        y = module(image(case, batch=4))
+        (y * torch.randn_like(y)).sum().backward()
+        optimizer.step()
+    parameters = dict(module.named_parameters())
+    assert [name for name, value in start.items() if torch.equal(value, parameters[name])] == []
+    assert all(parameters[name].isfinite().all() for name in start)

@@ -1,7 +1,8 @@
 """The door: how a trial ends. Most tests replace the training, some price and train for real."""
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -294,3 +295,46 @@ class TestForReal:
         assert outcome.ending is Ending.OVER_LIMIT
         assert outcome.detail == "gflops 0.07073 is over 0.01"
         assert not (folder / "ultralytics").exists()
+
+    def test_with_known_costs_nothing_is_measured(
+        self, stock: Architecture, tiny: TinyBudget, folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*_: object) -> NoReturn:
+            raise AssertionError("the costs are known")
+
+        monkeypatch.setattr(evaluation, "price", refuse)
+        known = Costs(params=2_000_000, gflops=8.3)
+        outcome = evaluate(stock, tiny(epochs=1), folder, forward, costs=known, limits=Limits(latency_ms=1.0))
+        assert outcome.ending is Ending.FINISHED  # nobody knows its latency
+        assert outcome.costs == known
+        assert outcome.scores is not None
+        assert outcome.scores.costs == known
+        over = evaluate(stock, tiny(epochs=1), folder, forward, costs=known, limits=Limits(gflops=8.0))
+        assert (over.ending, over.detail, over.costs) == (Ending.OVER_LIMIT, "gflops 8.3 is over 8", known)
+
+    def test_one_that_was_stopped_goes_on(self, stock: Architecture, tiny: TinyBudget, tmp_path: Path) -> None:
+        whole = evaluate(stock, tiny(rungs=(1,)), tmp_path / "whole", forward, costs=COSTS)
+        stopped = evaluate(stock, tiny(rungs=(1,)), tmp_path / "parts", lambda *_: False, costs=COSTS)
+        assert stopped.ending is Ending.STOPPED
+        assert_same_but_for_time(stopped.epochs, whole.epochs[:1])
+        resumed = evaluate(stock, tiny(rungs=(1,)), tmp_path / "parts", forward, costs=COSTS)
+        assert (resumed.ending, resumed.scores, resumed.costs) == (Ending.FINISHED, whole.scores, COSTS)
+        assert resumed.epochs[0] == stopped.epochs[0]
+        assert_same_but_for_time(resumed.epochs, whole.epochs)
+
+    def test_one_that_was_interrupted_goes_on(self, stock: Architecture, tiny: TinyBudget, tmp_path: Path) -> None:
+        whole = evaluate(stock, tiny(), tmp_path / "whole", forward, costs=COSTS)
+
+        def interrupted(_number: int, _epoch: Epoch) -> NoReturn:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(stock, tiny(), tmp_path / "parts", interrupted, costs=COSTS)
+        assert {path.name for path in (tmp_path / "parts").iterdir()} == {"model.yaml", "checkpoint.pt", "ultralytics"}
+        resumed = evaluate(stock, tiny(), tmp_path / "parts", forward, costs=COSTS)
+        assert (resumed.ending, resumed.scores) == (Ending.FINISHED, whole.scores)
+        assert_same_but_for_time(resumed.epochs, whole.epochs)
+
+
+def assert_same_but_for_time(these: Sequence[Epoch], those: Sequence[Epoch]) -> None:
+    assert [replace(epoch, seconds=0.0) for epoch in these] == [replace(epoch, seconds=0.0) for epoch in those]

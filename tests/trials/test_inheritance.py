@@ -116,7 +116,7 @@ def test_other_classes_keep_their_own_outputs(stock: Architecture, trained: Path
 def test_nothing_fits(stock: Architecture, tmp_path: Path) -> None:
     document = {
         "nc": 1,
-        "backbone": [[-1, 1, "Conv", [24, 3, 2]], [-1, 1, "Conv", [24, 3, 2]]],
+        "backbone": [[-1, 1, "C2f", [24]], [-1, 1, "C2f", [24]]],  # where the stock model has a `Conv`
         "head": [[[1], 1, "Detect", ["nc"]]],
     }
     foreign = tmp_path / "foreign.pt"

@@ -1,0 +1,141 @@
+"""What a candidate computes before its first step, when it starts from another model's weights.
+
+A network of noise, with batch norm statistics of its own: whatever would go another way shows in its outputs.
+"""
+
+from collections.abc import Callable
+from copy import deepcopy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from search_spaces import Architecture, Choice, SearchSpace, build
+from search_spaces.architecture import Insertion
+from search_spaces.insertions import FEEDS, Feeds
+from search_spaces.operators.mmqa import MMQA
+from search_spaces.operators.uib import UIB
+from trials.contract import distance, wake
+from trials.inheritance import Coverage, take_over
+
+CLASSES = 10
+V8N = Architecture(base="yolov8{scale}.yaml", scale="n", picks=())
+V8N_LAYERS = range(22)  # before the head
+
+
+class Nothing(nn.Module):
+    """A branch that is not there, beside an input that is added to it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.zeros_like(x)
+
+
+@pytest.fixture(scope="module")
+def source() -> nn.Module:
+    """A stock model that may have been trained."""
+    torch.manual_seed(0)
+    return wake(build.model(V8N.document(CLASSES), CLASSES)).eval()
+
+
+@torch.no_grad()
+def predicted(model: nn.Module) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return model.eval()(torch.rand(2, 3, 64, 96, generator=generator))[0]
+
+
+def inserted(operator: str, feeds: Feeds, *layers: int) -> nn.Module:
+    new = [Insertion(after=layer, feeds=feeds, choice=Choice.of(operator, {})) for layer in layers]
+    return build.model(Architecture.of(V8N.base, V8N.scale, {}, inserted=new).document(CLASSES), CLASSES)
+
+
+def everywhere(space: SearchSpace, operator: str) -> nn.Module:
+    """The space's base with an operator at every slot that offers it."""
+    slots = [slot for slot in space.slots if operator in slot.operators]
+    assert slots
+    return build.model(space.of({slot.layer: Choice.of(operator, {}) for slot in slots}).document(CLASSES), CLASSES)
+
+
+class TestAnInsertion:
+    @pytest.mark.parametrize("feeds", FEEDS)
+    @pytest.mark.parametrize("operator", ["UIB", "MMQA"])
+    def test_changes_nothing_at_first(self, operator: str, feeds: Feeds, source: nn.Module) -> None:
+        """After every layer at once: none of them could do anything and not be seen."""
+        model = inserted(operator, feeds, *V8N_LAYERS)
+        before = predicted(model)
+        coverage = take_over(model, source)
+        assert coverage.layers == tuple((f"after-{layer}", 0.0) for layer in V8N_LAYERS)
+        assert not torch.equal(before, predicted(source))
+        assert torch.equal(predicted(model), predicted(source))
+
+    @pytest.mark.parametrize("layer", [0, 2])
+    def test_loses_no_value_of_the_stock_model(self, layer: int, source: nn.Module) -> None:
+        """Where Ultralytics' own way, by a layer's number, finds hardly any."""
+        offered = source.state_dict()
+        total = sum(value.numel() for value in offered.values())
+        by_role, by_number = inserted("UIB", "next", layer), inserted("UIB", "next", layer)
+        take_over(by_role, source)
+        taken = by_role.state_dict()
+        renamed = {
+            ".".join(("model", str(int(number) + (int(number) > layer)), rest)): value
+            for name, value in offered.items()
+            for _, number, rest in [name.split(".", 2)]
+        }
+        came = sum(value.numel() for name, value in renamed.items() if torch.equal(taken[name], value))
+        assert came / total >= 0.999
+        by_number.load(source, verbose=False)
+        taken = by_number.state_dict()
+        came = sum(value.numel() for name, value in taken.items() if name in offered and value.equal(offered[name]))
+        assert came / total < 0.01
+
+
+class TestInTheStead:
+    @pytest.mark.parametrize("kernels", [2, 4])
+    def test_of_a_convolution_a_dynamic_one_is_that_convolution(
+        self, kernels: int, source: nn.Module, space_of: Callable[[str], SearchSpace]
+    ) -> None:
+        space = space_of("v8")
+        layers = [slot.layer for slot in space.slots if "DynamicConv" in slot.operators]
+        picks = {layer: Choice.of("DynamicConv", {"kernels": kernels}) for layer in layers}
+        model = build.model(space.of(picks).document(CLASSES), CLASSES)
+        coverage = take_over(model, source)
+        assert distance(predicted(model), predicted(source)) <= 1e-5
+        assert [layer for layer, _ in coverage.layers] == [str(layer) for layer in layers]
+        assert {name.rsplit(".", 2)[-2] for name in coverage.new} == {"squeeze", "mix"}
+
+    @pytest.mark.parametrize(
+        ("name", "operator", "branch"),
+        [("v8", "UIB", nn.Identity), ("v10", "MMQA", Nothing), ("v11", "MMQA", Nothing)],
+    )
+    def test_of_a_branch_it_starts_as_none(
+        self, name: str, operator: str, branch: type[nn.Module], space_of: Callable[[str], SearchSpace]
+    ) -> None:
+        space = space_of(name)
+        stock = wake(build.model(space.of({}).document(CLASSES), CLASSES))
+        model = everywhere(space, operator)
+        take_over(model, stock)
+        without = deepcopy(model)
+        adopted = [path for path, module in without.named_modules() if is_beside_its_input(module)]
+        assert adopted
+        for path in adopted:
+            parent, _, child = path.rpartition(".")
+            setattr(without.get_submodule(parent), child, branch())
+        assert torch.equal(predicted(model), predicted(without))
+        assert not torch.equal(predicted(model), predicted(stock))
+
+    def test_what_has_learnt_is_taken_as_it_is(self, source: nn.Module) -> None:
+        """An operator that the other model has, too, keeps what it learnt there."""
+        learnt = wake(inserted("UIB", "next", 4))
+        again = inserted("UIB", "next", 4)
+        assert take_over(again, learnt) == Coverage(share=1.0)
+        assert torch.equal(predicted(again), predicted(learnt))
+        assert not torch.equal(predicted(again), predicted(source))
+
+
+def is_beside_its_input(module: nn.Module) -> bool:
+    match module:
+        case UIB():
+            return module.residual
+        case MMQA():
+            return isinstance(module.output, nn.Conv2d)
+        case _:
+            return False

@@ -1,0 +1,75 @@
+"""Ultralytics' own trainer, told the same by its public overrides and callbacks, ends with the same bits.
+
+So what the short training leaves out, shares and holds changes nothing of what is learnt.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from ultralytics.data import utils as their_data
+from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.nn.tasks import load_checkpoint
+
+from search_spaces import Architecture
+from trials import Budget, Recipe, datasets, training
+
+CLASSES = 10
+
+
+def theirs(budget: Budget, data: datasets.DataSet, model: str, folder: Path) -> DetectionTrainer:
+    """Their trainer, about to train; images in memory, without which its mosaics know the last few images only."""
+    settings = training.arguments(budget, data, folder)
+    trainer = DetectionTrainer(overrides={**settings, "model": model, "cache": "ram", "nms": False})
+
+    def settle(trainer: DetectionTrainer) -> None:
+        for network in (trainer.model, trainer.ema.ema):
+            network.to(memory_format=torch.channels_last)
+        for module in trainer.model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = budget.recipe.bn_momentum
+        for group in trainer.optimizer.param_groups:
+            group["fused"] = True
+
+    def seed(trainer: DetectionTrainer) -> None:
+        training.seed_epoch(trainer.train_loader, budget.seed, trainer.epoch)
+
+    trainer.add_callback("on_pretrain_routine_end", settle)
+    trainer.add_callback("on_train_epoch_start", seed)
+    return trainer
+
+
+@pytest.mark.parametrize(
+    ("model", "base", "recipe"),
+    [
+        ("yolov5n.yaml", "yolov5{scale}.yaml", Recipe(fliplr=0.0)),
+        ("yolo26n.yaml", "yolo26{scale}.yaml", Recipe(fliplr=0.5, mosaic=0.5, bn_momentum=0.1)),
+    ],
+)
+def test_to_the_bit(
+    *,
+    model: str,
+    base: str,
+    recipe: Recipe,
+    tiny: Callable[..., Budget],
+    scenes: datasets.DataSet,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(their_data, "check_font", lambda *_: None)  # it would be fetched
+    budget, told = tiny(recipe=recipe), []
+    with training.one_thread_on_cpu("cpu"):
+        trainer = theirs(budget, scenes, model, folder / "theirs")
+        trainer.add_callback("on_fit_epoch_end", lambda each: told.append((dict(each.tloss), dict(each.metrics))))
+        trainer.train()
+    document = Architecture(base=base, scale="n", picks=()).document(CLASSES)
+    weights = folder / "weights.pt"
+    ours = training.train(document, budget, scenes, folder, lambda *_: True, weights=weights)
+    assert [epoch.losses for epoch in ours.epochs] == [losses for losses, _ in told[:2]]
+    last, metrics = ours.epochs[-1], told[1][1]
+    assert (last.map50_95, last.map50) == (metrics["metrics/mAP50-95(B)"], metrics["metrics/mAP50(B)"])
+    learnt, expected = load_checkpoint(weights)[0].state_dict(), trainer.ema.ema.state_dict()
+    assert learnt.keys() == expected.keys()
+    assert [name for name, value in learnt.items() if not torch.equal(value, expected[name])] == []
