@@ -29,8 +29,8 @@ Model = TypeVar("Model", bound=BaseModel)
 SAMPLES = 200
 _BOXES = 5
 """In each image of a timed training step."""
-_LATENCY_PASSES = 60
-"""What `trials.latency.measure` takes by default, timed and untimed."""
+_LATENCY_PASSES = 120
+"""What `trials.latency.measure` takes at most, timed and untimed."""
 _TIMED_SECONDS = 5.0
 
 
