@@ -101,7 +101,7 @@ class Protocol:
     most: int = 100
     precision: float = 0.02
     seconds: float = 60.0
-    block: int = 20
+    block: int = 10
 
     @classmethod
     def exactly(cls, rounds: int) -> Self:
