@@ -155,12 +155,12 @@ class Remote(Runtime):
         self._said.close()
 
     def _ask(self, question: str, **told: Any) -> dict[str, Any]:
-        ssh = self._ssh
-        assert ssh.stdin and ssh.stdout  # noqa: S101 - narrows the type; both were asked for
+        questions: Any = self._ssh.stdin
+        answers: Any = self._ssh.stdout
         try:
-            ssh.stdin.write(json.dumps({**self._asked, "question": question, **told}) + "\n")
-            ssh.stdin.flush()
-            line = ssh.stdout.readline()
+            questions.write(json.dumps({**self._asked, "question": question, **told}) + "\n")
+            questions.flush()
+            line = answers.readline()
         except BrokenPipeError:
             line = ""
         if not line:
