@@ -208,7 +208,7 @@ def record(table: LatencyTable, runtime: Runtime, path: Path) -> Iterator[Progre
         except LatencyError as error:
             if part.key == table.reference.key:
                 raise
-            yield Progress(done=done, total=len(parts), problem=f"{part.what} for {part.received}: {error}")
+            yield Progress(done=done, total=len(parts), problem=str(error))
             continue
         table.recorded = table.recorded.plus(timing)
         table.recorded.write(path)

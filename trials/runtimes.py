@@ -124,6 +124,7 @@ class Remote(Runtime):
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, text=True
             )
         except OSError as error:
+            self._said.close()
             raise EnvironmentProblem(f"ssh cannot be started ({error.strerror}); install an ssh client") from None
         try:
             self.profile = DeviceProfile(**self._ask("profile", device_name=device_name))

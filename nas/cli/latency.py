@@ -1,5 +1,7 @@
 """`nas latency`: a device's table of latencies: made, shown, carried elsewhere."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -63,21 +65,17 @@ def record(
     timed again: an interrupted recording goes on where it was, and two spaces share what they have in common. Let the
     device do nothing else meanwhile.
     """
-    from nas.locks import Lock
-    from search_spaces.errors import EnvironmentProblem
     from trials import latency_table
     from trials.timings import Timings
 
     with tables.open_runtime(runtime, threads, device, device_name) as opened:
         path = tables.path_of(opened.profile.name)
-        lock = Lock(path.with_name(f".{path.name}.lock"))
-        if not lock.take(wait=False):
-            raise EnvironmentProblem(f"{path}: another process records this table (wait for it to end)")
         nothing = Timings(profile=opened.profile, entries={})
         asked = tables.read_space(space, scale)
         table = tables.of_space(asked, nothing, deploy_size=deploy_size, classes=classes, data=data)
         problems, unsteady = [], 0
-        with tables.progress("timing layers", "Stopped; the same command goes on from there.") as show_progress:
+        stopped = "Stopped; the same command goes on from there."
+        with _alone(path), tables.progress("timing layers", stopped) as show_progress:
             for step in latency_table.record(table, opened, path):
                 show_progress(step.done, step.total)
                 problems += [step.problem] if step.problem else []
@@ -168,6 +166,21 @@ def take_in(
     read.write(path)
     print(path)  # noqa: T201 - the result, for a pipe
     show.lines([f"{len(read.entries)} entries; ask it with --device-name {read.profile.name}"])
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Nobody else records the table meanwhile."""
+    from nas.locks import Lock
+    from search_spaces.errors import EnvironmentProblem
+
+    lock = Lock(path.with_name(f".{path.name}.lock"))
+    if not lock.take(wait=False):
+        raise EnvironmentProblem(f"{path}: another process records this table (wait for it to end)")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _print_tables(shown: Format) -> None:
