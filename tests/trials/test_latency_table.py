@@ -147,8 +147,8 @@ class TestParts:
     def test_every_layer_is_what_the_built_model_has(self, space: SearchSpace, formula: Formula) -> None:
         table = table_of(space, formula())
         architecture = space.of({slot.name: slot.choices[-1] for slot in space.slots})
-        model = Deployed.model(architecture.document(CLASSES), CLASSES, SIZE).module.model
-        for part, layer in zip(table.layers(architecture), model, strict=True):
+        model: Any = Deployed.model(architecture.document(CLASSES), CLASSES, SIZE).module
+        for part, layer in zip(table.layers(architecture), model.model, strict=True):
             assert structure(part.deploy().module) == structure(layer)
 
     def test_keys_are_made_of_nothing_that_another_process_would_not_know(
@@ -309,8 +309,8 @@ def checked(*pairs: tuple[float, float]) -> list[Checked]:
 class TestAccuracy:
     def test_of_predictions_that_are_too_high(self) -> None:
         accuracy = Accuracy.of(checked((11, 10), (22, 20), (3.3, 3), (1.5, 1)))
-        assert (accuracy.median_error, accuracy.bias) == (pytest.approx(0.1), pytest.approx(0.1))
-        assert accuracy.p90_error == pytest.approx(0.38)
+        figures = (accuracy.median_error, accuracy.bias, accuracy.p90_error)
+        assert figures == pytest.approx((0.1, 0.1, 0.38))
         assert (accuracy.candidates, accuracy.tau, accuracy.steady) == (4, 1, 2)
 
     def test_one_candidate_says_nothing_of_order(self) -> None:

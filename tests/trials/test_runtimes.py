@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from ultralytics.nn.modules import Detect
 
 from search_spaces import Architecture, Choice, SearchSpace
 from search_spaces.errors import EnvironmentProblem, LatencyError, SpecError
@@ -163,7 +164,7 @@ class TestGraph:
             def forward(self, maps: list[Any]) -> Tensor:
                 return torch.cat([maps[0], *maps[1]], dim=1) * 2
 
-        received = [torch.zeros(1, 3, 4, 4), (torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 4, 4))]
+        received: list[Any] = [torch.zeros(1, 3, 4, 4), (torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 4, 4))]
         deployed = Deployed(module=Joining().eval(), received=received, what="maps")
         images, (joined,) = self.run(deployed)
         assert torch.allclose(joined, torch.cat(images, dim=1) * 2)
@@ -171,7 +172,8 @@ class TestGraph:
     def test_the_module_is_left_as_it_was(self, space_of: Callable[[str], SearchSpace]) -> None:
         deployed = Deployed.model(space_of("v5").of({2: Choice.of("UIB", {})}).document(3), 3, 64)
         deployed.graph()
-        assert deployed.module.model[-1].export is False
+        (head,) = (module for module in deployed.module.modules() if isinstance(module, Detect))
+        assert head.export is False
 
 
 class TestProfile:
