@@ -1,11 +1,11 @@
 """The latency of every architecture of a space on one device, from a table of its layers.
 
-    predicted = stock model, measured + the sum over the layers that differ (layer with its choice - stock layer)
+    predicted = sum of the layers, each timed alone x (stock model, measured as a whole / sum of its layers)
 
-Each distinct layer, at the shapes it receives, is timed once, by itself, as the device would run it; a layer that holds
-an operator is timed as a whole. What the sum of the stock model's layers misses of the measured model, or has too much,
-is taken to be the same for every architecture: caches that are warm when a layer runs alone, what a runtime fuses
-across layers, the cost of starting a graph.
+Each distinct layer, at the shapes it receives, is timed once, as the device would run it; a layer that holds an
+operator is timed as a whole. Alone, a layer finds its maps and weights in the cache; in a model it does not. Alone, it
+pays for the start of a graph; in a model it does not, and a runtime may fuse it with the next. The factor that the
+stock model shows is taken to be every architecture's.
 """
 
 import hashlib
@@ -83,9 +83,12 @@ class LatencyTable(LayerTable[Part]):
         Raises:
             LatencyError: the table lacks an entry; the text says which and how to record it.
         """
-        stock = self.space.stock
-        own, base = (sum(map(self._ms, self.layers(one))) for one in (architecture, stock))
-        return self.stock_ms + own - base
+        return self.factor * sum(map(self._ms, self.layers(architecture)))
+
+    @property
+    def factor(self) -> float:
+        """How much longer the stock model takes than its layers one by one."""
+        return self.stock_ms / self.stock_sum_ms
 
     @property
     def stock_ms(self) -> float:
@@ -102,13 +105,13 @@ class LatencyTable(LayerTable[Part]):
         return sum(map(self._ms, self.layers(self.space.stock)))
 
     def slot_ms(self, slot: Slot, choice: Choice, macro: Setting = ()) -> float:
-        """All layers of a slot with one choice in them; 0 where nothing is inserted."""
-        return sum(map(self._ms, self.layers_of(slot, choice, macro or self.space.stock.macro)))
+        """All layers of a slot with one choice in them, as parts of a model; 0 where nothing is inserted."""
+        return self.factor * sum(map(self._ms, self.layers_of(slot, choice, macro or self.space.stock.macro)))
 
     def _ms(self, part: Part) -> float:
         if part.key not in self.recorded.entries:
             raise LatencyError(
-                f"the latency table {self.recorded.profile.name} has no {part.what} for {part.received} "
+                f"the latency table {self.recorded.profile.name} lacks {part.what} for {part.received} "
                 f"(nas latency record --space {self.space.name} adds what is missing)"
             )
         return self.recorded.entries[part.key].median_ms
@@ -122,7 +125,7 @@ class LatencyTable(LayerTable[Part]):
         known = ("model", bases.identity(stock.base, stock.scale), stock.scale, self.classes, size)
         return Part(
             key=_digest(known),
-            what=f"the model {name}, {self.classes} classes",
+            what=f"{name} as a whole, {self.classes} classes",
             received=f"1x3x{size}x{size}",
             deploy=partial(Deployed.model, stock.document(self.classes), self.classes, size),
         )

@@ -152,7 +152,7 @@ def test_predict_reads_an_exported_model(base: str, recorded: Device) -> None:
         assert row["summary"] == "UIB 4 · DySample 11"
     else:
         assert result.exit_code == 2
-        assert "the latency table formula has no Conv for 1x3x64x64" in result.stderr
+        assert "the latency table formula lacks yolov5s as a whole, 3 classes for 1x3x64x64" in result.stderr
 
 
 def test_error_compares_predictions_with_measurements(recorded: Device) -> None:
@@ -180,7 +180,7 @@ def test_a_table_is_carried_to_another_host(recorded: Device, monkeypatch: pytes
 
     monkeypatch.setattr(recorded, "open", none_here)
     result = recorded.nas("predict", "--device-name", "formula", "--format", "json", on="elsewhere")
-    assert json.loads(result.stdout)[0]["predicted_ms"] > 3
+    assert json.loads(result.stdout)[0]["predicted_ms"] > 2
 
 
 def test_import_refuses_a_table_of_another_profile(recorded: Device) -> None:
