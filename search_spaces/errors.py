@@ -5,7 +5,7 @@ NasError                    a problem with a known cure; the command line shows 
 ├── DataError               the data set cannot be trained on
 ├── EnvironmentProblem      this machine lacks something: a device, a writable folder, a package
 ├── CostError               a cost could not be counted
-├── LatencyError            a timed pass failed
+├── LatencyError            a latency could not be measured, or a table cannot tell it
 ├── ScoreError              a score that is no score: NaN, or a cost of 0
 └── StudyError              the study cannot do what was asked of it
 """
@@ -48,7 +48,7 @@ class CostError(NasError):
 
 
 class LatencyError(NasError):
-    """A timed pass failed."""
+    """A latency could not be measured, or a table cannot tell it. Never replaced by a neutral number."""
 
 
 class ScoreError(NasError):

@@ -17,6 +17,11 @@ import torch
 from hypothesis import settings
 
 from search_spaces import SearchSpace, load
+from search_spaces.errors import LatencyError
+from trials.deployed import Deployed
+from trials.devices import DeviceProfile
+from trials.latency import Comparison, Latency
+from trials.runtimes import Runtime
 
 # pytest's own configuration has imported torch before: the variable above is for the processes that tests start.
 torch.set_num_threads(1)
@@ -44,3 +49,48 @@ def space_of() -> Callable[[str], SearchSpace]:
         return load(space, scale=scale or None)
 
     return read
+
+
+class Formula(Runtime):
+    """In the place of a device: a layer takes 0.01 ms and a nanosecond for each parameter, in a model a half more.
+
+    Attributes:
+        asked: what was timed, in order.
+        refuses: a word; what is told with it does not run.
+        interrupted_after: so many comparisons somebody presses Ctrl-C.
+    """
+
+    def __init__(self, name: str = "formula", *, threads: int = 1, version: str = "1") -> None:
+        self.profile = DeviceProfile(
+            name=name, processor="none", runtime="formula", version=version, threads=threads, torch="2"
+        )
+        self.asked: list[str] = []
+        self.refuses = ""
+        self.interrupted_after = -1
+
+    def measure(self, deployed: Deployed) -> Latency:
+        self.asked.append(deployed.what)
+        if self.refuses and self.refuses in deployed.what:
+            raise LatencyError(f"a pass of {deployed.what} failed: no such operation")
+        milliseconds = milliseconds_of(deployed)
+        return Latency(median_ms=milliseconds, spread_ms=milliseconds / 20, p90_ms=milliseconds * 1.1, passes=20)
+
+    def compare(self, candidate: Deployed, reference: Deployed) -> Comparison:
+        if len(self.asked) == self.interrupted_after:
+            raise KeyboardInterrupt
+        own, other = self.measure(candidate), milliseconds_of(reference)
+        slower = Latency(median_ms=other * 2, spread_ms=0, p90_ms=other * 2, passes=30)  # a machine at half its speed
+        own = Latency(median_ms=own.median_ms * 2, spread_ms=own.spread_ms * 2, p90_ms=own.p90_ms * 2, passes=20)
+        return Comparison(candidate=own, reference=slower, ratio=own.median_ms / slower.median_ms, drift=0.01)
+
+
+def milliseconds_of(deployed: Deployed) -> float:
+    params = sum(parameter.numel() for parameter in deployed.module.parameters())
+    layers = getattr(deployed.module, "model", None)  # of a whole model
+    return params / 1e6 + 0.01 if layers is None else 1.5 * (params / 1e6 + 0.01 * len(layers))
+
+
+@pytest.fixture(scope="session")
+def formula() -> Callable[..., Formula]:
+    """A runtime whose latencies are a sum over layers, in no time."""
+    return Formula

@@ -34,6 +34,7 @@ def test_help_starts_without_the_heavy_imports() -> None:
         "from typer.testing import CliRunner\n"
         "from nas.cli import app\n"
         "commands = ',search,resume,status,pareto,trials,export,ui,spaces,cost,clean,doctor'.split(',')\n"
+        "commands += ['latency', 'latency record', 'latency error']\n"
         "for command in commands:\n"
         "    assert CliRunner().invoke(app, [*command.split(), '--help']).exit_code == 0, command\n"
         "heavy = {'torch', 'ultralytics', 'mlflow', 'optuna', 'numpy'} & set(sys.modules)\n"

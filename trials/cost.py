@@ -22,15 +22,16 @@ from torch import Tensor, nn
 from ultralytics.nn.tasks import BaseModel
 
 from search_spaces import OPERATORS, Architecture, Choice, SearchSpace, Slot, auxiliary, build
-from search_spaces import base as bases
 from search_spaces.errors import CostError
 from search_spaces.hosts import HOSTS, WHOLE
 from search_spaces.macro import Setting
 from search_spaces.operators import Operator, Site
 from search_spaces.printed import PRINTED
-from search_spaces.trace import Feature, Traced, first, trace
+from search_spaces.trace import Feature, Traced, first
+from trials import layers as layer_tables
+from trials.layers import LayerTable, Place, likeness, shapes, traced
 
-IMAGE_CHANNELS = 3
+IMAGE_CHANNELS = layer_tables.IMAGE_CHANNELS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,21 +105,18 @@ def measure(document: Mapping[str, Any], classes: int, image_size: int, *, deplo
     return cost
 
 
-class CostTable:
+class CostTable(LayerTable[LayerCost]):
     """The deployed cost of every architecture of a space, as a sum over its layers.
 
-    Exact: a choice in a slot changes neither the channels nor the map size of another layer, so what it costs is the
-    stock layer, less what stands at the operator's sites, plus the operator there; an insertion is one layer more.
-    Dials change many layers: each setting of them has stock layers of its own. Whatever is like something counted
-    before, with a map of the same shape, is not counted again.
+    Exact: what a layer with a choice costs is the stock layer, less what stands at the operator's sites, plus the
+    operator there. Whatever is like something counted before, with a map of the same shape, is not counted again.
     """
 
     def __init__(self, space: SearchSpace, classes: int, image_size: int) -> None:
-        self.space, self.image_size = space, image_size
-        self._classes = classes
+        super().__init__(space, classes, image_size)
         self._counts: dict[Hashable, LayerCost] = {}
-        self._settings: dict[Setting, _Setting] = {}
-        self._setting(space.stock.macro)
+        self._entered: dict[nn.Module, dict[str, Tensor]] = {}
+        self.setting(space.stock.macro)
 
     def cost(self, architecture: Architecture) -> Cost:
         """The cost of an architecture of the space, at its own image size if it has one.
@@ -126,25 +124,14 @@ class CostTable:
         Raises:
             CostError: a layer cannot be counted.
         """
-        setting = self._setting(architecture.macro)
-        layers = list(setting.layers)
-        for layer, choice in architecture.picks:
-            layers[layer] = setting.layer(layer, choice)
-        for new in reversed(architecture.insertions):
-            layers.insert(new.after + 1, setting.inserted(new.after, new.choice))
-        return Cost(image_size=setting.image_size, deployed=True, layers=tuple(layers))
-
-    def layer(self, layer: int, choice: Choice, macro: Setting = ()) -> LayerCost:
-        """The cost of one layer with one choice in it, where the dials stand at `macro`."""
-        return self._setting(macro).layer(layer, choice)
+        image_size = self.setting(architecture.macro).image_size
+        return Cost(image_size=image_size, deployed=True, layers=self.layers(architecture))
 
     def slot(self, slot: Slot, choice: Choice, macro: Setting = ()) -> LayerCost:
         """The cost of all layers of a slot with one choice in them, where the dials stand at `macro`."""
-        setting = self._setting(macro)
-        if slot.feeds:
-            return setting.inserted(slot.layer, choice)
-        costs = [setting.layer(layer, choice) for layer in slot.layers]
-        return LayerCost(module=costs[0].module, params=sum(c.params for c in costs), macs=sum(c.macs for c in costs))
+        costs = self.layers_of(slot, choice, macro)
+        name = costs[0].module if costs else ""
+        return LayerCost(module=name, params=sum(c.params for c in costs), macs=sum(c.macs for c in costs))
 
     def extreme(self, measured: Callable[[LayerCost], int], *, cheapest: bool) -> Architecture:
         """The architecture that costs least, or most, by a figure that sums over layers.
@@ -162,84 +149,49 @@ class CostTable:
 
     def reach(self, measured: Callable[[LayerCost], int]) -> tuple[int, int]:
         """The least and the most that any architecture has of a figure that sums over layers."""
-        ends = [self.cost(self.extreme(measured, cheapest=cheapest)).layers for cheapest in (True, False)]
+        ends = [self.layers(self.extreme(measured, cheapest=cheapest)) for cheapest in (True, False)]
         return sum(map(measured, ends[0])), sum(map(measured, ends[1]))
 
-    def _setting(self, macro: Setting) -> "_Setting":
-        if macro not in self._settings:
-            self._settings[macro] = _Setting(self, self.space.of({}, dict(macro)), self._classes)
-        return self._settings[macro]
+    def of_stock(self, place: Place) -> LayerCost:
+        """Counted as it is."""
+        step = place.step
+        return self._once((likeness(step.layer), shapes(step.received)), step.received, partial(_itself, step.layer))
 
-    def once(self, key: Hashable, received: Feature | Sequence[Feature], module: Callable[[], nn.Module]) -> LayerCost:
+    def of_choice(self, place: Place, choice: Choice) -> LayerCost:
+        """The stock layer, less what stands at the operator's sites, plus the operator."""
+        step, operator = place.step, OPERATORS[choice.operator]
+        stock = self.of_stock(place)
+        params, macs = stock.params, stock.macs
+        for site in place.sites(operator):
+            there = step.layer.get_submodule(site.path)
+            entering = self._entering(step, site.path)
+            before = self._once((likeness(there), entering.shape), entering, partial(_itself, there))
+            after = self._operator(operator, site, choice, entering)
+            params += after.params - before.params
+            macs += after.macs - before.macs
+        name = f"{place.host.name}_{operator.name}" if place.host.holds(operator) else operator.name
+        return LayerCost(module=name, params=params, macs=macs)
+
+    def of_insertion(self, place: Place, choice: Choice) -> LayerCost:
+        """The operator alone."""
+        operator = OPERATORS[choice.operator]
+        (site,) = place.sites(operator, inserted=True)
+        return replace(self._operator(operator, site, choice, first(place.step.returned)), module=operator.name)
+
+    def _operator(self, operator: Operator, site: Site, choice: Choice, entering: Tensor) -> LayerCost:
+        key = (choice, operator.source, replace(site, path=WHOLE, activation=_NO_ACTIVATION), entering.shape)
+        return self._once(key, entering, partial(_built, operator, site, choice))
+
+    def _once(self, key: Hashable, received: Feature | Sequence[Feature], module: Callable[[], nn.Module]) -> LayerCost:
         """The cost of a module, counted if nothing of that key has been counted before."""
         if key not in self._counts:
             self._counts[key] = _count(module(), received, deployed=True)
         return self._counts[key]
 
-
-class _Setting:
-    """The base model where the dials stand at one setting, and what choices cost in its layers.
-
-    Attributes:
-        layers: the cost of the stock ones.
-    """
-
-    def __init__(self, table: CostTable, stock: Architecture, classes: int) -> None:
-        self.image_size = stock.image_size or table.image_size
-        self._table = table
-        self._base = bases.load(stock.base, stock.scale).at(stock.shape)
-        self._steps = traced(build.skeleton(stock.document(classes), classes), self.image_size)
-        self.layers = [
-            table.once((_likeness(step.layer), _shapes(step.received)), step.received, partial(_itself, step.layer))
-            for step in self._steps
-        ]
-        self._picked: dict[int, dict[Choice, LayerCost]] = {index: {} for index in range(len(self._steps))}
-        self._added: dict[tuple[int, Choice], LayerCost] = {}
-        self._entered: dict[int, dict[str, Tensor]] = {}
-
-    def layer(self, layer: int, choice: Choice) -> LayerCost:
-        """The cost of one layer with one choice in it."""
-        if choice.is_stock:
-            return self.layers[layer]
-        known = self._picked[layer]
-        if choice not in known:
-            known[choice] = self._with(layer, choice)
-        return known[choice]
-
-    def inserted(self, after: int, choice: Choice) -> LayerCost:
-        """The cost of a layer behind another one; nothing, where the choice is stock."""
-        if choice.is_stock:
-            return LayerCost(module="", params=0, macs=0)
-        if (after, choice) not in self._added:
-            operator = OPERATORS[choice.operator]
-            (site,) = self._base.sites(after, operator, inserted=True)
-            entering = first(self._steps[after].returned)
-            self._added[after, choice] = replace(self._operator(operator, site, choice, entering), module=operator.name)
-        return self._added[after, choice]
-
-    def _with(self, index: int, choice: Choice) -> LayerCost:
-        """The stock layer, less what stands at the operator's sites, plus the operator."""
-        step, operator = self._steps[index], OPERATORS[choice.operator]
-        host = HOSTS[self._base.rows[index][2]]
-        params, macs = self.layers[index].params, self.layers[index].macs
-        for site in self._base.sites(index, operator):
-            there = step.layer.get_submodule(site.path)
-            entering = self._entering(step, site.path)
-            before = self._table.once((_likeness(there), entering.shape), entering, partial(_itself, there))
-            after = self._operator(operator, site, choice, entering)
-            params += after.params - before.params
-            macs += after.macs - before.macs
-        name = f"{host.name}_{operator.name}" if host.holds(operator) else operator.name
-        return LayerCost(module=name, params=params, macs=macs)
-
-    def _operator(self, operator: Operator, site: Site, choice: Choice, entering: Tensor) -> LayerCost:
-        key = (choice, operator.source, replace(site, path=WHOLE, activation=_NO_ACTIVATION), entering.shape)
-        return self._table.once(key, entering, partial(_built, operator, site, choice))
-
     def _entering(self, step: Traced, path: str) -> Tensor:
         """The map that enters a module inside a layer; one pass over the layer notes it for all of them."""
-        if step.index not in self._entered:
-            entered = self._entered[step.index] = {}
+        if step.layer not in self._entered:
+            entered = self._entered[step.layer] = {}
             hooks = [
                 module.register_forward_pre_hook(partial(_note, entered, name))
                 for name, module in step.layer.named_modules()
@@ -248,7 +200,7 @@ class _Setting:
                 step.layer(step.received)
             for hook in hooks:
                 hook.remove()
-        return self._entered[step.index][path]
+        return self._entered[step.layer][path]
 
 
 @lru_cache(maxsize=8)
@@ -265,21 +217,6 @@ _NO_ACTIVATION = nn.Identity()
 """Two sites that differ in their activation alone cost the same."""
 
 
-def _likeness(module: nn.Module) -> Hashable:
-    """What two modules have in common that do and cost the same, whatever their weights and their place in a model."""
-    told = [
-        (name, value)
-        for inner in module.modules()
-        for name, value in vars(inner).items()
-        if isinstance(value, bool | int | float | str) and name not in {"i", "np", "type", "training"}
-    ]
-    return repr(module), tuple(told), tuple(parameter.shape for parameter in module.parameters())
-
-
-def _shapes(feature: Feature | Sequence[Feature]) -> Hashable:
-    return feature.shape if isinstance(feature, Tensor) else tuple(_shapes(inner) for inner in feature)
-
-
 def _itself(module: nn.Module) -> nn.Module:
     return module
 
@@ -287,21 +224,6 @@ def _itself(module: nn.Module) -> nn.Module:
 def _built(operator: Operator, site: Site, choice: Choice) -> nn.Module:
     with torch.device("meta"):
         return operator.build(site, **dict(choice.parameters)).eval()
-
-
-def traced(layers: nn.Sequential, image_size: int) -> list[Traced]:
-    """Every layer on the meta device, with what flows in and out for one image.
-
-    Raises:
-        CostError: the model does not take images of that size.
-    """
-    head: Any = layers[-1]
-    head.stride = torch.full((head.nl,), 32.0)  # any number: decoding on the meta device only needs one
-    image = torch.zeros(1, IMAGE_CHANNELS, image_size, image_size, device="meta")
-    try:
-        return trace(layers, image)
-    except Exception as error:
-        raise CostError(f"the model does not take images of {image_size} px: {error}") from error
 
 
 def _count(layer: nn.Module, received: Feature | Sequence[Feature], *, deployed: bool) -> LayerCost:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from search_spaces import OPERATORS, build
 from search_spaces.operators import Operator
 from search_spaces.printed import PRINTED
-from trials.cost import gflops, traced
+from trials.cost import gflops
+from trials.layers import traced
 
 
 @dataclass(frozen=True, kw_only=True)

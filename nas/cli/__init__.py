@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from nas.cli import checking, environment, models, searching, studies
+from nas.cli import checking, environment, latency, models, searching, studies
 
 app = typer.Typer(
     name="nas",
@@ -28,6 +28,7 @@ searching.register(app)
 studies.register(app)
 models.register(app)
 checking.register(app)
+latency.register(app)
 environment.register(app)
 
 

@@ -29,6 +29,7 @@ from search_spaces.operators.uib import UIB, expanded
 from search_spaces.trace import trace
 from trials import cost
 from trials.cost import Cost, CostTable, LayerCost
+from trials.layers import traced
 
 SPACES = ["v5", "v8", "v9"]
 SIZES = ["v5:s", "v8:s", "v9:s", "v9:c"]
@@ -105,7 +106,7 @@ class TestStockModels:
         for module in layers.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.register_forward_hook(note)
-        cost.traced(layers, 640)
+        traced(layers, 640)
         ours = cost.measure(document, 80, 640, deployed=False).macs
         theirs = get_flops(build.model(document, 80), 640)
         assert theirs == pytest.approx(cost.gflops(ours + 4 * normalised), rel=1e-9)
@@ -140,7 +141,7 @@ class TestFlopCounterMode:
             if isinstance(module, (DCNv4, DySample)):
                 module.register_forward_hook(note)
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-            cost.traced(layers, 640)
+            traced(layers, 640)
         return counter.get_total_flops() // 2 + sampled
 
     @pytest.mark.parametrize(
@@ -539,7 +540,7 @@ class TestSideEffects:
 
     def test_a_table_leaves_no_trace_in_its_layers(self, table_of: Callable[[str], CostTable]) -> None:
         table = table_of("v9")
-        for step in table._setting(())._steps:
+        for step in [place.step for place in table.setting(()).places]:
             assert list(traces(step.layer)) == []
             assert not step.layer.training
 

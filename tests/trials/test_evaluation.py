@@ -218,7 +218,7 @@ class TestPrice:
 
         def noting(model: nn.Module, image_size: int) -> latency.Latency:
             timed.append((model, image_size))
-            return latency.Latency(median_ms=1.0, spread_ms=0.2)
+            return latency.Latency(median_ms=1.0, spread_ms=0.2, p90_ms=1.1, passes=20)
 
         monkeypatch.setattr(latency, "measure", noting)
         costs = evaluation.price(motley.document(10), tiny(deploy_size=96), 10)

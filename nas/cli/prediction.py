@@ -1,0 +1,163 @@
+"""`nas latency predict` and `nas latency error`: what a table says of whole models, and how wrong that is."""
+
+import json
+import random
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nas.cli import show, tables
+from nas.cli.tables import (
+    COCO_CLASSES,
+    DEPLOYED_SIZE,
+    Classes,
+    Data,
+    DeploySize,
+    Device,
+    DeviceName,
+    RuntimeName,
+    Scale,
+    Shown,
+    SpaceName,
+    Threads,
+)
+
+if TYPE_CHECKING:
+    from search_spaces import Architecture, SearchSpace
+
+Seed = Annotated[int, typer.Option(help="Of the random architectures.")]
+
+
+@show.told
+def predict(
+    model: Annotated[Path | None, typer.Argument(help="An exported model.yaml.")] = None,
+    space: SpaceName = "v9",
+    scale: Scale = None,
+    sample: Annotated[int, typer.Option(min=1, help="So many random architectures of the space.")] = 1,
+    runtime: RuntimeName = "torch",
+    deploy_size: DeploySize = DEPLOYED_SIZE,
+    classes: Classes = COCO_CLASSES,
+    data: Data = None,
+    threads: Threads = 1,
+    device: Device = "cpu",
+    device_name: DeviceName = None,
+    seed: Seed = 0,
+    shown: Shown = "table",
+) -> None:
+    """Milliseconds of one image, from the table: nas latency predict model.yaml, or of random architectures."""
+    from search_spaces import Architecture
+
+    recorded = tables.of_device(runtime, threads, device, device_name)
+    asked = tables.read_space(space, scale)
+    architectures = _sample(asked, sample, seed)
+    if model is not None:
+        architectures = [Architecture.read(_existing(model))]
+        asked = _space_of(architectures[0], asked)
+    table = tables.of_space(asked, recorded, deploy_size=deploy_size, classes=classes, data=data)
+    rows = []
+    for architecture in architectures:
+        milliseconds = table.predict(architecture)
+        rows.append(
+            {
+                "fingerprint": architecture.fingerprint,
+                "predicted_ms": milliseconds,
+                "percent_of_stock": 100 * milliseconds / table.stock_ms,
+                "summary": architecture.summary(),
+            }
+        )
+    columns = {
+        "fingerprint": "fingerprint",
+        "predicted_ms": "predicted ms",
+        "percent_of_stock": "% of stock",
+        "summary": "architecture",
+    }
+    show.rows(rows, shown, title=f"On {recorded.profile.name}", columns=columns)
+
+
+@show.told
+def error(
+    space: SpaceName = "v9",
+    scale: Scale = None,
+    candidates: Annotated[int, typer.Option(min=2, help="Random architectures to build and time.")] = 20,
+    runtime: RuntimeName = "torch",
+    deploy_size: DeploySize = DEPLOYED_SIZE,
+    classes: Classes = COCO_CLASSES,
+    data: Data = None,
+    threads: Threads = 1,
+    device: Device = "cpu",
+    device_name: DeviceName = None,
+    seed: Seed = 0,
+    shown: Shown = "table",
+) -> None:
+    """How wrong predictions are: random candidates are built, timed in turns with the stock model, and compared."""
+    from trials import latency_error
+
+    checked = []
+    with tables.open_runtime(runtime, threads, device, device_name) as opened:
+        recorded = tables.read(opened.profile.name)
+        asked = tables.read_space(space, scale)
+        table = tables.of_space(asked, recorded, deploy_size=deploy_size, classes=classes, data=data)
+        architectures = _sample(asked, candidates, seed)
+        with tables.progress("timing candidates", "Stopped; nothing is kept of it.") as show_progress:
+            for one in latency_error.check(table, opened, architectures):
+                checked.append(one)
+                show_progress(len(checked), len(architectures))
+    accuracy = latency_error.Accuracy.of(checked)
+    rows: list[dict[str, Any]] = [
+        {
+            "fingerprint": one.architecture.fingerprint,
+            "predicted_ms": one.predicted_ms,
+            "measured_ms": one.measured_ms,
+            "error_percent": 100 * one.error,
+            "steady": one.steady,
+            "summary": one.architecture.summary(),
+        }
+        for one in checked
+    ]
+    if shown == "json":
+        whole = {"profile": asdict(recorded.profile), **asdict(accuracy), "checked": rows}
+        print(json.dumps(whole, indent=1))  # noqa: T201 - this is the output
+        return
+    columns = {
+        "fingerprint": "fingerprint",
+        "predicted_ms": "predicted ms",
+        "measured_ms": "measured ms",
+        "error_percent": "error, %",
+        "steady": "steady",
+        "summary": "architecture",
+    }
+    show.rows(rows, shown, title=f"{table.space.at_scale} on {recorded.profile.name}", columns=columns)
+    show.lines(
+        [
+            f"error       median {accuracy.median_error:.1%}, nine of ten within {accuracy.p90_error:.1%}",
+            f"bias        {accuracy.bias:+.1%}",
+            f"order       Kendall's tau {accuracy.tau:.2f} over {accuracy.candidates} candidates",
+            f"steady      {accuracy.steady} of {accuracy.candidates} measurements",
+        ]
+    )
+
+
+def _space_of(architecture: "Architecture", asked: "SearchSpace") -> "SearchSpace":
+    """The space that was asked for if the architecture is of its base model, else a space of that base model alone."""
+    from search_spaces import SearchSpace
+
+    if (asked.base, asked.scale) == (architecture.base, architecture.scale):
+        return asked
+    return SearchSpace(name="SPACE", base=architecture.base, scale=architecture.scale, slots=())
+
+
+def _sample(space: "SearchSpace", count: int, seed: int) -> "list[Architecture]":
+    rng = random.Random(seed)  # noqa: S311 - architectures are no secrets
+    drawn = (space.sample(rng) for _ in range(100 * count))
+    found = {one.fingerprint: one for one in drawn if space.obstacle(one) is None}
+    return list(found.values())[:count]
+
+
+def _existing(file: Path) -> Path:
+    from search_spaces.errors import SpecError
+
+    if not file.is_file():
+        raise SpecError(f"{file}: no such file")
+    return file

@@ -1,0 +1,122 @@
+"""What the commands of `nas latency` share: how a space and a device are named, and where the device's table lies."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.progress import Progress
+
+from nas.cli import show
+from nas.cli.show import Format
+
+if TYPE_CHECKING:
+    from search_spaces import SearchSpace
+    from trials.latency_table import LatencyTable
+    from trials.runtimes import Runtime
+    from trials.timings import Timings
+
+COCO_CLASSES, DEPLOYED_SIZE = 80, 640
+_STOPPED = 130
+_WHAT, _DEVICE = "What", "The device"
+
+SpaceName = Annotated[str, typer.Option(help="A name (see [b]nas spaces[/b]), or a file.", rich_help_panel=_WHAT)]
+Scale = Annotated[str | None, typer.Option(help="Instead of the space's own.", rich_help_panel=_WHAT)]
+DeploySize = Annotated[int, typer.Option(min=32, help="Pixels of the deployed model's image.", rich_help_panel=_WHAT)]
+Classes = Annotated[int, typer.Option(min=1, help="That the head tells apart.", rich_help_panel=_WHAT)]
+Data = Annotated[
+    str | None, typer.Option(help="digits, or a data.yaml: as many classes as it has.", rich_help_panel=_WHAT)
+]
+RuntimeName = Annotated[
+    str,
+    typer.Option(
+        "--runtime", help="torch, onnxruntime, openvino, tensorrt, or ssh://HOST/RUNTIME.", rich_help_panel=_DEVICE
+    ),
+]
+Threads = Annotated[int, typer.Option(min=1, help="Of the runtime, on a CPU.", rich_help_panel=_DEVICE)]
+Device = Annotated[str, typer.Option(help="cpu, or the number of a GPU.", rich_help_panel=_DEVICE)]
+DeviceName = Annotated[
+    str | None,
+    typer.Option(
+        help="Of the device's profile. \\[default: made of host, processor, runtime and threads]",
+        rich_help_panel=_DEVICE,
+    ),
+]
+Shown = Annotated[Format, typer.Option("--format", help="For people, or for programs.")]
+
+
+def open_runtime(runtime: str, threads: int, device: str, device_name: str | None) -> "Runtime":
+    """The runtime that the flags name."""
+    from trials import runtimes
+
+    return runtimes.open_runtime(runtime, threads=threads, device=device, device_name=device_name)
+
+
+def read_space(name: str, scale: str | None) -> "SearchSpace":
+    """The space that the flags name."""
+    from search_spaces import space_file
+
+    return space_file.load(name, scale=scale)
+
+
+def of_space(
+    space: "SearchSpace", recorded: "Timings", *, deploy_size: int, classes: int, data: str | None
+) -> "LatencyTable":
+    """What a device's table says of a space."""
+    from trials import datasets
+    from trials.latency_table import LatencyTable
+
+    count = len(datasets.load(data).classes) if data else classes
+    return LatencyTable(space, count, deploy_size, recorded)
+
+
+def of_device(runtime: str, threads: int, device: str, device_name: str | None) -> "Timings":
+    """The table of a device by its name, which needs no such device here; else of this host.
+
+    Raises:
+        SpecError: there is none.
+    """
+    from trials.devices import slug
+
+    if device_name:
+        return read(slug(device_name))
+    with open_runtime(runtime, threads, device, None) as opened:
+        return read(opened.profile.name)
+
+
+def read(name: str) -> "Timings":
+    """The table of a device.
+
+    Raises:
+        SpecError: there is none of that name.
+    """
+    from search_spaces.errors import SpecError, nearest
+    from trials import timings
+
+    path = path_of(name)
+    if not path.is_file():
+        there = timings.known(path.parent)
+        hint = f"; {nearest(name, there)}" if there else ""
+        raise SpecError(f"no latency table of {name!r} (nas latency record makes one{hint})")
+    return timings.read(path)
+
+
+def path_of(name: str) -> Path:
+    """Where the table of a device lies."""
+    from trials import datasets, timings
+
+    return timings.path_of(datasets.cache_folder() / "latency", name)
+
+
+@contextmanager
+def progress(what: str, ending: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr, told `(done, total)`; Ctrl-C ends it with a line."""
+    bar = Progress(*Progress.get_default_columns(), console=show.err, transient=True)
+    try:
+        with bar:
+            task = bar.add_task(what, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+    except KeyboardInterrupt:
+        show.lines([ending])
+        raise typer.Exit(_STOPPED) from None

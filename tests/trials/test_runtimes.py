@@ -1,0 +1,271 @@
+"""What runs a deployed module: each backend, the graph it is given, the profile, and the way through ssh."""
+
+import io
+import json
+import stat
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from ultralytics.nn.modules import Detect
+
+from search_spaces import Architecture, Choice, SearchSpace
+from search_spaces.errors import EnvironmentProblem, LatencyError, SpecError
+from trials import backends, runtimes, timing_server
+from trials.backends import BACKENDS, Backend
+from trials.deployed import Deployed
+from trials.devices import DeviceProfile, slug
+
+ROOT = Path(__file__).parents[2]
+
+
+def tiny(module: nn.Module | None = None, size: int = 8) -> Deployed:
+    return Deployed(
+        module=(module or nn.Conv2d(3, 4, 3)).eval(),
+        received=torch.zeros(1, 3, size, size, device="meta"),
+        what=f"one {size} px image",
+    )
+
+
+class Noting(nn.Module):
+    """Notes how many threads its passes have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.threads.append(torch.get_num_threads())
+        return x
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Noting":
+        return self
+
+
+class Refusing(nn.Module):
+    def forward(self, _x: Tensor) -> Tensor:
+        raise RuntimeError("Sizes of tensors must match")
+
+
+class TestBackends:
+    @pytest.mark.parametrize("name", ["torch", "onnxruntime", "openvino"])
+    def test_time_a_module_alone_and_beside_another(self, name: str) -> None:
+        pytest.importorskip(name)
+        with runtimes.open_runtime(name) as runtime:
+            assert runtime.profile.runtime == name
+            assert runtime.measure(tiny()).median_ms > 0
+            large = tiny(nn.Sequential(nn.Conv2d(3, 64, 3), nn.Conv2d(64, 64, 3)), size=64)
+            assert runtime.compare(large, tiny()).ratio > 1
+
+    def test_the_reference_is_prepared_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        prepared: list[Deployed] = []
+        prepare = Backend.prepare
+
+        def noting(self: Backend, deployed: Deployed, where: backends.Where) -> Any:
+            prepared.append(deployed)
+            return prepare(self, deployed, where)
+
+        monkeypatch.setattr(Backend, "prepare", noting)
+        runtime, reference, first, second = runtimes.open_runtime("torch"), tiny(), tiny(), tiny()
+        runtime.compare(first, reference)
+        runtime.compare(second, reference)
+        assert prepared == [reference, first, second]
+
+    def test_threads_are_the_profiles_while_it_times_and_no_longer(self) -> None:
+        module, before = Noting(), torch.get_num_threads()
+        runtime = runtimes.open_runtime("torch", threads=3)
+        runtime.measure(tiny(module))
+        assert set(module.threads) == {3}
+        assert runtime.profile.threads == 3
+        assert torch.get_num_threads() == before
+
+    def test_a_pass_that_fails_says_what_it_was_a_pass_of(self) -> None:
+        with pytest.raises(LatencyError) as caught:
+            runtimes.open_runtime("torch").measure(tiny(Refusing()))
+        assert str(caught.value) == "a pass of one 8 px image failed: Sizes of tensors must match"
+
+    def test_what_cannot_be_exported_is_told(self) -> None:
+        with pytest.raises(LatencyError) as caught:
+            runtimes.open_runtime("onnxruntime").measure(tiny(Refusing()))
+        told = "what takes one 8 px image cannot be exported to ONNX: Sizes of tensors must match"
+        assert str(caught.value) == told
+
+    def test_a_graph_that_is_none_is_refused(self) -> None:
+        with pytest.raises(LatencyError, match=r"^onnxruntime refuses what takes an image: "):
+            BACKENDS["onnxruntime"].prepare_graph(b"no graph", backends.Where(), what="an image")
+
+
+class TestWhatIsMissing:
+    @pytest.mark.parametrize("name", BACKENDS)
+    def test_a_missing_package_is_told_with_its_cure(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(backends, "find_spec", lambda _package: None)
+        with pytest.raises(EnvironmentProblem) as caught:
+            runtimes.open_runtime(name)
+        assert str(caught.value) == f"the runtime {name} is not installed ({BACKENDS[name].cure})"
+
+    def test_the_cures_name_extras_that_there_are(self) -> None:
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        cures = [backend.cure for backend in BACKENDS.values() if "[" in backend.cure]
+        assert cures == [
+            f"pip install '{project['name']}[{extra}]'"
+            for extra in ("openvino", "tensorrt")
+            if extra in project["optional-dependencies"]
+        ]
+
+    @pytest.mark.parametrize(
+        ("name", "told"),
+        [
+            ("onnx", "runtime: no 'onnx' (did you mean 'onnxruntime'?)"),
+            ("ssh:host", "got 'ssh:host'"),
+            ("ssh://host/torch", "got 'ssh://host/torch' (RUNTIME is onnxruntime, openvino, tensorrt)"),
+            ("ssh://-oProxyCommand=touch/onnxruntime", "ssh://HOST/RUNTIME is expected"),
+            ("ssh://host;ls", "ssh://HOST/RUNTIME is expected"),
+        ],
+    )
+    def test_an_unknown_runtime_names_the_known(self, name: str, told: str) -> None:
+        with pytest.raises(SpecError) as caught:
+            runtimes.open_runtime(name)
+        assert told in str(caught.value)
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+    def test_a_gpu_that_is_not_there(self) -> None:
+        with pytest.raises(EnvironmentProblem, match="there is no device 0"):
+            runtimes.open_runtime("torch", device="0")
+
+
+class TestGraph:
+    """What is sent to a runtime computes what the module does."""
+
+    @staticmethod
+    def run(deployed: Deployed) -> tuple[list[Tensor], list[Tensor]]:
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(deployed.graph(), providers=["CPUExecutionProvider"])
+        images = [torch.rand(one.shape) for one in session.get_inputs()]
+        names = [one.name for one in session.get_inputs()]
+        out = session.run(None, {name: image.numpy() for name, image in zip(names, images, strict=True)})
+        return images, [torch.from_numpy(one) for one in out]
+
+    def test_of_a_whole_model_with_every_operator(self, motley: Architecture) -> None:
+        deployed = Deployed.model(motley.document(3), 3, 64)
+        (image,), (boxes,) = self.run(deployed)
+        with torch.no_grad():
+            expected = deployed.module(image)[0]
+        assert boxes.shape == expected.shape == (1, 7, 84)
+        assert torch.allclose(boxes, expected, rtol=1e-3, atol=1e-3)
+
+    def test_of_a_layer_that_receives_several_maps(self) -> None:
+        class Joining(nn.Module):
+            def forward(self, maps: list[Any]) -> Tensor:
+                return torch.cat([maps[0], *maps[1]], dim=1) * 2
+
+        received: list[Any] = [torch.zeros(1, 3, 4, 4), (torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 4, 4))]
+        deployed = Deployed(module=Joining().eval(), received=received, what="maps")
+        images, (joined,) = self.run(deployed)
+        assert torch.allclose(joined, torch.cat(images, dim=1) * 2)
+
+    def test_the_module_is_left_as_it_was(self, space_of: Callable[[str], SearchSpace]) -> None:
+        deployed = Deployed.model(space_of("v5").of({2: Choice.of("UIB", {})}).document(3), 3, 64)
+        deployed.graph()
+        (head,) = (module for module in deployed.module.modules() if isinstance(module, Detect))
+        assert head.export is False
+
+
+class TestProfile:
+    def test_a_name_is_made_of_host_processor_runtime_and_threads(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("trials.devices.platform.node", lambda: "bench")
+        monkeypatch.setattr("trials.devices.processor", lambda _device: "Intel(R) Core(TM) i7-8700 CPU @ 3.2GHz")
+        profile = DeviceProfile.here(None, runtime="torch", version="2.0", threads=4)
+        assert profile.name == "bench-Intel-Core-i7-8700-CPU-3.2GHz-torch-4t"
+
+    def test_the_users_name_can_be_a_files(self) -> None:
+        assert slug("../my Jetson: Orin") == "my-Jetson-Orin"
+
+    def test_two_profiles_are_not_mixed(self) -> None:
+        profile = DeviceProfile(name="a", processor="x", runtime="torch", version="2.0", threads=1, torch="2.0")
+        profile.require(profile, "the table a")
+        other = DeviceProfile(name="a", processor="x", runtime="torch", version="2.1", threads=2, torch="2.0")
+        with pytest.raises(LatencyError) as caught:
+            profile.require(other, "the table a")
+        assert str(caught.value) == (
+            "the table a is of another device profile: this one has version '2.1', not '2.0', threads 2, not 1 "
+            "(latencies of two profiles are never mixed: give this one its own name with --device-name)"
+        )
+
+
+class TestServer:
+    @staticmethod
+    def ask(*questions: dict[str, Any]) -> list[dict[str, Any]]:
+        common = {"runtime": "onnxruntime", "threads": 1, "device": "cpu"}
+        answers = io.StringIO()
+        lines = "".join(json.dumps({**common, **question}) + "\n" for question in questions)
+        timing_server.serve(io.StringIO(lines), answers)
+        return [json.loads(line) for line in answers.getvalue().splitlines()]
+
+    def test_answers_every_question_in_a_line(self) -> None:
+        graphs = runtimes._packed([tiny(), tiny()])
+        profile, alone, refused, beside = self.ask(
+            {"question": "profile", "device_name": "far away"},
+            {"question": "measure", "graphs": graphs[:1], "what": "x"},
+            {"question": "measure", "graphs": ["AAAA"], "what": "x"},
+            {"question": "compare", "graphs": graphs, "what": "x"},
+        )
+        assert (profile["name"], profile["runtime"]) == ("far-away", "onnxruntime")
+        assert alone["median_ms"] > 0
+        assert refused["error"].startswith("onnxruntime refuses what takes x: ")
+        assert beside["candidate"]["passes"] >= 20
+
+    def test_what_the_host_lacks_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(backends, "find_spec", lambda _package: None)
+        (answer,) = self.ask({"question": "profile", "device_name": None})
+        assert answer == {"environment": "the runtime onnxruntime is not installed (pip install onnxruntime)"}
+
+
+class TestSsh:
+    """Through an `ssh` that runs its command here."""
+
+    @pytest.fixture
+    def ssh(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+        def install(script: str) -> Path:
+            file = tmp_path / "ssh"
+            file.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/said\n{script}\n', encoding="utf-8")
+            file.chmod(file.stat().st_mode | stat.S_IXUSR)
+            return tmp_path / "said"
+
+        monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+        monkeypatch.setenv("PYTHONPATH", ":".join(filter(None, sys.path)))
+        return install
+
+    def test_a_remote_host_measures(self, ssh: Callable[[str], Path]) -> None:
+        said = ssh(f'while [ "$1" != python3 ]; do shift; done; shift; exec {sys.executable} "$@"')
+        with runtimes.open_runtime("ssh://me@board/onnxruntime", threads=1, device_name="board") as runtime:
+            assert said.read_text() == "-o BatchMode=yes me@board python3 -P -m trials.timing_server\n"
+            assert (runtime.profile.name, runtime.profile.runtime) == ("board", "onnxruntime")
+            assert runtime.measure(tiny()).median_ms > 0
+            compared = runtime.compare(tiny(), tiny())
+            assert compared.candidate.passes >= 20
+            assert compared.ratio > 0
+
+    def test_a_host_that_does_not_answer(self, ssh: Callable[[str], Path]) -> None:
+        ssh('echo "ssh: connect to host board port 22: Connection refused" >&2; exit 255')
+        with pytest.raises(EnvironmentProblem) as caught:
+            runtimes.open_runtime("ssh://board")
+        assert str(caught.value) == (
+            "board does not measure: ssh: connect to host board port 22: Connection refused "
+            "(ssh board python3 -m trials.timing_server must start there: pip install nas-for-yolo)"
+        )
+
+    def test_what_goes_wrong_there_is_told_with_the_hosts_name(self, ssh: Callable[[str], Path]) -> None:
+        ssh('read question; echo \'{"environment": "the runtime openvino is not installed (cure)"}\'')
+        with pytest.raises(EnvironmentProblem, match=r"^board: the runtime openvino is not installed \(cure\)$"):
+            runtimes.open_runtime("ssh://board/openvino")
+
+    def test_no_ssh_at_all(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("PATH", str(tmp_path))
+        with pytest.raises(EnvironmentProblem, match="install an ssh client"):
+            runtimes.open_runtime("ssh://board")
