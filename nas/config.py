@@ -33,6 +33,7 @@ class Settings(_Frozen):
         base: how the stock model is trained, once, before every candidate starts from it; None if they start from the
             budget's own weights, or from random ones.
         budget: of every candidate.
+        latency: the device whose table predicts latencies; None if they are measured, where they count.
         reward: one scalar to maximise in the place of several objectives.
     """
 
@@ -48,6 +49,7 @@ class Settings(_Frozen):
     objectives: Annotated[tuple[str, ...], Field(min_length=1)] = ("map50_95", "gflops")
     reward: Reward | None = None
     target_gflops: Annotated[StrictFloat, Field(gt=0)] | None = None
+    latency: str | None = None
     target_latency: Annotated[StrictFloat, Field(gt=0)] | None = None
     limits: Limits = Limits()
 

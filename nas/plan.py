@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from nas import __version__
+from nas import __version__, latencies
 from nas.base_training import BaseTraining
 from nas.config import RUNS, Run, Settings, StudyFile, existing, study_folder
 from nas.request import Request, require_cores, require_reachable, validated
@@ -19,6 +19,8 @@ from trials import Epoch, cost, datasets
 from trials.cost import Cost, CostTable, gflops
 from trials.datasets import DIGITS, DataSet
 from trials.evaluation import price
+from trials.latency_table import LatencyTable
+from trials.timings import Timings
 
 if TYPE_CHECKING:
     from nas.tracking import Tracker
@@ -30,6 +32,7 @@ class Plan:
 
     Attributes:
         cheapest: the least that any architecture costs, layer by layer.
+        latency: the device's table that predicts latencies, if one was named.
         exists: whether a study of that name is there, with these very settings.
     """
 
@@ -41,6 +44,7 @@ class Plan:
     stock: Cost
     cheapest: Cost
     costliest: Cost
+    latency: Timings | None = None
     exists: bool
 
     @classmethod
@@ -65,7 +69,10 @@ class Plan:
         table = cost.table(space, len(data.classes), settings.budget.deploy_size)
         cheapest = table.cost(table.extreme(lambda layer: layer.macs, cheapest=True))
         costliest = table.cost(table.extreme(lambda layer: layer.macs, cheapest=False))
-        _require_reachable(table, settings)
+        predicted = None
+        if request.latency is not None:
+            predicted = latencies.table_of(space, len(data.classes), settings.budget.deploy_size, request.latency)
+        _require_reachable(table, predicted, settings)
         from nas.tracking import default_uri  # noqa: PLC0415 - MLflow takes two seconds to import; wrong input need not
 
         file = StudyFile(
@@ -85,13 +92,14 @@ class Plan:
             stock=table.cost(space.stock),
             cheapest=cheapest,
             costliest=costliest,
+            latency=predicted.recorded if predicted else None,
             exists=_exists(folder, file),
         )
 
     def begin(self) -> Study:
         """The study: made, or taken up where it stopped, with the number of trials asked for now."""
         if not self.exists:
-            return Study.create(self.folder, self.file, self.space_text)
+            return Study.create(self.folder, self.file, self.space_text, self.latency)
         study = Study.open(self.folder)
         study.set_run(self.file.run)
         return study
@@ -225,6 +233,7 @@ def _settings(request: Request, space: SearchSpace, data: DataSet, device: str) 
         "objectives": request.objectives,
         "reward": request.reward,
         "target_gflops": request.target_gflops,
+        "latency": request.latency,
         "target_latency": request.target_latency,
         "limits": request.limits(),
     }
@@ -236,7 +245,7 @@ def _require_weights(weights: Path | None) -> None:
         raise SpecError(f"weights: no such file, got {str(weights)!r} (a checkpoint such as yolov9t.pt)")
 
 
-def _require_reachable(table: CostTable, settings: Settings) -> None:
+def _require_reachable(table: CostTable, predicted: LatencyTable | None, settings: Settings) -> None:
     """Refuse a limit or target that no architecture meets, or that all do.
 
     Raises:
@@ -249,24 +258,25 @@ def _require_reachable(table: CostTable, settings: Settings) -> None:
         "max-latency": ("latency_ms", settings.limits.latency_ms),
         "target-latency": ("latency_ms", settings.target_latency),
     }
-    reaches = ((flag, value, partial(_reach, table, figure, settings)) for flag, (figure, value) in wanted.items())
+    reaches = (
+        (flag, value, partial(_reach, table, predicted, figure, settings)) for flag, (figure, value) in wanted.items()
+    )
     require_reachable(reaches, settings.budget.deploy_size)
 
 
-def _reach(table: CostTable, figure: str, settings: Settings) -> tuple[float, float]:
-    """The least and the most of a figure; latency is measured, on the two architectures of extreme cost."""
+def _reach(table: CostTable, predicted: LatencyTable | None, figure: str, settings: Settings) -> tuple[float, float]:
+    """The least and the most of a figure; latency, if it must be measured, of the two architectures of extreme cost."""
     if figure == "params":
         return table.reach(lambda layer: layer.params)
     if figure == "gflops":
         least, most = table.reach(lambda layer: layer.macs)
         return gflops(least), gflops(most)
+    if predicted is not None:
+        return predicted.reach_ms()
     classes = len(settings.classes)
     extremes = [table.extreme(lambda layer: layer.macs, cheapest=cheapest) for cheapest in (True, False)]
-    ends = [
-        price(extreme.document(classes), settings.budget.at(extreme.image_size), classes).latency_ms
-        for extreme in extremes
-    ]
-    measured = [latency_ms for latency_ms in ends if latency_ms is not None]
+    costs = [price(one.document(classes), settings.budget.at(one.image_size), classes) for one in extremes]
+    measured = [one.latency_ms for one in costs if one.latency_ms is not None]
     return min(measured), max(measured)
 
 

@@ -19,6 +19,7 @@ COLUMNS = (
     "gflops",
     "params",
     "latency_ms",
+    "measured_ms",
     "inherited",
     "epochs",
     "seconds",
@@ -37,6 +38,8 @@ class Record:
     Attributes:
         state: `waiting`, `running`, `complete`, `pruned` or `fail`, as Optuna says it.
         ending: the name of an `Ending`, in small letters; None while the trial has not ended.
+        latency_ms: as it counted in the search, measured in the trial or predicted from a device's table.
+        measured_ms: measured on the idle device afterwards, where the other is a prediction.
         epochs: trained so far.
         picks: `{"4": {"UIB": {...}}, "after-9": ..., "macro": {"depth": 2}}`; empty for the stock model.
         summary: the architecture in words.
@@ -57,6 +60,7 @@ class Record:
     latency_ms: float | None = None
     latency_spread_ms: float | None = None
     latency_steady: bool = True
+    measured_ms: float | None = None
     epochs: int = 0
     seconds: float = 0.0
     fingerprint: str = ""

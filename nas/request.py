@@ -35,6 +35,7 @@ class Request:
         base_epochs: of the stock model's training, from whose end every candidate starts; 0 is none, and candidates
             start from `weights` themselves.
         from_scratch: every candidate starts from random weights.
+        latency: the name of a device whose recorded table predicts latencies.
         objectives: which scores span the front.
         max_gflops: and its like: ceilings on the deployed candidate.
     """
@@ -61,6 +62,7 @@ class Request:
     objectives: tuple[str, ...] = ("map50_95", "gflops")
     reward: Reward | None = None
     target_gflops: float | None = None
+    latency: str | None = None
     target_latency: float | None = None
     max_gflops: float | None = None
     max_params: int | None = None

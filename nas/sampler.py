@@ -17,10 +17,11 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
-from search_spaces import Architecture, SearchSpace
+from search_spaces import Architecture, Choice, SearchSpace, Slot
 from search_spaces.operators import Value
 from trials import Limits
 from trials.cost import CostTable
+from trials.latency_table import LatencyTable
 
 FINGERPRINT = "fingerprint"
 """The user attribute by which a trial says its architecture."""
@@ -42,13 +43,23 @@ class Feasible:
 
     Args:
         table: gives the costs; not asked for as long as there are no limits.
+        predicted: gives latencies, where a device's table does.
     """
 
-    def __init__(self, space: SearchSpace, table: Callable[[], CostTable], limits: Limits) -> None:
-        self._space, self._table, self._limits = space, table, limits
+    def __init__(
+        self,
+        space: SearchSpace,
+        table: Callable[[], CostTable],
+        limits: Limits,
+        predicted: LatencyTable | None = None,
+    ) -> None:
+        self._space, self._table, self._limits, self._predicted = space, table, limits, predicted
 
     def excess(self, architecture: Architecture) -> str | None:
-        """The figure of a layer, `macs` or `params`, whose sum is over its limit; None if none is."""
+        """The figure of a layer, `macs`, `params` or `ms`, whose sum is over its limit; None if none is."""
+        most_ms = self._limits.latency_ms
+        if self._predicted is not None and most_ms is not None and self._predicted.predict(architecture) > most_ms:
+            return "ms"
         if self._limits.gflops is None and self._limits.params is None:
             return None
         cost = self._table().cost(architecture)
@@ -71,12 +82,12 @@ class Feasible:
 
     def _cheaper(self, architecture: Architecture, figure: str) -> dict[str, list[Callable[[], Architecture]]]:
         """Ways to change one slot or dial so that the architecture costs less, by that slot's or dial's name."""
-        space, table, standing = self._space, self._table(), self._space.choices(architecture)
+        space, standing = self._space, self._space.choices(architecture)
         cheaper: dict[str, list[Callable[[], Architecture]]] = {}
         for slot in space.slots:
-            now = getattr(table.slot(slot, standing[slot.name], architecture.macro), figure)
+            now = self._figure(slot, standing[slot.name], architecture, figure)
             for choice in slot.choices:
-                if getattr(table.slot(slot, choice, architecture.macro), figure) < now:
+                if self._figure(slot, choice, architecture, figure) < now:
                     cheaper.setdefault(slot.name, []).append(partial(space.with_choice, architecture, slot, choice))
         turned = space.turned(architecture)
         for dial in space.dials:
@@ -84,6 +95,13 @@ class Feasible:
             if less:
                 cheaper[dial.name] = [partial(space.with_dial, architecture, dial, value) for value in less]
         return cheaper
+
+    def _figure(self, slot: Slot, choice: Choice, architecture: Architecture, figure: str) -> float:
+        """What a choice costs in the layers of its slot."""
+        if figure == "ms":
+            assert self._predicted is not None  # noqa: S101 - who else said that it is over
+            return self._predicted.slot_ms(slot, choice, architecture.macro)
+        return float(getattr(self._table().slot(slot, choice, architecture.macro), figure))
 
 
 class FeasibleTPE(BaseSampler):

@@ -1,10 +1,12 @@
 """A study: an Optuna study and the folder that everything of it lies in."""
 
+import json
 import random
 import socket
 import sqlite3
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import cached_property
 from itertools import takewhile
@@ -17,20 +19,23 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from nas import latencies
 from nas.base_training import BaseTraining
 from nas.config import Run, StudyFile, make_folder
 from nas.deaths import Death
 from nas.export import Exported, chosen, export
 from nas.front import OBJECTIVES, Direction
 from nas.locks import Lock, is_held
-from nas.records import Record, TrialFiles, front_of
+from nas.records import Record, TrialFiles, front_of, write_aside
 from nas.rewards import reward
 from nas.sampler import AGAIN, ENDING, FINGERPRINT, Feasible, FeasibleTPE
 from search_spaces import Architecture, SearchSpace, space_file
 from search_spaces.errors import EnvironmentProblem, StudyError
-from trials import Budget, Ending, Limits, cost
+from trials import Budget, Ending, Limits, cost, timings
 from trials.cost import CostTable
+from trials.latency_table import LatencyTable
 from trials.scores import Costs
+from trials.timings import Timings
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # trials are told by us, in our words
 
@@ -64,8 +69,11 @@ class Study:
         self._ended: dict[int, Record] = {}
 
     @classmethod
-    def create(cls, folder: Path, file: StudyFile, space_text: str) -> "Study":
+    def create(cls, folder: Path, file: StudyFile, space_text: str, latency: Timings | None = None) -> "Study":
         """Make the folder and the Optuna study of it.
+
+        Args:
+            latency: a device's table, of which the study gets a copy.
 
         Raises:
             EnvironmentProblem: the folder cannot be written to.
@@ -75,6 +83,8 @@ class Study:
             _ = study.storage  # a server that cannot be reached is told before anything is written
         make_folder(folder)
         space_file.save(space_text, folder)
+        if latency is not None:
+            latency.write(folder / latencies.FILE)
         if study.database is not None:
             study.database.unlink(missing_ok=True)  # half of a study that was never finished being made
             with sqlite3.connect(study.database) as database:
@@ -161,7 +171,7 @@ class Study:
     @cached_property
     def feasible(self) -> Feasible:
         """Which architectures are within the limits that are known before anything is built."""
-        return Feasible(self.space, lambda: self.table, self.settings.limits)
+        return Feasible(self.space, lambda: self.table, self.settings.limits, self.latency_table)
 
     @cached_property
     def table(self) -> CostTable:
@@ -181,11 +191,32 @@ class Study:
         return budget if self.base is None else budget.model_copy(update={"weights": self.base.weights})
 
     def costs(self, architecture: Architecture) -> Costs | None:
-        """What is known of an architecture before it is built; None if its latency counts, which is measured then."""
-        if self.settings.needs_latency:
+        """What is known of an architecture before it is built; None if its latency counts, but must be measured."""
+        predicted = self.latency_table.predict(architecture) if self.latency_table else None
+        if self.settings.needs_latency and predicted is None:
             return None
         counted = self.table.cost(architecture)
-        return Costs(params=counted.params, gflops=counted.gflops)
+        return Costs(params=counted.params, gflops=counted.gflops, latency_ms=predicted)
+
+    @cached_property
+    def latency_table(self) -> LatencyTable | None:
+        """What predicts latencies: the study's own copy of a device's table."""
+        if self.settings.latency is None:
+            return None
+        recorded = timings.read(self.folder / latencies.FILE)
+        return LatencyTable(self.space, len(self.settings.classes), self.settings.budget.deploy_size, recorded)
+
+    def architecture(self, record: Record) -> Architecture:
+        """The architecture of a trial."""
+        return Architecture.read(self.files(record.trial).model)
+
+    def note_latency(self, trial: int, milliseconds: float) -> None:
+        """Store what was measured of a trial's model after the trial had ended, which Optuna takes nothing of."""
+        write_aside(self.folder / latencies.MEASURED, json.dumps(self._measured() | {str(trial): milliseconds}))
+
+    def _measured(self) -> dict[str, float]:
+        path = self.folder / latencies.MEASURED
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
     @property
     def directions(self) -> list[Direction]:
@@ -208,6 +239,8 @@ class Study:
             if trial.state.is_finished() and DETAIL in trial.user_attrs:
                 self._ended[trial.number] = record
             records.append(record)
+        for number, milliseconds in self._measured().items():
+            records[int(number)] = replace(records[int(number)], measured_ms=milliseconds)
         return records
 
     def front(self, records: Sequence[Record] | None = None) -> list[Record]:

@@ -133,25 +133,6 @@ class CostTable(LayerTable[LayerCost]):
         name = costs[0].module if costs else ""
         return LayerCost(module=name, params=sum(c.params for c in costs), macs=sum(c.macs for c in costs))
 
-    def extreme(self, measured: Callable[[LayerCost], int], *, cheapest: bool) -> Architecture:
-        """The architecture that costs least, or most, by a figure that sums over layers.
-
-        Every dial is turned the same way: less of a model costs less.
-        """
-        best = min if cheapest else max
-        turned = {dial.name: best(dial.values) for dial in self.space.dials}
-        macro = self.space.of({}, turned).macro
-        choices = {}
-        for slot in self.space.slots:
-            figures = {choice: measured(self.slot(slot, choice, macro)) for choice in slot.choices}
-            choices[slot.name] = best(figures, key=figures.__getitem__)
-        return self.space.of(choices, turned)
-
-    def reach(self, measured: Callable[[LayerCost], int]) -> tuple[int, int]:
-        """The least and the most that any architecture has of a figure that sums over layers."""
-        ends = [self.layers(self.extreme(measured, cheapest=cheapest)) for cheapest in (True, False)]
-        return sum(map(measured, ends[0])), sum(map(measured, ends[1]))
-
     def of_stock(self, place: Place) -> LayerCost:
         """Counted as it is."""
         step = place.step

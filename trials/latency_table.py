@@ -85,6 +85,11 @@ class LatencyTable(LayerTable[Part]):
         """
         return self.factor * sum(map(self._ms, self.layers(architecture)))
 
+    def reach_ms(self) -> tuple[float, float]:
+        """The least and the most that is predicted of any architecture."""
+        least, most = self.reach(self._ms)
+        return self.factor * least, self.factor * most
+
     @property
     def factor(self) -> float:
         """How much longer the stock model takes than its layers one by one."""

@@ -6,7 +6,7 @@ Dials change many layers: each setting of them has stock layers of its own.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -25,6 +25,7 @@ from search_spaces.trace import Feature, Traced, trace
 IMAGE_CHANNELS = 3
 
 Value = TypeVar("Value")
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -89,6 +90,25 @@ class LayerTable(ABC, Generic[Value]):
         if slot.feeds:
             return () if choice.is_stock else (setting.inserted(slot.layer, choice),)
         return tuple(setting.layer(layer, choice) for layer in slot.layers)
+
+    def extreme(self, measured: Callable[[Value], Number], *, cheapest: bool) -> Architecture:
+        """The architecture that has least, or most, of a figure that sums over layers.
+
+        Every dial is turned the same way: less of a model costs less.
+        """
+        best = min if cheapest else max
+        turned = {dial.name: best(dial.values) for dial in self.space.dials}
+        macro = self.space.of({}, turned).macro
+        choices = {}
+        for slot in self.space.slots:
+            figures = {choice: sum(map(measured, self.layers_of(slot, choice, macro))) for choice in slot.choices}
+            choices[slot.name] = best(figures, key=figures.__getitem__)
+        return self.space.of(choices, turned)
+
+    def reach(self, measured: Callable[[Value], Number]) -> tuple[Number, Number]:
+        """The least and the most that any architecture has of a figure that sums over layers."""
+        ends = [self.layers(self.extreme(measured, cheapest=cheapest)) for cheapest in (True, False)]
+        return sum(map(measured, ends[0])), sum(map(measured, ends[1]))
 
     def setting(self, macro: Setting) -> "_Setting[Value]":
         """The base model where the dials stand at `macro`."""

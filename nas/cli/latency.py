@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from nas.cli import prediction, show, tables
+from nas.cli import measured, prediction, show, tables
 from nas.cli.show import Format
 from nas.cli.tables import (
     COCO_CLASSES,
@@ -38,10 +38,11 @@ def register(app: typer.Typer) -> None:
   nas latency show --space v9                    what each choice costs in milliseconds
   nas latency error --space v9                   how wrong predictions are, on real candidates
   nas latency predict --space v9 --sample 10     milliseconds of random architectures
+  nas latency front STUDY                        measure a front that a search predicted
   nas latency export jetson.csv                  carry a table to where the search runs
 """,
     )
-    for command in (record, show_table, prediction.predict, prediction.error, export):
+    for command in (record, show_table, prediction.predict, prediction.error, measured.front, export):
         group.command(name=command.__name__.partition("_")[0])(command)
     group.command(name="import")(take_in)
     app.add_typer(group, name="latency")

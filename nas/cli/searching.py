@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from nas.cli import show
+from nas.cli import measured, show
 
 if TYPE_CHECKING:
     from nas.config import Settings
@@ -153,6 +153,15 @@ def search(
             rich_help_panel=_WORTH,
         ),
     ] = None,
+    latency: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DEVICE",
+            help="Predict latencies from this device's table, which [b]nas latency record[/b] makes; the front is "
+            "measured afterwards. \\[default: measured in each trial, where they count]",
+            rich_help_panel=_WORTH,
+        ),
+    ] = None,
     target_gflops: Annotated[float | None, typer.Option(help="For the reward.", rich_help_panel=_WORTH)] = None,
     target_latency: Annotated[
         float | None, typer.Option(help="For the reward, milliseconds.", rich_help_panel=_WORTH)
@@ -200,6 +209,7 @@ def search(
         device=device,
         objectives=tuple(name.strip() for name in objectives.split(",") if name.strip()),
         reward=Reward(reward) if reward else None,
+        latency=latency,
         target_gflops=target_gflops,
         target_latency=target_latency,
         max_gflops=max_gflops,
@@ -259,6 +269,7 @@ def _run(study: "Study") -> None:
             ]
         )
         raise typer.Exit(130) from None
+    measured.measure_after_search(study)
     if study.places():
         show.lines([_why_short(study), f"Go on with: {again}"])
     print_front(study, "table")
@@ -302,10 +313,11 @@ def _print_plan(plan: "Plan") -> None:
         "budget": f"{run.trials} trials of {budget.epochs} epochs at {budget.image_size} px, batch {budget.batch}",
         "weights": _begun(settings),
         "aim": f"reward {settings.reward}, {settings.targets}" if settings.reward else ", ".join(settings.objectives),
+        "latency": f"predicted for {settings.latency}" if settings.latency else "",
         "limits": ", ".join(f"{name} {value:g}" for name, value in limits.items()) or "none",
         "workers": f"{run.workers} on {run.device}",
     }
-    show.lines(f"{name:<9} {text}" for name, text in told.items())
+    show.lines(f"{name:<9} {text}" for name, text in told.items() if text)
     if budget.recipe.pgi:
         led = ", lead-guided" if budget.recipe.pgi is not True else ""
         show.lines([f"{'pgi':<9} trained with YOLOv9's auxiliary branch{led}, costed and deployed without"])

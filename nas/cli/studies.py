@@ -28,10 +28,14 @@ _TRIAL_COLUMNS = {
     "gflops": "GFLOPs",
     "params": "params",
     "latency_ms": "ms",
+    "measured_ms": "measured",
     "epochs": "epochs",
     "seconds": "s",
     "summary": "architecture",
 }
+
+_SELDOM = frozenset({"latency_ms", "measured_ms"})
+"""Columns of a table that are there if any trial has something in them."""
 
 _BASE_COLUMNS = {
     "ending": "ending",
@@ -175,9 +179,10 @@ def print_front(study: "Study", shown: Format) -> None:
     if best.trial == stock.trial:
         remarks.append("No evidence of gain: nothing that was tried is more accurate than the stock model.")
     else:
+        moved = "0.005" if study.base is not None else "0.02"
         remarks.append(
             f"No evidence of gain yet: {gain:+.3f} over stock is one short training each with one seed; "
-            "the seed alone moves such a score by 0.02 and more."
+            f"the seed alone moves such a score by {moved} and more."
         )
     new = [str(record.trial) for record in front if record.is_mostly_new]
     if new:
@@ -197,7 +202,9 @@ def _print_records(records: "list[Record]", shown: Format, *, title: str) -> Non
     if not rows and shown == "table":
         show.lines([f"{title}: nothing yet"])
         return
-    show.rows(rows, shown, title=title, columns=_TRIAL_COLUMNS)
+    known = {name for row in rows for name, value in row.items() if value is not None}
+    columns = {name: heading for name, heading in _TRIAL_COLUMNS.items() if name in known or name not in _SELDOM}
+    show.rows(rows, shown, title=title, columns=columns)
 
 
 def _status(study: "Study") -> dict[str, str | int | float | None]:

@@ -91,22 +91,16 @@ def read(name: str) -> "Timings":
     Raises:
         SpecError: there is none of that name.
     """
-    from search_spaces.errors import SpecError, nearest
-    from trials import timings
+    from nas import latencies
 
-    path = path_of(name)
-    if not path.is_file():
-        there = timings.known(path.parent)
-        hint = f"; {nearest(name, there)}" if there else ""
-        raise SpecError(f"no latency table of {name!r} (nas latency record makes one{hint})")
-    return timings.read(path)
+    return latencies.read(name)
 
 
 def path_of(name: str) -> Path:
     """Where the table of a device lies."""
-    from trials import datasets, timings
+    from nas import latencies
 
-    return timings.path_of(datasets.cache_folder() / "latency", name)
+    return latencies.path_of(name)
 
 
 @contextmanager

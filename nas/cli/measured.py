@@ -1,0 +1,89 @@
+"""`nas latency front`: a study's front, measured where its search predicted."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nas.cli import show, tables
+from nas.cli.tables import Shown
+
+if TYPE_CHECKING:
+    from nas.study import Study
+    from trials.latency_error import Checked
+
+
+@show.told
+def front(
+    study: Annotated[str, typer.Argument(help="The study's name.")],
+    runs: Annotated[Path, typer.Option(help="The folder of all studies.")] = Path("runs/nas"),
+    shown: Shown = "table",
+) -> None:
+    """Measure the front of a study and its stock model, on the idle device that its search predicted for."""
+    from nas.config import existing
+    from nas.study import Study
+    from search_spaces.errors import StudyError
+
+    opened = Study.open(existing(study, runs))
+    supervision = opened.supervision
+    if not supervision.take(wait=False):
+        raise StudyError(f"{study} is running, and its trainings would be in the way; wait for it, or stop it first")
+    try:
+        measured = measure(opened)
+    finally:
+        supervision.release()
+    records = opened.records()
+    rows: list[dict[str, Any]] = [
+        {
+            "trial": record.trial,
+            "predicted_ms": record.latency_ms,
+            "measured_ms": record.measured_ms,
+            "error_percent": 100 * ((record.latency_ms or 0.0) / record.measured_ms - 1),
+            "summary": record.summary,
+        }
+        for record in records
+        if record.measured_ms is not None
+    ]
+    columns = {
+        "trial": "trial",
+        "predicted_ms": "predicted ms",
+        "measured_ms": "measured ms",
+        "error_percent": "error, %",
+        "summary": "architecture",
+    }
+    show.rows(rows, shown, title=f"Latencies of {study} on {opened.settings.latency}", columns=columns)
+    _tell_unsteady(measured)
+
+
+def measure(study: "Study") -> "dict[int, Checked]":
+    """Measure what is not measured yet, under a bar."""
+    from nas import latencies
+
+    measured: dict[int, Checked] = {}
+    with tables.progress("measuring the front's latency", "Stopped; what was measured is kept.") as show_progress:
+        for trial, checked in latencies.measure_front(study):
+            measured[trial] = checked
+            show_progress(len(measured), len(study.front()) + 1)
+    return measured
+
+
+def measure_after_search(study: "Study") -> None:
+    """Measure what was predicted, now that no worker trains here, if this host is the device."""
+    from nas import latencies
+
+    if study.latency_table is None:
+        return
+    if not latencies.is_device(study):
+        show.lines([f"latencies are predicted for {study.settings.latency}, which is not this host: not measured"])
+        return
+    measured = measure(study)
+    if measured:
+        worst = max(abs(checked.error) for checked in measured.values())
+        show.lines([f"{len(measured)} latencies measured; predictions were at most {worst:.0%} off"])
+    _tell_unsteady(measured)
+
+
+def _tell_unsteady(measured: "dict[int, Checked]") -> None:
+    unsteady = [str(trial) for trial, checked in measured.items() if not checked.steady]
+    if unsteady:
+        show.lines([f"trial {', '.join(unsteady)}: the device was not steady meanwhile (was something else running?)"])
