@@ -1,0 +1,183 @@
+"""Latency in a study: predicted from a device's table in the search, measured on that device afterwards."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from nas import latencies, work
+from nas.cli import app
+from nas.plan import Plan
+from nas.request import Request
+from nas.study import Study
+from nas.work import Worker
+from search_spaces import SearchSpace
+from search_spaces.errors import LatencyError, SpecError
+from trials import Budget, Costs, Ending, Outcome, Scores, latency_table, runtimes
+from trials.latency_table import LatencyTable
+from trials.timings import Timings
+
+from .conftest import SPACE
+
+CLASSES, SIZE = 10, 64
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory: pytest.TempPathFactory, formula: Callable[..., Any], space: SearchSpace) -> Timings:
+    """A table of the device that is a formula."""
+    runtime = formula()
+    table = LatencyTable(space, CLASSES, SIZE, Timings(profile=runtime.profile, entries={}))
+    list(latency_table.record(table, runtime, tmp_path_factory.mktemp("recorded") / "formula.csv"))
+    return table.recorded
+
+
+@pytest.fixture
+def at_hand(recorded: Timings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Timings:
+    """The table, where `nas latency record` would have left it."""
+    monkeypatch.setenv("NAS_CACHE", str(tmp_path / "cache"))
+    path = latencies.path_of("formula")
+    path.parent.mkdir(parents=True)
+    recorded.write(path)
+    return recorded
+
+
+def score(architecture: Any, _budget: Budget, folder: Path, *_: Any, costs: Costs, **__: Any) -> Outcome:
+    """An accuracy that rises with what is known of the latency, so that everything is on the front."""
+    assert costs.latency_ms is not None
+    (folder / "model.yaml").write_text(architecture.to_yaml(CLASSES))
+    accuracy = costs.latency_ms / 1000
+    scores = Scores(map50_95=accuracy, map50=accuracy, costs=costs)
+    return Outcome(architecture=architecture, ending=Ending.FINISHED, costs=costs, scores=scores)
+
+
+@pytest.fixture
+def searched(at_hand: Timings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Study]:
+    """A study that has run, with predictions."""
+    assert at_hand.entries
+    space = tmp_path / "small.yaml"
+    space.write_text(SPACE)
+
+    def run(**asked: Any) -> Study:
+        request = Request(
+            space=str(space),
+            trials=6,
+            base_epochs=0,
+            image_size=SIZE,
+            deploy_size=SIZE,
+            device="cpu",
+            workers=1,
+            latency="formula",
+            objectives=("map50_95", "latency_ms"),
+            runs=tmp_path / "runs",
+            **asked,
+        )
+        study = Plan.of(request).begin()
+        monkeypatch.setattr(work, "evaluate", score)
+        Worker(study, deadline=float("inf")).run()
+        return study
+
+    return run
+
+
+def test_every_candidate_is_predicted(searched: Callable[..., Study], recorded: Timings, space: SearchSpace) -> None:
+    study = searched()
+    table = LatencyTable(space, CLASSES, SIZE, recorded)
+    records = study.records()
+    assert [record.ending for record in records] == ["finished"] * 6
+    predicted = [table.predict(study.architecture(record)) for record in records]
+    assert [record.latency_ms for record in records] == pytest.approx(predicted)
+    assert len({record.latency_ms for record in records}) > 1
+
+
+def test_nothing_over_a_limit_is_proposed(
+    searched: Callable[..., Study], recorded: Timings, space: SearchSpace
+) -> None:
+    table = LatencyTable(space, CLASSES, SIZE, recorded)
+    least, most = table.reach_ms()
+    limit = least + (most - least) / 4
+    study = searched(max_latency=limit)
+    rest = [record for record in study.records() if record.role != "stock"]
+    assert len(rest) == 5
+    assert all((record.latency_ms or 0) <= limit for record in rest)
+
+
+def test_what_can_be_reached(searched: Callable[..., Study], recorded: Timings, space: SearchSpace) -> None:
+    least, most = LatencyTable(space, CLASSES, SIZE, recorded).reach_ms()
+    told = f"max-latency: outside what the space can reach, got 1000 \\(from {least:.4g} to {most:.4g} at 64 px\\)"
+    with pytest.raises(SpecError, match=told):
+        searched(max_latency=1000.0)
+
+
+def test_a_study_keeps_the_table_that_it_began_with(searched: Callable[..., Study]) -> None:
+    study = searched()
+    latencies.path_of("formula").unlink()
+    again = Study.open(study.folder)
+    assert again.latency_table is not None
+    assert again.latency_table.predict(again.space.stock) == pytest.approx(study.records()[0].latency_ms)
+
+
+def test_the_front_is_measured_afterwards(
+    searched: Callable[..., Study], formula: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, device = searched(), formula()
+    monkeypatch.setattr(runtimes, "open_runtime", lambda *_, **__: device)
+    measured = dict(latencies.measure_front(study))
+    front = {record.trial for record in study.front()}
+    assert set(measured) == front | {0}
+    assert {record.trial: record.measured_ms for record in study.records() if record.measured_ms is not None} == {
+        trial: checked.measured_ms for trial, checked in measured.items()
+    }
+    device.asked.clear()
+    assert list(latencies.measure_front(study)) == []  # once
+    assert device.asked == []
+
+
+def test_another_device_measures_nothing(
+    searched: Callable[..., Study], formula: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = searched()
+    assert not latencies.is_device(study)
+    monkeypatch.setattr(runtimes, "open_runtime", lambda *_, **__: formula(version="2"))
+    with pytest.raises(LatencyError, match="of another device profile: this one has version '2', not '1'"):
+        list(latencies.measure_front(study))
+
+
+def test_a_table_that_lacks_something(at_hand: Timings, space: SearchSpace) -> None:
+    key, *_ = [key for key, timing in at_hand.entries.items() if "UIB" in timing.what]
+    rest = {other: timing for other, timing in at_hand.entries.items() if other != key}
+    Timings(profile=at_hand.profile, entries=rest).write(latencies.path_of("formula"))
+    told = rf"latency: the table formula lacks 1 of the {len(at_hand.entries)} entries of this space, such as .*UIB"
+    with pytest.raises(SpecError, match=told):
+        latencies.table_of(space, CLASSES, SIZE, "formula")
+
+
+@pytest.mark.usefixtures("at_hand")
+def test_a_device_that_nobody_recorded() -> None:
+    with pytest.raises(SpecError, match=r"no latency table of 'formular' .*did you mean 'formula'"):
+        latencies.read("formular")
+
+
+class TestCommand:
+    def test_it_shows_what_was_measured(
+        self, searched: Callable[..., Study], formula: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        study, device = searched(), formula()
+        monkeypatch.setattr(runtimes, "open_runtime", lambda *_, **__: device)
+        command = ["latency", "front", study.name, "--runs", str(study.folder.parent), "--format", "csv"]
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 0, result.output
+        heading, *rows = result.stdout.splitlines()
+        assert heading == "trial,predicted_ms,measured_ms,error_percent,summary"
+        assert len(rows) == len({record.trial for record in study.front()} | {0})
+
+    def test_not_while_it_runs(self, searched: Callable[..., Study]) -> None:
+        study = searched()
+        with study.supervision.held():
+            result = CliRunner().invoke(app, ["latency", "front", study.name, "--runs", str(study.folder.parent)])
+        assert result.exit_code == 2
+
+    def test_a_study_without_predictions(self, make_study: Callable[..., Study]) -> None:
+        with pytest.raises(SpecError, match="small: the search had no latency table"):
+            list(latencies.measure_front(make_study()))
