@@ -253,16 +253,20 @@ def train(options: argparse.Namespace) -> None:
         for way in options.ways
         for seed in range(options.seeds)
         for index, architecture in enumerate(architectures)
-        if (way, architecture.fingerprint, seed) not in there and (way != BASE or architecture.is_stock)
+        if (way, architecture.fingerprint, seed) not in there and way != BASE
     ]
     bases = options.results.parent / "bases"
+    lacking = [seed for seed in range(options.seeds) if not (bases / f"{seed}.pt").is_file()]
+    first = [Job(way=BASE, index=0, count=len(architectures), seed=seed) for seed in lacking]
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(measured, job, options.data, bases) for job in missing]
-        for done, future in enumerate(as_completed(futures), 1):
-            runs = future.result()
-            append(options.results, runs)
-            first = runs[0]
-            print(f"{done}/{len(missing)}  {first.way}  seed {first.seed}  {first.map50_95:.4f}  {first.summary}")
+        for jobs in (first, missing):
+            futures = [pool.submit(measured, job, options.data, bases) for job in jobs]
+            for done, future in enumerate(as_completed(futures), 1):
+                runs = future.result()
+                if (runs[0].way, runs[0].fingerprint, runs[0].seed) not in there:
+                    append(options.results, runs)
+                told = f"seed {runs[0].seed}  {runs[0].map50_95:.4f}  {runs[0].summary}"
+                print(f"{done}/{len(jobs)}  {runs[0].way}  {told}", flush=True)
 
 
 # What the runs say.
@@ -365,7 +369,9 @@ def main() -> None:
     training_command = commands.add_parser("train")
     training_command.set_defaults(run=train)
     training_command.add_argument("data", type=Path)
-    training_command.add_argument("--ways", nargs="*", default=list(WAYS), choices=list(WAYS))
+    training_command.add_argument(
+        "--ways", nargs="*", default=[way for way in WAYS if way != BASE], choices=[way for way in WAYS if way != BASE]
+    )
     training_command.add_argument("--architectures", type=int, default=13)
     training_command.add_argument("--seeds", type=int, default=3)
     training_command.add_argument("--jobs", type=int, default=1)

@@ -15,17 +15,25 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from ultralytics import __version__ as ultralytics_version
 
 from trials.budget import Budget
+from trials.datasets import DataSet
 from trials.scores import Epoch
 
 if TYPE_CHECKING:
     from trials.training import ShortTraining
 
 
-def identity(document: Mapping[str, Any], budget: Budget) -> str:
+def identity(document: Mapping[str, Any], budget: Budget, data: DataSet) -> str:
     """Equal for trainings that go the same way, whatever time they are given."""
-    going = [document, budget.model_dump(mode="json", exclude={"timeout"})]
+    going = [
+        document,
+        budget.model_dump(mode="json", exclude={"timeout"}),
+        data.fingerprint,
+        torch.__version__,
+        ultralytics_version,
+    ]
     return hashlib.sha256(json.dumps(going, sort_keys=True, default=str).encode()).hexdigest()
 
 

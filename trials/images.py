@@ -12,6 +12,7 @@ import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -47,18 +48,16 @@ class Images(YOLODataset):
         folder = datasets.cache_folder()
         folder.mkdir(parents=True, exist_ok=True)
         largest = self.ni * self.imgsz**2 * self.channels
-        fits = (
-            largest < _SHARE_OF_MEMORY * psutil.virtual_memory().available
-            and largest < _SHARE_OF_DISK * shutil.disk_usage(folder).free
+        fits = largest < _SHARE_OF_MEMORY * psutil.virtual_memory().available and (
+            self._file().is_file() or largest < _SHARE_OF_DISK * shutil.disk_usage(folder).free
         )
         if not fits:
-            self.cache = None
             log.info("%d images of %d px do not fit into memory; they are read in every epoch", self.ni, self.imgsz)
         return fits
 
     def cache_images(self) -> None:
         """Map the images into memory, from the cache or as its first user."""
-        path = datasets.cache_folder() / "images" / f"{self._identity()}.bin"
+        path = self._file()
         shapes = path.with_suffix(".json")
         if not (path.is_file() and shapes.is_file()):
             self._decode(path, shapes)
@@ -89,6 +88,9 @@ class Images(YOLODataset):
 
     def _load_alone(self, index: int) -> Any:
         return self.load_image(index)
+
+    def _file(self) -> Path:
+        return datasets.cache_folder() / "images" / f"{self._identity()}.bin"
 
     def _identity(self) -> str:
         """Equal for the same files, unchanged, at the same size."""
@@ -172,7 +174,10 @@ def augmentation(recipe: Recipe) -> dict[str, Any]:
 
 def _remove_unused(folder: Path) -> None:
     oldest = time.time() - _UNUSED_SECONDS
-    for path in folder.glob("*.bin"):
-        if path.stat().st_mtime < oldest:
-            path.unlink(missing_ok=True)
-            path.with_suffix(".json").unlink(missing_ok=True)
+    for path in folder.iterdir():
+        if path.suffix == ".json":
+            continue
+        with suppress(FileNotFoundError):  # of another process, which has just renamed it
+            if path.stat().st_mtime < oldest:  # a killed process's, too
+                path.unlink()
+                path.with_suffix(".json" if path.suffix == ".bin" else f"{path.suffix}.json").unlink(missing_ok=True)

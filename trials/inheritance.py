@@ -35,6 +35,10 @@ class Coverage:
     new: frozenset[str] = frozenset()
 
 
+_LEAST = 0.05
+"""Two models that have nothing to do with each other have some channels of their first convolutions in common."""
+
+
 def inherit(model: nn.Module, weights: Path) -> Coverage:
     """Take over what a checkpoint has for a model.
 
@@ -48,8 +52,11 @@ def inherit(model: nn.Module, weights: Path) -> Coverage:
     except Exception as error:
         raise DataError(f"{weights}: not a checkpoint that Ultralytics loads: {error}") from error
     coverage = take_over(model, source.float())
-    if not coverage.share:
-        raise DataError(f"{weights}: no tensor has a name and shape of this model; is it of the same base and scale?")
+    if coverage.share < _LEAST:
+        raise DataError(
+            f"{weights}: only {coverage.share:.1%} of this model's parameters are in it; "
+            "is it of the same base and scale?"
+        )
     return coverage
 
 
@@ -67,8 +74,8 @@ def take_over(model: nn.Module, source: nn.Module) -> Coverage:
 
 
 def _overlay(value: Tensor, offered: Tensor) -> int:
-    """Copy what two tensors have in common from their beginnings on; how many numbers that is."""
-    if value.ndim != offered.ndim:
+    """Copy the channels that two tensors have in common, the first ones; how many numbers that is."""
+    if value.ndim != offered.ndim or value.shape[2:] != offered.shape[2:]:
         return 0
     common = tuple(slice(min(sizes)) for sizes in zip(value.shape, offered.shape, strict=True))
     value[common] = offered[common].to(value)
@@ -80,7 +87,7 @@ def _coverage(model: nn.Module, came: Mapping[str, int]) -> Coverage:
     parameters = {name: value.numel() for name, value in model.named_parameters()}
     by_layer: dict[str, list[int]] = {}
     for name, count in parameters.items():
-        if not roles[name].startswith(_AUXILIARY):
+        if _AUXILIARY not in roles[name]:  # a layer, or in the head
             layer = by_layer.setdefault(roles[name].partition(".")[0], [0, 0])
             layer[0] += came.get(name, 0)
             layer[1] += count

@@ -132,7 +132,7 @@ class ShortTraining(DetectionTrainer):
         standing: Path | None = None,
     ) -> None:
         self.document, self.budget, self.data_set, self.go_on = document, budget, data, go_on
-        self.standing, self.identity = standing, checkpoint.identity(document, budget)
+        self.standing, self.identity = standing, checkpoint.identity(document, budget, data)
         self.epochs_done: list[Epoch] = []
         self.told_to_stop = False
         self.coverage = Coverage()
@@ -159,7 +159,7 @@ class ShortTraining(DetectionTrainer):
                 self._oom_retries = 3  # otherwise Ultralytics halves the batch and scores under another budget
             case "on_train_batch_end":
                 if not torch.isfinite(self.loss):
-                    raise DivergedError(f"the loss is {float(self.loss)} in epoch {self.epoch + 1}")
+                    raise DivergedError(f"the loss is {float(self.loss.detach())} in epoch {self.epoch + 1}")
                 if time.monotonic() > self.deadline:
                     raise TimedOutError(f"{self.budget.timeout:g} s were over in epoch {self.epoch + 1}")
             case "on_fit_epoch_end":
@@ -245,9 +245,12 @@ class ShortTraining(DetectionTrainer):
 
     def _hear_again(self) -> None:
         """Tell of the epochs that were trained before this process, as if they were trained now."""
-        for epoch in self.epochs_done:
+        for number, epoch in enumerate(self.epochs_done, start=1):
             self._ask(epoch)
-        if self.told_to_stop or self.start_epoch == self.epochs:
+            if self.told_to_stop:
+                self.epochs_done = self.epochs_done[:number]
+                raise _NothingLeftError
+        if self.start_epoch == self.epochs:
             raise _NothingLeftError
 
     def _finish_epoch(self) -> None:

@@ -9,6 +9,7 @@ from copy import deepcopy
 import pytest
 import torch
 from torch import Tensor, nn
+from ultralytics.nn.tasks import DetectionModel
 
 from search_spaces import Architecture, Choice, SearchSpace, build
 from search_spaces.architecture import Insertion
@@ -43,7 +44,7 @@ def predicted(model: nn.Module) -> Tensor:
     return model.eval()(torch.rand(2, 3, 64, 96, generator=generator))[0]
 
 
-def inserted(operator: str, feeds: Feeds, *layers: int) -> nn.Module:
+def inserted(operator: str, feeds: Feeds, *layers: int) -> DetectionModel:
     new = [Insertion(after=layer, feeds=feeds, choice=Choice.of(operator, {})) for layer in layers]
     return build.model(Architecture.of(V8N.base, V8N.scale, {}, inserted=new).document(CLASSES), CLASSES)
 

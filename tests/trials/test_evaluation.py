@@ -209,6 +209,7 @@ class TestPrice:
         costs = evaluation.price(document, tiny(image_size=96), 10)
         counted = cost.measure(document, 10, 64)
         assert (costs.params, costs.gflops) == (counted.params, counted.gflops)
+        assert costs.latency_ms is not None
         assert costs.latency_ms > 0
 
     def test_times_the_fused_model_in_eval_mode(

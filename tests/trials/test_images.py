@@ -194,6 +194,7 @@ class TestTheFile:
         load()
         assert [path for path in left if path.exists()] == []
 
+    @pytest.mark.slow
     def test_is_one_for_two_processes_at_once(self, scenes: datasets.DataSet, cache: Path) -> None:
         program = (
             "import sys; from trials import Recipe, images; "
@@ -220,9 +221,9 @@ class TestWhereThereIsNoRoom:
     def full(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         def fill() -> None:
             if request.param == "memory":
-                monkeypatch.setattr(images.psutil, "virtual_memory", lambda: SimpleNamespace(available=1000))
+                monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1000))
             else:
-                monkeypatch.setattr(images.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+                monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
 
         return fill
 
@@ -249,7 +250,7 @@ class TestWhereThereIsNoRoom:
     ) -> None:
         load()
         forget()
-        monkeypatch.setattr(images.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+        monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
         monkeypatch.setattr(their_data, "imread", undecodable)
         assert load().ims[0].shape == (64, 64, 3)
         assert len(files(cache)) == 2

@@ -45,7 +45,12 @@ def theirs(budget: Budget, data: datasets.DataSet, model: str, folder: Path) -> 
     ("model", "base", "recipe"),
     [
         ("yolov5n.yaml", "yolov5{scale}.yaml", Recipe(fliplr=0.0)),
-        ("yolo26n.yaml", "yolo26{scale}.yaml", Recipe(fliplr=0.5, mosaic=0.5, bn_momentum=0.1)),
+        pytest.param(
+            "yolo26n.yaml",
+            "yolo26{scale}.yaml",
+            Recipe(fliplr=0.5, mosaic=0.5, bn_momentum=0.1),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_to_the_bit(
