@@ -51,6 +51,8 @@ def test_trials_as_json_have_the_names_that_stay(study: Study) -> None:
         "gflops": rows[0]["gflops"],
         "params": 1000,
         "latency_ms": 1.0,
+        "measured_ms": None,
+        "inherited": 0.0,
         "epochs": 3,
         "seconds": 0.3,
         "fingerprint": study.space.stock.fingerprint,

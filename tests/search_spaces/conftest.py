@@ -15,9 +15,12 @@ def same_numbers() -> None:
     torch.manual_seed(0)
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")
 def no_kernel_compilation() -> Iterator[None]:
-    """oneDNN compiles a kernel for every new shape: seconds a model, where the arithmetic takes milliseconds."""
+    """oneDNN compiles a kernel for every new shape: seconds a model, where the arithmetic takes milliseconds.
+
+    Put back after each file: trainings of other folders, in this process and another, must give the same bits.
+    """
     backend: Any = torch.backends.mkldnn
     was, backend.enabled = backend.enabled, False
     yield
