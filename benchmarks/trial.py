@@ -99,7 +99,7 @@ def _command(data: DataSet, size: int, *flags: str) -> tuple[float, float]:
         command = [str(Path(sys.executable).with_name("yolo")), "train", "model=yolov9t.yaml", f"data={data_file}"]
         before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
         environment = {**os.environ, "YOLO_VERBOSE": "true", "YOLO_CONFIG_DIR": folder, "YOLO_AUTOINSTALL": "false"}
-        subprocess.run([*command, *settings], check=True, env=environment, capture_output=True)
+        subprocess.run([*command, *settings], check=True, env=environment, cwd=folder, capture_output=True)
         wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall
 

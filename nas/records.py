@@ -29,6 +29,7 @@ COLUMNS = (
 """The names that `--format json` and `--format csv` print, and that stay."""
 
 _MOSTLY = 0.5
+_POINT = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +100,15 @@ def front_of(records: Sequence[Record], objectives: Sequence[str]) -> list[Recor
     directions = [OBJECTIVES[name] for name in objectives]
     best = [scored[index] for index in front(points, directions)]
     return sorted(best, key=lambda record: (-(record.map50_95 or 0.0), record.gflops or 0.0))
+
+
+def as_accurate(front: Sequence[Record], stock: Record) -> Record | None:
+    """The cheapest of the front that loses no more than a point to the stock model; None if none is cheaper than it."""
+    if stock.map50_95 is None or stock.gflops is None:
+        return None
+    least, ceiling = stock.map50_95 - _POINT, stock.gflops
+    cheaper = [r for r in front if (r.map50_95 or 0.0) >= least and r.gflops is not None and r.gflops < ceiling]
+    return min(cheaper, key=lambda record: record.gflops or 0.0, default=None)
 
 
 def point_of(record: Record, objectives: Sequence[str]) -> tuple[float, ...]:

@@ -167,6 +167,8 @@ def clean(
 
 def print_front(study: "Study", shown: Format) -> None:
     """The front as a table, with the stock model beside it and what the difference is worth."""
+    from nas.records import as_accurate
+
     records = study.records()
     front = study.front(records)
     _print_records(front, shown, title=f"Pareto front of {study.name}: {', '.join(study.settings.objectives)}")
@@ -183,6 +185,13 @@ def print_front(study: "Study", shown: Format) -> None:
         remarks.append(
             f"No evidence of gain yet: {gain:+.3f} over stock is one short training each with one seed; "
             f"the seed alone moves such a score by {moved} and more."
+        )
+    bargain = as_accurate(front, stock)
+    if bargain is not None:
+        lost = max(0.0, stock.map50_95 - (bargain.map50_95 or 0.0))
+        saved = 1 - (bargain.gflops or 0.0) / (stock.gflops or 1.0)
+        remarks.append(
+            f"trial {bargain.trial}: as accurate as stock within {100 * lost:.1f} points, with {saved:.1%} fewer GFLOPs"
         )
     new = [str(record.trial) for record in front if record.is_mostly_new]
     if new:

@@ -13,7 +13,7 @@ from ultralytics.nn.tasks import yaml_model_load
 
 from nas import work
 from nas.cli import app
-from nas.records import COLUMNS
+from nas.records import COLUMNS, Record, as_accurate
 from nas.study import Study
 from nas.work import Worker
 from search_spaces import base
@@ -67,6 +67,24 @@ def test_pareto_as_csv_is_the_front(study: Study) -> None:
 
 def test_pareto_never_claims_a_gain_from_one_seed(study: Study) -> None:
     assert "No evidence of gain" in nas("pareto", "small", *runs(study)).stderr
+
+
+def record_of(trial: int, accuracy: float, gflops: float) -> Record:
+    return Record(trial=trial, state="complete", ending="finished", map50_95=accuracy, gflops=gflops, picks={})
+
+
+@pytest.mark.parametrize(
+    ("front", "found"),
+    [
+        ([], None),
+        ([(1, 0.60, 8.0), (2, 0.50, 8.1)], None),  # costlier
+        ([(1, 0.60, 7.0)], 1),
+        ([(1, 0.60, 7.0), (2, 0.491, 6.5), (3, 0.489, 6.0)], 2),  # the third loses more than a point
+    ],
+)
+def test_as_accurate_and_cheaper(front: list[tuple[int, float, float]], found: int | None) -> None:
+    bargain = as_accurate([record_of(*each) for each in front], record_of(0, 0.5, 7.6))
+    assert (bargain and bargain.trial) == found
 
 
 def test_status_counts(study: Study) -> None:
