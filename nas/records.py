@@ -216,6 +216,7 @@ def told(outcome: Outcome) -> dict[str, Any]:
         "detail": outcome.detail,
         "inherited": outcome.coverage.share,
         "changed_layers": dict(outcome.coverage.layers),
+        **({} if outcome.provenance is None else {"provenance": asdict(outcome.provenance)}),
         "ending": outcome.ending.name.lower(),  # last: who sees it sees the rest as well
     }
 

@@ -417,8 +417,9 @@ class Tracker:
         if record.state == "running":
             return
         scores = {"score/map50_95": record.map50_95, "score/map50": record.map50}
-        child.measure(scores | {name: getattr(record, name) for name in _COSTS})
-        for path in (files.model, files.folder / "error.txt"):
+        costs = {name: getattr(record, name) for name in _COSTS}
+        child.measure(scores | costs | {"inherited": record.inherited or None})
+        for path in (files.model, files.outcome, files.folder / "error.txt"):
             if path.is_file():
                 child.attach(path.name, path.read_text(encoding="utf-8"))
 

@@ -14,6 +14,7 @@ from search_spaces import Architecture, build
 from search_spaces.errors import DataError, EnvironmentProblem, LatencyError, SpecError
 from trials import cost, datasets, latency, training
 from trials.budget import Budget, Limits
+from trials.provenance import Provenance
 from trials.scores import Costs, Ending, Outcome, Scores
 from trials.training import DivergedError, GoOn, TimedOutError
 
@@ -80,7 +81,12 @@ def evaluate(
             _release(error)  # first: writing takes memory, too
         (folder / ERROR).write_text(traceback.format_exc(), encoding="utf-8")
         outcome = {"ending": ending, "detail": _detail(error, ending)}
-    return Outcome(architecture=architecture, seconds=time.monotonic() - started, **{"costs": run.costs, **outcome})
+    return Outcome(
+        architecture=architecture,
+        seconds=time.monotonic() - started,
+        provenance=Provenance.of(run.budget, data),
+        **{"costs": run.costs, **outcome},
+    )
 
 
 def price(document: dict[str, Any], budget: Budget, classes: int) -> Costs:

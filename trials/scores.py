@@ -8,6 +8,7 @@ from pathlib import Path
 from search_spaces import Architecture
 from search_spaces.errors import ScoreError
 from trials.inheritance import Coverage
+from trials.provenance import Provenance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +99,7 @@ class Outcome:
         coverage: what came from `Budget.weights`; nothing from scratch.
         detail: one line on what happened, where the ending alone does not say it.
         weights: a checkpoint in fp32, if one was written.
+        provenance: what must be equal for another training to end alike.
     """
 
     architecture: Architecture
@@ -109,3 +111,4 @@ class Outcome:
     coverage: Coverage = field(default_factory=Coverage)
     detail: str = ""
     weights: Path | None = None
+    provenance: Provenance | None = field(default=None, compare=False)

@@ -88,7 +88,7 @@ def price(document: dict[str, Any], budget: Budget, classes: int) -> Costs:  # n
 
 
 if __name__ == "__main__":
-    evaluation._data = lambda _path: SimpleNamespace(classes=("a", "b"))  # type: ignore[assignment]
+    evaluation._data = lambda _path: SimpleNamespace(classes=("a", "b"), fingerprint="")  # type: ignore[assignment]
     evaluation.price = price
     training.train = train
     work.main()

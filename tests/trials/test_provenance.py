@@ -1,0 +1,44 @@
+"""What a score's record says of where it comes from."""
+
+import re
+import subprocess
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+
+from trials import Budget, Recipe, datasets, provenance
+from trials.provenance import Provenance
+
+TinyBudget = Callable[..., Budget]
+
+
+def test_it_says_what_must_be_equal(tiny: TinyBudget, scenes: datasets.DataSet) -> None:
+    said = Provenance.of(tiny(seed=7), scenes)
+    assert (said.seed, said.data, said.threads) == (7, scenes.fingerprint, 1)
+    assert said.versions["torch"] == torch.__version__
+    assert {"python", "ultralytics", "numpy"} <= set(said.versions)
+    assert said.device
+    assert re.fullmatch(r"[0-9a-f]{12}", said.recipe)
+
+
+def test_another_recipe_has_another_hash(tiny: TinyBudget, scenes: datasets.DataSet) -> None:
+    one = Provenance.of(tiny(), scenes)
+    assert Provenance.of(tiny(epochs=9), scenes) == one  # epochs are the budget's, not the recipe's
+    other = Provenance.of(tiny(recipe=Recipe(fliplr=0.0, scale=0.5)), scenes)
+    assert other == replace(one, recipe=other.recipe)
+    assert other.recipe != one.recipe
+
+
+def test_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    provenance._commit.cache_clear()
+    assert re.fullmatch(r"([0-9a-f]{40}\+?)?", provenance._commit())
+    provenance._commit.cache_clear()
+
+    def no_git(*_: object, **__: object) -> None:
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(subprocess, "run", no_git)
+    assert provenance._commit() == ""
+    provenance._commit.cache_clear()

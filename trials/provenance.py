@@ -1,0 +1,79 @@
+"""Where a score comes from: what must be equal for two trainings to give the same one."""
+
+import hashlib
+import platform
+import subprocess
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+
+from trials.budget import Budget
+from trials.datasets import DataSet
+from trials.devices import CPU, processor
+
+_PACKAGES = ("nas-for-yolo", "torch", "torchvision", "ultralytics", "numpy", "opencv-python")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Of one score.
+
+    Attributes:
+        recipe: a hash of the recipe's settings.
+        data: the data set's fingerprint.
+        device: the model of the processor or GPU.
+        threads: of the training on a CPU.
+        commit: of this package's repository; empty if it is installed without one, with a `+` if files differ from it.
+        versions: of Python and the packages that compute, by name.
+    """
+
+    seed: int
+    recipe: str
+    data: str
+    device: str
+    threads: int
+    commit: str
+    versions: dict[str, str]
+
+    @classmethod
+    def of(cls, budget: Budget, data: DataSet) -> "Provenance":
+        """Of a training with this budget on this machine, now."""
+        return cls(
+            seed=budget.seed,
+            recipe=hashlib.sha256(budget.recipe.model_dump_json().encode()).hexdigest()[:12],
+            data=data.fingerprint,
+            device=processor(budget.device),
+            threads=1 if budget.device == CPU else torch.get_num_threads(),
+            commit=_commit(),
+            versions=_versions(),
+        )
+
+
+@lru_cache(maxsize=1)
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:  # another build of the same module, such as opencv-python-headless
+            continue
+    return found
+
+
+@lru_cache(maxsize=1)
+def _commit() -> str:
+    """What git says of the folder that this file lies in; asked once."""
+    here = Path(__file__).resolve().parent
+    git = ("git", "-C", str(here))
+    try:
+        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        own = subprocess.run([*git, "ls-files", "--error-unmatch", __file__], capture_output=True, check=False)
+        changed = subprocess.run([*git, "status", "--porcelain", "."], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    if own.returncode:
+        return ""  # installed into an environment inside somebody else's repository
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
