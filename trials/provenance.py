@@ -14,7 +14,7 @@ from trials.budget import Budget
 from trials.datasets import DataSet
 from trials.devices import CPU, processor
 
-_PACKAGES = ("nas-for-yolo", "torch", "torchvision", "ultralytics", "numpy", "opencv-python")
+_PACKAGES = ("nas-for-yolo", "torchvision", "ultralytics", "numpy", "opencv-python")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ class Provenance:
 
 @lru_cache(maxsize=1)
 def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
+    found = {"python": platform.python_version(), "torch": torch.__version__}  # with its build, such as +cpu
     for name in _PACKAGES:
         try:
             found[name] = version(name)
