@@ -74,9 +74,7 @@ class BaseTraining:
         """
         self.files.progress.unlink(missing_ok=True)
         outcome = evaluate(self.stock, self.budget, self.files.folder, go_on, costs=costs)
-        if outcome.ending is Ending.FINISHED:
-            self.files.checkpoint.unlink(
-                missing_ok=True
-            )  # nothing goes on from here: candidates start from the weights
+        if outcome.ending is Ending.FINISHED:  # nothing goes on from here: candidates start from the weights
+            self.files.checkpoint.unlink(missing_ok=True)
         self.files.write_outcome(outcome)
         return outcome

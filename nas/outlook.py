@@ -23,6 +23,7 @@ from search_spaces.errors import LatencyError
 from trials import Budget, Limits, cost, datasets, latency
 from trials.cost import IMAGE_CHANNELS, CostTable, gflops
 from trials.datasets import DataSet
+from trials.devices import torch_device
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -247,7 +248,7 @@ def _pace(architecture: Architecture, search: Search, memory: Memory) -> Pace:
 
 
 def _measured(architecture: Architecture, classes: int, budget: Budget) -> Pace:
-    device = torch.device("cpu" if budget.device == "cpu" else f"cuda:{budget.device}")
+    device = torch_device(budget.device)
     with _one_thread():
         began = time.perf_counter()
         document = architecture.document(classes)

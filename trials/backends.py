@@ -13,7 +13,7 @@ import torch
 from search_spaces.errors import EnvironmentProblem, LatencyError
 from trials import latency
 from trials.deployed import Deployed
-from trials.devices import CPU
+from trials.devices import CPU, torch_device
 from trials.latency import Pass
 
 
@@ -31,7 +31,7 @@ class Where:
     @property
     def torch_device(self) -> torch.device:
         """As PyTorch names it."""
-        return torch.device(CPU if self.device == CPU else f"cuda:{self.device}")
+        return torch_device(self.device)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -77,6 +77,11 @@ class DeviceProfile:
             )
 
 
+def torch_device(device: str) -> torch.device:
+    """As PyTorch names `cpu`, or the number of a GPU."""
+    return torch.device(CPU if device == CPU else f"cuda:{device}")
+
+
 def processor(device: str = CPU) -> str:
     """The model of this host's CPU, or of one of its GPUs."""
     if device != CPU:

@@ -14,6 +14,7 @@ from search_spaces import Architecture, build
 from search_spaces.errors import DataError, EnvironmentProblem, LatencyError, SpecError
 from trials import cost, datasets, latency, training
 from trials.budget import Budget, Limits
+from trials.devices import torch_device
 from trials.provenance import Provenance
 from trials.scores import Costs, Ending, Outcome, Scores
 from trials.training import DivergedError, GoOn, TimedOutError
@@ -97,7 +98,7 @@ def price(document: dict[str, Any], budget: Budget, classes: int) -> Costs:
         LatencyError: it does not run.
     """
     counted = cost.measure(document, classes, budget.deploy_size)
-    device = _torch_device(budget.device)
+    device = torch_device(budget.device)
     model = build.model(document, classes).to(device, memory_format=latency.layout(device)).eval()
     model.fuse(verbose=False)
     measured = latency.measure(model, budget.deploy_size)
@@ -190,10 +191,6 @@ def _release(error: BaseException | None) -> None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
     gc.collect()
-
-
-def _torch_device(device: str) -> torch.device:
-    return torch.device("cpu" if device == "cpu" else f"cuda:{device}")
 
 
 @lru_cache(maxsize=4)

@@ -26,10 +26,10 @@ from ultralytics.data import YOLODataset
 
 from trials import datasets
 from trials.budget import Recipe
+from trials.layers import IMAGE_CHANNELS
 
 log = logging.getLogger(__name__)
 
-IMAGE_CHANNELS = 3
 _UNUSED_SECONDS = 30 * 24 * 3600
 _SHARE_OF_MEMORY = 0.5
 _SHARE_OF_DISK = 0.25

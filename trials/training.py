@@ -32,6 +32,7 @@ from trials.budget import Budget
 from trials.datasets import DataSet
 from trials.inheritance import Coverage, inherit
 from trials.latency import layout
+from trials.layers import IMAGE_CHANNELS
 from trials.scores import Epoch
 
 GoOn = Callable[[int, Epoch], bool]
@@ -173,7 +174,7 @@ class ShortTraining(DetectionTrainer):
             "val": list(data.val),
             "nc": len(data.classes),
             "names": dict(enumerate(data.classes)),
-            "channels": images.IMAGE_CHANNELS,
+            "channels": IMAGE_CHANNELS,
         }
 
     def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> DetectionModel:  # noqa: ARG002, FBT001, FBT002 - Ultralytics' signature

@@ -28,7 +28,6 @@ class Watching:
         self._live = Live(console=err, refresh_per_second=2, transient=True) if err.is_terminal else None
         self._began = time.monotonic()
         self._known: dict[int | str, tuple[str, str | None]] = {}
-        self._base_told = False
         self._ended_before: int | None = None
 
     def __enter__(self) -> Self:
@@ -59,7 +58,7 @@ class Watching:
     def _tell_base(self, study: "Study") -> None:
         """One line for the stock model's own training: that it is there, or how it ended."""
         base = study.base
-        if base is None or self._base_told:
+        if base is None or self._known.get("base") == ("ended", None):
             return
         outcome = base.outcome()
         if outcome is None and "base" not in self._known and self._live is None:
@@ -68,7 +67,7 @@ class Watching:
                 f"stock model  training, {base.budget.epochs} epochs, for every trial to start from", markup=False
             )
         if outcome is not None:
-            self._base_told = True
+            self._known["base"] = ("ended", None)
             self._began, self._ended_before = time.monotonic(), None  # trials are timed from here
             accuracy = figure("map50_95", outcome.get("map50_95"))
             figures = f"mAP50-95 {accuracy} after {outcome['epochs']} epochs, {outcome['seconds']:.0f} s"
