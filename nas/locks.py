@@ -44,6 +44,16 @@ class Lock:
         finally:
             self.release()
 
+    @contextmanager
+    def held_at_once(self, otherwise: Exception) -> Iterator[None]:
+        """Hold the lock for a while, or raise if another process does."""
+        if not self.take(wait=False):
+            raise otherwise
+        try:
+            yield
+        finally:
+            self.release()
+
 
 def is_held(path: Path) -> bool:
     """Whether some process holds the lock of that file."""

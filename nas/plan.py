@@ -134,10 +134,7 @@ def supervise(study: Study, *, show: Callable[[Study], None] = lambda _: None) -
         StudyError: another process runs this study, or it cannot go on.
         KeyboardInterrupt: after everything was put in order.
     """
-    supervision = study.supervision
-    if not supervision.take(wait=False):
-        raise StudyError(f"{study.name} is running already, in another process; watch it with: nas status {study.name}")
-    try:
+    with study.supervision.held_at_once(_running(study)):
         tracker = _tracker(study)
 
         def tick() -> None:
@@ -152,8 +149,10 @@ def supervise(study: Study, *, show: Callable[[Study], None] = lambda _: None) -
             status = "FINISHED"
         finally:
             tracker.finish(status)
-    finally:
-        supervision.release()
+
+
+def _running(study: Study) -> StudyError:
+    return StudyError(f"{study.name} is running already, in another process; watch it with: nas status {study.name}")
 
 
 def lay_base(study: Study, show: Callable[[int], None] = lambda _: None) -> BaseTraining:
@@ -171,22 +170,16 @@ def lay_base(study: Study, show: Callable[[int], None] = lambda _: None) -> Base
         raise StudyError(f"{study.name}: its trials start from {start}, and no stock model is trained before them")
     if training.is_done:
         return training
-    supervision, lock = study.supervision, training.lock
-    if not (supervision.take(wait=False) and lock.take(wait=False)):
-        supervision.release()
-        raise StudyError(f"{study.name} is running already, in another process; watch it with: nas status {study.name}")
 
     def go_on(number: int, epoch: Epoch) -> bool:
         training.files.write_epoch(epoch)
         show(number)
         return True
 
-    try:
+    running = _running(study)
+    with study.supervision.held_at_once(running), training.lock.held_at_once(running):
         training.forget_failure()
         training.train(go_on, study.costs(training.stock))
-    finally:
-        lock.release()
-        supervision.release()
     if training.failure:
         raise StudyError(training.failure)
     return training

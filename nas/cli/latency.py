@@ -175,13 +175,9 @@ def _alone(path: Path) -> Iterator[None]:
     from nas.locks import Lock
     from search_spaces.errors import EnvironmentProblem
 
-    lock = Lock(path.with_name(f".{path.name}.lock"))
-    if not lock.take(wait=False):
-        raise EnvironmentProblem(f"{path}: another process records this table (wait for it to end)")
-    try:
+    problem = EnvironmentProblem(f"{path}: another process records this table (wait for it to end)")
+    with Lock(path.with_name(f".{path.name}.lock")).held_at_once(problem):
         yield
-    finally:
-        lock.release()
 
 
 def _print_tables(shown: Format) -> None:

@@ -25,13 +25,9 @@ def front(
     from search_spaces.errors import StudyError
 
     opened = Study.open(existing(study, runs))
-    supervision = opened.supervision
-    if not supervision.take(wait=False):
-        raise StudyError(f"{study} is running, and its trainings would be in the way; wait for it, or stop it first")
-    try:
+    problem = StudyError(f"{study} is running, and its trainings would be in the way; wait for it, or stop it first")
+    with opened.supervision.held_at_once(problem):
         measured = measure(opened)
-    finally:
-        supervision.release()
     records = opened.records()
     rows: list[dict[str, Any]] = [
         {
