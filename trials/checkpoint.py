@@ -8,7 +8,7 @@ of a random number generator is among it: an epoch's random numbers follow from 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +25,14 @@ if TYPE_CHECKING:
     from trials.training import ShortTraining
 
 
+_FORM = 2
+"""Counts the ways in which a checkpoint was ever laid out."""
+
+
 def identity(document: Mapping[str, Any], budget: Budget, data: DataSet) -> str:
     """Equal for trainings that go the same way, whatever time they are given."""
     going = [
+        _FORM,
         document,
         budget.model_dump(mode="json", exclude={"timeout"}),
         data.fingerprint,
@@ -37,47 +42,64 @@ def identity(document: Mapping[str, Any], budget: Budget, data: DataSet) -> str:
     return hashlib.sha256(json.dumps(going, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def write(training: "ShortTraining", path: Path) -> None:
-    """Write where a training stands, aside, then renamed."""
-    state = {
-        "identity": training.identity,
-        "epochs": [asdict(epoch) for epoch in training.epochs_done],
-        "updates": training.ema.updates,
-        "scaler": training.scaler.state_dict(),
-        "criterion": _numbers(training.model.criterion),
-        "moved": [parameter in training.optimizer.state for parameter in _parameters(training.optimizer)],
-        "tensors": _packed(_tensors(training)),
-    }
-    aside = path.with_suffix(".tmp")
-    torch.save(state, aside)
-    aside.replace(path)
+@dataclass
+class Checkpoint:
+    """The file of one training, and what writing it again and again would otherwise look up and allocate each time."""
+
+    path: Path
+    identity: str
+    _moving: int = 0
+    _values: list[Tensor] = field(default_factory=list)
+    _buffers: dict[str, Tensor] = field(default_factory=dict)
+
+    def write(self, training: "ShortTraining") -> None:
+        """Write where a training stands, aside, then renamed."""
+        moved = [parameter in training.optimizer.state for parameter in _parameters(training.optimizer)]
+        if not self._values or sum(moved) != self._moving:
+            self._values, self._moving = _values(training), sum(moved)
+        self._buffers = _packed(self._values, self._buffers)
+        state = {
+            "identity": self.identity,
+            "epochs": [asdict(epoch) for epoch in training.epochs_done],
+            "updates": training.ema.updates,
+            "scaler": training.scaler.state_dict(),
+            "criterion": _numbers(training.model.criterion),
+            "moved": moved,
+            "tensors": self._buffers,
+        }
+        aside = self.path.with_suffix(".tmp")
+        torch.save(state, aside)
+        aside.replace(self.path)
+
+    def restore(self, training: "ShortTraining") -> None:
+        """Put a training, set up anew, where it stood; nothing if there is no file, or one of another training."""
+        if not self.path.is_file():
+            return
+        state = torch.load(self.path, map_location=training.device, weights_only=True)
+        if state["identity"] != self.identity:
+            return
+        _begin(training.optimizer, state["moved"])
+        _unpack(state["tensors"], _values(training))
+        training.ema.updates = state["updates"]
+        training.scaler.load_state_dict(state["scaler"])
+        training.model.criterion = training.model.init_criterion()
+        vars(training.model.criterion).update(state["criterion"])
+        training.epochs_done = [Epoch(**epoch) for epoch in state["epochs"]]
 
 
-def restore(training: "ShortTraining", path: Path) -> None:
-    """Put a training, set up anew, where it stood; nothing if there is no file, or one of another training."""
-    if not path.is_file():
-        return
-    state = torch.load(path, map_location=training.device, weights_only=True)
-    if state["identity"] != training.identity:
-        return
-    _begin(training.optimizer, state["moved"])
-    _unpack(state["tensors"], _tensors(training))
-    training.ema.updates = state["updates"]
-    training.scaler.load_state_dict(state["scaler"])
-    training.model.criterion = training.model.init_criterion()
-    vars(training.model.criterion).update(state["criterion"])
-    training.epochs_done = [Epoch(**epoch) for epoch in state["epochs"]]
+def _values(training: "ShortTraining") -> list[Tensor]:
+    """All that a step changes, in an order that is the same for every training of this identity.
 
-
-def _tensors(training: "ShortTraining") -> list[Tensor]:
-    """All that a step changes, in an order that is the same for every training of this identity."""
+    Each flat, a view in the order in which the numbers lie in memory: trainings of one identity lay them out alike.
+    """
     known = training.optimizer.state
     moments = [known[parameter] for parameter in _parameters(training.optimizer) if parameter in known]
-    return [
+    tensors = [
         *training.model.state_dict().values(),
         *training.ema.ema.state_dict().values(),
         *(moment for each in moments for _, moment in sorted(each.items())),
     ]
+    return [tensor.as_strided((tensor.numel(),), (1,)) for tensor in tensors]
 
 
 def _parameters(optimizer: Optimizer) -> list[Tensor]:
@@ -97,21 +119,24 @@ def _begin(optimizer: Optimizer, moved: Sequence[bool]) -> None:
         group["lr"] = rate
 
 
-def _packed(tensors: Sequence[Tensor]) -> dict[str, Tensor]:
-    """One tensor for each type of number: thousands of small ones take ten times as long to write."""
+def _packed(values: Sequence[Tensor], buffers: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """One tensor for each type of number: thousands of small ones take ten times as long to write.
+
+    Args:
+        buffers: of an earlier call, written into again; fresh memory takes four times as long to fill.
+    """
     by_type: dict[str, list[Tensor]] = {}
-    for tensor in tensors:
-        by_type.setdefault(str(tensor.dtype), []).append(tensor.detach().flatten())
-    return {dtype: torch.cat(parts) for dtype, parts in by_type.items()}
+    for each in values:
+        by_type.setdefault(str(each.dtype), []).append(each)
+    return {dtype: torch.cat(parts, out=buffers.get(dtype)) for dtype, parts in by_type.items()}
 
 
-@torch.no_grad()
-def _unpack(packed: Mapping[str, Tensor], tensors: Sequence[Tensor]) -> None:
-    """Copy into tensors of the same order, each in its own memory layout, which one kernel for all relies on."""
+def _unpack(packed: Mapping[str, Tensor], values: Sequence[Tensor]) -> None:
+    """Copy into values of the same order."""
     rest = dict(packed)
-    for tensor in tensors:
-        values, rest[str(tensor.dtype)] = rest[str(tensor.dtype)].tensor_split([tensor.numel()])
-        tensor.copy_(values.reshape(tensor.shape))
+    for each in values:
+        part, rest[str(each.dtype)] = rest[str(each.dtype)].tensor_split([each.numel()])
+        each.copy_(part)
 
 
 def _numbers(criterion: object) -> dict[str, float]:

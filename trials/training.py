@@ -29,6 +29,7 @@ from search_spaces import auxiliary, build, pgi
 from search_spaces.operators.dynamic_conv import DynamicConv
 from trials import checkpoint, images
 from trials.budget import Budget
+from trials.checkpoint import Checkpoint
 from trials.datasets import DataSet
 from trials.inheritance import Coverage, inherit
 from trials.latency import layout
@@ -133,7 +134,7 @@ class ShortTraining(DetectionTrainer):
         standing: Path | None = None,
     ) -> None:
         self.document, self.budget, self.data_set, self.go_on = document, budget, data, go_on
-        self.standing, self.identity = standing, checkpoint.identity(document, budget, data)
+        self.standing = Checkpoint(standing, checkpoint.identity(document, budget, data)) if standing else None
         self.epochs_done: list[Epoch] = []
         self.told_to_stop = False
         self.coverage = Coverage()
@@ -241,7 +242,7 @@ class ShortTraining(DetectionTrainer):
     def resume_training(self, ckpt: Any) -> None:  # noqa: ARG002 - Ultralytics' signature
         """From our own checkpoint, if there is one."""
         if self.standing is not None:
-            checkpoint.restore(self, self.standing)
+            self.standing.restore(self)
             self.start_epoch = len(self.epochs_done)
 
     def _hear_again(self) -> None:
@@ -265,7 +266,7 @@ class ShortTraining(DetectionTrainer):
         )
         self.epochs_done.append(epoch)
         if self.standing is not None:
-            checkpoint.write(self, self.standing)
+            self.standing.write(self)
         self._ask(epoch)
 
     def _ask(self, epoch: Epoch) -> None:
