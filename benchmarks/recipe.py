@@ -91,7 +91,7 @@ class Readings(ShortTraining):
         super()._setup_train()
         for name, horizon in HORIZONS.items():
             self._further[name] = ModelEMA(self.model)
-            self._further[name].decay = partial(_decay, horizon)
+            self._further[name].decay = partial(training.decay, horizon)
 
     def optimizer_step(self) -> None:
         """As ever, for the further averages too."""
@@ -115,10 +115,6 @@ class Readings(ShortTraining):
     def _read(self) -> tuple[float, float]:
         metrics, _ = self.validate()
         return metrics["metrics/mAP50-95(B)"], metrics["metrics/mAP50(B)"]
-
-
-def _decay(horizon: int, updates: int) -> float:
-    return min(1 - 1 / horizon, (1 + updates) / (10 + updates))
 
 
 @torch.no_grad()
@@ -272,6 +268,23 @@ def train(options: argparse.Namespace) -> None:
 # What the runs say.
 
 
+COLUMNS = (
+    "way",
+    "reading",
+    "CPU-s",
+    "mean",
+    "stock",
+    "sd of the stock models",
+    "noise sd",
+    "sd of the difference to stock",
+    "architecture sd",
+    "architecture / difference",
+    "tau of repeats",
+    "tau with long",
+    "bias per replaced layer",
+)
+
+
 def table(options: argparse.Namespace) -> None:
     """Print the table, as Markdown."""
     by_way: dict[tuple[str, str], list[Run]] = {}
@@ -279,11 +292,8 @@ def table(options: argparse.Namespace) -> None:
         if run.way != BASE:
             by_way.setdefault((run.way, run.reading), []).append(run)
     long = _grid(by_way[LONG, AS_TRAINED]) if (LONG, AS_TRAINED) in by_way else None
-    print(
-        "| way | reading | CPU-s | mean | stock | seed sd | architecture sd | ratio | sd of the difference to stock "
-        "| ratio | tau of repeats | tau with long | bias per replaced layer |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|---|---|---|")
+    print(f"| {' | '.join(COLUMNS)} |")
+    print("|---" * len(COLUMNS) + "|")
     for (way, reading), runs in sorted(by_way.items()):
         grid = _grid(runs)
         if grid is not None:
@@ -317,32 +327,59 @@ def _grid(runs: Sequence[Run]) -> Grid | None:
 
 def _row(runs: Sequence[Run], grid: Grid, long: Grid | None) -> list[str]:
     scores = grid.scores
-    seed_sd, architecture_sd = _spreads(scores)
-    difference_sd, difference_architecture_sd = _spreads(scores[1:] - scores[:1])
+    spreads = _spreads(scores)
+    draws = (spread for draw in _draws(len(scores)) if (spread := _spreads(scores[[0, *draw]])).difference > 0)
+    low, high = np.quantile([spread.architecture / spread.difference for spread in draws], [0.025, 0.975])
     repeats = [
         kendalltau(scores[:, seed], np.delete(scores, seed, axis=1).mean(axis=1)).statistic
         for seed in range(scores.shape[1])
     ]
-    seconds = np.median([run.cpu_seconds for run in runs])
     return [
-        f"{seconds:.0f}",
+        f"{np.median([run.cpu_seconds for run in runs]):.0f}",
         f"{scores.mean():.3f}",
         f"{scores[0].mean():.3f}",
-        f"{seed_sd:.4f}",
-        f"{architecture_sd:.4f}",
-        f"{architecture_sd / seed_sd:.2f}",
-        f"{difference_sd:.4f}",
-        f"{difference_architecture_sd / difference_sd:.2f}",
+        f"{spreads.base:.4f}",
+        f"{spreads.noise:.4f}",
+        f"{spreads.difference:.4f}",
+        f"{spreads.architecture:.4f}",
+        f"{spreads.architecture / spreads.difference:.2f} ({low:.2f} to {high:.2f})",
         f"{np.mean(repeats):.2f}",
         *_against(grid, long),
     ]
 
 
-def _spreads(scores: np.ndarray) -> tuple[float, float]:
-    """The standard deviation over seeds, and that over architectures less what the seeds explain."""
-    seed = scores.var(axis=1, ddof=1).mean()
-    architecture = scores.mean(axis=1).var(ddof=1) - seed / scores.shape[1]
-    return float(np.sqrt(seed)), float(np.sqrt(max(0.0, architecture)))
+@dataclass(frozen=True)
+class Spreads:
+    """Standard deviations of scores, by what moves them.
+
+    Attributes:
+        base: the seed, and with it the stock model that is inherited from; it moves all architectures alike.
+        noise: the seed, each architecture by itself.
+        difference: the seed, the difference to the stock model of the same seed.
+        architecture: the architecture, less what noise explains.
+    """
+
+    base: float
+    noise: float
+    difference: float
+    architecture: float
+
+
+def _spreads(scores: np.ndarray) -> Spreads:
+    """A two-way analysis of variance, of architectures in rows, the stock model first, and seeds in columns."""
+    architectures, seeds = scores.shape
+    rest = scores - scores.mean(axis=1, keepdims=True) - scores.mean(axis=0) + scores.mean()
+    noise = (rest**2).sum() / ((architectures - 1) * (seeds - 1))
+    base = scores.mean(axis=0).var(ddof=1) - noise / architectures
+    architecture = scores.mean(axis=1).var(ddof=1) - noise / seeds
+    difference = (scores[1:] - scores[:1]).var(axis=1, ddof=1).mean()
+    return Spreads(*(float(np.sqrt(max(0.0, variance))) for variance in (base, noise, difference, architecture)))
+
+
+def _draws(count: int) -> list[np.ndarray]:
+    """Samples of the architectures, with replacement, for intervals."""
+    rng = np.random.default_rng(0)
+    return [rng.integers(0, count, count) for _ in range(2000)]
 
 
 def _against(grid: Grid, long: Grid | None) -> tuple[str, str]:
@@ -354,9 +391,7 @@ def _against(grid: Grid, long: Grid | None) -> tuple[str, str]:
     long_means = np.array([long.scores[long.fingerprints.index(name)].mean() for name in common])
     replaced = np.array([grid.replaced[grid.fingerprints.index(name)] for name in common])
     tau = kendalltau(short_means, long_means).statistic
-    rng = np.random.default_rng(0)
-    draws = [rng.integers(0, len(common), len(common)) for _ in range(2000)]
-    taus = [kendalltau(short_means[draw], long_means[draw]).statistic for draw in draws]
+    taus = [kendalltau(short_means[draw], long_means[draw]).statistic for draw in _draws(len(common))]
     low, high = np.nanquantile(taus, [0.025, 0.975])
     slope = np.polyfit(replaced, short_means - long_means, 1)[0]
     return f"{tau:.2f} ({low:.2f} to {high:.2f})", f"{slope:+.4f}"

@@ -169,6 +169,9 @@ def _theirs(data: DataSet, budget: Budget, folder: Path) -> float:
         for module in trainer.model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = budget.recipe.bn_momentum
+        epochs = budget.recipe.average_epochs
+        if epochs is not None:
+            trainer.ema.decay = partial(training.decay, len(trainer.train_loader) * epochs)
         groups = [{**group, "fused": True} for group in trainer.optimizer.param_groups]
         trainer.optimizer = optim.AdamW(groups, fused=True)
         trainer._setup_scheduler()  # noqa: SLF001 - of the new optimizer

@@ -27,6 +27,8 @@ class Recipe(_Frozen):
         mosaic: the probability of composing an image of four.
         scale: the greatest zoom, in or out.
         fliplr: the probability of a mirror image; 0 where left and right mean something, as for digits.
+        average_epochs: how far back the moving average of the weights reaches, which is what a score is of. None leaves
+            Ultralytics' own: made for hundreds of thousands of steps, it is the last weights alone after hundreds.
         anneal: the share of the training steps over which a dynamic convolution's temperature falls to 1.
         pgi: train with YOLOv9's auxiliary branch, which makes a step 1.3 (e) to 2.3 (c) times as costly.
     """
@@ -41,6 +43,7 @@ class Recipe(_Frozen):
     mosaic: Annotated[StrictFloat, Field(ge=0, le=1)] = 0.0
     scale: Annotated[StrictFloat, Field(ge=0, lt=1)] = 0.25
     fliplr: Annotated[StrictFloat, Field(ge=0, le=1)] = 0.5
+    average_epochs: Annotated[StrictFloat, Field(gt=0)] | None = None
     anneal: Annotated[StrictFloat, Field(gt=0, le=1)] = 0.3
     pgi: Pgi = False
 

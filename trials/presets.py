@@ -42,10 +42,10 @@ PRESETS = MappingProxyType(
     }
 )
 
-SCRATCH = Recipe(bn_momentum=0.1, warmup_epochs=1.0)
+SCRATCH = Recipe(bn_momentum=0.1, warmup_epochs=1.0, average_epochs=1.0)
 """From random weights: a higher rate, and a whole epoch until it is reached."""
-INHERITED = Recipe(bn_momentum=0.1, learning_rate=1e-3)
+INHERITED = Recipe(bn_momentum=0.1, learning_rate=1e-3, average_epochs=1.0)
 """From a trained stock model: what is there already is to be kept, what is new has to catch up."""
 DIGITS_SCRATCH = Recipe(fliplr=0.0, scale=0.1, learning_rate=4e-3)
-"""Digits must not be mirrored, and have few images to learn from."""
+"""Digits must not be mirrored, and have few images to learn from: the weights of an epoch ago are far from the last."""
 DIGITS_INHERITED = DIGITS_SCRATCH.model_copy(update={"learning_rate": 2e-3, "bn_momentum": 0.1})

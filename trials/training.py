@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -238,6 +239,8 @@ class ShortTraining(DetectionTrainer):
                 module.momentum = recipe.bn_momentum
             if isinstance(module, DynamicConv):
                 module.anneal_steps = max(1, round(steps * recipe.anneal))
+        if recipe.average_epochs is not None:
+            self.ema.decay = partial(decay, len(self.train_loader) * recipe.average_epochs)
 
     def resume_training(self, ckpt: Any) -> None:  # noqa: ARG002 - Ultralytics' signature
         """From our own checkpoint, if there is one."""
@@ -307,6 +310,14 @@ def seed_epoch(loader: InfiniteDataLoader, seed: int, epoch: int) -> None:
 
 
 _EPOCHS_APART = 100_003
+
+
+def decay(horizon: float, updates: int) -> float:
+    """What a moving average keeps of itself in an update: it reaches back over `horizon` steps, and over fewer before.
+
+    The rise over the first steps is TensorFlow's (`tf.train.ExponentialMovingAverage` with `num_updates`).
+    """
+    return min(1 - 1 / max(horizon, 1.0), (1 + updates) / (10 + updates))
 
 
 def arguments(budget: Budget, data: DataSet, folder: Path) -> dict[str, Any]:

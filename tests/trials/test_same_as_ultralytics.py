@@ -4,6 +4,7 @@ So what the short training leaves out, shares and holds changes nothing of what 
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,9 @@ def theirs(budget: Budget, data: datasets.DataSet, model: str, folder: Path) -> 
                 module.momentum = budget.recipe.bn_momentum
         for group in trainer.optimizer.param_groups:
             group["fused"] = True
+        epochs = budget.recipe.average_epochs
+        if epochs is not None:
+            trainer.ema.decay = partial(training.decay, len(trainer.train_loader) * epochs)
 
     def seed(trainer: DetectionTrainer) -> None:
         training.seed_epoch(trainer.train_loader, budget.seed, trainer.epoch)
@@ -45,6 +49,7 @@ def theirs(budget: Budget, data: datasets.DataSet, model: str, folder: Path) -> 
     ("model", "base", "recipe"),
     [
         ("yolov5n.yaml", "yolov5{scale}.yaml", Recipe(fliplr=0.0)),
+        ("yolov5n.yaml", "yolov5{scale}.yaml", Recipe(fliplr=0.0, average_epochs=1.0)),
         pytest.param(
             "yolo26n.yaml",
             "yolo26{scale}.yaml",

@@ -494,6 +494,24 @@ class TestWeights:
         assert checkpoint["model"].criterion is None
         assert checkpoint["model"].names == {number: str(number) for number in range(CLASSES)}
 
+    def test_are_of_as_many_epochs_as_the_recipe_says(
+        self, tiny: TinyBudget, scenes: datasets.DataSet, folder: Path, stock: Architecture
+    ) -> None:
+        def trained(average_epochs: float | None) -> ShortTraining:
+            recipe = Recipe(fliplr=0.0, average_epochs=average_epochs)
+            trainer = ShortTraining(stock.document(CLASSES), tiny(recipe=recipe), scenes, folder, forward)
+            trainer.train()
+            return trainer
+
+        def distance(trainer: ShortTraining) -> float:
+            pairs = zip(trainer.model.parameters(), trainer.ema.ema.parameters(), strict=True)
+            return sum(float((live - average).detach().abs().sum()) for live, average in pairs)
+
+        last, one, all_epochs = trained(None), trained(0.5), trained(2.0)
+        assert same(last.model.state_dict(), all_epochs.model.state_dict())
+        assert distance(one) == 0.0  # two steps an epoch: half of one reaches back to the last step alone
+        assert 0.0 < distance(last) < distance(all_epochs)
+
     def test_appear_whole_or_not_at_all(
         self, stock: Architecture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -560,3 +578,8 @@ def test_outside_of_pytest_it_is_as_quiet(
     """Ultralytics keeps its integrations still where it sees pytest; here it does not."""
     assert fresh(ALONE, scenes.path, folder) == "FINISHED False"
     assert {path.name for path in their_folder.iterdir()} == {"Ultralytics"}
+
+
+@pytest.mark.parametrize(("updates", "kept"), [(0, 0.1), (80, 0.9), (10**6, 0.95)])
+def test_an_average_grows_to_its_horizon(updates: int, kept: float) -> None:
+    assert training.decay(20, updates) == pytest.approx(kept)
