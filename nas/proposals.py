@@ -1,0 +1,144 @@
+"""Which candidate of a pool to train next, in numbers alone: no Optuna, no architectures.
+
+Costs are known before anything is trained, so only accuracy has to be learned. A few candidates, spread over the costs,
+are taken unlearned; from then on the one is taken that is expected to add the most to the front, or to the best reward.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nas.acquisition import Ground, expected_above, expected_gain
+from nas.surrogate import Features, Numbers, Surrogate
+
+STARTUP = 3
+"""Candidates that are taken by their costs alone."""
+_MARGIN = 0.05
+_FITTED_EACH_TIME, _GROWTH = 20, 1.1
+_NEAREST, _REST = 300, 100
+
+Rows = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Architectures as numbers, one a row.
+
+    Attributes:
+        costs: less is better in every column, on scales where equal steps matter equally.
+        rewards: a slope and an offset, by which a reward to be maximised follows from accuracy; None if the front is
+            what is searched.
+    """
+
+    features: Features
+    costs: Numbers
+    rewards: Numbers | None = None
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __getitem__(self, rows: Rows) -> "Candidates":
+        rewards = None if self.rewards is None else self.rewards[rows]
+        return Candidates(self.features[rows], self.costs[rows], rewards)
+
+
+@dataclass
+class Proposer:
+    """Takes one candidate after the other.
+
+    What it takes depends on the seed and the history alone. What it keeps of earlier calls saves time, no more.
+
+    Attributes:
+        noise: the standard deviation of accuracy between two trainings of one architecture, if it is about known.
+    """
+
+    seed: int
+    noise: float | None = None
+    startup: int = STARTUP
+    _kept: dict[bytes, Surrogate] = field(default_factory=dict, repr=False)
+
+    def choose(self, pool: Candidates, tried: Candidates, accuracies: Numbers) -> int:
+        """The row of the pool to train next.
+
+        Args:
+            tried: what is trained or being trained, in the order of the trials.
+            accuracies: of that; NaN for what is being trained.
+
+        Raises:
+            ValueError: the pool is empty.
+        """
+        if not len(pool):
+            raise ValueError("nothing to choose from: the pool is empty")
+        scored = np.flatnonzero(np.isfinite(accuracies))
+        if len(scored) < self.startup:
+            return self._by_cost(pool, len(tried))
+        running = np.flatnonzero(np.isnan(accuracies))
+        surrogate, known, values = self._learned(tried, accuracies, scored, running)
+        means, deviations = surrogate.predict(pool.features)
+        if pool.rewards is not None and known.rewards is not None:
+            best = (known.rewards[:, 0] * values + known.rewards[:, 1]).max()
+            slopes, offsets = pool.rewards.T
+            return int(np.argmax(slopes * expected_above((best - offsets) / slopes, means, deviations)))
+        floor = values.min() - _MARGIN * float(np.ptp(values))
+        all_costs = np.vstack([pool.costs, tried.costs])
+        worst = all_costs.max(axis=0) + _MARGIN * np.ptp(all_costs, axis=0)
+        ground = Ground.of(known.costs, values, floor=floor, least=all_costs.min(axis=0), most=worst)
+        return int(np.argmax(expected_gain(ground, pool.costs, means, deviations)))
+
+    def _by_cost(self, pool: Candidates, number: int) -> int:
+        """One of the cheap, the middling or the dear, in turn."""
+        rng = np.random.default_rng([self.seed, number])
+        rank = np.argsort(pool.costs.sum(axis=1), kind="stable")
+        parts = [part for part in np.array_split(rank, self.startup) if len(part)]
+        return int(rng.choice(parts[number % len(parts)]))
+
+    def _learned(
+        self, tried: Candidates, accuracies: Numbers, scored: Rows, running: Rows
+    ) -> tuple[Surrogate, Candidates, Numbers]:
+        """What accuracy is thought to be, and all that is on the way with what it is thought to have.
+
+        A lucky score does not hold a place: what counts of a trained candidate is its mean given all others, too. What
+        is being trained is taken to become what it is expected to become, so that another worker looks elsewhere.
+        """
+        first = scored[: _fitted_at(len(scored))]
+        kernel_from = first[_memorable(tried.costs[first], accuracies[first])]
+        fitted = self._fitted(tried.features[kernel_from], accuracies[kernel_from])
+        rows = scored[_memorable(tried.costs[scored], accuracies[scored])]
+        features, values = tried.features[rows], accuracies[rows]
+        surrogate = Surrogate.with_kernel(fitted.kernel, fitted.noise, features, values)
+        if len(running):
+            believed, _ = surrogate.predict(tried.features[running])
+            features = Features.joined(features, tried.features[running])
+            values = np.concatenate([values, believed])
+            rows = np.concatenate([rows, running])
+            surrogate = Surrogate.with_kernel(fitted.kernel, fitted.noise, features, values)
+        means, _ = surrogate.predict(features)
+        return surrogate, tried[rows], means
+
+    def _fitted(self, features: Features, values: Numbers) -> Surrogate:
+        key = features.scales.tobytes() + features.picks.tobytes() + values.tobytes()
+        if key not in self._kept:
+            self._kept = {key: Surrogate.fitted(features, values, self.noise)}
+        return self._kept[key]
+
+
+def _fitted_at(count: int) -> int:
+    """The number of scores that hyperparameters were last fitted to: every one of the first, then ever fewer."""
+    if count <= _FITTED_EACH_TIME:
+        return count
+    fitted = float(_FITTED_EACH_TIME)
+    while int(fitted * _GROWTH) <= count:
+        fitted *= _GROWTH
+    return int(fitted)
+
+
+def _memorable(costs: Numbers, accuracies: Numbers) -> Rows:
+    """All of a few; of many those that are nearest below the front, and some of the rest, in their order."""
+    count = len(accuracies)
+    if count <= _NEAREST + _REST:
+        return np.arange(count)
+    heights = np.array([accuracies[(costs <= own).all(axis=1)].max() for own in costs])
+    order = np.argsort(heights - accuracies, kind="stable")
+    rest = order[_NEAREST:]
+    return np.sort(np.concatenate([order[:_NEAREST], rest[:: -(-len(rest) // _REST)]]))
