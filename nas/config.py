@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -11,7 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from nas.front import OBJECTIVES
 from nas.records import write_aside
-from nas.rewards import Reward
+from nas.rewards import Reward, reward
 from search_spaces.errors import EnvironmentProblem, SpecError, StudyError, nearest
 from trials import Budget, Limits
 
@@ -21,6 +22,14 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Sampler(StrEnum):
+    """Who proposes architectures: ours, Optuna's multivariate TPE, or nobody, for comparison."""
+
+    OURS = "ours"
+    TPE = "tpe"
+    RANDOM = "random"
 
 
 class Settings(_Frozen):
@@ -35,6 +44,7 @@ class Settings(_Frozen):
         budget: of every candidate.
         latency: the device whose table predicts latencies; None if they are measured, where they count.
         reward: one scalar to maximise in the place of several objectives.
+        sampler: who proposes.
     """
 
     space: str
@@ -48,6 +58,7 @@ class Settings(_Frozen):
     budget: Budget
     objectives: Annotated[tuple[str, ...], Field(min_length=1)] = ("map50_95", "gflops")
     reward: Reward | None = None
+    sampler: Sampler = Sampler.OURS
     target_gflops: Annotated[StrictFloat, Field(gt=0)] | None = None
     latency: str | None = None
     target_latency: Annotated[StrictFloat, Field(gt=0)] | None = None
@@ -73,6 +84,12 @@ class Settings(_Frozen):
     def needs_latency(self) -> bool:
         """Whether a limit, an objective or a reward asks for it."""
         return bool(self.limits.latency_ms or self.target_latency or "latency_ms" in self.objectives)
+
+    def rewarded(self, accuracy: float, figures: Mapping[str, float]) -> float:
+        """The reward of a model with these figures; a target whose figure is not among them asks for nothing."""
+        if self.reward is None:
+            raise ValueError("this study has no reward: its objectives span a front")
+        return reward(self.reward, accuracy, [(figures[n], t) for n, t in self.targets.items() if n in figures])
 
     def differences(self, other: "Settings") -> list[str]:
         """One line for each setting that differs: `budget.epochs: 5 there, 6 here`."""

@@ -225,6 +225,7 @@ def _settings(request: Request, space: SearchSpace, data: DataSet, device: str) 
         "budget": request.budget(space, data, own),
         "objectives": request.objectives,
         "reward": request.reward,
+        "sampler": request.sampler,
         "target_gflops": request.target_gflops,
         "latency": request.latency,
         "target_latency": request.target_latency,

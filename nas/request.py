@@ -9,7 +9,7 @@ import torch
 from pydantic import BaseModel, ValidationError
 
 from nas import machine
-from nas.config import RUNS, Run
+from nas.config import RUNS, Run, Sampler
 from nas.rewards import Reward
 from search_spaces import SearchSpace
 from search_spaces.errors import EnvironmentProblem, SpecError, nearest
@@ -61,6 +61,7 @@ class Request:
     device: str | None = None
     objectives: tuple[str, ...] = ("map50_95", "gflops")
     reward: Reward | None = None
+    sampler: Sampler = Sampler.OURS
     target_gflops: float | None = None
     latency: str | None = None
     target_latency: float | None = None

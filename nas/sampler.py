@@ -1,121 +1,60 @@
-"""Proposals: Optuna's TPE, made feasible and new before anything is built.
+"""Proposals, as samplers of Optuna: behind one gate, through which only what is feasible and new comes.
 
 An architecture over a limit is never proposed, nor one that the study has seen: parameters and multiply-adds are known
 exactly before training, so only accuracy has to be learned from trials.
 """
 
+import math
 import random
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice, product
 from typing import Any
 
+import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
-from search_spaces import Architecture, Choice, SearchSpace, Slot
+from nas.encoding import Encoding
+from nas.feasible import Feasible
+from nas.front import Direction, front
+from nas.proposals import Candidates, Proposer
+from nas.surrogate import Numbers
+from search_spaces import Architecture, SearchSpace
 from search_spaces.operators import Value
-from trials import Limits
-from trials.cost import CostTable
-from trials.latency_table import LatencyTable
 
 FINGERPRINT = "fingerprint"
 """The user attribute by which a trial says its architecture."""
 AGAIN, ENDING = "again", "ending"
 """Those by which it says which trial it repeats, and how it ended."""
+ACCURACY = "map50_95"
+"""That by which it says what the surrogate learns."""
 
 _TPE_DRAWS = 6
 _MUTATIONS = 300
 _LISTED = 20_000
 """A space with at most so many architectures is searched to the last of them."""
+_DRAWN, _MUTATED, _CROSSED, _REPAIRED = 120, 200, 80, 20
+"""How a pool is made; measured by how long asking takes, a tenth of a second at a thousand trials."""
+_STEPS_MORE, _BEST = 0.4, 5
 
 
 class SpaceExhaustedError(Exception):
     """There is no architecture left to propose."""
 
 
-class Feasible:
-    """Which architectures of a space are within the limits that are known before anything is built.
-
-    Args:
-        table: gives the costs; not asked for as long as there are no limits.
-        predicted: gives latencies, where a device's table does.
-    """
-
-    def __init__(
-        self,
-        space: SearchSpace,
-        table: Callable[[], CostTable],
-        limits: Limits,
-        predicted: LatencyTable | None = None,
-    ) -> None:
-        self._space, self._table, self._limits, self._predicted = space, table, limits, predicted
-
-    def excess(self, architecture: Architecture) -> str | None:
-        """The figure of a layer, `macs`, `params` or `ms`, whose sum is over its limit; None if none is."""
-        most_ms = self._limits.latency_ms
-        if self._predicted is not None and most_ms is not None and self._predicted.predict(architecture) > most_ms:
-            return "ms"
-        if self._limits.gflops is None and self._limits.params is None:
-            return None
-        cost = self._table().cost(architecture)
-        if self._limits.gflops is not None and cost.gflops > self._limits.gflops:
-            return "macs"
-        if self._limits.params is not None and cost.params > self._limits.params:
-            return "params"
-        return None
-
-    def repaired(self, architecture: Architecture, rng: random.Random) -> Architecture | None:
-        """The architecture with cheaper choices in as many random slots as it takes; None if none are left."""
-        while (figure := self.excess(architecture)) is not None:
-            cheaper = self._cheaper(architecture, figure)
-            if not cheaper:
-                return None
-            architecture = rng.choice(cheaper[rng.choice(sorted(cheaper))])()
-        if self._space.dials and self._space.obstacle(architecture):
-            return None
-        return architecture
-
-    def _cheaper(self, architecture: Architecture, figure: str) -> dict[str, list[Callable[[], Architecture]]]:
-        """Ways to change one slot or dial so that the architecture costs less, by that slot's or dial's name."""
-        space, standing = self._space, self._space.choices(architecture)
-        cheaper: dict[str, list[Callable[[], Architecture]]] = {}
-        for slot in space.slots:
-            now = self._figure(slot, standing[slot.name], architecture, figure)
-            for choice in slot.choices:
-                if self._figure(slot, choice, architecture, figure) < now:
-                    cheaper.setdefault(slot.name, []).append(partial(space.with_choice, architecture, slot, choice))
-        turned = space.turned(architecture)
-        for dial in space.dials:
-            less = [value for value in dial.values if value < turned[dial.name]]
-            if less:
-                cheaper[dial.name] = [partial(space.with_dial, architecture, dial, value) for value in less]
-        return cheaper
-
-    def _figure(self, slot: Slot, choice: Choice, architecture: Architecture, figure: str) -> float:
-        """What a choice costs in the layers of its slot."""
-        if figure == "ms":
-            assert self._predicted is not None  # noqa: S101 - who else said that it is over
-            return self._predicted.slot_ms(slot, choice, architecture.macro)
-        return float(getattr(self._table().slot(slot, choice, architecture.macro), figure))
-
-
-class FeasibleTPE(BaseSampler):
-    """Optuna's multivariate, grouped TPE behind a gate: what passes is feasible and new.
-
-    Grouped, because the parameters of a space are conditional: independent TPE would learn each by itself, and NSGA-II
-    and GP would leave conditional ones random for ever. Constant liar is off: the gate keeps workers from proposing
-    the same architecture, and Optuna would re-read every running trial from the database for each parameter.
+class Gate(BaseSampler):
+    """What passes is feasible and new; a subclass says what is tried.
 
     A proposal depends on the seed, the trial's number and the study's history.
     """
 
-    def __init__(self, space: SearchSpace, feasible: Feasible, *, seed: int, startup: int) -> None:
-        self._space, self._feasible, self._seed, self._startup = space, feasible, seed, startup
+    def __init__(self, space: SearchSpace, feasible: Feasible, *, seed: int) -> None:
+        self._space, self._feasible, self._seed = space, feasible, seed
         self._distributions: dict[str, BaseDistribution] = {
             name: CategoricalDistribution(values) for name, values in space.parameters.items()
         }
@@ -135,7 +74,7 @@ class FeasibleTPE(BaseSampler):
             return {}
         rng = random.Random(f"{self._seed}/{trial.number}")  # noqa: S311 - proposals, not secrets
         seen = fingerprints(study, except_for=trial.number)
-        for proposal in self._proposals(study, trial, rng):
+        for proposal in self._tried(study, trial, seen, rng):
             repaired = self._feasible.repaired(proposal, rng)
             if repaired is not None and repaired.fingerprint not in seen:
                 return dict(self._space.values(repaired))
@@ -151,22 +90,18 @@ class FeasibleTPE(BaseSampler):
         """
         raise SpaceExhaustedError(f"every architecture within limits has been seen, before trial {trial.number}")
 
-    def _tpe(self, *, seed: int) -> TPESampler:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)  # `group` and `multivariate`, since Optuna 2
-            return TPESampler(
-                multivariate=True, group=True, constant_liar=False, n_startup_trials=self._startup, seed=seed
-            )
+    @abstractmethod
+    def _proposals(
+        self, study: optuna.Study, trial: FrozenTrial, seen: set[str], rng: random.Random
+    ) -> Iterator[Architecture]:
+        """Some architectures, the best first."""
 
-    def _proposals(self, study: optuna.Study, trial: FrozenTrial, rng: random.Random) -> Iterator[Architecture]:
-        """TPE's draws, then random neighbours of the last of them, then whatever is left of a small space."""
-        tpe = self._tpe(seed=rng.randrange(2**32))
-        groups = tpe.infer_relative_search_space(study, trial)
+    def _tried(
+        self, study: optuna.Study, trial: FrozenTrial, seen: set[str], rng: random.Random
+    ) -> Iterator[Architecture]:
+        """The proposals, then random neighbours of the last of them, then whatever is left of a small space."""
         last = self._space.stock
-        for _ in range(_TPE_DRAWS):
-            drawn = tpe.sample_relative(study, trial, groups)
-            sampled = self._space.sample(rng)
-            last = self._space.architecture(_filled(self._space, drawn, rng)) if drawn else sampled
+        for last in self._proposals(study, trial, seen, rng):
             yield last
         for _ in range(_MUTATIONS):
             last = self._space.mutate(last, rng)
@@ -178,6 +113,125 @@ class FeasibleTPE(BaseSampler):
             settings = list(product(*(dial.values for dial in self._space.dials)))
             for one, setting in islice(product(choices, settings), _LISTED):
                 yield self._space.of(dict(zip(names, one, strict=True)), dict(zip(dials, setting, strict=True)))
+
+
+class RandomSampler(Gate):
+    """Random architectures."""
+
+    def _proposals(
+        self, study: optuna.Study, trial: FrozenTrial, seen: set[str], rng: random.Random
+    ) -> Iterator[Architecture]:
+        for _ in range(_TPE_DRAWS):
+            yield self._space.sample(rng)
+
+
+class TreeSampler(Gate):
+    """Optuna's multivariate, grouped TPE.
+
+    Grouped, because the parameters of a space are conditional: independent TPE would learn each by itself, and NSGA-II
+    and GP would leave conditional ones random for ever. Constant liar is off: the gate keeps workers from proposing
+    the same architecture, and Optuna would re-read every running trial from the database for each parameter.
+    """
+
+    def __init__(self, space: SearchSpace, feasible: Feasible, *, seed: int, startup: int) -> None:
+        super().__init__(space, feasible, seed=seed)
+        self._startup = startup
+
+    def _proposals(
+        self, study: optuna.Study, trial: FrozenTrial, seen: set[str], rng: random.Random
+    ) -> Iterator[Architecture]:
+        tpe = self._tpe(seed=rng.randrange(2**32))
+        groups = tpe.infer_relative_search_space(study, trial)
+        for _ in range(_TPE_DRAWS):
+            drawn = tpe.sample_relative(study, trial, groups)
+            sampled = self._space.sample(rng)
+            yield self._space.architecture(_filled(self._space, drawn, rng)) if drawn else sampled
+
+    def _tpe(self, *, seed: int) -> TPESampler:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # `group` and `multivariate`, since Optuna 2
+            return TPESampler(
+                multivariate=True, group=True, constant_liar=False, n_startup_trials=self._startup, seed=seed
+            )
+
+
+class GainSampler(Gate):
+    """Ours: of a pool of architectures, the one that is expected to add the most to the front.
+
+    The pool is random architectures, neighbours of the front and what lies between two of its members.
+    """
+
+    def __init__(
+        self, space: SearchSpace, feasible: Feasible, encoding: Encoding, *, seed: int, noise: float | None = None
+    ) -> None:
+        super().__init__(space, feasible, seed=seed)
+        self._encoding, self._proposer = encoding, Proposer(seed, noise)
+        self._known: dict[int, Architecture] = {}
+
+    def _proposals(
+        self, study: optuna.Study, trial: FrozenTrial, seen: set[str], rng: random.Random
+    ) -> Iterator[Architecture]:
+        tried, accuracies = self._history(study, trial)
+        candidates = self._encoding.of(tried)
+        pool = self._pool(_parents(tried, candidates, accuracies) or [self._space.stock], seen, rng)
+        if pool:
+            yield pool[self._proposer.choose(self._encoding.of(pool), candidates, accuracies)]
+
+    def _history(self, study: optuna.Study, asking: FrozenTrial) -> tuple[list[Architecture], Numbers]:
+        """What is trained, is being trained and waits for it, with accuracies; what failed by itself is the worst."""
+        known: list[tuple[Architecture, float]] = []
+        for trial in study.get_trials(deepcopy=False):
+            attributes = trial.user_attrs
+            if trial.number == asking.number or FINGERPRINT not in attributes or trial.state == TrialState.FAIL:
+                continue
+            if trial.state == TrialState.PRUNED:
+                known.append((self._architecture(trial), -math.inf))
+            else:
+                known.append((self._architecture(trial), attributes.get(ACCURACY, math.nan)))
+        accuracies = np.array([accuracy for _, accuracy in known], dtype=np.float64)
+        scored = accuracies[np.isfinite(accuracies)]
+        accuracies[np.isneginf(accuracies)] = scored.min() if len(scored) else math.nan
+        return [architecture for architecture, _ in known], accuracies
+
+    def _architecture(self, trial: FrozenTrial) -> Architecture:
+        if trial.number not in self._known:
+            said = trial.system_attrs.get("fixed_params") or trial.params
+            self._known[trial.number] = self._space.architecture(said)
+        return self._known[trial.number]
+
+    def _pool(self, parents: Sequence[Architecture], seen: set[str], rng: random.Random) -> list[Architecture]:
+        """Feasible, new architectures, each once."""
+        space = self._space
+        found: dict[str, Architecture] = {}
+        drawn = [space.sample(rng) for _ in range(_DRAWN)]
+        crossed = [space.cross(rng.choice(parents), rng.choice(parents), rng) for _ in range(_CROSSED)]
+        for architecture in [*drawn, *(self._neighbour(rng.choice(parents), rng) for _ in range(_MUTATED)), *crossed]:
+            if architecture.fingerprint not in seen and self._feasible.allows(architecture):
+                found[architecture.fingerprint] = architecture
+        for architecture in drawn[:_REPAIRED]:
+            if len(found) >= _REPAIRED:
+                break
+            repaired = self._feasible.repaired(architecture, rng)
+            if repaired is not None and repaired.fingerprint not in seen:
+                found[repaired.fingerprint] = repaired
+        return list(found.values())
+
+    def _neighbour(self, architecture: Architecture, rng: random.Random) -> Architecture:
+        architecture = self._space.mutate(architecture, rng)
+        while rng.random() < _STEPS_MORE:
+            architecture = self._space.mutate(architecture, rng)
+        return architecture
+
+
+def _parents(tried: Sequence[Architecture], candidates: Candidates, accuracies: Numbers) -> list[Architecture]:
+    """The front of what was scored; by accuracy, or reward, and every cost."""
+    scored = np.flatnonzero(np.isfinite(accuracies))
+    if candidates.rewards is not None:
+        worth = candidates.rewards[scored, 0] * accuracies[scored] + candidates.rewards[scored, 1]
+        return [tried[scored[row]] for row in np.argsort(-worth, kind="stable")[:_BEST]]
+    points = [(accuracies[row], *candidates.costs[row]) for row in scored]
+    directions = [Direction.MAXIMIZE, *[Direction.MINIMIZE] * candidates.costs.shape[1]]
+    return [tried[scored[row]] for row in front(points, directions)]
 
 
 def fingerprints(study: optuna.Study, *, except_for: int) -> set[str]:

@@ -21,17 +21,18 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from nas import latencies
 from nas.base_training import BaseTraining
-from nas.config import Run, StudyFile, make_folder
+from nas.config import Run, Sampler, StudyFile, make_folder
 from nas.deaths import Death
+from nas.encoding import Encoding
 from nas.export import Exported, chosen, export
+from nas.feasible import Feasible
 from nas.front import OBJECTIVES, Direction
 from nas.locks import Lock, is_held
 from nas.records import Record, TrialFiles, front_of, write_aside
-from nas.rewards import reward
-from nas.sampler import AGAIN, ENDING, FINGERPRINT, Feasible, FeasibleTPE
+from nas.sampler import AGAIN, ENDING, FINGERPRINT, GainSampler, Gate, RandomSampler, TreeSampler
 from search_spaces import Architecture, SearchSpace, space_file
 from search_spaces.errors import EnvironmentProblem, StudyError
-from trials import Budget, Ending, Limits, cost, timings
+from trials import Budget, Ending, Limits, cost, presets, timings
 from trials.cost import CostTable
 from trials.latency_table import LatencyTable
 from trials.scores import Costs
@@ -163,10 +164,35 @@ class Study:
         return optuna.load_study(study_name=self.name, storage=self.storage, sampler=self.sampler)
 
     @cached_property
-    def sampler(self) -> FeasibleTPE:
-        """The proposals."""
-        startup = max(5, min(_STARTUP, self.file.run.trials // 2))
-        return FeasibleTPE(self.space, self.feasible, seed=self.settings.budget.seed, startup=startup)
+    def sampler(self) -> Gate:
+        """Who proposes."""
+        seed = self.settings.budget.seed
+        match self.settings.sampler:
+            case Sampler.OURS:
+                return GainSampler(self.space, self.feasible, self._encoding, seed=seed, noise=self._noise)
+            case Sampler.TPE:
+                startup = max(5, min(_STARTUP, self.file.run.trials // 2))
+                return TreeSampler(self.space, self.feasible, seed=seed, startup=startup)
+            case Sampler.RANDOM:
+                return RandomSampler(self.space, self.feasible, seed=seed)
+
+    @property
+    def _noise(self) -> float:
+        """The standard deviation of accuracy between two trainings of one architecture, about."""
+        return presets.NOISE_INHERITED if self.budget.weights else presets.NOISE_SCRATCH
+
+    @property
+    def _encoding(self) -> Encoding:
+        """Architectures as numbers.
+
+        A latency that only a measurement tells is taken to go with GFLOPs, until there is one.
+        """
+        known = [name for name in self.settings.objectives if OBJECTIVES[name] is Direction.MINIMIZE]
+        if self.latency_table is None:
+            known = list(dict.fromkeys("gflops" if name == "latency_ms" else name for name in known))
+        ends = [self.table.extreme(lambda layer: layer.macs, cheapest=cheapest) for cheapest in (True, False)]
+        rewarded = self.settings.rewarded if self.settings.reward else None
+        return Encoding(self.space, ends, self.feasible.figures, known, rewarded)
 
     @cached_property
     def feasible(self) -> Feasible:
@@ -405,8 +431,8 @@ class Study:
         """The objectives, or one reward."""
         if self.settings.reward is None:
             return [float(fields[name]) for name in self.settings.objectives]
-        costs = [(float(fields[name]), target) for name, target in self.settings.targets.items()]
-        return [reward(self.settings.reward, float(fields["map50_95"]), costs)]
+        figures = {name: float(fields[name]) for name in self.settings.targets}
+        return [self.settings.rewarded(float(fields["map50_95"]), figures)]
 
     def export(self, *, trial: int | None = None, best: str = "map", folder: Path | None = None) -> Exported:
         """Write a trial's model as a folder that needs no study any more.

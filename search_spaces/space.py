@@ -247,6 +247,15 @@ class SearchSpace:
         choice = rng.choice([choice for choice in others if choice.operator == operator])
         return self.with_choice(architecture, changed, choice)
 
+    def cross(self, left: Architecture, right: Architecture, rng: random.Random) -> Architecture:
+        """An architecture that has each slot and each dial from one of two others."""
+        lefts, rights = self.choices(left), self.choices(right)
+        turned, others = self.turned(left), self.turned(right)
+        return self.of(
+            {name: rng.choice((choice, rights[name])) for name, choice in lefts.items()},
+            {name: rng.choice((value, others[name])) for name, value in turned.items()},
+        )
+
     def obstacle(self, architecture: Architecture) -> str | None:
         """Why an architecture cannot be built, or None.
 

@@ -153,6 +153,14 @@ def search(
             rich_help_panel=_WORTH,
         ),
     ] = None,
+    sampler: Annotated[
+        Literal["ours", "tpe", "random"],
+        typer.Option(
+            help="Who proposes: ours, which learns accuracy alone since costs are known before; Optuna's multivariate "
+            "TPE; or nobody, for comparison.",
+            rich_help_panel=_WORTH,
+        ),
+    ] = "ours",
     latency: Annotated[
         str | None,
         typer.Option(
@@ -183,6 +191,7 @@ def search(
     ] = False,
 ) -> None:
     """Search a space for the Pareto front of accuracy and cost. On a study that is there, go on with it."""
+    from nas.config import Sampler
     from nas.plan import Plan
     from nas.request import Request
     from nas.rewards import Reward
@@ -209,6 +218,7 @@ def search(
         device=device,
         objectives=tuple(name.strip() for name in objectives.split(",") if name.strip()),
         reward=Reward(reward) if reward else None,
+        sampler=Sampler(sampler),
         latency=latency,
         target_gflops=target_gflops,
         target_latency=target_latency,
@@ -313,6 +323,7 @@ def _print_plan(plan: "Plan") -> None:
         "budget": f"{run.trials} trials of {budget.epochs} epochs at {budget.image_size} px, batch {budget.batch}",
         "weights": _begun(settings),
         "aim": f"reward {settings.reward}, {settings.targets}" if settings.reward else ", ".join(settings.objectives),
+        "sampler": settings.sampler,
         "latency": f"predicted for {settings.latency}" if settings.latency else "",
         "limits": ", ".join(f"{name} {value:g}" for name, value in limits.items()) or "none",
         "workers": f"{run.workers} on {run.device}",

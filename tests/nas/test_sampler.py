@@ -3,10 +3,13 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import optuna
 import pytest
 
-from nas.sampler import FINGERPRINT, Feasible, FeasibleTPE, SpaceExhaustedError
+from nas.config import Sampler
+from nas.feasible import Feasible
+from nas.sampler import ACCURACY, FINGERPRINT, GainSampler, SpaceExhaustedError
 from nas.study import Study
 from nas.work import _suggested
 from search_spaces import OPERATORS, Choice, SearchSpace
@@ -98,6 +101,11 @@ def test_what_two_dials_make_impossible_is_not_proposed(monkeypatch: pytest.Monk
 
 
 def _propose(study: Study, count: int) -> list[str]:
+    """The fingerprints of what is proposed."""
+    return [trial.user_attrs[FINGERPRINT] for trial in _asked(study, count)]
+
+
+def _asked(study: Study, count: int) -> list[optuna.trial.FrozenTrial]:
     """Ask, and tell a formula, without any worker."""
     told = []
     for _ in range(count):
@@ -108,15 +116,18 @@ def _propose(study: Study, count: int) -> list[str]:
             study.optuna.tell(trial, state=optuna.trial.TrialState.PRUNED)
             break
         trial.set_user_attr(FINGERPRINT, architecture.fingerprint)
-        told.append(architecture.fingerprint)
-        study.optuna.tell(trial, [len(architecture.picks) / 10, study.table.cost(architecture).gflops])
+        trial.set_user_attr(ACCURACY, len(architecture.picks) / 10)
+        values = [len(architecture.picks) / 10, study.table.cost(architecture).gflops]
+        told.append(study.optuna.tell(trial, values))
     return told
 
 
+@pytest.mark.parametrize("sampler", Sampler)
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage:UserWarning")
-def test_every_architecture_of_a_small_space_is_proposed_once(make_study: MakeStudy, space: SearchSpace) -> None:
-    # Random proposals from the start: what is tested is the gate, not TPE.
-    study = make_study(trials=10_000)
+def test_every_architecture_of_a_small_space_is_proposed_once(
+    make_study: MakeStudy, space: SearchSpace, sampler: Sampler
+) -> None:
+    study = make_study(trials=10_000, sampler=sampler)
     told = _propose(study, space.size + 5)
     assert len(told) == space.size
     assert set(Counter(told).values()) == {1}
@@ -127,14 +138,45 @@ def test_the_first_proposal_is_the_stock_model(make_study: MakeStudy, space: Sea
     assert _propose(make_study(), 1) == [space.stock.fingerprint]
 
 
+@pytest.mark.parametrize("sampler", Sampler)
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage:UserWarning")
-def test_proposals_depend_on_seed_and_history_alone(make_study: MakeStudy) -> None:
-    assert _propose(make_study("one"), 16) == _propose(make_study("two"), 16)
+def test_proposals_depend_on_seed_and_history_alone(make_study: MakeStudy, sampler: Sampler) -> None:
+    one, two = (make_study(name, sampler=sampler) for name in ("one", "two"))
+    first = _propose(one, 16)
+    assert first == _propose(two, 16)
+    here, elsewhere = _propose(one, 3), _propose(Study.open(two.folder), 3)  # another process goes on
+    assert here == elsewhere
+    assert not {*first} & {*here}
+
+
+@pytest.mark.parametrize("sampler", Sampler)
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage:UserWarning")
+def test_what_is_proposed_is_within_limits(make_study: MakeStudy, sampler: Sampler) -> None:
+    study = make_study(sampler=sampler)
+    ceiling = study.table.cost(study.space.stock).gflops * 0.99
+    limited = make_study("limited", sampler=sampler, limits=Limits(gflops=ceiling))
+    told = [limited.space.architecture(trial.params) for trial in _asked(limited, 16)]
+    assert told[0] == limited.space.stock
+    assert all(limited.table.cost(architecture).gflops <= ceiling for architecture in told[1:])
+    assert len({architecture.fingerprint for architecture in told}) == 16
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage:UserWarning")
+def test_what_another_worker_trains_counts_as_tried(make_study: MakeStudy) -> None:
+    study = make_study()
+    _propose(study, 8)
+    first = study.optuna.ask()
+    first.set_user_attr(FINGERPRINT, _suggested(first, study).fingerprint)
+    assert isinstance(study.sampler, GainSampler)
+    asking = study.optuna.get_trials(deepcopy=False)[0]
+    tried, accuracies = study.sampler._history(study.optuna, asking)
+    assert len(tried) == 8  # all but the one that asks
+    assert np.isnan(accuracies).sum() == 1
+    assert np.isfinite(accuracies).sum() == 7
 
 
 def test_parameters_have_one_spelling(make_study: MakeStudy) -> None:
     study = make_study()
-    assert isinstance(study.sampler, FeasibleTPE)
     assert set(study.space.parameters) == {
         "4.operator",
         "4.UIB.start_kernel",

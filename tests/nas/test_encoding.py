@@ -1,0 +1,57 @@
+import math
+import random
+
+import numpy as np
+import pytest
+
+from nas.encoding import Encoding
+from search_spaces import Architecture, Choice, SearchSpace
+from trials.cost import CostTable
+
+
+@pytest.fixture(scope="module")
+def table(space: SearchSpace) -> CostTable:
+    return CostTable(space, 2, 64)
+
+
+@pytest.fixture
+def encoding(space: SearchSpace, table: CostTable) -> Encoding:
+    ends = [table.extreme(lambda layer: layer.macs, cheapest=cheapest) for cheapest in (True, False)]
+    return Encoding(space, ends, lambda one: {"gflops": table.cost(one).gflops}, ("gflops",))
+
+
+def alike(encoding: Encoding, left: Architecture, right: Architecture) -> float:
+    picks = encoding.of([left, right]).features.picks
+    return float(picks[0] @ picks[1])
+
+
+def test_picks_are_alike_by_slots(encoding: Encoding, space: SearchSpace) -> None:
+    two, four = (Choice.of("DynamicConv", {"kernels": kernels}) for kernels in (2, 4))
+    stock = space.stock
+    assert alike(encoding, stock, stock) == pytest.approx(1.0)
+    assert alike(encoding, stock, space.of({"4": two})) == pytest.approx(2 / 3)
+    assert alike(encoding, space.of({"4": two}), space.of({"4": four})) == pytest.approx((0.7 + 2) / 3)
+    assert alike(encoding, space.of({"4": two}), space.of({"6": two})) == pytest.approx(1 / 3)
+
+
+def test_costs_are_logarithms_and_scales_run_from_the_cheapest_to_the_dearest(
+    encoding: Encoding, space: SearchSpace, table: CostTable
+) -> None:
+    rng = random.Random(0)
+    drawn = [space.sample(rng) for _ in range(30)]
+    candidates = encoding.of(drawn)
+    assert candidates.costs[:, 0] == pytest.approx([math.log(table.cost(one).gflops) for one in drawn])
+    assert candidates.features.scales.min() >= -1e-9
+    assert candidates.features.scales.max() <= 1 + 1e-9
+    assert np.array_equal(encoding.of(drawn[::-1]).features.picks, candidates.features.picks[::-1])
+    assert candidates.rewards is None
+
+
+def test_a_reward_is_a_line_over_accuracy(space: SearchSpace) -> None:
+    figures = {"gflops": 2.0}
+    encoding = Encoding(space, [space.stock], lambda _: figures, ("gflops",), lambda a, f: a * 0.5 - f["gflops"])
+    assert encoding.of([space.stock]).rewards == pytest.approx(np.array([[0.5, -2.0]]))
+
+
+def test_nothing_is_no_row(encoding: Encoding) -> None:
+    assert len(encoding.of([])) == 0

@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+from scipy.optimize import check_grad
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import ConstantKernel, Matern
+
+from nas.surrogate import Features, Kernel, Numbers, Surrogate, _unlikeliness, compare
+
+SLOTS, CHOICES = 6, 3
+
+
+def picked(choices: Numbers) -> Numbers:
+    """One-hot columns whose product is 1 for equal rows."""
+    return np.eye(CHOICES)[choices.astype(int)].reshape(len(choices), -1) / np.sqrt(choices.shape[1])
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def seen(rng: np.random.Generator) -> Features:
+    return Features(rng.random((25, 2)), picked(rng.integers(CHOICES, size=(25, SLOTS))))
+
+
+def test_likeness_falls_with_distance_and_grows_with_equal_picks(seen: Features) -> None:
+    covariances = Kernel(np.zeros(5))(*compare(seen, seen))
+    assert np.allclose(np.diag(covariances), 2.0, atol=1e-5)
+    assert np.allclose(covariances, covariances.T)
+    assert np.linalg.eigvalsh(covariances).min() > 0
+    assert (covariances - np.diag(np.diag(covariances))).max() < 2.0
+
+
+@pytest.mark.parametrize("logs", [np.zeros(6), np.array([-1.0, 0.5, 0.3, 0.2, -1.5, -3.0])])
+def test_the_gradient_is_that_of_the_likelihood(seen: Features, rng: np.random.Generator, logs: Numbers) -> None:
+    compared, values = compare(seen, seen), rng.standard_normal(len(seen))
+    wrong = check_grad(
+        lambda at: _unlikeliness(at, compared, values)[0], lambda at: _unlikeliness(at, compared, values)[1], logs
+    )
+    assert wrong < 1e-4 * np.abs(_unlikeliness(logs, compared, values)[1]).max()
+
+
+def test_predictions_are_those_of_scikit_learn(rng: np.random.Generator) -> None:
+    """With no picks to share, ours is a plain Gaussian process with a Matern kernel."""
+    scales, new = rng.random((15, 2)), rng.random((40, 2))
+    values = np.sin(3 * scales[:, 0]) + scales[:, 1]
+    lengths, noise = np.array([0.4, 0.9]), 0.05
+    theirs = GaussianProcessRegressor(
+        ConstantKernel(1.5) * Matern(lengths, nu=2.5), alpha=(noise / values.std()) ** 2, optimizer=None
+    ).fit(scales, (values - values.mean()) / values.std())
+    kernel = Kernel(np.array([*np.log(lengths), 0.0, np.log(1.5), -40.0]))
+    nothing = np.ones((40, 1))
+    ours = Surrogate.with_kernel(kernel, noise, Features(scales, nothing[:15]), values)
+    means, deviations = ours.predict(Features(new, nothing))
+    expected, spread = theirs.predict(new, return_std=True)
+    assert means == pytest.approx(values.mean() + values.std() * expected, abs=1e-5)
+    assert deviations == pytest.approx(values.std() * spread, abs=1e-4)
+
+
+def test_what_was_seen_is_known_and_what_is_far_is_not(rng: np.random.Generator) -> None:
+    scales = rng.random((12, 1)) / 2
+    one = np.ones((12, 1))
+    surrogate = Surrogate.fitted(Features(scales, one), np.sin(6 * scales[:, 0]), noise=1e-4)
+    means, near = surrogate.predict(Features(scales, one))
+    _, far = surrogate.predict(Features(np.array([[3.0]]), one[:1]))
+    assert means == pytest.approx(np.sin(6 * scales[:, 0]), abs=0.01)
+    assert far[0] > 10 * near.max()
+
+
+def test_a_harmful_choice_is_known_from_few_trials(rng: np.random.Generator) -> None:
+    """It stood in four of twenty architectures, of which no two were alike."""
+    choices = rng.integers(1, CHOICES, size=(20, SLOTS)).astype(np.float64)
+    choices[:4, 2] = 0
+    scales = rng.random((20, 1))
+    values = 0.4 + 0.05 * scales[:, 0] - 0.03 * (choices[:, 2] == 0) + 0.002 * rng.standard_normal(20)
+    surrogate = Surrogate.fitted(Features(scales, picked(choices)), values, noise=0.002)
+    fresh = rng.integers(1, CHOICES, size=(30, SLOTS)).astype(np.float64)
+    harmed = fresh.copy()
+    harmed[:, 2] = 0
+    middle = np.full((30, 1), 0.5)
+    better, _ = surrogate.predict(Features(middle, picked(fresh)))
+    worse, _ = surrogate.predict(Features(middle, picked(harmed)))
+    assert 0.015 < (better - worse).mean() < 0.04
+
+
+def test_noise_is_found_where_equals_differ(rng: np.random.Generator) -> None:
+    scales = np.repeat(np.linspace(0, 1, 15), 4)[:, None]
+    values = scales[:, 0] + 0.1 * rng.standard_normal(60)
+    surrogate = Surrogate.fitted(Features(scales, np.ones((60, 1))), values, noise=0.01)
+    within = np.sqrt(values.reshape(15, 4).var(axis=1, ddof=1).mean())
+    assert surrogate.noise == pytest.approx(within, rel=0.25)
+
+
+def test_equal_values_are_no_reason_to_fail() -> None:
+    features = Features(np.linspace(0, 1, 5)[:, None], np.ones((5, 1)))
+    means, _ = Surrogate.fitted(features, np.full(5, 0.3)).predict(features)
+    assert means == pytest.approx(np.full(5, 0.3))
