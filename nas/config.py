@@ -13,6 +13,7 @@ from pydantic_core import PydanticCustomError
 from nas.front import OBJECTIVES
 from nas.records import write_aside
 from nas.rewards import Reward, reward
+from nas.stopping import Stopping
 from search_spaces.errors import EnvironmentProblem, SpecError, StudyError, nearest
 from trials import Budget, Limits
 
@@ -45,6 +46,7 @@ class Settings(_Frozen):
         latency: the device whose table predicts latencies; None if they are measured, where they count.
         reward: one scalar to maximise in the place of several objectives.
         sampler: who proposes.
+        stopping: when a training is judged before its end; None trains every one for its whole budget.
     """
 
     space: str
@@ -59,6 +61,7 @@ class Settings(_Frozen):
     objectives: Annotated[tuple[str, ...], Field(min_length=1)] = ("map50_95", "gflops")
     reward: Reward | None = None
     sampler: Sampler = Sampler.OURS
+    stopping: Stopping | None = None
     target_gflops: Annotated[StrictFloat, Field(gt=0)] | None = None
     latency: str | None = None
     target_latency: Annotated[StrictFloat, Field(gt=0)] | None = None

@@ -226,6 +226,7 @@ def _settings(request: Request, space: SearchSpace, data: DataSet, device: str) 
         "objectives": request.objectives,
         "reward": request.reward,
         "sampler": request.sampler,
+        "stopping": request.stopping(),
         "target_gflops": request.target_gflops,
         "latency": request.latency,
         "target_latency": request.target_latency,

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from nas import machine
 from nas.config import RUNS, Run, Sampler
 from nas.rewards import Reward
+from nas.stopping import Stopping
 from search_spaces import SearchSpace
 from search_spaces.errors import EnvironmentProblem, SpecError, nearest
 from trials import Budget, Limits, Recipe, presets
@@ -19,7 +20,7 @@ from trials.presets import PRESETS, Preset
 
 Model = TypeVar("Model", bound=BaseModel)
 
-_FLAGS = {"gflops": "max_gflops", "params": "max_params", "latency_ms": "max_latency"}
+_FLAGS = {"first": "first_rung", "gflops": "max_gflops", "params": "max_params", "latency_ms": "max_latency"}
 """Fields that have another name on the command line."""
 
 
@@ -37,6 +38,8 @@ class Request:
         from_scratch: every candidate starts from random weights.
         latency: the name of a device whose recorded table predicts latencies.
         objectives: which scores span the front.
+        eta: one of so many trainings goes on at each rung; None stops none.
+        first_rung: the epoch after which trainings are first judged.
         max_gflops: and its like: ceilings on the deployed candidate.
     """
 
@@ -62,6 +65,8 @@ class Request:
     objectives: tuple[str, ...] = ("map50_95", "gflops")
     reward: Reward | None = None
     sampler: Sampler = Sampler.OURS
+    eta: int | None = None
+    first_rung: int | None = None
     target_gflops: float | None = None
     latency: str | None = None
     target_latency: float | None = None
@@ -113,8 +118,27 @@ class Request:
         based = self.base(space, data, device) is not None
         inherits = based or self.weights is not None
         epochs = self.epochs or (preset.epochs if inherits else preset.scratch_epochs)
-        fields = {"epochs": epochs, "weights": None if based else self._checkpoint(), "timeout": self.trial_timeout}
+        stopping = self.stopping()
+        fields = {
+            "epochs": epochs,
+            "weights": None if based else self._checkpoint(),
+            "timeout": self.trial_timeout,
+            "rungs": stopping.rungs(epochs) if stopping else (),
+        }
         return self._budget(space, data, device, fields, self._recipe(inherited=inherits))
+
+    def stopping(self) -> Stopping | None:
+        """When trainings are judged before their end.
+
+        Raises:
+            SpecError: a number that is none; a rung without a rule.
+        """
+        if self.eta is None:
+            if self.first_rung is not None:
+                raise SpecError("first-rung: trainings are judged by --eta, which was not given (such as --eta 3)")
+            return None
+        fields = {"eta": self.eta} | ({} if self.first_rung is None else {"first": self.first_rung})
+        return validated(Stopping, fields)
 
     def _budget(self, space: SearchSpace, data: DataSet, device: str, fields: dict[str, Any], recipe: Recipe) -> Budget:
         _, preset = self.preset_named()

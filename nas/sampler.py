@@ -31,6 +31,8 @@ FINGERPRINT = "fingerprint"
 """The user attribute by which a trial says its architecture."""
 AGAIN, ENDING = "again", "ending"
 """Those by which it says which trial it repeats, and how it ended."""
+RUNG = "rung:"
+"""The beginning of those by which it says where it stood after an epoch."""
 ACCURACY = "map50_95"
 """That by which it says what the surrogate learns."""
 

@@ -26,16 +26,17 @@ from nas.deaths import Death
 from nas.encoding import Encoding
 from nas.export import Exported, chosen, export
 from nas.feasible import Feasible
-from nas.front import OBJECTIVES, Direction
+from nas.front import OBJECTIVES, Direction, Point
 from nas.locks import Lock, is_held
 from nas.records import Record, TrialFiles, front_of, write_aside
-from nas.sampler import AGAIN, ENDING, FINGERPRINT, GainSampler, Gate, RandomSampler, TreeSampler
+from nas.sampler import AGAIN, ENDING, FINGERPRINT, RUNG, GainSampler, Gate, RandomSampler, TreeSampler
+from nas.stopping import goes_on
 from search_spaces import Architecture, SearchSpace, space_file
 from search_spaces.errors import EnvironmentProblem, StudyError
 from trials import Budget, Ending, Limits, cost, presets, timings
 from trials.cost import CostTable
 from trials.latency_table import LatencyTable
-from trials.scores import Costs
+from trials.scores import Costs, Epoch
 from trials.timings import Timings
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # trials are told by us, in our words
@@ -182,17 +183,21 @@ class Study:
         return presets.NOISE_INHERITED if self.budget.weights else presets.NOISE_SCRATCH
 
     @property
-    def _encoding(self) -> Encoding:
-        """Architectures as numbers.
+    def _known_costs(self) -> list[str]:
+        """Those objectives that are known before training.
 
-        A latency that only a measurement tells is taken to go with GFLOPs, until there is one.
+        A latency that only a measurement tells is taken to go with GFLOPs until then.
         """
-        known = [name for name in self.settings.objectives if OBJECTIVES[name] is Direction.MINIMIZE]
-        if self.latency_table is None:
-            known = list(dict.fromkeys("gflops" if name == "latency_ms" else name for name in known))
+        costs = [name for name in self.settings.objectives if OBJECTIVES[name] is Direction.MINIMIZE]
+        known = costs if self.latency_table else ["gflops" if name == "latency_ms" else name for name in costs]
+        return list(dict.fromkeys(known))
+
+    @property
+    def _encoding(self) -> Encoding:
+        """Architectures as numbers."""
         ends = [self.table.extreme(lambda layer: layer.macs, cheapest=cheapest) for cheapest in (True, False)]
         rewarded = self.settings.rewarded if self.settings.reward else None
-        return Encoding(self.space, ends, self.feasible.figures, known, rewarded)
+        return Encoding(self.space, ends, self.feasible.figures, self._known_costs, rewarded)
 
     @cached_property
     def feasible(self) -> Feasible:
@@ -337,7 +342,11 @@ class Study:
         if not trial.state.is_finished():
             note = f"{reason}; its architecture is tried again"
             self.storage.set_trial_user_attr(trial._trial_id, DETAIL, note)
-        kept = {key: trial.user_attrs[key] for key in (FINGERPRINT, ROLE, CRASHED) if key in trial.user_attrs}
+        kept = {
+            key: value
+            for key, value in trial.user_attrs.items()
+            if key in {FINGERPRINT, ROLE, CRASHED} or key.startswith(RUNG)
+        }
         said = trial.system_attrs.get("fixed_params") or trial.params
         kept = {**kept, AGAIN: number} | ({CRASHED: reason} if crashed else {})
         self.optuna.enqueue_trial(said, user_attrs=kept)
@@ -404,6 +413,33 @@ class Study:
             ENDING: death.ending.name.lower(),
         }
 
+    def goes_on(self, trial: Trial, architecture: Architecture, epoch: Epoch) -> bool:
+        """Note where a training stands at a rung, and whether it is worth going on with.
+
+        The stock model always is, and so is one that has been judged before: it went on, and is trained again after
+        something that was no fault of its own.
+        """
+        stopping, name = self.settings.stopping, f"{RUNG}{epoch.epoch}"
+        if stopping is None or epoch.map50_95 is None or epoch.epoch >= self.budget.epochs or name in trial.user_attrs:
+            return True
+        earlier = [values[0] for key, values in trial.user_attrs.items() if key.startswith(RUNG)]
+        own = self._standing(max([epoch.map50_95, *earlier]), architecture)
+        others = [
+            tuple(other.user_attrs[name])
+            for other in self._trials()
+            if name in other.user_attrs and other.state != TrialState.FAIL
+        ]
+        trial.set_user_attr(name, own)
+        directions = [Direction.MAXIMIZE, *[Direction.MINIMIZE] * (len(own) - 1)]
+        return trial.user_attrs.get(ROLE) == "stock" or goes_on(own, others, directions, stopping.eta)
+
+    def _standing(self, accuracy: float, architecture: Architecture) -> Point:
+        """What a training is judged by: its reward, or its accuracy and what it is known to cost."""
+        figures = self.feasible.figures(architecture)
+        if self.settings.reward:
+            return (self.settings.rewarded(accuracy, figures),)
+        return (accuracy, *(figures[name] for name in self._known_costs))
+
     def settle(self, trial: Trial, fields: Mapping[str, Any]) -> list[float] | None:
         """Store how a trial ended, and what it says to the sampler.
 
@@ -422,6 +458,9 @@ class Study:
             case Ending.FINISHED:
                 return self._values(fields)
             case Ending.BROKEN:
+                return None
+            case Ending.STOPPED:  # among pruned trials, those that came further are the better ones
+                trial.set_constraint("rungs_left", 1 - fields["epochs"] / self.budget.epochs)
                 return None
             case _:  # a failed trial would teach the sampler nothing; a pruned one with a constraint says: not there
                 trial.set_constraint("ending", 1.0)

@@ -12,8 +12,9 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import cast
@@ -90,13 +91,13 @@ class Worker:
             finally:
                 lock.release()
 
-    def _noting(self, files: TrialFiles) -> GoOn:
+    def _noting(self, files: TrialFiles, judge: Callable[[Epoch], bool] = lambda _: True) -> GoOn:
         """Note every epoch; a worker whose supervisor is gone stops: nobody would start or stop it any more."""
 
         def go_on(_number: int, epoch: Epoch) -> bool:
             files.write_epoch(epoch)
             self._require_supervisor()
-            return True
+            return judge(epoch)
 
         return go_on
 
@@ -151,7 +152,7 @@ class Worker:
                     architecture,
                     study.budget,
                     files.folder,
-                    self._noting(files),
+                    self._noting(files, partial(study.goes_on, trial, architecture)),
                     limits=limits,
                     costs=study.costs(architecture),
                 )

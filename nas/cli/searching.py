@@ -161,6 +161,18 @@ def search(
             rich_help_panel=_WORTH,
         ),
     ] = "ours",
+    eta: Annotated[
+        int | None,
+        typer.Option(
+            help="Stop trainings early: at each rung the best of so many go on, compared with what costs no more. Such "
+            "as 3. \\[default: none is stopped]",
+            rich_help_panel=_HOW,
+        ),
+    ] = None,
+    first_rung: Annotated[
+        int | None,
+        typer.Option(help="The epoch after which they are first judged. \\[default: 1]", rich_help_panel=_HOW),
+    ] = None,
     latency: Annotated[
         str | None,
         typer.Option(
@@ -219,6 +231,8 @@ def search(
         objectives=tuple(name.strip() for name in objectives.split(",") if name.strip()),
         reward=Reward(reward) if reward else None,
         sampler=Sampler(sampler),
+        eta=eta,
+        first_rung=first_rung,
         latency=latency,
         target_gflops=target_gflops,
         target_latency=target_latency,
@@ -286,6 +300,14 @@ def _run(study: "Study") -> None:
     show.lines([f"open its page in MLflow with: {_command('ui', study, named=False)}"])
 
 
+def _judged(settings: "Settings") -> str:
+    """When trainings are judged before their end; empty if they are not."""
+    if settings.stopping is None:
+        return ""
+    rungs = ", ".join(map(str, settings.budget.rungs))
+    return f"after epoch {rungs} about one of {settings.stopping.eta} goes on" if rungs else "none: too few epochs"
+
+
 def _begun(settings: "Settings") -> str:
     """What every candidate's weights start from."""
     if settings.base is not None:
@@ -321,6 +343,7 @@ def _print_plan(plan: "Plan") -> None:
         "reach": f"{plan.cheapest.gflops:.2f} to {plan.costliest.gflops:.2f} GFLOPs",
         "data": f"{data.name}: {data.train_images} + {data.val_images} images, {len(data.classes)} classes",
         "budget": f"{run.trials} trials of {budget.epochs} epochs at {budget.image_size} px, batch {budget.batch}",
+        "rungs": _judged(settings),
         "weights": _begun(settings),
         "aim": f"reward {settings.reward}, {settings.targets}" if settings.reward else ", ".join(settings.objectives),
         "sampler": settings.sampler,

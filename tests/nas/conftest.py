@@ -93,16 +93,11 @@ def _score(
     (folder / "weights.pt").write_bytes(b"weights")
     epochs = []
     for number in range(1, budget.epochs + 1):
-        last = number == budget.epochs
-        epoch = Epoch(
-            epoch=number,
-            losses={"box_loss": 1 / number},
-            map50_95=accuracy if last else None,
-            map50=accuracy if last else None,
-            seconds=0.1,
-        )
-        epochs.append(epoch)
-        go_on(number, epoch)
+        reached = accuracy * number / budget.epochs if number in {*budget.rungs, budget.epochs} else None
+        losses = {"box_loss": 1 / number}
+        epochs.append(Epoch(epoch=number, losses=losses, map50_95=reached, map50=reached, seconds=0.1))
+        if not go_on(number, epochs[-1]) and number < budget.epochs:
+            return Outcome(architecture=architecture, ending=Ending.STOPPED, costs=costs, epochs=tuple(epochs))
     scores = Scores(map50_95=accuracy, map50=accuracy, costs=costs)
     return Outcome(
         architecture=architecture, ending=Ending.FINISHED, costs=costs, scores=scores, epochs=tuple(epochs), seconds=0.3

@@ -14,8 +14,8 @@ def rng() -> np.random.Generator:
 
 
 def ground(costs: Numbers, accuracies: Numbers) -> Ground:
-    ends = {"least": np.zeros(costs.shape[1]), "most": np.full(costs.shape[1], 1.2)}
-    return Ground.of(costs, accuracies, floor=FLOOR, **ends)
+    most = np.full(costs.shape[1], 1.2)
+    return Ground.of(costs, accuracies, floor=FLOOR, least=np.zeros(costs.shape[1]), most=most)
 
 
 def volume(costs: Numbers, accuracies: Numbers) -> float:

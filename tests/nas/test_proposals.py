@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from nas.acquisition import Ground
-from nas.proposals import Candidates, Proposer, _fitted_at, _memorable
+from nas.proposals import Candidates, Proposer, Rows, _fitted_at, _memorable
 from nas.surrogate import Features, Numbers
 
 COUNT = 200
@@ -34,10 +34,11 @@ def share(chosen: list[int]) -> float:
     """Of the hypervolume that all together have."""
     candidates, accuracies = landscape()
 
-    def volume(rows: Numbers) -> float:
-        ends = {"floor": float(accuracies.min()), "least": np.zeros(1), "most": np.ones(1)}
-        ground = Ground.of(candidates.costs[rows], accuracies[rows], **ends)
-        return float((ground.volumes * (ground.heights - accuracies.min())).sum())
+    floor = float(accuracies.min())
+
+    def volume(rows: Rows) -> float:
+        ground = Ground.of(candidates.costs[rows], accuracies[rows], floor=floor, least=np.zeros(1), most=np.ones(1))
+        return float((ground.volumes * (ground.heights - floor)).sum())
 
     return volume(np.array(chosen)) / volume(np.arange(COUNT))
 

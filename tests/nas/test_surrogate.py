@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy.optimize import check_grad
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern
@@ -9,9 +10,9 @@ from nas.surrogate import Features, Kernel, Numbers, Surrogate, _unlikeliness, c
 SLOTS, CHOICES = 6, 3
 
 
-def picked(choices: Numbers) -> Numbers:
+def picked(choices: NDArray[np.int64]) -> Numbers:
     """One-hot columns whose product is 1 for equal rows."""
-    return np.eye(CHOICES)[choices.astype(int)].reshape(len(choices), -1) / np.sqrt(choices.shape[1])
+    return np.eye(CHOICES)[choices].reshape(len(choices), -1) / np.sqrt(choices.shape[1])
 
 
 @pytest.fixture
@@ -70,12 +71,12 @@ def test_what_was_seen_is_known_and_what_is_far_is_not(rng: np.random.Generator)
 
 def test_a_harmful_choice_is_known_from_few_trials(rng: np.random.Generator) -> None:
     """It stood in four of twenty architectures, of which no two were alike."""
-    choices = rng.integers(1, CHOICES, size=(20, SLOTS)).astype(np.float64)
+    choices = rng.integers(1, CHOICES, size=(20, SLOTS))
     choices[:4, 2] = 0
     scales = rng.random((20, 1))
     values = 0.4 + 0.05 * scales[:, 0] - 0.03 * (choices[:, 2] == 0) + 0.002 * rng.standard_normal(20)
     surrogate = Surrogate.fitted(Features(scales, picked(choices)), values, noise=0.002)
-    fresh = rng.integers(1, CHOICES, size=(30, SLOTS)).astype(np.float64)
+    fresh = rng.integers(1, CHOICES, size=(30, SLOTS))
     harmed = fresh.copy()
     harmed[:, 2] = 0
     middle = np.full((30, 1), 0.5)

@@ -4,6 +4,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,16 @@ import pytest
 import torch
 
 from nas import deaths, work
+from nas.config import Sampler
 from nas.deaths import Death
 from nas.machine import Growth
+from nas.rewards import Reward
+from nas.stopping import Stopping
 from nas.study import Study
 from nas.work import Worker
 from search_spaces import Architecture, SearchSpace
-from trials import Ending, Limits, Outcome
+from trials import Budget, Ending, Epoch, Limits, Outcome
+from trials.training import GoOn
 
 MakeStudy = Callable[..., Study]
 Score = Callable[..., Outcome]
@@ -362,6 +367,71 @@ def test_weights_are_kept_for_the_front_the_stock_model_and_the_last_few(
     kept = {record.trial for record in records if study.files(record.trial).weights.is_file()}
     front = {record.trial for record in study.front(records)}
     assert front | {0, 12, 13, 14} == kept
+
+
+class TestStopping:
+    @pytest.fixture
+    def make_judged(self, make_study: MakeStudy, tmp_path: Path) -> MakeStudy:
+        budget = Budget(data=tmp_path / "data.yaml", epochs=4, deploy_size=64, rungs=(1, 2))
+        return partial(make_study, trials=20, budget=budget, stopping=Stopping(eta=2))
+
+    def test_what_others_are_better_than_is_stopped_at_a_rung(
+        self, make_judged: MakeStudy, run: Callable[..., None]
+    ) -> None:
+        study = make_judged()
+        run(study)
+        records = study.records()
+        stopped = [record for record in records if record.ending == "stopped"]
+        assert study.places(records) == 0
+        assert len(records) == 20
+        assert {record.epochs for record in stopped} == {1, 2}
+        assert 5 < len(stopped) < 19
+        assert records[0].ending == "finished"  # the stock model
+        assert all(record.finished for record in study.front(records))
+        assert sum(record.epochs for record in records) < 0.75 * 4 * 20
+
+    def test_optuna_sees_pruned_trials_in_the_order_of_how_far_they_came(
+        self, make_judged: MakeStudy, run: Callable[..., None]
+    ) -> None:
+        study = make_judged(sampler=Sampler.TPE)
+        run(study)
+        trials = study.optuna.get_trials(deepcopy=False)
+        left = {trial.user_attrs["epochs"]: trial.constraints for trial in trials if "rung:1" in trial.user_attrs}
+        assert left[1] == {"rungs_left": 0.75}
+        assert left[2] == {"rungs_left": 0.5}
+        assert left[4] == {}
+        assert not any(trial.intermediate_values for trial in trials)  # they would poison the study
+
+    def test_one_that_went_on_is_not_judged_again_when_it_is_trained_again(
+        self, make_judged: MakeStudy, run: Callable[..., None], score: Score
+    ) -> None:
+        study, hit = make_judged(trials=12), []
+
+        def interrupted(architecture: Architecture, budget: Budget, folder: Path, go_on: GoOn, **known: Any) -> Outcome:
+            def once(number: int, epoch: Epoch) -> bool:
+                goes, trial = go_on(number, epoch), study.records()[-1].trial
+                if goes and trial > 3:
+                    hit.append(trial)
+                    raise KeyboardInterrupt
+                return goes
+
+            return score(architecture, budget, folder, once, **known)
+
+        with pytest.raises(KeyboardInterrupt):
+            run(study, interrupted)
+        run(study)
+        trials = study.optuna.get_trials(deepcopy=False)
+        (again,) = (trial for trial in trials if trial.user_attrs.get("again") == hit[0])
+        assert again.user_attrs["rung:1"] == trials[hit[0]].user_attrs["rung:1"]
+        assert again.user_attrs["epochs"] > 1
+
+    def test_a_reward_is_what_is_judged_where_there_is_one(
+        self, make_judged: MakeStudy, run: Callable[..., None]
+    ) -> None:
+        study = make_judged(reward=Reward.TUNAS, target_gflops=1.0)
+        run(study)
+        standings = [trial.user_attrs["rung:1"] for trial in study.optuna.get_trials(deepcopy=False)]
+        assert {len(standing) for standing in standings} == {1}
 
 
 def test_a_reward_is_one_value_and_the_front_stays(make_study: MakeStudy, run: Callable[..., None]) -> None:
