@@ -140,12 +140,15 @@ def figure(study: str, finished: Sequence[Record], best: Sequence[Record], objec
     xs = [point_of(record, axes)[0] for record in finished]
     drawing.update_xaxes(title_text=_LABELS[axes[0]], type="log" if max(xs) > 10 * min(xs) else "linear")
     drawing.update_yaxes(title_text=_LABELS[axes[1]])
+    return page(drawing, study, name="front")
+
+
+def page(drawing: graph_objects.Figure, title: str, *, name: str) -> str:
+    """A figure alone on a page that needs no network; `name` is its element's."""
     # Plotly 7 offers by default to send the data to its company.
     config = {"displaylogo": False, "responsive": True, "showSendToCloud": False}
-    plot = drawing.to_html(
-        full_html=False, include_plotlyjs=True, div_id="front", default_height="100vh", config=config
-    )
-    return f"<!doctype html><meta charset='utf-8'><title>{escape(study)}</title><style>body {{margin: 0}}</style>{plot}"
+    plot = drawing.to_html(full_html=False, include_plotlyjs=True, div_id=name, default_height="100vh", config=config)
+    return f"<!doctype html><meta charset='utf-8'><title>{escape(title)}</title><style>body {{margin: 0}}</style>{plot}"
 
 
 def _markers(

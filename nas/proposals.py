@@ -51,11 +51,13 @@ class Proposer:
 
     Attributes:
         noise: the standard deviation of accuracy between two trainings of one architecture, if it is about known.
+        additive: whether the surrogate adds up what choices are worth each, beside comparing whole architectures.
     """
 
     seed: int
     noise: float | None = None
     startup: int = STARTUP
+    additive: bool = True
     _kept: dict[bytes, Surrogate] = field(default_factory=dict, repr=False)
 
     def choose(self, pool: Candidates, tried: Candidates, accuracies: Numbers) -> int:
@@ -119,7 +121,7 @@ class Proposer:
     def _fitted(self, features: Features, values: Numbers) -> Surrogate:
         key = features.scales.tobytes() + features.picks.tobytes() + values.tobytes()
         if key not in self._kept:
-            self._kept = {key: Surrogate.fitted(features, values, self.noise)}
+            self._kept = {key: Surrogate.fitted(features, values, self.noise, additive=self.additive)}
         return self._kept[key]
 
 

@@ -24,6 +24,8 @@ _AMPLITUDE, _SHARED = (0.0, 1.0), (-1.5, 1.0)
 _LENGTH, _PICKS_LENGTH = (0.0, 1.0), (0.0, 1.0)
 _NOISE_SD = 1.5
 """Means and standard deviations of the logarithms of hyperparameters, before anything is seen."""
+_NOTHING = -20.0
+"""The logarithm of an amplitude that no score can tell from 0."""
 
 
 @dataclass(frozen=True)
@@ -109,17 +111,19 @@ class Surrogate:
     _weights: Numbers
 
     @classmethod
-    def fitted(cls, seen: Features, values: Numbers, noise: float | None = None) -> Self:
+    def fitted(cls, seen: Features, values: Numbers, noise: float | None = None, *, additive: bool = True) -> Self:
         """One whose hyperparameters make the values likeliest, given what is usual for such.
 
         Args:
             values: one for each row, more is better.
             noise: the standard deviation between seeds, if it is about known.
+            additive: whether the kernel has its second part.
         """
         unit = float(values.std()) or 1.0
         scaled = (values - values.mean()) / unit
         usual = 2.0 * np.log(max(noise, 1e-3 * unit) / unit) if noise is not None else -6.0
-        middle = np.array([*[_LENGTH[0]] * seen.scales.shape[1], _PICKS_LENGTH[0], _AMPLITUDE[0], _SHARED[0], usual])
+        shared = _SHARED[0] if additive else _NOTHING
+        middle = np.array([*[_LENGTH[0]] * seen.scales.shape[1], _PICKS_LENGTH[0], _AMPLITUDE[0], shared, usual])
         spread = np.array(
             [*[_LENGTH[1]] * seen.scales.shape[1], _PICKS_LENGTH[1], _AMPLITUDE[1], _SHARED[1], _NOISE_SD]
         )

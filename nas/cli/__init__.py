@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from nas.cli import checking, environment, latency, models, searching, studies
+from nas.cli import benching, checking, environment, latency, models, searching, studies
 
 app = typer.Typer(
     name="nas",
@@ -29,6 +29,7 @@ studies.register(app)
 models.register(app)
 checking.register(app)
 latency.register(app)
+benching.register(app)
 environment.register(app)
 
 

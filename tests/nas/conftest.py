@@ -1,5 +1,7 @@
 import hashlib
 from collections.abc import Callable
+from itertools import product
+from math import exp
 from pathlib import Path
 
 import pytest
@@ -102,3 +104,26 @@ def _score(
     return Outcome(
         architecture=architecture, ending=Ending.FINISHED, costs=costs, scores=scores, epochs=tuple(epochs), seconds=0.3
     )
+
+
+RESOLUTIONS = (160, 224, 288, 352, 416, 480)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table as YOLOBench writes them, of a formula: what is larger is better, ever less so, and dearer."""
+    lines = ["model_name,precision,recall,mAP_0.5,mAP_0.5:0.95,pi4_ort_latency,ov_latency"]
+    shapes = product(("yolo5", "yolo7", "yolo6s-"), ("33", "67", "1"), ("25", "5", "75", "1"), RESOLUTIONS)
+    for family, depth, width, resolution in shapes:
+        size = _share(depth) ** 0.5 * _share(width) ** 1.5 * (resolution / 480) ** 2
+        better = {"yolo5": 1.0, "yolo7": 1.1, "yolo6s-": 0.9}[family]
+        accuracy = 0.7 * better * (1 - exp(-3 * size**0.4))
+        latency = 0.001 + 0.1 * size * (1.3 if family == "yolo7" else 1.0)
+        lines.append(f"{family}d{depth}w{width}_{resolution},0.8,0.7,0.75,{accuracy:.5f},{2 * latency},{latency}")
+    path = tmp_path_factory.mktemp("trained") / "trained.csv"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def _share(text: str) -> float:
+    return 1.0 if text == "1" else int(text.ljust(2, "0")) / 100

@@ -1,0 +1,212 @@
+"""Samplers replayed on a table of trained architectures: what each would have found, trial by trial, in seconds.
+
+What is measured is the hypervolume that a player's rows have, as a share of the whole table's, from one reference for
+all: the table's box, extended by 5 %.
+"""
+
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from math import inf
+from multiprocessing import get_context
+from time import perf_counter
+from typing import Literal
+
+import numpy as np
+
+from nas.front import Point, front, hypervolume, reference
+from nas.players import PLAYERS, RANDOM, Player
+from nas.proposals import Proposer
+from nas.surrogate import Numbers
+from nas.tables import Table
+
+Permuted = Literal["no", "accuracies", "outcomes"]
+
+_POINT = 0.01
+"""A point of mAP, of 0 to 1."""
+_USUAL_NOISE = 0.5 * _POINT
+POOL = 1000
+"""How many candidates `asking` chooses from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Game:
+    """What all players of one repeat find.
+
+    Attributes:
+        shown: the table as players know it; its accuracies are not shown.
+        true: what the rows are worth.
+        told: the accuracies that players are told, with noise.
+    """
+
+    shown: Table
+    true: Table
+    told: Numbers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """How games are made, and how far they go.
+
+    Attributes:
+        trials: after which a player is stopped; chance, which costs nothing, goes on to the end of the table.
+        noise: the standard deviation that is added to every accuracy, in points of mAP, once for each row and repeat.
+        permuted: which figures are dealt anew in every repeat. Of `accuracies` nothing can be learned, but the costs
+            stay known. With `outcomes`, a row is worth the accuracy and the cost of any other, and no player that
+            takes no row twice can do better or worse than chance: what it finds is a random order of all there is.
+    """
+
+    trials: int = 100
+    noise: float = 0.0
+    permuted: Permuted = "no"
+    seed: int = 0
+
+    def game(self, table: Table, repeat: int) -> Game:
+        """The same one for every player."""
+        rng = np.random.default_rng([self.seed, repeat])
+        true = table
+        if self.permuted != "no":
+            true = table.dealt(rng.permutation(len(table)), with_costs=self.permuted == "outcomes")
+        told = true.accuracies + self.noise * _POINT * rng.standard_normal(len(table))
+        return Game(shown=table if self.permuted == "outcomes" else true, true=true, told=told)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replay:
+    """One player's game.
+
+    Attributes:
+        rows: as they were taken.
+        shares: of the table's hypervolume, in truth, that the rows so far have; one for each trial.
+        reported: the same of those rows alone that look best, with noise, after the last counted trial.
+        inflation: by how much the hypervolume of those looks larger than it is, as a share of what it is.
+    """
+
+    sampler: str
+    repeat: int
+    rows: tuple[int, ...]
+    shares: tuple[float, ...]
+    reported: float
+    inflation: float
+
+    def trials_to(self, share: float) -> float:
+        """The number of trials after which it has so much; infinite if it was stopped before."""
+        return next((trial for trial, reached in enumerate(self.shares, 1) if reached >= share), inf)
+
+    def share_after(self, trials: int) -> float:
+        """What it has then, or has at its end, if that comes first."""
+        return self.shares[min(trials, len(self.shares)) - 1]
+
+
+def play(table: Table, rules: Rules, game: tuple[str, int]) -> Replay:
+    """One game.
+
+    Args:
+        game: the player's name, and the number of the repeat.
+    """
+    sampler, repeat = game
+    played = rules.game(table, repeat)
+    seed = int(np.random.SeedSequence([rules.seed, repeat]).generate_state(1)[0])
+    count = len(table) if sampler == RANDOM else min(rules.trials, len(table))
+    rows = _rows(PLAYERS[sampler](played.shown, seed), played.told, count)
+    measured = _Measured(played.true)
+    reported, inflation = measured.reported(rows[: rules.trials], played.told)
+    return Replay(
+        sampler=sampler,
+        repeat=repeat,
+        rows=tuple(rows),
+        shares=tuple(measured.shares(rows)),
+        reported=reported,
+        inflation=inflation,
+    )
+
+
+def play_all(table: Table, rules: Rules, samplers: Sequence[str], repeats: int, *, jobs: int = 1) -> Iterator[Replay]:
+    """Every player's games, as they end, in their order.
+
+    Args:
+        jobs: processes that play at the same time; what comes out does not depend on it.
+    """
+    games = [(sampler, repeat) for sampler in dict.fromkeys(samplers) for repeat in range(repeats)]
+    played = partial(play, table, rules)
+    if jobs == 1:
+        yield from map(played, games)
+        return
+    ignored = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    pool = ProcessPoolExecutor(min(jobs, len(games)), get_context("spawn"), initializer=signal.signal, initargs=ignored)
+    try:
+        yield from pool.map(played, games)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def asking(table: Table, counts: Sequence[int], *, seed: int = 0) -> Iterator[dict[str, float]]:
+    """How long our proposer thinks after so many trials, in seconds, over a pool of a thousand candidates.
+
+    The history is made of the table's rows, drawn again and again, with noise. `fitting` is a proposal for which
+    hyperparameters are fitted, `asking` the next one, which keeps them.
+    """
+    candidates = table.candidates()
+    for count in counts:
+        rng = np.random.default_rng([seed, count])
+        tried, pool = (rng.integers(len(table), size=size) for size in (count, POOL))
+        accuracies = table.accuracies[tried] + _USUAL_NOISE * rng.standard_normal(count)
+        proposer, seconds = Proposer(seed), []
+        for _ in range(2):
+            began = perf_counter()
+            proposer.choose(candidates[pool], candidates[tried], accuracies)
+            seconds.append(perf_counter() - began)
+        yield {"trials": count, "fitting": seconds[0], "asking": seconds[1]}
+
+
+def _rows(player: Player, told: Numbers, count: int) -> list[int]:
+    rows: list[int] = []
+    for _ in range(count):
+        row = player.ask()
+        player.tell(row, float(told[row]))
+        rows.append(row)
+    return rows
+
+
+class _Measured:
+    """Hypervolumes of rows of a table, as shares of the whole table's."""
+
+    def __init__(self, table: Table) -> None:
+        self._table, self._points = table, points_of(table, table.accuracies)
+        self._reference = reference(self._points, table.directions)
+        self._whole = self._volume(self._points)
+
+    def shares(self, rows: Sequence[int]) -> Iterator[float]:
+        """After each row."""
+        best: list[Point] = []
+        share = 0.0
+        for row in rows:
+            grown = [*best, self._points[row]]
+            on_front = [grown[index] for index in front(grown, self._table.directions)]
+            if self._points[row] in on_front:
+                share = self._volume(on_front) / self._whole
+            best = on_front
+            yield share
+
+    def reported(self, rows: Sequence[int], told: Numbers) -> tuple[float, float]:
+        """The share of what looks best, and by how much it looks better than that."""
+        seen = points_of(self._table, told)
+        looks = [seen[row] for row in rows]
+        chosen = [rows[index] for index in front(looks, self._table.directions)]
+        true = self._volume([self._points[row] for row in chosen])
+        return true / self._whole, self._volume([seen[row] for row in chosen]) / true - 1.0
+
+    def _volume(self, points: Sequence[Point]) -> float:
+        return hypervolume(points, self._table.directions, self._reference)
+
+
+def reference_of(table: Table) -> Point:
+    """The point from which hypervolumes are measured."""
+    return reference(points_of(table, table.accuracies), table.directions)
+
+
+def points_of(table: Table, accuracies: Numbers) -> list[Point]:
+    """Accuracy and the costs' logarithms of every row."""
+    return [tuple(point) for point in np.column_stack([accuracies, table.costs]).tolist()]

@@ -1,0 +1,104 @@
+"""`nas bench` as a user types it."""
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from nas.cli import app
+from nas.players import ABLATIONS
+
+SHORT = ("--trials", 12, "--repeats", 3)
+
+
+def bench(*arguments: object) -> Result:
+    return CliRunner().invoke(app, ["bench", *map(str, arguments)])
+
+
+def test_the_table_says_who_needs_how_many_trials(trained: Path) -> None:
+    result = bench(trained, *SHORT, "--samplers", "random,ours")
+    assert result.exit_code == 0, result.output
+    headings = ("after 12", "trials to 90 %", "trials to 95 %", "trials to 98 %", "times fewer than random")
+    assert all(heading in result.stdout for heading in headings)
+    assert [line.split()[1] for line in result.stdout.splitlines() if line.startswith("│")] == ["random", "ours"]
+    assert "216 rows; hypervolume of mAP50-95 and the costs' logarithms, from map50_95 0." in result.stderr
+    assert "reported" not in result.stdout
+
+
+def test_noise_is_told_with_what_it_does(trained: Path) -> None:
+    result = bench(trained, *SHORT, "--samplers", "random", "--noise", 1)
+    assert "3 repeats, noise of 1 points" in result.stdout
+    assert all(heading in result.stdout for heading in ("reported", "inflation"))
+
+
+def test_json_has_everything(trained: Path) -> None:
+    told = json.loads(bench(trained, *SHORT, "--samplers", "random,tpe", "--format", "json").stdout)
+    assert set(told) == {"table", "rows", "costs", "reference", "rules", "samplers", "games"}
+    assert told["rules"] == {"trials": 12, "noise": 0.0, "permuted": "no", "seed": 0}
+    assert set(told["reference"]) == {"map50_95", "ov_latency"}
+    games = told["games"]["tpe"]
+    assert [game["repeat"] for game in games] == [0, 1, 2]
+    assert all(len(game["shares"]) == len(set(game["models"])) == 12 for game in games)
+    chances = told["games"]["random"]
+    assert all(len(game["models"]) == 12 and game["trials_98"] > 12 for game in chances)  # nobody stops chance
+
+
+def test_csv_has_the_names_that_stay(trained: Path) -> None:
+    rows = list(csv.DictReader(io.StringIO(bench(trained, *SHORT, "--samplers", "random", "--format", "csv").stdout)))
+    named = [
+        f"{kind}_{target}{end}"
+        for target in (90, 95, 98)
+        for kind in ("trials", "fewer")
+        for end in ("", "_low", "_high")
+    ]
+    assert list(rows[0]) == ["sampler", "repeats", "share_12", *named, "reported", "inflation"]
+
+
+def test_ablations_are_more_players(trained: Path) -> None:
+    told = json.loads(
+        bench(trained, "--trials", 5, "--repeats", 1, "--samplers", "ours", "--ablate", "--format", "json").stdout
+    )
+    assert list(told["games"]) == ["ours", *ABLATIONS]
+
+
+def test_the_figure_is_a_page_that_needs_no_network(trained: Path, tmp_path: Path) -> None:
+    page = tmp_path / "shares.html"
+    assert bench(trained, *SHORT, "--samplers", "random,nsga2", "--figure", page).exit_code == 0
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("<!doctype html>")
+    assert "nsga2" in text
+    assert "trained.csv: mAP50-95 and ov_latency, 3 repeats" in text
+    assert 'src="http' not in text
+
+
+def test_asking_says_how_long_ours_thinks(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nas.cli import benching
+
+    monkeypatch.setattr(benching, "_HISTORIES", (10, 20))
+    rows = json.loads(bench(trained, "--asking", "--format", "json").stdout)
+    assert [row["trials"] for row in rows] == [10, 20]
+    assert "trials so far" in bench(trained, "--asking").stdout
+
+
+WRONG = {
+    "a figure in no folder": (
+        ("--figure", "nope/shares.html"),
+        "figure: no folder to write it to, got 'nope/shares.html' (make nope first)",
+    ),
+    "an unknown sampler": (("--samplers", "random,our"), "samplers: unknown sampler 'our' (did you mean 'ours'?)"),
+    "an unknown cost": (
+        ("--cost", "ov_latncy"),
+        "{table}: line 1: no column of latencies is called 'ov_latncy' (did you mean 'ov_latency'?)",
+    ),
+}
+
+
+@pytest.mark.parametrize(("flags", "told"), WRONG.values(), ids=WRONG.keys())
+def test_wrong_input_is_one_line(trained: Path, flags: tuple[str, ...], told: str) -> None:
+    result = bench(trained, *flags)
+    assert result.exit_code == 2
+    assert result.stderr == told.format(table=trained) + "\n"
+    assert result.stdout == ""

@@ -1,0 +1,127 @@
+from math import log, sqrt
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nas.tables import Table, yolobench
+from search_spaces.errors import SpecError
+
+HEADER = "model_name,mAP_0.5:0.95,ov_latency,vim3_latency"
+RIGHT = "yolo5n_160,0.3,0.01,0.02"
+
+
+def written(folder: Path, *lines: str) -> Path:
+    path = folder / "table.csv"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("yolo3d1w25_160", ("yolo3", 1.0, 0.25, 160.0)),
+        ("yolo4d33w75_480", ("yolo4", 0.33, 0.75, 480.0)),
+        ("yolo8d67w5_192", ("yolo8", 0.67, 0.5, 192.0)),
+        ("yolo6l-d6w1_320", ("yolo6l", 0.6, 1.0, 320.0)),
+        ("yolo5n_480", ("yolo5", 0.33, 0.25, 480.0)),
+        ("yolo7s_480", ("yolo7", 0.33, 0.5, 480.0)),
+        ("yolo8m_480", ("yolo8", 0.67, 0.75, 480.0)),
+        ("yolo3l_480", ("yolo3", 1.0, 1.0, 480.0)),
+    ],
+)
+def test_a_models_name_says_what_it_is(tmp_path: Path, name: str, said: tuple[object, ...]) -> None:
+    table = yolobench(written(tmp_path, HEADER, f"{name},0.4,0.5,0.6"), "vim3_latency")
+    assert tuple(values[0] for values in table.columns.values()) == said
+    assert (table.names, table.cost_names) == ((name,), ("vim3_latency",))
+    assert (table.accuracies[0], table.costs[0, 0]) == (0.4, log(0.6))
+
+
+def test_a_proposer_reads_logarithms_from_0_to_1(trained: Path) -> None:
+    table = yolobench(trained)
+    candidates = table.candidates()
+    scales = candidates.features.scales
+    assert scales.shape == (216, 4)  # depth, width, resolution, and the cost
+    assert (scales.min(axis=0) == 0).all()
+    assert (scales.max(axis=0) == 1).all()
+    half = table.columns["width"].index(0.5)
+    assert scales[half, 1] == pytest.approx(0.5)  # halfway from a quarter to the whole
+    assert (candidates.costs == table.costs).all()
+    assert table.candidates(costs_as_features=False).features.scales.shape == (216, 3)
+
+
+def test_rows_of_equal_texts_have_a_product_of_1_whatever_their_number() -> None:
+    table = Table(
+        names=("a", "b", "c"),
+        columns={"neck": ("fpn", "pan", "fpn"), "head": ("one", "one", "two")},
+        accuracies=np.array([0.1, 0.2, 0.3]),
+        costs=np.array([[1.0, 2.0], [2.0, 1.0], [3.0, 3.0]]),
+        cost_names=("gflops", "latency_ms"),
+    )
+    candidates = table.candidates()
+    picks = candidates.features.picks
+    assert picks.max() == 1 / sqrt(2)
+    assert picks @ picks.T == pytest.approx(np.array([[1, 0.5, 0.5], [0.5, 1, 0], [0.5, 0, 1]]))
+    assert candidates.features.scales.shape == candidates.costs.shape == (3, 2)
+    assert table.codes.tolist() == [[0, 0], [1, 0], [0, 1]]
+
+
+def test_dealt_figures_are_those_of_other_rows(trained: Path) -> None:
+    table = yolobench(trained)
+    turned = np.arange(len(table))[::-1]
+    assert (table.dealt(turned, with_costs=False).costs == table.costs).all()
+    both = table.dealt(turned, with_costs=True)
+    assert (both.accuracies == table.accuracies[::-1]).all()
+    assert (both.costs == table.costs[::-1]).all()
+    assert both.columns == table.columns
+
+
+WRONG = {
+    "an unknown cost": (
+        "ov_latncy",
+        (HEADER, RIGHT),
+        "line 1: no column of latencies is called 'ov_latncy' (did you mean 'ov_latency'?)",
+    ),
+    "no accuracies": (
+        "ov_latency",
+        ("model_name,ov_latency", "yolo5n_160,0.1"),
+        "line 1: no column 'mAP_0.5:0.95' (one such as YOLOBench's VOC_scratch_100epochs.csv)",
+    ),
+    "no costs": (
+        "ov_latency",
+        ("model_name,mAP_0.5:0.95", "yolo5n_160,0.1"),
+        "line 1: no column of latencies, 'ov_latency' or another (one such as YOLOBench's VOC_scratch_100epochs.csv)",
+    ),
+    "no rows": ("ov_latency", (HEADER,), "there are no rows (one such as YOLOBench's VOC_scratch_100epochs.csv)"),
+}
+
+
+@pytest.mark.parametrize(("cost", "lines", "told"), WRONG.values(), ids=WRONG.keys())
+def test_what_is_no_table_is_refused(tmp_path: Path, cost: str, lines: tuple[str, ...], told: str) -> None:
+    path = written(tmp_path, *lines)
+    with pytest.raises(SpecError) as refused:
+        yolobench(path, cost)
+    assert str(refused.value) == f"{path}: {told}"
+
+
+def test_all_mistakes_of_a_table_are_told_at_once(tmp_path: Path) -> None:
+    lines = (HEADER, RIGHT, "yolo9n_160,37.3,0.01,0.02", RIGHT, "yolo5s_160,0.3,0,0.02", "yolo5m_160")
+    path = written(tmp_path, *lines)
+    with pytest.raises(SpecError) as refused:
+        yolobench(path)
+    models = "models are called such as yolo3d1w25_160, yolo6l-d33w5_320 or yolo5n_480"
+    assert str(refused.value).splitlines() == [
+        f"{path}: line 3: model_name: no model of YOLOBench's, got 'yolo9n_160' ({models})",
+        f"{path}: line 3: mAP_0.5:0.95: no accuracy, got '37.3' (a number from 0 to 1)",
+        f"{path}: line 4: model_name: 'yolo5n_160' is there twice (one row for each model)",
+        f"{path}: line 5: ov_latency: no latency, got '0' (a number above 0)",
+        f"{path}: line 6: mAP_0.5:0.95: no accuracy, got '' (a number from 0 to 1)",
+        f"{path}: line 6: ov_latency: no latency, got '' (a number above 0)",
+    ]
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "nope.csv"
+    with pytest.raises(SpecError) as refused:
+        yolobench(path)
+    assert str(refused.value) == f"{path}: no such file (one such as YOLOBench's VOC_scratch_100epochs.csv)"
