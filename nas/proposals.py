@@ -60,12 +60,13 @@ class Proposer:
     additive: bool = True
     _kept: dict[bytes, Surrogate] = field(default_factory=dict, repr=False)
 
-    def choose(self, pool: Candidates, tried: Candidates, accuracies: Numbers) -> int:
+    def choose(self, pool: Candidates, tried: Candidates, accuracies: Numbers, doubts: Numbers | None = None) -> int:
         """The row of the pool to train next.
 
         Args:
             tried: what is trained or being trained, in the order of the trials.
             accuracies: of that; NaN for what is being trained.
+            doubts: standard deviations of those accuracies that are foreseen, not measured; 0 for the others.
 
         Raises:
             ValueError: the pool is empty.
@@ -76,7 +77,8 @@ class Proposer:
         if len(scored) < self.startup:
             return self._by_cost(pool, len(tried))
         running = np.flatnonzero(np.isnan(accuracies))
-        surrogate, known, values = self._learned(tried, accuracies, scored, running)
+        doubts = np.zeros(len(tried)) if doubts is None else doubts
+        surrogate, known, values = self._learned(tried, accuracies, doubts, scored, running)
         means, deviations = surrogate.predict(pool.features)
         if pool.rewards is not None and known.rewards is not None:
             best = (known.rewards[:, 0] * values + known.rewards[:, 1]).max()
@@ -96,7 +98,7 @@ class Proposer:
         return int(rng.choice(parts[number % len(parts)]))
 
     def _learned(
-        self, tried: Candidates, accuracies: Numbers, scored: Rows, running: Rows
+        self, tried: Candidates, accuracies: Numbers, doubts: Numbers, scored: Rows, running: Rows
     ) -> tuple[Surrogate, Candidates, Numbers]:
         """What accuracy is thought to be, and all that is on the way with what it is thought to have.
 
@@ -104,24 +106,25 @@ class Proposer:
         is being trained is taken to become what it is expected to become, so that another worker looks elsewhere.
         """
         first = scored[: _fitted_at(len(scored))]
-        kernel_from = first[_memorable(tried.costs[first], accuracies[first])]
-        fitted = self._fitted(tried.features[kernel_from], accuracies[kernel_from])
+        rows = first[_memorable(tried.costs[first], accuracies[first])]
+        fitted = self._fitted(tried.features[rows], accuracies[rows], doubts[rows])
         rows = scored[_memorable(tried.costs[scored], accuracies[scored])]
-        features, values = tried.features[rows], accuracies[rows]
-        surrogate = Surrogate.with_kernel(fitted.kernel, fitted.noise, features, values)
+        features, values, doubts = tried.features[rows], accuracies[rows], doubts[rows]
+        surrogate = Surrogate.with_kernel(fitted.kernel, fitted.noise, features, values, doubts)
         if len(running):
             believed, _ = surrogate.predict(tried.features[running])
             features = Features.joined(features, tried.features[running])
-            values = np.concatenate([values, believed])
-            rows = np.concatenate([rows, running])
-            surrogate = Surrogate.with_kernel(fitted.kernel, fitted.noise, features, values)
+            values, doubts = np.append(values, believed), np.append(doubts, np.zeros(len(running)))
+            rows = np.append(rows, running)
+            surrogate = Surrogate.with_kernel(fitted.kernel, fitted.noise, features, values, doubts)
         means, _ = surrogate.predict(features)
         return surrogate, tried[rows], means
 
-    def _fitted(self, features: Features, values: Numbers) -> Surrogate:
-        key = features.scales.tobytes() + features.picks.tobytes() + values.tobytes()
+    def _fitted(self, features: Features, values: Numbers, doubts: Numbers) -> Surrogate:
+        key = b"".join(part.tobytes() for part in (features.scales, features.picks, values, doubts))
         if key not in self._kept:
-            self._kept = {key: Surrogate.fitted(features, values, self.noise, additive=self.additive)}
+            fitted = Surrogate.fitted(features, values, self.noise, doubts=doubts, additive=self.additive)
+            self._kept = {key: fitted}
         return self._kept[key]
 
 

@@ -23,16 +23,18 @@ from nas.encoding import Encoding
 from nas.feasible import Feasible
 from nas.front import Direction, front
 from nas.proposals import Candidates, Proposer
+from nas.stopping import foreseen
 from nas.surrogate import Numbers
 from search_spaces import Architecture, SearchSpace
 from search_spaces.operators import Value
+from trials import Ending
 
 FINGERPRINT = "fingerprint"
 """The user attribute by which a trial says its architecture."""
 AGAIN, ENDING = "again", "ending"
 """Those by which it says which trial it repeats, and how it ended."""
 RUNG = "rung:"
-"""The beginning of those by which it says where it stood after an epoch."""
+"""The beginning of those by which it says where it stood after an epoch: the accuracy, then what it was judged by."""
 ACCURACY = "map50_95"
 """That by which it says what the surrogate learns."""
 
@@ -43,6 +45,7 @@ _LISTED = 20_000
 _DRAWN, _MUTATED, _CROSSED, _REPAIRED = 120, 200, 80, 20
 """How a pool is made; measured by how long asking takes, a tenth of a second at a thousand trials."""
 _STEPS_MORE, _BEST = 0.4, 5
+_STOPPED = Ending.STOPPED.name.lower()
 
 
 class SpaceExhaustedError(Exception):
@@ -173,27 +176,35 @@ class GainSampler(Gate):
     def _proposals(
         self, study: optuna.Study, trial: FrozenTrial, seen: set[str], rng: random.Random
     ) -> Iterator[Architecture]:
-        tried, accuracies = self._history(study, trial)
+        tried, accuracies, doubts = self._history(study, trial)
         candidates = self._encoding.of(tried)
         pool = self._pool(_parents(tried, candidates, accuracies) or [self._space.stock], seen, rng)
         if pool:
-            yield pool[self._proposer.choose(self._encoding.of(pool), candidates, accuracies)]
+            yield pool[self._proposer.choose(self._encoding.of(pool), candidates, accuracies, doubts)]
 
-    def _history(self, study: optuna.Study, asking: FrozenTrial) -> tuple[list[Architecture], Numbers]:
-        """What is trained, is being trained and waits for it, with accuracies; what failed by itself is the worst."""
-        known: list[tuple[Architecture, float]] = []
-        for trial in study.get_trials(deepcopy=False):
-            attributes = trial.user_attrs
-            if trial.number == asking.number or FINGERPRINT not in attributes or trial.state == TrialState.FAIL:
-                continue
-            if trial.state == TrialState.PRUNED:
-                known.append((self._architecture(trial), -math.inf))
-            else:
-                known.append((self._architecture(trial), attributes.get(ACCURACY, math.nan)))
-        accuracies = np.array([accuracy for _, accuracy in known], dtype=np.float64)
-        scored = accuracies[np.isfinite(accuracies)]
-        accuracies[np.isneginf(accuracies)] = scored.min() if len(scored) else math.nan
-        return [architecture for architecture, _ in known], accuracies
+    def _history(self, study: optuna.Study, asking: FrozenTrial) -> tuple[list[Architecture], Numbers, Numbers]:
+        """What is trained, is being trained and waits for it; accuracies, and how much they are in doubt.
+
+        What was stopped at a rung would have gained what others gained from there. What failed by itself is the worst.
+        """
+        trials = [
+            trial
+            for trial in study.get_trials(deepcopy=False)
+            if trial.number != asking.number and FINGERPRINT in trial.user_attrs and trial.state != TrialState.FAIL
+        ]
+        finished = [trial.user_attrs for trial in trials if trial.state == TrialState.COMPLETE]
+        worst = min((told[ACCURACY] for told in finished), default=math.nan)
+        known = []
+        for trial in trials:
+            match trial.state:
+                case TrialState.COMPLETE:
+                    known.append((trial.user_attrs[ACCURACY], 0.0))
+                case TrialState.PRUNED:
+                    known.append(_stopped(trial.user_attrs, finished) or (worst, 0.0))
+                case _:
+                    known.append((math.nan, 0.0))
+        accuracies, doubts = np.array(known, dtype=np.float64).reshape(len(known), 2).T
+        return [self._architecture(trial) for trial in trials], accuracies, doubts
 
     def _architecture(self, trial: FrozenTrial) -> Architecture:
         if trial.number not in self._known:
@@ -223,6 +234,21 @@ class GainSampler(Gate):
         while rng.random() < _STEPS_MORE:
             architecture = self._space.mutate(architecture, rng)
         return architecture
+
+
+def _stopped(told: Mapping[str, Any], finished: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
+    """What a stopped trial would have come to, and how much that is in doubt; NaN while nobody can tell.
+
+    None if it was not stopped, but failed.
+    """
+    if told.get(ENDING) != _STOPPED:
+        return None
+    rungs = [key for key in told if key.startswith(RUNG)]
+    if not rungs:
+        return math.nan, 0.0
+    last = max(rungs, key=lambda key: int(key.removeprefix(RUNG)))
+    gains = [other[ACCURACY] - other[last][0] for other in finished if last in other]
+    return foreseen(told[last][0], gains) or (math.nan, 0.0)
 
 
 def _parents(tried: Sequence[Architecture], candidates: Candidates, accuracies: Numbers) -> list[Architecture]:

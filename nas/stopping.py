@@ -16,6 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
 from nas.front import Direction, Point, front
 
+_TOLD = 3
+"""So many gains have a mean and a deviation worth the name."""
+
 
 class Stopping(BaseModel):
     """When trainings are judged, and how hard.
@@ -51,6 +54,21 @@ def goes_on(own: Point, others: Sequence[Point], directions: Sequence[Direction]
     if count < eta:
         return True
     return 0 in ranked([own, *others], directions, count // eta)
+
+
+def foreseen(reached: float, gains: Sequence[float]) -> tuple[float, float] | None:
+    """The accuracy that a stopped training would have come to, and the standard deviation of that.
+
+    Args:
+        reached: where it stood at its last rung.
+        gains: by how much each of those that finished rose from that rung to its end.
+
+    Returns:
+        None while fewer than three have finished.
+    """
+    if len(gains) < _TOLD:
+        return None
+    return reached + float(np.mean(gains)), float(np.std(gains, ddof=1))
 
 
 def ranked(points: Sequence[Point], directions: Sequence[Direction], count: int) -> list[int]:

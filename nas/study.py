@@ -423,13 +423,14 @@ class Study:
         if stopping is None or epoch.map50_95 is None or epoch.epoch >= self.budget.epochs or name in trial.user_attrs:
             return True
         earlier = [values[0] for key, values in trial.user_attrs.items() if key.startswith(RUNG)]
-        own = self._standing(max([epoch.map50_95, *earlier]), architecture)
+        accuracy = max([epoch.map50_95, *earlier])
+        own = self._standing(accuracy, architecture)
         others = [
-            tuple(other.user_attrs[name])
+            tuple(other.user_attrs[name][1:])
             for other in self._trials()
             if name in other.user_attrs and other.state != TrialState.FAIL
         ]
-        trial.set_user_attr(name, own)
+        trial.set_user_attr(name, (accuracy, *own))
         directions = [Direction.MAXIMIZE, *[Direction.MINIMIZE] * (len(own) - 1)]
         return trial.user_attrs.get(ROLE) == "stock" or goes_on(own, others, directions, stopping.eta)
 

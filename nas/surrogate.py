@@ -111,12 +111,21 @@ class Surrogate:
     _weights: Numbers
 
     @classmethod
-    def fitted(cls, seen: Features, values: Numbers, noise: float | None = None, *, additive: bool = True) -> Self:
+    def fitted(
+        cls,
+        seen: Features,
+        values: Numbers,
+        noise: float | None = None,
+        *,
+        doubts: Numbers | None = None,
+        additive: bool = True,
+    ) -> Self:
         """One whose hyperparameters make the values likeliest, given what is usual for such.
 
         Args:
             values: one for each row, more is better.
             noise: the standard deviation between seeds, if it is about known.
+            doubts: a further standard deviation of each value, where it was not measured but foreseen.
             additive: whether the kernel has its second part.
         """
         unit = float(values.std()) or 1.0
@@ -127,23 +136,25 @@ class Surrogate:
         spread = np.array(
             [*[_LENGTH[1]] * seen.scales.shape[1], _PICKS_LENGTH[1], _AMPLITUDE[1], _SHARED[1], _NOISE_SD]
         )
-        compared = compare(seen, seen)
+        compared, doubted = compare(seen, seen), _squared(doubts, unit, len(seen))
 
         def unlikeliness(logs: Numbers) -> tuple[float, Numbers]:
             off = (logs - middle) / spread
-            here, slopes = _unlikeliness(logs, compared, scaled)
+            here, slopes = _unlikeliness(logs, compared, scaled, doubted)
             return here + 0.5 * float(off @ off), slopes + off / spread
 
         bounds = [(low - 4.0, low + 4.0) for low in middle]
         found = minimize(unlikeliness, middle, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 60})
-        return cls.with_kernel(Kernel(found.x[:-1]), float(np.exp(found.x[-1] / 2.0)) * unit, seen, values)
+        return cls.with_kernel(Kernel(found.x[:-1]), float(np.exp(found.x[-1] / 2.0)) * unit, seen, values, doubts)
 
     @classmethod
-    def with_kernel(cls, kernel: Kernel, noise: float, seen: Features, values: Numbers) -> Self:
+    def with_kernel(
+        cls, kernel: Kernel, noise: float, seen: Features, values: Numbers, doubts: Numbers | None = None
+    ) -> Self:
         """One with hyperparameters that were found before."""
         center, unit = float(values.mean()), float(values.std()) or 1.0
-        covariances = kernel(*compare(seen, seen)) + (noise / unit) ** 2 * np.eye(len(seen))
-        factor = cholesky(covariances + _JITTER * kernel.variance * np.eye(len(seen)), lower=True)
+        uncertain = (noise / unit) ** 2 + _squared(doubts, unit, len(seen)) + _JITTER * kernel.variance
+        factor = cholesky(kernel(*compare(seen, seen)) + np.diag(uncertain), lower=True)
         weights = cho_solve((factor, True), (values - center) / unit)
         return cls(kernel, noise, seen, center, unit, factor, weights)
 
@@ -155,10 +166,16 @@ class Surrogate:
         return self._center + self._unit * (covariances @ self._weights), self._unit * np.sqrt(variances)
 
 
-def _unlikeliness(logs: Numbers, compared: tuple[Numbers, Numbers], values: Numbers) -> tuple[float, Numbers]:
+def _squared(doubts: Numbers | None, unit: float, count: int) -> Numbers:
+    return np.zeros(count) if doubts is None else (doubts / unit) ** 2
+
+
+def _unlikeliness(
+    logs: Numbers, compared: tuple[Numbers, Numbers], values: Numbers, doubted: Numbers
+) -> tuple[float, Numbers]:
     """The negative logarithm of the likelihood, and its gradient."""
     kernel, noise, count = Kernel(logs[:-1]), np.exp(logs[-1]), len(values)
-    covariances = kernel(*compared) + (noise + _JITTER * kernel.variance) * np.eye(count)
+    covariances = kernel(*compared) + np.diag(noise + doubted + _JITTER * kernel.variance)
     try:
         factor = cholesky(covariances, lower=True)
     except LinAlgError:  # so little noise that equal rows cannot be told apart: not there

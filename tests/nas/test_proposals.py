@@ -93,8 +93,18 @@ def test_a_lucky_score_does_not_hold_a_place() -> None:
     scores = 0.3 + 0.01 * np.random.default_rng(0).standard_normal(30)
     scores[12] = 0.36
     tried = candidates[np.arange(30)]
-    _, _, means = Proposer(0, noise=0.01)._learned(tried, scores, np.arange(30), np.arange(0))
+    _, _, means = Proposer(0, noise=0.01)._learned(tried, scores, np.zeros(30), np.arange(30), np.arange(0))
     assert means[12] < 0.33
+
+
+def test_what_is_foreseen_counts_for_less_than_what_was_measured() -> None:
+    """Half of the range was only foreseen, and badly: what was measured beside it says otherwise."""
+    candidates = Candidates(Features(np.linspace(0, 1, 40)[:, None], np.ones((40, 1))), np.linspace(0, 1, 40)[:, None])
+    scores = np.where(np.arange(40) % 2, 0.3, 0.5)
+    doubts = np.where(np.arange(40) % 2, 0.0, 0.1)
+    proposer = Proposer(0, noise=0.005)
+    _, _, means = proposer._learned(candidates, scores, doubts, np.arange(40), np.arange(0))
+    assert means == pytest.approx(np.full(40, 0.3), abs=0.02)
 
 
 def test_an_empty_pool_is_an_error() -> None:

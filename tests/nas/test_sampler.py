@@ -9,7 +9,7 @@ import pytest
 
 from nas.config import Sampler
 from nas.feasible import Feasible
-from nas.sampler import ACCURACY, FINGERPRINT, GainSampler, SpaceExhaustedError
+from nas.sampler import ACCURACY, ENDING, FINGERPRINT, GainSampler, SpaceExhaustedError
 from nas.study import Study
 from nas.work import _suggested
 from search_spaces import OPERATORS, Choice, SearchSpace
@@ -169,10 +169,34 @@ def test_what_another_worker_trains_counts_as_tried(make_study: MakeStudy) -> No
     first.set_user_attr(FINGERPRINT, _suggested(first, study).fingerprint)
     assert isinstance(study.sampler, GainSampler)
     asking = study.optuna.get_trials(deepcopy=False)[0]
-    tried, accuracies = study.sampler._history(study.optuna, asking)
+    tried, accuracies, doubts = study.sampler._history(study.optuna, asking)
     assert len(tried) == 8  # all but the one that asks
     assert np.isnan(accuracies).sum() == 1
     assert np.isfinite(accuracies).sum() == 7
+    assert not doubts.any()
+
+
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage:UserWarning")
+def test_what_was_stopped_is_learned_from_and_what_failed_is_the_worst(make_study: MakeStudy) -> None:
+    study = make_study()
+    for index in range(6):
+        trial = study.optuna.ask()
+        architecture = _suggested(trial, study)
+        trial.set_user_attr(FINGERPRINT, architecture.fingerprint)
+        if index < 4:
+            trial.set_user_attr("rung:1", (0.1 * index, 0.1 * index, 1.0))
+            trial.set_user_attr(ACCURACY, 0.1 * index + 0.2)
+            study.optuna.tell(trial, [0.1 * index + 0.2, 1.0])
+            continue
+        if index == 4:
+            trial.set_user_attr("rung:1", (0.05, 0.05, 1.0))
+        trial.set_user_attr(ENDING, "stopped" if index == 4 else "diverged")
+        study.optuna.tell(trial, state=optuna.trial.TrialState.PRUNED)
+    assert isinstance(study.sampler, GainSampler)
+    asking = study.optuna.get_trials(deepcopy=False)[0]
+    _, accuracies, doubts = study.sampler._history(study.optuna, asking)
+    assert accuracies == pytest.approx([0.3, 0.4, 0.5, 0.25, 0.3])
+    assert doubts == pytest.approx([0.0] * 5, abs=1e-12)
 
 
 def test_parameters_have_one_spelling(make_study: MakeStudy) -> None:

@@ -3,7 +3,7 @@ import random
 import pytest
 
 from nas.front import Direction, Point, front
-from nas.stopping import Stopping, goes_on, ranked
+from nas.stopping import Stopping, foreseen, goes_on, ranked
 
 BOTH = (Direction.MAXIMIZE, Direction.MINIMIZE)
 
@@ -65,3 +65,8 @@ def test_one_objective_is_ranked_plainly() -> None:
 
 def test_equal_points_keep_their_order() -> None:
     assert ranked([(0.5, 1.0)] * 4, BOTH, 2) == [0, 1]
+
+
+def test_a_stopped_training_would_have_gained_what_others_gained() -> None:
+    assert foreseen(0.2, [0.1, 0.1]) is None
+    assert foreseen(0.2, [0.1, 0.2, 0.3]) == pytest.approx((0.4, 0.1))

@@ -431,7 +431,7 @@ class TestStopping:
         study = make_judged(reward=Reward.TUNAS, target_gflops=1.0)
         run(study)
         standings = [trial.user_attrs["rung:1"] for trial in study.optuna.get_trials(deepcopy=False)]
-        assert {len(standing) for standing in standings} == {1}
+        assert {len(standing) for standing in standings} == {2}  # the accuracy, and the reward
 
 
 def test_a_reward_is_one_value_and_the_front_stays(make_study: MakeStudy, run: Callable[..., None]) -> None:
