@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from nas.locks import Lock
 from nas.records import TrialFiles
+from nas.score_cache import ScoreCache, digest, key
 from search_spaces import Architecture
-from trials import Budget, Ending, Epoch, Outcome, evaluate
+from trials import Budget, Ending, Epoch, Outcome, datasets, evaluate
 from trials.scores import Costs
 
 
@@ -20,11 +22,13 @@ class BaseTraining:
         folder: the study's.
         stock: the space's own model.
         budget: of this training alone.
+        cache: of trainings that other studies have paid for, if they may be taken.
     """
 
     folder: Path
     stock: Architecture
     budget: Budget
+    cache: ScoreCache | None = None
 
     @property
     def files(self) -> TrialFiles:
@@ -60,20 +64,30 @@ class BaseTraining:
         cure = Ending[outcome["ending"].upper()].value
         return f"the stock model could not be trained: {outcome['detail'] or outcome['ending']} ({cure})"
 
+    @cached_property
+    def key(self) -> str:
+        """Under which the cache knows this training, and what starts from it."""
+        begun = digest(self.budget.weights) if self.budget.weights else ""
+        return key(self.stock, self.budget, datasets.load(self.budget.data), begun)
+
     def forget_failure(self) -> None:
         """Let it be tried again."""
         if self.failure:
             self.files.outcome.unlink(missing_ok=True)
 
     def train(self, go_on: Callable[[int, Epoch], bool], costs: Costs | None) -> Outcome:
-        """Train to the end; the caller holds the lock.
+        """Train to the end, unless another study has; the caller holds the lock.
 
         Args:
             go_on: hears of every epoch.
             costs: of the stock model.
         """
         self.files.progress.unlink(missing_ok=True)
-        outcome = evaluate(self.stock, self.budget, self.files.folder, go_on, costs=costs)
+        outcome = self.cache.recall(self.key, self.stock, costs, self.files) if self.cache else None
+        if outcome is None or outcome.weights is None:
+            outcome = evaluate(self.stock, self.budget, self.files.folder, go_on, costs=costs)
+            if self.cache:
+                self.cache.remember(self.key, outcome, self.files, keep_weights=True)
         if outcome.ending is Ending.FINISHED:  # nothing goes on from here: candidates start from the weights
             self.files.checkpoint.unlink(missing_ok=True)
         self.files.write_outcome(outcome)

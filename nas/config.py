@@ -116,6 +116,7 @@ class Run(_Frozen):
         timeout: seconds after which no further trial begins.
         workers: processes; on a GPU one per device.
         device: `cpu`, or indices of GPUs, `0` or `0,1`.
+        cache: whether trainings that other studies have paid for are taken from them.
         trial_memory: bytes of the host's that a worker may allocate for its trials; None is its share of what is free.
     """
 
@@ -123,6 +124,7 @@ class Run(_Frozen):
     timeout: Annotated[StrictFloat, Field(gt=0)] | None = None
     workers: Annotated[StrictInt, Field(ge=1)] = 1
     device: str = "cpu"
+    cache: bool = True
     trial_memory: Annotated[StrictInt, Field(ge=1)] | None = None
 
 

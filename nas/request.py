@@ -37,6 +37,7 @@ class Request:
             start from `weights` themselves.
         from_scratch: every candidate starts from random weights.
         latency: the name of a device whose recorded table predicts latencies.
+        cache: whether trainings that other studies have paid for are taken from them.
         objectives: which scores span the front.
         eta: one of so many trainings goes on at each rung; None stops none.
         first_rung: the epoch after which trainings are first judged.
@@ -62,6 +63,7 @@ class Request:
     seed: int = 0
     workers: int | None = None
     device: str | None = None
+    cache: bool = True
     objectives: tuple[str, ...] = ("map50_95", "gflops")
     reward: Reward | None = None
     sampler: Sampler = Sampler.OURS
@@ -177,7 +179,7 @@ class Request:
         """
         trials = self.trials or (10 if self._is_demonstration else 30)
         fields = {"trials": trials, "timeout": self.timeout, "workers": workers, "device": device}
-        return validated(Run, {**fields, "trial_memory": self.trial_memory})
+        return validated(Run, {**fields, "trial_memory": self.trial_memory, "cache": self.cache})
 
     def _deploy_size(self, space: SearchSpace) -> int:
         """Pixels that the stock model is deployed at.

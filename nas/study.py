@@ -30,11 +30,13 @@ from nas.front import OBJECTIVES, Direction, Point
 from nas.locks import Lock, is_held
 from nas.records import Record, TrialFiles, front_of, write_aside
 from nas.sampler import AGAIN, ENDING, FINGERPRINT, RUNG, GainSampler, Gate, RandomSampler, TreeSampler
+from nas.score_cache import ScoreCache, digest, key
 from nas.stopping import goes_on
 from search_spaces import Architecture, SearchSpace, space_file
 from search_spaces.errors import EnvironmentProblem, StudyError
-from trials import Budget, Ending, Limits, cost, presets, timings
+from trials import Budget, Ending, Limits, Outcome, cost, datasets, presets, timings
 from trials.cost import CostTable
+from trials.evaluation import over
 from trials.latency_table import LatencyTable
 from trials.scores import Costs, Epoch
 from trials.timings import Timings
@@ -213,7 +215,37 @@ class Study:
     def base(self) -> BaseTraining | None:
         """The stock model's own training, from whose end every candidate starts; None if they start elsewhere."""
         budget = self.settings.base
-        return None if budget is None else BaseTraining(folder=self.folder, stock=self.space.stock, budget=budget)
+        if budget is None:
+            return None
+        return BaseTraining(folder=self.folder, stock=self.space.stock, budget=budget, cache=self.cache)
+
+    @cached_property
+    def cache(self) -> ScoreCache | None:
+        """Trainings that other studies have paid for, if they may be taken."""
+        return ScoreCache.of_user() if self.file.run.cache else None
+
+    def recalled(self, architecture: Architecture, limits: Limits, files: TrialFiles) -> Outcome | None:
+        """How another study's training of an architecture ended, if it says all that this one asks for."""
+        if self.cache is None:
+            return None
+        outcome = self.cache.recall(self._key(architecture), architecture, self.costs(architecture), files)
+        if outcome is None or outcome.costs is None or over(outcome.costs, limits):
+            return None
+        return None if self.settings.needs_latency and outcome.costs.latency_ms is None else outcome
+
+    def remember(self, outcome: Outcome, files: TrialFiles) -> None:
+        """Keep how a training ended for other studies."""
+        if self.cache is not None:
+            self.cache.remember(self._key(outcome.architecture), outcome, files)
+
+    def _key(self, architecture: Architecture) -> str:
+        return key(architecture, self.budget, datasets.load(self.budget.data), self._begun)
+
+    @cached_property
+    def _begun(self) -> str:
+        if self.base is not None:
+            return self.base.key
+        return digest(self.budget.weights) if self.budget.weights else ""
 
     @property
     def budget(self) -> Budget:

@@ -30,7 +30,7 @@ from nas.sampler import AGAIN, FINGERPRINT, SpaceExhaustedError
 from nas.study import DETAIL, HOST, ROLE, Study, no_limits_for
 from search_spaces import Architecture
 from search_spaces.operators import Value
-from trials import Ending, Epoch, Outcome, evaluate
+from trials import Ending, Epoch, Limits, Outcome, evaluate
 from trials.training import GoOn
 
 log = logging.getLogger("nas.work")
@@ -146,6 +146,16 @@ class Worker:
         if AGAIN in trial.user_attrs:
             files.take_over(study.files(trial.user_attrs[AGAIN]))
         limits = no_limits_for(trial.user_attrs.get(ROLE, ""), study.settings.limits)
+        known = study.recalled(architecture, limits, files)
+        outcome = known or self._evaluated(trial, architecture, limits, files)
+        files.write_outcome(outcome)
+        log.info("trial %d: %s %s", trial.number, outcome.ending.name.lower(), outcome.detail)
+        if known is None:
+            study.remember(outcome, files)
+        return self._tell(trial, outcome)
+
+    def _evaluated(self, trial: Trial, architecture: Architecture, limits: Limits, files: TrialFiles) -> Outcome:
+        study = self.study
         try:
             with self._ceiling.held():
                 outcome = evaluate(
@@ -159,9 +169,7 @@ class Worker:
         except MemoryError:  # so little was left that the ending could not be written
             outcome = Outcome(architecture=architecture, ending=Ending.OUT_OF_MEMORY, detail="on the host: MemoryError")
         self.outgrown = self._growth.after(ran_out=outcome.ending is Ending.OUT_OF_MEMORY)
-        files.write_outcome(outcome)
-        log.info("trial %d: %s %s", trial.number, outcome.ending.name.lower(), outcome.detail)
-        return self._tell(trial, outcome)
+        return outcome
 
     def _tell(self, trial: Trial, outcome: Outcome) -> list[float]:
         """Store what is known, then give Optuna values, a pruned trial or a failed one."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+import search_spaces
 from trials.budget import Budget
 from trials.datasets import DataSet
 from trials.devices import CPU, processor
@@ -26,6 +27,7 @@ class Provenance:
         data: the data set's fingerprint.
         device: the model of the processor or GPU.
         threads: of the training on a CPU.
+        code: a hash of the code that builds and trains.
         commit: of this package's repository; empty if it is installed without one, with a `+` if files differ from it.
         versions: of Python and the packages that compute, by name.
     """
@@ -35,6 +37,7 @@ class Provenance:
     data: str
     device: str
     threads: int
+    code: str
     commit: str
     versions: dict[str, str]
 
@@ -47,6 +50,7 @@ class Provenance:
             data=data.fingerprint,
             device=processor(budget.device),
             threads=1 if budget.device == CPU else torch.get_num_threads(),
+            code=_code(),
             commit=_commit(),
             versions=_versions(),
         )
@@ -61,6 +65,14 @@ def _versions() -> dict[str, str]:
         except PackageNotFoundError:  # another build of the same module, such as opencv-python-headless
             continue
     return found
+
+
+@lru_cache(maxsize=1)
+def _code() -> str:
+    """Of the files of the two packages that a score depends on."""
+    folders = [Path(__file__).parent, Path(search_spaces.__file__).parent]
+    files = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
 
 
 @lru_cache(maxsize=1)

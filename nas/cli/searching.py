@@ -139,6 +139,14 @@ def search(
     seed: Annotated[int, typer.Option(min=0, help="Of weights, order and proposals.", rich_help_panel=_HOW)] = 0,
     workers: Workers = None,
     device: Device = None,
+    no_cache: Annotated[
+        bool,
+        typer.Option(
+            "--no-cache",
+            help="Train again what other studies have trained in the very same way, instead of taking its score.",
+            rich_help_panel=_HOW,
+        ),
+    ] = False,
     objectives: Annotated[
         str,
         typer.Option(
@@ -228,6 +236,7 @@ def search(
         seed=seed,
         workers=workers,
         device=device,
+        cache=not no_cache,
         objectives=tuple(name.strip() for name in objectives.split(",") if name.strip()),
         reward=Reward(reward) if reward else None,
         sampler=Sampler(sampler),

@@ -21,6 +21,7 @@ def test_it_says_what_must_be_equal(tiny: TinyBudget, scenes: datasets.DataSet) 
     assert {"python", "ultralytics", "numpy"} <= set(said.versions)
     assert said.device
     assert re.fullmatch(r"[0-9a-f]{12}", said.recipe)
+    assert re.fullmatch(r"[0-9a-f]{12}", said.code)
 
 
 def test_another_recipe_has_another_hash(tiny: TinyBudget, scenes: datasets.DataSet) -> None:

@@ -1,0 +1,124 @@
+"""Scores of finished trainings, for other studies that would train the very same again.
+
+A training follows to the bit from the architecture, the budget, the data, the weights that it starts from, the device
+and the code. Where all of these agree it is not paid for twice, whatever else two studies differ in: their limits,
+objectives, sampler, space. Its weights stay in the study that trained it, and are taken from there while they are kept;
+those of a stock model, from which every candidate starts, are kept here.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from nas.records import TrialFiles, write_aside
+from search_spaces import Architecture
+from trials import Budget, Ending, Epoch, Outcome, Scores
+from trials.datasets import DataSet, cache_folder
+from trials.inheritance import Coverage
+from trials.provenance import Provenance
+from trials.scores import Costs
+
+OFF = "NAS_NO_CACHE"
+"""The environment variable that refuses the cache for all studies."""
+
+_NO_MATTER = {"data", "weights", "timeout", "rungs"}
+"""What of a budget does not change a score: where files lie is said by what is in them."""
+
+
+def key(architecture: Architecture, budget: Budget, data: DataSet, begun: str) -> str:
+    """Equal for two trainings that end in the same score.
+
+    Args:
+        begun: what the weights start from: nothing, the key of a stock model's training, or a checkpoint's `digest`.
+    """
+    provenance = asdict(Provenance.of(budget, data))
+    del provenance["commit"]  # most commits change no score; those of the code that does are in `code`
+    own = budget.at(architecture.image_size).model_dump(mode="json", exclude=_NO_MATTER)
+    theirs = sorted(source.digest for source in architecture.sources)  # of operators that are not ours
+    known = [architecture.fingerprint, theirs, own, provenance, begun]
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def digest(weights: Path) -> str:
+    """Of a checkpoint's content."""
+    with weights.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class ScoreCache:
+    """A folder with a file for each score."""
+
+    folder: Path
+
+    @classmethod
+    def of_user(cls) -> "ScoreCache | None":
+        """The one of all studies of this user, unless it is refused for all."""
+        return None if os.environ.get(OFF) else cls(cache_folder() / "scores")
+
+    def recall(self, name: str, architecture: Architecture, costs: Costs | None, files: TrialFiles) -> Outcome | None:
+        """How the same training ended before, with its files in a trial's folder; None if nobody knows.
+
+        Args:
+            name: its `key`.
+            costs: as this study knows them; None are taken as they were then.
+        """
+        path = self._path(name)
+        if not path.is_file():
+            return None
+        known = json.loads(path.read_text(encoding="utf-8"))
+        files.folder.mkdir(parents=True, exist_ok=True)
+        files.model.write_text(known["model"], encoding="utf-8")
+        kept = Path(known["weights"])
+        if kept.is_file():
+            shutil.copyfile(kept, files.weights)
+        scores = Scores(**known["scores"], costs=costs or Costs(**known["costs"]))
+        epochs = tuple(Epoch(**epoch) for epoch in known["epochs"])
+        for epoch in epochs:
+            files.write_epoch(epoch)
+        return Outcome(
+            architecture=architecture,
+            ending=Ending.FINISHED,
+            costs=scores.costs,
+            scores=scores,
+            epochs=epochs,
+            coverage=Coverage(share=known["inherited"], layers=tuple(map(tuple, known["changed_layers"]))),
+            detail=f"trained before, in {known['where']}",
+            weights=files.weights if kept.is_file() else None,
+            provenance=Provenance(**known["provenance"]),
+        )
+
+    def remember(self, name: str, outcome: Outcome, files: TrialFiles, *, keep_weights: bool = False) -> None:
+        """Keep how a training ended, if it ended with a score.
+
+        Args:
+            keep_weights: whether a copy of its weights is kept here, too.
+        """
+        if outcome.scores is None or outcome.provenance is None:
+            return
+        path = self._path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        weights = files.weights
+        if keep_weights:
+            aside = path.with_suffix(".tmp")
+            shutil.copyfile(files.weights, aside)
+            weights = aside.replace(path.with_suffix(".pt"))
+        known: dict[str, Any] = {
+            "where": str(files.folder),
+            "weights": str(weights),
+            "scores": {"map50_95": outcome.scores.map50_95, "map50": outcome.scores.map50},
+            "costs": asdict(outcome.scores.costs),
+            "model": files.model.read_text(encoding="utf-8"),
+            "epochs": [asdict(epoch) for epoch in outcome.epochs],
+            "inherited": outcome.coverage.share,
+            "changed_layers": outcome.coverage.layers,
+            "provenance": asdict(outcome.provenance),
+        }
+        write_aside(path, json.dumps(known))
+
+    def _path(self, name: str) -> Path:
+        return self.folder / name[:2] / f"{name}.json"
