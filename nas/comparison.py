@@ -5,6 +5,7 @@ counts: such a repeat is never left out of a median.
 """
 
 from collections.abc import Sequence
+from itertools import cycle
 from math import inf, isfinite
 
 import numpy as np
@@ -19,7 +20,7 @@ TARGETS = (90, 95, 98)
 """Shares of the table's hypervolume, in percent."""
 _LOOKS = (20, 40, 60)
 _DRAWS = 2000
-_COLOURS = ("#6b7280", "#2563eb", "#ea580c", "#16a34a", "#9333ea", "#0891b2", "#db2777", "#ca8a04")
+_COLOURS = ("107,114,128", "37,99,235", "234,88,12", "22,163,74", "147,51,234", "8,145,178", "219,39,119", "202,138,4")
 
 Row = dict[str, str | int | float | None]
 
@@ -94,7 +95,7 @@ def times_fewer(taken: Numbers, chances: Numbers) -> tuple[float, float, float] 
 def figure(title: str, replays: Sequence[Replay], trials: int) -> str:
     """A page that needs no network: the median share after each trial, in a band between the quartiles."""
     drawn = []
-    for (sampler, own), colour in zip(games(replays).items(), _cycled(len(replays)), strict=False):
+    for (sampler, own), colour in zip(games(replays).items(), cycle(_COLOURS), strict=False):
         steps = range(1, max(min(len(one.shares), trials) for one in own) + 1)
         shares = 100 * np.array([[one.share_after(step) for step in steps] for one in own])
         low, median, high = np.quantile(shares, (0.25, 0.5, 0.75), axis=0).round(3).tolist()
@@ -103,15 +104,14 @@ def figure(title: str, replays: Sequence[Replay], trials: int) -> str:
                 x=[*steps, *reversed(steps)],
                 y=[*high, *reversed(low)],
                 fill="toself",
-                fillcolor=colour,
-                opacity=0.15,
+                fillcolor=f"rgba({colour},0.15)",
                 line={"width": 0},
                 hoverinfo="skip",
                 showlegend=False,
                 legendgroup=sampler,
             ),
             graph_objects.Scatter(
-                x=[*steps], y=median, mode="lines", name=sampler, line={"color": colour}, legendgroup=sampler
+                x=[*steps], y=median, mode="lines", name=sampler, line={"color": f"rgb({colour})"}, legendgroup=sampler
             ),
         ]
     drawing = graph_objects.Figure(drawn)
@@ -127,7 +127,3 @@ def _named(name: str, found: tuple[float, float, float] | None) -> Row:
     """A figure and its two ends as they are told."""
     ends = zip((name, f"{name}_low", f"{name}_high"), found or (inf,) * 3, strict=True)
     return {key: value if isfinite(value) else None for key, value in ends}
-
-
-def _cycled(count: int) -> list[str]:
-    return [_COLOURS[index % len(_COLOURS)] for index in range(count)]

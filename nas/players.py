@@ -47,7 +47,7 @@ class Chance:
 
 
 class Ours:
-    """What proposes architectures in a search, with all rows that are left as its pool.
+    """The proposer of this package, with all rows that are left as its pool.
 
     Args:
         costs_as_features: whether accuracy is learned from costs, too; they are known in any case.

@@ -53,9 +53,9 @@ class Rules:
     Attributes:
         trials: after which a player is stopped; chance, which costs nothing, goes on to the end of the table.
         noise: the standard deviation that is added to every accuracy, in points of mAP, once for each row and repeat.
-        permuted: which figures are dealt anew in every repeat. Of `accuracies` nothing can be learned, but the costs
-            stay known. With `outcomes`, a row is worth the accuracy and the cost of any other, and no player that
-            takes no row twice can do better or worse than chance: what it finds is a random order of all there is.
+        permuted: which figures are dealt to other rows in every repeat. Of `accuracies` nothing can be predicted, but
+            cheap rows are the better ones then, and costs stay known. With `outcomes`, costs are dealt along, and
+            players do not see it: what one finds that takes no row twice is a random order of all there is.
     """
 
     trials: int = 100
