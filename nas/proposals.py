@@ -10,13 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.acquisition import Ground, expected_above, expected_gain
+from nas.front import Direction, front
 from nas.surrogate import Features, Numbers, Surrogate
 
 STARTUP = 3
 """Candidates that are taken by their costs alone."""
 _MARGIN = 0.05
 _FITTED_EACH_TIME, _GROWTH = 20, 1.1
-_NEAREST, _REST = 300, 100
+_FITTED_TO, _LEARNED_FROM = 150, 400
+"""Of more scores than these, only those that say most are kept: a fit takes a second for 400."""
+_NEAR = 0.75
 
 Rows = NDArray[np.intp]
 
@@ -106,9 +109,9 @@ class Proposer:
         is being trained is taken to become what it is expected to become, so that another worker looks elsewhere.
         """
         first = scored[: _fitted_at(len(scored))]
-        rows = first[_memorable(tried.costs[first], accuracies[first])]
+        rows = first[_memorable(tried.costs[first], accuracies[first], _FITTED_TO)]
         fitted = self._fitted(tried.features[rows], accuracies[rows], doubts[rows])
-        rows = scored[_memorable(tried.costs[scored], accuracies[scored])]
+        rows = scored[_memorable(tried.costs[scored], accuracies[scored], _LEARNED_FROM)]
         features, values, doubts = tried.features[rows], accuracies[rows], doubts[rows]
         surrogate = Surrogate.with_kernel(fitted.kernel, fitted.noise, features, values, doubts)
         if len(running):
@@ -138,12 +141,15 @@ def _fitted_at(count: int) -> int:
     return int(fitted)
 
 
-def _memorable(costs: Numbers, accuracies: Numbers) -> Rows:
-    """All of a few; of many those that are nearest below the front, and some of the rest, in their order."""
+def _memorable(costs: Numbers, accuracies: Numbers, most: int) -> Rows:
+    """All of a few; of many mostly those nearest below the front, and some of the rest, in their order."""
     count = len(accuracies)
-    if count <= _NEAREST + _REST:
+    if count <= most:
         return np.arange(count)
-    heights = np.array([accuracies[(costs <= own).all(axis=1)].max() for own in costs])
+    points = [tuple(point) for point in np.column_stack([accuracies, costs]).tolist()]
+    best = np.array(front(points, [Direction.MAXIMIZE, *[Direction.MINIMIZE] * costs.shape[1]]))
+    affordable = (costs[best] <= costs[:, None]).all(axis=2)
+    heights = np.where(affordable, accuracies[best], -np.inf).max(axis=1)
     order = np.argsort(heights - accuracies, kind="stable")
-    rest = order[_NEAREST:]
-    return np.sort(np.concatenate([order[:_NEAREST], rest[:: -(-len(rest) // _REST)]]))
+    nearest, rest = np.split(order, [round(_NEAR * most)])
+    return np.sort(np.concatenate([nearest, rest[:: -(-len(rest) // (most - len(nearest)))]]))

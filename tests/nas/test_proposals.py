@@ -125,7 +125,7 @@ def test_hyperparameters_are_fitted_ever_more_seldom() -> None:
 def test_the_front_of_many_is_remembered() -> None:
     rng = np.random.default_rng(0)
     costs, accuracies = rng.random((3000, 1)), rng.random(3000)
-    kept = _memorable(costs, accuracies)
+    kept = _memorable(costs, accuracies, 400)
     best = [row for row in range(3000) if accuracies[row] >= accuracies[costs[:, 0] <= costs[row, 0]].max()]
     assert set(best) <= set(kept.tolist())
     assert 350 < len(kept) <= 400
