@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -14,7 +14,9 @@ from nas.request import Request, require_cores, require_reachable, validated
 from nas.study import Study
 from nas.supervisor import Supervisor
 from search_spaces import SearchSpace, space_file
+from search_spaces.base import parse_yaml
 from search_spaces.errors import SpecError, StudyError
+from search_spaces.refine import refine
 from trials import Epoch, cost, datasets
 from trials.cost import Cost, CostTable, gflops
 from trials.datasets import DIGITS, DataSet
@@ -57,12 +59,12 @@ class Plan:
             EnvironmentProblem: the device.
             StudyError: a study of that name is there with other settings.
         """
-        space = space_file.load(request.space, scale=request.scale)
+        request, space, text = _completed(request)
         if request.study is not None:
             study_folder(request.study, request.runs)  # a wrong name is told before the data set is read
         device, workers = request.devices()
         _require_weights(request.weights)
-        data = datasets.load(request.data)
+        data = datasets.load(request.data or DIGITS)
         folder = study_folder(request.study or _default_name(space, data), request.runs)
         settings = _settings(request, space, data, device)
         run = request.run(device, workers)
@@ -87,7 +89,7 @@ class Plan:
             folder=folder,
             file=file,
             space=space,
-            space_text=space_file.text(request.space, scale=request.scale),
+            space_text=text,
             data=data,
             stock=table.cost(space.stock),
             cheapest=cheapest,
@@ -201,6 +203,33 @@ def _tracker(study: Study) -> "Tracker":
     )
 
 
+def _completed(request: Request) -> tuple[Request, SearchSpace, str]:
+    """What a refined study adds to a request; the space, and its text.
+
+    Raises:
+        SpecError: the space file; a study that is not there, or has found nothing.
+    """
+    if request.refine is None:
+        text = space_file.text(request.space, scale=request.scale)
+        return request, space_file.load(request.space, scale=request.scale), text
+    if request.space != Request.space or request.scale is not None:
+        raise SpecError("refine: a refined study says space and scale itself; leave --space and --scale out")
+    coarse = Study.open(existing(request.refine, request.runs))
+    text = refined(coarse)
+    own = {"data": request.data or coarse.settings.data, "study": request.study or f"{coarse.name}-fine"}
+    return replace(request, **own), space_file.parse(parse_yaml(text)), text
+
+
+def refined(coarse: Study) -> str:
+    """The text of the space around a study's front.
+
+    Raises:
+        SpecError: the front is the stock model alone.
+    """
+    document = parse_yaml(space_file.text(coarse.folder / "space.yaml"))
+    return refine(document, coarse.space, [coarse.architecture(record) for record in coarse.front()])
+
+
 def _default_name(space: SearchSpace, data: DataSet) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{space.name}{space.scale}-{data.name}")
 
@@ -211,13 +240,13 @@ def _settings(request: Request, space: SearchSpace, data: DataSet, device: str) 
             f"reward: {request.reward} compares a cost with a target; give --target-gflops or --target-latency"
         )
     if request.reward is None and (request.target_gflops or request.target_latency):
-        raise SpecError("target: a target is part of a reward; give --reward tunas, mnasnet or linear")
+        raise SpecError("target: a target is part of a reward; give --reward tunas, mnasnet, mnasnet-hard or linear")
     own = device if device == "cpu" else "0"  # a worker's only GPU is its first
     fields = {
         "space": space.name,
         "scale": space.scale,
         "space_hash": space.hash,
-        "data": request.data if request.data == DIGITS else str(data.path),
+        "data": DIGITS if request.data in {None, DIGITS} else str(data.path),
         "data_fingerprint": data.fingerprint,
         "classes": data.classes,
         "preset": request.preset_named()[0],

@@ -30,7 +30,8 @@ class Request:
 
     Attributes:
         space: a name from the catalog, or a path.
-        data: `digits`, or a path.
+        refine: a study, instead of a space: around what its front carries, layer by layer.
+        data: `digits`, or a path; None is digits, or what the refined study has.
         preset: `quick`, `standard` or `thorough`: how much is trained, where no epochs or sizes are given.
         weights: a checkpoint that the stock model's training starts from.
         base_epochs: of the stock model's training, from whose end every candidate starts; 0 is none, and candidates
@@ -46,7 +47,8 @@ class Request:
 
     space: str = "v9"
     scale: str | None = None
-    data: str = DIGITS
+    refine: str | None = None
+    data: str | None = None
     preset: str | None = None
     weights: Path | None = None
     base_epochs: int | None = None
@@ -81,7 +83,7 @@ class Request:
     @property
     def _is_demonstration(self) -> bool:
         """Whether the data are the built-in ones, which few epochs of small images suffice for."""
-        return self.data == DIGITS
+        return self.data in {None, DIGITS}
 
     def preset_named(self) -> tuple[str, Preset]:
         """How much is trained.

@@ -36,6 +36,10 @@ class Reward(StrEnum):
         5 % of 0.10 only 0.005, so that costs hardly matter among models that learned little.
         Example: T = 12 gives 0.3949, T = 8 gives 0.4063.
 
+    `mnasnet-hard`: accuracy * prod max(1, T / T0) ** -1 (hard reward, MnasNet, arXiv 1807.11626).
+        For "at most this, or nearly": up to the target only accuracy counts, above it twice the cost halves it.
+        Example: T = 12 gives 0.3333, T = 8 gives 0.40.
+
     `linear`: accuracy - 0.10 * sum max(0, T / T0 - 1) (ours: TuNAS' penalty, on the upper side only).
         For "up to here it is free": below the target only accuracy counts, above it each 10 % cost one
         point of mAP. For a ceiling that must not be crossed at all, set a limit instead.
@@ -44,6 +48,7 @@ class Reward(StrEnum):
 
     TUNAS = "tunas"
     MNASNET = "mnasnet"
+    MNASNET_HARD = "mnasnet-hard"
     LINEAR = "linear"
 
 
@@ -69,6 +74,8 @@ def reward(kind: Reward, accuracy: float, costs: Sequence[tuple[float, float]]) 
             return accuracy + TUNAS_BETA * sum(abs(ratio - 1) for ratio in ratios)
         case Reward.MNASNET:
             return accuracy * prod(ratio**MNASNET_EXPONENT for ratio in ratios)
+        case Reward.MNASNET_HARD:
+            return accuracy / prod(max(1.0, ratio) for ratio in ratios)
         case Reward.LINEAR:
             return accuracy + LINEAR_BETA * sum(max(0.0, ratio - 1) for ratio in ratios)
 

@@ -121,7 +121,7 @@ def parse(document: Mapping[str, Any]) -> SearchSpace:
     space = SearchSpace(
         name=heading.name, base=heading.base, scale=heading.scale, slots=slots, dials=dials, pgi=heading.pgi
     )
-    return replace(space, start=tuple(space.of(picks) for picks in picked))
+    return replace(space, start=tuple(space.of(picks, turned) for picks, turned in picked))
 
 
 def _require_auxiliary(base: Base, mistakes: list[str]) -> None:

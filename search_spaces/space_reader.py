@@ -20,6 +20,8 @@ from search_spaces.space import Dial, Slot, against
 _RESERVED_IN_ENTRY = {"name"}
 
 Model = TypeVar("Model", bound=BaseModel)
+Start = tuple[dict[str, Choice], dict[str, float]]
+"""An architecture: choices by the slot's name, and dials."""
 
 
 class Reader:
@@ -33,6 +35,7 @@ class Reader:
         self._base, self._mistakes = base, mistakes
         self._variants: list[Base] = [] if base is None else [base]
         self._slots: dict[str, Slot] = {}
+        self._dials: dict[str, Dial] = {}
         self._origins: dict[tuple[str, str], str] = {}
         self._owners: dict[int, tuple[tuple[int, ...], str]] = {}
         self._matched: dict[str, str] = {}
@@ -78,6 +81,7 @@ class Reader:
         if read.image_size:
             sizes = tuple(sorted({float(size) for size in read.image_size}))
             dials.append(Dial(name=macro.IMAGE_SIZE, values=sizes, stock=sizes[-1]))
+        self._dials = {dial.name: dial for dial in dials}
         return tuple(dials)
 
     def _try(self, dial: Dial, address: str) -> None:
@@ -140,23 +144,40 @@ class Reader:
                     slots.append(Slot(layer=layer, host="Conv", choices=(STOCK,), feeds=entry.feeds))
             self._place(slots, offered, address, clean=len(self._mistakes) == before)
 
-    def start(self, raw: Any) -> list[dict[str, Choice]]:
-        """The choices of each architecture that a search tries first, by the slot's name."""
+    def start(self, raw: Any) -> list[Start]:
+        """The architectures that a search tries first."""
         if not isinstance(raw, list) or not all(isinstance(one, dict) and one for one in raw):
             self._wrong("start", f"a list of architectures is expected, got {raw!r} (- {{LAYER: {{OPERATOR: {{}}}}}})")
             return []
         return [self._architecture(one, f"start[{index}]") for index, one in enumerate(raw)]
 
-    def _architecture(self, raw: Mapping[Any, Any], address: str) -> dict[str, Choice]:
+    def _architecture(self, raw: Mapping[Any, Any], address: str) -> Start:
         picked: dict[str, Choice] = {}
-        for name, said in raw.items():
+        picks = {name: said for name, said in raw.items() if name != macro.MACRO}
+        for name, said in picks.items():
             place = f"{address}.{name}"
             choice = self._said(said, place)
             if str(name) in picked:
                 self._wrong(place, "stands twice")
             elif choice is not None and self._base is not None and self._carried(str(name), choice, place):
                 picked[str(name)] = choice
-        return picked
+        return picked, self._turned(raw[macro.MACRO], f"{address}.{macro.MACRO}") if macro.MACRO in raw else {}
+
+    def _turned(self, raw: Any, address: str) -> dict[str, float]:
+        """What an architecture's dials stand at, `{width.P4: 0.75}`."""
+        if not isinstance(raw, dict):
+            self._wrong(address, f"dials with a number each are expected, got {raw!r} ({{width.P4: 0.75}})")
+            return {}
+        turned: dict[str, float] = {}
+        for name, value in raw.items():
+            if name not in self._dials:
+                self._wrong(f"{address}.{name}", f"no such dial ({nearest(name, self._dials)})")
+            elif value not in self._dials[name].values:
+                known = ", ".join(f"{each:g}" for each in self._dials[name].values)
+                self._wrong(f"{address}.{name}", f"not among the values of the dial, got {value!r} (one of {known})")
+            else:
+                turned[name] = float(value)
+        return turned
 
     def _said(self, said: Any, address: str) -> Choice | None:
         """An operator with its parameters, `{UIB: {expansion: 2}}`."""

@@ -37,6 +37,7 @@ def register(app: typer.Typer) -> None:
     group.callback()(spaces)
     group.command(name="show")(show_space)
     group.command()(derive)
+    group.command(name="refine")(refine_space)
     app.add_typer(group, name="spaces")
     app.command()(cost)
     app.command()(models)
@@ -90,6 +91,19 @@ def derive(
 
     show.lines(f"note: {note}" for note in base.read_model(model).notes)
     print(derived(model, scale=scale), end="")  # noqa: T201 - this is the output
+
+
+@show.told
+def refine_space(
+    study: Annotated[str, typer.Argument(help="A study whose front is worth a closer look.")],
+    runs: Annotated[Path, typer.Option(help="The folder of all studies.")] = Path("runs/nas"),
+) -> None:
+    """Write the space around a study's front: nas spaces refine STUDY > fine.yaml. Searched by nas search --refine."""
+    from nas.config import existing
+    from nas.plan import refined
+    from nas.study import Study
+
+    print(refined(Study.open(existing(study, runs))), end="")  # noqa: T201 - this is the output
 
 
 def _describe(space: "SearchSpace", classes: int, deploy_size: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:

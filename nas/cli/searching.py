@@ -81,9 +81,22 @@ def search(
         str | None,
         typer.Option(help="t, s, m, c, e or n, s, m, l, x. \\[default: the space's]", rich_help_panel=_WHAT),
     ] = None,
+    refine: Annotated[
+        str | None,
+        typer.Option(
+            metavar="STUDY",
+            help="Instead of a space: around what this study's front carries, every layer by itself, with all "
+            "worthwhile parameters. Its front is tried first.",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
     data: Annotated[
-        str, typer.Option(help="digits (built in), or an Ultralytics data.yaml.", rich_help_panel=_WHAT)
-    ] = "digits",
+        str | None,
+        typer.Option(
+            help="digits (built in), or an Ultralytics data.yaml. \\[default: digits, or the refined study's]",
+            rich_help_panel=_WHAT,
+        ),
+    ] = None,
     weights: Annotated[
         Path | None,
         typer.Option(
@@ -155,7 +168,7 @@ def search(
         ),
     ] = "map50_95,gflops",
     reward: Annotated[
-        Literal["tunas", "mnasnet", "linear"] | None,
+        Literal["tunas", "mnasnet", "mnasnet-hard", "linear"] | None,
         typer.Option(
             help="One number instead: accuracy with penalties for missing the targets.",
             rich_help_panel=_WORTH,
@@ -219,6 +232,7 @@ def search(
     request = Request(
         space=space,
         scale=scale,
+        refine=refine,
         data=data,
         weights=weights,
         from_scratch=from_scratch,

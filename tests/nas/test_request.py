@@ -1,10 +1,19 @@
-"""What may be asked of a search, where the machine has a say."""
+"""What may be asked of a search, where the machine or another study has a say."""
+
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from nas import machine
+from nas import machine, work
+from nas.cli import app
+from nas.plan import Plan
 from nas.request import Request, require_cores
+from nas.study import Study
+from nas.work import Worker
 from search_spaces.errors import SpecError
+from trials import Outcome
 
 
 @pytest.fixture
@@ -32,3 +41,42 @@ class TestWorkers:
 def test_no_more_than_four_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "cores", lambda: 64)
     assert Request(device="cpu").devices() == ("cpu", 4)
+
+
+class TestRefine:
+    """`--refine`: the space around a study's front."""
+
+    @pytest.fixture
+    def coarse(
+        self, make_study: Callable[..., Study], score: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+    ) -> Study:
+        study = make_study(trials=8)
+        monkeypatch.setattr(work, "evaluate", score)
+        Worker(study, deadline=float("inf")).run()
+        return study
+
+    def test_begins_with_the_front_of_another_study(self, coarse: Study, tmp_path: Path) -> None:
+        runs = tmp_path / "runs"
+        plan = Plan.of(Request(refine="small", runs=runs, device="cpu", workers=1))
+        front = {record.fingerprint for record in coarse.front()} - {coarse.space.stock.fingerprint}
+        assert {architecture.fingerprint for architecture in plan.space.start} == front
+        assert plan.folder == runs / "small-fine"
+        assert plan.file.settings.data == coarse.settings.data == "digits"
+        study = plan.begin()
+        assert {record.fingerprint for record in study.records() if record.role == "start"} == front
+
+    def test_is_a_file_to_look_at_first(self, coarse: Study, tmp_path: Path) -> None:
+        told = CliRunner().invoke(app, ["spaces", "refine", coarse.name, "--runs", str(tmp_path / "runs")])
+        assert told.exit_code == 0
+        assert told.stdout.startswith("name: small-fine\nbase: yolov9{scale}.yaml\nscale: t\n")
+
+    def test_takes_the_place_of_a_space(self, coarse: Study, tmp_path: Path) -> None:
+        with pytest.raises(SpecError) as error:
+            Plan.of(Request(refine=coarse.name, space="v8", runs=tmp_path / "runs", device="cpu"))
+        assert str(error.value) == (
+            "refine: a refined study says space and scale itself; leave --space and --scale out"
+        )
+
+    def test_needs_a_study_that_is_there(self, tmp_path: Path) -> None:
+        with pytest.raises(SpecError, match="no study 'nothing'"):
+            Plan.of(Request(refine="nothing", runs=tmp_path / "runs", device="cpu"))

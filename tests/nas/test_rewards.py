@@ -15,7 +15,12 @@ costs = st.lists(st.tuples(amounts, amounts), max_size=3)
 
 @pytest.mark.parametrize(
     ("kind", "at_12", "at_8"),
-    [(Reward.TUNAS, 0.38, 0.38), (Reward.MNASNET, 0.3949, 0.4063), (Reward.LINEAR, 0.38, 0.40)],
+    [
+        (Reward.TUNAS, 0.38, 0.38),
+        (Reward.MNASNET, 0.3949, 0.4063),
+        (Reward.MNASNET_HARD, 1 / 3, 0.40),
+        (Reward.LINEAR, 0.38, 0.40),
+    ],
 )
 def test_the_docstrings_example_holds(kind: Reward, at_12: float, at_8: float) -> None:
     assert reward(kind, 0.40, [(12.0, 10.0)]) == pytest.approx(at_12, abs=5e-5)

@@ -1,0 +1,90 @@
+"""The space around what a search has found."""
+
+from typing import Any
+
+import pytest
+
+from search_spaces import SearchSpace
+from search_spaces.base import parse_yaml
+from search_spaces.errors import SpecError
+from search_spaces.refine import refine
+from search_spaces.space_file import parse
+
+COARSE = """
+name: coarse
+base: yolov8{scale}.yaml
+scale: n
+slots:
+  - {at: {layers: [4, 6]}, tie: true, choices: {UIB: {expansion: [3]}, DCNv4: {groups: [4]}}}
+  - {at: {layers: [8, 12]}, choices: {DynamicConv: {}}}
+insert:
+  - {after: 9, choices: {MMQA: {}}}
+macro: {depth: [0.67, 1], width: {P4: [0.75, 1], P5: [0.75, 1]}, image_size: [320, 640]}
+"""
+
+
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    return parse_yaml(COARSE)
+
+
+@pytest.fixture(scope="module")
+def coarse(document: dict[str, Any]) -> SearchSpace:
+    return parse(document)
+
+
+def choice(space: SearchSpace, slot: str, operator: str) -> Any:
+    (found,) = (one for each in space.slots if each.name == slot for one in each.of(operator))
+    return found
+
+
+def test_what_was_found_is_tried_first_and_can_be_said(document: dict[str, Any], coarse: SearchSpace) -> None:
+    found = [
+        coarse.of({"4": choice(coarse, "4", "UIB")}),
+        coarse.of({"8": choice(coarse, "8", "DynamicConv"), "after-9": choice(coarse, "after-9", "MMQA")}),
+        coarse.of({"4": choice(coarse, "4", "DCNv4")}, {"width.P4": 0.75, "image_size": 320}),
+    ]
+    fine = parse(parse_yaml(refine(document, coarse, [coarse.stock, *found])))
+    assert fine.name == "coarse-fine"
+    assert [each.fingerprint for each in fine.start] == [each.fingerprint for each in found]
+    assert all(fine.architecture(fine.values(each)).fingerprint == each.fingerprint for each in fine.start)
+
+
+def test_tied_layers_are_free_and_parameters_are_opened(document: dict[str, Any], coarse: SearchSpace) -> None:
+    fine = parse(parse_yaml(refine(document, coarse, [coarse.of({"4": choice(coarse, "4", "UIB")})])))
+    assert [(slot.name, slot.tied, slot.operators) for slot in fine.slots] == [
+        ("4", (), ("stock", "UIB")),
+        ("6", (), ("stock", "UIB")),
+    ]
+    free = fine.slots[0].free("UIB")
+    assert {"start_kernel", "expansion"} <= set(free)
+    assert 3 in free["expansion"]  # as it was found, though no derived space would offer it
+
+
+def test_what_nobody_turned_stays_at_stock(document: dict[str, Any], coarse: SearchSpace) -> None:
+    found = coarse.of({"8": choice(coarse, "8", "DynamicConv")}, {"width.P5": 0.75})
+    fine = parse(parse_yaml(refine(document, coarse, [found])))
+    assert {dial.name: dial.values for dial in fine.dials} == {"width.P5": (0.75, 1.0), "image_size": (640.0,)}
+    assert fine.image_size == coarse.image_size
+
+
+def test_the_stock_model_alone_is_nothing_to_refine(document: dict[str, Any], coarse: SearchSpace) -> None:
+    with pytest.raises(SpecError) as error:
+        refine(document, coarse, [coarse.stock])
+    assert str(error.value) == (
+        "refine: nothing was found but the stock model, around which there is nothing to refine"
+    )
+
+
+@pytest.mark.parametrize(
+    ("macro", "told"),
+    [
+        ("3", "start[0].macro: dials with a number each are expected, got 3 ({width.P4: 0.75})"),
+        ("{width.P3: 1}", "start[0].macro.width.P3: no such dial (did you mean 'width.P5'?)"),
+        ("{depth: 2}", "start[0].macro.depth: not among the values of the dial, got 2 (one of 0.67, 1)"),
+    ],
+)
+def test_wrong_dials_of_a_start_are_told(macro: str, told: str) -> None:
+    with pytest.raises(SpecError) as error:
+        parse(parse_yaml(f"{COARSE}start: [{{8: {{DynamicConv: {{}}}}, macro: {macro}}}]\n"))
+    assert list(error.value.mistakes) == [told]
