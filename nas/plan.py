@@ -64,7 +64,7 @@ class Plan:
             study_folder(request.study, request.runs)  # a wrong name is told before the data set is read
         device, workers = request.devices()
         _require_weights(request.weights)
-        data = datasets.load(request.data or DIGITS)
+        data = datasets.load(request.data_named)
         folder = study_folder(request.study or _default_name(space, data), request.runs)
         settings = _settings(request, space, data, device)
         run = request.run(device, workers)
@@ -216,8 +216,8 @@ def _completed(request: Request) -> tuple[Request, SearchSpace, str]:
         raise SpecError("refine: a refined study says space and scale itself; leave --space and --scale out")
     coarse = Study.open(existing(request.refine, request.runs))
     text = refined(coarse)
-    own = {"data": request.data or coarse.settings.data, "study": request.study or f"{coarse.name}-fine"}
-    return replace(request, **own), space_file.parse(parse_yaml(text)), text
+    data, name = request.data or coarse.settings.data, request.study or f"{coarse.name}-fine"
+    return replace(request, data=data, study=name), space_file.parse(parse_yaml(text)), text
 
 
 def refined(coarse: Study) -> str:
@@ -246,7 +246,7 @@ def _settings(request: Request, space: SearchSpace, data: DataSet, device: str) 
         "space": space.name,
         "scale": space.scale,
         "space_hash": space.hash,
-        "data": DIGITS if request.data in {None, DIGITS} else str(data.path),
+        "data": DIGITS if request.data_named == DIGITS else str(data.path),
         "data_fingerprint": data.fingerprint,
         "classes": data.classes,
         "preset": request.preset_named()[0],

@@ -83,7 +83,12 @@ class Request:
     @property
     def _is_demonstration(self) -> bool:
         """Whether the data are the built-in ones, which few epochs of small images suffice for."""
-        return self.data in {None, DIGITS}
+        return self.data_named == DIGITS
+
+    @property
+    def data_named(self) -> str:
+        """The data that is meant."""
+        return self.data or DIGITS
 
     def preset_named(self) -> tuple[str, Preset]:
         """How much is trained.
