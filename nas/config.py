@@ -10,7 +10,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, field_validator
 from pydantic_core import PydanticCustomError
 
-from nas.front import OBJECTIVES
+from nas.front import OBJECTIVES, Direction
 from nas.records import write_aside
 from nas.rewards import Reward, reward
 from nas.stopping import Stopping
@@ -87,6 +87,21 @@ class Settings(_Frozen):
     def needs_latency(self) -> bool:
         """Whether a limit, an objective or a reward asks for it."""
         return bool(self.limits.latency_ms or self.target_latency or "latency_ms" in self.objectives)
+
+    @property
+    def known_costs(self) -> list[str]:
+        """Those objectives that are known before a training.
+
+        A latency that only a measurement tells is taken to go with GFLOPs until then.
+        """
+        costs = [name for name in self.objectives if OBJECTIVES[name] is Direction.MINIMIZE]
+        known = costs if self.latency else ["gflops" if name == "latency_ms" else name for name in costs]
+        return list(dict.fromkeys(known))
+
+    @property
+    def inherits(self) -> bool:
+        """Whether candidates start from weights that were trained before."""
+        return self.base is not None or self.budget.weights is not None
 
     def rewarded(self, accuracy: float, figures: Mapping[str, float]) -> float:
         """The reward of a model with these figures; a target whose figure is not among them asks for nothing."""

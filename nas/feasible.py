@@ -49,6 +49,10 @@ class Feasible:
             figures["latency_ms"] = self._predicted.predict(architecture)
         return figures
 
+    def ends(self) -> list[Architecture]:
+        """The cheapest and the dearest architecture, whatever the limits are."""
+        return [self._table().extreme(lambda layer: layer.macs, cheapest=cheapest) for cheapest in (True, False)]
+
     def allows(self, architecture: Architecture) -> bool:
         """Whether an architecture is within all limits, and can be built."""
         buildable = not self._space.dials or self._space.obstacle(architecture) is None

@@ -9,6 +9,7 @@ import random
 import warnings
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import islice, product
 from typing import Any
 
@@ -19,6 +20,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
+from nas.config import Sampler, Settings
 from nas.encoding import Encoding
 from nas.feasible import Feasible
 from nas.front import Direction, front
@@ -27,7 +29,7 @@ from nas.stopping import foreseen
 from nas.surrogate import Numbers
 from search_spaces import Architecture, SearchSpace
 from search_spaces.operators import Value
-from trials import Ending
+from trials import Ending, presets
 
 FINGERPRINT = "fingerprint"
 """The user attribute by which a trial says its architecture."""
@@ -38,7 +40,7 @@ RUNG = "rung:"
 ACCURACY = "map50_95"
 """That by which it says what the surrogate learns."""
 
-_TPE_DRAWS = 6
+_TPE_DRAWS, _TPE_STARTUP = 6, 10
 _MUTATIONS = 300
 _LISTED = 20_000
 """A space with at most so many architectures is searched to the last of them."""
@@ -166,12 +168,18 @@ class GainSampler(Gate):
     The pool is random architectures, neighbours of the front and what lies between two of its members.
     """
 
-    def __init__(
-        self, space: SearchSpace, feasible: Feasible, encoding: Encoding, *, seed: int, noise: float | None = None
-    ) -> None:
-        super().__init__(space, feasible, seed=seed)
-        self._encoding, self._proposer = encoding, Proposer(seed, noise)
+    def __init__(self, settings: Settings, space: SearchSpace, feasible: Feasible) -> None:
+        super().__init__(space, feasible, seed=settings.budget.seed)
+        noise = presets.NOISE_INHERITED if settings.inherits else presets.NOISE_SCRATCH
+        self._settings, self._proposer = settings, Proposer(settings.budget.seed, noise)
         self._known: dict[int, Architecture] = {}
+
+    @cached_property
+    def _encoding(self) -> Encoding:
+        """Made when it is first needed: whoever only looks at a study counts no costs."""
+        known, feasible = self._settings.known_costs, self._feasible
+        rewarded = self._settings.rewarded if self._settings.reward else None
+        return Encoding(self._space, feasible.ends(), feasible.figures, known, rewarded)
 
     def _proposals(
         self, study: optuna.Study, trial: FrozenTrial, seen: set[str], rng: random.Random
@@ -260,6 +268,22 @@ def _parents(tried: Sequence[Architecture], candidates: Candidates, accuracies: 
     points = [(accuracies[row], *candidates.costs[row]) for row in scored]
     directions = [Direction.MAXIMIZE, *[Direction.MINIMIZE] * candidates.costs.shape[1]]
     return [tried[scored[row]] for row in front(points, directions)]
+
+
+def sampler_of(settings: Settings, space: SearchSpace, feasible: Feasible, *, trials: int) -> Gate:
+    """Who proposes in a study.
+
+    Args:
+        trials: that it is to have; TPE draws at random for the first half of a short one.
+    """
+    match settings.sampler:
+        case Sampler.OURS:
+            return GainSampler(settings, space, feasible)
+        case Sampler.TPE:
+            startup = max(5, min(_TPE_STARTUP, trials // 2))
+            return TreeSampler(space, feasible, seed=settings.budget.seed, startup=startup)
+        case Sampler.RANDOM:
+            return RandomSampler(space, feasible, seed=settings.budget.seed)
 
 
 def fingerprints(study: optuna.Study, *, except_for: int) -> set[str]:

@@ -21,20 +21,19 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from nas import latencies
 from nas.base_training import BaseTraining
-from nas.config import Run, Sampler, StudyFile, make_folder
+from nas.config import Run, StudyFile, make_folder
 from nas.deaths import Death
-from nas.encoding import Encoding
 from nas.export import Exported, chosen, export
 from nas.feasible import Feasible
 from nas.front import OBJECTIVES, Direction, Point
 from nas.locks import Lock, is_held
 from nas.records import Record, TrialFiles, front_of, write_aside
-from nas.sampler import AGAIN, ENDING, FINGERPRINT, RUNG, GainSampler, Gate, RandomSampler, TreeSampler
+from nas.sampler import AGAIN, ENDING, FINGERPRINT, RUNG, Gate, sampler_of
 from nas.score_cache import ScoreCache, digest, key
 from nas.stopping import goes_on
 from search_spaces import Architecture, SearchSpace, space_file
 from search_spaces.errors import EnvironmentProblem, StudyError
-from trials import Budget, Ending, Limits, Outcome, cost, datasets, presets, timings
+from trials import Budget, Ending, Limits, Outcome, cost, datasets, timings
 from trials.cost import CostTable
 from trials.evaluation import over
 from trials.latency_table import LatencyTable
@@ -49,7 +48,6 @@ COUNTED = frozenset(ending.name.lower() for ending in Ending if ending not in {E
 ROLE, HOST, DETAIL, CRASHED = "role", "host", "detail", "crashed"
 _KNOWN_BEFORE = (FINGERPRINT, ROLE, DETAIL)
 _HEARTBEAT_SECONDS, _GRACE_SECONDS = 60, 300
-_STARTUP = 10
 _COSTLIEST_DRAWS = 100
 _ALIKE_AT_FIRST, _ALIKE = 3, 6
 """Architectures in a row that fail alike: before any has finished, and after. An operator that breaks every fourth
@@ -169,37 +167,7 @@ class Study:
     @cached_property
     def sampler(self) -> Gate:
         """Who proposes."""
-        seed = self.settings.budget.seed
-        match self.settings.sampler:
-            case Sampler.OURS:
-                return GainSampler(self.space, self.feasible, self._encoding, seed=seed, noise=self._noise)
-            case Sampler.TPE:
-                startup = max(5, min(_STARTUP, self.file.run.trials // 2))
-                return TreeSampler(self.space, self.feasible, seed=seed, startup=startup)
-            case Sampler.RANDOM:
-                return RandomSampler(self.space, self.feasible, seed=seed)
-
-    @property
-    def _noise(self) -> float:
-        """The standard deviation of accuracy between two trainings of one architecture, about."""
-        return presets.NOISE_INHERITED if self.budget.weights else presets.NOISE_SCRATCH
-
-    @property
-    def _known_costs(self) -> list[str]:
-        """Those objectives that are known before training.
-
-        A latency that only a measurement tells is taken to go with GFLOPs until then.
-        """
-        costs = [name for name in self.settings.objectives if OBJECTIVES[name] is Direction.MINIMIZE]
-        known = costs if self.latency_table else ["gflops" if name == "latency_ms" else name for name in costs]
-        return list(dict.fromkeys(known))
-
-    @property
-    def _encoding(self) -> Encoding:
-        """Architectures as numbers."""
-        ends = [self.table.extreme(lambda layer: layer.macs, cheapest=cheapest) for cheapest in (True, False)]
-        rewarded = self.settings.rewarded if self.settings.reward else None
-        return Encoding(self.space, ends, self.feasible.figures, self._known_costs, rewarded)
+        return sampler_of(self.settings, self.space, self.feasible, trials=self.file.run.trials)
 
     @cached_property
     def feasible(self) -> Feasible:
@@ -471,7 +439,7 @@ class Study:
         figures = self.feasible.figures(architecture)
         if self.settings.reward:
             return (self.settings.rewarded(accuracy, figures),)
-        return (accuracy, *(figures[name] for name in self._known_costs))
+        return (accuracy, *(figures[name] for name in self.settings.known_costs))
 
     def settle(self, trial: Trial, fields: Mapping[str, Any]) -> list[float] | None:
         """Store how a trial ended, and what it says to the sampler.

@@ -467,3 +467,13 @@ def test_optuna_sees_an_ordinary_study(make_study: MakeStudy, run: Callable[...,
     loaded = optuna.load_study(study_name="small", storage=f"sqlite:///{study.folder / 'study.db'}")
     assert len(loaded.trials) == 3
     assert Path(study.folder, "study.json").is_file()
+
+
+def test_whoever_looks_at_a_study_counts_no_costs(make_study: MakeStudy, run: Callable[..., None]) -> None:
+    """Building the layers of a space takes seconds."""
+    study = make_study(trials=2)
+    run(study)
+    opened = Study.open(study.folder)
+    assert len(opened.front()) > 0
+    assert opened.places() == 0
+    assert "table" not in vars(opened)
