@@ -83,8 +83,8 @@ class BaseTraining:
             costs: of the stock model.
         """
         self.files.progress.unlink(missing_ok=True)
-        outcome = self.cache.recall(self.key, self.stock, costs, self.files) if self.cache else None
-        if outcome is None or outcome.weights is None:
+        outcome = self._recalled(costs)
+        if outcome is None:
             outcome = evaluate(self.stock, self.budget, self.files.folder, go_on, costs=costs)
             if self.cache:
                 self.cache.remember(self.key, outcome, self.files, keep_weights=True)
@@ -92,3 +92,10 @@ class BaseTraining:
             self.files.checkpoint.unlink(missing_ok=True)
         self.files.write_outcome(outcome)
         return outcome
+
+    def _recalled(self, costs: Costs | None) -> Outcome | None:
+        """How another study's training of the very same ended, if its weights are still there."""
+        known = self.cache.read(self.key) if self.cache else None
+        if known is None or not Path(known.weights).is_file():
+            return None
+        return known.given(self.stock, costs or Costs(**known.costs), self.files)

@@ -49,6 +49,52 @@ def digest(weights: Path) -> str:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Remembered:
+    """How a training ended that was paid for.
+
+    Attributes:
+        where: the folder of its trial.
+        weights: where they were kept; they may be gone by now.
+        scores: `map50_95` and `map50`.
+        costs: as they were known there.
+        model: its YAML.
+    """
+
+    where: str
+    weights: str
+    scores: dict[str, float]
+    costs: dict[str, Any]
+    model: str
+    epochs: list[dict[str, Any]]
+    inherited: float
+    changed_layers: list[tuple[str, float]]
+    provenance: dict[str, Any]
+
+    def given(self, architecture: Architecture, costs: Costs, files: TrialFiles) -> Outcome:
+        """The same ending for another trial, which gets the files of that one."""
+        files.folder.mkdir(parents=True, exist_ok=True)
+        files.model.write_text(self.model, encoding="utf-8")
+        epochs = tuple(Epoch(**epoch) for epoch in self.epochs)
+        for epoch in epochs:
+            files.write_epoch(epoch)
+        kept = Path(self.weights)
+        if kept.is_file():
+            shutil.copyfile(kept, files.weights)
+        layers = tuple((layer, share) for layer, share in self.changed_layers)
+        return Outcome(
+            architecture=architecture,
+            ending=Ending.FINISHED,
+            costs=costs,
+            scores=Scores(**self.scores, costs=costs),
+            epochs=epochs,
+            coverage=Coverage(share=self.inherited, layers=layers),
+            detail=f"trained before, in {self.where}",
+            weights=files.weights if kept.is_file() else None,
+            provenance=Provenance(**self.provenance),
+        )
+
+
 @dataclass(frozen=True)
 class ScoreCache:
     """A folder with a file for each score."""
@@ -60,37 +106,10 @@ class ScoreCache:
         """The one of all studies of this user, unless it is refused for all."""
         return None if os.environ.get(OFF) else cls(cache_folder() / "scores")
 
-    def recall(self, name: str, architecture: Architecture, costs: Costs | None, files: TrialFiles) -> Outcome | None:
-        """How the same training ended before, with its files in a trial's folder; None if nobody knows.
-
-        Args:
-            name: its `key`.
-            costs: as this study knows them; None are taken as they were then.
-        """
+    def read(self, name: str) -> Remembered | None:
+        """What is known of a training by its `key`."""
         path = self._path(name)
-        if not path.is_file():
-            return None
-        known = json.loads(path.read_text(encoding="utf-8"))
-        files.folder.mkdir(parents=True, exist_ok=True)
-        files.model.write_text(known["model"], encoding="utf-8")
-        kept = Path(known["weights"])
-        if kept.is_file():
-            shutil.copyfile(kept, files.weights)
-        scores = Scores(**known["scores"], costs=costs or Costs(**known["costs"]))
-        epochs = tuple(Epoch(**epoch) for epoch in known["epochs"])
-        for epoch in epochs:
-            files.write_epoch(epoch)
-        return Outcome(
-            architecture=architecture,
-            ending=Ending.FINISHED,
-            costs=scores.costs,
-            scores=scores,
-            epochs=epochs,
-            coverage=Coverage(share=known["inherited"], layers=tuple(map(tuple, known["changed_layers"]))),
-            detail=f"trained before, in {known['where']}",
-            weights=files.weights if kept.is_file() else None,
-            provenance=Provenance(**known["provenance"]),
-        )
+        return Remembered(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
     def remember(self, name: str, outcome: Outcome, files: TrialFiles, *, keep_weights: bool = False) -> None:
         """Keep how a training ended, if it ended with a score.
@@ -107,18 +126,18 @@ class ScoreCache:
             aside = path.with_suffix(".tmp")
             shutil.copyfile(files.weights, aside)
             weights = aside.replace(path.with_suffix(".pt"))
-        known: dict[str, Any] = {
-            "where": str(files.folder),
-            "weights": str(weights),
-            "scores": {"map50_95": outcome.scores.map50_95, "map50": outcome.scores.map50},
-            "costs": asdict(outcome.scores.costs),
-            "model": files.model.read_text(encoding="utf-8"),
-            "epochs": [asdict(epoch) for epoch in outcome.epochs],
-            "inherited": outcome.coverage.share,
-            "changed_layers": outcome.coverage.layers,
-            "provenance": asdict(outcome.provenance),
-        }
-        write_aside(path, json.dumps(known))
+        known = Remembered(
+            where=str(files.folder),
+            weights=str(weights),
+            scores={"map50_95": outcome.scores.map50_95, "map50": outcome.scores.map50},
+            costs=asdict(outcome.scores.costs),
+            model=files.model.read_text(encoding="utf-8"),
+            epochs=[asdict(epoch) for epoch in outcome.epochs],
+            inherited=outcome.coverage.share,
+            changed_layers=list(outcome.coverage.layers),
+            provenance=asdict(outcome.provenance),
+        )
+        write_aside(path, json.dumps(asdict(known)))
 
     def _path(self, name: str) -> Path:
         return self.folder / name[:2] / f"{name}.json"

@@ -194,12 +194,12 @@ class Study:
 
     def recalled(self, architecture: Architecture, limits: Limits, files: TrialFiles) -> Outcome | None:
         """How another study's training of an architecture ended, if it says all that this one asks for."""
-        if self.cache is None:
+        known = self.cache.read(self._key(architecture)) if self.cache else None
+        if known is None:
             return None
-        outcome = self.cache.recall(self._key(architecture), architecture, self.costs(architecture), files)
-        if outcome is None or outcome.costs is None or over(outcome.costs, limits):
-            return None
-        return None if self.settings.needs_latency and outcome.costs.latency_ms is None else outcome
+        costs = self.costs(architecture) or Costs(**known.costs)
+        says_all = costs.latency_ms is not None or not self.settings.needs_latency
+        return known.given(architecture, costs, files) if says_all and not over(costs, limits) else None
 
     def remember(self, outcome: Outcome, files: TrialFiles) -> None:
         """Keep how a training ended for other studies."""
