@@ -28,8 +28,13 @@ class Player(Protocol):
     def ask(self) -> int:
         """A row that was not asked for before."""
 
-    def tell(self, row: int, accuracy: float) -> None:
-        """What the row that was just asked for is worth."""
+    def tell(self, row: int, accuracy: float, doubt: float = 0.0) -> None:
+        """What the row that was just asked for is worth.
+
+        Args:
+            accuracy: NaN if its training was stopped and nobody can tell.
+            doubt: the standard deviation of an accuracy that is foreseen only.
+        """
 
 
 class Chance:
@@ -42,7 +47,7 @@ class Chance:
         """The next row."""
         return next(self._rows)
 
-    def tell(self, row: int, accuracy: float) -> None:
+    def tell(self, row: int, accuracy: float, doubt: float = 0.0) -> None:
         """It does not care."""
 
 
@@ -63,6 +68,7 @@ class Ours:
         self._drawn = None if spread else np.random.default_rng(seed)
         self._rows: list[int] = []
         self._accuracies: list[float] = []
+        self._doubts: list[float] = []
 
     def ask(self) -> int:
         """The row that is expected to add the most."""
@@ -70,12 +76,14 @@ class Ours:
         if self._drawn is not None and len(self._rows) < STARTUP:
             return int(self._drawn.choice(left))
         tried = self._candidates[np.array(self._rows, dtype=np.intp)]
-        return int(left[self._proposer.choose(self._candidates[left], tried, np.array(self._accuracies))])
+        accuracies, doubts = np.array(self._accuracies), np.array(self._doubts)
+        return int(left[self._proposer.choose(self._candidates[left], tried, accuracies, doubts)])
 
-    def tell(self, row: int, accuracy: float) -> None:
+    def tell(self, row: int, accuracy: float, doubt: float = 0.0) -> None:
         """Remember it."""
         self._rows.append(row)
         self._accuracies.append(accuracy)
+        self._doubts.append(doubt)
 
 
 class Stock:
@@ -108,7 +116,7 @@ class Stock:
         self._left.remove(row)
         return row
 
-    def tell(self, row: int, accuracy: float) -> None:
+    def tell(self, row: int, accuracy: float, doubt: float = 0.0) -> None:  # noqa: ARG002 - none of its trainings is stopped
         """A trial of the row itself; with what NSGA-II has noted of the draw, its generation."""
         codes = dict(zip(self._distributions, self._table.codes[row].tolist(), strict=True))
         params = {name: dist.to_external_repr(codes[name]) for name, dist in self._distributions.items()}
@@ -140,6 +148,8 @@ def _gp(*, seed: int) -> BaseSampler:
 
 
 OURS, RANDOM = "ours", "random"
+STOPPING = "-stopping"
+"""Behind the name of one whose trainings are judged before their end."""
 
 ABLATIONS: dict[str, Callable[[Table, int], Player]] = {
     "ours-without-costs": partial(Ours, costs_as_features=False),

@@ -7,18 +7,20 @@ all: the table's box, extended by 5 %.
 import signal
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
 from multiprocessing import get_context
 from time import perf_counter
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
+from nas.curves import simulated
 from nas.front import Point, front, hypervolume, reference
-from nas.players import PLAYERS, RANDOM, Player
+from nas.players import PLAYERS, RANDOM, STOPPING, Player
 from nas.proposals import Proposer
+from nas.stopping import Stopping, foreseen, goes_on
 from nas.surrogate import Numbers
 from nas.tables import Table
 
@@ -39,11 +41,13 @@ class Game:
         shown: the table as players know it; its accuracies are not shown.
         true: what the rows are worth.
         told: the accuracies that players are told, with noise.
+        curves: those after each epoch, a row for each of the table's; the last column is `told`.
     """
 
     shown: Table
     true: Table
     told: Numbers
+    curves: Numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +66,8 @@ class Rules:
     noise: float = 0.0
     permuted: Permuted = "no"
     seed: int = 0
+    epochs: int = 1
+    stopping: Stopping | None = None
 
     def game(self, table: Table, repeat: int) -> Game:
         """The same one for every player."""
@@ -70,7 +76,8 @@ class Rules:
         if self.permuted != "no":
             true = table.dealt(rng.permutation(len(table)), with_costs=self.permuted == "outcomes")
         told = true.accuracies + self.noise * _POINT * rng.standard_normal(len(table))
-        return Game(shown=table if self.permuted == "outcomes" else true, true=true, told=told)
+        shown = table if self.permuted == "outcomes" else true
+        return Game(shown=shown, true=true, told=told, curves=simulated(told, self.epochs, rng))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +86,9 @@ class Replay:
 
     Attributes:
         rows: as they were taken.
-        shares: of the table's hypervolume, in truth, that the rows so far have; one for each trial.
+        finished: those that were trained to their end.
+        shares: of the table's hypervolume, in truth, that finished rows have; one for each trial, which is as many
+            epochs as a whole training has.
         reported: the same of those rows alone that look best, with noise, after the last counted trial.
         inflation: by how much the hypervolume of those looks larger than it is, as a share of what it is.
     """
@@ -87,6 +96,7 @@ class Replay:
     sampler: str
     repeat: int
     rows: tuple[int, ...]
+    finished: tuple[int, ...]
     shares: tuple[float, ...]
     reported: float
     inflation: float
@@ -109,15 +119,24 @@ def play(table: Table, rules: Rules, game: tuple[str, int]) -> Replay:
     sampler, repeat = game
     played = rules.game(table, repeat)
     seed = int(np.random.SeedSequence([rules.seed, repeat]).generate_state(1)[0])
-    count = len(table) if sampler == RANDOM else min(rules.trials, len(table))
-    rows = _rows(PLAYERS[sampler](played.shown, seed), played.told, count)
+    trials = len(table) if sampler == RANDOM else min(rules.trials, len(table))
+    own = rules if sampler.endswith(STOPPING) else replace(rules, stopping=None)
+    player = PLAYERS[sampler.removesuffix(STOPPING)](played.shown, seed)
+    trained = _trained(player, played, own, trials * rules.epochs)
+    ended = [training for training in trained if training.epochs == rules.epochs]
+    finished = [training.row for training in ended]
+    budgets = rules.epochs * np.arange(1, trials + 1)
+    counts = np.searchsorted([training.spent for training in ended], budgets, side="right")
     measured = _Measured(played.true)
-    reported, inflation = measured.reported(rows[: rules.trials], played.told)
+    shares = [0.0, *measured.shares(finished)]
+    counted = finished[: counts[min(rules.trials, trials) - 1]]
+    reported, inflation = measured.reported(counted, played.told)
     return Replay(
         sampler=sampler,
         repeat=repeat,
-        rows=tuple(rows),
-        shares=tuple(measured.shares(rows)),
+        rows=tuple(training.row for training in trained),
+        finished=tuple(finished),
+        shares=tuple(shares[count] for count in counts),
         reported=reported,
         inflation=inflation,
     )
@@ -161,13 +180,44 @@ def asking(table: Table, counts: Sequence[int], *, seed: int = 0) -> Iterator[di
         yield {"trials": count, "fitting": seconds[0], "asking": seconds[1]}
 
 
-def _rows(player: Player, told: Numbers, count: int) -> list[int]:
-    rows: list[int] = []
-    for _ in range(count):
+class _Training(NamedTuple):
+    """One row's, and what all so far have cost, in epochs."""
+
+    row: int
+    epochs: int
+    spent: int
+
+
+def _trained(player: Player, game: Game, rules: Rules, epochs: int) -> list[_Training]:
+    """What a player has trained until so many epochs are spent; what would be cut off at the end is not begun."""
+    trained: list[_Training] = []
+    rungs = () if rules.stopping is None else rules.stopping.rungs(rules.epochs)
+    standings: dict[int, list[Point]] = {rung: [] for rung in rungs}
+    spent = 0
+    while len(trained) < len(game.told):
         row = player.ask()
-        player.tell(row, float(told[row]))
-        rows.append(row)
-    return rows
+        judged = (rung for rung in rungs if not _goes_on(game, row, rung, standings[rung], rules))
+        ended = next(judged, rules.epochs)
+        spent += ended
+        if spent > epochs:
+            break
+        trained.append(_Training(row, ended, spent))
+        if ended == rules.epochs:
+            player.tell(row, float(game.told[row]))
+            continue
+        reached = game.curves[:, ended - 1]
+        gains = [game.told[other] - reached[other] for other, whole, _ in trained if whole == rules.epochs]
+        player.tell(row, *(foreseen(float(reached[row]), gains) or (np.nan,)))
+    return trained
+
+
+def _goes_on(game: Game, row: int, rung: int, others: list[Point], rules: Rules) -> bool:
+    """Whether a row's training goes on at a rung, where it is noted."""
+    assert rules.stopping is not None  # noqa: S101 - else there is no rung
+    own = (float(game.curves[row, :rung].max()), *game.shown.costs[row].tolist())
+    goes = goes_on(own, others, game.shown.directions, rules.stopping.eta)
+    others.append(own)
+    return goes
 
 
 class _Measured:

@@ -54,6 +54,19 @@ def bench(
             rich_help_panel=_GAMES,
         ),
     ] = "no",
+    epochs: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Also random and ours with trainings of so many epochs that are judged before their end, on learning "
+            "curves that are made up.",
+            rich_help_panel=_GAMES,
+        ),
+    ] = 1,
+    eta: Annotated[int, typer.Option(min=2, help="One of so many goes on at each rung.", rich_help_panel=_GAMES)] = 3,
+    first_rung: Annotated[
+        int, typer.Option(min=1, help="The epoch after which trainings are first judged.", rich_help_panel=_GAMES)
+    ] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of all games.", rich_help_panel=_GAMES)] = 0,
     jobs: Annotated[int, typer.Option(min=1, help="Processes; results do not depend on it.")] = 1,
     asking: Annotated[
@@ -75,6 +88,7 @@ def bench(
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy is imported, here and in the processes of --jobs
     from nas.replay import Rules
+    from nas.stopping import Stopping
     from nas.tables import yolobench
     from search_spaces.errors import SpecError
 
@@ -84,8 +98,16 @@ def bench(
     if asking:
         _print_asking(read, seed, shown)
         return
-    rules = Rules(trials=min(trials, len(read)), noise=noise, permuted=permuted, seed=seed)
-    _Bench(table.name, read, rules, _named(samplers, ablate=ablate), repeats).run(jobs, figure, shown)
+    rules = Rules(
+        trials=min(trials, len(read)),
+        noise=noise,
+        permuted=permuted,
+        seed=seed,
+        epochs=epochs,
+        stopping=Stopping(eta=eta, first=first_rung),
+    )
+    named = _named(samplers, ablate=ablate, stopping=epochs > 1)
+    _Bench(table.name, read, rules, named, repeats).run(jobs, figure, shown)
 
 
 @dataclass(frozen=True)
@@ -123,6 +145,7 @@ class _Bench:
     def _title(self) -> str:
         dealt = "" if self.rules.permuted == "no" else f", {self.rules.permuted} permuted"
         noise = f", noise of {self.rules.noise:g} points" if self.rules.noise else ""
+        noise += f", {self.rules.epochs} simulated epochs" if self.rules.epochs > 1 else ""
         return f"{self.name}: mAP50-95 and {', '.join(self.table.cost_names)}, {self.repeats} repeats{noise}{dealt}"
 
     def _reference(self) -> dict[str, float]:
@@ -175,6 +198,8 @@ class _Bench:
                 "noise": self.rules.noise,
                 "permuted": self.rules.permuted,
                 "seed": self.rules.seed,
+                "epochs": self.rules.epochs,
+                "stopping": self.rules.stopping.model_dump() if self.rules.stopping and self.rules.epochs > 1 else None,
             },
             "samplers": rows,
             "games": {sampler: [self._game(replay) for replay in own] for sampler, own in games(replays).items()},
@@ -191,23 +216,25 @@ class _Bench:
             "inflation": replay.inflation,
             "shares": list(replay.shares[: self.rules.trials]),
             "models": [self.table.names[row] for row in replay.rows[: self.rules.trials]],
+            "finished": len(replay.finished),
         }
 
 
-def _named(samplers: str, *, ablate: bool) -> list[str]:
+def _named(samplers: str, *, ablate: bool, stopping: bool) -> list[str]:
     """The samplers that the flags name.
 
     Raises:
         SpecError: there is no such sampler.
     """
-    from nas.players import ABLATIONS, PLAYERS
+    from nas.players import ABLATIONS, OURS, PLAYERS, RANDOM, STOPPING
     from search_spaces.errors import SpecError, nearest
 
     asked = list(dict.fromkeys(name.strip() for name in samplers.split(",")))
     unknown = [name for name in asked if name not in PLAYERS]
     if unknown:
         raise SpecError([f"samplers: unknown sampler {name!r} ({nearest(name, PLAYERS)})" for name in unknown])
-    return [*asked, *(name for name in ABLATIONS if ablate and name not in asked)]
+    stopped = [name + STOPPING for name in (RANDOM, OURS) if stopping and name in asked]
+    return [*asked, *(name for name in ABLATIONS if ablate and name not in asked), *stopped]
 
 
 def _quartiles(row: dict[str, Any], key: str, limit: int) -> str:

@@ -37,7 +37,14 @@ def test_noise_is_told_with_what_it_does(trained: Path) -> None:
 def test_json_has_everything(trained: Path) -> None:
     told = json.loads(bench(trained, *SHORT, "--samplers", "random,tpe", "--format", "json").stdout)
     assert set(told) == {"table", "rows", "costs", "reference", "rules", "samplers", "games"}
-    assert told["rules"] == {"trials": 12, "noise": 0.0, "permuted": "no", "seed": 0}
+    assert told["rules"] == {
+        "trials": 12,
+        "noise": 0.0,
+        "permuted": "no",
+        "seed": 0,
+        "epochs": 1,
+        "stopping": None,
+    }
     assert set(told["reference"]) == {"map50_95", "ov_latency"}
     games = told["games"]["tpe"]
     assert [game["repeat"] for game in games] == [0, 1, 2]

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import kendalltau
 
 from nas import comparison
+from nas.curves import simulated
 from nas.front import hypervolume
 from nas.players import PLAYERS, Stock
 from nas.replay import Permuted, Replay, Rules, asking, play, play_all, points_of, reference_of
+from nas.stopping import Stopping
 from nas.tables import Table, yolobench
 
 TRIALS = 24
@@ -43,7 +46,7 @@ class Cheapest:
     def ask(self) -> int:
         return next(self._rows)
 
-    def tell(self, row: int, accuracy: float) -> None:
+    def tell(self, row: int, accuracy: float, doubt: float = 0.0) -> None:
         pass
 
 
@@ -159,6 +162,7 @@ def replays_of(sampler: str, trials: list[float], limit: int) -> list[Replay]:
             sampler=sampler,
             repeat=repeat,
             rows=tuple(range(limit)),
+            finished=tuple(range(limit)),
             shares=tuple(1.0 if trial >= taken else 0.5 for trial in range(1, limit + 1)),
             reported=0.5,
             inflation=0.0,
@@ -200,3 +204,37 @@ def test_the_interval_holds_the_ratio(pairs: list[tuple[int, int]]) -> None:
 def test_a_quartile_is_one_of_the_values() -> None:
     assert comparison.quartiles(np.array([3.0, 1.0, inf, 2.0])) == (2.5, 1.0, 3.0)
     assert comparison.quartiles(np.array([1.0, inf, inf])) == (inf, 1.0, inf)
+
+
+class TestStopping:
+    """Trainings that are judged before their end, on curves that are made up."""
+
+    RULES = Rules(trials=30, epochs=9, stopping=Stopping(eta=3))
+
+    def test_curves_end_where_the_table_says_and_rise_on_the_way(self, table: Table) -> None:
+        curves = simulated(table.accuracies, 9, np.random.default_rng(0))
+        assert np.array_equal(curves[:, -1], table.accuracies)
+        assert (np.diff(curves.mean(axis=0)) > 0).all()
+        first, last = (kendalltau(curves[:, epoch], table.accuracies).statistic for epoch in (0, 6))
+        assert 0.2 < first < last < 1.0
+
+    def test_stopped_trainings_leave_epochs_for_more(self, table: Table) -> None:
+        plain, stopping = (play(table, self.RULES, (name, 0)) for name in ("ours", "ours-stopping"))
+        assert plain.rows == plain.finished
+        assert len(plain.shares) == len(stopping.shares) == 30
+        assert len(stopping.rows) > 45 > len(stopping.finished)
+        assert set(stopping.finished) < set(stopping.rows)
+        assert len(set(stopping.rows)) == len(stopping.rows)
+
+    def test_a_name_decides_who_stops(self, table: Table) -> None:
+        assert play(table, self.RULES, ("ours", 0)).rows == play(table, Rules(trials=30), ("ours", 0)).rows
+        assert (
+            play(table, Rules(trials=30), ("ours-stopping", 0)).rows == play(table, Rules(trials=30), ("ours", 0)).rows
+        )
+
+    def test_a_share_is_of_what_was_finished_by_then(self, table: Table) -> None:
+        replay = play(table, self.RULES, ("random-stopping", 1))
+        points = points_of(table, table.accuracies)
+        volume = hypervolume([points[row] for row in replay.finished], table.directions, reference_of(table))
+        assert replay.shares[-1] == pytest.approx(volume / hypervolume(points, table.directions, reference_of(table)))
+        assert all(before <= after for before, after in pairwise(replay.shares))
