@@ -1,8 +1,9 @@
 """Which trainings are worth going on with: successive halving for a front, in which nobody waits for anybody.
 
-At a rung, an epoch after which every training is validated, one goes on if it stands among the first third of all that
-were ever seen there: front by front, and inside a front those first that lie farthest from the ones before them, so
-that those which go on are spread over the costs. A cheap model is thus compared with what costs no more than it does.
+At a rung, an epoch after which every training is validated, one goes on if nothing that was ever seen there is better
+than it at no more cost, or if it stands among the first third of all that were: front by front, and inside a front those
+first that lie farthest from the ones before them, so that those which go on are spread over the costs. A cheap model is
+thus compared with what costs no more than it does.
 
 Sources: Li and others 2020, "A system for massively parallel hyperparameter tuning" (ASHA, arXiv 1810.05934);
 Schmucker and others 2021, "Multi-objective asynchronous successive halving" (arXiv 2106.12639).
@@ -48,12 +49,13 @@ def goes_on(own: Point, others: Sequence[Point], directions: Sequence[Direction]
     Args:
         own: its standing at the rung, in the order of `directions`: the best accuracy so far, and the costs.
         others: those of all that stood there before, those that went on among them.
-        eta: the first of so many goes on. While there are fewer, everything does: nothing is known yet.
+        eta: the first of so many goes on, and the front. While there are fewer, everything does: nothing is known yet.
     """
     count = 1 + len(others)
     if count < eta:
         return True
-    return 0 in ranked([own, *others], directions, count // eta)
+    points = [own, *others]
+    return 0 in front(points, directions) or 0 in ranked(points, directions, count // eta)
 
 
 def foreseen(reached: float, gains: Sequence[float]) -> tuple[float, float] | None:
