@@ -75,7 +75,7 @@ class TestStart:
         [
             ("5: {UIB: {}}", "5: no such slot (known: 4, 6, 12, after-9)"),
             ("after-8: {DCNv4: {}}", "after-8: no such slot (did you mean 'after-9'?)"),
-            ("macro: {depth: 1}", "macro: an operator with its parameters is expected, got {'depth': 1} ({UIB: {}})"),
+            ("macro: {depth: 2}", "macro.depth: not among the values of the dial, got 2 (one of 0.67, 1)"),
             ("4: UIB", "4: an operator with its parameters is expected, got 'UIB' ({UIB: {}})"),
             ("4: {UIB: }", "4: an operator with its parameters is expected, got {'UIB': None} ({UIB: {}})"),
             ("4: {}", "4: an operator with its parameters is expected, got {} ({UIB: {}})"),
