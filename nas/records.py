@@ -28,6 +28,8 @@ COLUMNS = (
 )
 """The names that `--format json` and `--format csv` print, and that stay."""
 
+TRAINED_BEFORE = "trained before"
+"""How the detail of a trial begins whose score another study has paid for."""
 _MOSTLY = 0.5
 _POINT = 0.01
 
@@ -219,6 +221,11 @@ def told(outcome: Outcome) -> dict[str, Any]:
         **({} if outcome.provenance is None else {"provenance": asdict(outcome.provenance)}),
         "ending": outcome.ending.name.lower(),  # last: who sees it sees the rest as well
     }
+
+
+def took(seconds: float, detail: str) -> str:
+    """How long a training took, in words; nothing, if another study has paid for it."""
+    return TRAINED_BEFORE if detail.startswith(TRAINED_BEFORE) else f"{seconds:.0f} s"
 
 
 def write_aside(path: Path, text: str) -> None:

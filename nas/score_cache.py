@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from nas.records import TrialFiles, write_aside
+from nas.records import TRAINED_BEFORE, TrialFiles, write_aside
 from search_spaces import Architecture
 from trials import Budget, Ending, Epoch, Outcome, Scores
 from trials.datasets import DataSet, cache_folder
@@ -89,7 +89,7 @@ class Remembered:
             scores=Scores(**self.scores, costs=costs),
             epochs=epochs,
             coverage=Coverage(share=self.inherited, layers=layers),
-            detail=f"trained before, in {self.where}",
+            detail=f"{TRAINED_BEFORE}, in {self.where}",
             weights=files.weights if kept.is_file() else None,
             provenance=Provenance(**self.provenance),
         )

@@ -1,9 +1,9 @@
 """Which trainings are worth going on with: successive halving for a front, in which nobody waits for anybody.
 
 At a rung, an epoch after which every training is validated, one goes on if nothing that was ever seen there is better
-than it at no more cost, or if it stands among the first third of all that were: front by front, and inside a front those
-first that lie farthest from the ones before them, so that those which go on are spread over the costs. A cheap model is
-thus compared with what costs no more than it does.
+than it at no more cost, or if it stands among the first third of all that were: front by front, and inside a front
+those first that lie farthest from the ones before them, so that those which go on are spread over the costs. A cheap
+model is thus compared with what costs no more than it does.
 
 Sources: Li and others 2020, "A system for massively parallel hyperparameter tuning" (ASHA, arXiv 1810.05934);
 Schmucker and others 2021, "Multi-objective asynchronous successive halving" (arXiv 2106.12639).

@@ -57,6 +57,8 @@ class Watching:
 
     def _tell_base(self, study: "Study") -> None:
         """One line for the stock model's own training: that it is there, or how it ended."""
+        from nas.records import took
+
         base = study.base
         if base is None or self._known.get("base") == ("ended", None):
             return
@@ -70,7 +72,9 @@ class Watching:
             self._known["base"] = ("ended", None)
             self._began, self._ended_before = time.monotonic(), None  # trials are timed from here
             accuracy = figure("map50_95", outcome.get("map50_95"))
-            figures = f"mAP50-95 {accuracy} after {outcome['epochs']} epochs, {outcome['seconds']:.0f} s"
+            figures = (
+                f"mAP50-95 {accuracy} after {outcome['epochs']} epochs, {took(outcome['seconds'], outcome['detail'])}"
+            )
             err.print(f"stock model  {outcome['ending']}  {figures}", markup=False)
 
     def _left(self, study: "Study", records: "Sequence[Record]") -> str:
@@ -88,13 +92,15 @@ class Watching:
 
 def _line(record: "Record") -> str:
     """One trial in one line."""
+    from nas.records import took
+
     said = record.ending or record.state
     if record.ending is None:
         return f"trial {record.trial:>3}  {said:<9} {_named(record)}{f'  ({record.detail})' if record.detail else ''}"
     unsteady = "" if record.latency_steady else " (unsteady)"
     latency = f"{figure('latency_ms', record.latency_ms)} ms{unsteady}  " if record.latency_ms else ""
     accuracy, gflops = figure("map50_95", record.map50_95), figure("gflops", record.gflops)
-    figures = f"mAP50-95 {accuracy}  {gflops} GFLOPs  {latency}{record.seconds:.0f} s"
+    figures = f"mAP50-95 {accuracy}  {gflops} GFLOPs  {latency}{took(record.seconds, record.detail)}"
     inherited = f"  {record.inherited:.0%} inherited" if record.inherited else ""
     why = "" if record.finished else f"  {record.cure}{f' ({record.detail})' if record.detail else ''}"
     return f"trial {record.trial:>3}  {said:<9} {figures}{inherited}  {_named(record)}{why}"
