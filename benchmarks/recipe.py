@@ -32,7 +32,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import torch
-from scipy.stats import kendalltau, theilslopes
+from scipy.stats import kendalltau
 from torch import nn
 from ultralytics.utils.torch_utils import ModelEMA
 
@@ -310,18 +310,17 @@ class Grid:
 
 
 def _grid(runs: Sequence[Run]) -> Grid | None:
-    """The architectures that every seed was trained with; None if there are fewer than three, or one seed."""
-    seeds = sorted({run.seed for run in runs})
+    """The seeds that every architecture was trained with; None if there are fewer than two, or three architectures."""
     scores = {(run.fingerprint, run.seed): run.map50_95 for run in runs}
     replaced = {run.fingerprint: run.replaced for run in runs}
-    whole = [name for name in replaced if all((name, seed) in scores for seed in seeds)]
-    whole.sort(key=lambda name: replaced[name])
-    if len(whole) < 3 or len(seeds) < 2:
+    names = sorted(replaced, key=lambda name: replaced[name])
+    seeds = [seed for seed in sorted({run.seed for run in runs}) if all((name, seed) in scores for name in names)]
+    if len(names) < 3 or len(seeds) < 2:
         return None
     return Grid(
-        whole,
-        np.array([replaced[name] for name in whole]),
-        np.array([[scores[name, seed] for seed in seeds] for name in whole]),
+        names,
+        np.array([replaced[name] for name in names]),
+        np.array([[scores[name, seed] for seed in seeds] for name in names]),
     )
 
 
@@ -393,7 +392,12 @@ def _against(grid: Grid, long: Grid | None) -> tuple[str, str]:
     tau = kendalltau(short_means, long_means).statistic
     taus = [kendalltau(short_means[draw], long_means[draw]).statistic for draw in _draws(len(common))]
     low, high = np.nanquantile(taus, [0.025, 0.975])
-    slope = theilslopes(short_means - long_means, replaced).slope  # one training that went wrong does not tilt it
+    left, right = np.triu_indices(len(common), 1)
+    further = replaced[left] != replaced[right]
+    left, right = left[further], right[further]
+    ahead = short_means - long_means
+    slopes = (ahead[right] - ahead[left]) / (replaced[right] - replaced[left])
+    slope = np.median(slopes)  # Theil and Sen's: one training that went wrong does not tilt it
     return f"{tau:.2f} ({low:.2f} to {high:.2f})", f"{slope:+.4f}"
 
 
