@@ -26,10 +26,12 @@ class _Frozen(BaseModel):
 
 
 class Sampler(StrEnum):
-    """Who proposes architectures: ours, Optuna's multivariate TPE, or nobody, for comparison."""
+    """Who proposes architectures: ours, Optuna's multivariate TPE, NSGA-II or GP, or nobody, for comparison."""
 
     OURS = "ours"
     TPE = "tpe"
+    NSGA2 = "nsga2"
+    GP = "gp"
     RANDOM = "random"
 
 

@@ -8,8 +8,8 @@ import math
 import random
 import warnings
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
 from itertools import islice, product
 from typing import Any
 
@@ -17,8 +17,8 @@ import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.exceptions import ExperimentalWarning
-from optuna.samplers import BaseSampler, TPESampler
-from optuna.trial import FrozenTrial, TrialState
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nas.config import Sampler, Settings
 from nas.encoding import Encoding
@@ -41,6 +41,8 @@ ACCURACY = "map50_95"
 """That by which it says what the surrogate learns."""
 
 _TPE_DRAWS, _TPE_STARTUP = 6, 10
+_FLAT_DRAWS, _POPULATION = 3, 20
+"""Of NSGA-II's population: with Optuna's default of 50 a study of a hundred trials is random search."""
 _MUTATIONS = 300
 _LISTED = 20_000
 """A space with at most so many architectures is searched to the last of them."""
@@ -160,6 +162,55 @@ class TreeSampler(Gate):
             return TPESampler(
                 multivariate=True, group=True, constant_liar=False, n_startup_trials=self._startup, seed=seed
             )
+
+
+class FlatSampler(Gate):
+    """Optuna's NSGA-II or GP, to which a space is said flat: one parameter for each slot, its choice's number.
+
+    Said with conditional parameters, these would draw most of them at random for ever. What they are asked is a study
+    in memory, made of this one's finished trials each time, so that a proposal depends on nothing else.
+    """
+
+    def __init__(
+        self, space: SearchSpace, feasible: Feasible, sampler: Callable[..., BaseSampler], *, seed: int
+    ) -> None:
+        super().__init__(space, feasible, seed=seed)
+        self._sampler = sampler
+        self._flat: dict[str, BaseDistribution] = {
+            **{slot.name: CategoricalDistribution(range(len(slot.choices))) for slot in space.slots},
+            **{dial.spelled: CategoricalDistribution(dial.values) for dial in space.dials},
+        }
+
+    def _proposals(
+        self, study: optuna.Study, trial: FrozenTrial, seen: set[str], rng: random.Random
+    ) -> Iterator[Architecture]:
+        finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        flat = optuna.create_study(directions=study.directions, sampler=self._sampler(seed=rng.randrange(2**32)))
+        generation = NSGAIISampler._get_generation_key()  # noqa: SLF001 - Optuna 5 has no other way to say a finished trial's
+        for index, told in enumerate(finished):
+            flat.add_trial(
+                create_trial(
+                    params=self._said(self._space.architecture(told.params)),
+                    distributions=self._flat,
+                    values=told.values,
+                    system_attrs={generation: index // _POPULATION},
+                )
+            )
+        for _ in range(_FLAT_DRAWS):
+            drawn = flat.ask(self._flat)
+            yield self._meant(drawn.params)
+            flat.tell(drawn, state=TrialState.FAIL)
+
+    def _said(self, architecture: Architecture) -> dict[str, Any]:
+        choices, turned = self._space.choices(architecture), self._space.turned(architecture)
+        numbers = {slot.name: slot.choices.index(choices[slot.name]) for slot in self._space.slots}
+        return {**numbers, **{dial.spelled: turned[dial.name] for dial in self._space.dials}}
+
+    def _meant(self, said: Mapping[str, Any]) -> Architecture:
+        return self._space.of(
+            {slot.name: slot.choices[said[slot.name]] for slot in self._space.slots},
+            {dial.name: said[dial.spelled] for dial in self._space.dials},
+        )
 
 
 class GainSampler(Gate):
@@ -282,6 +333,11 @@ def sampler_of(settings: Settings, space: SearchSpace, feasible: Feasible, *, tr
         case Sampler.TPE:
             startup = max(5, min(_TPE_STARTUP, trials // 2))
             return TreeSampler(space, feasible, seed=settings.budget.seed, startup=startup)
+        case Sampler.NSGA2:
+            nsga2 = partial(NSGAIISampler, population_size=_POPULATION)
+            return FlatSampler(space, feasible, nsga2, seed=settings.budget.seed)
+        case Sampler.GP:
+            return FlatSampler(space, feasible, GPSampler, seed=settings.budget.seed)
         case Sampler.RANDOM:
             return RandomSampler(space, feasible, seed=settings.budget.seed)
 

@@ -175,10 +175,10 @@ def search(
         ),
     ] = None,
     sampler: Annotated[
-        Literal["ours", "tpe", "random"],
+        Literal["ours", "tpe", "nsga2", "gp", "random"],
         typer.Option(
             help="Who proposes: ours, which learns accuracy alone since costs are known before; Optuna's multivariate "
-            "TPE; or nobody, for comparison.",
+            "TPE, NSGA-II or GP (seconds a proposal); or nobody, for comparison.",
             rich_help_panel=_WORTH,
         ),
     ] = "ours",

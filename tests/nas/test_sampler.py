@@ -122,7 +122,7 @@ def _asked(study: Study, count: int) -> list[optuna.trial.FrozenTrial]:
     return told
 
 
-@pytest.mark.parametrize("sampler", Sampler)
+@pytest.mark.parametrize("sampler", [sampler for sampler in Sampler if sampler is not Sampler.GP])  # it takes minutes
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage:UserWarning")
 def test_every_architecture_of_a_small_space_is_proposed_once(
     make_study: MakeStudy, space: SearchSpace, sampler: Sampler
