@@ -8,7 +8,7 @@ from typing import Any
 
 from nas.locks import Lock
 from nas.records import TrialFiles
-from nas.score_cache import ScoreCache, digest, key
+from nas.score_cache import ScoreCache, begun_from, key
 from search_spaces import Architecture
 from trials import Budget, Ending, Epoch, Outcome, datasets, evaluate
 from trials.scores import Costs
@@ -67,8 +67,7 @@ class BaseTraining:
     @cached_property
     def key(self) -> str:
         """Under which the cache knows this training, and what starts from it."""
-        begun = digest(self.budget.weights) if self.budget.weights else ""
-        return key(self.stock, self.budget, datasets.load(self.budget.data), begun)
+        return key(self.stock, self.budget, datasets.load(self.budget.data), begun_from(self.budget.weights))
 
     def forget_failure(self) -> None:
         """Let it be tried again."""

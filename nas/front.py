@@ -22,6 +22,11 @@ class Direction(StrEnum):
     MINIMIZE = "minimize"
 
 
+def up_and_down(*, costs: int) -> tuple[Direction, ...]:
+    """Of points that hold an accuracy, then costs."""
+    return (Direction.MAXIMIZE, *[Direction.MINIMIZE] * costs)
+
+
 OBJECTIVES: dict[str, Direction] = {
     "map50_95": Direction.MAXIMIZE,
     "map50": Direction.MAXIMIZE,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.acquisition import Ground, expected_above, expected_gain
-from nas.front import Direction, front
+from nas.front import front, up_and_down
 from nas.surrogate import Features, Numbers, Surrogate
 
 STARTUP = 3
@@ -147,7 +147,7 @@ def _memorable(costs: Numbers, accuracies: Numbers, most: int) -> Rows:
     if count <= most:
         return np.arange(count)
     points = [tuple(point) for point in np.column_stack([accuracies, costs]).tolist()]
-    best = np.array(front(points, [Direction.MAXIMIZE, *[Direction.MINIMIZE] * costs.shape[1]]))
+    best = np.array(front(points, up_and_down(costs=costs.shape[1])))
     affordable = (costs[best] <= costs[:, None]).all(axis=2)
     heights = np.where(affordable, accuracies[best], -np.inf).max(axis=1)
     order = np.argsort(heights - accuracies, kind="stable")

@@ -60,6 +60,8 @@ class Rules:
         permuted: which figures are dealt to other rows in every repeat. Of `accuracies` nothing can be predicted, but
             cheap rows are the better ones then, and costs stay known. With `outcomes`, costs are dealt along, and
             players do not see it: what one finds that takes no row twice is a random order of all there is.
+        epochs: of a whole training. A table knows where trainings ended; how they got there is made up (`curves`).
+        stopping: how trainings are judged before their end, where a player's name ends in `-stopping`.
     """
 
     trials: int = 100

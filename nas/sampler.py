@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from nas.config import Sampler, Settings
 from nas.encoding import Encoding
 from nas.feasible import Feasible
-from nas.front import Direction, front
+from nas.front import front, up_and_down
 from nas.proposals import Candidates, Proposer
 from nas.stopping import foreseen
 from nas.surrogate import Numbers
@@ -317,8 +317,7 @@ def _parents(tried: Sequence[Architecture], candidates: Candidates, accuracies: 
         worth = candidates.rewards[scored, 0] * accuracies[scored] + candidates.rewards[scored, 1]
         return [tried[scored[row]] for row in np.argsort(-worth, kind="stable")[:_BEST]]
     points = [(accuracies[row], *candidates.costs[row]) for row in scored]
-    directions = [Direction.MAXIMIZE, *[Direction.MINIMIZE] * candidates.costs.shape[1]]
-    return [tried[scored[row]] for row in front(points, directions)]
+    return [tried[scored[row]] for row in front(points, up_and_down(costs=candidates.costs.shape[1]))]
 
 
 def sampler_of(settings: Settings, space: SearchSpace, feasible: Feasible, *, trials: int) -> Gate:

@@ -33,7 +33,7 @@ def key(architecture: Architecture, budget: Budget, data: DataSet, begun: str) -
     """Equal for two trainings that end in the same score.
 
     Args:
-        begun: what the weights start from: nothing, the key of a stock model's training, or a checkpoint's `digest`.
+        begun: what the weights start from: the key of a stock model's training, or as `begun_from` says it.
     """
     provenance = asdict(Provenance.of(budget, data))
     del provenance["commit"]  # most commits change no score; those of the code that does are in `code`
@@ -43,8 +43,10 @@ def key(architecture: Architecture, budget: Budget, data: DataSet, begun: str) -
     return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def digest(weights: Path) -> str:
-    """Of a checkpoint's content."""
+def begun_from(weights: Path | None) -> str:
+    """A hash of a checkpoint's content; empty for random weights."""
+    if weights is None:
+        return ""
     with weights.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 

@@ -25,16 +25,17 @@ from nas.config import Run, StudyFile, make_folder
 from nas.deaths import Death
 from nas.export import Exported, chosen, export
 from nas.feasible import Feasible
-from nas.front import OBJECTIVES, Direction, Point
+from nas.front import OBJECTIVES, Direction, Point, up_and_down
 from nas.locks import Lock, is_held
 from nas.records import Record, TrialFiles, front_of, write_aside
 from nas.sampler import AGAIN, ENDING, FINGERPRINT, RUNG, Gate, sampler_of
-from nas.score_cache import ScoreCache, digest, key
+from nas.score_cache import ScoreCache, begun_from, key
 from nas.stopping import goes_on
 from search_spaces import Architecture, SearchSpace, space_file
 from search_spaces.errors import EnvironmentProblem, StudyError
 from trials import Budget, Ending, Limits, Outcome, cost, datasets, timings
 from trials.cost import CostTable
+from trials.datasets import DataSet
 from trials.evaluation import over
 from trials.latency_table import LatencyTable
 from trials.scores import Costs, Epoch
@@ -207,13 +208,16 @@ class Study:
             self.cache.remember(self._key(outcome.architecture), outcome, files)
 
     def _key(self, architecture: Architecture) -> str:
-        return key(architecture, self.budget, datasets.load(self.budget.data), self._begun)
+        return key(architecture, self.budget, self._data, self._begun)
+
+    @cached_property
+    def _data(self) -> DataSet:
+        """Checked once: that reads every label."""
+        return datasets.load(self.budget.data)
 
     @cached_property
     def _begun(self) -> str:
-        if self.base is not None:
-            return self.base.key
-        return digest(self.budget.weights) if self.budget.weights else ""
+        return begun_from(self.budget.weights) if self.base is None else self.base.key
 
     @property
     def budget(self) -> Budget:
@@ -431,7 +435,7 @@ class Study:
             if name in other.user_attrs and other.state != TrialState.FAIL
         ]
         trial.set_user_attr(name, (accuracy, *own))
-        directions = [Direction.MAXIMIZE, *[Direction.MINIMIZE] * (len(own) - 1)]
+        directions = up_and_down(costs=len(own) - 1)
         return trial.user_attrs.get(ROLE) == "stock" or goes_on(own, others, directions, stopping.eta)
 
     def _standing(self, accuracy: float, architecture: Architecture) -> Point:

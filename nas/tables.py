@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.front import Direction
+from nas.front import Direction, up_and_down
 from nas.proposals import Candidates, Rows
 from nas.surrogate import Features, Numbers
 from search_spaces.errors import SpecError, nearest
@@ -52,7 +52,7 @@ class Table:
     @property
     def directions(self) -> tuple[Direction, ...]:
         """Of accuracy, and of each cost."""
-        return (Direction.MAXIMIZE, *[Direction.MINIMIZE] * len(self.cost_names))
+        return up_and_down(costs=len(self.cost_names))
 
     @cached_property
     def levels(self) -> dict[str, Column]:
