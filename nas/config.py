@@ -49,6 +49,7 @@ class Settings(_Frozen):
         reward: one scalar to maximise in the place of several objectives.
         sampler: who proposes.
         stopping: when a training is judged before its end; None trains every one for its whole budget.
+        seeds: with how many whoever stands on the front is trained, before its place is believed.
     """
 
     space: str
@@ -64,6 +65,7 @@ class Settings(_Frozen):
     reward: Reward | None = None
     sampler: Sampler = Sampler.OURS
     stopping: Stopping | None = None
+    seeds: Annotated[StrictInt, Field(ge=1)] = 1
     target_gflops: Annotated[StrictFloat, Field(gt=0)] | None = None
     latency: str | None = None
     target_latency: Annotated[StrictFloat, Field(gt=0)] | None = None

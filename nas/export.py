@@ -65,7 +65,7 @@ def export(study: "Study", record: Record, folder: Path | None = None) -> Export
     weights = folder / "weights.pt" if files.weights.is_file() else None
     if weights is not None:
         shutil.copyfile(files.weights, weights)
-    budget = settings.budget.at(architecture.image_size)
+    budget = study.budget_of(record.repeat).at(architecture.image_size)
     model, where = f"model={folder / 'model.yaml'}", f"data={folder / 'data.yaml'}"
     if build.is_end_to_end(architecture.document(len(settings.classes))):
         where += " nms=False"  # validated by the head that scored it

@@ -141,6 +141,7 @@ def supervise(study: Study, *, show: Callable[[Study], None] = lambda _: None) -
 
         def tick() -> None:
             records = study.records()
+            study.keep_records()
             tracker.sync(records)
             study.tidy(records)
             show(study)
@@ -256,6 +257,7 @@ def _settings(request: Request, space: SearchSpace, data: DataSet, device: str) 
         "reward": request.reward,
         "sampler": request.sampler,
         "stopping": request.stopping(),
+        "seeds": request.seeds,
         "target_gflops": request.target_gflops,
         "latency": request.latency,
         "target_latency": request.target_latency,

@@ -148,8 +148,8 @@ def _gp(*, seed: int) -> BaseSampler:
 
 
 OURS, RANDOM = "ours", "random"
-STOPPING = "-stopping"
-"""Behind the name of one whose trainings are judged before their end."""
+STOPPING, RACING = "-stopping", "-racing"
+"""Behind the name of one whose trainings are judged before their end, or whose front is trained again."""
 
 ABLATIONS: dict[str, Callable[[Table, int], Player]] = {
     "ours-without-costs": partial(Ours, costs_as_features=False),

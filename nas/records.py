@@ -2,9 +2,10 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from nas.front import OBJECTIVES, front
@@ -23,6 +24,8 @@ COLUMNS = (
     "inherited",
     "epochs",
     "seconds",
+    "repeat",
+    "seeds",
     "fingerprint",
     "picks",
 )
@@ -44,6 +47,8 @@ class Record:
         latency_ms: as it counted in the search, measured in the trial or predicted from a device's table.
         measured_ms: measured on the idle device afterwards, where the other is a prediction.
         epochs: trained so far.
+        repeat: which training of its architecture it is, from 0; the seed is the study's plus this.
+        seeds: of how many trainings the accuracies are the mean.
         picks: `{"4": {"UIB": {...}}, "after-9": ..., "macro": {"depth": 2}}`; empty for the stock model.
         summary: the architecture in words.
         role: `stock`, `start`, `cheapest` or `costliest` for the first ones, else empty.
@@ -66,6 +71,8 @@ class Record:
     measured_ms: float | None = None
     epochs: int = 0
     seconds: float = 0.0
+    repeat: int = 0
+    seeds: int = 1
     fingerprint: str = ""
     picks: Mapping[str, Any]
     summary: str = ""
@@ -95,9 +102,36 @@ class Record:
         return Ending[self.ending.upper()].value if self.ending else ""
 
 
-def front_of(records: Sequence[Record], objectives: Sequence[str]) -> list[Record]:
-    """The finished records within limits that no other of them dominates, best accuracy first."""
-    scored = [record for record in records if record.finished and record.within]
+def averaged(records: Iterable[Record]) -> list[Record]:
+    """One record for each architecture that was trained to the end: its first, with the means over its seeds."""
+    trainings: dict[str, list[Record]] = {}
+    for record in records:
+        if record.finished:
+            trainings.setdefault(record.fingerprint, []).append(record)
+    return [_mean(each) for each in trainings.values()]
+
+
+def _mean(trainings: Sequence[Record]) -> Record:
+    first, *others = trainings
+    if not others:
+        return first
+    return replace(
+        first,
+        map50_95=fmean(one.map50_95 or 0.0 for one in trainings),
+        map50=fmean(one.map50 or 0.0 for one in trainings),
+        seeds=len(trainings),
+    )
+
+
+def stock_of(records: Iterable[Record]) -> Record | None:
+    """The stock model among the trials that were trained to the end, with the means over its seeds."""
+    trained = averaged(records)
+    return next((record for record in trained if record.role == "stock"), None)
+
+
+def front_of(records: Iterable[Record], objectives: Sequence[str]) -> list[Record]:
+    """The architectures within limits that no other dominates, by the means over their seeds, best accuracy first."""
+    scored = [record for record in averaged(records) if record.within]
     points = [point_of(record, objectives) for record in scored]
     directions = [OBJECTIVES[name] for name in objectives]
     best = [scored[index] for index in front(points, directions)]

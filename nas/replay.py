@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
 from multiprocessing import get_context
+from statistics import fmean
 from time import perf_counter
 from typing import Literal, NamedTuple
 
@@ -18,8 +19,10 @@ import numpy as np
 
 from nas.curves import simulated
 from nas.front import Point, front, hypervolume, reference
-from nas.players import PLAYERS, RANDOM, STOPPING, Player
+from nas.players import PLAYERS, RACING, RANDOM, STOPPING, Player
 from nas.proposals import Proposer
+from nas.racing import next_repeat
+from nas.records import Record
 from nas.stopping import Stopping, foreseen, goes_on
 from nas.surrogate import Numbers
 from nas.tables import Table
@@ -42,12 +45,21 @@ class Game:
         true: what the rows are worth.
         told: the accuracies that players are told, with noise.
         curves: those after each epoch, a row for each of the table's; the last column is `told`.
+        noise: the standard deviation of what is told.
+        seed: of what is told of a row that is trained again.
     """
 
     shown: Table
     true: Table
     told: Numbers
     curves: Numbers
+    noise: float
+    seed: int
+
+    def again(self, row: int, repeat: int) -> float:
+        """The accuracy that a row is told to have when it is trained with another seed."""
+        rng = np.random.default_rng([self.seed, row, repeat])
+        return float(self.true.accuracies[row] + self.noise * rng.standard_normal())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +74,7 @@ class Rules:
             players do not see it: what one finds that takes no row twice is a random order of all there is.
         epochs: of a whole training. A table knows where trainings ended; how they got there is made up (`curves`).
         stopping: how trainings are judged before their end, where a player's name ends in `-stopping`.
+        seeds: with how many whoever stands on the front is trained, where it ends in `-racing`.
     """
 
     trials: int = 100
@@ -70,6 +83,7 @@ class Rules:
     seed: int = 0
     epochs: int = 1
     stopping: Stopping | None = None
+    seeds: int = 1
 
     def game(self, table: Table, repeat: int) -> Game:
         """The same one for every player."""
@@ -77,9 +91,11 @@ class Rules:
         true = table
         if self.permuted != "no":
             true = table.dealt(rng.permutation(len(table)), with_costs=self.permuted == "outcomes")
-        told = true.accuracies + self.noise * _POINT * rng.standard_normal(len(table))
+        noise = self.noise * _POINT
+        told = true.accuracies + noise * rng.standard_normal(len(table))
         shown = table if self.permuted == "outcomes" else true
-        return Game(shown=shown, true=true, told=told, curves=simulated(told, self.epochs, rng))
+        curves = simulated(told, self.epochs, rng)
+        return Game(shown=shown, true=true, told=told, curves=curves, noise=noise, seed=int(rng.integers(2**32)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +103,7 @@ class Replay:
     """One player's game.
 
     Attributes:
-        rows: as they were taken.
+        rows: as they were taken, one more than once if it was trained again.
         finished: those that were trained to their end.
         shares: of the table's hypervolume, in truth, that finished rows have; one for each trial, which is as many
             epochs as a whole training has.
@@ -122,8 +138,9 @@ def play(table: Table, rules: Rules, game: tuple[str, int]) -> Replay:
     played = rules.game(table, repeat)
     seed = int(np.random.SeedSequence([rules.seed, repeat]).generate_state(1)[0])
     trials = len(table) if sampler == RANDOM else min(rules.trials, len(table))
-    own = rules if sampler.endswith(STOPPING) else replace(rules, stopping=None)
-    player = PLAYERS[sampler.removesuffix(STOPPING)](played.shown, seed)
+    stopping = rules.stopping if sampler.endswith(STOPPING) else None
+    own = replace(rules, stopping=stopping, seeds=rules.seeds if sampler.endswith(RACING) else 1)
+    player = PLAYERS[sampler.removesuffix(STOPPING).removesuffix(RACING)](played.shown, seed)
     trained = _trained(player, played, own, trials * rules.epochs)
     ended = [training for training in trained if training.epochs == rules.epochs]
     finished = [training.row for training in ended]
@@ -131,8 +148,7 @@ def play(table: Table, rules: Rules, game: tuple[str, int]) -> Replay:
     counts = np.searchsorted([training.spent for training in ended], budgets, side="right")
     measured = _Measured(played.true)
     shares = [0.0, *measured.shares(finished)]
-    counted = finished[: counts[min(rules.trials, trials) - 1]]
-    reported, inflation = measured.reported(counted, played.told)
+    reported, inflation = measured.reported(ended[: counts[min(rules.trials, trials) - 1]])
     return Replay(
         sampler=sampler,
         repeat=repeat,
@@ -183,10 +199,18 @@ def asking(table: Table, counts: Sequence[int], *, seed: int = 0) -> Iterator[di
 
 
 class _Training(NamedTuple):
-    """One row's, and what all so far have cost, in epochs."""
+    """One row's.
+
+    Attributes:
+        repeat: how often the row was trained before.
+        accuracy: that it is told to have at its end.
+        spent: what all trainings so far have cost, in epochs.
+    """
 
     row: int
+    repeat: int
     epochs: int
+    accuracy: float
     spent: int
 
 
@@ -196,21 +220,44 @@ def _trained(player: Player, game: Game, rules: Rules, epochs: int) -> list[_Tra
     rungs = () if rules.stopping is None else rules.stopping.rungs(rules.epochs)
     standings: dict[int, list[Point]] = {rung: [] for rung in rungs}
     spent = 0
-    while len(trained) < len(game.told):
-        row = player.ask()
+    while len({training.row for training in trained}) < len(game.told):
+        row, repeat = _raced(trained, game, rules) or (player.ask(), 0)
         judged = (rung for rung in rungs if not _goes_on(game, row, rung, standings[rung], rules))
         ended = next(judged, rules.epochs)
+        accuracy = game.again(row, repeat) if repeat else float(game.told[row])
         spent += ended
         if spent > epochs:
             break
-        trained.append(_Training(row, ended, spent))
+        trained.append(_Training(row, repeat, ended, accuracy, spent))
         if ended == rules.epochs:
-            player.tell(row, float(game.told[row]))
+            player.tell(row, accuracy)
             continue
         reached = game.curves[:, ended - 1]
-        gains = [game.told[other] - reached[other] for other, whole, _ in trained if whole == rules.epochs]
+        gains = [one.accuracy - reached[one.row] for one in trained if one.epochs == rules.epochs]
         player.tell(row, *(foreseen(float(reached[row]), gains) or (np.nan,)))
     return trained
+
+
+def _raced(trained: Sequence[_Training], game: Game, rules: Rules) -> tuple[int, int] | None:
+    """The row that is trained again now, and how often it was before, as a study of the first cost would have it."""
+    if rules.seeds == 1:
+        return None
+    told = [
+        Record(
+            trial=number,
+            state="complete",
+            ending="finished",
+            map50_95=one.accuracy,
+            map50=one.accuracy,
+            gflops=float(game.shown.costs[one.row, 0]),
+            repeat=one.repeat,
+            fingerprint=game.shown.names[one.row],
+            picks={},
+        )
+        for number, one in enumerate(trained)
+    ]
+    wanted = next_repeat(told, ("map50_95", "gflops"), rules.seeds)
+    return None if wanted is None else (trained[wanted[0].trial].row, wanted[1])
 
 
 def _goes_on(game: Game, row: int, rung: int, others: list[Point], rules: Rules) -> bool:
@@ -242,13 +289,16 @@ class _Measured:
             best = on_front
             yield share
 
-    def reported(self, rows: Sequence[int], told: Numbers) -> tuple[float, float]:
-        """The share of what looks best, and by how much it looks better than that."""
-        seen = points_of(self._table, told)
-        looks = [seen[row] for row in rows]
-        chosen = [rows[index] for index in front(looks, self._table.directions)]
+    def reported(self, trainings: Sequence[_Training]) -> tuple[float, float]:
+        """The share of what looks best, by the mean over its trainings, and by how much it looks better than that."""
+        told: dict[int, list[float]] = {}
+        for training in trainings:
+            told.setdefault(training.row, []).append(training.accuracy)
+        looks = {row: (fmean(accuracies), *self._points[row][1:]) for row, accuracies in told.items()}
+        rows = list(looks)
+        chosen = [rows[index] for index in front(list(looks.values()), self._table.directions)]
         true = self._volume([self._points[row] for row in chosen])
-        return true / self._whole, self._volume([seen[row] for row in chosen]) / true - 1.0
+        return true / self._whole, self._volume([looks[row] for row in chosen]) / true - 1.0
 
     def _volume(self, points: Sequence[Point]) -> float:
         return hypervolume(points, self._table.directions, self._reference)

@@ -42,6 +42,7 @@ class Request:
         objectives: which scores span the front.
         eta: one of so many trainings goes on at each rung; None stops none.
         first_rung: the epoch after which trainings are first judged.
+        seeds: with how many whoever stands on the front is trained.
         max_gflops: and its like: ceilings on the deployed candidate.
     """
 
@@ -71,6 +72,7 @@ class Request:
     sampler: Sampler = Sampler.OURS
     eta: int | None = None
     first_rung: int | None = None
+    seeds: int = 1
     target_gflops: float | None = None
     latency: str | None = None
     target_latency: float | None = None

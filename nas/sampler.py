@@ -59,7 +59,8 @@ class SpaceExhaustedError(Exception):
 class Gate(BaseSampler):
     """What passes is feasible and new; a subclass says what is tried.
 
-    A proposal depends on the seed, the trial's number and the study's history.
+    A proposal depends on the seed and the study's history alone; a trial that was killed and is tried again leaves no
+    trace in it.
     """
 
     def __init__(self, space: SearchSpace, feasible: Feasible, *, seed: int) -> None:
@@ -81,8 +82,8 @@ class Gate(BaseSampler):
         """The parameters of one feasible, new architecture; none if the space is exhausted."""
         if "fixed_params" in trial.system_attrs:  # enqueued: its parameters are known
             return {}
-        rng = random.Random(f"{self._seed}/{trial.number}")  # noqa: S311 - proposals, not secrets
         seen = fingerprints(study, except_for=trial.number)
+        rng = random.Random(f"{self._seed}/{len(seen)}")  # noqa: S311 - proposals, not secrets
         for proposal in self._tried(study, trial, seen, rng):
             repaired = self._feasible.repaired(proposal, rng)
             if repaired is not None and repaired.fingerprint not in seen:
@@ -245,10 +246,12 @@ class GainSampler(Gate):
         """What is trained, is being trained and waits for it; accuracies, and how much they are in doubt.
 
         What was stopped at a rung would have gained what others gained from there. What failed by itself is the worst.
+        A trial that repeats another stands in the place of that one.
         """
+        every = study.get_trials(deepcopy=False)
         trials = [
             trial
-            for trial in study.get_trials(deepcopy=False)
+            for trial in sorted(every, key=lambda trial: _first_try(trial, every))
             if trial.number != asking.number and FINGERPRINT in trial.user_attrs and trial.state != TrialState.FAIL
         ]
         finished = [trial.user_attrs for trial in trials if trial.state == TrialState.COMPLETE]
@@ -351,6 +354,13 @@ def fingerprints(study: optuna.Study, *, except_for: int) -> set[str]:
         for trial in study.get_trials(deepcopy=False)
         if trial.number != except_for and FINGERPRINT in trial.user_attrs and not _may_be_repeated(trial)
     }
+
+
+def _first_try(trial: FrozenTrial, every: Sequence[FrozenTrial]) -> int:
+    """The number of the trial that this one repeats, and of the one that that repeats."""
+    while AGAIN in trial.user_attrs:
+        trial = every[trial.user_attrs[AGAIN]]
+    return trial.number
 
 
 def _may_be_repeated(trial: FrozenTrial) -> bool:

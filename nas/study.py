@@ -17,6 +17,7 @@ import optuna
 from optuna.exceptions import ExperimentalWarning, OptunaError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from nas import latencies
@@ -27,6 +28,8 @@ from nas.export import Exported, chosen, export
 from nas.feasible import Feasible
 from nas.front import OBJECTIVES, Direction, Point, up_and_down
 from nas.locks import Lock, is_held
+from nas.racing import next_repeat
+from nas.record_file import RecordFile
 from nas.records import Record, TrialFiles, front_of, write_aside
 from nas.sampler import AGAIN, ENDING, FINGERPRINT, RUNG, Gate, sampler_of
 from nas.score_cache import ScoreCache, begun_from, key
@@ -46,8 +49,8 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)  # trials are told by us, i
 COUNTED = frozenset(ending.name.lower() for ending in Ending if ending not in {Ending.OVER_LIMIT, Ending.BROKEN})
 """The endings that count towards a study's number of trials."""
 
-ROLE, HOST, DETAIL, CRASHED = "role", "host", "detail", "crashed"
-_KNOWN_BEFORE = (FINGERPRINT, ROLE, DETAIL)
+ROLE, HOST, DETAIL, CRASHED, REPEAT = "role", "host", "detail", "crashed", "repeat"
+_KNOWN_BEFORE = (FINGERPRINT, ROLE, DETAIL, REPEAT)
 _HEARTBEAT_SECONDS, _GRACE_SECONDS = 60, 300
 _COSTLIEST_DRAWS = 100
 _ALIKE_AT_FIRST, _ALIKE = 3, 6
@@ -55,6 +58,9 @@ _ALIKE_AT_FIRST, _ALIKE = 3, 6
 architecture breaks three in a row once in 64 trials, six once in 4096."""
 _KEPT_WEIGHTS = 3
 _OVER_IN_A_ROW = 20
+_TRIALS = text("SELECT trial_id, number FROM trials WHERE study_id = :study")
+_ONE_BY_ONE = 100
+"""So many trials are read sooner one by one than all of a long study."""
 
 
 class Study:
@@ -69,7 +75,8 @@ class Study:
         self.folder, self.file = folder, file
         self.settings = file.settings
         self.name = file.name
-        self._ended: dict[int, Record] = {}
+        self._file = RecordFile(folder / "records.jsonl")
+        self._tidied: set[int] = set()
 
     @classmethod
     def create(cls, folder: Path, file: StudyFile, space_text: str, latency: Timings | None = None) -> "Study":
@@ -90,6 +97,7 @@ class Study:
             latency.write(folder / latencies.FILE)
         if study.database is not None:
             study.database.unlink(missing_ok=True)  # half of a study that was never finished being made
+            study._file.delete()
             with sqlite3.connect(study.database) as database:
                 database.execute("PRAGMA journal_mode=WAL")  # readers and a writer at once; stays in the file
         directions = [_optuna_direction(direction) for direction in study.directions]
@@ -193,22 +201,22 @@ class Study:
         """Trainings that other studies have paid for, if they may be taken."""
         return ScoreCache.of_user() if self.file.run.cache else None
 
-    def recalled(self, architecture: Architecture, limits: Limits, files: TrialFiles) -> Outcome | None:
+    def recalled(self, architecture: Architecture, budget: Budget, limits: Limits, files: TrialFiles) -> Outcome | None:
         """How another study's training of an architecture ended, if it says all that this one asks for."""
-        known = self.cache.read(self._key(architecture)) if self.cache else None
+        known = self.cache.read(self._key(architecture, budget)) if self.cache else None
         if known is None:
             return None
         costs = self.costs(architecture) or Costs(**known.costs)
         says_all = costs.latency_ms is not None or not self.settings.needs_latency
         return known.given(architecture, costs, files) if says_all and not over(costs, limits) else None
 
-    def remember(self, outcome: Outcome, files: TrialFiles) -> None:
+    def remember(self, outcome: Outcome, budget: Budget, files: TrialFiles) -> None:
         """Keep how a training ended for other studies."""
         if self.cache is not None:
-            self.cache.remember(self._key(outcome.architecture), outcome, files)
+            self.cache.remember(self._key(outcome.architecture, budget), outcome, files)
 
-    def _key(self, architecture: Architecture) -> str:
-        return key(architecture, self.budget, self._data, self._begun)
+    def _key(self, architecture: Architecture, budget: Budget) -> str:
+        return key(architecture, budget, self._data, self._begun)
 
     @cached_property
     def _data(self) -> DataSet:
@@ -224,6 +232,10 @@ class Study:
         """What every candidate gets, with the weights that it starts from."""
         budget = self.settings.budget
         return budget if self.base is None else budget.model_copy(update={"weights": self.base.weights})
+
+    def budget_of(self, repeat: int) -> Budget:
+        """What a candidate gets that was trained so many times before: the same, with another seed."""
+        return self.budget.model_copy(update={"seed": self.budget.seed + repeat})
 
     def costs(self, architecture: Architecture) -> Costs | None:
         """What is known of an architecture before it is built; None if its latency counts, but must be measured."""
@@ -268,15 +280,36 @@ class Study:
 
     def records(self) -> list[Record]:
         """All trials, in order."""
-        records = []
-        for trial in self._trials():
-            record = self._ended.get(trial.number) or _record(trial, self.space)
+        known = dict(self._ended)
+        for trial in self._not_known_to_have_ended():
+            record = known[trial.number] = _record(trial, self.space)
             if trial.state.is_finished() and DETAIL in trial.user_attrs:
                 self._ended[trial.number] = record
-            records.append(record)
         for number, milliseconds in self._measured().items():
-            records[int(number)] = replace(records[int(number)], measured_ms=milliseconds)
-        return records
+            known[int(number)] = replace(known[int(number)], measured_ms=milliseconds)
+        return [known[number] for number in sorted(known)]
+
+    @cached_property
+    def _ended(self) -> dict[int, Record]:
+        """By the numbers of the trials."""
+        return self._file.read()
+
+    @cached_property
+    def _filed(self) -> set[int]:
+        return set(self._file.read())
+
+    def keep_records(self) -> None:
+        """Put the records of trials that have ended on file; the supervisor does, after it has read them."""
+        new = sorted(self._ended.keys() - self._filed)
+        if new:
+            self._file.append(self._ended[number] for number in new)
+            self._filed.update(new)
+
+    def _not_known_to_have_ended(self) -> list[FrozenTrial]:
+        with self.storage.engine.connect() as database:  # Optuna 5 reads all of a study's trials, or one
+            rows = database.execute(_TRIALS, {"study": self.storage.get_study_id_from_name(self.name)}).all()
+        wanted = [trial for trial, number in rows if number not in self._ended]
+        return self._trials() if len(wanted) > _ONE_BY_ONE else [self.storage.get_trial(trial) for trial in wanted]
 
     def front(self, records: Sequence[Record] | None = None) -> list[Record]:
         """The finished trials that no other dominates, best accuracy first."""
@@ -332,6 +365,13 @@ class Study:
             if extreme.fingerprint not in {record.fingerprint for record in self.records()}:
                 self.enqueue(extreme, role=role)
 
+    def race(self, records: Sequence[Record]) -> None:
+        """Ask for another seed of who stands on the front with too few, if there is one."""
+        wanted = next_repeat(records, self.settings.objectives, self.settings.seeds)
+        if wanted is not None:
+            record, repeat = wanted
+            self.enqueue(self.architecture(record), **{REPEAT: repeat})
+
     def again(self, number: int, reason: str, *, crashed: bool = False) -> None:
         """Put the architecture of a trial that runs no more back into the queue, once; then the trial may be ended.
 
@@ -349,7 +389,7 @@ class Study:
         kept = {
             key: value
             for key, value in trial.user_attrs.items()
-            if key in {FINGERPRINT, ROLE, CRASHED} or key.startswith(RUNG)
+            if key in {FINGERPRINT, ROLE, REPEAT, CRASHED} or key.startswith(RUNG)
         }
         said = trial.system_attrs.get("fixed_params") or trial.params
         kept = {**kept, AGAIN: number} | ({CRASHED: reason} if crashed else {})
@@ -420,11 +460,12 @@ class Study:
     def goes_on(self, trial: Trial, architecture: Architecture, epoch: Epoch) -> bool:
         """Note where a training stands at a rung, and whether it is worth going on with.
 
-        The stock model always is, and so is one that has been judged before: it went on, and is trained again after
-        something that was no fault of its own.
+        The stock model always is, and so is one that has been judged before: it went on, and is trained again with
+        another seed, or after something that was no fault of its own.
         """
         stopping, name = self.settings.stopping, f"{RUNG}{epoch.epoch}"
-        if stopping is None or epoch.map50_95 is None or epoch.epoch >= self.budget.epochs or name in trial.user_attrs:
+        judged = name in trial.user_attrs or REPEAT in trial.user_attrs
+        if stopping is None or epoch.map50_95 is None or epoch.epoch >= self.budget.epochs or judged:
             return True
         earlier = [values[0] for key, values in trial.user_attrs.items() if key.startswith(RUNG)]
         accuracy = max([epoch.map50_95, *earlier])
@@ -491,11 +532,12 @@ class Study:
     def tidy(self, records: Sequence[Record]) -> None:
         """Drop the weights that nobody will ask for: not of the front, the stock model or the last few trials."""
         ended = [record for record in records if record.ending is not None]
-        kept = {record.trial for record in (*self.front(records), *ended[-_KEPT_WEIGHTS:])}
+        kept = {record.trial for record in (*self.front(records), *ended[-_KEPT_WEIGHTS:])} | self._tidied
         for record in ended:
             if record.trial not in kept and record.role != "stock":
                 self.files(record.trial).weights.unlink(missing_ok=True)
                 self.files(record.trial).checkpoint.unlink(missing_ok=True)
+                self._tidied.add(record.trial)
 
     def set_run(self, run: Run) -> None:
         """Change how far and with what the study is run."""
@@ -524,9 +566,9 @@ def _fault(record: Record) -> str | None:
             return None
 
 
-def no_limits_for(role: str, limits: Limits) -> Limits:
-    """The stock model is trained even over a limit: it is the reference, outside the front."""
-    return Limits() if role == "stock" else limits
+def limits_for(attributes: Mapping[str, Any], limits: Limits) -> Limits:
+    """Those of a trial by what is known of it: none for the stock model, which is the reference, outside the front."""
+    return Limits() if attributes.get(ROLE) == "stock" or REPEAT in attributes else limits
 
 
 def _optuna_direction(direction: Direction) -> optuna.study.StudyDirection:

@@ -27,10 +27,10 @@ from nas.locks import Lock
 from nas.machine import Ceiling, Growth
 from nas.records import TrialFiles, told
 from nas.sampler import AGAIN, FINGERPRINT, SpaceExhaustedError
-from nas.study import DETAIL, HOST, ROLE, Study, no_limits_for
+from nas.study import DETAIL, HOST, REPEAT, Study, limits_for
 from search_spaces import Architecture
 from search_spaces.operators import Value
-from trials import Ending, Epoch, Limits, Outcome, evaluate
+from trials import Budget, Ending, Epoch, Limits, Outcome, evaluate
 from trials.training import GoOn
 
 log = logging.getLogger("nas.work")
@@ -112,6 +112,7 @@ class Worker:
         self._asking.take()
         records = self.study.records()
         if self.study.places(records) and not self.study.fuse(records):
+            self.study.race(records)
             return True
         self._asking.release()
         return False
@@ -145,22 +146,25 @@ class Worker:
         files.progress.unlink(missing_ok=True)
         if AGAIN in trial.user_attrs:
             files.take_over(study.files(trial.user_attrs[AGAIN]))
-        limits = no_limits_for(trial.user_attrs.get(ROLE, ""), study.settings.limits)
-        known = study.recalled(architecture, limits, files)
-        outcome = known or self._evaluated(trial, architecture, limits, files)
+        limits = limits_for(trial.user_attrs, study.settings.limits)
+        budget = study.budget_of(trial.user_attrs.get(REPEAT, 0))
+        known = study.recalled(architecture, budget, limits, files)
+        outcome = known or self._evaluated(trial, architecture, budget, limits, files)
         files.write_outcome(outcome)
         log.info("trial %d: %s %s", trial.number, outcome.ending.name.lower(), outcome.detail)
         if known is None:
-            study.remember(outcome, files)
+            study.remember(outcome, budget, files)
         return self._tell(trial, outcome)
 
-    def _evaluated(self, trial: Trial, architecture: Architecture, limits: Limits, files: TrialFiles) -> Outcome:
+    def _evaluated(
+        self, trial: Trial, architecture: Architecture, budget: Budget, limits: Limits, files: TrialFiles
+    ) -> Outcome:
         study = self.study
         try:
             with self._ceiling.held():
                 outcome = evaluate(
                     architecture,
-                    study.budget,
+                    budget,
                     files.folder,
                     self._noting(files, partial(study.goes_on, trial, architecture)),
                     limits=limits,

@@ -67,6 +67,14 @@ def bench(
     first_rung: Annotated[
         int, typer.Option(min=1, help="The epoch after which trainings are first judged.", rich_help_panel=_GAMES)
     ] = 1,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Also random and ours with a front that is trained with so many seeds, as nas search --seeds does.",
+            rich_help_panel=_GAMES,
+        ),
+    ] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of all games.", rich_help_panel=_GAMES)] = 0,
     jobs: Annotated[int, typer.Option(min=1, help="Processes; results do not depend on it.")] = 1,
     asking: Annotated[
@@ -105,8 +113,9 @@ def bench(
         seed=seed,
         epochs=epochs,
         stopping=Stopping(eta=eta, first=first_rung),
+        seeds=seeds,
     )
-    named = _named(samplers, ablate=ablate, stopping=epochs > 1)
+    named = _named(samplers, ablate=ablate, stopping=epochs > 1, racing=seeds > 1)
     _Bench(table.name, read, rules, named, repeats).run(jobs, figure, shown)
 
 
@@ -199,6 +208,7 @@ class _Bench:
                 "permuted": self.rules.permuted,
                 "seed": self.rules.seed,
                 "epochs": self.rules.epochs,
+                "seeds": self.rules.seeds,
                 "stopping": self.rules.stopping.model_dump() if self.rules.stopping and self.rules.epochs > 1 else None,
             },
             "samplers": rows,
@@ -220,21 +230,22 @@ class _Bench:
         }
 
 
-def _named(samplers: str, *, ablate: bool, stopping: bool) -> list[str]:
+def _named(samplers: str, *, ablate: bool, stopping: bool, racing: bool) -> list[str]:
     """The samplers that the flags name.
 
     Raises:
         SpecError: there is no such sampler.
     """
-    from nas.players import ABLATIONS, OURS, PLAYERS, RANDOM, STOPPING
+    from nas.players import ABLATIONS, OURS, PLAYERS, RACING, RANDOM, STOPPING
     from search_spaces.errors import SpecError, nearest
 
     asked = list(dict.fromkeys(name.strip() for name in samplers.split(",")))
     unknown = [name for name in asked if name not in PLAYERS]
     if unknown:
         raise SpecError([f"samplers: unknown sampler {name!r} ({nearest(name, PLAYERS)})" for name in unknown])
-    stopped = [name + STOPPING for name in (RANDOM, OURS) if stopping and name in asked]
-    return [*asked, *(name for name in ABLATIONS if ablate and name not in asked), *stopped]
+    both = [name for name in (RANDOM, OURS) if name in asked]
+    ablations = [name for name in ABLATIONS if ablate and name not in asked]
+    return [*asked, *ablations, *(name + STOPPING for name in both if stopping), *(n + RACING for n in both if racing)]
 
 
 def _quartiles(row: dict[str, Any], key: str, limit: int) -> str:

@@ -107,6 +107,8 @@ def _line(record: "Record") -> str:
 
 
 def _named(record: "Record") -> str:
+    if record.repeat:
+        return f"seed {record.repeat + 1}: {record.summary}"
     told = record.role in {"start", "cheapest", "costliest"}
     return f"{record.role}: {record.summary}" if told else record.summary
 

@@ -194,6 +194,15 @@ def search(
         int | None,
         typer.Option(help="The epoch after which they are first judged. \\[default: 1]", rich_help_panel=_HOW),
     ] = None,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Train whoever stands on the front, and the stock model, with so many seeds, out of the same number "
+            "of trials; the front then goes by the means.",
+            rich_help_panel=_HOW,
+        ),
+    ] = 1,
     latency: Annotated[
         str | None,
         typer.Option(
@@ -256,6 +265,7 @@ def search(
         sampler=Sampler(sampler),
         eta=eta,
         first_rung=first_rung,
+        seeds=seeds,
         latency=latency,
         target_gflops=target_gflops,
         target_latency=target_latency,

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
@@ -31,11 +32,16 @@ _TRIAL_COLUMNS = {
     "measured_ms": "measured",
     "epochs": "epochs",
     "seconds": "s",
+    "repeat": "repeat",
+    "seeds": "seeds",
     "summary": "architecture",
 }
 
-_SELDOM = frozenset({"latency_ms", "measured_ms"})
-"""Columns of a table that are there if any trial has something in them."""
+_SELDOM = {"latency_ms": None, "measured_ms": None, "repeat": 0, "seeds": 1}
+"""Columns of a table that are there if any trial has something else in them."""
+
+_SEEDS_THAT_TELL = 3
+"""Two that agree are as likely as not, where nothing is gained."""
 
 _BASE_COLUMNS = {
     "ending": "ending",
@@ -167,25 +173,21 @@ def clean(
 
 def print_front(study: "Study", shown: Format) -> None:
     """The front as a table, with the stock model beside it and what the difference is worth."""
-    from nas.records import as_accurate
+    from nas.racing import gains
+    from nas.records import as_accurate, stock_of
 
     records = study.records()
     front = study.front(records)
     _print_records(front, shown, title=f"Pareto front of {study.name}: {', '.join(study.settings.objectives)}")
-    stock = next((record for record in records if record.role == "stock" and record.finished), None)
+    stock = stock_of(records)
     if shown != "table" or stock is None or stock.map50_95 is None or not front:
         return
     best = max(front, key=lambda record: record.map50_95 or 0.0)
-    gain = (best.map50_95 or 0.0) - stock.map50_95
     remarks = [f"stock: mAP50-95 {stock.map50_95:.3f} at {stock.gflops:.2f} GFLOPs"]
     if best.trial == stock.trial:
         remarks.append("No evidence of gain: nothing that was tried is more accurate than the stock model.")
     else:
-        moved = "0.005" if study.base is not None else "0.02"
-        remarks.append(
-            f"No evidence of gain yet: {gain:+.3f} over stock is one short training each with one seed; "
-            f"the seed alone moves such a score by {moved} and more."
-        )
+        remarks.append(_gain(study, gains(records, best, stock)))
     bargain = as_accurate(front, stock)
     if bargain is not None:
         lost = max(0.0, stock.map50_95 - (bargain.map50_95 or 0.0))
@@ -203,6 +205,20 @@ def print_front(study: "Study", shown: Format) -> None:
     show.lines(remarks)
 
 
+def _gain(study: "Study", by_seed: "list[float]") -> str:
+    """What the most accurate of the front has over the stock model, and what that is worth."""
+    over = f"{fmean(by_seed):+.3f} over stock"
+    if len(by_seed) == 1:
+        moved = "0.005" if study.base is not None else "0.02"
+        return (
+            f"No evidence of gain yet: {over} is one short training each with one seed; "
+            f"the seed alone moves such a score by {moved} and more."
+        )
+    each = ", ".join(f"{gain:+.3f}" for gain in by_seed)
+    verdict = "Some evidence" if len(by_seed) >= _SEEDS_THAT_TELL and min(by_seed) > 0 else "No evidence"
+    return f"{verdict} of gain: {over}, the mean of {len(by_seed)} seeds ({each})."
+
+
 def _print_records(records: "list[Record]", shown: Format, *, title: str) -> None:
     rows = [record.as_row() for record in records]
     if shown == "table":
@@ -211,17 +227,18 @@ def _print_records(records: "list[Record]", shown: Format, *, title: str) -> Non
     if not rows and shown == "table":
         show.lines([f"{title}: nothing yet"])
         return
-    known = {name for row in rows for name, value in row.items() if value is not None}
-    columns = {name: heading for name, heading in _TRIAL_COLUMNS.items() if name in known or name not in _SELDOM}
+    silent = {name for name, usual in _SELDOM.items() if all(row[name] == usual for row in rows)}
+    columns = {name: heading for name, heading in _TRIAL_COLUMNS.items() if name not in silent}
     show.rows(rows, shown, title=title, columns=columns)
 
 
 def _status(study: "Study") -> dict[str, str | int | float | None]:
     from nas.locks import is_held
+    from nas.records import stock_of
 
     records = study.records()
     front = study.front(records)
-    stock = next((record for record in records if record.role == "stock"), None)
+    stock = stock_of(records)
     return {
         "study": study.name,
         "running": "yes" if is_held(study.folder / "supervisor.lock") else "no",

@@ -43,6 +43,7 @@ def test_json_has_everything(trained: Path) -> None:
         "permuted": "no",
         "seed": 0,
         "epochs": 1,
+        "seeds": 1,
         "stopping": None,
     }
     assert set(told["reference"]) == {"map50_95", "ov_latency"}

@@ -55,6 +55,8 @@ def test_trials_as_json_have_the_names_that_stay(study: Study) -> None:
         "inherited": 0.0,
         "epochs": 3,
         "seconds": 0.3,
+        "repeat": 0,
+        "seeds": 1,
         "fingerprint": study.space.stock.fingerprint,
         "picks": {},
     }

@@ -1,3 +1,4 @@
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -238,3 +239,33 @@ class TestStopping:
         volume = hypervolume([points[row] for row in replay.finished], table.directions, reference_of(table))
         assert replay.shares[-1] == pytest.approx(volume / hypervolume(points, table.directions, reference_of(table)))
         assert all(before <= after for before, after in pairwise(replay.shares))
+
+
+class TestRacing:
+    """A front that is trained with more than one seed."""
+
+    RULES = Rules(trials=40, noise=2.0, seeds=2)
+
+    def test_repeats_are_paid_for(self, table: Table) -> None:
+        replay = play(table, self.RULES, ("ours-racing", 0))
+        taken = Counter(replay.rows)
+        assert sum(taken.values()) == len(replay.shares) == 40
+        assert set(taken.values()) == {1, 2}
+
+    def test_a_name_decides_who_races(self, table: Table) -> None:
+        one, other = (play(table, rules, ("ours", 0)).rows for rules in (self.RULES, Rules(trials=40, noise=2.0)))
+        assert one == other
+
+    def test_a_front_with_two_seeds_looks_less_better_than_it_is(self, table: Table) -> None:
+        once, twice = (
+            [play(table, self.RULES, (name, repeat)).inflation for repeat in range(10)]
+            for name in ("random", "random-racing")
+        )
+        assert np.mean(twice) < np.mean(once)
+
+    def test_another_seed_tells_another_accuracy_and_the_same_one_each_time(self, table: Table) -> None:
+        game = self.RULES.game(table, 0)
+        assert game.again(3, 1) == game.again(3, 1) != game.again(3, 2)
+        many = np.array([game.again(3, repeat) for repeat in range(1, 200)])
+        assert many.mean() == pytest.approx(game.true.accuracies[3], abs=0.006)
+        assert many.std() == pytest.approx(0.02, rel=0.2)

@@ -151,6 +151,21 @@ def test_proposals_depend_on_seed_and_history_alone(make_study: MakeStudy, sampl
 
 @pytest.mark.parametrize("sampler", Sampler)
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage:UserWarning")
+def test_a_killed_trial_that_is_tried_again_changes_no_later_proposal(make_study: MakeStudy, sampler: Sampler) -> None:
+    whole, killed = (make_study(name, sampler=sampler) for name in ("whole", "killed"))
+    undisturbed = _propose(whole, 16)
+    told = _propose(killed, 5)
+    killed.optuna.ask()  # killed before its architecture was known
+    for _ in range(2):
+        trial = killed.optuna.ask()
+        trial.set_user_attr(FINGERPRINT, _suggested(trial, killed).fingerprint)
+        killed.again(trial.number, "killed")
+        killed.optuna.tell(trial, state=optuna.trial.TrialState.FAIL)
+    assert told + _propose(Study.open(killed.folder), 11) == undisturbed
+
+
+@pytest.mark.parametrize("sampler", Sampler)
+@pytest.mark.filterwarnings("ignore:Heartbeat of storage:UserWarning")
 def test_what_is_proposed_is_within_limits(make_study: MakeStudy, sampler: Sampler) -> None:
     study = make_study(sampler=sampler)
     ceiling = study.table.cost(study.space.stock).gflops * 0.99

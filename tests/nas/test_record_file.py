@@ -1,0 +1,84 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from optuna.storages import RDBStorage
+
+from nas import study as study_module
+from nas import work
+from nas.record_file import RecordFile
+from nas.records import Record
+from nas.study import Study
+from nas.work import Worker
+from trials import Outcome
+
+MakeStudy = Callable[..., Study]
+
+
+def record(trial: int) -> Record:
+    return Record(
+        trial=trial, state="complete", ending="finished", map50_95=0.3, picks={"4": {"UIB": {"expansion": 2}}}
+    )
+
+
+def test_what_is_kept_is_read(tmp_path: Path) -> None:
+    file = RecordFile(tmp_path / "records.jsonl")
+    assert file.read() == {}
+    file.append([record(0), record(1)])
+    file.append([record(2)])
+    assert file.read() == {number: record(number) for number in range(3)}
+    file.delete()
+    assert file.read() == {}
+
+
+@pytest.mark.parametrize("damage", ['{"trial": 1, "sta', '{"trial": 1, "state": "complete"}', "7", '{"trial": 1}\n['])
+def test_a_torn_line_or_one_of_another_version_is_left_out(tmp_path: Path, damage: str) -> None:
+    file = RecordFile(tmp_path / "records.jsonl")
+    file.append([record(0)])
+    with file.path.open("a") as lines:
+        lines.write(damage)
+    file.append([record(2)])
+    assert file.read() == {0: record(0), 2: record(2)}
+
+
+@pytest.fixture
+def run(make_study: MakeStudy, score: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> Study:
+    study = make_study(trials=5)
+    monkeypatch.setattr(work, "evaluate", score)
+    Worker(study, deadline=float("inf")).run()
+    study.records()
+    study.keep_records()
+    return study
+
+
+def test_a_study_says_the_same_with_and_without_its_file(run: Study) -> None:
+    with_file = Study.open(run.folder).records()
+    (run.folder / "records.jsonl").unlink()
+    assert with_file == Study.open(run.folder).records()
+    assert [each.trial for each in with_file] == [0, 1, 2, 3, 4]
+
+
+def test_trials_that_are_on_file_are_not_read_again(run: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    original = RDBStorage.get_trial
+    monkeypatch.setattr(RDBStorage, "get_trial", lambda storage, trial: read.append(trial) or original(storage, trial))
+    run.enqueue(run.space.stock)
+    again = Study.open(run.folder)
+    assert [each.state for each in again.records()] == ["complete"] * 5 + ["waiting"]
+    assert len(read) == 1
+    assert len(again.records()) == 6  # what waits is looked at each time
+    assert len(read) == 2
+
+
+def test_many_are_read_at_once(run: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    (run.folder / "records.jsonl").unlink()
+    monkeypatch.setattr(study_module, "_ONE_BY_ONE", 2)
+    assert [each.trial for each in Study.open(run.folder).records()] == [0, 1, 2, 3, 4]
+
+
+def test_a_study_that_goes_on_keeps_each_trial_once(run: Study) -> None:
+    again = Study.open(run.folder)
+    again.records()
+    again.keep_records()
+    lines = [line for line in (run.folder / "records.jsonl").read_text().split("\n") if line]
+    assert len(lines) == 5
