@@ -20,6 +20,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from nas.attributes import ACCURACY, AGAIN, ENDING, FINGERPRINT, RUNG
 from nas.config import Sampler, Settings
 from nas.encoding import Encoding
 from nas.feasible import Feasible
@@ -30,15 +31,6 @@ from nas.surrogate import Numbers
 from search_spaces import Architecture, SearchSpace
 from search_spaces.operators import Value
 from trials import Ending, presets
-
-FINGERPRINT = "fingerprint"
-"""The user attribute by which a trial says its architecture."""
-AGAIN, ENDING = "again", "ending"
-"""Those by which it says which trial it repeats, and how it ended."""
-RUNG = "rung:"
-"""The beginning of those by which it says where it stood after an epoch: the accuracy, then what it was judged by."""
-ACCURACY = "map50_95"
-"""That by which it says what the surrogate learns."""
 
 _TPE_DRAWS, _TPE_STARTUP = 6, 10
 _FLAT_DRAWS, _POPULATION = 3, 20

@@ -2,12 +2,10 @@
 
 import json
 import random
-import socket
 import sqlite3
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from functools import cached_property
 from itertools import takewhile
 from pathlib import Path
@@ -21,17 +19,17 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from nas import latencies
+from nas.attributes import DETAIL, FINGERPRINT, REPEAT, ROLE, RUNG
 from nas.base_training import BaseTraining
 from nas.config import Run, StudyFile, make_folder
-from nas.deaths import Death
 from nas.export import Exported, chosen, export
 from nas.feasible import Feasible
 from nas.front import OBJECTIVES, Direction, Point, up_and_down
-from nas.locks import Lock, is_held
+from nas.locks import Lock
 from nas.racing import next_repeat
 from nas.record_file import RecordFile
 from nas.records import Record, TrialFiles, front_of, write_aside
-from nas.sampler import AGAIN, ENDING, FINGERPRINT, RUNG, Gate, sampler_of
+from nas.sampler import Gate, sampler_of
 from nas.score_cache import ScoreCache, begun_from, key
 from nas.stopping import goes_on
 from search_spaces import Architecture, SearchSpace, space_file
@@ -49,7 +47,6 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)  # trials are told by us, i
 COUNTED = frozenset(ending.name.lower() for ending in Ending if ending not in {Ending.OVER_LIMIT, Ending.BROKEN})
 """The endings that count towards a study's number of trials."""
 
-ROLE, HOST, DETAIL, CRASHED, REPEAT = "role", "host", "detail", "crashed", "repeat"
 _KNOWN_BEFORE = (FINGERPRINT, ROLE, DETAIL, REPEAT)
 _HEARTBEAT_SECONDS, _GRACE_SECONDS = 60, 300
 _COSTLIEST_DRAWS = 100
@@ -309,7 +306,7 @@ class Study:
         with self.storage.engine.connect() as database:  # Optuna 5 reads all of a study's trials, or one
             rows = database.execute(_TRIALS, {"study": self.storage.get_study_id_from_name(self.name)}).all()
         wanted = [trial for trial, number in rows if number not in self._ended]
-        return self._trials() if len(wanted) > _ONE_BY_ONE else [self.storage.get_trial(trial) for trial in wanted]
+        return self.trials() if len(wanted) > _ONE_BY_ONE else [self.storage.get_trial(trial) for trial in wanted]
 
     def front(self, records: Sequence[Record] | None = None) -> list[Record]:
         """The finished trials that no other dominates, best accuracy first."""
@@ -337,7 +334,8 @@ class Study:
             return f"{_OVER_IN_A_ROW} architectures in a row were over a limit: {last[-1].detail}"
         return None
 
-    def _trials(self) -> list[FrozenTrial]:
+    def trials(self) -> list[FrozenTrial]:
+        """As Optuna has them."""
         return self.optuna.get_trials(deepcopy=False)
 
     # What the study does.
@@ -372,91 +370,6 @@ class Study:
             record, repeat = wanted
             self.enqueue(self.architecture(record), **{REPEAT: repeat})
 
-    def again(self, number: int, reason: str, *, crashed: bool = False) -> None:
-        """Put the architecture of a trial that runs no more back into the queue, once; then the trial may be ended.
-
-        Args:
-            reason: why it runs no more, in words.
-            crashed: whether its worker died of itself, which it may do once.
-        """
-        trials = self._trials()
-        trial = trials[number]
-        if FINGERPRINT not in trial.user_attrs or any(other.user_attrs.get(AGAIN) == number for other in trials):
-            return  # interrupted before its architecture was known, or queued already
-        if not trial.state.is_finished():
-            note = f"{reason}; its architecture is tried again"
-            self.storage.set_trial_user_attr(trial._trial_id, DETAIL, note)
-        kept = {
-            key: value
-            for key, value in trial.user_attrs.items()
-            if key in {FINGERPRINT, ROLE, REPEAT, CRASHED} or key.startswith(RUNG)
-        }
-        said = trial.system_attrs.get("fixed_params") or trial.params
-        kept = {**kept, AGAIN: number} | ({CRASHED: reason} if crashed else {})
-        self.optuna.enqueue_trial(said, user_attrs=kept)
-
-    def working(self) -> dict[int, int]:
-        """Which trial each worker of this host is working on: processes and numbers."""
-        running = [trial.number for trial in self._trials() if self._is_running_here(trial)]
-        return {holder: number for number in running if (holder := self.files(number).read_holder()) is not None}
-
-    def reap(self, deaths: Mapping[int, Death] | None = None) -> dict[int, int | None]:
-        """End the trials of this host whose worker is gone: adopt a finished one, queue the others again.
-
-        Args:
-            deaths: how processes died by themselves while the supervisor lived; then only their trials are ended, and
-                one whose worker has died before for good. None: everything was stopped, and is simply tried again.
-
-        Returns:
-            The numbers of the trials that were ended, and the processes that had worked on them, where known.
-        """
-        ended = {}
-        with self.asking.held():  # nobody is between a proposal and the lock that says who works on it
-            for trial in self._trials():
-                holder = self.files(trial.number).read_holder()
-                theirs = deaths is None or holder is None or holder in deaths
-                if self._is_running_here(trial) and theirs and not is_held(self.files(trial.number).lock):
-                    self._end(trial, None if deaths is None or holder is None else deaths[holder])
-                    ended[trial.number] = holder
-            for trial in self._trials():
-                if trial.state == TrialState.FAIL and ENDING not in trial.user_attrs:
-                    self.again(trial.number, "interrupted")  # in the moment between Optuna's question and ours
-        return ended
-
-    def _is_running_here(self, trial: FrozenTrial) -> bool:
-        here = socket.gethostname()
-        return trial.state == TrialState.RUNNING and trial.user_attrs.get(HOST, here) == here
-
-    def _end(self, trial: FrozenTrial, death: Death | None) -> None:
-        """End a trial that nobody works on any more.
-
-        Args:
-            death: its worker's; None if that was stopped, which says nothing of the trial.
-        """
-        fields = self.files(trial.number).read_outcome()
-        if fields is None or fields["ending"] == Ending.BROKEN.name.lower():
-            repeated = CRASHED in trial.user_attrs
-            if death is None or FINGERPRINT not in trial.user_attrs or (death.again and not repeated):
-                reason = "interrupted" if death is None else death.cause
-                self.again(trial.number, reason, crashed=death is not None)
-                self.optuna.tell(trial.number, state=TrialState.FAIL)
-                return
-            fields = self._last_fields(trial, death)
-        values = self.settle(Trial(self.optuna, trial._trial_id), fields)
-        self.optuna.tell(trial.number, values, state=None if values else TrialState.PRUNED)
-
-    def _last_fields(self, trial: FrozenTrial, death: Death) -> dict[str, Any]:
-        """What a record holds of a trial that said no outcome, in the words of `records.told`."""
-        first = trial.user_attrs.get(CRASHED, death.cause)
-        before = "" if first == death.cause else f"; the first time: {first}"
-        began = trial.datetime_start
-        return {
-            "epochs": len(self.files(trial.number).read_epochs()),
-            "seconds": round((datetime.now() - began).total_seconds(), 1) if began else 0.0,  # noqa: DTZ005 - as Optuna
-            DETAIL: f"{death.cause}{before}; see workers/ in the study's folder",
-            ENDING: death.ending.name.lower(),
-        }
-
     def goes_on(self, trial: Trial, architecture: Architecture, epoch: Epoch) -> bool:
         """Note where a training stands at a rung, and whether it is worth going on with.
 
@@ -472,7 +385,7 @@ class Study:
         own = self._standing(accuracy, architecture)
         others = [
             tuple(other.user_attrs[name][1:])
-            for other in self._trials()
+            for other in self.trials()
             if name in other.user_attrs and other.state != TrialState.FAIL
         ]
         trial.set_user_attr(name, (accuracy, *own))

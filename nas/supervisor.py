@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from nas import deaths, machine
+from nas import deaths, machine, reaping
 from nas.deaths import Death
 from nas.study import Study
 from nas.watch import Watch
@@ -86,7 +86,7 @@ class Supervisor:
             KeyboardInterrupt: after the workers were stopped and their trials put back into the queue.
             StudyError: the workers die again and again, or trials break alike.
         """
-        self._study.reap()
+        reaping.reap(self._study)
         if self._study.base is not None:
             self._study.base.forget_failure()
         try:
@@ -121,7 +121,7 @@ class Supervisor:
 
     def _end_hung(self) -> None:
         """Kill the workers whose trials do not get on."""
-        working = self._study.working()
+        working = reaping.working(self._study)
         for slot in self._slots:
             if slot.process is None or (trial := working.get(slot.process.pid)) is None:
                 continue
@@ -133,7 +133,7 @@ class Supervisor:
             if why is None:
                 continue
             _ask_for_last_words(slot.process)
-            if self._study.working().get(slot.process.pid) == trial:  # it has not ended at the last moment
+            if reaping.working(self._study).get(slot.process.pid) == trial:  # it has not ended at the last moment
                 slot.killed = deaths.of_hang(why)
                 _kill_group(slot.process)
                 slot.process.wait()
@@ -150,7 +150,7 @@ class Supervisor:
             left[process.pid] = slot, code, slot.killed or self._death(code)
         if not left:
             return
-        in_trials = set(self._study.reap({number: death for number, (_, _, death) in left.items()}).values())
+        in_trials = set(reaping.reap(self._study, {number: death for number, (_, _, death) in left.items()}).values())
         for number, (slot, code, death) in left.items():
             slot.vacant = code != 0 or number in in_trials  # a candidate may exit with any code
             if number not in in_trials and code not in {0, OUTGROWN}:
@@ -190,7 +190,7 @@ class Supervisor:
             except subprocess.TimeoutExpired:
                 _kill_group(process)
                 process.wait()
-        self._study.reap()
+        reaping.reap(self._study)
 
 
 def spawn(command: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:

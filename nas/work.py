@@ -23,11 +23,13 @@ import optuna
 from optuna.trial import Trial
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
+from nas import reaping
+from nas.attributes import AGAIN, DETAIL, FINGERPRINT, HOST, REPEAT
 from nas.locks import Lock
 from nas.machine import Ceiling, Growth
 from nas.records import TrialFiles, told
-from nas.sampler import AGAIN, FINGERPRINT, SpaceExhaustedError
-from nas.study import DETAIL, HOST, REPEAT, Study, limits_for
+from nas.sampler import SpaceExhaustedError
+from nas.study import Study, limits_for
 from search_spaces import Architecture
 from search_spaces.operators import Value
 from trials import Budget, Ending, Epoch, Limits, Outcome, evaluate
@@ -127,7 +129,7 @@ class Worker:
                 log.info("trial %d: %s", trial.number, architecture)
                 return self._score(trial, architecture)
             except KeyboardInterrupt:
-                self.study.again(trial.number, "interrupted")
+                reaping.again(self.study, trial.number, "interrupted")
                 raise
 
     def _propose(self, trial: Trial) -> Architecture:
@@ -182,7 +184,7 @@ class Worker:
             return values
         if outcome.ending is Ending.BROKEN:
             if AGAIN not in trial.user_attrs:
-                self.study.again(trial.number, outcome.detail)
+                reaping.again(self.study, trial.number, outcome.detail)
             raise BrokenTrialError(outcome.detail)
         raise optuna.TrialPruned(outcome.detail)
 

@@ -8,7 +8,7 @@ import pytest
 from optuna.trial import TrialState
 from typer.testing import CliRunner
 
-from nas import work
+from nas import reaping, work
 from nas.cli import app
 from nas.racing import gains, next_repeat
 from nas.records import Record, averaged, front_of, stock_of
@@ -145,7 +145,7 @@ def test_a_repeat_that_was_killed_keeps_its_seed(make_study: MakeStudy) -> None:
     while "repeat" not in trial.user_attrs:
         study.optuna.tell(trial, [0.5, 1.0])
         trial = study.optuna.ask()
-    study.again(trial.number, "killed")
+    reaping.again(study, trial.number, "killed")
     study.optuna.tell(trial, state=TrialState.FAIL)
     assert study.records()[-1].repeat == 1
     assert study.budget_of(1).seed == study.budget.seed + 1

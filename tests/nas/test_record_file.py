@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial
 
 from nas import study as study_module
 from nas import work
@@ -59,9 +60,14 @@ def test_a_study_says_the_same_with_and_without_its_file(run: Study) -> None:
 
 
 def test_trials_that_are_on_file_are_not_read_again(run: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = []
+    read: list[int] = []
     original = RDBStorage.get_trial
-    monkeypatch.setattr(RDBStorage, "get_trial", lambda storage, trial: read.append(trial) or original(storage, trial))
+
+    def noting(storage: RDBStorage, trial: int) -> FrozenTrial:
+        read.append(trial)
+        return original(storage, trial)
+
+    monkeypatch.setattr(RDBStorage, "get_trial", noting)
     run.enqueue(run.space.stock)
     again = Study.open(run.folder)
     assert [each.state for each in again.records()] == ["complete"] * 5 + ["waiting"]

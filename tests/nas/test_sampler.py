@@ -7,9 +7,11 @@ import numpy as np
 import optuna
 import pytest
 
+from nas import reaping
+from nas.attributes import ACCURACY, ENDING, FINGERPRINT
 from nas.config import Sampler
 from nas.feasible import Feasible
-from nas.sampler import ACCURACY, ENDING, FINGERPRINT, GainSampler, SpaceExhaustedError
+from nas.sampler import GainSampler, SpaceExhaustedError
 from nas.study import Study
 from nas.work import _suggested
 from search_spaces import OPERATORS, Choice, SearchSpace
@@ -159,7 +161,7 @@ def test_a_killed_trial_that_is_tried_again_changes_no_later_proposal(make_study
     for _ in range(2):
         trial = killed.optuna.ask()
         trial.set_user_attr(FINGERPRINT, _suggested(trial, killed).fingerprint)
-        killed.again(trial.number, "killed")
+        reaping.again(killed, trial.number, "killed")
         killed.optuna.tell(trial, state=optuna.trial.TrialState.FAIL)
     assert told + _propose(Study.open(killed.folder), 11) == undisturbed
 

@@ -124,7 +124,7 @@ class TestSabotage:
         clean = make_study("clean", trials=8, budget=budget)
         Supervisor(clean, lambda: None).run()
         request.getfixturevalue("order")
-        monkeypatch.setattr(watch, "GRACE_SECONDS", 1.0)
+        monkeypatch.setattr(watch, "GRACE_SECONDS", 5.0)  # a crash on a busy machine is to be seen before it is a hang
         study = make_study("sabotaged", trials=23, budget=budget)
         study.set_run(study.file.run.model_copy(update={"trial_memory": 2**28}))
         Supervisor(study, lambda: None).run()

@@ -12,7 +12,7 @@ import optuna
 import pytest
 import torch
 
-from nas import deaths, work
+from nas import deaths, reaping, work
 from nas.config import Sampler
 from nas.deaths import Death
 from nas.machine import Growth
@@ -163,7 +163,7 @@ def test_a_finished_trial_that_was_never_told_is_adopted(
     monkeypatch.undo()
     # As after kill -9: the trial runs for Optuna, and nobody holds its lock.
     assert study.records()[0].state == "running"
-    assert list(study.reap()) == [0]
+    assert list(reaping.reap(study)) == [0]
     record = study.records()[0]
     assert (record.state, record.finished, record.epochs) == ("complete", True, 3)
     assert record.map50_95 is not None
@@ -183,7 +183,7 @@ def test_a_trial_killed_in_mid_training_is_trained_again(
 
     with pytest.raises(SystemExit):
         run(study, killed)
-    study.reap()
+    reaping.reap(study)
     run(study, score)
     records = study.records()
     assert [record.state for record in records] == ["fail", "complete", "complete"]
@@ -202,7 +202,7 @@ class TestDeaths:
             for death in deaths:
                 with pytest.raises(SystemExit):
                     run(study, killed)
-                study.reap({os.getpid(): death})
+                reaping.reap(study, {os.getpid(): death})
 
         return dying
 
@@ -266,8 +266,8 @@ class TestDeaths:
 
         with pytest.raises(SystemExit):
             run(study, killed)
-        assert study.reap({1: Death(cause="exit code 3")}) == {}
-        assert study.reap() == {0: os.getpid()}
+        assert reaping.reap(study, {1: Death(cause="exit code 3")}) == {}
+        assert reaping.reap(study) == {0: os.getpid()}
 
 
 def test_three_architectures_that_crash_stop_a_study_in_which_nothing_finishes(
@@ -326,7 +326,7 @@ def test_a_step_of_an_optimiser_is_a_sign_of_life(
     optimiser = torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
 
     def training(*arguments: Any, **named: Any) -> Outcome:
-        assert study.working() == {os.getpid(): 0}
+        assert reaping.working(study) == {os.getpid(): 0}
         os.utime(study.files(0).lock, (1, 1))
         optimiser.step()
         assert study.files(0).read_sign() > 1e18
@@ -335,7 +335,7 @@ def test_a_step_of_an_optimiser_is_a_sign_of_life(
     monkeypatch.setattr(work, "_SIGN_SECONDS", 0.0)
     run(study, training)
     assert study.records()[0].finished
-    assert study.working() == {}
+    assert reaping.working(study) == {}
     os.utime(study.files(0).lock, (1, 1))
     optimiser.step()
     assert study.files(0).read_sign() == 1e9
