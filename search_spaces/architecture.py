@@ -69,7 +69,7 @@ class Choice:
         """Whether the base model's own layer stays."""
         return self.operator == STOCK.operator
 
-    @property
+    @cached_property
     def effective(self) -> dict[str, Value]:
         """The parameters that differ from their defaults: what a fingerprint and a table need to know."""
         if self.is_stock:

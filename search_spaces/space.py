@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -36,7 +36,7 @@ class Slot:
     tied: tuple[int, ...] = ()
     feeds: Feeds | None = None
 
-    @property
+    @cached_property
     def name(self) -> str:
         """`9`, or `after-9` for the insertion behind layer 9; tied layers go by the first of them."""
         return behind(self.layer) if self.feeds else str(self.layer)
@@ -57,15 +57,19 @@ class Slot:
 
     def of(self, operator: str) -> tuple[Choice, ...]:
         """The choices of one operator."""
-        return tuple(choice for choice in self.choices if choice.operator == operator)
+        return self._by_operator[operator]
 
     def free(self, operator: str) -> dict[str, tuple[Value, ...]]:
         """The operator's parameters that have more than one value here."""
-        values: dict[str, dict[Value, None]] = {}
-        for choice in self.of(operator):
-            for name, value in choice.parameters:
-                values.setdefault(name, {})[value] = None
-        return {name: tuple(options) for name, options in values.items() if len(options) > 1}
+        return self._free[operator]
+
+    @cached_property
+    def _by_operator(self) -> dict[str, tuple[Choice, ...]]:
+        return {name: tuple(each for each in self.choices if each.operator == name) for name in self.operators}
+
+    @cached_property
+    def _free(self) -> dict[str, dict[str, tuple[Value, ...]]]:
+        return {operator: _varied(choices) for operator, choices in self._by_operator.items()}
 
     def nearest(self, operator: str, wanted: Mapping[str, Value]) -> Choice:
         """The operator's choice that agrees with most of the wanted values; the first of several."""
@@ -74,6 +78,15 @@ class Slot:
             return sum(wanted.get(name) == value for name, value in choice.parameters)
 
         return max(self.of(operator), key=agreement)
+
+
+def _varied(choices: Sequence[Choice]) -> dict[str, tuple[Value, ...]]:
+    """The parameters that have more than one value among these choices."""
+    values: dict[str, dict[Value, None]] = {}
+    for choice in choices:
+        for name, value in choice.parameters:
+            values.setdefault(name, {})[value] = None
+    return {name: tuple(options) for name, options in values.items() if len(options) > 1}
 
 
 @dataclass(frozen=True, kw_only=True)
