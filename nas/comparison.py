@@ -45,6 +45,8 @@ def summary(replays: Sequence[Replay], trials: int) -> list[Row]:
             row |= _named(f"fewer_{target}", fewer)
         row["reported"] = middle([one.reported for one in own])
         row["inflation"] = middle([one.inflation for one in own])
+        expected = [one.expected for one in own if one.expected is not None]
+        row["expected"] = middle(expected) if expected else None
         rows.append(row)
     return rows
 

@@ -36,6 +36,9 @@ class Player(Protocol):
             doubt: the standard deviation of an accuracy that is foreseen only.
         """
 
+    def expected(self) -> dict[int, float] | None:
+        """What each row that it has had would score another time; None if it has no opinion."""
+
 
 class Chance:
     """Every order of the rows is as likely as any other."""
@@ -49,6 +52,9 @@ class Chance:
 
     def tell(self, row: int, accuracy: float, doubt: float = 0.0) -> None:
         """It does not care."""
+
+    def expected(self) -> None:
+        """It has no opinion."""
 
 
 class Ours:
@@ -84,6 +90,14 @@ class Ours:
         self._rows.append(row)
         self._accuracies.append(accuracy)
         self._doubts.append(doubt)
+
+    def expected(self) -> dict[int, float] | None:
+        """By what it has learned of all rows together."""
+        if len(self._rows) < STARTUP:
+            return None
+        tried = self._candidates[np.array(self._rows, dtype=np.intp)]
+        means = self._proposer.expected(tried, np.array(self._accuracies), np.array(self._doubts))
+        return dict(zip(self._rows, means.tolist(), strict=True))
 
 
 class Stock:
@@ -127,6 +141,9 @@ class Stock:
             system_attrs=self._attributes,
         )
         self._study.add_trial(trial)
+
+    def expected(self) -> None:
+        """Optuna's samplers do not say."""
 
     def _nearest(self, drawn: Numbers) -> int:
         """One of the nearest rows that are left, by chance."""

@@ -93,6 +93,18 @@ class Proposer:
         ground = Ground.of(known.costs, values, floor=floor, least=all_costs.min(axis=0), most=worst)
         return int(np.argmax(expected_gain(ground, pool.costs, means, deviations)))
 
+    def expected(self, tried: Candidates, accuracies: Numbers, doubts: Numbers | None = None) -> Numbers:
+        """What each that was tried is expected to score when it is trained again, given all others too.
+
+        Args:
+            accuracies: NaN for what is being trained; at least two are not.
+        """
+        scored = np.flatnonzero(np.isfinite(accuracies))
+        doubts = np.zeros(len(tried)) if doubts is None else doubts
+        surrogate, _, _ = self._learned(tried, accuracies, doubts, scored, np.empty(0, dtype=np.intp))
+        means, _ = surrogate.predict(tried.features)
+        return means
+
     def _by_cost(self, pool: Candidates, number: int) -> int:
         """One of the cheap, the middling or the dear, in turn."""
         rng = np.random.default_rng([self.seed, number])

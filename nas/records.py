@@ -17,6 +17,7 @@ COLUMNS = (
     "ending",
     "map50_95",
     "map50",
+    "expected",
     "gflops",
     "params",
     "latency_ms",
@@ -44,6 +45,7 @@ class Record:
     Attributes:
         state: `waiting`, `running`, `complete`, `pruned` or `fail`, as Optuna says it.
         ending: the name of an `Ending`, in small letters; None while the trial has not ended.
+        expected: the mAP50-95 that it would have another time, given all trials, where that was asked for.
         latency_ms: as it counted in the search, measured in the trial or predicted from a device's table.
         measured_ms: measured on the idle device afterwards, where the other is a prediction.
         epochs: trained so far.
@@ -63,6 +65,7 @@ class Record:
     ending: str | None = None
     map50_95: float | None = None
     map50: float | None = None
+    expected: float | None = None
     gflops: float | None = None
     params: int | None = None
     latency_ms: float | None = None

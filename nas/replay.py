@@ -5,7 +5,7 @@ all: the table's box, extended by 5 %.
 """
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -109,6 +109,7 @@ class Replay:
             epochs as a whole training has.
         reported: the same of those rows alone that look best, with noise, after the last counted trial.
         inflation: by how much the hypervolume of those looks larger than it is, as a share of what it is.
+        expected: as `reported`, of those rows that the player expects to be best; None if it expects nothing.
     """
 
     sampler: str
@@ -118,6 +119,7 @@ class Replay:
     shares: tuple[float, ...]
     reported: float
     inflation: float
+    expected: float | None
 
     def trials_to(self, share: float) -> float:
         """The number of trials after which it has so much; infinite if it was stopped before."""
@@ -148,7 +150,10 @@ def play(table: Table, rules: Rules, game: tuple[str, int]) -> Replay:
     counts = np.searchsorted([training.spent for training in ended], budgets, side="right")
     measured = _Measured(played.true)
     shares = [0.0, *measured.shares(finished)]
-    reported, inflation = measured.reported(ended[: counts[min(rules.trials, trials) - 1]])
+    counted = ended[: counts[min(rules.trials, trials) - 1]]
+    reported, inflation = measured.reported(_means(counted))
+    thought = player.expected()
+    expected = None if thought is None else measured.reported({one.row: thought[one.row] for one in counted})[0]
     return Replay(
         sampler=sampler,
         repeat=repeat,
@@ -157,6 +162,7 @@ def play(table: Table, rules: Rules, game: tuple[str, int]) -> Replay:
         shares=tuple(shares[count] for count in counts),
         reported=reported,
         inflation=inflation,
+        expected=expected,
     )
 
 
@@ -269,6 +275,14 @@ def _goes_on(game: Game, row: int, rung: int, others: list[Point], rules: Rules)
     return goes
 
 
+def _means(trainings: Sequence[_Training]) -> dict[int, float]:
+    """Of each row, over its trainings."""
+    told: dict[int, list[float]] = {}
+    for training in trainings:
+        told.setdefault(training.row, []).append(training.accuracy)
+    return {row: fmean(accuracies) for row, accuracies in told.items()}
+
+
 class _Measured:
     """Hypervolumes of rows of a table, as shares of the whole table's."""
 
@@ -289,12 +303,9 @@ class _Measured:
             best = on_front
             yield share
 
-    def reported(self, trainings: Sequence[_Training]) -> tuple[float, float]:
-        """The share of what looks best, by the mean over its trainings, and by how much it looks better than that."""
-        told: dict[int, list[float]] = {}
-        for training in trainings:
-            told.setdefault(training.row, []).append(training.accuracy)
-        looks = {row: (fmean(accuracies), *self._points[row][1:]) for row, accuracies in told.items()}
+    def reported(self, accuracies: Mapping[int, float]) -> tuple[float, float]:
+        """The share of the rows that look best by these accuracies, and by how much they look better than that."""
+        looks = {row: (accuracy, *self._points[row][1:]) for row, accuracy in accuracies.items()}
         rows = list(looks)
         chosen = [rows[index] for index in front(list(looks.values()), self._table.directions)]
         true = self._volume([self._points[row] for row in chosen])

@@ -25,7 +25,7 @@ from nas.config import Sampler, Settings
 from nas.encoding import Encoding
 from nas.feasible import Feasible
 from nas.front import front, up_and_down
-from nas.proposals import Candidates, Proposer
+from nas.proposals import STARTUP, Candidates, Proposer
 from nas.stopping import foreseen
 from nas.surrogate import Numbers
 from search_spaces import Architecture, SearchSpace
@@ -228,13 +228,27 @@ class GainSampler(Gate):
     def _proposals(
         self, study: optuna.Study, trial: FrozenTrial, seen: set[str], rng: random.Random
     ) -> Iterator[Architecture]:
-        tried, accuracies, doubts = self._history(study, trial)
+        tried, accuracies, doubts = self._history(study, except_for=trial.number)
         candidates = self._encoding.of(tried)
         pool = self._pool(_parents(tried, candidates, accuracies) or [self._space.stock], seen, rng)
         if pool:
             yield pool[self._proposer.choose(self._encoding.of(pool), candidates, accuracies, doubts)]
 
-    def _history(self, study: optuna.Study, asking: FrozenTrial) -> tuple[list[Architecture], Numbers, Numbers]:
+    def expected(self, study: optuna.Study) -> dict[str, float]:
+        """What each architecture that has a score would score if it were trained again, given all others too.
+
+        Returns:
+            By fingerprints; nothing while fewer than three have finished.
+        """
+        tried, accuracies, doubts = self._history(study)
+        if np.isfinite(accuracies).sum() < STARTUP:
+            return {}
+        means = self._proposer.expected(self._encoding.of(tried), accuracies, doubts)
+        return {one.fingerprint: mean for one, mean in zip(tried, means.tolist(), strict=True)}
+
+    def _history(
+        self, study: optuna.Study, *, except_for: int | None = None
+    ) -> tuple[list[Architecture], Numbers, Numbers]:
         """What is trained, is being trained and waits for it; accuracies, and how much they are in doubt.
 
         What was stopped at a rung would have gained what others gained from there. What failed by itself is the worst.
@@ -244,7 +258,7 @@ class GainSampler(Gate):
         trials = [
             trial
             for trial in sorted(every, key=lambda trial: _first_try(trial, every))
-            if trial.number != asking.number and FINGERPRINT in trial.user_attrs and trial.state != TrialState.FAIL
+            if trial.number != except_for and FINGERPRINT in trial.user_attrs and trial.state != TrialState.FAIL
         ]
         finished = [trial.user_attrs for trial in trials if trial.state == TrialState.COMPLETE]
         worst = min((told[ACCURACY] for told in finished), default=math.nan)

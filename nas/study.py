@@ -28,8 +28,8 @@ from nas.front import OBJECTIVES, Direction, Point, up_and_down
 from nas.locks import Lock
 from nas.racing import next_repeat
 from nas.record_file import RecordFile
-from nas.records import Record, TrialFiles, front_of, write_aside
-from nas.sampler import Gate, sampler_of
+from nas.records import Record, TrialFiles, averaged, front_of, write_aside
+from nas.sampler import GainSampler, Gate, sampler_of
 from nas.score_cache import ScoreCache, begun_from, key
 from nas.stopping import goes_on
 from search_spaces import Architecture, SearchSpace, space_file
@@ -311,6 +311,14 @@ class Study:
     def front(self, records: Sequence[Record] | None = None) -> list[Record]:
         """The finished trials that no other dominates, best accuracy first."""
         return front_of(self.records() if records is None else records, self.settings.objectives)
+
+    def expected_front(self, records: Sequence[Record]) -> list[Record]:
+        """The front by what every model is expected to score another time, given all trials; that is told beside it."""
+        thought = GainSampler(self.settings, self.space, self.feasible).expected(self.optuna)
+        scored = {record.trial: record for record in averaged(records)}
+        again = [replace(record, map50_95=thought.get(record.fingerprint)) for record in scored.values()]
+        best = front_of([record for record in again if record.map50_95 is not None], self.settings.objectives)
+        return [replace(scored[record.trial], expected=record.map50_95) for record in best]
 
     def places(self, records: Sequence[Record] | None = None) -> int:
         """How many further trials may begin now."""

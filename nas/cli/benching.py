@@ -169,7 +169,7 @@ class _Bench:
 
         after = {f"share_{look}": f"after {look}" for look in looks(self.rules.trials)}
         taken = {f"trials_{target}": f"trials to {target} %" for target in TARGETS}
-        noisy = {"reported": "reported", "inflation": "inflation"} if self.rules.noise else {}
+        noisy = {"reported": "reported", "inflation": "inflation", "expected": "expected"} if self.rules.noise else {}
         columns = {"sampler": "sampler", **after, **taken, "fewer": "times fewer than random", **noisy}
         chance = next((row["trials_95"] for row in rows if row["sampler"] == "random"), None)
         told = [
@@ -180,6 +180,7 @@ class _Bench:
                 "fewer": _fewer(row, chance, self.rules.trials),
                 "reported": f"{row['reported']:.3f}",
                 "inflation": f"{100 * row['inflation']:+.1f} %",
+                "expected": "-" if row["expected"] is None else f"{row['expected']:.3f}",
             }
             for row in rows
         ]
@@ -224,6 +225,7 @@ class _Bench:
             **{key: int(count) if count < float("inf") else None for key, count in taken.items()},
             "reported": replay.reported,
             "inflation": replay.inflation,
+            "expected": replay.expected,
             "shares": list(replay.shares[: self.rules.trials]),
             "models": [self.table.names[row] for row in replay.rows[: self.rules.trials]],
             "finished": len(replay.finished),

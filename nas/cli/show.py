@@ -76,7 +76,7 @@ def figure(name: str, value: Any) -> str:
             return "yes" if value else "no"
         case int() if name in {"params", "deployed_params"}:
             return f"{value / 1e6:.3f} M"
-        case float() if "map50" in name:
+        case float() if "map50" in name or name == "expected":
             return f"{value:.3f}"
         case float() if "gflops" in name:
             return f"{value:.2f}"

@@ -26,6 +26,7 @@ _TRIAL_COLUMNS = {
     "ending": "ending",
     "map50_95": "mAP50-95",
     "map50": "mAP50",
+    "expected": "expected",
     "gflops": "GFLOPs",
     "params": "params",
     "latency_ms": "ms",
@@ -37,7 +38,7 @@ _TRIAL_COLUMNS = {
     "summary": "architecture",
 }
 
-_SELDOM = {"latency_ms": None, "measured_ms": None, "repeat": 0, "seeds": 1}
+_SELDOM = {"expected": None, "latency_ms": None, "measured_ms": None, "repeat": 0, "seeds": 1}
 """Columns of a table that are there if any trial has something else in them."""
 
 _SEEDS_THAT_TELL = 3
@@ -89,9 +90,26 @@ def status(
 
 
 @show.told
-def pareto(study: Name, runs: Runs = _RUNS, shown: Shown = "table") -> None:
+def pareto(
+    study: Name,
+    expected: Annotated[
+        bool,
+        typer.Option(
+            "--expected",
+            help="By what models are expected to score another time, given all trials: scores that noise has raised "
+            "come down.",
+        ),
+    ] = False,
+    runs: Runs = _RUNS,
+    shown: Shown = "table",
+) -> None:
     """The front: the finished trials that no other beats in every objective."""
-    print_front(_open(study, runs), shown)
+    opened = _open(study, runs)
+    if not expected:
+        print_front(opened, shown)
+        return
+    title = f"Front of {study} by expected mAP50-95: {', '.join(opened.settings.objectives)}"
+    _print_records(opened.expected_front(opened.records()), shown, title=title)
 
 
 @show.told

@@ -62,7 +62,7 @@ def test_csv_has_the_names_that_stay(trained: Path) -> None:
         for kind in ("trials", "fewer")
         for end in ("", "_low", "_high")
     ]
-    assert list(rows[0]) == ["sampler", "repeats", "share_12", *named, "reported", "inflation"]
+    assert list(rows[0]) == ["sampler", "repeats", "share_12", *named, "reported", "inflation", "expected"]
 
 
 def test_ablations_are_more_players(trained: Path) -> None:

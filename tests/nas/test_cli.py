@@ -48,6 +48,7 @@ def test_trials_as_json_have_the_names_that_stay(study: Study) -> None:
         "ending": "finished",
         "map50_95": rows[0]["map50"],
         "map50": rows[0]["map50"],
+        "expected": None,
         "gflops": rows[0]["gflops"],
         "params": 1000,
         "latency_ms": 1.0,
@@ -65,6 +66,15 @@ def test_trials_as_json_have_the_names_that_stay(study: Study) -> None:
 def test_pareto_as_csv_is_the_front(study: Study) -> None:
     rows = list(csv.DictReader(io.StringIO(nas("pareto", "small", *runs(study), "--format", "csv").stdout)))
     assert [int(row["trial"]) for row in rows] == [record.trial for record in study.front()]
+
+
+def test_the_front_by_what_is_expected_is_one(study: Study) -> None:
+    rows = json.loads(nas("pareto", "small", *runs(study), "--expected", "--format", "json").stdout)
+    assert rows
+    assert all(0 < row["expected"] < 1 for row in rows)
+    pairs = [(row["expected"], row["gflops"]) for row in rows]
+    assert pairs == sorted(pairs, reverse=True)
+    assert "expected" in nas("pareto", "small", *runs(study), "--expected").stdout
 
 
 def test_pareto_never_claims_a_gain_from_one_seed(study: Study) -> None:

@@ -97,6 +97,17 @@ def test_a_lucky_score_does_not_hold_a_place() -> None:
     assert means[12] < 0.33
 
 
+def test_a_lucky_score_is_not_expected_another_time() -> None:
+    candidates, accuracies = landscape()
+    rows = np.array(played(30), dtype=np.intp)
+    told = accuracies[rows].copy()
+    told[10] += 0.05
+    thought = Proposer(0, noise=0.02).expected(candidates[rows], told)
+    assert abs(thought[10] - accuracies[rows[10]]) < 0.02
+    others = np.delete(np.abs(thought - accuracies[rows]), 10)
+    assert np.median(others) < 0.01
+
+
 def test_what_is_foreseen_counts_for_less_than_what_was_measured() -> None:
     """Half of the range was only foreseen, and badly: what was measured beside it says otherwise."""
     candidates = Candidates(Features(np.linspace(0, 1, 40)[:, None], np.ones((40, 1))), np.linspace(0, 1, 40)[:, None])

@@ -50,6 +50,9 @@ class Cheapest:
     def tell(self, row: int, accuracy: float, doubt: float = 0.0) -> None:
         pass
 
+    def expected(self) -> None:
+        """It has no opinion."""
+
 
 @every_player
 def test_a_player_takes_every_row_once_and_then_has_it_all(small: Table, sampler: str) -> None:
@@ -167,6 +170,7 @@ def replays_of(sampler: str, trials: list[float], limit: int) -> list[Replay]:
             shares=tuple(1.0 if trial >= taken else 0.5 for trial in range(1, limit + 1)),
             reported=0.5,
             inflation=0.0,
+            expected=None,
         )
         for repeat, taken in enumerate(trials)
     ]
@@ -262,6 +266,11 @@ class TestRacing:
             for name in ("random", "random-racing")
         )
         assert np.mean(twice) < np.mean(once)
+
+    def test_what_is_expected_is_nearer_to_the_truth_than_what_was_told(self, table: Table) -> None:
+        games = [play(table, self.RULES, ("ours", repeat)) for repeat in range(6)]
+        assert np.mean([game.expected for game in games]) > np.mean([game.reported for game in games])
+        assert play(table, self.RULES, ("random", 0)).expected is None
 
     def test_another_seed_tells_another_accuracy_and_the_same_one_each_time(self, table: Table) -> None:
         game = self.RULES.game(table, 0)

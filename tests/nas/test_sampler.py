@@ -185,8 +185,7 @@ def test_what_another_worker_trains_counts_as_tried(make_study: MakeStudy) -> No
     first = study.optuna.ask()
     first.set_user_attr(FINGERPRINT, _suggested(first, study).fingerprint)
     assert isinstance(study.sampler, GainSampler)
-    asking = study.optuna.get_trials(deepcopy=False)[0]
-    tried, accuracies, doubts = study.sampler._history(study.optuna, asking)
+    tried, accuracies, doubts = study.sampler._history(study.optuna, except_for=0)
     assert len(tried) == 8  # all but the one that asks
     assert np.isnan(accuracies).sum() == 1
     assert np.isfinite(accuracies).sum() == 7
@@ -210,8 +209,7 @@ def test_what_was_stopped_is_learned_from_and_what_failed_is_the_worst(make_stud
         trial.set_user_attr(ENDING, "stopped" if index == 4 else "diverged")
         study.optuna.tell(trial, state=optuna.trial.TrialState.PRUNED)
     assert isinstance(study.sampler, GainSampler)
-    asking = study.optuna.get_trials(deepcopy=False)[0]
-    _, accuracies, doubts = study.sampler._history(study.optuna, asking)
+    _, accuracies, doubts = study.sampler._history(study.optuna, except_for=0)
     assert accuracies == pytest.approx([0.3, 0.4, 0.5, 0.25, 0.3])
     assert doubts == pytest.approx([0.0] * 5, abs=1e-12)
 
