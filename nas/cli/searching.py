@@ -377,6 +377,7 @@ def _print_plan(plan: "Plan") -> None:
         "data": f"{data.name}: {data.train_images} + {data.val_images} images, {len(data.classes)} classes",
         "budget": f"{run.trials} trials of {budget.epochs} epochs at {budget.image_size} px, batch {budget.batch}",
         "rungs": _judged(settings),
+        "seeds": f"{settings.seeds} for the stock model and the front" if settings.seeds > 1 else "",
         "weights": _begun(settings),
         "aim": f"reward {settings.reward}, {settings.targets}" if settings.reward else ", ".join(settings.objectives),
         "sampler": settings.sampler,
