@@ -56,8 +56,8 @@ class Slot:
         return tuple(dict.fromkeys(choice.operator for choice in self.choices))
 
     def of(self, operator: str) -> tuple[Choice, ...]:
-        """The choices of one operator."""
-        return self._by_operator[operator]
+        """The choices of one operator; none if the slot may not carry it."""
+        return self._by_operator.get(operator, ())
 
     def free(self, operator: str) -> dict[str, tuple[Value, ...]]:
         """The operator's parameters that have more than one value here."""
