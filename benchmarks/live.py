@@ -18,11 +18,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from nas.front import Direction, Point, front, hypervolume, reference
+from nas.front import Point, front, hypervolume, reference, up_and_down
 from nas.records import Record, as_accurate, front_of, stock_of
 from nas.study import Study
 
-BOTH = (Direction.MAXIMIZE, Direction.MINIMIZE)
+BOTH = up_and_down(costs=1)
 
 
 def main(options: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nas.records import stock_of
 from search_spaces import SearchSpace
 from search_spaces.errors import SpecError, nearest
 from trials import datasets, latency_error, runtimes, timings
@@ -72,8 +73,9 @@ def measure_front(study: "Study") -> Iterator[tuple[int, Checked]]:
     if table is None:
         raise SpecError(f"{study.name}: the search had no latency table (nas search --latency NAME)")
     records = study.records()
-    stock = [record for record in records if record.role == "stock" and record.finished]
-    wanted = {record.trial: record for record in (*study.front(records), *stock) if record.measured_ms is None}
+    stock = stock_of(records)
+    shown = [*study.front(records), *([stock] if stock else [])]
+    wanted = {record.trial: record for record in shown if record.measured_ms is None}
     profile = table.recorded.profile
     with runtimes.open_runtime(profile.runtime, threads=profile.threads, device_name=profile.name) as here:
         profile.require(here.profile, f"the table {profile.name}")

@@ -5,33 +5,39 @@ holds nothing that its database does not, and may be deleted.
 """
 
 import json
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from nas.records import Record
 
-_FIELDS = frozenset(field.name for field in fields(Record))
+_FIELDS = frozenset(each.name for each in fields(Record))
 
 
-@dataclass(frozen=True)
+@dataclass
 class RecordFile:
     """`records.jsonl`, one JSON line a trial."""
 
     path: Path
+    _kept: set[int] = field(default_factory=set)
 
     def read(self) -> dict[int, Record]:
         """The records by their trials' numbers, without lines that were torn, or written by another version."""
         if not self.path.is_file():
             return {}
         records = map(_record, self.path.read_text(encoding="utf-8").split("\n"))
-        return {record.trial: record for record in records if record is not None}
+        known = {record.trial: record for record in records if record is not None}
+        self._kept = set(known)
+        return known
 
-    def append(self, records: Iterable[Record]) -> None:
-        """Keep further ones; only the study's supervisor does."""
-        lines = "".join(f"\n{json.dumps(asdict(record))}\n" for record in records)  # apart from a torn line before
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(lines)
+    def keep(self, records: Mapping[int, Record]) -> None:
+        """Append those that were neither read nor kept before; only the study's supervisor does."""
+        new = sorted(records.keys() - self._kept)
+        if new:
+            lines = "".join(f"\n{json.dumps(asdict(records[trial]))}\n" for trial in new)  # apart from a torn one
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(lines)
+            self._kept.update(new)
 
     def delete(self) -> None:
         """Where the study is made anew."""

@@ -225,8 +225,8 @@ def _trained(player: Player, game: Game, rules: Rules, epochs: int) -> list[_Tra
     trained: list[_Training] = []
     rungs = () if rules.stopping is None else rules.stopping.rungs(rules.epochs)
     standings: dict[int, list[Point]] = {rung: [] for rung in rungs}
-    spent = 0
-    while len({training.row for training in trained}) < len(game.told):
+    spent, had = 0, set[int]()
+    while len(had) < len(game.told):
         row, repeat = _raced(trained, game, rules) or (player.ask(), 0)
         judged = (rung for rung in rungs if not _goes_on(game, row, rung, standings[rung], rules))
         ended = next(judged, rules.epochs)
@@ -235,6 +235,7 @@ def _trained(player: Player, game: Game, rules: Rules, epochs: int) -> list[_Tra
         if spent > epochs:
             break
         trained.append(_Training(row, repeat, ended, accuracy, spent))
+        had.add(row)
         if ended == rules.epochs:
             player.tell(row, accuracy)
             continue

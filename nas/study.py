@@ -291,16 +291,9 @@ class Study:
         """By the numbers of the trials."""
         return self._file.read()
 
-    @cached_property
-    def _filed(self) -> set[int]:
-        return set(self._file.read())
-
     def keep_records(self) -> None:
         """Put the records of trials that have ended on file; the supervisor does, after it has read them."""
-        new = sorted(self._ended.keys() - self._filed)
-        if new:
-            self._file.append(self._ended[number] for number in new)
-            self._filed.update(new)
+        self._file.keep(self._ended)
 
     def _not_known_to_have_ended(self) -> list[FrozenTrial]:
         with self.storage.engine.connect() as database:  # Optuna 5 reads all of a study's trials, or one
