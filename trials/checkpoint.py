@@ -7,14 +7,15 @@ of a random number generator is among it: an epoch's random numbers follow from 
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from ultralytics import __version__ as ultralytics_version
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from trials.training import ShortTraining
 
 
-_FORM = 2
+_FORM = 3
 """Counts the ways in which a checkpoint was ever laid out."""
 
 
@@ -43,30 +44,36 @@ def identity(document: Mapping[str, Any], budget: Budget, data: DataSet) -> str:
     return hashlib.sha256(json.dumps(going, sort_keys=True, default=str).encode()).hexdigest()
 
 
-@dataclass
 class Checkpoint:
-    """The file of one training, and what writing it again and again would otherwise look up and allocate each time."""
+    """The file of one training.
 
-    path: Path
-    identity: str
-    _moving: int = 0
-    _values: list[Tensor] = field(default_factory=list)
-    _buffers: dict[str, Tensor] = field(default_factory=dict)
+    All that a step changes is laid out in a few long tensors when the training is set up, so that writing it, after
+    every epoch, is no more than writing those: thousands of small tensors take ten times as long.
+    """
+
+    def __init__(self, path: Path, training: "ShortTraining", identity: str) -> None:
+        """Lay out the weights of a training that is set up, and their moving average.
+
+        Args:
+            identity: of a training that would go on from this file, see `identity`.
+        """
+        self.path, self.identity = path, identity
+        self._weights = joined(_tensors(training.model)) + joined(_tensors(training.ema.ema))
+        self._moments: list[Tensor] = []
+        self._moved: list[bool] = []
 
     def write(self, training: "ShortTraining") -> None:
         """Write where a training stands, aside, then renamed."""
-        moved = [parameter in training.optimizer.state for parameter in _parameters(training.optimizer)]
-        if not self._values or sum(moved) != self._moving:
-            self._values, self._moving = _values(training), sum(moved)
-        self._buffers = _packed(self._values, self._buffers)
+        self._lay_out_moments(training.optimizer)
         state = {
             "identity": self.identity,
             "epochs": [asdict(epoch) for epoch in training.epochs_done],
             "updates": training.ema.updates,
             "scaler": training.scaler.state_dict(),
             "criterion": _numbers(training.model.criterion),
-            "moved": moved,
-            "tensors": self._buffers,
+            "moved": self._moved,
+            "weights": self._weights,
+            "moments": self._moments,
         }
         aside = self.path.with_suffix(".tmp")
         with _no_checksums():
@@ -81,12 +88,52 @@ class Checkpoint:
         if state["identity"] != self.identity:
             return
         _begin(training.optimizer, state["moved"])
-        _unpack(state["tensors"], _values(training))
+        self._lay_out_moments(training.optimizer)
+        for ours, read in ((self._weights, state["weights"]), (self._moments, state["moments"])):
+            for values, before in zip(ours, read, strict=True):
+                values.copy_(before)
         training.ema.updates = state["updates"]
         training.scaler.load_state_dict(state["scaler"])
         training.model.criterion = training.model.init_criterion()
         vars(training.model.criterion).update(state["criterion"])
         training.epochs_done = [Epoch(**epoch) for epoch in state["epochs"]]
+
+    def _lay_out_moments(self, optimizer: Optimizer) -> None:
+        """Once they are there, which a parameter's are after its first step."""
+        moved = [parameter in optimizer.state for parameter in _parameters(optimizer)]
+        if moved != self._moved:
+            known = [optimizer.state[parameter] for parameter in _parameters(optimizer) if parameter in optimizer.state]
+            self._moments = joined(moment for each in known for _, moment in sorted(each.items()))
+            self._moved = moved
+
+
+def joined(tensors: Iterable[Tensor]) -> list[Tensor]:
+    """Lay tensors one behind another in memory, where each is a view of its place from now on.
+
+    The order of a tensor's own numbers in memory stays, such as channels last.
+
+    Returns:
+        One flat tensor for each type of number.
+    """
+    by_type: dict[torch.dtype, list[Tensor]] = {}
+    for each in tensors:
+        by_type.setdefault(each.dtype, []).append(each)
+    return [_row(alike) for alike in by_type.values()]
+
+
+_ALIGNED = 64
+"""Bytes, as PyTorch's own allocations: a matrix product of other alignment may add up in another order."""
+
+
+def _row(tensors: Sequence[Tensor]) -> Tensor:
+    step = _ALIGNED // tensors[0].element_size()
+    places = [math.ceil(each.numel() / step) * step for each in tensors]
+    row = tensors[0].new_zeros(sum(places))
+    for each, place in zip(tensors, row.split(places), strict=True):
+        view = place.as_strided(each.size(), each.stride())
+        view.copy_(each.detach())
+        each.data = view
+    return row
 
 
 @contextmanager
@@ -100,19 +147,8 @@ def _no_checksums() -> Iterator[None]:
         torch.serialization.set_crc32_options(before)
 
 
-def _values(training: "ShortTraining") -> list[Tensor]:
-    """All that a step changes, in an order that is the same for every training of this identity.
-
-    Each flat, a view in the order in which the numbers lie in memory: trainings of one identity lay them out alike.
-    """
-    known = training.optimizer.state
-    moments = [known[parameter] for parameter in _parameters(training.optimizer) if parameter in known]
-    tensors = [
-        *training.model.state_dict().values(),
-        *training.ema.ema.state_dict().values(),
-        *(moment for each in moments for _, moment in sorted(each.items())),
-    ]
-    return [tensor.as_strided((tensor.numel(),), (1,)) for tensor in tensors]
+def _tensors(model: nn.Module) -> Iterable[Tensor]:
+    return model.state_dict(keep_vars=True).values()
 
 
 def _parameters(optimizer: Optimizer) -> list[Tensor]:
@@ -130,26 +166,6 @@ def _begin(optimizer: Optimizer, moved: Sequence[bool]) -> None:
     optimizer.zero_grad()
     for group, rate in zip(optimizer.param_groups, rates, strict=True):
         group["lr"] = rate
-
-
-def _packed(values: Sequence[Tensor], buffers: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """One tensor for each type of number: thousands of small ones take ten times as long to write.
-
-    Args:
-        buffers: of an earlier call, written into again; fresh memory takes four times as long to fill.
-    """
-    by_type: dict[str, list[Tensor]] = {}
-    for each in values:
-        by_type.setdefault(str(each.dtype), []).append(each)
-    return {dtype: torch.cat(parts, out=buffers.get(dtype)) for dtype, parts in by_type.items()}
-
-
-def _unpack(packed: Mapping[str, Tensor], values: Sequence[Tensor]) -> None:
-    """Copy into values of the same order."""
-    rest = dict(packed)
-    for each in values:
-        part, rest[str(each.dtype)] = rest[str(each.dtype)].tensor_split([each.numel()])
-        each.copy_(part)
 
 
 def _numbers(criterion: object) -> dict[str, float]:

@@ -8,6 +8,7 @@ stands where the other model has something else adopts it: it starts as the near
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -47,17 +48,23 @@ def inherit(model: nn.Module, weights: Path) -> Coverage:
     """
     if not weights.is_file():  # Ultralytics would look for it in the network
         raise DataError(f"{weights}: no such file (a checkpoint, such as a trial's weights.pt)")
-    try:
-        source, _ = load_checkpoint(weights)
-    except Exception as error:
-        raise DataError(f"{weights}: not a checkpoint that Ultralytics loads: {error}") from error
-    coverage = take_over(model, source.float())
+    coverage = take_over(model, _source(weights, weights.stat().st_mtime_ns))
     if coverage.share < _LEAST:
         raise DataError(
             f"{weights}: only {coverage.share:.1%} of this model's parameters are in it; "
             "is it of the same base and scale?"
         )
     return coverage
+
+
+@lru_cache(maxsize=1)
+def _source(weights: Path, changed: int) -> nn.Module:  # noqa: ARG001 - a file that was written again is another one
+    """What all trials of a study begin from: read once in a process."""
+    try:
+        source, _ = load_checkpoint(weights)
+    except Exception as error:
+        raise DataError(f"{weights}: not a checkpoint that Ultralytics loads: {error}") from error
+    return source.float()
 
 
 @torch.no_grad()

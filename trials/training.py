@@ -111,7 +111,9 @@ def save(model: DetectionModel, arguments: Mapping[str, Any], path: Path) -> Non
     Args:
         model: not to be trained any more; it is put into the form that is written.
     """
-    model = pgi.drop_auxiliary(model).float().eval().to(memory_format=torch.contiguous_format)
+    model = pgi.drop_auxiliary(model).float().eval()
+    for value in model.state_dict(keep_vars=True).values():
+        value.data = value.detach().clone(memory_format=torch.contiguous_format)  # no longer one of a checkpoint's row
     model.criterion = None  # training state, not part of a model
     aside = path.with_suffix(".tmp")
     torch.save({"model": model, "train_args": dict(arguments), "version": ultralytics_version, "epoch": -1}, aside)
@@ -136,7 +138,8 @@ class ShortTraining(DetectionTrainer):
         standing: Path | None = None,
     ) -> None:
         self.document, self.budget, self.data_set, self.go_on = document, budget, data, go_on
-        self.standing = Checkpoint(standing, checkpoint.identity(document, budget, data)) if standing else None
+        self.standing = standing
+        self.checkpoint: Checkpoint | None = None
         self.epochs_done: list[Epoch] = []
         self.told_to_stop = False
         self.coverage = Coverage()
@@ -247,7 +250,9 @@ class ShortTraining(DetectionTrainer):
     def resume_training(self, ckpt: Any) -> None:  # noqa: ARG002 - Ultralytics' signature
         """From our own checkpoint, if there is one."""
         if self.standing is not None:
-            self.standing.restore(self)
+            identity = checkpoint.identity(self.document, self.budget, self.data_set)
+            self.checkpoint = Checkpoint(self.standing, self, identity)
+            self.checkpoint.restore(self)
             self.start_epoch = len(self.epochs_done)
 
     def _hear_again(self) -> None:
@@ -270,8 +275,8 @@ class ShortTraining(DetectionTrainer):
             seconds=time.monotonic() - self.epoch_started,
         )
         self.epochs_done.append(epoch)
-        if self.standing is not None:
-            self.standing.write(self)
+        if self.checkpoint is not None:
+            self.checkpoint.write(self)
         self._ask(epoch)
 
     def _ask(self, epoch: Epoch) -> None:
