@@ -132,8 +132,7 @@ class Proposer:
             values, doubts = np.append(values, believed), np.append(doubts, np.zeros(len(running)))
             rows = np.append(rows, running)
             surrogate = Surrogate.with_kernel(fitted.kernel, fitted.noise, features, values, doubts)
-        means, _ = surrogate.predict(features)
-        return surrogate, tried[rows], means
+        return surrogate, tried[rows], surrogate.means
 
     def _fitted(self, features: Features, values: Numbers, doubts: Numbers) -> Surrogate:
         key = b"".join(part.tobytes() for part in (features.scales, features.picks, values, doubts))

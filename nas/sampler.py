@@ -298,10 +298,10 @@ class GainSampler(Gate):
         return list(found.values())
 
     def _neighbour(self, architecture: Architecture, rng: random.Random) -> Architecture:
-        architecture = self._space.mutate(architecture, rng)
+        steps = 1
         while rng.random() < _STEPS_MORE:
-            architecture = self._space.mutate(architecture, rng)
-        return architecture
+            steps += 1
+        return self._space.mutate(architecture, rng, steps=steps)
 
 
 def _stopped(told: Mapping[str, Any], finished: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:

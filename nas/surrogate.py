@@ -100,10 +100,12 @@ class Surrogate:
     Attributes:
         kernel: with the hyperparameters that it was fitted with.
         noise: the standard deviation that two trainings of one architecture differ by, in the unit of the values.
+        means: of the accuracies of what it has seen, as `predict` gives them.
     """
 
     kernel: Kernel
     noise: float
+    means: Numbers
     _seen: Features
     _center: float
     _unit: float
@@ -155,8 +157,10 @@ class Surrogate:
         center, unit = float(values.mean()), float(values.std()) or 1.0
         uncertain = (noise / unit) ** 2 + _squared(doubts, unit, len(seen)) + _JITTER * kernel.variance
         factor = cholesky(kernel(*compare(seen, seen)) + np.diag(uncertain), lower=True)
-        weights = cho_solve((factor, True), (values - center) / unit)
-        return cls(kernel, noise, seen, center, unit, factor, weights)
+        scaled = (values - center) / unit
+        weights = cho_solve((factor, True), scaled)
+        means = center + unit * (scaled - uncertain * weights)  # the covariances times the weights, without them
+        return cls(kernel, noise, means, seen, center, unit, factor, weights)
 
     def predict(self, features: Features) -> tuple[Numbers, Numbers]:
         """The mean and the standard deviation of the accuracy of each row, without the noise of one more training."""

@@ -246,19 +246,19 @@ class SearchSpace:
         turned = {dial.name: rng.choice(dial.values) for dial in self.dials if rng.random() < boldness}
         return self.of(choices, turned)
 
-    def mutate(self, architecture: Architecture, rng: random.Random) -> Architecture:
-        """The architecture with another choice in one random slot, or one dial turned."""
+    def mutate(self, architecture: Architecture, rng: random.Random, *, steps: int = 1) -> Architecture:
+        """The architecture with another choice in one random slot, or one dial turned; several times over."""
+        choices, turned = self.choices(architecture), self.turned(architecture)
         changeable: list[Slot | Dial] = [slot for slot in self.slots if len(slot.choices) > 1]
         changeable += [dial for dial in self.dials if len(dial.values) > 1]
-        changed = rng.choice(changeable)
-        if isinstance(changed, Dial):
-            now = self.turned(architecture)[changed.name]
-            return self.with_dial(architecture, changed, rng.choice([v for v in changed.values if v != now]))
-        standing = self.choices(architecture)[changed.name]
-        others = [choice for choice in changed.choices if choice != standing]
-        operator = rng.choice(list(dict.fromkeys(choice.operator for choice in others)))
-        choice = rng.choice([choice for choice in others if choice.operator == operator])
-        return self.with_choice(architecture, changed, choice)
+        for _ in range(steps):
+            changed = rng.choice(changeable)
+            if isinstance(changed, Dial):
+                others = [value for value in changed.values if value != turned[changed.name]]
+                turned[changed.name] = rng.choice(others)
+            else:
+                choices[changed.name] = _another(changed, choices[changed.name], rng)
+        return self.of(choices, turned)
 
     def cross(self, left: Architecture, right: Architecture, rng: random.Random) -> Architecture:
         """An architecture that has each slot and each dial from one of two others."""
@@ -282,6 +282,13 @@ class SearchSpace:
                 if told:
                     return f"{slot}: {choice}: {told}"
         return None
+
+
+def _another(slot: Slot, standing: Choice, rng: random.Random) -> Choice:
+    """Another choice than the one that stands in a slot: the operator is drawn first."""
+    others = [choice for choice in slot.choices if choice != standing]
+    operator = rng.choice(list(dict.fromkeys(choice.operator for choice in others)))
+    return rng.choice([choice for choice in others if choice.operator == operator])
 
 
 def against(base: Base, slot: Slot, choice: Choice) -> str | None:

@@ -67,6 +67,13 @@ def test_what_was_seen_is_known_and_what_is_far_is_not(rng: np.random.Generator)
     assert far[0] > 10 * near.max()
 
 
+def test_what_it_thinks_of_the_seen_is_what_it_predicts(seen: Features, rng: np.random.Generator) -> None:
+    values, doubts = rng.standard_normal(len(seen)), rng.random(len(seen))
+    surrogate = Surrogate.with_kernel(Kernel(np.zeros(5)), 0.3, seen, values, doubts)
+    assert np.allclose(surrogate.means, surrogate.predict(seen)[0])
+    assert not np.allclose(surrogate.means, values, atol=0.1)
+
+
 def test_a_harmful_choice_is_known_from_few_trials(rng: np.random.Generator) -> None:
     """It stood in four of twenty architectures, of which no two were alike."""
     choices = rng.integers(1, CHOICES, size=(20, SLOTS))

@@ -104,6 +104,18 @@ def test_a_mutation_changes_exactly_one_slot(space: str, seed: int) -> None:
     assert child.fingerprint != parent.fingerprint
 
 
+@each_space
+@laws
+@given(seed=seeds, steps=st.integers(0, 4))
+def test_several_steps_are_several_mutations(space: str, seed: int, steps: int) -> None:
+    parent = read(space).sample(random.Random(seed))
+    rng = random.Random(seed)
+    one_by_one = parent
+    for _ in range(steps):
+        one_by_one = read(space).mutate(one_by_one, rng)
+    assert read(space).mutate(parent, random.Random(seed), steps=steps) == one_by_one
+
+
 @pytest.mark.parametrize("space", ["v5", "v8", "v9"])
 @building_laws
 @given(seed=seeds, data=st.data())
