@@ -66,8 +66,8 @@ class Encoding:
         rows = [self._row(architecture) for architecture in architectures]
         scales = np.array([row.scales for row in rows]).reshape(len(rows), len(self._low))
         picks = np.zeros((len(rows), len(self._columns)))
-        for index, row in enumerate(rows):
-            picks[index, row.picks] = self._weights
+        columns = np.array([row.picks for row in rows], dtype=np.intp).reshape(len(rows), len(self._weights))
+        np.put_along_axis(picks, columns, self._weights[None], axis=1)
         costs = np.array([row.costs for row in rows]).reshape(len(rows), len(self._costs))
         rewards = np.array([row.reward for row in rows]).reshape(len(rows), 2) if self._reward else None
         return Candidates(Features(scales, picks), costs, rewards)

@@ -184,6 +184,8 @@ class SearchSpace:
         inserted: list[Insertion] = []
         for slot in self.slots:
             choice = named.pop(slot.name, STOCK)
+            if choice.is_stock:
+                continue
             if slot.feeds:
                 inserted.append(Insertion(after=slot.layer, feeds=slot.feeds, choice=choice))
             else:
