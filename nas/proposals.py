@@ -125,13 +125,13 @@ class Proposer:
         fitted = self._fitted(tried.features[rows], accuracies[rows], doubts[rows])
         rows = scored[_memorable(tried.costs[scored], accuracies[scored], _LEARNED_FROM)]
         features, values, doubts = tried.features[rows], accuracies[rows], doubts[rows]
-        surrogate = Surrogate.with_kernel(fitted.kernel, fitted.noise, features, values, doubts)
+        surrogate = fitted.given(features, values, doubts)
         if len(running):
             believed, _ = surrogate.predict(tried.features[running])
             features = Features.joined(features, tried.features[running])
             values, doubts = np.append(values, believed), np.append(doubts, np.zeros(len(running)))
             rows = np.append(rows, running)
-            surrogate = Surrogate.with_kernel(fitted.kernel, fitted.noise, features, values, doubts)
+            surrogate = fitted.given(features, values, doubts)
         return surrogate, tried[rows], surrogate.means
 
     def _fitted(self, features: Features, values: Numbers, doubts: Numbers) -> Surrogate:

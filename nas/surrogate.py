@@ -1,15 +1,20 @@
 """What accuracy an architecture will have, learned from those that were trained: a Gaussian process, in numbers alone.
 
-Its kernel is a sum of two parts. In the first, two architectures are alike if they are alike in everything, in their
+Its kernel is a sum of three parts. In the first, two architectures are alike if they are alike in everything, in their
 costs and dials as in their picks (Matern 5/2, a length scale for each): it learns curves and interactions. In the
 second they share something for every slot in which they have the same choice: it learns that an operator does harm in
-one place, from the few trials that have it there, whatever else these are made of.
+one place, from the few trials that have it there, whatever else these are made of. In the third only near neighbours
+are alike: it keeps in mind that some architectures are better than all that is smooth about them would say.
 
-Source: Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006, algorithm 2.1 and chapter 5.
+What is normal is a power of the accuracy, the one of a few that makes the values likeliest: near the top of what a data
+set allows, a point of accuracy is harder to gain, and a power above 1 stretches it there.
+
+Sources: Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006, algorithm 2.1 and chapter 5; Snelson,
+Rasmussen and Ghahramani, "Warped Gaussian processes", 2003.
 """
 
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +25,18 @@ Numbers = NDArray[np.float64]
 
 _SQRT5 = np.sqrt(5.0)
 _JITTER = 1e-8
-_AMPLITUDE, _SHARED = (0.0, 1.0), (-1.5, 1.0)
+_AMPLITUDE, _SHARED, _PECULIAR = (0.0, 1.0), (-1.5, 1.0), (-4.0, 1.0)
 _LENGTH, _PICKS_LENGTH = (0.0, 1.0), (0.0, 1.0)
 _NOISE_SD = 1.5
 """Means and standard deviations of the logarithms of hyperparameters, before anything is seen."""
 _NOTHING = -20.0
 """The logarithm of an amplitude that no score can tell from 0."""
+_CLOSE = 0.2
+"""The length scales of the third part, as a share of the first one's."""
+_POWERS, _POWER_SD = (1.0, 1.5, 2.0, 2.5), 1.0
+"""Of accuracy, and the standard deviation of their logarithm about 0."""
+_LEAST = 1e-3
+"""An accuracy below which no power is told from another."""
 
 
 @dataclass(frozen=True)
@@ -58,32 +69,50 @@ class Kernel:
     """How alike architectures are.
 
     Attributes:
-        logs: the logarithms of a length scale for each scale, one for the picks, and the two parts' amplitudes.
+        logs: the logarithms of a length scale for each scale, one for the picks, and the three parts' amplitudes.
     """
 
     logs: Numbers
 
     def __call__(self, distances: Numbers, shared: Numbers) -> Numbers:
         """The covariances, of squared distances as `distances` gives them and the share of equal picks."""
-        radius = np.sqrt(5.0 * np.tensordot(np.exp(-2.0 * self.logs[:-2]), distances, 1) + 1e-12)
-        likeness = (1.0 + radius + radius**2 / 3.0) * np.exp(-radius)
-        covariances: Numbers = np.exp(self.logs[-2]) * likeness + np.exp(self.logs[-1]) * shared
+        radius = self._radius(distances)
+        whole, part, peculiar = np.exp(self.logs[-3:])
+        covariances: Numbers = whole * _matern(radius) + part * shared + peculiar * _matern(radius / _CLOSE)
         return covariances
 
     def slopes(self, distances: Numbers, shared: Numbers, weights: Numbers) -> Numbers:
         """The gradient of `(weights * covariances).sum()` by each logarithm."""
-        inverse = np.exp(-2.0 * self.logs[:-2])
-        radius = np.sqrt(5.0 * np.tensordot(inverse, distances, 1) + 1e-12)
-        falling = np.exp(-radius) * np.exp(self.logs[-2])
-        by_distance = weights * (-5.0 / 6.0) * (1.0 + radius) * falling
-        lengths = -2.0 * inverse * np.tensordot(distances, by_distance, 2)
-        amplitude = (weights * (1.0 + radius + radius**2 / 3.0) * falling).sum()
-        return np.array([*lengths, amplitude, (weights * shared).sum() * np.exp(self.logs[-1])])
+        radius = self._radius(distances)
+        whole, part, peculiar = np.exp(self.logs[-3:])
+        falling = whole * _falling(radius) + peculiar * _falling(radius / _CLOSE) / _CLOSE**2
+        lengths = -2.0 * np.exp(-2.0 * self.logs[:-3]) * np.tensordot(distances, weights * falling, 2)
+        amplitudes = (
+            whole * (weights * _matern(radius)).sum(),
+            part * (weights * shared).sum(),
+            peculiar * (weights * _matern(radius / _CLOSE)).sum(),
+        )
+        return np.array([*lengths, *amplitudes])
+
+    def _radius(self, distances: Numbers) -> Numbers:
+        radius: Numbers = np.sqrt(5.0 * np.tensordot(np.exp(-2.0 * self.logs[:-3]), distances, 1) + 1e-12)
+        return radius
 
     @property
     def variance(self) -> float:
         """Of one architecture by itself."""
-        return float(np.exp(self.logs[-2]) + np.exp(self.logs[-1]))
+        return float(np.exp(self.logs[-3:]).sum())
+
+
+def _matern(radius: Numbers) -> Numbers:
+    likeness: Numbers = (1.0 + radius + radius**2 / 3.0) * np.exp(-radius)
+    return likeness
+
+
+def _falling(radius: Numbers) -> Numbers:
+    """The slope of the likeness by a fifth of the squared radius."""
+    slope: Numbers = (-5.0 / 6.0) * (1.0 + radius) * np.exp(-radius)
+    return slope
 
 
 def compare(left: Features, right: Features) -> tuple[Numbers, Numbers]:
@@ -100,15 +129,16 @@ class Surrogate:
     Attributes:
         kernel: with the hyperparameters that it was fitted with.
         noise: the standard deviation that two trainings of one architecture differ by, in the unit of the values.
+        power: of the values, which is normal.
         means: of the accuracies of what it has seen, as `predict` gives them.
     """
 
     kernel: Kernel
     noise: float
+    power: float
     means: Numbers
     _seen: Features
-    _center: float
-    _unit: float
+    _normal: "_Normal"
     _factor: Numbers
     _weights: Numbers
 
@@ -130,48 +160,120 @@ class Surrogate:
             doubts: a further standard deviation of each value, where it was not measured but foreseen.
             additive: whether the kernel has its second part.
         """
-        unit = float(values.std()) or 1.0
-        scaled = (values - values.mean()) / unit
-        usual = 2.0 * np.log(max(noise, 1e-3 * unit) / unit) if noise is not None else -6.0
-        shared = _SHARED[0] if additive else _NOTHING
-        middle = np.array([*[_LENGTH[0]] * seen.scales.shape[1], _PICKS_LENGTH[0], _AMPLITUDE[0], shared, usual])
-        spread = np.array(
-            [*[_LENGTH[1]] * seen.scales.shape[1], _PICKS_LENGTH[1], _AMPLITUDE[1], _SHARED[1], _NOISE_SD]
-        )
-        compared, doubted = compare(seen, seen), _squared(doubts, unit, len(seen))
-
-        def unlikeliness(logs: Numbers) -> tuple[float, Numbers]:
-            off = (logs - middle) / spread
-            here, slopes = _unlikeliness(logs, compared, scaled, doubted)
-            return here + 0.5 * float(off @ off), slopes + off / spread
-
-        bounds = [(low - 4.0, low + 4.0) for low in middle]
-        found = minimize(unlikeliness, middle, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 60})
-        return cls.with_kernel(Kernel(found.x[:-1]), float(np.exp(found.x[-1] / 2.0)) * unit, seen, values, doubts)
+        powers = _POWERS if values.min() > _LEAST else (1.0,)
+        compared = compare(seen, seen)
+        fits = [_Fit.of(compared, values, power, noise, doubts, additive=additive) for power in powers]
+        best = min(fits, key=lambda fit: fit.unlikeliness)
+        return cls.with_kernel(best.kernel, best.noise, seen, values, doubts, power=best.power)
 
     @classmethod
     def with_kernel(
-        cls, kernel: Kernel, noise: float, seen: Features, values: Numbers, doubts: Numbers | None = None
+        cls,
+        kernel: Kernel,
+        noise: float,
+        seen: Features,
+        values: Numbers,
+        doubts: Numbers | None = None,
+        *,
+        power: float = 1.0,
     ) -> Self:
         """One with hyperparameters that were found before."""
-        center, unit = float(values.mean()), float(values.std()) or 1.0
-        uncertain = (noise / unit) ** 2 + _squared(doubts, unit, len(seen)) + _JITTER * kernel.variance
+        normal = _Normal.of(values, power, doubts)
+        uncertain = (noise * normal.slope) ** 2 + normal.doubted + _JITTER * kernel.variance
         factor = cholesky(kernel(*compare(seen, seen)) + np.diag(uncertain), lower=True)
-        scaled = (values - center) / unit
-        weights = cho_solve((factor, True), scaled)
-        means = center + unit * (scaled - uncertain * weights)  # the covariances times the weights, without them
-        return cls(kernel, noise, means, seen, center, unit, factor, weights)
+        weights = cho_solve((factor, True), normal.values)
+        means = normal.meant(normal.values - uncertain * weights)  # the covariances times the weights, without them
+        return cls(kernel, noise, power, means, seen, normal, factor, weights)
+
+    def given(self, seen: Features, values: Numbers, doubts: Numbers | None = None) -> Self:
+        """One with the same hyperparameters that has seen something else."""
+        return self.with_kernel(self.kernel, self.noise, seen, values, doubts, power=self.power)
 
     def predict(self, features: Features) -> tuple[Numbers, Numbers]:
         """The mean and the standard deviation of the accuracy of each row, without the noise of one more training."""
         covariances = self.kernel(*compare(features, self._seen))
         explained = solve_triangular(self._factor, covariances.T, lower=True)
         variances = np.maximum(self.kernel.variance - (explained**2).sum(axis=0), 1e-10)
-        return self._center + self._unit * (covariances @ self._weights), self._unit * np.sqrt(variances)
+        means = self._normal.meant(covariances @ self._weights)
+        return means, np.sqrt(variances) / self._normal.slopes(means)
 
 
-def _squared(doubts: Numbers | None, unit: float, count: int) -> Numbers:
-    return np.zeros(count) if doubts is None else (doubts / unit) ** 2
+@dataclass(frozen=True)
+class _Normal:
+    """Values as a normal process has them: a power of them, with a mean of 0 and a standard deviation of 1."""
+
+    power: float
+    center: float
+    unit: float
+    values: Numbers
+    doubted: Numbers
+    slope: float
+
+    @classmethod
+    def of(cls, values: Numbers, power: float, doubts: Numbers | None) -> Self:
+        raised = values if power == 1.0 else np.maximum(values, _LEAST) ** power
+        center, unit = float(raised.mean()), float(raised.std()) or 1.0
+        slopes = _slopes(values, power) / unit
+        doubted = np.zeros(len(values)) if doubts is None else (doubts * slopes) ** 2
+        slope = float(_slopes(values.mean(), power)) / unit
+        return cls(power, center, unit, (raised - center) / unit, doubted, slope)
+
+    def meant(self, normal: Numbers) -> Numbers:
+        """The values that these stand for."""
+        raised = self.center + self.unit * normal
+        return raised if self.power == 1.0 else np.maximum(raised, _LEAST**self.power) ** (1.0 / self.power)
+
+    def slopes(self, values: Numbers) -> Numbers:
+        """By how much the normal value rises with the value."""
+        slopes: Numbers = _slopes(values, self.power) / self.unit
+        return slopes
+
+
+def _slopes(values: Any, power: float) -> Any:
+    return np.ones_like(values) if power == 1.0 else power * np.maximum(values, _LEAST) ** (power - 1.0)
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """The likeliest hyperparameters for one power of the values.
+
+    Attributes:
+        unlikeliness: the negative logarithm of the values' likelihood, and of that of the hyperparameters.
+    """
+
+    kernel: Kernel
+    noise: float
+    power: float
+    unlikeliness: float
+
+    @classmethod
+    def of(
+        cls,
+        compared: tuple[Numbers, Numbers],
+        values: Numbers,
+        power: float,
+        noise: float | None,
+        doubts: Numbers | None,
+        *,
+        additive: bool,
+    ) -> Self:
+        normal = _Normal.of(values, power, doubts)
+        usual = 2.0 * np.log(max(noise * normal.slope, 1e-3)) if noise is not None else -6.0
+        shared = _SHARED if additive else (_NOTHING, _SHARED[1])
+        lengths = [_LENGTH] * (len(compared[0]) - 1)
+        logs = [*lengths, _PICKS_LENGTH, _AMPLITUDE, shared, _PECULIAR, (usual, _NOISE_SD)]
+        middle, spread = np.array(logs).T
+
+        def unlikeliness(logs: Numbers) -> tuple[float, Numbers]:
+            off = (logs - middle) / spread
+            here, slopes = _unlikeliness(logs, compared, normal.values, normal.doubted)
+            return here + 0.5 * float(off @ off), slopes + off / spread
+
+        bounds = [(low - 4.0, low + 4.0) for low in middle]
+        found = minimize(unlikeliness, middle, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 60})
+        stretched = float(np.log(normal.slopes(values)).sum())  # a density of the values themselves, for every power
+        told = found.fun - stretched + 0.5 * (np.log(power) / _POWER_SD) ** 2
+        return cls(Kernel(found.x[:-1]), float(np.exp(found.x[-1] / 2.0)) / normal.slope, power, float(told))
 
 
 def _unlikeliness(

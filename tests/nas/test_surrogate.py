@@ -26,14 +26,14 @@ def seen(rng: np.random.Generator) -> Features:
 
 
 def test_likeness_falls_with_distance_and_grows_with_equal_picks(seen: Features) -> None:
-    covariances = Kernel(np.zeros(5))(*compare(seen, seen))
-    assert np.allclose(np.diag(covariances), 2.0, atol=1e-5)
+    covariances = Kernel(np.zeros(6))(*compare(seen, seen))
+    assert np.allclose(np.diag(covariances), 3.0, atol=1e-5)
     assert np.allclose(covariances, covariances.T)
     assert np.linalg.eigvalsh(covariances).min() > 0
-    assert (covariances - np.diag(np.diag(covariances))).max() < 2.0
+    assert (covariances - np.diag(np.diag(covariances))).max() < 3.0
 
 
-@pytest.mark.parametrize("logs", [np.zeros(6), np.array([-1.0, 0.5, 0.3, 0.2, -1.5, -3.0])])
+@pytest.mark.parametrize("logs", [np.zeros(7), np.array([-1.0, 0.5, 0.3, 0.2, -1.5, -2.0, -3.0])])
 def test_the_gradient_is_that_of_the_likelihood(seen: Features, rng: np.random.Generator, logs: Numbers) -> None:
     known = compare(seen, seen), rng.standard_normal(len(seen)), rng.random(len(seen)) / 10
     wrong = check_grad(lambda at: _unlikeliness(at, *known)[0], lambda at: _unlikeliness(at, *known)[1], logs)
@@ -48,7 +48,7 @@ def test_predictions_are_those_of_scikit_learn(rng: np.random.Generator) -> None
     theirs = GaussianProcessRegressor(
         ConstantKernel(1.5) * Matern(lengths, nu=2.5), alpha=(noise / values.std()) ** 2, optimizer=None
     ).fit(scales, (values - values.mean()) / values.std())
-    kernel = Kernel(np.array([*np.log(lengths), 0.0, np.log(1.5), -40.0]))
+    kernel = Kernel(np.array([*np.log(lengths), 0.0, np.log(1.5), -40.0, -40.0]))
     nothing = np.ones((40, 1))
     ours = Surrogate.with_kernel(kernel, noise, Features(scales, nothing[:15]), values)
     means, deviations = ours.predict(Features(new, nothing))
@@ -69,7 +69,7 @@ def test_what_was_seen_is_known_and_what_is_far_is_not(rng: np.random.Generator)
 
 def test_what_it_thinks_of_the_seen_is_what_it_predicts(seen: Features, rng: np.random.Generator) -> None:
     values, doubts = rng.standard_normal(len(seen)), rng.random(len(seen))
-    surrogate = Surrogate.with_kernel(Kernel(np.zeros(5)), 0.3, seen, values, doubts)
+    surrogate = Surrogate.with_kernel(Kernel(np.zeros(6)), 0.3, seen, values, doubts)
     assert np.allclose(surrogate.means, surrogate.predict(seen)[0])
     assert not np.allclose(surrogate.means, values, atol=0.1)
 
@@ -88,6 +88,26 @@ def test_a_harmful_choice_is_known_from_few_trials(rng: np.random.Generator) -> 
     better, _ = surrogate.predict(Features(middle, picked(fresh)))
     worse, _ = surrogate.predict(Features(middle, picked(harmed)))
     assert 0.015 < (better - worse).mean() < 0.04
+
+
+def test_a_power_is_found_that_makes_values_normal(rng: np.random.Generator) -> None:
+    """What rises evenly, seen through a root: the square of it is what a smooth process would say."""
+    features = Features(rng.random((60, 2)), np.ones((60, 1)))
+    evenly = 0.05 + 0.3 * features.scales.sum(axis=1) + 0.01 * np.sin(20 * features.scales[:, 0])
+    assert Surrogate.fitted(features, np.sqrt(evenly)).power == 2.0
+    assert Surrogate.fitted(features, evenly).power == 1.0
+    assert Surrogate.fitted(features, evenly - 0.2).power == 1.0  # no power of what may be negative
+
+
+def test_doubts_and_deviations_are_of_the_values_not_of_their_power(seen: Features, rng: np.random.Generator) -> None:
+    values = 0.5 + 0.01 * rng.standard_normal(len(seen))  # so near one another that a power is a straight line
+    doubts = np.where(np.arange(len(seen)) % 2, 0.05, 0.0)
+    kernel, new = Kernel(np.zeros(6)), Features(seen.scales + 0.1, seen.picks)
+    plain = Surrogate.with_kernel(kernel, 0.002, seen, values, doubts)
+    squared = Surrogate.with_kernel(kernel, 0.002, seen, values, doubts, power=2.0)
+    for ours, theirs in zip(squared.predict(new), plain.predict(new), strict=True):
+        assert ours == pytest.approx(theirs, rel=0.05)
+    assert squared.means == pytest.approx(plain.means, abs=1e-3)
 
 
 def test_noise_is_found_where_equals_differ(rng: np.random.Generator) -> None:
