@@ -1,7 +1,9 @@
 """What may be asked of a search, where the machine or another study has a say."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -12,6 +14,7 @@ from nas.plan import Plan
 from nas.request import Request, require_cores
 from nas.study import Study
 from nas.work import Worker
+from search_spaces import Architecture
 from search_spaces.errors import SpecError
 from trials import Outcome
 
@@ -50,8 +53,16 @@ class TestRefine:
     def coarse(
         self, make_study: Callable[..., Study], score: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
     ) -> Study:
+        """One whose front is not the stock model alone."""
         study = make_study(trials=8)
-        monkeypatch.setattr(work, "evaluate", score)
+
+        def score_with_poor_stock(architecture: Architecture, *given: Any, **further: Any) -> Outcome:
+            outcome = score(architecture, *given, **further)
+            if architecture != study.space.stock or outcome.scores is None:
+                return outcome
+            return replace(outcome, scores=replace(outcome.scores, map50_95=0.0))
+
+        monkeypatch.setattr(work, "evaluate", score_with_poor_stock)
         Worker(study, deadline=float("inf")).run()
         return study
 
