@@ -23,7 +23,6 @@ from scipy.optimize import minimize
 
 Numbers = NDArray[np.float64]
 
-_SQRT5 = np.sqrt(5.0)
 _JITTER = 1e-8
 _AMPLITUDE, _SHARED, _PECULIAR = (0.0, 1.0), (-1.5, 1.0), (-4.0, 1.0)
 _LENGTH, _PICKS_LENGTH = (0.0, 1.0), (0.0, 1.0)
