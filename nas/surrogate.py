@@ -161,7 +161,10 @@ class Surrogate:
         """
         powers = _POWERS if values.min() > _LEAST else (1.0,)
         compared = compare(seen, seen)
-        fits = [_Fit.of(compared, values, power, noise, doubts, additive=additive) for power in powers]
+        fits: list[_Fit] = []
+        for power in powers:  # each begins where the one before ended, which is near
+            begin = fits[-1].logs if fits else None
+            fits.append(_Fit.of(compared, values, power, noise, doubts, additive=additive, begin=begin))
         best = min(fits, key=lambda fit: fit.unlikeliness)
         return cls.with_kernel(best.kernel, best.noise, seen, values, doubts, power=best.power)
 
@@ -237,9 +240,11 @@ class _Fit:
     """The likeliest hyperparameters for one power of the values.
 
     Attributes:
+        logs: of all hyperparameters, as they were looked for.
         unlikeliness: the negative logarithm of the values' likelihood, and of that of the hyperparameters.
     """
 
+    logs: Numbers
     kernel: Kernel
     noise: float
     power: float
@@ -255,6 +260,7 @@ class _Fit:
         doubts: Numbers | None,
         *,
         additive: bool,
+        begin: Numbers | None,
     ) -> Self:
         normal = _Normal.of(values, power, doubts)
         usual = 2.0 * np.log(max(noise * normal.slope, 1e-3)) if noise is not None else -6.0
@@ -269,10 +275,12 @@ class _Fit:
             return here + 0.5 * float(off @ off), slopes + off / spread
 
         bounds = [(low - 4.0, low + 4.0) for low in middle]
-        found = minimize(unlikeliness, middle, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 60})
+        at = middle if begin is None else begin
+        found = minimize(unlikeliness, at, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 60})
         stretched = float(np.log(normal.slopes(values)).sum())  # a density of the values themselves, for every power
         told = found.fun - stretched + 0.5 * (np.log(power) / _POWER_SD) ** 2
-        return cls(Kernel(found.x[:-1]), float(np.exp(found.x[-1] / 2.0)) / normal.slope, power, float(told))
+        within = float(np.exp(found.x[-1] / 2.0)) / normal.slope
+        return cls(found.x, Kernel(found.x[:-1]), within, power, float(told))
 
 
 def _unlikeliness(
