@@ -166,7 +166,7 @@ class Surrogate:
             begin = fits[-1].logs if fits else None
             fits.append(_Fit.of(compared, values, power, noise, doubts, additive=additive, begin=begin))
         best = min(fits, key=lambda fit: fit.unlikeliness)
-        return cls.with_kernel(best.kernel, best.noise, seen, values, doubts, power=best.power)
+        return cls.with_kernel(Kernel(best.logs[:-1]), best.noise, seen, values, doubts, power=best.power)
 
     @classmethod
     def with_kernel(
@@ -232,7 +232,7 @@ class _Normal:
 
 
 def _slopes(values: Any, power: float) -> Any:
-    return np.ones_like(values) if power == 1.0 else power * np.maximum(values, _LEAST) ** (power - 1.0)
+    return power * np.maximum(values, _LEAST) ** (power - 1.0)
 
 
 @dataclass(frozen=True)
@@ -245,7 +245,6 @@ class _Fit:
     """
 
     logs: Numbers
-    kernel: Kernel
     noise: float
     power: float
     unlikeliness: float
@@ -280,7 +279,7 @@ class _Fit:
         stretched = float(np.log(normal.slopes(values)).sum())  # a density of the values themselves, for every power
         told = found.fun - stretched + 0.5 * (np.log(power) / _POWER_SD) ** 2
         within = float(np.exp(found.x[-1] / 2.0)) / normal.slope
-        return cls(found.x, Kernel(found.x[:-1]), within, power, float(told))
+        return cls(found.x, within, power, float(told))
 
 
 def _unlikeliness(

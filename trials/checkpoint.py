@@ -100,9 +100,10 @@ class Checkpoint:
 
     def _lay_out_moments(self, optimizer: Optimizer) -> None:
         """Once they are there, which a parameter's are after its first step."""
-        moved = [parameter in optimizer.state for parameter in _parameters(optimizer)]
+        parameters = _parameters(optimizer)
+        moved = [parameter in optimizer.state for parameter in parameters]
         if moved != self._moved:
-            known = [optimizer.state[parameter] for parameter in _parameters(optimizer) if parameter in optimizer.state]
+            known = [optimizer.state[parameter] for parameter, moves in zip(parameters, moved, strict=True) if moves]
             self._moments = joined(moment for each in known for _, moment in sorted(each.items()))
             self._moved = moved
 
