@@ -34,10 +34,12 @@ import numpy as np
 import torch
 from scipy.stats import kendalltau
 from torch import nn
+from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils.torch_utils import ModelEMA
 
 from search_spaces import Architecture, SearchSpace, load
 from trials import Budget, Recipe, datasets, training
+from trials.average import decay
 from trials.cost import CostTable
 from trials.training import ShortTraining
 
@@ -91,7 +93,7 @@ class Readings(ShortTraining):
         super()._setup_train()
         for name, horizon in HORIZONS.items():
             self._further[name] = ModelEMA(self.model)
-            self._further[name].decay = partial(training.decay, horizon)
+            self._further[name].decay = partial(decay, horizon)
 
     def optimizer_step(self) -> None:
         """As ever, for the further averages too."""
@@ -103,17 +105,19 @@ class Readings(ShortTraining):
         super()._finish_epoch()
         if self.epoch + 1 < self.epochs:
             return
-        last, average = self.epochs_done[-1], self.ema
+        last = self.epochs_done[-1]
         self.readings[AS_TRAINED] = last.map50_95, last.map50
         for name, further in self._further.items():
-            self.ema = further
-            self.readings[name] = self._read()
-        self.ema = average
-        _re_estimate(average.ema, self.train_loader, self.preprocess_batch)
-        self.readings[RE_ESTIMATED] = self._read()
+            self.readings[name] = self._read(further)
+        with self.ema.applied() as averaged:
+            re_estimated = ModelEMA(averaged)
+        _re_estimate(re_estimated.ema, self.train_loader, self.preprocess_batch)
+        self.readings[RE_ESTIMATED] = self._read(re_estimated)
 
-    def _read(self) -> tuple[float, float]:
-        metrics, _ = self.validate()
+    def _read(self, other: ModelEMA) -> tuple[float, float]:
+        own, self.ema = self.ema, other
+        metrics, _ = DetectionTrainer.validate(self)
+        self.ema = own
         return metrics["metrics/mAP50-95(B)"], metrics["metrics/mAP50(B)"]
 
 
@@ -200,7 +204,8 @@ def measured(job: Job, data_path: Path, bases: Path) -> list[Run]:
         trained.train()
     if way == BASE:
         bases.mkdir(exist_ok=True)
-        training.save(trained.ema.ema, vars(trained.args), bases / f"{seed}.pt")
+        with trained.ema.applied() as averaged:
+            training.save(averaged, vars(trained.args), bases / f"{seed}.pt")
     seconds = time.process_time() - began
     return [
         Run(

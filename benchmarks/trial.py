@@ -32,6 +32,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 
 from search_spaces import Architecture, load
 from trials import Budget, Costs, datasets, evaluate, training
+from trials.average import decay
 from trials.cost import CostTable
 from trials.datasets import DataSet
 from trials.latency import layout
@@ -171,7 +172,7 @@ def _theirs(data: DataSet, budget: Budget, folder: Path) -> float:
                 module.momentum = budget.recipe.bn_momentum
         epochs = budget.recipe.average_epochs
         if epochs is not None:
-            trainer.ema.decay = partial(training.decay, len(trainer.train_loader) * epochs)
+            trainer.ema.decay = partial(decay, len(trainer.train_loader) * epochs)
         groups = [{**group, "fused": True} for group in trainer.optimizer.param_groups]
         trainer.optimizer = optim.AdamW(groups, fused=True)
         trainer._setup_scheduler()  # noqa: SLF001 - of the new optimizer

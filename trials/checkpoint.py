@@ -7,18 +7,18 @@ of a random number generator is among it: an epoch's random numbers follow from 
 
 import hashlib
 import json
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from ultralytics import __version__ as ultralytics_version
 
+from trials.average import joined
 from trials.budget import Budget
 from trials.datasets import DataSet
 from trials.scores import Epoch
@@ -47,18 +47,18 @@ def identity(document: Mapping[str, Any], budget: Budget, data: DataSet) -> str:
 class Checkpoint:
     """The file of one training.
 
-    All that a step changes is laid out in a few long tensors when the training is set up, so that writing it, after
-    every epoch, is no more than writing those: thousands of small tensors take ten times as long.
+    All that a step changes lies in a few long tensors, so that writing it, after every epoch, is no more than writing
+    those: thousands of small tensors take ten times as long.
     """
 
     def __init__(self, path: Path, training: "ShortTraining", identity: str) -> None:
-        """Lay out the weights of a training that is set up, and their moving average.
+        """Of a training that is set up.
 
         Args:
             identity: of a training that would go on from this file, see `identity`.
         """
         self.path, self.identity = path, identity
-        self._weights = joined(_tensors(training.model)) + joined(_tensors(training.ema.ema))
+        self._weights = [*training.ema.live, *training.ema.kept]
         self._moments: list[Tensor] = []
         self._moved: list[bool] = []
 
@@ -108,35 +108,6 @@ class Checkpoint:
             self._moved = moved
 
 
-def joined(tensors: Iterable[Tensor]) -> list[Tensor]:
-    """Lay tensors one behind another in memory, where each is a view of its place from now on.
-
-    The order of a tensor's own numbers in memory stays, such as channels last.
-
-    Returns:
-        One flat tensor for each type of number.
-    """
-    by_type: dict[torch.dtype, list[Tensor]] = {}
-    for each in tensors:
-        by_type.setdefault(each.dtype, []).append(each)
-    return [_row(alike) for alike in by_type.values()]
-
-
-_ALIGNED = 64
-"""Bytes, as PyTorch's own allocations: a matrix product of other alignment may add up in another order."""
-
-
-def _row(tensors: Sequence[Tensor]) -> Tensor:
-    step = _ALIGNED // tensors[0].element_size()
-    places = [math.ceil(each.numel() / step) * step for each in tensors]
-    row = tensors[0].new_zeros(sum(places))
-    for each, place in zip(tensors, row.split(places), strict=True):
-        view = place.as_strided(each.size(), each.stride())
-        view.copy_(each.detach())
-        each.data = view
-    return row
-
-
 @contextmanager
 def _no_checksums() -> Iterator[None]:
     """Half the time of writing goes into sums that `torch.load` never looks at."""
@@ -146,10 +117,6 @@ def _no_checksums() -> Iterator[None]:
         yield
     finally:
         torch.serialization.set_crc32_options(before)
-
-
-def _tensors(model: nn.Module) -> Iterable[Tensor]:
-    return model.state_dict(keep_vars=True).values()
 
 
 def _parameters(optimizer: Optimizer) -> list[Tensor]:

@@ -22,6 +22,7 @@ import torch
 from torch import nn, optim
 from ultralytics import __version__ as ultralytics_version
 from ultralytics.data.build import InfiniteDataLoader
+from ultralytics.engine import trainer
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import torch_utils
@@ -29,6 +30,7 @@ from ultralytics.utils import torch_utils
 from search_spaces import auxiliary, build, pgi
 from search_spaces.operators.dynamic_conv import DynamicConv
 from trials import checkpoint, images
+from trials.average import Average, decay
 from trials.budget import Budget
 from trials.checkpoint import Checkpoint
 from trials.datasets import DataSet
@@ -98,8 +100,8 @@ def train(
         training = ShortTraining(document, budget, data, folder, go_on, standing=standing)
         training.train()
     if not training.told_to_stop:
-        with nothing_collected():
-            save(training.ema.ema, vars(training.args), weights)
+        with nothing_collected(), training.ema.applied() as average:
+            save(average, vars(training.args), weights)
     return Trained(epochs=tuple(training.epochs_done), stopped=training.told_to_stop, coverage=training.coverage)
 
 
@@ -235,7 +237,7 @@ class ShortTraining(DetectionTrainer):
         return optim.AdamW([group for group in groups if group["params"]], fused=True)
 
     def _setup_train(self) -> None:
-        with nothing_collected():
+        with nothing_collected(), _averaged_in_place():
             super()._setup_train()
         recipe = self.budget.recipe
         steps = len(self.train_loader) * self.epochs
@@ -254,6 +256,11 @@ class ShortTraining(DetectionTrainer):
             self.checkpoint = Checkpoint(self.standing, self, identity)
             self.checkpoint.restore(self)
             self.start_epoch = len(self.epochs_done)
+
+    def validate(self) -> Any:
+        """Of the average."""
+        with self.ema.applied():
+            return super().validate()
 
     def _hear_again(self) -> None:
         """Tell of the epochs that were trained before this process, as if they were trained now."""
@@ -319,14 +326,6 @@ def seed_epoch(loader: InfiniteDataLoader, seed: int, epoch: int) -> None:
 _EPOCHS_APART = 100_003
 
 
-def decay(horizon: float, updates: int) -> float:
-    """What a moving average keeps of itself in an update: it reaches back over `horizon` steps, and over fewer before.
-
-    The rise over the first steps is TensorFlow's (`tf.train.ExponentialMovingAverage` with `num_updates`).
-    """
-    return min(1 - 1 / max(horizon, 1.0), (1 + updates) / (10 + updates))
-
-
 def arguments(budget: Budget, data: DataSet, folder: Path) -> dict[str, Any]:
     """Ultralytics' settings for a budget."""
     recipe = budget.recipe
@@ -363,6 +362,16 @@ def _look_away_from_the_past() -> None:
     """Collect what the last training left, and let the collector look at nothing of today again: 0.2 s each time."""
     gc.collect()
     gc.freeze()
+
+
+@contextmanager
+def _averaged_in_place() -> Iterator[None]:
+    """Let Ultralytics' trainer make an `Average`, in the midst of its setup (`engine/trainer.py:456` in 8.4.190)."""
+    theirs, trainer.ModelEMA = trainer.ModelEMA, Average
+    try:
+        yield
+    finally:
+        trainer.ModelEMA = theirs
 
 
 @contextmanager

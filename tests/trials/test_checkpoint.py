@@ -20,7 +20,8 @@ from ultralytics.nn.tasks import DetectionModel, load_checkpoint
 
 import search_spaces
 from search_spaces import Architecture, build
-from trials import Budget, Epoch, Recipe, checkpoint, datasets, training
+from trials import Budget, Epoch, Recipe, datasets, training
+from trials.average import joined
 from trials.training import ShortTraining, Trained
 
 CLASSES = 10
@@ -193,7 +194,7 @@ class TestGoesOnToTheBit:
 
         def strides(trainer: ShortTraining) -> list[tuple[int, ...]]:
             moments = [value for state in trainer.optimizer.state.values() for value in state.values()]
-            return [value.stride() for value in (*trainer.model.parameters(), *trainer.ema.ema.parameters(), *moments)]
+            return [value.stride() for value in (*trainer.model.parameters(), *moments)]
 
         arguments = (document(STOCK), tiny(), scenes, folder, lambda number, _: number != 1)
         trainer = ShortTraining(*arguments, standing=folder / "checkpoint.pt")
@@ -210,7 +211,7 @@ class TestLaidOutInARow:
     def test_every_tensor_is_a_view_of_its_place(self) -> None:
         values = [torch.rand(3), torch.rand(2, 5), torch.tensor(7), nn.Parameter(torch.rand(()))]
         before = [value.detach().clone() for value in values]
-        floats, counts = checkpoint.joined(values)
+        floats, counts = joined(values)
         assert all(torch.equal(*pair) for pair in zip(values, before, strict=True))
         assert (floats.dtype, counts.dtype) == (torch.float32, torch.int64)
         floats.add_(1.0)
@@ -221,19 +222,19 @@ class TestLaidOutInARow:
     def test_its_numbers_keep_their_order_in_memory(self) -> None:
         value = torch.rand(2, 3, 4, 4).to(memory_format=torch.channels_last)
         before, strides = value.clone(), value.stride()
-        checkpoint.joined([torch.rand(1), value])
+        joined([torch.rand(1), value])
         assert value.stride() == strides
         assert torch.equal(value, before)
 
     def test_it_begins_where_pytorch_would_let_it_begin(self) -> None:
         """Else a matrix product may add up in another order, and a score depend on whether a file is kept."""
         values = [torch.rand(size) for size in (1, 17, 5)] + [torch.tensor(3), torch.tensor(4)]
-        checkpoint.joined(values)
+        joined(values)
         assert all(value.data_ptr() % 64 == 0 for value in values)
 
     def test_a_parameter_is_trained_on_in_its_place(self) -> None:
         layer = nn.Linear(4, 2)
-        (row,) = checkpoint.joined(layer.state_dict(keep_vars=True).values())
+        (row,) = joined(layer.state_dict(keep_vars=True).values())
         before = row.clone()
         optimizer = torch.optim.AdamW(layer.parameters(), fused=True)
         layer(torch.ones(1, 4)).sum().backward()
@@ -250,7 +251,7 @@ class TestLaidOutInARow:
         without = ShortTraining(*arguments)
         without.train()
         assert same(kept.model.state_dict(), without.model.state_dict())
-        assert same(kept.ema.ema.state_dict(), without.ema.ema.state_dict())
+        assert all(torch.equal(*pair) for pair in zip(kept.ema.kept, without.ema.kept, strict=True))
 
 
 KILLED = """

@@ -16,6 +16,7 @@ from ultralytics.nn.tasks import load_checkpoint
 
 from search_spaces import Architecture
 from trials import Budget, Recipe, datasets, training
+from trials.average import decay
 
 CLASSES = 10
 
@@ -35,7 +36,7 @@ def theirs(budget: Budget, data: datasets.DataSet, model: str, folder: Path) -> 
             group["fused"] = True
         epochs = budget.recipe.average_epochs
         if epochs is not None:
-            trainer.ema.decay = partial(training.decay, len(trainer.train_loader) * epochs)
+            trainer.ema.decay = partial(decay, len(trainer.train_loader) * epochs)
 
     def seed(trainer: DetectionTrainer) -> None:
         training.seed_epoch(trainer.train_loader, budget.seed, trainer.epoch)

@@ -25,6 +25,7 @@ import search_spaces
 from search_spaces import Architecture, build
 from search_spaces.operators.dynamic_conv import DynamicConv
 from trials import Budget, Epoch, Recipe, datasets, digit_scenes, images, training
+from trials.average import decay
 from trials.inheritance import Coverage
 from trials.training import DivergedError, ShortTraining, TimedOutError, Trained
 
@@ -343,10 +344,10 @@ class TestRecipe:
         trainer = ShortTraining(motley.document(CLASSES), budget, scenes, folder, forward)
         trainer.train()
         live = [module for module in trainer.model.modules() if isinstance(module, DynamicConv)]
-        average = [module for module in trainer.ema.ema.modules() if isinstance(module, DynamicConv)]
         assert [module.anneal_steps for module in live] == [steps]
         assert [float(module.temperature) for module in live] == [1.0]
-        assert [float(module.temperature) for module in average] == pytest.approx([1.0], abs=tolerance)
+        with trainer.ema.applied():
+            assert [float(module.temperature) for module in live] == pytest.approx([1.0], abs=tolerance)
 
     def test_reaches_the_trainer(
         self, tiny: TinyBudget, scenes: datasets.DataSet, folder: Path, stock: Architecture
@@ -463,6 +464,10 @@ def fresh(their_folder: Path) -> Callable[..., str]:
     return run
 
 
+def values_of(trainer: ShortTraining) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in trainer.model.state_dict().items()}
+
+
 class TestWeights:
     def test_are_read_without_our_help(
         self, train: Train, motley: Architecture, folder: Path, fresh: Callable[..., str]
@@ -485,10 +490,12 @@ class TestWeights:
     ) -> None:
         trainer = ShortTraining(stock.document(CLASSES), tiny(epochs=1), scenes, folder, forward)
         trainer.train()
-        average = trainer.ema.ema
-        training.save(average, vars(trainer.args), folder / "average.pt")
-        assert same(tensors(folder / "average.pt"), average.state_dict())
-        assert not same(average.state_dict(), trainer.model.state_dict())
+        live = values_of(trainer)
+        with trainer.ema.applied() as averaged:
+            average = values_of(trainer)
+            training.save(averaged, vars(trainer.args), folder / "average.pt")
+        assert same(tensors(folder / "average.pt"), average)
+        assert not same(average, live)
         checkpoint = torch.load(folder / "average.pt", weights_only=False)
         assert checkpoint["train_args"]["imgsz"] == 64
         assert checkpoint["model"].criterion is None
@@ -504,8 +511,8 @@ class TestWeights:
             return trainer
 
         def distance(trainer: ShortTraining) -> float:
-            pairs = zip(trainer.model.parameters(), trainer.ema.ema.parameters(), strict=True)
-            return sum(float((live - average).detach().abs().sum()) for live, average in pairs)
+            pairs = zip(trainer.ema.live, trainer.ema.kept, strict=True)
+            return sum(float((live - kept).abs().sum()) for live, kept in pairs if kept.is_floating_point())
 
         last, one, all_epochs = trained(None), trained(0.5), trained(2.0)
         assert same(last.model.state_dict(), all_epochs.model.state_dict())
@@ -582,4 +589,4 @@ def test_outside_of_pytest_it_is_as_quiet(
 
 @pytest.mark.parametrize(("updates", "kept"), [(0, 0.1), (80, 0.9), (10**6, 0.95)])
 def test_an_average_grows_to_its_horizon(updates: int, kept: float) -> None:
-    assert training.decay(20, updates) == pytest.approx(kept)
+    assert decay(20, updates) == pytest.approx(kept)
