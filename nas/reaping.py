@@ -10,6 +10,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from nas.attributes import AGAIN, CRASHED, DETAIL, ENDING, FINGERPRINT, HOST, REPEAT, ROLE, RUNG
 from nas.deaths import Death
 from nas.locks import is_held
+from nas.watch import Training
 from trials import Ending
 
 if TYPE_CHECKING:
@@ -40,10 +41,13 @@ def again(study: "Study", number: int, reason: str, *, crashed: bool = False) ->
     study.optuna.enqueue_trial(said, user_attrs=kept)
 
 
-def working(study: "Study") -> dict[int, int]:
-    """Which trial each worker of this host is working on: processes and numbers."""
-    running = [trial.number for trial in study.trials() if _is_running_here(trial)]
-    return {holder: number for number in running if (holder := study.files(number).read_holder()) is not None}
+def working(study: "Study") -> dict[int, Training]:
+    """What each worker of this host is training, by its process."""
+    running = [study.files(trial.number) for trial in study.trials() if _is_running_here(trial)]
+    trainings = [Training(files, study.settings.budget.timeout) for files in running]
+    if study.base is not None and study.base.outcome() is None:
+        trainings.append(Training(study.base.files, study.base.budget.timeout))
+    return {holder: each for each in trainings if (holder := each.files.read_holder()) is not None}
 
 
 def reap(study: "Study", deaths: Mapping[int, Death] | None = None) -> dict[int, int | None]:

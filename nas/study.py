@@ -320,10 +320,10 @@ class Study:
         return max(0, self.file.run.trials - taken)
 
     def fuse(self, records: Sequence[Record]) -> str | None:
-        """Why no further trial should begin, if the last ones say so; None if they do not."""
+        """Why no further trial should begin, if the last ones of this run say so; None if they do not."""
         if self.base is not None and (failure := self.base.failure):
             return failure
-        ended = [record for record in records if record.ending is not None]
+        ended = [record for record in records if record.ending is not None and record.trial >= self.file.run.earlier]
         finished = any(record.finished for record in records)
         alike = list(takewhile(lambda record: _fault(record) == _fault(ended[-1]), reversed(ended)))
         failed = len({record.fingerprint for record in alike})

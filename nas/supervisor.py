@@ -42,7 +42,7 @@ class _Slot:
     """A place for one worker: its device and its process.
 
     Attributes:
-        watch: over the trial that it is working on.
+        watch: over the training that it is working on.
         killed: why it was killed by us.
         vacant: whether its last worker left before the study had ended.
         deaths: of its workers outside of trials, since `ended` trials had ended.
@@ -87,8 +87,7 @@ class Supervisor:
             StudyError: the workers die again and again, or trials break alike.
         """
         reaping.reap(self._study)
-        if self._study.base is not None:
-            self._study.base.forget_failure()
+        self._forget_failures()
         try:
             for slot in self._slots:
                 self._start(slot)
@@ -102,6 +101,13 @@ class Supervisor:
         fuse = self._study.fuse(self._study.records())
         if fuse:
             raise StudyError(f"the study stopped: {fuse}")
+
+    def _forget_failures(self) -> None:
+        """Let what stopped an earlier run be tried again: whoever resumes a study has done something about it."""
+        earlier = len(self._study.trials())
+        self._study.set_run(self._study.file.run.model_copy(update={"earlier": earlier}))
+        if self._study.base is not None:
+            self._study.base.forget_failure()
 
     def _start(self, slot: _Slot) -> None:
         slot.watch, slot.killed, slot.vacant = None, None, False
@@ -120,20 +126,20 @@ class Supervisor:
         return any(slot.process is not None for slot in self._slots)
 
     def _end_hung(self) -> None:
-        """Kill the workers whose trials do not get on."""
+        """Kill the workers whose trials, or whose training of the stock model, do not get on."""
         working = reaping.working(self._study)
         for slot in self._slots:
-            if slot.process is None or (trial := working.get(slot.process.pid)) is None:
+            if slot.process is None or (training := working.get(slot.process.pid)) is None:
                 continue
             now = time.monotonic()
-            if slot.watch is None or slot.watch.trial != trial:
-                slot.watch = Watch(trial=trial, began=now, timeout=self._study.settings.budget.timeout)
-            sign, computed = self._study.files(trial).read_sign(), machine.cpu_seconds(slot.process.pid)
+            if slot.watch is None or slot.watch.training != training:
+                slot.watch = Watch(training=training, began=now)
+            sign, computed = training.files.read_sign(), machine.cpu_seconds(slot.process.pid)
             why = slot.watch.verdict(now, sign=sign, computed=computed)
             if why is None:
                 continue
             _ask_for_last_words(slot.process)
-            if reaping.working(self._study).get(slot.process.pid) == trial:  # it has not ended at the last moment
+            if reaping.working(self._study).get(slot.process.pid) == training:  # it has not ended at the last moment
                 slot.killed = deaths.of_hang(why)
                 _kill_group(slot.process)
                 slot.process.wait()

@@ -1,6 +1,8 @@
-"""Whether a trial in another process still gets on, judged from outside: some hang where no deadline is looked at."""
+"""Whether a training in another process gets on, judged from outside: some hang where no deadline is looked at."""
 
 from dataclasses import dataclass
+
+from nas.records import TrialFiles
 
 GRACE_SECONDS, GRACE_SHARE = 30.0, 0.5
 """Beyond --trial-timeout, the greater of both: costs are measured before the training's clock starts, the last epoch
@@ -12,24 +14,30 @@ than an hour, and shows no step."""
 _BUSY_SHARE = 0.01
 
 
-@dataclass(kw_only=True)
-class Watch:
-    """One trial, watched since `began`.
+@dataclass(frozen=True)
+class Training:
+    """A trial's, or the stock model's own.
 
-    Args:
-        began: by the watcher's clock, in seconds.
-        timeout: of the trial; None is without end.
+    Attributes:
+        timeout: in seconds; None is without end.
     """
 
-    trial: int
-    began: float
+    files: TrialFiles
     timeout: float | None
+
+
+@dataclass(kw_only=True)
+class Watch:
+    """One training, watched since `began` by the watcher's clock, in seconds."""
+
+    training: Training
+    began: float
     _sign: int | None = None
     _signed: float = 0.0
     _computed: float = 0.0
 
     def verdict(self, now: float, *, sign: int, computed: float) -> str | None:
-        """Why the trial should be ended, in words; None if it lives.
+        """Why the training should be ended, in words; None if it lives.
 
         Args:
             now: by the same clock.
@@ -38,12 +46,9 @@ class Watch:
         """
         if sign != self._sign:
             self._sign, self._signed, self._computed = sign, now, computed
-        if self.timeout is not None:
-            allowed = self.timeout + max(GRACE_SECONDS, GRACE_SHARE * self.timeout)
-            if now - self.began > allowed:
-                return (
-                    f"hung: still at it {now - self.began:.0f} s after it began, where {self.timeout:g} s are allowed"
-                )
+        timeout = self.training.timeout
+        if timeout is not None and now - self.began > timeout + max(GRACE_SECONDS, GRACE_SHARE * timeout):
+            return f"hung: still at it {now - self.began:.0f} s after it began, where {timeout:g} s are allowed"
         silent = now - self._signed
         busy = computed - self._computed > _BUSY_SHARE * silent
         if silent > (BUSY_SECONDS if busy else IDLE_SECONDS):

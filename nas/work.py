@@ -87,7 +87,7 @@ class Worker:
             try:
                 if base.outcome() is None:
                     log.info("training the stock model")
-                    with self._ceiling.held():
+                    with self._ceiling.held(), _signs_of_life(base.files):
                         outcome = base.train(self._noting(base.files), self.study.costs(base.stock))
                     log.info("stock model: %s %s", outcome.ending.name.lower(), outcome.detail)
             finally:

@@ -84,7 +84,7 @@ def evaluate(
         outcome = {"ending": ending, "detail": _detail(error, ending)}
     return Outcome(
         architecture=architecture,
-        seconds=time.monotonic() - started,
+        seconds=run.before + time.monotonic() - started,
         provenance=Provenance.of(run.budget, data),
         **{"costs": run.costs, **outcome},
     )
@@ -113,13 +113,18 @@ def price(document: dict[str, Any], budget: Budget, classes: int) -> Costs:
 
 @dataclass(kw_only=True)
 class _Run:
-    """One candidate on its way; remembers its costs when the training fails."""
+    """One candidate on its way; remembers its costs when the training fails.
+
+    Attributes:
+        before: seconds that earlier processes spent on it.
+    """
 
     architecture: Architecture
     budget: Budget
     folder: Path
     limits: Limits
     costs: Costs | None = None
+    before: float = 0.0
 
     def train(self, data: datasets.DataSet, go_on: GoOn) -> dict[str, Any]:
         classes = len(data.classes)
@@ -132,6 +137,7 @@ class _Run:
             return {"ending": Ending.OVER_LIMIT, "detail": excess}
         weights, standing = self.folder / WEIGHTS, self.folder / CHECKPOINT
         trained = training.train(document, self.budget, data, self.folder, go_on, weights=weights, standing=standing)
+        self.before = trained.before
         known = {"epochs": trained.epochs, "coverage": trained.coverage}
         if trained.stopped:
             return {"ending": Ending.STOPPED, **known}

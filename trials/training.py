@@ -62,11 +62,13 @@ class Trained:
         epochs: what was trained, in order; the last one validated unless the training was stopped.
         stopped: whether it was told not to go on.
         coverage: what came from the budget's checkpoint.
+        before: seconds of those epochs that an earlier process trained.
     """
 
     epochs: tuple[Epoch, ...]
     stopped: bool
     coverage: Coverage
+    before: float = 0.0
 
 
 def train(
@@ -102,7 +104,9 @@ def train(
     if not training.told_to_stop:
         with nothing_collected(), training.ema.applied() as average:
             save(average, vars(training.args), weights)
-    return Trained(epochs=tuple(training.epochs_done), stopped=training.told_to_stop, coverage=training.coverage)
+    epochs = tuple(training.epochs_done)
+    before = sum(epoch.seconds for epoch in epochs[: training.start_epoch])
+    return Trained(epochs=epochs, stopped=training.told_to_stop, coverage=training.coverage, before=before)
 
 
 def save(model: DetectionModel, arguments: Mapping[str, Any], path: Path) -> None:

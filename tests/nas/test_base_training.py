@@ -1,6 +1,7 @@
 """The stock model's own training, before all trials: a formula in the place of training."""
 
 import json
+import os
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,10 +10,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from nas import base_training, plan, work
+from nas import base_training, plan, reaping, work
 from nas.cli import app
 from nas.request import Request
 from nas.study import Study
+from nas.watch import Training
 from nas.work import Worker
 from search_spaces import Architecture, load
 from search_spaces.errors import SpecError, StudyError
@@ -79,6 +81,21 @@ def test_it_is_trained_once(based: MakeStudy, run: Run) -> None:
     run(study)
     study.set_run(study.file.run.model_copy(update={"trials": 2}))
     assert len(run(study)) == 1
+
+
+def test_its_worker_is_watched_while_it_trains(based: MakeStudy, run: Run) -> None:
+    study = based(trials=1)
+    base = study.base
+    assert base is not None
+    seen = []
+
+    def looking(*arguments: Any, **known: Any) -> Outcome:
+        seen.append((reaping.working(study), base.files.read_sign() > 0))
+        return diverging(*arguments, **known)
+
+    run(study, looking)
+    assert seen == [({os.getpid(): Training(base.files, base.budget.timeout)}, True)]
+    assert reaping.working(study) == {}
 
 
 def test_without_one_nothing_is_trained_before(make_study: MakeStudy, run: Run) -> None:

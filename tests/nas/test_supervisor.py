@@ -212,6 +212,19 @@ class TestDeparturesOutsideOfTrials:
             Supervisor(make_study(trials=4), lambda: None).run()
         assert len(marks.read_text()) == 4
 
+    def test_one_that_hangs_over_the_stock_model_is_ended(
+        self, make_study: MakeStudy, leaving: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        study = make_study(trials=4, base=Budget(data=Path("data.yaml"), epochs=5, deploy_size=64))
+        assert study.base is not None
+        lock = study.base.files.lock
+        lock.parent.mkdir()
+        leaving(f"import os, time; open({str(lock)!r}, 'w').write(str(os.getpid())); time.sleep(60)")
+        monkeypatch.setattr(watch, "IDLE_SECONDS", 0.5)
+        monkeypatch.setattr(watch, "BUSY_SECONDS", 0.5)
+        with pytest.raises(StudyError, match=r"^worker 0 died 4 times outside of trials \(hung: no step in 0 min, "):
+            Supervisor(study, lambda: None).run()
+
     def test_workers_that_have_grown_are_replaced_as_often_as_they_like(
         self, make_study: MakeStudy, leaving: Callable[[str], Path]
     ) -> None:

@@ -1,21 +1,27 @@
 """When a trial is taken for dead, with a clock passed in."""
 
 import signal
+from pathlib import Path
 
 import pytest
 
 from nas import deaths
-from nas.watch import BUSY_SECONDS, GRACE_SECONDS, IDLE_SECONDS, Watch
+from nas.records import TrialFiles
+from nas.watch import BUSY_SECONDS, GRACE_SECONDS, IDLE_SECONDS, Training, Watch
 from trials import Ending
 
 
+def watching(timeout: float | None, *, since: float) -> Watch:
+    return Watch(training=Training(TrialFiles(Path("0003")), timeout), began=since)
+
+
 def test_a_trial_within_its_time_lives() -> None:
-    watch = Watch(trial=3, began=100.0, timeout=10.0)
+    watch = watching(10.0, since=100.0)
     assert watch.verdict(100.0 + 10.0 + GRACE_SECONDS, sign=1, computed=0.0) is None
 
 
 def test_a_trial_beyond_its_time_and_the_grace_is_dead_whatever_it_signs() -> None:
-    watch = Watch(trial=3, began=100.0, timeout=10.0)
+    watch = watching(10.0, since=100.0)
     for second in range(41):
         assert watch.verdict(100.0 + second, sign=second, computed=second) is None
     assert watch.verdict(141.0, sign=41, computed=41.0) == (
@@ -24,20 +30,20 @@ def test_a_trial_beyond_its_time_and_the_grace_is_dead_whatever_it_signs() -> No
 
 
 def test_a_long_trials_grace_is_a_share_of_its_time() -> None:
-    watch = Watch(trial=3, began=0.0, timeout=1000.0)
+    watch = watching(1000.0, since=0.0)
     assert watch.verdict(1500.0, sign=1, computed=0.0) is None
     assert watch.verdict(1501.0, sign=2, computed=0.0) is not None
 
 
 def test_without_a_time_a_sign_is_enough() -> None:
-    watch = Watch(trial=3, began=0.0, timeout=None)
+    watch = watching(None, since=0.0)
     for hour in range(100):
         assert watch.verdict(hour * 1700.0, sign=hour, computed=0.0) is None
 
 
 @pytest.mark.parametrize(("load", "patience"), [(0.0, IDLE_SECONDS), (0.001, IDLE_SECONDS), (0.9, BUSY_SECONDS)])
 def test_who_shows_none_is_dead_in_the_end(load: float, patience: float) -> None:
-    watch = Watch(trial=3, began=0.0, timeout=None)
+    watch = watching(None, since=0.0)
     watch.verdict(50.0, sign=1, computed=7.0)
     assert watch.verdict(50.0 + patience, sign=1, computed=7.0 + load * patience) is None
     assert watch.verdict(60.0 + patience, sign=1, computed=7.0 + load * patience) is not None

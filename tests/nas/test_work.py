@@ -19,6 +19,7 @@ from nas.machine import Growth
 from nas.rewards import Reward
 from nas.stopping import Stopping
 from nas.study import Study
+from nas.watch import Training
 from nas.work import Worker
 from search_spaces import Architecture, SearchSpace
 from trials import Budget, Ending, Epoch, Limits, Outcome
@@ -278,6 +279,8 @@ def test_three_architectures_that_crash_stop_a_study_in_which_nothing_finishes(
     records = study.records()
     assert [record.ending for record in records if record.ending] == ["crashed"] * 3
     assert study.fuse(records) == "3 architectures in a row killed their workers: exit code 3"
+    study.set_run(study.file.run.model_copy(update={"earlier": len(records)}))  # as a supervisor does that resumes it
+    assert study.fuse(records) is None
 
 
 def test_one_bad_choice_does_not_stop_a_study(make_study: MakeStudy, run: Callable[..., None], score: Score) -> None:
@@ -326,7 +329,7 @@ def test_a_step_of_an_optimiser_is_a_sign_of_life(
     optimiser = torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
 
     def training(*arguments: Any, **named: Any) -> Outcome:
-        assert reaping.working(study) == {os.getpid(): 0}
+        assert reaping.working(study) == {os.getpid(): Training(study.files(0), study.settings.budget.timeout)}
         os.utime(study.files(0).lock, (1, 1))
         optimiser.step()
         assert study.files(0).read_sign() > 1e18

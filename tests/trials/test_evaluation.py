@@ -332,9 +332,14 @@ class TestForReal:
         with pytest.raises(KeyboardInterrupt):
             evaluate(stock, tiny(), tmp_path / "parts", interrupted, costs=COSTS)
         assert {path.name for path in (tmp_path / "parts").iterdir()} == {"model.yaml", "checkpoint.pt", "ultralytics"}
+        standing = tmp_path / "parts" / "checkpoint.pt"
+        state = torch.load(standing, weights_only=True)
+        state["epochs"][0]["seconds"] = 1000.0  # as if the first process had been slow
+        torch.save(state, standing)
         resumed = evaluate(stock, tiny(), tmp_path / "parts", forward, costs=COSTS)
         assert (resumed.ending, resumed.scores) == (Ending.FINISHED, whole.scores)
         assert_same_but_for_time(resumed.epochs, whole.epochs)
+        assert 1000.0 < resumed.seconds < 1060.0
 
 
 def assert_same_but_for_time(these: Sequence[Epoch], those: Sequence[Epoch]) -> None:
