@@ -137,7 +137,7 @@ class Run(_Frozen):
         device: `cpu`, or indices of GPUs, `0` or `0,1`.
         cache: whether trainings that other studies have paid for are taken from them.
         trial_memory: bytes of the host's that a worker may allocate for its trials; None is its share of what is free.
-        earlier: how many trials there were when this run began: failures among those do not stop it.
+        earlier: how many trials had ended before this run: failures among those do not stop it.
     """
 
     trials: Annotated[StrictInt, Field(ge=1)] = 10

@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from nas.config import Run, StudyFile, make_folder
 from nas.export import Exported, chosen, export
 from nas.feasible import Feasible
 from nas.front import OBJECTIVES, Direction, Point, up_and_down
+from nas.fuse import reason_to_stop
 from nas.locks import Lock
 from nas.racing import next_repeat
 from nas.record_file import RecordFile
@@ -50,11 +50,7 @@ COUNTED = frozenset(ending.name.lower() for ending in Ending if ending not in {E
 _KNOWN_BEFORE = (FINGERPRINT, ROLE, DETAIL, REPEAT)
 _HEARTBEAT_SECONDS, _GRACE_SECONDS = 60, 300
 _COSTLIEST_DRAWS = 100
-_ALIKE_AT_FIRST, _ALIKE = 3, 6
-"""Architectures in a row that fail alike: before any has finished, and after. An operator that breaks every fourth
-architecture breaks three in a row once in 64 trials, six once in 4096."""
 _KEPT_WEIGHTS = 3
-_OVER_IN_A_ROW = 20
 _TRIALS = text("SELECT trial_id, number FROM trials WHERE study_id = :study")
 _ONE_BY_ONE = 100
 """So many trials are read sooner one by one than all of a long study."""
@@ -323,17 +319,7 @@ class Study:
         """Why no further trial should begin, if the last ones of this run say so; None if they do not."""
         if self.base is not None and (failure := self.base.failure):
             return failure
-        ended = [record for record in records if record.ending is not None and record.trial >= self.file.run.earlier]
-        finished = any(record.finished for record in records)
-        alike = list(takewhile(lambda record: _fault(record) == _fault(ended[-1]), reversed(ended)))
-        failed = len({record.fingerprint for record in alike})
-        if alike and _fault(alike[0]) and failed >= (_ALIKE if finished else _ALIKE_AT_FIRST):
-            did = "broke alike" if alike[0].ending == "broken" else "killed their workers"
-            return f"{failed} architectures in a row {did}: {alike[0].detail}"
-        last = ended[-_OVER_IN_A_ROW:]
-        if len(last) == _OVER_IN_A_ROW and {record.ending for record in last} == {"over_limit"}:
-            return f"{_OVER_IN_A_ROW} architectures in a row were over a limit: {last[-1].detail}"
-        return None
+        return reason_to_stop(records, earlier=self.file.run.earlier)
 
     def trials(self) -> list[FrozenTrial]:
         """As Optuna has them."""
@@ -467,17 +453,6 @@ class Study:
     def supervision(self) -> Lock:
         """Held by the one supervisor of this study on this host."""
         return Lock(self.folder / "supervisor.lock")
-
-
-def _fault(record: Record) -> str | None:
-    """What two failed trials have in common if they failed alike; None if the candidate's ending is an ordinary one."""
-    match record.ending:
-        case "broken":
-            return record.detail.partition(":")[0]
-        case "crashed":
-            return record.ending
-        case _:
-            return None
 
 
 def limits_for(attributes: Mapping[str, Any], limits: Limits) -> Limits:

@@ -104,7 +104,8 @@ class Supervisor:
 
     def _forget_failures(self) -> None:
         """Let what stopped an earlier run be tried again: whoever resumes a study has done something about it."""
-        earlier = len(self._study.trials())
+        trials = self._study.trials()
+        earlier = next((trial.number for trial in trials if not trial.state.is_finished()), len(trials))
         self._study.set_run(self._study.file.run.model_copy(update={"earlier": earlier}))
         if self._study.base is not None:
             self._study.base.forget_failure()
