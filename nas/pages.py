@@ -10,7 +10,7 @@ from typing import Any
 from plotly import graph_objects
 
 from nas.front import OBJECTIVES, Direction, front
-from nas.records import COLUMNS, Record, point_of
+from nas.records import COLUMNS, Record, averaged, point_of
 
 _LABELS = {
     "map50_95": "mAP50-95",
@@ -36,15 +36,15 @@ def note(
 
     MLflow shows the first lines and hides the rest behind a button: the front comes first.
     """
-    named = ", ".join(_LABELS[name] for name in objectives)
-    opening = [f"**{len(best)}** of {len(finished)} finished trials are on the front of {named}.", ""]
+    named, trained = ", ".join(_LABELS[name] for name in objectives), averaged(finished)
+    opening = [f"**{len(best)}** of {len(trained)} architectures are on the front of {named}.", ""]
     rows = [
         f"| {'&emsp; | '.join(_HEADINGS)} |",  # MLflow's tables have no space between the columns
         "| --- | --- | --- | --- | --- | --- |",
         *(_row(record, str(record.trial)) for record in best),
     ]
     on_front = {record.trial for record in best}
-    references = [record for record in finished if record.role == "stock" and record.trial not in on_front]
+    references = [record for record in trained if record.role == "stock" and record.trial not in on_front]
     closing = [_row(record, f"({record.trial})") for record in references] if best else []
     explained = (
         f"**{study}** is a search for YOLO architectures; each child run is one trial. No other is as good as one "
@@ -86,8 +86,9 @@ def _plain(number: float) -> str:
 def _facts(record: Record) -> dict[str, str]:
     """A finished record's numbers as people read them."""
     unsteady = "" if record.latency_steady else " (unsteady)"
+    mean = f" (mean of {record.seeds})" if record.seeds > 1 else ""
     return {
-        "mAP50-95": f"{record.map50_95:.4f}",
+        "mAP50-95": f"{record.map50_95:.4f}{mean}",
         "GFLOPs": f"{record.gflops:.2f}",
         "params": f"{(record.params or 0) / 1e6:.2f} M",
         "latency": f"{record.latency_ms:.1f} ms{unsteady}" if record.latency_ms else "-",
@@ -104,18 +105,19 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def figure(study: str, finished: Sequence[Record], best: Sequence[Record], objectives: Sequence[str]) -> str:
-    """A page that needs no network: accuracy over the first cost, of all finished trials.
+    """A page that needs no network: accuracy over the first cost, of every architecture the mean of its trainings.
 
     The line joins the front of these two alone; with a third objective, points of the front may lie off it.
     """
+    trained = averaged(finished)
     costs = [name for name in objectives if OBJECTIVES[name] is Direction.MINIMIZE]
     accuracies = [name for name in objectives if OBJECTIVES[name] is Direction.MAXIMIZE]
     axes = (*costs, "gflops")[0], (*accuracies, "map50_95")[0]
     points = [point_of(record, axes) for record in best]
     line = sorted(points[index] for index in front(points, [OBJECTIVES[name] for name in axes]))
-    stock = [record for record in finished if record.role == "stock"]
+    stock = [record for record in trained if record.role == "stock"]
     apart = {record.trial for record in [*best, *stock]}
-    others = [record for record in finished if record.trial not in apart]
+    others = [record for record in trained if record.trial not in apart]
     drawn = [
         _markers("trial", others, axes, {"color": "#b3b8c2", "size": 8}),
         graph_objects.Scatter(
@@ -131,13 +133,13 @@ def figure(study: str, finished: Sequence[Record], best: Sequence[Record], objec
     ]
     drawing = graph_objects.Figure(drawn)
     drawing.update_layout(
-        title={"text": f"{study}: {len(best)} of {len(finished)} finished trials are on the front"},
+        title={"text": f"{study}: {len(best)} of {len(trained)} architectures are on the front"},
         template="plotly_white",
         legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom"},
         hoverlabel={"align": "left"},
         margin={"l": 70, "r": 30, "t": 80, "b": 60},
     )
-    xs = [point_of(record, axes)[0] for record in finished]
+    xs = [point_of(record, axes)[0] for record in trained]
     drawing.update_xaxes(title_text=_LABELS[axes[0]], type="log" if max(xs) > 10 * min(xs) else "linear")
     drawing.update_yaxes(title_text=_LABELS[axes[1]])
     return page(drawing, study, name="front")

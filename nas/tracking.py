@@ -398,6 +398,7 @@ class Tracker:
                 "nas.fingerprint": record.fingerprint,
                 "nas.architecture": record.summary,
                 "nas.role": record.role,
+                "nas.repeat": str(record.repeat or ""),
                 "nas.state": record.state,
                 "nas.ending": record.ending or "",
                 "nas.detail": record.detail,

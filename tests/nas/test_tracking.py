@@ -217,7 +217,7 @@ class TestParent:
         tracker = begin()
         tracker.sync([stock(), finished(1, 0.41, 4.0, summary="UIB 4, 6 · DySample 10"), running(2)])
         assert parent_of(tracker, client).data.tags["mlflow.note.content"] == (
-            "**1** of 2 finished trials are on the front of mAP50-95, GFLOPs.\n"
+            "**1** of 2 architectures are on the front of mAP50-95, GFLOPs.\n"
             "\n"
             "| trial&emsp; | mAP50-95&emsp; | GFLOPs&emsp; | params&emsp; | latency&emsp; | architecture |\n"
             "| --- | --- | --- | --- | --- | --- |\n"
@@ -250,6 +250,13 @@ class TestParent:
         assert note.endswith("    b")
         shown = note.count("\n| ") - 2 - 1
         assert f"{80 - shown} more in the artifact `front/front.csv`" in note
+
+    def test_goes_by_the_means_of_architectures_that_were_trained_again(self) -> None:
+        again = [replace(stock(2, map50_95=0.44), repeat=1), finished(1, 0.41, 4.0)]
+        records = [stock(), again[1], replace(again[0], fingerprint=stock().fingerprint)]
+        note = pages.note("v9", records, front_of(records, OBJECTIVES), OBJECTIVES, stock=None, commands={}, room=8000)
+        assert note.startswith("**2** of 2 architectures are on the front of mAP50-95, GFLOPs.\n")
+        assert "| 0 | 0.4200 (mean of 2) | 8.00 |" in note
 
     def test_carries_the_front_as_files(self, begin: Begin, client: MlflowClient) -> None:
         tracker = begin()
@@ -288,7 +295,14 @@ class TestFigure:
         page = self.page(begin, client)
         for text in ("trial 1", "UIB 4", "mAP50-95 0.5000", "GFLOPs 9.00", "params 1.93 M", "12.3 ms (unsteady)"):
             assert text in page
-        assert "2 of 3 finished trials are on the front" in page
+        assert "2 of 3 architectures are on the front" in page
+
+    def test_shows_an_architecture_once_however_often_it_was_trained(self) -> None:
+        records = [stock(), replace(stock(1, map50_95=0.44), repeat=1, fingerprint=stock().fingerprint)]
+        page = pages.figure("v9", records, front_of(records, OBJECTIVES), OBJECTIVES)
+        assert "1 of 1 architectures are on the front" in page
+        assert "mAP50-95 0.4200 (mean of 2)" in page
+        assert "trial 1" not in page
 
     def test_sends_nothing_anywhere(self, begin: Begin, client: MlflowClient) -> None:
         assert '"showSendToCloud": false' in self.page(begin, client)
@@ -327,6 +341,13 @@ class TestChild:
             "nas.architecture": "UIB 4",
             "nas.state": "running",
         }
+
+    def test_says_which_training_of_its_architecture_it_is(self, begin: Begin, client: MlflowClient) -> None:
+        tracker = begin()
+        tracker.sync([running(0), running(1, fingerprint=f"{0:012x}", repeat=1)])
+        tags = {name: child.data.tags for name, child in children_of(tracker, client).items()}
+        assert "nas.repeat" not in tags["trial-0000"]
+        assert tags["trial-0001"]["nas.repeat"] == "1"
 
     def test_has_as_many_params_as_it_needs(self, begin: Begin, client: MlflowClient) -> None:
         tracker = begin()
