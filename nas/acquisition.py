@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import ndtr
-from scipy.stats import qmc
 
 from nas.surrogate import Numbers
 
@@ -49,6 +48,8 @@ class Ground:
             starts = np.unique(np.concatenate([least, inside]))
             corners, volumes = starts[:, None], np.diff(np.concatenate([starts, most]))
         else:
+            from scipy.stats import qmc  # noqa: PLC0415 - it takes a second, which every command would pay for
+
             drawn = qmc.Sobol(costs.shape[1], scramble=False).random(_NODES)
             corners = least + (drawn + 0.5 / _NODES) * (most - least)
             volumes = np.full(_NODES, float(np.prod(most - least)) / _NODES)

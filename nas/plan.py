@@ -113,9 +113,10 @@ def resume(name: str, *, runs: Path = RUNS, **changes: Any) -> Study:
     Raises:
         SpecError: no such study, or more workers than cores.
         DataError: its data set cannot be trained on any more.
-        StudyError: its data set has changed.
+        StudyError: its space or its data set has changed.
     """
     study = Study.open(existing(name, runs))
+    _ = study.space  # one that has changed is refused here, and not by every worker
     data = datasets.load(study.settings.data)
     if data.fingerprint != study.settings.data_fingerprint:
         raise StudyError(f"{data.path}: the data set has changed since {name} was begun; begin another study for it")

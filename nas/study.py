@@ -118,22 +118,27 @@ class Study:
         """The study of a folder.
 
         Raises:
-            StudyError: there is none, or its space says something else than when it was created.
+            StudyError: there is none.
         """
-        study = cls(folder, StudyFile.read(folder))
-        if study.space.hash != study.settings.space_hash:
-            raise StudyError(
-                f"{folder / 'space.yaml'}: the space has changed since the study was created "
-                f"({study.space.hash}, not {study.settings.space_hash}); begin another study for it"
-            )
-        return study
+        return cls(folder, StudyFile.read(folder))
 
     # What the study is.
 
     @cached_property
     def space(self) -> SearchSpace:
-        """The study's own copy of the space, at its scale."""
-        return space_file.load(self.folder / "space.yaml")
+        """The study's own copy of the space, at its scale; who only reads what has ended does without.
+
+        Raises:
+            StudyError: it says something else than when the study was created.
+        """
+        path, before = self.folder / "space.yaml", self.settings.space_hash
+        space = space_file.load(path)
+        if space.hash != before:
+            raise StudyError(
+                f"{path}: the space has changed since the study was created ({space.hash}, not {before}); "
+                "begin another study for it"
+            )
+        return space
 
     @property
     def database(self) -> Path | None:

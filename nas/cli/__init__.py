@@ -2,9 +2,11 @@
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
+from nas import __version__
 from nas.cli import benching, checking, environment, latency, models, searching, studies
 
 app = typer.Typer(
@@ -24,6 +26,21 @@ scores each by a short training and its cost, and keeps the Pareto front.
   nas export v9t-digits --best map            its best model, to train in full
 """,
 )
+
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"nas {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _before(
+    version: Annotated[bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Of nas.")] = False,
+) -> None:
+    """What is asked for without a command."""
+
+
 searching.register(app)
 studies.register(app)
 models.register(app)

@@ -11,7 +11,7 @@ import yaml
 from typer.testing import CliRunner, Result
 from ultralytics.nn.tasks import yaml_model_load
 
-from nas import work
+from nas import __version__, work
 from nas.cli import app
 from nas.records import COLUMNS, Record, as_accurate
 from nas.study import Study
@@ -36,6 +36,20 @@ def study(make_study: MakeStudy, score: Callable[..., Outcome], monkeypatch: pyt
 
 def runs(study: Study) -> tuple[str, Path]:
     return "--runs", study.folder.parent
+
+
+def test_a_space_that_was_changed_can_be_read_about_but_not_searched(study: Study) -> None:
+    study.keep_records()
+    path = study.folder / "space.yaml"
+    path.write_text(path.read_text().replace("[2, 4]", "[2, 8]"))
+    assert nas("trials", "small", *runs(study)).exit_code == 0
+    refused = nas("resume", "small", *runs(study))
+    assert refused.exit_code == 2
+    assert "space.yaml: the space has changed since the study was created" in " ".join(refused.stderr.split())
+
+
+def test_its_version() -> None:
+    assert nas("--version").stdout == f"nas {__version__}\n"
 
 
 def test_trials_as_json_have_the_names_that_stay(study: Study) -> None:
