@@ -1,6 +1,7 @@
 """Everything that one study is: validated, saved with it, compared when it is asked for again."""
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
@@ -183,6 +184,13 @@ class StudyFile(_Frozen):
             raise StudyError(f"{folder}: no study there (study.json is missing)") from None
         except ValueError as error:
             raise StudyError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+
+
+def tracking_uri(runs: Path) -> str:
+    """Where MLflow keeps studies: `MLFLOW_TRACKING_URI` if the user has set it, else a SQLite file under `runs`."""
+    path = (runs.absolute() / "mlflow.db").as_posix()
+    quoted = path.replace("%", "%25").replace("?", "%3F")
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{quoted}"
 
 
 def study_folder(name: str, runs: Path = RUNS) -> Path:

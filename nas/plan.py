@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from nas import __version__, latencies
 from nas.base_training import BaseTraining
-from nas.config import RUNS, Run, Settings, StudyFile, existing, study_folder
+from nas.config import RUNS, Run, Settings, StudyFile, existing, study_folder, tracking_uri
 from nas.request import Request, require_cores, require_reachable, validated
 from nas.study import Study
 from nas.supervisor import Supervisor
@@ -75,14 +76,12 @@ class Plan:
         if request.latency is not None:
             predicted = latencies.table_of(space, len(data.classes), settings.budget.deploy_size, request.latency)
         _require_reachable(table, predicted, settings)
-        from nas.tracking import default_uri  # noqa: PLC0415 - MLflow takes two seconds to import; wrong input need not
-
         file = StudyFile(
             name=folder.name,
             settings=settings,
             run=run,
             storage=request.storage or f"sqlite:///{folder / 'study.db'}",
-            tracking=default_uri(request.runs.absolute()),
+            tracking=tracking_uri(request.runs.absolute()),
             version=__version__,
         )
         return cls(
@@ -137,13 +136,13 @@ def supervise(study: Study, *, show: Callable[[Study], None] = lambda _: None) -
         StudyError: another process runs this study, or it cannot go on.
         KeyboardInterrupt: after everything was put in order.
     """
-    with study.supervision.held_at_once(_running(study)):
-        tracker = _tracker(study)
+    with study.supervision.held_at_once(_running(study)), ThreadPoolExecutor(max_workers=1) as aside:
+        tracker = aside.submit(_tracker, study)  # ready when the workers are
 
         def tick() -> None:
             records = study.records()
             study.keep_records()
-            tracker.sync(records)
+            tracker.result().sync(records)
             study.tidy(records)
             show(study)
 
@@ -152,7 +151,7 @@ def supervise(study: Study, *, show: Callable[[Study], None] = lambda _: None) -
             Supervisor(study, tick).run()
             status = "FINISHED"
         finally:
-            tracker.finish(status)
+            tracker.result().finish(status)
 
 
 def _running(study: Study) -> StudyError:
@@ -190,7 +189,7 @@ def lay_base(study: Study, show: Callable[[int], None] = lambda _: None) -> Base
 
 
 def _tracker(study: Study) -> "Tracker":
-    from nas.tracking import Tracker  # noqa: PLC0415 - see above
+    from nas.tracking import Tracker  # noqa: PLC0415 - MLflow takes seconds to import
 
     file = study.file
     commands = {"resume": f"nas resume {study.name}", "export": f"nas export {study.name} --best map"}

@@ -72,13 +72,6 @@ _STATUS = {"running": "RUNNING", "complete": "FINISHED", "pruned": "FINISHED", "
 _COSTS = ("gflops", "params", "latency_ms", "latency_spread_ms", "seconds")
 
 
-def default_uri(runs: Path) -> str:
-    """`MLFLOW_TRACKING_URI` if the user has set it, else a SQLite file under `runs`."""
-    path = (runs.absolute() / "mlflow.db").as_posix()
-    quoted = path.replace("%", "%25").replace("?", "%3F")
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{quoted}"
-
-
 def ui_command(uri: str, host: str, port: int) -> list[str]:
     """The command that serves MLflow's pages of a database; it answers at `/health` after some ten seconds.
 

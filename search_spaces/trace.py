@@ -1,6 +1,7 @@
 """What flows into and out of every layer of a built model."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,14 +43,39 @@ def first(feature: Feature | list[Feature]) -> Tensor:
     return feature
 
 
-@torch.no_grad()
-def trace(layers: Iterable[nn.Module], image: Tensor) -> list[Traced]:
+@contextmanager
+def shapes_alone(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Let the batch norms in modules on the meta device pass on what they get, for a while.
+
+    There PyTorch takes each apart in Python, into a dozen operations that say nothing of a shape: half of the time.
+    """
+    inside = [inner for module in modules for inner in module.modules() if isinstance(inner, nn.BatchNorm2d)]
+    norms = [norm for norm in inside if norm.weight.is_meta]
+    for norm in norms:
+        vars(norm)["forward"] = _passed_on
+    try:
+        yield
+    finally:
+        for norm in norms:
+            del vars(norm)["forward"]
+
+
+def _passed_on(x: Tensor) -> Tensor:
+    return x
+
+
+def trace(layers: Sequence[nn.Module] | nn.Sequential, image: Tensor) -> list[Traced]:
     """Run layers one after another as Ultralytics' `_predict_once` does, each reading its sources from `.f`.
 
     Args:
         layers: of a model that `parse_model` built, in order, in eval mode; a head among them is run too.
         image: `(batch, channels, h, w)`, on the layers' device; the meta device costs no arithmetic.
     """
+    with torch.no_grad(), shapes_alone(layers):
+        return _run(layers, image)
+
+
+def _run(layers: Iterable[nn.Module], image: Tensor) -> list[Traced]:
     traced: list[Traced] = []
     features: list[Feature] = []
     x: Feature = image

@@ -27,7 +27,7 @@ from search_spaces.hosts import HOSTS, WHOLE
 from search_spaces.macro import Setting
 from search_spaces.operators import Operator, Site
 from search_spaces.printed import PRINTED
-from search_spaces.trace import Feature, Traced, first
+from search_spaces.trace import Feature, Traced, first, shapes_alone
 from trials import layers as layer_tables
 from trials.layers import LayerTable, Place, likeness, shapes, traced
 
@@ -177,7 +177,7 @@ class CostTable(LayerTable[LayerCost]):
                 module.register_forward_pre_hook(partial(_note, entered, name))
                 for name, module in step.layer.named_modules()
             ]
-            with torch.no_grad():
+            with torch.no_grad(), shapes_alone([step.layer]):
                 step.layer(step.received)
             for hook in hooks:
                 hook.remove()

@@ -31,9 +31,10 @@ def ui(
     runs: Runs = Path("runs/nas"),
 ) -> None:
     """Open MLflow's pages on all studies, until Ctrl-C."""
-    from nas.tracking import default_uri, ui_command
+    from nas.config import tracking_uri
+    from nas.tracking import ui_command
 
-    uri = default_uri(runs.absolute())
+    uri = tracking_uri(runs.absolute())
     command = ui_command(uri, host, port)
     show.lines([f"MLflow of {runs} in about ten seconds; Ctrl-C ends it"])
     # MLflow 3.17 opens every experiment in its view for language models; a link can say otherwise.

@@ -14,8 +14,9 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from nas import pages, tracking
+from nas.config import tracking_uri
 from nas.records import COLUMNS, Record, TrialFiles, front_of
-from nas.tracking import STATE, Tracker, default_uri, ui_command
+from nas.tracking import STATE, Tracker, ui_command
 from search_spaces.errors import EnvironmentProblem
 from trials.scores import Epoch
 
@@ -657,13 +658,13 @@ class TestFailures:
 class TestAddresses:
     def test_a_file_under_the_runs(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        assert default_uri(Path("/home/me/runs/nas")) == "sqlite:////home/me/runs/nas/mlflow.db"
+        assert tracking_uri(Path("/home/me/runs/nas")) == "sqlite:////home/me/runs/nas/mlflow.db"
         odd = tmp_path / "50% of a b"
-        assert tracking._sqlite_file(default_uri(odd)) == odd / "mlflow.db"
+        assert tracking._sqlite_file(tracking_uri(odd)) == odd / "mlflow.db"
 
     def test_the_users_own(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.lab:5000")
-        assert default_uri(tmp_path) == "http://mlflow.lab:5000"
+        assert tracking_uri(tmp_path) == "http://mlflow.lab:5000"
 
     @pytest.mark.parametrize(
         ("address", "root"),
