@@ -208,9 +208,13 @@ def _built(operator: Operator, site: Site, choice: Choice) -> nn.Module:
 
 
 def _count(layer: nn.Module, received: Feature | Sequence[Feature], *, deployed: bool) -> LayerCost:
-    """Parameters and multiply-adds of one layer on the meta device."""
-    with torch.device("meta"):
-        counted = fused(layer) if deployed else deepcopy(layer)
+    """Parameters and multiply-adds of one layer on the meta device.
+
+    Fusing computes weights, which PyTorch does on the meta device in Python: sooner with numbers, whatever they are.
+    """
+    counted = deepcopy(layer)
+    if deployed:
+        counted = _fused(counted.to_empty(device="cpu")).to("meta")
     try:
         macs = macs_of(counted, received)
     except Exception as error:
@@ -230,7 +234,11 @@ def macs_of(module: nn.Module, received: Feature | Sequence[Feature]) -> int:
 
 def fused(module: nn.Module) -> nn.Module:
     """A copy of a layer, or of a module in it, as it would be deployed: what Ultralytics' own `fuse()` makes of it."""
-    holder = _Holder(deepcopy(module))
+    return _fused(deepcopy(module))
+
+
+def _fused(module: nn.Module) -> nn.Module:
+    holder = _Holder(module)
     holder.fuse(verbose=False)
     return holder.model
 
