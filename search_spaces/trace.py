@@ -49,7 +49,7 @@ def shapes_alone(modules: Iterable[nn.Module]) -> Iterator[None]:
 
     There PyTorch takes each apart in Python, into a dozen operations that say nothing of a shape: half of the time.
     """
-    inside = [inner for module in modules for inner in module.modules() if isinstance(inner, nn.BatchNorm2d)]
+    inside = {inner for module in modules for inner in module.modules() if isinstance(inner, nn.BatchNorm2d)}
     norms = [norm for norm in inside if norm.weight.is_meta]
     for norm in norms:
         vars(norm)["forward"] = _passed_on

@@ -51,3 +51,15 @@ def test_needs_no_arithmetic() -> None:
     *body, head = bases.load("yolov9{scale}.yaml", "e").traced
     assert all(first(step.returned).is_meta for step in body)
     assert isinstance(head.layer, tasks.Detect)
+
+
+def test_on_the_meta_device_the_shapes_are_those_of_a_pass_and_batch_norms_stay_what_they_were() -> None:
+    document = bases.load("yolov9{scale}.yaml", "t").document
+    built = build.model(document, 3).eval().model
+    skeleton = build.skeleton(document, 3)
+    skeleton[-1].training = built[-1].training = True  # raw outputs: decoding needs strides
+    real, meta = trace(built, torch.zeros(1, 3, 64, 64)), trace(skeleton, torch.zeros(1, 3, 64, 64, device="meta"))
+    assert [first(step.returned).shape for step in meta[:-1]] == [first(step.returned).shape for step in real[:-1]]
+    norms = [module for module in skeleton.modules() if isinstance(module, nn.BatchNorm2d)]
+    assert norms
+    assert not any("forward" in vars(norm) for norm in norms)
