@@ -1,5 +1,7 @@
 """When a search stops by itself, from records alone."""
 
+from dataclasses import replace
+
 import pytest
 
 from nas.fuse import reason_to_stop
@@ -11,8 +13,8 @@ def records(*endings: str) -> list[Record]:
     told = []
     for number, ending in enumerate(endings):
         name, _, detail = ending.partition(":")
-        known = {"ending": name or None, "detail": detail, "map50_95": 0.5 if name == "finished" else None}
-        told.append(Record(trial=number, state="complete", picks={}, summary="", fingerprint=str(number), **known))
+        own = Record(trial=number, state="complete", picks={}, fingerprint=str(number), detail=detail)
+        told.append(replace(own, ending=name or None))
     return told
 
 
