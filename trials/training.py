@@ -30,7 +30,7 @@ from ultralytics.utils import torch_utils
 from search_spaces import auxiliary, build, pgi
 from search_spaces.operators.dynamic_conv import DynamicConv
 from trials import checkpoint, images
-from trials.average import Average, decay, joined
+from trials.average import Average, decay
 from trials.budget import Budget
 from trials.checkpoint import Checkpoint
 from trials.datasets import DataSet
@@ -118,10 +118,8 @@ def save(model: DetectionModel, arguments: Mapping[str, Any], path: Path) -> Non
         model: not to be trained any more; it is put into the form that is written.
     """
     model = pgi.drop_auxiliary(model).float().eval().requires_grad_(False)
-    values = list(model.state_dict(keep_vars=True).values())
-    for value in values:
-        value.data = value.detach().contiguous()
-    joined(values)  # two long tensors are written faster than a thousand short ones
+    for value in model.state_dict(keep_vars=True).values():  # no longer in a row, where safetensors would refuse them
+        value.data = value.detach().clone(memory_format=torch.contiguous_format)
     model.criterion = None  # training state, not part of a model
     aside = path.with_suffix(".tmp")
     torch.save({"model": model, "train_args": dict(arguments), "version": ultralytics_version, "epoch": -1}, aside)

@@ -501,6 +501,13 @@ class TestWeights:
         assert checkpoint["model"].criterion is None
         assert checkpoint["model"].names == {number: str(number) for number in range(CLASSES)}
 
+    def test_lie_each_by_itself(self, train: Train, stock: Architecture, folder: Path) -> None:
+        """Else a part of a model would be saved with all of it, and safetensors refuse it."""
+        train(stock, epochs=1)
+        values = [value for value in tensors(folder / "weights.pt").values() if value.numel()]
+        assert len({value.untyped_storage().data_ptr() for value in values}) == len(values)
+        assert all(value.is_contiguous() for value in values)
+
     def test_are_of_as_many_epochs_as_the_recipe_says(
         self, tiny: TinyBudget, scenes: datasets.DataSet, folder: Path, stock: Architecture
     ) -> None:
