@@ -101,7 +101,7 @@ class Plan:
         """The study: made, or taken up where it stopped, with the number of trials asked for now."""
         if not self.exists:
             return Study.create(self.folder, self.file, self.space_text, self.latency)
-        study = Study.open(self.folder)
+        study = _taken_up(self.folder)
         study.set_run(self.file.run)
         return study
 
@@ -114,8 +114,7 @@ def resume(name: str, *, runs: Path = RUNS, **changes: Any) -> Study:
         DataError: its data set cannot be trained on any more.
         StudyError: its space or its data set has changed.
     """
-    study = Study.open(existing(name, runs))
-    _ = study.space  # one that has changed is refused here, and not by every worker
+    study = _taken_up(existing(name, runs))
     data = datasets.load(study.settings.data)
     if data.fingerprint != study.settings.data_fingerprint:
         raise StudyError(f"{data.path}: the data set has changed since {name} was begun; begin another study for it")
@@ -123,6 +122,13 @@ def resume(name: str, *, runs: Path = RUNS, **changes: Any) -> Study:
     run = validated(Run, fields)
     require_cores(run.device, run.workers)
     study.set_run(run)
+    return study
+
+
+def _taken_up(folder: Path) -> Study:
+    """A study that is to go on: a space that has changed is refused here, and not by every worker."""
+    study = Study.open(folder)
+    _ = study.space
     return study
 
 
