@@ -42,6 +42,7 @@ from trials import Budget, Recipe, datasets, training
 from trials.average import decay
 from trials.cost import CostTable
 from trials.training import ShortTraining
+from trials.weights import save
 
 SPACE, IMAGE_SIZE, WITHIN = "v9", 128, 0.05
 KEPT_STOCK = (0.9, 0.75, 0.55, 0.35)
@@ -205,7 +206,7 @@ def measured(job: Job, data_path: Path, bases: Path) -> list[Run]:
     if way == BASE:
         bases.mkdir(exist_ok=True)
         with trained.ema.applied() as averaged:
-            training.save(averaged, vars(trained.args), bases / f"{seed}.pt")
+            save(averaged, vars(trained.args), bases / f"{seed}.pt")
     seconds = time.process_time() - began
     return [
         Run(

@@ -2,7 +2,6 @@
 
 import json
 import platform
-import shutil
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,6 +12,7 @@ from nas.records import Record, point_of, write_aside
 from search_spaces import Architecture, build
 from search_spaces.errors import SpecError, StudyError, nearest
 from trials import Budget, cost, datasets
+from trials import weights as weight_files
 
 if TYPE_CHECKING:
     from nas.study import Study
@@ -64,7 +64,7 @@ def export(study: "Study", record: Record, folder: Path | None = None) -> Export
     write_aside(folder / "summary.json", json.dumps(_summary(study, record), indent=1))
     weights = folder / "weights.pt" if files.weights.is_file() else None
     if weights is not None:
-        shutil.copyfile(files.weights, weights)
+        weight_files.export(files.weights, weights)
     budget = study.budget_of(record.repeat).at(architecture.image_size)
     model, where = f"model={folder / 'model.yaml'}", f"data={folder / 'data.yaml'}"
     if build.is_end_to_end(architecture.document(len(settings.classes))):

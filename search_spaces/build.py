@@ -84,7 +84,8 @@ def model(document: Mapping[str, Any], classes: int) -> tasks.DetectionModel:
         SpecError: the document has no detection head, or a row that cannot be built.
     """
     require_detection(document)
-    built = tasks.DetectionModel(deepcopy(dict(document)), nc=classes, verbose=False)
+    with torch.no_grad():  # it passes an image of 256 px through the model, to find its strides
+        built = tasks.DetectionModel(deepcopy(dict(document)), nc=classes, verbose=False)
     if is_end_to_end(document):
         built.end2end = True
     return built

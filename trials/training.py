@@ -20,14 +20,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn, optim
-from ultralytics import __version__ as ultralytics_version
 from ultralytics.data.build import InfiniteDataLoader
 from ultralytics.engine import trainer
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import torch_utils
 
-from search_spaces import auxiliary, build, pgi
+from search_spaces import auxiliary, build
 from search_spaces.operators.dynamic_conv import DynamicConv
 from trials import checkpoint, images
 from trials.average import Average, decay
@@ -38,6 +37,7 @@ from trials.inheritance import Coverage, inherit
 from trials.latency import layout
 from trials.layers import IMAGE_CHANNELS
 from trials.scores import Epoch
+from trials.weights import keep
 
 GoOn = Callable[[int, Epoch], bool]
 
@@ -102,28 +102,11 @@ def train(
         training = ShortTraining(document, budget, data, folder, go_on, standing=standing)
         training.train()
     if not training.told_to_stop:
-        with nothing_collected(), training.ema.applied() as average:
-            save(average, vars(training.args), weights)
+        with training.ema.applied() as average:
+            keep(average, vars(training.args), weights)
     epochs = tuple(training.epochs_done)
     before = sum(epoch.seconds for epoch in epochs[: training.start_epoch])
     return Trained(epochs=epochs, stopped=training.told_to_stop, coverage=training.coverage, before=before)
-
-
-def save(model: DetectionModel, arguments: Mapping[str, Any], path: Path) -> None:
-    """Write a checkpoint that `YOLO()` loads, in fp32 where Ultralytics' own is fp16; aside, then renamed.
-
-    An auxiliary half is left out.
-
-    Args:
-        model: not to be trained any more; it is put into the form that is written.
-    """
-    model = pgi.drop_auxiliary(model).float().eval().requires_grad_(False)
-    for value in model.state_dict(keep_vars=True).values():  # no longer in a row, where safetensors would refuse them
-        value.data = value.detach().clone(memory_format=torch.contiguous_format)
-    model.criterion = None  # training state, not part of a model
-    aside = path.with_suffix(".tmp")
-    torch.save({"model": model, "train_args": dict(arguments), "version": ultralytics_version, "epoch": -1}, aside)
-    aside.replace(path)
 
 
 class ShortTraining(DetectionTrainer):

@@ -83,6 +83,14 @@ def load_those_there(paths: Iterable[str], folder: Path | None) -> list[str]:
     return [path for path in seen if path not in there]
 
 
+def know(source: Source) -> ModuleType:
+    """Add the operators of a text that a checkpoint brought, unless others have their names."""
+    module = _module(source)
+    for record in _records(module):
+        OPERATORS.setdefault(record.name, record)
+    return module
+
+
 def load_installed() -> None:
     """Add what installed packages offer.
 
@@ -143,9 +151,7 @@ def _carrying(source: Source) -> Callable[[nn.Module, Any], Any]:
 
 def _blank(path: str, text: str, qualified_name: str) -> nn.Module:
     """An object of a class that is defined by a text; pickle fills it."""
-    module = _module(Source(path=Path(path), text=text))
-    for record in _records(module):
-        OPERATORS.setdefault(record.name, record)
+    module = know(Source(path=Path(path), text=text))
     found: Any = reduce(getattr, qualified_name.split("."), module)
     blank: nn.Module = copyreg.__newobj__(found)  # type: ignore[attr-defined]
     return blank

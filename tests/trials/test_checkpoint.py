@@ -23,6 +23,7 @@ from search_spaces import Architecture, build
 from trials import Budget, Epoch, Recipe, datasets, training
 from trials.average import joined
 from trials.training import ShortTraining, Trained
+from trials.weights import save
 
 CLASSES = 10
 EPOCHS = 3
@@ -179,7 +180,7 @@ class TestGoesOnToTheBit:
         folder: Path,
     ) -> None:
         start = folder / "start.pt"
-        training.save(build.model(document(STOCK), CLASSES), {}, start)
+        save(build.model(document(STOCK), CLASSES), {}, start)
         recipe = Recipe(new_rate=3.0, warmup_epochs=1.0)
         assert_goes_on(run, document("every operator"), tiny(weights=start, recipe=recipe), folder)
 
@@ -428,10 +429,10 @@ class TestOfAnotherTraining:
     ) -> None:
         """All comes from where the training stood."""
         start = folder / "start.pt"
-        training.save(build.model(document(STOCK), CLASSES), {}, start)
+        save(build.model(document(STOCK), CLASSES), {}, start)
         first = run(document(STOCK), tiny(weights=start), "whole")
         run(document(STOCK), tiny(weights=start), "parts", until=1)
-        training.save(build.model(document(STOCK), CLASSES), {}, start)
+        save(build.model(document(STOCK), CLASSES), {}, start)
         again = run(document(STOCK), tiny(weights=start), "parts")
         assert again.trained.coverage == first.trained.coverage
         assert again.trained.coverage.share == 1.0

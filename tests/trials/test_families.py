@@ -17,7 +17,8 @@ from search_spaces import base as bases
 from search_spaces.derive import derive
 from search_spaces.operators import OPERATORS
 from search_spaces.space_file import catalog, parse
-from trials import Budget, Ending, cost, datasets, evaluate, training
+from trials import Budget, Ending, cost, datasets, evaluate
+from trials.weights import save
 
 CLASSES = 10
 FAMILIES = list(catalog())
@@ -186,7 +187,7 @@ def test_an_insertion_and_a_width_per_stage_all_the_way(tiny: Callable[..., Budg
 
 def assert_exports(model: nn.Module, weights: Path, architecture: Architecture) -> None:
     """ONNX Runtime at another size and batch predicts what the fused model does: boxes and scores to 1e-4."""
-    training.save(model, {}, weights)
+    save(model, {}, weights)
     exported = YOLO(weights).export(format="onnx", dynamic=True, imgsz=64, simplify=False, device="cpu")
     loaded: Any = YOLO(weights).model
     loaded.end2end = False  # compare all boxes; the top 300 may tie

@@ -19,8 +19,9 @@ from search_spaces import Architecture, auxiliary, build, pgi
 from search_spaces import base as bases
 from search_spaces.auxiliary import LEAD_GUIDED, Pgi
 from search_spaces.errors import SpecError
-from trials import Budget, Ending, Outcome, Recipe, datasets, evaluate, training
+from trials import Budget, Ending, Outcome, Recipe, datasets, evaluate
 from trials.full_training import FullTrainer, LeadGuidedTrainer, PGITrainer, PlainTrainer, prepared
+from trials.weights import keep
 
 CLASSES = 10
 V9T = Architecture(base="yolov9{scale}.yaml", scale="t", picks=())
@@ -55,7 +56,7 @@ def tried(scenes: datasets.DataSet, tmp_path_factory: pytest.TempPathFactory) ->
         predictions: list[torch.Tensor] = []
         passes: set[tuple[bool, bool]] = set()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(training, "save", partial(predicting, predictions, training.save))
+            patch.setattr("trials.training.keep", partial(predicting, predictions, keep))
             patch.setattr(pgi.AuxiliaryLayer, "forward", partialmethod(noting, passes, pgi.AuxiliaryLayer.forward))
             outcome = evaluate(V9T, budget, folder, lambda *_: True)
         found[branch] = Tried(outcome, folder, predictions[0], passes)

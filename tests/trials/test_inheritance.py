@@ -14,8 +14,8 @@ from search_spaces import base as bases
 from search_spaces.architecture import Insertion
 from search_spaces.errors import DataError
 from search_spaces.insertions import Feeds
-from trials import training
 from trials.inheritance import Coverage, inherit, take_over
+from trials.weights import save
 
 CLASSES = 10
 
@@ -57,7 +57,7 @@ def trained(stock: Architecture, tmp_path: Path) -> Path:
     """A checkpoint of the stock model."""
     torch.manual_seed(1)
     path = tmp_path / "stock.pt"
-    training.save(build.model(stock.document(CLASSES), CLASSES), {}, path)
+    save(build.model(stock.document(CLASSES), CLASSES), {}, path)
     return path
 
 
@@ -96,7 +96,7 @@ def test_an_insertion_shifts_nothing(stock: Architecture, trained: Path, tmp_pat
         share=share(parameters, parameters.keys() - own), layers=(("after-4", 0.0),), new=own
     )
     assert torch.equal(model.state_dict()["model.25.cv3.0.2.weight"], tensors(trained)["model.24.cv3.0.2.weight"])
-    training.save(model, {}, tmp_path / "inserted.pt")
+    save(model, {}, tmp_path / "inserted.pt")
     plain = build.model(stock.document(CLASSES), CLASSES)
     assert inherit(plain, tmp_path / "inserted.pt") == Coverage(share=1.0)  # and back
     assert same(plain.state_dict(), tensors(trained))
@@ -120,7 +120,7 @@ def test_nothing_fits(stock: Architecture, tmp_path: Path) -> None:
         "head": [[[1], 1, "Detect", ["nc"]]],
     }
     foreign = tmp_path / "foreign.pt"
-    training.save(build.model(document, 1), {}, foreign)
+    save(build.model(document, 1), {}, foreign)
     with pytest.raises(DataError, match=r"foreign\.pt: only 0\.\d% of this model's parameters are in it"):
         inherit(build.model(stock.document(CLASSES), CLASSES), foreign)
 

@@ -28,6 +28,7 @@ from trials import Budget, Epoch, Recipe, datasets, digit_scenes, images, traini
 from trials.average import decay
 from trials.inheritance import Coverage
 from trials.training import DivergedError, ShortTraining, TimedOutError, Trained
+from trials.weights import save
 
 CLASSES = 10
 TinyBudget = Callable[..., Budget]
@@ -277,7 +278,7 @@ class TestBadEnds:
         """Through the whole network and its loss, as in a training that really diverged."""
         model, path = build.model(stock.document(CLASSES), CLASSES), tmp_path / "nan.pt"
         nn.init.constant_(model.model[0].conv.weight, float("nan"))
-        training.save(model, {}, path)
+        save(model, {}, path)
         with pytest.raises(DivergedError, match=r"^the loss is nan in epoch 1$"):
             train(stock, start=path)
 
@@ -400,7 +401,7 @@ class TestInherit:
         """A checkpoint of the stock model."""
         torch.manual_seed(1)
         path = tmp_path / "stock.pt"
-        training.save(build.model(stock.document(CLASSES), CLASSES), {}, path)
+        save(build.model(stock.document(CLASSES), CLASSES), {}, path)
         return path
 
     def test_a_training_starts_from_it(self, train: Train, motley: Architecture, trained: Path) -> None:
@@ -493,20 +494,13 @@ class TestWeights:
         live = values_of(trainer)
         with trainer.ema.applied() as averaged:
             average = values_of(trainer)
-            training.save(averaged, vars(trainer.args), folder / "average.pt")
+            save(averaged, vars(trainer.args), folder / "average.pt")
         assert same(tensors(folder / "average.pt"), average)
         assert not same(average, live)
         checkpoint = torch.load(folder / "average.pt", weights_only=False)
         assert checkpoint["train_args"]["imgsz"] == 64
         assert checkpoint["model"].criterion is None
         assert checkpoint["model"].names == {number: str(number) for number in range(CLASSES)}
-
-    def test_lie_each_by_itself(self, train: Train, stock: Architecture, folder: Path) -> None:
-        """Else a part of a model would be saved with all of it, and safetensors refuse it."""
-        train(stock, epochs=1)
-        values = [value for value in tensors(folder / "weights.pt").values() if value.numel()]
-        assert len({value.untyped_storage().data_ptr() for value in values}) == len(values)
-        assert all(value.is_contiguous() for value in values)
 
     def test_are_of_as_many_epochs_as_the_recipe_says(
         self, tiny: TinyBudget, scenes: datasets.DataSet, folder: Path, stock: Architecture
@@ -525,22 +519,6 @@ class TestWeights:
         assert same(last.model.state_dict(), all_epochs.model.state_dict())
         assert distance(one) == 0.0  # two steps an epoch: half of one reaches back to the last step alone
         assert 0.0 < distance(last) < distance(all_epochs)
-
-    def test_appear_whole_or_not_at_all(
-        self, stock: Architecture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        model, path = build.model(stock.document(CLASSES), CLASSES), tmp_path / "weights.pt"
-        training.save(model, {}, path)
-        whole = path.read_bytes()
-
-        def killed(_what: object, file: Path) -> NoReturn:
-            file.write_bytes(b"half")
-            raise KeyboardInterrupt
-
-        monkeypatch.setattr(torch, "save", killed)
-        with pytest.raises(KeyboardInterrupt):
-            training.save(model, {}, path)
-        assert path.read_bytes() == whole
 
     @pytest.mark.slow
     def test_score_what_the_trial_said(
