@@ -51,6 +51,7 @@ class Settings(_Frozen):
         sampler: who proposes.
         stopping: when a training is judged before its end; None trains every one for its whole budget.
         seeds: with how many whoever stands on the front is trained, before its place is believed.
+        confirms: the study whose front this one trains longer, proposing nothing itself; None for a search.
     """
 
     space: str
@@ -67,6 +68,7 @@ class Settings(_Frozen):
     sampler: Sampler = Sampler.OURS
     stopping: Stopping | None = None
     seeds: Annotated[StrictInt, Field(ge=1)] = 1
+    confirms: str | None = None
     target_gflops: Annotated[StrictFloat, Field(gt=0)] | None = None
     latency: str | None = None
     target_latency: Annotated[StrictFloat, Field(gt=0)] | None = None

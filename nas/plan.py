@@ -94,14 +94,14 @@ class Plan:
             cheapest=cheapest,
             costliest=costliest,
             latency=predicted.recorded if predicted else None,
-            exists=_exists(folder, file),
+            exists=is_there(folder, file),
         )
 
     def begin(self) -> Study:
         """The study: made, or taken up where it stopped, with the number of trials asked for now."""
         if not self.exists:
             return Study.create(self.folder, self.file, self.space_text, self.latency)
-        study = _taken_up(self.folder)
+        study = taken_up(self.folder)
         study.set_run(self.file.run)
         return study
 
@@ -114,7 +114,7 @@ def resume(name: str, *, runs: Path = RUNS, **changes: Any) -> Study:
         DataError: its data set cannot be trained on any more.
         StudyError: its space or its data set has changed.
     """
-    study = _taken_up(existing(name, runs))
+    study = taken_up(existing(name, runs))
     data = datasets.load(study.settings.data)
     if data.fingerprint != study.settings.data_fingerprint:
         raise StudyError(f"{data.path}: the data set has changed since {name} was begun; begin another study for it")
@@ -125,7 +125,7 @@ def resume(name: str, *, runs: Path = RUNS, **changes: Any) -> Study:
     return study
 
 
-def _taken_up(folder: Path) -> Study:
+def taken_up(folder: Path) -> Study:
     """A study that is to go on: a space that has changed is refused here, and not by every worker."""
     study = Study.open(folder)
     _ = study.space
@@ -312,7 +312,7 @@ def _reach(table: CostTable, predicted: LatencyTable | None, figure: str, settin
     return min(measured), max(measured)
 
 
-def _exists(folder: Path, file: StudyFile) -> bool:
+def is_there(folder: Path, file: StudyFile) -> bool:
     """Whether the study is there; its settings must then be the same.
 
     Raises:

@@ -106,7 +106,8 @@ class Study:
             made.set_metric_names(["reward"] if file.settings.reward else list(file.settings.objectives))
         if not made.get_trials(deepcopy=False):
             study.enqueue(study.space.stock, role="stock")
-            named = {architecture.fingerprint: architecture for architecture in study.space.start}
+            start = () if file.settings.confirms else study.space.start
+            named = {architecture.fingerprint: architecture for architecture in start}
             for fingerprint, architecture in named.items():
                 if fingerprint != study.space.stock.fingerprint:
                     study.enqueue(architecture, role="start")
@@ -317,6 +318,8 @@ class Study:
     def places(self, records: Sequence[Record] | None = None) -> int:
         """How many further trials may begin now."""
         known = self.records() if records is None else records
+        if self.settings.confirms:
+            return sum(record.state == "waiting" for record in known)
         taken = sum(record.ending in COUNTED or record.state == "running" for record in known)
         return max(0, self.file.run.trials - taken)
 
@@ -338,7 +341,9 @@ class Study:
         self.optuna.enqueue_trial(self.space.values(architecture), user_attrs=attributes)
 
     def enqueue_extremes(self) -> None:
-        """Ask for the cheapest and the costliest architecture within limits, unless the study has them."""
+        """Ask for the cheapest and the costliest architecture within limits, where a search does not have them yet."""
+        if self.settings.confirms:
+            return
         known = {record.role for record in self.records()}
         rng = random.Random(self.settings.budget.seed)  # noqa: S311 - proposals, not secrets
         for role in ("cheapest", "costliest"):

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from nas import __version__
-from nas.cli import benching, checking, environment, latency, models, searching, studies
+from nas.cli import benching, checking, confirming, environment, latency, models, searching, studies
 
 app = typer.Typer(
     name="nas",
@@ -42,6 +42,7 @@ def _before(
 
 
 searching.register(app)
+confirming.register(app)
 studies.register(app)
 models.register(app)
 checking.register(app)

@@ -300,9 +300,20 @@ def resume(
 
 
 def _run(study: "Study") -> None:
-    """Run a study under a live table, then show its front; a stopped one says how to go on."""
-    from nas.cli.live import Watching
+    """Run a study under a live table, then show its front."""
     from nas.cli.studies import print_front
+
+    train(study)
+    measured.measure_after_search(study)
+    if study.places():
+        show.lines([_why_short(study), f"Go on with: {_command('resume', study)}"])
+    print_front(study, "table")
+    show.lines([f"open its page in MLflow with: {_command('ui', study, named=False)}"])
+
+
+def train(study: "Study") -> None:
+    """Run a study under a live table; one that is stopped says how to go on."""
+    from nas.cli.live import Watching
     from nas.plan import supervise
 
     again = _command("resume", study)
@@ -326,11 +337,6 @@ def _run(study: "Study") -> None:
             ]
         )
         raise typer.Exit(130) from None
-    measured.measure_after_search(study)
-    if study.places():
-        show.lines([_why_short(study), f"Go on with: {again}"])
-    print_front(study, "table")
-    show.lines([f"open its page in MLflow with: {_command('ui', study, named=False)}"])
 
 
 def _judged(settings: "Settings") -> str:

@@ -1,0 +1,100 @@
+"""`nas confirm`: the front of a study, trained longer."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nas.cli import show
+from nas.cli.searching import Device, Timeout, TrialMemory, Workers, train
+from nas.cli.show import Format
+
+if TYPE_CHECKING:
+    from nas.confirm import Finalist
+    from nas.study import Study
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(confirm)
+
+
+@show.told
+def confirm(
+    study: Annotated[str, typer.Argument(help="The study's name.")],
+    eta: Annotated[int, typer.Option(min=2, help="How many times as long its front is trained.")] = 3,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="At most so often, each time as many times as long as the time before.")
+    ] = 2,
+    workers: Workers = None,
+    device: Device = None,
+    timeout: Timeout = None,
+    trial_memory: TrialMemory = None,
+    runs: Annotated[Path, typer.Option(help="The folder of all studies.")] = Path("runs/nas"),
+    shown: Annotated[Format, typer.Option("--format", help="For people, or for programs.")] = "table",
+) -> None:
+    """Train the front longer, with another seed, and once more while that changes its order.
+
+    A search trains briefly. Here its front and the stock model are trained three times as long, in a study of their
+    own (STUDY-x3), which can be resumed, shown and exported from like any other. If one has overtaken another by more
+    than noise, what is the front then is trained longer once more (STUDY-x3-x3); else longer trainings are not needed.
+    """
+    from nas.config import existing
+    from nas.confirm import finalists, longer, noise_of, overtaken
+    from nas.study import Study
+
+    before, told = Study.open(existing(study, runs)), list[dict[str, Any]]()
+    changes = {"workers": workers, "device": device, "timeout": timeout, "trial_memory": trial_memory}
+    for _ in range(rounds):
+        after = longer(before, eta=eta, **changes)
+        few, many = (one.settings.budget.epochs for one in (before, after))
+        show.lines([f"confirm   the front of {before.name} and the stock model: {many} epochs instead of {few}"])
+        if after.places():
+            train(after)
+        both = finalists(before, after)
+        rows = [_row(after, one, both) for one in both]
+        told += rows
+        if shown == "table":
+            show.rows(rows, shown, title=f"{before.name} after {few} and {many} epochs", columns=_columns(few, many))
+        passed = overtaken(both, noise_of(before))
+        show.lines(
+            [f"trial {one.shorter.trial} has overtaken trial {other.shorter.trial}" for one, other in passed]
+            or [f"The order stays within noise: trainings of {few} epochs tell these apart as well."]
+        )
+        if not passed:
+            break
+        before = after
+    if shown != "table":
+        show.rows(told, shown, title="", columns={})
+
+
+def _columns(few: int, many: int) -> dict[str, str]:
+    return {
+        "trial": "trial",
+        "map50_95_before": f"mAP50-95, {few} epochs",
+        "map50_95_gain_before": "over stock",
+        "map50_95": f"{many} epochs",
+        "map50_95_gain": "over stock",
+        "gflops": "GFLOPs",
+        "summary": "architecture",
+    }
+
+
+def _row(after: "Study", one: "Finalist", both: "list[Finalist]") -> dict[str, Any]:
+    stock = next((each for each in both if each.longer.role == "stock"), None)
+    accuracies = one.shorter.map50_95 or 0.0, one.longer.map50_95 or 0.0
+    stocks = (stock.shorter.map50_95 or 0.0, stock.longer.map50_95 or 0.0) if stock else (None, None)
+    over = [None if base is None else own - base for own, base in zip(accuracies, stocks, strict=True)]
+    return {
+        "study": after.name,
+        "epochs": after.settings.budget.epochs,
+        "trial": one.shorter.trial,
+        "map50_95_before": accuracies[0],
+        "map50_95_gain_before": over[0],
+        "map50_95": accuracies[1],
+        "map50_95_gain": over[1],
+        "gflops": one.longer.gflops,
+        "params": one.longer.params,
+        "fingerprint": one.longer.fingerprint,
+        "summary": one.longer.summary,
+    }

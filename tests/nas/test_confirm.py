@@ -1,0 +1,159 @@
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from nas import plan, work
+from nas.cli import app
+from nas.confirm import Finalist, finalists, longer, overtaken
+from nas.records import Record
+from nas.stopping import Stopping
+from nas.study import Study
+from nas.work import Worker
+from search_spaces import Architecture
+from search_spaces.errors import SpecError, StudyError
+from trials import Budget, Outcome
+
+MakeStudy = Callable[..., Study]
+Score = Callable[..., Outcome]
+SHORT = 3
+
+
+def upside_down(score: Score, seen: list[tuple[int, int]]) -> Score:
+    """What is dearer is more accurate, so that all are on the front; nine epochs say the opposite."""
+
+    def scoring(architecture: Architecture, budget: Budget, *arguments: Any, **options: Any) -> Outcome:
+        seen.append((budget.epochs, budget.seed))
+        outcome = score(architecture, budget, *arguments, **options)
+        if outcome.scores is None:
+            return outcome
+        sign = -1 if budget.epochs == 3 * SHORT else 1
+        accuracy = 0.5 + sign * outcome.scores.costs.gflops / 10
+        return replace(outcome, scores=replace(outcome.scores, map50_95=accuracy, map50=accuracy))
+
+    return scoring
+
+
+@pytest.fixture
+def seen() -> list[tuple[int, int]]:
+    """Epochs and seed of every training."""
+    return []
+
+
+@pytest.fixture
+def run(score: Score, seen: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch) -> Callable[[Study], None]:
+    def working(study: Study, **_: object) -> None:
+        if study.settings.confirms:
+            study.enqueue_extremes()  # as the supervisor does; none is wanted
+        Worker(study, deadline=float("inf")).run()
+
+    monkeypatch.setattr(work, "evaluate", upside_down(score, seen))
+    monkeypatch.setattr(plan, "supervise", working)
+    return working
+
+
+@pytest.fixture
+def searched(make_study: MakeStudy, run: Callable[[Study], None], seen: list[tuple[int, int]]) -> Study:
+    study = make_study(trials=5, start="start: [{4: {UIB: {}}}]")
+    run(study)
+    assert len(study.front()) == 5
+    seen.clear()
+    return study
+
+
+def confirm(study: Study, *arguments: str) -> Result:
+    return CliRunner().invoke(app, ["confirm", study.name, "--runs", str(study.folder.parent), *arguments])
+
+
+def pair(number: int, shorter: float, longer: float) -> Finalist:
+    first = Record(trial=number, state="complete", ending="finished", fingerprint=str(number), picks={})
+    return Finalist(replace(first, map50_95=shorter), replace(first, map50_95=longer))
+
+
+class TestLonger:
+    def test_the_front_and_the_stock_model_are_all_that_is_trained(
+        self, searched: Study, run: Callable[[Study], None], seen: list[tuple[int, int]]
+    ) -> None:
+        after = longer(searched, eta=3)
+        run(after)
+        wanted = {record.fingerprint for record in searched.front()} | {searched.space.stock.fingerprint}
+        records = after.records()
+        assert {record.fingerprint for record in records} == wanted
+        assert len(records) == len(wanted) == after.file.run.trials
+        assert records[0].role == "stock"
+        assert set(seen) == {(3 * SHORT, searched.settings.budget.seed + 1)}
+        assert after.settings.confirms == searched.name
+        assert after.places() == 0
+
+    def test_a_rule_for_stopping_is_the_searchs_alone(
+        self, make_study: MakeStudy, run: Callable[[Study], None], tmp_path: Any
+    ) -> None:
+        budget = Budget(data=tmp_path / "data.yaml", epochs=SHORT, deploy_size=64, rungs=(1,))
+        study = make_study(trials=6, budget=budget, stopping=Stopping(eta=2))
+        run(study)
+        settings = longer(study, eta=2).settings
+        assert (settings.stopping, settings.budget.rungs, settings.budget.epochs) == (None, (), 2 * SHORT)
+
+    def test_asked_for_again_it_goes_on_and_takes_in_what_has_come_to_the_front(
+        self, searched: Study, run: Callable[[Study], None], seen: list[tuple[int, int]]
+    ) -> None:
+        run(longer(searched, eta=3))
+        before = len(seen)
+        searched.set_run(searched.file.run.model_copy(update={"trials": 8}))
+        run(searched)
+        seen.clear()
+        after = longer(searched, eta=3)
+        new = after.places()
+        assert new == 3
+        run(after)
+        assert len(seen) == new
+        assert {record.fingerprint for record in searched.front()} <= {r.fingerprint for r in after.records()}
+        assert len(after.records()) == before + new
+
+    def test_a_front_that_is_the_stock_model_has_nothing_to_confirm(self, make_study: MakeStudy) -> None:
+        study = make_study(trials=1)
+        with pytest.raises(
+            StudyError, match="small: nothing to confirm, its front holds no other model than the stock"
+        ):
+            longer(study, eta=3)
+
+    def test_more_workers_than_cores_are_refused(self, searched: Study) -> None:
+        with pytest.raises(SpecError, match="workers: one needs a core"):
+            longer(searched, eta=3, workers=1000)
+
+
+def test_who_passes_whom_by_more_than_noise_has_overtaken() -> None:
+    far, near, still = pair(1, 0.50, 0.70), pair(2, 0.59, 0.69), pair(3, 0.60, 0.60)
+    assert overtaken([far, near, still], within=0.02) == [(far, near), (far, still)]
+    assert overtaken([far, near, still], within=0.005) == [(far, near), (far, still), (near, still)]
+    assert overtaken([near, still], within=0.02) == []
+
+
+class TestCommand:
+    def test_goes_on_while_the_order_changes(self, searched: Study) -> None:
+        told = confirm(searched, "--format", "json")
+        assert told.exit_code == 0, told.stderr
+        rows = json.loads(told.stdout)
+        assert {(row["study"], row["epochs"]) for row in rows} == {("small-x3", 9), ("small-x3-x3", 27)}
+        assert "has overtaken" in told.stderr
+        for name in ("small-x3", "small-x3-x3"):
+            accuracies = [row["map50_95"] for row in rows if row["study"] == name]
+            assert accuracies == sorted(accuracies, reverse=True)
+        stock = next(row for row in rows if row["fingerprint"] == searched.space.stock.fingerprint)
+        assert stock["map50_95_gain"] == stock["map50_95_gain_before"] == 0.0
+
+    def test_ends_where_the_order_stays(self, searched: Study) -> None:
+        told = confirm(searched, "--eta", "4")  # twelve epochs say what three did
+        assert told.exit_code == 0, told.stderr
+        assert "The order stays within noise: trainings of 3 epochs tell these apart as well." in told.stderr
+        assert "small after 3 and 12 epochs" in told.stdout
+        assert not (searched.folder.parent / "small-x4-x4").exists()
+        assert finalists(searched, Study.open(searched.folder.parent / "small-x4"))
+
+    def test_a_study_that_is_not_there_is_told(self, searched: Study) -> None:
+        told = CliRunner().invoke(app, ["confirm", "smal", "--runs", str(searched.folder.parent)])
+        assert told.exit_code == 2
+        assert "study: no study 'smal'" in told.stderr
