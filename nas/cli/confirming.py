@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nas.cli import show
-from nas.cli.searching import Device, Timeout, TrialMemory, Workers, train
+from nas.cli.searching import Device, Timeout, TrialMemory, Workers, command, train
 from nas.cli.show import Format
 
 if TYPE_CHECKING:
@@ -56,14 +56,16 @@ def confirm(
         told += rows
         if shown == "table":
             show.rows(rows, shown, title=f"{before.name} after {few} and {many} epochs", columns=_columns(few, many))
+        if left := after.places():
+            show.lines([f"{left} trainings are left; go on with: {command('confirm', before)}"])
+            break
         passed = overtaken(both, noise_of(before))
-        show.lines(
-            [f"trial {one.shorter.trial} has overtaken trial {other.shorter.trial}" for one, other in passed]
-            or [f"The order stays within noise: trainings of {few} epochs tell these apart as well."]
-        )
+        show.lines(f"trial {one.shorter.trial} has overtaken trial {other.shorter.trial}" for one, other in passed)
         if not passed:
+            show.lines([f"The order stays within noise: trainings of {few} epochs tell these apart as well."])
             break
         before = after
+    show.lines([f"export the most accurate with: {command('export', after)} --best map"])
     if shown != "table":
         show.rows(told, shown, title="", columns={})
 

@@ -306,9 +306,9 @@ def _run(study: "Study") -> None:
     train(study)
     measured.measure_after_search(study)
     if study.places():
-        show.lines([_why_short(study), f"Go on with: {_command('resume', study)}"])
+        show.lines([_why_short(study), f"Go on with: {command('resume', study)}"])
     print_front(study, "table")
-    show.lines([f"open its page in MLflow with: {_command('ui', study, named=False)}"])
+    show.lines([f"open its page in MLflow with: {command('ui', study, named=False)}"])
 
 
 def train(study: "Study") -> None:
@@ -316,12 +316,12 @@ def train(study: "Study") -> None:
     from nas.cli.live import Watching
     from nas.plan import supervise
 
-    again = _command("resume", study)
+    again = command("resume", study)
     show.lines(
         [
             f"study     {study.folder}",
             f"resume    {again}",
-            f"MLflow    {_command('ui', study, named=False)}",
+            f"MLflow    {command('ui', study, named=False)}",
             "",
         ]
     )
@@ -363,7 +363,8 @@ def _why_short(study: "Study") -> str:
     return f"Every architecture within limits has been seen after {done} of {study.file.run.trials} trials."
 
 
-def _command(name: str, study: "Study", *, named: bool = True) -> str:
+def command(name: str, study: "Study", *, named: bool = True) -> str:
+    """What to type for a study."""
     runs = study.folder.parent
     where = "" if runs == Path("runs/nas").absolute() else f" --runs {runs}"
     return f"nas {name}{f' {study.name}' if named else ''}{where}"
