@@ -17,7 +17,7 @@ from optuna.trial import TrialState, create_trial
 
 from nas.proposals import STARTUP, Proposer
 from nas.surrogate import Numbers
-from nas.tables import Table, is_numeric
+from nas.tables import LearnedFrom, Table, is_numeric
 
 _POPULATION = 20
 
@@ -61,15 +61,21 @@ class Ours:
     """The proposer of this package, with all rows that are left as its pool.
 
     Args:
-        costs_as_features: whether accuracy is learned from costs, too; they are known in any case.
+        learned_from: which costs accuracy is learned from, too, see `Table.candidates`.
         spread: whether the first rows are spread over the costs, instead of drawn.
         additive: whether what is equal adds up, beside being alike as a whole.
     """
 
     def __init__(
-        self, table: Table, seed: int, *, costs_as_features: bool = True, spread: bool = True, additive: bool = True
+        self,
+        table: Table,
+        seed: int,
+        *,
+        learned_from: LearnedFrom = "all costs",
+        spread: bool = True,
+        additive: bool = True,
     ) -> None:
-        self._candidates = table.candidates(costs_as_features=costs_as_features)
+        self._candidates = table.candidates(learned_from)
         self._proposer = Proposer(seed, additive=additive)
         self._drawn = None if spread else np.random.default_rng(seed)
         self._rows: list[int] = []
@@ -169,7 +175,8 @@ STOPPING, RACING = "-stopping", "-racing"
 """Behind the name of one whose trainings are judged before their end, or whose front is trained again."""
 
 ABLATIONS: dict[str, Callable[[Table, int], Player]] = {
-    "ours-without-costs": partial(Ours, costs_as_features=False),
+    "ours-with-one-cost": partial(Ours, learned_from="costs that count"),
+    "ours-without-costs": partial(Ours, learned_from="no costs"),
     "ours-without-spread": partial(Ours, spread=False),
     "ours-without-sum": partial(Ours, additive=False),
 }

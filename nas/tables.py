@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from math import inf, nan
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from nas.surrogate import Features, Numbers
 from search_spaces.errors import SpecError, nearest
 
 Column = tuple[str, ...] | tuple[float, ...]
+LearnedFrom = Literal["all costs", "costs that count", "no costs"]
 
 _NAME, _ACCURACY, _COST_ENDING = "model_name", "mAP_0.5:0.95", "_latency"
 _NAMED = re.compile(r"(yolo[34578]|yolo6[sml])-?(?:d(1|33|67|6)w(1|25|5|75)|([nsml]))_(\d+)")
@@ -37,13 +39,15 @@ class Table:
     Attributes:
         columns: what can be chosen; texts, or numbers above 0.
         accuracies: mAP50-95, 0 to 1.
-        costs: the logarithms of the costs, a column each, less is better.
+        costs: the logarithms of the costs that the front is spanned by, a column each, less is better.
+        figures: the logarithms of all costs that are known of an architecture, those among them, a column each.
     """
 
     names: tuple[str, ...]
     columns: Mapping[str, Column]
     accuracies: Numbers
     costs: Numbers
+    figures: Numbers
     cost_names: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -65,11 +69,15 @@ class Table:
         places = [np.unique(values, return_inverse=True)[1] for values in self.columns.values()]
         return np.array(places, dtype=np.intp).T
 
-    def candidates(self, *, costs_as_features: bool = True) -> Candidates:
-        """The rows as a proposer reads them."""
+    def candidates(self, learned_from: LearnedFrom = "all costs") -> Candidates:
+        """The rows as a proposer reads them.
+
+        Args:
+            learned_from: which costs accuracy is learned from; those that count are known in any case.
+        """
         scales = [scaled(np.log(np.array(values))) for values in self.columns.values() if is_numeric(values)]
-        if costs_as_features:
-            scales += [scaled(costs) for costs in self.costs.T]
+        figures = {"all costs": self.figures, "costs that count": self.costs, "no costs": self.costs[:, :0]}
+        scales += [scaled(costs) for costs in figures[learned_from].T]
         texts = [values for values in self.columns.values() if not is_numeric(values)]
         picks = [one_hot(values) / np.sqrt(len(texts)) for values in texts]
         nothing = np.empty((len(self), 0))
@@ -78,7 +86,8 @@ class Table:
 
     def dealt(self, rows: Rows, *, with_costs: bool) -> "Table":
         """The same architectures, with the accuracies of other rows; with their costs, too, or with their own."""
-        return replace(self, accuracies=self.accuracies[rows], costs=self.costs[rows] if with_costs else self.costs)
+        dealt = replace(self, accuracies=self.accuracies[rows])
+        return replace(dealt, costs=self.costs[rows], figures=self.figures[rows]) if with_costs else dealt
 
 
 def is_numeric(values: Column) -> bool:
@@ -107,7 +116,8 @@ def yolobench(path: Path, cost: str = "ov_latency") -> Table:
     arXiv:2307.13901.
 
     Args:
-        cost: the name of one of its columns of latencies.
+        cost: the name of one of its columns of latencies; the others are known as well, as a search knows GFLOPs and
+            parameters whatever counts, unless they have gaps.
 
     Raises:
         SpecError: the file is not such a table.
@@ -122,6 +132,8 @@ def yolobench(path: Path, cost: str = "ov_latency") -> Table:
     if mistakes:
         raise SpecError(mistakes).within(str(path))
     records = [record for _, record in lines]
+    measured = {name: [_number(record[name]) for record in records] for name in header if name.endswith(_COST_ENDING)}
+    figures = [values for values in measured.values() if all(0 < value < inf for value in values)]
     said = [_said(record[_NAME]) for record in records]
     return Table(
         names=tuple(record[_NAME] for record in records),
@@ -132,7 +144,8 @@ def yolobench(path: Path, cost: str = "ov_latency") -> Table:
             "resolution": tuple(resolution for _, _, _, resolution in said),
         },
         accuracies=np.array([float(record[_ACCURACY]) for record in records]),
-        costs=np.log([[float(record[cost])] for record in records]),
+        costs=np.log(np.column_stack([measured[cost]])),
+        figures=np.log(np.column_stack(figures)),
         cost_names=(cost,),
     )
 

@@ -41,13 +41,23 @@ def test_a_proposer_reads_logarithms_from_0_to_1(trained: Path) -> None:
     table = yolobench(trained)
     candidates = table.candidates()
     scales = candidates.features.scales
-    assert scales.shape == (216, 4)  # depth, width, resolution, and the cost
+    assert scales.shape == (216, 5)  # depth, width, resolution, and the cost on two devices
     assert (scales.min(axis=0) == 0).all()
     assert (scales.max(axis=0) == 1).all()
     half = table.columns["width"].index(0.5)
     assert scales[half, 1] == pytest.approx(0.5)  # halfway from a quarter to the whole
     assert (candidates.costs == table.costs).all()
-    assert table.candidates(costs_as_features=False).features.scales.shape == (216, 3)
+    assert table.candidates("costs that count").features.scales.shape == (216, 4)
+    assert table.candidates("no costs").features.scales.shape == (216, 3)
+
+
+def test_a_device_that_was_not_measured_everywhere_is_not_learned_from(trained: Path, tmp_path: Path) -> None:
+    header, first, *others = trained.read_text(encoding="utf-8").splitlines()
+    cells = first.split(",")
+    cells[header.split(",").index("pi4_ort_latency")] = ""
+    gap = written(tmp_path, header, ",".join(cells), *others)
+    assert (yolobench(gap).figures == yolobench(gap).costs).all()
+    assert yolobench(trained).figures.shape == (216, 2)
 
 
 def test_rows_of_equal_texts_have_a_product_of_1_whatever_their_number() -> None:
@@ -56,6 +66,7 @@ def test_rows_of_equal_texts_have_a_product_of_1_whatever_their_number() -> None
         columns={"neck": ("fpn", "pan", "fpn"), "head": ("one", "one", "two")},
         accuracies=np.array([0.1, 0.2, 0.3]),
         costs=np.array([[1.0, 2.0], [2.0, 1.0], [3.0, 3.0]]),
+        figures=np.array([[1.0, 2.0], [2.0, 1.0], [3.0, 3.0]]),
         cost_names=("gflops", "latency_ms"),
     )
     candidates = table.candidates()
@@ -73,6 +84,7 @@ def test_dealt_figures_are_those_of_other_rows(trained: Path) -> None:
     both = table.dealt(turned, with_costs=True)
     assert (both.accuracies == table.accuracies[::-1]).all()
     assert (both.costs == table.costs[::-1]).all()
+    assert (both.figures == table.figures[::-1]).all()
     assert both.columns == table.columns
 
 
