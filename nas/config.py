@@ -16,7 +16,7 @@ from nas.records import write_aside
 from nas.rewards import Reward, reward
 from nas.stopping import Stopping
 from search_spaces.errors import EnvironmentProblem, SpecError, StudyError, nearest
-from trials import Budget, Limits
+from trials import Budget, Limits, presets
 
 RUNS = Path("runs") / "nas"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -109,6 +109,11 @@ class Settings(_Frozen):
     def inherits(self) -> bool:
         """Whether candidates start from weights that were trained before."""
         return self.base is not None or self.budget.weights is not None
+
+    @property
+    def noise(self) -> float:
+        """About how far mAP50-95 deviates between two trainings of one architecture."""
+        return presets.NOISE_INHERITED if self.inherits else presets.NOISE_SCRATCH
 
     def rewarded(self, accuracy: float, figures: Mapping[str, float]) -> float:
         """The reward of a model with these figures; a target whose figure is not among them asks for nothing."""

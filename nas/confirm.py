@@ -13,14 +13,12 @@ from itertools import permutations
 from typing import Any, NamedTuple
 
 from nas import __version__
-from nas.config import Run, StudyFile, study_folder
-from nas.plan import is_there, taken_up
+from nas.config import StudyFile, study_folder
+from nas.plan import begun, rerun
 from nas.records import Record, averaged
-from nas.request import require_cores, validated
 from nas.study import Study
 from search_spaces import space_file
 from search_spaces.errors import StudyError
-from trials import presets
 
 
 class Finalist(NamedTuple):
@@ -28,6 +26,11 @@ class Finalist(NamedTuple):
 
     shorter: Record
     longer: Record
+
+    @property
+    def accuracies(self) -> tuple[float, float]:
+        """After the shorter training and after the longer one."""
+        return self.shorter.map50_95 or 0.0, self.longer.map50_95 or 0.0
 
 
 def longer(before: Study, *, eta: int, **changes: Any) -> Study:
@@ -44,9 +47,6 @@ def longer(before: Study, *, eta: int, **changes: Any) -> Study:
     names = {architecture.fingerprint for architecture in found} | {stock}
     if names == {stock}:
         raise StudyError(f"{before.name}: nothing to confirm, its front holds no other model than the stock one")
-    fields = before.file.run.model_dump() | {"timeout": None} | {k: v for k, v in changes.items() if v is not None}
-    run = validated(Run, fields | {"trials": len(names), "earlier": 0})
-    require_cores(run.device, run.workers)
     folder = study_folder(f"{before.name}-x{eta}", before.folder.parent)
     budget = before.settings.budget
     grown = budget.model_copy(update={"epochs": budget.epochs * eta, "seed": budget.seed + 1, "rungs": ()})
@@ -54,18 +54,13 @@ def longer(before: Study, *, eta: int, **changes: Any) -> Study:
     file = StudyFile(
         name=folder.name,
         settings=before.settings.model_copy(update=changed),
-        run=run,
+        run=rerun(before.file.run, {**changes, "trials": len(names), "earlier": 0}),
         storage=f"sqlite:///{folder / 'study.db'}" if before.database else before.file.storage,
         tracking=before.file.tracking,
         version=__version__,
     )
-    if is_there(folder, file):
-        study = taken_up(folder)
-        study.set_run(run)
-    else:
-        table = before.latency_table
-        text = space_file.text(before.folder / "space.yaml")
-        study = Study.create(folder, file, text, table.recorded if table else None)
+    table = before.latency_table
+    study = begun(folder, file, space_file.text(before.folder / "space.yaml"), table.recorded if table else None)
     known = {record.fingerprint for record in study.records()}
     for architecture in found:
         if architecture.fingerprint not in known:  # also what has come to the front since
@@ -77,23 +72,10 @@ def finalists(before: Study, after: Study) -> list[Finalist]:
     """What has been trained to the end in both, the most accurate after the longer training first."""
     shorter = {record.fingerprint: record for record in averaged(before.records())}
     both = [Finalist(shorter[one.fingerprint], one) for one in averaged(after.records()) if one.fingerprint in shorter]
-    return sorted(both, key=lambda one: -(one.longer.map50_95 or 0.0))
+    return sorted(both, key=lambda one: one.accuracies[1], reverse=True)
 
 
 def overtaken(both: Sequence[Finalist], within: float) -> list[tuple[Finalist, Finalist]]:
     """Who passed whom: more accurate after the longer training, less before, by more than what is taken for noise."""
-    return [
-        (one, other)
-        for one, other in permutations(both, 2)
-        if _accuracy(one.longer) > _accuracy(other.longer)
-        and _accuracy(one.shorter) < _accuracy(other.shorter) - within
-    ]
-
-
-def noise_of(study: Study) -> float:
-    """By how much mAP50-95 two trainings may differ before it says anything: twice the deviation between seeds."""
-    return 2 * (presets.NOISE_INHERITED if study.settings.inherits else presets.NOISE_SCRATCH)
-
-
-def _accuracy(record: Record) -> float:
-    return record.map50_95 or 0.0
+    pairs = ((one, other, *one.accuracies, *other.accuracies) for one, other in permutations(both, 2))
+    return [(one, other) for one, other, had, has, theirs, now in pairs if has > now and had < theirs - within]

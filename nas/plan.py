@@ -1,7 +1,7 @@
 """A search, from what was asked for to a study that has run."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -36,7 +36,6 @@ class Plan:
     Attributes:
         cheapest: the least that any architecture costs, layer by layer.
         latency: the device's table that predicts latencies, if one was named.
-        exists: whether a study of that name is there, with these very settings.
     """
 
     folder: Path
@@ -48,7 +47,6 @@ class Plan:
     cheapest: Cost
     costliest: Cost
     latency: Timings | None = None
-    exists: bool
 
     @classmethod
     def of(cls, request: Request) -> Self:
@@ -84,6 +82,7 @@ class Plan:
             tracking=tracking_uri(request.runs.absolute()),
             version=__version__,
         )
+        _exists(folder, file)  # one with other settings is refused before anything is shown
         return cls(
             folder=folder,
             file=file,
@@ -94,16 +93,11 @@ class Plan:
             cheapest=cheapest,
             costliest=costliest,
             latency=predicted.recorded if predicted else None,
-            exists=is_there(folder, file),
         )
 
     def begin(self) -> Study:
         """The study: made, or taken up where it stopped, with the number of trials asked for now."""
-        if not self.exists:
-            return Study.create(self.folder, self.file, self.space_text, self.latency)
-        study = taken_up(self.folder)
-        study.set_run(self.file.run)
-        return study
+        return begun(self.folder, self.file, self.space_text, self.latency)
 
 
 def resume(name: str, *, runs: Path = RUNS, **changes: Any) -> Study:
@@ -114,18 +108,40 @@ def resume(name: str, *, runs: Path = RUNS, **changes: Any) -> Study:
         DataError: its data set cannot be trained on any more.
         StudyError: its space or its data set has changed.
     """
-    study = taken_up(existing(name, runs))
+    study = _taken_up(existing(name, runs))
     data = datasets.load(study.settings.data)
     if data.fingerprint != study.settings.data_fingerprint:
         raise StudyError(f"{data.path}: the data set has changed since {name} was begun; begin another study for it")
-    fields = study.file.run.model_dump() | {"timeout": None} | {k: v for k, v in changes.items() if v is not None}
-    run = validated(Run, fields)
-    require_cores(run.device, run.workers)
-    study.set_run(run)
+    study.set_run(rerun(study.file.run, changes))
     return study
 
 
-def taken_up(folder: Path) -> Study:
+def begun(folder: Path, file: StudyFile, space_text: str, latency: Timings | None) -> Study:
+    """A study: made, or, if it is there with these settings, taken up with the run that is asked for now.
+
+    Raises:
+        StudyError: it is there with other settings, or its space has changed.
+    """
+    if not _exists(folder, file):
+        return Study.create(folder, file, space_text, latency)
+    study = _taken_up(folder)
+    study.set_run(file.run)
+    return study
+
+
+def rerun(run: Run, changes: Mapping[str, Any]) -> Run:
+    """A run with what is asked for now; a timeout is asked for each time, all else stays where nothing is said.
+
+    Raises:
+        SpecError: a number that is none, or more workers than cores.
+    """
+    given = {name: value for name, value in changes.items() if value is not None}
+    changed = validated(Run, run.model_dump() | {"timeout": None} | given)
+    require_cores(changed.device, changed.workers)
+    return changed
+
+
+def _taken_up(folder: Path) -> Study:
     """A study that is to go on: a space that has changed is refused here, and not by every worker."""
     study = Study.open(folder)
     _ = study.space
@@ -312,7 +328,7 @@ def _reach(table: CostTable, predicted: LatencyTable | None, figure: str, settin
     return min(measured), max(measured)
 
 
-def is_there(folder: Path, file: StudyFile) -> bool:
+def _exists(folder: Path, file: StudyFile) -> bool:
     """Whether the study is there; its settings must then be the same.
 
     Raises:

@@ -30,7 +30,7 @@ from nas.stopping import foreseen
 from nas.surrogate import Numbers
 from search_spaces import Architecture, SearchSpace
 from search_spaces.operators import Value
-from trials import Ending, presets
+from trials import Ending
 
 _TPE_DRAWS, _TPE_STARTUP = 6, 10
 _FLAT_DRAWS, _POPULATION = 3, 20
@@ -214,8 +214,7 @@ class GainSampler(Gate):
 
     def __init__(self, settings: Settings, space: SearchSpace, feasible: Feasible) -> None:
         super().__init__(space, feasible, seed=settings.budget.seed)
-        noise = presets.NOISE_INHERITED if settings.inherits else presets.NOISE_SCRATCH
-        self._settings, self._proposer = settings, Proposer(settings.budget.seed, noise)
+        self._settings, self._proposer = settings, Proposer(settings.budget.seed, settings.noise)
         self._known: dict[int, Architecture] = {}
 
     @cached_property

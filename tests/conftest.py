@@ -17,7 +17,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from search_spaces import SearchSpace, load
+from search_spaces import OPERATORS, SearchSpace, load
 from search_spaces.errors import LatencyError
 from trials.deployed import Deployed
 from trials.devices import DeviceProfile
@@ -30,6 +30,28 @@ settings.register_profile("house", deadline=None, derandomize=bool(os.environ.ge
 settings.load_profile("house")
 
 
+OWN_OPERATOR = """\
+from torch import nn
+from search_spaces.operators import Operator, Parameter, SiteKind
+
+
+class Twice(nn.Sequential):
+    pass
+
+
+TWICE = Operator(
+    name="Twice",
+    module=Twice,
+    parameters=(Parameter(name="kernel", default=1, allowed=(1, 3)),),
+    kinds=(SiteKind.CONV,),
+    build=lambda site, *, kernel: Twice(
+        nn.Conv2d(site.c_in, site.c_out, kernel, padding=kernel // 2), nn.BatchNorm2d(site.c_out), site.activation
+    ),
+    reference="none, arXiv 0000.00000",
+)
+"""
+
+
 @pytest.fixture(autouse=True, scope="session")
 def nas_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A cache of the test run's own, which all its processes share: the user's is neither read nor written."""
@@ -38,6 +60,21 @@ def nas_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NAS_CACHE", str(folder))
         yield folder
+
+
+@pytest.fixture(autouse=True)
+def vocabulary() -> Iterator[None]:
+    """What a test adds to it is gone after the test."""
+    before = dict(OPERATORS)
+    yield
+    OPERATORS.clear()
+    OPERATORS.update(before)
+
+
+@pytest.fixture(scope="session")
+def own_operator() -> str:
+    """The text of a user's file with an operator, `Twice`, which takes a `kernel`."""
+    return OWN_OPERATOR
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """What the documents print works as printed."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,15 +15,6 @@ from trials import cases, contract, cost
 ROOT = Path(__file__).parents[1]
 
 pytestmark = pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="the documents are not part of the wheel")
-
-
-@pytest.fixture(autouse=True)
-def vocabulary() -> Iterator[None]:
-    """Only what this package brings, before and after."""
-    before = dict(OPERATORS)
-    yield
-    OPERATORS.clear()
-    OPERATORS.update(before)
 
 
 def blocks(page: str, language: str) -> list[str]:

@@ -1,7 +1,7 @@
 """A trained model in a file that `YOLO()` loads.
 
 Two forms. A trial keeps its weights as numbers and the YAML that they belong to, from which loading builds the model:
-writing that takes a tenth of the time in which 900 modules are pickled. What leaves the study is the model itself, as
+writing that takes a fifth of the time in which 900 modules are pickled. What leaves the study is the model itself, as
 Ultralytics saves one.
 """
 
@@ -21,7 +21,7 @@ from search_spaces.operators import modules as user_modules
 
 
 def keep(model: DetectionModel, arguments: Mapping[str, Any], path: Path) -> None:
-    """Write what a model is built from, and its numbers in fp32.
+    """Write what a model is built from, and its numbers as they are.
 
     Args:
         model: not to be trained any more: an auxiliary half is dropped.

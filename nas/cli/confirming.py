@@ -40,7 +40,7 @@ def confirm(
     than noise, what is the front then is trained longer once more (STUDY-x3-x3); else longer trainings are not needed.
     """
     from nas.config import existing
-    from nas.confirm import finalists, longer, noise_of, overtaken
+    from nas.confirm import finalists, longer, overtaken
     from nas.study import Study
 
     before, told = Study.open(existing(study, runs)), list[dict[str, Any]]()
@@ -52,14 +52,14 @@ def confirm(
         if after.places():
             train(after)
         both = finalists(before, after)
-        rows = [_row(after, one, both) for one in both]
+        rows = _rows(after, both)
         told += rows
         if shown == "table":
             show.rows(rows, shown, title=f"{before.name} after {few} and {many} epochs", columns=_columns(few, many))
         if left := after.places():
             show.lines([f"{left} trainings are left; go on with: {command('confirm', before)}"])
             break
-        passed = overtaken(both, noise_of(before))
+        passed = overtaken(both, within=2 * before.settings.noise)
         show.lines(f"trial {one.shorter.trial} has overtaken trial {other.shorter.trial}" for one, other in passed)
         if not passed:
             show.lines([f"The order stays within noise: trainings of {few} epochs tell these apart as well."])
@@ -82,19 +82,21 @@ def _columns(few: int, many: int) -> dict[str, str]:
     }
 
 
-def _row(after: "Study", one: "Finalist", both: "list[Finalist]") -> dict[str, Any]:
-    stock = next((each for each in both if each.longer.role == "stock"), None)
-    accuracies = one.shorter.map50_95 or 0.0, one.longer.map50_95 or 0.0
-    stocks = (stock.shorter.map50_95 or 0.0, stock.longer.map50_95 or 0.0) if stock else (None, None)
-    over = [None if base is None else own - base for own, base in zip(accuracies, stocks, strict=True)]
+def _rows(after: "Study", both: "list[Finalist]") -> list[dict[str, Any]]:
+    stocks = next((one.accuracies for one in both if one.longer.role == "stock"), (None, None))
+    return [_row(after, one, stocks) for one in both]
+
+
+def _row(after: "Study", one: "Finalist", stocks: tuple[float | None, float | None]) -> dict[str, Any]:
+    gains = [None if base is None else own - base for own, base in zip(one.accuracies, stocks, strict=True)]
     return {
         "study": after.name,
         "epochs": after.settings.budget.epochs,
         "trial": one.shorter.trial,
-        "map50_95_before": accuracies[0],
-        "map50_95_gain_before": over[0],
-        "map50_95": accuracies[1],
-        "map50_95_gain": over[1],
+        "map50_95_before": one.shorter.map50_95,
+        "map50_95_gain_before": gains[0],
+        "map50_95": one.longer.map50_95,
+        "map50_95_gain": gains[1],
         "gflops": one.longer.gflops,
         "params": one.longer.params,
         "fingerprint": one.longer.fingerprint,

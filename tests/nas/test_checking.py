@@ -2,7 +2,7 @@
 
 import json
 import multiprocessing
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 
 import pytest
@@ -98,15 +98,6 @@ slots:
   - {at: {layers: [4, 6]}, choices: {Mine: {kernel: [1, 3]}}}
 macro: {depth: [0.67, 1.0]}
 """
-
-
-@pytest.fixture(autouse=True)
-def vocabulary() -> Iterator[None]:
-    """Only what this package brings, before and after."""
-    before = dict(OPERATORS)
-    yield
-    OPERATORS.clear()
-    OPERATORS.update(before)
 
 
 @pytest.fixture(autouse=True)

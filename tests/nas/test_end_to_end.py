@@ -38,26 +38,6 @@ def table(name: str, folder: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(nas(name, "v5n-digits", "--format", "csv", folder=folder).stdout.splitlines()))
 
 
-OWN_OPERATOR = """\
-from torch import nn
-from search_spaces.operators import Operator, Parameter, SiteKind
-
-
-class Twice(nn.Sequential):
-    pass
-
-
-TWICE = Operator(
-    name="Twice",
-    module=Twice,
-    parameters=(Parameter(name="kernel", default=1, allowed=(1, 3)),),
-    kinds=(SiteKind.CONV,),
-    build=lambda site, *, kernel: Twice(
-        nn.Conv2d(site.c_in, site.c_out, kernel, padding=kernel // 2), nn.BatchNorm2d(site.c_out), site.activation
-    ),
-    reference="none, arXiv 0000.00000",
-)
-"""
 OWN_SPACE = """\
 name: own
 base: yolov5n.yaml
@@ -68,11 +48,11 @@ macro: {width: {P5: [0.75]}, image_size: [32, 64]}
 """
 
 
-def test_an_operator_of_ones_own_is_searched_and_exported(tmp_path: Path) -> None:
+def test_an_operator_of_ones_own_is_searched_and_exported(tmp_path: Path, own_operator: str) -> None:
     mine, elsewhere = tmp_path / "mine", tmp_path / "elsewhere"
     mine.mkdir()
     elsewhere.mkdir()
-    (mine / "twice.py").write_text(OWN_OPERATOR)
+    (mine / "twice.py").write_text(own_operator)
     (mine / "space.yaml").write_text(OWN_SPACE)
     small = ["--epochs", "1", "--image-size", "64", "--workers", "2", "--device", "cpu"]
     nas("search", "--space", mine / "space.yaml", "--study", "own", "--trials", 4, *small, folder=tmp_path)
@@ -85,7 +65,7 @@ def test_an_operator_of_ones_own_is_searched_and_exported(tmp_path: Path) -> Non
     nas("resume", "own", "--trials", 5, folder=tmp_path)
     out = nas("export", "own", "--trial", with_it["trial"], "--out", elsewhere / "model", folder=tmp_path)
     exported = Path(out.stdout.strip())
-    assert (exported / "twice.py").read_text() == OWN_OPERATOR
+    assert (exported / "twice.py").read_text() == own_operator
     runs = subprocess.run(
         [sys.executable, "-c", FRESH, exported, "64", "16"], cwd=elsewhere, capture_output=True, text=True, check=False
     )

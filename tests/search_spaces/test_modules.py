@@ -3,7 +3,6 @@
 import io
 import subprocess
 import sys
-from collections.abc import Iterator
 from copy import deepcopy
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -60,15 +59,6 @@ slots:
 insert:
   - {after: 9, choices: {Strips: {}}}
 """
-
-
-@pytest.fixture(autouse=True)
-def vocabulary() -> Iterator[None]:
-    """Only what this package brings, before and after."""
-    before = dict(OPERATORS)
-    yield
-    OPERATORS.clear()
-    OPERATORS.update(before)
 
 
 @pytest.fixture

@@ -242,12 +242,8 @@ RECORDS: dict[str, tuple[str, Callable[[Operator], Operator]]] = {
 def test_a_record_that_is_wrong_is_told(name: str, operators: dict[str, Operator]) -> None:
     promise, change = RECORDS[name]
     record = change(operators["good"])
-    known = dict(OPERATORS)
     OPERATORS[record.name] = record
-    failures = record_contract.check(record)
-    OPERATORS.clear()
-    OPERATORS.update(known)
-    assert {failure.promise for failure in failures} == {promise}
+    assert {failure.promise for failure in record_contract.check(record)} == {promise}
 
 
 @pytest.mark.parametrize("operator", list(OPERATORS.values()), ids=lambda operator: operator.name)

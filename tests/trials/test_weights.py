@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -10,32 +10,11 @@ import pytest
 import torch
 from ultralytics.nn.tasks import DetectionModel, load_checkpoint
 
-from search_spaces import OPERATORS, Architecture, Choice, SearchSpace, build
+from search_spaces import Architecture, Choice, SearchSpace, build
 from search_spaces.operators import modules
 from trials import weights
 
 CLASSES = 3
-
-OWN = """\
-from torch import nn
-from search_spaces.operators import Operator, SiteKind
-
-
-class Once(nn.Sequential):
-    pass
-
-
-ONCE = Operator(
-    name="Once",
-    module=Once,
-    parameters=(),
-    kinds=(SiteKind.CONV,),
-    build=lambda site: Once(
-        nn.Conv2d(site.c_in, site.c_out, 3, site.stride, 1), nn.BatchNorm2d(site.c_out), site.activation
-    ),
-    reference="none, arXiv 0000.00000",
-)
-"""
 
 
 def shuffled(architecture: Architecture) -> DetectionModel:
@@ -50,22 +29,13 @@ def shuffled(architecture: Architecture) -> DetectionModel:
     return model
 
 
-@pytest.fixture(autouse=True)
-def vocabulary() -> Iterator[None]:
-    """Only what this package brings, before and after."""
-    before = dict(OPERATORS)
-    yield
-    OPERATORS.clear()
-    OPERATORS.update(before)
-
-
 @pytest.fixture
-def own(tmp_path: Path, space_of: Callable[[str], SearchSpace]) -> Architecture:
+def own(tmp_path: Path, space_of: Callable[[str], SearchSpace], own_operator: str) -> Architecture:
     """With an operator from a file that is gone after that."""
     file = tmp_path / "own.py"
-    file.write_text(OWN, encoding="utf-8")
+    file.write_text(own_operator, encoding="utf-8")
     modules.load(file)
-    return space_of("v5").of({2: Choice.of("Once", {})})
+    return space_of("v5").of({2: Choice.of("Twice", {"kernel": 3})})
 
 
 @pytest.fixture(params=["stock", "motley"])
@@ -104,8 +74,8 @@ import sys
 sys.path.insert(0, {str(Path(build.__file__).parents[1])!r})
 from ultralytics import YOLO
 model = YOLO(sys.argv[1]).model
-once = [module for module in model.modules() if type(module).__name__ == "Once"]
-print(len(once), float(model.model[2].cv1.bn.weight.detach().sum()))
+twice = [module for module in model.modules() if type(module).__name__ == "Twice"]
+print(len(twice), float(model.model[2].cv1.bn.weight.detach().sum()))
 """
         told = {
             subprocess.run(
