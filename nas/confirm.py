@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from nas import __version__
 from nas.config import StudyFile, study_folder
-from nas.plan import begun, rerun
+from nas.plan import begun, require_same_data, rerun
 from nas.records import Record, averaged
 from nas.study import Study
 from search_spaces import space_file
@@ -40,13 +40,16 @@ def longer(before: Study, *, eta: int, **changes: Any) -> Study:
         changes: to how the study was run: workers, device, timeout or trial_memory.
 
     Raises:
-        StudyError: the front is the stock model alone, or empty; a study of that name is there with other settings.
+        DataError: the data set cannot be trained on any more.
+        StudyError: the front is the stock model alone, or empty; the data set has changed; a study of that name is
+            there with other settings.
         SpecError: more workers than cores.
     """
     found, stock = [before.architecture(record) for record in before.front()], before.space.stock.fingerprint
     names = {architecture.fingerprint for architecture in found} | {stock}
     if names == {stock}:
         raise StudyError(f"{before.name}: nothing to confirm, its front holds no other model than the stock one")
+    require_same_data(before)
     folder = study_folder(f"{before.name}-x{eta}", before.folder.parent)
     budget = before.settings.budget
     grown = budget.model_copy(update={"epochs": budget.epochs * eta, "seed": budget.seed + 1, "rungs": ()})

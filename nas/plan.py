@@ -109,11 +109,23 @@ def resume(name: str, *, runs: Path = RUNS, **changes: Any) -> Study:
         StudyError: its space or its data set has changed.
     """
     study = _taken_up(existing(name, runs))
-    data = datasets.load(study.settings.data)
-    if data.fingerprint != study.settings.data_fingerprint:
-        raise StudyError(f"{data.path}: the data set has changed since {name} was begun; begin another study for it")
+    require_same_data(study)
     study.set_run(rerun(study.file.run, changes))
     return study
+
+
+def require_same_data(study: Study) -> None:
+    """Refuse to train on a data set that scores of a study are not of.
+
+    Raises:
+        DataError: it cannot be trained on any more.
+        StudyError: it has changed.
+    """
+    data = datasets.load(study.settings.data)
+    if data.fingerprint != study.settings.data_fingerprint:
+        raise StudyError(
+            f"{data.path}: the data set has changed since {study.name} was begun; begin another study for it"
+        )
 
 
 def begun(folder: Path, file: StudyFile, space_text: str, latency: Timings | None) -> Study:

@@ -1,6 +1,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from nas.study import Study
 from nas.work import Worker
 from search_spaces import Architecture
 from search_spaces.errors import SpecError, StudyError
-from trials import Budget, Outcome
+from trials import Budget, Outcome, datasets
 
 MakeStudy = Callable[..., Study]
 Score = Callable[..., Outcome]
@@ -53,6 +54,12 @@ def run(score: Score, seen: list[tuple[int, int]], monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(work, "evaluate", upside_down(score, seen))
     monkeypatch.setattr(plan, "supervise", working)
     return working
+
+
+@pytest.fixture
+def make_study(make_study: MakeStudy) -> MakeStudy:
+    """Of the digits as they are, which are looked at before they are trained on again."""
+    return partial(make_study, data_fingerprint=datasets.load("digits").fingerprint)
 
 
 @pytest.fixture
@@ -118,6 +125,12 @@ class TestLonger:
         with pytest.raises(
             StudyError, match="small: nothing to confirm, its front holds no other model than the stock"
         ):
+            longer(study, eta=3)
+
+    def test_a_data_set_that_has_changed_is_refused(self, make_study: MakeStudy, run: Callable[[Study], None]) -> None:
+        study = make_study(trials=5, data_fingerprint="of other images")
+        run(study)
+        with pytest.raises(StudyError, match="the data set has changed since small was begun"):
             longer(study, eta=3)
 
     def test_more_workers_than_cores_are_refused(self, searched: Study) -> None:
