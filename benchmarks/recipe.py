@@ -1,6 +1,7 @@
 """What a recipe's scores are worth: their noise over seeds, what they say of architectures, and how they rank them.
 
-    python benchmarks/recipe.py train DATA --results FILE [--ways WAY ...] [--architectures N] [--seeds N] [--jobs N]
+    python benchmarks/recipe.py train DATA --results FILE [--ways WAY ...] [--image-size PX] [--architectures N]
+                                      [--seeds N] [--jobs N]
     python benchmarks/recipe.py table --results FILE
 
 The first trains a fixed sample of architectures of nearly equal GFLOPs, the stock model among them, in each of the
@@ -8,7 +9,8 @@ ways below with each seed, and appends one line a run to FILE; what is there alr
 may be stopped at any time and run on any number of machines. The second reads FILE and prints the table.
 
 Every way of training is compared with the longest, from scratch. A way that inherits begins from a stock model trained
-once for each seed, so that two seeds are two independent repeats of a whole study and not of its last step.
+once for each seed, so that two seeds are two independent repeats of a whole study and not of its last step. Each image
+size has a FILE, and a folder, of its own.
 """
 
 import argparse
@@ -16,7 +18,7 @@ import csv
 import os
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, fields
 from functools import partial
@@ -24,7 +26,8 @@ from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, get_type_hints
+from unittest import mock
 
 os.environ.setdefault("YOLO_OFFLINE", "true")
 os.environ.setdefault("YOLO_VERBOSE", "false")
@@ -44,7 +47,7 @@ from trials.cost import CostTable
 from trials.training import ShortTraining
 from trials.weights import save
 
-SPACE, IMAGE_SIZE, WITHIN = "v9", 128, 0.05
+SPACE, WITHIN = "v9", 0.05
 KEPT_STOCK = (0.9, 0.75, 0.55, 0.35)
 """The probabilities, in turn, that a slot of a drawn architecture keeps its stock layer: little to much is replaced."""
 
@@ -106,8 +109,7 @@ class Readings(ShortTraining):
         super()._finish_epoch()
         if self.epoch + 1 < self.epochs:
             return
-        last = self.epochs_done[-1]
-        self.readings[AS_TRAINED] = last.map50_95, last.map50
+        self.readings[AS_TRAINED] = _accuracies(self.metrics)
         for name, further in self._further.items():
             self.readings[name] = self._read(further)
         with self.ema.applied() as averaged:
@@ -116,10 +118,14 @@ class Readings(ShortTraining):
         self.readings[RE_ESTIMATED] = self._read(re_estimated)
 
     def _read(self, other: ModelEMA) -> tuple[float, float]:
-        own, self.ema = self.ema, other
-        metrics, _ = DetectionTrainer.validate(self)
-        self.ema = own
-        return metrics["metrics/mAP50-95(B)"], metrics["metrics/mAP50(B)"]
+        with mock.patch.object(self, "ema", other):
+            metrics, _ = DetectionTrainer.validate(self)
+        return _accuracies(metrics)
+
+
+def _accuracies(metrics: Mapping[str, float]) -> tuple[float, float]:
+    """MAP50-95 and mAP50, as Ultralytics' validator names them."""
+    return metrics["metrics/mAP50-95(B)"], metrics["metrics/mAP50(B)"]
 
 
 @torch.no_grad()
@@ -181,6 +187,7 @@ class Job:
     index: int
     count: int
     seed: int
+    image_size: int
 
 
 def measured(job: Job, data_path: Path, bases: Path) -> list[Run]:
@@ -193,7 +200,7 @@ def measured(job: Job, data_path: Path, bases: Path) -> list[Run]:
     budget = Budget(
         data=data.path,
         epochs=settings.epochs,
-        image_size=IMAGE_SIZE,
+        image_size=job.image_size,
         batch=8,
         seed=seed,
         recipe=settings.recipe,
@@ -230,7 +237,7 @@ def read(results: Path) -> list[Run]:
     """The runs that are there."""
     if not results.is_file():
         return []
-    types = {field.name: field.type for field in fields(Run)}
+    types = get_type_hints(Run)
     with results.open(newline="", encoding="utf-8") as lines:
         return [Run(**{name: types[name](value) for name, value in row.items()}) for row in csv.DictReader(lines)]
 
@@ -250,8 +257,9 @@ def train(options: argparse.Namespace) -> None:
     data = datasets.load(options.data)
     architectures = drawn(load(SPACE), len(data.classes), options.architectures)
     there = {(run.way, run.fingerprint, run.seed) for run in read(options.results)}
+    job = partial(Job, count=len(architectures), image_size=options.image_size)
     missing = [
-        Job(way=way, index=index, count=len(architectures), seed=seed)
+        job(way=way, index=index, seed=seed)
         for way in options.ways
         for seed in range(options.seeds)
         for index, architecture in enumerate(architectures)
@@ -259,7 +267,7 @@ def train(options: argparse.Namespace) -> None:
     ]
     bases = options.results.parent / "bases"
     lacking = [seed for seed in range(options.seeds) if not (bases / f"{seed}.pt").is_file()]
-    first = [Job(way=BASE, index=0, count=len(architectures), seed=seed) for seed in lacking]
+    first = [job(way=BASE, index=0, seed=seed) for seed in lacking]
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
         for jobs in (first, missing):
             futures = [pool.submit(measured, job, options.data, bases) for job in jobs]
@@ -417,6 +425,7 @@ def main() -> None:
     training_command.add_argument(
         "--ways", nargs="*", default=[way for way in WAYS if way != BASE], choices=[way for way in WAYS if way != BASE]
     )
+    training_command.add_argument("--image-size", type=int, default=128)
     training_command.add_argument("--architectures", type=int, default=13)
     training_command.add_argument("--seeds", type=int, default=3)
     training_command.add_argument("--jobs", type=int, default=1)

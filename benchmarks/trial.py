@@ -23,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest import mock
 
 os.environ.update({"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "YOLO_VERBOSE": "false", "YOLO_OFFLINE": "true"})
 
@@ -126,13 +127,9 @@ class _Watched(ShortTraining):
 
 
 def _print_outside(candidate: tuple[Architecture, Costs], budget: Budget) -> None:
-    original = training.ShortTraining
-    training.ShortTraining = _Watched
     _Watched.loops = _Watched.validations = 0.0
-    try:
+    with mock.patch.object(training, "ShortTraining", _Watched):
         whole, _, _ = _timed(lambda: _trial(candidate, budget))
-    finally:
-        training.ShortTraining = original
     outside = whole - _Watched.loops - _Watched.validations
     print(
         f"  8 epochs: {whole:.2f} CPU-s, of which batch loops {_Watched.loops:.2f}, validations "

@@ -211,6 +211,11 @@ def study_folder(name: str, runs: Path = RUNS) -> Path:
     return (runs / name).absolute()
 
 
+def own_storage(folder: Path) -> str:
+    """Optuna's storage in a file of the study's own."""
+    return f"sqlite:///{folder / 'study.db'}"
+
+
 def existing(name: str, runs: Path = RUNS) -> Path:
     """The folder of a study that is there.
 

@@ -13,7 +13,7 @@ from itertools import permutations
 from typing import Any, NamedTuple
 
 from nas import __version__
-from nas.config import StudyFile, study_folder
+from nas.config import StudyFile, own_storage, study_folder
 from nas.plan import begun, require_same_data, rerun
 from nas.records import Record, averaged
 from nas.study import Study
@@ -58,7 +58,7 @@ def longer(before: Study, *, eta: int, **changes: Any) -> Study:
         name=folder.name,
         settings=before.settings.model_copy(update=changed),
         run=rerun(before.file.run, {**changes, "trials": len(names), "earlier": 0}),
-        storage=f"sqlite:///{folder / 'study.db'}" if before.database else before.file.storage,
+        storage=own_storage(folder) if before.database else before.file.storage,
         tracking=before.file.tracking,
         version=__version__,
     )
@@ -76,6 +76,12 @@ def finalists(before: Study, after: Study) -> list[Finalist]:
     shorter = {record.fingerprint: record for record in averaged(before.records())}
     both = [Finalist(shorter[one.fingerprint], one) for one in averaged(after.records()) if one.fingerprint in shorter]
     return sorted(both, key=lambda one: one.accuracies[1], reverse=True)
+
+
+def fallen(after: Study) -> list[Record]:
+    """Who was trained longer, and did not get to the end."""
+    ended = {record.fingerprint: record for record in after.records() if record.ending is not None}  # the last one's
+    return [record for record in ended.values() if not record.finished]
 
 
 def overtaken(both: Sequence[Finalist], within: float) -> list[tuple[Finalist, Finalist]]:

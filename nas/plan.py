@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from nas import __version__, latencies
 from nas.base_training import BaseTraining
-from nas.config import RUNS, Run, Settings, StudyFile, existing, study_folder, tracking_uri
+from nas.config import RUNS, Run, Settings, StudyFile, existing, own_storage, study_folder, tracking_uri
 from nas.request import Request, require_cores, require_reachable, validated
 from nas.study import Study
 from nas.supervisor import Supervisor
@@ -78,7 +78,7 @@ class Plan:
             name=folder.name,
             settings=settings,
             run=run,
-            storage=request.storage or f"sqlite:///{folder / 'study.db'}",
+            storage=request.storage or own_storage(folder),
             tracking=tracking_uri(request.runs.absolute()),
             version=__version__,
         )

@@ -40,7 +40,7 @@ def confirm(
     than noise, what is the front then is trained longer once more (STUDY-x3-x3); else longer trainings are not needed.
     """
     from nas.config import existing
-    from nas.confirm import finalists, longer, overtaken
+    from nas.confirm import fallen, finalists, longer, overtaken
     from nas.study import Study
 
     before, told = Study.open(existing(study, runs)), list[dict[str, Any]]()
@@ -56,6 +56,7 @@ def confirm(
         told += rows
         if shown == "table":
             show.rows(rows, shown, title=f"{before.name} after {few} and {many} epochs", columns=_columns(few, many))
+        show.lines(f"{one.summary} has no score after {many} epochs: {one.ending}; {one.cure}" for one in fallen(after))
         if left := after.places():
             show.lines([f"{left} trainings are left; go on with: {command('confirm', before)}"])
             break

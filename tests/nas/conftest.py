@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nas.config import Run, Settings, StudyFile
+from nas.config import Run, Settings, StudyFile, own_storage
 from nas.study import Study
 from search_spaces import Architecture, SearchSpace, space_file
 from trials import Budget, Costs, Ending, Epoch, Limits, Outcome, Scores
@@ -56,7 +56,7 @@ def make_study(tmp_path: Path, space: SearchSpace) -> Callable[..., Study]:
             name=name,
             settings=settings,
             run=Run(trials=trials),
-            storage=f"sqlite:///{folder / 'study.db'}",
+            storage=own_storage(folder),
             tracking="sqlite://",
             version="0",
         )

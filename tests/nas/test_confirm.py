@@ -9,6 +9,7 @@ from typer.testing import CliRunner, Result
 
 from nas import plan, work
 from nas.cli import app
+from nas.config import own_storage
 from nas.confirm import Finalist, finalists, longer, overtaken
 from nas.records import Record
 from nas.stopping import Stopping
@@ -16,7 +17,7 @@ from nas.study import Study
 from nas.work import Worker
 from search_spaces import Architecture
 from search_spaces.errors import SpecError, StudyError
-from trials import Budget, Outcome, datasets
+from trials import Budget, Ending, Outcome, datasets
 
 MakeStudy = Callable[..., Study]
 Score = Callable[..., Outcome]
@@ -95,6 +96,14 @@ class TestLonger:
         assert after.settings.confirms == searched.name
         assert after.places() == 0
 
+    def test_a_storage_that_many_studies_share_is_shared(
+        self, searched: Study, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As PostgreSQL is; a file is each study's own."""
+        assert longer(searched, eta=2).file.storage == own_storage(searched.folder.with_name("small-x2"))
+        monkeypatch.setattr(Study, "database", None)
+        assert longer(searched, eta=3).file.storage == searched.file.storage
+
     def test_a_rule_for_stopping_is_the_searchs_alone(
         self, make_study: MakeStudy, run: Callable[[Study], None], tmp_path: Any
     ) -> None:
@@ -165,6 +174,24 @@ class TestCommand:
         assert "small after 3 and 12 epochs" in told.stdout
         assert not (searched.folder.parent / "small-x4-x4").exists()
         assert finalists(searched, Study.open(searched.folder.parent / "small-x4"))
+
+    def test_whoever_does_not_get_to_the_end_is_named(
+        self, searched: Study, score: Score, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        stock = searched.space.stock.fingerprint
+
+        def diverging(architecture: Architecture, *arguments: Any, **options: Any) -> Outcome:
+            outcome = score(architecture, *arguments, **options)
+            lost = architecture.fingerprint != stock and architecture.summary().startswith("UIB 4")
+            return replace(outcome, ending=Ending.DIVERGED, scores=None) if lost else outcome
+
+        monkeypatch.setattr(work, "evaluate", diverging)
+        told = confirm(searched, "--rounds", "1", "--format", "json")
+        lost = [record for record in searched.front() if record.summary.startswith("UIB 4")]
+        assert lost
+        for record in lost:
+            assert f"{record.summary} has no score after 9 epochs: diverged" in told.stderr
+        assert len(json.loads(told.stdout)) == 5 - len(lost)
 
     def test_a_study_that_is_not_there_is_told(self, searched: Study) -> None:
         told = CliRunner().invoke(app, ["confirm", "smal", "--runs", str(searched.folder.parent)])
