@@ -18,7 +18,7 @@ from nas.stopping import Stopping
 from search_spaces.errors import EnvironmentProblem, SpecError, StudyError, nearest
 from trials import Budget, Limits, presets
 
-RUNS = Path("runs") / "nas"
+RUNS = Path("runs/nas")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 

@@ -9,6 +9,9 @@ from trials import Limits
 from trials.cost import CostTable
 from trials.latency_table import LatencyTable
 
+_DRAWS = 100
+"""Of architectures within the limits, where the extreme one is not."""
+
 
 class Feasible:
     """Which architectures of a space are within the limits that are known before anything is built.
@@ -52,6 +55,16 @@ class Feasible:
     def ends(self) -> list[Architecture]:
         """The cheapest and the dearest architecture, whatever the limits are."""
         return [self._table().extreme(lambda layer: layer.macs, cheapest=cheapest) for cheapest in (True, False)]
+
+    def extreme(self, rng: random.Random, *, cheapest: bool) -> Architecture | None:
+        """The cheapest or the dearest architecture within the limits, as far as some draws find it."""
+        extreme = self._table().extreme(lambda layer: layer.macs, cheapest=cheapest)
+        if self.excess(extreme) is None:
+            return extreme
+        drawn = [self.repaired(extreme, rng) for _ in range(_DRAWS)]
+        within = [architecture for architecture in drawn if architecture is not None]
+        best = min if cheapest else max
+        return best(within, key=lambda architecture: self._table().cost(architecture).macs, default=None)
 
     def allows(self, architecture: Architecture) -> bool:
         """Whether an architecture is within all limits, and can be built."""

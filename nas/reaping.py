@@ -9,6 +9,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.attributes import AGAIN, CRASHED, DETAIL, ENDING, FINGERPRINT, HOST, REPEAT, ROLE, RUNG
 from nas.deaths import Death
+from nas.judging import settle
 from nas.locks import is_held
 from nas.watch import Training
 from trials import Ending
@@ -94,7 +95,7 @@ def _end(study: "Study", trial: FrozenTrial, death: Death | None) -> None:
             study.optuna.tell(trial.number, state=TrialState.FAIL)
             return
         fields = _last_fields(study, trial, death)
-    values = study.settle(Trial(study.optuna, trial._trial_id), fields)
+    values = settle(study.settings, Trial(study.optuna, trial._trial_id), fields)
     study.optuna.tell(trial.number, values, state=None if values else TrialState.PRUNED)
 
 

@@ -2,28 +2,22 @@
 
 import json
 import random
-import sqlite3
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.exceptions import ExperimentalWarning, OptunaError
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
+from optuna.trial import FrozenTrial
 
 from nas import latencies
-from nas.attributes import DETAIL, FINGERPRINT, REPEAT, ROLE, RUNG
+from nas.attributes import FINGERPRINT, REPEAT
 from nas.base_training import BaseTraining
 from nas.config import Run, StudyFile, make_folder
 from nas.export import Exported, chosen, export
 from nas.feasible import Feasible
-from nas.front import OBJECTIVES, Direction, Point, up_and_down
 from nas.fuse import reason_to_stop
 from nas.locks import Lock
 from nas.racing import next_repeat
@@ -31,15 +25,15 @@ from nas.record_file import RecordFile
 from nas.records import Record, TrialFiles, averaged, front_of, write_aside
 from nas.sampler import GainSampler, Gate, sampler_of
 from nas.score_cache import ScoreCache, begun_from, key
-from nas.stopping import goes_on
+from nas.storage import TrialRecords, file_of, make_file, make_study, opened
 from search_spaces import Architecture, SearchSpace, space_file
-from search_spaces.errors import EnvironmentProblem, StudyError
+from search_spaces.errors import StudyError
 from trials import Budget, Ending, Limits, Outcome, cost, datasets, timings
 from trials.cost import CostTable
 from trials.datasets import DataSet
 from trials.evaluation import over
 from trials.latency_table import LatencyTable
-from trials.scores import Costs, Epoch
+from trials.scores import Costs
 from trials.timings import Timings
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # trials are told by us, in our words
@@ -47,13 +41,7 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)  # trials are told by us, i
 COUNTED = frozenset(ending.name.lower() for ending in Ending if ending not in {Ending.OVER_LIMIT, Ending.BROKEN})
 """The endings that count towards a study's number of trials."""
 
-_KNOWN_BEFORE = (FINGERPRINT, ROLE, DETAIL, REPEAT)
-_HEARTBEAT_SECONDS, _GRACE_SECONDS = 60, 300
-_COSTLIEST_DRAWS = 100
 _KEPT_WEIGHTS = 3
-_TRIALS = text("SELECT trial_id, number FROM trials WHERE study_id = :study")
-_ONE_BY_ONE = 100
-"""So many trials are read sooner one by one than all of a long study."""
 
 
 class Study:
@@ -91,20 +79,9 @@ class Study:
         if study.database is not None:
             study.database.unlink(missing_ok=True)  # half of a study that was never finished being made
             study._file.delete()
-            with sqlite3.connect(study.database) as database:
-                database.execute("PRAGMA journal_mode=WAL")  # readers and a writer at once; stays in the file
-        directions = [_optuna_direction(direction) for direction in study.directions]
-        made = optuna.create_study(
-            storage=study.storage, study_name=file.name, directions=directions, load_if_exists=True
-        )
-        space_hash = file.settings.space_hash
-        if made.user_attrs.get("space_hash", space_hash) != space_hash:
-            raise StudyError(f"{file.storage}: a study {file.name!r} of another space is there; choose another --study")
-        made.set_user_attr("space_hash", space_hash)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)  # names of objectives, since Optuna 3.2
-            made.set_metric_names(["reward"] if file.settings.reward else list(file.settings.objectives))
-        if not made.get_trials(deepcopy=False):
+            make_file(study.database)
+        make_study(study.storage, file)
+        if not study.trials():
             study.enqueue(study.space.stock, role="stock")
             start = () if file.settings.confirms else study.space.start
             named = {architecture.fingerprint: architecture for architecture in start}
@@ -144,8 +121,7 @@ class Study:
     @property
     def database(self) -> Path | None:
         """The storage's file, if it is one."""
-        prefix = "sqlite:///"
-        return Path(self.file.storage.removeprefix(prefix)) if self.file.storage.startswith(prefix) else None
+        return file_of(self.file.storage)
 
     @cached_property
     def storage(self) -> RDBStorage:
@@ -154,18 +130,7 @@ class Study:
         Raises:
             EnvironmentProblem: it cannot be opened.
         """
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats are called experimental since Optuna 2
-            try:
-                return RDBStorage(
-                    self.file.storage,
-                    engine_kwargs={"connect_args": {"timeout": 60}} if self.database else {"pool_pre_ping": True},
-                    heartbeat_interval=_HEARTBEAT_SECONDS,
-                    grace_period=_GRACE_SECONDS,
-                )
-            except (ImportError, SQLAlchemyError, OptunaError) as error:
-                told = " ".join(str(error).split())
-                raise EnvironmentProblem(f"storage: cannot be opened: {told}") from None
+        return opened(self.file.storage)
 
     @cached_property
     def optuna(self) -> optuna.Study:
@@ -264,13 +229,6 @@ class Study:
         path = self.folder / latencies.MEASURED
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
-    @property
-    def directions(self) -> list[Direction]:
-        """Of what Optuna optimises: the objectives, or one reward."""
-        if self.settings.reward is not None:
-            return [Direction.MAXIMIZE]
-        return [OBJECTIVES[name] for name in self.settings.objectives]
-
     def files(self, trial: int) -> TrialFiles:
         """A trial's files."""
         return TrialFiles.of(self.folder, trial)
@@ -279,29 +237,18 @@ class Study:
 
     def records(self) -> list[Record]:
         """All trials, in order."""
-        known = dict(self._ended)
-        for trial in self._not_known_to_have_ended():
-            record = known[trial.number] = _record(trial, self.space)
-            if trial.state.is_finished() and DETAIL in trial.user_attrs:
-                self._ended[trial.number] = record
+        known = self._trials.read()
         for number, milliseconds in self._measured().items():
             known[int(number)] = replace(known[int(number)], measured_ms=milliseconds)
         return [known[number] for number in sorted(known)]
 
-    @cached_property
-    def _ended(self) -> dict[int, Record]:
-        """By the numbers of the trials."""
-        return self._file.read()
-
     def keep_records(self) -> None:
         """Put the records of trials that have ended on file; the supervisor does, after it has read them."""
-        self._file.keep(self._ended)
+        self._trials.keep()
 
-    def _not_known_to_have_ended(self) -> list[FrozenTrial]:
-        with self.storage.engine.connect() as database:  # Optuna 5 reads all of a study's trials, or one
-            rows = database.execute(_TRIALS, {"study": self.storage.get_study_id_from_name(self.name)}).all()
-        wanted = [trial for trial, number in rows if number not in self._ended]
-        return self.trials() if len(wanted) > _ONE_BY_ONE else [self.storage.get_trial(trial) for trial in wanted]
+    @cached_property
+    def _trials(self) -> TrialRecords:
+        return TrialRecords(self.name, self.storage, lambda: self.space, self._file)
 
     def front(self, records: Sequence[Record] | None = None) -> list[Record]:
         """The finished trials that no other dominates, best accuracy first."""
@@ -349,14 +296,9 @@ class Study:
         for role in ("cheapest", "costliest"):
             if role in known:
                 continue
-            extreme = self.table.extreme(lambda layer: layer.macs, cheapest=role == "cheapest")
-            if self.feasible.excess(extreme):
-                drawn = [self.feasible.repaired(extreme, rng) for _ in range(_COSTLIEST_DRAWS)]
-                within = [architecture for architecture in drawn if architecture is not None]
-                best = min if role == "cheapest" else max
-                if not within:
-                    raise StudyError("no architecture of the space is within all limits at once; raise one of them")
-                extreme = best(within, key=lambda architecture: self.table.cost(architecture).macs)
+            extreme = self.feasible.extreme(rng, cheapest=role == "cheapest")
+            if extreme is None:
+                raise StudyError("no architecture of the space is within all limits at once; raise one of them")
             if extreme.fingerprint not in {record.fingerprint for record in self.records()}:
                 self.enqueue(extreme, role=role)
 
@@ -366,68 +308,6 @@ class Study:
         if wanted is not None:
             record, repeat = wanted
             self.enqueue(self.architecture(record), **{REPEAT: repeat})
-
-    def goes_on(self, trial: Trial, architecture: Architecture, epoch: Epoch) -> bool:
-        """Note where a training stands at a rung, and whether it is worth going on with.
-
-        The stock model always is, and so is one that has been judged before: it went on, and is trained again with
-        another seed, or after something that was no fault of its own.
-        """
-        stopping, name = self.settings.stopping, f"{RUNG}{epoch.epoch}"
-        judged = name in trial.user_attrs or REPEAT in trial.user_attrs
-        if stopping is None or epoch.map50_95 is None or epoch.epoch >= self.budget.epochs or judged:
-            return True
-        earlier = [values[0] for key, values in trial.user_attrs.items() if key.startswith(RUNG)]
-        accuracy = max([epoch.map50_95, *earlier])
-        own = self._standing(accuracy, architecture)
-        others = [
-            tuple(other.user_attrs[name][1:])
-            for other in self.trials()
-            if name in other.user_attrs and other.state != TrialState.FAIL
-        ]
-        trial.set_user_attr(name, (accuracy, *own))
-        directions = up_and_down(costs=len(own) - 1)
-        return trial.user_attrs.get(ROLE) == "stock" or goes_on(own, others, directions, stopping.eta)
-
-    def _standing(self, accuracy: float, architecture: Architecture) -> Point:
-        """What a training is judged by: its reward, or its accuracy and what it is known to cost."""
-        figures = self.feasible.figures(architecture)
-        if self.settings.reward:
-            return (self.settings.rewarded(accuracy, figures),)
-        return (accuracy, *(figures[name] for name in self.settings.known_costs))
-
-    def settle(self, trial: Trial, fields: Mapping[str, Any]) -> list[float] | None:
-        """Store how a trial ended, and what it says to the sampler.
-
-        Args:
-            fields: as `records.told` says them.
-
-        Returns:
-            What Optuna is to be told, or None if the trial has no scores.
-        """
-        for name, value in fields.items():
-            trial.set_user_attr(name, value)
-        for name, ceiling in self.settings.limits.model_dump(exclude_none=True).items():
-            if name in fields:
-                trial.set_constraint(name, fields[name] / ceiling - 1)
-        match Ending[fields["ending"].upper()]:
-            case Ending.FINISHED:
-                return self._values(fields)
-            case Ending.BROKEN:
-                return None
-            case Ending.STOPPED:  # among pruned trials, those that came further are the better ones
-                trial.set_constraint("rungs_left", 1 - fields["epochs"] / self.budget.epochs)
-                return None
-            case _:  # a failed trial would teach the sampler nothing; a pruned one with a constraint says: not there
-                trial.set_constraint("ending", 1.0)
-                return None
-
-    def _values(self, fields: Mapping[str, Any]) -> list[float]:
-        """The objectives, or one reward."""
-        if self.settings.reward is None:
-            return [float(fields[name]) for name in self.settings.objectives]
-        figures = {name: float(fields[name]) for name in self.settings.targets}
-        return [self.settings.rewarded(float(fields["map50_95"]), figures)]
 
     def export(self, *, trial: int | None = None, best: str = "map", folder: Path | None = None) -> Exported:
         """Write a trial's model as a folder that needs no study any more.
@@ -463,33 +343,3 @@ class Study:
     def supervision(self) -> Lock:
         """Held by the one supervisor of this study on this host."""
         return Lock(self.folder / "supervisor.lock")
-
-
-def limits_for(attributes: Mapping[str, Any], limits: Limits) -> Limits:
-    """Those of a trial by what is known of it: none for the stock model, which is the reference, outside the front."""
-    return Limits() if attributes.get(ROLE) == "stock" or REPEAT in attributes else limits
-
-
-def _optuna_direction(direction: Direction) -> optuna.study.StudyDirection:
-    return optuna.study.StudyDirection[direction.name]
-
-
-def _record(trial: FrozenTrial, space: SearchSpace) -> Record:
-    """A trial as a row; one that waits has its parameters in what it was enqueued with."""
-    said = trial.system_attrs.get("fixed_params") or trial.params
-    wanted = [f"{slot.name}.operator" for slot in space.slots] + [dial.spelled for dial in space.dials]
-    proposed = all(name in said for name in wanted)  # not in the moment of the proposal
-    architecture = space.architecture(said) if proposed else None
-    # What a worker notes arrives one by one; all of it is there when the trial has ended.
-    shown = Record.__dataclass_fields__ if trial.state.is_finished() else _KNOWN_BEFORE
-    known = {name: value for name, value in trial.user_attrs.items() if name in shown}
-    return Record(
-        **{
-            **known,
-            "trial": trial.number,
-            "state": trial.state.name.lower(),
-            "picks": architecture.as_picks() if architecture else {},
-            "summary": architecture.summary() if architecture else "",
-            "within": all(value <= 0 for value in trial.constraints.values()),
-        }
-    )

@@ -1,95 +1,35 @@
-"""The door to MLflow: a parent run per study, a child run per trial, the front as a table and a figure.
+"""MLflow's picture of a study: a parent run per study, a child run per trial, the front as a table and a figure.
 
 Only the supervisor of a study comes here; its workers write files. What MLflow holds is asked of MLflow when
 a tracker opens, and never kept a second time: after a kill between two writes the next tracker finds exactly
-what had arrived. Everything goes through a client of our own, so that the caller's active run, tracking URI
-and `MLFLOW_RUN_ID` are neither used nor changed.
+what had arrived.
 """
 
 import json
 import logging
 import math
-import os
-import sqlite3
-import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
-
 from nas import pages
 from nas.front import OBJECTIVES, Direction, hypervolume
+from nas.mlflow_runs import FAILURES, TAG_LENGTH, Run, Runs, without_password
 from nas.records import Record, TrialFiles, front_of, point_of, write_aside
 from search_spaces.errors import EnvironmentProblem
 from search_spaces.macro import MACRO
 
 _log = logging.getLogger(__name__)
 
-
-def _settle_environment() -> None:
-    """What MLflow reads from the environment, where the user has not decided."""
-    for name, value in (
-        ("MLFLOW_DISABLE_TELEMETRY", "true"),
-        ("GIT_PYTHON_REFRESH", "quiet"),  # no warning where git is not installed
-        ("MLFLOW_LOGGING_LEVEL", "WARNING"),  # else it tells on stderr how it makes its tables
-        ("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true"),  # stdout is for results
-        # By default 7 repetitions of 120 s; a supervisor has workers to watch meanwhile, and to repeat the making
-        # of a run whose answer was lost would make two.
-        ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0"),
-        ("MLFLOW_HTTP_REQUEST_TIMEOUT", "10"),
-        # Its server's job runner evaluates language models: a process of 260 MB for nothing.
-        ("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false"),
-    ):
-        os.environ.setdefault(name, value)
-
-
-_settle_environment()  # before the import: some of it is read only then
-
-from mlflow import MlflowClient  # noqa: E402
-from mlflow.entities import Metric, Param, RunTag  # noqa: E402
-from mlflow.exceptions import MlflowException  # noqa: E402
-
 STATE = "tracking.json"
 """In the study's folder. Without it, the study is written into MLflow anew, under another parent run."""
 
-# MLflow, its database, files, and the way to a server: requests' errors are OSErrors.
-_FAILURES = (MlflowException, SQLAlchemyError, sqlite3.Error, OSError)
-
-# mlflow/utils/validation.py:67-78
-_ENTITIES_PER_BATCH = 100
-_KEY_LENGTH = 250
-_PARAM_LENGTH = 6000
-_TAG_LENGTH = 8000
-
-_SERVERS = ("http:", "https:", "databricks")
 _SECONDS_BETWEEN_ATTEMPTS = 10.0
 _STATUS = {"running": "RUNNING", "complete": "FINISHED", "pruned": "FINISHED", "fail": "FAILED"}
 _COSTS = ("gflops", "params", "latency_ms", "latency_spread_ms", "seconds")
-
-
-def ui_command(uri: str, host: str, port: int) -> list[str]:
-    """The command that serves MLflow's pages of a database; it answers at `/health` after some ten seconds.
-
-    Raises:
-        EnvironmentProblem: the address is a server's already.
-    """
-    if uri.startswith(_SERVERS):
-        raise EnvironmentProblem(f"{_shown(uri)} is a server with pages of its own: open it in a browser")
-    database = _sqlite_file(uri)
-    options = {
-        "--backend-store-uri": uri,
-        "--host": host,
-        "--port": str(port),
-        "--workers": "1",  # the default is four, of 280 MB each
-        # Without it, what the pages upload would lie in the folder where the server was started.
-        **({"--artifacts-destination": str(database.parent / "mlartifacts")} if database else {}),
-    }
-    return [sys.executable, "-m", "mlflow", "ui", *(word for option in options.items() for word in option)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,65 +61,6 @@ class _Memory:
     def write(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         write_aside(folder / STATE, json.dumps(asdict(self), indent=1))
-
-
-class _Run:
-    """One run as MLflow holds it: what it holds is not written again."""
-
-    def __init__(self, client: MlflowClient, run: Any) -> None:
-        self.id: str = run.info.run_id
-        self.status: str = run.info.status
-        self.tags: dict[str, str] = dict(run.data.tags)
-        self.params: dict[str, str] = dict(run.data.params)
-        self._client = client
-        self._metrics_before = frozenset(run.data.metrics)
-        self._steps: dict[str, set[int]] = {}
-
-    def tag(self, tags: Mapping[str, str]) -> None:
-        """Tags may change; an empty one need not be there."""
-        cut = {name: text[:_TAG_LENGTH] for name, text in tags.items()}
-        new = {name: text for name, text in cut.items() if text != self.tags.get(name, "")}
-        for batch in _batches(new):
-            self._client.log_batch(self.id, tags=[RunTag(name, text) for name, text in batch.items()])
-        self.tags |= new
-
-    def fix(self, params: Mapping[str, str]) -> None:
-        """Params cannot change: the first value stays."""
-        cut = {name[:_KEY_LENGTH]: text[:_PARAM_LENGTH] for name, text in params.items()}
-        new = {name: text for name, text in cut.items() if name not in self.params}
-        for batch in _batches(new):
-            self._client.log_batch(self.id, params=[Param(name, text) for name, text in batch.items()])
-        self.params |= new
-
-    def measure(self, metrics: Mapping[str, float | None], *, step: int = 0) -> None:
-        """One point of each metric that has a value and no point at this step."""
-        new = {name: float(value) for name, value in metrics.items() if value is not None and not self.has(name, step)}
-        if new:
-            now = _now()
-            self._client.log_batch(self.id, metrics=[Metric(name, value, now, step) for name, value in new.items()])
-        for name in new:
-            self._steps[name].add(step)
-
-    def has(self, metric: str, step: int) -> bool:
-        """Whether the metric has a point at this step."""
-        if metric not in self._steps:
-            before = self._client.get_metric_history(self.id, metric) if metric in self._metrics_before else []
-            self._steps[metric] = {point.step for point in before}
-        return step in self._steps[metric]
-
-    def attach(self, name: str, text: str) -> None:
-        """An artifact, in place of the one of this name."""
-        self._client.log_text(self.id, text, name)
-
-    def become(self, status: str) -> None:
-        """`RUNNING` again, or ended."""
-        if status == self.status:
-            return
-        if status == "RUNNING":
-            self._client.update_run(self.id, status=status)
-        else:
-            self._client.set_terminated(self.id, status)
-        self.status = status
 
 
 class Tracker:
@@ -234,9 +115,9 @@ class Tracker:
         try:
             self._memory = _Memory.of(self.folder)
             self._open()
-        except _FAILURES as problem:
+        except FAILURES as problem:
             raise EnvironmentProblem(
-                f"MLflow cannot be used at {_shown(uri)}: {self._reason(problem)} "
+                f"MLflow cannot be used at {without_password(uri)}: {self._reason(problem)} "
                 "(start that server or make that place writable, or set MLFLOW_TRACKING_URI to another)"
             ) from problem
 
@@ -249,7 +130,7 @@ class Tracker:
     def page(self) -> str:
         """The study's page: what follows host and port in an address of MLflow's pages."""
         # Without the last part, MLflow 3.17 takes every experiment for one with language models.
-        return f"/#/experiments/{self._experiment_id}/runs/{self._parent.id}?workflowType=machine_learning"
+        return f"/#/experiments/{self._runs.experiment}/runs/{self._parent.id}?workflowType=machine_learning"
 
     def sync(self, records: Sequence[Record]) -> None:
         """Write what is new in the records of all trials; without news, nothing is asked of MLflow."""
@@ -275,12 +156,12 @@ class Tracker:
                 self._open()
             self._current = False  # a failure or a Ctrl-C on the way may leave us behind MLflow
             write()
-        except (*_FAILURES, EnvironmentProblem) as problem:
+        except (*FAILURES, EnvironmentProblem) as problem:
             self._not_before = self._clock() + _SECONDS_BETWEEN_ATTEMPTS
             if not self._warned:
                 _log.warning(
                     "MLflow at %s: %s; the search goes on, and what is missing there is written once it works",
-                    _shown(self.uri),
+                    without_password(self.uri),
                     self._reason(problem),
                 )
             self._warned = True
@@ -289,18 +170,17 @@ class Tracker:
 
     def _reason(self, problem: Exception) -> str:
         """In one line, without a password."""
-        line = " ".join(str(problem).split()).replace(self.uri, _shown(self.uri))
+        line = " ".join(str(problem).split()).replace(self.uri, without_password(self.uri))
         return line if len(line) <= 300 else f"{line[:120]} ... {line[-180:]}"
 
     def _open(self) -> None:
         """Find this study's runs, or begin its parent."""
-        _require_database(self.uri)
-        self._client = MlflowClient(tracking_uri=self.uri)
-        self._experiment_id = self._find_experiment()
-        runs = list(self._find_runs())
+        tags = {"nas.study": self.study, "nas.study_id": self._memory.study_id}
+        self._runs = Runs(self.uri, self.experiment, self.folder.parent, tags, key="nas.study_id")
+        runs = list(self._runs.found())
         parents = [run for run in runs if "nas.trial" not in run.tags]
         self._children = {int(run.tags["nas.trial"]): run for run in runs if "nas.trial" in run.tags}
-        self._parent = parents[0] if parents else self._begin(self.study, {})
+        self._parent = parents[0] if parents else self._runs.begin(self.study)
         self._drawn: object = None
         self._parent.become("RUNNING")
         self._parent.fix(self.settings)
@@ -308,44 +188,12 @@ class Tracker:
         self._current = True
 
     def _changed_settings(self) -> dict[str, str]:
-        first, tags = self._parent.params, self._parent.tags
+        changed, told = self._parent.changed(self.settings), self._parent.tags
         return {
             f"settings.{name}": text
             for name, text in self.settings.items()
-            if text[:_PARAM_LENGTH] != first[name[:_KEY_LENGTH]] or f"settings.{name}" in tags
+            if name in changed or f"settings.{name}" in told
         }
-
-    def _find_experiment(self) -> str:
-        found = self._client.get_experiment_by_name(self.experiment)
-        if found is None:
-            root = _artifact_root(self.uri, self.folder.parent)
-            # "Machine learning", not "GenAI", for the pages of MLflow before 3.17; that asks its user instead.
-            kind = {"mlflow.experimentKind": "custom_model_development"}
-            return self._client.create_experiment(self.experiment, root.as_uri() if root else None, kind)
-        if found.lifecycle_stage != "active":
-            raise EnvironmentProblem(
-                f"the MLflow experiment {self.experiment} was deleted; to have it back: "
-                f"MLFLOW_TRACKING_URI={_shown(self.uri)} "
-                f"python -m mlflow experiments restore --experiment-id {found.experiment_id}"
-            )
-        return found.experiment_id
-
-    def _find_runs(self) -> Iterator[_Run]:
-        query, token = f"tags.`nas.study_id` = '{self._memory.study_id}'", None
-        while True:
-            page = self._client.search_runs(
-                [self._experiment_id], query, order_by=["attributes.start_time ASC"], page_token=token
-            )
-            yield from (_Run(self._client, run) for run in page)
-            token = page.token
-            if not token:
-                return
-
-    def _begin(self, name: str, tags: Mapping[str, str], *, seconds: float = 0.0) -> _Run:
-        """A new run that began so many seconds ago."""
-        ours = {"nas.study": self.study, "nas.study_id": self._memory.study_id}
-        start = _now() - round(seconds * 1000)
-        return _Run(self._client, self._client.create_run(self._experiment_id, start, ours | dict(tags), name))
 
     def _write(self) -> None:
         # A worker stores the ending first, then the scores; all are there once Optuna calls the trial complete.
@@ -380,7 +228,7 @@ class Tracker:
         child = self._children.get(record.trial)
         if child is None:
             tags = {"nas.trial": str(record.trial), "mlflow.parentRunId": self._parent.id}
-            child = self._begin(f"trial-{record.trial:04d}", tags, seconds=record.seconds)
+            child = self._runs.begin(f"trial-{record.trial:04d}", tags, seconds=record.seconds)
             self._children[record.trial] = child
         status = _STATUS[record.state]
         if child.status != status or status == "RUNNING":
@@ -400,7 +248,7 @@ class Tracker:
         )
         child.become(status)
 
-    def _write_training(self, child: _Run, record: Record) -> None:
+    def _write_training(self, child: Run, record: Record) -> None:
         """What no longer changes once the trial has ended."""
         child.fix(_flat(record.picks) if record.summary else {})
         files = TrialFiles.of(self.folder, record.trial)
@@ -426,7 +274,7 @@ class Tracker:
         for step in range(1, len(shown) + 1):
             self._measure_front(shown[:step], step)
         note = pages.note(
-            self.study, shown, best, self.objectives, stock=stock, commands=self.commands, room=_TAG_LENGTH
+            self.study, shown, best, self.objectives, stock=stock, commands=self.commands, room=TAG_LENGTH
         )
         self._parent.tag({"mlflow.note.content": note})
         if shown:
@@ -478,53 +326,3 @@ def _flat(picks: Mapping[str, Any]) -> dict[str, str]:
             flat[f"{slot}.operator"] = operator
             flat |= {f"{slot}.{operator}.{name}": str(value) for name, value in parameters.items()}
     return flat or {"architecture": "stock"}
-
-
-def _batches(entries: Mapping[str, str]) -> Iterator[dict[str, str]]:
-    items = list(entries.items())
-    for start in range(0, len(items), _ENTITIES_PER_BATCH):
-        yield dict(items[start : start + _ENTITIES_PER_BATCH])
-
-
-def _now() -> int:
-    """In milliseconds since 1970, as MLflow counts."""
-    return round(time.time() * 1000)
-
-
-def _artifact_root(uri: str, runs: Path) -> Path | None:
-    """Beside a SQLite file, for another database under `runs`; a server has a place of its own.
-
-    MLflow's own choice for a database is `./mlruns`, in whatever folder the process stands.
-    """
-    if uri.startswith(_SERVERS):
-        return None
-    database = _sqlite_file(uri)
-    return (database.parent if database else runs) / "mlartifacts"
-
-
-def _sqlite_file(uri: str) -> Path | None:
-    """The file of a `sqlite:` address."""
-    if not uri.startswith("sqlite:"):
-        return None
-    name = make_url(uri).database
-    return Path(name).absolute() if name else None
-
-
-def _require_database(uri: str) -> None:
-    """Fail at once where MLflow would try for 100 seconds to open a SQLite file."""
-    path = _sqlite_file(uri)
-    if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(path)
-        try:
-            connection.execute("PRAGMA schema_version")
-        finally:
-            connection.close()
-
-
-def _shown(uri: str) -> str:
-    """An address without its password."""
-    try:
-        return make_url(uri).render_as_string()
-    except ArgumentError:
-        return uri

@@ -25,11 +25,12 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from nas import reaping
 from nas.attributes import AGAIN, DETAIL, FINGERPRINT, HOST, REPEAT
+from nas.judging import judge, limits_for, settle
 from nas.locks import Lock
 from nas.machine import Ceiling, Growth
 from nas.records import TrialFiles, told
 from nas.sampler import SpaceExhaustedError
-from nas.study import Study, limits_for
+from nas.study import Study
 from search_spaces import Architecture
 from search_spaces.operators import Value
 from trials import Budget, Ending, Epoch, Limits, Outcome, evaluate
@@ -168,7 +169,7 @@ class Worker:
                     architecture,
                     budget,
                     files.folder,
-                    self._noting(files, partial(study.goes_on, trial, architecture)),
+                    self._noting(files, partial(judge, study, trial, architecture)),
                     limits=limits,
                     costs=study.costs(architecture),
                 )
@@ -179,7 +180,7 @@ class Worker:
 
     def _tell(self, trial: Trial, outcome: Outcome) -> list[float]:
         """Store what is known, then give Optuna values, a pruned trial or a failed one."""
-        values = self.study.settle(trial, told(outcome))
+        values = settle(self.study.settings, trial, told(outcome))
         if values is not None:
             return values
         if outcome.ending is Ending.BROKEN:

@@ -32,7 +32,7 @@ def ui(
 ) -> None:
     """Open MLflow's pages on all studies, until Ctrl-C."""
     from nas.config import tracking_uri
-    from nas.tracking import ui_command
+    from nas.mlflow_runs import ui_command
 
     uri = tracking_uri(runs.absolute())
     command = ui_command(uri, host, port)

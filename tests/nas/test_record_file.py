@@ -5,8 +5,7 @@ import pytest
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
-from nas import study as study_module
-from nas import work
+from nas import storage, work
 from nas.record_file import RecordFile
 from nas.records import Record
 from nas.study import Study
@@ -78,7 +77,7 @@ def test_trials_that_are_on_file_are_not_read_again(run: Study, monkeypatch: pyt
 
 def test_many_are_read_at_once(run: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     (run.folder / "records.jsonl").unlink()
-    monkeypatch.setattr(study_module, "_ONE_BY_ONE", 2)
+    monkeypatch.setattr(storage, "_ONE_BY_ONE", 2)
     assert [each.trial for each in Study.open(run.folder).records()] == [0, 1, 2, 3, 4]
 
 

@@ -13,10 +13,11 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from nas import pages, tracking
+from nas import mlflow_runs, pages
 from nas.config import tracking_uri
+from nas.mlflow_runs import ui_command
 from nas.records import COLUMNS, Record, TrialFiles, front_of
-from nas.tracking import STATE, Tracker, ui_command
+from nas.tracking import STATE, Tracker
 from search_spaces.errors import EnvironmentProblem
 from trials.scores import Epoch
 
@@ -72,7 +73,7 @@ def client(uri: str) -> MlflowClient:
 def _told(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     if request.cls is not TestFigure:
         monkeypatch.setattr(pages, "figure", lambda *_: "<html>")  # else five megabytes a time
-    monkeypatch.setattr(tracking, "MlflowClient", Client)
+    monkeypatch.setattr(mlflow_runs, "MlflowClient", Client)
     monkeypatch.setattr(Client, "asked", ())
     monkeypatch.setattr(Client, "dies_after", ())
     monkeypatch.setattr(Client, "refuses", False)
@@ -174,7 +175,7 @@ class TestParent:
         assert tracker.page.startswith(f"/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}?")
         experiment = client.get_experiment(run.info.experiment_id)
         assert experiment.name == "nas/test_is_the_study"
-        assert experiment.artifact_location == (tracking._sqlite_file(tracker.uri).parent / "mlartifacts").as_uri()  # type: ignore[union-attr]
+        assert experiment.artifact_location == (mlflow_runs._sqlite_file(tracker.uri).parent / "mlartifacts").as_uri()  # type: ignore[union-attr]
 
     def test_counts_in_the_order_of_finishing(self, begin: Begin, client: MlflowClient) -> None:
         tracker = begin()
@@ -588,7 +589,7 @@ class TestNeighbours:
     def test_what_the_user_decided_stays(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "false")
         monkeypatch.delenv("GIT_PYTHON_REFRESH")
-        tracking._settle_environment()
+        mlflow_runs._settle_environment()
         assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "false"
         assert os.environ["GIT_PYTHON_REFRESH"] == "quiet"
 
@@ -660,7 +661,7 @@ class TestAddresses:
         monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
         assert tracking_uri(Path("/home/me/runs/nas")) == "sqlite:////home/me/runs/nas/mlflow.db"
         odd = tmp_path / "50% of a b"
-        assert tracking._sqlite_file(tracking_uri(odd)) == odd / "mlflow.db"
+        assert mlflow_runs._sqlite_file(tracking_uri(odd)) == odd / "mlflow.db"
 
     def test_the_users_own(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.lab:5000")
@@ -675,7 +676,7 @@ class TestAddresses:
         ],
     )
     def test_artifacts_lie_beside_their_database(self, address: str, root: str | None) -> None:
-        assert tracking._artifact_root(address, Path("/runs/nas")) == (Path(root) if root else None)
+        assert mlflow_runs._artifact_root(address, Path("/runs/nas")) == (Path(root) if root else None)
 
     @pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")
     def test_the_pages_have_a_command(self) -> None:

@@ -1,0 +1,142 @@
+"""Where Optuna keeps a study, and its trials as records."""
+
+import sqlite3
+import warnings
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+import optuna
+from optuna.exceptions import ExperimentalWarning, OptunaError
+from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from nas.attributes import DETAIL, FINGERPRINT, REPEAT, ROLE
+from nas.config import StudyFile
+from nas.front import OBJECTIVES, Direction
+from nas.record_file import RecordFile
+from nas.records import Record
+from search_spaces import SearchSpace
+from search_spaces.errors import EnvironmentProblem, StudyError
+
+_HEARTBEAT_SECONDS, _GRACE_SECONDS = 60, 300
+_KNOWN_BEFORE = (FINGERPRINT, ROLE, DETAIL, REPEAT)
+_TRIALS = text("SELECT trial_id, number FROM trials WHERE study_id = :study")
+_ONE_BY_ONE = 100
+"""So many trials are read sooner one by one than all of a long study."""
+
+
+def file_of(url: str) -> Path | None:
+    """The file of a storage, if it is one."""
+    prefix = "sqlite:///"
+    return Path(url.removeprefix(prefix)) if url.startswith(prefix) else None
+
+
+def opened(url: str) -> RDBStorage:
+    """A storage, at which its studies' workers say that they are alive.
+
+    Raises:
+        EnvironmentProblem: it cannot be opened.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats are called experimental since Optuna 2
+        try:
+            return RDBStorage(
+                url,
+                engine_kwargs={"connect_args": {"timeout": 60}} if file_of(url) else {"pool_pre_ping": True},
+                heartbeat_interval=_HEARTBEAT_SECONDS,
+                grace_period=_GRACE_SECONDS,
+            )
+        except (ImportError, SQLAlchemyError, OptunaError) as error:
+            told = " ".join(str(error).split())
+            raise EnvironmentProblem(f"storage: cannot be opened: {told}") from None
+
+
+def make_file(path: Path) -> None:
+    """The file of a storage, in which readers do not wait for a writer."""
+    with sqlite3.connect(path) as database:
+        database.execute("PRAGMA journal_mode=WAL")  # stays in the file
+
+
+def make_study(storage: RDBStorage, file: StudyFile) -> None:
+    """Optuna's study, unless it is there.
+
+    Raises:
+        StudyError: it is, and of another space.
+    """
+    settings = file.settings
+    directions = [Direction.MAXIMIZE] if settings.reward else [OBJECTIVES[name] for name in settings.objectives]
+    made = optuna.create_study(
+        storage=storage,
+        study_name=file.name,
+        directions=[StudyDirection[direction.name] for direction in directions],
+        load_if_exists=True,
+    )
+    if made.user_attrs.get("space_hash", settings.space_hash) != settings.space_hash:
+        raise StudyError(f"{file.storage}: a study {file.name!r} of another space is there; choose another --study")
+    made.set_user_attr("space_hash", settings.space_hash)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # names of objectives, since Optuna 3.2
+        made.set_metric_names(["reward"] if settings.reward else list(settings.objectives))
+
+
+class TrialRecords:
+    """The trials of a study as records: those that have ended from a file, the others from the storage.
+
+    Args:
+        name: of the study.
+        space: asked for as soon as a trial is read that is not on file.
+    """
+
+    def __init__(self, name: str, storage: RDBStorage, space: Callable[[], SearchSpace], file: RecordFile) -> None:
+        self._name, self._storage, self._space, self._file = name, storage, space, file
+
+    def read(self) -> dict[int, Record]:
+        """All, by their trials' numbers."""
+        known = dict(self._ended)
+        for trial in self._not_known_to_have_ended():
+            record = known[trial.number] = _record(trial, self._space())
+            if trial.state.is_finished() and DETAIL in trial.user_attrs:
+                self._ended[trial.number] = record
+        return known
+
+    def keep(self) -> None:
+        """Put those that have been read and have ended on file."""
+        self._file.keep(self._ended)
+
+    @cached_property
+    def _ended(self) -> dict[int, Record]:
+        return self._file.read()
+
+    def _not_known_to_have_ended(self) -> list[FrozenTrial]:
+        study = self._storage.get_study_id_from_name(self._name)
+        with self._storage.engine.connect() as database:  # Optuna 5 reads all of a study's trials, or one
+            rows = database.execute(_TRIALS, {"study": study}).all()
+        wanted = [trial for trial, number in rows if number not in self._ended]
+        if len(wanted) > _ONE_BY_ONE:
+            return self._storage.get_all_trials(study, deepcopy=False)
+        return [self._storage.get_trial(trial) for trial in wanted]
+
+
+def _record(trial: FrozenTrial, space: SearchSpace) -> Record:
+    """A trial as a row; one that waits has its parameters in what it was enqueued with."""
+    said = trial.system_attrs.get("fixed_params") or trial.params
+    wanted = [f"{slot.name}.operator" for slot in space.slots] + [dial.spelled for dial in space.dials]
+    proposed = all(name in said for name in wanted)  # not in the moment of the proposal
+    architecture = space.architecture(said) if proposed else None
+    # What a worker notes arrives one by one; all of it is there when the trial has ended.
+    shown = Record.__dataclass_fields__ if trial.state.is_finished() else _KNOWN_BEFORE
+    known = {name: value for name, value in trial.user_attrs.items() if name in shown}
+    return Record(
+        **{
+            **known,
+            "trial": trial.number,
+            "state": trial.state.name.lower(),
+            "picks": architecture.as_picks() if architecture else {},
+            "summary": architecture.summary() if architecture else "",
+            "within": all(value <= 0 for value in trial.constraints.values()),
+        }
+    )
