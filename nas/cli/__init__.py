@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from nas import __version__
-from nas.cli import benching, checking, confirming, environment, latency, models, searching, studies
+from nas.cli import benching, checking, confirming, environment, latency, models, searching, show, studies
 
 app = typer.Typer(
     name="nas",
@@ -57,7 +57,7 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(show.STOPPED)
 
 
 def _quieten() -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from nas.cli import show, tables
-from nas.cli.tables import Shown
+from nas.cli import show
+from nas.cli.options import Shown
 
 if TYPE_CHECKING:
     from nas.replay import Replay, Rules
@@ -135,7 +135,7 @@ class _Bench:
         from nas.replay import play_all
 
         replays = []
-        with tables.progress("replaying", _STOPPED) as show_progress:
+        with show.progress("replaying", _STOPPED) as show_progress:
             for replay in play_all(self.table, self.rules, self.samplers, self.repeats, jobs=jobs):
                 replays.append(replay)
                 show_progress(len(replays), len(self.samplers) * self.repeats)
@@ -272,7 +272,7 @@ def _print_asking(table: "Table", seed: int, shown: Any) -> None:
     from nas.replay import POOL, asking
 
     rows = []
-    with tables.progress("asking", _STOPPED) as show_progress:
+    with show.progress("asking", _STOPPED) as show_progress:
         for row in asking(table, _HISTORIES, seed=seed):
             rows.append(row)
             show_progress(len(rows), len(_HISTORIES))

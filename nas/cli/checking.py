@@ -11,7 +11,7 @@ import typer
 from rich.progress import Progress
 
 from nas.cli import show
-from nas.cli.searching import number
+from nas.cli.options import number
 from nas.cli.show import Format
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from trials.contract import Case, Failure
 
 _WHAT, _SEARCH, _LIMITS, _HOW = "What", "The search whose hours are estimated", "Limits", "How"
-_FAILED, _STOPPED = 1, 130
+_FAILED = 1
 
 
 def register(app: typer.Typer) -> None:
@@ -227,7 +227,7 @@ class _Checking:
                     failures += progress.failures
         except KeyboardInterrupt:
             show.lines(["Stopped; what has passed is remembered, and the same command goes on from there."])
-            raise typer.Exit(_STOPPED) from None
+            raise typer.Exit(show.STOPPED) from None
         return failures
 
     def _show(self, whole: dict[str, Any], failures: "Sequence[Failure]") -> None:

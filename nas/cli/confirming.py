@@ -1,13 +1,12 @@
 """`nas confirm`: the front of a study, trained longer."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nas.cli import show
-from nas.cli.searching import Device, Timeout, TrialMemory, Workers, command, train
-from nas.cli.show import Format
+from nas.cli.options import RUNS, Device, Name, Runs, Shown, Timeout, TrialMemory, Workers
+from nas.cli.searching import command, train
 
 if TYPE_CHECKING:
     from nas.confirm import Finalist
@@ -21,7 +20,7 @@ def register(app: typer.Typer) -> None:
 
 @show.told
 def confirm(
-    study: Annotated[str, typer.Argument(help="The study's name.")],
+    study: Name,
     eta: Annotated[int, typer.Option(min=2, help="How many times as long its front is trained.")] = 3,
     rounds: Annotated[
         int, typer.Option(min=1, help="At most so often, each time as many times as long as the time before.")
@@ -30,8 +29,8 @@ def confirm(
     device: Device = None,
     timeout: Timeout = None,
     trial_memory: TrialMemory = None,
-    runs: Annotated[Path, typer.Option(help="The folder of all studies.")] = Path("runs/nas"),
-    shown: Annotated[Format, typer.Option("--format", help="For people, or for programs.")] = "table",
+    runs: Runs = RUNS,
+    shown: Shown = "table",
 ) -> None:
     """Train the front longer, with another seed, and once more while that changes its order.
 

@@ -12,9 +12,8 @@ from typing import Annotated
 import typer
 
 from nas.cli import show
-from nas.cli.show import Format
+from nas.cli.options import RUNS, Runs, Shown
 
-Runs = Annotated[Path, typer.Option(help="The folder of all studies.")]
 _PACKAGES = ("nas-for-yolo", "torch", "torchvision", "ultralytics", "ultralytics-thop", "optuna", "mlflow")
 
 
@@ -28,7 +27,7 @@ def register(app: typer.Typer) -> None:
 def ui(
     host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Where to listen.")] = 5000,
-    runs: Runs = Path("runs/nas"),
+    runs: Runs = RUNS,
 ) -> None:
     """Open MLflow's pages on all studies, until Ctrl-C."""
     from nas.config import tracking_uri
@@ -44,8 +43,8 @@ def ui(
 
 @show.told
 def doctor(
-    runs: Runs = Path("runs/nas"),
-    shown: Annotated[Format, typer.Option("--format", help="For people, or for programs.")] = "table",
+    runs: Runs = RUNS,
+    shown: Shown = "table",
 ) -> None:
     """Check versions, the two packages called thop, devices and folders; status 1 if something is wrong."""
     checks: list[tuple[str, Callable[[], tuple[bool, str]]]] = [

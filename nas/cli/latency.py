@@ -8,9 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from nas.cli import measured, prediction, show, tables
-from nas.cli.show import Format
-from nas.cli.tables import (
+from nas.cli import device_tables, measured, prediction, show
+from nas.cli.device_tables import (
     COCO_CLASSES,
     DEPLOYED_SIZE,
     Classes,
@@ -20,10 +19,11 @@ from nas.cli.tables import (
     DeviceName,
     RuntimeName,
     Scale,
-    Shown,
     SpaceName,
     Threads,
 )
+from nas.cli.options import Shown
+from nas.cli.show import Format
 
 _FAILED = 1
 
@@ -69,14 +69,14 @@ def record(
     from trials import latency_table
     from trials.timings import Timings
 
-    with tables.open_runtime(runtime, threads, device, device_name) as opened:
-        path = tables.path_of(opened.profile.name)
+    with device_tables.open_runtime(runtime, threads, device, device_name) as opened:
+        path = device_tables.path_of(opened.profile.name)
         nothing = Timings(profile=opened.profile, entries={})
-        asked = tables.read_space(space, scale)
-        table = tables.of_space(asked, nothing, deploy_size=deploy_size, classes=classes, data=data)
+        asked = device_tables.read_space(space, scale)
+        table = device_tables.of_space(asked, nothing, deploy_size=deploy_size, classes=classes, data=data)
         problems, unsteady = [], 0
         stopped = "Stopped; the same command goes on from there."
-        with _alone(path), tables.progress("timing layers", stopped) as show_progress:
+        with _alone(path), show.progress("timing layers", stopped) as show_progress:
             for step in latency_table.record(table, opened, path):
                 show_progress(step.done, step.total)
                 problems += [step.problem] if step.problem else []
@@ -109,9 +109,9 @@ def show_table(
     if space is None:
         _print_tables(shown)
         return
-    recorded = tables.of_device(runtime, threads, device, device_name)
-    asked = tables.read_space(space, scale)
-    table = tables.of_space(asked, recorded, deploy_size=deploy_size, classes=classes, data=data)
+    recorded = device_tables.of_device(runtime, threads, device, device_name)
+    asked = device_tables.read_space(space, scale)
+    table = device_tables.of_space(asked, recorded, deploy_size=deploy_size, classes=classes, data=data)
     rows = []
     for slot in table.space.slots:
         stock = table.slot_ms(slot, slot.choices[0])
@@ -149,7 +149,7 @@ def export(
     device_name: DeviceName = None,
 ) -> None:
     """Write a device's table to a file: CSV, below the device's profile."""
-    tables.of_device(runtime, threads, device, device_name).write(file.absolute())
+    device_tables.of_device(runtime, threads, device, device_name).write(file.absolute())
     print(file)  # noqa: T201 - the result, for a pipe
 
 
@@ -161,7 +161,7 @@ def take_in(
     from trials import timings
 
     read = timings.read(file)
-    path = tables.path_of(read.profile.name)
+    path = device_tables.path_of(read.profile.name)
     if path.is_file():
         read = timings.read(path).merged(read)
     read.write(path)
@@ -184,10 +184,10 @@ def _print_tables(shown: Format) -> None:
     """The tables that there are."""
     from trials import timings
 
-    folder = tables.path_of("any").parent
+    folder = device_tables.path_of("any").parent
     rows = []
     for name in timings.known(folder):
-        read = timings.read(tables.path_of(name))
+        read = timings.read(device_tables.path_of(name))
         rows.append({**asdict(read.profile), "entries": len(read.entries)})
     columns = dict.fromkeys(("name", "processor", "runtime", "version", "threads", "torch", "entries"), "")
     if not rows:

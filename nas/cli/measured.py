@@ -1,12 +1,9 @@
 """`nas latency front`: a study's front, measured where its search predicted."""
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-import typer
-
-from nas.cli import show, tables
-from nas.cli.tables import Shown
+from nas.cli import show
+from nas.cli.options import RUNS, Name, Runs, Shown
 
 if TYPE_CHECKING:
     from nas.study import Study
@@ -15,8 +12,8 @@ if TYPE_CHECKING:
 
 @show.told
 def front(
-    study: Annotated[str, typer.Argument(help="The study's name.")],
-    runs: Annotated[Path, typer.Option(help="The folder of all studies.")] = Path("runs/nas"),
+    study: Name,
+    runs: Runs = RUNS,
     shown: Shown = "table",
 ) -> None:
     """Measure the front of a study and its stock model, on the idle device that its search predicted for."""
@@ -56,7 +53,7 @@ def measure(study: "Study") -> "dict[int, Checked]":
     from nas import latencies
 
     measured: dict[int, Checked] = {}
-    with tables.progress("measuring the front's latency", "Stopped; what was measured is kept.") as show_progress:
+    with show.progress("measuring the front's latency", "Stopped; what was measured is kept.") as show_progress:
         for trial, checked in latencies.measure_front(study):
             measured[trial] = checked
             show_progress(len(measured), len(study.front()) + 1)

@@ -11,12 +11,12 @@ import typer
 from typer.core import TyperGroup
 
 from nas.cli import show
+from nas.cli.options import RUNS, Runs, Shown
 from nas.cli.show import Format
 
 if TYPE_CHECKING:
     from search_spaces import SearchSpace
 
-Shown = Annotated[Format, typer.Option("--format", help="For people, or for programs.")]
 _COCO_CLASSES = 80
 _DEPLOYED_SIZE = 640
 _SEEN = 0.05
@@ -96,7 +96,7 @@ def derive(
 @show.told
 def refine_space(
     study: Annotated[str, typer.Argument(help="A study whose front is worth a closer look.")],
-    runs: Annotated[Path, typer.Option(help="The folder of all studies.")] = Path("runs/nas"),
+    runs: Runs = RUNS,
 ) -> None:
     """Write the space around a study's front: nas spaces refine STUDY > fine.yaml. Searched by nas search --refine."""
     from nas.config import existing

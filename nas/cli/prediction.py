@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nas.cli import show, tables
-from nas.cli.tables import (
+from nas.cli import device_tables, show
+from nas.cli.device_tables import (
     COCO_CLASSES,
     DEPLOYED_SIZE,
     Classes,
@@ -19,10 +19,10 @@ from nas.cli.tables import (
     DeviceName,
     RuntimeName,
     Scale,
-    Shown,
     SpaceName,
     Threads,
 )
+from nas.cli.options import Shown
 
 if TYPE_CHECKING:
     from search_spaces import Architecture, SearchSpace
@@ -49,13 +49,13 @@ def predict(
     """Milliseconds of one image, from the table: nas latency predict model.yaml, or of random architectures."""
     from search_spaces import Architecture
 
-    recorded = tables.of_device(runtime, threads, device, device_name)
-    asked = tables.read_space(space, scale)
+    recorded = device_tables.of_device(runtime, threads, device, device_name)
+    asked = device_tables.read_space(space, scale)
     architectures = _sample(asked, sample, seed)
     if model is not None:
         architectures = [Architecture.read(_existing(model))]
         asked = _space_of(architectures[0], asked)
-    table = tables.of_space(asked, recorded, deploy_size=deploy_size, classes=classes, data=data)
+    table = device_tables.of_space(asked, recorded, deploy_size=deploy_size, classes=classes, data=data)
     rows = []
     for architecture in architectures:
         milliseconds = table.predict(architecture)
@@ -95,12 +95,12 @@ def error(
     from trials import latency_error
 
     checked = []
-    with tables.open_runtime(runtime, threads, device, device_name) as opened:
-        recorded = tables.read(opened.profile.name)
-        asked = tables.read_space(space, scale)
-        table = tables.of_space(asked, recorded, deploy_size=deploy_size, classes=classes, data=data)
+    with device_tables.open_runtime(runtime, threads, device, device_name) as opened:
+        recorded = device_tables.read(opened.profile.name)
+        asked = device_tables.read_space(space, scale)
+        table = device_tables.of_space(asked, recorded, deploy_size=deploy_size, classes=classes, data=data)
         architectures = _sample(asked, candidates, seed)
-        with tables.progress("timing candidates", "Stopped; nothing is kept of it.") as show_progress:
+        with show.progress("timing candidates", "Stopped; nothing is kept of it.") as show_progress:
             for one in latency_error.check(table, opened, architectures):
                 checked.append(one)
                 show_progress(len(checked), len(architectures))

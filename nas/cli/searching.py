@@ -1,19 +1,15 @@
 """`nas search` and `nas resume`."""
 
-import re
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING
 
 import typer
 
-from nas.cli import measured, show
+from nas.cli import measured, options, show
 
 if TYPE_CHECKING:
     from nas.config import Settings
     from nas.plan import Plan
     from nas.study import Study
-
-_WHAT, _HOW, _WORTH, _LIMITS, _WHERE = "What", "How long and with what", "What counts", "Limits", "Where"
 
 
 def register(app: typer.Typer) -> None:
@@ -22,215 +18,44 @@ def register(app: typer.Typer) -> None:
     app.command()(resume)
 
 
-def number(text: str) -> int:
-    """`2.5M`, `800k` or `2500000`."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmM]?)", text.strip())
-    if not match:
-        raise typer.BadParameter(f"a number such as 2.5M or 2500000 is expected, got {text!r}")
-    return round(float(match[1]) * {"": 1, "k": 1e3, "m": 1e6}[match[2].lower()])
-
-
-def _seconds(text: str) -> float:
-    """`90`, `90s`, `30m` or `8h`."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
-    if not match:
-        raise typer.BadParameter(f"a time such as 90s, 30m or 8h is expected, got {text!r}")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
-
-
-def size(text: str) -> int:
-    """`8G`, `800M` or a number of bytes; binary units."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmMgGtT]?)(?:i?[bB])?", text.strip())
-    if not match:
-        raise typer.BadParameter(f"an amount such as 8G or 800M is expected, got {text!r}")
-    return round(float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " "))
-
-
-Trials = Annotated[
-    int | None,
-    typer.Option(min=1, help="In all, earlier ones counted. \\[default: 10 for digits, else 30]", rich_help_panel=_HOW),
-]
-Timeout = Annotated[
-    float | None,
-    typer.Option(parser=_seconds, metavar="TIME", help="Begin no trial after 90s, 30m, 8h.", rich_help_panel=_HOW),
-]
-Workers = Annotated[
-    int | None, typer.Option(min=1, help="Processes. \\[default: one per core or GPU]", rich_help_panel=_HOW)
-]
-Device = Annotated[
-    str | None, typer.Option(help="cpu, 0, or 0,1. \\[default: a GPU if there is one]", rich_help_panel=_HOW)
-]
-TrialMemory = Annotated[
-    int | None,
-    typer.Option(
-        parser=size,
-        metavar="SIZE",
-        help="Of the host's, for a worker's trials: 8G, 800M. \\[default: its share of what is free]",
-        rich_help_panel=_HOW,
-    ),
-]
-Runs = Annotated[Path, typer.Option(help="The folder of all studies.", rich_help_panel=_WHERE)]
-
-
 @show.told
 def search(
-    space: Annotated[
-        str, typer.Option(help="v5, v8, v9 (see [b]nas spaces[/b]), or a space file.", rich_help_panel=_WHAT)
-    ] = "v9",
-    scale: Annotated[
-        str | None,
-        typer.Option(help="t, s, m, c, e or n, s, m, l, x. \\[default: the space's]", rich_help_panel=_WHAT),
-    ] = None,
-    refine: Annotated[
-        str | None,
-        typer.Option(
-            metavar="STUDY",
-            help="Instead of a space: around what this study's front carries, every layer by itself, with all "
-            "worthwhile parameters. Its front is tried first.",
-            rich_help_panel=_WHAT,
-        ),
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(
-            help="digits (built in), or an Ultralytics data.yaml. \\[default: digits, or the refined study's]",
-            rich_help_panel=_WHAT,
-        ),
-    ] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            help="A checkpoint that the stock model's training starts from, such as yolov9t.pt.",
-            rich_help_panel=_WHAT,
-        ),
-    ] = None,
-    from_scratch: Annotated[
-        bool,
-        typer.Option(
-            "--from-scratch",
-            help="Start every candidate from random weights, not from the trained stock model.",
-            rich_help_panel=_WHAT,
-        ),
-    ] = False,
-    preset: Annotated[
-        Literal["quick", "standard", "thorough"] | None,
-        typer.Option(help="How much is trained. \\[default: quick for digits, else standard]", rich_help_panel=_HOW),
-    ] = None,
-    study: Annotated[
-        str | None, typer.Option(help="The study's name. \\[default: space and data]", rich_help_panel=_WHERE)
-    ] = None,
-    trials: Trials = None,
-    timeout: Timeout = None,
-    trial_timeout: Annotated[
-        float | None,
-        typer.Option(parser=_seconds, metavar="TIME", help="End a trial's training after this.", rich_help_panel=_HOW),
-    ] = None,
-    trial_memory: TrialMemory = None,
-    epochs: Annotated[
-        int | None,
-        typer.Option(min=1, help="Of each trial. \\[default: the preset's: 3, 8 or 20]", rich_help_panel=_HOW),
-    ] = None,
-    base_epochs: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Of the stock model, once, before every trial starts from it; 0 for none. "
-            "\\[default: the preset's: 6, 24 or 60]",
-            rich_help_panel=_HOW,
-        ),
-    ] = None,
-    image_size: Annotated[
-        int | None,
-        typer.Option(help="Of training, pixels. \\[default: the preset's: 128, 320 or 640]", rich_help_panel=_HOW),
-    ] = None,
-    deploy_size: Annotated[
-        int | None, typer.Option(help="Of cost and latency, pixels.  [default: 640]", rich_help_panel=_WORTH)
-    ] = None,
-    batch: Annotated[
-        int | None, typer.Option(min=1, help="Images a step. \\[default: 8]", rich_help_panel=_HOW)
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of weights, order and proposals.", rich_help_panel=_HOW)] = 0,
-    workers: Workers = None,
-    device: Device = None,
-    no_cache: Annotated[
-        bool,
-        typer.Option(
-            "--no-cache",
-            help="Train again what other studies have trained in the very same way, instead of taking its score.",
-            rich_help_panel=_HOW,
-        ),
-    ] = False,
-    objectives: Annotated[
-        str,
-        typer.Option(
-            help="Of map50_95, map50, gflops, params, latency_ms: what spans the front.",
-            rich_help_panel=_WORTH,
-        ),
-    ] = "map50_95,gflops",
-    reward: Annotated[
-        Literal["tunas", "mnasnet", "mnasnet-hard", "linear"] | None,
-        typer.Option(
-            help="One number instead: accuracy with penalties for missing the targets.",
-            rich_help_panel=_WORTH,
-        ),
-    ] = None,
-    sampler: Annotated[
-        Literal["ours", "tpe", "nsga2", "gp", "random"],
-        typer.Option(
-            help="Who proposes: ours, which learns accuracy alone since costs are known before; Optuna's multivariate "
-            "TPE, NSGA-II or GP (seconds a proposal); or nobody, for comparison.",
-            rich_help_panel=_WORTH,
-        ),
-    ] = "ours",
-    eta: Annotated[
-        int | None,
-        typer.Option(
-            help="Stop trainings early: at each rung the best of so many go on, compared with what costs no more. Such "
-            "as 3. \\[default: none is stopped]",
-            rich_help_panel=_HOW,
-        ),
-    ] = None,
-    first_rung: Annotated[
-        int | None,
-        typer.Option(help="The epoch after which they are first judged. \\[default: 1]", rich_help_panel=_HOW),
-    ] = None,
-    seeds: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="Train whoever stands on the front, and the stock model, with so many seeds, out of the same number "
-            "of trials; the front then goes by the means.",
-            rich_help_panel=_HOW,
-        ),
-    ] = 1,
-    latency: Annotated[
-        str | None,
-        typer.Option(
-            metavar="DEVICE",
-            help="Predict latencies from this device's table, which [b]nas latency record[/b] makes; the front is "
-            "measured afterwards. \\[default: measured in each trial, where they count]",
-            rich_help_panel=_WORTH,
-        ),
-    ] = None,
-    target_gflops: Annotated[float | None, typer.Option(help="For the reward.", rich_help_panel=_WORTH)] = None,
-    target_latency: Annotated[
-        float | None, typer.Option(help="For the reward, milliseconds.", rich_help_panel=_WORTH)
-    ] = None,
-    max_gflops: Annotated[float | None, typer.Option(help="Train nothing above.", rich_help_panel=_LIMITS)] = None,
-    max_params: Annotated[
-        int | None, typer.Option(parser=number, metavar="N", help="Such as 2.5M.", rich_help_panel=_LIMITS)
-    ] = None,
-    max_latency: Annotated[
-        float | None, typer.Option(help="Milliseconds, on this device.", rich_help_panel=_LIMITS)
-    ] = None,
-    storage: Annotated[
-        str | None,
-        typer.Option(help="Optuna's, such as postgresql://... \\[default: a file]", rich_help_panel=_WHERE),
-    ] = None,
-    runs: Runs = Path("runs/nas"),
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, print the plan, write nothing.")
-    ] = False,
+    space: options.Space = "v9",
+    scale: options.Scale = None,
+    refine: options.Refine = None,
+    data: options.Data = None,
+    weights: options.Weights = None,
+    from_scratch: options.FromScratch = False,
+    preset: options.Preset = None,
+    study: options.Study = None,
+    trials: options.Trials = None,
+    timeout: options.Timeout = None,
+    trial_timeout: options.TrialTimeout = None,
+    trial_memory: options.TrialMemory = None,
+    epochs: options.Epochs = None,
+    base_epochs: options.BaseEpochs = None,
+    image_size: options.ImageSize = None,
+    deploy_size: options.DeploySize = None,
+    batch: options.Batch = None,
+    seed: options.Seed = 0,
+    workers: options.Workers = None,
+    device: options.Device = None,
+    no_cache: options.NoCache = False,
+    objectives: options.Objectives = "map50_95,gflops",
+    reward: options.Reward = None,
+    sampler: options.Sampler = "ours",
+    eta: options.Eta = None,
+    first_rung: options.FirstRung = None,
+    seeds: options.Seeds = 1,
+    latency: options.Latency = None,
+    target_gflops: options.TargetGflops = None,
+    target_latency: options.TargetLatency = None,
+    max_gflops: options.MaxGflops = None,
+    max_params: options.MaxParams = None,
+    max_latency: options.MaxLatency = None,
+    storage: options.Storage = None,
+    runs: options.Runs = options.RUNS,
+    dry_run: options.DryRun = False,
 ) -> None:
     """Search a space for the Pareto front of accuracy and cost. On a study that is there, go on with it."""
     from nas.config import Sampler
@@ -284,13 +109,13 @@ def search(
 
 @show.told
 def resume(
-    study: Annotated[str, typer.Argument(help="The study's name.")],
-    trials: Trials = None,
-    timeout: Timeout = None,
-    workers: Workers = None,
-    device: Device = None,
-    trial_memory: TrialMemory = None,
-    runs: Runs = Path("runs/nas"),
+    study: options.Name,
+    trials: options.Trials = None,
+    timeout: options.Timeout = None,
+    workers: options.Workers = None,
+    device: options.Device = None,
+    trial_memory: options.TrialMemory = None,
+    runs: options.Runs = options.RUNS,
 ) -> None:
     """Go on with a study where it stopped; nothing that finished is trained again."""
     from nas.plan import resume as take_up
@@ -336,7 +161,7 @@ def train(study: "Study") -> None:
                 f"Go on with: {again}",
             ]
         )
-        raise typer.Exit(130) from None
+        raise typer.Exit(show.STOPPED) from None
 
 
 def _judged(settings: "Settings") -> str:
@@ -366,7 +191,7 @@ def _why_short(study: "Study") -> str:
 def command(name: str, study: "Study", *, named: bool = True) -> str:
     """What to type for a study."""
     runs = study.folder.parent
-    where = "" if runs == Path("runs/nas").absolute() else f" --runs {runs}"
+    where = "" if runs == options.RUNS.absolute() else f" --runs {runs}"
     return f"nas {name}{f' {study.name}' if named else ''}{where}"
 
 

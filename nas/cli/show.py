@@ -4,14 +4,19 @@ import csv
 import functools
 import json
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, ParamSpec, TypeVar
 
 import typer
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 Format = Literal["table", "json", "csv"]
+
+STOPPED = 130
+"""The exit status after Ctrl-C, as a shell says it."""
 
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -94,3 +99,16 @@ def lines(texts: Iterable[str]) -> None:
 
 def _cell(value: Any) -> Any:
     return json.dumps(value) if isinstance(value, dict | list) else value
+
+
+@contextmanager
+def progress(what: str, ending: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr, told `(done, total)`; Ctrl-C ends it with a line."""
+    bar = Progress(*Progress.get_default_columns(), console=err, transient=True)
+    try:
+        with bar:
+            task = bar.add_task(what, total=None)
+            yield lambda done, total: bar.update(task, completed=done, total=total)
+    except KeyboardInterrupt:
+        lines([ending])
+        raise typer.Exit(STOPPED) from None

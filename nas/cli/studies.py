@@ -9,16 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from nas.cli import show
+from nas.cli.options import RUNS, Name, Runs, Shown
 from nas.cli.show import Format
 
 if TYPE_CHECKING:
     from nas.records import Record
     from nas.study import Study
 
-Name = Annotated[str, typer.Argument(help="The study's name.")]
-Runs = Annotated[Path, typer.Option(help="The folder of all studies.")]
-Shown = Annotated[Format, typer.Option("--format", help="For people, or for programs.")]
-_RUNS = Path("runs/nas")
 
 _TRIAL_COLUMNS = {
     "trial": "trial",
@@ -65,7 +62,7 @@ def register(app: typer.Typer) -> None:
 @show.told
 def status(
     study: Annotated[str | None, typer.Argument(help="The study's name; all of them if left out.")] = None,
-    runs: Runs = _RUNS,
+    runs: Runs = RUNS,
     shown: Shown = "table",
 ) -> None:
     """How far studies are."""
@@ -100,7 +97,7 @@ def pareto(
             "come down.",
         ),
     ] = False,
-    runs: Runs = _RUNS,
+    runs: Runs = RUNS,
     shown: Shown = "table",
 ) -> None:
     """The front: the finished trials that no other beats in every objective."""
@@ -113,13 +110,13 @@ def pareto(
 
 
 @show.told
-def trials(study: Name, runs: Runs = _RUNS, shown: Shown = "table") -> None:
+def trials(study: Name, runs: Runs = RUNS, shown: Shown = "table") -> None:
     """Every trial of a study."""
     _print_records(_open(study, runs).records(), shown, title=f"Trials of {study}")
 
 
 @show.told
-def base(study: Name, runs: Runs = _RUNS, shown: Shown = "table") -> None:
+def base(study: Name, runs: Runs = RUNS, shown: Shown = "table") -> None:
     """The stock model that every trial starts from; trained now, if it is not yet."""
     from nas.plan import lay_base
 
@@ -145,7 +142,7 @@ def export(
         typer.Option(help="Of the front: most accurate, best bargain, cheapest."),
     ] = "map",
     out: Annotated[Path | None, typer.Option(help="The folder. \\[default: inside the study's]")] = None,
-    runs: Runs = _RUNS,
+    runs: Runs = RUNS,
 ) -> None:
     """Write a trial's model: model.yaml, weights.pt, data.yaml and summary.json."""
     exported = _open(study, runs).export(trial=trial, best=best, folder=out)
@@ -167,7 +164,7 @@ def clean(
     study: Name,
     everything: Annotated[bool, typer.Option("--all", help="Delete the whole study.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and delete nothing.")] = False,
-    runs: Runs = _RUNS,
+    runs: Runs = RUNS,
 ) -> None:
     """Delete what can be made again: scratch files, and weights that `nas export` does not need; or all of it."""
     from search_spaces.errors import StudyError

@@ -250,14 +250,14 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("8h", 28800)])
 def test_times_have_units(text: str, seconds: float) -> None:
-    from nas.cli.searching import _seconds
+    from nas.cli import options
 
-    assert _seconds(text) == seconds
+    assert options.seconds(text) == seconds
 
 
 @pytest.mark.parametrize(("text", "value"), [("2.5M", 2_500_000), ("800k", 800_000), ("7", 7)])
 def test_numbers_have_units(text: str, value: int) -> None:
-    from nas.cli.searching import number
+    from nas.cli.options import number
 
     assert number(text) == value
 
@@ -266,6 +266,6 @@ def test_numbers_have_units(text: str, value: int) -> None:
     ("text", "value"), [("8G", 8 * 2**30), ("1.5GiB", 1.5 * 2**30), ("800m", 800 * 2**20), ("7", 7)]
 )
 def test_amounts_of_memory(text: str, value: float) -> None:
-    from nas.cli.searching import size
+    from nas.cli.options import size
 
     assert size(text) == value

@@ -1,15 +1,9 @@
 """What the commands of `nas latency` share: how a space and a device are named, and where the device's table lies."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import Progress
-
-from nas.cli import show
-from nas.cli.show import Format
 
 if TYPE_CHECKING:
     from search_spaces import SearchSpace
@@ -18,7 +12,6 @@ if TYPE_CHECKING:
     from trials.timings import Timings
 
 COCO_CLASSES, DEPLOYED_SIZE = 80, 640
-_STOPPED = 130
 _WHAT, _DEVICE = "What", "The device"
 
 SpaceName = Annotated[str, typer.Option(help="A name (see [b]nas spaces[/b]), or a file.", rich_help_panel=_WHAT)]
@@ -43,7 +36,6 @@ DeviceName = Annotated[
         rich_help_panel=_DEVICE,
     ),
 ]
-Shown = Annotated[Format, typer.Option("--format", help="For people, or for programs.")]
 
 
 def open_runtime(runtime: str, threads: int, device: str, device_name: str | None) -> "Runtime":
@@ -101,16 +93,3 @@ def path_of(name: str) -> Path:
     from nas import latencies
 
     return latencies.path_of(name)
-
-
-@contextmanager
-def progress(what: str, ending: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr, told `(done, total)`; Ctrl-C ends it with a line."""
-    bar = Progress(*Progress.get_default_columns(), console=show.err, transient=True)
-    try:
-        with bar:
-            task = bar.add_task(what, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
-    except KeyboardInterrupt:
-        show.lines([ending])
-        raise typer.Exit(_STOPPED) from None
