@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nas.cli import show
-from nas.cli.options import RUNS, Device, Name, Runs, Shown, Timeout, TrialMemory, Workers
-from nas.cli.searching import command, train
+from nas.cli.options import RUNS, Device, Name, Runs, Shown, Timeout, TrialMemory, Workers, typed
+from nas.cli.searching import train
 
 if TYPE_CHECKING:
     from nas.confirm import Finalist
@@ -57,7 +57,7 @@ def confirm(
             show.rows(rows, shown, title=f"{before.name} after {few} and {many} epochs", columns=_columns(few, many))
         show.lines(f"{one.summary} has no score after {many} epochs: {one.ending}; {one.cure}" for one in fallen(after))
         if left := after.places():
-            show.lines([f"{left} trainings are left; go on with: {command('confirm', before)}"])
+            show.lines([f"{left} trainings are left; go on with: {typed('confirm', before)}"])
             break
         passed = overtaken(both, within=2 * before.settings.noise)
         show.lines(f"trial {one.shorter.trial} has overtaken trial {other.shorter.trial}" for one, other in passed)
@@ -65,7 +65,7 @@ def confirm(
             show.lines([f"The order stays within noise: trainings of {few} epochs tell these apart as well."])
             break
         before = after
-    show.lines([f"export the most accurate with: {command('export', after)} --best map"])
+    show.lines([f"export the most accurate with: {typed('export', after)} --best map"])
     if shown != "table":
         show.rows(told, shown, title="", columns={})
 

@@ -1,12 +1,16 @@
 """What may be said of a search on the command line, with the help that teaches it."""
 
 import re
+import shlex
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from nas.cli.show import Format
+
+if TYPE_CHECKING:
+    from nas import study
 
 _WHAT, _HOW, _WORTH, _LIMITS, _WHERE = "What", "How long and with what", "What counts", "Limits", "Where"
 
@@ -43,6 +47,14 @@ RUNS = Path("runs/nas")
 Name = Annotated[str, typer.Argument(help="The study's name.")]
 Runs = Annotated[Path, typer.Option(help="The folder of all studies.")]
 Shown = Annotated[Format, typer.Option("--format", help="For people, or for programs.")]
+
+
+def typed(name: str, study: "study.Study", *, named: bool = True) -> str:
+    """What to type for a study."""
+    runs = study.folder.parent
+    where = "" if runs == RUNS.absolute() else f" --runs {shlex.quote(str(runs))}"
+    return f"nas {name}{f' {study.name}' if named else ''}{where}"
+
 
 # What a search takes.
 

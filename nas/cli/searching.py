@@ -131,9 +131,9 @@ def _run(study: "Study") -> None:
     train(study)
     measured.measure_after_search(study)
     if study.places():
-        show.lines([_why_short(study), f"Go on with: {command('resume', study)}"])
+        show.lines([_why_short(study), f"Go on with: {options.typed('resume', study)}"])
     print_front(study, "table")
-    show.lines([f"open its page in MLflow with: {command('ui', study, named=False)}"])
+    show.lines([f"open its page in MLflow with: {options.typed('ui', study, named=False)}"])
 
 
 def train(study: "Study") -> None:
@@ -141,12 +141,12 @@ def train(study: "Study") -> None:
     from nas.cli.live import Watching
     from nas.plan import supervise
 
-    again = command("resume", study)
+    again = options.typed("resume", study)
     show.lines(
         [
             f"study     {study.folder}",
             f"resume    {again}",
-            f"MLflow    {command('ui', study, named=False)}",
+            f"MLflow    {options.typed('ui', study, named=False)}",
             "",
         ]
     )
@@ -186,13 +186,6 @@ def _why_short(study: "Study") -> str:
     if study.file.run.timeout:
         return f"The time is over after {done} of {study.file.run.trials} trials."
     return f"Every architecture within limits has been seen after {done} of {study.file.run.trials} trials."
-
-
-def command(name: str, study: "Study", *, named: bool = True) -> str:
-    """What to type for a study."""
-    runs = study.folder.parent
-    where = "" if runs == options.RUNS.absolute() else f" --runs {runs}"
-    return f"nas {name}{f' {study.name}' if named else ''}{where}"
 
 
 def _print_plan(plan: "Plan") -> None:

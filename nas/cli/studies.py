@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from nas.cli import show
-from nas.cli.options import RUNS, Name, Runs, Shown
+from nas.cli.options import RUNS, Name, Runs, Shown, typed
 from nas.cli.show import Format
 
 if TYPE_CHECKING:
@@ -216,7 +216,9 @@ def print_front(study: "Study", shown: Format) -> None:
             f"trial {', '.join(new)}: less than half of the weights could be taken over; such a score is in part one "
             "from scratch, and too low beside the others."
         )
-    remarks.append(f"export the most accurate with: nas export {study.name} --best map")
+    if not study.settings.confirms and any(record.trial != stock.trial for record in front):
+        remarks.append(f"train the front longer, to see whether its order stays: {typed('confirm', study)}")
+    remarks.append(f"export the most accurate with: {typed('export', study)} --best map")
     show.lines(remarks)
 
 

@@ -95,6 +95,13 @@ def test_pareto_never_claims_a_gain_from_one_seed(study: Study) -> None:
     assert "No evidence of gain" in nas("pareto", "small", *runs(study)).stderr
 
 
+def test_what_to_type_next_is_right_wherever_the_study_lies(study: Study) -> None:
+    told = " ".join(nas("pareto", "small", *runs(study)).stderr.split())
+    where = " ".join(map(str, runs(study)))
+    assert "nas confirm" not in told  # the front is the stock model alone
+    assert f"export the most accurate with: nas export small {where} --best map" in told
+
+
 def record_of(trial: int, accuracy: float, gflops: float) -> Record:
     return Record(trial=trial, state="complete", ending="finished", map50_95=accuracy, gflops=gflops, picks={})
 

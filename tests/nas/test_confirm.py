@@ -193,6 +193,13 @@ class TestCommand:
             assert f"{record.summary} has no score after 9 epochs: diverged" in told.stderr
         assert len(json.loads(told.stdout)) == 5 - len(lost)
 
+    def test_a_front_that_can_be_confirmed_says_how(self, searched: Study, run: Callable[[Study], None]) -> None:
+        run(longer(searched, eta=3))
+        runs = ["--runs", str(searched.folder.parent)]
+        told, after = (CliRunner().invoke(app, ["pareto", name, *runs]).stderr for name in ("small", "small-x3"))
+        assert f"see whether its order stays: nas confirm small {' '.join(runs)}\n" in told
+        assert "nas confirm" not in after
+
     def test_a_study_that_is_not_there_is_told(self, searched: Study) -> None:
         told = CliRunner().invoke(app, ["confirm", "smal", "--runs", str(searched.folder.parent)])
         assert told.exit_code == 2
