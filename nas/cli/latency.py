@@ -9,19 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from nas.cli import device_tables, measured, prediction, show
-from nas.cli.device_tables import (
-    COCO_CLASSES,
-    DEPLOYED_SIZE,
-    Classes,
-    Data,
-    DeploySize,
-    Device,
-    DeviceName,
-    RuntimeName,
-    Scale,
-    SpaceName,
-    Threads,
-)
 from nas.cli.options import Shown
 from nas.cli.show import Format
 
@@ -50,15 +37,15 @@ def register(app: typer.Typer) -> None:
 
 @show.told
 def record(
-    space: SpaceName = "v9",
-    scale: Scale = None,
-    runtime: RuntimeName = "torch",
-    deploy_size: DeploySize = DEPLOYED_SIZE,
-    classes: Classes = COCO_CLASSES,
-    data: Data = None,
-    threads: Threads = 1,
-    device: Device = "cpu",
-    device_name: DeviceName = None,
+    space: device_tables.SpaceName = "v9",
+    scale: device_tables.Scale = None,
+    runtime: device_tables.RuntimeName = "torch",
+    deploy_size: device_tables.DeploySize = device_tables.DEPLOYED_SIZE,
+    classes: device_tables.Classes = device_tables.COCO_CLASSES,
+    data: device_tables.Data = None,
+    threads: device_tables.Threads = 1,
+    device: device_tables.Device = "cpu",
+    device_name: device_tables.DeviceName = None,
 ) -> None:
     """Time every distinct layer that architectures of a space may have, on the device; prints the table's path.
 
@@ -95,14 +82,14 @@ def show_table(
     space: Annotated[
         str | None, typer.Option(help="A name, or a file; without one, the tables that there are.")
     ] = None,
-    scale: Scale = None,
-    runtime: RuntimeName = "torch",
-    deploy_size: DeploySize = DEPLOYED_SIZE,
-    classes: Classes = COCO_CLASSES,
-    data: Data = None,
-    threads: Threads = 1,
-    device: Device = "cpu",
-    device_name: DeviceName = None,
+    scale: device_tables.Scale = None,
+    runtime: device_tables.RuntimeName = "torch",
+    deploy_size: device_tables.DeploySize = device_tables.DEPLOYED_SIZE,
+    classes: device_tables.Classes = device_tables.COCO_CLASSES,
+    data: device_tables.Data = None,
+    threads: device_tables.Threads = 1,
+    device: device_tables.Device = "cpu",
+    device_name: device_tables.DeviceName = None,
     shown: Shown = "table",
 ) -> None:
     """Milliseconds of every choice of every slot, and how much that is more than the stock layer."""
@@ -143,10 +130,10 @@ def show_table(
 @show.told
 def export(
     file: Annotated[Path, typer.Argument(help="To write, such as jetson.csv.")],
-    runtime: RuntimeName = "torch",
-    threads: Threads = 1,
-    device: Device = "cpu",
-    device_name: DeviceName = None,
+    runtime: device_tables.RuntimeName = "torch",
+    threads: device_tables.Threads = 1,
+    device: device_tables.Device = "cpu",
+    device_name: device_tables.DeviceName = None,
 ) -> None:
     """Write a device's table to a file: CSV, below the device's profile."""
     device_tables.of_device(runtime, threads, device, device_name).write(file.absolute())

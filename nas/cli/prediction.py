@@ -9,19 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nas.cli import device_tables, show
-from nas.cli.device_tables import (
-    COCO_CLASSES,
-    DEPLOYED_SIZE,
-    Classes,
-    Data,
-    DeploySize,
-    Device,
-    DeviceName,
-    RuntimeName,
-    Scale,
-    SpaceName,
-    Threads,
-)
 from nas.cli.options import Shown
 
 if TYPE_CHECKING:
@@ -33,16 +20,16 @@ Seed = Annotated[int, typer.Option(help="Of the random architectures.")]
 @show.told
 def predict(
     model: Annotated[Path | None, typer.Argument(help="An exported model.yaml.")] = None,
-    space: SpaceName = "v9",
-    scale: Scale = None,
+    space: device_tables.SpaceName = "v9",
+    scale: device_tables.Scale = None,
     sample: Annotated[int, typer.Option(min=1, help="So many random architectures of the space.")] = 1,
-    runtime: RuntimeName = "torch",
-    deploy_size: DeploySize = DEPLOYED_SIZE,
-    classes: Classes = COCO_CLASSES,
-    data: Data = None,
-    threads: Threads = 1,
-    device: Device = "cpu",
-    device_name: DeviceName = None,
+    runtime: device_tables.RuntimeName = "torch",
+    deploy_size: device_tables.DeploySize = device_tables.DEPLOYED_SIZE,
+    classes: device_tables.Classes = device_tables.COCO_CLASSES,
+    data: device_tables.Data = None,
+    threads: device_tables.Threads = 1,
+    device: device_tables.Device = "cpu",
+    device_name: device_tables.DeviceName = None,
     seed: Seed = 0,
     shown: Shown = "table",
 ) -> None:
@@ -78,16 +65,16 @@ def predict(
 
 @show.told
 def error(
-    space: SpaceName = "v9",
-    scale: Scale = None,
+    space: device_tables.SpaceName = "v9",
+    scale: device_tables.Scale = None,
     candidates: Annotated[int, typer.Option(min=2, help="Random architectures to build and time.")] = 20,
-    runtime: RuntimeName = "torch",
-    deploy_size: DeploySize = DEPLOYED_SIZE,
-    classes: Classes = COCO_CLASSES,
-    data: Data = None,
-    threads: Threads = 1,
-    device: Device = "cpu",
-    device_name: DeviceName = None,
+    runtime: device_tables.RuntimeName = "torch",
+    deploy_size: device_tables.DeploySize = device_tables.DEPLOYED_SIZE,
+    classes: device_tables.Classes = device_tables.COCO_CLASSES,
+    data: device_tables.Data = None,
+    threads: device_tables.Threads = 1,
+    device: device_tables.Device = "cpu",
+    device_name: device_tables.DeviceName = None,
     seed: Seed = 0,
     shown: Shown = "table",
 ) -> None:
