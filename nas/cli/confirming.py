@@ -1,5 +1,6 @@
 """`nas confirm`: the front of a study, trained longer."""
 
+from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -57,10 +58,11 @@ def confirm(
             show.rows(rows, shown, title=f"{before.name} after {few} and {many} epochs", columns=_columns(few, many))
         show.lines(f"{one.summary} has no score after {many} epochs: {one.ending}; {one.cure}" for one in fallen(after))
         if left := after.places():
-            show.lines([f"{left} trainings are left; go on with: {typed('confirm', before)}"])
+            show.lines([f"{left} trainings are left; go on with: {typed('confirm', before)} --eta {eta}"])
             break
         passed = overtaken(both, within=2 * before.settings.noise)
-        show.lines(f"trial {one.shorter.trial} has overtaken trial {other.shorter.trial}" for one, other in passed)
+        for trial, others in groupby(passed, key=lambda pair: pair[0].shorter.trial):
+            show.lines([f"trial {trial} has overtaken {', '.join(str(other.shorter.trial) for _, other in others)}"])
         if not passed:
             show.lines([f"The order stays within noise: trainings of {few} epochs tell these apart as well."])
             break
