@@ -202,7 +202,7 @@ class TrialFiles:
     @property
     def checkpoint(self) -> Path:
         """Where the training stands; it goes on from there."""
-        return self.folder / "checkpoint.pt"
+        return self.folder / "checkpoint.bin"
 
     def take_over(self, other: "TrialFiles") -> None:
         """Go on where another try at the same architecture was stopped."""

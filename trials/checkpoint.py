@@ -7,8 +7,7 @@ of a random number generator is among it: an epoch's random numbers follow from 
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,13 +20,14 @@ from ultralytics import __version__ as ultralytics_version
 from trials.average import joined
 from trials.budget import Budget
 from trials.datasets import DataSet
+from trials.halves import Halves
 from trials.scores import Epoch
 
 if TYPE_CHECKING:
     from trials.training import ShortTraining
 
 
-_FORM = 3
+_FORM = 4
 """Counts the ways in which a checkpoint was ever laid out."""
 
 
@@ -57,13 +57,14 @@ class Checkpoint:
         Args:
             identity: of a training that would go on from this file, see `identity`.
         """
-        self.path, self.identity = path, identity
+        self.identity = identity
+        self._file = Halves(path)
         self._weights = [*training.ema.live, *training.ema.kept]
         self._moments: list[Tensor] = []
         self._moved: list[bool] = []
 
     def write(self, training: "ShortTraining") -> None:
-        """Write where a training stands, aside, then renamed."""
+        """Write where a training stands."""
         self._lay_out_moments(training.optimizer)
         state = {
             "identity": self.identity,
@@ -72,26 +73,19 @@ class Checkpoint:
             "scaler": training.scaler.state_dict(),
             "criterion": _numbers(training.model.criterion),
             "moved": self._moved,
-            "weights": self._weights,
-            "moments": self._moments,
         }
-        aside = self.path.with_suffix(".tmp")
-        with _no_checksums():
-            torch.save(state, aside)
-        aside.replace(self.path)
+        self._file.write(state, [*self._weights, *self._moments])
 
     def restore(self, training: "ShortTraining") -> None:
         """Put a training, set up anew, where it stood; nothing if there is no file, or one of another training."""
-        if not self.path.is_file():
+        found = self._file.read()
+        if found is None or found[0]["identity"] != self.identity:
             return
-        state = torch.load(self.path, map_location=training.device, weights_only=True)
-        if state["identity"] != self.identity:
-            return
+        state, rows = found
         _begin(training.optimizer, state["moved"])
         self._lay_out_moments(training.optimizer)
-        for ours, read in ((self._weights, state["weights"]), (self._moments, state["moments"])):
-            for values, before in zip(ours, read, strict=True):
-                values.copy_(before)
+        for values, before in zip((*self._weights, *self._moments), rows, strict=True):
+            values.copy_(before)
         training.ema.updates = state["updates"]
         training.scaler.load_state_dict(state["scaler"])
         training.model.criterion = training.model.init_criterion()
@@ -106,17 +100,6 @@ class Checkpoint:
             known = [optimizer.state[parameter] for parameter, moves in zip(parameters, moved, strict=True) if moves]
             self._moments = joined(moment for each in known for _, moment in sorted(each.items()))
             self._moved = moved
-
-
-@contextmanager
-def _no_checksums() -> Iterator[None]:
-    """Half the time of writing goes into sums that `torch.load` never looks at."""
-    before = torch.serialization.get_crc32_options()
-    torch.serialization.set_crc32_options(False)
-    try:
-        yield
-    finally:
-        torch.serialization.set_crc32_options(before)
 
 
 def _parameters(optimizer: Optimizer) -> list[Tensor]:

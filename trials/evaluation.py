@@ -20,7 +20,7 @@ from trials.scores import Costs, Ending, Outcome, Scores
 from trials.training import DivergedError, GoOn, TimedOutError
 
 WEIGHTS = "weights.pt"
-CHECKPOINT = "checkpoint.pt"
+CHECKPOINT = "checkpoint.bin"
 MODEL = "model.yaml"
 ERROR = "error.txt"
 
@@ -48,7 +48,7 @@ def evaluate(
 
     Args:
         budget: data, epochs, sizes, seed and where the weights start.
-        folder: of this trial; gets `model.yaml`, `checkpoint.pt` after every epoch, then `weights.pt` or `error.txt`.
+        folder: of this trial; gets `model.yaml`, `checkpoint.bin` after every epoch, then `weights.pt` or `error.txt`.
             A training that stands there goes on.
         go_on: asked after every epoch with its number, from 1, and the epoch; False ends the training there.
         limits: ceilings that are checked before training.

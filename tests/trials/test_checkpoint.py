@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 import pytest
 import torch
@@ -20,8 +20,9 @@ from ultralytics.nn.tasks import DetectionModel, load_checkpoint
 
 import search_spaces
 from search_spaces import Architecture, build
-from trials import Budget, Epoch, Recipe, datasets, training
+from trials import Budget, Epoch, Recipe, datasets, halves, training
 from trials.average import joined
+from trials.halves import Halves
 from trials.training import ShortTraining, Trained
 from trials.weights import save
 
@@ -73,7 +74,7 @@ def run(scenes: datasets.DataSet, folder: Path) -> Callable[..., Process]:
 
         own = folder / name
         own.mkdir(exist_ok=True)
-        files = {"weights": own / "weights.pt", "standing": own / "checkpoint.pt"}
+        files = {"weights": own / "weights.pt", "standing": own / "checkpoint.bin"}
         return Process(trained=training.train(document, budget, scenes, own, go_on, **files), heard=heard)
 
     return train
@@ -92,11 +93,17 @@ def same(these: Mapping[str, Tensor], those: Mapping[str, Tensor]) -> bool:
     return these.keys() == those.keys() and all(torch.equal(these[name], those[name]) for name in these)
 
 
+def standing(folder: Path) -> tuple[dict[str, Any], list[Tensor]]:
+    """What is said of where a training stands, and its numbers."""
+    found = Halves(folder / "checkpoint.bin").read()
+    assert found is not None
+    return found
+
+
 def assert_same_standing(one: Path, other: Path) -> None:
     """Weights, moving average and moments to the bit, and all that is counted."""
-    this, that = (torch.load(folder / "checkpoint.pt", weights_only=True) for folder in (one, other))
-    for part in ("weights", "moments"):
-        assert all(torch.equal(*pair) for pair in zip(this.pop(part), that.pop(part), strict=True))
+    (this, these), (that, those) = (standing(folder) for folder in (one, other))
+    assert all(torch.equal(*pair) for pair in zip(these, those, strict=True))
     for state in (this, that):
         for epoch in state["epochs"]:
             del epoch["seconds"]
@@ -198,9 +205,9 @@ class TestGoesOnToTheBit:
             return [value.stride() for value in (*trainer.model.parameters(), *moments)]
 
         arguments = (document(STOCK), tiny(), scenes, folder, lambda number, _: number != 1)
-        trainer = ShortTraining(*arguments, standing=folder / "checkpoint.pt")
+        trainer = ShortTraining(*arguments, standing=folder / "checkpoint.bin")
         trainer.train()
-        again = ShortTraining(*arguments, standing=folder / "checkpoint.pt")
+        again = ShortTraining(*arguments, standing=folder / "checkpoint.bin")
         again._setup_train()
         assert strides(again) == strides(trainer)
         assert again.model.model[1].conv.weight.is_contiguous(memory_format=torch.channels_last)
@@ -247,7 +254,7 @@ class TestLaidOutInARow:
         self, document: Callable[[str], dict[str, Any]], tiny: TinyBudget, scenes: datasets.DataSet, folder: Path
     ) -> None:
         arguments = (document("every operator"), tiny(epochs=2), scenes, folder, forward)
-        kept = ShortTraining(*arguments, standing=folder / "checkpoint.pt")
+        kept = ShortTraining(*arguments, standing=folder / "checkpoint.bin")
         kept.train()
         without = ShortTraining(*arguments)
         without.train()
@@ -271,7 +278,7 @@ def killed(trainer, batch):
     return preprocess(trainer, batch)
 
 training.ShortTraining.preprocess_batch = killed
-files = {"weights": folder / "weights.pt", "standing": folder / "checkpoint.pt"}
+files = {"weights": folder / "weights.pt", "standing": folder / "checkpoint.bin"}
 training.train(document, budget, datasets.load(budget.data), folder, lambda *_: True, **files)
 """
 
@@ -294,8 +301,8 @@ class TestAfterAnEndThatNobodyWanted:
             check=False,
         )
         assert finished.returncode == -signal.SIGKILL, finished.stderr[-2000:]
-        assert {path.name for path in own.iterdir()} == {"ultralytics", "checkpoint.pt"}
-        state = torch.load(own / "checkpoint.pt", weights_only=True)
+        assert {path.name for path in own.iterdir()} == {"ultralytics", "checkpoint.bin"}
+        state, _ = standing(own)
         assert [epoch["epoch"] for epoch in state["epochs"]] == [1]
         resumed, whole = run(document(STOCK), budget, "killed"), run(document(STOCK), budget, "whole")
         assert resumed.heard == [1, 2]
@@ -313,21 +320,21 @@ class TestAfterAnEndThatNobodyWanted:
         folder: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        written: list[Path] = []
-        save = torch.save
+        put, starts = halves._put, list[int]()
 
-        def killed(what: object, path: Path) -> None:
-            written.append(path)
-            if len(written) == 2:  # after the second epoch
-                path.write_bytes(b"half")
+        def killed(file: BinaryIO, start: int, *rest: Any) -> None:
+            starts.append(start)
+            if len(starts) == 2:  # after the second epoch
+                file.seek(start)
+                file.write(b"half")
                 raise KeyboardInterrupt
-            save(what, path)
+            put(file, start, *rest)
 
         with monkeypatch.context() as patch:
-            patch.setattr(torch, "save", killed)
+            patch.setattr(halves, "_put", killed)
             with pytest.raises(KeyboardInterrupt):
                 run(document(STOCK), tiny(epochs=EPOCHS), "killed")
-        assert (folder / "killed" / "checkpoint.tmp").read_bytes() == b"half"
+        assert [epoch["epoch"] for epoch in standing(folder / "killed")[0]["epochs"]] == [1]
         resumed, whole = (run(document(STOCK), tiny(epochs=EPOCHS), name) for name in ("killed", "whole"))
         assert resumed.heard == [1, 2, 3]
         assert figures(resumed.trained) == figures(whole.trained)
@@ -394,7 +401,7 @@ class TestOfAnotherTraining:
 
         def ready(name: str = STOCK, **changes: object) -> ShortTraining:
             budget = tiny(**{"epochs": EPOCHS, **changes})
-            standing = folder / "trial" / "checkpoint.pt"
+            standing = folder / "trial" / "checkpoint.bin"
             trainer = ShortTraining(document(name), budget, scenes, folder, forward, standing=standing)
             trainer._setup_train()
             return trainer

@@ -22,6 +22,7 @@ from search_spaces.errors import (
     SpecError,
 )
 from trials import Budget, Costs, Ending, Epoch, Limits, Outcome, cost, evaluate, evaluation, latency, training
+from trials.halves import Halves
 from trials.inheritance import Coverage
 from trials.training import DivergedError, TimedOutError, Trained
 
@@ -282,7 +283,7 @@ class TestForReal:
         assert [epoch.map50_95 is not None for epoch in outcome.epochs] == [True, True]
         assert outcome.scores.map50_95 == outcome.epochs[-1].map50_95
         assert outcome.seconds > sum(epoch.seconds for epoch in outcome.epochs)
-        assert {path.name for path in folder.iterdir()} == {"model.yaml", "weights.pt", "checkpoint.pt", "ultralytics"}
+        assert {path.name for path in folder.iterdir()} == {"model.yaml", "weights.pt", "checkpoint.bin", "ultralytics"}
         assert Architecture.read(folder / "model.yaml") == motley
 
     def test_stopped_at_the_first_rung(self, stock: Architecture, tiny: TinyBudget, folder: Path) -> None:
@@ -331,11 +332,11 @@ class TestForReal:
 
         with pytest.raises(KeyboardInterrupt):
             evaluate(stock, tiny(), tmp_path / "parts", interrupted, costs=COSTS)
-        assert {path.name for path in (tmp_path / "parts").iterdir()} == {"model.yaml", "checkpoint.pt", "ultralytics"}
-        standing = tmp_path / "parts" / "checkpoint.pt"
-        state = torch.load(standing, weights_only=True)
+        assert {path.name for path in (tmp_path / "parts").iterdir()} == {"model.yaml", "checkpoint.bin", "ultralytics"}
+        standing = Halves(tmp_path / "parts" / "checkpoint.bin")
+        state, rows = standing.read() or pytest.fail("no epoch was kept")
         state["epochs"][0]["seconds"] = 1000.0  # as if the first process had been slow
-        torch.save(state, standing)
+        standing.write(state, rows)
         resumed = evaluate(stock, tiny(), tmp_path / "parts", forward, costs=COSTS)
         assert (resumed.ending, resumed.scores) == (Ending.FINISHED, whole.scores)
         assert_same_but_for_time(resumed.epochs, whole.epochs)
