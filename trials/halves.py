@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -41,11 +42,11 @@ class Halves:
             said: what JSON can say.
             rows: flat, each of a multiple of 8 bytes.
         """
-        numbers = [row.detach().cpu().numpy() for row in rows]
+        numbers = [row.detach().cpu().view(torch.uint8).numpy() for row in rows]
         self._written += 1
-        kinds = [(row.dtype.name, len(row)) for row in numbers]
+        kinds = [(str(row.dtype).removeprefix("torch."), row.nbytes) for row in rows]
         head = _head({"written": self._written, "rows": kinds, "sum": _sum(numbers), "said": said})
-        size = len(head) + sum(row.nbytes for row in numbers)
+        size = len(head) + sum(map(len, numbers))
         anew = size != self._size
         path = self.path.with_suffix(".tmp") if anew else self.path
         with path.open("wb" if anew else "r+b") as file:
@@ -77,7 +78,7 @@ class _Half:
     rows: list[Tensor]
 
 
-def _put(file: BinaryIO, start: int, head: bytes, numbers: Sequence[NDArray[Any]]) -> None:
+def _put(file: BinaryIO, start: int, head: bytes, numbers: Sequence[NDArray[np.uint8]]) -> None:
     file.seek(start)
     file.write(bytes(_DIGEST))
     file.seek(start + len(head))
@@ -86,18 +87,19 @@ def _put(file: BinaryIO, start: int, head: bytes, numbers: Sequence[NDArray[Any]
     file.write(head)
 
 
-def _read(file: BinaryIO, start: int) -> _Half | None:
+def _read(file: BufferedReader, start: int) -> _Half | None:
     """The half that begins there, if it is whole."""
     file.seek(start)
     line = file.readline(_MOST_HEAD)
     if line[:_DIGEST] != _digest(line[_DIGEST:]):
         return None
     head = json.loads(line[_DIGEST:])
-    numbers = [np.fromfile(file, kind, count) for kind, count in head["rows"]]
-    if [len(row) for row in numbers] != [count for _, count in head["rows"]] or _sum(numbers) != head["sum"]:
+    rows = [torch.empty(length, dtype=torch.uint8) for _, length in head["rows"]]
+    read = [file.readinto(row.numpy().data) for row in rows]
+    if read != list(map(len, rows)) or _sum([row.numpy() for row in rows]) != head["sum"]:
         return None
-    size = len(line) + sum(row.nbytes for row in numbers)
-    return _Half(head["written"], size, head["said"], [torch.from_numpy(row) for row in numbers])
+    typed = [row.view(getattr(torch, kind)) for row, (kind, _) in zip(rows, head["rows"], strict=True)]
+    return _Half(head["written"], len(line) + sum(read), head["said"], typed)
 
 
 def _head(entries: Mapping[str, Any]) -> bytes:
@@ -112,5 +114,5 @@ def _digest(line: bytes) -> bytes:
     return hashlib.sha256(line).hexdigest().encode()
 
 
-def _sum(numbers: Sequence[NDArray[Any]]) -> int:
+def _sum(numbers: Sequence[NDArray[np.uint8]]) -> int:
     return sum(int(row.view(np.uint64).sum()) for row in numbers)

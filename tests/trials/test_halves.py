@@ -15,7 +15,8 @@ PAGE = 4096
 
 def rows(number: int, length: int = 2000) -> list[Tensor]:
     generator = torch.Generator().manual_seed(number)
-    return [torch.rand(length, generator=generator), torch.randint(9, (64,), generator=generator), torch.zeros(0)]
+    floats, counts = torch.rand(length, generator=generator), torch.randint(9, (48,), generator=generator)
+    return [floats, counts, floats[:32].bfloat16(), floats[:64] > 0.5, floats[:0]]
 
 
 def assert_says(file: Halves, number: int, length: int = 2000) -> None:
