@@ -7,11 +7,15 @@ Source: Moore and Maron, "Hoeffding Races", 1994: those that are still in the ra
 """
 
 from collections.abc import Iterable, Sequence
+from math import sqrt
+from statistics import fmean
 
 from nas.records import Record, front_of, stock_of
 
 _FIRST = 6
 """So many architectures are scored before any is trained again: the first fronts fall soon."""
+_TELLING = 4
+"""So many repeats tell a deviation, give or take a third of it."""
 
 
 def next_repeat(records: Sequence[Record], objectives: Sequence[str], seeds: int) -> tuple[Record, int] | None:
@@ -44,6 +48,22 @@ def gains(records: Iterable[Record], one: Record, other: Record) -> list[float]:
             accuracies[record.fingerprint][record.repeat] = record.map50_95
     mine, theirs = accuracies[one.fingerprint], accuracies[other.fingerprint]
     return [mine[repeat] - theirs[repeat] for repeat in sorted(mine.keys() & theirs.keys())]
+
+
+def deviation(records: Iterable[Record]) -> float | None:
+    """The standard deviation of mAP50-95 between trainings of one architecture, over all that have several.
+
+    Returns:
+        None while these are too few to tell.
+    """
+    accuracies: dict[str, list[float]] = {}
+    for record in records:
+        if record.finished and record.map50_95 is not None:
+            accuracies.setdefault(record.fingerprint, []).append(record.map50_95)
+    free = sum(len(each) - 1 for each in accuracies.values())
+    if free < _TELLING:
+        return None
+    return sqrt(sum((value - fmean(each)) ** 2 for each in accuracies.values() for value in each) / free)
 
 
 def _repeats(fingerprint: str, records: Sequence[Record]) -> list[int]:

@@ -41,6 +41,7 @@ def confirm(
     """
     from nas.config import existing
     from nas.confirm import fallen, finalists, longer, overtaken
+    from nas.racing import deviation
     from nas.study import Study
 
     before, told = Study.open(existing(study, runs)), list[dict[str, Any]]()
@@ -60,11 +61,13 @@ def confirm(
         if left := after.places():
             show.lines([f"{left} trainings are left; go on with: {typed('confirm', before)} --eta {eta}"])
             break
-        passed = overtaken(both, within=2 * before.settings.noise)
+        noise = 2 * (deviation(before.records()) or before.settings.noise)
+        passed = overtaken(both, within=noise)
         for trial, others in groupby(passed, key=lambda pair: pair[0].shorter.trial):
             show.lines([f"trial {trial} has overtaken {', '.join(str(other.shorter.trial) for _, other in others)}"])
         if not passed:
-            show.lines([f"The order stays within noise: trainings of {few} epochs tell these apart as well."])
+            said = f"The order stays within noise ({100 * noise:.1f} points)"
+            show.lines([f"{said}: trainings of {few} epochs tell these apart as well."])
             break
         before = after
     show.lines([f"export the most accurate with: {typed('export', after)} --best map"])

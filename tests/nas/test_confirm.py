@@ -170,7 +170,7 @@ class TestCommand:
     def test_ends_where_the_order_stays(self, searched: Study) -> None:
         told = confirm(searched, "--eta", "4")  # twelve epochs say what three did
         assert told.exit_code == 0, told.stderr
-        assert "The order stays within noise: trainings of 3 epochs tell these apart as well." in told.stderr
+        assert "within noise (4.0 points): trainings of 3 epochs tell these apart as well." in told.stderr
         assert "small after 3 and 12 epochs" in told.stdout
         assert not (searched.folder.parent / "small-x4-x4").exists()
         assert finalists(searched, Study.open(searched.folder.parent / "small-x4"))

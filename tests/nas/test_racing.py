@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from nas import reaping, work
 from nas.cli import app
-from nas.racing import gains, next_repeat
+from nas.racing import deviation, gains, next_repeat
 from nas.records import Record, averaged, front_of, stock_of
 from nas.study import Study
 from nas.work import Worker
@@ -50,6 +50,15 @@ def test_means_decide_who_stands_on_the_front() -> None:
     mean = averaged(records)[0]
     assert (mean.trial, mean.seeds) == (0, 2)
     assert mean.map50_95 == mean.map50 == pytest.approx(0.5)
+
+
+def test_what_noise_is_the_seeds_tell_once_there_are_enough() -> None:
+    pairs = [scored(number, f"a{number}", 0.5 + number / 10, 1.0) for number in range(5)]
+    again = [replace(one, trial=10 + one.trial, repeat=1, map50_95=(one.map50_95 or 0.0) + 0.02) for one in pairs]
+    assert deviation(pairs) is None
+    assert deviation([*pairs, *again[:3]]) is None
+    assert deviation([*pairs, *again[:4]]) == pytest.approx(0.02 / 2**0.5)
+    assert deviation([*pairs, *again]) == pytest.approx(0.02 / 2**0.5)
 
 
 def test_the_stock_model_is_trained_again_first_then_the_front() -> None:
