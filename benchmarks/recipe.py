@@ -10,7 +10,7 @@ may be stopped at any time and run on any number of machines. The second reads F
 
 Every way of training is compared with the longest, from scratch. A way that inherits begins from a stock model trained
 once for each seed, so that two seeds are two independent repeats of a whole study and not of its last step. Each image
-size has a FILE, and a folder, of its own.
+size has a FILE of its own, and the stock models lie in a folder beside it, named like it.
 """
 
 import argparse
@@ -18,7 +18,7 @@ import csv
 import os
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, fields
 from functools import partial
@@ -109,7 +109,7 @@ class Readings(ShortTraining):
         super()._finish_epoch()
         if self.epoch + 1 < self.epochs:
             return
-        self.readings[AS_TRAINED] = _accuracies(self.metrics)
+        self.readings[AS_TRAINED] = training.accuracies(self.metrics)
         for name, further in self._further.items():
             self.readings[name] = self._read(further)
         with self.ema.applied() as averaged:
@@ -120,12 +120,7 @@ class Readings(ShortTraining):
     def _read(self, other: ModelEMA) -> tuple[float, float]:
         with mock.patch.object(self, "ema", other):
             metrics, _ = DetectionTrainer.validate(self)
-        return _accuracies(metrics)
-
-
-def _accuracies(metrics: Mapping[str, float]) -> tuple[float, float]:
-    """MAP50-95 and mAP50, as Ultralytics' validator names them."""
-    return metrics["metrics/mAP50-95(B)"], metrics["metrics/mAP50(B)"]
+        return training.accuracies(metrics)
 
 
 @torch.no_grad()
@@ -257,17 +252,17 @@ def train(options: argparse.Namespace) -> None:
     data = datasets.load(options.data)
     architectures = drawn(load(SPACE), len(data.classes), options.architectures)
     there = {(run.way, run.fingerprint, run.seed) for run in read(options.results)}
-    job = partial(Job, count=len(architectures), image_size=options.image_size)
+    job_of = partial(Job, count=len(architectures), image_size=options.image_size)
     missing = [
-        job(way=way, index=index, seed=seed)
+        job_of(way=way, index=index, seed=seed)
         for way in options.ways
         for seed in range(options.seeds)
         for index, architecture in enumerate(architectures)
         if (way, architecture.fingerprint, seed) not in there and way != BASE
     ]
-    bases = options.results.parent / "bases"
+    bases = options.results.with_suffix(".bases")
     lacking = [seed for seed in range(options.seeds) if not (bases / f"{seed}.pt").is_file()]
-    first = [job(way=BASE, index=0, seed=seed) for seed in lacking]
+    first = [job_of(way=BASE, index=0, seed=seed) for seed in lacking]
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
         for jobs in (first, missing):
             futures = [pool.submit(measured, job, options.data, bases) for job in jobs]

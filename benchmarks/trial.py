@@ -179,7 +179,7 @@ def _theirs(data: DataSet, budget: Budget, folder: Path) -> float:
         training.seed_epoch(trainer.train_loader, budget.seed, trainer.epoch)
 
     def note(trainer: Any) -> None:  # once more after its second validation, of the fused best checkpoint
-        told.append(float(trainer.metrics["metrics/mAP50-95(B)"]))
+        told.append(training.accuracies(trainer.metrics)[0])
 
     for event, step in (
         ("on_pretrain_routine_end", prepare),

@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from nas.study import Study
 
 __version__ = "0.1.0"
-__all__ = ["open_study", "resume", "search"]
+__all__ = ["RUNS", "open_study", "resume", "search"]
+
+RUNS = Path("runs/nas")
+"""The folder of all studies, where no other is named."""
 
 
 def search(**request: Any) -> "Study":
@@ -50,7 +53,7 @@ def resume(study: str, **changes: Any) -> "Study":
     return taken_up
 
 
-def open_study(study: str, *, runs: Path = Path("runs/nas")) -> "Study":
+def open_study(study: str, *, runs: Path = RUNS) -> "Study":
     """A study as it stands, to look at and to export from."""
     from nas.config import existing
     from nas.study import Study

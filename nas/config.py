@@ -11,6 +11,7 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, field_validator
 from pydantic_core import PydanticCustomError
 
+from nas import RUNS
 from nas.front import OBJECTIVES, Direction
 from nas.records import write_aside
 from nas.rewards import Reward, reward
@@ -18,7 +19,7 @@ from nas.stopping import Stopping
 from search_spaces.errors import EnvironmentProblem, SpecError, StudyError, nearest
 from trials import Budget, Limits, presets
 
-RUNS = Path("runs/nas")
+_SQLITE = "sqlite:///"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -197,7 +198,7 @@ def tracking_uri(runs: Path) -> str:
     """Where MLflow keeps studies: `MLFLOW_TRACKING_URI` if the user has set it, else a SQLite file under `runs`."""
     path = (runs.absolute() / "mlflow.db").as_posix()
     quoted = path.replace("%", "%25").replace("?", "%3F")
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{quoted}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{quoted}"
 
 
 def study_folder(name: str, runs: Path = RUNS) -> Path:
@@ -213,7 +214,12 @@ def study_folder(name: str, runs: Path = RUNS) -> Path:
 
 def own_storage(folder: Path) -> str:
     """Optuna's storage in a file of the study's own."""
-    return f"sqlite:///{folder / 'study.db'}"
+    return f"{_SQLITE}{folder / 'study.db'}"
+
+
+def storage_file(url: str) -> Path | None:
+    """The file of a storage, if it is one."""
+    return Path(url.removeprefix(_SQLITE)) if url.startswith(_SQLITE) else None
 
 
 def existing(name: str, runs: Path = RUNS) -> Path:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from nas import __version__
 from nas.config import StudyFile, own_storage, study_folder
 from nas.plan import begun, require_same_data, rerun
+from nas.racing import deviation
 from nas.records import Record, averaged
 from nas.study import Study
 from search_spaces import space_file
@@ -82,6 +83,11 @@ def fallen(after: Study) -> list[Record]:
     """Who was trained longer, and did not get to the end."""
     ended = {record.fingerprint: record for record in after.records() if record.ending is not None}  # the last one's
     return [record for record in ended.values() if not record.finished]
+
+
+def noise_of(before: Study) -> float:
+    """What is taken for noise between two accuracies: twice the deviation between seeds, the study's own if known."""
+    return 2 * (deviation(before.records()) or before.settings.noise)
 
 
 def overtaken(both: Sequence[Finalist], within: float) -> list[tuple[Finalist, Finalist]]:

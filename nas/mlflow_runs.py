@@ -146,7 +146,8 @@ class Runs:
     Args:
         uri: `sqlite:////...`, whose artifacts lie beside it in `mlartifacts`, another database, or a server.
         beside: the folder for the artifacts of another database.
-        tags: of all its runs; they are found by `study_id`, which is one of them.
+        tags: of all its runs.
+        key: the name of the tag by which they are found.
 
     Raises:
         EnvironmentProblem: the experiment was deleted.

@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from nas import __version__, latencies
+from nas import RUNS, __version__, latencies
 from nas.base_training import BaseTraining
-from nas.config import RUNS, Run, Settings, StudyFile, existing, own_storage, study_folder, tracking_uri
+from nas.config import Run, Settings, StudyFile, existing, own_storage, study_folder, tracking_uri
 from nas.request import Request, require_cores, require_reachable, validated
 from nas.study import Study
 from nas.supervisor import Supervisor

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import torch
 from pydantic import BaseModel, ValidationError
 
-from nas import machine
-from nas.config import RUNS, Run, Sampler
+from nas import RUNS, machine
+from nas.config import Run, Sampler
 from nas.rewards import Reward
 from nas.stopping import Stopping
 from search_spaces import SearchSpace

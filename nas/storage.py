@@ -15,7 +15,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
 from nas.attributes import DETAIL, FINGERPRINT, REPEAT, ROLE
-from nas.config import StudyFile
+from nas.config import StudyFile, storage_file
 from nas.front import OBJECTIVES, Direction
 from nas.record_file import RecordFile
 from nas.records import Record
@@ -29,12 +29,6 @@ _ONE_BY_ONE = 100
 """So many trials are read sooner one by one than all of a long study."""
 
 
-def file_of(url: str) -> Path | None:
-    """The file of a storage, if it is one."""
-    prefix = "sqlite:///"
-    return Path(url.removeprefix(prefix)) if url.startswith(prefix) else None
-
-
 def opened(url: str) -> RDBStorage:
     """A storage, at which its studies' workers say that they are alive.
 
@@ -46,7 +40,7 @@ def opened(url: str) -> RDBStorage:
         try:
             return RDBStorage(
                 url,
-                engine_kwargs={"connect_args": {"timeout": 60}} if file_of(url) else {"pool_pre_ping": True},
+                engine_kwargs={"connect_args": {"timeout": 60}} if storage_file(url) else {"pool_pre_ping": True},
                 heartbeat_interval=_HEARTBEAT_SECONDS,
                 grace_period=_GRACE_SECONDS,
             )

@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial
 from nas import latencies
 from nas.attributes import FINGERPRINT, REPEAT
 from nas.base_training import BaseTraining
-from nas.config import Run, StudyFile, make_folder
+from nas.config import Run, StudyFile, make_folder, storage_file
 from nas.export import Exported, chosen, export
 from nas.feasible import Feasible
 from nas.fuse import reason_to_stop
@@ -25,7 +25,7 @@ from nas.record_file import RecordFile
 from nas.records import Record, TrialFiles, averaged, front_of, write_aside
 from nas.sampler import GainSampler, Gate, sampler_of
 from nas.score_cache import ScoreCache, begun_from, key
-from nas.storage import TrialRecords, file_of, make_file, make_study, opened
+from nas.storage import TrialRecords, make_file, make_study, opened
 from search_spaces import Architecture, SearchSpace, space_file
 from search_spaces.errors import StudyError
 from trials import Budget, Ending, Limits, Outcome, cost, datasets, timings
@@ -121,7 +121,7 @@ class Study:
     @property
     def database(self) -> Path | None:
         """The storage's file, if it is one."""
-        return file_of(self.file.storage)
+        return storage_file(self.file.storage)
 
     @cached_property
     def storage(self) -> RDBStorage:

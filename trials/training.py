@@ -266,11 +266,12 @@ class ShortTraining(DetectionTrainer):
 
     def _finish_epoch(self) -> None:
         validated = self.args.val or self.epoch + 1 >= self.epochs
+        map50_95, map50 = accuracies(self.metrics) if validated else (None, None)
         epoch = Epoch(
             epoch=self.epoch + 1,
             losses={name: float(loss) for name, loss in self.tloss.items()},
-            map50_95=float(self.metrics["metrics/mAP50-95(B)"]) if validated else None,
-            map50=float(self.metrics["metrics/mAP50(B)"]) if validated else None,
+            map50_95=map50_95,
+            map50=map50,
             seconds=time.monotonic() - self.epoch_started,
         )
         self.epochs_done.append(epoch)
@@ -299,6 +300,11 @@ class ShortTraining(DetectionTrainer):
 
     def plot_training_labels(self) -> None:
         """No plots."""
+
+
+def accuracies(metrics: Mapping[str, Any]) -> tuple[float, float]:
+    """The mAP50-95 and mAP50 among what Ultralytics' validator has measured."""
+    return float(metrics["metrics/mAP50-95(B)"]), float(metrics["metrics/mAP50(B)"])
 
 
 def seed_epoch(loader: InfiniteDataLoader, seed: int, epoch: int) -> None:

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nas import RUNS
 from nas.cli import show
-from nas.cli.options import RUNS, Device, Name, Runs, Shown, Timeout, TrialMemory, Workers, typed
+from nas.cli.options import Device, Name, Runs, Shown, Timeout, TrialMemory, Workers, typed
 from nas.cli.searching import train
 
 if TYPE_CHECKING:
@@ -40,8 +41,7 @@ def confirm(
     than noise, what is the front then is trained longer once more (STUDY-x3-x3); else longer trainings are not needed.
     """
     from nas.config import existing
-    from nas.confirm import fallen, finalists, longer, overtaken
-    from nas.racing import deviation
+    from nas.confirm import fallen, finalists, longer, noise_of, overtaken
     from nas.study import Study
 
     before, told = Study.open(existing(study, runs)), list[dict[str, Any]]()
@@ -61,7 +61,7 @@ def confirm(
         if left := after.places():
             show.lines([f"{left} trainings are left; go on with: {typed('confirm', before)} --eta {eta}"])
             break
-        noise = 2 * (deviation(before.records()) or before.settings.noise)
+        noise = noise_of(before)
         passed = overtaken(both, within=noise)
         for trial, others in groupby(passed, key=lambda pair: pair[0].shorter.trial):
             show.lines([f"trial {trial} has overtaken {', '.join(str(other.shorter.trial) for _, other in others)}"])

@@ -11,8 +11,9 @@ from typing import Annotated
 
 import typer
 
+from nas import RUNS
 from nas.cli import show
-from nas.cli.options import RUNS, Runs, Shown
+from nas.cli.options import Runs, Shown
 
 _PACKAGES = ("nas-for-yolo", "torch", "torchvision", "ultralytics", "ultralytics-thop", "optuna", "mlflow")
 

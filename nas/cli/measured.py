@@ -2,8 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
+from nas import RUNS
 from nas.cli import show
-from nas.cli.options import RUNS, Name, Runs, Shown
+from nas.cli.options import Name, Runs, Shown
 
 if TYPE_CHECKING:
     from nas.study import Study

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from nas import RUNS
 from nas.cli import show
-from nas.cli.options import RUNS, Runs, Shown
+from nas.cli.options import Runs, Shown
 from nas.cli.show import Format
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from nas import RUNS
 from nas.cli.show import Format
 
 if TYPE_CHECKING:
@@ -38,9 +39,6 @@ def size(text: str) -> int:
         raise typer.BadParameter(f"an amount such as 8G or 800M is expected, got {text!r}")
     return round(float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " "))
 
-
-RUNS = Path("runs/nas")
-"""As in `nas.config`, which `--help` does not wait for."""
 
 # What many commands take.
 

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from nas import RUNS
 from nas.cli import measured, options, show
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def search(
     max_params: options.MaxParams = None,
     max_latency: options.MaxLatency = None,
     storage: options.Storage = None,
-    runs: options.Runs = options.RUNS,
+    runs: options.Runs = RUNS,
     dry_run: options.DryRun = False,
 ) -> None:
     """Search a space for the Pareto front of accuracy and cost. On a study that is there, go on with it."""
@@ -115,7 +116,7 @@ def resume(
     workers: options.Workers = None,
     device: options.Device = None,
     trial_memory: options.TrialMemory = None,
-    runs: options.Runs = options.RUNS,
+    runs: options.Runs = RUNS,
 ) -> None:
     """Go on with a study where it stopped; nothing that finished is trained again."""
     from nas.plan import resume as take_up

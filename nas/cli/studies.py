@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from nas import RUNS
 from nas.cli import show
-from nas.cli.options import RUNS, Name, Runs, Shown, typed
+from nas.cli.options import Name, Runs, Shown, typed
 from nas.cli.show import Format
 
 if TYPE_CHECKING:
