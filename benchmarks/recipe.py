@@ -57,21 +57,22 @@ class Way:
     """One way to score an architecture.
 
     Attributes:
-        inherits: from the stock model that `base` epochs trained, with the same seed.
+        base: the way in which the stock model that it begins from was trained, with the same seed.
     """
 
     epochs: int
     recipe: Recipe
-    inherits: bool = False
+    base: str | None = None
 
 
 FROM_SCRATCH = Recipe(bn_momentum=0.1, warmup_epochs=1.0)
 INHERITED = Recipe(bn_momentum=0.1, learning_rate=1e-3)
-BASE, LONG = "base-24", "long"
+LONG = "long"
+BASES = {name: Way(epochs=epochs, recipe=FROM_SCRATCH) for name, epochs in (("base-24", 24), ("base-60", 60))}
 WAYS = {
-    BASE: Way(epochs=24, recipe=FROM_SCRATCH),
-    "inherit-8": Way(epochs=8, recipe=INHERITED, inherits=True),
-    "inherit-8-new-4": Way(epochs=8, recipe=INHERITED.model_copy(update={"new_rate": 4.0}), inherits=True),
+    "inherit-8": Way(epochs=8, recipe=INHERITED, base="base-24"),
+    "inherit-8-new-4": Way(epochs=8, recipe=INHERITED.model_copy(update={"new_rate": 4.0}), base="base-24"),
+    "inherit-20": Way(epochs=20, recipe=INHERITED, base="base-60"),
     "scratch-8": Way(epochs=8, recipe=FROM_SCRATCH),
     LONG: Way(epochs=30, recipe=FROM_SCRATCH),
 }
@@ -191,7 +192,7 @@ def measured(job: Job, data_path: Path, bases: Path) -> list[Run]:
     data = datasets.load(data_path)
     space, classes = load(SPACE), len(data.classes)
     architecture = drawn(space, classes, job.count)[job.index]
-    settings = WAYS[way]
+    settings = (BASES | WAYS)[way]
     budget = Budget(
         data=data.path,
         epochs=settings.epochs,
@@ -199,16 +200,16 @@ def measured(job: Job, data_path: Path, bases: Path) -> list[Run]:
         batch=8,
         seed=seed,
         recipe=settings.recipe,
-        weights=bases / f"{seed}.pt" if settings.inherits else None,
+        weights=bases / f"{settings.base}-{seed}.pt" if settings.base else None,
     )
     began = time.process_time()
     with TemporaryDirectory() as folder, training.one_thread_on_cpu("cpu"):
         trained = Readings(architecture.document(classes), budget, data, Path(folder), lambda *_: True)
         trained.train()
-    if way == BASE:
+    if way in BASES:
         bases.mkdir(exist_ok=True)
         with trained.ema.applied() as averaged:
-            save(averaged, vars(trained.args), bases / f"{seed}.pt")
+            save(averaged, vars(trained.args), bases / f"{way}-{seed}.pt")
     seconds = time.process_time() - began
     return [
         Run(
@@ -258,11 +259,12 @@ def train(options: argparse.Namespace) -> None:
         for way in options.ways
         for seed in range(options.seeds)
         for index, architecture in enumerate(architectures)
-        if (way, architecture.fingerprint, seed) not in there and way != BASE
+        if (way, architecture.fingerprint, seed) not in there
     ]
     bases = options.results.with_suffix(".bases")
-    lacking = [seed for seed in range(options.seeds) if not (bases / f"{seed}.pt").is_file()]
-    first = [job_of(way=BASE, index=0, seed=seed) for seed in lacking]
+    asked = {(base, job.seed) for job in missing if (base := WAYS[job.way].base)}
+    lacking = sorted((base, seed) for base, seed in asked if not (bases / f"{base}-{seed}.pt").is_file())
+    first = [job_of(way=base, index=0, seed=seed) for base, seed in lacking]
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
         for jobs in (first, missing):
             futures = [pool.submit(measured, job, options.data, bases) for job in jobs]
@@ -298,7 +300,7 @@ def table(options: argparse.Namespace) -> None:
     """Print the table, as Markdown."""
     by_way: dict[tuple[str, str], list[Run]] = {}
     for run in read(options.results):
-        if run.way != BASE:
+        if run.way not in BASES:
             by_way.setdefault((run.way, run.reading), []).append(run)
     long = _grid(by_way[LONG, AS_TRAINED]) if (LONG, AS_TRAINED) in by_way else None
     print(f"| {' | '.join(COLUMNS)} |")
@@ -417,9 +419,7 @@ def main() -> None:
     training_command = commands.add_parser("train")
     training_command.set_defaults(run=train)
     training_command.add_argument("data", type=Path)
-    training_command.add_argument(
-        "--ways", nargs="*", default=[way for way in WAYS if way != BASE], choices=[way for way in WAYS if way != BASE]
-    )
+    training_command.add_argument("--ways", nargs="*", default=list(WAYS), choices=list(WAYS))
     training_command.add_argument("--image-size", type=int, default=128)
     training_command.add_argument("--architectures", type=int, default=13)
     training_command.add_argument("--seeds", type=int, default=3)

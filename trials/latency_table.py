@@ -1,11 +1,12 @@
 """The latency of every architecture of a space on one device, from a table of its layers.
 
-    predicted = sum of the layers, each timed alone x (stock model, measured as a whole / sum of its layers)
+    predicted = factor x sum of (layer, timed alone - start) + start
+    factor    = (stock model, measured as a whole - start) / sum of (its layers, each timed alone - start)
 
 Each distinct layer, at the shapes it receives, is timed once, as the device would run it; a layer that holds an
-operator is timed as a whole. Alone, a layer finds its maps and weights in the cache; in a model it does not. Alone, it
-pays for the start of a graph; in a model it does not, and a runtime may fuse it with the next. The factor that the
-stock model shows is taken to be every architecture's.
+operator is timed as a whole. Alone, every layer pays for the start of a graph, and a model once: that is timed as a
+graph with next to nothing in it. Alone, a layer finds its maps and weights in the cache; in a model it does not, and a
+runtime may fuse it with the next. The factor that the stock model shows is taken to be every architecture's.
 """
 
 import hashlib
@@ -83,17 +84,26 @@ class LatencyTable(LayerTable[Part]):
         Raises:
             LatencyError: the table lacks an entry; the text says which and how to record it.
         """
-        return self.factor * sum(map(self._ms, self.layers(architecture)))
+        return self.factor * sum(map(self._own_ms, self.layers(architecture))) + self.start_ms
 
     def reach_ms(self) -> tuple[float, float]:
         """The least and the most that is predicted of any architecture."""
-        least, most = self.reach(self._ms)
-        return self.factor * least, self.factor * most
+        least, most = self.reach(self._own_ms)
+        return self.factor * least + self.start_ms, self.factor * most + self.start_ms
 
     @property
     def factor(self) -> float:
-        """How much longer the stock model takes than its layers one by one."""
-        return self.stock_ms / self.stock_sum_ms
+        """How much longer the stock model takes than its layers one by one, without a start each."""
+        return (self.stock_ms - self.start_ms) / self.stock_sum_ms
+
+    @property
+    def start_ms(self) -> float:
+        """What a pass costs before anything is computed.
+
+        Raises:
+            LatencyError: the table lacks it.
+        """
+        return self._ms(_START)
 
     @property
     def stock_ms(self) -> float:
@@ -106,12 +116,15 @@ class LatencyTable(LayerTable[Part]):
 
     @property
     def stock_sum_ms(self) -> float:
-        """The sum of the stock model's layers, each measured by itself."""
-        return sum(map(self._ms, self.layers(self.space.stock)))
+        """The sum of the stock model's layers, each measured by itself, without a start each."""
+        return sum(map(self._own_ms, self.layers(self.space.stock)))
 
     def slot_ms(self, slot: Slot, choice: Choice, macro: Setting = ()) -> float:
         """All layers of a slot with one choice in them, as parts of a model; 0 where nothing is inserted."""
-        return self.factor * sum(map(self._ms, self.layers_of(slot, choice, macro or self.space.stock.macro)))
+        return self.factor * sum(map(self._own_ms, self.layers_of(slot, choice, macro or self.space.stock.macro)))
+
+    def _own_ms(self, part: Part) -> float:
+        return self._ms(part) - self.start_ms
 
     def _ms(self, part: Part) -> float:
         if part.key not in self.recorded.entries:
@@ -143,7 +156,7 @@ class LatencyTable(LayerTable[Part]):
 
     def parts(self) -> dict[str, Part]:
         """Everything that any prediction in this space needs, by key: the reference first, then the whole model."""
-        found = {part.key: part for part in (self.reference, self.stock_model)}
+        found = {part.key: part for part in (self.reference, self.stock_model, _START)}
         for macro in self._macros():
             for part in self._parts_at(macro):
                 found.setdefault(part.key, part)
@@ -273,3 +286,7 @@ def _shapes_in_words(feature: Feature | Sequence[Feature]) -> str:
     if isinstance(feature, torch.Tensor):
         return "x".join(map(str, feature.shape))
     return " + ".join(map(_shapes_in_words, feature))
+
+
+_START = _part("the start of a graph", nn.ReLU(), torch.zeros(1, 1, 1, 1, device="meta"), nn.ReLU)
+"""One number through what no runtime leaves out as it may an identity."""
