@@ -8,9 +8,9 @@ The first trains a fixed sample of architectures of nearly equal GFLOPs, the sto
 ways below with each seed, and appends one line a run to FILE; what is there already is not trained again, so that it
 may be stopped at any time and run on any number of machines. The second reads FILE and prints the table.
 
-Every way of training is compared with the longest, from scratch. A way that inherits begins from a stock model trained
-once for each seed, so that two seeds are two independent repeats of a whole study and not of its last step. Each image
-size has a FILE of its own, and the stock models lie in a folder beside it, named like it.
+Every way of training is compared with the longest, from scratch, at its image size. A way that inherits begins from a
+stock model trained once for each seed, so that two seeds are two independent repeats of a whole study and not of its
+last step. The stock models lie in a folder beside FILE, named like it.
 """
 
 import argparse
@@ -41,7 +41,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils.torch_utils import ModelEMA
 
 from search_spaces import Architecture, SearchSpace, load
-from trials import Budget, Recipe, datasets, training
+from trials import Budget, Recipe, conditions, datasets, training
 from trials.average import decay
 from trials.cost import CostTable
 from trials.training import ShortTraining
@@ -143,6 +143,7 @@ class Run:
     """One line of the results: one reading of one training."""
 
     way: str
+    image_size: int
     reading: str
     fingerprint: str
     seed: int
@@ -153,6 +154,11 @@ class Run:
     map50_95: float
     map50: float
     cpu_seconds: float
+
+    @property
+    def training(self) -> tuple[str, int, str, int]:
+        """Equal for the readings of one training."""
+        return self.way, self.image_size, self.fingerprint, self.seed
 
 
 def drawn(space: SearchSpace, classes: int, count: int) -> list[Architecture]:
@@ -200,20 +206,21 @@ def measured(job: Job, data_path: Path, bases: Path) -> list[Run]:
         batch=8,
         seed=seed,
         recipe=settings.recipe,
-        weights=bases / f"{settings.base}-{seed}.pt" if settings.base else None,
+        weights=_base(bases, settings.base, job.image_size, seed) if settings.base else None,
     )
     began = time.process_time()
-    with TemporaryDirectory() as folder, training.one_thread_on_cpu("cpu"):
+    with TemporaryDirectory() as folder, conditions.one_thread_on_cpu("cpu"):
         trained = Readings(architecture.document(classes), budget, data, Path(folder), lambda *_: True)
         trained.train()
     if way in BASES:
         bases.mkdir(exist_ok=True)
         with trained.ema.applied() as averaged:
-            save(averaged, vars(trained.args), bases / f"{way}-{seed}.pt")
+            save(averaged, vars(trained.args), _base(bases, way, job.image_size, seed))
     seconds = time.process_time() - began
     return [
         Run(
             way=way,
+            image_size=job.image_size,
             reading=reading,
             fingerprint=architecture.fingerprint,
             seed=seed,
@@ -227,6 +234,10 @@ def measured(job: Job, data_path: Path, bases: Path) -> list[Run]:
         )
         for reading, (map50_95, map50) in trained.readings.items()
     ]
+
+
+def _base(bases: Path, way: str, image_size: int, seed: int) -> Path:
+    return bases / f"{way}-{image_size}-{seed}.pt"
 
 
 def read(results: Path) -> list[Run]:
@@ -252,25 +263,25 @@ def train(options: argparse.Namespace) -> None:
     """Train what is not there yet."""
     data = datasets.load(options.data)
     architectures = drawn(load(SPACE), len(data.classes), options.architectures)
-    there = {(run.way, run.fingerprint, run.seed) for run in read(options.results)}
+    there = {run.training for run in read(options.results)}
     job_of = partial(Job, count=len(architectures), image_size=options.image_size)
     missing = [
         job_of(way=way, index=index, seed=seed)
         for way in options.ways
         for seed in range(options.seeds)
         for index, architecture in enumerate(architectures)
-        if (way, architecture.fingerprint, seed) not in there
+        if (way, options.image_size, architecture.fingerprint, seed) not in there
     ]
     bases = options.results.with_suffix(".bases")
     asked = {(base, job.seed) for job in missing if (base := WAYS[job.way].base)}
-    lacking = sorted((base, seed) for base, seed in asked if not (bases / f"{base}-{seed}.pt").is_file())
+    lacking = sorted(wanted for wanted in asked if not _base(bases, wanted[0], options.image_size, wanted[1]).is_file())
     first = [job_of(way=base, index=0, seed=seed) for base, seed in lacking]
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
         for jobs in (first, missing):
             futures = [pool.submit(measured, job, options.data, bases) for job in jobs]
             for done, future in enumerate(as_completed(futures), 1):
                 runs = future.result()
-                if (runs[0].way, runs[0].fingerprint, runs[0].seed) not in there:
+                if runs[0].training not in there:
                     append(options.results, runs)
                 told = f"seed {runs[0].seed}  {runs[0].map50_95:.4f}  {runs[0].summary}"
                 print(f"{done}/{len(jobs)}  {runs[0].way}  {told}", flush=True)
@@ -281,6 +292,7 @@ def train(options: argparse.Namespace) -> None:
 
 COLUMNS = (
     "way",
+    "px",
     "reading",
     "CPU-s",
     "mean",
@@ -298,17 +310,16 @@ COLUMNS = (
 
 def table(options: argparse.Namespace) -> None:
     """Print the table, as Markdown."""
-    by_way: dict[tuple[str, str], list[Run]] = {}
+    by_way: dict[tuple[str, int, str], list[Run]] = {}
     for run in read(options.results):
         if run.way not in BASES:
-            by_way.setdefault((run.way, run.reading), []).append(run)
-    long = _grid(by_way[LONG, AS_TRAINED]) if (LONG, AS_TRAINED) in by_way else None
+            by_way.setdefault((run.way, run.image_size, run.reading), []).append(run)
     print(f"| {' | '.join(COLUMNS)} |")
     print("|---" * len(COLUMNS) + "|")
-    for (way, reading), runs in sorted(by_way.items()):
-        grid = _grid(runs)
+    for (way, image_size, reading), runs in sorted(by_way.items()):
+        grid, long = _grid(runs), _grid(by_way.get((LONG, image_size, AS_TRAINED), []))
         if grid is not None:
-            print(f"| {way} | {reading} | {' | '.join(_row(runs, grid, long))} |")
+            print(f"| {way} | {image_size} | {reading} | {' | '.join(_row(runs, grid, long))} |")
 
 
 @dataclass(frozen=True)

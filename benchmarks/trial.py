@@ -4,8 +4,9 @@
 
 Of one architecture (yolov9t), on the same images, for the same epochs at the same size with the same batch, one thread
 each, one after the other: Ultralytics' command with its defaults, the same with every flag that saves time, and the
-second and later trials of one worker. CPU-seconds and wall; `yolo train` pays for its imports each time, as a user
-does, a worker once. The accuracies differ where the recipes do: Ultralytics' defaults score 0 in so few steps.
+second and later trials of one worker, each with another seed; and the same in bfloat16, where the CPU computes in it.
+CPU-seconds and wall; `yolo train` pays for its imports each time, as a user does, a worker once. The accuracies differ
+where the recipes do: Ultralytics' defaults score 0 in so few steps.
 
 Then, for 8 epochs, the time of a trial outside of its batch loops and validations; and the trial's training against
 Ultralytics' own trainer that is given the same settings through its callbacks: both must score the same to the bit.
@@ -34,8 +35,10 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from search_spaces import Architecture, load
 from trials import Budget, Costs, datasets, evaluate, training
 from trials.average import decay
+from trials.budget import Precision
 from trials.cost import CostTable
 from trials.datasets import DataSet
+from trials.devices import CPU, computes_bf16
 from trials.latency import layout
 from trials.presets import SCRATCH
 from trials.training import ShortTraining
@@ -51,22 +54,33 @@ def main(data_path: Path, sizes: list[int], repeats: int) -> None:
     candidate = _candidate(data)
     for size in sizes:
         _trial(candidate, _budget(data, size, 1))  # imports, decoding: once for a worker
-        ours = [_timed(partial(_trial, candidate, _budget(data, size, 3))) for _ in range(repeats)]
+        ours = [_timed(partial(_trial, candidate, _budget(data, size, 3, seed=seed))) for seed in range(repeats)]
+        in_bf16 = [
+            _timed(partial(_trial, candidate, _budget(data, size, 3, seed=seed, precision="bf16")))
+            for seed in range(repeats if computes_bf16(CPU) else 0)
+        ]
         defaults = [_command(data, size) for _ in range(repeats)]
         fastest = [_command(data, size, *FASTEST) for _ in range(repeats)]
         print(f"\n3 epochs at {size} px, CPU-seconds and wall (median, least, most of {repeats})")
-        for name, runs in (("yolo train", defaults), ("yolo train, fastest flags", fastest), ("trial", ours)):
-            print(f"  {name:<27} {_spread([run[0] for run in runs])}   wall {_spread([run[1] for run in runs])}")
-        for name, runs in (("defaults", defaults), ("fastest flags", fastest)):
-            ratios = [own[0] / their[0] for own, their in zip(ours, runs, strict=True)]
-            print(f"  trial / {name:<19} {_spread(ratios)}")
-        print(f"  mAP50-95 of the trial {ours[-1][2]:.5f}")
-        _print_outside(candidate, _budget(data, size, 8))
+        rows = {"yolo train": defaults, "yolo train, fastest flags": fastest, "trial": ours, "trial in bf16": in_bf16}
+        for name, runs in rows.items():
+            if runs:
+                print(f"  {name:<27} {_spread([run[0] for run in runs])}   wall {_spread([run[1] for run in runs])}")
+        compared = (("trial", ours, "yolo train"), ("trial", ours, "yolo train, fastest flags"))
+        for name, own, other in (*compared, ("trial in bf16", in_bf16, "trial")):
+            if own:
+                ratios = [one[0] / their[0] for one, their in zip(own, rows[other], strict=True)]
+                print(f"  {f'{name} / {other}':<35} {_spread(ratios)}")
+        for name, runs in (("trial", ours), ("trial in bf16", in_bf16)):
+            if runs:
+                print(f"  mAP50-95 of a {name}, by seed: {' '.join(f'{run[2]:.5f}' for run in runs)}")
+        _print_outside(candidate, _budget(data, size, 8), repeats)
         _print_equality(data, _budget(data, size, 3))
 
 
-def _budget(data: DataSet, size: int, epochs: int) -> Budget:
-    return Budget(data=data.path, epochs=epochs, image_size=size, batch=BATCH, recipe=SCRATCH)
+def _budget(data: DataSet, size: int, epochs: int, *, seed: int = 0, precision: Precision = "fp32") -> Budget:
+    common = Budget(data=data.path, epochs=epochs, image_size=size, batch=BATCH, recipe=SCRATCH)
+    return common.model_copy(update={"seed": seed, "precision": precision})
 
 
 def _candidate(data: DataSet) -> tuple[Architecture, Costs]:
@@ -126,15 +140,19 @@ class _Watched(ShortTraining):
         return validated
 
 
-def _print_outside(candidate: tuple[Architecture, Costs], budget: Budget) -> None:
+def _print_outside(candidate: tuple[Architecture, Costs], budget: Budget, repeats: int) -> None:
+    runs = [_outside(candidate, budget) for _ in range(repeats)]
+    print(f"  8 epochs, CPU-seconds (median, least, most of {repeats})")
+    for name, seconds in zip(("whole", "batch loops", "validations", "all else"), zip(*runs, strict=True), strict=True):
+        print(f"    {name:<12} {_spread(list(seconds))}")
+
+
+def _outside(candidate: tuple[Architecture, Costs], budget: Budget) -> tuple[float, float, float, float]:
+    """CPU-seconds of a whole trial, of its batch loops, of its validations, and of all else."""
     _Watched.loops = _Watched.validations = 0.0
     with mock.patch.object(training, "ShortTraining", _Watched):
         whole, _, _ = _timed(lambda: _trial(candidate, budget))
-    outside = whole - _Watched.loops - _Watched.validations
-    print(
-        f"  8 epochs: {whole:.2f} CPU-s, of which batch loops {_Watched.loops:.2f}, validations "
-        f"{_Watched.validations:.2f}, all else {outside:.2f}"
-    )
+    return whole, _Watched.loops, _Watched.validations, whole - _Watched.loops - _Watched.validations
 
 
 def _print_equality(data: DataSet, budget: Budget) -> None:

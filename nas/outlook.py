@@ -235,7 +235,7 @@ def _machine(device: str) -> str:
 
 def _pace(architecture: Architecture, search: Search, memory: Memory) -> Pace:
     budget, classes = search.budget, len(search.data.classes)
-    sizes = budget.image_size, budget.deploy_size, budget.batch, classes
+    sizes = budget.image_size, budget.deploy_size, budget.batch, classes, budget.precision
     branch = " pgi" if budget.recipe.pgi else ""
     key = f"pace {architecture.fingerprint}{branch} {sizes} {torch.__version__} {_machine(budget.device)}"
     if key not in memory:
@@ -278,7 +278,8 @@ def _step(model: nn.Module, budget: Budget, device: torch.device) -> Callable[[]
     average = ModelEMA(model)
 
     def step() -> None:
-        loss: Any = model(made_up)[0]
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=budget.precision == "bf16"):
+            loss: Any = model(made_up)[0]
         loss.sum().backward()
         nn.utils.clip_grad_norm_(model.parameters(), 10.0)
         optimizer.step()

@@ -15,7 +15,9 @@ from nas.stopping import Stopping
 from search_spaces import SearchSpace
 from search_spaces.errors import EnvironmentProblem, SpecError, nearest
 from trials import Budget, Limits, Recipe, presets
+from trials.budget import Precision
 from trials.datasets import DIGITS, DataSet
+from trials.devices import CPU, computes_bf16
 from trials.presets import PRESETS, Preset
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -37,6 +39,7 @@ class Request:
         base_epochs: of the stock model's training, from whose end every candidate starts; 0 is none, and candidates
             start from `weights` themselves.
         from_scratch: every candidate starts from random weights.
+        precision: `fp32` or `bf16`: what a training computes in; None is bf16 on a GPU that has it.
         latency: the name of a device whose recorded table predicts latencies.
         cache: whether trainings that other studies have paid for are taken from them.
         objectives: which scores span the front.
@@ -63,6 +66,7 @@ class Request:
     image_size: int | None = None
     deploy_size: int | None = None
     batch: int | None = None
+    precision: Precision | None = None
     seed: int = 0
     workers: int | None = None
     device: str | None = None
@@ -161,8 +165,21 @@ class Request:
             "seed": self.seed,
             "recipe": recipe.model_copy(update={"pgi": space.pgi}),
             "device": device,
+            "precision": self._precision(device),
         }
         return validated(Budget, common | fields)
+
+    def _precision(self, device: str) -> Precision:
+        """What a training computes in.
+
+        Raises:
+            SpecError: the device only emulates it.
+        """
+        if self.precision == "bf16" and not computes_bf16(device):
+            raise SpecError(
+                f"precision: the device {device} does not compute in bfloat16, and emulates it slowly (fp32)"
+            )
+        return self.precision or ("bf16" if device != CPU and computes_bf16(device) else "fp32")
 
     def _recipe(self, *, inherited: bool) -> Recipe:
         if self._is_demonstration:

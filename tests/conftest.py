@@ -19,6 +19,7 @@ from hypothesis import settings
 
 from search_spaces import OPERATORS, SearchSpace, load
 from search_spaces.errors import LatencyError
+from trials import datasets, digit_scenes
 from trials.deployed import Deployed
 from trials.devices import DeviceProfile
 from trials.latency import Comparison, Latency
@@ -131,6 +132,12 @@ def milliseconds_of(deployed: Deployed) -> float:
     if isinstance(deployed.module, torch.nn.ReLU):
         return START_MS
     return START_MS + (params / 1e6 + 0.01 if layers is None else 1.5 * (params / 1e6 + 0.01 * len(layers)))
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> datasets.DataSet:
+    """Sixteen digit scenes to train on and eight to validate on: two batches an epoch."""
+    return datasets.load(digit_scenes.draw(tmp_path_factory.mktemp("scenes"), train=16, val=8))
 
 
 @pytest.fixture(scope="session")

@@ -2,11 +2,13 @@
 
 import math
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt
 
 from search_spaces.auxiliary import Pgi
+
+Precision = Literal["fp32", "bf16"]
 
 
 class _Frozen(BaseModel):
@@ -62,6 +64,7 @@ class Budget(_Frozen):
         rungs: epochs after which to validate besides the last.
         timeout: seconds for the training of one candidate; None is without end.
         device: `cpu`, or the index of a GPU.
+        precision: of a step's matrix products and convolutions; weights and their average are fp32 in any case.
     """
 
     data: Path
@@ -75,6 +78,13 @@ class Budget(_Frozen):
     recipe: Recipe = Recipe()
     timeout: Annotated[StrictFloat, Field(gt=0)] | None = None
     device: str = "cpu"
+    precision: Precision = "fp32"
+
+    @property
+    def said(self) -> str:
+        """In words."""
+        told = f"{self.epochs} epochs at {self.image_size} px, batch {self.batch}"
+        return told if self.precision == "fp32" else f"{told}, in {self.precision}"
 
     def at(self, deploy_size: int | None) -> Self:
         """The budget for a candidate that is deployed at a size of its own; None changes nothing.

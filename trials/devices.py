@@ -82,6 +82,17 @@ def torch_device(device: str) -> torch.device:
     return torch.device(CPU if device == CPU else f"cuda:{device}")
 
 
+def computes_bf16(device: str) -> bool:
+    """Whether a device computes in bfloat16, which costs time where it is only emulated.
+
+    Of a CPU, an older PyTorch cannot tell it; then the answer is no.
+    """
+    if device != CPU:
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+
+
 def processor(device: str = CPU) -> str:
     """The model of this host's CPU, or of one of its GPUs."""
     if device != CPU:

@@ -6,12 +6,10 @@ that all trials of a host share, a checkpoint that a training goes on from to th
 convolutions' temperature, one kernel for the whole step of AdamW.
 """
 
-import gc
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,15 +19,13 @@ import numpy as np
 import torch
 from torch import nn, optim
 from ultralytics.data.build import InfiniteDataLoader
-from ultralytics.engine import trainer
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import DetectionModel
-from ultralytics.utils import torch_utils
 
 from search_spaces import auxiliary, build
 from search_spaces.operators.dynamic_conv import DynamicConv
-from trials import checkpoint, images
-from trials.average import Average, decay
+from trials import checkpoint, conditions, images
+from trials.average import decay
 from trials.budget import Budget
 from trials.checkpoint import Checkpoint
 from trials.datasets import DataSet
@@ -97,8 +93,8 @@ def train(
         DataError: nothing of the budget's checkpoint fits the model.
         RuntimeError: whatever PyTorch raises, out of memory among it.
     """
-    _look_away_from_the_past()
-    with one_thread_on_cpu(budget.device):
+    conditions.look_away_from_the_past()
+    with conditions.one_thread_on_cpu(budget.device):
         training = ShortTraining(document, budget, data, folder, go_on, standing=standing)
         training.train()
     if not training.told_to_stop:
@@ -139,7 +135,8 @@ class ShortTraining(DetectionTrainer):
     def train(self) -> None:
         """Train what is left to be trained."""
         try:
-            super().train()
+            with conditions.bf16_on_cpu():
+                super().train()
         except _NothingLeftError:
             return
 
@@ -224,7 +221,7 @@ class ShortTraining(DetectionTrainer):
         return optim.AdamW([group for group in groups if group["params"]], fused=True)
 
     def _setup_train(self) -> None:
-        with nothing_collected(), _averaged_in_place():
+        with conditions.nothing_collected(), conditions.averaged_in_place():
             super()._setup_train()
         recipe = self.budget.recipe
         steps = len(self.train_loader) * self.epochs
@@ -347,57 +344,10 @@ def arguments(budget: Budget, data: DataSet, folder: Path) -> dict[str, Any]:
         "patience": 0,
         "pretrained": False,
         "deterministic": False,
-        "amp": "bf16" if budget.device != "cpu" and torch.cuda.is_bf16_supported() else False,
+        "amp": "bf16" if budget.precision == "bf16" else False,
         "val": False,
         "plots": False,
         "save": False,
         "verbose": False,
         **images.augmentation(recipe),
     }
-
-
-def _look_away_from_the_past() -> None:
-    """Collect what the last training left, and let the collector look at nothing of today again: 0.2 s each time."""
-    gc.collect()
-    gc.freeze()
-
-
-@contextmanager
-def _averaged_in_place() -> Iterator[None]:
-    """Let Ultralytics' trainer make an `Average`, in the midst of its setup (`engine/trainer.py:456` in 8.4.190)."""
-    theirs, trainer.ModelEMA = trainer.ModelEMA, Average
-    try:
-        yield
-    finally:
-        trainer.ModelEMA = theirs
-
-
-@contextmanager
-def nothing_collected() -> Iterator[None]:
-    """No search for garbage while thousands of modules are made, copied or written, none of which is any: 0.2 s."""
-    on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if on:
-            gc.enable()
-
-
-@contextmanager
-def one_thread_on_cpu(device: str) -> Iterator[None]:
-    """One thread for a training on the CPU: more would fight over the cores with other workers, and change the sums.
-
-    Ultralytics sets a number of its own whenever it selects a device (`utils/torch_utils.py:364` in 8.4.190).
-    """
-    if device != "cpu":
-        yield
-        return
-    theirs, threads = torch_utils.NUM_THREADS, torch.get_num_threads()
-    torch_utils.NUM_THREADS = 1
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch_utils.NUM_THREADS = theirs
-        torch.set_num_threads(threads)

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.progress import Progress
@@ -72,6 +72,10 @@ def check(
     batch: Annotated[
         int | None, typer.Option(min=1, help="Images a step. \\[default: 8]", rich_help_panel=_SEARCH)
     ] = None,
+    precision: Annotated[
+        Literal["fp32", "bf16"] | None,
+        typer.Option(help="\\[default: bf16 on a GPU that has it, else fp32]", rich_help_panel=_SEARCH),
+    ] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu, or 0. \\[default: a GPU if there is one]", rich_help_panel=_SEARCH)
     ] = None,
@@ -125,6 +129,7 @@ def check(
         image_size=image_size,
         deploy_size=deploy_size,
         batch=batch,
+        precision=precision,
         device=device,
         workers=workers,
         max_gflops=max_gflops,
@@ -337,7 +342,7 @@ def _print_space(space: "SearchSpace", search: "Search", seen: "Outlook") -> Non
 def _estimate(search: "Search", effort: "Effort") -> list[str]:
     """How long a search may take, and what that is said of."""
     budget, data, (least, most) = search.budget, search.data, effort.hours
-    trials = f"{effort.trials} trials of {budget.epochs} epochs at {budget.image_size} px, batch {budget.batch}"
+    trials = f"{effort.trials} trials of {budget.said}"
     images = f"{data.train_images} + {data.val_images} images, {effort.workers} at once"
     first = f"the stock model's own training {effort.base:.0f} s, " if effort.base else ""
     each = f"{first}a trial of the stock model takes {effort.stock:.0f} s, of the costliest {effort.costliest:.0f} s"

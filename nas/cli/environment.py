@@ -94,9 +94,12 @@ def _counts() -> tuple[bool, str]:
 def _device() -> tuple[bool, str]:
     import torch
 
+    from trials.devices import CPU, computes_bf16
+
     count = torch.cuda.device_count()
     names = ", ".join(torch.cuda.get_device_name(index) for index in range(count))
-    return True, names or "no GPU that PyTorch sees; searches run on the CPU"
+    also = ", which computes in bfloat16, too (--precision bf16)" if computes_bf16(CPU) else ""
+    return True, names or f"no GPU that PyTorch sees; searches run on the CPU{also}"
 
 
 def _writable(folder: Path) -> tuple[bool, str]:

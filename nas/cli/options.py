@@ -141,6 +141,12 @@ DeploySize = Annotated[
     int | None, typer.Option(help="Of cost and latency, pixels. \\[default: 640]", rich_help_panel=_WORTH)
 ]
 Batch = Annotated[int | None, typer.Option(min=1, help="Images a step. \\[default: 8]", rich_help_panel=_HOW)]
+Precision = Annotated[
+    Literal["fp32", "bf16"] | None,
+    typer.Option(
+        help="What trainings compute in. \\[default: bf16 on a GPU that has it, else fp32]", rich_help_panel=_HOW
+    ),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Of weights, order and proposals.", rich_help_panel=_HOW)]
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Processes. \\[default: one per core or GPU]", rich_help_panel=_HOW)

@@ -8,15 +8,16 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from nas import machine, work
+from nas import machine, request, work
 from nas.cli import app
 from nas.plan import Plan
 from nas.request import Request, require_cores
 from nas.study import Study
 from nas.work import Worker
-from search_spaces import Architecture
+from search_spaces import Architecture, load
 from search_spaces.errors import SpecError
-from trials import Outcome
+from trials import Outcome, datasets
+from trials.budget import Precision
 
 
 @pytest.fixture
@@ -44,6 +45,45 @@ class TestWorkers:
 def test_no_more_than_four_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "cores", lambda: 64)
     assert Request(device="cpu").devices() == ("cpu", 4)
+
+
+class TestPrecision:
+    """Of the step of a training, by device."""
+
+    @pytest.mark.parametrize(
+        ("asked", "device", "computes", "precision"),
+        [
+            (None, "cpu", True, "fp32"),
+            (None, "0", True, "bf16"),
+            (None, "0", False, "fp32"),
+            ("bf16", "cpu", True, "bf16"),
+            ("fp32", "0", True, "fp32"),
+        ],
+    )
+    def test_is_what_is_asked_and_bf16_on_a_gpu(
+        self,
+        asked: Precision | None,
+        device: str,
+        computes: bool,
+        precision: Precision,
+        scenes: datasets.DataSet,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        monkeypatch.setattr(request, "computes_bf16", lambda _device: computes)
+        asked_for, space = Request(precision=asked), load("v9")
+        base = asked_for.base(space, scenes, device)
+        assert base is not None
+        assert {base.precision, asked_for.budget(space, scenes, device).precision} == {precision}
+
+    def test_that_a_device_only_emulates_is_refused(
+        self, scenes: datasets.DataSet, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(request, "computes_bf16", lambda _device: False)
+        with pytest.raises(SpecError) as told:
+            Request(precision="bf16").budget(load("v9"), scenes, "cpu")
+        assert str(told.value) == (
+            "precision: the device cpu does not compute in bfloat16, and emulates it slowly (fp32)"
+        )
 
 
 class TestRefine:

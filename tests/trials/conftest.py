@@ -4,13 +4,7 @@ from pathlib import Path
 import pytest
 
 from search_spaces import Architecture, Choice, SearchSpace
-from trials import Budget, Recipe, datasets, digit_scenes
-
-
-@pytest.fixture(scope="session")
-def scenes(tmp_path_factory: pytest.TempPathFactory) -> datasets.DataSet:
-    """Sixteen digit scenes to train on and eight to validate on: two batches an epoch."""
-    return datasets.load(digit_scenes.draw(tmp_path_factory.mktemp("scenes"), train=16, val=8))
+from trials import Budget, Recipe, datasets
 
 
 @pytest.fixture

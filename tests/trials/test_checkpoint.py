@@ -1,6 +1,6 @@
 """A training that goes on: from wherever it was left, to the same bits as one that was never left.
 
-What a GPU alone does is not tested here: bf16 and the scaler of its gradients.
+What a GPU alone does is not tested here: the scaler of fp16's gradients.
 """
 
 import json
@@ -166,6 +166,15 @@ class TestGoesOnToTheBit:
         folder: Path,
     ) -> None:
         assert_goes_on(run, document(STOCK), tiny(recipe=Recipe(optimizer=optimizer)), folder)
+
+    def test_in_bf16(
+        self,
+        run: Callable[..., Process],
+        document: Callable[[str], dict[str, Any]],
+        tiny: TinyBudget,
+        folder: Path,
+    ) -> None:
+        assert_goes_on(run, document("every operator"), tiny(epochs=2, precision="bf16"), folder)
 
     @pytest.mark.slow
     def test_in_the_layout_of_a_gpu(

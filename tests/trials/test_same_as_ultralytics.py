@@ -15,7 +15,7 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import load_checkpoint
 
 from search_spaces import Architecture
-from trials import Budget, Recipe, datasets, training
+from trials import Budget, Recipe, conditions, datasets, training
 from trials.average import decay
 
 CLASSES = 10
@@ -71,7 +71,7 @@ def test_to_the_bit(
 ) -> None:
     monkeypatch.setattr(their_data, "check_font", lambda *_: None)  # it would be fetched
     budget, told = tiny(recipe=recipe), []
-    with training.one_thread_on_cpu("cpu"):
+    with conditions.one_thread_on_cpu("cpu"):
         trainer = theirs(budget, scenes, model, folder / "theirs")
         trainer.add_callback("on_fit_epoch_end", lambda each: told.append((dict(each.tloss), dict(each.metrics))))
         trainer.train()

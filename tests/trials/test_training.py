@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import cv2
 import numpy as np
@@ -393,6 +393,35 @@ class TestRecipe:
             "epochs": 4,
             "amp": False,
         }
+
+
+class TestPrecision:
+    @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+    def test_is_that_of_a_step_and_of_nothing_else(
+        self, precision: Literal["fp32", "bf16"], tiny: TinyBudget, scenes: datasets.DataSet, folder: Path
+    ) -> None:
+        stock = Architecture(base="yolov5{scale}.yaml", scale="n", picks=())
+        trainer = ShortTraining(stock.document(CLASSES), tiny(precision=precision), scenes, folder, forward)
+        seen: dict[bool, set[torch.dtype]] = {}
+
+        def watch(layer: nn.Module, _image: object, maps: torch.Tensor) -> None:
+            seen.setdefault(layer.training, set()).add(maps.dtype)
+
+        original = trainer.get_model
+
+        def watched(*given: Any, **further: Any) -> DetectionModel:
+            model = original(*given, **further)
+            model.model[1].conv.register_forward_hook(watch)
+            return model
+
+        trainer.get_model = watched  # type: ignore[method-assign]
+        trainer.train()
+        assert seen == {
+            True: {getattr(torch, {"fp32": "float32", "bf16": "bfloat16"}[precision])},
+            False: {torch.float32},
+        }
+        assert {value.dtype for value in trainer.model.parameters()} == {torch.float32}
+        assert {row.dtype for row in trainer.ema.kept} == {torch.float32, torch.int64}
 
 
 class TestInherit:
