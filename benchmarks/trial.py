@@ -13,6 +13,7 @@ Ultralytics' own trainer that is given the same settings through its callbacks: 
 """
 
 import argparse
+import math
 import os
 import resource
 import statistics
@@ -44,6 +45,8 @@ from trials.presets import SCRATCH
 from trials.training import ShortTraining
 
 BATCH = 8
+Run = tuple[float, float, float]
+"""CPU-seconds, wall, mAP50-95; that of Ultralytics' command is not read."""
 FASTEST = ("plots=False", "save=False", "val=False", "cache=ram", "deterministic=False")
 """Ultralytics' flags that leave out what a score does not need; the last epoch is always validated, and then again."""
 
@@ -54,31 +57,40 @@ def main(data_path: Path, sizes: list[int], repeats: int) -> None:
     candidate = _candidate(data)
     for size in sizes:
         _trial(candidate, _budget(data, size, 1))  # imports, decoding: once for a worker
-        ours = [_timed(partial(_trial, candidate, _budget(data, size, 3, seed=seed))) for seed in range(repeats)]
-        in_bf16 = [
-            _timed(partial(_trial, candidate, _budget(data, size, 3, seed=seed, precision="bf16")))
-            for seed in range(repeats if computes_bf16(CPU) else 0)
-        ]
-        defaults = [_command(data, size) for _ in range(repeats)]
-        fastest = [_command(data, size, *FASTEST) for _ in range(repeats)]
+        runs = {name: [run(seed) for seed in range(repeats)] for name, run in _ways(candidate, data, size).items()}
         print(f"\n3 epochs at {size} px, CPU-seconds and wall (median, least, most of {repeats})")
-        rows = {"yolo train": defaults, "yolo train, fastest flags": fastest, "trial": ours, "trial in bf16": in_bf16}
-        for name, runs in rows.items():
-            if runs:
-                print(f"  {name:<27} {_spread([run[0] for run in runs])}   wall {_spread([run[1] for run in runs])}")
-        compared = (("trial", ours, "yolo train"), ("trial", ours, "yolo train, fastest flags"))
-        for name, own, other in (*compared, ("trial in bf16", in_bf16, "trial")):
-            if own:
-                ratios = [one[0] / their[0] for one, their in zip(own, rows[other], strict=True)]
-                print(f"  {f'{name} / {other}':<35} {_spread(ratios)}")
-        for name, runs in (("trial", ours), ("trial in bf16", in_bf16)):
-            if runs:
-                print(f"  mAP50-95 of a {name}, by seed: {' '.join(f'{run[2]:.5f}' for run in runs)}")
+        _print_runs(runs)
         _print_outside(candidate, _budget(data, size, 8), repeats)
         _print_equality(data, _budget(data, size, 3))
 
 
-def _budget(data: DataSet, size: int, epochs: int, *, seed: int = 0, precision: Precision = "fp32") -> Budget:
+def _ways(candidate: tuple[Architecture, Costs], data: DataSet, size: int) -> dict[str, Callable[[int], Run]]:
+    """By name; each takes a seed, which Ultralytics' command has no use for."""
+
+    def trial(seed: int, precision: Precision) -> Run:
+        return _timed(lambda: _trial(candidate, _budget(data, size, 3, seed, precision)))
+
+    ways: dict[str, Callable[[int], Run]] = {
+        "yolo train": lambda _: _command(data, size),
+        "yolo train, fastest flags": lambda _: _command(data, size, *FASTEST),
+        "trial": partial(trial, precision="fp32"),
+    }
+    return ways | ({"trial in bf16": partial(trial, precision="bf16")} if computes_bf16(CPU) else {})
+
+
+def _print_runs(runs: dict[str, list[Run]]) -> None:
+    for name, own in runs.items():
+        print(f"  {name:<27} {_spread([cpu for cpu, _, _ in own])}   wall {_spread([wall for _, wall, _ in own])}")
+    for name, other in (*(("trial", other) for other in runs if other.startswith("yolo")), ("trial in bf16", "trial")):
+        if name in runs:
+            ratios = [one[0] / their[0] for one, their in zip(runs[name], runs[other], strict=True)]
+            print(f"  {f'{name} / {other}':<35} {_spread(ratios)}")
+    for name, own in runs.items():
+        if name.startswith("trial"):
+            print(f"  mAP50-95 of a {name}, by seed: {' '.join(f'{score:.5f}' for _, _, score in own)}")
+
+
+def _budget(data: DataSet, size: int, epochs: int, seed: int = 0, precision: Precision = "fp32") -> Budget:
     common = Budget(data=data.path, epochs=epochs, image_size=size, batch=BATCH, recipe=SCRATCH)
     return common.model_copy(update={"seed": seed, "precision": precision})
 
@@ -99,15 +111,14 @@ def _trial(candidate: tuple[Architecture, Costs], budget: Budget) -> float:
     return outcome.scores.map50_95
 
 
-def _timed(run: Callable[[], float]) -> tuple[float, float, float]:
-    """CPU-seconds, wall, and what came out."""
+def _timed(run: Callable[[], float]) -> Run:
     cpu, wall = time.process_time(), time.perf_counter()
     result = run()
     return time.process_time() - cpu, time.perf_counter() - wall, result
 
 
-def _command(data: DataSet, size: int, *flags: str) -> tuple[float, float]:
-    """CPU-seconds and wall of Ultralytics' command, which says what it does as it does for a user."""
+def _command(data: DataSet, size: int, *flags: str) -> Run:
+    """Ultralytics' command, which says what it does as it does for a user."""
     with TemporaryDirectory() as folder:
         data_file = Path(folder) / "data.yaml"
         data_file.write_text(datasets.resolved(data), encoding="utf-8")
@@ -117,7 +128,7 @@ def _command(data: DataSet, size: int, *flags: str) -> tuple[float, float]:
         environment = {**os.environ, "YOLO_VERBOSE": "true", "YOLO_CONFIG_DIR": folder, "YOLO_AUTOINSTALL": "false"}
         subprocess.run([*command, *settings], check=True, env=environment, cwd=folder, capture_output=True)
         wall, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall, math.nan
 
 
 class _Watched(ShortTraining):
