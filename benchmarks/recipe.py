@@ -43,6 +43,7 @@ from ultralytics.utils.torch_utils import ModelEMA
 from search_spaces import Architecture, SearchSpace, load
 from trials import Budget, Recipe, conditions, datasets, training
 from trials.average import decay
+from trials.budget import Precision
 from trials.cost import CostTable
 from trials.training import ShortTraining
 from trials.weights import save
@@ -63,15 +64,21 @@ class Way:
     epochs: int
     recipe: Recipe
     base: str | None = None
+    precision: Precision = "fp32"
 
 
 FROM_SCRATCH = Recipe(bn_momentum=0.1, warmup_epochs=1.0)
 INHERITED = Recipe(bn_momentum=0.1, learning_rate=1e-3)
 LONG = "long"
-BASES = {name: Way(epochs=epochs, recipe=FROM_SCRATCH) for name, epochs in (("base-24", 24), ("base-60", 60))}
+BASES = {
+    "base-24": Way(epochs=24, recipe=FROM_SCRATCH),
+    "base-24-bf16": Way(epochs=24, recipe=FROM_SCRATCH, precision="bf16"),
+    "base-60": Way(epochs=60, recipe=FROM_SCRATCH),
+}
 WAYS = {
     "inherit-8": Way(epochs=8, recipe=INHERITED, base="base-24"),
     "inherit-8-new-4": Way(epochs=8, recipe=INHERITED.model_copy(update={"new_rate": 4.0}), base="base-24"),
+    "inherit-8-bf16": Way(epochs=8, recipe=INHERITED, base="base-24-bf16", precision="bf16"),
     "inherit-20": Way(epochs=20, recipe=INHERITED, base="base-60"),
     "scratch-8": Way(epochs=8, recipe=FROM_SCRATCH),
     LONG: Way(epochs=30, recipe=FROM_SCRATCH),
@@ -206,6 +213,7 @@ def measured(job: Job, data_path: Path, bases: Path) -> list[Run]:
         batch=8,
         seed=seed,
         recipe=settings.recipe,
+        precision=settings.precision,
         weights=_base(bases, settings.base, job.image_size, seed) if settings.base else None,
     )
     began = time.process_time()

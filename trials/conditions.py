@@ -3,9 +3,11 @@
 import gc
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
 from ultralytics.engine import trainer
+from ultralytics.nn.tasks import BaseModel
 from ultralytics.utils import torch_utils
 
 from trials.average import Average
@@ -40,18 +42,44 @@ def averaged_in_place() -> Iterator[None]:
 
 
 @contextmanager
-def bf16_on_cpu() -> Iterator[None]:
-    """Let Ultralytics' trainer take bfloat16 on a CPU, which it refuses (`utils/torch_utils.py:149` in 8.4.190)."""
-    theirs, trainer.autocast = trainer.autocast, _autocast
+def precise_loss() -> Iterator[None]:
+    """Let Ultralytics' trainer take bfloat16, on a CPU as well, for the network and not for its loss.
+
+    It refuses bfloat16 on a CPU (`utils/torch_utils.py:149` in 8.4.190), and computes the loss in it, too: a box would
+    be the product of two matrices of eight bits, wrong by parts of a pixel.
+    """
+    theirs = trainer.autocast, BaseModel.loss
+    trainer.autocast, BaseModel.loss = _autocast, _loss_in_fp32(BaseModel.loss)
     try:
         yield
     finally:
-        trainer.autocast = theirs
+        trainer.autocast, BaseModel.loss = theirs
 
 
 def _autocast(enabled: bool | torch.dtype, device: str = "cuda") -> AbstractContextManager[object]:  # noqa: FBT001 - Ultralytics' signature
     dtype = enabled if isinstance(enabled, torch.dtype) else None
     return torch.autocast(device, dtype=dtype, enabled=bool(enabled))
+
+
+def _loss_in_fp32(stock_loss: Any) -> Any:
+    def loss(model: BaseModel, batch: dict[str, Any], preds: Any = None) -> Any:
+        seen = model.forward(batch["img"]) if preds is None else preds
+        with torch.autocast(batch["img"].device.type, enabled=False):
+            return stock_loss(model, batch, _in_fp32(seen))
+
+    return loss
+
+
+def _in_fp32(seen: Any) -> Any:
+    """Every tensor of what a head returns."""
+    match seen:
+        case torch.Tensor():
+            return seen.float()
+        case dict():
+            return {name: _in_fp32(each) for name, each in seen.items()}
+        case list() | tuple():
+            return type(seen)(_in_fp32(each) for each in seen)
+    return seen
 
 
 @contextmanager

@@ -135,7 +135,7 @@ class ShortTraining(DetectionTrainer):
     def train(self) -> None:
         """Train what is left to be trained."""
         try:
-            with conditions.bf16_on_cpu():
+            with conditions.precise_loss():
                 super().train()
         except _NothingLeftError:
             return
