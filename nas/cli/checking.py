@@ -60,7 +60,7 @@ def check(
         int | None, typer.Option(min=1, help="\\[default: 10 for digits, else 30]", rich_help_panel=_SEARCH)
     ] = None,
     epochs: Annotated[
-        int | None, typer.Option(min=1, help="Of each. \\[default: 3 for digits, else 8]", rich_help_panel=_SEARCH)
+        int | None, typer.Option(min=1, help="Of each. \\[default: 3 for digits, else 20]", rich_help_panel=_SEARCH)
     ] = None,
     image_size: Annotated[
         int | None,

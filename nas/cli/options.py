@@ -144,7 +144,9 @@ Batch = Annotated[int | None, typer.Option(min=1, help="Images a step. \\[defaul
 Precision = Annotated[
     Literal["fp32", "bf16"] | None,
     typer.Option(
-        help="What trainings compute in. \\[default: bf16 on a GPU that has it, else fp32]", rich_help_panel=_HOW
+        help="What trainings compute in; a CPU may have bf16, too (see [b]nas doctor[/b]). "
+        "\\[default: bf16 on a GPU that has it, else fp32]",
+        rich_help_panel=_HOW,
     ),
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Of weights, order and proposals.", rich_help_panel=_HOW)]

@@ -165,13 +165,13 @@ class TestRequests:
         ("asked", "base", "trial"),
         [
             ({}, (6, 128, None, 4e-3), (3, 128, None, 2e-3)),
-            ({"data": "x.yaml"}, (24, 320, None, 2e-3), (8, 320, None, 1e-3)),
+            ({"data": "x.yaml"}, (60, 320, None, 2e-3), (20, 320, None, 1e-3)),
             ({"data": "x.yaml", "preset": "thorough"}, (60, 640, None, 2e-3), (20, 640, None, 1e-3)),
-            ({"data": "x.yaml", "from_scratch": True}, None, (16, 320, None, 2e-3)),
+            ({"data": "x.yaml", "from_scratch": True}, None, (40, 320, None, 2e-3)),
             ({"data": "x.yaml", "base_epochs": 2, "epochs": 1}, (2, 320, None, 2e-3), (1, 320, None, 1e-3)),
-            ({"data": "x.yaml", "weights": Path("/w.pt")}, (24, 320, Path("/w.pt"), 1e-3), (8, 320, None, 1e-3)),
-            ({"data": "x.yaml", "weights": Path("/w.pt"), "base_epochs": 0}, None, (8, 320, Path("/w.pt"), 1e-3)),
-            ({"data": "x.yaml", "base_epochs": 0}, None, (16, 320, None, 2e-3)),
+            ({"data": "x.yaml", "weights": Path("/w.pt")}, (60, 320, Path("/w.pt"), 1e-3), (20, 320, None, 1e-3)),
+            ({"data": "x.yaml", "weights": Path("/w.pt"), "base_epochs": 0}, None, (20, 320, Path("/w.pt"), 1e-3)),
+            ({"data": "x.yaml", "base_epochs": 0}, None, (40, 320, None, 2e-3)),
         ],
     )
     def test_where_weights_start(

@@ -253,7 +253,7 @@ def test_hours_are_rounds_of_trials(data: Path, space: Path) -> None:
     pace = outlook.Pace(step=1.0, image=0.5, start=10.0)
     assert pace.seconds(search.budget, search.data) == 10 + 3 * 2 + 4 * 0.5
     assert search.base is not None
-    assert pace.seconds(search.base, search.data) == 10 + 24 * 2 + 4 * 0.5
+    assert pace.seconds(search.base, search.data) == 10 + 60 * 2 + 4 * 0.5
     effort = Effort(trials=5, workers=2, stock=3600, costliest=1800, base=900, machine="")
     assert effort.hours == (1.75, 3.25)
 
