@@ -52,4 +52,5 @@ DIGITS_INHERITED = DIGITS_SCRATCH.model_copy(update={"learning_rate": 2e-3, "bn_
 
 NOISE_INHERITED, NOISE_SCRATCH = 0.003, 0.02
 """The standard deviation of mAP50-95 between two trainings of one architecture, in each of the two ways: measured
-after eight epochs at 128 px, the first at 320 px too; after twenty it is 0.002 (docs/recipes.md). Where a surrogate begins; how much it is on other data it learns."""
+after eight epochs at 128 px, the first at 320 px too; after twenty it is 0.002 (docs/recipes.md). Where a surrogate
+begins; how much it is on other data it learns."""
