@@ -282,7 +282,7 @@ def train(options: argparse.Namespace) -> None:
     ]
     bases = options.results.with_suffix(".bases")
     asked = {(base, job.seed) for job in missing if (base := WAYS[job.way].base)}
-    lacking = sorted(wanted for wanted in asked if not _base(bases, wanted[0], options.image_size, wanted[1]).is_file())
+    lacking = sorted((base, seed) for base, seed in asked if not _base(bases, base, options.image_size, seed).is_file())
     first = [job_of(way=base, index=0, seed=seed) for base, seed in lacking]
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
         for jobs in (first, missing):

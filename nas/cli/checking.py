@@ -5,13 +5,13 @@ from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import Progress
 
 from nas.cli import show
-from nas.cli.options import number
+from nas.cli.options import PrecisionName, number
 from nas.cli.show import Format
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def check(
         int | None, typer.Option(min=1, help="Images a step. \\[default: 8]", rich_help_panel=_SEARCH)
     ] = None,
     precision: Annotated[
-        Literal["fp32", "bf16"] | None,
+        PrecisionName | None,
         typer.Option(help="\\[default: bf16 on a GPU that has it, else fp32]", rich_help_panel=_SEARCH),
     ] = None,
     device: Annotated[

@@ -141,8 +141,9 @@ DeploySize = Annotated[
     int | None, typer.Option(help="Of cost and latency, pixels. \\[default: 640]", rich_help_panel=_WORTH)
 ]
 Batch = Annotated[int | None, typer.Option(min=1, help="Images a step. \\[default: 8]", rich_help_panel=_HOW)]
+PrecisionName = Literal["fp32", "bf16"]
 Precision = Annotated[
-    Literal["fp32", "bf16"] | None,
+    PrecisionName | None,
     typer.Option(
         help="What trainings compute in; a CPU may have bf16, too (see [b]nas doctor[/b]). "
         "\\[default: bf16 on a GPU that has it, else fp32]",

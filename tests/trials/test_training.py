@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import cv2
 import numpy as np
@@ -26,6 +26,7 @@ from search_spaces import Architecture, build
 from search_spaces.operators.dynamic_conv import DynamicConv
 from trials import Budget, Epoch, Recipe, datasets, digit_scenes, images, training
 from trials.average import decay
+from trials.budget import Precision
 from trials.inheritance import Coverage
 from trials.training import DivergedError, ShortTraining, TimedOutError, Trained
 from trials.weights import save
@@ -398,7 +399,7 @@ class TestRecipe:
 class TestPrecision:
     @pytest.mark.parametrize("precision", ["fp32", "bf16"])
     def test_is_that_of_a_step_and_of_nothing_else(
-        self, precision: Literal["fp32", "bf16"], tiny: TinyBudget, scenes: datasets.DataSet, folder: Path
+        self, precision: Precision, tiny: TinyBudget, scenes: datasets.DataSet, folder: Path
     ) -> None:
         stock = Architecture(base="yolov5{scale}.yaml", scale="n", picks=())
         trainer = ShortTraining(stock.document(CLASSES), tiny(precision=precision), scenes, folder, forward)
