@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from nas.attributes import AGAIN, CRASHED, DETAIL, ENDING, FINGERPRINT, HOST, REPEAT, ROLE, RUNG
@@ -16,6 +18,25 @@ from trials import Ending
 
 if TYPE_CHECKING:
     from nas.study import Study
+
+
+class Queue(optuna.Study):
+    """Optuna's study, in whose queue second tries go first: Optuna goes by number, and a second try has a later one.
+
+    A search ends with its number of trials. What was interrupted among the first ones would wait behind all that was
+    enqueued before it, and might never be trained again.
+    """
+
+    def _pop_waiting_trial_id(self) -> int | None:
+        """Claim the next waiting trial, as `optuna.Study` does, in another order."""
+        waiting = self._storage.get_all_trials(self._study_id, deepcopy=False, states=(TrialState.WAITING,))
+        for trial in sorted(waiting, key=lambda trial: (AGAIN not in trial.user_attrs, trial.number)):
+            try:
+                if self._storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING):
+                    return trial._trial_id
+            except UpdateFinishedTrialError:
+                continue
+        return None
 
 
 def again(study: "Study", number: int, reason: str, *, crashed: bool = False) -> None:
@@ -51,12 +72,19 @@ def working(study: "Study") -> dict[int, Training]:
     return {holder: each for each in trainings if (holder := each.files.read_holder()) is not None}
 
 
-def reap(study: "Study", deaths: Mapping[int, Death] | None = None) -> dict[int, int | None]:
+def at_work(study: "Study") -> dict[int, int]:
+    """Return the running trials whose locks processes of this host hold, each with its process."""
+    files = {trial.number: study.files(trial.number) for trial in study.trials() if _is_running_here(trial)}
+    holders = {number: each.read_holder() for number, each in files.items() if is_held(each.lock)}
+    return {number: holder for number, holder in holders.items() if holder is not None}
+
+
+def reap(study: "Study", deaths: Mapping[int, Death | None] | None = None) -> dict[int, int | None]:
     """End the trials of this host whose worker is gone: adopt a finished one, queue the others again.
 
     Args:
         deaths: how processes died by themselves while the supervisor lived; then only their trials are ended, and
-            one whose worker has died before for good. None: everything was stopped, and is simply tried again.
+            one whose worker has died before for good. None: it was stopped, or all were, and is simply tried again.
 
     Returns:
         The numbers of the trials that were ended, and the processes that had worked on them, where known.

@@ -21,6 +21,7 @@ from nas.feasible import Feasible
 from nas.fuse import reason_to_stop
 from nas.locks import Lock
 from nas.racing import next_repeat
+from nas.reaping import Queue
 from nas.record_file import RecordFile
 from nas.records import Record, TrialFiles, averaged, front_of, write_aside
 from nas.sampler import GainSampler, Gate, sampler_of
@@ -135,7 +136,7 @@ class Study:
     @cached_property
     def optuna(self) -> optuna.Study:
         """Optuna's study, which proposes what is feasible and new."""
-        return optuna.load_study(study_name=self.name, storage=self.storage, sampler=self.sampler)
+        return Queue(study_name=self.name, storage=self.storage, sampler=self.sampler)
 
     @cached_property
     def sampler(self) -> Gate:

@@ -78,6 +78,7 @@ class Supervisor:
         self._deadline = time.time() + run.timeout if run.timeout else float("inf")
         self._memory = run.trial_memory or machine.memory_share(run.workers)
         self._oom_kills = machine.oom_kills()
+        self._orphans: dict[int, int] = {}
 
     def run(self) -> None:
         """Start workers, watch them, and return when they are done.
@@ -87,6 +88,7 @@ class Supervisor:
             StudyError: the workers die again and again, or trials break alike.
         """
         reaping.reap(self._study)
+        self._orphans = reaping.at_work(self._study)
         self._forget_failures()
         try:
             for slot in self._slots:
@@ -121,10 +123,26 @@ class Supervisor:
         """Look after the workers; whether any is still at work or was started again."""
         self._end_hung()
         self._bury()
+        self._adopt()
         vacant = [slot for slot in self._slots if slot.vacant]
         if vacant and self._work_left():
             self._start(vacant[0])
-        return any(slot.process is not None for slot in self._slots)
+        return bool(self._orphans) or any(slot.process is not None for slot in self._slots)
+
+    def _adopt(self) -> None:
+        """Wait for the workers of a supervisor that was killed, and end the trials that they leave behind.
+
+        They leave by themselves; places that they free are for workers which may have left before for want of one.
+        """
+        if not self._orphans:
+            return
+        working = reaping.at_work(self._study)
+        gone = {holder for trial, holder in self._orphans.items() if trial not in working}
+        if gone:
+            self._orphans = {trial: holder for trial, holder in self._orphans.items() if trial in working}
+            reaping.reap(self._study, dict.fromkeys(gone))
+            for slot in self._slots:
+                slot.vacant = slot.vacant or slot.process is None
 
     def _end_hung(self) -> None:
         """Kill the workers whose trials, or whose training of the stock model, do not get on."""
@@ -205,6 +223,7 @@ def spawn(command: list[str], environment: dict[str, str], log: Path) -> subproc
 
     Ctrl-C in the terminal reaches the supervisor alone, which then asks the workers.
     """
+    command = [*command, "--supervisor", str(os.getpid())]  # with which it dies
     with log.open("ab") as end:
         return subprocess.Popen(command, env=environment, stdout=end, stderr=end, start_new_session=True)
 

@@ -27,7 +27,7 @@ from nas import reaping
 from nas.attributes import AGAIN, DETAIL, FINGERPRINT, HOST, REPEAT
 from nas.judging import judge, limits_for, settle
 from nas.locks import Lock
-from nas.machine import Ceiling, Growth
+from nas.machine import Ceiling, Growth, end_with
 from nas.records import TrialFiles, told
 from nas.sampler import SpaceExhaustedError
 from nas.study import Study
@@ -57,14 +57,17 @@ class Worker:
 
     Args:
         memory: bytes that it may allocate for its trials; None is without end.
+        supervisor: the process that started it; None is its present parent.
     """
 
-    def __init__(self, study: Study, *, deadline: float, memory: int | None = None) -> None:
+    def __init__(
+        self, study: Study, *, deadline: float, memory: int | None = None, supervisor: int | None = None
+    ) -> None:
         self.study, self.deadline = study, deadline
         self.outgrown = False
         self._ceiling, self._growth = Ceiling(memory), Growth()
         self._asking = study.asking
-        self._supervisor = os.getppid()
+        self._supervisor = os.getppid() if supervisor is None else supervisor
         self._exhausted = False
 
     def run(self) -> None:
@@ -89,17 +92,21 @@ class Worker:
                 if base.outcome() is None:
                     log.info("training the stock model")
                     with self._ceiling.held(), _signs_of_life(base.files):
-                        outcome = base.train(self._noting(base.files), self.study.costs(base.stock))
+                        outcome = base.train(self._noting(base.files, base.budget.epochs), self.study.costs(base.stock))
                     log.info("stock model: %s %s", outcome.ending.name.lower(), outcome.detail)
             finally:
                 lock.release()
 
-    def _noting(self, files: TrialFiles, judge: Callable[[Epoch], bool] = lambda _: True) -> GoOn:
-        """Note every epoch; a worker whose supervisor is gone stops: nobody would start or stop it any more."""
+    def _noting(self, files: TrialFiles, epochs: int, judge: Callable[[Epoch], bool] = lambda _: True) -> GoOn:
+        """Note every epoch; a worker whose supervisor is gone stops: nobody would start or stop it any more.
 
-        def go_on(_number: int, epoch: Epoch) -> bool:
+        Not after the last epoch: what is trained to its end is kept.
+        """
+
+        def go_on(number: int, epoch: Epoch) -> bool:
             files.write_epoch(epoch)
-            self._require_supervisor()
+            if number < epochs:
+                self._require_supervisor()
             return judge(epoch)
 
         return go_on
@@ -169,7 +176,7 @@ class Worker:
                     architecture,
                     budget,
                     files.folder,
-                    self._noting(files, partial(judge, study, trial, architecture)),
+                    self._noting(files, budget.epochs, partial(judge, study, trial, architecture)),
                     limits=limits,
                     costs=study.costs(architecture),
                 )
@@ -229,14 +236,22 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--deadline", type=float, default=float("inf"))
     parser.add_argument("--memory", type=int)
+    parser.add_argument("--supervisor", type=int)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to pass on
     faulthandler.enable()  # a crash says where, in the log,
     faulthandler.register(signal.SIGUSR1)  # and so does a trial that hangs, when the supervisor asks
+    if arguments.supervisor is not None:
+        end_with(arguments.supervisor)
     try:
-        worker = Worker(Study.open(arguments.folder), deadline=arguments.deadline, memory=arguments.memory)
+        worker = Worker(
+            Study.open(arguments.folder),
+            deadline=arguments.deadline,
+            memory=arguments.memory,
+            supervisor=arguments.supervisor,
+        )
         worker.run()
     except KeyboardInterrupt:
         log.info("stopped")

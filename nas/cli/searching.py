@@ -1,5 +1,7 @@
 """`nas search` and `nas resume`."""
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import typer
@@ -10,6 +12,7 @@ from nas.cli import measured, options, show
 if TYPE_CHECKING:
     from nas.config import Settings
     from nas.plan import Plan
+    from nas.records import Record
     from nas.study import Study
 
 
@@ -133,10 +136,14 @@ def _run(study: "Study") -> None:
 
     train(study)
     measured.measure_after_search(study)
-    if study.places():
-        show.lines([_why_short(study), f"Go on with: {options.typed('resume', study)}"])
+    records = study.records()
+    places = study.places(records)
+    if places or any(record.state == "running" for record in records):
+        show.lines([_why_short(study, records), f"Go on with: {options.typed('resume', study)}"])
     print_front(study, "table")
     show.lines([f"open its page in MLflow with: {options.typed('ui', study, named=False)}"])
+    if places and not study.file.run.timeout and any(record.state == "waiting" for record in records):
+        raise typer.Exit(1)
 
 
 def train(study: "Study") -> None:
@@ -184,11 +191,19 @@ def _begun(settings: "Settings") -> str:
     return f"of {start}, where layers and shapes agree" if start else "random: every candidate from scratch"
 
 
-def _why_short(study: "Study") -> str:
-    done = study.file.run.trials - study.places()
+def _why_short(study: "Study", records: "Sequence[Record]") -> str:
+    """Why a search has ended before its number of trials."""
+    from nas.study import COUNTED
+
+    of, done = study.file.run.trials, sum(record.ending in COUNTED for record in records)
+    states = Counter(record.state for record in records)
+    words = {"waiting": "in the queue", "running": "running, in processes that this search did not start"}
+    left = ", ".join(f"{states[state]} {where}" for state, where in words.items() if states[state])
     if study.file.run.timeout:
-        return f"The time is over after {done} of {study.file.run.trials} trials."
-    return f"Every architecture within limits has been seen after {done} of {study.file.run.trials} trials."
+        return f"The time is over after {done} of {of} trials{f', with {left}' if left else ''}."
+    if left:
+        return f"The search has ended after {done} of {of} trials, with {left}."
+    return f"Every architecture within limits has been seen after {done} of {of} trials."
 
 
 def _print_plan(plan: "Plan") -> None:

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from optuna.trial import TrialState
 
 from nas import supervisor, watch
 from nas.config import Run
@@ -19,7 +21,7 @@ from nas.study import Study
 from nas.supervisor import Supervisor
 from nas.work import OUTGROWN
 from search_spaces.errors import StudyError
-from trials import Budget
+from trials import Budget, Costs, Ending, Outcome, Scores
 
 MakeStudy = Callable[..., Study]
 
@@ -269,3 +271,98 @@ def test_kill_9_loses_no_finished_trial(make_study: MakeStudy, workers_that: Cal
     assert records[: len(finished)] == finished
     done = [record.fingerprint for record in records if record.finished]
     assert len(done) == len(set(done)) == 8
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; a zombie does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state not in {"Z", "X"}
+
+
+def supervised_elsewhere(study: Study) -> int:
+    """Supervise in a process that can be killed."""
+    pid = os.fork()
+    if not pid:
+        Supervisor(Study.open(study.folder), lambda: None).run()
+        os._exit(0)
+    return pid
+
+
+def kill(pid: int) -> None:
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+
+
+@slow
+def test_workers_end_with_their_supervisor_in_the_midst_of_a_training(
+    make_study: MakeStudy, workers_that: Callable[[str], None]
+) -> None:
+    workers_that("time.sleep(3600)")
+    study = make_study(trials=2)
+    pid = supervised_elsewhere(study)
+    wait_for(lambda: study.files(0).read_holder())
+    worker = study.files(0).read_holder()
+    assert worker is not None
+    kill(pid)
+    wait_for(lambda: not is_alive(worker), seconds=5.0)
+
+
+ORPHAN = """\
+import fcntl, os, sys, time
+from pathlib import Path
+lock = open({lock!r}, "a")
+fcntl.flock(lock, fcntl.LOCK_EX)
+lock.write(str(os.getpid()))
+lock.flush()
+print("ready", flush=True)
+time.sleep(3600)
+"""
+
+
+@pytest.mark.usefixtures("forked")
+@pytest.mark.parametrize("finished", [False, True])
+def test_what_an_orphan_leaves_belongs_to_the_search_that_goes_on(
+    make_study: MakeStudy, finished: bool, tmp_path: Path
+) -> None:
+    budget = Budget(data=tmp_path / "data.yaml", epochs=1, deploy_size=64)
+    study = make_study(trials=2, budget=budget)
+    stock = study.trials()[0]
+    assert study.storage.set_trial_state_values(stock._trial_id, TrialState.RUNNING)  # by another supervisor's worker
+    study.storage.set_trial_user_attr(stock._trial_id, "host", socket.gethostname())
+    files = study.files(stock.number)
+    files.folder.mkdir(parents=True)
+    code = ORPHAN.format(lock=str(files.lock))
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as orphan:
+        assert orphan.stdout is not None
+        assert orphan.stdout.readline() == "ready\n"
+        ticks = 0
+
+        def tick() -> None:
+            nonlocal ticks
+            ticks += 1
+            if sum(record.finished for record in study.records()) == 1 and orphan.poll() is None and ticks > 5:
+                if finished:
+                    costs = Costs(params=1, gflops=1.0)
+                    scores = Scores(map50_95=0.5, map50=0.5, costs=costs)
+                    files.write_outcome(
+                        Outcome(architecture=study.space.stock, ending=Ending.FINISHED, costs=costs, scores=scores)
+                    )
+                orphan.kill()
+
+        Supervisor(study, tick).run()
+    records = study.records()
+    assert sum(record.finished for record in records) == 2
+    assert not any(record.state == "running" for record in records)
+    tries = [record for record in records if record.role == "stock"]
+    assert [record.state for record in tries] == (["complete"] if finished else ["fail", "complete"])
+    assert tries[-1].map50_95 == 0.5 or not finished

@@ -154,6 +154,39 @@ def test_an_interrupted_trial_goes_back_into_the_queue(
     assert sum(record.finished for record in study.records()) == 3
 
 
+def test_what_was_interrupted_goes_first(make_study: MakeStudy, run: Callable[..., None], score: Score) -> None:
+    study = make_study(trials=2)
+    study.enqueue_extremes()
+
+    def interrupted(*_: Any, **__: Any) -> Outcome:
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run(study, interrupted)
+    run(study, score)
+    assert {record.role for record in study.records() if record.finished} == {"stock", "cheapest"}
+
+
+def test_what_is_trained_to_its_end_is_kept_without_a_supervisor(
+    make_study: MakeStudy, score: Score, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = make_study(trials=2)
+    worker = Worker(study, deadline=float("inf"))
+
+    def orphaned(architecture: Architecture, budget: Budget, folder: Path, go_on: GoOn, **known: Any) -> Outcome:
+        def last_epoch_comes(number: int, epoch: Epoch) -> bool:
+            if number == budget.epochs:
+                monkeypatch.setattr(work.os, "getppid", lambda: 1)
+            return go_on(number, epoch)
+
+        return score(architecture, budget, folder, last_epoch_comes, **known)
+
+    monkeypatch.setattr(work, "evaluate", orphaned)
+    worker.run()
+    assert [record.ending for record in study.records()] == ["finished"]
+
+
 def test_a_finished_trial_that_was_never_told_is_adopted(
     make_study: MakeStudy, run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
