@@ -177,7 +177,7 @@ def test_what_is_trained_to_its_end_is_kept_without_a_supervisor(
     def orphaned(architecture: Architecture, budget: Budget, folder: Path, go_on: GoOn, **known: Any) -> Outcome:
         def last_epoch_comes(number: int, epoch: Epoch) -> bool:
             if number == budget.epochs:
-                monkeypatch.setattr(work.os, "getppid", lambda: 1)
+                monkeypatch.setattr(os, "getppid", lambda: 1)
             return go_on(number, epoch)
 
         return score(architecture, budget, folder, last_epoch_comes, **known)
