@@ -33,7 +33,7 @@ def search(**request: Any) -> "Study":
     from nas.plan import Plan, supervise
     from nas.request import Request
 
-    study = Plan.of(Request(**request)).begin()
+    study = Plan.of(Request.of(**request)).begin()
     supervise(study)
     return study
 

@@ -1,14 +1,14 @@
 """What a user may ask of a search, and the defaults where nothing is said."""
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from pydantic import BaseModel, ValidationError
 
-from nas import RUNS, machine
+from nas import RUNS, machine, ranges, spelling
 from nas.config import Run, Sampler
 from nas.rewards import Reward
 from nas.stopping import Stopping
@@ -21,6 +21,7 @@ from trials.devices import CPU, computes_bf16
 from trials.presets import PRESETS, Preset
 
 Model = TypeVar("Model", bound=BaseModel)
+Value = TypeVar("Value")
 
 _FLAGS = {"first": "first_rung", "gflops": "max_gflops", "params": "max_params", "latency_ms": "max_latency"}
 """Fields that have another name on the command line."""
@@ -86,6 +87,37 @@ class Request:
     storage: str | None = None
     runs: Path = RUNS
 
+    def __post_init__(self) -> None:
+        """Check every number and text by itself.
+
+        Raises:
+            SpecError: with all that make no sense.
+        """
+        mistakes = ranges.problems(vars(self))
+        if isinstance(self.objectives, str) or not self.objectives:
+            mistakes.append(
+                f"objectives: input should be names of scores, got {self.objectives!r} (such as map50_95 and gflops)"
+            )
+        if mistakes:
+            raise SpecError(mistakes)
+
+    @classmethod
+    def of(cls, **given: Any) -> Self:
+        """Make a request of what a user's program gives by name.
+
+        Raises:
+            SpecError: a name that is none, with the one that is meant; a number or text that makes no sense.
+        """
+        names = [one.name for one in fields(cls)]
+        mistakes = [
+            f"{name}: nas.search has no such argument, got {ranges.shown(value)} ({_hint(name, names)})"
+            for name, value in given.items()
+            if name not in names
+        ]
+        if mistakes:
+            raise SpecError(mistakes)
+        return cls(**given)
+
     @property
     def _is_demonstration(self) -> bool:
         """Whether the data are the built-in ones, which few epochs of small images suffice for."""
@@ -94,7 +126,7 @@ class Request:
     @property
     def data_named(self) -> str:
         """The data that is meant."""
-        return self.data or DIGITS
+        return DIGITS if self.data is None else self.data
 
     def preset_named(self) -> tuple[str, Preset]:
         """How much is trained.
@@ -120,8 +152,9 @@ class Request:
         if self.from_scratch or self.base_epochs == 0:
             return None
         begun = self.weights is not None
-        fields = {"epochs": self.base_epochs or preset.base_epochs, "weights": self._checkpoint()}
-        return self._budget(space, data, device, fields, self._recipe(inherited=begun))
+        epochs = _given(self.base_epochs, preset.base_epochs)
+        numbers = {"epochs": epochs, "weights": self._checkpoint()}
+        return self._budget(space, data, device, numbers, self._recipe(inherited=begun))
 
     def budget(self, space: SearchSpace, data: DataSet, device: str) -> Budget:
         """What a candidate gets, on one device; where the stock model is trained before, its weights are not named yet.
@@ -132,15 +165,15 @@ class Request:
         _, preset = self.preset_named()
         based = self.base(space, data, device) is not None
         inherits = based or self.weights is not None
-        epochs = self.epochs or (preset.epochs if inherits else preset.scratch_epochs)
+        epochs = _given(self.epochs, preset.epochs if inherits else preset.scratch_epochs)
         stopping = self.stopping()
-        fields = {
+        numbers = {
             "epochs": epochs,
             "weights": None if based else self._checkpoint(),
             "timeout": self.trial_timeout,
             "rungs": stopping.rungs(epochs) if stopping else (),
         }
-        return self._budget(space, data, device, fields, self._recipe(inherited=inherits))
+        return self._budget(space, data, device, numbers, self._recipe(inherited=inherits))
 
     def stopping(self) -> Stopping | None:
         """When trainings are judged before their end.
@@ -152,22 +185,24 @@ class Request:
             if self.first_rung is not None:
                 raise SpecError("first-rung: trainings are judged by --eta, which was not given (such as --eta 3)")
             return None
-        fields = {"eta": self.eta} | ({} if self.first_rung is None else {"first": self.first_rung})
-        return validated(Stopping, fields)
+        numbers = {"eta": self.eta} | ({} if self.first_rung is None else {"first": self.first_rung})
+        return validated(Stopping, numbers)
 
-    def _budget(self, space: SearchSpace, data: DataSet, device: str, fields: dict[str, Any], recipe: Recipe) -> Budget:
+    def _budget(
+        self, space: SearchSpace, data: DataSet, device: str, numbers: dict[str, Any], recipe: Recipe
+    ) -> Budget:
         _, preset = self.preset_named()
         common = {
             "data": data.path,
-            "image_size": self.image_size or preset.image_size,
+            "image_size": _given(self.image_size, preset.image_size),
             "deploy_size": self._deploy_size(space),
-            "batch": self.batch or 8,
+            "batch": _given(self.batch, 8),
             "seed": self.seed,
             "recipe": recipe.model_copy(update={"pgi": space.pgi}),
             "device": device,
             "precision": self._precision(device),
         }
-        return validated(Budget, common | fields)
+        return validated(Budget, common | numbers)
 
     def _precision(self, device: str) -> Precision:
         """What a training computes in.
@@ -203,9 +238,9 @@ class Request:
         Raises:
             SpecError: with every number that is none.
         """
-        trials = self.trials or (10 if self._is_demonstration else 30)
-        fields = {"trials": trials, "timeout": self.timeout, "workers": workers, "device": device}
-        return validated(Run, {**fields, "trial_memory": self.trial_memory, "cache": self.cache})
+        trials = _given(self.trials, 10 if self._is_demonstration else 30)
+        numbers = {"trials": trials, "timeout": self.timeout, "workers": workers, "device": device}
+        return validated(Run, {**numbers, "trial_memory": self.trial_memory, "cache": self.cache})
 
     def _deploy_size(self, space: SearchSpace) -> int:
         """Pixels that the stock model is deployed at.
@@ -218,7 +253,7 @@ class Request:
             raise SpecError(
                 f"deploy-size: the space chooses among sizes itself, got {self.deploy_size} ({own} or nothing)"
             )
-        return own or self.deploy_size or 640
+        return own or _given(self.deploy_size, 640)
 
     def devices(self) -> tuple[str, int]:
         """The devices to work on, and how many processes.
@@ -228,9 +263,9 @@ class Request:
             SpecError: neither `cpu` nor indices, or more workers on the CPU than cores.
         """
         count = torch.cuda.device_count()
-        device = self.device or ("0" if count else "cpu")
+        device = _given(self.device, "0" if count else "cpu")
         if device == "cpu":
-            workers = self.workers or min(machine.cores(), 4)
+            workers = _given(self.workers, min(machine.cores(), 4))
             require_cores(device, workers)
             return device, workers
         indices = device.split(",")
@@ -242,7 +277,17 @@ class Request:
             raise EnvironmentProblem(
                 f"device: no GPU {', '.join(missing)} here, {there} (`nas doctor` says more; try --device cpu)"
             )
-        return device, self.workers or len(indices)
+        return device, _given(self.workers, len(indices))
+
+
+def _given(value: Value | None, default: Value) -> Value:
+    return default if value is None else value
+
+
+def _hint(name: str, names: Collection[str]) -> str:
+    """The argument that is meant by a name."""
+    found = "space" if name == "model" else spelling.meant(name, names)
+    return f"did you mean {found!r}?" if found else "help(nas.request.Request) lists them"
 
 
 def validated(model: type[Model], fields: dict[str, Any]) -> Model:
@@ -251,16 +296,23 @@ def validated(model: type[Model], fields: dict[str, Any]) -> Model:
     Raises:
         SpecError: with every mistake.
     """
+    numbers = {_FLAGS.get(field, field): value for field, value in fields.items()}
+    counted = numbers.keys() & ranges.RANGES.keys() - {"classes"}  # those of settings are names
+    outside = ranges.problems({name: value for name, value in numbers.items() if name in counted})
+    if outside:
+        raise SpecError(outside)
     try:
         return model(**fields)
     except ValidationError as error:
-        told = [(str(problem["loc"][0]), problem["msg"], problem["input"]) for problem in error.errors()]
-        raise SpecError(
-            [
-                f"{_FLAGS.get(field, field).replace('_', '-')}: {what[0].lower()}{what[1:]}, got {got!r}"
-                for field, what, got in told
-            ]
-        ) from None
+        raise SpecError([_told(model, problem) for problem in error.errors()]) from None
+
+
+def _told(model: type[BaseModel], problem: Mapping[str, Any]) -> str:
+    """One mistake that pydantic has found."""
+    field, what, got = str(problem["loc"][0]), problem["msg"], ranges.shown(problem["input"])
+    if problem["type"] == "extra_forbidden":
+        return f"{field}: no such argument, got {got} ({_hint(field, model.model_fields)})"
+    return f"{ranges.flag(_FLAGS.get(field, field))}: {what[0].lower()}{what[1:]}, got {got}"
 
 
 def require_cores(device: str, workers: int) -> None:

@@ -7,10 +7,11 @@ from typing import Annotated
 import typer
 
 from nas import __version__
-from nas.cli import benching, checking, confirming, environment, latency, models, searching, show, studies
+from nas.cli import arguments, benching, checking, confirming, environment, latency, models, searching, show, studies
 
 app = typer.Typer(
     name="nas",
+    cls=arguments.Commands,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",

@@ -3,16 +3,18 @@
 import re
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
-from nas import RUNS
+from nas import RUNS, ranges
 from nas.cli.show import Format
 
 if TYPE_CHECKING:
     from nas import study
 
+Value = TypeVar("Value", int, float)
+_TOO_LARGE = 1e30
 _WHAT, _HOW, _WORTH, _LIMITS, _WHERE = "What", "How long and with what", "What counts", "Limits", "Where"
 
 
@@ -20,24 +22,45 @@ def number(text: str) -> int:
     """`2.5M`, `800k` or `2500000`."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmM]?)", text.strip())
     if not match:
-        raise typer.BadParameter(f"a number such as 2.5M or 2500000 is expected, got {text!r}")
-    return round(float(match[1]) * {"": 1, "k": 1e3, "m": 1e6}[match[2].lower()])
+        raise typer.BadParameter(f"a number such as 2.5M or 2500000 is expected, got {ranges.shown(text)}")
+    counted = round(_finite(match[1]) * {"": 1, "k": 1e3, "m": 1e6}[match[2].lower()])
+    return _within("max_params", counted)
 
 
 def seconds(text: str) -> float:
     """`90`, `90s`, `30m` or `8h`."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
     if not match:
-        raise typer.BadParameter(f"a time such as 90s, 30m or 8h is expected, got {text!r}")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]]
+        raise typer.BadParameter(f"a time such as 90s, 30m or 8h is expected, got {ranges.shown(text)}")
+    return _within("timeout", _finite(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]])
 
 
 def size(text: str) -> int:
     """`8G`, `800M` or a number of bytes; binary units."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmMgGtT]?)(?:i?[bB])?", text.strip())
     if not match:
-        raise typer.BadParameter(f"an amount such as 8G or 800M is expected, got {text!r}")
-    return round(float(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " "))
+        raise typer.BadParameter(f"an amount such as 8G or 800M is expected, got {ranges.shown(text)}")
+    return round(_finite(match[1]) * 1024 ** " kmgt".index(match[2].lower() or " "))
+
+
+def memory(text: str) -> int:
+    """An amount of memory that a trial can be trained in."""
+    return _within("trial_memory", size(text))
+
+
+def _finite(digits: str) -> float:
+    """A number that no option is too small for."""
+    found = float(digits)
+    if found > _TOO_LARGE:
+        raise typer.BadParameter(f"input should be a number of fewer digits, got {ranges.shown(digits)}")
+    return found
+
+
+def _within(name: str, value: Value) -> Value:
+    problem = ranges.RANGES[name].problem(value)
+    if problem is not None:
+        raise typer.BadParameter(problem)
+    return value
 
 
 # What many commands take.
@@ -114,7 +137,7 @@ TrialTimeout = Annotated[
 TrialMemory = Annotated[
     int | None,
     typer.Option(
-        parser=size,
+        parser=memory,
         metavar="SIZE",
         help="Of the host's, for a worker's trials: 8G, 800M. \\[default: its share of what is free]",
         rich_help_panel=_HOW,

@@ -1,0 +1,205 @@
+"""What was typed, checked before a command runs: every mistake in one line, with the option that is meant."""
+
+import inspect
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, get_args, get_type_hints
+
+import typer
+from typer.core import TyperGroup
+
+from nas import ranges, spelling
+from nas.cli import show
+
+_USAGE: Any = typer.BadParameter.__mro__[1]
+"""The error of everything that is typed wrong; Typer does not export it."""
+_ASSIGNMENT = re.compile(r"([A-Za-z_][\w-]*)=(.*)", re.DOTALL)
+_MODEL = re.compile(r"yolo(?:v?)(\d+)-?([a-z]?)(?:[.-]|$)")
+_ULTRALYTICS = ("train", "val", "predict", "track", "benchmark", "detect", "segment", "classify", "pose", "obb")
+UNITS = frozenset({"timeout", "trial_timeout", "trial_memory", "max_params"})
+"""Options with units, which have readers of their own."""
+
+
+class Commands(TyperGroup):
+    """All commands: whatever was typed wrong is told in one line each, with status 2."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read what stands before the command."""
+        try:
+            return super().parse_args(ctx, args)
+        except _USAGE as error:
+            _refuse(error, "nas")
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command, and check what is typed after it."""
+        hint = None if args[0] in self.commands else _no_command(args)
+        if hint is not None:
+            _end([hint])
+        name, command, rest = super().resolve_command(ctx, args)
+        if command is not None and not command.context_settings.get("ignore_unknown_options"):
+            problems = _problems(command, rest, f"nas {name}")
+            if problems:
+                _end(problems)
+        return name, command, rest
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except _USAGE as error:
+            _refuse(error, error.ctx.command_path if error.ctx else "nas")
+
+
+def _problems(command: Any, tokens: Sequence[str], path: str) -> list[str]:
+    """Every mistake among what is typed after a command, one line each."""
+    while isinstance(command, TyperGroup):
+        name = tokens[0] if tokens else ""
+        if name in command.commands:
+            tokens = tokens[1:]
+        elif "show" in command.commands and name and not name.startswith("-"):
+            name = "show"  # `nas spaces v9`
+        else:
+            return []
+        command, path = command.commands[name], f"{path} {name}"
+    return [problem for problem in _Typed(command, path).problems(tokens) if problem]
+
+
+class _Typed:
+    """What may be typed after one command.
+
+    Args:
+        path: the command as it is typed.
+    """
+
+    def __init__(self, command: Any, path: str) -> None:
+        self._path = path
+        self._types = get_type_hints(inspect.unwrap(command.callback))
+        named = [one for one in command.params if one.param_type_name == "option"]
+        self._options = {spelled: one for one in named for spelled in (*one.opts, *one.secondary_opts)}
+        self._arguments = [one.name for one in command.params if one.param_type_name == "argument"]
+        self._words = {spelled.lstrip("-").replace("-", "_"): spelled for spelled in self._options}
+
+    def problems(self, tokens: Sequence[str]) -> Iterator[str | None]:
+        """Go through what was typed, as Typer will."""
+        left = list(tokens)
+        while left:
+            token = left.pop(0)
+            if token == "--":
+                return
+            name, equals, value = token.partition("=")
+            if token.startswith("-") and len(token) > 1:
+                option = self._options.get(name)
+                takes_value = name != "--help" and not getattr(option, "is_flag", False)
+                follows = bool(left) and (option is not None or not left[0].startswith("-"))
+                if takes_value and not equals and follows:
+                    value, equals = left.pop(0), "="
+                if name == "--help":
+                    continue
+                if option is None:
+                    yield self._unknown(name, value)
+                elif takes_value and equals:
+                    yield self._value(option, value)
+            elif (assigned := _ASSIGNMENT.fullmatch(token)) and not _exists(token):
+                yield self._assigned(assigned[1], assigned[2])
+            else:
+                problem = ranges.text_problem(token)
+                yield f"{self._path}: {problem}" if problem else None
+
+    def _value(self, option: Any, text: str) -> str | None:
+        """Check the value of an option."""
+        name = option.name
+        hint = self._types.get(name)
+        kinds = set(get_args(hint)) or {hint}
+        if text.strip() and name in UNITS:
+            return None
+        if text.strip() and kinds & {int, float}:
+            whole = int in kinds
+            allowed = ranges.RANGES.get(name, ranges.ANY_WHOLE if whole else ranges.ANY_NUMBER)
+            problem = allowed.problem(ranges.whole(text) if whole else ranges.decimal(text))
+        else:
+            problem = ranges.text_problem(text)
+        return f"{_flag(option)}: {problem}" if problem else None
+
+    def _unknown(self, name: str, value: str) -> str:
+        """Answer an option that the command does not have."""
+        return f"{name}: {self._path} has no such option ({self._hint(name, value)})"
+
+    def _assigned(self, name: str, value: str) -> str:
+        """Answer `name=value`, as Ultralytics' command takes it."""
+        return f"{ranges.shown(f'{name}={value}')}: options of nas begin with two dashes ({self._hint(name, value)})"
+
+    def _hint(self, name: str, value: str) -> str:
+        """What to type instead."""
+        word = name.strip("-").replace("-", "_").lower()
+        if word == "model" and "model" in self._arguments:
+            return f"{self._path} {_quoted(value)}".strip()
+        if word == "model" and "space" in self._words and "model" not in self._words:
+            return _space_of(value)
+        if word in self._arguments or (word == "name" and "study" in self._arguments):
+            return f"{self._path} {_quoted(value)}".strip()
+        found = spelling.meant(word, self._words)
+        if found is None:
+            return f"{self._path} --help lists what it has"
+        spelled = self._words[found]
+        flag = getattr(self._options[spelled], "is_flag", False)
+        wanted = f"{spelled} {_quoted(value)}" if value and not flag else spelled
+        return f"did you mean {wanted}?"
+
+
+def _space_of(model: str) -> str:
+    """How a search is asked for a model."""
+    named = _MODEL.match(Path(model).name)
+    if not model or not named:
+        return f"a search takes --space; nas spaces derive {_quoted(model) or 'MODEL.yaml'} > my_space.yaml writes one"
+    scale = f" --scale {named[2]}" if named[2] else ""
+    weights = f" --weights {_quoted(model)}" if model.endswith(".pt") else ""
+    return f"a search takes a space: --space v{named[1]}{scale}{weights}"
+
+
+def _no_command(args: Sequence[str]) -> str | None:
+    """Answer what stands in a command's place, where it is Ultralytics' word."""
+    name = args[0]
+    if _ASSIGNMENT.fullmatch(name):
+        return f"nas: a command is expected, got {ranges.shown(name)} (such as nas search --data my/data.yaml)"
+    if name in _ULTRALYTICS:
+        return f"nas: no command {name!r} (did you mean nas yolo {name}?)"
+    problem = ranges.text_problem(name)
+    return f"nas: {problem}" if problem else None
+
+
+def _flag(option: Any) -> str:
+    return str(option.opts[0]).lstrip("-")
+
+
+def _quoted(value: str) -> str:
+    return shlex.quote(value) if value else ""
+
+
+def _exists(token: str) -> bool:
+    try:
+        return Path(token).exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _refuse(error: Any, command: str) -> NoReturn:
+    """Tell a mistake that Typer found; a group without a command shows its help."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        raise error
+    option = getattr(error, "param", None)
+    if option is not None and error.message:
+        _end([f"{_flag(option)}: {_one_line(error.message)}"])
+    _end([f"{command}: {_one_line(error.format_message())} (see {command} --help)"])
+
+
+def _end(lines: Sequence[str]) -> NoReturn:
+    for line in lines:
+        show.err.print(line, markup=False, style="red")
+    raise typer.Exit(2)
+
+
+def _one_line(message: str) -> str:
+    text = " ".join(message.split()).removesuffix(".").removeprefix("Value error, ")
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,64 @@
+"""Which of our options is meant by another tool's word, or by a word that is nearly right."""
+
+import difflib
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+
+ALIASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "imgsz": ("image_size", "deploy_size"),
+        "img": ("image_size", "deploy_size"),
+        "img_size": ("image_size", "deploy_size"),
+        "size": ("image_size", "deploy_size"),
+        "resolution": ("image_size", "deploy_size"),
+        "batch_size": ("batch",),
+        "bs": ("batch",),
+        "gpu": ("device",),
+        "gpus": ("device",),
+        "cuda": ("device",),
+        "devices": ("device",),
+        "model": ("space", "study"),
+        "cfg": ("model", "space"),
+        "dataset": ("data",),
+        "project": ("runs",),
+        "output": ("out", "runs"),
+        "save_dir": ("out", "runs"),
+        "name": ("study",),
+        "exp": ("study",),
+        "pretrained": ("weights",),
+        "checkpoint": ("weights",),
+        "n_trials": ("trials",),
+        "num_trials": ("trials",),
+        "n_jobs": ("workers", "jobs"),
+        "num_workers": ("workers",),
+        "jobs": ("workers",),
+        "time": ("timeout",),
+        "amp": ("precision",),
+        "half": ("precision",),
+        "dtype": ("precision",),
+        "nc": ("classes",),
+        "num_classes": ("classes",),
+        "random_seed": ("seed",),
+        "json": ("format",),
+        "csv": ("format",),
+        "cache": ("no_cache",),
+    }
+)
+"""Words of Ultralytics, YOLOv5 and others, with our options in order of preference."""
+
+_NEAR = 0.6
+
+
+def meant(word: str, options: Collection[str]) -> str | None:
+    """The option that a word stands for, or is nearly written like; None if there is none.
+
+    Args:
+        options: their names, with underscores.
+    """
+    asked = word.strip("-").lower().replace("-", "_")
+    if asked in options:
+        return asked
+    for alias in ALIASES.get(asked, ()):
+        if alias in options:
+            return alias
+    return next(iter(difflib.get_close_matches(asked, options, n=1, cutoff=_NEAR)), None)
