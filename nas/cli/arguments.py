@@ -81,30 +81,28 @@ class _Typed:
         self._arguments = [one.name for one in command.params if one.param_type_name == "argument"]
         self._words = {spelled.lstrip("-").replace("-", "_"): spelled for spelled in self._options}
 
-    def problems(self, tokens: Sequence[str]) -> Iterator[str | None]:
+    def problems(self, typed: Sequence[str]) -> Iterator[str | None]:
         """Go through what was typed, as Typer will."""
-        left = list(tokens)
+        left = [] if "--help" in typed else list(typed)
         while left:
-            token = left.pop(0)
-            if token == "--":
+            part = left.pop(0)
+            if part == "--":
                 return
-            name, equals, value = token.partition("=")
-            if token.startswith("-") and len(token) > 1:
+            name, equals, value = part.partition("=")
+            if part.startswith("-") and len(part) > 1:
                 option = self._options.get(name)
-                takes_value = name != "--help" and not getattr(option, "is_flag", False)
-                follows = bool(left) and (option is not None or not left[0].startswith("-"))
+                takes_value = not getattr(option, "is_flag", False)
+                follows = bool(left) and (option is not None or not _is_word_of_its_own(left[0]))
                 if takes_value and not equals and follows:
                     value, equals = left.pop(0), "="
-                if name == "--help":
-                    continue
                 if option is None:
                     yield self._unknown(name, value)
                 elif takes_value and equals:
                     yield self._value(option, value)
-            elif (assigned := _ASSIGNMENT.fullmatch(token)) and not _exists(token):
+            elif (assigned := _ASSIGNMENT.fullmatch(part)) and not _exists(part):
                 yield self._assigned(assigned[1], assigned[2])
             else:
-                problem = ranges.text_problem(token)
+                problem = ranges.text_problem(part)
                 yield f"{self._path}: {problem}" if problem else None
 
     def _value(self, option: Any, text: str) -> str | None:
@@ -177,9 +175,14 @@ def _quoted(value: str) -> str:
     return shlex.quote(value) if value else ""
 
 
-def _exists(token: str) -> bool:
+def _is_word_of_its_own(part: str) -> bool:
+    """Whether it is no value of the option before it."""
+    return part.startswith("-") or _ASSIGNMENT.fullmatch(part) is not None
+
+
+def _exists(path: str) -> bool:
     try:
-        return Path(token).exists()
+        return Path(path).exists()
     except (OSError, ValueError):
         return False
 
