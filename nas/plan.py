@@ -22,6 +22,7 @@ from trials import Epoch, cost, datasets
 from trials.cost import Cost, CostTable, gflops
 from trials.datasets import DIGITS, DataSet
 from trials.evaluation import price
+from trials.image_files import Progress
 from trials.latency_table import LatencyTable
 from trials.timings import Timings
 
@@ -49,8 +50,11 @@ class Plan:
     latency: Timings | None = None
 
     @classmethod
-    def of(cls, request: Request) -> Self:
+    def of(cls, request: Request, *, progress: Progress | None = None) -> Self:
         """Check a request.
+
+        Args:
+            progress: called with how many of how many images were opened, if that takes a while.
 
         Raises:
             SpecError: a flag, the space file, or a limit outside the space's reachable range.
@@ -63,7 +67,7 @@ class Plan:
             study_folder(request.study, request.runs)  # a wrong name is told before the data set is read
         device, workers = request.devices()
         _require_weights(request.weights)
-        data = datasets.load(request.data_named)
+        data = datasets.load(request.data_named, progress=progress)
         folder = study_folder(request.study or _default_name(space, data), request.runs)
         settings = _settings(request, space, data, device)
         run = request.run(device, workers)

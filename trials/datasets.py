@@ -1,17 +1,19 @@
 """What is trained on: the built-in digit scenes, or a user's data.yaml, checked before anything is trained.
 
-Ultralytics drops an image whose label it cannot read and trains on with the rest; here that is a mistake.
+Ultralytics drops an image whose label it cannot read and trains on with the rest; here that is a mistake. An image
+that does not open is left out by both; here it is named.
 Otherwise its rules hold (ultralytics/data/utils.py: `check_det_dataset`, `img2label_paths`,
 `verify_image_label`; data/base.py: `get_img_files`), but a relative `path` means the file's own folder first
-and only then the working directory, and nothing is ever downloaded. `resolved` tells Ultralytics the outcome.
+and only then the working directory and Ultralytics' folder of data sets, and nothing is ever downloaded.
+`resolved` tells Ultralytics the outcome.
 """
 
-import glob
 import hashlib
+import importlib.util
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,17 +21,18 @@ from typing import Any
 import yaml
 
 from search_spaces.errors import DataError, nearest
-from trials import digit_scenes
+from trials import account, digit_scenes, image_files
+from trials.account import Account, Counted, LeftOut, SplitAccount
+from trials.image_files import FORMATS, ImageCheck, Progress
 
 DIGITS = "digits"
 
-# ultralytics/data/utils.py, `IMG_FORMATS`
-_FORMATS = ("avif", "bmp", "dng", "heic", "heif", "jp2", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp")
 _SPLITS = ("train", "val")
 _SHOWN = 5  # of mistakes that tend to come by the thousand
 _BOX = "class x_center y_center width height"
 _KINDS = "a folder of images, a list of folders, or a .txt list of images"
 _TOLERANCE = 0.01  # outside of 0 to 1, as in Ultralytics
+_LONGEST = 200  # characters of a name that is shown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +45,13 @@ class DataSet:
         classes: their names, in the order of the labels' numbers.
         train: folders and lists of images to train on, absolute.
         val: folders and lists of images to validate on, absolute.
-        train_images: how many there are to train on.
-        val_images: how many there are to validate on.
+        train_images: how many there are to train on; those that cannot be read are not counted.
+        val_images: how many there are to validate on, likewise.
         fingerprint: equal for equal classes, image names, image file sizes and labels, wherever they lie.
         note: what a reader of results must know about the data; often empty.
+        root: the folder that `train` and `val` start from, absolute.
+        key_points: the data.yaml's `kpt_shape`: each row is a box with so many points of so many values.
+        account: what it holds, what is left out, and what looks wrong.
     """
 
     name: str
@@ -57,6 +63,9 @@ class DataSet:
     val_images: int
     fingerprint: str
     note: str = ""
+    root: str = ""
+    key_points: tuple[int, int] | None = None
+    account: Account = field(default_factory=Account)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,42 +81,83 @@ class _Image:
 
 @dataclass(frozen=True, kw_only=True)
 class _Split:
-    """The images of `train` or `val`, and the folders and lists that they were found through."""
+    """The images of `train` or `val`, and the folders and lists that they were found through.
+
+    Attributes:
+        mistakes: why a folder or a list could not be read.
+    """
 
     key: str
     sources: tuple[Path, ...]
     images: tuple[_Image, ...]
+    mistakes: tuple[str, ...] = ()
 
 
-def load(data: str | Path, *, cache: Path | None = None) -> DataSet:
+def load(data: str | Path, *, cache: Path | None = None, progress: Progress | None = None) -> DataSet:
     """The data set of that name or path, checked.
 
     Args:
-        data: `digits`, or the path of an Ultralytics data.yaml.
-        cache: where the digit scenes are kept; by default `$NAS_CACHE`, else `$XDG_CACHE_HOME/nas`, else
-            `~/.cache/nas`.
+        data: `digits`, the path of an Ultralytics data.yaml, or the name of one that Ultralytics brings along.
+        cache: where the digit scenes are kept, and what was found in images; by default `$NAS_CACHE`, else
+            `$XDG_CACHE_HOME/nas`, else `~/.cache/nas`.
+        progress: called with how many of how many images were opened, if that takes longer than two seconds.
 
     Raises:
         DataError: it cannot be trained on; all mistakes at once, one a line.
         EnvironmentProblem: the digit scenes cannot be written.
     """
+    cache = (cache or cache_folder()).absolute()
     if str(data) == DIGITS:
-        scenes = digit_scenes.draw((cache or cache_folder()).absolute())
-        return _checked(scenes, name=DIGITS, note=digit_scenes.NOTE)
+        scenes = digit_scenes.draw(cache)
+        return _checked(scenes, cache, progress, name=DIGITS, note=digit_scenes.NOTE)
+    try:
+        file = _found(data)
+        name = file.parent.name if file.stem == "data" else file.stem
+        return _checked(file, cache, progress, name=name)
+    except OSError as error:  # a name that is too long, a folder that must not be read
+        place = str(error.filename or data)
+        raise DataError(f"{place[:_LONGEST]}: {error.strerror or error}") from error
+
+
+def _found(data: str | Path) -> Path:
+    """The data.yaml that is meant.
+
+    Raises:
+        DataError: there is none.
+    """
     file = Path(data).expanduser().absolute()
     if file.suffix.lower() in {".yaml", ".yml"} and file.is_file():
-        return _checked(file, name=file.parent.name if file.stem == "data" else file.stem)
+        return file
     if file.exists():
         raise DataError(f"{file}: not a data.yaml (the path of a file whose name ends in .yaml or .yml)")
-    if Path(data).name == str(data) and not file.suffix:
-        raise DataError(
-            f"unknown data set {str(data)!r} ({nearest(data, [DIGITS])}); "
-            "the path of an Ultralytics data.yaml works, too"
-        )
+    bare = Path(data).name == str(data)
+    known = _of_ultralytics() if bare else {}
+    if Path(data).stem in known and file.suffix.lower() in {"", ".yaml", ".yml"}:
+        return known[Path(data).stem]
+    if f"{data}" in known:  # a name with a dot in it, such as DOTAv1.5
+        return known[f"{data}"]
+    if bare and not file.suffix:
+        hint = nearest(data, [DIGITS, *known])
+        hint = hint if hint.startswith("did you mean") else nearest(data, [DIGITS])
+        raise DataError(f"unknown data set {str(data)!r} ({hint}); the path of an Ultralytics data.yaml works, too")
     raise DataError(
         f"{file}: no such file (data is {DIGITS!r} or the path of your data.yaml; "
         "the data sets that Ultralytics can fetch are not fetched)"
     )
+
+
+def _of_ultralytics() -> dict[str, Path]:
+    """The descriptions of data sets that Ultralytics brings along, by name; it is not imported for that."""
+    spec = importlib.util.find_spec("ultralytics")
+    places = (spec.submodule_search_locations if spec else None) or []
+    return {file.stem: file for place in places for file in Path(place, "cfg", "datasets").glob("*.yaml")}
+
+
+def _datasets_folder() -> Path:
+    """Where Ultralytics puts data sets that it fetches: its setting `datasets_dir`."""
+    from ultralytics.utils import DATASETS_DIR  # noqa: PLC0415 - seconds, which most data sets need not cost
+
+    return Path(DATASETS_DIR)
 
 
 def resolved(data: DataSet) -> str:
@@ -132,30 +182,66 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nas"
 
 
-def _checked(file: Path, *, name: str, note: str = "") -> DataSet:
+def _checked(file: Path, cache: Path, progress: Progress | None, *, name: str, note: str = "") -> DataSet:
     description = _parsed(file)
-    splits = _read_splits(file, description)
+    key_points = _key_points(description)
+    splits = _read_splits(file, description, progress)
     class_mistakes = tuple(_class_mistakes(description))
     classes = () if class_mistakes else _classes(description["names"])
     mistakes = [
         *(f"{file}: {mistake}" for mistake in class_mistakes),
         *(f"{file}: {mistake}" for mistake in _split_mistakes(file, description, splits)),
         *_shortened(mistake for split in splits for mistake in _image_mistakes(split)),
-        *_shortened(mistake for split in splits for mistake in _label_mistakes(split, len(classes))),
+        *_shortened(mistake for split in splits for mistake in _label_mistakes(split, len(classes), key_points)),
     ]
     if mistakes:
         raise DataError("\n".join(mistakes))
+    checks = image_files.check([image.path for split in splits for image in split.images], cache, progress)
+    accounts = [_account(split, classes, key_points, checks) for split in splits]
+    mistakes = [
+        f"{file}: {split.key}: {mistake}"
+        for split, counted in zip(splits, accounts, strict=True)
+        for mistake in _account_mistakes(counted)
+    ]
+    if mistakes:
+        raise DataError("\n".join(mistakes))
+    root = str(_root(file, description).resolve())
     return DataSet(
         name=name,
         path=file,
         classes=classes,
         train=tuple(map(str, splits[0].sources)),
         val=tuple(map(str, splits[1].sources)),
-        train_images=len(splits[0].images),
-        val_images=len(splits[1].images),
+        train_images=accounts[0].images,
+        val_images=accounts[1].images,
         fingerprint=_fingerprint(classes, splits),
         note=note,
+        root=root,
+        key_points=key_points,
+        account=Account(train=accounts[0], val=accounts[1], key_points=key_points is not None, root=root),
     )
+
+
+def _account(
+    split: _Split, classes: Sequence[str], key_points: tuple[int, int] | None, checks: Mapping[str, ImageCheck]
+) -> SplitAccount:
+    left_out = [
+        LeftOut(image=image.path, problem=checks[image.path].problem)
+        for image in split.images
+        if checks[image.path].problem
+    ]
+    row_values = _row_values(key_points)
+    counted: list[tuple[str, Counted | None]] = [
+        (
+            image.path,
+            None
+            if image.label is None
+            else account.count(image.label.decode("utf-8-sig"), image.label_path, row_values=row_values),
+        )
+        for image in split.images
+        if not checks[image.path].problem
+    ]
+    return account.of_split(split.key, counted, left_out, classes)
 
 
 def _fingerprint(classes: Sequence[str], splits: Sequence[_Split]) -> str:
@@ -172,7 +258,7 @@ def _identity(image: _Image) -> tuple[str, int, str]:
 
 def _parsed(file: Path) -> dict[str, Any]:
     try:
-        description = yaml.safe_load(file.read_text(encoding="utf-8", errors="ignore"))
+        description = _with_names_as_text(file.read_text(encoding="utf-8", errors="ignore"))
     except (yaml.YAMLError, ValueError) as error:
         raise DataError(f"{file}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(description, dict):
@@ -182,27 +268,90 @@ def _parsed(file: Path) -> dict[str, Any]:
     return description
 
 
+def _with_names_as_text(text: str) -> object:
+    """YAML, but the classes' names are the words of the file: `no` and `null` are names like others."""
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        entries = node.value if isinstance(node, yaml.MappingNode) else []
+        for key, value in entries:
+            if isinstance(key, yaml.ScalarNode) and key.value == "names":
+                _let_be_text(value)
+        return loader.construct_document(node) if node is not None else None
+    finally:
+        loader.dispose()
+
+
+def _let_be_text(names: yaml.Node) -> None:
+    match names:
+        case yaml.SequenceNode():
+            entries = names.value
+        case yaml.MappingNode():
+            entries = [entry for _, entry in names.value]
+        case _:
+            entries = []
+    for entry in entries:
+        if isinstance(entry, yaml.ScalarNode):
+            entry.tag = "tag:yaml.org,2002:str"
+
+
+def _key_points(description: Mapping[str, Any]) -> tuple[int, int] | None:
+    """The number of key points of each box, and of values of each point; None without key points."""
+    match description.get("kpt_shape"):
+        case [int(points), int(values)] if points > 0 and values in {2, 3}:
+            return points, values
+        case _:
+            return None
+
+
+def _row_values(key_points: tuple[int, int] | None) -> int:
+    return 5 + key_points[0] * key_points[1] if key_points else 0
+
+
 def _classes(names: Sequence[object] | Mapping[object, object]) -> tuple[str, ...]:
     numbered = names if isinstance(names, Mapping) else dict(enumerate(names))
     return tuple(str(name) for _, name in sorted((int(str(key)), name) for key, name in numbered.items()))
 
 
-def _roots(file: Path, description: Mapping[str, Any]) -> tuple[Path, ...]:
+def _roots(file: Path, description: Mapping[str, Any]) -> Iterator[Path]:
     """Where the folder that `train` and `val` start from may be."""
-    path = str(description.get("path") or "")
-    return tuple(dict.fromkeys((file.parent / path, Path.cwd() / path if path else file.parent)))
+    path = description.get("path") or ""
+    if not isinstance(path, str) or _unusable(path):
+        yield file.parent
+        return
+    places = [file.parent / path, Path.cwd() / path if path else file.parent]
+    yield from dict.fromkeys(places[1:] if _is_of_ultralytics(file) else places)
+    if path and not Path(path).is_absolute():
+        yield _datasets_folder() / path
+
+
+def _is_of_ultralytics(file: Path) -> bool:
+    return _of_ultralytics().get(file.stem) == file
 
 
 def _root(file: Path, description: Mapping[str, Any]) -> Path:
-    roots = _roots(file, description)
-    return next((root for root in roots if root.is_dir()), roots[0])
+    return next((root for root in _roots(file, description) if root.is_dir()), file.parent / _text(description, "path"))
+
+
+def _text(description: Mapping[str, Any], key: str) -> str:
+    value = description.get(key)
+    return value if isinstance(value, str) and not _unusable(value) else ""
+
+
+def _unusable(name: str) -> str:
+    """Why no file can have this name; empty if one can."""
+    if "\0" in name:
+        return "a NUL character in it"
+    if any(len(os.fsencode(part)) > 255 for part in name.split("/")) or len(os.fsencode(name)) > 4000:
+        return "too long for a file's name"
+    return ""
 
 
 def _sources(root: Path, value: object) -> tuple[Path, ...]:
     """The folders and lists that `train` or `val` names; none if it is neither text nor a list of texts."""
     if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
-        return tuple((root / entry).resolve() for entry in value)
-    if not isinstance(value, str) or not value:
+        return tuple((root / entry).resolve() for entry in value if not _unusable(entry))
+    if not isinstance(value, str) or not value or _unusable(value):
         return ()
     source = (root / value).resolve()
     if not source.exists() and value.startswith("../"):  # as some exports write it, and Ultralytics forgives
@@ -210,24 +359,24 @@ def _sources(root: Path, value: object) -> tuple[Path, ...]:
     return (source,)
 
 
-def _read_splits(file: Path, description: Mapping[str, Any]) -> tuple[_Split, ...]:
-    root = _root(file, description)
+def _read_splits(file: Path, description: Mapping[str, Any], progress: Progress | None) -> tuple[_Split, ...]:
+    root, tell = _root(file, description), image_files.delayed(progress)
     splits = []
     for key in _SPLITS:
         sources = _sources(root, description.get(key))
-        images = (_image(path, source) for source in sources for path in _image_paths(source))
-        splits.append(_Split(key=key, sources=sources, images=tuple(images)))
+        images: list[_Image] = []
+        mistakes: list[str] = []
+        for source in sources:
+            try:
+                paths = image_files.image_paths([source], root)
+            except DataError as error:
+                mistakes.append(str(error))
+                continue
+            for number, path in enumerate(paths):
+                images.append(_image(path, source))
+                tell(number, len(paths))
+        splits.append(_Split(key=key, sources=sources, images=tuple(images), mistakes=tuple(mistakes)))
     return tuple(splits)
-
-
-def _image_paths(source: Path) -> list[str]:
-    paths: list[str] = []
-    if source.is_dir():  # not `rglob`: it knows hidden files, and does not follow links to folders
-        paths = glob.glob(str(Path(glob.escape(str(source)), "**", "*.*")), recursive=True)  # noqa: PTH207
-    elif source.is_file():
-        lines = source.read_text(encoding="utf-8-sig", errors="replace").strip().splitlines()
-        paths = [str(source.parent / line) if line.startswith("./") else line for line in lines]
-    return sorted(path for path in paths if path.rpartition(".")[-1].lower() in _FORMATS)
 
 
 def _image(path: str, source: Path) -> _Image:
@@ -237,9 +386,9 @@ def _image(path: str, source: Path) -> _Image:
     return _Image(
         name=Path(os.path.relpath(path, source if source.is_dir() else source.parent)).as_posix(),
         path=path,
-        size=Path(path).stat().st_size if Path(path).is_file() else None,
+        size=Path(path).stat().st_size if image_files.is_file(path) else None,
         label_path=str(label),
-        label=label.read_bytes() if label.is_file() else None,
+        label=label.read_bytes() if image_files.is_file(str(label)) else None,
     )
 
 
@@ -263,33 +412,55 @@ def _class_mistakes(description: Mapping[str, Any]) -> Iterator[str]:
         yield f"names: numbered {numbers:.40} ({len(names)} names have the numbers 0 to {len(names) - 1})"
     elif nc is not None and str(nc) not in {str(len(names)), str(float(len(names)))}:
         yield f"nc: got {nc!r:.40}, but there are {len(names)} names (leave nc out, or let them agree)"
+    elif "" in (nameless := [str(name) for name in (names.values() if isinstance(names, dict) else names)]):
+        yield f"names: class {nameless.index('')} has no name"
 
 
 def _split_mistakes(file: Path, description: Mapping[str, Any], splits: Sequence[_Split]) -> Iterator[str]:
-    path, roots = description.get("path"), _roots(file, description)
+    path, roots = description.get("path"), tuple(_roots(file, description))
     sources = [source for split in splits for source in split.sources]
     lost = not any(root.is_dir() for root in roots) and not any(source.exists() for source in sources)
-    no_downloads = " (nas downloads nothing, `download` is not followed)" if "download" in description else ""
+    no_downloads = _no_downloads(file) if "download" in description else ""
+    shape = description.get("kpt_shape")
     if not isinstance(path, str | None):
         yield f"path: got {path!r:.40} (a folder; absolute, or relative to this file)"
+    elif path and _unusable(path):
+        yield f"path: {_unusable(path)}, got {path!r:.40}"
     elif lost:
         yield f"path: no such folder: {' nor '.join(map(str, roots))}{no_downloads}"
+    if shape is not None and _key_points(description) is None:
+        yield f"kpt_shape: got {shape!r:.40} (the number of key points, and 2 or 3 values for each: [17, 3])"
     for split in splits:
+        value = description.get(split.key)
+        named = [entry for entry in (value if isinstance(value, list) else [value]) if isinstance(entry, str)]
+        unusable = [entry for entry in named if _unusable(entry)]
         if split.key not in description:
             yield f"{split.key}: missing ({_KINDS})"
+        elif unusable:
+            yield from (f"{split.key}: {_unusable(entry)}, got {entry!r:.40}" for entry in unusable)
         elif not split.sources:
-            yield f"{split.key}: got {description[split.key]!r:.40} ({_KINDS})"
+            yield f"{split.key}: got {value!r:.40} ({_KINDS})"
         elif not lost:
             yield from (f"{split.key}: {mistake}" for mistake in _source_mistakes(split, no_downloads))
+
+
+def _no_downloads(file: Path) -> str:
+    if not _is_of_ultralytics(file):
+        return " (nas downloads nothing, `download` is not followed)"
+    fetch = f"from ultralytics.data.utils import check_det_dataset as fetch; fetch('{file.name}')"
+    return f' (nas downloads nothing; Ultralytics fetches it with: python -c "{fetch}")'
 
 
 def _source_mistakes(split: _Split, no_downloads: str) -> Iterator[str]:
     missing = [source for source in split.sources if not source.exists()]
     places = ", ".join(map(str, split.sources))
-    if missing:
+    if split.mistakes or missing:
+        yield from split.mistakes
         yield from (f"no such folder or list: {source}{no_downloads}" for source in missing)
     elif not split.images:
-        yield f"no images in {places} (names end in {', '.join(_FORMATS)})"
+        yield f"no images in {places} (names end in {', '.join(FORMATS)})"
+    elif all(image.size is None for image in split.images):
+        return  # which is said of each image
     elif all(image.label is None for image in split.images):
         yield (
             f"no labels found for images in {places}: no {split.images[0].label_path} and so on "
@@ -299,19 +470,34 @@ def _source_mistakes(split: _Split, no_downloads: str) -> Iterator[str]:
         yield f"no boxes: every label is empty, like {split.images[0].label_path}"
 
 
+def _account_mistakes(counted: SplitAccount) -> Iterator[str]:
+    """What would make every score meaningless."""
+    if not counted.images:
+        yield f"no image can be read: {account.unreadable(counted.left_out)}"
+    elif not counted.boxes and counted.without_area:
+        yield f"no box is left: none has an area, the first at {counted.first_without_area} (rows of {_BOX})"
+    elif not counted.boxes:
+        unreadable = account.unreadable(counted.left_out)
+        yield f"no box is left: the images that have some cannot be read: {unreadable}"
+
+
 def _image_mistakes(split: _Split) -> Iterator[str]:
     lists = ", ".join(str(source) for source in split.sources if not source.is_dir())
     for image in split.images:
         if image.size is None:
-            yield f"{lists}: no such image: {image.path} (absolute, or ./ and from the list's folder on)"
+            yield (
+                f"{lists}: no such image: {image.path[:_LONGEST]} "
+                "(absolute, from the data set's folder on, or ./ and from the list's folder on)"
+            )
 
 
-def _label_mistakes(split: _Split, class_count: int) -> Iterator[str]:
+def _label_mistakes(split: _Split, class_count: int, key_points: tuple[int, int] | None) -> Iterator[str]:
     for image in split.images:
-        yield from (f"{image.label_path}{mistake}" for mistake in _text_mistakes(image.label, class_count))
+        mistakes = _text_mistakes(image.label, class_count, key_points)
+        yield from (f"{image.label_path}{mistake}" for mistake in mistakes)
 
 
-def _text_mistakes(label: bytes | None, class_count: int) -> Iterator[str]:
+def _text_mistakes(label: bytes | None, class_count: int, key_points: tuple[int, int] | None = None) -> Iterator[str]:
     """What is wrong with a label, each after its line's number; `class_count` is 0 if it is not known."""
     try:
         text = (label or b"").decode("utf-8-sig")
@@ -319,9 +505,24 @@ def _text_mistakes(label: bytes | None, class_count: int) -> Iterator[str]:
         yield f": not UTF-8 text (rows of {_BOX})"
         return
     rows = [(number, line.split()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if key_points:
+        yield from _key_point_mistakes(rows, class_count, key_points)
+        return
     polygons = any(len(row) > 6 for _, row in rows)  # Ultralytics reads the whole file so
     for number, row in rows:
         if mistake := _row_mistake(row, class_count, polygons=polygons):
+            yield f":{number}: {mistake}"
+
+
+def _key_point_mistakes(
+    rows: Sequence[tuple[int, Sequence[str]]], class_count: int, key_points: tuple[int, int]
+) -> Iterator[str]:
+    """Of rows that are boxes, with key points or without."""
+    values = _row_values(key_points)
+    for number, row in rows:
+        if len(row) not in {5, values}:
+            yield f":{number}: {len(row)} values (a box has 5: {_BOX}; with its kpt_shape {list(key_points)} {values})"
+        elif mistake := _row_mistake(row[:5], class_count, polygons=False):
             yield f":{number}: {mistake}"
 
 

@@ -11,11 +11,12 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -24,12 +25,15 @@ from torch.utils.data import DataLoader
 from ultralytics.cfg import get_cfg
 from ultralytics.data import YOLODataset
 
-from trials import datasets
+from search_spaces.errors import DataError
+from trials import datasets, image_files
 from trials.budget import Recipe
 from trials.layers import IMAGE_CHANNELS
 
 log = logging.getLogger(__name__)
 
+_RULES = "without boxes without area"
+"""Of reading labels: other rules, other caches."""
 _UNUSED_SECONDS = 30 * 24 * 3600
 _SHARE_OF_MEMORY = 0.5
 _SHARE_OF_DISK = 0.25
@@ -37,19 +41,107 @@ _HELD_BYTES = 512 * 2**20
 """Of validation batches; more are put together anew for every validation."""
 
 
-class Images(YOLODataset):
-    """Ultralytics' data set, whose images come out of the host's cache if they fit there."""
+class UserImages(YOLODataset):
+    """Ultralytics' data set, which reads what `trials.datasets` has checked and never writes into the user's folders.
+
+    Ultralytics re-encodes a JPEG that does not end as one, in its place, and puts its caches of labels and of decoded
+    images beside the data; a cache of labels that lies there is a pickle, which is not opened. Lists are read from
+    `data["path"]` on, too, and boxes without area are left out.
+    """
+
+    def get_img_files(self, img_path: Any) -> list[str]:
+        """The images of folders and lists; nothing is timed."""
+        sources = img_path if isinstance(img_path, list) else [img_path]
+        files = image_files.image_paths(sources, Path(self.data.get("path") or "."))
+        if not files:
+            raise DataError(f"no images in {', '.join(map(str, sources))}")
+        count = self.fraction if isinstance(self.fraction, int) else max(1, round(len(files) * self.fraction))
+        return files[:count]
+
+    def get_cache_hash(self) -> str:
+        """Another one than Ultralytics', whose rules differ."""
+        return f"{super().get_cache_hash()} {_RULES}"
+
+    def verify_args(self) -> tuple[Any, Any]:
+        """Ultralytics' reading of a label, beside what is known of the image."""
+        checks = image_files.check(self.im_files, datasets.cache_folder())
+
+        def check_image(path: str) -> tuple[str, tuple[int, int]]:
+            if checks[path].problem:
+                raise ValueError(checks[path].problem)
+            return "", checks[path].shape
+
+        verify, arguments = super().verify_args()
+        return FunctionType(verify.__code__, {**verify.__globals__, "check_image": check_image}), arguments
+
+    def result_to_label(self, result: Any) -> tuple[Any, ...]:
+        """Ultralytics' label, without boxes that have no area."""
+        label, *counts = super().result_to_label(result)
+        if label is not None:
+            right = (label["bboxes"][:, 2:] > 0).all(1)
+            if not right.all():
+                label["cls"], label["bboxes"] = label["cls"][right], label["bboxes"][right]
+                label["segments"] = [one for one, kept in zip(label["segments"], right, strict=False) if kept]
+        return label, *counts
+
+    def _load_or_scan_cache(self, cache_path: Path, cache_hash: str) -> Any:  # noqa: ARG002 - Ultralytics' signature
+        """From our cache folder, whatever lies beside the labels."""
+        name = hashlib.sha256(os.fsencode("\n".join(self.label_files))).hexdigest()[:24]
+        return super()._load_or_scan_cache(datasets.cache_folder() / "labels" / f"{name}.cache", cache_hash)
+
+    def cache_labels(self, path: Path = Path("labels.cache")) -> Any:
+        """Written aside, then renamed; without a cache folder that can be written, read again each time."""
+        aside = path.with_suffix(f".{os.getpid()}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            read = super().cache_labels(aside)
+            if aside.is_file():
+                aside.replace(path)
+        except OSError as error:
+            log.warning("labels cannot be kept in %s: %s", path.parent, error)
+            return super().cache_labels(aside)
+        return read
+
+    def load_image(self, i: int, *arguments: Any, **options: Any) -> Any:
+        """Ultralytics', whose error does not say what the file is.
+
+        Raises:
+            DataError: the image cannot be decoded.
+        """
+        try:
+            return super().load_image(i, *arguments, **options)
+        except FileNotFoundError as error:
+            raise DataError(f"{self.im_files[i]}: this image cannot be decoded; take it out of the data set") from error
+
+    @property
+    def npy_files(self) -> list[Path]:
+        """Where Ultralytics looks for decoded images and writes them: not beside the user's."""
+        return self._npy_files
+
+    @npy_files.setter
+    def npy_files(self, beside: list[Path]) -> None:
+        folder = datasets.cache_folder() / "npy"
+        self._npy_files = [folder / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:24]}.npy" for path in beside]
+
+
+class Images(UserImages):
+    """The user's images, out of the host's cache if they fit there."""
 
     def check_cache_ram(self, safety_margin: float = 0.0) -> bool:  # noqa: ARG002 - Ultralytics' signature
         """Whether all images, resized, find room in memory and on the cache's disk; if not, each is read when needed.
 
         Ultralytics' own way would draw random images to find out, and so change the training.
         """
-        folder = datasets.cache_folder()
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = self._file().parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            log.warning("%s: %s; images are read in every epoch", folder, error.strerror)
+            return False
         largest = self.ni * self.imgsz**2 * self.channels
         fits = largest < _SHARE_OF_MEMORY * psutil.virtual_memory().available and (
-            self._file().is_file() or largest < _SHARE_OF_DISK * shutil.disk_usage(folder).free
+            self._file().is_file()
+            or (os.access(folder, os.W_OK) and largest < _SHARE_OF_DISK * shutil.disk_usage(folder).free)
         )
         if not fits:
             log.info("%d images of %d px do not fit into memory; they are read in every epoch", self.ni, self.imgsz)
@@ -135,6 +227,8 @@ def load(
     *,
     stride: int,
     training: bool,
+    root: str = "",
+    key_points: tuple[int, int] | None = None,
 ) -> Images:
     """The images of one half of a data set, once per process.
 
@@ -144,6 +238,8 @@ def load(
         batch: images of similar shape that are validated together; without meaning for training.
         recipe: whose augmentation is applied in training.
         stride: of the model, to which validation images are padded.
+        root: of the data set, from which the lines of lists may start.
+        key_points: in each label row beside the box; left out.
     """
     return Images(
         img_path=list(sources),
@@ -157,8 +253,14 @@ def load(
         pad=0.0 if training else 0.5,
         prefix="train: " if training else "val: ",
         task="detect",
-        data={"names": dict(enumerate(classes)), "channels": IMAGE_CHANNELS},
+        data=described(classes, root, key_points),
     )
+
+
+def described(classes: Sequence[str], root: str, key_points: tuple[int, int] | None) -> dict[str, Any]:
+    """What Ultralytics' data set must be given of ours."""
+    described = {"path": root, "names": dict(enumerate(classes)), "channels": IMAGE_CHANNELS}
+    return described if key_points is None else {**described, "kpt_shape": list(key_points)}
 
 
 @lru_cache(maxsize=8)

@@ -31,7 +31,6 @@ from trials.checkpoint import Checkpoint
 from trials.datasets import DataSet
 from trials.inheritance import Coverage, inherit
 from trials.latency import layout
-from trials.layers import IMAGE_CHANNELS
 from trials.scores import Epoch
 from trials.weights import keep
 
@@ -165,8 +164,7 @@ class ShortTraining(DetectionTrainer):
             "train": list(data.train),
             "val": list(data.val),
             "nc": len(data.classes),
-            "names": dict(enumerate(data.classes)),
-            "channels": IMAGE_CHANNELS,
+            **images.described(data.classes, data.root, data.key_points),
         }
 
     def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> DetectionModel:  # noqa: ARG002, FBT001, FBT002 - Ultralytics' signature
@@ -196,6 +194,8 @@ class ShortTraining(DetectionTrainer):
             self.budget.recipe,
             stride=self.stride,
             training=mode == "train",
+            root=self.data_set.root,
+            key_points=self.data_set.key_points,
         )
 
     def get_dataloader(self, dataset_path: Any, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:

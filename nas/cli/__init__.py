@@ -7,7 +7,19 @@ from typing import Annotated
 import typer
 
 from nas import __version__
-from nas.cli import arguments, benching, checking, confirming, environment, latency, models, searching, show, studies
+from nas.cli import (
+    arguments,
+    benching,
+    checking,
+    confirming,
+    data_sets,
+    environment,
+    latency,
+    models,
+    searching,
+    show,
+    studies,
+)
 
 app = typer.Typer(
     name="nas",
@@ -50,6 +62,7 @@ checking.register(app)
 latency.register(app)
 benching.register(app)
 environment.register(app)
+data_sets.register(app)
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """`nas search` and `nas resume`."""
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -7,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from nas import RUNS
-from nas.cli import measured, options, show
+from nas.cli import data_sets, measured, options, show
 
 if TYPE_CHECKING:
     from nas.config import Settings
@@ -61,6 +62,7 @@ def search(
     storage: options.Storage = None,
     runs: options.Runs = RUNS,
     dry_run: options.DryRun = False,
+    shown: options.PlanFormat = "text",
 ) -> None:
     """Search a space for the Pareto front of accuracy and cost. On a study that is there, go on with it."""
     from nas.config import Sampler
@@ -106,9 +108,11 @@ def search(
         storage=storage,
         runs=runs,
     )
-    with show.err.status("checking space, data and costs"):
-        plan = Plan.of(request)
-    _print_plan(plan)
+    with show.err.status("checking space, data and costs") as status:
+        plan = Plan.of(
+            request, progress=lambda done, total: status.update(f"opening images: {done} of {total} are checked")
+        )
+    _print_plan(plan, shown)
     if not dry_run:
         _run(plan.begin())
 
@@ -206,7 +210,7 @@ def _why_short(study: "Study", records: "Sequence[Record]") -> str:
     return f"Every architecture within limits has been seen after {done} of {of} trials."
 
 
-def _print_plan(plan: "Plan") -> None:
+def _print_plan(plan: "Plan", shown: str) -> None:
     from trials.presets import PRESETS
 
     settings, run = plan.file.settings, plan.file.run
@@ -217,7 +221,7 @@ def _print_plan(plan: "Plan") -> None:
         "space": f"{space.at_scale}: {len(space.slots)} slots, {space.size:.3g} architectures",
         "stock": f"{stock.gflops:.2f} GFLOPs at {budget.deploy_size} px, {stock.params / 1e6:.3f} M parameters",
         "reach": f"{plan.cheapest.gflops:.2f} to {plan.costliest.gflops:.2f} GFLOPs",
-        "data": f"{data.name}: {data.train_images} + {data.val_images} images, {len(data.classes)} classes",
+        "data": f"{data.name}: {data.account.summary(len(data.classes))}",
         "budget": f"{run.trials} trials of {budget.said}",
         "rungs": _judged(settings),
         "seeds": f"{settings.seeds} for the stock model and the front" if settings.seeds > 1 else "",
@@ -228,7 +232,13 @@ def _print_plan(plan: "Plan") -> None:
         "limits": ", ".join(f"{name} {value:g}" for name, value in limits.items()) or "none",
         "workers": f"{run.workers} on {run.device}",
     }
-    show.lines(f"{name:<9} {text}" for name, text in told.items() if text)
+    if shown == "json":
+        print(json.dumps({**told, "data": data_sets.document(data)}, indent=1))  # noqa: T201 - this is the output
+        return
+    lines = [(name, text) for name, text in told.items() if text]
+    at = 1 + [name for name, _ in lines].index("data")
+    lines[at:at] = data_sets.remarks(data)
+    show.lines(f"{name:<9} {text}" for name, text in lines)
     if budget.recipe.pgi:
         led = ", lead-guided" if budget.recipe.pgi is not True else ""
         show.lines([f"{'pgi':<9} trained with YOLOv9's auxiliary branch{led}, costed and deployed without"])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 from typer.testing import CliRunner, Result
 from ultralytics.nn.tasks import yaml_model_load
 
@@ -253,6 +254,74 @@ def test_a_dry_run_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert result.exit_code == 0
     assert "10 trials of 3 epochs" in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def spoiled(tmp_path: Path) -> Path:
+    """A data set of three images a split; one of each does not open, one has no label file."""
+    for split in ("train", "val"):
+        images, labels = tmp_path / "cats" / "images" / split, tmp_path / "cats" / "labels" / split
+        images.mkdir(parents=True)
+        labels.mkdir(parents=True)
+        for name in ("a", "b", "c"):
+            Image.new("RGB", (32, 32)).save(images / f"{name}.png")
+            (labels / f"{name}.txt").write_text("0 0.5 0.5 0.2 0.2\n0 0.5 0.5 0 0\n")
+        (images / "b.png").write_bytes(b"")
+        (labels / "c.txt").unlink()
+    file = tmp_path / "cats" / "data.yaml"
+    file.write_text("train: images/train\nval: images/val\nnames: [no]\n")
+    return file
+
+
+REMARKS = """\
+data      cats: 2 + 2 images, 1 + 1 of them background, 1 + 1 boxes, 1 class
+left out  train: 1 of 3 images, which cannot be read: images/train/b.png: an empty file
+left out  train: boxes without area, 1, the first at labels/train/a.txt:2
+left out  val: 1 of 3 images, which cannot be read: images/val/b.png: an empty file
+left out  val: boxes without area, 1, the first at labels/val/a.txt:2
+warning   val: 2 images: on so few, scores differ by chance
+"""
+
+
+def test_a_plan_accounts_for_its_data(spoiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = nas("search", "--data", spoiled, "--dry-run")
+    assert result.exit_code == 0
+    assert REMARKS in result.stderr
+    plan = json.loads(nas("search", "--data", spoiled, "--dry-run", "--format", "json").stdout)
+    assert plan["data"] == json.loads(nas("data", spoiled, "--format", "json").stdout)
+    assert plan["workers"]
+
+
+def test_a_data_set_is_accounted_for_by_itself(spoiled: Path) -> None:
+    assert nas("data", spoiled).stdout == REMARKS
+    told = json.loads(nas("data", spoiled, "--format", "json").stdout)
+    assert (told["name"], told["classes"], told["path"]) == ("cats", ["no"], str(spoiled))
+    assert told["train"] == {
+        "images": 2,
+        "left_out": [{"image": str(spoiled.parent / "images/train/b.png"), "problem": "an empty file"}],
+        "without_label": 1,
+        "empty": 0,
+        "background": 1,
+        "boxes": 1,
+        "without_area": 1,
+        "first_without_area": f"{spoiled.parent}/labels/train/a.txt:2",
+        "twice": 0,
+        "first_twice": "",
+        "per_class": [1],
+        "looks_wrong": [],
+    }
+    assert told["looks_wrong"] == ["val: 2 images: on so few, scores differ by chance"]
+
+
+def test_a_data_set_that_cannot_be_scored_is_refused_by_the_dry_run(spoiled: Path) -> None:
+    for name in ("a", "b", "c"):
+        (spoiled.parent / f"images/val/{name}.png").write_text("<html>")
+    result = nas("search", "--data", spoiled, "--dry-run")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].startswith(
+        f"{spoiled}: val: no image can be read: {spoiled.parent}/images/val/a"
+    )
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("8h", 28800)])

@@ -3,19 +3,25 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 from search_spaces.errors import DataError, EnvironmentProblem
-from trials import datasets, digit_scenes
+from trials import datasets, digit_scenes, image_files
 
 BCCD = Path(__file__).parents[2].parent / "shared" / "data" / "bccd" / "data.yaml"
 BOX = "0 0.5 0.5 0.2 0.2\n"
 ROW = "class x_center y_center width height"
 OUTSIDE = "is not within 0 to 1 (fractions of the image's width and height)"
+
+
+def write_image(file: Path, side: int = 16) -> None:
+    Image.new("RGB", (side, side), (90, 120, 30)).save(file)
 
 
 def write_data(folder: Path, labels: dict[str, str] | None = None, **changes: Any) -> Path:
@@ -27,7 +33,7 @@ def write_data(folder: Path, labels: dict[str, str] | None = None, **changes: An
             label = folder / "labels" / split / f"{name}.txt"
             for file in (image, label):
                 file.parent.mkdir(parents=True, exist_ok=True)
-            image.write_bytes(b"an image")
+            write_image(image)
             label.write_text(labels.get(f"{split}/{name}", BOX))
     description = {"train": "images/train", "val": "images/val", "names": ["cat", "dog"]} | changes
     file = folder / "data.yaml"
@@ -74,7 +80,11 @@ class TestDigitScenes:
             val_images=96,
             fingerprint="44fe9de98fedf5c6",
             note=digit_scenes.NOTE,
+            root=str(digits.path.parent),
+            account=digits.account,
         )
+        assert digits.account.summary(10) == "192 + 96 images, 1234 + 612 boxes, 10 classes"
+        assert [*digits.account.left_out(), *digits.account.looks_wrong()] == []
 
     def test_labels_never_change(self, digits: datasets.DataSet) -> None:
         labels = sorted(digits.path.parent.glob("labels/*/*.txt"))
@@ -257,6 +267,44 @@ class TestUsersData:
         )
         assert datasets.load(file).train_images == 2
 
+    def test_a_list_of_images_may_start_from_the_root(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As CVAT exports it."""
+        plain = datasets.load(write_data(tmp_path))
+        (tmp_path / "lists").mkdir()
+        (tmp_path / "lists/train.txt").write_text("images/train/a.png\ndata/images/train/b.png\n\n")
+        file = write_data(tmp_path, path="./", train="lists/train.txt")
+        monkeypatch.chdir("/")
+        data = datasets.load(file)
+        assert (data.train_images, data.account.train.boxes) == (2, plain.account.train.boxes)
+
+    def test_lines_that_start_from_the_working_directory_come_first(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write_data(tmp_path / "here")
+        (tmp_path / "train.txt").write_text("images/train/a.png\n")
+        file = write_data(tmp_path, train="train.txt")
+        monkeypatch.chdir(tmp_path / "here")
+        assert image_files.image_paths([tmp_path / "train.txt"], tmp_path) == [f"{tmp_path}/here/images/train/a.png"]
+        assert datasets.load(file).train_images == 1
+
+    @pytest.mark.parametrize("form", ["list", "mapping"])
+    def test_names_are_the_words_of_the_file(self, form: str, tmp_path: Path) -> None:
+        words = ["no", "null", "on", "1e3", "12:30", "~", "007", "1.50", "2024-01-01", "Yes"]
+        named = (
+            "".join(f"  - {word}\n" for word in words)
+            if form == "list"
+            else "".join(f"  {number}: {word}\n" for number, word in enumerate(words))
+        )
+        file = write_data(tmp_path)
+        file.write_text(f"train: images/train\nval: images/val\nnames:\n{named}")
+        data = datasets.load(file)
+        assert data.classes == tuple(words)
+        other = tmp_path / "resolved.yaml"
+        other.write_text(datasets.resolved(data))
+        assert datasets.load(other).classes == data.classes
+        read = yaml.safe_load(other.read_text())["names"]
+        assert list(read.values() if isinstance(read, dict) else read) == words
+
     def test_an_image_without_a_label_is_background(self, tmp_path: Path) -> None:
         file = write_data(tmp_path)
         (tmp_path / "labels/train/a.txt").unlink()
@@ -265,7 +313,8 @@ class TestUsersData:
     def test_hidden_files_are_no_images(self, tmp_path: Path) -> None:
         file = write_data(tmp_path)
         (tmp_path / "images/train/.a.png").touch()
-        assert datasets.load(file).train_images == 2
+        data = datasets.load(file)
+        assert (data.train_images, data.account.train.left_out) == (2, ())
 
     def test_resolved_keeps_the_rest_and_downloads_nothing(self, tmp_path: Path) -> None:
         file = write_data(tmp_path, path=".", download="https://x.org/a.zip", nc=2, train=["images/train"] * 2)
@@ -298,7 +347,7 @@ class TestFingerprint:
             case "label":
                 write_data(tmp_path, labels={"val/b": "1 0.5 0.5 0.2 0.2\n"})
             case "image size":
-                (tmp_path / "images/train/a.png").write_bytes(b"another image")
+                (tmp_path / "images/train/a.png").write_bytes((tmp_path / "images/train/a.png").read_bytes() + b" ")
             case "image name":
                 (tmp_path / "images/train/a.png").rename(tmp_path / "images/train/c.png")
                 (tmp_path / "labels/train/a.txt").rename(tmp_path / "labels/train/c.txt")
@@ -310,7 +359,10 @@ class TestFingerprint:
 
 
 class TestRefusal:
-    @pytest.mark.parametrize(("word", "hint"), [("digit", "did you mean 'digits'?"), ("coco", "known: digits")])
+    @pytest.mark.parametrize(
+        ("word", "hint"),
+        [("digit", "did you mean 'digits'?"), ("coco88", "did you mean 'coco8'?"), ("x", "known: digits")],
+    )
     def test_of_an_unknown_word_names_the_known_one(self, word: str, hint: str) -> None:
         assert refusal(word) == (f"unknown data set {word!r} ({hint}); the path of an Ultralytics data.yaml works, too")
 
@@ -343,6 +395,13 @@ class TestRefusal:
                 {"names": None},
                 "names: missing (the names of the classes: a list, or a mapping from 0 to n - 1)",
             ),
+            ({"names": ["cat", ""]}, "names: class 1 has no name"),
+            ({"train": "a\0b"}, "train: a NUL character in it, got 'a\\x00b'"),
+            ({"val": ["images/val", "a\0b"]}, "val: a NUL character in it, got 'a\\x00b'"),
+            ({"path": "a\0b"}, "path: a NUL character in it, got 'a\\x00b'"),
+            ({"train": "a" * 300}, f"train: too long for a file's name, got '{'a' * 39}"),
+            ({"path": "a" * 300}, f"path: too long for a file's name, got '{'a' * 39}"),
+            ({"val": "/"}, "val: / is a whole disk (a folder that holds the data set's images is expected)"),
             ({"names": []}, "names: got [] (a list of names, or a mapping from 0 to n - 1)"),
             ({"names": "cat"}, "names: got 'cat' (a list of names, or a mapping from 0 to n - 1)"),
             (
@@ -368,10 +427,13 @@ class TestRefusal:
         file = write_data(tmp_path, **changes)
         assert refusal(file).splitlines()[0] == f"{file}: {mistake}"
 
-    def test_of_a_missing_path_names_both_places(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_of_a_missing_path_names_all_places(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         file = write_data(tmp_path / "data", path="cats")
         monkeypatch.chdir(tmp_path)
-        assert refusal(file) == f"{file}: path: no such folder: {tmp_path}/data/cats nor {tmp_path}/cats"
+        monkeypatch.setattr(datasets, "_datasets_folder", lambda: Path("/elsewhere"))
+        assert refusal(file) == (
+            f"{file}: path: no such folder: {tmp_path}/data/cats nor {tmp_path}/cats nor /elsewhere/cats"
+        )
 
     def test_of_an_empty_split(self, tmp_path: Path) -> None:
         file = write_data(tmp_path, val="labels/val")
@@ -395,9 +457,10 @@ class TestRefusal:
 
     def test_of_a_listed_image_that_is_not_there(self, tmp_path: Path) -> None:
         file = write_data(tmp_path, train="train.txt")
-        (tmp_path / "train.txt").write_text("./images/train/a.png\nimages/train/b.png\n")
+        (tmp_path / "train.txt").write_text("./images/train/a.png\nimages/train/none.png\n")
         assert refusal(file) == (
-            f"{tmp_path}/train.txt: no such image: images/train/b.png (absolute, or ./ and from the list's folder on)"
+            f"{tmp_path}/train.txt: no such image: images/train/none.png "
+            "(absolute, from the data set's folder on, or ./ and from the list's folder on)"
         )
 
     @pytest.mark.parametrize(
@@ -446,12 +509,100 @@ class TestRefusal:
             f"{tmp_path}/labels/train/a.txt:1: class 0.5 (the classes are whole numbers from 0)"
         )
 
+    def test_of_a_folder_of_many_files_that_are_no_images(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(image_files, "_MOST_OTHERS", 20)
+        file = write_data(tmp_path, val="many")
+        (tmp_path / "many").mkdir()
+        for number in range(30):
+            (tmp_path / "many" / f"{number}.json").touch()
+        assert refusal(file) == (
+            f"{file}: val: {tmp_path}/many holds more than 20 files that are no images, and 0 images so far "
+            "(a folder that holds the data set's images is expected)"
+        )
+
+    def test_of_a_list_that_is_no_text(self, tmp_path: Path) -> None:
+        file = write_data(tmp_path, val="images/val/a.png")
+        assert refusal(file) == (
+            f"{file}: val: {tmp_path}/images/val/a.png is no text "
+            "(a folder of images, or a .txt with one image a line, is expected)"
+        )
+
+    @pytest.mark.parametrize("line", ["a\0b.png", "a" * 5000 + ".png"])
+    def test_of_a_listed_name_that_no_file_can_have(self, line: str, tmp_path: Path) -> None:
+        file = write_data(tmp_path, train="train.txt")
+        (tmp_path / "train.txt").write_text("./images/train/a.png\n" * 300 + line)
+        assert refusal(file).startswith(f"{tmp_path}/train.txt: no such image: a")
+        assert len(refusal(file)) < 500
+
+    def test_of_a_name_that_is_too_long(self) -> None:
+        assert refusal("a" * 5000 + ".yaml").endswith(": File name too long")
+        assert len(refusal("a" * 5000 + ".yaml")) < 300
+
+
+class TestFolders:
+    def test_are_read_as_ultralytics_reads_them(self, tmp_path: Path) -> None:
+        from ultralytics.data.base import BaseDataset
+
+        linked = tmp_path / "linked"
+        for file in ("set/a.png", "set/B.JPG", "set/deep/er/c.png", "set/.hidden/d.png", "set/.e.png", "linked/f.png"):
+            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+            write_image(tmp_path / file)
+        (tmp_path / "set/notes.txt").touch()
+        (tmp_path / "set/link").symlink_to(linked)
+        theirs = SimpleNamespace(prefix="", fraction=1.0)
+        expected = BaseDataset.get_img_files(theirs, str(tmp_path / "set"))
+        assert len(expected) == 4
+        assert image_files.image_paths([tmp_path / "set"], tmp_path) == expected
+
+    def test_in_a_circle_are_read_once(self, tmp_path: Path) -> None:
+        data = write_data(tmp_path)
+        (tmp_path / "images/train/again").symlink_to(tmp_path / "images")
+        assert datasets.load(data).train_images == 2
+
+
+class TestUltralyticsDataSets:
+    @pytest.fixture
+    def folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """Of data sets, which Ultralytics has not filled yet."""
+        monkeypatch.setattr(datasets, "_datasets_folder", lambda: tmp_path / "datasets")
+        monkeypatch.chdir(tmp_path)
+        return tmp_path / "datasets"
+
+    @pytest.mark.parametrize("name", ["coco8", "coco8.yaml"])
+    def test_are_found_where_ultralytics_finds_them(self, name: str, folder: Path) -> None:
+        write_data(folder / "coco8")
+        data = datasets.load(name)
+        assert (data.name, len(data.classes), data.train_images) == ("coco8", 80, 2)
+        assert data.train == (str(folder / "coco8/images/train"),)
+
+    def test_are_never_downloaded(self, folder: Path) -> None:
+        (line,) = refusal("coco8.yaml").splitlines()
+        assert line.endswith(
+            f"path: no such folder: {folder.parent}/coco8 nor {folder}/coco8 (nas downloads nothing; Ultralytics "
+            'fetches it with: python -c "from ultralytics.data.utils import check_det_dataset as fetch; '
+            "fetch('coco8.yaml')\")"
+        )
+        assert not folder.exists()
+
+    def test_of_the_users_may_lie_there_too(self, folder: Path, tmp_path: Path) -> None:
+        write_data(folder / "cats")
+        (tmp_path / "mine").mkdir()
+        file = write_data(tmp_path / "other", path="cats").rename(tmp_path / "mine" / "cats.yaml")
+        assert datasets.load(file).train == (str(folder / "cats/images/train"),)
+
+    def test_lie_where_its_settings_say(self) -> None:
+        from ultralytics.utils import DATASETS_DIR
+
+        assert datasets._datasets_folder() == Path(DATASETS_DIR)
+
 
 class TestUltralyticsAgrees:
     """Its own functions are the oracle; `trials.datasets` does not import them because that takes seconds."""
 
     def test_on_what_is_an_image(self, theirs: Any) -> None:
-        assert set(datasets._FORMATS) == theirs.IMG_FORMATS
+        assert set(image_files.FORMATS) == theirs.IMG_FORMATS
 
     @pytest.mark.parametrize(
         "path",

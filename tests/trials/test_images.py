@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -21,6 +22,7 @@ from ultralytics.data.build import InfiniteDataLoader, build_dataloader
 
 import search_spaces
 from search_spaces import Architecture
+from search_spaces.errors import DataError
 from trials import Budget, Recipe, datasets, images, training
 from trials.training import ShortTraining
 
@@ -322,3 +324,82 @@ class TestValidationBatches:
         assert images.held(dataset, 4) is images.held(dataset, 4)
         assert [len(batch["im_file"]) for batch in images.held(dataset, 4)] == [4, 2]
         assert len(images.held(dataset, 4)) == 2
+
+
+class TestTheUsersFolder:
+    """No file in it is written, renamed or opened as a pickle, whatever Ultralytics would do."""
+
+    @pytest.fixture
+    def camera(self, photos: Path) -> Path:
+        """JPEGs with bytes appended, as phones and cameras write them."""
+        for image in photos.glob("*.png"):
+            cv2.imwrite(str(image.with_suffix(".jpg")), cv2.imread(str(image)))
+            image.unlink()
+        for image in photos.glob("*.jpg"):
+            image.write_bytes(image.read_bytes() + b"TAIL" + bytes(8))
+        return photos
+
+    @staticmethod
+    def state(folder: Path) -> dict[str, tuple[int, bytes]]:
+        return {
+            str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
+            for path in sorted(folder.rglob("*"))
+        }
+
+    @pytest.mark.parametrize("room", [True, False])
+    def test_stays_as_it_is(self, room: bool, camera: Path, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+        (camera / "a.npy").write_bytes(b"an older cache of Ultralytics'")
+        before = {folder: self.state(camera.parent / folder) for folder in ("images", "labels")}
+        if not room:
+            monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1000))
+        for training_ in (True, False):
+            dataset = load(training=training_)
+            assert dataset.ni == len(SHAPES)
+            for index in range(dataset.ni):
+                assert dataset[index]["img"].shape[0] == 3
+        assert {folder: self.state(camera.parent / folder) for folder in before} == before
+        assert not list(camera.parent.glob("*.cache"))
+
+    def test_gives_the_pixels_of_its_own_files(self, camera: Path, load: Load) -> None:
+        expected: Any = cv2.imread(str(camera / "a.jpg"))
+        assert np.array_equal(load(size=96).ims[0], expected)
+
+    def test_may_hold_a_cache_of_labels_that_is_not_opened(
+        self, photos: Path, load: Load, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        beside = photos.parent / "labels.cache"
+        beside.write_bytes(pickle.dumps({"labels": "of a stranger"}))
+        opened: list[str] = []
+        real = np.load
+
+        def loading(path: Any, **options: Any) -> Any:
+            opened.append(str(path))
+            return real(path, **options)
+
+        monkeypatch.setattr(np, "load", loading)
+        assert load().ni == len(SHAPES)
+        assert str(beside) not in opened
+
+    def test_labels_are_read_once_for_all_processes(
+        self, load: Load, cache: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first = load()
+        forget()
+        monkeypatch.setattr(images.UserImages, "verify_args", undecodable)
+        assert [label["im_file"] for label in load().labels] == first.im_files
+        assert [path.suffix for path in (cache.parent / "labels").iterdir()] == [".cache"]
+
+    def test_is_read_as_ultralytics_reads_it(self, load: Load) -> None:
+        """To the bit, where every image opens and every box has an area."""
+        ours = load()
+        theirs = YOLODataset(
+            img_path=str(Path(ours.im_files[0]).parent), imgsz=64, data={"names": {0: "spot", 1: "dot"}, "channels": 3}
+        )
+        for mine, other in zip(ours.labels, theirs.labels, strict=True):
+            assert mine.keys() == other.keys()
+            assert all(np.array_equal(mine[key], other[key]) for key in mine)
+
+    def test_images_that_do_not_decode_are_named(self, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(their_data, "imread", lambda *_, **__: None)
+        with pytest.raises(DataError, match=r"images/a\.png: this image cannot be decoded; take it out"):
+            load()

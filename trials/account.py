@@ -1,0 +1,265 @@
+"""What a data set holds: images, background, boxes, what is left out of training, and what looks wrong.
+
+Counted as a training reads it: an image that does not open is left out with its boxes, and so is a box without area or
+one that stands twice in its file.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Boxes = npt.NDArray[np.float32]
+"""Rows of class, x_center, y_center, width, height, as fractions."""
+
+_SHOWN = 3
+_FEW_IMAGES = 10
+_OUTSIDE = 0.01  # of the image's width or height: what rounding leaves
+_SHARE_OUTSIDE = 0.05  # of boxes that reach out of their image, from which on the labels are doubted
+_FEWEST_ROWS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """An image that is not trained on, and why."""
+
+    image: str
+    problem: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted:
+    """The label rows of one image.
+
+    Attributes:
+        boxes: that are trained on.
+        places: of those, such as `labels/a.txt:3`.
+        without_area: places of boxes without area.
+        twice: places of boxes that stand there before.
+    """
+
+    boxes: Boxes
+    places: tuple[str, ...] = ()
+    without_area: tuple[str, ...] = ()
+    twice: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitAccount:
+    """Of `train` or `val`.
+
+    Attributes:
+        images: that are trained or validated on, background among them.
+        left_out: images that cannot be read.
+        without_label: images without a label file, which count as background.
+        empty: images whose label file has no rows, which count as background.
+        boxes: that are trained or validated on.
+        without_area: boxes that are left out; `first_without_area` is the place of the first.
+        twice: boxes that are left out; `first_twice` is the place of the first.
+        per_class: boxes of each class.
+        looks_wrong: one sentence each.
+    """
+
+    images: int = 0
+    left_out: tuple[LeftOut, ...] = ()
+    without_label: int = 0
+    empty: int = 0
+    boxes: int = 0
+    without_area: int = 0
+    first_without_area: str = ""
+    twice: int = 0
+    first_twice: str = ""
+    per_class: tuple[int, ...] = ()
+    looks_wrong: tuple[str, ...] = ()
+
+    @property
+    def background(self) -> int:
+        """Images without boxes, because there is no label file or it is empty."""
+        return self.without_label + self.empty
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """Of a data set.
+
+    Attributes:
+        key_points: whether labels are boxes with key points, of which the box alone is taken.
+        root: the data set's folder, which lines leave out of the names of files.
+    """
+
+    train: SplitAccount = SplitAccount()
+    val: SplitAccount = SplitAccount()
+    key_points: bool = False
+    root: str = ""
+
+    def summary(self, classes: int) -> str:
+        """In one line: `192 + 96 images, 1256 + 622 boxes, 10 classes`."""
+        background = self.train.background, self.val.background
+        parts = [
+            f"{self.train.images} + {self.val.images} images",
+            f"{background[0]} + {background[1]} of them background" if any(background) else "",
+            f"{self.train.boxes} + {self.val.boxes} boxes",
+            f"{classes} class{'es' if classes != 1 else ''}",
+        ]
+        return ", ".join(part for part in parts if part)
+
+    def left_out(self) -> Iterator[str]:
+        """What is not trained or validated on, a line each."""
+        for key, split in self._splits():
+            if split.left_out:
+                total = split.images + len(split.left_out)
+                named = self._near(unreadable(split.left_out))
+                yield f"{key}: {len(split.left_out)} of {total} images, which cannot be read: {named}"
+            if split.without_area:
+                first = self._near(split.first_without_area)
+                yield f"{key}: boxes without area, {split.without_area}, the first at {first}"
+            if split.twice:
+                first = self._near(split.first_twice)
+                yield f"{key}: boxes that stand in their file twice, {split.twice}, the first at {first}"
+        if self.key_points:
+            yield "key points: of each row the box alone is taken, as kpt_shape says"
+
+    def looks_wrong(self) -> Iterator[str]:
+        """What may spoil the scores, a line each."""
+        for key, split in self._splits():
+            yield from (f"{key}: {self._near(sentence)}" for sentence in split.looks_wrong)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        splits = {key: asdict(split) | {"background": split.background} for key, split in self._splits()}
+        return {**splits, "key_points": self.key_points, "looks_wrong": list(self.looks_wrong())}
+
+    def _near(self, text: str) -> str:
+        return text.replace(f"{self.root.rstrip('/')}/", "") if self.root else text
+
+    def _splits(self) -> tuple[tuple[str, SplitAccount], ...]:
+        return ("train", self.train), ("val", self.val)
+
+
+def unreadable(images: Sequence[LeftOut]) -> str:
+    """Name the first few images, and why they cannot be read."""
+    problems = {one.problem for one in images}
+    if len(problems) == 1 and len(images) > 1:
+        return f"{_listed([one.image for one in images])}: {images[0].problem}"
+    return _listed([f"{one.image}: {one.problem}" for one in images], "; ")
+
+
+def count(text: str, place: str, *, row_values: int = 0) -> Counted:
+    """Count a label's rows, which are right.
+
+    Args:
+        place: of the label file.
+        row_values: how many values a box with its key points has; 0 without key points.
+    """
+    numbered = [(number, line.split()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    if not numbered:
+        return Counted(boxes=np.zeros((0, 5), np.float32))
+    rows = [np.array(row[:5] if len(row) == row_values else row, np.float32) for _, row in numbered]
+    boxes = np.stack([_box(row) for row in rows])
+    flat = np.any(boxes[:, 3:] <= 0, axis=1, keepdims=True)[:, 0]
+    met: set[bytes] = set()
+    again = np.zeros(len(rows), bool)
+    for index, row in enumerate(rows):
+        spelled = row.tobytes()
+        again[index] = spelled in met
+        met.add(spelled)
+    places = [f"{place}:{number}" for number, _ in numbered]
+    right = ~flat & ~again
+    return Counted(
+        boxes=boxes[right],
+        places=_chosen(places, right),
+        without_area=_chosen(places, flat),
+        twice=_chosen(places, again & ~flat),
+    )
+
+
+def of_split(
+    key: str, counted: Sequence[tuple[str, Counted | None]], left_out: Sequence[LeftOut], classes: Sequence[str]
+) -> SplitAccount:
+    """Account for a split.
+
+    Args:
+        key: `train` or `val`.
+        counted: each image that can be read, with its label; None if it has none.
+    """
+    labels = [label for _, label in counted if label is not None]
+    boxes = np.concatenate([np.zeros((0, 5), np.float32), *(label.boxes for label in labels)])
+    places = [place for label in labels for place in label.places]
+    flat = [place for label in labels for place in label.without_area]
+    twice = [place for label in labels for place in label.twice]
+    per_class = np.bincount(boxes[:, 0].astype(int), minlength=len(classes))
+    unlabelled = [image for image, label in counted if label is None]
+    return SplitAccount(
+        images=len(counted),
+        left_out=tuple(left_out),
+        without_label=len(unlabelled),
+        empty=sum(not (len(label.boxes) or label.without_area) for label in labels),
+        boxes=len(boxes),
+        without_area=len(flat),
+        first_without_area=flat[0] if flat else "",
+        twice=len(twice),
+        first_twice=twice[0] if twice else "",
+        per_class=tuple(map(int, per_class)),
+        looks_wrong=(
+            *_of_images(key, len(counted), unlabelled),
+            *_of_classes(per_class, classes),
+            *_of_boxes(boxes, places),
+        ),
+    )
+
+
+def _of_images(key: str, images: int, unlabelled: Sequence[str]) -> Iterator[str]:
+    if images == 1:
+        yield "one image: " + ("a score of one image means nothing" if key == "val" else "too little to learn from")
+    elif images < _FEW_IMAGES and key == "val":
+        yield f"{images} images: on so few, scores differ by chance"
+    if len(unlabelled) * 2 > images:
+        yield (
+            f"most images have no label file ({len(unlabelled)} of {images}, such as {unlabelled[0]}) and count as "
+            "background: is that meant?"
+        )
+
+
+def _of_classes(per_class: npt.NDArray[np.int64], classes: Sequence[str]) -> Iterator[str]:
+    without = [name for name, boxes in zip(classes, per_class, strict=True) if not boxes]
+    if without and per_class.any():
+        yield f"no box of {len(without)} of {len(classes)} classes: {_listed([repr(name) for name in without])}"
+
+
+def _of_boxes(boxes: Boxes, places: Sequence[str]) -> Iterator[str]:
+    """Boxes that reach out of their image: corners, or the upper left corner, in the place of the centre."""
+    x, y, width, height = boxes[:, 1:].T
+    before = (x - width / 2 < -_OUTSIDE) | (y - height / 2 < -_OUTSIDE)
+    behind = (x + width / 2 > 1 + _OUTSIDE) | (y + height / 2 > 1 + _OUTSIDE)
+    outside = before | behind
+    if len(boxes) < _FEWEST_ROWS or outside.mean() < _SHARE_OUTSIDE:
+        return
+    first = int(outside.argmax())
+    example = "{} is {:g} {:g} {:g} {:g}".format(places[first], *(round(float(value), 4) for value in boxes[first, 1:]))
+    share = f"{int(outside.sum())} of {len(boxes)} boxes reach out of their image"
+    if (width > x).mean() > 0.98 and (height > y).mean() > 0.98:
+        yield f"labels look like corners, x1 y1 x2 y2, where x_center y_center width height is expected: {example}"
+    elif not behind.any() and (x + width <= 1 + _OUTSIDE).all() and (y + height <= 1 + _OUTSIDE).all():
+        yield f"labels look like left top width height, where x_center y_center width height is expected: {example}"
+    else:
+        yield f"{share}: {example} (x_center y_center width height)"
+
+
+def _box(row: npt.NDArray[np.float32]) -> Boxes:
+    """The box around a polygon (ultralytics/utils/ops.py, `segments2boxes`), or the box itself."""
+    if len(row) <= 6:
+        return row
+    x, y = row[1::2], row[2::2]
+    left, right, top, bottom = x.min(), x.max(), y.min(), y.max()
+    return np.array([row[0], (left + right) / 2, (top + bottom) / 2, right - left, bottom - top], np.float32)
+
+
+def _chosen(places: Sequence[str], chosen: npt.NDArray[np.bool_]) -> tuple[str, ...]:
+    return tuple(place for place, one in zip(places, chosen, strict=True) if one)
+
+
+def _listed(texts: Sequence[str], between: str = ", ") -> str:
+    more = len(texts) - _SHOWN
+    return between.join(texts[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
