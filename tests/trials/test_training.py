@@ -181,7 +181,7 @@ class TestWhatIsLeftOut:
             "weights.pt",
         }
         beside = {path.name for path in scenes.path.parent.rglob("*") if path.suffix not in {".png", ".txt"}}
-        assert beside == {"images", "labels", "train", "val", "data.yaml", "train.cache", "val.cache"}
+        assert beside == {"images", "labels", "train", "val", "data.yaml"}
 
     def test_nobody_elses_callbacks(
         self,
