@@ -127,9 +127,9 @@ def named(model: str, scale: str | None) -> tuple[str, str]:
     Raises:
         SpecError: no such model, or not a detection model.
     """
-    document = model_document(model)
+    document = read_model(model, scale=scale).document
     path = Path(model)
-    scale = scale or document["scale"] or next(iter(document.get("scales") or {}), "")
+    scale = counted_scale(document)
     if path.is_file():
         return str(path.resolve()), scale
     bare = _without_scale(path.name)
@@ -147,15 +147,24 @@ def model_document(model: str) -> dict[str, Any]:
     return read_model(model).document
 
 
-def read_model(model: str, *, as_printed: bool = False) -> Reading:
+def counted_scale(document: Mapping[str, Any]) -> str:
+    """Return the scale at which a model's document is built: its `scale`, or the first of its table; empty without one.
+
+    As `parse_model` takes it.
+    """
+    return str(document.get("scale") or next(iter(document.get("scales") or {}), ""))
+
+
+def read_model(model: str, *, as_printed: bool = False, scale: str | None = None) -> Reading:
     """A detection model's YAML, with what is to be said about it.
 
     Args:
         model: a file in any dialect, or the name of a model of Ultralytics' or of this package's catalog.
         as_printed: keep the structure of what articles print, for counting.
+        scale: one of the model's table; None for the one in its name, else the first of the table.
 
     Raises:
-        SpecError: no such model, or not a detection model.
+        SpecError: no such model or scale, or not a detection model.
     """
     try:
         path = _resolve(model, "")
@@ -166,12 +175,29 @@ def read_model(model: str, *, as_printed: bool = False) -> Reading:
     # A user's file is read by us: Ultralytics would look for `yolov8.yaml` where the user says `my/yolov8n.yaml`.
     document = read_yaml(path) if path.is_file() else yaml_model_load(path)
     try:
-        reading = dialects.read(document, as_printed=as_printed)
+        found = {"scale": _scale_of(document, path, scale), "yaml_file": str(path.absolute())}
+        reading = dialects.read(document | found, as_printed=as_printed)
         build.require_detection(reading.document)
     except SpecError as error:
         raise error.within(path.name) from None
-    found = {"scale": guess_model_scale(path), "yaml_file": str(path.absolute())}
-    return replace(reading, document=reading.document | found)
+    return reading
+
+
+def _scale_of(document: Mapping[str, Any], path: Path, scale: str | None) -> str:
+    """Return the scale that is asked for, else the one in the file's name; empty if there is neither.
+
+    Raises:
+        SpecError: the model has no such scale.
+    """
+    named = guess_model_scale(path)
+    scales = document.get("scales") or {}
+    if scale and not scales and scale != named:
+        raise SpecError(f"scale: the model has no table of scales, got {scale!r}")
+    if not isinstance(scales, Mapping):  # reported where the model is built
+        return named
+    if scale and scales and scale not in scales:
+        raise SpecError(f"scale: the model has no scale {scale!r} (one of {', '.join(map(str, scales))})")
+    return scale or (named if named in scales or not scales else "")
 
 
 @cache
@@ -193,6 +219,8 @@ def _load(path: Path, scale: str) -> Base:
     scale = scale or document["scale"]
     if scales and scale not in scales:
         raise SpecError(f"scale: {path.name} has no scale {scale!r} (one of {', '.join(scales)})")
+    if scales and scale != document["scale"]:  # a row of another repository may be read differently at another width
+        document = read_model(str(path), scale=scale).document
     document["scale"] = scale
     left = auxiliary.deployed(document)
     if document.get("pgi"):

@@ -12,13 +12,16 @@ from typing import Any
 
 from ultralytics.utils.ops import make_divisible
 
+from search_spaces import rows
 from search_spaces.errors import SpecError
 from search_spaces.operators import OPERATORS
+from search_spaces.printed import YOLOV5_KERNELS
 from search_spaces.rows import Row
 
 _CHANNELS_OF_A_GROUP = 16
 """In every released DCNv4 model."""
 _GREATEST_SCALE = 4
+"""Of a DySample: a greater one is a number of channels."""
 _WITH_A_RATIO = 3
 """Arguments of a row that ends with the third."""
 
@@ -45,7 +48,7 @@ class _Word:
         right: the row to build.
         printed: the row to count, if it is another one.
         wrong: what is wrong with what is printed, or not the same here.
-        kept: what `as_printed` keeps.
+        kept: what `as_printed` keeps; without it the note is the same.
     """
 
     applies: Callable[[Row, Mapping[str, Any]], bool] = lambda _row, _document: True
@@ -71,7 +74,9 @@ def read(document: Mapping[str, Any], *, as_printed: bool = False) -> Reading:
         for position, row in enumerate(document[section]):
             word = _word(row, document)
             if word is None:
-                said[section].append(deepcopy(row))
+                plain, note = _with_defaults(row)
+                said[section].append(plain)
+                notes |= {note: None} if note else {}
                 continue
             translate = word.printed if as_printed and word.printed else word.right
             try:
@@ -79,7 +84,7 @@ def read(document: Mapping[str, Any], *, as_printed: bool = False) -> Reading:
             except (LookupError, TypeError, ValueError, SpecError) as error:
                 told = f"{section}[{position}]: {row[2]}: not the arguments it is known with, got {row[3]!r} ({error})"
                 mistakes.append(told)
-            note = word.kept if as_printed else word.wrong
+            note = word.kept if as_printed and word.kept else word.wrong
             notes |= {f"{row[2]}: {note}": None} if note else {}
     if mistakes:
         raise SpecError(mistakes)
@@ -89,10 +94,40 @@ def read(document: Mapping[str, Any], *, as_printed: bool = False) -> Reading:
 
 def _word(row: Any, document: Mapping[str, Any]) -> _Word | None:
     """The foreign word that a row names, if it does; what is no row is for others to tell."""
-    if not isinstance(row, list) or len(row) != 4 or not isinstance(row[2], str) or not isinstance(row[3], list):
+    if not _is_row(row):
         return None
     word = WORDS.get(row[2])
     return word if word is not None and word.applies(row, document) else None
+
+
+def _is_row(row: Any) -> bool:
+    """Whether a value has the form `[from, repeats, module, arguments]`."""
+    return isinstance(row, list) and len(row) == 4 and isinstance(row[2], str) and isinstance(row[3], list)
+
+
+def _with_defaults(row: Any) -> tuple[Any, str]:
+    """Write the parameters of an operator of this package into a row that has none, and return the note to show.
+
+    Every row that this package writes ends in a mapping of parameters. One without it was written by hand or for
+    another repository, whose block of that name may be another one. Other rows are returned unchanged, with no note.
+    """
+    row = deepcopy(row)
+    if not _is_row(row) or (row[3] and isinstance(row[3][-1], Mapping)):
+        return row, ""
+    try:
+        lowered = rows.lower(row)
+    except (SpecError, LookupError, TypeError, ValueError):  # reported with its address when the model is built
+        return row, ""
+    if lowered is None or lowered.operator.name not in OPERATORS or lowered.operator.source is not None:
+        return row, ""
+    settings = ", ".join(f"{name} {value}" for name, value in lowered.parameters.items())
+    host = row[2].rpartition("_")[0]
+    built = f"{host} with this package's {lowered.operator.name}" if host else f"this package's {lowered.operator.name}"
+    note = (
+        f"{row[2]}: the row does not end in a mapping of parameters, as rows of this package do; other repositories "
+        f"have other blocks of that name. Built: {built}" + (f" ({settings})" if settings else "")
+    )
+    return [*row[:3], [*row[3], dict(lowered.parameters)]], note
 
 
 def _with(module: str, **parameters: Any) -> Callable[[Row, Mapping[str, Any]], Row]:
@@ -119,6 +154,38 @@ def _as(module: str) -> Callable[[Row, Mapping[str, Any]], Row]:
 def _is_theirs(row: Row, document: Mapping[str, Any]) -> bool:
     """Whether a row is written for one of those repositories: only their files name anchors, only our rows end so."""
     return bool(document.get("anchors")) and not (row[3] and isinstance(row[3][-1], Mapping))
+
+
+def _is_yolov5s(row: Row, document: Mapping[str, Any]) -> bool:
+    """Whether a row is written for the YOLOv5 repository, whose head is given the anchors; YOLOv9's is not."""
+    head = document["head"][-1] if isinstance(document.get("head"), list) and document["head"] else None
+    return _is_theirs(row, document) and _is_row(head) and head[2] == "Detect" and len(head[3]) > 1
+
+
+def _yolov5_bottleneck(row: Row, _document: Mapping[str, Any]) -> Row:
+    """`[channels, shortcut, groups, expansion]`: Ultralytics' has the kernels before the expansion."""
+    shortcut, groups, expansion = _block_arguments(row)
+    return [row[0], row[1], "Bottleneck", [_channels(row), shortcut, groups, list(YOLOV5_KERNELS), expansion]]
+
+
+def _yolov5_bottleneck_csp_printed(row: Row, _document: Mapping[str, Any]) -> Row:
+    shortcut, groups, _ = _block_arguments(row)
+    parameters = {"shortcut": shortcut, "groups": groups}
+    return [row[0], row[1], "BottleneckCSP_PrintedBottleneck", [_channels(row), *row[3][1:], parameters]]
+
+
+def _block_arguments(row: Row) -> tuple[bool, int, float]:
+    """Shortcut, groups and expansion of a YOLOv5 block.
+
+    Raises:
+        ValueError: one of them is of another type, or there are more.
+    """
+    given, defaults = row[3][1:], [True, 1, 0.5]
+    shortcut, groups, expansion = given + defaults[len(given) :]
+    shortcut = {"True": True, "False": False}.get(shortcut, shortcut) if isinstance(shortcut, str) else shortcut
+    if not isinstance(shortcut, bool | int) or type(groups) is not int or type(expansion) not in {int, float}:
+        raise ValueError("[channels, shortcut, groups, expansion] is expected")
+    return bool(shortcut), groups, expansion
 
 
 def _bottleneck_dcnv4(row: Row, document: Mapping[str, Any]) -> Row:
@@ -199,6 +266,20 @@ def _values(operator: str, parameter: str) -> tuple[Any, ...]:
 _AS_PRINTED = "as printed, for counting only: "
 
 WORDS: dict[str, _Word] = {
+    "Bottleneck": _Word(
+        applies=_is_yolov5s,
+        right=_yolov5_bottleneck,
+        wrong="the YOLOv5 repository's is a 1x1 and a 3x3 convolution, Ultralytics' two of 3x3. Built: the former",
+    ),
+    "BottleneckCSP": _Word(
+        applies=_is_yolov5s,
+        right=_as("BottleneckCSP"),
+        printed=_yolov5_bottleneck_csp_printed,
+        wrong="the blocks inside the YOLOv5 repository's are a 1x1 and a 3x3 convolution, in Ultralytics' two of 3x3. "
+        "Built: Ultralytics', which is larger and is what is trained; --as-printed counts the other",
+        kept=_AS_PRINTED + "the YOLOv5 repository's inner blocks, a 1x1 and a 3x3 convolution; training uses "
+        "Ultralytics' block",
+    ),
     "Silence": _Word(right=_as("nn.Identity")),
     "MMQARepNCSPELAN4": _Word(
         right=_with("RepNCSPELAN4_MMQA", heads=8, key_dim=48),
@@ -237,9 +318,10 @@ WORDS: dict[str, _Word] = {
     "DySample": _Word(
         applies=_is_bare_dysample,
         right=_dysample,
-        wrong="the article's code ends after its constructor, so it cannot run; other files give it channels, which it "
-        "takes for its scale. Built: DySample that upsamples by 2",
-        kept="the article's code ends after its constructor; counted as its paper's code has it",
+        wrong="the row has the arguments of the paper's code: scale, style, groups, dynamic scope; a scale above 4 is "
+        "taken for channels given by mistake, and is 2. Built: this package's DySample with them",
+        kept="counted as the paper's code has it, with its arguments: scale, style, groups, dynamic scope; a scale above 4 "
+        "is taken for channels given by mistake, and is 2",
     ),
     "Detect": _Word(
         applies=lambda row, document: _is_theirs(row, document) and len(row[3]) > 1,

@@ -11,9 +11,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from ultralytics.nn.modules import DFL, Conv
+from ultralytics.nn.modules import DFL, Bottleneck, BottleneckCSP, Conv
 from ultralytics.utils.ops import make_divisible
 
+from search_spaces.hosts import Host
 from search_spaces.operators import Operator, Parameter, Site, SiteKind
 from search_spaces.operators.mmqa import MMQA, MMQA_RECORD
 from search_spaces.operators.uib import UIB, UIB_RECORD
@@ -135,6 +136,17 @@ def _dynamic_conv(site: Site, **parameters: Any) -> PrintedDynamicConv:
     return PrintedDynamicConv(site.c_in, site.c_out, kernel=site.kernel, stride=site.stride, **parameters)
 
 
+YOLOV5_KERNELS = (1, 3)
+"""Of the two convolutions of the YOLOv5 repository's `Bottleneck`; Ultralytics' has 3 and 3."""
+
+
+def _yolov5_bottleneck(site: Site, *, shortcut: bool, groups: int) -> Bottleneck:
+    block = Bottleneck(site.c_in, site.c_out, shortcut, groups, k=YOLOV5_KERNELS, e=1.0)
+    for layer in (block.cv1, block.cv2):
+        layer.act = site.activation
+    return block
+
+
 _printed = partial(Operator, reference="as an article prints it")
 
 _RECORDS = (
@@ -151,7 +163,23 @@ _RECORDS = (
         build=_dynamic_conv,
         unseen_macs=_mixing_macs,
     ),
+    Operator(
+        name="PrintedBottleneck",
+        module=Bottleneck,
+        parameters=(
+            Parameter(name="shortcut", default=True, allowed=(True, False)),
+            Parameter(name="groups", default=1, allowed=(1, 2, 4, 8, 16, 32)),
+        ),
+        kinds=(SiteKind.BLOCK,),
+        build=_yolov5_bottleneck,
+        reference="the YOLOv5 repository",
+    ),
 )
 
 PRINTED: dict[str, Operator] = {record.name: record for record in _RECORDS}
 """Rows name them like operators (`C3_PrintedUIB`); no space can."""
+
+PRINTED_HOSTS: dict[str, Host] = {
+    "BottleneckCSP": Host(name="BottleneckCSP", module=BottleneckCSP, inner=(SiteKind.BLOCK,)),
+}
+"""Blocks that hold one of `PRINTED` and are no hosts of a space."""

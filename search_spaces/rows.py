@@ -13,7 +13,7 @@ from typing import Any
 from search_spaces.errors import SpecError, nearest
 from search_spaces.hosts import HOSTS, Host
 from search_spaces.operators import OPERATORS, Operator, Parameters, SiteKind
-from search_spaces.printed import PRINTED
+from search_spaces.printed import PRINTED, PRINTED_HOSTS
 
 Row = list[Any]
 """`[from, repeats, module, arguments]`."""
@@ -89,7 +89,8 @@ def lower(row: Sequence[Any]) -> Lowered | None:
     operator = OPERATORS.get(operator_name) or PRINTED.get(operator_name)
     if operator is None:
         return None
-    if host_name and (host_name not in HOSTS or not HOSTS[host_name].holds(operator)):
+    hosts = HOSTS | PRINTED_HOSTS if operator_name in PRINTED else HOSTS
+    if host_name and (host_name not in hosts or not hosts[host_name].holds(operator)):
         raise SpecError(f"{module}: no such row ({nearest(module, names())})")
     stands_for = host_name or _stands_for(operator)
     if stands_for is None:
@@ -107,7 +108,7 @@ def lower(row: Sequence[Any]) -> Lowered | None:
         raise error.within(module) from None
     return Lowered(
         row=[source, repeats, stands_for, own],
-        host=HOSTS[stands_for],
+        host=hosts[stands_for],
         operator=operator,
         parameters=parameters,
     )

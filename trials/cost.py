@@ -7,7 +7,7 @@ weights.
 
 Counted are convolutions, linear layers, matrix products and those operators; batch norm, activations, pooling and
 interpolation are not. Ultralytics' figure is this one as built, and four products more for each value that leaves a
-batch norm: 0.6 to 2 % in all.
+batch norm: 0.2 % (YOLOv6-x) to 2.6 % (YOLO26-n) for its models, 3.5 % for YOLO26-n-p2; fused, the two are equal.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence

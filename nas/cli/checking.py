@@ -168,7 +168,7 @@ class _Checking:
         from trials import cases, model_contract
 
         with show.err.status("reading the model"):
-            reading = base.read_model(named)
+            reading = base.read_model(named, scale=scale)
             loaded = base.load(*base.named(named, scale))
         show.lines(f"note: {note}" for note in reading.notes)
         for layer, (operator, parameters) in loaded.carries.items():

@@ -197,10 +197,57 @@ def test_the_models_that_come_along() -> None:
 def test_cost_as_json_has_the_names_that_stay() -> None:
     told = json.loads(nas("cost", "yolov8n.yaml", "--image-size", 64, "--format", "json").stdout)
     assert told["params"] == 3_157_200
-    assert set(told) == {"params", "gflops", "image_size", "classes", "deployed", "notes", "layers"}
+    assert set(told) == {"params", "gflops", "image_size", "classes", "scale", "deployed", "notes", "layers"}
+    assert (told["scale"], told["notes"]) == ("n", [])
     assert set(told["deployed"]) == {"params", "gflops"}
     assert set(told["layers"][0]) == {"index", "module", "params", "gflops"}
     assert sum(layer["params"] for layer in told["layers"]) == told["params"]
+
+
+@pytest.fixture
+def scaled(tmp_path: Path) -> Path:
+    """A model file with two scales and none in its name."""
+    file = tmp_path / "mine.yaml"
+    rows = [[-1, 1, "Conv", [64, 3, 2]], [-1, 3, "C2f", [256, True]], [-1, 1, "C2f_DCNv4", [256, True]]]
+    head = [[[1, 2], 1, "Detect", ["nc"]]]
+    scales = {"n": [0.33, 0.25, 1024], "s": [0.33, 0.5, 1024]}
+    file.write_text(yaml.safe_dump({"nc": 2, "scales": scales, "backbone": rows, "head": head}))
+    return file
+
+
+def test_cost_says_which_scale_it_counts_and_takes_another(scaled: Path) -> None:
+    first = nas("cost", scaled, "--image-size", 64)
+    assert "note: counted at n, the first scale of the file's table; --scale takes another (s)" in first.stderr
+    assert "mine.yaml at scale n" in " ".join(first.stdout.split())
+    params = {}
+    for scale in ("n", "s"):
+        told = json.loads(nas("cost", scaled, "--image-size", 64, "--scale", scale, "--format", "json").stdout)
+        assert told["scale"] == scale
+        assert not any("first scale" in note for note in told["notes"])
+        params[scale] = told["params"]
+    assert params["s"] > 2 * params["n"]
+    of_name = scaled.rename(scaled.with_name("yolov8s-mine.yaml"))
+    assert json.loads(nas("cost", of_name, "--image-size", 64, "--format", "json").stdout)["params"] == params["s"]
+
+
+@pytest.mark.parametrize("command", [("cost",), ("spaces", "derive"), ("check", "--model")])
+@pytest.mark.parametrize(
+    ("model", "told"),
+    [
+        ("mine.yaml", "scale: the model has no scale 'q' (one of n, s)"),
+        ("yolov9c.yaml", "scale: the model has no table"),
+    ],
+    ids=["a table", "no table"],
+)
+def test_a_scale_that_a_model_lacks(command: tuple[str, ...], model: str, told: str, scaled: Path) -> None:
+    file = scaled if model == "mine.yaml" else model
+    result = nas(*command, file, "--scale", "q")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1].startswith(f"{model}: {told}")
+
+
+def test_the_remark_about_counters_names_the_operators(scaled: Path) -> None:
+    assert "they overlook less than 0.05 in DCNv4, which" in nas("cost", scaled, "--image-size", 64).stderr
 
 
 WRONG = {

@@ -289,12 +289,9 @@ class TestWords:
         "row",
         [
             [-1, 1, "DySample", [None, 2, "nearest", {"style": "pl"}]],
-            [-1, 1, "DySample", ["None", 2, "nearest"]],
-            [-1, 3, "C3_UIB", [128]],
             [-1, 3, "C3_UIB", [128, False, {"expansion": 2}]],
+            [-1, 3, "C3_UIB", [128, {}]],
             [-1, 1, "Bottleneck_DCNv4", [64, True, {"groups": 2}]],
-            [-1, 1, "RepNCSPELAN4_MMQA", [64, 32, 16, 1]],
-            [-1, 1, "DynamicConv", [64, 3, 1]],
         ],
     )
     def test_what_is_ours_stays_ours(self, row: list[Any]) -> None:
@@ -328,6 +325,127 @@ class TestWords:
     def test_as_many_anchors_as_the_file_has_pairs(self) -> None:
         document = with_head("Detect", ["nc", "anchors"], anchors=[[1, 2, 3, 4]])
         assert dialects.read(document, as_printed=True).document["head"][-1][3] == ["nc", 2]
+
+
+class TestYOLOv5Blocks:
+    """Names that mean another block in the YOLOv5 repository, whose head is given the anchors."""
+
+    @staticmethod
+    def v5(*row: Any, head: list[Any] | None = None) -> dict[str, Any]:
+        document = with_row(*row, anchors=3)
+        document["head"][-1][3] = head or ["nc", "anchors"]
+        return document
+
+    @staticmethod
+    def v5s_of_2020() -> dict[str, Any]:
+        """Release 3.0 of the YOLOv5 repository."""
+        csp, conv, up = "BottleneckCSP", "Conv", [-1, 1, "nn.Upsample", [None, 2, "nearest"]]
+        backbone = [
+            [-1, 1, "Focus", [64, 3]], [-1, 1, conv, [128, 3, 2]], [-1, 3, csp, [128]], [-1, 1, conv, [256, 3, 2]],
+            [-1, 9, csp, [256]], [-1, 1, conv, [512, 3, 2]], [-1, 9, csp, [512]], [-1, 1, conv, [1024, 3, 2]],
+            [-1, 1, "SPP", [1024, [5, 9, 13]]], [-1, 3, csp, [1024, False]],
+        ]  # fmt: skip
+        head = [
+            [-1, 1, conv, [512, 1, 1]], up, [[-1, 6], 1, "Concat", [1]], [-1, 3, csp, [512, False]],
+            [-1, 1, conv, [256, 1, 1]], up, [[-1, 4], 1, "Concat", [1]], [-1, 3, csp, [256, False]],
+            [-1, 1, conv, [256, 3, 2]], [[-1, 14], 1, "Concat", [1]], [-1, 3, csp, [512, False]],
+            [-1, 1, conv, [512, 3, 2]], [[-1, 10], 1, "Concat", [1]], [-1, 3, csp, [1024, False]],
+            [[17, 20, 23], 1, "Detect", ["nc", "anchors"]],
+        ]  # fmt: skip
+        sizes = {"nc": 80, "anchors": 3, "depth_multiple": 0.33, "width_multiple": 0.5}
+        return deepcopy({**sizes, "backbone": backbone, "head": head})
+
+    @pytest.mark.parametrize("given", [[], [False], [True, 2], ["False"]])
+    @pytest.mark.parametrize("as_printed", [False, True])
+    def test_a_bottleneck_is_a_1x1_and_a_3x3_convolution(self, given: list[Any], as_printed: bool) -> None:
+        reading = dialects.read(self.v5(-1, 2, "Bottleneck", [64, *given]), as_printed=as_printed)
+        blocks = build.skeleton(reading.document, 2)[1]
+        shortcut, groups = given[0] if given else True, given[1] if len(given) > 1 else 1
+        for block in blocks:
+            assert (block.cv1.conv.kernel_size, block.cv2.conv.kernel_size) == ((1, 1), (3, 3))
+            assert (block.add, block.cv2.conv.groups) == (str(shortcut) == "True", groups)
+        assert [note.partition(":")[0] for note in reading.notes] == ["Bottleneck", "Detect"]
+
+    def test_its_expansion_comes_before_the_kernels_of_ultralytics(self) -> None:
+        row = dialects.read(self.v5(-1, 1, "Bottleneck", [64, True, 1, 1.0])).document["backbone"][1]
+        assert row == [-1, 1, "Bottleneck", [64, True, 1, [1, 3], 1.0]]
+
+    @pytest.mark.parametrize(
+        ("module", "head"),
+        [
+            ("Bottleneck", "Detect"),
+            ("BottleneckCSP", "Detect"),
+            ("Bottleneck", "DDetect"),
+            ("BottleneckCSP", "DDetect"),
+        ],
+    )
+    def test_ultralytics_and_yolov9s_are_what_they_were(self, module: str, head: str) -> None:
+        for anchors in ({}, {"anchors": 3}):
+            document = with_row(-1, 1, module, [64]) | anchors
+            document["head"][-1][2] = head
+            for as_printed in (False, True):
+                read = dialects.read(document, as_printed=as_printed).document
+                assert read["backbone"] == document["backbone"]
+
+    def test_arguments_that_are_none(self) -> None:
+        (told,) = mistakes(self.v5(-1, 1, "Bottleneck", [64, True, "two"]))
+        assert told.startswith("backbone[1]: Bottleneck: not the arguments it is known with, got [64, True, 'two'] (")
+
+    def test_bottleneck_csp_keeps_its_own_arguments_as_printed(self) -> None:
+        reading = dialects.read(self.v5(-1, 2, "BottleneckCSP", [64, False, 1, 1.0]), as_printed=True)
+        layer = build.skeleton(reading.document, 2)[1]
+        assert [(b.cv1.conv.kernel_size[0], b.cv2.conv.kernel_size[0], b.add) for b in layer.m] == [(1, 3, False)] * 2
+        assert layer.cv1.conv.out_channels == 64
+
+    @pytest.mark.parametrize(("name", "total"), [("yolov3.yaml", 61_949_149), ("yolov3-spp.yaml", 62_998_749)])
+    def test_yolov3_counts_what_it_does_there(self, name: str, total: int) -> None:
+        document = tasks.yaml_model_load(name) | {"nc": 80, "anchors": 3}
+        document["head"][-1][3] = ["nc", "anchors"]
+        assert params(build.skeleton(dialects.read(document, as_printed=True).document, 80)) == total
+
+    def test_yolov5s_of_2020_counts_what_it_does_there(self) -> None:
+        reading = dialects.read(self.v5s_of_2020(), as_printed=True)
+        assert params(build.skeleton(reading.document, 80)) == 7_468_157
+        (told,) = [note for note in dialects.read(self.v5s_of_2020()).notes if note.startswith("BottleneckCSP")]
+        assert "--as-printed counts the other" in told
+
+    def test_a_model_of_it_is_trained_as_it_is_counted(self, tmp_path: Path) -> None:
+        path = tmp_path / "v5.yaml"
+        path.write_text(yaml.safe_dump(self.v5(-1, 1, "Bottleneck", [64])), encoding="utf-8")
+        assert YOLO(path, task="detect").model.model[1].cv1.conv.kernel_size == (1, 1)
+
+
+class TestRowsWithoutAMapping:
+    """Every row of this package ends in a mapping of parameters; others have blocks of the same names."""
+
+    @pytest.mark.parametrize(
+        ("row", "built"),
+        [
+            ([-1, 2, "C2f_UIB", [64, True]], "C2f with this package's UIB (start_kernel 0, mid_kernel 3, expansion 4"),
+            ([-1, 1, "C3k2_DCNv4", [64, False]], "C3k2 with this package's DCNv4 (groups 4, "),
+            ([-1, 3, "C3_UIB", [128]], "C3 with this package's UIB ("),
+            ([-1, 1, "RepNCSPELAN4_MMQA", [64, 32, 16, 1]], "RepNCSPELAN4 with this package's MMQA ("),
+            ([-1, 1, "DynamicConv", [64, 3, 1]], "this package's DynamicConv (kernels 4"),
+            ([-1, 1, "DCNv4", [64]], "this package's DCNv4 (groups 4, "),
+            ([-1, 1, "DySample", ["None", 2, "nearest"]], "this package's DySample ("),
+        ],
+    )
+    @pytest.mark.parametrize("as_printed", [False, True])
+    def test_the_note_says_what_is_built(self, row: list[Any], built: str, as_printed: bool) -> None:
+        reading = dialects.read(with_row(*row), as_printed=as_printed)
+        (note,) = reading.notes
+        assert note.startswith(f"{row[2]}: the row does not end in a mapping of parameters")
+        assert f"Built: {built}" in note
+        *arguments, parameters = reading.document["backbone"][1][3]
+        assert arguments == row[3]
+        assert isinstance(parameters, dict)
+        before, after = (build.skeleton(document, 2) for document in (with_row(*row), reading.document))
+        assert repr(before) == repr(after)
+        assert dialects.read(reading.document).notes == ()
+
+    @pytest.mark.parametrize("row", [[-1, 1, "Conv_UIB", [64]], [-1, 1, "C9_UIB", [64]], [-1, 1, "ADown_MMQA", [64]]])
+    def test_a_row_that_cannot_be_is_left_for_others_to_tell(self, row: list[Any]) -> None:
+        assert dialects.read(with_row(*row)) == Reading(document=with_row(*row))
 
 
 class TestMistakes:

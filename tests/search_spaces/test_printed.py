@@ -24,6 +24,7 @@ each_head = pytest.mark.parametrize("head", HEADS)
 ROWS: dict[str, list[Any]] = {
     "PrintedMMQA": [-1, 1, "RepNCSPELAN4_PrintedMMQA", [32, 32, 32, 1, {"heads": 2, "key_dim": 8}]],
     "PrintedUIB": [-1, 2, "C3_PrintedUIB", [32, False, {"start_kernel": 3, "expansion": 1}]],
+    "PrintedBottleneck": [-1, 2, "BottleneckCSP_PrintedBottleneck", [32, False, {"shortcut": False}]],
     "PrintedDynamicConv": [-1, 1, "PrintedDynamicConv", [32, 3, 1, {"ratio": 0.5}]],
 }
 
