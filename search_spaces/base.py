@@ -30,6 +30,13 @@ from search_spaces.trace import Traced, first, trace
 TRACE_SIZE = 256
 """Pixels of the image that a base model is traced with: a multiple of every stride."""
 
+_WITH_CHANNELS = {
+    "A2C2f", "AConv", "ADown", "Bottleneck", "BottleneckCSP", "C1", "C2", "C2f", "C2fAttn", "C2fCIB", "C2fPSA", "C2PSA",
+    "C3", "C3Ghost", "C3k2", "C3TR", "C3x", "Conv", "ConvTranspose", "DWConv", "DWConvTranspose2d", "ELAN1", "Focus",
+    "GhostBottleneck", "GhostConv", "nn.ConvTranspose2d", "PSA", "RepC3", "RepNCSPELAN4", "SCDown", "SPP", "SPPELAN",
+    "SPPF",
+}  # fmt: skip
+"""Modules whose rows begin with output channels, which `parse_model` scales: its `base_modules` of detection models."""
 _SCALING = ("scales", "scale", "depth_multiple", "width_multiple")
 _WHERE_FROM = ("yaml_file", "channels", "nas", "pgi")
 
@@ -359,11 +366,9 @@ def _explicit(document: Mapping[str, Any], traced: Sequence[Traced]) -> dict[str
 
 
 def _has_channels(row: Sequence[Any]) -> bool:
-    """Whether the first argument of a row is the number of channels that leave its layer."""
-    _, _, module, arguments = row
-    is_plain_torch = module.startswith("nn.") and module != "nn.ConvTranspose2d"  # `nn.MaxPool2d, [2, 2, 0]`
-    numbered = bool(arguments) and type(arguments[0]) is int
-    return numbered and not is_plain_torch and module not in {"Concat", *build.DETECTION_HEADS}
+    """Whether a row begins with the number of channels that leave its layer, which `parse_model` scales."""
+    _, _, module, arguments = rows.stock(list(row))
+    return module in _WITH_CHANNELS and bool(arguments) and type(arguments[0]) is int
 
 
 def _with_scale_rules(module: str, arguments: Sequence[Any], scale: str) -> list[Any]:

@@ -320,8 +320,8 @@ WORDS: dict[str, _Word] = {
         right=_dysample,
         wrong="the row has the arguments of the paper's code: scale, style, groups, dynamic scope; a scale above 4 is "
         "taken for channels given by mistake, and is 2. Built: this package's DySample with them",
-        kept="counted as the paper's code has it, with its arguments: scale, style, groups, dynamic scope; a scale above 4 "
-        "is taken for channels given by mistake, and is 2",
+        kept="counted as the paper's code has it, with its arguments: scale, style, groups, dynamic scope; a scale "
+        "above 4 is taken for channels given by mistake, and is 2",
     ),
     "Detect": _Word(
         applies=lambda row, document: _is_theirs(row, document) and len(row[3]) > 1,
