@@ -1,11 +1,17 @@
 """A space for any detection model."""
 
+import ast
+import inspect
 from pathlib import Path
+from textwrap import dedent
+from typing import Any
 
 import pytest
 import yaml
+from ultralytics.nn import tasks
 
 from search_spaces import base as bases
+from search_spaces import build
 from search_spaces.derive import derive
 from search_spaces.errors import SpecError
 from search_spaces.hosts import HOSTS
@@ -75,3 +81,52 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
 def test_what_cannot_be_derived(model: str, told: str) -> None:
     with pytest.raises(SpecError, match=told):
         derive(model)
+
+
+WORDS: dict[str, list[Any]] = {
+    "Conv": [64, 3, 1], "ConvTranspose": [64, 2, 1], "GhostConv": [64, 3, 1], "Bottleneck": [64], "SPPF": [64, 5],
+    "GhostBottleneck": [256], "SPP": [64, [5, 9, 13]], "C2fPSA": [256], "C2PSA": [256], "DWConv": [64, 3], "PSA": [256],
+    "Focus": [64, 3], "BottleneckCSP": [64], "C1": [64], "C2": [64], "C2f": [64, True], "C3k2": [64, False], "C3": [64],
+    "RepNCSPELAN4": [64, 64, 32, 1], "ELAN1": [64, 64, 32], "ADown": [64], "AConv": [64], "SPPELAN": [64, 32],
+    "C3TR": [64], "C3Ghost": [64], "nn.ConvTranspose2d": [64, 2, 2], "DWConvTranspose2d": [64, 2, 2], "C3x": [64],
+    "RepC3": [64], "SCDown": [64, 3, 2], "C2fCIB": [64, True], "A2C2f": [256, True, 1],
+    "AIFI": [200, 4], "HGStem": [16, 64], "HGBlock": [24, 64, 3, True, False], "ResNetLayer": [256, 32, 1, False, 1],
+    "nn.BatchNorm2d": [256], "CBLinear": [[32, 256]], "Concat": [1], "nn.Upsample": [None, 2, "nearest"],
+    "nn.MaxPool2d": [2, 2, 0], "nn.Identity": [], "nn.SiLU": [], "nn.Conv2d": [256, 256, 3, 1, 1],
+    "nn.GroupNorm": [8, 256], "RepConv": [256, 256, 3], "RepVGGDW": [256], "Conv2": [256, 256, 3],
+}  # fmt: skip
+"""What `nas cost` counts of `parse_model`'s vocabulary, with arguments that fit behind 256 channels."""
+AT_SCALES = {"": None, "m": {"n": [0.33, 1.0, 1024], "m": [0.67, 1.0, 1024]}, "s": {"s": [0.5, 2.0, 128]}}
+
+
+@pytest.mark.parametrize("scale", AT_SCALES)
+@pytest.mark.parametrize("module", WORDS)
+def test_takes_every_word_that_is_counted(module: str, scale: str, tmp_path: Path) -> None:
+    rows: list[Any] = [[-1, 1, "Conv", [128, 3, 2]], [-1, 1, "C3", [256, False]]]
+    rows.append([[0, 1] if module == "Concat" else -1, 2 if module == "HGBlock" else 1, module, WORDS[module]])
+    rows += [[[2, 1], 1, "CBFuse", [[1]]]] if module == "CBLinear" else []
+    head = [[-1, 1, "C3", [64]], [[-1], 1, "Detect", ["nc"]]]
+    document = {"nc": 2, "backbone": rows, "head": head}
+    document |= {"scales": AT_SCALES[scale]} if scale else {}
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+    counted = build.skeleton(bases.read_model(str(path), scale=scale or None).document, 2)
+    space = parse(bases.parse_yaml(derive(str(path), scale=scale or None)))
+    assert repr(build.skeleton(bases.load(space.base, space.scale).document, 2)) == repr(counted)
+    assert repr(build.skeleton(space.stock.document(2), 2)) == repr(counted)
+
+
+def test_no_word_of_ultralytics_is_missing_there() -> None:
+    """Parse_model's own sets are local to it, so its text is read."""
+    tree = ast.parse(dedent(inspect.getsource(tasks.parse_model)))
+    (listed,) = [
+        node.value.args[0]
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign)
+        and isinstance(node.value, ast.Call)
+        and ast.unparse(node.targets[0]) == "base_modules"
+    ]
+    assert isinstance(listed, ast.Set)
+    names = {ast.unparse(element).removeprefix("torch.") for element in listed.elts}
+    assert names - {"Classify"} == bases._WITH_CHANNELS
+    assert names - {"Classify", "C2fAttn"} <= set(WORDS)  # that one takes a text's embedding, too
