@@ -158,7 +158,7 @@ def _is_theirs(row: Row, document: Mapping[str, Any]) -> bool:
 
 def _is_yolov5s(row: Row, document: Mapping[str, Any]) -> bool:
     """Whether a row is written for the YOLOv5 repository, whose head is given the anchors; YOLOv9's is not."""
-    head = document["head"][-1] if isinstance(document.get("head"), list) and document["head"] else None
+    head: Any = document["head"][-1] if isinstance(document.get("head"), list) and document["head"] else None
     return _is_theirs(row, document) and _is_row(head) and head[2] == "Detect" and len(head[3]) > 1
 
 
