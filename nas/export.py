@@ -73,9 +73,14 @@ def export(study: "Study", record: Record, folder: Path | None = None) -> Export
         folder=folder,
         record=record,
         weights=weights,
-        train=f"nas yolo train {model} {where} epochs=100 imgsz={budget.deploy_size}",
-        retrain=f"nas yolo train {model} {where} {_as_the_trial(budget)}",
+        train=f"nas yolo train {model} {where}{_pretrained(weights)} epochs=100 imgsz={budget.deploy_size}",
+        retrain=f"nas yolo train {model} {where}{_pretrained(budget.weights)} {_as_the_trial(budget)}",
     )
+
+
+def _pretrained(weights: Path | None) -> str:
+    """Where a training starts, in Ultralytics' words; nothing where the weights are not there."""
+    return f" pretrained={weights}" if weights is not None and weights.is_file() else ""
 
 
 def chosen(study: "Study", *, trial: int | None = None, best: str = "map") -> Record:

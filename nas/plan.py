@@ -16,9 +16,9 @@ from nas.study import Study
 from nas.supervisor import Supervisor
 from search_spaces import SearchSpace, space_file
 from search_spaces.base import parse_yaml
-from search_spaces.errors import SpecError, StudyError
+from search_spaces.errors import DataError, SpecError, StudyError
 from search_spaces.refine import refine
-from trials import Epoch, cost, datasets
+from trials import Epoch, cost, datasets, inheritance
 from trials.cost import Cost, CostTable, gflops
 from trials.datasets import DIGITS, DataSet
 from trials.evaluation import price
@@ -71,6 +71,7 @@ class Plan:
         folder = study_folder(request.study or _default_name(space, data), request.runs)
         settings = _settings(request, space, data, device)
         run = request.run(device, workers)
+        _require_inheritance(request.weights, space, data)
         table = cost.table(space, len(data.classes), settings.budget.deploy_size)
         cheapest = table.cost(table.extreme(lambda layer: layer.macs, cheapest=True))
         costliest = table.cost(table.extreme(lambda layer: layer.macs, cheapest=False))
@@ -307,6 +308,21 @@ def _settings(request: Request, space: SearchSpace, data: DataSet, device: str) 
 def _require_weights(weights: Path | None) -> None:
     if weights is not None and not weights.is_file():
         raise SpecError(f"weights: no such file, got {str(weights)!r} (a checkpoint such as yolov9t.pt)")
+
+
+def _require_inheritance(weights: Path | None, space: SearchSpace, data: DataSet) -> None:
+    """Refuse a checkpoint from which the stock model's training could not begin; nothing in the file is executed.
+
+    Raises:
+        SpecError: it is none of a detection model, or has nothing of this one.
+    """
+    if weights is None:
+        return
+    classes = len(data.classes)
+    try:
+        inheritance.require(weights, space.stock.document(classes), classes)
+    except DataError as error:
+        raise SpecError(f"weights: {error} (a checkpoint of {space.at_scale}'s stock model is expected)") from None
 
 
 def _require_reachable(table: CostTable, predicted: LatencyTable | None, settings: Settings) -> None:

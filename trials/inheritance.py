@@ -14,10 +14,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from ultralytics.nn.tasks import load_checkpoint
 
-from search_spaces import OPERATORS, insertions, pgi
+from search_spaces import OPERATORS, build, insertions, pgi
 from search_spaces.errors import DataError
+from trials.weights import read
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +57,20 @@ def inherit(model: nn.Module, weights: Path) -> Coverage:
     return coverage
 
 
+def require(weights: Path, document: Mapping[str, Any], classes: int) -> None:
+    """Check, before anything is written, that a training of a model can begin from a checkpoint.
+
+    Raises:
+        DataError: no checkpoint of a detection model, or nothing of it fits.
+    """
+    with torch.random.fork_rng(devices=[]):
+        inherit(build.model(document, classes), weights)
+
+
 @lru_cache(maxsize=1)
 def _source(weights: Path, changed: int) -> nn.Module:  # noqa: ARG001 - a file that was written again is another one
     """What all trials of a study begin from: read once in a process."""
-    try:
-        source, _ = load_checkpoint(weights)
-    except Exception as error:
-        raise DataError(f"{weights}: not a checkpoint that Ultralytics loads: {error}") from error
-    return source.float()
+    return read(weights).float()
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ else: a choice in a slot changes neither the channels nor the map size of anothe
 Dials change many layers: each setting of them has stock layers of its own.
 """
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
@@ -164,15 +165,30 @@ def traced(layers: nn.Sequential, image_size: int) -> list[Traced]:
         raise CostError(f"the model does not take images of {image_size} px: {error}") from error
 
 
+_IRRELEVANT: dict[str, bool | float] = {"inplace": False, "eps": 1e-5, "momentum": 0.1}
+"""Attributes that change neither time nor cost, each with the value that stands for all: what PyTorch builds with.
+
+Ultralytics shares one activation among all its blocks and makes it an in-place one when it loads a checkpoint
+(`nn/tasks.py:2060`), and it sets batch norm's numbers in whole models only.
+"""
+
+_UNPRINTED = re.compile(r"(?:, )?inplace=(?:True|False)")
+_PRINTED = re.compile(r"\b(eps|momentum)=[^,)]+")
+
+
 def likeness(module: nn.Module) -> Hashable:
-    """What two modules have in common that do and cost the same, whatever their weights and their place in a model."""
-    told = [
-        (name, value)
+    """Return the structural key of a module: equal where two modules compute and cost the same.
+
+    Weights, the place in a model, and what changes neither time nor cost are not part of it.
+    """
+    attributes = [
+        (name, _IRRELEVANT.get(name, value))
         for inner in module.modules()
         for name, value in vars(inner).items()
         if isinstance(value, bool | int | float | str) and name not in {"i", "np", "type", "training"}
     ]
-    return repr(module), tuple(told), tuple(parameter.shape for parameter in module.parameters())
+    text = _PRINTED.sub(lambda found: f"{found[1]}={_IRRELEVANT[found[1]]}", _UNPRINTED.sub("", repr(module)))
+    return text, tuple(attributes), tuple(parameter.shape for parameter in module.parameters())
 
 
 def shapes(feature: Feature | Sequence[Feature]) -> Hashable:

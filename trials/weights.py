@@ -1,23 +1,33 @@
-"""A trained model in a file that `YOLO()` loads.
+"""Trained models in files: what a trial keeps, and what leaves its study.
 
-Two forms. A trial keeps its weights as numbers and the YAML that they belong to, from which loading builds the model:
-writing that takes a fifth of the time in which 900 modules are pickled. What leaves the study is the model itself, as
-Ultralytics saves one.
+A trial keeps numbers and the YAML that they belong to (`search_spaces/stored_model.py`): nothing in it is executed, and
+writing it takes a fifth of the time in which 900 modules are pickled. An exported model of Ultralytics' layers alone is
+a checkpoint of Ultralytics'. One with other layers stays numbers and YAML, together with a refusal in our words: a
+pickle of its classes would let a stranger's Ultralytics install packages of their names.
 """
 
-import math
+import pickle
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from ultralytics import __version__ as ultralytics_version
+from ultralytics.nn import tasks
 from ultralytics.nn.tasks import DetectionModel
 
-from search_spaces import build, pgi
-from search_spaces.operators import OPERATORS, Source
-from search_spaces.operators import modules as user_modules
+from search_spaces import build, pgi, stored_model
+from search_spaces.errors import DataError, StudyError
+from search_spaces.operators import Source
+from search_spaces.stored_model import Size, StoredModel
+
+REFUSAL = (
+    "this model has layers that Ultralytics alone does not have. It needs the Python package search_spaces of nas "
+    "(nas-for-yolo), from where this file came from: `nas yolo predict model=...`, or `import search_spaces` before "
+    "`YOLO(...)`. Do not install a package only because it has that name."
+)
 
 
 def keep(model: DetectionModel, arguments: Mapping[str, Any], path: Path) -> None:
@@ -27,88 +37,114 @@ def keep(model: DetectionModel, arguments: Mapping[str, Any], path: Path) -> Non
         model: not to be trained any more: an auxiliary half is dropped.
         arguments: Ultralytics' settings of its training.
     """
-    _write(_Kept(pgi.drop_auxiliary(model)), arguments, path)
+    StoredModel.of(pgi.drop_auxiliary(model), {"train_args": dict(arguments)}).write(path)
 
 
 def save(model: DetectionModel, arguments: Mapping[str, Any], path: Path) -> None:
-    """Write a model, in fp32 where Ultralytics' own checkpoints are fp16.
+    """Write a model of Ultralytics' layers as its checkpoint, in fp32 where its own are fp16; any other as numbers.
 
     Args:
         model: not to be trained any more: it is put into the form that is written, without an auxiliary half.
         arguments: Ultralytics' settings of its training.
     """
     model = pgi.drop_auxiliary(model).float().eval().requires_grad_(False)
+    if stored_model.has_operators(model):
+        StoredModel.of(model, {"train_args": dict(arguments)}).write(path, refusal=REFUSAL)
+        return
     for value in model.state_dict(keep_vars=True).values():  # each by itself, else safetensors would refuse them
         value.data = value.detach().clone(memory_format=torch.contiguous_format)
     model.criterion = None  # training state, not part of a model
-    _write(model, arguments, path)
-
-
-def export(kept: Path, path: Path) -> None:
-    """Write the model of a trial's weights so that whoever has Ultralytics, and the operators in it, loads it."""
-    checkpoint = torch.load(kept, map_location="cpu", weights_only=False)
-    save(checkpoint["model"], checkpoint["train_args"], path)
-
-
-def _write(model: Any, arguments: Mapping[str, Any], path: Path) -> None:
-    """Aside, then renamed."""
     aside = path.with_suffix(".tmp")
     torch.save({"model": model, "train_args": dict(arguments), "version": ultralytics_version, "epoch": -1}, aside)
     aside.replace(path)
 
 
-class _Kept:
-    """Pickles as what a model is built from; what is read is the model."""
+def export(kept: Path, path: Path) -> None:
+    """Write the model of a trial's weights for whoever has Ultralytics, and the operators in it.
 
-    def __init__(self, model: DetectionModel) -> None:
-        self.model = model
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        model, values = self.model, self.model.state_dict()
-        rows = [
-            torch.cat([value.flatten() for value in values.values() if value.dtype is dtype]).cpu()
-            for dtype in dict.fromkeys(value.dtype for value in values.values())
-        ]
-        sizes = [(name, value.dtype, tuple(value.shape)) for name, value in values.items()]
-        sources = _sources(model)
-        document = {**model.yaml, "nas": {**model.yaml["nas"], "modules": []}} if sources else model.yaml
-        return rebuilt, (document, model.names, sources, sizes, rows)
+    Raises:
+        DataError: operators of a user's file are in it that this process does not know.
+        StudyError: the file is a pickle of something else, which is not opened.
+    """
+    stored = stored_model.read(kept)
+    if stored is None:
+        raise StudyError(
+            f"{kept}: not written by a trial of this package, and not opened, since it could run code "
+            "(export where the study was searched, or search again)"
+        )
+    stored.require_operators(kept)
+    save(stored.build(), stored.checkpoint.get("train_args", {}), path)
 
 
 def rebuilt(
     document: Mapping[str, Any],
     names: Mapping[int, str],
     sources: Sequence[Source],
-    sizes: Sequence[tuple[str, torch.dtype, tuple[int, ...]]],
+    sizes: Sequence[Size],
     rows: Sequence[Tensor],
 ) -> DetectionModel:
-    """The model that a trial kept, in eval mode: what unpickling its weights calls.
+    """Build the model of a file of this package's first versions, which name this function."""
+    return StoredModel(document=document, names=names, sources=sources, sizes=sizes, rows=rows).build()
 
-    Args:
-        names: of the classes, by number.
-        sources: of the users' operators in it, whose files need not be there any more.
-        sizes: name, type of number and shape of every weight and buffer.
-        rows: their numbers, one behind the other: a row for each type.
+
+def read(path: Path) -> DetectionModel:
+    """Load a detection model from a checkpoint, ours or Ultralytics', without running anything that the file may say.
 
     Raises:
-        RuntimeError: this version of Ultralytics builds another model from the document.
+        DataError: it is none, holds no model or one for another task, or classes that are neither's.
     """
-    for source in sources:
-        user_modules.know(source)
-    with torch.random.fork_rng(devices=[]):
-        model = build.model(document, len(names))
-    left = {row.dtype: row for row in rows}
-    values: dict[str, Tensor] = {}
-    for name, dtype, shape in sizes:
-        row = left[dtype]
-        values[name], left[dtype] = row[: math.prod(shape)].view(shape), row[math.prod(shape) :]
-    model.load_state_dict(values)
-    model.names = dict(names)
-    return model.eval().requires_grad_(requires_grad=False)
+    stored = stored_model.read(path)
+    if stored is not None:
+        stored.require_operators(path)
+        return stored.build()
+    _allow_our_layers(path)
+    try:
+        checkpoint, _ = tasks.torch_safe_load(path.absolute(), safe_only=True)
+    except Exception as error:
+        reason = " ".join(str(error.__cause__ or error).split())[:300]
+        raise DataError(f"{path}: not a checkpoint that Ultralytics loads: {reason}") from error
+    model = checkpoint.get("ema") or checkpoint.get("model")
+    if not isinstance(model, nn.Module):
+        raise DataError(f"{path}: not a checkpoint that Ultralytics loads: there is no model in it")
+    head = type(list(getattr(model, "model", [model]))[-1]).__name__
+    if not isinstance(model, DetectionModel) or head not in HEADS:
+        raise DataError(f"{path}: not a checkpoint of a detection model, got a {type(model).__name__} with {head}")
+    return model
 
 
-def _sources(model: DetectionModel) -> tuple[Source, ...]:
-    """Of the users' operators in a model."""
-    types = {type(module) for module in model.modules()}
-    found = (record.source for record in OPERATORS.values() if record.source and record.module in types)
-    return tuple(dict.fromkeys(found))
+HEADS = (*build.DETECTION_HEADS, "DualDetect")
+
+
+def _allow_our_layers(path: Path) -> None:
+    """Let PyTorch's restricted loading make the layers of this package that a checkpoint names, and no others."""
+    try:
+        named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError):
+        return  # loading will say what is wrong
+    for name in named:
+        module, _, attribute = name.rpartition(".")
+        found = getattr(sys.modules.get(module), attribute, None) if module.startswith("search_spaces.") else None
+        if isinstance(found, type) and issubclass(found, nn.Module) and found.__module__ == module:
+            torch.serialization.add_safe_globals([found])
+
+
+def lighten(path: Path) -> None:
+    """Rewrite a final checkpoint of Ultralytics' with layers of ours as numbers and YAML, if it can be built from them.
+
+    Args:
+        path: a file that this process has written: it is unpickled.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=False)
+    except (OSError, EOFError, RuntimeError, pickle.UnpicklingError):
+        return
+    model = checkpoint.get("model")
+    if not isinstance(model, DetectionModel) or not stored_model.has_operators(model):
+        return
+    others = {name: value for name, value in checkpoint.items() if name not in {"model", "ema", "optimizer"}}
+    stored = StoredModel.of(model, others)
+    try:
+        stored.build()
+    except RuntimeError:  # Ultralytics has built another head than the document says, for weights of more classes
+        return
+    stored.write(path, refusal=REFUSAL)

@@ -39,7 +39,8 @@ class DynamicConv(nn.Module):
         kernels: how many are mixed.
         reduction: the hidden layer has `c_in / reduction` units, and one more.
         temperature: of the softmax at the start of training.
-        anneal_steps: training passes until the temperature is 1.
+        anneal_steps: training passes until the temperature is 1; our trainers set it to a share of their steps
+            (`Recipe.anneal`).
         activation: after the batch norm.
 
     Raises:
@@ -170,6 +171,11 @@ class DynamicConv(nn.Module):
     @property
     def _padding(self) -> int:
         return (self.kernel - 1) // 2  # v5's stem is 6x6
+
+    def annealed(self, passes: int) -> float:
+        """Return the temperature after so many training passes from the start."""
+        fallen = (self.start_temperature - FINAL_TEMPERATURE) * passes / self.anneal_steps
+        return max(FINAL_TEMPERATURE, self.start_temperature - fallen)
 
     @torch.no_grad()
     def _anneal(self) -> None:

@@ -18,11 +18,11 @@ NAS = [sys.executable, "-c", "from nas.cli import main; main()"]
 
 FRESH = """\
 import json, sys
+import search_spaces
 from ultralytics import YOLO
 folder, imgsz, batch = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 model = YOLO(folder + "/weights.pt")
 val = model.val(data=folder + "/data.yaml", imgsz=imgsz, batch=batch, plots=False, project=folder, device="cpu")
-import search_spaces
 built = YOLO(folder + "/model.yaml")
 count = lambda m: sum(p.numel() for p in m.model.parameters())
 print(json.dumps({"map50_95": val.box.map, "weights": count(model), "built": count(built)}))

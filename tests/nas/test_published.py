@@ -33,6 +33,7 @@ TOO_LARGE = {"yolov9c-dcnv4": 8, "yolov9c-mmqa": 8, "yolov5l-dynamic-conv": 8}
 NAS = [sys.executable, "-c", "from nas.cli import main; main()"]
 FRESH = """\
 import sys, torch
+import search_spaces
 from ultralytics import YOLO
 model = YOLO(sys.argv[1])
 model.predict(torch.rand(1, 3, 96, 64), verbose=False)

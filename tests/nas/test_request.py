@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
+from ultralytics import YOLO
 
 from nas import machine, request, work
 from nas.cli import app
@@ -14,10 +16,13 @@ from nas.plan import Plan
 from nas.request import Request, require_cores
 from nas.study import Study
 from nas.work import Worker
-from search_spaces import Architecture, load
+from search_spaces import Architecture, build, load
 from search_spaces.errors import SpecError
 from trials import Outcome, datasets
 from trials.budget import Precision
+from trials.weights import save
+
+from .conftest import SPACE
 
 
 @pytest.fixture
@@ -131,3 +136,75 @@ class TestRefine:
     def test_needs_a_study_that_is_there(self, tmp_path: Path) -> None:
         with pytest.raises(SpecError, match="no study 'nothing'"):
             Plan.of(Request(refine="nothing", runs=tmp_path / "runs", device="cpu"))
+
+
+class TestWeights:
+    """Where the stock model's training starts: read before anything is written, without running what a file says."""
+
+    @pytest.fixture
+    def files(self, tmp_path: Path) -> Path:
+        """Files that are no checkpoint of a detection model, each of another kind."""
+        (tmp_path / "text.pt").write_text("no checkpoint")
+        (tmp_path / "empty.pt").write_bytes(b"")
+        (tmp_path / "table.csv").write_text("a,b")
+        torch.save({"epoch": 3}, tmp_path / "numbers.pt")
+        torch.save(torch.zeros(3), tmp_path / "tensor.pt")
+        torch.save({"model": {"model.0.conv.weight": torch.zeros(3)}}, tmp_path / "state.pt")
+        torch.save({"model": YOLO("yolov8n-seg.yaml").model}, tmp_path / "segment.pt")
+        torch.save({"model": YOLO("yolov8n-cls.yaml").model}, tmp_path / "classify.pt")
+        torch.save({"model": Runs(tmp_path / "ran")}, tmp_path / "runs.pt")
+        rows = {"backbone": [[-1, 1, "Conv", [24, 3, 2]]] * 2, "head": [[[1], 1, "Detect", ["nc"]]]}
+        save(build.model({"nc": 1, **rows}, 1), {}, tmp_path / "foreign.pt")
+        return tmp_path
+
+    @pytest.mark.parametrize(
+        ("name", "said"),
+        [
+            ("text.pt", "not a checkpoint that Ultralytics loads"),
+            ("empty.pt", "not a checkpoint that Ultralytics loads"),
+            ("table.csv", "not a checkpoint that Ultralytics loads"),
+            ("numbers.pt", "not a checkpoint that Ultralytics loads: there is no model in it"),
+            ("tensor.pt", "not a checkpoint that Ultralytics loads"),
+            ("state.pt", "not a checkpoint that Ultralytics loads: there is no model in it"),
+            ("segment.pt", "not a checkpoint of a detection model, got a SegmentationModel with Segment"),
+            ("classify.pt", "not a checkpoint of a detection model, got a ClassificationModel with Classify"),
+            ("runs.pt", "not a checkpoint that Ultralytics loads"),
+            ("foreign.pt", "of this model's parameters are in it; is it of the same base and scale?"),
+        ],
+    )
+    def test_of_a_file_that_is_none_are_refused(self, name: str, said: str, files: Path, small_space: Path) -> None:
+        asked = Request(
+            space=str(small_space), weights=files / name, runs=files / "runs", device="cpu", workers=1, image_size=64
+        )
+        with pytest.raises(SpecError) as caught:
+            Plan.of(asked)
+        text = str(caught.value)
+        assert text.startswith(f"weights: {files / name}: ")
+        assert said in text
+        assert "\n" not in text
+        assert not (files / "runs").exists()
+        assert not (files / "ran").exists()
+
+    def test_of_the_stock_model_are_taken(self, tmp_path: Path, small_space: Path) -> None:
+        save(build.model(load(small_space).stock.document(80), 80), {}, tmp_path / "stock.pt")
+        asked = Request(
+            space=str(small_space), weights=tmp_path / "stock.pt", runs=tmp_path / "runs", device="cpu", workers=1
+        )
+        assert Plan.of(asked).file.settings.base is not None
+
+
+class Runs:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (str(self.path), "w")
+
+
+@pytest.fixture
+def small_space(tmp_path: Path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(SPACE, encoding="utf-8")
+    return path

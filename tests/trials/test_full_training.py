@@ -11,17 +11,23 @@ import pytest
 import torch
 from torch import nn
 from ultralytics import YOLO
+from ultralytics.engine.model import Model
 from ultralytics.models import yolo
+from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.modules import Detect
 from ultralytics.nn.tasks import DetectionModel, load_checkpoint
+from ultralytics.utils import LOGGER
 
-from search_spaces import Architecture, auxiliary, build, pgi
+from search_spaces import Architecture, Choice, auxiliary, build, pgi
 from search_spaces import base as bases
+from search_spaces.architecture import Insertion
 from search_spaces.auxiliary import LEAD_GUIDED, Pgi
 from search_spaces.errors import SpecError
+from search_spaces.operators.dynamic_conv import DynamicConv
 from trials import Budget, Ending, Outcome, Recipe, datasets, evaluate
 from trials.full_training import FullTrainer, LeadGuidedTrainer, PGITrainer, PlainTrainer, prepared
-from trials.weights import keep
+from trials.inheritance import take_over
+from trials.weights import keep, save
 
 CLASSES = 10
 V9T = Architecture(base="yolov9{scale}.yaml", scale="t", picks=())
@@ -43,6 +49,21 @@ class Tried:
     folder: Path
     predicted: torch.Tensor
     passes: set[tuple[bool, bool]]
+
+
+@pytest.fixture
+def inserted(stock: Architecture) -> Architecture:
+    new = Insertion(after=4, feeds="next", choice=Choice.of("UIB", {}))
+    return Architecture.of(stock.base, stock.scale, {}, inserted=[new])
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the trainer says."""
+    lines: list[str] = []
+    monkeypatch.setattr(LOGGER, "info", lines.append)
+    monkeypatch.setattr(LOGGER, "warning", lines.append)
+    return lines
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +174,39 @@ class TestTheFullTrainer:
         model = get(FullTrainer, whole.yaml, whole)
         assert all(torch.equal(one, whole.state_dict()[name]) for name, one in model.state_dict().items())
 
+    @pytest.mark.parametrize("name", ["stock", "motley", "inserted"])
+    def test_takes_weights_over_by_role_and_says_the_share(
+        self, name: str, get: Callable[..., DetectionModel], request: pytest.FixtureRequest, told: list[str]
+    ) -> None:
+        source = build.model(request.getfixturevalue("stock").document(CLASSES), CLASSES)
+        target = request.getfixturevalue(name)
+        expected = build.model(target.document(CLASSES), CLASSES)
+        share = take_over(expected, source).share
+        model = get(FullTrainer, target.document(CLASSES), source)
+        assert told[-1:] == [
+            f"{share:.1%} inherited: that share of the deployed model's parameters comes from the given weights"
+        ]
+        assert share == 1 if name == "stock" else 0.5 < share < 1
+        theirs, ours = expected.state_dict(), model.state_dict()
+        last = [each for each in ours if each.startswith(f"model.{len(model.model) - 1}.")]
+        assert last
+        assert all(torch.equal(ours[each], theirs[each]) for each in last)
+
+    def test_says_where_next_to_nothing_comes(
+        self, get: Callable[..., DetectionModel], stock: Architecture, told: list[str]
+    ) -> None:
+        rows = {"backbone": [[-1, 1, "Conv", [24, 3, 2]]] * 2, "head": [[[1], 1, "Detect", ["nc"]]]}
+        get(FullTrainer, stock.document(CLASSES), build.model({"nc": CLASSES, **rows}, CLASSES))
+        assert told[-1].startswith("the given weights hold next to nothing of this model")
+
+    def test_goes_on_without_a_word_of_inheriting(self, stock: Architecture, told: list[str]) -> None:
+        model = build.model(stock.document(CLASSES), CLASSES)
+        bare = FullTrainer.__new__(FullTrainer)
+        bare.data, bare.args, bare.resume = {"nc": CLASSES, "channels": 3}, None, True
+        again = bare.get_model(model.yaml, model, verbose=False)
+        assert all(torch.equal(one, model.state_dict()[name]) for name, one in again.state_dict().items())
+        assert [line for line in told if "inherited" in line] == []
+
     def test_reads_a_printed_file(self, get: Callable[..., DetectionModel]) -> None:
         document = auxiliary.trained(bases.model_document("yolov9t.yaml"))
         document["head"][-1][2] = "DualDDetect"
@@ -163,13 +217,82 @@ class TestTheFullTrainer:
             get(PGITrainer, bases.model_document("yolov5n.yaml"))
 
 
+class TestTemperature:
+    """Of a dynamic convolution that is trained in full."""
+
+    EPOCHS, BATCHES = 10, 7
+
+    @pytest.fixture
+    def trainer(self, monkeypatch: pytest.MonkeyPatch) -> FullTrainer:
+        monkeypatch.setattr(DetectionTrainer, "resume_training", lambda *_: None)
+        monkeypatch.setattr(DetectionTrainer, "_model_train", lambda *_: None)
+        bare = FullTrainer.__new__(FullTrainer)
+        bare.model = nn.Sequential(DynamicConv(8, 8, kernel=1), DynamicConv(8, 8, kernel=1, temperature=10.0))
+        bare.train_loader, bare.epochs, bare.start_epoch = range(self.BATCHES), self.EPOCHS, 0
+        return bare
+
+    @staticmethod
+    def temperatures(trainer: FullTrainer) -> list[float]:
+        return [float(layer.temperature) for layer in trainer.model]
+
+    def train(self, trainer: FullTrainer, epochs: int) -> None:
+        trainer._model_train()
+        trainer.model.train()
+        for _ in range(epochs * self.BATCHES):
+            trainer.model(torch.rand(2, 8, 4, 4))
+
+    def test_falls_over_the_share_of_the_steps_that_a_trial_has(self, trainer: FullTrainer) -> None:
+        self.train(trainer, 2)
+        assert self.temperatures(trainer) == pytest.approx([30 - 29 * 14 / 21, 10 - 9 * 14 / 21], rel=1e-4)
+        self.train(trainer, 1)
+        assert Recipe().anneal == 3 / self.EPOCHS
+        assert self.temperatures(trainer) == pytest.approx([1, 1], rel=1e-4)
+
+    def test_stands_where_the_schedule_has_it_when_resumed(self, trainer: FullTrainer) -> None:
+        trainer.start_epoch = 2  # from an average, which lags behind
+        trainer.resume_training(None)
+        assert self.temperatures(trainer) == pytest.approx([30 - 29 * 14 / 21, 10 - 9 * 14 / 21], rel=1e-4)
+        self.train(trainer, 1)
+        assert self.temperatures(trainer) == pytest.approx([1, 1], rel=1e-4)
+
+    def test_is_never_raised(self, trainer: FullTrainer) -> None:
+        for layer in trainer.model:
+            layer.temperature.fill_(1)  # of weights that a search has trained
+        trainer.start_epoch = 1
+        trainer.resume_training(None)
+        assert self.temperatures(trainer) == [1, 1]
+
+    def test_follows_a_run_whose_length_changes(self, trainer: FullTrainer) -> None:
+        trainer._model_train()
+        trainer.epochs = 20
+        trainer._model_train()
+        assert [layer.anneal_steps for layer in trainer.model] == [42, 42]
+
+
 class TestTheCommand:
     @pytest.fixture(autouse=True)
-    def trainer(self) -> Iterator[None]:
+    def trainer(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         """Ultralytics' own, before and after."""
+        for name in ("_load", "_new"):
+            monkeypatch.setattr(Model, name, getattr(Model, name))  # as it is now, after the test as well
         before = yolo.detect.DetectionTrainer
         yield
         yolo.detect.DetectionTrainer = before
+
+    @pytest.mark.parametrize("name", ["yolov10n.yaml", "yolo26n.yaml"])
+    def test_uses_the_head_that_a_search_scores(self, name: str, tmp_path: Path) -> None:
+        prepared(["yolo", "val"])
+        assert YOLO(name).overrides["nms"] is False
+        save(build.model(bases.model_document(name), CLASSES), {"imgsz": 64}, tmp_path / "weights.pt")
+        keep(build.model(bases.model_document(name), CLASSES), {"imgsz": 64}, tmp_path / "kept.pt")
+        for file in ("weights.pt", "kept.pt"):
+            assert YOLO(tmp_path / file).overrides["nms"] is False
+        assert "nms" not in YOLO("yolov8n.yaml").overrides
+
+    @pytest.mark.parametrize("said", ["nms=True", "nms=None", "--nms=False"])
+    def test_or_the_one_that_was_asked_for(self, said: str) -> None:
+        prepared(["yolo", "val", said])
+        assert "nms" not in YOLO("yolov10n.yaml").overrides
 
     def test_trains_with_our_trainer(self) -> None:
         assert prepared(["yolo", "train", "model=x.yaml"]) == ["yolo", "train", "model=x.yaml"]

@@ -3,15 +3,21 @@
 import subprocess
 import sys
 from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 import torch
+from ultralytics import YOLO
+from ultralytics.nn.modules import Conv, ConvTranspose
 from ultralytics.nn.tasks import DetectionModel, load_checkpoint
 
-from search_spaces import Architecture, Choice, SearchSpace, build
-from search_spaces.operators import modules
+from search_spaces import Architecture, Choice, SearchSpace, build, stored_model
+from search_spaces.errors import DataError, StudyError
+from search_spaces.operators import Source, modules
+from search_spaces.stored_model import StoredModel
 from trials import weights
 
 CLASSES = 3
@@ -38,12 +44,78 @@ def own(tmp_path: Path, space_of: Callable[[str], SearchSpace], own_operator: st
     return space_of("v5").of({2: Choice.of("Twice", {"kernel": 3})})
 
 
+class FirstForm:
+    """What the first files had in the place of the model."""
+
+    def __init__(self, model: DetectionModel) -> None:
+        self.stored = StoredModel.of(model, {})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        one = self.stored
+        return weights.rebuilt, (one.document, one.names, one.sources, one.sizes, one.rows)
+
+
+class Evil:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, (str(self.path), "w")
+
+
+def restricted(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each file that PyTorch loads from now on was loaded without pickled code."""
+    asked: list[bool] = []
+    load = torch.load
+
+    def noting(*arguments: Any, weights_only: bool = False, **options: Any) -> Any:
+        asked.append(weights_only)
+        return load(*arguments, weights_only=weights_only, **options)
+
+    monkeypatch.setattr(torch, "load", noting)
+    return asked
+
+
+def without_ours(file: Path) -> str:
+    """What Ultralytics finds in a file where this package is missing: how many classes, or an error."""
+    code = f"""
+import sys
+from importlib.abc import MetaPathFinder
+
+class NoneOfOurs(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("nas", "trials", "search_spaces"):
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+
+sys.meta_path.insert(0, NoneOfOurs())
+from ultralytics import YOLO
+try:
+    print(len(YOLO({str(file)!r}).names))
+except Exception as error:
+    print(f"{{type(error).__name__}}: {{error}}")
+"""
+    ran = subprocess.run(
+        [sys.executable, "-P", "-c", code], cwd=file.parent, capture_output=True, text=True, check=True
+    )
+    assert "AutoInstall" not in ran.stdout + ran.stderr
+    return ran.stdout.splitlines()[-1]
+
+
 @pytest.fixture(params=["stock", "motley"])
 def model(request: pytest.FixtureRequest) -> DetectionModel:
     return shuffled(request.getfixturevalue(request.param))
 
 
 class TestKept:
+    def test_is_tensors_and_yaml_only(self, model: DetectionModel, tmp_path: Path) -> None:
+        weights.keep(model, {"data": Path("/data.yaml"), "imgsz": 64}, tmp_path / "weights.pt")
+        assert torch.serialization.get_unsafe_globals_in_checkpoint(tmp_path / "weights.pt") == []
+        content = torch.load(tmp_path / "weights.pt", weights_only=True)
+        assert content["train_args"] == {"data": "/data.yaml", "imgsz": 64}
+        assert content[stored_model.KEY]["document"]["head"] == model.yaml["head"]
+
     def test_is_the_model_to_the_bit(self, model: DetectionModel, tmp_path: Path) -> None:
         weights.keep(model, {"imgsz": 64}, tmp_path / "weights.pt")
         loaded = load_checkpoint(tmp_path / "weights.pt")[0]
@@ -72,6 +144,7 @@ class TestKept:
         code = f"""
 import sys
 sys.path.insert(0, {str(Path(build.__file__).parents[1])!r})
+import search_spaces
 from ultralytics import YOLO
 model = YOLO(sys.argv[1]).model
 twice = [module for module in model.modules() if type(module).__name__ == "Twice"]
@@ -113,12 +186,12 @@ class TestExported:
     def test_is_what_was_kept(self, model: DetectionModel, tmp_path: Path) -> None:
         weights.keep(model, {"imgsz": 64}, tmp_path / "weights.pt")
         weights.export(tmp_path / "weights.pt", tmp_path / "exported.pt")
-        exported = torch.load(tmp_path / "exported.pt", weights_only=False)
-        theirs, ours = exported["model"].state_dict(), model.state_dict()
+        loaded, checkpoint = load_checkpoint(tmp_path / "exported.pt")
+        theirs, ours = loaded.state_dict(), model.state_dict()
         assert list(theirs) == list(ours)
         assert all(torch.equal(theirs[name], ours[name]) for name in ours)
-        assert exported["train_args"] == {"imgsz": 64}
-        assert exported["model"].criterion is None
+        assert checkpoint["train_args"] == {"imgsz": 64}
+        assert getattr(loaded, "criterion", None) is None
 
     def test_its_tensors_lie_each_by_itself(self, stock: Architecture, tmp_path: Path) -> None:
         """Else a part of a model would be saved with all of it, and safetensors refuse it."""
@@ -130,20 +203,93 @@ class TestExported:
     def test_of_a_stock_model_needs_nothing_of_ours(self, stock: Architecture, tmp_path: Path) -> None:
         weights.keep(shuffled(stock), {}, tmp_path / "weights.pt")
         weights.export(tmp_path / "weights.pt", tmp_path / "exported.pt")
-        code = f"""
-import sys
-from importlib.abc import MetaPathFinder
+        assert without_ours(tmp_path / "exported.pt") == str(CLASSES)
 
-class NoneOfOurs(MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("nas", "trials", "search_spaces"):
-            raise ImportError(name)
+    @pytest.mark.parametrize("name", ["motley", "own"])
+    def test_of_another_model_says_so_in_our_words(
+        self, name: str, request: pytest.FixtureRequest, tmp_path: Path
+    ) -> None:
+        weights.keep(shuffled(request.getfixturevalue(name)), {}, tmp_path / "weights.pt")
+        weights.export(tmp_path / "weights.pt", tmp_path / "exported.pt")
+        assert without_ours(tmp_path / "exported.pt") == f"AssertionError: {weights.REFUSAL}"
 
-sys.meta_path.insert(0, NoneOfOurs())
-from ultralytics import YOLO
-print(len(YOLO({str(tmp_path / "exported.pt")!r}).names))
-"""
-        ran = subprocess.run(
-            [sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
-        assert ran.stdout.splitlines()[-1:] == [str(CLASSES)], ran.stderr
+    def test_of_the_first_files_is_possible_and_opens_no_pickle(
+        self, model: DetectionModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        torch.save({"model": FirstForm(model), "train_args": {"imgsz": 64}, "epoch": -1}, tmp_path / "weights.pt")
+        only = restricted(monkeypatch)
+        weights.export(tmp_path / "weights.pt", tmp_path / "exported.pt")
+        assert only == [True]
+        monkeypatch.undo()
+        theirs, ours = load_checkpoint(tmp_path / "exported.pt")[0].state_dict(), model.state_dict()
+        assert all(torch.equal(theirs[name], ours[name]) for name in ours)
+
+    @pytest.mark.parametrize("form", ["class", "first", "stored", "text"])
+    def test_of_a_strangers_file_runs_nothing(self, form: str, stock: Architecture, tmp_path: Path) -> None:
+        file, evil = tmp_path / "weights.pt", Evil(tmp_path / "was_here")
+        match form:
+            case "class":
+                torch.save({"model": evil}, file)
+            case "first":
+                torch.save({"model": FirstForm(shuffled(stock)), "train_args": evil}, file)
+            case "stored":
+                torch.save({stored_model.KEY: {"document": evil}}, file)
+            case _:
+                source = Source(path=Path("evil.py"), text=f"open({str(evil.path)!r}, 'w')")
+                replace(StoredModel.of(shuffled(stock), {}), sources=(source,)).write(file)
+        with pytest.raises((DataError, StudyError)) as caught:
+            weights.export(file, tmp_path / "exported.pt")
+        assert str(caught.value).startswith(f"{file}: ")
+        assert "\n" not in str(caught.value)
+        assert not evil.path.exists()
+        assert not (tmp_path / "exported.pt").exists()
+
+
+class TestAFinalCheckpoint:
+    def test_with_layers_of_ours_becomes_numbers(self, motley: Architecture, tmp_path: Path) -> None:
+        model, file = shuffled(motley).half(), tmp_path / "best.pt"
+        torch.save({"model": model, "train_args": {"imgsz": 64}, "date": "today", "epoch": -1}, file)
+        weights.lighten(file)
+        loaded, checkpoint = load_checkpoint(file)
+        theirs, ours = loaded.state_dict(), model.state_dict()
+        assert all(torch.equal(theirs[name], ours[name].to(theirs[name].dtype)) for name in ours)
+        assert (checkpoint["date"], loaded.names) == ("today", model.names)
+        assert without_ours(file) == f"AssertionError: {weights.REFUSAL}"
+
+    def test_of_ultralytics_layers_stays_its_own(self, stock: Architecture, tmp_path: Path) -> None:
+        file = tmp_path / "best.pt"
+        torch.save({"model": shuffled(stock), "train_args": {}, "epoch": -1}, file)
+        before = file.read_bytes()
+        weights.lighten(file)
+        assert file.read_bytes() == before
+
+
+class TestReading:
+    def test_all_forms(self, model: DetectionModel, tmp_path: Path) -> None:
+        weights.keep(model, {}, tmp_path / "kept.pt")
+        weights.save(deepcopy(model), {}, tmp_path / "saved.pt")
+        torch.save({"model": FirstForm(model), "train_args": {}}, tmp_path / "first.pt")
+        torch.save({"model": model, "train_args": {}}, tmp_path / "pickled.pt")
+        for name in ("kept", "saved", "first", "pickled"):
+            theirs, ours = weights.read(tmp_path / f"{name}.pt").state_dict(), model.state_dict()
+            assert all(torch.equal(theirs[name], ours[name]) for name in ours), name
+
+    @pytest.mark.parametrize("name", ["yolo11n-seg.yaml", "yolo11n-cls.yaml"])
+    def test_another_task_is_refused(self, name: str, tmp_path: Path) -> None:
+        torch.save({"model": YOLO(name).model, "train_args": {}}, tmp_path / "other.pt")
+        with pytest.raises(DataError, match=r"other\.pt: not a checkpoint of a detection model, got a \w+Model with "):
+            weights.read(tmp_path / "other.pt")
+
+    def test_a_strangers_pickle_runs_nothing(self, tmp_path: Path) -> None:
+        evil = Evil(tmp_path / "was_here")
+        torch.save({"model": evil}, tmp_path / "evil.pt")
+        with pytest.raises(DataError, match=r"evil\.pt: not a checkpoint that Ultralytics loads"):
+            weights.read(tmp_path / "evil.pt")
+        assert not evil.path.exists()
+
+    def test_loading_changes_nothing_that_ultralytics_shares(self, stock: Architecture, tmp_path: Path) -> None:
+        weights.keep(build.model(stock.document(CLASSES), CLASSES), {}, tmp_path / "weights.pt")
+        before = [(shared, repr(shared)) for shared in (Conv.default_act, ConvTranspose.default_act)]
+        loaded = YOLO(tmp_path / "weights.pt").model
+        assert loaded.model[0].act.inplace
+        assert [(shared, repr(shared)) for shared in (Conv.default_act, ConvTranspose.default_act)] == before

@@ -1,0 +1,254 @@
+"""A model in a file without pickled classes: the YAML that it is built from, its numbers, and nothing to execute.
+
+`torch.load(path, weights_only=True)` opens such a file; `YOLO(path)` loads it where `search_spaces` is imported. Beside
+the numbers there may be a refusal: what Ultralytics alone finds in the place of a model whose layers it does not have.
+"""
+
+import math
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from copy import deepcopy
+from dataclasses import dataclass, field
+from functools import partial, wraps
+from pathlib import Path, PurePath
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.serialization import safe_globals
+from ultralytics import __version__ as ultralytics_version
+from ultralytics.nn import tasks
+from ultralytics.utils import LOGGER
+
+from search_spaces import build
+from search_spaces.errors import DataError
+from search_spaces.operators import OPERATORS, Source
+from search_spaces.operators import modules as user_modules
+
+KEY = "nas_stored_model"
+_MARKS = (KEY.encode(), b"trials.weights\nrebuilt")
+"""What the pickle of such a file contains; the second one, of the first files of this package."""
+
+_DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, torch.float16, torch.bfloat16,
+           torch.float64, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)}  # fmt: skip
+
+Size = tuple[str, torch.dtype, tuple[int, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredModel:
+    """What a model is built from, and its numbers.
+
+    Attributes:
+        document: the model YAML as a mapping.
+        names: of the classes, by number.
+        sources: of the users' operators in it, whose files need not be there any more.
+        sizes: name, type of number and shape of every weight and buffer.
+        rows: their numbers, one behind the other: a row for each type.
+        checkpoint: what else Ultralytics keeps beside a model, such as `train_args`.
+    """
+
+    document: Mapping[str, Any]
+    names: Mapping[int, str]
+    sources: Sequence[Source]
+    sizes: Sequence[Size]
+    rows: Sequence[Tensor]
+    checkpoint: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, model: tasks.DetectionModel, checkpoint: Mapping[str, Any]) -> "StoredModel":
+        """Describe a built model; `checkpoint` holds what else is written."""
+        values = model.state_dict()
+        rows = [
+            torch.cat([value.flatten() for value in values.values() if value.dtype is dtype]).cpu()
+            for dtype in dict.fromkeys(value.dtype for value in values.values())
+        ]
+        sizes = [(name, value.dtype, tuple(value.shape)) for name, value in values.items()]
+        sources = _sources(model)
+        document = {**model.yaml, "nas": {**model.yaml["nas"], "modules": []}} if sources else model.yaml
+        return cls(document=document, names=model.names, sources=sources, sizes=sizes, rows=rows, checkpoint=checkpoint)
+
+    def write(self, path: Path, *, refusal: str = "") -> None:
+        """Write the file aside, then rename it.
+
+        Args:
+            refusal: what Ultralytics raises as an error where this package is missing; such a file has a callable in
+                it, and opens with `weights_only=True` by `read` alone.
+        """
+        stored = {
+            "document": _plain(self.document),
+            "names": {int(number): str(name) for number, name in self.names.items()},
+            "sources": [[str(source.path), source.text] for source in self.sources],
+            "sizes": [[name, str(dtype).removeprefix("torch."), list(shape)] for name, dtype, shape in self.sizes],
+            "rows": list(self.rows),
+        }
+        others = {"version": ultralytics_version, "epoch": -1, **_plain(self.checkpoint)}
+        refusing = {"model": _Refusing(refusal)} if refusal else {}
+        aside = path.with_suffix(".tmp")
+        torch.save({KEY: stored, **refusing, **others}, aside)
+        aside.replace(path)
+
+    def require_operators(self, file: Path) -> None:
+        """Refuse operators of a user's file that this process does not know: their text is not run.
+
+        Raises:
+            DataError: with the files' names.
+        """
+        known = {record.source.digest for record in OPERATORS.values() if record.source}
+        missing = [source.path.name for source in self.sources if source.digest not in known]
+        if missing:
+            raise DataError(
+                f"{file}: its model has operators of {', '.join(missing)}, whose code is not run from a weights file "
+                "(name that file under `modules` in the space)"
+            )
+
+    def build(self) -> tasks.DetectionModel:
+        """Build the model in eval mode; operators of users' files come from their text, if they are not known yet.
+
+        Raises:
+            RuntimeError: this version of Ultralytics builds another model from the document.
+        """
+        for source in self.sources:
+            user_modules.know(source)
+        with torch.random.fork_rng(devices=[]):
+            model = build.model(self.document, len(self.names))
+        left = {row.dtype: row for row in self.rows}
+        values: dict[str, Tensor] = {}
+        for name, dtype, shape in self.sizes:
+            row = left[dtype]
+            values[name], left[dtype] = row[: math.prod(shape)].view(shape), row[math.prod(shape) :]
+        model.load_state_dict(values)
+        model.names = dict(self.names)
+        _unshare_activations(model)
+        return model.eval().requires_grad_(requires_grad=False)
+
+
+def read(path: Path) -> StoredModel | None:
+    """Read a stored model, without running anything that the file may say; None if it is another kind of file.
+
+    Raises:
+        DataError: it says that it is one, but holds something else.
+    """
+    if not _is_marked(path):
+        return None
+    try:
+        with safe_globals(_STAND_INS):
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        return _parsed(checkpoint)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{path}: not a model that this package stored: {reason}") from error
+
+
+def has_operators(model: nn.Module) -> bool:
+    """Whether a model has layers that Ultralytics alone does not."""
+    ours = {record.module for record in OPERATORS.values()}
+    package = f"{__package__}."
+    return any(type(module) in ours or type(module).__module__.startswith(package) for module in model.modules())
+
+
+def install() -> None:
+    """Let Ultralytics load stored models. Idempotent; a side effect of importing `search_spaces`."""
+    if not getattr(tasks.torch_safe_load, "reads_stored_models", False):
+        tasks.torch_safe_load = _reading(tasks.torch_safe_load)
+
+
+def _reading(stock_load: Callable[..., tuple[Any, Any]]) -> Any:
+    @wraps(stock_load)
+    def torch_safe_load(weight: Any, *arguments: Any, **options: Any) -> tuple[Any, Any]:
+        path = Path(str(weight))
+        stored = read(path) if path.is_file() else None
+        if stored is None:
+            return stock_load(weight, *arguments, **options)
+        for source in stored.sources:
+            LOGGER.info(f"{path.name}: with the operators of {source.path.name}, from the text in it")
+        return {**stored.checkpoint, "model": stored.build()}, str(weight)
+
+    torch_safe_load.reads_stored_models = True  # type: ignore[attr-defined]  # the mark that install() looks for
+    return torch_safe_load
+
+
+def _is_marked(path: Path) -> bool:
+    with suppress(OSError, RuntimeError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if name.endswith("/data.pkl"):
+                content = archive.read(name)
+                return any(mark in content for mark in _MARKS)
+    return False
+
+
+def _parsed(checkpoint: Mapping[str, Any]) -> StoredModel:
+    """The content of a file."""
+    others = {name: value for name, value in checkpoint.items() if name not in {KEY, "model"}}
+    if KEY not in checkpoint:  # of the first files
+        document, names, sources, sizes, rows = checkpoint["model"].content
+        return StoredModel(document=document, names=names, sources=sources, sizes=sizes, rows=rows, checkpoint=others)
+    stored = checkpoint[KEY]
+    return StoredModel(
+        document=stored["document"],
+        names=stored["names"],
+        sources=tuple(Source(path=Path(path), text=text) for path, text in stored["sources"]),
+        sizes=[(name, _DTYPES[dtype], tuple(shape)) for name, dtype, shape in stored["sizes"]],
+        rows=stored["rows"],
+        checkpoint=others,
+    )
+
+
+class _Refusing:
+    """Pickles as a module of PyTorch that raises an error as soon as Ultralytics takes it for the model."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return nn.Identity, (), {"float": partial(torch._assert, False, self.text)}  # noqa: SLF001 - by name
+
+
+class _StandIn:
+    """Takes the place of whatever else a file names: it holds what it was given, and does nothing."""
+
+    def __init__(self, *content: Any) -> None:
+        self.content = content
+
+    def __setstate__(self, state: Any) -> None:
+        """Forget it."""
+
+
+def _path(*parts: str) -> Path:
+    return Path(*parts)
+
+
+_STAND_INS: list[Any] = [
+    (_StandIn, "trials.weights.rebuilt"),
+    (_StandIn, "torch.nn.modules.linear.Identity"),
+    (_StandIn, "functools.partial"),
+    (_StandIn, "torch._assert"),
+    Source,
+    *((_path, f"{module}.{kind}") for module in ("pathlib", "pathlib._local") for kind in ("PosixPath", "WindowsPath")),
+]
+
+
+def _sources(model: tasks.DetectionModel) -> tuple[Source, ...]:
+    """Of the users' operators in a model."""
+    types = {type(module) for module in model.modules()}
+    found = (record.source for record in OPERATORS.values() if record.source and record.module in types)
+    return tuple(dict.fromkeys(found))
+
+
+def _unshare_activations(model: nn.Module) -> None:
+    """Give a model activations of its own: `load_checkpoint` marks them in place, and Ultralytics shares one."""
+    copies: dict[nn.Module, nn.Module] = {}
+    for module in model.modules():
+        for name, child in module._modules.items():  # noqa: SLF001 - `named_children` leaves out what comes twice
+            if child is not None and isinstance(getattr(child, "inplace", None), bool) and not list(child.children()):
+                module._modules[name] = copies.setdefault(child, deepcopy(child))  # noqa: SLF001
+
+
+def _plain(value: Any) -> Any:
+    """The value in types of YAML."""
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return str(value) if isinstance(value, PurePath) else value
