@@ -1,6 +1,7 @@
 """A search, from what was asked for to a study that has run."""
 
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -194,7 +195,10 @@ def supervise(study: Study, *, show: Callable[[Study], None] = lambda _: None) -
 
 
 def _running(study: Study) -> StudyError:
-    return StudyError(f"{study.name} is running already, in another process; watch it with: nas status {study.name}")
+    runs = study.folder.parent
+    where = "" if runs == RUNS.absolute() else f" --runs {shlex.quote(str(runs))}"
+    told = f"look at it with: nas status {study.name}{where}"
+    return StudyError(f"{study.name} is running already, in another process; {told}")
 
 
 def lay_base(study: Study, show: Callable[[int], None] = lambda _: None) -> BaseTraining:

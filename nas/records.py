@@ -34,6 +34,8 @@ COLUMNS = (
 
 TRAINED_BEFORE = "trained before"
 """How the detail of a trial begins whose score another study has paid for."""
+LEARNED = 0.001
+"""The mAP50-95 below which a model has learned nothing: one with random weights finds next to nothing."""
 _MOSTLY = 0.5
 _POINT = 0.01
 
@@ -141,13 +143,27 @@ def front_of(records: Iterable[Record], objectives: Sequence[str]) -> list[Recor
     return sorted(best, key=lambda record: (-(record.map50_95 or 0.0), record.gflops or 0.0))
 
 
-def as_accurate(front: Sequence[Record], stock: Record) -> Record | None:
-    """The cheapest of the front that loses no more than a point to the stock model; None if none is cheaper than it."""
-    if stock.map50_95 is None or stock.gflops is None:
+def has_learned(accuracy: float | None) -> bool:
+    """Whether a score is one of a model that has learned something; where there is none yet, nothing is against it."""
+    return accuracy is None or accuracy >= LEARNED
+
+
+def as_accurate(front: Sequence[Record], stock: Record, cost: str = "gflops") -> Record | None:
+    """The cheapest of the front that loses no more than a point to the stock model.
+
+    Args:
+        cost: the one that counts.
+
+    Returns:
+        None if none is cheaper than the stock model, or the stock model has learned nothing.
+    """
+    ceiling = getattr(stock, cost)
+    if stock.map50_95 is None or ceiling is None or not has_learned(stock.map50_95):
         return None
-    least, ceiling = stock.map50_95 - _POINT, stock.gflops
-    cheaper = [r for r in front if (r.map50_95 or 0.0) >= least and r.gflops is not None and r.gflops < ceiling]
-    return min(cheaper, key=lambda record: record.gflops or 0.0, default=None)
+    least = stock.map50_95 - _POINT
+    costs = [(getattr(r, cost), r) for r in front if (r.map50_95 or 0.0) >= least]
+    cheaper = [(own, record) for own, record in costs if own is not None and own < ceiling]
+    return min(cheaper, key=lambda each: each[0])[1] if cheaper else None
 
 
 def point_of(record: Record, objectives: Sequence[str]) -> tuple[float, ...]:

@@ -83,7 +83,8 @@ class Budget(_Frozen):
     @property
     def said(self) -> str:
         """In words."""
-        told = f"{self.epochs} epochs at {self.image_size} px, batch {self.batch}"
+        epochs = "1 epoch" if self.epochs == 1 else f"{self.epochs} epochs"
+        told = f"{epochs} at {self.image_size} px, batch {self.batch}"
         return told if self.precision == "fp32" else f"{told}, in {self.precision}"
 
     def at(self, deploy_size: int | None) -> Self:

@@ -7,6 +7,7 @@ import typer
 
 from nas import RUNS
 from nas.cli import show
+from nas.cli.fronts import nothing_learned, relative
 from nas.cli.options import Device, Name, Runs, Shown, Timeout, TrialMemory, Workers, typed
 from nas.cli.searching import train
 
@@ -43,21 +44,29 @@ def confirm(
     from nas.config import existing
     from nas.confirm import fallen, finalists, longer, noise_of, overtaken
     from nas.study import Study
+    from nas.verdicts import counted
 
     before, told = Study.open(existing(study, runs)), list[dict[str, Any]]()
     changes = {"workers": workers, "device": device, "timeout": timeout, "trial_memory": trial_memory}
     for _ in range(rounds):
         after = longer(before, eta=eta, **changes)
         few, many = (one.settings.budget.epochs for one in (before, after))
-        show.lines([f"confirm   the front of {before.name} and the stock model: {many} epochs instead of {few}"])
+        show.lines(
+            [f"confirm   the front of {before.name} and the stock model: {counted(many, 'epoch')} instead of {few}"]
+        )
         if after.places():
             train(after)
         both = finalists(before, after)
         rows = _rows(after, both)
-        told += rows
+        told += [{name: value for name, value in row.items() if name != "of_stock"} for row in rows]
         if shown == "table":
-            show.rows(rows, shown, title=f"{before.name} after {few} and {many} epochs", columns=_columns(few, many))
-        show.lines(f"{one.summary} has no score after {many} epochs: {one.ending}; {one.cure}" for one in fallen(after))
+            title = f"{before.name} after {few} and {many} epochs: mAP50-95"
+            show.rows(rows, shown, title=title, columns=_columns(few, many), narrow=("gflops", "map50_95_gain_before"))
+        trained = counted(many, "epoch")
+        show.lines(f"{one.summary} has no score after {trained}: {one.ending}; {one.cure}" for one in fallen(after))
+        if unlearned := nothing_learned(after):
+            show.lines(unlearned)
+            break
         if left := after.places():
             show.lines([f"{left} trainings are left; go on with: {typed('confirm', before)} --eta {eta}"])
             break
@@ -67,7 +76,7 @@ def confirm(
             show.lines([f"trial {trial} has overtaken {', '.join(str(other.shorter.trial) for _, other in others)}"])
         if not passed:
             said = f"The order stays within noise ({100 * noise:.1f} points)"
-            show.lines([f"{said}: trainings of {few} epochs tell these apart as well."])
+            show.lines([f"{said}: trainings of {counted(few, 'epoch')} tell these apart as well.", *_noise(before)])
             break
         before = after
     show.lines([f"export the most accurate with: {typed('export', after)} --best map"])
@@ -75,21 +84,39 @@ def confirm(
         show.rows(told, shown, title="", columns={})
 
 
+def _noise(before: "Study") -> list[str]:
+    """Say what is taken for noise, where this study has not measured it."""
+    from nas.racing import deviation
+    from trials.presets import NOISE_MEASURED
+
+    if deviation(before.records()) is not None:
+        return []
+    return [f"That noise is twice the deviation between seeds {NOISE_MEASURED}, not here; --seeds 3 measures it."]
+
+
 def _columns(few: int, many: int) -> dict[str, str]:
+    from nas.verdicts import counted
+
     return {
         "trial": "trial",
-        "map50_95_before": f"mAP50-95, {few} epochs",
+        "map50_95_before": counted(few, "epoch"),
         "map50_95_gain_before": "over stock",
-        "map50_95": f"{many} epochs",
+        "map50_95": counted(many, "epoch"),
         "map50_95_gain": "over stock",
         "gflops": "GFLOPs",
+        "of_stock": "of stock",
         "summary": "architecture",
     }
 
 
 def _rows(after: "Study", both: "list[Finalist]") -> list[dict[str, Any]]:
+    from nas.verdicts import cost_of
+
     stocks = next((one.accuracies for one in both if one.longer.role == "stock"), (None, None))
-    return [_row(after, one, stocks) for one in both]
+    stock = next((one.longer for one in both if one.longer.role == "stock"), None)
+    cost = cost_of(after.settings.objectives)
+    reference = getattr(stock, cost) if stock is not None else None
+    return [{**_row(after, one, stocks), "of_stock": relative(getattr(one.longer, cost), reference)} for one in both]
 
 
 def _row(after: "Study", one: "Finalist", stocks: tuple[float | None, float | None]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from nas.cli.fronts import nothing_learned
 from nas.cli.show import err, figure
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class Watching:
     def _tell_base(self, study: "Study") -> None:
         """One line for the stock model's own training: that it is there, or how it ended."""
         from nas.records import took
+        from nas.verdicts import counted
 
         base = study.base
         if base is None or self._known.get("base") == ("ended", None):
@@ -66,16 +68,17 @@ class Watching:
         if outcome is None and "base" not in self._known and self._live is None:
             self._known["base"] = ("running", None)
             err.print(
-                f"stock model  training, {base.budget.epochs} epochs, for every trial to start from", markup=False
+                f"stock model  training, {counted(base.budget.epochs, 'epoch')}, for every trial to start from",
+                markup=False,
             )
         if outcome is not None:
             self._known["base"] = ("ended", None)
             self._began, self._ended_before = time.monotonic(), None  # trials are timed from here
             accuracy = figure("map50_95", outcome.get("map50_95"))
-            figures = (
-                f"mAP50-95 {accuracy} after {outcome['epochs']} epochs, {took(outcome['seconds'], outcome['detail'])}"
-            )
-            err.print(f"stock model  {outcome['ending']}  {figures}", markup=False)
+            trained = f"{counted(outcome['epochs'], 'epoch')}, {took(outcome['seconds'], outcome['detail'])}"
+            err.print(f"stock model  {outcome['ending']}  mAP50-95 {accuracy} after {trained}", markup=False)
+            for line in nothing_learned(study, []):
+                err.print(line, markup=False)
 
     def _left(self, study: "Study", records: "Sequence[Record]") -> str:
         """How long it will still take, from how long trials took since this began."""
@@ -114,12 +117,14 @@ def _named(record: "Record") -> str:
 
 
 def _table(study: "Study", records: "Sequence[Record]", left: str) -> Group:
-    counted = study.file.run.trials
+    from nas.verdicts import UNITS, cost_of
+
+    total = study.file.run.trials
     done = sum(record.ending is not None for record in records)
     front = study.front(records)
     on_front = {record.trial for record in front}
     table = Table(
-        title=f"{study.name}   {done} of {counted} trials   {left}",
+        title=f"{study.name}   {done} of {total} trials   {left}",
         title_justify="left",
         header_style="bold",
         expand=True,
@@ -146,5 +151,7 @@ def _table(study: "Study", records: "Sequence[Record]", left: str) -> Group:
     if base is not None and not base.is_done:
         known = base.files.read_epochs()
         table.add_row("-", "training", f"{len(known)}/{base.budget.epochs}", "-", "-", "-", "-", _BASE, style="bold")
-    best = "   ".join(f"{record.map50_95:.3f} at {record.gflops:.2f}" for record in front)
-    return Group(table, Text(f"front (*), mAP50-95 at GFLOPs: {best or 'nothing finished yet'}   ~ unsteady latency"))
+    cost = cost_of(study.settings.objectives)
+    best = "   ".join(f"{record.map50_95:.3f} at {figure(cost, getattr(record, cost))}" for record in front)
+    told = f"front (*), mAP50-95 at {UNITS[cost]}: {best or 'nothing finished yet'}   ~ unsteady latency"
+    return Group(table, *map(Text, [told, *nothing_learned(study, records)]))

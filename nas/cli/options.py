@@ -15,6 +15,11 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value", int, float)
 _TOO_LARGE = 1e30
+PRESET_EPOCHS = "quick 3, standard 20, thorough 20; from scratch 3, 40, 40"
+PRESET_BASE_EPOCHS = "quick 6, standard 60, thorough 60"
+PRESET_IMAGE_SIZES = "quick 128, standard 320, thorough 640"
+"""As `trials.presets` has them, which a test compares: importing it takes seconds that help should not take."""
+
 _WHAT, _HOW, _WORTH, _LIMITS, _WHERE = "What", "How long and with what", "What counts", "Limits", "Where"
 
 
@@ -117,14 +122,20 @@ FromScratch = Annotated[
 ]
 Preset = Annotated[
     Literal["quick", "standard", "thorough"] | None,
-    typer.Option(help="How much is trained. \\[default: quick for digits, else standard]", rich_help_panel=_HOW),
+    typer.Option(
+        metavar="NAME",
+        help="How much is trained: quick, standard or thorough. \\[default: quick for digits, else standard]",
+        rich_help_panel=_HOW,
+    ),
 ]
 Study = Annotated[
     str | None, typer.Option(help="The study's name. \\[default: space and data]", rich_help_panel=_WHERE)
 ]
 Trials = Annotated[
     int | None,
-    typer.Option(min=1, help="In all, earlier ones counted. \\[default: 10 for digits, else 30]", rich_help_panel=_HOW),
+    typer.Option(
+        metavar="N", help="In all, earlier ones counted. \\[default: 10 for digits, else 30]", rich_help_panel=_HOW
+    ),
 ]
 Timeout = Annotated[
     float | None,
@@ -145,37 +156,43 @@ TrialMemory = Annotated[
 ]
 Epochs = Annotated[
     int | None,
-    typer.Option(min=1, help="Of each trial. \\[default: the preset's: 3, 8 or 20]", rich_help_panel=_HOW),
+    typer.Option(metavar="N", help=f"Of each trial. \\[default: {PRESET_EPOCHS}]", rich_help_panel=_HOW),
 ]
 BaseEpochs = Annotated[
     int | None,
     typer.Option(
-        min=0,
+        metavar="N",
         help="Of the stock model, once, before every trial starts from it; 0 for none. "
-        "\\[default: the preset's: 6, 24 or 60]",
+        f"\\[default: {PRESET_BASE_EPOCHS}]",
         rich_help_panel=_HOW,
     ),
 ]
 ImageSize = Annotated[
     int | None,
-    typer.Option(help="Of training, pixels. \\[default: the preset's: 128, 320 or 640]", rich_help_panel=_HOW),
+    typer.Option(
+        metavar="PX",
+        help=f"Of training, a multiple of 32. \\[default: {PRESET_IMAGE_SIZES}]",
+        rich_help_panel=_HOW,
+    ),
 ]
 DeploySize = Annotated[
-    int | None, typer.Option(help="Of cost and latency, pixels. \\[default: 640]", rich_help_panel=_WORTH)
+    int | None,
+    typer.Option(metavar="PX", help="Of cost and latency, a multiple of 32. \\[default: 640]", rich_help_panel=_WORTH),
 ]
-Batch = Annotated[int | None, typer.Option(min=1, help="Images a step. \\[default: 8]", rich_help_panel=_HOW)]
+Batch = Annotated[int | None, typer.Option(metavar="N", help="Images a step. \\[default: 8]", rich_help_panel=_HOW)]
 PrecisionName = Literal["fp32", "bf16"]
 Precision = Annotated[
     PrecisionName | None,
     typer.Option(
-        help="What trainings compute in; a CPU may have bf16, too (see [b]nas doctor[/b]). "
+        metavar="NAME",
+        help="fp32 or bf16: what trainings compute in; a CPU may have bf16, too (see [b]nas doctor[/b]). "
         "\\[default: bf16 on a GPU that has it, else fp32]",
         rich_help_panel=_HOW,
     ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Of weights, order and proposals.", rich_help_panel=_HOW)]
+Seed = Annotated[int, typer.Option(metavar="N", help="Of weights, order and proposals.", rich_help_panel=_HOW)]
 Workers = Annotated[
-    int | None, typer.Option(min=1, help="Processes. \\[default: one per core or GPU]", rich_help_panel=_HOW)
+    int | None, typer.Option(metavar="N", help="Processes. \\[default: one per core or GPU]", rich_help_panel=_HOW)
 ]
 Device = Annotated[
     str | None, typer.Option(help="cpu, 0, or 0,1. \\[default: a GPU if there is one]", rich_help_panel=_HOW)
@@ -198,21 +215,25 @@ Objectives = Annotated[
 Reward = Annotated[
     Literal["tunas", "mnasnet", "mnasnet-hard", "linear"] | None,
     typer.Option(
-        help="One number instead: accuracy with penalties for missing the targets.",
+        metavar="NAME",
+        help="tunas, mnasnet, mnasnet-hard or linear: one number instead, accuracy with penalties for missing the "
+        "targets.",
         rich_help_panel=_WORTH,
     ),
 ]
 Sampler = Annotated[
     Literal["ours", "tpe", "nsga2", "gp", "random"],
     typer.Option(
+        metavar="NAME",
         help="Who proposes: ours, which learns accuracy alone since costs are known before; Optuna's multivariate "
-        "TPE, NSGA-II or GP (seconds a proposal); or nobody, for comparison.",
+        "tpe, nsga2 or gp (seconds a proposal); or random, for comparison.",
         rich_help_panel=_WORTH,
     ),
 ]
 Eta = Annotated[
     int | None,
     typer.Option(
+        metavar="N",
         help="Stop trainings early: at each rung the best of so many go on, compared with what costs no more. Such "
         "as 3. \\[default: none is stopped]",
         rich_help_panel=_HOW,
@@ -220,12 +241,12 @@ Eta = Annotated[
 ]
 FirstRung = Annotated[
     int | None,
-    typer.Option(help="The epoch after which they are first judged. \\[default: 1]", rich_help_panel=_HOW),
+    typer.Option(metavar="N", help="The epoch after which they are first judged. \\[default: 1]", rich_help_panel=_HOW),
 ]
 Seeds = Annotated[
     int,
     typer.Option(
-        min=1,
+        metavar="N",
         help="Train whoever stands on the front, and the stock model, with so many seeds, out of the same number "
         "of trials; the front then goes by the means.",
         rich_help_panel=_HOW,
@@ -240,13 +261,17 @@ Latency = Annotated[
         rich_help_panel=_WORTH,
     ),
 ]
-TargetGflops = Annotated[float | None, typer.Option(help="For the reward.", rich_help_panel=_WORTH)]
-TargetLatency = Annotated[float | None, typer.Option(help="For the reward, milliseconds.", rich_help_panel=_WORTH)]
-MaxGflops = Annotated[float | None, typer.Option(help="Train nothing above.", rich_help_panel=_LIMITS)]
+TargetGflops = Annotated[float | None, typer.Option(metavar="X", help="For the reward.", rich_help_panel=_WORTH)]
+TargetLatency = Annotated[
+    float | None, typer.Option(metavar="MS", help="For the reward, milliseconds.", rich_help_panel=_WORTH)
+]
+MaxGflops = Annotated[float | None, typer.Option(metavar="X", help="Train nothing above.", rich_help_panel=_LIMITS)]
 MaxParams = Annotated[
     int | None, typer.Option(parser=number, metavar="N", help="Such as 2.5M.", rich_help_panel=_LIMITS)
 ]
-MaxLatency = Annotated[float | None, typer.Option(help="Milliseconds, on this device.", rich_help_panel=_LIMITS)]
+MaxLatency = Annotated[
+    float | None, typer.Option(metavar="MS", help="Milliseconds, on this device.", rich_help_panel=_LIMITS)
+]
 Storage = Annotated[
     str | None,
     typer.Option(help="Optuna's, such as postgresql://... \\[default: a file]", rich_help_panel=_WHERE),

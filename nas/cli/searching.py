@@ -64,7 +64,17 @@ def search(
     dry_run: options.DryRun = False,
     shown: options.PlanFormat = "text",
 ) -> None:
-    """Search a space for the Pareto front of accuracy and cost. On a study that is there, go on with it."""
+    """Search a space for the Pareto front of accuracy and cost. On a study that is there, go on with it.
+
+    The stock model is trained once; each trial is one architecture that starts from it, trained briefly and scored.
+
+      nas search                                  a demonstration on built-in data
+      nas search --data my/data.yaml --dry-run    check everything, print the plan
+      nas search --data my/data.yaml              search, and show the front
+      nas search --space v8 --scale s --max-gflops 20 --trials 60
+
+    Then: nas pareto STUDY, nas confirm STUDY, nas export STUDY.
+    """
     from nas.config import Sampler
     from nas.plan import Plan
     from nas.request import Request
@@ -136,7 +146,7 @@ def resume(
 
 def _run(study: "Study") -> None:
     """Run a study under a live table, then show its front."""
-    from nas.cli.studies import print_front
+    from nas.cli.fronts import print_front
 
     train(study)
     measured.measure_after_search(study)
@@ -188,9 +198,11 @@ def _judged(settings: "Settings") -> str:
 
 def _begun(settings: "Settings") -> str:
     """What every candidate's weights start from."""
+    from nas.verdicts import counted
+
     if settings.base is not None:
         first = f", itself from {settings.base.weights}" if settings.base.weights else ""
-        return f"of the stock model, which is trained first, once, for {settings.base.epochs} epochs{first}"
+        return f"of the stock model, which is trained first, once, for {counted(settings.base.epochs, 'epoch')}{first}"
     start = settings.budget.weights
     return f"of {start}, where layers and shapes agree" if start else "random: every candidate from scratch"
 
@@ -210,19 +222,35 @@ def _why_short(study: "Study", records: "Sequence[Record]") -> str:
     return f"Every architecture within limits has been seen after {done} of {of} trials."
 
 
-def _print_plan(plan: "Plan", shown: str) -> None:
+def _preset(settings: "Settings") -> str:
+    """Say what a preset is good for, or what was given instead of its numbers; empty if none of them is left."""
     from trials.presets import PRESETS
+
+    preset, budget, base = PRESETS[settings.preset], settings.budget, settings.base
+    numbers = {
+        "--epochs": (budget.epochs, preset.epochs if settings.inherits else preset.scratch_epochs),
+        "--image-size": (budget.image_size, preset.image_size),
+        **({"--base-epochs": (base.epochs, preset.base_epochs)} if base is not None else {}),
+    }
+    changed = [f"{flag} {own} instead of {usual}" for flag, (own, usual) in numbers.items() if own != usual]
+    if len(changed) == len(numbers):
+        return ""
+    return f"{settings.preset}, but {', '.join(changed)}" if changed else f"{settings.preset}: {preset.says}"
+
+
+def _print_plan(plan: "Plan", shown: str) -> None:
+    from nas.verdicts import counted
 
     settings, run = plan.file.settings, plan.file.run
     budget = settings.budget
     limits = {name: value for name, value in settings.limits.model_dump().items() if value is not None}
     space, data, stock = plan.space, plan.data, plan.stock
     told = {
-        "space": f"{space.at_scale}: {len(space.slots)} slots, {space.size:.3g} architectures",
+        "space": f"{space.at_scale}: {counted(len(space.slots), 'slot')}, {space.size:.3g} architectures",
         "stock": f"{stock.gflops:.2f} GFLOPs at {budget.deploy_size} px, {stock.params / 1e6:.3f} M parameters",
         "reach": f"{plan.cheapest.gflops:.2f} to {plan.costliest.gflops:.2f} GFLOPs",
         "data": f"{data.name}: {data.account.summary(len(data.classes))}",
-        "budget": f"{run.trials} trials of {budget.said}",
+        "budget": f"{counted(run.trials, 'trial')} of {budget.said}",
         "rungs": _judged(settings),
         "seeds": f"{settings.seeds} for the stock model and the front" if settings.seeds > 1 else "",
         "weights": _begun(settings),
@@ -245,6 +273,6 @@ def _print_plan(plan: "Plan", shown: str) -> None:
     if space.start:
         first = " | ".join(architecture.summary() for architecture in space.start)
         show.lines([f"{'start':<9} after the stock model: {first}"])
-    show.lines([f"{'preset':<9} {settings.preset}: {PRESETS[settings.preset].says}"])
+    show.lines(f"{'preset':<9} {text}" for text in [_preset(settings)] if text)
     if plan.data.note:
         show.lines([f"{'note':<9} {plan.data.note}"])

@@ -3,13 +3,16 @@
 import csv
 import functools
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, ParamSpec, TypeVar
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -17,6 +20,12 @@ Format = Literal["table", "json", "csv"]
 
 STOPPED = 130
 """The exit status after Ctrl-C, as a shell says it."""
+
+_GAP = 2
+"""Spaces between two columns."""
+_NUMERIC = frozenset("0123456789+-")
+_LAST = 24
+"""Characters that the last column has at least, before others are left out for it."""
 
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -43,11 +52,20 @@ def told(command: Callable[P, R]) -> Callable[P, R]:
     return telling
 
 
-def rows(rows: Sequence[Mapping[str, Any]], shown: Format, *, title: str, columns: Mapping[str, str]) -> None:
+def rows(
+    rows: Sequence[Mapping[str, Any]],
+    shown: Format,
+    *,
+    title: str,
+    columns: Mapping[str, str],
+    narrow: Sequence[str] | None = None,
+) -> None:
     """Print rows.
 
     Args:
         columns: for a table, the keys to show and their headings; JSON and CSV print every key.
+        narrow: if given, each row of the table is one line: columns that a narrow terminal leaves out, the first
+            first; the last column is cut where it has no room.
     """
     match shown:
         case "json":
@@ -56,6 +74,8 @@ def rows(rows: Sequence[Mapping[str, Any]], shown: Format, *, title: str, column
             written = csv.DictWriter(sys.stdout, fieldnames=list(rows[0]) if rows else list(columns))
             written.writeheader()
             written.writerows({key: _cell(value) for key, value in row.items()} for row in rows)
+        case _ if narrow is not None:
+            _print_lines(rows, title, columns, narrow)
         case _:
             table = Table(title=title, title_justify="left", header_style="bold")
             for key, heading in columns.items():
@@ -66,10 +86,35 @@ def rows(rows: Sequence[Mapping[str, Any]], shown: Format, *, title: str, column
             console().print(table)
 
 
+def _print_lines(
+    rows: Sequence[Mapping[str, Any]], title: str, columns: Mapping[str, str], narrow: Sequence[str]
+) -> None:
+    """Print a table of one line a row, with as many columns as there is room for."""
+    out = console()
+    cells = {key: [figure(key, row.get(key)) for row in rows] for key in columns}
+    widths = {key: max(map(cell_len, [columns[key], *column])) for key, column in cells.items()}
+    *_, last = columns
+    wanted, widths[last] = widths[last], min(widths[last], _LAST)
+    left_out = list(narrow)
+    while (room := out.width - sum(widths.values()) - _GAP * (len(widths) - 1)) < 0 and left_out:
+        widths.pop(left_out.pop(0), None)
+    widths[last] = max(1, min(wanted, widths[last] + room))
+    table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold")
+    for key, width in widths.items():
+        numeric = all(cell == "-" or cell[:1] in _NUMERIC for cell in cells[key])
+        side: Literal["left", "right"] = "right" if numeric else "left"
+        table.add_column(columns[key], justify=side, width=width, no_wrap=True, overflow="ellipsis")
+    for index in range(len(rows)):
+        table.add_row(*(escape(cells[key][index]) for key in widths))
+    if title:
+        out.print(title, style="italic", no_wrap=True, overflow="ellipsis", markup=False)
+    out.print(table)
+
+
 def console() -> Console:
-    """Stdout; as wide as a table needs where it is not a terminal."""
+    """Stdout; where it is not a terminal as wide as a table needs, or as `COLUMNS` says."""
     plain = Console(highlight=False)
-    return plain if plain.is_terminal else Console(highlight=False, width=160)
+    return plain if plain.is_terminal or os.environ.get("COLUMNS") else Console(highlight=False, width=160)
 
 
 def figure(name: str, value: Any) -> str:
@@ -81,6 +126,8 @@ def figure(name: str, value: Any) -> str:
             return "yes" if value else "no"
         case int() if name in {"params", "deployed_params"}:
             return f"{value / 1e6:.3f} M"
+        case float() if "gain" in name:
+            return f"{value:+.3f}"
         case float() if "map50" in name or name == "expected":
             return f"{value:.3f}"
         case float() if "gflops" in name:

@@ -3,44 +3,29 @@
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from nas import RUNS
-from nas.cli import show
-from nas.cli.options import Name, Runs, Shown, typed
-from nas.cli.show import Format
+from nas.cli import fronts, show
+from nas.cli.options import Name, Runs, Shown
 
 if TYPE_CHECKING:
-    from nas.records import Record
     from nas.study import Study
 
 
-_TRIAL_COLUMNS = {
-    "trial": "trial",
-    "state": "state",
-    "ending": "ending",
+_STATUS_COLUMNS = {
+    "study": "study",
+    "running": "running",
+    "done": "trials",
     "map50_95": "mAP50-95",
-    "map50": "mAP50",
-    "expected": "expected",
-    "gflops": "GFLOPs",
-    "params": "params",
-    "latency_ms": "ms",
-    "measured_ms": "measured",
-    "epochs": "epochs",
-    "seconds": "s",
-    "repeat": "repeat",
-    "seeds": "seeds",
-    "summary": "architecture",
+    "stock_map50_95": "stock",
+    "front": "front",
+    "waiting": "waiting",
+    "space": "space",
+    "data": "data",
 }
-
-_SELDOM = {"expected": None, "latency_ms": None, "measured_ms": None, "repeat": 0, "seeds": 1}
-"""Columns of a table that are there if any trial has something else in them."""
-
-_SEEDS_THAT_TELL = 3
-"""Two that agree are as likely as not, where nothing is gained."""
 
 _BASE_COLUMNS = {
     "ending": "ending",
@@ -50,7 +35,6 @@ _BASE_COLUMNS = {
     "params": "params",
     "epochs": "epochs",
     "seconds": "s",
-    "weights": "weights",
 }
 
 
@@ -72,19 +56,13 @@ def status(
     names = [study] if study else studies(runs)
     if not names:
         show.lines([f"no studies in {runs} yet; begin one with: nas search"])
-    columns = {
-        "study": "study",
-        "running": "running",
-        "trials": "trials",
-        "of": "of",
-        "front": "front",
-        "map50_95": "best mAP50-95",
-        "stock_map50_95": "stock mAP50-95",
-        "data": "data",
-        "waiting": "waiting",
-    }
+    rows = [_status(_open(name, runs)) for name in names]
+    if shown == "table":
+        rows = [row | {"done": f"{row['trials']}/{row['of']}"} for row in rows]
     if names or shown != "table":
-        show.rows([_status(_open(name, runs)) for name in names], shown, title="Studies", columns=columns)
+        show.rows(rows, shown, title="Studies", columns=_STATUS_COLUMNS, narrow=("space", "waiting", "front"))
+    for name in names:
+        show.lines(f"{name}: {line}" for line in fronts.nothing_learned(_open(name, runs))[:1])
 
 
 @show.told
@@ -104,16 +82,19 @@ def pareto(
     """The front: the finished trials that no other beats in every objective."""
     opened = _open(study, runs)
     if not expected:
-        print_front(opened, shown)
+        fronts.print_front(opened, shown)
         return
     title = f"Front of {study} by expected mAP50-95: {', '.join(opened.settings.objectives)}"
-    _print_records(opened.expected_front(opened.records()), shown, title=title)
+    fronts.print_trials(opened, opened.expected_front(opened.records()), shown, title=title)
+    show.lines(fronts.nothing_learned(opened))
 
 
 @show.told
 def trials(study: Name, runs: Runs = RUNS, shown: Shown = "table") -> None:
     """Every trial of a study."""
-    _print_records(_open(study, runs).records(), shown, title=f"Trials of {study}")
+    opened = _open(study, runs)
+    fronts.print_trials(opened, opened.records(), shown, title=f"Trials of {study}")
+    show.lines(fronts.nothing_learned(opened))
 
 
 @show.told
@@ -131,7 +112,10 @@ def base(study: Name, runs: Runs = RUNS, shown: Shown = "table") -> None:
     outcome = training.outcome() or {}
     row = {"study": study, **{name: outcome[name] for name in _BASE_COLUMNS if name in outcome}}
     row["weights"] = str(training.weights)
-    show.rows([row], shown, title=f"The stock model of {study}", columns={"study": "study", **_BASE_COLUMNS})
+    columns = {"study": "study", **_BASE_COLUMNS}
+    show.rows([row], shown, title=f"The stock model of {study}", columns=columns, narrow=("seconds", "map50", "params"))
+    show.lines([f"its weights: {training.weights}"])
+    show.lines(fronts.nothing_learned(opened))
 
 
 @show.told
@@ -146,7 +130,8 @@ def export(
     runs: Runs = RUNS,
 ) -> None:
     """Write a trial's model: model.yaml, weights.pt, data.yaml and summary.json."""
-    exported = _open(study, runs).export(trial=trial, best=best, folder=out)
+    opened = _open(study, runs)
+    exported = opened.export(trial=trial, best=best, folder=out)
     record = exported.record
     print(exported.folder)  # noqa: T201 - the result, for a pipe
     accuracy, gflops = show.figure("map50_95", record.map50_95), show.figure("gflops", record.gflops)
@@ -157,7 +142,7 @@ def export(
     if exported.weights is None:
         told += ["its weights were not kept (the front's, the stock model's and the last few trials' are)"]
         told += [f"train it as the trial did:   {exported.retrain}"]
-    show.lines(told)
+    show.lines([*told, *fronts.nothing_learned(opened)])
 
 
 @show.told
@@ -185,69 +170,6 @@ def clean(
         show.lines([f"{len(doomed)} files and folders, {size / 1e6:.1f} MB, {verb}"])
     finally:
         supervision.release()
-
-
-def print_front(study: "Study", shown: Format) -> None:
-    """The front as a table, with the stock model beside it and what the difference is worth."""
-    from nas.racing import gains
-    from nas.records import as_accurate, stock_of
-
-    records = study.records()
-    front = study.front(records)
-    _print_records(front, shown, title=f"Pareto front of {study.name}: {', '.join(study.settings.objectives)}")
-    stock = stock_of(records)
-    if shown != "table" or stock is None or stock.map50_95 is None or not front:
-        return
-    best = max(front, key=lambda record: record.map50_95 or 0.0)
-    remarks = [f"stock: mAP50-95 {stock.map50_95:.3f} at {stock.gflops:.2f} GFLOPs"]
-    if best.trial == stock.trial:
-        remarks.append("No evidence of gain: nothing that was tried is more accurate than the stock model.")
-    else:
-        remarks.append(_gain(study, gains(records, best, stock)))
-    bargain = as_accurate(front, stock)
-    if bargain is not None:
-        lost = max(0.0, stock.map50_95 - (bargain.map50_95 or 0.0))
-        saved = 1 - (bargain.gflops or 0.0) / (stock.gflops or 1.0)
-        remarks.append(
-            f"trial {bargain.trial}: as accurate as stock within {100 * lost:.1f} points, with {saved:.1%} fewer GFLOPs"
-        )
-    new = [str(record.trial) for record in front if record.is_mostly_new]
-    if new:
-        remarks.append(
-            f"trial {', '.join(new)}: less than half of the weights could be taken over; such a score is in part one "
-            "from scratch, and too low beside the others."
-        )
-    if not study.settings.confirms and any(record.trial != stock.trial for record in front):
-        remarks.append(f"train the front longer, to see whether its order stays: {typed('confirm', study)}")
-    remarks.append(f"export the most accurate with: {typed('export', study)} --best map")
-    show.lines(remarks)
-
-
-def _gain(study: "Study", by_seed: "list[float]") -> str:
-    """What the most accurate of the front has over the stock model, and what that is worth."""
-    over = f"{fmean(by_seed):+.3f} over stock"
-    if len(by_seed) == 1:
-        moved = "0.005" if study.base is not None else "0.02"
-        return (
-            f"No evidence of gain yet: {over} is one short training each with one seed; "
-            f"the seed alone moves such a score by {moved} and more."
-        )
-    each = ", ".join(f"{gain:+.3f}" for gain in by_seed)
-    verdict = "Some evidence" if len(by_seed) >= _SEEDS_THAT_TELL and min(by_seed) > 0 else "No evidence"
-    return f"{verdict} of gain: {over}, the mean of {len(by_seed)} seeds ({each})."
-
-
-def _print_records(records: "list[Record]", shown: Format, *, title: str) -> None:
-    rows = [record.as_row() for record in records]
-    if shown == "table":
-        for row, record in zip(rows, records, strict=True):
-            row["summary"] = record.summary
-    if not rows and shown == "table":
-        show.lines([f"{title}: nothing yet"])
-        return
-    silent = {name for name, usual in _SELDOM.items() if all(row[name] == usual for row in rows)}
-    columns = {name: heading for name, heading in _TRIAL_COLUMNS.items() if name not in silent}
-    show.rows(rows, shown, title=title, columns=columns)
 
 
 def _status(study: "Study") -> dict[str, str | int | float | None]:

@@ -1,0 +1,147 @@
+"""Trials and fronts as tables: what matters first, one line a trial, more of it on a wider terminal."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from nas.cli import show
+from nas.cli.options import typed
+from nas.cli.show import Format
+
+if TYPE_CHECKING:
+    from nas.records import Record
+    from nas.study import Study
+
+_COLUMNS = {
+    "trial": "trial",
+    "ended": "state",
+    "map50_95": "mAP50-95",
+    "map50_95_gain": "over stock",
+    "expected": "expected",
+    "gflops": "GFLOPs",
+    "of_stock": "of stock",
+    "latency_ms": "ms",
+    "measured_ms": "measured",
+    "repeat": "repeat",
+    "seeds": "seeds",
+    "progress": "epochs",
+    "params": "params",
+    "map50": "mAP50",
+    "seconds": "s",
+    "summary": "architecture",
+}
+_SELDOM = {"expected": None, "latency_ms": None, "measured_ms": None, "repeat": 0, "seeds": 1, "ended": "finished"}
+"""Columns that are there if any trial has something else in them."""
+_NARROW = ("seconds", "map50", "params", "progress", "measured_ms", "repeat", "seeds", "latency_ms", "gflops")
+"""What a narrow terminal leaves out, the first first."""
+
+
+def print_trials(study: "Study", records: "Sequence[Record]", shown: Format, *, title: str) -> None:
+    """Print trials; JSON and CSV have every column that stays, whatever the terminal is."""
+    from nas import verdicts
+
+    told = [_with_progress(study, record) for record in records]
+    if shown != "table":
+        show.rows([record.as_row() for record in told], shown, title=title, columns=_COLUMNS)
+        return
+    if not told:
+        show.lines([f"{title}: nothing yet"])
+        return
+    stock, cost = stock_of(study), verdicts.cost_of(study.settings.objectives)
+    rows = [_row(record, stock, cost, epochs=study.settings.budget.epochs) for record in told]
+    silent = {name for name, usual in _SELDOM.items() if all(row[name] in {usual, None} for row in rows)}
+    columns = {name: heading for name, heading in _COLUMNS.items() if name not in silent}
+    show.rows(rows, shown, title=title, columns=columns, narrow=[name for name in _NARROW if name != cost])
+
+
+def print_front(study: "Study", shown: Format) -> None:
+    """Print the front, with the stock model beside it and what the difference is worth."""
+    records = study.records()
+    front = study.front(records)
+    print_trials(study, front, shown, title=f"Pareto front of {study.name}: {', '.join(study.settings.objectives)}")
+    warning = nothing_learned(study, records)
+    show.lines(warning)
+    if shown == "table" and front:
+        show.lines(_remarks(study, records, front, learned=not warning))
+
+
+def nothing_learned(study: "Study", records: "Sequence[Record] | None" = None) -> list[str]:
+    """Say that a study's stock model has learned nothing; empty if it has, or is not trained yet."""
+    from nas import verdicts
+
+    known = study.records() if records is None else records
+    stock = stock_of(study, known)
+    accuracy = _base_accuracy(study) if stock is None else stock.map50_95
+    best = max((one.map50_95 for one in known if one.map50_95 is not None), default=None)
+    return verdicts.nothing_learned(study.settings, accuracy, best)
+
+
+def stock_of(study: "Study", records: "Sequence[Record] | None" = None) -> "Record | None":
+    """The stock model among a study's trials."""
+    from nas import records as all_records
+
+    return all_records.stock_of(study.records() if records is None else records)
+
+
+def relative(value: float | None, stock: float | None) -> str:
+    """A cost in per cent of the stock model's."""
+    return "-" if value is None or not stock else f"{value / stock:.1%}"
+
+
+def _base_accuracy(study: "Study") -> float | None:
+    """What the stock model's own training came to, before all trials."""
+    from nas.records import TrialFiles
+
+    outcome = TrialFiles.of_base(study.folder).read_outcome() if study.settings.base is not None else None
+    return outcome.get("map50_95") if outcome else None
+
+
+def _remarks(study: "Study", records: "list[Record]", front: "list[Record]", *, learned: bool) -> list[str]:
+    from nas import verdicts
+
+    stock, cost = stock_of(study, records), verdicts.cost_of(study.settings.objectives)
+    remarks = []
+    if stock is not None and stock.map50_95 is not None:
+        own = f"{show.figure(cost, getattr(stock, cost))} {verdicts.UNITS[cost]}".rstrip()
+        remarks.append(f"stock: mAP50-95 {stock.map50_95:.3f} at {own}")
+        best = max(front, key=lambda record: record.map50_95 or 0.0)
+        if learned:
+            remarks.append(verdicts.gain(records, best, stock))
+            remarks += [text] if (text := verdicts.bargain(front, stock, cost)) else []
+    new = [str(record.trial) for record in front if record.is_mostly_new]
+    if new:
+        remarks.append(
+            f"trial {', '.join(new)}: less than half of the weights could be taken over; such a score is in part one "
+            "from scratch, and too low beside the others."
+        )
+    others = any(stock is None or record.trial != stock.trial for record in front)
+    if learned and others and not study.settings.confirms:
+        remarks.append(f"train the front longer, to see whether its order stays: {typed('confirm', study)}")
+    return [*remarks, *([f"export the most accurate with: {typed('export', study)} --best map"] if learned else [])]
+
+
+def _row(record: "Record", stock: "Record | None", cost: str, *, epochs: int) -> dict[str, Any]:
+    from nas.records import has_learned
+
+    base = stock.map50_95 if stock is not None and has_learned(stock.map50_95) else None
+    running = record.state == "running"
+    return {
+        **record.as_row(),
+        "summary": _named(record),
+        "ended": record.ending or record.state,
+        "map50_95_gain": None if base is None or record.map50_95 is None else record.map50_95 - base,
+        "of_stock": relative(getattr(record, cost), getattr(stock, cost) if stock else None),
+        "progress": f"{record.epochs}/{epochs}" if running else record.epochs or None,
+    }
+
+
+def _named(record: "Record") -> str:
+    return record.summary or "-"
+
+
+def _with_progress(study: "Study", record: "Record") -> "Record":
+    """A trial that runs with the epochs that it has behind it, and their seconds."""
+    if record.state != "running":
+        return record
+    epochs = study.files(record.trial).read_epochs()
+    return replace(record, epochs=len(epochs), seconds=round(sum(epoch.seconds for epoch in epochs), 1))

@@ -1,0 +1,328 @@
+"""What a front is said to be worth, and how it looks."""
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from nas import verdicts, work
+from nas.cli import app, options, show
+from nas.cli.live import Watching
+from nas.cli.searching import _preset
+from nas.plan import _running
+from nas.records import COLUMNS, Record, has_learned
+from nas.study import Study
+from nas.work import Worker
+from search_spaces import Architecture
+from trials import Budget, Epoch, Outcome
+from trials.presets import PRESETS
+
+MakeStudy = Callable[..., Study]
+Score = Callable[..., Outcome]
+
+
+def nas(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def record(trial: int, accuracy: float, gflops: float = 8.0, **further: Any) -> Record:
+    fields = {"trial": trial, "state": "complete", "ending": "finished", "fingerprint": str(trial), "picks": {}}
+    return Record(**{**fields, "map50_95": accuracy, "gflops": gflops, **further})
+
+
+@pytest.fixture
+def searched(make_study: MakeStudy, score: Score, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Study]:
+    """A study whose scores are multiplied by a factor, its stock model's by another."""
+
+    def search(*, factor: float = 1.0, stock: float = 1.0, **settings: Any) -> Study:
+        study = make_study(trials=6, **settings)
+
+        def scoring(architecture: Architecture, *given: Any, **further: Any) -> Outcome:
+            outcome = score(architecture, *given, **further)
+            assert outcome.scores is not None
+            accuracy = outcome.scores.map50_95 * (stock if architecture == study.space.stock else factor)
+            return replace(outcome, scores=replace(outcome.scores, map50_95=accuracy, map50=accuracy))
+
+        monkeypatch.setattr(work, "evaluate", scoring)
+        Worker(study, deadline=float("inf")).run()
+        return study
+
+    return search
+
+
+class TestBargain:
+    """The cheapest of a front that is as accurate as the stock model."""
+
+    @pytest.mark.parametrize(
+        ("accuracy", "told"),
+        [
+            (0.491, "trial 1: as accurate as stock within 0.9 points, with 25.0% fewer GFLOPs"),
+            (0.5, "trial 1: scores as stock does, with 25.0% fewer GFLOPs"),
+            (0.4997, "trial 1: scores as stock does, with 25.0% fewer GFLOPs"),
+            (0.512, "trial 1: scores 1.2 points above stock, with 25.0% fewer GFLOPs"),
+            (0.48, None),
+        ],
+    )
+    def test_says_what_the_difference_is(self, accuracy: float, told: str | None) -> None:
+        assert verdicts.bargain([record(1, accuracy, 6.0)], record(0, 0.5), "gflops") == told
+
+    def test_is_one_of_the_cost_that_counts(self) -> None:
+        stock = record(0, 0.5, 8.0, latency_ms=10.0, params=4_000_000)
+        slow, fast = (
+            record(1, 0.5, 6.0, latency_ms=12.0, params=3_000_000),
+            record(2, 0.5, 9.0, latency_ms=9.0, params=5_000_000),
+        )
+        assert verdicts.bargain([slow, fast], stock, "latency_ms") == (
+            "trial 2: scores as stock does, with 10.0% less latency"
+        )
+        assert verdicts.bargain([slow, fast], stock, "params") == (
+            "trial 1: scores as stock does, with 25.0% fewer parameters"
+        )
+
+    @pytest.mark.parametrize("accuracy", [0.0, 0.0009])
+    def test_there_is_none_where_nothing_was_learned(self, accuracy: float) -> None:
+        assert verdicts.bargain([record(1, accuracy, 6.0)], record(0, accuracy), "gflops") is None
+
+    @pytest.mark.parametrize(
+        ("objectives", "cost"),
+        [
+            (("map50_95", "gflops"), "gflops"),
+            (("map50_95", "latency_ms"), "latency_ms"),
+            (("params", "map50"), "params"),
+            (("map50_95",), "gflops"),
+        ],
+    )
+    def test_goes_by_the_first_cost_among_the_objectives(self, objectives: tuple[str, ...], cost: str) -> None:
+        assert verdicts.cost_of(objectives) == cost
+
+    def test_of_latency_is_told_by_the_command(self, searched: Callable[..., Study], tmp_path: Path) -> None:
+        study = searched(objectives=("map50_95", "latency_ms"))
+        told = nas("pareto", study.name, "--runs", tmp_path / "runs")
+        assert " ms\n" in told.stderr.splitlines(keepends=True)[0]
+        assert "GFLOPs" not in told.stderr
+
+
+class TestGain:
+    """What the most accurate has over the stock model."""
+
+    def test_of_one_seed_quotes_no_noise_that_was_not_measured(self) -> None:
+        told = verdicts.gain([record(0, 0.5), record(1, 0.6)], record(1, 0.6), record(0, 0.5))
+        assert told == (
+            "No evidence of gain yet: +0.100 over stock is one short training each with one seed; the seed alone moves "
+            "such a score, by how much at this budget is not measured (--seeds 3 does)."
+        )
+
+    def test_quotes_the_noise_of_the_studys_own_repeats(self) -> None:
+        repeats = [record(n, 0.4 + n / 100, fingerprint="2", repeat=n) for n in range(5)]
+        told = verdicts.gain([record(0, 0.5), record(1, 0.6), *repeats], record(1, 0.6), record(0, 0.5))
+        assert told.endswith("between seeds, scores of this study deviate by 0.016.")
+
+
+class TestNothingLearned:
+    """A score as of a model that was never trained is said to be one, by every command that shows scores."""
+
+    LINE = "Nothing was learned: the stock model's mAP50-95 is 0.0000"
+
+    @pytest.mark.parametrize(("accuracy", "learned"), [(0.0, False), (0.00099, False), (0.001, True), (None, True)])
+    def test_is_below_a_thousandth(self, accuracy: float | None, *, learned: bool) -> None:
+        assert has_learned(accuracy) is learned
+
+    @pytest.mark.parametrize(
+        "command",
+        [
+            ("pareto",),
+            ("pareto", "--expected"),
+            ("pareto", "--format", "json"),
+            ("trials",),
+            ("status",),
+            ("export", "--trial", "0"),
+        ],
+        ids=" ".join,
+    )
+    def test_is_said_with_its_cause(
+        self, command: tuple[str, ...], searched: Callable[..., Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        study = searched(factor=0.0, stock=0.0)
+        monkeypatch.setattr(Study, "export", lambda study, **_: _Exported(study))
+        name, *rest = command
+        told = nas(name, study.name, *rest, "--runs", tmp_path / "runs")
+        assert told.exit_code == 0, told.output
+        assert self.LINE in told.stderr
+        assert name == "status" or "Too few epochs (--epochs 3), images too few or too small" in told.stderr
+        assert not re.search("as accurate|gain|scores as stock|confirm", told.stderr)
+        if "json" not in command:
+            assert "+0.000" not in told.stdout
+
+    def test_is_said_of_a_stock_model_that_alone_failed(self, searched: Callable[..., Study], tmp_path: Path) -> None:
+        searched(stock=0.0)
+        told = nas("pareto", "small", "--runs", tmp_path / "runs")
+        assert self.LINE in told.stderr
+        assert "over stock is" not in told.stderr
+
+    def test_is_not_said_of_scores_that_are_some(self, searched: Callable[..., Study], tmp_path: Path) -> None:
+        searched()
+        for command in ("pareto", "trials", "status"):
+            assert "learned" not in nas(command, "small", "--runs", tmp_path / "runs").stderr
+
+    def test_is_said_while_the_search_runs(
+        self, make_study: MakeStudy, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        base = Budget(data=tmp_path / "data.yaml", epochs=1, deploy_size=64)
+        study = make_study(base=base)
+        files = study.base
+        assert files is not None
+        files.files.folder.mkdir(parents=True)
+        outcome = {"ending": "finished", "map50_95": 0.0, "epochs": 1, "seconds": 1.0, "detail": ""}
+        files.files.outcome.write_text(json.dumps(outcome))
+        with Watching() as watching:
+            watching.update(study)
+        told = capsys.readouterr().err
+        assert "after 1 epoch, 1 s" in told
+        assert told.count(self.LINE) == 1
+
+
+class _Exported:
+    """In the place of a folder, whose making takes data."""
+
+    def __init__(self, study: Study) -> None:
+        self.folder, self.record = study.folder, study.records()[0]
+        self.weights, self.train, self.retrain = study.folder, "train", "retrain"
+
+
+class TestTables:
+    """At 80 columns: one line a trial, what matters first."""
+
+    @pytest.fixture
+    def narrow(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("COLUMNS", "80")
+
+    @pytest.mark.usefixtures("narrow")
+    @pytest.mark.parametrize("command", ["pareto", "trials", "status"])
+    def test_no_row_wraps(self, command: str, searched: Callable[..., Study], tmp_path: Path) -> None:
+        study = searched(start="start: [{4: {UIB: {}}, 6: {DynamicConv: {kernels: 4}}, 10: {DySample: {style: pl}}}]")
+        told = nas(command, study.name, "--runs", tmp_path / "runs").stdout.splitlines()
+        count = {"pareto": len(study.front()), "trials": len(study.records()), "status": 1}[command]
+        assert len(told) == count + 2  # a title and headings
+        assert max(map(len, told)) <= 80
+
+    @pytest.mark.usefixtures("narrow")
+    def test_what_matters_is_there(self, searched: Callable[..., Study], tmp_path: Path) -> None:
+        study = searched()
+        headings = nas("pareto", study.name, "--runs", tmp_path / "runs").stdout.splitlines()[1]
+        expected = ["trial", "mAP50-95", "over stock", "GFLOPs", "of stock", "ms", "epochs", "architecture"]
+        assert re.split(r"\s{2,}", headings.strip()) == expected
+
+    def test_gains_and_costs_are_told_beside_stock(self, searched: Callable[..., Study], tmp_path: Path) -> None:
+        study = searched()
+        stock, *others = study.records()
+        told = nas("trials", study.name, "--runs", tmp_path / "runs").stdout.splitlines()[2:]
+        assert "+0.000" in told[0]
+        assert "100.0%" in told[0]
+        for line, other in zip(told[1:], others, strict=True):
+            assert f"{(other.map50_95 or 0) - (stock.map50_95 or 0):+.3f}" in line
+            assert f"{(other.gflops or 0) / (stock.gflops or 1):.1%}" in line
+
+    def test_a_wide_terminal_shows_more(
+        self, searched: Callable[..., Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        searched()
+
+        def headings(columns: str) -> set[str]:
+            monkeypatch.setenv("COLUMNS", columns)
+            return set(nas("trials", "small", "--runs", tmp_path / "runs").stdout.splitlines()[1].split())
+
+        wide, narrow = headings("160"), headings("60")
+        assert {"params", "mAP50", "s", "epochs"} <= wide
+        assert narrow < wide
+
+    @pytest.mark.usefixtures("narrow")
+    @pytest.mark.parametrize("shown", ["json", "csv"])
+    def test_programs_get_every_column(self, shown: str, searched: Callable[..., Study], tmp_path: Path) -> None:
+        searched()
+        told = nas("trials", "small", "--runs", tmp_path / "runs", "--format", shown).stdout
+        names = list(json.loads(told)[0]) if shown == "json" else told.splitlines()[0].split(",")
+        assert tuple(names) == COLUMNS
+
+    def test_names_with_brackets_are_no_markup(self, capsys: pytest.CaptureFixture[str]) -> None:
+        show.rows([{"name": "[red]a[/red]"}], "table", title="[b]", columns={"name": "name"}, narrow=())
+        assert capsys.readouterr().out.split() == ["[b]", "name", "[red]a[/red]"]
+
+    def test_a_trial_that_runs_shows_its_progress(self, make_study: MakeStudy, tmp_path: Path) -> None:
+        study = make_study()
+        with pytest.warns(UserWarning, match="Heartbeat"):
+            trial = study.optuna.ask()
+        files = study.files(trial.number)
+        files.folder.mkdir(parents=True)
+        for number in (1, 2):
+            files.write_epoch(Epoch(epoch=number, losses={}, map50_95=None, map50=None, seconds=1.5))
+        told = nas("trials", "small", "--runs", tmp_path / "runs").stdout
+        assert re.search(r"running .* 2/3 .* 3\.0 ", told)
+        row = json.loads(nas("trials", "small", "--runs", tmp_path / "runs", "--format", "json").stdout)[trial.number]
+        assert (row["epochs"], row["seconds"]) == (2, 3.0)
+
+
+class TestWords:
+    """Help and plan say what is."""
+
+    def test_the_help_has_the_presets_numbers(self) -> None:
+        def numbers(field: str) -> str:
+            return ", ".join(f"{name} {getattr(preset, field)}" for name, preset in PRESETS.items())
+
+        scratch = ", ".join(str(preset.scratch_epochs) for preset in PRESETS.values())
+        assert f"{numbers('epochs')}; from scratch {scratch}" == options.PRESET_EPOCHS
+        assert numbers("base_epochs") == options.PRESET_BASE_EPOCHS
+        assert numbers("image_size") == options.PRESET_IMAGE_SIZES
+
+    @pytest.mark.parametrize("command", ["search", "check"])
+    def test_the_help_names_no_other_numbers(self, command: str) -> None:
+        (found,) = [one for name, one in typer.main.get_command(app).commands.items() if name == command]  # type: ignore[attr-defined]
+        helps = {one.name: one.help or "" for one in found.params}
+        quick, standard = PRESETS["quick"], PRESETS["standard"]
+        if command == "search":
+            assert f"[default: {options.PRESET_EPOCHS}]" in helps["epochs"]
+            assert f"[default: {options.PRESET_BASE_EPOCHS}]" in helps["base_epochs"]
+            assert f"[default: {options.PRESET_IMAGE_SIZES}]" in helps["image_size"]
+        else:
+            assert f"{quick.epochs} for digits, else {standard.epochs}]" in helps["epochs"]
+            assert f"{quick.image_size} for digits, else {standard.image_size}]" in helps["image_size"]
+
+    def test_the_help_fits_and_teaches_at_80_columns(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("COLUMNS", "80")
+        lines = nas("search", "--help").stdout.splitlines()
+        assert max(map(len, lines)) <= 80
+        assert any("nas search --data my/data.yaml" in line for line in lines)
+        assert any("--base-epochs" in line and len(line[28:].strip(" │")) > 30 for line in lines)
+
+    @pytest.mark.parametrize(
+        ("base", "trial", "size", "told"),
+        [
+            (60, 20, 320, "standard: finds what is cheaper and as accurate"),
+            (60, 5, 320, "standard, but --epochs 5 instead of 20"),
+            (1, 20, 64, "standard, but --image-size 64 instead of 320, --base-epochs 1 instead of 60"),
+            (1, 1, 64, ""),
+        ],
+    )
+    def test_a_preset_promises_nothing_for_other_numbers(
+        self, base: int, trial: int, size: int, told: str, make_study: MakeStudy, tmp_path: Path
+    ) -> None:
+        common = {"data": tmp_path / "data.yaml", "deploy_size": 64, "image_size": size}
+        study = make_study(base=Budget(epochs=base, **common), budget=Budget(epochs=trial, **common))
+        assert _preset(study.settings) == told
+
+    def test_one_epoch_is_one(self, tmp_path: Path) -> None:
+        assert Budget(data=tmp_path, epochs=1).said == "1 epoch at 128 px, batch 8"
+        assert Budget(data=tmp_path, epochs=2).said == "2 epochs at 128 px, batch 8"
+        assert (verdicts.counted(1, "trial"), verdicts.counted(0, "trial")) == ("1 trial", "0 trials")
+
+    def test_a_running_study_can_be_looked_at_where_it_lies(self, make_study: MakeStudy) -> None:
+        study = make_study()
+        assert str(_running(study)) == (
+            "small is running already, in another process; look at it with: nas status small "
+            f"--runs {study.folder.parent}"
+        )
