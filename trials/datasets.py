@@ -165,14 +165,45 @@ def resolved(data: DataSet) -> str:
 
     By itself it looks for a relative `path` in the working directory, then in its own datasets folder.
     """
-    description = _parsed(data.path)
-    root = _root(data.path, description)
-    splits = {
-        key: list(sources) if len(sources) > 1 else sources[0]
-        for key, sources in (("train", data.train), ("val", data.val))
-    }
+    splits = {key: _one_or_all(sources) for key, sources in (("train", data.train), ("val", data.val))}
+    return _written(data.path, _parsed(data.path), splits)
+
+
+def resolved_text(data: str | Path, needed: Sequence[str]) -> str:
+    """The same of a data set that is not checked: only the folders and lists that are needed must be there.
+
+    Args:
+        data: as `load` takes it.
+        needed: of `train`, `val` and `test`.
+
+    Raises:
+        DataError: no data.yaml, or a folder that is not there.
+    """
+    file = digit_scenes.draw(cache_folder().absolute()) if str(data) == DIGITS else _found(data)
+    description = _parsed(file)
+    root = _root(file, description)
+    sources = {key: _sources(root, description.get(key)) for key in ("train", "val", "test", "minival")}
+    splits = [_Split(key=key, sources=sources.get(key, ()), images=()) for key in needed]
+    lost = [
+        mistake
+        for mistake in _split_mistakes(file, description, splits)
+        if not mistake.partition(": ")[2].startswith("no images in ")  # which is not looked at here
+    ]
+    if lost:
+        raise DataError("\n".join(f"{file}: {mistake}" for mistake in lost))
+    return _written(
+        file, description, {key: _one_or_all(tuple(map(str, found))) for key, found in sources.items() if found}
+    )
+
+
+def _one_or_all(sources: Sequence[str]) -> str | list[str]:
+    return list(sources) if len(sources) > 1 else sources[0]
+
+
+def _written(file: Path, description: Mapping[str, Any], splits: Mapping[str, Any]) -> str:
     kept = {key: value for key, value in description.items() if key not in {"download", "nc"}}
-    return yaml.safe_dump(kept | {"path": str(root)} | splits, sort_keys=False, allow_unicode=True)
+    root = {"path": str(_root(file, description).absolute())}
+    return yaml.safe_dump({**kept, **root, **splits}, sort_keys=False, allow_unicode=True)
 
 
 def cache_folder() -> Path:

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 from torch import nn
 from ultralytics.engine.model import Model
 from ultralytics.models import yolo
-from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import DetectionModel, yaml_model_load
 from ultralytics.utils import LOGGER, RANK
 
@@ -19,10 +18,11 @@ from search_spaces.errors import SpecError
 from search_spaces.operators.dynamic_conv import DynamicConv
 from trials.budget import Recipe
 from trials.inheritance import take_over
+from trials.user_data import UserDataTrainer, UserDataValidator
 from trials.weights import lighten
 
 
-class FullTrainer(DetectionTrainer):
+class FullTrainer(UserDataTrainer):
     """Ultralytics' detection trainer, with what a trial does differently to a model of ours.
 
     A model with `pgi: true` gets the auxiliary branch to train with. The branch is in `last.pt` and `best.pt`, so that
@@ -152,7 +152,7 @@ def prepared(arguments: Sequence[str]) -> list[str]:
             understood.append(f"model={bases.catalog()[value.removesuffix('.yaml')]}")
         else:
             understood.append(argument)
-    yolo.detect.DetectionTrainer = trainer
+    yolo.detect.DetectionTrainer, yolo.detect.DetectionValidator = trainer, UserDataValidator
     if not any(argument.lstrip("-").partition("=")[0].strip() == "nms" for argument in understood):
         _use_one_to_one_heads()
     return understood

@@ -113,6 +113,12 @@ class UserImages(YOLODataset):
         except FileNotFoundError as error:
             raise DataError(f"{self.im_files[i]}: this image cannot be decoded; take it out of the data set") from error
 
+    def check_cache_disk(self, safety_margin: float = 0.1) -> bool:
+        """Ultralytics' answer, for a folder of ours."""
+        with suppress(OSError):
+            self.npy_files[0].parent.mkdir(parents=True, exist_ok=True)
+        return self.npy_files[0].parent.is_dir() and bool(super().check_cache_disk(safety_margin))
+
     @property
     def npy_files(self) -> list[Path]:
         """Where Ultralytics looks for decoded images and writes them: not beside the user's."""
