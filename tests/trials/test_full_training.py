@@ -275,9 +275,9 @@ class TestTheCommand:
         """Ultralytics' own, before and after."""
         for name in ("_load", "_new"):
             monkeypatch.setattr(Model, name, getattr(Model, name))  # as it is now, after the test as well
-        before = yolo.detect.DetectionTrainer
+        before = yolo.detect.DetectionTrainer, yolo.detect.DetectionValidator
         yield
-        yolo.detect.DetectionTrainer = before
+        yolo.detect.DetectionTrainer, yolo.detect.DetectionValidator = before
 
     @pytest.mark.parametrize("name", ["yolov10n.yaml", "yolo26n.yaml"])
     def test_uses_the_head_that_a_search_scores(self, name: str, tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_only_what_is_needed_must_be_there(write: Write) -> None:
 def test_the_command_uses_both(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(yolo.detect, "DetectionTrainer", DetectionTrainer)
     monkeypatch.setattr(yolo.detect, "DetectionValidator", DetectionValidator)
-    prepared(["yolo", "train"])
+    prepared(["yolo", "train", "nms=True"])  # which leaves `Model` as it is
     assert issubclass(yolo.detect.DetectionTrainer, UserDataTrainer)
     assert yolo.detect.DetectionValidator is UserDataValidator
 
