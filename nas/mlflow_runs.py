@@ -4,18 +4,21 @@ Everything goes through a client of our own, so that the caller's active run, tr
 neither used nor changed.
 """
 
+import logging
 import os
 import sqlite3
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError
 
+from nas.locks import Lock
 from search_spaces.errors import EnvironmentProblem
 
 
@@ -42,8 +45,7 @@ from mlflow import MlflowClient  # noqa: E402
 from mlflow.entities import Metric, Param, RunTag  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
 
-# MLflow, its database, files, and the way to a server: requests' errors are OSErrors.
-FAILURES = (MlflowException, SQLAlchemyError, sqlite3.Error, OSError)
+_log = logging.getLogger(__name__)
 
 # mlflow/utils/validation.py:67-78
 _ENTITIES_PER_BATCH = 100
@@ -65,9 +67,11 @@ def ui_command(uri: str, host: str, port: int) -> list[str]:
     database = _sqlite_file(uri)
     options = {
         "--backend-store-uri": uri,
+        "--registry-store-uri": uri,
         "--host": host,
         "--port": str(port),
         "--workers": "1",  # the default is four, of 280 MB each
+        "--uvicorn-opts": "--log-level warning",  # else it prints a line for each request
         # Without it, what the pages upload would lie in the folder where the server was started.
         **({"--artifacts-destination": str(database.parent / "mlartifacts")} if database else {}),
     }
@@ -80,6 +84,8 @@ class Run:
     def __init__(self, client: MlflowClient, run: Any) -> None:
         self.id: str = run.info.run_id
         self.status: str = run.info.status
+        self.began: int = run.info.start_time
+        self.ended: int | None = run.info.end_time
         self.tags: dict[str, str] = dict(run.data.tags)
         self.params: dict[str, str] = dict(run.data.params)
         self._client = client
@@ -110,8 +116,8 @@ class Run:
         """One point of each metric that has a value and no point at this step."""
         new = {name: float(value) for name, value in metrics.items() if value is not None and not self.has(name, step)}
         if new:
-            now = _now()
-            self._client.log_batch(self.id, metrics=[Metric(name, value, now, step) for name, value in new.items()])
+            time_ms = now()
+            self._client.log_batch(self.id, metrics=[Metric(name, value, time_ms, step) for name, value in new.items()])
         for name in new:
             self._steps[name].add(step)
 
@@ -122,18 +128,29 @@ class Run:
             self._steps[metric] = {point.step for point in before}
         return step in self._steps[metric]
 
-    def attach(self, name: str, text: str) -> None:
-        """An artifact, in place of the one of this name."""
-        self._client.log_text(self.id, text, name)
+    def attach(self, file: Path, folder: str | None = None) -> None:
+        """Upload a file as an artifact, in place of the one of this name.
 
-    def become(self, status: str) -> None:
-        """`RUNNING` again, or ended."""
-        if status == self.status:
-            return
+        Not by `log_text`: a killed process would leave its temporary folder behind.
+        """
+        self._client.log_artifact(self.id, str(file), folder)
+
+    def become(self, status: str, at: int | None = None) -> None:
+        """Set the status: `RUNNING` again, or ended.
+
+        Args:
+            at: the end, in milliseconds since 1970; by default now, or when an ended run had ended before.
+        """
         if status == "RUNNING":
-            self._client.update_run(self.id, status=status)
+            if status != self.status:
+                self._client.update_run(self.id, status=status)
         else:
-            self._client.set_terminated(self.id, status)
+            before = None if self.status == "RUNNING" else self.ended
+            end = max(at or before or now(), self.began)
+            if (status, end) == (self.status, self.ended):
+                return
+            self._client.set_terminated(self.id, status, end)
+            self.ended = end
         self.status = status
 
 
@@ -154,10 +171,11 @@ class Runs:
     """
 
     def __init__(self, uri: str, experiment: str, beside: Path, tags: Mapping[str, str], *, key: str) -> None:
-        _require_database(uri)
-        self._client, self._tags = MlflowClient(tracking_uri=uri), dict(tags)
+        self._tags = dict(tags)
         self._query = f"tags.`{key}` = '{tags[key]}'"
-        self.experiment = self._find_or_make(uri, experiment, beside)
+        with _opening(uri):
+            self._client = MlflowClient(tracking_uri=uri)
+            self.experiment = self._find_or_make(uri, experiment, beside)
 
     def _find_or_make(self, uri: str, experiment: str, beside: Path) -> str:
         found = self._client.get_experiment_by_name(experiment)
@@ -165,7 +183,12 @@ class Runs:
             root = _artifact_root(uri, beside)
             # "Machine learning", not "GenAI", for the pages of MLflow before 3.17; that asks its user instead.
             kind = {"mlflow.experimentKind": "custom_model_development"}
-            return self._client.create_experiment(experiment, root.as_uri() if root else None, kind)
+            try:
+                return self._client.create_experiment(experiment, root.as_uri() if root else None, kind)
+            except MlflowException:
+                found = self._client.get_experiment_by_name(experiment)
+                if found is None:  # else another process, on another machine, has made it meanwhile
+                    raise
         if found.lifecycle_stage != "active":
             raise EnvironmentProblem(
                 f"the MLflow experiment {experiment} was deleted; to have it back: "
@@ -186,10 +209,13 @@ class Runs:
             if not token:
                 return
 
-    def begin(self, name: str, tags: Mapping[str, str] = MappingProxyType({}), *, seconds: float = 0.0) -> Run:
-        """A new one that began so many seconds ago."""
-        start = _now() - round(seconds * 1000)
-        return Run(self._client, self._client.create_run(self.experiment, start, {**self._tags, **tags}, name))
+    def begin(self, name: str, tags: Mapping[str, str] = MappingProxyType({}), *, at: int | None = None) -> Run:
+        """Make a new run.
+
+        Args:
+            at: its start, in milliseconds since 1970; by default now.
+        """
+        return Run(self._client, self._client.create_run(self.experiment, at or now(), {**self._tags, **tags}, name))
 
 
 def _batches(entries: Mapping[str, str]) -> Iterator[dict[str, str]]:
@@ -198,8 +224,8 @@ def _batches(entries: Mapping[str, str]) -> Iterator[dict[str, str]]:
         yield dict(items[start : start + _ENTITIES_PER_BATCH])
 
 
-def _now() -> int:
-    """In milliseconds since 1970, as MLflow counts."""
+def now() -> int:
+    """Return the time in milliseconds since 1970, as MLflow counts."""
     return round(time.time() * 1000)
 
 
@@ -222,16 +248,131 @@ def _sqlite_file(uri: str) -> Path | None:
     return Path(name).absolute() if name else None
 
 
-def _require_database(uri: str) -> None:
-    """Fail at once where MLflow would try for 100 seconds to open a SQLite file."""
+@contextmanager
+def _opening(uri: str) -> Iterator[None]:
+    """Hold the lock of a SQLite file while it is opened, and make it first where it is missing."""
     path = _sqlite_file(uri)
-    if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(path)
-        try:
-            connection.execute("PRAGMA schema_version")
-        finally:
-            connection.close()
+    if path is None:
+        yield
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with Lock(path.with_name(f".{path.name}.lock")).held():
+        _make_whole(path)
+        yield
+        _drop_stray_folder(uri, path)
+
+
+def make_database(uri: str) -> None:
+    """Make the SQLite file of an address, unless it is there; nothing to do for other addresses."""
+    with _opening(uri):
+        pass
+
+
+def _make_whole(path: Path) -> None:
+    """Make a SQLite file that MLflow can open, unless it is there. The caller holds its lock.
+
+    MLflow's migrations of an empty file take seconds, commit one by one and do not resume: a process killed within
+    them leaves a file that no later one can open. So they run in a file aside, which is renamed when it is whole.
+    """
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # noqa: PLC0415 - for databases alone
+
+    tables = _tables(path)
+    if tables and not _is_half_made(path, tables):
+        return
+    if tables:
+        kept = _put_aside(path)
+        _log.warning("%s: half-made by a process that was killed; kept as %s, and made anew", path, kept.name)
+    aside = path.with_name(f".{path.name}.making")
+    for leftover in _with_journals(aside):
+        leftover.unlink(missing_ok=True)
+    store = SqlAlchemyStore(f"sqlite:///{_quoted(aside)}", (path.parent / "mlartifacts").as_uri())
+    store.engine.dispose()
+    aside.replace(path)
+
+
+def _drop_stray_folder(uri: str, path: Path) -> None:
+    """Remove the empty folder that MLflow makes where an address is quoted: it takes the quoted name for the path."""
+    stray = Path(uri.removeprefix("sqlite:///").partition("?")[0]).parent
+    if stray != path.parent and uri.startswith("sqlite:///"):
+        with suppress(OSError):
+            stray.rmdir()
+
+
+def _tables(path: Path) -> set[str]:
+    """Return the names of a SQLite file's tables; none if there is no such file.
+
+    Asked of SQLite itself, since MLflow would try for 100 seconds to open a file that is no database.
+    """
+    if not path.is_file() or not path.stat().st_size:
+        return set()
+    with closing(sqlite3.connect(path)) as connection:
+        return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+
+def _is_half_made(path: Path, tables: set[str]) -> bool:
+    """Whether MLflow's migrations of a fresh file were interrupted.
+
+    A file that was whole once has an experiment: MLflow makes one as soon as its tables are there.
+    """
+    from mlflow.store.db.utils import _get_latest_schema_revision  # noqa: PLC0415 - for databases alone
+
+    rows = {
+        "experiments": "SELECT 1 FROM experiments LIMIT 1",
+        "_alembic_tmp_experiments": "SELECT 1 FROM _alembic_tmp_experiments LIMIT 1",  # within a migration
+    }
+    begun = tables & rows.keys()
+    if not begun:
+        return False
+    with closing(sqlite3.connect(path)) as connection:
+        if any(connection.execute(rows[table]).fetchone() for table in begun):
+            return False
+        versions = (
+            list(connection.execute("SELECT version_num FROM alembic_version")) if "alembic_version" in tables else []
+        )
+    return versions != [(_get_latest_schema_revision(),)]
+
+
+def _put_aside(path: Path) -> Path:
+    """Rename a SQLite file and what lies beside it, and return the new name."""
+    number = 1
+    while (kept := path.with_name(f"{path.name}.half-made-{number}")).exists():
+        number += 1
+    for old, new in zip(_with_journals(path), _with_journals(kept), strict=True):
+        if old.exists():
+            old.replace(new)
+    return kept
+
+
+def _with_journals(path: Path) -> list[Path]:
+    return [path, *(path.with_name(path.name + end) for end in ("-journal", "-wal", "-shm"))]
+
+
+def _quoted(path: Path) -> str:
+    """Write a path for an address."""
+    return path.as_posix().replace("%", "%25").replace("?", "%3F")
+
+
+def cure(uri: str, problem: Exception) -> str:
+    """Return what to do about a failure of MLflow; empty where its own words say so."""
+    if isinstance(problem, EnvironmentProblem):
+        return ""
+    words, path = str(problem).lower(), _sqlite_file(uri)
+    if "database schema" in words or "can't locate revision" in words:
+        return f"its tables are of another version of MLflow: python -m mlflow db upgrade {without_password(uri)}"
+    if uri.startswith(_SERVERS):
+        refused = any(status in words for status in ("401", "403", "unauthorized", "forbidden"))
+        return "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" if refused else "start that server"
+    if path is None:
+        return "start that database, or name one of sqlite, postgresql, mysql or http(s): in MLFLOW_TRACKING_URI"
+    if "not a database" in words or "malformed" in words or "already exists" in words:
+        return f"move {path} elsewhere, and another is made"
+    if "full" in words or "no space" in words:
+        return f"make room in {path.parent}"
+    if "locked" in words:
+        return "end the other program that holds it"
+    if isinstance(problem, OSError) or "readonly" in words or "unable to open" in words:
+        return f"make {path.parent} a folder that can be written to"
+    return ""
 
 
 def without_password(uri: str) -> str:

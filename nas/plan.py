@@ -1,15 +1,17 @@
 """A search, from what was asked for to a study that has run."""
 
+import logging
 import re
 import shlex
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from nas import RUNS, __version__, latencies
+from nas import RUNS, __version__, latencies, signals
 from nas.base_training import BaseTraining
 from nas.config import Run, Settings, StudyFile, existing, own_storage, study_folder, tracking_uri
 from nas.request import Request, require_cores, require_reachable, validated
@@ -17,7 +19,7 @@ from nas.study import Study
 from nas.supervisor import Supervisor
 from search_spaces import SearchSpace, space_file
 from search_spaces.base import parse_yaml
-from search_spaces.errors import DataError, SpecError, StudyError
+from search_spaces.errors import DataError, EnvironmentProblem, SpecError, StudyError
 from search_spaces.refine import refine
 from trials import Epoch, cost, datasets, inheritance
 from trials.cost import Cost, CostTable, gflops
@@ -29,6 +31,8 @@ from trials.timings import Timings
 
 if TYPE_CHECKING:
     from nas.tracking import Tracker
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,22 +180,46 @@ def supervise(study: Study, *, show: Callable[[Study], None] = lambda _: None) -
         StudyError: another process runs this study, or it cannot go on.
         KeyboardInterrupt: after everything was put in order.
     """
-    with study.supervision.held_at_once(_running(study)), ThreadPoolExecutor(max_workers=1) as aside:
+    with (
+        study.supervision.held_at_once(_running(study)),
+        signals.as_ctrl_c(),
+        ThreadPoolExecutor(max_workers=1) as aside,
+    ):
         tracker = aside.submit(_tracker, study)  # ready when the workers are
+        status = "KILLED"
 
         def tick() -> None:
             records = study.records()
             study.keep_records()
-            tracker.result().sync(records)
+            if (ready := tracker.result()) is not None:
+                ready.sync(records)
             study.tidy(records)
-            show(study)
+            with suppress(OSError):  # the terminal may be gone: a search goes on without it
+                show(study)
 
-        status = "KILLED"
         try:
             Supervisor(study, tick).run()
             status = "FINISHED"
         finally:
-            tracker.result().finish(status)
+            if (ready := tracker.result()) is not None:
+                ready.finish(status)
+
+
+def sync(study: Study) -> None:
+    """Write into MLflow what is missing there of a study, and end its runs.
+
+    Raises:
+        StudyError: a process runs the study, and does so itself.
+        EnvironmentProblem: MLflow cannot be used.
+    """
+    running = StudyError(f"{study.name} is running in another process, which sends what is missing itself")
+    with study.supervision.held_at_once(running):
+        tracker = _tracker(study)
+        if tracker is None:
+            raise EnvironmentProblem("MLflow cannot be imported; pip install mlflow")
+        records = study.records()
+        at_work = any(record.state == "running" for record in records)
+        tracker.send(records, unfinished=at_work or study.places(records) > 0)
 
 
 def _running(study: Study) -> StudyError:
@@ -231,11 +259,20 @@ def lay_base(study: Study, show: Callable[[int], None] = lambda _: None) -> Base
     return training
 
 
-def _tracker(study: Study) -> "Tracker":
-    from nas.tracking import Tracker  # noqa: PLC0415 - MLflow takes seconds to import
-
-    file = study.file
-    commands = {"resume": f"nas resume {study.name}", "export": f"nas export {study.name} --best map"}
+def _tracker(study: Study) -> "Tracker | None":
+    """Return what writes a study into MLflow; None, and a line that says so, where MLflow itself is broken."""
+    try:
+        from nas.tracking import Tracker  # noqa: PLC0415 - MLflow takes seconds to import
+    except Exception as problem:  # noqa: BLE001 - a search does not end because of its log, whatever an import raises
+        line = " ".join(str(problem).split())
+        _log.warning("MLflow cannot be imported: %s (pip install mlflow); the search goes on without it", line)
+        return None
+    file, runs = study.file, study.folder.parent
+    where = "" if runs == RUNS.absolute() else f" --runs {shlex.quote(str(runs))}"
+    commands = {
+        "resume": f"nas resume {study.name}{where}",
+        "export": f"nas export {study.name} --best map{where}",
+    }
     return Tracker(
         file.tracking,
         study.folder,
@@ -244,6 +281,7 @@ def _tracker(study: Study) -> "Tracker":
         settings=file.settings.flat(),
         objectives=file.settings.objectives,
         commands=commands,
+        sync_command=f"nas sync {study.name}{where}",
     )
 
 

@@ -11,13 +11,14 @@ import math
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
 from nas import pages
 from nas.front import OBJECTIVES, Direction, hypervolume
-from nas.mlflow_runs import FAILURES, TAG_LENGTH, Run, Runs, without_password
+from nas.mlflow_runs import TAG_LENGTH, Run, Runs, cure, now, without_password
 from nas.records import Record, TrialFiles, front_of, point_of, write_aside
 from search_spaces.errors import EnvironmentProblem
 from search_spaces.macro import MACRO
@@ -27,6 +28,8 @@ _log = logging.getLogger(__name__)
 STATE = "tracking.json"
 """In the study's folder. Without it, the study is written into MLflow anew, under another parent run."""
 
+_TRAINING = "nas.training"
+"""The tag of a full training's run: the folder in which it writes."""
 _SECONDS_BETWEEN_ATTEMPTS = 10.0
 _STATUS = {"running": "RUNNING", "complete": "FINISHED", "pruned": "FINISHED", "fail": "FAILED"}
 _COSTS = ("gflops", "params", "latency_ms", "latency_spread_ms", "seconds")
@@ -41,22 +44,39 @@ class _Memory:
             its old name must not continue the old runs.
         finished: the trials in the order in which they were seen to be finished.
         stock: the stock model's costs, as first measured; None until they are known.
+        status: how the study's run has ended; empty while it runs, and after its process was killed.
+        ended: when, in milliseconds since 1970.
     """
 
     study_id: str
     finished: tuple[int, ...] = ()
     stock: Mapping[str, float] | None = None
+    status: str = ""
+    ended: int | None = None
 
     @classmethod
     def of(cls, folder: Path) -> Self:
-        """A folder's own, made on the first call."""
+        """Read a folder's own, or make it: on the first call, and where the file is torn."""
         path = folder / STATE
         if path.is_file():
-            kept = json.loads(path.read_text(encoding="utf-8"))
-            return cls(study_id=kept["study_id"], finished=tuple(kept["finished"]), stock=kept["stock"])
+            try:
+                return cls._read(json.loads(path.read_text(encoding="utf-8")))
+            except (ValueError, KeyError, TypeError, AttributeError):
+                _log.warning("%s: cannot be read; the study gets a new run in MLflow", path)
         new = cls(study_id=uuid.uuid4().hex)
         new.write(folder)
         return new
+
+    @classmethod
+    def _read(cls, stored: Mapping[str, Any]) -> Self:
+        stock = stored["stock"]
+        return cls(
+            study_id=str(stored["study_id"]),
+            finished=tuple(int(trial) for trial in stored["finished"]),
+            stock=None if stock is None else {name: float(cost) for name, cost in stock.items()},
+            status=str(stored.get("status", "")),
+            ended=None if stored.get("ended") is None else int(stored["ended"]),
+        )
 
     def write(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -82,11 +102,11 @@ class Tracker:
         settings: as they are shown. If a study goes on with others, the parent keeps the first as params and
             shows the present ones as tags, `settings.<name>`.
         commands: what they do, and how they are typed.
+        sync_command: how the command is typed that sends what is missing.
         clock: for the pause between two attempts to reach a server, in seconds.
 
-    Raises:
-        EnvironmentProblem: MLflow cannot be used. A later failure is logged, once until it is over, and what
-            is missing is written then: a search does not end because of its log.
+    Whatever fails here is logged, once until it is over, and what is missing is written then: a search neither ends
+    nor fails to begin because of its log.
     """
 
     def __init__(
@@ -99,6 +119,7 @@ class Tracker:
         settings: Mapping[str, str],
         objectives: Sequence[str],
         commands: Mapping[str, str],
+        sync_command: str = "nas sync",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.uri = uri
@@ -108,18 +129,13 @@ class Tracker:
         self.settings = settings
         self.objectives = tuple(objectives)
         self.commands = commands
+        self.sync_command = sync_command
+        self.problem: str | None = None
         self._clock = clock
         self._records: Sequence[Record] = ()
         self._not_before = -math.inf
-        self._current = self._warned = False
-        try:
-            self._memory = _Memory.of(self.folder)
-            self._open()
-        except FAILURES as problem:
-            raise EnvironmentProblem(
-                f"MLflow cannot be used at {without_password(uri)}: {self._reason(problem)} "
-                "(start that server or make that place writable, or set MLFLOW_TRACKING_URI to another)"
-            ) from problem
+        self._current = self._warned = self._at_work = False
+        self._attempt(lambda: None)
 
     @property
     def parent_run_id(self) -> str:
@@ -135,57 +151,123 @@ class Tracker:
     def sync(self, records: Sequence[Record]) -> None:
         """Write what is new in the records of all trials; without news, nothing is asked of MLflow."""
         self._records = records
+        self._at_work = self._at_work or self._base_is_trained or any(record.state == "running" for record in records)
         if self._clock() >= self._not_before:
-            self._attempt(self._write)
+            self._attempt(self._follow)
 
-    def finish(self, status: str) -> None:
-        """End the parent as `FINISHED` or `KILLED`; children that are still running are killed."""
+    def finish(self, status: str, records: Sequence[Record] | None = None) -> None:
+        """End the parent as `FINISHED` or `KILLED`; children that are still running are killed.
+
+        A run in which nothing was trained ends when its last trial had ended.
+
+        Args:
+            records: of all trials; by default those of the last `sync`.
+        """
+        if records is not None:
+            self._records = records
 
         def end() -> None:
+            self._note_end(status, self._parent.ended)
             self._write()
-            for child in self._children.values():
+            for trial, child in self._children.items():
                 if child.status == "RUNNING":
-                    child.become("KILLED")
-            self._parent.become(status)
+                    child.become("KILLED", _last_sign_of(TrialFiles.of(self.folder, trial)))
+            self._parent.become(status, self._memory.ended)
 
-        self._attempt(end)
+        self._attempt(end, last=True)
+        if self.problem is not None:
+            with suppress(OSError):  # nothing but the end's time is lost
+                self._memory = _Memory.of(self.folder)
+                self._note_end(status, None)
 
-    def _attempt(self, write: Callable[[], None]) -> None:
+    def send(self, records: Sequence[Record], *, unfinished: bool) -> None:
+        """Write what is missing of a study that nobody is working on, and end its runs.
+
+        Args:
+            unfinished: whether trials are left of it.
+
+        Raises:
+            EnvironmentProblem: MLflow cannot be used.
+        """
+        try:
+            status = _Memory.of(self.folder).status
+        except OSError as problem:
+            raise EnvironmentProblem(f"{self.folder / STATE}: {problem.strerror}") from None
+        self.finish(status or ("KILLED" if unfinished else "FINISHED"), records)
+        if self.problem:
+            raise EnvironmentProblem(self.problem)
+
+    def begin_training(self, name: str, folder: Path) -> Run:
+        """Return the run, under the study, of a full training of one of its models; one that goes on keeps its run.
+
+        Args:
+            folder: in which the training writes.
+
+        Raises:
+            EnvironmentProblem: MLflow cannot be used.
+        """
+        if not self._current:
+            raise EnvironmentProblem(self.problem or f"MLflow cannot be used at {without_password(self.uri)}")
+        for run in self._trainings:
+            if run.tags[_TRAINING] == str(folder):
+                run.become("RUNNING")
+                return run
+        return self._runs.begin(name, {_TRAINING: str(folder), "mlflow.parentRunId": self._parent.id})
+
+    @property
+    def _base_is_trained(self) -> bool:
+        """Whether the stock model is being trained."""
+        files = TrialFiles.of_base(self.folder)
+        return files.folder.is_dir() and not files.outcome.is_file()
+
+    def _attempt(self, write: Callable[[], None], *, last: bool = False) -> None:
         try:
             if not self._current:
                 self._open()
             self._current = False  # a failure or a Ctrl-C on the way may leave us behind MLflow
             write()
-        except (*FAILURES, EnvironmentProblem) as problem:
+        except Exception as problem:  # noqa: BLE001 - whatever it is, a search does not end because of its log
             self._not_before = self._clock() + _SECONDS_BETWEEN_ATTEMPTS
-            if not self._warned:
-                _log.warning(
-                    "MLflow at %s: %s; the search goes on, and what is missing there is written once it works",
-                    without_password(self.uri),
-                    self._reason(problem),
-                )
+            self.problem = self._in_words(problem)
+            if last:
+                _log.warning("%s; what is missing there is sent by: %s", self.problem, self.sync_command)
+            elif not self._warned:
+                _log.warning("%s; the search goes on, and what is missing there is written once it works", self.problem)
             self._warned = True
         else:
-            self._current, self._warned = True, False
+            self._current, self._warned, self.problem = True, False, None
 
-    def _reason(self, problem: Exception) -> str:
-        """In one line, without a password."""
+    def _in_words(self, problem: Exception) -> str:
+        """Say in one line, without a password, what is wrong and what to do."""
         line = " ".join(str(problem).split()).replace(self.uri, without_password(self.uri))
-        return line if len(line) <= 300 else f"{line[:120]} ... {line[-180:]}"
+        line = line or type(problem).__name__
+        line = line if len(line) <= 300 else f"{line[:120]} ... {line[-180:]}"
+        advice = cure(self.uri, problem)
+        return f"MLflow cannot be used at {without_password(self.uri)}: {line}{f' ({advice})' if advice else ''}"
 
     def _open(self) -> None:
         """Find this study's runs, or begin its parent."""
+        self._memory = _Memory.of(self.folder)
         tags = {"nas.study": self.study, "nas.study_id": self._memory.study_id}
         self._runs = Runs(self.uri, self.experiment, self.folder.parent, tags, key="nas.study_id")
         runs = list(self._runs.found())
-        parents = [run for run in runs if "nas.trial" not in run.tags]
         self._children = {int(run.tags["nas.trial"]): run for run in runs if "nas.trial" in run.tags}
-        self._parent = parents[0] if parents else self._runs.begin(self.study)
+        self._trainings = [run for run in runs if _TRAINING in run.tags]
+        parents = [run for run in runs if not {"nas.trial", _TRAINING} & run.tags.keys()]
+        self._parent = (
+            parents[0] if parents else self._runs.begin(self.study, at=_changed_at(self.folder / "space.yaml"))
+        )
         self._drawn: object = None
-        self._parent.become("RUNNING")
         self._parent.fix(self.settings)
         self._parent.tag(self._changed_settings())
         self._current = True
+
+    def _follow(self) -> None:
+        if self._at_work:
+            self._parent.become("RUNNING")
+            if self._memory.status:
+                self._remember(replace(self._memory, status="", ended=None))
+        self._write()
 
     def _changed_settings(self) -> dict[str, str]:
         changed, told = self._parent.changed(self.settings), self._parent.tags
@@ -198,7 +280,7 @@ class Tracker:
     def _write(self) -> None:
         # A worker stores the ending first, then the scores; all are there once Optuna calls the trial complete.
         finished = {record.trial: record for record in self._records if record.finished and record.state == "complete"}
-        self._remember(finished)
+        self._remember_finished(finished)
         best = front_of(list(finished.values()), self.objectives)
         on_front = {record.trial for record in best}
         for record in self._records:
@@ -206,6 +288,8 @@ class Tracker:
             if record.state in _STATUS and proposed:
                 pareto = str(record.trial in on_front).lower() if record.trial in finished else ""
                 self._write_child(record, pareto)
+        for training in self._trainings:
+            training.tag({"mlflow.parentRunId": self._parent.id})
         self._write_base()
         self._write_parent(finished, best)
 
@@ -215,22 +299,37 @@ class Tracker:
             figures = {**epoch.losses, "map50_95": epoch.map50_95, "map50": epoch.map50}
             self._parent.measure({f"base/{name}": value for name, value in figures.items()}, step=epoch.epoch)
 
-    def _remember(self, finished: Mapping[int, Record]) -> None:
+    def _remember_finished(self, finished: Mapping[int, Record]) -> None:
         kept = self._memory
         new = sorted(finished.keys() - set(kept.finished))
         stock = _stock_costs(self._records, self.objectives) if kept.stock is None else kept.stock
-        memory = replace(kept, finished=(*kept.finished, *new), stock=stock)
-        if memory != kept:
+        self._remember(replace(kept, finished=(*kept.finished, *new), stock=stock))
+
+    def _remember(self, memory: _Memory) -> None:
+        if memory != self._memory:
             memory.write(self.folder)
             self._memory = memory
 
+    def _note_end(self, status: str, before: int | None) -> None:
+        """Remember how and when the run has ended: now, or, where nothing was trained, with its last trial.
+
+        Args:
+            before: when MLflow says that it had ended.
+        """
+        files = [TrialFiles.of_base(self.folder), *(TrialFiles.of(self.folder, one.trial) for one in self._records)]
+        known = [self._memory.ended or before, *(_changed_at(each.outcome) for each in files)]
+        last = max((end for end in known if end is not None), default=None)
+        self._remember(replace(self._memory, status=status, ended=now() if self._at_work or last is None else last))
+
     def _write_child(self, record: Record, pareto: str) -> None:
+        ended = None if record.state == "running" else _changed_at(TrialFiles.of(self.folder, record.trial).outcome)
         child = self._children.get(record.trial)
         if child is None:
             tags = {"nas.trial": str(record.trial), "mlflow.parentRunId": self._parent.id}
-            child = self._runs.begin(f"trial-{record.trial:04d}", tags, seconds=record.seconds)
+            began = (ended or now()) - round(record.seconds * 1000)
+            child = self._runs.begin(f"trial-{record.trial:04d}", tags, at=began)
             self._children[record.trial] = child
-        status = _STATUS[record.state]
+        status = _status_of(record)
         if child.status != status or status == "RUNNING":
             self._write_training(child, record)
         child.tag(
@@ -246,7 +345,8 @@ class Tracker:
                 "pareto": pareto,
             }
         )
-        child.become(status)
+        if child.status != status:
+            child.become(status, ended)
 
     def _write_training(self, child: Run, record: Record) -> None:
         """What no longer changes once the trial has ended."""
@@ -263,7 +363,7 @@ class Tracker:
         child.measure(scores | costs | {"inherited": record.inherited or None})
         for path in (files.model, files.outcome, files.folder / "error.txt"):
             if path.is_file():
-                child.attach(path.name, path.read_text(encoding="utf-8"))
+                child.attach(path)
 
     def _write_parent(self, finished: Mapping[int, Record], best: Sequence[Record]) -> None:
         stock, order = self._memory.stock, [trial for trial in self._memory.finished if trial in finished]
@@ -279,10 +379,18 @@ class Tracker:
         self._parent.tag({"mlflow.note.content": note})
         if shown:
             rows = [record.as_row() for record in best]
-            self._parent.attach("front/front.json", json.dumps(rows, indent=1))
-            self._parent.attach("front/front.csv", pages.table(rows))
-            self._parent.attach("front/front.html", pages.figure(self.study, shown, best, self.objectives))
+            self._attach("front.json", json.dumps(rows, indent=1))
+            self._attach("front.csv", pages.table(rows))
+            self._attach("front.html", pages.figure(self.study, shown, best, self.objectives))
         self._drawn = drawn
+
+    def _attach(self, name: str, text: str) -> None:
+        """Upload a file of the Pareto front; what a kill leaves of it is overwritten the next time."""
+        file = self.folder / "mlflow" / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+        self._parent.attach(file, "front")
+        file.unlink()
 
     def _measure_front(self, finished: Sequence[Record], step: int) -> None:
         """The front's metrics when these were the finished trials."""
@@ -298,6 +406,21 @@ class Tracker:
             },
             step=step,
         )
+
+
+def _status_of(record: Record) -> str:
+    """Return MLflow's word for a trial's state; one that was interrupted has failed for Optuna alone."""
+    return "KILLED" if record.state == "fail" and record.ending is None else _STATUS[record.state]
+
+
+def _changed_at(path: Path) -> int | None:
+    """Return when a file was written, in milliseconds since 1970; None if there is none."""
+    return round(path.stat().st_mtime * 1000) if path.is_file() else None
+
+
+def _last_sign_of(files: TrialFiles) -> int | None:
+    """Return when a training that nobody works on any more was last seen at work."""
+    return _changed_at(files.lock) or _changed_at(files.progress)
 
 
 def _stock_costs(records: Sequence[Record], objectives: Sequence[str]) -> dict[str, float] | None:

@@ -1,9 +1,9 @@
-"""`nas ui` and `nas doctor`: what stands around a search."""
+"""`nas ui`, `nas sync` and `nas doctor`: what stands around a search."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
@@ -13,7 +13,7 @@ import typer
 
 from nas import RUNS
 from nas.cli import show
-from nas.cli.options import Runs, Shown
+from nas.cli.options import Name, Runs, Shown, typed
 
 _PACKAGES = ("nas-for-yolo", "torch", "torchvision", "ultralytics", "ultralytics-thop", "optuna", "mlflow")
 
@@ -21,6 +21,7 @@ _PACKAGES = ("nas-for-yolo", "torch", "torchvision", "ultralytics", "ultralytics
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command()(ui)
+    app.command()(sync)
     app.command()(doctor)
 
 
@@ -28,18 +29,30 @@ def register(app: typer.Typer) -> None:
 def ui(
     host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="Where to listen.")] = 5000,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Open no browser.")] = False,
     runs: Runs = RUNS,
 ) -> None:
     """Open MLflow's pages on all studies, until Ctrl-C."""
     from nas.config import tracking_uri
-    from nas.mlflow_runs import ui_command
+    from nas.pages_server import PagesServer
 
-    uri = tracking_uri(runs.absolute())
-    command = ui_command(uri, host, port)
-    show.lines([f"MLflow of {runs} in about ten seconds; Ctrl-C ends it"])
-    # MLflow 3.17 opens every experiment in its view for language models; a link can say otherwise.
-    show.lines([f"http://{host}:{port}/#/experiments?workflowType=machine_learning"])
-    raise typer.Exit(subprocess.call(command))
+    server = PagesServer(tracking_uri(runs.absolute()), host, port)
+    show.lines([f"MLflow of {runs} in about ten seconds; Ctrl-C ends it", server.address])
+    with suppress(KeyboardInterrupt):
+        server.run(open_browser=not no_browser)
+
+
+@show.told
+def sync(study: Name, runs: Runs = RUNS) -> None:
+    """Send to MLflow what is missing there of a study, and end its runs: where MLflow was away during the search."""
+    from nas import plan
+    from nas.config import existing
+    from nas.study import Study
+
+    opened = Study.open(existing(study, runs))
+    with show.err.status("writing into MLflow"):
+        plan.sync(opened)
+    show.lines([f"MLflow has all of {study}; see it with: {typed('ui', opened, named=False)}"])
 
 
 @show.told

@@ -1,0 +1,168 @@
+"""`nas sync` and `nas ui`."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from http import HTTPStatus
+from http.client import HTTPConnection
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from typer.testing import CliRunner, Result
+
+from nas import pages_server, work
+from nas.cli import app
+from nas.pages_server import PagesServer
+from nas.study import Study
+from nas.work import Worker
+from search_spaces.errors import EnvironmentProblem, SpecError
+from trials import Outcome
+
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
+
+
+def nas(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def untracked(
+    make_study: Callable[..., Study], score: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Study:
+    """A study that has run while MLflow was away."""
+    study = make_study(trials=3)
+    study.file = study.file.model_copy(update={"tracking": f"sqlite:///{tmp_path}/mlflow.db"})
+    study.file.write(study.folder)
+    monkeypatch.setattr(work, "evaluate", score)
+    Worker(study, deadline=float("inf")).run()
+    return study
+
+
+class TestSync:
+    def test_sends_what_is_missing(self, untracked: Study) -> None:
+        result = nas("sync", "small", "--runs", untracked.folder.parent)
+        assert result.exit_code == 0, result.stderr
+        assert f"see it with: nas ui --runs {untracked.folder.parent}" in " ".join(result.stderr.split())
+        client = MlflowClient(tracking_uri=untracked.file.tracking)
+        experiment = client.get_experiment_by_name(f"nas/{untracked.settings.space}")
+        runs = {run.info.run_name: run.info.status for run in client.search_runs([experiment.experiment_id])}
+        assert runs == dict.fromkeys(("small", "trial-0000", "trial-0001", "trial-0002"), "FINISHED")
+
+    def test_says_in_one_line_that_it_cannot(self, untracked: Study) -> None:
+        untracked.file = untracked.file.model_copy(update={"tracking": "http://127.0.0.1:9"})
+        untracked.file.write(untracked.folder)
+        result = nas("sync", "small", "--runs", untracked.folder.parent)
+        assert result.exit_code == 2
+        assert "MLflow cannot be used at http://127.0.0.1:9: " in result.stderr
+        assert "(start that server)" in result.stderr
+
+    def test_leaves_a_study_that_runs_to_its_supervisor(self, untracked: Study) -> None:
+        held = untracked.supervision
+        held.take()
+        result = nas("sync", "small", "--runs", untracked.folder.parent)
+        held.release()
+        assert result.exit_code == 2
+        assert "small is running in another process, which sends what is missing itself" in result.stderr
+
+
+@pytest.fixture
+def busy() -> Iterator[int]:
+    """A port in use."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening.getsockname()[1]
+
+
+class TestUi:
+    def test_a_port_in_use_is_said_with_the_next_free_one(self, busy: int, tmp_path: Path) -> None:
+        result = nas("ui", "--port", busy, "--runs", tmp_path)
+        assert result.exit_code == 2
+        said, _, free = result.stderr.strip().rstrip(")").rpartition(" ")
+        assert said == f"port: {busy} is in use (the next free one: --port"
+        pages_server.require_free("127.0.0.1", int(free))
+        assert not (tmp_path / "mlflow.db").exists()
+
+    def test_a_host_of_another_machine_is_refused(self) -> None:
+        with pytest.raises(SpecError, match=r"host: cannot listen on 192\.0\.2\.1"):
+            pages_server.require_free("192.0.2.1", 5000)
+
+    def test_a_server_has_pages_of_its_own(self) -> None:
+        with pytest.raises(EnvironmentProblem, match="is a server with pages of its own"):
+            PagesServer("http://somewhere:5000", "127.0.0.1", 5000)
+
+    def test_opens_a_browser_once_the_server_answers(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        opened: list[str] = []
+
+        def open_page(address: str) -> None:
+            opened.append(address)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+        (tmp_path / "health").touch()
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("DISPLAY", ":0")
+        monkeypatch.setattr(pages_server, "make_database", lambda _: None)
+        monkeypatch.setattr(pages_server, "ui_command", lambda _uri, host, port: [*SERVER, str(port), "--bind", host])
+        monkeypatch.setattr(pages_server.webbrowser, "open", open_page)
+        server = PagesServer("sqlite://", "127.0.0.1", port := free_port())
+        with pytest.raises(KeyboardInterrupt):
+            server.run(open_browser=True)
+        assert opened == [server.address]
+        pages_server.require_free("127.0.0.1", port)
+
+    def test_opens_none_without_a_screen(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setattr(sys, "platform", "linux")
+        assert not pages_server._has_screen()
+
+    def test_a_server_that_ends_by_itself_is_said(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setattr(pages_server, "make_database", lambda _: None)
+        monkeypatch.setattr(pages_server, "ui_command", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"])
+        result = nas("ui", "--no-browser", "--runs", tmp_path, "--port", free_port())
+        assert result.exit_code == 2
+        assert "MLflow's server ended by itself, with status 3" in result.stderr
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+    def test_a_signal_ends_the_server_and_all_that_it_started(self, tmp_path: Path, number: signal.Signals) -> None:
+        port = free_port()
+        options = ["ui", "--no-browser", "--runs", str(tmp_path), "--port", str(port)]
+        process = subprocess.Popen([*NAS, *options], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        limit = time.monotonic() + 180
+        while not answers(port, "/health") and time.monotonic() < limit and process.poll() is None:
+            time.sleep(0.5)
+        assert answers(port, "/")
+        process.send_signal(number)
+        results, told = process.communicate(timeout=60)
+        lines = told.splitlines()
+        assert lines[0] == f"MLflow of {tmp_path} in about ten seconds; Ctrl-C ends it"
+        assert lines[1].startswith(f"http://127.0.0.1:{port}/")
+        assert len(lines) == 3
+        assert lines[2].startswith("[MLflow] Security middleware enabled")  # which says how to let others in
+        assert not results
+        pages_server.require_free("127.0.0.1", port)
+
+
+NAS = (sys.executable, "-c", "from nas.cli import main; main()")
+SERVER = (sys.executable, "-m", "http.server")
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return int(listening.getsockname()[1])
+
+
+def answers(port: int, path: str) -> bool:
+    """Whether a server gives a page."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == HTTPStatus.OK
+    except OSError:
+        return False
+    finally:
+        connection.close()

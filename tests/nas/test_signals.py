@@ -1,0 +1,130 @@
+"""SIGTERM and SIGHUP of a process that has something to put in order."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from nas import plan, signals
+from nas.study import Study
+
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
+
+ENDING = (signal.SIGTERM, signal.SIGHUP)
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    before = {number: signal.getsignal(number) for number in ENDING}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", ENDING)
+def test_is_like_ctrl_c_once(number: signal.Signals) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    put_in_order = False
+    with signals.as_ctrl_c():
+        try:
+            os.kill(os.getpid(), number)
+            signal.pause()
+        except KeyboardInterrupt:
+            for again in ENDING:
+                os.kill(os.getpid(), again)
+            put_in_order = True
+    assert put_in_order
+    assert signal.getsignal(number) == signal.SIG_DFL
+
+
+def test_what_nohup_ignores_stays_ignored() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with signals.as_ctrl_c():
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+
+
+def test_a_thread_changes_nothing() -> None:
+    seen = []
+
+    def look() -> None:
+        with signals.as_ctrl_c():
+            seen.append(signal.getsignal(signal.SIGTERM))
+
+    before = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert seen == [before]
+
+
+@pytest.fixture
+def tracked(make_study: Callable[..., Study], tmp_path: Path) -> Study:
+    study = make_study()
+    study.file = study.file.model_copy(update={"tracking": f"sqlite:///{tmp_path}/mlflow.db"})
+    study.file.write(study.folder)
+    return study
+
+
+class Interrupted:
+    """In the place of a supervisor: a signal comes while it runs, and another while it puts things in order."""
+
+    number: signal.Signals
+
+    def __init__(self, _study: Study, on_tick: Callable[[], None]) -> None:
+        self._on_tick = on_tick
+
+    def run(self) -> None:
+        self._on_tick()
+        try:
+            os.kill(os.getpid(), self.number)
+            signal.pause()
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            self._on_tick()
+
+
+@pytest.mark.parametrize("number", [*ENDING, signal.SIGINT])
+def test_a_search_that_is_ended_ends_its_run_as_killed(
+    tracked: Study, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if number == signal.SIGINT:
+        monkeypatch.setattr(os, "kill", lambda *_: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(Interrupted, "number", number, raising=False)
+    monkeypatch.setattr(plan, "Supervisor", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        plan.supervise(tracked)
+    client = MlflowClient(tracking_uri=tracked.file.tracking)
+    experiment = client.get_experiment_by_name(f"nas/{tracked.settings.space}")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert (run.info.run_name, run.info.status) == ("small", "KILLED")
+
+
+class Quick(Interrupted):
+    """A supervisor that has nothing to do."""
+
+    def run(self) -> None:
+        self._on_tick()
+
+
+def test_a_terminal_that_is_gone_ends_nothing(tracked: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    def show(_study: Study) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(plan, "Supervisor", Quick)
+    plan.supervise(tracked, show=show)
+
+
+def test_a_search_goes_on_without_mlflow(
+    tracked: Study, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "nas.tracking", None)
+    monkeypatch.setattr(plan, "Supervisor", Quick)
+    plan.supervise(tracked)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith("MLflow cannot be imported: ")
+    assert line.endswith("(pip install mlflow); the search goes on without it")
