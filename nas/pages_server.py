@@ -71,7 +71,8 @@ class PagesServer:
             try:
                 if open_browser and _has_screen():
                     threading.Thread(target=self._open_when_ready, args=(server,), daemon=True).start()
-                status = server.wait()
+                while (status := server.poll()) is None:
+                    time.sleep(_POLL_SECONDS)  # not `wait`, which a Ctrl-C does not always interrupt
             finally:
                 _end(server)
         raise EnvironmentProblem(f"MLflow's server ended by itself, with status {status}")

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+import webbrowser
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from http.client import HTTPConnection
@@ -106,7 +107,7 @@ class TestUi:
         monkeypatch.setenv("DISPLAY", ":0")
         monkeypatch.setattr(pages_server, "make_database", lambda _: None)
         monkeypatch.setattr(pages_server, "ui_command", lambda _uri, host, port: [*SERVER, str(port), "--bind", host])
-        monkeypatch.setattr(pages_server.webbrowser, "open", open_page)
+        monkeypatch.setattr(webbrowser, "open", open_page)
         server = PagesServer("sqlite://", "127.0.0.1", port := free_port())
         with pytest.raises(KeyboardInterrupt):
             server.run(open_browser=True)
@@ -147,7 +148,12 @@ class TestUi:
         pages_server.require_free("127.0.0.1", port)
 
 
-NAS = (sys.executable, "-c", "from nas.cli import main; main()")
+# A shell's background job, as tests may be, begins with SIGINT ignored.
+NAS = (
+    sys.executable,
+    "-c",
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from nas.cli import main; main()",
+)
 SERVER = (sys.executable, "-m", "http.server")
 
 
