@@ -25,6 +25,8 @@ REORDERED = 1e-4
 _LOST_IN_HALF = {torch.float16: 0.01, torch.bfloat16: 0.1}
 """The mean difference, as a share of the mean, that a precision explains."""
 _SQUARE, _LARGER, _OBLONG, _ODD = (8, 8), (16, 16), (8, 12), (7, 9)
+_MARKS = ("i", "f", "type", "np")
+"""What `parse_model` sets on every layer, and `build` on every operator that takes a layer's place."""
 _SHOWN = 4
 """How many names a message lists."""
 
@@ -271,6 +273,38 @@ def _deterministic(bench: _Bench) -> Iterator[str]:
         yield f"in eval mode a pass changes {_listed(changed)}"
 
 
+def _marks(bench: _Bench) -> Iterator[str]:
+    """It has no attribute called i, f, type or np, which Ultralytics sets on every layer."""
+    module = bench.fresh()
+    held = {*vars(module), *dir(type(module))} - set(dir(nn.Module)) | ({"type"} & {*vars(module)})
+    held |= {name for name, _ in module.named_modules(remove_duplicate=False)}
+    held |= {name for name, _ in module.named_parameters(recurse=False, remove_duplicate=False)}
+    held |= {name for name, _ in module.named_buffers(recurse=False, remove_duplicate=False)}
+    if taken := [name for name in _MARKS if name in held]:
+        yield f"Ultralytics sets {', '.join(taken)} on every layer; an attribute of it needs another name"
+
+
+def _one_image(bench: _Bench) -> Iterator[str]:
+    """In train mode it takes one image, as the last batch of an epoch may have, after a batch of several."""
+    module = bench.fresh().train()
+    several = module(bench.case.image())
+    try:
+        out = module(bench.case.image(batch=1))
+    except Exception as error:  # noqa: BLE001 - a user's code may raise anything, and that is the finding
+        pooled = ": a batch norm behind global pooling has one value a channel then" if _counts_values(error) else ""
+        yield f"{raised(error)}{pooled}"
+        return
+    if tuple(out.shape) != (1, *several.shape[1:]):
+        yield f"{tuple(out.shape)} leaves it, where {(1, *several.shape[1:])} is expected"
+    elif several.isfinite().all() and not out.isfinite().all():
+        yield "NaN or infinite numbers leave it"
+
+
+def _counts_values(error: Exception) -> bool:
+    """Whether an exception is batch norm's, which asks for more than one value a channel."""
+    return "more than 1 value per channel" in str(error)
+
+
 def _train(bench: _Bench) -> Iterator[str]:
     """It trains: the same shape as in eval mode, finite, nothing of the graph kept afterwards."""
     module = bench.fresh().train()
@@ -463,7 +497,9 @@ PROMISES: dict[str, Promise] = {
     "copy": _copy,
     "state": _state,
     "device": _device,
+    "marks": _marks,
     "train": _train,
+    "one_image": _one_image,
     "gradient": _gradient,
     "storage": _storage,
     "float16": _float16,

@@ -36,8 +36,8 @@ def check(operator: Operator) -> tuple[Failure, ...]:
 
 def _name(operator: Operator) -> Iterator[str]:
     """Its name can stand in a row, alone and behind a host's."""
-    if not operator.name.isidentifier() or "_" in operator.name:
-        yield f"got {operator.name!r} (letters and digits, no underscore: a row is called C2f_MyOp)"
+    if operator.misnamed:
+        yield operator.misnamed.removeprefix("name: ")
     if operator.name in HOSTS or operator.name in vars(tasks):
         yield f"{operator.name} is a module of Ultralytics already"
 

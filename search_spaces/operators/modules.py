@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from torch import nn
+from ultralytics.nn import tasks
 
 from search_spaces.errors import SpecError
 from search_spaces.operators import OPERATORS
@@ -43,6 +44,8 @@ def load(path: Path) -> tuple[Operator, ...]:
     found = _records(module)
     if not found:
         raise SpecError(f"{path}: no Operator in it (`MY_OP = Operator(name=..., module=..., ...)`)")
+    if wrong := [f"{path}: {told}" for record in found if (told := _misnamed(record))]:
+        raise SpecError(wrong)
     taken = [record for record in found if OPERATORS.setdefault(record.name, record) is not record]
     if taken:
         raise SpecError([f"{path}: {_taken(record)}" for record in taken])
@@ -101,8 +104,17 @@ def load_installed() -> None:
         record = offered.load()
         if not isinstance(record, Operator):
             raise SpecError(f"{offered.value}: not an Operator, got {type(record).__name__} ({ENTRY_POINT})")
+        if told := _misnamed(record):
+            raise SpecError(f"{offered.value}: {told}")
         if OPERATORS.setdefault(record.name, record) is not record:
             raise SpecError(f"{offered.value}: {_taken(record)}")
+
+
+def _misnamed(record: Operator) -> str:
+    """Return why no row can have a record's name; empty if one can."""
+    if record.name in vars(tasks):
+        return f"name: {record.name} is a module of Ultralytics already; give the operator another name"
+    return record.misnamed
 
 
 def _taken(record: Operator) -> str:

@@ -143,6 +143,13 @@ class Operator:
     reference: str
     source: Source | None = None
 
+    @property
+    def misnamed(self) -> str:
+        """What is wrong with the name, with what would be right; empty if nothing is."""
+        if self.name.isascii() and self.name.isidentifier() and "_" not in self.name:
+            return ""
+        return f"name: got {self.name!r} (letters and digits, no underscore: a row is called C2f_MyOp)"
+
     def of(self, source: Source) -> Self:
         """The same operator, from a user's file."""
         return replace(self, source=source)

@@ -118,6 +118,14 @@ class TestFile:
                 STRIPS.replace('name="Strips"', 'name="UIB"'),
                 "my_ops.py: UIB is an operator already; give this one another name",
             ),
+            (
+                STRIPS.replace('name="Strips"', 'name="My_Strips"'),
+                "my_ops.py: name: got 'My_Strips' (letters and digits, no underscore: a row is called C2f_MyOp)",
+            ),
+            (
+                STRIPS.replace('name="Strips"', 'name="C2f"'),
+                "my_ops.py: name: C2f is a module of Ultralytics already; give the operator another name",
+            ),
         ],
         ids=lambda _: "",
     )
