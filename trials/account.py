@@ -5,6 +5,7 @@ one that stands twice in its file.
 """
 
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -176,13 +177,19 @@ def count(text: str, place: str, *, row_values: int = 0) -> Counted:
 
 
 def of_split(
-    key: str, counted: Sequence[tuple[str, Counted | None]], left_out: Sequence[LeftOut], classes: Sequence[str]
+    key: str,
+    counted: Sequence[tuple[str, Counted | None]],
+    left_out: Sequence[LeftOut],
+    classes: Sequence[str],
+    *,
+    trained: AbstractSet[str] = frozenset(),
 ) -> SplitAccount:
     """Account for a split.
 
     Args:
         key: `train` or `val`.
         counted: each image that can be read, with its label; None if it has none.
+        trained: images of the other split, where this one is `val`.
     """
     labels = [label for _, label in counted if label is not None]
     boxes = np.concatenate([np.zeros((0, 5), np.float32), *(label.boxes for label in labels)])
@@ -204,6 +211,7 @@ def of_split(
         per_class=tuple(map(int, per_class)),
         looks_wrong=(
             *_of_images(key, len(counted), unlabelled),
+            *_of_both([image for image, _ in counted if image in trained], len(counted)),
             *_of_classes(per_class, classes),
             *_of_boxes(boxes, places),
         ),
@@ -219,6 +227,14 @@ def _of_images(key: str, images: int, unlabelled: Sequence[str]) -> Iterator[str
         yield (
             f"most images have no label file ({len(unlabelled)} of {images}, such as {unlabelled[0]}) and count as "
             "background: is that meant?"
+        )
+
+
+def _of_both(shared: Sequence[str], images: int) -> Iterator[str]:
+    if shared:
+        yield (
+            f"{len(shared)} of {images} images are trained on, too, such as {shared[0]}: "
+            "scores say little of new images"
         )
 
 

@@ -228,7 +228,11 @@ def _checked(file: Path, cache: Path, progress: Progress | None, *, name: str, n
     if mistakes:
         raise DataError("\n".join(mistakes))
     checks = image_files.check([image.path for split in splits for image in split.images], cache, progress)
-    accounts = [_account(split, classes, key_points, checks) for split in splits]
+    trained = frozenset(image.path for image in splits[0].images)
+    accounts = [
+        _account(split, classes, key_points, checks, trained=trained if split.key == "val" else frozenset())
+        for split in splits
+    ]
     mistakes = [
         f"{file}: {split.key}: {mistake}"
         for split, counted in zip(splits, accounts, strict=True)
@@ -254,7 +258,12 @@ def _checked(file: Path, cache: Path, progress: Progress | None, *, name: str, n
 
 
 def _account(
-    split: _Split, classes: Sequence[str], key_points: tuple[int, int] | None, checks: Mapping[str, ImageCheck]
+    split: _Split,
+    classes: Sequence[str],
+    key_points: tuple[int, int] | None,
+    checks: Mapping[str, ImageCheck],
+    *,
+    trained: frozenset[str],
 ) -> SplitAccount:
     left_out = [
         LeftOut(image=image.path, problem=checks[image.path].problem)
@@ -272,7 +281,7 @@ def _account(
         for image in split.images
         if not checks[image.path].problem
     ]
-    return account.of_split(split.key, counted, left_out, classes)
+    return account.of_split(split.key, counted, left_out, classes, trained=trained)
 
 
 def _fingerprint(classes: Sequence[str], splits: Sequence[_Split]) -> str:

@@ -282,6 +282,14 @@ def test_few_images_are_warned_of(number: int, said: list[str], write: Callable[
     assert remarks(write(train=number, val=number)) == said
 
 
+def test_images_of_both_splits_are_told(write: Callable[..., Path]) -> None:
+    file = write()
+    file.write_text(file.read_text().replace("images/val", "images/train"))
+    assert remarks(file)[0] == (
+        "val: 12 of 12 images are trained on, too, such as images/train/000.jpg: scores say little of new images"
+    )
+
+
 class TestKeyPoints:
     @pytest.mark.parametrize("values", [2, 3])
     def test_are_left_out_beside_their_box(self, values: int, write: Callable[..., Path]) -> None:
