@@ -13,6 +13,8 @@ from search_spaces import Architecture
 from trials import Budget, Ending, Epoch, Outcome, datasets, evaluate
 from trials.scores import Costs
 
+_FINISHED = Ending.FINISHED.name.lower()
+
 
 @dataclass(frozen=True, kw_only=True)
 class BaseTraining:
@@ -53,13 +55,13 @@ class BaseTraining:
     def is_done(self) -> bool:
         """Whether candidates can start from it."""
         outcome = self.outcome()
-        return outcome is not None and outcome["ending"] == Ending.FINISHED.name.lower()
+        return outcome is not None and outcome["ending"] == _FINISHED and self.weights.is_file()
 
     @property
     def failure(self) -> str | None:
         """Why it ended without weights, in words; None if it did not."""
         outcome = self.outcome()
-        if outcome is None or self.is_done:
+        if outcome is None or outcome["ending"] == _FINISHED:
             return None
         cure = Ending[outcome["ending"].upper()].value
         return f"the stock model could not be trained: {outcome['detail'] or outcome['ending']} ({cure})"
@@ -82,6 +84,7 @@ class BaseTraining:
             costs: of the stock model.
         """
         self.files.progress.unlink(missing_ok=True)
+        self.files.outcome.unlink(missing_ok=True)  # of a training whose weights are gone
         outcome = self._recalled(costs)
         if outcome is None:
             outcome = evaluate(self.stock, self.budget, self.files.folder, go_on, costs=costs)
@@ -95,6 +98,6 @@ class BaseTraining:
     def _recalled(self, costs: Costs | None) -> Outcome | None:
         """How another study's training of the very same ended, if its weights are still there."""
         known = self.cache.read(self.key) if self.cache else None
-        if known is None or not Path(known.weights).is_file():
+        if known is None or not known.has_weights:
             return None
         return known.given(self.stock, costs or Costs(**known.costs), self.files)

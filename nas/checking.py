@@ -21,8 +21,9 @@ from typing import Any
 
 import torch
 
-from nas.records import write_aside
 from search_spaces import OPERATORS
+from search_spaces.errors import EnvironmentProblem
+from search_spaces.files import read_json, write_aside
 from search_spaces.operators import modules as user_modules
 from trials import contract, cost, datasets, portability
 from trials.contract import Case, Failure
@@ -84,17 +85,17 @@ class Memory:
         if self._path is None or not new:
             return
         kept = list((_read(self._path) | self._new).items())[-_REMEMBERED:]
-        with suppress(OSError):  # a cache that cannot be written is no reason not to check
+        with suppress(OSError, EnvironmentProblem):  # a cache that cannot be written is no reason not to check
             self._path.parent.mkdir(parents=True, exist_ok=True)
             write_aside(self._path, json.dumps(dict(kept), indent=0))
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        known = read_json(path)
+    except OSError:
         return {}
-    return known if isinstance(known, dict) else {}
+    return {key: each for key, each in known.items() if isinstance(each, str | dict)} if isinstance(known, dict) else {}
 
 
 def run(cases: Sequence[Case], memory: Memory, *, workers: int | None = None) -> Generator[Progress, None, None]:

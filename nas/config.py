@@ -13,10 +13,10 @@ from pydantic_core import PydanticCustomError
 
 from nas import RUNS
 from nas.front import OBJECTIVES, Direction
-from nas.records import write_aside
 from nas.rewards import Reward, reward
 from nas.stopping import Stopping
 from search_spaces.errors import EnvironmentProblem, SpecError, StudyError, nearest
+from search_spaces.files import write_aside
 from trials import Budget, Limits, presets
 
 _SQLITE = "sqlite:///"
@@ -190,7 +190,7 @@ class StudyFile(_Frozen):
             return cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             raise StudyError(f"{folder}: no study there (study.json is missing)") from None
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise StudyError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
 
 

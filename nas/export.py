@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas.front import OBJECTIVES, knee
-from nas.records import Record, point_of, write_aside
-from search_spaces import Architecture, build
+from nas.records import Record, point_of
+from search_spaces import build
 from search_spaces.errors import SpecError, StudyError, nearest
+from search_spaces.files import write_aside
 from trials import Budget, cost, datasets
 from trials import weights as weight_files
 
@@ -55,7 +56,7 @@ def export(study: "Study", record: Record, folder: Path | None = None) -> Export
     folder.mkdir(parents=True, exist_ok=True)
     settings, files = study.settings, study.files(record.trial)
     data = datasets.load(settings.budget.data)
-    architecture = Architecture.read(files.model)
+    architecture = study.architecture(record)
     for source in architecture.sources:
         write_aside(folder / source.path.name, source.text)
     branch = settings.budget.recipe.pgi
@@ -113,7 +114,7 @@ def chosen(study: "Study", *, trial: int | None = None, best: str = "map") -> Re
 
 def _summary(study: "Study", record: Record) -> dict[str, Any]:
     settings = study.settings
-    architecture = Architecture.read(study.files(record.trial).model)
+    architecture = study.architecture(record)
     document = architecture.document(len(settings.classes))
     size = settings.budget.at(architecture.image_size).deploy_size
     built = cost.measure(document, len(settings.classes), size, deployed=False)

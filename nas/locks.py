@@ -1,10 +1,13 @@
 """Locks that the operating system drops when their process dies, however it dies."""
 
 import fcntl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+_TRIES, _MOMENT_SECONDS = 5, 0.01
 
 
 class Lock:
@@ -21,13 +24,16 @@ class Lock:
         """Take the lock; without waiting, False says that another process holds it."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         file = self._path.open("a")
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            return False
-        self._file = file
-        return True
+        for _ in range(1 if wait else _TRIES):  # `is_held` has it for a moment
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                time.sleep(_MOMENT_SECONDS)
+            else:
+                self._file = file
+                return True
+        file.close()
+        return False
 
     def release(self) -> None:
         """Let go; no harm if it is not held."""
@@ -57,9 +63,13 @@ class Lock:
 
 def is_held(path: Path) -> bool:
     """Whether some process holds the lock of that file."""
-    if not path.is_file():
+    try:
+        file = path.open("rb")  # whoever looks need not be allowed to write
+    except (FileNotFoundError, IsADirectoryError, PermissionError):
         return False
-    lock = Lock(path)
-    free = lock.take(wait=False)
-    lock.release()
-    return not free
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False

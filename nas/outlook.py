@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
 import torch
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from torch import nn
 from ultralytics.cfg import get_cfg
 from ultralytics.utils.torch_utils import ModelEMA
@@ -238,13 +238,23 @@ def _pace(architecture: Architecture, search: Search, memory: Memory) -> Pace:
     sizes = budget.image_size, budget.deploy_size, budget.batch, classes, budget.precision
     branch = " pgi" if budget.recipe.pgi else ""
     key = f"pace {architecture.fingerprint}{branch} {sizes} {torch.__version__} {_machine(budget.device)}"
-    if key not in memory:
+    known = _pace_of(memory[key]) if key in memory else None
+    if known is None:
         try:
             measured = _measured(architecture, classes, budget)
         except (RuntimeError, ValueError) as error:  # out of memory, or a map of one pixel in a batch of one
             raise LatencyError(f"a training step of {architecture.summary()} failed: {error}") from error
         memory.add({key: asdict(measured)})
-    return Pace(**memory[key])
+        return measured
+    return known
+
+
+def _pace_of(noted: object) -> Pace | None:
+    """What was measured before; None if the file says something else."""
+    try:
+        return TypeAdapter(Pace).validate_python(noted)
+    except ValidationError:
+        return None
 
 
 def _measured(architecture: Architecture, classes: int, budget: Budget) -> Pace:

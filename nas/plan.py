@@ -15,6 +15,7 @@ from nas import RUNS, __version__, latencies, signals
 from nas.base_training import BaseTraining
 from nas.config import Run, Settings, StudyFile, existing, own_storage, study_folder, tracking_uri
 from nas.request import Request, require_cores, require_reachable, validated
+from nas.storage import study_id
 from nas.study import Study
 from nas.supervisor import Supervisor
 from search_spaces import SearchSpace, space_file
@@ -167,6 +168,7 @@ def _taken_up(folder: Path) -> Study:
     """A study that is to go on: a space that has changed is refused here, and not by every worker."""
     study = Study.open(folder)
     _ = study.space
+    study_id(study.storage, study.name)  # nor is one whose database is damaged
     return study
 
 

@@ -6,12 +6,11 @@ holds nothing that its database does not, and may be deleted.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from nas.records import Record
-
-_FIELDS = frozenset(each.name for each in fields(Record))
+from nas.records import Record, record_of
 
 
 @dataclass
@@ -22,10 +21,10 @@ class RecordFile:
     _kept: set[int] = field(default_factory=set)
 
     def read(self) -> dict[int, Record]:
-        """The records by their trials' numbers, without lines that were torn, or written by another version."""
+        """The records by their trials' numbers, without lines that are damaged, or of another version."""
         if not self.path.is_file():
             return {}
-        records = map(_record, self.path.read_text(encoding="utf-8").split("\n"))
+        records = map(record_of, self.path.read_bytes().split(b"\n"))
         known = {record.trial: record for record in records if record is not None}
         self._kept = set(known)
         return known
@@ -35,18 +34,10 @@ class RecordFile:
         new = sorted(records.keys() - self._kept)
         if new:
             lines = "".join(f"\n{json.dumps(asdict(records[trial]))}\n" for trial in new)  # apart from a torn one
-            with self.path.open("a", encoding="utf-8") as file:
+            with suppress(OSError), self.path.open("a", encoding="utf-8") as file:  # what Optuna has is not lost
                 file.write(lines)
-            self._kept.update(new)
+                self._kept.update(new)
 
     def delete(self) -> None:
         """Where the study is made anew."""
         self.path.unlink(missing_ok=True)
-
-
-def _record(line: str) -> Record | None:
-    try:
-        known = json.loads(line)
-    except ValueError:
-        return None
-    return Record(**known) if isinstance(known, dict) and known.keys() == _FIELDS else None

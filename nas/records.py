@@ -3,12 +3,28 @@
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
+from math import isfinite
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 
 from nas.front import OBJECTIVES, front
+from search_spaces.files import read_json, write_aside
 from trials.scores import Ending, Epoch, Outcome
 
 COLUMNS = (
@@ -36,6 +52,8 @@ TRAINED_BEFORE = "trained before"
 """How the detail of a trial begins whose score another study has paid for."""
 LEARNED = 0.001
 """The mAP50-95 below which a model has learned nothing: one with random weights finds next to nothing."""
+_DIGITS = 10
+"""More than a process's number has."""
 _MOSTLY = 0.5
 _POINT = 0.01
 
@@ -230,9 +248,9 @@ class TrialFiles:
         self.lock.write_text(str(os.getpid()), encoding="ascii")
 
     def read_holder(self) -> int | None:
-        """The process that works on the trial, or did; None if there was none."""
-        said = self.lock.read_text(encoding="ascii") if self.lock.is_file() else ""
-        return int(said) if said else None
+        """The process that works on the trial, or did; None if there was none, or the file does not say."""
+        text = self.lock.read_bytes() if self.lock.is_file() else b""
+        return int(text) if text.isdigit() and len(text) < _DIGITS else None
 
     def read_sign(self) -> int:
         """A number that changes with every sign of life."""
@@ -244,19 +262,22 @@ class TrialFiles:
             lines.write(json.dumps(asdict(epoch)) + "\n")
 
     def read_epochs(self) -> list[Epoch]:
-        """The epochs so far; a line that a killed process left half-written is not one of them."""
+        """The epochs so far; a line that was left half-written, or is none of ours, is not one of them."""
         if not self.progress.is_file():
             return []
-        *lines, _torn = self.progress.read_text(encoding="utf-8").split("\n")
-        return [Epoch(**json.loads(line)) for line in lines]
+        *lines, _torn = self.progress.read_bytes().split(b"\n")
+        return [epoch for line in lines if (epoch := _epoch(line)) is not None]
 
     def write_outcome(self, outcome: Outcome) -> None:
         """Write how the trial ended, aside and then renamed."""
         write_aside(self.outcome, json.dumps(told(outcome), indent=1))
 
     def read_outcome(self) -> dict[str, Any] | None:
-        """What `told` said of the outcome, or None if the trial did not come that far."""
-        return json.loads(self.outcome.read_text(encoding="utf-8")) if self.outcome.is_file() else None
+        """What `told` said of the outcome; None if the trial did not come that far, or the file is damaged."""
+        try:
+            return _Told.model_validate(read_json(self.outcome)).model_dump(exclude_unset=True)
+        except ValidationError:
+            return None
 
 
 def told(outcome: Outcome) -> dict[str, Any]:
@@ -281,8 +302,60 @@ def took(seconds: float, detail: str) -> str:
     return TRAINED_BEFORE if detail.startswith(TRAINED_BEFORE) else f"{seconds:.0f} s"
 
 
-def write_aside(path: Path, text: str) -> None:
-    """Write a file that other processes read: there whole, or not there."""
-    aside = path.with_name(path.name + ".tmp")
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(path)
+_Accuracy = Annotated[float, Field(ge=0, le=1)]
+_EPOCH = TypeAdapter(Epoch)
+_RECORD = TypeAdapter(Record)
+_STATES = {"waiting", "running", "complete", "pruned", "fail"}
+_NAMES = frozenset(each.name for each in fields(Record))
+_ENDINGS = {ending.name.lower() for ending in Ending}
+
+
+class _Told(BaseModel):
+    """What `told` says, as a file gives it back."""
+
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+    map50_95: _Accuracy | None = None
+    map50: _Accuracy | None = None
+    params: PositiveInt | None = None
+    gflops: PositiveFloat | None = None
+    latency_ms: PositiveFloat | None = None
+    latency_spread_ms: NonNegativeFloat | None = None
+    latency_steady: bool = True
+    epochs: NonNegativeInt
+    seconds: NonNegativeFloat
+    detail: str
+    inherited: float = 0.0
+    changed_layers: dict[str, float] = Field(default_factory=dict)
+    provenance: dict[str, Any] = Field(default_factory=dict)
+    ending: str
+
+    @field_validator("ending")
+    @classmethod
+    def _of_a_trial(cls, ending: str, known: ValidationInfo) -> str:
+        """An `Ending`; one with scores has them."""
+        scored = all(known.data.get(name) is not None for name in ("map50_95", "map50", "params", "gflops"))
+        if ending not in _ENDINGS or (ending == Ending.FINISHED.name.lower() and not scored):
+            raise ValueError("no ending")
+        return ending
+
+
+def record_of(line: bytes) -> Record | None:
+    """Return the record of a line of JSON; None if it was torn, damaged, or written by another version."""
+    try:
+        values = json.loads(line)
+        if not isinstance(values, dict) or values.keys() != _NAMES:
+            return None
+        record = _RECORD.validate_json(line, strict=True)
+    except (ValueError, RecursionError):
+        return None
+    figures = (value for value in values.values() if isinstance(value, float))
+    whole = record.trial >= 0 and record.state in _STATES and record.ending in {None, *_ENDINGS}
+    return record if whole and all(map(isfinite, figures)) else None
+
+
+def _epoch(line: bytes) -> Epoch | None:
+    try:
+        return _EPOCH.validate_json(line, strict=True)
+    except ValueError:
+        return None

@@ -8,19 +8,28 @@ those of a stock model, from which every candidate starts, are kept here.
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from nas.records import TRAINED_BEFORE, TrialFiles, write_aside
+from pydantic import TypeAdapter
+
+from nas.records import TRAINED_BEFORE, TrialFiles
 from search_spaces import Architecture
+from search_spaces.errors import EnvironmentProblem, ScoreError
+from search_spaces.files import aside, read_json, write_aside
 from trials import Budget, Ending, Epoch, Outcome, Scores
 from trials.datasets import DataSet, cache_folder
 from trials.inheritance import Coverage
 from trials.provenance import Provenance
 from trials.scores import Costs
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 OFF = "NAS_NO_CACHE"
 """The environment variable that refuses the cache for all studies."""
@@ -61,6 +70,7 @@ class Remembered:
         scores: `map50_95` and `map50`.
         costs: as they were known there.
         model: its YAML.
+        digest: of the weights; empty for what was remembered before digests were.
     """
 
     where: str
@@ -72,6 +82,26 @@ class Remembered:
     inherited: float
     changed_layers: list[tuple[str, float]]
     provenance: dict[str, Any]
+    digest: str = ""
+
+    @staticmethod
+    def of(noted: object) -> "Remembered | None":
+        """What a file of the cache says; None if it says no training that has ended with a score."""
+        try:
+            known = _strict(_REMEMBERED, noted)
+            Scores(**known.scores, costs=_strict(_COSTS, known.costs))
+            for epoch in known.epochs:
+                _strict(_EPOCH, epoch)
+            _strict(_PROVENANCE, known.provenance)
+        except (ValueError, TypeError, ScoreError):
+            return None
+        return known if known.epochs else None
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether they are still where they were kept, and whole."""
+        kept = Path(self.weights)
+        return kept.is_file() and self.digest in {"", begun_from(kept)}
 
     def given(self, architecture: Architecture, costs: Costs, files: TrialFiles) -> Outcome:
         """The same ending for another trial, which gets the files of that one."""
@@ -80,9 +110,9 @@ class Remembered:
         epochs = tuple(Epoch(**epoch) for epoch in self.epochs)
         for epoch in epochs:
             files.write_epoch(epoch)
-        kept = Path(self.weights)
-        if kept.is_file():
-            shutil.copyfile(kept, files.weights)
+        has_weights = self.has_weights
+        if has_weights:
+            shutil.copyfile(self.weights, files.weights)
         layers = tuple((layer, share) for layer, share in self.changed_layers)
         return Outcome(
             architecture=architecture,
@@ -92,9 +122,18 @@ class Remembered:
             epochs=epochs,
             coverage=Coverage(share=self.inherited, layers=layers),
             detail=f"{TRAINED_BEFORE}, in {self.where}",
-            weights=files.weights if kept.is_file() else None,
+            weights=files.weights if has_weights else None,
             provenance=Provenance(**self.provenance),
         )
+
+
+_REMEMBERED = TypeAdapter(Remembered)
+_COSTS, _EPOCH, _PROVENANCE = TypeAdapter(Costs), TypeAdapter(Epoch), TypeAdapter(Provenance)
+
+
+def _strict(form: TypeAdapter[T], noted: object) -> T:
+    """What JSON gave, in a form, without guesses: "1" is no number."""
+    return form.validate_json(json.dumps(noted), strict=True)
 
 
 @dataclass(frozen=True)
@@ -109,35 +148,53 @@ class ScoreCache:
         return None if os.environ.get(OFF) else cls(cache_folder() / "scores")
 
     def read(self, name: str) -> Remembered | None:
-        """What is known of a training by its `key`."""
-        path = self._path(name)
-        return Remembered(**json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+        """What is known of a training by its `key`; None if that is nothing, or cannot be read."""
+        try:
+            return Remembered.of(read_json(self._path(name)))
+        except OSError:
+            return None
 
     def remember(self, name: str, outcome: Outcome, files: TrialFiles, *, keep_weights: bool = False) -> None:
-        """Keep how a training ended, if it ended with a score.
+        """Keep how a training ended, if it ended with a score; a cache that cannot be written keeps nothing.
 
         Args:
             keep_weights: whether a copy of its weights is kept here, too.
         """
         if outcome.scores is None or outcome.provenance is None:
             return
+        try:
+            self._keep(name, outcome, outcome.scores, outcome.provenance, files, keep_weights=keep_weights)
+        except (OSError, EnvironmentProblem) as error:
+            log.warning("this score cannot be kept for other studies: %s", error)
+
+    def _keep(
+        self,
+        name: str,
+        outcome: Outcome,
+        scores: Scores,
+        provenance: Provenance,
+        files: TrialFiles,
+        *,
+        keep_weights: bool,
+    ) -> None:
         path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         weights = files.weights
         if keep_weights:
-            aside = path.with_suffix(".tmp")
-            shutil.copyfile(files.weights, aside)
-            weights = aside.replace(path.with_suffix(".pt"))
+            weights = path.with_suffix(".pt")
+            with aside(weights) as copy:
+                shutil.copyfile(files.weights, copy)
         known = Remembered(
             where=str(files.folder),
             weights=str(weights),
-            scores={"map50_95": outcome.scores.map50_95, "map50": outcome.scores.map50},
-            costs=asdict(outcome.scores.costs),
+            scores={"map50_95": scores.map50_95, "map50": scores.map50},
+            costs=asdict(scores.costs),
             model=files.model.read_text(encoding="utf-8"),
             epochs=[asdict(epoch) for epoch in outcome.epochs],
             inherited=outcome.coverage.share,
             changed_layers=list(outcome.coverage.layers),
-            provenance=asdict(outcome.provenance),
+            provenance=asdict(provenance),
+            digest=begun_from(weights if weights.is_file() else None),
         )
         write_aside(path, json.dumps(asdict(known)))
 

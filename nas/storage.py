@@ -1,10 +1,13 @@
 """Where Optuna keeps a study, and its trials as records."""
 
+import os
 import sqlite3
 import warnings
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, OptunaError
@@ -17,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from nas.attributes import DETAIL, FINGERPRINT, REPEAT, ROLE
 from nas.config import StudyFile, storage_file
 from nas.front import OBJECTIVES, Direction
+from nas.patience import CURE, PatientStorage, patiently, place_of, require_database
 from nas.record_file import RecordFile
 from nas.records import Record
 from search_spaces import SearchSpace
@@ -34,19 +38,39 @@ def opened(url: str) -> RDBStorage:
 
     Raises:
         EnvironmentProblem: it cannot be opened.
+        StudyError: it is a file that is missing, empty or damaged.
     """
+    file = storage_file(url)
+    options: dict[str, Any] = {"connect_args": {"timeout": 60}} if file else {"pool_pre_ping": True}
+    if file is not None:
+        require_database(file)
+        if not os.access(file.parent, os.W_OK):
+            options = {"creator": partial(_read_only, file)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats are called experimental since Optuna 2
         try:
-            return RDBStorage(
+            return PatientStorage(
                 url,
-                engine_kwargs={"connect_args": {"timeout": 60}} if storage_file(url) else {"pool_pre_ping": True},
+                engine_kwargs=options,
                 heartbeat_interval=_HEARTBEAT_SECONDS,
                 grace_period=_GRACE_SECONDS,
             )
-        except (ImportError, SQLAlchemyError, OptunaError) as error:
+        except (ImportError, SQLAlchemyError, OptunaError, RuntimeError) as error:
+            if file is not None:
+                raise StudyError(f"{file}: the study's database is damaged: {_first_line(error)} ({CURE})") from None
             told = " ".join(str(error).split())
             raise EnvironmentProblem(f"storage: cannot be opened: {told}") from None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def _read_only(path: Path) -> sqlite3.Connection:
+    """Open a database in a folder that cannot be written to, where SQLite cannot make the files that WAL asks for."""
+    written = path.with_name(f"{path.name}-wal")
+    unchanging = "" if written.is_file() and written.stat().st_size else "&immutable=1"
+    return sqlite3.connect(f"file:{quote(str(path))}?mode=ro{unchanging}", uri=True, check_same_thread=False)
 
 
 def make_file(path: Path) -> None:
@@ -90,8 +114,9 @@ class TrialRecords:
 
     def read(self) -> dict[int, Record]:
         """All, by their trials' numbers."""
+        unknown = self._not_known_to_have_ended()
         known = dict(self._ended)
-        for trial in self._not_known_to_have_ended():
+        for trial in unknown:
             record = known[trial.number] = _record(trial, self._space())
             if trial.state.is_finished() and DETAIL in trial.user_attrs:
                 self._ended[trial.number] = record
@@ -106,13 +131,35 @@ class TrialRecords:
         return self._file.read()
 
     def _not_known_to_have_ended(self) -> list[FrozenTrial]:
-        study = self._storage.get_study_id_from_name(self._name)
-        with self._storage.engine.connect() as database:  # Optuna 5 reads all of a study's trials, or one
-            rows = database.execute(_TRIALS, {"study": study}).all()
+        study = study_id(self._storage, self._name)
+        rows = patiently(lambda: self._rows(study), place_of(self._storage.url))
+        there = {number for _, number in rows}
+        for number in self._ended.keys() - there:  # another study's file
+            del self._ended[number]
         wanted = [trial for trial, number in rows if number not in self._ended]
         if len(wanted) > _ONE_BY_ONE:
             return self._storage.get_all_trials(study, deepcopy=False)
         return [self._storage.get_trial(trial) for trial in wanted]
+
+    def _rows(self, study: int) -> list[tuple[int, int]]:
+        """Every trial's id and number. Optuna 5 reads all of a study's trials, or one."""
+        with self._storage.engine.connect() as database:
+            return [(trial, number) for trial, number in database.execute(_TRIALS, {"study": study})]
+
+
+def study_id(storage: RDBStorage, name: str) -> int:
+    """Optuna's number of a study.
+
+    Raises:
+        StudyError: the database does not have it.
+    """
+    try:
+        return storage.get_study_id_from_name(name)
+    except KeyError:
+        raise StudyError(
+            f"{place_of(storage.url)}: the database has no study {name!r}; it is another one's, or was begun anew "
+            f"({CURE})"
+        ) from None
 
 
 def _record(trial: FrozenTrial, space: SearchSpace) -> Record:

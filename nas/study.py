@@ -1,6 +1,7 @@
 """A study: an Optuna study and the folder that everything of it lies in."""
 
 import json
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import replace
@@ -23,12 +24,13 @@ from nas.locks import Lock
 from nas.racing import next_repeat
 from nas.reaping import Queue
 from nas.record_file import RecordFile
-from nas.records import Record, TrialFiles, averaged, front_of, write_aside
+from nas.records import Record, TrialFiles, averaged, front_of
 from nas.sampler import GainSampler, Gate, sampler_of
 from nas.score_cache import ScoreCache, begun_from, key
-from nas.storage import TrialRecords, make_file, make_study, opened
+from nas.storage import TrialRecords, make_file, make_study, opened, study_id
 from search_spaces import Architecture, SearchSpace, space_file
-from search_spaces.errors import StudyError
+from search_spaces.errors import NasError, SpecError, StudyError
+from search_spaces.files import read_json, write_aside
 from trials import Budget, Ending, Limits, Outcome, cost, datasets, timings
 from trials.cost import CostTable
 from trials.datasets import DataSet
@@ -111,7 +113,14 @@ class Study:
             StudyError: it says something else than when the study was created.
         """
         path, before = self.folder / "space.yaml", self.settings.space_hash
-        space = space_file.load(path)
+        try:
+            space = space_file.load(path)
+        except SpecError as error:
+            mistakes = "; ".join(error.mistakes)
+            raise StudyError(
+                f"{path}: the study's copy of its space cannot be read: {mistakes} (put it back as it was, or begin "
+                "another study)"
+            ) from None
         if space.hash != before:
             raise StudyError(
                 f"{path}: the space has changed since the study was created ({space.hash}, not {before}); "
@@ -135,7 +144,12 @@ class Study:
 
     @cached_property
     def optuna(self) -> optuna.Study:
-        """Optuna's study, which proposes what is feasible and new."""
+        """Optuna's study, which proposes what is feasible and new.
+
+        Raises:
+            StudyError: the storage does not have it.
+        """
+        study_id(self.storage, self.name)
         return Queue(study_name=self.name, storage=self.storage, sampler=self.sampler)
 
     @cached_property
@@ -219,16 +233,30 @@ class Study:
         return LatencyTable(self.space, len(self.settings.classes), self.settings.budget.deploy_size, recorded)
 
     def architecture(self, record: Record) -> Architecture:
-        """The architecture of a trial."""
-        return Architecture.read(self.files(record.trial).model)
+        """The architecture of a trial, by its file, or by the storage where that is damaged."""
+        try:
+            architecture = Architecture.read(self.files(record.trial).model)
+        except (NasError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            architecture = None
+        if architecture is None or architecture.fingerprint != record.fingerprint:
+            trial = self.trials()[record.trial]
+            return self.space.architecture(trial.system_attrs.get("fixed_params") or trial.params)
+        return architecture
 
     def note_latency(self, trial: int, milliseconds: float) -> None:
         """Store what was measured of a trial's model after the trial had ended, which Optuna takes nothing of."""
         write_aside(self.folder / latencies.MEASURED, json.dumps(self._measured() | {str(trial): milliseconds}))
 
     def _measured(self) -> dict[str, float]:
-        path = self.folder / latencies.MEASURED
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        """What is on file, by trials' numbers, without what is no latency: that is measured again."""
+        noted = read_json(self.folder / latencies.MEASURED)
+        if not isinstance(noted, dict):
+            return {}
+        return {
+            trial: float(ms)
+            for trial, ms in noted.items()
+            if trial.isdecimal() and type(ms) in {int, float} and 0 < ms < math.inf
+        }
 
     def files(self, trial: int) -> TrialFiles:
         """A trial's files."""
@@ -239,8 +267,10 @@ class Study:
     def records(self) -> list[Record]:
         """All trials, in order."""
         known = self._trials.read()
-        for number, milliseconds in self._measured().items():
-            known[int(number)] = replace(known[int(number)], measured_ms=milliseconds)
+        measured = self._measured()
+        for number, record in known.items():
+            if str(number) in measured:
+                known[number] = replace(record, measured_ms=measured[str(number)])
         return [known[number] for number in sorted(known)]
 
     def keep_records(self) -> None:

@@ -19,8 +19,9 @@ from typing import Any, Self
 from nas import pages
 from nas.front import OBJECTIVES, Direction, hypervolume
 from nas.mlflow_runs import TAG_LENGTH, Run, Runs, cure, now, without_password
-from nas.records import Record, TrialFiles, front_of, point_of, write_aside
+from nas.records import Record, TrialFiles, front_of, point_of
 from search_spaces.errors import EnvironmentProblem
+from search_spaces.files import write_aside
 from search_spaces.macro import MACRO
 
 _log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class _Memory:
         if path.is_file():
             try:
                 return cls._read(json.loads(path.read_text(encoding="utf-8")))
-            except (ValueError, KeyError, TypeError, AttributeError):
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
                 _log.warning("%s: cannot be read; the study gets a new run in MLflow", path)
         new = cls(study_id=uuid.uuid4().hex)
         new.write(folder)

@@ -89,7 +89,7 @@ class Worker:
                 time.sleep(_POLL_SECONDS)
                 continue
             try:
-                if base.outcome() is None:
+                if not base.is_done and not base.failure:
                     log.info("training the stock model")
                     with self._ceiling.held(), _signs_of_life(base.files):
                         outcome = base.train(self._noting(base.files, base.budget.epochs), self.study.costs(base.stock))

@@ -410,6 +410,8 @@ def parse_yaml(text: str) -> dict[str, Any]:
         raise SpecError(f"not YAML: {line}{error.problem}") from None
     except yaml.YAMLError as error:
         raise SpecError(f"not YAML: {' '.join(str(error).split())}") from None
+    except RecursionError:
+        raise SpecError("not YAML that anybody wrote: it is nested too deeply") from None
     if not isinstance(document, dict):
         raise SpecError(f"a mapping is expected, got {type(document).__name__}")
     return document

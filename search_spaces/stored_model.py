@@ -21,8 +21,8 @@ from ultralytics import __version__ as ultralytics_version
 from ultralytics.nn import tasks
 from ultralytics.utils import LOGGER
 
-from search_spaces import build
-from search_spaces.errors import DataError
+from search_spaces import build, files
+from search_spaces.errors import DataError, EnvironmentProblem
 from search_spaces.operators import OPERATORS, Source
 from search_spaces.operators import modules as user_modules
 
@@ -85,9 +85,7 @@ class StoredModel:
         }
         others = {"version": ultralytics_version, "epoch": -1, **_plain(self.checkpoint)}
         refusing = {"model": _Refusing(refusal)} if refusal else {}
-        aside = path.with_suffix(".tmp")
-        torch.save({KEY: stored, **refusing, **others}, aside)
-        aside.replace(path)
+        write_checkpoint({KEY: stored, **refusing, **others}, path)
 
     def require_operators(self, file: Path) -> None:
         """Refuse operators of a user's file that this process does not know: their text is not run.
@@ -122,6 +120,24 @@ class StoredModel:
         model.names = dict(self.names)
         _unshare_activations(model)
         return model.eval().requires_grad_(requires_grad=False)
+
+
+def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
+    """Write a checkpoint aside, then rename it.
+
+    Raises:
+        EnvironmentProblem: the disk is full, or the place cannot be written to.
+    """
+    with files.aside(path) as beside:
+        try:
+            torch.save(dict(checkpoint), beside)
+        except RuntimeError as error:
+            if "inline_container" not in str(error):  # where PyTorch 2.14 writes: it does not pass on what failed
+                raise
+            raise EnvironmentProblem(
+                f"{path}: cannot be written: {error} (is the disk full? Make room there; a search then goes on where "
+                "it stopped, with nas resume)"
+            ) from error
 
 
 def read(path: Path) -> StoredModel | None:

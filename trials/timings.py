@@ -9,13 +9,13 @@ key,what,received,median_ms,spread_ms,p90_ms,passes,steady
 import csv
 import io
 import math
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Self
 
 from search_spaces.errors import EnvironmentProblem, SpecError
+from search_spaces.files import write_aside
 from trials.devices import DeviceProfile
 from trials.latency import Comparison, Latency
 
@@ -112,11 +112,9 @@ class Timings:
         Raises:
             EnvironmentProblem: the file cannot be written.
         """
-        aside = path.with_name(f".{path.name}.{os.getpid()}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_text(self.text, encoding="utf-8")
-            aside.replace(path)
+            write_aside(path, self.text)
         except OSError as error:
             raise EnvironmentProblem(f"{path}: cannot be written ({error.strerror})") from None
 
@@ -143,6 +141,13 @@ def read(path: Path) -> Timings:
         raise SpecError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
         raise SpecError(f"{path}: not a text file") from None
+    try:
+        return _parsed(path, lines)
+    except csv.Error as error:
+        raise SpecError(f"{path}: not a table: {error}") from None
+
+
+def _parsed(path: Path, lines: Sequence[str]) -> Timings:
     heading = [line for line in lines if line.startswith("#")]
     profile = _profile(path, heading)
     rows = csv.DictReader(line for line in lines if not line.startswith("#"))

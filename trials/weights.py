@@ -54,9 +54,8 @@ def save(model: DetectionModel, arguments: Mapping[str, Any], path: Path) -> Non
     for value in model.state_dict(keep_vars=True).values():  # each by itself, else safetensors would refuse them
         value.data = value.detach().clone(memory_format=torch.contiguous_format)
     model.criterion = None  # training state, not part of a model
-    aside = path.with_suffix(".tmp")
-    torch.save({"model": model, "train_args": dict(arguments), "version": ultralytics_version, "epoch": -1}, aside)
-    aside.replace(path)
+    checkpoint = {"model": model, "train_args": dict(arguments), "version": ultralytics_version, "epoch": -1}
+    stored_model.write_checkpoint(checkpoint, path)
 
 
 def export(kept: Path, path: Path) -> None:

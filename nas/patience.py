@@ -1,0 +1,170 @@
+"""A storage that may be away for a while: calls wait for it, and what is no matter of waiting is told in a line."""
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from optuna.exceptions import StorageInternalError
+from optuna.storages import RDBStorage
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+
+from search_spaces.errors import EnvironmentProblem, NasError, StudyError
+
+log = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 20 * 60.0
+"""A server that is restarted, or a database that another process copies, is back by then."""
+_FIRST_SECONDS, _MOST_SECONDS = 0.5, 30.0
+_AWAY = ("locked", "busy")
+"""Of SQLite's operational errors, those that pass; it has waited a minute by then."""
+_FULL = ("disk is full", "no space left", "disk full")
+_NOT_ALLOWED = ("readonly database", "unable to open database file", "permission denied")
+_DAMAGED = ("malformed", "not a database", "could not decode", "no such table", "no such column")
+
+CURE = (
+    "its trials stand in no other file: put a copy of it back, or delete the study with nas clean --all and search "
+    "again"
+)
+
+T = TypeVar("T")
+
+
+def patiently(
+    call: Callable[[], T],
+    place: str,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> T:
+    """Call until the storage answers, with longer and longer pauses.
+
+    Args:
+        call: one transaction, which leaves nothing behind where it fails.
+        place: of the storage, in words, without a password.
+
+    Raises:
+        EnvironmentProblem: it does not answer for long, has no room, or cannot be written to.
+        StudyError: it is damaged.
+    """
+    began, pause, warned = clock(), _FIRST_SECONDS, False
+    while True:
+        try:
+            result = call()
+        except (SQLAlchemyError, StorageInternalError) as error:
+            cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+            if not isinstance(cause, SQLAlchemyError):
+                raise
+            if not _passes(cause):
+                raise _problem(cause, place) or error from None
+            waited = clock() - began
+            if waited >= PATIENCE_SECONDS:
+                raise EnvironmentProblem(
+                    f"storage: {place} does not answer for {waited / 60:.0f} min: {_reason(cause)} "
+                    "(start it; a search then goes on where it stopped, with nas resume)"
+                ) from None
+            if not warned:
+                log.warning(
+                    "storage: %s does not answer: %s; waiting for it, up to %.0f min",
+                    place,
+                    _reason(cause),
+                    PATIENCE_SECONDS / 60,
+                )
+            warned = True
+            sleep(pause)
+            pause = min(2 * pause, _MOST_SECONDS)
+        else:
+            if warned:
+                log.warning("storage: %s answers again after %.0f s", place, clock() - began)
+            return result
+
+
+def place_of(url: str) -> str:
+    """Where a storage is, without a password."""
+    shown = make_url(url)
+    return shown.database or url if shown.get_backend_name() == "sqlite" else shown.render_as_string()
+
+
+def _passes(error: SQLAlchemyError) -> bool:
+    """Whether waiting may help."""
+    if not isinstance(error, DBAPIError):
+        return False
+    text = str(error.orig).lower()
+    if "sqlite" in type(error.orig).__module__:
+        return isinstance(error, OperationalError) and any(word in text for word in _AWAY)
+    lasting = any(word in text for word in (*_FULL, *_NOT_ALLOWED))
+    return error.connection_invalidated or (isinstance(error, OperationalError | InterfaceError) and not lasting)
+
+
+def _problem(error: SQLAlchemyError, place: str) -> NasError | None:
+    """An error that waiting does not mend, with its cure; None if there is none."""
+    text = _reason(error).lower()
+    if any(word in text for word in _FULL):
+        cure = "make room there; a search then goes on where it stopped, with nas resume"
+        return EnvironmentProblem(f"{place}: cannot be written: the disk is full ({cure})")
+    if any(word in text for word in _NOT_ALLOWED):
+        return EnvironmentProblem(f"{place}: cannot be written ({_reason(error)}; make it writable for this user)")
+    if isinstance(error, DatabaseError) and any(word in text for word in _DAMAGED):
+        return StudyError(f"{place}: the study's database is damaged: {_reason(error)} ({CURE})")
+    if "disk i/o error" in text:
+        return EnvironmentProblem(f"{place}: cannot be read or written: {_reason(error)}")
+    return None
+
+
+def _reason(error: SQLAlchemyError) -> str:
+    """What the driver says, in one line."""
+    return " ".join(str(error.orig if isinstance(error, DBAPIError) else error).split())[:200]
+
+
+def require_database(path: Path) -> None:
+    """Refuse a file that SQLite would begin anew.
+
+    Raises:
+        StudyError: it is missing or empty.
+    """
+    if not path.is_file() or path.stat().st_size == 0:
+        what = "empty" if path.is_file() else "missing"
+        raise StudyError(f"{path}: the study's database is {what}: {CURE}")
+
+
+def _patient(name: str) -> Callable[..., Any]:
+    """A method of `RDBStorage`, each of which is one transaction, called patiently."""
+
+    def method(self: "PatientStorage", *arguments: Any, **named: Any) -> Any:
+        call = getattr(super(PatientStorage, self), name)
+        return patiently(lambda: call(*arguments, **named), place_of(self.url))
+
+    method.__name__ = name
+    return method
+
+
+class PatientStorage(RDBStorage):
+    """Optuna's storage in a database, in which every call waits while the database is away."""
+
+    create_new_study = _patient("create_new_study")
+    delete_study = _patient("delete_study")
+    get_all_studies = _patient("get_all_studies")
+    get_study_directions = _patient("get_study_directions")
+    get_study_id_from_name = _patient("get_study_id_from_name")
+    get_study_name_from_id = _patient("get_study_name_from_id")
+    get_study_system_attrs = _patient("get_study_system_attrs")
+    get_study_user_attrs = _patient("get_study_user_attrs")
+    set_study_system_attr = _patient("set_study_system_attr")
+    set_study_user_attr = _patient("set_study_user_attr")
+    create_new_trial = _patient("create_new_trial")
+    get_all_trials = _patient("get_all_trials")
+    get_trial = _patient("get_trial")
+    get_trial_id_from_study_id_trial_number = _patient("get_trial_id_from_study_id_trial_number")
+    set_trial_intermediate_value = _patient("set_trial_intermediate_value")
+    set_trial_param = _patient("set_trial_param")
+    set_trial_state_values = _patient("set_trial_state_values")
+    set_trial_system_attr = _patient("set_trial_system_attr")
+    set_trial_user_attr = _patient("set_trial_user_attr")
+    record_heartbeat = _patient("record_heartbeat")
+    _create_new_trial = _patient("_create_new_trial")  # what Optuna's cache around a storage calls
+    _get_best_trial_id = _patient("_get_best_trial_id")
+    _get_stale_trial_ids = _patient("_get_stale_trial_ids")
+    _get_trials = _patient("_get_trials")
+    _set_trial_param = _patient("_set_trial_param")

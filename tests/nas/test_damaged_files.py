@@ -1,0 +1,274 @@
+"""Every file of a study, damaged in every way, under every command that reads a study."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from nas import base_training, plan, reaping, tracking, work
+from nas.checking import Memory
+from nas.cli import app
+from nas.records import TrialFiles
+from nas.score_cache import OFF, ScoreCache
+from nas.study import Study
+from nas.work import Worker
+from trials import Budget, Costs, Ending, Limits, Outcome, Scores
+from trials import weights as weight_files
+from trials.datasets import DataSet
+from trials.provenance import Provenance
+
+MakeStudy = Callable[..., Study]
+
+
+def _wrong_types(whole: bytes) -> bytes:
+    """The same keys, each with a value of another type; lines of JSON, too."""
+    lines = [line for line in whole.split(b"\n") if line.strip()]
+    try:
+        return json.dumps(_turned(json.loads(whole))).encode()
+    except ValueError:
+        pass
+    try:
+        return b"".join(json.dumps(_turned(json.loads(line))).encode() + b"\n" for line in lines)
+    except ValueError:
+        return b"[[1]]\n"
+
+
+def _turned(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _turned(each) for key, each in value.items()}
+        case str():
+            return 7
+        case bool() | None:
+            return "x"
+        case int() | float():
+            return [str(value)]
+        case _:
+            return "list"
+
+
+def _bad_byte(whole: bytes) -> bytes:
+    middle = len(whole) // 2
+    return whole[:middle] + b"\xff" + whole[middle + 1 :]
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
+    "missing": lambda _: None,
+    "empty": lambda _: b"",
+    "half": lambda whole: whole[: len(whole) // 2],
+    "zeros": lambda whole: bytes(max(len(whole), 64)),
+    "binary": lambda whole: bytes(range(256)) * (1 + len(whole) // 256),
+    "one byte": _bad_byte,
+    "{}": lambda _: b"{}",
+    "[]": lambda _: b"[]\n",
+    "null": lambda _: b"null\n",
+    "number": lambda _: b"12345678901234567890\n",
+    "text": lambda _: b'"text"\n',
+    "strangers": lambda _: b'{"name": "stranger", "epoch": 1}\n',
+    "wrong types": _wrong_types,
+    "deep": lambda _: b"[" * 100_000,
+}
+FORGIVEN = (
+    "records.jsonl",
+    "measured.json",
+    "base/outcome.json",
+    "base/progress.jsonl",
+    "base/lock",
+    "trials/0001/outcome.json",
+    "trials/0001/progress.jsonl",
+    "trials/0001/lock",
+    "trials/0001/model.yaml",
+    "supervisor.lock",
+    "asking.lock",
+)
+"""May be deleted, or are rebuilt from another file."""
+NEEDED = ("study.json", "space.yaml", "study.db")
+FAST = ("half", "one byte", "wrong types")
+COMMANDS = ("status", "pareto", "trials", "resume", "export")
+
+
+class InThisProcess:
+    """In the place of a supervisor and its workers."""
+
+    def __init__(self, study: Study, on_tick: Callable[[], None]) -> None:
+        self._study, self._on_tick = study, on_tick
+
+    def run(self) -> None:
+        reaping.reap(self._study)
+        Worker(self._study, deadline=float("inf")).run()
+        self._on_tick()
+
+
+class NoTracker:
+    """In the place of MLflow."""
+
+    def sync(self, records: Any) -> None:
+        """Nothing."""
+
+    def finish(self, status: str) -> None:
+        """Nothing."""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
+    """Where a copy of the whole study lies, and where the study itself was made."""
+    return tmp_path_factory.mktemp("whole") / "copy", []
+
+
+@pytest.fixture
+def folder(
+    whole: tuple[Path, list[Path]],
+    make_study: MakeStudy,
+    scenes: DataSet,
+    score: Callable[..., Outcome],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Path:
+    """Of a study that has run, in the same place for all tests; workers score by a formula, in this process."""
+
+    def scored(*arguments: Any, **known: Any) -> Outcome:
+        return score(*arguments, **{"limits": Limits(), **known})
+
+    monkeypatch.setattr(work, "evaluate", scored)
+    monkeypatch.setattr(base_training, "evaluate", scored)
+    monkeypatch.setattr(plan, "Supervisor", InThisProcess)
+    monkeypatch.setattr(plan, "_tracker", lambda _: NoTracker())
+    monkeypatch.setattr(weight_files, "export", shutil.copyfile)
+    copy, made = whole
+    if not made:
+        budget = Budget(data=scenes.path, epochs=2, deploy_size=64, image_size=64)
+        names = {"data": str(scenes.path), "data_fingerprint": scenes.fingerprint, "classes": scenes.classes}
+        study = make_study("whole", trials=4, budget=budget, base=budget, **names)
+        InThisProcess(study, lambda: None).run()
+        study.records()
+        study.keep_records()
+        study.note_latency(1, 2.5)
+        (study.folder / "supervisor.lock").touch()
+        shutil.copytree(study.folder, copy)
+        made.append(study.folder)
+    shutil.rmtree(made[0], ignore_errors=True)  # a test may have deleted it
+    shutil.copytree(copy, made[0])
+    return made[0]
+
+
+def run(folder: Path, *words: str) -> Result:
+    command, *rest = words
+    name = [] if command == "status" else [folder.name]
+    return CliRunner().invoke(app, [command, *name, *rest, "--runs", str(folder.parent)])
+
+
+def damage(path: Path, how: str) -> None:
+    damaged = DAMAGES[how](path.read_bytes())
+    if damaged is None:
+        path.unlink()
+    else:
+        path.write_bytes(damaged)
+
+
+def scores(folder: Path) -> list[tuple[Any, ...]]:
+    result = run(folder, "trials", "--format", "json")
+    assert result.exit_code == 0, result.output
+    names = ("trial", "state", "ending", "map50_95", "gflops", "fingerprint", "picks", "epochs")
+    return [tuple(row[name] for name in names) for row in json.loads(result.stdout)]
+
+
+@pytest.mark.parametrize(
+    "how", [each if each in FAST else pytest.param(each, marks=pytest.mark.slow) for each in DAMAGES]
+)
+@pytest.mark.parametrize("name", FORGIVEN)
+def test_what_may_be_deleted_kills_nothing(folder: Path, name: str, how: str) -> None:
+    before = scores(folder)
+    damage(folder / name, how)
+    for command in COMMANDS:
+        result = run(folder, command)
+        assert result.exit_code == 0, (command, result.output, result.exception)
+    assert scores(folder) == before
+    assert (folder / "export").is_dir()
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+@pytest.mark.parametrize("name", NEEDED)
+def test_what_nothing_else_has_is_named_in_a_line(folder: Path, name: str, how: str) -> None:
+    damage(folder / name, how)
+    for command in COMMANDS:
+        result = run(folder, command)
+        assert result.exception is None or isinstance(result.exception, SystemExit), (command, result.exception)
+        if result.exit_code == 0:  # not asked for, as `status` asks for no space; or a byte that says nothing
+            continue
+        assert result.exit_code == 2
+        assert name in result.stderr or "no study" in result.stderr
+        assert len(result.stderr.splitlines()) == 1, result.stderr
+
+
+@pytest.mark.parametrize("how", ["missing", "empty", "half", "zeros", "binary", "{}", "text"])
+def test_a_study_without_its_database_says_so_and_makes_no_other(folder: Path, how: str) -> None:
+    damage(folder / "study.db", how)
+    before = (folder / "study.db").read_bytes() if how != "missing" else None
+    for command in ("pareto", "trials", "resume", "export"):
+        result = run(folder, command)
+        assert result.exit_code == 2
+        assert str(folder / "study.db") in result.stderr
+        assert "nas clean" in result.stderr
+    assert ((folder / "study.db").read_bytes() if how != "missing" else None) == before
+    assert run(folder, "clean", "--all").exit_code == 0
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_trackings_memory(tmp_path: Path, how: str) -> None:
+    first = tracking._Memory.of(tmp_path)
+    damage(tmp_path / tracking.STATE, how)
+    again = tracking._Memory.of(tmp_path)
+    assert again == tracking._Memory.of(tmp_path)
+    assert (again == first) is (DAMAGES[how](b"") == b"never")
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_the_memory_of_checks(tmp_path: Path, how: str) -> None:
+    path = tmp_path / "checks.json"
+    Memory(path).add({"a": "passed", "pace b": {"step": 1.0}})
+    damage(path, how)
+    memory = Memory(path)
+    assert "a" not in memory or isinstance(memory["a"], str | dict)
+    memory.add({"c": "passed"})
+    assert "c" in Memory(path)
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+@pytest.mark.parametrize("which", ["*.json", "*.pt"])
+def test_the_score_cache_is_trained_anew(
+    folder: Path, scenes: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, which: str
+) -> None:
+    monkeypatch.delenv(OFF)
+    study = Study.open(folder)
+    cache, budget, files = ScoreCache(tmp_path / "scores"), study.budget, study.files(0)
+    base = study.base
+    assert base is not None
+    costs = Costs(params=1000, gflops=1.0)
+    outcome = Outcome(
+        architecture=study.space.stock,
+        ending=Ending.FINISHED,
+        costs=costs,
+        scores=Scores(map50_95=0.5, map50=0.5, costs=costs),
+        epochs=tuple(files.read_epochs()),
+        provenance=Provenance.of(budget, scenes),
+    )
+    cache.remember("abcdef", outcome, files, keep_weights=True)
+    known = cache.read("abcdef")
+    assert known is not None
+    assert known.has_weights
+    (path,) = (tmp_path / "scores").rglob(which)
+    damage(path, how)
+    torn = cache.read("abcdef")
+    assert torn is None or not torn.has_weights or path.suffix == ".json"
+    if torn is not None:
+        torn.given(study.space.stock, costs, TrialFiles(tmp_path / "trial"))
+    cache.remember("abcdef", outcome, files, keep_weights=True)
+    assert cache.read("abcdef") == known
+
+
+def test_nothing_is_left_aside(folder: Path) -> None:
+    assert not [path for path in folder.rglob("*") if path.suffix == ".tmp"]
