@@ -1,17 +1,19 @@
 """What a study knows of latency: its own copy of a device's table, and measurements of its front."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nas.locks import Lock
 from nas.records import stock_of
 from search_spaces import SearchSpace
-from search_spaces.errors import SpecError, nearest
-from trials import datasets, latency_error, runtimes, timings
+from search_spaces.errors import EnvironmentProblem, LatencyError, SpecError, nearest
+from trials import datasets, latency_error, latency_table, runtimes, timings
 from trials.backends import BACKENDS
-from trials.devices import slug
+from trials.devices import DeviceProfile, slug
 from trials.latency_error import Checked
-from trials.latency_table import LatencyTable
+from trials.latency_table import LatencyTable, Part
 from trials.timings import Timings
 
 if TYPE_CHECKING:
@@ -43,21 +45,70 @@ def read(name: str) -> Timings:
 
 
 def table_of(space: SearchSpace, classes: int, deploy_size: int, name: str) -> LatencyTable:
-    """A device's table, which has everything that a search in the space can ask.
+    """A device's table, which has everything that a search in the space can ask, or can get it on this host.
+
+    A table is recorded for some number of classes and some image size; a search may have others.
 
     Raises:
-        SpecError: there is none, or it lacks something.
+        SpecError: there is none, or it lacks something and this host is not the device.
     """
     table = LatencyTable(space, classes, deploy_size, read(name))
-    needed = table.parts()
-    lacking = [part for key, part in needed.items() if key not in table.recorded.entries]
-    if lacking:
+    lacking = lacks(table)
+    if lacking and not is_here(table.recorded.profile):
+        profile = table.recorded.profile
+        device = f"--runtime {profile.runtime} --threads {profile.threads} --device-name {profile.name}"
         raise SpecError(
-            f"latency: the table {name} lacks {len(lacking)} of the {len(needed)} entries of this space, such as "
-            f"{lacking[0].what} for {lacking[0].received} (add them with: nas latency record --space {space.name} "
-            f"--scale {space.scale} --classes {classes} --deploy-size {deploy_size})"
+            f"latency: the table {name} lacks {len(lacking)} of the {len(table.parts())} entries of this space, such "
+            f"as {lacking[0].what} for {lacking[0].received}, and this host is not that device (there: nas latency "
+            f"record --space {space.name} --scale {space.scale} --classes {classes} --deploy-size {deploy_size} {device})"
         )
     return table
+
+
+def lacks(table: LatencyTable) -> list[Part]:
+    """What predictions in a space need and a table does not have."""
+    return [part for key, part in table.parts().items() if key not in table.recorded.entries]
+
+
+def complete(table: LatencyTable, show: Callable[[int, int], None] = lambda *_: None) -> Timings:
+    """Time what a table lacks, on this host, which is its device; the device's own table gets it, too.
+
+    Args:
+        show: told `(done, total)` after each entry.
+
+    Raises:
+        LatencyError: this host is not the device, or a layer cannot be timed alone.
+        EnvironmentProblem: another process records the table.
+    """
+    profile = table.recorded.profile
+    path = path_of(profile.name)
+    problems: list[str] = []
+    with (
+        runtimes.open_runtime(profile.runtime, threads=profile.threads, device_name=profile.name) as here,
+        alone(path),
+    ):
+        profile.require(here.profile, f"the table {profile.name}")
+        for step in latency_table.record(table, here, path):
+            problems += [step.problem] if step.problem else []
+            show(step.done, step.total)
+    if problems:
+        raise LatencyError(
+            f"latency: {len(problems)} layers of {table.space.name} cannot be timed alone, such as: {problems[0]} "
+            "(leave their choices out of the space)"
+        )
+    return table.recorded
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Record a table while nobody else does.
+
+    Raises:
+        EnvironmentProblem: another process does.
+    """
+    problem = EnvironmentProblem(f"{path}: another process records this table (wait for it to end)")
+    with Lock(path.with_name(f".{path.name}.lock")).held_at_once(problem):
+        yield
 
 
 def measure_front(study: "Study") -> Iterator[tuple[int, Checked]]:
@@ -87,10 +138,15 @@ def measure_front(study: "Study") -> Iterator[tuple[int, Checked]]:
 
 def is_device(study: "Study") -> bool:
     """Whether this host is the device of the study's table, as far as it can be told without measuring."""
-    if study.latency_table is None:
-        return False
-    profile = study.latency_table.recorded.profile
+    return study.latency_table is not None and is_here(study.latency_table.recorded.profile)
+
+
+def is_here(profile: DeviceProfile) -> bool:
+    """Whether this host is a device, as far as it can be told without measuring."""
     if profile.runtime not in BACKENDS:
         return False
-    with runtimes.open_runtime(profile.runtime, threads=profile.threads, device_name=profile.name) as here:
-        return here.profile == profile
+    try:
+        with runtimes.open_runtime(profile.runtime, threads=profile.threads, device_name=profile.name) as here:
+            return here.profile == profile
+    except EnvironmentProblem:  # its runtime is not installed here
+        return False

@@ -43,6 +43,7 @@ class Plan:
     Attributes:
         cheapest: the least that any architecture costs, layer by layer.
         latency: the device's table that predicts latencies, if one was named.
+        unrecorded: how many entries it lacks, which `begin` times first.
     """
 
     folder: Path
@@ -54,6 +55,7 @@ class Plan:
     cheapest: Cost
     costliest: Cost
     latency: Timings | None = None
+    unrecorded: int = 0
 
     @classmethod
     def of(cls, request: Request, *, progress: Progress | None = None) -> Self:
@@ -84,7 +86,8 @@ class Plan:
         predicted = None
         if request.latency is not None:
             predicted = latencies.table_of(space, len(data.classes), settings.budget.deploy_size, request.latency)
-        _require_reachable(table, predicted, settings)
+        unrecorded = len(latencies.lacks(predicted)) if predicted else 0
+        _require_reachable(table, predicted, settings, known=not unrecorded)
         file = StudyFile(
             name=folder.name,
             settings=settings,
@@ -104,11 +107,30 @@ class Plan:
             cheapest=cheapest,
             costliest=costliest,
             latency=predicted.recorded if predicted else None,
+            unrecorded=unrecorded,
         )
 
-    def begin(self) -> Study:
-        """The study: made, or taken up where it stopped, with the number of trials asked for now."""
-        return begun(self.folder, self.file, self.space_text, self.latency)
+    def begin(self, recording: Callable[[int, int], None] = lambda *_: None) -> Study:
+        """The study: made, or taken up where it stopped, with the number of trials asked for now.
+
+        Args:
+            recording: told `(done, total)` while layers are timed that the device's table lacks.
+
+        Raises:
+            SpecError: a limit on latency outside the space's reachable range, now that it is known.
+            LatencyError: a layer cannot be timed.
+        """
+        return begun(self.folder, self.file, self.space_text, self._completed_latency(recording))
+
+    def _completed_latency(self, recording: Callable[[int, int], None]) -> Timings | None:
+        """The device's table with what this search needs; a study that is there has its own copy."""
+        if self.latency is None or not self.unrecorded or _exists(self.folder, self.file):
+            return self.latency
+        classes, size = len(self.data.classes), self.file.settings.budget.deploy_size
+        predicted = LatencyTable(self.space, classes, size, self.latency)
+        completed = latencies.complete(predicted, recording)
+        _require_reachable(cost.table(self.space, classes, size), predicted, self.file.settings)
+        return completed
 
 
 def resume(name: str, *, runs: Path = RUNS, **changes: Any) -> Study:
@@ -369,8 +391,13 @@ def _require_inheritance(weights: Path | None, space: SearchSpace, data: DataSet
         raise SpecError(f"weights: {error} (a checkpoint of {space.at_scale}'s stock model is expected)") from None
 
 
-def _require_reachable(table: CostTable, predicted: LatencyTable | None, settings: Settings) -> None:
+def _require_reachable(
+    table: CostTable, predicted: LatencyTable | None, settings: Settings, *, known: bool = True
+) -> None:
     """Refuse a limit or target that no architecture meets, or that all do.
+
+    Args:
+        known: whether latencies can be predicted already; else what is asked of them is not checked.
 
     Raises:
         SpecError: with every such limit.
@@ -379,8 +406,8 @@ def _require_reachable(table: CostTable, predicted: LatencyTable | None, setting
         "max-gflops": ("gflops", settings.limits.gflops),
         "target-gflops": ("gflops", settings.target_gflops),
         "max-params": ("params", settings.limits.params),
-        "max-latency": ("latency_ms", settings.limits.latency_ms),
-        "target-latency": ("latency_ms", settings.target_latency),
+        "max-latency": ("latency_ms", settings.limits.latency_ms if known else None),
+        "target-latency": ("latency_ms", settings.target_latency if known else None),
     }
     reaches = (
         (flag, value, partial(_reach, table, predicted, figure, settings)) for flag, (figure, value) in wanted.items()

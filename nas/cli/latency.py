@@ -1,7 +1,5 @@
 """`nas latency`: a device's table of latencies: made, shown, carried elsewhere."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -53,6 +51,7 @@ def record(
     timed again: an interrupted recording goes on where it was, and two spaces share what they have in common. Let the
     device do nothing else meanwhile.
     """
+    from nas import latencies
     from trials import latency_table
     from trials.timings import Timings
 
@@ -63,7 +62,7 @@ def record(
         table = device_tables.of_space(asked, nothing, deploy_size=deploy_size, classes=classes, data=data)
         problems, unsteady = [], 0
         stopped = "Stopped; the same command goes on from there."
-        with _alone(path), show.progress("timing layers", stopped) as show_progress:
+        with latencies.alone(path), show.progress("timing layers", stopped) as show_progress:
             for step in latency_table.record(table, opened, path):
                 show_progress(step.done, step.total)
                 problems += [step.problem] if step.problem else []
@@ -156,17 +155,6 @@ def take_in(
     read.write(path)
     print(path)  # noqa: T201 - the result, for a pipe
     show.lines([f"{len(read.entries)} entries; ask it with --device-name {read.profile.name}"])
-
-
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Nobody else records the table meanwhile."""
-    from nas.locks import Lock
-    from search_spaces.errors import EnvironmentProblem
-
-    problem = EnvironmentProblem(f"{path}: another process records this table (wait for it to end)")
-    with Lock(path.with_name(f".{path.name}.lock")).held_at_once(problem):
-        yield
 
 
 def _print_tables(shown: Format) -> None:

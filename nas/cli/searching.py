@@ -124,7 +124,16 @@ def search(
         )
     _print_plan(plan, shown)
     if not dry_run:
-        _run(plan.begin())
+        _run(_begin(plan))
+
+
+def _begin(plan: "Plan") -> "Study":
+    """The study, after what the device's table lacks was timed under a bar."""
+    if not plan.unrecorded:
+        return plan.begin()
+    ending = "Stopped; what was timed is kept, and the same command goes on from there."
+    with show.progress(f"timing {plan.unrecorded} layers", ending) as show_progress:
+        return plan.begin(show_progress)
 
 
 @show.told
@@ -222,6 +231,15 @@ def _why_short(study: "Study", records: "Sequence[Record]") -> str:
     return f"Every architecture within limits has been seen after {done} of {of} trials."
 
 
+def _predicted(plan: "Plan") -> str:
+    """For which device latency is predicted, and what is timed before that; empty if none was named."""
+    device = plan.file.settings.latency
+    if not device:
+        return ""
+    first = f"; {plan.unrecorded} entries that its table lacks are timed first" if plan.unrecorded else ""
+    return f"predicted for {device}{first}"
+
+
 def _preset(settings: "Settings") -> str:
     """Say what a preset is good for, or what was given instead of its numbers; empty if none of them is left."""
     from trials.presets import PRESETS
@@ -256,7 +274,7 @@ def _print_plan(plan: "Plan", shown: str) -> None:
         "weights": _begun(settings),
         "aim": f"reward {settings.reward}, {settings.targets}" if settings.reward else ", ".join(settings.objectives),
         "sampler": settings.sampler,
-        "latency": f"predicted for {settings.latency}" if settings.latency else "",
+        "latency": _predicted(plan),
         "limits": ", ".join(f"{name} {value:g}" for name, value in limits.items()) or "none",
         "workers": f"{run.workers} on {run.device}",
     }

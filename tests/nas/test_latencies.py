@@ -15,7 +15,7 @@ from nas.study import Study
 from nas.work import Worker
 from search_spaces import SearchSpace
 from search_spaces.errors import LatencyError, SpecError
-from trials import Budget, Costs, Ending, Outcome, Scores, latency_table, runtimes
+from trials import Budget, Costs, Ending, Outcome, Scores, latency_table, runtimes, timings
 from trials.latency_table import LatencyTable
 from trials.timings import Timings
 
@@ -144,13 +144,68 @@ def test_another_device_measures_nothing(
         list(latencies.measure_front(study))
 
 
-def test_a_table_that_lacks_something(at_hand: Timings, space: SearchSpace) -> None:
-    key, *_ = [key for key, timing in at_hand.entries.items() if "UIB" in timing.what]
-    rest = {other: timing for other, timing in at_hand.entries.items() if other != key}
-    Timings(profile=at_hand.profile, entries=rest).write(latencies.path_of("formula"))
-    told = rf"latency: the table formula lacks 1 of the {len(at_hand.entries)} entries of this space, such as .*UIB"
-    with pytest.raises(SpecError, match=told):
-        latencies.table_of(space, CLASSES, SIZE, "formula")
+class TestATableThatLacksSomething:
+    """As one does that was recorded for 80 classes, and is asked of data with others."""
+
+    @pytest.fixture
+    def lacking(self, at_hand: Timings) -> Timings:
+        key, *_ = [key for key, timing in at_hand.entries.items() if "UIB" in timing.what]
+        rest = {other: timing for other, timing in at_hand.entries.items() if other != key}
+        Timings(profile=at_hand.profile, entries=rest).write(latencies.path_of("formula"))
+        return at_hand
+
+    @pytest.fixture
+    def device(self, formula: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Any:
+        """This host, which is the device."""
+        here = formula()
+        monkeypatch.setattr(runtimes, "open_runtime", lambda *_, **__: here)
+        monkeypatch.setattr(latencies, "BACKENDS", {here.profile.runtime: None})
+        return here
+
+    def test_is_refused_on_another_host_with_the_whole_command(self, lacking: Timings, space: SearchSpace) -> None:
+        with pytest.raises(SpecError) as caught:
+            latencies.table_of(space, CLASSES, SIZE, "formula")
+        told = str(caught.value)
+        assert told.startswith(f"latency: the table formula lacks 1 of the {len(lacking.entries)} entries")
+        profile = lacking.profile
+        assert told.endswith(
+            f"(there: nas latency record --space {space.name} --scale {space.scale} --classes {CLASSES} "
+            f"--deploy-size {SIZE} --runtime {profile.runtime} --threads {profile.threads} --device-name formula)"
+        )
+
+    def test_is_completed_on_the_device_before_the_search(
+        self, lacking: Timings, device: Any, searched: Callable[..., Study]
+    ) -> None:
+        study = searched()
+        assert [record.ending for record in study.records()] == ["finished"] * 6
+        assert len(device.asked) == 1
+        assert latencies.read("formula").entries.keys() == lacking.entries.keys()
+        assert timings.read(study.folder / latencies.FILE).entries.keys() == lacking.entries.keys()
+        device.asked.clear()
+        searched()  # the study is there, with a table of its own
+        assert device.asked == []
+
+    @pytest.mark.usefixtures("lacking", "device")
+    def test_a_limit_is_checked_when_it_is_complete(self, searched: Callable[..., Study], tmp_path: Path) -> None:
+        with pytest.raises(SpecError, match="max-latency: outside what the space can reach, got 1000"):
+            searched(max_latency=1000.0)
+        assert not (tmp_path / "runs").exists()
+
+    @pytest.mark.usefixtures("lacking")
+    def test_a_layer_that_cannot_be_timed_ends_it(self, device: Any, searched: Callable[..., Study]) -> None:
+        device.refuses = "UIB"
+        with pytest.raises(LatencyError, match=r"^latency: 1 layers of small cannot be timed alone, such as: .*UIB"):
+            searched()
+
+    @pytest.mark.usefixtures("lacking", "device")
+    def test_a_dry_run_says_so_and_times_nothing(self, device: Any, tmp_path: Path) -> None:
+        (tmp_path / "small.yaml").write_text(SPACE)
+        command = ["search", "--space", str(tmp_path / "small.yaml"), "--latency", "formula", "--image-size", "64"]
+        sizes = ["--deploy-size", "64", "--device", "cpu", "--runs", str(tmp_path / "runs"), "--dry-run"]
+        result = CliRunner().invoke(app, [*command, *sizes, "--workers", "1"])
+        assert result.exit_code == 0, result.output
+        assert "predicted for formula; 1 entries that its table lacks are timed first" in result.output
+        assert device.asked == []
 
 
 @pytest.mark.usefixtures("at_hand")

@@ -11,10 +11,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
+from ultralytics.nn.modules import Conv
+from ultralytics.nn.tasks import load_checkpoint
+from ultralytics.utils.torch_utils import initialize_weights
 
-from search_spaces import STOCK, Architecture, Choice, SearchSpace, space_file
+from search_spaces import STOCK, Architecture, Choice, SearchSpace, build, space_file
 from search_spaces.errors import LatencyError, SpecError
-from trials import latency_error, latency_table, runtimes, timings
+from trials import latency_error, latency_table, runtimes, timings, weights
 from trials.deployed import Deployed
 from trials.devices import DeviceProfile
 from trials.latency import Comparison, Latency
@@ -122,6 +125,17 @@ class TestPrediction:
         )
 
 
+RECORDED = {
+    "the start of a graph": "9d22018c7b6414b3",
+    "yolov5n as a whole, 3 classes": "697ac0cd03857432",
+    "SPPF": "08ba084a2be9b072",
+    "Detect": "14868e0c9fbd0ee1",
+    "C3 with UIB": "335390f4154e8528",
+    "DynamicConv(kernels=2) for Conv": "addbe7d37b521044",
+    "DySample for nn.Upsample": "5b1f08c7b007848a",
+}
+
+
 class TestParts:
     def test_what_is_alike_is_one_entry(self, formula: Formula, tmp_path: Path) -> None:
         (tmp_path / "twins.yaml").write_text(
@@ -159,6 +173,35 @@ class TestParts:
         for key in table_of(space, formula()).parts():
             assert "object at 0x" not in key
             assert "function" not in key
+
+    @pytest.mark.parametrize("change", ["inplace", "loading", "training", "batch norm"])
+    def test_keys_do_not_depend_on_what_the_process_did_before(
+        self, change: str, space: SearchSpace, formula: Formula, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        before = list(table_of(space, formula()).parts())
+        match change:
+            case "inplace":  # what Ultralytics makes of the activation that it shares when it loads a checkpoint
+                monkeypatch.setattr(Conv.default_act, "inplace", True)
+            case "loading":
+                weights.keep(build.model(space.stock.document(CLASSES), CLASSES), {}, tmp_path / "weights.pt")
+                load_checkpoint(tmp_path / "weights.pt")
+            case "training":
+                build.model(space.stock.document(CLASSES), CLASSES).train()
+            case _:
+                made = build.skeleton
+
+                def skeleton(*arguments: Any) -> nn.Sequential:
+                    layers = made(*arguments)
+                    initialize_weights(layers)  # as in whole models
+                    return layers
+
+                monkeypatch.setattr(build, "skeleton", skeleton)
+        assert list(table_of(space, formula()).parts()) == before
+
+    def test_keys_of_recorded_tables_stay(self, space: SearchSpace, formula: Formula) -> None:
+        """A table of another day is as good as one of today: these keys were written by the first version."""
+        keys = {part.what: key for key, part in table_of(space, formula()).parts().items()}
+        assert {what: keys[what] for what in RECORDED} == RECORDED
 
     @pytest.mark.slow
     def test_keys_are_the_same_in_another_process(self, space: SearchSpace, formula: Formula, tmp_path: Path) -> None:
