@@ -56,11 +56,12 @@ def table_of(space: SearchSpace, classes: int, deploy_size: int, name: str) -> L
     lacking = lacks(table)
     if lacking and not is_here(table.recorded.profile):
         profile = table.recorded.profile
+        sizes = f"--classes {classes} --deploy-size {deploy_size}"
         device = f"--runtime {profile.runtime} --threads {profile.threads} --device-name {profile.name}"
         raise SpecError(
             f"latency: the table {name} lacks {len(lacking)} of the {len(table.parts())} entries of this space, such "
             f"as {lacking[0].what} for {lacking[0].received}, and this host is not that device (there: nas latency "
-            f"record --space {space.name} --scale {space.scale} --classes {classes} --deploy-size {deploy_size} {device})"
+            f"record --space {space.name} --scale {space.scale} {sizes} {device})"
         )
     return table
 

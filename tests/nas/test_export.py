@@ -1,0 +1,58 @@
+"""A trial as a folder: the commands that train it, and a study of somebody else."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from nas import work
+from nas.export import export
+from nas.study import Study
+from nas.work import Worker
+from search_spaces import build
+from search_spaces.errors import StudyError
+from trials import Budget, Outcome, datasets
+from trials.weights import keep
+
+
+@pytest.fixture
+def study(
+    make_study: Callable[..., Study], score: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Study:
+    """One trial has ended, and its weights are those of a model; it began from a checkpoint."""
+    start = tmp_path / "start.pt"
+    start.touch()
+    monkeypatch.setattr(work, "evaluate", score)
+    data = datasets.load("digits").path
+    study = make_study(trials=1, budget=Budget(data=data, epochs=1, image_size=64, deploy_size=64, weights=start))
+    Worker(study, deadline=float("inf")).run()
+    classes = len(study.settings.classes)
+    model = build.model(study.space.stock.document(classes), classes)
+    keep(model, {"imgsz": 64}, study.files(0).weights)
+    return study
+
+
+def test_the_printed_commands_begin_from_the_weights(study: Study, tmp_path: Path) -> None:
+    exported = export(study, study.records()[0], tmp_path / "out")
+    assert f" pretrained={tmp_path / 'out' / 'weights.pt'} " in exported.train
+    assert f" pretrained={tmp_path / 'start.pt'} " in exported.retrain  # as the trial did
+
+
+def test_no_weights_that_are_not_there_are_named(study: Study, tmp_path: Path) -> None:
+    study.files(0).weights.unlink()
+    (tmp_path / "start.pt").unlink()
+    exported = export(study, study.records()[0], tmp_path / "out")
+    assert "pretrained" not in exported.train + exported.retrain
+
+
+def test_no_pickle_of_a_strangers_study_is_opened(study: Study, tmp_path: Path) -> None:
+    class Runs:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return open, (str(tmp_path / "ran"), "w")
+
+    torch.save({"model": Runs()}, study.files(0).weights)
+    with pytest.raises(StudyError, match=r"weights\.pt: not written by a trial of this package, and not opened"):
+        export(study, study.records()[0], tmp_path / "out")
+    assert not (tmp_path / "ran").exists()
