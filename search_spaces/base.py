@@ -17,14 +17,15 @@ from ultralytics import cfg
 from ultralytics.nn.modules import Conv
 from ultralytics.nn.tasks import guess_model_scale, yaml_model_load
 
-from search_spaces import auxiliary, build, dialects, macro, rows
+from search_spaces import auxiliary, build, dialects, insertions, macro, rows
 from search_spaces.auxiliary import Pgi
 from search_spaces.dialects import Reading
 from search_spaces.errors import SpecError, nearest
 from search_spaces.hosts import HOSTS
+from search_spaces.insertions import Feeds
 from search_spaces.macro import Setting
 from search_spaces.operators import OPERATORS, Operator, Parameters, Site
-from search_spaces.rows import INSERTED_KERNEL
+from search_spaces.rows import INSERTED_KERNEL, Row
 from search_spaces.trace import Traced, first, trace
 
 TRACE_SIZE = 256
@@ -48,7 +49,9 @@ class Base:
     Attributes:
         identity: what a fingerprint knows it by: an Ultralytics name, or a file's name and content.
         document: a model YAML with final channels and repeats, no `scales`.
-        carries: the operators that the file has, with their parameters, by layer.
+        carries: the operators that the file has in layers of the base model, with their parameters, by layer.
+        inserted: those that the file records as inserted: who reads them, operator and parameters, by the layer they
+            follow.
         pgi: whether the file has an auxiliary branch, or asks for one, and how.
         shifted: how many layers of the file come before the base model's first: 1 where an identity was dropped.
     """
@@ -57,6 +60,7 @@ class Base:
     scale: str
     document: Mapping[str, Any]
     carries: Mapping[int, tuple[str, Parameters]] = field(default_factory=dict)
+    inserted: Mapping[int, tuple[Feeds, str, Parameters]] = field(default_factory=dict)
     pgi: Pgi = False
     shifted: int = 0
 
@@ -78,6 +82,10 @@ class Base:
     def rows(self) -> list[list[Any]]:
         """Backbone and head, one after the other, as layer indices count."""
         return [*self.document["backbone"], *self.document["head"]]
+
+    def in_file(self, layer: int) -> int:
+        """Return the file's index of a layer of the base model."""
+        return layer + self.shifted + sum(after < layer for after in self.inserted)
 
     def section(self, layer: int) -> str:
         """`backbone` or `head`."""
@@ -212,8 +220,17 @@ def identity(name: str, scale: str) -> str:
     """What a fingerprint knows a base model by, wherever the file lies: a name, with its content if it is a user's."""
     path = _resolve(name, scale)
     if path.is_file():
-        return f"{path.name}@{hashlib.sha256(path.read_bytes()).hexdigest()[:12]}"
+        content = path.read_bytes()
+        if _is_changed(path):  # what its base model is was read differently once
+            content += b"without insertions"
+        return f"{path.name}@{hashlib.sha256(content).hexdigest()[:12]}"
     return path.name
+
+
+def _is_changed(path: Path) -> bool:
+    """Whether a file records inserted layers, or stock layers that were replaced as a whole."""
+    origin = read_yaml(path).get("nas")
+    return isinstance(origin, Mapping) and bool(origin.get("insert") or origin.get("stock"))
 
 
 @cache
@@ -242,17 +259,65 @@ def _load(path: Path, scale: str) -> Base:
     )
     if _described(base.traced) != _described(traced):  # a rule about scales that `_with_scale_rules` does not know
         raise SpecError(f"base: {path.name} at scale {scale!r} has rules that a YAML without scales cannot say")
-    return _without_operators(base)
+    return _without_operators(base, document.get("nas"))
 
 
-def _without_operators(base: Base) -> Base:
-    """The base model itself, and what was in its layers."""
-    lowered = [rows.lower(row) for row in base.rows]
-    carries = {layer: (one.operator.name, one.parameters) for layer, one in enumerate(lowered) if one is not None}
-    if not carries:
+def _without_operators(base: Base, origin: Any) -> Base:
+    """Return the base model itself: without its operators, and without the layers that the file records as inserted.
+
+    Args:
+        base: as the file has it.
+        origin: the file's `nas`, which an export writes: what was inserted, and which stock layers it replaced.
+    """
+    written = base.rows
+    lowered = [rows.lower(row) for row in written]
+    if not any(lowered):
         return base
-    stock = {section: [rows.stock(row) for row in base.document[section]] for section in ("backbone", "head")}
-    return replace(base, document={**base.document, **stock}, carries=carries)
+    after = _recorded_insertions(origin, written, lowered)
+    layers = insertions.labels(len(written) - len(after), after)
+    places = {insertions.behind(layer): layer for layer in after}
+    carries, inserted = {}, {}
+    for label, one in zip(layers, lowered, strict=True):
+        if one is not None and label in places:
+            inserted[places[label]] = (after[places[label]], one.operator.name, one.parameters)
+        elif one is not None:
+            carries[int(label)] = (one.operator.name, one.parameters)
+    gone = [index for index, label in enumerate(layers) if label in places]
+    left = insertions.removed([rows.stock(row) for row in written], gone)
+    for layer, replaced in _recorded_stock(origin, carries).items():
+        left[layer] = [*left[layer][:2], *replaced]
+    split = len(base.document["backbone"]) - sum(index < len(base.document["backbone"]) for index in gone)
+    stock = {"backbone": left[:split], "head": left[split:]}
+    return replace(base, document={**base.document, **stock}, carries=carries, inserted=inserted)
+
+
+def _recorded_insertions(
+    origin: Any, written: Sequence[Row], lowered: Sequence[rows.Lowered | None]
+) -> dict[int, Feeds]:
+    """Return who reads each inserted layer, by the layer it follows; none if the record does not fit the rows."""
+    found = origin.get("insert") if isinstance(origin, Mapping) else None
+    if not isinstance(found, Mapping) or not all(
+        type(layer) is int and 0 <= layer < len(written) - len(found) - 1 and feeds in insertions.FEEDS
+        for layer, feeds in found.items()
+    ):
+        return {}
+    for index, label in enumerate(insertions.labels(len(written) - len(found), found)):
+        one, row = lowered[index], written[index]
+        if not label.isdecimal() and (one is None or row[0] != -1 or row[2] != one.operator.name):
+            return {}
+    return dict(found)
+
+
+def _recorded_stock(origin: Any, carries: Mapping[int, Any]) -> dict[int, list[Any]]:
+    """Return module and arguments of the stock layers that a file's operators replaced as a whole, by layer."""
+    found = origin.get("stock") if isinstance(origin, Mapping) else None
+    if not isinstance(found, Mapping):
+        return {}
+    return {
+        layer: deepcopy(replaced)
+        for layer, replaced in found.items()
+        if layer in carries and isinstance(replaced, list) and len(replaced) == 2 and replaced[0] in HOSTS
+    }
 
 
 @cache

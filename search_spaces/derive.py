@@ -1,6 +1,6 @@
 """A space file for any detection model, with every slot that its layers have."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from textwrap import fill
 
 import yaml
@@ -10,7 +10,9 @@ from search_spaces.architecture import Choice
 from search_spaces.base import Base
 from search_spaces.errors import SpecError
 from search_spaces.hosts import HOSTS
+from search_spaces.insertions import behind
 from search_spaces.operators import OPERATORS, Operator
+from search_spaces.trace import first
 
 _WIDTH = 118
 
@@ -37,13 +39,16 @@ def derive(model: str, *, scale: str | None = None) -> str:
     )
     heading = {"name": base.name, "base": name} | ({"scale": scale} if scale else {})
     parts = [_comment(title), *_carried(base), _yaml(heading), *_pgi(base), *_start(base)]
-    return "".join([*parts, "slots:\n", *entries, _rest(base), _further(base)])
+    return "".join([*parts, "slots:\n", *entries, _rest(base), *_inserting(base), _further(base)])
 
 
 def _carried(base: Base) -> Iterator[str]:
     """What the file has beyond the base model that is made of it."""
-    if base.carries:
-        told = "The base model, `stock`, is the file's without its operators" + (
+    if base.carries or base.inserted:
+        inserted = (
+            f" and without what was inserted behind layer {_listed_layers(base.inserted)}" if base.inserted else ""
+        )
+        told = f"The base model, `stock`, is the file's without its operators{inserted}" + (
             "; what the file carries is the architecture that a search tries first, `start`." if _start(base) else "."
         )
         yield _comment(fill(told, _WIDTH - 2))
@@ -53,11 +58,42 @@ def _carried(base: Base) -> Iterator[str]:
             f"{base.shifted} is layer 0 here."
         )
         yield _comment(fill(told, _WIDTH - 2))
+    if base.inserted:
+        then = min(base.inserted) + 1
+        told = (
+            f"Layers are counted without the inserted ones: the file's layer {base.in_file(then)} is layer {then} here."
+        )
+        yield _comment(fill(told, _WIDTH - 2))
     for layer, choice in _carries(base).items():
         reason = _against(base, layer, choice)
         if reason:
             told = f"Not offered, though the file has it: {choice} in layer {layer}: {reason}."
             yield _comment(fill(told, _WIDTH - 2))
+        elif _may_be_inserted(base, layer):
+            told = (
+                f"In the place of {choice} in layer {layer}, `stock` has {base.rows[layer][2]}. If that layer took no "
+                "other's place but was inserted, take its row out of the file and list the operator under `insert`."
+            )
+            yield _comment(fill(told, _WIDTH - 2))
+    for layer, choice in _inserted(base).items():
+        if reason := _against(base, layer, choice, inserted=True):
+            told = f"Not offered, though the file has it: {choice} inserted behind layer {layer}: {reason}."
+            yield _comment(fill(told, _WIDTH - 2))
+
+
+def _listed_layers(layers: Iterable[int]) -> str:
+    return ", ".join(map(str, sorted(layers)))
+
+
+def _may_be_inserted(base: Base, layer: int) -> bool:
+    """Whether a layer with an operator looks like one that was inserted: it keeps the size and channels of its map.
+
+    Of a block that holds many, such as `C2f`, the block stood there before; a file does not say so of others.
+    """
+    source, repeats, module, _ = base.rows[layer]
+    step = base.traced[layer]
+    same_size = first(step.received).shape[-1] == first(step.returned).shape[-1]
+    return (source, repeats) == (-1, 1) and module in {"Conv", "Bottleneck"} and same_size and step.c_in == step.c_out
 
 
 def _pgi(base: Base) -> list[str]:
@@ -67,10 +103,14 @@ def _pgi(base: Base) -> list[str]:
 
 def _start(base: Base) -> list[str]:
     """What the file carries, as far as it can be offered."""
-    picks = {layer: choice for layer, choice in _carries(base).items() if not _against(base, layer, choice)}
-    if not picks:
+    offered = {str(layer): choice for layer, choice in _carries(base).items() if not _against(base, layer, choice)} | {
+        behind(layer): choice
+        for layer, choice in _inserted(base).items()
+        if not _against(base, layer, choice, inserted=True)
+    }
+    if not offered:
         return []
-    lines = [f"{layer}: {_yaml({choice.operator: choice.effective}, flow=True)}" for layer, choice in picks.items()]
+    lines = [f"{place}: {_yaml({choice.operator: choice.effective}, flow=True)}" for place, choice in offered.items()]
     return ["start:\n", *(f"  {'-' if index == 0 else ' '} {line}" for index, line in enumerate(lines))]
 
 
@@ -79,8 +119,13 @@ def _carries(base: Base) -> dict[int, Choice]:
     return {layer: Choice.of(operator, parameters) for layer, (operator, parameters) in base.carries.items()}
 
 
-def _against(base: Base, layer: int, choice: Choice) -> str | None:
-    return base.obstacle(layer, OPERATORS[choice.operator], dict(choice.parameters))
+def _inserted(base: Base) -> dict[int, Choice]:
+    """Return the operators that the file records as inserted, by the layer that they follow."""
+    return {layer: Choice.of(operator, parameters) for layer, (_, operator, parameters) in base.inserted.items()}
+
+
+def _against(base: Base, layer: int, choice: Choice, *, inserted: bool = False) -> str | None:
+    return base.obstacle(layer, OPERATORS[choice.operator], dict(choice.parameters), inserted=inserted)
 
 
 def _entries(base: Base) -> Iterator[str]:
@@ -101,14 +146,29 @@ def _entries(base: Base) -> Iterator[str]:
             yield f"      {name}: {_listed(OPERATORS[name], carried)}\n"
 
 
+def _inserting(base: Base) -> Iterator[str]:
+    """Write the layers that the file has inserted as entries of `insert`, with every operator that can stand there."""
+    offered = {
+        layer: choice for layer, choice in _inserted(base).items() if not _against(base, layer, choice, inserted=True)
+    }
+    if offered:
+        yield "insert:\n"
+    for layer, carried in offered.items():
+        yield _comment(fill(f"Behind layer {layer} the file has {carried}.", _WIDTH - 4), indent="  ")
+        yield f"  - after: {layer}\n    feeds: {base.inserted[layer][0]}\n    choices:\n"
+        for operator in OPERATORS.values():
+            if _fits(base, layer, operator, carried, inserted=True):
+                yield f"      {operator.name}: {_listed(operator, carried)}\n"
+
+
 def _flow(base: Base, layer: int) -> str:
     step = base.traced[layer]
     return f"{step.c_in} to {step.c_out} channels" if step.c_in != step.c_out else f"{step.c_in} channels"
 
 
-def _fits(base: Base, layer: int, operator: Operator, carried: Choice | None) -> bool:
+def _fits(base: Base, layer: int, operator: Operator, carried: Choice | None, *, inserted: bool = False) -> bool:
     """Whether any of the choices that would be listed can stand there."""
-    return any(_against(base, layer, choice) is None for choice in _choices(operator, carried))
+    return any(_against(base, layer, choice, inserted=inserted) is None for choice in _choices(operator, carried))
 
 
 def _choices(operator: Operator, carried: Choice | None) -> Iterator[Choice]:

@@ -63,6 +63,30 @@ def splice(rows: Sequence[Row], inserted: Mapping[int, tuple[Feeds, Row]]) -> li
     return spliced
 
 
+def removed(rows: Sequence[Row], positions: Iterable[int]) -> list[Row]:
+    """Return rows without some of them, every `from` counted anew: what `splice` inserted there is undone.
+
+    Args:
+        rows: backbone and head.
+        positions: of rows that read the layer before alone; who read one of them reads that layer.
+    """
+    gone = set(positions)
+    kept = [index for index in range(len(rows)) if index not in gone]
+    position = {index: new for new, index in enumerate(kept)}
+    left: list[Row] = []
+    for new, index in enumerate(kept):
+        source, *rest = rows[index]
+        counted = []
+        for written in [source] if isinstance(source, int) else source:
+            read = written if written >= 0 else index + written
+            while read in gone:
+                read -= 1
+            now = position.get(read, -1)  # below 0 is the image itself
+            counted.append(-1 if written < 0 and now == new - 1 else now)
+        left.append([counted[0] if isinstance(source, int) else counted, *rest])
+    return left
+
+
 def _require_fed(reader: int, absolute: Sequence[int], inserted: Mapping[int, tuple[Feeds, Row]]) -> None:
     before = reader - 1
     if before in inserted and inserted[before][0] == "next" and before not in absolute:

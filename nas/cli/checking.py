@@ -171,12 +171,19 @@ class _Checking:
             reading = base.read_model(named, scale=scale)
             loaded = base.load(*base.named(named, scale))
         show.lines(f"note: {note}" for note in reading.notes)
-        for layer, (operator, parameters) in loaded.carries.items():
-            obstacle = loaded.obstacle(layer, OPERATORS[operator], parameters)
-            show.lines(
-                [f"note: layer {layer + loaded.shifted}: a space would not offer {operator}: {obstacle}"]
-                * bool(obstacle)
+        standing = {
+            loaded.in_file(layer): (operator, loaded.obstacle(layer, OPERATORS[operator], parameters))
+            for layer, (operator, parameters) in loaded.carries.items()
+        } | {
+            loaded.in_file(layer) + 1: (
+                operator,
+                loaded.obstacle(layer, OPERATORS[operator], parameters, inserted=True),
             )
+            for layer, (_, operator, parameters) in loaded.inserted.items()
+        }
+        for layer, (operator, obstacle) in sorted(standing.items()):
+            if obstacle:
+                show.lines([f"note: layer {layer}: a space would not offer {operator}: {obstacle}"])
         found = cases.of_model(loaded)
         failures = self._failures(found)
         with show.err.status("training a step, fusing, exporting"):

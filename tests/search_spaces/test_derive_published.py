@@ -15,6 +15,7 @@ from search_spaces.architecture import Insertion
 from search_spaces.base import Base
 from search_spaces.derive import derive
 from search_spaces.errors import SpecError
+from search_spaces.insertions import Feeds
 from search_spaces.space_file import parse
 
 Written = Callable[[str], Path]
@@ -216,10 +217,59 @@ class TestDerived:
         found = Architecture.of(space_of("v8").base, "n", picks, inserted=[new])
         path = tmp_path / "best.yaml"
         path.write_text(found.to_yaml(3, folder=tmp_path), encoding="utf-8")
+        text, space = derived(path)
+        (start,) = space.start
+        assert (dict(start.picks), start.insertions) == (picks, (new,))
+        assert repr(build.skeleton(start.document(3), 3)) == repr(build.skeleton(found.document(3), 3))
+        assert "the file's layer 11 is layer 10 here." in comments(text)
+
+    @pytest.mark.parametrize("feeds", ["next", "all"])
+    @pytest.mark.parametrize("after", [(4,), (9,), (4, 6, 9, 15), (0, 21)])
+    def test_stock_is_what_stood_there_before_an_insertion(
+        self, after: tuple[int, ...], feeds: Feeds, space_of: Callable[[str], SearchSpace], tmp_path: Path
+    ) -> None:
+        new = [Insertion(after=layer, feeds=feeds, choice=Choice.of("DCNv4", {"groups": 2})) for layer in after]
+        picks = {12: Choice.of("UIB", {"expansion": 2})}
+        found = Architecture.of(space_of("v8").base, "n", picks, inserted=new)
+        path = tmp_path / "best.yaml"
+        path.write_text(found.to_yaml(3, folder=tmp_path), encoding="utf-8")
+        base, original = loaded(path), bases.load(*bases.named("yolov8n.yaml", None))
+        assert base.rows == original.rows
+        assert sorted(base.inserted) == sorted(after)
         _, space = derived(path)
         (start,) = space.start
-        assert dict(start.picks) == {2: picks[2], 10: new.choice, 11: picks[10]}
+        assert {slot.name for slot in space.slots if slot.feeds} == {one.place for one in new}
         assert repr(build.skeleton(start.document(3), 3)) == repr(build.skeleton(found.document(3), 3))
+        written = [*start.document(3)["backbone"], *start.document(3)["head"]]
+        assert written == [*found.document(3)["backbone"], *found.document(3)["head"]]
+        assert [base.in_file(layer) for layer in (0, 12, 22)] == [
+            layer + sum(one < layer for one in after) for layer in (0, 12, 22)
+        ]
+
+    def test_stock_is_what_an_operator_replaced_as_a_whole(
+        self, space_of: Callable[[str], SearchSpace], tmp_path: Path
+    ) -> None:
+        stock = bases.load("yolov9{scale}.yaml", "t")
+        layer = next(index for index, row in enumerate(stock.rows) if row[2] == "AConv")
+        found = Architecture.of(space_of("v9").base, "t", {layer: Choice.of("UIB", {})})
+        path = tmp_path / "best.yaml"
+        path.write_text(found.to_yaml(3, folder=tmp_path), encoding="utf-8")
+        assert loaded(path).rows == stock.rows
+        (start,) = derived(path)[1].start
+        assert repr(build.skeleton(start.document(3), 3)) == repr(build.skeleton(found.document(3), 3))
+
+    @pytest.mark.parametrize(
+        "record", [{9: "none"}, {"9": "next"}, {90: "next"}, {7: "next"}, [9], {9: "next", 10: "next"}, "9"]
+    )
+    def test_a_record_that_does_not_fit_its_rows_is_no_record(
+        self, record: Any, space_of: Callable[[str], SearchSpace], tmp_path: Path
+    ) -> None:
+        new = Insertion(after=9, feeds="next", choice=Choice.of("DCNv4", {}))
+        document = Architecture.of(space_of("v8").base, "n", {}, inserted=[new]).document(3)
+        document["nas"]["insert"] = record
+        base = loaded(saved(document, tmp_path / "best.yaml"))
+        assert (set(base.carries), dict(base.inserted)) == ({10}, {})
+        assert "In the place of DCNv4 in layer 10, `stock` has Conv." in comments(derive(str(tmp_path / "best.yaml")))
 
     def test_a_printed_module_is_none_of_a_space(self, tmp_path: Path) -> None:
         document = deepcopy(dict(bases.load("yolov8{scale}.yaml", "n").document))
