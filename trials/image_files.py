@@ -33,7 +33,7 @@ _SMALLEST = 10  # pixels; Ultralytics leaves out what is smaller
 _RULES = 1  # raise it with every change of what is found, or its wording
 _SILENT_SECONDS = 2.0
 _MOST_OTHERS = 100_000  # files that are no images in a folder of images, unless it is mostly images
-_WHOLLY_VERIFIED = ("JPEG", "PNG", "BMP", "WEBP", "MPO", "GIF")
+_WHOLLY_VERIFIED = ("JPEG", "PNG", "WEBP", "MPO")
 """Formats that OpenCV decodes whenever Pillow opens them; all others are decoded once, to be sure."""
 
 
@@ -257,6 +257,8 @@ def _opened(path: str) -> ImageCheck:
         numbers = "floating-point numbers" if mode == "F" else "whole numbers"
         return ImageCheck(problem=f"a {kind} of 32-bit {numbers} (8 or 16 bits a channel can be read)")
     if kind not in _WHOLLY_VERIFIED:
+        with _open(path) as image:
+            image.load()
         pixels = _decoded(path)
         if pixels is None or pixels.dtype.name != "uint8" or pixels.shape[2:] != (3,):
             return ImageCheck(problem=f"a {kind} image of mode {mode}, which OpenCV cannot decode")
@@ -309,6 +311,6 @@ def _what_it_is(path: str) -> str:
         return "a HEIC image, for which the package pi-heif is needed (pip install pi-heif)"
     if begins.isascii() and all(byte >= 32 or byte in b"\r\n\t" for byte in begins):
         return f"no image, but text that begins with {' '.join(begins.decode().split())!r}"
-    if begins.startswith((b"\xff\xd8", b"\x89PNG", b"RIFF", b"II*", b"MM\0*", b"BM")):
-        return "cut off: little more than its first bytes"
+    if begins.startswith((b"\xff\xd8", b"\x89PNG", b"RIFF", b"II*", b"MM\0*", b"BM")) or begins[4:8] == b"ftyp":
+        return "cut off: its header cannot be read"
     return "no image that is known"
