@@ -36,7 +36,7 @@ def patiently(
     call: Callable[[], T],
     place: str,
     *,
-    sleep: Callable[[float], None] = time.sleep,
+    sleep: Callable[[float], None] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> T:
     """Call until the storage answers, with longer and longer pauses.
@@ -49,7 +49,7 @@ def patiently(
         EnvironmentProblem: it does not answer for long, has no room, or cannot be written to.
         StudyError: it is damaged.
     """
-    began, pause, warned = clock(), _FIRST_SECONDS, False
+    began, seconds, warned = clock(), _FIRST_SECONDS, False
     while True:
         try:
             result = call()
@@ -73,12 +73,17 @@ def patiently(
                     PATIENCE_SECONDS / 60,
                 )
             warned = True
-            sleep(pause)
-            pause = min(2 * pause, _MOST_SECONDS)
+            (sleep or pause)(seconds)
+            seconds = min(2 * seconds, _MOST_SECONDS)
         else:
             if warned:
                 log.warning("storage: %s answers again after %.0f s", place, clock() - began)
             return result
+
+
+def pause(seconds: float) -> None:
+    """Sleep."""
+    time.sleep(seconds)
 
 
 def place_of(url: str) -> str:

@@ -75,6 +75,7 @@ class Plan:
             study_folder(request.study, request.runs)  # a wrong name is told before the data set is read
         device, workers = request.devices()
         _require_weights(request.weights)
+        datasets.require_cache()
         data = datasets.load(request.data_named, progress=progress)
         folder = study_folder(request.study or _default_name(space, data), request.runs)
         settings = _settings(request, space, data, device)
@@ -154,6 +155,7 @@ def require_same_data(study: Study) -> None:
         DataError: it cannot be trained on any more.
         StudyError: it has changed.
     """
+    datasets.require_cache()
     data = datasets.load(study.settings.data)
     if data.fingerprint != study.settings.data_fingerprint:
         raise StudyError(

@@ -27,6 +27,8 @@ from search_spaces import SearchSpace
 from search_spaces.errors import EnvironmentProblem, StudyError
 
 _HEARTBEAT_SECONDS, _GRACE_SECONDS = 60, 300
+_SQLITE_SECONDS = 60
+"""SQLite waits so long for a lock by itself."""
 _KNOWN_BEFORE = (FINGERPRINT, ROLE, DETAIL, REPEAT)
 _TRIALS = text("SELECT trial_id, number FROM trials WHERE study_id = :study")
 _ONE_BY_ONE = 100
@@ -41,7 +43,7 @@ def opened(url: str) -> RDBStorage:
         StudyError: it is a file that is missing, empty or damaged.
     """
     file = storage_file(url)
-    options: dict[str, Any] = {"connect_args": {"timeout": 60}} if file else {"pool_pre_ping": True}
+    options: dict[str, Any] = {"connect_args": {"timeout": _SQLITE_SECONDS}} if file else {"pool_pre_ping": True}
     if file is not None:
         require_database(file)
         if not os.access(file.parent, os.W_OK):

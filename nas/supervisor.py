@@ -14,12 +14,13 @@ from nas import deaths, machine, reaping
 from nas.deaths import Death
 from nas.study import Study
 from nas.watch import Watch
-from nas.work import OUTGROWN
-from search_spaces.errors import StudyError
+from nas.work import OUTGROWN, PROBLEM, UNFIT
+from search_spaces.errors import EnvironmentProblem, StudyError
 
 _TICK_SECONDS = 1.0
 _GRACE_SECONDS = 20
 _LAST_WORDS_SECONDS = 1.0
+_TAIL_BYTES = 2**16
 _RESTARTS = 3
 """After so many deaths outside of trials, with no trial that ended in between. Deaths in trials are told as endings,
 and watched by the study's fuse."""
@@ -85,6 +86,7 @@ class Supervisor:
 
         Raises:
             KeyboardInterrupt: after the workers were stopped and their trials put back into the queue.
+            EnvironmentProblem: this machine lacks something that trials need, such as room on the disk.
             StudyError: the workers die again and again, or trials break alike.
         """
         reaping.reap(self._study)
@@ -173,6 +175,9 @@ class Supervisor:
             _kill_group(process)  # what it had started itself
             code = process.returncode
             left[process.pid] = slot, code, slot.killed or self._death(code)
+        for slot, code, _ in left.values():
+            if code == UNFIT:  # another worker would be, too
+                raise EnvironmentProblem(_problem(slot))
         if not left:
             return
         in_trials = set(reaping.reap(self._study, {number: death for number, (_, _, death) in left.items()}).values())
@@ -247,6 +252,16 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
     """Kill a worker, and all that it has started."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
+
+
+def _problem(slot: _Slot) -> str:
+    """Why a worker cannot work here."""
+    with slot.log.open("rb") as log:
+        log.seek(max(0, slot.log.stat().st_size - _TAIL_BYTES))
+        *_, last = ["", *log.read().decode(errors="replace").splitlines()]
+    if last.startswith(PROBLEM):
+        return last.removeprefix(PROBLEM)
+    return f"{slot.log}: worker {slot.index} cannot work here, and could not write why (is the disk full?)"
 
 
 def _last_words(slot: _Slot) -> str:

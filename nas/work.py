@@ -32,6 +32,7 @@ from nas.records import TrialFiles, told
 from nas.sampler import SpaceExhaustedError
 from nas.study import Study
 from search_spaces import Architecture
+from search_spaces.errors import NasError
 from search_spaces.operators import Value
 from trials import Budget, Ending, Epoch, Limits, Outcome, evaluate
 from trials.training import GoOn
@@ -41,6 +42,8 @@ log = logging.getLogger("nas.work")
 _POLL_SECONDS = 0.2
 OUTGROWN = 75
 """The exit code of a worker that holds too much memory, and asks for another in its place (`EX_TEMPFAIL`)."""
+UNFIT, PROBLEM = 78, "problem: "
+"""The exit code of a worker that cannot work here (`EX_CONFIG`), and what its log's last line begins with: why."""
 _SIGN_SECONDS = 1.0
 
 
@@ -138,6 +141,9 @@ class Worker:
                 return self._score(trial, architecture)
             except KeyboardInterrupt:
                 reaping.again(self.study, trial.number, "interrupted")
+                raise
+            except NasError as error:  # of this machine, or the data: no fault of the architecture
+                reaping.again(self.study, trial.number, str(error))
                 raise
 
     def _propose(self, trial: Trial) -> Architecture:
@@ -256,6 +262,9 @@ def main() -> None:
     except KeyboardInterrupt:
         log.info("stopped")
         return
+    except NasError as error:
+        print(f"{PROBLEM}{' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201 - the supervisor reads it
+        sys.exit(UNFIT)
     if worker.outgrown:
         log.info("this process has grown too large; another takes its place")
         sys.exit(OUTGROWN)

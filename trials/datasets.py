@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from search_spaces.errors import DataError, nearest
+from search_spaces.errors import DataError, EnvironmentProblem, nearest
 from trials import account, digit_scenes, image_files
 from trials.account import Account, Counted, LeftOut, SplitAccount
 from trials.image_files import FORMATS, ImageCheck, Progress
@@ -204,6 +204,22 @@ def _written(file: Path, description: Mapping[str, Any], splits: Mapping[str, An
     kept = {key: value for key, value in description.items() if key not in {"download", "nc"}}
     root = {"path": str(_root(file, description).absolute())}
     return yaml.safe_dump({**kept, **root, **splits}, sort_keys=False, allow_unicode=True)
+
+
+def require_cache() -> None:
+    """Refuse a cache folder that cannot be written to, before anything is trained.
+
+    Raises:
+        EnvironmentProblem: with the cure.
+    """
+    folder = cache_folder().absolute()
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        why = "it cannot be written to" if there.is_dir() else "it is a file"
+        raise EnvironmentProblem(
+            f"{folder}: the folder for decoded images and scores cannot be used: {there}: {why} (set NAS_CACHE to a "
+            "folder that can be written)"
+        )
 
 
 def cache_folder() -> Path:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from search_spaces import Architecture, build
+from search_spaces import Architecture, build, files
 from search_spaces.errors import DataError, EnvironmentProblem, LatencyError, SpecError
 from trials import cost, datasets, latency, training
 from trials.budget import Budget, Limits
@@ -59,7 +59,7 @@ def evaluate(
 
     Raises:
         DataError: no data or no checkpoint, which no other candidate would change.
-        EnvironmentProblem: the digit scenes cannot be written.
+        EnvironmentProblem: the digit scenes cannot be written, the disk is full, or the cache cannot be written to.
         SpecError: the architecture is none of its base model.
     """
     data = _data(str(budget.data))
@@ -71,23 +71,34 @@ def evaluate(
         limits=limits or Limits(),
         costs=costs,
     )
-    folder.mkdir(parents=True, exist_ok=True)
+    with files.troubles_named(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     try:
         outcome = run.train(data, go_on)
     except (DataError, EnvironmentProblem, SpecError):
         raise
+    except OSError as error:
+        if problem := files.trouble(error):  # no other candidate would change it
+            raise problem from error
+        outcome = _failed(error, folder)
     except Exception as error:  # noqa: BLE001 - the one place where a candidate's fault becomes an ending
-        ending = _ending(error)
-        if ending is Ending.OUT_OF_MEMORY:
-            _release(error)  # first: writing takes memory, too
-        (folder / ERROR).write_text(traceback.format_exc(), encoding="utf-8")
-        outcome = {"ending": ending, "detail": _detail(error, ending)}
+        outcome = _failed(error, folder)
     return Outcome(
         architecture=architecture,
         seconds=run.before + time.monotonic() - started,
         provenance=Provenance.of(run.budget, data),
         **{"costs": run.costs, **outcome},
     )
+
+
+def _failed(error: Exception, folder: Path) -> dict[str, Any]:
+    """The ending of a candidate that has raised an error, whose traceback goes into its folder."""
+    ending = _ending(error)
+    if ending is Ending.OUT_OF_MEMORY:
+        _release(error)  # first: writing takes memory, too
+    with files.troubles_named(folder / ERROR):
+        (folder / ERROR).write_text(traceback.format_exc(), encoding="utf-8")
+    return {"ending": ending, "detail": _detail(error, ending)}
 
 
 def price(document: dict[str, Any], budget: Budget, classes: int) -> Costs:

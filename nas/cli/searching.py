@@ -173,6 +173,7 @@ def train(study: "Study") -> None:
     """Run a study under a live table; one that is stopped says how to go on."""
     from nas.cli.live import Watching
     from nas.plan import supervise
+    from search_spaces.errors import EnvironmentProblem
 
     again = options.typed("resume", study)
     show.lines(
@@ -195,6 +196,9 @@ def train(study: "Study") -> None:
             ]
         )
         raise typer.Exit(show.STOPPED) from None
+    except EnvironmentProblem:
+        show.lines(["", f"Stopped; finished trials are kept. When the following is mended, go on with: {again}"])
+        raise
 
 
 def _judged(settings: "Settings") -> str:

@@ -48,6 +48,14 @@ def told(command: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(2) from None
         except BrokenPipeError:
             raise typer.Exit(0) from None
+        except OSError as error:
+            from search_spaces.files import trouble
+
+            problem = trouble(error)
+            if problem is None:
+                raise
+            err.print(str(problem), markup=False, style="red")
+            raise typer.Exit(2) from None
 
     return telling
 

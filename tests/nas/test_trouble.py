@@ -1,0 +1,282 @@
+"""A machine in trouble: a full disk, a folder that cannot be written to, a database that is away."""
+
+import errno
+import fcntl
+import os
+import sqlite3
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy.exc import DatabaseError, OperationalError
+from typer.testing import CliRunner
+
+from nas import patience, storage, supervisor, work
+from nas.cli import app
+from nas.locks import Lock, is_held
+from nas.patience import patiently
+from nas.plan import Plan
+from nas.request import Request
+from nas.study import Study
+from nas.supervisor import Supervisor
+from nas.work import PROBLEM, UNFIT, Worker
+from search_spaces import files
+from search_spaces.errors import EnvironmentProblem, NasError, StudyError
+from trials import Budget, Ending, Outcome, evaluation
+from trials.datasets import DataSet
+
+MakeStudy = Callable[..., Study]
+
+
+def error_of(text: str, kind: type[DatabaseError] = OperationalError, driver: type[Exception] = Exception) -> Any:
+    return kind("SELECT 1", {}, driver(text))
+
+
+class Clock:
+    """Passes when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.pauses: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.now += seconds
+
+    def read(self) -> float:
+        return self.now
+
+
+class TestPatience:
+    @pytest.fixture
+    def clock(self) -> Clock:
+        return Clock()
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            error_of("could not connect to server: Connection refused"),
+            error_of("database is locked", driver=sqlite3.OperationalError),
+        ],
+    )
+    def test_what_is_away_for_thirty_seconds_is_waited_for(
+        self, clock: Clock, caplog: pytest.LogCaptureFixture, error: Exception
+    ) -> None:
+        def call() -> str:
+            if clock.now < 30:
+                raise error
+            return "answer"
+
+        assert patiently(call, "postgresql://u:***@h/db", sleep=clock.sleep, clock=clock.read) == "answer"
+        assert clock.pauses == [0.5, 1, 2, 4, 8, 16]
+        told = [record.message for record in caplog.records]
+        assert len(told) == 2
+        assert told[0].startswith("storage: postgresql://u:***@h/db does not answer: ")
+        assert told[1] == "storage: postgresql://u:***@h/db answers again after 32 s"
+
+    def test_nobody_waits_for_ever(self, clock: Clock) -> None:
+        def call() -> None:
+            raise error_of("server closed the connection")
+
+        with pytest.raises(EnvironmentProblem, match=r"does not answer for 20 min: server closed .* nas resume\)$"):
+            patiently(call, "there", sleep=clock.sleep, clock=clock.read)
+
+    @pytest.mark.parametrize(
+        ("text", "kind", "message"),
+        [
+            ("database or disk is full", EnvironmentProblem, r"^there: cannot be written: the disk is full \("),
+            ("attempt to write a readonly database", EnvironmentProblem, r"^there: cannot be written \("),
+            ("database disk image is malformed", StudyError, r"^there: the study's database is damaged: "),
+        ],
+    )
+    def test_what_waiting_does_not_mend_is_told_at_once(
+        self, clock: Clock, text: str, kind: type[NasError], message: str
+    ) -> None:
+        def call() -> None:
+            raise error_of(text, driver=sqlite3.OperationalError)
+
+        with pytest.raises(kind, match=message):
+            patiently(call, "there", sleep=clock.sleep, clock=clock.read)
+        assert clock.pauses == []
+
+    def test_a_study_waits_for_its_locked_database(
+        self, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        study = make_study(trials=2)
+        study.records()
+        study.storage.engine.dispose()
+        monkeypatch.setattr(storage, "_SQLITE_SECONDS", 0.05)
+        other = sqlite3.connect(study.folder / "study.db", isolation_level=None)
+        other.execute("BEGIN EXCLUSIVE")
+        again = Study.open(study.folder)
+        pauses = []
+
+        def sleep(seconds: float) -> None:
+            pauses.append(seconds)
+            if len(pauses) == 3:
+                other.execute("COMMIT")
+
+        monkeypatch.setattr(patience, "pause", sleep)
+        again.enqueue(again.space.stock)
+        other.close()
+        assert pauses == [0.5, 1.0, 2.0]
+        assert len(again.records()) == 2
+        assert "database is locked" in caplog.text
+
+
+class TestFullDisk:
+    @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
+    def test_is_no_fault_of_a_candidate(
+        self, scenes: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_study: MakeStudy, number: int
+    ) -> None:
+        stock = make_study().space.stock
+
+        def full(*_: Any, **__: Any) -> Any:
+            raise OSError(number, os.strerror(number), "checkpoint.bin")
+
+        monkeypatch.setattr(evaluation._Run, "train", full)
+        budget = Budget(data=scenes.path, epochs=1, deploy_size=64)
+        with pytest.raises(EnvironmentProblem, match=r"^checkpoint.bin: cannot be written: "):
+            evaluation.evaluate(stock, budget, tmp_path / "trial", lambda *_: True)
+
+    def test_a_file_that_is_missing_is_a_candidates(
+        self, scenes: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_study: MakeStudy
+    ) -> None:
+        def missing(*_: Any, **__: Any) -> Any:
+            raise FileNotFoundError(errno.ENOENT, "No such file", "kernel.bin")
+
+        monkeypatch.setattr(evaluation._Run, "train", missing)
+        budget = Budget(data=scenes.path, epochs=1, deploy_size=64)
+        outcome = evaluation.evaluate(make_study().space.stock, budget, tmp_path / "trial", lambda *_: True)
+        assert outcome.ending is Ending.BROKEN
+
+    def test_a_trial_that_met_it_is_tried_again_when_the_study_goes_on(
+        self, make_study: MakeStudy, score: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def full(*_: Any, **__: Any) -> Outcome:
+            raise EnvironmentProblem("x: cannot be written: No space left on device")
+
+        study = make_study(trials=2)
+        monkeypatch.setattr(work, "evaluate", full)
+        with pytest.raises(EnvironmentProblem):
+            Worker(study, deadline=float("inf")).run()
+        assert [record.state for record in study.records()] == ["fail", "waiting"]
+        monkeypatch.setattr(work, "evaluate", score)
+        Worker(study, deadline=float("inf")).run()
+        assert sum(record.finished for record in study.records()) == 2
+
+    @pytest.mark.parametrize("told", [f"{PROBLEM}/x: cannot be written: No space left on device (make room)", ""])
+    def test_ends_a_search_with_one_line(
+        self, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch, told: str
+    ) -> None:
+        code = f"import sys; sys.stderr.write({told!r}); sys.exit({UNFIT})"
+        monkeypatch.setattr(supervisor, "WORKER", (sys.executable, "-c", code))
+        expected = told.removeprefix(PROBLEM).partition(" (")[0] or "could not write why"
+        with pytest.raises(EnvironmentProblem, match=expected):
+            Supervisor(make_study(trials=2), lambda: None).run()
+
+    def test_leaves_the_file_as_it_was(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = tmp_path / "outcome.json"
+        files.write_aside(path, "before")
+
+        def full(*_: Any) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", full)
+        with pytest.raises(
+            EnvironmentProblem, match=r"outcome.json: cannot be written: No space left on device \(make"
+        ):
+            files.write_aside(path, "after")
+        assert [each.read_text() for each in tmp_path.iterdir()] == ["before"]
+
+
+def test_no_two_processes_write_under_one_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    with files.aside(path) as first, files.aside(path) as second:
+        assert first != second
+        first.write_text("1")
+        second.write_text("2")
+    assert path.read_text() == "1"
+
+
+def test_what_is_written_aside_is_on_the_disk_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.json"
+    synced: list[tuple[Path, bool]] = []
+    monkeypatch.setattr(
+        os, "fsync", lambda number: synced.append((Path(f"/proc/self/fd/{number}").readlink(), path.exists()))
+    )
+    files.write_aside(path, "1")
+    (aside, there), folder = synced
+    assert aside.name.startswith(".a.json.")
+    assert not there
+    assert folder == (tmp_path, True)
+
+
+class TestCache:
+    @pytest.mark.parametrize("variable", ["NAS_CACHE", "XDG_CACHE_HOME"])
+    @pytest.mark.parametrize("what", ["a file", "read-only"])
+    def test_one_that_cannot_be_written_to_is_told_before_anything_is_trained(
+        self, scenes: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, what: str
+    ) -> None:
+        cache = tmp_path / "cache"
+        if what == "a file":
+            cache.touch()
+        else:
+            cache.mkdir()
+            access = os.access
+            monkeypatch.setattr(
+                os, "access", lambda path, mode: access(path, mode) and cache not in (path, *Path(path).parents)
+            )
+        monkeypatch.delenv("NAS_CACHE", raising=False)
+        monkeypatch.setenv(variable, str(cache / "inside"))
+        request = Request(space="v8", scale="n", data=str(scenes.path), runs=tmp_path / "runs", device="cpu")
+        with pytest.raises(EnvironmentProblem, match=r"cache/inside.*set NAS_CACHE to a folder that can be written\)$"):
+            Plan.of(request)
+        assert not (tmp_path / "runs").exists()
+
+
+class TestReading:
+    def test_whoever_looks_at_a_lock_writes_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = tmp_path / "lock"
+        assert not is_held(path)
+        assert not path.exists()
+        lock = Lock(path)
+        lock.take()
+        opened: list[str] = []
+        original = Path.open
+
+        def noting(self: Path, mode: str = "r", *arguments: Any) -> Any:
+            opened.append(mode)
+            return original(self, mode, *arguments)
+
+        monkeypatch.setattr(Path, "open", noting)
+        assert is_held(path)
+        lock.release()
+        assert not is_held(path)
+        assert set(opened) == {"rb"}
+
+    def test_whoever_looks_does_not_keep_a_search_from_beginning(self, tmp_path: Path) -> None:
+        path = tmp_path / "lock"
+        path.touch()
+        with path.open("rb") as looking:
+            fcntl.flock(looking, fcntl.LOCK_SH)
+            assert not is_held(path)
+
+    @pytest.mark.parametrize("command", ["status", "pareto", "trials"])
+    def test_a_runs_folder_of_somebody_else(
+        self, make_study: MakeStudy, score: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, command: str
+    ) -> None:
+        """Read as a user who may not write: with SQLite's own refusals, and nothing is changed."""
+        study = make_study(trials=2)
+        monkeypatch.setattr(work, "evaluate", score)
+        Worker(study, deadline=float("inf")).run()
+        folder = study.folder
+        study.storage.engine.dispose()
+        before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        monkeypatch.setattr(os, "access", lambda _path, mode: not mode & os.W_OK)
+        name = [] if command == "status" else [folder.name]
+        result = CliRunner().invoke(app, [command, *name, "--runs", str(folder.parent)])
+        assert result.exit_code == 0, (result.output, result.exception)
+        assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
