@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas.front import OBJECTIVES, knee
 from nas.records import Record, point_of
+from nas.verdicts import cost_of
 from search_spaces import build
 from search_spaces.errors import SpecError, StudyError, nearest
 from search_spaces.files import write_aside
@@ -101,13 +102,14 @@ def chosen(study: "Study", *, trial: int | None = None, best: str = "map") -> Re
     front = study.front(records)
     if not front:
         raise StudyError(f"{study.name} has no finished trial within its limits yet")
+    weighed = cost_of(study.settings.objectives)
     match best:
         case "map":
             return max(front, key=lambda record: record.map50_95 or 0.0)
         case "cheapest":
-            return min(front, key=lambda record: record.gflops or 0.0)
+            return min(front, key=lambda record: getattr(record, weighed) or 0.0)
         case _:
-            objectives = ("map50_95", "gflops")
+            objectives = ("map50_95", weighed)
             points = [point_of(record, objectives) for record in front]
             return front[knee(points, [OBJECTIVES[name] for name in objectives])]
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from nas import RUNS, __version__, latencies, signals
 from nas.base_training import BaseTraining
 from nas.config import Run, Settings, StudyFile, existing, own_storage, study_folder, tracking_uri
-from nas.request import Request, require_cores, require_reachable, validated
+from nas.request import Request, require_cores, require_reachable, require_writable, validated
 from nas.storage import study_id
 from nas.study import Study
 from nas.supervisor import Supervisor
@@ -73,6 +73,7 @@ class Plan:
         request, space, text = _completed(request)
         if request.study is not None:
             study_folder(request.study, request.runs)  # a wrong name is told before the data set is read
+        require_writable(request.runs)
         device, workers = request.devices()
         _require_weights(request.weights)
         datasets.require_cache()

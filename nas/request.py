@@ -1,5 +1,6 @@
 """What a user may ask of a search, and the defaults where nothing is said."""
 
+import os
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,7 +13,7 @@ from nas import RUNS, machine, ranges, spelling
 from nas.config import Run, Sampler
 from nas.rewards import Reward
 from nas.stopping import Stopping
-from search_spaces import SearchSpace
+from search_spaces import SearchSpace, base
 from search_spaces.errors import EnvironmentProblem, SpecError, nearest
 from trials import Budget, Limits, Recipe, presets
 from trials.budget import Precision
@@ -173,6 +174,9 @@ class Request:
             "timeout": self.trial_timeout,
             "rungs": stopping.rungs(epochs) if stopping else (),
         }
+        if self.first_rung is not None and not numbers["rungs"]:
+            told = f"first-rung: input should be less than the epochs of a trial, got {self.first_rung}"
+            raise SpecError(f"{told} (trainings have {epochs})")
         return self._budget(space, data, device, numbers, self._recipe(inherited=inherits))
 
     def stopping(self) -> Stopping | None:
@@ -202,7 +206,9 @@ class Request:
             "device": device,
             "precision": self._precision(device),
         }
-        return validated(Budget, common | numbers)
+        budget = validated(Budget, common | numbers)
+        _require_stride(space, {"image-size": budget.image_size, "deploy-size": budget.deploy_size})
+        return budget
 
     def _precision(self, device: str) -> Precision:
         """What a training computes in.
@@ -278,6 +284,34 @@ class Request:
                 f"device: no GPU {', '.join(missing)} here, {there} (`nas doctor` says more; try --device cpu)"
             )
         return device, _given(self.workers, len(indices))
+
+
+def _require_stride(space: SearchSpace, sizes: Mapping[str, int]) -> None:
+    """Refuse images that maps of different strides cannot be joined on.
+
+    Raises:
+        SpecError: with every such size.
+    """
+    stride = base.load(space.base, space.scale).stride
+    mistakes = [
+        f"{flag}: input should be a multiple of {stride}, the stride of {space.base}, got {size} "
+        f"({' or '.join(str(near) for near in (size // stride * stride, (size // stride + 1) * stride) if near)})"
+        for flag, size in sizes.items()
+        if size % stride
+    ]
+    if mistakes:
+        raise SpecError(list(dict.fromkeys(mistakes)))
+
+
+def require_writable(runs: Path) -> None:
+    """Refuse a folder of studies that cannot be made or written to; nothing is written.
+
+    Raises:
+        EnvironmentProblem: it cannot be.
+    """
+    there = next(folder for folder in (runs.absolute(), *runs.absolute().parents) if os.path.lexists(folder))
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        raise EnvironmentProblem(f"{runs}: cannot be written to ({there}); choose another --runs")
 
 
 def _given(value: Value | None, default: Value) -> Value:

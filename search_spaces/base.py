@@ -96,6 +96,13 @@ class Base:
         entered = first(self.traced[layer].received)
         return TRACE_SIZE // entered.shape[-1]
 
+    @property
+    def stride(self) -> int:
+        """Image pixels per pixel of the smallest map that the head reads: images are multiples of it."""
+        entered = self.traced[-1].received
+        maps = entered if isinstance(entered, list) else [entered]
+        return max(TRACE_SIZE // first(one).shape[-1] for one in maps)
+
     def stage(self, layer: int) -> str:
         """`P3` for a layer whose map is 8 times smaller than the image."""
         return macro.stage(TRACE_SIZE // first(self.traced[layer].returned).shape[-1])

@@ -348,8 +348,10 @@ def _print_space(space: "SearchSpace", search: "Search", seen: "Outlook") -> Non
 
 def _estimate(search: "Search", effort: "Effort") -> list[str]:
     """How long a search may take, and what that is said of."""
+    from nas.verdicts import counted
+
     budget, data, (least, most) = search.budget, search.data, effort.hours
-    trials = f"{effort.trials} trials of {budget.said}"
+    trials = f"{counted(effort.trials, 'trial')} of {budget.said}"
     images = f"{data.train_images} + {data.val_images} images, {effort.workers} at once"
     first = f"the stock model's own training {effort.base:.0f} s, " if effort.base else ""
     each = f"{first}a trial of the stock model takes {effort.stock:.0f} s, of the costliest {effort.costliest:.0f} s"

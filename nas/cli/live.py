@@ -117,14 +117,14 @@ def _named(record: "Record") -> str:
 
 
 def _table(study: "Study", records: "Sequence[Record]", left: str) -> Group:
-    from nas.verdicts import UNITS, cost_of
+    from nas.verdicts import UNITS, cost_of, counted
 
     total = study.file.run.trials
     done = sum(record.ending is not None for record in records)
     front = study.front(records)
     on_front = {record.trial for record in front}
     table = Table(
-        title=f"{study.name}   {done} of {total} trials   {left}",
+        title=f"{study.name}   {done} of {counted(total, 'trial')}   {left}",
         title_justify="left",
         header_style="bold",
         expand=True,
@@ -154,4 +154,6 @@ def _table(study: "Study", records: "Sequence[Record]", left: str) -> Group:
     cost = cost_of(study.settings.objectives)
     best = "   ".join(f"{record.map50_95:.3f} at {figure(cost, getattr(record, cost))}" for record in front)
     told = f"front (*), mAP50-95 at {UNITS[cost]}: {best or 'nothing finished yet'}   ~ unsteady latency"
-    return Group(table, *map(Text, [told, *nothing_learned(study, records)]))
+    return Group(
+        table, *(Text(line, no_wrap=False, overflow="fold") for line in [told, *nothing_learned(study, records)])
+    )

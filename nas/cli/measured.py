@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from nas import RUNS
 from nas.cli import show
+from nas.cli.fronts import nothing_learned
 from nas.cli.options import Name, Runs, Shown
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def front(
     }
     show.rows(rows, shown, title=f"Latencies of {study} on {opened.settings.latency}", columns=columns)
     _tell_unsteady(measured)
+    show.lines(nothing_learned(opened, records))
 
 
 def measure(study: "Study") -> "dict[int, Checked]":

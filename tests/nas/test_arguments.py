@@ -160,6 +160,39 @@ def test_every_alias_leads_to_an_option_that_is_there() -> None:
     assert {ours for several in spelling.ALIASES.values() for ours in several} <= there
 
 
+class TestBeforeAnythingIsWritten:
+    """`--dry-run` refuses what the search would break at."""
+
+    @pytest.fixture
+    def p6(self, tmp_path: Path) -> Path:
+        """A space of a model whose smallest map is 64 times smaller than the image."""
+        path = tmp_path / "p6.yaml"
+        text = "name: p6\nbase: yolov8{scale}-p6.yaml\nscale: n\nslots: [{at: {layers: [2]}, choices: {UIB: {}}}]\n"
+        path.write_text(text)
+        return path
+
+    def test_an_image_size_that_a_stride_of_64_does_not_divide(self, p6: Path, tmp_path: Path) -> None:
+        told = run("search", "--space", str(p6), "--image-size", "96", "--dry-run", "--runs", str(tmp_path / "runs"))
+        assert told.exit_code == 2
+        assert told.stderr.splitlines() == [
+            "image-size: input should be a multiple of 64, the stride of yolov8{scale}-p6.yaml, got 96 (64 or 128)"
+        ]
+
+    def test_a_runs_folder_that_cannot_be_made(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        for runs in (tmp_path / "file", tmp_path / "file" / "runs"):
+            told = run("search", "--dry-run", "--runs", str(runs))
+            assert told.exit_code == 2
+            assert told.stderr == f"{runs}: cannot be written to ({tmp_path / 'file'}); choose another --runs\n"
+
+    def test_a_first_rung_behind_the_last_epoch(self, tmp_path: Path) -> None:
+        told = run("search", "--dry-run", "--eta", "3", "--first-rung", "3", "--runs", str(tmp_path))
+        assert told.exit_code == 2
+        assert told.stderr == (
+            "first-rung: input should be less than the epochs of a trial, got 3 (trainings have 3)\n"
+        )
+
+
 class TestInPython:
     """`nas.search`: the same answers, under the names of its arguments."""
 

@@ -15,6 +15,7 @@ from nas import verdicts, work
 from nas.cli import app, options, show
 from nas.cli.live import Watching
 from nas.cli.searching import _preset
+from nas.export import chosen
 from nas.plan import _running
 from nas.records import COLUMNS, Record, has_learned
 from nas.study import Study
@@ -106,6 +107,18 @@ class TestBargain:
         told = nas("pareto", study.name, "--runs", tmp_path / "runs")
         assert " ms\n" in told.stderr.splitlines(keepends=True)[0]
         assert "GFLOPs" not in told.stderr
+
+    def test_of_latency_is_what_export_takes_for_cheap(
+        self, searched: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        study = searched(objectives=("map50_95", "latency_ms"))
+        front = [
+            record(0, 0.6, 9.0, latency_ms=9.0),
+            record(1, 0.5, 6.0, latency_ms=8.0),
+            record(2, 0.4, 8.0, latency_ms=5.0),
+        ]
+        monkeypatch.setattr(study, "front", lambda _=None: front)
+        assert chosen(study, best="cheapest").trial == 2
 
 
 class TestGain:
