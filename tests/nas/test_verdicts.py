@@ -21,7 +21,7 @@ from nas.records import COLUMNS, Record, has_learned
 from nas.study import Study
 from nas.work import Worker
 from search_spaces import Architecture
-from trials import Budget, Epoch, Outcome
+from trials import Budget, Costs, Ending, Epoch, Outcome, Scores
 from trials.presets import PRESETS
 
 MakeStudy = Callable[..., Study]
@@ -188,11 +188,19 @@ class TestNothingLearned:
     ) -> None:
         base = Budget(data=tmp_path / "data.yaml", epochs=1, deploy_size=64)
         study = make_study(base=base)
-        files = study.base
-        assert files is not None
-        files.files.folder.mkdir(parents=True)
-        outcome = {"ending": "finished", "map50_95": 0.0, "epochs": 1, "seconds": 1.0, "detail": ""}
-        files.files.outcome.write_text(json.dumps(outcome))
+        training, costs = study.base, Costs(params=1000, gflops=1.0)
+        assert training is not None
+        training.files.folder.mkdir(parents=True)
+        epoch = Epoch(epoch=1, losses={}, map50_95=0.0, map50=0.0, seconds=1.0)
+        outcome = Outcome(
+            architecture=study.space.stock,
+            ending=Ending.FINISHED,
+            costs=costs,
+            scores=Scores(map50_95=0.0, map50=0.0, costs=costs),
+            epochs=(epoch,),
+            seconds=1.0,
+        )
+        training.files.write_outcome(outcome)
         with Watching() as watching:
             watching.update(study)
         told = capsys.readouterr().err
