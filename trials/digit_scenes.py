@@ -8,6 +8,7 @@ faint discs and rings as distractors. Random numbers, blending and boxes are who
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,10 +84,12 @@ def draw(cache: Path, *, seed: int = 0, train: int = 192, val: int = 96) -> Path
         EnvironmentProblem: `cache` cannot be written.
     """
     folder = cache / f"digit_scenes-v{RECIPE}-seed{seed}-{train}+{val}"
-    if not folder.exists():
+    if not _is_whole(folder, {"train": train, "val": val}):
         try:
             cache.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=cache, prefix=".drawing-") as aside:
+                with suppress(FileNotFoundError):
+                    folder.rename(Path(aside) / "damaged")
                 _publish(_write(Path(aside) / folder.name, seed, {"train": train, "val": val}), folder)
         except OSError as error:
             raise EnvironmentProblem(
@@ -108,6 +111,24 @@ def scenes(split: str, seed: int) -> Iterator[Scene]:
     random = np.random.Generator(np.random.PCG64([seed, 0 if training else 1]))
     while True:
         yield _scene(random, by_number)
+
+
+def _is_whole(folder: Path, counts: dict[str, int]) -> bool:
+    """Whether no file is missing or cut off; pictures are not compressed, and of one size."""
+    try:
+        sizes = {
+            (folder / "images" / split / f"{index:04}.png").stat().st_size
+            for split, count in counts.items()
+            for index in range(count)
+        }
+        labels = [
+            (folder / "labels" / split / f"{index:04}.txt").stat().st_size
+            for split, count in counts.items()
+            for index in range(count)
+        ]
+        return len(sizes) <= 1 and all(labels) and (folder / "data.yaml").stat().st_size > 0
+    except OSError:
+        return False
 
 
 def _publish(written: Path, folder: Path) -> None:

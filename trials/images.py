@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from ultralytics.cfg import get_cfg
 from ultralytics.data import YOLODataset
 
-from search_spaces.errors import DataError
+from search_spaces.errors import DataError, EnvironmentProblem
 from trials import datasets, image_files
 from trials.budget import Recipe
 from trials.layers import IMAGE_CHANNELS
@@ -157,17 +157,34 @@ class Images(UserImages):
         """Map the images into memory, from the cache or as its first user."""
         path = self._file()
         shapes = path.with_suffix(".json")
-        if not (path.is_file() and shapes.is_file()):
+        found = self._shapes(path, shapes)
+        if found is None:
             self._decode(path, shapes)
-        os.utime(path)
+            found = self._shapes(path, shapes)
+        if found is None:
+            raise EnvironmentProblem(
+                f"{path}: decoded images cannot be kept there (set NAS_CACHE to a folder that can be written)"
+            )
+        with suppress(PermissionError):  # another user's, who removes it when nobody uses it
+            os.utime(path)
         pixels = np.memmap(path, dtype=np.uint8, mode="r") if path.stat().st_size else np.empty(0, np.uint8)
         begin = 0
-        for index, (original, resized) in enumerate(json.loads(shapes.read_text(encoding="utf-8"))):
+        for index, (original, resized) in enumerate(found):
             height, width = resized
             end = begin + height * width * self.channels
             self.ims[index] = pixels[begin:end].reshape(height, width, self.channels)
             self.im_hw0[index], self.im_hw[index] = tuple(original), (height, width)
             begin = end
+
+    def _shapes(self, path: Path, shapes: Path) -> list[Any] | None:
+        """The sizes of the cached images, before and after resizing; None unless both files are there and whole."""
+        try:
+            found = json.loads(shapes.read_text(encoding="utf-8"))
+            pixels = sum(height * width for _, (height, width) in found)
+            whole = len(found) == self.ni and pixels * self.channels == path.stat().st_size
+        except (OSError, ValueError, TypeError):
+            return None
+        return found if whole else None
 
     def _decode(self, path: Path, shapes: Path) -> None:
         """Write the images aside, then rename: there whole, or not there."""

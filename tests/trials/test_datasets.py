@@ -189,6 +189,27 @@ class TestDigitScenes:
         assert kept.read_text() == "of the other process"
         assert list(tmp_path.iterdir()) == [kept.parent]
 
+    @pytest.mark.parametrize("damage", ["missing", "cut off", "no label", "no data.yaml", "empty"])
+    def test_are_drawn_again_where_they_are_damaged(self, damage: str, tmp_path: Path) -> None:
+        folder = digit_scenes.draw(tmp_path, train=2, val=1).parent
+        image, label = folder / "images/train/0001.png", folder / "labels/val/0000.txt"
+        whole = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        match damage:
+            case "missing":
+                image.unlink()
+            case "cut off":
+                image.write_bytes(image.read_bytes()[:1000])
+            case "no label":
+                label.write_bytes(b"")
+            case "no data.yaml":
+                (folder / "data.yaml").unlink()
+            case _:
+                shutil.rmtree(folder)
+                folder.mkdir()
+        assert digit_scenes.draw(tmp_path, train=2, val=1).parent == folder
+        assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == whole
+        assert list(tmp_path.iterdir()) == [folder]
+
     def test_a_cache_that_cannot_be_written_is_a_problem_of_the_environment(self, tmp_path: Path) -> None:
         cache = tmp_path / "a file"
         cache.touch()

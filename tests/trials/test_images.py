@@ -169,6 +169,18 @@ class TestTheFile:
         assert [path for path in files(cache) if path.suffix in {".bin", ".json"}] == []
         assert load().ims[3].shape == (64, 36, 3)
 
+    @pytest.mark.parametrize("text", [b"", b"half", None])
+    @pytest.mark.parametrize("ending", [".bin", ".json"])
+    def test_is_made_again_where_it_is_torn(self, ending: str, text: bytes | None, load: Load, cache: Path) -> None:
+        before = [image.copy() for image in load().ims]
+        (torn,) = cache.glob(f"*{ending}")
+        forget()
+        if text is None:
+            torn.unlink()
+        else:
+            torn.write_bytes(text)
+        assert all(np.array_equal(*pair) for pair in zip(load().ims, before, strict=True))
+
     def test_is_gone_a_month_after_its_last_use(self, load: Load, cache: Path) -> None:
         day = 24 * 3600
         load(size=32)
