@@ -64,7 +64,8 @@ def confirm(
             show.rows(rows, shown, title=title, columns=_columns(few, many), narrow=("gflops", "map50_95_gain_before"))
         trained = counted(many, "epoch")
         show.lines(f"{one.summary} has no score after {trained}: {one.ending}; {one.cure}" for one in fallen(after))
-        if unlearned := nothing_learned(after):
+        unlearned = nothing_learned(after)
+        if unlearned:
             show.lines(unlearned)
             break
         if left := after.places():
@@ -79,7 +80,8 @@ def confirm(
             show.lines([f"{said}: trainings of {counted(few, 'epoch')} tell these apart as well.", *_noise(before)])
             break
         before = after
-    show.lines([f"export the most accurate with: {typed('export', after)} --best map"])
+    if not unlearned:
+        show.lines([f"export the most accurate with: {typed('export', after)} --best map"])
     if shown != "table":
         show.rows(told, shown, title="", columns={})
 

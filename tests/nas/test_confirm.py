@@ -200,6 +200,38 @@ class TestCommand:
         assert f"see whether its order stays: nas confirm small {' '.join(runs)}\n" in told
         assert "nas confirm" not in after
 
+    def test_one_line_a_model_at_80_columns_with_gains_and_costs_beside_stock(
+        self, searched: Study, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("COLUMNS", "80")
+        title, headings, *rows = confirm(searched, "--rounds", "1").stdout.splitlines()
+        assert title == "small after 3 and 9 epochs: mAP50-95"
+        assert len(rows) == 5
+        assert max(map(len, [title, headings, *rows])) <= 80
+        assert all(heading in headings for heading in ("trial", "3 epochs", "9 epochs", "over stock", "of stock"))
+        assert all("%" in row for row in rows)
+        assert sum("100.0%" in row for row in rows) == 1
+
+    def test_noise_that_this_study_did_not_measure_is_said_to_be_of_another(self, searched: Study) -> None:
+        told = confirm(searched, "--eta", "4").stderr
+        assert "twice the deviation between seeds that was measured on the built-in digits after 8 epochs at" in told
+
+    def test_a_stock_model_that_learns_nothing_confirms_nothing(
+        self, searched: Study, score: Score, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def failing(architecture: Architecture, *arguments: Any, **options: Any) -> Outcome:
+            outcome = score(architecture, *arguments, **options)
+            assert outcome.scores is not None
+            return replace(outcome, scores=replace(outcome.scores, map50_95=0.0, map50=0.0))
+
+        monkeypatch.setattr(work, "evaluate", failing)
+        told = confirm(searched)
+        assert told.exit_code == 0, told.stderr
+        assert "Nothing was learned: the stock model's mAP50-95 is 0.0000" in told.stderr
+        assert "within noise" not in told.stderr
+        assert "export the most accurate" not in told.stderr
+        assert not (searched.folder.parent / "small-x3-x3").exists()
+
     def test_a_study_that_is_not_there_is_told(self, searched: Study) -> None:
         told = CliRunner().invoke(app, ["confirm", "smal", "--runs", str(searched.folder.parent)])
         assert told.exit_code == 2
