@@ -11,7 +11,7 @@ from ultralytics.nn import tasks
 
 from search_spaces import Choice
 from search_spaces.hosts import HOSTS
-from search_spaces.operators import Operator, Value
+from search_spaces.operators import Operator, Site, Value
 from trials.cases import LAYERS, combinations, of_operator, sites_in
 from trials.contract import REORDERED, Case, Failure, distance, raised, undisturbed, wake
 
@@ -135,6 +135,36 @@ def _kept(operator: Operator, case: Case) -> Iterator[str]:
                 yield f"{parameter.name} has no effect: {value} builds the same as {default[parameter.name]}"
 
 
+def _adopt(operator: Operator) -> Iterator[str]:
+    """`adopt` takes what stood in its place, or None, and gives the names of its parameters that came from there."""
+    if operator.adopt is None:
+        return
+    for place, site in _one_place_of_each_kind(operator):
+        case = Case.of(Choice.of(operator.name, {}), site, (place,))
+        stood = LAYERS[place][1]().get_submodule(site.path)
+        for before in (stood, None):
+            module = case.build()
+            for inner in [one for one in module.modules() if type(one) is operator.module]:
+                with torch.no_grad():
+                    names = operator.adopt(inner, before)
+                strange = [name for name in names if name not in dict(inner.named_parameters())]
+                told = "nothing" if before is None else f"a {type(before).__name__}"
+                if strange:
+                    yield f"after {told} it names {', '.join(strange)}, of which it has no parameter ({case.where})"
+                    return
+            with torch.no_grad():
+                if not module(case.image()).isfinite().all():
+                    yield f"after {told} NaN or infinite numbers leave it ({case.where})"
+                    return
+
+
+def _one_place_of_each_kind(operator: Operator) -> list[tuple[str, Site]]:
+    """Return a layer of `LAYERS` and a site in it for each kind of site where the defaults can stand."""
+    default = operator.complete({})
+    found = ((name, site) for name in LAYERS for site in sites_in(name, operator))
+    return list({site.kind: (name, site) for name, site in found if not operator.obstacle(site, default)}.values())
+
+
 def _legal(operator: Operator, case: Case, several: Sequence[Given]) -> bool:
     return not any(operator.obstacle(case.site, given) for given in several)
 
@@ -193,5 +223,6 @@ PROMISES: dict[str, Callable[[Operator], Iterator[str]]] = {
     "stands": _stands,
     "module": _module,
     "living": _living,
+    "adopt": _adopt,
 }
 """By the names that failures carry; their docstrings are the promises."""

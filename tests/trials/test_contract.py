@@ -242,6 +242,12 @@ RECORDS: dict[str, tuple[str, Callable[[Operator], Operator]]] = {
     "no kinds": ("stands", lambda good: replace(good, kinds=())),
     "another module": ("module", lambda good: replace(good, module=nn.Bilinear)),
     "an effect denied": ("living", lambda good: replace(good, living=lambda _given: {})),
+    "a name it does not have": ("adopt", lambda good: replace(good, adopt=lambda _module, _before: ["nothing"])),
+    "what stood there alone": ("adopt", lambda good: replace(good, adopt=lambda _module, before: before.conv and [])),
+    "no number": (
+        "adopt",
+        lambda good: replace(good, adopt=lambda module, _: module.conv.weight.div_(0) is None or []),
+    ),
     "no effect": (
         "living",
         lambda good: replace(
