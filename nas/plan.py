@@ -212,7 +212,7 @@ def supervise(study: Study, *, show: Callable[[Study], None] = lambda _: None) -
         signals.as_ctrl_c(),
         ThreadPoolExecutor(max_workers=1) as aside,
     ):
-        tracker = aside.submit(_tracker, study)  # ready when the workers are
+        tracker = aside.submit(tracker_of, study)  # ready when the workers are
         status = "KILLED"
 
         def tick() -> None:
@@ -241,7 +241,7 @@ def sync(study: Study) -> None:
     """
     running = StudyError(f"{study.name} is running in another process, which sends what is missing itself")
     with study.supervision.held_at_once(running):
-        tracker = _tracker(study)
+        tracker = tracker_of(study)
         if tracker is None:
             raise EnvironmentProblem("MLflow cannot be imported; pip install mlflow")
         records = study.records()
@@ -286,13 +286,17 @@ def lay_base(study: Study, show: Callable[[int], None] = lambda _: None) -> Base
     return training
 
 
-def _tracker(study: Study) -> "Tracker | None":
-    """Return what writes a study into MLflow; None, and a line that says so, where MLflow itself is broken."""
+def tracker_of(study: Study, *, activity: str = "the search") -> "Tracker | None":
+    """Return what writes a study into MLflow; None, and a line that says so, where MLflow itself is broken.
+
+    Args:
+        activity: what goes on without MLflow.
+    """
     try:
         from nas.tracking import Tracker  # noqa: PLC0415 - MLflow takes seconds to import
     except Exception as problem:  # noqa: BLE001 - a search does not end because of its log, whatever an import raises
         line = " ".join(str(problem).split())
-        _log.warning("MLflow cannot be imported: %s (pip install mlflow); the search goes on without it", line)
+        _log.warning("MLflow cannot be imported: %s (pip install mlflow); %s goes on without it", line, activity)
         return None
     file, runs = study.file, study.folder.parent
     where = "" if runs == RUNS.absolute() else f" --runs {shlex.quote(str(runs))}"
@@ -309,6 +313,7 @@ def _tracker(study: Study) -> "Tracker | None":
         objectives=file.settings.objectives,
         commands=commands,
         sync_command=f"nas sync {study.name}{where}",
+        activity=activity,
     )
 
 

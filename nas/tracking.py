@@ -18,6 +18,7 @@ from typing import Any, Self
 
 from nas import pages
 from nas.front import OBJECTIVES, Direction, hypervolume
+from nas.locks import is_held
 from nas.mlflow_runs import TAG_LENGTH, Run, Runs, cure, now, without_password
 from nas.records import Record, TrialFiles, front_of, point_of
 from search_spaces.errors import EnvironmentProblem
@@ -104,6 +105,7 @@ class Tracker:
             shows the present ones as tags, `settings.<name>`.
         commands: what they do, and how they are typed.
         sync_command: how the command is typed that sends what is missing.
+        activity: what goes on where MLflow does not work.
         clock: for the pause between two attempts to reach a server, in seconds.
 
     Whatever fails here is logged, once until it is over, and what is missing is written then: a search neither ends
@@ -121,6 +123,7 @@ class Tracker:
         objectives: Sequence[str],
         commands: Mapping[str, str],
         sync_command: str = "nas sync",
+        activity: str = "the search",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.uri = uri
@@ -132,6 +135,7 @@ class Tracker:
         self.commands = commands
         self.sync_command = sync_command
         self.problem: str | None = None
+        self._activity = activity
         self._clock = clock
         self._records: Sequence[Record] = ()
         self._not_before = -math.inf
@@ -198,22 +202,28 @@ class Tracker:
         if self.problem:
             raise EnvironmentProblem(self.problem)
 
-    def begin_training(self, name: str, folder: Path) -> Run:
-        """Return the run, under the study, of a full training of one of its models; one that goes on keeps its run.
+    def begin_training(self, name: str, folder: Path, *, at: int, resumed: bool) -> Run:
+        """Return the run, under the study's, of a full training of one of its models.
 
         Args:
             folder: in which the training writes.
+            at: when it began, in milliseconds since 1970.
+            resumed: whether a training goes on that was stopped; it keeps its run.
 
         Raises:
             EnvironmentProblem: MLflow cannot be used.
         """
-        if not self._current:
-            raise EnvironmentProblem(self.problem or f"MLflow cannot be used at {without_password(self.uri)}")
-        for run in self._trainings:
+        if not self._current and self._clock() >= self._not_before:
+            self._attempt(lambda: None)
+        if self.problem is not None:
+            raise EnvironmentProblem(self.problem)
+        if self._parent.status == "RUNNING" and not is_held(self.folder / "supervisor.lock"):
+            self._parent.become(self._memory.status or "KILLED", self._memory.ended)
+        for run in reversed(self._trainings if resumed else []):
             if run.tags[_TRAINING] == str(folder):
                 run.become("RUNNING")
                 return run
-        return self._runs.begin(name, {_TRAINING: str(folder), "mlflow.parentRunId": self._parent.id})
+        return self._runs.begin(name, {_TRAINING: str(folder), "mlflow.parentRunId": self._parent.id}, at=at)
 
     @property
     def _base_is_trained(self) -> bool:
@@ -233,7 +243,9 @@ class Tracker:
             if last:
                 _log.warning("%s; what is missing there is sent by: %s", self.problem, self.sync_command)
             elif not self._warned:
-                _log.warning("%s; the search goes on, and what is missing there is written once it works", self.problem)
+                _log.warning(
+                    "%s; %s goes on, and what is missing there is written once it works", self.problem, self._activity
+                )
             self._warned = True
         else:
             self._current, self._warned, self.problem = True, False, None

@@ -1,6 +1,7 @@
 """Training in full, by Ultralytics' command: models of ours, and with YOLOv9's auxiliary branch where it is wanted."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,7 +10,7 @@ from torch import nn
 from ultralytics.engine.model import Model
 from ultralytics.models import yolo
 from ultralytics.nn.tasks import DetectionModel, yaml_model_load
-from ultralytics.utils import LOGGER, RANK
+from ultralytics.utils import LOGGER, RANK, SETTINGS, callbacks
 
 from search_spaces import auxiliary, dialects
 from search_spaces import base as bases
@@ -33,6 +34,16 @@ class FullTrainer(UserDataTrainer):
 
     pgi: ClassVar[Pgi | None] = None
     """Whether to train with the branch; None is what the model's file says."""
+
+    begun: ClassVar[Callable[[Path, Mapping[str, Any]], None] | None] = None
+    """Called with the folder and the arguments of a training that begins, in the process that was asked for it."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        """Begin a training, as Ultralytics does, without its own logging to MLflow."""
+        leave_mlflow_out()
+        super().__init__(*arguments, **options)
+        if RANK == -1 and (begun := type(self).begun) is not None:
+            begun(self.save_dir, vars(self.args))
 
     def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> DetectionModel:  # noqa: FBT001, FBT002 - Ultralytics' signature
         """The model, with the auxiliary branch where it is wanted and not there yet."""
@@ -134,8 +145,8 @@ def prepared(arguments: Sequence[str]) -> list[str]:
     """Let Ultralytics' command train with `FullTrainer`, and put what it does not know into its words.
 
     Args:
-        arguments: of the command `yolo`; `model=` may name a model of our catalog, and `pgi=True` or `pgi=lead-guided`
-            asks for the auxiliary branch.
+        arguments: of the command `yolo`; `model=` may name a model of our catalog, `pgi=True` or `pgi=lead-guided`
+            asks for the auxiliary branch, and `mlflow=True` for what Ultralytics logs to MLflow.
 
     Raises:
         SpecError: another value of `pgi`.
@@ -148,14 +159,45 @@ def prepared(arguments: Sequence[str]) -> list[str]:
             if value.lower() not in _TRAINERS:
                 raise SpecError(f"pgi: True, False or {LEAD_GUIDED} is expected, got {value!r}")
             trainer = _TRAINERS[value.lower()]
+        elif key == "mlflow":
+            os.environ[_MLFLOW_WANTED[0]] = value if value.lower() == "true" else ""
         elif key == "model" and value.removesuffix(".yaml") in bases.catalog() and not Path(value).exists():
             understood.append(f"model={bases.catalog()[value.removesuffix('.yaml')]}")
         else:
             understood.append(argument)
+    leave_mlflow_out()
     yolo.detect.DetectionTrainer, yolo.detect.DetectionValidator = trainer, UserDataValidator
     if not any(argument.lstrip("-").partition("=")[0].strip() == "nms" for argument in understood):
         _use_one_to_one_heads()
     return understood
+
+
+def leave_mlflow_out() -> None:
+    """Keep Ultralytics from logging to an MLflow of its own, with a second copy of all weights. Idempotent.
+
+    It does so by default wherever MLflow is installed. Whoever wants it says `mlflow=True`, or names a run or an
+    experiment.
+    """
+    stock_add = callbacks.add_integration_callbacks
+    if getattr(stock_add, "leaves_mlflow_out", False):
+        return
+
+    @wraps(stock_add)
+    def add(instance: Any) -> None:
+        wanted = SETTINGS["mlflow"]
+        if not any(os.environ.get(name) for name in _MLFLOW_WANTED):
+            dict.__setitem__(SETTINGS, "mlflow", False)  # in memory: the user's file stays as it is
+        try:
+            stock_add(instance)
+        finally:
+            dict.__setitem__(SETTINGS, "mlflow", wanted)
+
+    add.leaves_mlflow_out = True  # type: ignore[attr-defined]  # the mark that is looked for above
+    callbacks.add_integration_callbacks = add
+
+
+_MLFLOW_WANTED = ("NAS_YOLO_MLFLOW", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN")
+"""In the environment, which further processes of a training share; Ultralytics reads the last two."""
 
 
 def _use_one_to_one_heads() -> None:

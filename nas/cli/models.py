@@ -324,12 +324,15 @@ def models(shown: Shown = "table") -> None:
 def yolo(context: typer.Context) -> None:
     """Ultralytics' own command, with our layers known: `nas yolo train model=best.yaml data=my.yaml`.
 
-    Trains with YOLOv9's auxiliary branch where the model asks for it or `pgi=True` does.
+    Trains with YOLOv9's auxiliary branch where the model asks for it or `pgi=True` does. The training of a model that
+    `nas export` wrote is in the study's MLflow, under the study. `mlflow=True` asks for Ultralytics' own logging.
     """
     sys.argv[:] = ["yolo", *context.args]  # in place, and first: Ultralytics keeps the list when it is imported
     from ultralytics import cfg
 
+    from nas.training_log import following
     from trials import full_training  # which brings `search_spaces`, so that our layers are known
 
     sys.argv[:] = full_training.prepared(sys.argv)
-    cfg.entrypoint()
+    with following():
+        cfg.entrypoint()

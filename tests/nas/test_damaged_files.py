@@ -135,7 +135,7 @@ def folder(
     monkeypatch.setattr(work, "evaluate", scored)
     monkeypatch.setattr(base_training, "evaluate", scored)
     monkeypatch.setattr(plan, "Supervisor", InThisProcess)
-    monkeypatch.setattr(plan, "_tracker", lambda _: NoTracker())
+    monkeypatch.setattr(plan, "tracker_of", lambda _: NoTracker())
     monkeypatch.setattr(weight_files, "export", shutil.copyfile)
     copy, made = whole
     if not made:

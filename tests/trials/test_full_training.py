@@ -1,5 +1,6 @@
 """Training with YOLOv9's auxiliary branch, in a trial and by Ultralytics' own command."""
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from ultralytics.models import yolo
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.modules import Detect
 from ultralytics.nn.tasks import DetectionModel, load_checkpoint
-from ultralytics.utils import LOGGER
+from ultralytics.utils import LOGGER, SETTINGS, callbacks
 
 from search_spaces import Architecture, Choice, auxiliary, build, pgi
 from search_spaces import base as bases
@@ -49,6 +50,45 @@ class Tried:
     folder: Path
     predicted: torch.Tensor
     passes: set[tuple[bool, bool]]
+
+
+class AnyTrainer:
+    """A trainer of any task, as far as it is asked for callbacks."""
+
+    def __init__(self) -> None:
+        self.callbacks: dict[str, list[object]] = defaultdict(list)
+
+
+def _logs_to_mlflow() -> bool:
+    trainer = AnyTrainer()
+    callbacks.add_integration_callbacks(trainer)
+    return any(str(getattr(each, "__module__", "")).endswith(".mlflow") for each in trainer.callbacks["on_train_end"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "logs"),
+    [
+        ([], {}, False),
+        (["mlflow=True"], {}, True),
+        (["mlflow=False"], {"NAS_YOLO_MLFLOW": "True"}, False),
+        ([], {"MLFLOW_RUN": "mine"}, True),
+        ([], {"MLFLOW_EXPERIMENT_NAME": "mine"}, True),
+    ],
+)
+def test_ultralytics_logs_to_mlflow_only_where_it_is_asked_to(
+    arguments: list[str], environment: dict[str, str], logs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NAS_YOLO_MLFLOW", "MLFLOW_RUN", "MLFLOW_EXPERIMENT_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("NAS_YOLO_MLFLOW", environment.get("NAS_YOLO_MLFLOW", ""))  # so that it is put back
+    monkeypatch.setattr(callbacks, "add_integration_callbacks", callbacks.add_integration_callbacks)
+    wanted = SETTINGS["mlflow"]
+    assert prepared(["yolo", "train", *arguments]) == ["yolo", "train"]
+    assert wanted is True
+    assert _logs_to_mlflow() == logs
+    assert SETTINGS["mlflow"] is wanted
 
 
 @pytest.fixture
