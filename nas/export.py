@@ -13,6 +13,7 @@ from nas.verdicts import cost_of
 from search_spaces import build
 from search_spaces.errors import SpecError, StudyError, nearest
 from search_spaces.files import write_aside
+from search_spaces.operators import modules as user_modules
 from trials import Budget, cost, datasets
 from trials import weights as weight_files
 
@@ -60,6 +61,7 @@ def export(study: "Study", record: Record, folder: Path | None = None) -> Export
     architecture = study.architecture(record)
     for source in architecture.sources:
         write_aside(folder / source.path.name, source.text)
+        user_modules.trust(source)
     branch = settings.budget.recipe.pgi
     write_aside(folder / "model.yaml", architecture.to_yaml(len(settings.classes), folder=folder, pgi=branch))
     write_aside(folder / "data.yaml", datasets.resolved(data))

@@ -19,9 +19,9 @@ from nas.storage import study_id
 from nas.study import Study
 from nas.supervisor import Supervisor
 from search_spaces import SearchSpace, space_file
-from search_spaces.base import parse_yaml
 from search_spaces.errors import DataError, EnvironmentProblem, SpecError, StudyError
 from search_spaces.refine import refine
+from search_spaces.yaml_text import parse_yaml
 from trials import Epoch, cost, datasets, inheritance
 from trials.cost import Cost, CostTable, gflops
 from trials.datasets import DIGITS, DataSet

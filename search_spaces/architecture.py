@@ -14,7 +14,7 @@ import yaml
 from torch import nn
 
 from search_spaces import base as bases
-from search_spaces import build, insertions, macro, rows
+from search_spaces import build, insertions, macro, model_file, rows
 from search_spaces.auxiliary import Pgi
 from search_spaces.base import Base
 from search_spaces.errors import SpecError, nearest
@@ -24,6 +24,7 @@ from search_spaces.macro import MACRO, Setting
 from search_spaces.operators import OPERATORS, Operator, Parameters, SiteKind, Source, Value
 from search_spaces.operators import modules as user_modules
 from search_spaces.trace import Traced, first
+from search_spaces.yaml_text import parse_yaml
 
 _HEADER = """\
 # A YOLO detector with searched operators. The rows that carry one end in a mapping of its parameters.
@@ -150,12 +151,12 @@ class Architecture:
         Raises:
             SpecError: not such a file.
         """
-        document = bases.parse_yaml(text)
+        document = parse_yaml(text)
         origin = document.get("nas")
         if not isinstance(origin, dict) or not {"base", "scale"} <= set(origin):
             raise SpecError("not an exported architecture: the key `nas` with `base` and `scale` is missing")
+        missing = user_modules.load_trusted(model_file.modules(document), folder and folder.absolute())
         build.require_detection(document)
-        missing = user_modules.load_those_there(origin.get("modules", ()), folder and folder.absolute())
         inserted: dict[int, Feeds] = origin.get("insert", {})
         written = [*document["backbone"], *document["head"]]
         places = {insertions.behind(layer): layer for layer in inserted}

@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from torch import nn
 from ultralytics import cfg
 from ultralytics.nn.modules import Conv
 from ultralytics.nn.tasks import guess_model_scale, yaml_model_load
 
-from search_spaces import auxiliary, build, dialects, insertions, macro, rows
+from search_spaces import auxiliary, build, dialects, insertions, macro, model_file, rows
 from search_spaces.auxiliary import Pgi
 from search_spaces.dialects import Reading
 from search_spaces.errors import SpecError, nearest
@@ -25,8 +23,11 @@ from search_spaces.hosts import HOSTS
 from search_spaces.insertions import Feeds
 from search_spaces.macro import Setting
 from search_spaces.operators import OPERATORS, Operator, Parameters, Site
+from search_spaces.operators import modules as user_modules
 from search_spaces.rows import INSERTED_KERNEL, Row
-from search_spaces.trace import Traced, first, trace
+from search_spaces.trace import Traced, first
+from search_spaces.yaml_text import parse_yaml as parse_yaml  # noqa: PLC0414 - read as `base.parse_yaml` elsewhere
+from search_spaces.yaml_text import read_yaml as read_yaml  # noqa: PLC0414
 
 TRACE_SIZE = 256
 """Pixels of the image that a base model is traced with: a multiple of every stride."""
@@ -198,11 +199,9 @@ def read_model(model: str, *, as_printed: bool = False, scale: str | None = None
     document = read_yaml(path) if path.is_file() else yaml_model_load(path)
     try:
         found = {"scale": _scale_of(document, path, scale), "yaml_file": str(path.absolute())}
-        reading = dialects.read(document | found, as_printed=as_printed)
-        build.require_detection(reading.document)
+        return _read(document | found, as_printed=as_printed)
     except SpecError as error:
         raise error.within(path.name) from None
-    return reading
 
 
 def _scale_of(document: Mapping[str, Any], path: Path, scale: str | None) -> str:
@@ -220,6 +219,37 @@ def _scale_of(document: Mapping[str, Any], path: Path, scale: str | None) -> str
     if scale and scales and scale not in scales:
         raise SpecError(f"scale: the model has no scale {scale!r} (one of {', '.join(map(str, scales))})")
     return scale or (named if named in scales or not scales else "")
+
+
+def _read(document: dict[str, Any], *, as_printed: bool) -> Reading:
+    """Read a parsed model file, its operators' files first, and refuse one with mistakes.
+
+    Raises:
+        SpecError: with all of them.
+    """
+    named = model_file.modules(document)
+    try:
+        missing = user_modules.load_trusted(named, Path(document["yaml_file"]).parent)
+    except SpecError as error:
+        raise SpecError([*error.mistakes, *model_file.mistakes(document)]) from None
+    try:
+        reading = dialects.read(document, as_printed=as_printed)
+    except SpecError as error:
+        raise SpecError([*error.mistakes, *_other_mistakes(document)]) from None
+    build.require_detection(reading.document)
+    run = [] if missing or not named else [f"modules: {', '.join(named)} is run, as you named it or as nas wrote it"]
+    return replace(reading, notes=(*run, *reading.notes, *model_file.notes(reading.document)))
+
+
+def _other_mistakes(document: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a file beside its rows in other repositories' words."""
+    rows_there = model_file.addressed(document) if model_file.has_rows(document) else []
+    foreign = {place for place, row in rows_there if model_file.is_row(row) and row[2] in dialects.WORDS}
+    try:
+        build.require_detection(document)
+    except SpecError as error:
+        return [mistake for mistake in error.mistakes if mistake.partition(":")[0] not in foreign]
+    return []
 
 
 @cache
@@ -249,7 +279,7 @@ def _load(path: Path, scale: str) -> Base:
     scales = document.get("scales") or {}
     scale = scale or document["scale"]
     if scales and scale not in scales:
-        raise SpecError(f"scale: {path.name} has no scale {scale!r} (one of {', '.join(scales)})")
+        raise SpecError(f"scale: {path.name} has no scale {scale!r} (one of {', '.join(map(str, scales))})")
     if scales and scale != document["scale"]:  # a row of another repository may be read differently at another width
         document = read_model(str(path), scale=scale).document
     document["scale"] = scale
@@ -359,14 +389,10 @@ def _traced(document: Mapping[str, Any], name: str) -> tuple[Traced, ...]:
         SpecError: it cannot be built.
     """
     try:
-        return _passed(build.skeleton(document, document["nc"]))
-    except (AssertionError, ArithmeticError, LookupError, TypeError, ValueError, RuntimeError) as error:
-        raise SpecError(f"{name} cannot be built: {error or type(error).__name__}") from error
-
-
-def _passed(layers: nn.Sequential) -> tuple[Traced, ...]:
-    layers[-1].training = True  # raw outputs: decoding needs strides, which the head does not have yet
-    return tuple(trace(layers, torch.zeros(1, 3, TRACE_SIZE, TRACE_SIZE, device="meta")))
+        with build.addressed(document):
+            return build.pass_through(build.skeleton(document, document["nc"]), TRACE_SIZE)
+    except SpecError as error:
+        raise error.within(name) from error
 
 
 def _described(traced: Sequence[Traced]) -> list[tuple[str, list[tuple[str, torch.Size]]]]:
@@ -392,7 +418,7 @@ def _resolve(name: str, scale: str) -> Path:
         if f"{start}{end}" in ours:  # one file with a table of scales
             scales = list(yaml_model_load(f"{start}{end}")["scales"])
         if scales:
-            raise SpecError(f"scale: {name} has no scale {scale!r} (one of {', '.join(scales)})")
+            raise SpecError(f"scale: {name} has no scale {scale!r} (one of {', '.join(map(str, scales))})")
     if "/" in filled or not filled.startswith("yolo"):
         raise SpecError(
             f"base: no such file, got {filled!r} (a path, or an Ultralytics model such as yolov9{{scale}}.yaml)"
@@ -451,53 +477,3 @@ def _with_scale_rules(module: str, arguments: Sequence[Any], scale: str) -> list
     if module == "A2C2f" and scale in {"l", "x"}:
         arguments.extend((True, 1.2))
     return arguments
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file as a mapping.
-
-    Raises:
-        SpecError: not there, not YAML, a key twice, or not a mapping.
-    """
-    try:
-        return parse_yaml(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SpecError(f"{path}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
-        raise SpecError(f"{path}: not a text file") from None
-    except SpecError as error:
-        raise error.within(str(path)) from None
-
-
-def parse_yaml(text: str) -> dict[str, Any]:
-    """YAML text as a mapping.
-
-    Raises:
-        SpecError: not YAML, a key twice, or not a mapping.
-    """
-    try:
-        document = yaml.load(text, Loader=_UniqueKeys)  # noqa: S506 - a SafeLoader
-    except yaml.MarkedYAMLError as error:
-        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
-        raise SpecError(f"not YAML: {line}{error.problem}") from None
-    except yaml.YAMLError as error:
-        raise SpecError(f"not YAML: {' '.join(str(error).split())}") from None
-    except RecursionError:
-        raise SpecError("not YAML that anybody wrote: it is nested too deeply") from None
-    if not isinstance(document, dict):
-        raise SpecError(f"a mapping is expected, got {type(document).__name__}")
-    return document
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """Refuses a mapping with the same key twice, where YAML would let the second win."""
-
-    def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        seen: set[tuple[str, str]] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if (key.tag, key.value) in seen:
-                    raise yaml.composer.ComposerError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
-                seen.add((key.tag, key.value))
-        return node

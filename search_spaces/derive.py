@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from textwrap import fill
+from typing import Any
 
 import yaml
 
@@ -37,7 +38,9 @@ def derive(model: str, *, scale: str | None = None) -> str:
         "what is left with `nas spaces FILE`.",
         _WIDTH - 2,
     )
-    heading = {"name": base.name, "base": name} | ({"scale": scale} if scale else {})
+    modules = list(dict.fromkeys(str(one.source.path) for one in OPERATORS.values() if one.source))
+    heading: dict[str, Any] = {"name": base.name, "base": name, **({"scale": scale} if scale else {})}
+    heading |= {"modules": modules} if modules else {}
     parts = [_comment(title), *_carried(base), _yaml(heading), *_pgi(base), *_start(base)]
     return "".join([*parts, "slots:\n", *entries, _rest(base), *_inserting(base), _further(base)])
 

@@ -16,9 +16,11 @@ from search_spaces import base as bases
 from search_spaces.base import Base
 from search_spaces.errors import SpecError, nearest
 from search_spaces.grammar import Heading
+from search_spaces.operators import Source
 from search_spaces.operators import modules as user_modules
 from search_spaces.space import SearchSpace
 from search_spaces.space_reader import Reader
+from search_spaces.yaml_text import parse_yaml, read_yaml
 
 
 def catalog() -> dict[str, Path]:
@@ -60,7 +62,7 @@ def _document(space: str | Path, scale: str | None) -> tuple[Path, dict[str, Any
     path = known.get(str(space), Path(space))
     if not path.is_file():
         raise SpecError(f"space: no such space or file, got {str(space)!r} ({nearest(space, known)}, or a path)")
-    document = bases.read_yaml(path)
+    document = read_yaml(path)
     if scale is not None:
         document["scale"] = scale
     base = document.get("base")
@@ -74,11 +76,12 @@ def _document(space: str | Path, scale: str | None) -> tuple[Path, dict[str, Any
 
 def save(text: str, folder: Path) -> None:
     """Write a space's text as `space.yaml`, with copies of the user's modules beside it: a study keeps what it uses."""
-    document = bases.parse_yaml(text)
+    document = parse_yaml(text)
     copied: dict[str, str] = {}
     for module in map(Path, document.get("modules", ())):
         name = module.name if module.name not in copied else f"{module.stem}_{len(copied)}.py"
         copied[name] = module.read_text(encoding="utf-8")
+        user_modules.trust(Source(path=module, text=copied[name]))
     for name, content in copied.items():
         (folder / "modules").mkdir(exist_ok=True)
         (folder / "modules" / name).write_text(content, encoding="utf-8")

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from search_spaces.errors import LayerError, in_one_line
+
 Feature = Tensor | tuple[Tensor, ...] | list[Tensor]
 
 
@@ -67,12 +69,34 @@ def _passed_on(x: Tensor) -> Tensor:
 def trace(layers: Sequence[nn.Module] | nn.Sequential, image: Tensor) -> list[Traced]:
     """Run layers one after another as Ultralytics' `_predict_once` does, each reading its sources from `.f`.
 
+    Raises:
+        LayerError: a layer does not take what it is given, or reads one that is not there.
+
     Args:
         layers: of a model that `parse_model` built, in order, in eval mode; a head among them is run too.
         image: `(batch, channels, h, w)`, on the layers' device; the meta device costs no arithmetic.
     """
     with torch.no_grad(), shapes_alone(layers):
         return _run(layers, image)
+
+
+_FAILING = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    NameError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+def _shapes(feature: Feature | list[Feature]) -> str:
+    """The shapes of a feature, `64x32x32`, without the batch."""
+    if isinstance(feature, Tensor):
+        return "x".join(map(str, feature.shape[1:]))
+    return " and ".join(map(_shapes, feature))
 
 
 def _run(layers: Iterable[nn.Module], image: Tensor) -> list[Traced]:
@@ -84,7 +108,12 @@ def _run(layers: Iterable[nn.Module], image: Tensor) -> list[Traced]:
         sources: list[int] = [named] if isinstance(named, int) else list(named)
         read = [x if source == -1 else features[source] for source in sources]
         received = read[0] if isinstance(named, int) else read
-        x = layer(received)
+        try:
+            x = layer(received)
+        except _FAILING as error:
+            if not image.is_meta:  # with numbers, memory or a device may have failed
+                raise
+            raise LayerError(f"cannot take {_shapes(received)}: {in_one_line(error)}", index) from error
         traced.append(Traced(index=index, layer=layer, received=received, returned=x))
         features.append(x)
     return traced

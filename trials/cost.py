@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ultralytics.nn.tasks import BaseModel
 
 from search_spaces import OPERATORS, Architecture, Choice, SearchSpace, Slot, auxiliary, build
-from search_spaces.errors import CostError
+from search_spaces.errors import CostError, SpecError
 from search_spaces.hosts import HOSTS, WHOLE
 from search_spaces.macro import Setting
 from search_spaces.operators import Operator, Site
@@ -96,8 +96,15 @@ def measure(document: Mapping[str, Any], classes: int, image_size: int, *, deplo
         SpecError: the document cannot be built.
     """
     build.require_detection(document)
-    layers = build.skeleton(auxiliary.deployed(document) if deployed else document, classes)
-    steps = traced(layers, image_size)
+    document = auxiliary.deployed(document) if deployed else document
+    try:
+        steps = traced(build.skeleton(document, classes), image_size)
+    except CostError as error:
+        try:
+            build.require_passable(document)  # at another size; what fails there, too, is a row
+        except SpecError as wrong:
+            raise CostError(str(wrong)) from error
+        raise
     counted = tuple(_count(step.layer, step.received, deployed=deployed) for step in steps)
     cost = Cost(image_size=image_size, deployed=deployed, layers=counted)
     if not cost.macs or not cost.params:

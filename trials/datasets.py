@@ -20,7 +20,9 @@ from typing import Any
 
 import yaml
 
+from search_spaces import cache_folder as caches
 from search_spaces.errors import DataError, EnvironmentProblem, nearest
+from search_spaces.yaml_text import BoundedLoader
 from trials import account, digit_scenes, image_files
 from trials.account import Account, Counted, LeftOut, SplitAccount
 from trials.image_files import FORMATS, ImageCheck, Progress
@@ -224,9 +226,7 @@ def require_cache() -> None:
 
 def cache_folder() -> Path:
     """Where the digit scenes are kept: `$NAS_CACHE`, else `$XDG_CACHE_HOME/nas`, else `~/.cache/nas`."""
-    if chosen := os.environ.get("NAS_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nas"
+    return caches.cache_folder()
 
 
 def _checked(file: Path, cache: Path, progress: Progress | None, *, name: str, note: str = "") -> DataSet:
@@ -326,7 +326,7 @@ def _parsed(file: Path) -> dict[str, Any]:
 
 def _with_names_as_text(text: str) -> object:
     """YAML, but the classes' names are the words of the file: `no` and `null` are names like others."""
-    loader = yaml.SafeLoader(text)
+    loader = BoundedLoader(text)
     try:
         node = loader.get_single_node()
         entries = node.value if isinstance(node, yaml.MappingNode) else []

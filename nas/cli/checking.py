@@ -11,7 +11,7 @@ import typer
 from rich.progress import Progress
 
 from nas.cli import show
-from nas.cli.options import PrecisionName, number
+from nas.cli.options import Modules, PrecisionName, load_modules, number
 from nas.cli.show import Format
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def check(
             rich_help_panel=_WHAT,
         ),
     ] = None,
+    modules: Modules = None,
     data: Annotated[
         str, typer.Option(help="digits (built in), or an Ultralytics data.yaml.", rich_help_panel=_SEARCH)
     ] = "digits",
@@ -115,6 +116,7 @@ def check(
 
     if sum(asked is not None for asked in (space, operator, model)) != 1:
         raise SpecError("check: one of --space, --operator and --model is expected, such as --space v9")
+    load_modules(modules)
     checking = _Checking(memory=Memory.of_user() if cache else Memory(None), workers=workers, shown=shown)
     if operator is not None:
         checking.operators(operator)

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from nas import RUNS
 from nas.cli import show
-from nas.cli.options import Runs, Shown
+from nas.cli.options import Modules, Runs, Shown, load_modules
 from nas.cli.show import Format
 
 if TYPE_CHECKING:
@@ -85,11 +85,13 @@ def show_space(
 def derive(
     model: Annotated[str, typer.Argument(help="A detection model's YAML, or an Ultralytics name (yolo11s.yaml).")],
     scale: Annotated[str | None, typer.Option(help="By default the one in the name, else the model's first.")] = None,
+    modules: Modules = None,
 ) -> None:
     """Write a space file with every slot of a model: nas spaces derive MODEL.yaml > my_space.yaml."""
     from search_spaces import base
     from search_spaces.derive import derive as derived
 
+    load_modules(modules)
     show.lines(f"note: {note}" for note in base.read_model(model, scale=scale).notes)
     print(derived(model, scale=scale), end="")  # noqa: T201 - this is the output
 
@@ -201,6 +203,7 @@ def cost(
     as_printed: Annotated[
         bool, typer.Option("--as-printed", help="Count what an article prints, mistakes and all, to compare its table.")
     ] = False,
+    modules: Modules = None,
     shown: Shown = "table",
 ) -> None:
     """Exact parameters and GFLOPs of a model, as built and as deployed, layer by layer.
@@ -215,6 +218,7 @@ def cost(
     from search_spaces import base
     from trials.cost import gflops, measure
 
+    load_modules(modules)
     reading = base.read_model(model, as_printed=as_printed, scale=scale)
     nc, scale = classes or reading.document["nc"], base.counted_scale(reading.document)
     notes = [*_assumed(reading.document), *reading.notes]
@@ -324,6 +328,8 @@ def models(shown: Shown = "table") -> None:
 def yolo(context: typer.Context) -> None:
     """Ultralytics' own command, with our layers known: `nas yolo train model=best.yaml data=my.yaml`.
 
+    `--modules my_ops.py` brings operators of your own. Nothing that a model or data file asks for is run or downloaded.
+
     Trains with YOLOv9's auxiliary branch where the model asks for it or `pgi=True` does. The training of a model that
     `nas export` wrote is in the study's MLflow, under the study. `mlflow=True` asks for Ultralytics' own logging.
     """
@@ -331,8 +337,10 @@ def yolo(context: typer.Context) -> None:
     from ultralytics import cfg
 
     from nas.training_log import following
-    from trials import full_training  # which brings `search_spaces`, so that our layers are known
+    from trials import full_training, yolo_inputs  # which bring `search_spaces`, so that our layers are known
 
-    sys.argv[:] = full_training.prepared(sys.argv)
+    sys.argv[:] = full_training.prepared(yolo_inputs.without_modules(sys.argv))
+    yolo_inputs.require_sound(sys.argv)
+    yolo_inputs.guard()
     with following():
         cfg.entrypoint()

@@ -73,6 +73,20 @@ def _within(name: str, value: Value) -> Value:
 Name = Annotated[str, typer.Argument(help="The study's name.")]
 Runs = Annotated[Path, typer.Option(help="The folder of all studies.")]
 Shown = Annotated[Format, typer.Option("--format", help="For people, or for programs.")]
+Modules = Annotated[
+    list[Path] | None,
+    typer.Option(
+        metavar="FILE.py",
+        help="Operators of your own that the model names; a model file's own `modules` are not run unless named here.",
+    ),
+]
+
+
+def load_modules(files: list[Path] | None) -> None:
+    """Add the operators of files that the user names on the command line."""
+    from search_spaces.operators import modules
+
+    modules.load_all(map(str, files or ()), None)
 
 
 def typed(name: str, study: "study.Study", *, named: bool = True) -> str:

@@ -6,8 +6,10 @@ gone, and so does whatever Ultralytics saves of it.
 """
 
 import copyreg
+import hashlib
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from functools import reduce
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -17,7 +19,8 @@ from typing import Any
 from torch import nn
 from ultralytics.nn import tasks
 
-from search_spaces.errors import SpecError
+from search_spaces.cache_folder import cache_folder
+from search_spaces.errors import SpecError, in_one_line, shortened
 from search_spaces.operators import OPERATORS
 from search_spaces.operators.record import Operator, Source
 
@@ -33,14 +36,23 @@ def load(path: Path) -> tuple[Operator, ...]:
     Raises:
         SpecError: not there, not Python, no operator in it, or one whose name is taken.
     """
+    return _load(_read(path), path)
+
+
+def _read(path: Path) -> Source:
     try:
-        source = Source(path=path.absolute(), text=path.read_text(encoding="utf-8"))
+        return Source(path=path.absolute(), text=path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SpecError(f"{path}: cannot be read ({error.strerror})") from None
+    except ValueError:
+        raise SpecError(f"{shortened(str(path))}: not a text file (UTF-8 is expected)") from None
+
+
+def _load(source: Source, path: Path) -> tuple[Operator, ...]:
     try:
         module = _module(source)
     except Exception as error:
-        raise SpecError(f"{path}: cannot be imported: {type(error).__name__}: {error}") from error
+        raise SpecError(f"{path}: cannot be imported: {type(error).__name__}: {in_one_line(error)}") from error
     found = _records(module)
     if not found:
         raise SpecError(f"{path}: no Operator in it (`MY_OP = Operator(name=..., module=..., ...)`)")
@@ -68,8 +80,11 @@ def load_all(paths: Iterable[str], folder: Path | None) -> None:
         raise SpecError(mistakes)
 
 
-def load_those_there(paths: Iterable[str], folder: Path | None) -> list[str]:
-    """Every file that exists, seen from a folder: a checkpoint brings its operators, wherever their file is now.
+def load_trusted(paths: Iterable[str], folder: Path | None) -> list[str]:
+    """Load the files that a model file names, as far as this user has vouched for them.
+
+    A model file is data and may come from anyone, so the code that it names is run only where the very same text was
+    named by the user (on the command line, in a space file), came with a checkpoint, or was written by this package.
 
     Args:
         folder: of the YAML that names them; None knows absolute paths only.
@@ -78,12 +93,64 @@ def load_those_there(paths: Iterable[str], folder: Path | None) -> list[str]:
         Those that are not there.
 
     Raises:
-        SpecError: with every file that cannot be loaded.
+        SpecError: with every file that cannot be loaded, or that nobody has vouched for.
     """
-    seen = [str(path if folder is None else folder / path) for path in map(Path, paths)]
-    there = [path for path in seen if Path(path).is_absolute() and Path(path).is_file()]
-    load_all(there, None)
-    return [path for path in seen if path not in there]
+    mistakes: list[str] = []
+    named = _resolved(paths, folder)
+    for index, path in enumerate(named):
+        if not _is_there(path):
+            continue
+        try:
+            source = _read(Path(path))
+            _require_trusted(source)
+            _load(source, Path(path))
+        except SpecError as error:
+            mistakes.extend(error.within(f"modules[{index}]").mistakes)
+    if mistakes:
+        raise SpecError(mistakes)
+    return [path for path in named if not _is_there(path)]
+
+
+def missing(paths: Iterable[str], folder: Path | None) -> list[str]:
+    """The files that are not there, seen from a folder."""
+    return [path for path in _resolved(paths, folder) if not _is_there(path)]
+
+
+def _resolved(paths: Iterable[str], folder: Path | None) -> list[str]:
+    return [str(path if folder is None else folder / path) for path in map(Path, paths)]
+
+
+def _is_there(path: str) -> bool:
+    try:
+        return Path(path).is_absolute() and Path(path).is_file()
+    except (OSError, ValueError):  # a name too long, or with a NUL
+        return False
+
+
+def _require_trusted(source: Source) -> None:
+    if not is_trusted(source):
+        told = "Python code, which a model file is not trusted to run; if you trust it, name it yourself"
+        raise SpecError(f"{source.path}: {told}: --modules {source.path}")
+
+
+def is_trusted(source: Source) -> bool:
+    """Whether a text has run in this process already, or was written by this package for this user."""
+    return f"nas_user_{source.digest}" in sys.modules or _mark(source).is_file()
+
+
+def trust(source: Source) -> None:
+    """Note that this package writes a text into a folder of the user's, so that a model file there may name it.
+
+    The note lies in the cache folder, under the text's SHA-256: what a stranger's archive brings is not there. Without
+    a cache folder that can be written, `--modules` is the way.
+    """
+    with suppress(OSError):
+        _mark(source).parent.mkdir(parents=True, exist_ok=True)
+        _mark(source).touch()
+
+
+def _mark(source: Source) -> Path:
+    return cache_folder() / "modules" / hashlib.sha256(source.text.encode()).hexdigest()
 
 
 def know(source: Source) -> ModuleType:

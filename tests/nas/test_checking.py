@@ -394,7 +394,7 @@ class TestAModel:
         file.write_text(TINY_V9.replace("[[-1, 7], 1, Concat", "[[-1, 5], 1, Concat"))
         result = nas("check", "--model", file, "--no-cache", "--workers", 1)
         assert result.exit_code == 2
-        assert "cannot be built" in result.stderr
+        assert "head[2]: Concat cannot take 32x16x16 and 32x32x32: " in result.stderr
 
     def test_needs_an_auxiliary_half_that_drops_without_a_trace(
         self, file: Path, monkeypatch: pytest.MonkeyPatch

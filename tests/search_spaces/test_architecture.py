@@ -306,7 +306,7 @@ def test_a_wrong_choice(operator: str, given: dict[str, int], told: list[str]) -
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda _: "", "a mapping is expected, got NoneType"),
+        (lambda _: "", "empty: a mapping is expected"),
         (lambda _: "a: [", "not YAML: line 1: expected the node content, but found '<stream end>'"),
         (
             lambda text: text.replace("nas:", "origin:"),
@@ -322,11 +322,14 @@ def test_a_wrong_choice(operator: str, given: dict[str, int], told: list[str]) -
         ),
         (
             lambda text: text.replace("kernels: 2", "kernels: 3"),
-            "layer 3: AConv_DynamicConv: not a value of kernels, got 3 (one of 1, 2, 4, 8)",
+            "backbone[3]: AConv_DynamicConv: not a value of kernels, got 3 (one of 1, 2, 4, 8)",
         ),
         (
             lambda text: text.replace("ELAN1_DCNv4", "Concat_DCNv4"),
-            "layer 2: Concat_DCNv4: no such row (did you mean 'AConv_DCNv4'?)",
+            (
+                "backbone[2]: Concat_DCNv4: no such row (it stands in Bottleneck, C3, C2f, C3k2, A2C2f, RepNCSPELAN4, "
+                "ELAN1, AConv, ADown)"
+            ),
         ),
     ],
 )

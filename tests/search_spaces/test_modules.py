@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from ultralytics import YOLO
 
 from search_spaces import OPERATORS, Architecture, Choice, SearchSpace, build
 from search_spaces import base as bases
@@ -18,6 +20,7 @@ from search_spaces.space_file import load, parse, save, text
 
 STRIPS = """
 from torch import Tensor, nn
+from ultralytics import YOLO
 from ultralytics.nn.modules import Conv
 
 from search_spaces.operators import Operator, Parameter, Site, SiteKind, OPERATORS
@@ -180,7 +183,10 @@ class TestSpace:
 
 
 class TestModel:
-    def test_a_file_is_read_where_the_module_lies_beside_it(self, folder: Path, architecture: Architecture) -> None:
+    def test_a_file_that_this_package_wrote_is_read_where_the_module_lies_beside_it(
+        self, folder: Path, architecture: Architecture
+    ) -> None:
+        modules.trust(architecture.sources[0])  # as `nas search` and `nas export` do
         (folder / "model.yaml").write_text(architecture.to_yaml(3, folder=folder), encoding="utf-8")
         code = """
 from search_spaces import Architecture
@@ -190,6 +196,28 @@ print(Architecture.read(Path("model.yaml")).fingerprint, sum(p.numel() for p in 
 """
         size = sum(p.numel() for p in build.model(architecture.document(3), 3).parameters())
         assert alone(code, folder) == f"{architecture.fingerprint} {size}"
+
+    def test_code_that_nobody_vouched_for_is_not_run(self, tmp_path: Path) -> None:
+        (tmp_path / "theirs.py").write_text("open('ran.txt', 'w').close()", encoding="utf-8")
+        for key, lines in (("nas", "{modules: [theirs.py]}"), ("modules", "[theirs.py]")):
+            document = {"nc": 2, "backbone": [[-1, 1, "Conv", [16, 3, 2]]], "head": [[[0], 1, "Detect", ["nc"]]]}
+            (tmp_path / "model.yaml").write_text(f"{key}: {lines}\n{yaml.safe_dump(document)}", encoding="utf-8")
+            told = "theirs.py: Python code, which a model file is not trusted to run; .* --modules .*theirs.py"
+            with pytest.raises(SpecError, match=told):
+                bases.read_model(str(tmp_path / "model.yaml"))
+            with pytest.raises(SpecError, match=told):
+                YOLO(tmp_path / "model.yaml")
+        assert not list(tmp_path.glob("ran.txt"))
+        assert not Path("ran.txt").exists()
+
+    def test_code_that_has_changed_since_is_not_run(self, folder: Path, architecture: Architecture) -> None:
+        modules.trust(architecture.sources[0])
+        (folder / "model.yaml").write_text(architecture.to_yaml(3, folder=folder), encoding="utf-8")
+        assert Architecture.read(folder / "model.yaml") == architecture
+        with (folder / "my_ops.py").open("a", encoding="utf-8") as file:
+            file.write("raise SystemExit\n")
+        with pytest.raises(SpecError, match="is not trusted to run"):
+            Architecture.read(folder / "model.yaml")
 
     def test_a_missing_module_is_told(self, folder: Path, architecture: Architecture) -> None:
         elsewhere = folder / "elsewhere"

@@ -470,7 +470,7 @@ class TestWhatCannotBeCounted:
         ("module", "text"),
         [
             (Opaque, "Opaque: has weights, but no product with them could be counted"),
-            (Refusing, "the model does not take images of 64 px: it knows its values only"),
+            (Refusing, "backbone[0]: Opaque cannot take 3x256x256: it knows its values only"),
         ],
     )
     def test_a_layer_is_never_neutral(

@@ -1,0 +1,224 @@
+"""What a row of a model file may name: a closed list of layers and activations, since a model file is data.
+
+Ultralytics looks a row's module up among all globals of `ultralytics.nn.tasks` (functions that open a pickle, read a
+file or install a package are among them) and evaluates `activation:` as Python. Here a name is looked up in a list, and
+an activation is parsed: a class of `torch.nn` with literal arguments.
+"""
+
+import ast
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+from torch.nn.modules import activation as activations
+from torchvision import ops  # type: ignore[import-untyped]
+from ultralytics.nn import tasks
+
+from search_spaces.errors import SpecError, shortened, slip
+
+TORCH, TORCHVISION = "nn.", "torchvision.ops."
+"""What the names of their layers begin with in a row."""
+
+SEVERAL_SOURCES = frozenset(
+    {
+        "CBFuse",
+        "Concat",
+        "Depth",
+        "Detect",
+        "ImagePoolingAttn",
+        "OBB",
+        "OBB26",
+        "Pose",
+        "Pose26",
+        "RTDETRDecoder",
+        "Segment",
+        "Segment26",
+        "SemanticSegment",
+        "WorldDetect",
+        "YOLOEDetect",
+        "YOLOESegment",
+        "YOLOESegment26",
+        "v10Detect",
+    }
+)
+"""Ultralytics' layers whose row names a list of layers that they read."""
+
+CHANNELS_FIRST = frozenset(
+    {
+        "A2C2f",
+        "AConv",
+        "ADown",
+        "Bottleneck",
+        "BottleneckCSP",
+        "C1",
+        "C2",
+        "C2PSA",
+        "C2f",
+        "C2fAttn",
+        "C2fCIB",
+        "C2fPSA",
+        "C3",
+        "C3Ghost",
+        "C3TR",
+        "C3k2",
+        "C3x",
+        "Classify",
+        "Conv",
+        "ConvTranspose",
+        "DWConv",
+        "DWConvTranspose2d",
+        "ELAN1",
+        "Focus",
+        "GhostBottleneck",
+        "GhostConv",
+        "PSA",
+        "RepC3",
+        "RepNCSPELAN4",
+        "SCDown",
+        "SPP",
+        "SPPELAN",
+        "SPPF",
+        "nn.ConvTranspose2d",
+    }
+)
+"""Layers whose first argument is their output channels, which Ultralytics scales (`base_modules` of `parse_model`)."""
+
+ULTRALYTICS = (
+    SEVERAL_SOURCES
+    | {name for name in CHANNELS_FIRST if "." not in name}
+    | {"AIFI", "CBLinear", "Conv2", "HGBlock", "HGStem", "Index", "LRPCHead", "RepConv", "RepVGGDW", "ResNetLayer"}
+)
+"""Ultralytics' layers that a row may name: all of version 8.4.190 but `TorchVision`, which downloads."""
+
+DOWNLOADING = "TorchVision"
+
+_NOT_LAYERS = {"Container", "DataParallel", "Module"}
+"""Subclasses of `nn.Module` in `torch.nn` that are no layers."""
+
+_ACTIVATIONS = (*(name for name in activations.__all__ if name != "MultiheadAttention"), "Identity")
+
+
+def require_layer(name: str, ours: Iterable[str]) -> None:
+    """Refuse a name that is not on the list.
+
+    Args:
+        ours: names of rows with operators.
+
+    Raises:
+        SpecError: not on the list; the text says what else it is, or what it may be a slip of.
+    """
+    if name.startswith((TORCH, TORCHVISION)):
+        _require_one_of(name, _of_torch() if name.startswith(TORCH) else _of_torchvision())
+    elif name == DOWNLOADING:
+        raise SpecError(
+            f"{name} downloads weights, which a model file may not ask for; `nas yolo train pretrained=WEIGHTS.pt` "
+            "brings weights"
+        )
+    elif name not in ULTRALYTICS and not _is_of_the_program(name):
+        if name in vars(tasks):
+            raise SpecError(f"{name} is no layer, so it cannot stand in a row")
+        near = slip(name, [*ours, *ULTRALYTICS, *_of_torch()])
+        raise SpecError(f"unknown module {name!r} ({f'did you mean {near!r}?' if near else UNKNOWN})")
+
+
+def is_layer(name: str, ours: Iterable[str]) -> bool:
+    """Whether a row may name it."""
+    try:
+        require_layer(name, ours)
+    except SpecError:
+        return name in {*ours}
+    return True
+
+
+UNKNOWN = (
+    "neither Ultralytics' nor this package's, so of the file's own fork: write it as an operator in a Python file and "
+    "name that, --modules FILE.py; docs/operators.md"
+)
+
+
+def _is_of_the_program(name: str) -> bool:
+    """Whether the running Python program itself put a layer of its own into Ultralytics' parser."""
+    value = vars(tasks).get(name)
+    return (
+        isinstance(value, type)
+        and issubclass(value, nn.Module)
+        and value.__module__.partition(".")[0] not in {"ultralytics", "torch", "torchvision"}
+    )
+
+
+def _require_one_of(name: str, names: list[str]) -> None:
+    if name not in names:
+        near = slip(name, names)
+        raise SpecError(
+            f"unknown module {name!r} ({f'did you mean {near!r}?' if near else 'no layer of that library'})"
+        )
+
+
+def _of_torch() -> list[str]:
+    return [f"{TORCH}{name}" for name, value in vars(nn).items() if _is_layer(value) and name not in _NOT_LAYERS]
+
+
+def _of_torchvision() -> list[str]:
+    return [f"{TORCHVISION}{name}" for name, value in vars(ops).items() if _is_layer(value)]
+
+
+def _is_layer(value: object) -> bool:
+    return isinstance(value, type) and issubclass(value, nn.Module)
+
+
+def activation(written: Any) -> str:
+    """Parse a model file's `activation:` and write it again, for Ultralytics to evaluate: `nn.LeakyReLU(0.1)`.
+
+    Args:
+        written: a call of an activation of `torch.nn`, `nn.SiLU()` or `torch.nn.SiLU()`, with literal arguments.
+
+    Raises:
+        SpecError: anything else.
+    """
+    form = "nn.SiLU(), or another activation of torch.nn with plain numbers, is expected"
+    if not isinstance(written, str) or len(written) > 200:
+        raise SpecError(f"{form}, got {shortened(written)}")
+    try:
+        call = ast.parse(written.strip(), mode="eval").body
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        raise SpecError(f"{form}, got {shortened(written)}") from None
+    name = _dotted(call.func if isinstance(call, ast.Call) else call)
+    if name is None:
+        raise SpecError(f"{form}, got {shortened(written)}")
+    bare = name.removeprefix("torch.").removeprefix(TORCH)
+    if bare not in _ACTIVATIONS or name.removeprefix("torch.") != f"{TORCH}{bare}" or not isinstance(call, ast.Call):
+        near = bare if bare in _ACTIVATIONS else slip(bare, _ACTIVATIONS)
+        raise SpecError(f"unknown activation {shortened(written)} ({f'did you mean nn.{near}()?' if near else form})")
+    try:
+        positional = [ast.literal_eval(argument) for argument in call.args]
+        named = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords if keyword.arg}
+        plain = len(named) == len(call.keywords) and all(map(_is_plain, [*positional, *named.values()]))
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        plain = False
+    if not plain:
+        raise SpecError(f"{form}, got {shortened(written)}")
+    try:
+        getattr(nn, bare)(*positional, **named)
+    except (TypeError, ValueError, RuntimeError, ArithmeticError, AssertionError) as error:
+        raise SpecError(f"{shortened(written)} cannot be built: {error}") from None
+    arguments = [*map(repr, positional), *(f"{key}={value!r}" for key, value in named.items())]
+    return f"torch.nn.{bare}({', '.join(arguments)})"
+
+
+def _dotted(node: ast.expr) -> str | None:
+    """`torch.nn.SiLU` of an expression that is nothing but names and dots."""
+    parts = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    return ".".join([node.id, *reversed(parts)]) if isinstance(node, ast.Name) else None
+
+
+_GREATEST = 1000
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a literal is a small number, a word or a truth value; `num_parameters` allocates."""
+    return (
+        value is None or isinstance(value, bool | str) or (isinstance(value, int | float) and abs(value) <= _GREATEST)
+    )

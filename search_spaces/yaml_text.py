@@ -1,0 +1,126 @@
+"""The one reader of YAML in this project: space files, model files, data files.
+
+A small text can describe a huge document: an alias that holds nine aliases, nine levels deep, is 9**9 values ("billion
+laughs"). Aliases, depth and numbers are therefore limited while the text is read, before anything is built from it.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from search_spaces.errors import SpecError
+
+_REPEATED = 100_000
+"""Values that aliases may repeat in one text; model files with anchors repeat dozens."""
+
+_DEPTH = 64
+"""Lists and mappings inside each other."""
+
+_DIGITS = 18
+"""Of a whole number: what 64 bits hold."""
+
+
+def read_yaml(path: Path, *, unique_keys: bool = True) -> dict[str, Any]:
+    """Read a YAML file as a mapping.
+
+    Args:
+        unique_keys: refuse a key that stands twice.
+
+    Raises:
+        SpecError: not there, not text, not YAML, or not a mapping.
+    """
+    try:
+        return parse_yaml(path.read_text(encoding="utf-8-sig"), unique_keys=unique_keys)
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise SpecError(f"{path}: not a text file (UTF-8 is expected)") from None
+    except SpecError as error:
+        raise error.within(str(path)) from None
+
+
+def parse_yaml(text: str, *, unique_keys: bool = True) -> dict[str, Any]:
+    """Parse YAML text as a mapping.
+
+    Args:
+        unique_keys: refuse a key that stands twice.
+
+    Raises:
+        SpecError: not YAML, a key twice, too much of it, or not a mapping.
+    """
+    try:
+        document = yaml.load(text, Loader=UniqueKeysLoader if unique_keys else BoundedLoader)  # noqa: S506 - SafeLoaders
+    except yaml.MarkedYAMLError as error:
+        line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+        tab = " (indent with spaces, not with tabs)" if "'\\t'" in str(error.problem) else ""
+        raise SpecError(f"not YAML: {line}{error.problem}{tab}") from None
+    except (yaml.YAMLError, ValueError, OverflowError) as error:  # a ValueError: the 13th month of a date
+        raise SpecError(f"not YAML: {' '.join(str(error).split())}") from None
+    if document is None:
+        raise SpecError("empty: a mapping is expected")
+    if not isinstance(document, dict):
+        raise SpecError(f"a mapping is expected, got {type(document).__name__}")
+    return document
+
+
+class BoundedLoader(yaml.SafeLoader):
+    """A SafeLoader that refuses what grows beyond its text: nested aliases, deep nesting, endless numbers."""
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        self._sizes: dict[str, int] = {}
+        self._values = self._repeated = self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Compose a node, counting what aliases repeat."""
+        event = self.peek_event()
+        anchor, mark = event.anchor if isinstance(event, yaml.NodeEvent) else None, event.start_mark
+        if isinstance(event, yaml.AliasEvent):
+            self._repeat(anchor, mark)
+            return super().compose_node(parent, index)
+        if self._depth == _DEPTH:
+            raise yaml.composer.ComposerError(None, None, f"nested deeper than {_DEPTH} levels", mark)
+        before, self._values, self._depth = self._values, self._values + 1, self._depth + 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if anchor is not None:
+            self._sizes[anchor] = self._values - before
+        return node
+
+    def _repeat(self, anchor: str | None, mark: yaml.Mark) -> None:
+        """Count the values that an alias stands for."""
+        if anchor in self.anchors and anchor not in self._sizes:
+            raise yaml.composer.ComposerError(None, None, f"the alias *{anchor} stands inside its own anchor", mark)
+        size = self._sizes.get(str(anchor), 1)
+        self._values += size
+        self._repeated += size
+        if self._repeated > _REPEATED:
+            raise yaml.composer.ComposerError(None, None, f"aliases repeat more than {_REPEATED:,} values", mark)
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """A whole number that 64 bits hold."""
+        if len(node.value) <= 4 * _DIGITS:
+            value: int = super().construct_yaml_int(node)
+            if abs(value) < 10**_DIGITS:
+                return value
+        told = f"a number of {len(node.value)} digits, where at most {_DIGITS} are expected"
+        raise yaml.constructor.ConstructorError(None, None, told, node.start_mark)
+
+
+BoundedLoader.add_constructor("tag:yaml.org,2002:int", BoundedLoader.construct_yaml_int)
+
+
+class UniqueKeysLoader(BoundedLoader):
+    """Refuses a mapping with the same key twice, where YAML would let the second win."""
+
+    def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
+        """Compose a mapping."""
+        node = super().compose_mapping_node(anchor)
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
+                    raise yaml.composer.ComposerError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
+                seen.add((key.tag, key.value))
+        return node

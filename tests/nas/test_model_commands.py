@@ -1,0 +1,121 @@
+"""Commands that read a model file: data from anyone, and one line with an address for each mistake."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import nas as package
+from nas.cli import app
+
+OPERATOR = """
+from torch import nn
+from search_spaces.operators import Operator, SiteKind
+
+class Gate(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.gate = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x):
+        return x * self.gate(x).sigmoid()
+
+GATE = Operator(
+    name="OwnGate",
+    module=Gate,
+    parameters=(),
+    kinds=(SiteKind.LAYER,),
+    build=lambda site: Gate(site.c_in),
+    reference="",
+    obstacle=lambda site, chosen: None if site.c_in == site.c_out and site.stride == 1 else "it keeps channels",
+)
+"""
+MODEL = """
+nc: 2
+backbone:
+  - [-1, 1, Conv, [16, 3, 2]]
+  - [-1, 1, Conv, [32, 3, 2]]
+  - [-1, 1, C2f, [32, True]]
+  - [-1, 1, OwnGate, [32]]
+head:
+  - [-1, 1, SPPF, [32, 5]]
+  - [[2, 4], 1, Detect, [nc]]
+"""
+COMMANDS = (("cost",), ("check", "--no-cache", "--model"), ("spaces", "derive"))
+
+
+def nas(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(autouse=True)
+def _modules() -> Iterator[None]:
+    """Forget the operators' files that a test loaded: their text would be trusted."""
+    modules = set(sys.modules)
+    yield
+    for name in set(sys.modules) - modules:
+        if name.startswith("nas_user_"):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_ops.py").write_text(f"{OPERATOR}\nopen('ran.txt', 'w').close()\n", encoding="utf-8")
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("OwnGate, [32]", "SimAM, []", "backbone[3]: unknown module 'SimAM' (neither Ultralytics' nor this package's"),
+        ("OwnGate, [32]", "torch_safe_load, [a.pt]", "backbone[3]: torch_safe_load is no layer"),
+        ("OwnGate, [32]", "C2f, [32, 1, 2, 3, 4, 5]", "backbone[3]: C2f cannot be built of [32, 1, 2, 3, 4, 5]: "),
+        ("OwnGate, [32]", "nn.Conv2d, [3, 8, 3]", "backbone[3]: nn.Conv2d cannot take 32x"),
+        ("nc: 2", 'nc: 2\nactivation: \'[open("ran.txt", "w"), nn.ReLU()][1]\'', "activation: nn.SiLU(), or another"),
+        ("nc: 2", "nc: 2\nnas: {modules: [my_ops.py]}", "modules[0]: "),
+        ("nc: 2", "nc: 2\nmodules: [my_ops.py]", "modules[0]: "),
+        ("nc: 2", "nc: 2\nnc: 3", "not YAML: line 3: the key 'nc' stands twice"),
+    ],
+)
+def test_one_line_and_status_2(command: tuple[str, ...], before: str, after: str, told: str, folder: Path) -> None:
+    (folder / "mine.yaml").write_text(MODEL.replace(before, after), encoding="utf-8")
+    result = nas(*command, "mine.yaml")
+    assert result.exit_code == 2, result.output
+    if "OwnGate" not in MODEL.replace(before, after) or "modules" in after:
+        (line,) = result.stderr.strip().splitlines()
+        assert told in line
+    else:
+        assert told in result.stderr
+    assert not (folder / "ran.txt").exists()
+
+
+def test_modules_named_on_the_command_line_are_the_users_act(folder: Path) -> None:
+    (folder / "mine.yaml").write_text(MODEL, encoding="utf-8")
+    refused = nas("cost", "mine.yaml")
+    assert refused.exit_code == 2
+    assert "unknown module 'OwnGate'" in refused.stderr
+    assert "--modules FILE.py; docs/operators.md" in refused.stderr
+    counted = nas("cost", "mine.yaml", "--modules", "my_ops.py")
+    assert counted.exit_code == 0, counted.stderr
+    assert "Gate" in counted.stdout
+    derived = nas("spaces", "derive", "mine.yaml", "--modules", "my_ops.py")
+    assert f"modules:\n- {folder / 'my_ops.py'}\n" in derived.stdout
+
+
+def test_yolo_says_it_in_one_line_too(folder: Path) -> None:
+    content = MODEL.replace("OwnGate, [32]", "torch_safe_load, [a.pt]")
+    (folder / "mine.yaml").write_text(content, encoding="utf-8")
+    program = (
+        f"import sys; sys.path.insert(0, {str(Path(package.__file__).parents[1])!r}); from nas.cli import app; app()"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program, "yolo", "train", "model=mine.yaml"], capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 2
+    (line,) = ran.stderr.strip().splitlines()
+    assert line == "mine.yaml: backbone[3]: torch_safe_load is no layer, so it cannot stand in a row"

@@ -1,0 +1,124 @@
+"""What `nas yolo` reads before Ultralytics does, and what it keeps Ultralytics from doing."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ultralytics.nn import tasks
+from ultralytics.utils import ROOT, YAML
+
+from search_spaces.errors import DataError, SpecError
+from trials import yolo_inputs
+
+MODEL = """
+nc: 2
+backbone:
+  - [-1, 1, Conv, [16, 3, 2]]
+  - [-1, 1, Conv, [32, 3, 2]]
+head:
+  - [[1], 1, Detect, [nc]]
+"""
+DATA = """
+path: nowhere
+train: images
+val: images
+names: [a]
+download: |
+  open("ran.txt", "w").close()
+"""
+
+
+@pytest.fixture(autouse=True)
+def _modules() -> Iterator[None]:
+    """Forget the operators' files that a test loaded: their text would be trusted."""
+    modules = set(sys.modules)
+    yield
+    for name in set(sys.modules) - modules:
+        if name.startswith("nas_user_"):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.yaml").write_text(MODEL, encoding="utf-8")
+    (tmp_path / "data.yaml").write_text(DATA, encoding="utf-8")
+    return tmp_path
+
+
+class TestSound:
+    def test_what_can_be_built(self, folder: Path) -> None:
+        pose = MODEL.replace("Detect, [nc]", "Pose, [nc, [17, 3]]")
+        (folder / "pose.yaml").write_text(pose, encoding="utf-8")
+        yolo_inputs.require_sound(["yolo", "train", "model=model.yaml", "data=coco8.yaml", "epochs=1"])
+        yolo_inputs.require_sound(["yolo", "pose", "train", "model=pose.yaml", "model=yolov8n.yaml", "model=a.pt"])
+
+    @pytest.mark.parametrize(
+        ("before", "after", "told"),
+        [
+            ("[[1], 1, Detect", "[1, 1, Detect", "head[0]: Detect reads a list of layers, got 1 ([1])"),
+            ("Conv, [32, 3, 2]", "Conv, [32, 3, 2, 1, 7]", "backbone[1]: Conv cannot be built of [32, 3, 2, 1, 7]: "),
+            ("Conv, [32", "nn.Conv2d, [3", "backbone[1]: nn.Conv2d cannot take 16x128x128: "),
+            ("Conv, [32", "check_requirements, [32", "backbone[1]: check_requirements is no layer"),
+            ("head:", "body:", "not a model YAML"),
+        ],
+    )
+    def test_a_model_that_cannot(self, before: str, after: str, told: str, folder: Path) -> None:
+        (folder / "model.yaml").write_text(MODEL.replace(before, after), encoding="utf-8")
+        with pytest.raises(SpecError) as caught:
+            yolo_inputs.require_sound(["yolo", "train", "model=model.yaml"])
+        (mistake,) = caught.value.mistakes
+        assert mistake.startswith(f"model.yaml: {told}")
+
+    def test_a_download_is_not_run(self, folder: Path) -> None:
+        with pytest.raises(DataError, match=r"data.yaml: Dataset .* images not found, .*; its `download` is not run"):
+            yolo_inputs.require_sound(["yolo", "train", "data=data.yaml"])
+        assert not (folder / "ran.txt").exists()
+
+
+class TestGuard:
+    @pytest.fixture(autouse=True)
+    def _guarded(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG002 - it is where files lie
+        monkeypatch.setattr(YAML, "load", YAML.load)
+        monkeypatch.setattr(tasks.parse_model, "downloads", True)
+        yolo_inputs.guard()
+
+    def test_a_download_is_dropped(self) -> None:
+        assert YAML.load("data.yaml") == {"path": "nowhere", "train": "images", "val": "images", "names": ["a"]}
+
+    def test_ultralytics_own_files_stay_what_they_are(self) -> None:
+        assert "download" in YAML.load(ROOT / "cfg" / "datasets" / "coco8.yaml")
+        assert YAML.load("model.yaml", append_filename=True)["yaml_file"] == "model.yaml"
+
+    def test_an_endless_file_is_refused(self, folder: Path) -> None:
+        several = ["a: &a [x, x, x, x, x, x, x, x, x]"]
+        several += [f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in zip("abcdefgh", "bcdefghi", strict=True)]
+        (folder / "endless.yaml").write_text("\n".join(several), encoding="utf-8")
+        with pytest.raises(SpecError, match="aliases repeat more than"):
+            YAML.load("endless.yaml")
+
+    def test_a_classifier_downloads_no_backbone(self) -> None:
+        rows = {"backbone": [[-1, 1, "TorchVision", [512, "resnet18", "DEFAULT", True, 2]]]}
+        with pytest.raises(SpecError, match="TorchVision downloads weights"):
+            tasks.ClassificationModel({"nc": 2, **rows, "head": [[-1, 1, "Classify", ["nc"]]]}, verbose=False)
+
+
+OPERATOR = """
+from torch import nn
+from search_spaces.operators import Operator, SiteKind
+
+class Brought(nn.Identity):
+    pass
+
+BROUGHT = Operator(name="Brought", module=Brought, parameters=(), kinds=(SiteKind.LAYER,), build=lambda site: Brought(),
+                   reference="")
+"""
+
+
+def test_modules_are_loaded_and_taken_out_of_the_command(folder: Path) -> None:
+    (folder / "one.py").write_text(OPERATOR, encoding="utf-8")
+    for words in (["--modules", "one.py"], ["--modules=one.py"], ["modules=one.py"]):
+        assert yolo_inputs.without_modules(["yolo", "train", *words, "epochs=1"]) == ["yolo", "train", "epochs=1"]
+    with pytest.raises(SpecError, match=r"modules\[0\]: .*two.py: cannot be read"):
+        yolo_inputs.without_modules(["yolo", "--modules", "two.py"])
