@@ -24,7 +24,7 @@ def trouble(error: OSError, path: Path | None = None) -> EnvironmentProblem | No
     """
     if error.errno not in _OF_MACHINE:
         return None
-    place = error.filename or path or "a file"
+    place = path or error.filename or "a file"
     why = error.strerror or os.strerror(error.errno)
     if error.errno in _NO_ROOM:
         cure = "make room there; a search then goes on where it stopped, with nas resume"
