@@ -100,8 +100,7 @@ def read(path: Path) -> DetectionModel:
     try:
         checkpoint, _ = tasks.torch_safe_load(path.absolute(), safe_only=True)
     except Exception as error:
-        reason = " ".join(str(error.__cause__ or error).split())[:300]
-        raise DataError(f"{path}: not a checkpoint that Ultralytics loads: {reason}") from error
+        raise DataError(f"{path}: not a checkpoint that Ultralytics loads: {_obstacle(path)}") from error
     model = checkpoint.get("ema") or checkpoint.get("model")
     if not isinstance(model, nn.Module):
         raise DataError(f"{path}: not a checkpoint that Ultralytics loads: there is no model in it")
@@ -114,13 +113,29 @@ def read(path: Path) -> DetectionModel:
 HEADS = (*build.DETECTION_HEADS, "DualDetect")
 
 
+def _foreign(path: Path) -> list[str]:
+    """What a checkpoint names that PyTorch's restricted loading does not make; nothing if it is no checkpoint."""
+    try:
+        return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except Exception:  # noqa: BLE001 - a file may hold anything, and loading says that it is no checkpoint
+        return []
+
+
+def _obstacle(path: Path) -> str:
+    """Why a file is not loaded."""
+    if path.suffix != ".pt":
+        return "its name does not end in .pt"
+    known = torch.serialization.get_safe_globals()
+    allowed = {entry[1] if isinstance(entry, tuple) else f"{entry.__module__}.{entry.__qualname__}" for entry in known}
+    others = [name for name in _foreign(path) if name not in allowed]
+    if others:
+        return f"it holds code or classes that are neither Ultralytics' nor ours ({', '.join(others[:3])})"
+    return "it is empty, torn, or a file of another kind"
+
+
 def _allow_our_layers(path: Path) -> None:
     """Let PyTorch's restricted loading make the layers of this package that a checkpoint names, and no others."""
-    try:
-        named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except (OSError, ValueError, RuntimeError, EOFError, pickle.UnpicklingError):
-        return  # loading will say what is wrong
-    for name in named:
+    for name in _foreign(path):
         module, _, attribute = name.rpartition(".")
         found = getattr(sys.modules.get(module), attribute, None) if module.startswith("search_spaces.") else None
         if isinstance(found, type) and issubclass(found, nn.Module) and found.__module__ == module:

@@ -160,15 +160,18 @@ class TestWeights:
     @pytest.mark.parametrize(
         ("name", "said"),
         [
-            ("text.pt", "not a checkpoint that Ultralytics loads"),
-            ("empty.pt", "not a checkpoint that Ultralytics loads"),
-            ("table.csv", "not a checkpoint that Ultralytics loads"),
+            ("text.pt", "not a checkpoint that Ultralytics loads: it is empty, torn, or a file of another kind"),
+            ("empty.pt", "not a checkpoint that Ultralytics loads: it is empty, torn, or a file of another kind"),
+            ("table.csv", "not a checkpoint that Ultralytics loads: its name does not end in .pt"),
             ("numbers.pt", "not a checkpoint that Ultralytics loads: there is no model in it"),
             ("tensor.pt", "not a checkpoint that Ultralytics loads"),
             ("state.pt", "not a checkpoint that Ultralytics loads: there is no model in it"),
             ("segment.pt", "not a checkpoint of a detection model, got a SegmentationModel with Segment"),
             ("classify.pt", "not a checkpoint of a detection model, got a ClassificationModel with Classify"),
-            ("runs.pt", "not a checkpoint that Ultralytics loads"),
+            (
+                "runs.pt",
+                "not a checkpoint that Ultralytics loads: it holds code or classes that are neither Ultralytics' nor ours (",
+            ),
             ("foreign.pt", "of this model's parameters are in it; is it of the same base and scale?"),
         ],
     )
