@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 pytestmark = pytest.mark.slow
 
@@ -146,3 +147,34 @@ def _tree(root: int) -> list[int]:
     """A process and all below it."""
     children = Path(f"/proc/{root}/task/{root}/children").read_text().split()
     return [root, *(pid for child in children for pid in _tree(int(child)))]
+
+
+def test_a_search_changes_nothing_in_the_users_folder(tmp_path: Path) -> None:
+    """JPEGs with bytes behind their end, as phones write them, in folders that are read only."""
+    data = tmp_path / "data"
+    for split in ("train", "val"):
+        images, labels = data / "images" / split, data / "labels" / split
+        images.mkdir(parents=True)
+        labels.mkdir(parents=True)
+        for name in "abcdefgh":
+            Image.new("RGB", (64, 64), (200, 30, 30)).save(images / f"{name}.jpg")
+            (images / f"{name}.jpg").write_bytes((images / f"{name}.jpg").read_bytes() + b"TAIL" + bytes(8))
+            (labels / f"{name}.txt").write_text("0 0.5 0.5 0.4 0.4\n")
+    (data / "images/train/a.jpg").write_bytes(b"")
+    (data / "data.yaml").write_text("train: images/train\nval: images/val\nnames: [no]\n")
+    for folder in (data, *(path for path in data.rglob("*") if path.is_dir())):
+        folder.chmod(0o555)
+
+    def state() -> dict[Path, tuple[int, bytes]]:
+        return {
+            path: (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"") for path in data.rglob("*")
+        }
+
+    before = state()
+    own = ["--space", "v5", "--scale", "n", "--study", "own", "--data", data / "data.yaml"]
+    out = nas("search", *own, "--trials", 2, "--base-epochs", 1, *SMALL, folder=tmp_path)
+    assert "left out  train: 1 of 8 images, which cannot be read: images/train/a.jpg: an empty file" in out.stderr
+    nas("resume", "own", "--trials", 3, folder=tmp_path)
+    assert state() == before
+    for folder in (data, *(path for path in data.rglob("*") if path.is_dir())):
+        folder.chmod(0o755)
