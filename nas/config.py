@@ -3,7 +3,9 @@
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+import socket
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -11,16 +13,19 @@ from typing import Annotated, Any, Self
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, field_validator
 from pydantic_core import PydanticCustomError
 
-from nas import RUNS
+from nas import RUNS, addresses
 from nas.front import OBJECTIVES, Direction
 from nas.rewards import Reward, reward
 from nas.stopping import Stopping
 from search_spaces.errors import EnvironmentProblem, SpecError, StudyError, nearest
 from search_spaces.files import write_aside
 from trials import Budget, Limits, presets
+from trials.datasets import DIGITS, cache_folder
 
-_SQLITE = "sqlite:///"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_DATABASE, _TRACKING_FILE = "study.db", "mlflow.db"
+_SCENES = "digit_scenes"
+"""How the folder of the built-in data begins."""
 
 
 class _Frozen(BaseModel):
@@ -158,13 +163,48 @@ class Run(_Frozen):
     earlier: Annotated[StrictInt, Field(ge=0)] = 0
 
 
+class Identity(_Frozen):
+    """Which study a folder is, and by what a copy of the folder is told from it.
+
+    Attributes:
+        study_id: also in Optuna's study and in MLflow's runs, so that nobody goes on with those of another study.
+        folder: where the study lay when it was last worked on; absolute.
+        inode: of that folder: a folder that was moved keeps it, a copy has another. 0 is unknown.
+        host: the machine on which it was.
+        was: its id until now, while a copy becomes a study of its own; empty otherwise.
+    """
+
+    study_id: str
+    folder: Path
+    inode: StrictInt
+    host: str
+    was: str = ""
+
+    @classmethod
+    def of(cls, folder: Path, *, study_id: str = "", was: str = "") -> Self:
+        """Return the identity of a study in a folder that is there; a new one if no id is given."""
+        return cls(
+            study_id=study_id or uuid.uuid4().hex,
+            folder=folder,
+            inode=folder.stat().st_ino,
+            host=socket.gethostname(),
+            was=was,
+        )
+
+
 class StudyFile(_Frozen):
     """`study.json`, the file that makes a folder a study.
 
+    On disk, addresses and paths in the study's folder, or in the folder of all studies around it, are relative to the
+    study's, so that it can be moved and copied; no password is written. Here they are absolute.
+
     Attributes:
+        name: of Optuna's study: the folder's own, until somebody renames it.
         storage: Optuna's address of it.
         tracking: MLflow's address of it.
         version: of this package, when the study was created.
+        identity: without an id in a study of an earlier version that was not worked on since; None in one that is
+            still to be made.
     """
 
     name: str
@@ -173,32 +213,107 @@ class StudyFile(_Frozen):
     storage: str
     tracking: str
     version: str
+    identity: Identity | None = None
 
     def write(self, folder: Path) -> None:
         """Save it in a study's folder."""
-        write_aside(folder / "study.json", self.model_dump_json(indent=1))
+        fields = self.model_dump(mode="json")
+        fields["storage"] = addresses.stored(self.storage, folder)
+        fields["tracking"] = addresses.stored(self.tracking, folder)
+        fields["settings"] |= _with_paths(fields["settings"], lambda path: addresses.relative(path, folder))
+        write_aside(folder / "study.json", json.dumps(fields, indent=1))
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Read it from a study's folder.
+        """Read it from a study's folder, with absolute addresses.
 
         Raises:
             StudyError: no study there, or one of another version's making.
         """
-        path = folder / "study.json"
+        path, folder = folder / "study.json", folder.absolute()
         try:
-            return cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
+            file = cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
+            return file.opened(folder) if file.identity else file.opened_from_before(folder)
         except FileNotFoundError:
             raise StudyError(f"{folder}: no study there (study.json is missing)") from None
         except (ValueError, RecursionError) as error:
             raise StudyError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+        except OSError as error:
+            raise StudyError(f"{path}: cannot be read: {error.strerror or error}") from None
+
+    def opened(self, folder: Path) -> Self:
+        """Return it with absolute addresses."""
+        home = self.identity.folder if self.identity else folder
+        return self.model_copy(
+            update={
+                "storage": addresses.opened(self.storage, folder, addresses.STORAGE),
+                "tracking": addresses.opened(self.tracking, folder, addresses.TRACKING),
+                "settings": self._settings_opened(lambda path: _absolute(path, folder, home)),
+            }
+        )
+
+    def opened_from_before(self, folder: Path) -> Self:
+        """Return one of an earlier version, which holds absolute addresses alone, as it means them where it lies now.
+
+        Its database lay in its folder, and MLflow's beside that: either tells where the study lay.
+        """
+        database, tracking = Path(self.storage.removeprefix("sqlite:///")), addresses.file_of(self.tracking)
+        own = database.is_absolute() and database.parts[-2:] == (self.name, _DATABASE)
+        if own:
+            home = database.parent
+        else:
+            home = tracking.parent / self.name if tracking and tracking.name == _TRACKING_FILE else folder
+
+        def moved(path: Path) -> str:
+            return _absolute(Path(addresses.relative(path, home)) if own else path, folder, home)
+
+        if own and tracking is not None and tracking.is_relative_to(home.parent):
+            tracking = Path(addresses.absolute(Path(addresses.relative(tracking, home)), folder))
+        return self.model_copy(
+            update={
+                # A relative one was the user's, and of the folder that the command stood in.
+                "storage": own_storage(folder)
+                if own
+                else addresses.opened(self.storage, Path.cwd(), addresses.STORAGE),
+                "tracking": addresses.sqlite(tracking.absolute()) if tracking else self.tracking,
+                "settings": self._settings_opened(moved),
+                "identity": Identity(study_id="", folder=home, inode=0, host=""),
+            }
+        )
+
+    def _settings_opened(self, opened: Callable[[Path], str]) -> Settings:
+        fields = self.settings.model_dump(mode="json")
+        return Settings.model_validate_json(json.dumps(fields | _with_paths(fields, opened)))
+
+
+def _with_paths(settings: dict[str, Any], changed: Callable[[Path], str]) -> dict[str, Any]:
+    """Return those of a study's settings that hold paths, with the paths changed."""
+    data = settings["data"]
+    fields: dict[str, Any] = {"data": data if data == DIGITS else changed(Path(data))}
+    for name in ("budget", "base"):
+        budget = settings[name]
+        fields[name] = budget and {
+            **budget,
+            "data": changed(Path(budget["data"])),
+            "weights": budget["weights"] and changed(Path(budget["weights"])),
+        }
+    return fields
+
+
+def _absolute(path: Path, folder: Path, home: Path) -> str:
+    """Return a path of a study's file as it is meant: a study that was moved without its neighbours finds them still.
+
+    The built-in data lie in the cache, which is another one for another user, or on another machine.
+    """
+    if path.parent.name.startswith(f"{_SCENES}-"):
+        return str(cache_folder().absolute() / path.parent.name / path.name)
+    here, there = (addresses.absolute(path, base) for base in (folder, home))
+    return there if not Path(here).exists() and Path(there).exists() else here
 
 
 def tracking_uri(runs: Path) -> str:
     """Where MLflow keeps studies: `MLFLOW_TRACKING_URI` if the user has set it, else a SQLite file under `runs`."""
-    path = (runs.absolute() / "mlflow.db").as_posix()
-    quoted = path.replace("%", "%25").replace("?", "%3F")
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{quoted}"
+    return os.environ.get(addresses.TRACKING) or addresses.sqlite(runs.absolute() / _TRACKING_FILE)
 
 
 def study_folder(name: str, runs: Path = RUNS) -> Path:
@@ -214,12 +329,12 @@ def study_folder(name: str, runs: Path = RUNS) -> Path:
 
 def own_storage(folder: Path) -> str:
     """Optuna's storage in a file of the study's own."""
-    return f"{_SQLITE}{folder / 'study.db'}"
+    return addresses.sqlite(folder / _DATABASE)
 
 
 def storage_file(url: str) -> Path | None:
     """The file of a storage, if it is one."""
-    return Path(url.removeprefix(_SQLITE)) if url.startswith(_SQLITE) else None
+    return addresses.file_of(url)
 
 
 def existing(name: str, runs: Path = RUNS) -> Path:

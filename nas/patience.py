@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
+from nas import addresses
 from search_spaces.errors import EnvironmentProblem, NasError, StudyError
 
 log = logging.getLogger(__name__)
@@ -88,8 +88,7 @@ def pause(seconds: float) -> None:
 
 def place_of(url: str) -> str:
     """Where a storage is, without a password."""
-    shown = make_url(url)
-    return shown.database or url if shown.get_backend_name() == "sqlite" else shown.render_as_string()
+    return str(addresses.file_of(url) or addresses.without_password(url))
 
 
 def _passes(error: SQLAlchemyError) -> bool:

@@ -2,20 +2,31 @@
 
 import logging
 import re
-import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from nas import RUNS, __version__, latencies, signals
+from nas import RUNS, __version__, addresses, identity, latencies, signals
 from nas.base_training import BaseTraining
-from nas.config import Run, Settings, StudyFile, existing, own_storage, study_folder, tracking_uri
+from nas.config import (
+    Run,
+    Settings,
+    StudyFile,
+    existing,
+    make_folder,
+    own_storage,
+    studies,
+    study_folder,
+    tracking_uri,
+)
+from nas.locks import Lock
 from nas.request import Request, require_cores, require_reachable, require_writable, validated
-from nas.storage import study_id
+from nas.storage import opened
 from nas.study import Study
 from nas.supervisor import Supervisor
 from search_spaces import SearchSpace, space_file
@@ -41,6 +52,7 @@ class Plan:
     """A request, checked against space, data and machine; nothing is written yet.
 
     Attributes:
+        stem: of the study's name, which counts up where it is taken; None if the name was given.
         cheapest: the least that any architecture costs, layer by layer.
         latency: the device's table that predicts latencies, if one was named.
         unrecorded: how many entries it lacks, which `begin` times first.
@@ -48,6 +60,7 @@ class Plan:
 
     folder: Path
     file: StudyFile
+    stem: str | None
     space: SearchSpace
     space_text: str
     data: DataSet
@@ -73,12 +86,12 @@ class Plan:
         request, space, text = _completed(request)
         if request.study is not None:
             study_folder(request.study, request.runs)  # a wrong name is told before the data set is read
+        storage = None if request.storage is None else addresses.require_storage(request.storage)
         require_writable(request.runs)
         device, workers = request.devices()
         _require_weights(request.weights)
         datasets.require_cache()
         data = datasets.load(request.data_named, progress=progress)
-        folder = study_folder(request.study or _default_name(space, data), request.runs)
         settings = _settings(request, space, data, device)
         run = request.run(device, workers)
         _require_inheritance(request.weights, space, data)
@@ -90,11 +103,14 @@ class Plan:
             predicted = latencies.table_of(space, len(data.classes), settings.budget.deploy_size, request.latency)
         unrecorded = len(latencies.lacks(predicted)) if predicted else 0
         _require_reachable(table, predicted, settings, known=not unrecorded)
+        stem = None if request.study else _default_name(request, space, data)
+        name = request.study or _free_name(str(stem), settings, storage, request.runs)
+        folder = study_folder(name, request.runs)
         file = StudyFile(
-            name=folder.name,
+            name=name,
             settings=settings,
             run=run,
-            storage=request.storage or own_storage(folder),
+            storage=storage or own_storage(folder),
             tracking=tracking_uri(request.runs.absolute()),
             version=__version__,
         )
@@ -102,6 +118,7 @@ class Plan:
         return cls(
             folder=folder,
             file=file,
+            stem=stem,
             space=space,
             space_text=text,
             data=data,
@@ -115,6 +132,8 @@ class Plan:
     def begin(self, recording: Callable[[int, int], None] = lambda *_: None) -> Study:
         """The study: made, or taken up where it stopped, with the number of trials asked for now.
 
+        Where no name was given, another search may have taken it since the plan was made: then it counts up.
+
         Args:
             recording: told `(done, total)` while layers are timed that the device's table lacks.
 
@@ -122,7 +141,16 @@ class Plan:
             SpecError: a limit on latency outside the space's reachable range, now that it is known.
             LatencyError: a layer cannot be timed.
         """
-        return begun(self.folder, self.file, self.space_text, self._completed_latency(recording))
+        latency = self._completed_latency(recording)
+        with _beginning(self.folder.parent, self.file.storage):
+            folder, file = self.folder, self.file
+            if self.stem is not None:
+                own = file.storage == own_storage(folder)
+                name = _free_name(self.stem, file.settings, None if own else file.storage, folder.parent)
+                folder = folder.with_name(name)
+                changes = {"name": name, "storage": own_storage(folder) if own else file.storage}
+                file = file.model_copy(update=changes)
+            return _begun(folder, file, self.space_text, latency)
 
     def _completed_latency(self, recording: Callable[[int, int], None]) -> Timings | None:
         """The device's table with what this search needs; a study that is there has its own copy."""
@@ -135,18 +163,38 @@ class Plan:
         return completed
 
 
-def resume(name: str, *, runs: Path = RUNS, **changes: Any) -> Study:
+def resume(name: str, *, runs: Path = RUNS, storage: str | None = None, **changes: Any) -> Study:
     """A study that exists, with changes to its run: trials, timeout, workers, device or trial_memory.
 
+    Args:
+        storage: the address of its storage, with the password that the study's file does not hold.
+
     Raises:
-        SpecError: no such study, or more workers than cores.
+        SpecError: no such study, more workers than cores, or another storage than the study's.
         DataError: its data set cannot be trained on any more.
-        StudyError: its space or its data set has changed.
+        StudyError: its space or its data set has changed; another process runs it; its storage is another study's.
     """
-    study = _taken_up(existing(name, runs))
-    require_same_data(study)
-    study.set_run(rerun(study.file.run, changes))
+    study = Study.open(existing(name, runs))
+    if storage is not None:
+        _give_password(study, storage)
+    with study.supervision.held_at_once(study.is_running()):
+        _take_up(study)
+        require_same_data(study)
+        study.set_run(rerun(study.file.run, changes))
     return study
+
+
+def _give_password(study: Study, storage: str) -> None:
+    """Open a study's storage by an address with a password.
+
+    Raises:
+        SpecError: it is the address of another storage.
+    """
+    given, there = addresses.require_storage(storage), addresses.without_password(study.file.storage)
+    if addresses.without_password(given) != there:
+        told = addresses.without_password(given)
+        raise SpecError(f"storage: the trials of {study.name} are in another one, got {told!r} ({there})")
+    study.file = study.file.model_copy(update={"storage": given})
 
 
 def require_same_data(study: Study) -> None:
@@ -168,12 +216,35 @@ def begun(folder: Path, file: StudyFile, space_text: str, latency: Timings | Non
     """A study: made, or, if it is there with these settings, taken up with the run that is asked for now.
 
     Raises:
-        StudyError: it is there with other settings, or its space has changed.
+        StudyError: it is there with other settings, its space has changed, or another process runs it.
     """
+    with _beginning(folder.parent, file.storage):
+        return _begun(folder, file, space_text, latency)
+
+
+@contextmanager
+def _beginning(runs: Path, storage: str) -> Iterator[None]:
+    """Hold the lock under which names are chosen and studies are made: of two searches at once one makes the study.
+
+    Raises:
+        EnvironmentProblem: nothing can be written there.
+    """
+    if addresses.file_of(storage) is None:
+        opened(storage)  # a server that cannot be reached is told before anything is written
+    make_folder(runs)
+    with Lock(runs / ".beginning.lock").held():
+        yield
+
+
+def _begun(folder: Path, file: StudyFile, space_text: str, latency: Timings | None) -> Study:
     if not _exists(folder, file):
         return Study.create(folder, file, space_text, latency)
-    study = _taken_up(folder)
-    study.set_run(file.run)
+    study = Study.open(folder)
+    if file.storage != own_storage(folder):
+        _give_password(study, file.storage)
+    with study.supervision.held_at_once(study.is_running()):
+        _take_up(study)
+        study.set_run(file.run)
     return study
 
 
@@ -189,12 +260,10 @@ def rerun(run: Run, changes: Mapping[str, Any]) -> Run:
     return changed
 
 
-def _taken_up(folder: Path) -> Study:
-    """A study that is to go on: a space that has changed is refused here, and not by every worker."""
-    study = Study.open(folder)
+def _take_up(study: Study) -> None:
+    """Check a study that is to go on; a space that has changed is refused here, and not by every worker."""
     _ = study.space
-    study_id(study.storage, study.name)  # nor is one whose database is damaged
-    return study
+    study.remark = identity.settle(study)
 
 
 def supervise(study: Study, *, show: Callable[[Study], None] = lambda _: None) -> None:
@@ -208,10 +277,11 @@ def supervise(study: Study, *, show: Callable[[Study], None] = lambda _: None) -
         KeyboardInterrupt: after everything was put in order.
     """
     with (
-        study.supervision.held_at_once(_running(study)),
+        study.supervision.held_at_once(study.is_running()),
         signals.as_ctrl_c(),
         ThreadPoolExecutor(max_workers=1) as aside,
     ):
+        identity.settle(study)
         tracker = aside.submit(tracker_of, study)  # ready when the workers are
         status = "KILLED"
 
@@ -241,19 +311,13 @@ def sync(study: Study) -> None:
     """
     running = StudyError(f"{study.name} is running in another process, which sends what is missing itself")
     with study.supervision.held_at_once(running):
+        identity.settle(study)
         tracker = tracker_of(study)
         if tracker is None:
             raise EnvironmentProblem("MLflow cannot be imported; pip install mlflow")
         records = study.records()
         at_work = any(record.state == "running" for record in records)
         tracker.send(records, unfinished=at_work or study.places(records) > 0)
-
-
-def _running(study: Study) -> StudyError:
-    runs = study.folder.parent
-    where = "" if runs == RUNS.absolute() else f" --runs {shlex.quote(str(runs))}"
-    told = f"look at it with: nas status {study.name}{where}"
-    return StudyError(f"{study.name} is running already, in another process; {told}")
 
 
 def lay_base(study: Study, show: Callable[[int], None] = lambda _: None) -> BaseTraining:
@@ -277,7 +341,7 @@ def lay_base(study: Study, show: Callable[[int], None] = lambda _: None) -> Base
         show(number)
         return True
 
-    running = _running(study)
+    running = study.is_running()
     with study.supervision.held_at_once(running), training.lock.held_at_once(running):
         training.forget_failure()
         training.train(go_on, study.costs(training.stock))
@@ -330,8 +394,8 @@ def _completed(request: Request) -> tuple[Request, SearchSpace, str]:
         raise SpecError("refine: a refined study says space and scale itself; leave --space and --scale out")
     coarse = Study.open(existing(request.refine, request.runs))
     text = refined(coarse)
-    data, name = request.data or coarse.settings.data, request.study or f"{coarse.name}-fine"
-    return replace(request, data=data, study=name), space_file.parse(parse_yaml(text)), text
+    data = request.data or coarse.settings.data
+    return replace(request, data=data), space_file.parse(parse_yaml(text)), text
 
 
 def refined(coarse: Study) -> str:
@@ -344,8 +408,38 @@ def refined(coarse: Study) -> str:
     return refine(document, coarse.space, [coarse.architecture(record) for record in coarse.front()])
 
 
-def _default_name(space: SearchSpace, data: DataSet) -> str:
+def _default_name(request: Request, space: SearchSpace, data: DataSet) -> str:
+    if request.refine is not None:
+        return f"{request.refine}-fine"
     return re.sub(r"[^A-Za-z0-9._-]+", "-", f"{space.name}{space.scale}-{data.name}")
+
+
+def _free_name(stem: str, settings: Settings, storage: str | None, runs: Path) -> str:
+    """Return the study of these settings among those of a stem, the newest first, or else the next name that is free.
+
+    `v9t-digits`, `v9t-digits2`, `v9t-digits3`, as Ultralytics counts its runs; `v9t-coco8`, `v9t-coco8-2`.
+
+    Args:
+        storage: the address that was given; None if none was, and then each study may be where it is.
+    """
+    counting = f"{stem}-" if stem[-1].isdecimal() else stem
+    taken = studies(runs)
+    for name in taken:
+        family = re.fullmatch(rf"{re.escape(stem)}|{re.escape(counting)}\d+", name)
+        if family and _same(study_folder(name, runs), settings, storage):
+            return name
+    names = chain([stem], (f"{counting}{number}" for number in count(2)))
+    return next(name for name in names if name not in taken)
+
+
+def _same(folder: Path, settings: Settings, storage: str | None) -> bool:
+    """Whether a study can be read and has these settings, and this storage if one was given."""
+    try:
+        there = StudyFile.read(folder)
+    except StudyError:
+        return False
+    where = None if storage is None else addresses.without_password(storage)
+    return not there.settings.differences(settings) and where in {None, addresses.without_password(there.storage)}
 
 
 def _settings(request: Request, space: SearchSpace, data: DataSet, device: str) -> Settings:

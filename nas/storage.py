@@ -1,9 +1,11 @@
 """Where Optuna keeps a study, and its trials as records."""
 
 import os
+import socket
 import sqlite3
 import warnings
 from collections.abc import Callable
+from contextlib import closing
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,9 @@ from optuna.trial import FrozenTrial
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
+from nas import addresses
 from nas.attributes import DETAIL, FINGERPRINT, REPEAT, ROLE
-from nas.config import StudyFile, storage_file
+from nas.config import Identity, StudyFile, storage_file
 from nas.front import OBJECTIVES, Direction
 from nas.patience import CURE, PatientStorage, patiently, place_of, require_database
 from nas.record_file import RecordFile
@@ -31,6 +34,11 @@ _SQLITE_SECONDS = 60
 """SQLite waits so long for a lock by itself."""
 _KNOWN_BEFORE = (FINGERPRINT, ROLE, DETAIL, REPEAT)
 _TRIALS = text("SELECT trial_id, number FROM trials WHERE study_id = :study")
+_PASSWORD = (
+    f"a password is stored nowhere: give the address with it as {addresses.STORAGE} or --storage, or in ~/.pgpass"
+)
+_STUDY_ID, _WORKED_ON = "study_id", "folder@{host}"
+"""Attributes of Optuna's study: whose it is, and in which folder each host works on it."""
 _ONE_BY_ONE = 100
 """So many trials are read sooner one by one than all of a long study."""
 
@@ -60,8 +68,9 @@ def opened(url: str) -> RDBStorage:
         except (ImportError, SQLAlchemyError, OptunaError, RuntimeError) as error:
             if file is not None:
                 raise StudyError(f"{file}: the study's database is damaged: {_first_line(error)} ({CURE})") from None
-            told = " ".join(str(error).split())
-            raise EnvironmentProblem(f"storage: cannot be opened: {told}") from None
+            told = addresses.hidden(" ".join(str(error).split()), url)
+            where = addresses.without_password(url)
+            raise EnvironmentProblem(f"storage: {where} cannot be opened: {told} ({_PASSWORD})") from None
 
 
 def _first_line(error: Exception) -> str:
@@ -76,16 +85,40 @@ def _read_only(path: Path) -> sqlite3.Connection:
 
 
 def make_file(path: Path) -> None:
-    """The file of a storage, in which readers do not wait for a writer."""
-    with sqlite3.connect(path) as database:
-        database.execute("PRAGMA journal_mode=WAL")  # stays in the file
-
-
-def make_study(storage: RDBStorage, file: StudyFile) -> None:
-    """Optuna's study, unless it is there.
+    """The file of a storage, in which readers do not wait for a writer.
 
     Raises:
-        StudyError: it is, and of another space.
+        EnvironmentProblem: it cannot be written.
+    """
+    try:
+        with closing(sqlite3.connect(path)) as database, database:
+            database.execute("PRAGMA journal_mode=WAL")  # stays in the file
+    except sqlite3.Error as error:
+        raise EnvironmentProblem(f"storage: {path} cannot be made: {error}") from None
+
+
+def remove_file(path: Path) -> None:
+    """Delete a storage's file, and what SQLite keeps beside it."""
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def holds_trials(path: Path) -> bool:
+    """Whether a SQLite storage has a trial that ever began: then no other is made in its place."""
+    if not path.is_file():
+        return False
+    with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+        try:
+            return bool(database.execute("SELECT EXISTS (SELECT 1 FROM trials WHERE state != 'WAITING')").fetchone()[0])
+        except sqlite3.Error:  # no storage, or half of one: its making was cut short
+            return False
+
+
+def make_study(storage: RDBStorage, file: StudyFile) -> StudyFile:
+    """Make Optuna's study; return the study's file, with the identity of what an earlier attempt had made of it.
+
+    Raises:
+        StudyError: a study of that name is there, and another folder's.
     """
     settings = file.settings
     directions = [Direction.MAXIMIZE] if settings.reward else [OBJECTIVES[name] for name in settings.objectives]
@@ -95,12 +128,46 @@ def make_study(storage: RDBStorage, file: StudyFile) -> None:
         directions=[StudyDirection[direction.name] for direction in directions],
         load_if_exists=True,
     )
-    if made.user_attrs.get("space_hash", settings.space_hash) != settings.space_hash:
-        raise StudyError(f"{file.storage}: a study {file.name!r} of another space is there; choose another --study")
-    made.set_user_attr("space_hash", settings.space_hash)
+    identity = file.identity
+    if identity is not None:
+        owner = OptunaIdentity(storage, file)
+        if owner.study_id or made.get_trials(deepcopy=False):
+            began = any(trial.state.is_finished() for trial in made.get_trials(deepcopy=False))
+            if owner.folder_here != identity.folder or began or not owner.study_id:
+                raise StudyError(
+                    f"{addresses.without_password(file.storage)}: a study {file.name!r} is there already, and not this "
+                    "folder's; choose another --study"
+                )
+            identity = identity.model_copy(update={"study_id": owner.study_id})
+        owner.claim(identity)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # names of objectives, since Optuna 3.2
         made.set_metric_names(["reward"] if settings.reward else list(settings.objectives))
+    return file.model_copy(update={"identity": identity})
+
+
+class OptunaIdentity:
+    """Which study a study of Optuna's is, and in which folder this host works on it.
+
+    Raises:
+        StudyError: the storage has none of that name.
+    """
+
+    def __init__(self, storage: RDBStorage, file: StudyFile) -> None:
+        self._storage = storage
+        self._study = study_id(storage, file.name)
+        attributes = storage.get_study_user_attrs(self._study)
+        self._here = _WORKED_ON.format(host=socket.gethostname())
+        self.study_id = str(attributes.get(_STUDY_ID, ""))
+        folder = attributes.get(self._here)
+        self.folder_here = Path(folder) if folder else None
+
+    def claim(self, identity: Identity) -> None:
+        """Make it that study, which is worked on in that folder on this host."""
+        if self.folder_here != identity.folder:
+            self._storage.set_study_user_attr(self._study, self._here, str(identity.folder))
+        if self.study_id != identity.study_id:
+            self._storage.set_study_user_attr(self._study, _STUDY_ID, identity.study_id)
 
 
 class TrialRecords:

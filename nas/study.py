@@ -3,6 +3,7 @@
 import json
 import math
 import random
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -13,10 +14,10 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
-from nas import latencies
+from nas import RUNS, latencies
 from nas.attributes import FINGERPRINT, REPEAT
 from nas.base_training import BaseTraining
-from nas.config import Run, StudyFile, make_folder, storage_file
+from nas.config import Identity, Run, StudyFile, make_folder, own_storage, storage_file
 from nas.export import Exported, chosen, export
 from nas.feasible import Feasible
 from nas.fuse import reason_to_stop
@@ -27,7 +28,7 @@ from nas.record_file import RecordFile
 from nas.records import Record, TrialFiles, averaged, front_of
 from nas.sampler import GainSampler, Gate, sampler_of
 from nas.score_cache import ScoreCache, begun_from, key
-from nas.storage import TrialRecords, make_file, make_study, opened, study_id
+from nas.storage import TrialRecords, holds_trials, make_file, make_study, opened, remove_file, study_id
 from search_spaces import Architecture, SearchSpace, space_file
 from search_spaces.errors import NasError, SpecError, StudyError
 from search_spaces.files import read_json, write_aside
@@ -53,12 +54,15 @@ class Study:
     Attributes:
         folder: absolute; `study.json`, `space.yaml`, `study.db`, `trials/`, `workers/`.
         file: what `study.json` says.
+        remark: what was noticed when it was taken up, in words; empty if nothing was.
+        name: of the folder; Optuna's study has the one that the study was created under.
     """
 
     def __init__(self, folder: Path, file: StudyFile) -> None:
         self.folder, self.file = folder, file
         self.settings = file.settings
-        self.name = file.name
+        self.name = folder.name
+        self.remark = ""
         self._file = RecordFile(folder / "records.jsonl")
         self._tidied: set[int] = set()
 
@@ -71,28 +75,55 @@ class Study:
 
         Raises:
             EnvironmentProblem: the folder cannot be written to.
+            StudyError: the folder holds trials; its storage has a study of that name; another process is at it.
         """
         study = cls(folder, file)
-        if study.database is None:
+        if study.shares_storage:
+            if study.database is not None and not study.database.exists():
+                make_file(study.database)
             _ = study.storage  # a server that cannot be reached is told before anything is written
         make_folder(folder)
-        space_file.save(space_text, folder)
+        with study.supervision.held_at_once(study.is_running()):
+            study._make(space_text, latency)
+        return study
+
+    def _make(self, space_text: str, latency: Timings | None) -> None:
+        """Write what a study is into its folder and its storage."""
+        self._require_unused()
+        if not self.file.identity:
+            self.file = self.file.model_copy(update={"identity": Identity.of(self.folder)})
+        space_file.save(space_text, self.folder)
         if latency is not None:
-            latency.write(folder / latencies.FILE)
-        if study.database is not None:
-            study.database.unlink(missing_ok=True)  # half of a study that was never finished being made
-            study._file.delete()
-            make_file(study.database)
-        make_study(study.storage, file)
-        if not study.trials():
-            study.enqueue(study.space.stock, role="stock")
-            start = () if file.settings.confirms else study.space.start
+            latency.write(self.folder / latencies.FILE)
+        if self.database is not None and not self.shares_storage:
+            remove_file(self.database)  # half of a study that was never finished being made
+            self._file.delete()
+            make_file(self.database)
+        self.file = make_study(self.storage, self.file)
+        if not self.trials():
+            self.enqueue(self.space.stock, role="stock")
+            start = () if self.settings.confirms else self.space.start
             named = {architecture.fingerprint: architecture for architecture in start}
             for fingerprint, architecture in named.items():
-                if fingerprint != study.space.stock.fingerprint:
-                    study.enqueue(architecture, role="start")
-        file.write(folder)  # last: a folder with study.json is a study
-        return study
+                if fingerprint != self.space.stock.fingerprint:
+                    self.enqueue(architecture, role="start")
+        self.file.write(self.folder)  # last: a folder with study.json is a study
+
+    def _require_unused(self) -> None:
+        """Refuse a folder without `study.json` in which trials lie.
+
+        Raises:
+            StudyError: there are some.
+        """
+        inside = [self.folder / name for name in ("trials", "base")]
+        if not self.shares_storage and self.database is not None and holds_trials(self.database):
+            inside.append(self.database)
+        filled = next((path for path in inside if path.is_file() or (path.is_dir() and any(path.iterdir()))), None)
+        if filled is not None:
+            raise StudyError(
+                f"{filled}: trials lie there, but {self.folder / 'study.json'} is missing: put that back to go on with "
+                "them; or move the folder away, or name another study with --study"
+            )
 
     @classmethod
     def open(cls, folder: Path) -> "Study":
@@ -133,12 +164,18 @@ class Study:
         """The storage's file, if it is one."""
         return storage_file(self.file.storage)
 
+    @property
+    def shares_storage(self) -> bool:
+        """Whether the storage is not a file of the study's own, so that other studies may be in it."""
+        return self.database != storage_file(own_storage(self.folder))
+
     @cached_property
     def storage(self) -> RDBStorage:
         """Where Optuna keeps the study; one per process.
 
         Raises:
             EnvironmentProblem: it cannot be opened.
+            StudyError: it is a file that is missing, empty or damaged.
         """
         return opened(self.file.storage)
 
@@ -149,8 +186,8 @@ class Study:
         Raises:
             StudyError: the storage does not have it.
         """
-        study_id(self.storage, self.name)
-        return Queue(study_name=self.name, storage=self.storage, sampler=self.sampler)
+        study_id(self.storage, self.file.name)
+        return Queue(study_name=self.file.name, storage=self.storage, sampler=self.sampler)
 
     @cached_property
     def sampler(self) -> Gate:
@@ -279,7 +316,7 @@ class Study:
 
     @cached_property
     def _trials(self) -> TrialRecords:
-        return TrialRecords(self.name, self.storage, lambda: self.space, self._file)
+        return TrialRecords(self.file.name, self.storage, lambda: self.space, self._file)
 
     def front(self, records: Sequence[Record] | None = None) -> list[Record]:
         """The finished trials that no other dominates, best accuracy first."""
@@ -356,14 +393,27 @@ class Study:
         kept = {record.trial for record in (*self.front(records), *ended[-_KEPT_WEIGHTS:])} | self._tidied
         for record in ended:
             if record.trial not in kept and record.role != "stock":
-                self.files(record.trial).weights.unlink(missing_ok=True)
-                self.files(record.trial).checkpoint.unlink(missing_ok=True)
+                files = self.files(record.trial)
+                if files.folder.resolve().is_relative_to(self.folder.resolve()):  # and not elsewhere, behind a link
+                    files.weights.unlink(missing_ok=True)
+                    files.checkpoint.unlink(missing_ok=True)
                 self._tidied.add(record.trial)
 
     def set_run(self, run: Run) -> None:
         """Change how far and with what the study is run."""
-        self.file = self.file.model_copy(update={"run": run})
+        self.set_file(self.file.model_copy(update={"run": run}))
+
+    def set_file(self, file: StudyFile) -> None:
+        """Change what `study.json` says."""
+        self.file = file
         self.file.write(self.folder)
+
+    def is_running(self) -> StudyError:
+        """Return what is told where another process has its supervision."""
+        runs = self.folder.parent
+        where = "" if runs == RUNS.absolute() else f" --runs {shlex.quote(str(runs))}"
+        told = f"look at it with: nas status {self.name}{where}"
+        return StudyError(f"{self.name} is running already, in another process; {told}")
 
     @property
     def asking(self) -> Lock:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from nas import deaths, machine, reaping
+from nas import addresses, deaths, machine, reaping
 from nas.deaths import Death
 from nas.study import Study
 from nas.watch import Watch
@@ -119,7 +119,7 @@ class Supervisor:
         slot.log.parent.mkdir(exist_ok=True)
         memory = ["--memory", str(self._memory)] if self._memory else []
         command = [*WORKER, str(self._study.folder), "--deadline", str(self._deadline), *memory]
-        slot.process = spawn(command, _environment(slot, self._study.folder.parent), slot.log)
+        slot.process = spawn(command, _environment(slot, self._study), slot.log)
 
     def _watch(self) -> bool:
         """Look after the workers; whether any is still at work or was started again."""
@@ -233,9 +233,14 @@ def spawn(command: list[str], environment: dict[str, str], log: Path) -> subproc
         return subprocess.Popen(command, env=environment, stdout=end, stderr=end, start_new_session=True)
 
 
-def _environment(slot: _Slot, runs: Path) -> dict[str, str]:
-    """The worker's environment: one thread for a trial on the CPU, its own GPU otherwise."""
-    environment = {**os.environ, **_QUIET, "YOLO_CONFIG_DIR": str(runs / ".ultralytics")}
+def _environment(slot: _Slot, study: Study) -> dict[str, str]:
+    """The worker's environment: one thread for a trial on the CPU, its own GPU otherwise.
+
+    The storage's address stands there with its password, which no file holds.
+    """
+    environment = {**os.environ, **_QUIET, "YOLO_CONFIG_DIR": str(study.folder.parent / ".ultralytics")}
+    if study.shares_storage:
+        environment[addresses.STORAGE] = study.file.storage
     if slot.device == "cpu":
         return {**environment, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     return {**environment, "CUDA_VISIBLE_DEVICES": slot.device}

@@ -290,6 +290,10 @@ Storage = Annotated[
     str | None,
     typer.Option(help="Optuna's, such as postgresql://... \\[default: a file]", rich_help_panel=_WHERE),
 ]
+StorageAgain = Annotated[
+    str | None,
+    typer.Option(help="The study's own, with the password that no file of it holds.", rich_help_panel=_WHERE),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, write nothing.")]
 PlanFormat = Annotated[
     Literal["text", "json"], typer.Option("--format", help="Of the plan: lines on stderr, or JSON on stdout.")

@@ -144,13 +144,14 @@ def resume(
     workers: options.Workers = None,
     device: options.Device = None,
     trial_memory: options.TrialMemory = None,
+    storage: options.StorageAgain = None,
     runs: options.Runs = RUNS,
 ) -> None:
     """Go on with a study where it stopped; nothing that finished is trained again."""
     from nas.plan import resume as take_up
 
     changes = {"trials": trials, "timeout": timeout, "workers": workers, "device": device, "trial_memory": trial_memory}
-    _run(take_up(study, runs=runs, **changes))
+    _run(take_up(study, runs=runs, storage=storage, **changes))
 
 
 def _run(study: "Study") -> None:
@@ -178,6 +179,7 @@ def train(study: "Study") -> None:
     again = options.typed("resume", study)
     show.lines(
         [
+            *([f"note      {study.remark}"] if study.remark else []),
             f"study     {study.folder}",
             f"resume    {again}",
             f"MLflow    {options.typed('ui', study, named=False)}",
@@ -244,6 +246,16 @@ def _predicted(plan: "Plan") -> str:
     return f"predicted for {device}{first}"
 
 
+def _placed(plan: "Plan") -> str:
+    """The study's name, and why it is not the usual one."""
+    name, stem = plan.folder.name, plan.stem
+    there = (plan.folder / "study.json").is_file()
+    which = ", which is there with these settings and goes on" if there else ""
+    if stem in {None, name}:
+        return f"{name}{which}"
+    return f"{name}{which or f': {stem} is there with other settings (--study gives it a name of your own)'}"
+
+
 def _preset(settings: "Settings") -> str:
     """Say what a preset is good for, or what was given instead of its numbers; empty if none of them is left."""
     from trials.presets import PRESETS
@@ -268,6 +280,7 @@ def _print_plan(plan: "Plan", shown: str) -> None:
     limits = {name: value for name, value in settings.limits.model_dump().items() if value is not None}
     space, data, stock = plan.space, plan.data, plan.stock
     told = {
+        "study": _placed(plan),
         "space": f"{space.at_scale}: {counted(len(space.slots), 'slot')}, {space.size:.3g} architectures",
         "stock": f"{stock.gflops:.2f} GFLOPs at {budget.deploy_size} px, {stock.params / 1e6:.3f} M parameters",
         "reach": f"{plan.cheapest.gflops:.2f} to {plan.costliest.gflops:.2f} GFLOPs",

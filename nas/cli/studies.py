@@ -1,7 +1,5 @@
 """`nas status`, `nas pareto`, `nas trials`, `nas base`, `nas export`, `nas clean`: studies that are there."""
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -26,6 +24,22 @@ _STATUS_COLUMNS = {
     "space": "space",
     "data": "data",
 }
+
+_STATUS = (
+    "study",
+    "running",
+    "trials",
+    "of",
+    "front",
+    "map50_95",
+    "stock_map50_95",
+    "waiting",
+    "space",
+    "data",
+    "folder",
+    "problem",
+)
+"""What `nas status` says of a study; of one that cannot be opened, only its name, its folder and why."""
 
 _BASE_COLUMNS = {
     "ending": "ending",
@@ -56,13 +70,16 @@ def status(
     names = [study] if study else studies(runs)
     if not names:
         show.lines([f"no studies in {runs} yet; begin one with: nas search"])
-    rows = [_status(_open(name, runs)) for name in names]
+    rows = [_status(_open(study, runs))] if study else [_status_or_problem(name, runs) for name in names]
+    problems = {row["study"]: row["problem"] for row in rows if row["problem"]}
     if shown == "table":
-        rows = [row | {"done": f"{row['trials']}/{row['of']}"} for row in rows]
+        rows = [row | {"done": None if row["problem"] else f"{row['trials']}/{row['of']}"} for row in rows]
     if names or shown != "table":
         show.rows(rows, shown, title="Studies", columns=_STATUS_COLUMNS, narrow=("space", "waiting", "front"))
+    show.lines(f"{name} cannot be opened: {problem}" for name, problem in problems.items())
     for name in names:
-        show.lines(f"{name}: {line}" for line in fronts.nothing_learned(_open(name, runs))[:1])
+        if name not in problems:
+            show.lines(f"{name}: {line}" for line in fronts.nothing_learned(_open(name, runs))[:1])
 
 
 @show.told
@@ -153,6 +170,7 @@ def clean(
     runs: Runs = RUNS,
 ) -> None:
     """Delete what can be made again: scratch files, and weights that `nas export` does not need; or all of it."""
+    from nas.cleaning import delete, lies_within, scratch, size
     from search_spaces.errors import StudyError
 
     opened = _open(study, runs)
@@ -160,14 +178,18 @@ def clean(
     if not supervision.take(wait=False):
         raise StudyError(f"{study} is running; stop it first")
     try:
-        doomed = [opened.folder] if everything else list(_scratch(opened))
-        size = sum(file.stat().st_size for path in doomed for file in _files(path))
+        found = [opened.folder] if everything else list(scratch(opened))
+        doomed = [path for path in found if everything or lies_within(path, opened.folder)]
+        freed = sum(map(size, doomed))
         for path in doomed:
             print(path)  # noqa: T201 - the result, for a pipe
             if not dry_run:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                delete(path)
         verb = "would go" if dry_run else "gone"
-        show.lines([f"{len(doomed)} files and folders, {size / 1e6:.1f} MB, {verb}"])
+        show.lines([f"{len(doomed)} files and folders, {freed / 1e6:.1f} MB, {verb}"])
+        show.lines(f"{path} is left: a link leads out of the study's folder" for path in found if path not in doomed)
+        if everything and opened.folder.is_symlink():
+            show.lines([f"{opened.folder} is a link: what it leads to, {opened.folder.resolve()}, is left"])
     finally:
         supervision.release()
 
@@ -191,7 +213,19 @@ def _status(study: "Study") -> dict[str, str | int | float | None]:
         "space": f"{study.settings.space} {study.settings.scale}",
         "data": study.settings.data,
         "folder": str(study.folder),
+        "problem": None,
     }
+
+
+def _status_or_problem(name: str, runs: Path) -> "dict[str, str | int | float | None]":
+    """A study's row among others: one that cannot be opened says why, and hides nobody."""
+    from search_spaces.errors import NasError
+
+    try:
+        return _status(_open(name, runs))
+    except NasError as error:
+        rest = dict.fromkeys(_STATUS)
+        return {**rest, "study": name, "folder": str(runs.absolute() / name), "problem": " ".join(str(error).split())}
 
 
 def _open(name: str, runs: Path) -> "Study":
@@ -199,20 +233,3 @@ def _open(name: str, runs: Path) -> "Study":
     from nas.study import Study
 
     return Study.open(existing(name, runs))
-
-
-def _scratch(study: "Study") -> Iterator[Path]:
-    """Ultralytics' scratch folders, workers' logs, and weights beside those of the front and the stock model."""
-    records = study.records()
-    kept = {record.trial for record in study.front(records)} | {r.trial for r in records if r.role == "stock"}
-    for record in records:
-        files = study.files(record.trial)
-        if (files.folder / "ultralytics").is_dir():
-            yield files.folder / "ultralytics"
-        if record.trial not in kept and files.weights.is_file():
-            yield files.weights
-    yield from sorted((study.folder / "workers").glob("*.log"))
-
-
-def _files(path: Path) -> Iterator[Path]:
-    return (file for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())

@@ -38,7 +38,9 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> SearchSpace:
 def make_study(tmp_path: Path, space: SearchSpace) -> Callable[..., Study]:
     """A study on the small space, with some settings changed, and with what its space starts with."""
 
-    def make(name: str = "small", *, trials: int = 6, start: str = "", **changes: object) -> Study:
+    def make(
+        name: str = "small", *, trials: int = 6, start: str = "", storage: str | None = None, **changes: object
+    ) -> Study:
         settings = Settings.model_validate(
             {
                 "space": space.name,
@@ -56,7 +58,7 @@ def make_study(tmp_path: Path, space: SearchSpace) -> Callable[..., Study]:
             name=name,
             settings=settings,
             run=Run(trials=trials),
-            storage=own_storage(folder),
+            storage=storage or own_storage(folder),
             tracking="sqlite://",
             version="0",
         )

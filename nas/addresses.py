@@ -1,0 +1,149 @@
+"""Addresses of databases and servers: quoted, checked, and stored without a password and relative to a study.
+
+An address is what SQLAlchemy and MLflow call a URL: `sqlite:////home/me/runs/nas/mlflow.db`, `postgresql://me@lab/nas`.
+"""
+
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import quote
+
+from sqlalchemy import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from search_spaces.errors import SpecError
+
+STORAGE = "NAS_STORAGE"
+"""The environment variable with the address of a storage and its password, which no file of ours holds."""
+TRACKING = "MLFLOW_TRACKING_URI"
+
+_SQLITE = re.compile(r"sqlite(?:\+pysqlite)?:///([^?]*)")
+_USER = re.compile(r"^([\w+.-]+://)([^:/@?#]*):([^/?#]*)@")
+_USER_OF_DATABASE = re.compile(r"^([\w+.-]+://)([^:/@?#]*):([^?]*)@")
+"""With a slash in the password, which SQLAlchemy takes as it is."""
+_USER_OF_SERVER = re.compile(r"^([\w+.-]+://)([^:/@?#]*):(?!\d+/)([^?]*)@")
+"""A host and its port are none, whatever stands behind them."""
+_SECRET = re.compile(r"(?<=[?&])[^=&#]*(?:pass|secret|token|pwd)[^=&#]*=[^&#]*&?", re.IGNORECASE)
+_EXAMPLES = "such as postgresql://me@host/name or sqlite:////folder/file.db"
+
+
+def sqlite(path: Path) -> str:
+    """Return the address of a SQLite file; `?`, `#` and `%` in its name are escaped, as SQLAlchemy reads them."""
+    return f"sqlite:///{quote(path.as_posix(), safe=' +/:@')}"
+
+
+def file_of(url: str) -> Path | None:
+    """Return the file of a SQLite address; None for a server, and for a database in memory."""
+    if not _SQLITE.match(url):
+        return None
+    name = make_url(url).database
+    return None if not name or name == ":memory:" or name.startswith("file:") else Path(name)
+
+
+def require_storage(url: str) -> str:
+    """Return the address of an Optuna storage that several processes can open, with an absolute path.
+
+    Raises:
+        SpecError: it is none.
+    """
+    try:
+        parsed = make_url(url)
+        _ = parsed.get_dialect()
+    except (SQLAlchemyError, ValueError, ImportError):
+        raise SpecError(f"storage: no address of a database, got {hidden(url)!r} ({_EXAMPLES})") from None
+    if parsed.get_backend_name() != "sqlite":
+        if url.partition("?")[0].count("@") > 1:
+            raise SpecError("storage: more than one '@' in the address (in a password it is written %40, a slash %2F)")
+        if not parsed.database:
+            raise SpecError(f"storage: names no database, got {hidden(url)!r} ({_EXAMPLES})")
+        return url
+    path = file_of(url)
+    if path is None or parsed.host:
+        raise SpecError(f"storage: names no file that several processes can open, got {hidden(url)!r} ({_EXAMPLES})")
+    if path.is_dir():
+        raise SpecError(f"storage: {path} is a folder ({_EXAMPLES})")
+    return _moved(url, path.absolute())
+
+
+def stored(url: str, folder: Path) -> str:
+    """Return an address as a study's file holds it: without a password; of a file, relative where it may be copied.
+
+    Args:
+        folder: the study's. A SQLite file in it, or in the folder of all studies around it, moves with it.
+    """
+    path = file_of(url)
+    if path is None:
+        return without_password(url)
+    path = path.absolute()
+    return _moved(url, Path(relative(path, folder)))
+
+
+def opened(text: str, folder: Path, variable: str) -> str:
+    """Return the address that `stored` made a text of.
+
+    Args:
+        folder: where the study lies now.
+        variable: of the environment: if it holds the same address, then that one counts, with its password.
+    """
+    path = file_of(text)
+    if path is not None:
+        return _moved(text, Path(absolute(path, folder)))
+    given = os.environ.get(variable)
+    return given if given and without_password(given) == text else text
+
+
+def relative(path: Path, folder: Path) -> str:
+    """Return a path as a study's file holds it: relative to the study where it lies in the folder of all studies."""
+    clean, runs = Path(os.path.normpath(path)), folder.parent
+    return os.path.relpath(clean, folder) if clean.is_relative_to(runs) else str(path)
+
+
+def absolute(path: Path, folder: Path) -> str:
+    """Return the path that `relative` made a text of."""
+    return str(path) if path.is_absolute() else os.path.normpath(folder / path)
+
+
+def without_password(url: str) -> str:
+    """Return an address without the passwords that it carries, as a user's or as an option's."""
+    if file_of(url) is not None:
+        return url
+    bare = _user(url).sub(r"\1\2@", url, count=1)
+    return _SECRET.sub("", bare).rstrip("?&")
+
+
+def hidden(text: str, url: str = "") -> str:
+    """Return a text to print, in which no password of an address stands.
+
+    Args:
+        text: an address, or a message of somebody who was given `url`.
+    """
+    if not url:
+        return without_password(text)
+    text = text.replace(url, without_password(url))
+    for secret in _secrets(url):
+        text = re.sub(rf"(?<!\w){re.escape(secret)}(?!\w)", "***", text)
+    return text
+
+
+def _user(url: str) -> re.Pattern[str]:
+    """Return the pattern of a user with a password in an address."""
+    if not url.startswith(("http:", "https:")):
+        return _USER_OF_DATABASE
+    return _USER if _USER.match(url) else _USER_OF_SERVER
+
+
+def _secrets(url: str) -> list[str]:
+    """Return the passwords of an address, as they stand in it and as they are meant."""
+    match = _user(url).match(url)
+    found = [match[3]] if match else []
+    found += [each.rstrip("&").partition("=")[2] for each in _SECRET.findall(url)]
+    with suppress(SQLAlchemyError, ValueError):  # no address of SQLAlchemy's, such as an MLflow server's
+        found.append(make_url(url).password or "")
+    return sorted({each for each in found if each}, key=len, reverse=True)
+
+
+def _moved(url: str, path: Path) -> str:
+    """Return a SQLite address with another file and the same options."""
+    _, mark, options = url.partition("?")
+    return f"{sqlite(path)}{mark}{options}"

@@ -1,0 +1,287 @@
+"""Studies that are copied and moved: each works on its own files, and on nothing of another's."""
+
+import gc
+import hashlib
+import json
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from nas import identity, plan, work
+from nas.cli import app
+from nas.config import StudyFile, own_storage
+from nas.study import Study
+from nas.work import Worker
+from search_spaces.errors import SpecError, StudyError
+from trials import Outcome
+
+SPACE = "{name: small, base: yolov9t.yaml, slots: [{at: {layers: [10]}, choices: {DySample: {}}}]}"
+MakeStudy = Callable[..., Study]
+
+
+@pytest.fixture(autouse=True)
+def _same_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "require_same_data", lambda _: None)
+
+
+@pytest.fixture
+def run(score: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> Callable[[Study], None]:
+    def working(study: Study) -> None:
+        monkeypatch.setattr(work, "evaluate", score)
+        opened = Study.open(study.folder)
+        Worker(opened, deadline=float("inf")).run()
+        opened.storage.engine.dispose()  # SQLite writes to its files when they are closed
+
+    return working
+
+
+@pytest.fixture
+def searched(make_study: MakeStudy, run: Callable[[Study], None]) -> Study:
+    study = make_study(trials=3)
+    run(study)
+    study.storage.engine.dispose()
+    gc.collect()
+    return study
+
+
+def resumed(folder: Path, trials: int) -> Study:
+    return plan.resume(folder.name, runs=folder.parent, trials=trials)
+
+
+def bytes_of(folder: Path) -> dict[str, str]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def study_id(study: Study) -> str:
+    assert study.file.identity is not None
+    return study.file.identity.study_id
+
+
+def as_before(folder: Path, runs: Path) -> None:
+    """Turn `study.json` into what an earlier version wrote: absolute addresses, and no identity."""
+    path = folder / "study.json"
+    fields = json.loads(path.read_text())
+    del fields["identity"]
+    fields |= {"storage": f"sqlite:///{runs / folder.name / 'study.db'}", "tracking": f"sqlite:///{runs / 'mlflow.db'}"}
+    path.write_text(json.dumps(fields))
+    with closing(sqlite3.connect(folder / "study.db")) as database, database:
+        database.execute("DELETE FROM study_user_attributes WHERE key IN ('study_id') OR key LIKE 'folder@%'")
+
+
+class TestAFile:
+    def test_holds_no_address_of_its_own_folder(self, make_study: MakeStudy, tmp_path: Path) -> None:
+        study = make_study()
+        weights = study.folder / "own" / "weights.pt"
+        budget = study.settings.budget.model_copy(update={"weights": weights})
+        file = study.file.model_copy(
+            update={
+                "settings": study.settings.model_copy(update={"budget": budget}),
+                "tracking": f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}",
+            }
+        )
+        file.write(study.folder)
+        fields = json.loads((study.folder / "study.json").read_text())
+        assert (fields["storage"], fields["tracking"]) == ("sqlite:///study.db", "sqlite:///../mlflow.db")
+        assert fields["settings"]["budget"]["weights"] == "own/weights.pt"
+        assert fields["settings"]["budget"]["data"] == str(tmp_path / "data.yaml")  # outside: as it was
+        assert StudyFile.read(study.folder) == file
+
+    @pytest.mark.parametrize("earlier", [False, True])
+    def test_means_its_own_neighbours_where_it_lies(self, searched: Study, tmp_path: Path, *, earlier: bool) -> None:
+        if earlier:
+            as_before(searched.folder, tmp_path / "runs")
+        there = tmp_path / "elsewhere" / "small"
+        shutil.copytree(searched.folder, there)
+        file = StudyFile.read(there)
+        assert file.storage == own_storage(there)
+        if earlier:
+            assert file.tracking == f"sqlite:///{tmp_path / 'elsewhere' / 'mlflow.db'}"
+
+    def test_finds_a_neighbour_that_did_not_come_along(self, searched: Study, tmp_path: Path) -> None:
+        weights = tmp_path / "runs" / "other" / "weights.pt"
+        weights.parent.mkdir()
+        weights.touch()
+        budget = searched.settings.budget.model_copy(update={"weights": weights})
+        settings = searched.settings.model_copy(update={"budget": budget})
+        searched.set_file(searched.file.model_copy(update={"settings": settings}))
+        there = tmp_path / "elsewhere" / "small"
+        shutil.copytree(searched.folder, there)
+        assert StudyFile.read(there).settings.budget.weights == weights
+
+
+class TestACopy:
+    @pytest.mark.parametrize("earlier", [False, True])
+    @pytest.mark.parametrize("there", ["runs/small2", "elsewhere/small"])
+    def test_and_its_original_know_nothing_of_each_other(
+        self, searched: Study, run: Callable[[Study], None], tmp_path: Path, there: str, *, earlier: bool
+    ) -> None:
+        if earlier:
+            as_before(searched.folder, tmp_path / "runs")
+        before = bytes_of(searched.folder)
+        shutil.copytree(searched.folder, tmp_path / there)
+        copy = resumed(tmp_path / there, trials=5)
+        run(copy)
+        assert bytes_of(searched.folder) == before
+        assert "is a copy of" in copy.remark
+        original = resumed(searched.folder, trials=4)
+        run(original)
+        assert original.remark == ""
+        assert study_id(original) != study_id(copy)
+        assert [len(one.records()) for one in (original, copy)] == [4, 5]
+        assert original.name == "small"
+        assert copy.name == Path(there).name
+
+    def test_has_runs_of_its_own_in_mlflow(self, searched: Study, tmp_path: Path) -> None:
+        tracking = searched.folder / "tracking.json"
+        identity.settle(searched)
+        known = json.loads(tracking.read_text()) | {"finished": [0, 1], "stock": {"gflops": 1.0}}
+        tracking.write_text(json.dumps(known))
+        shutil.copytree(searched.folder, tmp_path / "runs" / "copy")
+        copy = resumed(tmp_path / "runs" / "copy", trials=5)
+        theirs = json.loads((copy.folder / "tracking.json").read_text())
+        assert theirs == known | {"study_id": study_id(copy)}
+        assert known["study_id"] == study_id(searched) != study_id(copy)
+
+    def test_whose_renaming_was_cut_short_goes_on_with_it(
+        self, searched: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        there = tmp_path / "runs" / "copy"
+        shutil.copytree(searched.folder, there)
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(identity, "_write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            resumed(there, trials=4)
+        half = study_id(Study.open(there))
+        copy = resumed(there, trials=4)
+        assert study_id(copy) == half != study_id(searched)
+        assert copy.file.identity is not None
+        assert copy.file.identity.was == ""
+
+    def test_that_shares_a_database_is_refused(self, make_study: MakeStudy, tmp_path: Path) -> None:
+        shared = f"sqlite:///{tmp_path / 'shared.db'}"
+        study = make_study(storage=shared)
+        before = bytes_of(study.folder) | bytes_of(tmp_path / "runs")
+        shutil.copytree(study.folder, tmp_path / "elsewhere" / "small")
+        with pytest.raises(StudyError) as told:
+            resumed(tmp_path / "elsewhere" / "small", trials=9)
+        assert f"a copy of {study.folder}" in str(told.value)
+        assert len(str(told.value).splitlines()) == 1
+        assert bytes_of(study.folder) | bytes_of(tmp_path / "runs") == before
+        assert len(Study.open(tmp_path / "elsewhere" / "small").records()) == 1  # it can be looked at
+        assert resumed(study.folder, trials=9).file.run.trials == 9
+
+    def test_that_shares_a_database_is_refused_after_the_original_was_moved(
+        self, make_study: MakeStudy, tmp_path: Path
+    ) -> None:
+        study = make_study(storage=f"sqlite:///{tmp_path / 'shared.db'}")
+        copy, moved = tmp_path / "runs" / "copy", tmp_path / "runs" / "moved"
+        shutil.copytree(study.folder, copy)
+        study.folder.rename(moved)
+        assert "was moved here" in resumed(moved, trials=9).remark
+        with pytest.raises(StudyError, match="a copy of .*moved"):
+            resumed(copy, trials=9)
+
+    def test_of_everything_keeps_its_artifacts(self, tmp_path: Path) -> None:
+        """MLflow's database says where artifacts are, in full."""
+        there = tmp_path / "copied"
+        there.mkdir()
+        with sqlite3.connect(there / "mlflow.db") as database:
+            database.execute("CREATE TABLE experiments (experiment_id INTEGER, name TEXT, artifact_location TEXT)")
+            database.execute("CREATE TABLE runs (experiment_id INTEGER, artifact_uri TEXT)")
+            rows = [
+                (1, "nas/v9", "file:///a/runs/mlartifacts"),
+                (2, "mine", "file:///a/runs/mlartifacts"),
+                (3, "nas/v8", "s3://b/mlartifacts"),
+            ]
+            database.executemany("INSERT INTO experiments VALUES (?, ?, ?)", rows)
+            runs = [(1, "file:///a/runs/mlartifacts/r1/artifacts"), (1, "file:///b/r2"), (2, "file:///a/r3")]
+            database.executemany("INSERT INTO runs VALUES (?, ?)", runs)
+        for _ in range(2):
+            identity.keep_artifacts_own(f"sqlite:///{there / 'mlflow.db'}")
+        with sqlite3.connect(there / "mlflow.db") as database:
+            where = [row[0] for row in database.execute("SELECT artifact_location FROM experiments")]
+            assert where == [(there / "mlartifacts").as_uri(), *(row[2] for row in rows[1:])]
+            runs_where = [row[0] for row in database.execute("SELECT artifact_uri FROM runs")]
+            assert runs_where == [f"{where[0]}/r1/artifacts", "file:///b/r2", "file:///a/r3"]
+
+
+class TestAMove:
+    @pytest.mark.parametrize("earlier", [False, True])
+    def test_keeps_what_it_is(
+        self, searched: Study, run: Callable[[Study], None], tmp_path: Path, *, earlier: bool
+    ) -> None:
+        identity.settle(searched)
+        was = study_id(searched)
+        if earlier:
+            as_before(searched.folder, tmp_path / "runs")
+        there = tmp_path / "elsewhere" / "renamed"
+        there.parent.mkdir()
+        searched.folder.rename(there)
+        moved = resumed(there, trials=4)
+        run(moved)
+        assert study_id(moved) == was
+        assert "was moved here" in moved.remark
+        assert len(moved.records()) == 4
+        assert not searched.folder.exists()
+        assert resumed(there, trials=4).remark == ""
+
+    def test_and_a_copy_made_before_are_two_studies(self, searched: Study, tmp_path: Path) -> None:
+        copy, moved = tmp_path / "runs" / "copy", tmp_path / "runs" / "moved"
+        shutil.copytree(searched.folder, copy)
+        searched.folder.rename(moved)
+        assert study_id(resumed(copy, trials=4)) != study_id(resumed(moved, trials=4)) == study_id(searched)
+
+    def test_under_another_name_of_the_same_folder_is_none(self, searched: Study, tmp_path: Path) -> None:
+        (tmp_path / "link").symlink_to(tmp_path / "runs")
+        assert resumed(tmp_path / "link" / "small", trials=4).remark == ""
+
+
+class TestAnothersDatabase:
+    def test_is_refused(self, make_study: MakeStudy) -> None:
+        one, other = make_study("one"), make_study("other")
+        for study in (one, other):
+            study.storage.engine.dispose()
+        with closing(sqlite3.connect(one.folder / "study.db")) as database, database:
+            database.execute("UPDATE studies SET study_name = 'other'")
+        shutil.copyfile(one.folder / "study.db", other.folder / "study.db")
+        with pytest.raises(StudyError, match="holds the trials of another study") as told:
+            resumed(other.folder, trials=9)
+        assert len(str(told.value).splitlines()) == 1
+
+    def test_that_is_missing_is_not_made_anew(self, searched: Study) -> None:
+        (searched.folder / "study.db").unlink()
+        with pytest.raises(StudyError, match="the study's database is missing"):
+            resumed(searched.folder, trials=9)
+        assert not (searched.folder / "study.db").exists()
+
+    def test_of_another_folder_is_not_joined(self, make_study: MakeStudy, tmp_path: Path) -> None:
+        shared = f"sqlite:///{tmp_path / 'shared.db'}"
+        study = make_study(storage=shared)
+        with pytest.raises(StudyError, match="a study 'small' is there already"):
+            Study.create(tmp_path / "elsewhere" / "small", study.file.model_copy(update={"identity": None}), SPACE)
+
+
+def test_status_shows_the_others_when_one_cannot_be_opened(make_study: MakeStudy) -> None:
+    good, torn, gone = (make_study(name) for name in ("good", "torn", "gone"))
+    (torn.folder / "study.json").write_text('{"name"')
+    (gone.folder / "study.db").unlink()
+    runs = str(good.folder.parent)
+    told = CliRunner().invoke(app, ["status", "--runs", runs, "--format", "json"])
+    assert told.exit_code == 0
+    rows = {row["study"]: row for row in json.loads(told.stdout)}
+    assert rows["good"]["problem"] is None
+    assert rows["good"]["waiting"] == 1
+    assert "cannot be read" in rows["torn"]["problem"]
+    assert "database is missing" in rows["gone"]["problem"]
+    assert CliRunner().invoke(app, ["status", "torn", "--runs", runs]).exit_code == 2
+
+
+def test_a_storage_given_again_is_the_studys(make_study: MakeStudy, tmp_path: Path) -> None:
+    study = make_study()
+    with pytest.raises(SpecError, match="the trials of small are in another one"):
+        plan.resume("small", runs=study.folder.parent, storage="postgresql://me@lab/nas")
