@@ -178,9 +178,10 @@ def clean(
     if not supervision.take(wait=False):
         raise StudyError(f"{study} is running; stop it first")
     try:
+        linked = opened.folder.is_symlink()
         found = [opened.folder] if everything else list(scratch(opened))
         doomed = [path for path in found if everything or lies_within(path, opened.folder)]
-        freed = sum(map(size, doomed))
+        freed, behind = sum(map(size, doomed)), opened.folder.resolve()
         for path in doomed:
             print(path)  # noqa: T201 - the result, for a pipe
             if not dry_run:
@@ -188,8 +189,8 @@ def clean(
         verb = "would go" if dry_run else "gone"
         show.lines([f"{len(doomed)} files and folders, {freed / 1e6:.1f} MB, {verb}"])
         show.lines(f"{path} is left: a link leads out of the study's folder" for path in found if path not in doomed)
-        if everything and opened.folder.is_symlink():
-            show.lines([f"{opened.folder} is a link: what it leads to, {opened.folder.resolve()}, is left"])
+        if everything and linked:
+            show.lines([f"{opened.folder} is a link: what it leads to, {behind}, is left"])
     finally:
         supervision.release()
 

@@ -137,8 +137,34 @@ def test_clean_says_what_it_would_delete_and_deletes_nothing(study: Study) -> No
     before = sorted(study.folder.rglob("*"))
     result = nas("clean", "small", "--all", "--dry-run", *runs(study))
     assert result.stdout.split() == [str(study.folder)]
-    lock = study.folder / "supervisor.lock"
-    assert [path for path in sorted(study.folder.rglob("*")) if path != lock] == before
+    assert sorted(study.folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("linked", ["trials", "trials/0001", "trials/0001/ultralytics", "workers"])
+def test_clean_deletes_nothing_through_a_link(study: Study, linked: str, tmp_path: Path) -> None:
+    outside, inside = tmp_path / "outside", study.folder / linked
+    for trial in study.records():
+        (study.files(trial.trial).folder / "ultralytics").mkdir()
+        (study.files(trial.trial).folder / "ultralytics" / "scratch").touch()
+    (study.folder / "workers").mkdir()
+    (study.folder / "workers" / "0.log").touch()
+    inside.rename(outside)
+    inside.symlink_to(outside)
+    before = sorted(outside.rglob("*"))
+    assert nas("clean", "small", *runs(study)).exit_code == 0
+    assert sorted(outside.rglob("*")) == before
+    assert inside.is_symlink() == (linked != "trials/0001/ultralytics")  # what would go is unlinked
+
+
+def test_clean_all_of_a_linked_study_deletes_the_link(study: Study, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    study.folder.rename(outside)
+    study.folder.symlink_to(outside)
+    told = nas("clean", "small", "--all", *runs(study))
+    assert told.exit_code == 0
+    assert "is a link: what it leads to" in told.stderr
+    assert not study.folder.is_symlink()
+    assert (outside / "study.json").is_file()
 
 
 def test_clean_all_deletes_the_study(study: Study) -> None:
@@ -291,7 +317,7 @@ def test_a_storage_that_cannot_be_opened_leaves_nothing(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     result = nas("search", "--storage", "nonsense://somewhere")
     assert result.exit_code == 2
-    assert result.stderr.splitlines()[-1].startswith("storage: cannot be opened")
+    assert result.stderr.splitlines()[-1].startswith("storage: no address of a database, got 'nonsense://somewhere'")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -153,9 +153,14 @@ class TestACopy:
     ) -> None:
         there = tmp_path / "runs" / "copy"
         shutil.copytree(searched.folder, there)
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(identity, "_write", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-            resumed(there, trials=4)
+
+        def cut_short(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(identity, "_write", cut_short)
+            with pytest.raises(KeyboardInterrupt):
+                resumed(there, trials=4)
         half = study_id(Study.open(there))
         copy = resumed(there, trials=4)
         assert study_id(copy) == half != study_id(searched)
@@ -183,7 +188,7 @@ class TestACopy:
         shutil.copytree(study.folder, copy)
         study.folder.rename(moved)
         assert "was moved here" in resumed(moved, trials=9).remark
-        with pytest.raises(StudyError, match="a copy of .*moved"):
+        with pytest.raises(StudyError, match=r"a copy of .*moved"):
             resumed(copy, trials=9)
 
     def test_of_everything_keeps_its_artifacts(self, tmp_path: Path) -> None:
@@ -236,7 +241,8 @@ class TestAMove:
         searched.folder.rename(moved)
         assert study_id(resumed(copy, trials=4)) != study_id(resumed(moved, trials=4)) == study_id(searched)
 
-    def test_under_another_name_of_the_same_folder_is_none(self, searched: Study, tmp_path: Path) -> None:
+    @pytest.mark.usefixtures("searched")
+    def test_under_another_name_of_the_same_folder_is_none(self, tmp_path: Path) -> None:
         (tmp_path / "link").symlink_to(tmp_path / "runs")
         assert resumed(tmp_path / "link" / "small", trials=4).remark == ""
 
@@ -281,7 +287,7 @@ def test_status_shows_the_others_when_one_cannot_be_opened(make_study: MakeStudy
     assert CliRunner().invoke(app, ["status", "torn", "--runs", runs]).exit_code == 2
 
 
-def test_a_storage_given_again_is_the_studys(make_study: MakeStudy, tmp_path: Path) -> None:
+def test_a_storage_given_again_is_the_studys(make_study: MakeStudy) -> None:
     study = make_study()
     with pytest.raises(SpecError, match="the trials of small are in another one"):
         plan.resume("small", runs=study.folder.parent, storage="postgresql://me@lab/nas")

@@ -1,0 +1,150 @@
+"""Addresses: quoted in one place, checked before anything is made, and written without their passwords."""
+
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from nas import addresses
+from nas.config import StudyFile, own_storage
+from nas.storage import opened
+from nas.study import Study
+from search_spaces.errors import EnvironmentProblem, SpecError
+
+MakeStudy = Callable[..., Study]
+
+ODD = ["why?", "50%", "50%25", "a%20b", "#1", "a b", "?x=1#y", "ü+ö", "a&b=c", "a:b@c"]
+
+
+class TestASQLiteFile:
+    @pytest.mark.parametrize("name", ODD)
+    def test_is_where_its_address_says(self, name: str, tmp_path: Path) -> None:
+        folder = tmp_path / name
+        folder.mkdir()
+        path = folder / "study.db"
+        assert addresses.file_of(addresses.sqlite(path)) == path
+        opened(addresses.sqlite(path)).engine.dispose()
+        assert [each.name for each in tmp_path.iterdir()] == [name]
+        with sqlite3.connect(path) as database:
+            assert database.execute("SELECT count(*) FROM studies").fetchone() == (0,)
+
+    @pytest.mark.parametrize("name", ODD)
+    def test_is_found_again_from_its_studys_file(self, name: str, tmp_path: Path) -> None:
+        folder = tmp_path / name / "study"
+        text = addresses.stored(addresses.sqlite(tmp_path / name / "mlflow.db"), folder)
+        assert text == "sqlite:///../mlflow.db"
+        assert addresses.opened(text, folder, "X") == addresses.sqlite(tmp_path / name / "mlflow.db")
+
+    def test_outside_of_all_studies_stays_absolute(self, tmp_path: Path) -> None:
+        url = f"sqlite:///{tmp_path / 'shared.db'}?timeout=9"
+        assert addresses.stored(url, tmp_path / "runs" / "study") == url
+
+    def test_may_be_given_relative(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        assert addresses.require_storage("sqlite:///a b.db") == f"sqlite:///{tmp_path / 'a b.db'}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "..",
+        "",
+        " ",
+        "/",
+        "study.db",
+        "/tmp/study.db",  # noqa: S108 - refused
+        "file:x.db",
+        "nonsense://somewhere",
+        "redis://lab/1",
+        "http://lab:5000",
+        "sqlite://",
+        "sqlite:///",
+        "sqlite:///:memory:",
+        "sqlite:///file:x?uri=true",
+        "sqlite:/x.db",
+        "sqlite://lab/x.db",
+        "sqlite:////",
+        "postgresql://",
+        "postgresql://lab",
+        "postgresql://lab:port/nas",
+        "postgresql:lab/nas",
+    ],
+)
+def test_what_is_no_storage_is_refused_in_one_line(text: str) -> None:
+    with pytest.raises(SpecError) as told:
+        addresses.require_storage(text)
+    assert str(told.value).startswith("storage: ")
+    assert "postgresql://me@host/name" in str(told.value)
+    assert len(str(told.value).splitlines()) == 1
+
+
+SECRET = "s3cr3t/x"  # noqa: S105
+WITH_PASSWORD = {
+    f"postgresql://me:{SECRET}@lab:5432/nas": "postgresql://me@lab:5432/nas",
+    "postgresql+psycopg2://me:s3cr3t%2Fx@lab/nas?sslmode=require": "postgresql+psycopg2://me@lab/nas?sslmode=require",
+    f"postgresql://lab/nas?user=me&password={SECRET}": "postgresql://lab/nas?user=me",
+    f"mysql://me@lab/nas?passwd={SECRET}&charset=utf8": "mysql://me@lab/nas?charset=utf8",
+    f"https://me:{SECRET}@mlflow.lab:5000/base": "https://me@mlflow.lab:5000/base",
+    f"https://mlflow.lab?token={SECRET}": "https://mlflow.lab",
+    f"postgresql://me:a@b{SECRET}@lab/nas": "postgresql://me@lab/nas",
+}
+
+
+class TestAPassword:
+    @pytest.mark.parametrize(("url", "bare"), WITH_PASSWORD.items())
+    def test_is_taken_out(self, url: str, bare: str) -> None:
+        assert addresses.without_password(url) == bare
+        assert addresses.without_password(bare) == bare
+
+    @pytest.mark.parametrize("url", ["https://mlflow.lab:5000/a@b", "sqlite:////a:b@c/x.db?timeout=3", "databricks"])
+    def test_is_not_seen_where_there_is_none(self, url: str) -> None:
+        assert addresses.without_password(url) == url
+
+    @pytest.mark.parametrize("url", WITH_PASSWORD)
+    def test_is_never_written(self, url: str, make_study: MakeStudy) -> None:
+        study = make_study()
+        study.set_file(study.file.model_copy(update={"storage": url, "tracking": url}))
+        text = (study.folder / "study.json").read_text()
+        assert "s3cr3t" not in text
+        assert StudyFile.read(study.folder).storage == WITH_PASSWORD[url]
+
+    def test_comes_from_the_environment(self, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch) -> None:
+        url = f"postgresql://me:{SECRET}@lab:5432/nas"
+        study = make_study()
+        study.set_file(study.file.model_copy(update={"storage": url, "tracking": url}))
+        monkeypatch.setenv("NAS_STORAGE", url)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://another.lab")
+        file = StudyFile.read(study.folder)
+        assert file.storage == url
+        assert file.tracking == "postgresql://me@lab:5432/nas"
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
+        assert StudyFile.read(study.folder).tracking == url
+
+    def test_of_an_earlier_file_opens_and_is_gone_when_it_is_written(self, make_study: MakeStudy) -> None:
+        study = make_study()
+        url, path = f"postgresql://me:{SECRET}@lab:5432/nas", study.folder / "study.json"
+        path.write_text(path.read_text().replace("sqlite:///study.db", url))
+        file = StudyFile.read(study.folder)
+        assert file.storage == url
+        file.write(study.folder)
+        assert "s3cr3t" not in path.read_text()
+
+    def test_is_not_printed(self) -> None:
+        url = "postgresql://me:s3cr3t@127.0.0.1:1/nas"
+        with pytest.raises(EnvironmentProblem) as told:
+            opened(url)
+        text = str(told.value)
+        assert text.startswith("storage: postgresql://me@127.0.0.1:1/nas cannot be opened: ")
+        assert "s3cr3t" not in text
+        assert "NAS_STORAGE" in text
+        assert len(text.splitlines()) == 1
+
+    def test_with_an_unquoted_sign_is_refused_and_not_repeated(self) -> None:
+        with pytest.raises(SpecError, match="%40") as told:
+            addresses.require_storage("postgresql://me:s3cr3t@2@lab/nas")
+        assert "s3cr3t" not in str(told.value)
+
+
+def test_a_studys_own_database_is_in_its_folder(tmp_path: Path) -> None:
+    assert addresses.file_of(own_storage(tmp_path / "?")) == tmp_path / "?" / "study.db"
