@@ -16,7 +16,6 @@ from nas.cli import app, options, show
 from nas.cli.live import Watching
 from nas.cli.searching import _preset
 from nas.export import chosen
-from nas.plan import _running
 from nas.records import COLUMNS, Record, has_learned
 from nas.study import Study
 from nas.work import Worker
@@ -343,7 +342,7 @@ class TestWords:
 
     def test_a_running_study_can_be_looked_at_where_it_lies(self, make_study: MakeStudy) -> None:
         study = make_study()
-        assert str(_running(study)) == (
+        assert str(study.is_running()) == (
             "small is running already, in another process; look at it with: nas status small "
             f"--runs {study.folder.parent}"
         )
