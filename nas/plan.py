@@ -2,6 +2,7 @@
 
 import logging
 import re
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -363,6 +364,7 @@ def tracker_of(study: Study, *, activity: str = "the search") -> "Tracker | None
         _log.warning("MLflow cannot be imported: %s (pip install mlflow); %s goes on without it", line, activity)
         return None
     file, runs = study.file, study.folder.parent
+    identity.keep_artifacts_own(file.tracking)
     where = "" if runs == RUNS.absolute() else f" --runs {shlex.quote(str(runs))}"
     commands = {
         "resume": f"nas resume {study.name}{where}",
