@@ -13,10 +13,10 @@ from pathlib import Path
 
 from nas import addresses
 from nas.config import Identity, StudyFile
-from nas.records import write_aside
 from nas.storage import OptunaIdentity
 from nas.study import Study
 from search_spaces.errors import StudyError
+from search_spaces.files import write_aside
 
 _TRACKING = "tracking.json"
 _MOVED = """\

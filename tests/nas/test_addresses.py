@@ -8,7 +8,7 @@ import pytest
 
 from nas import addresses
 from nas.config import StudyFile, own_storage
-from nas.storage import opened
+from nas.storage import make_file, opened
 from nas.study import Study
 from search_spaces.errors import EnvironmentProblem, SpecError
 
@@ -24,6 +24,7 @@ class TestASQLiteFile:
         folder.mkdir()
         path = folder / "study.db"
         assert addresses.file_of(addresses.sqlite(path)) == path
+        make_file(path)
         opened(addresses.sqlite(path)).engine.dispose()
         assert [each.name for each in tmp_path.iterdir()] == [name]
         with sqlite3.connect(path) as database:
