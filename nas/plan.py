@@ -364,6 +364,12 @@ def tracker_of(study: Study, *, activity: str = "the search") -> "Tracker | None
         _log.warning("MLflow cannot be imported: %s (pip install mlflow); %s goes on without it", line, activity)
         return None
     file, runs = study.file, study.folder.parent
+    lock = study.supervision
+    if lock.take(wait=False):  # whoever holds it has done so
+        try:
+            identity.settle(study)
+        finally:
+            lock.release()
     identity.keep_artifacts_own(file.tracking)
     where = "" if runs == RUNS.absolute() else f" --runs {shlex.quote(str(runs))}"
     commands = {
