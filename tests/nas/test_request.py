@@ -168,10 +168,7 @@ class TestWeights:
             ("state.pt", "not a checkpoint that Ultralytics loads: there is no model in it"),
             ("segment.pt", "not a checkpoint of a detection model, got a SegmentationModel with Segment"),
             ("classify.pt", "not a checkpoint of a detection model, got a ClassificationModel with Classify"),
-            (
-                "runs.pt",
-                ("runs.pt", "loads: it holds code or classes that are neither Ultralytics' nor ours ("),
-            ),
+            ("runs.pt", "loads: it holds code or classes that are neither Ultralytics' nor ours ("),
             ("foreign.pt", "of this model's parameters are in it; is it of the same base and scale?"),
         ],
     )
