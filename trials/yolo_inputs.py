@@ -9,14 +9,14 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from ultralytics.data.utils import check_det_dataset
 from ultralytics.utils import LOGGER, ROOT, YAML
 
 from search_spaces import base as bases
 from search_spaces import build, model_file
-from search_spaces.errors import DataError, SpecError, in_one_line
+from search_spaces.errors import SpecError
 from search_spaces.operators import modules as user_modules
 from search_spaces.yaml_text import read_yaml
+from trials import datasets
 
 _YAML = (".yaml", ".yml")
 
@@ -78,11 +78,7 @@ def _require_model(path: Path) -> None:
 def _require_data(path: Path) -> None:
     if "download" not in read_yaml(path, unique_keys=False):
         return
-    try:
-        check_det_dataset(str(path), autodownload=False)
-    except FileNotFoundError as error:
-        told = in_one_line(error).partition(" Note dataset download")[0]
-        raise DataError(f"{path}: {told}; its `download` is not run, since a data file is data") from None
+    datasets.resolved_text(path, ["val"])  # found as a search finds it
 
 
 def without_modules(arguments: Sequence[str]) -> list[str]:

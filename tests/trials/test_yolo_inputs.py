@@ -72,7 +72,7 @@ class TestSound:
         assert mistake.startswith(f"model.yaml: {told}")
 
     def test_a_download_is_not_run(self, folder: Path) -> None:
-        with pytest.raises(DataError, match=r"data.yaml: Dataset .* images not found, .*; its `download` is not run"):
+        with pytest.raises(DataError, match=r"data.yaml: path: no such folder: .*`download` is not followed"):
             yolo_inputs.require_sound(["yolo", "train", "data=data.yaml"])
         assert not (folder / "ran.txt").exists()
 
