@@ -16,8 +16,8 @@ from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
 
+from nas.addresses import without_password
 from nas.locks import Lock
 from search_spaces.errors import EnvironmentProblem
 
@@ -373,11 +373,3 @@ def cure(uri: str, problem: Exception) -> str:
     if isinstance(problem, OSError) or "readonly" in words or "unable to open" in words:
         return f"make {path.parent} a folder that can be written to"
     return ""
-
-
-def without_password(uri: str) -> str:
-    """An address without its password."""
-    try:
-        return make_url(uri).render_as_string()
-    except ArgumentError:
-        return uri

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from nas import pages
+from nas.addresses import hidden, without_password
 from nas.front import OBJECTIVES, Direction, hypervolume
 from nas.locks import is_held
-from nas.mlflow_runs import TAG_LENGTH, Run, Runs, cure, now, without_password
+from nas.mlflow_runs import TAG_LENGTH, Run, Runs, cure, now
 from nas.records import Record, TrialFiles, front_of, point_of
 from search_spaces.errors import EnvironmentProblem
 from search_spaces.files import write_aside
@@ -252,7 +253,7 @@ class Tracker:
 
     def _in_words(self, problem: Exception) -> str:
         """Say in one line, without a password, what is wrong and what to do."""
-        line = " ".join(str(problem).split()).replace(self.uri, without_password(self.uri))
+        line = hidden(" ".join(str(problem).split()), self.uri)
         line = line or type(problem).__name__
         line = line if len(line) <= 300 else f"{line[:120]} ... {line[-180:]}"
         advice = cure(self.uri, problem)
