@@ -124,18 +124,22 @@ ANY_NUMBER = Range(least=-1e15, most=1e15, whole=False)
 
 TEXTS = ("space", "scale", "refine", "data", "study", "device", "storage", "latency", "preset")
 """The fields of a request that are texts."""
+SWITCHES = ("cache", "from_scratch")
+"""The fields of a request that are on or off."""
 
 
 def problems(given: Mapping[str, Any]) -> list[str]:
     """Check every number and text of a request, by the names of its fields; one line for each that makes no sense."""
-    found = []
-    for name, value in given.items():
-        if value is None:
-            continue
-        problem = RANGES[name].problem(value) if name in RANGES else text_problem(value) if name in TEXTS else None
-        if problem is not None:
-            found.append(f"{flag(name)}: {problem}")
-    return found
+    found = {name: _problem(name, value) for name, value in given.items() if value is not None}
+    return [f"{flag(name)}: {problem}" for name, problem in found.items() if problem is not None]
+
+
+def _problem(name: str, value: object) -> str | None:
+    if name in RANGES:
+        return RANGES[name].problem(value)
+    if name in SWITCHES and not isinstance(value, bool):
+        return f"input should be True or False, got {shown(value)}"
+    return text_problem(value) if name in TEXTS else None
 
 
 def flag(name: str) -> str:

@@ -209,6 +209,7 @@ class TestInPython:
         "max_gflops": (0, 0.0, -1.0, float("nan"), float("inf"), "7"),
         "target_latency": (0.0, float("nan")),
         **dict.fromkeys(ranges.TEXTS, ("", " ", "x" * 300, "a\0b", 3, "\udcff")),
+        **dict.fromkeys(ranges.SWITCHES, ("no", 0, 1, [])),
         "objectives": ((), "map50_95"),
     }
 
