@@ -53,9 +53,9 @@ def resume(study: str, **changes: Any) -> "Study":
     return taken_up
 
 
-def open_study(study: str, *, runs: Path = RUNS) -> "Study":
+def open_study(study: str, *, runs: str | Path = RUNS) -> "Study":
     """A study as it stands, to look at and to export from."""
     from nas.config import existing
     from nas.study import Study
 
-    return Study.open(existing(study, runs))
+    return Study.open(existing(study, Path(runs)))

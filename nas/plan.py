@@ -164,7 +164,7 @@ class Plan:
         return completed
 
 
-def resume(name: str, *, runs: Path = RUNS, storage: str | None = None, **changes: Any) -> Study:
+def resume(name: str, *, runs: str | Path = RUNS, storage: str | None = None, **changes: Any) -> Study:
     """A study that exists, with changes to its run: trials, timeout, workers, device or trial_memory.
 
     Args:
@@ -175,7 +175,7 @@ def resume(name: str, *, runs: Path = RUNS, storage: str | None = None, **change
         DataError: its data set cannot be trained on any more.
         StudyError: its space or its data set has changed; another process runs it; its storage is another study's.
     """
-    study = Study.open(existing(name, runs))
+    study = Study.open(existing(name, Path(runs)))
     if storage is not None:
         _give_password(study, storage)
     with study.supervision.held_at_once(study.is_running()):

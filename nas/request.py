@@ -28,6 +28,13 @@ _FLAGS = {"first": "first_rung", "gflops": "max_gflops", "params": "max_params",
 """Fields that have another name on the command line."""
 
 
+_PATHS = ("runs", "weights")
+"""What a user's program may give as text or as a path, and is a path here."""
+
+_NAMES = ("data", "space", "refine")
+"""The same, and is text here: a name or a file."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Request:
     """What a user may ask of a search; None is the default that fits the data.
@@ -115,9 +122,16 @@ class Request:
             for name, value in given.items()
             if name not in names
         ]
+        mistakes += [
+            f"{name}: a path is expected, got {ranges.shown(value)}"
+            for name, value in given.items()
+            if name in _PATHS + _NAMES and value is not None and not isinstance(value, str | os.PathLike)
+        ]
         if mistakes:
             raise SpecError(mistakes)
-        return cls(**given)
+        paths = {name: Path(given[name]) for name in _PATHS if given.get(name) is not None}
+        texts = {name: os.fspath(given[name]) for name in _NAMES if given.get(name) is not None}
+        return cls(**{**given, **paths, **texts})
 
     @property
     def _is_demonstration(self) -> bool:

@@ -377,7 +377,7 @@ class Study:
             record, repeat = wanted
             self.enqueue(self.architecture(record), **{REPEAT: repeat})
 
-    def export(self, *, trial: int | None = None, best: str = "map", folder: Path | None = None) -> Exported:
+    def export(self, *, trial: int | None = None, best: str = "map", folder: str | Path | None = None) -> Exported:
         """Write a trial's model as a folder that needs no study any more.
 
         Args:
@@ -385,7 +385,7 @@ class Study:
             best: `map`, `knee` or `cheapest`.
             folder: by default inside the study's own.
         """
-        return export(self, chosen(self, trial=trial, best=best), folder)
+        return export(self, chosen(self, trial=trial, best=best), None if folder is None else Path(folder))
 
     def tidy(self, records: Sequence[Record]) -> None:
         """Drop the weights that nobody will ask for: not of the front, the stock model or the last few trials."""

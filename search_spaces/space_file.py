@@ -102,13 +102,7 @@ def parse(document: Mapping[str, Any]) -> SearchSpace:
     """
     mistakes: list[str] = []
     heading = grammar.read(Heading, dict(document), "", mistakes)
-    base = None
-    if heading is not None:
-        try:
-            user_modules.load_all(heading.modules, None)
-            base = bases.load(heading.base, heading.scale)
-        except SpecError as error:
-            mistakes.extend(error.mistakes)
+    base = _loaded(document if heading is None else heading.model_dump(), mistakes)
     reader = Reader(base, mistakes)
     dials = reader.dials(document["macro"]) if "macro" in document else ()
     if "slots" in document or not {"insert", "macro"} & set(document):
@@ -125,6 +119,24 @@ def parse(document: Mapping[str, Any]) -> SearchSpace:
         name=heading.name, base=heading.base, scale=heading.scale, slots=slots, dials=dials, pgi=heading.pgi
     )
     return replace(space, start=tuple(space.of(picks, turned) for picks, turned in picked))
+
+
+def _loaded(document: Mapping[str, Any], mistakes: list[str]) -> Base | None:
+    """Load the users' operators and the base model that a file names, whatever else is wrong with its heading."""
+    modules, name, scale = document.get("modules") or (), document.get("base"), document.get("scale", "")
+    try:
+        listed = (modules,) if isinstance(modules, str) else modules
+        if isinstance(listed, list | tuple) and all(isinstance(one, str) for one in listed):
+            user_modules.load_all(listed, None)
+    except SpecError as error:
+        mistakes.extend(error.mistakes)
+    if not isinstance(name, str) or not isinstance(scale, str):
+        return None
+    try:
+        return bases.load(name, scale)
+    except SpecError as error:
+        mistakes.extend(error.mistakes)
+        return None
 
 
 def _require_auxiliary(base: Base, mistakes: list[str]) -> None:

@@ -64,10 +64,27 @@ class Reader:
             entry = grammar.read(model, one, address, self._mistakes)
             if entry is not None:
                 yield address, entry
+            elif isinstance(one, dict):
+                self._check_parts(one, address)
+
+    def _check_parts(self, one: Mapping[Any, Any], address: str) -> None:
+        """Check what stands in an entry of the wrong form: its operators and their parameters, and its layers."""
+        choices = one.get("choices")
+        listed = choices.items() if isinstance(choices, dict) else ()
+        self._offered({str(name): given for name, given in listed if isinstance(given, dict)}, address)
+        at = grammar.read(At, one["at"], f"{address}.at", []) if "at" in one else None
+        if at is not None and self._base is not None:
+            self._matching(at, self._base, f"{address}.at")
 
     def dials(self, raw: Any) -> tuple[Dial, ...]:
         """The choices about the model as a whole. Each is tried, since slots must be legal at all of them."""
         read = grammar.read(Macro, raw, "macro", self._mistakes)
+        if read is None and isinstance(raw, dict):  # a wrong dial hides no other's mistakes
+            parts = (grammar.read(Macro, {name: value}, "macro", []) for name, value in raw.items())
+            right = {name: getattr(part, name) for name, part in zip(raw, parts, strict=True) if part is not None}
+            read = Macro().model_copy(update=right)
+            if read == Macro():
+                return ()
         if read is None:
             return ()
         if read == Macro():

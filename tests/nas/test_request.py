@@ -10,7 +10,7 @@ import torch
 from typer.testing import CliRunner
 from ultralytics import YOLO
 
-from nas import machine, request, work
+from nas import machine, open_study, request, resume, work
 from nas.cli import app
 from nas.plan import Plan
 from nas.request import Request, require_cores
@@ -208,3 +208,20 @@ def small_space(tmp_path: Path) -> Path:
     path = tmp_path / "small.yaml"
     path.write_text(SPACE, encoding="utf-8")
     return path
+
+
+class TestPaths:
+    @pytest.mark.parametrize("kind", [str, Path])
+    def test_are_given_as_text_or_as_paths(self, kind: Callable[[str], str | Path]) -> None:
+        request = Request.of(runs=kind("mine"), weights=kind("w.pt"), data=kind("my/data.yaml"), space=kind("v8.yaml"))
+        assert (request.runs, request.weights) == (Path("mine"), Path("w.pt"))
+        assert (request.data, request.space) == ("my/data.yaml", "v8.yaml")
+
+    def test_are_no_numbers(self) -> None:
+        with pytest.raises(SpecError, match=r"^runs: a path is expected, got 3$"):
+            Request.of(runs=3)
+
+    def test_a_study_is_looked_for_in_a_folder_named_by_text(self, tmp_path: Path) -> None:
+        for call in (open_study, resume):
+            with pytest.raises(SpecError, match="no study 'none'"):
+                call("none", runs=str(tmp_path))

@@ -14,6 +14,7 @@ from search_spaces.errors import SpecError
 from search_spaces.hosts import HOSTS
 from search_spaces.operators import OPERATORS
 from search_spaces.space_file import catalog, parse
+from search_spaces.yaml_text import parse_yaml
 
 HEADING = "name: mine\nbase: yolov8{scale}.yaml\nscale: n\n"
 
@@ -165,6 +166,7 @@ slots:
     assert list(caught.value.mistakes) == [
         "wrong.yaml: name: string should match pattern '^[A-Za-z0-9][A-Za-z0-9._-]*$', got 'two words'",
         "wrong.yaml: colour: unknown key (known: name, base, scale, modules, pgi, start, slots, insert, macro)",
+        "wrong.yaml: scale: yolov8{scale}.yaml has no scale 'q' (one of n, s, m, l, x)",
         "wrong.yaml: macro.depth[1]: a number is expected, got 'x'",
         "wrong.yaml: macro.image_size[1]: input should be a multiple of 32, got 400",
         "wrong.yaml: macro.widht: unknown key (did you mean 'width'?)",
@@ -675,3 +677,54 @@ class TestSlot:
     def test_hosts_are_spelled_as_in_the_model(self) -> None:
         slots: tuple[Slot, ...] = load("v9").slots
         assert {slot.host for slot in slots} <= set(HOSTS)
+
+
+class TestNestedMistakes:
+    """A mistake of form hides no other: all of a file's mistakes come in one round."""
+
+    @staticmethod
+    def told(text: str) -> list[str]:
+        with pytest.raises(SpecError) as caught:
+            parse(parse_yaml(text))
+        return [mistake.partition(" (")[0] for mistake in caught.value.mistakes]
+
+    def test_a_wrong_at_hides_no_operator(self) -> None:
+        assert self.told(
+            HEADING + "slots:\n"
+            "  - {at: {layer: [4]}, choices: {UIBB: {}, MMQA: {headz: 2}, UIB: {expansion: 7}}}\n"
+            "  - {at: 4, choices: {UIBB: {}}}\n"
+            "  - {choices: {DCNv4: {groupz: 4}}}\n"
+            "  - {at: {layers: [99]}, choices: [UIB]}\n"
+            "insert:\n  - {after: last, choices: {UIBB: {}, MMQA: {headz: 2}}}\n"
+        ) == [
+            "slots[0].at.layer: unknown key",
+            "slots[0].choices.UIBB: unknown operator",
+            "slots[0].choices.MMQA.headz: MMQA has no parameter 'headz'",
+            "slots[0].choices.UIB.expansion: not a value of expansion, got 7",
+            "slots[1].at: a mapping is expected, got 4",
+            "slots[1].choices.UIBB: unknown operator",
+            "slots[2].at: missing",
+            "slots[2].choices.DCNv4.groupz: DCNv4 has no parameter 'groupz'",
+            "slots[3].choices: a mapping is expected, got ['UIB']",
+            "slots[3].at.layers[0]: no such layer, got 99",
+            "insert[0].after[0]: input should be a valid integer, got 'last'",
+            "insert[0].choices.UIBB: unknown operator",
+            "insert[0].choices.MMQA.headz: MMQA has no parameter 'headz'",
+        ]
+
+    def test_a_wrong_heading_hides_no_base_model(self) -> None:
+        heading = "name: a b\nbase: yolov9q.yaml\nnmae: x\n"
+        assert self.told(heading + "slots: [{at: {host: C3x}, choices: {UIBB: {}}}]\n")[1:] == [
+            "nmae: unknown key",
+            "base: unknown model 'yolov9q.yaml'",
+            "slots[0].choices.UIBB: unknown operator",
+        ]
+
+    def test_a_wrong_dial_hides_no_other(self) -> None:
+        told = self.told(HEADING + "macro: {depth: [9], width: {P9: 1, P7: [0.5]}, image_size: 100}\n")
+        assert [one.partition(":")[0] for one in told] == ["macro.depth[0]", "macro.width.P9", "macro.image_size[0]"]
+        told = self.told(HEADING + "macro: {depth: [9], width: {P7: [0.5]}}\n")
+        assert told == [
+            "macro.depth[0]: input should be less than or equal to 4, got 9",
+            "macro.width.P7: the base model has no such stage",
+        ]
