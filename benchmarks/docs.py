@@ -1,0 +1,299 @@
+"""Type the commands of README.md and docs/*.md as they stand, in a fresh folder, and list those that fail.
+
+    python benchmarks/docs.py [--pages README.md docs/latency.md] [--folder FOLDER] [--files TABLE.csv ...]
+
+The folder gets what the pages take for granted: a small data set `my/data.yaml`, an article's `article.yaml`, a
+checkpoint `yolov9t.pt`, the files that the pages print (`mine.yaml`, `my_ops.py`, `faster.yaml`), and those of
+`--files`. Commands of one page follow each other, as a reader would type them. A command that names a file which
+nobody gave, or takes hours whatever its flags are, is listed as not typed.
+
+A command that trains is typed twice: with `--dry-run` as it stands (a search), then with what makes it short
+(`SHORTENED`) at its end. A command that asks for a GPU is typed with `--device cpu` where there is none. One that runs
+until Ctrl-C gets it after `UNTIL_INTERRUPTED` seconds. A command fails if it prints a traceback, or ends with another
+status than 0 (after Ctrl-C, with none of 0, 1 and 130).
+"""
+
+import argparse
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image, ImageDraw
+from ultralytics import YOLO
+
+ROOT = Path(__file__).parents[1]
+UNTIL_INTERRUPTED = 25
+LIMIT_SECONDS = 900
+CACHE = ".cache"
+"""In the folder: nothing that was trained or recorded before counts."""
+
+SHORTENED = {
+    "nas search": "--trials 3 --epochs 1 --base-epochs 1 --image-size 64",
+    "nas resume": "--trials 3",
+    "nas yolo train": "epochs=1 imgsz=64",
+    "nas bench": "--repeats 2 --trials 20",
+    "nas latency record": "--deploy-size 64",
+    "nas latency error": "--deploy-size 64 --candidates 2",
+}
+"""Appended to a command that would take hours; the last of two equal options counts."""
+
+BEFORE = {"docs/search.md": ("nas search --space v9 --data my/data.yaml",)}
+"""What a page takes to have been typed before it."""
+
+NOT_HERE = ("benchmarks/recipe.py train",)
+"""Hours of training, which no flag shortens."""
+
+PLACEHOLDERS = {
+    "STUDY": "v9t-digits",
+    "FILE": "mine.yaml",
+    "MODEL.yaml": "article.yaml",
+}
+"""Words in capitals of commands within a sentence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Typed:
+    """A command as it was typed.
+
+    Attributes:
+        page: where it stands.
+        status: its exit status; None if it was stopped after `LIMIT_SECONDS`.
+    """
+
+    page: str
+    command: str
+    status: int | None
+    seconds: float
+    output: str
+    interrupted: bool = False
+
+    @property
+    def failed(self) -> bool:
+        """Whether a reader would be at a loss."""
+        good = {0, 1, 130} if self.interrupted else {0}
+        return self.status not in good or "Traceback (most recent call last)" in self.output
+
+
+def main(options: argparse.Namespace) -> None:
+    """Type everything; exit with status 1 if a command failed."""
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="nas-docs-"))
+    prepare(folder, options.files)
+    print(f"in {folder}", flush=True)
+    typed: list[Typed] = []
+    for page in options.pages or ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]:
+        for command in (*BEFORE.get(page, ()), *commands((ROOT / page).read_text(encoding="utf-8"))):
+            if missing := _missing(command, folder):
+                print(f"not typed        {page}: {command} ({missing})", flush=True)
+                continue
+            for one in run(page, command, folder):
+                typed.append(one)
+                verdict = "FAILED" if one.failed else "ok"
+                print(f"{verdict:<7}{one.seconds:6.1f} s  {one.page}: {one.command}", flush=True)
+                if one.failed:
+                    print(f"       status {one.status}: {_last_lines(one.output)}", flush=True)
+    failed = [one for one in typed if one.failed]
+    print(f"{len(typed)} commands, {len(failed)} failed")
+    sys.exit(bool(failed))
+
+
+def commands(page: str) -> Iterator[str]:
+    """The commands of a page in order: lines of its blocks, Python blocks as `python -c`, those in sentences."""
+    for block in re.split(r"(```.*?```)", page, flags=re.DOTALL):
+        if not block.startswith("```"):
+            yield from (one for one in re.findall(r"`(nas [^`]+)`", block.replace("\n", " ")) if _is_whole(one))
+            continue
+        language, _, text = block.strip("`").partition("\n")
+        if language == "python" and "import nas" in text:
+            yield f"python -c {shlex.quote(text)}"
+        for line in text.splitlines() if not language else ():
+            command = line.removeprefix("$ ").partition("  #")[0].partition(" # ")[0].strip()
+            if re.match(r"(nas|python|make search)\b", command) and not re.match(r"nas\s{2,}", command):
+                yield command
+
+
+def _is_whole(command: str) -> bool:
+    """Whether a command in a sentence can be typed: it says on what, and leaves nothing out."""
+    words = command.split()
+    return "..." not in command and any(len(words) > 3 or word in PLACEHOLDERS or "." in word for word in words[2:])
+
+
+def _missing(command: str, folder: Path) -> str:
+    """Why a command cannot be typed here; empty if it can."""
+    if any(hours in command for hours in NOT_HERE):
+        return "hours of training"
+    named = re.findall(r"(?<= )[\w-]+\.csv|[\w-]*MMQA[\w-]*\.yaml", command)
+    written = re.findall(r"export (\S+)", command)
+    return ", ".join(
+        f"no {name}: give it with --files" for name in named if name not in written and not (folder / name).exists()
+    )
+
+
+def run(page: str, command: str, folder: Path) -> Iterator[Typed]:
+    """Type a command as it stands, as far as this machine and an hour allow."""
+    for placeholder, meant in PLACEHOLDERS.items():
+        command = re.sub(rf"\b{re.escape(placeholder)}(?![\w.])", meant, command)
+    command = _resolved(command, folder).replace("--latency DEVICE", f"--latency {_device(folder)}")
+    if command.startswith("make search"):
+        command = "nas search --space v9"
+    elif "--device 0" in command and not torch.cuda.is_available():
+        command += " --device cpu"
+    short = next((flags for start, flags in SHORTENED.items() if start in command), "")
+    if command == "nas search --space v9" or "--help" in command:
+        short = ""
+    if "nas yolo train" in command and "data=" not in command:
+        short += " data=my/data.yaml"
+    if "nas search" in command and short:
+        yield _type(page, f"{command} --dry-run", folder)
+    yield _type(page, f"{command} {short}".strip(), folder)
+
+
+def _resolved(command: str, folder: Path) -> str:
+    """A command with the newest file of a study where the page leaves its folders out."""
+    for left_out in re.findall(r"[\w/]*\.\.\./[\w.]+", command):
+        found = sorted(folder.rglob(f"runs/nas/**/{Path(left_out).name}"), key=lambda path: path.stat().st_mtime)
+        exported = [path for path in found if "export" in path.parts] or found
+        if exported:
+            command = command.replace(left_out, str(exported[-1].relative_to(folder)))
+    return command
+
+
+def _device(folder: Path) -> str:
+    """The device whose latencies were recorded last."""
+    tables = sorted((folder / CACHE / "latency").glob("*"), key=lambda path: path.stat().st_mtime)
+    return tables[-1].stem if tables else "DEVICE"
+
+
+def _type(page: str, command: str, folder: Path) -> Typed:
+    started = time.monotonic()
+    process = subprocess.Popen(
+        ["/bin/sh", "-c", command],
+        cwd=folder,
+        env={**os.environ, "NAS_CACHE": str(folder / CACHE)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        process_group=0,
+    )
+    interrupted = command.startswith("nas ui")
+    try:
+        output, _ = process.communicate(timeout=UNTIL_INTERRUPTED if interrupted else LIMIT_SECONDS)
+    except subprocess.TimeoutExpired:
+        interrupted = True
+        os.killpg(process.pid, signal.SIGINT)  # Ctrl-C reaches every process of a terminal's foreground group
+        output, _ = process.communicate(timeout=60)
+    return Typed(
+        page=page,
+        command=command,
+        status=process.returncode,
+        seconds=time.monotonic() - started,
+        output=output,
+        interrupted=interrupted,
+    )
+
+
+def _last_lines(output: str) -> str:
+    lines = [line for line in output.splitlines() if line.strip()]
+    return " | ".join(lines[-3:])[-600:]
+
+
+def prepare(folder: Path, given: list[Path]) -> None:
+    """Write what the pages take for granted."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _data_set(folder / "my")
+    readme, operators = ((ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/operators.md"))
+    files = {
+        "mine.yaml": _block(readme, "yaml"),
+        "my_ops.py": _block(operators, "python"),
+        "faster.yaml": _block(operators, "yaml"),
+        "article.yaml": _article(),
+    }
+    for name, text in files.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    (folder / "model.yaml").write_text(_article(), encoding="utf-8")
+    (folder / "benchmarks").symlink_to(ROOT / "benchmarks")
+    for path in given:
+        (folder / path.name).write_bytes(path.read_bytes())
+    _checkpoint(folder / "yolov9t.pt")
+
+
+def _block(page: str, language: str) -> str:
+    found = re.search(rf"```{language}\n(.*?)```", page, re.DOTALL)
+    if found is None:
+        raise SystemExit(f"no {language} block on the page")
+    return found.group(1)
+
+
+def _article() -> str:
+    """A model file as articles print one: YOLOv5's form, a word of another repository in it."""
+    return """\
+nc: 2
+anchors: 3
+depth_multiple: 0.33
+width_multiple: 0.25
+backbone:
+  - [-1, 1, Conv, [64, 6, 2, 2]]
+  - [-1, 1, Conv, [128, 3, 2]]
+  - [-1, 3, C3, [128]]
+  - [-1, 1, Conv, [256, 3, 2]]
+  - [-1, 6, C3_UIB, [256]]
+  - [-1, 1, Conv, [512, 3, 2]]
+  - [-1, 9, C3, [512]]
+  - [-1, 1, Conv, [1024, 3, 2]]
+  - [-1, 3, C3, [1024]]
+  - [-1, 1, SPPF, [1024, 5]]
+head:
+  - [-1, 1, Conv, [512, 1, 1]]
+  - [-1, 1, nn.Upsample, [None, 2, nearest]]
+  - [[-1, 6], 1, Concat, [1]]
+  - [-1, 3, C3, [512, False]]
+  - [-1, 1, Conv, [256, 1, 1]]
+  - [-1, 1, nn.Upsample, [None, 2, nearest]]
+  - [[-1, 4], 1, Concat, [1]]
+  - [-1, 3, C3, [256, False]]
+  - [-1, 1, Conv, [256, 3, 2]]
+  - [[-1, 14], 1, Concat, [1]]
+  - [-1, 3, C3, [512, False]]
+  - [-1, 1, Conv, [512, 3, 2]]
+  - [[-1, 10], 1, Concat, [1]]
+  - [-1, 3, C3, [1024, False]]
+  - [[17, 20, 23], 1, Detect, [nc, anchors]]
+"""
+
+
+def _data_set(folder: Path, images: int = 16) -> None:
+    for split in ("train", "val"):
+        for kind in ("images", "labels"):
+            (folder / kind / split).mkdir(parents=True, exist_ok=True)
+        for index in range(images):
+            picture = Image.new("RGB", (96, 96), (90, 90, 90))
+            corner = (8 + 3 * index, 20 + 2 * index)
+            ImageDraw.Draw(picture).rectangle(
+                [*corner, corner[0] + 24, corner[1] + 20], fill=(230, 40 * (index % 2), 30)
+            )
+            picture.save(folder / "images" / split / f"{index:03}.png")
+            row = f"{index % 2} {(corner[0] + 12) / 96:.5f} {(corner[1] + 10) / 96:.5f} {24 / 96:.5f} {20 / 96:.5f}\n"
+            (folder / "labels" / split / f"{index:03}.txt").write_text(row, encoding="utf-8")
+    text = "path: .\ntrain: images/train\nval: images/val\nnames: [red, orange]\n"
+    (folder / "data.yaml").write_text(text, encoding="utf-8")
+
+
+def _checkpoint(path: Path) -> None:
+    """A checkpoint as Ultralytics releases them, of random weights: nothing is downloaded."""
+    YOLO("yolov9t.yaml").save(path)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pages", nargs="*", help="pages, relative to the project; all of them if left out")
+    parser.add_argument("--folder", type=Path, help="where to type; a fresh temporary folder if left out")
+    parser.add_argument("--files", type=Path, nargs="*", default=[], help="copied into it: tables for `nas bench`")
+    main(parser.parse_args())
