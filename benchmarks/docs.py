@@ -41,8 +41,7 @@ SHORTENED = {
     "nas resume": "--trials 3",
     "nas yolo train": "epochs=1 imgsz=64",
     "nas bench": "--repeats 2 --trials 20",
-    "nas latency record": "--deploy-size 64",
-    "nas latency error": "--deploy-size 64 --candidates 2",
+    "nas latency error": "--candidates 2",
 }
 """Appended to a command that would take hours; the last of two equal options counts."""
 
