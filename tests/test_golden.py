@@ -1,5 +1,6 @@
 """What older versions wrote opens, resumes, exports and validates today; tests/golden/README.md says what it is."""
 
+import json
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from nas.score_cache import ScoreCache
 from nas.study import Study
 from search_spaces import Architecture, build, space_file
 from search_spaces.base import model_document
-from trials import cost, timings
-from trials.evaluation import CHECKPOINT
+from trials import Budget, Ending, checkpoint, cost, evaluate, timings
+from trials.checkpoint import identity_by_places
+from trials.datasets import DataSet
 from trials.latency_table import LatencyTable
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -109,20 +111,36 @@ def test_exported_model_files_build(study: Study, number: int) -> None:
     assert sum(parameter.numel() for parameter in built.parameters()) == EXPECTED[number]["params"]
 
 
-def test_resumes_the_interrupted_training_where_it_stood(golden: Path) -> None:
-    interrupted = golden / "runs/golden-data/trials/0003"
-    assert (interrupted / CHECKPOINT).is_file()
-    before = (interrupted / "progress.jsonl").read_text(encoding="utf-8")
+def test_resumes_with_the_interrupted_architecture_first(golden: Path) -> None:
     study = resume("golden-data", runs=golden / "runs", trials=4, workers=1)
     supervise(study)
     finished = {record.fingerprint: record for record in study.records() if record.ending == "finished"}
-    assert finished.keys() >= {INTERRUPTED, *(str(expected["fingerprint"]) for expected in EXPECTED.values())}
-    record = finished[INTERRUPTED]
-    after = study.files(record.trial).progress.read_text(encoding="utf-8")
-    assert after.startswith(before[: before.rindex("\n", 0, -1)])  # the last epoch may have been after the checkpoint
-    assert record.epochs == 40
-    assert record.map50_95 is not None
-    assert record.map50_95 > 0.3
+    assert finished.keys() == {INTERRUPTED, *(str(expected["fingerprint"]) for expected in EXPECTED.values())}
+    assert finished[INTERRUPTED].epochs == 40
+    assert (finished[INTERRUPTED].map50_95 or 0) > 0.3
+
+
+def test_goes_on_from_the_checkpoint(study: Study, golden: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def where_it_was_made(document: dict[str, Any], budget: Budget, data: DataSet) -> str:
+        places = {name: Path(str(getattr(budget, name)).replace(str(golden), ORIGIN)) for name in ("data", "weights")}
+        document = json.loads(json.dumps(document).replace(str(golden), ORIGIN))
+        return identity_by_places(document, budget.model_copy(update=places), data)
+
+    monkeypatch.setattr(checkpoint, "identity_by_places", where_it_was_made)
+    asked: list[int] = []
+    base = study.base
+    assert base is not None
+    outcome = evaluate(
+        study.architecture(study.records()[3]),
+        study.settings.budget.model_copy(update={"weights": base.weights}),
+        study.files(3).folder,
+        lambda number, _: asked.append(number) is None,
+    )
+    assert outcome.ending is Ending.FINISHED
+    assert len(outcome.epochs) == 40
+    stored = [json.loads(line) for line in study.files(3).progress.read_text(encoding="utf-8").splitlines()]
+    assert [epoch.losses for epoch in outcome.epochs[:19]] == [epoch["losses"] for epoch in stored[:19]]
+    assert [epoch.seconds for epoch in outcome.epochs[:19]] == [epoch["seconds"] for epoch in stored[:19]]
 
 
 def test_latency_table_predicts(golden: Path) -> None:

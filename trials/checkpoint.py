@@ -30,18 +30,43 @@ if TYPE_CHECKING:
 _FORM = 4
 """Counts the ways in which a checkpoint was ever laid out."""
 
+_PLACES = {"data", "weights"}
+_PLACES_OF_MODEL = {"base", "modules"}
+"""Of a budget and of a model file's `nas:`: where files lie, which is another place once a study was moved."""
+
 
 def identity(document: Mapping[str, Any], budget: Budget, data: DataSet) -> str:
-    """Equal for trainings that go the same way, whatever time they are given."""
+    """Return a hash that is equal for trainings that go the same way, whatever time they are given.
+
+    Data set, operators of a user's file and the weights that a training begins with count by their content.
+    """
+    origin = {name: value for name, value in document.get("nas", {}).items() if name not in _PLACES_OF_MODEL}
+    document = {**document, "nas": origin}
+    return _hash(document, budget, data, without={"timeout", *_PLACES}, begun=_content(budget.weights))
+
+
+def identity_by_places(document: Mapping[str, Any], budget: Budget, data: DataSet) -> str:
+    """Return the hash that checkpoints had until 2026-11-28, with the addresses of data set and weights in it."""
+    return _hash(document, budget, data, without={"timeout"})
+
+
+def _hash(document: Mapping[str, Any], budget: Budget, data: DataSet, *, without: set[str], **more: str) -> str:
     going = [
         _FORM,
         document,
-        budget.model_dump(mode="json", exclude={"timeout"}),
+        budget.model_dump(mode="json", exclude=without) | more,
         data.fingerprint,
         torch.__version__,
         ultralytics_version,
     ]
     return hashlib.sha256(json.dumps(going, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _content(weights: Path | None) -> str:
+    if weights is None:
+        return ""
+    with weights.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class Checkpoint:
@@ -51,13 +76,14 @@ class Checkpoint:
     those: thousands of small tensors take ten times as long.
     """
 
-    def __init__(self, path: Path, training: "ShortTraining", identity: str) -> None:
+    def __init__(self, path: Path, training: "ShortTraining", identity: str, *others: str) -> None:
         """Of a training that is set up.
 
         Args:
             identity: of a training that would go on from this file, see `identity`.
+            others: by which older versions named such a training.
         """
-        self.identity = identity
+        self.identity, self._identities = identity, {identity, *others}
         self._file = Halves(path)
         self._weights = [*training.ema.live, *training.ema.kept]
         self._moments: list[Tensor] = []
@@ -79,7 +105,7 @@ class Checkpoint:
     def restore(self, training: "ShortTraining") -> None:
         """Put a training, set up anew, where it stood; nothing if there is no file, or one of another training."""
         found = self._file.read()
-        if found is None or found[0]["identity"] != self.identity:
+        if found is None or found[0]["identity"] not in self._identities:
             return
         state, rows = found
         _begin(training.optimizer, state["moved"])

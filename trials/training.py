@@ -236,8 +236,9 @@ class ShortTraining(DetectionTrainer):
     def resume_training(self, ckpt: Any) -> None:  # noqa: ARG002 - Ultralytics' signature
         """From our own checkpoint, if there is one."""
         if self.standing is not None:
-            identity = checkpoint.identity(self.document, self.budget, self.data_set)
-            self.checkpoint = Checkpoint(self.standing, self, identity)
+            going = self.document, self.budget, self.data_set
+            identities = checkpoint.identity(*going), checkpoint.identity_by_places(*going)
+            self.checkpoint = Checkpoint(self.standing, self, *identities)
             self.checkpoint.restore(self)
             self.start_epoch = len(self.epochs_done)
 
