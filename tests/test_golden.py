@@ -131,14 +131,13 @@ def test_goes_on_from_the_checkpoint(study: Study, golden: Path, monkeypatch: py
         return identity_by_places(document, budget.model_copy(update=places), data)
 
     monkeypatch.setattr(checkpoint, "identity_by_places", where_it_was_made)
-    asked: list[int] = []
     base = study.base
     assert base is not None
     outcome = evaluate(
         study.architecture(study.records()[3]),
         study.settings.budget.model_copy(update={"weights": base.weights}),
         study.files(3).folder,
-        lambda number, _: asked.append(number) is None,
+        lambda _number, _epoch: True,
     )
     assert outcome.ending is Ending.FINISHED
     assert len(outcome.epochs) == 40
