@@ -283,6 +283,9 @@ class StudyFile(_Frozen):
 
     def _settings_opened(self, opened: Callable[[Path], str]) -> Settings:
         fields = self.settings.model_dump(mode="json")
+        if fields["data"] == DIGITS:
+            for budget in filter(None, (fields["budget"], fields["base"])):
+                budget["data"] = str(_built_in(Path(budget["data"])))
         return Settings.model_validate_json(json.dumps(fields | _with_paths(fields, opened)))
 
 
@@ -300,13 +303,14 @@ def _with_paths(settings: dict[str, Any], changed: Callable[[Path], str]) -> dic
     return fields
 
 
-def _absolute(path: Path, folder: Path, home: Path) -> str:
-    """Return a path of a study's file as it is meant: a study that was moved without its neighbours finds them still.
+def _built_in(data: Path) -> Path:
+    """Return where the built-in data lie now: the cache is another one for another user, or on another machine."""
+    scenes = data.parent.name
+    return cache_folder().absolute() / scenes / data.name if scenes.startswith(f"{_SCENES}-") else data
 
-    The built-in data lie in the cache, which is another one for another user, or on another machine.
-    """
-    if path.parent.name.startswith(f"{_SCENES}-"):
-        return str(cache_folder().absolute() / path.parent.name / path.name)
+
+def _absolute(path: Path, folder: Path, home: Path) -> str:
+    """Return a path of a study's file as it is meant; without its neighbours, a moved study finds them still."""
     here, there = (addresses.absolute(path, base) for base in (folder, home))
     return there if not Path(here).exists() and Path(there).exists() else here
 

@@ -265,6 +265,7 @@ def _take_up(study: Study) -> None:
     """Check a study that is to go on; a space that has changed is refused here, and not by every worker."""
     _ = study.space
     study.remark = identity.settle(study)
+    study.trials()  # a database that is damaged is told now; the supervisor asks for them all in any case
 
 
 def supervise(study: Study, *, show: Callable[[Study], None] = lambda _: None) -> None:

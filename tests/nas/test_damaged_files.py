@@ -147,6 +147,7 @@ def folder(
         study.keep_records()
         study.note_latency(1, 2.5)
         (study.folder / "supervisor.lock").touch()
+        study.storage.engine.dispose()  # all of the database is in its file, and nothing in SQLite's log beside it
         shutil.copytree(study.folder, copy)
         made.append(study.folder)
     shutil.rmtree(made[0], ignore_errors=True)  # a test may have deleted it

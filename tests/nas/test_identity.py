@@ -114,6 +114,17 @@ class TestAFile:
         shutil.copytree(searched.folder, there)
         assert StudyFile.read(there).settings.budget.weights == weights
 
+    @pytest.mark.parametrize(("data", "moves"), [("digits", True), ("own", False)])
+    def test_finds_the_built_in_data_in_the_cache_of_today_and_no_others(
+        self, make_study: MakeStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str, *, moves: bool
+    ) -> None:
+        scenes = Path("digit_scenes-v2-seed0-16+8") / "data.yaml"
+        path = tmp_path / "cache" / scenes
+        budget = make_study().settings.budget.model_copy(update={"data": path})
+        study = make_study("there", budget=budget, data=data if moves else str(path))
+        monkeypatch.setenv("NAS_CACHE", str(tmp_path / "another"))
+        assert StudyFile.read(study.folder).settings.budget.data == (tmp_path / "another" / scenes if moves else path)
+
 
 class TestACopy:
     @pytest.mark.parametrize("earlier", [False, True])
