@@ -17,7 +17,7 @@ from typing import Any
 
 from sqlalchemy import make_url
 
-from nas.addresses import without_password
+from nas.addresses import sqlite, without_password
 from nas.locks import Lock
 from search_spaces.errors import EnvironmentProblem
 
@@ -285,7 +285,7 @@ def _make_whole(path: Path) -> None:
     aside = path.with_name(f".{path.name}.making")
     for leftover in _with_journals(aside):
         leftover.unlink(missing_ok=True)
-    store = SqlAlchemyStore(f"sqlite:///{_quoted(aside)}", (path.parent / "mlartifacts").as_uri())
+    store = SqlAlchemyStore(sqlite(aside), (path.parent / "mlartifacts").as_uri())
     store.engine.dispose()
     aside.replace(path)
 
@@ -345,11 +345,6 @@ def _put_aside(path: Path) -> Path:
 
 def _with_journals(path: Path) -> list[Path]:
     return [path, *(path.with_name(path.name + end) for end in ("-journal", "-wal", "-shm"))]
-
-
-def _quoted(path: Path) -> str:
-    """Write a path for an address."""
-    return path.as_posix().replace("%", "%25").replace("?", "%3F")
 
 
 def cure(uri: str, problem: Exception) -> str:

@@ -146,7 +146,7 @@ def test_an_empty_file_is_filled(tmp_path: Path) -> None:
     opened(tmp_path).begin("a study")
 
 
-@pytest.mark.parametrize("name", ["what?", "50% a#b"])
+@pytest.mark.parametrize("name", ["what?", "50% a#b", "a%20b", "ü"])
 def test_a_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
     from nas.config import tracking_uri
 
