@@ -21,6 +21,7 @@ from ultralytics.nn.tasks import DetectionModel
 from search_spaces import build, pgi, stored_model
 from search_spaces.errors import DataError, StudyError
 from search_spaces.operators import Source
+from search_spaces.operators import modules as user_modules
 from search_spaces.stored_model import Size, StoredModel
 
 REFUSAL = (
@@ -96,11 +97,7 @@ def read(path: Path) -> DetectionModel:
     if stored is not None:
         stored.require_operators(path)
         return stored.build()
-    _allow_our_layers(path)
-    try:
-        checkpoint, _ = tasks.torch_safe_load(path.absolute(), safe_only=True)
-    except Exception as error:
-        raise DataError(f"{path}: not a checkpoint that Ultralytics loads: {_obstacle(path)}") from error
+    checkpoint = _read_restricted(path)
     model = checkpoint.get("ema") or checkpoint.get("model")
     if not isinstance(model, nn.Module):
         raise DataError(f"{path}: not a checkpoint that Ultralytics loads: there is no model in it")
@@ -108,6 +105,39 @@ def read(path: Path) -> DetectionModel:
     if not isinstance(model, DetectionModel) or head not in HEADS:
         raise DataError(f"{path}: not a checkpoint of a detection model, got a {type(model).__name__} with {head}")
     return model
+
+
+def require_harmless(path: Path) -> None:
+    """Refuse a checkpoint whose loading would run code that it brings; one for another task is as good.
+
+    Raises:
+        DataError: it holds classes that are neither Ultralytics' nor ours, or operators of a file that the user has not
+            named.
+    """
+    stored = stored_model.read(path)
+    if stored is None:
+        _read_restricted(path)
+        return
+    files = [source.path.name for source in stored.sources if not user_modules.is_trusted(source)]
+    if files:
+        raise DataError(
+            f"{path}: its model has operators of {', '.join(files)}, whose code is not run from a weights file "
+            "(name that file: --modules FILE.py)"
+        )
+
+
+def _read_restricted(path: Path) -> Mapping[str, Any]:
+    """Load a checkpoint of Ultralytics' with its classes and our layers alone.
+
+    Raises:
+        DataError: there is something else in it, or it is none.
+    """
+    _allow_our_layers(path)
+    try:
+        checkpoint, _ = tasks.torch_safe_load(path.absolute(), safe_only=True)
+    except Exception as error:
+        raise DataError(f"{path}: not a checkpoint that Ultralytics loads: {_obstacle(path)}") from error
+    return checkpoint
 
 
 HEADS = (*build.DETECTION_HEADS, "DualDetect")

@@ -13,12 +13,17 @@ from ultralytics.utils import LOGGER, ROOT, YAML
 
 from search_spaces import base as bases
 from search_spaces import build, model_file
-from search_spaces.errors import SpecError
+from search_spaces.errors import DataError, SpecError
 from search_spaces.operators import modules as user_modules
 from search_spaces.yaml_text import read_yaml
-from trials import datasets
+from trials import datasets, weights
 
 _YAML = (".yaml", ".yml")
+_CHECKPOINTS = ("model", "pretrained", "resume")
+"""Arguments that may name a checkpoint, which is a pickle."""
+
+TRUST = "--trust"
+"""The flag by which a user lets checkpoints run what they hold, as Ultralytics does."""
 
 
 def guard() -> None:
@@ -41,25 +46,42 @@ def guard() -> None:
     YAML.load = load
 
 
-def require_sound(arguments: Sequence[str]) -> None:
-    """Refuse model and data files with mistakes, each in a line with its address.
+def require_sound(arguments: Sequence[str], *, trusted: bool = False) -> None:
+    """Refuse model and data files with mistakes, each in a line with its address, and checkpoints that bring code.
 
     Args:
         arguments: of Ultralytics' command; those that name no file are left to it.
+        trusted: the user vouches for the checkpoints.
 
     Raises:
         SpecError: a model file that cannot be built.
-        DataError: a data file whose images are not there.
+        DataError: a data file whose images are not there; a checkpoint with classes of somebody else.
     """
-    for argument in arguments:
-        key, _, value = argument.partition("=")
+    given = [(key.lstrip("-"), value) for key, _, value in (argument.partition("=") for argument in arguments)]
+    for key, value in [*given, *_of_settings(given)]:
         path = Path(value)
+        if key in _CHECKPOINTS and path.suffix.lower() == ".pt" and path.is_file() and not trusted:
+            _require_harmless(path)
         if key not in {"model", "data"} or path.suffix.lower() not in _YAML or not path.is_file():
             continue
         if key == "model":
             _require_model(path)
         else:
             _require_data(path)
+
+
+def _of_settings(given: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The arguments that stand in a file of Ultralytics' settings, `cfg=args.yaml`."""
+    files = [Path(value) for key, value in given if key == "cfg" and Path(value).is_file()]
+    read = [document for document in map(read_yaml, files) if isinstance(document, dict)]
+    return [(str(key), str(value)) for document in read for key, value in document.items()]
+
+
+def _require_harmless(path: Path) -> None:
+    try:
+        weights.require_harmless(path)
+    except DataError as error:
+        raise DataError(f"{error}; if you trust that file, add {TRUST}") from None
 
 
 def _require_model(path: Path) -> None:
@@ -79,6 +101,11 @@ def _require_data(path: Path) -> None:
     if "download" not in read_yaml(path, unique_keys=False):
         return
     datasets.resolved_text(path, ["val"])  # found as a search finds it
+
+
+def without_trust(arguments: Sequence[str]) -> tuple[list[str], bool]:
+    """Return the arguments without `--trust`, and whether it was among them."""
+    return [argument for argument in arguments if argument != TRUST], TRUST in arguments
 
 
 def without_modules(arguments: Sequence[str]) -> list[str]:

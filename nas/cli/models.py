@@ -328,7 +328,8 @@ def models(shown: Shown = "table") -> None:
 def yolo(context: typer.Context) -> None:
     """Ultralytics' own command, with our layers known: `nas yolo train model=best.yaml data=my.yaml`.
 
-    `--modules my_ops.py` brings operators of your own. Nothing that a model or data file asks for is run or downloaded.
+    `--modules my_ops.py` brings operators of your own. Nothing that a model or data file asks for is run or downloaded;
+    a checkpoint with classes that are neither Ultralytics' nor ours is refused, unless `--trust` vouches for it.
 
     Trains with YOLOv9's auxiliary branch where the model asks for it or `pgi=True` does. The training of a model that
     `nas export` wrote is in the study's MLflow, under the study. `mlflow=True` asks for Ultralytics' own logging.
@@ -339,8 +340,9 @@ def yolo(context: typer.Context) -> None:
     from nas.training_log import following
     from trials import full_training, yolo_inputs  # which bring `search_spaces`, so that our layers are known
 
-    sys.argv[:] = full_training.prepared(yolo_inputs.without_modules(sys.argv))
-    yolo_inputs.require_sound(sys.argv)
+    arguments, trusted = yolo_inputs.without_trust(yolo_inputs.without_modules(sys.argv))
+    sys.argv[:] = full_training.prepared(arguments)
+    yolo_inputs.require_sound(sys.argv, trusted=trusted)
     yolo_inputs.guard()
     with following():
         cfg.entrypoint()

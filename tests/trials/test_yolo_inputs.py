@@ -3,12 +3,17 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from ultralytics.nn import tasks
 from ultralytics.utils import ROOT, YAML
 
 from search_spaces.errors import DataError, SpecError
+from search_spaces.operators import Source
+from search_spaces.operators import modules as user_modules
+from search_spaces.stored_model import StoredModel
 from trials import yolo_inputs
 
 MODEL = """
@@ -74,6 +79,48 @@ class TestSound:
     def test_a_download_is_not_run(self, folder: Path) -> None:
         with pytest.raises(DataError, match=r"data.yaml: path: no such folder: .*`download` is not followed"):
             yolo_inputs.require_sound(["yolo", "train", "data=data.yaml"])
+        assert not (folder / "ran.txt").exists()
+
+
+class _Opens:
+    """Opened as a pickle, it writes a file into the working directory."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return open, ("ran.txt", "w")
+
+
+class TestCheckpoints:
+    @pytest.fixture
+    def checkpoint(self, folder: Path) -> Path:
+        torch.save({"model": _Opens()}, folder / "foreign.pt")
+        (folder / "args.yaml").write_text("task: detect\nmodel: foreign.pt\n")
+        return folder / "foreign.pt"
+
+    @pytest.mark.parametrize(
+        "argument", ["model=foreign.pt", "pretrained=foreign.pt", "resume=foreign.pt", "cfg=args.yaml"]
+    )
+    def test_a_pickle_with_other_classes_is_not_opened(self, argument: str, checkpoint: Path) -> None:
+        with pytest.raises(DataError, match=r"foreign.pt: .*neither Ultralytics' nor ours \(io.open\).*--trust"):
+            yolo_inputs.require_sound(["predict", argument])
+        assert not (checkpoint.parent / "ran.txt").exists()
+
+    def test_unless_the_user_trusts_it(self, checkpoint: Path) -> None:
+        arguments, trusted = yolo_inputs.without_trust(["predict", f"model={checkpoint}", "--trust"])
+        assert arguments == ["predict", f"model={checkpoint}"]
+        yolo_inputs.require_sound(arguments, trusted=trusted)
+
+    def test_ultralytics_own_of_any_task_are_taken(self, folder: Path) -> None:
+        torch.save({"model": tasks.ClassificationModel("yolov8n-cls.yaml", verbose=False)}, folder / "classifier.pt")
+        yolo_inputs.require_sound(["predict", "model=classifier.pt"])
+
+    def test_operators_of_a_file_that_nobody_named_are_not_run(self, folder: Path) -> None:
+        source = Source(path=Path("theirs.py"), text="open('ran.txt', 'w')")
+        stored = StoredModel(document={}, names={}, sources=(source,), sizes=(), rows=())
+        stored.write(folder / "weights.pt")
+        with pytest.raises(DataError, match=r"operators of theirs.py.*--modules"):
+            yolo_inputs.require_sound(["val", "model=weights.pt"])
+        user_modules.trust(source)
+        yolo_inputs.require_sound(["val", "model=weights.pt"])
         assert not (folder / "ran.txt").exists()
 
 
