@@ -104,7 +104,10 @@ def nearest(name: object, known: Iterable[object]) -> str:
     if near is None:
         folded = {option.casefold(): option for option in reversed(names)}
         close = difflib.get_close_matches(str(name).casefold()[:_LONGEST], folded, n=1, cutoff=_NEAR)
-        near = folded[close[0]] if close else None
+        begun = [
+            option for option in folded if len(str(name)) >= _BEGINNING and option.startswith(str(name).casefold())
+        ]
+        near = folded[(close or begun)[0]] if close or len(begun) == 1 else None
     if near is not None:
         return f"did you mean {near!r}?"
     return f"known: {', '.join(names)}" if len(names) <= _LISTED else f"nothing like it among {len(names)} known names"
@@ -112,6 +115,9 @@ def nearest(name: object, known: Iterable[object]) -> str:
 
 _NEAR = 0.7
 """`difflib`'s ratio: 'UIBB' is .86 of 'UIB'; 'SimAM' is .5 of 'PSA', another attention."""
+
+_BEGINNING = 3
+"""Letters that stand for the one name that begins with them: 'onnx' for 'onnxruntime'."""
 
 _LONGEST = 100
 """Characters of a name that are compared."""

@@ -229,14 +229,14 @@ def test_a_broken_memory_is_none(tmp_path: Path) -> None:
         path.write_text(text)
         memory = Memory(path)
         assert "a" not in memory
-    memory.add({"a": 1})
-    assert Memory(path)["a"] == 1
+    memory.add({"a": "passed"})
+    assert Memory(path)["a"] == "passed"
 
 
 def test_two_processes_remember_side_by_side(tmp_path: Path) -> None:
     one, other = Memory(tmp_path / "checks.json"), Memory(tmp_path / "checks.json")
-    one.add({"a": 1})
-    other.add({"b": 2})
+    one.add({"a": "passed"})
+    other.add({"b": {"seconds": 2.0}})
     assert all(key in Memory(tmp_path / "checks.json") for key in "ab")
 
 

@@ -65,6 +65,16 @@ def _logs_to_mlflow() -> bool:
     return any(str(getattr(each, "__module__", "")).endswith(".mlflow") for each in trainer.callbacks["on_train_end"])
 
 
+@pytest.fixture(autouse=True)
+def _ultralytics(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Ultralytics' own classes, before and after each test."""
+    for name in ("_load", "_new"):
+        monkeypatch.setattr(Model, name, getattr(Model, name))  # as it is now, after the test as well
+    before = yolo.detect.DetectionTrainer, yolo.detect.DetectionValidator
+    yield
+    yolo.detect.DetectionTrainer, yolo.detect.DetectionValidator = before
+
+
 @pytest.mark.parametrize(
     ("arguments", "environment", "logs"),
     [
@@ -310,15 +320,6 @@ class TestTemperature:
 
 
 class TestTheCommand:
-    @pytest.fixture(autouse=True)
-    def trainer(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-        """Ultralytics' own, before and after."""
-        for name in ("_load", "_new"):
-            monkeypatch.setattr(Model, name, getattr(Model, name))  # as it is now, after the test as well
-        before = yolo.detect.DetectionTrainer, yolo.detect.DetectionValidator
-        yield
-        yolo.detect.DetectionTrainer, yolo.detect.DetectionValidator = before
-
     @pytest.mark.parametrize("name", ["yolov10n.yaml", "yolo26n.yaml"])
     def test_uses_the_head_that_a_search_scores(self, name: str, tmp_path: Path) -> None:
         prepared(["yolo", "val"])
