@@ -6,15 +6,17 @@ an activation is parsed: a class of `torch.nn` with literal arguments.
 """
 
 import ast
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules import activation as activations
 from torchvision import ops  # type: ignore[import-untyped]
 from ultralytics.nn import tasks
 
-from search_spaces.errors import SpecError, shortened, slip
+from search_spaces.errors import SpecError, in_one_line, shortened, slip
 
 TORCH, TORCHVISION = "nn.", "torchvision.ops."
 """What the names of their layers begin with in a row."""
@@ -198,11 +200,25 @@ def activation(written: Any) -> str:
     if not plain:
         raise SpecError(f"{form}, got {shortened(written)}")
     try:
-        getattr(nn, bare)(*positional, **named)
+        with torch.device("cpu"):
+            built = getattr(nn, bare)(*positional, **named)
     except (TypeError, ValueError, RuntimeError, ArithmeticError, AssertionError) as error:
         raise SpecError(f"{shortened(written)} cannot be built: {error}") from None
+    _require_activation(built, written)
     arguments = [*map(repr, positional), *(f"{key}={value!r}" for key, value in named.items())]
     return f"torch.nn.{bare}({', '.join(arguments)})"
+
+
+def _require_activation(built: nn.Module, written: str) -> None:
+    """Refuse what cannot stand behind a convolution; on the meta device not every wrong argument shows."""
+    given = torch.zeros(1, getattr(built, "num_parameters", 8), 4, 4, device="cpu")
+    try:
+        with torch.no_grad(), warnings.catch_warnings(action="ignore"):
+            returned = built.eval()(given)
+    except (TypeError, ValueError, RuntimeError, LookupError, ArithmeticError, AssertionError) as error:
+        raise SpecError(f"{shortened(written)} cannot take a feature map: {in_one_line(error)}") from None
+    if returned.shape != given.shape:
+        raise SpecError(f"{shortened(written)} changes the size of what it gets")
 
 
 def _dotted(node: ast.expr) -> str | None:

@@ -112,7 +112,12 @@ def _of_scales(scales: Any) -> Iterator[str]:
         )
         return
     for name, numbers in scales.items():
-        if not (isinstance(numbers, list) and len(numbers) == 3 and all(map(_is_factor, numbers))):
+        if not (
+            isinstance(numbers, list)
+            and len(numbers) == 3
+            and all(map(_is_factor, numbers[:2]))
+            and (_is_factor(numbers[2]) or numbers[2] == math.inf)  # no limit
+        ):
             yield (
                 f"scales.{name}: three numbers above 0 are expected, [depth, width, most channels], "
                 f"got {shortened(numbers)}"
@@ -250,4 +255,4 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_factor(value: Any) -> bool:
-    return _is_number(value) and value > 0
+    return _is_number(value) and 0 < value <= _GREATEST

@@ -4,6 +4,7 @@ Counted as a training reads it: an image that does not open is left out with its
 one that stands twice in its file.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass
@@ -59,6 +60,7 @@ class SplitAccount:
         boxes: that are trained or validated on.
         without_area: boxes that are left out; `first_without_area` is the place of the first.
         twice: boxes that are left out; `first_twice` is the place of the first.
+        unused: label files that belong to no image; `first_unused` is the first.
         per_class: boxes of each class.
         looks_wrong: one sentence each.
     """
@@ -72,6 +74,8 @@ class SplitAccount:
     first_without_area: str = ""
     twice: int = 0
     first_twice: str = ""
+    unused: int = 0
+    first_unused: str = ""
     per_class: tuple[int, ...] = ()
     looks_wrong: tuple[str, ...] = ()
 
@@ -119,6 +123,8 @@ class Account:
             if split.twice:
                 first = self._near(split.first_twice)
                 yield f"{key}: boxes that stand in their file twice, {split.twice}, the first at {first}"
+            if split.unused:
+                yield f"{key}: label files without an image, {split.unused}, the first {self._near(split.first_unused)}"
         if self.key_points:
             yield "key points: of each row the box alone is taken, as kpt_shape says"
 
@@ -183,6 +189,7 @@ def of_split(
     classes: Sequence[str],
     *,
     trained: AbstractSet[str] = frozenset(),
+    unused: Sequence[str] = (),
 ) -> SplitAccount:
     """Account for a split.
 
@@ -190,6 +197,7 @@ def of_split(
         key: `train` or `val`.
         counted: each image that can be read, with its label; None if it has none.
         trained: images of the other split, where this one is `val`.
+        unused: label files that belong to no image.
     """
     labels = [label for _, label in counted if label is not None]
     boxes = np.concatenate([np.zeros((0, 5), np.float32), *(label.boxes for label in labels)])
@@ -208,9 +216,12 @@ def of_split(
         first_without_area=flat[0] if flat else "",
         twice=len(twice),
         first_twice=twice[0] if twice else "",
+        unused=len(unused),
+        first_unused=unused[0] if unused else "",
         per_class=tuple(map(int, per_class)),
         looks_wrong=(
             *_of_images(key, len(counted), unlabelled),
+            *_of_repeated([image for image, _ in counted]),
             *_of_both([image for image, _ in counted if image in trained], len(counted)),
             *_of_classes(per_class, classes),
             *_of_boxes(boxes, places),
@@ -228,6 +239,13 @@ def _of_images(key: str, images: int, unlabelled: Sequence[str]) -> Iterator[str
             f"most images have no label file ({len(unlabelled)} of {images}, such as {unlabelled[0]}) and count as "
             "background: is that meant?"
         )
+
+
+def _of_repeated(images: Sequence[str]) -> Iterator[str]:
+    again = [image for image, times in Counter(images).items() if times > 1]
+    if again:
+        more = len(images) - len(set(images))
+        yield f"{more} of {len(images)} images are named more than once, such as {again[0]}"
 
 
 def _of_both(shared: Sequence[str], images: int) -> Iterator[str]:

@@ -35,6 +35,8 @@ _BOX = "class x_center y_center width height"
 _KINDS = "a folder of images, a list of folders, or a .txt list of images"
 _TOLERANCE = 0.01  # outside of 0 to 1, as in Ultralytics
 _LONGEST = 200  # characters of a name that is shown
+_VALUES_OF_BOX = len(_BOX.split())
+_CHANNELS = 3  # of the images that a search trains on
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,12 +89,14 @@ class _Split:
 
     Attributes:
         mistakes: why a folder or a list could not be read.
+        unused: label files beside those of the images of folders, which belong to no image.
     """
 
     key: str
     sources: tuple[Path, ...]
     images: tuple[_Image, ...]
     mistakes: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
 
 
 def load(data: str | Path, *, cache: Path | None = None, progress: Progress | None = None) -> DataSet:
@@ -297,7 +301,7 @@ def _account(
         for image in split.images
         if not checks[image.path].problem
     ]
-    return account.of_split(split.key, counted, left_out, classes, trained=trained)
+    return account.of_split(split.key, counted, left_out, classes, trained=trained, unused=split.unused)
 
 
 def _fingerprint(classes: Sequence[str], splits: Sequence[_Split]) -> str:
@@ -314,13 +318,16 @@ def _identity(image: _Image) -> tuple[str, int, str]:
 
 def _parsed(file: Path) -> dict[str, Any]:
     try:
-        description = _with_names_as_text(file.read_text(encoding="utf-8", errors="ignore"))
+        description = _with_names_as_text(file.read_text(encoding="utf-8", errors="replace"))
     except (yaml.YAMLError, ValueError) as error:
         raise DataError(f"{file}: not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(description, dict):
         raise DataError(f"{file}: not a mapping, got {description!r:.40} (its keys: path, train, val, names)")
     if "val" not in description and "validation" in description:
         description["val"] = description.pop("validation")
+    read = {key: description[key] for key in ("path", *_SPLITS, "names") if key in description}
+    if "\N{REPLACEMENT CHARACTER}" in yaml.safe_dump(read, allow_unicode=True):  # in a comment it does no harm
+        raise DataError(f"{file}: not UTF-8 text, so that names would be read wrongly (save it as UTF-8)")
     return description
 
 
@@ -431,8 +438,25 @@ def _read_splits(file: Path, description: Mapping[str, Any], progress: Progress 
             for number, path in enumerate(paths):
                 images.append(_image(path, source))
                 tell(number, len(paths))
-        splits.append(_Split(key=key, sources=sources, images=tuple(images), mistakes=tuple(mistakes)))
+        unused = tuple(_unused_labels(images)) if all(source.is_dir() for source in sources) else ()
+        splits.append(_Split(key=key, sources=sources, images=tuple(images), mistakes=tuple(mistakes), unused=unused))
     return tuple(splits)
+
+
+def _unused_labels(images: Sequence[_Image]) -> Iterator[str]:
+    """Label files that lie among those of images, and are no image's: of an image of another format, or deleted."""
+    used = {image.label_path for image in images}
+    for folder in sorted({Path(path).parent for path in used}):
+        texts = sorted(map(str, folder.glob("*.txt"))) if folder.is_dir() else []
+        yield from (text for text in texts if text not in used and _begins_like_label(text))
+
+
+def _begins_like_label(file: str) -> bool:
+    """Whether the first row is numbers, which it is not in a `classes.txt`."""
+    if not image_files.is_file(file):
+        return False
+    first = Path(file).read_bytes()[:_LONGEST].decode("utf-8-sig", errors="replace").strip().partition("\n")[0].split()
+    return len(first) >= _VALUES_OF_BOX and first[0].replace(".0", "").isdecimal()
 
 
 def _image(path: str, source: Path) -> _Image:
@@ -470,6 +494,10 @@ def _class_mistakes(description: Mapping[str, Any]) -> Iterator[str]:
         yield f"nc: got {nc!r:.40}, but there are {len(names)} names (leave nc out, or let them agree)"
     elif "" in (nameless := [str(name) for name in (names.values() if isinstance(names, dict) else names)]):
         yield f"names: class {nameless.index('')} has no name"
+    elif nested := [
+        name for name in (names.values() if isinstance(names, dict) else names) if not isinstance(name, str)
+    ]:
+        yield f"names: a name is text, got {nested[0]!r:.40} (a list of names, or a mapping from 0 to n - 1)"
 
 
 def _split_mistakes(file: Path, description: Mapping[str, Any], splits: Sequence[_Split]) -> Iterator[str]:
@@ -477,7 +505,12 @@ def _split_mistakes(file: Path, description: Mapping[str, Any], splits: Sequence
     sources = [source for split in splits for source in split.sources]
     lost = not any(root.is_dir() for root in roots) and not any(source.exists() for source in sources)
     no_downloads = _no_downloads(file) if "download" in description else ""
-    shape = description.get("kpt_shape")
+    shape, channels = description.get("kpt_shape"), description.get("channels", _CHANNELS)
+    if channels != _CHANNELS:
+        yield (
+            f"channels: got {channels!r:.40} (a search trains on images of 3 channels; leave it out, and grey images "
+            "are read as three equal ones)"
+        )
     if not isinstance(path, str | None):
         yield f"path: got {path!r:.40} (a folder; absolute, or relative to this file)"
     elif path and _unusable(path):
@@ -540,7 +573,9 @@ def _account_mistakes(counted: SplitAccount) -> Iterator[str]:
 def _image_mistakes(split: _Split) -> Iterator[str]:
     lists = ", ".join(str(source) for source in split.sources if not source.is_dir())
     for image in split.images:
-        if image.size is None:
+        if image.size is None and not lists:
+            yield f"{image.path[:_LONGEST]}: a link to an image that is not there"
+        elif image.size is None:
             yield (
                 f"{lists}: no such image: {image.path[:_LONGEST]} "
                 "(absolute, from the data set's folder on, or ./ and from the list's folder on)"

@@ -1,5 +1,6 @@
 """What a model file may say: layers of a closed list, rows that can be built; a mistake is a line with its address."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,10 @@ SETTING_MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"activation": "SiLU()"}, "activation: unknown activation 'SiLU()' (did you mean nn.SiLU()?)"),
     ({"activation": True}, "activation: nn.SiLU(), or another activation of torch.nn with plain numbers, is expected"),
     ({"activation": "nn.SiLU(1, 2)"}, "activation: 'nn.SiLU(1, 2)' cannot be built: "),
+    ({"activation": "nn.Softmax(dim=99)"}, "activation: 'nn.Softmax(dim=99)' cannot take a feature map: "),
+    ({"activation": "nn.GLU()"}, "activation: 'nn.GLU()' changes the size of what it gets"),
+    ({"width_multiple": math.inf}, "width_multiple: a number above 0 is expected, got inf"),
+    ({"scales": {"n": [0.33, math.inf, 1024]}}, "scales.n: three numbers above 0 are expected, "),
     ({"nas": 3}, "nas: a mapping is expected, got 3"),
     ({"modules": 3}, "modules: Python files are expected, got 3 ([my_ops.py])"),
     ({"pgi": 1}, "pgi: true, false or lead-guided is expected, got 1"),

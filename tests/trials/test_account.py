@@ -297,6 +297,27 @@ def test_images_of_both_splits_are_told(write: Callable[..., Path]) -> None:
     )
 
 
+def test_label_files_without_an_image_are_told(write: Callable[..., Path]) -> None:
+    def spoil(image: Path, _: Path, index: int) -> None:
+        if index % 4 == 0:
+            image.rename(image.with_suffix(".gif"))  # which Ultralytics does not look for
+
+    file = write(spoil)
+    (file.parent / "labels/train/classes.txt").write_text("square\nbar\n")
+    assert list(datasets.load(file).account.left_out()) == [
+        "train: label files without an image, 3, the first labels/train/000.txt",
+        "val: label files without an image, 3, the first labels/val/000.txt",
+    ]
+
+
+def test_images_that_a_list_names_twice_are_told(write: Callable[..., Path]) -> None:
+    file = write()
+    file.write_text(file.read_text().replace("images/train", "train.txt"))
+    names = [f"images/train/{index:03d}.jpg" for index in range(12)]
+    (file.parent / "train.txt").write_text("\n".join([*names, *names[:3]]))
+    assert remarks(file) == ["train: 3 of 15 images are named more than once, such as images/train/000.jpg"]
+
+
 class TestKeyPoints:
     @pytest.mark.parametrize("values", [2, 3])
     def test_are_left_out_beside_their_box(self, values: int, write: Callable[..., Path]) -> None:

@@ -417,6 +417,17 @@ class TestRefusal:
                 "names: missing (the names of the classes: a list, or a mapping from 0 to n - 1)",
             ),
             ({"names": ["cat", ""]}, "names: class 1 has no name"),
+            (
+                {"names": [{0: "cat"}, {1: "dog"}]},
+                "names: a name is text, got {0: 'cat'} (a list of names, or a mapping from 0 to n - 1)",
+            ),
+            (
+                {"channels": 10},
+                (
+                    "channels: got 10 (a search trains on images of 3 channels; leave it out, and grey images are read "
+                    "as three equal ones)"
+                ),
+            ),
             ({"train": "a\0b"}, "train: a NUL character in it, got 'a\\x00b'"),
             ({"val": ["images/val", "a\0b"]}, "val: a NUL character in it, got 'a\\x00b'"),
             ({"path": "a\0b"}, "path: a NUL character in it, got 'a\\x00b'"),
@@ -512,6 +523,19 @@ class TestRefusal:
         label = tmp_path / "labels/val/a.txt"
         label.write_bytes(b"\xff\xfe0")
         assert refusal(file) == f"{label}: not UTF-8 text (rows of {ROW})"
+
+    def test_of_names_that_are_not_utf_8(self, tmp_path: Path) -> None:
+        file = write_data(tmp_path)
+        text = file.read_text()
+        file.write_bytes(f"# Größe\n{text}".encode("latin-1"))
+        assert datasets.load(file).classes == ("cat", "dog")
+        file.write_bytes(text.replace("cat", "Käfer").encode("latin-1"))
+        assert refusal(file) == f"{file}: not UTF-8 text, so that names would be read wrongly (save it as UTF-8)"
+
+    def test_of_a_link_to_an_image_that_is_not_there(self, tmp_path: Path) -> None:
+        file, link = write_data(tmp_path), tmp_path / "images/train/c.png"
+        link.symlink_to("/nowhere/c.png")
+        assert refusal(file) == f"{link}: a link to an image that is not there"
 
     def test_shows_five_rows_and_counts_the_rest(self, tmp_path: Path) -> None:
         file = write_data(tmp_path, labels={"train/a": "7 0.5 0.5 0.2 0.2\n" * 4, "val/b": "0 1\n" * 13})
