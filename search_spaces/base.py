@@ -192,9 +192,7 @@ def read_model(model: str, *, as_printed: bool = False, scale: str | None = None
     try:
         path = _resolve(model, "")
     except SpecError:
-        raise SpecError(
-            f"{model}: no such file or model ({nearest(model, [*catalog(), *_ultralytics_models()])})"
-        ) from None
+        raise SpecError(f"{model}: no such file or model ({_instead_of(model)})") from None
     # A user's file is read by us: Ultralytics would look for `yolov8.yaml` where the user says `my/yolov8n.yaml`.
     document = read_yaml(path) if path.is_file() else yaml_model_load(path)
     try:
@@ -436,6 +434,19 @@ def catalog() -> dict[str, Path]:
 def _without_scale(name: str) -> str:
     """`yolov8n.yaml` is `yolov8.yaml`, a file with a table of scales, as Ultralytics reads file names."""
     return re.sub(r"(\d+)([nslmx])(.+)?$", r"\1\3", name)
+
+
+def _instead_of(model: str) -> str:
+    """Return the hint for a model that is not there; for the checkpoint `yolov8n.pt`, the file `yolov8n.yaml`."""
+    if model.endswith(".pt"):
+        architecture = Path(model).with_suffix(".yaml").name
+        try:
+            _resolve(architecture, "")
+        except SpecError:
+            pass
+        else:
+            return f"did you mean {architecture!r}?"
+    return nearest(model, [*catalog(), *_ultralytics_models()])
 
 
 @cache

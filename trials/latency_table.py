@@ -10,6 +10,7 @@ runtime may fuse it with the next. The factor that the stock model shows is take
 """
 
 import hashlib
+import shlex
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -130,9 +131,20 @@ class LatencyTable(LayerTable[Part]):
         if part.key not in self.recorded.entries:
             raise LatencyError(
                 f"the latency table {self.recorded.profile.name} lacks {part.what} for {part.received} "
-                f"(nas latency record --space {self.space.name} adds what is missing)"
+                f"(on the device: {self._recording} adds what is missing)"
             )
         return self.recorded.entries[part.key].median_ms
+
+    @property
+    def _recording(self) -> str:
+        """The command that records this space into this table: all that makes it another table is in it."""
+        profile = self.recorded.profile
+        scale = f" --scale {self.space.scale}" if self.space.scale else ""
+        return (
+            f"nas latency record --space {self.space.name}{scale} --classes {self.classes} "
+            f"--deploy-size {self.image_size} --runtime {profile.runtime} --threads {profile.threads} "
+            f"--device-name {shlex.quote(profile.name)}"
+        )
 
     @property
     def stock_model(self) -> Part:

@@ -76,6 +76,7 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     [
         ("yolov8n-seg.yaml", "only detection models can be searched"),
         ("nothing.yaml", "nothing.yaml: no such file or model"),
+        ("yolov8n.pt", r"yolov8n.pt: no such file or model \(did you mean 'yolov8n.yaml'\?\)"),
     ],
 )
 def test_what_cannot_be_derived(model: str, told: str) -> None:

@@ -121,7 +121,8 @@ class TestPrediction:
             table_of(space, formula("bench")).predict(space.stock)
         assert str(caught.value) == (
             "the latency table bench lacks yolov5n as a whole, 3 classes for 1x3x64x64 "
-            "(nas latency record --space small adds what is missing)"
+            "(on the device: nas latency record --space small --scale n --classes 3 --deploy-size 64 "
+            "--runtime formula --threads 1 --device-name bench adds what is missing)"
         )
 
 
