@@ -19,11 +19,14 @@ STORAGE = "NAS_STORAGE"
 TRACKING = "MLFLOW_TRACKING_URI"
 
 _SQLITE = re.compile(r"sqlite(?:\+pysqlite)?:///([^?]*)")
-_USER = re.compile(r"^([\w+.-]+://)([^:/@?#]*):([^/?#]*)@")
-_USER_OF_DATABASE = re.compile(r"^([\w+.-]+://)([^:/@?#]*):([^?]*)@")
+_USER = re.compile(r"^(\s*[\w+.-]+://)([^:/?#]*):([^/?#]*)@")
+"""The name may be a mail address."""
+_USER_OF_DATABASE = re.compile(r"^(\s*[\w+.-]+://)([^:/@?#]*):([^?]*)@")
 """With a slash in the password, which SQLAlchemy takes as it is."""
-_USER_OF_SERVER = re.compile(r"^([\w+.-]+://)([^:/@?#]*):(?!\d+/)([^?]*)@")
+_USER_OF_SERVER = re.compile(r"^(\s*[\w+.-]+://)([^:/?#]*):(?!\d+/)([^?]*)@")
 """A host and its port are none, whatever stands behind them."""
+_USER_ALONE = re.compile(r"^(\s*)(?!file:)([^:/@?#]*):([^?]*)@")
+"""Of an address that lacks its scheme, or has it without two slashes: wrong, but it may be printed."""
 _SECRET = re.compile(r"(?<=[?&])[^=&#]*(?:pass|secret|token|pwd)[^=&#]*=[^&#]*&?", re.IGNORECASE)
 _EXAMPLES = "such as postgresql://me@host/name or sqlite:////folder/file.db"
 
@@ -76,7 +79,7 @@ def stored(url: str, folder: Path) -> str:
     if path is None:
         return without_password(url)
     path = path.absolute()
-    return _moved(url, Path(relative(path, folder)))
+    return _moved(without_password(url), Path(relative(path, folder)))
 
 
 def opened(text: str, folder: Path, variable: str) -> str:
@@ -106,9 +109,7 @@ def absolute(path: Path, folder: Path) -> str:
 
 def without_password(url: str) -> str:
     """Return an address without the passwords that it carries, as a user's or as an option's."""
-    if file_of(url) is not None:
-        return url
-    bare = _user(url).sub(r"\1\2@", url, count=1)
+    bare = url if file_of(url) is not None else _user(url).sub(r"\1\2@", url, count=1)
     return _SECRET.sub("", bare).rstrip("?&")
 
 
@@ -128,7 +129,9 @@ def hidden(text: str, url: str = "") -> str:
 
 def _user(url: str) -> re.Pattern[str]:
     """Return the pattern of a user with a password in an address."""
-    if not url.startswith(("http:", "https:")):
+    if "://" not in url:
+        return _USER_ALONE
+    if not url.lstrip().startswith(("http:", "https:")) and _USER_OF_DATABASE.match(url):
         return _USER_OF_DATABASE
     return _USER if _USER.match(url) else _USER_OF_SERVER
 

@@ -2,6 +2,7 @@
 
 import json
 import platform
+import shlex
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -70,7 +71,7 @@ def export(study: "Study", record: Record, folder: Path | None = None) -> Export
     if weights is not None:
         weight_files.export(files.weights, weights)
     budget = study.budget_of(record.repeat).at(architecture.image_size)
-    model, where = f"model={folder / 'model.yaml'}", f"data={folder / 'data.yaml'}"
+    model, where = shlex.quote(f"model={folder / 'model.yaml'}"), shlex.quote(f"data={folder / 'data.yaml'}")
     if build.is_end_to_end(architecture.document(len(settings.classes))):
         where += " nms=False"  # validated by the head that scored it
     return Exported(
@@ -84,7 +85,7 @@ def export(study: "Study", record: Record, folder: Path | None = None) -> Export
 
 def _pretrained(weights: Path | None) -> str:
     """Where a training starts, in Ultralytics' words; nothing where the weights are not there."""
-    return f" pretrained={weights}" if weights is not None and weights.is_file() else ""
+    return " " + shlex.quote(f"pretrained={weights}") if weights is not None and weights.is_file() else ""
 
 
 def chosen(study: "Study", *, trial: int | None = None, best: str = "map") -> Record:

@@ -291,11 +291,15 @@ def _make_whole(path: Path) -> None:
 
 
 def _drop_stray_folder(uri: str, path: Path) -> None:
-    """Remove the empty folder that MLflow makes where an address is quoted: it takes the quoted name for the path."""
-    stray = Path(uri.removeprefix("sqlite:///").partition("?")[0]).parent
-    if stray != path.parent and uri.startswith("sqlite:///"):
-        with suppress(OSError):
-            stray.rmdir()
+    """Remove the empty folders that MLflow makes where an address is quoted: it takes the quoted name for the path."""
+    if not uri.startswith("sqlite:///"):
+        return
+    stray = Path(uri.removeprefix("sqlite:///").partition("?")[0]).absolute().parent
+    with suppress(OSError):
+        for folder in (stray, *stray.parents):
+            if folder == path.parent or folder in path.parents:
+                return
+            folder.rmdir()
 
 
 def _tables(path: Path) -> set[str]:

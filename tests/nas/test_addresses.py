@@ -89,7 +89,16 @@ WITH_PASSWORD = {
     f"https://me:{SECRET}@mlflow.lab:5000/base": "https://me@mlflow.lab:5000/base",
     f"https://mlflow.lab?token={SECRET}": "https://mlflow.lab",
     f"postgresql://me:a@b{SECRET}@lab/nas": "postgresql://me@lab/nas",
+    "https://me@corp.lab:s3cr3t@mlflow.lab:5000/base": "https://me@corp.lab@mlflow.lab:5000/base",
+    "postgresql://me@corp.lab:s3cr3t@lab:5432/nas": "postgresql://me@corp.lab@lab:5432/nas",
+    f"  https://me:{SECRET}@mlflow.lab": "  https://me@mlflow.lab",
+    f"me:{SECRET}@lab/nas": "me@lab/nas",
+    f"postgresql:/me:{SECRET}@lab/nas": "postgresql@lab/nas",
 }
+
+
+PLAIN = ["http://me@lab:5000/a@b", "postgresql://me@lab:5432/na@s", "file:/a:b@c", "file:///a:b@c", "./a:b@c"]
+"""Addresses without a password, in which colons and at signs stand."""
 
 
 class TestAPassword:
@@ -98,7 +107,9 @@ class TestAPassword:
         assert addresses.without_password(url) == bare
         assert addresses.without_password(bare) == bare
 
-    @pytest.mark.parametrize("url", ["https://mlflow.lab:5000/a@b", "sqlite:////a:b@c/x.db?timeout=3", "databricks"])
+    @pytest.mark.parametrize(
+        "url", ["https://mlflow.lab:5000/a@b", "sqlite:////a:b@c/x.db?timeout=3", "databricks", *PLAIN]
+    )
     def test_is_not_seen_where_there_is_none(self, url: str) -> None:
         assert addresses.without_password(url) == url
 
@@ -140,6 +151,18 @@ class TestAPassword:
         assert "s3cr3t" not in text
         assert "NAS_STORAGE" in text
         assert len(text.splitlines()) == 1
+
+    @pytest.mark.parametrize(
+        "url", ["me:s3cr3t@lab/nas", " postgresql://me:s3cr3t@lab/nas", "postgresql:/me:s3cr3t@lab/nas"]
+    )
+    def test_of_an_address_that_is_none_is_not_repeated(self, url: str) -> None:
+        with pytest.raises(SpecError, match="no address of a database") as told:
+            addresses.require_storage(url)
+        assert "s3cr3t" not in str(told.value)
+
+    def test_among_a_files_options_is_not_written(self, tmp_path: Path) -> None:
+        url = f"sqlite:///{tmp_path / 'shared.db'}"
+        assert addresses.stored(f"{url}?password=s3cr3t&timeout=9", tmp_path / "runs" / "study") == f"{url}?timeout=9"
 
     def test_with_an_unquoted_sign_is_refused_and_not_repeated(self) -> None:
         with pytest.raises(SpecError, match="%40") as told:

@@ -1,5 +1,6 @@
 """A trial as a folder: the commands that train it, and a study of somebody else."""
 
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,15 @@ def test_the_printed_commands_begin_from_the_weights(study: Study, tmp_path: Pat
     exported = export(study, study.records()[0], tmp_path / "out")
     assert f" pretrained={tmp_path / 'out' / 'weights.pt'} " in exported.train
     assert f" pretrained={tmp_path / 'start.pt'} " in exported.retrain  # as the trial did
+
+
+def test_the_printed_commands_can_be_pasted_into_a_shell(study: Study, tmp_path: Path) -> None:
+    folder = tmp_path / "what? a%20b #c 'd'"
+    exported = export(study, study.records()[0], folder)
+    words = shlex.split(exported.train, comments=True)
+    for name, file in (("model", "model.yaml"), ("data", "data.yaml"), ("pretrained", "weights.pt")):
+        assert f"{name}={folder / file}" in words
+    assert f"model={folder / 'model.yaml'}" in shlex.split(exported.retrain, comments=True)
 
 
 def test_no_weights_that_are_not_there_are_named(study: Study, tmp_path: Path) -> None:
