@@ -186,10 +186,12 @@ def _of_names(document: Mapping[str, Any]) -> list[str]:
         try:
             lowered = None if row[2] in _HEADS else _lowered(row, missing)
         except SpecError as error:
-            mistakes += error.within(place).mistakes
+            told = error.within(place).mistakes
+            several = isinstance(row[0], list)
+            mistakes += [one.replace(layers.UNKNOWN, layers.UNKNOWN_OF_SEVERAL) if several else one for one in told]
             continue
         if lowered is not None:
-            mistakes += [f"{place}: {told}" for told in model_file.of_channels(*lowered.row[2:])]
+            mistakes += [f"{place}: {one}" for one in model_file.of_channels(*lowered.row[2:])]
             if isinstance(row[0], list):
                 mistakes.append(f"{place}: {row[2]} reads one layer, got {row[0]}: {_ONE_LAYER}")
     return mistakes

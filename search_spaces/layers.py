@@ -138,6 +138,13 @@ UNKNOWN = (
 )
 
 
+UNKNOWN_OF_SEVERAL = (
+    "neither Ultralytics' nor this package's, so of the file's own fork, and a row that reads several layers cannot be "
+    "an operator's; docs/operators.md"
+)
+"""The same of a head, or of a fusion such as a weighted concatenation."""
+
+
 def _is_of_the_program(name: str) -> bool:
     """Whether the running Python program itself put a layer of its own into Ultralytics' parser."""
     value = vars(tasks).get(name)
