@@ -52,9 +52,7 @@ def export(study: "Study", record: Record, folder: Path | None = None) -> Export
         StudyError: the trial has no architecture yet.
     """
     if not record.fingerprint or not record.finished:
-        raise StudyError(
-            f"trial {record.trial} is {record.ending or record.state}; only a finished trial can be exported"
-        )
+        raise StudyError(f"trial {record.trial} is {record.status}; only a finished trial can be exported")
     folder = (folder or study.folder / "export" / f"trial-{record.trial:04d}").absolute()
     folder.mkdir(parents=True, exist_ok=True)
     settings, files = study.settings, study.files(record.trial)

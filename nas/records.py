@@ -115,6 +115,11 @@ class Record:
         return self.ending == Ending.FINISHED.name.lower()
 
     @property
+    def status(self) -> str:
+        """How the trial ended, in a word; while it has no ending, `interrupted` or Optuna's state of it."""
+        return self.ending or ("interrupted" if self.state == "fail" else self.state)
+
+    @property
     def is_mostly_new(self) -> bool:
         """Whether it started from a checkpoint, but took over less than half: its score is in part one from scratch."""
         return 0 < self.inherited < _MOSTLY

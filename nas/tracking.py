@@ -424,7 +424,7 @@ class Tracker:
 
 def _status_of(record: Record) -> str:
     """Return MLflow's word for a trial's state; one that was interrupted has failed for Optuna alone."""
-    return "KILLED" if record.state == "fail" and record.ending is None else _STATUS[record.state]
+    return "KILLED" if record.status == "interrupted" else _STATUS[record.state]
 
 
 def _changed_at(path: Path) -> int | None:

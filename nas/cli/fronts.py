@@ -128,7 +128,7 @@ def _row(record: "Record", stock: "Record | None", cost: str, *, epochs: int) ->
     return {
         **record.as_row(),
         "summary": _named(record),
-        "ended": record.ending or record.state,
+        "ended": record.status,
         "map50_95_gain": None if base is None or record.map50_95 is None else record.map50_95 - base,
         "of_stock": relative(getattr(record, cost), getattr(stock, cost) if stock else None),
         "progress": f"{record.epochs}/{epochs}" if running else record.epochs or None,

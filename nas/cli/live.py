@@ -97,16 +97,16 @@ def _line(record: "Record") -> str:
     """One trial in one line."""
     from nas.records import took
 
-    said = record.ending or record.state
+    begins = f"trial {record.trial:>3}  {record.status:<9} "
     if record.ending is None:
-        return f"trial {record.trial:>3}  {said:<9} {_named(record)}{f'  ({record.detail})' if record.detail else ''}"
+        return f"{begins}{_named(record)}{f'  ({record.detail})' if record.detail else ''}"
     unsteady = "" if record.latency_steady else " (unsteady)"
     latency = f"{figure('latency_ms', record.latency_ms)} ms{unsteady}  " if record.latency_ms else ""
     accuracy, gflops = figure("map50_95", record.map50_95), figure("gflops", record.gflops)
     figures = f"mAP50-95 {accuracy}  {gflops} GFLOPs  {latency}{took(record.seconds, record.detail)}"
     inherited = f"  {record.inherited:.0%} inherited" if record.inherited else ""
     why = "" if record.finished else f"  {record.cure}{f' ({record.detail})' if record.detail else ''}"
-    return f"trial {record.trial:>3}  {said:<9} {figures}{inherited}  {_named(record)}{why}"
+    return f"{begins}{figures}{inherited}  {_named(record)}{why}"
 
 
 def _named(record: "Record") -> str:
@@ -138,7 +138,7 @@ def _table(study: "Study", records: "Sequence[Record]", left: str) -> Group:
         epoch = f"{len(epochs)}/{study.settings.budget.epochs}" if running else str(record.epochs or "-")
         table.add_row(
             f"{record.trial}{' *' if record.trial in on_front else ''}",
-            record.ending or record.state,
+            record.status,
             epoch,
             figure("map50_95", record.map50_95),
             figure("gflops", record.gflops),

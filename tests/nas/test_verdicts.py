@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from nas import verdicts, work
+from nas import reaping, verdicts, work
 from nas.cli import app, options, show
 from nas.cli.live import Watching
 from nas.cli.searching import _preset
@@ -285,6 +285,16 @@ class TestTables:
         assert re.search(r"running .* 2/3 .* 3\.0 ", told)
         row = json.loads(nas("trials", "small", "--runs", tmp_path / "runs", "--format", "json").stdout)[trial.number]
         assert (row["epochs"], row["seconds"]) == (2, 3.0)
+
+    def test_what_was_interrupted_is_called_so(self, make_study: MakeStudy, tmp_path: Path) -> None:
+        study = make_study()
+        with pytest.warns(UserWarning, match="Heartbeat"):
+            study.optuna.ask()
+        reaping.reap(study)
+        told = nas("trials", "small", "--runs", tmp_path / "runs").stdout
+        assert re.search(r"\n +0  interrupted ", told)
+        row = json.loads(nas("trials", "small", "--runs", tmp_path / "runs", "--format", "json").stdout)[0]
+        assert (row["state"], row["ending"]) == ("fail", None)
 
 
 class TestWords:
