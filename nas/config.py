@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import socket
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -353,6 +354,11 @@ def existing(name: str, runs: Path = RUNS) -> Path:
         hint = nearest(name, known) if known else "there are none yet; `nas search` makes one"
         raise SpecError(f"study: no study {name!r} in {runs} ({hint})")
     return folder
+
+
+def runs_option(runs: Path) -> str:
+    """Return what a command needs behind it to find the studies of a folder; empty for the default one."""
+    return "" if runs.absolute() == RUNS.absolute() else f" --runs {shlex.quote(str(runs))}"
 
 
 def studies(runs: Path = RUNS) -> list[str]:

@@ -2,7 +2,6 @@
 
 import logging
 import re
-import shlex
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -21,6 +20,7 @@ from nas.config import (
     existing,
     make_folder,
     own_storage,
+    runs_option,
     studies,
     study_folder,
     tracking_uri,
@@ -372,7 +372,7 @@ def tracker_of(study: Study, *, activity: str = "the search") -> "Tracker | None
         finally:
             lock.release()
     identity.keep_artifacts_own(file.tracking)
-    where = "" if runs == RUNS.absolute() else f" --runs {shlex.quote(str(runs))}"
+    where = runs_option(runs)
     commands = {
         "resume": f"nas resume {study.name}{where}",
         "export": f"nas export {study.name} --best map{where}",
@@ -555,6 +555,6 @@ def _exists(folder: Path, file: StudyFile) -> bool:
         told = "\n".join(f"  {difference}" for difference in differences)
         raise StudyError(
             f"{folder.name}: a study of that name is there with other settings:\n{told}\n"
-            f"resume it with: nas resume {folder.name}\nor name another with: --study"
+            f"resume it with: nas resume {folder.name}{runs_option(folder.parent)}\nor name another with: --study"
         )
     return True

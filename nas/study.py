@@ -3,7 +3,6 @@
 import json
 import math
 import random
-import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -14,10 +13,10 @@ import optuna
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
-from nas import RUNS, latencies
+from nas import latencies
 from nas.attributes import FINGERPRINT, REPEAT
 from nas.base_training import BaseTraining
-from nas.config import Identity, Run, StudyFile, make_folder, own_storage, storage_file
+from nas.config import Identity, Run, StudyFile, make_folder, own_storage, runs_option, storage_file
 from nas.export import Exported, chosen, export
 from nas.feasible import Feasible
 from nas.fuse import reason_to_stop
@@ -411,8 +410,7 @@ class Study:
     def is_running(self) -> StudyError:
         """Return what is told where another process has its supervision."""
         runs = self.folder.parent
-        where = "" if runs == RUNS.absolute() else f" --runs {shlex.quote(str(runs))}"
-        told = f"look at it with: nas status {self.name}{where}"
+        told = f"look at it with: nas status {self.name}{runs_option(runs)}"
         return StudyError(f"{self.name} is running already, in another process; {told}")
 
     @property

@@ -98,6 +98,8 @@ def typed(name: str, study: "study.Study", *, named: bool = True) -> str:
 
 # What a search takes.
 
+_AS_BEFORE = "\\[default: as before]"
+
 Space = Annotated[str, typer.Option(help="v5, v8, v9 (see [b]nas spaces[/b]), or a space file.", rich_help_panel=_WHAT)]
 Scale = Annotated[
     str | None,
@@ -210,6 +212,21 @@ Workers = Annotated[
 ]
 Device = Annotated[
     str | None, typer.Option(help="cpu, 0, or 0,1. \\[default: a GPU if there is one]", rich_help_panel=_HOW)
+]
+TrialsAgain = Annotated[
+    int | None,
+    typer.Option(metavar="N", help=f"In all, earlier ones counted. {_AS_BEFORE}", rich_help_panel=_HOW),
+]
+WorkersAgain = Annotated[int | None, typer.Option(metavar="N", help=f"Processes. {_AS_BEFORE}", rich_help_panel=_HOW)]
+DeviceAgain = Annotated[str | None, typer.Option(help=f"cpu, 0, or 0,1. {_AS_BEFORE}", rich_help_panel=_HOW)]
+TrialMemoryAgain = Annotated[
+    int | None,
+    typer.Option(
+        parser=memory,
+        metavar="SIZE",
+        help=f"Of the host's, for a worker's trials: 8G, 800M. {_AS_BEFORE}",
+        rich_help_panel=_HOW,
+    ),
 ]
 NoCache = Annotated[
     bool,

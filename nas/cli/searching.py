@@ -139,11 +139,11 @@ def _begin(plan: "Plan") -> "Study":
 @show.told
 def resume(
     study: options.Name,
-    trials: options.Trials = None,
+    trials: options.TrialsAgain = None,
     timeout: options.Timeout = None,
-    workers: options.Workers = None,
-    device: options.Device = None,
-    trial_memory: options.TrialMemory = None,
+    workers: options.WorkersAgain = None,
+    device: options.DeviceAgain = None,
+    trial_memory: options.TrialMemoryAgain = None,
     storage: options.StorageAgain = None,
     runs: options.Runs = RUNS,
 ) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from optuna.trial import TrialState
 from PIL import Image
 from typer.testing import CliRunner, Result
 from ultralytics.nn.tasks import yaml_model_load
@@ -47,6 +48,24 @@ def test_a_space_that_was_changed_can_be_read_about_but_not_searched(study: Stud
     refused = nas("resume", "small", *runs(study))
     assert refused.exit_code == 2
     assert "space.yaml: the space has changed since the study was created" in " ".join(refused.stderr.split())
+
+
+def test_what_was_interrupted_has_not_failed(study: Study) -> None:
+    study.enqueue(study.space.stock)
+    number = study.trials()[-1]._trial_id
+    study.storage.set_trial_state_values(number, TrialState.RUNNING)
+    study.storage.set_trial_state_values(number, TrialState.FAIL)  # as a supervisor ends what a killed worker left
+    shown = nas("trials", "small", *runs(study)).stdout
+    assert "interrupted" in shown
+    assert "fail" not in shown
+    refused = nas("export", "small", "--trial", 5, *runs(study))
+    assert "trial 5 is interrupted" in " ".join(refused.stderr.split())
+
+
+def test_the_help_of_resume_names_its_own_defaults() -> None:
+    shown = " ".join(nas("resume", "--help").stdout.replace("│", " ").split())
+    assert shown.count("[default: as before]") == 4
+    assert "else 30" not in shown
 
 
 def test_its_version() -> None:

@@ -1,6 +1,7 @@
 """How a search finds its study: names that count up, one lock, and nothing that is overwritten."""
 
 import json
+import shlex
 from collections.abc import Callable
 from multiprocessing import get_context
 from pathlib import Path
@@ -40,10 +41,11 @@ class TestAName:
         assert names == ["small-digits", "small-digits2", "small-digits3", "small-digits2", "small-digits"]
         assert len(studies(runs)) == 3
 
-    def test_that_was_given_does_not(self, ask: Callable[..., Plan]) -> None:
+    def test_that_was_given_does_not(self, ask: Callable[..., Plan], runs: Path) -> None:
         ask(study="mine").begin()
-        with pytest.raises(StudyError, match="a study of that name is there with other settings"):
+        with pytest.raises(StudyError, match="a study of that name is there with other settings") as told:
             ask(study="mine", seed=1)
+        assert f"resume it with: nas resume mine --runs {shlex.quote(str(runs))}\n" in str(told.value)
 
     def test_that_was_taken_since_the_plan_was_made(self, ask: Callable[..., Plan]) -> None:
         late = ask(seed=1)
