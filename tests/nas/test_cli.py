@@ -390,6 +390,8 @@ def test_a_data_set_is_accounted_for_by_itself(spoiled: Path) -> None:
     told = json.loads(nas("data", spoiled, "--format", "json").stdout)
     assert (told["name"], told["classes"], told["path"]) == ("cats", ["no"], str(spoiled))
     assert told["train"] == {
+        "unused": 0,
+        "first_unused": "",
         "images": 2,
         "left_out": [{"image": str(spoiled.parent / "images/train/b.png"), "problem": "an empty file"}],
         "without_label": 1,
