@@ -216,6 +216,7 @@ def cost(
     module that is wrong, the right operator is built and a note says what was wrong.
     """
     from search_spaces import base
+    from search_spaces.errors import CostError, SpecError
     from trials.cost import gflops, measure
 
     load_modules(modules)
@@ -223,9 +224,14 @@ def cost(
     nc, scale = classes or reading.document["nc"], base.counted_scale(reading.document)
     notes = [*_assumed(reading.document), *reading.notes]
     show.lines(f"note: {note}" for note in notes)
-    with show.err.status("counting"):
-        built, deployed = (measure(reading.document, nc, image_size, deployed=flag) for flag in (False, True))
-        remarks = _remarks(reading.document, nc, image_size)
+    try:
+        with show.err.status("counting"):
+            built, deployed = (measure(reading.document, nc, image_size, deployed=flag) for flag in (False, True))
+            remarks = _remarks(reading.document, nc, image_size)
+    except SpecError as error:
+        raise error.within(Path(model).name) from None
+    except CostError as error:
+        raise CostError(f"{Path(model).name}: {error}") from None
     layers = [
         {"index": index, "module": layer.module, "params": layer.params, "gflops": gflops(layer.macs)}
         for index, layer in enumerate(built.layers)

@@ -86,7 +86,7 @@ def test_a_study_is_searched_resumed_and_exported(tmp_path: Path) -> None:
     assert len({row["fingerprint"] for row in rows}) == 4
 
     refused = subprocess.run(
-        [*NAS, "search", "--space", "v5", *SMALL, "--epochs", "2"],
+        [*NAS, "search", "--space", "v5", *SMALL, "--epochs", "2", "--study", "v5n-digits"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

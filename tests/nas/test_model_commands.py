@@ -88,7 +88,7 @@ def test_one_line_and_status_2(command: tuple[str, ...], before: str, after: str
     assert result.exit_code == 2, result.output
     if "OwnGate" not in MODEL.replace(before, after) or "modules" in after:
         (line,) = result.stderr.strip().splitlines()
-        assert told in line
+        assert line.startswith(f"mine.yaml: {told}")
     else:
         assert told in result.stderr
     assert not (folder / "ran.txt").exists()
