@@ -1,7 +1,6 @@
 """What older versions wrote opens, resumes, exports and validates today; tests/golden/README.md says what it is."""
 
 import json
-import re
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -122,15 +121,17 @@ def test_resumes_with_the_interrupted_architecture_first(golden: Path) -> None:
 
 
 def test_goes_on_from_the_checkpoint(study: Study, golden: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def where_it_was_made(document: dict[str, Any], budget: Budget, data: DataSet) -> str:
-        moved = re.compile(
-            rf'[^"]*/{golden.name}/'
-        )  # or of another test's copy: a base model is read once in a process
-        places = {name: Path(moved.sub(f"{ORIGIN}/", str(getattr(budget, name)))) for name in ("data", "weights")}
-        document = json.loads(moved.sub(f"{ORIGIN}/", json.dumps(document)))
-        return identity_by_places(document, budget.model_copy(update=places), data)
+    def as_it_was_made(document: dict[str, Any], budget: Budget, data: DataSet) -> str:
+        """With the places and versions of then; in one process, operators and base models have the first place."""
+        modules = [f"{ORIGIN}/runs/golden-data/modules/my_ops.py"]
+        origin = {**document["nas"], "base": f"{ORIGIN}/tiny.yaml", "modules": modules}
+        places = {name: Path(str(getattr(budget, name)).replace(str(golden), ORIGIN)) for name in ("data", "weights")}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch, "__version__", "2.14.1+cu130")
+            patch.setattr(checkpoint, "ultralytics_version", "8.4.190")
+            return identity_by_places({**document, "nas": origin}, budget.model_copy(update=places), data)
 
-    monkeypatch.setattr(checkpoint, "identity_by_places", where_it_was_made)
+    monkeypatch.setattr(checkpoint, "identity_by_places", as_it_was_made)
     base = study.base
     assert base is not None
     outcome = evaluate(
