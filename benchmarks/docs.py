@@ -84,6 +84,7 @@ class Typed:
 
 def main(options: argparse.Namespace) -> None:
     """Type everything; exit with status 1 if a command failed."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and what they start
     folder = options.folder or Path(tempfile.mkdtemp(prefix="nas-docs-"))
     prepare(folder, options.files)
     print(f"in {folder}", flush=True)
