@@ -10,7 +10,7 @@ nobody gave, or takes hours whatever its flags are, is listed as not typed.
 A command that trains is typed twice: with `--dry-run` as it stands (a search), then with what makes it short
 (`SHORTENED`) at its end. A command that asks for a GPU is typed with `--device cpu` where there is none. One that runs
 until Ctrl-C gets it after `UNTIL_INTERRUPTED` seconds. A command fails if it prints a traceback, or ends with another
-status than 0 (after Ctrl-C, with none of 0, 1 and 130).
+status than 0 (after Ctrl-C: than 0, 1, 130, or the signal's own).
 """
 
 import argparse
@@ -78,7 +78,7 @@ class Typed:
     @property
     def failed(self) -> bool:
         """Whether a reader would be at a loss."""
-        good = {0, 1, 130} if self.interrupted else {0}
+        good = {0, 1, 130, -signal.SIGINT} if self.interrupted else {0}
         return self.status not in good or "Traceback (most recent call last)" in self.output
 
 
