@@ -63,7 +63,8 @@ def _hash(document: Mapping[str, Any], budget: Budget, data: DataSet, *, without
 
 
 def _content(weights: Path | None) -> str:
-    if weights is None:
+    """Return a hash of a file; nothing where there is none, or none any more."""
+    if weights is None or not weights.is_file():
         return ""
     with weights.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -83,7 +84,7 @@ class Checkpoint:
             identity: of a training that would go on from this file, see `identity`.
             others: by which older versions named such a training.
         """
-        self.identity, self._identities = identity, {identity, *others}
+        self.identity, self._others = identity, others
         self._file = Halves(path)
         self._weights = [*training.ema.live, *training.ema.kept]
         self._moments: list[Tensor] = []
@@ -94,6 +95,7 @@ class Checkpoint:
         self._lay_out_moments(training.optimizer)
         state = {
             "identity": self.identity,
+            "others": self._others,  # weights that were written anew, or have gone, are known by their place
             "epochs": [asdict(epoch) for epoch in training.epochs_done],
             "updates": training.ema.updates,
             "scaler": training.scaler.state_dict(),
@@ -105,7 +107,7 @@ class Checkpoint:
     def restore(self, training: "ShortTraining") -> None:
         """Put a training, set up anew, where it stood; nothing if there is no file, or one of another training."""
         found = self._file.read()
-        if found is None or found[0]["identity"] not in self._identities:
+        if found is None or not self._is_of({found[0]["identity"], *found[0].get("others", ())}):
             return
         state, rows = found
         _begin(training.optimizer, state["moved"])
@@ -117,6 +119,9 @@ class Checkpoint:
         training.model.criterion = training.model.init_criterion()
         vars(training.model.criterion).update(state["criterion"])
         training.epochs_done = [Epoch(**epoch) for epoch in state["epochs"]]
+
+    def _is_of(self, identities: set[str]) -> bool:
+        return not identities.isdisjoint({self.identity, *self._others})
 
     def _lay_out_moments(self, optimizer: Optimizer) -> None:
         """Once they are there, which a parameter's are after its first step."""
