@@ -23,7 +23,7 @@ import torch
 
 from search_spaces import OPERATORS
 from search_spaces.errors import EnvironmentProblem
-from search_spaces.files import read_json, write_aside
+from search_spaces.files import read_mapping, write_aside
 from search_spaces.operators import modules as user_modules
 from trials import contract, cost, datasets, portability
 from trials.contract import Case, Failure
@@ -91,11 +91,7 @@ class Memory:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        known = read_json(path)
-    except OSError:
-        return {}
-    return {key: each for key, each in known.items() if isinstance(each, str | dict)} if isinstance(known, dict) else {}
+    return {key: each for key, each in read_mapping(path).items() if isinstance(each, str | dict)}
 
 
 def run(cases: Sequence[Case], memory: Memory, *, workers: int | None = None) -> Generator[Progress, None, None]:

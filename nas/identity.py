@@ -16,7 +16,7 @@ from nas.config import Identity, StudyFile
 from nas.storage import OptunaIdentity
 from nas.study import Study
 from search_spaces.errors import StudyError
-from search_spaces.files import write_aside
+from search_spaces.files import read_mapping, write_aside
 
 _TRACKING = "tracking.json"
 _MOVED = """\
@@ -52,6 +52,16 @@ def settle(study: Study) -> str:
     _write(study, Identity.of(study.folder, study_id=study_id), owner)
     moved = identity.folder != study.folder and not identity.folder.exists()
     return f"{study.name} was moved here from {identity.folder}" if moved else ""
+
+
+def settle_unless_running(study: Study) -> None:
+    """Do the same for a study that only its log is written of, unless a process runs it, which has done so."""
+    lock = study.supervision
+    if lock.take(wait=False):
+        try:
+            settle(study)
+        finally:
+            lock.release()
 
 
 def _original(folder: Path, identity: Identity, *, shared: bool, name: str) -> Path | None:
@@ -120,23 +130,16 @@ def _write(study: Study, identity: Identity, owner: OptunaIdentity) -> None:
 
 def _tracked_as(folder: Path) -> str:
     """Return the id by which a study of an earlier version is known in MLflow; empty if it is not."""
-    try:
-        return str(json.loads((folder / _TRACKING).read_text(encoding="utf-8"))["study_id"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
+    return str(read_mapping(folder / _TRACKING).get("study_id", ""))
 
 
 def keep_tracking_own(folder: Path, study_id: str) -> None:
     """Make a study's `tracking.json` name its own runs in MLflow, and keep what else it says."""
-    path = folder / _TRACKING
-    try:
-        known = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        known = None
-    if not isinstance(known, dict) or not {"finished", "stock"} <= known.keys():
+    known = read_mapping(folder / _TRACKING)
+    if not {"finished", "stock"} <= known.keys():
         known = {"finished": [], "stock": None}
     if known.get("study_id") != study_id:
-        write_aside(path, json.dumps({**known, "study_id": study_id}, indent=1))
+        write_aside(folder / _TRACKING, json.dumps({**known, "study_id": study_id}, indent=1))
 
 
 def keep_artifacts_own(tracking: str) -> None:

@@ -55,13 +55,10 @@ def table_of(space: SearchSpace, classes: int, deploy_size: int, name: str) -> L
     table = LatencyTable(space, classes, deploy_size, read(name))
     lacking = lacks(table)
     if lacking and not is_here(table.recorded.profile):
-        profile = table.recorded.profile
-        sizes = f"--classes {classes} --deploy-size {deploy_size}"
-        device = f"--runtime {profile.runtime} --threads {profile.threads} --device-name {profile.name}"
         raise SpecError(
             f"latency: the table {name} lacks {len(lacking)} of the {len(table.parts())} entries of this space, such "
-            f"as {lacking[0].what} for {lacking[0].received}, and this host is not that device (there: nas latency "
-            f"record --space {space.name} --scale {space.scale} {sizes} {device})"
+            f"as {lacking[0].what} for {lacking[0].received}, and this host is not that device (there: "
+            f"{table.recording_command})"
         )
     return table
 

@@ -15,9 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import make_url
-
-from nas.addresses import sqlite, without_password
+from nas.addresses import file_of, sqlite, without_password
 from nas.locks import Lock
 from search_spaces.errors import EnvironmentProblem
 
@@ -242,10 +240,8 @@ def _artifact_root(uri: str, runs: Path) -> Path | None:
 
 def _sqlite_file(uri: str) -> Path | None:
     """The file of a `sqlite:` address."""
-    if not uri.startswith("sqlite:"):
-        return None
-    name = make_url(uri).database
-    return Path(name).absolute() if name else None
+    path = file_of(uri)
+    return path.absolute() if path is not None else None
 
 
 @contextmanager

@@ -356,6 +356,7 @@ def tracker_of(study: Study, *, activity: str = "the search") -> "Tracker | None
     """Return what writes a study into MLflow; None, and a line that says so, where MLflow itself is broken.
 
     Args:
+        study: whose identity is settled.
         activity: what goes on without MLflow.
     """
     try:
@@ -365,12 +366,6 @@ def tracker_of(study: Study, *, activity: str = "the search") -> "Tracker | None
         _log.warning("MLflow cannot be imported: %s (pip install mlflow); %s goes on without it", line, activity)
         return None
     file, runs = study.file, study.folder.parent
-    lock = study.supervision
-    if lock.take(wait=False):  # whoever holds it has done so
-        try:
-            identity.settle(study)
-        finally:
-            lock.release()
     identity.keep_artifacts_own(file.tracking)
     where = runs_option(runs)
     commands = {

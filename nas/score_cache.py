@@ -20,7 +20,7 @@ from pydantic import TypeAdapter
 from nas.records import TRAINED_BEFORE, TrialFiles
 from search_spaces import Architecture
 from search_spaces.errors import EnvironmentProblem, ScoreError
-from search_spaces.files import aside, read_json, write_aside
+from search_spaces.files import aside, digest, read_json, write_aside
 from trials import Budget, Ending, Epoch, Outcome, Scores
 from trials.datasets import DataSet, cache_folder
 from trials.inheritance import Coverage
@@ -54,10 +54,7 @@ def key(architecture: Architecture, budget: Budget, data: DataSet, begun: str) -
 
 def begun_from(weights: Path | None) -> str:
     """A hash of a checkpoint's content; empty for random weights."""
-    if weights is None:
-        return ""
-    with weights.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+    return "" if weights is None else digest(weights)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from nas import RUNS, signals
 from nas.config import study_folder
 from search_spaces.errors import EnvironmentProblem, NasError
+from search_spaces.files import read_mapping
 from trials.full_training import FullTrainer
 
 if TYPE_CHECKING:
@@ -76,27 +77,18 @@ def _origin_of(folder: Path, arguments: Mapping[str, Any]) -> "tuple[Study, Mapp
     """Return the study of the model that is trained, and what was exported with it; None for a model of no study."""
     from nas.study import Study  # noqa: PLC0415 - Optuna, for such a model alone
 
-    resumed = _read(folder / _ORIGIN) if arguments.get("resume") else None
-    if resumed is not None:
+    resumed = read_mapping(folder / _ORIGIN) if arguments.get("resume") else {}
+    if resumed:
         return Study.open(Path(resumed["study"])), resumed["summary"]
     exported = Path(str(arguments["model"])).absolute().parent
-    summary = _read(exported / _SUMMARY)
-    if summary is None or "study" not in summary or "fingerprint" not in summary:
+    summary = read_mapping(exported / _SUMMARY)
+    if "study" not in summary or "fingerprint" not in summary:
         return None
     there = [parent for parent in exported.parents if (parent / "study.json").is_file()]
     study = Study.open(there[0] if there else study_folder(str(summary["study"]), RUNS))
     if study.settings.space_hash != summary["space"]["hash"]:
         raise EnvironmentProblem(f"{exported}: of another study than {study.folder}")
     return study, summary
-
-
-def _read(path: Path) -> dict[str, Any] | None:
-    """Return what a JSON file says; None if there is none that can be read."""
-    try:
-        said = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return said if isinstance(said, dict) else None
 
 
 class TrainingLog:
@@ -169,9 +161,7 @@ class TrainingLog:
     def _opened(self) -> "Run | None":
         """The training's run, begun if that was not done; None if MLflow cannot be imported."""
         if self._run is None and not self._is_broken:
-            from nas.plan import tracker_of  # noqa: PLC0415 - which imports what Ultralytics' command does without
-
-            self._tracker = self._tracker or tracker_of(self._study, activity="the training")
+            self._tracker = self._tracker or self._begun_tracker()
             self._is_broken = self._tracker is None
             if self._tracker is not None:
                 trial = int(self._summary["trial"])
@@ -185,6 +175,13 @@ class TrainingLog:
             origin = {"study": str(self._study.folder), "summary": dict(self._summary)}
             (self._folder / _ORIGIN).write_text(json.dumps(origin, indent=1), encoding="utf-8")
         return self._run
+
+    def _begun_tracker(self) -> "Tracker | None":
+        """Return what writes the study into MLflow; None if MLflow cannot be imported."""
+        from nas import identity, plan  # noqa: PLC0415 - they import what Ultralytics' command does without
+
+        identity.settle_unless_running(self._study)
+        return plan.tracker_of(self._study, activity="the training")
 
     def _epochs(self) -> Iterator[tuple[int, dict[str, float]]]:
         """The epochs so far; a line that is being written is not one of them."""

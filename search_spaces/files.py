@@ -1,6 +1,7 @@
 """Files that other processes read: written whole or not at all, and read as what anybody may have damaged."""
 
 import errno
+import hashlib
 import json
 import os
 import uuid
@@ -87,6 +88,21 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
         return None
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Return what a file of JSON says as a mapping; an empty one if it says something else, or cannot be read."""
+    try:
+        said = read_json(path)
+    except OSError:
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """What every test can rely on: no network, quiet third parties, hypothesis without a clock."""
 
 import os
+import sys
 
 os.environ.setdefault("YOLO_OFFLINE", "true")
 os.environ.setdefault("YOLO_AUTOINSTALL", "false")
@@ -133,6 +134,16 @@ def milliseconds_of(deployed: Deployed) -> float:
     if isinstance(deployed.module, torch.nn.ReLU):
         return START_MS
     return START_MS + (params / 1e6 + 0.01 if layers is None else 1.5 * (params / 1e6 + 0.01 * len(layers)))
+
+
+@pytest.fixture
+def no_module_is_trusted() -> Iterator[None]:
+    """Forget the operators' files that a test loaded: their text would be trusted."""
+    modules = set(sys.modules)
+    yield
+    for name in set(sys.modules) - modules:
+        if name.startswith("nas_user_"):
+            del sys.modules[name]
 
 
 @pytest.fixture(scope="session")

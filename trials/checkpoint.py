@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 from ultralytics import __version__ as ultralytics_version
 
+from search_spaces.files import digest
 from trials.average import joined
 from trials.budget import Budget
 from trials.datasets import DataSet
@@ -64,10 +65,7 @@ def _hash(document: Mapping[str, Any], budget: Budget, data: DataSet, *, without
 
 def _content(weights: Path | None) -> str:
     """Return a hash of a file; nothing where there is none, or none any more."""
-    if weights is None or not weights.is_file():
-        return ""
-    with weights.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return digest(weights) if weights is not None and weights.is_file() else ""
 
 
 class Checkpoint:

@@ -21,7 +21,8 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from search_spaces.errors import DataError
+from search_spaces.errors import DataError, EnvironmentProblem
+from search_spaces.files import read_json, write_aside
 
 FORMATS = ("avif", "bmp", "dng", "heic", "heif", "jp2", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp")
 """Endings of an image's name (ultralytics/data/utils.py, `IMG_FORMATS`)."""
@@ -157,7 +158,7 @@ def check(paths: Sequence[str], cache: Path, progress: Progress | None = None) -
     for path in paths:
         folders[os.path.dirname(path)].append(path)
     found: dict[str, ImageCheck] = {}
-    with ThreadPoolExecutor(max(4, len(os.sched_getaffinity(0)))) as pool:
+    with ThreadPoolExecutor(max(4, os.cpu_count() or 1)) as pool:
         for folder, files in folders.items():
             memory = _Memory(cache, folder)
             stats = {path: _stat(path) for path in dict.fromkeys(files)}
@@ -208,7 +209,7 @@ class _Memory:
         self.entries: dict[str, ImageCheck] = {}
         self.stats: dict[str, tuple[int, int]] = {}
         with suppress(OSError, ValueError, TypeError, KeyError):  # not there, torn, or of other rules: opened again
-            document = json.loads(self.file.read_text(encoding="utf-8"))
+            document = read_json(self.file)
             if document["rules"] == _RULES:
                 for name, (size, changed, height, width, problem) in document["files"].items():
                     self.entries[name] = ImageCheck(shape=(height, width), problem=problem)
@@ -224,11 +225,9 @@ class _Memory:
             for name, entry in self.entries.items()
             if name in self.stats
         }
-        aside = self.file.with_suffix(f".{os.getpid()}")
-        with suppress(OSError):  # no cache, no memory: what is found is the same
+        with suppress(OSError, EnvironmentProblem):  # no cache, no memory: what is found is the same
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            aside.write_text(json.dumps({"rules": _RULES, "files": files}), encoding="utf-8")
-            aside.replace(self.file)
+            write_aside(self.file, json.dumps({"rules": _RULES, "files": files}))
 
 
 def _check(path: str) -> ImageCheck:

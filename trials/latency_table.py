@@ -131,12 +131,12 @@ class LatencyTable(LayerTable[Part]):
         if part.key not in self.recorded.entries:
             raise LatencyError(
                 f"the latency table {self.recorded.profile.name} lacks {part.what} for {part.received} "
-                f"(on the device: {self._recording} adds what is missing)"
+                f"(on the device: {self.recording_command} adds what is missing)"
             )
         return self.recorded.entries[part.key].median_ms
 
     @property
-    def _recording(self) -> str:
+    def recording_command(self) -> str:
         """The command that records this space into this table: all that makes it another table is in it."""
         profile = self.recorded.profile
         scale = f" --scale {self.space.scale}" if self.space.scale else ""

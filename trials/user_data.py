@@ -4,7 +4,6 @@ A data.yaml is put into absolute words first (`datasets.resolved_text`), so that
 file's runs, and the same data are meant from any working directory.
 """
 
-import os
 from pathlib import Path
 from types import FunctionType
 from typing import Any
@@ -13,6 +12,7 @@ from ultralytics.data import build
 from ultralytics.models.yolo.detect import DetectionTrainer, DetectionValidator
 from ultralytics.utils.torch_utils import unwrap_model
 
+from search_spaces.files import write_aside
 from trials import datasets
 from trials.images import UserImages
 
@@ -70,9 +70,8 @@ def _in_absolute_words(data: Any, folder: Path, *needed: str) -> Any:
         return data
     text = datasets.resolved_text(_in_folder(name), needed)
     folder.mkdir(parents=True, exist_ok=True)
-    written, aside = folder / "data.yaml", folder / f"data.yaml.{os.getpid()}"
-    aside.write_text(text, encoding="utf-8")
-    aside.replace(written)
+    written = folder / "data.yaml"
+    write_aside(written, text)
     return str(written)
 
 

@@ -36,18 +36,25 @@ _NARROW = ("seconds", "map50", "params", "progress", "measured_ms", "repeat", "s
 """What a narrow terminal leaves out, the first first."""
 
 
-def print_trials(study: "Study", records: "Sequence[Record]", shown: Format, *, title: str) -> None:
-    """Print trials; JSON and CSV have every column that stays, whatever the terminal is."""
-    from nas import verdicts
+def print_trials(
+    study: "Study", some: "Sequence[Record]", shown: Format, *, title: str, among: "Sequence[Record]"
+) -> None:
+    """Print trials; JSON and CSV have every column that stays, whatever the terminal is.
 
-    told = [_with_progress(study, record) for record in records]
+    Args:
+        among: all trials of the study, the stock model among them.
+    """
+    from nas import verdicts
+    from nas.records import stock_of
+
+    told = [_with_progress(study, record) for record in some]
     if shown != "table":
         show.rows([record.as_row() for record in told], shown, title=title, columns=_COLUMNS)
         return
     if not told:
         show.lines([f"{title}: nothing yet"])
         return
-    stock, cost = stock_of(study), verdicts.cost_of(study.settings.objectives)
+    stock, cost = stock_of(among), verdicts.cost_of(study.settings.objectives)
     rows = [_row(record, stock, cost, epochs=study.settings.budget.epochs) for record in told]
     silent = {name for name, usual in _SELDOM.items() if all(row[name] in {usual, None} for row in rows)}
     columns = {name: heading for name, heading in _COLUMNS.items() if name not in silent}
@@ -58,7 +65,8 @@ def print_front(study: "Study", shown: Format) -> None:
     """Print the front, with the stock model beside it and what the difference is worth."""
     records = study.records()
     front = study.front(records)
-    print_trials(study, front, shown, title=f"Pareto front of {study.name}: {', '.join(study.settings.objectives)}")
+    title = f"Pareto front of {study.name}: {', '.join(study.settings.objectives)}"
+    print_trials(study, front, shown, title=title, among=records)
     warning = nothing_learned(study, records)
     show.lines(warning)
     if shown == "table" and front:
@@ -68,19 +76,13 @@ def print_front(study: "Study", shown: Format) -> None:
 def nothing_learned(study: "Study", records: "Sequence[Record] | None" = None) -> list[str]:
     """Say that a study's stock model has learned nothing; empty if it has, or is not trained yet."""
     from nas import verdicts
+    from nas.records import stock_of
 
     known = study.records() if records is None else records
-    stock = stock_of(study, known)
+    stock = stock_of(known)
     accuracy = _base_accuracy(study) if stock is None else stock.map50_95
     best = max((one.map50_95 for one in known if one.map50_95 is not None), default=None)
     return verdicts.nothing_learned(study.settings, accuracy, best)
-
-
-def stock_of(study: "Study", records: "Sequence[Record] | None" = None) -> "Record | None":
-    """The stock model among a study's trials."""
-    from nas import records as all_records
-
-    return all_records.stock_of(study.records() if records is None else records)
 
 
 def relative(value: float | None, stock: float | None) -> str:
@@ -98,8 +100,9 @@ def _base_accuracy(study: "Study") -> float | None:
 
 def _remarks(study: "Study", records: "list[Record]", front: "list[Record]", *, learned: bool) -> list[str]:
     from nas import verdicts
+    from nas.records import stock_of
 
-    stock, cost = stock_of(study, records), verdicts.cost_of(study.settings.objectives)
+    stock, cost = stock_of(records), verdicts.cost_of(study.settings.objectives)
     remarks = []
     if stock is not None and stock.map50_95 is not None:
         own = f"{show.figure(cost, getattr(stock, cost))} {verdicts.UNITS[cost]}".rstrip()

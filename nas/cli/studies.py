@@ -70,16 +70,15 @@ def status(
     names = [study] if study else studies(runs)
     if not names:
         show.lines([f"no studies in {runs} yet; begin one with: nas search"])
-    rows = [_status(_open(study, runs))] if study else [_status_or_problem(name, runs) for name in names]
+    found = [_status(_open(study, runs))] if study else [_status_or_problem(name, runs) for name in names]
+    rows = [row for row, _ in found]
     problems = {row["study"]: row["problem"] for row in rows if row["problem"]}
     if shown == "table":
         rows = [row | {"done": None if row["problem"] else f"{row['trials']}/{row['of']}"} for row in rows]
     if names or shown != "table":
         show.rows(rows, shown, title="Studies", columns=_STATUS_COLUMNS, narrow=("space", "waiting", "front"))
     show.lines(f"{name} cannot be opened: {problem}" for name, problem in problems.items())
-    for name in names:
-        if name not in problems:
-            show.lines(f"{name}: {line}" for line in fronts.nothing_learned(_open(name, runs))[:1])
+    show.lines(f"{row['study']}: {line}" for row, warning in found for line in warning[:1])
 
 
 @show.told
@@ -102,16 +101,18 @@ def pareto(
         fronts.print_front(opened, shown)
         return
     title = f"Front of {study} by expected mAP50-95: {', '.join(opened.settings.objectives)}"
-    fronts.print_trials(opened, opened.expected_front(opened.records()), shown, title=title)
-    show.lines(fronts.nothing_learned(opened))
+    records = opened.records()
+    fronts.print_trials(opened, opened.expected_front(records), shown, title=title, among=records)
+    show.lines(fronts.nothing_learned(opened, records))
 
 
 @show.told
 def trials(study: Name, runs: Runs = RUNS, shown: Shown = "table") -> None:
     """Every trial of a study."""
     opened = _open(study, runs)
-    fronts.print_trials(opened, opened.records(), shown, title=f"Trials of {study}")
-    show.lines(fronts.nothing_learned(opened))
+    records = opened.records()
+    fronts.print_trials(opened, records, shown, title=f"Trials of {study}", among=records)
+    show.lines(fronts.nothing_learned(opened, records))
 
 
 @show.told
@@ -195,14 +196,15 @@ def clean(
         supervision.release()
 
 
-def _status(study: "Study") -> dict[str, str | int | float | None]:
+def _status(study: "Study") -> "tuple[dict[str, str | int | float | None], list[str]]":
+    """Return a study's row, and the warning if its stock model has learned nothing."""
     from nas.locks import is_held
     from nas.records import stock_of
 
     records = study.records()
     front = study.front(records)
     stock = stock_of(records)
-    return {
+    row = {
         "study": study.name,
         "running": "yes" if is_held(study.folder / "supervisor.lock") else "no",
         "trials": sum(record.ending is not None for record in records),
@@ -216,9 +218,10 @@ def _status(study: "Study") -> dict[str, str | int | float | None]:
         "folder": str(study.folder),
         "problem": None,
     }
+    return row, fronts.nothing_learned(study, records)
 
 
-def _status_or_problem(name: str, runs: Path) -> "dict[str, str | int | float | None]":
+def _status_or_problem(name: str, runs: Path) -> "tuple[dict[str, str | int | float | None], list[str]]":
     """A study's row among others: one that cannot be opened says why, and hides nobody."""
     from search_spaces.errors import NasError
 
@@ -226,7 +229,8 @@ def _status_or_problem(name: str, runs: Path) -> "dict[str, str | int | float | 
         return _status(_open(name, runs))
     except NasError as error:
         rest = dict.fromkeys(_STATUS)
-        return {**rest, "study": name, "folder": str(runs.absolute() / name), "problem": " ".join(str(error).split())}
+        problem = " ".join(str(error).split())
+        return {**rest, "study": name, "folder": str(runs.absolute() / name), "problem": problem}, []
 
 
 def _open(name: str, runs: Path) -> "Study":

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +9,8 @@ from typer.testing import CliRunner, Result
 
 import nas as package
 from nas.cli import app
+
+pytestmark = pytest.mark.usefixtures("no_module_is_trusted")
 
 OPERATOR = """
 from torch import nn
@@ -49,16 +50,6 @@ COMMANDS = (("cost",), ("check", "--no-cache", "--model"), ("spaces", "derive"))
 
 def nas(*arguments: object) -> Result:
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-@pytest.fixture(autouse=True)
-def _modules() -> Iterator[None]:
-    """Forget the operators' files that a test loaded: their text would be trusted."""
-    modules = set(sys.modules)
-    yield
-    for name in set(sys.modules) - modules:
-        if name.startswith("nas_user_"):
-            del sys.modules[name]
 
 
 @pytest.fixture

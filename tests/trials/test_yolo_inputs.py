@@ -1,7 +1,5 @@
 """What `nas yolo` reads before Ultralytics does, and what it keeps Ultralytics from doing."""
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,8 @@ from search_spaces.operators import Source
 from search_spaces.operators import modules as user_modules
 from search_spaces.stored_model import StoredModel
 from trials import yolo_inputs
+
+pytestmark = pytest.mark.usefixtures("no_module_is_trusted")
 
 MODEL = """
 nc: 2
@@ -32,16 +32,6 @@ names: [a]
 download: |
   open("ran.txt", "w").close()
 """
-
-
-@pytest.fixture(autouse=True)
-def _modules() -> Iterator[None]:
-    """Forget the operators' files that a test loaded: their text would be trusted."""
-    modules = set(sys.modules)
-    yield
-    for name in set(sys.modules) - modules:
-        if name.startswith("nas_user_"):
-            del sys.modules[name]
 
 
 @pytest.fixture
