@@ -46,7 +46,7 @@ SHORTENED = {
 """Appended to a command that would take hours; the last of two equal options counts."""
 
 BEFORE = {"docs/search.md": ("nas search --space v9 --data my/data.yaml",)}
-"""What a page takes to have been typed before it."""
+"""Commands to type before those of a page, which needs what they make."""
 
 NOT_HERE = ("benchmarks/recipe.py train",)
 """Hours of training, which no flag shortens."""

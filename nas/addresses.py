@@ -26,7 +26,7 @@ _USER_OF_DATABASE = re.compile(r"^(\s*[\w+.-]+://)([^:/@?#]*):([^?]*)@")
 _USER_OF_SERVER = re.compile(r"^(\s*[\w+.-]+://)([^:/?#]*):(?!\d+/)([^?]*)@")
 """A host and its port are none, whatever stands behind them."""
 _USER_ALONE = re.compile(r"^(\s*)(?!file:)([^:/@?#]*):([^?]*)@")
-"""Of an address that lacks its scheme, or has it without two slashes: wrong, but it may be printed."""
+"""User and password of an address without a scheme, or without its two slashes: refused, but it may be printed."""
 _SECRET = re.compile(r"(?<=[?&])[^=&#]*(?:pass|secret|token|pwd)[^=&#]*=[^&#]*&?", re.IGNORECASE)
 _EXAMPLES = "such as postgresql://me@host/name or sqlite:////folder/file.db"
 

@@ -1,4 +1,4 @@
-"""What of a study's folder can be deleted; nothing is followed or deleted through a symbolic link."""
+"""Find and delete scratch files of a study; no symbolic link is followed."""
 
 import shutil
 from collections.abc import Iterator

@@ -55,7 +55,7 @@ def settle(study: Study) -> str:
 
 
 def settle_unless_running(study: Study) -> None:
-    """Do the same for a study that only its log is written of, unless a process runs it, which has done so."""
+    """Settle a study whose log alone is written; a process that runs the study has settled it."""
     lock = study.supervision
     if lock.take(wait=False):
         try:

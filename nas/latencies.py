@@ -64,7 +64,7 @@ def table_of(space: SearchSpace, classes: int, deploy_size: int, name: str) -> L
 
 
 def lacks(table: LatencyTable) -> list[Part]:
-    """What predictions in a space need and a table does not have."""
+    """Return the parts that predictions in a space need and a table lacks."""
     return [part for key, part in table.parts().items() if key not in table.recorded.entries]
 
 

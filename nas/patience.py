@@ -19,7 +19,7 @@ PATIENCE_SECONDS = 20 * 60.0
 """A server that is restarted, or a database that another process copies, is back by then."""
 _FIRST_SECONDS, _MOST_SECONDS = 0.5, 30.0
 _AWAY = ("locked", "busy")
-"""Of SQLite's operational errors, those that pass; it has waited a minute by then."""
+"""Words of SQLite's operational errors that pass by waiting; SQLite itself has waited a minute by then."""
 _FULL = ("disk is full", "no space left", "disk full")
 _NOT_ALLOWED = ("readonly database", "unable to open database file", "permission denied")
 _DAMAGED = ("malformed", "not a database", "could not decode", "no such table", "no such column")
@@ -118,7 +118,7 @@ def _problem(error: SQLAlchemyError, place: str) -> NasError | None:
 
 
 def _reason(error: SQLAlchemyError) -> str:
-    """What the driver says, in one line."""
+    """Return the database driver's message in one line."""
     return " ".join(str(error.orig if isinstance(error, DBAPIError) else error).split())[:200]
 
 

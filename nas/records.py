@@ -278,7 +278,7 @@ class TrialFiles:
         write_aside(self.outcome, json.dumps(told(outcome), indent=1))
 
     def read_outcome(self) -> dict[str, Any] | None:
-        """What `told` said of the outcome; None if the trial did not come that far, or the file is damaged."""
+        """Return the stored outcome, as `told` wrote it; None if the trial has not ended, or the file is damaged."""
         try:
             return _Told.model_validate(read_json(self.outcome)).model_dump(exclude_unset=True)
         except ValidationError:
@@ -316,7 +316,7 @@ _ENDINGS = {ending.name.lower() for ending in Ending}
 
 
 class _Told(BaseModel):
-    """What `told` says, as a file gives it back."""
+    """The form of an outcome on disk, as `told` writes it."""
 
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 

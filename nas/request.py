@@ -29,10 +29,10 @@ _FLAGS = {"first": "first_rung", "gflops": "max_gflops", "params": "max_params",
 
 
 _PATHS = ("runs", "weights")
-"""What a user's program may give as text or as a path, and is a path here."""
+"""Fields of a request that are paths; in Python they may be given as text."""
 
 _NAMES = ("data", "space", "refine")
-"""The same, and is text here: a name or a file."""
+"""Fields that are a name or a file, and texts; in Python they may be given as paths."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -83,7 +83,7 @@ class Remembered:
 
     @staticmethod
     def of(noted: object) -> "Remembered | None":
-        """What a file of the cache says; None if it says no training that has ended with a score."""
+        """Validate a file of the cache; None if it describes no training that ended with a score."""
         try:
             known = _strict(_REMEMBERED, noted)
             Scores(**known.scores, costs=_strict(_COSTS, known.costs))
@@ -129,7 +129,7 @@ _COSTS, _EPOCH, _PROVENANCE = TypeAdapter(Costs), TypeAdapter(Epoch), TypeAdapte
 
 
 def _strict(form: TypeAdapter[T], noted: object) -> T:
-    """What JSON gave, in a form, without guesses: "1" is no number."""
+    """Validate parsed JSON strictly: "1" is no number."""
     return form.validate_json(json.dumps(noted), strict=True)
 
 
@@ -145,7 +145,7 @@ class ScoreCache:
         return None if os.environ.get(OFF) else cls(cache_folder() / "scores")
 
     def read(self, name: str) -> Remembered | None:
-        """What is known of a training by its `key`; None if that is nothing, or cannot be read."""
+        """Return the cached training of a `key`; None if there is none, or it cannot be read."""
         try:
             return Remembered.of(read_json(self._path(name)))
         except OSError:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 _NAMES = ("SIGTERM", "SIGHUP")
-"""Of a batch system or `kill`, and of a terminal that is closed; Windows has no SIGHUP."""
+"""Sent by batch systems and `kill`, and by a terminal that is closed; Windows has no SIGHUP."""
 
 
 @contextmanager

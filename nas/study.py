@@ -284,7 +284,7 @@ class Study:
         write_aside(self.folder / latencies.MEASURED, json.dumps(self._measured() | {str(trial): milliseconds}))
 
     def _measured(self) -> dict[str, float]:
-        """What is on file, by trials' numbers, without what is no latency: that is measured again."""
+        """Return stored latencies by trial; entries that are no latency are dropped, and measured again."""
         noted = read_json(self.folder / latencies.MEASURED)
         if not isinstance(noted, dict):
             return {}

@@ -1,4 +1,4 @@
-"""What a front is worth beside the stock model, in words: pure functions of records and settings."""
+"""Verdicts on a Pareto front beside the stock model, in words: pure functions of records and settings."""
 
 from collections.abc import Sequence
 from statistics import fmean
@@ -11,7 +11,7 @@ from nas.records import LEARNED, Record, as_accurate, has_learned
 _SEEDS_THAT_TELL = 3
 """Two that agree are as likely as not, where nothing is gained."""
 UNITS = {"gflops": "GFLOPs", "params": "parameters", "latency_ms": "ms"}
-"""What stands behind a figure."""
+"""Units of costs."""
 _WORDS = {"gflops": "fewer GFLOPs", "params": "fewer parameters", "latency_ms": "less latency"}
 _SHOWN_POINTS = 0.0005
 """Half of what one decimal of a point shows."""

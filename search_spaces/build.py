@@ -35,13 +35,13 @@ _HEADS: dict[str, Callable[..., nn.Module]] = {"DualDetect": pgi.DualDetect, **p
 """Heads of ours: `(classes, *arguments, reg_max=, ch=)`; each stands for an Ultralytics `Detect` of the same maps."""
 
 _MOST_PARAMS = 2**31
-"""Of one layer: no detector has as many, and no machine has the memory to train it."""
+"""The most parameters of one layer: no detector has as many, and no machine has the memory to train it."""
 
 _STRUCTURAL = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, TypeError, ValueError)
-"""What a constructor raises at arguments that are not its own."""
+"""Errors that a constructor raises for wrong arguments."""
 
 _BUILDING = (*_STRUCTURAL, MemoryError, RuntimeError)
-"""The same on the meta device, where memory runs out only for what cannot be right."""
+"""Those on the meta device, where memory runs out only for arguments that cannot be right."""
 
 _PROBE_SIZE = 64
 """Pixels of the image that finds the channels before an upsampling layer: a multiple of every stride."""
@@ -177,7 +177,7 @@ def require_detection(document: Mapping[str, Any]) -> None:
 
 
 def _of_names(document: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the modules that rows name, and with operators' parameters."""
+    """Return the mistakes in the modules that rows name, and in operators' parameters."""
     mistakes: list[str] = []
     missing = _missing_modules(document)
     for place, row in model_file.addressed(document):
@@ -206,7 +206,7 @@ def is_detection_head(module: str) -> bool:
 
 
 def _of_head(document: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the last row as the head of a detection model."""
+    """Return the mistakes of the last row as the head of a detection model."""
     row, place = document["head"][-1], f"head[{len(document['head']) - 1}]"
     if not model_file.is_row(row):
         return []

@@ -77,7 +77,7 @@ class StudyError(NasError):
 
 
 def in_one_line(error: BaseException) -> str:
-    """What an error says, in one line of bearable length; its type where it says nothing, or a key alone."""
+    """Return an error's message in one short line, with its type where the message is empty or only a key."""
     text = " ".join(str(error).split())
     text = f"{type(error).__name__}: {text}" if isinstance(error, KeyError) else text or type(error).__name__
     return text if len(text) <= _LINE else f"{text[:_LINE]} ..."

@@ -1,4 +1,4 @@
-"""What a row of a model file may name: a closed list of layers and activations, since a model file is data.
+"""The closed list of layers and activations that a model file may name, since a model file is data.
 
 Ultralytics looks a row's module up among all globals of `ultralytics.nn.tasks` (functions that open a pickle, read a
 file or install a package are among them) and evaluates `activation:` as Python. Here a name is looked up in a list, and
@@ -19,7 +19,7 @@ from ultralytics.nn import tasks
 from search_spaces.errors import SpecError, in_one_line, shortened, slip
 
 TORCH, TORCHVISION = "nn.", "torchvision.ops."
-"""What the names of their layers begin with in a row."""
+"""Prefixes of PyTorch's and torchvision's layers in a row."""
 
 SEVERAL_SOURCES = frozenset(
     {
@@ -142,7 +142,7 @@ UNKNOWN_OF_SEVERAL = (
     "neither Ultralytics' nor this package's, so of the file's own fork, and a row that reads several layers cannot be "
     "an operator's; docs/operators.md"
 )
-"""The same of a head, or of a fusion such as a weighted concatenation."""
+"""For an unknown head or fusion (a weighted concatenation), which reads several layers."""
 
 
 def _is_of_the_program(name: str) -> bool:

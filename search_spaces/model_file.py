@@ -15,7 +15,7 @@ SECTIONS = ("backbone", "head")
 
 _FORM = "[from, repeats, module, arguments]"
 _GREATEST = 1_000_000
-"""Of any number in a row: a layer of so many channels is a mistake, and would only show when memory runs out."""
+"""The largest number in a row: a layer of so many channels is a mistake that would only show when memory runs out."""
 
 _MOST_REPEATS = 1000
 _MOST_ROWS = 10_000
@@ -64,7 +64,7 @@ def _of_modules(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def mistakes(document: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with a document's form: its settings, and row by row; names of layers are for others to judge."""
+    """Yield the mistakes in a document's form: settings, then row by row; names of layers are not judged here."""
     if not has_rows(document):
         yield f"not a model YAML: `backbone` and `head` must be lists of rows {_FORM}"
     if not any(document.get(section) for section in SECTIONS):
@@ -164,7 +164,7 @@ def _of_source(index: int, source: Any, module: str) -> Iterator[str]:
 
 
 def _of_arguments(arguments: Sequence[Any]) -> Iterator[str]:
-    """What is wrong with arguments: words that Ultralytics' parser would take for something else, endless numbers."""
+    """Yield the mistakes in arguments: words that Ultralytics' parser would replace, endless numbers."""
     for position, written in enumerate(arguments):
         place, value = f"arguments[{position}]", written
         if isinstance(written, str) and written not in _VARIABLES:
@@ -192,7 +192,7 @@ def _of_numbers(value: Any, place: str) -> Iterator[str]:
 
 
 def evaluated(text: str) -> Any:
-    """What Ultralytics' parser takes a word for: the Python literal that it spells, else the word itself.
+    """Return what Ultralytics' parser makes of a word: the Python literal that it spells, else the word itself.
 
     Raises:
         SpecError: neither; its parser would stop there.
@@ -208,7 +208,7 @@ def evaluated(text: str) -> Any:
 
 
 def of_channels(module: str, arguments: Sequence[Any]) -> Iterator[str]:
-    """What is wrong with the first argument of a layer that Ultralytics scales."""
+    """Yield the mistakes in the first argument of a layer that Ultralytics scales."""
     if module not in layers.CHANNELS_FIRST:
         return
     if not arguments:

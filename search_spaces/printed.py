@@ -137,7 +137,7 @@ def _dynamic_conv(site: Site, **parameters: Any) -> PrintedDynamicConv:
 
 
 YOLOV5_KERNELS = (1, 3)
-"""Of the two convolutions of the YOLOv5 repository's `Bottleneck`; Ultralytics' has 3 and 3."""
+"""Kernel sizes of the YOLOv5 repository's `Bottleneck`; Ultralytics' has 3 and 3."""
 
 
 def _yolov5_bottleneck(site: Site, *, shortcut: bool, groups: int) -> Bottleneck:

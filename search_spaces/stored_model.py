@@ -28,7 +28,7 @@ from search_spaces.operators import modules as user_modules
 
 KEY = "nas_stored_model"
 _MARKS = (KEY.encode(), b"trials.weights\nrebuilt")
-"""What the pickle of such a file contains; the second one, of the first files of this package."""
+"""Bytes by which the pickle of a stored model is known; the second for files of the first version."""
 
 _DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, torch.float16, torch.bfloat16,
            torch.float64, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)}  # fmt: skip
@@ -38,7 +38,7 @@ Size = tuple[str, torch.dtype, tuple[int, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class StoredModel:
-    """What a model is built from, and its numbers.
+    """A model as data: the YAML that it is built from, and its weights and buffers.
 
     Attributes:
         document: the model YAML as a mapping.
@@ -246,7 +246,7 @@ _STAND_INS: list[Any] = [
 
 
 def _sources(model: tasks.DetectionModel) -> tuple[Source, ...]:
-    """Of the users' operators in a model."""
+    """Return the sources of the users' operators in a model."""
     types = {type(module) for module in model.modules()}
     found = (record.source for record in OPERATORS.values() if record.source and record.module in types)
     return tuple(dict.fromkeys(found))

@@ -18,7 +18,7 @@ _DEPTH = 64
 """Lists and mappings inside each other."""
 
 _DIGITS = 18
-"""Of a whole number: what 64 bits hold."""
+"""The most digits of a whole number: what 64 bits hold."""
 
 
 def read_yaml(path: Path, *, unique_keys: bool = True) -> dict[str, Any]:

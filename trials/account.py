@@ -1,4 +1,4 @@
-"""What a data set holds: images, background, boxes, what is left out of training, and what looks wrong.
+"""Account of a data set: images, background, boxes, images and boxes left out of training, and warnings.
 
 Counted as a training reads it: an image that does not open is left out with its boxes, and so is a box without area or
 one that stands twice in its file.
@@ -50,7 +50,7 @@ class Counted:
 
 @dataclass(frozen=True, kw_only=True)
 class SplitAccount:
-    """Of `train` or `val`.
+    """Account of one split, `train` or `val`.
 
     Attributes:
         images: that are trained or validated on, background among them.
@@ -111,7 +111,7 @@ class Account:
         return ", ".join(part for part in parts if part)
 
     def left_out(self) -> Iterator[str]:
-        """What is not trained or validated on, a line each."""
+        """Yield a line for each kind of image, label or box that is left out."""
         for key, split in self._splits():
             if split.left_out:
                 total = split.images + len(split.left_out)
@@ -129,7 +129,7 @@ class Account:
             yield "key points: of each row the box alone is taken, as kpt_shape says"
 
     def looks_wrong(self) -> Iterator[str]:
-        """What may spoil the scores, a line each."""
+        """Yield a line for each warning: what may spoil the scores."""
         for key, split in self._splits():
             yield from (f"{key}: {self._near(sentence)}" for sentence in split.looks_wrong)
 

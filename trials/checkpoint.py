@@ -33,7 +33,7 @@ _FORM = 4
 
 _PLACES = {"data", "weights"}
 _PLACES_OF_MODEL = {"base", "modules"}
-"""Of a budget and of a model file's `nas:`: where files lie, which is another place once a study was moved."""
+"""Keys of a budget and of a model file's `nas:` that hold paths, which change when a study is moved."""
 
 
 def identity(document: Mapping[str, Any], budget: Budget, data: DataSet) -> str:

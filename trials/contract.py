@@ -26,7 +26,7 @@ _LOST_IN_HALF = {torch.float16: 0.01, torch.bfloat16: 0.1}
 """The mean difference, as a share of the mean, that a precision explains."""
 _SQUARE, _LARGER, _OBLONG, _ODD = (8, 8), (16, 16), (8, 12), (7, 9)
 _MARKS = ("i", "f", "type", "np")
-"""What `parse_model` sets on every layer, and `build` on every operator that takes a layer's place."""
+"""Attributes that `parse_model` sets on every layer, and `build` on every operator in a layer's place."""
 _SHOWN = 4
 """How many names a message lists."""
 

@@ -176,7 +176,7 @@ def resolved(data: DataSet) -> str:
 
 
 def resolved_text(data: str | Path, needed: Sequence[str]) -> str:
-    """The same of a data set that is not checked: only the folders and lists that are needed must be there.
+    """Return the data.yaml's text as `resolved` does, without checks: only the needed folders and lists must exist.
 
     Args:
         data: as `load` takes it.
@@ -560,7 +560,7 @@ def _source_mistakes(split: _Split, no_downloads: str) -> Iterator[str]:
 
 
 def _account_mistakes(counted: SplitAccount) -> Iterator[str]:
-    """What would make every score meaningless."""
+    """Yield the mistakes that would make every score meaningless."""
     if not counted.images:
         yield f"no image can be read: {account.unreadable(counted.left_out)}"
     elif not counted.boxes and counted.without_area:

@@ -40,7 +40,7 @@ _WHOLLY_VERIFIED = ("JPEG", "PNG", "WEBP", "MPO")
 
 @dataclass(frozen=True, kw_only=True)
 class ImageCheck:
-    """What was found when an image was opened.
+    """Result of opening one image.
 
     Attributes:
         shape: height and width in pixels, turned as its EXIF says.
@@ -201,7 +201,7 @@ def _stat(path: str) -> tuple[int, int]:
 
 
 class _Memory:
-    """What was found in the images of a folder, in a file of the cache folder."""
+    """Cached results of a folder's images, a file in the cache folder."""
 
     def __init__(self, cache: Path, folder: str) -> None:
         name = hashlib.sha256(os.fsencode(os.path.abspath(folder))).hexdigest()[:24]

@@ -33,7 +33,7 @@ from trials.layers import IMAGE_CHANNELS
 log = logging.getLogger(__name__)
 
 _RULES = "without boxes without area"
-"""Of reading labels: other rules, other caches."""
+"""Version of the rules for reading labels; other rules have other caches."""
 _UNUSED_SECONDS = 30 * 24 * 3600
 _SHARE_OF_MEMORY = 0.5
 _SHARE_OF_DISK = 0.25
@@ -281,7 +281,7 @@ def load(
 
 
 def described(classes: Sequence[str], root: str, key_points: tuple[int, int] | None) -> dict[str, Any]:
-    """What Ultralytics' data set must be given of ours."""
+    """Return the description that Ultralytics' data set class needs."""
     described = {"path": root, "names": dict(enumerate(classes)), "channels": IMAGE_CHANNELS}
     return described if key_points is None else {**described, "kpt_shape": list(key_points)}
 

@@ -144,7 +144,7 @@ HEADS = (*build.DETECTION_HEADS, "DualDetect")
 
 
 def _foreign(path: Path) -> list[str]:
-    """What a checkpoint names that PyTorch's restricted loading does not make; nothing if it is no checkpoint."""
+    """Return the globals of a checkpoint that PyTorch's restricted loading refuses; none if it is no checkpoint."""
     try:
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     except Exception:  # noqa: BLE001 - a file may hold anything, and loading says that it is no checkpoint

@@ -1,4 +1,4 @@
-"""What Ultralytics' command is given, read before it is: a model or data file is data, and may come from anyone.
+"""Check the files on Ultralytics' command line first: a model or data file is data, and may come from anyone.
 
 Ultralytics runs what a file asks for: `download:` of a data file is a Python program, a shell command or an address,
 and `TorchVision` of a model file downloads. `nas yolo` does neither for files that did not come with Ultralytics.

@@ -1,4 +1,4 @@
-"""What was typed, checked before a command runs: every mistake in one line, with the option that is meant."""
+"""Check the command line before a command runs: one line for each mistake, with the option that is meant."""
 
 import inspect
 import re
@@ -67,7 +67,7 @@ def _problems(command: Any, tokens: Sequence[str], path: str) -> list[str]:
 
 
 class _Typed:
-    """What may be typed after one command.
+    """Options and arguments of one command, to check what was typed against.
 
     Args:
         path: the command as it is typed.
@@ -129,7 +129,7 @@ class _Typed:
         return f"{ranges.shown(f'{name}={value}')}: options of nas begin with two dashes ({self._hint(name, value)})"
 
     def _hint(self, name: str, value: str) -> str:
-        """What to type instead."""
+        """Return what to type instead."""
         word = name.strip("-").replace("-", "_").lower()
         if word == "model" and "model" in self._arguments:
             return f"{self._path} {_quoted(value)}".strip()

@@ -40,7 +40,7 @@ def data(data: Name = "digits", shown: Format = "text") -> None:
 
 
 def remarks(data: "DataSet") -> Iterator[tuple[str, str]]:
-    """What a plan says below its line of the data set: each with the name of its line."""
+    """Yield the lines below the data set's own in a plan: name of the line and text."""
     yield from (("left out", line) for line in data.account.left_out())
     yield from (("warning", line) for line in data.account.looks_wrong())
 

@@ -33,7 +33,7 @@ _COLUMNS = {
 _SELDOM = {"expected": None, "latency_ms": None, "measured_ms": None, "repeat": 0, "seeds": 1, "ended": "finished"}
 """Columns that are there if any trial has something else in them."""
 _NARROW = ("seconds", "map50", "params", "progress", "measured_ms", "repeat", "seeds", "latency_ms", "gflops")
-"""What a narrow terminal leaves out, the first first."""
+"""Columns that a narrow terminal drops, in this order."""
 
 
 def print_trials(
@@ -91,7 +91,7 @@ def relative(value: float | None, stock: float | None) -> str:
 
 
 def _base_accuracy(study: "Study") -> float | None:
-    """What the stock model's own training came to, before all trials."""
+    """Return the mAP50-95 of the stock model's own training; None before its end."""
     from nas.records import TrialFiles
 
     outcome = TrialFiles.of_base(study.folder).read_outcome() if study.settings.base is not None else None

@@ -39,7 +39,7 @@ _STATUS = (
     "folder",
     "problem",
 )
-"""What `nas status` says of a study; of one that cannot be opened, only its name, its folder and why."""
+"""Keys of a row of `nas status`; for a study that cannot be opened all but name, folder and problem are empty."""
 
 _BASE_COLUMNS = {
     "ending": "ending",

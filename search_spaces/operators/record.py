@@ -145,7 +145,7 @@ class Operator:
 
     @property
     def misnamed(self) -> str:
-        """What is wrong with the name, with what would be right; empty if nothing is."""
+        """Return the mistake in the name, with what would be right; empty if there is none."""
         if self.name.isascii() and self.name.isidentifier() and "_" not in self.name:
             return ""
         return f"name: got {self.name!r} (letters and digits, no underscore: a row is called C2f_MyOp)"
