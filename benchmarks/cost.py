@@ -22,7 +22,7 @@ os.environ.setdefault("YOLO_VERBOSE", "false")
 from ultralytics.utils.torch_utils import get_flops
 
 from search_spaces import Architecture, build, load
-from trials.cost import CostTable
+from trials.costing.cost import CostTable
 
 CLASSES, IMAGE_SIZE = 80, 640
 

@@ -18,9 +18,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from nas.front import Point, front, hypervolume, reference, up_and_down
-from nas.records import Record, as_accurate, front_of, stock_of
-from nas.study import Study
+from nas.algorithms.pareto import Point, front, hypervolume, reference, up_and_down
+from nas.records.record import Record, as_accurate, front_of, stock_of
+from nas.study.study import Study
 
 BOTH = up_and_down(costs=1)
 

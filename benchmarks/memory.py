@@ -21,11 +21,13 @@ os.environ.setdefault("YOLO_VERBOSE", "false")
 
 import torch
 
-from nas.config import Run, Settings, StudyFile
-from nas.study import Study
-from nas.work import Worker
+from nas.execution.worker import Worker
+from nas.settings import Run, Settings
+from nas.study.study import Study
+from nas.study.study_file import StudyFile
 from search_spaces import space_file
-from trials import Budget, Recipe, datasets, digit_scenes
+from trials import Budget, Recipe
+from trials.data import datasets, digit_scenes
 
 
 def main() -> None:

@@ -41,11 +41,13 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils.torch_utils import ModelEMA
 
 from search_spaces import Architecture, SearchSpace, load
-from trials import Budget, Recipe, conditions, datasets, training
-from trials.average import decay
+from trials import Budget, Recipe
 from trials.budget import Precision
-from trials.cost import CostTable
-from trials.training import ShortTraining
+from trials.costing.cost import CostTable
+from trials.data import datasets
+from trials.training import short_training, trainer_patches
+from trials.training.ema import decay
+from trials.training.short_training import ShortTraining
 from trials.weights import save
 
 SPACE, WITHIN = "v9", 0.05
@@ -117,7 +119,7 @@ class Readings(ShortTraining):
         super()._finish_epoch()
         if self.epoch + 1 < self.epochs:
             return
-        self.readings[AS_TRAINED] = training.accuracies(self.metrics)
+        self.readings[AS_TRAINED] = short_training.accuracies(self.metrics)
         for name, further in self._further.items():
             self.readings[name] = self._read(further)
         with self.ema.applied() as averaged:
@@ -128,7 +130,7 @@ class Readings(ShortTraining):
     def _read(self, other: ModelEMA) -> tuple[float, float]:
         with mock.patch.object(self, "ema", other):
             metrics, _ = DetectionTrainer.validate(self)
-        return training.accuracies(metrics)
+        return short_training.accuracies(metrics)
 
 
 @torch.no_grad()
@@ -217,7 +219,7 @@ def measured(job: Job, data_path: Path, bases: Path) -> list[Run]:
         weights=_base(bases, settings.base, job.image_size, seed) if settings.base else None,
     )
     began = time.process_time()
-    with TemporaryDirectory() as folder, conditions.one_thread_on_cpu("cpu"):
+    with TemporaryDirectory() as folder, trainer_patches.one_thread_on_cpu("cpu"):
         trained = Readings(architecture.document(classes), budget, data, Path(folder), lambda *_: True)
         trained.train()
     if way in BASES:

@@ -34,15 +34,16 @@ from torch import nn, optim
 from ultralytics.models.yolo.detect import DetectionTrainer
 
 from search_spaces import Architecture, load
-from trials import Budget, Costs, datasets, evaluate, training
-from trials.average import decay
+from trials import Budget, Costs, evaluate
 from trials.budget import Precision
-from trials.cost import CostTable
-from trials.datasets import DataSet
-from trials.devices import CPU, computes_bf16
-from trials.latency import layout
+from trials.costing.cost import CostTable
+from trials.data import datasets
+from trials.data.datasets import DataSet
+from trials.devices import CPU, computes_bf16, memory_format
 from trials.presets import SCRATCH
-from trials.training import ShortTraining
+from trials.training import short_training
+from trials.training.ema import decay
+from trials.training.short_training import ShortTraining
 
 BATCH = 8
 Run = tuple[float, float, float]
@@ -161,7 +162,7 @@ def _print_outside(candidate: tuple[Architecture, Costs], budget: Budget, repeat
 def _outside(candidate: tuple[Architecture, Costs], budget: Budget) -> tuple[float, float, float, float]:
     """CPU-seconds of a whole trial, of its batch loops, of its validations, and of all else."""
     _Watched.loops = _Watched.validations = 0.0
-    with mock.patch.object(training, "ShortTraining", _Watched):
+    with mock.patch.object(short_training, "ShortTraining", _Watched):
         whole, _, _ = _timed(lambda: _trial(candidate, budget))
     return whole, _Watched.loops, _Watched.validations, whole - _Watched.loops - _Watched.validations
 
@@ -170,7 +171,7 @@ def _print_equality(data: DataSet, budget: Budget) -> None:
     """Ultralytics' own trainer, given the settings of a trial: the same seed for each epoch among them."""
     document = load("v9").stock.document(len(data.classes))
     with TemporaryDirectory() as folder:
-        ours = training.train(
+        ours = short_training.train(
             document, budget, data, Path(folder), lambda *_: True, weights=Path(folder) / "weights.pt"
         ).epochs[-1]
     with TemporaryDirectory() as folder:
@@ -186,13 +187,13 @@ class _Theirs(DetectionTrainer):
 def _theirs(data: DataSet, budget: Budget, folder: Path) -> float:
     data_file = folder / "data.yaml"
     data_file.write_text(datasets.resolved(data), encoding="utf-8")
-    given = {**training.arguments(budget, data, folder), "model": "yolov9t.yaml", "data": str(data_file)}
+    given = {**short_training.arguments(budget, data, folder), "model": "yolov9t.yaml", "data": str(data_file)}
     trainer = _Theirs(overrides=given)
     told: list[float] = []
 
     def prepare(trainer: Any) -> None:
         for model in (trainer.model, trainer.ema.ema):
-            model.to(memory_format=layout(trainer.device))
+            model.to(memory_format=memory_format(trainer.device))
         for module in trainer.model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.momentum = budget.recipe.bn_momentum
@@ -205,10 +206,10 @@ def _theirs(data: DataSet, budget: Budget, folder: Path) -> float:
         trainer.scheduler.last_epoch = -1
 
     def seed(trainer: Any) -> None:
-        training.seed_epoch(trainer.train_loader, budget.seed, trainer.epoch)
+        short_training.seed_epoch(trainer.train_loader, budget.seed, trainer.epoch)
 
     def note(trainer: Any) -> None:  # once more after its second validation, of the fused best checkpoint
-        told.append(training.accuracies(trainer.metrics)[0])
+        told.append(short_training.accuracies(trainer.metrics)[0])
 
     for event, step in (
         ("on_pretrain_routine_end", prepare),

@@ -11,27 +11,27 @@ study.export(best="map")
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas._version import __version__
+from nas.paths import RUNS
+
 if TYPE_CHECKING:
-    from nas.study import Study
+    from nas.study.study import Study
 
-__version__ = "0.1.0"
-__all__ = ["RUNS", "open_study", "resume", "search"]
-
-RUNS = Path("runs/nas")
-"""The folder of all studies, where no other is named."""
+__all__ = ["RUNS", "__version__", "open_study", "resume", "search"]
 
 
 def search(**request: Any) -> "Study":
     """Search, and return the study when its number of trials is reached.
 
     Args:
-        request: the fields of `nas.request.Request`, which are the flags of `nas search`; all have defaults.
+        request: the fields of `nas.workflows.request.Request`, which are the flags of `nas search`; all have defaults.
 
     Raises:
         NasError: what was asked for cannot be done; the text says why.
     """
-    from nas.plan import Plan, supervise
-    from nas.request import Request
+    from nas.workflows.plan import Plan
+    from nas.workflows.request import Request
+    from nas.workflows.running import supervise
 
     study = Plan.of(Request.of(**request)).begin()
     supervise(study)
@@ -45,8 +45,8 @@ def resume(study: str, **changes: Any) -> "Study":
         study: its name.
         changes: `trials`, `timeout`, `workers` or `device` instead of what they were, `runs` for where studies lie.
     """
-    from nas.plan import resume as take_up
-    from nas.plan import supervise
+    from nas.workflows.begin import resume as take_up
+    from nas.workflows.running import supervise
 
     taken_up = take_up(study, **changes)
     supervise(taken_up)
@@ -55,7 +55,7 @@ def resume(study: str, **changes: Any) -> "Study":
 
 def open_study(study: str, *, runs: str | Path = RUNS) -> "Study":
     """A study as it stands, to look at and to export from."""
-    from nas.config import existing
-    from nas.study import Study
+    from nas.study.folders import existing
+    from nas.study.study import Study
 
     return Study.open(existing(study, Path(runs)))

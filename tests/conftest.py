@@ -21,11 +21,11 @@ from hypothesis import settings
 
 from search_spaces import OPERATORS, SearchSpace, load
 from search_spaces.errors import LatencyError
-from trials import datasets, digit_scenes
-from trials.deployed import Deployed
+from trials.data import datasets, digit_scenes
 from trials.devices import DeviceProfile
-from trials.latency import Comparison, Latency
-from trials.runtimes import Runtime
+from trials.latency.deployed import Deployed
+from trials.latency.measurement import Comparison, Latency
+from trials.latency.runtimes import Runtime
 
 # pytest's own configuration has imported torch before: the variable above is for the processes that tests start.
 torch.set_num_threads(1)

@@ -10,7 +10,8 @@ from search_spaces import OPERATORS, auxiliary, build, dialects
 from search_spaces import base as bases
 from search_spaces.operators import modules
 from search_spaces.space_file import load, parse
-from trials import cases, contract, cost
+from trials.contracts import cases, operator_contract
+from trials.costing import cost
 
 ROOT = Path(__file__).parents[1]
 
@@ -40,7 +41,7 @@ def test_the_operator_of_ones_own_keeps_every_promise(folder: Path) -> None:
     (record,) = modules.load(folder / "my_ops.py")
     found = cases.of_operator(record)
     assert len(found) > 3
-    assert [failure for case in found for failure in contract.check(case)] == []
+    assert [failure for case in found for failure in operator_contract.check(case)] == []
 
 
 def test_the_spaces() -> None:

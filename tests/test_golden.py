@@ -9,15 +9,19 @@ import pytest
 import torch
 from ultralytics import YOLO
 
-from nas.plan import resume, supervise
-from nas.score_cache import ScoreCache
-from nas.study import Study
+from nas.study.score_cache import ScoreCache
+from nas.study.study import Study
+from nas.workflows.begin import resume
+from nas.workflows.running import supervise
 from search_spaces import Architecture, build, space_file
 from search_spaces.base import model_document
-from trials import Budget, Ending, checkpoint, cost, evaluate, timings
-from trials.checkpoint import identity_by_places
-from trials.datasets import DataSet
-from trials.latency_table import LatencyTable
+from trials import Budget, Ending, evaluate
+from trials.costing import cost
+from trials.data.datasets import DataSet
+from trials.latency import timings
+from trials.latency.latency_table import LatencyTable
+from trials.training import checkpoint
+from trials.training.checkpoint import identity_by_places
 
 GOLDEN = Path(__file__).parent / "golden"
 ORIGIN = "/tmp/golden"  # noqa: S108 - where the archive was made

@@ -12,12 +12,16 @@ import torch
 
 from search_spaces import Architecture, build, files
 from search_spaces.errors import DataError, EnvironmentProblem, LatencyError, SpecError
-from trials import cost, datasets, latency, training
+from trials import devices
 from trials.budget import Budget, Limits
+from trials.costing import cost
+from trials.data import datasets
 from trials.devices import torch_device
+from trials.latency import measurement
 from trials.provenance import Provenance
-from trials.scores import Costs, Ending, Outcome, Scores
-from trials.training import DivergedError, GoOn, TimedOutError
+from trials.scores import Costs, Ending, GoOn, Outcome, Scores
+from trials.training import short_training
+from trials.training.short_training import DivergedError, TimedOutError
 
 WEIGHTS = "weights.pt"
 CHECKPOINT = "checkpoint.bin"
@@ -110,9 +114,9 @@ def price(document: dict[str, Any], budget: Budget, classes: int) -> Costs:
     """
     counted = cost.measure(document, classes, budget.deploy_size)
     device = torch_device(budget.device)
-    model = build.model(document, classes).to(device, memory_format=latency.layout(device)).eval()
+    model = build.model(document, classes).to(device, memory_format=devices.memory_format(device)).eval()
     model.fuse(verbose=False)
-    measured = latency.measure(model, budget.deploy_size)
+    measured = measurement.measure(model, budget.deploy_size)
     return Costs(
         params=counted.params,
         gflops=counted.gflops,
@@ -147,7 +151,9 @@ class _Run:
         if excess:
             return {"ending": Ending.OVER_LIMIT, "detail": excess}
         weights, standing = self.folder / WEIGHTS, self.folder / CHECKPOINT
-        trained = training.train(document, self.budget, data, self.folder, go_on, weights=weights, standing=standing)
+        trained = short_training.train(
+            document, self.budget, data, self.folder, go_on, weights=weights, standing=standing
+        )
         self.before = trained.before
         known = {"epochs": trained.epochs, "coverage": trained.coverage}
         if trained.stopped:

@@ -12,7 +12,7 @@ import torch
 
 import search_spaces
 from trials.budget import Budget
-from trials.datasets import DataSet
+from trials.data.datasets import DataSet
 from trials.devices import CPU, processor
 
 _PACKAGES = ("nas-for-yolo", "torchvision", "ultralytics", "numpy", "opencv-python")

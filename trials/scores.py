@@ -1,14 +1,30 @@
 """What a candidate is worth, and how its trial ended."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
 
 from search_spaces import Architecture
 from search_spaces.errors import ScoreError
-from trials.inheritance import Coverage
 from trials.provenance import Provenance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coverage:
+    """What of a deployed model came from another.
+
+    Attributes:
+        share: of its parameters.
+        layers: the layers that did not come whole, as the base model calls them (`8`, `after-8`), each with the share
+            of its parameters that came.
+        new: names of the parameters that did not come, or not whole, the auxiliary half's among them.
+    """
+
+    share: float = 0.0
+    layers: tuple[tuple[str, float], ...] = ()
+    new: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +102,10 @@ class Epoch:
     map50_95: float | None
     map50: float | None
     seconds: float
+
+
+GoOn = Callable[[int, Epoch], bool]
+"""Asked after every epoch, with its number from 1: whether the training goes on."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Measures what another host sends: `python -m trials.timing_server`, started by `trials.runtimes` through ssh.
+"""Measures what another host sends: `python -m trials.timing_server`, started by `trials.latency.runtimes` through ssh.
 
 A line of JSON on stdin is a question, a line on stdout its answer; the end of stdin is the end.
 """
@@ -11,10 +11,10 @@ from dataclasses import asdict
 from typing import IO, Any
 
 from search_spaces.errors import EnvironmentProblem, LatencyError
-from trials import latency
-from trials.backends import BACKENDS, Where
 from trials.devices import DeviceProfile
-from trials.runtimes import Here
+from trials.latency import measurement
+from trials.latency.backends import BACKENDS, Where
+from trials.latency.runtimes import Here
 
 
 def serve(questions: IO[str], answers: IO[str]) -> None:
@@ -37,7 +37,7 @@ def _answer(asked: dict[str, Any]) -> dict[str, Any]:
         return asdict(profile)
     graphs = [base64.b64decode(graph) for graph in asked["graphs"]]
     passes = [backend.prepare_graph(graph, where, what=asked["what"]) for graph in graphs]
-    return asdict(latency.timed(*passes) if asked["question"] == "measure" else latency.compare(*passes))
+    return asdict(measurement.timed(*passes) if asked["question"] == "measure" else measurement.compare(*passes))
 
 
 if __name__ == "__main__":

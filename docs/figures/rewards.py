@@ -10,7 +10,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib import pyplot as plt
 
-from nas.rewards import Reward, reward
+from nas.algorithms.rewards import Reward, reward
 
 TARGET = 8.0
 LEAST, MOST = 6.4, 11.1

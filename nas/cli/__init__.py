@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from nas import __version__
+from nas._version import __version__
 from nas.cli import (
     arguments,
     benching,

@@ -14,8 +14,8 @@ from nas.cli import show
 from nas.cli.options import Shown
 
 if TYPE_CHECKING:
-    from nas.replay import Replay, Rules
-    from nas.tables import Table
+    from nas.bench.replay import Replay, Rules
+    from nas.bench.tables import Table
 
 _SAMPLERS = "random,ours,tpe,nsga2"
 _HISTORIES = (100, 1_000, 10_000)
@@ -95,9 +95,9 @@ def bench(
       nas bench TABLE.csv --permuted outcomes   the control: all are like random
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy is imported, here and in the processes of --jobs
-    from nas.replay import Rules
-    from nas.stopping import Stopping
-    from nas.tables import yolobench
+    from nas.algorithms.successive_halving import Stopping
+    from nas.bench.replay import Rules
+    from nas.bench.tables import yolobench
     from search_spaces.errors import SpecError
 
     if figure is not None and not figure.absolute().parent.is_dir():
@@ -131,17 +131,17 @@ class _Bench:
 
     def run(self, jobs: int, figure: Path | None, shown: str) -> None:
         """Play, then show."""
-        from nas import comparison
-        from nas.replay import play_all
+        from nas.bench import summary
+        from nas.bench.replay import play_all
 
         replays = []
         with show.progress("replaying", _STOPPED) as show_progress:
             for replay in play_all(self.table, self.rules, self.samplers, self.repeats, jobs=jobs):
                 replays.append(replay)
                 show_progress(len(replays), len(self.samplers) * self.repeats)
-        rows = comparison.summary(replays, self.rules.trials)
+        rows = summary.summary(replays, self.rules.trials)
         if figure is not None:
-            figure.write_text(comparison.figure(self._title, replays, self.rules.trials), encoding="utf-8")
+            figure.write_text(summary.figure(self._title, replays, self.rules.trials), encoding="utf-8")
         match shown:
             case "json":
                 print(json.dumps(self._whole(rows, replays), indent=1))  # noqa: T201 - this is the output
@@ -159,13 +159,13 @@ class _Bench:
 
     def _reference(self) -> dict[str, float]:
         """The point from which the hypervolume is measured; of a cost its logarithm counts, here it is the cost."""
-        from nas.replay import reference_of
+        from nas.bench.replay import reference_of
 
         accuracy, *costs = reference_of(self.table)
         return {"map50_95": accuracy, **dict(zip(self.table.cost_names, map(exp, costs), strict=True))}
 
     def _print(self, rows: Sequence[dict[str, Any]]) -> None:
-        from nas.comparison import TARGETS, looks
+        from nas.bench.summary import TARGETS, looks
 
         after = {f"share_{look}": f"after {look}" for look in looks(self.rules.trials)}
         taken = {f"trials_{target}": f"trials to {target} %" for target in TARGETS}
@@ -196,7 +196,7 @@ class _Bench:
 
     def _whole(self, rows: Sequence[dict[str, Any]], replays: Sequence["Replay"]) -> dict[str, Any]:
         """Everything, for programs."""
-        from nas.comparison import games
+        from nas.bench.summary import games
 
         return {
             "table": self.name,
@@ -217,7 +217,7 @@ class _Bench:
         }
 
     def _game(self, replay: "Replay") -> dict[str, Any]:
-        from nas.comparison import TARGETS, trials_to
+        from nas.bench.summary import TARGETS, trials_to
 
         taken = {f"trials_{target}": trials_to([replay], target)[0] for target in TARGETS}
         return {
@@ -238,7 +238,7 @@ def _named(samplers: str, *, ablate: bool, stopping: bool, racing: bool) -> list
     Raises:
         SpecError: there is no such sampler.
     """
-    from nas.players import ABLATIONS, OURS, PLAYERS, RACING, RANDOM, STOPPING
+    from nas.bench.optimizers import ABLATIONS, OURS, PLAYERS, RACING, RANDOM, STOPPING
     from search_spaces.errors import SpecError, nearest
 
     asked = list(dict.fromkeys(name.strip() for name in samplers.split(",")))
@@ -269,7 +269,7 @@ def _fewer(row: dict[str, Any], chance: float | None, limit: int) -> str:
 
 def _print_asking(table: "Table", seed: int, shown: Any) -> None:
     """How long our proposer thinks."""
-    from nas.replay import POOL, asking
+    from nas.bench.replay import POOL, asking
 
     rows = []
     with show.progress("asking", _STOPPED) as show_progress:

@@ -15,12 +15,12 @@ from nas.cli.options import Modules, PrecisionName, load_modules, number
 from nas.cli.show import Format
 
 if TYPE_CHECKING:
-    from nas.checking import Memory
-    from nas.outlook import Effort, Outlook, Search
-    from nas.request import Request
+    from nas.workflows.check_cache import CheckCache
+    from nas.workflows.estimate import Effort, Outlook, Search
+    from nas.workflows.request import Request
     from search_spaces import SearchSpace
     from search_spaces.operators import Operator
-    from trials.contract import Case, Failure
+    from trials.contracts.operator_contract import Case, Failure
 
 _WHAT, _SEARCH, _LIMITS, _HOW = "What", "The search whose hours are estimated", "Limits", "How"
 _FAILED = 1
@@ -110,14 +110,14 @@ def check(
       nas check --operator my_ops.py:MyOp
       nas check --model yolov9-c-from-an-article.yaml
     """
-    from nas.checking import Memory
-    from nas.request import Request
+    from nas.workflows.check_cache import CheckCache
+    from nas.workflows.request import Request
     from search_spaces.errors import SpecError
 
     if sum(asked is not None for asked in (space, operator, model)) != 1:
         raise SpecError("check: one of --space, --operator and --model is expected, such as --space v9")
     load_modules(modules)
-    checking = _Checking(memory=Memory.of_user() if cache else Memory(None), workers=workers, shown=shown)
+    checking = _Checking(memory=CheckCache.of_user() if cache else CheckCache(None), workers=workers, shown=shown)
     if operator is not None:
         checking.operators(operator)
         return
@@ -144,13 +144,13 @@ def check(
 class _Checking:
     """One run of the command."""
 
-    memory: "Memory"
+    memory: "CheckCache"
     workers: int | None
     shown: Format
 
     def operators(self, named: str) -> None:
         """Check an operator, or all of a file."""
-        from trials import cases, record_contract
+        from trials.contracts import cases, record_contract
 
         found = _operators(named)
         failures = [failure for operator in found for failure in record_contract.check(operator)]
@@ -167,7 +167,7 @@ class _Checking:
     def model(self, named: str, scale: str | None) -> None:
         """Check a model's file: the operators in it, where they stand, and the whole."""
         from search_spaces import OPERATORS, base
-        from trials import cases, model_contract
+        from trials.contracts import cases, model_contract
 
         with show.err.status("reading the model"):
             reading = base.read_model(named, scale=scale)
@@ -196,15 +196,15 @@ class _Checking:
 
     def space(self, name: str, scale: str | None, request: "Request") -> None:
         """Check a space, and tell what a search of it has before it."""
-        from nas import outlook
+        from nas.workflows import estimate
         from search_spaces import space_file
-        from trials import cases
+        from trials.contracts import cases
 
         with show.err.status("reading space and data"):
             space = space_file.load(name, scale=scale)
-            search = outlook.Search.of(request, space)
+            search = estimate.Search.of(request, space)
         with show.err.status("counting every choice"):
-            seen = outlook.look(space, search)
+            seen = estimate.look(space, search)
         found = cases.of_space(space)
         failures = self._failures(found)
         effort, problem = self._effort(space, search)
@@ -218,23 +218,23 @@ class _Checking:
 
     def _effort(self, space: "SearchSpace", search: "Search") -> "tuple[Effort | None, str]":
         """The estimate, or why there is none."""
-        from nas import outlook
+        from nas.workflows import estimate
         from search_spaces.errors import LatencyError
 
         try:
             with show.err.status("timing the stock model and the costliest"):
-                return outlook.estimate(space, search, self.memory), ""
+                return estimate.estimate(space, search, self.memory), ""
         except LatencyError as error:
             return None, f"no estimate: {error}"
 
     def _failures(self, cases: "Sequence[Case]") -> "list[Failure]":
         """Check cases under a progress bar."""
-        from nas import checking
+        from nas.workflows import check
 
         failures: list[Failure] = []
         bar = Progress(*Progress.get_default_columns(), console=show.err, transient=True)
         try:
-            with bar, closing(checking.run(cases, self.memory, workers=self.workers)) as run:
+            with bar, closing(check.run(cases, self.memory, workers=self.workers)) as run:
                 task = bar.add_task("checking", total=2 * len(cases))
                 for progress in run:
                     bar.update(task, completed=progress.asked + progress.done)
@@ -296,9 +296,9 @@ def _places(cases: "Sequence[Case]") -> list[str]:
 
 def _promised(names: "Collection[str]") -> list[str]:
     """What some promises say."""
-    from trials import contract, model_contract, portability, record_contract
+    from trials.contracts import export_contract, model_contract, operator_contract, record_contract
 
-    asked = (record_contract.PROMISES, contract.PROMISES, portability.PROMISES, model_contract.PROMISES)
+    asked = (record_contract.PROMISES, operator_contract.PROMISES, export_contract.PROMISES, model_contract.PROMISES)
     sentences = {
         name: (promise.__doc__ or "").splitlines()[0] for several in asked for name, promise in several.items()
     }
@@ -320,7 +320,7 @@ def _merged(failures: "Sequence[Failure]") -> list[str]:
 
 def _print_space(space: "SearchSpace", search: "Search", seen: "Outlook") -> None:
     """Slots as a table, the rest as lines."""
-    from nas.outlook import SAMPLES
+    from nas.workflows.estimate import SAMPLES
 
     columns = {
         "slot": "slot",
@@ -350,7 +350,7 @@ def _print_space(space: "SearchSpace", search: "Search", seen: "Outlook") -> Non
 
 def _estimate(search: "Search", effort: "Effort") -> list[str]:
     """How long a search may take, and what that is said of."""
-    from nas.verdicts import counted
+    from nas.report.verdicts import counted
 
     budget, data, (least, most) = search.budget, search.data, effort.hours
     trials = f"{counted(effort.trials, 'trial')} of {budget.said}"

@@ -5,15 +5,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nas import RUNS
 from nas.cli import show
 from nas.cli.fronts import nothing_learned, relative
 from nas.cli.options import Device, Name, Runs, Shown, Timeout, TrialMemory, Workers, typed
 from nas.cli.searching import train
+from nas.paths import RUNS
 
 if TYPE_CHECKING:
-    from nas.confirm import Finalist
-    from nas.study import Study
+    from nas.study.study import Study
+    from nas.workflows.confirm import Finalist
 
 
 def register(app: typer.Typer) -> None:
@@ -41,10 +41,10 @@ def confirm(
     own (STUDY-x3), which can be resumed, shown and exported from like any other. If one has overtaken another by more
     than noise, what is the front then is trained longer once more (STUDY-x3-x3); else longer trainings are not needed.
     """
-    from nas.config import existing
-    from nas.confirm import fallen, finalists, longer, noise_of, overtaken
-    from nas.study import Study
-    from nas.verdicts import counted
+    from nas.report.verdicts import counted
+    from nas.study.folders import existing
+    from nas.study.study import Study
+    from nas.workflows.confirm import fallen, finalists, longer, noise_of, overtaken
 
     before, told = Study.open(existing(study, runs)), list[dict[str, Any]]()
     changes = {"workers": workers, "device": device, "timeout": timeout, "trial_memory": trial_memory}
@@ -88,7 +88,7 @@ def confirm(
 
 def _noise(before: "Study") -> list[str]:
     """Say what is taken for noise, where this study has not measured it."""
-    from nas.racing import deviation
+    from nas.study.repeats import deviation
     from trials.presets import NOISE_MEASURED
 
     if deviation(before.records()) is not None:
@@ -97,7 +97,7 @@ def _noise(before: "Study") -> list[str]:
 
 
 def _columns(few: int, many: int) -> dict[str, str]:
-    from nas.verdicts import counted
+    from nas.report.verdicts import counted
 
     return {
         "trial": "trial",
@@ -112,11 +112,11 @@ def _columns(few: int, many: int) -> dict[str, str]:
 
 
 def _rows(after: "Study", both: "list[Finalist]") -> list[dict[str, Any]]:
-    from nas.verdicts import cost_of
+    from nas.algorithms.pareto import main_cost
 
     stocks = next((one.accuracies for one in both if one.longer.role == "stock"), (None, None))
     stock = next((one.longer for one in both if one.longer.role == "stock"), None)
-    cost = cost_of(after.settings.objectives)
+    cost = main_cost(after.settings.objectives)
     reference = getattr(stock, cost) if stock is not None else None
     return [{**_row(after, one, stocks), "of_stock": relative(getattr(one.longer, cost), reference)} for one in both]
 

@@ -9,7 +9,7 @@ import typer
 from nas.cli import show
 
 if TYPE_CHECKING:
-    from trials.datasets import DataSet
+    from trials.data.datasets import DataSet
 
 Name = Annotated[str, typer.Argument(metavar="DATA", help="A data.yaml, digits, or a name that Ultralytics knows.")]
 Format = Annotated[Literal["text", "json"], typer.Option("--format", help="How it is shown.")]
@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 @show.told
 def data(data: Name = "digits", shown: Format = "text") -> None:
     """Count a data set as a search does, and say what is left out and what looks wrong; nothing is written to it."""
-    from trials import datasets
+    from trials.data import datasets
 
     with show.err.status("reading labels and opening images") as status:
         loaded = datasets.load(

@@ -7,9 +7,9 @@ import typer
 
 if TYPE_CHECKING:
     from search_spaces import SearchSpace
-    from trials.latency_table import LatencyTable
-    from trials.runtimes import Runtime
-    from trials.timings import Timings
+    from trials.latency.latency_table import LatencyTable
+    from trials.latency.runtimes import Runtime
+    from trials.latency.timings import Timings
 
 COCO_CLASSES, DEPLOYED_SIZE = 80, 640
 _WHAT, _DEVICE = "What", "The device"
@@ -40,7 +40,7 @@ DeviceName = Annotated[
 
 def open_runtime(runtime: str, threads: int, device: str, device_name: str | None) -> "Runtime":
     """The runtime that the flags name."""
-    from trials import runtimes
+    from trials.latency import runtimes
 
     return runtimes.open_runtime(runtime, threads=threads, device=device, device_name=device_name)
 
@@ -56,8 +56,8 @@ def of_space(
     space: "SearchSpace", recorded: "Timings", *, deploy_size: int, classes: int, data: str | None
 ) -> "LatencyTable":
     """What a device's table says of a space."""
-    from trials import datasets
-    from trials.latency_table import LatencyTable
+    from trials.data import datasets
+    from trials.latency.latency_table import LatencyTable
 
     count = len(datasets.load(data).classes) if data else classes
     return LatencyTable(space, count, deploy_size, recorded)
@@ -83,13 +83,13 @@ def read(name: str) -> "Timings":
     Raises:
         SpecError: there is none of that name.
     """
-    from nas import latencies
+    from nas.study import latency_tables
 
-    return latencies.read(name)
+    return latency_tables.read(name)
 
 
 def path_of(name: str) -> Path:
     """Where the table of a device lies."""
-    from nas import latencies
+    from nas.study import latency_tables
 
-    return latencies.path_of(name)
+    return latency_tables.path_of(name)

@@ -11,9 +11,9 @@ from typing import Annotated
 
 import typer
 
-from nas import RUNS
 from nas.cli import show
 from nas.cli.options import Name, Runs, Shown, typed
+from nas.paths import RUNS
 
 _PACKAGES = ("nas-for-yolo", "torch", "torchvision", "ultralytics", "ultralytics-thop", "optuna", "mlflow")
 
@@ -33,8 +33,8 @@ def ui(
     runs: Runs = RUNS,
 ) -> None:
     """Open MLflow's pages on all studies, until Ctrl-C."""
-    from nas.config import tracking_uri
-    from nas.pages_server import PagesServer
+    from nas.study.folders import tracking_uri
+    from nas.tracking.server import PagesServer
 
     server = PagesServer(tracking_uri(runs.absolute()), host, port)
     show.lines([f"MLflow of {runs} in about ten seconds; Ctrl-C ends it", server.address])
@@ -45,13 +45,13 @@ def ui(
 @show.told
 def sync(study: Name, runs: Runs = RUNS) -> None:
     """Send to MLflow what is missing there of a study, and end its runs: where MLflow was away during the search."""
-    from nas import plan
-    from nas.config import existing
-    from nas.study import Study
+    from nas.study.folders import existing
+    from nas.study.study import Study
+    from nas.workflows import running
 
     opened = Study.open(existing(study, runs))
     with show.err.status("writing into MLflow"):
-        plan.sync(opened)
+        running.sync(opened)
     show.lines([f"MLflow has all of {study}; see it with: {typed('ui', opened, named=False)}"])
 
 
@@ -98,7 +98,7 @@ def _one_thop() -> tuple[bool, str]:
 
 def _counts() -> tuple[bool, str]:
     from search_spaces import base
-    from trials.cost import measure
+    from trials.costing.cost import measure
 
     params = measure(base.model_document("yolov9t.yaml"), 80, 640, deployed=False).params
     return params == 2_128_720, f"yolov9t has {params:,} parameters (2,128,720 is right)"
@@ -116,7 +116,7 @@ def _device() -> tuple[bool, str]:
 
 
 def _writable(folder: Path) -> tuple[bool, str]:
-    from nas.config import make_folder
+    from nas.study.folders import make_folder
     from search_spaces.errors import EnvironmentProblem
 
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())
@@ -128,6 +128,6 @@ def _writable(folder: Path) -> tuple[bool, str]:
 
 
 def _cache() -> tuple[bool, str]:
-    from trials.datasets import cache_folder
+    from trials.data.datasets import cache_folder
 
     return _writable(cache_folder())

@@ -9,8 +9,8 @@ from nas.cli.options import typed
 from nas.cli.show import Format
 
 if TYPE_CHECKING:
-    from nas.records import Record
-    from nas.study import Study
+    from nas.records.record import Record
+    from nas.study.study import Study
 
 _COLUMNS = {
     "trial": "trial",
@@ -44,8 +44,8 @@ def print_trials(
     Args:
         among: all trials of the study, the stock model among them.
     """
-    from nas import verdicts
-    from nas.records import stock_of
+    from nas.algorithms import pareto
+    from nas.records.record import stock_of
 
     told = [_with_progress(study, record) for record in some]
     if shown != "table":
@@ -54,7 +54,7 @@ def print_trials(
     if not told:
         show.lines([f"{title}: nothing yet"])
         return
-    stock, cost = stock_of(among), verdicts.cost_of(study.settings.objectives)
+    stock, cost = stock_of(among), pareto.main_cost(study.settings.objectives)
     rows = [_row(record, stock, cost, epochs=study.settings.budget.epochs) for record in told]
     silent = {name for name, usual in _SELDOM.items() if all(row[name] in {usual, None} for row in rows)}
     columns = {name: heading for name, heading in _COLUMNS.items() if name not in silent}
@@ -75,8 +75,8 @@ def print_front(study: "Study", shown: Format) -> None:
 
 def nothing_learned(study: "Study", records: "Sequence[Record] | None" = None) -> list[str]:
     """Say that a study's stock model has learned nothing; empty if it has, or is not trained yet."""
-    from nas import verdicts
-    from nas.records import stock_of
+    from nas.records.record import stock_of
+    from nas.report import verdicts
 
     known = study.records() if records is None else records
     stock = stock_of(known)
@@ -92,17 +92,18 @@ def relative(value: float | None, stock: float | None) -> str:
 
 def _base_accuracy(study: "Study") -> float | None:
     """Return the mAP50-95 of the stock model's own training; None before its end."""
-    from nas.records import TrialFiles
+    from nas.records.trial_files import TrialFiles
 
     outcome = TrialFiles.of_base(study.folder).read_outcome() if study.settings.base is not None else None
     return outcome.get("map50_95") if outcome else None
 
 
 def _remarks(study: "Study", records: "list[Record]", front: "list[Record]", *, learned: bool) -> list[str]:
-    from nas import verdicts
-    from nas.records import stock_of
+    from nas.algorithms import pareto
+    from nas.records.record import stock_of
+    from nas.report import verdicts
 
-    stock, cost = stock_of(records), verdicts.cost_of(study.settings.objectives)
+    stock, cost = stock_of(records), pareto.main_cost(study.settings.objectives)
     remarks = []
     if stock is not None and stock.map50_95 is not None:
         own = f"{show.figure(cost, getattr(stock, cost))} {verdicts.UNITS[cost]}".rstrip()
@@ -124,7 +125,7 @@ def _remarks(study: "Study", records: "list[Record]", front: "list[Record]", *, 
 
 
 def _row(record: "Record", stock: "Record | None", cost: str, *, epochs: int) -> dict[str, Any]:
-    from nas.records import has_learned
+    from nas.records.record import has_learned
 
     base = stock.map50_95 if stock is not None and has_learned(stock.map50_95) else None
     running = record.state == "running"

@@ -51,9 +51,9 @@ def record(
     timed again: an interrupted recording goes on where it was, and two spaces share what they have in common. Let the
     device do nothing else meanwhile.
     """
-    from nas import latencies
-    from trials import latency_table
-    from trials.timings import Timings
+    from nas.study import latency_tables
+    from trials.latency import latency_table
+    from trials.latency.timings import Timings
 
     with device_tables.open_runtime(runtime, threads, device, device_name) as opened:
         path = device_tables.path_of(opened.profile.name)
@@ -62,7 +62,7 @@ def record(
         table = device_tables.of_space(asked, nothing, deploy_size=deploy_size, classes=classes, data=data)
         problems, unsteady = [], 0
         stopped = "Stopped; the same command goes on from there."
-        with latencies.alone(path), show.progress("timing layers", stopped) as show_progress:
+        with latency_tables.alone(path), show.progress("timing layers", stopped) as show_progress:
             for step in latency_table.record(table, opened, path):
                 show_progress(step.done, step.total)
                 problems += [step.problem] if step.problem else []
@@ -146,7 +146,7 @@ def take_in(
     file: Annotated[Path, typer.Argument(help="That `nas latency export` wrote, here or on another host.")],
 ) -> None:
     """Take a table in; what is known of the same device stays, where the file does not know better."""
-    from trials import timings
+    from trials.latency import timings
 
     read = timings.read(file)
     path = device_tables.path_of(read.profile.name)
@@ -159,7 +159,7 @@ def take_in(
 
 def _print_tables(shown: Format) -> None:
     """The tables that there are."""
-    from trials import timings
+    from trials.latency import timings
 
     folder = device_tables.path_of("any").parent
     rows = []

@@ -14,8 +14,8 @@ from nas.cli.fronts import nothing_learned
 from nas.cli.show import err, figure
 
 if TYPE_CHECKING:
-    from nas.records import Record
-    from nas.study import Study
+    from nas.records.record import Record
+    from nas.study.study import Study
 
 _BASE = "the stock model, for every trial to start from"
 _ROWS = 14
@@ -58,8 +58,8 @@ class Watching:
 
     def _tell_base(self, study: "Study") -> None:
         """One line for the stock model's own training: that it is there, or how it ended."""
-        from nas.records import took
-        from nas.verdicts import counted
+        from nas.records.record import took
+        from nas.report.verdicts import counted
 
         base = study.base
         if base is None or self._known.get("base") == ("ended", None):
@@ -95,7 +95,7 @@ class Watching:
 
 def _line(record: "Record") -> str:
     """One trial in one line."""
-    from nas.records import took
+    from nas.records.record import took
 
     begins = f"trial {record.trial:>3}  {record.status:<9} "
     if record.ending is None:
@@ -117,7 +117,8 @@ def _named(record: "Record") -> str:
 
 
 def _table(study: "Study", records: "Sequence[Record]", left: str) -> Group:
-    from nas.verdicts import UNITS, cost_of, counted
+    from nas.algorithms.pareto import main_cost
+    from nas.report.verdicts import UNITS, counted
 
     total = study.file.run.trials
     done = sum(record.ending is not None for record in records)
@@ -151,7 +152,7 @@ def _table(study: "Study", records: "Sequence[Record]", left: str) -> Group:
     if base is not None and not base.is_done:
         known = base.files.read_epochs()
         table.add_row("-", "training", f"{len(known)}/{base.budget.epochs}", "-", "-", "-", "-", _BASE, style="bold")
-    cost = cost_of(study.settings.objectives)
+    cost = main_cost(study.settings.objectives)
     best = "   ".join(f"{record.map50_95:.3f} at {figure(cost, getattr(record, cost))}" for record in front)
     told = f"front (*), mAP50-95 at {UNITS[cost]}: {best or 'nothing finished yet'}   ~ unsteady latency"
     return Group(

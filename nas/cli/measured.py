@@ -2,14 +2,14 @@
 
 from typing import TYPE_CHECKING, Any
 
-from nas import RUNS
 from nas.cli import show
 from nas.cli.fronts import nothing_learned
 from nas.cli.options import Name, Runs, Shown
+from nas.paths import RUNS
 
 if TYPE_CHECKING:
-    from nas.study import Study
-    from trials.latency_error import Checked
+    from nas.study.study import Study
+    from trials.latency.prediction_error import Checked
 
 
 @show.told
@@ -19,8 +19,8 @@ def front(
     shown: Shown = "table",
 ) -> None:
     """Measure the front of a study and its stock model, on the idle device that its search predicted for."""
-    from nas.config import existing
-    from nas.study import Study
+    from nas.study.folders import existing
+    from nas.study.study import Study
     from search_spaces.errors import StudyError
 
     opened = Study.open(existing(study, runs))
@@ -53,11 +53,11 @@ def front(
 
 def measure(study: "Study") -> "dict[int, Checked]":
     """Measure what is not measured yet, under a bar."""
-    from nas import latencies
+    from nas.workflows import measure_front
 
     measured: dict[int, Checked] = {}
     with show.progress("measuring the front's latency", "Stopped; what was measured is kept.") as show_progress:
-        for trial, checked in latencies.measure_front(study):
+        for trial, checked in measure_front.measure_front(study):
             measured[trial] = checked
             show_progress(len(measured), len(study.front()) + 1)
     return measured
@@ -65,11 +65,11 @@ def measure(study: "Study") -> "dict[int, Checked]":
 
 def measure_after_search(study: "Study") -> None:
     """Measure what was predicted, now that no worker trains here, if this host is the device."""
-    from nas import latencies
+    from nas.workflows import measure_front
 
     if study.latency_table is None:
         return
-    if not latencies.is_device(study):
+    if not measure_front.is_device(study):
         show.lines([f"latencies are predicted for {study.settings.latency}, which is not this host: not measured"])
         return
     measured = measure(study)

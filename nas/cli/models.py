@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from nas import RUNS
 from nas.cli import show
 from nas.cli.options import Modules, Runs, Shown, load_modules
 from nas.cli.show import Format
+from nas.paths import RUNS
 
 if TYPE_CHECKING:
     from search_spaces import SearchSpace
@@ -102,9 +102,9 @@ def refine_space(
     runs: Runs = RUNS,
 ) -> None:
     """Write the space around a study's front: nas spaces refine STUDY > fine.yaml. Searched by nas search --refine."""
-    from nas.config import existing
-    from nas.plan import refined
-    from nas.study import Study
+    from nas.study.folders import existing
+    from nas.study.study import Study
+    from nas.workflows.plan import refined
 
     print(refined(Study.open(existing(study, runs))), end="")  # noqa: T201 - this is the output
 
@@ -112,7 +112,7 @@ def refine_space(
 def _describe(space: "SearchSpace", classes: int, deploy_size: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """A space as a whole, and its slots one by one."""
     from search_spaces import base
-    from trials.cost import CostTable, gflops
+    from trials.costing.cost import CostTable, gflops
 
     table = CostTable(space, classes, deploy_size)
     loaded = base.load(space.base, space.scale)
@@ -217,7 +217,7 @@ def cost(
     """
     from search_spaces import base
     from search_spaces.errors import CostError, SpecError
-    from trials.cost import gflops, measure
+    from trials.costing.cost import gflops, measure
 
     load_modules(modules)
     reading = base.read_model(model, as_printed=as_printed, scale=scale)
@@ -287,8 +287,8 @@ class _Remark:
 def _remarks(document: dict[str, Any], classes: int, image_size: int) -> list[_Remark]:
     """What is trained where that is more than what is built, and what other counters say."""
     from search_spaces import auxiliary
-    from trials import counters
-    from trials.cost import measure
+    from trials.costing import counters
+    from trials.costing.cost import measure
 
     remarks: list[_Remark] = []
     if document.get("pgi") and not auxiliary.has_auxiliary(document):
@@ -316,7 +316,7 @@ def models(shown: Shown = "table") -> None:
     Each is a file to read and to begin from: nas cost NAME, nas spaces derive NAME, nas yolo train model=NAME.
     """
     from search_spaces import base
-    from trials.cost import measure
+    from trials.costing.cost import measure
 
     found = []
     with show.err.status("counting"):
@@ -343,8 +343,8 @@ def yolo(context: typer.Context) -> None:
     sys.argv[:] = ["yolo", *context.args]  # in place, and first: Ultralytics keeps the list when it is imported
     from ultralytics import cfg
 
-    from nas.training_log import following
-    from trials import full_training, yolo_inputs  # which bring `search_spaces`, so that our layers are known
+    from nas.workflows.training_log import following
+    from trials.training import full_training, yolo_inputs  # which bring `search_spaces`, so that our layers are known
 
     arguments, trusted = yolo_inputs.without_trust(yolo_inputs.without_modules(sys.argv))
     sys.argv[:] = full_training.prepared(arguments)

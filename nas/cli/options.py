@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 
-from nas import RUNS, ranges
+from nas import ranges
 from nas.cli.show import Format
+from nas.paths import RUNS
 
 if TYPE_CHECKING:
-    from nas import study
+    from nas.study import study
 
 Value = TypeVar("Value", int, float)
 _TOO_LARGE = 1e30

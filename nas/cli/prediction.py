@@ -79,7 +79,7 @@ def error(
     shown: Shown = "table",
 ) -> None:
     """How wrong predictions are: random candidates are built, timed in turns with the stock model, and compared."""
-    from trials import latency_error
+    from trials.latency import prediction_error
 
     checked = []
     with device_tables.open_runtime(runtime, threads, device, device_name) as opened:
@@ -88,10 +88,10 @@ def error(
         table = device_tables.of_space(asked, recorded, deploy_size=deploy_size, classes=classes, data=data)
         architectures = _sample(asked, candidates, seed)
         with show.progress("timing candidates", "Stopped; nothing is kept of it.") as show_progress:
-            for one in latency_error.check(table, opened, architectures):
+            for one in prediction_error.check(table, opened, architectures):
                 checked.append(one)
                 show_progress(len(checked), len(architectures))
-    accuracy = latency_error.Accuracy.of(checked)
+    accuracy = prediction_error.Accuracy.of(checked)
     rows: list[dict[str, Any]] = [
         {
             "fingerprint": one.architecture.fingerprint,

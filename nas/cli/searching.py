@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from nas import RUNS
 from nas.cli import data_sets, measured, options, show
+from nas.paths import RUNS
 
 if TYPE_CHECKING:
-    from nas.config import Settings
-    from nas.plan import Plan
-    from nas.records import Record
-    from nas.study import Study
+    from nas.records.record import Record
+    from nas.settings import Settings
+    from nas.study.study import Study
+    from nas.workflows.plan import Plan
 
 
 def register(app: typer.Typer) -> None:
@@ -75,10 +75,10 @@ def search(
 
     Then: nas pareto STUDY, nas confirm STUDY, nas export STUDY.
     """
-    from nas.config import Sampler
-    from nas.plan import Plan
-    from nas.request import Request
-    from nas.rewards import Reward
+    from nas.algorithms.rewards import Reward
+    from nas.settings import Sampler
+    from nas.workflows.plan import Plan
+    from nas.workflows.request import Request
 
     request = Request(
         space=space,
@@ -148,7 +148,7 @@ def resume(
     runs: options.Runs = RUNS,
 ) -> None:
     """Go on with a study where it stopped; nothing that finished is trained again."""
-    from nas.plan import resume as take_up
+    from nas.workflows.begin import resume as take_up
 
     changes = {"trials": trials, "timeout": timeout, "workers": workers, "device": device, "trial_memory": trial_memory}
     _run(take_up(study, runs=runs, storage=storage, **changes))
@@ -173,7 +173,7 @@ def _run(study: "Study") -> None:
 def train(study: "Study") -> None:
     """Run a study under a live table; one that is stopped says how to go on."""
     from nas.cli.live import Watching
-    from nas.plan import supervise
+    from nas.workflows.running import supervise
     from search_spaces.errors import EnvironmentProblem
 
     again = options.typed("resume", study)
@@ -213,7 +213,7 @@ def _judged(settings: "Settings") -> str:
 
 def _begun(settings: "Settings") -> str:
     """What every candidate's weights start from."""
-    from nas.verdicts import counted
+    from nas.report.verdicts import counted
 
     if settings.base is not None:
         first = f", itself from {settings.base.weights}" if settings.base.weights else ""
@@ -224,7 +224,7 @@ def _begun(settings: "Settings") -> str:
 
 def _why_short(study: "Study", records: "Sequence[Record]") -> str:
     """Why a search has ended before its number of trials."""
-    from nas.study import COUNTED
+    from nas.study.study import COUNTED
 
     of, done = study.file.run.trials, sum(record.ending in COUNTED for record in records)
     states = Counter(record.state for record in records)
@@ -273,7 +273,7 @@ def _preset(settings: "Settings") -> str:
 
 
 def _print_plan(plan: "Plan", shown: str) -> None:
-    from nas.verdicts import counted
+    from nas.report.verdicts import counted
 
     settings, run = plan.file.settings, plan.file.run
     budget = settings.budget

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from nas import RUNS
 from nas.cli import fronts, show
 from nas.cli.options import Name, Runs, Shown
+from nas.paths import RUNS
 
 if TYPE_CHECKING:
-    from nas.study import Study
+    from nas.study.study import Study
 
 
 _STATUS_COLUMNS = {
@@ -65,7 +65,7 @@ def status(
     shown: Shown = "table",
 ) -> None:
     """How far studies are."""
-    from nas.config import studies
+    from nas.study.folders import studies
 
     names = [study] if study else studies(runs)
     if not names:
@@ -118,7 +118,7 @@ def trials(study: Name, runs: Runs = RUNS, shown: Shown = "table") -> None:
 @show.told
 def base(study: Name, runs: Runs = RUNS, shown: Shown = "table") -> None:
     """The stock model that every trial starts from; trained now, if it is not yet."""
-    from nas.plan import lay_base
+    from nas.workflows.running import train_stock_model
 
     opened = _open(study, runs)
     with show.err.status("training the stock model") as status:
@@ -126,7 +126,7 @@ def base(study: Name, runs: Runs = RUNS, shown: Shown = "table") -> None:
         def tell(epoch: int) -> None:
             status.update(f"training the stock model: epoch {epoch} is done")
 
-        training = lay_base(opened, tell)
+        training = train_stock_model(opened, tell)
     outcome = training.outcome() or {}
     row = {"study": study, **{name: outcome[name] for name in _BASE_COLUMNS if name in outcome}}
     row["weights"] = str(training.weights)
@@ -171,7 +171,7 @@ def clean(
     runs: Runs = RUNS,
 ) -> None:
     """Delete what can be made again: scratch files, and weights that `nas export` does not need; or all of it."""
-    from nas.cleaning import delete, lies_within, scratch, size
+    from nas.study.cleaning import delete, lies_within, scratch, size
     from search_spaces.errors import StudyError
 
     opened = _open(study, runs)
@@ -199,7 +199,7 @@ def clean(
 def _status(study: "Study") -> "tuple[dict[str, str | int | float | None], list[str]]":
     """Return a study's row, and the warning if its stock model has learned nothing."""
     from nas.locks import is_held
-    from nas.records import stock_of
+    from nas.records.record import stock_of
 
     records = study.records()
     front = study.front(records)
@@ -234,7 +234,7 @@ def _status_or_problem(name: str, runs: Path) -> "tuple[dict[str, str | int | fl
 
 
 def _open(name: str, runs: Path) -> "Study":
-    from nas.config import existing
-    from nas.study import Study
+    from nas.study.folders import existing
+    from nas.study.study import Study
 
     return Study.open(existing(name, runs))

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from nas.config import Run, Settings, StudyFile, own_storage
-from nas.study import Study
+from nas.settings import Run, Settings
+from nas.study.folders import own_storage
+from nas.study.study import Study
+from nas.study.study_file import StudyFile
 from search_spaces import Architecture, SearchSpace, space_file
 from trials import Budget, Costs, Ending, Epoch, Limits, Outcome, Scores
 

@@ -1,7 +1,7 @@
 """A worker of which every fourth architecture misbehaves, and the others are scored by a formula.
 
-`python saboteur.py FOLDER ...`, as `nas.work`. Everything else of a worker is real, and so is everything of `evaluate`
-but prices and trainings. SABOTAGE names a folder, where architectures are counted in the
+`python saboteur.py FOLDER ...`, as `nas.execution.worker`. Everything else of a worker is real, and so is everything
+of `evaluate` but costs and trainings. SABOTAGE names a folder, where architectures are counted in the
 order of their first trial; SABOTAGE_ALWAYS is what all of them do.
 """
 
@@ -17,11 +17,12 @@ from typing import Any
 
 import torch
 
-from nas import work
-from trials import Budget, Costs, Epoch, evaluation, training
-from trials.datasets import DataSet
-from trials.inheritance import Coverage
-from trials.training import DivergedError, GoOn, Trained
+from nas.execution import worker
+from trials import Budget, Costs, Epoch, evaluation
+from trials.data.datasets import DataSet
+from trials.scores import Coverage, GoOn
+from trials.training import short_training
+from trials.training.short_training import DivergedError, Trained
 
 KINDS = ("raises", "nan", "allocates", "exits", "hangs", "segfaults")
 EVERY = 4
@@ -90,5 +91,5 @@ def price(document: dict[str, Any], budget: Budget, classes: int) -> Costs:  # n
 if __name__ == "__main__":
     evaluation._data = lambda _path: SimpleNamespace(classes=("a", "b"), fingerprint="")  # type: ignore[assignment]
     evaluation.price = price
-    training.train = train
-    work.main()
+    short_training.train = train
+    worker.main()

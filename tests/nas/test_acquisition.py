@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from nas.acquisition import Ground, expected_above, expected_gain
-from nas.front import Direction, hypervolume
-from nas.surrogate import Numbers
+from nas.algorithms.acquisition import Ground, expected_above, expected_gain
+from nas.algorithms.gaussian_process import Numbers
+from nas.algorithms.pareto import Direction, hypervolume
 
 FLOOR = 0.1
 

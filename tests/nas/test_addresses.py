@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from nas import addresses
-from nas.config import StudyFile, own_storage
-from nas.storage import make_file, opened
-from nas.study import Study
+from nas.study.folders import own_storage
+from nas.study.storage import make_file, opened
+from nas.study.study import Study
+from nas.study.study_file import StudyFile
 from search_spaces.errors import EnvironmentProblem, SpecError
 
 MakeStudy = Callable[..., Study]

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 import nas
 from nas import ranges, spelling
 from nas.cli import app, arguments
-from nas.request import Request
+from nas.workflows.request import Request
 from search_spaces.errors import SpecError
 
 LONG = "9" * 400
@@ -230,7 +230,7 @@ class TestInPython:
             "imgsz: nas.search has no such argument, got 64 (did you mean 'image_size'?)",
             "trails: nas.search has no such argument, got 3 (did you mean 'trials'?)",
             "model: nas.search has no such argument, got 'yolov8n.yaml' (did you mean 'space'?)",
-            "nonsense: nas.search has no such argument, got 1 (help(nas.request.Request) lists them)",
+            "nonsense: nas.search has no such argument, got 1 (help(nas.search) lists them)",
         )
 
     def test_the_defaults_make_sense(self) -> None:

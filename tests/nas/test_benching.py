@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from nas.bench.optimizers import ABLATIONS
 from nas.cli import app
-from nas.players import ABLATIONS
 
 SHORT = ("--trials", 12, "--repeats", 3)
 

@@ -13,11 +13,12 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 from ultralytics.nn.tasks import yaml_model_load
 
-from nas import __version__, work
+from nas._version import __version__
 from nas.cli import app
-from nas.records import COLUMNS, Record, as_accurate
-from nas.study import Study
-from nas.work import Worker
+from nas.execution import worker
+from nas.execution.worker import Worker
+from nas.records.record import COLUMNS, Record, as_accurate
+from nas.study.study import Study
 from search_spaces import base
 from trials import Outcome
 
@@ -31,7 +32,7 @@ def nas(*arguments: object) -> Result:
 @pytest.fixture
 def study(make_study: MakeStudy, score: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> Study:
     made = make_study(trials=5)
-    monkeypatch.setattr(work, "evaluate", score)
+    monkeypatch.setattr(worker, "evaluate", score)
     Worker(made, deadline=float("inf")).run()
     return made
 

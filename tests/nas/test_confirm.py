@@ -7,17 +7,19 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from nas import plan, work
+from nas.algorithms.successive_halving import Stopping
 from nas.cli import app
-from nas.config import own_storage
-from nas.confirm import Finalist, finalists, longer, overtaken
-from nas.records import Record
-from nas.stopping import Stopping
-from nas.study import Study
-from nas.work import Worker
+from nas.execution import worker
+from nas.execution.worker import Worker
+from nas.records.record import Record
+from nas.study.folders import own_storage
+from nas.study.study import Study
+from nas.workflows import running
+from nas.workflows.confirm import Finalist, finalists, longer, overtaken
 from search_spaces import Architecture
 from search_spaces.errors import SpecError, StudyError
-from trials import Budget, Ending, Outcome, datasets
+from trials import Budget, Ending, Outcome
+from trials.data import datasets
 
 MakeStudy = Callable[..., Study]
 Score = Callable[..., Outcome]
@@ -52,8 +54,8 @@ def run(score: Score, seen: list[tuple[int, int]], monkeypatch: pytest.MonkeyPat
             study.enqueue_extremes()  # as the supervisor does; none is wanted
         Worker(study, deadline=float("inf")).run()
 
-    monkeypatch.setattr(work, "evaluate", upside_down(score, seen))
-    monkeypatch.setattr(plan, "supervise", working)
+    monkeypatch.setattr(worker, "evaluate", upside_down(score, seen))
+    monkeypatch.setattr(running, "supervise", working)
     return working
 
 
@@ -185,7 +187,7 @@ class TestCommand:
             lost = architecture.fingerprint != stock and architecture.summary().startswith("UIB 4")
             return replace(outcome, ending=Ending.DIVERGED, scores=None) if lost else outcome
 
-        monkeypatch.setattr(work, "evaluate", diverging)
+        monkeypatch.setattr(worker, "evaluate", diverging)
         told = confirm(searched, "--rounds", "1", "--format", "json")
         lost = [record for record in searched.front() if record.summary.startswith("UIB 4")]
         assert lost
@@ -224,7 +226,7 @@ class TestCommand:
             assert outcome.scores is not None
             return replace(outcome, scores=replace(outcome.scores, map50_95=0.0, map50=0.0))
 
-        monkeypatch.setattr(work, "evaluate", failing)
+        monkeypatch.setattr(worker, "evaluate", failing)
         told = confirm(searched)
         assert told.exit_code == 0, told.stderr
         assert "Nothing was learned: the stock model's mAP50-95 is 0.0000" in told.stderr

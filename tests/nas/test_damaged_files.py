@@ -9,16 +9,19 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from nas import base_training, plan, reaping, tracking, work
-from nas.checking import Memory
 from nas.cli import app
-from nas.records import TrialFiles
-from nas.score_cache import OFF, ScoreCache
-from nas.study import Study
-from nas.work import Worker
+from nas.execution import recovery, worker
+from nas.execution.worker import Worker
+from nas.records.trial_files import TrialFiles
+from nas.study import stock_training
+from nas.study.score_cache import OFF, ScoreCache
+from nas.study.study import Study
+from nas.tracking import tracker
+from nas.workflows import running
+from nas.workflows.check_cache import CheckCache
 from trials import Budget, Costs, Ending, Limits, Outcome, Scores
 from trials import weights as weight_files
-from trials.datasets import DataSet
+from trials.data.datasets import DataSet
 from trials.provenance import Provenance
 
 MakeStudy = Callable[..., Study]
@@ -98,7 +101,7 @@ class InThisProcess:
         self._study, self._on_tick = study, on_tick
 
     def run(self) -> None:
-        reaping.reap(self._study)
+        recovery.reap(self._study)
         Worker(self._study, deadline=float("inf")).run()
         self._on_tick()
 
@@ -132,10 +135,10 @@ def folder(
     def scored(*arguments: Any, **known: Any) -> Outcome:
         return score(*arguments, **{"limits": Limits(), **known})
 
-    monkeypatch.setattr(work, "evaluate", scored)
-    monkeypatch.setattr(base_training, "evaluate", scored)
-    monkeypatch.setattr(plan, "Supervisor", InThisProcess)
-    monkeypatch.setattr(plan, "tracker_of", lambda _: NoTracker())
+    monkeypatch.setattr(worker, "evaluate", scored)
+    monkeypatch.setattr(stock_training, "evaluate", scored)
+    monkeypatch.setattr(running, "Supervisor", InThisProcess)
+    monkeypatch.setattr(running, "tracker_of", lambda _: NoTracker())
     monkeypatch.setattr(weight_files, "export", shutil.copyfile)
     copy, made = whole
     if not made:
@@ -220,22 +223,22 @@ def test_a_study_without_its_database_says_so_and_makes_no_other(folder: Path, h
 
 @pytest.mark.parametrize("how", DAMAGES)
 def test_trackings_memory(tmp_path: Path, how: str) -> None:
-    first = tracking._Memory.of(tmp_path)
-    damage(tmp_path / tracking.STATE, how)
-    again = tracking._Memory.of(tmp_path)
-    assert again == tracking._Memory.of(tmp_path)
+    first = tracker._Memory.of(tmp_path)
+    damage(tmp_path / tracker.STATE, how)
+    again = tracker._Memory.of(tmp_path)
+    assert again == tracker._Memory.of(tmp_path)
     assert (again == first) is (DAMAGES[how](b"") == b"never")
 
 
 @pytest.mark.parametrize("how", DAMAGES)
 def test_the_memory_of_checks(tmp_path: Path, how: str) -> None:
     path = tmp_path / "checks.json"
-    Memory(path).add({"a": "passed", "pace b": {"step": 1.0}})
+    CheckCache(path).add({"a": "passed", "pace b": {"step": 1.0}})
     damage(path, how)
-    memory = Memory(path)
+    memory = CheckCache(path)
     assert "a" not in memory or isinstance(memory["a"], str | dict)
     memory.add({"c": "passed"})
-    assert "c" in Memory(path)
+    assert "c" in CheckCache(path)
 
 
 @pytest.mark.parametrize("how", DAMAGES)

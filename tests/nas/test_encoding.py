@@ -4,9 +4,9 @@ import random
 import numpy as np
 import pytest
 
-from nas.encoding import Encoding
+from nas.samplers.encoding import Encoding
 from search_spaces import Architecture, Choice, SearchSpace
-from trials.cost import CostTable
+from trials.costing.cost import CostTable
 
 
 @pytest.fixture(scope="module")

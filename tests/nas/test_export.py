@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from nas import work
-from nas.export import export
-from nas.study import Study
-from nas.work import Worker
+from nas.execution import worker
+from nas.execution.worker import Worker
+from nas.study.export import export
+from nas.study.study import Study
 from search_spaces import build
 from search_spaces.errors import StudyError
-from trials import Budget, Outcome, datasets
+from trials import Budget, Outcome
+from trials.data import datasets
 from trials.weights import keep
 
 
@@ -25,7 +26,7 @@ def study(
     """One trial has ended, and its weights are those of a model; it began from a checkpoint."""
     start = tmp_path / "start.pt"
     start.touch()
-    monkeypatch.setattr(work, "evaluate", score)
+    monkeypatch.setattr(worker, "evaluate", score)
     data = datasets.load("digits").path
     study = make_study(trials=1, budget=Budget(data=data, epochs=1, image_size=64, deploy_size=64, weights=start))
     Worker(study, deadline=float("inf")).run()

@@ -12,11 +12,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from nas import identity, plan, work
 from nas.cli import app
-from nas.config import StudyFile, own_storage
-from nas.study import Study
-from nas.work import Worker
+from nas.execution import worker
+from nas.execution.worker import Worker
+from nas.study import identity
+from nas.study.folders import own_storage
+from nas.study.study import Study
+from nas.study.study_file import StudyFile
+from nas.workflows import begin
 from search_spaces.errors import SpecError, StudyError
 from trials import Outcome
 
@@ -26,13 +29,13 @@ MakeStudy = Callable[..., Study]
 
 @pytest.fixture(autouse=True)
 def _same_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "require_same_data", lambda _: None)
+    monkeypatch.setattr(begin, "require_same_data", lambda _: None)
 
 
 @pytest.fixture
 def run(score: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> Callable[[Study], None]:
     def working(study: Study) -> None:
-        monkeypatch.setattr(work, "evaluate", score)
+        monkeypatch.setattr(worker, "evaluate", score)
         opened = Study.open(study.folder)
         Worker(opened, deadline=float("inf")).run()
         opened.storage.engine.dispose()  # SQLite writes to its files when they are closed
@@ -50,7 +53,7 @@ def searched(make_study: MakeStudy, run: Callable[[Study], None]) -> Study:
 
 
 def resumed(folder: Path, trials: int) -> Study:
-    return plan.resume(folder.name, runs=folder.parent, trials=trials)
+    return begin.resume(folder.name, runs=folder.parent, trials=trials)
 
 
 def bytes_of(folder: Path) -> dict[str, str]:
@@ -301,4 +304,4 @@ def test_status_shows_the_others_when_one_cannot_be_opened(make_study: MakeStudy
 def test_a_storage_given_again_is_the_studys(make_study: MakeStudy) -> None:
     study = make_study()
     with pytest.raises(SpecError, match="the trials of small are in another one"):
-        plan.resume("small", runs=study.folder.parent, storage="postgresql://me@lab/nas")
+        begin.resume("small", runs=study.folder.parent, storage="postgresql://me@lab/nas")

@@ -14,9 +14,9 @@ from nas.cli import app
 from nas.locks import Lock
 from search_spaces import space_file
 from search_spaces.errors import EnvironmentProblem
-from trials import latency_table, runtimes
-from trials.latency_table import LatencyTable
-from trials.timings import Timings
+from trials.latency import latency_table, runtimes
+from trials.latency.latency_table import LatencyTable
+from trials.latency.timings import Timings
 
 SPACE = """\
 name: small

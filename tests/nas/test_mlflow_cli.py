@@ -16,11 +16,12 @@ import pytest
 from mlflow import MlflowClient
 from typer.testing import CliRunner, Result
 
-from nas import pages_server, work
 from nas.cli import app
-from nas.pages_server import PagesServer
-from nas.study import Study
-from nas.work import Worker
+from nas.execution import worker
+from nas.execution.worker import Worker
+from nas.study.study import Study
+from nas.tracking import server
+from nas.tracking.server import PagesServer
 from search_spaces.errors import EnvironmentProblem, SpecError
 from trials import Outcome
 
@@ -39,7 +40,7 @@ def untracked(
     study = make_study(trials=3)
     study.file = study.file.model_copy(update={"tracking": f"sqlite:///{tmp_path}/mlflow.db"})
     study.file.write(study.folder)
-    monkeypatch.setattr(work, "evaluate", score)
+    monkeypatch.setattr(worker, "evaluate", score)
     Worker(study, deadline=float("inf")).run()
     return study
 
@@ -84,12 +85,12 @@ class TestUi:
         assert result.exit_code == 2
         said, _, free = result.stderr.strip().rstrip(")").rpartition(" ")
         assert said == f"port: {busy} is in use (the next free one: --port"
-        pages_server.require_free("127.0.0.1", int(free))
+        server.require_free("127.0.0.1", int(free))
         assert not (tmp_path / "mlflow.db").exists()
 
     def test_a_host_of_another_machine_is_refused(self) -> None:
         with pytest.raises(SpecError, match=r"host: cannot listen on 192\.0\.2\.1"):
-            pages_server.require_free("192.0.2.1", 5000)
+            server.require_free("192.0.2.1", 5000)
 
     def test_a_server_has_pages_of_its_own(self) -> None:
         with pytest.raises(EnvironmentProblem, match="is a server with pages of its own"):
@@ -105,24 +106,24 @@ class TestUi:
         (tmp_path / "health").touch()
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("DISPLAY", ":0")
-        monkeypatch.setattr(pages_server, "make_database", lambda _: None)
-        monkeypatch.setattr(pages_server, "ui_command", lambda _uri, host, port: [*SERVER, str(port), "--bind", host])
+        monkeypatch.setattr(server, "make_database", lambda _: None)
+        monkeypatch.setattr(server, "ui_command", lambda _uri, host, port: [*SERVER, str(port), "--bind", host])
         monkeypatch.setattr(webbrowser, "open", open_page)
-        server = PagesServer("sqlite://", "127.0.0.1", port := free_port())
+        pages = PagesServer("sqlite://", "127.0.0.1", port := free_port())
         with pytest.raises(KeyboardInterrupt):
-            server.run(open_browser=True)
-        assert opened == [server.address]
-        pages_server.require_free("127.0.0.1", port)
+            pages.run(open_browser=True)
+        assert opened == [pages.address]
+        server.require_free("127.0.0.1", port)
 
     def test_opens_none_without_a_screen(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setattr(sys, "platform", "linux")
-        assert not pages_server._has_screen()
+        assert not server._has_screen()
 
     def test_a_server_that_ends_by_itself_is_said(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        monkeypatch.setattr(pages_server, "make_database", lambda _: None)
-        monkeypatch.setattr(pages_server, "ui_command", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"])
+        monkeypatch.setattr(server, "make_database", lambda _: None)
+        monkeypatch.setattr(server, "ui_command", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"])
         result = nas("ui", "--no-browser", "--runs", tmp_path, "--port", free_port())
         assert result.exit_code == 2
         assert "MLflow's server ended by itself, with status 3" in result.stderr
@@ -145,7 +146,7 @@ class TestUi:
         assert len(lines) == 3
         assert lines[2].startswith("[MLflow] Security middleware enabled")  # which says how to let others in
         assert not results
-        pages_server.require_free("127.0.0.1", port)
+        server.require_free("127.0.0.1", port)
 
 
 # A shell's background job, as tests may be, begins with SIGINT ignored.

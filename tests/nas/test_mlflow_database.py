@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from nas import mlflow_runs
-from nas.mlflow_runs import Runs, make_database
+from nas.tracking import mlflow_runs
+from nas.tracking.mlflow_runs import Runs, make_database
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 
@@ -21,7 +21,7 @@ KILLED = """
 import os, signal, sys
 from mlflow import MlflowClient
 from sqlalchemy import Engine, event
-from nas.mlflow_runs import Runs
+from nas.tracking.mlflow_runs import Runs
 from pathlib import Path
 
 way, folder, *moments = sys.argv[1:]
@@ -148,7 +148,7 @@ def test_an_empty_file_is_filled(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["what?", "50% a#b", "a%20b", "ü", "a%20b/c d/e"])
 def test_a_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
-    from nas.config import tracking_uri
+    from nas.study.folders import tracking_uri
 
     runs = tmp_path / name
     make_database(tracking_uri(runs))
@@ -159,7 +159,7 @@ def test_a_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
 TOGETHER = """
 import sys
 from pathlib import Path
-from nas.mlflow_runs import Runs
+from nas.tracking.mlflow_runs import Runs
 folder, study = Path(sys.argv[1]), sys.argv[2]
 print("ready", flush=True)
 sys.stdin.readline()

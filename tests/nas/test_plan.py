@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from nas import plan
-from nas.config import StudyFile, own_storage, studies
-from nas.plan import Plan, begun
-from nas.request import Request
-from nas.study import Study
+from nas.study.folders import own_storage, studies
+from nas.study.study import Study
+from nas.study.study_file import StudyFile
+from nas.workflows import begin, plan
+from nas.workflows.begin import create_or_resume
+from nas.workflows.plan import Plan
+from nas.workflows.request import Request
 from search_spaces.errors import StudyError
 
 MakeStudy = Callable[..., Study]
@@ -86,7 +88,7 @@ class TestSearchesAtOnce:
             start.wait(60)
             said, lock = "was late", None
             try:
-                lock = begun(runs / "one", file, text, None).supervision
+                lock = create_or_resume(runs / "one", file, text, None).supervision
                 said = "ran" if lock.take(wait=False) else "was late"
             except StudyError as error:
                 said = str(error)
@@ -109,7 +111,10 @@ class TestSearchesAtOnce:
         before = (study.folder / "study.json").read_bytes()
         changed = study.file.model_copy(update={"run": study.file.run.model_copy(update={"trials": 99})})
         with study.supervision.held():
-            for again in (lambda: begun(study.folder, changed, "", None), lambda: plan.resume("small", runs=runs)):
+            for again in (
+                lambda: create_or_resume(study.folder, changed, "", None),
+                lambda: begin.resume("small", runs=runs),
+            ):
                 with pytest.raises(StudyError, match="small is running already"):
                     again()
         assert (study.folder / "study.json").read_bytes() == before
@@ -118,7 +123,7 @@ class TestSearchesAtOnce:
         study = make_study()
         (study.folder / "study.json").unlink()
         with study.supervision.held(), pytest.raises(StudyError, match="small is running already"):
-            begun(study.folder, study.file, SPACE, None)
+            create_or_resume(study.folder, study.file, SPACE, None)
 
 
 class TestAFolderWithoutItsFile:
@@ -131,7 +136,7 @@ class TestAFolderWithoutItsFile:
         path.touch()
         database = (study.folder / "study.db").read_bytes()
         with pytest.raises(StudyError) as told:
-            begun(study.folder, study.file, SPACE, None)
+            create_or_resume(study.folder, study.file, SPACE, None)
         assert "trials lie there" in str(told.value)
         assert "study.json is missing" in str(told.value)
         assert len(str(told.value).splitlines()) == 1
@@ -142,7 +147,7 @@ class TestAFolderWithoutItsFile:
         study.storage.create_new_trial(study.storage.get_study_id_from_name("small"))
         (study.folder / "study.json").unlink()
         with pytest.raises(StudyError, match="trials lie there"):
-            begun(study.folder, study.file, SPACE, None)
+            create_or_resume(study.folder, study.file, SPACE, None)
 
     @pytest.mark.parametrize("half", [b"", b"no database"])
     def test_that_was_half_made_is_made_again(self, make_study: MakeStudy, space_text: str, half: bytes) -> None:
@@ -150,7 +155,7 @@ class TestAFolderWithoutItsFile:
         (study.folder / "study.json").unlink()
         if half:
             (study.folder / "study.db").write_bytes(half)
-        again = begun(study.folder, study.file.model_copy(update={"identity": None}), space_text, None)
+        again = create_or_resume(study.folder, study.file.model_copy(update={"identity": None}), space_text, None)
         assert [record.role for record in again.records()] == ["stock"]
         assert StudyFile.read(again.folder) == again.file
 
@@ -164,7 +169,7 @@ def test_a_storage_that_was_begun_for_the_same_folder_is_gone_on_with(make_study
     was = json.loads((study.folder / "study.json").read_text())["identity"]["study_id"]
     (study.folder / "study.json").unlink()
     text = (study.folder / "space.yaml").read_text()
-    again = begun(study.folder, study.file.model_copy(update={"identity": None}), text, None)
+    again = create_or_resume(study.folder, study.file.model_copy(update={"identity": None}), text, None)
     assert again.file.identity is not None
     assert again.file.identity.study_id == was
     assert len(again.records()) == 1

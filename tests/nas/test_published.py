@@ -16,7 +16,7 @@ from ultralytics import YOLO
 
 from search_spaces import base as bases
 from search_spaces import dialects
-from trials import digit_scenes
+from trials.data import digit_scenes
 
 SHARED = Path(__file__).parents[2].parent / "shared"
 PUBLISHED, BCCD = SHARED / "published", SHARED / "data" / "bccd"

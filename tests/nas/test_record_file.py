@@ -5,11 +5,12 @@ import pytest
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
-from nas import storage, work
-from nas.record_file import RecordFile
-from nas.records import Record
-from nas.study import Study
-from nas.work import Worker
+from nas.execution import worker
+from nas.execution.worker import Worker
+from nas.records.record import Record
+from nas.records.record_file import RecordFile
+from nas.study import storage
+from nas.study.study import Study
 from trials import Outcome
 
 MakeStudy = Callable[..., Study]
@@ -44,7 +45,7 @@ def test_a_torn_line_or_one_of_another_version_is_left_out(tmp_path: Path, damag
 @pytest.fixture
 def run(make_study: MakeStudy, score: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> Study:
     study = make_study(trials=5)
-    monkeypatch.setattr(work, "evaluate", score)
+    monkeypatch.setattr(worker, "evaluate", score)
     Worker(study, deadline=float("inf")).run()
     study.records()
     study.keep_records()

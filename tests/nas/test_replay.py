@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
-from nas import comparison
-from nas.curves import simulated
-from nas.front import hypervolume
-from nas.players import PLAYERS, Stock
-from nas.replay import Permuted, Replay, Rules, asking, play, play_all, points_of, reference_of
-from nas.stopping import Stopping
-from nas.tables import Table, yolobench
+from nas.algorithms.pareto import hypervolume
+from nas.algorithms.successive_halving import Stopping
+from nas.bench import summary
+from nas.bench.learning_curves import simulated
+from nas.bench.optimizers import PLAYERS, Stock
+from nas.bench.replay import Permuted, Replay, Rules, asking, play, play_all, points_of, reference_of
+from nas.bench.tables import Table, yolobench
 
 TRIALS = 24
 QUICK = [name for name in PLAYERS if name != "gp"]
@@ -85,7 +85,7 @@ def test_a_share_is_of_the_whole_tables_hypervolume(small: Table) -> None:
 
 def test_ours_needs_fewer_trials_than_chance(table: Table) -> None:
     replays = list(play_all(table, Rules(trials=TRIALS), ("random", "ours"), 5))
-    row = comparison.summary(replays, TRIALS)[1]
+    row = summary.summary(replays, TRIALS)[1]
     assert row["sampler"] == "ours"
     assert isinstance(row["fewer_95"], float)
     assert row["fewer_95"] > 2
@@ -98,7 +98,7 @@ def test_dealing_leaves_no_player_more_than_it_should(
     monkeypatch.setitem(PLAYERS, "cheapest", Cheapest)
     rules = Rules(trials=8, permuted=permuted)
     replays = list(play_all(small, rules, ("random", "cheapest"), 150))
-    played = comparison.games(replays)
+    played = summary.games(replays)
     shares = {sampler: np.array([replay.share_after(8) for replay in own]) for sampler, own in played.items()}
     apart = shares["cheapest"] - shares["random"]
     errors = apart.mean() / (apart.std() / np.sqrt(len(apart)))
@@ -178,7 +178,7 @@ def replays_of(sampler: str, trials: list[float], limit: int) -> list[Replay]:
 
 def test_who_was_stopped_counts_as_more_trials_than_it_was_given() -> None:
     replays = replays_of("random", [40, 60, 50], 99) + replays_of("ours", [10, inf, inf], 30)
-    chance, ours = comparison.summary(replays, 30)
+    chance, ours = summary.summary(replays, 30)
     assert (ours["trials_95"], ours["trials_95_low"], ours["trials_95_high"]) == (None, 10, None)
     assert ours["fewer_95"] is None
     assert chance["trials_95"] == 50  # which nobody stops
@@ -187,19 +187,19 @@ def test_who_was_stopped_counts_as_more_trials_than_it_was_given() -> None:
 
 def test_an_interval_that_rests_on_who_was_stopped_begins_at_0() -> None:
     replays = replays_of("random", [40, 60, 50], 99) + replays_of("ours", [10, 20, inf], 30)
-    _, ours = comparison.summary(replays, 30)
+    _, ours = summary.summary(replays, 30)
     assert (ours["fewer_95"], ours["fewer_95_low"]) == (2.5, 0)
 
 
 def test_without_chance_nothing_is_compared_with_it() -> None:
-    (ours,) = comparison.summary(replays_of("ours", [10, 20], 30), 30)
+    (ours,) = summary.summary(replays_of("ours", [10, 20], 30), 30)
     assert (ours["trials_95"], ours["fewer_95"]) == (15, None)
 
 
 @given(st.lists(st.tuples(st.integers(1, 99), st.integers(1, 300)), min_size=1, max_size=30))
 def test_the_interval_holds_the_ratio(pairs: list[tuple[int, int]]) -> None:
     taken, chances = np.array(pairs, dtype=float).T
-    fewer = comparison.times_fewer(taken, chances)
+    fewer = summary.times_fewer(taken, chances)
     assert fewer is not None
     ratio, low, high = fewer
     assert all(map(isfinite, fewer))
@@ -207,8 +207,8 @@ def test_the_interval_holds_the_ratio(pairs: list[tuple[int, int]]) -> None:
 
 
 def test_a_quartile_is_one_of_the_values() -> None:
-    assert comparison.quartiles(np.array([3.0, 1.0, inf, 2.0])) == (2.5, 1.0, 3.0)
-    assert comparison.quartiles(np.array([1.0, inf, inf])) == (inf, 1.0, inf)
+    assert summary.quartiles(np.array([3.0, 1.0, inf, 2.0])) == (2.5, 1.0, 3.0)
+    assert summary.quartiles(np.array([1.0, inf, inf])) == (inf, 1.0, inf)
 
 
 class TestStopping:

@@ -10,16 +10,19 @@ import torch
 from typer.testing import CliRunner
 from ultralytics import YOLO
 
-from nas import machine, open_study, request, resume, work
+from nas import open_study, resume
 from nas.cli import app
-from nas.plan import Plan
-from nas.request import Request, require_cores
-from nas.study import Study
-from nas.work import Worker
+from nas.execution import worker
+from nas.execution.worker import Worker
+from nas.study.study import Study
+from nas.workflows import request
+from nas.workflows.plan import Plan
+from nas.workflows.request import Request, require_cores
 from search_spaces import Architecture, build, load
 from search_spaces.errors import SpecError
-from trials import Outcome, datasets
+from trials import Outcome, machine
 from trials.budget import Precision
+from trials.data import datasets
 from trials.weights import save
 
 from .conftest import SPACE
@@ -107,7 +110,7 @@ class TestRefine:
                 return outcome
             return replace(outcome, scores=replace(outcome.scores, map50_95=0.0))
 
-        monkeypatch.setattr(work, "evaluate", score_with_poor_stock)
+        monkeypatch.setattr(worker, "evaluate", score_with_poor_stock)
         Worker(study, deadline=float("inf")).run()
         return study
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nas.rewards import Reward, reward
+from nas.algorithms.rewards import Reward, reward
 
 every_kind = pytest.mark.parametrize("kind", Reward)
 

@@ -7,14 +7,16 @@ from typing import Any
 
 import pytest
 
-from nas import base_training, work
-from nas.config import Sampler
-from nas.score_cache import OFF
-from nas.study import Study
-from nas.work import Worker
+from nas.execution import worker
+from nas.execution.worker import Worker
+from nas.settings import Sampler
+from nas.study import stock_training
+from nas.study.score_cache import OFF
+from nas.study.study import Study
 from search_spaces import Architecture
-from trials import Budget, Outcome, Recipe, datasets, digit_scenes, provenance
-from trials.datasets import DataSet
+from trials import Budget, Outcome, Recipe, provenance
+from trials.data import datasets, digit_scenes
+from trials.data.datasets import DataSet
 from trials.provenance import Provenance
 
 MakeStudy = Callable[..., Study]
@@ -61,8 +63,8 @@ def run(score: Score, scenes: DataSet, monkeypatch: pytest.MonkeyPatch) -> Calla
             outcome = score(architecture, budget, folder, *rest, **{"limits": study.settings.limits, **known})
             return replace(outcome, provenance=Provenance.of(budget, scenes), weights=folder / "weights.pt")
 
-        monkeypatch.setattr(base_training, "evaluate", scored)
-        monkeypatch.setattr(work, "evaluate", scored)
+        monkeypatch.setattr(stock_training, "evaluate", scored)
+        monkeypatch.setattr(worker, "evaluate", scored)
         Worker(study, deadline=float("inf")).run()
         return trained
 

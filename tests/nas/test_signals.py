@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from nas import plan, signals
-from nas.study import Study
+from nas import signals
+from nas.study.study import Study
+from nas.workflows import running
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 
@@ -95,9 +96,9 @@ def test_a_search_that_is_ended_ends_its_run_as_killed(
     if number == signal.SIGINT:
         monkeypatch.setattr(os, "kill", lambda *_: signal.raise_signal(signal.SIGINT))
     monkeypatch.setattr(Interrupted, "number", number, raising=False)
-    monkeypatch.setattr(plan, "Supervisor", Interrupted)
+    monkeypatch.setattr(running, "Supervisor", Interrupted)
     with pytest.raises(KeyboardInterrupt):
-        plan.supervise(tracked)
+        running.supervise(tracked)
     client = MlflowClient(tracking_uri=tracked.file.tracking)
     experiment = client.get_experiment_by_name(f"nas/{tracked.settings.space}")
     (run,) = client.search_runs([experiment.experiment_id])
@@ -115,16 +116,16 @@ def test_a_terminal_that_is_gone_ends_nothing(tracked: Study, monkeypatch: pytes
     def show(_study: Study) -> None:
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(plan, "Supervisor", Quick)
-    plan.supervise(tracked, show=show)
+    monkeypatch.setattr(running, "Supervisor", Quick)
+    running.supervise(tracked, show=show)
 
 
 def test_a_search_goes_on_without_mlflow(
     tracked: Study, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "nas.tracking", None)
-    monkeypatch.setattr(plan, "Supervisor", Quick)
-    plan.supervise(tracked)
+    monkeypatch.setitem(__import__("sys").modules, "nas.tracking.tracker", None)
+    monkeypatch.setattr(running, "Supervisor", Quick)
+    running.supervise(tracked)
     (line,) = [record.getMessage() for record in caplog.records]
     assert line.startswith("MLflow cannot be imported: ")
     assert line.endswith("(pip install mlflow); the search goes on without it")

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from nas import supervisor, watch
-from nas.config import Run
-from nas.study import Study
-from nas.supervisor import Supervisor
-from nas.work import OUTGROWN
+from nas.execution import supervisor, watchdog
+from nas.execution.supervisor import Supervisor
+from nas.execution.worker import OUTGROWN
+from nas.settings import Run
+from nas.study.study import Study
 from search_spaces.errors import StudyError
 from trials import Budget, Costs, Ending, Outcome, Scores
 
@@ -33,14 +33,14 @@ from pathlib import Path
 spec = importlib.util.spec_from_file_location("fixtures", {conftest!r})
 fixtures = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(fixtures)
-from nas import work
+from nas.execution import worker
 
 def evaluate(architecture, budget, folder, go_on, **known):
     {body}
     return fixtures._score(architecture, budget, folder, go_on, **known)
 
-work.evaluate = evaluate
-work.main()
+worker.evaluate = evaluate
+worker.main()
 """
 
 
@@ -66,7 +66,7 @@ class Forked:
 
     def __init__(self, command: list[str], environment: dict[str, str], log: Path) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["nas.work"])
+        context.set_forkserver_preload(["nas.execution.worker"])
         script = str(Path(__file__).with_name("saboteur.py"))
         arguments = (BOOT, {"command": [script, *command], "environment": environment, "log": str(log)})
         self._process = context.Process(target=runpy._run_code, args=arguments)  # type: ignore[attr-defined]
@@ -126,7 +126,9 @@ class TestSabotage:
         clean = make_study("clean", trials=8, budget=budget)
         Supervisor(clean, lambda: None).run()
         request.getfixturevalue("order")
-        monkeypatch.setattr(watch, "GRACE_SECONDS", 5.0)  # a crash on a busy machine is to be seen before it is a hang
+        monkeypatch.setattr(
+            watchdog, "GRACE_SECONDS", 5.0
+        )  # a crash on a busy machine is to be seen before it is a hang
         study = make_study("sabotaged", trials=23, budget=budget)
         study.set_run(study.file.run.model_copy(update={"trial_memory": 2**28}))
         Supervisor(study, lambda: None).run()
@@ -222,8 +224,8 @@ class TestDeparturesOutsideOfTrials:
         lock = study.base.files.lock
         lock.parent.mkdir()
         leaving(f"import os, time; open({str(lock)!r}, 'w').write(str(os.getpid())); time.sleep(60)")
-        monkeypatch.setattr(watch, "IDLE_SECONDS", 0.5)
-        monkeypatch.setattr(watch, "BUSY_SECONDS", 0.5)
+        monkeypatch.setattr(watchdog, "IDLE_SECONDS", 0.5)
+        monkeypatch.setattr(watchdog, "BUSY_SECONDS", 0.5)
         with pytest.raises(StudyError, match=r"^worker 0 died 4 times outside of trials \(hung: no step in 0 min, "):
             Supervisor(study, lambda: None).run()
 

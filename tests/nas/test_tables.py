@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nas.tables import Table, yolobench
+from nas.bench.tables import Table, yolobench
 from search_spaces.errors import SpecError
 
 HEADER = "model_name,mAP_0.5:0.95,ov_latency,vim3_latency"

@@ -12,12 +12,13 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from nas import training_log, work
-from nas.study import Study
-from nas.training_log import following
-from nas.work import Worker
+from nas.execution import worker
+from nas.execution.worker import Worker
+from nas.study.study import Study
+from nas.workflows import training_log
+from nas.workflows.training_log import following
 from trials import Outcome
-from trials.full_training import FullTrainer
+from trials.training.full_training import FullTrainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 
@@ -32,7 +33,7 @@ def study(
     made = make_study(trials=2)
     made.file = made.file.model_copy(update={"tracking": f"sqlite:///{tmp_path}/mlflow.db"})
     made.file.write(made.folder)
-    monkeypatch.setattr(work, "evaluate", score)
+    monkeypatch.setattr(worker, "evaluate", score)
     monkeypatch.setattr(training_log, "_SECONDS_BETWEEN_LOOKS", 0.05)
     Worker(made, deadline=float("inf")).run()
     return made
@@ -112,13 +113,13 @@ def test_is_a_run_under_the_studys(study: Study, tmp_path: Path) -> None:
 
 
 def test_does_not_become_the_study(study: Study, tmp_path: Path) -> None:
-    from nas import plan
+    from nas.workflows import running
 
     with following():
         train(tmp_path / "train", exported(study), *EPOCHS)
     client = MlflowClient(tracking_uri=study.file.tracking)
     client.delete_run(trainings(study)[0].data.tags["mlflow.parentRunId"])
-    plan.sync(study)
+    running.sync(study)
     (run,) = trainings(study)
     parent = client.get_run(run.data.tags["mlflow.parentRunId"])
     assert (parent.info.run_name, parent.info.lifecycle_stage) == (study.name, "active")

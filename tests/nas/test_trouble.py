@@ -13,19 +13,20 @@ import pytest
 from sqlalchemy.exc import DatabaseError, OperationalError
 from typer.testing import CliRunner
 
-from nas import patience, storage, supervisor, work
 from nas.cli import app
+from nas.execution import supervisor, worker
+from nas.execution.supervisor import Supervisor
+from nas.execution.worker import PROBLEM, UNFIT, Worker
 from nas.locks import Lock, is_held
-from nas.patience import patiently
-from nas.plan import Plan
-from nas.request import Request
-from nas.study import Study
-from nas.supervisor import Supervisor
-from nas.work import PROBLEM, UNFIT, Worker
+from nas.study import storage, storage_retries
+from nas.study.storage_retries import patiently
+from nas.study.study import Study
+from nas.workflows.plan import Plan
+from nas.workflows.request import Request
 from search_spaces import files
 from search_spaces.errors import EnvironmentProblem, NasError, StudyError
 from trials import Budget, Ending, Outcome, evaluation
-from trials.datasets import DataSet
+from trials.data.datasets import DataSet
 
 MakeStudy = Callable[..., Study]
 
@@ -118,7 +119,7 @@ class TestPatience:
             if len(pauses) == 3:
                 other.execute("COMMIT")
 
-        monkeypatch.setattr(patience, "pause", sleep)
+        monkeypatch.setattr(storage_retries, "pause", sleep)
         again.enqueue(again.space.stock)
         other.close()
         assert pauses == [0.5, 1.0, 2.0]
@@ -159,11 +160,11 @@ class TestFullDisk:
             raise EnvironmentProblem("x: cannot be written: No space left on device")
 
         study = make_study(trials=2)
-        monkeypatch.setattr(work, "evaluate", full)
+        monkeypatch.setattr(worker, "evaluate", full)
         with pytest.raises(EnvironmentProblem):
             Worker(study, deadline=float("inf")).run()
         assert [record.state for record in study.records()] == ["fail", "waiting"]
-        monkeypatch.setattr(work, "evaluate", score)
+        monkeypatch.setattr(worker, "evaluate", score)
         Worker(study, deadline=float("inf")).run()
         assert sum(record.finished for record in study.records()) == 2
 
@@ -270,7 +271,7 @@ class TestReading:
     ) -> None:
         """Read as a user who may not write: with SQLite's own refusals, and nothing is changed."""
         study = make_study(trials=2)
-        monkeypatch.setattr(work, "evaluate", score)
+        monkeypatch.setattr(worker, "evaluate", score)
         Worker(study, deadline=float("inf")).run()
         folder = study.folder
         study.storage.engine.dispose()

@@ -11,14 +11,16 @@ import pytest
 import typer
 from typer.testing import CliRunner, Result
 
-from nas import reaping, verdicts, work
+from nas.algorithms import pareto
 from nas.cli import app, options, show
 from nas.cli.live import Watching
 from nas.cli.searching import _preset
-from nas.export import chosen
-from nas.records import COLUMNS, Record, has_learned
-from nas.study import Study
-from nas.work import Worker
+from nas.execution import recovery, worker
+from nas.execution.worker import Worker
+from nas.records.record import COLUMNS, Record, has_learned
+from nas.report import verdicts
+from nas.study.export import chosen
+from nas.study.study import Study
 from search_spaces import Architecture
 from trials import Budget, Costs, Ending, Epoch, Outcome, Scores
 from trials.presets import PRESETS
@@ -49,7 +51,7 @@ def searched(make_study: MakeStudy, score: Score, monkeypatch: pytest.MonkeyPatc
             accuracy = outcome.scores.map50_95 * (stock if architecture == study.space.stock else factor)
             return replace(outcome, scores=replace(outcome.scores, map50_95=accuracy, map50=accuracy))
 
-        monkeypatch.setattr(work, "evaluate", scoring)
+        monkeypatch.setattr(worker, "evaluate", scoring)
         Worker(study, deadline=float("inf")).run()
         return study
 
@@ -99,7 +101,7 @@ class TestBargain:
         ],
     )
     def test_goes_by_the_first_cost_among_the_objectives(self, objectives: tuple[str, ...], cost: str) -> None:
-        assert verdicts.cost_of(objectives) == cost
+        assert pareto.main_cost(objectives) == cost
 
     def test_of_latency_is_told_by_the_command(self, searched: Callable[..., Study], tmp_path: Path) -> None:
         study = searched(objectives=("map50_95", "latency_ms"))
@@ -290,7 +292,7 @@ class TestTables:
         study = make_study()
         with pytest.warns(UserWarning, match="Heartbeat"):
             study.optuna.ask()
-        reaping.reap(study)
+        recovery.reap(study)
         told = nas("trials", "small", "--runs", tmp_path / "runs").stdout
         assert re.search(r"\n +0  interrupted ", told)
         row = json.loads(nas("trials", "small", "--runs", tmp_path / "runs", "--format", "json").stdout)[0]

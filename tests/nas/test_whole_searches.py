@@ -8,16 +8,17 @@ from collections.abc import Iterator
 import optuna
 import pytest
 
-from nas.attributes import ACCURACY, FINGERPRINT
-from nas.config import Sampler, Settings
-from nas.feasible import Feasible
-from nas.front import up_and_down
-from nas.rewards import Reward
-from nas.sampler import sampler_of
-from nas.work import _suggested
+from nas.algorithms.pareto import up_and_down
+from nas.algorithms.rewards import Reward
+from nas.records.trial_attributes import ACCURACY, FINGERPRINT
+from nas.samplers.factory import make_sampler
+from nas.samplers.feasibility import Feasible
+from nas.samplers.suggest import suggest
+from nas.settings import Sampler, Settings
 from search_spaces import Architecture, SearchSpace, load
-from trials import Budget, Limits, cost
-from trials.cost import CostTable
+from trials import Budget, Limits
+from trials.costing import cost
+from trials.costing.cost import CostTable
 
 CLASSES, PIXELS = 3, 640
 _QUICKLY = {(Reward.TUNAS, 8.0), (Reward.LINEAR, 9.5)}
@@ -51,7 +52,7 @@ class _InMemory:
             }
         )
         feasible = Feasible(space, lambda: table, self.settings.limits)
-        sampler = sampler_of(self.settings, space, feasible, trials=trials)
+        sampler = make_sampler(self.settings, space, feasible, trials=trials)
         costs = 0 if self.settings.reward else 1
         self.optuna = optuna.create_study(directions=[each.value for each in up_and_down(costs=costs)], sampler=sampler)
 
@@ -59,7 +60,7 @@ class _InMemory:
         """What is trained, its accuracy and its GFLOPs."""
         for _ in range(self.trials):
             trial = self.optuna.ask()
-            architecture = _suggested(trial, self)  # type: ignore[arg-type] # the space is all that it reads
+            architecture = suggest(trial, self)  # type: ignore[arg-type] # the space is all that it reads
             trial.set_user_attr(FINGERPRINT, architecture.fingerprint)
             gflops, accuracy = self.table.cost(architecture).gflops, self.accuracy(architecture)
             trial.set_user_attr(ACCURACY, accuracy)

@@ -7,7 +7,7 @@ from torch import nn
 from ultralytics.nn import tasks
 
 from search_spaces import auxiliary
-from trials.contract import wake
+from trials.contracts.operator_contract import wake
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,7 @@ from search_spaces import base as bases
 from search_spaces import build, dialects
 from search_spaces.derive import derive
 from search_spaces.space_file import parse
-from trials import cost
+from trials.costing import cost
 
 MODELS = bases.catalog()
 PUBLISHED = Path(__file__).parents[2].parent / "shared" / "published"

@@ -17,7 +17,7 @@ from search_spaces import SearchSpace, build, dialects
 from search_spaces import base as bases
 from search_spaces.dialects import Reading
 from search_spaces.errors import SpecError
-from trials import cost, counters
+from trials.costing import cost, counters
 
 Published = Callable[[str], dict[str, Any]]
 

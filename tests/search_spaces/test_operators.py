@@ -16,7 +16,7 @@ from search_spaces.build import graft
 from search_spaces.errors import SpecError
 from search_spaces.hosts import HOSTS, WHOLE, Host, host_of
 from search_spaces.operators import Operator, Parameters, Site, SiteKind, Value
-from trials.cases import LAYERS
+from trials.contracts.cases import LAYERS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,9 +90,10 @@ each_operator = pytest.mark.parametrize("operator", OPERATORS.values(), ids=lamb
 @cache
 def built(case: str) -> nn.Module:
     """The grafted layer of a case; copy it before changing it."""
-    torch.manual_seed(0)
-    (found,) = (one for one in CASES if str(one) == case)
-    return grafted(found.layer, found.operator, found.parameters)
+    with torch.random.fork_rng():  # a test's numbers are the same, whether another has built the case before
+        torch.manual_seed(0)
+        (found,) = (one for one in CASES if str(one) == case)
+        return grafted(found.layer, found.operator, found.parameters)
 
 
 def image(case: Case, height: int = 12, width: int = 16, batch: int = 2) -> Tensor:

@@ -16,7 +16,7 @@ from search_spaces.operators.mmqa import MMQA
 from search_spaces.operators.uib import UIB
 from search_spaces.printed import HEADS, PRINTED, AnchorDetect, DDetect, DualDDetect, PrintedDynamicConv
 from search_spaces.space_file import parse
-from trials import cost
+from trials.costing import cost
 
 each_operator = pytest.mark.parametrize("name", PRINTED)
 each_head = pytest.mark.parametrize("head", HEADS)

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from search_spaces import Architecture, Choice, SearchSpace
-from trials import Budget, Recipe, datasets
+from trials import Budget, Recipe
+from trials.data import datasets
 
 
 @pytest.fixture

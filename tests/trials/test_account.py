@@ -10,7 +10,8 @@ import yaml
 from PIL import Image, ImageDraw
 
 from search_spaces.errors import DataError
-from trials import Recipe, account, datasets, image_files, images
+from trials import Recipe
+from trials.data import account, datasets, image_cache, image_files
 
 Spoil = Callable[[Path, Path, int], object]
 
@@ -18,9 +19,9 @@ Spoil = Callable[[Path, Path, int], object]
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("NAS_CACHE", str(tmp_path / "cache"))
-    images.load.cache_clear()
+    image_cache.load.cache_clear()
     yield tmp_path / "cache"
-    images.load.cache_clear()
+    image_cache.load.cache_clear()
 
 
 @pytest.fixture
@@ -122,14 +123,16 @@ def test_images_that_are_cut_off_are_left_out(ending: str, write: Callable[..., 
     (line, _) = data.account.left_out()
     assert f"images/train/000.{ending}: cut off" in line
     assert (
-        images.load(data.train, data.classes, 64, 2, Recipe(), stride=32, training=True).ni == data.train_images == 11
+        image_cache.load(data.train, data.classes, 64, 2, Recipe(), stride=32, training=True).ni
+        == data.train_images
+        == 11
     )
 
 
 def test_what_is_left_out_is_left_out_of_training(write: Callable[..., Path]) -> None:
     data = datasets.load(write(every(4, cut_off)))
     for sources, counted in ((data.train, data.account.train), (data.val, data.account.val)):
-        loaded = images.load(sources, data.classes, 64, 2, Recipe(), stride=32, training=True, root=data.root)
+        loaded = image_cache.load(sources, data.classes, 64, 2, Recipe(), stride=32, training=True, root=data.root)
         assert loaded.ni == counted.images == 9
         assert not {one.image for one in counted.left_out} & set(loaded.im_files)
 
@@ -193,14 +196,14 @@ def test_boxes_without_area_are_left_out_of_training(write: Callable[..., Path])
         "train: boxes without area, 12, the first at labels/train/001.txt:1",
         "val: boxes without area, 12, the first at labels/val/001.txt:1",
     ]
-    loaded = images.load(data.train, data.classes, 64, 2, Recipe(), stride=32, training=True, root=data.root)
+    loaded = image_cache.load(data.train, data.classes, 64, 2, Recipe(), stride=32, training=True, root=data.root)
     assert sum(len(label["cls"]) for label in loaded.labels) == data.account.train.boxes == 24
     assert all((label["bboxes"][:, 2:] > 0).all() for label in loaded.labels)
 
 
 def test_polygons_without_area_are_left_out_of_training(write: Callable[..., Path]) -> None:
     data = datasets.load(write(lambda _, label, __: label.write_text("0 .1 .1 .2 .1 .3 .1\n1 .1 .1 .3 .1 .3 .4\n")))
-    loaded = images.load(data.train, data.classes, 64, 2, Recipe(), stride=32, training=True, root=data.root)
+    loaded = image_cache.load(data.train, data.classes, 64, 2, Recipe(), stride=32, training=True, root=data.root)
     assert sum(len(label["cls"]) for label in loaded.labels) == data.account.train.boxes == 12
     assert {(len(label["cls"]), len(label["segments"])) for label in loaded.labels} == {(1, 1)}
 
@@ -234,7 +237,7 @@ def test_boxes_that_stand_twice_are_counted_once(write: Callable[..., Path]) -> 
         "train: boxes that stand in their file twice, 36, the first at labels/train/000.txt:4",
         "val: boxes that stand in their file twice, 36, the first at labels/val/000.txt:4",
     ]
-    loaded = images.load(data.train, data.classes, 64, 2, Recipe(), stride=32, training=True, root=data.root)
+    loaded = image_cache.load(data.train, data.classes, 64, 2, Recipe(), stride=32, training=True, root=data.root)
     assert sum(len(label["cls"]) for label in loaded.labels) == data.account.train.boxes == 36
 
 
@@ -326,12 +329,14 @@ class TestKeyPoints:
             label.write_text("".join(f"{line} {points}\n" for line in label.read_text().splitlines()))
 
         plain = datasets.load(write())
-        of_plain = images.load(plain.train, plain.classes, 64, 2, Recipe(), stride=32, training=True, root=plain.root)
+        of_plain = image_cache.load(
+            plain.train, plain.classes, 64, 2, Recipe(), stride=32, training=True, root=plain.root
+        )
         boxes = [label["bboxes"].tolist() for label in of_plain.labels]
-        images.load.cache_clear()
+        image_cache.load.cache_clear()
         data = datasets.load(write(spoil, kpt_shape=[4, values]))
         assert list(data.account.left_out()) == ["key points: of each row the box alone is taken, as kpt_shape says"]
-        loaded = images.load(
+        loaded = image_cache.load(
             data.train, data.classes, 64, 2, Recipe(), stride=32, training=True, root=data.root, key_points=(4, values)
         )
         assert [label["bboxes"].tolist() for label in loaded.labels] == boxes
@@ -391,7 +396,7 @@ class TestMemory:
         (tmp_path / "a file").touch()
         monkeypatch.setenv("NAS_CACHE", str(tmp_path / "a file" / "cache"))
         assert datasets.load(file) == before
-        assert images.load(before.train, before.classes, 64, 2, Recipe(), stride=32, training=True).ni == 10
+        assert image_cache.load(before.train, before.classes, 64, 2, Recipe(), stride=32, training=True).ni == 10
 
     def test_progress_is_told_when_it_takes_long(
         self, write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch

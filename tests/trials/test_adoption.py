@@ -16,8 +16,9 @@ from search_spaces.architecture import Insertion
 from search_spaces.insertions import FEEDS, Feeds
 from search_spaces.operators.mmqa import MMQA
 from search_spaces.operators.uib import UIB
-from trials.contract import distance, wake
-from trials.inheritance import Coverage, take_over
+from trials.contracts.operator_contract import distance, wake
+from trials.scores import Coverage
+from trials.training.inheritance import take_over
 
 CLASSES = 10
 V8N = Architecture(base="yolov8{scale}.yaml", scale="n", picks=())

@@ -20,10 +20,12 @@ from ultralytics.nn.tasks import DetectionModel, load_checkpoint
 
 import search_spaces
 from search_spaces import Architecture, build
-from trials import Budget, Epoch, Recipe, datasets, halves, training
-from trials.average import joined
-from trials.halves import Halves
-from trials.training import ShortTraining, Trained
+from trials import Budget, Epoch, Recipe
+from trials.data import datasets
+from trials.training import double_buffer, short_training
+from trials.training.double_buffer import Halves
+from trials.training.ema import joined
+from trials.training.short_training import ShortTraining, Trained
 from trials.weights import save
 
 CLASSES = 10
@@ -75,7 +77,7 @@ def run(scenes: datasets.DataSet, folder: Path) -> Callable[..., Process]:
         own = folder / name
         own.mkdir(exist_ok=True)
         files = {"weights": own / "weights.pt", "standing": own / "checkpoint.bin"}
-        return Process(trained=training.train(document, budget, scenes, own, go_on, **files), heard=heard)
+        return Process(trained=short_training.train(document, budget, scenes, own, go_on, **files), heard=heard)
 
     return train
 
@@ -185,7 +187,7 @@ class TestGoesOnToTheBit:
         folder: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(training, "layout", lambda _device: torch.contiguous_format)
+        monkeypatch.setattr(short_training, "layout", lambda _device: torch.contiguous_format)
         assert_goes_on(run, document(STOCK), tiny(), folder)
 
     def test_with_a_rate_of_its_own_for_what_is_new(
@@ -329,7 +331,7 @@ class TestAfterAnEndThatNobodyWanted:
         folder: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        put, starts = halves._put, list[int]()
+        put, starts = double_buffer._put, list[int]()
 
         def killed(file: BinaryIO, start: int, *rest: Any) -> None:
             starts.append(start)
@@ -340,7 +342,7 @@ class TestAfterAnEndThatNobodyWanted:
             put(file, start, *rest)
 
         with monkeypatch.context() as patch:
-            patch.setattr(halves, "_put", killed)
+            patch.setattr(double_buffer, "_put", killed)
             with pytest.raises(KeyboardInterrupt):
                 run(document(STOCK), tiny(epochs=EPOCHS), "killed")
         assert [epoch["epoch"] for epoch in standing(folder / "killed")[0]["epochs"]] == [1]

@@ -27,9 +27,9 @@ from search_spaces.operators.dysample import DySample
 from search_spaces.operators.mmqa import MMQA
 from search_spaces.operators.uib import UIB, expanded
 from search_spaces.trace import trace
-from trials import cost
-from trials.cost import Cost, CostTable, LayerCost
-from trials.layers import traced
+from trials.costing import cost
+from trials.costing.cost import Cost, CostTable, LayerCost
+from trials.costing.layers import traced
 
 SPACES = ["v5", "v8", "v9"]
 SIZES = ["v5:s", "v8:s", "v9:s", "v9:c"]

@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 
 from search_spaces.errors import DataError, EnvironmentProblem
-from trials import datasets, digit_scenes, image_files
+from trials.data import datasets, digit_scenes, image_files
 
 BCCD = Path(__file__).parents[2].parent / "shared" / "data" / "bccd" / "data.yaml"
 BOX = "0 0.5 0.5 0.2 0.2\n"
@@ -644,7 +644,7 @@ class TestUltralyticsDataSets:
 
 
 class TestUltralyticsAgrees:
-    """Its own functions are the oracle; `trials.datasets` does not import them because that takes seconds."""
+    """Its own functions are the oracle; `trials.data.datasets` does not import them because that takes seconds."""
 
     def test_on_what_is_an_image(self, theirs: Any) -> None:
         assert set(image_files.FORMATS) == theirs.IMG_FORMATS

@@ -21,10 +21,13 @@ from search_spaces.errors import (
     ScoreError,
     SpecError,
 )
-from trials import Budget, Costs, Ending, Epoch, Limits, Outcome, cost, evaluate, evaluation, latency, training
-from trials.halves import Halves
-from trials.inheritance import Coverage
-from trials.training import DivergedError, TimedOutError, Trained
+from trials import Budget, Costs, Ending, Epoch, Limits, Outcome, evaluate, evaluation
+from trials.costing import cost
+from trials.latency import measurement
+from trials.scores import Coverage
+from trials.training import short_training
+from trials.training.double_buffer import Halves
+from trials.training.short_training import DivergedError, TimedOutError, Trained
 
 TinyBudget = Callable[..., Budget]
 
@@ -52,11 +55,11 @@ class Ended:
         def failing(*_: object, **__: object) -> NoReturn:
             raise error
 
-        self.monkeypatch.setattr(training, "train", failing)
+        self.monkeypatch.setattr(short_training, "train", failing)
         return evaluate(self.stock, self.budget, self.folder, forward)
 
     def after(self, trained: Trained, **more: Any) -> Outcome:
-        self.monkeypatch.setattr(training, "train", lambda *_, **__: trained)
+        self.monkeypatch.setattr(short_training, "train", lambda *_, **__: trained)
         return evaluate(self.stock, self.budget, self.folder, forward, **more)
 
 
@@ -123,7 +126,7 @@ class TestEndings:
             except RuntimeError as error:
                 raise LatencyError("a pass failed") from error
 
-        monkeypatch.setattr(latency, "measure", failing)
+        monkeypatch.setattr(measurement, "measure", failing)
         monkeypatch.setattr("traceback.format_exc", lambda: str(held[0]()))
         evaluate(stock, tiny(), folder, forward)
         assert (folder / "error.txt").read_text() == "None"
@@ -218,11 +221,11 @@ class TestPrice:
     ) -> None:
         timed: list[tuple[nn.Module, int]] = []
 
-        def noting(model: nn.Module, image_size: int) -> latency.Latency:
+        def noting(model: nn.Module, image_size: int) -> measurement.Latency:
             timed.append((model, image_size))
-            return latency.Latency(median_ms=1.0, spread_ms=0.2, p90_ms=1.1, passes=20)
+            return measurement.Latency(median_ms=1.0, spread_ms=0.2, p90_ms=1.1, passes=20)
 
-        monkeypatch.setattr(latency, "measure", noting)
+        monkeypatch.setattr(measurement, "measure", noting)
         costs = evaluation.price(motley.document(10), tiny(deploy_size=96), 10)
         ((model, size),) = timed
         assert isinstance(model, DetectionModel)
@@ -257,7 +260,7 @@ class TestPrice:
         def failing(_model: nn.Module, _image_size: int) -> NoReturn:
             raise LatencyError(f"a pass of one 64 px image failed: {error}") from error
 
-        monkeypatch.setattr(latency, "measure", failing)
+        monkeypatch.setattr(measurement, "measure", failing)
         outcome = evaluate(stock, tiny(), folder, forward)
         assert outcome.ending is ending
         assert outcome.costs is None

@@ -17,7 +17,9 @@ from search_spaces import base as bases
 from search_spaces.derive import derive
 from search_spaces.operators import OPERATORS
 from search_spaces.space_file import catalog, parse
-from trials import Budget, Ending, cost, datasets, evaluate
+from trials import Budget, Ending, evaluate
+from trials.costing import cost
+from trials.data import datasets
 from trials.weights import save
 
 CLASSES = 10

@@ -25,9 +25,10 @@ from search_spaces.architecture import Insertion
 from search_spaces.auxiliary import LEAD_GUIDED, Pgi
 from search_spaces.errors import SpecError
 from search_spaces.operators.dynamic_conv import DynamicConv
-from trials import Budget, Ending, Outcome, Recipe, datasets, evaluate
-from trials.full_training import FullTrainer, LeadGuidedTrainer, PGITrainer, PlainTrainer, prepared
-from trials.inheritance import take_over
+from trials import Budget, Ending, Outcome, Recipe, evaluate
+from trials.data import datasets
+from trials.training.full_training import FullTrainer, LeadGuidedTrainer, PGITrainer, PlainTrainer, prepared
+from trials.training.inheritance import take_over
 from trials.weights import keep, save
 
 CLASSES = 10
@@ -127,7 +128,7 @@ def tried(scenes: datasets.DataSet, tmp_path_factory: pytest.TempPathFactory) ->
         predictions: list[torch.Tensor] = []
         passes: set[tuple[bool, bool]] = set()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("trials.training.keep", partial(predicting, predictions, keep))
+            patch.setattr("trials.training.short_training.keep", partial(predicting, predictions, keep))
             patch.setattr(pgi.AuxiliaryLayer, "forward", partialmethod(noting, passes, pgi.AuxiliaryLayer.forward))
             outcome = evaluate(V9T, budget, folder, lambda *_: True)
         found[branch] = Tried(outcome, folder, predictions[0], passes)

@@ -14,7 +14,8 @@ from search_spaces import base as bases
 from search_spaces.architecture import Insertion
 from search_spaces.errors import DataError
 from search_spaces.insertions import Feeds
-from trials.inheritance import Coverage, inherit, take_over
+from trials.scores import Coverage
+from trials.training.inheritance import inherit, take_over
 from trials.weights import save
 
 CLASSES = 10

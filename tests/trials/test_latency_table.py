@@ -17,14 +17,15 @@ from ultralytics.utils.torch_utils import initialize_weights
 
 from search_spaces import STOCK, Architecture, Choice, SearchSpace, build, space_file
 from search_spaces.errors import LatencyError, SpecError
-from trials import latency_error, latency_table, runtimes, timings, weights
-from trials.deployed import Deployed
+from trials import weights
 from trials.devices import DeviceProfile
-from trials.latency import Comparison, Latency
-from trials.latency_error import Accuracy, Checked
-from trials.latency_table import LatencyTable
-from trials.runtimes import Runtime
-from trials.timings import Timing, Timings
+from trials.latency import latency_table, prediction_error, runtimes, timings
+from trials.latency.deployed import Deployed
+from trials.latency.latency_table import LatencyTable
+from trials.latency.measurement import Comparison, Latency
+from trials.latency.prediction_error import Accuracy, Checked
+from trials.latency.runtimes import Runtime
+from trials.latency.timings import Timing, Timings
 
 CLASSES, SIZE = 3, 64
 SPACE = """\
@@ -92,7 +93,7 @@ class TestPrediction:
     ) -> None:
         bold = space.of({slot.name: slot.choices[-1] for slot in space.slots})
         one = space.of({"2": space.slots[0].choices[1]})
-        checked = list(latency_error.check(table, formula(), [space.stock, one, bold]))
+        checked = list(prediction_error.check(table, formula(), [space.stock, one, bold]))
         assert [one.error for one in checked] == pytest.approx([0, 0, 0], abs=1e-5)
         assert len({round(one.measured_ms, 4) for one in checked}) == 3
         assert all(one.steady for one in checked)
@@ -105,7 +106,7 @@ class TestPrediction:
         runtime, space = formula(), read(tmp_path, SPACE.partition("  - at: {layers: [7]}")[0] + DIALS)
         table = recorded(space, runtime, tmp_path / "table.csv")
         narrow = space.of({"2": space.slots[0].choices[1]}, {"width": 0.5})
-        (checked,) = latency_error.check(table, runtime, [narrow])
+        (checked,) = prediction_error.check(table, runtime, [narrow])
         assert checked.error == pytest.approx(0, abs=1e-4)
         assert checked.measured_ms < table.stock_ms
 
@@ -208,7 +209,7 @@ class TestParts:
     def test_keys_are_the_same_in_another_process(self, space: SearchSpace, formula: Formula, tmp_path: Path) -> None:
         (tmp_path / "small.yaml").write_text(SPACE, encoding="utf-8")
         script = (
-            "import sys; from search_spaces import space_file; from trials.latency_table import LatencyTable\n"
+            "import sys; from search_spaces import space_file; from trials.latency.latency_table import LatencyTable\n"
             f"space = space_file.load(sys.argv[1]); print(*LatencyTable(space, {CLASSES}, {SIZE}, None).parts())"
         )
         told = subprocess.run(
@@ -275,7 +276,7 @@ class TestRecording:
         runtime = runtimes.open_runtime(name)
         table = recorded(space, runtime, tmp_path / "table.csv")
         bold = space.of({slot.name: slot.choices[-1] for slot in space.slots})
-        (checked,) = latency_error.check(table, runtime, [bold])
+        (checked,) = prediction_error.check(table, runtime, [bold])
         assert abs(checked.error) < 2
 
 
@@ -366,11 +367,11 @@ class TestAccuracy:
         ("second", "tau"), [([1, 2, 3, 4], 1), ([4, 3, 2, 1], -1), ([2, 1, 3, 4], 4 / 6), ([1, 1, 1, 1], 0)]
     )
     def test_kendalls_tau(self, second: list[float], tau: float) -> None:
-        assert latency_error.kendall([1, 2, 3, 4], second) == pytest.approx(tau)
+        assert prediction_error.kendall([1, 2, 3, 4], second) == pytest.approx(tau)
 
     @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=2, max_size=9))
     def test_kendalls_tau_is_the_same_from_both_sides(self, pairs: list[tuple[int, int]]) -> None:
         first, second = [float(a) for a, _ in pairs], [float(b) for _, b in pairs]
-        tau = latency_error.kendall(first, second)
-        assert tau == latency_error.kendall(second, first)
-        assert latency_error.kendall([-a for a in first], second) == -tau
+        tau = prediction_error.kendall(first, second)
+        assert tau == prediction_error.kendall(second, first)
+        assert prediction_error.kendall([-a for a in first], second) == -tau

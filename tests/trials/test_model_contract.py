@@ -8,7 +8,7 @@ from torch import Tensor
 from ultralytics.nn.modules import Detect
 
 from search_spaces import base
-from trials import model_contract
+from trials.contracts import model_contract
 
 STOCK = [
     "yolov3-tiny.yaml", "yolov5n.yaml", "yolov5n-p6.yaml", "yolov6n.yaml", "yolov8n.yaml", "yolov8n-p2.yaml",

@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from trials import Budget, Recipe, datasets, provenance
+from trials import Budget, Recipe, provenance
+from trials.data import datasets
 from trials.provenance import Provenance
 
 TinyBudget = Callable[..., Budget]

@@ -16,10 +16,11 @@ from ultralytics.nn.modules import Detect
 
 from search_spaces import Architecture, Choice, SearchSpace
 from search_spaces.errors import EnvironmentProblem, LatencyError, SpecError
-from trials import backends, runtimes, timing_server
-from trials.backends import BACKENDS, Backend
-from trials.deployed import Deployed
+from trials import timing_server
 from trials.devices import DeviceProfile, slug
+from trials.latency import backends, runtimes
+from trials.latency.backends import BACKENDS, Backend
+from trials.latency.deployed import Deployed
 
 ROOT = Path(__file__).parents[2]
 

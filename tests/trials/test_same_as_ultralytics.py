@@ -15,15 +15,17 @@ from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import load_checkpoint
 
 from search_spaces import Architecture
-from trials import Budget, Recipe, conditions, datasets, training
-from trials.average import decay
+from trials import Budget, Recipe
+from trials.data import datasets
+from trials.training import short_training, trainer_patches
+from trials.training.ema import decay
 
 CLASSES = 10
 
 
 def theirs(budget: Budget, data: datasets.DataSet, model: str, folder: Path) -> DetectionTrainer:
     """Their trainer, about to train; images in memory, without which its mosaics know the last few images only."""
-    settings = training.arguments(budget, data, folder)
+    settings = short_training.arguments(budget, data, folder)
     trainer = DetectionTrainer(overrides={**settings, "model": model, "cache": "ram", "nms": False})
 
     def settle(trainer: DetectionTrainer) -> None:
@@ -39,7 +41,7 @@ def theirs(budget: Budget, data: datasets.DataSet, model: str, folder: Path) -> 
             trainer.ema.decay = partial(decay, len(trainer.train_loader) * epochs)
 
     def seed(trainer: DetectionTrainer) -> None:
-        training.seed_epoch(trainer.train_loader, budget.seed, trainer.epoch)
+        short_training.seed_epoch(trainer.train_loader, budget.seed, trainer.epoch)
 
     trainer.add_callback("on_pretrain_routine_end", settle)
     trainer.add_callback("on_train_epoch_start", seed)
@@ -71,13 +73,13 @@ def test_to_the_bit(
 ) -> None:
     monkeypatch.setattr(their_data, "check_font", lambda *_: None)  # it would be fetched
     budget, told = tiny(recipe=recipe), []
-    with conditions.one_thread_on_cpu("cpu"):
+    with trainer_patches.one_thread_on_cpu("cpu"):
         trainer = theirs(budget, scenes, model, folder / "theirs")
         trainer.add_callback("on_fit_epoch_end", lambda each: told.append((dict(each.tloss), dict(each.metrics))))
         trainer.train()
     document = Architecture(base=base, scale="n", picks=()).document(CLASSES)
     weights = folder / "weights.pt"
-    ours = training.train(document, budget, scenes, folder, lambda *_: True, weights=weights)
+    ours = short_training.train(document, budget, scenes, folder, lambda *_: True, weights=weights)
     assert [epoch.losses for epoch in ours.epochs] == [losses for losses, _ in told[:2]]
     last, metrics = ours.epochs[-1], told[1][1]
     assert (last.map50_95, last.map50) == (metrics["metrics/mAP50-95(B)"], metrics["metrics/mAP50(B)"])

@@ -12,9 +12,9 @@ from ultralytics.models.yolo.detect import DetectionTrainer, DetectionValidator
 from ultralytics.utils import ASSETS_URL
 
 from search_spaces.errors import DataError
-from trials import datasets
-from trials.full_training import FullTrainer, prepared
-from trials.user_data import UserDataTrainer, UserDataValidator
+from trials.data import datasets
+from trials.training.full_training import FullTrainer, prepared
+from trials.training.user_data import UserDataTrainer, UserDataValidator
 
 Write = Callable[..., Path]
 
@@ -114,7 +114,7 @@ def test_the_command_uses_both(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_digits_and_folders_are_data_too(write: Write, tmp_path: Path) -> None:
-    from trials.user_data import _in_absolute_words
+    from trials.training.user_data import _in_absolute_words
 
     file = write()
     assert yaml.safe_load(Path(_in_absolute_words(file.parent, tmp_path, "val")).read_text())["path"] == str(

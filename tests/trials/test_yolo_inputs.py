@@ -12,7 +12,7 @@ from search_spaces.errors import DataError, SpecError
 from search_spaces.operators import Source
 from search_spaces.operators import modules as user_modules
 from search_spaces.stored_model import StoredModel
-from trials import yolo_inputs
+from trials.training import yolo_inputs
 
 pytestmark = pytest.mark.usefixtures("no_module_is_trusted")
 

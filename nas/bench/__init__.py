@@ -1,0 +1,1 @@
+"""Samplers replayed on a table of trained architectures, to compare them in seconds."""

@@ -1,0 +1,1 @@
+"""Samplers of Optuna that propose only architectures that are within limits and new."""

@@ -1,0 +1,33 @@
+"""The sampler of a study's settings."""
+
+from functools import partial
+
+from optuna.samplers import GPSampler, NSGAIISampler
+
+from nas.samplers.base import Gate, RandomSampler
+from nas.samplers.ehvi_sampler import EHVISampler
+from nas.samplers.feasibility import Feasible
+from nas.samplers.optuna_samplers import POPULATION, TPE_STARTUP, FlatSampler, TreeSampler
+from nas.settings import Sampler, Settings
+from search_spaces import SearchSpace
+
+
+def make_sampler(settings: Settings, space: SearchSpace, feasible: Feasible, *, trials: int) -> Gate:
+    """Who proposes in a study.
+
+    Args:
+        trials: that it is to have; TPE draws at random for the first half of a short one.
+    """
+    match settings.sampler:
+        case Sampler.OURS:
+            return EHVISampler(settings, space, feasible)
+        case Sampler.TPE:
+            startup = max(5, min(TPE_STARTUP, trials // 2))
+            return TreeSampler(space, feasible, seed=settings.budget.seed, startup=startup)
+        case Sampler.NSGA2:
+            nsga2 = partial(NSGAIISampler, population_size=POPULATION)
+            return FlatSampler(space, feasible, nsga2, seed=settings.budget.seed)
+        case Sampler.GP:
+            return FlatSampler(space, feasible, GPSampler, seed=settings.budget.seed)
+        case Sampler.RANDOM:
+            return RandomSampler(space, feasible, seed=settings.budget.seed)

@@ -1,0 +1,105 @@
+"""Optuna's samplers behind the feasibility filter."""
+
+import random
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from nas.samplers.base import Gate
+from nas.samplers.feasibility import Feasible
+from search_spaces import Architecture, SearchSpace
+from search_spaces.operators import Value
+
+_TPE_DRAWS, TPE_STARTUP = 6, 10
+_FLAT_DRAWS, POPULATION = 3, 20
+"""Of NSGA-II's population: with Optuna's default of 50 a study of a hundred trials is random search."""
+
+
+class TreeSampler(Gate):
+    """Optuna's multivariate, grouped TPE.
+
+    Grouped, because the parameters of a space are conditional: independent TPE would learn each by itself, and NSGA-II
+    and GP would leave conditional ones random for ever. Constant liar is off: the gate keeps workers from proposing
+    the same architecture, and Optuna would re-read every running trial from the database for each parameter.
+    """
+
+    def __init__(self, space: SearchSpace, feasible: Feasible, *, seed: int, startup: int) -> None:
+        super().__init__(space, feasible, seed=seed)
+        self._startup = startup
+
+    def _proposals(
+        self, study: optuna.Study, trial: FrozenTrial, seen: set[str], rng: random.Random
+    ) -> Iterator[Architecture]:
+        tpe = self._tpe(seed=rng.randrange(2**32))
+        groups = tpe.infer_relative_search_space(study, trial)
+        for _ in range(_TPE_DRAWS):
+            drawn = tpe.sample_relative(study, trial, groups)
+            sampled = self._space.sample(rng)
+            yield self._space.architecture(_filled(self._space, drawn, rng)) if drawn else sampled
+
+    def _tpe(self, *, seed: int) -> TPESampler:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # `group` and `multivariate`, since Optuna 2
+            return TPESampler(
+                multivariate=True, group=True, constant_liar=False, n_startup_trials=self._startup, seed=seed
+            )
+
+
+class FlatSampler(Gate):
+    """Optuna's NSGA-II or GP, to which a space is said flat: one parameter for each slot, its choice's number.
+
+    Said with conditional parameters, these would draw most of them at random for ever. What they are asked is a study
+    in memory, made of this one's finished trials each time, so that a proposal depends on nothing else.
+    """
+
+    def __init__(
+        self, space: SearchSpace, feasible: Feasible, sampler: Callable[..., BaseSampler], *, seed: int
+    ) -> None:
+        super().__init__(space, feasible, seed=seed)
+        self._sampler = sampler
+        self._flat: dict[str, BaseDistribution] = {
+            **{slot.name: CategoricalDistribution(range(len(slot.choices))) for slot in space.slots},
+            **{dial.spelled: CategoricalDistribution(dial.values) for dial in space.dials},
+        }
+
+    def _proposals(
+        self, study: optuna.Study, trial: FrozenTrial, seen: set[str], rng: random.Random
+    ) -> Iterator[Architecture]:
+        finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        flat = optuna.create_study(directions=study.directions, sampler=self._sampler(seed=rng.randrange(2**32)))
+        generation = NSGAIISampler._get_generation_key()  # noqa: SLF001 - Optuna 5 has no other way to say a finished trial's
+        for index, told in enumerate(finished):
+            flat.add_trial(
+                create_trial(
+                    params=self._said(self._space.architecture(told.params)),
+                    distributions=self._flat,
+                    values=told.values,
+                    system_attrs={generation: index // POPULATION},
+                )
+            )
+        for _ in range(_FLAT_DRAWS):
+            drawn = flat.ask(self._flat)
+            yield self._meant(drawn.params)
+            flat.tell(drawn, state=TrialState.FAIL)
+
+    def _said(self, architecture: Architecture) -> dict[str, Any]:
+        choices, turned = self._space.choices(architecture), self._space.turned(architecture)
+        numbers = {slot.name: slot.choices.index(choices[slot.name]) for slot in self._space.slots}
+        return {**numbers, **{dial.spelled: turned[dial.name] for dial in self._space.dials}}
+
+    def _meant(self, said: Mapping[str, Any]) -> Architecture:
+        return self._space.of(
+            {slot.name: slot.choices[said[slot.name]] for slot in self._space.slots},
+            {dial.name: said[dial.spelled] for dial in self._space.dials},
+        )
+
+
+def _filled(space: SearchSpace, drawn: Mapping[str, Value], rng: random.Random) -> dict[str, Value]:
+    """TPE's draw with random values for the parameters that it has not seen in any trial yet."""
+    return {name: drawn[name] if name in drawn else rng.choice(values) for name, values in space.parameters.items()}

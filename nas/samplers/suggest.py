@@ -1,0 +1,22 @@
+"""Optuna's proposal as an architecture."""
+
+from typing import cast
+
+from optuna.trial import Trial
+
+from search_spaces import Architecture, SearchSpace
+from search_spaces.operators import Value
+
+
+def suggest(trial: Trial, space: SearchSpace) -> Architecture:
+    """The architecture that Optuna proposes: an operator for each slot, then what is free in it."""
+    values: dict[str, Value] = {}
+    for slot in space.slots:
+        name = f"{slot.name}.operator"
+        values[name] = operator = str(trial.suggest_categorical(name, slot.operators))
+        for parameter, options in slot.free(operator).items():
+            full = f"{slot.name}.{operator}.{parameter}"
+            values[full] = cast("Value", trial.suggest_categorical(full, options))  # None is not among them
+    for dial in space.dials:
+        values[dial.spelled] = trial.suggest_categorical(dial.spelled, dial.values)
+    return space.architecture(values)

@@ -1,0 +1,1 @@
+"""A study: its folder and `study.json`, Optuna's storage, the stock model's training, the score cache, the export."""

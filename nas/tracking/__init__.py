@@ -1,0 +1,1 @@
+"""MLflow's door: a parent run per study, a child run per trial, notes and figures of the Pareto front."""

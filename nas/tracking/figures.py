@@ -1,0 +1,92 @@
+"""Figure of a Pareto front."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from plotly import graph_objects
+
+from nas.algorithms.pareto import OBJECTIVES, Direction, front
+from nas.records.record import Record, averaged, point_of
+from nas.tracking.note import facts
+
+_LABELS = {
+    "map50_95": "mAP50-95",
+    "map50": "mAP50",
+    "gflops": "GFLOPs",
+    "params": "parameters",
+    "latency_ms": "latency in ms",
+}
+
+
+def figure(study: str, finished: Sequence[Record], best: Sequence[Record], objectives: Sequence[str]) -> str:
+    """A page that needs no network: accuracy over the first cost, of every architecture the mean of its trainings.
+
+    The line joins the front of these two alone; with a third objective, points of the front may lie off it.
+    """
+    trained = averaged(finished)
+    costs = [name for name in objectives if OBJECTIVES[name] is Direction.MINIMIZE]
+    accuracies = [name for name in objectives if OBJECTIVES[name] is Direction.MAXIMIZE]
+    axes = (*costs, "gflops")[0], (*accuracies, "map50_95")[0]
+    points = [point_of(record, axes) for record in best]
+    line = sorted(points[index] for index in front(points, [OBJECTIVES[name] for name in axes]))
+    stock = [record for record in trained if record.role == "stock"]
+    apart = {record.trial for record in [*best, *stock]}
+    others = [record for record in trained if record.trial not in apart]
+    drawn = [
+        _markers("trial", others, axes, {"color": "#b3b8c2", "size": 8}),
+        graph_objects.Scatter(
+            x=[x for x, _ in line],
+            y=[y for _, y in line],
+            mode="lines",
+            line={"shape": "hv", "color": "#2563eb", "width": 1.5},
+            hoverinfo="skip",
+            showlegend=False,
+        ),
+        _markers("front", best, axes, {"color": "#2563eb", "size": 11}, mode="markers+text"),
+        _markers("stock model", stock, axes, {"color": "#ea580c", "size": 15, "symbol": "star"}),
+    ]
+    drawing = graph_objects.Figure(drawn)
+    drawing.update_layout(
+        title={"text": f"{study}: {len(best)} of {len(trained)} architectures are on the front"},
+        template="plotly_white",
+        legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom"},
+        hoverlabel={"align": "left"},
+        margin={"l": 70, "r": 30, "t": 80, "b": 60},
+    )
+    xs = [point_of(record, axes)[0] for record in trained]
+    drawing.update_xaxes(title_text=_LABELS[axes[0]], type="log" if max(xs) > 10 * min(xs) else "linear")
+    drawing.update_yaxes(title_text=_LABELS[axes[1]])
+    return page(drawing, study, name="front")
+
+
+def page(drawing: graph_objects.Figure, title: str, *, name: str) -> str:
+    """A figure alone on a page that needs no network; `name` is its element's."""
+    # Plotly 7 offers by default to send the data to its company.
+    config = {"displaylogo": False, "responsive": True, "showSendToCloud": False}
+    plot = drawing.to_html(full_html=False, include_plotlyjs=True, div_id=name, default_height="100vh", config=config)
+    return f"<!doctype html><meta charset='utf-8'><title>{escape(title)}</title><style>body {{margin: 0}}</style>{plot}"
+
+
+def _markers(
+    name: str, records: Sequence[Record], axes: tuple[str, str], marker: Mapping[str, Any], *, mode: str = "markers"
+) -> Any:
+    points = [point_of(record, axes) for record in records]
+    return graph_objects.Scatter(
+        x=[x for x, _ in points],
+        y=[y for _, y in points],
+        mode=mode,
+        name=name,
+        marker=dict(marker),
+        text=[f"{record.trial}" for record in records],
+        textposition="top left",
+        hovertext=[_hover(record) for record in records],
+        hoverinfo="text",
+    )
+
+
+def _hover(record: Record) -> str:
+    lines = "<br>".join(f"{name} {text}" for name, text in facts(record).items())
+    over = "" if record.within else "<br>over a limit"
+    words = record.summary.replace(" · ", "<br>")
+    return f"<b>trial {record.trial}</b><br>{words}<br>{lines}{over}"

@@ -1,0 +1,466 @@
+"""MLflow's picture of a study: a parent run per study, a child run per trial, the front as a table and a figure.
+
+Only the supervisor of a study comes here; its workers write files. What MLflow holds is asked of MLflow when
+a tracker opens, and never kept a second time: after a kill between two writes the next tracker finds exactly
+what had arrived.
+"""
+
+import json
+import logging
+import math
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+from nas.addresses import hidden, without_password
+from nas.algorithms.pareto import OBJECTIVES, Direction, hypervolume
+from nas.locks import is_held
+from nas.records.record import Record, front_of, point_of
+from nas.records.trial_files import TrialFiles
+from nas.tracking import figures, note
+from nas.tracking.mlflow_runs import TAG_LENGTH, Run, Runs, cure, now
+from search_spaces.errors import EnvironmentProblem
+from search_spaces.files import write_aside
+from search_spaces.macro import MACRO
+
+_log = logging.getLogger(__name__)
+
+STATE = "tracking.json"
+"""In the study's folder. Without it, the study is written into MLflow anew, under another parent run."""
+
+_TRAINING = "nas.training"
+"""The tag of a full training's run: the folder in which it writes."""
+_SECONDS_BETWEEN_ATTEMPTS = 10.0
+_STATUS = {"running": "RUNNING", "complete": "FINISHED", "pruned": "FINISHED", "fail": "FAILED"}
+_COSTS = ("gflops", "params", "latency_ms", "latency_spread_ms", "seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Memory:
+    """What MLflow cannot know of a study; written before MLflow hears of it.
+
+    Attributes:
+        study_id: of this folder, and a tag of all its runs: a study that was deleted and begun again under
+            its old name must not continue the old runs.
+        finished: the trials in the order in which they were seen to be finished.
+        stock: the stock model's costs, as first measured; None until they are known.
+        status: how the study's run has ended; empty while it runs, and after its process was killed.
+        ended: when, in milliseconds since 1970.
+    """
+
+    study_id: str
+    finished: tuple[int, ...] = ()
+    stock: Mapping[str, float] | None = None
+    status: str = ""
+    ended: int | None = None
+
+    @classmethod
+    def of(cls, folder: Path) -> Self:
+        """Read a folder's own, or make it: on the first call, and where the file is torn."""
+        path = folder / STATE
+        if path.is_file():
+            try:
+                return cls._read(json.loads(path.read_text(encoding="utf-8")))
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
+                _log.warning("%s: cannot be read; the study gets a new run in MLflow", path)
+        new = cls(study_id=uuid.uuid4().hex)
+        new.write(folder)
+        return new
+
+    @classmethod
+    def _read(cls, stored: Mapping[str, Any]) -> Self:
+        stock = stored["stock"]
+        return cls(
+            study_id=str(stored["study_id"]),
+            finished=tuple(int(trial) for trial in stored["finished"]),
+            stock=None if stock is None else {name: float(cost) for name, cost in stock.items()},
+            status=str(stored.get("status", "")),
+            ended=None if stored.get("ended") is None else int(stored["ended"]),
+        )
+
+    def write(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_aside(folder / STATE, json.dumps(asdict(self), indent=1))
+
+
+class Tracker:
+    """Keeps MLflow's runs of one study like its records.
+
+    The parent carries the settings, the stock model's own training under `base/`, the front (in its note and
+    under `front/`), and one point per finished trial, in the order in which they finished, of `front_size`,
+    `best_map50_95` and `hypervolume`. The hypervolume is the share that the front dominates of a box: from
+    accuracy 0 to 1, and from no cost to twice the stock model's, as first measured. The box never moves, so
+    that all points of a study compare. Points from before the stock model was measured are written when it is.
+
+    A child carries the picks, epochs, scores and costs of its trial; once that is finished, its tag `pareto`
+    says whether it is on the front now.
+
+    Args:
+        uri: `sqlite:////...`, whose artifacts lie beside it in `mlartifacts`, another database, or a server.
+        folder: the study's.
+        experiment: `nas/<space>`.
+        settings: as they are shown. If a study goes on with others, the parent keeps the first as params and
+            shows the present ones as tags, `settings.<name>`.
+        commands: what they do, and how they are typed.
+        sync_command: how the command is typed that sends what is missing.
+        activity: what goes on where MLflow does not work.
+        clock: for the pause between two attempts to reach a server, in seconds.
+
+    Whatever fails here is logged, once until it is over, and what is missing is written then: a search neither ends
+    nor fails to begin because of its log.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        folder: Path,
+        *,
+        experiment: str,
+        study: str,
+        settings: Mapping[str, str],
+        objectives: Sequence[str],
+        commands: Mapping[str, str],
+        sync_command: str = "nas sync",
+        activity: str = "the search",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.uri = uri
+        self.folder = folder.absolute()
+        self.experiment = experiment
+        self.study = study
+        self.settings = settings
+        self.objectives = tuple(objectives)
+        self.commands = commands
+        self.sync_command = sync_command
+        self.problem: str | None = None
+        self._activity = activity
+        self._clock = clock
+        self._records: Sequence[Record] = ()
+        self._not_before = -math.inf
+        self._current = self._warned = self._at_work = False
+        self._attempt(lambda: None)
+
+    @property
+    def parent_run_id(self) -> str:
+        """MLflow's name of the study's run."""
+        return self._parent.id
+
+    @property
+    def page(self) -> str:
+        """The study's page: what follows host and port in an address of MLflow's pages."""
+        # Without the last part, MLflow 3.17 takes every experiment for one with language models.
+        return f"/#/experiments/{self._runs.experiment}/runs/{self._parent.id}?workflowType=machine_learning"
+
+    def sync(self, records: Sequence[Record]) -> None:
+        """Write what is new in the records of all trials; without news, nothing is asked of MLflow."""
+        self._records = records
+        self._at_work = self._at_work or self._base_is_trained or any(record.state == "running" for record in records)
+        if self._clock() >= self._not_before:
+            self._attempt(self._follow)
+
+    def finish(self, status: str, records: Sequence[Record] | None = None) -> None:
+        """End the parent as `FINISHED` or `KILLED`; children that are still running are killed.
+
+        A run in which nothing was trained ends when its last trial had ended.
+
+        Args:
+            records: of all trials; by default those of the last `sync`.
+        """
+        if records is not None:
+            self._records = records
+
+        def end() -> None:
+            self._note_end(status, self._parent.ended)
+            self._write()
+            for trial, child in self._children.items():
+                if child.status == "RUNNING":
+                    child.become("KILLED", _last_sign_of(TrialFiles.of(self.folder, trial)))
+            self._parent.become(status, self._memory.ended)
+
+        self._attempt(end, last=True)
+        if self.problem is not None:
+            with suppress(OSError):  # nothing but the end's time is lost
+                self._memory = _Memory.of(self.folder)
+                self._note_end(status, None)
+
+    def send(self, records: Sequence[Record], *, unfinished: bool) -> None:
+        """Write what is missing of a study that nobody is working on, and end its runs.
+
+        Args:
+            unfinished: whether trials are left of it.
+
+        Raises:
+            EnvironmentProblem: MLflow cannot be used.
+        """
+        try:
+            status = _Memory.of(self.folder).status
+        except OSError as problem:
+            raise EnvironmentProblem(f"{self.folder / STATE}: {problem.strerror}") from None
+        self.finish(status or ("KILLED" if unfinished else "FINISHED"), records)
+        if self.problem:
+            raise EnvironmentProblem(self.problem)
+
+    def begin_training(self, name: str, folder: Path, *, at: int, resumed: bool) -> Run:
+        """Return the run, under the study's, of a full training of one of its models.
+
+        Args:
+            folder: in which the training writes.
+            at: when it began, in milliseconds since 1970.
+            resumed: whether a training goes on that was stopped; it keeps its run.
+
+        Raises:
+            EnvironmentProblem: MLflow cannot be used.
+        """
+        if not self._current and self._clock() >= self._not_before:
+            self._attempt(lambda: None)
+        if self.problem is not None:
+            raise EnvironmentProblem(self.problem)
+        if self._parent.status == "RUNNING" and not is_held(self.folder / "supervisor.lock"):
+            self._parent.become(self._memory.status or "KILLED", self._memory.ended)
+        for run in reversed(self._trainings if resumed else []):
+            if run.tags[_TRAINING] == str(folder):
+                run.become("RUNNING")
+                return run
+        return self._runs.begin(name, {_TRAINING: str(folder), "mlflow.parentRunId": self._parent.id}, at=at)
+
+    @property
+    def _base_is_trained(self) -> bool:
+        """Whether the stock model is being trained."""
+        files = TrialFiles.of_base(self.folder)
+        return files.folder.is_dir() and not files.outcome.is_file()
+
+    def _attempt(self, write: Callable[[], None], *, last: bool = False) -> None:
+        try:
+            if not self._current:
+                self._open()
+            self._current = False  # a failure or a Ctrl-C on the way may leave us behind MLflow
+            write()
+        except Exception as problem:  # noqa: BLE001 - whatever it is, a search does not end because of its log
+            self._not_before = self._clock() + _SECONDS_BETWEEN_ATTEMPTS
+            self.problem = self._in_words(problem)
+            if last:
+                _log.warning("%s; what is missing there is sent by: %s", self.problem, self.sync_command)
+            elif not self._warned:
+                _log.warning(
+                    "%s; %s goes on, and what is missing there is written once it works", self.problem, self._activity
+                )
+            self._warned = True
+        else:
+            self._current, self._warned, self.problem = True, False, None
+
+    def _in_words(self, problem: Exception) -> str:
+        """Say in one line, without a password, what is wrong and what to do."""
+        line = hidden(" ".join(str(problem).split()), self.uri)
+        line = line or type(problem).__name__
+        line = line if len(line) <= 300 else f"{line[:120]} ... {line[-180:]}"
+        advice = cure(self.uri, problem)
+        return f"MLflow cannot be used at {without_password(self.uri)}: {line}{f' ({advice})' if advice else ''}"
+
+    def _open(self) -> None:
+        """Find this study's runs, or begin its parent."""
+        self._memory = _Memory.of(self.folder)
+        tags = {"nas.study": self.study, "nas.study_id": self._memory.study_id}
+        self._runs = Runs(self.uri, self.experiment, self.folder.parent, tags, key="nas.study_id")
+        runs = list(self._runs.found())
+        self._children = {int(run.tags["nas.trial"]): run for run in runs if "nas.trial" in run.tags}
+        self._trainings = [run for run in runs if _TRAINING in run.tags]
+        parents = [run for run in runs if not {"nas.trial", _TRAINING} & run.tags.keys()]
+        self._parent = (
+            parents[0] if parents else self._runs.begin(self.study, at=_changed_at(self.folder / "space.yaml"))
+        )
+        self._drawn: object = None
+        self._parent.fix(self.settings)
+        self._parent.tag(self._changed_settings())
+        self._current = True
+
+    def _follow(self) -> None:
+        if self._at_work:
+            self._parent.become("RUNNING")
+            if self._memory.status:
+                self._remember(replace(self._memory, status="", ended=None))
+        self._write()
+
+    def _changed_settings(self) -> dict[str, str]:
+        changed, told = self._parent.changed(self.settings), self._parent.tags
+        return {
+            f"settings.{name}": text
+            for name, text in self.settings.items()
+            if name in changed or f"settings.{name}" in told
+        }
+
+    def _write(self) -> None:
+        # A worker stores the ending first, then the scores; all are there once Optuna calls the trial complete.
+        finished = {record.trial: record for record in self._records if record.finished and record.state == "complete"}
+        self._remember_finished(finished)
+        best = front_of(list(finished.values()), self.objectives)
+        on_front = {record.trial for record in best}
+        for record in self._records:
+            proposed = record.summary or record.state != "running"
+            if record.state in _STATUS and proposed:
+                pareto = str(record.trial in on_front).lower() if record.trial in finished else ""
+                self._write_child(record, pareto)
+        for training in self._trainings:
+            training.tag({"mlflow.parentRunId": self._parent.id})
+        self._write_base()
+        self._write_parent(finished, best)
+
+    def _write_base(self) -> None:
+        """The stock model's own training, at the parent: it is no trial."""
+        for epoch in TrialFiles.of_base(self.folder).read_epochs():
+            figures = {**epoch.losses, "map50_95": epoch.map50_95, "map50": epoch.map50}
+            self._parent.measure({f"base/{name}": value for name, value in figures.items()}, step=epoch.epoch)
+
+    def _remember_finished(self, finished: Mapping[int, Record]) -> None:
+        kept = self._memory
+        new = sorted(finished.keys() - set(kept.finished))
+        stock = _stock_costs(self._records, self.objectives) if kept.stock is None else kept.stock
+        self._remember(replace(kept, finished=(*kept.finished, *new), stock=stock))
+
+    def _remember(self, memory: _Memory) -> None:
+        if memory != self._memory:
+            memory.write(self.folder)
+            self._memory = memory
+
+    def _note_end(self, status: str, before: int | None) -> None:
+        """Remember how and when the run has ended: now, or, where nothing was trained, with its last trial.
+
+        Args:
+            before: when MLflow says that it had ended.
+        """
+        files = [TrialFiles.of_base(self.folder), *(TrialFiles.of(self.folder, one.trial) for one in self._records)]
+        known = [self._memory.ended or before, *(_changed_at(each.outcome) for each in files)]
+        last = max((end for end in known if end is not None), default=None)
+        self._remember(replace(self._memory, status=status, ended=now() if self._at_work or last is None else last))
+
+    def _write_child(self, record: Record, pareto: str) -> None:
+        ended = None if record.state == "running" else _changed_at(TrialFiles.of(self.folder, record.trial).outcome)
+        child = self._children.get(record.trial)
+        if child is None:
+            tags = {"nas.trial": str(record.trial), "mlflow.parentRunId": self._parent.id}
+            began = (ended or now()) - round(record.seconds * 1000)
+            child = self._runs.begin(f"trial-{record.trial:04d}", tags, at=began)
+            self._children[record.trial] = child
+        status = _status_of(record)
+        if child.status != status or status == "RUNNING":
+            self._write_training(child, record)
+        child.tag(
+            {
+                "mlflow.parentRunId": self._parent.id,
+                "nas.fingerprint": record.fingerprint,
+                "nas.architecture": record.summary,
+                "nas.role": record.role,
+                "nas.repeat": str(record.repeat or ""),
+                "nas.state": record.state,
+                "nas.ending": record.ending or "",
+                "nas.detail": record.detail,
+                "pareto": pareto,
+            }
+        )
+        if child.status != status:
+            child.become(status, ended)
+
+    def _write_training(self, child: Run, record: Record) -> None:
+        """What no longer changes once the trial has ended."""
+        child.fix(_flat(record.picks) if record.summary else {})
+        files = TrialFiles.of(self.folder, record.trial)
+        for epoch in files.read_epochs():
+            losses = {f"train/{name}": loss for name, loss in epoch.losses.items()}
+            accuracies = {"map50_95": epoch.map50_95, "map50": epoch.map50}
+            child.measure({**losses, **accuracies, "epoch_seconds": epoch.seconds}, step=epoch.epoch)
+        if record.state == "running":
+            return
+        scores = {"score/map50_95": record.map50_95, "score/map50": record.map50}
+        costs = {name: getattr(record, name) for name in _COSTS}
+        child.measure(scores | costs | {"inherited": record.inherited or None})
+        for path in (files.model, files.outcome, files.folder / "error.txt"):
+            if path.is_file():
+                child.attach(path)
+
+    def _write_parent(self, finished: Mapping[int, Record], best: Sequence[Record]) -> None:
+        stock, order = self._memory.stock, [trial for trial in self._memory.finished if trial in finished]
+        drawn = (order, stock, [record.trial for record in best])
+        if drawn == self._drawn:
+            return
+        shown = [finished[trial] for trial in order]
+        for step in range(1, len(shown) + 1):
+            self._measure_front(shown[:step], step)
+        text = note.describe(
+            self.study, shown, best, self.objectives, stock=stock, commands=self.commands, room=TAG_LENGTH
+        )
+        self._parent.tag({"mlflow.note.content": text})
+        if shown:
+            rows = [record.as_row() for record in best]
+            self._attach("front.json", json.dumps(rows, indent=1))
+            self._attach("front.csv", note.table(rows))
+            self._attach("front.html", figures.figure(self.study, shown, best, self.objectives))
+        self._drawn = drawn
+
+    def _attach(self, name: str, text: str) -> None:
+        """Upload a file of the Pareto front; what a kill leaves of it is overwritten the next time."""
+        file = self.folder / "mlflow" / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+        self._parent.attach(file, "front")
+        file.unlink()
+
+    def _measure_front(self, finished: Sequence[Record], step: int) -> None:
+        """The front's metrics when these were the finished trials."""
+        stock = self._memory.stock
+        if self._parent.has("front_size", step) and (stock is None or self._parent.has("hypervolume", step)):
+            return
+        best = front_of(finished, self.objectives)
+        self._parent.measure(
+            {
+                "hypervolume": None if stock is None else _share(best, self.objectives, stock),
+                "front_size": len(best),
+                "best_map50_95": max((record.map50_95 or 0.0 for record in best), default=None),
+            },
+            step=step,
+        )
+
+
+def _status_of(record: Record) -> str:
+    """Return MLflow's word for a trial's state; one that was interrupted has failed for Optuna alone."""
+    return "KILLED" if record.status == "interrupted" else _STATUS[record.state]
+
+
+def _changed_at(path: Path) -> int | None:
+    """Return when a file was written, in milliseconds since 1970; None if there is none."""
+    return round(path.stat().st_mtime * 1000) if path.is_file() else None
+
+
+def _last_sign_of(files: TrialFiles) -> int | None:
+    """Return when a training that nobody works on any more was last seen at work."""
+    return _changed_at(files.lock) or _changed_at(files.progress)
+
+
+def _stock_costs(records: Sequence[Record], objectives: Sequence[str]) -> dict[str, float] | None:
+    """The stock model's costs among the objectives, once all of them are known."""
+    names = [name for name in objectives if OBJECTIVES[name] is Direction.MINIMIZE]
+    for record in records:
+        if record.role == "stock" and all(getattr(record, name) is not None for name in names):
+            return {name: float(getattr(record, name)) for name in names}
+    return None if names else {}
+
+
+def _share(best: Sequence[Record], objectives: Sequence[str], stock: Mapping[str, float]) -> float:
+    """The hypervolume of a front, from 0 to 1; `Tracker` says of what."""
+    corner = tuple(2 * stock[name] if name in stock else 0.0 for name in objectives)
+    points = [point_of(record, objectives) for record in best]
+    directions = [OBJECTIVES[name] for name in objectives]
+    return round(hypervolume(points, directions, corner) / math.prod(2 * cost for cost in stock.values()), 6)
+
+
+def _flat(picks: Mapping[str, Any]) -> dict[str, str]:
+    """Picks as params, under Optuna's names; `architecture: stock` where there are none."""
+    slots = {name: choice for name, choice in picks.items() if name != MACRO}
+    flat = {f"{MACRO}.{dial}": f"{value:g}" for dial, value in picks.get(MACRO, {}).items()}
+    for slot, choice in slots.items():
+        for operator, parameters in choice.items():
+            flat[f"{slot}.operator"] = operator
+            flat |= {f"{slot}.{operator}.{name}": str(value) for name, value in parameters.items()}
+    return flat or {"architecture": "stock"}

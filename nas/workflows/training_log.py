@@ -1,0 +1,200 @@
+"""Full trainings of a study's models in the study's MLflow: a run each, under the study's.
+
+Written from `results.csv`, which Ultralytics appends to after every epoch, by a thread beside the training: whatever
+fails here ends no training, and a training on several GPUs, which runs in other processes, is followed like any other.
+"""
+
+import csv
+import json
+import logging
+import re
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nas import signals
+from nas.paths import RUNS
+from nas.study.folders import study_folder
+from search_spaces.errors import EnvironmentProblem, NasError
+from search_spaces.files import read_mapping
+from trials.training.full_training import FullTrainer
+
+if TYPE_CHECKING:
+    from nas.study.study import Study
+    from nas.tracking.mlflow_runs import Run
+    from nas.tracking.tracker import Tracker
+
+_log = logging.getLogger(__name__)
+
+_SECONDS_BETWEEN_LOOKS = 5.0
+_SUMMARY = "summary.json"
+_ORIGIN = "nas.json"
+"""In the folder of a training: the study, for when it is resumed, which names the model no more."""
+_METRICS = {
+    "metrics/mAP50-95(B)": "map50_95",
+    "metrics/mAP50(B)": "map50",
+    "metrics/precision(B)": "precision",
+    "metrics/recall(B)": "recall",
+    "time": "seconds",
+}
+"""Ultralytics' columns that have another name in a trial's run; the others keep theirs."""
+
+
+@contextmanager
+def following() -> Iterator[None]:
+    """Log the trainings of studies' models that are begun meanwhile."""
+    logs: list[TrainingLog] = []
+
+    def begin(folder: Path, arguments: Mapping[str, Any]) -> None:
+        try:
+            origin = _origin_of(folder, arguments)
+            if origin is not None:
+                logs.append(TrainingLog(*origin, folder, arguments))
+        except (NasError, OSError) as problem:
+            _log.warning("this training is not in the MLflow of its study: %s", " ".join(str(problem).split()))
+
+    FullTrainer.begun = begin
+    status = "FAILED"
+    try:
+        with signals.as_ctrl_c():
+            yield
+        status = "FINISHED"
+    except KeyboardInterrupt:
+        status = "KILLED"
+        raise
+    except SystemExit as leaving:
+        status = "FAILED" if leaving.code else "FINISHED"
+        raise
+    finally:
+        FullTrainer.begun = None
+        for log in logs:
+            log.finish(status)
+
+
+def _origin_of(folder: Path, arguments: Mapping[str, Any]) -> "tuple[Study, Mapping[str, Any]] | None":
+    """Return the study of the model that is trained, and what was exported with it; None for a model of no study."""
+    from nas.study.study import Study  # noqa: PLC0415 - Optuna, for such a model alone
+
+    resumed = read_mapping(folder / _ORIGIN) if arguments.get("resume") else {}
+    if resumed:
+        return Study.open(Path(resumed["study"])), resumed["summary"]
+    exported = Path(str(arguments["model"])).absolute().parent
+    summary = read_mapping(exported / _SUMMARY)
+    if "study" not in summary or "fingerprint" not in summary:
+        return None
+    there = [parent for parent in exported.parents if (parent / "study.json").is_file()]
+    study = Study.open(there[0] if there else study_folder(str(summary["study"]), RUNS))
+    if study.settings.space_hash != summary["space"]["hash"]:
+        raise EnvironmentProblem(f"{exported}: of another study than {study.folder}")
+    return study, summary
+
+
+class TrainingLog:
+    """Follows one training until it is told that it has ended.
+
+    Args:
+        study: of the model.
+        summary: what was exported with the model.
+        folder: in which Ultralytics writes.
+        arguments: Ultralytics' own.
+    """
+
+    def __init__(self, study: "Study", summary: Mapping[str, Any], folder: Path, arguments: Mapping[str, Any]) -> None:
+        self._study, self._summary, self._folder = study, summary, folder.absolute()
+        self._arguments = {name: str(value) for name, value in arguments.items()}
+        self._resumed = bool(arguments.get("resume"))
+        self._began = round(time.time() * 1000)
+        self._tracker: Tracker | None = None
+        self._run: Run | None = None
+        self._is_broken = self._warned = False
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="training log", daemon=True)
+        self._thread.start()
+
+    def finish(self, status: str) -> None:
+        """Write the last epochs, and end the run as `FINISHED`, `FAILED` or `KILLED`."""
+        self._ended.set()
+        self._thread.join()
+        if not self._attempt(status) and not self._is_broken:
+            _log.warning("the training is not, or not whole, in MLflow; its losses are in %s", self._results)
+
+    @property
+    def _results(self) -> Path:
+        return self._folder / "results.csv"
+
+    def _follow(self) -> None:
+        while not self._ended.is_set():
+            self._attempt(None)
+            self._ended.wait(_SECONDS_BETWEEN_LOOKS)
+
+    def _attempt(self, status: str | None) -> bool:
+        """Write what is new; whether that worked."""
+        try:
+            return self._write(status)
+        except EnvironmentProblem:
+            return False  # the tracker has said why
+        except Exception as problem:  # noqa: BLE001 - whatever it is, a training does not end because of its log
+            if not self._warned:
+                line = " ".join(str(problem).split()) or type(problem).__name__
+                _log.warning("MLflow: %s; the training goes on, and what is missing there is written later", line)
+            self._warned = True
+            return False
+
+    def _write(self, status: str | None) -> bool:
+        run = self._opened()
+        if run is None:
+            return False
+        rows = list(self._epochs())
+        for epoch, figures in rows:
+            run.measure(figures, step=epoch)
+        if status is not None:
+            best = max((row for _, row in rows if "map50_95" in row), key=lambda row: row["map50_95"], default=None)
+            if best is not None:
+                run.measure({"score/map50_95": best["map50_95"], "score/map50": best.get("map50")})
+            weights = self._folder / "weights" / "best.pt"
+            run.tag({"nas.weights": str(weights) if weights.is_file() else ""})
+            run.become(status)
+        return True
+
+    def _opened(self) -> "Run | None":
+        """The training's run, begun if that was not done; None if MLflow cannot be imported."""
+        if self._run is None and not self._is_broken:
+            self._tracker = self._tracker or self._begun_tracker()
+            self._is_broken = self._tracker is None
+            if self._tracker is not None:
+                trial = int(self._summary["trial"])
+                name = f"full-training-{trial:04d}"
+                run = self._tracker.begin_training(name, self._folder, at=self._began, resumed=self._resumed)
+                run.fix(self._arguments)
+                run.tag({"nas.fingerprint": str(self._summary["fingerprint"]), "nas.trained_trial": str(trial)})
+                run.measure({name: self._summary.get(name) for name in ("gflops", "params")})
+                self._run = run
+        if self._run is not None and self._folder.is_dir() and not (self._folder / _ORIGIN).is_file():
+            origin = {"study": str(self._study.folder), "summary": dict(self._summary)}
+            (self._folder / _ORIGIN).write_text(json.dumps(origin, indent=1), encoding="utf-8")
+        return self._run
+
+    def _begun_tracker(self) -> "Tracker | None":
+        """Return what writes the study into MLflow; None if MLflow cannot be imported."""
+        from nas.study import identity  # noqa: PLC0415 - they import what Ultralytics' command does without
+        from nas.workflows import running  # noqa: PLC0415 - the same
+
+        identity.settle_unless_running(self._study)
+        return running.tracker_of(self._study, activity="the training")
+
+    def _epochs(self) -> Iterator[tuple[int, dict[str, float]]]:
+        """The epochs so far; a line that is being written is not one of them."""
+        if not self._results.is_file():
+            return
+        *lines, _torn = self._results.read_text(encoding="utf-8").split("\n")
+        for row in csv.DictReader(lines, skipinitialspace=True):
+            figures = {_name(column): float(text) for column, text in row.items() if column != "epoch" and text}
+            yield int(float(row["epoch"])), figures
+
+
+def _name(column: str) -> str:
+    """A column's name as a metric's: MLflow takes no parentheses."""
+    return _METRICS.get(column) or re.sub(r"[^\w\-. /]", "", column)

@@ -1,0 +1,52 @@
+"""When a search stops by itself, from records alone."""
+
+from dataclasses import replace
+
+import pytest
+
+from nas.records.record import Record
+from nas.study.circuit_breaker import reason_to_stop
+
+
+def records(*endings: str) -> list[Record]:
+    """A trial for each ending, each of an architecture of its own; `broken:x` says what the error was."""
+    told = []
+    for number, ending in enumerate(endings):
+        name, _, detail = ending.partition(":")
+        own = Record(trial=number, state="complete", picks={}, fingerprint=str(number), detail=detail)
+        told.append(replace(own, ending=name or None))
+    return told
+
+
+@pytest.mark.parametrize(
+    ("endings", "told"),
+    [
+        ((), None),
+        (("",), None),
+        (("crashed:exit 3",) * 2, None),
+        (("crashed:exit 3",) * 3, "3 architectures in a row killed their workers: exit 3"),
+        (("crashed:1", "crashed:2", "crashed:3"), "3 architectures in a row killed their workers: 3"),
+        (("finished",) + ("crashed:exit 3",) * 5, None),
+        (("finished",) + ("crashed:exit 3",) * 6, "6 architectures in a row killed their workers: exit 3"),
+        (("broken:KeyError",) * 3, "3 architectures in a row broke alike: KeyError"),
+        (("broken:KeyError", "broken:TypeError", "broken:KeyError"), None),
+        (("broken:KeyError", "broken:KeyError", "crashed:exit 3"), None),
+        (("diverged",) * 30, None),
+        (("over_limit:slow",) * 19, None),
+        (("over_limit:slow",) * 20, "20 architectures in a row were over a limit: slow"),
+        (("over_limit:slow",) * 10 + ("diverged",) + ("over_limit:slow",) * 10, None),
+    ],
+)
+def test_it_blows_when_the_last_ones_failed_alike(endings: tuple[str, ...], told: str | None) -> None:
+    assert reason_to_stop(records(*endings)) == told
+
+
+def test_what_failed_in_an_earlier_run_was_seen() -> None:
+    failed = records(*["crashed:exit 3"] * 5)
+    assert reason_to_stop(failed, earlier=2) is not None
+    assert reason_to_stop(failed, earlier=3) is None
+
+
+def test_one_architecture_that_fails_again_and_again_is_one() -> None:
+    (one,) = records("crashed:exit 3")
+    assert reason_to_stop([one] * 5) is None

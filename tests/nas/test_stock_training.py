@@ -1,0 +1,245 @@
+"""The stock model's own training, before all trials: a formula in the place of training."""
+
+import json
+import os
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from nas.cli import app
+from nas.execution import recovery, worker
+from nas.execution.watchdog import Training
+from nas.execution.worker import Worker
+from nas.study import stock_training
+from nas.study.study import Study
+from nas.workflows import plan, running
+from nas.workflows.request import Request
+from search_spaces import Architecture, load
+from search_spaces.errors import SpecError, StudyError
+from trials import Budget, Ending, Outcome
+from trials.data import datasets, digit_scenes
+from trials.data.datasets import DataSet
+
+MakeStudy = Callable[..., Study]
+Score = Callable[..., Outcome]
+
+
+@pytest.fixture
+def based(make_study: MakeStudy, tmp_path: Path) -> Callable[..., Study]:
+    """A study whose candidates start from the stock model."""
+
+    def make(**changes: object) -> Study:
+        base = Budget(data=tmp_path / "data.yaml", epochs=5, deploy_size=64)
+        return make_study(base=base, **changes)
+
+    return make
+
+
+@pytest.fixture
+def run(score: Score, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[Architecture, Budget]]]:
+    """Work on a study in this process; what was trained, and with which budget, in order."""
+
+    def working(study: Study, first: Score = score) -> list[tuple[Architecture, Budget]]:
+        trained: list[tuple[Architecture, Budget]] = []
+
+        def noting(by: Score) -> Score:
+            def scored(architecture: Architecture, budget: Budget, *rest: Any, **known: Any) -> Outcome:
+                trained.append((architecture, budget))
+                return by(architecture, budget, *rest, **{"limits": study.settings.limits, **known})
+
+            return scored
+
+        monkeypatch.setattr(stock_training, "evaluate", noting(first))
+        monkeypatch.setattr(worker, "evaluate", noting(score))
+        Worker(study, deadline=float("inf")).run()
+        return trained
+
+    return working
+
+
+def diverging(architecture: Architecture, *_: Any, **__: Any) -> Outcome:
+    return Outcome(architecture=architecture, ending=Ending.DIVERGED, detail="the loss is nan in epoch 2")
+
+
+Run = Callable[..., list[tuple[Architecture, Budget]]]
+
+
+def test_it_comes_first_and_every_candidate_starts_from_it(based: MakeStudy, run: Run) -> None:
+    study = based(trials=3)
+    assert study.base is not None
+    trained = run(study)
+    assert trained[0] == (study.space.stock, study.settings.base)
+    assert trained[1][0] == study.space.stock  # trial 0, tuned like all the others
+    assert [budget.weights for _, budget in trained[1:]] == [study.folder / "base" / "weights.pt"] * 3
+    assert study.settings.budget.weights is None  # a study's folder may be moved
+    assert [epoch.epoch for epoch in study.base.files.read_epochs()] == [1, 2, 3, 4, 5]
+
+
+def test_it_is_trained_once(based: MakeStudy, run: Run) -> None:
+    study = based(trials=1)
+    run(study)
+    study.set_run(study.file.run.model_copy(update={"trials": 2}))
+    assert len(run(study)) == 1
+
+
+def test_its_worker_is_watched_while_it_trains(based: MakeStudy, run: Run) -> None:
+    study = based(trials=1)
+    base = study.base
+    assert base is not None
+    seen = []
+
+    def looking(*arguments: Any, **known: Any) -> Outcome:
+        seen.append((recovery.working(study), base.files.read_sign() > 0))
+        return diverging(*arguments, **known)
+
+    run(study, looking)
+    assert seen == [({os.getpid(): Training(base.files, base.budget.timeout)}, True)]
+    assert recovery.working(study) == {}
+
+
+def test_without_one_nothing_is_trained_before(make_study: MakeStudy, run: Run) -> None:
+    study = make_study(trials=1)
+    assert study.base is None
+    assert [budget for _, budget in run(study)] == [study.settings.budget]
+
+
+def test_a_failure_stops_the_study_and_is_tried_again(based: MakeStudy, run: Run) -> None:
+    study = based(trials=2)
+    assert study.base is not None
+    assert len(run(study, diverging)) == 1
+    told = (
+        "the stock model could not be trained: the loss is nan in epoch 2 (the loss left the finite numbers; lower "
+        "the recipe's learning rate, or raise its warm-up)"
+    )
+    assert study.fuse(study.records()) == told
+    assert study.records()[0].state == "waiting"
+    study.base.forget_failure()
+    assert study.fuse(study.records()) is None
+    assert len(run(study)) == 3
+
+
+def test_a_second_worker_waits_for_the_first(based: MakeStudy, score: Score, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = based(trials=1)
+    assert study.base is not None
+    begun, done = threading.Event(), threading.Event()
+
+    def waiting(*arguments: Any, **known: Any) -> Outcome:
+        begun.set()
+        assert done.wait(30)
+        return score(*arguments, limits=study.settings.limits, **known)
+
+    monkeypatch.setattr(stock_training, "evaluate", waiting)
+    monkeypatch.setattr(worker, "evaluate", score)
+    first = threading.Thread(target=Worker(Study.open(study.folder), deadline=float("inf")).run)
+    first.start()
+    assert begun.wait(30)
+    monkeypatch.setattr(stock_training, "evaluate", None)  # nobody else may train it
+    second = threading.Thread(target=Worker(Study.open(study.folder), deadline=float("inf")).run)
+    second.start()
+    second.join(0.5)
+    assert second.is_alive()
+    assert not study.base.is_done
+    done.set()
+    first.join(30)
+    second.join(30)
+    assert study.base.is_done
+    assert [record.ending for record in study.records()] == ["finished"]
+
+
+def budgets(**asked: object) -> Mapping[str, Any]:
+    """What a request makes of a data set of two images."""
+    request, space = Request(**asked), load("v9")  # type: ignore[arg-type]
+    data = DataSet(
+        name="x", path=Path("/x.yaml"), classes=("a",), train=(), val=(), train_images=1, val_images=1, fingerprint=""
+    )
+    base, budget = request.base(space, data, "cpu"), request.budget(space, data, "cpu")
+    return {
+        "base": base and (base.epochs, base.image_size, base.weights, base.recipe.learning_rate),
+        "trial": (budget.epochs, budget.image_size, budget.weights, budget.recipe.learning_rate),
+    }
+
+
+class TestRequests:
+    @pytest.mark.parametrize(
+        ("asked", "base", "trial"),
+        [
+            ({}, (6, 128, None, 4e-3), (3, 128, None, 2e-3)),
+            ({"data": "x.yaml"}, (60, 320, None, 2e-3), (20, 320, None, 1e-3)),
+            ({"data": "x.yaml", "preset": "thorough"}, (60, 640, None, 2e-3), (20, 640, None, 1e-3)),
+            ({"data": "x.yaml", "from_scratch": True}, None, (40, 320, None, 2e-3)),
+            ({"data": "x.yaml", "base_epochs": 2, "epochs": 1}, (2, 320, None, 2e-3), (1, 320, None, 1e-3)),
+            ({"data": "x.yaml", "weights": Path("/w.pt")}, (60, 320, Path("/w.pt"), 1e-3), (20, 320, None, 1e-3)),
+            ({"data": "x.yaml", "weights": Path("/w.pt"), "base_epochs": 0}, None, (20, 320, Path("/w.pt"), 1e-3)),
+            ({"data": "x.yaml", "base_epochs": 0}, None, (40, 320, None, 2e-3)),
+        ],
+    )
+    def test_where_weights_start(
+        self, asked: dict[str, object], base: tuple[object, ...] | None, trial: tuple[object, ...]
+    ) -> None:
+        assert budgets(**asked) == {"base": base, "trial": trial}
+
+    def test_from_scratch_is_from_nothing(self) -> None:
+        told = "from-scratch: candidates with random weights start from nothing, but weights was given"
+        with pytest.raises(SpecError, match=told):
+            budgets(from_scratch=True, weights=Path("/w.pt"))
+
+    def test_a_preset_that_there_is_not(self) -> None:
+        with pytest.raises(SpecError, match=r"preset: no preset 'standart' \(did you mean 'standard'\?\)"):
+            budgets(preset="standart")
+
+
+class TestCommand:
+    def test_it_trains_and_shows(self, based: MakeStudy, score: Score, monkeypatch: pytest.MonkeyPatch) -> None:
+        study = based()
+
+        def scored(*arguments: Any, **known: Any) -> Outcome:
+            return score(*arguments, limits=study.settings.limits, **known)
+
+        monkeypatch.setattr(stock_training, "evaluate", scored)
+        command = ["base", study.name, "--runs", str(study.folder.parent), "--format", "json"]
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 0, result.output
+        (row,) = json.loads(result.stdout)
+        assert (row["ending"], row["epochs"]) == ("finished", 5)
+        assert row["weights"] == str(study.folder / "base" / "weights.pt")
+        monkeypatch.setattr(stock_training, "evaluate", None)  # it is there now
+        assert CliRunner().invoke(app, command).exit_code == 0
+
+    def test_a_study_without_one(self, make_study: MakeStudy) -> None:
+        told = "small: its trials start from random weights, and no stock model is trained before them"
+        with pytest.raises(StudyError, match=told):
+            running.train_stock_model(make_study())
+
+    def test_a_study_that_runs(self, based: MakeStudy) -> None:
+        study = based()
+        with study.supervision.held(), pytest.raises(StudyError, match="small is running already"):
+            running.train_stock_model(study)
+
+
+@pytest.mark.slow
+def test_for_real(tmp_path: Path) -> None:
+    """Two epochs of a tiny stock model; the candidates inherit all that is not their operators'."""
+    scenes = datasets.load(digit_scenes.draw(tmp_path / "scenes", train=16, val=8))
+    request = Request(
+        space="v5",
+        data=str(scenes.path),
+        trials=3,
+        epochs=1,
+        base_epochs=2,
+        image_size=64,
+        deploy_size=64,
+        device="cpu",
+        workers=1,
+        runs=tmp_path / "runs",
+    )
+    study = plan.Plan.of(request).begin()
+    running.supervise(study)
+    assert study.base is not None
+    assert study.base.is_done
+    stock, *others = study.records()
+    assert (stock.role, stock.inherited, stock.changed_layers) == ("stock", 1.0, {})
+    assert all(0.5 < record.inherited < 1 and record.changed_layers for record in others)

@@ -1,0 +1,841 @@
+import csv
+import io
+import json
+import os
+import re
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from nas.records.record import COLUMNS, Record, front_of
+from nas.records.trial_files import TrialFiles
+from nas.study.folders import tracking_uri
+from nas.tracking import figures, mlflow_runs, note
+from nas.tracking.mlflow_runs import ui_command
+from nas.tracking.tracker import STATE, Tracker
+from search_spaces.errors import EnvironmentProblem
+from trials.scores import Epoch
+
+# SQLAlchemy 2.1 on the mappings of MLflow 3.17.
+pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
+
+OBJECTIVES = ("map50_95", "gflops")
+UIB = {"4": {"UIB": {"start_kernel": 3, "expansion": 4}}}
+
+Begin = Callable[..., Tracker]
+
+
+class KilledError(BaseException):
+    """Stands for `kill -9`: nothing of ours catches it."""
+
+
+class Client(MlflowClient):  # type: ignore[misc]
+    """MLflow's client; tells what was asked of it, and may die after a call or refuse it."""
+
+    asked: tuple[str, ...] = ()
+    dies_after: tuple[str, ...] = ()
+    refuses = False
+
+    def __getattribute__(self, name: str) -> Any:
+        found = super().__getattribute__(name)
+        if name.startswith("_") or not callable(found) or name not in vars(MlflowClient):
+            return found
+
+        def told(*arguments: Any, **named: Any) -> Any:
+            if Client.refuses:
+                raise MlflowException("the server sleeps")
+            answer = found(*arguments, **named)
+            Client.asked += (name,)
+            if name in Client.dies_after:
+                raise KilledError
+            return answer
+
+        return told
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One database for all tests: making it takes seconds."""
+    return f"sqlite:///{tmp_path_factory.mktemp('runs')}/mlflow.db"
+
+
+@pytest.fixture(scope="module")
+def client(uri: str) -> MlflowClient:
+    return MlflowClient(tracking_uri=uri)
+
+
+@pytest.fixture(autouse=True)
+def _told(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    if request.cls is not TestFigure:
+        monkeypatch.setattr(figures, "figure", lambda *_: "<html>")  # else five megabytes a time
+    monkeypatch.setattr(mlflow_runs, "MlflowClient", Client)
+    monkeypatch.setattr(Client, "asked", ())
+    monkeypatch.setattr(Client, "dies_after", ())
+    monkeypatch.setattr(Client, "refuses", False)
+
+
+@pytest.fixture
+def begin(uri: str, tmp_path: Path, request: pytest.FixtureRequest) -> Begin:
+    """A tracker of the test's own study; again, and it is a new process on the same study."""
+
+    def tracker(**changes: Any) -> Tracker:
+        given = {
+            "experiment": f"nas/{request.node.name}",
+            "study": "v9-digits",
+            "settings": {"space": "v9", "budget.epochs": "3"},
+            "objectives": OBJECTIVES,
+            "commands": {"resume": "nas resume v9-digits", "export": "nas export v9-digits --best map"},
+        }
+        folder = changes.pop("folder", tmp_path / "v9-digits")
+        return Tracker(changes.pop("uri", uri), folder, **{**given, **changes})
+
+    return tracker
+
+
+def running(trial: int, **known: Any) -> Record:
+    fields = {"state": "running", "picks": UIB, "summary": "UIB 4", "fingerprint": f"{trial:012x}"}
+    return Record(trial=trial, **{**fields, **known})
+
+
+def finished(trial: int, map50_95: float, gflops: float, **known: Any) -> Record:
+    ended = replace(running(trial), state="complete", ending="finished", map50_95=map50_95, map50=0.6, gflops=gflops)
+    return replace(
+        ended, **{"params": 1_930_000, "latency_ms": 12.34, "latency_spread_ms": 0.5, "seconds": 60.0, **known}
+    )
+
+
+def stock(trial: int = 0, map50_95: float = 0.4, gflops: float = 8.0) -> Record:
+    return finished(trial, map50_95, gflops, picks={}, summary="stock", role="stock")
+
+
+def train(tracker: Tracker, trial: int, *epochs: int) -> None:
+    files = TrialFiles.of(tracker.folder, trial)
+    files.folder.mkdir(parents=True, exist_ok=True)
+    for number in epochs:
+        accuracy = 0.1 * number if number > 1 else None
+        losses = {"box_loss": 4.0 - number, "cls_loss": 1.0}
+        files.write_epoch(Epoch(epoch=number, losses=losses, map50_95=accuracy, map50=accuracy, seconds=20.0))
+
+
+def end(tracker: Tracker, trial: int, **texts: str) -> None:
+    files = TrialFiles.of(tracker.folder, trial)
+    files.folder.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        (files.folder / name.replace("_", ".")).write_text(text, encoding="utf-8")
+
+
+def parent_of(tracker: Tracker, client: MlflowClient) -> Any:
+    return client.get_run(tracker.parent_run_id)
+
+
+def children_of(tracker: Tracker, client: MlflowClient) -> dict[str, Any]:
+    """The children by name; two of one name are a mistake."""
+    query = f"tags.`mlflow.parentRunId` = '{tracker.parent_run_id}'"
+    runs = client.search_runs([parent_of(tracker, client).info.experiment_id], query)
+    children = {run.info.run_name: run for run in runs}
+    assert len(children) == len(runs)
+    return children
+
+
+def points(client: MlflowClient, run: Any, metric: str) -> list[tuple[int, Any]]:
+    return [(point.step, pytest.approx(point.value)) for point in client.get_metric_history(run.info.run_id, metric)]
+
+
+def artifact(client: MlflowClient, run: Any, path: str) -> str:
+    return Path(client.download_artifacts(run.info.run_id, path)).read_text(encoding="utf-8")
+
+
+def everything(tracker: Tracker, client: MlflowClient) -> dict[str, Any]:
+    """What MLflow shows of a study, without what differs from run to run of the same."""
+    told = {}
+    for run in [parent_of(tracker, client), *children_of(tracker, client).values()]:
+        tags = {name: text for name, text in run.data.tags.items() if not name.endswith(("study_id", "parentRunId"))}
+        metrics = {
+            name: sorted((point.step, point.value) for point in client.get_metric_history(run.info.run_id, name))
+            for name in run.data.metrics
+        }
+        files = [file.path for file in client.list_artifacts(run.info.run_id)]
+        told[run.info.run_name] = (run.info.status, tags, run.data.params, metrics, files)
+    return told
+
+
+class TestParent:
+    def test_is_the_study(self, begin: Begin, client: MlflowClient) -> None:
+        tracker = begin(settings={"space": "v9", "long": "x" * 7000})
+        run = parent_of(tracker, client)
+        assert run.info.run_name == "v9-digits"
+        assert run.info.status == "RUNNING"
+        assert run.data.tags["nas.study"] == "v9-digits"
+        assert run.data.params == {"space": "v9", "long": "x" * 6000}
+        assert tracker.page.startswith(f"/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}?")
+        experiment = client.get_experiment(run.info.experiment_id)
+        assert experiment.name == "nas/test_is_the_study"
+        assert experiment.artifact_location == (mlflow_runs._sqlite_file(tracker.uri).parent / "mlartifacts").as_uri()  # type: ignore[union-attr]
+
+    def test_counts_in_the_order_of_finishing(self, begin: Begin, client: MlflowClient) -> None:
+        tracker = begin()
+        records = [stock(), running(1), finished(2, 0.3, 4.0)]
+        tracker.sync(records)
+        records[1] = finished(1, 0.5, 12.0)
+        tracker.sync(records)
+        tracker.sync([*records, finished(3, 0.2, 9.0)])
+        run = parent_of(tracker, client)
+        # The box is 1 x 16: stock alone covers 0.4 x 8 of it, trial 2 adds 0.3 x 4, trial 1 adds 0.1 x 4.
+        assert points(client, run, "hypervolume") == [(1, 0.2), (2, 0.275), (3, 0.3), (4, 0.3)]
+        assert points(client, run, "front_size") == [(1, 1), (2, 2), (3, 3), (4, 3)]
+        assert points(client, run, "best_map50_95") == [(1, 0.4), (2, 0.4), (3, 0.5), (4, 0.5)]
+
+    def test_measures_from_the_stock_model_even_when_it_comes_late(self, begin: Begin, client: MlflowClient) -> None:
+        tracker = begin()
+        records = [running(0, role="stock", summary="stock", picks={}), finished(1, 0.3, 4.0)]
+        tracker.sync(records)
+        assert "hypervolume" not in parent_of(tracker, client).data.metrics
+        assert points(client, parent_of(tracker, client), "front_size") == [(1, 1)]
+        tracker.sync([stock(), records[1]])
+        run = parent_of(tracker, client)
+        assert points(client, run, "hypervolume") == [(1, 0.3 * 12 / 16), (2, 0.275)]
+        assert points(client, run, "front_size") == [(1, 1), (2, 2)]
+
+    def test_the_box_of_the_hypervolume_never_moves(self, begin: Begin, client: MlflowClient) -> None:
+        begin().sync([stock()])
+        again = begin()
+        again.sync([replace(stock(), gflops=2.0), finished(1, 0.1, 20.0)])
+        assert points(client, parent_of(again, client), "hypervolume") == [(1, 0.2), (2, 0.4 * 14 / 16)]
+
+    def test_a_front_that_is_empty_has_no_best(self, begin: Begin, client: MlflowClient) -> None:
+        tracker = begin()
+        tracker.sync([replace(stock(), within=False)])
+        run = parent_of(tracker, client)
+        assert points(client, run, "hypervolume") == [(1, 0.0)]
+        assert points(client, run, "front_size") == [(1, 0)]
+        assert "best_map50_95" not in run.data.metrics
+
+    def test_tells_the_front_in_its_note(self, begin: Begin, client: MlflowClient) -> None:
+        tracker = begin()
+        tracker.sync([stock(), finished(1, 0.41, 4.0, summary="UIB 4, 6 · DySample 10"), running(2)])
+        assert parent_of(tracker, client).data.tags["mlflow.note.content"] == (
+            "**1** of 2 architectures are on the front of mAP50-95, GFLOPs.\n"
+            "\n"
+            "| trial&emsp; | mAP50-95&emsp; | GFLOPs&emsp; | params&emsp; | latency&emsp; | architecture |\n"
+            "| --- | --- | --- | --- | --- | --- |\n"
+            "| 1 | 0.4100 | 4.00 | 1.93 M | 12.3 ms | UIB 4, 6 · DySample 10 |\n"
+            "| (0) | 0.4000 | 8.00 | 1.93 M | 12.3 ms | stock |\n"
+            "\n"
+            "**v9-digits** is a search for YOLO architectures; each child run is one trial. "
+            "No other is as good as one on the "
+            "front in everything and better in something. "
+            "Among the children `tags.pareto = 'true'` finds them; the figure is the "
+            "artifact `front/front.html`. A trial in brackets is the stock model, off the front.\n"
+            "\n"
+            "`hypervolume`: the front's share of the box accuracy 0 to 1, GFLOPs 0 to 16 (twice stock).\n"
+            "\n"
+            "resume:\n"
+            "\n"
+            "    nas resume v9-digits\n"
+            "\n"
+            "export:\n"
+            "\n"
+            "    nas export v9-digits --best map"
+        )
+
+    def test_a_long_front_leaves_room_for_the_commands(self) -> None:
+        records = [finished(trial, 0.1 + trial / 1000, trial + 1.0, summary="UIB 4 · " * 20) for trial in range(80)]
+        text = note.describe(
+            "v9", records, front_of(records, OBJECTIVES), OBJECTIVES, stock=None, commands={"a": "b"}, room=8000
+        )
+        assert len(text) <= 8000
+        assert text.endswith("    b")
+        shown = text.count("\n| ") - 2 - 1
+        assert f"{80 - shown} more in the artifact `front/front.csv`" in text
+
+    def test_goes_by_the_means_of_architectures_that_were_trained_again(self) -> None:
+        again = [replace(stock(2, map50_95=0.44), repeat=1), finished(1, 0.41, 4.0)]
+        records = [stock(), again[1], replace(again[0], fingerprint=stock().fingerprint)]
+        text = note.describe(
+            "v9", records, front_of(records, OBJECTIVES), OBJECTIVES, stock=None, commands={}, room=8000
+        )
+        assert text.startswith("**2** of 2 architectures are on the front of mAP50-95, GFLOPs.\n")
+        assert "| 0 | 0.4200 (mean of 2) | 8.00 |" in text
+
+    def test_carries_the_front_as_files(self, begin: Begin, client: MlflowClient) -> None:
+        tracker = begin()
+        records = [stock(), finished(1, 0.5, 9.0), finished(2, 0.1, 30.0)]
+        tracker.sync(records)
+        run = parent_of(tracker, client)
+        rows = [record.as_row() for record in front_of(records, OBJECTIVES)]
+        assert json.loads(artifact(client, run, "front/front.json")) == rows
+        table = list(csv.DictReader(io.StringIO(artifact(client, run, "front/front.csv"))))
+        assert list(table[0]) == list(COLUMNS)
+        assert [row["trial"] for row in table] == ["1", "0"]
+        assert json.loads(table[0]["picks"]) == UIB
+
+    def test_settings_that_change_stay_readable(self, begin: Begin, client: MlflowClient) -> None:
+        begin()
+        tracker = begin(settings={"space": "v9", "budget.epochs": "5", "new": "1"})
+        run = parent_of(tracker, client)
+        assert run.data.params == {"space": "v9", "budget.epochs": "3", "new": "1"}
+        assert run.data.tags["settings.budget.epochs"] == "5"
+        run = parent_of(begin(), client)
+        assert run.data.tags["settings.budget.epochs"] == "3"
+
+
+class TestFigure:
+    def page(self, begin: Begin, client: MlflowClient, objectives: Sequence[str] = OBJECTIVES) -> str:
+        tracker = begin(objectives=objectives)
+        tracker.sync([stock(), finished(1, 0.5, 9.0, latency_steady=False), finished(2, 0.1, 99.0)])
+        return artifact(client, parent_of(tracker, client), "front/front.html")
+
+    def test_needs_no_network(self, begin: Begin, client: MlflowClient) -> None:
+        page = self.page(begin, client)
+        assert not re.findall(r"<(?:script|link)[^>]+(?:src|href)=", page)
+        assert len(page) > 1_000_000  # plotly itself is inside
+
+    def test_tells_each_trial(self, begin: Begin, client: MlflowClient) -> None:
+        page = self.page(begin, client)
+        for text in ("trial 1", "UIB 4", "mAP50-95 0.5000", "GFLOPs 9.00", "params 1.93 M", "12.3 ms (unsteady)"):
+            assert text in page
+        assert "2 of 3 architectures are on the front" in page
+
+    def test_shows_an_architecture_once_however_often_it_was_trained(self) -> None:
+        records = [stock(), replace(stock(1, map50_95=0.44), repeat=1, fingerprint=stock().fingerprint)]
+        page = figures.figure("v9", records, front_of(records, OBJECTIVES), OBJECTIVES)
+        assert "1 of 1 architectures are on the front" in page
+        assert "mAP50-95 0.4200 (mean of 2)" in page
+        assert "trial 1" not in page
+
+    def test_sends_nothing_anywhere(self, begin: Begin, client: MlflowClient) -> None:
+        assert '"showSendToCloud": false' in self.page(begin, client)
+
+    def test_shows_the_first_cost(self, begin: Begin, client: MlflowClient) -> None:
+        assert '"title":{"text":"GFLOPs"},"type":"log"' in self.page(begin, client)
+        assert '"title":{"text":"latency in ms"},"type":"linear"' in self.page(
+            begin, client, ("map50_95", "latency_ms")
+        )
+        assert '"title":{"text":"GFLOPs"},"type":"log"' in self.page(begin, client, ("map50_95",))
+
+
+class TestChild:
+    def test_begins_when_its_architecture_is_known(self, begin: Begin, client: MlflowClient) -> None:
+        tracker = begin()
+        proposed = running(1, picks={}, summary="", fingerprint="")
+        tracker.sync([replace(running(0), state="waiting"), proposed])
+        assert not children_of(tracker, client)
+        tracker.sync([replace(running(0), state="waiting"), running(1)])
+        assert list(children_of(tracker, client)) == ["trial-0001"]
+
+    def test_says_what_it_is(self, begin: Begin, client: MlflowClient) -> None:
+        tracker = begin()
+        tracker.sync([replace(stock(), state="running", ending=None), running(7)])
+        children = children_of(tracker, client)
+        child = children["trial-0007"]
+        assert child.data.params == {"4.operator": "UIB", "4.UIB.start_kernel": "3", "4.UIB.expansion": "4"}
+        assert children["trial-0000"].data.params == {"architecture": "stock"}
+        assert children["trial-0000"].data.tags["nas.role"] == "stock"
+        told = {name: text for name, text in child.data.tags.items() if not name.startswith("mlflow.")}
+        assert told.pop("nas.study_id") == parent_of(tracker, client).data.tags["nas.study_id"]
+        assert told == {
+            "nas.study": "v9-digits",
+            "nas.trial": "7",
+            "nas.fingerprint": "000000000007",
+            "nas.architecture": "UIB 4",
+            "nas.state": "running",
+        }
+
+    def test_says_which_training_of_its_architecture_it_is(self, begin: Begin, client: MlflowClient) -> None:
+        tracker = begin()
+        tracker.sync([running(0), running(1, fingerprint=f"{0:012x}", repeat=1)])
+        tags = {name: child.data.tags for name, child in children_of(tracker, client).items()}
+        assert "nas.repeat" not in tags["trial-0000"]
+        assert tags["trial-0001"]["nas.repeat"] == "1"
+
+    def test_has_as_many_params_as_it_needs(self, begin: Begin, client: MlflowClient) -> None:
+        tracker = begin()
+        tracker.sync([running(0, picks={str(layer): {"UIB": {"expansion": 4}} for layer in range(120)})])
+        assert len(children_of(tracker, client)["trial-0000"].data.params) == 240
+
+    def test_follows_its_epochs(self, begin: Begin, client: MlflowClient) -> None:
+        tracker = begin()
+        train(tracker, 0, 1)
+        tracker.sync([running(0)])
+        child = children_of(tracker, client)["trial-0000"]
+        assert child.info.status == "RUNNING"
+        assert points(client, child, "train/box_loss") == [(1, 3.0)]
+        assert points(client, child, "epoch_seconds") == [(1, 20.0)]
+        assert "map50_95" not in child.data.metrics
+        train(tracker, 0, 2, 3)
+        asked = len(Client.asked)
+        tracker.sync([running(0)])
+        assert Client.asked[asked:] == ("log_batch", "log_batch")
+        assert points(client, child, "train/box_loss") == [(1, 3.0), (2, 2.0), (3, 1.0)]
+        assert points(client, child, "map50_95") == points(client, child, "map50") == [(2, 0.2), (3, 0.3)]
+
+    def test_ends_with_its_scores_and_files(self, begin: Begin, client: MlflowClient) -> None:
+        tracker = begin()
+        tracker.sync([running(0)])
+        train(tracker, 0, 1, 2, 3)
+        end(tracker, 0, model_yaml="nc: 10\n")
+        tracker.sync([finished(0, 0.4, 8.0)])
+        child = children_of(tracker, client)["trial-0000"]
+        assert child.info.status == "FINISHED"
+        assert child.data.tags["nas.state"] == "complete"
+        assert child.data.tags["nas.ending"] == "finished"
+        assert child.data.tags["pareto"] == "true"
+        scores = {"score/map50_95": 0.4, "score/map50": 0.6, "gflops": 8.0, "params": 1_930_000, "seconds": 60.0}
+        scores |= {"latency_ms": 12.34, "latency_spread_ms": 0.5}
+        assert scores.items() <= child.data.metrics.items()
+        assert points(client, child, "epoch_seconds") == [(1, 20.0), (2, 20.0), (3, 20.0)]
+        assert artifact(client, child, "model.yaml") == "nc: 10\n"
+
+    @pytest.mark.parametrize(
+        ("state", "ending", "status"),
+        [("pruned", "stopped", "FINISHED"), ("pruned", "out_of_memory", "FINISHED"), ("fail", "broken", "FAILED")],
+    )
+    def test_ends_as_its_trial(self, begin: Begin, client: MlflowClient, state: str, ending: str, status: str) -> None:
+        tracker = begin(experiment="nas/ends")
+        end(tracker, 0, error_txt="Traceback")
+        tracker.sync([running(0, state=state, ending=ending, detail="what happened", seconds=1.0)])
+        child = children_of(tracker, client)["trial-0000"]
+        assert child.info.status == status
+        assert child.data.tags["nas.ending"] == ending
+        assert child.data.tags["nas.detail"] == "what happened"
+        assert "pareto" not in child.data.tags
+        assert child.data.metrics == {"seconds": 1.0}
+        assert child.info.end_time - child.info.start_time >= 1000
+        assert artifact(client, child, "error.txt") == "Traceback"
+
+    def test_an_ending_without_its_scores_is_not_yet_finished(self, begin: Begin, client: MlflowClient) -> None:
+        tracker = begin()
+        tracker.sync([stock(), running(1, ending="finished")])
+        assert children_of(tracker, client)["trial-0001"].info.status == "RUNNING"
+        assert points(client, parent_of(tracker, client), "front_size") == [(1, 1)]
+
+    def test_leaves_the_front_when_it_is_dominated(self, begin: Begin, client: MlflowClient) -> None:
+        tracker = begin()
+        records = [stock(), finished(1, 0.3, 4.0)]
+        tracker.sync(records)
+        asked = len(Client.asked)
+        tracker.sync([*records, finished(2, 0.5, 8.0)])
+        children = children_of(tracker, client)
+        pareto = {name: child.data.tags["pareto"] for name, child in children.items()}
+        assert pareto == {"trial-0000": "false", "trial-0001": "true", "trial-0002": "true"}
+        # The tag of the one that left; the new child's run, params, scores, tags, end; a point, the note, the files.
+        new_child = ["create_run", "log_batch", "log_batch", "log_batch", "set_terminated"]
+        assert list(Client.asked[asked:]) == ["log_batch", *new_child, "log_batch", "log_batch", *["log_artifact"] * 3]
+
+
+class TestContinuing:
+    @pytest.fixture
+    def story(self) -> list[list[Record]]:
+        """A study as its supervisor sees it: stock runs and ends, another is stopped, a third still runs."""
+        stopped = running(1, state="pruned", ending="stopped", seconds=5.0)
+        return [
+            [running(0, picks={}, summary="stock", role="stock")],
+            [stock(), stopped, running(2)],
+            [stock(), stopped, finished(2, 0.5, 8.0), running(3)],
+        ]
+
+    def test_without_news_nothing_is_asked(self, begin: Begin, story: list[list[Record]]) -> None:
+        tracker = begin()
+        train(tracker, 3, 1)
+        for records in story:
+            tracker.sync(records)
+        asked = len(Client.asked)
+        tracker.sync(story[-1])
+        assert Client.asked[asked:] == ()
+
+    def test_a_new_process_goes_on_with_the_same_runs(
+        self, begin: Begin, client: MlflowClient, story: list[list[Record]]
+    ) -> None:
+        first = begin()
+        train(first, 3, 1, 2)
+        for records in story:
+            first.sync(records)
+        told, ids = everything(first, client), {run.info.run_id for run in children_of(first, client).values()}
+        second = begin()
+        second.sync(story[-1])
+        assert second.parent_run_id == first.parent_run_id
+        assert {run.info.run_id for run in children_of(second, client).values()} == ids
+        assert everything(second, client) == told
+        train(second, 3, 3)
+        second.sync(story[-1])
+        assert [step for step, _ in points(client, children_of(second, client)["trial-0003"], "epoch_seconds")] == [
+            1,
+            2,
+            3,
+        ]
+
+    def test_kills_after_every_single_write_lose_and_double_nothing(
+        self, begin: Begin, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        begun = running(0, picks={}, summary="stock", role="stock")
+        story = [[begun], [stock(), running(1)], [stock(), finished(1, 0.5, 8.0)]]
+
+        def live(folder: Path, story: list[list[Record]]) -> Tracker:
+            """One process; it takes from the story what it has written."""
+            tracker = begin(folder=folder)
+            train(tracker, 1, *(() if TrialFiles.of(folder, 1).progress.exists() else (1, 2)))
+            end(tracker, 1, model_yaml="nc: 10")
+            while story:
+                tracker.sync(story[0])
+                story.pop(0)
+            return tracker
+
+        undisturbed = everything(live(tmp_path / "undisturbed", story.copy()), client)
+        # Not after an artifact: that is written in place of itself, the first write of every life to come.
+        monkeypatch.setattr(Client, "dies_after", ("create_run", "log_batch", "set_terminated"))
+        kills = 0
+        while story and kills < 100:
+            try:
+                tracker = live(tmp_path / "killed", story)
+            except KilledError:
+                kills += 1
+        assert 20 < kills < 100
+        assert everything(tracker, client) == undisturbed
+
+    def test_a_ctrl_c_between_two_writes_is_made_good_in_the_same_process(
+        self, begin: Begin, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tracker = begin()
+        monkeypatch.setattr(Client, "dies_after", ("create_run",))
+        with pytest.raises(KilledError):
+            tracker.sync([running(0)])  # the child is there, and nobody here knows of it
+        monkeypatch.setattr(Client, "dies_after", ())
+        tracker.finish("KILLED")
+        child = children_of(tracker, client)["trial-0000"]
+        assert child.info.status == "KILLED"
+        assert child.data.tags["nas.architecture"] == "UIB 4"
+
+    def test_a_stale_state_doubles_nothing(self, begin: Begin, client: MlflowClient) -> None:
+        tracker = begin()
+        records = [stock(), finished(1, 0.3, 4.0)]
+        tracker.sync(records[:1])
+        stale = (tracker.folder / STATE).read_text(encoding="utf-8")
+        tracker.sync(records)
+        told = everything(tracker, client)
+        (tracker.folder / STATE).write_text(stale, encoding="utf-8")
+        again = begin()
+        again.sync(records)
+        assert everything(again, client) == told
+
+    def test_a_folder_that_was_begun_anew_is_another_study(self, begin: Begin, client: MlflowClient) -> None:
+        first = begin()
+        first.sync([stock()])
+        (first.folder / STATE).unlink()
+        second = begin()
+        second.sync([stock(map50_95=0.2)])
+        assert second.parent_run_id != first.parent_run_id
+        assert children_of(first, client)["trial-0000"].data.metrics["score/map50_95"] == 0.4
+        assert children_of(second, client)["trial-0000"].data.metrics["score/map50_95"] == 0.2
+
+    def test_what_was_deleted_in_mlflow_is_written_again(self, begin: Begin, client: MlflowClient) -> None:
+        tracker = begin()
+        tracker.sync([stock()])
+        told = everything(tracker, client)
+        client.delete_run(tracker.parent_run_id)
+        again = begin()
+        again.sync([stock()])
+        assert again.parent_run_id != tracker.parent_run_id
+        assert everything(again, client) == told
+
+    @pytest.mark.parametrize("status", ["FINISHED", "KILLED"])
+    def test_finishes_and_goes_on(self, begin: Begin, client: MlflowClient, status: str) -> None:
+        tracker = begin(experiment="nas/finishes")
+        tracker.sync([stock(), running(1)])
+        tracker.finish(status)
+        assert parent_of(tracker, client).info.status == status
+        statuses = {name: child.info.status for name, child in children_of(tracker, client).items()}
+        assert statuses == {"trial-0000": "FINISHED", "trial-0001": "KILLED"}
+        again = begin(experiment="nas/finishes")
+        assert parent_of(again, client).info.status == status
+        again.sync([stock(), running(1)])
+        assert parent_of(again, client).info.status == "RUNNING"
+        assert children_of(again, client)["trial-0001"].info.status == "RUNNING"
+        again.sync([stock(), running(1, state="fail", ending="broken")])
+        assert children_of(again, client)["trial-0001"].info.status == "FAILED"
+
+    @pytest.mark.parametrize("detail", ["", "interrupted; its architecture is tried again"])
+    def test_what_was_interrupted_has_not_failed(self, begin: Begin, client: MlflowClient, detail: str) -> None:
+        tracker = begin(experiment="nas/interrupted")
+        tracker.sync([running(0)])
+        tracker.sync([running(0, state="fail", detail=detail)])
+        assert children_of(tracker, client)["trial-0000"].info.status == "KILLED"
+
+    @pytest.mark.parametrize("before", ["FINISHED", "KILLED"])
+    def test_a_resume_with_nothing_to_do_leaves_the_end_where_it_was(
+        self, begin: Begin, client: MlflowClient, before: str
+    ) -> None:
+        tracker = begin(experiment="nas/nothing-to-do")
+        tracker.sync([running(0)])
+        tracker.sync([stock()])
+        tracker.finish(before)
+        ended = parent_of(tracker, client).info.end_time
+        time.sleep(0.01)
+        again = begin(experiment="nas/nothing-to-do")
+        again.sync([stock()])
+        assert parent_of(again, client).info.status == before
+        again.finish("FINISHED")
+        assert parent_of(again, client).info.status == "FINISHED"
+        assert parent_of(again, client).info.end_time == ended
+
+    def test_a_training_of_the_stock_model_is_work_as_well(self, begin: Begin, client: MlflowClient) -> None:
+        tracker = begin()
+        tracker.finish("KILLED")
+        TrialFiles.of_base(tracker.folder).folder.mkdir()
+        again = begin()
+        again.sync([])
+        assert parent_of(again, client).info.status == "RUNNING"
+
+    @pytest.mark.parametrize("text", ["", "{", "[]", "\xff", '{"study_id": 1, "finished": 2, "stock": 3}'])
+    def test_a_torn_state_gives_new_runs(
+        self, begin: Begin, client: MlflowClient, text: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        first = begin(experiment="nas/torn")
+        (first.folder / STATE).write_bytes(text.encode("latin-1"))
+        second = begin(experiment="nas/torn")
+        second.sync([stock()])
+        assert second.parent_run_id != first.parent_run_id
+        assert set(children_of(second, client)) == {"trial-0000"}
+        assert [record.getMessage() for record in caplog.records] == [
+            f"{first.folder / STATE}: cannot be read; the study gets a new run in MLflow"
+        ]
+
+    def test_leaves_nothing_in_the_folder_of_temporary_files(
+        self, begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tracker = begin()
+        end(tracker, 0, model_yaml="nc: 10\n")
+        temporary = tmp_path / "temporary"
+        temporary.mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+        monkeypatch.setattr(Client, "dies_after", ("log_artifact",))
+        with pytest.raises(KilledError):
+            tracker.sync([stock()])
+        assert not list(temporary.iterdir())
+
+
+class TestSending:
+    def test_sends_all_that_is_missing(
+        self, begin: Begin, client: MlflowClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(Client, "refuses", True)
+        tracker = begin(sync_command="nas sync v9-digits")
+        tracker.sync([running(0)])
+        train(tracker, 0, 1, 2)
+        end(tracker, 0, outcome_json="{}")
+        os.utime(TrialFiles.of(tracker.folder, 0).outcome, (1000, 1000))
+        tracker.finish("FINISHED", [stock()])
+        told = [record.getMessage() for record in caplog.records]
+        assert len(told) == 2  # once in the beginning, once in the end
+        assert told[0].endswith("the search goes on, and what is missing there is written once it works")
+        assert told[1].endswith("what is missing there is sent by: nas sync v9-digits")
+        monkeypatch.setattr(Client, "refuses", False)
+        later = begin()
+        later.send([stock()], unfinished=True)
+        parent, child = parent_of(later, client), children_of(later, client)["trial-0000"]
+        assert (parent.info.status, child.info.status) == ("FINISHED", "FINISHED")
+        assert child.info.end_time == 1_000_000
+        assert child.info.end_time - child.info.start_time == 60_000
+        assert [step for step, _ in points(client, child, "train/box_loss")] == [1, 2]
+        ended = parent.info.end_time
+        begin().send([stock()], unfinished=True)
+        assert parent_of(later, client).info.end_time == ended
+
+    @pytest.mark.parametrize(("unfinished", "status"), [(True, "KILLED"), (False, "FINISHED")])
+    def test_ends_the_runs_that_a_killed_process_left(
+        self, begin: Begin, client: MlflowClient, unfinished: bool, status: str
+    ) -> None:
+        killed = begin(experiment="nas/left")
+        killed.sync([stock(), running(1)])
+        assert parent_of(killed, client).info.status == "RUNNING"
+        end(killed, 0, outcome_json="{}")
+        os.utime(TrialFiles.of(killed.folder, 0).outcome, (4e9, 4e9))  # whenever that is: the last sign of life
+        begin(experiment="nas/left").send([stock(), running(1)], unfinished=unfinished)
+        parent = parent_of(killed, client)
+        assert (parent.info.status, parent.info.end_time) == (status, 4_000_000_000_000)
+        assert children_of(killed, client)["trial-0001"].info.status == "KILLED"
+
+    def test_says_why_it_cannot(self, begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Client, "refuses", True)
+        with pytest.raises(EnvironmentProblem, match=r"MLflow cannot be used at sqlite:.*: the server sleeps"):
+            begin().send([stock()], unfinished=False)
+
+
+class TestNeighbours:
+    def test_the_users_own_run_is_left_alone(
+        self, begin: Begin, client: MlflowClient, uri: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        theirs = client.create_run(client.create_experiment("theirs"), run_name="theirs")
+        monkeypatch.setenv("MLFLOW_RUN_ID", theirs.info.run_id)
+        with mlflow.start_run() as active:
+            assert active.info.run_id == theirs.info.run_id
+            tracker = begin()
+            tracker.sync([stock(), running(1)])
+            tracker.finish("FINISHED")
+            assert mlflow.active_run().info.run_id == theirs.info.run_id
+        after = client.get_run(theirs.info.run_id).data
+        assert (after.params, after.metrics) == ({}, {})
+        assert not {name for name in after.tags if name.startswith("nas.")}
+        assert tracker.parent_run_id != theirs.info.run_id
+        assert set(children_of(tracker, client)) == {"trial-0000", "trial-0001"}
+
+    def test_nothing_global_is_changed(self, begin: Begin, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.chdir(tmp_path)
+        before = mlflow.get_tracking_uri()
+        tracker = begin(folder=tmp_path / "study")
+        tracker.sync([stock()])
+        tracker.finish("FINISHED")
+        assert mlflow.get_tracking_uri() == before
+        assert mlflow.active_run() is None
+        assert [path.name for path in tmp_path.iterdir()] == ["study"]
+
+    def test_what_the_user_decided_stays(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "false")
+        monkeypatch.delenv("GIT_PYTHON_REFRESH")
+        mlflow_runs._settle_environment()
+        assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "false"
+        assert os.environ["GIT_PYTHON_REFRESH"] == "quiet"
+
+
+class TestFailures:
+    @pytest.mark.parametrize(
+        ("address", "reason", "advice"),
+        [
+            ("http://someone:secret@127.0.0.1:9", "refused", "start that server"),
+            ("file:///somewhere/mlruns", "maintenance mode", "name one of sqlite"),
+            ("sqlite:////proc/nowhere/mlflow.db", "No such file", "make /proc/nowhere a folder"),
+            ("nonsense://x", "nonsense", "name one of sqlite"),
+        ],
+        ids=["a server", "a folder", "a file", "nonsense"],
+    )
+    def test_an_address_that_is_none(
+        self, begin: Begin, address: str, reason: str, advice: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        tracker = begin(uri=address)
+        tracker.sync([stock()])
+        tracker.finish("FINISHED")
+        told = [record.getMessage() for record in caplog.records]
+        assert len(told) == 2
+        for line in told:
+            assert reason in line
+            assert advice in line
+            assert "secret" not in line
+            assert "\n" not in line
+
+    def test_a_file_that_is_no_database(self, begin: Begin, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        (tmp_path / "mlflow.db").write_text("not a database " * 100)
+        begin(uri=f"sqlite:///{tmp_path}/mlflow.db")
+        assert f"not a database (move {tmp_path}/mlflow.db elsewhere, and another is made)" in caplog.text
+
+    def test_an_experiment_that_was_deleted(
+        self, begin: Begin, client: MlflowClient, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        client.delete_experiment(parent_of(begin(), client).info.experiment_id)
+        begin()
+        assert re.search(r"python -m mlflow experiments restore --experiment-id \d+; the search goes on", caplog.text)
+
+    def test_an_experiment_that_another_process_makes_meanwhile(
+        self, begin: Begin, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real = Client.get_experiment_by_name
+        answers = [None]
+
+        def late(self: Client, name: str) -> Any:
+            return answers.pop() if answers else real(self, name)
+
+        made = client.create_experiment("nas/meanwhile")
+        monkeypatch.setattr(Client, "get_experiment_by_name", late)
+        assert parent_of(begin(experiment="nas/meanwhile"), client).info.experiment_id == made
+
+    def test_a_failure_of_any_kind_does_not_end_the_search(
+        self, begin: Begin, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def breaks(*_: object, **__: object) -> None:
+            raise KeyError("what nobody thought of")
+
+        tracker = begin()
+        monkeypatch.setattr(note, "describe", breaks)
+        tracker.sync([stock()])
+        assert "what nobody thought of" in caplog.text
+
+    def test_a_server_that_sleeps_does_not_end_the_search(
+        self, begin: Begin, client: MlflowClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        now = 0.0
+        tracker = begin(clock=lambda: now)
+        monkeypatch.setattr(Client, "refuses", True)
+        tracker.sync([stock()])
+        now = 20.0
+        tracker.sync([stock()])
+        assert [record.levelname for record in caplog.records] == ["WARNING"]
+        assert (
+            "the server sleeps; the search goes on, and what is missing there is written once it works" in caplog.text
+        )
+        monkeypatch.setattr(Client, "refuses", False)
+        now = 25.0
+        tracker.sync([stock()])
+        assert not children_of(tracker, client)  # it is given a pause
+        now = 31.0
+        tracker.sync([stock()])
+        assert children_of(tracker, client)["trial-0000"].info.status == "FINISHED"
+        monkeypatch.setattr(Client, "refuses", True)
+        tracker.sync([stock(), running(1)])
+        assert len(caplog.records) == 2
+
+    def test_the_last_word_does_not_wait(
+        self, begin: Begin, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tracker = begin(clock=lambda: 0.0)
+        monkeypatch.setattr(Client, "refuses", True)
+        tracker.sync([stock()])
+        monkeypatch.setattr(Client, "refuses", False)
+        tracker.sync([stock(), finished(1, 0.5, 7.0)])
+        tracker.finish("FINISHED")
+        assert set(children_of(tracker, client)) == {"trial-0000", "trial-0001"}
+        assert parent_of(tracker, client).info.status == "FINISHED"
+
+
+class TestAddresses:
+    def test_a_file_under_the_runs(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        assert tracking_uri(Path("/home/me/runs/nas")) == "sqlite:////home/me/runs/nas/mlflow.db"
+        odd = tmp_path / "50% of a b"
+        assert mlflow_runs._sqlite_file(tracking_uri(odd)) == odd / "mlflow.db"
+
+    def test_the_users_own(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.lab:5000")
+        assert tracking_uri(tmp_path) == "http://mlflow.lab:5000"
+
+    @pytest.mark.parametrize(
+        ("address", "root"),
+        [
+            ("sqlite:////a/mlflow.db", "/a/mlartifacts"),
+            ("postgresql://db.lab/mlflow", "/runs/nas/mlartifacts"),
+            ("http://mlflow.lab", None),
+        ],
+    )
+    def test_artifacts_lie_beside_their_database(self, address: str, root: str | None) -> None:
+        assert mlflow_runs._artifact_root(address, Path("/runs/nas")) == (Path(root) if root else None)
+
+    @pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")
+    def test_the_pages_have_a_command(self) -> None:
+        from mlflow.cli import cli
+
+        _python, *module, ui = (command := ui_command("sqlite:////a b/mlflow.db", "127.0.0.1", 5001))[:4]
+        assert (module, ui) == (["-m", "mlflow"], "ui")
+        given = cli.get_command(None, ui).make_context(ui, command[4:]).params
+        assert given["backend_store_uri"] == "sqlite:////a b/mlflow.db"
+        assert (given["host"], given["port"], given["workers"]) == ("127.0.0.1", 5001, "1")
+        assert given["artifacts_destination"] == "/a b/mlartifacts"
+
+    def test_a_server_has_pages_already(self) -> None:
+        with pytest.raises(EnvironmentProblem, match=r"http://mlflow.lab:5000 is a server"):
+            ui_command("http://mlflow.lab:5000", "127.0.0.1", 5001)

@@ -1,0 +1,515 @@
+"""The study's loop with a formula in the place of training: milliseconds, and every law about what is counted."""
+
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import torch
+
+from nas.algorithms.rewards import Reward
+from nas.algorithms.successive_halving import Stopping
+from nas.execution import exit_causes, recovery, worker
+from nas.execution.exit_causes import Death
+from nas.execution.watchdog import Training
+from nas.execution.worker import Worker
+from nas.settings import Sampler
+from nas.study.study import Study
+from search_spaces import Architecture, SearchSpace
+from trials import Budget, Ending, Epoch, Limits, Outcome
+from trials.machine import Growth
+from trials.scores import GoOn
+
+MakeStudy = Callable[..., Study]
+Score = Callable[..., Outcome]
+
+
+@pytest.fixture
+def run(score: Score, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Work on a study in this process, scoring by a function."""
+
+    def working(study: Study, by: Score = score) -> None:
+        monkeypatch.setattr(worker, "evaluate", by)
+        Worker(study, deadline=float("inf")).run()
+
+    return working
+
+
+def ending(kind: Ending, detail: str = "") -> Score:
+    def scored(architecture: Architecture, *_: Any, **__: Any) -> Outcome:
+        return Outcome(architecture=architecture, ending=kind, detail=detail)
+
+    return scored
+
+
+def test_a_study_reaches_its_number_of_trials_and_no_more(make_study: MakeStudy, run: Callable[..., None]) -> None:
+    study = make_study(trials=6)
+    run(study)
+    records = study.records()
+    assert [record.ending for record in records] == ["finished"] * 6
+    assert study.places(records) == 0
+
+
+def test_the_stock_model_is_trial_0(make_study: MakeStudy, run: Callable[..., None]) -> None:
+    study = make_study(trials=1)
+    run(study)
+    (record,) = study.records()
+    assert (record.role, record.picks, record.summary) == ("stock", {}, "stock")
+
+
+def test_what_a_space_starts_with_comes_after_the_stock_model(make_study: MakeStudy, run: Callable[..., None]) -> None:
+    first, second = "{4: {UIB: {}}, 10: {DySample: {style: pl}}}", "{6: {DynamicConv: {kernels: 2}}}"
+    study = make_study(trials=4, start=f"start: [{first}, {second}]")
+    run(study)
+    told = [(record.role, record.summary) for record in study.records()]
+    assert told[:3] == [("stock", "stock"), ("start", "UIB 4 · DySample 10"), ("start", "DynamicConv 6")]
+    assert told[3][0] not in {"stock", "start"}
+
+
+def test_no_architecture_is_trained_twice(make_study: MakeStudy, run: Callable[..., None]) -> None:
+    study = make_study(trials=20)
+    run(study)
+    trained = Counter(record.fingerprint for record in study.records())
+    assert set(trained.values()) == {1}
+
+
+def test_the_extremes_are_among_the_first(make_study: MakeStudy, run: Callable[..., None]) -> None:
+    study = make_study(trials=4)
+    study.enqueue_extremes()
+    study.enqueue_extremes()
+    run(study)
+    assert [record.role for record in study.records()] == ["stock", "cheapest", "costliest", ""]
+
+
+def test_the_front_is_optunas_best_trials(make_study: MakeStudy, run: Callable[..., None]) -> None:
+    study = make_study(trials=25)
+    run(study)
+    assert {record.trial for record in study.front()} == {trial.number for trial in study.optuna.best_trials}
+
+
+def test_a_small_space_ends_a_search_early(make_study: MakeStudy, run: Callable[..., None], space: SearchSpace) -> None:
+    study = make_study(trials=space.size + 10)
+    run(study)
+    finished = [record for record in study.records() if record.finished]
+    assert len(finished) == space.size
+
+
+@pytest.mark.parametrize("kind", [Ending.DIVERGED, Ending.OUT_OF_MEMORY, Ending.TIMED_OUT, Ending.STOPPED])
+def test_a_bad_candidate_is_pruned_counted_and_off_the_front(
+    kind: Ending, make_study: MakeStudy, run: Callable[..., None]
+) -> None:
+    study = make_study(trials=3)
+    run(study, ending(kind))
+    records = study.records()
+    assert [(record.state, record.ending) for record in records] == [("pruned", kind.name.lower())] * 3
+    assert study.front(records) == []
+    assert not any(record.within for record in records)
+
+
+def test_a_broken_trial_is_tried_once_more_and_three_architectures_alike_stop_the_study(
+    make_study: MakeStudy, run: Callable[..., None]
+) -> None:
+    study = make_study(trials=50)
+    run(study, ending(Ending.BROKEN, "KeyError: 'x'"))
+    records = study.records()
+    broken = [record.fingerprint for record in records if record.state != "waiting"]
+    assert [record.state for record in records if record.state != "waiting"] == ["fail"] * 5
+    assert broken[0] == broken[1] != broken[2] == broken[3] != broken[4]
+    assert study.fuse(records) is not None
+    assert "KeyError: 'x'" in str(study.fuse(records))
+
+
+def test_what_is_over_the_latency_limit_is_not_counted_and_stops_the_study_in_the_end(
+    make_study: MakeStudy, run: Callable[..., None]
+) -> None:
+    study = make_study(trials=3, limits=Limits(latency_ms=0.5))
+    run(study)
+    records = study.records()
+    assert records[0].finished  # the stock model is the reference
+    assert not records[0].within
+    assert study.front(records) == []
+    assert {record.ending for record in records[1:]} <= {"over_limit", None}
+    assert study.fuse(records) is not None or len(records) > 1
+
+
+def test_an_interrupted_trial_goes_back_into_the_queue(
+    make_study: MakeStudy, run: Callable[..., None], score: Score
+) -> None:
+    study = make_study(trials=3)
+
+    def interrupted(*_: Any, **__: Any) -> Outcome:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(study, interrupted)
+    first, again = study.records()
+    assert (first.state, again.state, again.role) == ("fail", "waiting", "stock")
+    assert first.fingerprint == again.fingerprint
+    run(study, score)
+    assert sum(record.finished for record in study.records()) == 3
+
+
+def test_what_was_interrupted_goes_first(make_study: MakeStudy, run: Callable[..., None], score: Score) -> None:
+    study = make_study(trials=2)
+    study.enqueue_extremes()
+
+    def interrupted(*_: Any, **__: Any) -> Outcome:
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            run(study, interrupted)
+    run(study, score)
+    assert {record.role for record in study.records() if record.finished} == {"stock", "cheapest"}
+
+
+def test_what_is_trained_to_its_end_is_kept_without_a_supervisor(
+    make_study: MakeStudy, score: Score, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = make_study(trials=2)
+    worker = Worker(study, deadline=float("inf"))
+
+    def orphaned(architecture: Architecture, budget: Budget, folder: Path, go_on: GoOn, **known: Any) -> Outcome:
+        def last_epoch_comes(number: int, epoch: Epoch) -> bool:
+            if number == budget.epochs:
+                monkeypatch.setattr(os, "getppid", lambda: 1)
+            return go_on(number, epoch)
+
+        return score(architecture, budget, folder, last_epoch_comes, **known)
+
+    monkeypatch.setattr(worker, "evaluate", orphaned)
+    worker.run()
+    assert [record.ending for record in study.records()] == ["finished"]
+
+
+def test_a_finished_trial_that_was_never_told_is_adopted(
+    make_study: MakeStudy, run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = make_study(trials=2)
+    monkeypatch.setattr(Worker, "_tell", _die)
+    with pytest.raises(SystemExit):
+        run(study)
+    monkeypatch.undo()
+    # As after kill -9: the trial runs for Optuna, and nobody holds its lock.
+    assert study.records()[0].state == "running"
+    assert list(recovery.reap(study)) == [0]
+    record = study.records()[0]
+    assert (record.state, record.finished, record.epochs) == ("complete", True, 3)
+    assert record.map50_95 is not None
+
+
+def _die(*_: Any) -> None:
+    raise SystemExit  # neither an Exception nor a KeyboardInterrupt: Optuna tells nothing, as after kill -9
+
+
+def test_a_trial_killed_in_mid_training_is_trained_again(
+    make_study: MakeStudy, run: Callable[..., None], score: Score
+) -> None:
+    study = make_study(trials=2)
+
+    def killed(*_: Any, **__: Any) -> Outcome:
+        raise SystemExit
+
+    with pytest.raises(SystemExit):
+        run(study, killed)
+    recovery.reap(study)
+    run(study, score)
+    records = study.records()
+    assert [record.state for record in records] == ["fail", "complete", "complete"]
+    assert records[0].fingerprint == records[1].fingerprint
+
+
+class TestDeaths:
+    @pytest.fixture
+    def dies(self, run: Callable[..., None]) -> Callable[..., None]:
+        """Let the worker die in the next trial of a study, of one cause after the other."""
+
+        def dying(study: Study, *deaths: Death) -> None:
+            def killed(*_: Any, **__: Any) -> Outcome:
+                raise SystemExit
+
+            for death in deaths:
+                with pytest.raises(SystemExit):
+                    run(study, killed)
+                recovery.reap(study, {os.getpid(): death})
+
+        return dying
+
+    def test_a_trial_that_kills_its_worker_twice_has_crashed(
+        self, make_study: MakeStudy, dies: Callable[..., None]
+    ) -> None:
+        study = make_study(trials=2)
+        dies(study, Death(cause="exit code 3"), Death(cause="crash (SIGSEGV)"))
+        records = study.records()
+        assert [(record.state, record.ending) for record in records] == [("fail", None), ("pruned", "crashed")]
+        assert records[1].detail.startswith("crash (SIGSEGV); the first time: exit code 3; see ")
+        assert not records[1].within
+        assert study.places(records) == 1
+
+    def test_what_has_crashed_is_not_proposed_again(
+        self, make_study: MakeStudy, dies: Callable[..., None], run: Callable[..., None]
+    ) -> None:
+        study = make_study(trials=20)
+        dies(study, *[Death(cause="exit code 3")] * 2)
+        run(study)
+        records = study.records()
+        assert sum(record.fingerprint == records[0].fingerprint for record in records) == 2
+        assert sum(record.finished for record in records) == 19
+
+    def test_an_interruption_is_no_crash(
+        self, make_study: MakeStudy, dies: Callable[..., None], run: Callable[..., None]
+    ) -> None:
+        study = make_study(trials=2)
+
+        def interrupted(*_: Any, **__: Any) -> Outcome:
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            run(study, interrupted)
+        dies(study, Death(cause="exit code 3"))
+        assert [(record.state, record.ending) for record in study.records()] == [
+            ("fail", None),
+            ("fail", None),
+            ("waiting", None),
+        ]
+
+    def test_memory_that_ran_out_is_told_from_a_crash(self, make_study: MakeStudy, dies: Callable[..., None]) -> None:
+        study = make_study(trials=2)
+        killed = exit_causes.of_code(-signal.SIGKILL, oom_killed=True)
+        dies(study, killed, killed)
+        assert [record.ending for record in study.records()] == [None, "out_of_memory"]
+        assert study.records()[1].detail.startswith("on the host: ")
+
+    def test_a_hang_is_not_tried_again(self, make_study: MakeStudy, dies: Callable[..., None]) -> None:
+        study = make_study(trials=2)
+        dies(study, exit_causes.of_hang("hung: no step in 30 min"))
+        (record,) = study.records()
+        assert (record.state, record.ending) == ("pruned", "timed_out")
+        assert record.detail.startswith("hung: no step in 30 min; see ")
+
+    def test_others_trials_are_left_alone(self, make_study: MakeStudy, run: Callable[..., None]) -> None:
+        study = make_study(trials=2)
+
+        def killed(*_: Any, **__: Any) -> Outcome:
+            raise SystemExit
+
+        with pytest.raises(SystemExit):
+            run(study, killed)
+        assert recovery.reap(study, {1: Death(cause="exit code 3")}) == {}
+        assert recovery.reap(study) == {0: os.getpid()}
+
+
+def test_three_architectures_that_crash_stop_a_study_in_which_nothing_finishes(
+    make_study: MakeStudy, run: Callable[..., None]
+) -> None:
+    study = make_study(trials=50)
+    run(study, ending(Ending.CRASHED, "exit code 3"))
+    records = study.records()
+    assert [record.ending for record in records if record.ending] == ["crashed"] * 3
+    assert study.fuse(records) == "3 architectures in a row killed their workers: exit code 3"
+    study.set_run(study.file.run.model_copy(update={"earlier": len(records)}))  # as a supervisor does that resumes it
+    assert study.fuse(records) is None
+
+
+def test_one_bad_choice_does_not_stop_a_study(make_study: MakeStudy, run: Callable[..., None], score: Score) -> None:
+    """A third of the architectures breaks, each of them twice and never again."""
+
+    def scored(architecture: Architecture, *arguments: Any, **named: Any) -> Outcome:
+        choice = architecture.as_picks().get("10", {})
+        if choice.get("DySample", {}).get("style") == "pl":
+            return Outcome(architecture=architecture, ending=Ending.BROKEN, detail="KeyError: 'x'")
+        return score(architecture, *arguments, **named)
+
+    study = make_study(trials=25)
+    run(study, scored)
+    tries = Counter(record.fingerprint for record in study.records() if record.ending == "broken")
+    assert set(tries.values()) == {2}
+    assert sum(record.finished for record in study.records()) == 25
+
+
+def test_a_worker_that_holds_too_much_memory_leaves_after_its_trial(
+    make_study: MakeStudy, score: Score, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = make_study(trials=3)
+    monkeypatch.setattr(worker, "evaluate", score)
+    monkeypatch.setattr(Growth, "after", lambda _self, *, ran_out: not ran_out)
+    working = Worker(study, deadline=float("inf"))
+    working.run()
+    assert working.outgrown
+    assert [record.ending for record in study.records() if record.ending] == ["finished"]
+
+
+def test_a_trial_that_leaves_no_memory_for_its_ending_has_one(make_study: MakeStudy, run: Callable[..., None]) -> None:
+    study = make_study(trials=1)
+
+    def hoarding(*_: Any, **__: Any) -> Outcome:
+        raise MemoryError
+
+    run(study, hoarding)
+    (record,) = study.records()
+    assert (record.state, record.ending, record.detail) == ("pruned", "out_of_memory", "on the host: MemoryError")
+
+
+def test_a_step_of_an_optimiser_is_a_sign_of_life(
+    make_study: MakeStudy, run: Callable[..., None], score: Score, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = make_study(trials=1)
+    optimiser = torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
+
+    def training(*arguments: Any, **named: Any) -> Outcome:
+        assert recovery.working(study) == {os.getpid(): Training(study.files(0), study.settings.budget.timeout)}
+        os.utime(study.files(0).lock, (1, 1))
+        optimiser.step()
+        assert study.files(0).read_sign() > 1e18
+        return score(*arguments, **named)
+
+    monkeypatch.setattr(worker, "_SIGN_SECONDS", 0.0)
+    run(study, training)
+    assert study.records()[0].finished
+    assert recovery.working(study) == {}
+    os.utime(study.files(0).lock, (1, 1))
+    optimiser.step()
+    assert study.files(0).read_sign() == 1e9
+
+
+def test_epochs_are_written_as_they_end(make_study: MakeStudy, run: Callable[..., None]) -> None:
+    study = make_study(trials=1)
+    run(study)
+    epochs = study.files(0).read_epochs()
+    assert [epoch.epoch for epoch in epochs] == [1, 2, 3]
+    assert [epoch.map50_95 is None for epoch in epochs] == [True, True, False]
+
+
+def test_a_torn_last_line_is_no_epoch(make_study: MakeStudy, run: Callable[..., None]) -> None:
+    study = make_study(trials=1)
+    run(study)
+    with study.files(0).progress.open("a") as lines:
+        lines.write('{"epoch": 4, "loss')
+    assert [epoch.epoch for epoch in study.files(0).read_epochs()] == [1, 2, 3]
+
+
+def test_weights_are_kept_for_the_front_the_stock_model_and_the_last_few(
+    make_study: MakeStudy, run: Callable[..., None]
+) -> None:
+    study = make_study(trials=15)
+    run(study)
+    records = study.records()
+    study.tidy(records)
+    kept = {record.trial for record in records if study.files(record.trial).weights.is_file()}
+    front = {record.trial for record in study.front(records)}
+    assert front | {0, 12, 13, 14} == kept
+
+
+class TestStopping:
+    @pytest.fixture
+    def make_judged(self, make_study: MakeStudy, tmp_path: Path) -> MakeStudy:
+        budget = Budget(data=tmp_path / "data.yaml", epochs=4, deploy_size=64, rungs=(1, 2))
+        return partial(make_study, trials=20, budget=budget, stopping=Stopping(eta=2))
+
+    def test_what_others_are_better_than_is_stopped_at_a_rung(
+        self, make_judged: MakeStudy, run: Callable[..., None]
+    ) -> None:
+        study = make_judged()
+        run(study)
+        records = study.records()
+        stopped = [record for record in records if record.ending == "stopped"]
+        assert study.places(records) == 0
+        assert len(records) == 20
+        assert {record.epochs for record in stopped} == {1, 2}
+        assert 5 < len(stopped) < 19
+        assert records[0].ending == "finished"  # the stock model
+        assert all(record.finished for record in study.front(records))
+        assert sum(record.epochs for record in records) < 0.75 * 4 * 20
+
+    def test_optuna_sees_pruned_trials_in_the_order_of_how_far_they_came(
+        self, make_judged: MakeStudy, run: Callable[..., None]
+    ) -> None:
+        study = make_judged(sampler=Sampler.TPE)
+        run(study)
+        trials = study.optuna.get_trials(deepcopy=False)
+        left = {trial.user_attrs["epochs"]: trial.constraints for trial in trials if "rung:1" in trial.user_attrs}
+        assert left[1] == {"rungs_left": 0.75}
+        assert left[2] == {"rungs_left": 0.5}
+        assert left[4] == {}
+        assert not any(trial.intermediate_values for trial in trials)  # they would poison the study
+
+    def test_one_that_went_on_is_not_judged_again_when_it_is_trained_again(
+        self, make_judged: MakeStudy, run: Callable[..., None], score: Score
+    ) -> None:
+        study, hit = make_judged(trials=12), []
+
+        def interrupted(architecture: Architecture, budget: Budget, folder: Path, go_on: GoOn, **known: Any) -> Outcome:
+            def once(number: int, epoch: Epoch) -> bool:
+                goes, trial = go_on(number, epoch), study.records()[-1].trial
+                if goes and trial > 3:
+                    hit.append(trial)
+                    raise KeyboardInterrupt
+                return goes
+
+            return score(architecture, budget, folder, once, **known)
+
+        with pytest.raises(KeyboardInterrupt):
+            run(study, interrupted)
+        run(study)
+        trials = study.optuna.get_trials(deepcopy=False)
+        (again,) = (trial for trial in trials if trial.user_attrs.get("again") == hit[0])
+        assert again.user_attrs["rung:1"] == trials[hit[0]].user_attrs["rung:1"]
+        assert again.user_attrs["epochs"] > 1
+
+    def test_a_reward_is_what_is_judged_where_there_is_one(
+        self, make_judged: MakeStudy, run: Callable[..., None]
+    ) -> None:
+        study = make_judged(reward=Reward.TUNAS, target_gflops=1.0)
+        run(study)
+        standings = [trial.user_attrs["rung:1"] for trial in study.optuna.get_trials(deepcopy=False)]
+        assert {len(standing) for standing in standings} == {2}  # the accuracy, and the reward
+
+
+def test_a_reward_is_one_value_and_the_front_stays(make_study: MakeStudy, run: Callable[..., None]) -> None:
+    study = make_study(trials=8, reward="tunas", target_gflops=1.5)
+    run(study)
+    (trial, *_) = study.optuna.get_trials()
+    record = study.records()[0]
+    assert record.map50_95 is not None
+    assert record.gflops is not None
+    assert trial.values == [pytest.approx(record.map50_95 - 0.1 * abs(record.gflops / 1.5 - 1))]
+    assert study.front()
+
+
+def test_a_study_is_found_again_with_everything(make_study: MakeStudy, run: Callable[..., None]) -> None:
+    study = make_study(trials=4)
+    run(study)
+    again = Study.open(study.folder)
+    assert again.records() == study.records()
+    assert again.space == study.space
+
+
+def test_the_storage_is_in_wal_mode(make_study: MakeStudy) -> None:
+    import sqlite3
+
+    study = make_study()
+    with sqlite3.connect(study.folder / "study.db") as database:
+        assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_optuna_sees_an_ordinary_study(make_study: MakeStudy, run: Callable[..., None]) -> None:
+    study = make_study(trials=3)
+    run(study)
+    loaded = optuna.load_study(study_name="small", storage=f"sqlite:///{study.folder / 'study.db'}")
+    assert len(loaded.trials) == 3
+    assert Path(study.folder, "study.json").is_file()
+
+
+def test_whoever_looks_at_a_study_counts_no_costs(make_study: MakeStudy, run: Callable[..., None]) -> None:
+    """Building the layers of a space takes seconds."""
+    study = make_study(trials=2)
+    run(study)
+    opened = Study.open(study.folder)
+    assert len(opened.front()) > 0
+    assert opened.places() == 0
+    assert "table" not in vars(opened)

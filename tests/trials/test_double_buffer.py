@@ -1,0 +1,158 @@
+import random
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pytest
+import torch
+from torch import Tensor
+
+from trials.training import double_buffer
+from trials.training.double_buffer import Halves
+
+PAGE = 4096
+
+
+def rows(number: int, length: int = 2000) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(number)
+    floats, counts = torch.rand(length, generator=generator), torch.randint(9, (48,), generator=generator)
+    return [floats, counts, floats[:32].bfloat16(), floats[:64] > 0.5, floats[:0]]
+
+
+def assert_says(file: Halves, number: int, length: int = 2000) -> None:
+    found = file.read()
+    assert found is not None
+    said, read = found
+    assert said == {"epoch": number}
+    assert all(torch.equal(*pair) for pair in zip(read, rows(number, length), strict=True))
+    assert [row.dtype for row in read] == [row.dtype for row in rows(number)]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "halves.bin"
+
+
+@pytest.fixture
+def written(path: Path) -> Halves:
+    """Three times."""
+    file = Halves(path)
+    for number in (1, 2, 3):
+        file.write({"epoch": number}, rows(number))
+    return file
+
+
+class TestReading:
+    def test_gives_what_was_written_last(self, path: Path) -> None:
+        file = Halves(path)
+        assert file.read() is None
+        for number in range(1, 6):
+            file.write({"epoch": number}, rows(number))
+            assert_says(Halves(path), number)
+            assert_says(file, number)
+
+    def test_by_another_process_that_goes_on_writing(self, path: Path) -> None:
+        for number in range(1, 6):
+            file = Halves(path)
+            if number > 1:
+                assert_says(file, number - 1)
+            file.write({"epoch": number}, rows(number))
+        assert_says(Halves(path), 5)
+
+    @pytest.mark.parametrize("content", [b"", b"PK\x03\x04" * 5000, bytes(50000), b"\n" * 9000])
+    def test_a_file_of_something_else_is_none(self, path: Path, content: bytes) -> None:
+        path.write_bytes(content)
+        assert Halves(path).read() is None
+
+    def test_numbers_that_are_none_stay_so(self, path: Path) -> None:
+        file = Halves(path)
+        file.write({"epoch": float("inf")}, [torch.tensor([float("nan"), -0.0])])
+        found = Halves(path).read()
+        assert found is not None
+        assert found[0] == {"epoch": float("inf")}
+        assert found[1][0].view(torch.int64).equal(torch.tensor([float("nan"), -0.0]).view(torch.int64))
+
+
+class TestWriting:
+    def test_is_over_what_is_there(self, written: Halves, path: Path) -> None:
+        before = path.stat()
+        written.write({"epoch": 4}, rows(4))
+        after = path.stat()
+        assert (after.st_ino, after.st_size, after.st_blocks) == (before.st_ino, before.st_size, before.st_blocks)
+        assert {each.name for each in path.parent.iterdir()} == {"halves.bin"}
+
+    def test_more_than_before_takes_a_file_anew(self, written: Halves, path: Path) -> None:
+        written.write({"epoch": 4}, rows(4, length=4000))
+        assert_says(Halves(path), 4, length=4000)
+        written.write({"epoch": 5}, rows(5, length=4000))
+        assert_says(Halves(path), 5, length=4000)
+
+    def test_more_that_is_said_does_too(self, written: Halves, path: Path) -> None:
+        for count in (10, 3000, 30000):
+            said = {"epochs": list(range(count))}
+            for _ in range(3):
+                written.write(said, rows(1))
+                found = Halves(path).read()
+                assert found is not None
+                assert found[0] == said
+
+
+class DyingError(BaseException):
+    """Stands for `kill -9`."""
+
+
+class Dying:
+    """A file whose process is killed after so many bytes."""
+
+    def __init__(self, file: BinaryIO, left: int) -> None:
+        self._file, self._left = file, left
+
+    def seek(self, place: int) -> None:
+        self._file.seek(place)
+
+    def writelines(self, lines: Iterable[Any]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def write(self, data: Any) -> None:
+        content = bytes(data)
+        self._file.write(content[: self._left])
+        if len(content) > self._left:
+            raise DyingError
+        self._left -= len(content)
+
+
+@pytest.mark.parametrize("left", [0, 1, 63, 64, 65, 5000, 8063, 8064, 8576, 8600, 9000, 12671])
+@pytest.mark.parametrize("times", [1, 2, 3, 4])
+def test_killed_while_it_writes_the_one_before_is_there(
+    path: Path, left: int, times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A half has a head of 4096 bytes, whose first 64 are written twice, and 8512 bytes of numbers."""
+    file, put = Halves(path), double_buffer._put
+    for number in range(1, times + 1):
+        file.write({"epoch": number}, rows(number))
+    monkeypatch.setattr(double_buffer, "_put", lambda file, *rest: put(Dying(file, left), *rest))  # type: ignore[arg-type]
+    with pytest.raises(DyingError):
+        file.write({"epoch": times + 1}, rows(times + 1))
+    monkeypatch.undo()
+    again = Halves(path)
+    only_blanks_are_missing = times > 1 and left >= 9000
+    assert_says(again, times + only_blanks_are_missing)
+    again.write({"epoch": 9}, rows(9))  # over what was torn, not over what is whole
+    assert_says(Halves(path), 9)
+
+
+def test_after_a_power_failure_pages_of_two_epochs_are_not_taken_for_one(written: Halves, path: Path) -> None:
+    old = path.read_bytes()
+    written.write({"epoch": 4}, rows(4, 2000))
+    new = path.read_bytes()
+    pages = [page for page in range(0, len(new), PAGE) if new[page : page + PAGE] != old[page : page + PAGE]]
+    assert len(pages) >= 3
+    rng = random.Random(0)
+    for _ in range(50):
+        kept = rng.sample(pages, rng.randrange(len(pages)))
+        mixed = bytearray(old)
+        for page in kept:
+            mixed[page : page + PAGE] = new[page : page + PAGE]
+        path.write_bytes(mixed)
+        assert_says(Halves(path), 3)

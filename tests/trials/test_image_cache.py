@@ -1,0 +1,419 @@
+"""Images as a training meets them: the bits of Ultralytics' own, decoded once for everybody on this host."""
+
+import hashlib
+import os
+import pickle
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NoReturn
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from ultralytics.data import YOLODataset
+from ultralytics.data import base as their_data
+from ultralytics.data.build import InfiniteDataLoader, build_dataloader
+
+import search_spaces
+from search_spaces import Architecture
+from search_spaces.errors import DataError
+from trials import Budget, Recipe
+from trials.data import datasets, image_cache
+from trials.training import short_training
+from trials.training.short_training import ShortTraining
+
+CLASSES = 10
+SHAPES = {"a": (96, 96), "b": (64, 64), "c": (50, 90), "d": (90, 50), "e": (33, 17), "f": (96, 96)}  # height, width
+AUGMENTED = Recipe(mosaic=0.5, scale=0.5, fliplr=0.5)
+Load = Callable[..., image_cache.Images]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder of decoded images, empty; and a process that holds none."""
+    monkeypatch.setenv("NAS_CACHE", str(tmp_path / "cache"))
+    forget()
+    yield tmp_path / "cache" / "images"
+    forget()
+
+
+def forget() -> None:
+    """What this process holds, as if it had just begun."""
+    image_cache.load.cache_clear()
+    image_cache.held.cache_clear()
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Noise of many shapes: larger than 64 px, smaller, as large, wide, high."""
+    random = np.random.Generator(np.random.PCG64(0))
+    for name, shape in SHAPES.items():
+        image, label = tmp_path / "images" / f"{name}.png", tmp_path / "labels" / f"{name}.txt"
+        for file in (image, label):
+            file.parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(image), random.integers(0, 256, (*shape, 3), np.uint8))
+        label.write_text("0 0.5 0.5 0.2 0.2\n1 0.3 0.4 0.2 0.5\n")
+    return tmp_path / "images"
+
+
+@pytest.fixture
+def load(photos: Path) -> Load:
+    def of(*, training: bool = True, size: int = 64, recipe: Recipe = AUGMENTED) -> image_cache.Images:
+        return image_cache.load((str(photos),), ("spot", "dot"), size, 2, recipe, stride=32, training=training)
+
+    return of
+
+
+def files(cache: Path) -> list[Path]:
+    return sorted(cache.iterdir()) if cache.is_dir() else []
+
+
+def undecodable(*_: object, **__: object) -> NoReturn:
+    raise AssertionError("an image was decoded")
+
+
+def epoch_of(loader: InfiniteDataLoader, seed: int, epoch: int) -> list[tuple[list[str], Tensor, Tensor]]:
+    short_training.seed_epoch(loader, seed, epoch)
+    return [(batch["im_file"], batch["img"].clone(), batch["bboxes"].clone()) for batch in loader]
+
+
+def equal(these: list[tuple[list[str], Tensor, Tensor]], those: list[tuple[list[str], Tensor, Tensor]]) -> bool:
+    return len(these) == len(those) and all(
+        one[0] == other[0] and torch.equal(one[1], other[1]) and torch.equal(one[2], other[2])
+        for one, other in zip(these, those, strict=True)
+    )
+
+
+def loader_of(dataset: image_cache.Images, workers: int = 0) -> InfiniteDataLoader:
+    return build_dataloader(dataset, batch=2, workers=workers, device="cpu")
+
+
+class TestTheFile:
+    def test_holds_what_ultralytics_would_decode(self, load: Load, cache: Path) -> None:
+        ours = load()
+        theirs = YOLODataset(
+            img_path=str(Path(ours.im_files[0]).parent), imgsz=64, data={"names": {0: "spot", 1: "dot"}, "channels": 3}
+        )
+        assert ours.im_files == theirs.im_files
+        loaded = [theirs.load_image(index) for index in range(len(SHAPES))]
+        for index, (image, original, resized) in enumerate(loaded):
+            mine, *sizes = ours.load_image(index)
+            assert np.array_equal(mine, image)
+            assert (mine.dtype, sizes) == (image.dtype, [original, resized])
+        (pixels,) = cache.glob("*.bin")
+        assert pixels.read_bytes() == b"".join(image.tobytes() for image, _, _ in loaded)
+        assert [path.suffix for path in files(cache)] == [".bin", ".json"]
+
+    def test_is_read_by_the_next_process(self, load: Load, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        first = load(training=False)
+        before = [(path, path.stat().st_ino, path.read_bytes()) for path in files(cache)]
+        forget()
+        monkeypatch.setattr(their_data, "imread", undecodable)
+        for again in (load(training=False), load(training=False, recipe=Recipe())):
+            assert again is not first
+            assert [np.array_equal(*pair) for pair in zip(again.ims, first.ims, strict=True)] == [True] * len(SHAPES)
+        assert [(path, path.stat().st_ino, path.read_bytes()) for path in files(cache)] == before
+
+    def test_is_another_for_another_size(self, load: Load, cache: Path) -> None:
+        assert load(size=32).ims[0].shape == (32, 32, 3)
+        assert load(size=64).ims[0].shape == (64, 64, 3)
+        assert len(files(cache)) == 4
+
+    @pytest.mark.parametrize("change", ["content", "time", "name"])
+    def test_is_another_when_an_image_changed(self, change: str, load: Load, photos: Path, cache: Path) -> None:
+        first = load().ims[0].copy()
+        image = photos / "a.png"
+        match change:
+            case "content":
+                cv2.imwrite(str(image), np.zeros((96, 96, 3), np.uint8))
+            case "time":
+                os.utime(image, ns=(0, image.stat().st_mtime_ns + 1))
+            case _:
+                image.rename(photos / "A.png")
+                (photos.parent / "labels" / "a.txt").rename(photos.parent / "labels" / "A.txt")
+        forget()
+        again = load()
+        assert len(files(cache)) == 4
+        assert np.array_equal(again.ims[0], first) == (change != "content")
+
+    def test_is_not_written_to(self, load: Load, cache: Path) -> None:
+        """Whatever the augmentation does in place."""
+        dataset = load(recipe=Recipe(mosaic=0.0, scale=0.0, fliplr=0.5))
+        assert not any(image.flags.writeable for image in dataset.ims)
+        with pytest.raises(ValueError, match="read-only"):
+            dataset.ims[0][0] = 0
+        (pixels,) = cache.glob("*.bin")
+        before = hashlib.sha256(pixels.read_bytes()).hexdigest()
+        loader = loader_of(dataset)
+        for epoch in range(3):
+            epoch_of(loader, 0, epoch)
+        list(image_cache.held(load(training=False), 4))
+        assert hashlib.sha256(pixels.read_bytes()).hexdigest() == before
+
+    def test_is_there_whole_or_not_at_all(self, load: Load, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        alone = image_cache.Images._load_alone
+
+        def failing(dataset: image_cache.Images, index: int) -> Any:
+            if index == 3:
+                raise OSError("no space left")
+            return alone(dataset, index)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(image_cache.Images, "_load_alone", failing)
+            with pytest.raises(OSError, match="no space left"):
+                load()
+        assert [path for path in files(cache) if path.suffix in {".bin", ".json"}] == []
+        assert load().ims[3].shape == (64, 36, 3)
+
+    @pytest.mark.parametrize("text", [b"", b"half", None])
+    @pytest.mark.parametrize("ending", [".bin", ".json"])
+    def test_is_made_again_where_it_is_torn(self, ending: str, text: bytes | None, load: Load, cache: Path) -> None:
+        before = [image.copy() for image in load().ims]
+        (torn,) = cache.glob(f"*{ending}")
+        forget()
+        if text is None:
+            torn.unlink()
+        else:
+            torn.write_bytes(text)
+        assert all(np.array_equal(*pair) for pair in zip(load().ims, before, strict=True))
+
+    def test_is_gone_a_month_after_its_last_use(self, load: Load, cache: Path) -> None:
+        day = 24 * 3600
+        load(size=32)
+        (unused,) = cache.glob("*.bin")
+        os.utime(unused, (0, time.time() - 31 * day))
+        load(size=64)
+        assert not unused.exists()
+        assert not unused.with_suffix(".json").exists()
+        (recent,) = cache.glob("*.bin")
+        os.utime(recent, (0, time.time() - 29 * day))
+        load(size=96)
+        assert recent.exists()
+        os.utime(recent, (0, time.time() - 31 * day))
+        forget()
+        load(size=64)  # used
+        load(size=128)
+        assert recent.exists()
+
+    def test_what_a_killed_process_left_is_gone_as_well(self, load: Load, cache: Path) -> None:
+        left = [cache / "0123.4567", cache / "0123.4567.json"]
+        cache.mkdir(parents=True)
+        for path in left:
+            path.write_bytes(b"half")
+            os.utime(path, (0, time.time() - 31 * 24 * 3600))
+        load()
+        assert [path for path in left if path.exists()] == []
+
+    @pytest.mark.slow
+    def test_is_one_for_two_processes_at_once(self, scenes: datasets.DataSet, cache: Path) -> None:
+        program = (
+            "import sys; from trials import Recipe, images; "
+            "data = images.load((sys.argv[1],), tuple('0123456789'), 64, 2, Recipe(), stride=32, training=True); "
+            "print(sum(int(image.sum()) for image in data.ims))"
+        )
+        running = [
+            subprocess.Popen(
+                [sys.executable, "-c", program, scenes.train[0]],
+                env={**os.environ, "PYTHONPATH": str(Path(search_spaces.__file__).parents[1])},
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(2)
+        ]
+        told = [process.communicate()[0].splitlines()[-1] for process in running]
+        assert [process.returncode for process in running] == [0, 0]
+        assert told[0] == told[1]
+        assert [path.suffix for path in files(cache)] == [".bin", ".json"]
+
+
+class TestWhereThereIsNoRoom:
+    @pytest.fixture(params=["memory", "disk"])
+    def full(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+        def fill() -> None:
+            if request.param == "memory":
+                monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1000))
+            else:
+                monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+
+        return fill
+
+    def test_images_are_read_when_they_are_needed(self, load: Load, cache: Path, full: Callable[[], None]) -> None:
+        full()
+        dataset = load()
+        assert files(cache) == []
+        assert list(dataset.ims) == [None] * len(SHAPES)
+
+    @pytest.mark.parametrize("mosaic", [0.0, 1.0])
+    def test_the_training_is_the_same(self, mosaic: float, load: Load, full: Callable[[], None]) -> None:
+        """To the bit: a machine with less memory gives the same scores, and one epoch does not hang on another."""
+        recipe = Recipe(mosaic=mosaic, scale=0.5, fliplr=0.5)
+        loader = loader_of(load(recipe=recipe))
+        expected = [epoch_of(loader, 0, epoch) for epoch in range(2)]
+        forget()
+        full()
+        loader = loader_of(load(recipe=recipe))
+        assert equal(epoch_of(loader, 0, 1), expected[1])
+        assert equal(epoch_of(loader, 0, 0), expected[0])
+
+    def test_what_is_there_already_needs_no_room_on_the_disk(
+        self, load: Load, cache: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        load()
+        forget()
+        monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
+        monkeypatch.setattr(their_data, "imread", undecodable)
+        assert load().ims[0].shape == (64, 64, 3)
+        assert len(files(cache)) == 2
+
+
+class TestAnEpoch:
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_follows_from_seed_and_number_alone(self, workers: int, load: Load) -> None:
+        loader = loader_of(load(), workers)
+        assert loader.num_workers == workers
+        row = [epoch_of(loader, 7, epoch) for epoch in range(4)]
+        loader.close()
+        assert not any(equal(row[one], row[other]) for one in range(4) for other in range(one))
+        forget()
+        torch.rand(3)
+        np.random.rand(3)  # noqa: NPY002 - what the augmentation draws from
+        later = loader_of(load(), workers)
+        assert equal(epoch_of(later, 7, 3), row[3])
+        assert equal(epoch_of(later, 7, 1), row[1])
+        assert not equal(epoch_of(later, 8, 3), row[3])
+        short_training.seed_epoch(later, 7, 0)
+        next(iter(later))  # an epoch that was left in its middle
+        assert equal(epoch_of(later, 7, 2), row[2])
+        later.close()
+
+    def test_no_two_epochs_of_two_seeds_are_the_same(self, load: Load) -> None:
+        loader = loader_of(load())
+        assert not equal(epoch_of(loader, 0, 1), epoch_of(loader, 1, 0))
+
+
+class TestValidationBatches:
+    @pytest.fixture
+    def trainer(
+        self, tiny: Callable[..., Budget], scenes: datasets.DataSet, folder: Path, stock: Architecture
+    ) -> ShortTraining:
+        trainer = ShortTraining(stock.document(CLASSES), tiny(epochs=1), scenes, folder, lambda *_: True)
+        trainer.train()
+        return trainer
+
+    def test_give_the_same_figures_every_time(self, trainer: ShortTraining, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert isinstance(trainer.test_loader, image_cache.ValidationBatches)
+        before = [{**batch, "img": batch["img"].clone()} for batch in trainer.test_loader]
+        first, second = trainer.validate(), trainer.validate()
+        assert second == first
+        assert first[0]["val/box_loss"] > 0
+        for batch, kept in zip(trainer.test_loader, before, strict=True):
+            assert batch.keys() == kept.keys()
+            for name, value in batch.items():
+                if isinstance(value, Tensor):
+                    assert (value.dtype, torch.equal(value, kept[name])) == (kept[name].dtype, True), name
+                else:
+                    assert value == kept[name], name
+        monkeypatch.setattr(image_cache.ValidationBatches, "can_hold", lambda _: False)
+        theirs = trainer.get_dataloader(trainer.data["val"], batch_size=trainer.test_loader.batch_size, mode="val")
+        assert isinstance(theirs, InfiniteDataLoader)
+        trainer.validator.dataloader = theirs
+        assert trainer.validate() == first
+
+    def test_are_held_up_to_a_size(self, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+        dataset = load(training=False)
+        size = len(SHAPES) * 64 * 64 * 3
+        monkeypatch.setattr(image_cache, "_HELD_BYTES", size)
+        assert image_cache.ValidationBatches.can_hold(dataset)
+        monkeypatch.setattr(image_cache, "_HELD_BYTES", size - 1)
+        assert not image_cache.ValidationBatches.can_hold(dataset)
+
+    def test_are_put_together_once(self, load: Load) -> None:
+        dataset = load(training=False)
+        assert image_cache.held(dataset, 4) is image_cache.held(dataset, 4)
+        assert [len(batch["im_file"]) for batch in image_cache.held(dataset, 4)] == [4, 2]
+        assert len(image_cache.held(dataset, 4)) == 2
+
+
+class TestTheUsersFolder:
+    """No file in it is written, renamed or opened as a pickle, whatever Ultralytics would do."""
+
+    @pytest.fixture
+    def camera(self, photos: Path) -> Path:
+        """JPEGs with bytes appended, as phones and cameras write them."""
+        for image in photos.glob("*.png"):
+            cv2.imwrite(str(image.with_suffix(".jpg")), cv2.imread(str(image)))
+            image.unlink()
+        for image in photos.glob("*.jpg"):
+            image.write_bytes(image.read_bytes() + b"TAIL" + bytes(8))
+        return photos
+
+    @staticmethod
+    def state(folder: Path) -> dict[str, tuple[int, bytes]]:
+        return {
+            str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
+            for path in sorted(folder.rglob("*"))
+        }
+
+    @pytest.mark.parametrize("room", [True, False])
+    def test_stays_as_it_is(self, room: bool, camera: Path, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+        (camera / "a.npy").write_bytes(b"an older cache of Ultralytics'")
+        before = {folder: self.state(camera.parent / folder) for folder in ("images", "labels")}
+        if not room:
+            monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1000))
+        for training_ in (True, False):
+            dataset = load(training=training_)
+            assert dataset.ni == len(SHAPES)
+            for index in range(dataset.ni):
+                assert dataset[index]["img"].shape[0] == 3
+        assert {folder: self.state(camera.parent / folder) for folder in before} == before
+        assert not list(camera.parent.glob("*.cache"))
+
+    def test_gives_the_pixels_of_its_own_files(self, camera: Path, load: Load) -> None:
+        expected: Any = cv2.imread(str(camera / "a.jpg"))
+        assert np.array_equal(load(size=96).ims[0], expected)
+
+    def test_may_hold_a_cache_of_labels_that_is_not_opened(
+        self, photos: Path, load: Load, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        beside = photos.parent / "labels.cache"
+        beside.write_bytes(pickle.dumps({"labels": "of a stranger"}))
+        opened: list[str] = []
+        real = np.load
+
+        def loading(path: Any, **options: Any) -> Any:
+            opened.append(str(path))
+            return real(path, **options)
+
+        monkeypatch.setattr(np, "load", loading)
+        assert load().ni == len(SHAPES)
+        assert str(beside) not in opened
+
+    def test_labels_are_read_once_for_all_processes(
+        self, load: Load, cache: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first = load()
+        forget()
+        monkeypatch.setattr(image_cache.UserImages, "verify_args", undecodable)
+        assert [label["im_file"] for label in load().labels] == first.im_files
+        assert [path.suffix for path in (cache.parent / "labels").iterdir()] == [".cache"]
+
+    def test_is_read_as_ultralytics_reads_it(self, load: Load) -> None:
+        """To the bit, where every image opens and every box has an area."""
+        ours = load()
+        theirs = YOLODataset(
+            img_path=str(Path(ours.im_files[0]).parent), imgsz=64, data={"names": {0: "spot", 1: "dot"}, "channels": 3}
+        )
+        for mine, other in zip(ours.labels, theirs.labels, strict=True):
+            assert mine.keys() == other.keys()
+            assert all(np.array_equal(mine[key], other[key]) for key in mine)
+
+    def test_images_that_do_not_decode_are_named(self, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(their_data, "imread", lambda *_, **__: None)
+        with pytest.raises(DataError, match=r"images/a\.png: this image cannot be decoded; take it out"):
+            load()

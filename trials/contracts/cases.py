@@ -1,0 +1,171 @@
+"""Which operators are to be checked where: every value of every parameter at every distinct site, once."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache
+from itertools import product
+from math import prod
+
+import torch
+from torch import nn
+from ultralytics.nn.modules import (
+    C2PSA,
+    C3,
+    ELAN1,
+    PSA,
+    SPPELAN,
+    SPPF,
+    A2C2f,
+    AConv,
+    ADown,
+    Bottleneck,
+    C2f,
+    C2fCIB,
+    C3k2,
+    Conv,
+    RepNCSPELAN4,
+    SCDown,
+)
+
+from search_spaces import OPERATORS, Choice, SearchSpace
+from search_spaces import base as bases
+from search_spaces.base import Base
+from search_spaces.hosts import WHOLE, host_of
+from search_spaces.macro import IMAGE_SIZE, Setting
+from search_spaces.operators import Operator, Site, Value
+from trials.contracts.operator_contract import Case
+
+_MANY = 4096
+"""Combinations of values up to which all are looked at for the fewest cases."""
+
+LAYERS: dict[str, tuple[int, Callable[[], nn.Module]]] = {
+    "C3": (48, lambda: C3(48, 32, n=1, shortcut=False)),  # as in a neck
+    "C2f": (32, lambda: C2f(32, 32, n=1)),
+    "Bottleneck": (32, lambda: Bottleneck(32, 32)),
+    "Bottleneck twice": (32, lambda: nn.Sequential(Bottleneck(32, 32), Bottleneck(32, 32))),
+    "C3k2": (32, lambda: C3k2(32, 32, n=1)),
+    "C3k2 of C3k": (32, lambda: C3k2(32, 32, 1, c3k=True)),
+    "C3k2 with attention": (64, lambda: C3k2(64, 64, 1, attn=True)),
+    "C2fCIB": (32, lambda: C2fCIB(32, 32, shortcut=True, lk=True)),
+    "A2C2f": (64, lambda: A2C2f(64, 64, 1, a2=False)),
+    "A2C2f with attention": (64, lambda: A2C2f(64, 64, 1, residual=True)),
+    "C2PSA": (64, lambda: C2PSA(64, 64)),
+    "PSA": (64, lambda: PSA(64, 64)),
+    "SPPF": (32, lambda: SPPF(32, 32)),
+    "SPPELAN": (32, lambda: SPPELAN(32, 32, 16)),
+    "RepNCSPELAN4": (64, lambda: RepNCSPELAN4(64, 64, 64, 32, 1)),
+    "ELAN1": (32, lambda: ELAN1(32, 32, 32, 16)),
+    "Conv 3x3": (32, lambda: Conv(32, 48, 3, 1)),
+    "Conv 3x3 s2": (32, lambda: Conv(32, 48, 3, 2)),
+    "Conv 3x3 in groups": (32, lambda: Conv(32, 32, 3, 1, g=4)),
+    "Conv 1x1": (32, lambda: Conv(32, 32, 1, 1)),
+    "Conv 6x6 s2": (3, lambda: Conv(3, 16, 6, 2, 2)),
+    "AConv": (32, lambda: AConv(32, 48)),
+    "ADown": (32, lambda: ADown(32, 48)),
+    "SCDown": (32, lambda: SCDown(32, 48, 3, 2)),
+    "nn.Upsample": (16, lambda: nn.Upsample(None, 2, "nearest")),
+    "nn.ConvTranspose2d": (16, lambda: nn.ConvTranspose2d(16, 16, 2, 2)),
+}
+"""A small layer of every host, and what its sites depend on, with the channels that enter it."""
+
+
+def of_space(space: SearchSpace) -> tuple[Case, ...]:
+    """Every value that a space offers, at every distinct site that it is offered for, each dial turned alone."""
+    sites = _Sites()
+    stock = bases.load(space.base, space.scale)
+    for setting in _settings(space):
+        base = stock.at(setting)
+        for slot in space.slots:
+            for operator, layer in product(slot.operators, slot.layers):
+                if operator in OPERATORS:
+                    found = base.sites(layer, OPERATORS[operator], inserted=slot.feeds is not None)
+                    sites.offer(found, slot.of(operator), slot.name if slot.feeds else str(layer))
+    return sites.cases()
+
+
+def of_model(base: Base) -> tuple[Case, ...]:
+    """The operators that a model's file has, at each distinct site that they stand in."""
+    sites = _Sites()
+    for layer, (operator, parameters) in base.carries.items():
+        found = base.sites(layer, OPERATORS[operator])
+        sites.offer(found, [Choice.of(operator, parameters)], str(base.in_file(layer)))
+    for layer, (_, operator, parameters) in base.inserted.items():
+        found = base.sites(layer, OPERATORS[operator], inserted=True)
+        sites.offer(found, [Choice.of(operator, parameters)], str(base.in_file(layer) + 1))
+    return sites.cases()
+
+
+def of_operator(operator: Operator) -> tuple[Case, ...]:
+    """Every value that an operator allows, at every distinct site of `LAYERS` that nothing is in the way of."""
+    sites = _Sites()
+    for name in LAYERS:
+        for site in sites_in(name, operator):
+            legal = [given for given in combinations(operator) if operator.obstacle(site, given) is None]
+            sites.offer([site], [Choice.of(operator.name, given) for given in legal], name)
+    return sites.cases()
+
+
+def sites_in(name: str, operator: Operator) -> tuple[Site, ...]:
+    """The sites that an operator takes in one of `LAYERS`."""
+    layer = _layer(name)
+    host = host_of(layer)
+    return host.sites_for(operator, layer, LAYERS[name][0]) if host else ()
+
+
+def combinations(operator: Operator) -> Iterator[dict[str, Value]]:
+    """Values of all parameters: the defaults, each value with all else at its default, and all, if not too many."""
+    default = {parameter.name: parameter.default for parameter in operator.parameters}
+    yield default
+    for parameter in operator.parameters:
+        yield from (default | {parameter.name: value} for value in parameter.allowed if value != parameter.default)
+    if prod(len(parameter.allowed) for parameter in operator.parameters) <= _MANY:
+        for values in product(*(parameter.allowed for parameter in operator.parameters)):
+            yield dict(zip(default, values, strict=True))
+
+
+def covering(choices: Iterable[Choice]) -> list[Choice]:
+    """Few of the choices, in which every value of every parameter stands that stands in any of them."""
+    known = list(dict.fromkeys(choices))
+    missing = {value for choice in known for value in choice.parameters}
+    chosen = known[:1]  # an operator without parameters has one choice, and nothing is missing
+    missing -= {value for choice in chosen for value in choice.parameters}
+    while missing:
+        best = max(known, key=lambda choice: len(missing.intersection(choice.parameters)))
+        chosen.append(best)
+        missing -= set(best.parameters)
+    return chosen
+
+
+@dataclass
+class _Sites:
+    """What is offered at which distinct site: the site, the choices, the places, by what an operator can tell apart."""
+
+    known: dict[Case, tuple[Site, dict[Choice, None], dict[str, None]]] = field(default_factory=dict)
+
+    def offer(self, sites: Iterable[Site], choices: Sequence[Choice], place: str) -> None:
+        for site in sites if choices else ():
+            alike = Case.of(Choice(operator=choices[0].operator), replace(site, path=WHOLE), ())
+            _, offered, places = self.known.setdefault(alike, (site, {}, {}))
+            offered.update(dict.fromkeys(choices))
+            places[place] = None
+
+    def cases(self) -> tuple[Case, ...]:
+        return tuple(
+            Case.of(choice, site, tuple(places))
+            for site, offered, places in self.known.values()
+            for choice in covering(offered)
+        )
+
+
+def _settings(space: SearchSpace) -> Iterator[Setting]:
+    """The base model, and every value of every dial that changes layers, the others at rest."""
+    yield ()
+    for dial in space.dials:
+        if dial.name != IMAGE_SIZE:
+            yield from (((dial.name, value),) for value in dial.values if value != dial.stock)
+
+
+@cache
+def _layer(name: str) -> nn.Module:
+    with torch.device("meta"):
+        return LAYERS[name][1]().eval()

@@ -1,0 +1,166 @@
+"""What a whole model promises, before anybody trains it for days: its file, not one operator of it.
+
+What the operators in it promise one by one is `trials/contract.py`.
+"""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from ultralytics.cfg import get_cfg
+from ultralytics.nn.tasks import DetectionModel
+
+from search_spaces import auxiliary, build, pgi
+from trials.contracts.export_contract import run_onnx
+from trials.contracts.operator_contract import REORDERED, Failure, distance, raised, undisturbed, wake
+from trials.costing import cost
+
+_PASSED, _EXPORTED, _RUN = (2, 2, 3), (2, 2, 2), (1, 3, 5)
+"""Batch, height and width of images, in units of the model's greatest stride."""
+_IMAGE_SIZE = 640
+_OPSET = 17
+_FROZEN = "dfl.conv.weight"
+"""Ultralytics freezes it."""
+
+Document = Mapping[str, Any]
+Promise = Callable[[Document], Iterator[str]]
+
+
+def check(document: Document) -> tuple[Failure, ...]:
+    """Ask a model YAML for every promise of this file."""
+    failures: list[Failure] = []
+    with undisturbed():
+        for name, promise in PROMISES.items():
+            try:
+                seen = list(promise(document))
+            except Exception as error:  # noqa: BLE001 - a user's code may raise anything, and that is the finding
+                seen = [raised(error)]
+            failures += [Failure(operator="the model", promise=name, seen=one) for one in seen]
+            if failures and name == "build":
+                break
+    return tuple(failures)
+
+
+def _build(document: Document) -> Iterator[str]:
+    """It can be built, as it is trained and as it is deployed, and every layer of it counted."""
+    _in_training(document)
+    for deployed in (False, True):
+        cost.measure(document, document["nc"], _IMAGE_SIZE, deployed=deployed)
+    yield from ()
+
+
+def _train(document: Document) -> Iterator[str]:
+    """A training step is finite, and its gradient reaches every parameter."""
+    model = _in_training(document).train()
+    batch = {
+        "img": _image(model, _PASSED),
+        "batch_idx": torch.tensor([0.0, 0.0, 1.0]),
+        "cls": torch.zeros(3, 1),
+        "bboxes": torch.tensor([[0.5, 0.5, 0.2, 0.3], [0.3, 0.4, 0.5, 0.4], [0.6, 0.6, 0.8, 0.8]]),
+    }
+    loss, _ = model(batch)
+    if not loss.isfinite().all():
+        yield "the loss is NaN or infinite"
+    loss.sum().backward()
+    starved = [name for name, one in model.named_parameters() if one.grad is None and not name.endswith(_FROZEN)]
+    if starved:
+        yield f"no gradient reaches {', '.join(starved[:3])}" + (f" and {len(starved) - 3} more" * (len(starved) > 3))
+
+
+def _auxiliary(document: Document) -> Iterator[str]:
+    """Without its auxiliary half it predicts the same, bit for bit."""
+    model = wake(_in_training(document)).eval()
+    if not isinstance(model, pgi.PGIModel):
+        return
+    with torch.no_grad():
+        before = model(_image(model, _PASSED))[0]
+        after = pgi.drop_auxiliary(model)(_image(model, _PASSED))[0]
+    if not torch.equal(before, after):
+        yield f"the predictions differ by {distance(after, before):.2%}"
+
+
+def _fuse(document: Document) -> Iterator[str]:
+    """Fused, as it is deployed, it predicts the same."""
+    model = _with_all_places(pgi.drop_auxiliary(wake(_in_training(document)).eval()))
+    with torch.no_grad():
+        before = model(_image(model, _PASSED))[0]
+        after = deepcopy(model).fuse(verbose=False)(_image(model, _PASSED))[0]
+    if (far := distance(after, before)) > 10 * REORDERED:
+        yield f"the predictions differ by {far:.2%}"
+
+
+def _export(document: Document) -> Iterator[str]:
+    """Exported to ONNX, it predicts the same for images of another size."""
+    model = _with_all_places(_in_training(document).eval().fuse(verbose=False).requires_grad_(False))
+    head: Any = model.model[-1]
+    recorded, other = _image(model, _EXPORTED), _image(model, _RUN)
+    head.export, head.dynamic, head.format = True, True, "onnx"
+    with tempfile.TemporaryDirectory() as folder:
+        graph = Path(folder) / "model.onnx"
+        torch.onnx.export(
+            model,
+            (recorded,),
+            graph,
+            opset_version=_OPSET,
+            input_names=["images"],
+            output_names=["boxes"],
+            dynamic_axes={"images": {0: "batch", 2: "height", 3: "width"}, "boxes": {0: "batch", 1: "a", 2: "b"}},
+            dynamo=False,
+        )
+        out = torch.from_numpy(run_onnx(graph, {"images": other.numpy()})[0])
+    with torch.no_grad():
+        expected = model(other)
+    if out.shape != expected.shape:
+        shapes = f"{tuple(out.shape)} at {_shown(other)}, not {tuple(expected.shape)}"
+        yield f"exported at {_shown(recorded)}, it gives {shapes}"
+    elif (far := distance(out, expected)) > 10 * REORDERED:
+        yield f"exported at {_shown(recorded)}, it is wrong by {far:.2%} at {_shown(other)}"
+
+
+def _in_training(document: Document) -> DetectionModel:
+    """The model as it is trained, always with the same weights."""
+    torch.manual_seed(0)
+    document = auxiliary.trained(document) if document.get("pgi") else document
+    model = build.model(document, document["nc"])
+    model.args = get_cfg()
+    return model
+
+
+def _with_all_places(model: Any) -> Any:
+    """Let an end-to-end head return every place, as other heads do.
+
+    It returns the best 300: of a fresh model's nearly equal scores other ones after a rounding, and small images, which
+    make these questions cheap, have fewer places.
+    """
+    if model.end2end:
+        model.model[-1].postprocess = _unchanged
+    return model
+
+
+def _unchanged(predictions: Tensor) -> Tensor:
+    return predictions
+
+
+def _image(model: Any, shape: tuple[int, int, int]) -> Tensor:
+    """Images of a batch, height and width that the model takes, always the same."""
+    batch, height, width = shape
+    stride = int(model.stride.max())
+    return torch.rand(batch, 3, height * stride, width * stride, generator=torch.Generator().manual_seed(0))
+
+
+def _shown(images: Tensor) -> str:
+    return "x".join(map(str, images.shape[-2:]))
+
+
+PROMISES: dict[str, Promise] = {
+    "build": _build,
+    "train": _train,
+    "auxiliary": _auxiliary,
+    "fuse": _fuse,
+    "export": _export,
+}
+"""By the names that failures carry; their docstrings are the promises."""

@@ -1,0 +1,308 @@
+"""A data set's images as a training meets them: decoded and resized once for all trials and processes of a host.
+
+They lie, one after the other, in one file of the cache folder, which every process maps into its memory: the operating
+system keeps one copy of it, however many workers read. A file that nobody has used for a month is removed when the next
+one is written.
+"""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import lru_cache
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+import psutil
+from torch.utils.data import DataLoader
+from ultralytics.cfg import get_cfg
+from ultralytics.data import YOLODataset
+
+from search_spaces.errors import DataError, EnvironmentProblem
+from trials.budget import Recipe
+from trials.costing.layers import IMAGE_CHANNELS
+from trials.data import datasets, image_files
+
+log = logging.getLogger(__name__)
+
+_RULES = "without boxes without area"
+"""Version of the rules for reading labels; other rules have other caches."""
+_UNUSED_SECONDS = 30 * 24 * 3600
+_SHARE_OF_MEMORY = 0.5
+_SHARE_OF_DISK = 0.25
+_HELD_BYTES = 512 * 2**20
+"""Of validation batches; more are put together anew for every validation."""
+
+
+class UserImages(YOLODataset):
+    """Ultralytics' data set; reads what `trials.data.datasets` has checked, and never writes into the user's folders.
+
+    Ultralytics re-encodes a JPEG that does not end as one, in its place, and puts its caches of labels and of decoded
+    images beside the data; a cache of labels that lies there is a pickle, which is not opened. Lists are read from
+    `data["path"]` on, too, and boxes without area are left out.
+    """
+
+    def get_img_files(self, img_path: Any) -> list[str]:
+        """The images of folders and lists; nothing is timed."""
+        sources = img_path if isinstance(img_path, list) else [img_path]
+        files = image_files.image_paths(sources, Path(self.data.get("path") or "."))
+        if not files:
+            raise DataError(f"no images in {', '.join(map(str, sources))}")
+        count = self.fraction if isinstance(self.fraction, int) else max(1, round(len(files) * self.fraction))
+        return files[:count]
+
+    def get_cache_hash(self) -> str:
+        """Another one than Ultralytics', whose rules differ."""
+        return f"{super().get_cache_hash()} {_RULES}"
+
+    def verify_args(self) -> tuple[Any, Any]:
+        """Ultralytics' reading of a label, beside what is known of the image."""
+        checks = image_files.check(self.im_files, datasets.cache_folder())
+
+        def check_image(path: str) -> tuple[str, tuple[int, int]]:
+            if checks[path].problem:
+                raise ValueError(checks[path].problem)
+            return "", checks[path].shape
+
+        verify, arguments = super().verify_args()
+        return FunctionType(verify.__code__, {**verify.__globals__, "check_image": check_image}), arguments
+
+    def result_to_label(self, result: Any) -> tuple[Any, ...]:
+        """Ultralytics' label, without boxes that have no area."""
+        label, *counts = super().result_to_label(result)
+        if label is not None:
+            right = (label["bboxes"][:, 2:] > 0).all(1)
+            if not right.all():
+                label["cls"], label["bboxes"] = label["cls"][right], label["bboxes"][right]
+                label["segments"] = [one for one, kept in zip(label["segments"], right, strict=False) if kept]
+        return label, *counts
+
+    def _load_or_scan_cache(self, cache_path: Path, cache_hash: str) -> Any:  # noqa: ARG002 - Ultralytics' signature
+        """From our cache folder, whatever lies beside the labels."""
+        name = hashlib.sha256(os.fsencode("\n".join(self.label_files))).hexdigest()[:24]
+        return super()._load_or_scan_cache(datasets.cache_folder() / "labels" / f"{name}.cache", cache_hash)
+
+    def cache_labels(self, path: Path = Path("labels.cache")) -> Any:
+        """Written aside, then renamed; without a cache folder that can be written, read again each time."""
+        aside = path.with_suffix(f".{os.getpid()}")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            read = super().cache_labels(aside)
+            if aside.is_file():
+                aside.replace(path)
+        except OSError as error:
+            log.warning("labels cannot be kept in %s: %s", path.parent, error)
+            return super().cache_labels(aside)
+        return read
+
+    def load_image(self, i: int, *arguments: Any, **options: Any) -> Any:
+        """Ultralytics', whose error does not say what the file is.
+
+        Raises:
+            DataError: the image cannot be decoded.
+        """
+        try:
+            return super().load_image(i, *arguments, **options)
+        except FileNotFoundError as error:
+            raise DataError(f"{self.im_files[i]}: this image cannot be decoded; take it out of the data set") from error
+
+    def check_cache_disk(self, safety_margin: float = 0.1) -> bool:
+        """Ultralytics' answer, for a folder of ours."""
+        with suppress(OSError):
+            self.npy_files[0].parent.mkdir(parents=True, exist_ok=True)
+        return self.npy_files[0].parent.is_dir() and bool(super().check_cache_disk(safety_margin))
+
+    @property
+    def npy_files(self) -> list[Path]:
+        """Where Ultralytics looks for decoded images and writes them: not beside the user's."""
+        return self._npy_files
+
+    @npy_files.setter
+    def npy_files(self, beside: list[Path]) -> None:
+        folder = datasets.cache_folder() / "npy"
+        self._npy_files = [folder / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:24]}.npy" for path in beside]
+
+
+class Images(UserImages):
+    """The user's images, out of the host's cache if they fit there."""
+
+    def check_cache_ram(self, safety_margin: float = 0.0) -> bool:  # noqa: ARG002 - Ultralytics' signature
+        """Whether all images, resized, find room in memory and on the cache's disk; if not, each is read when needed.
+
+        Ultralytics' own way would draw random images to find out, and so change the training.
+        """
+        folder = self._file().parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            log.warning("%s: %s; images are read in every epoch", folder, error.strerror)
+            return False
+        largest = self.ni * self.imgsz**2 * self.channels
+        fits = largest < _SHARE_OF_MEMORY * psutil.virtual_memory().available and (
+            self._file().is_file()
+            or (os.access(folder, os.W_OK) and largest < _SHARE_OF_DISK * shutil.disk_usage(folder).free)
+        )
+        if not fits:
+            log.info("%d images of %d px do not fit into memory; they are read in every epoch", self.ni, self.imgsz)
+        return fits
+
+    def cache_images(self) -> None:
+        """Map the images into memory, from the cache or as its first user."""
+        path = self._file()
+        shapes = path.with_suffix(".json")
+        found = self._shapes(path, shapes)
+        if found is None:
+            self._decode(path, shapes)
+            found = self._shapes(path, shapes)
+        if found is None:
+            raise EnvironmentProblem(
+                f"{path}: decoded images cannot be kept there (set NAS_CACHE to a folder that can be written)"
+            )
+        with suppress(PermissionError):  # another user's, who removes it when nobody uses it
+            os.utime(path)
+        pixels = np.memmap(path, dtype=np.uint8, mode="r") if path.stat().st_size else np.empty(0, np.uint8)
+        begin = 0
+        for index, (original, resized) in enumerate(found):
+            height, width = resized
+            end = begin + height * width * self.channels
+            self.ims[index] = pixels[begin:end].reshape(height, width, self.channels)
+            self.im_hw0[index], self.im_hw[index] = tuple(original), (height, width)
+            begin = end
+
+    def _shapes(self, path: Path, shapes: Path) -> list[Any] | None:
+        """The sizes of the cached images, before and after resizing; None unless both files are there and whole."""
+        try:
+            found = json.loads(shapes.read_text(encoding="utf-8"))
+            pixels = sum(height * width for _, (height, width) in found)
+            whole = len(found) == self.ni and pixels * self.channels == path.stat().st_size
+        except (OSError, ValueError, TypeError):
+            return None
+        return found if whole else None
+
+    def _decode(self, path: Path, shapes: Path) -> None:
+        """Write the images aside, then rename: there whole, or not there."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_unused(path.parent)
+        aside = path.with_suffix(f".{os.getpid()}")
+        found = []
+        with aside.open("wb") as file, ThreadPool(len(os.sched_getaffinity(0))) as pool:
+            for image, original, resized in pool.imap(self._load_alone, range(self.ni)):
+                file.write(np.ascontiguousarray(image).tobytes())
+                found.append((original, resized))
+        shapes_aside = aside.with_suffix(aside.suffix + ".json")
+        shapes_aside.write_text(json.dumps(found), encoding="utf-8")
+        shapes_aside.replace(shapes)
+        aside.replace(path)
+
+    def _load_alone(self, index: int) -> Any:
+        return self.load_image(index)
+
+    def _file(self) -> Path:
+        return datasets.cache_folder() / "images" / f"{self._identity()}.bin"
+
+    def _identity(self) -> str:
+        """Equal for the same files, unchanged, at the same size."""
+        stats = [(file, Path(file).stat()) for file in self.im_files]
+        files = [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]
+        return hashlib.sha256(json.dumps([files, self.imgsz, self.channels]).encode()).hexdigest()[:24]
+
+
+class ValidationBatches:
+    """Validation images, put together into batches once and held.
+
+    Args:
+        dataset: whose images are not augmented.
+        batch: images in each.
+    """
+
+    def __init__(self, dataset: Images, batch: int) -> None:
+        self.dataset, self.batch_size = dataset, batch
+        loader: DataLoader[Any] = DataLoader(dataset, batch_size=batch, collate_fn=dataset.collate_fn)
+        self._batches: list[Mapping[str, Any]] = list(loader)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        """Copies, for the validator puts what it computes into them."""
+        return (dict(batch) for batch in self._batches)
+
+    @staticmethod
+    def can_hold(dataset: Images) -> bool:
+        """Whether all batches together are small enough to be held."""
+        return bool(dataset.ni * dataset.imgsz**2 * dataset.channels <= _HELD_BYTES)
+
+
+@lru_cache(maxsize=8)
+def load(
+    sources: tuple[str, ...],
+    classes: tuple[str, ...],
+    image_size: int,
+    batch: int,
+    recipe: Recipe,
+    *,
+    stride: int,
+    training: bool,
+    root: str = "",
+    key_points: tuple[int, int] | None = None,
+) -> Images:
+    """The images of one half of a data set, once per process.
+
+    Args:
+        sources: folders and lists of images.
+        image_size: of the longer side, in pixels.
+        batch: images of similar shape that are validated together; without meaning for training.
+        recipe: whose augmentation is applied in training.
+        stride: of the model, to which validation images are padded.
+        root: of the data set, from which the lines of lists may start.
+        key_points: in each label row beside the box; left out.
+    """
+    return Images(
+        img_path=list(sources),
+        imgsz=image_size,
+        batch_size=batch,
+        augment=training,
+        hyp=get_cfg(overrides={**augmentation(recipe), "deterministic": False}),  # it would warn of `cache`
+        rect=not training,
+        cache="ram",
+        stride=stride,
+        pad=0.0 if training else 0.5,
+        prefix="train: " if training else "val: ",
+        task="detect",
+        data=described(classes, root, key_points),
+    )
+
+
+def described(classes: Sequence[str], root: str, key_points: tuple[int, int] | None) -> dict[str, Any]:
+    """Return the description that Ultralytics' data set class needs."""
+    described = {"path": root, "names": dict(enumerate(classes)), "channels": IMAGE_CHANNELS}
+    return described if key_points is None else {**described, "kpt_shape": list(key_points)}
+
+
+@lru_cache(maxsize=8)
+def held(dataset: Images, batch: int) -> ValidationBatches:
+    """The validation batches of a data set, once per process."""
+    return ValidationBatches(dataset, batch)
+
+
+def augmentation(recipe: Recipe) -> dict[str, Any]:
+    """A recipe's, in Ultralytics' words."""
+    return {"mosaic": recipe.mosaic, "close_mosaic": 0, "fliplr": recipe.fliplr, "scale": recipe.scale}
+
+
+def _remove_unused(folder: Path) -> None:
+    oldest = time.time() - _UNUSED_SECONDS
+    for path in folder.iterdir():
+        if path.suffix == ".json":
+            continue
+        with suppress(FileNotFoundError):  # of another process, which has just renamed it
+            if path.stat().st_mtime < oldest:  # a killed process's, too
+                path.unlink()
+                path.with_suffix(".json" if path.suffix == ".bin" else f"{path.suffix}.json").unlink(missing_ok=True)

@@ -1,0 +1,1 @@
+"""Measured and predicted latency: deployed models, runtimes, tables of layers."""

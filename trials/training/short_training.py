@@ -1,0 +1,353 @@
+"""The short training of one candidate, on Ultralytics' own trainer without what a search does not need.
+
+What is left out: plots, the second validation of the best checkpoint, half-precision checkpoints and a CSV row per
+epoch, every integration's callbacks, the network. What is added: a question after each epoch whether to go on, images
+that all trials of a host share, a checkpoint that a training goes on from to the bit, a schedule for dynamic
+convolutions' temperature, one kernel for the whole step of AdamW.
+"""
+
+import math
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn, optim
+from ultralytics.data.build import InfiniteDataLoader
+from ultralytics.models.yolo.detect import DetectionTrainer
+from ultralytics.nn.tasks import DetectionModel
+
+from search_spaces import auxiliary, build
+from search_spaces.operators.dynamic_conv import DynamicConv
+from trials.budget import Budget
+from trials.data import image_cache
+from trials.data.datasets import DataSet
+from trials.devices import memory_format
+from trials.scores import Coverage, Epoch, GoOn
+from trials.training import checkpoint, trainer_patches
+from trials.training.checkpoint import Checkpoint
+from trials.training.ema import decay
+from trials.training.inheritance import inherit
+from trials.weights import keep
+
+
+class DivergedError(Exception):
+    """The loss left the finite numbers."""
+
+
+class TimedOutError(Exception):
+    """The budget's seconds are over."""
+
+
+class _NothingLeftError(Exception):
+    """What a checkpoint holds was trained to its end, or is not to go on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """What a training left.
+
+    Attributes:
+        epochs: what was trained, in order; the last one validated unless the training was stopped.
+        stopped: whether it was told not to go on.
+        coverage: what came from the budget's checkpoint.
+        before: seconds of those epochs that an earlier process trained.
+    """
+
+    epochs: tuple[Epoch, ...]
+    stopped: bool
+    coverage: Coverage
+    before: float = 0.0
+
+
+def train(
+    document: Mapping[str, Any],
+    budget: Budget,
+    data: DataSet,
+    folder: Path,
+    go_on: GoOn,
+    *,
+    weights: Path,
+    standing: Path | None = None,
+) -> Trained:
+    """Train a model for a budget.
+
+    Args:
+        document: the model YAML as a mapping.
+        folder: for what Ultralytics writes.
+        go_on: asked after every epoch, counted from 1; False ends the training there.
+        weights: where the moving average goes after the last epoch, in fp32, in a form that `YOLO()` loads.
+        standing: where the training stands, written after every epoch; one that stands there already goes on, to the
+            same bits as if it had never stopped, and `go_on` hears of its earlier epochs again.
+
+    Raises:
+        DivergedError: a loss is NaN or infinite.
+        TimedOutError: the budget's seconds are over.
+        DataError: nothing of the budget's checkpoint fits the model.
+        RuntimeError: whatever PyTorch raises, out of memory among it.
+    """
+    trainer_patches.look_away_from_the_past()
+    with trainer_patches.one_thread_on_cpu(budget.device):
+        training = ShortTraining(document, budget, data, folder, go_on, standing=standing)
+        training.train()
+    if not training.told_to_stop:
+        with training.ema.applied() as average:
+            keep(average, vars(training.args), weights)
+    epochs = tuple(training.epochs_done)
+    before = sum(epoch.seconds for epoch in epochs[: training.start_epoch])
+    return Trained(epochs=epochs, stopped=training.told_to_stop, coverage=training.coverage, before=before)
+
+
+class ShortTraining(DetectionTrainer):
+    """Ultralytics' detection trainer, reduced to what a score needs.
+
+    Its name does not end in "Trainer", by which Ultralytics recognises where to add MLflow, Weights & Biases and the
+    other integrations' callbacks (`utils/callbacks/base.py:197`).
+    """
+
+    def __init__(
+        self,
+        document: Mapping[str, Any],
+        budget: Budget,
+        data: DataSet,
+        folder: Path,
+        go_on: GoOn,
+        *,
+        standing: Path | None = None,
+    ) -> None:
+        self.document, self.budget, self.data_set, self.go_on = document, budget, data, go_on
+        self.standing = standing
+        self.checkpoint: Checkpoint | None = None
+        self.epochs_done: list[Epoch] = []
+        self.told_to_stop = False
+        self.coverage = Coverage()
+        self.deadline = time.monotonic() + (budget.timeout or math.inf)
+        self.epoch_started = 0.0
+        super().__init__(overrides=arguments(budget, data, folder))
+
+    def train(self) -> None:
+        """Train what is left to be trained."""
+        try:
+            with trainer_patches.precise_loss():
+                super().train()
+        except _NothingLeftError:
+            return
+
+    def run_callbacks(self, event: str) -> None:
+        """Our own steps, and nobody else's."""
+        match event:
+            case "on_train_start":
+                self._hear_again()
+            case "on_train_epoch_start":
+                self.epoch_started = time.monotonic()
+                seed_epoch(self.train_loader, self.budget.seed, self.epoch)
+                self.args.val = self.epoch + 1 in self.budget.rungs  # the last epoch is validated anyway
+                self._oom_retries = 3  # otherwise Ultralytics halves the batch and scores under another budget
+            case "on_train_batch_end":
+                if not torch.isfinite(self.loss):
+                    raise DivergedError(f"the loss is {float(self.loss.detach())} in epoch {self.epoch + 1}")
+                if time.monotonic() > self.deadline:
+                    raise TimedOutError(f"{self.budget.timeout:g} s were over in epoch {self.epoch + 1}")
+            case "on_fit_epoch_end":
+                self._finish_epoch()
+
+    def get_dataset(self) -> dict[str, Any]:
+        """The checked data set; Ultralytics' own way asks the network for a font."""
+        data = self.data_set
+        return {
+            "train": list(data.train),
+            "val": list(data.val),
+            "nc": len(data.classes),
+            **image_cache.described(data.classes, data.root, data.key_points),
+        }
+
+    def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> DetectionModel:  # noqa: ARG002, FBT001, FBT002 - Ultralytics' signature
+        """The candidate, with what the budget's checkpoint gives it."""
+        branch = self.budget.recipe.pgi
+        document = auxiliary.trained({**self.document, "pgi": branch}) if branch else self.document
+        model = build.model(document, len(self.data_set.classes)).to(memory_format=memory_format(self.device))
+        if model.end2end:
+            self.args.nms = False  # else the validator would switch to the other head (`engine/validator.py:173`)
+        if self.budget.weights is not None:
+            self.coverage = inherit(model, self.budget.weights)
+        return model
+
+    def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """As Ultralytics does, in the layout of the weights."""
+        batch = super().preprocess_batch(batch)
+        batch["img"] = batch["img"].contiguous(memory_format=memory_format(self.device))
+        return batch
+
+    def build_dataset(self, img_path: Any, mode: str = "train", batch: int | None = None) -> image_cache.Images:
+        """One that all trials of this process share."""
+        return image_cache.load(
+            tuple(img_path) if isinstance(img_path, list) else (str(img_path),),
+            self.data_set.classes,
+            self.budget.image_size,
+            batch or self.budget.batch,
+            self.budget.recipe,
+            stride=self.stride,
+            training=mode == "train",
+            root=self.data_set.root,
+            key_points=self.data_set.key_points,
+        )
+
+    def get_dataloader(self, dataset_path: Any, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
+        """Ultralytics' loader, or batches that are held."""
+        if mode == "val":
+            dataset = self.build_dataset(dataset_path, mode, batch_size)
+            if image_cache.ValidationBatches.can_hold(dataset):
+                return image_cache.held(dataset, batch_size)
+        return super().get_dataloader(dataset_path, batch_size, rank, mode)
+
+    def build_optimizer(self, model: nn.Module, *arguments: Any, **options: Any) -> optim.Optimizer:
+        """Ultralytics' groups; AdamW's step in one kernel; another rate for tensors that were not inherited."""
+        optimizer = super().build_optimizer(model, *arguments, **options)
+        if type(optimizer) is not optim.AdamW:
+            return optimizer
+        new = {id(value) for name, value in model.named_parameters() if name in self.coverage.new}
+        factor = self.budget.recipe.new_rate
+        groups = []
+        for group in optimizer.param_groups:
+            for rate, chosen in ((group["lr"], False), (group["lr"] * factor, True)):
+                parameters = [value for value in group["params"] if (factor != 1 and id(value) in new) is chosen]
+                groups.append({**group, "params": parameters, "lr": rate, "fused": True})
+        return optim.AdamW([group for group in groups if group["params"]], fused=True)
+
+    def _setup_train(self) -> None:
+        with trainer_patches.nothing_collected(), trainer_patches.averaged_in_place():
+            super()._setup_train()
+        recipe = self.budget.recipe
+        steps = len(self.train_loader) * self.epochs
+        for module in self.model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.momentum = recipe.bn_momentum
+            if isinstance(module, DynamicConv):
+                module.anneal_steps = max(1, round(steps * recipe.anneal))
+        if recipe.average_epochs is not None:
+            self.ema.decay = partial(decay, len(self.train_loader) * recipe.average_epochs)
+
+    def resume_training(self, ckpt: Any) -> None:  # noqa: ARG002 - Ultralytics' signature
+        """From our own checkpoint, if there is one."""
+        if self.standing is not None:
+            going = self.document, self.budget, self.data_set
+            identities = checkpoint.identity(*going), checkpoint.identity_by_places(*going)
+            self.checkpoint = Checkpoint(self.standing, self, *identities)
+            self.checkpoint.restore(self)
+            self.start_epoch = len(self.epochs_done)
+
+    def _model_train(self) -> None:
+        """Once, and after each validation: going through 900 modules takes as long as a checkpoint."""
+        if self.epoch == self.start_epoch or not self.model.training:
+            super()._model_train()
+
+    def validate(self) -> Any:
+        """Of the average."""
+        with self.ema.applied():
+            return super().validate()
+
+    def _hear_again(self) -> None:
+        """Tell of the epochs that were trained before this process, as if they were trained now."""
+        for number, epoch in enumerate(self.epochs_done, start=1):
+            self._ask(epoch)
+            if self.told_to_stop:
+                self.epochs_done = self.epochs_done[:number]
+                raise _NothingLeftError
+        if self.start_epoch == self.epochs:
+            raise _NothingLeftError
+
+    def _finish_epoch(self) -> None:
+        validated = self.args.val or self.epoch + 1 >= self.epochs
+        map50_95, map50 = accuracies(self.metrics) if validated else (None, None)
+        epoch = Epoch(
+            epoch=self.epoch + 1,
+            losses={name: float(loss) for name, loss in self.tloss.items()},
+            map50_95=map50_95,
+            map50=map50,
+            seconds=time.monotonic() - self.epoch_started,
+        )
+        self.epochs_done.append(epoch)
+        if self.checkpoint is not None:
+            self.checkpoint.write(self)
+        self._ask(epoch)
+
+    def _ask(self, epoch: Epoch) -> None:
+        if not self.go_on(epoch.epoch, epoch) and epoch.epoch < self.epochs:
+            self.told_to_stop = self.stop = True
+
+    def _clear_memory(self, threshold: float | None = None) -> None:
+        """Nothing on a CPU, which has no cache to empty: looking for garbage takes as long as building the model."""
+        if self.device.type != "cpu":
+            super()._clear_memory(threshold)
+
+    def save_metrics(self, metrics: dict[str, float]) -> None:
+        """No CSV: the epochs are returned."""
+
+    def save_model(self) -> bool:
+        """No checkpoint in half precision."""
+        return False
+
+    def final_eval(self) -> None:
+        """No second validation: the score is the moving average's at the last epoch."""
+
+    def plot_training_labels(self) -> None:
+        """No plots."""
+
+
+def accuracies(metrics: Mapping[str, Any]) -> tuple[float, float]:
+    """The mAP50-95 and mAP50 among what Ultralytics' validator has measured."""
+    return float(metrics["metrics/mAP50-95(B)"]), float(metrics["metrics/mAP50(B)"])
+
+
+def seed_epoch(loader: InfiniteDataLoader, seed: int, epoch: int) -> None:
+    """Let an epoch's order and augmentation follow from the seed and the epoch's number alone.
+
+    Equal for all architectures, however much randomness their building took, whether epochs before were validated, and
+    in a process that begins with this epoch.
+    """
+    number = seed * _EPOCHS_APART + epoch
+    random.seed(number)
+    np.random.seed(number % 2**32)  # noqa: NPY002 - what Ultralytics' augmentation draws from
+    torch.manual_seed(number)
+    loader.generator.manual_seed(number)
+    loader.reset()  # worker processes draw their seeds from the generator when they start
+
+
+_EPOCHS_APART = 100_003
+
+
+def arguments(budget: Budget, data: DataSet, folder: Path) -> dict[str, Any]:
+    """Ultralytics' settings for a budget."""
+    recipe = budget.recipe
+    return {
+        "task": "detect",
+        "model": "candidate.yaml",
+        "data": str(data.path),
+        "epochs": budget.epochs,
+        "imgsz": budget.image_size,
+        "batch": budget.batch,
+        "nbs": budget.batch,
+        "seed": budget.seed,
+        "device": budget.device,
+        "save_dir": str(folder / "ultralytics"),
+        "optimizer": recipe.optimizer,
+        "lr0": recipe.learning_rate,
+        "lrf": recipe.final_learning_rate,
+        "weight_decay": recipe.weight_decay,
+        "warmup_epochs": recipe.warmup_epochs,
+        "warmup_bias_lr": 0.0,
+        "patience": 0,
+        "pretrained": False,
+        "deterministic": False,
+        "amp": "bf16" if budget.precision == "bf16" else False,
+        "val": False,
+        "plots": False,
+        "save": False,
+        "verbose": False,
+        **image_cache.augmentation(recipe),
+    }
