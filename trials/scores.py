@@ -73,19 +73,36 @@ class Scores:
 
 
 class Ending(StrEnum):
-    """How a trial ended; the text says what to do about it. Stored by name, shown with its text."""
+    """How a trial ended. The value is stored, the advice is shown."""
 
-    FINISHED = "the whole budget was trained"
-    STOPPED = "stopped at a rung: others were better by then"
-    OVER_LIMIT = "over a limit, known before training"
-    DIVERGED = "the loss left the finite numbers; lower the recipe's learning rate, or raise its warm-up"
-    OUT_OF_MEMORY = (
+    FINISHED = "finished"
+    STOPPED = "stopped"
+    OVER_LIMIT = "over_limit"
+    DIVERGED = "diverged"
+    OUT_OF_MEMORY = "out_of_memory"
+    TIMED_OUT = "timed_out"
+    CRASHED = "crashed"
+    BROKEN = "broken"
+
+    @property
+    def advice(self) -> str:
+        """What happened, and what to do about it."""
+        return _ADVICE[self]
+
+
+_ADVICE = {
+    Ending.FINISHED: "the whole budget was trained",
+    Ending.STOPPED: "stopped at a rung: others were better by then",
+    Ending.OVER_LIMIT: "over a limit, known before training",
+    Ending.DIVERGED: "the loss left the finite numbers; lower the recipe's learning rate, or raise its warm-up",
+    Ending.OUT_OF_MEMORY: (
         "the GPU or the host, as the detail says, ran out of memory; lower --batch or --image-size, or on the host "
         "raise --trial-memory"
-    )
-    TIMED_OUT = "the trial took longer than --trial-timeout, or hung; raise it, or lower --epochs"
-    CRASHED = "its process died, twice; what it said last is in the study's folder, in workers"
-    BROKEN = "an error, probably ours; the traceback lies in the trial's folder, in error.txt"
+    ),
+    Ending.TIMED_OUT: "the trial took longer than --trial-timeout, or hung; raise it, or lower --epochs",
+    Ending.CRASHED: "its process died, twice; what it said last is in the study's folder, in workers",
+    Ending.BROKEN: "an error, probably ours; the traceback lies in the trial's folder, in error.txt",
+}
 
 
 @dataclass(frozen=True, kw_only=True)

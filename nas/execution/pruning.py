@@ -66,7 +66,7 @@ def settle(settings: Settings, trial: Trial, fields: Mapping[str, Any]) -> list[
     for name, ceiling in settings.limits.model_dump(exclude_none=True).items():
         if name in fields:
             trial.set_constraint(name, fields[name] / ceiling - 1)
-    match Ending[fields["ending"].upper()]:
+    match Ending(fields["ending"]):
         case Ending.FINISHED:
             return _values(settings, fields)
         case Ending.BROKEN:

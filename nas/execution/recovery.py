@@ -94,7 +94,7 @@ def _end(study: "Study", trial: FrozenTrial, death: Death | None) -> None:
         death: its worker's; None if that was stopped, which says nothing of the trial.
     """
     fields = study.files(trial.number).read_outcome()
-    if fields is None or fields["ending"] == Ending.BROKEN.name.lower():
+    if fields is None or fields["ending"] == Ending.BROKEN:
         repeated = CRASHED in trial.user_attrs
         if death is None or FINGERPRINT not in trial.user_attrs or (death.again and not repeated):
             reason = "interrupted" if death is None else death.cause
@@ -115,5 +115,5 @@ def _last_fields(study: "Study", trial: FrozenTrial, death: Death) -> dict[str, 
         "epochs": len(study.files(trial.number).read_epochs()),
         "seconds": round((datetime.now() - began).total_seconds(), 1) if began else 0.0,  # noqa: DTZ005 - as Optuna
         DETAIL: f"{death.cause}{before}; see workers/ in the study's folder",
-        ENDING: death.ending.name.lower(),
+        ENDING: death.ending.value,
     }

@@ -95,7 +95,7 @@ class Worker:
                     log.info("training the stock model")
                     with self._ceiling.held(), _signs_of_life(base.files):
                         outcome = base.train(self._noting(base.files, base.budget.epochs), self.study.costs(base.stock))
-                    log.info("stock model: %s %s", outcome.ending.name.lower(), outcome.detail)
+                    log.info("stock model: %s %s", outcome.ending, outcome.detail)
             finally:
                 lock.release()
 
@@ -166,7 +166,7 @@ class Worker:
         known = study.recalled(architecture, budget, limits, files)
         outcome = known or self._evaluated(trial, architecture, budget, limits, files)
         files.write_outcome(outcome)
-        log.info("trial %d: %s %s", trial.number, outcome.ending.name.lower(), outcome.detail)
+        log.info("trial %d: %s %s", trial.number, outcome.ending, outcome.detail)
         if known is None:
             study.remember(outcome, budget, files)
         return self._tell(trial, outcome)

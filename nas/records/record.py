@@ -49,7 +49,7 @@ class Record:
 
     Attributes:
         state: `waiting`, `running`, `complete`, `pruned` or `fail`, as Optuna says it.
-        ending: the name of an `Ending`, in small letters; None while the trial has not ended.
+        ending: the value of an `Ending`; None while the trial has not ended.
         expected: the mAP50-95 that it would have another time, given all trials, where that was asked for.
         latency_ms: as it counted in the search, measured in the trial or predicted from a device's table.
         measured_ms: measured on the idle device afterwards, where the other is a prediction.
@@ -97,7 +97,7 @@ class Record:
     @property
     def finished(self) -> bool:
         """Whether it was trained for the whole budget and scored."""
-        return self.ending == Ending.FINISHED.name.lower()
+        return self.ending == Ending.FINISHED
 
     @property
     def status(self) -> str:
@@ -111,8 +111,8 @@ class Record:
 
     @property
     def cure(self) -> str:
-        """What its ending says to do."""
-        return Ending[self.ending.upper()].value if self.ending else ""
+        """Return what to do about its ending."""
+        return Ending(self.ending).advice if self.ending else ""
 
 
 def averaged(records: Iterable[Record]) -> list[Record]:
@@ -187,7 +187,7 @@ def took(seconds: float, detail: str) -> str:
 _RECORD = TypeAdapter(Record)
 _STATES = {"waiting", "running", "complete", "pruned", "fail"}
 _NAMES = frozenset(each.name for each in fields(Record))
-ENDINGS = {ending.name.lower() for ending in Ending}
+ENDINGS = {ending.value for ending in Ending}
 
 
 def record_of(line: bytes) -> Record | None:

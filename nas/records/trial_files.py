@@ -132,7 +132,7 @@ def outcome_fields(outcome: Outcome) -> dict[str, Any]:
         "inherited": outcome.coverage.share,
         "changed_layers": dict(outcome.coverage.layers),
         **({} if outcome.provenance is None else {"provenance": asdict(outcome.provenance)}),
-        "ending": outcome.ending.name.lower(),  # last: who sees it sees the rest as well
+        "ending": outcome.ending.value,  # last: who sees it sees the rest as well
     }
 
 
@@ -167,7 +167,7 @@ class _Told(BaseModel):
     def _of_a_trial(cls, ending: str, known: ValidationInfo) -> str:
         """An `Ending`; one with scores has them."""
         scored = all(known.data.get(name) is not None for name in ("map50_95", "map50", "params", "gflops"))
-        if ending not in ENDINGS or (ending == Ending.FINISHED.name.lower() and not scored):
+        if ending not in ENDINGS or (ending == Ending.FINISHED and not scored):
             raise ValueError("no ending")
         return ending
 

@@ -29,7 +29,7 @@ _DRAWN, _MUTATED, _CROSSED, _REPAIRED = 120, 200, 80, 20
 _STEPS_MORE, _BEST = 0.4, 5
 
 
-_STOPPED = Ending.STOPPED.name.lower()
+_STOPPED = Ending.STOPPED.value
 
 
 class EHVISampler(Gate):

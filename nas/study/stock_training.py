@@ -14,7 +14,7 @@ from trials import Budget, Ending, Epoch, Outcome, evaluate
 from trials.data import datasets
 from trials.scores import Costs
 
-_FINISHED = Ending.FINISHED.name.lower()
+_FINISHED = Ending.FINISHED.value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class BaseTraining:
         outcome = self.outcome()
         if outcome is None or outcome["ending"] == _FINISHED:
             return None
-        cure = Ending[outcome["ending"].upper()].value
+        cure = Ending(outcome["ending"]).advice
         return f"the stock model could not be trained: {outcome['detail'] or outcome['ending']} ({cure})"
 
     @cached_property

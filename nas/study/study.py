@@ -50,7 +50,7 @@ from trials.scores import Costs
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # trials are told by us, in our words
 
-COUNTED = frozenset(ending.name.lower() for ending in Ending if ending not in {Ending.OVER_LIMIT, Ending.BROKEN})
+COUNTED = frozenset(ending.value for ending in Ending if ending not in {Ending.OVER_LIMIT, Ending.BROKEN})
 """The endings that count towards a study's number of trials."""
 
 _KEPT_WEIGHTS = 3

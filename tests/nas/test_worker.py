@@ -106,7 +106,7 @@ def test_a_bad_candidate_is_pruned_counted_and_off_the_front(
     study = make_study(trials=3)
     run(study, ending(kind))
     records = study.records()
-    assert [(record.state, record.ending) for record in records] == [("pruned", kind.name.lower())] * 3
+    assert [(record.state, record.ending) for record in records] == [("pruned", kind.value)] * 3
     assert study.front(records) == []
     assert not any(record.within for record in records)
 

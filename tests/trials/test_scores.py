@@ -64,16 +64,16 @@ def test_scores_are_values() -> None:
         scores().map50 = 1.0  # type: ignore[misc]  # that is the point
 
 
-def test_an_ending_is_stored_by_its_name_and_shown_with_its_text() -> None:
-    assert [ending.name for ending in Ending] == [
-        "FINISHED",
-        "STOPPED",
-        "OVER_LIMIT",
-        "DIVERGED",
-        "OUT_OF_MEMORY",
-        "TIMED_OUT",
-        "CRASHED",
-        "BROKEN",
+def test_an_ending_is_stored_as_a_word_and_shown_with_its_advice() -> None:
+    assert [ending.value for ending in Ending] == [
+        "finished",
+        "stopped",
+        "over_limit",
+        "diverged",
+        "out_of_memory",
+        "timed_out",
+        "crashed",
+        "broken",
     ]
-    assert all(len(ending.value.split()) >= 5 for ending in Ending)
-    assert len({ending.value for ending in Ending}) == len(Ending)
+    assert all(len(ending.advice.split()) >= 5 for ending in Ending)
+    assert len({ending.advice for ending in Ending}) == len(Ending)
