@@ -105,7 +105,7 @@ def _failed(error: Exception, folder: Path) -> dict[str, Any]:
     return {"ending": ending, "detail": _detail(error, ending)}
 
 
-def price(document: dict[str, Any], budget: Budget, classes: int) -> Costs:
+def measure_costs(document: dict[str, Any], budget: Budget, classes: int) -> Costs:
     """Cost and latency of a deployed model, without training it.
 
     Raises:
@@ -146,7 +146,7 @@ class _Run:
         written = self.architecture.to_yaml(classes, folder=self.folder, pgi=self.budget.recipe.pgi)
         (self.folder / MODEL).write_text(written, encoding="utf-8")
         document = self.architecture.document(classes)
-        self.costs = self.costs or price(document, self.budget, classes)
+        self.costs = self.costs or measure_costs(document, self.budget, classes)
         excess = over(self.costs, self.limits)
         if excess:
             return {"ending": Ending.OVER_LIMIT, "detail": excess}

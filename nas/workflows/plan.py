@@ -27,7 +27,7 @@ from trials.costing.cost import Cost, CostTable, gflops
 from trials.data import datasets
 from trials.data.datasets import DIGITS, DataSet
 from trials.data.image_files import Progress
-from trials.evaluation import price
+from trials.evaluation import measure_costs
 from trials.latency.latency_table import LatencyTable
 from trials.latency.timings import Timings
 from trials.training import inheritance
@@ -288,7 +288,7 @@ def _reach(table: CostTable, predicted: LatencyTable | None, figure: str, settin
         return predicted.reach_ms()
     classes = len(settings.classes)
     extremes = [table.extreme(lambda layer: layer.macs, cheapest=cheapest) for cheapest in (True, False)]
-    costs = [price(one.document(classes), settings.budget.at(one.image_size), classes) for one in extremes]
+    costs = [measure_costs(one.document(classes), settings.budget.at(one.image_size), classes) for one in extremes]
     measured = [one.latency_ms for one in costs if one.latency_ms is not None]
     return min(measured), max(measured)
 

@@ -1,4 +1,4 @@
-"""The door: how a trial ends. Most tests replace the training, some price and train for real."""
+"""The door: how a trial ends. Most tests replace the training, some measure costs and train for real."""
 
 import weakref
 from collections.abc import Callable, Sequence
@@ -49,7 +49,7 @@ class Ended:
 
     def __init__(self, stock: Architecture, budget: Budget, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.stock, self.budget, self.folder, self.monkeypatch = stock, budget, folder, monkeypatch
-        monkeypatch.setattr(evaluation, "price", unmeasured)
+        monkeypatch.setattr(evaluation, "measure_costs", unmeasured)
 
     def by(self, error: BaseException) -> Outcome:
         def failing(*_: object, **__: object) -> NoReturn:
@@ -207,10 +207,10 @@ class TestLimits:
         assert outcome.ending is Ending.FINISHED
 
 
-class TestPrice:
+class TestMeasuredCosts:
     def test_is_of_the_deployed_model(self, motley: Architecture, tiny: TinyBudget) -> None:
         document = motley.document(10)
-        costs = evaluation.price(document, tiny(image_size=96), 10)
+        costs = evaluation.measure_costs(document, tiny(image_size=96), 10)
         counted = cost.measure(document, 10, 64)
         assert (costs.params, costs.gflops) == (counted.params, counted.gflops)
         assert costs.latency_ms is not None
@@ -226,7 +226,7 @@ class TestPrice:
             return measurement.Latency(median_ms=1.0, spread_ms=0.2, p90_ms=1.1, passes=20)
 
         monkeypatch.setattr(measurement, "measure", noting)
-        costs = evaluation.price(motley.document(10), tiny(deploy_size=96), 10)
+        costs = evaluation.measure_costs(motley.document(10), tiny(deploy_size=96), 10)
         ((model, size),) = timed
         assert isinstance(model, DetectionModel)
         assert size == 96
@@ -307,7 +307,7 @@ class TestForReal:
         def refuse(*_: object) -> NoReturn:
             raise AssertionError("the costs are known")
 
-        monkeypatch.setattr(evaluation, "price", refuse)
+        monkeypatch.setattr(evaluation, "measure_costs", refuse)
         known = Costs(params=2_000_000, gflops=8.3)
         outcome = evaluate(stock, tiny(epochs=1), folder, forward, costs=known, limits=Limits(latency_ms=1.0))
         assert outcome.ending is Ending.FINISHED  # nobody knows its latency
