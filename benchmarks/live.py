@@ -18,11 +18,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from nas.algorithms.pareto import Point, front, hypervolume, reference, up_and_down
-from nas.records.record import Record, as_accurate, front_of, stock_of
+from nas.algorithms.hypervolume import hypervolume, reference_point
+from nas.algorithms.pareto import Point, directions_for, pareto_front
+from nas.records.record import Record, cheapest_as_accurate, pareto_front_of, stock_of
 from nas.study.study import Study
 
-BOTH = up_and_down(costs=1)
+BOTH = directions_for(costs=1)
 
 
 def main(options: argparse.Namespace) -> None:
@@ -32,7 +33,7 @@ def main(options: argparse.Namespace) -> None:
         for sampler in options.samplers
     }
     every = [point for found in records.values() for point in _points(found)]
-    corner = reference(every, BOTH)
+    corner = reference_point(every, BOTH)
     whole = {
         seed: hypervolume(
             [p for (_, its), found in records.items() if its == seed for p in _points(found)], BOTH, corner
@@ -48,7 +49,7 @@ def main(options: argparse.Namespace) -> None:
         ]
         told = "  ".join(f"after {look} {_spread([of[index] for of in shares])}" for index, look in enumerate(looks))
         saved = ", ".join(_saved(records[sampler, seed]) for seed in range(options.seeds))
-        size = ", ".join(str(len(front(_points(records[sampler, seed]), BOTH))) for seed in range(options.seeds))
+        size = ", ".join(str(len(pareto_front(_points(records[sampler, seed]), BOTH))) for seed in range(options.seeds))
         print(f"{sampler:<8} {told}  within a point of stock: {saved}  on the front: {size}")
 
 
@@ -79,7 +80,7 @@ def _points(records: list[Record]) -> list[Point]:
 
 def _saved(records: list[Record]) -> str:
     stock = stock_of(records)
-    bargain = stock and as_accurate(front_of(records, ("map50_95", "gflops")), stock)
+    bargain = stock and cheapest_as_accurate(pareto_front_of(records, ("map50_95", "gflops")), stock)
     return f"-{1 - (bargain.gflops or 0.0) / (stock.gflops or 1.0):.1%}" if stock and bargain else "none"
 
 

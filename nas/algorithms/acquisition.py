@@ -11,14 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr
 
-from nas.algorithms.gaussian_process import Numbers
+from nas.algorithms.arrays import FloatArray
 
 _NODES = 1024
 _ROOT = np.sqrt(2.0 * np.pi)
 
 
 @dataclass(frozen=True)
-class Ground:
+class CostPartition:
     """The accuracy that stands above each part of the box of costs.
 
     Attributes:
@@ -28,12 +28,14 @@ class Ground:
         heights: the best accuracy that costs no more than the corner in anything.
     """
 
-    corners: Numbers
-    volumes: Numbers
-    heights: Numbers
+    corners: FloatArray
+    volumes: FloatArray
+    heights: FloatArray
 
     @classmethod
-    def of(cls, costs: Numbers, accuracies: Numbers, *, floor: float, least: Numbers, most: Numbers) -> "Ground":
+    def of(
+        cls, costs: FloatArray, accuracies: FloatArray, *, floor: float, least: FloatArray, most: FloatArray
+    ) -> "CostPartition":
         """What stands there so far.
 
         Args:
@@ -57,7 +59,9 @@ class Ground:
         return cls(corners, volumes, np.where(affordable, accuracies, floor).max(axis=1, initial=floor))
 
 
-def expected_gain(ground: Ground, costs: Numbers, means: Numbers, deviations: Numbers) -> Numbers:
+def expected_hypervolume_improvement(
+    ground: CostPartition, costs: FloatArray, means: FloatArray, deviations: FloatArray
+) -> FloatArray:
     """The expected improvement of the hypervolume by each candidate.
 
     Args:
@@ -70,13 +74,13 @@ def expected_gain(ground: Ground, costs: Numbers, means: Numbers, deviations: Nu
         shares = np.clip(starts + ground.volumes - costs, 0.0, ground.volumes)
     else:
         shares = (costs[:, None] <= ground.corners).all(axis=2) * ground.volumes
-    above = expected_above(ground.heights, means[:, None], deviations[:, None])
-    gains: Numbers = (shares * above).sum(axis=1)
+    above = expected_improvement(ground.heights, means[:, None], deviations[:, None])
+    gains: FloatArray = (shares * above).sum(axis=1)
     return gains
 
 
-def expected_above(height: Numbers, means: Numbers, deviations: Numbers) -> Numbers:
+def expected_improvement(height: FloatArray, means: FloatArray, deviations: FloatArray) -> FloatArray:
     """By how much a normal variable is expected to exceed a height; nothing counts where it falls short."""
     beyond = (means - height) / deviations
-    above: Numbers = deviations * (beyond * ndtr(beyond) + np.exp(-0.5 * beyond**2) / _ROOT)
+    above: FloatArray = deviations * (beyond * ndtr(beyond) + np.exp(-0.5 * beyond**2) / _ROOT)
     return above

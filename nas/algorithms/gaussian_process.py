@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, cho_solve, cholesky, solve_triangular
 from scipy.optimize import minimize
 
-Numbers = NDArray[np.float64]
+from nas.algorithms.arrays import FloatArray, IndexArray
 
 _JITTER = 1e-8
 _AMPLITUDE, _SHARED, _PECULIAR = (0.0, 1.0), (-1.5, 1.0), (-4.0, 1.0)
@@ -48,13 +47,13 @@ class Features:
             agree in nothing one of 0.
     """
 
-    scales: Numbers
-    picks: Numbers
+    scales: FloatArray
+    picks: FloatArray
 
     def __len__(self) -> int:
         return len(self.scales)
 
-    def __getitem__(self, rows: NDArray[np.intp]) -> "Features":
+    def __getitem__(self, rows: IndexArray) -> "Features":
         return Features(self.scales[rows], self.picks[rows])
 
     @classmethod
@@ -71,16 +70,16 @@ class Kernel:
         logs: the logarithms of a length scale for each scale, one for the picks, and the three parts' amplitudes.
     """
 
-    logs: Numbers
+    logs: FloatArray
 
-    def __call__(self, distances: Numbers, shared: Numbers) -> Numbers:
+    def __call__(self, distances: FloatArray, shared: FloatArray) -> FloatArray:
         """The covariances, of squared distances as `distances` gives them and the share of equal picks."""
         radius = self._radius(distances)
         whole, part, peculiar = np.exp(self.logs[-3:])
-        covariances: Numbers = whole * _matern(radius) + part * shared + peculiar * _matern(radius / _CLOSE)
+        covariances: FloatArray = whole * _matern(radius) + part * shared + peculiar * _matern(radius / _CLOSE)
         return covariances
 
-    def slopes(self, distances: Numbers, shared: Numbers, weights: Numbers) -> Numbers:
+    def slopes(self, distances: FloatArray, shared: FloatArray, weights: FloatArray) -> FloatArray:
         """The gradient of `(weights * covariances).sum()` by each logarithm."""
         radius = self._radius(distances)
         whole, part, peculiar = np.exp(self.logs[-3:])
@@ -93,8 +92,8 @@ class Kernel:
         )
         return np.array([*lengths, *amplitudes])
 
-    def _radius(self, distances: Numbers) -> Numbers:
-        radius: Numbers = np.sqrt(5.0 * np.tensordot(np.exp(-2.0 * self.logs[:-3]), distances, 1) + 1e-12)
+    def _radius(self, distances: FloatArray) -> FloatArray:
+        radius: FloatArray = np.sqrt(5.0 * np.tensordot(np.exp(-2.0 * self.logs[:-3]), distances, 1) + 1e-12)
         return radius
 
     @property
@@ -103,18 +102,18 @@ class Kernel:
         return float(np.exp(self.logs[-3:]).sum())
 
 
-def _matern(radius: Numbers) -> Numbers:
-    likeness: Numbers = (1.0 + radius + radius**2 / 3.0) * np.exp(-radius)
+def _matern(radius: FloatArray) -> FloatArray:
+    likeness: FloatArray = (1.0 + radius + radius**2 / 3.0) * np.exp(-radius)
     return likeness
 
 
-def _falling(radius: Numbers) -> Numbers:
+def _falling(radius: FloatArray) -> FloatArray:
     """The slope of the likeness by a fifth of the squared radius."""
-    slope: Numbers = (-5.0 / 6.0) * (1.0 + radius) * np.exp(-radius)
+    slope: FloatArray = (-5.0 / 6.0) * (1.0 + radius) * np.exp(-radius)
     return slope
 
 
-def compare(left: Features, right: Features) -> tuple[Numbers, Numbers]:
+def pairwise_distances(left: Features, right: Features) -> tuple[FloatArray, FloatArray]:
     """The squared distances by each scale and by picks, and the share of equal picks, of all pairs of rows."""
     shared = left.picks @ right.picks.T
     scales = [(one[:, None] - other[None, :]) ** 2 for one, other in zip(left.scales.T, right.scales.T, strict=True)]
@@ -135,20 +134,20 @@ class Surrogate:
     kernel: Kernel
     noise: float
     power: float
-    means: Numbers
+    means: FloatArray
     _seen: Features
     _normal: "_Normal"
-    _factor: Numbers
-    _weights: Numbers
+    _factor: FloatArray
+    _weights: FloatArray
 
     @classmethod
     def fitted(
         cls,
         seen: Features,
-        values: Numbers,
+        values: FloatArray,
         noise: float | None = None,
         *,
-        doubts: Numbers | None = None,
+        doubts: FloatArray | None = None,
         additive: bool = True,
     ) -> Self:
         """One whose hyperparameters make the values likeliest, given what is usual for such.
@@ -160,7 +159,7 @@ class Surrogate:
             additive: whether the kernel has its second part.
         """
         powers = _POWERS if values.min() > _LEAST else (1.0,)
-        compared = compare(seen, seen)
+        compared = pairwise_distances(seen, seen)
         fits: list[_Fit] = []
         for power in powers:  # each begins where the one before ended, which is near
             begin = fits[-1].logs if fits else None
@@ -174,26 +173,26 @@ class Surrogate:
         kernel: Kernel,
         noise: float,
         seen: Features,
-        values: Numbers,
-        doubts: Numbers | None = None,
+        values: FloatArray,
+        doubts: FloatArray | None = None,
         *,
         power: float = 1.0,
     ) -> Self:
         """One with hyperparameters that were found before."""
         normal = _Normal.of(values, power, doubts)
         uncertain = (noise * normal.slope) ** 2 + normal.doubted + _JITTER * kernel.variance
-        factor = cholesky(kernel(*compare(seen, seen)) + np.diag(uncertain), lower=True)
+        factor = cholesky(kernel(*pairwise_distances(seen, seen)) + np.diag(uncertain), lower=True)
         weights = cho_solve((factor, True), normal.values)
         means = normal.meant(normal.values - uncertain * weights)  # the covariances times the weights, without them
         return cls(kernel, noise, power, means, seen, normal, factor, weights)
 
-    def given(self, seen: Features, values: Numbers, doubts: Numbers | None = None) -> Self:
+    def given(self, seen: Features, values: FloatArray, doubts: FloatArray | None = None) -> Self:
         """One with the same hyperparameters that has seen something else."""
         return self.with_kernel(self.kernel, self.noise, seen, values, doubts, power=self.power)
 
-    def predict(self, features: Features) -> tuple[Numbers, Numbers]:
+    def predict(self, features: Features) -> tuple[FloatArray, FloatArray]:
         """The mean and the standard deviation of the accuracy of each row, without the noise of one more training."""
-        covariances = self.kernel(*compare(features, self._seen))
+        covariances = self.kernel(*pairwise_distances(features, self._seen))
         explained = solve_triangular(self._factor, covariances.T, lower=True)
         variances = np.maximum(self.kernel.variance - (explained**2).sum(axis=0), 1e-10)
         means = self._normal.meant(covariances @ self._weights)
@@ -207,12 +206,12 @@ class _Normal:
     power: float
     center: float
     unit: float
-    values: Numbers
-    doubted: Numbers
+    values: FloatArray
+    doubted: FloatArray
     slope: float
 
     @classmethod
-    def of(cls, values: Numbers, power: float, doubts: Numbers | None) -> Self:
+    def of(cls, values: FloatArray, power: float, doubts: FloatArray | None) -> Self:
         raised = values if power == 1.0 else np.maximum(values, _LEAST) ** power
         center, unit = float(raised.mean()), float(raised.std()) or 1.0
         slopes = _slopes(values, power) / unit
@@ -220,14 +219,14 @@ class _Normal:
         slope = float(_slopes(values.mean(), power)) / unit
         return cls(power, center, unit, (raised - center) / unit, doubted, slope)
 
-    def meant(self, normal: Numbers) -> Numbers:
+    def meant(self, normal: FloatArray) -> FloatArray:
         """The values that these stand for."""
         raised = self.center + self.unit * normal
         return raised if self.power == 1.0 else np.maximum(raised, _LEAST**self.power) ** (1.0 / self.power)
 
-    def slopes(self, values: Numbers) -> Numbers:
+    def slopes(self, values: FloatArray) -> FloatArray:
         """By how much the normal value rises with the value."""
-        slopes: Numbers = _slopes(values, self.power) / self.unit
+        slopes: FloatArray = _slopes(values, self.power) / self.unit
         return slopes
 
 
@@ -244,7 +243,7 @@ class _Fit:
         unlikeliness: the negative logarithm of the values' likelihood, and of that of the hyperparameters.
     """
 
-    logs: Numbers
+    logs: FloatArray
     noise: float
     power: float
     unlikeliness: float
@@ -252,14 +251,14 @@ class _Fit:
     @classmethod
     def of(
         cls,
-        compared: tuple[Numbers, Numbers],
-        values: Numbers,
+        compared: tuple[FloatArray, FloatArray],
+        values: FloatArray,
         power: float,
         noise: float | None,
-        doubts: Numbers | None,
+        doubts: FloatArray | None,
         *,
         additive: bool,
-        begin: Numbers | None,
+        begin: FloatArray | None,
     ) -> Self:
         normal = _Normal.of(values, power, doubts)
         usual = 2.0 * np.log(max(noise * normal.slope, 1e-3)) if noise is not None else -6.0
@@ -268,9 +267,9 @@ class _Fit:
         logs = [*lengths, _PICKS_LENGTH, _AMPLITUDE, shared, _PECULIAR, (usual, _NOISE_SD)]
         middle, spread = np.array(logs).T
 
-        def unlikeliness(logs: Numbers) -> tuple[float, Numbers]:
+        def unlikeliness(logs: FloatArray) -> tuple[float, FloatArray]:
             off = (logs - middle) / spread
-            here, slopes = _unlikeliness(logs, compared, normal.values, normal.doubted)
+            here, slopes = _negative_log_marginal_likelihood(logs, compared, normal.values, normal.doubted)
             return here + 0.5 * float(off @ off), slopes + off / spread
 
         bounds = [(low - 4.0, low + 4.0) for low in middle]
@@ -282,9 +281,9 @@ class _Fit:
         return cls(found.x, within, power, float(told))
 
 
-def _unlikeliness(
-    logs: Numbers, compared: tuple[Numbers, Numbers], values: Numbers, doubted: Numbers
-) -> tuple[float, Numbers]:
+def _negative_log_marginal_likelihood(
+    logs: FloatArray, compared: tuple[FloatArray, FloatArray], values: FloatArray, doubted: FloatArray
+) -> tuple[float, FloatArray]:
     """The negative logarithm of the likelihood, and its gradient."""
     kernel, noise, count = Kernel(logs[:-1]), np.exp(logs[-1]), len(values)
     covariances = kernel(*compared) + np.diag(noise + doubted + _JITTER * kernel.variance)

@@ -4,13 +4,14 @@ A point holds one number per objective, in the order of `directions`. A failed t
 not a finite number is refused here, because a NaN is beaten by nobody and would sit on every front.
 """
 
-from bisect import bisect_left
 from collections.abc import Sequence
 from enum import StrEnum
-from math import inf, isfinite, sqrt
+from math import isfinite, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
+
+from nas.algorithms.arrays import FloatArray
 
 Point = tuple[float, ...]
 
@@ -22,7 +23,7 @@ class Direction(StrEnum):
     MINIMIZE = "minimize"
 
 
-def up_and_down(*, costs: int) -> tuple[Direction, ...]:
+def directions_for(*, costs: int) -> tuple[Direction, ...]:
     """Of points that hold an accuracy, then costs."""
     return (Direction.MAXIMIZE, *[Direction.MINIMIZE] * costs)
 
@@ -35,10 +36,6 @@ OBJECTIVES: dict[str, Direction] = {
     "latency_ms": Direction.MINIMIZE,
 }
 
-# How far beyond the worst value the reference lies, in ranges of the objective: far enough that the front's
-# ends count, near enough that they do not outweigh its middle.
-REFERENCE_MARGIN = 0.05
-
 # Rows compared with the front at a time: 10,000 rows that are all on the front then need 3 MB, not 100 MB.
 _BLOCK = 256
 
@@ -50,33 +47,22 @@ def main_cost(objectives: Sequence[str]) -> str:
 
 def dominates(left: Point, right: Point, directions: Sequence[Direction]) -> bool:
     """Whether `left` is nowhere worse than `right` and somewhere better; equal points do not dominate."""
-    ours, theirs = _costs((left, right), directions)
+    ours, theirs = as_costs((left, right), directions)
     return bool((ours <= theirs).all() and (ours < theirs).any())
 
 
-def front(points: Sequence[Point], directions: Sequence[Direction]) -> list[int]:
+def pareto_front(points: Sequence[Point], directions: Sequence[Direction]) -> list[int]:
     """The indices of the points that no other dominates, ascending.
 
     Points of equal values do not dominate each other: if one is on the front, all are.
     """
-    costs = _costs(points, directions)
+    costs = as_costs(points, directions)
     rows, row_of_point = np.unique(costs, axis=0, return_inverse=True)
-    indices: list[int] = np.flatnonzero(_undominated(rows)[row_of_point.reshape(-1)]).tolist()
+    indices: list[int] = np.flatnonzero(non_dominated(rows)[row_of_point.reshape(-1)]).tolist()
     return indices
 
 
-def hypervolume(points: Sequence[Point], directions: Sequence[Direction], reference: Point) -> float:
-    """The exact volume that the points dominate, up to `reference`; 0 for no points.
-
-    Its unit is the product of the objectives' units, so that two hypervolumes compare only if they share
-    the reference. A point that is not better than the reference in every objective contributes nothing.
-    """
-    corner = _costs((reference,), directions, "the reference")[0]
-    gains = corner - _costs(points, directions)
-    return _volume(gains[(gains > 0).all(axis=1)])
-
-
-def knee(points: Sequence[Point], directions: Sequence[Direction]) -> int:
+def knee_point(points: Sequence[Point], directions: Sequence[Direction]) -> int:
     """The index of the front's knee: where a little more of one objective begins to cost much of another.
 
     Each objective is scaled to the front: 0 is its best value there, 1 its worst. The knee is the point of
@@ -92,10 +78,10 @@ def knee(points: Sequence[Point], directions: Sequence[Direction]) -> int:
     Raises:
         ValueError: there are no points.
     """
-    on_front = np.array(front(points, directions), dtype=np.intp)
+    on_front = np.array(pareto_front(points, directions), dtype=np.intp)
     if not on_front.size:
         raise ValueError("a knee needs at least one point, got none")
-    costs = _costs(points, directions)[on_front]
+    costs = as_costs(points, directions)[on_front]
     best, extent = costs.min(axis=0), np.ptp(costs, axis=0)
     scaled = (costs - best) / np.where(extent > 0, extent, 1.0)
     distances = (1.0 - scaled.sum(axis=1)) / sqrt(len(directions))
@@ -104,33 +90,12 @@ def knee(points: Sequence[Point], directions: Sequence[Direction]) -> int:
     return int(on_front[by_distance[0]])
 
 
-def reference(points: Sequence[Point], directions: Sequence[Direction]) -> Point:
-    """The point from which the hypervolume of a study is measured.
-
-    The worst value of each objective over all points, on the front or not, made worse by 5 % of the
-    objective's range; by 5 % of the value itself where all values are equal. Where all are 0 it stays 0,
-    and so does the hypervolume: nothing has been found yet.
-
-    For a hypervolume over time, take the reference once, from all points, and measure each stretch of the
-    history from it.
-
-    Raises:
-        ValueError: there are no points.
-    """
-    if not points:
-        raise ValueError("a reference needs at least one point, got none")
-    costs = _costs(points, directions)
-    worst, extent = costs.max(axis=0), np.ptp(costs, axis=0)
-    corner = worst + REFERENCE_MARGIN * np.where(extent > 0, extent, np.abs(worst))
-    return tuple((corner * _signs(directions) + 0.0).tolist())
-
-
-def _signs(directions: Sequence[Direction]) -> NDArray[np.float64]:
+def signs(directions: Sequence[Direction]) -> FloatArray:
     """What each objective is multiplied with so that less is better, and again to come back."""
     return np.array([-1.0 if Direction(direction) is Direction.MAXIMIZE else 1.0 for direction in directions])
 
 
-def _costs(points: Sequence[Point], directions: Sequence[Direction], name: str | None = None) -> NDArray[np.float64]:
+def as_costs(points: Sequence[Point], directions: Sequence[Direction], name: str | None = None) -> FloatArray:
     """The points as rows in which less is better everywhere; `name` is what to call a point in an error."""
     if not directions:
         raise ValueError("points need at least one objective, got no directions")
@@ -145,10 +110,10 @@ def _costs(points: Sequence[Point], directions: Sequence[Direction], name: str |
                 f"{name or f'point {index}'} must be finite, got {tuple(point)} (leave out what has no score)"
             )
     rows = np.array(points, dtype=np.float64).reshape(len(points), len(directions))
-    return rows * _signs(directions) + 0.0  # -0.0 becomes 0.0: it is the same value, and must sort as one
+    return rows * signs(directions) + 0.0  # -0.0 becomes 0.0: it is the same value, and must sort as one
 
 
-def _undominated(rows: NDArray[np.float64]) -> NDArray[np.bool_]:
+def non_dominated(rows: FloatArray) -> NDArray[np.bool_]:
     """Which rows no other dominates, less being better; the rows are distinct and sorted by `np.unique`.
 
     In this order a row is dominated only by earlier ones, and the first objective needs no comparison.
@@ -163,53 +128,3 @@ def _undominated(rows: NDArray[np.float64]) -> NDArray[np.bool_]:
             beaten &= rows[rivals, objective, None] <= block[:, objective]
         alive[start:stop] = ~beaten.any(axis=0)
     return alive
-
-
-def _volume(gains: NDArray[np.float64]) -> float:
-    """The volume of the union of the boxes between the origin and each row; all gains are positive.
-
-    Above three objectives by WFG (While, Bradstreet, Barone 2012, "A fast way of calculating exact
-    hypervolumes"): each box adds itself without its overlap with the boxes before it. Taken by falling last
-    gain, the overlap is as high as the box, and its base is a volume of one objective less.
-    """
-    if gains.shape[1] <= 3:
-        return _volume_by_sweep(gains)
-    rows = np.unique(-gains, axis=0)
-    kept = -rows[_undominated(rows)]
-    kept = kept[np.argsort(-kept[:, -1])]
-    bases, heights = kept[:, :-1], kept[:, -1]
-    volume = 0.0
-    for index, base in enumerate(bases):
-        overlap = _volume(np.minimum(bases[:index], base))
-        volume += float(heights[index]) * (float(base.prod()) - overlap)
-    return volume
-
-
-def _volume_by_sweep(gains: NDArray[np.float64]) -> float:
-    """The volume for up to three objectives, box by box from the highest to the lowest.
-
-    The union of the boxes' bases is a staircase, which only grows; what a box adds to it stands as high as
-    the box. Objectives that are missing are filled up with 1, which changes no volume.
-    """
-    missing = np.ones((len(gains), 3 - gains.shape[1]))
-    boxes = np.hstack([gains, missing])
-    boxes = boxes[np.argsort(-boxes[:, 2])]
-    widths, heights = [0.0, inf], [inf, 0.0]  # a wall on the left, the ground on the right
-    return sum((_grow(widths, heights, x, y) * top for x, y, top in boxes.tolist()), start=0.0)
-
-
-def _grow(widths: list[float], heights: list[float], x: float, y: float) -> float:
-    """Adds the rectangle from the origin to (x, y) to a staircase, in place; the area by which it grew.
-
-    Step i is as high as `heights[i]` from `widths[i - 1]` to `widths[i]`; widths rise, heights fall.
-    """
-    last = step = bisect_left(widths, x)
-    right, grown = x, 0.0
-    while heights[step] < y:
-        grown += (right - widths[step - 1]) * (y - heights[step])
-        step -= 1
-        right = widths[step]
-    if step < last:
-        widths[step + 1 : last] = [x]
-        heights[step + 1 : last] = [y]
-    return grown

@@ -7,21 +7,19 @@ are taken unlearned; from then on the one is taken that is expected to add the m
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
-from nas.algorithms.acquisition import Ground, expected_above, expected_gain
-from nas.algorithms.gaussian_process import Features, Numbers, Surrogate
-from nas.algorithms.pareto import front, up_and_down
+from nas.algorithms.acquisition import CostPartition, expected_hypervolume_improvement, expected_improvement
+from nas.algorithms.arrays import FloatArray, IndexArray
+from nas.algorithms.gaussian_process import Features, Surrogate
+from nas.algorithms.pareto import directions_for, pareto_front
 
-STARTUP = 3
+STARTUP_TRIALS = 3
 """Candidates that are taken by their costs alone."""
 _MARGIN = 0.05
 _FITTED_EACH_TIME, _GROWTH = 20, 1.1
 _FITTED_TO, _LEARNED_FROM = 150, 400
 """Of more scores than these, only those that say most are kept: a fit takes a second for 400."""
 _NEAR = 0.75
-
-Rows = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -35,13 +33,13 @@ class Candidates:
     """
 
     features: Features
-    costs: Numbers
-    rewards: Numbers | None = None
+    costs: FloatArray
+    rewards: FloatArray | None = None
 
     def __len__(self) -> int:
         return len(self.features)
 
-    def __getitem__(self, rows: Rows) -> "Candidates":
+    def __getitem__(self, rows: IndexArray) -> "Candidates":
         rewards = None if self.rewards is None else self.rewards[rows]
         return Candidates(self.features[rows], self.costs[rows], rewards)
 
@@ -59,11 +57,13 @@ class Proposer:
 
     seed: int
     noise: float | None = None
-    startup: int = STARTUP
+    startup: int = STARTUP_TRIALS
     additive: bool = True
     _kept: dict[bytes, Surrogate] = field(default_factory=dict, repr=False)
 
-    def choose(self, pool: Candidates, tried: Candidates, accuracies: Numbers, doubts: Numbers | None = None) -> int:
+    def choose(
+        self, pool: Candidates, tried: Candidates, accuracies: FloatArray, doubts: FloatArray | None = None
+    ) -> int:
         """The row of the pool to train next.
 
         Args:
@@ -86,14 +86,14 @@ class Proposer:
         if pool.rewards is not None and known.rewards is not None:
             best = (known.rewards[:, 0] * values + known.rewards[:, 1]).max()
             slopes, offsets = pool.rewards.T
-            return int(np.argmax(slopes * expected_above((best - offsets) / slopes, means, deviations)))
+            return int(np.argmax(slopes * expected_improvement((best - offsets) / slopes, means, deviations)))
         floor = values.min() - _MARGIN * float(np.ptp(values))
         all_costs = np.vstack([pool.costs, tried.costs])
         worst = all_costs.max(axis=0) + _MARGIN * np.ptp(all_costs, axis=0)
-        ground = Ground.of(known.costs, values, floor=floor, least=all_costs.min(axis=0), most=worst)
-        return int(np.argmax(expected_gain(ground, pool.costs, means, deviations)))
+        ground = CostPartition.of(known.costs, values, floor=floor, least=all_costs.min(axis=0), most=worst)
+        return int(np.argmax(expected_hypervolume_improvement(ground, pool.costs, means, deviations)))
 
-    def expected(self, tried: Candidates, accuracies: Numbers, doubts: Numbers | None = None) -> Numbers:
+    def expected(self, tried: Candidates, accuracies: FloatArray, doubts: FloatArray | None = None) -> FloatArray:
         """What each that was tried is expected to score when it is trained again, given all others too.
 
         Args:
@@ -113,17 +113,17 @@ class Proposer:
         return int(rng.choice(parts[number % len(parts)]))
 
     def _learned(
-        self, tried: Candidates, accuracies: Numbers, doubts: Numbers, scored: Rows, running: Rows
-    ) -> tuple[Surrogate, Candidates, Numbers]:
+        self, tried: Candidates, accuracies: FloatArray, doubts: FloatArray, scored: IndexArray, running: IndexArray
+    ) -> tuple[Surrogate, Candidates, FloatArray]:
         """What accuracy is thought to be, and all that is on the way with what it is thought to have.
 
         A lucky score does not hold a place: what counts of a trained candidate is its mean given all others, too. What
         is being trained is taken to become what it is expected to become, so that another worker looks elsewhere.
         """
-        first = scored[: _fitted_at(len(scored))]
-        rows = first[_memorable(tried.costs[first], accuracies[first], _FITTED_TO)]
+        first = scored[: _observations_at_last_fit(len(scored))]
+        rows = first[_subset(tried.costs[first], accuracies[first], _FITTED_TO)]
         fitted = self._fitted(tried.features[rows], accuracies[rows], doubts[rows])
-        rows = scored[_memorable(tried.costs[scored], accuracies[scored], _LEARNED_FROM)]
+        rows = scored[_subset(tried.costs[scored], accuracies[scored], _LEARNED_FROM)]
         features, values, doubts = tried.features[rows], accuracies[rows], doubts[rows]
         surrogate = fitted.given(features, values, doubts)
         if len(running):
@@ -134,7 +134,7 @@ class Proposer:
             surrogate = fitted.given(features, values, doubts)
         return surrogate, tried[rows], surrogate.means
 
-    def _fitted(self, features: Features, values: Numbers, doubts: Numbers) -> Surrogate:
+    def _fitted(self, features: Features, values: FloatArray, doubts: FloatArray) -> Surrogate:
         key = b"".join(part.tobytes() for part in (features.scales, features.picks, values, doubts))
         if key not in self._kept:
             fitted = Surrogate.fitted(features, values, self.noise, doubts=doubts, additive=self.additive)
@@ -142,7 +142,7 @@ class Proposer:
         return self._kept[key]
 
 
-def _fitted_at(count: int) -> int:
+def _observations_at_last_fit(count: int) -> int:
     """The number of scores that hyperparameters were last fitted to: every one of the first, then ever fewer."""
     if count <= _FITTED_EACH_TIME:
         return count
@@ -152,13 +152,13 @@ def _fitted_at(count: int) -> int:
     return int(fitted)
 
 
-def _memorable(costs: Numbers, accuracies: Numbers, most: int) -> Rows:
+def _subset(costs: FloatArray, accuracies: FloatArray, most: int) -> IndexArray:
     """All of a few; of many mostly those nearest below the front, and some of the rest, in their order."""
     count = len(accuracies)
     if count <= most:
         return np.arange(count)
     points = [tuple(point) for point in np.column_stack([accuracies, costs]).tolist()]
-    best = np.array(front(points, up_and_down(costs=costs.shape[1])))
+    best = np.array(pareto_front(points, directions_for(costs=costs.shape[1])))
     affordable = (costs[best] <= costs[:, None]).all(axis=2)
     heights = np.where(affordable, accuracies[best], -np.inf).max(axis=1)
     order = np.argsort(heights - accuracies, kind="stable")

@@ -15,7 +15,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
-from nas.algorithms.pareto import Direction, Point, front
+from nas.algorithms.pareto import Direction, Point, pareto_front
 
 _TOLD = 3
 """So many gains have a mean and a deviation worth the name."""
@@ -43,7 +43,7 @@ class Stopping(BaseModel):
         return tuple(rungs)
 
 
-def goes_on(own: Point, others: Sequence[Point], directions: Sequence[Direction], eta: int) -> bool:
+def should_promote(own: Point, others: Sequence[Point], directions: Sequence[Direction], eta: int) -> bool:
     """Whether a training is worth going on with.
 
     Args:
@@ -55,10 +55,10 @@ def goes_on(own: Point, others: Sequence[Point], directions: Sequence[Direction]
     if count < eta:
         return True
     points = [own, *others]
-    return 0 in front(points, directions) or 0 in ranked(points, directions, count // eta)
+    return 0 in pareto_front(points, directions) or 0 in rank(points, directions, count // eta)
 
 
-def foreseen(reached: float, gains: Sequence[float]) -> tuple[float, float] | None:
+def extrapolated(reached: float, gains: Sequence[float]) -> tuple[float, float] | None:
     """The accuracy that a stopped training would have come to, and the standard deviation of that.
 
     Args:
@@ -73,7 +73,7 @@ def foreseen(reached: float, gains: Sequence[float]) -> tuple[float, float] | No
     return reached + float(np.mean(gains)), float(np.std(gains, ddof=1))
 
 
-def ranked(points: Sequence[Point], directions: Sequence[Direction], count: int) -> list[int]:
+def rank(points: Sequence[Point], directions: Sequence[Direction], count: int) -> list[int]:
     """The first so many points: front by front; of a front, each time the one farthest from those before it.
 
     Of equal points the first counts as nearer to the front.
@@ -81,7 +81,7 @@ def ranked(points: Sequence[Point], directions: Sequence[Direction], count: int)
     first: list[int] = []
     left = list(range(len(points)))
     while left and len(first) < count:
-        best = [left[index] for index in front([points[index] for index in left], directions)]
+        best = [left[index] for index in pareto_front([points[index] for index in left], directions)]
         first += _spread([points[index] for index in best], best)
         left = [index for index in left if index not in set(best)]
     return first[:count]

@@ -6,7 +6,7 @@ judgement can be replayed: it rises steeply, then slowly, some later than others
 
 import numpy as np
 
-from nas.algorithms.gaussian_process import Numbers
+from nas.algorithms.arrays import FloatArray
 
 _LEFT, _LEFT_SPREAD = 0.25, 0.2
 """The accuracy, of 0 to 1, that is still to come at the beginning, and by what share of it rows differ."""
@@ -15,7 +15,7 @@ _NOISE = 0.02
 """The standard deviation at the beginning; it falls to 0 as the rest does."""
 
 
-def simulated(finals: Numbers, epochs: int, rng: np.random.Generator) -> Numbers:
+def synthetic(finals: FloatArray, epochs: int, rng: np.random.Generator) -> FloatArray:
     """A row for each training, a column for each epoch; the last column is where it ended."""
     left = 1.0 - np.arange(1, epochs + 1) / epochs
     late = _LEFT * np.exp(_LEFT_SPREAD * rng.standard_normal((len(finals), 1)))

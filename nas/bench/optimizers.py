@@ -15,14 +15,14 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, TPESampler
 from optuna.trial import TrialState, create_trial
 
-from nas.algorithms.gaussian_process import Numbers
-from nas.algorithms.proposer import STARTUP, Proposer
-from nas.bench.tables import LearnedFrom, Table, is_numeric
+from nas.algorithms.arrays import FloatArray
+from nas.algorithms.proposer import STARTUP_TRIALS, Proposer
+from nas.bench.tables import CostFeatures, Table, is_numeric
 
 _POPULATION = 20
 
 
-class Player(Protocol):
+class Optimizer(Protocol):
     """Asked and told in turn."""
 
     def ask(self) -> int:
@@ -40,7 +40,7 @@ class Player(Protocol):
         """What each row that it has had would score another time; None if it has no opinion."""
 
 
-class Chance:
+class RandomSearch:
     """Every order of the rows is as likely as any other."""
 
     def __init__(self, table: Table, seed: int) -> None:
@@ -57,7 +57,7 @@ class Chance:
         """It has no opinion."""
 
 
-class Ours:
+class EHVIOptimizer:
     """The proposer of this package, with all rows that are left as its pool.
 
     Args:
@@ -71,7 +71,7 @@ class Ours:
         table: Table,
         seed: int,
         *,
-        learned_from: LearnedFrom = "all costs",
+        learned_from: CostFeatures = "all costs",
         spread: bool = True,
         additive: bool = True,
     ) -> None:
@@ -85,7 +85,7 @@ class Ours:
     def ask(self) -> int:
         """The row that is expected to add the most."""
         left = np.setdiff1d(np.arange(len(self._candidates)), self._rows)
-        if self._drawn is not None and len(self._rows) < STARTUP:
+        if self._drawn is not None and len(self._rows) < STARTUP_TRIALS:
             return int(self._drawn.choice(left))
         tried = self._candidates[np.array(self._rows, dtype=np.intp)]
         accuracies, doubts = np.array(self._accuracies), np.array(self._doubts)
@@ -99,14 +99,14 @@ class Ours:
 
     def expected(self) -> dict[int, float] | None:
         """By what it has learned of all rows together."""
-        if len(self._rows) < STARTUP:
+        if len(self._rows) < STARTUP_TRIALS:
             return None
         tried = self._candidates[np.array(self._rows, dtype=np.intp)]
         means = self._proposer.expected(tried, np.array(self._accuracies), np.array(self._doubts))
         return dict(zip(self._rows, means.tolist(), strict=True))
 
 
-class Stock:
+class OptunaOptimizer:
     """A sampler of Optuna's that knows nothing of the table: what it draws becomes the nearest row that is left.
 
     Nearest is what differs in the fewest columns, and of these by the fewest steps. The study is told of that row, not
@@ -151,7 +151,7 @@ class Stock:
     def expected(self) -> None:
         """Optuna's samplers do not say."""
 
-    def _nearest(self, drawn: Numbers) -> int:
+    def _nearest(self, drawn: FloatArray) -> int:
         """One of the nearest rows that are left, by chance."""
         rows = self._rng.permutation(self._left)
         apart = np.abs(self._table.codes[rows] - drawn)
@@ -171,21 +171,21 @@ def _gp(*, seed: int) -> BaseSampler:
 
 
 OURS, RANDOM = "ours", "random"
-STOPPING, RACING = "-stopping", "-racing"
+STOPPING, REPEATING = "-stopping", "-racing"
 """Behind the name of one whose trainings are judged before their end, or whose front is trained again."""
 
-ABLATIONS: dict[str, Callable[[Table, int], Player]] = {
-    "ours-with-one-cost": partial(Ours, learned_from="costs that count"),
-    "ours-without-costs": partial(Ours, learned_from="no costs"),
-    "ours-without-spread": partial(Ours, spread=False),
-    "ours-without-sum": partial(Ours, additive=False),
+ABLATIONS: dict[str, Callable[[Table, int], Optimizer]] = {
+    "ours-with-one-cost": partial(EHVIOptimizer, learned_from="costs that count"),
+    "ours-without-costs": partial(EHVIOptimizer, learned_from="no costs"),
+    "ours-without-spread": partial(EHVIOptimizer, spread=False),
+    "ours-without-sum": partial(EHVIOptimizer, additive=False),
 }
 
-PLAYERS: dict[str, Callable[[Table, int], Player]] = {
-    RANDOM: Chance,
-    OURS: Ours,
-    "tpe": partial(Stock, _tpe),
-    "nsga2": partial(Stock, _nsga2),
-    "gp": partial(Stock, _gp),
+OPTIMIZERS: dict[str, Callable[[Table, int], Optimizer]] = {
+    RANDOM: RandomSearch,
+    OURS: EHVIOptimizer,
+    "tpe": partial(OptunaOptimizer, _tpe),
+    "nsga2": partial(OptunaOptimizer, _nsga2),
+    "gp": partial(OptunaOptimizer, _gp),
     **ABLATIONS,
 }

@@ -17,12 +17,13 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from nas.algorithms.gaussian_process import Numbers
-from nas.algorithms.pareto import Point, front, hypervolume, reference
+from nas.algorithms.arrays import FloatArray
+from nas.algorithms.hypervolume import hypervolume, reference_point
+from nas.algorithms.pareto import Point, pareto_front
 from nas.algorithms.proposer import Proposer
-from nas.algorithms.successive_halving import Stopping, foreseen, goes_on
-from nas.bench.learning_curves import simulated
-from nas.bench.optimizers import PLAYERS, RACING, RANDOM, STOPPING, Player
+from nas.algorithms.successive_halving import Stopping, extrapolated, should_promote
+from nas.bench.learning_curves import synthetic
+from nas.bench.optimizers import OPTIMIZERS, RANDOM, REPEATING, STOPPING, Optimizer
 from nas.bench.tables import Table
 from nas.records.record import Record
 from nas.study.repeats import next_repeat
@@ -37,7 +38,7 @@ POOL = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Game:
+class Problem:
     """What all players of one repeat find.
 
     Attributes:
@@ -51,8 +52,8 @@ class Game:
 
     shown: Table
     true: Table
-    told: Numbers
-    curves: Numbers
+    told: FloatArray
+    curves: FloatArray
     noise: float
     seed: int
 
@@ -63,7 +64,7 @@ class Game:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rules:
+class ReplaySettings:
     """How games are made, and how far they go.
 
     Attributes:
@@ -85,7 +86,7 @@ class Rules:
     stopping: Stopping | None = None
     seeds: int = 1
 
-    def game(self, table: Table, repeat: int) -> Game:
+    def game(self, table: Table, repeat: int) -> Problem:
         """The same one for every player."""
         rng = np.random.default_rng([self.seed, repeat])
         true = table
@@ -94,8 +95,8 @@ class Rules:
         noise = self.noise * _POINT
         told = true.accuracies + noise * rng.standard_normal(len(table))
         shown = table if self.permuted == "outcomes" else true
-        curves = simulated(told, self.epochs, rng)
-        return Game(shown=shown, true=true, told=told, curves=curves, noise=noise, seed=int(rng.integers(2**32)))
+        curves = synthetic(told, self.epochs, rng)
+        return Problem(shown=shown, true=true, told=told, curves=curves, noise=noise, seed=int(rng.integers(2**32)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +131,7 @@ class Replay:
         return self.shares[min(trials, len(self.shares)) - 1]
 
 
-def play(table: Table, rules: Rules, game: tuple[str, int]) -> Replay:
+def replay_one(table: Table, rules: ReplaySettings, game: tuple[str, int]) -> Replay:
     """One game.
 
     Args:
@@ -141,8 +142,8 @@ def play(table: Table, rules: Rules, game: tuple[str, int]) -> Replay:
     seed = int(np.random.SeedSequence([rules.seed, repeat]).generate_state(1)[0])
     trials = len(table) if sampler == RANDOM else min(rules.trials, len(table))
     stopping = rules.stopping if sampler.endswith(STOPPING) else None
-    own = replace(rules, stopping=stopping, seeds=rules.seeds if sampler.endswith(RACING) else 1)
-    player = PLAYERS[sampler.removesuffix(STOPPING).removesuffix(RACING)](played.shown, seed)
+    own = replace(rules, stopping=stopping, seeds=rules.seeds if sampler.endswith(REPEATING) else 1)
+    player = OPTIMIZERS[sampler.removesuffix(STOPPING).removesuffix(REPEATING)](played.shown, seed)
     trained = _trained(player, played, own, trials * rules.epochs)
     ended = [training for training in trained if training.epochs == rules.epochs]
     finished = [training.row for training in ended]
@@ -166,14 +167,16 @@ def play(table: Table, rules: Rules, game: tuple[str, int]) -> Replay:
     )
 
 
-def play_all(table: Table, rules: Rules, samplers: Sequence[str], repeats: int, *, jobs: int = 1) -> Iterator[Replay]:
+def replay_all(
+    table: Table, rules: ReplaySettings, samplers: Sequence[str], repeats: int, *, jobs: int = 1
+) -> Iterator[Replay]:
     """Every player's games, as they end, in their order.
 
     Args:
         jobs: processes that play at the same time; what comes out does not depend on it.
     """
     games = [(sampler, repeat) for sampler in dict.fromkeys(samplers) for repeat in range(repeats)]
-    played = partial(play, table, rules)
+    played = partial(replay_one, table, rules)
     if jobs == 1:
         yield from map(played, games)
         return
@@ -185,7 +188,7 @@ def play_all(table: Table, rules: Rules, samplers: Sequence[str], repeats: int, 
         pool.shutdown(cancel_futures=True)
 
 
-def asking(table: Table, counts: Sequence[int], *, seed: int = 0) -> Iterator[dict[str, float]]:
+def time_proposals(table: Table, counts: Sequence[int], *, seed: int = 0) -> Iterator[dict[str, float]]:
     """How long our proposer thinks after so many trials, in seconds, over a pool of a thousand candidates.
 
     The history is made of the table's rows, drawn again and again, with noise. `fitting` is a proposal for which
@@ -220,7 +223,7 @@ class _Training(NamedTuple):
     spent: int
 
 
-def _trained(player: Player, game: Game, rules: Rules, epochs: int) -> list[_Training]:
+def _trained(player: Optimizer, game: Problem, rules: ReplaySettings, epochs: int) -> list[_Training]:
     """What a player has trained until so many epochs are spent; what would be cut off at the end is not begun."""
     trained: list[_Training] = []
     rungs = () if rules.stopping is None else rules.stopping.rungs(rules.epochs)
@@ -241,11 +244,11 @@ def _trained(player: Player, game: Game, rules: Rules, epochs: int) -> list[_Tra
             continue
         reached = game.curves[:, ended - 1]
         gains = [one.accuracy - reached[one.row] for one in trained if one.epochs == rules.epochs]
-        player.tell(row, *(foreseen(float(reached[row]), gains) or (np.nan,)))
+        player.tell(row, *(extrapolated(float(reached[row]), gains) or (np.nan,)))
     return trained
 
 
-def _raced(trained: Sequence[_Training], game: Game, rules: Rules) -> tuple[int, int] | None:
+def _raced(trained: Sequence[_Training], game: Problem, rules: ReplaySettings) -> tuple[int, int] | None:
     """The row that is trained again now, and how often it was before, as a study of the first cost would have it."""
     if rules.seeds == 1:
         return None
@@ -267,11 +270,11 @@ def _raced(trained: Sequence[_Training], game: Game, rules: Rules) -> tuple[int,
     return None if wanted is None else (trained[wanted[0].trial].row, wanted[1])
 
 
-def _goes_on(game: Game, row: int, rung: int, others: list[Point], rules: Rules) -> bool:
+def _goes_on(game: Problem, row: int, rung: int, others: list[Point], rules: ReplaySettings) -> bool:
     """Whether a row's training goes on at a rung, where it is noted."""
     assert rules.stopping is not None  # noqa: S101 - else there is no rung
     own = (float(game.curves[row, :rung].max()), *game.shown.costs[row].tolist())
-    goes = goes_on(own, others, game.shown.directions, rules.stopping.eta)
+    goes = should_promote(own, others, game.shown.directions, rules.stopping.eta)
     others.append(own)
     return goes
 
@@ -289,7 +292,7 @@ class _Measured:
 
     def __init__(self, table: Table) -> None:
         self._table, self._points = table, points_of(table, table.accuracies)
-        self._reference = reference(self._points, table.directions)
+        self._reference = reference_point(self._points, table.directions)
         self._whole = self._volume(self._points)
 
     def shares(self, rows: Sequence[int]) -> Iterator[float]:
@@ -298,7 +301,7 @@ class _Measured:
         share = 0.0
         for row in rows:
             grown = [*best, self._points[row]]
-            on_front = [grown[index] for index in front(grown, self._table.directions)]
+            on_front = [grown[index] for index in pareto_front(grown, self._table.directions)]
             if self._points[row] in on_front:
                 share = self._volume(on_front) / self._whole
             best = on_front
@@ -308,7 +311,7 @@ class _Measured:
         """The share of the rows that look best by these accuracies, and by how much they look better than that."""
         looks = {row: (accuracy, *self._points[row][1:]) for row, accuracy in accuracies.items()}
         rows = list(looks)
-        chosen = [rows[index] for index in front(list(looks.values()), self._table.directions)]
+        chosen = [rows[index] for index in pareto_front(list(looks.values()), self._table.directions)]
         true = self._volume([self._points[row] for row in chosen])
         return true / self._whole, self._volume([looks[row] for row in chosen]) / true - 1.0
 
@@ -318,9 +321,9 @@ class _Measured:
 
 def reference_of(table: Table) -> Point:
     """The point from which hypervolumes are measured."""
-    return reference(points_of(table, table.accuracies), table.directions)
+    return reference_point(points_of(table, table.accuracies), table.directions)
 
 
-def points_of(table: Table, accuracies: Numbers) -> list[Point]:
+def points_of(table: Table, accuracies: FloatArray) -> list[Point]:
     """Accuracy and the costs' logarithms of every row."""
     return [tuple(point) for point in np.column_stack([accuracies, table.costs]).tolist()]

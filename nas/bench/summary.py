@@ -11,10 +11,10 @@ from math import inf, isfinite
 import numpy as np
 from plotly import graph_objects
 
-from nas.algorithms.gaussian_process import Numbers
+from nas import html_page
+from nas.algorithms.arrays import FloatArray
 from nas.bench.optimizers import RANDOM
 from nas.bench.replay import Replay
-from nas.tracking.figures import page
 
 TARGETS = (90, 95, 98)
 """Shares of the table's hypervolume, in percent."""
@@ -25,61 +25,61 @@ _COLOURS = ("107,114,128", "37,99,235", "234,88,12", "22,163,74", "147,51,234", 
 Row = dict[str, str | int | float | None]
 
 
-def summary(replays: Sequence[Replay], trials: int) -> list[Row]:
+def summarize(replays: Sequence[Replay], trials: int) -> list[Row]:
     """A row for each sampler, with names that stay; None for a number of trials that is more than `trials`.
 
     `share_20` is the median share after 20 trials, `trials_95` the median number of trials to 95 %, between its
     quartiles `_low` and `_high`; `fewer_95` how many times fewer that is than chance's, between the ends of an interval
     of 95 %. Without chance among the samplers there is no such figure, nor where the median is not known.
     """
-    by_sampler = games(replays)
-    chance = by_sampler.get(RANDOM)
+    grouped = by_sampler(replays)
+    chance = grouped.get(RANDOM)
     rows: list[Row] = []
-    for sampler, own in by_sampler.items():
+    for sampler, own in grouped.items():
         row: Row = {"sampler": sampler, "repeats": len(own)}
-        row |= {f"share_{look}": middle([one.share_after(look) for one in own]) for look in looks(trials)}
+        row |= {f"share_{look}": median([one.share_after(look) for one in own]) for look in reported_trials(trials)}
         for target in TARGETS:
             taken = trials_to(own, target)
             row |= _named(f"trials_{target}", quartiles(taken))
-            fewer = None if chance is None else times_fewer(taken, trials_to(chance, target))
+            fewer = None if chance is None else speedup(taken, trials_to(chance, target))
             row |= _named(f"fewer_{target}", fewer)
-        row["reported"] = middle([one.reported for one in own])
-        row["inflation"] = middle([one.inflation for one in own])
+        row["reported"] = median([one.reported for one in own])
+        row["inflation"] = median([one.inflation for one in own])
         expected = [one.expected for one in own if one.expected is not None]
-        row["expected"] = middle(expected) if expected else None
+        row["expected"] = median(expected) if expected else None
         rows.append(row)
     return rows
 
 
-def games(replays: Sequence[Replay]) -> dict[str, list[Replay]]:
+def by_sampler(replays: Sequence[Replay]) -> dict[str, list[Replay]]:
     """Each sampler's, by repeat."""
     samplers = dict.fromkeys(replay.sampler for replay in replays)
     ordered = sorted(replays, key=lambda replay: replay.repeat)
     return {sampler: [replay for replay in ordered if replay.sampler == sampler] for sampler in samplers}
 
 
-def looks(trials: int) -> tuple[int, ...]:
+def reported_trials(trials: int) -> tuple[int, ...]:
     """After how many trials shares are told."""
     return (*(look for look in _LOOKS if look < trials), trials)
 
 
-def trials_to(replays: Sequence[Replay], target: int) -> Numbers:
+def trials_to(replays: Sequence[Replay], target: int) -> FloatArray:
     """How many trials each took to so many percent; infinite where it was stopped before."""
     return np.array([replay.trials_to(target / 100) for replay in replays])
 
 
-def middle(values: Sequence[float]) -> float:
+def median(values: Sequence[float]) -> float:
     """The median."""
     return float(np.median(values))
 
 
-def quartiles(values: Numbers) -> tuple[float, float, float]:
+def quartiles(values: FloatArray) -> tuple[float, float, float]:
     """The median between two of the values, below and above which a quarter lies; any of them may be infinite."""
     low, high = np.quantile(values, (0.25, 0.75), method="inverted_cdf")
     return float(np.median(values)), float(low), float(high)
 
 
-def times_fewer(taken: Numbers, chances: Numbers) -> tuple[float, float, float] | None:
+def speedup(taken: FloatArray, chances: FloatArray) -> tuple[float, float, float] | None:
     """The ratio of two medians, chance's to the player's, in an interval of 95 %; None if it is not known.
 
     Repeats are drawn again and again, the same of both, because both play the same game in a repeat. An end of the
@@ -97,10 +97,10 @@ def times_fewer(taken: Numbers, chances: Numbers) -> tuple[float, float, float] 
 def figure(title: str, replays: Sequence[Replay], trials: int) -> str:
     """A page that needs no network: the median share after each trial, in a band between the quartiles."""
     drawn = []
-    for (sampler, own), colour in zip(games(replays).items(), cycle(_COLOURS), strict=False):
+    for (sampler, own), colour in zip(by_sampler(replays).items(), cycle(_COLOURS), strict=False):
         steps = range(1, max(min(len(one.shares), trials) for one in own) + 1)
         shares = 100 * np.array([[one.share_after(step) for step in steps] for one in own])
-        low, median, high = np.quantile(shares, (0.25, 0.5, 0.75), axis=0).round(3).tolist()
+        low, middle, high = np.quantile(shares, (0.25, 0.5, 0.75), axis=0).round(3).tolist()
         drawn += [
             graph_objects.Scatter(
                 x=[*steps, *reversed(steps)],
@@ -113,7 +113,7 @@ def figure(title: str, replays: Sequence[Replay], trials: int) -> str:
                 legendgroup=sampler,
             ),
             graph_objects.Scatter(
-                x=[*steps], y=median, mode="lines", name=sampler, line={"color": f"rgb({colour})"}, legendgroup=sampler
+                x=[*steps], y=middle, mode="lines", name=sampler, line={"color": f"rgb({colour})"}, legendgroup=sampler
             ),
         ]
     drawing = graph_objects.Figure(drawn)
@@ -122,7 +122,7 @@ def figure(title: str, replays: Sequence[Replay], trials: int) -> str:
     )
     drawing.update_xaxes(title_text="trials")
     drawing.update_yaxes(title_text="share of the hypervolume, %")
-    return page(drawing, title, name="shares")
+    return html_page.page(drawing, title, name="shares")
 
 
 def _named(name: str, found: tuple[float, float, float] | None) -> Row:

@@ -15,13 +15,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.algorithms.gaussian_process import Features, Numbers
-from nas.algorithms.pareto import Direction, up_and_down
-from nas.algorithms.proposer import Candidates, Rows
+from nas.algorithms.arrays import FloatArray, IndexArray
+from nas.algorithms.gaussian_process import Features
+from nas.algorithms.pareto import Direction, directions_for
+from nas.algorithms.proposer import Candidates
 from search_spaces.errors import SpecError, nearest
 
 Column = tuple[str, ...] | tuple[float, ...]
-LearnedFrom = Literal["all costs", "costs that count", "no costs"]
+CostFeatures = Literal["all costs", "costs that count", "no costs"]
 
 _NAME, _ACCURACY, _COST_ENDING = "model_name", "mAP_0.5:0.95", "_latency"
 _NAMED = re.compile(r"(yolo[34578]|yolo6[sml])-?(?:d(1|33|67|6)w(1|25|5|75)|([nsml]))_(\d+)")
@@ -45,9 +46,9 @@ class Table:
 
     names: tuple[str, ...]
     columns: Mapping[str, Column]
-    accuracies: Numbers
-    costs: Numbers
-    figures: Numbers
+    accuracies: FloatArray
+    costs: FloatArray
+    figures: FloatArray
     cost_names: tuple[str, ...]
 
     def __len__(self) -> int:
@@ -56,7 +57,7 @@ class Table:
     @property
     def directions(self) -> tuple[Direction, ...]:
         """Of accuracy, and of each cost."""
-        return up_and_down(costs=len(self.cost_names))
+        return directions_for(costs=len(self.cost_names))
 
     @cached_property
     def levels(self) -> dict[str, Column]:
@@ -69,22 +70,22 @@ class Table:
         places = [np.unique(values, return_inverse=True)[1] for values in self.columns.values()]
         return np.array(places, dtype=np.intp).T
 
-    def candidates(self, learned_from: LearnedFrom = "all costs") -> Candidates:
+    def candidates(self, learned_from: CostFeatures = "all costs") -> Candidates:
         """The rows as a proposer reads them.
 
         Args:
             learned_from: which costs accuracy is learned from; those that count are known in any case.
         """
-        scales = [scaled(np.log(np.array(values))) for values in self.columns.values() if is_numeric(values)]
+        scales = [min_max_scaled(np.log(np.array(values))) for values in self.columns.values() if is_numeric(values)]
         figures = {"all costs": self.figures, "costs that count": self.costs, "no costs": self.costs[:, :0]}
-        scales += [scaled(costs) for costs in figures[learned_from].T]
+        scales += [min_max_scaled(costs) for costs in figures[learned_from].T]
         texts = [values for values in self.columns.values() if not is_numeric(values)]
         picks = [one_hot(values) / np.sqrt(len(texts)) for values in texts]
         nothing = np.empty((len(self), 0))
         features = Features(np.column_stack([nothing, *scales]), np.hstack([nothing, *picks]))
         return Candidates(features, self.costs)
 
-    def dealt(self, rows: Rows, *, with_costs: bool) -> "Table":
+    def dealt(self, rows: IndexArray, *, with_costs: bool) -> "Table":
         """The same architectures, with the accuracies of other rows; with their costs, too, or with their own."""
         dealt = replace(self, accuracies=self.accuracies[rows])
         return replace(dealt, costs=self.costs[rows], figures=self.figures[rows]) if with_costs else dealt
@@ -95,19 +96,19 @@ def is_numeric(values: Column) -> bool:
     return not isinstance(values[0], str)
 
 
-def scaled(values: Numbers) -> Numbers:
+def min_max_scaled(values: FloatArray) -> FloatArray:
     """From 0 to 1; all 0 if they are all the same."""
-    shifted: Numbers = (values - values.min()) / (np.ptp(values) or 1.0)
+    shifted: FloatArray = (values - values.min()) / (np.ptp(values) or 1.0)
     return shifted
 
 
-def one_hot(values: Column) -> Numbers:
+def one_hot(values: Column) -> FloatArray:
     """A column for each different text."""
     levels, places = np.unique(values, return_inverse=True)
     return np.eye(len(levels))[places]
 
 
-def yolobench(path: Path, cost: str = "ov_latency") -> Table:
+def read_yolobench(path: Path, cost: str = "ov_latency") -> Table:
     """A file as YOLOBench publishes it: results/yolobench/*.csv of Deeplite/deeplite-torch-zoo, Apache-2.0.
 
     A model's name says its family, depth, width and resolution; YOLOv6's three sizes are families of their own.

@@ -14,7 +14,7 @@ from nas.cli import show
 from nas.cli.options import Shown
 
 if TYPE_CHECKING:
-    from nas.bench.replay import Replay, Rules
+    from nas.bench.replay import Replay, ReplaySettings
     from nas.bench.tables import Table
 
 _SAMPLERS = "random,ours,tpe,nsga2"
@@ -96,17 +96,17 @@ def bench(
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy is imported, here and in the processes of --jobs
     from nas.algorithms.successive_halving import Stopping
-    from nas.bench.replay import Rules
-    from nas.bench.tables import yolobench
+    from nas.bench.replay import ReplaySettings
+    from nas.bench.tables import read_yolobench
     from search_spaces.errors import SpecError
 
     if figure is not None and not figure.absolute().parent.is_dir():
         raise SpecError(f"figure: no folder to write it to, got '{figure}' (make {figure.parent} first)")
-    read = yolobench(table, cost)
+    read = read_yolobench(table, cost)
     if asking:
         _print_asking(read, seed, shown)
         return
-    rules = Rules(
+    rules = ReplaySettings(
         trials=min(trials, len(read)),
         noise=noise,
         permuted=permuted,
@@ -125,21 +125,21 @@ class _Bench:
 
     name: str
     table: "Table"
-    rules: "Rules"
+    rules: "ReplaySettings"
     samplers: Sequence[str]
     repeats: int
 
     def run(self, jobs: int, figure: Path | None, shown: str) -> None:
         """Play, then show."""
         from nas.bench import summary
-        from nas.bench.replay import play_all
+        from nas.bench.replay import replay_all
 
         replays = []
         with show.progress("replaying", _STOPPED) as show_progress:
-            for replay in play_all(self.table, self.rules, self.samplers, self.repeats, jobs=jobs):
+            for replay in replay_all(self.table, self.rules, self.samplers, self.repeats, jobs=jobs):
                 replays.append(replay)
                 show_progress(len(replays), len(self.samplers) * self.repeats)
-        rows = summary.summary(replays, self.rules.trials)
+        rows = summary.summarize(replays, self.rules.trials)
         if figure is not None:
             figure.write_text(summary.figure(self._title, replays, self.rules.trials), encoding="utf-8")
         match shown:
@@ -165,9 +165,9 @@ class _Bench:
         return {"map50_95": accuracy, **dict(zip(self.table.cost_names, map(exp, costs), strict=True))}
 
     def _print(self, rows: Sequence[dict[str, Any]]) -> None:
-        from nas.bench.summary import TARGETS, looks
+        from nas.bench.summary import TARGETS, reported_trials
 
-        after = {f"share_{look}": f"after {look}" for look in looks(self.rules.trials)}
+        after = {f"share_{look}": f"after {look}" for look in reported_trials(self.rules.trials)}
         taken = {f"trials_{target}": f"trials to {target} %" for target in TARGETS}
         noisy = {"reported": "reported", "inflation": "inflation", "expected": "expected"} if self.rules.noise else {}
         columns = {"sampler": "sampler", **after, **taken, "fewer": "times fewer than random", **noisy}
@@ -196,7 +196,7 @@ class _Bench:
 
     def _whole(self, rows: Sequence[dict[str, Any]], replays: Sequence["Replay"]) -> dict[str, Any]:
         """Everything, for programs."""
-        from nas.bench.summary import games
+        from nas.bench.summary import by_sampler
 
         return {
             "table": self.name,
@@ -213,7 +213,7 @@ class _Bench:
                 "stopping": self.rules.stopping.model_dump() if self.rules.stopping and self.rules.epochs > 1 else None,
             },
             "samplers": rows,
-            "games": {sampler: [self._game(replay) for replay in own] for sampler, own in games(replays).items()},
+            "games": {sampler: [self._game(replay) for replay in own] for sampler, own in by_sampler(replays).items()},
         }
 
     def _game(self, replay: "Replay") -> dict[str, Any]:
@@ -238,16 +238,21 @@ def _named(samplers: str, *, ablate: bool, stopping: bool, racing: bool) -> list
     Raises:
         SpecError: there is no such sampler.
     """
-    from nas.bench.optimizers import ABLATIONS, OURS, PLAYERS, RACING, RANDOM, STOPPING
+    from nas.bench.optimizers import ABLATIONS, OPTIMIZERS, OURS, RANDOM, REPEATING, STOPPING
     from search_spaces.errors import SpecError, nearest
 
     asked = list(dict.fromkeys(name.strip() for name in samplers.split(",")))
-    unknown = [name for name in asked if name not in PLAYERS]
+    unknown = [name for name in asked if name not in OPTIMIZERS]
     if unknown:
-        raise SpecError([f"samplers: unknown sampler {name!r} ({nearest(name, PLAYERS)})" for name in unknown])
+        raise SpecError([f"samplers: unknown sampler {name!r} ({nearest(name, OPTIMIZERS)})" for name in unknown])
     both = [name for name in (RANDOM, OURS) if name in asked]
     ablations = [name for name in ABLATIONS if ablate and name not in asked]
-    return [*asked, *ablations, *(name + STOPPING for name in both if stopping), *(n + RACING for n in both if racing)]
+    return [
+        *asked,
+        *ablations,
+        *(name + STOPPING for name in both if stopping),
+        *(n + REPEATING for n in both if racing),
+    ]
 
 
 def _quartiles(row: dict[str, Any], key: str, limit: int) -> str:
@@ -269,11 +274,11 @@ def _fewer(row: dict[str, Any], chance: float | None, limit: int) -> str:
 
 def _print_asking(table: "Table", seed: int, shown: Any) -> None:
     """How long our proposer thinks."""
-    from nas.bench.replay import POOL, asking
+    from nas.bench.replay import POOL, time_proposals
 
     rows = []
     with show.progress("asking", _STOPPED) as show_progress:
-        for row in asking(table, _HISTORIES, seed=seed):
+        for row in time_proposals(table, _HISTORIES, seed=seed):
             rows.append(row)
             show_progress(len(rows), len(_HISTORIES))
     columns = {"trials": "trials so far", "fitting": "s, with fitting", "asking": "s, without"}

@@ -350,10 +350,10 @@ def _print_space(space: "SearchSpace", search: "Search", seen: "Outlook") -> Non
 
 def _estimate(search: "Search", effort: "Effort") -> list[str]:
     """How long a search may take, and what that is said of."""
-    from nas.report.verdicts import counted
+    from nas.report.verdicts import with_unit
 
     budget, data, (least, most) = search.budget, search.data, effort.hours
-    trials = f"{counted(effort.trials, 'trial')} of {budget.said}"
+    trials = f"{with_unit(effort.trials, 'trial')} of {budget.said}"
     images = f"{data.train_images} + {data.val_images} images, {effort.workers} at once"
     first = f"the stock model's own training {effort.base:.0f} s, " if effort.base else ""
     each = f"{first}a trial of the stock model takes {effort.stock:.0f} s, of the costliest {effort.costliest:.0f} s"

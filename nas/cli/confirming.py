@@ -41,7 +41,7 @@ def confirm(
     own (STUDY-x3), which can be resumed, shown and exported from like any other. If one has overtaken another by more
     than noise, what is the front then is trained longer once more (STUDY-x3-x3); else longer trainings are not needed.
     """
-    from nas.report.verdicts import counted
+    from nas.report.verdicts import with_unit
     from nas.study.folders import existing
     from nas.study.study import Study
     from nas.workflows.confirm import fallen, finalists, longer, noise_of, overtaken
@@ -52,7 +52,7 @@ def confirm(
         after = longer(before, eta=eta, **changes)
         few, many = (one.settings.budget.epochs for one in (before, after))
         show.lines(
-            [f"confirm   the front of {before.name} and the stock model: {counted(many, 'epoch')} instead of {few}"]
+            [f"confirm   the front of {before.name} and the stock model: {with_unit(many, 'epoch')} instead of {few}"]
         )
         if after.places():
             train(after)
@@ -62,7 +62,7 @@ def confirm(
         if shown == "table":
             title = f"{before.name} after {few} and {many} epochs: mAP50-95"
             show.rows(rows, shown, title=title, columns=_columns(few, many), narrow=("gflops", "map50_95_gain_before"))
-        trained = counted(many, "epoch")
+        trained = with_unit(many, "epoch")
         show.lines(f"{one.summary} has no score after {trained}: {one.ending}; {one.cure}" for one in fallen(after))
         unlearned = nothing_learned(after)
         if unlearned:
@@ -77,7 +77,7 @@ def confirm(
             show.lines([f"trial {trial} has overtaken {', '.join(str(other.shorter.trial) for _, other in others)}"])
         if not passed:
             said = f"The order stays within noise ({100 * noise:.1f} points)"
-            show.lines([f"{said}: trainings of {counted(few, 'epoch')} tell these apart as well.", *_noise(before)])
+            show.lines([f"{said}: trainings of {with_unit(few, 'epoch')} tell these apart as well.", *_noise(before)])
             break
         before = after
     if not unlearned:
@@ -97,13 +97,13 @@ def _noise(before: "Study") -> list[str]:
 
 
 def _columns(few: int, many: int) -> dict[str, str]:
-    from nas.report.verdicts import counted
+    from nas.report.verdicts import with_unit
 
     return {
         "trial": "trial",
-        "map50_95_before": counted(few, "epoch"),
+        "map50_95_before": with_unit(few, "epoch"),
         "map50_95_gain_before": "over stock",
-        "map50_95": counted(many, "epoch"),
+        "map50_95": with_unit(many, "epoch"),
         "map50_95_gain": "over stock",
         "gflops": "GFLOPs",
         "of_stock": "of stock",

@@ -111,7 +111,7 @@ def _remarks(study: "Study", records: "list[Record]", front: "list[Record]", *, 
         best = max(front, key=lambda record: record.map50_95 or 0.0)
         if learned:
             remarks.append(verdicts.gain(records, best, stock))
-            remarks += [text] if (text := verdicts.bargain(front, stock, cost)) else []
+            remarks += [text] if (text := verdicts.saving(front, stock, cost)) else []
     new = [str(record.trial) for record in front if record.is_mostly_new]
     if new:
         remarks.append(

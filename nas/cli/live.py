@@ -58,8 +58,8 @@ class Watching:
 
     def _tell_base(self, study: "Study") -> None:
         """One line for the stock model's own training: that it is there, or how it ended."""
-        from nas.records.record import took
-        from nas.report.verdicts import counted
+        from nas.records.record import duration
+        from nas.report.verdicts import with_unit
 
         base = study.base
         if base is None or self._known.get("base") == ("ended", None):
@@ -68,14 +68,14 @@ class Watching:
         if outcome is None and "base" not in self._known and self._live is None:
             self._known["base"] = ("running", None)
             err.print(
-                f"stock model  training, {counted(base.budget.epochs, 'epoch')}, for every trial to start from",
+                f"stock model  training, {with_unit(base.budget.epochs, 'epoch')}, for every trial to start from",
                 markup=False,
             )
         if outcome is not None:
             self._known["base"] = ("ended", None)
             self._began, self._ended_before = time.monotonic(), None  # trials are timed from here
             accuracy = figure("map50_95", outcome.get("map50_95"))
-            trained = f"{counted(outcome['epochs'], 'epoch')}, {took(outcome['seconds'], outcome['detail'])}"
+            trained = f"{with_unit(outcome['epochs'], 'epoch')}, {duration(outcome['seconds'], outcome['detail'])}"
             err.print(f"stock model  {outcome['ending']}  mAP50-95 {accuracy} after {trained}", markup=False)
             for line in nothing_learned(study, []):
                 err.print(line, markup=False)
@@ -95,7 +95,7 @@ class Watching:
 
 def _line(record: "Record") -> str:
     """One trial in one line."""
-    from nas.records.record import took
+    from nas.records.record import duration
 
     begins = f"trial {record.trial:>3}  {record.status:<9} "
     if record.ending is None:
@@ -103,7 +103,7 @@ def _line(record: "Record") -> str:
     unsteady = "" if record.latency_steady else " (unsteady)"
     latency = f"{figure('latency_ms', record.latency_ms)} ms{unsteady}  " if record.latency_ms else ""
     accuracy, gflops = figure("map50_95", record.map50_95), figure("gflops", record.gflops)
-    figures = f"mAP50-95 {accuracy}  {gflops} GFLOPs  {latency}{took(record.seconds, record.detail)}"
+    figures = f"mAP50-95 {accuracy}  {gflops} GFLOPs  {latency}{duration(record.seconds, record.detail)}"
     inherited = f"  {record.inherited:.0%} inherited" if record.inherited else ""
     why = "" if record.finished else f"  {record.cure}{f' ({record.detail})' if record.detail else ''}"
     return f"{begins}{figures}{inherited}  {_named(record)}{why}"
@@ -118,14 +118,14 @@ def _named(record: "Record") -> str:
 
 def _table(study: "Study", records: "Sequence[Record]", left: str) -> Group:
     from nas.algorithms.pareto import main_cost
-    from nas.report.verdicts import UNITS, counted
+    from nas.report.verdicts import UNITS, with_unit
 
     total = study.file.run.trials
     done = sum(record.ending is not None for record in records)
     front = study.front(records)
     on_front = {record.trial for record in front}
     table = Table(
-        title=f"{study.name}   {done} of {counted(total, 'trial')}   {left}",
+        title=f"{study.name}   {done} of {with_unit(total, 'trial')}   {left}",
         title_justify="left",
         header_style="bold",
         expand=True,

@@ -213,11 +213,13 @@ def _judged(settings: "Settings") -> str:
 
 def _begun(settings: "Settings") -> str:
     """What every candidate's weights start from."""
-    from nas.report.verdicts import counted
+    from nas.report.verdicts import with_unit
 
     if settings.base is not None:
         first = f", itself from {settings.base.weights}" if settings.base.weights else ""
-        return f"of the stock model, which is trained first, once, for {counted(settings.base.epochs, 'epoch')}{first}"
+        return (
+            f"of the stock model, which is trained first, once, for {with_unit(settings.base.epochs, 'epoch')}{first}"
+        )
     start = settings.budget.weights
     return f"of {start}, where layers and shapes agree" if start else "random: every candidate from scratch"
 
@@ -273,7 +275,7 @@ def _preset(settings: "Settings") -> str:
 
 
 def _print_plan(plan: "Plan", shown: str) -> None:
-    from nas.report.verdicts import counted
+    from nas.report.verdicts import with_unit
 
     settings, run = plan.file.settings, plan.file.run
     budget = settings.budget
@@ -281,11 +283,11 @@ def _print_plan(plan: "Plan", shown: str) -> None:
     space, data, stock = plan.space, plan.data, plan.stock
     told = {
         "study": _placed(plan),
-        "space": f"{space.at_scale}: {counted(len(space.slots), 'slot')}, {space.size:.3g} architectures",
+        "space": f"{space.at_scale}: {with_unit(len(space.slots), 'slot')}, {space.size:.3g} architectures",
         "stock": f"{stock.gflops:.2f} GFLOPs at {budget.deploy_size} px, {stock.params / 1e6:.3f} M parameters",
         "reach": f"{plan.cheapest.gflops:.2f} to {plan.costliest.gflops:.2f} GFLOPs",
         "data": f"{data.name}: {data.account.summary(len(data.classes))}",
-        "budget": f"{counted(run.trials, 'trial')} of {budget.said}",
+        "budget": f"{with_unit(run.trials, 'trial')} of {budget.said}",
         "rungs": _judged(settings),
         "seeds": f"{settings.seeds} for the stock model and the front" if settings.seeds > 1 else "",
         "weights": _begun(settings),

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import Trial, TrialState
 
-from nas.algorithms.pareto import Point, up_and_down
-from nas.algorithms.successive_halving import goes_on
+from nas.algorithms.pareto import Point, directions_for
+from nas.algorithms.successive_halving import should_promote
 from nas.records.trial_attributes import REPEAT, ROLE, RUNG
 from nas.settings import Settings
 from search_spaces import Architecture
@@ -40,8 +40,8 @@ def judge(study: "Study", trial: Trial, architecture: Architecture, epoch: Epoch
         if name in other.user_attrs and other.state != TrialState.FAIL
     ]
     trial.set_user_attr(name, (accuracy, *own))
-    directions = up_and_down(costs=len(own) - 1)
-    return trial.user_attrs.get(ROLE) == "stock" or goes_on(own, others, directions, stopping.eta)
+    directions = directions_for(costs=len(own) - 1)
+    return trial.user_attrs.get(ROLE) == "stock" or should_promote(own, others, directions, stopping.eta)
 
 
 def _standing(study: "Study", accuracy: float, architecture: Architecture) -> Point:

@@ -11,7 +11,7 @@ from pydantic import (
     TypeAdapter,
 )
 
-from nas.algorithms.pareto import OBJECTIVES, front
+from nas.algorithms.pareto import OBJECTIVES, pareto_front
 from trials.scores import Ending
 
 COLUMNS = (
@@ -115,7 +115,7 @@ class Record:
         return Ending(self.ending).advice if self.ending else ""
 
 
-def averaged(records: Iterable[Record]) -> list[Record]:
+def mean_over_seeds(records: Iterable[Record]) -> list[Record]:
     """One record for each architecture that was trained to the end: its first, with the means over its seeds."""
     trainings: dict[str, list[Record]] = {}
     for record in records:
@@ -138,16 +138,16 @@ def _mean(trainings: Sequence[Record]) -> Record:
 
 def stock_of(records: Iterable[Record]) -> Record | None:
     """The stock model among the trials that were trained to the end, with the means over its seeds."""
-    trained = averaged(records)
+    trained = mean_over_seeds(records)
     return next((record for record in trained if record.role == "stock"), None)
 
 
-def front_of(records: Iterable[Record], objectives: Sequence[str]) -> list[Record]:
+def pareto_front_of(records: Iterable[Record], objectives: Sequence[str]) -> list[Record]:
     """The architectures within limits that no other dominates, by the means over their seeds, best accuracy first."""
-    scored = [record for record in averaged(records) if record.within]
+    scored = [record for record in mean_over_seeds(records) if record.within]
     points = [point_of(record, objectives) for record in scored]
     directions = [OBJECTIVES[name] for name in objectives]
-    best = [scored[index] for index in front(points, directions)]
+    best = [scored[index] for index in pareto_front(points, directions)]
     return sorted(best, key=lambda record: (-(record.map50_95 or 0.0), record.gflops or 0.0))
 
 
@@ -156,7 +156,7 @@ def has_learned(accuracy: float | None) -> bool:
     return accuracy is None or accuracy >= LEARNED
 
 
-def as_accurate(front: Sequence[Record], stock: Record, cost: str = "gflops") -> Record | None:
+def cheapest_as_accurate(front: Sequence[Record], stock: Record, cost: str = "gflops") -> Record | None:
     """The cheapest of the front that loses no more than a point to the stock model.
 
     Args:
@@ -179,7 +179,7 @@ def point_of(record: Record, objectives: Sequence[str]) -> tuple[float, ...]:
     return tuple(float(getattr(record, name)) for name in objectives)
 
 
-def took(seconds: float, detail: str) -> str:
+def duration(seconds: float, detail: str) -> str:
     """How long a training took, in words; nothing, if another study has paid for it."""
     return TRAINED_BEFORE if detail.startswith(TRAINED_BEFORE) else f"{seconds:.0f} s"
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from statistics import fmean
 
-from nas.records.record import LEARNED, Record, as_accurate, has_learned
+from nas.records.record import LEARNED, Record, cheapest_as_accurate, has_learned
 from nas.settings import Settings
 from nas.study.repeats import deviation, gains
 
@@ -56,9 +56,9 @@ def gain(records: Sequence[Record], best: Record, stock: Record) -> str:
     return f"{verdict} of gain: {over}, the mean of {len(by_seed)} seeds ({each})."
 
 
-def bargain(front: Sequence[Record], stock: Record, cost: str) -> str | None:
+def saving(front: Sequence[Record], stock: Record, cost: str) -> str | None:
     """Say which of a front is as accurate as the stock model and costs least; None if none is."""
-    found = as_accurate(front, stock, cost)
+    found = cheapest_as_accurate(front, stock, cost)
     if found is None or found.map50_95 is None or stock.map50_95 is None:
         return None
     saved = f"with {1 - getattr(found, cost) / getattr(stock, cost):.1%} {_WORDS[cost]}"
@@ -70,6 +70,6 @@ def bargain(front: Sequence[Record], stock: Record, cost: str) -> str | None:
     return f"trial {found.trial}: as accurate as stock within {-100 * gained:.1f} points, {saved}"
 
 
-def counted(number: int, noun: str) -> str:
+def with_unit(number: int, noun: str) -> str:
     """`1 epoch`, `2 epochs`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -16,7 +16,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.records.trial_attributes import AGAIN, ENDING, FINGERPRINT
-from nas.samplers.feasibility import Feasible
+from nas.samplers.feasibility import FeasibilityFilter
 from search_spaces import Architecture, SearchSpace
 
 _DRAWS = 6
@@ -29,14 +29,14 @@ class SpaceExhaustedError(Exception):
     """There is no architecture left to propose."""
 
 
-class Gate(BaseSampler):
+class FilteredSampler(BaseSampler):
     """What passes is feasible and new; a subclass says what is tried.
 
     A proposal depends on the seed and the study's history alone; a trial that was killed and is tried again leaves no
     trace in it.
     """
 
-    def __init__(self, space: SearchSpace, feasible: Feasible, *, seed: int) -> None:
+    def __init__(self, space: SearchSpace, feasible: FeasibilityFilter, *, seed: int) -> None:
         self._space, self._feasible, self._seed = space, feasible, seed
         self._distributions: dict[str, BaseDistribution] = {
             name: CategoricalDistribution(values) for name, values in space.parameters.items()
@@ -98,7 +98,7 @@ class Gate(BaseSampler):
                 yield self._space.of(dict(zip(names, one, strict=True)), dict(zip(dials, setting, strict=True)))
 
 
-class RandomSampler(Gate):
+class RandomSampler(FilteredSampler):
     """Random architectures."""
 
     def _proposals(

@@ -10,14 +10,14 @@ import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.algorithms.gaussian_process import Numbers
-from nas.algorithms.pareto import front, up_and_down
-from nas.algorithms.proposer import STARTUP, Candidates, Proposer
-from nas.algorithms.successive_halving import foreseen
+from nas.algorithms.arrays import FloatArray
+from nas.algorithms.pareto import directions_for, pareto_front
+from nas.algorithms.proposer import STARTUP_TRIALS, Candidates, Proposer
+from nas.algorithms.successive_halving import extrapolated
 from nas.records.trial_attributes import ACCURACY, AGAIN, ENDING, FINGERPRINT, RUNG
-from nas.samplers.base import Gate
+from nas.samplers.base import FilteredSampler
 from nas.samplers.encoding import Encoding
-from nas.samplers.feasibility import Feasible
+from nas.samplers.feasibility import FeasibilityFilter
 from nas.settings import Settings
 from search_spaces import Architecture, SearchSpace
 from trials import Ending
@@ -32,13 +32,13 @@ _STEPS_MORE, _BEST = 0.4, 5
 _STOPPED = Ending.STOPPED.value
 
 
-class EHVISampler(Gate):
+class EHVISampler(FilteredSampler):
     """Ours: of a pool of architectures, the one that is expected to add the most to the front.
 
     The pool is random architectures, neighbours of the front and what lies between two of its members.
     """
 
-    def __init__(self, settings: Settings, space: SearchSpace, feasible: Feasible) -> None:
+    def __init__(self, settings: Settings, space: SearchSpace, feasible: FeasibilityFilter) -> None:
         super().__init__(space, feasible, seed=settings.budget.seed)
         self._settings, self._proposer = settings, Proposer(settings.budget.seed, settings.noise)
         self._known: dict[int, Architecture] = {}
@@ -66,14 +66,14 @@ class EHVISampler(Gate):
             By fingerprints; nothing while fewer than three have finished.
         """
         tried, accuracies, doubts = self._history(study)
-        if np.isfinite(accuracies).sum() < STARTUP:
+        if np.isfinite(accuracies).sum() < STARTUP_TRIALS:
             return {}
         means = self._proposer.expected(self._encoding.of(tried), accuracies, doubts)
         return {one.fingerprint: mean for one, mean in zip(tried, means.tolist(), strict=True)}
 
     def _history(
         self, study: optuna.Study, *, except_for: int | None = None
-    ) -> tuple[list[Architecture], Numbers, Numbers]:
+    ) -> tuple[list[Architecture], FloatArray, FloatArray]:
         """What is trained, is being trained and waits for it; accuracies, and how much they are in doubt.
 
         What was stopped at a rung would have gained what others gained from there. What failed by itself is the worst.
@@ -141,17 +141,17 @@ def _stopped(told: Mapping[str, Any], finished: Sequence[Mapping[str, Any]]) -> 
         return math.nan, 0.0
     last = max(rungs, key=lambda key: int(key.removeprefix(RUNG)))
     gains = [other[ACCURACY] - other[last][0] for other in finished if last in other]
-    return foreseen(told[last][0], gains) or (math.nan, 0.0)
+    return extrapolated(told[last][0], gains) or (math.nan, 0.0)
 
 
-def _parents(tried: Sequence[Architecture], candidates: Candidates, accuracies: Numbers) -> list[Architecture]:
+def _parents(tried: Sequence[Architecture], candidates: Candidates, accuracies: FloatArray) -> list[Architecture]:
     """The front of what was scored; by accuracy, or reward, and every cost."""
     scored = np.flatnonzero(np.isfinite(accuracies))
     if candidates.rewards is not None:
         worth = candidates.rewards[scored, 0] * accuracies[scored] + candidates.rewards[scored, 1]
         return [tried[scored[row]] for row in np.argsort(-worth, kind="stable")[:_BEST]]
     points = [(accuracies[row], *candidates.costs[row]) for row in scored]
-    return [tried[scored[row]] for row in front(points, up_and_down(costs=candidates.costs.shape[1]))]
+    return [tried[scored[row]] for row in pareto_front(points, directions_for(costs=candidates.costs.shape[1]))]
 
 
 def _first_try(trial: FrozenTrial, every: Sequence[FrozenTrial]) -> int:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nas.algorithms.gaussian_process import Features, Numbers
+from nas.algorithms.arrays import FloatArray
+from nas.algorithms.gaussian_process import Features
 from nas.algorithms.proposer import Candidates
 from search_spaces import Architecture, SearchSpace
 
@@ -25,7 +26,7 @@ class _Row:
         reward: the slope and the offset by which it follows from accuracy.
     """
 
-    scales: Numbers
+    scales: FloatArray
     picks: list[int]
     costs: list[float]
     reward: tuple[float, float]
@@ -87,7 +88,7 @@ class Encoding:
             )
         return self._rows[architecture.fingerprint]
 
-    def _logs(self, architecture: Architecture, figures: Mapping[str, float]) -> Numbers:
+    def _logs(self, architecture: Architecture, figures: Mapping[str, float]) -> FloatArray:
         return np.log(np.array([*figures.values(), *self._space.turned(architecture).values()], dtype=np.float64))
 
 

@@ -4,15 +4,17 @@ from functools import partial
 
 from optuna.samplers import GPSampler, NSGAIISampler
 
-from nas.samplers.base import Gate, RandomSampler
+from nas.samplers.base import FilteredSampler, RandomSampler
 from nas.samplers.ehvi_sampler import EHVISampler
-from nas.samplers.feasibility import Feasible
-from nas.samplers.optuna_samplers import POPULATION, TPE_STARTUP, FlatSampler, TreeSampler
+from nas.samplers.feasibility import FeasibilityFilter
+from nas.samplers.optuna_samplers import POPULATION, TPE_STARTUP, FlatSampler, GroupedTPESampler
 from nas.settings import Sampler, Settings
 from search_spaces import SearchSpace
 
 
-def make_sampler(settings: Settings, space: SearchSpace, feasible: Feasible, *, trials: int) -> Gate:
+def make_sampler(
+    settings: Settings, space: SearchSpace, feasible: FeasibilityFilter, *, trials: int
+) -> FilteredSampler:
     """Who proposes in a study.
 
     Args:
@@ -23,7 +25,7 @@ def make_sampler(settings: Settings, space: SearchSpace, feasible: Feasible, *, 
             return EHVISampler(settings, space, feasible)
         case Sampler.TPE:
             startup = max(5, min(TPE_STARTUP, trials // 2))
-            return TreeSampler(space, feasible, seed=settings.budget.seed, startup=startup)
+            return GroupedTPESampler(space, feasible, seed=settings.budget.seed, startup=startup)
         case Sampler.NSGA2:
             nsga2 = partial(NSGAIISampler, population_size=POPULATION)
             return FlatSampler(space, feasible, nsga2, seed=settings.budget.seed)

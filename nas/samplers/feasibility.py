@@ -13,7 +13,7 @@ _DRAWS = 100
 """Of architectures within the limits, where the extreme one is not."""
 
 
-class Feasible:
+class FeasibilityFilter:
     """Which architectures of a space are within the limits that are known before anything is built.
 
     Args:

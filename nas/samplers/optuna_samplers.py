@@ -11,8 +11,8 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, NSGAIISampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from nas.samplers.base import Gate
-from nas.samplers.feasibility import Feasible
+from nas.samplers.base import FilteredSampler
+from nas.samplers.feasibility import FeasibilityFilter
 from search_spaces import Architecture, SearchSpace
 from search_spaces.operators import Value
 
@@ -21,7 +21,7 @@ _FLAT_DRAWS, POPULATION = 3, 20
 """Of NSGA-II's population: with Optuna's default of 50 a study of a hundred trials is random search."""
 
 
-class TreeSampler(Gate):
+class GroupedTPESampler(FilteredSampler):
     """Optuna's multivariate, grouped TPE.
 
     Grouped, because the parameters of a space are conditional: independent TPE would learn each by itself, and NSGA-II
@@ -29,7 +29,7 @@ class TreeSampler(Gate):
     the same architecture, and Optuna would re-read every running trial from the database for each parameter.
     """
 
-    def __init__(self, space: SearchSpace, feasible: Feasible, *, seed: int, startup: int) -> None:
+    def __init__(self, space: SearchSpace, feasible: FeasibilityFilter, *, seed: int, startup: int) -> None:
         super().__init__(space, feasible, seed=seed)
         self._startup = startup
 
@@ -51,7 +51,7 @@ class TreeSampler(Gate):
             )
 
 
-class FlatSampler(Gate):
+class FlatSampler(FilteredSampler):
     """Optuna's NSGA-II or GP, to which a space is said flat: one parameter for each slot, its choice's number.
 
     Said with conditional parameters, these would draw most of them at random for ever. What they are asked is a study
@@ -59,7 +59,7 @@ class FlatSampler(Gate):
     """
 
     def __init__(
-        self, space: SearchSpace, feasible: Feasible, sampler: Callable[..., BaseSampler], *, seed: int
+        self, space: SearchSpace, feasible: FeasibilityFilter, sampler: Callable[..., BaseSampler], *, seed: int
     ) -> None:
         super().__init__(space, feasible, seed=seed)
         self._sampler = sampler

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.algorithms.pareto import OBJECTIVES, knee, main_cost
+from nas.algorithms.pareto import OBJECTIVES, knee_point, main_cost
 from nas.records.record import Record, point_of
 from search_spaces import build
 from search_spaces.errors import SpecError, StudyError, nearest
@@ -113,7 +113,7 @@ def chosen(study: "Study", *, trial: int | None = None, best: str = "map") -> Re
         case _:
             objectives = ("map50_95", weighed)
             points = [point_of(record, objectives) for record in front]
-            return front[knee(points, [OBJECTIVES[name] for name in objectives])]
+            return front[knee_point(points, [OBJECTIVES[name] for name in objectives])]
 
 
 def _summary(study: "Study", record: Record) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from math import sqrt
 from statistics import fmean
 
-from nas.records.record import Record, front_of, stock_of
+from nas.records.record import Record, pareto_front_of, stock_of
 
 _FIRST = 6
 """So many architectures are scored before any is trained again: the first fronts fall soon."""
@@ -34,7 +34,7 @@ def next_repeat(records: Sequence[Record], objectives: Sequence[str], seeds: int
     if seeds == 1 or len({record.fingerprint for record in records if record.finished}) < _FIRST:
         return None
     stock = stock_of(records)
-    racing = [*([stock] if stock else []), *front_of(records, objectives)]
+    racing = [*([stock] if stock else []), *pareto_front_of(records, objectives)]
     had = {record.trial: 1 + max(_repeats(record.fingerprint, records)) for record in racing}
     first = min(racing, key=lambda record: had[record.trial], default=None)
     return None if first is None or had[first.trial] >= seeds else (first, had[first.trial])

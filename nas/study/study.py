@@ -14,14 +14,14 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
 from nas.locks import Lock
-from nas.records.record import Record, averaged, front_of
+from nas.records.record import Record, mean_over_seeds, pareto_front_of
 from nas.records.record_file import RecordFile
 from nas.records.trial_attributes import FINGERPRINT, REPEAT
 from nas.records.trial_files import TrialFiles
-from nas.samplers.base import Gate
+from nas.samplers.base import FilteredSampler
 from nas.samplers.ehvi_sampler import EHVISampler
 from nas.samplers.factory import make_sampler
-from nas.samplers.feasibility import Feasible
+from nas.samplers.feasibility import FeasibilityFilter
 from nas.settings import Run
 from nas.study import latency_tables
 from nas.study.circuit_breaker import reason_to_stop
@@ -198,14 +198,14 @@ class Study:
         return RetryFirstStudy(study_name=self.file.name, storage=self.storage, sampler=self.sampler)
 
     @cached_property
-    def sampler(self) -> Gate:
+    def sampler(self) -> FilteredSampler:
         """Who proposes."""
         return make_sampler(self.settings, self.space, self.feasible, trials=self.file.run.trials)
 
     @cached_property
-    def feasible(self) -> Feasible:
+    def feasible(self) -> FeasibilityFilter:
         """Which architectures are within the limits that are known before anything is built."""
-        return Feasible(self.space, lambda: self.table, self.settings.limits, self.latency_table)
+        return FeasibilityFilter(self.space, lambda: self.table, self.settings.limits, self.latency_table)
 
     @cached_property
     def table(self) -> CostTable:
@@ -328,14 +328,14 @@ class Study:
 
     def front(self, records: Sequence[Record] | None = None) -> list[Record]:
         """The finished trials that no other dominates, best accuracy first."""
-        return front_of(self.records() if records is None else records, self.settings.objectives)
+        return pareto_front_of(self.records() if records is None else records, self.settings.objectives)
 
     def expected_front(self, records: Sequence[Record]) -> list[Record]:
         """The front by what every model is expected to score another time, given all trials; that is told beside it."""
         thought = EHVISampler(self.settings, self.space, self.feasible).expected(self.optuna)
-        scored = {record.trial: record for record in averaged(records)}
+        scored = {record.trial: record for record in mean_over_seeds(records)}
         again = [replace(record, map50_95=thought.get(record.fingerprint)) for record in scored.values()]
-        best = front_of([record for record in again if record.map50_95 is not None], self.settings.objectives)
+        best = pareto_front_of([record for record in again if record.map50_95 is not None], self.settings.objectives)
         return [replace(scored[record.trial], expected=record.map50_95) for record in best]
 
     def places(self, records: Sequence[Record] | None = None) -> int:

@@ -1,13 +1,13 @@
 """Figure of a Pareto front."""
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Any
 
 from plotly import graph_objects
 
-from nas.algorithms.pareto import OBJECTIVES, Direction, front
-from nas.records.record import Record, averaged, point_of
+from nas import html_page
+from nas.algorithms.pareto import OBJECTIVES, Direction, pareto_front
+from nas.records.record import Record, mean_over_seeds, point_of
 from nas.tracking.note import facts
 
 _LABELS = {
@@ -24,12 +24,12 @@ def figure(study: str, finished: Sequence[Record], best: Sequence[Record], objec
 
     The line joins the front of these two alone; with a third objective, points of the front may lie off it.
     """
-    trained = averaged(finished)
+    trained = mean_over_seeds(finished)
     costs = [name for name in objectives if OBJECTIVES[name] is Direction.MINIMIZE]
     accuracies = [name for name in objectives if OBJECTIVES[name] is Direction.MAXIMIZE]
     axes = (*costs, "gflops")[0], (*accuracies, "map50_95")[0]
     points = [point_of(record, axes) for record in best]
-    line = sorted(points[index] for index in front(points, [OBJECTIVES[name] for name in axes]))
+    line = sorted(points[index] for index in pareto_front(points, [OBJECTIVES[name] for name in axes]))
     stock = [record for record in trained if record.role == "stock"]
     apart = {record.trial for record in [*best, *stock]}
     others = [record for record in trained if record.trial not in apart]
@@ -57,15 +57,7 @@ def figure(study: str, finished: Sequence[Record], best: Sequence[Record], objec
     xs = [point_of(record, axes)[0] for record in trained]
     drawing.update_xaxes(title_text=_LABELS[axes[0]], type="log" if max(xs) > 10 * min(xs) else "linear")
     drawing.update_yaxes(title_text=_LABELS[axes[1]])
-    return page(drawing, study, name="front")
-
-
-def page(drawing: graph_objects.Figure, title: str, *, name: str) -> str:
-    """A figure alone on a page that needs no network; `name` is its element's."""
-    # Plotly 7 offers by default to send the data to its company.
-    config = {"displaylogo": False, "responsive": True, "showSendToCloud": False}
-    plot = drawing.to_html(full_html=False, include_plotlyjs=True, div_id=name, default_height="100vh", config=config)
-    return f"<!doctype html><meta charset='utf-8'><title>{escape(title)}</title><style>body {{margin: 0}}</style>{plot}"
+    return html_page.page(drawing, study, name="front")
 
 
 def _markers(

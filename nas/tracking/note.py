@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from nas.records.record import COLUMNS, Record, averaged
+from nas.records.record import COLUMNS, Record, mean_over_seeds
 from nas.tracking.figures import _LABELS
 
 _HEADINGS = ("trial", "mAP50-95", "GFLOPs", "params", "latency", "architecture")
@@ -26,7 +26,7 @@ def describe(
 
     MLflow shows the first lines and hides the rest behind a button: the front comes first.
     """
-    named, trained = ", ".join(_LABELS[name] for name in objectives), averaged(finished)
+    named, trained = ", ".join(_LABELS[name] for name in objectives), mean_over_seeds(finished)
     opening = [f"**{len(best)}** of {len(trained)} architectures are on the front of {named}.", ""]
     rows = [
         f"| {'&emsp; | '.join(_HEADINGS)} |",  # MLflow's tables have no space between the columns

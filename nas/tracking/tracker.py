@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from nas.addresses import hidden, without_password
-from nas.algorithms.pareto import OBJECTIVES, Direction, hypervolume
+from nas.algorithms.hypervolume import hypervolume
+from nas.algorithms.pareto import OBJECTIVES, Direction
 from nas.locks import is_held
-from nas.records.record import Record, front_of, point_of
+from nas.records.record import Record, pareto_front_of, point_of
 from nas.records.trial_files import TrialFiles
 from nas.tracking import figures, note
 from nas.tracking.mlflow_runs import TAG_LENGTH, Run, Runs, cure, now
@@ -296,7 +297,7 @@ class Tracker:
         # A worker stores the ending first, then the scores; all are there once Optuna calls the trial complete.
         finished = {record.trial: record for record in self._records if record.finished and record.state == "complete"}
         self._remember_finished(finished)
-        best = front_of(list(finished.values()), self.objectives)
+        best = pareto_front_of(list(finished.values()), self.objectives)
         on_front = {record.trial for record in best}
         for record in self._records:
             proposed = record.summary or record.state != "running"
@@ -412,7 +413,7 @@ class Tracker:
         stock = self._memory.stock
         if self._parent.has("front_size", step) and (stock is None or self._parent.has("hypervolume", step)):
             return
-        best = front_of(finished, self.objectives)
+        best = pareto_front_of(finished, self.objectives)
         self._parent.measure(
             {
                 "hypervolume": None if stock is None else _share(best, self.objectives, stock),

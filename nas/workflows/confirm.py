@@ -13,7 +13,7 @@ from itertools import permutations
 from typing import Any, NamedTuple
 
 from nas._version import __version__
-from nas.records.record import Record, averaged
+from nas.records.record import Record, mean_over_seeds
 from nas.study.folders import own_storage, study_folder
 from nas.study.repeats import deviation
 from nas.study.study import Study
@@ -77,8 +77,12 @@ def longer(before: Study, *, eta: int, **changes: Any) -> Study:
 
 def finalists(before: Study, after: Study) -> list[Finalist]:
     """What has been trained to the end in both, the most accurate after the longer training first."""
-    shorter = {record.fingerprint: record for record in averaged(before.records())}
-    both = [Finalist(shorter[one.fingerprint], one) for one in averaged(after.records()) if one.fingerprint in shorter]
+    shorter = {record.fingerprint: record for record in mean_over_seeds(before.records())}
+    both = [
+        Finalist(shorter[one.fingerprint], one)
+        for one in mean_over_seeds(after.records())
+        if one.fingerprint in shorter
+    ]
     return sorted(both, key=lambda one: one.accuracies[1], reverse=True)
 
 

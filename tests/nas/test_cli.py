@@ -17,7 +17,7 @@ from nas._version import __version__
 from nas.cli import app
 from nas.execution import worker
 from nas.execution.worker import Worker
-from nas.records.record import COLUMNS, Record, as_accurate
+from nas.records.record import COLUMNS, Record, cheapest_as_accurate
 from nas.study.study import Study
 from search_spaces import base
 from trials import Outcome
@@ -137,7 +137,7 @@ def record_of(trial: int, accuracy: float, gflops: float) -> Record:
     ],
 )
 def test_as_accurate_and_cheaper(front: list[tuple[int, float, float]], found: int | None) -> None:
-    bargain = as_accurate([record_of(*each) for each in front], record_of(0, 0.5, 7.6))
+    bargain = cheapest_as_accurate([record_of(*each) for each in front], record_of(0, 0.5, 7.6))
     assert (bargain and bargain.trial) == found
 
 

@@ -5,12 +5,19 @@ from scipy.optimize import check_grad
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern
 
-from nas.algorithms.gaussian_process import Features, Kernel, Numbers, Surrogate, _unlikeliness, compare
+from nas.algorithms.arrays import FloatArray
+from nas.algorithms.gaussian_process import (
+    Features,
+    Kernel,
+    Surrogate,
+    _negative_log_marginal_likelihood,
+    pairwise_distances,
+)
 
 SLOTS, CHOICES = 6, 3
 
 
-def picked(choices: NDArray[np.int64]) -> Numbers:
+def picked(choices: NDArray[np.int64]) -> FloatArray:
     """One-hot columns whose product is 1 for equal rows."""
     return np.eye(CHOICES)[choices].reshape(len(choices), -1) / np.sqrt(choices.shape[1])
 
@@ -26,7 +33,7 @@ def seen(rng: np.random.Generator) -> Features:
 
 
 def test_likeness_falls_with_distance_and_grows_with_equal_picks(seen: Features) -> None:
-    covariances = Kernel(np.zeros(6))(*compare(seen, seen))
+    covariances = Kernel(np.zeros(6))(*pairwise_distances(seen, seen))
     assert np.allclose(np.diag(covariances), 3.0, atol=1e-5)
     assert np.allclose(covariances, covariances.T)
     assert np.linalg.eigvalsh(covariances).min() > 0
@@ -34,10 +41,14 @@ def test_likeness_falls_with_distance_and_grows_with_equal_picks(seen: Features)
 
 
 @pytest.mark.parametrize("logs", [np.zeros(7), np.array([-1.0, 0.5, 0.3, 0.2, -1.5, -2.0, -3.0])])
-def test_the_gradient_is_that_of_the_likelihood(seen: Features, rng: np.random.Generator, logs: Numbers) -> None:
-    known = compare(seen, seen), rng.standard_normal(len(seen)), rng.random(len(seen)) / 10
-    wrong = check_grad(lambda at: _unlikeliness(at, *known)[0], lambda at: _unlikeliness(at, *known)[1], logs)
-    assert wrong < 1e-4 * np.abs(_unlikeliness(logs, *known)[1]).max()
+def test_the_gradient_is_that_of_the_likelihood(seen: Features, rng: np.random.Generator, logs: FloatArray) -> None:
+    known = pairwise_distances(seen, seen), rng.standard_normal(len(seen)), rng.random(len(seen)) / 10
+    wrong = check_grad(
+        lambda at: _negative_log_marginal_likelihood(at, *known)[0],
+        lambda at: _negative_log_marginal_likelihood(at, *known)[1],
+        logs,
+    )
+    assert wrong < 1e-4 * np.abs(_negative_log_marginal_likelihood(logs, *known)[1]).max()
 
 
 def test_predictions_are_those_of_scikit_learn(rng: np.random.Generator) -> None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from optuna._hypervolume import compute_hypervolume
 from optuna.study import StudyDirection
 
-from nas.algorithms.pareto import OBJECTIVES, Direction, Point, dominates, front, hypervolume, knee, reference
+from nas.algorithms.hypervolume import hypervolume, reference_point
+from nas.algorithms.pareto import OBJECTIVES, Direction, Point, dominates, knee_point, pareto_front
 
 UP, DOWN = Direction.MAXIMIZE, Direction.MINIMIZE
 
@@ -66,7 +67,7 @@ class TestFront:
     @given(problems())
     def test_holds_exactly_what_nobody_dominates(self, problem: Problem) -> None:
         points, directions = problem
-        on_front = set(front(points, directions))
+        on_front = set(pareto_front(points, directions))
         for index, point in enumerate(points):
             dominated = any(dominates(other, point, directions) for other in points)
             assert dominated == (index not in on_front)
@@ -74,7 +75,7 @@ class TestFront:
     @given(problems())
     def test_what_is_outside_is_dominated_by_a_point_on_it(self, problem: Problem) -> None:
         points, directions = problem
-        on_front = front(points, directions)
+        on_front = pareto_front(points, directions)
         for index in set(range(len(points))) - set(on_front):
             assert any(dominates(points[member], points[index], directions) for member in on_front)
 
@@ -83,8 +84,8 @@ class TestFront:
         points, directions = problem
         order = list(range(len(points)))
         shuffler.shuffle(order)
-        shuffled = front([points[index] for index in order], directions)
-        assert sorted(order[index] for index in shuffled) == front(points, directions)
+        shuffled = pareto_front([points[index] for index in order], directions)
+        assert sorted(order[index] for index in shuffled) == pareto_front(points, directions)
 
     @given(problems(least=1), st.data())
     def test_a_dominated_point_changes_nothing(self, problem: Problem, data: st.DataObject) -> None:
@@ -93,7 +94,7 @@ class TestFront:
         worse = tuple(
             value + (-1 if direction is UP else 1) for value, direction in zip(better, directions, strict=True)
         )
-        assert front([*points, worse], directions) == front(points, directions)
+        assert pareto_front([*points, worse], directions) == pareto_front(points, directions)
 
     @given(problems(least=1, objectives=3))
     @settings(deadline=None, max_examples=50)
@@ -101,47 +102,47 @@ class TestFront:
         points, directions = problem
         study = optuna.create_study(directions=[StudyDirection[direction.name] for direction in directions])
         study.add_trials([optuna.trial.create_trial(values=point) for point in points])
-        assert front(points, directions) == sorted(trial.number for trial in study.best_trials)
+        assert pareto_front(points, directions) == sorted(trial.number for trial in study.best_trials)
 
     def test_indices_come_in_the_given_order(self) -> None:
         points = [(0.5, 9.0), (0.3, 5.0), (0.4, 9.0), (0.6, 20.0)]
-        assert front(points, (UP, DOWN)) == [0, 1, 3]
+        assert pareto_front(points, (UP, DOWN)) == [0, 1, 3]
 
     def test_equal_points_are_all_on_it(self) -> None:
-        assert front([(0.5, 9.0), (0.4, 9.0), (0.5, 9.0)], (UP, DOWN)) == [0, 2]
+        assert pareto_front([(0.5, 9.0), (0.4, 9.0), (0.5, 9.0)], (UP, DOWN)) == [0, 2]
 
     def test_zero_has_no_sign(self) -> None:
-        assert front([(0.0, 1.0), (-0.0, 1.0), (0.0, 2.0)], (DOWN, UP)) == [2]
-        assert front([(0.0,), (-0.0,)], (UP,)) == [0, 1]
+        assert pareto_front([(0.0, 1.0), (-0.0, 1.0), (0.0, 2.0)], (DOWN, UP)) == [2]
+        assert pareto_front([(0.0,), (-0.0,)], (UP,)) == [0, 1]
 
     def test_of_nothing_is_empty(self) -> None:
-        assert front([], (UP, DOWN)) == []
+        assert pareto_front([], (UP, DOWN)) == []
 
     @pytest.mark.parametrize("wrong", [nan, inf, -inf])
     def test_what_is_no_number_is_refused_by_name(self, wrong: float) -> None:
         with pytest.raises(ValueError, match=r"^point 1 must be finite, got \(0\.4, -?(nan|inf)\) \(leave out what"):
-            front([(0.5, 9.0), (0.4, wrong)], (UP, DOWN))
+            pareto_front([(0.5, 9.0), (0.4, wrong)], (UP, DOWN))
 
     def test_a_point_of_another_length_is_refused_by_name(self) -> None:
         with pytest.raises(
             ValueError, match=r"^point 1 must have one number per objective: 2 directions, got \(0\.4,\)"
         ):
-            front([(0.5, 9.0), (0.4,)], (UP, DOWN))
+            pareto_front([(0.5, 9.0), (0.4,)], (UP, DOWN))
 
     def test_no_objectives_are_refused(self) -> None:
         with pytest.raises(ValueError, match="at least one objective"):
-            front([()], ())
+            pareto_front([()], ())
 
     @pytest.mark.parametrize("points", [sphere(10_000, 3), np.random.default_rng(0).random((10_000, 3)).tolist()])
     def test_ten_thousand_points_take_no_time(self, points: list[Point]) -> None:
         start = perf_counter()
-        front(points, (DOWN, DOWN, DOWN))
+        pareto_front(points, (DOWN, DOWN, DOWN))
         assert perf_counter() - start < 3
 
     def test_more_points_than_are_compared_at_once(self) -> None:
         points = sphere(1000, 3)
         worse: list[Point] = [(x + 0.1, y + 0.1, z + 0.1) for x, y, z in points]
-        assert front([*worse, *points], (DOWN, DOWN, DOWN)) == list(range(1000, 2000))
+        assert pareto_front([*worse, *points], (DOWN, DOWN, DOWN)) == list(range(1000, 2000))
 
 
 class TestHypervolume:
@@ -178,15 +179,15 @@ class TestHypervolume:
     @given(problems(least=1))
     def test_another_point_never_makes_it_smaller(self, problem: Problem) -> None:
         (point, *points), directions = problem
-        corner = reference([point, *points], directions)
+        corner = reference_point([point, *points], directions)
         before = hypervolume(points, directions, corner)
         assert hypervolume([point, *points], directions, corner) >= before - 1e-9
 
     @given(problems(least=1))
     def test_is_that_of_the_front(self, problem: Problem) -> None:
         points, directions = problem
-        corner = reference(points, directions)
-        best = [points[index] for index in reversed(front(points, directions))]
+        corner = reference_point(points, directions)
+        best = [points[index] for index in reversed(pareto_front(points, directions))]
         assert hypervolume(best, directions, corner) == pytest.approx(hypervolume(points, directions, corner))
 
     @pytest.mark.parametrize("outside", [(0.1, 8.0), (0.9, 12.0), (0.2, 8.0), (0.9, 10.0)])
@@ -210,68 +211,68 @@ class TestHypervolume:
 class TestKnee:
     def test_is_where_the_front_bends(self) -> None:
         points = [(0.30, 4.0), (0.44, 5.0), (0.46, 9.0), (0.47, 14.0)]
-        assert knee(points, (UP, DOWN)) == 1
+        assert knee_point(points, (UP, DOWN)) == 1
 
     def test_is_the_best_of_one_objective(self) -> None:
-        assert knee([(0.3,), (0.5,), (0.4,)], (UP,)) == 1
+        assert knee_point([(0.3,), (0.5,), (0.4,)], (UP,)) == 1
 
     def test_of_one_point_is_the_point(self) -> None:
-        assert knee([(0.3, 4.0)], (UP, DOWN)) == 0
+        assert knee_point([(0.3, 4.0)], (UP, DOWN)) == 0
 
     def test_of_two_points_is_the_better_in_the_first_objective(self) -> None:
-        assert knee([(0.3, 4.0), (0.4, 9.0)], (UP, DOWN)) == 1
-        assert knee([(4.0, 0.3), (9.0, 0.4)], (DOWN, UP)) == 0
+        assert knee_point([(0.3, 4.0), (0.4, 9.0)], (UP, DOWN)) == 1
+        assert knee_point([(4.0, 0.3), (9.0, 0.4)], (DOWN, UP)) == 0
 
     def test_of_a_straight_front_is_the_better_in_the_first_objective(self) -> None:
-        assert knee([(0.1 * step, 0.3 * step) for step in range(11)], (UP, DOWN)) == 10
+        assert knee_point([(0.1 * step, 0.3 * step) for step in range(11)], (UP, DOWN)) == 10
 
     def test_of_three_objectives_lies_towards_the_best_of_all(self) -> None:
         ends = [(0.0, 1.0, 1.0), (1.0, 0.0, 1.0), (1.0, 1.0, 0.0)]
-        assert knee([*ends, (0.6, 0.6, 0.6), (0.3, 0.4, 0.3)], (DOWN, DOWN, DOWN)) == 4
+        assert knee_point([*ends, (0.6, 0.6, 0.6), (0.3, 0.4, 0.3)], (DOWN, DOWN, DOWN)) == 4
 
     @given(problems(least=1))
     def test_is_on_the_front(self, problem: Problem) -> None:
         points, directions = problem
-        assert knee(points, directions) in front(points, directions)
+        assert knee_point(points, directions) in pareto_front(points, directions)
 
     @given(problems(least=1), st.randoms(use_true_random=False))
     def test_neither_order_nor_unit_matters(self, problem: Problem, shuffler: random.Random) -> None:
         points, directions = problem
-        found = points[knee(points, directions)]
+        found = points[knee_point(points, directions)]
         shuffled = [tuple(1000 * value for value in point) for point in points]
         shuffler.shuffle(shuffled)
-        assert shuffled[knee(shuffled, directions)] == tuple(1000 * value for value in found)
+        assert shuffled[knee_point(shuffled, directions)] == tuple(1000 * value for value in found)
 
     def test_of_nothing_is_refused(self) -> None:
         with pytest.raises(ValueError, match="a knee needs at least one point"):
-            knee([], (UP, DOWN))
+            knee_point([], (UP, DOWN))
 
 
 class TestReference:
     def test_lies_five_percent_of_the_range_beyond_the_worst(self) -> None:
         points = [(0.30, 4.0), (0.50, 14.0), (0.40, 9.0)]
-        assert reference(points, (UP, DOWN)) == pytest.approx((0.29, 14.5))
+        assert reference_point(points, (UP, DOWN)) == pytest.approx((0.29, 14.5))
 
     def test_takes_the_value_where_there_is_no_range(self) -> None:
-        assert reference([(0.40, 10.0)], (UP, DOWN)) == pytest.approx((0.38, 10.5))
+        assert reference_point([(0.40, 10.0)], (UP, DOWN)) == pytest.approx((0.38, 10.5))
 
     def test_stays_at_zero_where_all_is_zero(self) -> None:
         points = [(0.0, 4.0), (0.0, 8.0)]
-        corner = reference(points, (UP, DOWN))
+        corner = reference_point(points, (UP, DOWN))
         assert corner == pytest.approx((0.0, 8.2))
         assert hypervolume(points, (UP, DOWN), corner) == 0.0
 
     @given(problems(least=1))
     def test_is_better_than_no_point(self, problem: Problem) -> None:
         points, directions = problem
-        corner = reference(points, directions)
+        corner = reference_point(points, directions)
         for point in minimised(points, directions):
             assert all(x <= r for x, r in zip(point, minimised([corner], directions)[0], strict=True))
 
     def test_from_nothing_is_refused(self) -> None:
         with pytest.raises(ValueError, match="a reference needs at least one point"):
-            reference([], (UP, DOWN))
+            reference_point([], (UP, DOWN))
 
     def test_points_are_named_in_its_errors_too(self) -> None:
         with pytest.raises(ValueError, match=r"^point 0 must be finite, got"):
-            reference([(inf, 1.0)], (UP, DOWN))
+            reference_point([(inf, 1.0)], (UP, DOWN))

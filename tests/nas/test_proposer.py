@@ -1,14 +1,15 @@
 import numpy as np
 import pytest
 
-from nas.algorithms.acquisition import Ground
-from nas.algorithms.gaussian_process import Features, Numbers
-from nas.algorithms.proposer import Candidates, Proposer, Rows, _fitted_at, _memorable
+from nas.algorithms.acquisition import CostPartition
+from nas.algorithms.arrays import FloatArray, IndexArray
+from nas.algorithms.gaussian_process import Features
+from nas.algorithms.proposer import Candidates, Proposer, _observations_at_last_fit, _subset
 
 COUNT = 200
 
 
-def landscape() -> tuple[Candidates, Numbers]:
+def landscape() -> tuple[Candidates, FloatArray]:
     """Accuracy grows with cost, and with how near another number is to 0.7."""
     rng = np.random.default_rng(0)
     costs, other = rng.random(COUNT), rng.random(COUNT)
@@ -36,8 +37,10 @@ def share(chosen: list[int]) -> float:
 
     floor = float(accuracies.min())
 
-    def volume(rows: Rows) -> float:
-        ground = Ground.of(candidates.costs[rows], accuracies[rows], floor=floor, least=np.zeros(1), most=np.ones(1))
+    def volume(rows: IndexArray) -> float:
+        ground = CostPartition.of(
+            candidates.costs[rows], accuracies[rows], floor=floor, least=np.zeros(1), most=np.ones(1)
+        )
         return float((ground.volumes * (ground.heights - floor)).sum())
 
     return volume(np.array(chosen)) / volume(np.arange(COUNT))
@@ -126,7 +129,7 @@ def test_an_empty_pool_is_an_error() -> None:
 
 
 def test_hyperparameters_are_fitted_ever_more_seldom() -> None:
-    fitted = [_fitted_at(count) for count in range(1, 1001)]
+    fitted = [_observations_at_last_fit(count) for count in range(1, 1001)]
     assert fitted[:20] == list(range(1, 21))
     assert all(count >= last for count, last in zip(range(1, 1001), fitted, strict=True))
     assert len(set(fitted)) < 70
@@ -136,7 +139,7 @@ def test_hyperparameters_are_fitted_ever_more_seldom() -> None:
 def test_the_front_of_many_is_remembered() -> None:
     rng = np.random.default_rng(0)
     costs, accuracies = rng.random((3000, 1)), rng.random(3000)
-    kept = _memorable(costs, accuracies, 400)
+    kept = _subset(costs, accuracies, 400)
     best = [row for row in range(3000) if accuracies[row] >= accuracies[costs[:, 0] <= costs[row, 0]].max()]
     assert set(best) <= set(kept.tolist())
     assert 350 < len(kept) <= 400

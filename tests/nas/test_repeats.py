@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from nas.cli import app
 from nas.execution import recovery, worker
 from nas.execution.worker import Worker
-from nas.records.record import Record, averaged, front_of, stock_of
+from nas.records.record import Record, mean_over_seeds, pareto_front_of, stock_of
 from nas.study.repeats import deviation, gains, next_repeat
 from nas.study.study import Study
 from search_spaces import Architecture
@@ -45,9 +45,9 @@ def history(count: int = 6) -> list[Record]:
 
 def test_means_decide_who_stands_on_the_front() -> None:
     records = [scored(0, "lucky", 0.6, 2.0), scored(1, "steady", 0.55, 2.0), scored(2, "lucky", 0.4, 2.0, repeat=1)]
-    (best,) = front_of(records, BOTH)
+    (best,) = pareto_front_of(records, BOTH)
     assert best.trial == 1
-    mean = averaged(records)[0]
+    mean = mean_over_seeds(records)[0]
     assert (mean.trial, mean.seeds) == (0, 2)
     assert mean.map50_95 == mean.map50 == pytest.approx(0.5)
 

@@ -11,22 +11,31 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kendalltau
 
-from nas.algorithms.pareto import hypervolume
+from nas.algorithms.hypervolume import hypervolume
 from nas.algorithms.successive_halving import Stopping
 from nas.bench import summary
-from nas.bench.learning_curves import simulated
-from nas.bench.optimizers import PLAYERS, Stock
-from nas.bench.replay import Permuted, Replay, Rules, asking, play, play_all, points_of, reference_of
-from nas.bench.tables import Table, yolobench
+from nas.bench.learning_curves import synthetic
+from nas.bench.optimizers import OPTIMIZERS, OptunaOptimizer
+from nas.bench.replay import (
+    Permuted,
+    Replay,
+    ReplaySettings,
+    points_of,
+    reference_of,
+    replay_all,
+    replay_one,
+    time_proposals,
+)
+from nas.bench.tables import Table, read_yolobench
 
 TRIALS = 24
-QUICK = [name for name in PLAYERS if name != "gp"]
+QUICK = [name for name in OPTIMIZERS if name != "gp"]
 every_player = pytest.mark.parametrize("sampler", QUICK)
 
 
 @pytest.fixture(scope="module")
 def table(trained: Path) -> Table:
-    return yolobench(trained)
+    return read_yolobench(trained)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +44,7 @@ def small(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Table:
     header, *lines = trained.read_text(encoding="utf-8").splitlines()
     path = tmp_path_factory.mktemp("small") / "small.csv"
     path.write_text("\n".join([header, *lines[::9]]), encoding="utf-8")
-    return yolobench(path)
+    return read_yolobench(path)
 
 
 class Cheapest:
@@ -56,7 +65,7 @@ class Cheapest:
 
 @every_player
 def test_a_player_takes_every_row_once_and_then_has_it_all(small: Table, sampler: str) -> None:
-    replay = play(small, Rules(trials=1000, noise=0.5), (sampler, 0))
+    replay = replay_one(small, ReplaySettings(trials=1000, noise=0.5), (sampler, 0))
     assert sorted(replay.rows) == list(range(len(small)))
     assert replay.shares[-1] == pytest.approx(1.0)
     assert all(before <= after for before, after in pairwise(replay.shares))
@@ -64,15 +73,15 @@ def test_a_player_takes_every_row_once_and_then_has_it_all(small: Table, sampler
 
 @every_player
 def test_the_seed_decides_a_game(table: Table, sampler: str) -> None:
-    rules = Rules(trials=14, noise=1.0)
-    first = play(table, rules, (sampler, 3))
-    assert play(table, rules, (sampler, 3)) == first
-    assert play(table, rules, (sampler, 4)).rows != first.rows
-    assert play(table, replace(rules, seed=1), (sampler, 3)).rows != first.rows
+    rules = ReplaySettings(trials=14, noise=1.0)
+    first = replay_one(table, rules, (sampler, 3))
+    assert replay_one(table, rules, (sampler, 3)) == first
+    assert replay_one(table, rules, (sampler, 4)).rows != first.rows
+    assert replay_one(table, replace(rules, seed=1), (sampler, 3)).rows != first.rows
 
 
 def test_a_share_is_of_the_whole_tables_hypervolume(small: Table) -> None:
-    replay = play(small, Rules(), ("random", 0))
+    replay = replay_one(small, ReplaySettings(), ("random", 0))
     points = points_of(small, small.accuracies)
 
     def volume(rows: Iterator[int] | tuple[int, ...]) -> float:
@@ -84,8 +93,8 @@ def test_a_share_is_of_the_whole_tables_hypervolume(small: Table) -> None:
 
 
 def test_ours_needs_fewer_trials_than_chance(table: Table) -> None:
-    replays = list(play_all(table, Rules(trials=TRIALS), ("random", "ours"), 5))
-    row = summary.summary(replays, TRIALS)[1]
+    replays = list(replay_all(table, ReplaySettings(trials=TRIALS), ("random", "ours"), 5))
+    row = summary.summarize(replays, TRIALS)[1]
     assert row["sampler"] == "ours"
     assert isinstance(row["fewer_95"], float)
     assert row["fewer_95"] > 2
@@ -95,10 +104,10 @@ def test_ours_needs_fewer_trials_than_chance(table: Table) -> None:
 def test_dealing_leaves_no_player_more_than_it_should(
     small: Table, permuted: Permuted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(PLAYERS, "cheapest", Cheapest)
-    rules = Rules(trials=8, permuted=permuted)
-    replays = list(play_all(small, rules, ("random", "cheapest"), 150))
-    played = summary.games(replays)
+    monkeypatch.setitem(OPTIMIZERS, "cheapest", Cheapest)
+    rules = ReplaySettings(trials=8, permuted=permuted)
+    replays = list(replay_all(small, rules, ("random", "cheapest"), 150))
+    played = summary.by_sampler(replays)
     shares = {sampler: np.array([replay.share_after(8) for replay in own]) for sampler, own in played.items()}
     apart = shares["cheapest"] - shares["random"]
     errors = apart.mean() / (apart.std() / np.sqrt(len(apart)))
@@ -106,19 +115,19 @@ def test_dealing_leaves_no_player_more_than_it_should(
 
 
 def test_without_noise_what_looks_best_is_best(table: Table) -> None:
-    replay = play(table, Rules(trials=TRIALS), ("random", 0))
+    replay = replay_one(table, ReplaySettings(trials=TRIALS), ("random", 0))
     assert replay.reported == pytest.approx(replay.share_after(TRIALS))
     assert replay.inflation == pytest.approx(0.0)
 
 
 def test_noise_makes_the_front_look_better_than_it_is(table: Table) -> None:
-    replays = list(play_all(table, Rules(trials=100, noise=3.0), ("random",), 10))
+    replays = list(replay_all(table, ReplaySettings(trials=100, noise=3.0), ("random",), 10))
     assert all(replay.reported < replay.share_after(100) for replay in replays)
     assert np.median([replay.inflation for replay in replays]) > 0.01
 
 
 def test_all_players_are_told_the_same(table: Table) -> None:
-    rules = Rules(noise=1.0, permuted="outcomes")
+    rules = ReplaySettings(noise=1.0, permuted="outcomes")
     first, again, other = rules.game(table, 0), rules.game(table, 0), rules.game(table, 1)
     assert (first.told == again.told).all()
     assert not (first.told == other.told).any()
@@ -127,8 +136,8 @@ def test_all_players_are_told_the_same(table: Table) -> None:
 
 
 def test_a_draw_becomes_the_nearest_row_that_is_left(table: Table) -> None:
-    player = PLAYERS["tpe"](table, 0)
-    assert isinstance(player, Stock)
+    player = OPTIMIZERS["tpe"](table, 0)
+    assert isinstance(player, OptunaOptimizer)
     drawn = table.codes[100].astype(float)
     assert player._nearest(drawn) == 100
     player._left.remove(100)
@@ -136,8 +145,8 @@ def test_a_draw_becomes_the_nearest_row_that_is_left(table: Table) -> None:
 
 
 def test_the_study_is_told_of_the_row_itself(table: Table) -> None:
-    player = PLAYERS["nsga2"](table, 0)
-    assert isinstance(player, Stock)
+    player = OPTIMIZERS["nsga2"](table, 0)
+    assert isinstance(player, OptunaOptimizer)
     row = player.ask()
     player.tell(row, 0.5)
     *_, trial = player._study.get_trials(deepcopy=False)
@@ -149,12 +158,12 @@ def test_the_study_is_told_of_the_row_itself(table: Table) -> None:
 
 
 def test_processes_change_nothing(small: Table) -> None:
-    rules = Rules(trials=6)
-    assert list(play_all(small, rules, ("ours",), 1, jobs=2)) == list(play_all(small, rules, ("ours",), 1))
+    rules = ReplaySettings(trials=6)
+    assert list(replay_all(small, rules, ("ours",), 1, jobs=2)) == list(replay_all(small, rules, ("ours",), 1))
 
 
 def test_how_long_ours_thinks(table: Table) -> None:
-    rows = list(asking(table, (10, 30)))
+    rows = list(time_proposals(table, (10, 30)))
     assert [row["trials"] for row in rows] == [10, 30]
     assert all(row["fitting"] > 0 and row["asking"] > 0 for row in rows)
 
@@ -178,7 +187,7 @@ def replays_of(sampler: str, trials: list[float], limit: int) -> list[Replay]:
 
 def test_who_was_stopped_counts_as_more_trials_than_it_was_given() -> None:
     replays = replays_of("random", [40, 60, 50], 99) + replays_of("ours", [10, inf, inf], 30)
-    chance, ours = summary.summary(replays, 30)
+    chance, ours = summary.summarize(replays, 30)
     assert (ours["trials_95"], ours["trials_95_low"], ours["trials_95_high"]) == (None, 10, None)
     assert ours["fewer_95"] is None
     assert chance["trials_95"] == 50  # which nobody stops
@@ -187,19 +196,19 @@ def test_who_was_stopped_counts_as_more_trials_than_it_was_given() -> None:
 
 def test_an_interval_that_rests_on_who_was_stopped_begins_at_0() -> None:
     replays = replays_of("random", [40, 60, 50], 99) + replays_of("ours", [10, 20, inf], 30)
-    _, ours = summary.summary(replays, 30)
+    _, ours = summary.summarize(replays, 30)
     assert (ours["fewer_95"], ours["fewer_95_low"]) == (2.5, 0)
 
 
 def test_without_chance_nothing_is_compared_with_it() -> None:
-    (ours,) = summary.summary(replays_of("ours", [10, 20], 30), 30)
+    (ours,) = summary.summarize(replays_of("ours", [10, 20], 30), 30)
     assert (ours["trials_95"], ours["fewer_95"]) == (15, None)
 
 
 @given(st.lists(st.tuples(st.integers(1, 99), st.integers(1, 300)), min_size=1, max_size=30))
 def test_the_interval_holds_the_ratio(pairs: list[tuple[int, int]]) -> None:
     taken, chances = np.array(pairs, dtype=float).T
-    fewer = summary.times_fewer(taken, chances)
+    fewer = summary.speedup(taken, chances)
     assert fewer is not None
     ratio, low, high = fewer
     assert all(map(isfinite, fewer))
@@ -214,17 +223,17 @@ def test_a_quartile_is_one_of_the_values() -> None:
 class TestStopping:
     """Trainings that are judged before their end, on curves that are made up."""
 
-    RULES = Rules(trials=30, epochs=9, stopping=Stopping(eta=3))
+    RULES = ReplaySettings(trials=30, epochs=9, stopping=Stopping(eta=3))
 
     def test_curves_end_where_the_table_says_and_rise_on_the_way(self, table: Table) -> None:
-        curves = simulated(table.accuracies, 9, np.random.default_rng(0))
+        curves = synthetic(table.accuracies, 9, np.random.default_rng(0))
         assert np.array_equal(curves[:, -1], table.accuracies)
         assert (np.diff(curves.mean(axis=0)) > 0).all()
         first, last = (kendalltau(curves[:, epoch], table.accuracies).statistic for epoch in (0, 6))
         assert 0.2 < first < last < 1.0
 
     def test_stopped_trainings_leave_epochs_for_more(self, table: Table) -> None:
-        plain, stopping = (play(table, self.RULES, (name, 0)) for name in ("ours", "ours-stopping"))
+        plain, stopping = (replay_one(table, self.RULES, (name, 0)) for name in ("ours", "ours-stopping"))
         assert plain.rows == plain.finished
         assert len(plain.shares) == len(stopping.shares) == 30
         assert len(stopping.rows) > 45 > len(stopping.finished)
@@ -232,13 +241,17 @@ class TestStopping:
         assert len(set(stopping.rows)) == len(stopping.rows)
 
     def test_a_name_decides_who_stops(self, table: Table) -> None:
-        assert play(table, self.RULES, ("ours", 0)).rows == play(table, Rules(trials=30), ("ours", 0)).rows
         assert (
-            play(table, Rules(trials=30), ("ours-stopping", 0)).rows == play(table, Rules(trials=30), ("ours", 0)).rows
+            replay_one(table, self.RULES, ("ours", 0)).rows
+            == replay_one(table, ReplaySettings(trials=30), ("ours", 0)).rows
+        )
+        assert (
+            replay_one(table, ReplaySettings(trials=30), ("ours-stopping", 0)).rows
+            == replay_one(table, ReplaySettings(trials=30), ("ours", 0)).rows
         )
 
     def test_a_share_is_of_what_was_finished_by_then(self, table: Table) -> None:
-        replay = play(table, self.RULES, ("random-stopping", 1))
+        replay = replay_one(table, self.RULES, ("random-stopping", 1))
         points = points_of(table, table.accuracies)
         volume = hypervolume([points[row] for row in replay.finished], table.directions, reference_of(table))
         assert replay.shares[-1] == pytest.approx(volume / hypervolume(points, table.directions, reference_of(table)))
@@ -248,29 +261,31 @@ class TestStopping:
 class TestRacing:
     """A front that is trained with more than one seed."""
 
-    RULES = Rules(trials=40, noise=2.0, seeds=2)
+    RULES = ReplaySettings(trials=40, noise=2.0, seeds=2)
 
     def test_repeats_are_paid_for(self, table: Table) -> None:
-        replay = play(table, self.RULES, ("ours-racing", 0))
+        replay = replay_one(table, self.RULES, ("ours-racing", 0))
         taken = Counter(replay.rows)
         assert sum(taken.values()) == len(replay.shares) == 40
         assert set(taken.values()) == {1, 2}
 
     def test_a_name_decides_who_races(self, table: Table) -> None:
-        one, other = (play(table, rules, ("ours", 0)).rows for rules in (self.RULES, Rules(trials=40, noise=2.0)))
+        one, other = (
+            replay_one(table, rules, ("ours", 0)).rows for rules in (self.RULES, ReplaySettings(trials=40, noise=2.0))
+        )
         assert one == other
 
     def test_a_front_with_two_seeds_looks_less_better_than_it_is(self, table: Table) -> None:
         once, twice = (
-            [play(table, self.RULES, (name, repeat)).inflation for repeat in range(10)]
+            [replay_one(table, self.RULES, (name, repeat)).inflation for repeat in range(10)]
             for name in ("random", "random-racing")
         )
         assert np.mean(twice) < np.mean(once)
 
     def test_what_is_expected_is_nearer_to_the_truth_than_what_was_told(self, table: Table) -> None:
-        games = [play(table, self.RULES, ("ours", repeat)) for repeat in range(6)]
+        games = [replay_one(table, self.RULES, ("ours", repeat)) for repeat in range(6)]
         assert np.mean([game.expected for game in games]) > np.mean([game.reported for game in games])
-        assert play(table, self.RULES, ("random", 0)).expected is None
+        assert replay_one(table, self.RULES, ("random", 0)).expected is None
 
     def test_another_seed_tells_another_accuracy_and_the_same_one_each_time(self, table: Table) -> None:
         game = self.RULES.game(table, 0)

@@ -11,7 +11,7 @@ from nas.execution import recovery
 from nas.records.trial_attributes import ACCURACY, ENDING, FINGERPRINT
 from nas.samplers.base import SpaceExhaustedError
 from nas.samplers.ehvi_sampler import EHVISampler
-from nas.samplers.feasibility import Feasible
+from nas.samplers.feasibility import FeasibilityFilter
 from nas.samplers.suggest import suggest
 from nas.settings import Sampler
 from nas.study.study import Study
@@ -33,7 +33,7 @@ def table(space: SearchSpace) -> CostTable:
 def test_a_repaired_architecture_is_within_limits(table: CostTable, space: SearchSpace) -> None:
     rng = random.Random(0)
     costs = sorted(table.cost(space.sample(rng)).gflops for _ in range(30))
-    feasible = Feasible(space, lambda: table, Limits(gflops=costs[5]))
+    feasible = FeasibilityFilter(space, lambda: table, Limits(gflops=costs[5]))
     for _ in range(30):
         repaired = feasible.repaired(space.sample(rng), rng)
         assert repaired is not None
@@ -43,11 +43,11 @@ def test_a_repaired_architecture_is_within_limits(table: CostTable, space: Searc
 def test_what_is_within_limits_is_left_alone(table: CostTable, space: SearchSpace) -> None:
     rng = random.Random(0)
     architecture = space.sample(rng)
-    assert Feasible(space, lambda: table, Limits()).repaired(architecture, rng) == architecture
+    assert FeasibilityFilter(space, lambda: table, Limits()).repaired(architecture, rng) == architecture
 
 
 def test_no_architecture_is_within_an_impossible_limit(table: CostTable, space: SearchSpace) -> None:
-    assert Feasible(space, lambda: table, Limits(params=1)).repaired(space.stock, random.Random(0)) is None
+    assert FeasibilityFilter(space, lambda: table, Limits(params=1)).repaired(space.stock, random.Random(0)) is None
 
 
 WIDE = """
@@ -77,7 +77,7 @@ def test_dials_insertions_and_tied_slots_are_repaired_too() -> None:
     table, rng = CostTable(space, 2, 96), random.Random(0)
     least, most = (table.cost(table.extreme(lambda layer: layer.macs, cheapest=flag)).gflops for flag in (True, False))
     limit = least + (most - least) / 4
-    feasible = Feasible(space, lambda: table, Limits(gflops=limit))
+    feasible = FeasibilityFilter(space, lambda: table, Limits(gflops=limit))
     found = [feasible.repaired(space.sample(rng), rng) for _ in range(40)]
     repaired = [architecture for architecture in found if architecture is not None]
     assert len(repaired) > 30
@@ -98,7 +98,7 @@ def test_what_two_dials_make_impossible_is_not_proposed(monkeypatch: pytest.Monk
     both = space.of(dynamic, {"width.P4": 0.75, "width.P5": 0.75})
     assert space.obstacle(both) == "layer 7: DynamicConv: too narrow on both sides"
     assert space.obstacle(space.of(dynamic, {"width.P5": 0.75})) is None
-    feasible = Feasible(space, lambda: CostTable(space, 2, 64), Limits())
+    feasible = FeasibilityFilter(space, lambda: CostTable(space, 2, 64), Limits())
     assert feasible.repaired(both, random.Random(0)) is None
     assert feasible.repaired(space.of(dynamic), random.Random(0)) == space.of(dynamic)
 
@@ -161,7 +161,7 @@ def test_a_killed_trial_that_is_tried_again_changes_no_later_proposal(make_study
     killed.optuna.ask()  # killed before its architecture was known
     for _ in range(2):
         trial = killed.optuna.ask()
-        trial.set_user_attr(FINGERPRINT, suggest(trial, killed).fingerprint)
+        trial.set_user_attr(FINGERPRINT, suggest(trial, killed.space).fingerprint)
         recovery.again(killed, trial.number, "killed")
         killed.optuna.tell(trial, state=optuna.trial.TrialState.FAIL)
     assert told + _propose(Study.open(killed.folder), 11) == undisturbed

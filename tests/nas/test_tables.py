@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nas.bench.tables import Table, yolobench
+from nas.bench.tables import Table, read_yolobench
 from search_spaces.errors import SpecError
 
 HEADER = "model_name,mAP_0.5:0.95,ov_latency,vim3_latency"
@@ -31,14 +31,14 @@ def written(folder: Path, *lines: str) -> Path:
     ],
 )
 def test_a_models_name_says_what_it_is(tmp_path: Path, name: str, said: tuple[object, ...]) -> None:
-    table = yolobench(written(tmp_path, HEADER, f"{name},0.4,0.5,0.6"), "vim3_latency")
+    table = read_yolobench(written(tmp_path, HEADER, f"{name},0.4,0.5,0.6"), "vim3_latency")
     assert tuple(values[0] for values in table.columns.values()) == said
     assert (table.names, table.cost_names) == ((name,), ("vim3_latency",))
     assert (table.accuracies[0], table.costs[0, 0]) == (0.4, log(0.6))
 
 
 def test_a_proposer_reads_logarithms_from_0_to_1(trained: Path) -> None:
-    table = yolobench(trained)
+    table = read_yolobench(trained)
     candidates = table.candidates()
     scales = candidates.features.scales
     assert scales.shape == (216, 5)  # depth, width, resolution, and the cost on two devices
@@ -56,8 +56,8 @@ def test_a_device_that_was_not_measured_everywhere_is_not_learned_from(trained: 
     cells = first.split(",")
     cells[header.split(",").index("pi4_ort_latency")] = ""
     gap = written(tmp_path, header, ",".join(cells), *others)
-    assert (yolobench(gap).figures == yolobench(gap).costs).all()
-    assert yolobench(trained).figures.shape == (216, 2)
+    assert (read_yolobench(gap).figures == read_yolobench(gap).costs).all()
+    assert read_yolobench(trained).figures.shape == (216, 2)
 
 
 def test_rows_of_equal_texts_have_a_product_of_1_whatever_their_number() -> None:
@@ -78,7 +78,7 @@ def test_rows_of_equal_texts_have_a_product_of_1_whatever_their_number() -> None
 
 
 def test_dealt_figures_are_those_of_other_rows(trained: Path) -> None:
-    table = yolobench(trained)
+    table = read_yolobench(trained)
     turned = np.arange(len(table))[::-1]
     assert (table.dealt(turned, with_costs=False).costs == table.costs).all()
     both = table.dealt(turned, with_costs=True)
@@ -112,7 +112,7 @@ WRONG = {
 def test_what_is_no_table_is_refused(tmp_path: Path, cost: str, lines: tuple[str, ...], told: str) -> None:
     path = written(tmp_path, *lines)
     with pytest.raises(SpecError) as refused:
-        yolobench(path, cost)
+        read_yolobench(path, cost)
     assert str(refused.value) == f"{path}: {told}"
 
 
@@ -120,7 +120,7 @@ def test_all_mistakes_of_a_table_are_told_at_once(tmp_path: Path) -> None:
     lines = (HEADER, RIGHT, "yolo9n_160,37.3,0.01,0.02", RIGHT, "yolo5s_160,0.3,0,0.02", "yolo5m_160")
     path = written(tmp_path, *lines)
     with pytest.raises(SpecError) as refused:
-        yolobench(path)
+        read_yolobench(path)
     models = "models are called such as yolo3d1w25_160, yolo6l-d33w5_320 or yolo5n_480"
     assert str(refused.value).splitlines() == [
         f"{path}: line 3: model_name: no model of YOLOBench's, got 'yolo9n_160' ({models})",
@@ -135,5 +135,5 @@ def test_all_mistakes_of_a_table_are_told_at_once(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     path = tmp_path / "nope.csv"
     with pytest.raises(SpecError) as refused:
-        yolobench(path)
+        read_yolobench(path)
     assert str(refused.value) == f"{path}: no such file (one such as YOLOBench's VOC_scratch_100epochs.csv)"

@@ -15,7 +15,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from nas.records.record import COLUMNS, Record, front_of
+from nas.records.record import COLUMNS, Record, pareto_front_of
 from nas.records.trial_files import TrialFiles
 from nas.study.folders import tracking_uri
 from nas.tracking import figures, mlflow_runs, note
@@ -249,7 +249,7 @@ class TestParent:
     def test_a_long_front_leaves_room_for_the_commands(self) -> None:
         records = [finished(trial, 0.1 + trial / 1000, trial + 1.0, summary="UIB 4 · " * 20) for trial in range(80)]
         text = note.describe(
-            "v9", records, front_of(records, OBJECTIVES), OBJECTIVES, stock=None, commands={"a": "b"}, room=8000
+            "v9", records, pareto_front_of(records, OBJECTIVES), OBJECTIVES, stock=None, commands={"a": "b"}, room=8000
         )
         assert len(text) <= 8000
         assert text.endswith("    b")
@@ -260,7 +260,7 @@ class TestParent:
         again = [replace(stock(2, map50_95=0.44), repeat=1), finished(1, 0.41, 4.0)]
         records = [stock(), again[1], replace(again[0], fingerprint=stock().fingerprint)]
         text = note.describe(
-            "v9", records, front_of(records, OBJECTIVES), OBJECTIVES, stock=None, commands={}, room=8000
+            "v9", records, pareto_front_of(records, OBJECTIVES), OBJECTIVES, stock=None, commands={}, room=8000
         )
         assert text.startswith("**2** of 2 architectures are on the front of mAP50-95, GFLOPs.\n")
         assert "| 0 | 0.4200 (mean of 2) | 8.00 |" in text
@@ -270,7 +270,7 @@ class TestParent:
         records = [stock(), finished(1, 0.5, 9.0), finished(2, 0.1, 30.0)]
         tracker.sync(records)
         run = parent_of(tracker, client)
-        rows = [record.as_row() for record in front_of(records, OBJECTIVES)]
+        rows = [record.as_row() for record in pareto_front_of(records, OBJECTIVES)]
         assert json.loads(artifact(client, run, "front/front.json")) == rows
         table = list(csv.DictReader(io.StringIO(artifact(client, run, "front/front.csv"))))
         assert list(table[0]) == list(COLUMNS)
@@ -306,7 +306,7 @@ class TestFigure:
 
     def test_shows_an_architecture_once_however_often_it_was_trained(self) -> None:
         records = [stock(), replace(stock(1, map50_95=0.44), repeat=1, fingerprint=stock().fingerprint)]
-        page = figures.figure("v9", records, front_of(records, OBJECTIVES), OBJECTIVES)
+        page = figures.figure("v9", records, pareto_front_of(records, OBJECTIVES), OBJECTIVES)
         assert "1 of 1 architectures are on the front" in page
         assert "mAP50-95 0.4200 (mean of 2)" in page
         assert "trial 1" not in page

@@ -72,7 +72,7 @@ class TestBargain:
         ],
     )
     def test_says_what_the_difference_is(self, accuracy: float, told: str | None) -> None:
-        assert verdicts.bargain([record(1, accuracy, 6.0)], record(0, 0.5), "gflops") == told
+        assert verdicts.saving([record(1, accuracy, 6.0)], record(0, 0.5), "gflops") == told
 
     def test_is_one_of_the_cost_that_counts(self) -> None:
         stock = record(0, 0.5, 8.0, latency_ms=10.0, params=4_000_000)
@@ -80,16 +80,16 @@ class TestBargain:
             record(1, 0.5, 6.0, latency_ms=12.0, params=3_000_000),
             record(2, 0.5, 9.0, latency_ms=9.0, params=5_000_000),
         )
-        assert verdicts.bargain([slow, fast], stock, "latency_ms") == (
+        assert verdicts.saving([slow, fast], stock, "latency_ms") == (
             "trial 2: scores as stock does, with 10.0% less latency"
         )
-        assert verdicts.bargain([slow, fast], stock, "params") == (
+        assert verdicts.saving([slow, fast], stock, "params") == (
             "trial 1: scores as stock does, with 25.0% fewer parameters"
         )
 
     @pytest.mark.parametrize("accuracy", [0.0, 0.0009])
     def test_there_is_none_where_nothing_was_learned(self, accuracy: float) -> None:
-        assert verdicts.bargain([record(1, accuracy, 6.0)], record(0, accuracy), "gflops") is None
+        assert verdicts.saving([record(1, accuracy, 6.0)], record(0, accuracy), "gflops") is None
 
     @pytest.mark.parametrize(
         ("objectives", "cost"),
@@ -350,7 +350,7 @@ class TestWords:
     def test_one_epoch_is_one(self, tmp_path: Path) -> None:
         assert Budget(data=tmp_path, epochs=1).said == "1 epoch at 128 px, batch 8"
         assert Budget(data=tmp_path, epochs=2).said == "2 epochs at 128 px, batch 8"
-        assert (verdicts.counted(1, "trial"), verdicts.counted(0, "trial")) == ("1 trial", "0 trials")
+        assert (verdicts.with_unit(1, "trial"), verdicts.with_unit(0, "trial")) == ("1 trial", "0 trials")
 
     def test_a_running_study_can_be_looked_at_where_it_lies(self, make_study: MakeStudy) -> None:
         study = make_study()

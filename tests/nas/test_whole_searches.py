@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import optuna
 import pytest
 
-from nas.algorithms.pareto import up_and_down
+from nas.algorithms.pareto import directions_for
 from nas.algorithms.rewards import Reward
 from nas.records.trial_attributes import ACCURACY, FINGERPRINT
 from nas.samplers.factory import make_sampler
-from nas.samplers.feasibility import Feasible
+from nas.samplers.feasibility import FeasibilityFilter
 from nas.samplers.suggest import suggest
 from nas.settings import Sampler, Settings
 from search_spaces import Architecture, SearchSpace, load
@@ -51,10 +51,12 @@ class _InMemory:
                 **changes,
             }
         )
-        feasible = Feasible(space, lambda: table, self.settings.limits)
+        feasible = FeasibilityFilter(space, lambda: table, self.settings.limits)
         sampler = make_sampler(self.settings, space, feasible, trials=trials)
         costs = 0 if self.settings.reward else 1
-        self.optuna = optuna.create_study(directions=[each.value for each in up_and_down(costs=costs)], sampler=sampler)
+        self.optuna = optuna.create_study(
+            directions=[each.value for each in directions_for(costs=costs)], sampler=sampler
+        )
 
     def run(self) -> Iterator[tuple[Architecture, float, float]]:
         """What is trained, its accuracy and its GFLOPs."""

@@ -1,0 +1,7 @@
+"""Array types of the numerical modules."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatArray = NDArray[np.float64]
+IndexArray = NDArray[np.intp]
