@@ -1,46 +1,6 @@
-"""How much a score costs: three documented amounts of training, and the recipes that go with them.
-
-What each is worth was measured: docs/recipes.md.
-"""
-
-from dataclasses import dataclass
-from types import MappingProxyType
+"""Recipes of short trainings, and the noise of their scores; both were measured: docs/recipes.md."""
 
 from trials.budget import Recipe
-
-
-@dataclass(frozen=True, kw_only=True)
-class Preset:
-    """An amount of training.
-
-    Attributes:
-        base_epochs: of the stock model, once for a study, before every candidate starts from it.
-        epochs: of each candidate that starts so.
-        scratch_epochs: of each candidate that starts from random weights instead.
-        image_size: in pixels, of both.
-        says: in a few words what it is good for.
-    """
-
-    base_epochs: int
-    epochs: int
-    scratch_epochs: int
-    image_size: int
-    says: str
-
-
-PRESETS = MappingProxyType(
-    {
-        "quick": Preset(
-            base_epochs=6, epochs=3, scratch_epochs=3, image_size=128, says="a demonstration: its ranking is noise"
-        ),
-        "standard": Preset(
-            base_epochs=60, epochs=20, scratch_epochs=40, image_size=320, says="finds what is cheaper and as accurate"
-        ),
-        "thorough": Preset(
-            base_epochs=60, epochs=20, scratch_epochs=40, image_size=640, says="the same, at the size of deployment"
-        ),
-    }
-)
 
 SCRATCH = Recipe(bn_momentum=0.1, warmup_epochs=1.0, average_epochs=1.0)
 """From random weights: a higher rate, and a whole epoch until it is reached."""

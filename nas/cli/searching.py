@@ -260,7 +260,7 @@ def _placed(plan: "Plan") -> str:
 
 def _preset(settings: "Settings") -> str:
     """Say what a preset is good for, or what was given instead of its numbers; empty if none of them is left."""
-    from trials.presets import PRESETS
+    from nas.workflows.presets import PRESETS
 
     preset, budget, base = PRESETS[settings.preset], settings.budget, settings.base
     numbers = {
@@ -271,7 +271,7 @@ def _preset(settings: "Settings") -> str:
     changed = [f"{flag} {own} instead of {usual}" for flag, (own, usual) in numbers.items() if own != usual]
     if len(changed) == len(numbers):
         return ""
-    return f"{settings.preset}, but {', '.join(changed)}" if changed else f"{settings.preset}: {preset.says}"
+    return f"{settings.preset}, but {', '.join(changed)}" if changed else f"{settings.preset}: {preset.purpose}"
 
 
 def _print_plan(plan: "Plan", shown: str) -> None:

@@ -14,13 +14,13 @@ from nas.algorithms.rewards import Reward
 from nas.algorithms.successive_halving import Stopping
 from nas.paths import RUNS
 from nas.settings import Run, Sampler
+from nas.workflows.presets import PRESETS, Preset
 from search_spaces import SearchSpace, base
 from search_spaces.errors import EnvironmentProblem, SpecError, nearest
 from trials import Budget, Limits, Recipe, machine, presets
 from trials.budget import Precision
 from trials.data.datasets import DIGITS, DataSet
 from trials.devices import CPU, computes_bf16
-from trials.presets import PRESETS, Preset
 
 Model = TypeVar("Model", bound=BaseModel)
 Value = TypeVar("Value")

@@ -21,9 +21,9 @@ from nas.records.record import COLUMNS, Record, has_learned
 from nas.report import verdicts
 from nas.study.export import chosen
 from nas.study.study import Study
+from nas.workflows.presets import PRESETS
 from search_spaces import Architecture
 from trials import Budget, Costs, Ending, Epoch, Outcome, Scores
-from trials.presets import PRESETS
 
 MakeStudy = Callable[..., Study]
 Score = Callable[..., Outcome]
