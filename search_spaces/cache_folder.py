@@ -1,11 +1,29 @@
-"""Where this package keeps what can be made again, and what it remembers of this user."""
+"""Cache folder of this user: what can be computed again, and which modules the user has trusted."""
 
 import os
 from pathlib import Path
 
+from search_spaces.errors import EnvironmentProblem
 
-def cache_folder() -> Path:
+
+def path() -> Path:
     """Return `$NAS_CACHE`, else `$XDG_CACHE_HOME/nas`, else `~/.cache/nas`."""
     if chosen := os.environ.get("NAS_CACHE"):
         return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nas"
+
+
+def require_writable() -> None:
+    """Refuse a cache folder that cannot be written to, before anything is trained.
+
+    Raises:
+        EnvironmentProblem: with the cure.
+    """
+    folder = path().absolute()
+    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        why = "it cannot be written to" if there.is_dir() else "it is a file"
+        raise EnvironmentProblem(
+            f"{folder}: the folder for decoded images and scores cannot be used: {there}: {why} (set NAS_CACHE to a "
+            "folder that can be written)"
+        )

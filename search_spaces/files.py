@@ -1,4 +1,4 @@
-"""Files that other processes read: written whole or not at all, and read as what anybody may have damaged."""
+"""Files that several processes read: written atomically, and read although anybody may have damaged them."""
 
 import errno
 import hashlib
@@ -16,12 +16,15 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _OF_MACHINE = _NO_ROOM | _NOT_ALLOWED | {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE}
 
+TEMPORARY = ".tmp"
+"""Ending of the names of temporary files."""
 
-def trouble(error: OSError, path: Path | None = None) -> EnvironmentProblem | None:
-    """Return the problem of this machine that an error speaks of, with its cure; None if it speaks of none.
+
+def environment_problem(error: OSError, path: Path | None = None) -> EnvironmentProblem | None:
+    """Return an error of this machine, such as a full disk, as a problem with its cure; None for any other error.
 
     Args:
-        path: what was being written, where the error does not name it.
+        path: file that was being written, where the error does not name it.
     """
     if error.errno not in _OF_MACHINE:
         return None
@@ -37,8 +40,8 @@ def trouble(error: OSError, path: Path | None = None) -> EnvironmentProblem | No
 
 
 @contextmanager
-def troubles_named(path: Path) -> Iterator[None]:
-    """Raise errors of writing a file as problems of this machine.
+def as_environment_problems(path: Path) -> Iterator[None]:
+    """Raise errors of this machine while a file is written as problems with a cure.
 
     Raises:
         EnvironmentProblem: the disk is full, or the place cannot be written to.
@@ -46,44 +49,50 @@ def troubles_named(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise trouble(error, path) or error from None
+        raise environment_problem(error, path) or error from None
 
 
 @contextmanager
-def aside(path: Path) -> Iterator[Path]:
-    """Give another name to write to; at the end that file takes the place of `path`, once it is on the disk.
+def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
+    """Yield a temporary path beside `path` to write to; at the end rename that file to `path`.
 
-    No two processes share such a name. After an error the file at `path` is as it was.
+    The temporary name is unique for each process and call. After an error the file at `path` is as it was, and the
+    temporary file is deleted; a killed process leaves its temporary file, whose name ends in `TEMPORARY`.
+
+    Args:
+        durable: flush file and folder to the disk (fsync), so that after a power failure the file is whole as well.
 
     Raises:
         EnvironmentProblem: the disk is full, or the place cannot be written to.
     """
-    beside = path.with_name(f".{path.name[:64]}.{uuid.uuid4().hex[:12]}.tmp")
-    with troubles_named(path):
+    temporary = path.with_name(f".{path.name[:64]}.{uuid.uuid4().hex[:12]}{TEMPORARY}")
+    with as_environment_problems(path):
         try:
-            yield beside
-            with beside.open("r+b") as file:
-                os.fsync(file.fileno())
-            beside.replace(path)
+            yield temporary
+            if durable:
+                with temporary.open("r+b") as file:
+                    os.fsync(file.fileno())
+            temporary.replace(path)
         except BaseException:
             with suppress(OSError):
-                beside.unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
             raise
-        _sync_folder(path.parent)
+        if durable:
+            _sync_folder(path.parent)
 
 
-def write_aside(path: Path, content: str | bytes) -> None:
-    """Write a file that other processes read: there whole, or as it was, whenever this process or the power dies.
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file that other processes read: if this process or the power fails, the file is new or as it was.
 
     Raises:
         EnvironmentProblem: the disk is full, or the place cannot be written to.
     """
-    with aside(path) as beside:
-        beside.write_bytes(content.encode() if isinstance(content, str) else content)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def read_json(path: Path) -> Any:
-    """Return what a file of JSON says; None if it is not there, torn, or something else."""
+    """Return the content of a JSON file; None if it is missing, torn, or not JSON."""
     try:
         return json.loads(path.read_bytes())
     except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
@@ -91,12 +100,12 @@ def read_json(path: Path) -> Any:
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
-    """Return what a file of JSON says as a mapping; an empty one if it says something else, or cannot be read."""
+    """Return the mapping in a JSON file; an empty one if the file holds anything else, or cannot be read."""
     try:
-        said = read_json(path)
+        document = read_json(path)
     except OSError:
         return {}
-    return said if isinstance(said, dict) else {}
+    return document if isinstance(document, dict) else {}
 
 
 def digest(path: Path) -> str:
@@ -106,7 +115,7 @@ def digest(path: Path) -> str:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Put a folder's names on the disk, where the system can."""
+    """Flush the names of a folder's files to the disk (fsync), where the system can."""
     with suppress(OSError):
         number = os.open(folder, os.O_RDONLY)
         try:

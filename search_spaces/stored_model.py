@@ -128,7 +128,7 @@ def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
     Raises:
         EnvironmentProblem: the disk is full, or the place cannot be written to.
     """
-    with files.aside(path) as beside:
+    with files.atomic_path(path) as beside:
         try:
             torch.save(dict(checkpoint), beside)
         except RuntimeError as error:

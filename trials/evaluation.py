@@ -75,14 +75,14 @@ def evaluate(
         limits=limits or Limits(),
         costs=costs,
     )
-    with files.troubles_named(folder):
+    with files.as_environment_problems(folder):
         folder.mkdir(parents=True, exist_ok=True)
     try:
         outcome = run.train(data, go_on)
     except (DataError, EnvironmentProblem, SpecError):
         raise
     except OSError as error:
-        if problem := files.trouble(error):  # no other candidate would change it
+        if problem := files.environment_problem(error):  # no other candidate would change it
             raise problem from error
         outcome = _failed(error, folder)
     except Exception as error:  # noqa: BLE001 - the one place where a candidate's fault becomes an ending
@@ -100,7 +100,7 @@ def _failed(error: Exception, folder: Path) -> dict[str, Any]:
     ending = _ending(error)
     if ending is Ending.OUT_OF_MEMORY:
         _release(error)  # first: writing takes memory, too
-    with files.troubles_named(folder / ERROR):
+    with files.as_environment_problems(folder / ERROR):
         (folder / ERROR).write_text(traceback.format_exc(), encoding="utf-8")
     return {"ending": ending, "detail": _detail(error, ending)}
 

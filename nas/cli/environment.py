@@ -1,6 +1,5 @@
 """`nas ui`, `nas sync` and `nas doctor`: what stands around a search."""
 
-import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -67,7 +66,7 @@ def doctor(
         ("thop", _one_thop),
         ("counting", _counts),
         ("device", _device),
-        ("cores", lambda: (True, str(os.cpu_count()))),
+        ("cores", _cores),
         ("runs", lambda: _writable(runs.absolute())),
         ("cache", _cache),
     ]
@@ -127,7 +126,13 @@ def _writable(folder: Path) -> tuple[bool, str]:
     return True, f"{folder} can be written to"
 
 
-def _cache() -> tuple[bool, str]:
-    from trials.data.datasets import cache_folder
+def _cores() -> tuple[bool, str]:
+    from trials import machine
 
-    return _writable(cache_folder())
+    return True, str(machine.cores())
+
+
+def _cache() -> tuple[bool, str]:
+    from search_spaces import cache_folder
+
+    return _writable(cache_folder.path())

@@ -49,9 +49,9 @@ def told(command: Callable[P, R]) -> Callable[P, R]:
         except BrokenPipeError:
             raise typer.Exit(0) from None
         except OSError as error:
-            from search_spaces.files import trouble
+            from search_spaces.files import environment_problem
 
-            problem = trouble(error)
+            problem = environment_problem(error)
             if problem is None:
                 raise
             err.print(str(problem), markup=False, style="red")

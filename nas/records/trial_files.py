@@ -21,7 +21,7 @@ from pydantic import (
 )
 
 from nas.records.record import ENDINGS
-from search_spaces.files import read_json, write_aside
+from search_spaces.files import read_json, write_atomically
 from trials.scores import Ending, Epoch, Outcome
 
 _DIGITS = 10
@@ -109,7 +109,7 @@ class TrialFiles:
 
     def write_outcome(self, outcome: Outcome) -> None:
         """Write how the trial ended, aside and then renamed."""
-        write_aside(self.outcome, json.dumps(outcome_fields(outcome), indent=1))
+        write_atomically(self.outcome, json.dumps(outcome_fields(outcome), indent=1))
 
     def read_outcome(self) -> dict[str, Any] | None:
         """Return the stored outcome, as `told` wrote it; None if the trial has not ended, or the file is damaged."""

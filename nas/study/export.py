@@ -12,7 +12,7 @@ from nas.algorithms.pareto import OBJECTIVES, knee_point, main_cost
 from nas.records.record import Record, point_of
 from search_spaces import build
 from search_spaces.errors import SpecError, StudyError, nearest
-from search_spaces.files import write_aside
+from search_spaces.files import write_atomically
 from search_spaces.operators import modules as user_modules
 from trials import Budget
 from trials import weights as weight_files
@@ -60,12 +60,12 @@ def export(study: "Study", record: Record, folder: Path | None = None) -> Export
     data = datasets.load(settings.budget.data)
     architecture = study.architecture(record)
     for source in architecture.sources:
-        write_aside(folder / source.path.name, source.text)
+        write_atomically(folder / source.path.name, source.text)
         user_modules.trust(source)
     branch = settings.budget.recipe.pgi
-    write_aside(folder / "model.yaml", architecture.to_yaml(len(settings.classes), folder=folder, pgi=branch))
-    write_aside(folder / "data.yaml", datasets.resolved(data))
-    write_aside(folder / "summary.json", json.dumps(_summary(study, record), indent=1))
+    write_atomically(folder / "model.yaml", architecture.to_yaml(len(settings.classes), folder=folder, pgi=branch))
+    write_atomically(folder / "data.yaml", datasets.resolved(data))
+    write_atomically(folder / "summary.json", json.dumps(_summary(study, record), indent=1))
     weights = folder / "weights.pt" if files.weights.is_file() else None
     if weights is not None:
         weight_files.export(files.weights, weights)

@@ -16,7 +16,7 @@ from nas.study.storage import OptunaIdentity
 from nas.study.study import Study
 from nas.study.study_file import Identity, StudyFile
 from search_spaces.errors import StudyError
-from search_spaces.files import read_mapping, write_aside
+from search_spaces.files import read_mapping, write_atomically
 
 _TRACKING = "tracking.json"
 _MOVED = """\
@@ -139,7 +139,7 @@ def keep_tracking_own(folder: Path, study_id: str) -> None:
     if not {"finished", "stock"} <= known.keys():
         known = {"finished": [], "stock": None}
     if known.get("study_id") != study_id:
-        write_aside(folder / _TRACKING, json.dumps({**known, "study_id": study_id}, indent=1))
+        write_atomically(folder / _TRACKING, json.dumps({**known, "study_id": study_id}, indent=1))
 
 
 def keep_artifacts_own(tracking: str) -> None:

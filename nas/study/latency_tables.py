@@ -5,9 +5,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from nas.locks import Lock
-from search_spaces import SearchSpace
+from search_spaces import SearchSpace, cache_folder
 from search_spaces.errors import EnvironmentProblem, LatencyError, SpecError, nearest
-from trials.data import datasets
 from trials.devices import DeviceProfile, slug
 from trials.latency import latency_table, runtimes, timings
 from trials.latency.backends import BACKENDS
@@ -22,7 +21,7 @@ MEASURED = "measured.json"
 
 def path_of(name: str) -> Path:
     """Where the table of a device lies."""
-    return timings.path_of(datasets.cache_folder() / "latency", slug(name))
+    return timings.path_of(cache_folder.path() / "latency", slug(name))
 
 
 def read(name: str) -> Timings:

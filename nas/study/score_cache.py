@@ -19,11 +19,11 @@ from pydantic import TypeAdapter
 
 from nas.records.record import TRAINED_BEFORE
 from nas.records.trial_files import TrialFiles
-from search_spaces import Architecture
+from search_spaces import Architecture, cache_folder
 from search_spaces.errors import EnvironmentProblem, ScoreError
-from search_spaces.files import aside, digest, read_json, write_aside
+from search_spaces.files import atomic_path, digest, read_json, write_atomically
 from trials import Budget, Ending, Epoch, Outcome, Scores
-from trials.data.datasets import DataSet, cache_folder
+from trials.data.datasets import DataSet
 from trials.provenance import Provenance
 from trials.scores import Costs, Coverage
 
@@ -142,7 +142,7 @@ class ScoreCache:
     @classmethod
     def of_user(cls) -> "ScoreCache | None":
         """The one of all studies of this user, unless it is refused for all."""
-        return None if os.environ.get(OFF) else cls(cache_folder() / "scores")
+        return None if os.environ.get(OFF) else cls(cache_folder.path() / "scores")
 
     def read(self, name: str) -> Remembered | None:
         """Return the cached training of a `key`; None if there is none, or it cannot be read."""
@@ -179,7 +179,7 @@ class ScoreCache:
         weights = files.weights
         if keep_weights:
             weights = path.with_suffix(".pt")
-            with aside(weights) as copy:
+            with atomic_path(weights) as copy:
                 shutil.copyfile(files.weights, copy)
         known = Remembered(
             where=str(files.folder),
@@ -193,7 +193,7 @@ class ScoreCache:
             provenance=asdict(provenance),
             digest=begun_from(weights if weights.is_file() else None),
         )
-        write_aside(path, json.dumps(asdict(known)))
+        write_atomically(path, json.dumps(asdict(known)))
 
     def _path(self, name: str) -> Path:
         return self.folder / name[:2] / f"{name}.json"

@@ -36,7 +36,7 @@ from nas.study.study_file import Identity, StudyFile
 from nas.study.trial_records import TrialRecords
 from search_spaces import Architecture, SearchSpace, space_file
 from search_spaces.errors import NasError, SpecError, StudyError
-from search_spaces.files import read_json, write_aside
+from search_spaces.files import read_json, write_atomically
 from trials import Budget, Ending, Limits, Outcome
 from trials.costing import cost
 from trials.costing.cost import CostTable
@@ -290,7 +290,8 @@ class Study:
 
     def note_latency(self, trial: int, milliseconds: float) -> None:
         """Store what was measured of a trial's model after the trial had ended, which Optuna takes nothing of."""
-        write_aside(self.folder / latency_tables.MEASURED, json.dumps(self._measured() | {str(trial): milliseconds}))
+        measured = self._measured() | {str(trial): milliseconds}
+        write_atomically(self.folder / latency_tables.MEASURED, json.dumps(measured))
 
     def _measured(self) -> dict[str, float]:
         """Return stored latencies by trial; entries that are no latency are dropped, and measured again."""

@@ -12,9 +12,10 @@ from pydantic import StrictInt
 from nas import addresses
 from nas.settings import FrozenModel, Run, Settings
 from nas.study.folders import DATABASE, TRACKING_DATABASE, own_storage
+from search_spaces import cache_folder
 from search_spaces.errors import StudyError
-from search_spaces.files import write_aside
-from trials.data.datasets import DIGITS, cache_folder
+from search_spaces.files import write_atomically
+from trials.data.datasets import DIGITS
 
 _SCENES = "digit_scenes"
 """How the folder of the built-in data begins."""
@@ -78,7 +79,7 @@ class StudyFile(FrozenModel):
         fields["storage"] = addresses.stored(self.storage, folder)
         fields["tracking"] = addresses.stored(self.tracking, folder)
         fields["settings"] |= _with_paths(fields["settings"], lambda path: addresses.relative(path, folder))
-        write_aside(folder / "study.json", json.dumps(fields, indent=1))
+        write_atomically(folder / "study.json", json.dumps(fields, indent=1))
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -163,7 +164,7 @@ def _with_paths(settings: dict[str, Any], changed: Callable[[Path], str]) -> dic
 def _built_in(data: Path) -> Path:
     """Return where the built-in data lie now: the cache is another one for another user, or on another machine."""
     scenes = data.parent.name
-    return cache_folder().absolute() / scenes / data.name if scenes.startswith(f"{_SCENES}-") else data
+    return cache_folder.path().absolute() / scenes / data.name if scenes.startswith(f"{_SCENES}-") else data
 
 
 def _absolute(path: Path, folder: Path, home: Path) -> str:

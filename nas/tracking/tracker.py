@@ -25,7 +25,7 @@ from nas.records.trial_files import TrialFiles
 from nas.tracking import figures, note
 from nas.tracking.mlflow_runs import TAG_LENGTH, Run, Runs, cure, now
 from search_spaces.errors import EnvironmentProblem
-from search_spaces.files import write_aside
+from search_spaces.files import write_atomically
 from search_spaces.macro import MACRO
 
 _log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ class _Memory:
 
     def write(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        write_aside(folder / STATE, json.dumps(asdict(self), indent=1))
+        write_atomically(folder / STATE, json.dumps(asdict(self), indent=1))
 
 
 class Tracker:

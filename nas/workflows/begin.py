@@ -15,6 +15,7 @@ from nas.study.storage import opened
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
 from nas.workflows.request import require_cores, validated
+from search_spaces import cache_folder
 from search_spaces.errors import SpecError, StudyError
 from trials.data import datasets
 from trials.latency.timings import Timings
@@ -61,7 +62,7 @@ def require_same_data(study: Study) -> None:
         DataError: it cannot be trained on any more.
         StudyError: it has changed.
     """
-    datasets.require_cache()
+    cache_folder.require_writable()
     data = datasets.load(study.settings.data)
     if data.fingerprint != study.settings.data_fingerprint:
         raise StudyError(

@@ -3,7 +3,6 @@
 import hashlib
 import inspect
 import multiprocessing
-import os
 import platform
 import signal
 import sys
@@ -22,6 +21,7 @@ import torch
 from nas.workflows.check_cache import CheckCache
 from search_spaces import OPERATORS
 from search_spaces.operators import modules as user_modules
+from trials import machine
 from trials.contracts import export_contract, operator_contract
 from trials.contracts.operator_contract import Case, Failure
 from trials.costing import cost
@@ -29,11 +29,6 @@ from trials.costing import cost
 _CHUNK = 16
 """Cases that share an ONNX graph and a fresh process; fewer where workers would have none."""
 _VERSIONS = ("torch", "ultralytics", "ultralytics-thop", "onnx", "onnxruntime")
-
-
-def cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +63,7 @@ def run(cases: Sequence[Case], memory: CheckCache, *, workers: int | None = None
     yield Progress(cases=len(cases), asked=asked, done=done)
     if not waiting:
         return
-    workers = min(workers or cores(), len(waiting))
+    workers = min(workers or machine.cores(), len(waiting))
     with tempfile.TemporaryDirectory(prefix="nas-check-", ignore_cleanup_errors=True) as folder:
         crew = _Crew(workers, _chunks(waiting, workers), Path(folder))
         try:

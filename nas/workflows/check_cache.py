@@ -6,9 +6,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from search_spaces import cache_folder
 from search_spaces.errors import EnvironmentProblem
-from search_spaces.files import read_mapping, write_aside
-from trials.data import datasets
+from search_spaces.files import read_mapping, write_atomically
 
 _REMEMBERED = 20_000
 
@@ -28,7 +28,7 @@ class CheckCache:
     @classmethod
     def of_user(cls) -> "CheckCache":
         """The user's."""
-        return cls(datasets.cache_folder() / "checks.json")
+        return cls(cache_folder.path() / "checks.json")
 
     def __contains__(self, key: str) -> bool:
         return key in self._known
@@ -45,7 +45,7 @@ class CheckCache:
         kept = list((_read(self._path) | self._new).items())[-_REMEMBERED:]
         with suppress(OSError, EnvironmentProblem):  # a cache that cannot be written is no reason not to check
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_aside(self._path, json.dumps(dict(kept), indent=0))
+            write_atomically(self._path, json.dumps(dict(kept), indent=0))
 
 
 def _read(path: Path) -> dict[str, Any]:

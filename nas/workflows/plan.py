@@ -18,7 +18,7 @@ from nas.study.study import Study
 from nas.study.study_file import StudyFile
 from nas.workflows.begin import create_or_resume_locked, creation_lock, exists
 from nas.workflows.request import Request, require_reachable, require_writable, validated
-from search_spaces import SearchSpace, space_file
+from search_spaces import SearchSpace, cache_folder, space_file
 from search_spaces.errors import DataError, SpecError, StudyError
 from search_spaces.refine import refine
 from search_spaces.yaml_text import parse_yaml
@@ -78,7 +78,7 @@ class Plan:
         require_writable(request.runs)
         device, workers = request.devices()
         _require_weights(request.weights)
-        datasets.require_cache()
+        cache_folder.require_writable()
         data = datasets.load(request.data_named, progress=progress)
         settings = _settings(request, space, data, device)
         run = request.run(device, workers)

@@ -19,7 +19,7 @@ from typing import Any
 from torch import nn
 from ultralytics.nn import tasks
 
-from search_spaces.cache_folder import cache_folder
+from search_spaces import cache_folder
 from search_spaces.errors import SpecError, in_one_line, shortened
 from search_spaces.operators import OPERATORS
 from search_spaces.operators.record import Operator, Source
@@ -150,7 +150,7 @@ def trust(source: Source) -> None:
 
 
 def _mark(source: Source) -> Path:
-    return cache_folder() / "modules" / hashlib.sha256(source.text.encode()).hexdigest()
+    return cache_folder.path() / "modules" / hashlib.sha256(source.text.encode()).hexdigest()
 
 
 def know(source: Source) -> ModuleType:

@@ -180,7 +180,7 @@ class TestFullDisk:
 
     def test_leaves_the_file_as_it_was(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = tmp_path / "outcome.json"
-        files.write_aside(path, "before")
+        files.write_atomically(path, "before")
 
         def full(*_: Any) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -189,13 +189,13 @@ class TestFullDisk:
         with pytest.raises(
             EnvironmentProblem, match=r"outcome.json: cannot be written: No space left on device \(make"
         ):
-            files.write_aside(path, "after")
+            files.write_atomically(path, "after")
         assert [each.read_text() for each in tmp_path.iterdir()] == ["before"]
 
 
 def test_no_two_processes_write_under_one_name(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    with files.aside(path) as first, files.aside(path) as second:
+    with files.atomic_path(path) as first, files.atomic_path(path) as second:
         assert first != second
         first.write_text("1")
         second.write_text("2")
@@ -208,7 +208,7 @@ def test_what_is_written_aside_is_on_the_disk_first(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(
         os, "fsync", lambda number: synced.append((Path(f"/proc/self/fd/{number}").readlink(), path.exists()))
     )
-    files.write_aside(path, "1")
+    files.write_atomically(path, "1")
     (aside, there), folder = synced
     assert aside.name.startswith(".a.json.")
     assert not there

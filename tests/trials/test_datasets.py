@@ -11,6 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from search_spaces import cache_folder
 from search_spaces.errors import DataError, EnvironmentProblem
 from trials.data import datasets, digit_scenes, image_files
 
@@ -238,7 +239,7 @@ class TestDigitScenes:
         monkeypatch.setenv("HOME", "/home/of/the/user")
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
-        assert datasets.cache_folder() == Path(expected)
+        assert cache_folder.path() == Path(expected)
 
 
 class TestUsersData:

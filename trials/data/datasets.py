@@ -20,8 +20,8 @@ from typing import Any
 
 import yaml
 
-from search_spaces import cache_folder as caches
-from search_spaces.errors import DataError, EnvironmentProblem, nearest
+from search_spaces import cache_folder
+from search_spaces.errors import DataError, nearest
 from search_spaces.yaml_text import BoundedLoader
 from trials.data import account, digit_scenes, image_files
 from trials.data.account import Account, Counted, LeftOut, SplitAccount
@@ -112,7 +112,7 @@ def load(data: str | Path, *, cache: Path | None = None, progress: Progress | No
         DataError: it cannot be trained on; all mistakes at once, one a line.
         EnvironmentProblem: the digit scenes cannot be written.
     """
-    cache = (cache or cache_folder()).absolute()
+    cache = (cache or cache_folder.path()).absolute()
     if str(data) == DIGITS:
         scenes = digit_scenes.draw(cache)
         return _checked(scenes, cache, progress, name=DIGITS, note=digit_scenes.NOTE)
@@ -185,7 +185,7 @@ def resolved_text(data: str | Path, needed: Sequence[str]) -> str:
     Raises:
         DataError: no data.yaml, or a folder that is not there.
     """
-    file = digit_scenes.draw(cache_folder().absolute()) if str(data) == DIGITS else _found(data)
+    file = digit_scenes.draw(cache_folder.path().absolute()) if str(data) == DIGITS else _found(data)
     description = _parsed(file)
     root = _root(file, description)
     sources = {key: _sources(root, description.get(key)) for key in ("train", "val", "test", "minival")}
@@ -210,27 +210,6 @@ def _written(file: Path, description: Mapping[str, Any], splits: Mapping[str, An
     kept = {key: value for key, value in description.items() if key not in {"download", "nc"}}
     root = {"path": str(_root(file, description).absolute())}
     return yaml.safe_dump({**kept, **root, **splits}, sort_keys=False, allow_unicode=True)
-
-
-def require_cache() -> None:
-    """Refuse a cache folder that cannot be written to, before anything is trained.
-
-    Raises:
-        EnvironmentProblem: with the cure.
-    """
-    folder = cache_folder().absolute()
-    there = next(parent for parent in (folder, *folder.parents) if parent.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
-        why = "it cannot be written to" if there.is_dir() else "it is a file"
-        raise EnvironmentProblem(
-            f"{folder}: the folder for decoded images and scores cannot be used: {there}: {why} (set NAS_CACHE to a "
-            "folder that can be written)"
-        )
-
-
-def cache_folder() -> Path:
-    """Where the digit scenes are kept: `$NAS_CACHE`, else `$XDG_CACHE_HOME/nas`, else `~/.cache/nas`."""
-    return caches.cache_folder()
 
 
 def _checked(file: Path, cache: Path, progress: Progress | None, *, name: str, note: str = "") -> DataSet:

@@ -25,10 +25,13 @@ from torch.utils.data import DataLoader
 from ultralytics.cfg import get_cfg
 from ultralytics.data import YOLODataset
 
+from search_spaces import cache_folder
 from search_spaces.errors import DataError, EnvironmentProblem
+from search_spaces.files import atomic_path, write_atomically
+from trials import machine
 from trials.budget import Recipe
 from trials.costing.layers import IMAGE_CHANNELS
-from trials.data import datasets, image_files
+from trials.data import image_files
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +67,7 @@ class UserImages(YOLODataset):
 
     def verify_args(self) -> tuple[Any, Any]:
         """Ultralytics' reading of a label, beside what is known of the image."""
-        checks = image_files.check(self.im_files, datasets.cache_folder())
+        checks = image_files.check(self.im_files, cache_folder.path())
 
         def check_image(path: str) -> tuple[str, tuple[int, int]]:
             if checks[path].problem:
@@ -87,20 +90,18 @@ class UserImages(YOLODataset):
     def _load_or_scan_cache(self, cache_path: Path, cache_hash: str) -> Any:  # noqa: ARG002 - Ultralytics' signature
         """From our cache folder, whatever lies beside the labels."""
         name = hashlib.sha256(os.fsencode("\n".join(self.label_files))).hexdigest()[:24]
-        return super()._load_or_scan_cache(datasets.cache_folder() / "labels" / f"{name}.cache", cache_hash)
+        return super()._load_or_scan_cache(cache_folder.path() / "labels" / f"{name}.cache", cache_hash)
 
     def cache_labels(self, path: Path = Path("labels.cache")) -> Any:
-        """Written aside, then renamed; without a cache folder that can be written, read again each time."""
-        aside = path.with_suffix(f".{os.getpid()}")
+        """Read all labels and cache them atomically; where the cache cannot be written, they are read each time."""
+        read = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            read = super().cache_labels(aside)
-            if aside.is_file():
-                aside.replace(path)
-        except OSError as error:
-            log.warning("labels cannot be kept in %s: %s", path.parent, error)
-            return super().cache_labels(aside)
-        return read
+            with atomic_path(path) as temporary:
+                read = super().cache_labels(temporary)
+        except (OSError, EnvironmentProblem) as error:  # also where Ultralytics has written nothing, and only warned
+            log.warning("labels cannot be cached in %s: %s", path.parent, error)
+        return super().cache_labels(path) if read is None else read
 
     def load_image(self, i: int, *arguments: Any, **options: Any) -> Any:
         """Ultralytics', whose error does not say what the file is.
@@ -126,7 +127,7 @@ class UserImages(YOLODataset):
 
     @npy_files.setter
     def npy_files(self, beside: list[Path]) -> None:
-        folder = datasets.cache_folder() / "npy"
+        folder = cache_folder.path() / "npy"
         self._npy_files = [folder / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:24]}.npy" for path in beside]
 
 
@@ -187,25 +188,22 @@ class Images(UserImages):
         return found if whole else None
 
     def _decode(self, path: Path, shapes: Path) -> None:
-        """Write the images aside, then rename: there whole, or not there."""
+        """Decode all images and write the cache atomically."""
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_unused(path.parent)
-        aside = path.with_suffix(f".{os.getpid()}")
-        found = []
-        with aside.open("wb") as file, ThreadPool(len(os.sched_getaffinity(0))) as pool:
-            for image, original, resized in pool.imap(self._load_alone, range(self.ni)):
-                file.write(np.ascontiguousarray(image).tobytes())
-                found.append((original, resized))
-        shapes_aside = aside.with_suffix(aside.suffix + ".json")
-        shapes_aside.write_text(json.dumps(found), encoding="utf-8")
-        shapes_aside.replace(shapes)
-        aside.replace(path)
+        sizes = []
+        with atomic_path(path) as temporary:
+            with temporary.open("wb") as file, ThreadPool(machine.cores()) as pool:
+                for image, original, resized in pool.imap(self._load_alone, range(self.ni)):
+                    file.write(np.ascontiguousarray(image).tobytes())
+                    sizes.append((original, resized))
+            write_atomically(shapes, json.dumps(sizes))
 
     def _load_alone(self, index: int) -> Any:
         return self.load_image(index)
 
     def _file(self) -> Path:
-        return datasets.cache_folder() / "images" / f"{self._identity()}.bin"
+        return cache_folder.path() / "images" / f"{self._identity()}.bin"
 
     def _identity(self) -> str:
         """Equal for the same files, unchanged, at the same size."""

@@ -22,7 +22,8 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from search_spaces.errors import DataError, EnvironmentProblem
-from search_spaces.files import read_json, write_aside
+from search_spaces.files import read_json, write_atomically
+from trials import machine
 
 FORMATS = ("avif", "bmp", "dng", "heic", "heif", "jp2", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp")
 """Endings of an image's name (ultralytics/data/utils.py, `IMG_FORMATS`)."""
@@ -158,7 +159,7 @@ def check(paths: Sequence[str], cache: Path, progress: Progress | None = None) -
     for path in paths:
         folders[os.path.dirname(path)].append(path)
     found: dict[str, ImageCheck] = {}
-    with ThreadPoolExecutor(max(4, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(max(4, machine.cores())) as pool:
         for folder, files in folders.items():
             memory = _Memory(cache, folder)
             stats = {path: _stat(path) for path in dict.fromkeys(files)}
@@ -227,7 +228,7 @@ class _Memory:
         }
         with suppress(OSError, EnvironmentProblem):  # no cache, no memory: what is found is the same
             self.file.parent.mkdir(parents=True, exist_ok=True)
-            write_aside(self.file, json.dumps({"rules": _RULES, "files": files}))
+            write_atomically(self.file, json.dumps({"rules": _RULES, "files": files}))
 
 
 def _check(path: str) -> ImageCheck:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from search_spaces.errors import EnvironmentProblem, SpecError
-from search_spaces.files import write_aside
+from search_spaces.files import write_atomically
 from trials.devices import DeviceProfile
 from trials.latency.measurement import Comparison, Latency
 
@@ -114,7 +114,7 @@ class Timings:
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_aside(path, self.text)
+            write_atomically(path, self.text)
         except OSError as error:
             raise EnvironmentProblem(f"{path}: cannot be written ({error.strerror})") from None
 

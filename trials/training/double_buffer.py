@@ -17,6 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from search_spaces.files import atomic_path
+
 _LEAST_HEAD, _MOST_HEAD = 4096, 1 << 24
 """Bytes."""
 _DIGEST = 64
@@ -48,12 +50,14 @@ class Halves:
         head = _head({"written": self._written, "rows": kinds, "sum": _sum(numbers), "said": said})
         size = len(head) + sum(map(len, numbers))
         anew = size != self._size
-        path = self.path.with_suffix(".tmp") if anew else self.path
-        with path.open("wb" if anew else "r+b") as file:
-            _put(file, self._written % 2 * size, head, numbers)
         if anew:
-            path.replace(self.path)
+            # A sum tells a torn half: nothing waits for the disk.
+            with atomic_path(self.path, durable=False) as temporary, temporary.open("wb") as file:
+                _put(file, self._written % 2 * size, head, numbers)
             self._size = size
+        else:
+            with self.path.open("r+b") as file:
+                _put(file, self._written % 2 * size, head, numbers)
 
     def read(self) -> tuple[Any, list[Tensor]] | None:
         """What was said last, and the rows; None if no half is whole, or there is no file."""

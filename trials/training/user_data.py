@@ -12,7 +12,7 @@ from ultralytics.data import build
 from ultralytics.models.yolo.detect import DetectionTrainer, DetectionValidator
 from ultralytics.utils.torch_utils import unwrap_model
 
-from search_spaces.files import write_aside
+from search_spaces.files import write_atomically
 from trials.data import datasets
 from trials.data.image_cache import UserImages
 
@@ -71,7 +71,7 @@ def _in_absolute_words(data: Any, folder: Path, *needed: str) -> Any:
     text = datasets.resolved_text(_in_folder(name), needed)
     folder.mkdir(parents=True, exist_ok=True)
     written = folder / "data.yaml"
-    write_aside(written, text)
+    write_atomically(written, text)
     return str(written)
 
 
