@@ -113,23 +113,24 @@ def _describe(space: "SearchSpace", classes: int, deploy_size: int) -> tuple[dic
     """A space as a whole, and its slots one by one."""
     from search_spaces import base
     from trials.costing.cost import CostTable, gflops
+    from trials.costing.slot_costs import slot_costs
 
     table = CostTable(space, classes, deploy_size)
     loaded = base.load(space.base, space.scale)
     slots: list[dict[str, Any]] = []
     for slot in space.slots:
-        costs = [gflops(table.slot(slot, choice).macs) for choice in slot.choices]
+        costs = slot_costs(table, slot)
         slots.append(
             {
-                "slot": slot.name,
-                "layers": list(slot.layers),
+                "slot": costs.slot,
+                "layers": list(costs.layers),
                 "section": loaded.section(slot.layer),
-                "host": "behind it" if slot.feeds else slot.host,
+                "host": costs.host,
                 "stride": loaded.reduction(slot.layer),
                 "choices": {operator: len(slot.of(operator)) for operator in slot.operators},
-                "gflops": costs[0],
-                "min_gflops": min(costs),
-                "max_gflops": max(costs),
+                "gflops": costs.stock_gflops,
+                "min_gflops": costs.min_gflops,
+                "max_gflops": costs.max_gflops,
             }
         )
     stock = table.cost(space.stock)

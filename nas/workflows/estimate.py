@@ -18,11 +18,13 @@ from ultralytics.utils.torch_utils import ModelEMA
 
 from nas.workflows.check_cache import CheckCache
 from nas.workflows.request import Request, require_reachable
-from search_spaces import Architecture, SearchSpace, Slot, auxiliary, build
+from search_spaces import Architecture, SearchSpace, auxiliary, build
 from search_spaces.errors import LatencyError
 from trials import Budget, Limits, devices
 from trials.costing import cost
-from trials.costing.cost import IMAGE_CHANNELS, CostTable, gflops
+from trials.costing.cost import CostTable, gflops
+from trials.costing.layers import IMAGE_CHANNELS
+from trials.costing.slot_costs import SlotCosts, slot_costs
 from trials.data import datasets
 from trials.data.datasets import DataSet
 from trials.devices import torch_device
@@ -33,24 +35,6 @@ SAMPLES = 200
 _BOXES = 5
 """In each image of a timed training step."""
 _TIMED_SECONDS = 5.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class SlotCosts:
-    """What the choices of a slot cost, over all its layers.
-
-    Attributes:
-        choices: how many there are, stock among them.
-    """
-
-    slot: str
-    layers: tuple[int, ...]
-    host: str
-    choices: int
-    stock_gflops: float
-    min_gflops: float
-    median_gflops: float
-    max_gflops: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +151,7 @@ def look(space: SearchSpace, search: Search) -> Outlook:
     buildable, within = _shares(space, table, limits)
     return Outlook(
         size=space.size,
-        slots=tuple(_slot(table, slot) for slot in space.slots),
+        slots=tuple(slot_costs(table, slot) for slot in space.slots),
         stock_gflops=stock.gflops,
         stock_params=stock.params,
         gflops=ends,
@@ -191,20 +175,6 @@ def _shares(space: SearchSpace, table: CostTable, limits: Limits) -> tuple[float
     most_gflops, most_params = limits.gflops or math.inf, limits.params or math.inf
     within = sum(one.gflops <= most_gflops and one.params <= most_params for one in costs)
     return len(sound) / len(drawn), within / max(1, len(sound))
-
-
-def _slot(table: CostTable, slot: Slot) -> SlotCosts:
-    costs = [gflops(table.slot(slot, choice).macs) for choice in slot.choices]
-    return SlotCosts(
-        slot=slot.name,
-        layers=slot.layers,
-        host="behind it" if slot.feeds else slot.host,
-        choices=len(costs),
-        stock_gflops=costs[0],
-        min_gflops=min(costs),
-        median_gflops=statistics.median(costs),
-        max_gflops=max(costs),
-    )
 
 
 def estimate(space: SearchSpace, search: Search, memory: CheckCache) -> Effort:

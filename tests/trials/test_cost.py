@@ -1,4 +1,4 @@
-"""Costs against the article tables, against PyTorch's own counter, and against formulas done by hand."""
+"""Costs, compared with the articles' tables, against PyTorch's own counter, and against formulas done by hand."""
 
 import random
 import statistics
@@ -30,6 +30,7 @@ from search_spaces.trace import trace
 from trials.costing import cost
 from trials.costing.cost import Cost, CostTable, LayerCost
 from trials.costing.layers import traced
+from trials.costing.slot_costs import slot_costs
 
 SPACES = ["v5", "v8", "v9"]
 SIZES = ["v5:s", "v8:s", "v9:s", "v9:c"]
@@ -48,7 +49,7 @@ FIGURES = pytest.mark.parametrize("figure", [params_of, macs_of])
 
 @pytest.fixture(scope="module")
 def table_of(space_of: Callable[[str], SearchSpace]) -> Callable[[str], CostTable]:
-    """The table of a catalog space for 80 classes at 640 px, with every choice counted once."""
+    """Return the table of a catalog space for 80 classes at 640 px, with every choice counted once."""
     tables: dict[str, CostTable] = {}
 
     def table(name: str) -> CostTable:
@@ -75,7 +76,9 @@ class TestStockModels:
             pytest.param("yolov9e", 58_206_592, 191.664, 193.007, marks=pytest.mark.slow),
         ],
     )
-    def test_as_built(self, model: str, params: int, gflops: float, ultralytics: float) -> None:
+    def test_stock_models_cost_as_built_what_ultralytics_counts_less_batch_norm(
+        self, model: str, params: int, gflops: float, ultralytics: float
+    ) -> None:
         measured = cost.measure(bases.model_document(f"{model}.yaml"), 80, 640, deployed=False)
         assert measured.params == params
         assert round(measured.gflops, 3) == gflops
@@ -89,12 +92,12 @@ class TestStockModels:
             ("yolo26n", 2_408_932, 5.480),  # without the branch that only training uses
         ],
     )
-    def test_deployed(self, model: str, params: int, gflops: float) -> None:
+    def test_stock_models_cost_less_when_deployed(self, model: str, params: int, gflops: float) -> None:
         measured = cost.measure(bases.model_document(f"{model}.yaml"), 80, 640)
         assert measured.params == params
         assert round(measured.gflops, 3) == gflops
 
-    def test_ultralytics_figure_is_ours_and_batch_norm(self) -> None:
+    def test_ultralytics_counts_batch_norm_in_addition(self) -> None:
         document = bases.model_document("yolov8n.yaml")
         layers = build.skeleton(document, 80)
         normalised = 0
@@ -112,7 +115,7 @@ class TestStockModels:
         assert theirs == pytest.approx(cost.gflops(ours + 4 * normalised), rel=1e-9)
 
     @pytest.mark.parametrize("classes", [1, 3, 80])
-    def test_classes_cost_in_the_head_only(self, classes: int) -> None:
+    def test_number_of_classes_changes_the_cost_of_the_head_only(self, classes: int) -> None:
         document = bases.model_document("yolov8n.yaml")
         few, many = (cost.measure(document, nc, 320) for nc in (classes, classes + 1))
         assert few.layers[:-1] == many.layers[:-1]
@@ -126,7 +129,7 @@ class TestStockModels:
 
 
 class TestFlopCounterMode:
-    """PyTorch's own counter sees every product but sampling, which is added by hand here."""
+    """PyTorch's counter misses only sampling, which is added by hand here."""
 
     @staticmethod
     def count(document: Mapping[str, Any]) -> int:
@@ -164,7 +167,7 @@ class TestFlopCounterMode:
 
 
 class TestOperators:
-    """The formulas of the papers, at 64 channels and a map of 20x20 if nothing else is said."""
+    """Formulas of the papers, by default at 64 channels and a 20x20 map."""
 
     @staticmethod
     def count(module: Callable[[], nn.Module], channels: int = 64, height: int = 20, width: int = 20) -> int:
@@ -231,7 +234,7 @@ class TestOperators:
 
     @pytest.mark.parametrize("kv_stride", [1, 2])
     def test_mmqa_with_fewer_queries(self, kv_stride: int) -> None:
-        """They are pooled before they are projected, and brought back to the map's size before the output."""
+        """Queries are pooled before their projection and upsampled before the output projection."""
         queries, keys = 10 * 10, (20 // kv_stride) ** 2
         expected = (
             queries * 64 * 4 * 16
@@ -316,7 +319,7 @@ class TestOperators:
 
 
 class TestCostTable:
-    """A sum over remembered layers, equal to building the whole model and counting it."""
+    """The sum over memoised layers equals the count of the built model."""
 
     @pytest.mark.parametrize("name", SPACES)
     def test_equals_building_and_counting(self, name: str, table_of: Callable[[str], CostTable]) -> None:
@@ -335,7 +338,7 @@ class TestCostTable:
         for architecture in [space_of(name).sample(rng) for _ in range(10)]:
             assert table.cost(architecture) == cost.measure(architecture.document(3), 3, 320), architecture
 
-    def test_names_its_layers_as_rows_do(self, table_of: Callable[[str], CostTable]) -> None:
+    def test_layers_have_the_names_of_yaml_rows(self, table_of: Callable[[str], CostTable]) -> None:
         picks = {
             3: Choice.of("UIB", {}),
             4: Choice.of("DCNv4", {}),
@@ -383,14 +386,14 @@ class TestCostTable:
     def test_an_operator_always_costs_something(
         self, figure: Callable[[LayerCost], int], table_of: Callable[[str], CostTable]
     ) -> None:
-        """What costs nothing is upsampling and concatenation, and no operator is as cheap."""
+        """Only upsampling and concatenation are free."""
         table = table_of("v9")
         free = {layer.module for layer in table.cost(table.space.stock).layers if not figure(layer)}
         assert free == {"nn.Upsample", "Concat"}
         for slot in table.space.slots:
             for choice in slot.choices:
-                priced = table.layer(slot.layer, choice)
-                assert figure(priced) > 0 or (choice == STOCK and slot.host == "nn.Upsample"), (slot.layer, choice)
+                counted = table.layer(slot.layer, choice)
+                assert figure(counted) > 0 or (choice == STOCK and slot.host == "nn.Upsample"), (slot.layer, choice)
 
     def test_choices_that_differ_in_work_differ_in_cost(self, table_of: Callable[[str], CostTable]) -> None:
         table = table_of("v9")
@@ -398,7 +401,7 @@ class TestCostTable:
             costs = {(table.layer(slot.layer, choice).macs, choice.operator) for choice in slot.choices}
             assert len(costs) == len(slot.choices), slot.layer
 
-    def test_forgets_nothing_and_counts_nothing_twice(
+    def test_equal_modules_are_counted_once(
         self, space_of: Callable[[str], SearchSpace], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         table = CostTable(space_of("v8"), 80, 640)
@@ -417,8 +420,17 @@ class TestCostTable:
         table.layer(4, Choice.of("UIB", {"expansion": 2}))
         assert counted == ["Bottleneck", "UIB", "UIB"]
 
-    def test_layers_that_look_alike_from_outside_are_told_apart(self, tmp_path: Path) -> None:
-        """A C3 and a C2f of equal channels and map, a C2f in groups, an AConv beside a Conv."""
+    def test_slot_costs_are_the_range_over_choices(self, table_of: Callable[[str], CostTable]) -> None:
+        table = table_of("v9")
+        slot = table.space.slots[0]
+        costs = slot_costs(table, slot)
+        assert (costs.slot, costs.choices) == (slot.name, len(slot.choices))
+        assert costs.stock_gflops == cost.gflops(table.slot(slot, STOCK).macs)
+        assert costs.min_gflops <= costs.median_gflops <= costs.max_gflops
+        assert costs.max_gflops == max(cost.gflops(table.slot(slot, choice).macs) for choice in slot.choices)
+
+    def test_layers_of_equal_channels_and_maps_are_distinguished(self, tmp_path: Path) -> None:
+        """A C3 and a C2f of equal channels and map, a C2f in groups, an AConv and a Conv."""
         (tmp_path / "mixed.yaml").write_text(
             "nc: 3\nbackbone:\n"
             "  - [-1, 1, Conv, [64, 3, 2]]\n  - [-1, 1, C3, [64]]\n  - [-1, 1, C2f, [64, True]]\n"
@@ -440,7 +452,7 @@ class TestCostTable:
 
 
 class Opaque(nn.Module):
-    """Has weights, and multiplies by them where no counter looks."""
+    """Multiplies by weights in its `forward`, which counters of modules miss."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -456,14 +468,14 @@ class Refusing(Opaque):
 
 
 def small(*rows: list[Any], head: str = "Detect") -> dict[str, Any]:
-    """A model of three layers, after the given ones."""
+    """Return a YAML document of the given rows, a convolution and a head."""
     layers = [*rows, [-1, 1, "Conv", [16, 3, 2]]]
     sources = [len(layers) - 1]
     return {"nc": 1, "backbone": layers, "head": [[sources if head == "Detect" else -1, 1, head, ["nc"]]]}
 
 
 class TestWhatCannotBeCounted:
-    def test_a_small_model_can(self) -> None:
+    def test_a_small_model_can_be_counted(self) -> None:
         assert cost.measure(small(), 1, 64).macs > 0
 
     @pytest.mark.parametrize(
@@ -473,7 +485,7 @@ class TestWhatCannotBeCounted:
             (Refusing, "backbone[0]: Opaque cannot take 3x256x256: it knows its values only"),
         ],
     )
-    def test_a_layer_is_never_neutral(
+    def test_a_layer_that_cannot_be_counted_is_an_error(
         self, module: type[nn.Module], text: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(tasks, "Opaque", module, raising=False)
@@ -481,18 +493,20 @@ class TestWhatCannotBeCounted:
             cost.measure(small([-1, 1, "Opaque", []]), 1, 64)
         assert str(caught.value) == text
 
-    def test_a_counter_that_breaks_is_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(cost, "rules", lambda: {nn.Conv2d: lambda *_: 1 / 0})
+    def test_a_failing_counting_rule_is_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(cost, "counting_rules", lambda: {nn.Conv2d: lambda *_: 1 / 0})
         with pytest.raises(CostError, match=r"Conv: cannot be counted: .*division by zero"):
             cost.measure(small(), 1, 64)
 
-    def test_nothing_at_all_is_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_total_of_zero_is_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(cost, "_count", lambda *_, **__: LayerCost(module="Conv", params=1, macs=0))
         with pytest.raises(CostError, match="nothing could be counted in 2 layers at 64 px"):
             cost.measure(small(), 1, 64)
 
     @pytest.mark.parametrize("size", [16, 48, 100])
-    def test_a_size_that_the_model_cannot_take(self, size: int, space_of: Callable[[str], SearchSpace]) -> None:
+    def test_an_image_size_that_the_model_cannot_take_is_an_error(
+        self, size: int, space_of: Callable[[str], SearchSpace]
+    ) -> None:
         with pytest.raises(CostError, match=f"the model does not take images of {size} px"):
             cost.measure(bases.model_document("yolov8n.yaml"), 80, size)
         with pytest.raises(CostError, match=f"the model does not take images of {size} px"):
@@ -516,7 +530,7 @@ class TestWhatCannotBeCounted:
 
 
 def traces(module: nn.Module) -> Iterator[str]:
-    """Whatever a counter could leave in a module."""
+    """Yield all attributes, hooks and buffers that a counter left in a module."""
     for name, inner in module.named_modules():
         yield from (f"{name}.{key}" for key in ("total_ops", "total_params", "forward") if key in vars(inner))
         yield from (f"{name}: hook" for _ in (*inner._forward_hooks, *inner._forward_pre_hooks))
@@ -526,7 +540,7 @@ def traces(module: nn.Module) -> Iterator[str]:
 class TestSideEffects:
     @pytest.mark.parametrize("training", [True, False])
     @pytest.mark.parametrize("deployed", [True, False])
-    def test_a_counted_layer_stays_as_it_was(self, training: bool, deployed: bool) -> None:
+    def test_counting_leaves_a_layer_unchanged(self, training: bool, deployed: bool) -> None:
         with torch.device("meta"):
             layer = nn.Sequential(Conv(8, 8, 3), DynamicConv(8, 8), MMQA(8, 8, heads=2, key_dim=8)).train(training)
             layer[1].eval()
@@ -540,11 +554,11 @@ class TestSideEffects:
 
     def test_a_table_leaves_no_trace_in_its_layers(self, table_of: Callable[[str], CostTable]) -> None:
         table = table_of("v9")
-        for step in [place.step for place in table.setting(()).places]:
+        for step in [layer.step for layer in table.setting(()).stock]:
             assert list(traces(step.layer)) == []
             assert not step.layer.training
 
-    def test_neither_weights_nor_device_nor_seed_matter(
+    def test_cost_does_not_depend_on_weights_device_or_seed(
         self, motley: Architecture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(torch.backends.mkldnn, "enabled", False)  # it would compile a kernel for every shape

@@ -1,1 +1,1 @@
-"""What operators and models promise, asked by `nas check`: shapes, gradients, costs, records, exports."""
+"""Contracts of operators and models, which `nas check` verifies: shapes, gradients, costs, records, exports."""

@@ -1,1 +1,1 @@
-"""Exact cost of an architecture: parameters and multiply-adds of the deployed model, layer by layer."""
+"""Exact cost of architectures: parameters and multiply-adds of the deployed model, layer by layer."""

@@ -1,12 +1,11 @@
-"""What a model costs: exact parameters and multiply-adds.
+"""Exact cost of a model for one image: parameters and multiply-adds (MACs); GFLOPs = 2 * MACs / 1e9.
 
-A model's cost is the sum over its layers of a function of the built layer and the shape that enters it; `CostTable`
-remembers what it has counted. The layers are built on the meta device and counted by `thop`, with a rule for each of
-our operators that computes products in its own `forward`: no counter sees sampling, or a convolution with computed
-weights.
+The cost of a model is the sum over its layers of a function of the built layer and its input shape; `CostTable`
+memoises it. Layers are built on the meta device and counted by `thop`, with an additional rule for each of our
+operators that computes products in its `forward`: module counters miss sampling, and convolutions with computed weights.
 
 Counted are convolutions, linear layers, matrix products and those operators; batch norm, activations, pooling and
-interpolation are not. Ultralytics' figure is this one as built, and four products more for each value that leaves a
+interpolation are not. Ultralytics' figure for a model as built is higher, by four products for each output value of a
 batch norm: 0.2 % (YOLOv6-x) to 2.6 % (YOLO26-n) for its models, 3.5 % for YOLO26-n-p2; fused, the two are equal.
 """
 
@@ -28,19 +27,17 @@ from search_spaces.macro import Setting
 from search_spaces.operators import Operator, Site
 from search_spaces.printed import PRINTED
 from search_spaces.trace import Feature, Traced, first, shapes_alone
-from trials.costing import layers as layer_tables
-from trials.costing.layers import LayerTable, Place, likeness, shapes, traced
-
-IMAGE_CHANNELS = layer_tables.IMAGE_CHANNELS
+from trials.costing.layers import LayerTable, StockLayer, traced
+from trials.costing.structural_key import shapes, structural_key
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerCost:
-    """One layer.
+    """Cost of one layer, or of several.
 
     Attributes:
-        module: its class.
-        macs: multiply-adds of one image.
+        module: name of the module, as in a row of a model YAML.
+        macs: multiply-adds for one image.
     """
 
     module: str
@@ -50,11 +47,12 @@ class LayerCost:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """A model, for one image.
+    """Cost of a model for one image.
 
     Attributes:
         image_size: in pixels, of a square image.
-        deployed: fused, as it would be shipped; otherwise as built, comparable with Ultralytics' and papers' tables.
+        deployed: True for the fused model without training-only branches; False for the model as built, which is
+            comparable with tables of Ultralytics and of papers.
     """
 
     image_size: int
@@ -68,28 +66,28 @@ class Cost:
 
     @property
     def macs(self) -> int:
-        """Multiply-adds."""
+        """Number of multiply-adds (MACs)."""
         return sum(layer.macs for layer in self.layers)
 
     @property
     def gflops(self) -> float:
-        """Billions of operations, two for each multiply-add."""
+        """Billions of operations: 2 * MACs / 1e9."""
         return gflops(self.macs)
 
 
 def gflops(macs: int) -> float:
-    """Billions of operations, two for each multiply-add."""
+    """Convert multiply-adds to billions of operations: 2 * MACs / 1e9."""
     return 2 * macs / 1e9
 
 
 def measure(document: Mapping[str, Any], classes: int, image_size: int, *, deployed: bool = True) -> Cost:
-    """The cost of a model YAML, ours or Ultralytics'.
+    """Count the cost of a model YAML, ours or Ultralytics'.
 
     Args:
         document: the YAML as a mapping.
-        classes: that the head tells apart.
+        classes: number of classes of the detection head.
         image_size: in pixels, a multiple of the model's stride.
-        deployed: fused, without branches that only training uses.
+        deployed: count the fused model, without branches that only training uses.
 
     Raises:
         CostError: a layer cannot be counted, or nothing could.
@@ -101,7 +99,7 @@ def measure(document: Mapping[str, Any], classes: int, image_size: int, *, deplo
         steps = traced(build.skeleton(document, classes), image_size)
     except CostError as error:
         try:
-            build.require_passable(document)  # at another size; what fails there, too, is a row
+            build.require_passable(document)  # at another size: a row that fails there too is wrong by itself
         except SpecError as wrong:
             raise CostError(str(wrong)) from error
         raise
@@ -113,20 +111,20 @@ def measure(document: Mapping[str, Any], classes: int, image_size: int, *, deplo
 
 
 class CostTable(LayerTable[LayerCost]):
-    """The deployed cost of every architecture of a space, as a sum over its layers.
+    """Deployed cost of all architectures of a space, as a sum over layers.
 
-    Exact: what a layer with a choice costs is the stock layer, less what stands at the operator's sites, plus the
-    operator there. Whatever is like something counted before, with a map of the same shape, is not counted again.
+    Exact: the cost of a layer with a choice is the cost of the stock layer, minus the modules at the operator's sites,
+    plus the operator at each of them. Modules with equal structural keys and input shapes are counted once.
     """
 
     def __init__(self, space: SearchSpace, classes: int, image_size: int) -> None:
         super().__init__(space, classes, image_size)
         self._counts: dict[Hashable, LayerCost] = {}
-        self._entered: dict[nn.Module, dict[str, Tensor]] = {}
+        self._inputs: dict[nn.Module, dict[str, Tensor]] = {}
         self.setting(space.stock.macro)
 
     def cost(self, architecture: Architecture) -> Cost:
-        """The cost of an architecture of the space, at its own image size if it has one.
+        """Return the cost of an architecture, at its own image size if it has one.
 
         Raises:
             CostError: a layer cannot be counted.
@@ -135,77 +133,78 @@ class CostTable(LayerTable[LayerCost]):
         return Cost(image_size=image_size, deployed=True, layers=self.layers(architecture))
 
     def slot(self, slot: Slot, choice: Choice, macro: Setting = ()) -> LayerCost:
-        """The cost of all layers of a slot with one choice in them, where the dials stand at `macro`."""
+        """Return the total cost of a slot's layers with one choice in them, at the scaling factors `macro`."""
         costs = self.layers_of(slot, choice, macro)
         name = costs[0].module if costs else ""
         return LayerCost(module=name, params=sum(c.params for c in costs), macs=sum(c.macs for c in costs))
 
-    def of_stock(self, place: Place) -> LayerCost:
-        """Counted as it is."""
-        step = place.step
-        return self._once((likeness(step.layer), shapes(step.received)), step.received, partial(_itself, step.layer))
+    def value_of_stock(self, layer: StockLayer) -> LayerCost:
+        """Count a stock layer."""
+        module, received = layer.step.layer, layer.step.received
+        return self._counted((structural_key(module), shapes(received)), received, lambda: module)
 
-    def of_choice(self, place: Place, choice: Choice) -> LayerCost:
-        """The stock layer, less what stands at the operator's sites, plus the operator."""
-        step, operator = place.step, OPERATORS[choice.operator]
-        stock = self.of_stock(place)
+    def value_of_choice(self, layer: StockLayer, choice: Choice) -> LayerCost:
+        """Count a layer with an operator: the stock layer, with the operator instead of the modules at its sites."""
+        step, operator = layer.step, OPERATORS[choice.operator]
+        stock = self.value_of_stock(layer)
         params, macs = stock.params, stock.macs
-        for site in place.sites(operator):
-            there = step.layer.get_submodule(site.path)
-            entering = self._entering(step, site.path)
-            before = self._once((likeness(there), entering.shape), entering, partial(_itself, there))
-            after = self._operator(operator, site, choice, entering)
+        for site in layer.sites(operator):
+            replaced, x = step.layer.get_submodule(site.path), self._input_of(step, site.path)
+            before = self._counted((structural_key(replaced), x.shape), x, partial(_identity, replaced))
+            after = self._operator(operator, site, choice, x)
             params += after.params - before.params
             macs += after.macs - before.macs
-        name = f"{place.host.name}_{operator.name}" if place.host.holds(operator) else operator.name
+        name = f"{layer.host.name}_{operator.name}" if layer.host.holds(operator) else operator.name
         return LayerCost(module=name, params=params, macs=macs)
 
-    def of_insertion(self, place: Place, choice: Choice) -> LayerCost:
-        """The operator alone."""
+    def value_of_insertion(self, layer: StockLayer, choice: Choice) -> LayerCost:
+        """Count an operator that is a layer of its own behind a stock layer."""
         operator = OPERATORS[choice.operator]
-        (site,) = place.sites(operator, inserted=True)
-        return replace(self._operator(operator, site, choice, first(place.step.returned)), module=operator.name)
+        (site,) = layer.sites(operator, inserted=True)
+        return replace(self._operator(operator, site, choice, first(layer.step.returned)), module=operator.name)
 
-    def _operator(self, operator: Operator, site: Site, choice: Choice, entering: Tensor) -> LayerCost:
-        key = (choice, operator.source, replace(site, path=WHOLE, activation=_NO_ACTIVATION), entering.shape)
-        return self._once(key, entering, partial(_built, operator, site, choice))
+    def _operator(self, operator: Operator, site: Site, choice: Choice, x: Tensor) -> LayerCost:
+        key = (choice, operator.source, replace(site, path=WHOLE, activation=_NO_ACTIVATION), x.shape)
+        return self._counted(key, x, partial(_built, operator, site, choice))
 
-    def _once(self, key: Hashable, received: Feature | Sequence[Feature], module: Callable[[], nn.Module]) -> LayerCost:
-        """The cost of a module, counted if nothing of that key has been counted before."""
+    def _counted(
+        self, key: Hashable, received: Feature | Sequence[Feature], module: Callable[[], nn.Module]
+    ) -> LayerCost:
+        """Return the cost of a module; count it only if no module with an equal key was counted before."""
         if key not in self._counts:
             self._counts[key] = _count(module(), received, deployed=True)
         return self._counts[key]
 
-    def _entering(self, step: Traced, path: str) -> Tensor:
-        """The map that enters a module inside a layer; one pass over the layer notes it for all of them."""
-        if step.layer not in self._entered:
-            entered = self._entered[step.layer] = {}
+    def _input_of(self, step: Traced, path: str) -> Tensor:
+        """Return the input of a module inside a layer; one forward pass of the layer records it for all of them."""
+        if step.layer not in self._inputs:
+            inputs = self._inputs[step.layer] = {}
             hooks = [
-                module.register_forward_pre_hook(partial(_note, entered, name))
+                module.register_forward_pre_hook(partial(_record_input, inputs, name))
                 for name, module in step.layer.named_modules()
             ]
             with torch.no_grad(), shapes_alone([step.layer]):
                 step.layer(step.received)
             for hook in hooks:
                 hook.remove()
-        return self._entered[step.layer][path]
+        return self._inputs[step.layer][path]
 
 
 @lru_cache(maxsize=8)
 def table(space: SearchSpace, classes: int, image_size: int) -> CostTable:
-    """The cost table of a space, one per process: what one caller has counted, the next need not."""
+    """Return the cost table of a space; all callers in a process share it."""
     return CostTable(space, classes, image_size)
 
 
-def _note(entered: dict[str, Tensor], name: str, _module: nn.Module, x: tuple[Tensor, ...]) -> None:
-    entered[name] = x[0]
+def _record_input(inputs: dict[str, Tensor], name: str, _module: nn.Module, x: tuple[Tensor, ...]) -> None:
+    inputs[name] = x[0]
 
 
 _NO_ACTIVATION = nn.Identity()
-"""Two sites that differ in their activation alone cost the same."""
+"""Replaces a site's activation in keys: it has no multiply-adds."""
 
 
-def _itself(module: nn.Module) -> nn.Module:
+def _identity(module: nn.Module) -> nn.Module:
     return module
 
 
@@ -215,9 +214,10 @@ def _built(operator: Operator, site: Site, choice: Choice) -> nn.Module:
 
 
 def _count(layer: nn.Module, received: Feature | Sequence[Feature], *, deployed: bool) -> LayerCost:
-    """Parameters and multiply-adds of one layer on the meta device.
+    """Count parameters and multiply-adds of one layer on the meta device.
 
-    Fusing computes weights, which PyTorch does on the meta device in Python: sooner with numbers, whatever they are.
+    Fusing computes weights. PyTorch does that slowly on the meta device, in Python, so it is done on the CPU with
+    uninitialised weights.
     """
     counted = deepcopy(layer)
     if deployed:
@@ -233,14 +233,14 @@ def _count(layer: nn.Module, received: Feature | Sequence[Feature], *, deployed:
 
 
 def macs_of(module: nn.Module, received: Feature | Sequence[Feature]) -> int:
-    """Multiply-adds of one pass of a module on the meta device, as `thop` counts them with our rules."""
+    """Count the multiply-adds of one forward pass of a module on the meta device, by `thop` with our rules."""
     with torch.no_grad():
-        macs, _ = thop.profile(module, inputs=(received,), custom_ops=rules(), verbose=False)
+        macs, _ = thop.profile(module, inputs=(received,), custom_ops=counting_rules(), verbose=False)
     return int(macs)
 
 
 def fused(module: nn.Module) -> nn.Module:
-    """A copy of a layer, or of a module in it, as it would be deployed: what Ultralytics' own `fuse()` makes of it."""
+    """Return a copy of a layer, or of a module in it, as it is deployed: fused by Ultralytics' `fuse()`."""
     return _fused(deepcopy(module))
 
 
@@ -251,34 +251,37 @@ def _fused(module: nn.Module) -> nn.Module:
 
 
 class _Holder(BaseModel):
-    """One layer in the place of a model, which is what knows how to fuse."""
+    """Model of one layer: Ultralytics implements `fuse()` for models only."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
         self.model = layer
 
     def info(self, detailed: bool = False, verbose: bool = True, imgsz: int = 640) -> None:  # noqa: FBT001, FBT002 - Ultralytics' signature
-        """Nothing: Ultralytics would count and print here."""
+        """Skip Ultralytics' counting and printing."""
 
 
 def _name(layer: nn.Module) -> str:
-    """As a row of a model YAML names the layer."""
+    """Return the layer's name in a row of a model YAML."""
     inside = [name for name, record in OPERATORS.items() for m in layer.modules() if type(m) is record.module]
-    own = "nn.Upsample" if isinstance(layer, nn.Upsample) else type(layer).__name__
+    name = "nn.Upsample" if isinstance(layer, nn.Upsample) else type(layer).__name__
     if not inside:
-        return own
-    return f"{own}_{inside[0]}" if own in HOSTS else inside[0]
+        return name
+    return f"{name}_{inside[0]}" if name in HOSTS else inside[0]
 
 
-def _nothing(_module: nn.Module, _x: tuple[Tensor, ...], _y: Tensor) -> None:
-    """Not counted: batch norm, activations, pooling, interpolation."""
+def _count_nothing(_module: nn.Module, _x: tuple[Tensor, ...], _y: Tensor) -> None:
+    """Count nothing: the rule of batch norm, activations, pooling and interpolation."""
 
 
-def _unseen(macs: Callable[[nn.Module, Tensor, Tensor], int], module: Any, x: tuple[Tensor, ...], y: Tensor) -> None:
+def _count_extra(
+    macs: Callable[[nn.Module, Tensor, Tensor], int], module: Any, x: tuple[Tensor, ...], y: Tensor
+) -> None:
+    """Count the products that an operator computes in its `forward`; `thop` adds those of its child modules."""
     module.total_ops += macs(module, x[0], y)
 
 
-_FREE = (
+_UNCOUNTED = (
     nn.modules.batchnorm._NormBase,  # noqa: SLF001 - the base that thop's own rule is registered for
     nn.AvgPool2d,
     nn.AdaptiveAvgPool2d,
@@ -290,11 +293,11 @@ _FREE = (
 )
 
 
-def rules() -> dict[type[nn.Module], Callable[..., None]]:
-    """What `thop` is told: nothing for what is not counted, the operators' formulas for what it cannot see."""
+def counting_rules() -> dict[type[nn.Module], Callable[..., None]]:
+    """Return `thop`'s rules by module class: 0 for what is not counted, the formulas of the operators' records."""
     operators = {
-        record.module: partial(_unseen, record.unseen_macs)
+        record.module: partial(_count_extra, record.unseen_macs)
         for record in (*OPERATORS.values(), *PRINTED.values())
         if record.unseen_macs is not None
     }
-    return dict.fromkeys(_FREE, _nothing) | operators
+    return dict.fromkeys(_UNCOUNTED, _count_nothing) | operators

@@ -1,4 +1,4 @@
-"""What a counter prints that looks at modules alone, as articles' counters do, and what it overlooks."""
+"""GFLOPs as counters of modules print them, such as those used in articles, and the operations that they miss."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ from trials.costing.layers import traced
 
 @dataclass(frozen=True, kw_only=True)
 class ModuleCount:
-    """What a counter finds that looks at modules and not at what they compute in their own `forward`.
+    """Count of a tool that sees modules, and not the products that an operator computes in its `forward`.
 
     Attributes:
-        gflops: what it prints; batch norm is counted, as `thop` does.
-        overlooked: billions of operations that it misses, by operator.
+        gflops: the printed figure; batch norm is counted, as `thop` does.
+        overlooked: missed billions of operations, by operator.
     """
 
     gflops: float
@@ -30,29 +30,31 @@ class ModuleCount:
 
 
 def count(document: Mapping[str, Any], classes: int, image_size: int) -> ModuleCount:
-    """What an article's counter prints for a model as built, and what it overlooks.
+    """Count a model as built, at `image_size` pixels, with `thop`'s rules alone.
 
     Raises:
         CostError: a layer cannot be counted.
         SpecError: the document cannot be built.
     """
     overlooked: dict[str, int] = {}
-    counting = {
-        record.module: partial(_noted, overlooked, record)
+    rules = {
+        record.module: partial(_add_overlooked, overlooked, record)
         for record in (*OPERATORS.values(), *PRINTED.values())
         if record.unseen_macs is not None
     }
-    seen = 0
+    counted = 0
     for step in traced(build.skeleton(document, classes), image_size):
         with torch.no_grad():
-            macs, _ = thop.profile(step.layer, inputs=(step.received,), custom_ops=counting, verbose=False)
-        seen += int(macs)
+            macs, _ = thop.profile(step.layer, inputs=(step.received,), custom_ops=rules, verbose=False)
+        counted += int(macs)
     missed = {name: gflops(macs) for name, macs in overlooked.items()}
-    return ModuleCount(gflops=gflops(seen), overlooked=missed)
+    return ModuleCount(gflops=gflops(counted), overlooked=missed)
 
 
-def _noted(overlooked: dict[str, int], record: Operator, module: nn.Module, x: tuple[Tensor, ...], y: Tensor) -> None:
-    """Not counted, but noted: what an operator computes in its own `forward`."""
+def _add_overlooked(
+    overlooked: dict[str, int], record: Operator, module: nn.Module, x: tuple[Tensor, ...], y: Tensor
+) -> None:
+    """Add an operator's own products to `overlooked`, and nothing to `thop`'s total."""
     assert record.unseen_macs is not None  # noqa: S101 - narrows the type; only those records have this rule
     name = record.name.removeprefix("Printed")
     overlooked[name] = overlooked.get(name, 0) + record.unseen_macs(module, x[0], y)

@@ -29,7 +29,8 @@ from search_spaces.macro import Setting
 from search_spaces.space import against
 from search_spaces.trace import Feature
 from trials.costing.cost import fused
-from trials.costing.layers import LayerTable, Place, likeness, shapes
+from trials.costing.layers import LayerTable, StockLayer
+from trials.costing.structural_key import shapes, structural_key
 from trials.latency import timings
 from trials.latency.deployed import Deployed
 from trials.latency.runtimes import Runtime
@@ -183,37 +184,40 @@ class LatencyTable(LayerTable[Part]):
 
     def _parts_at(self, macro: Setting) -> Iterator[Part]:
         setting = self.setting(macro)
-        yield from setting.layers
+        yield from setting.values
         for slot in self.space.slots:
-            base = setting.places[slot.layer].base
+            base = setting.stock[slot.layer].base
             for choice in slot.choices:
                 if choice.is_stock or against(base, slot, choice) is None:
                     yield from self.layers_of(slot, choice, macro)
 
-    def of_stock(self, place: Place) -> Part:
-        """The layer as it is."""
-        step = place.step
-        name = type(step.layer).__name__
-        return _part(name, step.layer, step.received, partial(self._real, place))
+    def value_of_stock(self, layer: StockLayer) -> Part:
+        """Return a stock layer."""
+        module = layer.step.layer
+        return _part(type(module).__name__, module, layer.step.received, partial(self._with_weights, layer))
 
-    def of_choice(self, place: Place, choice: Choice) -> Part:
-        """The layer with the operator at its sites."""
+    def value_of_choice(self, layer: StockLayer, choice: Choice) -> Part:
+        """Return a layer with the operator at its sites."""
         with torch.device("meta"):
-            module = _grafted(place, place.step.layer, choice)
-        name = place.host.name
-        what = f"{name} with {choice}" if place.host.holds(OPERATORS[choice.operator]) else f"{choice} for {name}"
-        return _part(what, module, place.step.received, lambda: _grafted(place, self._real(place), choice), choice)
+            module = _grafted(layer, layer.step.layer, choice)
+        name = layer.host.name
+        what = f"{name} with {choice}" if layer.host.holds(OPERATORS[choice.operator]) else f"{choice} for {name}"
 
-    def of_insertion(self, place: Place, choice: Choice) -> Part:
-        """The operator as a layer."""
-        build_it = partial(_inserted, place, choice)
+        def deploy() -> nn.Module:
+            return _grafted(layer, self._with_weights(layer), choice)
+
+        return _part(what, module, layer.step.received, deploy, choice)
+
+    def value_of_insertion(self, layer: StockLayer, choice: Choice) -> Part:
+        """Return an operator that is a layer of its own."""
+        deploy = partial(_inserted, layer, choice)
         with torch.device("meta"):
-            module = build_it()
-        return _part(str(choice), module, place.step.returned, build_it, choice)
+            module = deploy()
+        return _part(str(choice), module, layer.step.returned, deploy, choice)
 
-    def _real(self, place: Place) -> nn.Module:
-        """The stock layer with weights."""
-        return _model(place.stock, self.classes).model[place.step.index]
+    def _with_weights(self, layer: StockLayer) -> nn.Module:
+        """Build a stock layer with weights."""
+        return _model(layer.model, self.classes).model[layer.step.index]
 
 
 def record(table: LatencyTable, runtime: Runtime, path: Path) -> Iterator[Progress]:
@@ -266,21 +270,21 @@ def _part(
     source = OPERATORS[choice.operator].source if choice else None
     told = _shapes_in_words(received)
     return Part(
-        key=_digest((likeness(module.eval()), shapes(received), source and source.digest)),
+        key=_digest((structural_key(module.eval()), shapes(received), source and source.digest)),
         what=what,
         received=told,
         deploy=lambda: Deployed(module=fused(deploy().eval()), received=received, what=f"{what} for {told}"),
     )
 
 
-def _grafted(place: Place, layer: nn.Module, choice: Choice) -> nn.Module:
-    step = place.step
-    return build.graft(deepcopy(layer), place.host, OPERATORS[choice.operator], dict(choice.parameters), c_in=step.c_in)
+def _grafted(layer: StockLayer, module: nn.Module, choice: Choice) -> nn.Module:
+    operator, parameters = OPERATORS[choice.operator], dict(choice.parameters)
+    return build.graft(deepcopy(module), layer.host, operator, parameters, c_in=layer.step.c_in)
 
 
-def _inserted(place: Place, choice: Choice) -> nn.Module:
+def _inserted(layer: StockLayer, choice: Choice) -> nn.Module:
     operator = OPERATORS[choice.operator]
-    (site,) = place.sites(operator, inserted=True)
+    (site,) = layer.sites(operator, inserted=True)
     return operator.build(site, **dict(choice.parameters))
 
 

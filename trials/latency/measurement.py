@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from search_spaces.errors import LatencyError
-from trials.costing.cost import IMAGE_CHANNELS
+from trials.costing.layers import IMAGE_CHANNELS
 from trials.devices import memory_format
 
 STEADY = 0.10
