@@ -1,4 +1,4 @@
-"""Costs, compared with the articles' tables, against PyTorch's own counter, and against formulas done by hand."""
+"""Costs against the article tables, against PyTorch's own counter, and against formulas done by hand."""
 
 import random
 import statistics
@@ -76,7 +76,7 @@ class TestStockModels:
             pytest.param("yolov9e", 58_206_592, 191.664, 193.007, marks=pytest.mark.slow),
         ],
     )
-    def test_stock_models_cost_as_built_what_ultralytics_counts_less_batch_norm(
+    def test_costs_as_built_are_below_ultralytics(
         self, model: str, params: int, gflops: float, ultralytics: float
     ) -> None:
         measured = cost.measure(bases.model_document(f"{model}.yaml"), 80, 640, deployed=False)
@@ -504,7 +504,7 @@ class TestWhatCannotBeCounted:
             cost.measure(small(), 1, 64)
 
     @pytest.mark.parametrize("size", [16, 48, 100])
-    def test_an_image_size_that_the_model_cannot_take_is_an_error(
+    def test_an_image_size_that_does_not_fit_is_an_error(
         self, size: int, space_of: Callable[[str], SearchSpace]
     ) -> None:
         with pytest.raises(CostError, match=f"the model does not take images of {size} px"):

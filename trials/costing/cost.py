@@ -2,7 +2,7 @@
 
 The cost of a model is the sum over its layers of a function of the built layer and its input shape; `CostTable`
 memoises it. Layers are built on the meta device and counted by `thop`, with an additional rule for each of our
-operators that computes products in its `forward`: module counters miss sampling, and convolutions with computed weights.
+operators that computes products in its `forward`: counters of modules miss sampling and computed weights.
 
 Counted are convolutions, linear layers, matrix products and those operators; batch norm, activations, pooling and
 interpolation are not. Ultralytics' figure for a model as built is higher, by four products for each output value of a
