@@ -63,7 +63,7 @@ def confirm(
             title = f"{before.name} after {few} and {many} epochs: mAP50-95"
             show.rows(rows, shown, title=title, columns=_columns(few, many), narrow=("gflops", "map50_95_gain_before"))
         trained = with_unit(many, "epoch")
-        show.lines(f"{one.summary} has no score after {trained}: {one.ending}; {one.cure}" for one in fallen(after))
+        show.lines(f"{one.summary} has no score after {trained}: {one.ending}; {one.advice}" for one in fallen(after))
         unlearned = nothing_learned(after)
         if unlearned:
             show.lines(unlearned)

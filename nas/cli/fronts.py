@@ -94,7 +94,7 @@ def _base_accuracy(study: "Study") -> float | None:
     """Return the mAP50-95 of the stock model's own training; None before its end."""
     from nas.records.trial_files import TrialFiles
 
-    outcome = TrialFiles.of_base(study.folder).read_outcome() if study.settings.base is not None else None
+    outcome = TrialFiles.of_stock_model(study.folder).read_outcome() if study.settings.base is not None else None
     return outcome.get("map50_95") if outcome else None
 
 

@@ -105,7 +105,7 @@ def _line(record: "Record") -> str:
     accuracy, gflops = figure("map50_95", record.map50_95), figure("gflops", record.gflops)
     figures = f"mAP50-95 {accuracy}  {gflops} GFLOPs  {latency}{duration(record.seconds, record.detail)}"
     inherited = f"  {record.inherited:.0%} inherited" if record.inherited else ""
-    why = "" if record.finished else f"  {record.cure}{f' ({record.detail})' if record.detail else ''}"
+    why = "" if record.finished else f"  {record.advice}{f' ({record.detail})' if record.detail else ''}"
     return f"{begins}{figures}{inherited}  {_named(record)}{why}"
 
 

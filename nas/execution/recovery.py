@@ -11,7 +11,7 @@ from nas.execution.exit_causes import Death
 from nas.execution.pruning import settle
 from nas.execution.watchdog import Training
 from nas.locks import is_held
-from nas.records.trial_attributes import AGAIN, CRASHED, DETAIL, ENDING, FINGERPRINT, HOST, REPEAT, ROLE, RUNG
+from nas.records.trial_attributes import CRASH_CAUSE, DETAIL, ENDING, FINGERPRINT, MACHINE, REPEAT, RETRY_OF, ROLE, RUNG
 from trials import Ending
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def again(study: "Study", number: int, reason: str, *, crashed: bool = False) ->
     """
     trials = study.trials()
     trial = trials[number]
-    if FINGERPRINT not in trial.user_attrs or any(other.user_attrs.get(AGAIN) == number for other in trials):
+    if FINGERPRINT not in trial.user_attrs or any(other.user_attrs.get(RETRY_OF) == number for other in trials):
         return  # interrupted before its architecture was known, or queued already
     if not trial.state.is_finished():
         note = f"{reason}; its architecture is tried again"
@@ -35,10 +35,10 @@ def again(study: "Study", number: int, reason: str, *, crashed: bool = False) ->
     kept = {
         key: value
         for key, value in trial.user_attrs.items()
-        if key in {FINGERPRINT, ROLE, REPEAT, CRASHED} or key.startswith(RUNG)
+        if key in {FINGERPRINT, ROLE, REPEAT, CRASH_CAUSE} or key.startswith(RUNG)
     }
     said = trial.system_attrs.get("fixed_params") or trial.params
-    kept = {**kept, AGAIN: number} | ({CRASHED: reason} if crashed else {})
+    kept = {**kept, RETRY_OF: number} | ({CRASH_CAUSE: reason} if crashed else {})
     study.optuna.enqueue_trial(said, user_attrs=kept)
 
 
@@ -84,7 +84,7 @@ def reap(study: "Study", deaths: Mapping[int, Death | None] | None = None) -> di
 
 def _is_running_here(trial: FrozenTrial) -> bool:
     here = socket.gethostname()
-    return trial.state == TrialState.RUNNING and trial.user_attrs.get(HOST, here) == here
+    return trial.state == TrialState.RUNNING and trial.user_attrs.get(MACHINE, here) == here
 
 
 def _end(study: "Study", trial: FrozenTrial, death: Death | None) -> None:
@@ -95,7 +95,7 @@ def _end(study: "Study", trial: FrozenTrial, death: Death | None) -> None:
     """
     fields = study.files(trial.number).read_outcome()
     if fields is None or fields["ending"] == Ending.BROKEN:
-        repeated = CRASHED in trial.user_attrs
+        repeated = CRASH_CAUSE in trial.user_attrs
         if death is None or FINGERPRINT not in trial.user_attrs or (death.again and not repeated):
             reason = "interrupted" if death is None else death.cause
             again(study, trial.number, reason, crashed=death is not None)
@@ -108,7 +108,7 @@ def _end(study: "Study", trial: FrozenTrial, death: Death | None) -> None:
 
 def _last_fields(study: "Study", trial: FrozenTrial, death: Death) -> dict[str, Any]:
     """What a record holds of a trial that said no outcome, in the words of `records.told`."""
-    first = trial.user_attrs.get(CRASHED, death.cause)
+    first = trial.user_attrs.get(CRASH_CAUSE, death.cause)
     before = "" if first == death.cause else f"; the first time: {first}"
     began = trial.datetime_start
     return {

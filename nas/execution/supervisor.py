@@ -157,7 +157,7 @@ class Supervisor:
             now = time.monotonic()
             if slot.watch is None or slot.watch.training != training:
                 slot.watch = Watch(training=training, began=now)
-            sign, computed = training.files.read_sign(), machine.cpu_seconds(slot.process.pid)
+            sign, computed = training.files.read_heartbeat(), machine.cpu_seconds(slot.process.pid)
             why = slot.watch.verdict(now, sign=sign, computed=computed)
             if why is None:
                 continue

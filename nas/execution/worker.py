@@ -25,7 +25,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from nas.execution import recovery
 from nas.execution.pruning import judge, limits_for, settle
 from nas.locks import Lock
-from nas.records.trial_attributes import AGAIN, DETAIL, FINGERPRINT, HOST, REPEAT
+from nas.records.trial_attributes import DETAIL, FINGERPRINT, MACHINE, REPEAT, RETRY_OF
 from nas.records.trial_files import TrialFiles, outcome_fields
 from nas.samplers.base import SpaceExhaustedError
 from nas.samplers.suggest import suggest
@@ -133,7 +133,7 @@ class Worker:
         files = self.study.files(trial.number)
         with Lock(files.lock).held(), _signs_of_life(files):
             try:
-                trial.set_user_attr(HOST, socket.gethostname())
+                trial.set_user_attr(MACHINE, socket.gethostname())
                 architecture = self._propose(trial)
                 self._asking.release()
                 log.info("trial %d: %s", trial.number, architecture)
@@ -159,8 +159,8 @@ class Worker:
         study, files = self.study, self.study.files(trial.number)
         files.folder.mkdir(parents=True, exist_ok=True)
         files.progress.unlink(missing_ok=True)
-        if AGAIN in trial.user_attrs:
-            files.take_over(study.files(trial.user_attrs[AGAIN]))
+        if RETRY_OF in trial.user_attrs:
+            files.move_checkpoint_from(study.files(trial.user_attrs[RETRY_OF]))
         limits = limits_for(trial.user_attrs, study.settings.limits)
         budget = study.budget_of(trial.user_attrs.get(REPEAT, 0))
         known = study.recalled(architecture, budget, limits, files)
@@ -196,7 +196,7 @@ class Worker:
         if values is not None:
             return values
         if outcome.ending is Ending.BROKEN:
-            if AGAIN not in trial.user_attrs:
+            if RETRY_OF not in trial.user_attrs:
                 recovery.again(self.study, trial.number, outcome.detail)
             raise BrokenTrialError(outcome.detail)
         raise optuna.TrialPruned(outcome.detail)
@@ -211,9 +211,9 @@ def _signs_of_life(files: TrialFiles) -> Iterator[None]:
         nonlocal signed
         if time.monotonic() - signed > _SIGN_SECONDS:
             signed = time.monotonic()
-            files.sign()
+            files.write_heartbeat()
 
-    files.sign()
+    files.write_heartbeat()
     hook = register_optimizer_step_post_hook(sign)
     try:
         yield

@@ -110,7 +110,7 @@ class Record:
         return 0 < self.inherited < _MOSTLY
 
     @property
-    def cure(self) -> str:
+    def advice(self) -> str:
         """Return what to do about its ending."""
         return Ending(self.ending).advice if self.ending else ""
 

@@ -29,7 +29,7 @@ class RecordFile:
         self._kept = set(known)
         return known
 
-    def keep(self, records: Mapping[int, Record]) -> None:
+    def append(self, records: Mapping[int, Record]) -> None:
         """Append those that were neither read nor kept before; only the study's supervisor does."""
         new = sorted(records.keys() - self._kept)
         if new:

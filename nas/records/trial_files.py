@@ -40,7 +40,7 @@ class TrialFiles:
         return cls(study_folder / "trials" / f"{trial:04d}")
 
     @classmethod
-    def of_base(cls, study_folder: Path) -> "TrialFiles":
+    def of_stock_model(cls, study_folder: Path) -> "TrialFiles":
         """Those of the stock model's own training."""
         return cls(study_folder / "base")
 
@@ -77,12 +77,12 @@ class TrialFiles:
         """Where the training stands; it goes on from there."""
         return self.folder / "checkpoint.bin"
 
-    def take_over(self, other: "TrialFiles") -> None:
+    def move_checkpoint_from(self, other: "TrialFiles") -> None:
         """Go on where another try at the same architecture was stopped."""
         if other.checkpoint.is_file():
             other.checkpoint.replace(self.checkpoint)
 
-    def sign(self) -> None:
+    def write_heartbeat(self) -> None:
         """Say that this process works on the trial."""
         self.lock.write_text(str(os.getpid()), encoding="ascii")
 
@@ -91,7 +91,7 @@ class TrialFiles:
         text = self.lock.read_bytes() if self.lock.is_file() else b""
         return int(text) if text.isdigit() and len(text) < _DIGITS else None
 
-    def read_sign(self) -> int:
+    def read_heartbeat(self) -> int:
         """A number that changes with every sign of life."""
         return self.lock.stat().st_mtime_ns if self.lock.is_file() else 0
 

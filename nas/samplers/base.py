@@ -15,7 +15,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.records.trial_attributes import AGAIN, ENDING, FINGERPRINT
+from nas.records.trial_attributes import ENDING, FINGERPRINT, RETRY_OF
 from nas.samplers.feasibility import FeasibilityFilter
 from search_spaces import Architecture, SearchSpace
 
@@ -58,7 +58,7 @@ class FilteredSampler(BaseSampler):
         seen = fingerprints(study, except_for=trial.number)
         rng = random.Random(f"{self._seed}/{len(seen)}")  # noqa: S311 - proposals, not secrets
         for proposal in self._tried(study, trial, seen, rng):
-            repaired = self._feasible.repaired(proposal, rng)
+            repaired = self._feasible.repair(proposal, rng)
             if repaired is not None and repaired.fingerprint not in seen:
                 return dict(self._space.values(repaired))
         return {}
@@ -121,4 +121,4 @@ def fingerprints(study: optuna.Study, *, except_for: int) -> set[str]:
 
 
 def _may_be_repeated(trial: FrozenTrial) -> bool:
-    return trial.state == TrialState.FAIL and not {AGAIN, ENDING} <= trial.user_attrs.keys()
+    return trial.state == TrialState.FAIL and not {RETRY_OF, ENDING} <= trial.user_attrs.keys()

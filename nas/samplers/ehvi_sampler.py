@@ -14,7 +14,7 @@ from nas.algorithms.arrays import FloatArray
 from nas.algorithms.pareto import directions_for, pareto_front
 from nas.algorithms.proposer import STARTUP_TRIALS, Candidates, Proposer
 from nas.algorithms.successive_halving import extrapolated
-from nas.records.trial_attributes import ACCURACY, AGAIN, ENDING, FINGERPRINT, RUNG
+from nas.records.trial_attributes import ACCURACY, ENDING, FINGERPRINT, RETRY_OF, RUNG
 from nas.samplers.base import FilteredSampler
 from nas.samplers.encoding import Encoding
 from nas.samplers.feasibility import FeasibilityFilter
@@ -59,7 +59,7 @@ class EHVISampler(FilteredSampler):
         if pool:
             yield pool[self._proposer.choose(self._encoding.of(pool), candidates, accuracies, doubts)]
 
-    def expected(self, study: optuna.Study) -> dict[str, float]:
+    def expected_accuracies(self, study: optuna.Study) -> dict[str, float]:
         """What each architecture that has a score would score if it were trained again, given all others too.
 
         Returns:
@@ -117,7 +117,7 @@ class EHVISampler(FilteredSampler):
         for architecture in drawn[:_REPAIRED]:
             if len(found) >= _REPAIRED:
                 break
-            repaired = self._feasible.repaired(architecture, rng)
+            repaired = self._feasible.repair(architecture, rng)
             if repaired is not None and repaired.fingerprint not in seen:
                 found[repaired.fingerprint] = repaired
         return list(found.values())
@@ -156,6 +156,6 @@ def _parents(tried: Sequence[Architecture], candidates: Candidates, accuracies: 
 
 def _first_try(trial: FrozenTrial, every: Sequence[FrozenTrial]) -> int:
     """The number of the trial that this one repeats, and of the one that that repeats."""
-    while AGAIN in trial.user_attrs:
-        trial = every[trial.user_attrs[AGAIN]]
+    while RETRY_OF in trial.user_attrs:
+        trial = every[trial.user_attrs[RETRY_OF]]
     return trial.number

@@ -61,7 +61,7 @@ class FeasibilityFilter:
         extreme = self._table().extreme(lambda layer: layer.macs, cheapest=cheapest)
         if self.excess(extreme) is None:
             return extreme
-        drawn = [self.repaired(extreme, rng) for _ in range(_DRAWS)]
+        drawn = [self.repair(extreme, rng) for _ in range(_DRAWS)]
         within = [architecture for architecture in drawn if architecture is not None]
         best = min if cheapest else max
         return best(within, key=lambda architecture: self._table().cost(architecture).macs, default=None)
@@ -71,7 +71,7 @@ class FeasibilityFilter:
         buildable = not self._space.dials or self._space.obstacle(architecture) is None
         return buildable and self.excess(architecture) is None
 
-    def repaired(self, architecture: Architecture, rng: random.Random) -> Architecture | None:
+    def repair(self, architecture: Architecture, rng: random.Random) -> Architecture | None:
         """The architecture with cheaper choices in as many random slots as it takes; None if none are left."""
         while (figure := self.excess(architecture)) is not None:
             cheaper = self._cheaper(architecture, figure)

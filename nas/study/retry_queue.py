@@ -4,7 +4,7 @@ import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState
 
-from nas.records.trial_attributes import AGAIN
+from nas.records.trial_attributes import RETRY_OF
 
 
 class RetryFirstStudy(optuna.Study):
@@ -17,7 +17,7 @@ class RetryFirstStudy(optuna.Study):
     def _pop_waiting_trial_id(self) -> int | None:
         """Claim the next waiting trial, as `optuna.Study` does, in another order."""
         waiting = self._storage.get_all_trials(self._study_id, deepcopy=False, states=(TrialState.WAITING,))
-        for trial in sorted(waiting, key=lambda trial: (AGAIN not in trial.user_attrs, trial.number)):
+        for trial in sorted(waiting, key=lambda trial: (RETRY_OF not in trial.user_attrs, trial.number)):
             try:
                 if self._storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING):
                     return trial._trial_id

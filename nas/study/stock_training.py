@@ -36,7 +36,7 @@ class BaseTraining:
     @property
     def files(self) -> TrialFiles:
         """As a trial has them."""
-        return TrialFiles.of_base(self.folder)
+        return TrialFiles.of_stock_model(self.folder)
 
     @property
     def weights(self) -> Path:

@@ -333,7 +333,7 @@ class Study:
 
     def expected_front(self, records: Sequence[Record]) -> list[Record]:
         """The front by what every model is expected to score another time, given all trials; that is told beside it."""
-        thought = EHVISampler(self.settings, self.space, self.feasible).expected(self.optuna)
+        thought = EHVISampler(self.settings, self.space, self.feasible).expected_accuracies(self.optuna)
         scored = {record.trial: record for record in mean_over_seeds(records)}
         again = [replace(record, map50_95=thought.get(record.fingerprint)) for record in scored.values()]
         best = pareto_front_of([record for record in again if record.map50_95 is not None], self.settings.objectives)

@@ -47,7 +47,7 @@ class TrialRecords:
 
     def keep(self) -> None:
         """Put those that have been read and have ended on file."""
-        self._file.keep(self._ended)
+        self._file.append(self._ended)
 
     @cached_property
     def _ended(self) -> dict[int, Record]:

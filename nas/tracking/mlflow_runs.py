@@ -90,7 +90,7 @@ class Run:
         self._metrics_before = frozenset(run.data.metrics)
         self._steps: dict[str, set[int]] = {}
 
-    def tag(self, tags: Mapping[str, str]) -> None:
+    def set_tags(self, tags: Mapping[str, str]) -> None:
         """Tags may change; an empty one need not be there."""
         cut = {name: text[:TAG_LENGTH] for name, text in tags.items()}
         new = {name: text for name, text in cut.items() if text != self.tags.get(name, "")}
@@ -98,7 +98,7 @@ class Run:
             self._client.log_batch(self.id, tags=[RunTag(name, text) for name, text in batch.items()])
         self.tags |= new
 
-    def fix(self, params: Mapping[str, str]) -> None:
+    def log_params(self, params: Mapping[str, str]) -> None:
         """Params cannot change: the first value stays."""
         cut = {name[:_KEY_LENGTH]: text[:_PARAM_LENGTH] for name, text in params.items()}
         new = {name: text for name, text in cut.items() if name not in self.params}
@@ -110,7 +110,7 @@ class Run:
         """Those of which it holds another text."""
         return {name: text for name, text in params.items() if text[:_PARAM_LENGTH] != self.params[name[:_KEY_LENGTH]]}
 
-    def measure(self, metrics: Mapping[str, float | None], *, step: int = 0) -> None:
+    def log_metrics(self, metrics: Mapping[str, float | None], *, step: int = 0) -> None:
         """One point of each metric that has a value and no point at this step."""
         new = {name: float(value) for name, value in metrics.items() if value is not None and not self.has(name, step)}
         if new:
@@ -126,14 +126,14 @@ class Run:
             self._steps[metric] = {point.step for point in before}
         return step in self._steps[metric]
 
-    def attach(self, file: Path, folder: str | None = None) -> None:
+    def log_artifact(self, file: Path, folder: str | None = None) -> None:
         """Upload a file as an artifact, in place of the one of this name.
 
         Not by `log_text`: a killed process would leave its temporary folder behind.
         """
         self._client.log_artifact(self.id, str(file), folder)
 
-    def become(self, status: str, at: int | None = None) -> None:
+    def set_status(self, status: str, at: int | None = None) -> None:
         """Set the status: `RUNNING` again, or ended.
 
         Args:
@@ -347,7 +347,7 @@ def _with_journals(path: Path) -> list[Path]:
     return [path, *(path.with_name(path.name + end) for end in ("-journal", "-wal", "-shm"))]
 
 
-def cure(uri: str, problem: Exception) -> str:
+def advice_on(uri: str, problem: Exception) -> str:
     """Return what to do about a failure of MLflow; empty where its own words say so."""
     if isinstance(problem, EnvironmentProblem):
         return ""

@@ -23,7 +23,7 @@ from nas.locks import is_held
 from nas.records.record import Record, pareto_front_of, point_of
 from nas.records.trial_files import TrialFiles
 from nas.tracking import figures, note
-from nas.tracking.mlflow_runs import TAG_LENGTH, Run, Runs, cure, now
+from nas.tracking.mlflow_runs import TAG_LENGTH, Run, Runs, advice_on, now
 from search_spaces.errors import EnvironmentProblem
 from search_spaces.files import write_atomically
 from search_spaces.macro import MACRO
@@ -179,8 +179,8 @@ class Tracker:
             self._write()
             for trial, child in self._children.items():
                 if child.status == "RUNNING":
-                    child.become("KILLED", _last_sign_of(TrialFiles.of(self.folder, trial)))
-            self._parent.become(status, self._memory.ended)
+                    child.set_status("KILLED", _last_sign_of(TrialFiles.of(self.folder, trial)))
+            self._parent.set_status(status, self._memory.ended)
 
         self._attempt(end, last=True)
         if self.problem is not None:
@@ -221,17 +221,17 @@ class Tracker:
         if self.problem is not None:
             raise EnvironmentProblem(self.problem)
         if self._parent.status == "RUNNING" and not is_held(self.folder / "supervisor.lock"):
-            self._parent.become(self._memory.status or "KILLED", self._memory.ended)
+            self._parent.set_status(self._memory.status or "KILLED", self._memory.ended)
         for run in reversed(self._trainings if resumed else []):
             if run.tags[_TRAINING] == str(folder):
-                run.become("RUNNING")
+                run.set_status("RUNNING")
                 return run
         return self._runs.begin(name, {_TRAINING: str(folder), "mlflow.parentRunId": self._parent.id}, at=at)
 
     @property
     def _base_is_trained(self) -> bool:
         """Whether the stock model is being trained."""
-        files = TrialFiles.of_base(self.folder)
+        files = TrialFiles.of_stock_model(self.folder)
         return files.folder.is_dir() and not files.outcome.is_file()
 
     def _attempt(self, write: Callable[[], None], *, last: bool = False) -> None:
@@ -258,7 +258,7 @@ class Tracker:
         line = hidden(" ".join(str(problem).split()), self.uri)
         line = line or type(problem).__name__
         line = line if len(line) <= 300 else f"{line[:120]} ... {line[-180:]}"
-        advice = cure(self.uri, problem)
+        advice = advice_on(self.uri, problem)
         return f"MLflow cannot be used at {without_password(self.uri)}: {line}{f' ({advice})' if advice else ''}"
 
     def _open(self) -> None:
@@ -274,13 +274,13 @@ class Tracker:
             parents[0] if parents else self._runs.begin(self.study, at=_changed_at(self.folder / "space.yaml"))
         )
         self._drawn: object = None
-        self._parent.fix(self.settings)
-        self._parent.tag(self._changed_settings())
+        self._parent.log_params(self.settings)
+        self._parent.set_tags(self._changed_settings())
         self._current = True
 
     def _follow(self) -> None:
         if self._at_work:
-            self._parent.become("RUNNING")
+            self._parent.set_status("RUNNING")
             if self._memory.status:
                 self._remember(replace(self._memory, status="", ended=None))
         self._write()
@@ -305,15 +305,15 @@ class Tracker:
                 pareto = str(record.trial in on_front).lower() if record.trial in finished else ""
                 self._write_child(record, pareto)
         for training in self._trainings:
-            training.tag({"mlflow.parentRunId": self._parent.id})
+            training.set_tags({"mlflow.parentRunId": self._parent.id})
         self._write_base()
         self._write_parent(finished, best)
 
     def _write_base(self) -> None:
         """The stock model's own training, at the parent: it is no trial."""
-        for epoch in TrialFiles.of_base(self.folder).read_epochs():
+        for epoch in TrialFiles.of_stock_model(self.folder).read_epochs():
             figures = {**epoch.losses, "map50_95": epoch.map50_95, "map50": epoch.map50}
-            self._parent.measure({f"base/{name}": value for name, value in figures.items()}, step=epoch.epoch)
+            self._parent.log_metrics({f"base/{name}": value for name, value in figures.items()}, step=epoch.epoch)
 
     def _remember_finished(self, finished: Mapping[int, Record]) -> None:
         kept = self._memory
@@ -332,7 +332,10 @@ class Tracker:
         Args:
             before: when MLflow says that it had ended.
         """
-        files = [TrialFiles.of_base(self.folder), *(TrialFiles.of(self.folder, one.trial) for one in self._records)]
+        files = [
+            TrialFiles.of_stock_model(self.folder),
+            *(TrialFiles.of(self.folder, one.trial) for one in self._records),
+        ]
         known = [self._memory.ended or before, *(_changed_at(each.outcome) for each in files)]
         last = max((end for end in known if end is not None), default=None)
         self._remember(replace(self._memory, status=status, ended=now() if self._at_work or last is None else last))
@@ -348,7 +351,7 @@ class Tracker:
         status = _status_of(record)
         if child.status != status or status == "RUNNING":
             self._write_training(child, record)
-        child.tag(
+        child.set_tags(
             {
                 "mlflow.parentRunId": self._parent.id,
                 "nas.fingerprint": record.fingerprint,
@@ -362,24 +365,24 @@ class Tracker:
             }
         )
         if child.status != status:
-            child.become(status, ended)
+            child.set_status(status, ended)
 
     def _write_training(self, child: Run, record: Record) -> None:
         """What no longer changes once the trial has ended."""
-        child.fix(_flat(record.picks) if record.summary else {})
+        child.log_params(_flat(record.picks) if record.summary else {})
         files = TrialFiles.of(self.folder, record.trial)
         for epoch in files.read_epochs():
             losses = {f"train/{name}": loss for name, loss in epoch.losses.items()}
             accuracies = {"map50_95": epoch.map50_95, "map50": epoch.map50}
-            child.measure({**losses, **accuracies, "epoch_seconds": epoch.seconds}, step=epoch.epoch)
+            child.log_metrics({**losses, **accuracies, "epoch_seconds": epoch.seconds}, step=epoch.epoch)
         if record.state == "running":
             return
         scores = {"score/map50_95": record.map50_95, "score/map50": record.map50}
         costs = {name: getattr(record, name) for name in _COSTS}
-        child.measure(scores | costs | {"inherited": record.inherited or None})
+        child.log_metrics(scores | costs | {"inherited": record.inherited or None})
         for path in (files.model, files.outcome, files.folder / "error.txt"):
             if path.is_file():
-                child.attach(path)
+                child.log_artifact(path)
 
     def _write_parent(self, finished: Mapping[int, Record], best: Sequence[Record]) -> None:
         stock, order = self._memory.stock, [trial for trial in self._memory.finished if trial in finished]
@@ -392,7 +395,7 @@ class Tracker:
         text = note.describe(
             self.study, shown, best, self.objectives, stock=stock, commands=self.commands, room=TAG_LENGTH
         )
-        self._parent.tag({"mlflow.note.content": text})
+        self._parent.set_tags({"mlflow.note.content": text})
         if shown:
             rows = [record.as_row() for record in best]
             self._attach("front.json", json.dumps(rows, indent=1))
@@ -405,7 +408,7 @@ class Tracker:
         file = self.folder / "mlflow" / name
         file.parent.mkdir(exist_ok=True)
         file.write_text(text, encoding="utf-8")
-        self._parent.attach(file, "front")
+        self._parent.log_artifact(file, "front")
         file.unlink()
 
     def _measure_front(self, finished: Sequence[Record], step: int) -> None:
@@ -414,7 +417,7 @@ class Tracker:
         if self._parent.has("front_size", step) and (stock is None or self._parent.has("hypervolume", step)):
             return
         best = pareto_front_of(finished, self.objectives)
-        self._parent.measure(
+        self._parent.log_metrics(
             {
                 "hypervolume": None if stock is None else _share(best, self.objectives, stock),
                 "front_size": len(best),

@@ -149,14 +149,14 @@ class TrainingLog:
             return False
         rows = list(self._epochs())
         for epoch, figures in rows:
-            run.measure(figures, step=epoch)
+            run.log_metrics(figures, step=epoch)
         if status is not None:
             best = max((row for _, row in rows if "map50_95" in row), key=lambda row: row["map50_95"], default=None)
             if best is not None:
-                run.measure({"score/map50_95": best["map50_95"], "score/map50": best.get("map50")})
+                run.log_metrics({"score/map50_95": best["map50_95"], "score/map50": best.get("map50")})
             weights = self._folder / "weights" / "best.pt"
-            run.tag({"nas.weights": str(weights) if weights.is_file() else ""})
-            run.become(status)
+            run.set_tags({"nas.weights": str(weights) if weights.is_file() else ""})
+            run.set_status(status)
         return True
 
     def _opened(self) -> "Run | None":
@@ -168,9 +168,9 @@ class TrainingLog:
                 trial = int(self._summary["trial"])
                 name = f"full-training-{trial:04d}"
                 run = self._tracker.begin_training(name, self._folder, at=self._began, resumed=self._resumed)
-                run.fix(self._arguments)
-                run.tag({"nas.fingerprint": str(self._summary["fingerprint"]), "nas.trained_trial": str(trial)})
-                run.measure({name: self._summary.get(name) for name in ("gflops", "params")})
+                run.log_params(self._arguments)
+                run.set_tags({"nas.fingerprint": str(self._summary["fingerprint"]), "nas.trained_trial": str(trial)})
+                run.log_metrics({name: self._summary.get(name) for name in ("gflops", "params")})
                 self._run = run
         if self._run is not None and self._folder.is_dir() and not (self._folder / _ORIGIN).is_file():
             origin = {"study": str(self._study.folder), "summary": dict(self._summary)}

@@ -125,7 +125,7 @@ def test_one_of_another_version_is_not_taken_for_half_made(tmp_path: Path) -> No
     connection.close()
     with pytest.raises(Exception, match="database schema") as problem:
         opened(tmp_path)
-    advice = mlflow_runs.cure(f"sqlite:///{tmp_path}/mlflow.db", problem.value)
+    advice = mlflow_runs.advice_on(f"sqlite:///{tmp_path}/mlflow.db", problem.value)
     assert (
         advice
         == f"its tables are of another version of MLflow: python -m mlflow db upgrade sqlite:///{tmp_path}/mlflow.db"

@@ -25,8 +25,8 @@ def record(trial: int) -> Record:
 def test_what_is_kept_is_read(tmp_path: Path) -> None:
     file = RecordFile(tmp_path / "records.jsonl")
     assert file.read() == {}
-    file.keep({0: record(0), 1: record(1)})
-    file.keep({0: record(0), 2: record(2)})
+    file.append({0: record(0), 1: record(1)})
+    file.append({0: record(0), 2: record(2)})
     assert file.read() == {number: record(number) for number in range(3)}
     file.delete()
     assert file.read() == {}
@@ -35,10 +35,10 @@ def test_what_is_kept_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ['{"trial": 1, "sta', '{"trial": 1, "state": "complete"}', "7", '{"trial": 1}\n['])
 def test_a_torn_line_or_one_of_another_version_is_left_out(tmp_path: Path, damage: str) -> None:
     file = RecordFile(tmp_path / "records.jsonl")
-    file.keep({0: record(0)})
+    file.append({0: record(0)})
     with file.path.open("a") as lines:
         lines.write(damage)
-    file.keep({2: record(2)})
+    file.append({2: record(2)})
     assert file.read() == {0: record(0), 2: record(2)}
 
 

@@ -35,7 +35,7 @@ def test_a_repaired_architecture_is_within_limits(table: CostTable, space: Searc
     costs = sorted(table.cost(space.sample(rng)).gflops for _ in range(30))
     feasible = FeasibilityFilter(space, lambda: table, Limits(gflops=costs[5]))
     for _ in range(30):
-        repaired = feasible.repaired(space.sample(rng), rng)
+        repaired = feasible.repair(space.sample(rng), rng)
         assert repaired is not None
         assert table.cost(repaired).gflops <= costs[5]
 
@@ -43,11 +43,11 @@ def test_a_repaired_architecture_is_within_limits(table: CostTable, space: Searc
 def test_what_is_within_limits_is_left_alone(table: CostTable, space: SearchSpace) -> None:
     rng = random.Random(0)
     architecture = space.sample(rng)
-    assert FeasibilityFilter(space, lambda: table, Limits()).repaired(architecture, rng) == architecture
+    assert FeasibilityFilter(space, lambda: table, Limits()).repair(architecture, rng) == architecture
 
 
 def test_no_architecture_is_within_an_impossible_limit(table: CostTable, space: SearchSpace) -> None:
-    assert FeasibilityFilter(space, lambda: table, Limits(params=1)).repaired(space.stock, random.Random(0)) is None
+    assert FeasibilityFilter(space, lambda: table, Limits(params=1)).repair(space.stock, random.Random(0)) is None
 
 
 WIDE = """
@@ -78,7 +78,7 @@ def test_dials_insertions_and_tied_slots_are_repaired_too() -> None:
     least, most = (table.cost(table.extreme(lambda layer: layer.macs, cheapest=flag)).gflops for flag in (True, False))
     limit = least + (most - least) / 4
     feasible = FeasibilityFilter(space, lambda: table, Limits(gflops=limit))
-    found = [feasible.repaired(space.sample(rng), rng) for _ in range(40)]
+    found = [feasible.repair(space.sample(rng), rng) for _ in range(40)]
     repaired = [architecture for architecture in found if architecture is not None]
     assert len(repaired) > 30
     assert all(table.cost(architecture).gflops <= limit for architecture in repaired)
@@ -99,8 +99,8 @@ def test_what_two_dials_make_impossible_is_not_proposed(monkeypatch: pytest.Monk
     assert space.obstacle(both) == "layer 7: DynamicConv: too narrow on both sides"
     assert space.obstacle(space.of(dynamic, {"width.P5": 0.75})) is None
     feasible = FeasibilityFilter(space, lambda: CostTable(space, 2, 64), Limits())
-    assert feasible.repaired(both, random.Random(0)) is None
-    assert feasible.repaired(space.of(dynamic), random.Random(0)) == space.of(dynamic)
+    assert feasible.repair(both, random.Random(0)) is None
+    assert feasible.repair(space.of(dynamic), random.Random(0)) == space.of(dynamic)
 
 
 def _propose(study: Study, count: int) -> list[str]:

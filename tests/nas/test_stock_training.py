@@ -93,7 +93,7 @@ def test_its_worker_is_watched_while_it_trains(based: MakeStudy, run: Run) -> No
     seen = []
 
     def looking(*arguments: Any, **known: Any) -> Outcome:
-        seen.append((recovery.working(study), base.files.read_sign() > 0))
+        seen.append((recovery.working(study), base.files.read_heartbeat() > 0))
         return diverging(*arguments, **known)
 
     run(study, looking)

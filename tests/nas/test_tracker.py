@@ -588,7 +588,7 @@ class TestContinuing:
     def test_a_training_of_the_stock_model_is_work_as_well(self, begin: Begin, client: MlflowClient) -> None:
         tracker = begin()
         tracker.finish("KILLED")
-        TrialFiles.of_base(tracker.folder).folder.mkdir()
+        TrialFiles.of_stock_model(tracker.folder).folder.mkdir()
         again = begin()
         again.sync([])
         assert parent_of(again, client).info.status == "RUNNING"

@@ -365,7 +365,7 @@ def test_a_step_of_an_optimiser_is_a_sign_of_life(
         assert recovery.working(study) == {os.getpid(): Training(study.files(0), study.settings.budget.timeout)}
         os.utime(study.files(0).lock, (1, 1))
         optimiser.step()
-        assert study.files(0).read_sign() > 1e18
+        assert study.files(0).read_heartbeat() > 1e18
         return score(*arguments, **named)
 
     monkeypatch.setattr(worker, "_SIGN_SECONDS", 0.0)
@@ -374,7 +374,7 @@ def test_a_step_of_an_optimiser_is_a_sign_of_life(
     assert recovery.working(study) == {}
     os.utime(study.files(0).lock, (1, 1))
     optimiser.step()
-    assert study.files(0).read_sign() == 1e9
+    assert study.files(0).read_heartbeat() == 1e9
 
 
 def test_epochs_are_written_as_they_end(make_study: MakeStudy, run: Callable[..., None]) -> None:
