@@ -14,15 +14,15 @@ import yaml
 from torch import nn
 
 from search_spaces import base as bases
-from search_spaces import build, insertions, macro, model_file, rows
+from search_spaces import build, insertions, model_file, rows, scaling
 from search_spaces.auxiliary import Pgi
 from search_spaces.base import Base
 from search_spaces.errors import SpecError, nearest
 from search_spaces.hosts import HOSTS
 from search_spaces.insertions import Feeds
-from search_spaces.macro import MACRO, Setting
 from search_spaces.operators import OPERATORS, Operator, Parameters, SiteKind, Source, Value
 from search_spaces.operators import modules as user_modules
+from search_spaces.scaling import MACRO, Scaling
 from search_spaces.trace import Traced, first
 from search_spaces.yaml_text import parse_yaml
 
@@ -62,7 +62,7 @@ class Choice:
         if operator not in OPERATORS:
             raise SpecError(f"unknown operator {operator!r} ({nearest(operator, OPERATORS)})")
         record = OPERATORS[operator]
-        living = record.living(record.complete(parameters))
+        living = record.active_parameters(record.complete(parameters))
         return cls(operator=operator, parameters=tuple(record.complete(living).items()))
 
     @property
@@ -123,7 +123,7 @@ class Architecture:
     scale: str
     picks: tuple[tuple[int, Choice], ...]
     insertions: tuple[Insertion, ...] = ()
-    macro: Setting = ()
+    macro: Scaling = ()
 
     @classmethod
     def of(
@@ -197,11 +197,11 @@ class Architecture:
             spoken.append({"insert": [[new.after, new.feeds, *_spoken(new.choice)] for new in self.insertions]})
         if self.shape:
             stock = bases.load(self.base, self.scale)
-            both = zip(stock.rows, stock.at(self.shape).rows, strict=True)
+            both = zip(stock.rows, stock.scaled(self.shape).rows, strict=True)
             changed = [[layer, after] for layer, (before, after) in enumerate(both) if before != after]
             spoken.extend([{"rows": changed}] if changed else [])
         if self.image_size is not None:
-            spoken.append({macro.IMAGE_SIZE: self.image_size})
+            spoken.append({scaling.IMAGE_SIZE: self.image_size})
         return hashlib.sha256(json.dumps(spoken, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
@@ -212,13 +212,13 @@ class Architecture:
     @property
     def image_size(self) -> int | None:
         """Pixels of the images it is deployed at, where the space lets a search choose."""
-        size = dict(self.macro).get(macro.IMAGE_SIZE)
+        size = dict(self.macro).get(scaling.IMAGE_SIZE)
         return None if size is None else int(size)
 
     @property
-    def shape(self) -> Setting:
+    def shape(self) -> Scaling:
         """The dials that change layers."""
-        return tuple((name, value) for name, value in self.macro if name != macro.IMAGE_SIZE)
+        return tuple((name, value) for name, value in self.macro if name != scaling.IMAGE_SIZE)
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -264,7 +264,7 @@ class Architecture:
         Raises:
             SpecError: a pick names a layer that the base model does not have, or one that hosts nothing.
         """
-        base = bases.load(self.base, self.scale).at(self.shape)
+        base = bases.load(self.base, self.scale).scaled(self.shape)
         written, replaced = base.rows, {}
         for layer, choice in self.picks:
             if layer >= len(written):

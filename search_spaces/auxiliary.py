@@ -31,7 +31,7 @@ _LEVELS = 3
 """P3, P4 and P5."""
 
 
-def is_wish(value: object) -> bool:
+def is_pgi(value: object) -> bool:
     """Whether a value says if and how to train with the branch; a number that equals a boolean does not."""
     return isinstance(value, bool) or value == LEAD_GUIDED
 
@@ -41,7 +41,7 @@ def has_auxiliary(document: Mapping[str, Any]) -> bool:
     return document["head"][-1][2] in DUAL_HEADS
 
 
-def trained(document: Mapping[str, Any]) -> dict[str, Any]:
+def with_branch(document: Mapping[str, Any]) -> dict[str, Any]:
     """The model that is trained in the place of one that is deployed: with the auxiliary branch.
 
     The branch is made of the base model's own layers, whatever operators stand in them and whatever is inserted, so
@@ -63,7 +63,7 @@ def trained(document: Mapping[str, Any]) -> dict[str, Any]:
     return whole | {"backbone": body[: graph.backbone], "head": [*body[graph.backbone :], *added, dual]}
 
 
-def deployed(document: Mapping[str, Any]) -> dict[str, Any]:
+def without_branch(document: Mapping[str, Any]) -> dict[str, Any]:
     """The model that is left when its auxiliary branch is dropped; without one it stays what it is.
 
     The identity that YOLOv9's files begin with goes as well, where it was there to give a second backbone the image.
@@ -73,14 +73,14 @@ def deployed(document: Mapping[str, Any]) -> dict[str, Any]:
         return main
     written = [*main["backbone"], *main["head"]]
     sources = [row[0] for row in written]
-    keep = kept(sources, begins_with_identity=written[0][2] == _IDENTITY)
-    left = [[source, *written[i][1:]] for source, i in zip(renumbered(sources, keep), keep, strict=True)]
+    keep = deployed_layers(sources, begins_with_identity=written[0][2] == _IDENTITY)
+    left = [[source, *written[i][1:]] for source, i in zip(renumber(sources, keep), keep, strict=True)]
     left[-1][2] = DUAL_HEADS[left[-1][2]]
     split = sum(index < len(main["backbone"]) for index in keep)
     return main | {"backbone": left[:split], "head": left[split:]}
 
 
-def kept(sources: Sequence[Source], *, begins_with_identity: bool) -> list[int]:
+def deployed_layers(sources: Sequence[Source], *, begins_with_identity: bool) -> list[int]:
     """The layers of a model with a dual head that are deployed."""
     needed = _main_half(sources)
     readers = [index for index in range(len(sources)) if 0 in _read(sources, index)]
@@ -89,13 +89,13 @@ def kept(sources: Sequence[Source], *, begins_with_identity: bool) -> list[int]:
     return sorted(needed)
 
 
-def dropped(sources: Sequence[Source]) -> list[int]:
+def auxiliary_layers(sources: Sequence[Source]) -> list[int]:
     """The layers of a model with a dual head that only its auxiliary half reads."""
     needed = _main_half(sources)
     return [index for index in range(len(sources)) if index not in needed]
 
 
-def renumbered(sources: Sequence[Source], keep: Sequence[int]) -> list[Source]:
+def renumber(sources: Sequence[Source], keep: Sequence[int]) -> list[Source]:
     """What the kept layers read when they are all that is there; the head reads its main half."""
     position = {index: new for new, index in enumerate(keep)}
     counted: list[Source] = []

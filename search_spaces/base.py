@@ -15,16 +15,16 @@ from ultralytics import cfg
 from ultralytics.nn.modules import Conv
 from ultralytics.nn.tasks import guess_model_scale, yaml_model_load
 
-from search_spaces import auxiliary, build, dialects, insertions, macro, model_file, rows
+from search_spaces import auxiliary, build, foreign_files, insertions, model_file, rows, scaling
 from search_spaces.auxiliary import Pgi
-from search_spaces.dialects import Reading
 from search_spaces.errors import SpecError, nearest
+from search_spaces.foreign_files import Translation
 from search_spaces.hosts import HOSTS
 from search_spaces.insertions import Feeds
-from search_spaces.macro import Setting
 from search_spaces.operators import OPERATORS, Operator, Parameters, Site
 from search_spaces.operators import modules as user_modules
 from search_spaces.rows import INSERTED_KERNEL, Row
+from search_spaces.scaling import Scaling
 from search_spaces.trace import Traced, first
 from search_spaces.yaml_text import parse_yaml as parse_yaml  # noqa: PLC0414 - read as `base.parse_yaml` elsewhere
 from search_spaces.yaml_text import read_yaml as read_yaml  # noqa: PLC0414
@@ -106,26 +106,28 @@ class Base:
 
     def stage(self, layer: int) -> str:
         """`P3` for a layer whose map is 8 times smaller than the image."""
-        return macro.stage(TRACE_SIZE // first(self.traced[layer].returned).shape[-1])
+        return scaling.stage(TRACE_SIZE // first(self.traced[layer].returned).shape[-1])
 
     def sites(self, layer: int, operator: Operator, *, inserted: bool = False) -> tuple[Site, ...]:
         """The sites that an operator takes in a layer, or behind it as a layer of its own; empty if there are none."""
         return _sites(self, layer, operator.name, inserted)
 
-    def obstacle(self, layer: int, operator: Operator, parameters: Parameters, *, inserted: bool = False) -> str | None:
+    def incompatibility(
+        self, layer: int, operator: Operator, parameters: Parameters, *, inserted: bool = False
+    ) -> str | None:
         """Why an operator cannot stand in a layer, or behind it: the first reason at any site; None if it can."""
         sites = self.sites(layer, operator, inserted=inserted)
         if not sites:
             return f"{'Conv' if inserted else self.rows[layer][2]} has no site for {operator.name}"
-        return next(filter(None, (operator.obstacle(site, parameters) for site in sites)), None)
+        return next(filter(None, (operator.incompatibility(site, parameters) for site in sites)), None)
 
-    def at(self, setting: Setting) -> "Base":
+    def scaled(self, scaling: Scaling) -> "Base":
         """The base model deeper or shallower, wider or narrower.
 
         Raises:
             SpecError: a layer whose channels cannot be scaled.
         """
-        return _turned(self, setting) if setting else self
+        return _scaled(self, scaling) if scaling else self
 
 
 def load(name: str, scale: str) -> Base:
@@ -141,7 +143,7 @@ def load(name: str, scale: str) -> Base:
     return _load(_resolve(name, scale), scale)
 
 
-def named(model: str, scale: str | None) -> tuple[str, str]:
+def base_and_scale(model: str, scale: str | None) -> tuple[str, str]:
     """A model as a space file names it: `yolov8s.yaml` is `yolov8{scale}.yaml` at scale `s`; a file is its whole path.
 
     Args:
@@ -152,7 +154,7 @@ def named(model: str, scale: str | None) -> tuple[str, str]:
     """
     document = read_model(model, scale=scale).document
     path = Path(model)
-    scale = counted_scale(document)
+    scale = built_scale(document)
     if path.is_file():
         return str(path.resolve()), scale
     bare = _without_scale(path.name)
@@ -170,7 +172,7 @@ def model_document(model: str) -> dict[str, Any]:
     return read_model(model).document
 
 
-def counted_scale(document: Mapping[str, Any]) -> str:
+def built_scale(document: Mapping[str, Any]) -> str:
     """Return the scale at which a model's document is built: its `scale`, or the first of its table; empty without one.
 
     As `parse_model` takes it.
@@ -178,7 +180,7 @@ def counted_scale(document: Mapping[str, Any]) -> str:
     return str(document.get("scale") or next(iter(document.get("scales") or {}), ""))
 
 
-def read_model(model: str, *, as_printed: bool = False, scale: str | None = None) -> Reading:
+def read_model(model: str, *, as_printed: bool = False, scale: str | None = None) -> Translation:
     """A detection model's YAML, with what is to be said about it.
 
     Args:
@@ -219,7 +221,7 @@ def _scale_of(document: Mapping[str, Any], path: Path, scale: str | None) -> str
     return scale or (named if named in scales or not scales else "")
 
 
-def _read(document: dict[str, Any], *, as_printed: bool) -> Reading:
+def _read(document: dict[str, Any], *, as_printed: bool) -> Translation:
     """Read a parsed model file, its operators' files first, and refuse one with mistakes.
 
     Raises:
@@ -231,7 +233,7 @@ def _read(document: dict[str, Any], *, as_printed: bool) -> Reading:
     except SpecError as error:
         raise SpecError([*error.mistakes, *model_file.mistakes(document)]) from None
     try:
-        reading = dialects.read(document, as_printed=as_printed)
+        reading = foreign_files.translate(document, as_printed=as_printed)
     except SpecError as error:
         raise SpecError([*error.mistakes, *_other_mistakes(document)]) from None
     build.require_detection(reading.document)
@@ -242,7 +244,7 @@ def _read(document: dict[str, Any], *, as_printed: bool) -> Reading:
 def _other_mistakes(document: Mapping[str, Any]) -> list[str]:
     """What is wrong with a file beside its rows in other repositories' words."""
     rows_there = model_file.addressed(document) if model_file.has_rows(document) else []
-    foreign = {place for place, row in rows_there if model_file.is_row(row) and row[2] in dialects.WORDS}
+    foreign = {place for place, row in rows_there if model_file.is_row(row) and row[2] in foreign_files.FOREIGN_MODULES}
     try:
         build.require_detection(document)
     except SpecError as error:
@@ -281,9 +283,9 @@ def _load(path: Path, scale: str) -> Base:
     if scales and scale != document["scale"]:  # a row of another repository may be read differently at another width
         document = read_model(str(path), scale=scale).document
     document["scale"] = scale
-    left = auxiliary.deployed(document)
+    left = auxiliary.without_branch(document)
     if document.get("pgi"):
-        auxiliary.trained(left)  # it must be possible
+        auxiliary.with_branch(left)  # it must be possible
     traced = _traced(left, path.name)
     base = Base(
         identity=identity(str(path), scale),
@@ -318,7 +320,7 @@ def _without_operators(base: Base, origin: Any) -> Base:
         elif one is not None:
             carries[int(label)] = (one.operator.name, one.parameters)
     gone = [index for index, label in enumerate(layers) if label in places]
-    left = insertions.removed([rows.stock(row) for row in written], gone)
+    left = insertions.remove([rows.stock(row) for row in written], gone)
     for layer, replaced in _recorded_stock(origin, carries).items():
         left[layer] = [*left[layer][:2], *replaced]
     split = len(base.document["backbone"]) - sum(index < len(base.document["backbone"]) for index in gone)
@@ -367,14 +369,14 @@ def _sites(base: Base, layer: int, name: str, inserted: bool) -> tuple[Site, ...
 
 
 @cache
-def _turned(base: Base, setting: Setting) -> Base:
+def _scaled(base: Base, setting: Scaling) -> Base:
     document = deepcopy(dict(base.document))
     layer = 0
     for section in ("backbone", "head"):
         for position, row in enumerate(document[section][:]):
             if row[2] not in build.DETECTION_HEADS:
                 place = base.stage(layer)
-                document[section][position] = macro.turned(row, place, setting, has_channels=_has_channels(row))
+                document[section][position] = scaling.scale_row(row, place, setting, has_channels=_has_channels(row))
             layer += 1
     said = ", ".join(f"{name} {value:g}" for name, value in setting)
     return Base(identity=f"{base.identity} at {said}", scale=base.scale, document=document)

@@ -20,7 +20,7 @@ from ultralytics.nn import tasks
 from ultralytics.nn.modules import Conv
 from ultralytics.utils import LOGGER
 
-from search_spaces import auxiliary, dialects, layers, model_file, pgi, printed, rows
+from search_spaces import auxiliary, foreign_files, layers, model_file, pgi, printed, rows
 from search_spaces.errors import LayerError, SpecError, in_one_line, shortened
 from search_spaces.hosts import WHOLE, Host
 from search_spaces.operators import Operator, Parameters
@@ -74,7 +74,7 @@ def graft(
     if not sites:
         raise SpecError(f"{host.name} has no site for {operator.name}")
     for site in sites:
-        obstacle = operator.obstacle(site, parameters)
+        obstacle = operator.incompatibility(site, parameters)
         if obstacle:
             raise SpecError(f"{operator.name} cannot stand in {host.name} here: {obstacle}")
         module = operator.build(site, **parameters)
@@ -119,7 +119,7 @@ def skeleton(document: Mapping[str, Any], classes: int) -> nn.Sequential:
     for (place, row), layer in zip(model_file.addressed(document), built, strict=True):
         if layer.np > _MOST_PARAMS:
             raise SpecError(f"{place}: {row[2]} would have {layer.np:.1e} parameters; see its arguments, {row[3]}")
-    return pgi.unmarked(built).eval()
+    return pgi.unwrap_auxiliary(built).eval()
 
 
 @contextmanager
@@ -170,7 +170,7 @@ def require_detection(document: Mapping[str, Any]) -> None:
         foreign = tuple(f"{mistake.partition(':')[0]}: arguments" for mistake in strangers)
         mistakes = [mistake for mistake in mistakes if not mistake.startswith(foreign)]  # of a layer that is none
         mistakes += [*strangers, *_of_head(document)]
-    if not auxiliary.is_wish(document.get("pgi", False)):
+    if not auxiliary.is_pgi(document.get("pgi", False)):
         mistakes.append(f"pgi: true, false or {auxiliary.LEAD_GUIDED} is expected, got {document['pgi']!r}")
     if mistakes:
         raise SpecError(mistakes)
@@ -202,7 +202,7 @@ _ONE_LAYER = "an operator cannot take the place of a layer that reads several (d
 
 def is_detection_head(module: str) -> bool:
     """Whether a name is that of a detection head that can be built, or of one of another repository."""
-    return module in DETECTION_HEADS or module in _HEADS or module in dialects.WORDS
+    return module in DETECTION_HEADS or module in _HEADS or module in foreign_files.FOREIGN_MODULES
 
 
 def _of_head(document: Mapping[str, Any]) -> list[str]:
@@ -233,7 +233,7 @@ def install() -> None:
 def _reading_dialects(stock_init: Any) -> Any:
     @wraps(stock_init)
     def __init__(self: tasks.DetectionModel, cfg: Any = "yolo26n.yaml", *arguments: Any, **options: Any) -> None:  # noqa: N807 - it becomes that method
-        reading = dialects.read(cfg if isinstance(cfg, Mapping) else tasks.yaml_model_load(cfg))
+        reading = foreign_files.translate(cfg if isinstance(cfg, Mapping) else tasks.yaml_model_load(cfg))
         for note in reading.notes:
             LOGGER.info(note)
         try:
@@ -298,7 +298,7 @@ def _reading_operators(stock_parse_model: Any) -> Any:
             built[index] = _graft_row(built[index], row, channels[index], place=place)
         if (head := d["head"][-1])[2] in _HEADS:
             built[-1] = _head(built[-1], head)
-            pgi.mark_auxiliary(built)
+            pgi.wrap_auxiliary(built)
         if verbose and lowered:
             LOGGER.info("operators: " + ", ".join(f"{i} {row.operator.name}" for i, row in lowered.items()))
         return built, save

@@ -28,7 +28,7 @@ def derive(model: str, *, scale: str | None = None) -> str:
     Raises:
         SpecError: no such model, not a detection model, or one without any slot.
     """
-    name, scale = bases.named(model, scale)
+    name, scale = bases.base_and_scale(model, scale)
     base = bases.load(name, scale)
     entries = list(_entries(base))
     if not entries:
@@ -128,7 +128,7 @@ def _inserted(base: Base) -> dict[int, Choice]:
 
 
 def _against(base: Base, layer: int, choice: Choice, *, inserted: bool = False) -> str | None:
-    return base.obstacle(layer, OPERATORS[choice.operator], dict(choice.parameters), inserted=inserted)
+    return base.incompatibility(layer, OPERATORS[choice.operator], dict(choice.parameters), inserted=inserted)
 
 
 def _entries(base: Base) -> Iterator[str]:
@@ -178,7 +178,7 @@ def _choices(operator: Operator, carried: Choice | None) -> Iterator[Choice]:
     """The default, each value that would be listed, and what the file has."""
     yield Choice.of(operator.name, {})
     for parameter in operator.parameters:
-        for value in parameter.worthwhile:
+        for value in parameter.search_values:
             yield Choice.of(operator.name, {parameter.name: value})
     if carried is not None and carried.operator == operator.name:
         yield carried
@@ -189,9 +189,9 @@ def _listed(operator: Operator, carried: Choice | None) -> str:
     had = dict(carried.parameters) if carried is not None and carried.operator == operator.name else {}
     listed = {}
     for parameter in operator.parameters:
-        values = parameter.worthwhile or (parameter.default,)
+        values = parameter.search_values or (parameter.default,)
         wanted = {*values, had.get(parameter.name, parameter.default)} if had else {*values}
-        if parameter.worthwhile or len(wanted) > 1:
+        if parameter.search_values or len(wanted) > 1:
             listed[parameter.name] = [value for value in parameter.allowed if value in wanted]
     return _yaml(listed, flow=True).strip()
 

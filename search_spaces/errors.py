@@ -100,7 +100,7 @@ _LISTED = 40
 def nearest(name: object, known: Iterable[object]) -> str:
     """The hint that ends a message about an unknown name: the nearest known one, or all of them."""
     names = [str(option) for option in known]
-    near = slip(str(name), names)
+    near = typo_of(str(name), names)
     if near is None:
         folded = {option.casefold(): option for option in reversed(names)}
         close = difflib.get_close_matches(str(name).casefold()[:_LONGEST], folded, n=1, cutoff=_NEAR)
@@ -123,7 +123,7 @@ _LONGEST = 100
 """Characters of a name that are compared."""
 
 
-def slip(name: str, known: Iterable[str]) -> str | None:
+def typo_of(name: str, known: Iterable[str]) -> str | None:
     """The known name that another is a slip of the keyboard of; None if it is rather a name of its own.
 
     Names of layers are short and alike: 'C3STR' is no slip of 'C3TR', nor 'PConv' of 'Conv', but another layer. A slip

@@ -5,10 +5,10 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, ValidationError
 from pydantic_core import PydanticCustomError
 
-from search_spaces.auxiliary import Pgi, is_wish
+from search_spaces.auxiliary import Pgi, is_pgi
 from search_spaces.errors import nearest
 from search_spaces.insertions import Feeds
-from search_spaces.macro import STAGES
+from search_spaces.scaling import STAGES
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -26,7 +26,7 @@ def _staged(value: Any) -> Any:
 
 
 def _pgi(value: Any) -> Any:
-    if not is_wish(value):
+    if not is_pgi(value):
         raise PydanticCustomError("pgi", "true, false or lead-guided is expected")
     return value
 

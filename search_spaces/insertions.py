@@ -63,7 +63,7 @@ def splice(rows: Sequence[Row], inserted: Mapping[int, tuple[Feeds, Row]]) -> li
     return spliced
 
 
-def removed(rows: Sequence[Row], positions: Iterable[int]) -> list[Row]:
+def remove(rows: Sequence[Row], positions: Iterable[int]) -> list[Row]:
     """Return rows without some of them, every `from` counted anew: what `splice` inserted there is undone.
 
     Args:

@@ -16,7 +16,7 @@ from torch.nn.modules import activation as activations
 from torchvision import ops  # type: ignore[import-untyped]
 from ultralytics.nn import tasks
 
-from search_spaces.errors import SpecError, in_one_line, shortened, slip
+from search_spaces.errors import SpecError, in_one_line, shortened, typo_of
 
 TORCH, TORCHVISION = "nn.", "torchvision.ops."
 """Prefixes of PyTorch's and torchvision's layers in a row."""
@@ -119,7 +119,7 @@ def require_layer(name: str, ours: Iterable[str]) -> None:
     elif name not in ULTRALYTICS and not _is_of_the_program(name):
         if name in vars(tasks):
             raise SpecError(f"{name} is no layer, so it cannot stand in a row")
-        near = slip(name, [*ours, *ULTRALYTICS, *_of_torch()])
+        near = typo_of(name, [*ours, *ULTRALYTICS, *_of_torch()])
         raise SpecError(f"unknown module {name!r} ({f'did you mean {near!r}?' if near else UNKNOWN})")
 
 
@@ -157,7 +157,7 @@ def _is_of_the_program(name: str) -> bool:
 
 def _require_one_of(name: str, names: list[str]) -> None:
     if name not in names:
-        near = slip(name, names)
+        near = typo_of(name, names)
         raise SpecError(
             f"unknown module {name!r} ({f'did you mean {near!r}?' if near else 'no layer of that library'})"
         )
@@ -196,7 +196,7 @@ def activation(written: Any) -> str:
         raise SpecError(f"{form}, got {shortened(written)}")
     bare = name.removeprefix("torch.").removeprefix(TORCH)
     if bare not in _ACTIVATIONS or name.removeprefix("torch.") != f"{TORCH}{bare}" or not isinstance(call, ast.Call):
-        near = bare if bare in _ACTIVATIONS else slip(bare, _ACTIVATIONS)
+        near = bare if bare in _ACTIVATIONS else typo_of(bare, _ACTIVATIONS)
         raise SpecError(f"unknown activation {shortened(written)} ({f'did you mean nn.{near}()?' if near else form})")
     try:
         positional = [ast.literal_eval(argument) for argument in call.args]

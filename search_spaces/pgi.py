@@ -76,16 +76,16 @@ class AuxiliaryLayer(nn.Module):
         return self.layer(x) if self.training else None
 
 
-def mark_auxiliary(layers: nn.Sequential) -> None:
+def wrap_auxiliary(layers: nn.Sequential) -> None:
     """Wrap the layers that only the auxiliary half of a dual head reads; a model without such a head has none."""
     if not isinstance(layers[-1], DualDetect):
         return
     sources: list[Any] = [layer.f for layer in layers]
-    for index in auxiliary.dropped(sources):
+    for index in auxiliary.auxiliary_layers(sources):
         layers[index] = AuxiliaryLayer(layers[index])
 
 
-def unmarked(layers: nn.Sequential) -> nn.Sequential:
+def unwrap_auxiliary(layers: nn.Sequential) -> nn.Sequential:
     """The layers without those wrappers, so that every pass computes all of them."""
     for index, layer in enumerate(layers):
         if isinstance(layer, AuxiliaryLayer):
@@ -105,11 +105,13 @@ class PGIModel(DetectionModel):
         return drop_auxiliary(self).fuse(verbose=verbose, imgsz=imgsz)
 
 
-def kept(layers: Sequence[Any]) -> list[int]:
+def deployed_layers(layers: Sequence[Any]) -> list[int]:
     """The layers of a built model that are deployed: all of them, if its head has no auxiliary half."""
     if not isinstance(layers[-1], DualDetect):
         return list(range(len(layers)))
-    return auxiliary.kept([layer.f for layer in layers], begins_with_identity=isinstance(layers[0], nn.Identity))
+    return auxiliary.deployed_layers(
+        [layer.f for layer in layers], begins_with_identity=isinstance(layers[0], nn.Identity)
+    )
 
 
 def drop_auxiliary(model: DetectionModel) -> DetectionModel:
@@ -117,13 +119,13 @@ def drop_auxiliary(model: DetectionModel) -> DetectionModel:
     if not isinstance(model, PGIModel):
         return model
     layers: list[Any] = list(model.model)
-    sources, keep = [layer.f for layer in layers], kept(layers)
+    sources, keep = [layer.f for layer in layers], deployed_layers(layers)
     model.model = nn.Sequential(*(layers[index] for index in keep))
-    for index, (layer, source) in enumerate(zip(model.model, auxiliary.renumbered(sources, keep), strict=True)):
+    for index, (layer, source) in enumerate(zip(model.model, auxiliary.renumber(sources, keep), strict=True)):
         layer.i, layer.f = index, source
     read = (source for layer in model.model for source in ([layer.f] if isinstance(layer.f, int) else layer.f))
     model.save = sorted({source for source in read if source != -1})
-    model.yaml = auxiliary.deployed(model.yaml)
+    model.yaml = auxiliary.without_branch(model.yaml)
     model.criterion = None
     head = model.model[-1]
     del head.auxiliary

@@ -161,7 +161,7 @@ _RECORDS = (
         ),
         kinds=(SiteKind.LAYER,),
         build=_dynamic_conv,
-        unseen_macs=_mixing_macs,
+        extra_macs=_mixing_macs,
     ),
     Operator(
         name="PrintedBottleneck",

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from search_spaces import macro
+from search_spaces import scaling
 from search_spaces.architecture import Architecture, Choice
 from search_spaces.errors import SpecError
 from search_spaces.operators import OPERATORS, Operator, Value
@@ -68,7 +68,7 @@ def _said(architecture: Architecture) -> dict[Any, Any]:
     """As `start` says it, without what is at its default."""
     picks = {layer: {choice.operator: dict(choice.effective)} for layer, choice in architecture.picks}
     new = {each.place: {each.choice.operator: dict(each.choice.effective)} for each in architecture.insertions}
-    turned = {macro.MACRO: dict(architecture.macro)} if architecture.macro else {}
+    turned = {scaling.MACRO: dict(architecture.macro)} if architecture.macro else {}
     return {**picks, **new, **turned}
 
 
@@ -81,7 +81,7 @@ def _listed(operator: Operator, choices: Sequence[Choice]) -> dict[str, list[Val
     listed = {}
     for parameter in operator.parameters:
         had = {dict(choice.parameters)[parameter.name] for choice in choices}
-        wanted = {*(parameter.worthwhile or (parameter.default,)), *had}
+        wanted = {*(parameter.search_values or (parameter.default,)), *had}
         if wanted != {parameter.default}:
             listed[parameter.name] = [value for value in parameter.allowed if value in wanted]
     return listed
@@ -90,10 +90,10 @@ def _listed(operator: Operator, choices: Sequence[Choice]) -> dict[str, list[Val
 def _dials(space: SearchSpace, found: Sequence[Architecture]) -> dict[str, Any]:
     """The dials that were found turned, at what they stood at and at stock; image sizes in any case."""
     dials: dict[str, Any] = {}
-    for dial in space.dials:
-        values = {space.turned(architecture)[dial.name] for architecture in found} | {dial.stock}
+    for dial in space.scaling_factors:
+        values = {space.factor_values(architecture)[dial.name] for architecture in found} | {dial.stock}
         listed = [value for value in dial.values if value in values]
-        if dial.name == macro.IMAGE_SIZE:
+        if dial.name == scaling.IMAGE_SIZE:
             dials[dial.name] = [int(value) for value in listed]
         elif values != {dial.stock}:
             name, _, stage = dial.name.partition(".")

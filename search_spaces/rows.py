@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from search_spaces.errors import SpecError, slip
+from search_spaces.errors import SpecError, typo_of
 from search_spaces.hosts import HOSTS, Host
 from search_spaces.operators import OPERATORS, Operator, Parameters, SiteKind
 from search_spaces.printed import PRINTED, PRINTED_HOSTS
@@ -92,7 +92,7 @@ def lower(row: Sequence[Any]) -> Lowered | None:
     there = HOSTS | PRINTED_HOSTS if operator_name in PRINTED else HOSTS
     if host_name and (host_name not in there or not there[host_name].holds(operator)):
         hosts = [host.name for host in HOSTS.values() if host.holds(operator)]
-        near = slip(host_name, hosts)
+        near = typo_of(host_name, hosts)
         hint = f"did you mean '{near}_{operator.name}'?" if near else f"it stands in {', '.join(hosts) or 'no host'}"
         raise SpecError(f"{module}: no such row ({hint})")
     stands_for = host_name or _stands_for(operator)

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from search_spaces import base as bases
-from search_spaces import macro
+from search_spaces import scaling
 from search_spaces.architecture import STOCK, Architecture, Choice, Insertion
 from search_spaces.auxiliary import Pgi
 from search_spaces.base import Base
@@ -90,7 +90,7 @@ def _varied(choices: Sequence[Choice]) -> dict[str, tuple[Value, ...]]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dial:
+class ScalingFactor:
     """A number about the model as a whole that a search may turn.
 
     Attributes:
@@ -103,9 +103,9 @@ class Dial:
     stock: float
 
     @property
-    def spelled(self) -> str:
+    def parameter(self) -> str:
         """As a sampler's parameter."""
-        return f"{macro.MACRO}.{self.name}"
+        return f"{scaling.MACRO}.{self.name}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +113,7 @@ class SearchSpace:
     """Everything that a search can say.
 
     An architecture is also a mapping of parameters, the form in which a sampler speaks: `<slot>.operator` for every
-    slot, `<slot>.<operator>.<parameter>` for what is free in the operator picked there, and `macro.<dial>`.
+    slot, `<slot>.<operator>.<parameter>` for what is free in the operator picked there, and `macro.<factor>`.
 
     Attributes:
         base: as the space file names it, `{scale}` not filled in.
@@ -126,7 +126,7 @@ class SearchSpace:
     base: str
     scale: str
     slots: tuple[Slot, ...]
-    dials: tuple[Dial, ...] = ()
+    scaling_factors: tuple[ScalingFactor, ...] = ()
     start: tuple[Architecture, ...] = ()
     pgi: Pgi = False
 
@@ -138,7 +138,9 @@ class SearchSpace:
     @property
     def size(self) -> int:
         """How many architectures there are."""
-        return math.prod(len(slot.choices) for slot in self.slots) * math.prod(len(dial.values) for dial in self.dials)
+        return math.prod(len(slot.choices) for slot in self.slots) * math.prod(
+            len(factor.values) for factor in self.scaling_factors
+        )
 
     @cached_property
     def hash(self) -> str:
@@ -148,7 +150,7 @@ class SearchSpace:
         """
         slots = [_spoken(slot) for slot in self.slots]
         content = [bases.identity(self.base, self.scale), self.scale, slots]
-        content += [[dial.name, dial.values] for dial in self.dials]
+        content += [[factor.name, factor.values] for factor in self.scaling_factors]
         used = {choice.operator for slot in self.slots for choice in slot.choices if not choice.is_stock}
         content += sorted(source.digest for name in used if (source := OPERATORS[name].source))
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
@@ -164,8 +166,8 @@ class SearchSpace:
             for operator in slot.operators:
                 for name, options in slot.free(operator).items():
                     yield f"{slot.name}.{operator}.{name}", options
-        for dial in self.dials:
-            yield dial.spelled, dial.values
+        for factor in self.scaling_factors:
+            yield factor.parameter, factor.values
 
     @property
     def stock(self) -> Architecture:
@@ -175,7 +177,7 @@ class SearchSpace:
     @property
     def image_size(self) -> int | None:
         """Pixels that the stock model is deployed at, where the space lets a search choose; else None."""
-        return next((int(dial.stock) for dial in self.dials if dial.name == macro.IMAGE_SIZE), None)
+        return next((int(factor.stock) for factor in self.scaling_factors if factor.name == scaling.IMAGE_SIZE), None)
 
     def of(self, choices: Mapping[Any, Choice], turned: Mapping[str, float] | None = None) -> Architecture:
         """The architecture with these choices, by the slot's name or layer, and dials; stock elsewhere."""
@@ -191,8 +193,8 @@ class SearchSpace:
             else:
                 picks |= dict.fromkeys(slot.layers, choice)
         picks |= {int(name): choice for name, choice in named.items()}
-        dials = {dial.name: dial.stock for dial in self.dials} | dict(turned or {})
-        return Architecture.of(self.base, self.scale, picks, inserted=inserted, macro=dials)
+        values = {factor.name: factor.stock for factor in self.scaling_factors} | dict(turned or {})
+        return Architecture.of(self.base, self.scale, picks, inserted=inserted, macro=values)
 
     def choices(self, architecture: Architecture) -> dict[str, Choice]:
         """What an architecture says in each slot, by the slot's name."""
@@ -203,18 +205,18 @@ class SearchSpace:
             for slot in self.slots
         }
 
-    def turned(self, architecture: Architecture) -> dict[str, float]:
+    def factor_values(self, architecture: Architecture) -> dict[str, float]:
         """What an architecture's dials stand at."""
         differing = dict(architecture.macro)
-        return {dial.name: differing.get(dial.name, dial.stock) for dial in self.dials}
+        return {factor.name: differing.get(factor.name, factor.stock) for factor in self.scaling_factors}
 
     def with_choice(self, architecture: Architecture, slot: Slot, choice: Choice) -> Architecture:
         """The architecture with another choice in one slot."""
-        return self.of({**self.choices(architecture), slot.name: choice}, self.turned(architecture))
+        return self.of({**self.choices(architecture), slot.name: choice}, self.factor_values(architecture))
 
-    def with_dial(self, architecture: Architecture, dial: Dial, value: float) -> Architecture:
-        """The architecture with one dial turned."""
-        return self.of(self.choices(architecture), {**self.turned(architecture), dial.name: value})
+    def with_factor(self, architecture: Architecture, factor: ScalingFactor, value: float) -> Architecture:
+        """The architecture with one factor turned."""
+        return self.of(self.choices(architecture), {**self.factor_values(architecture), factor.name: value})
 
     def architecture(self, values: Mapping[str, Value]) -> Architecture:
         """The architecture that these parameters say; a combination that is not legal becomes the nearest that is."""
@@ -224,7 +226,7 @@ class SearchSpace:
             prefix = f"{slot.name}.{operator}."
             wanted = {key.removeprefix(prefix): value for key, value in values.items() if key.startswith(prefix)}
             choices[slot.name] = slot.nearest(operator, wanted)
-        return self.of(choices, {dial.name: float(values[dial.spelled]) for dial in self.dials})
+        return self.of(choices, {factor.name: float(values[factor.parameter]) for factor in self.scaling_factors})
 
     def values(self, architecture: Architecture) -> dict[str, Value]:
         """The parameters that say this architecture: those that are asked for, and no others."""
@@ -234,8 +236,8 @@ class SearchSpace:
             parameters = dict(choice.parameters)
             for name in slot.free(choice.operator):
                 values[f"{slot.name}.{choice.operator}.{name}"] = parameters[name]
-        turned = self.turned(architecture)
-        return values | {dial.spelled: turned[dial.name] for dial in self.dials}
+        turned = self.factor_values(architecture)
+        return values | {factor.parameter: turned[factor.name] for factor in self.scaling_factors}
 
     def sample(self, rng: random.Random) -> Architecture:
         """A random architecture: how much it changes is drawn first, then an operator for each slot, then a choice."""
@@ -245,17 +247,17 @@ class SearchSpace:
             operators = [operator for operator in slot.operators if operator != STOCK.operator]
             if operators and rng.random() < boldness:
                 choices[slot.name] = rng.choice(slot.of(rng.choice(operators)))
-        turned = {dial.name: rng.choice(dial.values) for dial in self.dials if rng.random() < boldness}
+        turned = {factor.name: rng.choice(factor.values) for factor in self.scaling_factors if rng.random() < boldness}
         return self.of(choices, turned)
 
     def mutate(self, architecture: Architecture, rng: random.Random, *, steps: int = 1) -> Architecture:
-        """The architecture with another choice in one random slot, or one dial turned; several times over."""
-        choices, turned = self.choices(architecture), self.turned(architecture)
-        changeable: list[Slot | Dial] = [slot for slot in self.slots if len(slot.choices) > 1]
-        changeable += [dial for dial in self.dials if len(dial.values) > 1]
+        """The architecture with another choice in one random slot, or one factor turned; several times over."""
+        choices, turned = self.choices(architecture), self.factor_values(architecture)
+        changeable: list[Slot | ScalingFactor] = [slot for slot in self.slots if len(slot.choices) > 1]
+        changeable += [factor for factor in self.scaling_factors if len(factor.values) > 1]
         for _ in range(steps):
             changed = rng.choice(changeable)
-            if isinstance(changed, Dial):
+            if isinstance(changed, ScalingFactor):
                 others = [value for value in changed.values if value != turned[changed.name]]
                 turned[changed.name] = rng.choice(others)
             else:
@@ -263,24 +265,24 @@ class SearchSpace:
         return self.of(choices, turned)
 
     def cross(self, left: Architecture, right: Architecture, rng: random.Random) -> Architecture:
-        """An architecture that has each slot and each dial from one of two others."""
+        """An architecture that has each slot and each factor from one of two others."""
         lefts, rights = self.choices(left), self.choices(right)
-        turned, others = self.turned(left), self.turned(right)
+        turned, others = self.factor_values(left), self.factor_values(right)
         return self.of(
             {name: rng.choice((choice, rights[name])) for name, choice in lefts.items()},
             {name: rng.choice((value, others[name])) for name, value in turned.items()},
         )
 
-    def obstacle(self, architecture: Architecture) -> str | None:
+    def incompatibility(self, architecture: Architecture) -> str | None:
         """Why an architecture cannot be built, or None.
 
-        Every choice of a slot is legal in the base model and with each dial turned alone; two dials together may
+        Every choice of a slot is legal in the base model and with each factor turned alone; two dials together may
         leave a layer with channels that an operator cannot take.
         """
-        base = bases.load(self.base, self.scale).at(architecture.shape)
+        base = bases.load(self.base, self.scale).scaled(architecture.shape)
         for slot, choice in zip(self.slots, self.choices(architecture).values(), strict=True):
             if not choice.is_stock:
-                told = against(base, slot, choice)
+                told = incompatibility(base, slot, choice)
                 if told:
                     return f"{slot}: {choice}: {told}"
         return None
@@ -293,10 +295,10 @@ def _another(slot: Slot, standing: Choice, rng: random.Random) -> Choice:
     return rng.choice([choice for choice in others if choice.operator == operator])
 
 
-def against(base: Base, slot: Slot, choice: Choice) -> str | None:
+def incompatibility(base: Base, slot: Slot, choice: Choice) -> str | None:
     """Why a choice cannot stand in a slot of a base model, or None: the first reason at any site of any layer."""
     operator, parameters, inserted = OPERATORS[choice.operator], dict(choice.parameters), slot.feeds is not None
-    reasons = (base.obstacle(layer, operator, parameters, inserted=inserted) for layer in slot.layers)
+    reasons = (base.incompatibility(layer, operator, parameters, inserted=inserted) for layer in slot.layers)
     return next(filter(None, reasons), None)
 
 

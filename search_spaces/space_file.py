@@ -104,7 +104,7 @@ def parse(document: Mapping[str, Any]) -> SearchSpace:
     heading = grammar.read(Heading, dict(document), "", mistakes)
     base = _loaded(document if heading is None else heading.model_dump(), mistakes)
     reader = Reader(base, mistakes)
-    dials = reader.dials(document["macro"]) if "macro" in document else ()
+    scaling_factors = reader.scaling_factors(document["macro"]) if "macro" in document else ()
     if "slots" in document or not {"insert", "macro"} & set(document):
         reader.slots(document.get("slots"))
     if "insert" in document:
@@ -116,7 +116,12 @@ def parse(document: Mapping[str, Any]) -> SearchSpace:
     if mistakes or heading is None:
         raise SpecError(mistakes)
     space = SearchSpace(
-        name=heading.name, base=heading.base, scale=heading.scale, slots=slots, dials=dials, pgi=heading.pgi
+        name=heading.name,
+        base=heading.base,
+        scale=heading.scale,
+        slots=slots,
+        scaling_factors=scaling_factors,
+        pgi=heading.pgi,
     )
     return replace(space, start=tuple(space.of(picks, turned) for picks, turned in picked))
 
@@ -142,6 +147,6 @@ def _loaded(document: Mapping[str, Any], mistakes: list[str]) -> Base | None:
 def _require_auxiliary(base: Base, mistakes: list[str]) -> None:
     """Note that a base model has no auxiliary branch to be trained with."""
     try:
-        auxiliary.trained(base.document)
+        auxiliary.with_branch(base.document)
     except SpecError as error:
         mistakes.extend(error.mistakes)

@@ -8,14 +8,14 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 from torch import Tensor
 
-from search_spaces import grammar, insertions, macro
+from search_spaces import grammar, insertions, scaling
 from search_spaces.architecture import STOCK, Choice
 from search_spaces.base import Base
 from search_spaces.errors import SpecError, nearest
 from search_spaces.grammar import At, Entry, Insert, Macro
 from search_spaces.hosts import HOSTS
 from search_spaces.operators import OPERATORS, Operator, Value
-from search_spaces.space import Dial, Slot, against
+from search_spaces.space import ScalingFactor, Slot, incompatibility
 
 _RESERVED_IN_ENTRY = {"name"}
 
@@ -35,7 +35,7 @@ class Reader:
         self._base, self._mistakes = base, mistakes
         self._variants: list[Base] = [] if base is None else [base]
         self._slots: dict[str, Slot] = {}
-        self._dials: dict[str, Dial] = {}
+        self._dials: dict[str, ScalingFactor] = {}
         self._origins: dict[tuple[str, str], str] = {}
         self._owners: dict[int, tuple[tuple[int, ...], str]] = {}
         self._matched: dict[str, str] = {}
@@ -76,7 +76,7 @@ class Reader:
         if at is not None and self._base is not None:
             self._matching(at, self._base, f"{address}.at")
 
-    def dials(self, raw: Any) -> tuple[Dial, ...]:
+    def scaling_factors(self, raw: Any) -> tuple[ScalingFactor, ...]:
         """The choices about the model as a whole. Each is tried, since slots must be legal at all of them."""
         read = grammar.read(Macro, raw, "macro", self._mistakes)
         if read is None and isinstance(raw, dict):  # a wrong dial hides no other's mistakes
@@ -90,18 +90,18 @@ class Reader:
         if read == Macro():
             self._wrong("macro", "says nothing (depth, width or image_size)")
         dials = []
-        for name in (macro.DEPTH, macro.WIDTH):
+        for name in (scaling.DEPTH, scaling.WIDTH):
             for stage, values in (getattr(read, name) or {}).items():
                 dial = f"{name}.{stage}" if stage else name
-                dials.append(Dial(name=dial, values=tuple(sorted({1.0, *map(float, values)})), stock=1.0))
+                dials.append(ScalingFactor(name=dial, values=tuple(sorted({1.0, *map(float, values)})), stock=1.0))
                 self._try(dials[-1], f"macro.{dial}")
         if read.image_size:
             sizes = tuple(sorted({float(size) for size in read.image_size}))
-            dials.append(Dial(name=macro.IMAGE_SIZE, values=sizes, stock=sizes[-1]))
+            dials.append(ScalingFactor(name=scaling.IMAGE_SIZE, values=sizes, stock=sizes[-1]))
         self._dials = {dial.name: dial for dial in dials}
         return tuple(dials)
 
-    def _try(self, dial: Dial, address: str) -> None:
+    def _try(self, dial: ScalingFactor, address: str) -> None:
         """Build the base model at each value of a dial, the others at rest."""
         if self._base is None:
             return
@@ -114,7 +114,7 @@ class Reader:
             if value == dial.stock:
                 continue  # the base itself, which is among the variants
             try:
-                variant = self._base.at(((dial.name, value),))
+                variant = self._base.scaled(((dial.name, value),))
                 _ = variant.traced
             except SpecError as error:
                 self._wrong(address, f"{value:g} is not possible: {error}")
@@ -170,7 +170,7 @@ class Reader:
 
     def _architecture(self, raw: Mapping[Any, Any], address: str) -> Start:
         picked: dict[str, Choice] = {}
-        picks = {name: said for name, said in raw.items() if name != macro.MACRO}
+        picks = {name: said for name, said in raw.items() if name != scaling.MACRO}
         for name, said in picks.items():
             place = f"{address}.{name}"
             choice = self._said(said, place)
@@ -178,7 +178,7 @@ class Reader:
                 self._wrong(place, "stands twice")
             elif choice is not None and self._base is not None and self._carried(str(name), choice, place):
                 picked[str(name)] = choice
-        return picked, self._turned(raw[macro.MACRO], f"{address}.{macro.MACRO}") if macro.MACRO in raw else {}
+        return picked, self._turned(raw[scaling.MACRO], f"{address}.{scaling.MACRO}") if scaling.MACRO in raw else {}
 
     def _turned(self, raw: Any, address: str) -> dict[str, float]:
         """What an architecture's dials stand at, `{width.P4: 0.75}`."""
@@ -310,7 +310,7 @@ class Reader:
         """The choices that every site of the slot accepts at every turn of a dial, and the last reason against one."""
         legal, told = [], ""
         for choice in choices:
-            reasons = (against(variant, slot, choice) for variant in self._variants)
+            reasons = (incompatibility(variant, slot, choice) for variant in self._variants)
             reason = next(filter(None, reasons), None)
             if reason is None:
                 legal.append(choice)

@@ -108,7 +108,7 @@ class StoredModel:
             RuntimeError: this version of Ultralytics builds another model from the document.
         """
         for source in self.sources:
-            user_modules.know(source)
+            user_modules.register(source)
         with torch.random.fork_rng(devices=[]):
             model = build.model(self.document, len(self.names))
         left = {row.dtype: row for row in self.rows}

@@ -46,7 +46,7 @@ def first(feature: Feature | list[Feature]) -> Tensor:
 
 
 @contextmanager
-def shapes_alone(modules: Iterable[nn.Module]) -> Iterator[None]:
+def skip_batch_norms(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Let the batch norms in modules on the meta device pass on what they get, for a while.
 
     There PyTorch takes each apart in Python, into a dozen operations that say nothing of a shape: half of the time.
@@ -76,7 +76,7 @@ def trace(layers: Sequence[nn.Module] | nn.Sequential, image: Tensor) -> list[Tr
         layers: of a model that `parse_model` built, in order, in eval mode; a head among them is run too.
         image: `(batch, channels, h, w)`, on the layers' device; the meta device costs no arithmetic.
     """
-    with torch.no_grad(), shapes_alone(layers):
+    with torch.no_grad(), skip_batch_norms(layers):
         return _run(layers, image)
 
 

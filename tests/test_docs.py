@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from search_spaces import OPERATORS, auxiliary, build, dialects
+from search_spaces import OPERATORS, auxiliary, build, foreign_files
 from search_spaces import base as bases
 from search_spaces.operators import modules
 from search_spaces.space_file import load, parse
@@ -50,7 +50,7 @@ def test_the_spaces() -> None:
     first, further = blocks("docs/spaces.md", "yaml")[:2]
     assert parse(bases.parse_yaml(first)).slots
     space = parse(bases.parse_yaml(heading + further.replace("modules: [my_ops.py]", "modules: []")))
-    assert len(space.dials) == 4
+    assert len(space.scaling_factors) == 4
     assert [slot.name for slot in space.slots] == ["2", "after-9"]
 
 
@@ -64,7 +64,7 @@ def test_every_operator_and_parameter_is_documented() -> None:
 def test_the_auxiliary_branchs_parameters() -> None:
     page = (ROOT / "docs/published.md").read_text(encoding="utf-8")
     for scale in "tsmce":
-        document = auxiliary.trained(bases.model_document(f"yolov9{scale}.yaml"))
+        document = auxiliary.with_branch(bases.model_document(f"yolov9{scale}.yaml"))
         original = {**document, "head": [*document["head"][:-1], [*document["head"][-1][:2], "DualDDetect", ["nc"]]]}
         for built in (document, original):
             params = sum(parameter.numel() for parameter in build.skeleton(built, 80).parameters())
@@ -77,7 +77,7 @@ def test_the_articles_figures() -> None:
     (deployed,) = re.findall(r"\| right operators, deployed \| ([\d,]+) \| ([\d.]+) \|", page)
     document = bases.model_document("yolov9c-mmqa")
     for told, counted in (
-        (built, cost.measure(auxiliary.trained(document), 1, 640, deployed=False)),
+        (built, cost.measure(auxiliary.with_branch(document), 1, 640, deployed=False)),
         (deployed, cost.measure(document, 1, 640)),
     ):
         assert told == (f"{counted.params:,}", f"{counted.gflops:.1f}")
@@ -86,4 +86,4 @@ def test_the_articles_figures() -> None:
 def test_the_words_of_other_dialects() -> None:
     page = (ROOT / "docs/published.md").read_text(encoding="utf-8")
     read = {name for row in re.findall(r"^\| `(.+?)\|", page, re.MULTILINE) for name in re.findall(r"[A-Z]\w+", row)}
-    assert read >= set(dialects.WORDS) - {"Silence"}
+    assert read >= set(foreign_files.FOREIGN_MODULES) - {"Silence"}

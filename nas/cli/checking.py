@@ -171,15 +171,15 @@ class _Checking:
 
         with show.err.status("reading the model"):
             reading = base.read_model(named, scale=scale)
-            loaded = base.load(*base.named(named, scale))
+            loaded = base.load(*base.base_and_scale(named, scale))
         show.lines(f"note: {note}" for note in reading.notes)
         standing = {
-            loaded.in_file(layer): (operator, loaded.obstacle(layer, OPERATORS[operator], parameters))
+            loaded.in_file(layer): (operator, loaded.incompatibility(layer, OPERATORS[operator], parameters))
             for layer, (operator, parameters) in loaded.carries.items()
         } | {
             loaded.in_file(layer) + 1: (
                 operator,
-                loaded.obstacle(layer, OPERATORS[operator], parameters, inserted=True),
+                loaded.incompatibility(layer, OPERATORS[operator], parameters, inserted=True),
             )
             for layer, (_, operator, parameters) in loaded.inserted.items()
         }

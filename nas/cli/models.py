@@ -144,7 +144,7 @@ def _describe(space: "SearchSpace", classes: int, deploy_size: int) -> tuple[dic
         "image_size": deploy_size,
         "pgi": space.pgi,
         "start": [architecture.as_picks() for architecture in space.start],
-        "dials": {dial.name: list(dial.values) for dial in space.dials},
+        "dials": {factor.name: list(factor.values) for factor in space.scaling_factors},
         "stock": {"gflops": stock.gflops, "params": stock.params},
         "gflops": [gflops(macs) for macs in table.reach(lambda layer: layer.macs)],
         "params": list(table.reach(lambda layer: layer.params)),
@@ -222,7 +222,7 @@ def cost(
 
     load_modules(modules)
     reading = base.read_model(model, as_printed=as_printed, scale=scale)
-    nc, scale = classes or reading.document["nc"], base.counted_scale(reading.document)
+    nc, scale = classes or reading.document["nc"], base.built_scale(reading.document)
     notes = [*_assumed(reading.document), *reading.notes]
     show.lines(f"note: {note}" for note in notes)
     try:
@@ -293,7 +293,7 @@ def _remarks(document: dict[str, Any], classes: int, image_size: int) -> list[_R
 
     remarks: list[_Remark] = []
     if document.get("pgi") and not auxiliary.has_auxiliary(document):
-        whole = measure(auxiliary.trained(document), classes, image_size, deployed=False)
+        whole = measure(auxiliary.with_branch(document), classes, image_size, deployed=False)
         figures: dict[str, Any] = {"params": whole.params, "gflops": whole.gflops}
         text = f"trained    {whole.params:,} parameters, {whole.gflops:.3f} GFLOPs (with the auxiliary branch)"
         remarks.append(_Remark(key="trained", figures=figures, text=text))

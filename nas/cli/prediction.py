@@ -138,7 +138,7 @@ def _space_of(architecture: "Architecture", asked: "SearchSpace") -> "SearchSpac
 def _sample(space: "SearchSpace", count: int, seed: int) -> "list[Architecture]":
     rng = random.Random(seed)  # noqa: S311 - architectures are no secrets
     drawn = (space.sample(rng) for _ in range(100 * count))
-    found = {one.fingerprint: one for one in drawn if space.obstacle(one) is None}
+    found = {one.fingerprint: one for one in drawn if space.incompatibility(one) is None}
     return list(found.values())[:count]
 
 

@@ -91,11 +91,11 @@ class FilteredSampler(BaseSampler):
             yield last
         if self._space.size <= _LISTED:
             names = [slot.name for slot in self._space.slots]
-            dials = [dial.name for dial in self._space.dials]
+            factors = [factor.name for factor in self._space.scaling_factors]
             choices = product(*(slot.choices for slot in self._space.slots))
-            settings = list(product(*(dial.values for dial in self._space.dials)))
+            settings = list(product(*(factor.values for factor in self._space.scaling_factors)))
             for one, setting in islice(product(choices, settings), _LISTED):
-                yield self._space.of(dict(zip(names, one, strict=True)), dict(zip(dials, setting, strict=True)))
+                yield self._space.of(dict(zip(names, one, strict=True)), dict(zip(factors, setting, strict=True)))
 
 
 class RandomSampler(FilteredSampler):

@@ -89,7 +89,9 @@ class Encoding:
         return self._rows[architecture.fingerprint]
 
     def _logs(self, architecture: Architecture, figures: Mapping[str, float]) -> FloatArray:
-        return np.log(np.array([*figures.values(), *self._space.turned(architecture).values()], dtype=np.float64))
+        return np.log(
+            np.array([*figures.values(), *self._space.factor_values(architecture).values()], dtype=np.float64)
+        )
 
 
 def _columns(space: SearchSpace) -> dict[tuple[str, object], int]:

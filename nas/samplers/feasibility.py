@@ -68,7 +68,7 @@ class FeasibilityFilter:
 
     def allows(self, architecture: Architecture) -> bool:
         """Whether an architecture is within all limits, and can be built."""
-        buildable = not self._space.dials or self._space.obstacle(architecture) is None
+        buildable = not self._space.scaling_factors or self._space.incompatibility(architecture) is None
         return buildable and self.excess(architecture) is None
 
     def repair(self, architecture: Architecture, rng: random.Random) -> Architecture | None:
@@ -78,7 +78,7 @@ class FeasibilityFilter:
             if not cheaper:
                 return None
             architecture = rng.choice(cheaper[rng.choice(sorted(cheaper))])()
-        if self._space.dials and self._space.obstacle(architecture):
+        if self._space.scaling_factors and self._space.incompatibility(architecture):
             return None
         return architecture
 
@@ -91,11 +91,11 @@ class FeasibilityFilter:
             for choice in slot.choices:
                 if self._figure(slot, choice, architecture, figure) < now:
                     cheaper.setdefault(slot.name, []).append(partial(space.with_choice, architecture, slot, choice))
-        turned = space.turned(architecture)
-        for dial in space.dials:
-            less = [value for value in dial.values if value < turned[dial.name]]
+        turned = space.factor_values(architecture)
+        for factor in space.scaling_factors:
+            less = [value for value in factor.values if value < turned[factor.name]]
             if less:
-                cheaper[dial.name] = [partial(space.with_dial, architecture, dial, value) for value in less]
+                cheaper[factor.name] = [partial(space.with_factor, architecture, factor, value) for value in less]
         return cheaper
 
     def _figure(self, slot: Slot, choice: Choice, architecture: Architecture, figure: str) -> float:

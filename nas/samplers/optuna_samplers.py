@@ -65,7 +65,7 @@ class FlatSampler(FilteredSampler):
         self._sampler = sampler
         self._flat: dict[str, BaseDistribution] = {
             **{slot.name: CategoricalDistribution(range(len(slot.choices))) for slot in space.slots},
-            **{dial.spelled: CategoricalDistribution(dial.values) for dial in space.dials},
+            **{factor.parameter: CategoricalDistribution(factor.values) for factor in space.scaling_factors},
         }
 
     def _proposals(
@@ -89,14 +89,14 @@ class FlatSampler(FilteredSampler):
             flat.tell(drawn, state=TrialState.FAIL)
 
     def _said(self, architecture: Architecture) -> dict[str, Any]:
-        choices, turned = self._space.choices(architecture), self._space.turned(architecture)
+        choices, turned = self._space.choices(architecture), self._space.factor_values(architecture)
         numbers = {slot.name: slot.choices.index(choices[slot.name]) for slot in self._space.slots}
-        return {**numbers, **{dial.spelled: turned[dial.name] for dial in self._space.dials}}
+        return {**numbers, **{factor.parameter: turned[factor.name] for factor in self._space.scaling_factors}}
 
     def _meant(self, said: Mapping[str, Any]) -> Architecture:
         return self._space.of(
             {slot.name: slot.choices[said[slot.name]] for slot in self._space.slots},
-            {dial.name: said[dial.spelled] for dial in self._space.dials},
+            {factor.name: said[factor.parameter] for factor in self._space.scaling_factors},
         )
 
 

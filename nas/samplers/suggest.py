@@ -17,6 +17,6 @@ def suggest(trial: Trial, space: SearchSpace) -> Architecture:
         for parameter, options in slot.free(operator).items():
             full = f"{slot.name}.{operator}.{parameter}"
             values[full] = cast("Value", trial.suggest_categorical(full, options))  # None is not among them
-    for dial in space.dials:
-        values[dial.spelled] = trial.suggest_categorical(dial.spelled, dial.values)
+    for factor in space.scaling_factors:
+        values[factor.parameter] = trial.suggest_categorical(factor.parameter, factor.values)
     return space.architecture(values)

@@ -73,7 +73,7 @@ class TrialRecords:
 def _record(trial: FrozenTrial, space: SearchSpace) -> Record:
     """A trial as a row; one that waits has its parameters in what it was enqueued with."""
     said = trial.system_attrs.get("fixed_params") or trial.params
-    wanted = [f"{slot.name}.operator" for slot in space.slots] + [dial.spelled for dial in space.dials]
+    wanted = [f"{slot.name}.operator" for slot in space.slots] + [factor.parameter for factor in space.scaling_factors]
     proposed = all(name in said for name in wanted)  # not in the moment of the proposal
     architecture = space.architecture(said) if proposed else None
     # What a worker notes arrives one by one; all of it is there when the trial has ended.

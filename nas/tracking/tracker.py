@@ -26,7 +26,7 @@ from nas.tracking import figures, note
 from nas.tracking.mlflow_runs import TAG_LENGTH, Run, Runs, advice_on, now
 from search_spaces.errors import EnvironmentProblem
 from search_spaces.files import write_atomically
-from search_spaces.macro import MACRO
+from search_spaces.scaling import MACRO
 
 _log = logging.getLogger(__name__)
 

@@ -170,7 +170,7 @@ def _shares(space: SearchSpace, table: CostTable, limits: Limits) -> tuple[float
     rng = random.Random(0)  # noqa: S311 - no secret
     drawn = [space.sample(rng) for _ in range(SAMPLES)]
     # A dial turned alone was tried when the file was read.
-    sound = [one for one in drawn if len(one.shape) < 2 or space.obstacle(one) is None]
+    sound = [one for one in drawn if len(one.shape) < 2 or space.incompatibility(one) is None]
     costs = [table.cost(one) for one in sound]
     most_gflops, most_params = limits.gflops or math.inf, limits.params or math.inf
     within = sum(one.gflops <= most_gflops and one.params <= most_params for one in costs)
@@ -186,7 +186,7 @@ def estimate(space: SearchSpace, search: Search, memory: CheckCache) -> Effort:
         LatencyError: a step failed, as a trial's would.
     """
     costliest = _table(space, search).extreme(lambda layer: layer.macs, cheapest=False)
-    ends = (space.stock, space.stock if space.obstacle(costliest) else costliest)
+    ends = (space.stock, space.stock if space.incompatibility(costliest) else costliest)
     budget, data = search.budget, search.data
     paces = [_pace(end, search, memory) for end in ends]
     return Effort(
@@ -234,7 +234,7 @@ def _measured(architecture: Architecture, classes: int, budget: Budget) -> Pace:
     with _one_thread():
         began = time.perf_counter()
         document = architecture.document(classes)
-        in_training = auxiliary.trained(document) if budget.recipe.pgi else document
+        in_training = auxiliary.with_branch(document) if budget.recipe.pgi else document
         model = build.model(in_training, classes).to(device, memory_format=devices.memory_format(device))
         start = time.perf_counter() - began
         return Pace(

@@ -121,13 +121,13 @@ DYSAMPLE_RECORD = Operator(
     name="DySample",
     module=DySample,
     parameters=(
-        Parameter(name="style", default="lp", allowed=("lp", "pl"), worthwhile=("lp", "pl")),
+        Parameter(name="style", default="lp", allowed=("lp", "pl"), search_values=("lp", "pl")),
         Parameter(name="groups", default=4, allowed=(1, 2, 4, 8)),
-        Parameter(name="dynamic_scope", default=False, allowed=(False, True), worthwhile=(False, True)),
+        Parameter(name="dynamic_scope", default=False, allowed=(False, True), search_values=(False, True)),
     ),
     kinds=(SiteKind.UPSAMPLE,),
     build=_build,
-    obstacle=_obstacle,
-    unseen_macs=_sampling_macs,
+    incompatibility=_obstacle,
+    extra_macs=_sampling_macs,
     reference="DySample, arXiv 2308.15085",
 )

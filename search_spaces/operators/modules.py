@@ -153,7 +153,7 @@ def _mark(source: Source) -> Path:
     return cache_folder.path() / "modules" / hashlib.sha256(source.text.encode()).hexdigest()
 
 
-def know(source: Source) -> ModuleType:
+def register(source: Source) -> ModuleType:
     """Add the operators of a text that a checkpoint brought, unless others have their names."""
     module = _module(source)
     for record in _records(module):
@@ -230,7 +230,7 @@ def _carrying(source: Source) -> Callable[[nn.Module, Any], Any]:
 
 def _blank(path: str, text: str, qualified_name: str) -> nn.Module:
     """An object of a class that is defined by a text; pickle fills it."""
-    module = know(Source(path=Path(path), text=text))
+    module = register(Source(path=Path(path), text=text))
     found: Any = reduce(getattr, qualified_name.split("."), module)
     blank: nn.Module = copyreg.__newobj__(found)  # type: ignore[attr-defined]
     return blank

@@ -1,12 +1,13 @@
-"""What an operator is to the rest of the house: a name, its parameters, the sites it takes, how it is built."""
+"""Record of an operator: its name, its parameters, the sites that it takes, and how it is built."""
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, wraps
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import yaml
 from torch import Tensor, nn
@@ -16,34 +17,63 @@ from search_spaces.errors import SpecError, nearest
 Value = bool | int | float | str
 Parameters = Mapping[str, Value]
 
+_OLD_NAMES = {
+    "adopt": "init_from",
+    "living": "active_parameters",
+    "obstacle": "incompatibility",
+    "unseen_macs": "extra_macs",
+    "worthwhile": "search_values",
+}
+"""Fields as version 0.1.0 called them: users' files, and the copies of these in checkpoints, still do."""
+
+_Record = TypeVar("_Record")
+
+
+def _with_old_names(record: type[_Record]) -> type[_Record]:
+    """Let a record be built and read with the field names of version 0.1.0, too."""
+    init: Any = vars(record)["__init__"]
+
+    @wraps(init)
+    def __init__(self: _Record, **fields: Any) -> None:  # noqa: N807 - it becomes that method
+        for old, new in _OLD_NAMES.items():
+            if old in fields and new in fields:
+                raise TypeError(f"{record.__name__}: {old} is an older name of {new}; give one of them")
+        init(self, **{_OLD_NAMES.get(name, name): value for name, value in fields.items()})
+
+    setattr(record, "__init__", __init__)  # noqa: B010 - a type checker forbids to assign it
+    for old, new in _OLD_NAMES.items():
+        if new in vars(record)["__dataclass_fields__"]:
+            setattr(record, old, property(attrgetter(new)))
+    return record
+
 
 class SiteKind(StrEnum):
-    """What stands at a site today, and so the form an operator takes there."""
+    """Kind of module that an operator replaces at a site; it decides the form of the operator there."""
 
     BLOCK = "inner block"
-    """A whole inner block: the operator carries its own residual where channels and stride allow one."""
+    """A whole inner block: the operator has its own residual where channels and stride allow one."""
     CONV = "inner convolution"
     """A 3x3 convolution inside a block: operator, batch norm, the host's activation; no residual."""
     POINTWISE = "inner 1x1 convolution"
     """A 1x1 convolution inside a block: the same form."""
     ATTENTION = "inner attention"
-    """The attention inside a block that adds its input itself: the bare operator."""
+    """The attention inside a block that adds the residual itself: the bare operator."""
     LAYER = "convolution layer"
-    """A layer of its own that convolves: stride and channels stay the layer's. Also a layer that is inserted."""
+    """A whole layer that convolves, or an inserted layer: the operator keeps its stride and channels."""
     UPSAMPLE = "upsampling layer"
-    """A layer of its own that doubles the map."""
+    """A whole layer that doubles height and width of the map."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """One place where an operator can stand, with everything an operator is told about it.
+    """One place where an operator can stand, with all that an operator may need to be built there.
 
     Attributes:
-        path: the module's path inside its layer, empty for the whole layer.
-        kernel: of the convolution that stands there today; 0 where none does.
-        stride: of the site itself; 1 keeps the map's size.
-        groups: of the convolution that stands there today.
-        activation: the host's own, so that a YAML's `activation:` reaches the operator.
+        path: of the module inside its layer; empty for the whole layer.
+        kernel: kernel size of the stock convolution at this site; 0 where there is none.
+        stride: of the site itself; 1 keeps the size of the map. Of an upsampling site, the factor.
+        groups: of the stock convolution at this site.
+        activation: the activation of the host, so that `activation:` of a YAML reaches the operator.
         reduction: image pixels per pixel of the site's input map; None where the network around is unknown.
     """
 
@@ -58,50 +88,52 @@ class Site:
     reduction: int | None = None
 
 
+@_with_old_names
 @dataclass(frozen=True, kw_only=True)
 class Parameter:
-    """A parameter that a space file may set: its default and every value that means something.
+    """A parameter of an operator that a space file may set.
 
     Attributes:
-        worthwhile: the values that a derived space offers; the default alone if there are none.
+        allowed: every value that the operator can be built with, all of one type.
+        search_values: those that a derived space offers; empty for the default alone.
     """
 
     name: str
     default: Value
     allowed: tuple[Value, ...]
-    worthwhile: tuple[Value, ...] = ()
+    search_values: tuple[Value, ...] = ()
 
     def check(self, value: object) -> Value:
-        """The value, if it is allowed: `True` is not 1 here, and `"3"` is not 3.
+        """Return an allowed value as it is; `True` is not 1 here, and `"3"` is not 3.
 
         Raises:
-            SpecError: it is not.
+            SpecError: the value is not allowed.
         """
         for allowed in self.allowed:
             if type(value) is type(allowed) and value == allowed:
                 return allowed
             if type(value) is int and type(allowed) is float and value == allowed:
                 return allowed
-        known = yaml.safe_dump(list(self.allowed), default_flow_style=True, width=1000).strip()[
-            1:-1
-        ]  # as a file says it
-        raise SpecError(f"not a value of {self.name}, got {value!r} (one of {known})")
+        listed = yaml.safe_dump(list(self.allowed), default_flow_style=True, width=1000)  # as a file writes them
+        raise SpecError(f"not a value of {self.name}, got {value!r} (one of {listed.strip()[1:-1]})")
 
 
-def _no_obstacle(_site: Site, _parameters: Parameters) -> str | None:
+def _fits_everywhere(_site: Site, _parameters: Parameters) -> str | None:
     return None
 
 
-def _all_live(parameters: Parameters) -> Parameters:
+def _all_active(parameters: Parameters) -> Parameters:
     return parameters
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """The file of an operator that is not part of this package.
+    """Python file of an operator that is not part of this package.
+
+    Checkpoints hold objects of this class: its name, its module and the fields are part of their format.
 
     Attributes:
-        path: where it was when it was read.
+        path: of the file when it was read.
     """
 
     path: Path
@@ -109,26 +141,29 @@ class Source:
 
     @cached_property
     def digest(self) -> str:
-        """Twelve hexadecimal digits over the text."""
+        """First twelve hexadecimal digits of the text's SHA-256."""
         return hashlib.sha256(self.text.encode()).hexdigest()[:12]
 
 
+@_with_old_names
 @dataclass(frozen=True, kw_only=True)
 class Operator:
-    """A word of the vocabulary.
+    """Record of an operator that space files and rows can name.
 
     Attributes:
-        module: the class whose instances the cost counter meets.
-        kinds: the kinds of site it takes, the preferred one first.
+        module: the class by which the cost counter and the initialisation find the operator in a built model.
+        kinds: the kinds of site that it takes, in order of preference.
         build: `(site, **parameters)` to a module that maps the site's input to its output.
-        obstacle: why it cannot stand at a site with these parameters, or None.
-        living: the parameters that have an effect, given all of them; the rest is dropped from a fingerprint.
-        adopt: makes a module the nearest function to the one that stood in its place, None where nothing stood, that
-            its form allows, and names the parameters that hold what came from there. None if it can be near to nothing.
-        unseen_macs: multiply-adds of one forward pass that no child module shows: products computed in the
-            operator's own `forward`. None if every product belongs to a child.
+        incompatibility: `(site, parameters)` to the reason, in words, why the operator cannot stand there; None if it
+            can.
+        active_parameters: all parameters to those that have an effect; a fingerprint leaves out the others.
+        init_from: `(module, replaced)` initialises the operator so that it computes nearly what the replaced module
+            did (None for an inserted layer), and returns the names of its parameters that were copied. None for an
+            operator that cannot do so.
+        extra_macs: `(module, x, y)` to the multiply-adds of one forward pass that are computed in the operator's
+            `forward` and therefore in no child module. None if there are none.
         reference: the paper, with its arXiv number.
-        source: the user's file that it comes from; None for one of this package, or of an installed one.
+        source: the user's file that defines it; None for an operator of this or of an installed package.
     """
 
     name: str
@@ -136,26 +171,26 @@ class Operator:
     parameters: tuple[Parameter, ...]
     kinds: tuple[SiteKind, ...]
     build: Callable[..., nn.Module]
-    obstacle: Callable[[Site, Parameters], str | None] = _no_obstacle
-    living: Callable[[Parameters], Parameters] = _all_live
-    adopt: Callable[[Any, nn.Module | None], Sequence[str]] | None = None
-    unseen_macs: Callable[[nn.Module, Tensor, Tensor], int] | None = None
+    incompatibility: Callable[[Site, Parameters], str | None] = _fits_everywhere
+    active_parameters: Callable[[Parameters], Parameters] = _all_active
+    init_from: Callable[[Any, nn.Module | None], Sequence[str]] | None = None
+    extra_macs: Callable[[nn.Module, Tensor, Tensor], int] | None = None
     reference: str
     source: Source | None = None
 
     @property
     def misnamed(self) -> str:
-        """Return the mistake in the name, with what would be right; empty if there is none."""
+        """Mistake in the name, and what would be right; empty for a valid name."""
         if self.name.isascii() and self.name.isidentifier() and "_" not in self.name:
             return ""
         return f"name: got {self.name!r} (letters and digits, no underscore: a row is called C2f_MyOp)"
 
     def of(self, source: Source) -> Self:
-        """The same operator, from a user's file."""
+        """Return the same operator as one of a user's file."""
         return replace(self, source=source)
 
     def parameter(self, name: str) -> Parameter:
-        """The parameter of that name.
+        """Return the parameter of that name.
 
         Raises:
             SpecError: there is none.
@@ -163,14 +198,14 @@ class Operator:
         for parameter in self.parameters:
             if parameter.name == name:
                 return parameter
-        known = [parameter.name for parameter in self.parameters]
-        raise SpecError(f"{self.name} has no parameter {name!r} ({nearest(name, known)})")
+        names = [parameter.name for parameter in self.parameters]
+        raise SpecError(f"{self.name} has no parameter {name!r} ({nearest(name, names)})")
 
     def complete(self, given: Parameters) -> dict[str, Value]:
-        """All parameters in the record's order: the given ones, checked, and defaults for the rest.
+        """Return all parameters in the record's order: the given ones, checked, and defaults for the rest.
 
         Raises:
-            SpecError: with every unknown name and every value that is not allowed.
+            SpecError: lists every unknown name and every value that is not allowed.
         """
         mistakes: list[str] = []
         values = {parameter.name: parameter.default for parameter in self.parameters}

@@ -124,14 +124,14 @@ UIB_RECORD = Operator(
     name="UIB",
     module=UIB,
     parameters=(
-        Parameter(name="start_kernel", default=0, allowed=(0, 3, 5, 7), worthwhile=(0, 3, 5)),
+        Parameter(name="start_kernel", default=0, allowed=(0, 3, 5, 7), search_values=(0, 3, 5)),
         Parameter(name="mid_kernel", default=3, allowed=(0, 3, 5, 7)),
-        Parameter(name="expansion", default=4, allowed=(1, 2, 3, 4, 6), worthwhile=(2, 4)),
+        Parameter(name="expansion", default=4, allowed=(1, 2, 3, 4, 6), search_values=(2, 4)),
         Parameter(name="layer_scale", default=0.0, allowed=(0.0, 1e-5, 0.1)),
     ),
     kinds=(SiteKind.BLOCK, SiteKind.LAYER),
     build=_build,
-    obstacle=_obstacle,
-    adopt=_adopt,
+    incompatibility=_obstacle,
+    init_from=_adopt,
     reference="MobileNetV4, arXiv 2404.10518",
 )

@@ -83,7 +83,7 @@ def record(name: str, module: type) -> Operator:
         parameters=(Parameter(name="kernel", default=3, allowed=(1, 3)),),
         kinds=(SiteKind.BLOCK,),
         build=lambda site, *, kernel: module(site.c_in, kernel),
-        obstacle=lambda site, _: None if site.c_in == site.c_out else "it keeps the channels",
+        incompatibility=lambda site, _: None if site.c_in == site.c_out else "it keeps the channels",
         reference="none",
     )
 
@@ -299,7 +299,7 @@ def test_an_operator_that_stands_nowhere_is_told(my_ops: Path) -> None:
     my_ops.write_text(MY_OPS.replace("None if site.c_in == site.c_out else ", ""), encoding="utf-8")
     result = nas("check", "--operator", f"{my_ops}:Mine")
     assert result.exit_code == 1
-    assert result.stdout.startswith("Mine: stands: nowhere: its `obstacle` refuses all ")
+    assert result.stdout.startswith("Mine: stands: nowhere: its `incompatibility` refuses all ")
 
 
 @pytest.mark.usefixtures("at_once", "untimed")

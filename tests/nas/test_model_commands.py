@@ -31,7 +31,7 @@ GATE = Operator(
     kinds=(SiteKind.LAYER,),
     build=lambda site: Gate(site.c_in),
     reference="",
-    obstacle=lambda site, chosen: None if site.c_in == site.c_out and site.stride == 1 else "it keeps channels",
+    incompatibility=lambda site, chosen: None if site.c_in == site.c_out and site.stride == 1 else "it keeps channels",
 )
 """
 MODEL = """

@@ -15,7 +15,7 @@ import yaml
 from ultralytics import YOLO
 
 from search_spaces import base as bases
-from search_spaces import dialects
+from search_spaces import foreign_files
 from trials.data import digit_scenes
 
 SHARED = Path(__file__).parents[2].parent / "shared"
@@ -90,7 +90,7 @@ def test_trains_exports_and_comes_back(name: str, file: Path, data: Path, tmp_pa
         "workers=0", "plots=False", f"project={tmp_path}", "name=run", "mosaic=0",
         folder=tmp_path,
     )  # fmt: skip
-    notes = dialects.read(bases.read_yaml(file)).notes
+    notes = foreign_files.translate(bases.read_yaml(file)).notes
     assert all(told.stdout.count(note) + told.stderr.count(note) == 1 for note in notes)
     best = tmp_path / "run" / "weights" / "best.pt"
     model: Any = YOLO(best).model.float().eval().fuse(verbose=False)
@@ -132,4 +132,6 @@ def test_a_space_around_it_is_searched(file: Path, data: Path, tmp_path: Path) -
     told = run(*NAS, "export", "around", "--best", "map", folder=tmp_path)
     exported = re.search(r"[^\s=]+/model\.yaml", told.stdout + told.stderr)
     assert exported is not None
-    assert bases.read_yaml(Path(exported[0])).get("pgi", False) == bases.load(*bases.named(str(file), None)).pgi
+    assert (
+        bases.read_yaml(Path(exported[0])).get("pgi", False) == bases.load(*bases.base_and_scale(str(file), None)).pgi
+    )

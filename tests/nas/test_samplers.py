@@ -92,12 +92,12 @@ def test_what_two_dials_make_impossible_is_not_proposed(monkeypatch: pytest.Monk
     def narrow(site: Site, _parameters: Parameters) -> str | None:
         return "too narrow on both sides" if (site.c_in, site.c_out) == (96, 192) else None
 
-    monkeypatch.setitem(OPERATORS, "DynamicConv", replace(OPERATORS["DynamicConv"], obstacle=narrow))
+    monkeypatch.setitem(OPERATORS, "DynamicConv", replace(OPERATORS["DynamicConv"], incompatibility=narrow))
     space = parse(parse_yaml(NARROW))
     dynamic = {"7": Choice.of("DynamicConv", {})}
     both = space.of(dynamic, {"width.P4": 0.75, "width.P5": 0.75})
-    assert space.obstacle(both) == "layer 7: DynamicConv: too narrow on both sides"
-    assert space.obstacle(space.of(dynamic, {"width.P5": 0.75})) is None
+    assert space.incompatibility(both) == "layer 7: DynamicConv: too narrow on both sides"
+    assert space.incompatibility(space.of(dynamic, {"width.P5": 0.75})) is None
     feasible = FeasibilityFilter(space, lambda: CostTable(space, 2, 64), Limits())
     assert feasible.repair(both, random.Random(0)) is None
     assert feasible.repair(space.of(dynamic), random.Random(0)) == space.of(dynamic)

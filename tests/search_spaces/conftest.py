@@ -79,7 +79,7 @@ def _yolov8n_dysample() -> dict[str, Any]:
 
 def _yolov9c(classes: int, words: dict[str, str]) -> dict[str, Any]:
     """The graph that YOLOv9-c is trained with; words are the backbone's, which ends before the pooling there."""
-    graph = auxiliary.trained(tasks.yaml_model_load("yolov9c.yaml"))
+    graph = auxiliary.with_branch(tasks.yaml_model_load("yolov9c.yaml"))
     *backbone, pooling = graph["backbone"]
     return {
         "nc": classes,

@@ -9,7 +9,17 @@ import pytest
 import torch
 from torch import nn
 
-from search_spaces import OPERATORS, Architecture, Choice, SearchSpace, auxiliary, build, dialects, insertions, rows
+from search_spaces import (
+    OPERATORS,
+    Architecture,
+    Choice,
+    SearchSpace,
+    auxiliary,
+    build,
+    foreign_files,
+    insertions,
+    rows,
+)
 from search_spaces import base as bases
 from search_spaces.architecture import Insertion
 from search_spaces.errors import SpecError
@@ -38,7 +48,7 @@ def all_rows(document: Document) -> list[list[Any]]:
 def branch(document: Document) -> list[list[Any]]:
     """The rows that only the auxiliary half reads, without what they read."""
     written = all_rows(document)
-    return [written[index][1:] for index in auxiliary.dropped([row[0] for row in written])]
+    return [written[index][1:] for index in auxiliary.auxiliary_layers([row[0] for row in written])]
 
 
 def changed(
@@ -58,7 +68,7 @@ def sources(document: Document) -> list[Any]:
 class TestTrained:
     @each_scale
     def test_has_as_many_parameters_as_the_original(self, scale: str) -> None:
-        document = auxiliary.trained(stock(scale))
+        document = auxiliary.with_branch(stock(scale))
         document["head"][-1][2] = "DualDDetect"
         assert sum(parameter.numel() for parameter in build.skeleton(document, 80).parameters()) == PARAMS[scale]
 
@@ -72,11 +82,11 @@ class TestTrained:
         ],
     )
     def test_its_head_reads_what_the_originals_does(self, scale: str, maps: list[int]) -> None:
-        head = auxiliary.trained(stock(scale))["head"][-1]
+        head = auxiliary.with_branch(stock(scale))["head"][-1]
         assert head == [maps, 1, "DualDetect", ["nc"]]
 
     def test_the_second_path_of_t(self) -> None:
-        assert all_rows(auxiliary.trained(stock("t")))[22:29] == [
+        assert all_rows(auxiliary.with_branch(stock("t")))[22:29] == [
             [8, 1, "SPPELAN", [128, 64]],
             [-1, 1, "nn.Upsample", ["None", 2, "nearest"]],
             [[-1, 6], 1, "Concat", [1]],
@@ -87,12 +97,12 @@ class TestTrained:
         ]
 
     def test_the_second_path_of_e_reads_its_first_backbone(self) -> None:
-        document = auxiliary.trained(stock("e"))
+        document = auxiliary.with_branch(stock("e"))
         added = [row[0] for row in all_rows(document)[42:49]]
         assert added == [9, -1, [-1, 7], -1, -1, [-1, 5], -1]
 
     def test_the_second_backbone_of_m_sums_the_maps_of_the_first(self) -> None:
-        added = all_rows(auxiliary.trained(stock("m")))[23:38]
+        added = all_rows(auxiliary.with_branch(stock("m")))[23:38]
         assert [row for row in added if row[2] in {"CBLinear", "CBFuse"}] == [
             [5, 1, "CBLinear", [[240]]],
             [7, 1, "CBLinear", [[240, 360]]],
@@ -105,7 +115,7 @@ class TestTrained:
 
     @each_scale
     def test_auxiliary_maps_are_as_large_as_the_main_ones(self, scale: str) -> None:
-        layers = build.skeleton(auxiliary.trained(stock(scale)), 2)
+        layers = build.skeleton(auxiliary.with_branch(stock(scale)), 2)
         layers[-1].training = True
         *_, head = trace(layers, torch.zeros(1, 3, 128, 192, device="meta"))
         sides = [tuple(one.shape[-2:]) for one in head.received if isinstance(one, torch.Tensor)]
@@ -113,7 +123,7 @@ class TestTrained:
 
     @each_scale
     def test_adds_rows_behind_the_models_own(self, scale: str) -> None:
-        before, after = stock(scale), auxiliary.trained(stock(scale))
+        before, after = stock(scale), auxiliary.with_branch(stock(scale))
         modules = [row[2] for row in all_rows(after)]
         begins = modules[:1] == ["nn.Identity"] and scale != "e"
         own = [row[1:] for row in all_rows(before)[:-1]]
@@ -122,19 +132,19 @@ class TestTrained:
 
     @each_scale
     def test_twice_is_once(self, scale: str) -> None:
-        document = auxiliary.trained(stock(scale))
-        assert auxiliary.trained(document) == document
+        document = auxiliary.with_branch(stock(scale))
+        assert auxiliary.with_branch(document) == document
 
     @each_scale
     def test_the_document_stays_as_it_was(self, scale: str) -> None:
         document = stock(scale)
-        for row in all_rows(auxiliary.trained(document)):
+        for row in all_rows(auxiliary.with_branch(document)):
             row[3].append("changed")
         assert document == stock(scale)
 
     def test_keeps_every_other_key(self) -> None:
         document = changed("t", {4: Choice.of("UIB", {})}) | {"pgi": "lead-guided", "activation": "nn.ReLU()"}
-        for turned in (auxiliary.trained(document), auxiliary.deployed(auxiliary.trained(document))):
+        for turned in (auxiliary.with_branch(document), auxiliary.without_branch(auxiliary.with_branch(document))):
             assert {**turned, "backbone": [], "head": []} == {**document, "backbone": [], "head": []}
 
     @pytest.mark.parametrize(
@@ -142,40 +152,40 @@ class TestTrained:
     )
     def test_other_families_have_none(self, name: str) -> None:
         with pytest.raises(SpecError, match=r"^pgi: only YOLOv9's models .* have an auxiliary branch$"):
-            auxiliary.trained(bases.model_document(name))
+            auxiliary.with_branch(bases.model_document(name))
 
     @pytest.mark.parametrize("operator", ["MMQA", "DCNv4"])
     def test_is_what_articles_train(self, operator: str, published: Callable[[str], dict[str, Any]]) -> None:
-        document = dialects.read(published(operator)).document
-        assert auxiliary.trained(auxiliary.deployed(document)) == document
+        document = foreign_files.translate(published(operator)).document
+        assert auxiliary.with_branch(auxiliary.without_branch(document)) == document
 
 
 class TestDeployed:
     @each_scale
     def test_undoes_trained(self, scale: str) -> None:
-        assert auxiliary.deployed(auxiliary.trained(stock(scale))) == stock(scale)
+        assert auxiliary.without_branch(auxiliary.with_branch(stock(scale))) == stock(scale)
 
     @each_scale
     def test_leaves_a_deployed_model_alone(self, scale: str) -> None:
         document = stock(scale)
-        assert auxiliary.deployed(document) == document
+        assert auxiliary.without_branch(document) == document
 
     @pytest.mark.parametrize("name", ["yolov8n.yaml", "yolo26n.yaml"])
     def test_leaves_other_families_alone(self, name: str) -> None:
         document = bases.model_document(name)
-        assert auxiliary.deployed(document) == document
+        assert auxiliary.without_branch(document) == document
 
     @each_scale
     def test_the_trained_document_stays_as_it_was(self, scale: str) -> None:
-        document = auxiliary.trained(stock(scale))
-        for row in all_rows(auxiliary.deployed(document)):
+        document = auxiliary.with_branch(stock(scale))
+        for row in all_rows(auxiliary.without_branch(document)):
             row[3].append("changed")
-        assert document == auxiliary.trained(stock(scale))
+        assert document == auxiliary.with_branch(stock(scale))
 
     def test_the_printed_head_loses_its_half_too(self) -> None:
-        document = auxiliary.trained(stock("t"))
+        document = auxiliary.with_branch(stock("t"))
         document["head"][-1][2] = "DualDDetect"
-        assert auxiliary.deployed(document)["head"][-1] == [[15, 18, 21], 1, "DDetect", ["nc"]]
+        assert auxiliary.without_branch(document)["head"][-1] == [[15, 18, 21], 1, "DDetect", ["nc"]]
 
     def test_an_identity_that_the_file_itself_begins_with_stays(self) -> None:
         moved = stock("t")
@@ -183,7 +193,7 @@ class TestDeployed:
             row[0] = [one + (one >= 0) for one in row[0]] if isinstance(row[0], list) else row[0]
         moved["backbone"].insert(0, [-1, 1, "nn.Identity", []])
         build.skeleton(moved, 2)
-        assert auxiliary.deployed(auxiliary.trained(moved)) == moved
+        assert auxiliary.without_branch(auxiliary.with_branch(moved)) == moved
 
 
 class TestCandidates:
@@ -195,32 +205,32 @@ class TestCandidates:
         places = [19, 22, 29] if scale == "e" else [3, 6, 9]
         for inserted in ({places[-1]: feeds}, dict.fromkeys(places, feeds)):
             document = changed(scale, inserted=inserted)
-            in_training = auxiliary.trained(document)
-            assert branch(in_training) == branch(auxiliary.trained(stock(scale)))
-            assert auxiliary.deployed(in_training) == document
-            assert auxiliary.trained(in_training) == in_training
+            in_training = auxiliary.with_branch(document)
+            assert branch(in_training) == branch(auxiliary.with_branch(stock(scale)))
+            assert auxiliary.without_branch(in_training) == document
+            assert auxiliary.with_branch(in_training) == in_training
             build.skeleton(in_training, 2)
 
     @pytest.mark.parametrize("scale", "tm")
     @pytest.mark.parametrize("feeds", insertions.FEEDS)
     def test_an_insertion_anywhere(self, scale: str, feeds: Feeds) -> None:
-        plain = branch(auxiliary.trained(stock(scale)))
+        plain = branch(auxiliary.with_branch(stock(scale)))
         for after in range(len(all_rows(stock(scale))) - 1):
             try:
                 document = changed(scale, inserted={after: feeds})
             except SpecError:  # nothing would read it
                 assert feeds == "next"
                 continue
-            in_training = auxiliary.trained(document)
+            in_training = auxiliary.with_branch(document)
             assert branch(in_training) == plain
-            assert auxiliary.deployed(in_training) == document
+            assert auxiliary.without_branch(in_training) == document
 
     def test_the_branch_reads_the_layer_before_an_insertion(self) -> None:
         """`CBLinear` reads the block, as in article 1, and so does the second path of t."""
-        small = sources(auxiliary.trained(changed("t", inserted={8: "all"})))
+        small = sources(auxiliary.with_branch(changed("t", inserted={8: "all"})))
         assert small[10:11] == [-1]  # the pooling reads the insertion, which is layer 9
         assert small[23] == 8
-        large = sources(auxiliary.trained(changed("m", inserted={8: "all"})))
+        large = sources(auxiliary.with_branch(changed("m", inserted={8: "all"})))
         assert large[24:27] == [5, 7, 9]
 
     @pytest.mark.parametrize(
@@ -234,33 +244,33 @@ class TestCandidates:
     )
     def test_operators_are_not_in_the_branch(self, scale: str, picks: dict[int, str]) -> None:
         document = changed(scale, {layer: Choice.of(operator, {}) for layer, operator in picks.items()})
-        in_training = auxiliary.trained(document)
-        assert branch(in_training) == branch(auxiliary.trained(stock(scale)))
+        in_training = auxiliary.with_branch(document)
+        assert branch(in_training) == branch(auxiliary.with_branch(stock(scale)))
         assert not any(name in row[1] for row in branch(in_training) for name in OPERATORS)
-        assert auxiliary.deployed(in_training) == document
+        assert auxiliary.without_branch(in_training) == document
         build.skeleton(in_training, 2)
 
     @pytest.mark.parametrize("scale", "mc")
     def test_an_operator_in_the_place_of_a_whole_layer_is_not_in_the_branch(self, scale: str) -> None:
         document = changed(scale, {3: Choice.of("UIB", {})})
         assert document["backbone"][3][2] == "UIB"
-        assert branch(auxiliary.trained(document)) == branch(auxiliary.trained(stock(scale)))
+        assert branch(auxiliary.with_branch(document)) == branch(auxiliary.with_branch(stock(scale)))
 
     @each_scale
     def test_of_a_whole_space(self, scale: str, space_of: Callable[[str], SearchSpace]) -> None:
         space = space_of(f"v9:{scale}")
-        plain = auxiliary.trained(space.stock.document(80))
+        plain = auxiliary.with_branch(space.stock.document(80))
         for seed in range(10):
             document = space.sample(random.Random(seed)).document(80)
-            in_training = auxiliary.trained(document)
+            in_training = auxiliary.with_branch(document)
             assert branch(in_training) == branch(plain)
-            assert auxiliary.deployed(in_training) == document
+            assert auxiliary.without_branch(in_training) == document
 
     def test_an_insertion_behind_the_identity_of_e(self) -> None:
         new = Insertion(after=0, feeds="all", choice=Choice.of("DynamicConv", {}))
         document = Architecture.of("yolov9{scale}.yaml", "e", {}, inserted=[new]).document(80)
         build.skeleton(document, 2)
-        assert auxiliary.deployed(auxiliary.trained(document)) == document
+        assert auxiliary.without_branch(auxiliary.with_branch(document)) == document
 
 
 class TestCounting:
@@ -269,39 +279,39 @@ class TestCounting:
     sources = (-1, -1, -1, [-1, 1], 0, [4, 2], [5, 4, 2, 3])
 
     def test_what_is_deployed(self) -> None:
-        assert auxiliary.kept(self.sources, begins_with_identity=True) == [1, 2, 3, 6]
-        assert auxiliary.kept(self.sources, begins_with_identity=False) == [0, 1, 2, 3, 6]
+        assert auxiliary.deployed_layers(self.sources, begins_with_identity=True) == [1, 2, 3, 6]
+        assert auxiliary.deployed_layers(self.sources, begins_with_identity=False) == [0, 1, 2, 3, 6]
 
     def test_what_is_dropped(self) -> None:
-        assert auxiliary.dropped(self.sources) == [4, 5]
+        assert auxiliary.auxiliary_layers(self.sources) == [4, 5]
 
     def test_an_identity_with_another_reader_is_deployed(self) -> None:
         read_twice = (-1, -1, 0, [1, 2], [3, 2])
-        assert auxiliary.kept(read_twice, begins_with_identity=True) == [0, 2, 4]
+        assert auxiliary.deployed_layers(read_twice, begins_with_identity=True) == [0, 2, 4]
 
     def test_kept_layers_are_counted_anew(self) -> None:
-        assert auxiliary.renumbered(self.sources, [1, 2, 3, 6]) == [-1, -1, [-1, 0], [1, 2]]
-        assert auxiliary.renumbered(self.sources, [0, 1, 2, 3, 6]) == [-1, -1, -1, [-1, 1], [2, 3]]
+        assert auxiliary.renumber(self.sources, [1, 2, 3, 6]) == [-1, -1, [-1, 0], [1, 2]]
+        assert auxiliary.renumber(self.sources, [0, 1, 2, 3, 6]) == [-1, -1, -1, [-1, 1], [2, 3]]
 
     def test_the_layer_before_is_not_the_one_that_was_dropped(self) -> None:
-        assert auxiliary.renumbered([-1, -1, 0, [1, 2]], [0, 2, 3]) == [-1, 0, [1]]
+        assert auxiliary.renumber([-1, -1, 0, [1, 2]], [0, 2, 3]) == [-1, 0, [1]]
 
     @each_scale
     def test_every_layer_is_deployed_or_dropped(self, scale: str) -> None:
-        read = sources(auxiliary.trained(stock(scale)))
-        kept, dropped = auxiliary.kept(read, begins_with_identity=False), auxiliary.dropped(read)
+        read = sources(auxiliary.with_branch(stock(scale)))
+        kept, dropped = auxiliary.deployed_layers(read, begins_with_identity=False), auxiliary.auxiliary_layers(read)
         assert sorted(kept + dropped) == list(range(len(read)))
         assert len(dropped) == BRANCH[scale]
 
     def test_a_plain_document_has_no_branch(self) -> None:
         assert not auxiliary.has_auxiliary(stock("t"))
-        assert auxiliary.has_auxiliary(auxiliary.trained(stock("t")))
+        assert auxiliary.has_auxiliary(auxiliary.with_branch(stock("t")))
 
 
 def test_dropped_layers_are_the_same_in_a_built_model() -> None:
-    document = auxiliary.trained(stock("m"))
+    document = auxiliary.with_branch(stock("m"))
     layers: Any = build.skeleton(document, 2)
-    assert auxiliary.dropped([layer.f for layer in layers]) == auxiliary.dropped(sources(document))
+    assert auxiliary.auxiliary_layers([layer.f for layer in layers]) == auxiliary.auxiliary_layers(sources(document))
     assert type(layers[0]) is nn.Identity
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from search_spaces import base as bases
-from search_spaces import build, dialects
+from search_spaces import build, foreign_files
 from search_spaces.derive import derive
 from search_spaces.space_file import parse
 from trials.costing import cost
@@ -51,7 +51,7 @@ def test_the_true_figures_are(name: str) -> None:
 @each_model
 def test_needs_no_translation(name: str) -> None:
     document = bases.read_yaml(MODELS[name])
-    assert dialects.read(document) == dialects.Reading(document=document)
+    assert foreign_files.translate(document) == foreign_files.Translation(document=document)
 
 
 @each_model
@@ -76,7 +76,9 @@ def test_is_found_by_its_name(name: str) -> None:
 @pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published files are not on this machine")
 def test_is_what_the_printed_file_is_read_as(name: str) -> None:
     """The same base model, with the same operators in it."""
-    ours, printed = (bases.load(*bases.named(model, None)) for model in (name, str(PUBLISHED / ARTICLES[name])))
+    ours, printed = (
+        bases.load(*bases.base_and_scale(model, None)) for model in (name, str(PUBLISHED / ARTICLES[name]))
+    )
     assert dict(ours.carries) == dict(printed.carries)
     assert ours.pgi == printed.pgi
     both = [build.skeleton(base.document, 3) for base in (ours, printed)]

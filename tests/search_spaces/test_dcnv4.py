@@ -316,7 +316,7 @@ def test_refuses_groups_that_do_not_divide() -> None:
 
 @pytest.mark.parametrize(("remove_center", "expected"), [(False, 1_152_000), (True, 1_024_000)])
 def test_counts_its_sampling(remove_center: bool, expected: int) -> None:
-    count = OPERATORS["DCNv4"].unseen_macs
+    count = OPERATORS["DCNv4"].extra_macs
     assert count is not None
     x = torch.empty(1, 64, 20, 20, device="meta")
     assert count(DCNv4(64, remove_center=remove_center), x, x) == expected
@@ -334,4 +334,4 @@ def test_counts_its_sampling(remove_center: bool, expected: int) -> None:
 def test_obstacles(c_out: int, stride: int, groups: int, obstacle: str | None) -> None:
     record = OPERATORS["DCNv4"]
     site = Site(path="cv2.1", kind=SiteKind.CONV, c_in=24, c_out=c_out, kernel=3, stride=stride, activation=nn.SiLU())
-    assert record.obstacle(site, record.complete({"groups": groups})) == obstacle
+    assert record.incompatibility(site, record.complete({"groups": groups})) == obstacle

@@ -59,7 +59,7 @@ def test_what_is_left_as_a_comment_can_be_taken_in() -> None:
     first = lines.index("# insert:")
     taken = [line.removeprefix("# ") for line in lines[first:]]
     space = parse(bases.parse_yaml("\n".join([*lines[:first], *taken])))
-    assert {dial.name for dial in space.dials} == {"depth", "width.P4", "width.P5", "image_size"}
+    assert {factor.name for factor in space.scaling_factors} == {"depth", "width.P4", "width.P5", "image_size"}
     assert [slot.name for slot in space.slots if slot.feeds] == ["after-9"]
 
 

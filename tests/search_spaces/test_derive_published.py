@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from search_spaces import Architecture, Choice, SearchSpace, auxiliary, build, dialects
+from search_spaces import Architecture, Choice, SearchSpace, auxiliary, build, foreign_files
 from search_spaces import base as bases
 from search_spaces.architecture import Insertion
 from search_spaces.base import Base
@@ -57,7 +57,7 @@ def saved(document: Any, path: Path) -> Path:
 
 
 def loaded(path: Path) -> Base:
-    name, scale = bases.named(str(path), None)
+    name, scale = bases.base_and_scale(str(path), None)
     return bases.load(name, scale)
 
 
@@ -98,23 +98,23 @@ class TestBase:
     def test_is_the_ultralytics_model_that_the_article_changed(
         self, article: str, stock: str, written: Written
     ) -> None:
-        base, original = loaded(written(article)), bases.load(*bases.named(stock, None))
+        base, original = loaded(written(article)), bases.load(*bases.base_and_scale(stock, None))
         layers = [build.skeleton(one.document, 2)[:-1] for one in (base, original)]
         assert repr(layers[0]) == repr(layers[1])
 
     @each_article
     def test_with_what_it_carries_is_the_file_again(self, article: str, written: Written) -> None:
-        architecture = Architecture.of(*bases.named(str(written(article)), None), carried(article))
-        left = auxiliary.deployed(bases.model_document(str(written(article))))
+        architecture = Architecture.of(*bases.base_and_scale(str(written(article)), None), carried(article))
+        left = auxiliary.without_branch(bases.model_document(str(written(article))))
         assert repr(build.skeleton(architecture.document(2), 2)) == repr(build.skeleton(left, 2))
 
     @pytest.mark.parametrize("article", BRANCHED)
     def test_in_training_has_the_branch_of_the_file(
         self, article: str, published: Callable[[str], dict[str, Any]], written: Written
     ) -> None:
-        whole = dialects.read(published(article)).document
-        architecture = Architecture.of(*bases.named(str(written(article)), None), carried(article))
-        in_training = auxiliary.trained(architecture.document(2))
+        whole = foreign_files.translate(published(article)).document
+        architecture = Architecture.of(*bases.base_and_scale(str(written(article)), None), carried(article))
+        in_training = auxiliary.with_branch(architecture.document(2))
         assert repr(build.skeleton(in_training, 2)) == repr(build.skeleton(whole, 2))
 
     @pytest.mark.parametrize("asked", [True, "lead-guided"])
@@ -125,7 +125,7 @@ class TestBase:
         assert "pgi" not in base.document
 
     def test_an_identity_that_stays_shifts_nothing(self, tmp_path: Path) -> None:
-        path = saved(auxiliary.trained(bases.load("yolov9{scale}.yaml", "e").document), tmp_path / "mine.yaml")
+        path = saved(auxiliary.with_branch(bases.load("yolov9{scale}.yaml", "e").document), tmp_path / "mine.yaml")
         assert (loaded(path).pgi, loaded(path).shifted) == (True, 0)
         assert loaded(path).rows == bases.load("yolov9{scale}.yaml", "e").rows
 
@@ -142,7 +142,7 @@ class TestDerived:
         assert space.start == (space.of(offered),)
         assert space.stock not in space.start
         assert space.pgi is (article in BRANCHED)
-        assert all(space.obstacle(architecture) is None for architecture in space.start)
+        assert all(space.incompatibility(architecture) is None for architecture in space.start)
 
     @each_article
     def test_says_where_the_file_has_an_operator(self, article: str, written: Written) -> None:
@@ -198,7 +198,7 @@ class TestDerived:
         assert "auxiliary" not in text
 
     def test_of_a_file_in_training(self, tmp_path: Path) -> None:
-        path = saved(auxiliary.trained(bases.load("yolov9{scale}.yaml", "m").document), tmp_path / "mine.yaml")
+        path = saved(auxiliary.with_branch(bases.load("yolov9{scale}.yaml", "m").document), tmp_path / "mine.yaml")
         text, space = derived(path)
         plain = parse(bases.parse_yaml(derive("yolov9m.yaml")))
         assert "pgi: true" in text
@@ -233,7 +233,7 @@ class TestDerived:
         found = Architecture.of(space_of("v8").base, "n", picks, inserted=new)
         path = tmp_path / "best.yaml"
         path.write_text(found.to_yaml(3, folder=tmp_path), encoding="utf-8")
-        base, original = loaded(path), bases.load(*bases.named("yolov8n.yaml", None))
+        base, original = loaded(path), bases.load(*bases.base_and_scale("yolov8n.yaml", None))
         assert base.rows == original.rows
         assert sorted(base.inserted) == sorted(after)
         _, space = derived(path)

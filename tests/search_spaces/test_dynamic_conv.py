@@ -166,14 +166,17 @@ def test_takes_the_place_of_a_convolution_with_groups() -> None:
     record = OPERATORS["DynamicConv"]
     layer = record.build(site(32, groups=16), **record.complete({}))
     assert layer.weight.shape == (4 * 32, 1, 3, 3)
-    assert record.obstacle(site(32, groups=16), record.complete({})) is None
-    assert record.obstacle(site(24, groups=16), record.complete({})) == "its 16 groups do not divide 16 and 24 channels"
+    assert record.incompatibility(site(32, groups=16), record.complete({})) is None
+    assert (
+        record.incompatibility(site(24, groups=16), record.complete({}))
+        == "its 16 groups do not divide 16 and 24 channels"
+    )
 
 
 def test_takes_the_place_of_a_1x1_convolution() -> None:
     record, where = OPERATORS["DynamicConv"], site(kind=SiteKind.POINTWISE, kernel=1)
     assert where.kind in record.kinds
-    assert record.obstacle(where, record.complete({})) is None
+    assert record.incompatibility(where, record.complete({})) is None
     assert record.build(where, **record.complete({})).weight.shape == (4 * 16, 16, 1, 1)
 
 
@@ -257,7 +260,7 @@ def test_weights_start_as_the_common_reimplementation_does() -> None:
 
 
 def test_counts_the_convolution_and_the_mixing() -> None:
-    count = OPERATORS["DynamicConv"].unseen_macs
+    count = OPERATORS["DynamicConv"].extra_macs
     assert count is not None
     x, y = torch.empty(1, 64, 40, 40, device="meta"), torch.empty(1, 64, 40, 40, device="meta")
     shares = 64 * 17 + 17 * 4

@@ -169,7 +169,7 @@ def test_refuses(channels: int, settings: dict[str, Any], message: str) -> None:
 
 
 def test_counts_its_sampling() -> None:
-    count = OPERATORS["DySample"].unseen_macs
+    count = OPERATORS["DySample"].extra_macs
     assert count is not None
     x, y = torch.empty(1, 256, 20, 20, device="meta"), torch.empty(1, 256, 40, 40, device="meta")
     assert count(DySample(256), x, y) == 1_638_400
@@ -195,4 +195,4 @@ def test_obstacles(channels: int, given: dict[str, int | str], obstacle: str | N
         stride=2,
         activation=nn.Identity(),
     )
-    assert record.obstacle(site, record.complete(given)) == obstacle
+    assert record.incompatibility(site, record.complete(given)) == obstacle

@@ -297,7 +297,7 @@ def test_keys_and_values_are_never_repeated_per_head() -> None:
     ],
 )
 def test_counts_both_products_of_every_head(settings: dict[str, Any], size: tuple[int, int], expected: int) -> None:
-    count = OPERATORS["MMQA"].unseen_macs
+    count = OPERATORS["MMQA"].extra_macs
     assert count is not None
     x = torch.empty(1, 64, *size, device="meta")
     assert count(MMQA(64, 64, **settings), x, x) == expected
@@ -331,7 +331,7 @@ def test_counts_both_products_of_every_head(settings: dict[str, Any], size: tupl
 def test_obstacles(kind: SiteKind, reduction: int | None, stride: int, kv_stride: int, obstacle: str | None) -> None:
     record = OPERATORS["MMQA"]
     where = site(kind, stride=stride, reduction=reduction)
-    assert record.obstacle(where, record.complete({"kv_stride": kv_stride})) == obstacle
+    assert record.incompatibility(where, record.complete({"kv_stride": kv_stride})) == obstacle
 
 
 def site(kind: SiteKind, *, c_out: int = 16, stride: int = 1, reduction: int | None = None) -> Site:
@@ -364,7 +364,7 @@ def test_stands_as_a_layer_only_where_it_can_add_its_input(
     where: Site, given: dict[str, float], obstacle: str | None
 ) -> None:
     record = OPERATORS["MMQA"]
-    assert record.obstacle(where, record.complete(given)) == obstacle
+    assert record.incompatibility(where, record.complete(given)) == obstacle
 
 
 def test_has_a_form_for_each_kind_of_site() -> None:

@@ -13,7 +13,7 @@ from ultralytics.nn import tasks
 
 from search_spaces import base as bases
 from search_spaces import build, layers
-from search_spaces.errors import LayerError, SpecError, nearest, slip
+from search_spaces.errors import LayerError, SpecError, nearest, typo_of
 from search_spaces.space_file import parse
 
 ROWS = [
@@ -281,7 +281,7 @@ class TestActivation:
 
 @pytest.mark.parametrize("name", ["SimAM", "SKAttention", "C3STR", "PConv", "GSConv", "PWConv", "CBAM", "WorldDetec7"])
 def test_another_modules_name_is_no_slip(name: str) -> None:
-    assert slip(name, layers.ULTRALYTICS) is None
+    assert typo_of(name, layers.ULTRALYTICS) is None
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_another_modules_name_is_no_slip(name: str) -> None:
     [("conv", "Conv"), ("Cnov", "Conv"), ("Concatt", "Concat"), ("Detetc", "Detect"), ("Cnv", "Conv")],
 )
 def test_slips(name: str, meant: str) -> None:
-    assert slip(name, layers.ULTRALYTICS) == meant
+    assert typo_of(name, layers.ULTRALYTICS) == meant
 
 
 def test_near_names_are_near() -> None:

@@ -44,10 +44,10 @@ class Strips(nn.Module):
 STRIPS = Operator(
     name="Strips",
     module=Strips,
-    parameters=(Parameter(name="kernel", default=3, allowed=(3, 5), worthwhile=(3, 5)),),
+    parameters=(Parameter(name="kernel", default=3, allowed=(3, 5), search_values=(3, 5)),),
     kinds=(SiteKind.CONV, SiteKind.LAYER),
     build=lambda site, *, kernel: Strips(site.c_in, site.c_out, kernel, site.activation),
-    obstacle=lambda site, _: None if site.stride == 1 else "it keeps the size of the map",
+    incompatibility=lambda site, _: None if site.stride == 1 else "it keeps the size of the map",
     reference="Strip Pooling, arXiv 2003.13328",
 )
 """

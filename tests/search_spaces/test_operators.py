@@ -62,7 +62,7 @@ def combinations(operator: Operator) -> Iterator[dict[str, Value]]:
 
 
 def is_legal(name: str, operator: Operator, parameters: Parameters) -> bool:
-    return not any(operator.obstacle(site, parameters) for site in sites(name, operator))
+    return not any(operator.incompatibility(site, parameters) for site in sites(name, operator))
 
 
 def grafted(name: str, operator: Operator, parameters: Parameters) -> nn.Module:
@@ -260,7 +260,7 @@ def test_what_a_module_refuses_has_an_obstacle(operator: Operator) -> None:
     every = (site for layer in LAYERS for site in sites(layer, operator))
     different = {(site.kind, site.c_in, site.c_out, site.kernel, site.stride): site for site in every}
     for site, parameters in product(different.values(), combinations(operator)):
-        obstacle = operator.obstacle(site, parameters)
+        obstacle = operator.incompatibility(site, parameters)
         assert obstacle is None or len(obstacle.split()) > 3
         if obstacle is None:
             with torch.device("meta"):
@@ -299,21 +299,21 @@ def test_modules_stay_where_checkpoints_look_for_them(operator: Operator) -> Non
 def test_unseen_products_are_counted(case: Case) -> None:
     found = [module for module in built(str(case)).modules() if isinstance(module, case.operator.module)]
     assert found
-    if case.operator.unseen_macs is not None:
+    if case.operator.extra_macs is not None:
         x = torch.zeros(1, 32, 8, 8)
-        assert case.operator.unseen_macs(found[0], x, x) > 0
+        assert case.operator.extra_macs(found[0], x, x) > 0
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.operator.adopt is not None], ids=str)
+@pytest.mark.parametrize("case", [case for case in CASES if case.operator.init_from is not None], ids=str)
 def test_what_adopted_its_neighbour_learns(case: Case) -> None:
     """A zero or a repetition at the start lets some parameters wait for others, none for ever."""
     module, stock = deepcopy(built(str(case))).train(), layer_of(case.layer)
     before = dict(stock.named_modules())
     own = {path: each for path, each in module.named_modules() if type(each) is case.operator.module}
-    assert case.operator.adopt is not None
+    assert case.operator.init_from is not None
     with torch.no_grad():
         for path, each in own.items():
-            case.operator.adopt(each, before.get(path))
+            case.operator.init_from(each, before.get(path))
     start = {name: value.clone() for name, value in module.named_parameters() if name.startswith(tuple(own))}
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-2, weight_decay=0.0)
     for _ in range(3):

@@ -27,8 +27,8 @@ from search_spaces.pgi import (
     DualLoss,
     PGIModel,
     drop_auxiliary,
-    mark_auxiliary,
-    unmarked,
+    unwrap_auxiliary,
+    wrap_auxiliary,
 )
 
 CLASSES = 3
@@ -42,7 +42,7 @@ Models = Callable[[str], PGIModel]
 
 
 def document(scale: str) -> dict[str, Any]:
-    return auxiliary.trained(bases.model_document(f"yolov9{scale}.yaml"))
+    return auxiliary.with_branch(bases.model_document(f"yolov9{scale}.yaml"))
 
 
 def batch() -> dict[str, torch.Tensor]:
@@ -121,7 +121,7 @@ class TestHead:
 
     def test_its_activation_is_the_documents(self) -> None:
         asked = document("t") | {"activation": "nn.ReLU()"}
-        dual, plain = (build.skeleton(one, CLASSES)[-1] for one in (asked, auxiliary.deployed(asked)))
+        dual, plain = (build.skeleton(one, CLASSES)[-1] for one in (asked, auxiliary.without_branch(asked)))
         kinds = {type(module) for module in plain.modules() if isinstance(module, (nn.SiLU, nn.ReLU))}
         assert kinds == {nn.ReLU}
         assert {type(module) for module in dual.modules() if isinstance(module, (nn.SiLU, nn.ReLU))} == kinds
@@ -162,14 +162,14 @@ class TestModel:
     def test_marked_are_the_layers_that_only_the_auxiliary_half_reads(self, scale: str, models: Models) -> None:
         layers = models(scale).model
         marked = [index for index, layer in enumerate(layers) if isinstance(layer, AuxiliaryLayer)]
-        assert marked == auxiliary.dropped([layer.f for layer in layers])
+        assert marked == auxiliary.auxiliary_layers([layer.f for layer in layers])
 
     def test_marks_come_off(self, models: Models) -> None:
         layers = models("t").model
-        bare = unmarked(deepcopy(layers))
+        bare = unwrap_auxiliary(deepcopy(layers))
         assert not any(isinstance(layer, AuxiliaryLayer) for layer in bare)
         assert [layer.type for layer in bare] == [layer.type for layer in layers]
-        mark_auxiliary(bare)
+        wrap_auxiliary(bare)
         assert list(bare.state_dict()) == list(layers.state_dict())
 
     @each_scale
@@ -183,7 +183,7 @@ class TestModel:
         _, raw = model(image())
         assert (computed, "auxiliary" in raw) == ([], False)
         assert "auxiliary" in raw_of(model, torch.rand(2, 3, 64, 64))
-        assert len(computed) == len(auxiliary.dropped([layer.f for layer in model.model])) + 1
+        assert len(computed) == len(auxiliary.auxiliary_layers([layer.f for layer in model.model])) + 1
 
     @each_scale
     def test_survives_copying_and_saving(self, scale: str, models: Models) -> None:
@@ -249,7 +249,7 @@ class TestLoss:
         expected = {
             name
             for name, parameter in model.named_parameters()
-            if parameter.requires_grad and self.feeds_auxiliary(name, set(auxiliary.dropped(sources)), scale)
+            if parameter.requires_grad and self.feeds_auxiliary(name, set(auxiliary.auxiliary_layers(sources)), scale)
         }
         assert taught == expected
         zero = [name for name, p in model.named_parameters() if p.grad is not None and not p.grad.any()]
@@ -365,7 +365,7 @@ class TestDropping:
     @each_scale
     def test_leaves_the_model_that_the_deployed_document_builds(self, scale: str, models: Models) -> None:
         left: Any = drop_auxiliary(models(scale))
-        plain: Any = build.model(auxiliary.deployed(document(scale)), CLASSES)
+        plain: Any = build.model(auxiliary.without_branch(document(scale)), CLASSES)
         assert (type(left), type(left.model[-1])) == (DetectionModel, Detect)
         assert list(left.state_dict()) == list(plain.state_dict())
         assert repr(left.model) == repr(plain.model)
@@ -377,7 +377,7 @@ class TestDropping:
     @each_scale
     def test_its_weights_are_those_of_the_deployed_model(self, scale: str, models: Models) -> None:
         left = drop_auxiliary(models(scale))
-        plain = build.model(auxiliary.deployed(document(scale)), CLASSES)
+        plain = build.model(auxiliary.without_branch(document(scale)), CLASSES)
         plain.load_state_dict(left.state_dict())
         assert torch.equal(predicted(plain), predicted(left))
 
@@ -385,7 +385,7 @@ class TestDropping:
         picks = {4: Choice.of("DynamicConv", {}), 8: Choice.of("MMQA", {}), 10: Choice.of("DySample", {})}
         new = Insertion(after=9, feeds="all", choice=Choice.of("DCNv4", {}))
         candidate = Architecture.of("yolov9{scale}.yaml", "t", picks, inserted=[new]).document(CLASSES)
-        model = awake(build.model(auxiliary.trained(candidate), CLASSES))
+        model = awake(build.model(auxiliary.with_branch(candidate), CLASSES))
         before = predicted(model)
         assert isinstance(model, PGIModel)
         left = drop_auxiliary(model)

@@ -64,7 +64,10 @@ def test_tied_layers_are_free_and_parameters_are_opened(document: dict[str, Any]
 def test_what_nobody_turned_stays_at_stock(document: dict[str, Any], coarse: SearchSpace) -> None:
     found = coarse.of({"8": choice(coarse, "8", "DynamicConv")}, {"width.P5": 0.75})
     fine = parse(parse_yaml(refine(document, coarse, [found])))
-    assert {dial.name: dial.values for dial in fine.dials} == {"width.P5": (0.75, 1.0), "image_size": (640.0,)}
+    assert {factor.name: factor.values for factor in fine.scaling_factors} == {
+        "width.P5": (0.75, 1.0),
+        "image_size": (640.0,),
+    }
     assert fine.image_size == coarse.image_size
 
 

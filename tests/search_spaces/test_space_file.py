@@ -563,7 +563,7 @@ class TestMacro:
         space = parse(
             bases.parse_yaml(HEADING + "macro: {depth: 2, width: {P4: [0.5], P5: [0.5, 1]}, image_size: [320, 640]}")
         )
-        assert [(dial.name, dial.values, dial.stock) for dial in space.dials] == [
+        assert [(factor.name, factor.values, factor.stock) for factor in space.scaling_factors] == [
             ("depth", (1, 2), 1),
             ("width.P4", (0.5, 1), 1),
             ("width.P5", (0.5, 1), 1),

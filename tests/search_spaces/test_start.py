@@ -52,7 +52,7 @@ class TestStart:
     def test_dials_are_at_rest(self) -> None:
         space = parsed("start: [{4: {UIB: {}}}]\n")
         (architecture,) = space.start
-        assert space.turned(architecture) == space.turned(space.stock)
+        assert space.factor_values(architecture) == space.factor_values(space.stock)
 
     def test_a_name_may_be_text_and_parameters_without_effect_are_let_go(self) -> None:
         given = "start: [{'12': {DynamicConv: {kernels: 1, reduction: 8}}}]\n"
@@ -62,7 +62,7 @@ class TestStart:
         space = parsed("start: [{4: {UIB: {}}, 12: {DynamicConv: {}}, after-9: {DCNv4: {}}}]\n")
         (architecture,) = space.start
         assert space.architecture(space.values(architecture)) == architecture
-        assert space.obstacle(architecture) is None
+        assert space.incompatibility(architecture) is None
 
     @pytest.mark.parametrize("raw", [None, 3, "stock", [3], [{}], [[4]], {4: {"UIB": {}}}])
     def test_what_is_no_list_of_architectures(self, raw: Any) -> None:

@@ -241,7 +241,7 @@ def test_starts_with_the_variance_of_the_fan_out() -> None:
 
 
 def test_macs_show_in_its_children() -> None:
-    assert OPERATORS["UIB"].unseen_macs is None
+    assert OPERATORS["UIB"].extra_macs is None
 
 
 def site(kind: SiteKind, c_out: int = 16, stride: int = 1) -> Site:
@@ -280,4 +280,4 @@ def site(kind: SiteKind, c_out: int = 16, stride: int = 1) -> Site:
 )
 def test_obstacles(where: Site, given: dict[str, float], obstacle: str | None) -> None:
     record = OPERATORS["UIB"]
-    assert record.obstacle(where, record.complete(given)) == obstacle
+    assert record.incompatibility(where, record.complete(given)) == obstacle

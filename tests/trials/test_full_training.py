@@ -206,7 +206,7 @@ class TestTheFullTrainer:
 
     def test_or_is_told(self, get: Callable[..., DetectionModel]) -> None:
         plain = bases.model_document("yolov9t.yaml")
-        whole = auxiliary.trained(plain)
+        whole = auxiliary.with_branch(plain)
         assert isinstance(get(PGITrainer, plain), pgi.PGIModel)
         assert get(LeadGuidedTrainer, plain).yaml["pgi"] == LEAD_GUIDED
         assert isinstance(get(FullTrainer, whole), pgi.PGIModel)
@@ -221,7 +221,7 @@ class TestTheFullTrainer:
         )
 
     def test_goes_on_with_a_whole_ones(self, get: Callable[..., DetectionModel]) -> None:
-        whole = build.model(auxiliary.trained(bases.model_document("yolov9t.yaml")), CLASSES)
+        whole = build.model(auxiliary.with_branch(bases.model_document("yolov9t.yaml")), CLASSES)
         model = get(FullTrainer, whole.yaml, whole)
         assert all(torch.equal(one, whole.state_dict()[name]) for name, one in model.state_dict().items())
 
@@ -259,7 +259,7 @@ class TestTheFullTrainer:
         assert [line for line in told if "inherited" in line] == []
 
     def test_reads_a_printed_file(self, get: Callable[..., DetectionModel]) -> None:
-        document = auxiliary.trained(bases.model_document("yolov9t.yaml"))
+        document = auxiliary.with_branch(bases.model_document("yolov9t.yaml"))
         document["head"][-1][2] = "DualDDetect"
         assert isinstance(get(FullTrainer, document | {"anchors": 3}), pgi.PGIModel)
 

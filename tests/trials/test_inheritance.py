@@ -154,7 +154,7 @@ def test_an_auxiliary_half_shifts_nothing(scale: str) -> None:
     torch.manual_seed(1)
     plain = build.model(deployed, CLASSES)
     torch.manual_seed(2)
-    whole = build.model(auxiliary.trained(deployed), CLASSES)
+    whole = build.model(auxiliary.with_branch(deployed), CLASSES)
     assert take_over(whole, plain) == Coverage(share=1.0, new=auxiliary_half(whole))  # 1 of what is deployed
     torch.manual_seed(3)
     again = build.model(deployed, CLASSES)
@@ -163,7 +163,7 @@ def test_an_auxiliary_half_shifts_nothing(scale: str) -> None:
 
 
 def test_an_auxiliary_half_comes_from_another() -> None:
-    document = auxiliary.trained(bases.model_document("yolov9t.yaml"))
+    document = auxiliary.with_branch(bases.model_document("yolov9t.yaml"))
     torch.manual_seed(1)
     one = build.model(document, CLASSES)
     torch.manual_seed(2)
@@ -176,7 +176,7 @@ def test_an_auxiliary_half_and_an_insertion() -> None:
     new = Insertion(after=8, feeds="next", choice=Choice.of("DCNv4", {}))
     inserted = Architecture.of("yolov9{scale}.yaml", "t", {}, inserted=[new])
     plain = build.model(bases.model_document("yolov9t.yaml"), CLASSES)
-    whole = build.model(auxiliary.trained(inserted.document(CLASSES)), CLASSES)
+    whole = build.model(auxiliary.with_branch(inserted.document(CLASSES)), CLASSES)
     own = sum(parameter.numel() for parameter in whole.model[9].parameters())
     deployed = sum(parameter.numel() for parameter in plain.parameters()) + own
     coverage = take_over(whole, plain)

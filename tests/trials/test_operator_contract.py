@@ -55,7 +55,7 @@ SCALED = Operator(
     parameters=(Parameter(name="kernel", default=3, allowed=(3, 5)),),
     kinds=(SiteKind.CONV, SiteKind.LAYER),
     build=lambda site, *, kernel: Scaled(site.c_in, site.c_out, kernel, site.stride, site.activation),
-    obstacle=lambda site, _: "an even kernel shifts the map by half a pixel" if site.kernel % 2 == 0 else None,
+    incompatibility=lambda site, _: "an even kernel shifts the map by half a pixel" if site.kernel % 2 == 0 else None,
     reference="none",
 )
 '''
@@ -249,16 +249,19 @@ RECORDS: dict[str, tuple[str, Callable[[Operator], Operator]]] = {
         lambda good: replace(good, parameters=(*good.parameters, Parameter(name="x", default=1, allowed=(1, 2)))),
     ),
     "a parameter nobody gives": ("build", lambda good: replace(good, parameters=())),
-    "no words": ("obstacle", lambda good: replace(good, obstacle=lambda _site, _given: "no")),
-    "a refusal everywhere": ("stands", lambda good: replace(good, obstacle=refusing)),
+    "no words": ("incompatibility", lambda good: replace(good, incompatibility=lambda _site, _given: "no")),
+    "a refusal everywhere": ("stands", lambda good: replace(good, incompatibility=refusing)),
     "no kinds": ("stands", lambda good: replace(good, kinds=())),
     "another module": ("module", lambda good: replace(good, module=nn.Bilinear)),
-    "an effect denied": ("living", lambda good: replace(good, living=lambda _given: {})),
-    "a name it does not have": ("adopt", lambda good: replace(good, adopt=lambda _module, _before: ["nothing"])),
-    "what stood there alone": ("adopt", lambda good: replace(good, adopt=from_a_convolution)),
-    "no number": ("adopt", lambda good: replace(good, adopt=divided_by_zero)),
+    "an effect denied": ("active_parameters", lambda good: replace(good, active_parameters=lambda _given: {})),
+    "a name it does not have": (
+        "init_from",
+        lambda good: replace(good, init_from=lambda _module, _before: ["nothing"]),
+    ),
+    "what stood there alone": ("init_from", lambda good: replace(good, init_from=from_a_convolution)),
+    "no number": ("init_from", lambda good: replace(good, init_from=divided_by_zero)),
     "no effect": (
-        "living",
+        "active_parameters",
         lambda good: replace(
             good,
             parameters=(*good.parameters, Parameter(name="idle", default=1, allowed=(1, 2))),

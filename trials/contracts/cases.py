@@ -31,8 +31,8 @@ from search_spaces import OPERATORS, Choice, SearchSpace
 from search_spaces import base as bases
 from search_spaces.base import Base
 from search_spaces.hosts import WHOLE, host_of
-from search_spaces.macro import IMAGE_SIZE, Setting
 from search_spaces.operators import Operator, Site, Value
+from search_spaces.scaling import IMAGE_SIZE, Scaling
 from trials.contracts.operator_contract import Case
 
 _MANY = 4096
@@ -74,7 +74,7 @@ def of_space(space: SearchSpace) -> tuple[Case, ...]:
     sites = _Sites()
     stock = bases.load(space.base, space.scale)
     for setting in _settings(space):
-        base = stock.at(setting)
+        base = stock.scaled(setting)
         for slot in space.slots:
             for operator, layer in product(slot.operators, slot.layers):
                 if operator in OPERATORS:
@@ -100,7 +100,7 @@ def of_operator(operator: Operator) -> tuple[Case, ...]:
     sites = _Sites()
     for name in LAYERS:
         for site in sites_in(name, operator):
-            legal = [given for given in combinations(operator) if operator.obstacle(site, given) is None]
+            legal = [given for given in combinations(operator) if operator.incompatibility(site, given) is None]
             sites.offer([site], [Choice.of(operator.name, given) for given in legal], name)
     return sites.cases()
 
@@ -157,12 +157,12 @@ class _Sites:
         )
 
 
-def _settings(space: SearchSpace) -> Iterator[Setting]:
+def _settings(space: SearchSpace) -> Iterator[Scaling]:
     """The base model, and every value of every dial that changes layers, the others at rest."""
     yield ()
-    for dial in space.dials:
-        if dial.name != IMAGE_SIZE:
-            yield from (((dial.name, value),) for value in dial.values if value != dial.stock)
+    for factor in space.scaling_factors:
+        if factor.name != IMAGE_SIZE:
+            yield from (((factor.name, value),) for value in factor.values if value != factor.stock)
 
 
 @cache

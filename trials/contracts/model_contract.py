@@ -124,7 +124,7 @@ def _export(document: Document) -> Iterator[str]:
 def _in_training(document: Document) -> DetectionModel:
     """The model as it is trained, always with the same weights."""
     torch.manual_seed(0)
-    document = auxiliary.trained(document) if document.get("pgi") else document
+    document = auxiliary.with_branch(document) if document.get("pgi") else document
     model = build.model(document, document["nc"])
     model.args = get_cfg()
     return model

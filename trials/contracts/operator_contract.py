@@ -480,10 +480,10 @@ def _cost(bench: _Bench) -> Iterator[str]:
     if macs < seen:
         yield (
             f"{macs:,.0f} multiply-adds are counted, PyTorch sees {seen:,}; products in its own `forward` belong "
-            "into the record's `unseen_macs`"
+            "into the record's `extra_macs`"
         )
     elif not macs:
-        yield "no multiply-add is counted; what its `forward` multiplies belongs into the record's `unseen_macs`"
+        yield "no multiply-add is counted; what its `forward` multiplies belongs into the record's `extra_macs`"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -56,8 +56,8 @@ def _parameters(operator: Operator) -> Iterator[str]:
             yield f"{told}: the default {parameter.default!r} is not among them"
         if len(set(parameter.allowed)) < len(parameter.allowed):
             yield f"{told}: a value stands twice"
-        if strangers := [value for value in parameter.worthwhile if value not in parameter.allowed]:
-            yield f"{told}: {', '.join(map(str, strangers))} cannot be worthwhile"
+        if strangers := [value for value in parameter.search_values if value not in parameter.allowed]:
+            yield f"{told}: {', '.join(map(str, strangers))} cannot be among `search_values`"
 
 
 def _signature(operator: Operator) -> Iterator[str]:
@@ -73,12 +73,12 @@ def _signature(operator: Operator) -> Iterator[str]:
         yield f"`build` asks for {', '.join(unknown)}, of which the record knows nothing"
 
 
-def _obstacle(operator: Operator) -> Iterator[str]:
-    """`obstacle` gives None, or words that a person understands."""
+def _incompatibility(operator: Operator) -> Iterator[str]:
+    """`incompatibility` gives None, or words that a person understands."""
     for name in LAYERS:
         for site in sites_in(name, operator):
             for given in islice(combinations(operator), _ASKED):
-                told = operator.obstacle(site, given)
+                told = operator.incompatibility(site, given)
                 if told is not None and (not isinstance(told, str) or len(told.split()) < 3):
                     yield f"for {_said(given)} in {name} it gives {told!r} (None, or a sentence)"
                     return
@@ -91,8 +91,8 @@ def _stands(operator: Operator) -> Iterator[str]:
         yield f"nowhere: no host has a site of its kinds ({', '.join(operator.kinds) or 'it names none'})"
     elif not of_operator(operator):
         name, site = sites[0]
-        told = operator.obstacle(site, operator.complete({}))
-        yield f"nowhere: its `obstacle` refuses all {len(sites)} sites that were tried, such as {name}: {told}"
+        told = operator.incompatibility(site, operator.complete({}))
+        yield f"nowhere: its `incompatibility` refuses all {len(sites)} sites that were tried, such as {name}: {told}"
 
 
 def _module(operator: Operator) -> Iterator[str]:
@@ -103,10 +103,14 @@ def _module(operator: Operator) -> Iterator[str]:
             yield f"the record names {operator.module.__name__}, but `build` gives none of it ({case.where})"
 
 
-def _living(operator: Operator) -> Iterator[str]:
-    """`living` drops the parameters that have no effect, and no others."""
+def _active_parameters(operator: Operator) -> Iterator[str]:
+    """`active_parameters` drops the parameters that have no effect, and no others."""
     for given in islice(combinations(operator), _ASKED):
-        strange = [name for name, value in operator.living(given).items() if name not in given or given[name] != value]
+        strange = [
+            name
+            for name, value in operator.active_parameters(given).items()
+            if name not in given or given[name] != value
+        ]
         if strange:
             yield f"for {_said(given)} it gives another {', '.join(strange)}; it may leave parameters out, no more"
             return
@@ -119,7 +123,7 @@ def _living(operator: Operator) -> Iterator[str]:
 def _dropped(operator: Operator, case: Case) -> Iterator[str]:
     """Parameters that are left out, although they have an effect."""
     for given in islice(combinations(operator), _ASKED):
-        held = operator.complete(operator.living(given))
+        held = operator.complete(operator.active_parameters(given))
         if held != given and _legal(operator, case, (given, held)) and not _do_the_same(case, given, held):
             yield f"{_said(given)} is said to be the same as {_said(held)}, but another module is built"
 
@@ -135,9 +139,9 @@ def _kept(operator: Operator, case: Case) -> Iterator[str]:
                 yield f"{parameter.name} has no effect: {value} builds the same as {default[parameter.name]}"
 
 
-def _adopt(operator: Operator) -> Iterator[str]:
-    """`adopt` takes what stood in its place, or None, and gives the names of its parameters that came from there."""
-    if operator.adopt is None:
+def _init_from(operator: Operator) -> Iterator[str]:
+    """`init_from` takes the replaced module, or None, and returns the names of its parameters that were copied."""
+    if operator.init_from is None:
         return
     for place, site in _one_place_of_each_kind(operator):
         case = Case.of(Choice.of(operator.name, {}), site, (place,))
@@ -146,7 +150,7 @@ def _adopt(operator: Operator) -> Iterator[str]:
             module = case.build()
             for inner in [one for one in module.modules() if type(one) is operator.module]:
                 with torch.no_grad():
-                    names = operator.adopt(inner, before)
+                    names = operator.init_from(inner, before)
                 strange = [name for name in names if name not in dict(inner.named_parameters())]
                 told = "nothing" if before is None else f"a {type(before).__name__}"
                 if strange:
@@ -162,11 +166,13 @@ def _one_place_of_each_kind(operator: Operator) -> list[tuple[str, Site]]:
     """Return a layer of `LAYERS` and a site in it for each kind of site where the defaults can stand."""
     default = operator.complete({})
     found = ((name, site) for name in LAYERS for site in sites_in(name, operator))
-    return list({site.kind: (name, site) for name, site in found if not operator.obstacle(site, default)}.values())
+    return list(
+        {site.kind: (name, site) for name, site in found if not operator.incompatibility(site, default)}.values()
+    )
 
 
 def _legal(operator: Operator, case: Case, several: Sequence[Given]) -> bool:
-    return not any(operator.obstacle(case.site, given) for given in several)
+    return not any(operator.incompatibility(case.site, given) for given in several)
 
 
 def _do_the_same(case: Case, one: Given, other: Given) -> bool:
@@ -219,10 +225,10 @@ PROMISES: dict[str, Callable[[Operator], Iterator[str]]] = {
     "name": _name,
     "parameters": _parameters,
     "build": _signature,
-    "obstacle": _obstacle,
+    "incompatibility": _incompatibility,
     "stands": _stands,
     "module": _module,
-    "living": _living,
-    "adopt": _adopt,
+    "active_parameters": _active_parameters,
+    "init_from": _init_from,
 }
 """By the names that failures carry; their docstrings are the promises."""

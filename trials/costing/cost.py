@@ -23,10 +23,10 @@ from ultralytics.nn.tasks import BaseModel
 from search_spaces import OPERATORS, Architecture, Choice, SearchSpace, Slot, auxiliary, build
 from search_spaces.errors import CostError, SpecError
 from search_spaces.hosts import HOSTS, WHOLE
-from search_spaces.macro import Setting
 from search_spaces.operators import Operator, Site
 from search_spaces.printed import PRINTED
-from search_spaces.trace import Feature, Traced, first, shapes_alone
+from search_spaces.scaling import Scaling
+from search_spaces.trace import Feature, Traced, first, skip_batch_norms
 from trials.costing.layers import LayerTable, StockLayer, traced
 from trials.costing.structural_key import shapes, structural_key
 
@@ -94,7 +94,7 @@ def measure(document: Mapping[str, Any], classes: int, image_size: int, *, deplo
         SpecError: the document cannot be built.
     """
     build.require_detection(document)
-    document = auxiliary.deployed(document) if deployed else document
+    document = auxiliary.without_branch(document) if deployed else document
     try:
         steps = traced(build.skeleton(document, classes), image_size)
     except CostError as error:
@@ -132,7 +132,7 @@ class CostTable(LayerTable[LayerCost]):
         image_size = self.setting(architecture.macro).image_size
         return Cost(image_size=image_size, deployed=True, layers=self.layers(architecture))
 
-    def slot(self, slot: Slot, choice: Choice, macro: Setting = ()) -> LayerCost:
+    def slot(self, slot: Slot, choice: Choice, macro: Scaling = ()) -> LayerCost:
         """Return the total cost of a slot's layers with one choice in them, at the scaling factors `macro`."""
         costs = self.layers_of(slot, choice, macro)
         name = costs[0].module if costs else ""
@@ -183,7 +183,7 @@ class CostTable(LayerTable[LayerCost]):
                 module.register_forward_pre_hook(partial(_record_input, inputs, name))
                 for name, module in step.layer.named_modules()
             ]
-            with torch.no_grad(), shapes_alone([step.layer]):
+            with torch.no_grad(), skip_batch_norms([step.layer]):
                 step.layer(step.received)
             for hook in hooks:
                 hook.remove()
@@ -296,8 +296,8 @@ _UNCOUNTED = (
 def counting_rules() -> dict[type[nn.Module], Callable[..., None]]:
     """Return `thop`'s rules by module class: 0 for what is not counted, the formulas of the operators' records."""
     operators = {
-        record.module: partial(_count_extra, record.unseen_macs)
+        record.module: partial(_count_extra, record.extra_macs)
         for record in (*OPERATORS.values(), *PRINTED.values())
-        if record.unseen_macs is not None
+        if record.extra_macs is not None
     }
     return dict.fromkeys(_UNCOUNTED, _count_nothing) | operators

@@ -40,7 +40,7 @@ def count(document: Mapping[str, Any], classes: int, image_size: int) -> ModuleC
     rules = {
         record.module: partial(_add_overlooked, overlooked, record)
         for record in (*OPERATORS.values(), *PRINTED.values())
-        if record.unseen_macs is not None
+        if record.extra_macs is not None
     }
     counted = 0
     for step in traced(build.skeleton(document, classes), image_size):
@@ -55,6 +55,6 @@ def _add_overlooked(
     overlooked: dict[str, int], record: Operator, module: nn.Module, x: tuple[Tensor, ...], y: Tensor
 ) -> None:
     """Add an operator's own products to `overlooked`, and nothing to `thop`'s total."""
-    assert record.unseen_macs is not None  # noqa: S101 - narrows the type; only those records have this rule
+    assert record.extra_macs is not None  # noqa: S101 - narrows the type; only those records have this rule
     name = record.name.removeprefix("Printed")
-    overlooked[name] = overlooked.get(name, 0) + record.unseen_macs(module, x[0], y)
+    overlooked[name] = overlooked.get(name, 0) + record.extra_macs(module, x[0], y)

@@ -18,8 +18,8 @@ from search_spaces import base as bases
 from search_spaces.base import Base
 from search_spaces.errors import CostError
 from search_spaces.hosts import HOSTS, Host
-from search_spaces.macro import Setting
 from search_spaces.operators import Operator, Site
+from search_spaces.scaling import Scaling
 from search_spaces.trace import Traced, trace
 
 IMAGE_CHANNELS = 3
@@ -62,7 +62,7 @@ class LayerTable(ABC, Generic[Value]):
 
     def __init__(self, space: SearchSpace, classes: int, image_size: int) -> None:
         self.space, self.classes, self.image_size = space, classes, image_size
-        self._settings: dict[Setting, _LayersAtSetting[Value]] = {}
+        self._settings: dict[Scaling, _LayersAtSetting[Value]] = {}
 
     @abstractmethod
     def value_of_stock(self, layer: StockLayer) -> Value:
@@ -86,11 +86,11 @@ class LayerTable(ABC, Generic[Value]):
             layers.insert(new.after + 1, setting.insertion(new.after, new.choice))
         return tuple(layers)
 
-    def layer(self, layer: int, choice: Choice, macro: Setting = ()) -> Value:
+    def layer(self, layer: int, choice: Choice, macro: Scaling = ()) -> Value:
         """Return the value of one layer with one choice in it, at the scaling factors `macro`."""
         return self.setting(macro).layer(layer, choice)
 
-    def layers_of(self, slot: Slot, choice: Choice, macro: Setting = ()) -> tuple[Value, ...]:
+    def layers_of(self, slot: Slot, choice: Choice, macro: Scaling = ()) -> tuple[Value, ...]:
         """Return the values of all layers of a slot with one choice in them; empty where nothing is inserted."""
         setting = self.setting(macro)
         if slot.feeds:
@@ -103,7 +103,7 @@ class LayerTable(ABC, Generic[Value]):
         All scaling factors take their lowest or their highest value: a smaller model costs less.
         """
         best = min if cheapest else max
-        factors = {dial.name: best(dial.values) for dial in self.space.dials}
+        factors = {factor.name: best(factor.values) for factor in self.space.scaling_factors}
         macro = self.space.of({}, factors).macro
         choices = {}
         for slot in self.space.slots:
@@ -116,7 +116,7 @@ class LayerTable(ABC, Generic[Value]):
         ends = [self.layers(self.extreme(figure, cheapest=cheapest)) for cheapest in (True, False)]
         return sum(map(figure, ends[0])), sum(map(figure, ends[1]))
 
-    def setting(self, macro: Setting) -> "_LayersAtSetting[Value]":
+    def setting(self, macro: Scaling) -> "_LayersAtSetting[Value]":
         """Return the layers at the scaling factors `macro`."""
         if macro not in self._settings:
             self._settings[macro] = _LayersAtSetting(self, self.space.of({}, dict(macro)))
@@ -135,7 +135,7 @@ class _LayersAtSetting(Generic[Value]):
     def __init__(self, table: LayerTable[Value], model: Architecture) -> None:
         self.image_size = model.image_size or table.image_size
         self._table = table
-        base = bases.load(model.base, model.scale).at(model.shape)
+        base = bases.load(model.base, model.scale).scaled(model.shape)
         steps = traced(build.skeleton(model.document(table.classes), table.classes), self.image_size)
         self.stock = [StockLayer(model=model, base=base, step=step) for step in steps]
         self.values = [table.value_of_stock(layer) for layer in self.stock]

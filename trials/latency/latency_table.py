@@ -25,8 +25,8 @@ from ultralytics.nn.tasks import DetectionModel
 from search_spaces import OPERATORS, Architecture, Choice, SearchSpace, Slot, build
 from search_spaces import base as bases
 from search_spaces.errors import LatencyError
-from search_spaces.macro import Setting
-from search_spaces.space import against
+from search_spaces.scaling import Scaling
+from search_spaces.space import incompatibility
 from search_spaces.trace import Feature
 from trials.costing.cost import fused
 from trials.costing.layers import LayerTable, StockLayer
@@ -121,7 +121,7 @@ class LatencyTable(LayerTable[Part]):
         """The sum of the stock model's layers, each measured by itself, without a start each."""
         return sum(map(self._own_ms, self.layers(self.space.stock)))
 
-    def slot_ms(self, slot: Slot, choice: Choice, macro: Setting = ()) -> float:
+    def slot_ms(self, slot: Slot, choice: Choice, macro: Scaling = ()) -> float:
         """All layers of a slot with one choice in them, as parts of a model; 0 where nothing is inserted."""
         return self.factor * sum(map(self._own_ms, self.layers_of(slot, choice, macro or self.space.stock.macro)))
 
@@ -175,20 +175,20 @@ class LatencyTable(LayerTable[Part]):
                 found.setdefault(part.key, part)
         return found
 
-    def _macros(self) -> Iterator[Setting]:
+    def _macros(self) -> Iterator[Scaling]:
         """Every setting of the dials, the stock model's first."""
         yield self.space.stock.macro
-        names = [dial.name for dial in self.space.dials]
-        for values in product(*(dial.values for dial in self.space.dials)):
+        names = [factor.name for factor in self.space.scaling_factors]
+        for values in product(*(factor.values for factor in self.space.scaling_factors)):
             yield self.space.of({}, dict(zip(names, values, strict=True))).macro
 
-    def _parts_at(self, macro: Setting) -> Iterator[Part]:
+    def _parts_at(self, macro: Scaling) -> Iterator[Part]:
         setting = self.setting(macro)
         yield from setting.values
         for slot in self.space.slots:
             base = setting.stock[slot.layer].base
             for choice in slot.choices:
-                if choice.is_stock or against(base, slot, choice) is None:
+                if choice.is_stock or incompatibility(base, slot, choice) is None:
                     yield from self.layers_of(slot, choice, macro)
 
     def value_of_stock(self, layer: StockLayer) -> Part:

@@ -12,7 +12,7 @@ from ultralytics.models import yolo
 from ultralytics.nn.tasks import DetectionModel, yaml_model_load
 from ultralytics.utils import LOGGER, RANK, SETTINGS, callbacks
 
-from search_spaces import auxiliary, dialects
+from search_spaces import auxiliary, foreign_files
 from search_spaces import base as bases
 from search_spaces.auxiliary import LEAD_GUIDED, Pgi
 from search_spaces.errors import SpecError
@@ -48,9 +48,9 @@ class FullTrainer(UserDataTrainer):
     def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> DetectionModel:  # noqa: FBT001, FBT002 - Ultralytics' signature
         """The model, with the auxiliary branch where it is wanted and not there yet."""
         document = dict(cfg) if isinstance(cfg, Mapping) else yaml_model_load(cfg)
-        document = dialects.read(document).document
+        document = foreign_files.translate(document).document
         wanted = document.get("pgi", auxiliary.has_auxiliary(document)) if self.pgi is None else self.pgi
-        in_training = auxiliary.trained(document) if wanted else auxiliary.deployed(document)
+        in_training = auxiliary.with_branch(document) if wanted else auxiliary.without_branch(document)
         is_changed = auxiliary.has_auxiliary(in_training) != auxiliary.has_auxiliary(document)
         rows = in_training if is_changed else document
         model = super().get_model({**rows, "pgi": wanted}, None, verbose)

@@ -97,7 +97,7 @@ def _coverage(model: nn.Module, came: Mapping[str, int]) -> Coverage:
 
 def _adopt(model: nn.Module, source: nn.Module) -> frozenset[str]:
     """Let every operator adopt what stands in its place in the source; the names of what it has from there."""
-    adopt = {operator.module: operator.adopt for operator in OPERATORS.values() if operator.adopt is not None}
+    adopt = {operator.module: operator.init_from for operator in OPERATORS.values() if operator.init_from is not None}
     places = {f"{label}.{path}": module for _, label, path, module in _modules(source)}
     adopted: set[str] = set()
     for name, label, path, module in _modules(model):
@@ -130,7 +130,7 @@ def _modules(model: Any) -> Iterator[tuple[str, str, str, nn.Module]]:
 def _labels(model: Any) -> list[str]:
     """What the base model calls the layers of a built one: `8`, `after-8`, `auxiliary-0`."""
     layers = list(model.model)
-    keep = pgi.kept(layers)
+    keep = pgi.deployed_layers(layers)
     inserted = (model.yaml.get("nas") or {}).get("insert", {})
     names = dict(zip(keep, insertions.labels(len(keep) - len(inserted), inserted), strict=True))
     others = [index for index in range(len(layers)) if index not in names]

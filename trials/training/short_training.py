@@ -169,7 +169,7 @@ class ShortTraining(DetectionTrainer):
     def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> DetectionModel:  # noqa: ARG002, FBT001, FBT002 - Ultralytics' signature
         """The candidate, with what the budget's checkpoint gives it."""
         branch = self.budget.recipe.pgi
-        document = auxiliary.trained({**self.document, "pgi": branch}) if branch else self.document
+        document = auxiliary.with_branch({**self.document, "pgi": branch}) if branch else self.document
         model = build.model(document, len(self.data_set.classes)).to(memory_format=memory_format(self.device))
         if model.end2end:
             self.args.nms = False  # else the validator would switch to the other head (`engine/validator.py:173`)

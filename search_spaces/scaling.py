@@ -10,7 +10,7 @@ from typing import Any
 
 from search_spaces.errors import SpecError
 
-Setting = tuple[tuple[str, float], ...]
+Scaling = tuple[tuple[str, float], ...]
 """The dials that differ from the base model, sorted by name; `image_size` among them changes no layer."""
 
 MACRO = "macro"
@@ -35,7 +35,7 @@ def stage(reduction: int) -> str:
     return f"P{int(math.log2(reduction))}" if reduction > 1 else "P0"
 
 
-def turned(row: Sequence[Any], place: str, setting: Setting, *, has_channels: bool) -> list[Any]:
+def scale_row(row: Sequence[Any], place: str, setting: Scaling, *, has_channels: bool) -> list[Any]:
     """A row of an explicit base model at a setting.
 
     Args:
@@ -60,7 +60,7 @@ def turned(row: Sequence[Any], place: str, setting: Setting, *, has_channels: bo
     return [source, repeats, module, arguments]
 
 
-def factor(dial: str, place: str, setting: Setting) -> float:
+def factor(dial: str, place: str, setting: Scaling) -> float:
     """What a stage's depth or width is multiplied by."""
     turned_dials: Mapping[str, float] = dict(setting)
     return turned_dials.get(dial, turned_dials.get(f"{dial}.{place}", 1))

@@ -9,12 +9,12 @@ from torch import nn
 from search_spaces import SearchSpace, build
 from search_spaces import base as bases
 from search_spaces.errors import SpecError
-from search_spaces.macro import Setting, stage, turned
+from search_spaces.scaling import Scaling, scale_row, stage
 from search_spaces.space_file import parse
 
 
 def rows_at(name: str, scale: str, **dials: float) -> list[list[Any]]:
-    return bases.load(name, scale).at(tuple(sorted(dials.items()))).rows
+    return bases.load(name, scale).scaled(tuple(sorted(dials.items()))).rows
 
 
 @pytest.mark.parametrize(
@@ -36,9 +36,9 @@ def rows_at(name: str, scale: str, **dials: float) -> list[list[Any]]:
     ],
     ids=str,
 )
-def test_a_row_at_a_setting(row: list[Any], setting: Setting, expected: list[Any]) -> None:
+def test_a_row_at_a_setting(row: list[Any], setting: Scaling, expected: list[Any]) -> None:
     module, repeats, arguments = row
-    assert turned([-1, repeats, module, arguments], "P4", setting, has_channels=True)[1:] == [
+    assert scale_row([-1, repeats, module, arguments], "P4", setting, has_channels=True)[1:] == [
         expected[1],
         expected[0],
         expected[2],
@@ -47,7 +47,7 @@ def test_a_row_at_a_setting(row: list[Any], setting: Setting, expected: list[Any
 
 def test_channels_that_hang_together_are_refused() -> None:
     with pytest.raises(SpecError, match="the channels of CBLinear cannot be scaled"):
-        turned([0, 1, "CBLinear", [[64]]], "P3", (("width", 0.5),), has_channels=False)
+        scale_row([0, 1, "CBLinear", [[64]]], "P3", (("width", 0.5),), has_channels=False)
 
 
 def test_stages() -> None:
@@ -76,8 +76,8 @@ def test_stages() -> None:
 def test_every_family_can_be_turned(name: str, scale: str) -> None:
     base = bases.load(name, scale)
 
-    def size(setting: Setting) -> int:
-        layers = build.skeleton(dict(base.at(setting).document), 80)
+    def size(setting: Scaling) -> int:
+        layers = build.skeleton(dict(base.scaled(setting).document), 80)
         return sum(parameter.numel() for parameter in layers.parameters())
 
     stock = size(())
@@ -88,7 +88,7 @@ def test_every_family_can_be_turned(name: str, scale: str) -> None:
 
 def test_half_of_a_large_one_is_the_small_one() -> None:
     """Ultralytics' own scaling: yolov8s is yolov8n at twice the width."""
-    wide = bases.load("yolov8{scale}.yaml", "n").at((("width", 2),))
+    wide = bases.load("yolov8{scale}.yaml", "n").scaled((("width", 2),))
     assert [row[1:] for row in wide.rows] == [row[1:] for row in bases.load("yolov8{scale}.yaml", "s").rows]
 
 

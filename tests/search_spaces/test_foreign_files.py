@@ -13,10 +13,10 @@ from ultralytics import YOLO, cfg
 from ultralytics.nn import tasks
 from ultralytics.utils import LOGGER
 
-from search_spaces import SearchSpace, build, dialects
+from search_spaces import SearchSpace, build, foreign_files
 from search_spaces import base as bases
-from search_spaces.dialects import Reading
 from search_spaces.errors import SpecError
+from search_spaces.foreign_files import Translation
 from trials.costing import cost, counters
 
 Published = Callable[[str], dict[str, Any]]
@@ -48,7 +48,7 @@ def with_row(*row: Any, **keys: Any) -> dict[str, Any]:
 
 def said(*row: Any, as_printed: bool = False, **keys: Any) -> Any:
     """What becomes of the row in that model."""
-    return dialects.read(with_row(*row, **keys), as_printed=as_printed).document["backbone"][1]
+    return foreign_files.translate(with_row(*row, **keys), as_printed=as_printed).document["backbone"][1]
 
 
 def with_head(module: str, arguments: list[Any], maps: int = 1, **keys: Any) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def with_head(module: str, arguments: list[Any], maps: int = 1, **keys: Any) -> 
 
 def mistakes(document: dict[str, Any], **options: Any) -> list[str]:
     with pytest.raises(SpecError) as caught:
-        dialects.read(document, **options)
+        foreign_files.translate(document, **options)
     return list(caught.value.mistakes)
 
 
@@ -83,7 +83,7 @@ class TestFigures:
         ],
     )  # fmt: skip
     def test_as_printed(self, article: str, total: int, layers: dict[int, int], published: Published) -> None:
-        document = dialects.read(published(article), as_printed=True).document
+        document = foreign_files.translate(published(article), as_printed=True).document
         counted = [params(layer) for layer in build.skeleton(document, document["nc"])]
         assert {layer: counted[layer] for layer in layers} == layers
         assert sum(counted) == total
@@ -93,7 +93,7 @@ class TestFigures:
     )
     def test_no_layer_is_lost(self, article: str, layers: int, published: Published) -> None:
         for as_printed in (False, True):
-            document = dialects.read(published(article), as_printed=as_printed).document
+            document = foreign_files.translate(published(article), as_printed=as_printed).document
             assert len(build.skeleton(document, document["nc"])) == layers
 
     @pytest.mark.parametrize(
@@ -106,16 +106,16 @@ class TestFigures:
         ],
     )
     def test_with_the_right_operators(self, article: str, counted: dict[int | None, int], published: Published) -> None:
-        layers = build.skeleton(dialects.read(published(article)).document, 80)
+        layers = build.skeleton(foreign_files.translate(published(article)).document, 80)
         assert {index: params(layers if index is None else layers[index]) for index in counted} == counted
 
     def test_each_class_costs_what_it_does_in_the_yolov5_repository(self, published: Published) -> None:
-        document = dialects.read(published("UIB"), as_printed=True).document
+        document = foreign_files.translate(published("UIB"), as_printed=True).document
         assert params(build.skeleton(document, 80)) - params(build.skeleton(document, 79)) == 1353
         assert params(build.skeleton(document, 1)) == 1_327_798
 
     def test_what_the_counter_of_an_article_prints_and_overlooks(self, published: Published) -> None:
-        document = dialects.read(published("MMQA"), as_printed=True).document
+        document = foreign_files.translate(published("MMQA"), as_printed=True).document
         count = counters.count(document, 1, 640)
         assert round(count.gflops, 1) == 236.8
         assert {name: round(missed, 1) for name, missed in count.overlooked.items()} == {"MMQA": 2147.5}
@@ -130,11 +130,11 @@ class TestFigures:
         ],
     )
     def test_what_no_counter_sees(self, article: str, operator: str, macs: int, published: Published) -> None:
-        document = dialects.read(published(article), as_printed=True).document
+        document = foreign_files.translate(published(article), as_printed=True).document
         assert counters.count(document, 80, 640).overlooked == {operator: cost.gflops(macs)}
 
     def test_a_counter_of_modules_overlooks_nothing_in_uib(self, published: Published) -> None:
-        document = dialects.read(published("UIB"), as_printed=True).document
+        document = foreign_files.translate(published("UIB"), as_printed=True).document
         count = counters.count(document, 80, 640)
         assert (count.overlooked, round(count.gflops, 1)) == ({}, 3.5)
 
@@ -146,7 +146,7 @@ class TestReading:
         self, article: str, as_printed: bool, published: Published
     ) -> None:
         written = published(article)
-        read = dialects.read(written, as_printed=as_printed).document
+        read = foreign_files.translate(written, as_printed=as_printed).document
         for section in ("backbone", "head"):
             assert [row[:2] for row in read[section]] == [row[:2] for row in written[section]]
 
@@ -154,36 +154,36 @@ class TestReading:
     @pytest.mark.parametrize("as_printed", [False, True])
     def test_the_file_stays_as_it_was(self, article: str, as_printed: bool, published: Published) -> None:
         written = published(article)
-        read = dialects.read(written, as_printed=as_printed).document
+        read = foreign_files.translate(written, as_printed=as_printed).document
         for row in (*read["backbone"], *read["head"]):
             row[3].append("changed")
         assert written == published(article)
 
     @each_article
     def test_reading_twice_changes_nothing(self, article: str, published: Published) -> None:
-        once = dialects.read(published(article)).document
-        assert dialects.read(once) == Reading(document=once)
+        once = foreign_files.translate(published(article)).document
+        assert foreign_files.translate(once) == Translation(document=once)
 
     @each_article
     def test_reading_twice_as_printed_changes_nothing(self, article: str, published: Published) -> None:
-        once = dialects.read(published(article), as_printed=True).document
-        assert dialects.read(once, as_printed=True).document == once
+        once = foreign_files.translate(published(article), as_printed=True).document
+        assert foreign_files.translate(once, as_printed=True).document == once
 
     @pytest.mark.parametrize("name", ULTRALYTICS)
     def test_ultralytics_files_are_read_as_they_are(self, name: str) -> None:
         document = tasks.yaml_model_load(name)
         for as_printed in (False, True):
-            assert dialects.read(document, as_printed=as_printed) == Reading(document=document)
+            assert foreign_files.translate(document, as_printed=as_printed) == Translation(document=document)
 
     @pytest.mark.parametrize("family", ["v5", "v8", "v9", "v10", "v11", "v12", "v26"])
     def test_our_own_files_are_read_as_they_are(self, family: str, space_of: Callable[[str], SearchSpace]) -> None:
         for seed in range(5):
             document = space_of(family).sample(random.Random(seed)).document(80)
             for as_printed in (False, True):
-                assert dialects.read(document, as_printed=as_printed) == Reading(document=document)
+                assert foreign_files.translate(document, as_printed=as_printed) == Translation(document=document)
 
     def test_other_keys_stay_and_anchors_go(self, published: Published) -> None:
-        document = dialects.read({**published("UIB"), "activation": "nn.ReLU()"}).document
+        document = foreign_files.translate({**published("UIB"), "activation": "nn.ReLU()"}).document
         assert list(document) == ["nc", "depth_multiple", "width_multiple", "backbone", "head", "activation"]
 
     @pytest.mark.parametrize(
@@ -200,27 +200,27 @@ class TestReading:
     def test_one_note_for_each_kind_of_module(
         self, article: str, kinds: list[str], as_printed: bool, published: Published
     ) -> None:
-        notes = dialects.read(published(article), as_printed=as_printed).notes
+        notes = foreign_files.translate(published(article), as_printed=as_printed).notes
         assert [note.partition(": ")[0] for note in notes] == kinds
 
     @each_article
     def test_counting_has_notes_of_its_own(self, article: str, published: Published) -> None:
-        right = dialects.read(published(article)).notes
-        assert not set(right) & set(dialects.read(published(article), as_printed=True).notes)
+        right = foreign_files.translate(published(article)).notes
+        assert not set(right) & set(foreign_files.translate(published(article), as_printed=True).notes)
 
     @each_article
     @pytest.mark.skipif(not FOLDER.is_dir(), reason="the published files are not on this machine")
     def test_the_published_file_says_the_same(self, article: str, published: Published) -> None:
         document = bases.read_yaml(FOLDER / FILES[article])
         for as_printed in (False, True):
-            built = dialects.read(published(article), as_printed=as_printed)
-            assert dialects.read(document, as_printed=as_printed) == built
+            built = foreign_files.translate(published(article), as_printed=as_printed)
+            assert foreign_files.translate(document, as_printed=as_printed) == built
 
 
 class TestWords:
     def test_silence_is_the_identity_and_no_word_is_lost_about_it(self) -> None:
-        reading = dialects.read(with_row(-1, 1, "Silence", []))
-        assert reading == Reading(document=with_row(-1, 1, "nn.Identity", []))
+        reading = foreign_files.translate(with_row(-1, 1, "Silence", []))
+        assert reading == Translation(document=with_row(-1, 1, "nn.Identity", []))
 
     @pytest.mark.parametrize(
         ("given", "meant"),
@@ -238,7 +238,7 @@ class TestWords:
         scale, style, groups, scope = meant
         parameters = {"style": style, "groups": groups, "dynamic_scope": scope}
         assert said(-1, 1, "DySample", given) == [-1, 1, "DySample", [None, scale, "nearest", parameters]]
-        build.skeleton(dialects.read(with_row(-1, 1, "DySample", given)).document, 2)
+        build.skeleton(foreign_files.translate(with_row(-1, 1, "DySample", given)).document, 2)
 
     @pytest.mark.parametrize(
         ("given", "meant"),
@@ -252,7 +252,7 @@ class TestWords:
     )
     def test_dynamic_conv2d(self, given: list[Any], meant: list[Any]) -> None:
         assert said(-1, 1, "Dynamic_conv2d", given) == [-1, 1, "DynamicConv", meant]
-        build.skeleton(dialects.read(with_row(-1, 1, "Dynamic_conv2d", given)).document, 2)
+        build.skeleton(foreign_files.translate(with_row(-1, 1, "Dynamic_conv2d", given)).document, 2)
 
     def test_dynamic_conv2d_as_printed_keeps_its_ratio(self) -> None:
         row = said(-1, 1, "Dynamic_conv2d", [64, 3, 1, 2], as_printed=True)
@@ -264,7 +264,7 @@ class TestWords:
     )
     def test_deformable_bottleneck_has_a_group_for_16_channels(self, channels: int, width: float, groups: int) -> None:
         document = with_row(-1, 1, "Bottleneck_DCNV4", [channels, channels], width_multiple=width)
-        read = dialects.read(document).document
+        read = foreign_files.translate(document).document
         assert read["backbone"][1] == [-1, 1, "Bottleneck_DCNv4", [channels, True, {"groups": groups}]]
         build.skeleton(read, 2)
 
@@ -296,8 +296,8 @@ class TestWords:
     )
     def test_what_is_ours_stays_ours(self, row: list[Any]) -> None:
         for as_printed in (False, True):
-            reading = dialects.read(with_row(*row), as_printed=as_printed)
-            assert reading == Reading(document=with_row(*row))
+            reading = foreign_files.translate(with_row(*row), as_printed=as_printed)
+            assert reading == Translation(document=with_row(*row))
 
     def test_our_parameters_stay_in_a_file_with_anchors(self) -> None:
         row = [-1, 3, "C3_UIB", [128, {"expansion": 2}]]
@@ -318,13 +318,13 @@ class TestWords:
     ) -> None:
         document = with_head(module, arguments, maps, anchors=anchors)
         for as_printed, meant in ((False, right), (True, printed)):
-            read = dialects.read(document, as_printed=as_printed).document
+            read = foreign_files.translate(document, as_printed=as_printed).document
             assert read["head"][-1][2:] == meant
             build.skeleton(read, 2)
 
     def test_as_many_anchors_as_the_file_has_pairs(self) -> None:
         document = with_head("Detect", ["nc", "anchors"], anchors=[[1, 2, 3, 4]])
-        assert dialects.read(document, as_printed=True).document["head"][-1][3] == ["nc", 2]
+        assert foreign_files.translate(document, as_printed=True).document["head"][-1][3] == ["nc", 2]
 
 
 class TestYOLOv5Blocks:
@@ -358,7 +358,7 @@ class TestYOLOv5Blocks:
     @pytest.mark.parametrize("given", [[], [False], [True, 2], ["False"]])
     @pytest.mark.parametrize("as_printed", [False, True])
     def test_a_bottleneck_is_a_1x1_and_a_3x3_convolution(self, given: list[Any], as_printed: bool) -> None:
-        reading = dialects.read(self.v5(-1, 2, "Bottleneck", [64, *given]), as_printed=as_printed)
+        reading = foreign_files.translate(self.v5(-1, 2, "Bottleneck", [64, *given]), as_printed=as_printed)
         blocks: Any = build.skeleton(reading.document, 2)[1]
         shortcut, groups = given[0] if given else True, given[1] if len(given) > 1 else 1
         for block in blocks:
@@ -367,7 +367,7 @@ class TestYOLOv5Blocks:
         assert [note.partition(":")[0] for note in reading.notes] == ["Bottleneck", "Detect"]
 
     def test_its_expansion_comes_before_the_kernels_of_ultralytics(self) -> None:
-        row = dialects.read(self.v5(-1, 1, "Bottleneck", [64, True, 1, 1.0])).document["backbone"][1]
+        row = foreign_files.translate(self.v5(-1, 1, "Bottleneck", [64, True, 1, 1.0])).document["backbone"][1]
         assert row == [-1, 1, "Bottleneck", [64, True, 1, [1, 3], 1.0]]
 
     @pytest.mark.parametrize(
@@ -384,7 +384,7 @@ class TestYOLOv5Blocks:
             document = with_row(-1, 1, module, [64]) | anchors
             document["head"][-1][2] = head
             for as_printed in (False, True):
-                read = dialects.read(document, as_printed=as_printed).document
+                read = foreign_files.translate(document, as_printed=as_printed).document
                 assert read["backbone"] == document["backbone"]
 
     def test_arguments_that_are_none(self) -> None:
@@ -392,7 +392,7 @@ class TestYOLOv5Blocks:
         assert told.startswith("backbone[1]: Bottleneck: not the arguments it is known with, got [64, True, 'two'] (")
 
     def test_bottleneck_csp_keeps_its_own_arguments_as_printed(self) -> None:
-        reading = dialects.read(self.v5(-1, 2, "BottleneckCSP", [64, False, 1, 1.0]), as_printed=True)
+        reading = foreign_files.translate(self.v5(-1, 2, "BottleneckCSP", [64, False, 1, 1.0]), as_printed=True)
         layer: Any = build.skeleton(reading.document, 2)[1]
         assert [(b.cv1.conv.kernel_size[0], b.cv2.conv.kernel_size[0], b.add) for b in layer.m] == [(1, 3, False)] * 2
         assert layer.cv1.conv.out_channels == 64
@@ -401,12 +401,14 @@ class TestYOLOv5Blocks:
     def test_yolov3_counts_what_it_does_there(self, name: str, total: int) -> None:
         document = tasks.yaml_model_load(name) | {"nc": 80, "anchors": 3}
         document["head"][-1][3] = ["nc", "anchors"]
-        assert params(build.skeleton(dialects.read(document, as_printed=True).document, 80)) == total
+        assert params(build.skeleton(foreign_files.translate(document, as_printed=True).document, 80)) == total
 
     def test_yolov5s_of_2020_counts_what_it_does_there(self) -> None:
-        reading = dialects.read(self.v5s_of_2020(), as_printed=True)
+        reading = foreign_files.translate(self.v5s_of_2020(), as_printed=True)
         assert params(build.skeleton(reading.document, 80)) == 7_468_157
-        (told,) = [note for note in dialects.read(self.v5s_of_2020()).notes if note.startswith("BottleneckCSP")]
+        (told,) = [
+            note for note in foreign_files.translate(self.v5s_of_2020()).notes if note.startswith("BottleneckCSP")
+        ]
         assert "--as-printed counts the other" in told
 
     def test_a_model_of_it_is_trained_as_it_is_counted(self, tmp_path: Path) -> None:
@@ -432,7 +434,7 @@ class TestRowsWithoutAMapping:
     )
     @pytest.mark.parametrize("as_printed", [False, True])
     def test_the_note_says_what_is_built(self, row: list[Any], built: str, as_printed: bool) -> None:
-        reading = dialects.read(with_row(*row), as_printed=as_printed)
+        reading = foreign_files.translate(with_row(*row), as_printed=as_printed)
         (note,) = reading.notes
         assert note.startswith(f"{row[2]}: the row does not end in a mapping of parameters")
         assert f"Built: {built}" in note
@@ -441,11 +443,11 @@ class TestRowsWithoutAMapping:
         assert isinstance(parameters, dict)
         before, after = (build.skeleton(document, 2) for document in (with_row(*row), reading.document))
         assert repr(before) == repr(after)
-        assert dialects.read(reading.document).notes == ()
+        assert foreign_files.translate(reading.document).notes == ()
 
     @pytest.mark.parametrize("row", [[-1, 1, "Conv_UIB", [64]], [-1, 1, "C9_UIB", [64]]])
     def test_a_row_that_cannot_be_is_left_for_others_to_tell(self, row: list[Any]) -> None:
-        assert dialects.read(with_row(*row)) == Reading(document=with_row(*row))
+        assert foreign_files.translate(with_row(*row)) == Translation(document=with_row(*row))
 
 
 class TestMistakes:
@@ -487,7 +489,7 @@ class TestMistakes:
     )
     def test_what_is_no_row_is_left_for_others_to_tell(self, row: Any) -> None:
         document = {"nc": 2, "anchors": 3, "backbone": [row], "head": []}
-        assert dialects.read(document).document["backbone"] == [row]
+        assert foreign_files.translate(document).document["backbone"] == [row]
 
     @pytest.mark.parametrize("section", [5, "rows", {"Conv": 1}, None, []])
     def test_a_file_without_rows_is_no_model(self, section: Any, tmp_path: Path) -> None:
@@ -516,7 +518,7 @@ class TestUltralytics:
         monkeypatch.setattr(LOGGER, "info", told.append)
         path = tmp_path / "article.yaml"
         path.write_text(yaml.safe_dump(self.foreign), encoding="utf-8")
-        reading = dialects.read(self.foreign)
+        reading = foreign_files.translate(self.foreign)
         assert repr(YOLO(path, task="detect").model.model) == repr(build.model(reading.document, 2).model)
         assert len(reading.notes) == 2
         assert set(reading.notes) <= set(told)
@@ -525,7 +527,10 @@ class TestUltralytics:
         before = deepcopy(self.foreign)
         model = tasks.DetectionModel(self.foreign, nc=3, verbose=False)
         assert self.foreign == before
-        assert {**model.yaml, "nc": 2, "channels": 3} == {**dialects.read(self.foreign).document, "channels": 3}
+        assert {**model.yaml, "nc": 2, "channels": 3} == {
+            **foreign_files.translate(self.foreign).document,
+            "channels": 3,
+        }
         again = tasks.DetectionModel(model.yaml, verbose=False)
         assert repr(again.model) == repr(model.model)
 
@@ -538,7 +543,7 @@ class TestUltralytics:
         path = tmp_path / "article.yaml"
         path.write_text(yaml.safe_dump(published("UIB")), encoding="utf-8")
         for as_printed in (False, True):
-            expected = dialects.read(published("UIB"), as_printed=as_printed)
+            expected = foreign_files.translate(published("UIB"), as_printed=as_printed)
             reading = bases.read_model(str(path), as_printed=as_printed)
             assert reading.notes == expected.notes
             assert reading.document == expected.document | {"scale": "", "yaml_file": str(path)}

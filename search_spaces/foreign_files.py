@@ -27,7 +27,7 @@ _WITH_A_RATIO = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class Translation:
     """A model file, read.
 
     Attributes:
@@ -58,7 +58,7 @@ class _Word:
     kept: str = ""
 
 
-def read(document: Mapping[str, Any], *, as_printed: bool = False) -> Reading:
+def translate(document: Mapping[str, Any], *, as_printed: bool = False) -> Translation:
     """A model YAML in whatever dialect; one of Ultralytics' or ours stays what it is.
 
     Raises:
@@ -78,9 +78,9 @@ def read(document: Mapping[str, Any], *, as_printed: bool = False) -> Reading:
                 said[section].append(plain)
                 notes |= {note: None} if note else {}
                 continue
-            translate = word.printed if as_printed and word.printed else word.right
+            convert = word.printed if as_printed and word.printed else word.right
             try:
-                said[section].append(translate(deepcopy(row), document))
+                said[section].append(convert(deepcopy(row), document))
             except (LookupError, TypeError, ValueError, SpecError) as error:
                 told = f"{section}[{position}]: {row[2]}: not the arguments it is known with, got {row[3]!r} ({error})"
                 mistakes.append(told)
@@ -89,14 +89,14 @@ def read(document: Mapping[str, Any], *, as_printed: bool = False) -> Reading:
     if mistakes:
         raise SpecError(mistakes)
     said.pop("anchors", None)
-    return Reading(document=said, notes=tuple(notes))
+    return Translation(document=said, notes=tuple(notes))
 
 
 def _word(row: Any, document: Mapping[str, Any]) -> _Word | None:
     """The foreign word that a row names, if it does; what is no row is for others to tell."""
     if not _is_row(row):
         return None
-    word = WORDS.get(row[2])
+    word = FOREIGN_MODULES.get(row[2])
     return word if word is not None and word.applies(row, document) else None
 
 
@@ -265,7 +265,7 @@ def _values(operator: str, parameter: str) -> tuple[Any, ...]:
 
 _AS_PRINTED = "as printed, for counting only: "
 
-WORDS: dict[str, _Word] = {
+FOREIGN_MODULES: dict[str, _Word] = {
     "Bottleneck": _Word(
         applies=_is_yolov5s,
         right=_yolov5_bottleneck,
