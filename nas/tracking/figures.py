@@ -8,15 +8,7 @@ from plotly import graph_objects
 from nas import html_page
 from nas.algorithms.pareto import OBJECTIVES, Direction, pareto_front
 from nas.records.record import Record, mean_over_seeds, point_of
-from nas.tracking.note import facts
-
-_LABELS = {
-    "map50_95": "mAP50-95",
-    "map50": "mAP50",
-    "gflops": "GFLOPs",
-    "params": "parameters",
-    "latency_ms": "latency in ms",
-}
+from nas.tracking.note import LABELS, facts
 
 
 def figure(study: str, finished: Sequence[Record], best: Sequence[Record], objectives: Sequence[str]) -> str:
@@ -55,8 +47,8 @@ def figure(study: str, finished: Sequence[Record], best: Sequence[Record], objec
         margin={"l": 70, "r": 30, "t": 80, "b": 60},
     )
     xs = [point_of(record, axes)[0] for record in trained]
-    drawing.update_xaxes(title_text=_LABELS[axes[0]], type="log" if max(xs) > 10 * min(xs) else "linear")
-    drawing.update_yaxes(title_text=_LABELS[axes[1]])
+    drawing.update_xaxes(title_text=LABELS[axes[0]], type="log" if max(xs) > 10 * min(xs) else "linear")
+    drawing.update_yaxes(title_text=LABELS[axes[1]])
     return html_page.page(drawing, study, name="front")
 
 

@@ -7,7 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nas.records.record import COLUMNS, Record, mean_over_seeds
-from nas.tracking.figures import _LABELS
+
+LABELS = {
+    "map50_95": "mAP50-95",
+    "map50": "mAP50",
+    "gflops": "GFLOPs",
+    "params": "parameters",
+    "latency_ms": "latency in ms",
+}
+"""Objectives in words: labels of axes, tables and notes."""
 
 _HEADINGS = ("trial", "mAP50-95", "GFLOPs", "params", "latency", "architecture")
 
@@ -26,7 +34,7 @@ def describe(
 
     MLflow shows the first lines and hides the rest behind a button: the front comes first.
     """
-    named, trained = ", ".join(_LABELS[name] for name in objectives), mean_over_seeds(finished)
+    named, trained = ", ".join(LABELS[name] for name in objectives), mean_over_seeds(finished)
     opening = [f"**{len(best)}** of {len(trained)} architectures are on the front of {named}.", ""]
     rows = [
         f"| {'&emsp; | '.join(_HEADINGS)} |",  # MLflow's tables have no space between the columns
@@ -43,7 +51,7 @@ def describe(
     )
     closing += ["", explained]
     if stock:
-        sides = ", ".join(f"{_LABELS[name]} 0 to {_plain(2 * cost)}" for name, cost in stock.items())
+        sides = ", ".join(f"{LABELS[name]} 0 to {_plain(2 * cost)}" for name, cost in stock.items())
         closing += ["", f"`hypervolume`: the front's share of the box accuracy 0 to 1, {sides} (twice stock)."]
     for purpose, command in commands.items():
         closing += ["", f"{purpose}:", "", f"    {command}"]
