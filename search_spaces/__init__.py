@@ -7,9 +7,9 @@ project.
 
 from search_spaces import stored_model
 from search_spaces.architecture import STOCK, Architecture, Choice
-from search_spaces.build import install
 from search_spaces.operators import OPERATORS
 from search_spaces.operators.modules import load_installed
+from search_spaces.parser_hooks import install
 from search_spaces.space import SearchSpace, Slot
 from search_spaces.space_file import load
 

@@ -14,7 +14,7 @@ import yaml
 from torch import nn
 
 from search_spaces import base as bases
-from search_spaces import build, insertions, model_file, rows, scaling
+from search_spaces import insertions, model_checks, model_file, rows, scaling
 from search_spaces.auxiliary import Pgi
 from search_spaces.base import Base
 from search_spaces.errors import SpecError, nearest
@@ -156,7 +156,7 @@ class Architecture:
         if not isinstance(origin, dict) or not {"base", "scale"} <= set(origin):
             raise SpecError("not an exported architecture: the key `nas` with `base` and `scale` is missing")
         missing = user_modules.load_trusted(model_file.modules(document), folder and folder.absolute())
-        build.require_detection(document)
+        model_checks.require_detection(document)
         inserted: dict[int, Feeds] = origin.get("insert", {})
         written = [*document["backbone"], *document["head"]]
         places = {insertions.behind(layer): layer for layer in inserted}
@@ -167,7 +167,7 @@ class Architecture:
             except SpecError as error:
                 raise error.within(f"layer {label}") from None
             if lowered is None:
-                build.require_known(row[2], missing)
+                model_checks.require_known(row[2], missing)
                 continue
             choice = Choice.of(lowered.operator.name, lowered.parameters)
             if label in places:

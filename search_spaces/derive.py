@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from search_spaces import base as bases
+from search_spaces import model_reader
 from search_spaces.architecture import Choice
 from search_spaces.base import Base
 from search_spaces.errors import SpecError
@@ -28,7 +29,7 @@ def derive(model: str, *, scale: str | None = None) -> str:
     Raises:
         SpecError: no such model, not a detection model, or one without any slot.
     """
-    name, scale = bases.base_and_scale(model, scale)
+    name, scale = model_reader.base_and_scale(model, scale)
     base = bases.load(name, scale)
     entries = list(_entries(base))
     if not entries:

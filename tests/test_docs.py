@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from search_spaces import OPERATORS, auxiliary, build, foreign_files
-from search_spaces import base as bases
+from search_spaces import OPERATORS, auxiliary, build, foreign_files, model_reader, yaml_text
 from search_spaces.operators import modules
 from search_spaces.space_file import load, parse
 from trials.contracts import cases, operator_contract
@@ -46,10 +45,10 @@ def test_the_operator_of_ones_own_keeps_every_promise(folder: Path) -> None:
 
 def test_the_spaces() -> None:
     whole, heading = blocks("README.md", "yaml")[0], "name: x\nbase: yolo11{scale}.yaml\nscale: n\n"
-    assert parse(bases.parse_yaml(whole)).slots
+    assert parse(yaml_text.parse_yaml(whole)).slots
     first, further = blocks("docs/spaces.md", "yaml")[:2]
-    assert parse(bases.parse_yaml(first)).slots
-    space = parse(bases.parse_yaml(heading + further.replace("modules: [my_ops.py]", "modules: []")))
+    assert parse(yaml_text.parse_yaml(first)).slots
+    space = parse(yaml_text.parse_yaml(heading + further.replace("modules: [my_ops.py]", "modules: []")))
     assert len(space.scaling_factors) == 4
     assert [slot.name for slot in space.slots] == ["2", "after-9"]
 
@@ -64,7 +63,7 @@ def test_every_operator_and_parameter_is_documented() -> None:
 def test_the_auxiliary_branchs_parameters() -> None:
     page = (ROOT / "docs/published.md").read_text(encoding="utf-8")
     for scale in "tsmce":
-        document = auxiliary.with_branch(bases.model_document(f"yolov9{scale}.yaml"))
+        document = auxiliary.with_branch(model_reader.model_document(f"yolov9{scale}.yaml"))
         original = {**document, "head": [*document["head"][:-1], [*document["head"][-1][:2], "DualDDetect", ["nc"]]]}
         for built in (document, original):
             params = sum(parameter.numel() for parameter in build.skeleton(built, 80).parameters())
@@ -75,7 +74,7 @@ def test_the_articles_figures() -> None:
     page = (ROOT / "docs/published.md").read_text(encoding="utf-8")
     (built,) = re.findall(r"\| right operators, as built \| ([\d,]+) \| ([\d.]+) \|", page)
     (deployed,) = re.findall(r"\| right operators, deployed \| ([\d,]+) \| ([\d.]+) \|", page)
-    document = bases.model_document("yolov9c-mmqa")
+    document = model_reader.model_document("yolov9c-mmqa")
     for told, counted in (
         (built, cost.measure(auxiliary.with_branch(document), 1, 640, deployed=False)),
         (deployed, cost.measure(document, 1, 640)),

@@ -14,7 +14,7 @@ from nas.study.study import Study
 from nas.workflows.begin import resume
 from nas.workflows.running import supervise
 from search_spaces import Architecture, build, space_file
-from search_spaces.base import model_document
+from search_spaces.model_reader import model_document
 from trials import Budget, Ending, evaluate
 from trials.costing import cost
 from trials.data.datasets import DataSet

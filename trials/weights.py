@@ -18,7 +18,7 @@ from ultralytics import __version__ as ultralytics_version
 from ultralytics.nn import tasks
 from ultralytics.nn.tasks import DetectionModel
 
-from search_spaces import build, pgi, stored_model
+from search_spaces import model_checks, pgi, stored_model
 from search_spaces.errors import DataError, StudyError
 from search_spaces.operators import Source
 from search_spaces.operators import modules as user_modules
@@ -140,7 +140,7 @@ def _read_restricted(path: Path) -> Mapping[str, Any]:
     return checkpoint
 
 
-HEADS = (*build.DETECTION_HEADS, "DualDetect")
+HEADS = (*model_checks.DETECTION_HEADS, "DualDetect")
 
 
 def _foreign(path: Path) -> list[str]:

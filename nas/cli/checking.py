@@ -166,12 +166,12 @@ class _Checking:
 
     def model(self, named: str, scale: str | None) -> None:
         """Check a model's file: the operators in it, where they stand, and the whole."""
-        from search_spaces import OPERATORS, base
+        from search_spaces import OPERATORS, base, model_reader
         from trials.contracts import cases, model_contract
 
         with show.err.status("reading the model"):
-            reading = base.read_model(named, scale=scale)
-            loaded = base.load(*base.base_and_scale(named, scale))
+            reading = model_reader.read_model(named, scale=scale)
+            loaded = base.load(*model_reader.base_and_scale(named, scale))
         show.lines(f"note: {note}" for note in reading.notes)
         standing = {
             loaded.in_file(layer): (operator, loaded.incompatibility(layer, OPERATORS[operator], parameters))

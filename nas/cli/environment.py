@@ -96,10 +96,10 @@ def _one_thop() -> tuple[bool, str]:
 
 
 def _counts() -> tuple[bool, str]:
-    from search_spaces import base
+    from search_spaces import model_reader
     from trials.costing.cost import measure
 
-    params = measure(base.model_document("yolov9t.yaml"), 80, 640, deployed=False).params
+    params = measure(model_reader.model_document("yolov9t.yaml"), 80, 640, deployed=False).params
     return params == 2_128_720, f"yolov9t has {params:,} parameters (2,128,720 is right)"
 
 

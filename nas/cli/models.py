@@ -88,11 +88,11 @@ def derive(
     modules: Modules = None,
 ) -> None:
     """Write a space file with every slot of a model: nas spaces derive MODEL.yaml > my_space.yaml."""
-    from search_spaces import base
+    from search_spaces import model_reader
     from search_spaces.derive import derive as derived
 
     load_modules(modules)
-    show.lines(f"note: {note}" for note in base.read_model(model, scale=scale).notes)
+    show.lines(f"note: {note}" for note in model_reader.read_model(model, scale=scale).notes)
     print(derived(model, scale=scale), end="")  # noqa: T201 - this is the output
 
 
@@ -216,13 +216,13 @@ def cost(
     Files of the YOLOv5 and YOLOv9 repositories and of articles about them are read as they are; where one prints a
     module that is wrong, the right operator is built and a note says what was wrong.
     """
-    from search_spaces import base
+    from search_spaces import model_reader
     from search_spaces.errors import CostError, SpecError
     from trials.costing.cost import gflops, measure
 
     load_modules(modules)
-    reading = base.read_model(model, as_printed=as_printed, scale=scale)
-    nc, scale = classes or reading.document["nc"], base.built_scale(reading.document)
+    reading = model_reader.read_model(model, as_printed=as_printed, scale=scale)
+    nc, scale = classes or reading.document["nc"], model_reader.built_scale(reading.document)
     notes = [*_assumed(reading.document), *reading.notes]
     show.lines(f"note: {note}" for note in notes)
     try:
@@ -316,13 +316,13 @@ def models(shown: Shown = "table") -> None:
 
     Each is a file to read and to begin from: nas cost NAME, nas spaces derive NAME, nas yolo train model=NAME.
     """
-    from search_spaces import base
+    from search_spaces import model_reader
     from trials.costing.cost import measure
 
     found = []
     with show.err.status("counting"):
-        for name, path in base.catalog().items():
-            document = base.model_document(str(path))
+        for name, path in model_reader.catalog().items():
+            document = model_reader.model_document(str(path))
             counted = measure(document, document["nc"], _DEPLOYED_SIZE)
             about = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
             figures = {"params": counted.params, "gflops": counted.gflops, "classes": document["nc"]}

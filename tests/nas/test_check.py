@@ -16,7 +16,7 @@ from nas.workflows.check import Progress
 from nas.workflows.check_cache import CheckCache
 from nas.workflows.estimate import Effort, Search
 from nas.workflows.request import Request
-from search_spaces import OPERATORS, SearchSpace, base, pgi, space_file
+from search_spaces import OPERATORS, SearchSpace, model_reader, pgi, space_file
 from search_spaces.operators import Operator, modules
 from trials.contracts import cases, model_contract, operator_contract
 from trials.contracts.operator_contract import Case
@@ -409,5 +409,5 @@ class TestAModel:
 
         pgi_drop = pgi.drop_auxiliary
         monkeypatch.setattr(pgi, "drop_auxiliary", wrong)
-        document = base.model_document(str(file))
+        document = model_reader.model_document(str(file))
         assert [failure.promise for failure in model_contract.check(document)] == ["auxiliary"]

@@ -19,7 +19,7 @@ from nas.execution import worker
 from nas.execution.worker import Worker
 from nas.records.record import COLUMNS, Record, cheapest_as_accurate
 from nas.study.study import Study
-from search_spaces import base
+from search_spaces import model_reader
 from trials import Outcome
 
 MakeStudy = Callable[..., Study]
@@ -236,7 +236,7 @@ def test_cost_tells_what_counters_overlook_and_what_is_trained() -> None:
 
 def test_the_models_that_come_along() -> None:
     rows = json.loads(nas("models", "--format", "json").stdout)
-    assert {row["model"] for row in rows} == set(base.catalog())
+    assert {row["model"] for row in rows} == set(model_reader.catalog())
     assert all(Path(row["path"]).is_file() and row["about"] and row["params"] > 2_000_000 for row in rows)
 
 

@@ -15,7 +15,7 @@ import yaml
 from ultralytics import YOLO
 
 from search_spaces import base as bases
-from search_spaces import foreign_files
+from search_spaces import foreign_files, model_reader, yaml_text
 from trials.data import digit_scenes
 
 SHARED = Path(__file__).parents[2].parent / "shared"
@@ -69,7 +69,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def file(name: str, tmp_path: Path) -> Path:
     """The article's file, or ours for it, with fewer channels if it is too large."""
     printed = PUBLISHED / MODELS[name]
-    document = bases.read_yaml(printed if printed.is_file() else bases.catalog()[name])
+    document = yaml_text.read_yaml(printed if printed.is_file() else model_reader.catalog()[name])
     for row in [*document["backbone"], *document["head"]]:
         row[3] = narrowed(row[3], TOO_LARGE.get(name, 1))
     path = tmp_path / f"{name.partition('-')[2]}.yaml"
@@ -90,7 +90,7 @@ def test_trains_exports_and_comes_back(name: str, file: Path, data: Path, tmp_pa
         "workers=0", "plots=False", f"project={tmp_path}", "name=run", "mosaic=0",
         folder=tmp_path,
     )  # fmt: skip
-    notes = foreign_files.translate(bases.read_yaml(file)).notes
+    notes = foreign_files.translate(yaml_text.read_yaml(file)).notes
     assert all(told.stdout.count(note) + told.stderr.count(note) == 1 for note in notes)
     best = tmp_path / "run" / "weights" / "best.pt"
     model: Any = YOLO(best).model.float().eval().fuse(verbose=False)
@@ -133,5 +133,6 @@ def test_a_space_around_it_is_searched(file: Path, data: Path, tmp_path: Path) -
     exported = re.search(r"[^\s=]+/model\.yaml", told.stdout + told.stderr)
     assert exported is not None
     assert (
-        bases.read_yaml(Path(exported[0])).get("pgi", False) == bases.load(*bases.base_and_scale(str(file), None)).pgi
+        yaml_text.read_yaml(Path(exported[0])).get("pgi", False)
+        == bases.load(*model_reader.base_and_scale(str(file), None)).pgi
     )

@@ -16,9 +16,9 @@ from nas.samplers.suggest import suggest
 from nas.settings import Sampler
 from nas.study.study import Study
 from search_spaces import OPERATORS, Choice, SearchSpace
-from search_spaces.base import parse_yaml
 from search_spaces.operators import Parameters, Site
 from search_spaces.space_file import parse
+from search_spaces.yaml_text import parse_yaml
 from trials import Limits
 from trials.costing.cost import CostTable
 

@@ -18,9 +18,9 @@ from search_spaces import (
     build,
     foreign_files,
     insertions,
+    model_reader,
     rows,
 )
-from search_spaces import base as bases
 from search_spaces.architecture import Insertion
 from search_spaces.errors import SpecError
 from search_spaces.insertions import Feeds
@@ -38,7 +38,7 @@ each_scale = pytest.mark.parametrize("scale", SCALES)
 
 
 def stock(scale: str) -> dict[str, Any]:
-    return bases.model_document(f"yolov9{scale}.yaml")
+    return model_reader.model_document(f"yolov9{scale}.yaml")
 
 
 def all_rows(document: Document) -> list[list[Any]]:
@@ -152,7 +152,7 @@ class TestTrained:
     )
     def test_other_families_have_none(self, name: str) -> None:
         with pytest.raises(SpecError, match=r"^pgi: only YOLOv9's models .* have an auxiliary branch$"):
-            auxiliary.with_branch(bases.model_document(name))
+            auxiliary.with_branch(model_reader.model_document(name))
 
     @pytest.mark.parametrize("operator", ["MMQA", "DCNv4"])
     def test_is_what_articles_train(self, operator: str, published: Callable[[str], dict[str, Any]]) -> None:
@@ -172,7 +172,7 @@ class TestDeployed:
 
     @pytest.mark.parametrize("name", ["yolov8n.yaml", "yolo26n.yaml"])
     def test_leaves_other_families_alone(self, name: str) -> None:
-        document = bases.model_document(name)
+        document = model_reader.model_document(name)
         assert auxiliary.without_branch(document) == document
 
     @each_scale

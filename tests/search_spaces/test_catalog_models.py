@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from search_spaces import base as bases
-from search_spaces import build, foreign_files
+from search_spaces import build, foreign_files, model_reader, yaml_text
 from search_spaces.derive import derive
 from search_spaces.space_file import parse
 from trials.costing import cost
 
-MODELS = bases.catalog()
+MODELS = model_reader.catalog()
 PUBLISHED = Path(__file__).parents[2].parent / "shared" / "published"
 ARTICLES = {
     "yolov9c-dcnv4": "yolov9-c-Bottleneck_DCNV4.yaml",
@@ -43,14 +43,14 @@ def test_says_where_it_comes_from(name: str) -> None:
 def test_the_true_figures_are(name: str) -> None:
     told = re.match(r"([\d,]+) parameters, ([\d.]+) GFLOPs, deployed.* \(nc (\d+), 640 px\)", header(name)["true"])
     assert told is not None
-    document = bases.model_document(name)
+    document = model_reader.model_document(name)
     counted = cost.measure(document, document["nc"], 640)
     assert told.groups() == (f"{counted.params:,}", f"{counted.gflops:.1f}", str(document["nc"]))
 
 
 @each_model
 def test_needs_no_translation(name: str) -> None:
-    document = bases.read_yaml(MODELS[name])
+    document = yaml_text.read_yaml(MODELS[name])
     assert foreign_files.translate(document) == foreign_files.Translation(document=document)
 
 
@@ -66,8 +66,12 @@ def test_every_note_about_a_row_counts_right(name: str) -> None:
 
 @each_model
 def test_is_found_by_its_name(name: str) -> None:
-    assert bases.model_document(name) == bases.model_document(f"{name}.yaml") == bases.model_document(str(MODELS[name]))
-    space = parse(bases.parse_yaml(derive(name)))
+    assert (
+        model_reader.model_document(name)
+        == model_reader.model_document(f"{name}.yaml")
+        == model_reader.model_document(str(MODELS[name]))
+    )
+    space = parse(yaml_text.parse_yaml(derive(name)))
     assert space.base == name
     assert len(space.start) == 1
 
@@ -77,7 +81,7 @@ def test_is_found_by_its_name(name: str) -> None:
 def test_is_what_the_printed_file_is_read_as(name: str) -> None:
     """The same base model, with the same operators in it."""
     ours, printed = (
-        bases.load(*bases.base_and_scale(model, None)) for model in (name, str(PUBLISHED / ARTICLES[name]))
+        bases.load(*model_reader.base_and_scale(model, None)) for model in (name, str(PUBLISHED / ARTICLES[name]))
     )
     assert dict(ours.carries) == dict(printed.carries)
     assert ours.pgi == printed.pgi
@@ -91,6 +95,6 @@ def test_is_what_the_printed_file_is_read_as(name: str) -> None:
 def test_the_printed_figures_are(name: str) -> None:
     told = re.match(r"([\d,]+) parameters.*?, ([\d.]+) GFLOPs", header(name)["printed"])
     assert told is not None
-    document = bases.read_model(str(PUBLISHED / ARTICLES[name]), as_printed=True).document
+    document = model_reader.read_model(str(PUBLISHED / ARTICLES[name]), as_printed=True).document
     counted = cost.measure(document, document["nc"], 640, deployed=False)
     assert told.groups() == (f"{counted.params:,}", f"{counted.gflops:.1f}")

@@ -11,7 +11,7 @@ import yaml
 from ultralytics.nn import tasks
 
 from search_spaces import base as bases
-from search_spaces import build
+from search_spaces import build, model_reader, yaml_text
 from search_spaces.derive import derive
 from search_spaces.errors import SpecError
 from search_spaces.hosts import HOSTS
@@ -28,7 +28,7 @@ MODELS = [
 @pytest.mark.parametrize("model", MODELS)
 def test_is_valid_as_it_stands_and_complete(model: str) -> None:
     written = derive(model)
-    space = parse(bases.parse_yaml(written))
+    space = parse(yaml_text.parse_yaml(written))
     base = bases.load(space.base, space.scale)
     for layer, row in enumerate(base.rows):
         possible = {name for name in OPERATORS if row[2] in HOSTS and base.sites(layer, OPERATORS[name])}
@@ -49,7 +49,7 @@ def test_offers_at_least_what_the_catalog_offers() -> None:
     for name in catalog():
         chosen = load(name)
         scale = chosen.scale if "{scale}" in chosen.base else ""
-        derived = parse(bases.parse_yaml(derive(chosen.base.replace("{scale}", scale))))
+        derived = parse(yaml_text.parse_yaml(derive(chosen.base.replace("{scale}", scale))))
         offered = {slot.layer: set(slot.operators) for slot in derived.slots}
         assert all(set(slot.operators) <= offered[slot.layer] for slot in chosen.slots)
 
@@ -58,7 +58,7 @@ def test_what_is_left_as_a_comment_can_be_taken_in() -> None:
     lines = derive("yolov8n.yaml").splitlines()
     first = lines.index("# insert:")
     taken = [line.removeprefix("# ") for line in lines[first:]]
-    space = parse(bases.parse_yaml("\n".join([*lines[:first], *taken])))
+    space = parse(yaml_text.parse_yaml("\n".join([*lines[:first], *taken])))
     assert {factor.name for factor in space.scaling_factors} == {"depth", "width.P4", "width.P5", "image_size"}
     assert [slot.name for slot in space.slots if slot.feeds] == ["after-9"]
 
@@ -68,7 +68,7 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(dict(bases.load("yolov5{scale}.yaml", "n").document)), encoding="utf-8")
     written = derive(str(path))
     assert f"name: mine\nbase: {path}\n" in written
-    assert parse(bases.parse_yaml(written)).slots
+    assert parse(yaml_text.parse_yaml(written)).slots
 
 
 @pytest.mark.parametrize(
@@ -111,8 +111,8 @@ def test_takes_every_word_that_is_counted(module: str, scale: str, tmp_path: Pat
     document |= {"scales": AT_SCALES[scale]} if scale else {}
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(document), encoding="utf-8")
-    counted = build.skeleton(bases.read_model(str(path), scale=scale or None).document, 2)
-    space = parse(bases.parse_yaml(derive(str(path), scale=scale or None)))
+    counted = build.skeleton(model_reader.read_model(str(path), scale=scale or None).document, 2)
+    space = parse(yaml_text.parse_yaml(derive(str(path), scale=scale or None)))
     assert repr(build.skeleton(bases.load(space.base, space.scale).document, 2)) == repr(counted)
     assert repr(build.skeleton(space.stock.document(2), 2)) == repr(counted)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from search_spaces import Architecture, Choice, SearchSpace, auxiliary, build, foreign_files
+from search_spaces import Architecture, Choice, SearchSpace, auxiliary, build, foreign_files, model_reader, yaml_text
 from search_spaces import base as bases
 from search_spaces.architecture import Insertion
 from search_spaces.base import Base
@@ -57,14 +57,14 @@ def saved(document: Any, path: Path) -> Path:
 
 
 def loaded(path: Path) -> Base:
-    name, scale = bases.base_and_scale(str(path), None)
+    name, scale = model_reader.base_and_scale(str(path), None)
     return bases.load(name, scale)
 
 
 @cache
 def derived(path: Path) -> tuple[str, SearchSpace]:
     text = derive(str(path))
-    return text, parse(bases.parse_yaml(text))
+    return text, parse(yaml_text.parse_yaml(text))
 
 
 def carried(article: str) -> dict[int, Choice]:
@@ -98,14 +98,14 @@ class TestBase:
     def test_is_the_ultralytics_model_that_the_article_changed(
         self, article: str, stock: str, written: Written
     ) -> None:
-        base, original = loaded(written(article)), bases.load(*bases.base_and_scale(stock, None))
+        base, original = loaded(written(article)), bases.load(*model_reader.base_and_scale(stock, None))
         layers = [build.skeleton(one.document, 2)[:-1] for one in (base, original)]
         assert repr(layers[0]) == repr(layers[1])
 
     @each_article
     def test_with_what_it_carries_is_the_file_again(self, article: str, written: Written) -> None:
-        architecture = Architecture.of(*bases.base_and_scale(str(written(article)), None), carried(article))
-        left = auxiliary.without_branch(bases.model_document(str(written(article))))
+        architecture = Architecture.of(*model_reader.base_and_scale(str(written(article)), None), carried(article))
+        left = auxiliary.without_branch(model_reader.model_document(str(written(article))))
         assert repr(build.skeleton(architecture.document(2), 2)) == repr(build.skeleton(left, 2))
 
     @pytest.mark.parametrize("article", BRANCHED)
@@ -113,7 +113,7 @@ class TestBase:
         self, article: str, published: Callable[[str], dict[str, Any]], written: Written
     ) -> None:
         whole = foreign_files.translate(published(article)).document
-        architecture = Architecture.of(*bases.base_and_scale(str(written(article)), None), carried(article))
+        architecture = Architecture.of(*model_reader.base_and_scale(str(written(article)), None), carried(article))
         in_training = auxiliary.with_branch(architecture.document(2))
         assert repr(build.skeleton(in_training, 2)) == repr(build.skeleton(whole, 2))
 
@@ -200,7 +200,7 @@ class TestDerived:
     def test_of_a_file_in_training(self, tmp_path: Path) -> None:
         path = saved(auxiliary.with_branch(bases.load("yolov9{scale}.yaml", "m").document), tmp_path / "mine.yaml")
         text, space = derived(path)
-        plain = parse(bases.parse_yaml(derive("yolov9m.yaml")))
+        plain = parse(yaml_text.parse_yaml(derive("yolov9m.yaml")))
         assert "pgi: true" in text
         assert (space.slots, space.start, space.pgi) == (plain.slots, (), True)
         assert "the file's layer 1 is layer 0 here" in comments(text)
@@ -233,7 +233,7 @@ class TestDerived:
         found = Architecture.of(space_of("v8").base, "n", picks, inserted=new)
         path = tmp_path / "best.yaml"
         path.write_text(found.to_yaml(3, folder=tmp_path), encoding="utf-8")
-        base, original = loaded(path), bases.load(*bases.base_and_scale("yolov8n.yaml", None))
+        base, original = loaded(path), bases.load(*model_reader.base_and_scale("yolov8n.yaml", None))
         assert base.rows == original.rows
         assert sorted(base.inserted) == sorted(after)
         _, space = derived(path)

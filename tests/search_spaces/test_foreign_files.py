@@ -13,7 +13,7 @@ from ultralytics import YOLO, cfg
 from ultralytics.nn import tasks
 from ultralytics.utils import LOGGER
 
-from search_spaces import SearchSpace, build, foreign_files
+from search_spaces import SearchSpace, build, foreign_files, model_reader, yaml_text
 from search_spaces import base as bases
 from search_spaces.errors import SpecError
 from search_spaces.foreign_files import Translation
@@ -211,7 +211,7 @@ class TestReading:
     @each_article
     @pytest.mark.skipif(not FOLDER.is_dir(), reason="the published files are not on this machine")
     def test_the_published_file_says_the_same(self, article: str, published: Published) -> None:
-        document = bases.read_yaml(FOLDER / FILES[article])
+        document = yaml_text.read_yaml(FOLDER / FILES[article])
         for as_printed in (False, True):
             built = foreign_files.translate(published(article), as_printed=as_printed)
             assert foreign_files.translate(document, as_printed=as_printed) == built
@@ -497,13 +497,13 @@ class TestMistakes:
         document = {"nc": 2, "backbone": section, "head": [[[0], 1, "Detect", ["nc"]]]}
         path.write_text(yaml.safe_dump(document), encoding="utf-8")
         with pytest.raises(SpecError, match=r"^mine\.yaml: (not a model YAML|backbone\[0\]: not a row)"):
-            bases.model_document(str(path))
+            model_reader.model_document(str(path))
 
     def test_of_a_file_are_told_with_its_name(self, tmp_path: Path) -> None:
         path = tmp_path / "mine.yaml"
         path.write_text(yaml.safe_dump(with_row(-1, 1, "Bottleneck_DCNV4", [])), encoding="utf-8")
         with pytest.raises(SpecError, match=r"^mine\.yaml: backbone\[1\]: Bottleneck_DCNV4: "):
-            bases.model_document(str(path))
+            model_reader.model_document(str(path))
 
 
 class TestUltralytics:
@@ -544,13 +544,13 @@ class TestUltralytics:
         path.write_text(yaml.safe_dump(published("UIB")), encoding="utf-8")
         for as_printed in (False, True):
             expected = foreign_files.translate(published("UIB"), as_printed=as_printed)
-            reading = bases.read_model(str(path), as_printed=as_printed)
+            reading = model_reader.read_model(str(path), as_printed=as_printed)
             assert reading.notes == expected.notes
             assert reading.document == expected.document | {"scale": "", "yaml_file": str(path)}
 
 
 class TestTheModelAsAWhole:
-    """What is told of a file by `bases.read_model`, which every command reads it with."""
+    """What is told of a file by `model_reader.read_model`, which every command reads it with."""
 
     @pytest.fixture
     def mistake(self, tmp_path: Path) -> Callable[[dict[str, Any]], str]:
@@ -558,7 +558,7 @@ class TestTheModelAsAWhole:
             file = tmp_path / "model.yaml"
             file.write_text(yaml.safe_dump(document))
             with pytest.raises(SpecError) as caught:
-                bases.read_model(str(file), as_printed=as_printed)
+                model_reader.read_model(str(file), as_printed=as_printed)
             return str(caught.value)
 
         return told

@@ -12,7 +12,7 @@ from ultralytics import YOLO
 from ultralytics.nn import tasks
 
 from search_spaces import base as bases
-from search_spaces import build, layers
+from search_spaces import layers, model_reader, parser_hooks
 from search_spaces.errors import LayerError, SpecError, nearest, typo_of
 from search_spaces.space_file import parse
 
@@ -149,7 +149,7 @@ class TestMistakes:
     def test_a_setting_is_one_line_with_its_address(
         self, settings: dict[str, Any], reason: str, tmp_path: Path
     ) -> None:
-        (mistake,) = told(lambda: bases.read_model(written(tmp_path, document(**settings))))
+        (mistake,) = told(lambda: model_reader.read_model(written(tmp_path, document(**settings))))
         assert mistake.startswith(f"mine.yaml: {reason}")
 
     def test_all_at_once(self, tmp_path: Path) -> None:
@@ -161,7 +161,8 @@ class TestMistakes:
             activation="nn.Relu()",
         )
         assert [
-            one.partition("mine.yaml: ")[2][:35] for one in told(lambda: bases.read_model(written(tmp_path, content)))
+            one.partition("mine.yaml: ")[2][:35]
+            for one in told(lambda: model_reader.read_model(written(tmp_path, content)))
         ] == [
             "activation: unknown activation 'nn.",
             "backbone[1]: Conv: output channels ",
@@ -172,16 +173,16 @@ class TestMistakes:
         ]
 
     def test_no_model_at_all(self, tmp_path: Path) -> None:
-        (mistake,) = told(lambda: bases.read_model(written(tmp_path, {"path": ".", "names": ["a"]})))
+        (mistake,) = told(lambda: model_reader.read_model(written(tmp_path, {"path": ".", "names": ["a"]})))
         assert mistake.startswith("mine.yaml: not a model YAML")
 
     def test_channels_that_are_rounded_are_said(self, tmp_path: Path) -> None:
-        reading = bases.read_model(written(tmp_path, document((1, [-1, 1, "Conv", [31.5, 3, 2]]))))
+        reading = model_reader.read_model(written(tmp_path, document((1, [-1, 1, "Conv", [31.5, 3, 2]]))))
         assert reading.notes == ("backbone[1]: Conv has 32 channels, a multiple of 8, where the file says 31.5",)
 
     @pytest.mark.parametrize("name", ["yolov8n.yaml", "yolov9c.yaml", "yolo11x.yaml", "yolo26n.yaml", "yolov10m.yaml"])
     def test_nothing_is_said_of_stock_models(self, name: str) -> None:
-        assert bases.read_model(name).notes == ()
+        assert model_reader.read_model(name).notes == ()
 
 
 class TestUltralytics:
@@ -220,7 +221,7 @@ class TestUltralytics:
         }
         assert tasks.ClassificationModel(content, verbose=False)
         monkeypatch.setattr(tasks.parse_model, "downloads", True)
-        build.refuse_downloads()
+        parser_hooks.refuse_downloads()
         (mistake,) = told(lambda: tasks.ClassificationModel(content, verbose=False))
         assert mistake.startswith("backbone[0]: TorchVision downloads weights")
 

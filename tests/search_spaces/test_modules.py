@@ -12,8 +12,7 @@ import torch
 import yaml
 from ultralytics import YOLO
 
-from search_spaces import OPERATORS, Architecture, Choice, SearchSpace, build
-from search_spaces import base as bases
+from search_spaces import OPERATORS, Architecture, Choice, SearchSpace, build, model_reader, yaml_text
 from search_spaces.errors import SpecError
 from search_spaces.operators import modules
 from search_spaces.space_file import load, parse, save, text
@@ -150,7 +149,7 @@ class TestFile:
 
     def test_a_missing_module_is_told_with_the_other_mistakes(self) -> None:
         with pytest.raises(SpecError) as caught:
-            parse(bases.parse_yaml(SPACE.replace("Strips: {}", "UIB: {mid_kernel: 4}")))
+            parse(yaml_text.parse_yaml(SPACE.replace("Strips: {}", "UIB: {mid_kernel: 4}")))
         assert caught.value.mistakes[0] == "modules[0]: my_ops.py: cannot be read (No such file or directory)"
         assert len(caught.value.mistakes) == 3
 
@@ -204,7 +203,7 @@ print(Architecture.read(Path("model.yaml")).fingerprint, sum(p.numel() for p in 
             (tmp_path / "model.yaml").write_text(f"{key}: {lines}\n{yaml.safe_dump(document)}", encoding="utf-8")
             told = "theirs.py: Python code, which a model file is not trusted to run; .* --modules .*theirs.py"
             with pytest.raises(SpecError, match=told):
-                bases.read_model(str(tmp_path / "model.yaml"))
+                model_reader.read_model(str(tmp_path / "model.yaml"))
             with pytest.raises(SpecError, match=told):
                 YOLO(tmp_path / "model.yaml")
         assert not list(tmp_path.glob("ran.txt"))

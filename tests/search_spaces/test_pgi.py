@@ -16,8 +16,7 @@ from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils import DEFAULT_CFG
 from ultralytics.utils.loss import v8DetectionLoss
 
-from search_spaces import Architecture, Choice, auxiliary, build
-from search_spaces import base as bases
+from search_spaces import Architecture, Choice, auxiliary, build, model_reader
 from search_spaces.architecture import Insertion
 from search_spaces.auxiliary import LEAD_GUIDED
 from search_spaces.pgi import (
@@ -42,7 +41,7 @@ Models = Callable[[str], PGIModel]
 
 
 def document(scale: str) -> dict[str, Any]:
-    return auxiliary.with_branch(bases.model_document(f"yolov9{scale}.yaml"))
+    return auxiliary.with_branch(model_reader.model_document(f"yolov9{scale}.yaml"))
 
 
 def batch() -> dict[str, torch.Tensor]:
@@ -141,7 +140,7 @@ class TestModel:
         assert type(PGIModel(model.yaml, nc=2, verbose=False)) is PGIModel  # as Ultralytics' trainer builds it again
 
     def test_a_plain_one_is_plain(self) -> None:
-        model = build.model(bases.model_document("yolov9t.yaml"), CLASSES)
+        model = build.model(model_reader.model_document("yolov9t.yaml"), CLASSES)
         assert type(model) is DetectionModel
         assert drop_auxiliary(model) is model
 

@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from search_spaces import OPERATORS, Choice, build, rows
-from search_spaces import base as bases
+from search_spaces import OPERATORS, Choice, build, rows, yaml_text
 from search_spaces.errors import SpecError
 from search_spaces.operators import Site, SiteKind
 from search_spaces.operators.mmqa import MMQA
@@ -72,7 +71,7 @@ class TestOperators:
             Choice.of(name, {})
         slots = f"slots: [{{at: {{layers: [4]}}, choices: {{{name}: {{}}}}}}]"
         with pytest.raises(SpecError, match="unknown operator"):
-            parse(bases.parse_yaml(f"name: mine\nbase: yolov8{{scale}}.yaml\nscale: n\n{slots}"))
+            parse(yaml_text.parse_yaml(f"name: mine\nbase: yolov8{{scale}}.yaml\nscale: n\n{slots}"))
 
     @each_operator
     @pytest.mark.parametrize("size", [(8, 8), (8, 12)])

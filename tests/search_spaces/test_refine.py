@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from search_spaces import SearchSpace
-from search_spaces.base import parse_yaml
 from search_spaces.errors import SpecError
 from search_spaces.refine import refine
 from search_spaces.space_file import parse
+from search_spaces.yaml_text import parse_yaml
 
 COARSE = """
 name: coarse

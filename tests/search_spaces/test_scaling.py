@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from search_spaces import SearchSpace, build
+from search_spaces import SearchSpace, build, yaml_text
 from search_spaces import base as bases
 from search_spaces.errors import SpecError
 from search_spaces.scaling import Scaling, scale_row, stage
@@ -102,7 +102,7 @@ macro: {depth: [0.5, 0.6, 2], width: {P4: [0.5]}, image_size: [64, 96]}
 
 @pytest.fixture(scope="module")
 def space() -> SearchSpace:
-    return parse(bases.parse_yaml(SPACE))
+    return parse(yaml_text.parse_yaml(SPACE))
 
 
 def test_equal_networks_have_equal_fingerprints(space: SearchSpace) -> None:
@@ -120,7 +120,7 @@ def test_equal_networks_have_equal_fingerprints(space: SearchSpace) -> None:
 
 
 def test_a_dial_at_rest_leaves_no_trace(space: SearchSpace) -> None:
-    plain = parse(bases.parse_yaml("name: m\nbase: yolov8{scale}.yaml\nscale: n\nmacro: {depth: 2}"))
+    plain = parse(yaml_text.parse_yaml("name: m\nbase: yolov8{scale}.yaml\nscale: n\nmacro: {depth: 2}"))
     assert plain.of({}, {"depth": 1}).fingerprint == plain.stock.fingerprint
     assert plain.stock.is_stock
     assert space.stock.is_stock

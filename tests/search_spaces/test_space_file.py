@@ -8,7 +8,7 @@ import torch
 import yaml
 from ultralytics.nn import tasks
 
-from search_spaces import STOCK, Choice, SearchSpace, Slot, build, load
+from search_spaces import STOCK, Choice, SearchSpace, Slot, build, load, yaml_text
 from search_spaces import base as bases
 from search_spaces.errors import SpecError
 from search_spaces.hosts import HOSTS
@@ -26,7 +26,7 @@ SPACES = [f"{space}:{scale}" for space, scales in SCALES.items() for scale in sc
 
 
 def parsed(slots: str, heading: str = HEADING) -> SearchSpace:
-    return parse(bases.parse_yaml(f"{heading}slots:\n{slots}"))
+    return parse(yaml_text.parse_yaml(f"{heading}slots:\n{slots}"))
 
 
 def mistakes(slots: str, heading: str = HEADING) -> list[str]:
@@ -506,7 +506,7 @@ class TestTied:
 
 class TestInsert:
     def test_a_slot_behind_a_layer(self) -> None:
-        space = parse(bases.parse_yaml(HEADING + "insert: [{after: 9, feeds: all, choices: {UIB: {}, DCNv4: {}}}]"))
+        space = parse(yaml_text.parse_yaml(HEADING + "insert: [{after: 9, feeds: all, choices: {UIB: {}, DCNv4: {}}}]"))
         (slot,) = space.slots
         assert (slot.name, slot.layer, slot.feeds) == ("after-9", 9, "all")
         assert space.parameters == {"after-9.operator": ("stock", "UIB", "DCNv4")}
@@ -514,7 +514,7 @@ class TestInsert:
     def test_the_layer_itself_can_be_a_slot_too(self) -> None:
         entry = "{at: {layers: [8]}, choices: {UIB: {}}}"
         space = parse(
-            bases.parse_yaml(f"{HEADING}slots: [{entry}]\ninsert: [{{after: [8, 9], choices: {{UIB: {{}}}}}}]")
+            yaml_text.parse_yaml(f"{HEADING}slots: [{entry}]\ninsert: [{{after: [8, 9], choices: {{UIB: {{}}}}}}]")
         )
         assert [slot.name for slot in space.slots] == ["8", "after-8", "after-9"]
         architecture = space.of({"8": Choice.of("UIB", {}), "after-9": Choice.of("UIB", {})})
@@ -545,13 +545,13 @@ class TestInsert:
     )
     def test_one_mistake(self, entry: str, told: str) -> None:
         with pytest.raises(SpecError) as caught:
-            parse(bases.parse_yaml(f"{HEADING}insert: [{entry}]"))
+            parse(yaml_text.parse_yaml(f"{HEADING}insert: [{entry}]"))
         assert caught.value.mistakes == (told,)
 
     def test_a_layer_that_the_next_one_does_not_read(self) -> None:
         heading = "name: mine\nbase: yolov9e.yaml\n"
         with pytest.raises(SpecError) as caught:
-            parse(bases.parse_yaml(f"{heading}insert: [{{after: [9, 10], choices: {{UIB: {{}}}}}}]"))
+            parse(yaml_text.parse_yaml(f"{heading}insert: [{{after: [9, 10], choices: {{UIB: {{}}}}}}]"))
         assert caught.value.mistakes == (
             "insert[0].after[0]: layer 10 does not read layer 9, so nothing would read the insertion (feeds: all)",
             "insert[0].after[1]: layer 10 is CBLinear, which returns several maps",
@@ -561,7 +561,9 @@ class TestInsert:
 class TestMacro:
     def test_dials(self) -> None:
         space = parse(
-            bases.parse_yaml(HEADING + "macro: {depth: 2, width: {P4: [0.5], P5: [0.5, 1]}, image_size: [320, 640]}")
+            yaml_text.parse_yaml(
+                HEADING + "macro: {depth: 2, width: {P4: [0.5], P5: [0.5, 1]}, image_size: [320, 640]}"
+            )
         )
         assert [(factor.name, factor.values, factor.stock) for factor in space.scaling_factors] == [
             ("depth", (1, 2), 1),
@@ -582,8 +584,8 @@ class TestMacro:
 
     def test_a_choice_must_be_legal_at_every_value(self) -> None:
         slots = "slots: [{at: {layers: [2]}, choices: {DCNv4: {groups: [1, 4]}}}]\n"
-        (plain,) = parse(bases.parse_yaml(HEADING + slots)).slots
-        (narrow,) = parse(bases.parse_yaml(HEADING + slots + "macro: {width: 0.5}")).slots
+        (plain,) = parse(yaml_text.parse_yaml(HEADING + slots)).slots
+        (narrow,) = parse(yaml_text.parse_yaml(HEADING + slots + "macro: {width: 0.5}")).slots
         assert len(plain.choices) == 3
         assert [str(choice) for choice in narrow.choices] == ["stock", "DCNv4(groups=1)"]
 
@@ -608,7 +610,7 @@ class TestMacro:
     )
     def test_one_mistake(self, heading: str, entry: str, told: str) -> None:
         with pytest.raises(SpecError) as caught:
-            parse(bases.parse_yaml(f"{heading}macro: {entry}"))
+            parse(yaml_text.parse_yaml(f"{heading}macro: {entry}"))
         assert caught.value.mistakes == (told,)
 
 

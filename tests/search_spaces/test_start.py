@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 import yaml
 
-from search_spaces import Choice, SearchSpace
-from search_spaces import base as bases
+from search_spaces import Choice, SearchSpace, yaml_text
 from search_spaces.errors import SpecError
 from search_spaces.space_file import parse
 
@@ -25,7 +24,7 @@ PLAIN = SPACE.replace("v9", "v8").replace("scale: t", "scale: n")
 
 
 def parsed(more: str = "", space: str = SPACE) -> SearchSpace:
-    return parse(bases.parse_yaml(space + more))
+    return parse(yaml_text.parse_yaml(space + more))
 
 
 def mistakes(more: str, space: str = SPACE) -> list[str]:

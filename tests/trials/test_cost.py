@@ -18,8 +18,7 @@ from ultralytics.nn import tasks
 from ultralytics.nn.modules import Conv
 from ultralytics.utils.torch_utils import get_flops
 
-from search_spaces import OPERATORS, STOCK, Architecture, Choice, SearchSpace, build, load
-from search_spaces import base as bases
+from search_spaces import OPERATORS, STOCK, Architecture, Choice, SearchSpace, build, load, model_reader
 from search_spaces.errors import CostError, SpecError
 from search_spaces.operators.dcnv4 import DCNv4
 from search_spaces.operators.dynamic_conv import DynamicConv
@@ -79,7 +78,7 @@ class TestStockModels:
     def test_costs_as_built_are_below_ultralytics(
         self, model: str, params: int, gflops: float, ultralytics: float
     ) -> None:
-        measured = cost.measure(bases.model_document(f"{model}.yaml"), 80, 640, deployed=False)
+        measured = cost.measure(model_reader.model_document(f"{model}.yaml"), 80, 640, deployed=False)
         assert measured.params == params
         assert round(measured.gflops, 3) == gflops
         assert 0.006 < 1 - measured.gflops / ultralytics < 0.0201
@@ -93,12 +92,12 @@ class TestStockModels:
         ],
     )
     def test_stock_models_cost_less_when_deployed(self, model: str, params: int, gflops: float) -> None:
-        measured = cost.measure(bases.model_document(f"{model}.yaml"), 80, 640)
+        measured = cost.measure(model_reader.model_document(f"{model}.yaml"), 80, 640)
         assert measured.params == params
         assert round(measured.gflops, 3) == gflops
 
     def test_ultralytics_counts_batch_norm_in_addition(self) -> None:
-        document = bases.model_document("yolov8n.yaml")
+        document = model_reader.model_document("yolov8n.yaml")
         layers = build.skeleton(document, 80)
         normalised = 0
 
@@ -116,13 +115,13 @@ class TestStockModels:
 
     @pytest.mark.parametrize("classes", [1, 3, 80])
     def test_number_of_classes_changes_the_cost_of_the_head_only(self, classes: int) -> None:
-        document = bases.model_document("yolov8n.yaml")
+        document = model_reader.model_document("yolov8n.yaml")
         few, many = (cost.measure(document, nc, 320) for nc in (classes, classes + 1))
         assert few.layers[:-1] == many.layers[:-1]
         assert few.layers[-1].macs < many.layers[-1].macs
 
     def test_macs_grow_with_the_pixels(self) -> None:
-        document = bases.model_document("yolov8n.yaml")
+        document = model_reader.model_document("yolov8n.yaml")
         small, large = (cost.measure(document, 80, size) for size in (320, 640))
         assert large.params == small.params
         assert large.macs == 4 * small.macs
@@ -152,7 +151,7 @@ class TestFlopCounterMode:
         ["yolov6n", "yolo12n", *(pytest.param(model, marks=pytest.mark.slow) for model in ("yolov9e", "yolo26x"))],
     )
     def test_agrees_on_stock_models(self, model: str) -> None:
-        document = bases.model_document(f"{model}.yaml")
+        document = model_reader.model_document(f"{model}.yaml")
         assert cost.measure(document, 80, 640, deployed=False).macs == self.count(document)
 
     @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))])
@@ -508,7 +507,7 @@ class TestWhatCannotBeCounted:
         self, size: int, space_of: Callable[[str], SearchSpace]
     ) -> None:
         with pytest.raises(CostError, match=f"the model does not take images of {size} px"):
-            cost.measure(bases.model_document("yolov8n.yaml"), 80, size)
+            cost.measure(model_reader.model_document("yolov8n.yaml"), 80, size)
         with pytest.raises(CostError, match=f"the model does not take images of {size} px"):
             CostTable(space_of("v8"), 80, size)
 

@@ -12,8 +12,7 @@ import torch
 from torch import nn
 from ultralytics import YOLO
 
-from search_spaces import Architecture, Choice, SearchSpace, build
-from search_spaces import base as bases
+from search_spaces import Architecture, Choice, SearchSpace, build, yaml_text
 from search_spaces.derive import derive
 from search_spaces.operators import OPERATORS
 from search_spaces.space_file import catalog, parse
@@ -72,7 +71,7 @@ def test_random_architectures_cost_what_the_sum_says(family: str, space_of: Call
 
 @pytest.mark.parametrize("model", ["yolov3-tiny.yaml", "yolov6n.yaml"])
 def test_so_do_those_of_a_derived_space(model: str) -> None:
-    space, rng = parse(bases.parse_yaml(derive(model))), random.Random(model)
+    space, rng = parse(yaml_text.parse_yaml(derive(model))), random.Random(model)
     table = cost.CostTable(space, CLASSES, 128)
     for _ in range(2):
         assert agrees(table, space.sample(rng))
@@ -171,7 +170,7 @@ macro:
 
 @pytest.mark.slow
 def test_an_insertion_and_a_width_per_stage_all_the_way(tiny: Callable[..., Budget], tmp_path: Path) -> None:
-    space = parse(bases.parse_yaml(ARTICLE))
+    space = parse(yaml_text.parse_yaml(ARTICLE))
     choices = {"after-9": Choice.of("DCNv4", {"groups": 32})}
     architecture = space.of(choices, {"width.P4": 0.75, "width.P5": 0.75})
     assert agrees(cost.CostTable(space, CLASSES, 128), architecture)

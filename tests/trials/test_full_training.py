@@ -19,8 +19,7 @@ from ultralytics.nn.modules import Detect
 from ultralytics.nn.tasks import DetectionModel, load_checkpoint
 from ultralytics.utils import LOGGER, SETTINGS, callbacks
 
-from search_spaces import Architecture, Choice, auxiliary, build, pgi
-from search_spaces import base as bases
+from search_spaces import Architecture, Choice, auxiliary, build, model_reader, pgi, yaml_text
 from search_spaces.architecture import Insertion
 from search_spaces.auxiliary import LEAD_GUIDED, Pgi
 from search_spaces.errors import SpecError
@@ -163,7 +162,7 @@ class TestATrial:
         model = load_checkpoint(one.outcome.weights)[0]
         assert (type(model), type(model.model[-1])) == (DetectionModel, Detect)
         assert list(model.state_dict()) == list(build.model(V9T.document(CLASSES), CLASSES).state_dict())
-        assert bases.read_yaml(one.folder / "model.yaml").get("pgi", False) == branch
+        assert yaml_text.read_yaml(one.folder / "model.yaml").get("pgi", False) == branch
 
     @pytest.mark.parametrize("branch", BRANCHES)
     def test_keeps_its_predictions_to_the_bit(self, branch: Pgi, tried: dict[Pgi, Tried]) -> None:
@@ -198,14 +197,14 @@ class TestTheFullTrainer:
         return build_by
 
     def test_asks_the_file(self, get: Callable[..., DetectionModel]) -> None:
-        plain = bases.model_document("yolov9t.yaml")
+        plain = model_reader.model_document("yolov9t.yaml")
         assert type(get(FullTrainer, plain)) is DetectionModel
         model = get(FullTrainer, {**plain, "pgi": LEAD_GUIDED})
         assert isinstance(model, pgi.PGIModel)
         assert model.yaml["pgi"] == LEAD_GUIDED
 
     def test_or_is_told(self, get: Callable[..., DetectionModel]) -> None:
-        plain = bases.model_document("yolov9t.yaml")
+        plain = model_reader.model_document("yolov9t.yaml")
         whole = auxiliary.with_branch(plain)
         assert isinstance(get(PGITrainer, plain), pgi.PGIModel)
         assert get(LeadGuidedTrainer, plain).yaml["pgi"] == LEAD_GUIDED
@@ -213,7 +212,7 @@ class TestTheFullTrainer:
         assert type(get(PlainTrainer, whole)) is DetectionModel
 
     def test_takes_a_deployed_models_weights_over(self, get: Callable[..., DetectionModel]) -> None:
-        plain = bases.model_document("yolov9t.yaml")
+        plain = model_reader.model_document("yolov9t.yaml")
         trained = build.model(plain, CLASSES)
         model = get(PGITrainer, trained.yaml, trained)
         assert torch.equal(
@@ -221,7 +220,7 @@ class TestTheFullTrainer:
         )
 
     def test_goes_on_with_a_whole_ones(self, get: Callable[..., DetectionModel]) -> None:
-        whole = build.model(auxiliary.with_branch(bases.model_document("yolov9t.yaml")), CLASSES)
+        whole = build.model(auxiliary.with_branch(model_reader.model_document("yolov9t.yaml")), CLASSES)
         model = get(FullTrainer, whole.yaml, whole)
         assert all(torch.equal(one, whole.state_dict()[name]) for name, one in model.state_dict().items())
 
@@ -259,13 +258,13 @@ class TestTheFullTrainer:
         assert [line for line in told if "inherited" in line] == []
 
     def test_reads_a_printed_file(self, get: Callable[..., DetectionModel]) -> None:
-        document = auxiliary.with_branch(bases.model_document("yolov9t.yaml"))
+        document = auxiliary.with_branch(model_reader.model_document("yolov9t.yaml"))
         document["head"][-1][2] = "DualDDetect"
         assert isinstance(get(FullTrainer, document | {"anchors": 3}), pgi.PGIModel)
 
     def test_is_refused_for_other_models(self, get: Callable[..., DetectionModel]) -> None:
         with pytest.raises(SpecError, match=r"^pgi: only YOLOv9's models"):
-            get(PGITrainer, bases.model_document("yolov5n.yaml"))
+            get(PGITrainer, model_reader.model_document("yolov5n.yaml"))
 
 
 class TestTemperature:
@@ -325,8 +324,8 @@ class TestTheCommand:
     def test_uses_the_head_that_a_search_scores(self, name: str, tmp_path: Path) -> None:
         prepared(["yolo", "val"])
         assert YOLO(name).overrides["nms"] is False
-        save(build.model(bases.model_document(name), CLASSES), {"imgsz": 64}, tmp_path / "weights.pt")
-        keep(build.model(bases.model_document(name), CLASSES), {"imgsz": 64}, tmp_path / "kept.pt")
+        save(build.model(model_reader.model_document(name), CLASSES), {"imgsz": 64}, tmp_path / "weights.pt")
+        keep(build.model(model_reader.model_document(name), CLASSES), {"imgsz": 64}, tmp_path / "kept.pt")
         for file in ("weights.pt", "kept.pt"):
             assert YOLO(tmp_path / file).overrides["nms"] is False
         assert "nms" not in YOLO("yolov8n.yaml").overrides
@@ -353,7 +352,7 @@ class TestTheCommand:
 
     def test_knows_the_catalog(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
-        path = bases.catalog()["yolov9c-mmqa"]
+        path = model_reader.catalog()["yolov9c-mmqa"]
         assert prepared(["yolo", "model=yolov9c-mmqa"]) == ["yolo", f"model={path}"]
         assert prepared(["yolo", "model=yolov9c-mmqa.yaml"]) == ["yolo", f"model={path}"]
         Path("yolov9c-mmqa.yaml").write_text("the user's own")

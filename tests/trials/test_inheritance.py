@@ -9,8 +9,7 @@ import torch
 from torch import nn
 from ultralytics.nn.tasks import load_checkpoint
 
-from search_spaces import Architecture, Choice, auxiliary, build, pgi
-from search_spaces import base as bases
+from search_spaces import Architecture, Choice, auxiliary, build, model_reader, pgi
 from search_spaces.architecture import Insertion
 from search_spaces.errors import DataError
 from search_spaces.insertions import Feeds
@@ -150,7 +149,7 @@ def test_a_missing_file_is_not_fetched(stock: Architecture, tmp_path: Path, monk
 
 @pytest.mark.parametrize("scale", ["t", "m"])
 def test_an_auxiliary_half_shifts_nothing(scale: str) -> None:
-    deployed = bases.model_document(f"yolov9{scale}.yaml")
+    deployed = model_reader.model_document(f"yolov9{scale}.yaml")
     torch.manual_seed(1)
     plain = build.model(deployed, CLASSES)
     torch.manual_seed(2)
@@ -163,7 +162,7 @@ def test_an_auxiliary_half_shifts_nothing(scale: str) -> None:
 
 
 def test_an_auxiliary_half_comes_from_another() -> None:
-    document = auxiliary.with_branch(bases.model_document("yolov9t.yaml"))
+    document = auxiliary.with_branch(model_reader.model_document("yolov9t.yaml"))
     torch.manual_seed(1)
     one = build.model(document, CLASSES)
     torch.manual_seed(2)
@@ -175,7 +174,7 @@ def test_an_auxiliary_half_comes_from_another() -> None:
 def test_an_auxiliary_half_and_an_insertion() -> None:
     new = Insertion(after=8, feeds="next", choice=Choice.of("DCNv4", {}))
     inserted = Architecture.of("yolov9{scale}.yaml", "t", {}, inserted=[new])
-    plain = build.model(bases.model_document("yolov9t.yaml"), CLASSES)
+    plain = build.model(model_reader.model_document("yolov9t.yaml"), CLASSES)
     whole = build.model(auxiliary.with_branch(inserted.document(CLASSES)), CLASSES)
     own = sum(parameter.numel() for parameter in whole.model[9].parameters())
     deployed = sum(parameter.numel() for parameter in plain.parameters()) + own

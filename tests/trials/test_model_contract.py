@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from ultralytics.nn.modules import Detect
 
-from search_spaces import base
+from search_spaces import model_reader
 from trials.contracts import model_contract
 
 STOCK = [
@@ -20,7 +20,7 @@ END_TO_END = ["yolov10n.yaml", "yolo26n.yaml"]
 
 
 def document(model: str) -> dict[str, Any]:
-    return base.read_model(model).document
+    return model_reader.read_model(model).document
 
 
 @pytest.mark.parametrize("model", [*END_TO_END, *(pytest.param(model, marks=pytest.mark.slow) for model in STOCK)])

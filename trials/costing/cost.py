@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from ultralytics.nn.tasks import BaseModel
 
-from search_spaces import OPERATORS, Architecture, Choice, SearchSpace, Slot, auxiliary, build
+from search_spaces import OPERATORS, Architecture, Choice, SearchSpace, Slot, auxiliary, build, model_checks
 from search_spaces.errors import CostError, SpecError
 from search_spaces.hosts import HOSTS, WHOLE
 from search_spaces.operators import Operator, Site
@@ -93,7 +93,7 @@ def measure(document: Mapping[str, Any], classes: int, image_size: int, *, deplo
         CostError: a layer cannot be counted, or nothing could.
         SpecError: the document cannot be built.
     """
-    build.require_detection(document)
+    model_checks.require_detection(document)
     document = auxiliary.without_branch(document) if deployed else document
     try:
         steps = traced(build.skeleton(document, classes), image_size)

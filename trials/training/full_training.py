@@ -12,8 +12,7 @@ from ultralytics.models import yolo
 from ultralytics.nn.tasks import DetectionModel, yaml_model_load
 from ultralytics.utils import LOGGER, RANK, SETTINGS, callbacks
 
-from search_spaces import auxiliary, foreign_files
-from search_spaces import base as bases
+from search_spaces import auxiliary, foreign_files, model_reader
 from search_spaces.auxiliary import LEAD_GUIDED, Pgi
 from search_spaces.errors import SpecError
 from search_spaces.operators.dynamic_conv import DynamicConv
@@ -161,8 +160,8 @@ def prepared(arguments: Sequence[str]) -> list[str]:
             trainer = _TRAINERS[value.lower()]
         elif key == "mlflow":
             os.environ[_MLFLOW_WANTED[0]] = value if value.lower() == "true" else ""
-        elif key == "model" and value.removesuffix(".yaml") in bases.catalog() and not Path(value).exists():
-            understood.append(f"model={bases.catalog()[value.removesuffix('.yaml')]}")
+        elif key == "model" and value.removesuffix(".yaml") in model_reader.catalog() and not Path(value).exists():
+            understood.append(f"model={model_reader.catalog()[value.removesuffix('.yaml')]}")
         else:
             understood.append(argument)
     leave_mlflow_out()

@@ -11,8 +11,7 @@ from typing import Any
 
 from ultralytics.utils import LOGGER, ROOT, YAML
 
-from search_spaces import base as bases
-from search_spaces import build, model_file
+from search_spaces import build, model_checks, model_file, model_reader, parser_hooks
 from search_spaces.errors import DataError, SpecError
 from search_spaces.operators import modules as user_modules
 from search_spaces.yaml_text import read_yaml
@@ -29,7 +28,7 @@ TRUST = "--trust"
 
 def guard() -> None:
     """Keep Ultralytics from downloading, and from running what a YAML file says, in this process from now on."""
-    build.refuse_downloads()
+    parser_hooks.refuse_downloads()
     stock_load = YAML.load
 
     @wraps(stock_load)
@@ -89,9 +88,9 @@ def _require_model(path: Path) -> None:
     """Refuse a model file with mistakes; models for other tasks are left to Ultralytics."""
     document = read_yaml(path)
     head: Any = document["head"][-1] if model_file.has_rows(document) else None
-    if model_file.is_row(head) and not build.is_detection_head(head[2]):
+    if model_file.is_row(head) and not model_checks.is_detection_head(head[2]):
         return
-    document = bases.model_document(str(path))
+    document = model_reader.model_document(str(path))
     try:
         build.require_passable(document)
     except SpecError as error:
