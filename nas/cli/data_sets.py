@@ -32,7 +32,7 @@ def data(data: Name = "digits", shown: Format = "text") -> None:
     if shown == "json":
         print(json.dumps(document(loaded), indent=1))  # noqa: T201 - this is the output
         return
-    lines = [("data", f"{loaded.name}: {loaded.account.summary(len(loaded.classes))}"), *remarks(loaded)]
+    lines = [("data", f"{loaded.name}: {loaded.summary.line(len(loaded.classes))}"), *remarks(loaded)]
     if loaded.note:
         lines.append(("note", loaded.note))
     for name, text in lines:
@@ -41,16 +41,16 @@ def data(data: Name = "digits", shown: Format = "text") -> None:
 
 def remarks(data: "DataSet") -> Iterator[tuple[str, str]]:
     """Yield the lines below the data set's own in a plan: name of the line and text."""
-    yield from (("left out", line) for line in data.account.left_out())
-    yield from (("warning", line) for line in data.account.looks_wrong())
+    yield from (("left out", line) for line in data.summary.left_out())
+    yield from (("warning", line) for line in data.summary.warnings())
 
 
 def document(data: "DataSet") -> dict[str, Any]:
-    """A data set's account for JSON."""
+    """A data set's summary for JSON."""
     return {
         "name": data.name,
         "path": str(data.path),
         "classes": list(data.classes),
-        **data.account.as_dict(),
+        **data.summary.as_dict(),
         "note": data.note,
     }

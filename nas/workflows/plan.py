@@ -26,7 +26,7 @@ from trials.costing import cost
 from trials.costing.cost import Cost, CostTable, gflops
 from trials.data import datasets
 from trials.data.datasets import DIGITS, DataSet
-from trials.data.image_files import Progress
+from trials.data.progress import Progress
 from trials.evaluation import measure_costs
 from trials.latency.latency_table import LatencyTable
 from trials.latency.timings import Timings

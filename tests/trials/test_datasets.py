@@ -13,7 +13,7 @@ from PIL import Image
 
 from search_spaces import cache_folder
 from search_spaces.errors import DataError, EnvironmentProblem
-from trials.data import datasets, digit_scenes, image_files
+from trials.data import data_yaml, datasets, digit_scenes, image_files, labels, splits
 
 BCCD = Path(__file__).parents[2].parent / "shared" / "data" / "bccd" / "data.yaml"
 BOX = "0 0.5 0.5 0.2 0.2\n"
@@ -82,10 +82,10 @@ class TestDigitScenes:
             fingerprint="44fe9de98fedf5c6",
             note=digit_scenes.NOTE,
             root=str(digits.path.parent),
-            account=digits.account,
+            summary=digits.summary,
         )
-        assert digits.account.summary(10) == "192 + 96 images, 1234 + 612 boxes, 10 classes"
-        assert [*digits.account.left_out(), *digits.account.looks_wrong()] == []
+        assert digits.summary.line(10) == "192 + 96 images, 1234 + 612 boxes, 10 classes"
+        assert [*digits.summary.left_out(), *digits.summary.warnings()] == []
 
     def test_labels_never_change(self, digits: datasets.DataSet) -> None:
         labels = sorted(digits.path.parent.glob("labels/*/*.txt"))
@@ -297,7 +297,7 @@ class TestUsersData:
         file = write_data(tmp_path, path="./", train="lists/train.txt")
         monkeypatch.chdir("/")
         data = datasets.load(file)
-        assert (data.train_images, data.account.train.boxes) == (2, plain.account.train.boxes)
+        assert (data.train_images, data.summary.train.boxes) == (2, plain.summary.train.boxes)
 
     def test_lines_that_start_from_the_working_directory_come_first(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -306,7 +306,7 @@ class TestUsersData:
         (tmp_path / "train.txt").write_text("images/train/a.png\n")
         file = write_data(tmp_path, train="train.txt")
         monkeypatch.chdir(tmp_path / "here")
-        assert image_files.image_paths([tmp_path / "train.txt"], tmp_path) == [f"{tmp_path}/here/images/train/a.png"]
+        assert image_files.find([tmp_path / "train.txt"], tmp_path) == [f"{tmp_path}/here/images/train/a.png"]
         assert datasets.load(file).train_images == 1
 
     @pytest.mark.parametrize("form", ["list", "mapping"])
@@ -336,7 +336,7 @@ class TestUsersData:
         file = write_data(tmp_path)
         (tmp_path / "images/train/.a.png").touch()
         data = datasets.load(file)
-        assert (data.train_images, data.account.train.left_out) == (2, ())
+        assert (data.train_images, data.summary.train.left_out) == (2, ())
 
     def test_resolved_keeps_the_rest_and_downloads_nothing(self, tmp_path: Path) -> None:
         file = write_data(tmp_path, path=".", download="https://x.org/a.zip", nc=2, train=["images/train"] * 2)
@@ -463,7 +463,7 @@ class TestRefusal:
     def test_of_a_missing_path_names_all_places(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         file = write_data(tmp_path / "data", path="cats")
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(datasets, "_datasets_folder", lambda: Path("/elsewhere"))
+        monkeypatch.setattr(data_yaml, "_datasets_folder", lambda: Path("/elsewhere"))
         assert refusal(file) == (
             f"{file}: path: no such folder: {tmp_path}/data/cats nor {tmp_path}/cats nor /elsewhere/cats"
         )
@@ -600,7 +600,7 @@ class TestFolders:
         theirs = SimpleNamespace(prefix="", fraction=1.0)
         expected = BaseDataset.get_img_files(theirs, str(tmp_path / "set"))
         assert len(expected) == 4
-        assert image_files.image_paths([tmp_path / "set"], tmp_path) == expected
+        assert image_files.find([tmp_path / "set"], tmp_path) == expected
 
     def test_in_a_circle_are_read_once(self, tmp_path: Path) -> None:
         data = write_data(tmp_path)
@@ -612,7 +612,7 @@ class TestUltralyticsDataSets:
     @pytest.fixture
     def folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         """Of data sets, which Ultralytics has not filled yet."""
-        monkeypatch.setattr(datasets, "_datasets_folder", lambda: tmp_path / "datasets")
+        monkeypatch.setattr(data_yaml, "_datasets_folder", lambda: tmp_path / "datasets")
         monkeypatch.chdir(tmp_path)
         return tmp_path / "datasets"
 
@@ -641,7 +641,7 @@ class TestUltralyticsDataSets:
     def test_lie_where_its_settings_say(self) -> None:
         from ultralytics.utils import DATASETS_DIR
 
-        assert datasets._datasets_folder() == Path(DATASETS_DIR)
+        assert data_yaml._datasets_folder() == Path(DATASETS_DIR)
 
 
 class TestUltralyticsAgrees:
@@ -655,7 +655,7 @@ class TestUltralyticsAgrees:
         ["/d/images/a.png", "/d/images/images/x.y/a.b.jpg", "/d/pictures/a.png", "/images/train/a.JPG"],
     )
     def test_on_where_a_label_lies(self, path: str, theirs: Any) -> None:
-        assert [datasets._image(path, Path("/d")).label_path] == theirs.img2label_paths([path])
+        assert [splits.labeled_image(path, Path("/d")).label_path] == theirs.img2label_paths([path])
 
     @pytest.mark.parametrize(
         "label",
@@ -687,7 +687,7 @@ class TestUltralyticsAgrees:
         file = tmp_path / "label.txt"
         file.write_bytes(label.encode())
         *_, dropped, _ = theirs.verify_image_label((str(image), str(file), "", False, 2, 0, 0, False))
-        assert bool(dropped) == any(datasets._text_mistakes(label.encode(), 2))
+        assert bool(dropped) == any(labels.mistakes(label.encode(), 2))
 
     def test_on_what_resolved_says(self, theirs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         data = datasets.load(write_data(tmp_path / "data", path=".", val=["images/val", "images/train"]))

@@ -31,7 +31,7 @@ from search_spaces.files import atomic_path, write_atomically
 from trials import machine
 from trials.budget import Recipe
 from trials.costing.layers import IMAGE_CHANNELS
-from trials.data import image_files
+from trials.data import image_checks, image_files
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class UserImages(YOLODataset):
     def get_img_files(self, img_path: Any) -> list[str]:
         """The images of folders and lists; nothing is timed."""
         sources = img_path if isinstance(img_path, list) else [img_path]
-        files = image_files.image_paths(sources, Path(self.data.get("path") or "."))
+        files = image_files.find(sources, Path(self.data.get("path") or "."))
         if not files:
             raise DataError(f"no images in {', '.join(map(str, sources))}")
         count = self.fraction if isinstance(self.fraction, int) else max(1, round(len(files) * self.fraction))
@@ -67,7 +67,7 @@ class UserImages(YOLODataset):
 
     def verify_args(self) -> tuple[Any, Any]:
         """Ultralytics' reading of a label, beside what is known of the image."""
-        checks = image_files.check(self.im_files, cache_folder.path())
+        checks = image_checks.check(self.im_files, cache_folder.path())
 
         def check_image(path: str) -> tuple[str, tuple[int, int]]:
             if checks[path].problem:

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from search_spaces.errors import DataError
 from trials import Recipe
-from trials.data import account, datasets, image_cache, image_files
+from trials.data import datasets, image_cache, image_checks, image_files, labels, progress
 
 Spoil = Callable[[Path, Path, int], object]
 
@@ -68,8 +68,8 @@ def refusal(file: Path) -> str:
 
 
 def remarks(file: Path) -> list[str]:
-    found = datasets.load(file).account
-    return [*found.left_out(), *found.looks_wrong()]
+    found = datasets.load(file).summary
+    return [*found.left_out(), *found.warnings()]
 
 
 def cut_off(image: Path, *_: object) -> None:
@@ -78,7 +78,7 @@ def cut_off(image: Path, *_: object) -> None:
 
 def test_nothing_is_said_of_what_is_right(write: Callable[..., Path]) -> None:
     file = write()
-    assert datasets.load(file).account.summary(2) == "12 + 12 images, 36 + 36 boxes, 2 classes"
+    assert datasets.load(file).summary.line(2) == "12 + 12 images, 36 + 36 boxes, 2 classes"
     assert remarks(file) == []
 
 
@@ -104,7 +104,7 @@ def test_images_that_cannot_be_read_are_named_and_left_out(
 ) -> None:
     data = datasets.load(write(every(6, spoil)))
     assert (data.train_images, data.val_images) == (10, 10)
-    assert list(data.account.left_out()) == [
+    assert list(data.summary.left_out()) == [
         f"train: 2 of 12 images, which cannot be read: images/train/000.jpg, images/train/006.jpg: {problem}",
         f"val: 2 of 12 images, which cannot be read: images/val/000.jpg, images/val/006.jpg: {problem}",
     ]
@@ -120,7 +120,7 @@ def test_images_that_are_cut_off_are_left_out(ending: str, write: Callable[..., 
             image.unlink()
 
     data = datasets.load(write(every(12, spoil)))
-    (line, _) = data.account.left_out()
+    (line, _) = data.summary.left_out()
     assert f"images/train/000.{ending}: cut off" in line
     assert (
         image_cache.load(data.train, data.classes, 64, 2, Recipe(), stride=32, training=True).ni
@@ -131,7 +131,7 @@ def test_images_that_are_cut_off_are_left_out(ending: str, write: Callable[..., 
 
 def test_what_is_left_out_is_left_out_of_training(write: Callable[..., Path]) -> None:
     data = datasets.load(write(every(4, cut_off)))
-    for sources, counted in ((data.train, data.account.train), (data.val, data.account.val)):
+    for sources, counted in ((data.train, data.summary.train), (data.val, data.summary.val)):
         loaded = image_cache.load(sources, data.classes, 64, 2, Recipe(), stride=32, training=True, root=data.root)
         assert loaded.ni == counted.images == 9
         assert not {one.image for one in counted.left_out} & set(loaded.im_files)
@@ -170,9 +170,7 @@ def test_a_tiff_of_bytes_is_read(mode: str, write: Callable[..., Path]) -> None:
 
 def test_most_images_without_a_label_file_are_background_with_a_warning(write: Callable[..., Path]) -> None:
     file = write(lambda _, label, index: index % 6 and label.unlink())
-    assert datasets.load(file).account.summary(2) == (
-        "12 + 12 images, 10 + 10 of them background, 6 + 6 boxes, 2 classes"
-    )
+    assert datasets.load(file).summary.line(2) == ("12 + 12 images, 10 + 10 of them background, 6 + 6 boxes, 2 classes")
     assert remarks(file)[0] == (
         "train: most images have no label file (10 of 12, such as images/train/001.jpg) and count as background: "
         "is that meant?"
@@ -181,7 +179,7 @@ def test_most_images_without_a_label_file_are_background_with_a_warning(write: C
 
 def test_background_is_counted_without_a_warning(write: Callable[..., Path]) -> None:
     file = write(every(4, lambda _, label, index: label.unlink() if index else label.write_text("\n")))
-    found = datasets.load(file).account
+    found = datasets.load(file).summary
     assert (found.train.without_label, found.train.empty, found.train.background) == (2, 1, 3)
     assert remarks(file) == []
 
@@ -192,19 +190,19 @@ def test_boxes_without_area_are_left_out_of_training(write: Callable[..., Path])
             label.write_text("0 0.5 0.5 0 0.1\n1 0.5 0.5 0.2 0.1\n1 0.2 0.2 0.3 0\n")
 
     data = datasets.load(write(spoil))
-    assert list(data.account.left_out()) == [
+    assert list(data.summary.left_out()) == [
         "train: boxes without area, 12, the first at labels/train/001.txt:1",
         "val: boxes without area, 12, the first at labels/val/001.txt:1",
     ]
     loaded = image_cache.load(data.train, data.classes, 64, 2, Recipe(), stride=32, training=True, root=data.root)
-    assert sum(len(label["cls"]) for label in loaded.labels) == data.account.train.boxes == 24
+    assert sum(len(label["cls"]) for label in loaded.labels) == data.summary.train.boxes == 24
     assert all((label["bboxes"][:, 2:] > 0).all() for label in loaded.labels)
 
 
 def test_polygons_without_area_are_left_out_of_training(write: Callable[..., Path]) -> None:
     data = datasets.load(write(lambda _, label, __: label.write_text("0 .1 .1 .2 .1 .3 .1\n1 .1 .1 .3 .1 .3 .4\n")))
     loaded = image_cache.load(data.train, data.classes, 64, 2, Recipe(), stride=32, training=True, root=data.root)
-    assert sum(len(label["cls"]) for label in loaded.labels) == data.account.train.boxes == 12
+    assert sum(len(label["cls"]) for label in loaded.labels) == data.summary.train.boxes == 12
     assert {(len(label["cls"]), len(label["segments"])) for label in loaded.labels} == {(1, 1)}
 
 
@@ -233,12 +231,12 @@ def test_a_split_whose_boxes_lie_in_images_that_do_not_open_is_refused(write: Ca
 
 def test_boxes_that_stand_twice_are_counted_once(write: Callable[..., Path]) -> None:
     data = datasets.load(write(lambda _, label, __: label.write_text(label.read_text() * 2)))
-    assert list(data.account.left_out()) == [
+    assert list(data.summary.left_out()) == [
         "train: boxes that stand in their file twice, 36, the first at labels/train/000.txt:4",
         "val: boxes that stand in their file twice, 36, the first at labels/val/000.txt:4",
     ]
     loaded = image_cache.load(data.train, data.classes, 64, 2, Recipe(), stride=32, training=True, root=data.root)
-    assert sum(len(label["cls"]) for label in loaded.labels) == data.account.train.boxes == 36
+    assert sum(len(label["cls"]) for label in loaded.labels) == data.summary.train.boxes == 36
 
 
 def as_corners(_: Path, label: Path, __: int) -> None:
@@ -258,7 +256,7 @@ def as_left_and_top(_: Path, label: Path, __: int) -> None:
     [(as_corners, "corners, x1 y1 x2 y2"), (as_left_and_top, "left top width height")],
 )
 def test_corners_in_the_place_of_centres_are_suspected(spoil: Spoil, looks: str, write: Callable[..., Path]) -> None:
-    lines = list(datasets.load(write(spoil)).account.looks_wrong())
+    lines = list(datasets.load(write(spoil)).summary.warnings())
     assert [line.partition(":")[0] for line in lines] == ["train", "val"]
     expected = f"labels look like {looks}, where x_center y_center width height is expected: labels/train/0"
     assert expected in lines[0]
@@ -307,7 +305,7 @@ def test_label_files_without_an_image_are_told(write: Callable[..., Path]) -> No
 
     file = write(spoil)
     (file.parent / "labels/train/classes.txt").write_text("square\nbar\n")
-    assert list(datasets.load(file).account.left_out()) == [
+    assert list(datasets.load(file).summary.left_out()) == [
         "train: label files without an image, 3, the first labels/train/000.txt",
         "val: label files without an image, 3, the first labels/val/000.txt",
     ]
@@ -335,7 +333,7 @@ class TestKeyPoints:
         boxes = [label["bboxes"].tolist() for label in of_plain.labels]
         image_cache.load.cache_clear()
         data = datasets.load(write(spoil, kpt_shape=[4, values]))
-        assert list(data.account.left_out()) == ["key points: of each row the box alone is taken, as kpt_shape says"]
+        assert list(data.summary.left_out()) == ["key points: of each row the box alone is taken, as kpt_shape says"]
         loaded = image_cache.load(
             data.train, data.classes, 64, 2, Recipe(), stride=32, training=True, root=data.root, key_points=(4, values)
         )
@@ -364,13 +362,13 @@ class TestMemory:
         file = write(every(6, cut_off))
         before = datasets.load(file)
         opened: list[str] = []
-        check = image_files._check
+        check = image_checks._check
 
-        def checking(path: str) -> image_files.ImageCheck:
+        def checking(path: str) -> image_checks.ImageCheck:
             opened.append(path)
             return check(path)
 
-        monkeypatch.setattr(image_files, "_check", checking)
+        monkeypatch.setattr(image_checks, "_check", checking)
         assert datasets.load(file) == before
         assert opened == []
         changed = file.parent / "images/train/000.jpg"
@@ -404,7 +402,7 @@ class TestMemory:
         told: list[tuple[int, int]] = []
         datasets.load(file := write(), progress=lambda *numbers: told.append(numbers))
         assert told == []
-        monkeypatch.setattr(image_files, "_SILENT_SECONDS", -1.0)
+        monkeypatch.setattr(progress, "_SILENT_SECONDS", -1.0)
         monkeypatch.setenv("NAS_CACHE", str(file.parent.parent / "another"))
         datasets.load(file, progress=lambda *numbers: told.append(numbers))
         assert told
@@ -430,5 +428,5 @@ class TestCount:
         Image.new("RGB", (32, 32)).save(image)
         label.write_text(text)
         _, read, *_ = verify_image_label((str(image), str(label), "", False, 2, 0, 0, False))
-        counted = account.count(text, "a.txt").boxes
+        counted = labels.read(text, "a.txt").boxes
         assert sorted(map(tuple, counted.tolist())) == sorted(map(tuple, read.tolist()))

@@ -1,7 +1,7 @@
-"""Account of a data set: images, background, boxes, images and boxes left out of training, and warnings.
+"""Summary of a data set: images, background, boxes, what is left out of training, and warnings.
 
 Counted as a training reads it: an image that does not open is left out with its boxes, and so is a box without area or
-one that stands twice in its file.
+one that repeats an earlier row of its file.
 """
 
 from collections import Counter
@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Boxes = npt.NDArray[np.float32]
-"""Rows of class, x_center, y_center, width, height, as fractions."""
+from trials.data.labels import Boxes, Rows
 
 _SHOWN = 3
 _FEW_IMAGES = 10
@@ -32,37 +31,20 @@ class LeftOut:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Counted:
-    """The label rows of one image.
+class SplitSummary:
+    """Summary of one split, `train` or `val`; the fields are keys of `nas data --format json`.
 
     Attributes:
-        boxes: that are trained on.
-        places: of those, such as `labels/a.txt:3`.
-        without_area: places of boxes without area.
-        twice: places of boxes that stand there before.
-    """
-
-    boxes: Boxes
-    places: tuple[str, ...] = ()
-    without_area: tuple[str, ...] = ()
-    twice: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class SplitAccount:
-    """Account of one split, `train` or `val`.
-
-    Attributes:
-        images: that are trained or validated on, background among them.
+        images: number that is trained or validated on, background among them.
         left_out: images that cannot be read.
         without_label: images without a label file, which count as background.
         empty: images whose label file has no rows, which count as background.
-        boxes: that are trained or validated on.
+        boxes: number that is trained or validated on.
         without_area: boxes that are left out; `first_without_area` is the place of the first.
         twice: boxes that are left out; `first_twice` is the place of the first.
         unused: label files that belong to no image; `first_unused` is the first.
         per_class: boxes of each class.
-        looks_wrong: one sentence each.
+        looks_wrong: warnings, one sentence each.
     """
 
     images: int = 0
@@ -81,26 +63,26 @@ class SplitAccount:
 
     @property
     def background(self) -> int:
-        """Images without boxes, because there is no label file or it is empty."""
+        """Number of images without boxes: the label file is missing or empty."""
         return self.without_label + self.empty
 
 
 @dataclass(frozen=True, kw_only=True)
-class Account:
-    """Of a data set.
+class Summary:
+    """Summary of a data set.
 
     Attributes:
         key_points: whether labels are boxes with key points, of which the box alone is taken.
         root: the data set's folder, which lines leave out of the names of files.
     """
 
-    train: SplitAccount = SplitAccount()
-    val: SplitAccount = SplitAccount()
+    train: SplitSummary = SplitSummary()
+    val: SplitSummary = SplitSummary()
     key_points: bool = False
     root: str = ""
 
-    def summary(self, classes: int) -> str:
-        """In one line: `192 + 96 images, 1256 + 622 boxes, 10 classes`."""
+    def line(self, classes: int) -> str:
+        """Return the summary in one line: `192 + 96 images, 1256 + 622 boxes, 10 classes`."""
         background = self.train.background, self.val.background
         parts = [
             f"{self.train.images} + {self.val.images} images",
@@ -115,33 +97,34 @@ class Account:
         for key, split in self._splits():
             if split.left_out:
                 total = split.images + len(split.left_out)
-                named = self._near(unreadable(split.left_out))
+                named = self._relative(unreadable(split.left_out))
                 yield f"{key}: {len(split.left_out)} of {total} images, which cannot be read: {named}"
             if split.without_area:
-                first = self._near(split.first_without_area)
+                first = self._relative(split.first_without_area)
                 yield f"{key}: boxes without area, {split.without_area}, the first at {first}"
             if split.twice:
-                first = self._near(split.first_twice)
+                first = self._relative(split.first_twice)
                 yield f"{key}: boxes that stand in their file twice, {split.twice}, the first at {first}"
             if split.unused:
-                yield f"{key}: label files without an image, {split.unused}, the first {self._near(split.first_unused)}"
+                first = self._relative(split.first_unused)
+                yield f"{key}: label files without an image, {split.unused}, the first {first}"
         if self.key_points:
             yield "key points: of each row the box alone is taken, as kpt_shape says"
 
-    def looks_wrong(self) -> Iterator[str]:
+    def warnings(self) -> Iterator[str]:
         """Yield a line for each warning: what may spoil the scores."""
         for key, split in self._splits():
-            yield from (f"{key}: {self._near(sentence)}" for sentence in split.looks_wrong)
+            yield from (f"{key}: {self._relative(sentence)}" for sentence in split.looks_wrong)
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the summary as `nas data --format json` prints it."""
         splits = {key: asdict(split) | {"background": split.background} for key, split in self._splits()}
-        return {**splits, "key_points": self.key_points, "looks_wrong": list(self.looks_wrong())}
+        return {**splits, "key_points": self.key_points, "looks_wrong": list(self.warnings())}
 
-    def _near(self, text: str) -> str:
+    def _relative(self, text: str) -> str:
         return text.replace(f"{self.root.rstrip('/')}/", "") if self.root else text
 
-    def _splits(self) -> tuple[tuple[str, SplitAccount], ...]:
+    def _splits(self) -> tuple[tuple[str, SplitSummary], ...]:
         return ("train", self.train), ("val", self.val)
 
 
@@ -153,61 +136,34 @@ def unreadable(images: Sequence[LeftOut]) -> str:
     return _listed([f"{one.image}: {one.problem}" for one in images], "; ")
 
 
-def count(text: str, place: str, *, row_values: int = 0) -> Counted:
-    """Count a label's rows, which are right.
-
-    Args:
-        place: of the label file.
-        row_values: how many values a box with its key points has; 0 without key points.
-    """
-    numbered = [(number, line.split()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-    if not numbered:
-        return Counted(boxes=np.zeros((0, 5), np.float32))
-    rows = [np.array(row[:5] if len(row) == row_values else row, np.float32) for _, row in numbered]
-    boxes = np.stack([_box(row) for row in rows])
-    flat = np.any(boxes[:, 3:] <= 0, axis=1, keepdims=True)[:, 0]
-    met: set[bytes] = set()
-    again = np.zeros(len(rows), bool)
-    for index, row in enumerate(rows):
-        spelled = row.tobytes()
-        again[index] = spelled in met
-        met.add(spelled)
-    places = [f"{place}:{number}" for number, _ in numbered]
-    right = ~flat & ~again
-    return Counted(
-        boxes=boxes[right],
-        places=_chosen(places, right),
-        without_area=_chosen(places, flat),
-        twice=_chosen(places, again & ~flat),
-    )
-
-
-def of_split(
+def summarize(
     key: str,
-    counted: Sequence[tuple[str, Counted | None]],
+    labeled: Sequence[tuple[str, Rows | None]],
     left_out: Sequence[LeftOut],
     classes: Sequence[str],
     *,
     trained: AbstractSet[str] = frozenset(),
     unused: Sequence[str] = (),
-) -> SplitAccount:
-    """Account for a split.
+) -> SplitSummary:
+    """Summarise a split.
 
     Args:
         key: `train` or `val`.
-        counted: each image that can be read, with its label; None if it has none.
+        labeled: each image that can be read, with its label; None if it has none.
+        left_out: images that cannot be read.
+        classes: names of the classes.
         trained: images of the other split, where this one is `val`.
         unused: label files that belong to no image.
     """
-    labels = [label for _, label in counted if label is not None]
+    labels = [label for _, label in labeled if label is not None]
     boxes = np.concatenate([np.zeros((0, 5), np.float32), *(label.boxes for label in labels)])
     places = [place for label in labels for place in label.places]
     flat = [place for label in labels for place in label.without_area]
     twice = [place for label in labels for place in label.twice]
     per_class = np.bincount(boxes[:, 0].astype(int), minlength=len(classes))
-    unlabelled = [image for image, label in counted if label is None]
-    return SplitAccount(
-        images=len(counted),
+    unlabelled = [image for image, label in labeled if label is None]
+    return SplitSummary(
+        images=len(labeled),
         left_out=tuple(left_out),
         without_label=len(unlabelled),
         empty=sum(not (len(label.boxes) or label.without_area) for label in labels),
@@ -220,16 +176,16 @@ def of_split(
         first_unused=unused[0] if unused else "",
         per_class=tuple(map(int, per_class)),
         looks_wrong=(
-            *_of_images(key, len(counted), unlabelled),
-            *_of_repeated([image for image, _ in counted]),
-            *_of_both([image for image, _ in counted if image in trained], len(counted)),
-            *_of_classes(per_class, classes),
-            *_of_boxes(boxes, places),
+            *_image_warnings(key, len(labeled), unlabelled),
+            *_repetition_warnings([image for image, _ in labeled]),
+            *_overlap_warnings([image for image, _ in labeled if image in trained], len(labeled)),
+            *_class_warnings(per_class, classes),
+            *_box_warnings(boxes, places),
         ),
     )
 
 
-def _of_images(key: str, images: int, unlabelled: Sequence[str]) -> Iterator[str]:
+def _image_warnings(key: str, images: int, unlabelled: Sequence[str]) -> Iterator[str]:
     if images == 1:
         yield "one image: " + ("a score of one image means nothing" if key == "val" else "too little to learn from")
     elif images < _FEW_IMAGES and key == "val":
@@ -241,14 +197,14 @@ def _of_images(key: str, images: int, unlabelled: Sequence[str]) -> Iterator[str
         )
 
 
-def _of_repeated(images: Sequence[str]) -> Iterator[str]:
+def _repetition_warnings(images: Sequence[str]) -> Iterator[str]:
     again = [image for image, times in Counter(images).items() if times > 1]
     if again:
         more = len(images) - len(set(images))
         yield f"{more} of {len(images)} images are named more than once, such as {again[0]}"
 
 
-def _of_both(shared: Sequence[str], images: int) -> Iterator[str]:
+def _overlap_warnings(shared: Sequence[str], images: int) -> Iterator[str]:
     if shared:
         yield (
             f"{len(shared)} of {images} images are trained on, too, such as {shared[0]}: "
@@ -256,18 +212,18 @@ def _of_both(shared: Sequence[str], images: int) -> Iterator[str]:
         )
 
 
-def _of_classes(per_class: npt.NDArray[np.int64], classes: Sequence[str]) -> Iterator[str]:
+def _class_warnings(per_class: npt.NDArray[np.int64], classes: Sequence[str]) -> Iterator[str]:
     without = [name for name, boxes in zip(classes, per_class, strict=True) if not boxes]
     if without and per_class.any():
         yield f"no box of {len(without)} of {len(classes)} classes: {_listed([repr(name) for name in without])}"
 
 
-def _of_boxes(boxes: Boxes, places: Sequence[str]) -> Iterator[str]:
-    """Boxes that reach out of their image: corners, or the upper left corner, in the place of the centre."""
+def _box_warnings(boxes: Boxes, places: Sequence[str]) -> Iterator[str]:
+    """Warn of boxes that reach out of their image: corners, or the upper left corner, in the place of the centre."""
     x, y, width, height = boxes[:, 1:].T
     before = (x - width / 2 < -_OUTSIDE) | (y - height / 2 < -_OUTSIDE)
-    behind = (x + width / 2 > 1 + _OUTSIDE) | (y + height / 2 > 1 + _OUTSIDE)
-    outside = before | behind
+    after = (x + width / 2 > 1 + _OUTSIDE) | (y + height / 2 > 1 + _OUTSIDE)
+    outside = before | after
     if len(boxes) < _FEWEST_ROWS or outside.mean() < _SHARE_OUTSIDE:
         return
     first = int(outside.argmax())
@@ -275,23 +231,10 @@ def _of_boxes(boxes: Boxes, places: Sequence[str]) -> Iterator[str]:
     share = f"{int(outside.sum())} of {len(boxes)} boxes reach out of their image"
     if (width > x).mean() > 0.98 and (height > y).mean() > 0.98:
         yield f"labels look like corners, x1 y1 x2 y2, where x_center y_center width height is expected: {example}"
-    elif not behind.any() and (x + width <= 1 + _OUTSIDE).all() and (y + height <= 1 + _OUTSIDE).all():
+    elif not after.any() and (x + width <= 1 + _OUTSIDE).all() and (y + height <= 1 + _OUTSIDE).all():
         yield f"labels look like left top width height, where x_center y_center width height is expected: {example}"
     else:
         yield f"{share}: {example} (x_center y_center width height)"
-
-
-def _box(row: npt.NDArray[np.float32]) -> Boxes:
-    """The box around a polygon (ultralytics/utils/ops.py, `segments2boxes`), or the box itself."""
-    if len(row) <= 6:
-        return row
-    x, y = row[1::2], row[2::2]
-    left, right, top, bottom = x.min(), x.max(), y.min(), y.max()
-    return np.array([row[0], (left + right) / 2, (top + bottom) / 2, right - left, bottom - top], np.float32)
-
-
-def _chosen(places: Sequence[str], chosen: npt.NDArray[np.bool_]) -> tuple[str, ...]:
-    return tuple(place for place, one in zip(places, chosen, strict=True) if one)
 
 
 def _listed(texts: Sequence[str], between: str = ", ") -> str:
