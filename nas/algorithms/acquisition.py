@@ -1,9 +1,14 @@
-"""What one more training is expected to add to the front, where its costs are known before and its accuracy is not.
+"""Expected hypervolume improvement of one more training, where costs are known exactly and accuracy is not.
 
-The hypervolume of a front is an integral over the costs: above each point of the box of costs stands the best accuracy
-that costs no more in anything. A candidate raises it wherever it costs no more, by as much as its accuracy lies above;
-and of that, for a normal distribution, the expectation is known in closed form (Jones, Schonlau and Welch 1998,
-"Efficient global optimization of expensive black-box functions"; for a front, Emmerich 2005).
+The hypervolume of a front is an integral over the cost space of the best accuracy at or below each cost. A candidate
+of costs `c` and accuracy `a` raises that integrand to `a` wherever the cost is at least `c`. With a normal posterior
+`a ~ N(mean, std^2)`, the expectation of the gain is, cell by cell, the expected improvement in closed form:
+
+    EHVI(c) = sum over cells i at or above c of volume_i * EI(best_accuracy_i)
+
+Sources: Jones, Schonlau and Welch 1998, "Efficient global optimization of expensive black-box functions", equation 15
+(expected improvement); Emmerich 2005, "Single- and multi-objective evolutionary optimization assisted by Gaussian
+random field metamodels" (its form for a front).
 """
 
 from dataclasses import dataclass
@@ -13,74 +18,78 @@ from scipy.special import ndtr
 
 from nas.algorithms.arrays import FloatArray
 
-_NODES = 1024
-_ROOT = np.sqrt(2.0 * np.pi)
+_SOBOL_POINTS = 1024
+_SQRT_2_PI = np.sqrt(2.0 * np.pi)
 
 
 @dataclass(frozen=True)
 class CostPartition:
-    """The accuracy that stands above each part of the box of costs.
+    """Partition of the cost space into cells, each with the best accuracy at or below its costs.
+
+    Exact for one cost. For several, a quasi-Monte Carlo approximation: Sobol points, each for an equal volume.
 
     Attributes:
-        corners: one a row. With one cost, a corner stands for all from there to the next one, exactly; with several,
-            corners are drawn evenly, and each stands for as much as any other.
-        volumes: of the box of costs that each corner stands for.
-        heights: the best accuracy that costs no more than the corner in anything.
+        corners: costs of each cell, `(cells, costs)`. With one cost, the lower end of an interval.
+        volumes: of each cell, `(cells,)`.
+        best_accuracies: best accuracy that costs no more than the corner in anything, `(cells,)`.
     """
 
     corners: FloatArray
     volumes: FloatArray
-    heights: FloatArray
+    best_accuracies: FloatArray
 
     @classmethod
     def of(
-        cls, costs: FloatArray, accuracies: FloatArray, *, floor: float, least: FloatArray, most: FloatArray
+        cls, costs: FloatArray, accuracies: FloatArray, *, floor: float, lower: FloatArray, upper: FloatArray
     ) -> "CostPartition":
-        """What stands there so far.
+        """Partition the cost space for the architectures trained so far.
 
         Args:
-            costs: a row for each architecture, less is better in every column.
-            accuracies: of each.
-            floor: the accuracy from which the hypervolume is measured.
-            least: the corner of the box of costs that nothing undercuts.
-            most: its other one, from which the hypervolume is measured.
+            costs: `(observations, costs)`, less is better.
+            accuracies: `(observations,)`.
+            floor: accuracy of the reference point of the hypervolume.
+            lower: lowest costs, `(costs,)`; nothing is below them.
+            upper: costs of the reference point of the hypervolume, `(costs,)`.
         """
         if costs.shape[1] == 1:
-            inside = costs[(costs > least) & (costs < most)]
-            starts = np.unique(np.concatenate([least, inside]))
-            corners, volumes = starts[:, None], np.diff(np.concatenate([starts, most]))
+            inside = costs[(costs > lower) & (costs < upper)]
+            starts = np.unique(np.concatenate([lower, inside]))
+            corners, volumes = starts[:, None], np.diff(np.concatenate([starts, upper]))
         else:
             from scipy.stats import qmc  # noqa: PLC0415 - it takes a second, which every command would pay for
 
-            drawn = qmc.Sobol(costs.shape[1], scramble=False).random(_NODES)
-            corners = least + (drawn + 0.5 / _NODES) * (most - least)
-            volumes = np.full(_NODES, float(np.prod(most - least)) / _NODES)
+            points = qmc.Sobol(costs.shape[1], scramble=False).random(_SOBOL_POINTS)
+            corners = lower + (points + 0.5 / _SOBOL_POINTS) * (upper - lower)
+            volumes = np.full(_SOBOL_POINTS, float(np.prod(upper - lower)) / _SOBOL_POINTS)
         affordable = (costs[None] <= corners[:, None]).all(axis=2)
         return cls(corners, volumes, np.where(affordable, accuracies, floor).max(axis=1, initial=floor))
 
 
 def expected_hypervolume_improvement(
-    ground: CostPartition, costs: FloatArray, means: FloatArray, deviations: FloatArray
+    partition: CostPartition, costs: FloatArray, means: FloatArray, stds: FloatArray
 ) -> FloatArray:
-    """The expected improvement of the hypervolume by each candidate.
+    """Expected hypervolume improvement of each candidate, `(candidates,)`.
 
     Args:
-        costs: a row for each.
-        means: of its accuracy.
-        deviations: the standard deviations of that, above 0.
+        costs: `(candidates, costs)`.
+        means: posterior means of accuracy, `(candidates,)`.
+        stds: posterior standard deviations of accuracy, above 0, `(candidates,)`.
     """
     if costs.shape[1] == 1:
-        starts = ground.corners[:, 0]
-        shares = np.clip(starts + ground.volumes - costs, 0.0, ground.volumes)
+        starts = partition.corners[:, 0]
+        volumes = np.clip(starts + partition.volumes - costs, 0.0, partition.volumes)
     else:
-        shares = (costs[:, None] <= ground.corners).all(axis=2) * ground.volumes
-    above = expected_improvement(ground.heights, means[:, None], deviations[:, None])
-    gains: FloatArray = (shares * above).sum(axis=1)
-    return gains
+        volumes = (costs[:, None] <= partition.corners).all(axis=2) * partition.volumes
+    improvements = expected_improvement(partition.best_accuracies, means[:, None], stds[:, None])
+    ehvi: FloatArray = (volumes * improvements).sum(axis=1)
+    return ehvi
 
 
-def expected_improvement(height: FloatArray, means: FloatArray, deviations: FloatArray) -> FloatArray:
-    """By how much a normal variable is expected to exceed a height; nothing counts where it falls short."""
-    beyond = (means - height) / deviations
-    above: FloatArray = deviations * (beyond * ndtr(beyond) + np.exp(-0.5 * beyond**2) / _ROOT)
-    return above
+def expected_improvement(threshold: FloatArray, means: FloatArray, stds: FloatArray) -> FloatArray:
+    """Expected improvement over a threshold, `E[max(0, Y - threshold)]` for `Y ~ N(mean, std^2)`; shapes broadcast.
+
+    With `z = (mean - threshold) / std` it is `std * (z * Phi(z) + phi(z))` (Jones et al. 1998, equation 15).
+    """
+    z = (means - threshold) / stds
+    improvement: FloatArray = stds * (z * ndtr(z) + np.exp(-0.5 * z**2) / _SQRT_2_PI)
+    return improvement

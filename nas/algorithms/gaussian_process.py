@@ -1,13 +1,19 @@
-"""What accuracy an architecture will have, learned from those that were trained: a Gaussian process, in numbers alone.
+"""Gaussian process regression of accuracy on architectures.
 
-Its kernel is a sum of three parts. In the first, two architectures are alike if they are alike in everything, in their
-costs and dials as in their picks (Matern 5/2, a length scale for each): it learns curves and interactions. In the
-second they share something for every slot in which they have the same choice: it learns that an operator does harm in
-one place, from the few trials that have it there, whatever else these are made of. In the third only near neighbours
-are alike: it keeps in mind that some architectures are better than all that is smooth about them would say.
+The kernel is a sum of three parts, each with an amplitude (outputscale):
 
-What is normal is a power of the accuracy, the one of a few that makes the values likeliest: near the top of what a data
-set allows, a point of accuracy is harder to gain, and a power above 1 stretches it there.
+    k(x, x') = a_smooth * M(r) + a_additive * s + a_local * M(r / 0.2)
+
+`M` is the Matern-5/2 kernel with one lengthscale per continuous feature (ARD) and one for all categorical ones; `r` is
+the scaled distance; `s` is the share of slots with equal choices. The smooth part learns curves and interactions. The
+additive part has an effect per slot and choice: it learns from few trials that an operator does harm in one place. The
+local part fits what remains: single architectures that are better than their smooth neighbourhood.
+
+Outputs are warped by a power transform `y ** exponent`, then standardised. The exponent comes from a small grid, by
+the posterior of the hyperparameters: near the top of what a data set allows, a point of accuracy is harder to gain,
+and an exponent above 1 stretches it there.
+
+Hyperparameters are maximum a posteriori (MAP) estimates, under normal priors on their logarithms.
 
 Sources: Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006, algorithm 2.1 and chapter 5; Snelson,
 Rasmussen and Ghahramani, "Warped Gaussian processes", 2003.
@@ -23,74 +29,78 @@ from scipy.optimize import minimize
 from nas.algorithms.arrays import FloatArray, IndexArray
 
 _JITTER = 1e-8
-_AMPLITUDE, _SHARED, _PECULIAR = (0.0, 1.0), (-1.5, 1.0), (-4.0, 1.0)
-_LENGTH, _PICKS_LENGTH = (0.0, 1.0), (0.0, 1.0)
-_NOISE_SD = 1.5
-"""Means and standard deviations of the logarithms of hyperparameters, before anything is seen."""
-_NOTHING = -20.0
-"""The logarithm of an amplitude that no score can tell from 0."""
-_CLOSE = 0.2
-"""The length scales of the third part, as a share of the first one's."""
-_POWERS, _POWER_SD = (1.0, 1.5, 2.0, 2.5), 1.0
-"""Of accuracy, and the standard deviation of their logarithm about 0."""
-_LEAST = 1e-3
-"""An accuracy below which no power is told from another."""
+_SMOOTH_PRIOR, _ADDITIVE_PRIOR, _LOCAL_PRIOR = (0.0, 1.0), (-1.5, 1.0), (-4.0, 1.0)
+_LENGTHSCALE_PRIOR, _CATEGORICAL_PRIOR = (0.0, 1.0), (0.0, 1.0)
+_NOISE_PRIOR_STD = 1.5
+"""Priors: means and standard deviations of the logarithms of amplitudes, lengthscales and the noise variance."""
+_LOG_ZERO = -20.0
+"""Logarithm of an amplitude that has no effect."""
+_LOCAL_SHARE = 0.2
+"""Lengthscales of the local part, as a share of those of the smooth part."""
+_EXPONENTS, _EXPONENT_PRIOR_STD = (1.0, 1.5, 2.0, 2.5), 1.0
+"""Grid of output warping exponents; their logarithm has a normal prior with mean 0 and this standard deviation."""
+_LEAST_WARPED = 1e-3
+"""Accuracy at which values are clipped before warping."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """Architectures as numbers, one a row.
+    """Features of architectures, one row each.
 
     Attributes:
-        scales: what may be more or less, such as a dial or the logarithm of a cost, each about 0 to 1.
-        picks: one or more columns for every choice of every slot; rows of equal choices have a product of 1, rows that
-            agree in nothing one of 0.
+        continuous: scaling factors, logarithms of costs; about 0 to 1; `(architectures, continuous features)`.
+        categorical: weighted one-hot columns, `(architectures, columns)`. The product of two rows is the share of equal
+            choices: 1 if all are equal, 0 if none is.
     """
 
-    scales: FloatArray
-    picks: FloatArray
+    continuous: FloatArray
+    categorical: FloatArray
 
     def __len__(self) -> int:
-        return len(self.scales)
+        return len(self.continuous)
 
     def __getitem__(self, rows: IndexArray) -> "Features":
-        return Features(self.scales[rows], self.picks[rows])
+        return Features(self.continuous[rows], self.categorical[rows])
 
     @classmethod
-    def joined(cls, first: Self, second: Self) -> "Features":
-        """The rows of both."""
-        return Features(np.vstack([first.scales, second.scales]), np.vstack([first.picks, second.picks]))
+    def concatenate(cls, first: Self, second: Self) -> "Features":
+        """Stack the rows of both."""
+        continuous = np.vstack([first.continuous, second.continuous])
+        return Features(continuous, np.vstack([first.categorical, second.categorical]))
 
 
 @dataclass(frozen=True)
 class Kernel:
-    """How alike architectures are.
+    """Covariance function, the sum of a smooth, an additive and a local part.
 
     Attributes:
-        logs: the logarithms of a length scale for each scale, one for the picks, and the three parts' amplitudes.
+        logs: logarithms of a lengthscale for each continuous feature, of one for the categorical features, and of the
+            amplitudes of the three parts; `(continuous features + 4,)`.
     """
 
     logs: FloatArray
 
     def __call__(self, distances: FloatArray, shared: FloatArray) -> FloatArray:
-        """The covariances, of squared distances as `distances` gives them and the share of equal picks."""
+        """Return the covariances of pairs; both arguments as `pairwise_distances` returns them."""
         radius = self._radius(distances)
-        whole, part, peculiar = np.exp(self.logs[-3:])
-        covariances: FloatArray = whole * _matern(radius) + part * shared + peculiar * _matern(radius / _CLOSE)
+        smooth, additive, local = np.exp(self.logs[-3:])
+        covariances: FloatArray = smooth * _matern(radius) + additive * shared + local * _matern(radius / _LOCAL_SHARE)
         return covariances
 
-    def slopes(self, distances: FloatArray, shared: FloatArray, weights: FloatArray) -> FloatArray:
-        """The gradient of `(weights * covariances).sum()` by each logarithm."""
+    def gradient(self, distances: FloatArray, shared: FloatArray, weights: FloatArray) -> FloatArray:
+        """Gradient of `(weights * covariances).sum()` with respect to `logs`."""
         radius = self._radius(distances)
-        whole, part, peculiar = np.exp(self.logs[-3:])
-        falling = whole * _falling(radius) + peculiar * _falling(radius / _CLOSE) / _CLOSE**2
-        lengths = -2.0 * np.exp(-2.0 * self.logs[:-3]) * np.tensordot(distances, weights * falling, 2)
-        amplitudes = (
-            whole * (weights * _matern(radius)).sum(),
-            part * (weights * shared).sum(),
-            peculiar * (weights * _matern(radius / _CLOSE)).sum(),
+        smooth, additive, local = np.exp(self.logs[-3:])
+        by_distance = (
+            smooth * _matern_derivative(radius) + local * _matern_derivative(radius / _LOCAL_SHARE) / _LOCAL_SHARE**2
         )
-        return np.array([*lengths, *amplitudes])
+        lengthscales = -2.0 * np.exp(-2.0 * self.logs[:-3]) * np.tensordot(distances, weights * by_distance, 2)
+        amplitudes = (
+            smooth * (weights * _matern(radius)).sum(),
+            additive * (weights * shared).sum(),
+            local * (weights * _matern(radius / _LOCAL_SHARE)).sum(),
+        )
+        return np.array([*lengthscales, *amplitudes])
 
     def _radius(self, distances: FloatArray) -> FloatArray:
         radius: FloatArray = np.sqrt(5.0 * np.tensordot(np.exp(-2.0 * self.logs[:-3]), distances, 1) + 1e-12)
@@ -98,200 +108,233 @@ class Kernel:
 
     @property
     def variance(self) -> float:
-        """Of one architecture by itself."""
+        """Prior variance `k(x, x)`."""
         return float(np.exp(self.logs[-3:]).sum())
 
 
 def _matern(radius: FloatArray) -> FloatArray:
-    likeness: FloatArray = (1.0 + radius + radius**2 / 3.0) * np.exp(-radius)
-    return likeness
+    """Matern-5/2 kernel of `radius = sqrt(5) * distance` (Rasmussen and Williams, equation 4.17)."""
+    values: FloatArray = (1.0 + radius + radius**2 / 3.0) * np.exp(-radius)
+    return values
 
 
-def _falling(radius: FloatArray) -> FloatArray:
-    """The slope of the likeness by a fifth of the squared radius."""
-    slope: FloatArray = (-5.0 / 6.0) * (1.0 + radius) * np.exp(-radius)
-    return slope
+def _matern_derivative(radius: FloatArray) -> FloatArray:
+    """Derivative of the Matern-5/2 kernel with respect to the squared distance, `radius**2 / 5`."""
+    derivative: FloatArray = (-5.0 / 6.0) * (1.0 + radius) * np.exp(-radius)
+    return derivative
 
 
 def pairwise_distances(left: Features, right: Features) -> tuple[FloatArray, FloatArray]:
-    """The squared distances by each scale and by picks, and the share of equal picks, of all pairs of rows."""
-    shared = left.picks @ right.picks.T
-    scales = [(one[:, None] - other[None, :]) ** 2 for one, other in zip(left.scales.T, right.scales.T, strict=True)]
-    return np.array([*scales, 2.0 * np.maximum(0.0, 1.0 - shared)]), shared
+    """Return the squared distances by feature, and the share of equal choices, of all pairs of rows.
+
+    Returns:
+        `(continuous features + 1, left, right)`, the last by all categorical features together, and `(left, right)`.
+    """
+    shared = left.categorical @ right.categorical.T
+    by_feature = zip(left.continuous.T, right.continuous.T, strict=True)
+    continuous = [(one[:, None] - other[None, :]) ** 2 for one, other in by_feature]
+    return np.array([*continuous, 2.0 * np.maximum(0.0, 1.0 - shared)]), shared
 
 
 @dataclass(frozen=True)
 class Surrogate:
-    """A Gaussian process that has seen some architectures.
+    """Posterior of a Gaussian process, given observations.
 
     Attributes:
-        kernel: with the hyperparameters that it was fitted with.
-        noise: the standard deviation that two trainings of one architecture differ by, in the unit of the values.
-        power: of the values, which is normal.
-        means: of the accuracies of what it has seen, as `predict` gives them.
+        kernel: with its hyperparameters.
+        noise: standard deviation of the observation noise (between seeds), in the unit of the values.
+        exponent: of the output warping.
+        means: posterior means at the observed rows, as `predict` returns them, `(observations,)`.
     """
 
     kernel: Kernel
     noise: float
-    power: float
+    exponent: float
     means: FloatArray
-    _seen: Features
-    _normal: "_Normal"
+    _observed: Features
+    _warp: "_OutputWarp"
     _factor: FloatArray
-    _weights: FloatArray
+    _alpha: FloatArray
 
     @classmethod
-    def fitted(
+    def fit(
         cls,
-        seen: Features,
+        observed: Features,
         values: FloatArray,
         noise: float | None = None,
         *,
-        doubts: FloatArray | None = None,
+        extra_noise: FloatArray | None = None,
         additive: bool = True,
     ) -> Self:
-        """One whose hyperparameters make the values likeliest, given what is usual for such.
+        """Fit the hyperparameters (MAP), then condition on the observations.
 
         Args:
-            values: one for each row, more is better.
-            noise: the standard deviation between seeds, if it is about known.
-            doubts: a further standard deviation of each value, where it was not measured but foreseen.
-            additive: whether the kernel has its second part.
+            observed: `(observations, features)`.
+            values: one for each row, more is better, `(observations,)`.
+            noise: approximate standard deviation between seeds, the mean of its prior.
+            extra_noise: further observation noise standard deviation of each value, above 0 where it was extrapolated
+                instead of measured; `(observations,)`.
+            additive: whether the kernel has its additive part.
         """
-        powers = _POWERS if values.min() > _LEAST else (1.0,)
-        compared = pairwise_distances(seen, seen)
-        fits: list[_Fit] = []
-        for power in powers:  # each begins where the one before ended, which is near
-            begin = fits[-1].logs if fits else None
-            fits.append(_Fit.of(compared, values, power, noise, doubts, additive=additive, begin=begin))
-        best = min(fits, key=lambda fit: fit.unlikeliness)
-        return cls.with_kernel(Kernel(best.logs[:-1]), best.noise, seen, values, doubts, power=best.power)
+        exponents = _EXPONENTS if values.min() > _LEAST_WARPED else (1.0,)
+        distances = pairwise_distances(observed, observed)
+        fits: list[_MapEstimate] = []
+        for exponent in exponents:
+            start = fits[-1].logs if fits else None  # the optimum of the exponent before is near
+            fits.append(
+                _MapEstimate.find(distances, values, exponent, noise, extra_noise, additive=additive, start=start)
+            )
+        best = min(fits, key=lambda fit: fit.negative_log_posterior)
+        kernel = Kernel(best.logs[:-1])
+        return cls.with_kernel(kernel, best.noise, observed, values, extra_noise, exponent=best.exponent)
 
     @classmethod
     def with_kernel(
         cls,
         kernel: Kernel,
         noise: float,
-        seen: Features,
+        observed: Features,
         values: FloatArray,
-        doubts: FloatArray | None = None,
+        extra_noise: FloatArray | None = None,
         *,
-        power: float = 1.0,
+        exponent: float = 1.0,
     ) -> Self:
-        """One with hyperparameters that were found before."""
-        normal = _Normal.of(values, power, doubts)
-        uncertain = (noise * normal.slope) ** 2 + normal.doubted + _JITTER * kernel.variance
-        factor = cholesky(kernel(*pairwise_distances(seen, seen)) + np.diag(uncertain), lower=True)
-        weights = cho_solve((factor, True), normal.values)
-        means = normal.meant(normal.values - uncertain * weights)  # the covariances times the weights, without them
-        return cls(kernel, noise, power, means, seen, normal, factor, weights)
+        """Condition on observations with given hyperparameters (Rasmussen and Williams, algorithm 2.1)."""
+        warp = _OutputWarp.of(values, exponent, extra_noise)
+        noise_variances = (noise * warp.mean_derivative) ** 2 + warp.extra_variances + _JITTER * kernel.variance
+        factor = cholesky(kernel(*pairwise_distances(observed, observed)) + np.diag(noise_variances), lower=True)
+        alpha = cho_solve((factor, True), warp.values)
+        means = warp.unwarp(warp.values - noise_variances * alpha)  # K alpha, since (K + noise) alpha = values
+        return cls(kernel, noise, exponent, means, observed, warp, factor, alpha)
 
-    def given(self, seen: Features, values: FloatArray, doubts: FloatArray | None = None) -> Self:
-        """One with the same hyperparameters that has seen something else."""
-        return self.with_kernel(self.kernel, self.noise, seen, values, doubts, power=self.power)
+    def condition_on(self, observed: Features, values: FloatArray, extra_noise: FloatArray | None = None) -> Self:
+        """Condition on these observations instead, with the same hyperparameters."""
+        return self.with_kernel(self.kernel, self.noise, observed, values, extra_noise, exponent=self.exponent)
 
     def predict(self, features: Features) -> tuple[FloatArray, FloatArray]:
-        """The mean and the standard deviation of the accuracy of each row, without the noise of one more training."""
-        covariances = self.kernel(*pairwise_distances(features, self._seen))
+        """Posterior mean and standard deviation of accuracy, without observation noise; both `(candidates,)`."""
+        covariances = self.kernel(*pairwise_distances(features, self._observed))
         explained = solve_triangular(self._factor, covariances.T, lower=True)
         variances = np.maximum(self.kernel.variance - (explained**2).sum(axis=0), 1e-10)
-        means = self._normal.meant(covariances @ self._weights)
-        return means, np.sqrt(variances) / self._normal.slopes(means)
+        means = self._warp.unwarp(covariances @ self._alpha)
+        return means, np.sqrt(variances) / self._warp.derivative(means)
 
 
 @dataclass(frozen=True)
-class _Normal:
-    """Values as a normal process has them: a power of them, with a mean of 0 and a standard deviation of 1."""
+class _OutputWarp:
+    """Output warping: a power of the values, standardised to mean 0 and standard deviation 1.
 
-    power: float
-    center: float
-    unit: float
-    values: FloatArray
-    doubted: FloatArray
-    slope: float
-
-    @classmethod
-    def of(cls, values: FloatArray, power: float, doubts: FloatArray | None) -> Self:
-        raised = values if power == 1.0 else np.maximum(values, _LEAST) ** power
-        center, unit = float(raised.mean()), float(raised.std()) or 1.0
-        slopes = _slopes(values, power) / unit
-        doubted = np.zeros(len(values)) if doubts is None else (doubts * slopes) ** 2
-        slope = float(_slopes(values.mean(), power)) / unit
-        return cls(power, center, unit, (raised - center) / unit, doubted, slope)
-
-    def meant(self, normal: FloatArray) -> FloatArray:
-        """The values that these stand for."""
-        raised = self.center + self.unit * normal
-        return raised if self.power == 1.0 else np.maximum(raised, _LEAST**self.power) ** (1.0 / self.power)
-
-    def slopes(self, values: FloatArray) -> FloatArray:
-        """By how much the normal value rises with the value."""
-        slopes: FloatArray = _slopes(values, self.power) / self.unit
-        return slopes
-
-
-def _slopes(values: Any, power: float) -> Any:
-    return power * np.maximum(values, _LEAST) ** (power - 1.0)
-
-
-@dataclass(frozen=True)
-class _Fit:
-    """The likeliest hyperparameters for one power of the values.
+    Standard deviations are carried over by the first-order derivative (delta method).
 
     Attributes:
-        logs: of all hyperparameters, as they were looked for.
-        unlikeliness: the negative logarithm of the values' likelihood, and of that of the hyperparameters.
+        values: warped, `(observations,)`.
+        extra_variances: extra observation noise of each value, warped, `(observations,)`.
+        mean_derivative: derivative of the warping at the mean value.
+    """
+
+    exponent: float
+    mean: float
+    std: float
+    values: FloatArray
+    extra_variances: FloatArray
+    mean_derivative: float
+
+    @classmethod
+    def of(cls, values: FloatArray, exponent: float, extra_noise: FloatArray | None) -> Self:
+        raised = values if exponent == 1.0 else np.maximum(values, _LEAST_WARPED) ** exponent
+        mean, std = float(raised.mean()), float(raised.std()) or 1.0
+        derivatives = _power_derivative(values, exponent) / std
+        extra_variances = np.zeros(len(values)) if extra_noise is None else (extra_noise * derivatives) ** 2
+        mean_derivative = float(_power_derivative(values.mean(), exponent)) / std
+        return cls(exponent, mean, std, (raised - mean) / std, extra_variances, mean_derivative)
+
+    def unwarp(self, warped: FloatArray) -> FloatArray:
+        """Return values on the original scale."""
+        raised = self.mean + self.std * warped
+        least = _LEAST_WARPED**self.exponent
+        return raised if self.exponent == 1.0 else np.maximum(raised, least) ** (1.0 / self.exponent)
+
+    def derivative(self, values: FloatArray) -> FloatArray:
+        """Derivative of the warping at these values."""
+        derivative: FloatArray = _power_derivative(values, self.exponent) / self.std
+        return derivative
+
+
+def _power_derivative(values: Any, exponent: float) -> Any:
+    return exponent * np.maximum(values, _LEAST_WARPED) ** (exponent - 1.0)
+
+
+@dataclass(frozen=True)
+class _MapEstimate:
+    """Maximum a posteriori estimate of the hyperparameters, for one exponent of the output warping.
+
+    Attributes:
+        logs: logarithms of the kernel's hyperparameters, and of the noise variance of warped values.
+        noise: standard deviation, in the unit of the values.
+        negative_log_posterior: of the hyperparameters, up to a constant that is the same for every exponent.
     """
 
     logs: FloatArray
     noise: float
-    power: float
-    unlikeliness: float
+    exponent: float
+    negative_log_posterior: float
 
     @classmethod
-    def of(
+    def find(
         cls,
-        compared: tuple[FloatArray, FloatArray],
+        distances: tuple[FloatArray, FloatArray],
         values: FloatArray,
-        power: float,
+        exponent: float,
         noise: float | None,
-        doubts: FloatArray | None,
+        extra_noise: FloatArray | None,
         *,
         additive: bool,
-        begin: FloatArray | None,
+        start: FloatArray | None,
     ) -> Self:
-        normal = _Normal.of(values, power, doubts)
-        usual = 2.0 * np.log(max(noise * normal.slope, 1e-3)) if noise is not None else -6.0
-        shared = _SHARED if additive else (_NOTHING, _SHARED[1])
-        lengths = [_LENGTH] * (len(compared[0]) - 1)
-        logs = [*lengths, _PICKS_LENGTH, _AMPLITUDE, shared, _PECULIAR, (usual, _NOISE_SD)]
-        middle, spread = np.array(logs).T
+        """Minimise the negative log posterior by L-BFGS-B."""
+        warp = _OutputWarp.of(values, exponent, extra_noise)
+        noise_mean = 2.0 * np.log(max(noise * warp.mean_derivative, 1e-3)) if noise is not None else -6.0
+        additive_prior = _ADDITIVE_PRIOR if additive else (_LOG_ZERO, _ADDITIVE_PRIOR[1])
+        lengthscales = [_LENGTHSCALE_PRIOR] * (len(distances[0]) - 1)
+        amplitudes = [_SMOOTH_PRIOR, additive_prior, _LOCAL_PRIOR]
+        priors = [*lengthscales, _CATEGORICAL_PRIOR, *amplitudes, (noise_mean, _NOISE_PRIOR_STD)]
+        prior_means, prior_stds = np.array(priors).T
 
-        def unlikeliness(logs: FloatArray) -> tuple[float, FloatArray]:
-            off = (logs - middle) / spread
-            here, slopes = _negative_log_marginal_likelihood(logs, compared, normal.values, normal.doubted)
-            return here + 0.5 * float(off @ off), slopes + off / spread
+        def negative_log_posterior(logs: FloatArray) -> tuple[float, FloatArray]:
+            z = (logs - prior_means) / prior_stds
+            value, gradient = _negative_log_marginal_likelihood(logs, distances, warp.values, warp.extra_variances)
+            return value + 0.5 * float(z @ z), gradient + z / prior_stds
 
-        bounds = [(low - 4.0, low + 4.0) for low in middle]
-        at = middle if begin is None else begin
-        found = minimize(unlikeliness, at, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 60})
-        stretched = float(np.log(normal.slopes(values)).sum())  # a density of the values themselves, for every power
-        told = found.fun - stretched + 0.5 * (np.log(power) / _POWER_SD) ** 2
-        within = float(np.exp(found.x[-1] / 2.0)) / normal.slope
-        return cls(found.x, within, power, float(told))
+        bounds = [(mean - 4.0, mean + 4.0) for mean in prior_means]
+        found = minimize(
+            negative_log_posterior,
+            prior_means if start is None else start,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=bounds,
+            options={"maxiter": 60},
+        )
+        # Densities of the values themselves, so that exponents compare (change of variables).
+        log_jacobian = float(np.log(warp.derivative(values)).sum())
+        posterior = found.fun - log_jacobian + 0.5 * (np.log(exponent) / _EXPONENT_PRIOR_STD) ** 2
+        noise_found = float(np.exp(found.x[-1] / 2.0)) / warp.mean_derivative
+        return cls(found.x, noise_found, exponent, float(posterior))
 
 
 def _negative_log_marginal_likelihood(
-    logs: FloatArray, compared: tuple[FloatArray, FloatArray], values: FloatArray, doubted: FloatArray
+    logs: FloatArray, distances: tuple[FloatArray, FloatArray], values: FloatArray, extra_variances: FloatArray
 ) -> tuple[float, FloatArray]:
-    """The negative logarithm of the likelihood, and its gradient."""
+    """Negative log marginal likelihood without its constant, and its gradient with respect to `logs`.
+
+    Rasmussen and Williams, equations 2.30 and 5.9.
+    """
     kernel, noise, count = Kernel(logs[:-1]), np.exp(logs[-1]), len(values)
-    covariances = kernel(*compared) + np.diag(noise + doubted + _JITTER * kernel.variance)
+    covariances = kernel(*distances) + np.diag(noise + extra_variances + _JITTER * kernel.variance)
     try:
         factor = cholesky(covariances, lower=True)
-    except LinAlgError:  # so little noise that equal rows cannot be told apart: not there
+    except LinAlgError:  # singular: equal rows with almost no noise; keep the optimizer away
         return 1e10, np.zeros_like(logs)
-    weights = cho_solve((factor, True), values)
-    unlikeliness = 0.5 * float(values @ weights) + float(np.log(np.diag(factor)).sum())
-    outer = 0.5 * (cho_solve((factor, True), np.eye(count)) - np.outer(weights, weights))
-    return unlikeliness, np.array([*kernel.slopes(*compared, outer), np.trace(outer) * noise])
+    alpha = cho_solve((factor, True), values)
+    likelihood = 0.5 * float(values @ alpha) + float(np.log(np.diag(factor)).sum())
+    outer = 0.5 * (cho_solve((factor, True), np.eye(count)) - np.outer(alpha, alpha))
+    return likelihood, np.array([*kernel.gradient(*distances, outer), np.trace(outer) * noise])

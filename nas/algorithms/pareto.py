@@ -1,7 +1,7 @@
-"""Which models nobody beats, and how good they are together: pure functions over tuples of numbers.
+"""Pareto front of a set of points, and its knee: pure functions over tuples of numbers.
 
-A point holds one number per objective, in the order of `directions`. A failed trial has no point: what is
-not a finite number is refused here, because a NaN is beaten by nobody and would sit on every front.
+A point holds one number per objective, in the order of `directions`. A failed trial has no point: numbers that are
+not finite are refused here, because no point dominates a NaN, which would be on every front.
 """
 
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ Point = tuple[float, ...]
 
 
 class Direction(StrEnum):
-    """Where an objective is to go, in Optuna's words: `StudyDirection[direction.name]` is the same."""
+    """Direction of an objective, with Optuna's names: `StudyDirection[direction.name]` is the same."""
 
     MAXIMIZE = "maximize"
     MINIMIZE = "minimize"
 
 
 def directions_for(*, costs: int) -> tuple[Direction, ...]:
-    """Of points that hold an accuracy, then costs."""
+    """Return the directions of points that hold one accuracy, then this number of costs."""
     return (Direction.MAXIMIZE, *[Direction.MINIMIZE] * costs)
 
 
@@ -41,18 +41,18 @@ _BLOCK = 256
 
 
 def main_cost(objectives: Sequence[str]) -> str:
-    """The cost that a search weighs against accuracy: the first among its objectives, else GFLOPs."""
+    """Return the cost that a search weighs against accuracy: the first among its objectives, else GFLOPs."""
     return next((name for name in objectives if OBJECTIVES[name] is Direction.MINIMIZE), "gflops")
 
 
 def dominates(left: Point, right: Point, directions: Sequence[Direction]) -> bool:
-    """Whether `left` is nowhere worse than `right` and somewhere better; equal points do not dominate."""
-    ours, theirs = as_costs((left, right), directions)
-    return bool((ours <= theirs).all() and (ours < theirs).any())
+    """Return whether `left` is nowhere worse than `right` and somewhere better; equal points do not dominate."""
+    one, other = as_costs((left, right), directions)
+    return bool((one <= other).all() and (one < other).any())
 
 
 def pareto_front(points: Sequence[Point], directions: Sequence[Direction]) -> list[int]:
-    """The indices of the points that no other dominates, ascending.
+    """Return the indices of the points that no other dominates, ascending.
 
     Points of equal values do not dominate each other: if one is on the front, all are.
     """
@@ -63,7 +63,7 @@ def pareto_front(points: Sequence[Point], directions: Sequence[Direction]) -> li
 
 
 def knee_point(points: Sequence[Point], directions: Sequence[Direction]) -> int:
-    """The index of the front's knee: where a little more of one objective begins to cost much of another.
+    """Return the index of the front's knee: where a little more of one objective begins to cost much of another.
 
     Each objective is scaled to the front: 0 is its best value there, 1 its worst. The knee is the point of
     the front that lies farthest, on the side of the best, from the hyperplane through the corners where one
@@ -71,9 +71,9 @@ def knee_point(points: Sequence[Point], directions: Sequence[Direction]) -> int:
     hyperplane is the line between them. Every objective weighs the same, so that beside one accuracy two
     costs that rise together (gflops and latency_ms) draw the knee towards the cheap end.
 
-    A front that does not bulge towards the best has its knee at an end. Of equally far points (such as the
-    only two of a front) the one that is better in the first objective is taken, then in the second, and so
-    on; of points with equal values the first. A single point is its own knee.
+    A front that is not convex towards the best has its knee at an end. Ties (such as the only two points of a
+    front) go to the point that is better in the first objective, then in the second, and so on; of points with
+    equal values to the first. The knee of a single point is that point.
 
     Raises:
         ValueError: there are no points.
@@ -91,12 +91,19 @@ def knee_point(points: Sequence[Point], directions: Sequence[Direction]) -> int:
 
 
 def signs(directions: Sequence[Direction]) -> FloatArray:
-    """What each objective is multiplied with so that less is better, and again to come back."""
+    """Return the factor of each objective, -1 or 1, with which less is better; applied twice it changes nothing."""
     return np.array([-1.0 if Direction(direction) is Direction.MAXIMIZE else 1.0 for direction in directions])
 
 
 def as_costs(points: Sequence[Point], directions: Sequence[Direction], name: str | None = None) -> FloatArray:
-    """The points as rows in which less is better everywhere; `name` is what to call a point in an error."""
+    """Return the points as rows in which less is better everywhere, `(points, objectives)`.
+
+    Args:
+        name: of a point in an error; by default its index.
+
+    Raises:
+        ValueError: a point has another number of objectives, or a number that is not finite.
+    """
     if not directions:
         raise ValueError("points need at least one objective, got no directions")
     for index, point in enumerate(points):
@@ -114,17 +121,18 @@ def as_costs(points: Sequence[Point], directions: Sequence[Direction], name: str
 
 
 def non_dominated(rows: FloatArray) -> NDArray[np.bool_]:
-    """Which rows no other dominates, less being better; the rows are distinct and sorted by `np.unique`.
+    """Return a mask of the rows that no other dominates, less being better.
 
-    In this order a row is dominated only by earlier ones, and the first objective needs no comparison.
+    The rows must be distinct and sorted by `np.unique`. In this order a row is dominated only by earlier ones, and the
+    first objective needs no comparison.
     """
-    alive = np.ones(len(rows), dtype=np.bool_)
+    mask = np.ones(len(rows), dtype=np.bool_)
     for start in range(0, len(rows), _BLOCK):
         block = rows[start : start + _BLOCK]
         stop = start + len(block)
-        rivals = np.flatnonzero(alive[:stop])  # the front of the earlier blocks, and this block
-        beaten = rivals[:, None] < np.arange(start, stop)
+        rivals = np.flatnonzero(mask[:stop])  # the front of the earlier blocks, and this block
+        dominated = rivals[:, None] < np.arange(start, stop)
         for objective in range(1, rows.shape[1]):
-            beaten &= rows[rivals, objective, None] <= block[:, objective]
-        alive[start:stop] = ~beaten.any(axis=0)
-    return alive
+            dominated &= rows[rivals, objective, None] <= block[:, objective]
+        mask[start:stop] = ~dominated.any(axis=0)
+    return mask

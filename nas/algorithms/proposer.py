@@ -1,7 +1,7 @@
-"""Which candidate of a pool to train next, in numbers alone: no Optuna, no architectures.
+"""Choice of the next candidate to train, by expected hypervolume improvement or expected improvement of a reward.
 
-Costs are known before anything is trained, so only accuracy has to be learned. A few candidates, spread over the costs,
-are taken unlearned; from then on the one is taken that is expected to add the most to the front, or to the best reward.
+Costs are known before training, so that only accuracy has to be learned. The first few candidates are spread over the
+costs; each later one maximises the acquisition function.
 """
 
 from dataclasses import dataclass, field
@@ -14,22 +14,25 @@ from nas.algorithms.gaussian_process import Features, Surrogate
 from nas.algorithms.pareto import directions_for, pareto_front
 
 STARTUP_TRIALS = 3
-"""Candidates that are taken by their costs alone."""
+"""Number of first candidates, which are chosen by their costs alone."""
 _MARGIN = 0.05
-_FITTED_EACH_TIME, _GROWTH = 20, 1.1
-_FITTED_TO, _LEARNED_FROM = 150, 400
-"""Of more scores than these, only those that say most are kept: a fit takes a second for 400."""
-_NEAR = 0.75
+"""Distance of the reference point from the worst values, as a share of their range."""
+_REFITTED_UP_TO, _REFIT_GROWTH = 20, 1.1
+"""Hyperparameters are fitted again with every observation up to so many, then each time that they grow so much."""
+_MOST_FITTED, _MOST_CONDITIONED = 150, 400
+"""Most observations to fit hyperparameters to, and to condition on: a fit takes a second for 400."""
+_SHARE_NEAR_FRONT = 0.75
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """Architectures as numbers, one a row.
+    """Candidates as arrays, one row each.
 
     Attributes:
-        costs: less is better in every column, on scales where equal steps matter equally.
-        rewards: a slope and an offset, by which a reward to be maximised follows from accuracy; None if the front is
-            what is searched.
+        features: of the surrogate, `(candidates, features)`.
+        costs: `(candidates, costs)`; less is better, equal differences count equally (logarithms).
+        rewards: slope and offset of a reward that is affine in accuracy, `(candidates, 2)`; None to search the Pareto
+            front.
     """
 
     features: Features
@@ -46,30 +49,32 @@ class Candidates:
 
 @dataclass
 class Proposer:
-    """Takes one candidate after the other.
+    """Bayesian optimisation over a pool of candidates.
 
-    What it takes depends on the seed and the history alone. What it keeps of earlier calls saves time, no more.
+    A choice depends on the seed and the history alone. The surrogate cached between calls saves time only.
 
     Attributes:
-        noise: the standard deviation of accuracy between two trainings of one architecture, if it is about known.
-        additive: whether the surrogate adds up what choices are worth each, beside comparing whole architectures.
+        noise: approximate standard deviation of accuracy between seeds.
+        startup: number of first candidates, which are chosen by their costs alone.
+        additive: whether the kernel has its additive part.
     """
 
     seed: int
     noise: float | None = None
     startup: int = STARTUP_TRIALS
     additive: bool = True
-    _kept: dict[bytes, Surrogate] = field(default_factory=dict, repr=False)
+    _fits: dict[bytes, Surrogate] = field(default_factory=dict, repr=False)
 
     def choose(
-        self, pool: Candidates, tried: Candidates, accuracies: FloatArray, doubts: FloatArray | None = None
+        self, pool: Candidates, tried: Candidates, accuracies: FloatArray, extra_noise: FloatArray | None = None
     ) -> int:
-        """The row of the pool to train next.
+        """Return the row of the pool to train next.
 
         Args:
-            tried: what is trained or being trained, in the order of the trials.
-            accuracies: of that; NaN for what is being trained.
-            doubts: standard deviations of those accuracies that are foreseen, not measured; 0 for the others.
+            pool: to choose from.
+            tried: trained and running candidates, in the order of the trials.
+            accuracies: `(tried,)`; NaN for running ones.
+            extra_noise: further standard deviation of each accuracy, `(tried,)`; above 0 for extrapolated ones.
 
         Raises:
             ValueError: the pool is empty.
@@ -80,87 +85,105 @@ class Proposer:
         if len(scored) < self.startup:
             return self._by_cost(pool, len(tried))
         running = np.flatnonzero(np.isnan(accuracies))
-        doubts = np.zeros(len(tried)) if doubts is None else doubts
-        surrogate, known, values = self._learned(tried, accuracies, doubts, scored, running)
-        means, deviations = surrogate.predict(pool.features)
-        if pool.rewards is not None and known.rewards is not None:
-            best = (known.rewards[:, 0] * values + known.rewards[:, 1]).max()
+        extra_noise = np.zeros(len(tried)) if extra_noise is None else extra_noise
+        surrogate, observed, values = self._condition(tried, accuracies, extra_noise, scored, running)
+        means, stds = surrogate.predict(pool.features)
+        if pool.rewards is not None and observed.rewards is not None:
+            best = (observed.rewards[:, 0] * values + observed.rewards[:, 1]).max()
             slopes, offsets = pool.rewards.T
-            return int(np.argmax(slopes * expected_improvement((best - offsets) / slopes, means, deviations)))
+            return int(np.argmax(slopes * expected_improvement((best - offsets) / slopes, means, stds)))
         floor = values.min() - _MARGIN * float(np.ptp(values))
         all_costs = np.vstack([pool.costs, tried.costs])
         worst = all_costs.max(axis=0) + _MARGIN * np.ptp(all_costs, axis=0)
-        ground = CostPartition.of(known.costs, values, floor=floor, least=all_costs.min(axis=0), most=worst)
-        return int(np.argmax(expected_hypervolume_improvement(ground, pool.costs, means, deviations)))
+        partition = CostPartition.of(observed.costs, values, floor=floor, lower=all_costs.min(axis=0), upper=worst)
+        return int(np.argmax(expected_hypervolume_improvement(partition, pool.costs, means, stds)))
 
-    def expected(self, tried: Candidates, accuracies: FloatArray, doubts: FloatArray | None = None) -> FloatArray:
-        """What each that was tried is expected to score when it is trained again, given all others too.
+    def posterior_means(
+        self, tried: Candidates, accuracies: FloatArray, extra_noise: FloatArray | None = None
+    ) -> FloatArray:
+        """Posterior mean accuracy of each tried candidate, given all of them, `(tried,)`.
 
         Args:
-            accuracies: NaN for what is being trained; at least two are not.
+            tried: trained and running candidates, in the order of the trials.
+            accuracies: `(tried,)`; NaN for running ones; at least two are finite.
+            extra_noise: as in `choose`.
         """
         scored = np.flatnonzero(np.isfinite(accuracies))
-        doubts = np.zeros(len(tried)) if doubts is None else doubts
-        surrogate, _, _ = self._learned(tried, accuracies, doubts, scored, np.empty(0, dtype=np.intp))
+        extra_noise = np.zeros(len(tried)) if extra_noise is None else extra_noise
+        surrogate, _, _ = self._condition(tried, accuracies, extra_noise, scored, np.empty(0, dtype=np.intp))
         means, _ = surrogate.predict(tried.features)
         return means
 
     def _by_cost(self, pool: Candidates, number: int) -> int:
-        """One of the cheap, the middling or the dear, in turn."""
+        """Draw a cheap, medium or expensive candidate, in turn."""
         rng = np.random.default_rng([self.seed, number])
         rank = np.argsort(pool.costs.sum(axis=1), kind="stable")
         parts = [part for part in np.array_split(rank, self.startup) if len(part)]
         return int(rng.choice(parts[number % len(parts)]))
 
-    def _learned(
-        self, tried: Candidates, accuracies: FloatArray, doubts: FloatArray, scored: IndexArray, running: IndexArray
+    def _condition(
+        self,
+        tried: Candidates,
+        accuracies: FloatArray,
+        extra_noise: FloatArray,
+        scored: IndexArray,
+        running: IndexArray,
     ) -> tuple[Surrogate, Candidates, FloatArray]:
-        """What accuracy is thought to be, and all that is on the way with what it is thought to have.
+        """Fit the GP to scored candidates; impute running ones with the posterior mean (kriging believer).
 
-        A lucky score does not hold a place: what counts of a trained candidate is its mean given all others, too. What
-        is being trained is taken to become what it is expected to become, so that another worker looks elsewhere.
+        The kriging believer keeps parallel workers from proposing the same candidate (Ginsbourger, Le Riche and Carraro
+        2010, "Kriging is well-suited to parallelize optimization").
+
+        Returns:
+            The surrogate, the candidates that it is conditioned on, and their posterior means. These, not the measured
+            accuracies, span the front: a lucky score would exclude its neighbours.
         """
         first = scored[: _observations_at_last_fit(len(scored))]
-        rows = first[_subset(tried.costs[first], accuracies[first], _FITTED_TO)]
-        fitted = self._fitted(tried.features[rows], accuracies[rows], doubts[rows])
-        rows = scored[_subset(tried.costs[scored], accuracies[scored], _LEARNED_FROM)]
-        features, values, doubts = tried.features[rows], accuracies[rows], doubts[rows]
-        surrogate = fitted.given(features, values, doubts)
+        rows = first[_subset(tried.costs[first], accuracies[first], _MOST_FITTED)]
+        fitted = self._fit(tried.features[rows], accuracies[rows], extra_noise[rows])
+        rows = scored[_subset(tried.costs[scored], accuracies[scored], _MOST_CONDITIONED)]
+        features, values, extra_noise = tried.features[rows], accuracies[rows], extra_noise[rows]
+        surrogate = fitted.condition_on(features, values, extra_noise)
         if len(running):
-            believed, _ = surrogate.predict(tried.features[running])
-            features = Features.joined(features, tried.features[running])
-            values, doubts = np.append(values, believed), np.append(doubts, np.zeros(len(running)))
+            imputed, _ = surrogate.predict(tried.features[running])
+            features = Features.concatenate(features, tried.features[running])
+            values, extra_noise = np.append(values, imputed), np.append(extra_noise, np.zeros(len(running)))
             rows = np.append(rows, running)
-            surrogate = fitted.given(features, values, doubts)
+            surrogate = fitted.condition_on(features, values, extra_noise)
         return surrogate, tried[rows], surrogate.means
 
-    def _fitted(self, features: Features, values: FloatArray, doubts: FloatArray) -> Surrogate:
-        key = b"".join(part.tobytes() for part in (features.scales, features.picks, values, doubts))
-        if key not in self._kept:
-            fitted = Surrogate.fitted(features, values, self.noise, doubts=doubts, additive=self.additive)
-            self._kept = {key: fitted}
-        return self._kept[key]
+    def _fit(self, features: Features, values: FloatArray, extra_noise: FloatArray) -> Surrogate:
+        """Fit the hyperparameters, or return the last fit if it was to the same observations."""
+        parts = (features.continuous, features.categorical, values, extra_noise)
+        key = b"".join(part.tobytes() for part in parts)
+        if key not in self._fits:
+            fitted = Surrogate.fit(features, values, self.noise, extra_noise=extra_noise, additive=self.additive)
+            self._fits = {key: fitted}
+        return self._fits[key]
 
 
 def _observations_at_last_fit(count: int) -> int:
-    """The number of scores that hyperparameters were last fitted to: every one of the first, then ever fewer."""
-    if count <= _FITTED_EACH_TIME:
+    """Return the number of observations of the last fit: of all of the first ones, then at growing intervals."""
+    if count <= _REFITTED_UP_TO:
         return count
-    fitted = float(_FITTED_EACH_TIME)
-    while int(fitted * _GROWTH) <= count:
-        fitted *= _GROWTH
+    fitted = float(_REFITTED_UP_TO)
+    while int(fitted * _REFIT_GROWTH) <= count:
+        fitted *= _REFIT_GROWTH
     return int(fitted)
 
 
 def _subset(costs: FloatArray, accuracies: FloatArray, most: int) -> IndexArray:
-    """All of a few; of many mostly those nearest below the front, and some of the rest, in their order."""
+    """Return the rows to learn from, ascending: all if they are few, else mostly those nearest below the front.
+
+    The rest is sampled evenly, by distance below the front.
+    """
     count = len(accuracies)
     if count <= most:
         return np.arange(count)
     points = [tuple(point) for point in np.column_stack([accuracies, costs]).tolist()]
     best = np.array(pareto_front(points, directions_for(costs=costs.shape[1])))
     affordable = (costs[best] <= costs[:, None]).all(axis=2)
-    heights = np.where(affordable, accuracies[best], -np.inf).max(axis=1)
-    order = np.argsort(heights - accuracies, kind="stable")
-    nearest, rest = np.split(order, [round(_NEAR * most)])
+    best_accuracies = np.where(affordable, accuracies[best], -np.inf).max(axis=1)
+    order = np.argsort(best_accuracies - accuracies, kind="stable")
+    nearest, rest = np.split(order, [round(_SHARE_NEAR_FRONT * most)])
     return np.sort(np.concatenate([nearest, rest[:: -(-len(rest) // (most - len(nearest)))]]))

@@ -1,7 +1,6 @@
-"""One number for a model and the user's targets: accuracy with a penalty for what the model costs.
+"""Scalar reward of a model, for given targets: accuracy with a penalty for costs.
 
-A reward selects; it does not search. The front holds the models for all targets, and a reward names the one
-that serves a given target, so that one study answers many questions.
+A search without a reward finds the Pareto front, which has a model for every target; a reward selects one of them.
 """
 
 from collections.abc import Sequence
@@ -13,26 +12,26 @@ from math import inf, prod
 TUNAS_BETA = -0.10
 # MnasNet, section 3: doubling the latency is taken to buy 5 % of accuracy, and 2 ** -0.07 is 0.95.
 MNASNET_EXPONENT = -0.07
-# TuNAS' price, on one side only.
+# TuNAS' penalty, on one side only.
 LINEAR_BETA = -0.10
 
 
 class Reward(StrEnum):
-    """How a cost T weighs against its target T0, for an accuracy that is mAP50-95 between 0 and 1.
+    """Formula by which a cost T weighs against its target T0, for an accuracy that is mAP50-95 between 0 and 1.
 
     The examples are a model of mAP 0.40 with a target of 10 GFLOPs.
 
     `tunas`: accuracy - 0.10 * sum |T / T0 - 1| (absolute reward of TuNAS, arXiv 2008.06120; one cost there).
-        For "as good as possible at this size": a model that is cheaper than the target pays as much as one
-        that is dearer, because it left unused what was granted. beta = -0.10 says that 10 % beside the
+        For "as good as possible at this size": a model that is cheaper than the target is penalised as
+        much as a more expensive one, because it does not use the budget. With beta = -0.10, 10 % off the
         target cost 0.01, which is one point of mAP, at any accuracy. It was made for ImageNet, where models
         score 0.75; where a short training scores 0.10, the same beta holds a model closer to its target.
         Example: T = 12 gives 0.38, and so does T = 8.
 
     `mnasnet`: accuracy * prod (T / T0) ** -0.07 (soft reward, MnasNet, arXiv 1807.11626).
         For "cheaper is always worth something": double the cost takes 5 % of the accuracy, half the cost adds
-        5 %, without end. With the same exponent on both sides T0 scales all rewards alike, and so has no say
-        in the ranking: this is a price, not a target. On the mAP scale it is relative: 5 % of 0.40 are 0.02,
+        5 %, without end. With the same exponent on both sides T0 scales all rewards alike, and does not change
+        the ranking: this is a price, not a target. On the mAP scale it is relative: 5 % of 0.40 are 0.02,
         5 % of 0.10 only 0.005, so that costs hardly matter among models that learned little.
         Example: T = 12 gives 0.3949, T = 8 gives 0.4063.
 
@@ -53,13 +52,13 @@ class Reward(StrEnum):
 
 
 def reward(kind: Reward, accuracy: float, costs: Sequence[tuple[float, float]]) -> float:
-    """The reward of one model, higher is better; without costs it is the accuracy.
+    """Return the reward of one model, higher is better; without costs it is the accuracy.
 
     It may be negative for a model far from its targets. Rewards compare only between models that were
     trained alike, and under the same kind and targets.
 
     Args:
-        kind: the formulas and what they mean are told at `Reward`.
+        kind: the formula; see `Reward`.
         accuracy: mAP50-95 between 0 and 1, not in percent.
         costs: pairs of value and target in the same unit, such as gflops or latency_ms.
 
@@ -81,7 +80,7 @@ def reward(kind: Reward, accuracy: float, costs: Sequence[tuple[float, float]]) 
 
 
 def _ratio(value: float, target: float) -> float:
-    """The value in units of its target."""
+    """Return the value in units of its target."""
     if not 0 < target < inf:
         raise ValueError(f"a target must be above 0 and finite, got {target} (leave out a cost without target)")
     if not 0 < value < inf:

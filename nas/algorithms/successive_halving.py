@@ -1,12 +1,12 @@
-"""Which trainings are worth going on with: successive halving for a front, in which nobody waits for anybody.
+"""Multi-objective asynchronous successive halving (ASHA): which trainings are promoted at a rung.
 
-At a rung, an epoch after which every training is validated, one goes on if nothing that was ever seen there is better
-than it at no more cost, or if it stands among the first third of all that were: front by front, and inside a front
-those first that lie farthest from the ones before them, so that those which go on are spread over the costs. A cheap
-model is thus compared with what costs no more than it does.
+A rung is an epoch after which every training is validated. A training is promoted if it is on the Pareto front of all
+that reached the rung before, or among the first `1 / eta` of them, ranked front by front; inside a front by an
+epsilon-net, so that promoted trainings are spread over the costs. A cheap model is thus compared with models that cost
+no more. Decisions are asynchronous: no training waits for another.
 
-Sources: Li and others 2020, "A system for massively parallel hyperparameter tuning" (ASHA, arXiv 1810.05934);
-Schmucker and others 2021, "Multi-objective asynchronous successive halving" (arXiv 2106.12639).
+Sources: Li et al. 2020, "A system for massively parallel hyperparameter tuning" (ASHA, arXiv 1810.05934); Schmucker et
+al. 2021, "Multi-objective asynchronous successive halving" (MO-ASHA, its ranking by epsilon-net, arXiv 2106.12639).
 """
 
 from collections.abc import Sequence
@@ -17,15 +17,15 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt
 
 from nas.algorithms.pareto import Direction, Point, pareto_front
 
-_TOLD = 3
-"""So many gains have a mean and a deviation worth the name."""
+_LEAST_GAINS = 3
+"""Fewest gains whose mean and standard deviation are used."""
 
 
 class Stopping(BaseModel):
-    """When trainings are judged, and how hard.
+    """Rungs of a study, and the share of trainings that is promoted at each.
 
     Attributes:
-        eta: about one of so many goes on at each rung, and each rung lies so many times as far as the one before.
+        eta: reduction factor: about one training in `eta` is promoted, and each rung is `eta` times as far as the last.
         first: the epoch of the first rung.
     """
 
@@ -35,7 +35,7 @@ class Stopping(BaseModel):
     first: Annotated[StrictInt, Field(ge=1)] = 1
 
     def rungs(self, epochs: int) -> tuple[int, ...]:
-        """The epochs after which trainings of so many epochs are judged; the last is none of them."""
+        """Return the rungs of trainings of so many epochs, ascending; the last epoch is none of them."""
         rungs, rung = [], self.first
         while rung < epochs:
             rungs.append(rung)
@@ -43,52 +43,52 @@ class Stopping(BaseModel):
         return tuple(rungs)
 
 
-def should_promote(own: Point, others: Sequence[Point], directions: Sequence[Direction], eta: int) -> bool:
-    """Whether a training is worth going on with.
+def should_promote(point: Point, others: Sequence[Point], directions: Sequence[Direction], eta: int) -> bool:
+    """Return whether a training is promoted at a rung.
 
     Args:
-        own: its standing at the rung, in the order of `directions`: the best accuracy so far, and the costs.
-        others: those of all that stood there before, those that went on among them.
-        eta: the first of so many goes on, and the front. While there are fewer, everything does: nothing is known yet.
+        point: of the training at the rung, in the order of `directions`: best accuracy so far, and costs.
+        others: points of all trainings that reached the rung before, promoted or not.
+        eta: reduction factor. While fewer trainings than that have reached the rung, all are promoted.
     """
     count = 1 + len(others)
     if count < eta:
         return True
-    points = [own, *others]
+    points = [point, *others]
     return 0 in pareto_front(points, directions) or 0 in rank(points, directions, count // eta)
 
 
 def extrapolated(reached: float, gains: Sequence[float]) -> tuple[float, float] | None:
-    """The accuracy that a stopped training would have come to, and the standard deviation of that.
+    """Return the extrapolated final accuracy of a stopped training, and its standard deviation.
 
     Args:
-        reached: where it stood at its last rung.
-        gains: by how much each of those that finished rose from that rung to its end.
+        reached: accuracy at its last rung.
+        gains: of each finished training, from that rung to its end.
 
     Returns:
-        None while fewer than three have finished.
+        None while fewer than three trainings have finished.
     """
-    if len(gains) < _TOLD:
+    if len(gains) < _LEAST_GAINS:
         return None
     return reached + float(np.mean(gains)), float(np.std(gains, ddof=1))
 
 
 def rank(points: Sequence[Point], directions: Sequence[Direction], count: int) -> list[int]:
-    """The first so many points: front by front; of a front, each time the one farthest from those before it.
+    """Return the indices of the first `count` points: front by front, inside a front by an epsilon-net.
 
-    Of equal points the first counts as nearer to the front.
+    Of equal points the first ranks higher.
     """
-    first: list[int] = []
+    ranked: list[int] = []
     left = list(range(len(points)))
-    while left and len(first) < count:
+    while left and len(ranked) < count:
         best = [left[index] for index in pareto_front([points[index] for index in left], directions)]
-        first += _spread([points[index] for index in best], best)
+        ranked += _epsilon_net([points[index] for index in best], best)
         left = [index for index in left if index not in set(best)]
-    return first[:count]
+    return ranked[:count]
 
 
-def _spread(points: Sequence[Point], indices: Sequence[int]) -> list[int]:
-    """The indices of a front, begun with its best in the first objective, then farthest first."""
+def _epsilon_net(points: Sequence[Point], indices: Sequence[int]) -> list[int]:
+    """Return the indices of a front: the best in the first objective, then always the farthest from those before it."""
     rows = np.array(points, dtype=np.float64)
     extent = np.ptp(rows, axis=0)
     scaled = rows / np.where(extent > 0, extent, 1.0)

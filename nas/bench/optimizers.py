@@ -102,7 +102,7 @@ class EHVIOptimizer:
         if len(self._rows) < STARTUP_TRIALS:
             return None
         tried = self._candidates[np.array(self._rows, dtype=np.intp)]
-        means = self._proposer.expected(tried, np.array(self._accuracies), np.array(self._doubts))
+        means = self._proposer.posterior_means(tried, np.array(self._accuracies), np.array(self._doubts))
         return dict(zip(self._rows, means.tolist(), strict=True))
 
 

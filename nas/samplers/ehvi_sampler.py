@@ -68,7 +68,7 @@ class EHVISampler(FilteredSampler):
         tried, accuracies, doubts = self._history(study)
         if np.isfinite(accuracies).sum() < STARTUP_TRIALS:
             return {}
-        means = self._proposer.expected(self._encoding.of(tried), accuracies, doubts)
+        means = self._proposer.posterior_means(self._encoding.of(tried), accuracies, doubts)
         return {one.fingerprint: mean for one, mean in zip(tried, means.tolist(), strict=True)}
 
     def _history(

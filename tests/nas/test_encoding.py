@@ -21,7 +21,7 @@ def encoding(space: SearchSpace, table: CostTable) -> Encoding:
 
 
 def alike(encoding: Encoding, left: Architecture, right: Architecture) -> float:
-    picks = encoding.of([left, right]).features.picks
+    picks = encoding.of([left, right]).features.categorical
     return float(picks[0] @ picks[1])
 
 
@@ -41,9 +41,9 @@ def test_costs_are_logarithms_and_scales_run_from_the_cheapest_to_the_dearest(
     drawn = [space.sample(rng) for _ in range(30)]
     candidates = encoding.of(drawn)
     assert candidates.costs[:, 0] == pytest.approx([math.log(table.cost(one).gflops) for one in drawn])
-    assert candidates.features.scales.min() >= -1e-9
-    assert candidates.features.scales.max() <= 1 + 1e-9
-    assert np.array_equal(encoding.of(drawn[::-1]).features.picks, candidates.features.picks[::-1])
+    assert candidates.features.continuous.min() >= -1e-9
+    assert candidates.features.continuous.max() <= 1 + 1e-9
+    assert np.array_equal(encoding.of(drawn[::-1]).features.categorical, candidates.features.categorical[::-1])
     assert candidates.rewards is None
 
 

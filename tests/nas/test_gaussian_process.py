@@ -17,8 +17,8 @@ from nas.algorithms.gaussian_process import (
 SLOTS, CHOICES = 6, 3
 
 
-def picked(choices: NDArray[np.int64]) -> FloatArray:
-    """One-hot columns whose product is 1 for equal rows."""
+def one_hot(choices: NDArray[np.int64]) -> FloatArray:
+    """Return one-hot columns; the product of equal rows is 1."""
     return np.eye(CHOICES)[choices].reshape(len(choices), -1) / np.sqrt(choices.shape[1])
 
 
@@ -28,12 +28,12 @@ def rng() -> np.random.Generator:
 
 
 @pytest.fixture
-def seen(rng: np.random.Generator) -> Features:
-    return Features(rng.random((25, 2)), picked(rng.integers(CHOICES, size=(25, SLOTS))))
+def observed(rng: np.random.Generator) -> Features:
+    return Features(rng.random((25, 2)), one_hot(rng.integers(CHOICES, size=(25, SLOTS))))
 
 
-def test_likeness_falls_with_distance_and_grows_with_equal_picks(seen: Features) -> None:
-    covariances = Kernel(np.zeros(6))(*pairwise_distances(seen, seen))
+def test_kernel_falls_with_distance_and_grows_with_equal_choices(observed: Features) -> None:
+    covariances = Kernel(np.zeros(6))(*pairwise_distances(observed, observed))
     assert np.allclose(np.diag(covariances), 3.0, atol=1e-5)
     assert np.allclose(covariances, covariances.T)
     assert np.linalg.eigvalsh(covariances).min() > 0
@@ -41,95 +41,101 @@ def test_likeness_falls_with_distance_and_grows_with_equal_picks(seen: Features)
 
 
 @pytest.mark.parametrize("logs", [np.zeros(7), np.array([-1.0, 0.5, 0.3, 0.2, -1.5, -2.0, -3.0])])
-def test_the_gradient_is_that_of_the_likelihood(seen: Features, rng: np.random.Generator, logs: FloatArray) -> None:
-    known = pairwise_distances(seen, seen), rng.standard_normal(len(seen)), rng.random(len(seen)) / 10
+def test_gradient_of_the_log_marginal_likelihood(
+    observed: Features, rng: np.random.Generator, logs: FloatArray
+) -> None:
+    arguments = (
+        pairwise_distances(observed, observed),
+        rng.standard_normal(len(observed)),
+        rng.random(len(observed)) / 10,
+    )
     wrong = check_grad(
-        lambda at: _negative_log_marginal_likelihood(at, *known)[0],
-        lambda at: _negative_log_marginal_likelihood(at, *known)[1],
+        lambda at: _negative_log_marginal_likelihood(at, *arguments)[0],
+        lambda at: _negative_log_marginal_likelihood(at, *arguments)[1],
         logs,
     )
-    assert wrong < 1e-4 * np.abs(_negative_log_marginal_likelihood(logs, *known)[1]).max()
+    assert wrong < 1e-4 * np.abs(_negative_log_marginal_likelihood(logs, *arguments)[1]).max()
 
 
-def test_predictions_are_those_of_scikit_learn(rng: np.random.Generator) -> None:
-    """With no picks to share, ours is a plain Gaussian process with a Matern kernel."""
-    scales, new = rng.random((15, 2)), rng.random((40, 2))
-    values = np.sin(3 * scales[:, 0]) + scales[:, 1]
-    lengths, noise = np.array([0.4, 0.9]), 0.05
+def test_posterior_equals_that_of_scikit_learn(rng: np.random.Generator) -> None:
+    """Without categorical features the kernel is a plain Matern-5/2 kernel."""
+    continuous, new = rng.random((15, 2)), rng.random((40, 2))
+    values = np.sin(3 * continuous[:, 0]) + continuous[:, 1]
+    lengthscales, noise = np.array([0.4, 0.9]), 0.05
     theirs = GaussianProcessRegressor(
-        ConstantKernel(1.5) * Matern(lengths, nu=2.5), alpha=(noise / values.std()) ** 2, optimizer=None
-    ).fit(scales, (values - values.mean()) / values.std())
-    kernel = Kernel(np.array([*np.log(lengths), 0.0, np.log(1.5), -40.0, -40.0]))
+        ConstantKernel(1.5) * Matern(lengthscales, nu=2.5), alpha=(noise / values.std()) ** 2, optimizer=None
+    ).fit(continuous, (values - values.mean()) / values.std())
+    kernel = Kernel(np.array([*np.log(lengthscales), 0.0, np.log(1.5), -40.0, -40.0]))
     nothing = np.ones((40, 1))
-    ours = Surrogate.with_kernel(kernel, noise, Features(scales, nothing[:15]), values)
-    means, deviations = ours.predict(Features(new, nothing))
-    expected, spread = theirs.predict(new, return_std=True)
-    assert means == pytest.approx(values.mean() + values.std() * expected, abs=1e-5)
-    assert deviations == pytest.approx(values.std() * spread, abs=1e-4)
+    ours = Surrogate.with_kernel(kernel, noise, Features(continuous, nothing[:15]), values)
+    means, stds = ours.predict(Features(new, nothing))
+    expected_means, expected_stds = theirs.predict(new, return_std=True)
+    assert means == pytest.approx(values.mean() + values.std() * expected_means, abs=1e-5)
+    assert stds == pytest.approx(values.std() * expected_stds, abs=1e-4)
 
 
-def test_what_was_seen_is_known_and_what_is_far_is_not(rng: np.random.Generator) -> None:
-    scales = rng.random((12, 1)) / 2
+def test_posterior_std_is_small_at_observations_and_large_far_from_them(rng: np.random.Generator) -> None:
+    continuous = rng.random((12, 1)) / 2
     one = np.ones((12, 1))
-    surrogate = Surrogate.fitted(Features(scales, one), np.sin(6 * scales[:, 0]), noise=1e-4)
-    means, near = surrogate.predict(Features(scales, one))
+    surrogate = Surrogate.fit(Features(continuous, one), np.sin(6 * continuous[:, 0]), noise=1e-4)
+    means, near = surrogate.predict(Features(continuous, one))
     _, far = surrogate.predict(Features(np.array([[3.0]]), one[:1]))
-    assert means == pytest.approx(np.sin(6 * scales[:, 0]), abs=0.01)
+    assert means == pytest.approx(np.sin(6 * continuous[:, 0]), abs=0.01)
     assert far[0] > 10 * near.max()
 
 
-def test_what_it_thinks_of_the_seen_is_what_it_predicts(seen: Features, rng: np.random.Generator) -> None:
-    values, doubts = rng.standard_normal(len(seen)), rng.random(len(seen))
-    surrogate = Surrogate.with_kernel(Kernel(np.zeros(6)), 0.3, seen, values, doubts)
-    assert np.allclose(surrogate.means, surrogate.predict(seen)[0])
+def test_posterior_means_equal_predictions_at_the_observations(observed: Features, rng: np.random.Generator) -> None:
+    values, extra_noise = rng.standard_normal(len(observed)), rng.random(len(observed))
+    surrogate = Surrogate.with_kernel(Kernel(np.zeros(6)), 0.3, observed, values, extra_noise)
+    assert np.allclose(surrogate.means, surrogate.predict(observed)[0])
     assert not np.allclose(surrogate.means, values, atol=0.1)
 
 
-def test_a_harmful_choice_is_known_from_few_trials(rng: np.random.Generator) -> None:
-    """It stood in four of twenty architectures, of which no two were alike."""
+def test_harmful_choice_is_learned_from_few_trials(rng: np.random.Generator) -> None:
+    """It is in four of twenty architectures, no two of which are equal."""
     choices = rng.integers(1, CHOICES, size=(20, SLOTS))
     choices[:4, 2] = 0
-    scales = rng.random((20, 1))
-    values = 0.4 + 0.05 * scales[:, 0] - 0.03 * (choices[:, 2] == 0) + 0.002 * rng.standard_normal(20)
-    surrogate = Surrogate.fitted(Features(scales, picked(choices)), values, noise=0.002)
+    continuous = rng.random((20, 1))
+    values = 0.4 + 0.05 * continuous[:, 0] - 0.03 * (choices[:, 2] == 0) + 0.002 * rng.standard_normal(20)
+    surrogate = Surrogate.fit(Features(continuous, one_hot(choices)), values, noise=0.002)
     fresh = rng.integers(1, CHOICES, size=(30, SLOTS))
     harmed = fresh.copy()
     harmed[:, 2] = 0
     middle = np.full((30, 1), 0.5)
-    better, _ = surrogate.predict(Features(middle, picked(fresh)))
-    worse, _ = surrogate.predict(Features(middle, picked(harmed)))
+    better, _ = surrogate.predict(Features(middle, one_hot(fresh)))
+    worse, _ = surrogate.predict(Features(middle, one_hot(harmed)))
     assert 0.015 < (better - worse).mean() < 0.04
 
 
-def test_a_power_is_found_that_makes_values_normal(rng: np.random.Generator) -> None:
-    """What rises evenly, seen through a root: the square of it is what a smooth process would say."""
+def test_output_warping_exponent_is_found(rng: np.random.Generator) -> None:
+    """What rises linear, observed through a root: the square of it is what a smooth process would say."""
     features = Features(rng.random((60, 2)), np.ones((60, 1)))
-    evenly = 0.05 + 0.3 * features.scales.sum(axis=1) + 0.01 * np.sin(20 * features.scales[:, 0])
-    assert Surrogate.fitted(features, np.sqrt(evenly)).power == 2.0
-    assert Surrogate.fitted(features, evenly).power == 1.0
-    assert Surrogate.fitted(features, evenly - 0.2).power == 1.0  # no power of what may be negative
+    linear = 0.05 + 0.3 * features.continuous.sum(axis=1) + 0.01 * np.sin(20 * features.continuous[:, 0])
+    assert Surrogate.fit(features, np.sqrt(linear)).exponent == 2.0
+    assert Surrogate.fit(features, linear).exponent == 1.0
+    assert Surrogate.fit(features, linear - 0.2).exponent == 1.0  # values that may be negative are not warped
 
 
-def test_doubts_and_deviations_are_of_the_values_not_of_their_power(seen: Features, rng: np.random.Generator) -> None:
-    values = 0.5 + 0.01 * rng.standard_normal(len(seen))  # so near one another that a power is a straight line
-    doubts = np.where(np.arange(len(seen)) % 2, 0.05, 0.0)
-    kernel, new = Kernel(np.zeros(6)), Features(seen.scales + 0.1, seen.picks)
-    plain = Surrogate.with_kernel(kernel, 0.002, seen, values, doubts)
-    squared = Surrogate.with_kernel(kernel, 0.002, seen, values, doubts, power=2.0)
-    for ours, theirs in zip(squared.predict(new), plain.predict(new), strict=True):
-        assert ours == pytest.approx(theirs, rel=0.05)
+def test_stds_are_in_the_unit_of_the_values_for_any_exponent(observed: Features, rng: np.random.Generator) -> None:
+    values = 0.5 + 0.01 * rng.standard_normal(len(observed))  # so close that a power is nearly linear
+    extra_noise = np.where(np.arange(len(observed)) % 2, 0.05, 0.0)
+    kernel, new = Kernel(np.zeros(6)), Features(observed.continuous + 0.1, observed.categorical)
+    plain = Surrogate.with_kernel(kernel, 0.002, observed, values, extra_noise)
+    squared = Surrogate.with_kernel(kernel, 0.002, observed, values, extra_noise, exponent=2.0)
+    for one, other in zip(squared.predict(new), plain.predict(new), strict=True):
+        assert one == pytest.approx(other, rel=0.05)
     assert squared.means == pytest.approx(plain.means, abs=1e-3)
 
 
-def test_noise_is_found_where_equals_differ(rng: np.random.Generator) -> None:
-    scales = np.repeat(np.linspace(0, 1, 15), 4)[:, None]
-    values = scales[:, 0] + 0.1 * rng.standard_normal(60)
-    surrogate = Surrogate.fitted(Features(scales, np.ones((60, 1))), values, noise=0.01)
+def test_noise_is_estimated_from_equal_rows(rng: np.random.Generator) -> None:
+    continuous = np.repeat(np.linspace(0, 1, 15), 4)[:, None]
+    values = continuous[:, 0] + 0.1 * rng.standard_normal(60)
+    surrogate = Surrogate.fit(Features(continuous, np.ones((60, 1))), values, noise=0.01)
     within = np.sqrt(values.reshape(15, 4).var(axis=1, ddof=1).mean())
     assert surrogate.noise == pytest.approx(within, rel=0.25)
 
 
-def test_equal_values_are_no_reason_to_fail() -> None:
+def test_equal_values_can_be_fitted() -> None:
     features = Features(np.linspace(0, 1, 5)[:, None], np.ones((5, 1)))
-    means, _ = Surrogate.fitted(features, np.full(5, 0.3)).predict(features)
+    means, _ = Surrogate.fit(features, np.full(5, 0.3)).predict(features)
     assert means == pytest.approx(np.full(5, 0.3))

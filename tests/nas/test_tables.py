@@ -40,15 +40,15 @@ def test_a_models_name_says_what_it_is(tmp_path: Path, name: str, said: tuple[ob
 def test_a_proposer_reads_logarithms_from_0_to_1(trained: Path) -> None:
     table = read_yolobench(trained)
     candidates = table.candidates()
-    scales = candidates.features.scales
+    scales = candidates.features.continuous
     assert scales.shape == (216, 5)  # depth, width, resolution, and the cost on two devices
     assert (scales.min(axis=0) == 0).all()
     assert (scales.max(axis=0) == 1).all()
     half = table.columns["width"].index(0.5)
     assert scales[half, 1] == pytest.approx(0.5)  # halfway from a quarter to the whole
     assert (candidates.costs == table.costs).all()
-    assert table.candidates("costs that count").features.scales.shape == (216, 4)
-    assert table.candidates("no costs").features.scales.shape == (216, 3)
+    assert table.candidates("costs that count").features.continuous.shape == (216, 4)
+    assert table.candidates("no costs").features.continuous.shape == (216, 3)
 
 
 def test_a_device_that_was_not_measured_everywhere_is_not_learned_from(trained: Path, tmp_path: Path) -> None:
@@ -70,10 +70,10 @@ def test_rows_of_equal_texts_have_a_product_of_1_whatever_their_number() -> None
         cost_names=("gflops", "latency_ms"),
     )
     candidates = table.candidates()
-    picks = candidates.features.picks
+    picks = candidates.features.categorical
     assert picks.max() == 1 / sqrt(2)
     assert picks @ picks.T == pytest.approx(np.array([[1, 0.5, 0.5], [0.5, 1, 0], [0.5, 0, 1]]))
-    assert candidates.features.scales.shape == candidates.costs.shape == (3, 2)
+    assert candidates.features.continuous.shape == candidates.costs.shape == (3, 2)
     assert table.codes.tolist() == [[0, 0], [1, 0], [0, 1]]
 
 
