@@ -1,4 +1,4 @@
-"""One candidate: exact cost, measured latency, a short training, and the scores that follow."""
+"""Evaluation of one candidate: exact cost, measured latency, and scores of a short training."""
 
 from trials.budget import Budget, Limits, Recipe
 from trials.evaluation import evaluate

@@ -1,4 +1,4 @@
-"""The door: an architecture and a budget go in, an outcome comes out."""
+"""Evaluation of one candidate: an architecture and a budget in, an outcome out."""
 
 import gc
 import time
@@ -36,7 +36,7 @@ _OUT_OF_MEMORY = (
     "insufficient memory",  # OpenCV
     "bad_alloc",  # C++
 )
-"""How errors say, besides by their class, that an allocation failed."""
+"""Texts of errors whose class does not say that an allocation failed."""
 
 
 def evaluate(
@@ -51,24 +51,24 @@ def evaluate(
     """Score one candidate.
 
     Args:
-        budget: data, epochs, sizes, seed and where the weights start.
+        budget: data, epochs, sizes, seed and initial weights.
         folder: of this trial; gets `model.yaml`, `checkpoint.bin` after every epoch, then `weights.pt` or `error.txt`.
-            A training that stands there goes on.
-        go_on: asked after every epoch with its number, from 1, and the epoch; False ends the training there.
-        limits: ceilings that are checked before training.
-        costs: if they are known; otherwise they are counted and measured first.
+            The training of a checkpoint in it goes on.
+        go_on: called after every epoch with its number, from 1, and the epoch; False ends the training there.
+        limits: on costs, checked before training.
+        costs: None to count and measure them first.
 
     Returns:
-        How it ended. A bad candidate is an ending, not an exception.
+        The outcome, also of a bad candidate: its errors become endings.
 
     Raises:
-        DataError: no data or no checkpoint, which no other candidate would change.
+        DataError: there is no data or no checkpoint, which is not the candidate's fault.
         EnvironmentProblem: the digit scenes cannot be written, the disk is full, or the cache cannot be written to.
-        SpecError: the architecture is none of its base model.
+        SpecError: the architecture does not fit its base model.
     """
-    data = _data(str(budget.data))
+    data = _load_data(str(budget.data))
     started = time.monotonic()
-    run = _Run(
+    trial = _Trial(
         architecture=architecture,
         budget=budget.at(architecture.image_size),
         folder=folder,
@@ -78,7 +78,7 @@ def evaluate(
     with files.as_environment_problems(folder):
         folder.mkdir(parents=True, exist_ok=True)
     try:
-        outcome = run.train(data, go_on)
+        outcome = trial.train(data, go_on)
     except (DataError, EnvironmentProblem, SpecError):
         raise
     except OSError as error:
@@ -89,14 +89,14 @@ def evaluate(
         outcome = _failed(error, folder)
     return Outcome(
         architecture=architecture,
-        seconds=run.before + time.monotonic() - started,
-        provenance=Provenance.of(run.budget, data),
-        **{"costs": run.costs, **outcome},
+        seconds=trial.earlier_seconds + time.monotonic() - started,
+        provenance=Provenance.of(trial.budget, data),
+        **{"costs": trial.costs, **outcome},
     )
 
 
 def _failed(error: Exception, folder: Path) -> dict[str, Any]:
-    """The ending of a candidate that has raised an error, whose traceback goes into its folder."""
+    """Return ending and detail of a candidate that raised an error; write the traceback into its folder."""
     ending = _ending(error)
     if ending is Ending.OUT_OF_MEMORY:
         _release(error)  # first: writing takes memory, too
@@ -106,11 +106,11 @@ def _failed(error: Exception, folder: Path) -> dict[str, Any]:
 
 
 def measure_costs(document: dict[str, Any], budget: Budget, classes: int) -> Costs:
-    """Cost and latency of a deployed model, without training it.
+    """Count and measure the costs of a deployed model, without training it.
 
     Raises:
-        CostError: it cannot be counted.
-        LatencyError: it does not run.
+        CostError: the model cannot be counted.
+        LatencyError: the model does not run.
     """
     counted = cost.measure(document, classes, budget.deploy_size)
     device = torch_device(budget.device)
@@ -127,11 +127,11 @@ def measure_costs(document: dict[str, Any], budget: Budget, classes: int) -> Cos
 
 
 @dataclass(kw_only=True)
-class _Run:
-    """One candidate on its way; remembers its costs when the training fails.
+class _Trial:
+    """One candidate's trial; `costs` are there also after its training has failed.
 
     Attributes:
-        before: seconds that earlier processes spent on it.
+        earlier_seconds: training time in earlier processes.
     """
 
     architecture: Architecture
@@ -139,7 +139,7 @@ class _Run:
     folder: Path
     limits: Limits
     costs: Costs | None = None
-    before: float = 0.0
+    earlier_seconds: float = 0.0
 
     def train(self, data: datasets.DataSet, go_on: GoOn) -> dict[str, Any]:
         classes = len(data.classes)
@@ -147,26 +147,26 @@ class _Run:
         (self.folder / MODEL).write_text(written, encoding="utf-8")
         document = self.architecture.document(classes)
         self.costs = self.costs or measure_costs(document, self.budget, classes)
-        excess = over(self.costs, self.limits)
+        excess = exceeded_limits(self.costs, self.limits)
         if excess:
             return {"ending": Ending.OVER_LIMIT, "detail": excess}
-        weights, standing = self.folder / WEIGHTS, self.folder / CHECKPOINT
-        trained = short_training.train(
-            document, self.budget, data, self.folder, go_on, weights=weights, standing=standing
+        weights, checkpoint = self.folder / WEIGHTS, self.folder / CHECKPOINT
+        result = short_training.train(
+            document, self.budget, data, self.folder, go_on, weights=weights, checkpoint_path=checkpoint
         )
-        self.before = trained.before
-        known = {"epochs": trained.epochs, "coverage": trained.coverage}
-        if trained.stopped:
-            return {"ending": Ending.STOPPED, **known}
-        last = trained.epochs[-1]
+        self.earlier_seconds = result.earlier_seconds
+        trained = {"epochs": result.epochs, "coverage": result.coverage}
+        if result.stopped:
+            return {"ending": Ending.STOPPED, **trained}
+        last = result.epochs[-1]
         if last.map50_95 is None or last.map50 is None:
             raise RuntimeError("the last epoch was not validated")
         scores = Scores(map50_95=last.map50_95, map50=last.map50, costs=self.costs)
-        return {"ending": Ending.FINISHED, "scores": scores, "weights": weights, **known}
+        return {"ending": Ending.FINISHED, "scores": scores, "weights": weights, **trained}
 
 
-def over(costs: Costs, limits: Limits) -> str:
-    """Which limits the costs exceed, in words; empty if none."""
+def exceeded_limits(costs: Costs, limits: Limits) -> str:
+    """Return which limits the costs exceed, in words; empty if none."""
     ceilings = limits.model_dump(exclude_none=True)
     return ", ".join(
         f"{name} {getattr(costs, name):.4g} is over {ceiling:.4g}"
@@ -192,15 +192,15 @@ def _ending(error: Exception) -> Ending:
 
 
 def _detail(error: Exception, ending: Ending) -> str:
-    """The error in one line; where memory ran out, whose it was."""
-    told = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    """Return the error in one line; if memory ran out, whether the GPU's or the host's."""
+    detail = f"{type(error).__name__}: {' '.join(str(error).split())}"
     if ending is Ending.OUT_OF_MEMORY:
-        told = f"on the {'GPU' if _is_of_gpu(error) else 'host'}: {told}"
-    return told[:500]
+        detail = f"on the {'GPU' if _is_of_gpu(error) else 'host'}: {detail}"
+    return detail[:500]
 
 
 def _is_of_gpu(error: BaseException | None) -> bool:
-    """Whether an error speaks of a GPU's memory, or one that it was raised from does."""
+    """Return whether an error, or one of its causes, is about a GPU's memory."""
     return error is not None and (
         isinstance(error, torch.OutOfMemoryError)
         or any(text in str(error).lower() for text in ("cuda", "cublas", "cudnn", "hip out"))
@@ -209,7 +209,7 @@ def _is_of_gpu(error: BaseException | None) -> bool:
 
 
 def _release(error: BaseException | None) -> None:
-    """Give back what the interrupted calls hold: an error keeps them, and all that they had allocated."""
+    """Free the memory of the interrupted calls: an error's traceback refers to all that they had allocated."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
@@ -217,6 +217,6 @@ def _release(error: BaseException | None) -> None:
 
 
 @lru_cache(maxsize=4)
-def _data(path: str) -> datasets.DataSet:
-    """Checked once per process."""
+def _load_data(path: str) -> datasets.DataSet:
+    """Load and check a data set, once per process."""
     return datasets.load(path)

@@ -1,4 +1,4 @@
-"""What a candidate is worth, and how its trial ended."""
+"""Costs, scores and outcome of a candidate's trial."""
 
 import math
 from collections.abc import Callable
@@ -13,13 +13,13 @@ from trials.provenance import Provenance
 
 @dataclass(frozen=True, kw_only=True)
 class Coverage:
-    """What of a deployed model came from another.
+    """Share of a model's parameters that were transferred from another model.
 
     Attributes:
-        share: of its parameters.
-        layers: the layers that did not come whole, as the base model calls them (`8`, `after-8`), each with the share
-            of its parameters that came.
-        new: names of the parameters that did not come, or not whole, the auxiliary half's among them.
+        share: of the deployed model.
+        layers: each layer that was not transferred completely, by its label (`8`, `after-8`), with the share of its
+            parameters that were.
+        new: names of the parameters that were not transferred completely, including those of an auxiliary branch.
     """
 
     share: float = 0.0
@@ -29,14 +29,17 @@ class Coverage:
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """What is known of a candidate before it is trained.
+    """Costs of a candidate, which need no training.
 
     Attributes:
         params: of the deployed graph.
         gflops: of the deployed graph, one image at the deployment size.
-        latency_ms: median over the timed passes; None while nobody has asked for it. `latency_spread_ms` is the
-            distance between their quartiles.
-        latency_steady: whether the passes agree well enough for the median to mean something.
+        latency_ms: median over the timed iterations; None if not measured.
+        latency_spread_ms: interquartile range of the iterations.
+        latency_steady: whether the iterations agree well enough for the median to be meaningful.
+
+    Raises:
+        ScoreError: a cost is not finite or not above 0.
     """
 
     params: int
@@ -54,7 +57,11 @@ class Costs:
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """What a candidate is worth: accuracy in 0..1, and its costs."""
+    """Accuracy of a candidate, in 0..1, and its costs.
+
+    Raises:
+        ScoreError: an accuracy is not from 0 to 1.
+    """
 
     map50_95: float
     map50: float
@@ -67,9 +74,9 @@ class Scores:
                 raise ScoreError(f"{name}: an accuracy is from 0 to 1, got {value}")
 
     def value(self, objective: str) -> float:
-        """One of `map50_95`, `map50`, `gflops`, `params`, `latency_ms`."""
-        holder = self if objective in {field.name for field in fields(self)} else self.costs
-        return float(getattr(holder, objective))
+        """Return `map50_95`, `map50`, `gflops`, `params` or `latency_ms`."""
+        owner = self if objective in {field.name for field in fields(self)} else self.costs
+        return float(getattr(owner, objective))
 
 
 class Ending(StrEnum):
@@ -110,8 +117,8 @@ class Epoch:
     """One epoch of a training.
 
     Attributes:
-        losses: by name, the mean over the epoch.
-        map50_95: of the weights' moving average, where the epoch was validated.
+        losses: by name, mean over the epoch.
+        map50_95: of the EMA; None if the epoch was not validated.
     """
 
     epoch: int
@@ -122,21 +129,21 @@ class Epoch:
 
 
 GoOn = Callable[[int, Epoch], bool]
-"""Asked after every epoch, with its number from 1: whether the training goes on."""
+"""Called after every epoch with its number, from 1; returns whether the training goes on."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """How the trial of one candidate ended.
+    """Outcome of one candidate's trial.
 
     Attributes:
-        costs: None if the trial broke before they were known.
-        scores: the moving average's at the last epoch of the budget; None unless finished.
-        epochs: what was trained, in order.
-        coverage: what came from `Budget.weights`; nothing from scratch.
-        detail: one line on what happened, where the ending alone does not say it.
-        weights: a checkpoint in fp32, if one was written.
-        provenance: what must be equal for another training to end alike.
+        costs: None if the trial failed before they were measured.
+        scores: of the EMA after the last epoch of the budget; None unless finished.
+        epochs: those that were trained, in order.
+        coverage: what was transferred from `Budget.weights`; nothing if trained from scratch.
+        detail: one line on what happened, if the ending alone does not say it.
+        weights: checkpoint in fp32, if one was written.
+        provenance: conditions under which another training has the same result.
     """
 
     architecture: Architecture

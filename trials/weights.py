@@ -1,9 +1,10 @@
-"""Trained models in files: what a trial keeps, and what leaves its study.
+"""Files of trained models, in a trial's folder and exported.
 
-A trial keeps numbers and the YAML that they belong to (`search_spaces/stored_model.py`): nothing in it is executed, and
-writing it takes a fifth of the time in which 900 modules are pickled. An exported model of Ultralytics' layers alone is
-a checkpoint of Ultralytics'. One with other layers stays numbers and YAML, together with a refusal in our words: a
-pickle of its classes would let a stranger's Ultralytics install packages of their names.
+- A trial's weights file holds numbers and the YAML of their model (`search_spaces/stored_model.py`): nothing in it is
+  executed, and writing it takes a fifth of the time of pickling 900 modules.
+- An exported model of Ultralytics' layers alone is an Ultralytics checkpoint.
+- An exported model with other layers is numbers and YAML, with a text that says what is needed to load it: a pickle of
+  its classes would let an Ultralytics without this package install packages of their names.
 """
 
 import pickle
@@ -32,27 +33,27 @@ REFUSAL = (
 
 
 def keep(model: DetectionModel, arguments: Mapping[str, Any], path: Path) -> None:
-    """Write what a model is built from, and its numbers as they are.
+    """Write the YAML and the numbers of a model.
 
     Args:
-        model: not to be trained any more: an auxiliary half is dropped.
+        model: is not trained further: an auxiliary branch is dropped.
         arguments: Ultralytics' settings of its training.
     """
     StoredModel.of(pgi.drop_auxiliary(model), {"train_args": dict(arguments)}).write(path)
 
 
 def save(model: DetectionModel, arguments: Mapping[str, Any], path: Path) -> None:
-    """Write a model of Ultralytics' layers as its checkpoint, in fp32 where its own are fp16; any other as numbers.
+    """Write a model of Ultralytics' layers as an Ultralytics checkpoint, but in fp32; any other as numbers and YAML.
 
     Args:
-        model: not to be trained any more: it is put into the form that is written, without an auxiliary half.
+        model: is not trained further: it is put into eval mode, and an auxiliary branch is dropped.
         arguments: Ultralytics' settings of its training.
     """
     model = pgi.drop_auxiliary(model).float().eval().requires_grad_(False)
     if stored_model.has_operators(model):
         StoredModel.of(model, {"train_args": dict(arguments)}).write(path, refusal=REFUSAL)
         return
-    for value in model.state_dict(keep_vars=True).values():  # each by itself, else safetensors would refuse them
+    for value in model.state_dict(keep_vars=True).values():  # each in memory of its own, else safetensors refuses them
         value.data = value.detach().clone(memory_format=torch.contiguous_format)
     model.criterion = None  # training state, not part of a model
     checkpoint = {"model": model, "train_args": dict(arguments), "version": ultralytics_version, "epoch": -1}
@@ -60,10 +61,14 @@ def save(model: DetectionModel, arguments: Mapping[str, Any], path: Path) -> Non
 
 
 def export(kept: Path, path: Path) -> None:
-    """Write the model of a trial's weights for whoever has Ultralytics, and the operators in it.
+    """Export the model of a trial's weights file.
+
+    Args:
+        kept: the weights file.
+        path: of the file to write, see `save`.
 
     Raises:
-        DataError: operators of a user's file are in it that this process does not know.
+        DataError: the model has operators of a user's file that this process has not loaded.
         StudyError: the file is a pickle of something else, which is not opened.
     """
     stored = stored_model.read(kept)
@@ -83,15 +88,16 @@ def rebuilt(
     sizes: Sequence[Size],
     rows: Sequence[Tensor],
 ) -> DetectionModel:
-    """Build the model of a file of this package's first versions, which name this function."""
+    """Build the model of a file that an early version of this package wrote; such files name this function."""
     return StoredModel(document=document, names=names, sources=sources, sizes=sizes, rows=rows).build()
 
 
 def read(path: Path) -> DetectionModel:
-    """Load a detection model from a checkpoint, ours or Ultralytics', without running anything that the file may say.
+    """Load a detection model from a checkpoint, ours or Ultralytics', without executing code in it.
 
     Raises:
-        DataError: it is none, holds no model or one for another task, or classes that are neither's.
+        DataError: it is no checkpoint, has no model or one for another task, or classes that are neither Ultralytics'
+            nor ours.
     """
     stored = stored_model.read(path)
     if stored is not None:
@@ -108,10 +114,10 @@ def read(path: Path) -> DetectionModel:
 
 
 def require_harmless(path: Path) -> None:
-    """Refuse a checkpoint whose loading would run code that it brings; one for another task is as good.
+    """Refuse a checkpoint whose loading would execute code in it; models for any task pass.
 
     Raises:
-        DataError: it holds classes that are neither Ultralytics' nor ours, or operators of a file that the user has not
+        DataError: it has classes that are neither Ultralytics' nor ours, or operators of a file that the user has not
             named.
     """
     stored = stored_model.read(path)
@@ -127,16 +133,16 @@ def require_harmless(path: Path) -> None:
 
 
 def _read_restricted(path: Path) -> Mapping[str, Any]:
-    """Load a checkpoint of Ultralytics' with its classes and our layers alone.
+    """Load an Ultralytics checkpoint that has no classes but Ultralytics' and our layers.
 
     Raises:
-        DataError: there is something else in it, or it is none.
+        DataError: it has other classes, or is no checkpoint.
     """
     _allow_our_layers(path)
     try:
         checkpoint, _ = tasks.torch_safe_load(path.absolute(), safe_only=True)
     except Exception as error:
-        raise DataError(f"{path}: not a checkpoint that Ultralytics loads: {_obstacle(path)}") from error
+        raise DataError(f"{path}: not a checkpoint that Ultralytics loads: {_explain_refusal(path)}") from error
     return checkpoint
 
 
@@ -144,19 +150,19 @@ HEADS = (*model_checks.DETECTION_HEADS, "DualDetect")
 
 
 def _foreign(path: Path) -> list[str]:
-    """Return the globals of a checkpoint that PyTorch's restricted loading refuses; none if it is no checkpoint."""
+    """Return the globals of a checkpoint that PyTorch's restricted loading refuses; none of any other file."""
     try:
         return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     except Exception:  # noqa: BLE001 - a file may hold anything, and loading says that it is no checkpoint
         return []
 
 
-def _obstacle(path: Path) -> str:
-    """Why a file is not loaded."""
+def _explain_refusal(path: Path) -> str:
+    """Return why a file is not loaded, in words."""
     if path.suffix != ".pt":
         return "its name does not end in .pt"
-    known = torch.serialization.get_safe_globals()
-    allowed = {entry[1] if isinstance(entry, tuple) else f"{entry.__module__}.{entry.__qualname__}" for entry in known}
+    entries = torch.serialization.get_safe_globals()
+    allowed = {each[1] if isinstance(each, tuple) else f"{each.__module__}.{each.__qualname__}" for each in entries}
     others = [name for name in _foreign(path) if name not in allowed]
     if others:
         return f"it holds code or classes that are neither Ultralytics' nor ours ({', '.join(others[:3])})"
@@ -164,7 +170,7 @@ def _obstacle(path: Path) -> str:
 
 
 def _allow_our_layers(path: Path) -> None:
-    """Let PyTorch's restricted loading make the layers of this package that a checkpoint names, and no others."""
+    """Allow PyTorch's restricted loading the layers of this package that a checkpoint names, and no others."""
     for name in _foreign(path):
         module, _, attribute = name.rpartition(".")
         found = getattr(sys.modules.get(module), attribute, None) if module.startswith("search_spaces.") else None
@@ -173,7 +179,7 @@ def _allow_our_layers(path: Path) -> None:
 
 
 def lighten(path: Path) -> None:
-    """Rewrite a final checkpoint of Ultralytics' with layers of ours as numbers and YAML, if it can be built from them.
+    """Rewrite a final Ultralytics checkpoint with our layers as numbers and YAML, if its model can be built from them.
 
     Args:
         path: a file that this process has written: it is unpickled.

@@ -348,8 +348,8 @@ def yolo(context: typer.Context) -> None:
     from trials.training import full_training, yolo_inputs  # which bring `search_spaces`, so that our layers are known
 
     arguments, trusted = yolo_inputs.without_trust(yolo_inputs.without_modules(sys.argv))
-    sys.argv[:] = full_training.prepared(arguments)
-    yolo_inputs.require_sound(sys.argv, trusted=trusted)
+    sys.argv[:] = full_training.prepare_command(arguments)
+    yolo_inputs.require_valid(sys.argv, trusted=trusted)
     yolo_inputs.guard()
     with following():
         cfg.entrypoint()

@@ -42,7 +42,7 @@ from trials.costing import cost
 from trials.costing.cost import CostTable
 from trials.data import datasets
 from trials.data.datasets import DataSet
-from trials.evaluation import over
+from trials.evaluation import exceeded_limits
 from trials.latency import timings
 from trials.latency.latency_table import LatencyTable
 from trials.latency.timings import Timings
@@ -232,7 +232,7 @@ class Study:
             return None
         costs = self.costs(architecture) or Costs(**known.costs)
         says_all = costs.latency_ms is not None or not self.settings.needs_latency
-        return known.given(architecture, costs, files) if says_all and not over(costs, limits) else None
+        return known.given(architecture, costs, files) if says_all and not exceeded_limits(costs, limits) else None
 
     def remember(self, outcome: Outcome, budget: Budget, files: TrialFiles) -> None:
         """Keep how a training ended for other studies."""

@@ -56,7 +56,7 @@ def following() -> Iterator[None]:
         except (NasError, OSError) as problem:
             _log.warning("this training is not in the MLflow of its study: %s", " ".join(str(problem).split()))
 
-    FullTrainer.begun = begin
+    FullTrainer.on_begin = begin
     status = "FAILED"
     try:
         with signals.as_ctrl_c():
@@ -69,7 +69,7 @@ def following() -> Iterator[None]:
         status = "FAILED" if leaving.code else "FINISHED"
         raise
     finally:
-        FullTrainer.begun = None
+        FullTrainer.on_begin = None
         for log in logs:
             log.finish(status)
 

@@ -22,7 +22,7 @@ from trials import Budget, Costs, Epoch, evaluation
 from trials.data.datasets import DataSet
 from trials.scores import Coverage, GoOn
 from trials.training import short_training
-from trials.training.short_training import DivergedError, Trained
+from trials.training.short_training import DivergedError, TrainingResult
 
 KINDS = ("raises", "nan", "allocates", "exits", "hangs", "segfaults")
 EVERY = 4
@@ -70,8 +70,8 @@ def train(
     go_on: GoOn,
     *,
     weights: Path,
-    standing: Path | None = None,  # noqa: ARG001
-) -> Trained:
+    checkpoint_path: Path | None = None,  # noqa: ARG001
+) -> TrainingResult:
     """In the place of a training: an accuracy that depends on the architecture alone."""
     digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
     if "SABOTAGE" in os.environ and (kind := kind_of(digest)):
@@ -80,7 +80,7 @@ def train(
     weights.write_bytes(b"weights")
     epoch = Epoch(epoch=budget.epochs, losses={"box_loss": 1.0}, map50_95=accuracy, map50=accuracy, seconds=0.1)
     go_on(budget.epochs, epoch)
-    return Trained(epochs=(epoch,), stopped=False, coverage=Coverage())
+    return TrainingResult(epochs=(epoch,), stopped=False, coverage=Coverage())
 
 
 def measure_costs(document: dict[str, Any], budget: Budget, classes: int) -> Costs:  # noqa: ARG001
@@ -89,7 +89,7 @@ def measure_costs(document: dict[str, Any], budget: Budget, classes: int) -> Cos
 
 
 if __name__ == "__main__":
-    evaluation._data = lambda _path: SimpleNamespace(classes=("a", "b"), fingerprint="")  # type: ignore[assignment]
+    evaluation._load_data = lambda _path: SimpleNamespace(classes=("a", "b"), fingerprint="")  # type: ignore[assignment]
     evaluation.measure_costs = measure_costs
     short_training.train = train
     worker.main()

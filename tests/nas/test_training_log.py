@@ -58,10 +58,10 @@ def exported(study: Study, folder: Path | None = None) -> Path:
 
 def train(folder: Path, model: Path, *epochs: str, resume: bool = False, ends: Any = None) -> None:
     """What Ultralytics does, as far as it is seen; it ends with an exception, or with a signal."""
-    begun = FullTrainer.begun
-    assert begun is not None
+    on_begin = FullTrainer.on_begin
+    assert on_begin is not None
     (folder / "weights").mkdir(parents=True, exist_ok=True)
-    begun(folder, {"model": str(model), "resume": resume, "epochs": 3})
+    on_begin(folder, {"model": str(model), "resume": resume, "epochs": 3})
     results = folder / "results.csv"
     with results.open("a") as lines:
         lines.writelines(([] if results.stat().st_size else [HEADER]) + list(epochs))
@@ -109,7 +109,7 @@ def test_is_a_run_under_the_studys(study: Study, tmp_path: Path) -> None:
     }.items() <= run.data.metrics.items()
     assert run.data.tags["nas.weights"] == str(folder / "weights" / "best.pt")
     assert run.data.tags["nas.fingerprint"] == "abc"
-    assert FullTrainer.begun is None
+    assert FullTrainer.on_begin is None
 
 
 def test_does_not_become_the_study(study: Study, tmp_path: Path) -> None:

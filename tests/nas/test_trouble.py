@@ -137,7 +137,7 @@ class TestFullDisk:
         def full(*_: Any, **__: Any) -> Any:
             raise OSError(number, os.strerror(number), "checkpoint.bin")
 
-        monkeypatch.setattr(evaluation._Run, "train", full)
+        monkeypatch.setattr(evaluation._Trial, "train", full)
         budget = Budget(data=scenes.path, epochs=1, deploy_size=64)
         with pytest.raises(EnvironmentProblem, match=r"^checkpoint.bin: cannot be written: "):
             evaluation.evaluate(stock, budget, tmp_path / "trial", lambda *_: True)
@@ -148,7 +148,7 @@ class TestFullDisk:
         def missing(*_: Any, **__: Any) -> Any:
             raise FileNotFoundError(errno.ENOENT, "No such file", "kernel.bin")
 
-        monkeypatch.setattr(evaluation._Run, "train", missing)
+        monkeypatch.setattr(evaluation._Trial, "train", missing)
         budget = Budget(data=scenes.path, epochs=1, deploy_size=64)
         outcome = evaluation.evaluate(make_study().space.stock, budget, tmp_path / "trial", lambda *_: True)
         assert outcome.ending is Ending.BROKEN

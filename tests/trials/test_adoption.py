@@ -18,7 +18,7 @@ from search_spaces.operators.mmqa import MMQA
 from search_spaces.operators.uib import UIB
 from trials.contracts.operator_contract import distance, wake
 from trials.scores import Coverage
-from trials.training.inheritance import take_over
+from trials.training.inheritance import transfer
 
 CLASSES = 10
 V8N = Architecture(base="yolov8{scale}.yaml", scale="n", picks=())
@@ -64,7 +64,7 @@ class TestAnInsertion:
         """After every layer at once: none of them could do anything and not be seen."""
         model = inserted(operator, feeds, *V8N_LAYERS)
         before = predicted(model)
-        coverage = take_over(model, source)
+        coverage = transfer(model, source)
         assert coverage.layers == tuple((f"after-{layer}", 0.0) for layer in V8N_LAYERS)
         assert not torch.equal(before, predicted(source))
         assert torch.equal(predicted(model), predicted(source))
@@ -75,7 +75,7 @@ class TestAnInsertion:
         offered = source.state_dict()
         total = sum(value.numel() for value in offered.values())
         by_role, by_number = inserted("UIB", "next", layer), inserted("UIB", "next", layer)
-        take_over(by_role, source)
+        transfer(by_role, source)
         taken = by_role.state_dict()
         renamed = {
             ".".join(("model", str(int(number) + (int(number) > layer)), rest)): value
@@ -99,7 +99,7 @@ class TestInTheStead:
         layers = [slot.layer for slot in space.slots if "DynamicConv" in slot.operators]
         picks = {layer: Choice.of("DynamicConv", {"kernels": kernels}) for layer in layers}
         model = build.model(space.of(picks).document(CLASSES), CLASSES)
-        coverage = take_over(model, source)
+        coverage = transfer(model, source)
         assert distance(predicted(model), predicted(source)) <= 1e-5
         assert [layer for layer, _ in coverage.layers] == [str(layer) for layer in layers]
         assert {name.rsplit(".", 2)[-2] for name in coverage.new} == {"squeeze", "mix"}
@@ -114,7 +114,7 @@ class TestInTheStead:
         space = space_of(name)
         stock = wake(build.model(space.of({}).document(CLASSES), CLASSES))
         model = everywhere(space, operator)
-        take_over(model, stock)
+        transfer(model, stock)
         without = deepcopy(model)
         adopted = [path for path, module in without.named_modules() if is_beside_its_input(module)]
         assert adopted
@@ -128,7 +128,7 @@ class TestInTheStead:
         """An operator that the other model has, too, keeps what it learnt there."""
         learnt = wake(inserted("UIB", "next", 4))
         again = inserted("UIB", "next", 4)
-        assert take_over(again, learnt) == Coverage(share=1.0)
+        assert transfer(again, learnt) == Coverage(share=1.0)
         assert torch.equal(predicted(again), predicted(learnt))
         assert not torch.equal(predicted(again), predicted(source))
 

@@ -1,6 +1,6 @@
-"""A training that goes on: from wherever it was left, to the same bits as one that was never left.
+"""Resumed trainings end with the same bits as uninterrupted ones.
 
-What a GPU alone does is not tested here: the scaler of fp16's gradients.
+Not tested here, since it needs a GPU: the gradient scaler of fp16.
 """
 
 import json
@@ -23,9 +23,9 @@ from search_spaces import Architecture, build
 from trials import Budget, Epoch, Recipe
 from trials.data import datasets
 from trials.training import double_buffer, short_training
-from trials.training.double_buffer import Halves
-from trials.training.ema import joined
-from trials.training.short_training import ShortTraining, Trained
+from trials.training.double_buffer import DoubleBufferedFile
+from trials.training.ema import move_to_flat_buffers
+from trials.training.short_training import ShortTraining, TrainingResult
 from trials.weights import save
 
 CLASSES = 10
@@ -39,11 +39,11 @@ class Process:
     """One process's part of a training.
 
     Attributes:
-        heard: the epochs that `go_on` was asked about, in order.
+        asked: the epochs that `go_on` was called for, in order.
     """
 
-    trained: Trained
-    heard: list[int] = field(default_factory=list)
+    result: TrainingResult
+    asked: list[int] = field(default_factory=list)
 
 
 def forward(_number: int, _epoch: Epoch) -> bool:
@@ -52,7 +52,7 @@ def forward(_number: int, _epoch: Epoch) -> bool:
 
 @pytest.fixture
 def document(motley: Architecture) -> Callable[[str], dict[str, Any]]:
-    """By what is special about the training."""
+    """Return a model YAML by what is special about the training."""
     architectures = {
         STOCK: Architecture(base="yolov5{scale}.yaml", scale="n", picks=()),
         "every operator": motley,
@@ -65,26 +65,26 @@ def document(motley: Architecture) -> Callable[[str], dict[str, Any]]:
 
 @pytest.fixture
 def run(scenes: datasets.DataSet, folder: Path) -> Callable[..., Process]:
-    """Train in this process; `until` is the epoch after which it is told to stop."""
+    """Train in this process; `until` is the epoch after which `go_on` returns False."""
 
     def train(document: Mapping[str, Any], budget: Budget, name: str = "trial", *, until: int | None = None) -> Process:
-        heard: list[int] = []
+        asked: list[int] = []
 
         def go_on(number: int, _epoch: Epoch) -> bool:
-            heard.append(number)
+            asked.append(number)
             return number != until
 
-        own = folder / name
-        own.mkdir(exist_ok=True)
-        files = {"weights": own / "weights.pt", "standing": own / "checkpoint.bin"}
-        return Process(trained=short_training.train(document, budget, scenes, own, go_on, **files), heard=heard)
+        trial = folder / name
+        trial.mkdir(exist_ok=True)
+        files = {"weights": trial / "weights.pt", "checkpoint_path": trial / "checkpoint.bin"}
+        return Process(result=short_training.train(document, budget, scenes, trial, go_on, **files), asked=asked)
 
     return train
 
 
-def figures(trained: Trained) -> list[tuple[object, ...]]:
-    """All that is known of the epochs but the seconds that they took."""
-    return [(epoch.epoch, epoch.losses, epoch.map50_95, epoch.map50) for epoch in trained.epochs]
+def figures(result: TrainingResult) -> list[tuple[object, ...]]:
+    """Return the fields of the epochs without the seconds that they took."""
+    return [(epoch.epoch, epoch.losses, epoch.map50_95, epoch.map50) for epoch in result.epochs]
 
 
 def weights(folder: Path) -> dict[str, Tensor]:
@@ -95,16 +95,16 @@ def same(these: Mapping[str, Tensor], those: Mapping[str, Tensor]) -> bool:
     return these.keys() == those.keys() and all(torch.equal(these[name], those[name]) for name in these)
 
 
-def standing(folder: Path) -> tuple[dict[str, Any], list[Tensor]]:
-    """What is said of where a training stands, and its numbers."""
-    found = Halves(folder / "checkpoint.bin").read()
+def checkpoint_of(folder: Path) -> tuple[dict[str, Any], list[Tensor]]:
+    """Read the state and the tensors of a trial's checkpoint."""
+    found = DoubleBufferedFile(folder / "checkpoint.bin").read()
     assert found is not None
     return found
 
 
-def assert_same_standing(one: Path, other: Path) -> None:
-    """Weights, moving average and moments to the bit, and all that is counted."""
-    (this, these), (that, those) = (standing(folder) for folder in (one, other))
+def assert_same_checkpoint(one: Path, other: Path) -> None:
+    """Compare weights, EMA and moments to the bit, and all counters."""
+    (this, these), (that, those) = (checkpoint_of(folder) for folder in (one, other))
     assert all(torch.equal(*pair) for pair in zip(these, those, strict=True))
     for state in (this, that):
         for epoch in state["epochs"]:
@@ -113,25 +113,25 @@ def assert_same_standing(one: Path, other: Path) -> None:
 
 
 def assert_goes_on(run: Callable[..., Process], document: Mapping[str, Any], budget: Budget, folder: Path) -> None:
-    """Stopped after every epoch and begun again, it ends as if it had never stopped."""
+    """Stop after every epoch and resume; the end is as without a stop."""
     whole = run(document, budget, "whole")
     for epoch in range(1, budget.epochs):
         part = run(document, budget, "parts", until=epoch)
-        assert part.heard == list(range(1, epoch + 1))
-        assert part.trained.stopped
+        assert part.asked == list(range(1, epoch + 1))
+        assert part.result.stopped
         assert not (folder / "parts" / "weights.pt").exists()
         for left in ("checkpoint.tmp", "weights.tmp"):  # by a process that was killed while it wrote
             (folder / "parts" / left).write_bytes(b"half")
     last = run(document, budget, "parts")
-    assert last.heard == list(range(1, budget.epochs + 1))
-    assert last.trained.epochs[:-1] == part.trained.epochs
-    assert figures(last.trained) == figures(whole.trained)
-    assert last.trained.coverage == whole.trained.coverage
+    assert last.asked == list(range(1, budget.epochs + 1))
+    assert last.result.epochs[:-1] == part.result.epochs
+    assert figures(last.result) == figures(whole.result)
+    assert last.result.coverage == whole.result.coverage
     assert same(weights(folder / "parts"), weights(folder / "whole"))
-    assert_same_standing(folder / "parts", folder / "whole")
+    assert_same_checkpoint(folder / "parts", folder / "whole")
 
 
-class TestGoesOnToTheBit:
+class TestResumedTrainingIsEqualToTheBit:
     @pytest.mark.parametrize(
         ("name", "epochs"),
         [
@@ -144,7 +144,7 @@ class TestGoesOnToTheBit:
             ),
         ],
     )
-    def test_whatever_the_model(
+    def test_for_every_kind_of_model(
         self,
         name: str,
         epochs: int,
@@ -159,7 +159,7 @@ class TestGoesOnToTheBit:
     @pytest.mark.parametrize(
         "optimizer", ["SGD", *(pytest.param(name, marks=pytest.mark.slow) for name in ("MuSGD", "RMSProp"))]
     )
-    def test_whatever_the_optimizer(
+    def test_for_every_optimizer(
         self,
         optimizer: str,
         run: Callable[..., Process],
@@ -179,7 +179,7 @@ class TestGoesOnToTheBit:
         assert_goes_on(run, document("every operator"), tiny(epochs=2, precision="bf16"), folder)
 
     @pytest.mark.slow
-    def test_in_the_layout_of_a_gpu(
+    def test_in_the_memory_format_of_a_gpu(
         self,
         run: Callable[..., Process],
         document: Callable[[str], dict[str, Any]],
@@ -187,10 +187,10 @@ class TestGoesOnToTheBit:
         folder: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(short_training, "layout", lambda _device: torch.contiguous_format)
+        monkeypatch.setattr(short_training, "memory_format", lambda _device: torch.contiguous_format)
         assert_goes_on(run, document(STOCK), tiny(), folder)
 
-    def test_with_a_rate_of_its_own_for_what_is_new(
+    def test_with_another_learning_rate_for_new_tensors(
         self,
         run: Callable[..., Process],
         document: Callable[[str], dict[str, Any]],
@@ -202,35 +202,33 @@ class TestGoesOnToTheBit:
         recipe = Recipe(new_rate=3.0, warmup_epochs=1.0)
         assert_goes_on(run, document("every operator"), tiny(weights=start, recipe=recipe), folder)
 
-    def test_each_tensor_in_its_own_layout(
+    def test_every_tensor_has_its_strides_again(
         self,
         document: Callable[[str], dict[str, Any]],
         tiny: TinyBudget,
         scenes: datasets.DataSet,
         folder: Path,
     ) -> None:
-        """One kernel for all tensors takes weights, gradients and moments as they lie in memory."""
+        """The fused kernel takes weights, gradients and moments as they lie in memory."""
 
         def strides(trainer: ShortTraining) -> list[tuple[int, ...]]:
             moments = [value for state in trainer.optimizer.state.values() for value in state.values()]
             return [value.stride() for value in (*trainer.model.parameters(), *moments)]
 
         arguments = (document(STOCK), tiny(), scenes, folder, lambda number, _: number != 1)
-        trainer = ShortTraining(*arguments, standing=folder / "checkpoint.bin")
+        trainer = ShortTraining(*arguments, checkpoint_path=folder / "checkpoint.bin")
         trainer.train()
-        again = ShortTraining(*arguments, standing=folder / "checkpoint.bin")
+        again = ShortTraining(*arguments, checkpoint_path=folder / "checkpoint.bin")
         again._setup_train()
         assert strides(again) == strides(trainer)
         assert again.model.model[1].conv.weight.is_contiguous(memory_format=torch.channels_last)
 
 
-class TestLaidOutInARow:
-    """`joined`: what is written is written at once."""
-
-    def test_every_tensor_is_a_view_of_its_place(self) -> None:
+class TestFlatBuffers:
+    def test_every_tensor_becomes_a_view_of_a_buffer(self) -> None:
         values = [torch.rand(3), torch.rand(2, 5), torch.tensor(7), nn.Parameter(torch.rand(()))]
         before = [value.detach().clone() for value in values]
-        floats, counts = joined(values)
+        floats, counts = move_to_flat_buffers(values)
         assert all(torch.equal(*pair) for pair in zip(values, before, strict=True))
         assert (floats.dtype, counts.dtype) == (torch.float32, torch.int64)
         floats.add_(1.0)
@@ -238,22 +236,22 @@ class TestLaidOutInARow:
         values[2].fill_(8)
         assert 8 in counts
 
-    def test_its_numbers_keep_their_order_in_memory(self) -> None:
+    def test_the_order_in_memory_stays(self) -> None:
         value = torch.rand(2, 3, 4, 4).to(memory_format=torch.channels_last)
         before, strides = value.clone(), value.stride()
-        joined([torch.rand(1), value])
+        move_to_flat_buffers([torch.rand(1), value])
         assert value.stride() == strides
         assert torch.equal(value, before)
 
-    def test_it_begins_where_pytorch_would_let_it_begin(self) -> None:
-        """Else a matrix product may add up in another order, and a score depend on whether a file is kept."""
+    def test_tensors_are_aligned_as_by_pytorch(self) -> None:
+        """Otherwise a matrix product may add up in another order, and a score depend on writing a checkpoint."""
         values = [torch.rand(size) for size in (1, 17, 5)] + [torch.tensor(3), torch.tensor(4)]
-        joined(values)
+        move_to_flat_buffers(values)
         assert all(value.data_ptr() % 64 == 0 for value in values)
 
-    def test_a_parameter_is_trained_on_in_its_place(self) -> None:
+    def test_an_optimizer_updates_the_buffer(self) -> None:
         layer = nn.Linear(4, 2)
-        (row,) = joined(layer.state_dict(keep_vars=True).values())
+        (row,) = move_to_flat_buffers(layer.state_dict(keep_vars=True).values())
         before = row.clone()
         optimizer = torch.optim.AdamW(layer.parameters(), fused=True)
         layer(torch.ones(1, 4)).sum().backward()
@@ -261,26 +259,28 @@ class TestLaidOutInARow:
         assert not torch.equal(row, before)
         assert torch.equal(row[:8].view(2, 4), layer.weight)
 
-    def test_a_training_is_the_same_without_a_file(
+    def test_a_training_is_equal_without_a_checkpoint(
         self, document: Callable[[str], dict[str, Any]], tiny: TinyBudget, scenes: datasets.DataSet, folder: Path
     ) -> None:
         arguments = (document("every operator"), tiny(epochs=2), scenes, folder, forward)
-        kept = ShortTraining(*arguments, standing=folder / "checkpoint.bin")
-        kept.train()
+        written = ShortTraining(*arguments, checkpoint_path=folder / "checkpoint.bin")
+        written.train()
         without = ShortTraining(*arguments)
         without.train()
-        assert same(kept.model.state_dict(), without.model.state_dict())
-        assert all(torch.equal(*pair) for pair in zip(kept.ema.kept, without.ema.kept, strict=True))
+        assert same(written.model.state_dict(), without.model.state_dict())
+        assert all(torch.equal(*pair) for pair in zip(written.ema.shadow, without.ema.shadow, strict=True))
 
 
 KILLED = """
 import json, os, signal, sys
 from pathlib import Path
-from trials import Budget, datasets, training
+from trials import Budget
+from trials.data import datasets
+from trials.training import short_training
 
 document, budget, folder = json.loads(sys.argv[1]), Budget.model_validate_json(sys.argv[2]), Path(sys.argv[3])
 batches = []
-preprocess = training.ShortTraining.preprocess_batch
+preprocess = short_training.ShortTraining.preprocess_batch
 
 def killed(trainer, batch):
     batches.append(batch)
@@ -288,42 +288,42 @@ def killed(trainer, batch):
         os.kill(os.getpid(), signal.SIGKILL)
     return preprocess(trainer, batch)
 
-training.ShortTraining.preprocess_batch = killed
-files = {"weights": folder / "weights.pt", "standing": folder / "checkpoint.bin"}
-training.train(document, budget, datasets.load(budget.data), folder, lambda *_: True, **files)
+short_training.ShortTraining.preprocess_batch = killed
+files = {"weights": folder / "weights.pt", "checkpoint_path": folder / "checkpoint.bin"}
+short_training.train(document, budget, datasets.load(budget.data), folder, lambda *_: True, **files)
 """
 
 
-class TestAfterAnEndThatNobodyWanted:
-    def test_killed(
+class TestKilledTraining:
+    def test_resumes_after_the_last_whole_epoch(
         self,
         run: Callable[..., Process],
         document: Callable[[str], dict[str, Any]],
         tiny: TinyBudget,
         folder: Path,
     ) -> None:
-        budget, own = tiny(), folder / "killed"
-        own.mkdir()
+        budget, trial = tiny(), folder / "killed"
+        trial.mkdir()
         finished = subprocess.run(
-            [sys.executable, "-c", KILLED, json.dumps(document(STOCK)), budget.model_dump_json(), str(own)],
+            [sys.executable, "-c", KILLED, json.dumps(document(STOCK)), budget.model_dump_json(), str(trial)],
             env={**os.environ, "PYTHONPATH": str(Path(search_spaces.__file__).parents[1])},
             capture_output=True,
             text=True,
             check=False,
         )
         assert finished.returncode == -signal.SIGKILL, finished.stderr[-2000:]
-        assert {path.name for path in own.iterdir()} == {"ultralytics", "checkpoint.bin"}
-        state, _ = standing(own)
+        assert {path.name for path in trial.iterdir()} == {"ultralytics", "checkpoint.bin"}
+        state, _ = checkpoint_of(trial)
         assert [epoch["epoch"] for epoch in state["epochs"]] == [1]
         resumed, whole = run(document(STOCK), budget, "killed"), run(document(STOCK), budget, "whole")
-        assert resumed.heard == [1, 2]
-        assert resumed.trained.epochs[0] == Epoch(**state["epochs"][0])  # not trained again
-        assert figures(resumed.trained) == figures(whole.trained)
-        assert same(weights(own), weights(folder / "whole"))
-        assert_same_standing(own, folder / "whole")
+        assert resumed.asked == [1, 2]
+        assert resumed.result.epochs[0] == Epoch(**state["epochs"][0])  # not trained again
+        assert figures(resumed.result) == figures(whole.result)
+        assert same(weights(trial), weights(folder / "whole"))
+        assert_same_checkpoint(trial, folder / "whole")
 
     @pytest.mark.slow
-    def test_while_it_wrote_where_it_stands(
+    def test_resumes_when_it_was_killed_while_writing(
         self,
         run: Callable[..., Process],
         document: Callable[[str], dict[str, Any]],
@@ -331,7 +331,7 @@ class TestAfterAnEndThatNobodyWanted:
         folder: Path,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        put, starts = double_buffer._put, list[int]()
+        write_half, starts = double_buffer._write_half, list[int]()
 
         def killed(file: BinaryIO, start: int, *rest: Any) -> None:
             starts.append(start)
@@ -339,30 +339,30 @@ class TestAfterAnEndThatNobodyWanted:
                 file.seek(start)
                 file.write(b"half")
                 raise KeyboardInterrupt
-            put(file, start, *rest)
+            write_half(file, start, *rest)
 
         with monkeypatch.context() as patch:
-            patch.setattr(double_buffer, "_put", killed)
+            patch.setattr(double_buffer, "_write_half", killed)
             with pytest.raises(KeyboardInterrupt):
                 run(document(STOCK), tiny(epochs=EPOCHS), "killed")
-        assert [epoch["epoch"] for epoch in standing(folder / "killed")[0]["epochs"]] == [1]
+        assert [epoch["epoch"] for epoch in checkpoint_of(folder / "killed")[0]["epochs"]] == [1]
         resumed, whole = (run(document(STOCK), tiny(epochs=EPOCHS), name) for name in ("killed", "whole"))
-        assert resumed.heard == [1, 2, 3]
-        assert figures(resumed.trained) == figures(whole.trained)
+        assert resumed.asked == [1, 2, 3]
+        assert figures(resumed.result) == figures(whole.result)
         assert same(weights(folder / "killed"), weights(folder / "whole"))
 
 
-class TestNothingLeft:
+class TestNoEpochLeft:
     @pytest.fixture
     def untrained(self, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-        """From here on no batch can be trained or validated."""
+        """Return a function after whose call no batch can be trained or validated."""
 
         def refuse(*_: object) -> NoReturn:
             raise AssertionError("there is nothing left to train")
 
         return lambda: monkeypatch.setattr(DetectionModel, "loss", refuse)
 
-    def test_of_a_training_that_was_complete(
+    def test_a_finished_training_is_returned_without_training(
         self,
         run: Callable[..., Process],
         document: Callable[[str], dict[str, Any]],
@@ -375,11 +375,11 @@ class TestNothingLeft:
         (folder / "trial" / "weights.pt").unlink()  # killed between the last epoch and the weights
         untrained()
         again = run(document("two heads"), tiny())
-        spent = sum(epoch.seconds for epoch in first.trained.epochs)
-        assert again == Process(trained=replace(first.trained, before=spent), heard=[1, 2])
+        spent = sum(epoch.seconds for epoch in first.result.epochs)
+        assert again == Process(result=replace(first.result, earlier_seconds=spent), asked=[1, 2])
         assert same(weights(folder / "trial"), before)
 
-    def test_of_one_that_is_to_stop_earlier_than_it_did(
+    def test_a_training_that_go_on_now_ends_earlier_is_cut_there(
         self,
         run: Callable[..., Process],
         document: Callable[[str], dict[str, Any]],
@@ -387,19 +387,19 @@ class TestNothingLeft:
         folder: Path,
         untrained: Callable[[], None],
     ) -> None:
-        """As if it were trained now: nobody is asked again who has said no."""
+        """As if it were trained now: `go_on` is not called again after it returned False."""
         first = run(document(STOCK), tiny(epochs=EPOCHS), until=2)
         untrained()
         again = run(document(STOCK), tiny(epochs=EPOCHS), until=1)
-        assert again.heard == [1]
-        assert again.trained.stopped
-        assert again.trained.epochs == first.trained.epochs[:1]
+        assert again.asked == [1]
+        assert again.result.stopped
+        assert again.result.epochs == first.result.epochs[:1]
         assert not (folder / "trial" / "weights.pt").exists()
 
 
-class TestOfAnotherTraining:
+class TestIdentity:
     @pytest.fixture
-    def begun(
+    def set_up(
         self,
         run: Callable[..., Process],
         document: Callable[[str], dict[str, Any]],
@@ -407,19 +407,19 @@ class TestOfAnotherTraining:
         scenes: datasets.DataSet,
         folder: Path,
     ) -> Callable[..., ShortTraining]:
-        """A training that has found one epoch of the stock model's, ready to begin."""
+        """Return a function that sets up a training where a checkpoint of one epoch of the stock model's lies."""
         run(document(STOCK), tiny(epochs=EPOCHS), until=1)
 
         def ready(name: str = STOCK, **changes: object) -> ShortTraining:
             budget = tiny(**{"epochs": EPOCHS, **changes})
-            standing = folder / "trial" / "checkpoint.bin"
-            trainer = ShortTraining(document(name), budget, scenes, folder, forward, standing=standing)
+            path = folder / "trial" / "checkpoint.bin"
+            trainer = ShortTraining(document(name), budget, scenes, folder, forward, checkpoint_path=path)
             trainer._setup_train()
             return trainer
 
         return ready
 
-    def test_it_is_not_gone_on_with(self, begun: Callable[..., ShortTraining]) -> None:
+    def test_another_training_starts_anew(self, set_up: Callable[..., ShortTraining]) -> None:
         others: list[dict[str, Any]] = [
             {"name": "every operator"},
             {"seed": 1},
@@ -429,29 +429,29 @@ class TestOfAnotherTraining:
             {"recipe": Recipe(fliplr=0.0, learning_rate=1e-3)},
         ]
         for changes in others:
-            trainer = begun(**changes)
+            trainer = set_up(**changes)
             assert (trainer.start_epoch, trainer.epochs_done, dict(trainer.optimizer.state)) == (0, [], {}), changes
 
-    def test_but_it_is_with_more_time(self, begun: Callable[..., ShortTraining]) -> None:
-        trainer = begun(timeout=600.0)
+    def test_another_time_limit_resumes(self, set_up: Callable[..., ShortTraining]) -> None:
+        trainer = set_up(timeout=600.0)
         assert trainer.start_epoch == 1
         assert [epoch.epoch for epoch in trainer.epochs_done] == [1]
 
     @pytest.mark.slow
-    def test_what_it_began_with_does_not_matter_any_more(
+    def test_weights_that_have_changed_do_not_matter(
         self,
         run: Callable[..., Process],
         document: Callable[[str], dict[str, Any]],
         tiny: TinyBudget,
         folder: Path,
     ) -> None:
-        """All comes from where the training stood."""
+        """The checkpoint has all of them."""
         start = folder / "start.pt"
         save(build.model(document(STOCK), CLASSES), {}, start)
         first = run(document(STOCK), tiny(weights=start), "whole")
         run(document(STOCK), tiny(weights=start), "parts", until=1)
         save(build.model(document(STOCK), CLASSES), {}, start)
         again = run(document(STOCK), tiny(weights=start), "parts")
-        assert again.trained.coverage == first.trained.coverage
-        assert again.trained.coverage.share == 1.0
+        assert again.result.coverage == first.result.coverage
+        assert again.result.coverage.share == 1.0
         assert same(weights(folder / "parts"), weights(folder / "whole"))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from trials.training import double_buffer
-from trials.training.double_buffer import Halves
+from trials.training.double_buffer import DoubleBufferedFile
 
 PAGE = 4096
 
@@ -19,90 +19,90 @@ def rows(number: int, length: int = 2000) -> list[Tensor]:
     return [floats, counts, floats[:32].bfloat16(), floats[:64] > 0.5, floats[:0]]
 
 
-def assert_says(file: Halves, number: int, length: int = 2000) -> None:
+def assert_holds(file: DoubleBufferedFile, number: int, length: int = 2000) -> None:
     found = file.read()
     assert found is not None
-    said, read = found
-    assert said == {"epoch": number}
+    state, read = found
+    assert state == {"epoch": number}
     assert all(torch.equal(*pair) for pair in zip(read, rows(number, length), strict=True))
     assert [row.dtype for row in read] == [row.dtype for row in rows(number)]
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return tmp_path / "halves.bin"
+    return tmp_path / "file.bin"
 
 
 @pytest.fixture
-def written(path: Path) -> Halves:
-    """Three times."""
-    file = Halves(path)
+def written(path: Path) -> DoubleBufferedFile:
+    """Return a file that was written three times."""
+    file = DoubleBufferedFile(path)
     for number in (1, 2, 3):
         file.write({"epoch": number}, rows(number))
     return file
 
 
 class TestReading:
-    def test_gives_what_was_written_last(self, path: Path) -> None:
-        file = Halves(path)
+    def test_returns_the_last_write(self, path: Path) -> None:
+        file = DoubleBufferedFile(path)
         assert file.read() is None
         for number in range(1, 6):
             file.write({"epoch": number}, rows(number))
-            assert_says(Halves(path), number)
-            assert_says(file, number)
+            assert_holds(DoubleBufferedFile(path), number)
+            assert_holds(file, number)
 
-    def test_by_another_process_that_goes_on_writing(self, path: Path) -> None:
+    def test_another_process_reads_and_goes_on_writing(self, path: Path) -> None:
         for number in range(1, 6):
-            file = Halves(path)
+            file = DoubleBufferedFile(path)
             if number > 1:
-                assert_says(file, number - 1)
+                assert_holds(file, number - 1)
             file.write({"epoch": number}, rows(number))
-        assert_says(Halves(path), 5)
+        assert_holds(DoubleBufferedFile(path), 5)
 
     @pytest.mark.parametrize("content", [b"", b"PK\x03\x04" * 5000, bytes(50000), b"\n" * 9000])
-    def test_a_file_of_something_else_is_none(self, path: Path, content: bytes) -> None:
+    def test_another_kind_of_file_reads_as_none(self, path: Path, content: bytes) -> None:
         path.write_bytes(content)
-        assert Halves(path).read() is None
+        assert DoubleBufferedFile(path).read() is None
 
-    def test_numbers_that_are_none_stay_so(self, path: Path) -> None:
-        file = Halves(path)
+    def test_nan_and_infinity_stay(self, path: Path) -> None:
+        file = DoubleBufferedFile(path)
         file.write({"epoch": float("inf")}, [torch.tensor([float("nan"), -0.0])])
-        found = Halves(path).read()
+        found = DoubleBufferedFile(path).read()
         assert found is not None
         assert found[0] == {"epoch": float("inf")}
         assert found[1][0].view(torch.int64).equal(torch.tensor([float("nan"), -0.0]).view(torch.int64))
 
 
 class TestWriting:
-    def test_is_over_what_is_there(self, written: Halves, path: Path) -> None:
+    def test_overwrites_in_place(self, written: DoubleBufferedFile, path: Path) -> None:
         before = path.stat()
         written.write({"epoch": 4}, rows(4))
         after = path.stat()
         assert (after.st_ino, after.st_size, after.st_blocks) == (before.st_ino, before.st_size, before.st_blocks)
-        assert {each.name for each in path.parent.iterdir()} == {"halves.bin"}
+        assert {each.name for each in path.parent.iterdir()} == {"file.bin"}
 
-    def test_more_than_before_takes_a_file_anew(self, written: Halves, path: Path) -> None:
+    def test_more_numbers_make_a_new_file(self, written: DoubleBufferedFile, path: Path) -> None:
         written.write({"epoch": 4}, rows(4, length=4000))
-        assert_says(Halves(path), 4, length=4000)
+        assert_holds(DoubleBufferedFile(path), 4, length=4000)
         written.write({"epoch": 5}, rows(5, length=4000))
-        assert_says(Halves(path), 5, length=4000)
+        assert_holds(DoubleBufferedFile(path), 5, length=4000)
 
-    def test_more_that_is_said_does_too(self, written: Halves, path: Path) -> None:
+    def test_a_longer_state_makes_a_new_file(self, written: DoubleBufferedFile, path: Path) -> None:
         for count in (10, 3000, 30000):
-            said = {"epochs": list(range(count))}
+            state = {"epochs": list(range(count))}
             for _ in range(3):
-                written.write(said, rows(1))
-                found = Halves(path).read()
+                written.write(state, rows(1))
+                found = DoubleBufferedFile(path).read()
                 assert found is not None
-                assert found[0] == said
+                assert found[0] == state
 
 
 class DyingError(BaseException):
-    """Stands for `kill -9`."""
+    """In place of `kill -9`."""
 
 
 class Dying:
-    """A file whose process is killed after so many bytes."""
+    """File whose process is killed after so many bytes."""
 
     def __init__(self, file: BinaryIO, left: int) -> None:
         self._file, self._left = file, left
@@ -124,25 +124,29 @@ class Dying:
 
 @pytest.mark.parametrize("left", [0, 1, 63, 64, 65, 5000, 8063, 8064, 8576, 8600, 9000, 12671])
 @pytest.mark.parametrize("times", [1, 2, 3, 4])
-def test_killed_while_it_writes_the_one_before_is_there(
+def test_killed_while_writing_the_write_before_is_read(
     path: Path, left: int, times: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A half has a head of 4096 bytes, whose first 64 are written twice, and 8512 bytes of numbers."""
-    file, put = Halves(path), double_buffer._put
+    """A half has a header of 4096 bytes, whose first 64 are written twice, and 8512 bytes of numbers."""
+    file, write_half = DoubleBufferedFile(path), double_buffer._write_half
     for number in range(1, times + 1):
         file.write({"epoch": number}, rows(number))
-    monkeypatch.setattr(double_buffer, "_put", lambda file, *rest: put(Dying(file, left), *rest))  # type: ignore[arg-type]
+    monkeypatch.setattr(
+        double_buffer,
+        "_write_half",
+        lambda file, *rest: write_half(Dying(file, left), *rest),  # type: ignore[arg-type]
+    )
     with pytest.raises(DyingError):
         file.write({"epoch": times + 1}, rows(times + 1))
     monkeypatch.undo()
-    again = Halves(path)
+    again = DoubleBufferedFile(path)
     only_blanks_are_missing = times > 1 and left >= 9000
-    assert_says(again, times + only_blanks_are_missing)
-    again.write({"epoch": 9}, rows(9))  # over what was torn, not over what is whole
-    assert_says(Halves(path), 9)
+    assert_holds(again, times + only_blanks_are_missing)
+    again.write({"epoch": 9}, rows(9))  # over the torn half, not over the intact one
+    assert_holds(DoubleBufferedFile(path), 9)
 
 
-def test_after_a_power_failure_pages_of_two_epochs_are_not_taken_for_one(written: Halves, path: Path) -> None:
+def test_pages_of_two_writes_after_a_power_failure_are_not_read_as_one(written: DoubleBufferedFile, path: Path) -> None:
     old = path.read_bytes()
     written.write({"epoch": 4}, rows(4, 2000))
     new = path.read_bytes()
@@ -150,9 +154,9 @@ def test_after_a_power_failure_pages_of_two_epochs_are_not_taken_for_one(written
     assert len(pages) >= 3
     rng = random.Random(0)
     for _ in range(50):
-        kept = rng.sample(pages, rng.randrange(len(pages)))
+        stored = rng.sample(pages, rng.randrange(len(pages)))
         mixed = bytearray(old)
-        for page in kept:
+        for page in stored:
             mixed[page : page + PAGE] = new[page : page + PAGE]
         path.write_bytes(mixed)
-        assert_says(Halves(path), 3)
+        assert_holds(DoubleBufferedFile(path), 3)

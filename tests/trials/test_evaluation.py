@@ -1,4 +1,4 @@
-"""The door: how a trial ends. Most tests replace the training, some measure costs and train for real."""
+"""Endings and outcomes of trials. Most tests replace the training; some measure and train."""
 
 import weakref
 from collections.abc import Callable, Sequence
@@ -26,8 +26,8 @@ from trials.costing import cost
 from trials.latency import measurement
 from trials.scores import Coverage
 from trials.training import short_training
-from trials.training.double_buffer import Halves
-from trials.training.short_training import DivergedError, TimedOutError, Trained
+from trials.training.double_buffer import DoubleBufferedFile
+from trials.training.short_training import DivergedError, TimedOutError, TrainingResult
 
 TinyBudget = Callable[..., Budget]
 
@@ -45,7 +45,7 @@ def unmeasured(_document: dict[str, Any], _budget: Budget, _classes: int) -> Cos
 
 
 class Ended:
-    """Evaluate the stock model with a training that does nothing but what is given."""
+    """Evaluation of the stock model with a replaced training."""
 
     def __init__(self, stock: Architecture, budget: Budget, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.stock, self.budget, self.folder, self.monkeypatch = stock, budget, folder, monkeypatch
@@ -58,7 +58,7 @@ class Ended:
         self.monkeypatch.setattr(short_training, "train", failing)
         return evaluate(self.stock, self.budget, self.folder, forward)
 
-    def after(self, trained: Trained, **more: Any) -> Outcome:
+    def after(self, trained: TrainingResult, **more: Any) -> Outcome:
         self.monkeypatch.setattr(short_training, "train", lambda *_, **__: trained)
         return evaluate(self.stock, self.budget, self.folder, forward, **more)
 
@@ -69,7 +69,7 @@ def ended(stock: Architecture, tiny: TinyBudget, folder: Path, monkeypatch: pyte
 
 
 def out_of_memory() -> RuntimeError:
-    """As PyTorch says it on this machine, of its own accord."""
+    """Return the error that PyTorch raises on this machine."""
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60, dtype=torch.uint8)
     return caught.value
@@ -107,15 +107,15 @@ class TestEndings:
         assert str(error.args[0]) in traceback
         assert {path.name for path in folder.iterdir()} == {"model.yaml", "error.txt"}
 
-    def test_memory_of_the_machine(self, ended: Ended) -> None:
+    def test_memory_of_the_host(self, ended: Ended) -> None:
         outcome = ended.by(out_of_memory())
         assert outcome.ending is Ending.OUT_OF_MEMORY
         assert outcome.detail.startswith("on the host: RuntimeError: ")
 
-    def test_what_ran_out_of_memory_is_let_go(
+    def test_out_of_memory_frees_what_the_failed_calls_allocated(
         self, stock: Architecture, tiny: TinyBudget, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """An error holds the calls that it came through, and they what they had allocated."""
+        """A traceback refers to its frames, and they to what they allocated."""
         held: list[weakref.ref[torch.Tensor]] = []
 
         def failing(_model: nn.Module, _image_size: int) -> NoReturn:
@@ -140,19 +140,19 @@ class TestEndings:
         "error",
         [DataError("weights.pt: no such file"), EnvironmentProblem("no device"), SpecError("layer 3: no such row")],
     )
-    def test_what_no_other_candidate_would_change_passes(self, error: NasError, ended: Ended, folder: Path) -> None:
+    def test_an_error_that_is_not_the_candidates_is_raised(self, error: NasError, ended: Ended, folder: Path) -> None:
         with pytest.raises(type(error)) as caught:
             ended.by(error)
         assert caught.value is error
         assert not (folder / "error.txt").exists()
 
     @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1)])
-    def test_so_does_an_interruption(self, error: BaseException, ended: Ended, folder: Path) -> None:
+    def test_an_interruption_is_raised(self, error: BaseException, ended: Ended, folder: Path) -> None:
         with pytest.raises(type(error)):
             ended.by(error)
         assert not (folder / "error.txt").exists()
 
-    def test_no_data(self, tiny: TinyBudget, stock: Architecture, tmp_path: Path) -> None:
+    def test_missing_data_is_an_error(self, tiny: TinyBudget, stock: Architecture, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"nowhere\.yaml: no such file"):
             evaluate(stock, tiny(data=tmp_path / "nowhere.yaml"), tmp_path / "trial", forward)
         assert not (tmp_path / "trial").exists()
@@ -160,7 +160,7 @@ class TestEndings:
 
 class TestOutcomes:
     def test_finished(self, ended: Ended, folder: Path, stock: Architecture) -> None:
-        outcome = ended.after(Trained(epochs=(LAST,), stopped=False, coverage=HALF))
+        outcome = ended.after(TrainingResult(epochs=(LAST,), stopped=False, coverage=HALF))
         assert outcome.ending is Ending.FINISHED
         assert outcome.scores is not None
         assert (outcome.scores.map50_95, outcome.scores.map50, outcome.scores.costs) == (0.25, 0.5, COSTS)
@@ -169,19 +169,19 @@ class TestOutcomes:
         assert Architecture.read(folder / "model.yaml") == stock
 
     def test_stopped(self, ended: Ended) -> None:
-        outcome = ended.after(Trained(epochs=(LAST,), stopped=True, coverage=HALF))
+        outcome = ended.after(TrainingResult(epochs=(LAST,), stopped=True, coverage=HALF))
         assert outcome.ending is Ending.STOPPED
         assert (outcome.scores, outcome.weights) == (None, None)
         assert (outcome.costs, outcome.epochs, outcome.coverage) == (COSTS, (LAST,), HALF)
 
-    def test_an_unvalidated_end_is_no_score(self, ended: Ended) -> None:
+    def test_an_unvalidated_last_epoch_is_broken(self, ended: Ended) -> None:
         blind = Epoch(epoch=1, losses={}, map50_95=None, map50=None, seconds=1.0)
-        assert ended.after(Trained(epochs=(blind,), stopped=False, coverage=Coverage())).ending is Ending.BROKEN
+        assert ended.after(TrainingResult(epochs=(blind,), stopped=False, coverage=Coverage())).ending is Ending.BROKEN
 
     @pytest.mark.parametrize("accuracy", [float("nan"), 1.5, -1.0])
-    def test_a_score_that_is_none_is_never_given(self, accuracy: float, ended: Ended) -> None:
+    def test_an_invalid_accuracy_is_broken(self, accuracy: float, ended: Ended) -> None:
         odd = Epoch(epoch=1, losses={}, map50_95=accuracy, map50=0.5, seconds=1.0)
-        outcome = ended.after(Trained(epochs=(odd,), stopped=False, coverage=Coverage()))
+        outcome = ended.after(TrainingResult(epochs=(odd,), stopped=False, coverage=Coverage()))
         assert outcome.ending is Ending.BROKEN
         assert outcome.scores is None
 
@@ -194,8 +194,8 @@ class TestLimits:
             (Limits(params=1_000_000, latency_ms=12.0), "params 2e+06 is over 1e+06, latency_ms 12.5 is over 12"),
         ],
     )
-    def test_over_one_nothing_is_trained(self, limits: Limits, detail: str, ended: Ended, folder: Path) -> None:
-        outcome = ended.after(Trained(epochs=(LAST,), stopped=False, coverage=Coverage()), limits=limits)
+    def test_nothing_is_trained_over_a_limit(self, limits: Limits, detail: str, ended: Ended, folder: Path) -> None:
+        outcome = ended.after(TrainingResult(epochs=(LAST,), stopped=False, coverage=Coverage()), limits=limits)
         assert outcome.ending is Ending.OVER_LIMIT
         assert outcome.detail == detail
         assert (outcome.costs, outcome.scores, outcome.epochs) == (COSTS, None, ())
@@ -203,12 +203,12 @@ class TestLimits:
 
     @pytest.mark.parametrize("limits", [None, Limits(), Limits(gflops=8.3, params=2_000_000, latency_ms=12.5)])
     def test_a_cost_at_its_limit_is_within(self, limits: Limits | None, ended: Ended) -> None:
-        outcome = ended.after(Trained(epochs=(LAST,), stopped=False, coverage=Coverage()), limits=limits)
+        outcome = ended.after(TrainingResult(epochs=(LAST,), stopped=False, coverage=Coverage()), limits=limits)
         assert outcome.ending is Ending.FINISHED
 
 
 class TestMeasuredCosts:
-    def test_is_of_the_deployed_model(self, motley: Architecture, tiny: TinyBudget) -> None:
+    def test_costs_are_the_deployed_models(self, motley: Architecture, tiny: TinyBudget) -> None:
         document = motley.document(10)
         costs = evaluation.measure_costs(document, tiny(image_size=96), 10)
         counted = cost.measure(document, 10, 64)
@@ -247,7 +247,7 @@ class TestMeasuredCosts:
             (RuntimeError("Sizes of tensors must match"), Ending.BROKEN),
         ],
     )
-    def test_a_pass_that_fails_is_the_candidates_fault(
+    def test_a_failing_forward_pass_is_an_ending(
         self,
         *,
         error: RuntimeError,
@@ -267,7 +267,7 @@ class TestMeasuredCosts:
         whose = "on the GPU: " if ending is Ending.OUT_OF_MEMORY else ""
         assert outcome.detail == f"{whose}LatencyError: a pass of one 64 px image failed: {error}"
 
-    def test_a_size_that_the_model_cannot_take_is_no_crash(self, tiny: TinyBudget, folder: Path) -> None:
+    def test_an_image_size_that_the_model_cannot_take_is_an_ending(self, tiny: TinyBudget, folder: Path) -> None:
         """A base model of stride 64 at 96 px."""
         architecture = Architecture(base="yolov8{scale}-p6.yaml", scale="n", picks=())
         outcome = evaluate(architecture, tiny(deploy_size=96), folder, forward)
@@ -275,8 +275,8 @@ class TestMeasuredCosts:
         assert outcome.detail.startswith("CostError: the model does not take images of 96 px")
 
 
-class TestForReal:
-    def test_from_the_door_to_the_weights(self, motley: Architecture, tiny: TinyBudget, tmp_path: Path) -> None:
+class TestRealTrials:
+    def test_finishes_with_scores_and_weights(self, motley: Architecture, tiny: TinyBudget, tmp_path: Path) -> None:
         folder = tmp_path / "not" / "there" / "yet"
         outcome = evaluate(motley, tiny(rungs=(1,)), folder, forward, limits=Limits(gflops=1.0))
         assert outcome.ending is Ending.FINISHED
@@ -301,23 +301,23 @@ class TestForReal:
         assert outcome.detail == "gflops 0.07073 is over 0.01"
         assert not (folder / "ultralytics").exists()
 
-    def test_with_known_costs_nothing_is_measured(
+    def test_given_costs_are_not_measured(
         self, stock: Architecture, tiny: TinyBudget, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def refuse(*_: object) -> NoReturn:
-            raise AssertionError("the costs are known")
+            raise AssertionError("the costs are given")
 
         monkeypatch.setattr(evaluation, "measure_costs", refuse)
-        known = Costs(params=2_000_000, gflops=8.3)
-        outcome = evaluate(stock, tiny(epochs=1), folder, forward, costs=known, limits=Limits(latency_ms=1.0))
-        assert outcome.ending is Ending.FINISHED  # nobody knows its latency
-        assert outcome.costs == known
+        given = Costs(params=2_000_000, gflops=8.3)
+        outcome = evaluate(stock, tiny(epochs=1), folder, forward, costs=given, limits=Limits(latency_ms=1.0))
+        assert outcome.ending is Ending.FINISHED  # its latency is unknown
+        assert outcome.costs == given
         assert outcome.scores is not None
-        assert outcome.scores.costs == known
-        over = evaluate(stock, tiny(epochs=1), folder, forward, costs=known, limits=Limits(gflops=8.0))
-        assert (over.ending, over.detail, over.costs) == (Ending.OVER_LIMIT, "gflops 8.3 is over 8", known)
+        assert outcome.scores.costs == given
+        over = evaluate(stock, tiny(epochs=1), folder, forward, costs=given, limits=Limits(gflops=8.0))
+        assert (over.ending, over.detail, over.costs) == (Ending.OVER_LIMIT, "gflops 8.3 is over 8", given)
 
-    def test_one_that_was_stopped_goes_on(self, stock: Architecture, tiny: TinyBudget, tmp_path: Path) -> None:
+    def test_resumes_a_stopped_trial(self, stock: Architecture, tiny: TinyBudget, tmp_path: Path) -> None:
         whole = evaluate(stock, tiny(rungs=(1,)), tmp_path / "whole", forward, costs=COSTS)
         stopped = evaluate(stock, tiny(rungs=(1,)), tmp_path / "parts", lambda *_: False, costs=COSTS)
         assert stopped.ending is Ending.STOPPED
@@ -327,7 +327,7 @@ class TestForReal:
         assert resumed.epochs[0] == stopped.epochs[0]
         assert_same_but_for_time(resumed.epochs, whole.epochs)
 
-    def test_one_that_was_interrupted_goes_on(self, stock: Architecture, tiny: TinyBudget, tmp_path: Path) -> None:
+    def test_resumes_an_interrupted_trial(self, stock: Architecture, tiny: TinyBudget, tmp_path: Path) -> None:
         whole = evaluate(stock, tiny(), tmp_path / "whole", forward, costs=COSTS)
 
         def interrupted(_number: int, _epoch: Epoch) -> NoReturn:
@@ -336,10 +336,10 @@ class TestForReal:
         with pytest.raises(KeyboardInterrupt):
             evaluate(stock, tiny(), tmp_path / "parts", interrupted, costs=COSTS)
         assert {path.name for path in (tmp_path / "parts").iterdir()} == {"model.yaml", "checkpoint.bin", "ultralytics"}
-        standing = Halves(tmp_path / "parts" / "checkpoint.bin")
-        state, rows = standing.read() or pytest.fail("no epoch was kept")
+        checkpoint = DoubleBufferedFile(tmp_path / "parts" / "checkpoint.bin")
+        state, tensors = checkpoint.read() or pytest.fail("no epoch was stored")
         state["epochs"][0]["seconds"] = 1000.0  # as if the first process had been slow
-        standing.write(state, rows)
+        checkpoint.write(state, tensors)
         resumed = evaluate(stock, tiny(), tmp_path / "parts", forward, costs=COSTS)
         assert (resumed.ending, resumed.scores) == (Ending.FINISHED, whole.scores)
         assert_same_but_for_time(resumed.epochs, whole.epochs)

@@ -26,8 +26,8 @@ from search_spaces.errors import SpecError
 from search_spaces.operators.dynamic_conv import DynamicConv
 from trials import Budget, Ending, Outcome, Recipe, evaluate
 from trials.data import datasets
-from trials.training.full_training import FullTrainer, LeadGuidedTrainer, PGITrainer, PlainTrainer, prepared
-from trials.training.inheritance import take_over
+from trials.training.full_training import FullTrainer, LeadGuidedTrainer, PGITrainer, PlainTrainer, prepare_command
+from trials.training.inheritance import transfer
 from trials.weights import keep, save
 
 CLASSES = 10
@@ -95,7 +95,7 @@ def test_ultralytics_logs_to_mlflow_only_where_it_is_asked_to(
     monkeypatch.setenv("NAS_YOLO_MLFLOW", environment.get("NAS_YOLO_MLFLOW", ""))  # so that it is put back
     monkeypatch.setattr(callbacks, "add_integration_callbacks", callbacks.add_integration_callbacks)
     wanted = SETTINGS["mlflow"]
-    assert prepared(["yolo", "train", *arguments]) == ["yolo", "train"]
+    assert prepare_command(["yolo", "train", *arguments]) == ["yolo", "train"]
     assert wanted is True
     assert _logs_to_mlflow() == logs
     assert SETTINGS["mlflow"] is wanted
@@ -231,7 +231,7 @@ class TestTheFullTrainer:
         source = build.model(request.getfixturevalue("stock").document(CLASSES), CLASSES)
         target = request.getfixturevalue(name)
         expected = build.model(target.document(CLASSES), CLASSES)
-        share = take_over(expected, source).share
+        share = transfer(expected, source).share
         model = get(FullTrainer, target.document(CLASSES), source)
         assert told[-1:] == [
             f"{share:.1%} inherited: that share of the deployed model's parameters comes from the given weights"
@@ -322,7 +322,7 @@ class TestTemperature:
 class TestTheCommand:
     @pytest.mark.parametrize("name", ["yolov10n.yaml", "yolo26n.yaml"])
     def test_uses_the_head_that_a_search_scores(self, name: str, tmp_path: Path) -> None:
-        prepared(["yolo", "val"])
+        prepare_command(["yolo", "val"])
         assert YOLO(name).overrides["nms"] is False
         save(build.model(model_reader.model_document(name), CLASSES), {"imgsz": 64}, tmp_path / "weights.pt")
         keep(build.model(model_reader.model_document(name), CLASSES), {"imgsz": 64}, tmp_path / "kept.pt")
@@ -332,28 +332,28 @@ class TestTheCommand:
 
     @pytest.mark.parametrize("said", ["nms=True", "nms=None", "--nms=False"])
     def test_or_the_one_that_was_asked_for(self, said: str) -> None:
-        prepared(["yolo", "val", said])
+        prepare_command(["yolo", "val", said])
         assert "nms" not in YOLO("yolov10n.yaml").overrides
 
     def test_trains_with_our_trainer(self) -> None:
-        assert prepared(["yolo", "train", "model=x.yaml"]) == ["yolo", "train", "model=x.yaml"]
+        assert prepare_command(["yolo", "train", "model=x.yaml"]) == ["yolo", "train", "model=x.yaml"]
         assert YOLO("yolov5n.yaml").task_map["detect"]["trainer"] is FullTrainer
 
     @pytest.mark.parametrize(
         ("said", "trainer"), [("True", PGITrainer), ("lead-guided", LeadGuidedTrainer), ("False", PlainTrainer)]
     )
     def test_may_be_told_about_the_branch(self, said: str, trainer: type) -> None:
-        assert prepared(["yolo", "train", f"pgi={said}"]) == ["yolo", "train"]
+        assert prepare_command(["yolo", "train", f"pgi={said}"]) == ["yolo", "train"]
         assert yolo.detect.DetectionTrainer is trainer
 
     def test_refuses_what_says_nothing(self) -> None:
         with pytest.raises(SpecError, match=r"^pgi: True, False or lead-guided is expected, got 'maybe'$"):
-            prepared(["yolo", "pgi=maybe"])
+            prepare_command(["yolo", "pgi=maybe"])
 
     def test_knows_the_catalog(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         path = model_reader.catalog()["yolov9c-mmqa"]
-        assert prepared(["yolo", "model=yolov9c-mmqa"]) == ["yolo", f"model={path}"]
-        assert prepared(["yolo", "model=yolov9c-mmqa.yaml"]) == ["yolo", f"model={path}"]
+        assert prepare_command(["yolo", "model=yolov9c-mmqa"]) == ["yolo", f"model={path}"]
+        assert prepare_command(["yolo", "model=yolov9c-mmqa.yaml"]) == ["yolo", f"model={path}"]
         Path("yolov9c-mmqa.yaml").write_text("the user's own")
-        assert prepared(["yolo", "model=yolov9c-mmqa.yaml"]) == ["yolo", "model=yolov9c-mmqa.yaml"]
+        assert prepare_command(["yolo", "model=yolov9c-mmqa.yaml"]) == ["yolo", "model=yolov9c-mmqa.yaml"]

@@ -14,7 +14,7 @@ from search_spaces.architecture import Insertion
 from search_spaces.errors import DataError
 from search_spaces.insertions import Feeds
 from trials.scores import Coverage
-from trials.training.inheritance import inherit, take_over
+from trials.training.inheritance import inherit, transfer
 from trials.weights import save
 
 CLASSES = 10
@@ -154,10 +154,10 @@ def test_an_auxiliary_half_shifts_nothing(scale: str) -> None:
     plain = build.model(deployed, CLASSES)
     torch.manual_seed(2)
     whole = build.model(auxiliary.with_branch(deployed), CLASSES)
-    assert take_over(whole, plain) == Coverage(share=1.0, new=auxiliary_half(whole))  # 1 of what is deployed
+    assert transfer(whole, plain) == Coverage(share=1.0, new=auxiliary_half(whole))  # 1 of what is deployed
     torch.manual_seed(3)
     again = build.model(deployed, CLASSES)
-    assert take_over(again, whole) == Coverage(share=1.0)
+    assert transfer(again, whole) == Coverage(share=1.0)
     assert same(again.state_dict(), plain.state_dict())
 
 
@@ -167,7 +167,7 @@ def test_an_auxiliary_half_comes_from_another() -> None:
     one = build.model(document, CLASSES)
     torch.manual_seed(2)
     other = build.model(document, CLASSES)
-    take_over(other, one)
+    transfer(other, one)
     assert same(other.state_dict(), one.state_dict())
 
 
@@ -178,5 +178,5 @@ def test_an_auxiliary_half_and_an_insertion() -> None:
     whole = build.model(auxiliary.with_branch(inserted.document(CLASSES)), CLASSES)
     own = sum(parameter.numel() for parameter in whole.model[9].parameters())
     deployed = sum(parameter.numel() for parameter in plain.parameters()) + own
-    coverage = take_over(whole, plain)
+    coverage = transfer(whole, plain)
     assert (coverage.share, coverage.layers) == (1 - own / deployed, (("after-8", 0.0),))

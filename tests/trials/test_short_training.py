@@ -1,6 +1,6 @@
-"""The short training, on sixteen digit scenes of 64 px: a second each, nothing learned, everything observable.
+"""Short trainings on sixteen digit scenes of 64 px: a second each, nothing learned, everything observable.
 
-What a GPU alone does is not tested here: bf16, channels_last, loaders with processes of their own.
+Not tested here, since it needs a GPU: bf16, channels_last, data loaders with worker processes.
 """
 
 import json
@@ -30,12 +30,12 @@ from trials.data import datasets, digit_scenes, image_cache
 from trials.scores import Coverage
 from trials.training import short_training
 from trials.training.ema import decay
-from trials.training.short_training import DivergedError, ShortTraining, TimedOutError, Trained
+from trials.training.short_training import DivergedError, ShortTraining, TimedOutError, TrainingResult
 from trials.weights import save
 
 CLASSES = 10
 TinyBudget = Callable[..., Budget]
-Train = Callable[..., Trained]
+Train = Callable[..., TrainingResult]
 
 
 def forward(_number: int, _epoch: Epoch) -> bool:
@@ -48,7 +48,7 @@ def train(tiny: TinyBudget, scenes: datasets.DataSet, folder: Path) -> Train:
 
     def run(
         architecture: Architecture, *, go_on: scores.GoOn = forward, weights: str = "weights.pt", **changes: object
-    ) -> Trained:
+    ) -> TrainingResult:
         document = architecture.document(CLASSES)
         given = {"weights": changes.pop("start")} if "start" in changes else {}
         budget = tiny(**given, **changes)
@@ -65,18 +65,18 @@ def same(these: Mapping[str, torch.Tensor], those: Mapping[str, torch.Tensor]) -
     return these.keys() == those.keys() and all(torch.equal(these[name], those[name]) for name in these)
 
 
-def losses(trained: Trained) -> list[dict[str, float]]:
+def losses(trained: TrainingResult) -> list[dict[str, float]]:
     return [epoch.losses for epoch in trained.epochs]
 
 
 def forget() -> None:
-    """What this process holds of images; what lies in the host's cache stays."""
+    """Clear this process' cached images; the machine's cache folder stays."""
     image_cache.load.cache_clear()
     image_cache.held.cache_clear()
 
 
 class Recorder:
-    """What every training batch was made of."""
+    """Recorder of the files and images of every training batch."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.files: list[list[str]] = []
@@ -91,8 +91,8 @@ class Recorder:
 
         monkeypatch.setattr(ShortTraining, "preprocess_batch", recording)
 
-    def taken(self) -> tuple[list[list[str]], list[torch.Tensor]]:
-        """What was recorded since the last time."""
+    def take(self) -> tuple[list[list[str]], list[torch.Tensor]]:
+        """Return what was recorded since the last call."""
         files, images = self.files, self.images
         self.files, self.images = [], []
         return files, images
@@ -156,9 +156,9 @@ class TestCommonRandomNumbers:
     ) -> None:
         recorder = Recorder(monkeypatch)
         train(stock)
-        files, images = recorder.taken()
+        files, images = recorder.take()
         train(motley)
-        again, images_again = recorder.taken()
+        again, images_again = recorder.take()
         assert again == files
         assert all(torch.equal(a, b) for a, b in zip(images, images_again, strict=True))
         assert [len(batch) for batch in files] == [8] * 4  # two batches an epoch
@@ -166,15 +166,17 @@ class TestCommonRandomNumbers:
         assert sorted(epochs[0]) == sorted(epochs[1]) == [f"{number:04}" for number in range(16)]
         assert epochs[0] != epochs[1]
         train(stock, epochs=1, recipe=Recipe(fliplr=0.0, mosaic=1.0))
-        again, others = recorder.taken()
+        again, others = recorder.take()
         assert again == files[:2]
         assert not any(torch.equal(a, b) for a, b in zip(images, others, strict=False))
         train(stock, epochs=1, seed=1)
-        assert recorder.taken()[0] != files[:2]
+        assert recorder.take()[0] != files[:2]
 
 
-class TestWhatIsLeftOut:
-    def test_only_these_files(self, train: Train, stock: Architecture, folder: Path, scenes: datasets.DataSet) -> None:
+class TestOmissions:
+    def test_writes_only_these_files(
+        self, train: Train, stock: Architecture, folder: Path, scenes: datasets.DataSet
+    ) -> None:
         for cache in scenes.path.parent.rglob("*.cache"):
             cache.unlink()  # of another test, in which Ultralytics' own trainer reads the same images
         train(stock, rungs=(1,))
@@ -187,7 +189,7 @@ class TestWhatIsLeftOut:
         beside = {path.name for path in scenes.path.parent.rglob("*") if path.suffix not in {".png", ".txt"}}
         assert beside == {"images", "labels", "train", "val", "data.yaml"}
 
-    def test_nobody_elses_callbacks(
+    def test_calls_no_registered_callbacks(
         self,
         tiny: TinyBudget,
         scenes: datasets.DataSet,
@@ -195,17 +197,17 @@ class TestWhatIsLeftOut:
         stock: Architecture,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        told: list[object] = []
-        monkeypatch.setattr(events, "events", lambda *about: told.append(about))
+        calls: list[object] = []
+        monkeypatch.setattr(events, "events", lambda *about: calls.append(about))
         trainer = ShortTraining(stock.document(CLASSES), tiny(epochs=1), scenes, folder, forward)
-        trainer.add_callback("on_train_start", told.append)
-        trainer.add_callback("on_fit_epoch_end", told.append)
+        trainer.add_callback("on_train_start", calls.append)
+        trainer.add_callback("on_fit_epoch_end", calls.append)
         trainer.train()
-        assert told == []
+        assert calls == []
         modules = {callback.__module__ for callbacks in trainer.callbacks.values() for callback in callbacks}
         assert modules - {"builtins", None} == {"ultralytics.utils.callbacks.base", "ultralytics.utils.events"}
 
-    def test_no_network(self, train: Train, motley: Architecture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_never_uses_the_network(self, train: Train, motley: Architecture, monkeypatch: pytest.MonkeyPatch) -> None:
         asked: list[object] = []
 
         def refuse(*about: object, **_: object) -> NoReturn:
@@ -219,7 +221,7 @@ class TestWhatIsLeftOut:
         train(motley, epochs=1)
         assert asked == []
 
-    def test_images_are_decoded_once_per_host(
+    def test_images_are_decoded_once_per_machine(
         self, train: Train, stock: Architecture, motley: Architecture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         read: list[str] = []
@@ -237,11 +239,11 @@ class TestWhatIsLeftOut:
         read.clear()
         forget()  # as another process
         train(motley, epochs=2, rungs=(1,), seed=3)
-        assert read == []  # whatever the architecture, the epochs, the seed
+        assert read == []  # independent of architecture, epochs and seed
         forget()
 
 
-def test_a_base_of_stride_64_meets_images_of_any_shape(tiny: TinyBudget, folder: Path) -> None:
+def test_a_base_model_of_stride_64_trains_on_images_of_any_shape(tiny: TinyBudget, folder: Path) -> None:
     """Validation pads to the stride, and a narrow image of 128 px to 96 would not do."""
     for split in ("train", "val"):
         for number in range(4):
@@ -261,9 +263,9 @@ def test_a_base_of_stride_64_meets_images_of_any_shape(tiny: TinyBudget, folder:
     assert trained.epochs[-1].map50_95 is not None
 
 
-class TestBadEnds:
+class TestFailures:
     @pytest.mark.parametrize("batch", [0, 3])
-    def test_a_loss_that_is_no_number(
+    def test_a_nan_loss_ends_the_training_at_its_batch(
         self, batch: int, train: Train, stock: Architecture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         loss, calls = DetectionModel.loss, []
@@ -281,7 +283,7 @@ class TestBadEnds:
         assert str(caught.value) == f"the loss is nan in epoch {batch // 2 + 1}"
         assert calls == [True] * (batch + 1)  # at the batch, not at the epoch's end
 
-    def test_weights_that_are_no_numbers(self, train: Train, stock: Architecture, tmp_path: Path) -> None:
+    def test_nan_weights_end_the_training(self, train: Train, stock: Architecture, tmp_path: Path) -> None:
         """Through the whole network and its loss, as in a training that really diverged."""
         model, path = build.model(stock.document(CLASSES), CLASSES), tmp_path / "nan.pt"
         nn.init.constant_(model.model[0].conv.weight, float("nan"))
@@ -289,13 +291,13 @@ class TestBadEnds:
         with pytest.raises(DivergedError, match=r"^the loss is nan in epoch 1$"):
             train(stock, start=path)
 
-    def test_time_is_over(self, train: Train, stock: Architecture) -> None:
+    def test_the_time_limit_ends_the_training(self, train: Train, stock: Architecture) -> None:
         with pytest.raises(TimedOutError) as caught:
             train(stock, timeout=1e-3)
         assert str(caught.value) == "0.001 s were over in epoch 1"
 
     @pytest.mark.parametrize("batch", [0, 2])
-    def test_memory_that_runs_out_does_not_halve_the_batch(
+    def test_out_of_memory_does_not_halve_the_batch(
         self, batch: int, train: Train, stock: Architecture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         loss, sizes = DetectionModel.loss, []
@@ -311,19 +313,19 @@ class TestBadEnds:
             train(stock, epochs=3)
         assert sizes == [8] * (batch + 1)
 
-    def test_the_machine_is_left_as_it_was(self, train: Train, stock: Architecture) -> None:
+    def test_thread_counts_are_restored(self, train: Train, stock: Architecture) -> None:
         theirs, threads = torch_utils.NUM_THREADS, torch.get_num_threads()
         torch_utils.NUM_THREADS = 3
         torch.set_num_threads(2)
-        seen: list[int] = []
+        counts: list[int] = []
 
         def go_on(_number: int, _epoch: Epoch) -> bool:
-            seen.append(torch.get_num_threads())
+            counts.append(torch.get_num_threads())
             return True
 
         try:
             train(stock, go_on=go_on, epochs=1)
-            assert seen == [1]
+            assert counts == [1]
             assert (torch_utils.NUM_THREADS, torch.get_num_threads()) == (3, 2)
             with pytest.raises(TimedOutError):
                 train(stock, timeout=1e-3)
@@ -336,7 +338,7 @@ class TestBadEnds:
 
 class TestRecipe:
     @pytest.mark.parametrize(("anneal", "steps", "tolerance"), [(0.5, 2, 1e-3), (1.0, 4, 0.02), (0.01, 1, 1e-5)])
-    def test_the_temperature_arrives_at_1(
+    def test_the_temperature_reaches_1(
         self,
         *,
         anneal: float,
@@ -347,7 +349,7 @@ class TestRecipe:
         folder: Path,
         motley: Architecture,
     ) -> None:
-        """Of four steps, and in the moving average, which is what is scored and saved."""
+        """Of four steps, and in the EMA, which is scored and saved."""
         budget = tiny(recipe=Recipe(anneal=anneal))
         trainer = ShortTraining(motley.document(CLASSES), budget, scenes, folder, forward)
         trainer.train()
@@ -357,7 +359,7 @@ class TestRecipe:
         with trainer.ema.applied():
             assert [float(module.temperature) for module in live] == pytest.approx([1.0], abs=tolerance)
 
-    def test_reaches_the_trainer(
+    def test_sets_the_trainers_hyperparameters(
         self, tiny: TinyBudget, scenes: datasets.DataSet, folder: Path, stock: Architecture
     ) -> None:
         recipe = Recipe(
@@ -370,10 +372,10 @@ class TestRecipe:
             scale=0.1,
             fliplr=0.0,
         )
-        document, seen = stock.document(CLASSES), []
+        document, rates_by_epoch = stock.document(CLASSES), []
 
         def go_on(_number: int, _epoch: Epoch) -> bool:
-            seen.append([group["lr"] for group in trainer.optimizer.param_groups])
+            rates_by_epoch.append([group["lr"] for group in trainer.optimizer.param_groups])
             return True
 
         trainer = ShortTraining(document, tiny(epochs=4, recipe=recipe, seed=7, timeout=600.0), scenes, folder, go_on)
@@ -382,8 +384,8 @@ class TestRecipe:
         assert {group["weight_decay"] for group in trainer.optimizer.param_groups} == {0.0, 1e-3}
         # Warm-up over the first epoch, then on the line from 3e-3 to a tenth of it in four epochs.
         line = [3e-3 * (1 - 0.9 * epoch / 4) for epoch in range(4)]
-        assert [rates[0] for rates in seen[1:]] == pytest.approx(line[1:])
-        assert all(rate < line[0] for rate in seen[0])
+        assert [rates[0] for rates in rates_by_epoch[1:]] == pytest.approx(line[1:])
+        assert all(rate < line[0] for rate in rates_by_epoch[0])
         momenta = {module.momentum for module in trainer.model.modules() if isinstance(module, nn.BatchNorm2d)}
         assert momenta == {0.3}
         assert trainer.accumulate == 1
@@ -404,15 +406,15 @@ class TestRecipe:
 
 class TestPrecision:
     @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-    def test_is_that_of_a_step_and_of_nothing_else(
+    def test_applies_to_training_steps_only(
         self, precision: Precision, tiny: TinyBudget, scenes: datasets.DataSet, folder: Path
     ) -> None:
         stock = Architecture(base="yolov5{scale}.yaml", scale="n", picks=())
         trainer = ShortTraining(stock.document(CLASSES), tiny(precision=precision), scenes, folder, forward)
-        seen: dict[bool, set[torch.dtype]] = {}
+        dtypes: dict[bool, set[torch.dtype]] = {}
 
         def watch(layer: nn.Module, _image: object, maps: torch.Tensor) -> None:
-            seen.setdefault(layer.training, set()).add(maps.dtype)
+            dtypes.setdefault(layer.training, set()).add(maps.dtype)
 
         original = trainer.get_model
 
@@ -423,24 +425,24 @@ class TestPrecision:
 
         trainer.get_model = watched  # type: ignore[method-assign]
         trainer.train()
-        assert seen == {
+        assert dtypes == {
             True: {getattr(torch, {"fp32": "float32", "bf16": "bfloat16"}[precision])},
             False: {torch.float32},
         }
         assert {value.dtype for value in trainer.model.parameters()} == {torch.float32}
-        assert {row.dtype for row in trainer.ema.kept} == {torch.float32, torch.int64}
+        assert {row.dtype for row in trainer.ema.shadow} == {torch.float32, torch.int64}
 
 
 class TestInherit:
     @pytest.fixture
     def trained(self, stock: Architecture, tmp_path: Path) -> Path:
-        """A checkpoint of the stock model."""
+        """Return a checkpoint of the stock model."""
         torch.manual_seed(1)
         path = tmp_path / "stock.pt"
         save(build.model(stock.document(CLASSES), CLASSES), {}, path)
         return path
 
-    def test_a_training_starts_from_it(self, train: Train, motley: Architecture, trained: Path) -> None:
+    def test_a_training_starts_from_a_checkpoint(self, train: Train, motley: Architecture, trained: Path) -> None:
         coverage = train(motley, epochs=1, start=trained).coverage
         assert 0.5 < coverage.share < 1
         assert [layer for layer, _ in coverage.layers] == ["2", "3", "4", "6", "11"]
@@ -473,7 +475,7 @@ print(metrics.box.map, metrics.box.map50)
 
 @pytest.fixture
 def their_folder(tmp_path: Path) -> Path:
-    """Ultralytics' own, with the font that it would fetch."""
+    """Return a configuration folder of Ultralytics, with the font that it would download."""
     folder = tmp_path / "config" / "Ultralytics"
     folder.mkdir(parents=True)
     (folder / "Arial.ttf").touch()
@@ -482,7 +484,7 @@ def their_folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def fresh(their_folder: Path) -> Callable[..., str]:
-    """The last line that a program prints in a process of its own, where only the path to our packages is known."""
+    """Return a function that runs a program in another process, and returns the last line that it prints."""
     ours = Path(search_spaces.__file__).parents[1]
 
     def run(program: str, *arguments: object) -> str:
@@ -505,13 +507,13 @@ def values_of(trainer: ShortTraining) -> dict[str, torch.Tensor]:
 
 
 class TestWeights:
-    def test_are_read_where_search_spaces_is_imported(
+    def test_load_where_search_spaces_is_imported(
         self, train: Train, motley: Architecture, folder: Path, fresh: Callable[..., str]
     ) -> None:
         train(motley, epochs=1)
-        told = json.loads(fresh(READ, folder / "weights.pt"))
+        loaded = json.loads(fresh(READ, folder / "weights.pt"))
         model = build.model(motley.document(CLASSES), CLASSES)
-        assert told == {
+        assert loaded == {
             "params": sum(parameter.numel() for parameter in model.parameters()),
             "types": ["torch.float32", "torch.int64"],
             "operators": ["DCNv4", "DCNv4Block", "DySample", "DynamicConv", "MMQA", "UIB"],
@@ -519,7 +521,7 @@ class TestWeights:
             "mlflow": False,
         }
 
-    def test_are_the_moving_average_in_full_precision(
+    def test_are_the_ema_in_full_precision(
         self, tiny: TinyBudget, scenes: datasets.DataSet, folder: Path, stock: Architecture
     ) -> None:
         trainer = ShortTraining(stock.document(CLASSES), tiny(epochs=1), scenes, folder, forward)
@@ -535,7 +537,7 @@ class TestWeights:
         assert checkpoint["model"].criterion is None
         assert checkpoint["model"].names == {number: str(number) for number in range(CLASSES)}
 
-    def test_are_of_as_many_epochs_as_the_recipe_says(
+    def test_average_over_as_many_epochs_as_the_recipe_says(
         self, tiny: TinyBudget, scenes: datasets.DataSet, folder: Path, stock: Architecture
     ) -> None:
         def trained(average_epochs: float | None) -> ShortTraining:
@@ -545,8 +547,8 @@ class TestWeights:
             return trainer
 
         def distance(trainer: ShortTraining) -> float:
-            pairs = zip(trainer.ema.live, trainer.ema.kept, strict=True)
-            return sum(float((live - kept).abs().sum()) for live, kept in pairs if kept.is_floating_point())
+            pairs = zip(trainer.ema.live, trainer.ema.shadow, strict=True)
+            return sum(float((live - shadow).abs().sum()) for live, shadow in pairs if shadow.is_floating_point())
 
         last, one, all_epochs = trained(None), trained(0.5), trained(2.0)
         assert same(last.model.state_dict(), all_epochs.model.state_dict())
@@ -554,25 +556,25 @@ class TestWeights:
         assert 0.0 < distance(last) < distance(all_epochs)
 
     @pytest.mark.slow
-    def test_score_what_the_trial_said(
+    def test_validate_to_the_trials_score(
         self, tmp_path: Path, folder: Path, motley: Architecture, fresh: Callable[..., str]
     ) -> None:
-        """Validated on what it was trained on: a second of learning by heart gives a score above 0."""
+        """Validated on the training images, where a second of overfitting gives a score above 0."""
         file = digit_scenes.draw(tmp_path, train=16, val=8)
-        by_heart = file.with_name("by_heart.yaml")
-        by_heart.write_text(file.read_text().replace("images/val", "images/train"))
-        data = datasets.load(by_heart)
+        overfitted = file.with_name("overfitted.yaml")
+        overfitted.write_text(file.read_text().replace("images/val", "images/train"))
+        data = datasets.load(overfitted)
         recipe = Recipe(fliplr=0.0, scale=0.0, learning_rate=4e-3, bn_momentum=0.3)
         budget = Budget(data=data.path, epochs=30, image_size=96, deploy_size=64, batch=4, recipe=recipe)
         document = motley.document(CLASSES)
         trained = short_training.train(document, budget, data, folder, forward, weights=folder / "weights.pt")
         resolved = tmp_path / "resolved.yaml"
         resolved.write_text(datasets.resolved(data))
-        told = [float(score) for score in fresh(VALIDATE, folder / "weights.pt", resolved, tmp_path).split()]
+        scored = [float(score) for score in fresh(VALIDATE, folder / "weights.pt", resolved, tmp_path).split()]
         last = trained.epochs[-1]
         assert last.map50_95 is not None
         assert last.map50_95 > 0.02
-        assert told == pytest.approx([last.map50_95, last.map50], abs=0.005)
+        assert scored == pytest.approx([last.map50_95, last.map50], abs=0.005)
 
 
 ALONE = """
@@ -588,23 +590,23 @@ from search_spaces import Architecture
 from trials import Budget, evaluate
 from ultralytics.utils import SETTINGS
 
-assert SETTINGS["mlflow"] is True  # as Ultralytics has it where nobody switched it off
+assert SETTINGS["mlflow"] is True  # Ultralytics' default
 budget = Budget(data=Path(sys.argv[1]), epochs=1, image_size=64, deploy_size=64)
 stock = Architecture(base="yolov5{scale}.yaml", scale="n", picks=())
 outcome = evaluate(stock, budget, Path(sys.argv[2]), lambda number, epoch: True)
-print(outcome.ending.name, "mlflow" in sys.modules)
+print(outcome.ending, "mlflow" in sys.modules)
 """
 
 
 @pytest.mark.slow
-def test_outside_of_pytest_it_is_as_quiet(
+def test_no_integration_runs_outside_of_pytest(
     scenes: datasets.DataSet, folder: Path, their_folder: Path, fresh: Callable[..., str]
 ) -> None:
-    """Ultralytics keeps its integrations still where it sees pytest; here it does not."""
-    assert fresh(ALONE, scenes.path, folder) == "FINISHED False"
+    """Ultralytics disables its integrations under pytest; here it does not."""
+    assert fresh(ALONE, scenes.path, folder) == "finished False"
     assert {path.name for path in their_folder.iterdir()} == {"Ultralytics"}
 
 
-@pytest.mark.parametrize(("updates", "kept"), [(0, 0.1), (80, 0.9), (10**6, 0.95)])
-def test_an_average_grows_to_its_horizon(updates: int, kept: float) -> None:
-    assert decay(20, updates) == pytest.approx(kept)
+@pytest.mark.parametrize(("updates", "expected"), [(0, 0.1), (80, 0.9), (10**6, 0.95)])
+def test_the_decay_of_an_ema_rises_to_its_horizon(updates: int, expected: float) -> None:
+    assert decay(20, updates) == pytest.approx(expected)

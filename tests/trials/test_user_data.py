@@ -13,7 +13,7 @@ from ultralytics.utils import ASSETS_URL
 
 from search_spaces.errors import DataError
 from trials.data import datasets
-from trials.training.full_training import FullTrainer, prepared
+from trials.training.full_training import FullTrainer, prepare_command
 from trials.training.user_data import UserDataTrainer, UserDataValidator
 
 Write = Callable[..., Path]
@@ -108,18 +108,18 @@ def test_only_what_is_needed_must_be_there(write: Write) -> None:
 def test_the_command_uses_both(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(yolo.detect, "DetectionTrainer", DetectionTrainer)
     monkeypatch.setattr(yolo.detect, "DetectionValidator", DetectionValidator)
-    prepared(["yolo", "train", "nms=True"])  # which leaves `Model` as it is
+    prepare_command(["yolo", "train", "nms=True"])  # which leaves `Model` as it is
     assert issubclass(yolo.detect.DetectionTrainer, UserDataTrainer)
     assert yolo.detect.DetectionValidator is UserDataValidator
 
 
 def test_digits_and_folders_are_data_too(write: Write, tmp_path: Path) -> None:
-    from trials.training.user_data import _in_absolute_words
+    from trials.training.user_data import _with_absolute_paths
 
     file = write()
-    assert yaml.safe_load(Path(_in_absolute_words(file.parent, tmp_path, "val")).read_text())["path"] == str(
+    assert yaml.safe_load(Path(_with_absolute_paths(file.parent, tmp_path, "val")).read_text())["path"] == str(
         file.parent
     )
-    assert len(yaml.safe_load(Path(_in_absolute_words("digits", tmp_path, "val")).read_text())["names"]) == 10
+    assert len(yaml.safe_load(Path(_with_absolute_paths("digits", tmp_path, "val")).read_text())["names"]) == 10
     address = f"{ASSETS_URL}/coco8.zip"
-    assert _in_absolute_words(address, tmp_path, "val") == address
+    assert _with_absolute_paths(address, tmp_path, "val") == address

@@ -46,8 +46,8 @@ class TestSound:
     def test_what_can_be_built(self, folder: Path) -> None:
         pose = MODEL.replace("Detect, [nc]", "Pose, [nc, [17, 3]]")
         (folder / "pose.yaml").write_text(pose, encoding="utf-8")
-        yolo_inputs.require_sound(["yolo", "train", "model=model.yaml", "data=coco8.yaml", "epochs=1"])
-        yolo_inputs.require_sound(["yolo", "pose", "train", "model=pose.yaml", "model=yolov8n.yaml", "model=a.pt"])
+        yolo_inputs.require_valid(["yolo", "train", "model=model.yaml", "data=coco8.yaml", "epochs=1"])
+        yolo_inputs.require_valid(["yolo", "pose", "train", "model=pose.yaml", "model=yolov8n.yaml", "model=a.pt"])
 
     @pytest.mark.parametrize(
         ("before", "after", "told"),
@@ -62,13 +62,13 @@ class TestSound:
     def test_a_model_that_cannot(self, before: str, after: str, told: str, folder: Path) -> None:
         (folder / "model.yaml").write_text(MODEL.replace(before, after), encoding="utf-8")
         with pytest.raises(SpecError) as caught:
-            yolo_inputs.require_sound(["yolo", "train", "model=model.yaml"])
+            yolo_inputs.require_valid(["yolo", "train", "model=model.yaml"])
         (mistake,) = caught.value.mistakes
         assert mistake.startswith(f"model.yaml: {told}")
 
     def test_a_download_is_not_run(self, folder: Path) -> None:
         with pytest.raises(DataError, match=r"data.yaml: path: no such folder: .*`download` is not followed"):
-            yolo_inputs.require_sound(["yolo", "train", "data=data.yaml"])
+            yolo_inputs.require_valid(["yolo", "train", "data=data.yaml"])
         assert not (folder / "ran.txt").exists()
 
 
@@ -91,26 +91,26 @@ class TestCheckpoints:
     )
     def test_a_pickle_with_other_classes_is_not_opened(self, argument: str, checkpoint: Path) -> None:
         with pytest.raises(DataError, match=r"foreign.pt: .*neither Ultralytics' nor ours \(io.open\).*--trust"):
-            yolo_inputs.require_sound(["predict", argument])
+            yolo_inputs.require_valid(["predict", argument])
         assert not (checkpoint.parent / "ran.txt").exists()
 
     def test_unless_the_user_trusts_it(self, checkpoint: Path) -> None:
         arguments, trusted = yolo_inputs.without_trust(["predict", f"model={checkpoint}", "--trust"])
         assert arguments == ["predict", f"model={checkpoint}"]
-        yolo_inputs.require_sound(arguments, trusted=trusted)
+        yolo_inputs.require_valid(arguments, trusted=trusted)
 
     def test_ultralytics_own_of_any_task_are_taken(self, folder: Path) -> None:
         torch.save({"model": tasks.ClassificationModel("yolov8n-cls.yaml", verbose=False)}, folder / "classifier.pt")
-        yolo_inputs.require_sound(["predict", "model=classifier.pt"])
+        yolo_inputs.require_valid(["predict", "model=classifier.pt"])
 
     def test_operators_of_a_file_that_nobody_named_are_not_run(self, folder: Path) -> None:
         source = Source(path=Path("theirs.py"), text="open('ran.txt', 'w')")
         stored = StoredModel(document={}, names={}, sources=(source,), sizes=(), rows=())
         stored.write(folder / "weights.pt")
         with pytest.raises(DataError, match=r"operators of theirs.py.*--modules"):
-            yolo_inputs.require_sound(["val", "model=weights.pt"])
+            yolo_inputs.require_valid(["val", "model=weights.pt"])
         user_modules.trust(source)
-        yolo_inputs.require_sound(["val", "model=weights.pt"])
+        yolo_inputs.require_valid(["val", "model=weights.pt"])
         assert not (folder / "ran.txt").exists()
 
 

@@ -1,1 +1,1 @@
-"""The short training of a candidate on Ultralytics' trainer, its checkpoints, and full training."""
+"""Short training of a candidate with Ultralytics' trainer, its checkpoints, and full training."""

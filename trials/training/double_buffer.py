@@ -1,7 +1,7 @@
-"""A file that is written over and over in place, and of which one half is whole whenever its writer dies.
+"""Double-buffered file: overwritten in place, and one of its two halves is intact whenever the writer is killed.
 
-A new file each time costs more: a kernel needs several times as long for the memory of new pages as for a copy into
-pages that are there, and to rename a file over another waits for the disk.
+Faster than a new file each time: the kernel needs several times as long for the memory of new pages as for a copy into
+existing ones, and renaming a file over another waits for the disk.
 """
 
 import hashlib
@@ -19,98 +19,98 @@ from torch import Tensor
 
 from search_spaces.files import atomic_path
 
-_LEAST_HEAD, _MOST_HEAD = 4096, 1 << 24
+_MIN_HEADER, _MAX_HEADER = 4096, 1 << 24
 """Bytes."""
-_DIGEST = 64
-"""Letters, with which a head begins."""
+_DIGEST_LENGTH = 64
+"""Bytes; a header begins with its digest."""
 
 
-class Halves:
-    """Long rows of numbers, and what is said of them, written into the two halves of a file in turn.
+class DoubleBufferedFile:
+    """File of a JSON mapping and flat tensors, of which each write replaces the older half.
 
-    A half has a head, which goes before its numbers are written over and comes back after them: what a killed writer
-    leaves has none. A power failure may keep any page of what was written last and lose any other; then the sum of the
-    numbers is not the one in the head.
+    A half begins with a header, which is erased before its numbers are overwritten and written after them: a half
+    whose writer was killed has none. After a power failure any page of the last write may be missing; then the
+    numbers do not match the checksum in the header.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._written = self._size = 0
+        self._writes = self._size = 0
 
-    def write(self, said: Mapping[str, Any], rows: Sequence[Tensor]) -> None:
-        """Write over the older half, or into a file made anew if this takes another room.
+    def write(self, state: Mapping[str, Any], tensors: Sequence[Tensor]) -> None:
+        """Overwrite the older half, or write a new file if the size has changed.
 
         Args:
-            said: what JSON can say.
-            rows: flat, each of a multiple of 8 bytes.
+            state: of JSON values.
+            tensors: flat, each of a multiple of 8 bytes.
         """
-        numbers = [row.detach().cpu().view(torch.uint8).numpy() for row in rows]
-        self._written += 1
-        kinds = [(str(row.dtype).removeprefix("torch."), row.nbytes) for row in rows]
-        head = _head({"written": self._written, "rows": kinds, "sum": _sum(numbers), "said": said})
-        size = len(head) + sum(map(len, numbers))
-        anew = size != self._size
-        if anew:
-            # A sum tells a torn half: nothing waits for the disk.
-            with atomic_path(self.path, durable=False) as temporary, temporary.open("wb") as file:
-                _put(file, self._written % 2 * size, head, numbers)
-            self._size = size
-        else:
+        numbers = [each.detach().cpu().view(torch.uint8).numpy() for each in tensors]
+        self._writes += 1
+        rows = [(str(each.dtype).removeprefix("torch."), each.nbytes) for each in tensors]
+        header = _header({"written": self._writes, "rows": rows, "sum": _checksum(numbers), "said": state})
+        size = len(header) + sum(map(len, numbers))
+        start = self._writes % 2 * size
+        if size == self._size:
             with self.path.open("r+b") as file:
-                _put(file, self._written % 2 * size, head, numbers)
+                _write_half(file, start, header, numbers)
+            return
+        # Not durable: a power failure is found by the checksum, so nothing waits for the disk.
+        with atomic_path(self.path, durable=False) as temporary, temporary.open("wb") as file:
+            _write_half(file, start, header, numbers)
+        self._size = size
 
     def read(self) -> tuple[Any, list[Tensor]] | None:
-        """What was said last, and the rows; None if no half is whole, or there is no file."""
+        """Return the mapping and the tensors of the last complete write; None without a file or an intact half."""
         if not self.path.is_file():
             return None
         with self.path.open("rb") as file:
-            first = _read(file, 0)
-            second = _read(file, first.size if first else self.path.stat().st_size // 2)
+            first = _read_half(file, 0)
+            second = _read_half(file, first.size if first else self.path.stat().st_size // 2)
         halves = [half for half in (first, second) if half is not None]
         if not halves:
             return None
-        last = max(halves, key=lambda half: half.written)
-        self._written, self._size = last.written, last.size
-        return last.said, last.rows
+        last = max(halves, key=lambda half: half.writes)
+        self._writes, self._size = last.writes, last.size
+        return last.state, last.tensors
 
 
 @dataclass(frozen=True)
 class _Half:
-    written: int
+    writes: int
     size: int
-    said: Any
-    rows: list[Tensor]
+    state: Any
+    tensors: list[Tensor]
 
 
-def _put(file: BinaryIO, start: int, head: bytes, numbers: Sequence[NDArray[np.uint8]]) -> None:
+def _write_half(file: BinaryIO, start: int, header: bytes, numbers: Sequence[NDArray[np.uint8]]) -> None:
     file.seek(start)
-    file.write(bytes(_DIGEST))
-    file.seek(start + len(head))
+    file.write(bytes(_DIGEST_LENGTH))
+    file.seek(start + len(header))
     file.writelines(row.data for row in numbers)
     file.seek(start)
-    file.write(head)
+    file.write(header)
 
 
-def _read(file: BufferedReader, start: int) -> _Half | None:
-    """The half that begins there, if it is whole."""
+def _read_half(file: BufferedReader, start: int) -> _Half | None:
+    """Read the half that begins at `start`; None if it is not intact."""
     file.seek(start)
-    line = file.readline(_MOST_HEAD)
-    if line[:_DIGEST] != _digest(line[_DIGEST:]):
+    line = file.readline(_MAX_HEADER)
+    if line[:_DIGEST_LENGTH] != _digest(line[_DIGEST_LENGTH:]):
         return None
-    head = json.loads(line[_DIGEST:])
-    rows = [torch.empty(length, dtype=torch.uint8) for _, length in head["rows"]]
+    header = json.loads(line[_DIGEST_LENGTH:])
+    rows = [torch.empty(length, dtype=torch.uint8) for _, length in header["rows"]]
     read = [file.readinto(row.numpy().data) for row in rows]
-    if read != list(map(len, rows)) or _sum([row.numpy() for row in rows]) != head["sum"]:
+    if read != list(map(len, rows)) or _checksum([row.numpy() for row in rows]) != header["sum"]:
         return None
-    typed = [row.view(getattr(torch, kind)) for row, (kind, _) in zip(rows, head["rows"], strict=True)]
-    return _Half(head["written"], len(line) + sum(read), head["said"], typed)
+    tensors = [row.view(getattr(torch, dtype)) for row, (dtype, _) in zip(rows, header["rows"], strict=True)]
+    return _Half(header["written"], len(line) + sum(read), header["said"], tensors)
 
 
-def _head(entries: Mapping[str, Any]) -> bytes:
-    """A line that says how it should read, filled up so that one which says a little more has the same length."""
+def _header(entries: Mapping[str, Any]) -> bytes:
+    """Return a digest and JSON in one line, padded so that slightly longer entries give the same length."""
     text = json.dumps(entries).encode()
-    length = max(_LEAST_HEAD, 1 << (_DIGEST + len(text)).bit_length())
-    line = text.ljust(length - _DIGEST - 1) + b"\n"
+    length = max(_MIN_HEADER, 1 << (_DIGEST_LENGTH + len(text)).bit_length())
+    line = text.ljust(length - _DIGEST_LENGTH - 1) + b"\n"
     return _digest(line) + line
 
 
@@ -118,5 +118,5 @@ def _digest(line: bytes) -> bytes:
     return hashlib.sha256(line).hexdigest().encode()
 
 
-def _sum(numbers: Sequence[NDArray[np.uint8]]) -> int:
+def _checksum(numbers: Sequence[NDArray[np.uint8]]) -> int:
     return sum(int(row.view(np.uint64).sum()) for row in numbers)

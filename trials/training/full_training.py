@@ -1,4 +1,4 @@
-"""Training in full, by Ultralytics' command: models of ours, and with YOLOv9's auxiliary branch where it is wanted."""
+"""Full training by Ultralytics' command, of models with our operators, optionally with YOLOv9's auxiliary branch."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,35 +17,40 @@ from search_spaces.auxiliary import LEAD_GUIDED, Pgi
 from search_spaces.errors import SpecError
 from search_spaces.operators.dynamic_conv import DynamicConv
 from trials.budget import Recipe
-from trials.training.inheritance import take_over
+from trials.training.inheritance import transfer
 from trials.training.user_data import UserDataTrainer, UserDataValidator
 from trials.weights import lighten
 
 
 class FullTrainer(UserDataTrainer):
-    """Ultralytics' detection trainer, with what a trial does differently to a model of ours.
+    """Ultralytics' detection trainer for models with our operators.
 
-    A model with `pgi: true` gets the auxiliary branch to train with. The branch is in `last.pt` and `best.pt`, so that
-    a training can go on; whatever predicts, validates or exports drops it. Weights are taken over by role. Dynamic
-    convolutions' temperature falls over the share of the training over which it falls in a trial. A class of this
-    package, so that a further process that trains, one for each GPU, knows our layers.
+    Differences to Ultralytics' trainer:
+
+    - a model with `pgi: true` is trained with the auxiliary branch, which is in `last.pt` and `best.pt`, so that a
+      training can go on; it is dropped for predicting, validating and exporting;
+    - weights are transferred by role;
+    - the temperature of dynamic convolutions falls over the same share of the training as in a trial;
+    - nothing is logged to MLflow unless it is asked for.
+
+    Ultralytics' processes for several GPUs import this class, and our operators with it.
     """
 
     pgi: ClassVar[Pgi | None] = None
-    """Whether to train with the branch; None is what the model's file says."""
+    """Whether to train with the auxiliary branch; None for what the model file says."""
 
-    begun: ClassVar[Callable[[Path, Mapping[str, Any]], None] | None] = None
-    """Called with the folder and the arguments of a training that begins, in the process that was asked for it."""
+    on_begin: ClassVar[Callable[[Path, Mapping[str, Any]], None] | None] = None
+    """Called with folder and arguments of each training that begins; only in the main process, not once per GPU."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        """Begin a training, as Ultralytics does, without its own logging to MLflow."""
-        leave_mlflow_out()
+        """Set up a training as Ultralytics does, without its logging to MLflow."""
+        disable_mlflow_logging()
         super().__init__(*arguments, **options)
-        if RANK == -1 and (begun := type(self).begun) is not None:
-            begun(self.save_dir, vars(self.args))
+        if RANK == -1 and (on_begin := type(self).on_begin) is not None:
+            on_begin(self.save_dir, vars(self.args))
 
     def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> DetectionModel:  # noqa: FBT001, FBT002 - Ultralytics' signature
-        """The model, with the auxiliary branch where it is wanted and not there yet."""
+        """Build the model, with or without the auxiliary branch, and transfer weights to it."""
         document = dict(cfg) if isinstance(cfg, Mapping) else yaml_model_load(cfg)
         document = foreign_files.translate(document).document
         wanted = document.get("pgi", auxiliary.has_auxiliary(document)) if self.pgi is None else self.pgi
@@ -54,13 +59,13 @@ class FullTrainer(UserDataTrainer):
         rows = in_training if is_changed else document
         model = super().get_model({**rows, "pgi": wanted}, None, verbose)
         if weights is not None:
-            share = _load(model, weights)
+            share = _transfer(model, weights)
             if not getattr(self, "resume", False):
                 _report(share)
         return model
 
     def resume_training(self, ckpt: Any) -> None:
-        """Go on from a checkpoint; temperatures stand where the schedule has them, and not where the average lags."""
+        """Resume from a checkpoint; set temperatures by the schedule, since the checkpoint's EMA lags behind it."""
         super().resume_training(ckpt)
         self._set_annealing()
         done = self.start_epoch * len(self.train_loader)
@@ -68,14 +73,17 @@ class FullTrainer(UserDataTrainer):
             module.temperature.clamp_(max=module.annealed(done))
 
     def final_eval(self) -> None:
-        """Validate the best checkpoint, then store those with layers of ours as numbers and YAML."""
+        """Validate the best checkpoint, then store checkpoints with our layers as numbers and YAML."""
         super().final_eval()
         if RANK in {-1, 0}:
             for path in (self.last, self.best):
                 lighten(path)
 
     def _model_train(self) -> None:
-        """Before every epoch, since a limit of time or of memory changes how many steps there are."""
+        """Set train mode and the schedule of temperatures before every epoch.
+
+        A limit of time or memory may have changed the number of steps.
+        """
         super()._model_train()
         self._set_annealing()
 
@@ -89,69 +97,69 @@ class FullTrainer(UserDataTrainer):
 
 
 class PGITrainer(FullTrainer):
-    """Always with the auxiliary branch."""
+    """Trainer that always uses the auxiliary branch."""
 
     pgi = True
 
 
 class PlainTrainer(FullTrainer):
-    """Never with the auxiliary branch."""
+    """Trainer that never uses the auxiliary branch."""
 
     pgi = False
 
 
 class LeadGuidedTrainer(FullTrainer):
-    """Always with the auxiliary branch, both halves assigned the main half's targets."""
+    """Trainer that always uses the auxiliary branch, with the main head's targets assigned to both heads."""
 
     pgi = LEAD_GUIDED
 
 
-_FEW = 0.05
-"""A smaller share inherited means that two models have nothing to do with each other."""
+_MIN_SHARE = 0.05
+"""If a smaller share of parameters is transferred, two models are unrelated."""
 
 
-def _load(model: DetectionModel, weights: nn.Module) -> float:
-    """Take over weights: as Ultralytics does where both models have the same layers, by role where they do not.
+def _transfer(model: DetectionModel, weights: nn.Module) -> float:
+    """Transfer weights as Ultralytics does between models of equal layers, and by role between others.
 
     Returns:
-        The share of the deployed model's parameters that came.
+        Share of the deployed model's parameters that were transferred.
     """
     source = weights.float()
     offered, head = source.state_dict(), f"model.{len(model.model) - 1}."
-    own = model.state_dict()
-    alike = offered.keys() == own.keys() and all(
-        offered[name].shape == value.shape for name, value in own.items() if not name.startswith(head)
+    state = model.state_dict()
+    has_equal_layers = offered.keys() == state.keys() and all(
+        offered[name].shape == value.shape for name, value in state.items() if not name.startswith(head)
     )
-    if not alike:
+    if not has_equal_layers:
         model.pt_path = getattr(source, "pt_path", None)  # as `load` notes it
-        return take_over(model, source).share
+        return transfer(model, source).share
     model.load(source)
     parameters = dict(model.named_parameters())
-    came = sum(value.numel() for name, value in parameters.items() if value.shape == offered[name].shape)
-    return came / sum(value.numel() for value in parameters.values())
+    loaded = sum(value.numel() for name, value in parameters.items() if value.shape == offered[name].shape)
+    return loaded / sum(value.numel() for value in parameters.values())
 
 
 def _report(share: float) -> None:
     LOGGER.info(f"{share:.1%} inherited: that share of the deployed model's parameters comes from the given weights")
-    if share < _FEW:
+    if share < _MIN_SHARE:
         LOGGER.warning("the given weights hold next to nothing of this model; are they of the same base and scale?")
 
 
 _TRAINERS = {"true": PGITrainer, LEAD_GUIDED: LeadGuidedTrainer, "false": PlainTrainer}
 
 
-def prepared(arguments: Sequence[str]) -> list[str]:
-    """Let Ultralytics' command train with `FullTrainer`, and put what it does not know into its words.
+def prepare_command(arguments: Sequence[str]) -> list[str]:
+    """Let Ultralytics' command train with `FullTrainer`, and return its arguments without ours.
 
     Args:
         arguments: of the command `yolo`; `model=` may name a model of our catalog, `pgi=True` or `pgi=lead-guided`
-            asks for the auxiliary branch, and `mlflow=True` for what Ultralytics logs to MLflow.
+            asks for the auxiliary branch, and `mlflow=True` for Ultralytics' logging to MLflow.
 
     Raises:
         SpecError: another value of `pgi`.
     """
     trainer: type[FullTrainer] = FullTrainer
-    understood = []
+    theirs = []
     for argument in arguments:
         key, _, value = argument.partition("=")
         if key == "pgi":
@@ -161,21 +169,21 @@ def prepared(arguments: Sequence[str]) -> list[str]:
         elif key == "mlflow":
             os.environ[_MLFLOW_WANTED[0]] = value if value.lower() == "true" else ""
         elif key == "model" and value.removesuffix(".yaml") in model_reader.catalog() and not Path(value).exists():
-            understood.append(f"model={model_reader.catalog()[value.removesuffix('.yaml')]}")
+            theirs.append(f"model={model_reader.catalog()[value.removesuffix('.yaml')]}")
         else:
-            understood.append(argument)
-    leave_mlflow_out()
+            theirs.append(argument)
+    disable_mlflow_logging()
     yolo.detect.DetectionTrainer, yolo.detect.DetectionValidator = trainer, UserDataValidator
-    if not any(argument.lstrip("-").partition("=")[0].strip() == "nms" for argument in understood):
+    if not any(argument.lstrip("-").partition("=")[0].strip() == "nms" for argument in theirs):
         _use_one_to_one_heads()
-    return understood
+    return theirs
 
 
-def leave_mlflow_out() -> None:
-    """Keep Ultralytics from logging to an MLflow of its own, with a second copy of all weights. Idempotent.
+def disable_mlflow_logging() -> None:
+    """Keep Ultralytics from logging each training, and a second copy of all weights, to MLflow. Idempotent.
 
-    It does so by default wherever MLflow is installed. Whoever wants it says `mlflow=True`, or names a run or an
-    experiment.
+    By default it logs wherever MLflow is installed. `mlflow=True`, or the name of a run or an experiment in the
+    environment, asks for it.
     """
     stock_add = callbacks.add_integration_callbacks
     if getattr(stock_add, "leaves_mlflow_out", False):
@@ -196,12 +204,12 @@ def leave_mlflow_out() -> None:
 
 
 _MLFLOW_WANTED = ("NAS_YOLO_MLFLOW", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN")
-"""In the environment, which further processes of a training share; Ultralytics reads the last two."""
+"""Environment variables, which all processes of a training share; Ultralytics reads the last two."""
 
 
 def _use_one_to_one_heads() -> None:
-    """Let a model with a one-to-one head (YOLOv10, YOLO26) be used with it, as a search scores it. Idempotent."""
-    if not getattr(Model._load, "uses_one_to_one", False):  # noqa: SLF001 - where every command gets its model
+    """Use the one-to-one head of models that have one (YOLOv10, YOLO26), as a search scores them. Idempotent."""
+    if not getattr(Model._load, "uses_one_to_one", False):  # noqa: SLF001 - every command gets its model here
         Model._load = _using_one_to_one(Model._load)  # noqa: SLF001
         Model._new = _using_one_to_one(Model._new)  # noqa: SLF001
 

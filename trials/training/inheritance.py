@@ -1,9 +1,13 @@
-"""Weights from another model: by role, not by a layer's number, and as near to that model's function as may be.
+"""Transfer of weights from another model, by role instead of by layer number.
 
-A tensor's role is its layer as the base model counts it, and its name in that layer: what an insertion or an auxiliary
-half shifts keeps its role, and what a graft leaves in its host has it, too. Where a model is wider, narrower, deeper or
-shallower, the channels that both have are taken over, except in the head, whose outputs mean classes. An operator that
-stands where the other model has something else adopts it: it starts as the nearest function to it that its form allows.
+A tensor's role is its layer's number in the base model, and its name in that layer:
+
+- layers that an insertion or an auxiliary branch shifts keep their role, and so does what remains of a host around its
+  operators;
+- where a model is wider, narrower, deeper or shallower, the channels that both have are copied, except in the head,
+  whose outputs mean classes;
+- an operator in a place where the other model has another module is initialised from that module, to compute nearly
+  the same.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,20 +23,23 @@ from search_spaces.errors import DataError
 from trials.scores import Coverage
 from trials.weights import read
 
-_LEAST = 0.05
-"""Two models that have nothing to do with each other have some channels of their first convolutions in common."""
+_MIN_SHARE = 0.05
+"""Not 0: two unrelated models have some channels of their first convolutions in common."""
 
 
 def inherit(model: nn.Module, weights: Path) -> Coverage:
-    """Take over what a checkpoint has for a model.
+    """Initialise a model from a checkpoint.
+
+    Returns:
+        What was transferred.
 
     Raises:
-        DataError: no checkpoint, or nothing of it fits.
+        DataError: not a checkpoint, or one of an unrelated model.
     """
     if not weights.is_file():  # Ultralytics would look for it in the network
         raise DataError(f"{weights}: no such file (a checkpoint, such as a trial's weights.pt)")
-    coverage = take_over(model, _source(weights, weights.stat().st_mtime_ns))
-    if coverage.share < _LEAST:
+    coverage = transfer(model, _read_source(weights, weights.stat().st_mtime_ns))
+    if coverage.share < _MIN_SHARE:
         raise DataError(
             f"{weights}: only {coverage.share:.1%} of this model's parameters are in it; "
             "is it of the same base and scale?"
@@ -41,36 +48,36 @@ def inherit(model: nn.Module, weights: Path) -> Coverage:
 
 
 def require(weights: Path, document: Mapping[str, Any], classes: int) -> None:
-    """Check, before anything is written, that a training of a model can begin from a checkpoint.
+    """Check that a model can be initialised from a checkpoint, without training it.
 
     Raises:
-        DataError: no checkpoint of a detection model, or nothing of it fits.
+        DataError: not a checkpoint of a detection model, or one of an unrelated model.
     """
     with torch.random.fork_rng(devices=[]):
         inherit(build.model(document, classes), weights)
 
 
 @lru_cache(maxsize=1)
-def _source(weights: Path, changed: int) -> nn.Module:  # noqa: ARG001 - a file that was written again is another one
-    """What all trials of a study begin from: read once in a process."""
+def _read_source(weights: Path, changed: int) -> nn.Module:  # noqa: ARG001 - a file that was written again is another one
+    """Read a model that all trials of a study start from, once in a process."""
     return read(weights).float()
 
 
 @torch.no_grad()
-def take_over(model: nn.Module, source: nn.Module) -> Coverage:
-    """Take over the tensors of equal role, then let operators adopt what stood in their place."""
+def transfer(model: nn.Module, source: nn.Module) -> Coverage:
+    """Copy the tensors of equal role, then initialise operators from the modules that they replace."""
     offered = {role: value for _, role, value in _tensors(source)}
     head = f"{_labels(model)[-1]}."
-    came: dict[str, int] = {}
+    copied: dict[str, int] = {}
     for name, role, value in _tensors(model):
         if role in offered and (offered[role].shape == value.shape or not role.startswith(head)):
-            came[name] = _overlay(value, offered[role])
-    came |= {name: model.get_parameter(name).numel() for name in _adopt(model, source)}
-    return _coverage(model, came)
+            copied[name] = _copy_common_channels(value, offered[role])
+    copied |= {name: model.get_parameter(name).numel() for name in _init_operators(model, source)}
+    return _coverage(model, copied)
 
 
-def _overlay(value: Tensor, offered: Tensor) -> int:
-    """Copy the channels that two tensors have in common, the first ones; how many numbers that is."""
+def _copy_common_channels(value: Tensor, offered: Tensor) -> int:
+    """Copy the first channels, which both tensors have; return how many numbers that is."""
     if value.ndim != offered.ndim or value.shape[2:] != offered.shape[2:]:
         return 0
     common = tuple(slice(min(sizes)) for sizes in zip(value.shape, offered.shape, strict=True))
@@ -78,41 +85,43 @@ def _overlay(value: Tensor, offered: Tensor) -> int:
     return value[common].numel()
 
 
-def _coverage(model: nn.Module, came: Mapping[str, int]) -> Coverage:
+def _coverage(model: nn.Module, by_name: Mapping[str, int]) -> Coverage:
     roles = {name: role for name, role, _ in _tensors(model)}
     parameters = {name: value.numel() for name, value in model.named_parameters()}
     by_layer: dict[str, list[int]] = {}
     for name, count in parameters.items():
-        if _AUXILIARY not in roles[name]:  # a layer, or in the head
+        if _AUXILIARY not in roles[name]:  # which are layers of their own, and a part of the head
             layer = by_layer.setdefault(roles[name].partition(".")[0], [0, 0])
-            layer[0] += came.get(name, 0)
+            layer[0] += by_name.get(name, 0)
             layer[1] += count
-    taken, deployed = (sum(figures) for figures in zip(*by_layer.values(), strict=True))
+    copied, deployed = (sum(figures) for figures in zip(*by_layer.values(), strict=True))
     return Coverage(
-        share=taken / deployed,
-        layers=tuple((layer, some / whole) for layer, (some, whole) in by_layer.items() if some < whole),
-        new=frozenset(name for name, count in parameters.items() if came.get(name, 0) < count),
+        share=copied / deployed,
+        layers=tuple((layer, some / every) for layer, (some, every) in by_layer.items() if some < every),
+        new=frozenset(name for name, count in parameters.items() if by_name.get(name, 0) < count),
     )
 
 
-def _adopt(model: nn.Module, source: nn.Module) -> frozenset[str]:
-    """Let every operator adopt what stands in its place in the source; the names of what it has from there."""
-    adopt = {operator.module: operator.init_from for operator in OPERATORS.values() if operator.init_from is not None}
-    places = {f"{label}.{path}": module for _, label, path, module in _modules(source)}
-    adopted: set[str] = set()
+def _init_operators(model: nn.Module, source: nn.Module) -> frozenset[str]:
+    """Initialise each operator from the source's module of the same role; return the names of the tensors copied."""
+    init_from = {
+        operator.module: operator.init_from for operator in OPERATORS.values() if operator.init_from is not None
+    }
+    by_role = {f"{label}.{path}": module for _, label, path, module in _modules(source)}
+    copied: set[str] = set()
     for name, label, path, module in _modules(model):
-        before = places.get(f"{label}.{path}")  # nothing stands where a layer was inserted
-        if type(module) in adopt and type(before) is not type(module):
-            names = adopt[type(module)](module, before)
-            adopted.update(f"{name}.{each}" for each in names)
-    return frozenset(adopted)
+        replaced = by_role.get(f"{label}.{path}")  # None for an inserted layer
+        if type(module) in init_from and type(replaced) is not type(module):
+            names = init_from[type(module)](module, replaced)
+            copied.update(f"{name}.{each}" for each in names)
+    return frozenset(copied)
 
 
 _AUXILIARY = "auxiliary"
 
 
 def _tensors(model: Any) -> Iterator[tuple[str, str, Tensor]]:
-    """A model's tensors in order: name, role, value."""
+    """Yield the name, role and value of a model's tensors, in order."""
     labels = _labels(model)
     for name, value in model.state_dict().items():
         _, layer, rest = name.split(".", 2)
@@ -120,7 +129,7 @@ def _tensors(model: Any) -> Iterator[tuple[str, str, Tensor]]:
 
 
 def _modules(model: Any) -> Iterator[tuple[str, str, str, nn.Module]]:
-    """Every module of every layer: name, the layer's label, the path in it, the module."""
+    """Yield every module of every layer: its name, the layer's label, its path in the layer, the module."""
     labels = _labels(model)
     for index, layer in enumerate(model.model):
         for path, module in layer.named_modules():
@@ -128,7 +137,7 @@ def _modules(model: Any) -> Iterator[tuple[str, str, str, nn.Module]]:
 
 
 def _labels(model: Any) -> list[str]:
-    """What the base model calls the layers of a built one: `8`, `after-8`, `auxiliary-0`."""
+    """Return the labels of a built model's layers: `8`, `after-8`, `auxiliary-0`."""
     layers = list(model.model)
     keep = pgi.deployed_layers(layers)
     inserted = (model.yaml.get("nas") or {}).get("insert", {})

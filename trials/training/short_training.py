@@ -1,9 +1,14 @@
-"""The short training of one candidate, on Ultralytics' own trainer without what a search does not need.
+"""Short training of one candidate with Ultralytics' trainer.
 
-What is left out: plots, the second validation of the best checkpoint, half-precision checkpoints and a CSV row per
-epoch, every integration's callbacks, the network. What is added: a question after each epoch whether to go on, images
-that all trials of a host share, a checkpoint that a training goes on from to the bit, a schedule for dynamic
-convolutions' temperature, one kernel for the whole step of AdamW.
+Differences to Ultralytics' trainer:
+
+- no plots, no second validation of the best checkpoint, no half-precision checkpoints and no CSV row per epoch;
+- no callbacks of integrations, no access to the network;
+- a callback after each epoch decides whether the training goes on;
+- all trials on a machine share the images;
+- a checkpoint from which a training goes on to the same bits;
+- a schedule for the temperature of dynamic convolutions;
+- one kernel for the whole step of AdamW.
 """
 
 import math
@@ -37,32 +42,32 @@ from trials.weights import keep
 
 
 class DivergedError(Exception):
-    """The loss left the finite numbers."""
+    """A loss is NaN or infinite."""
 
 
 class TimedOutError(Exception):
-    """The budget's seconds are over."""
+    """The budget's time limit is over."""
 
 
 class _NothingLeftError(Exception):
-    """What a checkpoint holds was trained to its end, or is not to go on."""
+    """The training of the checkpoint has ended, or was stopped: no epoch is left."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained:
-    """What a training left.
+class TrainingResult:
+    """Epochs of a training, and how it ended.
 
     Attributes:
-        epochs: what was trained, in order; the last one validated unless the training was stopped.
-        stopped: whether it was told not to go on.
-        coverage: what came from the budget's checkpoint.
-        before: seconds of those epochs that an earlier process trained.
+        epochs: in order; the last one is validated unless the training was stopped.
+        stopped: whether `go_on` ended it.
+        coverage: what was transferred from the budget's checkpoint.
+        earlier_seconds: of those epochs that an earlier process trained.
     """
 
     epochs: tuple[Epoch, ...]
     stopped: bool
     coverage: Coverage
-    before: float = 0.0
+    earlier_seconds: float = 0.0
 
 
 def train(
@@ -73,34 +78,36 @@ def train(
     go_on: GoOn,
     *,
     weights: Path,
-    standing: Path | None = None,
-) -> Trained:
+    checkpoint_path: Path | None = None,
+) -> TrainingResult:
     """Train a model for a budget.
 
     Args:
         document: the model YAML as a mapping.
-        folder: for what Ultralytics writes.
-        go_on: asked after every epoch, counted from 1; False ends the training there.
-        weights: where the moving average goes after the last epoch, in fp32, in a form that `YOLO()` loads.
-        standing: where the training stands, written after every epoch; one that stands there already goes on, to the
-            same bits as if it had never stopped, and `go_on` hears of its earlier epochs again.
+        folder: for the files that Ultralytics writes.
+        go_on: called after every epoch, counted from 1; False ends the training there.
+        weights: file for the EMA after the last epoch, in fp32, in a form that `YOLO()` loads.
+        checkpoint_path: file that is written after every epoch. The training of an existing checkpoint goes on to the
+            same bits as if it had never stopped, and `go_on` is called for its earlier epochs first.
 
     Raises:
         DivergedError: a loss is NaN or infinite.
-        TimedOutError: the budget's seconds are over.
-        DataError: nothing of the budget's checkpoint fits the model.
-        RuntimeError: whatever PyTorch raises, out of memory among it.
+        TimedOutError: the budget's time limit is over.
+        DataError: the budget's checkpoint is of an unrelated model.
+        RuntimeError: any error of PyTorch, such as out of memory.
     """
-    trainer_patches.look_away_from_the_past()
+    trainer_patches.freeze_gc()
     with trainer_patches.one_thread_on_cpu(budget.device):
-        training = ShortTraining(document, budget, data, folder, go_on, standing=standing)
+        training = ShortTraining(document, budget, data, folder, go_on, checkpoint_path=checkpoint_path)
         training.train()
-    if not training.told_to_stop:
-        with training.ema.applied() as average:
-            keep(average, vars(training.args), weights)
+    if not training.stopped:
+        with training.ema.applied() as averaged:
+            keep(averaged, vars(training.args), weights)
     epochs = tuple(training.epochs_done)
-    before = sum(epoch.seconds for epoch in epochs[: training.start_epoch])
-    return Trained(epochs=epochs, stopped=training.told_to_stop, coverage=training.coverage, before=before)
+    earlier_seconds = sum(epoch.seconds for epoch in epochs[: training.start_epoch])
+    return TrainingResult(
+        epochs=epochs, stopped=training.stopped, coverage=training.coverage, earlier_seconds=earlier_seconds
+    )
 
 
 class ShortTraining(DetectionTrainer):
@@ -118,31 +125,31 @@ class ShortTraining(DetectionTrainer):
         folder: Path,
         go_on: GoOn,
         *,
-        standing: Path | None = None,
+        checkpoint_path: Path | None = None,
     ) -> None:
         self.document, self.budget, self.data_set, self.go_on = document, budget, data, go_on
-        self.standing = standing
+        self.checkpoint_path = checkpoint_path
         self.checkpoint: Checkpoint | None = None
         self.epochs_done: list[Epoch] = []
-        self.told_to_stop = False
+        self.stopped = False
         self.coverage = Coverage()
         self.deadline = time.monotonic() + (budget.timeout or math.inf)
         self.epoch_started = 0.0
         super().__init__(overrides=arguments(budget, data, folder))
 
     def train(self) -> None:
-        """Train what is left to be trained."""
+        """Train the epochs that are left."""
         try:
-            with trainer_patches.precise_loss():
+            with trainer_patches.loss_in_fp32():
                 super().train()
         except _NothingLeftError:
             return
 
     def run_callbacks(self, event: str) -> None:
-        """Our own steps, and nobody else's."""
+        """Run the steps of a short training; registered callbacks are not called."""
         match event:
             case "on_train_start":
-                self._hear_again()
+                self._replay_epochs()
             case "on_train_epoch_start":
                 self.epoch_started = time.monotonic()
                 seed_epoch(self.train_loader, self.budget.seed, self.epoch)
@@ -157,7 +164,7 @@ class ShortTraining(DetectionTrainer):
                 self._finish_epoch()
 
     def get_dataset(self) -> dict[str, Any]:
-        """The checked data set; Ultralytics' own way asks the network for a font."""
+        """Return the checked data set; Ultralytics' method downloads a font."""
         data = self.data_set
         return {
             "train": list(data.train),
@@ -167,7 +174,7 @@ class ShortTraining(DetectionTrainer):
         }
 
     def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> DetectionModel:  # noqa: ARG002, FBT001, FBT002 - Ultralytics' signature
-        """The candidate, with what the budget's checkpoint gives it."""
+        """Build the candidate, initialised from the budget's checkpoint if there is one."""
         branch = self.budget.recipe.pgi
         document = auxiliary.with_branch({**self.document, "pgi": branch}) if branch else self.document
         model = build.model(document, len(self.data_set.classes)).to(memory_format=memory_format(self.device))
@@ -178,13 +185,13 @@ class ShortTraining(DetectionTrainer):
         return model
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """As Ultralytics does, in the layout of the weights."""
+        """Prepare a batch as Ultralytics does, in the memory format of the weights."""
         batch = super().preprocess_batch(batch)
         batch["img"] = batch["img"].contiguous(memory_format=memory_format(self.device))
         return batch
 
     def build_dataset(self, img_path: Any, mode: str = "train", batch: int | None = None) -> image_cache.Images:
-        """One that all trials of this process share."""
+        """Return a data set that all trials of this process share."""
         return image_cache.load(
             tuple(img_path) if isinstance(img_path, list) else (str(img_path),),
             self.data_set.classes,
@@ -198,7 +205,7 @@ class ShortTraining(DetectionTrainer):
         )
 
     def get_dataloader(self, dataset_path: Any, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
-        """Ultralytics' loader, or batches that are held."""
+        """Return Ultralytics' loader, or validation batches held in memory."""
         if mode == "val":
             dataset = self.build_dataset(dataset_path, mode, batch_size)
             if image_cache.ValidationBatches.can_hold(dataset):
@@ -206,7 +213,7 @@ class ShortTraining(DetectionTrainer):
         return super().get_dataloader(dataset_path, batch_size, rank, mode)
 
     def build_optimizer(self, model: nn.Module, *arguments: Any, **options: Any) -> optim.Optimizer:
-        """Ultralytics' groups; AdamW's step in one kernel; another rate for tensors that were not inherited."""
+        """Build Ultralytics' optimizer; for AdamW with a fused step, and another rate for tensors not transferred."""
         optimizer = super().build_optimizer(model, *arguments, **options)
         if type(optimizer) is not optim.AdamW:
             return optimizer
@@ -220,7 +227,7 @@ class ShortTraining(DetectionTrainer):
         return optim.AdamW([group for group in groups if group["params"]], fused=True)
 
     def _setup_train(self) -> None:
-        with trainer_patches.nothing_collected(), trainer_patches.averaged_in_place():
+        with trainer_patches.gc_disabled(), trainer_patches.ema_in_place():
             super()._setup_train()
         recipe = self.budget.recipe
         steps = len(self.train_loader) * self.epochs
@@ -233,29 +240,33 @@ class ShortTraining(DetectionTrainer):
             self.ema.decay = partial(decay, len(self.train_loader) * recipe.average_epochs)
 
     def resume_training(self, ckpt: Any) -> None:  # noqa: ARG002 - Ultralytics' signature
-        """From our own checkpoint, if there is one."""
-        if self.standing is not None:
-            going = self.document, self.budget, self.data_set
-            identities = checkpoint.identity(*going), checkpoint.identity_by_places(*going)
-            self.checkpoint = Checkpoint(self.standing, self, *identities)
+        """Restore the checkpoint at `checkpoint_path`; Ultralytics' checkpoint is ignored."""
+        if self.checkpoint_path is not None:
+            inputs = self.document, self.budget, self.data_set
+            identities = checkpoint.identity(*inputs), checkpoint.identity_by_places(*inputs)
+            self.checkpoint = Checkpoint(self.checkpoint_path, self, *identities)
             self.checkpoint.restore(self)
             self.start_epoch = len(self.epochs_done)
 
     def _model_train(self) -> None:
-        """Once, and after each validation: going through 900 modules takes as long as a checkpoint."""
+        """Set train mode only where it is needed: going through 900 modules takes as long as a checkpoint."""
         if self.epoch == self.start_epoch or not self.model.training:
             super()._model_train()
 
     def validate(self) -> Any:
-        """Of the average."""
+        """Validate the EMA."""
         with self.ema.applied():
             return super().validate()
 
-    def _hear_again(self) -> None:
-        """Tell of the epochs that were trained before this process, as if they were trained now."""
+    def _replay_epochs(self) -> None:
+        """Call `go_on` for the epochs of the checkpoint, as if they were trained now.
+
+        Raises:
+            _NothingLeftError: it ends the training there, or no epoch is left.
+        """
         for number, epoch in enumerate(self.epochs_done, start=1):
-            self._ask(epoch)
-            if self.told_to_stop:
+            self._call_go_on(epoch)
+            if self.stopped:
                 self.epochs_done = self.epochs_done[:number]
                 raise _NothingLeftError
         if self.start_epoch == self.epochs:
@@ -274,55 +285,55 @@ class ShortTraining(DetectionTrainer):
         self.epochs_done.append(epoch)
         if self.checkpoint is not None:
             self.checkpoint.write(self)
-        self._ask(epoch)
+        self._call_go_on(epoch)
 
-    def _ask(self, epoch: Epoch) -> None:
+    def _call_go_on(self, epoch: Epoch) -> None:
         if not self.go_on(epoch.epoch, epoch) and epoch.epoch < self.epochs:
-            self.told_to_stop = self.stop = True
+            self.stopped = self.stop = True
 
     def _clear_memory(self, threshold: float | None = None) -> None:
-        """Nothing on a CPU, which has no cache to empty: looking for garbage takes as long as building the model."""
+        """Do nothing on a CPU, which has no cache: garbage collection takes as long as building the model."""
         if self.device.type != "cpu":
             super()._clear_memory(threshold)
 
     def save_metrics(self, metrics: dict[str, float]) -> None:
-        """No CSV: the epochs are returned."""
+        """Write no CSV: the epochs are returned."""
 
     def save_model(self) -> bool:
-        """No checkpoint in half precision."""
+        """Write no checkpoint in half precision."""
         return False
 
     def final_eval(self) -> None:
-        """No second validation: the score is the moving average's at the last epoch."""
+        """Validate no second time: the score is the EMA's after the last epoch."""
 
     def plot_training_labels(self) -> None:
-        """No plots."""
+        """Plot nothing."""
 
 
 def accuracies(metrics: Mapping[str, Any]) -> tuple[float, float]:
-    """The mAP50-95 and mAP50 among what Ultralytics' validator has measured."""
+    """Return mAP50-95 and mAP50 from the metrics of Ultralytics' validator."""
     return float(metrics["metrics/mAP50-95(B)"]), float(metrics["metrics/mAP50(B)"])
 
 
 def seed_epoch(loader: InfiniteDataLoader, seed: int, epoch: int) -> None:
-    """Let an epoch's order and augmentation follow from the seed and the epoch's number alone.
+    """Seed all random number generators that an epoch's order and augmentation depend on, by its number alone.
 
-    Equal for all architectures, however much randomness their building took, whether epochs before were validated, and
-    in a process that begins with this epoch.
+    They are equal for all architectures, however many random numbers their building took, whether or not earlier
+    epochs were validated, and in a process that resumes at this epoch.
     """
-    number = seed * _EPOCHS_APART + epoch
-    random.seed(number)
-    np.random.seed(number % 2**32)  # noqa: NPY002 - what Ultralytics' augmentation draws from
-    torch.manual_seed(number)
-    loader.generator.manual_seed(number)
+    epoch_seed = seed * _SEED_STRIDE + epoch
+    random.seed(epoch_seed)
+    np.random.seed(epoch_seed % 2**32)  # noqa: NPY002 - what Ultralytics' augmentation draws from
+    torch.manual_seed(epoch_seed)
+    loader.generator.manual_seed(epoch_seed)
     loader.reset()  # worker processes draw their seeds from the generator when they start
 
 
-_EPOCHS_APART = 100_003
+_SEED_STRIDE = 100_003
 
 
 def arguments(budget: Budget, data: DataSet, folder: Path) -> dict[str, Any]:
-    """Ultralytics' settings for a budget."""
+    """Return Ultralytics' settings for a budget."""
     recipe = budget.recipe
     return {
         "task": "detect",

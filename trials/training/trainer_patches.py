@@ -1,4 +1,10 @@
-"""What a training runs under: one thread, no search for garbage, and what of Ultralytics' trainer has to be another."""
+"""Changes to Ultralytics' trainer and to the process while a training runs.
+
+- one thread on a CPU;
+- no garbage collection while modules are made;
+- the EMA in place;
+- bfloat16 for the network, not for the loss.
+"""
 
 import gc
 from collections.abc import Iterator
@@ -10,31 +16,31 @@ from ultralytics.engine import trainer
 from ultralytics.nn.tasks import BaseModel
 from ultralytics.utils import torch_utils
 
-from trials.training.ema import Average
+from trials.training.ema import InPlaceEMA
 
 
-def look_away_from_the_past() -> None:
-    """Collect what the last training left, and let the collector look at nothing of today again: 0.2 s each time."""
+def freeze_gc() -> None:
+    """Collect what the last training left, and exempt all present objects from later collections: 0.2 s each."""
     gc.collect()
     gc.freeze()
 
 
 @contextmanager
-def nothing_collected() -> Iterator[None]:
-    """No search for garbage while thousands of modules are made, copied or written, none of which is any: 0.2 s."""
-    on = gc.isenabled()
+def gc_disabled() -> Iterator[None]:
+    """Disable garbage collection while thousands of modules are made, none of which is garbage: 0.2 s."""
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        if on:
+        if was_enabled:
             gc.enable()
 
 
 @contextmanager
-def averaged_in_place() -> Iterator[None]:
-    """Let Ultralytics' trainer make an `Average`, in the midst of its setup (`engine/trainer.py:456` in 8.4.190)."""
-    theirs, trainer.ModelEMA = trainer.ModelEMA, Average
+def ema_in_place() -> Iterator[None]:
+    """Let Ultralytics' trainer make an `InPlaceEMA` during its setup (`engine/trainer.py:456` in 8.4.190)."""
+    theirs, trainer.ModelEMA = trainer.ModelEMA, InPlaceEMA
     try:
         yield
     finally:
@@ -42,11 +48,11 @@ def averaged_in_place() -> Iterator[None]:
 
 
 @contextmanager
-def precise_loss() -> Iterator[None]:
-    """Let Ultralytics' trainer take bfloat16, on a CPU as well, for the network and not for its loss.
+def loss_in_fp32() -> Iterator[None]:
+    """Let Ultralytics' trainer use bfloat16 for the network alone, on a CPU as well.
 
-    It refuses bfloat16 on a CPU (`utils/torch_utils.py:149` in 8.4.190), and computes the loss in it, too: a box would
-    be the product of two matrices of eight bits, wrong by parts of a pixel.
+    Ultralytics refuses bfloat16 on a CPU (`utils/torch_utils.py:149` in 8.4.190), and computes the loss in it, too: a
+    box would be the product of two matrices of eight bits, wrong by parts of a pixel.
     """
     theirs = trainer.autocast, BaseModel.loss
     trainer.autocast, BaseModel.loss = _autocast, _loss_in_fp32(BaseModel.loss)
@@ -63,30 +69,30 @@ def _autocast(enabled: bool | torch.dtype, device: str = "cuda") -> AbstractCont
 
 def _loss_in_fp32(stock_loss: Any) -> Any:
     def loss(model: BaseModel, batch: dict[str, Any], preds: Any = None) -> Any:
-        seen = model.forward(batch["img"]) if preds is None else preds
+        predicted = model.forward(batch["img"]) if preds is None else preds
         with torch.autocast(batch["img"].device.type, enabled=False):
-            return stock_loss(model, batch, _in_fp32(seen))
+            return stock_loss(model, batch, _in_fp32(predicted))
 
     return loss
 
 
-def _in_fp32(seen: Any) -> Any:
-    """Every tensor of what a head returns."""
-    match seen:
+def _in_fp32(predicted: Any) -> Any:
+    """Convert every tensor of a head's nested output."""
+    match predicted:
         case torch.Tensor():
-            return seen.float()
+            return predicted.float()
         case dict():
-            return {name: _in_fp32(each) for name, each in seen.items()}
+            return {name: _in_fp32(each) for name, each in predicted.items()}
         case list() | tuple():
-            return type(seen)(_in_fp32(each) for each in seen)
-    return seen
+            return type(predicted)(_in_fp32(each) for each in predicted)
+    return predicted
 
 
 @contextmanager
 def one_thread_on_cpu(device: str) -> Iterator[None]:
-    """One thread for a training on the CPU: more would fight over the cores with other workers, and change the sums.
+    """Use one thread for a training on the CPU: more would compete with other workers for cores, and change the sums.
 
-    Ultralytics sets a number of its own whenever it selects a device (`utils/torch_utils.py:364` in 8.4.190).
+    Ultralytics sets a number of threads whenever it selects a device (`utils/torch_utils.py:364` in 8.4.190).
     """
     if device != "cpu":
         yield

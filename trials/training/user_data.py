@@ -1,7 +1,7 @@
-"""The data of `nas yolo`: Ultralytics trains and validates on them as a search does, and never writes beside them.
+"""Trainer and validator of `nas yolo`, which read a user's data as a search does, and write nothing beside them.
 
-A data.yaml is put into absolute words first (`datasets.resolved_text`), so that nothing is downloaded, no script of the
-file's runs, and the same data are meant from any working directory.
+A data.yaml is rewritten with absolute paths first (`datasets.resolved_text`), so that nothing is downloaded, no script
+in the file runs, and it names the same data from any working directory.
 """
 
 from pathlib import Path
@@ -18,40 +18,40 @@ from trials.data.image_cache import UserImages
 
 
 class UserDataTrainer(DetectionTrainer):
-    """Ultralytics' detection trainer, on data that it does not change."""
+    """Ultralytics' detection trainer, on data that it leaves unchanged."""
 
     def get_dataset(self) -> dict[str, Any]:
-        """Ultralytics', of the data.yaml in absolute words, which lies in the training's folder.
+        """Return Ultralytics' description of the data set, from a copy of data.yaml with absolute paths.
 
         Raises:
-            DataError: no data.yaml, or a folder that is not there.
+            DataError: data.yaml or one of its folders does not exist.
         """
-        self.args.data = _in_absolute_words(self.args.data, Path(self.save_dir), "train", "val")
+        self.args.data = _with_absolute_paths(self.args.data, Path(self.save_dir), "train", "val")
         return super().get_dataset()
 
     def build_dataset(self, img_path: Any, mode: str = "train", batch: int | None = None) -> UserImages:
-        """Ultralytics' arguments, our class."""
+        """Return an instance of our data set class, from Ultralytics' arguments."""
         stride = max(int(unwrap_model(self.model).stride.max()), 32)
         return _build(self.args, img_path, batch, self.data, mode=mode, rect=mode == "val", stride=stride)
 
 
 class UserDataValidator(DetectionValidator):
-    """Ultralytics' detection validator, on data that it does not change."""
+    """Ultralytics' detection validator, on data that it leaves unchanged."""
 
     def __call__(self, trainer: Any = None, model: Any = None) -> Any:
-        """Validate a trainer's model, or any other on the data of the arguments."""
+        """Validate a trainer's model, or another model on the data that the arguments name."""
         if trainer is None:
-            self.args.data = _in_absolute_words(self.args.data, Path(self.save_dir), self.args.split or "val")
+            self.args.data = _with_absolute_paths(self.args.data, Path(self.save_dir), self.args.split or "val")
         return super().__call__(trainer, model)
 
     def build_dataset(self, img_path: Any, mode: str = "val", batch: int | None = None) -> UserImages:
-        """Ultralytics' arguments, our class."""
+        """Return an instance of our data set class, from Ultralytics' arguments."""
         fraction = build.get_split_fraction(self.args.fraction, self.args.split or "val")
         return _build(self.args, img_path, batch, self.data, mode=mode, stride=self.stride, fraction=fraction)
 
 
 def _build(*arguments: Any, **options: Any) -> Any:
-    """Ultralytics' function, which names the class that it makes; the module itself stays as it is."""
+    """Call Ultralytics' `build_yolo_dataset` with our class in place of `YOLODataset`; the module stays unchanged."""
     theirs = build.build_yolo_dataset
     ours = FunctionType(
         theirs.__code__, {**theirs.__globals__, "YOLODataset": UserImages}, theirs.__name__, theirs.__defaults__
@@ -59,23 +59,23 @@ def _build(*arguments: Any, **options: Any) -> Any:
     return ours(*arguments, **options)
 
 
-def _in_absolute_words(data: Any, folder: Path, *needed: str) -> Any:
-    """Write the data.yaml that is meant into a folder, and return its path; an archive or an address is returned as is.
+def _with_absolute_paths(data: Any, folder: Path, *needed: str) -> Any:
+    """Write a data.yaml with absolute paths into a folder, and return its path; return an archive or URL as it is.
 
     Raises:
-        DataError: there is none, or one of the splits that are needed is not there.
+        DataError: there is no data.yaml, or a needed split does not exist.
     """
     name = str(data or "")
     if not name or "://" in name or (Path(name).is_file() and Path(name).suffix.lower() not in {".yaml", ".yml"}):
         return data
-    text = datasets.resolved_text(_in_folder(name), needed)
+    text = datasets.resolved_text(_yaml_in_folder(name), needed)
     folder.mkdir(parents=True, exist_ok=True)
     written = folder / "data.yaml"
     write_atomically(written, text)
     return str(written)
 
 
-def _in_folder(name: str) -> str:
-    """The only YAML file of a folder, where Ultralytics looks for it; any other name as it is."""
+def _yaml_in_folder(name: str) -> str:
+    """Return the only YAML file of a folder, as Ultralytics searches for it; any other name as it is."""
     found = list(Path(name).glob("*.yaml")) or list(Path(name).rglob("*.yaml")) if Path(name).is_dir() else []
     return str(found[0]) if len(found) == 1 else name

@@ -1,6 +1,6 @@
-"""Check the files on Ultralytics' command line first: a model or data file is data, and may come from anyone.
+"""Checks of the files on Ultralytics' command line, before it reads them: they may come from anyone.
 
-Ultralytics runs what a file asks for: `download:` of a data file is a Python program, a shell command or an address,
+Ultralytics executes what a file asks for: `download:` of a data file is a Python program, a shell command or a URL,
 and `TorchVision` of a model file downloads. `nas yolo` does neither for files that did not come with Ultralytics.
 """
 
@@ -23,11 +23,11 @@ _CHECKPOINTS = ("model", "pretrained", "resume")
 """Arguments that may name a checkpoint, which is a pickle."""
 
 TRUST = "--trust"
-"""The flag by which a user lets checkpoints run what they hold, as Ultralytics does."""
+"""Flag with which a user lets checkpoints execute the code they contain, as Ultralytics does."""
 
 
 def guard() -> None:
-    """Keep Ultralytics from downloading, and from running what a YAML file says, in this process from now on."""
+    """Keep Ultralytics from downloading, and from executing commands of YAML files, in this process from now on."""
     parser_hooks.refuse_downloads()
     stock_load = YAML.load
 
@@ -46,19 +46,19 @@ def guard() -> None:
     YAML.load = load
 
 
-def require_sound(arguments: Sequence[str], *, trusted: bool = False) -> None:
-    """Refuse model and data files with mistakes, each in a line with its address, and checkpoints that bring code.
+def require_valid(arguments: Sequence[str], *, trusted: bool = False) -> None:
+    """Refuse model and data files with mistakes, each in one line with its place, and checkpoints that contain code.
 
     Args:
         arguments: of Ultralytics' command; those that name no file are left to it.
-        trusted: the user vouches for the checkpoints.
+        trusted: whether checkpoints may contain code.
 
     Raises:
-        SpecError: a model file that cannot be built.
-        DataError: a data file whose images are not there; a checkpoint with classes of somebody else.
+        SpecError: a model file cannot be built.
+        DataError: images of a data file do not exist; a checkpoint has classes of neither Ultralytics nor this package.
     """
-    given = [(key.lstrip("-"), value) for key, _, value in (argument.partition("=") for argument in arguments)]
-    for key, value in [*given, *_of_settings(given)]:
+    pairs = [(key.lstrip("-"), value) for key, _, value in (argument.partition("=") for argument in arguments)]
+    for key, value in [*pairs, *_settings_of_files(pairs)]:
         path = Path(value)
         if key in _CHECKPOINTS and path.suffix.lower() == ".pt" and path.is_file() and not trusted:
             _require_harmless(path)
@@ -70,9 +70,9 @@ def require_sound(arguments: Sequence[str], *, trusted: bool = False) -> None:
             _require_data(path)
 
 
-def _of_settings(given: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
-    """The arguments that stand in a file of Ultralytics' settings, `cfg=args.yaml`."""
-    files = [Path(value) for key, value in given if key == "cfg" and Path(value).is_file()]
+def _settings_of_files(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the arguments in files of Ultralytics' settings, such as `cfg=args.yaml`."""
+    files = [Path(value) for key, value in pairs if key == "cfg" and Path(value).is_file()]
     read = [document for document in map(read_yaml, files) if isinstance(document, dict)]
     return [(str(key), str(value)) for document in read for key, value in document.items()]
 
@@ -85,7 +85,7 @@ def _require_harmless(path: Path) -> None:
 
 
 def _require_model(path: Path) -> None:
-    """Refuse a model file with mistakes; models for other tasks are left to Ultralytics."""
+    """Refuse a model file with mistakes; leave models for other tasks to Ultralytics."""
     document = read_yaml(path)
     head: Any = document["head"][-1] if model_file.has_rows(document) else None
     if model_file.is_row(head) and not model_checks.is_detection_head(head[2]):
@@ -104,24 +104,24 @@ def _require_data(path: Path) -> None:
 
 
 def without_trust(arguments: Sequence[str]) -> tuple[list[str], bool]:
-    """Return the arguments without `--trust`, and whether it was among them."""
+    """Return the arguments without `--trust`, and whether they had it."""
     return [argument for argument in arguments if argument != TRUST], TRUST in arguments
 
 
 def without_modules(arguments: Sequence[str]) -> list[str]:
-    """Load the users' operators that a command line names, `--modules FILE.py`, and return the other arguments.
+    """Load the user's operators that a command line names with `--modules FILE.py`; return the other arguments.
 
     Raises:
-        SpecError: a file that is not there, or has no operator.
+        SpecError: a file does not exist, or has no operator.
     """
-    left: list[str] = []
-    named: list[str] = []
-    waiting = iter(arguments)
-    for argument in waiting:
+    others: list[str] = []
+    paths: list[str] = []
+    iterator = iter(arguments)
+    for argument in iterator:
         option, equals, value = argument.partition("=")
         if option in {"--modules", "modules"}:
-            named += [value if equals else next(waiting, "")]
+            paths += [value if equals else next(iterator, "")]
         else:
-            left.append(argument)
-    user_modules.load_all(named, None)
-    return left
+            others.append(argument)
+    user_modules.load_all(paths, None)
+    return others
