@@ -1,4 +1,4 @@
-"""Sampler that proposes by expected hypervolume improvement."""
+"""Sampler that maximises expected hypervolume improvement over a pool of architectures."""
 
 import math
 import random
@@ -23,61 +23,62 @@ from search_spaces import Architecture, SearchSpace
 from trials import Ending
 
 _DRAWN, _MUTATED, _CROSSED, _REPAIRED = 120, 200, 80, 20
-"""How a pool is made; measured by how long asking takes, a tenth of a second at a thousand trials."""
-
-
-_STEPS_MORE, _BEST = 0.4, 5
-
-
+"""Architectures of a pool; so many that a proposal takes a tenth of a second at a thousand trials."""
+_ANOTHER_STEP, _BEST = 0.4, 5
+"""Probability of each further mutation; number of parents by reward."""
 _STOPPED = Ending.STOPPED.value
 
 
 class EHVISampler(FilteredSampler):
-    """Ours: of a pool of architectures, the one that is expected to add the most to the front.
+    """Sampler that proposes the architecture with the highest expected hypervolume improvement (EHVI) of a pool.
 
-    The pool is random architectures, neighbours of the front and what lies between two of its members.
+    With a reward instead of costs, the highest expected improvement of the reward. The pool has random architectures,
+    mutations of the Pareto front, and crossovers of two of its members.
     """
 
     def __init__(self, settings: Settings, space: SearchSpace, feasible: FeasibilityFilter) -> None:
         super().__init__(space, feasible, seed=settings.budget.seed)
         self._settings, self._proposer = settings, Proposer(settings.budget.seed, settings.noise)
-        self._known: dict[int, Architecture] = {}
+        self._architectures: dict[int, Architecture] = {}
 
     @cached_property
     def _encoding(self) -> Encoding:
-        """Made when it is first needed: whoever only looks at a study counts no costs."""
-        known, feasible = self._settings.known_costs, self._feasible
+        """Encoding of the space; made when it is first used, because it counts costs."""
+        costs, feasible = self._settings.known_costs, self._feasible
         rewarded = self._settings.rewarded if self._settings.reward else None
-        return Encoding(self._space, feasible.ends(), feasible.figures, known, rewarded)
+        return Encoding(self._space, feasible.extremes(), feasible.figures, costs, rewarded)
 
     def _proposals(
-        self, study: optuna.Study, trial: FrozenTrial, seen: set[str], rng: random.Random
+        self, study: optuna.Study, trial: FrozenTrial, excluded: set[str], rng: random.Random
     ) -> Iterator[Architecture]:
-        tried, accuracies, doubts = self._history(study, except_for=trial.number)
+        tried, accuracies, extra_noise = self._history(study, except_for=trial.number)
         candidates = self._encoding.of(tried)
-        pool = self._pool(_parents(tried, candidates, accuracies) or [self._space.stock], seen, rng)
+        pool = self._pool(_parents(tried, candidates, accuracies) or [self._space.stock], excluded, rng)
         if pool:
-            yield pool[self._proposer.choose(self._encoding.of(pool), candidates, accuracies, doubts)]
+            yield pool[self._proposer.choose(self._encoding.of(pool), candidates, accuracies, extra_noise)]
 
     def expected_accuracies(self, study: optuna.Study) -> dict[str, float]:
-        """What each architecture that has a score would score if it were trained again, given all others too.
+        """Return the posterior mean accuracy of each tried architecture, by fingerprint.
 
         Returns:
-            By fingerprints; nothing while fewer than three have finished.
+            Empty while fewer than three have a score.
         """
-        tried, accuracies, doubts = self._history(study)
+        tried, accuracies, extra_noise = self._history(study)
         if np.isfinite(accuracies).sum() < STARTUP_TRIALS:
             return {}
-        means = self._proposer.posterior_means(self._encoding.of(tried), accuracies, doubts)
+        means = self._proposer.posterior_means(self._encoding.of(tried), accuracies, extra_noise)
         return {one.fingerprint: mean for one, mean in zip(tried, means.tolist(), strict=True)}
 
     def _history(
         self, study: optuna.Study, *, except_for: int | None = None
     ) -> tuple[list[Architecture], FloatArray, FloatArray]:
-        """What is trained, is being trained and waits for it; accuracies, and how much they are in doubt.
+        """Return the finished, running and enqueued architectures, their accuracies and extra noise.
 
-        What was stopped at a rung would have gained what others gained from there. What failed by itself is the worst.
-        A trial that repeats another stands in the place of that one.
+        A trial stopped at a rung has its extrapolated accuracy; one that failed has the worst accuracy; a running one
+        has NaN. A retry stands in the place of the trial that it retries.
+
+        Returns:
+            Architectures, accuracies and extra noise, `(tried,)` each.
         """
         every = study.get_trials(deepcopy=False)
         trials = [
@@ -86,76 +87,76 @@ class EHVISampler(FilteredSampler):
             if trial.number != except_for and FINGERPRINT in trial.user_attrs and trial.state != TrialState.FAIL
         ]
         finished = [trial.user_attrs for trial in trials if trial.state == TrialState.COMPLETE]
-        worst = min((told[ACCURACY] for told in finished), default=math.nan)
-        known = []
+        worst = min((attributes[ACCURACY] for attributes in finished), default=math.nan)
+        results = []
         for trial in trials:
             match trial.state:
                 case TrialState.COMPLETE:
-                    known.append((trial.user_attrs[ACCURACY], 0.0))
+                    results.append((trial.user_attrs[ACCURACY], 0.0))
                 case TrialState.PRUNED:
-                    known.append(_stopped(trial.user_attrs, finished) or (worst, 0.0))
+                    results.append(_extrapolated(trial.user_attrs, finished) or (worst, 0.0))
                 case _:
-                    known.append((math.nan, 0.0))
-        accuracies, doubts = np.array(known, dtype=np.float64).reshape(len(known), 2).T
-        return [self._architecture(trial) for trial in trials], accuracies, doubts
+                    results.append((math.nan, 0.0))
+        accuracies, extra_noise = np.array(results, dtype=np.float64).reshape(len(results), 2).T
+        return [self._architecture(trial) for trial in trials], accuracies, extra_noise
 
     def _architecture(self, trial: FrozenTrial) -> Architecture:
-        if trial.number not in self._known:
-            said = trial.system_attrs.get("fixed_params") or trial.params
-            self._known[trial.number] = self._space.architecture(said)
-        return self._known[trial.number]
+        if trial.number not in self._architectures:
+            params = trial.system_attrs.get("fixed_params") or trial.params
+            self._architectures[trial.number] = self._space.architecture(params)
+        return self._architectures[trial.number]
 
-    def _pool(self, parents: Sequence[Architecture], seen: set[str], rng: random.Random) -> list[Architecture]:
-        """Feasible, new architectures, each once."""
+    def _pool(self, parents: Sequence[Architecture], excluded: set[str], rng: random.Random) -> list[Architecture]:
+        """Return feasible, new architectures, each once."""
         space = self._space
-        found: dict[str, Architecture] = {}
+        pool: dict[str, Architecture] = {}
         drawn = [space.sample(rng) for _ in range(_DRAWN)]
         crossed = [space.cross(rng.choice(parents), rng.choice(parents), rng) for _ in range(_CROSSED)]
         for architecture in [*drawn, *(self._neighbour(rng.choice(parents), rng) for _ in range(_MUTATED)), *crossed]:
-            if architecture.fingerprint not in seen and self._feasible.allows(architecture):
-                found[architecture.fingerprint] = architecture
+            if architecture.fingerprint not in excluded and self._feasible.allows(architecture):
+                pool[architecture.fingerprint] = architecture
         for architecture in drawn[:_REPAIRED]:
-            if len(found) >= _REPAIRED:
+            if len(pool) >= _REPAIRED:
                 break
             repaired = self._feasible.repair(architecture, rng)
-            if repaired is not None and repaired.fingerprint not in seen:
-                found[repaired.fingerprint] = repaired
-        return list(found.values())
+            if repaired is not None and repaired.fingerprint not in excluded:
+                pool[repaired.fingerprint] = repaired
+        return list(pool.values())
 
     def _neighbour(self, architecture: Architecture, rng: random.Random) -> Architecture:
         steps = 1
-        while rng.random() < _STEPS_MORE:
+        while rng.random() < _ANOTHER_STEP:
             steps += 1
         return self._space.mutate(architecture, rng, steps=steps)
 
 
-def _stopped(told: Mapping[str, Any], finished: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
-    """What a stopped trial would have come to, and how much that is in doubt; NaN while nobody can tell.
+def _extrapolated(attributes: Mapping[str, Any], finished: Sequence[Mapping[str, Any]]) -> tuple[float, float] | None:
+    """Return the extrapolated accuracy of a stopped trial and its standard deviation; NaN while too few have finished.
 
-    None if it was not stopped, but failed.
+    None if the trial was not stopped, but failed.
     """
-    if told.get(ENDING) != _STOPPED:
+    if attributes.get(ENDING) != _STOPPED:
         return None
-    rungs = [key for key in told if key.startswith(RUNG)]
+    rungs = [key for key in attributes if key.startswith(RUNG)]
     if not rungs:
         return math.nan, 0.0
     last = max(rungs, key=lambda key: int(key.removeprefix(RUNG)))
     gains = [other[ACCURACY] - other[last][0] for other in finished if last in other]
-    return extrapolated(told[last][0], gains) or (math.nan, 0.0)
+    return extrapolated(attributes[last][0], gains) or (math.nan, 0.0)
 
 
 def _parents(tried: Sequence[Architecture], candidates: Candidates, accuracies: FloatArray) -> list[Architecture]:
-    """The front of what was scored; by accuracy, or reward, and every cost."""
+    """Return the Pareto front of accuracy and costs, or the best by reward, of the scored architectures."""
     scored = np.flatnonzero(np.isfinite(accuracies))
     if candidates.rewards is not None:
-        worth = candidates.rewards[scored, 0] * accuracies[scored] + candidates.rewards[scored, 1]
-        return [tried[scored[row]] for row in np.argsort(-worth, kind="stable")[:_BEST]]
+        rewards = candidates.rewards[scored, 0] * accuracies[scored] + candidates.rewards[scored, 1]
+        return [tried[scored[row]] for row in np.argsort(-rewards, kind="stable")[:_BEST]]
     points = [(accuracies[row], *candidates.costs[row]) for row in scored]
     return [tried[scored[row]] for row in pareto_front(points, directions_for(costs=candidates.costs.shape[1]))]
 
 
 def _first_try(trial: FrozenTrial, every: Sequence[FrozenTrial]) -> int:
-    """The number of the trial that this one repeats, and of the one that that repeats."""
+    """Return the number of the trial that this one retries, or of the one that that one retries."""
     while RETRY_OF in trial.user_attrs:
         trial = every[trial.user_attrs[RETRY_OF]]
     return trial.number

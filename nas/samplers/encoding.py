@@ -1,4 +1,4 @@
-"""Architectures as numbers: what the surrogate of accuracy compares them by, and what they cost."""
+"""Encoding of architectures as the surrogate's features, their costs and their rewards."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -11,47 +11,52 @@ from nas.algorithms.gaussian_process import Features
 from nas.algorithms.proposer import Candidates
 from search_spaces import Architecture, SearchSpace
 
-Figures = Callable[[Architecture], Mapping[str, float]]
-Rewarded = Callable[[float, Mapping[str, float]], float]
+CostFunction = Callable[[Architecture], Mapping[str, float]]
+RewardFunction = Callable[[float, Mapping[str, float]], float]
 
 _SAME_OPERATOR = 0.7
+"""Share of a slot that two choices have in common if only their operator is equal."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Row:
-    """One architecture.
+    """Encoded architecture.
 
     Attributes:
-        picks: two columns for each slot, its operator's and its choice's.
-        reward: the slope and the offset by which it follows from accuracy.
+        continuous: `(continuous features,)`.
+        categorical: indices of the columns that are not 0, two for each slot: of its operator and of its choice.
+        costs: logarithms.
+        reward: slope and offset of the reward as a function of accuracy.
     """
 
-    scales: FloatArray
-    picks: list[int]
+    continuous: FloatArray
+    categorical: list[int]
     costs: list[float]
     reward: tuple[float, float]
 
 
 class Encoding:
-    """One space's architectures as numbers.
+    """Encoding of the architectures of one space.
 
-    Two architectures are alike by the logarithms of their figures and dials, and by their picks: a slot where both have
-    the same choice makes them alike in full, one where they have the same operator, set otherwise, by 0.7 of that.
+    Continuous features are the logarithms of costs and scaling factors. Categorical features are weighted one-hot
+    columns for the operator and for the choice of each slot, so that the product of two rows is the mean over slots
+    of 1 for equal choices, 0.7 for equal operators with other parameters, and 0 for different operators.
 
     Args:
-        ends: a cheap and a dear architecture, whose figures and dials become 0 and 1.
-        figures: what is known of an architecture before it is trained, such as `gflops`; all above 0.
-        costs: the names of those that the front is spanned by.
-        reward: one number, more is better, of an accuracy and figures; affine in the accuracy. None: the front counts.
+        space: of the architectures.
+        ends: a cheap and an expensive architecture, whose continuous features become 0 and 1.
+        figures: returns the costs of an architecture by name, such as `gflops`; all above 0.
+        costs: names of the costs among the objectives.
+        reward: of an accuracy and costs, more is better; affine in the accuracy. None to search the Pareto front.
     """
 
     def __init__(
         self,
         space: SearchSpace,
         ends: Sequence[Architecture],
-        figures: Figures,
+        figures: CostFunction,
         costs: Sequence[str],
-        reward: Rewarded | None = None,
+        reward: RewardFunction | None = None,
     ) -> None:
         self._space, self._figures, self._costs, self._reward = space, figures, tuple(costs), reward
         self._columns = _columns(space)
@@ -63,41 +68,40 @@ class Encoding:
         self._rows: dict[str, _Row] = {}
 
     def of(self, architectures: Sequence[Architecture]) -> Candidates:
-        """Architectures as rows."""
+        """Encode architectures, one row each."""
         rows = [self._row(architecture) for architecture in architectures]
-        scales = np.array([row.scales for row in rows]).reshape(len(rows), len(self._low))
-        picks = np.zeros((len(rows), len(self._columns)))
-        columns = np.array([row.picks for row in rows], dtype=np.intp).reshape(len(rows), len(self._weights))
-        np.put_along_axis(picks, columns, self._weights[None], axis=1)
+        continuous = np.array([row.continuous for row in rows]).reshape(len(rows), len(self._low))
+        categorical = np.zeros((len(rows), len(self._columns)))
+        columns = np.array([row.categorical for row in rows], dtype=np.intp).reshape(len(rows), len(self._weights))
+        np.put_along_axis(categorical, columns, self._weights[None], axis=1)
         costs = np.array([row.costs for row in rows]).reshape(len(rows), len(self._costs))
         rewards = np.array([row.reward for row in rows]).reshape(len(rows), 2) if self._reward else None
-        return Candidates(Features(scales, picks), costs, rewards)
+        return Candidates(Features(continuous, categorical), costs, rewards)
 
     def _row(self, architecture: Architecture) -> "_Row":
-        """Kept: a history is asked for again with every proposal."""
+        """Encode one architecture; cached, because every proposal encodes the whole history."""
         if architecture.fingerprint not in self._rows:
             figures = self._figures(architecture)
-            picks = self._space.choices(architecture).items()
+            choices = self._space.choices(architecture).items()
             offset = self._reward(0.0, figures) if self._reward else 0.0
             slope = self._reward(1.0, figures) - offset if self._reward else 1.0
             self._rows[architecture.fingerprint] = _Row(
-                scales=(self._logs(architecture, figures) - self._low) / self._range,
-                picks=[self._columns[slot, part] for slot, choice in picks for part in (choice.operator, choice)],
+                continuous=(self._logs(architecture, figures) - self._low) / self._range,
+                categorical=[self._columns[slot, key] for slot, choice in choices for key in (choice.operator, choice)],
                 costs=[math.log(figures[name]) for name in self._costs],
                 reward=(slope, offset),
             )
         return self._rows[architecture.fingerprint]
 
     def _logs(self, architecture: Architecture, figures: Mapping[str, float]) -> FloatArray:
-        return np.log(
-            np.array([*figures.values(), *self._space.factor_values(architecture).values()], dtype=np.float64)
-        )
+        factors = self._space.factor_values(architecture)
+        return np.log(np.array([*figures.values(), *factors.values()], dtype=np.float64))
 
 
 def _columns(space: SearchSpace) -> dict[tuple[str, object], int]:
-    """A column for each operator of each slot, and one for each choice."""
-    spoken: list[tuple[str, object]] = []
+    """Return the column of each operator and of each choice of each slot."""
+    keys: list[tuple[str, object]] = []
     for slot in space.slots:
-        spoken += [(slot.name, operator) for operator in slot.operators]
-        spoken += [(slot.name, choice) for choice in slot.choices]
-    return {key: column for column, key in enumerate(spoken)}
+        keys += [(slot.name, operator) for operator in slot.operators]
+        keys += [(slot.name, choice) for choice in slot.choices]
+    return {key: column for column, key in enumerate(keys)}

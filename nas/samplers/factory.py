@@ -1,4 +1,4 @@
-"""The sampler of a study's settings."""
+"""Choice of a sampler by a study's settings."""
 
 from functools import partial
 
@@ -15,10 +15,13 @@ from search_spaces import SearchSpace
 def make_sampler(
     settings: Settings, space: SearchSpace, feasible: FeasibilityFilter, *, trials: int
 ) -> FilteredSampler:
-    """Who proposes in a study.
+    """Return the sampler of a study.
 
     Args:
-        trials: that it is to have; TPE draws at random for the first half of a short one.
+        settings: name the sampler.
+        space: to propose from.
+        feasible: filter of its proposals.
+        trials: of the study; TPE draws at random for the first half of a short one.
     """
     match settings.sampler:
         case Sampler.OURS:

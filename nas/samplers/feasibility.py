@@ -1,4 +1,4 @@
-"""Which architectures may be trained: those within the limits that are known before anything is built."""
+"""Feasibility filter: limits on costs that are known before a model is built."""
 
 import random
 from collections.abc import Callable
@@ -10,15 +10,17 @@ from trials.costing.cost import CostTable
 from trials.latency.latency_table import LatencyTable
 
 _DRAWS = 100
-"""Of architectures within the limits, where the extreme one is not."""
+"""Repairs of the extreme architecture, where it is not within the limits."""
 
 
 class FeasibilityFilter:
-    """Which architectures of a space are within the limits that are known before anything is built.
+    """Check and repair the architectures of a space against limits on GFLOPs, parameters and predicted latency.
 
     Args:
-        table: gives the costs; not asked for as long as there are no limits.
-        predicted: gives latencies, where a device's table does.
+        space: of the architectures.
+        table: returns the table of costs; not called while there are no limits.
+        limits: of the study.
+        predicted: latency table of the device, if there is one.
     """
 
     def __init__(
@@ -30,8 +32,8 @@ class FeasibilityFilter:
     ) -> None:
         self._space, self._table, self._limits, self._predicted = space, table, limits, predicted
 
-    def excess(self, architecture: Architecture) -> str | None:
-        """The figure of a layer, `macs`, `params` or `ms`, whose sum is over its limit; None if none is."""
+    def exceeded(self, architecture: Architecture) -> str | None:
+        """Return the cost that is over its limit, `macs`, `params` or `ms`; None if none is."""
         most_ms = self._limits.latency_ms
         if self._predicted is not None and most_ms is not None and self._predicted.predict(architecture) > most_ms:
             return "ms"
@@ -45,36 +47,39 @@ class FeasibilityFilter:
         return None
 
     def figures(self, architecture: Architecture) -> dict[str, float]:
-        """What is known of an architecture before it is built, by the names of scores."""
+        """Return the costs of an architecture that are known before it is built: `gflops`, `params`, `latency_ms`."""
         counted = self._table().cost(architecture)
         figures = {"gflops": counted.gflops, "params": float(counted.params)}
         if self._predicted is not None:
             figures["latency_ms"] = self._predicted.predict(architecture)
         return figures
 
-    def ends(self) -> list[Architecture]:
-        """The cheapest and the dearest architecture, whatever the limits are."""
+    def extremes(self) -> list[Architecture]:
+        """Return the architectures with the fewest and the most multiply-adds, whatever the limits are."""
         return [self._table().extreme(lambda layer: layer.macs, cheapest=cheapest) for cheapest in (True, False)]
 
     def extreme(self, rng: random.Random, *, cheapest: bool) -> Architecture | None:
-        """The cheapest or the dearest architecture within the limits, as far as some draws find it."""
+        """Return the architecture with the fewest or the most multiply-adds within the limits.
+
+        Where the extreme one is over a limit, it is the best of a hundred random repairs; None if all fail.
+        """
         extreme = self._table().extreme(lambda layer: layer.macs, cheapest=cheapest)
-        if self.excess(extreme) is None:
+        if self.exceeded(extreme) is None:
             return extreme
-        drawn = [self.repair(extreme, rng) for _ in range(_DRAWS)]
-        within = [architecture for architecture in drawn if architecture is not None]
+        repaired = [self.repair(extreme, rng) for _ in range(_DRAWS)]
+        within = [architecture for architecture in repaired if architecture is not None]
         best = min if cheapest else max
         return best(within, key=lambda architecture: self._table().cost(architecture).macs, default=None)
 
     def allows(self, architecture: Architecture) -> bool:
-        """Whether an architecture is within all limits, and can be built."""
+        """Return whether an architecture is within all limits, and can be built."""
         buildable = not self._space.scaling_factors or self._space.incompatibility(architecture) is None
-        return buildable and self.excess(architecture) is None
+        return buildable and self.exceeded(architecture) is None
 
     def repair(self, architecture: Architecture, rng: random.Random) -> Architecture | None:
-        """The architecture with cheaper choices in as many random slots as it takes; None if none are left."""
-        while (figure := self.excess(architecture)) is not None:
-            cheaper = self._cheaper(architecture, figure)
+        """Take cheaper choices in random slots until the architecture is within limits; return None if that fails."""
+        while (cost_name := self.exceeded(architecture)) is not None:
+            cheaper = self._cheaper(architecture, cost_name)
             if not cheaper:
                 return None
             architecture = rng.choice(cheaper[rng.choice(sorted(cheaper))])()
@@ -82,25 +87,25 @@ class FeasibilityFilter:
             return None
         return architecture
 
-    def _cheaper(self, architecture: Architecture, figure: str) -> dict[str, list[Callable[[], Architecture]]]:
-        """Ways to change one slot or dial so that the architecture costs less, by that slot's or dial's name."""
-        space, standing = self._space, self._space.choices(architecture)
+    def _cheaper(self, architecture: Architecture, cost_name: str) -> dict[str, list[Callable[[], Architecture]]]:
+        """Return the changes of one slot or scaling factor that reduce a cost, by the slot's or factor's name."""
+        space, choices = self._space, self._space.choices(architecture)
         cheaper: dict[str, list[Callable[[], Architecture]]] = {}
         for slot in space.slots:
-            now = self._figure(slot, standing[slot.name], architecture, figure)
+            now = self._slot_cost(slot, choices[slot.name], architecture, cost_name)
             for choice in slot.choices:
-                if self._figure(slot, choice, architecture, figure) < now:
+                if self._slot_cost(slot, choice, architecture, cost_name) < now:
                     cheaper.setdefault(slot.name, []).append(partial(space.with_choice, architecture, slot, choice))
-        turned = space.factor_values(architecture)
+        values = space.factor_values(architecture)
         for factor in space.scaling_factors:
-            less = [value for value in factor.values if value < turned[factor.name]]
+            less = [value for value in factor.values if value < values[factor.name]]
             if less:
                 cheaper[factor.name] = [partial(space.with_factor, architecture, factor, value) for value in less]
         return cheaper
 
-    def _figure(self, slot: Slot, choice: Choice, architecture: Architecture, figure: str) -> float:
-        """What a choice costs in the layers of its slot."""
-        if figure == "ms":
-            assert self._predicted is not None  # noqa: S101 - who else said that it is over
+    def _slot_cost(self, slot: Slot, choice: Choice, architecture: Architecture, cost_name: str) -> float:
+        """Return a cost of a choice, summed over the layers of its slot."""
+        if cost_name == "ms":
+            assert self._predicted is not None  # noqa: S101 - without a table no latency is over its limit
             return self._predicted.slot_ms(slot, choice, architecture.macro)
-        return float(getattr(self._table().slot(slot, choice, architecture.macro), figure))
+        return float(getattr(self._table().slot(slot, choice, architecture.macro), cost_name))

@@ -18,15 +18,15 @@ from search_spaces.operators import Value
 
 _TPE_DRAWS, TPE_STARTUP = 6, 10
 _FLAT_DRAWS, POPULATION = 3, 20
-"""Of NSGA-II's population: with Optuna's default of 50 a study of a hundred trials is random search."""
+"""Population of NSGA-II: with Optuna's default of 50 a study of a hundred trials is random search."""
 
 
 class GroupedTPESampler(FilteredSampler):
     """Optuna's multivariate, grouped TPE.
 
     Grouped, because the parameters of a space are conditional: independent TPE would learn each by itself, and NSGA-II
-    and GP would leave conditional ones random for ever. Constant liar is off: the gate keeps workers from proposing
-    the same architecture, and Optuna would re-read every running trial from the database for each parameter.
+    and GP would always draw conditional ones at random. The constant liar is off: the filter already keeps workers from
+    proposing the same architecture, and Optuna would read every running trial from the database for each parameter.
     """
 
     def __init__(self, space: SearchSpace, feasible: FeasibilityFilter, *, seed: int, startup: int) -> None:
@@ -34,14 +34,14 @@ class GroupedTPESampler(FilteredSampler):
         self._startup = startup
 
     def _proposals(
-        self, study: optuna.Study, trial: FrozenTrial, seen: set[str], rng: random.Random
+        self, study: optuna.Study, trial: FrozenTrial, excluded: set[str], rng: random.Random
     ) -> Iterator[Architecture]:
         tpe = self._tpe(seed=rng.randrange(2**32))
         groups = tpe.infer_relative_search_space(study, trial)
         for _ in range(_TPE_DRAWS):
             drawn = tpe.sample_relative(study, trial, groups)
             sampled = self._space.sample(rng)
-            yield self._space.architecture(_filled(self._space, drawn, rng)) if drawn else sampled
+            yield self._space.architecture(_fill_missing(self._space, drawn, rng)) if drawn else sampled
 
     def _tpe(self, *, seed: int) -> TPESampler:
         with warnings.catch_warnings():
@@ -52,10 +52,10 @@ class GroupedTPESampler(FilteredSampler):
 
 
 class FlatSampler(FilteredSampler):
-    """Optuna's NSGA-II or GP, to which a space is said flat: one parameter for each slot, its choice's number.
+    """Optuna's NSGA-II or GP on a flat encoding: one categorical parameter for each slot, the index of its choice.
 
-    Said with conditional parameters, these would draw most of them at random for ever. What they are asked is a study
-    in memory, made of this one's finished trials each time, so that a proposal depends on nothing else.
+    With conditional parameters these samplers would always draw most of them at random. Each proposal comes from a new
+    study in memory with the finished trials of this one, so that it depends on nothing else.
     """
 
     def __init__(
@@ -69,37 +69,37 @@ class FlatSampler(FilteredSampler):
         }
 
     def _proposals(
-        self, study: optuna.Study, trial: FrozenTrial, seen: set[str], rng: random.Random
+        self, study: optuna.Study, trial: FrozenTrial, excluded: set[str], rng: random.Random
     ) -> Iterator[Architecture]:
         finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         flat = optuna.create_study(directions=study.directions, sampler=self._sampler(seed=rng.randrange(2**32)))
-        generation = NSGAIISampler._get_generation_key()  # noqa: SLF001 - Optuna 5 has no other way to say a finished trial's
-        for index, told in enumerate(finished):
+        generation = NSGAIISampler._get_generation_key()  # noqa: SLF001 - Optuna 5 has no other way to set a finished trial's
+        for index, done in enumerate(finished):
             flat.add_trial(
                 create_trial(
-                    params=self._said(self._space.architecture(told.params)),
+                    params=self._encode(self._space.architecture(done.params)),
                     distributions=self._flat,
-                    values=told.values,
+                    values=done.values,
                     system_attrs={generation: index // POPULATION},
                 )
             )
         for _ in range(_FLAT_DRAWS):
             drawn = flat.ask(self._flat)
-            yield self._meant(drawn.params)
+            yield self._decode(drawn.params)
             flat.tell(drawn, state=TrialState.FAIL)
 
-    def _said(self, architecture: Architecture) -> dict[str, Any]:
-        choices, turned = self._space.choices(architecture), self._space.factor_values(architecture)
-        numbers = {slot.name: slot.choices.index(choices[slot.name]) for slot in self._space.slots}
-        return {**numbers, **{factor.parameter: turned[factor.name] for factor in self._space.scaling_factors}}
+    def _encode(self, architecture: Architecture) -> dict[str, Any]:
+        choices, values = self._space.choices(architecture), self._space.factor_values(architecture)
+        indices = {slot.name: slot.choices.index(choices[slot.name]) for slot in self._space.slots}
+        return {**indices, **{factor.parameter: values[factor.name] for factor in self._space.scaling_factors}}
 
-    def _meant(self, said: Mapping[str, Any]) -> Architecture:
+    def _decode(self, params: Mapping[str, Any]) -> Architecture:
         return self._space.of(
-            {slot.name: slot.choices[said[slot.name]] for slot in self._space.slots},
-            {factor.name: said[factor.parameter] for factor in self._space.scaling_factors},
+            {slot.name: slot.choices[params[slot.name]] for slot in self._space.slots},
+            {factor.name: params[factor.parameter] for factor in self._space.scaling_factors},
         )
 
 
-def _filled(space: SearchSpace, drawn: Mapping[str, Value], rng: random.Random) -> dict[str, Value]:
-    """TPE's draw with random values for the parameters that it has not seen in any trial yet."""
+def _fill_missing(space: SearchSpace, drawn: Mapping[str, Value], rng: random.Random) -> dict[str, Value]:
+    """Return TPE's draw with random values for parameters that no trial has had yet."""
     return {name: drawn[name] if name in drawn else rng.choice(values) for name, values in space.parameters.items()}

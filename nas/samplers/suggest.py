@@ -1,4 +1,4 @@
-"""Optuna's proposal as an architecture."""
+"""Architecture of an Optuna trial."""
 
 from typing import cast
 
@@ -9,7 +9,7 @@ from search_spaces.operators import Value
 
 
 def suggest(trial: Trial, space: SearchSpace) -> Architecture:
-    """The architecture that Optuna proposes: an operator for each slot, then what is free in it."""
+    """Ask a trial for each slot's operator and its free parameters, and for all scaling factors."""
     values: dict[str, Value] = {}
     for slot in space.slots:
         name = f"{slot.name}.operator"

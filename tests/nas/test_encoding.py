@@ -20,21 +20,21 @@ def encoding(space: SearchSpace, table: CostTable) -> Encoding:
     return Encoding(space, ends, lambda one: {"gflops": table.cost(one).gflops}, ("gflops",))
 
 
-def alike(encoding: Encoding, left: Architecture, right: Architecture) -> float:
-    picks = encoding.of([left, right]).features.categorical
-    return float(picks[0] @ picks[1])
+def shared(encoding: Encoding, left: Architecture, right: Architecture) -> float:
+    rows = encoding.of([left, right]).features.categorical
+    return float(rows[0] @ rows[1])
 
 
-def test_picks_are_alike_by_slots(encoding: Encoding, space: SearchSpace) -> None:
+def test_categorical_features_share_equal_slots(encoding: Encoding, space: SearchSpace) -> None:
     two, four = (Choice.of("DynamicConv", {"kernels": kernels}) for kernels in (2, 4))
     stock = space.stock
-    assert alike(encoding, stock, stock) == pytest.approx(1.0)
-    assert alike(encoding, stock, space.of({"4": two})) == pytest.approx(2 / 3)
-    assert alike(encoding, space.of({"4": two}), space.of({"4": four})) == pytest.approx((0.7 + 2) / 3)
-    assert alike(encoding, space.of({"4": two}), space.of({"6": two})) == pytest.approx(1 / 3)
+    assert shared(encoding, stock, stock) == pytest.approx(1.0)
+    assert shared(encoding, stock, space.of({"4": two})) == pytest.approx(2 / 3)
+    assert shared(encoding, space.of({"4": two}), space.of({"4": four})) == pytest.approx((0.7 + 2) / 3)
+    assert shared(encoding, space.of({"4": two}), space.of({"6": two})) == pytest.approx(1 / 3)
 
 
-def test_costs_are_logarithms_and_scales_run_from_the_cheapest_to_the_dearest(
+def test_costs_are_logarithms_and_continuous_features_run_from_0_to_1(
     encoding: Encoding, space: SearchSpace, table: CostTable
 ) -> None:
     rng = random.Random(0)
@@ -47,11 +47,11 @@ def test_costs_are_logarithms_and_scales_run_from_the_cheapest_to_the_dearest(
     assert candidates.rewards is None
 
 
-def test_a_reward_is_a_line_over_accuracy(space: SearchSpace) -> None:
+def test_reward_is_affine_in_accuracy(space: SearchSpace) -> None:
     figures = {"gflops": 2.0}
     encoding = Encoding(space, [space.stock], lambda _: figures, ("gflops",), lambda a, f: a * 0.5 - f["gflops"])
     assert encoding.of([space.stock]).rewards == pytest.approx(np.array([[0.5, -2.0]]))
 
 
-def test_nothing_is_no_row(encoding: Encoding) -> None:
+def test_no_architectures_are_no_rows(encoding: Encoding) -> None:
     assert len(encoding.of([])) == 0

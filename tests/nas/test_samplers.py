@@ -30,7 +30,7 @@ def table(space: SearchSpace) -> CostTable:
     return CostTable(space, 2, 64)
 
 
-def test_a_repaired_architecture_is_within_limits(table: CostTable, space: SearchSpace) -> None:
+def test_repaired_architecture_is_within_limits(table: CostTable, space: SearchSpace) -> None:
     rng = random.Random(0)
     costs = sorted(table.cost(space.sample(rng)).gflops for _ in range(30))
     feasible = FeasibilityFilter(space, lambda: table, Limits(gflops=costs[5]))
@@ -40,13 +40,13 @@ def test_a_repaired_architecture_is_within_limits(table: CostTable, space: Searc
         assert table.cost(repaired).gflops <= costs[5]
 
 
-def test_what_is_within_limits_is_left_alone(table: CostTable, space: SearchSpace) -> None:
+def test_repair_leaves_an_architecture_within_limits_unchanged(table: CostTable, space: SearchSpace) -> None:
     rng = random.Random(0)
     architecture = space.sample(rng)
     assert FeasibilityFilter(space, lambda: table, Limits()).repair(architecture, rng) == architecture
 
 
-def test_no_architecture_is_within_an_impossible_limit(table: CostTable, space: SearchSpace) -> None:
+def test_repair_fails_for_an_impossible_limit(table: CostTable, space: SearchSpace) -> None:
     assert FeasibilityFilter(space, lambda: table, Limits(params=1)).repair(space.stock, random.Random(0)) is None
 
 
@@ -72,7 +72,7 @@ macro: {width: {P4: [0.75], P5: [0.75]}}
 """
 
 
-def test_dials_insertions_and_tied_slots_are_repaired_too() -> None:
+def test_repair_changes_scaling_factors_insertions_and_tied_slots() -> None:
     space = parse(parse_yaml(WIDE))
     table, rng = CostTable(space, 2, 96), random.Random(0)
     least, most = (table.cost(table.extreme(lambda layer: layer.macs, cheapest=flag)).gflops for flag in (True, False))
@@ -86,7 +86,7 @@ def test_dials_insertions_and_tied_slots_are_repaired_too() -> None:
     assert {name for architecture in repaired for name, _ in architecture.macro} > {"width.P4", "image_size"}
 
 
-def test_what_two_dials_make_impossible_is_not_proposed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repair_refuses_an_incompatible_pair_of_scaling_factors(monkeypatch: pytest.MonkeyPatch) -> None:
     """An operator that takes either of two narrower layers, but not one that is narrow on both sides."""
 
     def narrow(site: Site, _parameters: Parameters) -> str | None:
@@ -104,13 +104,13 @@ def test_what_two_dials_make_impossible_is_not_proposed(monkeypatch: pytest.Monk
 
 
 def _propose(study: Study, count: int) -> list[str]:
-    """The fingerprints of what is proposed."""
+    """Return the fingerprints of this many proposals."""
     return [trial.user_attrs[FINGERPRINT] for trial in _asked(study, count)]
 
 
 def _asked(study: Study, count: int) -> list[optuna.trial.FrozenTrial]:
-    """Ask, and tell a formula, without any worker."""
-    told = []
+    """Ask for trials and tell a formula of their architectures, without a worker."""
+    finished = []
     for _ in range(count):
         trial = study.optuna.ask()
         try:
@@ -121,8 +121,8 @@ def _asked(study: Study, count: int) -> list[optuna.trial.FrozenTrial]:
         trial.set_user_attr(FINGERPRINT, architecture.fingerprint)
         trial.set_user_attr(ACCURACY, len(architecture.picks) / 10)
         values = [len(architecture.picks) / 10, study.table.cost(architecture).gflops]
-        told.append(study.optuna.tell(trial, values))
-    return told
+        finished.append(study.optuna.tell(trial, values))
+    return finished
 
 
 @pytest.mark.parametrize("sampler", [sampler for sampler in Sampler if sampler is not Sampler.GP])  # it takes minutes
@@ -131,13 +131,13 @@ def test_every_architecture_of_a_small_space_is_proposed_once(
     make_study: MakeStudy, space: SearchSpace, sampler: Sampler
 ) -> None:
     study = make_study(trials=10_000, sampler=sampler)
-    told = _propose(study, space.size + 5)
-    assert len(told) == space.size
-    assert set(Counter(told).values()) == {1}
+    proposed = _propose(study, space.size + 5)
+    assert len(proposed) == space.size
+    assert set(Counter(proposed).values()) == {1}
 
 
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage:UserWarning")
-def test_the_first_proposal_is_the_stock_model(make_study: MakeStudy, space: SearchSpace) -> None:
+def test_first_proposal_is_the_stock_model(make_study: MakeStudy, space: SearchSpace) -> None:
     assert _propose(make_study(), 1) == [space.stock.fingerprint]
 
 
@@ -154,47 +154,47 @@ def test_proposals_depend_on_seed_and_history_alone(make_study: MakeStudy, sampl
 
 @pytest.mark.parametrize("sampler", Sampler)
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage:UserWarning")
-def test_a_killed_trial_that_is_tried_again_changes_no_later_proposal(make_study: MakeStudy, sampler: Sampler) -> None:
+def test_retry_of_a_killed_trial_changes_no_later_proposal(make_study: MakeStudy, sampler: Sampler) -> None:
     whole, killed = (make_study(name, sampler=sampler) for name in ("whole", "killed"))
     undisturbed = _propose(whole, 16)
-    told = _propose(killed, 5)
-    killed.optuna.ask()  # killed before its architecture was known
+    proposed = _propose(killed, 5)
+    killed.optuna.ask()  # killed before it had an architecture
     for _ in range(2):
         trial = killed.optuna.ask()
         trial.set_user_attr(FINGERPRINT, suggest(trial, killed.space).fingerprint)
         recovery.again(killed, trial.number, "killed")
         killed.optuna.tell(trial, state=optuna.trial.TrialState.FAIL)
-    assert told + _propose(Study.open(killed.folder), 11) == undisturbed
+    assert proposed + _propose(Study.open(killed.folder), 11) == undisturbed
 
 
 @pytest.mark.parametrize("sampler", Sampler)
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage:UserWarning")
-def test_what_is_proposed_is_within_limits(make_study: MakeStudy, sampler: Sampler) -> None:
+def test_proposals_are_within_limits(make_study: MakeStudy, sampler: Sampler) -> None:
     study = make_study(sampler=sampler)
     ceiling = study.table.cost(study.space.stock).gflops * 0.99
     limited = make_study("limited", sampler=sampler, limits=Limits(gflops=ceiling))
-    told = [limited.space.architecture(trial.params) for trial in _asked(limited, 16)]
-    assert told[0] == limited.space.stock
-    assert all(limited.table.cost(architecture).gflops <= ceiling for architecture in told[1:])
-    assert len({architecture.fingerprint for architecture in told}) == 16
+    proposed = [limited.space.architecture(trial.params) for trial in _asked(limited, 16)]
+    assert proposed[0] == limited.space.stock
+    assert all(limited.table.cost(architecture).gflops <= ceiling for architecture in proposed[1:])
+    assert len({architecture.fingerprint for architecture in proposed}) == 16
 
 
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage:UserWarning")
-def test_what_another_worker_trains_counts_as_tried(make_study: MakeStudy) -> None:
+def test_running_trials_of_other_workers_count_as_tried(make_study: MakeStudy) -> None:
     study = make_study()
     _propose(study, 8)
     first = study.optuna.ask()
     first.set_user_attr(FINGERPRINT, suggest(first, study.space).fingerprint)
     assert isinstance(study.sampler, EHVISampler)
-    tried, accuracies, doubts = study.sampler._history(study.optuna, except_for=0)
-    assert len(tried) == 8  # all but the one that asks
+    tried, accuracies, extra_noise = study.sampler._history(study.optuna, except_for=0)
+    assert len(tried) == 8  # all but the trial that asks
     assert np.isnan(accuracies).sum() == 1
     assert np.isfinite(accuracies).sum() == 7
-    assert not doubts.any()
+    assert not extra_noise.any()
 
 
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage:UserWarning")
-def test_what_was_stopped_is_learned_from_and_what_failed_is_the_worst(make_study: MakeStudy) -> None:
+def test_stopped_trials_are_extrapolated_and_failed_ones_are_the_worst(make_study: MakeStudy) -> None:
     study = make_study()
     for index in range(6):
         trial = study.optuna.ask()
@@ -210,12 +210,12 @@ def test_what_was_stopped_is_learned_from_and_what_failed_is_the_worst(make_stud
         trial.set_user_attr(ENDING, "stopped" if index == 4 else "diverged")
         study.optuna.tell(trial, state=optuna.trial.TrialState.PRUNED)
     assert isinstance(study.sampler, EHVISampler)
-    _, accuracies, doubts = study.sampler._history(study.optuna, except_for=0)
+    _, accuracies, extra_noise = study.sampler._history(study.optuna, except_for=0)
     assert accuracies == pytest.approx([0.3, 0.4, 0.5, 0.25, 0.3])
-    assert doubts == pytest.approx([0.0] * 5, abs=1e-12)
+    assert extra_noise == pytest.approx([0.0] * 5, abs=1e-12)
 
 
-def test_parameters_have_one_spelling(make_study: MakeStudy) -> None:
+def test_parameter_names_of_a_space(make_study: MakeStudy) -> None:
     study = make_study()
     assert set(study.space.parameters) == {
         "4.operator",
