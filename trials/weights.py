@@ -53,31 +53,31 @@ def save(model: DetectionModel, arguments: Mapping[str, Any], path: Path) -> Non
     if stored_model.has_operators(model):
         StoredModel.of(model, {"train_args": dict(arguments)}).write(path, refusal=REFUSAL)
         return
-    for value in model.state_dict(keep_vars=True).values():  # each in memory of its own, else safetensors refuses them
+    for value in model.state_dict(keep_vars=True).values():  # in separate memory, which safetensors requires
         value.data = value.detach().clone(memory_format=torch.contiguous_format)
     model.criterion = None  # training state, not part of a model
     checkpoint = {"model": model, "train_args": dict(arguments), "version": ultralytics_version, "epoch": -1}
     stored_model.write_checkpoint(checkpoint, path)
 
 
-def export(kept: Path, path: Path) -> None:
+def export(source: Path, path: Path) -> None:
     """Export the model of a trial's weights file.
 
     Args:
-        kept: the weights file.
+        source: the weights file.
         path: of the file to write, see `save`.
 
     Raises:
         DataError: the model has operators of a user's file that this process has not loaded.
         StudyError: the file is a pickle of something else, which is not opened.
     """
-    stored = stored_model.read(kept)
+    stored = stored_model.read(source)
     if stored is None:
         raise StudyError(
-            f"{kept}: not written by a trial of this package, and not opened, since it could run code "
+            f"{source}: not written by a trial of this package, and not opened, since it could run code "
             "(export where the study was searched, or search again)"
         )
-    stored.require_operators(kept)
+    stored.require_operators(source)
     save(stored.build(), stored.checkpoint.get("train_args", {}), path)
 
 

@@ -1,6 +1,6 @@
-"""What a candidate computes before its first step, when it starts from another model's weights.
+"""Outputs of a candidate before its first training step, initialised from another model's weights.
 
-A network of noise, with batch norm statistics of its own: whatever would go another way shows in its outputs.
+The source has random weights and batch norm statistics, so that every difference shows in its outputs.
 """
 
 from collections.abc import Callable
@@ -25,8 +25,8 @@ V8N = Architecture(base="yolov8{scale}.yaml", scale="n", picks=())
 V8N_LAYERS = range(22)  # before the head
 
 
-class Nothing(nn.Module):
-    """A branch that is not there, beside an input that is added to it."""
+class Zero(nn.Module):
+    """Residual branch without effect."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.zeros_like(x)
@@ -34,7 +34,7 @@ class Nothing(nn.Module):
 
 @pytest.fixture(scope="module")
 def source() -> nn.Module:
-    """A stock model that may have been trained."""
+    """Return a stock model with random weights and statistics."""
     torch.manual_seed(0)
     return wake(build.model(V8N.document(CLASSES), CLASSES)).eval()
 
@@ -51,17 +51,17 @@ def inserted(operator: str, feeds: Feeds, *layers: int) -> DetectionModel:
 
 
 def everywhere(space: SearchSpace, operator: str) -> nn.Module:
-    """The space's base with an operator at every slot that offers it."""
+    """Return the space's base model with an operator in every slot that offers it."""
     slots = [slot for slot in space.slots if operator in slot.operators]
     assert slots
     return build.model(space.of({slot.layer: Choice.of(operator, {}) for slot in slots}).document(CLASSES), CLASSES)
 
 
-class TestAnInsertion:
+class TestInsertions:
     @pytest.mark.parametrize("feeds", FEEDS)
     @pytest.mark.parametrize("operator", ["UIB", "MMQA"])
-    def test_changes_nothing_at_first(self, operator: str, feeds: Feeds, source: nn.Module) -> None:
-        """After every layer at once: none of them could do anything and not be seen."""
+    def test_inserted_operators_start_as_identity(self, operator: str, feeds: Feeds, source: nn.Module) -> None:
+        """After every layer at once, so that any effect shows."""
         model = inserted(operator, feeds, *V8N_LAYERS)
         before = predicted(model)
         coverage = transfer(model, source)
@@ -70,8 +70,8 @@ class TestAnInsertion:
         assert torch.equal(predicted(model), predicted(source))
 
     @pytest.mark.parametrize("layer", [0, 2])
-    def test_loses_no_value_of_the_stock_model(self, layer: int, source: nn.Module) -> None:
-        """Where Ultralytics' own way, by a layer's number, finds hardly any."""
+    def test_every_value_of_the_stock_model_is_copied(self, layer: int, source: nn.Module) -> None:
+        """Ultralytics' loading, by layer number, copies hardly any."""
         offered = source.state_dict()
         total = sum(value.numel() for value in offered.values())
         by_role, by_number = inserted("UIB", "next", layer), inserted("UIB", "next", layer)
@@ -90,9 +90,9 @@ class TestAnInsertion:
         assert came / total < 0.01
 
 
-class TestInTheStead:
+class TestReplacements:
     @pytest.mark.parametrize("kernels", [2, 4])
-    def test_of_a_convolution_a_dynamic_one_is_that_convolution(
+    def test_a_dynamic_convolution_starts_as_the_convolution_it_replaces(
         self, kernels: int, source: nn.Module, space_of: Callable[[str], SearchSpace]
     ) -> None:
         space = space_of("v8")
@@ -106,9 +106,9 @@ class TestInTheStead:
 
     @pytest.mark.parametrize(
         ("name", "operator", "branch"),
-        [("v8", "UIB", nn.Identity), ("v10", "MMQA", Nothing), ("v11", "MMQA", Nothing)],
+        [("v8", "UIB", nn.Identity), ("v10", "MMQA", Zero), ("v11", "MMQA", Zero)],
     )
-    def test_of_a_branch_it_starts_as_none(
+    def test_an_operator_in_a_residual_branch_starts_without_effect(
         self, name: str, operator: str, branch: type[nn.Module], space_of: Callable[[str], SearchSpace]
     ) -> None:
         space = space_of(name)
@@ -116,20 +116,20 @@ class TestInTheStead:
         model = everywhere(space, operator)
         transfer(model, stock)
         without = deepcopy(model)
-        adopted = [path for path, module in without.named_modules() if is_beside_its_input(module)]
-        assert adopted
-        for path in adopted:
+        branches = [path for path, module in without.named_modules() if is_beside_its_input(module)]
+        assert branches
+        for path in branches:
             parent, _, child = path.rpartition(".")
             setattr(without.get_submodule(parent), child, branch())
         assert torch.equal(predicted(model), predicted(without))
         assert not torch.equal(predicted(model), predicted(stock))
 
-    def test_what_has_learnt_is_taken_as_it_is(self, source: nn.Module) -> None:
-        """An operator that the other model has, too, keeps what it learnt there."""
-        learnt = wake(inserted("UIB", "next", 4))
+    def test_a_trained_operator_is_copied(self, source: nn.Module) -> None:
+        """If the source has the operator in the same place, its weights are copied."""
+        trained = wake(inserted("UIB", "next", 4))
         again = inserted("UIB", "next", 4)
-        assert transfer(again, learnt) == Coverage(share=1.0)
-        assert torch.equal(predicted(again), predicted(learnt))
+        assert transfer(again, trained) == Coverage(share=1.0)
+        assert torch.equal(predicted(again), predicted(trained))
         assert not torch.equal(predicted(again), predicted(source))
 
 

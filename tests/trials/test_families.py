@@ -1,4 +1,4 @@
-"""Every family of the catalog: random architectures, and one model that holds the whole vocabulary."""
+"""Every family of the catalog: random architectures, and one model with the whole vocabulary."""
 
 import random
 from collections.abc import Callable
@@ -24,7 +24,7 @@ from trials.weights import save
 CLASSES = 10
 FAMILIES = list(catalog())
 
-pytestmark = [  # torch.onnx's own
+pytestmark = [  # of torch.onnx
     pytest.mark.filterwarnings("ignore:The feature will be removed:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:Constant folding:UserWarning"),
 ]
@@ -43,12 +43,14 @@ def agrees(table: cost.CostTable, architecture: Architecture) -> bool:
 
 
 def passes(architecture: Architecture) -> None:
-    """Build it for real, train it a step, predict with it."""
+    """Build the model, compute gradients, predict with it."""
     model = build.model(architecture.document(CLASSES), CLASSES).train()
     image = torch.rand(2, 3, 64, 96)
     torch.stack([part.float().square().mean() for part in flattened(model(image))]).sum().backward()
-    starved = [name for name, parameter in model.named_parameters() if parameter.grad is None]
-    assert [name for name in starved if not name.endswith("dfl.conv.weight")] == []  # which Ultralytics freezes
+    without_gradient = [name for name, parameter in model.named_parameters() if parameter.grad is None]
+    assert [
+        name for name in without_gradient if not name.endswith("dfl.conv.weight")
+    ] == []  # which Ultralytics freezes
     with torch.no_grad():
         boxes = model.eval()(image)[0]
     assert boxes.isfinite().all()
@@ -62,7 +64,9 @@ def flattened(predicted: object) -> list[torch.Tensor]:
 
 
 @each_family
-def test_random_architectures_cost_what_the_sum_says(family: str, space_of: Callable[[str], SearchSpace]) -> None:
+def test_the_sum_over_layers_is_the_cost_of_random_architectures(
+    family: str, space_of: Callable[[str], SearchSpace]
+) -> None:
     space, rng = space_of(family), random.Random(family)
     table = cost.CostTable(space, CLASSES, 128)
     for _ in range(3):
@@ -70,7 +74,7 @@ def test_random_architectures_cost_what_the_sum_says(family: str, space_of: Call
 
 
 @pytest.mark.parametrize("model", ["yolov3-tiny.yaml", "yolov6n.yaml"])
-def test_so_do_those_of_a_derived_space(model: str) -> None:
+def test_the_sum_over_layers_is_the_cost_in_a_derived_space(model: str) -> None:
     space, rng = parse(yaml_text.parse_yaml(derive(model))), random.Random(model)
     table = cost.CostTable(space, CLASSES, 128)
     for _ in range(2):
@@ -80,7 +84,9 @@ def test_so_do_those_of_a_derived_space(model: str) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_kernel_compilation")
 @each_family
-def test_a_hundred_random_architectures(family: str, space_of: Callable[[str], SearchSpace], tmp_path: Path) -> None:
+def test_a_hundred_random_architectures_train_and_export(
+    family: str, space_of: Callable[[str], SearchSpace], tmp_path: Path
+) -> None:
     space, rng = space_of(family), random.Random(family)
     table = cost.CostTable(space, CLASSES, 128)
     for number in range(100):
@@ -97,14 +103,16 @@ SCALES = {"v5": "smlx", "v8": "smlx", "v9": "smce", "v10": "smblx", "v11": "smlx
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("family", "scale"), [(family, scale) for family in SCALES for scale in SCALES[family]])
-def test_other_scales_cost_what_the_sum_says(family: str, scale: str, space_of: Callable[[str], SearchSpace]) -> None:
+def test_the_sum_over_layers_is_the_cost_at_other_scales(
+    family: str, scale: str, space_of: Callable[[str], SearchSpace]
+) -> None:
     space, rng = space_of(f"{family}:{scale}"), random.Random(scale)
     table = cost.CostTable(space, CLASSES, 128)
     assert all(agrees(table, space.sample(rng)) for _ in range(5))
 
 
 def vocabulary_of(space: SearchSpace) -> Architecture:
-    """An architecture that holds every operator the space offers, each in the last slot that takes it."""
+    """Return an architecture with every operator of the space, each in the last slot that offers it."""
     choices: dict[str, Choice] = {}
     for name in OPERATORS:
         offering = [slot for slot in space.slots if name in slot.operators and slot.name not in choices]
@@ -114,7 +122,7 @@ def vocabulary_of(space: SearchSpace) -> Architecture:
 
 
 @each_family
-def test_a_family_takes_the_whole_vocabulary(family: str, space_of: Callable[[str], SearchSpace]) -> None:
+def test_a_family_offers_the_whole_vocabulary(family: str, space_of: Callable[[str], SearchSpace]) -> None:
     architecture = vocabulary_of(space_of(family))
     assert {choice.operator for _, choice in architecture.picks} == set(OPERATORS)
 
@@ -133,7 +141,7 @@ def test_trains_and_exports_with_the_whole_vocabulary(
 
 @pytest.fixture
 def digits(tiny: Callable[..., Budget]) -> Budget:
-    """Two epochs of the digit scenes, enough for weights that are not fresh."""
+    """Return a budget of two epochs on digit scenes, enough to change the weights."""
     return tiny(epochs=2, image_size=128, deploy_size=128)
 
 
@@ -142,7 +150,7 @@ def digits(tiny: Callable[..., Budget]) -> Budget:
 def test_a_one_to_one_head_scores(
     family: str, space_of: Callable[[str], SearchSpace], digits: Budget, tmp_path: Path
 ) -> None:
-    """As long as nothing is learned both heads score 0, so this one trains for longer than others."""
+    """Both heads score 0 until something is learned, so this trains longer than other tests."""
     budget = digits.model_copy(update={"epochs": 12})
     outcome = evaluate(space_of(family).stock, budget, tmp_path, lambda *_: True)
     assert outcome.scores is not None, outcome.detail
@@ -169,7 +177,7 @@ macro:
 
 
 @pytest.mark.slow
-def test_an_insertion_and_a_width_per_stage_all_the_way(tiny: Callable[..., Budget], tmp_path: Path) -> None:
+def test_an_insertion_and_a_width_per_stage_train_and_export(tiny: Callable[..., Budget], tmp_path: Path) -> None:
     space = parse(yaml_text.parse_yaml(ARTICLE))
     choices = {"after-9": Choice.of("DCNv4", {"groups": 32})}
     architecture = space.of(choices, {"width.P4": 0.75, "width.P5": 0.75})
@@ -187,7 +195,7 @@ def test_an_insertion_and_a_width_per_stage_all_the_way(tiny: Callable[..., Budg
 
 
 def assert_exports(model: nn.Module, weights: Path, architecture: Architecture) -> None:
-    """ONNX Runtime at another size and batch predicts what the fused model does: boxes and scores to 1e-4."""
+    """Compare ONNX Runtime, at another size and batch, with the fused model: boxes and scores to 1e-4."""
     save(model, {}, weights)
     exported = YOLO(weights).export(format="onnx", dynamic=True, imgsz=64, simplify=False, device="cpu")
     loaded: Any = YOLO(weights).model

@@ -1,4 +1,4 @@
-"""Training with YOLOv9's auxiliary branch, in a trial and by Ultralytics' own command."""
+"""Training with YOLOv9's auxiliary branch, in a trial and by Ultralytics' command."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -38,12 +38,12 @@ BRANCHES = (False, True, LEAD_GUIDED)
 
 
 @dataclass(frozen=True)
-class Tried:
-    """A trial, and what was seen of it.
+class Observed:
+    """A trial's outcome, and what its model computed.
 
     Attributes:
-        predicted: by the moving average before it was saved.
-        passes: whether auxiliary layers were in train mode, and whether they computed something.
+        predicted: by the EMA before it was saved.
+        passes: pairs of whether auxiliary layers were in train mode, and whether they computed something.
     """
 
     outcome: Outcome
@@ -53,7 +53,7 @@ class Tried:
 
 
 class AnyTrainer:
-    """A trainer of any task, as far as it is asked for callbacks."""
+    """Trainer of any task, with callbacks alone."""
 
     def __init__(self) -> None:
         self.callbacks: dict[str, list[object]] = defaultdict(list)
@@ -67,7 +67,7 @@ def _logs_to_mlflow() -> bool:
 
 @pytest.fixture(autouse=True)
 def _ultralytics(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Ultralytics' own classes, before and after each test."""
+    """Restore Ultralytics' classes after each test."""
     for name in ("_load", "_new"):
         monkeypatch.setattr(Model, name, getattr(Model, name))  # as it is now, after the test as well
     before = yolo.detect.DetectionTrainer, yolo.detect.DetectionValidator
@@ -85,7 +85,7 @@ def _ultralytics(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         ([], {"MLFLOW_EXPERIMENT_NAME": "mine"}, True),
     ],
 )
-def test_ultralytics_logs_to_mlflow_only_where_it_is_asked_to(
+def test_ultralytics_logs_to_mlflow_only_if_asked_to(
     arguments: list[str], environment: dict[str, str], logs: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("NAS_YOLO_MLFLOW", "MLFLOW_RUN", "MLFLOW_EXPERIMENT_NAME"):
@@ -108,8 +108,8 @@ def inserted(stock: Architecture) -> Architecture:
 
 
 @pytest.fixture
-def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the trainer says."""
+def lines(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the lines that the trainer logs."""
     lines: list[str] = []
     monkeypatch.setattr(LOGGER, "info", lines.append)
     monkeypatch.setattr(LOGGER, "warning", lines.append)
@@ -117,9 +117,9 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def tried(scenes: datasets.DataSet, tmp_path_factory: pytest.TempPathFactory) -> dict[Pgi, Tried]:
-    """One epoch of one trial without the auxiliary branch, with it, and lead-guided."""
-    found: dict[Pgi, Tried] = {}
+def trials(scenes: datasets.DataSet, tmp_path_factory: pytest.TempPathFactory) -> dict[Pgi, Observed]:
+    """Return trials of one epoch without the auxiliary branch, with it, and lead-guided."""
+    observed: dict[Pgi, Observed] = {}
     for branch in BRANCHES:
         folder = tmp_path_factory.mktemp("trial")
         fields = {"data": scenes.path, "epochs": 1, "image_size": 64, "deploy_size": 64}
@@ -127,23 +127,25 @@ def tried(scenes: datasets.DataSet, tmp_path_factory: pytest.TempPathFactory) ->
         predictions: list[torch.Tensor] = []
         passes: set[tuple[bool, bool]] = set()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("trials.training.short_training.keep", partial(predicting, predictions, keep))
-            patch.setattr(pgi.AuxiliaryLayer, "forward", partialmethod(noting, passes, pgi.AuxiliaryLayer.forward))
+            patch.setattr("trials.training.short_training.keep", partial(note_prediction, predictions, keep))
+            patch.setattr(pgi.AuxiliaryLayer, "forward", partialmethod(note_pass, passes, pgi.AuxiliaryLayer.forward))
             outcome = evaluate(V9T, budget, folder, lambda *_: True)
-        found[branch] = Tried(outcome, folder, predictions[0], passes)
-    return found
+        observed[branch] = Observed(outcome, folder, predictions[0], passes)
+    return observed
 
 
-def predicting(seen: list[torch.Tensor], save: Callable[..., None], model: nn.Module, *rest: object) -> None:
-    seen.append(prediction(model))
+def note_prediction(
+    predictions: list[torch.Tensor], save: Callable[..., None], model: nn.Module, *rest: object
+) -> None:
+    predictions.append(prediction(model))
     save(model, *rest)
 
 
-def noting(
-    layer: pgi.AuxiliaryLayer, seen: set[tuple[bool, bool]], forward: Callable[..., object], x: object
+def note_pass(
+    layer: pgi.AuxiliaryLayer, passes: set[tuple[bool, bool]], forward: Callable[..., object], x: object
 ) -> object:
     out = forward(layer, x)
-    seen.add((layer.training, out is not None))
+    passes.add((layer.training, out is not None))
     return out
 
 
@@ -153,10 +155,10 @@ def prediction(model: nn.Module) -> torch.Tensor:
     return deepcopy(model).float().eval().to(memory_format=torch.contiguous_format)(images)[0]
 
 
-class TestATrial:
+class TestTrial:
     @pytest.mark.parametrize("branch", BRANCHES)
-    def test_leaves_a_plain_model_of_the_deployed_rows(self, branch: Pgi, tried: dict[Pgi, Tried]) -> None:
-        one = tried[branch]
+    def test_leaves_a_plain_model_of_the_deployed_rows(self, branch: Pgi, trials: dict[Pgi, Observed]) -> None:
+        one = trials[branch]
         assert one.outcome.ending is Ending.FINISHED, one.outcome.detail
         assert one.outcome.weights is not None
         model = load_checkpoint(one.outcome.weights)[0]
@@ -165,28 +167,28 @@ class TestATrial:
         assert yaml_text.read_yaml(one.folder / "model.yaml").get("pgi", False) == branch
 
     @pytest.mark.parametrize("branch", BRANCHES)
-    def test_keeps_its_predictions_to_the_bit(self, branch: Pgi, tried: dict[Pgi, Tried]) -> None:
-        saved = load_checkpoint(tried[branch].folder / "weights.pt")[0]
-        assert torch.equal(prediction(saved), tried[branch].predicted)
+    def test_saves_a_model_with_the_same_predictions_to_the_bit(self, branch: Pgi, trials: dict[Pgi, Observed]) -> None:
+        saved = load_checkpoint(trials[branch].folder / "weights.pt")[0]
+        assert torch.equal(prediction(saved), trials[branch].predicted)
 
-    def test_costs_what_it_costs_without(self, tried: dict[Pgi, Tried]) -> None:
-        costs = [one.outcome.costs for one in tried.values()]
+    def test_costs_are_equal_with_and_without_the_branch(self, trials: dict[Pgi, Observed]) -> None:
+        costs = [one.outcome.costs for one in trials.values()]
         assert len({(one.params, one.gflops) for one in costs if one is not None}) == 1
 
-    def test_trains_other_weights_and_a_greater_loss(self, tried: dict[Pgi, Tried]) -> None:
-        plain, dual, _ = (one.outcome.epochs[0].losses["box_loss"] for one in tried.values())
+    def test_the_branch_changes_weights_and_adds_to_the_loss(self, trials: dict[Pgi, Observed]) -> None:
+        plain, dual, _ = (one.outcome.epochs[0].losses["box_loss"] for one in trials.values())
         assert dual > plain
-        predicted = [one.predicted for one in tried.values()]
+        predicted = [one.predicted for one in trials.values()]
         assert not any(torch.equal(one, other) for one, other in combinations(predicted, 2))
 
-    def test_is_validated_without_the_branch(self, tried: dict[Pgi, Tried]) -> None:
-        assert [one.passes for one in tried.values()] == [set(), *[{(True, True), (False, False)}] * 2]
+    def test_is_validated_without_the_branch(self, trials: dict[Pgi, Observed]) -> None:
+        assert [one.passes for one in trials.values()] == [set(), *[{(True, True), (False, False)}] * 2]
 
 
-class TestTheFullTrainer:
+class TestFullTrainer:
     @pytest.fixture
     def get(self) -> Callable[..., DetectionModel]:
-        """What a trainer builds, without what it needs to train."""
+        """Return a function that builds the model of a trainer that cannot train."""
 
         def build_by(trainer: type[FullTrainer], document: object, weights: nn.Module | None = None) -> DetectionModel:
             bare = trainer.__new__(trainer)
@@ -196,14 +198,14 @@ class TestTheFullTrainer:
 
         return build_by
 
-    def test_asks_the_file(self, get: Callable[..., DetectionModel]) -> None:
+    def test_uses_the_branch_if_the_model_file_says_so(self, get: Callable[..., DetectionModel]) -> None:
         plain = model_reader.model_document("yolov9t.yaml")
         assert type(get(FullTrainer, plain)) is DetectionModel
         model = get(FullTrainer, {**plain, "pgi": LEAD_GUIDED})
         assert isinstance(model, pgi.PGIModel)
         assert model.yaml["pgi"] == LEAD_GUIDED
 
-    def test_or_is_told(self, get: Callable[..., DetectionModel]) -> None:
+    def test_subclasses_decide_about_the_branch(self, get: Callable[..., DetectionModel]) -> None:
         plain = model_reader.model_document("yolov9t.yaml")
         whole = auxiliary.with_branch(plain)
         assert isinstance(get(PGITrainer, plain), pgi.PGIModel)
@@ -211,7 +213,7 @@ class TestTheFullTrainer:
         assert isinstance(get(FullTrainer, whole), pgi.PGIModel)
         assert type(get(PlainTrainer, whole)) is DetectionModel
 
-    def test_takes_a_deployed_models_weights_over(self, get: Callable[..., DetectionModel]) -> None:
+    def test_transfers_weights_of_a_deployed_model(self, get: Callable[..., DetectionModel]) -> None:
         plain = model_reader.model_document("yolov9t.yaml")
         trained = build.model(plain, CLASSES)
         model = get(PGITrainer, trained.yaml, trained)
@@ -219,21 +221,21 @@ class TestTheFullTrainer:
             model.state_dict()["model.29.cv2.0.2.weight"], trained.state_dict()["model.22.cv2.0.2.weight"]
         )
 
-    def test_goes_on_with_a_whole_ones(self, get: Callable[..., DetectionModel]) -> None:
+    def test_transfers_weights_of_a_model_with_the_branch(self, get: Callable[..., DetectionModel]) -> None:
         whole = build.model(auxiliary.with_branch(model_reader.model_document("yolov9t.yaml")), CLASSES)
         model = get(FullTrainer, whole.yaml, whole)
         assert all(torch.equal(one, whole.state_dict()[name]) for name, one in model.state_dict().items())
 
     @pytest.mark.parametrize("name", ["stock", "motley", "inserted"])
-    def test_takes_weights_over_by_role_and_says_the_share(
-        self, name: str, get: Callable[..., DetectionModel], request: pytest.FixtureRequest, told: list[str]
+    def test_transfers_weights_by_role_and_logs_the_share(
+        self, name: str, get: Callable[..., DetectionModel], request: pytest.FixtureRequest, lines: list[str]
     ) -> None:
         source = build.model(request.getfixturevalue("stock").document(CLASSES), CLASSES)
         target = request.getfixturevalue(name)
         expected = build.model(target.document(CLASSES), CLASSES)
         share = transfer(expected, source).share
         model = get(FullTrainer, target.document(CLASSES), source)
-        assert told[-1:] == [
+        assert lines[-1:] == [
             f"{share:.1%} inherited: that share of the deployed model's parameters comes from the given weights"
         ]
         assert share == 1 if name == "stock" else 0.5 < share < 1
@@ -242,33 +244,33 @@ class TestTheFullTrainer:
         assert last
         assert all(torch.equal(ours[each], theirs[each]) for each in last)
 
-    def test_says_where_next_to_nothing_comes(
-        self, get: Callable[..., DetectionModel], stock: Architecture, told: list[str]
+    def test_warns_if_next_to_nothing_is_transferred(
+        self, get: Callable[..., DetectionModel], stock: Architecture, lines: list[str]
     ) -> None:
         rows = {"backbone": [[-1, 1, "Conv", [24, 3, 2]]] * 2, "head": [[[1], 1, "Detect", ["nc"]]]}
         get(FullTrainer, stock.document(CLASSES), build.model({"nc": CLASSES, **rows}, CLASSES))
-        assert told[-1].startswith("the given weights hold next to nothing of this model")
+        assert lines[-1].startswith("the given weights hold next to nothing of this model")
 
-    def test_goes_on_without_a_word_of_inheriting(self, stock: Architecture, told: list[str]) -> None:
+    def test_resuming_logs_no_share(self, stock: Architecture, lines: list[str]) -> None:
         model = build.model(stock.document(CLASSES), CLASSES)
         bare = FullTrainer.__new__(FullTrainer)
         bare.data, bare.args, bare.resume = {"nc": CLASSES, "channels": 3}, None, True
         again = bare.get_model(model.yaml, model, verbose=False)
         assert all(torch.equal(one, model.state_dict()[name]) for name, one in again.state_dict().items())
-        assert [line for line in told if "inherited" in line] == []
+        assert [line for line in lines if "inherited" in line] == []
 
-    def test_reads_a_printed_file(self, get: Callable[..., DetectionModel]) -> None:
+    def test_reads_a_model_file_of_the_original_repository(self, get: Callable[..., DetectionModel]) -> None:
         document = auxiliary.with_branch(model_reader.model_document("yolov9t.yaml"))
         document["head"][-1][2] = "DualDDetect"
         assert isinstance(get(FullTrainer, document | {"anchors": 3}), pgi.PGIModel)
 
-    def test_is_refused_for_other_models(self, get: Callable[..., DetectionModel]) -> None:
+    def test_refuses_the_branch_for_other_models(self, get: Callable[..., DetectionModel]) -> None:
         with pytest.raises(SpecError, match=r"^pgi: only YOLOv9's models"):
             get(PGITrainer, model_reader.model_document("yolov5n.yaml"))
 
 
 class TestTemperature:
-    """Of a dynamic convolution that is trained in full."""
+    """Temperature of dynamic convolutions in full training."""
 
     EPOCHS, BATCHES = 10, 7
 
@@ -291,15 +293,15 @@ class TestTemperature:
         for _ in range(epochs * self.BATCHES):
             trainer.model(torch.rand(2, 8, 4, 4))
 
-    def test_falls_over_the_share_of_the_steps_that_a_trial_has(self, trainer: FullTrainer) -> None:
+    def test_falls_over_the_same_share_of_steps_as_in_a_trial(self, trainer: FullTrainer) -> None:
         self.train(trainer, 2)
         assert self.temperatures(trainer) == pytest.approx([30 - 29 * 14 / 21, 10 - 9 * 14 / 21], rel=1e-4)
         self.train(trainer, 1)
         assert Recipe().anneal == 3 / self.EPOCHS
         assert self.temperatures(trainer) == pytest.approx([1, 1], rel=1e-4)
 
-    def test_stands_where_the_schedule_has_it_when_resumed(self, trainer: FullTrainer) -> None:
-        trainer.start_epoch = 2  # from an average, which lags behind
+    def test_follows_the_schedule_after_resuming(self, trainer: FullTrainer) -> None:
+        trainer.start_epoch = 2  # from an EMA, which lags behind
         trainer.resume_training(None)
         assert self.temperatures(trainer) == pytest.approx([30 - 29 * 14 / 21, 10 - 9 * 14 / 21], rel=1e-4)
         self.train(trainer, 1)
@@ -312,27 +314,27 @@ class TestTemperature:
         trainer.resume_training(None)
         assert self.temperatures(trainer) == [1, 1]
 
-    def test_follows_a_run_whose_length_changes(self, trainer: FullTrainer) -> None:
+    def test_follows_a_training_whose_length_changes(self, trainer: FullTrainer) -> None:
         trainer._model_train()
         trainer.epochs = 20
         trainer._model_train()
         assert [layer.anneal_steps for layer in trainer.model] == [42, 42]
 
 
-class TestTheCommand:
+class TestCommand:
     @pytest.mark.parametrize("name", ["yolov10n.yaml", "yolo26n.yaml"])
     def test_uses_the_head_that_a_search_scores(self, name: str, tmp_path: Path) -> None:
         prepare_command(["yolo", "val"])
         assert YOLO(name).overrides["nms"] is False
         save(build.model(model_reader.model_document(name), CLASSES), {"imgsz": 64}, tmp_path / "weights.pt")
-        keep(build.model(model_reader.model_document(name), CLASSES), {"imgsz": 64}, tmp_path / "kept.pt")
-        for file in ("weights.pt", "kept.pt"):
+        keep(build.model(model_reader.model_document(name), CLASSES), {"imgsz": 64}, tmp_path / "numbers.pt")
+        for file in ("weights.pt", "numbers.pt"):
             assert YOLO(tmp_path / file).overrides["nms"] is False
         assert "nms" not in YOLO("yolov8n.yaml").overrides
 
-    @pytest.mark.parametrize("said", ["nms=True", "nms=None", "--nms=False"])
-    def test_or_the_one_that_was_asked_for(self, said: str) -> None:
-        prepare_command(["yolo", "val", said])
+    @pytest.mark.parametrize("argument", ["nms=True", "nms=None", "--nms=False"])
+    def test_uses_the_head_that_nms_asks_for(self, argument: str) -> None:
+        prepare_command(["yolo", "val", argument])
         assert "nms" not in YOLO("yolov10n.yaml").overrides
 
     def test_trains_with_our_trainer(self) -> None:
@@ -340,20 +342,20 @@ class TestTheCommand:
         assert YOLO("yolov5n.yaml").task_map["detect"]["trainer"] is FullTrainer
 
     @pytest.mark.parametrize(
-        ("said", "trainer"), [("True", PGITrainer), ("lead-guided", LeadGuidedTrainer), ("False", PlainTrainer)]
+        ("value", "trainer"), [("True", PGITrainer), ("lead-guided", LeadGuidedTrainer), ("False", PlainTrainer)]
     )
-    def test_may_be_told_about_the_branch(self, said: str, trainer: type) -> None:
-        assert prepare_command(["yolo", "train", f"pgi={said}"]) == ["yolo", "train"]
+    def test_pgi_selects_the_trainer(self, value: str, trainer: type) -> None:
+        assert prepare_command(["yolo", "train", f"pgi={value}"]) == ["yolo", "train"]
         assert yolo.detect.DetectionTrainer is trainer
 
-    def test_refuses_what_says_nothing(self) -> None:
+    def test_refuses_other_values_of_pgi(self) -> None:
         with pytest.raises(SpecError, match=r"^pgi: True, False or lead-guided is expected, got 'maybe'$"):
             prepare_command(["yolo", "pgi=maybe"])
 
-    def test_knows_the_catalog(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_finds_models_of_the_catalog(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         path = model_reader.catalog()["yolov9c-mmqa"]
         assert prepare_command(["yolo", "model=yolov9c-mmqa"]) == ["yolo", f"model={path}"]
         assert prepare_command(["yolo", "model=yolov9c-mmqa.yaml"]) == ["yolo", f"model={path}"]
-        Path("yolov9c-mmqa.yaml").write_text("the user's own")
+        Path("yolov9c-mmqa.yaml").write_text("a file of the user")
         assert prepare_command(["yolo", "model=yolov9c-mmqa.yaml"]) == ["yolo", "model=yolov9c-mmqa.yaml"]

@@ -1,4 +1,4 @@
-"""Weights from another model: everything that is the same layer of the base model comes along."""
+"""Transfer of weights from another model to the layers of equal role."""
 
 from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
@@ -28,40 +28,40 @@ def same(these: Mapping[str, torch.Tensor], those: Mapping[str, torch.Tensor]) -
     return these.keys() == those.keys() and all(torch.equal(these[name], those[name]) for name in these)
 
 
-def share(parameters: Mapping[str, nn.Parameter], came: Collection[str]) -> float:
+def share(parameters: Mapping[str, nn.Parameter], copied: Collection[str]) -> float:
     counts = {name: parameter.numel() for name, parameter in parameters.items()}
-    return sum(counts[name] for name in came) / sum(counts.values())
+    return sum(counts[name] for name in copied) / sum(counts.values())
 
 
 def by_layer(
-    parameters: Mapping[str, nn.Parameter], came: Collection[str], *, changed: Sequence[int]
+    parameters: Mapping[str, nn.Parameter], copied: Collection[str], *, changed: Sequence[int]
 ) -> tuple[tuple[str, float], ...]:
-    """The share that came of each layer that is changed, in a model where no layer is inserted."""
+    """Return the share that was copied of each changed layer, in a model without inserted layers."""
     shares = []
     for layer in changed:
-        own = {name: value for name, value in parameters.items() if name.startswith(f"model.{layer}.")}
-        shares.append((str(layer), share(own, own.keys() & came)))
+        of_layer = {name: value for name, value in parameters.items() if name.startswith(f"model.{layer}.")}
+        shares.append((str(layer), share(of_layer, of_layer.keys() & copied)))
     return tuple(shares)
 
 
-def auxiliary_half(model: nn.Module) -> frozenset[str]:
-    """The names of the parameters that are gone when the auxiliary half is dropped, from a copy."""
-    copied = deepcopy(model)
-    names = {id(parameter): name for name, parameter in copied.named_parameters()}
-    left = {id(parameter) for parameter in pgi.drop_auxiliary(copied).parameters()}
+def auxiliary_parameters(model: nn.Module) -> frozenset[str]:
+    """Return the names of the parameters that dropping the auxiliary branch removes, from a copy."""
+    duplicate = deepcopy(model)
+    names = {id(parameter): name for name, parameter in duplicate.named_parameters()}
+    left = {id(parameter) for parameter in pgi.drop_auxiliary(duplicate).parameters()}
     return frozenset(name for identity, name in names.items() if identity not in left)
 
 
 @pytest.fixture
 def trained(stock: Architecture, tmp_path: Path) -> Path:
-    """A checkpoint of the stock model."""
+    """Return a checkpoint of the stock model."""
     torch.manual_seed(1)
     path = tmp_path / "stock.pt"
     save(build.model(stock.document(CLASSES), CLASSES), {}, path)
     return path
 
 
-def test_everything_from_the_same_architecture(stock: Architecture, trained: Path) -> None:
+def test_the_same_architecture_gets_all_weights(stock: Architecture, trained: Path) -> None:
     torch.manual_seed(2)
     model = build.model(stock.document(CLASSES), CLASSES)
     assert not same(model.state_dict(), tensors(trained))
@@ -69,31 +69,33 @@ def test_everything_from_the_same_architecture(stock: Architecture, trained: Pat
     assert same(model.state_dict(), tensors(trained))
 
 
-def test_all_but_the_operators_from_another(motley: Architecture, trained: Path) -> None:
+def test_another_architecture_gets_all_but_the_operators(motley: Architecture, trained: Path) -> None:
     model = build.model(motley.document(CLASSES), CLASSES)
     coverage = inherit(model, trained)
     source = tensors(trained)
     parameters = dict(model.named_parameters())
-    taken = {name for name, own in parameters.items() if name in source and torch.equal(own, source[name])}
-    adopted = {f"model.3.{name}" for name in ("weight", "bn.weight", "bn.bias")}  # what DynamicConv has of a Conv
-    came = {name for name in parameters if name in source or name in adopted}
-    assert came - adopted <= taken
-    assert coverage.new == parameters.keys() - came
+    equal = {name for name, value in parameters.items() if name in source and torch.equal(value, source[name])}
+    initialised = {f"model.3.{name}" for name in ("weight", "bn.weight", "bn.bias")}  # of DynamicConv, from a Conv
+    copied = {name for name in parameters if name in source or name in initialised}
+    assert copied - initialised <= equal
+    assert coverage.new == parameters.keys() - copied
     assert coverage == Coverage(
-        share=share(parameters, came), layers=by_layer(parameters, came, changed=(2, 3, 4, 6, 11)), new=coverage.new
+        share=share(parameters, copied), layers=by_layer(parameters, copied, changed=(2, 3, 4, 6, 11)), new=coverage.new
     )
     assert 0.5 < coverage.share < 1
 
 
 @pytest.mark.parametrize("feeds", ["next", "all"])
-def test_an_insertion_shifts_nothing(stock: Architecture, trained: Path, tmp_path: Path, feeds: Feeds) -> None:
-    new = Insertion(after=4, feeds=feeds, choice=Choice.of("UIB", {}))
-    inserted = Architecture.of(stock.base, stock.scale, {}, inserted=[new])
+def test_layers_after_an_insertion_keep_their_role(
+    stock: Architecture, trained: Path, tmp_path: Path, feeds: Feeds
+) -> None:
+    insertion = Insertion(after=4, feeds=feeds, choice=Choice.of("UIB", {}))
+    inserted = Architecture.of(stock.base, stock.scale, {}, inserted=[insertion])
     model = build.model(inserted.document(CLASSES), CLASSES)
     parameters = dict(model.named_parameters())
-    own = frozenset(name for name in parameters if name.startswith("model.5."))
+    new = frozenset(name for name in parameters if name.startswith("model.5."))
     assert inherit(model, trained) == Coverage(
-        share=share(parameters, parameters.keys() - own), layers=(("after-4", 0.0),), new=own
+        share=share(parameters, parameters.keys() - new), layers=(("after-4", 0.0),), new=new
     )
     assert torch.equal(model.state_dict()["model.25.cv3.0.2.weight"], tensors(trained)["model.24.cv3.0.2.weight"])
     save(model, {}, tmp_path / "inserted.pt")
@@ -102,18 +104,18 @@ def test_an_insertion_shifts_nothing(stock: Architecture, trained: Path, tmp_pat
     assert same(plain.state_dict(), tensors(trained))
 
 
-def test_other_classes_keep_their_own_outputs(stock: Architecture, trained: Path) -> None:
+def test_outputs_for_other_classes_are_not_copied(stock: Architecture, trained: Path) -> None:
     model = build.model(stock.document(3), 3)
     parameters = dict(model.named_parameters())
-    own = frozenset(f"model.24.cv3.{level}.2.{name}" for level in range(3) for name in ("weight", "bias"))
-    came = parameters.keys() - own
+    new = frozenset(f"model.24.cv3.{level}.2.{name}" for level in range(3) for name in ("weight", "bias"))
+    copied = parameters.keys() - new
     assert inherit(model, trained) == Coverage(
-        share=share(parameters, came), layers=by_layer(parameters, came, changed=(24,)), new=own
+        share=share(parameters, copied), layers=by_layer(parameters, copied, changed=(24,)), new=new
     )
     assert model.state_dict()["model.24.cv3.0.2.weight"].shape[0] == 3
 
 
-def test_nothing_fits(stock: Architecture, tmp_path: Path) -> None:
+def test_a_checkpoint_of_an_unrelated_model_is_refused(stock: Architecture, tmp_path: Path) -> None:
     document = {
         "nc": 1,
         "backbone": [[-1, 1, "Conv", [24, 3, 2]], [-1, 1, "Conv", [24, 3, 2]]],
@@ -125,7 +127,7 @@ def test_nothing_fits(stock: Architecture, tmp_path: Path) -> None:
         inherit(build.model(stock.document(CLASSES), CLASSES), foreign)
 
 
-def test_no_checkpoint(stock: Architecture, tmp_path: Path) -> None:
+def test_another_kind_of_file_is_refused(stock: Architecture, tmp_path: Path) -> None:
     model = build.model(stock.document(CLASSES), CLASSES)
     text = tmp_path / "text.pt"
     text.write_text("no checkpoint")
@@ -137,7 +139,7 @@ def test_no_checkpoint(stock: Architecture, tmp_path: Path) -> None:
         inherit(model, numbers)
 
 
-def test_a_missing_file_is_not_fetched(stock: Architecture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_file_is_not_downloaded(stock: Architecture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
     monkeypatch.setattr("ultralytics.utils.downloads.attempt_download_asset", asked.append)
     model = build.model(stock.document(CLASSES), CLASSES)
@@ -148,20 +150,20 @@ def test_a_missing_file_is_not_fetched(stock: Architecture, tmp_path: Path, monk
 
 
 @pytest.mark.parametrize("scale", ["t", "m"])
-def test_an_auxiliary_half_shifts_nothing(scale: str) -> None:
+def test_layers_after_an_auxiliary_branch_keep_their_role(scale: str) -> None:
     deployed = model_reader.model_document(f"yolov9{scale}.yaml")
     torch.manual_seed(1)
     plain = build.model(deployed, CLASSES)
     torch.manual_seed(2)
     whole = build.model(auxiliary.with_branch(deployed), CLASSES)
-    assert transfer(whole, plain) == Coverage(share=1.0, new=auxiliary_half(whole))  # 1 of what is deployed
+    assert transfer(whole, plain) == Coverage(share=1.0, new=auxiliary_parameters(whole))  # 1 of what is deployed
     torch.manual_seed(3)
     again = build.model(deployed, CLASSES)
     assert transfer(again, whole) == Coverage(share=1.0)
     assert same(again.state_dict(), plain.state_dict())
 
 
-def test_an_auxiliary_half_comes_from_another() -> None:
+def test_an_auxiliary_branch_gets_the_weights_of_another() -> None:
     document = auxiliary.with_branch(model_reader.model_document("yolov9t.yaml"))
     torch.manual_seed(1)
     one = build.model(document, CLASSES)
@@ -171,12 +173,12 @@ def test_an_auxiliary_half_comes_from_another() -> None:
     assert same(other.state_dict(), one.state_dict())
 
 
-def test_an_auxiliary_half_and_an_insertion() -> None:
-    new = Insertion(after=8, feeds="next", choice=Choice.of("DCNv4", {}))
-    inserted = Architecture.of("yolov9{scale}.yaml", "t", {}, inserted=[new])
+def test_an_auxiliary_branch_together_with_an_insertion() -> None:
+    insertion = Insertion(after=8, feeds="next", choice=Choice.of("DCNv4", {}))
+    inserted = Architecture.of("yolov9{scale}.yaml", "t", {}, inserted=[insertion])
     plain = build.model(model_reader.model_document("yolov9t.yaml"), CLASSES)
     whole = build.model(auxiliary.with_branch(inserted.document(CLASSES)), CLASSES)
-    own = sum(parameter.numel() for parameter in whole.model[9].parameters())
-    deployed = sum(parameter.numel() for parameter in plain.parameters()) + own
+    new = sum(parameter.numel() for parameter in whole.model[9].parameters())
+    deployed = sum(parameter.numel() for parameter in plain.parameters()) + new
     coverage = transfer(whole, plain)
-    assert (coverage.share, coverage.layers) == (1 - own / deployed, (("after-8", 0.0),))
+    assert (coverage.share, coverage.layers) == (1 - new / deployed, (("after-8", 0.0),))

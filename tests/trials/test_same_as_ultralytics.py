@@ -1,6 +1,6 @@
-"""Ultralytics' own trainer, told the same by its public overrides and callbacks, ends with the same bits.
+"""Ultralytics' trainer, configured alike by its public overrides and callbacks, ends with the same bits.
 
-So what the short training leaves out, shares and holds changes nothing of what is learnt.
+So the omissions and caches of the short training do not change its result.
 """
 
 from collections.abc import Callable
@@ -24,11 +24,11 @@ CLASSES = 10
 
 
 def theirs(budget: Budget, data: datasets.DataSet, model: str, folder: Path) -> DetectionTrainer:
-    """Their trainer, about to train; images in memory, without which its mosaics know the last few images only."""
+    """Return Ultralytics' trainer; images in memory, otherwise its mosaics use the last few images only."""
     settings = short_training.arguments(budget, data, folder)
     trainer = DetectionTrainer(overrides={**settings, "model": model, "cache": "ram", "nms": False})
 
-    def settle(trainer: DetectionTrainer) -> None:
+    def configure(trainer: DetectionTrainer) -> None:
         for network in (trainer.model, trainer.ema.ema):
             network.to(memory_format=torch.channels_last)
         for module in trainer.model.modules():
@@ -43,7 +43,7 @@ def theirs(budget: Budget, data: datasets.DataSet, model: str, folder: Path) -> 
     def seed(trainer: DetectionTrainer) -> None:
         short_training.seed_epoch(trainer.train_loader, budget.seed, trainer.epoch)
 
-    trainer.add_callback("on_pretrain_routine_end", settle)
+    trainer.add_callback("on_pretrain_routine_end", configure)
     trainer.add_callback("on_train_epoch_start", seed)
     return trainer
 
@@ -61,7 +61,7 @@ def theirs(budget: Budget, data: datasets.DataSet, model: str, folder: Path) -> 
         ),
     ],
 )
-def test_to_the_bit(
+def test_a_training_is_equal_to_the_bit(
     *,
     model: str,
     base: str,
@@ -71,18 +71,18 @@ def test_to_the_bit(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(their_data, "check_font", lambda *_: None)  # it would be fetched
-    budget, told = tiny(recipe=recipe), []
+    monkeypatch.setattr(their_data, "check_font", lambda *_: None)  # it would be downloaded
+    budget, reports = tiny(recipe=recipe), []
     with trainer_patches.one_thread_on_cpu("cpu"):
         trainer = theirs(budget, scenes, model, folder / "theirs")
-        trainer.add_callback("on_fit_epoch_end", lambda each: told.append((dict(each.tloss), dict(each.metrics))))
+        trainer.add_callback("on_fit_epoch_end", lambda each: reports.append((dict(each.tloss), dict(each.metrics))))
         trainer.train()
     document = Architecture(base=base, scale="n", picks=()).document(CLASSES)
     weights = folder / "weights.pt"
     ours = short_training.train(document, budget, scenes, folder, lambda *_: True, weights=weights)
-    assert [epoch.losses for epoch in ours.epochs] == [losses for losses, _ in told[:2]]
-    last, metrics = ours.epochs[-1], told[1][1]
+    assert [epoch.losses for epoch in ours.epochs] == [losses for losses, _ in reports[:2]]
+    last, metrics = ours.epochs[-1], reports[1][1]
     assert (last.map50_95, last.map50) == (metrics["metrics/mAP50-95(B)"], metrics["metrics/mAP50(B)"])
-    learnt, expected = load_checkpoint(weights)[0].state_dict(), trainer.ema.ema.state_dict()
-    assert learnt.keys() == expected.keys()
-    assert [name for name, value in learnt.items() if not torch.equal(value, expected[name])] == []
+    trained, expected = load_checkpoint(weights)[0].state_dict(), trainer.ema.ema.state_dict()
+    assert trained.keys() == expected.keys()
+    assert [name for name, value in trained.items() if not torch.equal(value, expected[name])] == []

@@ -178,7 +178,7 @@ class TestOmissions:
         self, train: Train, stock: Architecture, folder: Path, scenes: datasets.DataSet
     ) -> None:
         for cache in scenes.path.parent.rglob("*.cache"):
-            cache.unlink()  # of another test, in which Ultralytics' own trainer reads the same images
+            cache.unlink()  # of another test, in which Ultralytics' trainer reads the same images
         train(stock, rungs=(1,))
         assert {str(path.relative_to(folder)) for path in folder.rglob("*")} == {
             "ultralytics",

@@ -1,4 +1,4 @@
-"""`nas yolo train` and `nas yolo val` read a user's data as a search does, and leave them as they are."""
+"""`nas yolo train` and `nas yolo val` read a user's data as a search does, and leave them unchanged."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +21,7 @@ Write = Callable[..., Path]
 
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
-    """A data set of JPEGs to which a phone has appended bytes, in lists from the root; one box has no area."""
+    """Return a function that writes a data set: JPEGs with appended bytes, in lists; one box has no area."""
     monkeypatch.setenv("NAS_CACHE", str(tmp_path / "cache"))
 
     def written(**keys: Any) -> Path:
@@ -46,7 +46,7 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
 
 @pytest.fixture
 def trained(write: Write, tmp_path: Path) -> tuple[Path, UserDataTrainer, dict[str, tuple[int, bytes]]]:
-    """A data set after a training of one epoch, the trainer, and the files as they were before."""
+    """Return a data set after a training of one epoch, the trainer, and the files before it."""
     file = write()
     before = state(file.parent)
     overrides = {"model": "yolov5n.yaml", "data": str(file), "epochs": 1, "imgsz": 32, "batch": 4, "cache": "disk"}
@@ -81,7 +81,7 @@ def test_a_full_training_reads_data_as_a_search_does(
     }
 
 
-def test_a_validation_reads_them_too(
+def test_a_validation_reads_data_as_a_search_does(
     trained: tuple[Path, UserDataTrainer, dict[str, tuple[int, bytes]]], tmp_path: Path
 ) -> None:
     file, trainer, before = trained
@@ -93,19 +93,19 @@ def test_a_validation_reads_them_too(
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
-def test_what_is_not_there_is_refused_and_never_fetched(split: str, write: Write, tmp_path: Path) -> None:
+def test_missing_data_are_refused_and_not_downloaded(split: str, write: Write, tmp_path: Path) -> None:
     file = write(**{split: "nowhere"})
     with pytest.raises(DataError, match=f"{split}: no such folder or list: .*nowhere .*`download` is not followed"):
         UserDataTrainer(overrides={"model": "yolov5n.yaml", "data": str(file), "project": str(tmp_path)})
 
 
-def test_only_what_is_needed_must_be_there(write: Write) -> None:
+def test_only_needed_splits_must_exist(write: Write) -> None:
     file = write(train="nowhere", test="val.txt")
     text = datasets.resolved_text(file, ["test"])
     assert yaml.safe_load(text)["test"] == str(file.parent / "val.txt")
 
 
-def test_the_command_uses_both(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_uses_both_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(yolo.detect, "DetectionTrainer", DetectionTrainer)
     monkeypatch.setattr(yolo.detect, "DetectionValidator", DetectionValidator)
     prepare_command(["yolo", "train", "nms=True"])  # which leaves `Model` as it is
@@ -113,7 +113,7 @@ def test_the_command_uses_both(monkeypatch: pytest.MonkeyPatch) -> None:
     assert yolo.detect.DetectionValidator is UserDataValidator
 
 
-def test_digits_and_folders_are_data_too(write: Write, tmp_path: Path) -> None:
+def test_digits_and_folders_name_data(write: Write, tmp_path: Path) -> None:
     from trials.training.user_data import _with_absolute_paths
 
     file = write()

@@ -1,4 +1,4 @@
-"""What a trial keeps and what leaves its study, without training anything."""
+"""Weights files of trials and exported models, without training."""
 
 import subprocess
 import sys
@@ -24,7 +24,7 @@ CLASSES = 3
 
 
 def shuffled(architecture: Architecture) -> DetectionModel:
-    """A model none of whose numbers are those of a new one."""
+    """Return a model all of whose numbers differ from a new one's."""
     model = build.model(architecture.document(CLASSES), CLASSES)
     model.names = {0: "cat", 1: "dog", 2: "cow"}
     for value in model.state_dict().values():
@@ -36,16 +36,16 @@ def shuffled(architecture: Architecture) -> DetectionModel:
 
 
 @pytest.fixture
-def own(tmp_path: Path, space_of: Callable[[str], SearchSpace], own_operator: str) -> Architecture:
-    """With an operator from a file that is gone after that."""
-    file = tmp_path / "own.py"
+def with_user_operator(tmp_path: Path, space_of: Callable[[str], SearchSpace], own_operator: str) -> Architecture:
+    """Return an architecture with an operator from a user's file."""
+    file = tmp_path / "user.py"
     file.write_text(own_operator, encoding="utf-8")
     modules.load(file)
     return space_of("v5").of({2: Choice.of("Twice", {"kernel": 3})})
 
 
-class FirstForm:
-    """What the first files had in the place of the model."""
+class EarlyModel:
+    """Pickle of a model in the files of early versions."""
 
     def __init__(self, model: DetectionModel) -> None:
         self.stored = StoredModel.of(model, {})
@@ -56,7 +56,7 @@ class FirstForm:
 
 
 class Evil:
-    """Writes a file when it is unpickled."""
+    """Object that writes a file when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -66,7 +66,7 @@ class Evil:
 
 
 def restricted(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Whether each file that PyTorch loads from now on was loaded without pickled code."""
+    """Record, for each file that PyTorch loads from now on, whether it was loaded with `weights_only`."""
     asked: list[bool] = []
     load = torch.load
 
@@ -79,17 +79,17 @@ def restricted(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 
 def without_ours(file: Path) -> str:
-    """What Ultralytics finds in a file where this package is missing: how many classes, or an error."""
+    """Load a file with Ultralytics in a process without this package; return the number of classes, or the error."""
     code = f"""
 import sys
 from importlib.abc import MetaPathFinder
 
-class NoneOfOurs(MetaPathFinder):
+class WithoutOurPackages(MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in ("nas", "trials", "search_spaces"):
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 
-sys.meta_path.insert(0, NoneOfOurs())
+sys.meta_path.insert(0, WithoutOurPackages())
 from ultralytics import YOLO
 try:
     print(len(YOLO({str(file)!r}).names))
@@ -108,15 +108,15 @@ def model(request: pytest.FixtureRequest) -> DetectionModel:
     return shuffled(request.getfixturevalue(request.param))
 
 
-class TestKept:
-    def test_is_tensors_and_yaml_only(self, model: DetectionModel, tmp_path: Path) -> None:
+class TestWeightsOfTrials:
+    def test_are_tensors_and_yaml_only(self, model: DetectionModel, tmp_path: Path) -> None:
         weights.keep(model, {"data": Path("/data.yaml"), "imgsz": 64}, tmp_path / "weights.pt")
         assert torch.serialization.get_unsafe_globals_in_checkpoint(tmp_path / "weights.pt") == []
         content = torch.load(tmp_path / "weights.pt", weights_only=True)
         assert content["train_args"] == {"data": "/data.yaml", "imgsz": 64}
         assert content[stored_model.KEY]["document"]["head"] == model.yaml["head"]
 
-    def test_is_the_model_to_the_bit(self, model: DetectionModel, tmp_path: Path) -> None:
+    def test_are_the_model_to_the_bit(self, model: DetectionModel, tmp_path: Path) -> None:
         weights.keep(model, {"imgsz": 64}, tmp_path / "weights.pt")
         loaded = load_checkpoint(tmp_path / "weights.pt")[0]
         theirs, ours = loaded.state_dict(), model.state_dict()
@@ -129,18 +129,18 @@ class TestKept:
         with torch.no_grad():
             assert torch.equal(loaded(x)[0], model.eval()(x)[0])
 
-    def test_reading_draws_no_random_number(self, model: DetectionModel, tmp_path: Path) -> None:
-        """Else a worker's first trial, which reads the stock model, would begin elsewhere than its second."""
+    def test_reading_draws_no_random_numbers(self, model: DetectionModel, tmp_path: Path) -> None:
+        """Otherwise a worker's first trial, which reads the stock model, would have other numbers than its second."""
         weights.keep(model, {}, tmp_path / "weights.pt")
         before = torch.random.get_rng_state()
         load_checkpoint(tmp_path / "weights.pt")
         assert torch.equal(torch.random.get_rng_state(), before)
 
-    def test_brings_a_users_operator(self, own: Architecture, tmp_path: Path) -> None:
-        model = shuffled(own)
+    def test_contain_a_users_operator(self, with_user_operator: Architecture, tmp_path: Path) -> None:
+        model = shuffled(with_user_operator)
         weights.keep(model, {}, tmp_path / "weights.pt")
         weights.export(tmp_path / "weights.pt", tmp_path / "exported.pt")
-        (tmp_path / "own.py").unlink()
+        (tmp_path / "user.py").unlink()
         code = f"""
 import sys
 sys.path.insert(0, {str(Path(build.__file__).parents[1])!r})
@@ -150,24 +150,22 @@ model = YOLO(sys.argv[1]).model
 twice = [module for module in model.modules() if type(module).__name__ == "Twice"]
 print(len(twice), float(model.model[2].cv1.bn.weight.detach().sum()))
 """
-        told = {
+        printed = {
             subprocess.run(
                 [sys.executable, "-P", "-c", code, name], cwd=tmp_path, capture_output=True, text=True, check=True
             ).stdout.splitlines()[-1]
             for name in ("weights.pt", "exported.pt")
         }
-        assert told == {f"1 {float(model.model[2].cv1.bn.weight.detach().sum())}"}
+        assert printed == {f"1 {float(model.model[2].cv1.bn.weight.detach().sum())}"}
 
-    def test_of_another_ultralytics_is_refused(self, stock: Architecture) -> None:
+    def test_of_another_ultralytics_version_are_refused(self, stock: Architecture) -> None:
         model = build.model(stock.document(CLASSES), CLASSES)
         sizes = [(f"{name}x", value.dtype, tuple(value.shape)) for name, value in model.state_dict().items()]
         rows = [torch.zeros(10_000_000), torch.zeros(1000, dtype=torch.int64)]
         with pytest.raises(RuntimeError, match="Missing key"):
             weights.rebuilt(model.yaml, model.names, (), sizes, rows)
 
-    def test_appears_whole_or_not_at_all(
-        self, stock: Architecture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_are_written_atomically(self, stock: Architecture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         model, path = build.model(stock.document(CLASSES), CLASSES), tmp_path / "weights.pt"
         weights.keep(model, {}, path)
         whole = path.read_bytes()
@@ -182,8 +180,8 @@ print(len(twice), float(model.model[2].cv1.bn.weight.detach().sum()))
         assert path.read_bytes() == whole
 
 
-class TestExported:
-    def test_is_what_was_kept(self, model: DetectionModel, tmp_path: Path) -> None:
+class TestExport:
+    def test_is_the_model_of_the_trial(self, model: DetectionModel, tmp_path: Path) -> None:
         weights.keep(model, {"imgsz": 64}, tmp_path / "weights.pt")
         weights.export(tmp_path / "weights.pt", tmp_path / "exported.pt")
         loaded, checkpoint = load_checkpoint(tmp_path / "exported.pt")
@@ -193,30 +191,30 @@ class TestExported:
         assert checkpoint["train_args"] == {"imgsz": 64}
         assert getattr(loaded, "criterion", None) is None
 
-    def test_its_tensors_lie_each_by_itself(self, stock: Architecture, tmp_path: Path) -> None:
-        """Else a part of a model would be saved with all of it, and safetensors refuse it."""
+    def test_tensors_share_no_memory(self, stock: Architecture, tmp_path: Path) -> None:
+        """Otherwise a part of a model would be saved with all of it, and safetensors refuses it."""
         weights.save(shuffled(stock), {}, tmp_path / "weights.pt")
         values = [value for value in load_checkpoint(tmp_path / "weights.pt")[0].state_dict().values() if value.numel()]
         assert len({value.untyped_storage().data_ptr() for value in values}) == len(values)
         assert all(value.is_contiguous() for value in values)
 
-    def test_of_a_stock_model_needs_nothing_of_ours(self, stock: Architecture, tmp_path: Path) -> None:
+    def test_of_a_stock_model_loads_without_this_package(self, stock: Architecture, tmp_path: Path) -> None:
         weights.keep(shuffled(stock), {}, tmp_path / "weights.pt")
         weights.export(tmp_path / "weights.pt", tmp_path / "exported.pt")
         assert without_ours(tmp_path / "exported.pt") == str(CLASSES)
 
-    @pytest.mark.parametrize("name", ["motley", "own"])
-    def test_of_another_model_says_so_in_our_words(
+    @pytest.mark.parametrize("name", ["motley", "with_user_operator"])
+    def test_of_another_model_says_what_it_needs(
         self, name: str, request: pytest.FixtureRequest, tmp_path: Path
     ) -> None:
         weights.keep(shuffled(request.getfixturevalue(name)), {}, tmp_path / "weights.pt")
         weights.export(tmp_path / "weights.pt", tmp_path / "exported.pt")
         assert without_ours(tmp_path / "exported.pt") == f"AssertionError: {weights.REFUSAL}"
 
-    def test_of_the_first_files_is_possible_and_opens_no_pickle(
+    def test_of_early_files_loads_no_pickle(
         self, model: DetectionModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        torch.save({"model": FirstForm(model), "train_args": {"imgsz": 64}, "epoch": -1}, tmp_path / "weights.pt")
+        torch.save({"model": EarlyModel(model), "train_args": {"imgsz": 64}, "epoch": -1}, tmp_path / "weights.pt")
         only = restricted(monkeypatch)
         weights.export(tmp_path / "weights.pt", tmp_path / "exported.pt")
         assert only == [True]
@@ -224,14 +222,14 @@ class TestExported:
         theirs, ours = load_checkpoint(tmp_path / "exported.pt")[0].state_dict(), model.state_dict()
         assert all(torch.equal(theirs[name], ours[name]) for name in ours)
 
-    @pytest.mark.parametrize("form", ["class", "first", "stored", "text"])
-    def test_of_a_strangers_file_runs_nothing(self, form: str, stock: Architecture, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("form", ["class", "early", "stored", "text"])
+    def test_of_a_foreign_file_executes_nothing(self, form: str, stock: Architecture, tmp_path: Path) -> None:
         file, evil = tmp_path / "weights.pt", Evil(tmp_path / "was_here")
         match form:
             case "class":
                 torch.save({"model": evil}, file)
-            case "first":
-                torch.save({"model": FirstForm(shuffled(stock)), "train_args": evil}, file)
+            case "early":
+                torch.save({"model": EarlyModel(shuffled(stock)), "train_args": evil}, file)
             case "stored":
                 torch.save({stored_model.KEY: {"document": evil}}, file)
             case _:
@@ -245,8 +243,8 @@ class TestExported:
         assert not (tmp_path / "exported.pt").exists()
 
 
-class TestAFinalCheckpoint:
-    def test_with_layers_of_ours_becomes_numbers(self, motley: Architecture, tmp_path: Path) -> None:
+class TestFinalCheckpoint:
+    def test_with_our_layers_becomes_numbers(self, motley: Architecture, tmp_path: Path) -> None:
         model, file = shuffled(motley).half(), tmp_path / "best.pt"
         torch.save({"model": model, "train_args": {"imgsz": 64}, "date": "today", "epoch": -1}, file)
         weights.lighten(file)
@@ -256,7 +254,7 @@ class TestAFinalCheckpoint:
         assert (checkpoint["date"], loaded.names) == ("today", model.names)
         assert without_ours(file) == f"AssertionError: {weights.REFUSAL}"
 
-    def test_of_ultralytics_layers_stays_its_own(self, stock: Architecture, tmp_path: Path) -> None:
+    def test_of_ultralytics_layers_stays_unchanged(self, stock: Architecture, tmp_path: Path) -> None:
         file = tmp_path / "best.pt"
         torch.save({"model": shuffled(stock), "train_args": {}, "epoch": -1}, file)
         before = file.read_bytes()
@@ -264,13 +262,13 @@ class TestAFinalCheckpoint:
         assert file.read_bytes() == before
 
 
-class TestReading:
-    def test_all_forms(self, model: DetectionModel, tmp_path: Path) -> None:
-        weights.keep(model, {}, tmp_path / "kept.pt")
+class TestRead:
+    def test_reads_all_formats(self, model: DetectionModel, tmp_path: Path) -> None:
+        weights.keep(model, {}, tmp_path / "numbers.pt")
         weights.save(deepcopy(model), {}, tmp_path / "saved.pt")
-        torch.save({"model": FirstForm(model), "train_args": {}}, tmp_path / "first.pt")
+        torch.save({"model": EarlyModel(model), "train_args": {}}, tmp_path / "early.pt")
         torch.save({"model": model, "train_args": {}}, tmp_path / "pickled.pt")
-        for name in ("kept", "saved", "first", "pickled"):
+        for name in ("numbers", "saved", "early", "pickled"):
             theirs, ours = weights.read(tmp_path / f"{name}.pt").state_dict(), model.state_dict()
             assert all(torch.equal(theirs[name], ours[name]) for name in ours), name
 
@@ -280,14 +278,14 @@ class TestReading:
         with pytest.raises(DataError, match=r"other\.pt: not a checkpoint of a detection model, got a \w+Model with "):
             weights.read(tmp_path / "other.pt")
 
-    def test_a_strangers_pickle_runs_nothing(self, tmp_path: Path) -> None:
+    def test_a_foreign_pickle_executes_nothing(self, tmp_path: Path) -> None:
         evil = Evil(tmp_path / "was_here")
         torch.save({"model": evil}, tmp_path / "evil.pt")
         with pytest.raises(DataError, match=r"evil\.pt: not a checkpoint that Ultralytics loads"):
             weights.read(tmp_path / "evil.pt")
         assert not evil.path.exists()
 
-    def test_loading_changes_nothing_that_ultralytics_shares(self, stock: Architecture, tmp_path: Path) -> None:
+    def test_loading_leaves_ultralytics_shared_activations_unchanged(self, stock: Architecture, tmp_path: Path) -> None:
         weights.keep(build.model(stock.document(CLASSES), CLASSES), {}, tmp_path / "weights.pt")
         before = [(shared, repr(shared)) for shared in (Conv.default_act, ConvTranspose.default_act)]
         loaded = YOLO(tmp_path / "weights.pt").model

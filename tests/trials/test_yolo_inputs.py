@@ -1,4 +1,4 @@
-"""What `nas yolo` reads before Ultralytics does, and what it keeps Ultralytics from doing."""
+"""Checks of `nas yolo` before Ultralytics reads files, and what it keeps Ultralytics from doing."""
 
 from pathlib import Path
 from typing import Any
@@ -42,15 +42,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-class TestSound:
-    def test_what_can_be_built(self, folder: Path) -> None:
+class TestModelAndDataFiles:
+    def test_files_without_mistakes_pass(self, folder: Path) -> None:
         pose = MODEL.replace("Detect, [nc]", "Pose, [nc, [17, 3]]")
         (folder / "pose.yaml").write_text(pose, encoding="utf-8")
         yolo_inputs.require_valid(["yolo", "train", "model=model.yaml", "data=coco8.yaml", "epochs=1"])
         yolo_inputs.require_valid(["yolo", "pose", "train", "model=pose.yaml", "model=yolov8n.yaml", "model=a.pt"])
 
     @pytest.mark.parametrize(
-        ("before", "after", "told"),
+        ("before", "after", "message"),
         [
             ("[[1], 1, Detect", "[1, 1, Detect", "head[0]: Detect reads a list of layers, got 1 ([1])"),
             ("Conv, [32, 3, 2]", "Conv, [32, 3, 2, 1, 7]", "backbone[1]: Conv cannot be built of [32, 3, 2, 1, 7]: "),
@@ -59,21 +59,21 @@ class TestSound:
             ("head:", "body:", "not a model YAML"),
         ],
     )
-    def test_a_model_that_cannot(self, before: str, after: str, told: str, folder: Path) -> None:
+    def test_a_model_that_cannot_be_built_is_refused(self, before: str, after: str, message: str, folder: Path) -> None:
         (folder / "model.yaml").write_text(MODEL.replace(before, after), encoding="utf-8")
         with pytest.raises(SpecError) as caught:
             yolo_inputs.require_valid(["yolo", "train", "model=model.yaml"])
         (mistake,) = caught.value.mistakes
-        assert mistake.startswith(f"model.yaml: {told}")
+        assert mistake.startswith(f"model.yaml: {message}")
 
-    def test_a_download_is_not_run(self, folder: Path) -> None:
+    def test_a_download_is_not_executed(self, folder: Path) -> None:
         with pytest.raises(DataError, match=r"data.yaml: path: no such folder: .*`download` is not followed"):
             yolo_inputs.require_valid(["yolo", "train", "data=data.yaml"])
         assert not (folder / "ran.txt").exists()
 
 
 class _Opens:
-    """Opened as a pickle, it writes a file into the working directory."""
+    """Object that writes a file into the working directory when it is unpickled."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return open, ("ran.txt", "w")
@@ -89,21 +89,21 @@ class TestCheckpoints:
     @pytest.mark.parametrize(
         "argument", ["model=foreign.pt", "pretrained=foreign.pt", "resume=foreign.pt", "cfg=args.yaml"]
     )
-    def test_a_pickle_with_other_classes_is_not_opened(self, argument: str, checkpoint: Path) -> None:
+    def test_a_pickle_with_other_classes_is_refused(self, argument: str, checkpoint: Path) -> None:
         with pytest.raises(DataError, match=r"foreign.pt: .*neither Ultralytics' nor ours \(io.open\).*--trust"):
             yolo_inputs.require_valid(["predict", argument])
         assert not (checkpoint.parent / "ran.txt").exists()
 
-    def test_unless_the_user_trusts_it(self, checkpoint: Path) -> None:
+    def test_trust_allows_a_pickle_with_other_classes(self, checkpoint: Path) -> None:
         arguments, trusted = yolo_inputs.without_trust(["predict", f"model={checkpoint}", "--trust"])
         assert arguments == ["predict", f"model={checkpoint}"]
         yolo_inputs.require_valid(arguments, trusted=trusted)
 
-    def test_ultralytics_own_of_any_task_are_taken(self, folder: Path) -> None:
+    def test_ultralytics_checkpoints_of_any_task_pass(self, folder: Path) -> None:
         torch.save({"model": tasks.ClassificationModel("yolov8n-cls.yaml", verbose=False)}, folder / "classifier.pt")
         yolo_inputs.require_valid(["predict", "model=classifier.pt"])
 
-    def test_operators_of_a_file_that_nobody_named_are_not_run(self, folder: Path) -> None:
+    def test_operators_of_a_file_that_is_not_named_are_not_executed(self, folder: Path) -> None:
         source = Source(path=Path("theirs.py"), text="open('ran.txt', 'w')")
         stored = StoredModel(document={}, names={}, sources=(source,), sizes=(), rows=())
         stored.write(folder / "weights.pt")
@@ -116,26 +116,26 @@ class TestCheckpoints:
 
 class TestGuard:
     @pytest.fixture(autouse=True)
-    def _guarded(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG002 - it is where files lie
+    def _guarded(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG002 - the working directory
         monkeypatch.setattr(YAML, "load", YAML.load)
         monkeypatch.setattr(tasks.parse_model, "downloads", True)
         yolo_inputs.guard()
 
-    def test_a_download_is_dropped(self) -> None:
+    def test_a_download_is_removed_from_a_data_file(self) -> None:
         assert YAML.load("data.yaml") == {"path": "nowhere", "train": "images", "val": "images", "names": ["a"]}
 
-    def test_ultralytics_own_files_stay_what_they_are(self) -> None:
+    def test_ultralytics_files_stay_unchanged(self) -> None:
         assert "download" in YAML.load(ROOT / "cfg" / "datasets" / "coco8.yaml")
         assert YAML.load("model.yaml", append_filename=True)["yaml_file"] == "model.yaml"
 
-    def test_an_endless_file_is_refused(self, folder: Path) -> None:
+    def test_a_file_of_nested_aliases_is_refused(self, folder: Path) -> None:
         several = ["a: &a [x, x, x, x, x, x, x, x, x]"]
         several += [f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in zip("abcdefgh", "bcdefghi", strict=True)]
         (folder / "endless.yaml").write_text("\n".join(several), encoding="utf-8")
         with pytest.raises(SpecError, match="aliases repeat more than"):
             YAML.load("endless.yaml")
 
-    def test_a_classifier_downloads_no_backbone(self) -> None:
+    def test_a_classifier_does_not_download_a_backbone(self) -> None:
         rows = {"backbone": [[-1, 1, "TorchVision", [512, "resnet18", "DEFAULT", True, 2]]]}
         with pytest.raises(SpecError, match="TorchVision downloads weights"):
             tasks.ClassificationModel({"nc": 2, **rows, "head": [[-1, 1, "Classify", ["nc"]]]}, verbose=False)
@@ -153,7 +153,7 @@ BROUGHT = Operator(name="Brought", module=Brought, parameters=(), kinds=(SiteKin
 """
 
 
-def test_modules_are_loaded_and_taken_out_of_the_command(folder: Path) -> None:
+def test_modules_are_loaded_and_removed_from_the_arguments(folder: Path) -> None:
     (folder / "one.py").write_text(OPERATOR, encoding="utf-8")
     for words in (["--modules", "one.py"], ["--modules=one.py"], ["modules=one.py"]):
         assert yolo_inputs.without_modules(["yolo", "train", *words, "epochs=1"]) == ["yolo", "train", "epochs=1"]

@@ -111,7 +111,7 @@ class Checkpoint:
         self._collect_moments(training.optimizer)
         state = {
             "identity": self.identity,
-            "others": self._others,  # weights that were written anew, or have gone, are known by their path
+            "others": self._others,  # for a budget whose weights file has changed or is gone
             "epochs": [asdict(epoch) for epoch in training.epochs_done],
             "updates": training.ema.updates,
             "scaler": training.scaler.state_dict(),

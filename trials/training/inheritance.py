@@ -90,7 +90,7 @@ def _coverage(model: nn.Module, by_name: Mapping[str, int]) -> Coverage:
     parameters = {name: value.numel() for name, value in model.named_parameters()}
     by_layer: dict[str, list[int]] = {}
     for name, count in parameters.items():
-        if _AUXILIARY not in roles[name]:  # which are layers of their own, and a part of the head
+        if _AUXILIARY not in roles[name]:  # which is in further layers, and in the head
             layer = by_layer.setdefault(roles[name].partition(".")[0], [0, 0])
             layer[0] += by_name.get(name, 0)
             layer[1] += count
