@@ -16,7 +16,7 @@ from nas.cli.show import Format
 
 if TYPE_CHECKING:
     from nas.workflows.check_cache import CheckCache
-    from nas.workflows.estimate import Effort, Outlook, Search
+    from nas.workflows.estimate import Estimate, Search, SpaceSummary
     from nas.workflows.request import Request
     from search_spaces import SearchSpace
     from search_spaces.operators import Operator
@@ -204,7 +204,7 @@ class _Checking:
             space = space_file.load(name, scale=scale)
             search = estimate.Search.of(request, space)
         with show.err.status("counting every choice"):
-            seen = estimate.look(space, search)
+            seen = estimate.summarize(space, search)
         found = cases.of_space(space)
         failures = self._failures(found)
         effort, problem = self._effort(space, search)
@@ -216,14 +216,14 @@ class _Checking:
         show.lines([] if effort is None else _estimate(search, effort))
         self._end(len(found), failures, problem)
 
-    def _effort(self, space: "SearchSpace", search: "Search") -> "tuple[Effort | None, str]":
+    def _effort(self, space: "SearchSpace", search: "Search") -> "tuple[Estimate | None, str]":
         """The estimate, or why there is none."""
         from nas.workflows import estimate
         from search_spaces.errors import LatencyError
 
         try:
             with show.err.status("timing the stock model and the costliest"):
-                return estimate.estimate(space, search, self.memory), ""
+                return estimate.measure(space, search, self.memory), ""
         except LatencyError as error:
             return None, f"no estimate: {error}"
 
@@ -237,7 +237,7 @@ class _Checking:
             with bar, closing(check.run(cases, self.memory, workers=self.workers)) as run:
                 task = bar.add_task("checking", total=2 * len(cases))
                 for progress in run:
-                    bar.update(task, completed=progress.asked + progress.done)
+                    bar.update(task, completed=progress.module_done + progress.done)
                     failures += progress.failures
         except KeyboardInterrupt:
             show.lines(["Stopped; what has passed is remembered, and the same command goes on from there."])
@@ -318,7 +318,7 @@ def _merged(failures: "Sequence[Failure]") -> list[str]:
     return lines
 
 
-def _print_space(space: "SearchSpace", search: "Search", seen: "Outlook") -> None:
+def _print_space(space: "SearchSpace", search: "Search", seen: "SpaceSummary") -> None:
     """Slots as a table, the rest as lines."""
     from nas.workflows.estimate import SAMPLES
 
@@ -348,7 +348,7 @@ def _print_space(space: "SearchSpace", search: "Search", seen: "Outlook") -> Non
     show.lines(f"{name:<9} {text}" for name, text in told.items())
 
 
-def _estimate(search: "Search", effort: "Effort") -> list[str]:
+def _estimate(search: "Search", effort: "Estimate") -> list[str]:
     """How long a search may take, and what that is said of."""
     from nas.report.verdicts import with_unit
 

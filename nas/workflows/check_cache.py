@@ -1,4 +1,4 @@
-"""Cache of passed checks."""
+"""Cache of passed checks and of measured step times."""
 
 import json
 from collections.abc import Mapping
@@ -10,42 +10,42 @@ from search_spaces import cache_folder
 from search_spaces.errors import EnvironmentProblem
 from search_spaces.files import read_mapping, write_atomically
 
-_REMEMBERED = 20_000
+_MOST_ENTRIES = 20_000
 
 
 class CheckCache:
-    """What has passed and what was measured before, in a file of the user's cache.
+    """Passed checks and measured times, by key, in a file of the cache folder.
 
     Args:
-        path: None to remember nothing.
+        path: None to store nothing.
     """
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._known = _read(path) if path else {}
+        self._entries = _read(path) if path else {}
         self._new: dict[str, Any] = {}
 
     @classmethod
     def of_user(cls) -> "CheckCache":
-        """The user's."""
+        """Return the cache of this user."""
         return cls(cache_folder.path() / "checks.json")
 
     def __contains__(self, key: str) -> bool:
-        return key in self._known
+        return key in self._entries
 
     def __getitem__(self, key: str) -> Any:
-        return self._known[key]
+        return self._entries[key]
 
     def add(self, new: Mapping[str, Any]) -> None:
-        """Remember from now on, beside what other processes have written; the oldest is forgotten."""
-        self._known |= new
+        """Add entries and write the file, with what other processes have added; the oldest entries are dropped."""
+        self._entries |= new
         self._new |= new
         if self._path is None or not new:
             return
-        kept = list((_read(self._path) | self._new).items())[-_REMEMBERED:]
+        entries = list((_read(self._path) | self._new).items())[-_MOST_ENTRIES:]
         with suppress(OSError, EnvironmentProblem):  # a cache that cannot be written is no reason not to check
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self._path, json.dumps(dict(kept), indent=0))
+            write_atomically(self._path, json.dumps(dict(entries), indent=0))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a search of a space has before it: what there is to choose from, what it costs, how many hours it may take."""
+"""Estimate of a search before it begins: size and costs of the space, and how many hours the search may take."""
 
 import math
 import platform
@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
 from ultralytics.cfg import get_cfg
 from ultralytics.utils.torch_utils import ModelEMA
@@ -29,23 +29,22 @@ from trials.data import datasets
 from trials.data.datasets import DataSet
 from trials.devices import torch_device
 
-Model = TypeVar("Model", bound=BaseModel)
-
 SAMPLES = 200
+"""Random architectures on which shares of a space are estimated."""
 _BOXES = 5
-"""In each image of a timed training step."""
+"""Boxes in each image of a timed training step."""
 _TIMED_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outlook:
-    """A space as it is before a search.
+class SpaceSummary:
+    """Size and costs of a search space; the fields are keys of `nas check --format json`.
 
     Attributes:
-        gflops: the least and the greatest that can be reached, deployed.
-        params: likewise.
+        gflops: least and greatest value of any architecture, deployed.
+        params: least and greatest value of any architecture.
         buildable: share of random architectures that can be built.
-        within: share of the buildable that are within the limits; None without limits.
+        within: share of the buildable ones that are within the limits; None without limits.
     """
 
     size: int
@@ -59,13 +58,13 @@ class Outlook:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pace:
-    """How fast one architecture is on this machine.
+class StepTimes:
+    """Measured times of one architecture on this machine; the fields are keys of the check cache.
 
     Attributes:
         step: seconds of one training step.
         image: seconds of one validated image.
-        start: seconds before the training: the model is built.
+        start: seconds to build the model, before the training.
     """
 
     step: float
@@ -73,20 +72,20 @@ class Pace:
     start: float
 
     def seconds(self, budget: Budget, data: DataSet) -> float:
-        """Of one training. Reading and changing images, and matching boxes, are not in it."""
+        """Return the seconds of one training, without reading and augmenting images and without matching boxes."""
         steps = math.ceil(data.train_images / budget.batch) * budget.epochs
         return self.start + steps * self.step + data.val_images * self.image
 
 
 @dataclass(frozen=True, kw_only=True)
-class Effort:
-    """An estimate of a search.
+class Estimate:
+    """Estimated duration of a search; the fields are keys of `nas check --format json`.
 
     Attributes:
         stock: seconds of a trial of the stock model.
         costliest: seconds of a trial of the architecture with the most multiply-adds.
         base: seconds of the stock model's own training, before all trials; 0 if there is none.
-        machine: what was measured.
+        machine: device on which it was measured.
     """
 
     trials: int
@@ -98,7 +97,7 @@ class Effort:
 
     @property
     def hours(self) -> tuple[float, float]:
-        """If every trial were as quick as the quicker of the two, and as slow as the slower."""
+        """Hours if every trial took as long as that of the quicker of the two models, and as that of the slower."""
         ends = sorted((self.stock, self.costliest))
         rounds = math.ceil(self.trials / self.workers)
         return (self.base + ends[0] * rounds) / 3600, (self.base + ends[1] * rounds) / 3600
@@ -106,7 +105,7 @@ class Effort:
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """A search that could be begun."""
+    """Data, budgets and size of a search, as `nas search` would begin it."""
 
     data: DataSet
     base: Budget | None = None
@@ -117,12 +116,12 @@ class Search:
 
     @classmethod
     def of(cls, request: Request, space: SearchSpace) -> "Search":
-        """What was asked for, with `nas search`'s defaults; of several GPUs the first is looked at.
+        """Return the search of a request, with the defaults of `nas search`; of several GPUs the first counts.
 
         Raises:
-            SpecError: a number that is none.
-            DataError: the data set.
-            EnvironmentProblem: a GPU that is not there.
+            SpecError: a value of the request is wrong.
+            DataError: the data set cannot be trained on.
+            EnvironmentProblem: a GPU does not exist.
         """
         device, workers = request.devices()
         limits, run = request.limits(), request.run(device, workers)
@@ -132,8 +131,8 @@ class Search:
         return cls(data=data, base=base, budget=budget, limits=limits, trials=run.trials, workers=workers)
 
 
-def look(space: SearchSpace, search: Search) -> Outlook:
-    """Count what a space offers, deployed; nothing is measured.
+def summarize(space: SearchSpace, search: Search) -> SpaceSummary:
+    """Return size and deployed costs of a space; nothing is measured.
 
     Raises:
         SpecError: a limit that no architecture meets, or that all do.
@@ -141,21 +140,21 @@ def look(space: SearchSpace, search: Search) -> Outlook:
     """
     limits, table = search.limits, _table(space, search)
     stock = table.cost(space.stock)
-    reached_gflops = table.reach(lambda layer: layer.macs)
-    reached_params = table.reach(lambda layer: layer.params)
-    ends = gflops(reached_gflops[0]), gflops(reached_gflops[1])
+    macs_range = table.reach(lambda layer: layer.macs)
+    params_range = table.reach(lambda layer: layer.params)
+    gflops_range = gflops(macs_range[0]), gflops(macs_range[1])
     require_reachable(
-        (("max-gflops", limits.gflops, lambda: ends), ("max-params", limits.params, lambda: reached_params)),
+        (("max-gflops", limits.gflops, lambda: gflops_range), ("max-params", limits.params, lambda: params_range)),
         search.budget.deploy_size,
     )
     buildable, within = _shares(space, table, limits)
-    return Outlook(
+    return SpaceSummary(
         size=space.size,
         slots=tuple(slot_costs(table, slot) for slot in space.slots),
         stock_gflops=stock.gflops,
         stock_params=stock.params,
-        gflops=ends,
-        params=reached_params,
+        gflops=gflops_range,
+        params=params_range,
         buildable=buildable,
         within=within if limits.gflops or limits.params else None,
     )
@@ -166,21 +165,25 @@ def _table(space: SearchSpace, search: Search) -> CostTable:
 
 
 def _shares(space: SearchSpace, table: CostTable, limits: Limits) -> tuple[float, float]:
-    """Of random architectures, always the same ones: which can be built, and which of those are within limits."""
+    """Return which share of random architectures can be built, and which share of those is within the limits.
+
+    The random architectures are always the same.
+    """
     rng = random.Random(0)  # noqa: S311 - no secret
     drawn = [space.sample(rng) for _ in range(SAMPLES)]
-    # A dial turned alone was tried when the file was read.
-    sound = [one for one in drawn if len(one.shape) < 2 or space.incompatibility(one) is None]
-    costs = [table.cost(one) for one in sound]
+    # One scaling factor alone was tried when the space file was read.
+    buildable = [one for one in drawn if len(one.shape) < 2 or space.incompatibility(one) is None]
+    costs = [table.cost(one) for one in buildable]
     most_gflops, most_params = limits.gflops or math.inf, limits.params or math.inf
     within = sum(one.gflops <= most_gflops and one.params <= most_params for one in costs)
-    return len(sound) / len(drawn), within / max(1, len(sound))
+    return len(buildable) / len(drawn), within / max(1, len(buildable))
 
 
-def estimate(space: SearchSpace, search: Search, memory: CheckCache) -> Effort:
-    """How long a search may take: a few steps of the stock model and of the costliest, timed on this machine.
+def measure(space: SearchSpace, search: Search, cache: CheckCache) -> Estimate:
+    """Estimate how long a search may take: time a few steps of the stock model and of the costliest architecture.
 
-    What was measured for the same before is taken from memory.
+    Args:
+        cache: of earlier measurements, which are not repeated.
 
     Raises:
         LatencyError: a step failed, as a trial's would.
@@ -188,13 +191,13 @@ def estimate(space: SearchSpace, search: Search, memory: CheckCache) -> Effort:
     costliest = _table(space, search).extreme(lambda layer: layer.macs, cheapest=False)
     ends = (space.stock, space.stock if space.incompatibility(costliest) else costliest)
     budget, data = search.budget, search.data
-    paces = [_pace(end, search, memory) for end in ends]
-    return Effort(
+    stock, costly = (_step_times(end, search, cache) for end in ends)
+    return Estimate(
         trials=search.trials,
         workers=search.workers,
-        stock=paces[0].seconds(budget, data),
-        costliest=paces[1].seconds(budget, data),
-        base=paces[0].seconds(search.base, data) if search.base else 0.0,
+        stock=stock.seconds(budget, data),
+        costliest=costly.seconds(budget, data),
+        base=stock.seconds(search.base, data) if search.base else 0.0,
         machine=_machine(budget.device),
     )
 
@@ -205,31 +208,31 @@ def _machine(device: str) -> str:
     return f"{torch.cuda.get_device_name(int(device))} of {platform.node()}"
 
 
-def _pace(architecture: Architecture, search: Search, memory: CheckCache) -> Pace:
+def _step_times(architecture: Architecture, search: Search, cache: CheckCache) -> StepTimes:
     budget, classes = search.budget, len(search.data.classes)
     sizes = budget.image_size, budget.deploy_size, budget.batch, classes, budget.precision
     branch = " pgi" if budget.recipe.pgi else ""
     key = f"pace {architecture.fingerprint}{branch} {sizes} {torch.__version__} {_machine(budget.device)}"
-    known = _pace_of(memory[key]) if key in memory else None
-    if known is None:
+    stored = _stored_step_times(cache[key]) if key in cache else None
+    if stored is None:
         try:
-            measured = _measured(architecture, classes, budget)
+            measured = _measure_step_times(architecture, classes, budget)
         except (RuntimeError, ValueError) as error:  # out of memory, or a map of one pixel in a batch of one
             raise LatencyError(f"a training step of {architecture.summary()} failed: {error}") from error
-        memory.add({key: asdict(measured)})
+        cache.add({key: asdict(measured)})
         return measured
-    return known
+    return stored
 
 
-def _pace_of(noted: object) -> Pace | None:
-    """What was measured before; None if the file says something else."""
+def _stored_step_times(entry: object) -> StepTimes | None:
+    """Return an entry of the cache as times; None if it is damaged."""
     try:
-        return TypeAdapter(Pace).validate_python(noted)
+        return TypeAdapter(StepTimes).validate_python(entry)
     except ValidationError:
         return None
 
 
-def _measured(architecture: Architecture, classes: int, budget: Budget) -> Pace:
+def _measure_step_times(architecture: Architecture, classes: int, budget: Budget) -> StepTimes:
     device = torch_device(budget.device)
     with _one_thread():
         began = time.perf_counter()
@@ -237,18 +240,18 @@ def _measured(architecture: Architecture, classes: int, budget: Budget) -> Pace:
         in_training = auxiliary.with_branch(document) if budget.recipe.pgi else document
         model = build.model(in_training, classes).to(device, memory_format=devices.memory_format(device))
         start = time.perf_counter() - began
-        return Pace(
-            step=_median_seconds(_step(model, budget, device), device),
-            image=_median_seconds(_validation(model, budget, device), device) / (2 * budget.batch),
+        return StepTimes(
+            step=_median_seconds(_training_step(model, budget, device), device),
+            image=_median_seconds(_validation_step(model, budget, device), device) / (2 * budget.batch),
             start=start,
         )
 
 
-def _step(model: nn.Module, budget: Budget, device: torch.device) -> Callable[[], object]:
-    """A training step on made-up images: forward, loss, backward, clipping, optimizer, moving average."""
+def _training_step(model: nn.Module, budget: Budget, device: torch.device) -> Callable[[], object]:
+    """Return a training step on random images: forward, loss, backward, clipping, optimizer, EMA."""
     batch, size = budget.batch, budget.image_size
     images = torch.rand(batch, IMAGE_CHANNELS, size, size, device=device)
-    made_up = {
+    labeled = {
         "img": images.contiguous(memory_format=devices.memory_format(device)),
         "batch_idx": torch.arange(batch, device=device).repeat_interleave(_BOXES).float(),
         "cls": torch.zeros(batch * _BOXES, 1, device=device),
@@ -257,22 +260,22 @@ def _step(model: nn.Module, budget: Budget, device: torch.device) -> Callable[[]
     model.args = get_cfg()
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
-    average = ModelEMA(model)
+    ema = ModelEMA(model)
 
     def step() -> None:
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=budget.precision == "bf16"):
-            loss: Any = model(made_up)[0]
+            loss: Any = model(labeled)[0]
         loss.sum().backward()
         nn.utils.clip_grad_norm_(model.parameters(), 10.0)
         optimizer.step()
         optimizer.zero_grad()
-        average.update(model)
+        ema.update(model)
 
     return step
 
 
-def _validation(model: nn.Module, budget: Budget, device: torch.device) -> Callable[[], object]:
-    """A pass of twice the batch, as Ultralytics validates; boxes are neither sorted out nor matched."""
+def _validation_step(model: nn.Module, budget: Budget, device: torch.device) -> Callable[[], object]:
+    """Return a forward pass of twice the batch, as Ultralytics validates; without NMS and matching of boxes."""
     images = torch.rand(2 * budget.batch, IMAGE_CHANNELS, budget.image_size, budget.image_size, device=device)
     images = images.contiguous(memory_format=devices.memory_format(device))
 
@@ -283,22 +286,22 @@ def _validation(model: nn.Module, budget: Budget, device: torch.device) -> Calla
     return validate
 
 
-def _median_seconds(run: Callable[[], object], device: torch.device) -> float:
-    """Of up to five runs after one that warms up, in a few seconds."""
-    run()
-    passes: list[float] = []
-    while len(passes) < 5 and sum(passes) < _TIMED_SECONDS:
+def _median_seconds(function: Callable[[], object], device: torch.device) -> float:
+    """Return the median duration of up to five calls after a warm-up, in a few seconds altogether."""
+    function()
+    seconds: list[float] = []
+    while len(seconds) < 5 and sum(seconds) < _TIMED_SECONDS:
         began = time.perf_counter()
-        run()
+        function()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        passes.append(time.perf_counter() - began)
-    return statistics.median(passes)
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds)
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """As a trial on the CPU has it."""
+    """Run PyTorch on one thread, as a trial on the CPU does."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

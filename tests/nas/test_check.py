@@ -1,4 +1,4 @@
-"""`nas check`, and what it is made of: workers, memory, the outlook on a search."""
+"""`nas check` and its parts: worker processes, cache, estimate of a search."""
 
 import json
 import multiprocessing
@@ -14,7 +14,7 @@ from nas.cli import app
 from nas.workflows import check, estimate
 from nas.workflows.check import Progress
 from nas.workflows.check_cache import CheckCache
-from nas.workflows.estimate import Effort, Search
+from nas.workflows.estimate import Estimate, Search
 from nas.workflows.request import Request
 from search_spaces import OPERATORS, SearchSpace, model_reader, pgi, space_file
 from search_spaces.operators import Operator, modules
@@ -143,31 +143,31 @@ def nas(*arguments: object) -> Result:
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the place of workers: the promises of one module alone, in this process."""
+    """Check the operator contract alone, in this process instead of workers."""
 
     def run(
-        asked: Sequence[Case],
-        memory: CheckCache,  # noqa: ARG001 - the place it takes
+        found: Sequence[Case],
+        cache: CheckCache,  # noqa: ARG001 - the signature of the real one
         *,
         workers: int | None = None,  # noqa: ARG001 - the same
     ) -> Generator[Progress, None, None]:
-        failures = tuple(failure for case in asked for failure in operator_contract.check(case))
-        yield Progress(cases=len(asked), asked=len(asked), done=len(asked), failures=failures)
+        failures = tuple(failure for case in found for failure in operator_contract.check(case))
+        yield Progress(cases=len(found), module_done=len(found), done=len(found), failures=failures)
 
     monkeypatch.setattr(check, "run", run)
 
 
 @pytest.fixture
 def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the place of timing: numbers."""
+    """Return numbers instead of timing."""
 
-    def at_once(space: SearchSpace, search: Search, memory: CheckCache) -> Effort:  # noqa: ARG001 - the place it takes
-        return Effort(trials=search.trials, workers=search.workers, stock=60.0, costliest=90.0, machine="a machine")
+    def at_once(space: SearchSpace, search: Search, cache: CheckCache) -> Estimate:  # noqa: ARG001 - the real signature
+        return Estimate(trials=search.trials, workers=search.workers, stock=60.0, costliest=90.0, machine="a machine")
 
-    monkeypatch.setattr(estimate, "estimate", at_once)
+    monkeypatch.setattr(estimate, "measure", at_once)
 
 
-def test_workers_find_what_is_broken_and_remember_what_is_not(mine: dict[str, Operator], cache: Path) -> None:
+def test_workers_find_failures_and_cache_passed_cases(mine: dict[str, Operator], cache: Path) -> None:
     asked = [one_case(mine["Mine"]), one_case(mine["Frozen"])]
     first = list(check.run(asked, CheckCache.of_user(), workers=1))
     assert (first[0].done, first[-1].done) == (0, 2)
@@ -175,7 +175,7 @@ def test_workers_find_what_is_broken_and_remember_what_is_not(mine: dict[str, Op
     assert (failure.operator, failure.promise) == ("Frozen", "export")
     assert list(json.loads((cache / "checks.json").read_text()).values()) == ["Mine"]
     again = check.run(asked, CheckCache.of_user(), workers=1)
-    assert next(again) == Progress(cases=2, asked=1, done=1)
+    assert next(again) == Progress(cases=2, module_done=1, done=1)
     again.close()
     assert multiprocessing.active_children() == []
 
@@ -189,14 +189,14 @@ def test_an_operator_that_kills_the_process_is_named(mine: dict[str, Operator]) 
     assert reports[-1].done == 2
 
 
-def test_nothing_is_asked_where_all_is_remembered(mine: dict[str, Operator]) -> None:
+def test_passed_cases_are_not_checked_again(mine: dict[str, Operator]) -> None:
     asked = cases.of_operator(mine["Mine"])
-    memory = CheckCache(None)
-    memory.add(dict.fromkeys((check._key(case, check.digest("Mine")) for case in asked), "Mine"))
-    assert list(check.run(asked, memory)) == [Progress(cases=len(asked), asked=len(asked), done=len(asked))]
+    stored = CheckCache(None)
+    stored.add(dict.fromkeys((check._key(case, check.digest("Mine")) for case in asked), "Mine"))
+    assert list(check.run(asked, stored)) == [Progress(cases=len(asked), module_done=len(asked), done=len(asked))]
 
 
-def test_another_text_of_an_operator_is_asked_again(mine: dict[str, Operator], my_ops: Path) -> None:
+def test_an_operator_with_another_source_is_checked_again(mine: dict[str, Operator], my_ops: Path) -> None:
     before = check.digest(mine["Mine"].name)
     OPERATORS.pop("Mine"), OPERATORS.pop("Frozen"), OPERATORS.pop("Killing")
     my_ops.write_text(MY_OPS + "\n# better\n", encoding="utf-8")
@@ -204,7 +204,7 @@ def test_another_text_of_an_operator_is_asked_again(mine: dict[str, Operator], m
     assert check.digest("Mine") != before
 
 
-def test_an_operator_is_known_by_all_texts_that_it_is_made_of() -> None:
+def test_the_digest_of_an_operator_covers_all_files_that_it_imports() -> None:
     record = OPERATORS["DCNv4"]
     names = {file.name for file in check._files({record.module.__module__})}
     assert {"dcnv4.py", "export.py", "record.py"} <= names
@@ -225,60 +225,60 @@ def test_chunks_share_the_work() -> None:
     assert sorted(map(repr, asked)) == sorted(repr(case) for chunk in chunks for case in chunk)
 
 
-def test_a_broken_memory_is_none(tmp_path: Path) -> None:
+def test_a_damaged_cache_is_empty(tmp_path: Path) -> None:
     path = tmp_path / "checks.json"
     for text in ("", "[1]", '{"a":'):
         path.write_text(text)
-        memory = CheckCache(path)
-        assert "a" not in memory
-    memory.add({"a": "passed"})
+        stored = CheckCache(path)
+        assert "a" not in stored
+    stored.add({"a": "passed"})
     assert CheckCache(path)["a"] == "passed"
 
 
-def test_two_processes_remember_side_by_side(tmp_path: Path) -> None:
+def test_two_processes_share_a_cache_file(tmp_path: Path) -> None:
     one, other = CheckCache(tmp_path / "checks.json"), CheckCache(tmp_path / "checks.json")
     one.add({"a": "passed"})
     other.add({"b": {"seconds": 2.0}})
     assert all(key in CheckCache(tmp_path / "checks.json") for key in "ab")
 
 
-def test_a_memory_that_cannot_be_written_is_no_obstacle(tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    memory = CheckCache(tmp_path / "file" / "checks.json")
-    memory.add({"a": 1})
-    assert "a" in memory
+    stored = CheckCache(tmp_path / "file" / "checks.json")
+    stored.add({"a": 1})
+    assert "a" in stored
 
 
 def test_hours_are_rounds_of_trials(data: Path, space: Path) -> None:
     search = Search.of(Request(data=str(data), trials=5, workers=2, epochs=3, batch=8), space_file.load(space))
     assert (search.budget.image_size, search.budget.deploy_size, search.budget.batch) == (320, 640, 8)
-    pace = estimate.Pace(step=1.0, image=0.5, start=10.0)
-    assert pace.seconds(search.budget, search.data) == 10 + 3 * 2 + 4 * 0.5
+    times = estimate.StepTimes(step=1.0, image=0.5, start=10.0)
+    assert times.seconds(search.budget, search.data) == 10 + 3 * 2 + 4 * 0.5
     assert search.base is not None
-    assert pace.seconds(search.base, search.data) == 10 + 60 * 2 + 4 * 0.5
-    effort = Effort(trials=5, workers=2, stock=3600, costliest=1800, base=900, machine="")
-    assert effort.hours == (1.75, 3.25)
+    assert times.seconds(search.base, search.data) == 10 + 60 * 2 + 4 * 0.5
+    estimated = Estimate(trials=5, workers=2, stock=3600, costliest=1800, base=900, machine="")
+    assert estimated.hours == (1.75, 3.25)
 
 
 def test_an_estimate_is_timed_once(data: Path, space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = Request(data=str(data), image_size=32, deploy_size=32, batch=2, epochs=1, device="cpu", workers=1)
     loaded = space_file.load(space)
     search = Search.of(asked, loaded)
-    memory = CheckCache(tmp_path / "checks.json")
-    effort = estimate.estimate(loaded, search, memory)
-    assert 0 < effort.stock < 60
-    monkeypatch.setattr(estimate, "_measured", None)
-    assert estimate.estimate(loaded, search, CheckCache(tmp_path / "checks.json")) == effort
+    stored = CheckCache(tmp_path / "checks.json")
+    estimated = estimate.measure(loaded, search, stored)
+    assert 0 < estimated.stock < 60
+    monkeypatch.setattr(estimate, "_measure_step_times", None)
+    assert estimate.measure(loaded, search, CheckCache(tmp_path / "checks.json")) == estimated
 
 
 @pytest.mark.usefixtures("at_once")
 def test_a_good_operator_of_a_file(my_ops: Path) -> None:
     result = nas("check", "--operator", f"{my_ops}:Mine", "--format", "json")
     assert result.exit_code == 0
-    told = json.loads(result.stdout)
-    assert told["operators"] == ["Mine"]
-    assert {"C2f", "RepNCSPELAN4"} <= set(told["stands"]["Mine"])
-    assert told["failures"] == []
+    document = json.loads(result.stdout)
+    assert document["operators"] == ["Mine"]
+    assert {"C2f", "RepNCSPELAN4"} <= set(document["stands"]["Mine"])
+    assert document["failures"] == []
     assert "keep every promise" in result.stderr
 
 
@@ -295,7 +295,7 @@ def test_a_broken_promise_is_a_line_and_status_1(my_ops: Path) -> None:
 
 
 @pytest.mark.usefixtures("at_once")
-def test_an_operator_that_stands_nowhere_is_told(my_ops: Path) -> None:
+def test_an_operator_without_any_site_fails(my_ops: Path) -> None:
     my_ops.write_text(MY_OPS.replace("None if site.c_in == site.c_out else ", ""), encoding="utf-8")
     result = nas("check", "--operator", f"{my_ops}:Mine")
     assert result.exit_code == 1
@@ -303,20 +303,20 @@ def test_an_operator_that_stands_nowhere_is_told(my_ops: Path) -> None:
 
 
 @pytest.mark.usefixtures("at_once", "untimed")
-def test_a_space_is_told_as_json(space: Path, data: Path) -> None:
+def test_a_space_is_printed_as_json(space: Path, data: Path) -> None:
     flags = ("--data", data, "--deploy-size", 64, "--trials", 4, "--workers", 2, "--max-gflops", "0.08")
     result = nas("check", "--space", space, *flags, "--format", "json")
     assert result.exit_code == 0, result.stderr
-    told = json.loads(result.stdout)
-    assert (told["cases"], told["failures"]) == (4, [])
-    assert [slot["slot"] for slot in told["outlook"]["slots"]] == ["4", "6"]
-    assert told["outlook"]["gflops"][0] < told["outlook"]["stock_gflops"] <= told["outlook"]["gflops"][1]
-    assert 0 < told["outlook"]["within"] < 1
-    assert told["effort"]["hours"] == [2 / 60, 3 / 60]
+    document = json.loads(result.stdout)
+    assert (document["cases"], document["failures"]) == (4, [])
+    assert [slot["slot"] for slot in document["outlook"]["slots"]] == ["4", "6"]
+    assert document["outlook"]["gflops"][0] < document["outlook"]["stock_gflops"] <= document["outlook"]["gflops"][1]
+    assert 0 < document["outlook"]["within"] < 1
+    assert document["effort"]["hours"] == [2 / 60, 3 / 60]
 
 
 @pytest.mark.usefixtures("at_once", "untimed")
-def test_a_space_is_told_as_a_table(space: Path, data: Path) -> None:
+def test_a_space_is_printed_as_a_table(space: Path, data: Path) -> None:
     result = nas("check", "--space", space, "--data", data, "--deploy-size", 64, "--trials", 4, "--workers", 2)
     assert result.exit_code == 0, result.stderr
     assert "median" in result.stdout
@@ -325,13 +325,13 @@ def test_a_space_is_told_as_a_table(space: Path, data: Path) -> None:
 
 
 @pytest.mark.usefixtures("at_once")
-def test_a_training_that_cannot_begin_is_told_with_all_else(space: Path, data: Path) -> None:
+def test_a_training_that_cannot_begin_is_reported_with_the_rest(space: Path, data: Path) -> None:
     one_pixel = ("--image-size", 32, "--deploy-size", 64, "--batch", 1)  # batch norm wants more than one
     result = nas("check", "--space", space, "--data", data, *one_pixel, "--device", "cpu", "--format", "json")
     assert result.exit_code == 1
-    told = json.loads(result.stdout)
-    assert (told["failures"], told["effort"]) == ([], None)
-    assert told["problem"].startswith("no estimate: a training step of stock failed: Expected more than 1 value")
+    document = json.loads(result.stdout)
+    assert (document["failures"], document["effort"]) == ([], None)
+    assert document["problem"].startswith("no estimate: a training step of stock failed: Expected more than 1 value")
 
 
 WRONG = {
@@ -353,12 +353,12 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("flags", "told"), WRONG.values(), ids=WRONG.keys())
-def test_wrong_input_is_one_line_and_status_2(flags: list[str], told: str, my_ops: Path, data: Path) -> None:
+@pytest.mark.parametrize(("flags", "message"), WRONG.values(), ids=WRONG.keys())
+def test_wrong_input_is_one_line_and_status_2(flags: list[str], message: str, my_ops: Path, data: Path) -> None:
     flags = [flag.replace("MY_OPS", str(my_ops)) for flag in flags]
     result = nas("check", *flags, *(() if "--data" in flags else ("--data", data)))
     assert result.exit_code == 2
-    assert told in result.stderr
+    assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert result.stdout == ""
 
@@ -387,12 +387,12 @@ class TestAModel:
     def test_is_well(self, file: Path) -> None:
         result = nas("check", "--model", file, "--no-cache", "--workers", 1, "--format", "json")
         assert result.exit_code == 0, result.stderr
-        told = json.loads(result.stdout)
-        assert (told["cases"], told["failures"]) == (1, [])
-        assert [note.partition(":")[0] for note in told["notes"]] == ["MMQARepNCSPELAN4", "DualDDetect"]
+        document = json.loads(result.stdout)
+        assert (document["cases"], document["failures"]) == (1, [])
+        assert [note.partition(":")[0] for note in document["notes"]] == ["MMQARepNCSPELAN4", "DualDDetect"]
         assert "note: layer 3: a space would not offer MMQA: the attention matrix grows" in result.stderr
 
-    def test_is_told_what_is_wrong_with_the_whole(self, file: Path) -> None:
+    def test_reports_what_is_wrong_with_the_whole(self, file: Path) -> None:
         file.write_text(TINY_V9.replace("[[-1, 7], 1, Concat", "[[-1, 5], 1, Concat"))
         result = nas("check", "--model", file, "--no-cache", "--workers", 1)
         assert result.exit_code == 2
