@@ -93,7 +93,7 @@ class Ending(StrEnum):
 
     @property
     def advice(self) -> str:
-        """What happened, and what to do about it."""
+        """One sentence for the user: the cause, and the remedy if there is one."""
         return _ADVICE[self]
 
 
@@ -101,13 +101,13 @@ _ADVICE = {
     Ending.FINISHED: "the whole budget was trained",
     Ending.STOPPED: "stopped at a rung: others were better by then",
     Ending.OVER_LIMIT: "over a limit, known before training",
-    Ending.DIVERGED: "the loss left the finite numbers; lower the recipe's learning rate, or raise its warm-up",
+    Ending.DIVERGED: "a loss became NaN or infinite; lower the recipe's learning rate, or raise its warm-up",
     Ending.OUT_OF_MEMORY: (
         "the GPU or the host, as the detail says, ran out of memory; lower --batch or --image-size, or on the host "
         "raise --trial-memory"
     ),
     Ending.TIMED_OUT: "the trial took longer than --trial-timeout, or hung; raise it, or lower --epochs",
-    Ending.CRASHED: "its process died, twice; what it said last is in the study's folder, in workers",
+    Ending.CRASHED: "its process died, twice; its last output is in the study's folder, in workers",
     Ending.BROKEN: "an error, probably ours; the traceback lies in the trial's folder, in error.txt",
 }
 

@@ -112,7 +112,7 @@ def test_a_failure_stops_the_study_and_is_tried_again(based: MakeStudy, run: Run
     assert study.base is not None
     assert len(run(study, diverging)) == 1
     told = (
-        "the stock model could not be trained: the loss is nan in epoch 2 (the loss left the finite numbers; lower "
+        "the stock model could not be trained: the loss is nan in epoch 2 (a loss became NaN or infinite; lower "
         "the recipe's learning rate, or raise its warm-up)"
     )
     assert study.fuse(study.records()) == told

@@ -213,7 +213,7 @@ class ShortTraining(DetectionTrainer):
         return super().get_dataloader(dataset_path, batch_size, rank, mode)
 
     def build_optimizer(self, model: nn.Module, *arguments: Any, **options: Any) -> optim.Optimizer:
-        """Build Ultralytics' optimizer; for AdamW with a fused step, and another rate for tensors not transferred."""
+        """Build Ultralytics' optimizer; AdamW with a fused step, and another learning rate for new tensors."""
         optimizer = super().build_optimizer(model, *arguments, **options)
         if type(optimizer) is not optim.AdamW:
             return optimizer
@@ -316,7 +316,7 @@ def accuracies(metrics: Mapping[str, Any]) -> tuple[float, float]:
 
 
 def seed_epoch(loader: InfiniteDataLoader, seed: int, epoch: int) -> None:
-    """Seed all random number generators that an epoch's order and augmentation depend on, by its number alone.
+    """Seed all random numbers of an epoch's order and augmentation, by the budget's seed and the epoch's number.
 
     They are equal for all architectures, however many random numbers their building took, whether or not earlier
     epochs were validated, and in a process that resumes at this epoch.

@@ -20,14 +20,14 @@ from trials.training.ema import InPlaceEMA
 
 
 def freeze_gc() -> None:
-    """Collect what the last training left, and exempt all present objects from later collections: 0.2 s each."""
+    """Collect what the last training left, then exempt all objects from later collections, which saves 0.2 s each."""
     gc.collect()
     gc.freeze()
 
 
 @contextmanager
 def gc_disabled() -> Iterator[None]:
-    """Disable garbage collection while thousands of modules are made, none of which is garbage: 0.2 s."""
+    """Disable garbage collection while thousands of modules are made, none of which is garbage; this saves 0.2 s."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -116,7 +116,7 @@ class TestReplacements:
         model = everywhere(space, operator)
         transfer(model, stock)
         without = deepcopy(model)
-        branches = [path for path, module in without.named_modules() if is_beside_its_input(module)]
+        branches = [path for path, module in without.named_modules() if is_residual_branch(module)]
         assert branches
         for path in branches:
             parent, _, child = path.rpartition(".")
@@ -133,7 +133,7 @@ class TestReplacements:
         assert not torch.equal(predicted(again), predicted(source))
 
 
-def is_beside_its_input(module: nn.Module) -> bool:
+def is_residual_branch(module: nn.Module) -> bool:
     match module:
         case UIB():
             return module.residual
