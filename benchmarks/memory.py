@@ -23,6 +23,7 @@ import torch
 
 from nas.execution.worker import Worker
 from nas.settings import Run, Settings
+from nas.study.creation import create
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
 from search_spaces import space_file
@@ -67,7 +68,7 @@ def tiny_study(folder: Path, space_name: str) -> Study:
     )
     storage = f"sqlite:///{folder / 'study' / 'study.db'}"
     file = StudyFile(name="memory", settings=settings, run=Run(), storage=storage, tracking="sqlite://", version="0")
-    return Study.create(folder / "study", file, space_file.text(space_name))
+    return create(folder / "study", file, space_file.text(space_name))
 
 
 def resident_mb() -> float:

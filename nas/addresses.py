@@ -15,18 +15,18 @@ from sqlalchemy.exc import SQLAlchemyError
 from search_spaces.errors import SpecError
 
 STORAGE = "NAS_STORAGE"
-"""The environment variable with the address of a storage and its password, which no file of ours holds."""
+"""Environment variable with the address of a storage and its password, which no file of ours contains."""
 TRACKING = "MLFLOW_TRACKING_URI"
 
 _SQLITE = re.compile(r"sqlite(?:\+pysqlite)?:///([^?]*)")
 _USER = re.compile(r"^(\s*[\w+.-]+://)([^:/?#]*):([^/?#]*)@")
-"""The name may be a mail address."""
+"""User and password in an address; the user name may be a mail address."""
 _USER_OF_DATABASE = re.compile(r"^(\s*[\w+.-]+://)([^:/@?#]*):([^?]*)@")
-"""With a slash in the password, which SQLAlchemy takes as it is."""
+"""The same with a slash in the password, which SQLAlchemy does not need escaped."""
 _USER_OF_SERVER = re.compile(r"^(\s*[\w+.-]+://)([^:/?#]*):(?!\d+/)([^?]*)@")
-"""A host and its port are none, whatever stands behind them."""
+"""The same; a host with its port is not user and password."""
 _USER_ALONE = re.compile(r"^(\s*)(?!file:)([^:/@?#]*):([^?]*)@")
-"""User and password of an address without a scheme, or without its two slashes: refused, but it may be printed."""
+"""User and password of an address without a scheme, or without its two slashes: invalid, but it may be printed."""
 _SECRET = re.compile(r"(?<=[?&])[^=&#]*(?:pass|secret|token|pwd)[^=&#]*=[^&#]*&?", re.IGNORECASE)
 _EXAMPLES = "such as postgresql://me@host/name or sqlite:////folder/file.db"
 
@@ -48,76 +48,76 @@ def require_storage(url: str) -> str:
     """Return the address of an Optuna storage that several processes can open, with an absolute path.
 
     Raises:
-        SpecError: it is none.
+        SpecError: it is no such address.
     """
     try:
         parsed = make_url(url)
         _ = parsed.get_dialect()
     except (SQLAlchemyError, ValueError, ImportError):
-        raise SpecError(f"storage: no address of a database, got {hidden(url)!r} ({_EXAMPLES})") from None
+        raise SpecError(f"storage: no address of a database, got {redact(url)!r} ({_EXAMPLES})") from None
     if parsed.get_backend_name() != "sqlite":
         if url.partition("?")[0].count("@") > 1:
             raise SpecError("storage: more than one '@' in the address (in a password it is written %40, a slash %2F)")
         if not parsed.database:
-            raise SpecError(f"storage: names no database, got {hidden(url)!r} ({_EXAMPLES})")
+            raise SpecError(f"storage: names no database, got {redact(url)!r} ({_EXAMPLES})")
         return url
     path = file_of(url)
     if path is None or parsed.host:
-        raise SpecError(f"storage: names no file that several processes can open, got {hidden(url)!r} ({_EXAMPLES})")
+        raise SpecError(f"storage: names no file that several processes can open, got {redact(url)!r} ({_EXAMPLES})")
     if path.is_dir():
         raise SpecError(f"storage: {path} is a folder ({_EXAMPLES})")
-    return _moved(url, path.absolute())
+    return _with_path(url, path.absolute())
 
 
 def stored(url: str, folder: Path) -> str:
-    """Return an address as a study's file holds it: without a password; of a file, relative where it may be copied.
+    """Return an address as a study's file stores it: without a password, and relative if the file moves with the study.
 
     Args:
-        folder: the study's. A SQLite file in it, or in the folder of all studies around it, moves with it.
+        folder: of the study. A SQLite file in it, or in the folder of all studies around it, moves with it.
     """
     path = file_of(url)
     if path is None:
         return without_password(url)
     path = path.absolute()
-    return _moved(without_password(url), Path(relative(path, folder)))
+    return _with_path(without_password(url), Path(relative(path, folder)))
 
 
 def opened(text: str, folder: Path, variable: str) -> str:
-    """Return the address that `stored` made a text of.
+    """Return the address of a text that `stored` returned.
 
     Args:
-        folder: where the study lies now.
-        variable: of the environment: if it holds the same address, then that one counts, with its password.
+        folder: of the study, its present place.
+        variable: of the environment; if it holds the same address, that one is returned, with its password.
     """
     path = file_of(text)
     if path is not None:
-        return _moved(text, Path(absolute(path, folder)))
+        return _with_path(text, Path(absolute(path, folder)))
     given = os.environ.get(variable)
     return given if given and without_password(given) == text else text
 
 
 def relative(path: Path, folder: Path) -> str:
-    """Return a path as a study's file holds it: relative to the study where it lies in the folder of all studies."""
+    """Return a path as a study's file stores it: relative to the study if it lies in the folder of all studies."""
     clean, runs = Path(os.path.normpath(path)), folder.parent
     return os.path.relpath(clean, folder) if clean.is_relative_to(runs) else str(path)
 
 
 def absolute(path: Path, folder: Path) -> str:
-    """Return the path that `relative` made a text of."""
+    """Return the path of a text that `relative` returned."""
     return str(path) if path.is_absolute() else os.path.normpath(folder / path)
 
 
 def without_password(url: str) -> str:
-    """Return an address without the passwords that it carries, as a user's or as an option's."""
+    """Return an address without passwords, the user's or an option's."""
     bare = url if file_of(url) is not None else _user(url).sub(r"\1\2@", url, count=1)
     return _SECRET.sub("", bare).rstrip("?&")
 
 
-def hidden(text: str, url: str = "") -> str:
-    """Return a text to print, in which no password of an address stands.
+def redact(text: str, url: str = "") -> str:
+    """Return a text without passwords, to print it.
 
     Args:
-        text: an address, or a message of somebody who was given `url`.
+        text: an address, or a third party's message about `url`.
     """
     if not url:
         return without_password(text)
@@ -137,16 +137,16 @@ def _user(url: str) -> re.Pattern[str]:
 
 
 def _secrets(url: str) -> list[str]:
-    """Return the passwords of an address, as they stand in it and as they are meant."""
+    """Return the passwords of an address, escaped and unescaped."""
     match = _user(url).match(url)
     found = [match[3]] if match else []
     found += [each.rstrip("&").partition("=")[2] for each in _SECRET.findall(url)]
-    with suppress(SQLAlchemyError, ValueError):  # no address of SQLAlchemy's, such as an MLflow server's
+    with suppress(SQLAlchemyError, ValueError):  # SQLAlchemy does not parse it, such as an MLflow server's
         found.append(make_url(url).password or "")
     return sorted({each for each in found if each}, key=len, reverse=True)
 
 
-def _moved(url: str, path: Path) -> str:
+def _with_path(url: str, path: Path) -> str:
     """Return a SQLite address with another file and the same options."""
     _, mark, options = url.partition("?")
     return f"{sqlite(path)}{mark}{options}"

@@ -1,4 +1,4 @@
-"""Locks that the operating system drops when their process dies, however it dies."""
+"""File locks that the operating system releases when their process exits, for whatever reason."""
 
 import fcntl
 import time
@@ -13,7 +13,7 @@ _TRIES, _MOMENT_SECONDS = 5, 0.01
 class Lock:
     """An exclusive lock on a file, held by one process at a time.
 
-    `flock` asks for a file system of this host; a study's folder is on one (SQLite in WAL mode needs that as well).
+    `flock` needs a local file system; a study's folder is on one (SQLite in WAL mode needs it, too).
     """
 
     def __init__(self, path: Path) -> None:
@@ -21,10 +21,10 @@ class Lock:
         self._file: IO[str] | None = None
 
     def take(self, *, wait: bool = True) -> bool:
-        """Take the lock; without waiting, False says that another process holds it."""
+        """Take the lock; return False if another process holds it and `wait` is False."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         file = self._path.open("a")
-        for _ in range(1 if wait else _TRIES):  # `is_held` has it for a moment
+        for _ in range(1 if wait else _TRIES):  # `is_held` holds it for a moment
             try:
                 fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -36,14 +36,14 @@ class Lock:
         return False
 
     def release(self) -> None:
-        """Let go; no harm if it is not held."""
+        """Release the lock; do nothing if it is not held."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the lock for a while."""
+        """Hold the lock in a `with` block."""
         self.take()
         try:
             yield
@@ -52,7 +52,7 @@ class Lock:
 
     @contextmanager
     def held_at_once(self, otherwise: Exception) -> Iterator[None]:
-        """Hold the lock for a while, or raise if another process does."""
+        """Hold the lock in a `with` block; raise `otherwise` if another process holds it."""
         if not self.take(wait=False):
             raise otherwise
         try:
@@ -62,9 +62,9 @@ class Lock:
 
 
 def is_held(path: Path) -> bool:
-    """Whether some process holds the lock of that file."""
+    """Return whether some process holds the lock of a file."""
     try:
-        file = path.open("rb")  # whoever looks need not be allowed to write
+        file = path.open("rb")  # reading needs no permission to write
     except (FileNotFoundError, IsADirectoryError, PermissionError):
         return False
     with file:

@@ -1,4 +1,4 @@
-"""Settings of a study and of one run of it: validated, saved in `study.json`, compared when it is asked for again."""
+"""Settings of a study and of one run of it: validated, stored in `study.json`, compared when a study is resumed."""
 
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
@@ -21,7 +21,7 @@ class FrozenModel(BaseModel):
 
 
 class Sampler(StrEnum):
-    """Who proposes architectures: ours, Optuna's multivariate TPE, NSGA-II or GP, or nobody, for comparison."""
+    """Sampler: our EHVI sampler, Optuna's multivariate TPE, NSGA-II or GP, or random search."""
 
     OURS = "ours"
     TPE = "tpe"
@@ -31,21 +31,20 @@ class Sampler(StrEnum):
 
 
 class Settings(FrozenModel):
-    """What two trials of a study must have in common; changing any of it makes another study.
+    """Settings that all trials of a study share; another value of any of them needs another study.
 
     Attributes:
-        space: the space's name; the study keeps its own copy of the file.
-        data: as it was asked for, `digits` or a path; the budgets hold the resolved one.
-        preset: the amount of training that was asked for.
-        base: how the stock model is trained, once, before every candidate starts from it; None if they start from the
-            budget's own weights, or from random ones.
+        space: name of the space, whose file is copied into the study.
+        data: as requested, `digits` or a path; the budgets have the resolved path.
+        preset: name of the requested amount of training.
+        base: budget of the stock model, whose weights initialise every candidate; None if candidates start from the
+            weights of `budget`, or from random ones.
         budget: of every candidate.
-        latency: the device whose table predicts latencies; None if they are measured, where they count.
-        reward: one scalar to maximise in the place of several objectives.
-        sampler: who proposes.
-        stopping: when a training is judged before its end; None trains every one for its whole budget.
-        seeds: with how many whoever stands on the front is trained, before its place is believed.
-        confirms: the study whose front this one trains longer, proposing nothing itself; None for a search.
+        latency: device whose table predicts latencies; None if they are measured, where they matter.
+        reward: scalar to maximise instead of several objectives.
+        stopping: rule by which trainings are pruned at rungs; None trains every candidate for its whole budget.
+        seeds: number of seeds with which each member of the Pareto front is trained.
+        confirms: study whose front this one trains longer, without proposing architectures; None for a search.
     """
 
     space: str
@@ -70,53 +69,51 @@ class Settings(FrozenModel):
 
     @field_validator("objectives")
     @classmethod
-    def _known(cls, objectives: tuple[str, ...]) -> tuple[str, ...]:
+    def _valid(cls, objectives: tuple[str, ...]) -> tuple[str, ...]:
         for name in objectives:
             if name not in OBJECTIVES:
-                raise PydanticCustomError("objective", "{told}", {"told": f"{name!r} ({nearest(name, OBJECTIVES)})"})
+                message = f"{name!r} ({nearest(name, OBJECTIVES)})"
+                raise PydanticCustomError("objective", "{message}", {"message": message})
         if len(set(objectives)) < len(objectives):
             raise PydanticCustomError("objective", "an objective stands twice")
         return objectives
 
     @property
     def targets(self) -> dict[str, float]:
-        """The costs that a reward compares, with their targets."""
-        given = {"gflops": self.target_gflops, "latency_ms": self.target_latency}
-        return {name: target for name, target in given.items() if target is not None}
+        """Targets by cost, for the reward."""
+        targets = {"gflops": self.target_gflops, "latency_ms": self.target_latency}
+        return {name: target for name, target in targets.items() if target is not None}
 
     @property
     def needs_latency(self) -> bool:
-        """Whether a limit, an objective or a reward asks for it."""
+        """Whether a limit, an objective or the reward needs latencies."""
         return bool(self.limits.latency_ms or self.target_latency or "latency_ms" in self.objectives)
 
     @property
-    def known_costs(self) -> list[str]:
-        """Those objectives that are known before a training.
-
-        A latency that only a measurement tells is taken to go with GFLOPs until then.
-        """
+    def predicted_costs(self) -> list[str]:
+        """Cost objectives that are counted or predicted before training; GFLOPs stand for a latency to be measured."""
         costs = [name for name in self.objectives if OBJECTIVES[name] is Direction.MINIMIZE]
-        known = costs if self.latency else ["gflops" if name == "latency_ms" else name for name in costs]
-        return list(dict.fromkeys(known))
+        predicted = costs if self.latency else ["gflops" if name == "latency_ms" else name for name in costs]
+        return list(dict.fromkeys(predicted))
 
     @property
     def inherits(self) -> bool:
-        """Whether candidates start from weights that were trained before."""
+        """Whether candidates start from trained weights."""
         return self.base is not None or self.budget.weights is not None
 
     @property
     def noise(self) -> float:
-        """About how far mAP50-95 deviates between two trainings of one architecture."""
+        """Typical standard deviation of mAP50-95 between trainings of one architecture."""
         return presets.NOISE_INHERITED if self.inherits else presets.NOISE_SCRATCH
 
     def rewarded(self, accuracy: float, figures: Mapping[str, float]) -> float:
-        """The reward of a model with these figures; a target whose figure is not among them asks for nothing."""
+        """Return the reward of a model; a target whose figure is missing is ignored."""
         if self.reward is None:
             raise ValueError("this study has no reward: its objectives span a front")
         return reward(self.reward, accuracy, [(figures[n], t) for n, t in self.targets.items() if n in figures])
 
     def differences(self, other: "Settings") -> list[str]:
-        """One line for each setting that differs: `budget.epochs: 5 there, 6 here`."""
+        """Return one line for each setting that differs: `budget.epochs: 5 there, 6 here`."""
         there, here = dict(_flat(self.model_dump(mode="json"))), dict(_flat(other.model_dump(mode="json")))
         return [
             f"{name}: {there.get(name)} there, {here.get(name)} here"
@@ -125,21 +122,21 @@ class Settings(FrozenModel):
         ]
 
     def flat(self) -> dict[str, str]:
-        """Dotted names and texts, for MLflow and for people."""
+        """Return all settings as texts by dotted names, such as `budget.epochs`."""
         return {name: str(value) for name, value in _flat(self.model_dump(mode="json"))}
 
 
 class Run(FrozenModel):
-    """How far and with what a study is run; may change whenever it is resumed.
+    """Settings of a run of a study; they may change whenever it is resumed.
 
     Attributes:
-        trials: to be counted in all, those of earlier runs among them.
+        trials: number of trials of the study, those of earlier runs included.
         timeout: seconds after which no further trial begins.
-        workers: processes; on a GPU one per device.
+        workers: number of processes; on GPUs one per device.
         device: `cpu`, or indices of GPUs, `0` or `0,1`.
-        cache: whether trainings that other studies have paid for are taken from them.
-        trial_memory: bytes of the host's that a worker may allocate for its trials; None is its share of what is free.
-        earlier: how many trials had ended before this run: failures among those do not stop it.
+        cache: whether scores of equal trainings in other studies are reused.
+        trial_memory: bytes of main memory that a worker may allocate for its trials; None is its share of what is free.
+        earlier: number of trials that had ended before this run; the circuit breaker ignores them.
     """
 
     trials: Annotated[StrictInt, Field(ge=1)] = 10

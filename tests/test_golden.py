@@ -136,7 +136,7 @@ def test_goes_on_from_the_checkpoint(study: Study, golden: Path, monkeypatch: py
             return identity_by_places({**document, "nas": origin}, budget.model_copy(update=places), data)
 
     monkeypatch.setattr(checkpoint, "identity_by_places", as_it_was_made)
-    base = study.base
+    base = study.stock_training
     assert base is not None
     outcome = evaluate(
         study.architecture(study.records()[3]),

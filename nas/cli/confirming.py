@@ -54,7 +54,7 @@ def confirm(
         show.lines(
             [f"confirm   the front of {before.name} and the stock model: {with_unit(many, 'epoch')} instead of {few}"]
         )
-        if after.places():
+        if after.remaining_trials(after.records()):
             train(after)
         both = finalists(before, after)
         rows = _rows(after, both)
@@ -68,7 +68,7 @@ def confirm(
         if unlearned:
             show.lines(unlearned)
             break
-        if left := after.places():
+        if left := after.remaining_trials(after.records()):
             show.lines([f"{left} trainings are left; go on with: {typed('confirm', before)} --eta {eta}"])
             break
         noise = noise_of(before)

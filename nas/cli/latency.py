@@ -62,7 +62,7 @@ def record(
         table = device_tables.of_space(asked, nothing, deploy_size=deploy_size, classes=classes, data=data)
         problems, unsteady = [], 0
         stopped = "Stopped; the same command goes on from there."
-        with latency_tables.alone(path), show.progress("timing layers", stopped) as show_progress:
+        with latency_tables.recording_lock(path), show.progress("timing layers", stopped) as show_progress:
             for step in latency_table.record(table, opened, path):
                 show_progress(step.done, step.total)
                 problems += [step.problem] if step.problem else []

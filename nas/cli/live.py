@@ -42,9 +42,8 @@ class Watching:
         if self._live is not None:
             self._live.stop()
 
-    def update(self, study: "Study") -> None:
+    def update(self, study: "Study", records: "Sequence[Record]") -> None:
         """Show how far the study is."""
-        records = study.records()
         left = self._left(study, records)
         self._tell_base(study)
         for record in records:
@@ -61,7 +60,7 @@ class Watching:
         from nas.records.record import duration
         from nas.report.verdicts import with_unit
 
-        base = study.base
+        base = study.stock_training
         if base is None or self._known.get("base") == ("ended", None):
             return
         outcome = base.outcome()
@@ -86,7 +85,7 @@ class Watching:
         if self._ended_before is None:
             self._ended_before = len(ended)
         done = len(ended) - self._ended_before
-        missing = study.places(records) + sum(record.state == "running" for record in records)
+        missing = study.remaining_trials(records) + sum(record.state == "running" for record in records)
         if not done:
             return ""
         seconds = (time.monotonic() - self._began) / done * missing
@@ -148,7 +147,7 @@ def _table(study: "Study", records: "Sequence[Record]", left: str) -> Group:
             _named(record) or "-",
             style="bold" if running else "dim" if record.state == "waiting" else "",
         )
-    base = study.base
+    base = study.stock_training
     if base is not None and not base.is_done:
         known = base.files.read_epochs()
         table.add_row("-", "training", f"{len(known)}/{base.budget.epochs}", "-", "-", "-", "-", _BASE, style="bold")

@@ -25,7 +25,7 @@ def front(
 
     opened = Study.open(existing(study, runs))
     problem = StudyError(f"{study} is running, and its trainings would be in the way; wait for it, or stop it first")
-    with opened.supervision.held_at_once(problem):
+    with opened.supervision_lock.held_at_once(problem):
         measured = measure(opened)
     records = opened.records()
     rows: list[dict[str, Any]] = [
@@ -69,7 +69,7 @@ def measure_after_search(study: "Study") -> None:
 
     if study.latency_table is None:
         return
-    if not measure_front.is_device(study):
+    if not measure_front.is_device(study.latency_table):
         show.lines([f"latencies are predicted for {study.settings.latency}, which is not this host: not measured"])
         return
     measured = measure(study)

@@ -161,7 +161,7 @@ def _run(study: "Study") -> None:
     train(study)
     measured.measure_after_search(study)
     records = study.records()
-    places = study.places(records)
+    places = study.remaining_trials(records)
     if places or any(record.state == "running" for record in records):
         show.lines([_why_short(study, records), f"Go on with: {options.typed('resume', study)}"])
     print_front(study, "table")

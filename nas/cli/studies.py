@@ -96,13 +96,15 @@ def pareto(
     shown: Shown = "table",
 ) -> None:
     """The front: the finished trials that no other beats in every objective."""
+    from nas.study.expected_front import expected_front
+
     opened = _open(study, runs)
     if not expected:
         fronts.print_front(opened, shown)
         return
     title = f"Front of {study} by expected mAP50-95: {', '.join(opened.settings.objectives)}"
     records = opened.records()
-    fronts.print_trials(opened, opened.expected_front(records), shown, title=title, among=records)
+    fronts.print_trials(opened, expected_front(opened, records), shown, title=title, among=records)
     show.lines(fronts.nothing_learned(opened, records))
 
 
@@ -175,12 +177,13 @@ def clean(
     from search_spaces.errors import StudyError
 
     opened = _open(study, runs)
-    supervision = opened.supervision
+    supervision = opened.supervision_lock
     if not supervision.take(wait=False):
         raise StudyError(f"{study} is running; stop it first")
     try:
         linked = opened.folder.is_symlink()
-        found = [opened.folder] if everything else list(scratch(opened))
+        records = [] if everything else opened.records()
+        found = [opened.folder] if everything else list(scratch(opened.folder, records, opened.front(records)))
         doomed = [path for path in found if everything or lies_within(path, opened.folder)]
         freed, behind = sum(map(size, doomed)), opened.folder.resolve()
         for path in doomed:

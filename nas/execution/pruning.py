@@ -1,7 +1,7 @@
-"""What a trial is told at a rung, and what Optuna is told at a trial's end."""
+"""Promote or prune a training at a rung, and pass a trial's outcome to Optuna."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from optuna.trial import Trial, TrialState
 
@@ -9,57 +9,60 @@ from nas.algorithms.pareto import Point, directions_for
 from nas.algorithms.successive_halving import should_promote
 from nas.records.trial_attributes import REPEAT, ROLE, RUNG
 from nas.settings import Settings
+from nas.study.study import Study
 from search_spaces import Architecture
 from trials import Ending, Epoch, Limits
 
-if TYPE_CHECKING:
-    from nas.study.study import Study
 
+def limits_of(attributes: Mapping[str, Any], limits: Limits) -> Limits:
+    """Return a trial's limits: none for the stock model, which is the reference, and for repeats; else the study's.
 
-def limits_for(attributes: Mapping[str, Any], limits: Limits) -> Limits:
-    """Those of a trial by what is known of it: none for the stock model, which is the reference, outside the front."""
+    Args:
+        attributes: user attributes of the trial.
+        limits: of the study.
+    """
     return Limits() if attributes.get(ROLE) == "stock" or REPEAT in attributes else limits
 
 
-def judge(study: "Study", trial: Trial, architecture: Architecture, epoch: Epoch) -> bool:
-    """Note where a training stands at a rung, and say whether it goes on.
+def promote(study: Study, trial: Trial, architecture: Architecture, epoch: Epoch) -> bool:
+    """Store the standing of a training at a rung; return whether it is promoted, else it is to be pruned.
 
-    The stock model always does, and so does one that has been judged before: it went on, and is trained again with
-    another seed, or after something that was no fault of its own.
+    The stock model is always promoted. So is a training that has a standing at this rung already: it was promoted
+    then, and is now repeated with another seed, or retried for a reason outside of the architecture.
     """
     stopping, name = study.settings.stopping, f"{RUNG}{epoch.epoch}"
-    judged = name in trial.user_attrs or REPEAT in trial.user_attrs
-    if stopping is None or epoch.map50_95 is None or epoch.epoch >= study.settings.budget.epochs or judged:
+    promoted_before = name in trial.user_attrs or REPEAT in trial.user_attrs
+    if stopping is None or epoch.map50_95 is None or epoch.epoch >= study.settings.budget.epochs or promoted_before:
         return True
     earlier = [values[0] for key, values in trial.user_attrs.items() if key.startswith(RUNG)]
     accuracy = max([epoch.map50_95, *earlier])
-    own = _standing(study, accuracy, architecture)
+    standing = _standing(study, accuracy, architecture)
     others = [
         tuple(other.user_attrs[name][1:])
         for other in study.trials()
         if name in other.user_attrs and other.state != TrialState.FAIL
     ]
-    trial.set_user_attr(name, (accuracy, *own))
-    directions = directions_for(costs=len(own) - 1)
-    return trial.user_attrs.get(ROLE) == "stock" or should_promote(own, others, directions, stopping.eta)
+    trial.set_user_attr(name, (accuracy, *standing))
+    directions = directions_for(costs=len(standing) - 1)
+    return trial.user_attrs.get(ROLE) == "stock" or should_promote(standing, others, directions, stopping.eta)
 
 
-def _standing(study: "Study", accuracy: float, architecture: Architecture) -> Point:
-    """What a training is judged by: its reward, or its accuracy and what it is known to cost."""
+def _standing(study: Study, accuracy: float, architecture: Architecture) -> Point:
+    """Return the values that are compared at a rung: the reward, or the accuracy and the costs before training."""
     figures = study.feasible.figures(architecture)
     if study.settings.reward:
         return (study.settings.rewarded(accuracy, figures),)
-    return (accuracy, *(figures[name] for name in study.settings.known_costs))
+    return (accuracy, *(figures[name] for name in study.settings.predicted_costs))
 
 
-def settle(settings: Settings, trial: Trial, fields: Mapping[str, Any]) -> list[float] | None:
-    """Store how a trial ended, and what it says to the sampler.
+def store_outcome(settings: Settings, trial: Trial, fields: Mapping[str, Any]) -> list[float] | None:
+    """Store an outcome as the trial's user attributes and constraints.
 
     Args:
-        fields: as `records.told` says them.
+        fields: as `trial_files.outcome_fields` returns them.
 
     Returns:
-        What Optuna is to be told, or None if the trial has no scores.
+        The objective values to pass to Optuna; None for a trial without scores.
     """
     for name, value in fields.items():
         trial.set_user_attr(name, value)
@@ -68,19 +71,19 @@ def settle(settings: Settings, trial: Trial, fields: Mapping[str, Any]) -> list[
             trial.set_constraint(name, fields[name] / ceiling - 1)
     match Ending(fields["ending"]):
         case Ending.FINISHED:
-            return _values(settings, fields)
+            return _objective_values(settings, fields)
         case Ending.BROKEN:
             return None
-        case Ending.STOPPED:  # among pruned trials, those that came further are the better ones
+        case Ending.STOPPED:  # among pruned trials, those with more epochs are better
             trial.set_constraint("rungs_left", 1 - fields["epochs"] / settings.budget.epochs)
             return None
-        case _:  # a failed trial would teach the sampler nothing; a pruned one with a constraint says: not there
+        case _:  # a sampler ignores a failed trial; from a pruned one with a constraint it learns to avoid the region
             trial.set_constraint("ending", 1.0)
             return None
 
 
-def _values(settings: Settings, fields: Mapping[str, Any]) -> list[float]:
-    """The objectives, or one reward."""
+def _objective_values(settings: Settings, fields: Mapping[str, Any]) -> list[float]:
+    """Return the values of the objectives, or the one reward."""
     if settings.reward is None:
         return [float(fields[name]) for name in settings.objectives]
     figures = {name: float(fields[name]) for name in settings.targets}

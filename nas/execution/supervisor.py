@@ -1,34 +1,36 @@
-"""Worker processes: one per device, watched, started again when they die."""
+"""Supervise worker processes: one per device, with a watchdog each, restarted when they exit early."""
 
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from nas import addresses
 from nas.execution import exit_causes, recovery
-from nas.execution.exit_causes import Death
-from nas.execution.watchdog import Watch
+from nas.execution.enqueue import enqueue_extremes
+from nas.execution.exit_causes import ExitCause
+from nas.execution.watchdog import Watchdog
 from nas.execution.worker import OUTGROWN, PROBLEM, UNFIT
+from nas.records.record import Record
 from nas.study.study import Study
 from search_spaces.errors import EnvironmentProblem, StudyError
 from trials import machine
 
 _TICK_SECONDS = 1.0
 _GRACE_SECONDS = 20
-_LAST_WORDS_SECONDS = 1.0
+_TRACEBACK_SECONDS = 1.0
 _TAIL_BYTES = 2**16
 _RESTARTS = 3
-"""After so many deaths outside of trials, with no trial that ended in between. Deaths in trials are told as endings,
-and watched by the study's fuse."""
+"""Restarts of a worker that exits outside of trials, with no trial that ends in between. Exits in trials are stored as
+endings and counted by the circuit breaker."""
 
 WORKER = (sys.executable, "-P", "-m", "nas.execution.worker")
-"""`-P`: a folder called nas or trials where the user works must not stand in for ours."""
+"""`-P`: a folder called nas or trials in the user's working directory must not be imported."""
 
 _QUIET = {
     "YOLO_OFFLINE": "true",
@@ -37,28 +39,28 @@ _QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "PYTHONUNBUFFERED": "1",
 }
-"""No network, no package installed behind the user's back, no progress bars in log files."""
+"""No network, no automatic installation of packages, no progress bars in log files."""
 
 
 @dataclass
-class _Slot:
-    """A place for one worker: its device and its process.
+class _WorkerProcess:
+    """One of the study's workers: its device, and the process that runs now.
 
     Attributes:
-        watch: over the training that it is working on.
-        killed: why it was killed by us.
-        vacant: whether its last worker left before the study had ended.
-        deaths: of its workers outside of trials, since `ended` trials had ended.
+        watchdog: of its current training.
+        killed: why the supervisor killed it.
+        to_restart: whether its last process exited before the study had ended.
+        exits: outside of trials, while the number of ended trials stayed at `ended`.
     """
 
     index: int
     device: str
     log: Path
     process: subprocess.Popen[bytes] | None = None
-    watch: Watch | None = None
-    killed: Death | None = None
-    vacant: bool = False
-    deaths: int = 0
+    watchdog: Watchdog | None = None
+    killed: ExitCause | None = None
+    to_restart: bool = False
+    exits: int = 0
     ended: int = 0
 
 
@@ -66,8 +68,8 @@ class Supervisor:
     """Runs a study's workers until its number of trials is reached.
 
     Args:
-        study: whose supervision this process holds.
-        on_tick: called about once a second, for whoever shows or tracks what happens.
+        study: whose supervision lock this process holds.
+        on_tick: called about once a second, to display and track progress.
     """
 
     def __init__(self, study: Study, on_tick: Callable[[], None]) -> None:
@@ -75,8 +77,8 @@ class Supervisor:
         run = study.file.run
         devices = run.device.split(",")
         logs = study.folder / "workers"
-        self._slots = [
-            _Slot(index=i, device=devices[i % len(devices)], log=logs / f"{i}.log") for i in range(run.workers)
+        self._workers = [
+            _WorkerProcess(index=i, device=devices[i % len(devices)], log=logs / f"{i}.log") for i in range(run.workers)
         ]
         self._deadline = time.time() + run.timeout if run.timeout else float("inf")
         self._memory = run.trial_memory or machine.memory_share(run.workers)
@@ -87,191 +89,192 @@ class Supervisor:
         """Start workers, watch them, and return when they are done.
 
         Raises:
-            KeyboardInterrupt: after the workers were stopped and their trials put back into the queue.
-            EnvironmentProblem: this machine lacks something that trials need, such as room on the disk.
-            StudyError: the workers die again and again, or trials break alike.
+            KeyboardInterrupt: after the workers were stopped and their trials enqueued again.
+            EnvironmentProblem: this machine lacks something that trials need, such as disk space.
+            StudyError: a worker exits too often outside of trials, or the circuit breaker stops the study.
         """
-        recovery.reap(self._study)
-        self._orphans = recovery.at_work(self._study)
-        self._forget_failures()
+        recovery.recover(self._study)
+        self._orphans = recovery.processes_by_trial(self._study)
+        self._reset_failures()
         try:
-            for slot in self._slots:
-                self._start(slot)
-            self._study.enqueue_extremes()
+            for worker in self._workers:
+                self._start(worker)
+            enqueue_extremes(self._study, self._study.records())
             while self._watch():
                 self._on_tick()
                 time.sleep(_TICK_SECONDS)
         finally:
             self._stop()
             self._on_tick()
-        fuse = self._study.fuse(self._study.records())
-        if fuse:
-            raise StudyError(f"the study stopped: {fuse}")
+        reason = self._study.reason_to_stop(self._study.records())
+        if reason:
+            raise StudyError(f"the study stopped: {reason}")
 
-    def _forget_failures(self) -> None:
-        """Let what stopped an earlier run be tried again: whoever resumes a study has done something about it."""
+    def _reset_failures(self) -> None:
+        """Ignore the failures that stopped an earlier run: the user who resumes the study has seen them."""
         trials = self._study.trials()
         earlier = next((trial.number for trial in trials if not trial.state.is_finished()), len(trials))
         self._study.set_run(self._study.file.run.model_copy(update={"earlier": earlier}))
-        if self._study.base is not None:
-            self._study.base.forget_failure()
+        if self._study.stock_training is not None:
+            self._study.stock_training.clear_failure()
 
-    def _start(self, slot: _Slot) -> None:
-        slot.watch, slot.killed, slot.vacant = None, None, False
-        slot.log.parent.mkdir(exist_ok=True)
+    def _start(self, worker: _WorkerProcess) -> None:
+        worker.watchdog, worker.killed, worker.to_restart = None, None, False
+        worker.log.parent.mkdir(exist_ok=True)
         memory = ["--memory", str(self._memory)] if self._memory else []
         command = [*WORKER, str(self._study.folder), "--deadline", str(self._deadline), *memory]
-        slot.process = spawn(command, _environment(slot, self._study), slot.log)
+        worker.process = spawn(command, _environment(worker, self._study), worker.log)
 
     def _watch(self) -> bool:
-        """Look after the workers; whether any is still at work or was started again."""
-        self._end_hung()
-        self._bury()
-        self._adopt()
-        vacant = [slot for slot in self._slots if slot.vacant]
-        if vacant and self._work_left():
-            self._start(vacant[0])
-        return bool(self._orphans) or any(slot.process is not None for slot in self._slots)
+        """Kill hung workers, recover their trials, restart one; return whether any worker runs."""
+        self._kill_hung()
+        self._collect_exited()
+        self._recover_orphans()
+        to_restart = [worker for worker in self._workers if worker.to_restart]
+        if to_restart and self._work_left():
+            self._start(to_restart[0])
+        return bool(self._orphans) or any(worker.process is not None for worker in self._workers)
 
-    def _adopt(self) -> None:
-        """Wait for the workers of a supervisor that was killed, and end the trials that they leave behind.
+    def _recover_orphans(self) -> None:
+        """Recover the trials of workers whose supervisor was killed, when these exit.
 
-        They leave by themselves; places that they free are for workers which may have left before for want of one.
+        They exit by themselves. A trial that is enqueued again may need a worker that had exited for want of trials.
         """
         if not self._orphans:
             return
-        working = recovery.at_work(self._study)
-        gone = {holder for trial, holder in self._orphans.items() if trial not in working}
-        if gone:
-            self._orphans = {trial: holder for trial, holder in self._orphans.items() if trial in working}
-            recovery.reap(self._study, dict.fromkeys(gone))
-            for slot in self._slots:
-                slot.vacant = slot.vacant or slot.process is None
+        processes = recovery.processes_by_trial(self._study)
+        exited = {process for trial, process in self._orphans.items() if trial not in processes}
+        if exited:
+            self._orphans = {trial: process for trial, process in self._orphans.items() if trial in processes}
+            recovery.recover(self._study, dict.fromkeys(exited))
+            for worker in self._workers:
+                worker.to_restart = worker.to_restart or worker.process is None
 
-    def _end_hung(self) -> None:
-        """Kill the workers whose trials, or whose training of the stock model, do not get on."""
-        working = recovery.working(self._study)
-        for slot in self._slots:
-            if slot.process is None or (training := working.get(slot.process.pid)) is None:
+    def _kill_hung(self) -> None:
+        """Kill the workers whose training makes no progress."""
+        trainings = recovery.trainings_by_process(self._study)
+        for worker in self._workers:
+            if worker.process is None or (training := trainings.get(worker.process.pid)) is None:
                 continue
             now = time.monotonic()
-            if slot.watch is None or slot.watch.training != training:
-                slot.watch = Watch(training=training, began=now)
-            sign, computed = training.files.read_heartbeat(), machine.cpu_seconds(slot.process.pid)
-            why = slot.watch.verdict(now, sign=sign, computed=computed)
-            if why is None:
+            if worker.watchdog is None or worker.watchdog.training != training:
+                worker.watchdog = Watchdog(training=training, began=now)
+            heartbeat, cpu_seconds = training.files.read_heartbeat(), machine.cpu_seconds(worker.process.pid)
+            reason = worker.watchdog.reason_to_kill(now, heartbeat=heartbeat, cpu_seconds=cpu_seconds)
+            if reason is None:
                 continue
-            _ask_for_last_words(slot.process)
-            if recovery.working(self._study).get(slot.process.pid) == training:  # it has not ended at the last moment
-                slot.killed = exit_causes.of_hang(why)
-                _kill_group(slot.process)
-                slot.process.wait()
+            _request_traceback(worker.process)
+            if recovery.trainings_by_process(self._study).get(worker.process.pid) == training:  # else it has just ended
+                worker.killed = exit_causes.from_hang(reason)
+                _kill_group(worker.process)
+                worker.process.wait()
 
-    def _bury(self) -> None:
-        """Take note of the workers that have left, and end the trials that they left behind."""
-        left: dict[int, tuple[_Slot, int, Death]] = {}
-        for slot in self._slots:
-            if slot.process is None or slot.process.poll() is None:
-                continue
-            process, slot.process = slot.process, None
-            _kill_group(process)  # what it had started itself
-            code = process.returncode
-            left[process.pid] = slot, code, slot.killed or self._death(code)
-        for slot, code, _ in left.values():
-            if code == UNFIT:  # another worker would be, too
-                raise EnvironmentProblem(_problem(slot))
-        if not left:
-            return
-        in_trials = set(recovery.reap(self._study, {number: death for number, (_, _, death) in left.items()}).values())
-        for number, (slot, code, death) in left.items():
-            slot.vacant = code != 0 or number in in_trials  # a candidate may exit with any code
-            if number not in in_trials and code not in {0, OUTGROWN}:
-                self._count(slot, death)
-
-    def _death(self, code: int) -> Death:
-        before, self._oom_kills = self._oom_kills, machine.oom_kills()
-        return exit_causes.of_code(code, oom_killed=self._oom_kills > before)
-
-    def _count(self, slot: _Slot, death: Death) -> None:
-        """Count a death outside of a trial.
+    def _collect_exited(self) -> None:
+        """Find the workers that have exited, and recover their trials.
 
         Raises:
-            StudyError: that was one too many.
+            EnvironmentProblem: one of them cannot work on this machine.
+            StudyError: one exits too often outside of trials.
         """
-        ended = sum(record.ending is not None for record in self._study.records())
-        slot.deaths = slot.deaths + 1 if ended == slot.ended else 1
-        slot.ended = ended
-        if slot.deaths > _RESTARTS:
-            told = f"worker {slot.index} died {slot.deaths} times outside of trials ({death.cause})"
-            raise StudyError(f"{told}; {_last_words(slot)}")
+        exited: dict[int, tuple[_WorkerProcess, int, ExitCause]] = {}
+        for worker in self._workers:
+            if worker.process is None or worker.process.poll() is None:
+                continue
+            process, worker.process = worker.process, None
+            _kill_group(process)  # its child processes
+            code = process.returncode
+            exited[process.pid] = worker, code, worker.killed or self._cause(code)
+        for worker, code, _ in exited.values():
+            if code == UNFIT:  # so would be another worker
+                raise EnvironmentProblem(_problem(worker))
+        if not exited:
+            return
+        causes = {number: cause for number, (_, _, cause) in exited.items()}
+        in_trials = set(recovery.recover(self._study, causes).values())
+        records = self._study.records()
+        for number, (worker, code, cause) in exited.items():
+            worker.to_restart = code != 0 or number in in_trials  # a candidate may exit with any code
+            if number not in in_trials and code not in {0, OUTGROWN}:
+                _count_exit(worker, cause, records)
+
+    def _cause(self, code: int) -> ExitCause:
+        before, self._oom_kills = self._oom_kills, machine.oom_kills()
+        return exit_causes.from_code(code, oom_killed=self._oom_kills > before)
 
     def _work_left(self) -> bool:
         records = self._study.records()
         in_time = time.time() < self._deadline
-        return in_time and self._study.places(records) > 0 and not self._study.fuse(records)
+        return in_time and self._study.remaining_trials(records) > 0 and not self._study.reason_to_stop(records)
 
     def _stop(self) -> None:
-        """Ask the workers to stop; kill those that do not within the grace."""
-        living = [slot.process for slot in self._slots if slot.process is not None and slot.process.poll() is None]
-        for process in living:
+        """Ask the workers to stop; kill those that do not within the grace period."""
+        processes = [w.process for w in self._workers if w.process is not None and w.process.poll() is None]
+        for process in processes:
             process.send_signal(signal.SIGTERM)
         limit = time.time() + _GRACE_SECONDS
-        for process in living:
+        for process in processes:
             try:
                 process.wait(max(0.1, limit - time.time()))
             except subprocess.TimeoutExpired:
                 _kill_group(process)
                 process.wait()
-        recovery.reap(self._study)
+        recovery.recover(self._study)
+
+
+def _count_exit(worker: _WorkerProcess, cause: ExitCause, records: Sequence[Record]) -> None:
+    """Count an exit outside of a trial.
+
+    Raises:
+        StudyError: the worker has used up its restarts.
+    """
+    ended = sum(record.ending is not None for record in records)
+    worker.exits = worker.exits + 1 if ended == worker.ended else 1
+    worker.ended = ended
+    if worker.exits > _RESTARTS:
+        problem = f"worker {worker.index} died {worker.exits} times outside of trials ({cause.text})"
+        raise StudyError(f"{problem}; {_last_log_line(worker)}")
 
 
 def spawn(command: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
-    """Start a process that writes to a log, in a session of its own.
-
-    Ctrl-C in the terminal reaches the supervisor alone, which then asks the workers.
-    """
+    """Start a process in a new session, with a log file: Ctrl-C in the terminal reaches the supervisor only."""
     command = [*command, "--supervisor", str(os.getpid())]  # with which it dies
     with log.open("ab") as end:
         return subprocess.Popen(command, env=environment, stdout=end, stderr=end, start_new_session=True)
 
 
-def _environment(slot: _Slot, study: Study) -> dict[str, str]:
-    """The worker's environment: one thread for a trial on the CPU, its own GPU otherwise.
-
-    The storage's address stands there with its password, which no file holds.
-    """
+def _environment(worker: _WorkerProcess, study: Study) -> dict[str, str]:
+    """Return the environment of a worker: one thread on the CPU, or a GPU; the storage's address with its password."""
     environment = {**os.environ, **_QUIET, "YOLO_CONFIG_DIR": str(study.folder.parent / ".ultralytics")}
     if study.shares_storage:
         environment[addresses.STORAGE] = study.file.storage
-    if slot.device == "cpu":
+    if worker.device == "cpu":
         return {**environment, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return {**environment, "CUDA_VISIBLE_DEVICES": slot.device}
+    return {**environment, "CUDA_VISIBLE_DEVICES": worker.device}
 
 
-def _ask_for_last_words(process: subprocess.Popen[bytes]) -> None:
-    """Let a worker write to its log where it is."""
+def _request_traceback(process: subprocess.Popen[bytes]) -> None:
+    """Let a worker write its traceback to its log."""
     process.send_signal(signal.SIGUSR1)
     with suppress(subprocess.TimeoutExpired):
-        process.wait(_LAST_WORDS_SECONDS)
+        process.wait(_TRACEBACK_SECONDS)
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    """Kill a worker, and all that it has started."""
+    """Kill a worker and its child processes."""
     with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _problem(slot: _Slot) -> str:
-    """Why a worker cannot work here."""
-    with slot.log.open("rb") as log:
-        log.seek(max(0, slot.log.stat().st_size - _TAIL_BYTES))
+def _problem(worker: _WorkerProcess) -> str:
+    """Return why a worker cannot work on this machine, from the last line of its log."""
+    with worker.log.open("rb") as log:
+        log.seek(max(0, worker.log.stat().st_size - _TAIL_BYTES))
         *_, last = ["", *log.read().decode(errors="replace").splitlines()]
     if last.startswith(PROBLEM):
         return last.removeprefix(PROBLEM)
-    return f"{slot.log}: worker {slot.index} cannot work here, and could not write why (is the disk full?)"
+    return f"{worker.log}: worker {worker.index} cannot work here, and could not write why (is the disk full?)"
 
 
-def _last_words(slot: _Slot) -> str:
-    """The last line of a worker's log, and where the rest is."""
-    lines = slot.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return f"{lines[-1] if lines else 'it said nothing'} (all of it: {slot.log})"
+def _last_log_line(worker: _WorkerProcess) -> str:
+    lines = worker.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return f"{lines[-1] if lines else 'its log is empty'} (all of it: {worker.log})"

@@ -1,25 +1,25 @@
-"""Whether a training in another process gets on, judged from outside: some hang where no deadline is looked at."""
+"""Watchdog of a training in another process; some trainings hang where they check no deadline themselves."""
 
 from dataclasses import dataclass
 
 from nas.records.trial_files import TrialFiles
 
 GRACE_SECONDS, GRACE_SHARE = 30.0, 0.5
-"""Beyond --trial-timeout, the greater of both: costs are measured before the training's clock starts, the last epoch
-is validated after its last look at it."""
+"""Allowed beyond --trial-timeout, the greater of both: costs are measured before the training's clock starts, and the
+last epoch is validated after the training has checked it."""
 IDLE_SECONDS = 30 * 60.0
 BUSY_SECONDS = 120 * 60.0
-"""Without a step: of one who does nothing, and of one who computes. Validating 5000 images on one core takes v9c more
-than an hour, and shows no step."""
+"""Allowed without a heartbeat, for an idle process and for one that computes. Validating 5000 images on one core takes
+v9c more than an hour, without a heartbeat."""
 _BUSY_SHARE = 0.01
 
 
 @dataclass(frozen=True)
 class Training:
-    """A trial's, or the stock model's own.
+    """Training of a trial or of the stock model.
 
     Attributes:
-        timeout: in seconds; None is without end.
+        timeout: in seconds; None allows any time.
     """
 
     files: TrialFiles
@@ -27,30 +27,34 @@ class Training:
 
 
 @dataclass(kw_only=True)
-class Watch:
-    """One training, watched since `began` by the watcher's clock, in seconds."""
+class Watchdog:
+    """Watchdog of one training.
+
+    Attributes:
+        began: when it began to watch, in seconds of the caller's clock.
+    """
 
     training: Training
     began: float
-    _sign: int | None = None
-    _signed: float = 0.0
-    _computed: float = 0.0
+    _heartbeat: int | None = None
+    _beat_at: float = 0.0
+    _cpu_seconds: float = 0.0
 
-    def verdict(self, now: float, *, sign: int, computed: float) -> str | None:
-        """Why the training should be ended, in words; None if it lives.
+    def reason_to_kill(self, now: float, *, heartbeat: int, cpu_seconds: float) -> str | None:
+        """Return why the training should be killed; None if it makes progress.
 
         Args:
-            now: by the same clock.
-            sign: of life; any other number than last time will do.
-            computed: CPU seconds of the process, in all.
+            now: in seconds of the same clock as `began`.
+            heartbeat: a number that changes with every heartbeat.
+            cpu_seconds: CPU time of the process so far.
         """
-        if sign != self._sign:
-            self._sign, self._signed, self._computed = sign, now, computed
+        if heartbeat != self._heartbeat:
+            self._heartbeat, self._beat_at, self._cpu_seconds = heartbeat, now, cpu_seconds
         timeout = self.training.timeout
         if timeout is not None and now - self.began > timeout + max(GRACE_SECONDS, GRACE_SHARE * timeout):
             return f"hung: still at it {now - self.began:.0f} s after it began, where {timeout:g} s are allowed"
-        silent = now - self._signed
-        busy = computed - self._computed > _BUSY_SHARE * silent
+        silent = now - self._beat_at
+        busy = cpu_seconds - self._cpu_seconds > _BUSY_SHARE * silent
         if silent > (BUSY_SECONDS if busy else IDLE_SECONDS):
             return f"hung: no step in {silent / 60:.0f} min, {'computing' if busy else 'doing nothing'}"
         return None

@@ -1,7 +1,7 @@
-"""Worker process: ask for an architecture, score it, tell Optuna; repeat, on a study that other workers share.
+"""Worker process: ask for an architecture, score it, tell Optuna, repeat; several workers share a study.
 
-The supervisor starts one per device, as `python -m nas.execution.worker FOLDER`. It lives as long as trials remain, so
-that imports and decoded images are paid for once.
+The supervisor starts one per device, as `python -m nas.execution.worker FOLDER`. It runs all of its trials in one
+process, so that modules are imported and images decoded once.
 """
 
 import argparse
@@ -23,12 +23,14 @@ from optuna.trial import Trial
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from nas.execution import recovery
-from nas.execution.pruning import judge, limits_for, settle
+from nas.execution.enqueue import enqueue_repeat
+from nas.execution.pruning import limits_of, promote, store_outcome
 from nas.locks import Lock
 from nas.records.trial_attributes import DETAIL, FINGERPRINT, MACHINE, REPEAT, RETRY_OF
 from nas.records.trial_files import TrialFiles, outcome_fields
 from nas.samplers.base import SpaceExhaustedError
 from nas.samplers.suggest import suggest
+from nas.study.stock_training import StockTraining
 from nas.study.study import Study
 from search_spaces import Architecture
 from search_spaces.errors import NasError
@@ -40,26 +42,26 @@ log = logging.getLogger("nas.worker")
 
 _POLL_SECONDS = 0.2
 OUTGROWN = 75
-"""The exit code of a worker that holds too much memory, and asks for another in its place (`EX_TEMPFAIL`)."""
+"""Exit code of a worker that uses too much memory and is to be replaced by a new process (`EX_TEMPFAIL`)."""
 UNFIT, PROBLEM = 78, "problem: "
-"""The exit code of a worker that cannot work here (`EX_CONFIG`), and what its log's last line begins with: why."""
-_SIGN_SECONDS = 1.0
+"""Exit code of a worker that cannot work on this machine (`EX_CONFIG`); prefix of its log's last line, the reason."""
+_HEARTBEAT_SECONDS = 1.0
 
 
 class BrokenTrialError(Exception):
-    """A trial failed by an error that is no property of its architecture."""
+    """A trial failed by an error in the code, not by its architecture."""
 
 
 class Worker:
-    """One process's share of a study.
+    """Worker of a study in this process.
 
     Attributes:
         deadline: in seconds of `time.time`; no trial begins after it.
-        outgrown: whether it ended because it held too much memory.
+        outgrown: whether it stopped because it uses too much memory.
 
     Args:
-        memory: bytes that it may allocate for its trials; None is without end.
-        supervisor: the process that started it; None is its present parent.
+        memory: bytes that it may allocate for its trials; None for no limit.
+        supervisor: process id of the supervisor; None stands for the parent process.
     """
 
     def __init__(
@@ -68,48 +70,52 @@ class Worker:
         self.study, self.deadline = study, deadline
         self.outgrown = False
         self._ceiling, self._growth = Ceiling(memory), Growth()
-        self._asking = study.asking
+        self._proposal_lock = study.proposal_lock
         self._supervisor = os.getppid() if supervisor is None else supervisor
         self._exhausted = False
 
     def run(self) -> None:
-        """Work until no place is left, or too much memory is held."""
-        self._lay_base()
+        """Run trials until none remains, or this process uses too much memory."""
+        if self.study.stock_training is not None:
+            self._train_stock_model(self.study.stock_training)
         while not self.outgrown and self._may_begin():
             try:
                 self.study.optuna.optimize(self._objective, n_trials=1, catch=(BrokenTrialError,))
             finally:
-                self._asking.release()
+                self._proposal_lock.release()
 
-    def _lay_base(self) -> None:
+    def _train_stock_model(self, training: StockTraining) -> None:
         """Train the stock model, or wait for the worker that does."""
-        base = self.study.base
-        while base is not None and not base.is_done and not base.failure:
-            lock = base.lock
+        while not training.is_done and not training.failure:
+            lock = training.lock
             if not lock.take(wait=False):
                 self._require_supervisor()
                 time.sleep(_POLL_SECONDS)
                 continue
             try:
-                if not base.is_done and not base.failure:
+                if not training.is_done and not training.failure:
                     log.info("training the stock model")
-                    with self._ceiling.held(), _signs_of_life(base.files):
-                        outcome = base.train(self._noting(base.files, base.budget.epochs), self.study.costs(base.stock))
+                    with self._ceiling.held(), _heartbeat(training.files):
+                        go_on = self._epoch_callback(training.files, training.budget.epochs)
+                        outcome = training.train(go_on, self.study.scoring.costs(training.stock))
                     log.info("stock model: %s %s", outcome.ending, outcome.detail)
             finally:
                 lock.release()
 
-    def _noting(self, files: TrialFiles, epochs: int, judge: Callable[[Epoch], bool] = lambda _: True) -> GoOn:
-        """Note every epoch; a worker whose supervisor is gone stops: nobody would start or stop it any more.
+    def _epoch_callback(
+        self, files: TrialFiles, epochs: int, promote: Callable[[Epoch], bool] = lambda _: True
+    ) -> GoOn:
+        """Return the callback that stores every epoch and says whether the training continues.
 
-        Not after the last epoch: what is trained to its end is kept.
+        It interrupts a worker whose supervisor has exited, since no process would restart or stop that; except after
+        the last epoch, so that a finished training counts.
         """
 
         def go_on(number: int, epoch: Epoch) -> bool:
             files.write_epoch(epoch)
             if number < epochs:
                 self._require_supervisor()
-            return judge(epoch)
+            return promote(epoch)
 
         return go_on
 
@@ -118,31 +124,31 @@ class Worker:
             raise KeyboardInterrupt
 
     def _may_begin(self) -> bool:
-        """Take the lock under which places are counted and architectures proposed; keep it if there is a place."""
+        """Return whether a trial may begin; if so, hold the proposal lock."""
         if self._exhausted or time.time() > self.deadline or os.getppid() != self._supervisor:
             return False
-        self._asking.take()
+        self._proposal_lock.take()
         records = self.study.records()
-        if self.study.places(records) and not self.study.fuse(records):
-            self.study.race(records)
+        if self.study.remaining_trials(records) and not self.study.reason_to_stop(records):
+            enqueue_repeat(self.study, records)
             return True
-        self._asking.release()
+        self._proposal_lock.release()
         return False
 
     def _objective(self, trial: Trial) -> list[float]:
         files = self.study.files(trial.number)
-        with Lock(files.lock).held(), _signs_of_life(files):
+        with Lock(files.lock).held(), _heartbeat(files):
             try:
                 trial.set_user_attr(MACHINE, socket.gethostname())
                 architecture = self._propose(trial)
-                self._asking.release()
+                self._proposal_lock.release()
                 log.info("trial %d: %s", trial.number, architecture)
                 return self._score(trial, architecture)
             except KeyboardInterrupt:
-                recovery.again(self.study, trial.number, "interrupted")
+                recovery.retry(self.study, trial.number, "interrupted")
                 raise
-            except NasError as error:  # of this machine, or the data: no fault of the architecture
-                recovery.again(self.study, trial.number, str(error))
+            except NasError as error:  # of this machine or the data: the architecture is not to blame
+                recovery.retry(self.study, trial.number, str(error))
                 raise
 
     def _propose(self, trial: Trial) -> Architecture:
@@ -156,65 +162,69 @@ class Worker:
         return architecture
 
     def _score(self, trial: Trial, architecture: Architecture) -> list[float]:
-        study, files = self.study, self.study.files(trial.number)
+        scoring, files = self.study.scoring, self.study.files(trial.number)
         files.folder.mkdir(parents=True, exist_ok=True)
         files.progress.unlink(missing_ok=True)
         if RETRY_OF in trial.user_attrs:
-            files.move_checkpoint_from(study.files(trial.user_attrs[RETRY_OF]))
-        limits = limits_for(trial.user_attrs, study.settings.limits)
-        budget = study.budget_of(trial.user_attrs.get(REPEAT, 0))
-        known = study.recalled(architecture, budget, limits, files)
-        outcome = known or self._evaluated(trial, architecture, budget, limits, files)
+            files.move_checkpoint_from(self.study.files(trial.user_attrs[RETRY_OF]))
+        limits = limits_of(trial.user_attrs, self.study.settings.limits)
+        budget = scoring.budget(trial.user_attrs.get(REPEAT, 0))
+        cached = scoring.recall(architecture, budget, limits, files)
+        outcome = cached or self._evaluate(trial, architecture, budget, limits, files)
         files.write_outcome(outcome)
         log.info("trial %d: %s %s", trial.number, outcome.ending, outcome.detail)
-        if known is None:
-            study.remember(outcome, budget, files)
-        return self._tell(trial, outcome)
+        if cached is None:
+            scoring.remember(outcome, budget, files)
+        return self._finish(trial, outcome)
 
-    def _evaluated(
+    def _evaluate(
         self, trial: Trial, architecture: Architecture, budget: Budget, limits: Limits, files: TrialFiles
     ) -> Outcome:
-        study = self.study
         try:
             with self._ceiling.held():
                 outcome = evaluate(
                     architecture,
                     budget,
                     files.folder,
-                    self._noting(files, budget.epochs, partial(judge, study, trial, architecture)),
+                    self._epoch_callback(files, budget.epochs, partial(promote, self.study, trial, architecture)),
                     limits=limits,
-                    costs=study.costs(architecture),
+                    costs=self.study.scoring.costs(architecture),
                 )
-        except MemoryError:  # so little was left that the ending could not be written
+        except MemoryError:  # too little was left for `evaluate` to return the outcome
             outcome = Outcome(architecture=architecture, ending=Ending.OUT_OF_MEMORY, detail="on the host: MemoryError")
         self.outgrown = self._growth.after(ran_out=outcome.ending is Ending.OUT_OF_MEMORY)
         return outcome
 
-    def _tell(self, trial: Trial, outcome: Outcome) -> list[float]:
-        """Store what is known, then give Optuna values, a pruned trial or a failed one."""
-        values = settle(self.study.settings, trial, outcome_fields(outcome))
+    def _finish(self, trial: Trial, outcome: Outcome) -> list[float]:
+        """Store the outcome in Optuna; return its objective values.
+
+        Raises:
+            TrialPruned: the outcome has no scores.
+            BrokenTrialError: the trial failed by an error in the code; it is retried once.
+        """
+        values = store_outcome(self.study.settings, trial, outcome_fields(outcome))
         if values is not None:
             return values
         if outcome.ending is Ending.BROKEN:
             if RETRY_OF not in trial.user_attrs:
-                recovery.again(self.study, trial.number, outcome.detail)
+                recovery.retry(self.study, trial.number, outcome.detail)
             raise BrokenTrialError(outcome.detail)
         raise optuna.TrialPruned(outcome.detail)
 
 
 @contextmanager
-def _signs_of_life(files: TrialFiles) -> Iterator[None]:
-    """Sign at every step of an optimiser, about once a second: the supervisor ends a trial that shows no sign."""
-    signed = time.monotonic()
+def _heartbeat(files: TrialFiles) -> Iterator[None]:
+    """Write a heartbeat at optimiser steps, about once a second; the supervisor's watchdog reads it."""
+    last = time.monotonic()
 
-    def sign(*_: object) -> None:
-        nonlocal signed
-        if time.monotonic() - signed > _SIGN_SECONDS:
-            signed = time.monotonic()
+    def beat(*_: object) -> None:
+        nonlocal last
+        if time.monotonic() - last > _HEARTBEAT_SECONDS:
+            last = time.monotonic()
             files.write_heartbeat()
 
     files.write_heartbeat()
-    hook = register_optimizer_step_post_hook(sign)
+    hook = register_optimizer_step_post_hook(beat)
     try:
         yield
     finally:
@@ -222,7 +232,7 @@ def _signs_of_life(files: TrialFiles) -> Iterator[None]:
 
 
 def main() -> None:
-    """Work on a study until no place is left."""
+    """Run trials of a study until none remains."""
     parser = argparse.ArgumentParser(prog="python -m nas.execution.worker", description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--deadline", type=float, default=float("inf"))
@@ -231,9 +241,9 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     signal.signal(signal.SIGTERM, _interrupt)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to pass on
-    faulthandler.enable()  # a crash says where, in the log,
-    faulthandler.register(signal.SIGUSR1)  # and so does a trial that hangs, when the supervisor asks
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the supervisor handles Ctrl-C
+    faulthandler.enable()  # a crash writes its traceback to the log,
+    faulthandler.register(signal.SIGUSR1)  # and so does a trial that hangs, at the supervisor's request
     if arguments.supervisor is not None:
         end_with(arguments.supervisor)
     try:
@@ -251,7 +261,7 @@ def main() -> None:
         print(f"{PROBLEM}{' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201 - the supervisor reads it
         sys.exit(UNFIT)
     if worker.outgrown:
-        log.info("this process has grown too large; another takes its place")
+        log.info("this process uses too much memory; another takes its place")
         sys.exit(OUTGROWN)
 
 

@@ -44,7 +44,7 @@ class EHVISampler(FilteredSampler):
     @cached_property
     def _encoding(self) -> Encoding:
         """Encoding of the space; made when it is first used, because it counts costs."""
-        costs, feasible = self._settings.known_costs, self._feasible
+        costs, feasible = self._settings.predicted_costs, self._feasible
         rewarded = self._settings.rewarded if self._settings.reward else None
         return Encoding(self._space, feasible.extremes(), feasible.figures, costs, rewarded)
 

@@ -1,4 +1,4 @@
-"""When a search should stop by itself: its last architectures failed alike, and the next ones would, too."""
+"""Circuit breaker: stop a search whose last architectures failed for the same reason."""
 
 from collections.abc import Sequence
 from itertools import takewhile
@@ -6,17 +6,18 @@ from itertools import takewhile
 from nas.records.record import Record
 
 _ALIKE_AT_FIRST, _ALIKE = 3, 6
-"""Architectures in a row that fail alike: before any has finished, and after. An operator that breaks every fourth
-architecture breaks three in a row once in 64 trials, six once in 4096."""
+"""Consecutive architectures with the same failure, before any has finished and after. An operator that breaks every
+fourth architecture breaks three in a row once in 64 trials, six once in 4096."""
 _OVER_LIMIT = 20
+"""Consecutive architectures over a limit."""
 
 
 def reason_to_stop(records: Sequence[Record], *, earlier: int = 0) -> str | None:
-    """Why no further trial should begin, in words; None if there is no reason.
+    """Return why no further trial should begin, as a message; None if there is no reason.
 
     Args:
         records: of all trials, in order.
-        earlier: so many belong to runs that have ended: their failures were seen by whoever resumed the study.
+        earlier: how many of the trials are ignored: the user who resumed the study has seen their failures.
     """
     ended = [record for record in records[earlier:] if record.ending is not None]
     if not ended:
@@ -32,7 +33,7 @@ def reason_to_stop(records: Sequence[Record], *, earlier: int = 0) -> str | None
 
 
 def _fault(record: Record) -> str | None:
-    """What two failed trials have in common if they failed alike; None if the candidate's ending is an ordinary one."""
+    """Return a text that is equal for trials with the same failure; None for an ending that is no failure."""
     match record.ending:
         case "broken":
             return record.detail.partition(":")[0]

@@ -1,16 +1,19 @@
-"""A trial's model as a folder that needs no study any more."""
+"""Export a trial's model as a folder that needs no study."""
 
 import json
 import platform
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nas.algorithms.pareto import OBJECTIVES, knee_point, main_cost
-from nas.records.record import Record, point_of
-from search_spaces import build
+from nas.records.record import Record, pareto_front_of, point_of
+from nas.records.trial_files import TrialFiles
+from nas.settings import Settings
+from search_spaces import Architecture, build
 from search_spaces.errors import SpecError, StudyError, nearest
 from search_spaces.files import write_atomically
 from search_spaces.operators import modules as user_modules
@@ -19,19 +22,16 @@ from trials import weights as weight_files
 from trials.costing import cost
 from trials.data import datasets
 
-if TYPE_CHECKING:
-    from nas.study.study import Study
-
 _VERSIONS = ("nas-for-yolo", "torch", "ultralytics", "ultralytics-thop", "optuna")
 BEST = ("map", "knee", "cheapest")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exported:
-    """What was written.
+    """Files and commands of an exported model.
 
     Attributes:
-        weights: None if the study keeps none for this trial.
+        weights: None if the trial's weights were deleted.
         train: the command that trains the model in full.
         retrain: the command that trains it as the trial did.
     """
@@ -43,88 +43,107 @@ class Exported:
     retrain: str
 
 
-def export(study: "Study", record: Record, folder: Path | None = None) -> Exported:
-    """Write `model.yaml`, `data.yaml`, `summary.json` and, where they are kept, `weights.pt`.
+def export(
+    record: Record,
+    architecture: Architecture,
+    files: TrialFiles,
+    settings: Settings,
+    *,
+    study: str,
+    budget: Budget,
+    folder: Path,
+) -> Exported:
+    """Write `model.yaml`, `data.yaml`, `summary.json` and, if the trial still has them, `weights.pt`.
 
     Args:
-        folder: by default `export/trial-0007` in the study's folder.
-
-    Raises:
-        StudyError: the trial has no architecture yet.
+        record: of a finished trial.
+        files: of that trial.
+        settings: of its study.
+        study: the study's name.
+        budget: with which the trial was trained, its seed and initial weights included.
+        folder: to write to; created if missing.
     """
-    if not record.fingerprint or not record.finished:
-        raise StudyError(f"trial {record.trial} is {record.status}; only a finished trial can be exported")
-    folder = (folder or study.folder / "export" / f"trial-{record.trial:04d}").absolute()
+    folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    settings, files = study.settings, study.files(record.trial)
     data = datasets.load(settings.budget.data)
-    architecture = study.architecture(record)
     for source in architecture.sources:
         write_atomically(folder / source.path.name, source.text)
         user_modules.trust(source)
     branch = settings.budget.recipe.pgi
     write_atomically(folder / "model.yaml", architecture.to_yaml(len(settings.classes), folder=folder, pgi=branch))
     write_atomically(folder / "data.yaml", datasets.resolved(data))
-    write_atomically(folder / "summary.json", json.dumps(_summary(study, record), indent=1))
+    write_atomically(folder / "summary.json", json.dumps(_summary(record, architecture, settings, study), indent=1))
     weights = folder / "weights.pt" if files.weights.is_file() else None
     if weights is not None:
         weight_files.export(files.weights, weights)
-    budget = study.budget_of(record.repeat).at(architecture.image_size)
-    model, where = shlex.quote(f"model={folder / 'model.yaml'}"), shlex.quote(f"data={folder / 'data.yaml'}")
+    budget = budget.at(architecture.image_size)
+    files_given = (f"model={folder / 'model.yaml'}", f"data={folder / 'data.yaml'}")
+    command = " ".join(["nas yolo train", *map(shlex.quote, files_given)])
     if build.is_end_to_end(architecture.document(len(settings.classes))):
-        where += " nms=False"  # validated by the head that scored it
+        command += " nms=False"  # validated by the head that scored it
     return Exported(
         folder=folder,
         record=record,
         weights=weights,
-        train=f"nas yolo train {model} {where}{_pretrained(weights)} epochs=100 imgsz={budget.deploy_size}",
-        retrain=f"nas yolo train {model} {where}{_pretrained(budget.weights)} {_as_the_trial(budget)}",
+        train=f"{command}{_pretrained(weights)} epochs=100 imgsz={budget.deploy_size}",
+        retrain=f"{command}{_pretrained(budget.weights)} {_budget_arguments(budget)}",
     )
 
 
 def _pretrained(weights: Path | None) -> str:
-    """Where a training starts, in Ultralytics' words; nothing where the weights are not there."""
+    """Return Ultralytics' argument for the initial weights; empty if there are none or the file is missing."""
     return " " + shlex.quote(f"pretrained={weights}") if weights is not None and weights.is_file() else ""
 
 
-def chosen(study: "Study", *, trial: int | None = None, best: str = "map") -> Record:
-    """The trial by its number, or the best of the front by one of `map`, `knee`, `cheapest`.
+def choose(
+    records: Sequence[Record], objectives: Sequence[str], *, study: str, trial: int | None = None, best: str = "map"
+) -> Record:
+    """Return a finished trial by its number, or the best of the Pareto front by `map`, `knee` or `cheapest`.
+
+    Args:
+        records: of all trials of the study.
+        study: its name, for messages.
 
     Raises:
         SpecError: no such trial or choice.
-        StudyError: nothing has finished yet.
+        StudyError: the trial, or every trial, is unfinished.
     """
-    records = study.records()
     if trial is not None:
-        if not 0 <= trial < len(records):
-            raise SpecError(f"trial: {study.name} has no trial {trial} (0 to {len(records) - 1})")
-        return records[trial]
+        return _by_number(records, trial, study)
     if best not in BEST:
         raise SpecError(f"best: got {best!r} ({nearest(best, BEST)})")
-    front = study.front(records)
+    front = pareto_front_of(records, objectives)
     if not front:
-        raise StudyError(f"{study.name} has no finished trial within its limits yet")
-    weighed = main_cost(study.settings.objectives)
+        raise StudyError(f"{study} has no finished trial within its limits yet")
+    cost_name = main_cost(objectives)
     match best:
         case "map":
             return max(front, key=lambda record: record.map50_95 or 0.0)
         case "cheapest":
-            return min(front, key=lambda record: getattr(record, weighed) or 0.0)
+            return min(front, key=lambda record: getattr(record, cost_name) or 0.0)
         case _:
-            objectives = ("map50_95", weighed)
-            points = [point_of(record, objectives) for record in front]
-            return front[knee_point(points, [OBJECTIVES[name] for name in objectives])]
+            plane = ("map50_95", cost_name)
+            points = [point_of(record, plane) for record in front]
+            return front[knee_point(points, [OBJECTIVES[name] for name in plane])]
 
 
-def _summary(study: "Study", record: Record) -> dict[str, Any]:
-    settings = study.settings
-    architecture = study.architecture(record)
+def _by_number(records: Sequence[Record], trial: int, study: str) -> Record:
+    if not 0 <= trial < len(records):
+        raise SpecError(f"trial: {study} has no trial {trial} (0 to {len(records) - 1})")
+    record = records[trial]
+    if not record.fingerprint or not record.finished:
+        raise StudyError(f"trial {record.trial} is {record.status}; only a finished trial can be exported")
+    return record
+
+
+def _summary(record: Record, architecture: Architecture, settings: Settings, study: str) -> dict[str, Any]:
+    """Return the content of `summary.json`."""
     document = architecture.document(len(settings.classes))
     size = settings.budget.at(architecture.image_size).deploy_size
     built = cost.measure(document, len(settings.classes), size, deployed=False)
     return {
         **record.as_row(),
-        "study": study.name,
+        "study": study,
         "space": {"name": settings.space, "scale": settings.scale, "hash": settings.space_hash},
         "classes": list(settings.classes),
         "data": {"name": settings.data, "fingerprint": settings.data_fingerprint},
@@ -135,10 +154,10 @@ def _summary(study: "Study", record: Record) -> dict[str, Any]:
     }
 
 
-def _as_the_trial(budget: Budget) -> str:
-    """A budget in Ultralytics' words, as far as it has words for it."""
+def _budget_arguments(budget: Budget) -> str:
+    """Return a budget as arguments of `yolo train`, for all fields that have one."""
     recipe = budget.recipe
-    words: dict[str, Any] = {
+    arguments: dict[str, Any] = {
         "epochs": budget.epochs,
         "imgsz": budget.image_size,
         "batch": budget.batch,
@@ -153,4 +172,4 @@ def _as_the_trial(budget: Budget) -> str:
         "scale": recipe.scale,
         "fliplr": recipe.fliplr,
     }
-    return " ".join(f"{name}={value}" for name, value in words.items())
+    return " ".join(f"{name}={value}" for name, value in arguments.items())

@@ -1,4 +1,4 @@
-"""Folders of studies: their names, addresses and what lies in them."""
+"""Folders of studies: names, addresses, files."""
 
 import os
 import re
@@ -14,15 +14,15 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def tracking_uri(runs: Path) -> str:
-    """Where MLflow keeps studies: `MLFLOW_TRACKING_URI` if the user has set it, else a SQLite file under `runs`."""
+    """Return MLflow's tracking URI: `MLFLOW_TRACKING_URI` if the user has set it, else a SQLite file in `runs`."""
     return os.environ.get(addresses.TRACKING) or addresses.sqlite(runs.absolute() / TRACKING_DATABASE)
 
 
 def study_folder(name: str, runs: Path = RUNS) -> Path:
-    """The folder of a study by its name.
+    """Return the folder of a study by its name, which may not exist yet.
 
     Raises:
-        SpecError: a name that is no file name, or would lead out of the folder of all studies.
+        SpecError: the name is no file name, or would lead out of the folder of all studies.
     """
     if not _NAME.fullmatch(name):
         raise SpecError(f"study: letters, digits, '.', '_' and '-' make a name, got {name!r} (such as v9t-digits)")
@@ -30,40 +30,40 @@ def study_folder(name: str, runs: Path = RUNS) -> Path:
 
 
 def storage_file(url: str) -> Path | None:
-    """The file of a storage, if it is one."""
+    """Return the file of a storage; None if it is a server."""
     return addresses.file_of(url)
 
 
 def existing(name: str, runs: Path = RUNS) -> Path:
-    """The folder of a study that is there.
+    """Return the folder of an existing study.
 
     Raises:
         SpecError: no such study.
     """
     folder = study_folder(name, runs)
     if not (folder / "study.json").is_file():
-        known = studies(runs)
-        hint = nearest(name, known) if known else "there are none yet; `nas search` makes one"
+        names = studies(runs)
+        hint = nearest(name, names) if names else "there are none yet; `nas search` makes one"
         raise SpecError(f"study: no study {name!r} in {runs} ({hint})")
     return folder
 
 
 def runs_option(runs: Path) -> str:
-    """Return what a command needs behind it to find the studies of a folder; empty for the default one."""
+    """Return the option, with a leading space, by which a command finds the studies of a folder; empty by default."""
     return "" if runs.absolute() == RUNS.absolute() else f" --runs {shlex.quote(str(runs))}"
 
 
 def studies(runs: Path = RUNS) -> list[str]:
-    """The names of all studies, the newest first."""
+    """Return the names of all studies, newest first."""
     files = sorted(runs.glob("*/study.json"), key=lambda path: path.stat().st_mtime, reverse=True)
     return [path.parent.name for path in files]
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder that can be written to.
+    """Create a folder unless it exists, and check that it is writable.
 
     Raises:
-        EnvironmentProblem: it cannot be.
+        EnvironmentProblem: it is not.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -74,6 +74,6 @@ def make_folder(folder: Path) -> None:
         raise EnvironmentProblem(f"{folder}: cannot be written to ({error.strerror}); choose another --runs") from None
 
 
-def own_storage(folder: Path) -> str:
-    """Optuna's storage in a file of the study's own."""
+def default_storage(folder: Path) -> str:
+    """Return the address of a storage in a study's folder, which no other study uses."""
     return addresses.sqlite(folder / DATABASE)

@@ -1,8 +1,7 @@
-"""Which study a folder is: a copy is told from what it was copied from, and becomes a study of its own.
+"""Identity of a study: distinguish a moved folder, which is the same study, from a copy, which becomes another.
 
-A study has an id, which stands in its `study.json`, in Optuna's study and in MLflow's runs. A folder that was moved is
-the same study. A copy gets an id of its own before anything is written, so that it neither goes on in the original's
-run in MLflow, nor, where the database is shared, in its trials.
+A study has an id in its `study.json`, in Optuna's study and in MLflow's runs. A copy gets a new id before anything is
+written, so that it continues neither the original's run in MLflow nor, in a shared database, its trials.
 """
 
 import json
@@ -28,13 +27,13 @@ WHERE experiment_id = ? AND instr(artifact_uri, ?) = 1"""
 
 
 def settle(study: Study) -> str:
-    """Make sure that a study works on nothing of another study's; the caller holds its supervision.
+    """Make sure that a study uses no other study's trials and runs; the caller holds its supervision lock.
 
     Returns:
-        What was noticed, in words; empty if it is where it was.
+        A message if the folder was moved or copied; else an empty text.
 
     Raises:
-        StudyError: its database is another study's; or it is a copy, and shares the database of the original.
+        StudyError: its database is another study's; or it is a copy that shares the database of the original.
     """
     identity, owner = study.file.identity or Identity.of(study.folder), OptunaIdentity(study.storage, study.file)
     original = _original(study.folder, identity, shared=study.shares_storage, name=study.file.name)
@@ -55,8 +54,8 @@ def settle(study: Study) -> str:
 
 
 def settle_unless_running(study: Study) -> None:
-    """Settle a study whose log alone is written; a process that runs the study has settled it."""
-    lock = study.supervision
+    """Settle a study, unless a process runs it, which has settled it."""
+    lock = study.supervision_lock
     if lock.take(wait=False):
         try:
             settle(study)
@@ -65,7 +64,7 @@ def settle_unless_running(study: Study) -> None:
 
 
 def _original(folder: Path, identity: Identity, *, shared: bool, name: str) -> Path | None:
-    """Return the folder that this one is a copy of; None if it is the study's own, also where it was moved to."""
+    """Return the folder of which this one is a copy; None if it is no copy, also if it was moved."""
     before = identity.folder
     if before == folder:
         elsewhere = identity.inode not in {0, folder.stat().st_ino} and identity.host != socket.gethostname()
@@ -74,30 +73,30 @@ def _original(folder: Path, identity: Identity, *, shared: bool, name: str) -> P
         return before
     if shared or not identity.inode or identity.inode == folder.stat().st_ino:
         return None
-    # A folder that was moved keeps its inode, unless it went to another file system: the original was moved, too.
+    # A moved folder keeps its inode unless it went to another file system. So this is a copy, and the original moved.
     there = next(parent for parent in before.parents if parent.exists())
     return before if there.stat().st_dev == folder.stat().st_dev else None
 
 
 def _is_there(folder: Path, study_id: str, name: str) -> bool:
-    """Whether a folder is this study; one that cannot be read is taken for it."""
+    """Return whether a folder is this study; True if its file cannot be read."""
     if not (folder / "study.json").exists():
         return False
     try:
         file = StudyFile.read(folder)
     except StudyError:
         return True
-    theirs = file.identity.study_id if file.identity else ""
-    return theirs == study_id if theirs and study_id else file.name == name
+    stored = file.identity.study_id if file.identity else ""
+    return stored == study_id if stored and study_id else file.name == name
 
 
 def _require_alone(study: Study, identity: Identity, owner: OptunaIdentity, original: Path | None) -> None:
-    """Refuse a copy on one host of a study whose database it shares with the original.
+    """Refuse a copy that shares the database of the original on the same machine.
 
-    Another host may work on a copy: that is how several machines share a study.
+    On another machine a copy is allowed: that is how several machines share a study.
 
     Raises:
-        StudyError: it is one.
+        StudyError: it is such a copy.
     """
     claimed = owner.folder_here
     if claimed is not None and claimed != study.folder and _is_there(claimed, identity.study_id, study.file.name):
@@ -110,9 +109,9 @@ def _require_alone(study: Study, identity: Identity, owner: OptunaIdentity, orig
 
 
 def _become_another(study: Study, identity: Identity, owner: OptunaIdentity, original: Path) -> str:
-    """Give a copy an id of its own; what it has found stays with it.
+    """Give a copy a new id; it keeps its trials.
 
-    Its database is renamed after its file: if that is cut short, the next attempt goes on with it.
+    The database is written after the file: if the process is killed in between, the next attempt continues here.
     """
     was = owner.study_id or identity.study_id
     changed = Identity.of(study.folder, was=was)
@@ -123,37 +122,38 @@ def _become_another(study: Study, identity: Identity, owner: OptunaIdentity, ori
 
 def _write(study: Study, identity: Identity, owner: OptunaIdentity) -> None:
     owner.claim(identity)
-    keep_tracking_own(study.folder, identity.study_id)
+    set_tracked_id(study.folder, identity.study_id)
     if study.file.identity != identity:
         study.set_file(study.file.model_copy(update={"identity": identity}))
 
 
 def _tracked_as(folder: Path) -> str:
-    """Return the id by which a study of an earlier version is known in MLflow; empty if it is not."""
+    """Return the id of an earlier version's study in MLflow; empty if it has none."""
     return str(read_mapping(folder / _TRACKING).get("study_id", ""))
 
 
-def keep_tracking_own(folder: Path, study_id: str) -> None:
-    """Make a study's `tracking.json` name its own runs in MLflow, and keep what else it says."""
-    known = read_mapping(folder / _TRACKING)
-    if not {"finished", "stock"} <= known.keys():
-        known = {"finished": [], "stock": None}
-    if known.get("study_id") != study_id:
-        write_atomically(folder / _TRACKING, json.dumps({**known, "study_id": study_id}, indent=1))
+def set_tracked_id(folder: Path, study_id: str) -> None:
+    """Set the id of the study's runs in MLflow in `tracking.json`; leave its other fields."""
+    state = read_mapping(folder / _TRACKING)
+    if not {"finished", "stock"} <= state.keys():
+        state = {"finished": [], "stock": None}
+    if state.get("study_id") != study_id:
+        write_atomically(folder / _TRACKING, json.dumps({**state, "study_id": study_id}, indent=1))
 
 
-def keep_artifacts_own(tracking: str) -> None:
-    """Make MLflow's SQLite database name the artifacts beside it, and not those where it was copied or moved from.
+def relocate_artifacts(tracking: str) -> None:
+    """Make MLflow's SQLite database refer to the artifacts beside it, after it was moved or copied.
 
-    MLflow stores absolute addresses: a copy would put its artifacts among the original's.
+    MLflow stores absolute addresses: a copied database would put its artifacts among the original's.
     """
     path = addresses.file_of(tracking)
     if path is None or not path.is_file():
         return
-    own = (path.absolute().parent / "mlartifacts").as_uri()
+    beside = (path.absolute().parent / "mlartifacts").as_uri()
     with closing(sqlite3.connect(path, timeout=60)) as database, suppress(sqlite3.DatabaseError), database:
-        # MLflow says what is wrong with a database that has no such tables
-        moved = database.execute(_MOVED, (own,)).fetchall()
+        # a database without these tables is left to MLflow, which raises a better error
+        moved = database.execute(_MOVED, (beside,)).fetchall()
         for experiment, before in moved:
-            database.execute("UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?", (own, experiment))
-            database.execute(_MOVE_RUNS, (own, len(before) + 1, experiment, f"{before}/"))
+            location = "UPDATE experiments SET artifact_location = ? WHERE experiment_id = ?"
+            database.execute(location, (beside, experiment))
+            database.execute(_MOVE_RUNS, (beside, len(before) + 1, experiment, f"{before}/"))

@@ -1,4 +1,4 @@
-"""What a study knows of latency: its own copy of a device's table, and measurements of its front."""
+"""Latency tables of devices, and the copy of one that a study predicts with."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,62 +14,62 @@ from trials.latency.latency_table import LatencyTable, Part
 from trials.latency.timings import Timings
 
 FILE = "latency.csv"
-"""A study's copy of the table."""
+"""Name of a study's copy of the table."""
 MEASURED = "measured.json"
-"""What was measured of trials' models after they had ended."""
+"""Name of the file of latencies that were measured after the trials had ended."""
 
 
 def path_of(name: str) -> Path:
-    """Where the table of a device lies."""
+    """Return the path of a device's table."""
     return timings.path_of(cache_folder.path() / "latency", slug(name))
 
 
 def read(name: str) -> Timings:
-    """The table of a device.
+    """Read the table of a device.
 
     Raises:
         SpecError: there is none of that name.
     """
     path = path_of(name)
     if not path.is_file():
-        there = timings.known(path.parent)
-        hint = f"; {nearest(name, there)}" if there else ""
+        names = timings.known(path.parent)
+        hint = f"; {nearest(name, names)}" if names else ""
         raise SpecError(f"no latency table of {name!r} (nas latency record makes one{hint})")
     return timings.read(path)
 
 
 def table_of(space: SearchSpace, classes: int, deploy_size: int, name: str) -> LatencyTable:
-    """A device's table, which has everything that a search in the space can ask, or can get it on this host.
+    """Return a device's table for a space; it has every entry of it, or this machine is the device and can add them.
 
-    A table is recorded for some number of classes and some image size; a search may have others.
+    A table is recorded for one number of classes and one image size; a search may have others.
 
     Raises:
-        SpecError: there is none, or it lacks something and this host is not the device.
+        SpecError: there is none, or it lacks entries and this machine is not the device.
     """
     table = LatencyTable(space, classes, deploy_size, read(name))
-    lacking = lacks(table)
-    if lacking and not is_here(table.recorded.profile):
+    missing = missing_parts(table)
+    if missing and not is_here(table.recorded.profile):
         raise SpecError(
-            f"latency: the table {name} lacks {len(lacking)} of the {len(table.parts())} entries of this space, such "
-            f"as {lacking[0].what} for {lacking[0].received}, and this host is not that device (there: "
+            f"latency: the table {name} lacks {len(missing)} of the {len(table.parts())} entries of this space, such "
+            f"as {missing[0].what} for {missing[0].received}, and this machine is not that device (there: "
             f"{table.recording_command})"
         )
     return table
 
 
-def lacks(table: LatencyTable) -> list[Part]:
-    """Return the parts that predictions in a space need and a table lacks."""
+def missing_parts(table: LatencyTable) -> list[Part]:
+    """Return the parts of the table's space that have no entry in it."""
     return [part for key, part in table.parts().items() if key not in table.recorded.entries]
 
 
 def complete(table: LatencyTable, show: Callable[[int, int], None] = lambda *_: None) -> Timings:
-    """Time what a table lacks, on this host, which is its device; the device's own table gets it, too.
+    """Measure the missing entries of a table on this machine, its device; they are added to the device's file, too.
 
     Args:
-        show: told `(done, total)` after each entry.
+        show: called with `(done, total)` after each entry.
 
     Raises:
-        LatencyError: this host is not the device, or a layer cannot be timed alone.
+        LatencyError: this machine is not the device, or a layer cannot be timed alone.
         EnvironmentProblem: another process records the table.
     """
     profile = table.recorded.profile
@@ -77,7 +77,7 @@ def complete(table: LatencyTable, show: Callable[[int, int], None] = lambda *_: 
     problems: list[str] = []
     with (
         runtimes.open_runtime(profile.runtime, threads=profile.threads, device_name=profile.name) as here,
-        alone(path),
+        recording_lock(path),
     ):
         profile.require(here.profile, f"the table {profile.name}")
         for step in latency_table.record(table, here, path):
@@ -92,11 +92,11 @@ def complete(table: LatencyTable, show: Callable[[int, int], None] = lambda *_: 
 
 
 @contextmanager
-def alone(path: Path) -> Iterator[None]:
-    """Record a table while nobody else does.
+def recording_lock(path: Path) -> Iterator[None]:
+    """Hold the lock of the process that records a table.
 
     Raises:
-        EnvironmentProblem: another process does.
+        EnvironmentProblem: another process holds it.
     """
     problem = EnvironmentProblem(f"{path}: another process records this table (wait for it to end)")
     with Lock(path.with_name(f".{path.name}.lock")).held_at_once(problem):
@@ -104,7 +104,7 @@ def alone(path: Path) -> Iterator[None]:
 
 
 def is_here(profile: DeviceProfile) -> bool:
-    """Whether this host is a device, as far as it can be told without measuring."""
+    """Return whether this machine is a device, as far as it can be determined without measuring."""
     if profile.runtime not in BACKENDS:
         return False
     try:

@@ -1,4 +1,4 @@
-"""Optuna's study, in whose queue retries go first."""
+"""Optuna study whose queue returns retries first."""
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
@@ -8,14 +8,14 @@ from nas.records.trial_attributes import RETRY_OF
 
 
 class RetryFirstStudy(optuna.Study):
-    """Optuna's study, in whose queue second tries go first: Optuna goes by number, and a second try has a later one.
+    """Optuna study whose queue returns retries first.
 
-    A search ends with its number of trials. What was interrupted among the first ones would wait behind all that was
-    enqueued before it, and might never be trained again.
+    Optuna's queue is ordered by trial number, and a retry has a higher one. It would wait behind all enqueued trials,
+    and might never begin, because a search ends with its number of trials.
     """
 
     def _pop_waiting_trial_id(self) -> int | None:
-        """Claim the next waiting trial, as `optuna.Study` does, in another order."""
+        """Claim the next waiting trial; the same as in `optuna.Study` but for the order."""
         waiting = self._storage.get_all_trials(self._study_id, deepcopy=False, states=(TrialState.WAITING,))
         for trial in sorted(waiting, key=lambda trial: (RETRY_OF not in trial.user_attrs, trial.number)):
             try:

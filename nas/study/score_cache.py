@@ -1,9 +1,9 @@
-"""Scores of finished trainings, for other studies that would train the very same again.
+"""Cache of the scores of finished trainings, shared by all studies of a user.
 
-A training follows to the bit from the architecture, the budget, the data, the weights that it starts from, the device
-and the code. Where all of these agree it is not paid for twice, whatever else two studies differ in: their limits,
-objectives, sampler, space. Its weights stay in the study that trained it, and are taken from there while they are kept;
-those of a stock model, from which every candidate starts, are kept here.
+A training is determined to the bit by architecture, budget, data, initial weights, device and code. Where all of these
+are equal it is not repeated, however else two studies differ: limits, objectives, sampler, space. The weights stay in
+the study that trained them, and are copied from there while they exist; a stock model's, from which every candidate
+starts, are copied into the cache.
 """
 
 import hashlib
@@ -32,42 +32,42 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 OFF = "NAS_NO_CACHE"
-"""The environment variable that refuses the cache for all studies."""
+"""Environment variable that turns the cache off for all studies."""
 
-_NO_MATTER = {"data", "weights", "timeout", "rungs"}
-"""What of a budget does not change a score: where files lie is said by what is in them."""
+_IRRELEVANT = {"data", "weights", "timeout", "rungs"}
+"""Fields of a budget that do not change a score; data and weights enter the key by their content instead."""
 
 
-def key(architecture: Architecture, budget: Budget, data: DataSet, begun: str) -> str:
-    """Equal for two trainings that end in the same score.
+def training_key(architecture: Architecture, budget: Budget, data: DataSet, initial_weights: str) -> str:
+    """Return a hash that is equal for two trainings with the same score.
 
     Args:
-        begun: what the weights start from: the key of a stock model's training, or as `begun_from` says it.
+        initial_weights: the key of the stock model's training, or a `weights_digest`.
     """
     provenance = asdict(Provenance.of(budget, data))
     del provenance["commit"]  # most commits change no score; those of the code that does are in `code`
-    own = budget.at(architecture.image_size).model_dump(mode="json", exclude=_NO_MATTER)
-    theirs = sorted(source.digest for source in architecture.sources)  # of operators that are not ours
-    known = [architecture.fingerprint, theirs, own, provenance, begun]
-    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:32]
+    training = budget.at(architecture.image_size).model_dump(mode="json", exclude=_IRRELEVANT)
+    user_operators = sorted(source.digest for source in architecture.sources)
+    parts = [architecture.fingerprint, user_operators, training, provenance, initial_weights]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def begun_from(weights: Path | None) -> str:
-    """A hash of a checkpoint's content; empty for random weights."""
+def weights_digest(weights: Path | None) -> str:
+    """Return a hash of a checkpoint's content; empty for random weights."""
     return "" if weights is None else digest(weights)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Remembered:
-    """How a training ended that was paid for.
+class CachedTraining:
+    """A finished training; one JSON file of the cache.
 
     Attributes:
-        where: the folder of its trial.
-        weights: where they were kept; they may be gone by now.
+        where: folder of its trial.
+        weights: path of its weights, which may have been deleted.
         scores: `map50_95` and `map50`.
-        costs: as they were known there.
-        model: its YAML.
-        digest: of the weights; empty for what was remembered before digests were.
+        costs: as that study counted, predicted or measured them.
+        model: YAML of the architecture.
+        digest: of the weights; empty in files of versions that stored none.
     """
 
     where: str
@@ -82,26 +82,26 @@ class Remembered:
     digest: str = ""
 
     @staticmethod
-    def of(noted: object) -> "Remembered | None":
+    def parse(content: object) -> "CachedTraining | None":
         """Validate a file of the cache; None if it describes no training that ended with a score."""
         try:
-            known = _strict(_REMEMBERED, noted)
-            Scores(**known.scores, costs=_strict(_COSTS, known.costs))
-            for epoch in known.epochs:
+            cached = _strict(_CACHED, content)
+            Scores(**cached.scores, costs=_strict(_COSTS, cached.costs))
+            for epoch in cached.epochs:
                 _strict(_EPOCH, epoch)
-            _strict(_PROVENANCE, known.provenance)
+            _strict(_PROVENANCE, cached.provenance)
         except (ValueError, TypeError, ScoreError):
             return None
-        return known if known.epochs else None
+        return cached if cached.epochs else None
 
     @property
     def has_weights(self) -> bool:
-        """Whether they are still where they were kept, and whole."""
-        kept = Path(self.weights)
-        return kept.is_file() and self.digest in {"", begun_from(kept)}
+        """Whether the weights still exist, unchanged."""
+        path = Path(self.weights)
+        return path.is_file() and self.digest in {"", weights_digest(path)}
 
-    def given(self, architecture: Architecture, costs: Costs, files: TrialFiles) -> Outcome:
-        """The same ending for another trial, which gets the files of that one."""
+    def restore(self, architecture: Architecture, costs: Costs, files: TrialFiles) -> Outcome:
+        """Write the files of a trial that would be the same training; return its outcome."""
         files.folder.mkdir(parents=True, exist_ok=True)
         files.model.write_text(self.model, encoding="utf-8")
         epochs = tuple(Epoch(**epoch) for epoch in self.epochs)
@@ -124,64 +124,64 @@ class Remembered:
         )
 
 
-_REMEMBERED = TypeAdapter(Remembered)
+_CACHED = TypeAdapter(CachedTraining)
 _COSTS, _EPOCH, _PROVENANCE = TypeAdapter(Costs), TypeAdapter(Epoch), TypeAdapter(Provenance)
 
 
-def _strict(form: TypeAdapter[T], noted: object) -> T:
+def _strict(adapter: TypeAdapter[T], content: object) -> T:
     """Validate parsed JSON strictly: "1" is no number."""
-    return form.validate_json(json.dumps(noted), strict=True)
+    return adapter.validate_json(json.dumps(content), strict=True)
 
 
 @dataclass(frozen=True)
 class ScoreCache:
-    """A folder with a file for each score."""
+    """Folder with one JSON file per training."""
 
     folder: Path
 
     @classmethod
     def of_user(cls) -> "ScoreCache | None":
-        """The one of all studies of this user, unless it is refused for all."""
+        """Return the cache of this user; None if the environment turns it off."""
         return None if os.environ.get(OFF) else cls(cache_folder.path() / "scores")
 
-    def read(self, name: str) -> Remembered | None:
-        """Return the cached training of a `key`; None if there is none, or it cannot be read."""
+    def read(self, key: str) -> CachedTraining | None:
+        """Return the training of a `training_key`; None if there is none, or it cannot be read."""
         try:
-            return Remembered.of(read_json(self._path(name)))
+            return CachedTraining.parse(read_json(self._path(key)))
         except OSError:
             return None
 
-    def remember(self, name: str, outcome: Outcome, files: TrialFiles, *, keep_weights: bool = False) -> None:
-        """Keep how a training ended, if it ended with a score; a cache that cannot be written keeps nothing.
+    def write(self, key: str, outcome: Outcome, files: TrialFiles, *, copy_weights: bool = False) -> None:
+        """Store a training that ended with a score; log a warning if the cache cannot be written.
 
         Args:
-            keep_weights: whether a copy of its weights is kept here, too.
+            copy_weights: whether the weights are copied into the cache, too.
         """
         if outcome.scores is None or outcome.provenance is None:
             return
         try:
-            self._keep(name, outcome, outcome.scores, outcome.provenance, files, keep_weights=keep_weights)
+            self._write(key, outcome, outcome.scores, outcome.provenance, files, copy_weights=copy_weights)
         except (OSError, EnvironmentProblem) as error:
-            log.warning("this score cannot be kept for other studies: %s", error)
+            log.warning("this score cannot be stored for other studies: %s", error)
 
-    def _keep(
+    def _write(
         self,
-        name: str,
+        key: str,
         outcome: Outcome,
         scores: Scores,
         provenance: Provenance,
         files: TrialFiles,
         *,
-        keep_weights: bool,
+        copy_weights: bool,
     ) -> None:
-        path = self._path(name)
+        path = self._path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         weights = files.weights
-        if keep_weights:
+        if copy_weights:
             weights = path.with_suffix(".pt")
             with atomic_path(weights) as copy:
                 shutil.copyfile(files.weights, copy)
-        known = Remembered(
+        cached = CachedTraining(
             where=str(files.folder),
             weights=str(weights),
             scores={"map50_95": scores.map50_95, "map50": scores.map50},
@@ -191,9 +191,9 @@ class ScoreCache:
             inherited=outcome.coverage.share,
             changed_layers=list(outcome.coverage.layers),
             provenance=asdict(provenance),
-            digest=begun_from(weights if weights.is_file() else None),
+            digest=weights_digest(weights if weights.is_file() else None),
         )
-        write_atomically(path, json.dumps(asdict(known)))
+        write_atomically(path, json.dumps(asdict(cached)))
 
-    def _path(self, name: str) -> Path:
-        return self.folder / name[:2] / f"{name}.json"
+    def _path(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.json"

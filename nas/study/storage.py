@@ -1,4 +1,4 @@
-"""Where Optuna keeps a study, and its trials as records."""
+"""Optuna's storage of a study: open it, create the file and Optuna's study, read its identity."""
 
 import os
 import socket
@@ -25,16 +25,16 @@ from search_spaces.errors import EnvironmentProblem, StudyError
 
 _HEARTBEAT_SECONDS, _GRACE_SECONDS = 60, 300
 _SQLITE_SECONDS = 60
-"""SQLite waits so long for a lock by itself."""
+"""How long SQLite itself waits for a lock."""
 _PASSWORD = (
     f"a password is stored nowhere: give the address with it as {addresses.STORAGE} or --storage, or in ~/.pgpass"
 )
 _STUDY_ID, _WORKED_ON = "study_id", "folder@{host}"
-"""Attributes of Optuna's study: whose it is, and in which folder each host works on it."""
+"""User attributes of Optuna's study: the study's id, and its folder on each machine."""
 
 
 def opened(url: str) -> RDBStorage:
-    """A storage, at which its studies' workers say that they are alive.
+    """Open a storage, with Optuna's heartbeat.
 
     Raises:
         EnvironmentProblem: it cannot be opened.
@@ -47,7 +47,7 @@ def opened(url: str) -> RDBStorage:
         if not os.access(file.parent, os.W_OK):
             options = {"creator": partial(_read_only, file)}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats are called experimental since Optuna 2
+        warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats are experimental since Optuna 2
         try:
             return PatientStorage(
                 url,
@@ -58,9 +58,9 @@ def opened(url: str) -> RDBStorage:
         except (ImportError, SQLAlchemyError, OptunaError, RuntimeError) as error:
             if file is not None:
                 raise StudyError(f"{file}: the study's database is damaged: {_first_line(error)} ({CURE})") from None
-            told = addresses.hidden(" ".join(str(error).split()), url)
+            message = addresses.redact(" ".join(str(error).split()), url)
             where = addresses.without_password(url)
-            raise EnvironmentProblem(f"storage: {where} cannot be opened: {told} ({_PASSWORD})") from None
+            raise EnvironmentProblem(f"storage: {where} cannot be opened: {message} ({_PASSWORD})") from None
 
 
 def _first_line(error: Exception) -> str:
@@ -68,14 +68,14 @@ def _first_line(error: Exception) -> str:
 
 
 def _read_only(path: Path) -> sqlite3.Connection:
-    """Open a database in a folder that cannot be written to, where SQLite cannot make the files that WAL asks for."""
-    written = path.with_name(f"{path.name}-wal")
-    unchanging = "" if written.is_file() and written.stat().st_size else "&immutable=1"
-    return sqlite3.connect(f"file:{quote(str(path))}?mode=ro{unchanging}", uri=True, check_same_thread=False)
+    """Open a database in a read-only folder, where SQLite cannot create the files that WAL needs."""
+    wal = path.with_name(f"{path.name}-wal")
+    immutable = "" if wal.is_file() and wal.stat().st_size else "&immutable=1"
+    return sqlite3.connect(f"file:{quote(str(path))}?mode=ro{immutable}", uri=True, check_same_thread=False)
 
 
 def make_file(path: Path) -> None:
-    """The file of a storage, in which readers do not wait for a writer.
+    """Create the file of a storage, in WAL mode: readers do not wait for a writer.
 
     Raises:
         EnvironmentProblem: it cannot be written.
@@ -88,27 +88,27 @@ def make_file(path: Path) -> None:
 
 
 def remove_file(path: Path) -> None:
-    """Delete a storage's file, and what SQLite keeps beside it."""
+    """Delete a storage's file and the files that SQLite writes beside it."""
     for suffix in ("", "-wal", "-shm", "-journal"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 def holds_trials(path: Path) -> bool:
-    """Whether a SQLite storage has a trial that ever began: then no other is made in its place."""
+    """Return whether a SQLite storage has a trial that has begun; such a file must not be replaced."""
     if not path.is_file():
         return False
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
         try:
             return bool(database.execute("SELECT EXISTS (SELECT 1 FROM trials WHERE state != 'WAITING')").fetchone()[0])
-        except sqlite3.Error:  # no storage, or half of one: its making was cut short
+        except sqlite3.Error:  # no storage, or an incomplete one: its creation was interrupted
             return False
 
 
 def make_study(storage: RDBStorage, file: StudyFile) -> StudyFile:
-    """Make Optuna's study; return the study's file, with the identity of what an earlier attempt had made of it.
+    """Create Optuna's study; return `file`, with the id that an interrupted creation has stored, if there was one.
 
     Raises:
-        StudyError: a study of that name is there, and another folder's.
+        StudyError: the storage has a study of that name, of another folder.
     """
     settings = file.settings
     directions = [Direction.MAXIMIZE] if settings.reward else [OBJECTIVES[name] for name in settings.objectives]
@@ -137,10 +137,14 @@ def make_study(storage: RDBStorage, file: StudyFile) -> StudyFile:
 
 
 class OptunaIdentity:
-    """Which study a study of Optuna's is, and in which folder this host works on it.
+    """Identity that is stored in Optuna's study.
+
+    Attributes:
+        study_id: empty in a study of a version that stored none.
+        folder_here: folder of the study on this machine; None if this machine has not run it.
 
     Raises:
-        StudyError: the storage has none of that name.
+        StudyError: the storage has no study of that name.
     """
 
     def __init__(self, storage: RDBStorage, file: StudyFile) -> None:
@@ -153,7 +157,7 @@ class OptunaIdentity:
         self.folder_here = Path(folder) if folder else None
 
     def claim(self, identity: Identity) -> None:
-        """Make it that study, which is worked on in that folder on this host."""
+        """Store a study's id, and its folder on this machine."""
         if self.folder_here != identity.folder:
             self._storage.set_study_user_attr(self._study, self._here, str(identity.folder))
         if self.study_id != identity.study_id:
@@ -161,7 +165,7 @@ class OptunaIdentity:
 
 
 def study_id(storage: RDBStorage, name: str) -> int:
-    """Optuna's number of a study.
+    """Return Optuna's number of a study.
 
     Raises:
         StudyError: the database does not have it.

@@ -1,4 +1,4 @@
-"""A storage that may be away for a while: calls wait for it, and what is no matter of waiting is told in a line."""
+"""Retry calls of Optuna's storage while its database is unavailable; turn other failures into our errors."""
 
 import logging
 import time
@@ -16,10 +16,10 @@ from search_spaces.errors import EnvironmentProblem, NasError, StudyError
 log = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 20 * 60.0
-"""A server that is restarted, or a database that another process copies, is back by then."""
+"""Time in which a restarted server, or a database that another process copies, is available again."""
 _FIRST_SECONDS, _MOST_SECONDS = 0.5, 30.0
 _AWAY = ("locked", "busy")
-"""Words of SQLite's operational errors that pass by waiting; SQLite itself has waited a minute by then."""
+"""Texts of SQLite's operational errors that pass by waiting; SQLite itself has waited a minute before it raises."""
 _FULL = ("disk is full", "no space left", "disk full")
 _NOT_ALLOWED = ("readonly database", "unable to open database file", "permission denied")
 _DAMAGED = ("malformed", "not a database", "could not decode", "no such table", "no such column")
@@ -39,14 +39,14 @@ def patiently(
     sleep: Callable[[float], None] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> T:
-    """Call until the storage answers, with longer and longer pauses.
+    """Call until the storage answers, with exponential backoff.
 
     Args:
-        call: one transaction, which leaves nothing behind where it fails.
-        place: of the storage, in words, without a password.
+        call: one transaction, which changes nothing if it fails.
+        place: of the storage, for messages; without a password.
 
     Raises:
-        EnvironmentProblem: it does not answer for long, has no room, or cannot be written to.
+        EnvironmentProblem: it has not answered for `PATIENCE_SECONDS`, has no room, or cannot be written to.
         StudyError: it is damaged.
     """
     began, seconds, warned = clock(), _FIRST_SECONDS, False
@@ -82,17 +82,17 @@ def patiently(
 
 
 def pause(seconds: float) -> None:
-    """Sleep."""
+    """Sleep; tests replace it."""
     time.sleep(seconds)
 
 
 def place_of(url: str) -> str:
-    """Where a storage is, without a password."""
+    """Return the place of a storage for messages, without a password."""
     return str(addresses.file_of(url) or addresses.without_password(url))
 
 
 def _passes(error: SQLAlchemyError) -> bool:
-    """Whether waiting may help."""
+    """Return whether waiting may help."""
     if not isinstance(error, DBAPIError):
         return False
     text = str(error.orig).lower()
@@ -103,7 +103,7 @@ def _passes(error: SQLAlchemyError) -> bool:
 
 
 def _problem(error: SQLAlchemyError, place: str) -> NasError | None:
-    """An error that waiting does not mend, with its cure; None if there is none."""
+    """Return our error, with its cure, for a failure that waiting does not help; None if we have none."""
     text = _reason(error).lower()
     if any(word in text for word in _FULL):
         cure = "make room there; a search then goes on where it stopped, with nas resume"
@@ -123,7 +123,7 @@ def _reason(error: SQLAlchemyError) -> str:
 
 
 def require_database(path: Path) -> None:
-    """Refuse a file that SQLite would begin anew.
+    """Refuse a file that SQLite would replace by an empty database.
 
     Raises:
         StudyError: it is missing or empty.
@@ -134,7 +134,7 @@ def require_database(path: Path) -> None:
 
 
 def _patient(name: str) -> Callable[..., Any]:
-    """A method of `RDBStorage`, each of which is one transaction, called patiently."""
+    """Return a method of `RDBStorage`, which is one transaction, called by `patiently`."""
 
     def method(self: "PatientStorage", *arguments: Any, **named: Any) -> Any:
         call = getattr(super(PatientStorage, self), name)
@@ -145,7 +145,7 @@ def _patient(name: str) -> Callable[..., Any]:
 
 
 class PatientStorage(RDBStorage):
-    """Optuna's storage in a database, in which every call waits while the database is away."""
+    """Optuna's storage in a database; every call waits while the database is unavailable."""
 
     create_new_study = _patient("create_new_study")
     delete_study = _patient("delete_study")

@@ -1,8 +1,5 @@
-"""A study: an Optuna study and the folder that everything of it lies in."""
+"""A study: an Optuna study and its folder."""
 
-import json
-import math
-import random
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -14,56 +11,48 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 
 from nas.locks import Lock
-from nas.records.record import Record, mean_over_seeds, pareto_front_of
+from nas.records.record import Record, pareto_front_of
 from nas.records.record_file import RecordFile
-from nas.records.trial_attributes import FINGERPRINT, REPEAT
+from nas.records.trial_attributes import FINGERPRINT
 from nas.records.trial_files import TrialFiles
 from nas.samplers.base import FilteredSampler
-from nas.samplers.ehvi_sampler import EHVISampler
 from nas.samplers.factory import make_sampler
 from nas.samplers.feasibility import FeasibilityFilter
 from nas.settings import Run
 from nas.study import latency_tables
 from nas.study.circuit_breaker import reason_to_stop
-from nas.study.export import Exported, chosen, export
-from nas.study.folders import make_folder, own_storage, runs_option, storage_file
-from nas.study.repeats import next_repeat
+from nas.study.export import Exported, choose, export
+from nas.study.folders import default_storage, runs_option, storage_file
+from nas.study.measured_latencies import MeasuredLatencies
 from nas.study.retry_queue import RetryFirstStudy
-from nas.study.score_cache import ScoreCache, begun_from, key
-from nas.study.stock_training import BaseTraining
-from nas.study.storage import holds_trials, make_file, make_study, opened, remove_file, study_id
-from nas.study.study_file import Identity, StudyFile
+from nas.study.score_cache import ScoreCache
+from nas.study.scoring import Scoring, candidate_budget
+from nas.study.stock_training import StockTraining
+from nas.study.storage import opened, study_id
+from nas.study.study_file import StudyFile
 from nas.study.trial_records import TrialRecords
 from search_spaces import Architecture, SearchSpace, space_file
 from search_spaces.errors import NasError, SpecError, StudyError
-from search_spaces.files import read_json, write_atomically
-from trials import Budget, Ending, Limits, Outcome
-from trials.costing import cost
-from trials.costing.cost import CostTable
-from trials.data import datasets
-from trials.data.datasets import DataSet
-from trials.evaluation import exceeded_limits
+from trials import Ending
 from trials.latency import timings
 from trials.latency.latency_table import LatencyTable
-from trials.latency.timings import Timings
-from trials.scores import Costs
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)  # trials are told by us, in our words
+optuna.logging.set_verbosity(optuna.logging.WARNING)  # the CLI and the worker's log report trials
 
 COUNTED = frozenset(ending.value for ending in Ending if ending not in {Ending.OVER_LIMIT, Ending.BROKEN})
-"""The endings that count towards a study's number of trials."""
-
-_KEPT_WEIGHTS = 3
+"""Endings that count towards a study's number of trials."""
 
 
 class Study:
     """A study that exists.
 
     Attributes:
-        folder: absolute; `study.json`, `space.yaml`, `study.db`, `trials/`, `workers/`.
-        file: what `study.json` says.
-        remark: what was noticed when it was taken up, in words; empty if nothing was.
-        name: of the folder; Optuna's study has the one that the study was created under.
+        folder: absolute; holds `study.json`, `space.yaml`, `study.db`, `trials/`, `workers/`.
+        file: content of `study.json`.
+        name: of the folder; Optuna's study has the one under which the study was created.
+        remark: a sentence for the user from when the study was resumed; empty if there is none.
+        record_file: records of finished trials.
+        measured_latencies: of trials' models, measured after the search.
     """
 
     def __init__(self, folder: Path, file: StudyFile) -> None:
@@ -71,85 +60,24 @@ class Study:
         self.settings = file.settings
         self.name = folder.name
         self.remark = ""
-        self._file = RecordFile(folder / "records.jsonl")
-        self._tidied: set[int] = set()
-
-    @classmethod
-    def create(cls, folder: Path, file: StudyFile, space_text: str, latency: Timings | None = None) -> "Study":
-        """Make the folder and the Optuna study of it.
-
-        Args:
-            latency: a device's table, of which the study gets a copy.
-
-        Raises:
-            EnvironmentProblem: the folder cannot be written to.
-            StudyError: the folder holds trials; its storage has a study of that name; another process is at it.
-        """
-        study = cls(folder, file)
-        if study.shares_storage:
-            if study.database is not None and not study.database.exists():
-                make_file(study.database)
-            _ = study.storage  # a server that cannot be reached is told before anything is written
-        make_folder(folder)
-        with study.supervision.held_at_once(study.is_running()):
-            study._make(space_text, latency)
-        return study
-
-    def _make(self, space_text: str, latency: Timings | None) -> None:
-        """Write what a study is into its folder and its storage."""
-        self._require_unused()
-        if not self.file.identity:
-            self.file = self.file.model_copy(update={"identity": Identity.of(self.folder)})
-        space_file.save(space_text, self.folder)
-        if latency is not None:
-            latency.write(self.folder / latency_tables.FILE)
-        if self.database is not None and not self.shares_storage:
-            remove_file(self.database)  # half of a study that was never finished being made
-            self._file.delete()
-            make_file(self.database)
-        self.file = make_study(self.storage, self.file)
-        if not self.trials():
-            self.enqueue(self.space.stock, role="stock")
-            start = () if self.settings.confirms else self.space.start
-            named = {architecture.fingerprint: architecture for architecture in start}
-            for fingerprint, architecture in named.items():
-                if fingerprint != self.space.stock.fingerprint:
-                    self.enqueue(architecture, role="start")
-        self.file.write(self.folder)  # last: a folder with study.json is a study
-
-    def _require_unused(self) -> None:
-        """Refuse a folder without `study.json` in which trials lie.
-
-        Raises:
-            StudyError: there are some.
-        """
-        inside = [self.folder / name for name in ("trials", "base")]
-        if not self.shares_storage and self.database is not None and holds_trials(self.database):
-            inside.append(self.database)
-        filled = next((path for path in inside if path.is_file() or (path.is_dir() and any(path.iterdir()))), None)
-        if filled is not None:
-            raise StudyError(
-                f"{filled}: trials lie there, but {self.folder / 'study.json'} is missing: put that back to go on with "
-                "them; or move the folder away, or name another study with --study"
-            )
+        self.record_file = RecordFile(folder / "records.jsonl")
+        self.measured_latencies = MeasuredLatencies(folder / latency_tables.MEASURED)
 
     @classmethod
     def open(cls, folder: Path) -> "Study":
-        """The study of a folder.
+        """Open the study of a folder.
 
         Raises:
             StudyError: there is none.
         """
         return cls(folder, StudyFile.read(folder))
 
-    # What the study is.
-
     @cached_property
     def space(self) -> SearchSpace:
-        """The study's own copy of the space, at its scale; who only reads what has ended does without.
+        """The study's copy of its space, at its scale; not needed to read finished trials.
 
         Raises:
-            StudyError: it says something else than when the study was created.
+            StudyError: it has changed since the study was created.
         """
         path, before = self.folder / "space.yaml", self.settings.space_hash
         try:
@@ -169,17 +97,17 @@ class Study:
 
     @property
     def database(self) -> Path | None:
-        """The storage's file, if it is one."""
+        """File of the storage; None if the storage is a server."""
         return storage_file(self.file.storage)
 
     @property
     def shares_storage(self) -> bool:
-        """Whether the storage is not a file of the study's own, so that other studies may be in it."""
-        return self.database != storage_file(own_storage(self.folder))
+        """Whether other studies may be in the storage: it is not a file in this study's folder."""
+        return self.database != storage_file(default_storage(self.folder))
 
     @cached_property
     def storage(self) -> RDBStorage:
-        """Where Optuna keeps the study; one per process.
+        """Optuna's storage; one per process.
 
         Raises:
             EnvironmentProblem: it cannot be opened.
@@ -189,7 +117,7 @@ class Study:
 
     @cached_property
     def optuna(self) -> optuna.Study:
-        """Optuna's study, which proposes what is feasible and new.
+        """Optuna's study, whose sampler proposes feasible and new architectures.
 
         Raises:
             StudyError: the storage does not have it.
@@ -199,86 +127,51 @@ class Study:
 
     @cached_property
     def sampler(self) -> FilteredSampler:
-        """Who proposes."""
+        """Sampler of the settings, behind the feasibility filter."""
         return make_sampler(self.settings, self.space, self.feasible, trials=self.file.run.trials)
 
     @cached_property
     def feasible(self) -> FeasibilityFilter:
-        """Which architectures are within the limits that are known before anything is built."""
-        return FeasibilityFilter(self.space, lambda: self.table, self.settings.limits, self.latency_table)
-
-    @cached_property
-    def table(self) -> CostTable:
-        """The deployed cost of every architecture."""
-        return cost.table(self.space, len(self.settings.classes), self.settings.budget.deploy_size)
-
-    @cached_property
-    def base(self) -> BaseTraining | None:
-        """The stock model's own training, from whose end every candidate starts; None if they start elsewhere."""
-        budget = self.settings.base
-        if budget is None:
-            return None
-        return BaseTraining(folder=self.folder, stock=self.space.stock, budget=budget, cache=self.cache)
-
-    @cached_property
-    def cache(self) -> ScoreCache | None:
-        """Trainings that other studies have paid for, if they may be taken."""
-        return ScoreCache.of_user() if self.file.run.cache else None
-
-    def recalled(self, architecture: Architecture, budget: Budget, limits: Limits, files: TrialFiles) -> Outcome | None:
-        """How another study's training of an architecture ended, if it says all that this one asks for."""
-        known = self.cache.read(self._key(architecture, budget)) if self.cache else None
-        if known is None:
-            return None
-        costs = self.costs(architecture) or Costs(**known.costs)
-        says_all = costs.latency_ms is not None or not self.settings.needs_latency
-        return known.given(architecture, costs, files) if says_all and not exceeded_limits(costs, limits) else None
-
-    def remember(self, outcome: Outcome, budget: Budget, files: TrialFiles) -> None:
-        """Keep how a training ended for other studies."""
-        if self.cache is not None:
-            self.cache.remember(self._key(outcome.architecture, budget), outcome, files)
-
-    def _key(self, architecture: Architecture, budget: Budget) -> str:
-        return key(architecture, budget, self._data, self._begun)
-
-    @cached_property
-    def _data(self) -> DataSet:
-        """Checked once: that reads every label."""
-        return datasets.load(self.budget.data)
-
-    @cached_property
-    def _begun(self) -> str:
-        return begun_from(self.budget.weights) if self.base is None else self.base.key
-
-    @property
-    def budget(self) -> Budget:
-        """What every candidate gets, with the weights that it starts from."""
-        budget = self.settings.budget
-        return budget if self.base is None else budget.model_copy(update={"weights": self.base.weights})
-
-    def budget_of(self, repeat: int) -> Budget:
-        """What a candidate gets that was trained so many times before: the same, with another seed."""
-        return self.budget.model_copy(update={"seed": self.budget.seed + repeat})
-
-    def costs(self, architecture: Architecture) -> Costs | None:
-        """What is known of an architecture before it is built; None if its latency counts, but must be measured."""
-        predicted = self.latency_table.predict(architecture) if self.latency_table else None
-        if self.settings.needs_latency and predicted is None:
-            return None
-        counted = self.table.cost(architecture)
-        return Costs(params=counted.params, gflops=counted.gflops, latency_ms=predicted)
+        """Feasibility filter: limits on costs that are counted or predicted before training."""
+        return FeasibilityFilter(self.space, lambda: self.scoring.cost_table, self.settings.limits, self.latency_table)
 
     @cached_property
     def latency_table(self) -> LatencyTable | None:
-        """What predicts latencies: the study's own copy of a device's table."""
+        """The study's copy of a device's latency table; None if latencies are measured."""
         if self.settings.latency is None:
             return None
         recorded = timings.read(self.folder / latency_tables.FILE)
         return LatencyTable(self.space, len(self.settings.classes), self.settings.budget.deploy_size, recorded)
 
+    @cached_property
+    def stock_training(self) -> StockTraining | None:
+        """Training of the stock model whose weights initialise every candidate; None if there is none."""
+        budget = self.settings.base
+        if budget is None:
+            return None
+        return StockTraining(folder=self.folder, stock=self.space.stock, budget=budget, cache=self._cache)
+
+    @cached_property
+    def scoring(self) -> Scoring:
+        """Costs, training budgets and cached scores of candidates."""
+        return Scoring(
+            self.space,
+            self.settings,
+            latency_table=self.latency_table,
+            stock_training=self.stock_training,
+            cache=self._cache,
+        )
+
+    @property
+    def _cache(self) -> ScoreCache | None:
+        return ScoreCache.of_user() if self.file.run.cache else None
+
+    def files(self, trial: int) -> TrialFiles:
+        """Return the files of a trial."""
+        return TrialFiles.of(self.folder, trial)
+
     def architecture(self, record: Record) -> Architecture:
-        """The architecture of a trial, by its file, or by the storage where that is damaged."""
+        """Return the architecture of a trial: from its model file, or from the storage if that is damaged."""
         try:
             architecture = Architecture.read(self.files(record.trial).model)
         except (NasError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
@@ -288,147 +181,92 @@ class Study:
             return self.space.architecture(trial.system_attrs.get("fixed_params") or trial.params)
         return architecture
 
-    def note_latency(self, trial: int, milliseconds: float) -> None:
-        """Store what was measured of a trial's model after the trial had ended, which Optuna takes nothing of."""
-        measured = self._measured() | {str(trial): milliseconds}
-        write_atomically(self.folder / latency_tables.MEASURED, json.dumps(measured))
-
-    def _measured(self) -> dict[str, float]:
-        """Return stored latencies by trial; entries that are no latency are dropped, and measured again."""
-        noted = read_json(self.folder / latency_tables.MEASURED)
-        if not isinstance(noted, dict):
-            return {}
-        return {
-            trial: float(ms)
-            for trial, ms in noted.items()
-            if trial.isdecimal() and type(ms) in {int, float} and 0 < ms < math.inf
-        }
-
-    def files(self, trial: int) -> TrialFiles:
-        """A trial's files."""
-        return TrialFiles.of(self.folder, trial)
-
-    # What the study knows.
+    def trials(self) -> list[FrozenTrial]:
+        """Return all trials as Optuna stores them."""
+        return self.optuna.get_trials(deepcopy=False)
 
     def records(self) -> list[Record]:
-        """All trials, in order."""
-        known = self._trials.read()
-        measured = self._measured()
-        for number, record in known.items():
+        """Return the records of all trials, in order."""
+        records = self._trial_records.read()
+        measured = self.measured_latencies.read()
+        for number, record in records.items():
             if str(number) in measured:
-                known[number] = replace(record, measured_ms=measured[str(number)])
-        return [known[number] for number in sorted(known)]
+                records[number] = replace(record, measured_ms=measured[str(number)])
+        return [records[number] for number in sorted(records)]
 
-    def keep_records(self) -> None:
-        """Put the records of trials that have ended on file; the supervisor does, after it has read them."""
-        self._trials.keep()
+    def save_records(self) -> None:
+        """Append the records of finished trials to their file; only the supervisor does, after it has read them."""
+        self._trial_records.save()
 
     @cached_property
-    def _trials(self) -> TrialRecords:
-        return TrialRecords(self.file.name, self.storage, lambda: self.space, self._file)
+    def _trial_records(self) -> TrialRecords:
+        return TrialRecords(self.file.name, self.storage, lambda: self.space, self.record_file)
 
     def front(self, records: Sequence[Record] | None = None) -> list[Record]:
-        """The finished trials that no other dominates, best accuracy first."""
+        """Return the Pareto front of the finished trials, best accuracy first."""
         return pareto_front_of(self.records() if records is None else records, self.settings.objectives)
 
-    def expected_front(self, records: Sequence[Record]) -> list[Record]:
-        """The front by what every model is expected to score another time, given all trials; that is told beside it."""
-        thought = EHVISampler(self.settings, self.space, self.feasible).expected_accuracies(self.optuna)
-        scored = {record.trial: record for record in mean_over_seeds(records)}
-        again = [replace(record, map50_95=thought.get(record.fingerprint)) for record in scored.values()]
-        best = pareto_front_of([record for record in again if record.map50_95 is not None], self.settings.objectives)
-        return [replace(scored[record.trial], expected=record.map50_95) for record in best]
-
-    def places(self, records: Sequence[Record] | None = None) -> int:
-        """How many further trials may begin now."""
-        known = self.records() if records is None else records
+    def remaining_trials(self, records: Sequence[Record]) -> int:
+        """Return how many further trials may begin now."""
         if self.settings.confirms:
-            return sum(record.state == "waiting" for record in known)
-        taken = sum(record.ending in COUNTED or record.state == "running" for record in known)
+            return sum(record.state == "waiting" for record in records)
+        taken = sum(record.ending in COUNTED or record.state == "running" for record in records)
         return max(0, self.file.run.trials - taken)
 
-    def fuse(self, records: Sequence[Record]) -> str | None:
-        """Why no further trial should begin, if the last ones of this run say so; None if they do not."""
-        if self.base is not None and (failure := self.base.failure):
+    def reason_to_stop(self, records: Sequence[Record]) -> str | None:
+        """Return why no further trial should begin: the stock model's failure or the circuit breaker's; else None."""
+        if self.stock_training is not None and (failure := self.stock_training.failure):
             return failure
         return reason_to_stop(records, earlier=self.file.run.earlier)
 
-    def trials(self) -> list[FrozenTrial]:
-        """As Optuna has them."""
-        return self.optuna.get_trials(deepcopy=False)
-
-    # What the study does.
-
     def enqueue(self, architecture: Architecture, **attributes: Any) -> None:
-        """Ask for an architecture before the sampler is asked."""
+        """Enqueue an architecture; it is trained before the sampler proposes any."""
         attributes = {FINGERPRINT: architecture.fingerprint, **attributes}
         self.optuna.enqueue_trial(self.space.values(architecture), user_attrs=attributes)
 
-    def enqueue_extremes(self) -> None:
-        """Ask for the cheapest and the costliest architecture within limits, where a search does not have them yet."""
-        if self.settings.confirms:
-            return
-        known = {record.role for record in self.records()}
-        rng = random.Random(self.settings.budget.seed)  # noqa: S311 - proposals, not secrets
-        for role in ("cheapest", "costliest"):
-            if role in known:
-                continue
-            extreme = self.feasible.extreme(rng, cheapest=role == "cheapest")
-            if extreme is None:
-                raise StudyError("no architecture of the space is within all limits at once; raise one of them")
-            if extreme.fingerprint not in {record.fingerprint for record in self.records()}:
-                self.enqueue(extreme, role=role)
-
-    def race(self, records: Sequence[Record]) -> None:
-        """Ask for another seed of who stands on the front with too few, if there is one."""
-        wanted = next_repeat(records, self.settings.objectives, self.settings.seeds)
-        if wanted is not None:
-            record, repeat = wanted
-            self.enqueue(self.architecture(record), **{REPEAT: repeat})
-
     def export(self, *, trial: int | None = None, best: str = "map", folder: str | Path | None = None) -> Exported:
-        """Write a trial's model as a folder that needs no study any more.
+        """Write a trial's model as a folder that needs no study.
 
         Args:
-            trial: its number; otherwise the best of the front.
+            trial: its number; None takes the best of the Pareto front.
             best: `map`, `knee` or `cheapest`.
-            folder: by default inside the study's own.
-        """
-        return export(self, chosen(self, trial=trial, best=best), None if folder is None else Path(folder))
+            folder: by default `export/trial-0007` in the study's folder.
 
-    def tidy(self, records: Sequence[Record]) -> None:
-        """Drop the weights that nobody will ask for: not of the front, the stock model or the last few trials."""
-        ended = [record for record in records if record.ending is not None]
-        kept = {record.trial for record in (*self.front(records), *ended[-_KEPT_WEIGHTS:])} | self._tidied
-        for record in ended:
-            if record.trial not in kept and record.role != "stock":
-                files = self.files(record.trial)
-                if files.folder.resolve().is_relative_to(self.folder.resolve()):  # and not elsewhere, behind a link
-                    files.weights.unlink(missing_ok=True)
-                    files.checkpoint.unlink(missing_ok=True)
-                self._tidied.add(record.trial)
+        Raises:
+            SpecError: no such trial or choice.
+            StudyError: the trial, or every trial, is unfinished.
+        """
+        record = choose(self.records(), self.settings.objectives, study=self.name, trial=trial, best=best)
+        return export(
+            record,
+            self.architecture(record),
+            self.files(record.trial),
+            self.settings,
+            study=self.name,
+            budget=candidate_budget(self.settings.budget, self.stock_training, record.repeat),
+            folder=self.folder / "export" / f"trial-{record.trial:04d}" if folder is None else Path(folder),
+        )
 
     def set_run(self, run: Run) -> None:
-        """Change how far and with what the study is run."""
+        """Store how the study is run from now on."""
         self.set_file(self.file.model_copy(update={"run": run}))
 
     def set_file(self, file: StudyFile) -> None:
-        """Change what `study.json` says."""
+        """Replace `study.json`."""
         self.file = file
         self.file.write(self.folder)
 
-    def is_running(self) -> StudyError:
-        """Return what is told where another process has its supervision."""
-        runs = self.folder.parent
-        told = f"look at it with: nas status {self.name}{runs_option(runs)}"
-        return StudyError(f"{self.name} is running already, in another process; {told}")
+    def already_running(self) -> StudyError:
+        """Return the error to raise if another process supervises the study."""
+        advice = f"look at it with: nas status {self.name}{runs_option(self.folder.parent)}"
+        return StudyError(f"{self.name} is running already, in another process; {advice}")
 
     @property
-    def asking(self) -> Lock:
-        """Held from the question how many places are left until the proposal is known."""
+    def proposal_lock(self) -> Lock:
+        """Lock held while counting remaining trials and proposing one."""
         return Lock(self.folder / "asking.lock")
 
     @property
-    def supervision(self) -> Lock:
-        """Held by the one supervisor of this study on this host."""
+    def supervision_lock(self) -> Lock:
+        """Lock held by the one supervisor of this study on this machine."""
         return Lock(self.folder / "supervisor.lock")

@@ -11,25 +11,25 @@ from pydantic import StrictInt
 
 from nas import addresses
 from nas.settings import FrozenModel, Run, Settings
-from nas.study.folders import DATABASE, TRACKING_DATABASE, own_storage
+from nas.study.folders import DATABASE, TRACKING_DATABASE, default_storage
 from search_spaces import cache_folder
 from search_spaces.errors import StudyError
 from search_spaces.files import write_atomically
 from trials.data.datasets import DIGITS
 
 _SCENES = "digit_scenes"
-"""How the folder of the built-in data begins."""
+"""Prefix of the folder of the built-in data set."""
 
 
 class Identity(FrozenModel):
-    """Which study a folder is, and by what a copy of the folder is told from it.
+    """Identity of a study, by which a copy of its folder is recognised.
 
     Attributes:
-        study_id: also in Optuna's study and in MLflow's runs, so that nobody goes on with those of another study.
-        folder: where the study lay when it was last worked on; absolute.
-        inode: of that folder: a folder that was moved keeps it, a copy has another. 0 is unknown.
-        host: the machine on which it was.
-        was: its id until now, while a copy becomes a study of its own; empty otherwise.
+        study_id: also in Optuna's study and in MLflow's runs, so that no other study's are continued.
+        folder: absolute path of the study when it was last run.
+        inode: of that folder: a moved folder keeps it, a copy has another. 0 is unknown.
+        host: name of the machine on which it was.
+        was: the original's id while a copy becomes another study; empty otherwise.
     """
 
     study_id: str
@@ -40,7 +40,7 @@ class Identity(FrozenModel):
 
     @classmethod
     def of(cls, folder: Path, *, study_id: str = "", was: str = "") -> Self:
-        """Return the identity of a study in a folder that is there; a new one if no id is given."""
+        """Return the identity of a study in an existing folder; with a new id if none is given."""
         return cls(
             study_id=study_id or uuid.uuid4().hex,
             folder=folder,
@@ -51,18 +51,17 @@ class Identity(FrozenModel):
 
 
 class StudyFile(FrozenModel):
-    """`study.json`, the file that makes a folder a study.
+    """Content of `study.json`, the file that makes a folder a study.
 
     On disk, addresses and paths in the study's folder, or in the folder of all studies around it, are relative to the
     study's, so that it can be moved and copied; no password is written. Here they are absolute.
 
     Attributes:
-        name: of Optuna's study: the folder's own, until somebody renames it.
-        storage: Optuna's address of it.
-        tracking: MLflow's address of it.
+        name: of Optuna's study: that of the folder, unless that was renamed.
+        storage: address of Optuna's storage.
+        tracking: address of MLflow.
         version: of this package, when the study was created.
-        identity: without an id in a study of an earlier version that was not worked on since; None in one that is
-            still to be made.
+        identity: without an id in a study of an earlier version that was not run since; None before the creation.
     """
 
     name: str
@@ -74,7 +73,7 @@ class StudyFile(FrozenModel):
     identity: Identity | None = None
 
     def write(self, folder: Path) -> None:
-        """Save it in a study's folder."""
+        """Write `study.json` in a study's folder."""
         fields = self.model_dump(mode="json")
         fields["storage"] = addresses.stored(self.storage, folder)
         fields["tracking"] = addresses.stored(self.tracking, folder)
@@ -83,10 +82,10 @@ class StudyFile(FrozenModel):
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Read it from a study's folder, with absolute addresses.
+        """Read `study.json` from a study's folder; addresses become absolute.
 
         Raises:
-            StudyError: no study there, or one of another version's making.
+            StudyError: no study there, or the file is damaged or of another version.
         """
         path, folder = folder / "study.json", folder.absolute()
         try:
@@ -100,7 +99,7 @@ class StudyFile(FrozenModel):
             raise StudyError(f"{path}: cannot be read: {error.strerror or error}") from None
 
     def opened(self, folder: Path) -> Self:
-        """Return it with absolute addresses."""
+        """Return a copy with absolute addresses."""
         home = self.identity.folder if self.identity else folder
         return self.model_copy(
             update={
@@ -111,27 +110,28 @@ class StudyFile(FrozenModel):
         )
 
     def opened_from_before(self, folder: Path) -> Self:
-        """Return one of an earlier version, which holds absolute addresses alone, as it means them where it lies now.
+        """Return a copy with the addresses of the folder's present place, for a file of an earlier version.
 
-        Its database lay in its folder, and MLflow's beside that: either tells where the study lay.
+        Such a file has absolute addresses only. Its database lay in its folder, and MLflow's beside that: either shows
+        where the study lay.
         """
         database, tracking = Path(self.storage.removeprefix("sqlite:///")), addresses.file_of(self.tracking)
-        own = database.is_absolute() and database.parts[-2:] == (self.name, DATABASE)
-        if own:
+        is_default = database.is_absolute() and database.parts[-2:] == (self.name, DATABASE)
+        if is_default:
             home = database.parent
         else:
             home = tracking.parent / self.name if tracking and tracking.name == TRACKING_DATABASE else folder
 
         def moved(path: Path) -> str:
-            return _absolute(Path(addresses.relative(path, home)) if own else path, folder, home)
+            return _absolute(Path(addresses.relative(path, home)) if is_default else path, folder, home)
 
-        if own and tracking is not None and tracking.is_relative_to(home.parent):
+        if is_default and tracking is not None and tracking.is_relative_to(home.parent):
             tracking = Path(addresses.absolute(Path(addresses.relative(tracking, home)), folder))
         return self.model_copy(
             update={
-                # A relative one was the user's, and of the folder that the command stood in.
-                "storage": own_storage(folder)
-                if own
+                # A relative one was given by the user, relative to the working directory.
+                "storage": default_storage(folder)
+                if is_default
                 else addresses.opened(self.storage, Path.cwd(), addresses.STORAGE),
                 "tracking": addresses.sqlite(tracking.absolute()) if tracking else self.tracking,
                 "settings": self._settings_opened(moved),
@@ -143,12 +143,12 @@ class StudyFile(FrozenModel):
         fields = self.settings.model_dump(mode="json")
         if fields["data"] == DIGITS:
             for budget in filter(None, (fields["budget"], fields["base"])):
-                budget["data"] = str(_built_in(Path(budget["data"])))
+                budget["data"] = str(_built_in_data(Path(budget["data"])))
         return Settings.model_validate_json(json.dumps(fields | _with_paths(fields, opened)))
 
 
 def _with_paths(settings: dict[str, Any], changed: Callable[[Path], str]) -> dict[str, Any]:
-    """Return those of a study's settings that hold paths, with the paths changed."""
+    """Return the settings that hold paths, with every path changed."""
     data = settings["data"]
     fields: dict[str, Any] = {"data": data if data == DIGITS else changed(Path(data))}
     for name in ("budget", "base"):
@@ -161,13 +161,13 @@ def _with_paths(settings: dict[str, Any], changed: Callable[[Path], str]) -> dic
     return fields
 
 
-def _built_in(data: Path) -> Path:
-    """Return where the built-in data lie now: the cache is another one for another user, or on another machine."""
+def _built_in_data(data: Path) -> Path:
+    """Return the path of the built-in data set in this user's cache on this machine."""
     scenes = data.parent.name
     return cache_folder.path().absolute() / scenes / data.name if scenes.startswith(f"{_SCENES}-") else data
 
 
 def _absolute(path: Path, folder: Path, home: Path) -> str:
-    """Return a path of a study's file as it is meant; without its neighbours, a moved study finds them still."""
+    """Return the absolute path: relative to the study's present folder or, if only that exists, to its earlier one."""
     here, there = (addresses.absolute(path, base) for base in (folder, home))
     return there if not Path(here).exists() and Path(there).exists() else here

@@ -13,7 +13,7 @@ import webbrowser
 from contextlib import suppress
 
 from nas import signals
-from nas.addresses import hidden, without_password
+from nas.addresses import redact, without_password
 from nas.tracking.mlflow_runs import make_database, ui_command
 from search_spaces.errors import EnvironmentProblem, SpecError
 
@@ -46,7 +46,7 @@ class PagesServer:
         try:
             make_database(uri)
         except Exception as problem:
-            line = hidden(" ".join(str(problem).split()), uri)
+            line = redact(" ".join(str(problem).split()), uri)
             raise EnvironmentProblem(f"MLflow cannot be used at {without_password(uri)}: {line}") from problem
         self._root = f"http://{_bracketed(_EVERYWHERE.get(host, host))}:{port}"
 

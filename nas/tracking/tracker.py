@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
-from nas.addresses import hidden, without_password
+from nas.addresses import redact, without_password
 from nas.algorithms.hypervolume import hypervolume
 from nas.algorithms.pareto import OBJECTIVES, Direction
 from nas.locks import is_held
@@ -255,7 +255,7 @@ class Tracker:
 
     def _in_words(self, problem: Exception) -> str:
         """Say in one line, without a password, what is wrong and what to do."""
-        line = hidden(" ".join(str(problem).split()), self.uri)
+        line = redact(" ".join(str(problem).split()), self.uri)
         line = line or type(problem).__name__
         line = line if len(line) <= 300 else f"{line[:120]} ... {line[-180:]}"
         advice = advice_on(self.uri, problem)

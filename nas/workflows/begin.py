@@ -1,4 +1,4 @@
-"""Create a study, or take up one that is there: checked, and under one lock."""
+"""Create a study or resume an existing one, checked and under a lock."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +10,8 @@ from nas.locks import Lock
 from nas.paths import RUNS
 from nas.settings import Run
 from nas.study import identity
-from nas.study.folders import existing, make_folder, own_storage, runs_option
+from nas.study.creation import create
+from nas.study.folders import default_storage, existing, make_folder, runs_option
 from nas.study.storage import opened
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
@@ -22,10 +23,10 @@ from trials.latency.timings import Timings
 
 
 def resume(name: str, *, runs: str | Path = RUNS, storage: str | None = None, **changes: Any) -> Study:
-    """A study that exists, with changes to its run: trials, timeout, workers, device or trial_memory.
+    """Resume an existing study, with changes to its run: trials, timeout, workers, device or trial_memory.
 
     Args:
-        storage: the address of its storage, with the password that the study's file does not hold.
+        storage: address of its storage with the password, which the study's file does not contain.
 
     Raises:
         SpecError: no such study, more workers than cores, or another storage than the study's.
@@ -34,29 +35,29 @@ def resume(name: str, *, runs: str | Path = RUNS, storage: str | None = None, **
     """
     study = Study.open(existing(name, Path(runs)))
     if storage is not None:
-        _give_password(study, storage)
-    with study.supervision.held_at_once(study.is_running()):
-        _take_up(study)
+        _set_password(study, storage)
+    with study.supervision_lock.held_at_once(study.already_running()):
+        _check(study)
         require_same_data(study)
         study.set_run(changed_run(study.file.run, changes))
     return study
 
 
-def _give_password(study: Study, storage: str) -> None:
-    """Open a study's storage by an address with a password.
+def _set_password(study: Study, storage: str) -> None:
+    """Use the address of a study's storage that has a password.
 
     Raises:
         SpecError: it is the address of another storage.
     """
-    given, there = addresses.require_storage(storage), addresses.without_password(study.file.storage)
-    if addresses.without_password(given) != there:
-        told = addresses.without_password(given)
-        raise SpecError(f"storage: the trials of {study.name} are in another one, got {told!r} ({there})")
-    study.file = study.file.model_copy(update={"storage": given})
+    address, expected = addresses.require_storage(storage), addresses.without_password(study.file.storage)
+    got = addresses.without_password(address)
+    if got != expected:
+        raise SpecError(f"storage: the trials of {study.name} are in another one, got {got!r} ({expected})")
+    study.file = study.file.model_copy(update={"storage": address})
 
 
 def require_same_data(study: Study) -> None:
-    """Refuse to train on a data set that scores of a study are not of.
+    """Refuse to continue a study on another data set than that of its scores.
 
     Raises:
         DataError: it cannot be trained on any more.
@@ -71,10 +72,10 @@ def require_same_data(study: Study) -> None:
 
 
 def create_or_resume(folder: Path, file: StudyFile, space_text: str, latency: Timings | None) -> Study:
-    """Create a study, or resume the one that is there with these settings, with the run that is asked for now.
+    """Create a study, or resume the existing one of that folder with the run settings of `file`.
 
     Raises:
-        StudyError: it is there with other settings, its space has changed, or another process runs it.
+        StudyError: it exists with other settings, its space has changed, or another process runs it.
     """
     with creation_lock(folder.parent, file.storage):
         return create_or_resume_locked(folder, file, space_text, latency)
@@ -82,63 +83,63 @@ def create_or_resume(folder: Path, file: StudyFile, space_text: str, latency: Ti
 
 @contextmanager
 def creation_lock(runs: Path, storage: str) -> Iterator[None]:
-    """Hold the lock under which names are chosen and studies are made: of two searches at once one makes the study.
+    """Hold the lock under which names are chosen and studies are created, so that two searches do not create the same.
 
     Raises:
-        EnvironmentProblem: nothing can be written there.
+        EnvironmentProblem: the folder of all studies cannot be written to.
     """
     if addresses.file_of(storage) is None:
-        opened(storage)  # a server that cannot be reached is told before anything is written
+        opened(storage)  # fails for an unreachable server before anything is written
     make_folder(runs)
     with Lock(runs / ".beginning.lock").held():
         yield
 
 
 def create_or_resume_locked(folder: Path, file: StudyFile, space_text: str, latency: Timings | None) -> Study:
-    """Do the same where the caller holds `creation_lock`."""
+    """Create or resume a study as `create_or_resume` does; the caller holds `creation_lock`."""
     if not exists(folder, file):
-        return Study.create(folder, file, space_text, latency)
+        return create(folder, file, space_text, latency)
     study = Study.open(folder)
-    if file.storage != own_storage(folder):
-        _give_password(study, file.storage)
-    with study.supervision.held_at_once(study.is_running()):
-        _take_up(study)
+    if file.storage != default_storage(folder):
+        _set_password(study, file.storage)
+    with study.supervision_lock.held_at_once(study.already_running()):
+        _check(study)
         study.set_run(file.run)
     return study
 
 
 def changed_run(run: Run, changes: Mapping[str, Any]) -> Run:
-    """A run with what is asked for now; a timeout is asked for each time, all else stays where nothing is said.
+    """Return run settings with changes; a timeout is not carried over, nor is a change of None applied.
 
     Raises:
-        SpecError: a number that is none, or more workers than cores.
+        SpecError: an invalid value, or more workers than cores.
     """
-    given = {name: value for name, value in changes.items() if value is not None}
-    changed = validated(Run, run.model_dump() | {"timeout": None} | given)
+    requested = {name: value for name, value in changes.items() if value is not None}
+    changed = validated(Run, run.model_dump() | {"timeout": None} | requested)
     require_cores(changed.device, changed.workers)
     return changed
 
 
-def _take_up(study: Study) -> None:
-    """Check a study that is to go on; a space that has changed is refused here, and not by every worker."""
-    _ = study.space
+def _check(study: Study) -> None:
+    """Check a study that is resumed, before its workers do."""
+    _ = study.space  # refuses one that has changed
     study.remark = identity.settle(study)
-    study.trials()  # a database that is damaged is told now; the supervisor asks for them all in any case
+    study.trials()  # refuses a damaged database; the supervisor reads all trials in any case
 
 
 def exists(folder: Path, file: StudyFile) -> bool:
-    """Whether the study is there; its settings must then be the same.
+    """Return whether the study exists.
 
     Raises:
-        StudyError: they are not.
+        StudyError: it exists with other settings.
     """
     if not (folder / "study.json").is_file():
         return False
     differences = StudyFile.read(folder).settings.differences(file.settings)
     if differences:
-        told = "\n".join(f"  {difference}" for difference in differences)
+        lines = "\n".join(f"  {difference}" for difference in differences)
         raise StudyError(
-            f"{folder.name}: a study of that name is there with other settings:\n{told}\n"
+            f"{folder.name}: a study of that name is there with other settings:\n{lines}\n"
             f"resume it with: nas resume {folder.name}{runs_option(folder.parent)}\nor name another with: --study"
         )
     return True

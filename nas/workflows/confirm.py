@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from nas._version import __version__
 from nas.records.record import Record, mean_over_seeds
-from nas.study.folders import own_storage, study_folder
+from nas.study.folders import default_storage, study_folder
 from nas.study.repeats import deviation
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
@@ -60,7 +60,7 @@ def longer(before: Study, *, eta: int, **changes: Any) -> Study:
         name=folder.name,
         settings=before.settings.model_copy(update=changed),
         run=changed_run(before.file.run, {**changes, "trials": len(names), "earlier": 0}),
-        storage=own_storage(folder) if before.database else before.file.storage,
+        storage=default_storage(folder) if before.database else before.file.storage,
         tracking=before.file.tracking,
         version=__version__,
     )

@@ -13,7 +13,7 @@ from nas import addresses
 from nas._version import __version__
 from nas.settings import Settings
 from nas.study import latency_tables
-from nas.study.folders import existing, own_storage, studies, study_folder, tracking_uri
+from nas.study.folders import default_storage, existing, studies, study_folder, tracking_uri
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
 from nas.workflows.begin import create_or_resume_locked, creation_lock, exists
@@ -89,7 +89,7 @@ class Plan:
         predicted = None
         if request.latency is not None:
             predicted = latency_tables.table_of(space, len(data.classes), settings.budget.deploy_size, request.latency)
-        unrecorded = len(latency_tables.lacks(predicted)) if predicted else 0
+        unrecorded = len(latency_tables.missing_parts(predicted)) if predicted else 0
         _require_reachable(table, predicted, settings, known=not unrecorded)
         stem = None if request.study else _default_name(request, space, data)
         name = request.study or _free_name(str(stem), settings, storage, request.runs)
@@ -98,7 +98,7 @@ class Plan:
             name=name,
             settings=settings,
             run=run,
-            storage=storage or own_storage(folder),
+            storage=storage or default_storage(folder),
             tracking=tracking_uri(request.runs.absolute()),
             version=__version__,
         )
@@ -133,10 +133,10 @@ class Plan:
         with creation_lock(self.folder.parent, self.file.storage):
             folder, file = self.folder, self.file
             if self.stem is not None:
-                own = file.storage == own_storage(folder)
+                own = file.storage == default_storage(folder)
                 name = _free_name(self.stem, file.settings, None if own else file.storage, folder.parent)
                 folder = folder.with_name(name)
-                changes = {"name": name, "storage": own_storage(folder) if own else file.storage}
+                changes = {"name": name, "storage": default_storage(folder) if own else file.storage}
                 file = file.model_copy(update=changes)
             return create_or_resume_locked(folder, file, self.space_text, latency)
 

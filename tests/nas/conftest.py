@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from nas.settings import Run, Settings
-from nas.study.folders import own_storage
+from nas.study.creation import create
+from nas.study.folders import default_storage
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
 from search_spaces import Architecture, SearchSpace, space_file
@@ -60,11 +61,11 @@ def make_study(tmp_path: Path, space: SearchSpace) -> Callable[..., Study]:
             name=name,
             settings=settings,
             run=Run(trials=trials),
-            storage=storage or own_storage(folder),
+            storage=storage or default_storage(folder),
             tracking="sqlite://",
             version="0",
         )
-        return Study.create(folder, file, SPACE + start)
+        return create(folder, file, SPACE + start)
 
     return make
 

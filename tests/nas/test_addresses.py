@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from nas import addresses
-from nas.study.folders import own_storage
+from nas.study.folders import default_storage
 from nas.study.storage import make_file, opened
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
@@ -172,4 +172,4 @@ class TestAPassword:
 
 
 def test_a_studys_own_database_is_in_its_folder(tmp_path: Path) -> None:
-    assert addresses.file_of(own_storage(tmp_path / "?")) == tmp_path / "?" / "study.db"
+    assert addresses.file_of(default_storage(tmp_path / "?")) == tmp_path / "?" / "study.db"

@@ -42,7 +42,7 @@ def runs(study: Study) -> tuple[str, Path]:
 
 
 def test_a_space_that_was_changed_can_be_read_about_but_not_searched(study: Study) -> None:
-    study.keep_records()
+    study.save_records()
     path = study.folder / "space.yaml"
     path.write_text(path.read_text().replace("[2, 4]", "[2, 8]"))
     assert nas("trials", "small", *runs(study)).exit_code == 0

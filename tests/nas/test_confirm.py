@@ -10,9 +10,10 @@ from typer.testing import CliRunner, Result
 from nas.algorithms.successive_halving import Stopping
 from nas.cli import app
 from nas.execution import worker
+from nas.execution.enqueue import enqueue_extremes
 from nas.execution.worker import Worker
 from nas.records.record import Record
-from nas.study.folders import own_storage
+from nas.study.folders import default_storage
 from nas.study.study import Study
 from nas.workflows import running
 from nas.workflows.confirm import Finalist, finalists, longer, overtaken
@@ -51,7 +52,7 @@ def seen() -> list[tuple[int, int]]:
 def run(score: Score, seen: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch) -> Callable[[Study], None]:
     def working(study: Study, **_: object) -> None:
         if study.settings.confirms:
-            study.enqueue_extremes()  # as the supervisor does; none is wanted
+            enqueue_extremes(study, study.records())  # as the supervisor does; none is wanted
         Worker(study, deadline=float("inf")).run()
 
     monkeypatch.setattr(worker, "evaluate", upside_down(score, seen))
@@ -96,13 +97,13 @@ class TestLonger:
         assert records[0].role == "stock"
         assert set(seen) == {(3 * SHORT, searched.settings.budget.seed + 1)}
         assert after.settings.confirms == searched.name
-        assert after.places() == 0
+        assert after.remaining_trials(after.records()) == 0
 
     def test_a_storage_that_many_studies_share_is_shared(
         self, searched: Study, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """As PostgreSQL is; a file is each study's own."""
-        assert longer(searched, eta=2).file.storage == own_storage(searched.folder.with_name("small-x2"))
+        assert longer(searched, eta=2).file.storage == default_storage(searched.folder.with_name("small-x2"))
         monkeypatch.setattr(Study, "database", None)
         assert longer(searched, eta=3).file.storage == searched.file.storage
 
@@ -124,7 +125,7 @@ class TestLonger:
         run(searched)
         seen.clear()
         after = longer(searched, eta=3)
-        new = after.places()
+        new = after.remaining_trials(after.records())
         assert new == 3
         run(after)
         assert len(seen) == new

@@ -101,7 +101,7 @@ class InThisProcess:
         self._study, self._on_tick = study, on_tick
 
     def run(self) -> None:
-        recovery.reap(self._study)
+        recovery.recover(self._study)
         Worker(self._study, deadline=float("inf")).run()
         self._on_tick()
 
@@ -147,8 +147,8 @@ def folder(
         study = make_study("whole", trials=4, budget=budget, base=budget, **names)
         InThisProcess(study, lambda: None).run()
         study.records()
-        study.keep_records()
-        study.note_latency(1, 2.5)
+        study.save_records()
+        study.measured_latencies.add(1, 2.5)
         (study.folder / "supervisor.lock").touch()
         study.storage.engine.dispose()  # all of the database is in its file, and nothing in SQLite's log beside it
         shutil.copytree(study.folder, copy)
@@ -248,8 +248,8 @@ def test_the_score_cache_is_trained_anew(
 ) -> None:
     monkeypatch.delenv(OFF)
     study = Study.open(folder)
-    cache, budget, files = ScoreCache(tmp_path / "scores"), study.budget, study.files(0)
-    base = study.base
+    cache, budget, files = ScoreCache(tmp_path / "scores"), study.scoring.budget(), study.files(0)
+    base = study.stock_training
     assert base is not None
     costs = Costs(params=1000, gflops=1.0)
     outcome = Outcome(
@@ -260,7 +260,7 @@ def test_the_score_cache_is_trained_anew(
         epochs=tuple(files.read_epochs()),
         provenance=Provenance.of(budget, scenes),
     )
-    cache.remember("abcdef", outcome, files, keep_weights=True)
+    cache.write("abcdef", outcome, files, copy_weights=True)
     known = cache.read("abcdef")
     assert known is not None
     assert known.has_weights
@@ -269,8 +269,8 @@ def test_the_score_cache_is_trained_anew(
     torn = cache.read("abcdef")
     assert torn is None or not torn.has_weights or path.suffix == ".json"
     if torn is not None:
-        torn.given(study.space.stock, costs, TrialFiles(tmp_path / "trial"))
-    cache.remember("abcdef", outcome, files, keep_weights=True)
+        torn.restore(study.space.stock, costs, TrialFiles(tmp_path / "trial"))
+    cache.write("abcdef", outcome, files, copy_weights=True)
     assert cache.read("abcdef") == known
 
 

@@ -10,7 +10,6 @@ import torch
 
 from nas.execution import worker
 from nas.execution.worker import Worker
-from nas.study.export import export
 from nas.study.study import Study
 from search_spaces import build
 from search_spaces.errors import StudyError
@@ -37,14 +36,14 @@ def study(
 
 
 def test_the_printed_commands_begin_from_the_weights(study: Study, tmp_path: Path) -> None:
-    exported = export(study, study.records()[0], tmp_path / "out")
+    exported = study.export(trial=0, folder=tmp_path / "out")
     assert f" pretrained={tmp_path / 'out' / 'weights.pt'} " in exported.train
     assert f" pretrained={tmp_path / 'start.pt'} " in exported.retrain  # as the trial did
 
 
 def test_the_printed_commands_can_be_pasted_into_a_shell(study: Study, tmp_path: Path) -> None:
     folder = tmp_path / "what? a%20b #c 'd'"
-    exported = export(study, study.records()[0], folder)
+    exported = study.export(trial=0, folder=folder)
     words = shlex.split(exported.train, comments=True)
     for name, file in (("model", "model.yaml"), ("data", "data.yaml"), ("pretrained", "weights.pt")):
         assert f"{name}={folder / file}" in words
@@ -54,7 +53,7 @@ def test_the_printed_commands_can_be_pasted_into_a_shell(study: Study, tmp_path:
 def test_no_weights_that_are_not_there_are_named(study: Study, tmp_path: Path) -> None:
     study.files(0).weights.unlink()
     (tmp_path / "start.pt").unlink()
-    exported = export(study, study.records()[0], tmp_path / "out")
+    exported = study.export(trial=0, folder=tmp_path / "out")
     assert "pretrained" not in exported.train + exported.retrain
 
 
@@ -65,5 +64,5 @@ def test_no_pickle_of_a_strangers_study_is_opened(study: Study, tmp_path: Path) 
 
     torch.save({"model": Runs()}, study.files(0).weights)
     with pytest.raises(StudyError, match=r"weights\.pt: not written by a trial of this package, and not opened"):
-        export(study, study.records()[0], tmp_path / "out")
+        study.export(trial=0, folder=tmp_path / "out")
     assert not (tmp_path / "ran").exists()

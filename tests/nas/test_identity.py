@@ -16,7 +16,8 @@ from nas.cli import app
 from nas.execution import worker
 from nas.execution.worker import Worker
 from nas.study import identity
-from nas.study.folders import own_storage
+from nas.study.creation import create
+from nas.study.folders import default_storage
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
 from nas.workflows import begin
@@ -102,7 +103,7 @@ class TestAFile:
         there = tmp_path / "elsewhere" / "small"
         shutil.copytree(searched.folder, there)
         file = StudyFile.read(there)
-        assert file.storage == own_storage(there)
+        assert file.storage == default_storage(there)
         if earlier:
             assert file.tracking == f"sqlite:///{tmp_path / 'elsewhere' / 'mlflow.db'}"
 
@@ -221,7 +222,7 @@ class TestACopy:
             runs = [(1, "file:///a/runs/mlartifacts/r1/artifacts"), (1, "file:///b/r2"), (2, "file:///a/r3")]
             database.executemany("INSERT INTO runs VALUES (?, ?)", runs)
         for _ in range(2):
-            identity.keep_artifacts_own(f"sqlite:///{there / 'mlflow.db'}")
+            identity.relocate_artifacts(f"sqlite:///{there / 'mlflow.db'}")
         with sqlite3.connect(there / "mlflow.db") as database:
             where = [row[0] for row in database.execute("SELECT artifact_location FROM experiments")]
             assert where == [(there / "mlartifacts").as_uri(), *(row[2] for row in rows[1:])]
@@ -283,7 +284,7 @@ class TestAnothersDatabase:
         shared = f"sqlite:///{tmp_path / 'shared.db'}"
         study = make_study(storage=shared)
         with pytest.raises(StudyError, match="a study 'small' is there already"):
-            Study.create(tmp_path / "elsewhere" / "small", study.file.model_copy(update={"identity": None}), SPACE)
+            create(tmp_path / "elsewhere" / "small", study.file.model_copy(update={"identity": None}), SPACE)
 
 
 def test_status_shows_the_others_when_one_cannot_be_opened(make_study: MakeStudy) -> None:

@@ -141,7 +141,7 @@ def test_another_device_measures_nothing(
     searched: Callable[..., Study], formula: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = searched()
-    assert not measure_front.is_device(study)
+    assert not measure_front.is_device(study.latency_table)
     monkeypatch.setattr(runtimes, "open_runtime", lambda *_, **__: formula(version="2"))
     with pytest.raises(LatencyError, match="of another device profile: this one has version '2', not '1'"):
         list(measure_front.measure_front(study))
@@ -232,7 +232,7 @@ class TestCommand:
 
     def test_not_while_it_runs(self, searched: Callable[..., Study]) -> None:
         study = searched()
-        with study.supervision.held():
+        with study.supervision_lock.held():
             result = CliRunner().invoke(app, ["latency", "front", study.name, "--runs", str(study.folder.parent)])
         assert result.exit_code == 2
 

@@ -64,7 +64,7 @@ class TestSync:
         assert "(start that server)" in result.stderr
 
     def test_leaves_a_study_that_runs_to_its_supervisor(self, untracked: Study) -> None:
-        held = untracked.supervision
+        held = untracked.supervision_lock
         held.take()
         result = nas("sync", "small", "--runs", untracked.folder.parent)
         held.release()

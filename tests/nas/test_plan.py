@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nas.study.folders import own_storage, studies
+from nas.study.folders import default_storage, studies
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
 from nas.workflows import begin, plan
@@ -55,7 +55,7 @@ class TestAName:
         assert late.folder.name == "small-digits"
         study = late.begin()
         assert (study.name, study.settings.budget.seed) == ("small-digits2", 1)
-        assert study.file.storage == own_storage(study.folder)
+        assert study.file.storage == default_storage(study.folder)
 
     def test_of_a_study_that_cannot_be_read_is_taken(self, ask: Callable[..., Plan], runs: Path) -> None:
         (runs / "small-digits").mkdir(parents=True)
@@ -79,7 +79,7 @@ class TestSearchesAtOnce:
     def test_make_one_study_and_one_of_them_runs(self, make_study: MakeStudy, runs: Path) -> None:
         model = make_study("model")
         model.storage.engine.dispose()
-        file = model.file.model_copy(update={"name": "one", "storage": own_storage(runs / "one"), "identity": None})
+        file = model.file.model_copy(update={"name": "one", "storage": default_storage(runs / "one"), "identity": None})
         text = (model.folder / "space.yaml").read_text()
         context = get_context("fork")
         start, done, told = context.Barrier(3), context.Barrier(3), context.SimpleQueue()
@@ -88,7 +88,7 @@ class TestSearchesAtOnce:
             start.wait(60)
             said, lock = "was late", None
             try:
-                lock = create_or_resume(runs / "one", file, text, None).supervision
+                lock = create_or_resume(runs / "one", file, text, None).supervision_lock
                 said = "ran" if lock.take(wait=False) else "was late"
             except StudyError as error:
                 said = str(error)
@@ -110,7 +110,7 @@ class TestSearchesAtOnce:
         study = make_study()
         before = (study.folder / "study.json").read_bytes()
         changed = study.file.model_copy(update={"run": study.file.run.model_copy(update={"trials": 99})})
-        with study.supervision.held():
+        with study.supervision_lock.held():
             for again in (
                 lambda: create_or_resume(study.folder, changed, "", None),
                 lambda: begin.resume("small", runs=runs),
@@ -122,7 +122,7 @@ class TestSearchesAtOnce:
     def test_a_study_that_runs_is_not_made_again_without_its_file(self, make_study: MakeStudy) -> None:
         study = make_study()
         (study.folder / "study.json").unlink()
-        with study.supervision.held(), pytest.raises(StudyError, match="small is running already"):
+        with study.supervision_lock.held(), pytest.raises(StudyError, match="small is running already"):
             create_or_resume(study.folder, study.file, SPACE, None)
 
 

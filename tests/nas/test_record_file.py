@@ -9,7 +9,7 @@ from nas.execution import worker
 from nas.execution.worker import Worker
 from nas.records.record import Record
 from nas.records.record_file import RecordFile
-from nas.study import storage
+from nas.study import trial_records
 from nas.study.study import Study
 from trials import Outcome
 
@@ -48,7 +48,7 @@ def run(make_study: MakeStudy, score: Callable[..., Outcome], monkeypatch: pytes
     monkeypatch.setattr(worker, "evaluate", score)
     Worker(study, deadline=float("inf")).run()
     study.records()
-    study.keep_records()
+    study.save_records()
     return study
 
 
@@ -78,13 +78,13 @@ def test_trials_that_are_on_file_are_not_read_again(run: Study, monkeypatch: pyt
 
 def test_many_are_read_at_once(run: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     (run.folder / "records.jsonl").unlink()
-    monkeypatch.setattr(storage, "_ONE_BY_ONE", 2)
+    monkeypatch.setattr(trial_records, "_ONE_BY_ONE", 2)
     assert [each.trial for each in Study.open(run.folder).records()] == [0, 1, 2, 3, 4]
 
 
 def test_a_study_that_goes_on_keeps_each_trial_once(run: Study) -> None:
     again = Study.open(run.folder)
     again.records()
-    again.keep_records()
+    again.save_records()
     lines = [line for line in (run.folder / "records.jsonl").read_text().split("\n") if line]
     assert len(lines) == 5

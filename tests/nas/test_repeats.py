@@ -154,7 +154,7 @@ def test_a_repeat_that_was_killed_keeps_its_seed(make_study: MakeStudy) -> None:
     while "repeat" not in trial.user_attrs:
         study.optuna.tell(trial, [0.5, 1.0])
         trial = study.optuna.ask()
-    recovery.again(study, trial.number, "killed")
+    recovery.retry(study, trial.number, "killed")
     study.optuna.tell(trial, state=TrialState.FAIL)
     assert study.records()[-1].repeat == 1
-    assert study.budget_of(1).seed == study.budget.seed + 1
+    assert study.scoring.budget(1).seed == study.settings.budget.seed + 1

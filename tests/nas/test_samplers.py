@@ -120,7 +120,7 @@ def _asked(study: Study, count: int) -> list[optuna.trial.FrozenTrial]:
             break
         trial.set_user_attr(FINGERPRINT, architecture.fingerprint)
         trial.set_user_attr(ACCURACY, len(architecture.picks) / 10)
-        values = [len(architecture.picks) / 10, study.table.cost(architecture).gflops]
+        values = [len(architecture.picks) / 10, study.scoring.cost_table.cost(architecture).gflops]
         finished.append(study.optuna.tell(trial, values))
     return finished
 
@@ -162,7 +162,7 @@ def test_retry_of_a_killed_trial_changes_no_later_proposal(make_study: MakeStudy
     for _ in range(2):
         trial = killed.optuna.ask()
         trial.set_user_attr(FINGERPRINT, suggest(trial, killed.space).fingerprint)
-        recovery.again(killed, trial.number, "killed")
+        recovery.retry(killed, trial.number, "killed")
         killed.optuna.tell(trial, state=optuna.trial.TrialState.FAIL)
     assert proposed + _propose(Study.open(killed.folder), 11) == undisturbed
 
@@ -171,11 +171,11 @@ def test_retry_of_a_killed_trial_changes_no_later_proposal(make_study: MakeStudy
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage:UserWarning")
 def test_proposals_are_within_limits(make_study: MakeStudy, sampler: Sampler) -> None:
     study = make_study(sampler=sampler)
-    ceiling = study.table.cost(study.space.stock).gflops * 0.99
+    ceiling = study.scoring.cost_table.cost(study.space.stock).gflops * 0.99
     limited = make_study("limited", sampler=sampler, limits=Limits(gflops=ceiling))
     proposed = [limited.space.architecture(trial.params) for trial in _asked(limited, 16)]
     assert proposed[0] == limited.space.stock
-    assert all(limited.table.cost(architecture).gflops <= ceiling for architecture in proposed[1:])
+    assert all(limited.scoring.cost_table.cost(architecture).gflops <= ceiling for architecture in proposed[1:])
     assert len({architecture.fingerprint for architecture in proposed}) == 16
 
 

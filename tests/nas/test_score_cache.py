@@ -95,8 +95,8 @@ def test_the_same_study_again_costs_nothing_and_ends_alike(make: MakeStudy, run:
     first, second = make("first", base={"epochs": 3}), make("second", base={"epochs": 3})
     assert len(run(first)) == 7  # the stock model, then six trials
     assert run(second) == []
-    assert second.base is not None
-    assert second.base.weights.read_bytes() == b"weights"
+    assert second.stock_training is not None
+    assert second.stock_training.weights.read_bytes() == b"weights"
     scores = [
         [(record.trial, record.fingerprint, record.map50_95) for record in one.records()] for one in (first, second)
     ]

@@ -3,13 +3,14 @@
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
 from nas import signals
+from nas.records.record import Record
 from nas.study.study import Study
 from nas.workflows import running
 
@@ -113,7 +114,7 @@ class Quick(Interrupted):
 
 
 def test_a_terminal_that_is_gone_ends_nothing(tracked: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-    def show(_study: Study) -> None:
+    def show(_study: Study, _records: Sequence[Record]) -> None:
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(running, "Supervisor", Quick)

@@ -70,13 +70,13 @@ Run = Callable[..., list[tuple[Architecture, Budget]]]
 
 def test_it_comes_first_and_every_candidate_starts_from_it(based: MakeStudy, run: Run) -> None:
     study = based(trials=3)
-    assert study.base is not None
+    assert study.stock_training is not None
     trained = run(study)
     assert trained[0] == (study.space.stock, study.settings.base)
     assert trained[1][0] == study.space.stock  # trial 0, tuned like all the others
     assert [budget.weights for _, budget in trained[1:]] == [study.folder / "base" / "weights.pt"] * 3
     assert study.settings.budget.weights is None  # a study's folder may be moved
-    assert [epoch.epoch for epoch in study.base.files.read_epochs()] == [1, 2, 3, 4, 5]
+    assert [epoch.epoch for epoch in study.stock_training.files.read_epochs()] == [1, 2, 3, 4, 5]
 
 
 def test_it_is_trained_once(based: MakeStudy, run: Run) -> None:
@@ -88,43 +88,43 @@ def test_it_is_trained_once(based: MakeStudy, run: Run) -> None:
 
 def test_its_worker_is_watched_while_it_trains(based: MakeStudy, run: Run) -> None:
     study = based(trials=1)
-    base = study.base
+    base = study.stock_training
     assert base is not None
     seen = []
 
     def looking(*arguments: Any, **known: Any) -> Outcome:
-        seen.append((recovery.working(study), base.files.read_heartbeat() > 0))
+        seen.append((recovery.trainings_by_process(study), base.files.read_heartbeat() > 0))
         return diverging(*arguments, **known)
 
     run(study, looking)
     assert seen == [({os.getpid(): Training(base.files, base.budget.timeout)}, True)]
-    assert recovery.working(study) == {}
+    assert recovery.trainings_by_process(study) == {}
 
 
 def test_without_one_nothing_is_trained_before(make_study: MakeStudy, run: Run) -> None:
     study = make_study(trials=1)
-    assert study.base is None
+    assert study.stock_training is None
     assert [budget for _, budget in run(study)] == [study.settings.budget]
 
 
 def test_a_failure_stops_the_study_and_is_tried_again(based: MakeStudy, run: Run) -> None:
     study = based(trials=2)
-    assert study.base is not None
+    assert study.stock_training is not None
     assert len(run(study, diverging)) == 1
     told = (
         "the stock model could not be trained: the loss is nan in epoch 2 (a loss became NaN or infinite; lower "
         "the recipe's learning rate, or raise its warm-up)"
     )
-    assert study.fuse(study.records()) == told
+    assert study.reason_to_stop(study.records()) == told
     assert study.records()[0].state == "waiting"
-    study.base.forget_failure()
-    assert study.fuse(study.records()) is None
+    study.stock_training.clear_failure()
+    assert study.reason_to_stop(study.records()) is None
     assert len(run(study)) == 3
 
 
 def test_a_second_worker_waits_for_the_first(based: MakeStudy, score: Score, monkeypatch: pytest.MonkeyPatch) -> None:
     study = based(trials=1)
-    assert study.base is not None
+    assert study.stock_training is not None
     begun, done = threading.Event(), threading.Event()
 
     def waiting(*arguments: Any, **known: Any) -> Outcome:
@@ -142,11 +142,11 @@ def test_a_second_worker_waits_for_the_first(based: MakeStudy, score: Score, mon
     second.start()
     second.join(0.5)
     assert second.is_alive()
-    assert not study.base.is_done
+    assert not study.stock_training.is_done
     done.set()
     first.join(30)
     second.join(30)
-    assert study.base.is_done
+    assert study.stock_training.is_done
     assert [record.ending for record in study.records()] == ["finished"]
 
 
@@ -216,7 +216,7 @@ class TestCommand:
 
     def test_a_study_that_runs(self, based: MakeStudy) -> None:
         study = based()
-        with study.supervision.held(), pytest.raises(StudyError, match="small is running already"):
+        with study.supervision_lock.held(), pytest.raises(StudyError, match="small is running already"):
             running.train_stock_model(study)
 
 
@@ -238,8 +238,8 @@ def test_for_real(tmp_path: Path) -> None:
     )
     study = plan.Plan.of(request).begin()
     running.supervise(study)
-    assert study.base is not None
-    assert study.base.is_done
+    assert study.stock_training is not None
+    assert study.stock_training.is_done
     stock, *others = study.records()
     assert (stock.role, stock.inherited, stock.changed_layers) == ("stock", 1.0, {})
     assert all(0.5 < record.inherited < 1 and record.changed_layers for record in others)

@@ -220,8 +220,8 @@ class TestDeparturesOutsideOfTrials:
         self, make_study: MakeStudy, leaving: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         study = make_study(trials=4, base=Budget(data=Path("data.yaml"), epochs=5, deploy_size=64))
-        assert study.base is not None
-        lock = study.base.files.lock
+        assert study.stock_training is not None
+        lock = study.stock_training.files.lock
         lock.parent.mkdir()
         leaving(f"import os, time; open({str(lock)!r}, 'w').write(str(os.getpid())); time.sleep(60)")
         monkeypatch.setattr(watchdog, "IDLE_SECONDS", 0.5)

@@ -19,7 +19,7 @@ from nas.execution import recovery, worker
 from nas.execution.worker import Worker
 from nas.records.record import COLUMNS, Record, has_learned
 from nas.report import verdicts
-from nas.study.export import chosen
+from nas.study.export import choose
 from nas.study.study import Study
 from nas.workflows.presets import PRESETS
 from search_spaces import Architecture
@@ -109,17 +109,14 @@ class TestBargain:
         assert " ms\n" in told.stderr.splitlines(keepends=True)[0]
         assert "GFLOPs" not in told.stderr
 
-    def test_of_latency_is_what_export_takes_for_cheap(
-        self, searched: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_of_latency_is_what_export_takes_for_cheap(self, searched: Callable[..., Study]) -> None:
         study = searched(objectives=("map50_95", "latency_ms"))
         front = [
             record(0, 0.6, 9.0, latency_ms=9.0),
             record(1, 0.5, 6.0, latency_ms=8.0),
             record(2, 0.4, 8.0, latency_ms=5.0),
         ]
-        monkeypatch.setattr(study, "front", lambda _=None: front)
-        assert chosen(study, best="cheapest").trial == 2
+        assert choose(front, study.settings.objectives, study=study.name, best="cheapest").trial == 2
 
 
 class TestGain:
@@ -189,7 +186,7 @@ class TestNothingLearned:
     ) -> None:
         base = Budget(data=tmp_path / "data.yaml", epochs=1, deploy_size=64)
         study = make_study(base=base)
-        training, costs = study.base, Costs(params=1000, gflops=1.0)
+        training, costs = study.stock_training, Costs(params=1000, gflops=1.0)
         assert training is not None
         training.files.folder.mkdir(parents=True)
         epoch = Epoch(epoch=1, losses={}, map50_95=0.0, map50=0.0, seconds=1.0)
@@ -203,7 +200,7 @@ class TestNothingLearned:
         )
         training.files.write_outcome(outcome)
         with Watching() as watching:
-            watching.update(study)
+            watching.update(study, study.records())
         told = capsys.readouterr().err
         assert "after 1 epoch, 1 s" in told
         assert told.count(self.LINE) == 1
@@ -292,7 +289,7 @@ class TestTables:
         study = make_study()
         with pytest.warns(UserWarning, match="Heartbeat"):
             study.optuna.ask()
-        recovery.reap(study)
+        recovery.recover(study)
         told = nas("trials", "small", "--runs", tmp_path / "runs").stdout
         assert re.search(r"\n +0  interrupted ", told)
         row = json.loads(nas("trials", "small", "--runs", tmp_path / "runs", "--format", "json").stdout)[0]
@@ -354,7 +351,7 @@ class TestWords:
 
     def test_a_running_study_can_be_looked_at_where_it_lies(self, make_study: MakeStudy) -> None:
         study = make_study()
-        assert str(study.is_running()) == (
+        assert str(study.already_running()) == (
             "small is running already, in another process; look at it with: nas status small "
             f"--runs {study.folder.parent}"
         )

@@ -1,4 +1,4 @@
-"""When a trial is taken for dead, with a clock passed in."""
+"""Watchdog of a training, with a clock passed in, and causes of exits."""
 
 import signal
 from pathlib import Path
@@ -6,47 +6,47 @@ from pathlib import Path
 import pytest
 
 from nas.execution import exit_causes
-from nas.execution.watchdog import BUSY_SECONDS, GRACE_SECONDS, IDLE_SECONDS, Training, Watch
+from nas.execution.watchdog import BUSY_SECONDS, GRACE_SECONDS, IDLE_SECONDS, Training, Watchdog
 from nas.records.trial_files import TrialFiles
 from trials import Ending
 
 
-def watching(timeout: float | None, *, since: float) -> Watch:
-    return Watch(training=Training(TrialFiles(Path("0003")), timeout), began=since)
+def watching(timeout: float | None, *, since: float) -> Watchdog:
+    return Watchdog(training=Training(TrialFiles(Path("0003")), timeout), began=since)
 
 
-def test_a_trial_within_its_time_lives() -> None:
-    watch = watching(10.0, since=100.0)
-    assert watch.verdict(100.0 + 10.0 + GRACE_SECONDS, sign=1, computed=0.0) is None
+def test_training_within_its_timeout_is_not_killed() -> None:
+    watchdog = watching(10.0, since=100.0)
+    assert watchdog.reason_to_kill(100.0 + 10.0 + GRACE_SECONDS, heartbeat=1, cpu_seconds=0.0) is None
 
 
-def test_a_trial_beyond_its_time_and_the_grace_is_dead_whatever_it_signs() -> None:
-    watch = watching(10.0, since=100.0)
+def test_training_beyond_timeout_and_grace_is_killed_despite_its_heartbeat() -> None:
+    watchdog = watching(10.0, since=100.0)
     for second in range(41):
-        assert watch.verdict(100.0 + second, sign=second, computed=second) is None
-    assert watch.verdict(141.0, sign=41, computed=41.0) == (
+        assert watchdog.reason_to_kill(100.0 + second, heartbeat=second, cpu_seconds=second) is None
+    assert watchdog.reason_to_kill(141.0, heartbeat=41, cpu_seconds=41.0) == (
         "hung: still at it 41 s after it began, where 10 s are allowed"
     )
 
 
-def test_a_long_trials_grace_is_a_share_of_its_time() -> None:
-    watch = watching(1000.0, since=0.0)
-    assert watch.verdict(1500.0, sign=1, computed=0.0) is None
-    assert watch.verdict(1501.0, sign=2, computed=0.0) is not None
+def test_grace_of_a_long_training_is_a_share_of_its_timeout() -> None:
+    watchdog = watching(1000.0, since=0.0)
+    assert watchdog.reason_to_kill(1500.0, heartbeat=1, cpu_seconds=0.0) is None
+    assert watchdog.reason_to_kill(1501.0, heartbeat=2, cpu_seconds=0.0) is not None
 
 
-def test_without_a_time_a_sign_is_enough() -> None:
-    watch = watching(None, since=0.0)
+def test_without_timeout_a_heartbeat_is_enough() -> None:
+    watchdog = watching(None, since=0.0)
     for hour in range(100):
-        assert watch.verdict(hour * 1700.0, sign=hour, computed=0.0) is None
+        assert watchdog.reason_to_kill(hour * 1700.0, heartbeat=hour, cpu_seconds=0.0) is None
 
 
 @pytest.mark.parametrize(("load", "patience"), [(0.0, IDLE_SECONDS), (0.001, IDLE_SECONDS), (0.9, BUSY_SECONDS)])
-def test_who_shows_none_is_dead_in_the_end(load: float, patience: float) -> None:
-    watch = watching(None, since=0.0)
-    watch.verdict(50.0, sign=1, computed=7.0)
-    assert watch.verdict(50.0 + patience, sign=1, computed=7.0 + load * patience) is None
-    assert watch.verdict(60.0 + patience, sign=1, computed=7.0 + load * patience) is not None
+def test_training_without_heartbeat_is_killed(load: float, patience: float) -> None:
+    watchdog = watching(None, since=0.0)
+    watchdog.reason_to_kill(50.0, heartbeat=1, cpu_seconds=7.0)
+    assert watchdog.reason_to_kill(50.0 + patience, heartbeat=1, cpu_seconds=7.0 + load * patience) is None
+    assert watchdog.reason_to_kill(60.0 + patience, heartbeat=1, cpu_seconds=7.0 + load * patience) is not None
 
 
 @pytest.mark.parametrize(
@@ -66,11 +66,11 @@ def test_who_shows_none_is_dead_in_the_end(load: float, patience: float) -> None
         ),
     ],
 )
-def test_what_an_exit_code_says(code: int, *, oom_killed: bool, ending: Ending, cause: str) -> None:
-    death = exit_causes.of_code(code, oom_killed=oom_killed)
-    assert (death.ending, death.cause, death.again) == (ending, cause, True)
+def test_exit_code_gives_ending_and_cause(code: int, *, oom_killed: bool, ending: Ending, cause: str) -> None:
+    found = exit_causes.from_code(code, oom_killed=oom_killed)
+    assert (found.ending, found.text, found.retry) == (ending, cause, True)
 
 
-def test_a_hang_is_not_tried_again() -> None:
-    death = exit_causes.of_hang("hung")
-    assert (death.ending, death.again) == (Ending.TIMED_OUT, False)
+def test_hang_is_not_retried() -> None:
+    found = exit_causes.from_hang("hung")
+    assert (found.ending, found.retry) == (Ending.TIMED_OUT, False)

@@ -15,10 +15,12 @@ import torch
 from nas.algorithms.rewards import Reward
 from nas.algorithms.successive_halving import Stopping
 from nas.execution import exit_causes, recovery, worker
-from nas.execution.exit_causes import Death
+from nas.execution.enqueue import enqueue_extremes
+from nas.execution.exit_causes import ExitCause
 from nas.execution.watchdog import Training
 from nas.execution.worker import Worker
 from nas.settings import Sampler
+from nas.study.garbage import WeightCollector
 from nas.study.study import Study
 from search_spaces import Architecture, SearchSpace
 from trials import Budget, Ending, Epoch, Limits, Outcome
@@ -52,7 +54,7 @@ def test_a_study_reaches_its_number_of_trials_and_no_more(make_study: MakeStudy,
     run(study)
     records = study.records()
     assert [record.ending for record in records] == ["finished"] * 6
-    assert study.places(records) == 0
+    assert study.remaining_trials(records) == 0
 
 
 def test_the_stock_model_is_trial_0(make_study: MakeStudy, run: Callable[..., None]) -> None:
@@ -80,8 +82,8 @@ def test_no_architecture_is_trained_twice(make_study: MakeStudy, run: Callable[.
 
 def test_the_extremes_are_among_the_first(make_study: MakeStudy, run: Callable[..., None]) -> None:
     study = make_study(trials=4)
-    study.enqueue_extremes()
-    study.enqueue_extremes()
+    enqueue_extremes(study, study.records())
+    enqueue_extremes(study, study.records())
     run(study)
     assert [record.role for record in study.records()] == ["stock", "cheapest", "costliest", ""]
 
@@ -120,8 +122,8 @@ def test_a_broken_trial_is_tried_once_more_and_three_architectures_alike_stop_th
     broken = [record.fingerprint for record in records if record.state != "waiting"]
     assert [record.state for record in records if record.state != "waiting"] == ["fail"] * 5
     assert broken[0] == broken[1] != broken[2] == broken[3] != broken[4]
-    assert study.fuse(records) is not None
-    assert "KeyError: 'x'" in str(study.fuse(records))
+    assert study.reason_to_stop(records) is not None
+    assert "KeyError: 'x'" in str(study.reason_to_stop(records))
 
 
 def test_what_is_over_the_latency_limit_is_not_counted_and_stops_the_study_in_the_end(
@@ -134,7 +136,7 @@ def test_what_is_over_the_latency_limit_is_not_counted_and_stops_the_study_in_th
     assert not records[0].within
     assert study.front(records) == []
     assert {record.ending for record in records[1:]} <= {"over_limit", None}
-    assert study.fuse(records) is not None or len(records) > 1
+    assert study.reason_to_stop(records) is not None or len(records) > 1
 
 
 def test_an_interrupted_trial_goes_back_into_the_queue(
@@ -156,7 +158,7 @@ def test_an_interrupted_trial_goes_back_into_the_queue(
 
 def test_what_was_interrupted_goes_first(make_study: MakeStudy, run: Callable[..., None], score: Score) -> None:
     study = make_study(trials=2)
-    study.enqueue_extremes()
+    enqueue_extremes(study, study.records())
 
     def interrupted(*_: Any, **__: Any) -> Outcome:
         raise KeyboardInterrupt
@@ -191,13 +193,13 @@ def test_a_finished_trial_that_was_never_told_is_adopted(
     make_study: MakeStudy, run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = make_study(trials=2)
-    monkeypatch.setattr(Worker, "_tell", _die)
+    monkeypatch.setattr(Worker, "_finish", _die)
     with pytest.raises(SystemExit):
         run(study)
     monkeypatch.undo()
     # As after kill -9: the trial runs for Optuna, and nobody holds its lock.
     assert study.records()[0].state == "running"
-    assert list(recovery.reap(study)) == [0]
+    assert list(recovery.recover(study)) == [0]
     record = study.records()[0]
     assert (record.state, record.finished, record.epochs) == ("complete", True, 3)
     assert record.map50_95 is not None
@@ -217,7 +219,7 @@ def test_a_trial_killed_in_mid_training_is_trained_again(
 
     with pytest.raises(SystemExit):
         run(study, killed)
-    recovery.reap(study)
+    recovery.recover(study)
     run(study, score)
     records = study.records()
     assert [record.state for record in records] == ["fail", "complete", "complete"]
@@ -229,14 +231,14 @@ class TestDeaths:
     def dies(self, run: Callable[..., None]) -> Callable[..., None]:
         """Let the worker die in the next trial of a study, of one cause after the other."""
 
-        def dying(study: Study, *deaths: Death) -> None:
+        def dying(study: Study, *deaths: ExitCause) -> None:
             def killed(*_: Any, **__: Any) -> Outcome:
                 raise SystemExit
 
             for death in deaths:
                 with pytest.raises(SystemExit):
                     run(study, killed)
-                recovery.reap(study, {os.getpid(): death})
+                recovery.recover(study, {os.getpid(): death})
 
         return dying
 
@@ -244,18 +246,18 @@ class TestDeaths:
         self, make_study: MakeStudy, dies: Callable[..., None]
     ) -> None:
         study = make_study(trials=2)
-        dies(study, Death(cause="exit code 3"), Death(cause="crash (SIGSEGV)"))
+        dies(study, ExitCause(text="exit code 3"), ExitCause(text="crash (SIGSEGV)"))
         records = study.records()
         assert [(record.state, record.ending) for record in records] == [("fail", None), ("pruned", "crashed")]
         assert records[1].detail.startswith("crash (SIGSEGV); the first time: exit code 3; see ")
         assert not records[1].within
-        assert study.places(records) == 1
+        assert study.remaining_trials(records) == 1
 
     def test_what_has_crashed_is_not_proposed_again(
         self, make_study: MakeStudy, dies: Callable[..., None], run: Callable[..., None]
     ) -> None:
         study = make_study(trials=20)
-        dies(study, *[Death(cause="exit code 3")] * 2)
+        dies(study, *[ExitCause(text="exit code 3")] * 2)
         run(study)
         records = study.records()
         assert sum(record.fingerprint == records[0].fingerprint for record in records) == 2
@@ -271,7 +273,7 @@ class TestDeaths:
 
         with pytest.raises(KeyboardInterrupt):
             run(study, interrupted)
-        dies(study, Death(cause="exit code 3"))
+        dies(study, ExitCause(text="exit code 3"))
         assert [(record.state, record.ending) for record in study.records()] == [
             ("fail", None),
             ("fail", None),
@@ -280,14 +282,14 @@ class TestDeaths:
 
     def test_memory_that_ran_out_is_told_from_a_crash(self, make_study: MakeStudy, dies: Callable[..., None]) -> None:
         study = make_study(trials=2)
-        killed = exit_causes.of_code(-signal.SIGKILL, oom_killed=True)
+        killed = exit_causes.from_code(-signal.SIGKILL, oom_killed=True)
         dies(study, killed, killed)
         assert [record.ending for record in study.records()] == [None, "out_of_memory"]
         assert study.records()[1].detail.startswith("on the host: ")
 
     def test_a_hang_is_not_tried_again(self, make_study: MakeStudy, dies: Callable[..., None]) -> None:
         study = make_study(trials=2)
-        dies(study, exit_causes.of_hang("hung: no step in 30 min"))
+        dies(study, exit_causes.from_hang("hung: no step in 30 min"))
         (record,) = study.records()
         assert (record.state, record.ending) == ("pruned", "timed_out")
         assert record.detail.startswith("hung: no step in 30 min; see ")
@@ -300,8 +302,8 @@ class TestDeaths:
 
         with pytest.raises(SystemExit):
             run(study, killed)
-        assert recovery.reap(study, {1: Death(cause="exit code 3")}) == {}
-        assert recovery.reap(study) == {0: os.getpid()}
+        assert recovery.recover(study, {1: ExitCause(text="exit code 3")}) == {}
+        assert recovery.recover(study) == {0: os.getpid()}
 
 
 def test_three_architectures_that_crash_stop_a_study_in_which_nothing_finishes(
@@ -311,9 +313,9 @@ def test_three_architectures_that_crash_stop_a_study_in_which_nothing_finishes(
     run(study, ending(Ending.CRASHED, "exit code 3"))
     records = study.records()
     assert [record.ending for record in records if record.ending] == ["crashed"] * 3
-    assert study.fuse(records) == "3 architectures in a row killed their workers: exit code 3"
+    assert study.reason_to_stop(records) == "3 architectures in a row killed their workers: exit code 3"
     study.set_run(study.file.run.model_copy(update={"earlier": len(records)}))  # as a supervisor does that resumes it
-    assert study.fuse(records) is None
+    assert study.reason_to_stop(records) is None
 
 
 def test_one_bad_choice_does_not_stop_a_study(make_study: MakeStudy, run: Callable[..., None], score: Score) -> None:
@@ -362,16 +364,18 @@ def test_a_step_of_an_optimiser_is_a_sign_of_life(
     optimiser = torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
 
     def training(*arguments: Any, **named: Any) -> Outcome:
-        assert recovery.working(study) == {os.getpid(): Training(study.files(0), study.settings.budget.timeout)}
+        assert recovery.trainings_by_process(study) == {
+            os.getpid(): Training(study.files(0), study.settings.budget.timeout)
+        }
         os.utime(study.files(0).lock, (1, 1))
         optimiser.step()
         assert study.files(0).read_heartbeat() > 1e18
         return score(*arguments, **named)
 
-    monkeypatch.setattr(worker, "_SIGN_SECONDS", 0.0)
+    monkeypatch.setattr(worker, "_HEARTBEAT_SECONDS", 0.0)
     run(study, training)
     assert study.records()[0].finished
-    assert recovery.working(study) == {}
+    assert recovery.trainings_by_process(study) == {}
     os.utime(study.files(0).lock, (1, 1))
     optimiser.step()
     assert study.files(0).read_heartbeat() == 1e9
@@ -399,7 +403,7 @@ def test_weights_are_kept_for_the_front_the_stock_model_and_the_last_few(
     study = make_study(trials=15)
     run(study)
     records = study.records()
-    study.tidy(records)
+    WeightCollector(study.folder, study.settings.objectives).collect(records)
     kept = {record.trial for record in records if study.files(record.trial).weights.is_file()}
     front = {record.trial for record in study.front(records)}
     assert front | {0, 12, 13, 14} == kept
@@ -418,7 +422,7 @@ class TestStopping:
         run(study)
         records = study.records()
         stopped = [record for record in records if record.ending == "stopped"]
-        assert study.places(records) == 0
+        assert study.remaining_trials(records) == 0
         assert len(records) == 20
         assert {record.epochs for record in stopped} == {1, 2}
         assert 5 < len(stopped) < 19
@@ -511,5 +515,5 @@ def test_whoever_looks_at_a_study_counts_no_costs(make_study: MakeStudy, run: Ca
     run(study)
     opened = Study.open(study.folder)
     assert len(opened.front()) > 0
-    assert opened.places() == 0
-    assert "table" not in vars(opened)
+    assert opened.remaining_trials(opened.records()) == 0
+    assert "scoring" not in vars(opened)

@@ -1,0 +1,98 @@
+"""Costs, training budgets and cached scores of a study's candidates."""
+
+from functools import cached_property
+
+from nas.records.trial_files import TrialFiles
+from nas.settings import Settings
+from nas.study.score_cache import ScoreCache, training_key, weights_digest
+from nas.study.stock_training import StockTraining
+from search_spaces import Architecture, SearchSpace
+from trials import Budget, Limits, Outcome
+from trials.costing import cost
+from trials.costing.cost import CostTable
+from trials.data import datasets
+from trials.data.datasets import DataSet
+from trials.evaluation import exceeded_limits
+from trials.latency.latency_table import LatencyTable
+from trials.scores import Costs
+
+
+def candidate_budget(budget: Budget, stock_training: StockTraining | None, repeat: int) -> Budget:
+    """Return the budget of a candidate, with its initial weights.
+
+    Args:
+        budget: of the study.
+        repeat: how often the architecture was trained before; added to the seed.
+    """
+    if stock_training is not None:
+        budget = budget.model_copy(update={"weights": stock_training.weights})
+    return budget.model_copy(update={"seed": budget.seed + repeat})
+
+
+class Scoring:
+    """Costs, training budgets and cached scores of a study's candidates.
+
+    Args:
+        latency_table: predicts latencies; None if they are measured.
+        stock_training: its weights are the candidates' initial weights; None if the budget names those, or they are
+            random.
+        cache: scores of earlier trainings, of all studies of the user; None if they may not be reused.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        settings: Settings,
+        *,
+        latency_table: LatencyTable | None,
+        stock_training: StockTraining | None,
+        cache: ScoreCache | None,
+    ) -> None:
+        self._space, self._settings = space, settings
+        self._latency_table, self._stock_training, self._cache = latency_table, stock_training, cache
+
+    @cached_property
+    def cost_table(self) -> CostTable:
+        """Deployed cost of every architecture; building it takes seconds."""
+        return cost.table(self._space, len(self._settings.classes), self._settings.budget.deploy_size)
+
+    def costs(self, architecture: Architecture) -> Costs | None:
+        """Return the costs of an architecture before it is built; None if its latency matters and must be measured."""
+        predicted = self._latency_table.predict(architecture) if self._latency_table else None
+        if self._settings.needs_latency and predicted is None:
+            return None
+        counted = self.cost_table.cost(architecture)
+        return Costs(params=counted.params, gflops=counted.gflops, latency_ms=predicted)
+
+    def budget(self, repeat: int = 0) -> Budget:
+        """Return the `candidate_budget` of this study."""
+        return candidate_budget(self._settings.budget, self._stock_training, repeat)
+
+    def recall(self, architecture: Architecture, budget: Budget, limits: Limits, files: TrialFiles) -> Outcome | None:
+        """Return the outcome of an equal training from the cache; None if there is none, or a figure is missing."""
+        cached = self._cache.read(self._key(architecture, budget)) if self._cache else None
+        if cached is None:
+            return None
+        costs = self.costs(architecture) or Costs(**cached.costs)
+        is_complete = costs.latency_ms is not None or not self._settings.needs_latency
+        return (
+            cached.restore(architecture, costs, files) if is_complete and not exceeded_limits(costs, limits) else None
+        )
+
+    def remember(self, outcome: Outcome, budget: Budget, files: TrialFiles) -> None:
+        """Put the outcome of a training into the cache."""
+        if self._cache is not None:
+            self._cache.write(self._key(outcome.architecture, budget), outcome, files)
+
+    def _key(self, architecture: Architecture, budget: Budget) -> str:
+        return training_key(architecture, budget, self._data, self._initial_weights)
+
+    @cached_property
+    def _data(self) -> DataSet:
+        """The data set, checked once: that reads every label."""
+        return datasets.load(self._settings.budget.data)
+
+    @cached_property
+    def _initial_weights(self) -> str:
+        training = self._stock_training
+        return weights_digest(self._settings.budget.weights) if training is None else training.key
