@@ -1,9 +1,9 @@
-"""The rows of YOLOv9's auxiliary branch: added to a model that is deployed, taken from one that is trained.
+"""Add the rows of YOLOv9's auxiliary branch to a deployed model, and remove them from a trained one.
 
-Source: the model files of the original repository (WongKinYiu/yolov9). Its `-t`, `-s` and `-e` have a second top-down
-path beside the neck's (from the first backbone, where there are two); its `-m` and `-c` have a second backbone, into
-which the maps of the first are summed (`CBLinear`, `CBFuse`). Either way the head reads six maps, the auxiliary ones
-first.
+Source: the model files of the original repository (WongKinYiu/yolov9, GPL-3.0). Its `-t`, `-s` and `-e` have a second
+top-down path beside the neck's (from the first backbone, where there are two); its `-m` and `-c` have a second
+backbone, to whose maps those of the first are added (`CBLinear`, `CBFuse`). In both cases the head reads six maps, the
+auxiliary ones first.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,14 +16,14 @@ from search_spaces.errors import SpecError
 from search_spaces.rows import Row
 
 Pgi = Literal[False, True, "lead-guided"]
-"""Whether to train with the auxiliary branch; lead-guided assigns both halves the targets of the main one."""
+"""Setting of the auxiliary branch in training; `lead-guided` assigns the targets of the main half to both halves."""
 LEAD_GUIDED: Literal["lead-guided"] = "lead-guided"
 
 DUAL_HEADS = {"DualDetect": "Detect", "DualDDetect": "DDetect"}
-"""Heads with an auxiliary half, and what each is without it."""
+"""Heads with an auxiliary half, each with the head that remains without it."""
 
 Source = int | Sequence[int]
-"""What a layer reads: indices, or -1 for the layer before."""
+"""Inputs of a layer: indices of layers, or -1 for the layer before."""
 
 _IDENTITY = "nn.Identity"
 _BLOCKS = ("ELAN1", "RepNCSPELAN4")
@@ -32,26 +32,26 @@ _LEVELS = 3
 
 
 def is_pgi(value: object) -> bool:
-    """Whether a value says if and how to train with the branch; a number that equals a boolean does not."""
+    """Return whether a value is a `Pgi` setting; a number that equals a boolean is none."""
     return isinstance(value, bool) or value == LEAD_GUIDED
 
 
 def has_auxiliary(document: Mapping[str, Any]) -> bool:
-    """Whether the rows of a model YAML hold an auxiliary branch."""
+    """Return whether the rows of a model YAML have an auxiliary branch."""
     return document["head"][-1][2] in DUAL_HEADS
 
 
 def with_branch(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The model that is trained in the place of one that is deployed: with the auxiliary branch.
+    """Return a deployed model with the auxiliary branch that it is trained with.
 
-    The branch is made of the base model's own layers, whatever operators stand in them and whatever is inserted, so
-    that it is the same for every candidate.
+    The branch consists of copies of the base model's layers, without operators and insertions, so that it is the same
+    for every candidate.
 
     Args:
-        document: with final numbers in its rows; one with a branch stays what it is.
+        document: a model YAML with final numbers in its rows; one with a branch is returned unchanged.
 
     Raises:
-        SpecError: no model of YOLOv9's kind.
+        SpecError: the model has another structure than YOLOv9's.
     """
     whole = deepcopy(dict(document))
     if has_auxiliary(whole):
@@ -64,9 +64,9 @@ def with_branch(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_branch(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The model that is left when its auxiliary branch is dropped; without one it stays what it is.
+    """Return a model without its auxiliary branch; one without a branch is returned unchanged.
 
-    The identity that YOLOv9's files begin with goes as well, where it was there to give a second backbone the image.
+    The identity with which YOLOv9's files begin is removed, too, if only a second backbone needed it to read the image.
     """
     main = deepcopy(dict(document))
     if not has_auxiliary(main):
@@ -81,7 +81,7 @@ def without_branch(document: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def deployed_layers(sources: Sequence[Source], *, begins_with_identity: bool) -> list[int]:
-    """The layers of a model with a dual head that are deployed."""
+    """Return the layers of a model with a dual head that are deployed."""
     needed = _main_half(sources)
     readers = [index for index in range(len(sources)) if 0 in _read(sources, index)]
     if begins_with_identity and [index for index in readers if index in needed] == [1] and len(readers) > 1:
@@ -90,13 +90,13 @@ def deployed_layers(sources: Sequence[Source], *, begins_with_identity: bool) ->
 
 
 def auxiliary_layers(sources: Sequence[Source]) -> list[int]:
-    """The layers of a model with a dual head that only its auxiliary half reads."""
+    """Return the layers of a model with a dual head that only its auxiliary half depends on."""
     needed = _main_half(sources)
     return [index for index in range(len(sources)) if index not in needed]
 
 
 def renumber(sources: Sequence[Source], keep: Sequence[int]) -> list[Source]:
-    """What the kept layers read when they are all that is there; the head reads its main half."""
+    """Return the inputs of the remaining layers, counted without the removed ones; the head reads its main half."""
     position = {index: new for new, index in enumerate(keep)}
     counted: list[Source] = []
     for new, index in enumerate(keep):
@@ -108,7 +108,7 @@ def renumber(sources: Sequence[Source], keep: Sequence[int]) -> list[Source]:
 
 
 def _main_half(sources: Sequence[Source]) -> set[int]:
-    """The head, and every layer that what it reads for its main half depends on."""
+    """Return the head and every layer that its main half depends on."""
     head = len(sources) - 1
     needed, left = {head}, list(_main_maps(sources[head]))
     while left:
@@ -120,13 +120,13 @@ def _main_half(sources: Sequence[Source]) -> set[int]:
 
 
 def _main_maps(source: Source) -> list[int]:
-    """What a dual head reads for its main half: the second half."""
+    """Return the inputs of a dual head's main half: the second half of all."""
     listed = _listed(source)
     return listed[len(listed) // 2 :]
 
 
 def _read(sources: Sequence[Source], index: int) -> list[int]:
-    """The layers that a layer reads."""
+    """Return the indices of the layers that a layer reads."""
     absolute = [index + one if one < 0 else one for one in _listed(sources[index])]
     return [one for one in absolute if one >= 0]
 
@@ -137,13 +137,14 @@ def _listed(source: Source) -> list[int]:
 
 @dataclass
 class _Graph:
-    """The rows of a deployed YOLOv9, to which those of an auxiliary branch are written.
+    """Rows of a deployed YOLOv9, to which those of an auxiliary branch are appended.
 
     Attributes:
         rows: backbone and head.
-        backbone: how many rows the backbone has.
-        inserted: the rows that the base model does not have.
-        replaced: module and arguments of the base model's layers that an operator takes the place of as a whole.
+        backbone: number of rows in the backbone.
+        inserted: indices of rows that the base model does not have.
+        replaced: module and arguments of the base model's layers that an operator replaces as a whole, by index.
+        added: the rows of the auxiliary branch.
     """
 
     rows: list[Row]
@@ -175,41 +176,41 @@ class _Graph:
         return graph
 
     def stock(self, index: int) -> Row:
-        """A row as the base model has it."""
+        """Return a row as the base model has it."""
         row = self.rows[index]
         return [*row[:2], *self.replaced[index]] if index in self.replaced else rows.stock(row)
 
     def base(self, index: int) -> int:
-        """The base model's layer before an insertion; any other layer itself."""
+        """Return the base model's layer before an insertion; any other layer unchanged."""
         return index - 1 if index in self.inserted else index
 
     @property
     def pyramid(self) -> int:
-        """The layer with which the neck begins."""
+        """First layer of the neck."""
         return next(index for index in range(len(self.rows)) if self.stock(index)[2] == "SPPELAN")
 
     @property
     def trunk(self) -> list[int]:
-        """The base model's layers before the neck."""
+        """Layers of the base model before the neck."""
         return [index for index in range(self.pyramid) if index not in self.inserted]
 
     @property
     def blocks(self) -> list[int]:
-        """Those of them that end a stage."""
+        """Layers of the trunk that end a stage."""
         return [index for index in self.trunk if self.stock(index)[2] in _BLOCKS]
 
     @property
     def linears(self) -> list[int]:
-        """The layers that `CBLinear` rows read: the stages of a first backbone, where there are two."""
+        """Layers that `CBLinear` rows read: the stages of a first backbone, where there are two."""
         return [self.base(_listed(row[0])[0]) for row in self.rows if row[2] == "CBLinear"]
 
     @property
     def has_small_path(self) -> bool:
-        """Whether the branch is a second top-down path, as the original has it for t, s and e."""
+        """Whether the branch is a second top-down path, as in the original's t, s and e."""
         return bool(self.linears) or self.stock(self.blocks[0])[2] == "ELAN1"
 
     def second_top_down(self) -> tuple[list[Row], list[int]]:
-        """The neck's way down to P3 once more: its rows, and the layers that give P3, P4 and P5."""
+        """Copy the neck's path down to P3; return its rows, and the layers with maps P3, P4 and P5."""
         last = self.base(_listed(self.rows[-1][0])[0])
         path = [index for index in range(self.pyramid, last + 1) if index not in self.inserted]
         reads = {index: [self.base(one) for one in _read([row[0] for row in self.rows], index)] for index in path}
@@ -223,7 +224,7 @@ class _Graph:
         return self.added, [copies[index] for index in (*reversed(levels), self.pyramid)]
 
     def second_backbone(self) -> tuple[list[Row], list[int]]:
-        """The backbone once more, the first one's maps summed into it: its rows, and the layers that give the maps."""
+        """Copy the backbone, with the first one's maps added to it; return its rows, and the layers with the maps."""
         self._begin_with_identity()
         stages = self.blocks[-_LEVELS:]
         channels = [self.stock(self._before(index))[3][0] for index in stages]
@@ -244,7 +245,7 @@ class _Graph:
         return max(one for one in self.trunk if one < index)
 
     def _add(self, read: Sequence[int], row: Row) -> int:
-        """Write a row that reads these layers; its index, ahead of the head's."""
+        """Append a row that reads these layers; return its index, which is before the head's."""
         index = len(self.rows) - 1 + len(self.added)
         relative = [-1 if one == index - 1 else one for one in read]
         single = row[2] != "CBFuse" and len(relative) == 1
@@ -252,7 +253,7 @@ class _Graph:
         return index
 
     def _begin_with_identity(self) -> None:
-        """Put a layer first that passes the image on, so that a second backbone can read it."""
+        """Insert a first layer that returns the image, so that a second backbone can read it."""
         moved = [
             [one + 1 if one >= 0 else one for one in row[0]] if isinstance(row[0], list) else row[0] + (row[0] >= 0)
             for row in self.rows

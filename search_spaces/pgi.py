@@ -1,8 +1,10 @@
-"""Programmable gradient information: YOLOv9's auxiliary half, which is trained with and never deployed.
+"""Programmable gradient information (PGI): YOLOv9's auxiliary branch, used in training and dropped before deployment.
 
-Source: YOLOv9, arXiv 2402.13616, section 4.1; the original repository (WongKinYiu/yolov9) is GPL-3.0. A second set of
-layers gives the head a second set of maps, and the loss of what is predicted from them is added to the main one. Which
-rows those layers are: `search_spaces/auxiliary.py`.
+Source: YOLOv9, Wang et al. 2024, arXiv 2402.13616, section 4.1; the original code (WongKinYiu/yolov9) is GPL-3.0. A
+second set of layers computes a second set of feature maps; the head predicts from both, and the auxiliary loss is added
+to the main one. The rows of those layers are in `search_spaces/auxiliary.py`.
+
+Checkpoints hold instances of the classes here: their names, their module and their attributes are part of the format.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,20 +19,20 @@ from search_spaces import auxiliary
 from search_spaces.auxiliary import LEAD_GUIDED
 
 AUXILIARY_SHARE = 0.25
-"""Of the auxiliary loss in the sum, beside the main one's 1 (`utils/loss_tal_dual.py` of the original)."""
+"""Weight of the auxiliary loss; the main loss has 1 (`utils/loss_tal_dual.py` of the original)."""
 
 _AUXILIARY = "auxiliary"
-"""The key of the auxiliary half among raw predictions."""
+"""Key of the auxiliary half in raw predictions."""
 
 Raw = dict[str, Any]
-"""Predictions before they are decoded: `boxes`, `scores`, `feats`."""
+"""Predictions before decoding: `boxes`, `scores`, `feats`."""
 
 
 class DualDetect(Detect):
-    """Ultralytics' detection head with a second one beside it, which is there for its gradient alone.
+    """Ultralytics' detection head with a second, auxiliary one that only training uses.
 
-    Six maps enter, the auxiliary ones first; predictions come from the last three. An auxiliary map that is None, as in
-    eval mode, is predicted nothing from. Parameters of the main half have the names that `Detect` gives them.
+    Takes six maps, the auxiliary ones first, and predicts from the last three. Auxiliary maps are None in eval mode;
+    then the auxiliary half computes nothing. Parameters of the main half have the names that `Detect` gives them.
 
     Args:
         nc: classes.
@@ -46,7 +48,7 @@ class DualDetect(Detect):
         self.auxiliary = Detect(nc, reg_max, False, tuple(ch[:main]))
 
     def forward(self, x: list[Tensor | None]) -> Any:
-        """What `Detect` returns for the main maps; raw predictions in train mode hold the auxiliary ones as well."""
+        """Return what `Detect` returns for the main maps; in train mode with the auxiliary raw predictions."""
         maps, main = x[: -self.nl], x[-self.nl :]
         predicted = super().forward(main)
         if maps and maps[0] is not None:
@@ -56,14 +58,14 @@ class DualDetect(Detect):
         return predicted
 
     def bias_init(self) -> None:
-        """Both halves' biases; the strides are those of the main half."""
+        """Initialise the biases of both halves; the strides are those of the main half."""
         super().bias_init()
         self.auxiliary.stride = self.stride
         self.auxiliary.bias_init()
 
 
 class AuxiliaryLayer(nn.Module):
-    """A layer that only the auxiliary half reads: in eval mode nothing is computed, and None is passed on."""
+    """Layer that only the auxiliary half reads: in eval mode it computes nothing and returns None."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -72,12 +74,12 @@ class AuxiliaryLayer(nn.Module):
             setattr(self, mark, getattr(layer, mark))
 
     def forward(self, x: Any) -> Any:
-        """What the layer returns; None in eval mode."""
+        """Return the layer's output; None in eval mode."""
         return self.layer(x) if self.training else None
 
 
 def wrap_auxiliary(layers: nn.Sequential) -> None:
-    """Wrap the layers that only the auxiliary half of a dual head reads; a model without such a head has none."""
+    """Wrap, in place, the layers that only the auxiliary half of a dual head reads; nothing for another head."""
     if not isinstance(layers[-1], DualDetect):
         return
     sources: list[Any] = [layer.f for layer in layers]
@@ -86,7 +88,7 @@ def wrap_auxiliary(layers: nn.Sequential) -> None:
 
 
 def unwrap_auxiliary(layers: nn.Sequential) -> nn.Sequential:
-    """The layers without those wrappers, so that every pass computes all of them."""
+    """Remove those wrappers in place, so that every forward pass computes all layers; return the layers."""
     for index, layer in enumerate(layers):
         if isinstance(layer, AuxiliaryLayer):
             layers[index] = layer.layer
@@ -94,19 +96,19 @@ def unwrap_auxiliary(layers: nn.Sequential) -> nn.Sequential:
 
 
 class PGIModel(DetectionModel):
-    """A detection model with a dual head; `YOLO()` and the trainers get one wherever a document has that head."""
+    """Detection model with a dual head: `parser_hooks` makes every model whose YAML has that head one."""
 
     def init_criterion(self) -> Callable[..., Any]:
-        """The loss of both halves."""
+        """Return the loss of both halves."""
         return DualLoss(self, lead_guided=self.yaml.get("pgi") == LEAD_GUIDED)
 
     def fuse(self, verbose: bool = True, imgsz: int = 640) -> DetectionModel:  # noqa: FBT001, FBT002 - Ultralytics' signature
-        """Drop the auxiliary half, then fuse as Ultralytics does: before it predicts, validates or exports."""
+        """Drop the auxiliary half, then fuse; Ultralytics calls this before it predicts, validates or exports."""
         return drop_auxiliary(self).fuse(verbose=verbose, imgsz=imgsz)
 
 
 def deployed_layers(layers: Sequence[Any]) -> list[int]:
-    """The layers of a built model that are deployed: all of them, if its head has no auxiliary half."""
+    """Return the indices of a built model's layers that are deployed; all of them for a head without auxiliary half."""
     if not isinstance(layers[-1], DualDetect):
         return list(range(len(layers)))
     return auxiliary.deployed_layers(
@@ -115,7 +117,7 @@ def deployed_layers(layers: Sequence[Any]) -> list[int]:
 
 
 def drop_auxiliary(model: DetectionModel) -> DetectionModel:
-    """Make a model, in place, what it is deployed as: a plain one whose outputs are bit for bit the same."""
+    """Turn a model, in place, into the deployed one: a plain `DetectionModel` with bit-identical outputs."""
     if not isinstance(model, PGIModel):
         return model
     layers: list[Any] = list(model.model)
@@ -136,11 +138,11 @@ def drop_auxiliary(model: DetectionModel) -> DetectionModel:
 
 
 class DualLoss:
-    """Ultralytics' detection loss of the main half, and a quarter of the same for the auxiliary half.
+    """Ultralytics' detection loss of the main half, plus a quarter of the same loss of the auxiliary half.
 
-    Each half is assigned its targets by its own predictions; `lead_guided` gives the auxiliary half the assignment of
-    the main one (`ComputeLossLH` in the original's `utils/loss_tal_dual.py`). In eval mode, where the auxiliary half is
-    not computed, the main loss alone.
+    Each half is assigned targets by its predictions; with `lead_guided` the auxiliary half gets the assignment of the
+    main one (`ComputeLossLH` in the original's `utils/loss_tal_dual.py`). In eval mode the auxiliary half is not
+    computed, and this is the main loss alone.
     """
 
     def __init__(self, model: DetectionModel, *, lead_guided: bool = False) -> None:
@@ -152,7 +154,7 @@ class DualLoss:
     def __call__(
         self, predicted: Raw | tuple[Tensor, Raw], batch: Mapping[str, Any]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss, `(box, cls, dfl)` times the batch, and its detached parts by name."""
+        """Return the loss, `(box, cls, dfl)` times the batch size, and its detached parts by name."""
         raw = predicted[1] if isinstance(predicted, tuple) else predicted
         loss, parts = self.main(raw, batch)
         if _AUXILIARY not in raw:
@@ -164,7 +166,7 @@ class DualLoss:
 
 
 class _Led:
-    """One assigner for both halves: what it finds for the main half is the auxiliary half's as well."""
+    """Assigner of both halves: the auxiliary half gets what was assigned to the main half."""
 
     def __init__(self, assigner: Callable[..., Any]) -> None:
         self._assigner = assigner

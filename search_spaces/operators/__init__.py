@@ -1,7 +1,8 @@
-"""The vocabulary: every operator that a space file may name.
+"""Operators that a space file may name.
 
-To add one to this package: write its module and its record in a file of this folder, and add the record to the line
-below. To add one without touching this package, name its file under `modules` in a space file (`docs/operators.md`).
+To add one to this package: write its module and its record in a file of this folder, and add the record to the tuple
+below. To add one without a change of this package, name its file under `modules` in a space file
+(`docs/operators.md`).
 """
 
 from search_spaces.operators.dcnv4 import DCNV4_RECORD
@@ -14,5 +15,6 @@ from search_spaces.operators.uib import UIB_RECORD
 _RECORDS = (UIB_RECORD, MMQA_RECORD, DCNV4_RECORD, DYNAMIC_CONV_RECORD, DYSAMPLE_RECORD)
 
 OPERATORS: dict[str, Operator] = {record.name: record for record in _RECORDS}
+"""By name; `search_spaces.operators.modules` adds those of users' files and of installed packages."""
 
 __all__ = ["OPERATORS", "Operator", "Parameter", "Parameters", "Site", "SiteKind", "Source", "Value"]

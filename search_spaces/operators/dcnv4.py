@@ -1,4 +1,4 @@
-"""DCNv4, deformable convolution without softmax on its weights (arXiv 2401.06197)."""
+"""DCNv4, deformable convolution without softmax on its weights: Xiong et al. 2024, arXiv 2401.06197."""
 
 from functools import cache
 from importlib import import_module
@@ -14,27 +14,28 @@ from search_spaces.operators.record import Operator, Parameter, Parameters, Site
 
 
 class DCNv4(nn.Module):
-    """Every pixel sums nine samples of the map, at places and with weights that it computes itself.
+    """Deformable 3x3 convolution: a weighted sum of nine samples, with offsets and weights predicted for each pixel.
 
     `(batch, channels, h, w) -> (batch, channels, h, w)`, kernel 3, stride 1.
 
-    Source: arXiv 2401.06197; OpenGVLab/DCNv4, MIT. In plain PyTorch, so that it runs, counts and exports everywhere; on
-    a GPU the original's kernel samples, where its package DCNv4 is installed and takes the shapes. The names in the
-    state dict are the original's. Each group of channels samples at `(p + tap + offset) *
-    offset_scale` around the pixel, the nine taps column by column (x outer, y inner), bilinearly, 0 outside the map;
-    the weights are raw, neither softmax nor sigmoid. Where we differ: channels first at the door, and any width that
-    `groups` divides (the original's CUDA kernel also wants `channels / groups` to be a multiple of 16).
+    Source: arXiv 2401.06197; original code OpenGVLab/DCNv4, MIT. Written in plain PyTorch, so that it runs, counts and
+    exports everywhere; on a GPU the original's CUDA kernel samples, where its package DCNv4 is installed and supports
+    the shapes. Names in the state dict are the original's. Each group of channels samples at `p + (tap + offset) *
+    offset_scale`, p being the pixel; the nine taps are in column order (x outer, y inner), interpolation is bilinear,
+    0 outside the map; weights are used as they are, without softmax or sigmoid. Differences to the original: channels
+    first, and any number of channels that `groups` divides (its CUDA kernel also needs `channels / groups` to be a
+    multiple of 16).
 
-    A fresh module returns exactly 0 and passes no gradient to its input: put it behind a residual, as `DCNv4Block`
+    A new module returns exactly 0 and passes no gradient to its input: put it behind a residual, as `DCNv4Block`
     does.
 
     Args:
-        channels: in and out.
+        channels: of the input and the output.
         groups: of channels that share their offsets and weights.
-        offset_scale: multiplies the fixed taps and the learned offsets.
+        offset_scale: factor for the fixed taps and for the learned offsets.
         dw_kernel: of a depthwise convolution before offsets and weights are computed; 0 for none.
-        remove_center: sample eight places, without the pixel itself.
-        center_scale: let each group blend in the unsampled value by a learned sigmoid.
+        remove_center: sample eight points, without the pixel itself.
+        center_scale: mix the unsampled value in, with a share for each group that a sigmoid predicts.
 
     Raises:
         ValueError: `groups` does not divide `channels`.
@@ -70,7 +71,7 @@ class DCNv4(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Offsets, weights and centre scale start at 0, the projections xavier-uniform, as the original."""
+        """Set offsets, weights and centre scale to 0 and the projections to Xavier-uniform, as the original does."""
         for projection in (self.value_proj, self.output_proj):
             nn.init.xavier_uniform_(projection.weight)
             nn.init.zeros_(projection.bias)
@@ -92,34 +93,34 @@ class DCNv4(nn.Module):
         return self.output_proj(sampled).permute(0, 3, 1, 2)
 
     def _sample(self, value: Tensor, offset_mask: Tensor) -> Tensor:
-        """Sum of the weighted samples; value and sum are `(batch, h, w, channels)`."""
+        """Return the sum of the weighted samples; value and sum are `(batch, h, w, channels)`."""
         if value.is_meta:  # shapes only; torch 2.14 decomposes grid_sample there, 25 ms a tap
             return torch.empty_like(value)
         function = _cuda_function()
-        if function is not None and _suits_cuda_function(value, self.groups):
+        if function is not None and _is_supported_on_cuda(value, self.groups):
             return self._sample_on_cuda(function, value, offset_mask)
         return self._sample_by_taps(value, offset_mask)
 
     def _sample_on_cuda(self, function: Any, value: Tensor, offset_mask: Tensor) -> Tensor:
-        """The original's CUDA kernel, called as its own module does. We had no GPU: this has never run on one."""
+        """Call the original's CUDA kernel as its own module does. Untested: no GPU was at hand."""
         kernel, stride, padding, dilation = (3, 3), (1, 1), (1, 1), (1, 1)
         sizes = (*kernel, *stride, *padding, *dilation, self.groups, self.channels // self.groups)
-        alone = _a_block_meets_two_images(value)
+        at_once = 1 if _block_spans_two_images(value) else len(value)
         parts = [
             function.apply(images, packed, *sizes, self.offset_scale, len(images), int(len(self.taps) < 9))
             for images, packed in zip(
-                value.contiguous().split(1 if alone else len(value)),
-                offset_mask.contiguous().split(1 if alone else len(value)),
+                value.contiguous().split(at_once),
+                offset_mask.contiguous().split(at_once),
                 strict=True,
             )
         ]
         return torch.cat(parts)
 
     def _sample_by_taps(self, value: Tensor, offset_mask: Tensor) -> Tensor:
-        """Plain PyTorch, tap by tap, so that memory stays that of a few maps."""
+        """Sample in plain PyTorch, one tap after another, so that memory stays that of a few maps."""
         batch, height, width, channels = value.shape
         taps = len(self.taps)
-        # Coordinates stay in float32 under autocast and in half models: float16 misses places beyond pixel 80.
+        # Coordinates stay in float32 under autocast and in half models: float16 is too coarse beyond pixel 80.
         precise = torch.promote_types(value.dtype, torch.float32)
         maps = value.permute(0, 3, 1, 2).to(precise)
         maps = maps.reshape(batch * self.groups, channels // self.groups, height, width)
@@ -140,15 +141,15 @@ class DCNv4(nn.Module):
         return total.to(value.dtype).reshape(batch, channels, height, width).permute(0, 2, 3, 1)
 
     def extra_repr(self) -> str:
-        """What the children do not show."""
+        """Settings that no child module shows."""
         return f"groups={self.groups}, taps={len(self.taps)}, offset_scale={self.offset_scale}"
 
 
 def _pixels(height: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Centres of the pixels, `(h, w, 2)`, and the distance to the next one, `(2,)`, as `grid_sample` counts them.
+    """Centres of the pixels, `(h, w, 2)`, and the distance to the next one, `(2,)`, in `grid_sample`'s coordinates.
 
-    From -1 to 1, x first. In operations that a traced graph repeats at another size: a tensor made of the two numbers
-    would be frozen.
+    These run from -1 to 1, x first. Only operations that a traced graph repeats at another size: a tensor made of the
+    two numbers would be frozen.
     """
     two = torch.full((1,), 2.0, dtype=like.dtype, device=like.device)
     step_x, step_y = two / width, two / height
@@ -160,25 +161,26 @@ def _pixels(height: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:
 
 @cache
 def _cuda_function() -> Any | None:
-    """The `autograd.Function` of OpenGVLab's package DCNv4, if it is installed and loads."""
+    """Return the `autograd.Function` of OpenGVLab's package DCNv4; None if it is not installed or cannot be loaded."""
     try:
         return import_module("DCNv4.functions").DCNv4Function
     except (ImportError, OSError):  # OSError: built for another CUDA
         return None
 
 
-def _suits_cuda_function(value: Tensor, groups: int) -> bool:
-    """Whether the CUDA kernel takes this: on a GPU, groups of 16 channels or a multiple, and not to be exported."""
+def _is_supported_on_cuda(value: Tensor, groups: int) -> bool:
+    """Return whether the CUDA kernel supports a value: on a GPU, groups of 16 * n channels, not for export."""
     precisions = {torch.float16, torch.float32}
     wide = value.shape[-1] // groups % 16 == 0
     return value.is_cuda and wide and value.dtype in precisions and not is_exporting()
 
 
-def _a_block_meets_two_images(value: Tensor) -> bool:
-    """Whether a block of GPU threads may begin in one image and end in the next.
+def _block_spans_two_images(value: Tensor) -> bool:
+    """Return whether a block of GPU threads may begin in one image and end in the next.
 
-    The kernel reads the values of all its pixels from the first one's image (`dcnv4_im2col_cuda.cuh`, `bi`), and takes
-    for the size of a block any divisor, up to 64, of the batch's pixels (`dcnv4_func.py`, `findspec`).
+    The kernel reads the values of all its pixels from the image of the first one (`dcnv4_im2col_cuda.cuh`, `bi`), and
+    the size of a block may be any divisor, up to 64, of the number of pixels in the batch (`dcnv4_func.py`,
+    `findspec`).
     """
     batch, height, width, _ = value.shape
     sizes = (size for size in range(2, 65) if batch * height * width % size == 0)
@@ -186,10 +188,10 @@ def _a_block_meets_two_images(value: Tensor) -> bool:
 
 
 class DCNv4Block(nn.Module):
-    """DCNv4 in a convolution's place: `activation(norm(z + DCNv4(z)))`, z the input or a 1x1 convolution of it.
+    """DCNv4 in the place of a convolution: `activation(norm(z + DCNv4(z)))`.
 
-    `(batch, c_in, h, w) -> (batch, c_out, h, w)`. The sum keeps a fresh DCNv4, which returns 0, from cutting off
-    everything before it; the 1x1 convolution stands only where the channels differ.
+    `(batch, c_in, h, w) -> (batch, c_out, h, w)`. z is the input, or a 1x1 convolution of it where the channels
+    differ. The sum is needed because a new DCNv4 returns 0 and would block all gradients to the layers before it.
     """
 
     def __init__(self, c_in: int, c_out: int, *, core: DCNv4, activation: nn.Module) -> None:
@@ -206,7 +208,7 @@ class DCNv4Block(nn.Module):
 
 
 def _sampling_macs(module: nn.Module, x: Tensor, _y: Tensor) -> int:
-    """Four products to interpolate and one to weigh, per pixel, tap and channel."""
+    """Count five products per pixel, tap and channel: four for the interpolation, one for the weight."""
     assert isinstance(module, DCNv4)  # noqa: S101 - narrows the type; the counter asks by this class
     return x.numel() * 5 * len(module.taps)
 
@@ -225,9 +227,9 @@ def _build(
     return DCNv4Block(site.c_in, site.c_out, core=core, activation=site.activation)
 
 
-def _obstacle(site: Site, parameters: Parameters) -> str | None:
+def _incompatibility(site: Site, parameters: Parameters) -> str | None:
     if site.stride != 1:
-        return "it stands at stride 1 only"
+        return "it needs stride 1"
     groups = int(parameters["groups"])
     if site.c_out % groups:
         return f"{groups} groups do not divide {site.c_out} channels"
@@ -248,7 +250,7 @@ DCNV4_RECORD = Operator(
     ),
     kinds=(SiteKind.CONV, SiteKind.LAYER),
     build=_build,
-    incompatibility=_obstacle,
+    incompatibility=_incompatibility,
     extra_macs=_sampling_macs,
     reference="DCNv4, arXiv 2401.06197",
 )

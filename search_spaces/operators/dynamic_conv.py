@@ -1,4 +1,4 @@
-"""Dynamic convolution: a mixture of kernels, chosen anew for every image (arXiv 1912.03458)."""
+"""Dynamic convolution, a weighted mean of kernels for each image: Chen et al. 2020, arXiv 1912.03458."""
 
 from collections.abc import Callable
 
@@ -12,36 +12,39 @@ from search_spaces.operators.record import Operator, Parameter, Parameters, Site
 
 FINAL_TEMPERATURE = 1.0
 CPU_NUMBERS_AT_ONCE = 320_000
-"""Of mixed kernels, for as many images as that is: more leave the caches, and 256 channels take 1.4 times as long."""
+"""Numbers in the mixed kernels that a CPU computes at once, for a part of the batch.
+
+More do not fit in its caches: 256 channels took 1.4 times as long.
+"""
 
 
 class DynamicConv(nn.Module):
     """Convolution with the softmax-weighted mean of several kernels, then batch norm and activation.
 
-    `(batch, c_in, h, w) -> (batch, c_out, ceil(h / stride), ceil(w / stride))`. The weights of the mean come from the
-    image: global average pooling, two linear layers, softmax at a temperature.
+    `(batch, c_in, h, w) -> (batch, c_out, ceil(h / stride), ceil(w / stride))`. The weights of the mean are predicted
+    from each image: global average pooling, two linear layers, softmax with a temperature.
 
-    Source: arXiv 1912.03458; no official code. Hidden width and initialisation follow the common PyTorch
-    re-implementation (kaijieshi7/Dynamic-convolution-Pytorch). The temperature is a float buffer that the module's own
-    training forward lowers linearly to 1, so that it is saved, resumed and averaged like a weight, also by a trainer
-    that knows nothing of it; it stays float32 in a model of lower precision, where its small steps would round to
-    none. Kernels are stored 4-D: Ultralytics converts models to channels_last, which refuses a fifth dimension.
+    Source: arXiv 1912.03458; there is no official code. Hidden width and initialisation follow the common PyTorch
+    re-implementation (kaijieshi7/Dynamic-convolution-Pytorch, which has no licence file). The temperature is a float
+    buffer that each training pass lowers linearly to 1. So it is saved, resumed and averaged like a weight, also by a
+    trainer of another project; it stays float32 in a model of lower precision, where its small steps would round to 0.
+    Kernels are stored in four dimensions: Ultralytics converts models to channels_last, which refuses a fifth.
 
-    The mixed kernels are computed once per image, never one output per kernel. Traced and exported, the convolution is
-    a sum of matrix products, which leaves batch and size open; a convolution would freeze both.
+    One mixed kernel is computed for each image, never one output for each kernel. Traced and exported, the convolution
+    is a sum of matrix products, which leaves batch and size open; a convolution would freeze both.
 
     Args:
         c_in: input channels.
         c_out: output channels.
-        kernel: size of every kernel; padding keeps the map.
+        kernel: size of every kernel; the padding keeps the size of the map.
         stride: of the convolution.
         groups: of channels, as in any convolution.
-        kernels: how many are mixed.
-        reduction: the hidden layer has `c_in / reduction` units, and one more.
+        kernels: number of kernels.
+        reduction: the hidden layer has `c_in // reduction + 1` units.
         temperature: of the softmax at the start of training.
         anneal_steps: training passes until the temperature is 1; our trainers set it to a share of their steps
             (`Recipe.anneal`).
-        activation: after the batch norm.
+        activation: after the batch norm; SiLU by default.
 
     Raises:
         ValueError: a temperature below 1; `groups` does not divide the channels.
@@ -86,23 +89,23 @@ class DynamicConv(nn.Module):
             nn.init.kaiming_uniform_(one)
 
     def shares(self, x: Tensor) -> Tensor:
-        """Each image's weights of the kernels, `(batch, kernels)`, rows that sum to 1."""
+        """Compute the weights of the kernels for each image: `(batch, kernels)`, rows that sum to 1."""
         if self.kernels == 1:
             return x.new_ones((x.shape[0], 1))
-        # Products of the two 1x1 convolutions' weights: on one pixel a convolution is mostly preparation.
+        # Matrix products with the weights of the 1x1 convolutions: for one pixel a convolution is mostly overhead.
         hidden = F.linear(x.mean((2, 3)), self.squeeze.weight.flatten(1)).relu()
         logits = F.linear(hidden, self.mix.weight.flatten(1), self.mix.bias)
         # A copy, because backward needs the temperature as it was.
         return (logits / self.temperature.to(logits.dtype, copy=True)).softmax(dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map `(batch, c_in, h, w)` to `(batch, c_out, h / stride, w / stride)`."""
+        """Map `(batch, c_in, h, w)` to `(batch, c_out, ceil(h / stride), ceil(w / stride))`."""
         if self.training:
             self._anneal()
         return self.act(self.bn(self._convolve(x, self.shares(x))))
 
     def _convolve(self, x: Tensor, shares: Tensor) -> Tensor:
-        """Each image with its own kernel, in the input's memory format."""
+        """Convolve each image with its kernel; the output has the input's memory format."""
         if is_exporting():
             return self._sum_of_products(x, self._kernels(shares, torch.contiguous_format).to(x.dtype))
         at_once = max(1, CPU_NUMBERS_AT_ONCE * self.kernels // self.weight.numel())
@@ -119,7 +122,7 @@ class DynamicConv(nn.Module):
         return self._grouped(x, kernels, channels_last=last)
 
     def _kernels(self, shares: Tensor, memory_format: torch.memory_format) -> Tensor:
-        """The mixed kernel of every image, one below the other: `(batch * c_out, c_in / groups, kernel, kernel)`."""
+        """Mix the kernels of all images, stacked: `(batch * c_out, c_in / groups, kernel, kernel)`."""
         _, depth, height, width = self.weight.shape
         if memory_format is torch.channels_last:  # mixed as they lie in memory, without a copy
             flat = self.weight.permute(0, 2, 3, 1).reshape(self.kernels, -1)
@@ -127,9 +130,9 @@ class DynamicConv(nn.Module):
         return (shares @ self.weight.reshape(self.kernels, -1)).reshape(-1, depth, height, width)
 
     def _grouped(self, x: Tensor, kernels: Tensor, *, channels_last: bool) -> Tensor:
-        """One convolution for the whole batch: every image with its kernel is a group of its own."""
+        """Compute one grouped convolution for the whole batch: each image with its kernel is a group."""
         batch, _, height, width = x.shape
-        if channels_last:  # pixel, image, channel: copies of whole pixels, where `reshape` would copy number by number
+        if channels_last:  # as (h, w, image, channel): copies whole pixels, where `reshape` would copy single numbers
             row = x.permute(2, 3, 0, 1).reshape(1, height, width, -1).permute(0, 3, 1, 2)
         else:
             row = x.reshape(1, -1, height, width)
@@ -140,7 +143,7 @@ class DynamicConv(nn.Module):
         return y.reshape(batch, self.c_out, *y.shape[-2:])
 
     def _product(self, x: Tensor, kernels: Tensor, *, channels_last: bool) -> Tensor:
-        """A 1x1 convolution: one matrix product per image."""
+        """Compute a 1x1 convolution: one matrix product per image."""
         x = x[..., :: self.stride, :: self.stride]
         kernels = kernels.reshape(-1, self.c_out, self.c_in)
         if channels_last:
@@ -150,32 +153,32 @@ class DynamicConv(nn.Module):
         return y.unflatten(2, x.shape[-2:])
 
     def _sum_of_products(self, x: Tensor, kernels: Tensor) -> Tensor:
-        """The convolution as a sum over the kernel's places, in operations that know neither batch nor size."""
+        """Compute the convolution as a sum over kernel positions, so that a graph fixes neither batch nor size."""
         batch, groups = x.shape[0], self.groups
         kernels = kernels.reshape(batch, groups, self.c_out // groups, self.c_in // groups, self.kernel, self.kernel)
         padded = F.pad(x, (self._padding,) * 4) if self._padding else x
         total: Tensor | None = None
         for row in range(self.kernel):
             for column in range(self.kernel):
-                seen = padded[..., self._reach(row), self._reach(column)]
-                pixels = seen.reshape(batch, groups, self.c_in // groups, -1)
+                shifted = padded[..., self._window(row), self._window(column)]
+                pixels = shifted.reshape(batch, groups, self.c_in // groups, -1)
                 product = kernels[..., row, column] @ pixels
                 total = product if total is None else total + product
-        assert total is not None  # noqa: S101 - a kernel has a place
-        return total.reshape(batch, self.c_out, *seen.shape[-2:])
+        assert total is not None  # noqa: S101 - a kernel has at least one position
+        return total.reshape(batch, self.c_out, *shifted.shape[-2:])
 
-    def _reach(self, place: int) -> slice:
-        """The rows, or columns, of the padded map that one place of the kernel meets."""
-        return slice(place, (place - self.kernel + 1) or None, self.stride)
+    def _window(self, position: int) -> slice:
+        """Rows, or columns, of the padded map that one position of the kernel is multiplied with."""
+        return slice(position, (position - self.kernel + 1) or None, self.stride)
 
     @property
     def _padding(self) -> int:
         return (self.kernel - 1) // 2  # v5's stem is 6x6
 
     def annealed(self, passes: int) -> float:
-        """Return the temperature after so many training passes from the start."""
-        fallen = (self.start_temperature - FINAL_TEMPERATURE) * passes / self.anneal_steps
-        return max(FINAL_TEMPERATURE, self.start_temperature - fallen)
+        """Return the temperature after a number of training passes from the start."""
+        decrease = (self.start_temperature - FINAL_TEMPERATURE) * passes / self.anneal_steps
+        return max(FINAL_TEMPERATURE, self.start_temperature - decrease)
 
     @torch.no_grad()
     def _anneal(self) -> None:
@@ -183,7 +186,7 @@ class DynamicConv(nn.Module):
         self.temperature.sub_(step).clamp_(min=FINAL_TEMPERATURE)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "DynamicConv":  # noqa: FBT001, FBT002 - PyTorch's signature
-        """Follow to another device, but not to another precision: bfloat16 knows no step between 30 and 29.9."""
+        """Move the temperature to another device, but keep it float32: bfloat16 has no value between 29.875 and 30."""
         before = self.temperature
         super()._apply(fn, recurse)
         if self.temperature.dtype is not before.dtype:
@@ -191,7 +194,7 @@ class DynamicConv(nn.Module):
         return self
 
     def extra_repr(self) -> str:
-        """What the children do not show."""
+        """Settings that no child module shows."""
         return (
             f"{self.c_in}, {self.c_out}, kernel={self.kernel}, stride={self.stride}, groups={self.groups}, "
             f"kernels={self.kernels}, temperature={self.start_temperature}"
@@ -199,7 +202,7 @@ class DynamicConv(nn.Module):
 
 
 def _mixing_macs(module: nn.Module, x: Tensor, y: Tensor) -> int:
-    """For every image: the convolution with the mixed kernel, the mixing itself, and what computes the shares."""
+    """Count, for each image: the convolution with the mixed kernel, the mixing, and the products of `shares`."""
     assert isinstance(module, DynamicConv)  # noqa: S101 - narrows the type; the counter asks by this class
     kernel_size = module.c_out * (module.c_in // module.groups) * module.kernel**2
     pixels = y.shape[-2] * y.shape[-1]
@@ -221,23 +224,23 @@ def _build(site: Site, *, kernels: int, reduction: int, temperature: float) -> D
     )
 
 
-def _adopt(module: DynamicConv, before: nn.Module | None) -> tuple[str, ...]:
-    """Each of its kernels starts as the convolution's, so that every mixture of them is that convolution."""
-    if not isinstance(before, Conv) or before.conv.weight.shape != module.weight[: module.c_out].shape:
+def _init_from(module: DynamicConv, replaced: nn.Module | None) -> tuple[str, ...]:
+    """Copy the replaced convolution into each kernel, so that every weighted mean of them is that convolution."""
+    if not isinstance(replaced, Conv) or replaced.conv.weight.shape != module.weight[: module.c_out].shape:
         return ()
-    module.weight.copy_(before.conv.weight.repeat(module.kernels, 1, 1, 1))
-    module.bn.load_state_dict(before.bn.state_dict())
+    module.weight.copy_(replaced.conv.weight.repeat(module.kernels, 1, 1, 1))
+    module.bn.load_state_dict(replaced.bn.state_dict())
     return ("weight", "bn.weight", "bn.bias")
 
 
-def _obstacle(site: Site, _parameters: Parameters) -> str | None:
+def _incompatibility(site: Site, _parameters: Parameters) -> str | None:
     if site.c_in % site.groups or site.c_out % site.groups:
         return f"its {site.groups} groups do not divide {site.c_in} and {site.c_out} channels"
     return None
 
 
-def _living(parameters: Parameters) -> Parameters:
-    """A single kernel is not mixed: there is no softmax, and no hidden layer before it."""
+def _active_parameters(parameters: Parameters) -> Parameters:
+    """Drop what a single kernel does not have: the hidden layer and the softmax."""
     if parameters["kernels"] == 1:
         return {name: value for name, value in parameters.items() if name == "kernels"}
     return parameters
@@ -253,9 +256,9 @@ DYNAMIC_CONV_RECORD = Operator(
     ),
     kinds=(SiteKind.CONV, SiteKind.POINTWISE, SiteKind.LAYER),
     build=_build,
-    incompatibility=_obstacle,
-    active_parameters=_living,
-    init_from=_adopt,
+    incompatibility=_incompatibility,
+    active_parameters=_active_parameters,
+    init_from=_init_from,
     extra_macs=_mixing_macs,
     reference="Dynamic Convolution, arXiv 1912.03458",
 )

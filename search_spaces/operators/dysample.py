@@ -1,4 +1,4 @@
-"""DySample, upsampling by learned sampling places (arXiv 2308.15085)."""
+"""DySample, upsampling at learned sampling points: Liu et al. 2023, arXiv 2308.15085."""
 
 import torch
 import torch.nn.functional as F
@@ -8,22 +8,22 @@ from search_spaces.operators.record import Operator, Parameter, Parameters, Site
 
 
 class DySample(nn.Module):
-    """Bilinear upsampling whose sampling places each pixel shifts a little.
+    """Bilinear upsampling with an offset for each sampling point, predicted from the input.
 
     `(batch, channels, h, w) -> (batch, channels, h * scale, w * scale)`.
 
-    Source: arXiv 2308.15085; tiny-smart/dysample, MIT. `lp` (linear, then pixel shuffle) and `pl` (pixel shuffle, then
-    linear) are the paper's two ways to compute the shifts. Where we differ: sizes come from the input's shape at every
-    call, so that a traced or exported module is right at any size; the original freezes the traced one. A fresh module
-    is within a few hundredths of bilinear interpolation (inputs of variance 1), which is not the nearest neighbour of
-    YOLO's `nn.Upsample`.
+    Source: arXiv 2308.15085; original code tiny-smart/dysample, MIT. `lp` (linear, then pixel shuffle) and `pl` (pixel
+    shuffle, then linear) are the paper's two ways to compute the offsets. Difference to the original: sizes are read
+    from the input's shape at every call, so that a traced or exported module is right at any size; the original
+    freezes the traced one. A new module is within a few hundredths of bilinear interpolation (inputs of variance 1),
+    not of nearest neighbour, which YOLO's `nn.Upsample` uses.
 
     Args:
-        channels: in and out.
+        channels: of the input and the output.
         scale: factor in height and width.
         style: `lp` or `pl`.
-        groups: of channels that share their shifts.
-        dynamic_scope: let the input also scale the shifts, between 0 and 0.5, instead of the fixed 0.25.
+        groups: of channels that share their offsets.
+        dynamic_scope: scale the offsets by a factor from 0 to 0.5 that is predicted from the input, instead of 0.25.
 
     Raises:
         ValueError: an unknown style; `groups`, or `scale` squared for `pl`, does not divide `channels`.
@@ -59,7 +59,7 @@ class DySample(nn.Module):
             nn.init.zeros_(self.scope.weight)
 
     def shifts(self, x: Tensor) -> Tensor:
-        """Shifts in input pixels, `(batch, 2 * groups * scale^2, h, w)`: x of all groups, then y."""
+        """Offsets in input pixels, `(batch, 2 * groups * scale^2, h, w)`: x of all groups, then y."""
         read = F.pixel_shuffle(x, self.scale) if self.style == "pl" else x
         reach = 0.25 if self.scope is None else 0.5 * self.scope(read).sigmoid()
         shift = reach * self.offset(read)
@@ -70,7 +70,7 @@ class DySample(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map `(batch, channels, h, w)` to `(batch, channels, h * scale, w * scale)`."""
         batch, channels, height, width = x.shape
-        # Coordinates stay in float32 under autocast and in half models: float16 misses places beyond pixel 80.
+        # Coordinates stay in float32 under autocast and in half models: float16 is too coarse beyond pixel 80.
         precise = torch.promote_types(x.dtype, torch.float32)
         shift = self.shifts(x).to(precise).reshape(batch, 2, -1, height, width)
         columns = torch.arange(width, device=x.device, dtype=precise) + 0.5
@@ -83,16 +83,16 @@ class DySample(nn.Module):
         return y.to(x.dtype).reshape(batch, channels, height * self.scale, width * self.scale)
 
     def _finer(self, places: Tensor) -> Tensor:
-        """`(batch, groups * scale^2, h, w)` to `(batch * groups, h * scale, w * scale)`."""
+        """Map `(batch, groups * scale^2, h, w)` to `(batch * groups, h * scale, w * scale)`."""
         return F.pixel_shuffle(places, self.scale).flatten(0, 1)
 
     def extra_repr(self) -> str:
-        """What the children do not show."""
+        """Settings that no child module shows."""
         return f"scale={self.scale}, style={self.style}, groups={self.groups}"
 
 
 def _initial_shift(scale: int, groups: int) -> Tensor:
-    """Where plain bilinear upsampling samples, relative to the input pixel: `(1, 2 * groups * scale^2, 1, 1)`."""
+    """Offsets of plain bilinear upsampling, in input pixels: `(1, 2 * groups * scale^2, 1, 1)`."""
     line = (torch.arange(scale) - (scale - 1) / 2) / scale
     x = line.repeat(scale)
     y = line.repeat_interleave(scale)
@@ -100,7 +100,7 @@ def _initial_shift(scale: int, groups: int) -> Tensor:
 
 
 def _sampling_macs(_module: nn.Module, _x: Tensor, y: Tensor) -> int:
-    """Four products per output value to interpolate."""
+    """Count four products for each output value: bilinear interpolation."""
     return 4 * y.numel()
 
 
@@ -108,7 +108,7 @@ def _build(site: Site, *, style: str, groups: int, dynamic_scope: bool) -> DySam
     return DySample(site.c_in, scale=site.stride, style=style, groups=groups, dynamic_scope=dynamic_scope)
 
 
-def _obstacle(site: Site, parameters: Parameters) -> str | None:
+def _incompatibility(site: Site, parameters: Parameters) -> str | None:
     groups = int(parameters["groups"])
     if site.c_in % groups:
         return f"{groups} groups do not divide {site.c_in} channels"
@@ -127,7 +127,7 @@ DYSAMPLE_RECORD = Operator(
     ),
     kinds=(SiteKind.UPSAMPLE,),
     build=_build,
-    incompatibility=_obstacle,
+    incompatibility=_incompatibility,
     extra_macs=_sampling_macs,
     reference="DySample, arXiv 2308.15085",
 )

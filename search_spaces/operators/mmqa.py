@@ -1,4 +1,4 @@
-"""Mobile MQA, the multi-query attention of MobileNetV4 (arXiv 2404.10518, section 4)."""
+"""Mobile multi-query attention (MMQA) of MobileNetV4: Qin et al. 2024, arXiv 2404.10518, section 4."""
 
 import torch
 import torch.nn.functional as F
@@ -13,14 +13,14 @@ class MMQA(nn.Module):
 
     `(batch, c_in, h, w) -> (batch, c_out, h, w)`, any h and w.
 
-    Source: arXiv 2404.10518, equation 2; TensorFlow's original is Apache-2.0, timm's `MultiQueryAttention2d` agrees
-    with it. Where we differ: no dropout; where `query_stride` does not divide the map, timm returns a smaller one. Here
-    the last window holds the pixels that there are, as TensorFlow's `same` pooling has it, and what the upsampling
-    adds beyond the map is cut off. At `kv_stride` 4 timm pads two pixels, so that a map of 8 gives 3 keys a row; here
-    one pixel, as at 2, and 2 keys.
+    Source: arXiv 2404.10518, equation 2; the original code (TensorFlow Model Garden) is Apache-2.0, and timm's
+    `MultiQueryAttention2d` agrees with it. Differences: no dropout. Where `query_stride` does not divide the map, timm
+    returns a smaller map; here the last window averages the pixels that exist, as TensorFlow's `same` pooling does,
+    and the upsampled map is cropped. At `kv_stride` 4 timm pads two pixels, so that a map of 8 gives 3 keys a row; here
+    one pixel is padded, as at 2, and there are 2 keys.
 
-    The attention matrix is never stored: `scaled_dot_product_attention` reads keys and values of all heads from one
-    place, and computes block by block if a head's numbers lie side by side.
+    The attention matrix is never stored: `scaled_dot_product_attention` reads the keys and values of all heads from
+    the same memory, and computes block by block if the numbers of a head are contiguous.
 
     Args:
         c_in: input channels; `heads` need not divide them.
@@ -30,8 +30,8 @@ class MMQA(nn.Module):
         value_dim: channels of a value, per head; `key_dim` if None.
         kv_stride: stride of the depthwise 3x3 convolution and batch norm before keys and before values; 1 for none.
         query_stride: of the average pooling before the queries, undone by bilinear upsampling; 1 for none.
-        activation: None for the bare attention; a module for attention, batch norm and that activation, the form
-            that stands in for a convolution.
+        activation: None for attention alone; a module for attention, batch norm and that activation, the form that
+            replaces a convolution.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class MMQA(nn.Module):
         self.heads, self.key_dim, self.query_stride = heads, key_dim, query_stride
         self.query_pool = (
             nn.Sequential(
-                nn.AvgPool2d(query_stride, ceil_mode=True, count_include_pad=False),  # divide by pixels that there are
+                nn.AvgPool2d(query_stride, ceil_mode=True, count_include_pad=False),  # mean of the pixels that exist
                 nn.BatchNorm2d(c_in),
             )
             if query_stride > 1
@@ -90,30 +90,31 @@ class MMQA(nn.Module):
         return self.output(context)
 
     def extra_repr(self) -> str:
-        """What the children do not show."""
+        """Settings that no child module shows."""
         return f"heads={self.heads}, query_stride={self.query_stride}"
 
 
 def _rows(maps: Tensor) -> Tensor:
-    """`(batch, heads, dim, pixels)` to `(batch, heads, pixels, dim)`, each pixel's numbers side by side.
+    """Map `(batch, heads, dim, pixels)` to `(batch, heads, pixels, dim)`, with the last dimension contiguous.
 
-    Without that PyTorch computes the whole attention matrix. On channels_last maps they lie so already.
+    Otherwise PyTorch stores the whole attention matrix. channels_last maps have this layout already.
     """
     rows = maps.transpose(2, 3)
     return rows if rows.stride(-1) == 1 else rows.contiguous()
 
 
 class MobileAttention(nn.Module):
-    """MobileNetV4's attention block: `x + gamma * attention(norm(x))`.
+    """Attention block of MobileNetV4: `x + gamma * attention(norm(x))`.
 
     `(batch, channels, h, w) -> (batch, channels, h, w)`.
 
-    Source: arXiv 2404.10518; timm's class of this name, without its optional position encoding and drop path.
+    Source: arXiv 2404.10518; timm's class of this name (Apache-2.0), without its optional position encoding and drop
+    path.
 
     Args:
-        channels: in and out.
-        attention: keeps channels and size.
-        layer_scale: the initial gamma, one per channel; 0 for none.
+        channels: of the input and the output.
+        attention: a module that keeps channels and size.
+        layer_scale: initial value of gamma, one per channel; 0 for none.
     """
 
     def __init__(self, channels: int, *, attention: MMQA, layer_scale: float = 0.0) -> None:
@@ -131,12 +132,12 @@ class MobileAttention(nn.Module):
         return x + branch
 
     def extra_repr(self) -> str:
-        """What the children do not show."""
+        """Settings that no child module shows."""
         return f"layer_scale={self.layer_scale}"
 
 
 def _attention_macs(module: nn.Module, x: Tensor, _y: Tensor) -> int:
-    """Both products of every head: `heads * queries * keys * (key_dim + value_dim)` per image."""
+    """Count both products of every head: `heads * queries * keys * (key_dim + value_dim)` per image."""
     assert isinstance(module, MMQA)  # noqa: S101 - narrows the type; the counter asks by this class
     batch, _, height, width = x.shape
     queries = -(-height // module.query_stride) * -(-width // module.query_stride)
@@ -162,20 +163,20 @@ def _build(
     return attention
 
 
-def _adopt(module: MMQA, _before: nn.Module | None) -> tuple[str, ...]:
-    """In its bare form its input is added to it, and it starts as nothing beside that."""
+def _init_from(module: MMQA, _replaced: nn.Module | None) -> tuple[str, ...]:
+    """Start attention that its host adds to the input as 0, so that the residual block starts as the identity."""
     if isinstance(module.output, nn.Conv2d):
         nn.init.zeros_(module.output.weight)
     return ()
 
 
-def _obstacle(site: Site, parameters: Parameters) -> str | None:
+def _incompatibility(site: Site, parameters: Parameters) -> str | None:
     if site.stride != 1:
-        return "it keeps the map's size, and stands at stride 1 only"
+        return "it keeps the size of the map and needs stride 1"
     if site.kind is SiteKind.LAYER and site.c_in != site.c_out:
-        return f"as a layer of its own it adds its input, and {site.c_in} channels are not {site.c_out}"
+        return f"as a whole layer it adds its input, and {site.c_in} channels are not {site.c_out}"
     if site.kind is not SiteKind.LAYER and parameters["layer_scale"]:
-        return "layer_scale needs a residual of its own, which it has as a whole layer only"
+        return "layer_scale needs a residual, which it has as a whole layer only"
     if site.reduction is None or site.reduction >= 16:
         return None
     if site.reduction == 8 and int(parameters["kv_stride"]) >= 4:
@@ -197,8 +198,8 @@ MMQA_RECORD = Operator(
     ),
     kinds=(SiteKind.ATTENTION, SiteKind.CONV, SiteKind.LAYER),
     build=_build,
-    incompatibility=_obstacle,
-    init_from=_adopt,
+    incompatibility=_incompatibility,
+    init_from=_init_from,
     extra_macs=_attention_macs,
     reference="MobileNetV4, arXiv 2404.10518",
 )

@@ -1,8 +1,8 @@
-"""Operators from outside: a user's own files, and installed packages.
+"""Load operators from users' files, installed packages and checkpoints.
 
-A file is imported under a name made of its content, and every `nn.Module` of it is pickled together with the file's
-text: a checkpoint with such an operator loads in any process where this package is installed, also after the file has
-gone, and so does whatever Ultralytics saves of it.
+A file is imported under a module name that is a hash of its content, and every `nn.Module` class of it is pickled
+together with the text of the file. So a checkpoint with such an operator, also one that Ultralytics saves, loads in
+any process where this package is installed, even if the file is deleted.
 """
 
 import copyreg
@@ -25,16 +25,14 @@ from search_spaces.operators import OPERATORS
 from search_spaces.operators.record import Operator, Source
 
 ENTRY_POINT = "nas.operators"
-"""The group in which an installed package names its records: `MyOp = "my_package.my_op:MY_OP_RECORD"`."""
+"""Entry point group in which installed packages list their records: `MyOp = "my_package.my_op:MY_OP_RECORD"`."""
 
 
 def load(path: Path) -> tuple[Operator, ...]:
-    """The operators of a Python file, added to the vocabulary.
-
-    Loading the same text again changes nothing.
+    """Load the operators of a Python file and add them to `OPERATORS`; nothing changes if they are in it already.
 
     Raises:
-        SpecError: not there, not Python, no operator in it, or one whose name is taken.
+        SpecError: the file is missing or no Python, defines no operator, or one whose name is in use.
     """
     return _load(_read(path), path)
 
@@ -56,19 +54,19 @@ def _load(source: Source, path: Path) -> tuple[Operator, ...]:
     found = _records(module)
     if not found:
         raise SpecError(f"{path}: no Operator in it (`MY_OP = Operator(name=..., module=..., ...)`)")
-    if wrong := [f"{path}: {told}" for record in found if (told := _misnamed(record))]:
-        raise SpecError(wrong)
-    taken = [record for record in found if OPERATORS.setdefault(record.name, record) is not record]
-    if taken:
-        raise SpecError([f"{path}: {_taken(record)}" for record in taken])
+    if mistakes := [f"{path}: {mistake}" for record in found if (mistake := _misnamed(record))]:
+        raise SpecError(mistakes)
+    refused = [record for record in found if OPERATORS.setdefault(record.name, record) is not record]
+    if refused:
+        raise SpecError([f"{path}: {_name_in_use(record)}" for record in refused])
     return found
 
 
 def load_all(paths: Iterable[str], folder: Path | None) -> None:
-    """Every file, seen from a folder.
+    """Load the operators of several files; relative paths begin at `folder`.
 
     Raises:
-        SpecError: with every file that cannot be loaded.
+        SpecError: lists every file that cannot be loaded.
     """
     mistakes: list[str] = []
     for index, path in enumerate(paths):
@@ -81,19 +79,20 @@ def load_all(paths: Iterable[str], folder: Path | None) -> None:
 
 
 def load_trusted(paths: Iterable[str], folder: Path | None) -> list[str]:
-    """Load the files that a model file names, as far as this user has vouched for them.
+    """Load the files that a model file names, if this user trusts them.
 
-    A model file is data and may come from anyone, so the code that it names is run only where the very same text was
-    named by the user (on the command line, in a space file), came with a checkpoint, or was written by this package.
+    A model file is data and may come from anyone. So the code that it names is run only if the user named a file with
+    exactly this text (on the command line, in a space file), if it came with a checkpoint, or if this package wrote
+    it.
 
     Args:
-        folder: of the YAML that names them; None knows absolute paths only.
+        folder: of the YAML that names them; without it only absolute paths are found.
 
     Returns:
-        Those that are not there.
+        The files that do not exist.
 
     Raises:
-        SpecError: with every file that cannot be loaded, or that nobody has vouched for.
+        SpecError: lists every file that cannot be loaded or is not trusted.
     """
     mistakes: list[str] = []
     named = _resolved(paths, folder)
@@ -112,7 +111,7 @@ def load_trusted(paths: Iterable[str], folder: Path | None) -> list[str]:
 
 
 def missing(paths: Iterable[str], folder: Path | None) -> list[str]:
-    """The files that are not there, seen from a folder."""
+    """Return the files that do not exist; relative paths begin at `folder`."""
     return [path for path in _resolved(paths, folder) if not _is_there(path)]
 
 
@@ -129,32 +128,32 @@ def _is_there(path: str) -> bool:
 
 def _require_trusted(source: Source) -> None:
     if not is_trusted(source):
-        told = "Python code, which a model file is not trusted to run; if you trust it, name it yourself"
-        raise SpecError(f"{source.path}: {told}: --modules {source.path}")
+        reason = "Python code, which a model file is not trusted to run; if you trust it, name it yourself"
+        raise SpecError(f"{source.path}: {reason}: --modules {source.path}")
 
 
 def is_trusted(source: Source) -> bool:
-    """Whether a text has run in this process already, or was written by this package for this user."""
-    return f"nas_user_{source.digest}" in sys.modules or _mark(source).is_file()
+    """Return whether a text has run in this process already, or was written by this package for this user."""
+    return _module_name(source) in sys.modules or _trust_mark(source).is_file()
 
 
 def trust(source: Source) -> None:
-    """Note that this package writes a text into a folder of the user's, so that a model file there may name it.
+    """Mark a text that this package writes into a folder of the user as trusted, so that a model file may name it.
 
-    The note lies in the cache folder, under the text's SHA-256: what a stranger's archive brings is not there. Without
-    a cache folder that can be written, `--modules` is the way.
+    The mark is an empty file in the cache folder, named by the text's SHA-256; an archive from elsewhere cannot bring
+    it. If the cache folder cannot be written, the user has to name the file with `--modules`.
     """
     with suppress(OSError):
-        _mark(source).parent.mkdir(parents=True, exist_ok=True)
-        _mark(source).touch()
+        _trust_mark(source).parent.mkdir(parents=True, exist_ok=True)
+        _trust_mark(source).touch()
 
 
-def _mark(source: Source) -> Path:
+def _trust_mark(source: Source) -> Path:
     return cache_folder.path() / "modules" / hashlib.sha256(source.text.encode()).hexdigest()
 
 
 def register(source: Source) -> ModuleType:
-    """Add the operators of a text that a checkpoint brought, unless others have their names."""
+    """Run the text of a user's file from a checkpoint; add its operators to `OPERATORS` if their names are free."""
     module = _module(source)
     for record in _records(module):
         OPERATORS.setdefault(record.name, record)
@@ -162,38 +161,44 @@ def register(source: Source) -> ModuleType:
 
 
 def load_installed() -> None:
-    """Add what installed packages offer.
+    """Add the operators of installed packages to `OPERATORS`.
 
     Raises:
-        SpecError: a package offers something else than an operator, or one whose name is taken.
+        SpecError: an entry point is no operator, or one whose name is in use.
     """
-    for offered in entry_points(group=ENTRY_POINT):
-        record = offered.load()
+    for entry_point in entry_points(group=ENTRY_POINT):
+        record = entry_point.load()
         if not isinstance(record, Operator):
-            raise SpecError(f"{offered.value}: not an Operator, got {type(record).__name__} ({ENTRY_POINT})")
-        if told := _misnamed(record):
-            raise SpecError(f"{offered.value}: {told}")
+            raise SpecError(f"{entry_point.value}: not an Operator, got {type(record).__name__} ({ENTRY_POINT})")
+        if mistake := _misnamed(record):
+            raise SpecError(f"{entry_point.value}: {mistake}")
         if OPERATORS.setdefault(record.name, record) is not record:
-            raise SpecError(f"{offered.value}: {_taken(record)}")
+            raise SpecError(f"{entry_point.value}: {_name_in_use(record)}")
 
 
 def _misnamed(record: Operator) -> str:
-    """Return why no row can have a record's name; empty if one can."""
+    """Return the mistake in an operator's name; empty for a valid name."""
     if record.name in vars(tasks):
         return f"name: {record.name} is a module of Ultralytics already; give the operator another name"
     return record.misnamed
 
 
-def _taken(record: Operator) -> str:
+def _name_in_use(record: Operator) -> str:
+    """Return the message for an operator whose name another one has."""
     owner = OPERATORS[record.name].source
     if owner is None:
         return f"{record.name} is an operator already; give this one another name"
-    return f"{record.name} is known already, with another text, from {owner.path}; one process can know only one"
+    return f"{record.name} is loaded already, with another text, from {owner.path}; one process can load only one"
+
+
+def _module_name(source: Source) -> str:
+    """Return the name under which a text is imported; pickles in this process refer to it."""
+    return f"nas_user_{source.digest}"
 
 
 def _module(source: Source) -> ModuleType:
-    """The module of a text, imported once per process."""
-    name = f"nas_user_{source.digest}"
+    """Return the module of a text; it is imported once per process."""
+    name = _module_name(source)
     if name in sys.modules:
         return sys.modules[name]
     module = ModuleType(name)
@@ -208,17 +213,17 @@ def _module(source: Source) -> ModuleType:
         if isinstance(value, Operator) and value.module.__module__ == name:
             vars(module)[key] = value.of(source)
         if isinstance(value, type) and issubclass(value, nn.Module) and value.__module__ == name:
-            setattr(value, "__reduce_ex__", _carrying(source))  # noqa: B010 - of another type than object's
+            setattr(value, "__reduce_ex__", _reduce_with_text(source))  # noqa: B010 - of another type than object's
     return module
 
 
 def _records(module: ModuleType) -> tuple[Operator, ...]:
-    """The module's own operators; one that it imports from here is not its own."""
+    """Return the operators that a module defines, without those that it imports from this package."""
     return tuple(value for value in vars(module).values() if isinstance(value, Operator) and value.source)
 
 
-def _carrying(source: Source) -> Callable[[nn.Module, Any], Any]:
-    """How a module pickles itself together with the text that defines its class."""
+def _reduce_with_text(source: Source) -> Callable[[nn.Module, Any], Any]:
+    """Return a `__reduce_ex__` that pickles a module together with the text that defines its class."""
 
     def __reduce_ex__(self: nn.Module, protocol: Any) -> Any:  # noqa: N807 - it becomes that method
         reduced: Any = object.__reduce_ex__(self, max(protocol, 2))
@@ -229,7 +234,7 @@ def _carrying(source: Source) -> Callable[[nn.Module, Any], Any]:
 
 
 def _blank(path: str, text: str, qualified_name: str) -> nn.Module:
-    """An object of a class that is defined by a text; pickle fills it."""
+    """Return an empty object of a class that a text defines; pickle fills it. Checkpoints refer to this function."""
     module = register(Source(path=Path(path), text=text))
     found: Any = reduce(getattr, qualified_name.split("."), module)
     blank: nn.Module = copyreg.__newobj__(found)  # type: ignore[attr-defined]

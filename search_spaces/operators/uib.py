@@ -1,4 +1,4 @@
-"""UIB, the universal inverted bottleneck of MobileNetV4 (arXiv 2404.10518, section 3)."""
+"""Universal inverted bottleneck (UIB) of MobileNetV4: Qin et al. 2024, arXiv 2404.10518, section 3."""
 
 import math
 
@@ -10,7 +10,10 @@ from search_spaces.operators.record import Operator, Parameter, Parameters, Site
 
 
 def expanded(channels: int, expansion: int) -> int:
-    """Channels after the expansion: the multiple of 8 nearest to the product, never below 9/10 of it."""
+    """Channels after the expansion: the product rounded to the nearest multiple of 8, but not below 9/10 of it.
+
+    This is `make_divisible` of MobileNet's implementations.
+    """
     wanted = channels * expansion
     rounded = max(8, (wanted + 4) // 8 * 8)
     return rounded if rounded >= 0.9 * wanted else rounded + 8
@@ -19,23 +22,24 @@ def expanded(channels: int, expansion: int) -> int:
 class UIB(nn.Module):
     """Inverted bottleneck with two optional depthwise convolutions.
 
-    `(batch, c_in, h, w) -> (batch, c_out, ceil(h / stride), ceil(w / stride))`; adds its input where channels and
-    stride keep the shape. Both depthwise kernels give ExtraDW, the start one alone a ConvNext-like block, the middle
-    one alone MobileNetV2's inverted bottleneck, none a feed-forward block.
+    `(batch, c_in, h, w) -> (batch, c_out, ceil(h / stride), ceil(w / stride))`. The input is added where `c_in` is
+    `c_out` and `stride` is 1. The two kernel sizes select the block: both give ExtraDW, the start one alone a block
+    like ConvNeXt's, the middle one alone MobileNetV2's inverted bottleneck, none a feed-forward block.
 
-    Source: arXiv 2404.10518; the original code is Apache-2.0. As in timm's conv models, layer scale is off by
-    default. Built from Ultralytics' `Conv`, so that `fuse()` leaves no batch norm.
+    Source: arXiv 2404.10518; the original code (TensorFlow Model Garden) is Apache-2.0. Differences to it: layer scale
+    is off by default, as in timm's convolutional models; the activation is the host's. Built from Ultralytics' `Conv`,
+    so that `fuse()` folds every batch norm.
 
     Args:
         c_in: input channels.
         c_out: output channels.
-        stride: on the middle depthwise convolution if there is one, else on the start one.
+        stride: of the middle depthwise convolution if there is one, else of the start one.
         start_kernel: of the depthwise convolution before the expansion, without activation; 0 for none.
         mid_kernel: of the depthwise convolution after the expansion, with activation; 0 for none.
-        expansion: of the channels between the two 1x1 convolutions, rounded to a multiple of 8.
-        layer_scale: the initial factor per channel on the block's branch; 0 for none.
-        residual: add the input where channels and stride keep the shape; False is not MobileNetV4's block.
-        activation: inside the block; its output is linear.
+        expansion: factor for the channels between the two 1x1 convolutions; the product is rounded by `expanded`.
+        layer_scale: initial value of the learned factor per channel on the block's output; 0 for none.
+        residual: add the input where the shape allows it; without it this is not MobileNetV4's block.
+        activation: inside the block, SiLU by default; the output is linear.
 
     Raises:
         ValueError: stride above 1 without a depthwise convolution, or layer scale without a residual.
@@ -72,21 +76,21 @@ class UIB(nn.Module):
         self._initialise()
 
     def _initialise(self) -> None:
-        """Normal with the fan out, as timm does for this block."""
+        """Initialise every convolution from N(0, 2 / fan_out), as timm does for this block."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 fan_out = module.kernel_size[0] * module.kernel_size[1] * module.out_channels // module.groups
                 nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map `(batch, c_in, h, w)` to `(batch, c_out, h / stride, w / stride)`."""
+        """Map `(batch, c_in, h, w)` to `(batch, c_out, ceil(h / stride), ceil(w / stride))`."""
         branch = self.project(self.mid(self.expand(self.start(x))))
         if self.gamma is not None:
             branch = branch * self.gamma.reshape(1, -1, 1, 1)
         return x + branch if self.residual else branch
 
     def extra_repr(self) -> str:
-        """What the children do not show."""
+        """Settings that no child module shows."""
         return f"residual={self.residual}, layer_scale={self.layer_scale}"
 
 
@@ -103,20 +107,20 @@ def _build(site: Site, *, start_kernel: int, mid_kernel: int, expansion: int, la
     )
 
 
-def _adopt(module: UIB, _before: nn.Module | None) -> tuple[str, ...]:
-    """With a residual it starts as the identity, as a block that adds its input nearly is."""
+def _init_from(module: UIB, _replaced: nn.Module | None) -> tuple[str, ...]:
+    """Start a block with a residual as the identity, which a trained residual block nearly is."""
     if module.residual:
         nn.init.zeros_(module.project.bn.weight)
     return ()
 
 
-def _obstacle(site: Site, parameters: Parameters) -> str | None:
+def _incompatibility(site: Site, parameters: Parameters) -> str | None:
     if not (parameters["start_kernel"] or parameters["mid_kernel"]):
         return "without start_kernel and mid_kernel nothing here would mix pixels"
     if parameters["layer_scale"] and not (site.stride == 1 and site.c_in == site.c_out):
         return "layer_scale needs a residual, and there is none here"
     if site.kind is SiteKind.LAYER and site.stride == 1 and site.c_in != site.c_out:
-        return f"as a layer at stride 1 it adds its input, and {site.c_in} channels are not {site.c_out}"
+        return f"as a whole layer at stride 1 it adds its input, and {site.c_in} channels are not {site.c_out}"
     return None
 
 
@@ -131,7 +135,7 @@ UIB_RECORD = Operator(
     ),
     kinds=(SiteKind.BLOCK, SiteKind.LAYER),
     build=_build,
-    incompatibility=_obstacle,
-    init_from=_adopt,
+    incompatibility=_incompatibility,
+    init_from=_init_from,
     reference="MobileNetV4, arXiv 2404.10518",
 )

@@ -381,13 +381,13 @@ class TestMistakes:
             ),
             (
                 [-1, 2, "DCNv4", [16, 3, 2, {}]],
-                "backbone[2]: DCNv4 cannot stand in Conv here: it stands at stride 1 only",
+                "backbone[2]: DCNv4 cannot stand in Conv here: it needs stride 1",
             ),
             (
                 [-1, 1, "UIB", [32, 3, 1, {}]],
                 (
-                    "backbone[2]: UIB cannot stand in Conv here: as a layer at stride 1 it adds its input, and 16 "
-                    "channels are not 32"
+                    "backbone[2]: UIB cannot stand in Conv here: as a whole layer at stride 1 it adds its input, and "
+                    "16 channels are not 32"
                 ),
             ),
             (

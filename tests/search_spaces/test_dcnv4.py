@@ -245,7 +245,7 @@ def test_calls_the_cuda_kernel_as_the_original_module_does(
     x = torch.randn(2, 32, 8, 16, dtype=torch.float64)
     expected = layer(x)
     monkeypatch.setattr(dcnv4, "_cuda_function", lambda: kernel)
-    monkeypatch.setattr(dcnv4, "_suits_cuda_function", lambda _value, _groups: True)
+    monkeypatch.setattr(dcnv4, "_is_supported_on_cuda", lambda _value, _groups: True)
     assert torch.allclose(layer(x), expected, rtol=0, atol=1e-13)
     packed = 48 if remove_center else 56
     sizes = (3, 3, 1, 1, 1, 1, 1, 1, 2, 16)  # kernel, stride, padding, dilation, groups, channels of a group
@@ -258,7 +258,7 @@ def test_gives_the_cuda_kernel_single_images_where_a_block_could_meet_two(monkey
     x = torch.randn(2, 32, 5, 5, dtype=torch.float64)  # blocks of 2 pixels fit into 50, not into 25
     expected = layer(x)
     monkeypatch.setattr(dcnv4, "_cuda_function", lambda: kernel)
-    monkeypatch.setattr(dcnv4, "_suits_cuda_function", lambda _value, _groups: True)
+    monkeypatch.setattr(dcnv4, "_is_supported_on_cuda", lambda _value, _groups: True)
     assert torch.allclose(layer(x), expected, rtol=0, atol=1e-13)
     assert [call[0] for call in kernel.calls] == [(1, 5, 5, 32)] * 2
 
@@ -280,9 +280,9 @@ def test_the_cuda_kernel_is_for_wide_groups_on_a_gpu(
     is_cuda: bool, channels: int, groups: int, dtype: torch.dtype, suits: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     value: Any = SimpleNamespace(is_cuda=is_cuda, shape=(2, 20, 20, channels), dtype=dtype)
-    assert dcnv4._suits_cuda_function(value, groups) is suits
+    assert dcnv4._is_supported_on_cuda(value, groups) is suits
     monkeypatch.setattr(dcnv4, "is_exporting", lambda: True)
-    assert not dcnv4._suits_cuda_function(value, groups)
+    assert not dcnv4._is_supported_on_cuda(value, groups)
 
 
 def test_a_cpu_samples_in_plain_pytorch_whatever_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,15 +323,15 @@ def test_counts_its_sampling(remove_center: bool, expected: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("c_out", "stride", "groups", "obstacle"),
+    ("c_out", "stride", "groups", "expected"),
     [
         (24, 1, 4, None),
         (24, 1, 16, "16 groups do not divide 24 channels"),
         (24, 1, 8, "8 groups of 24 channels are too narrow to share offsets"),
-        (24, 2, 4, "it stands at stride 1 only"),
+        (24, 2, 4, "it needs stride 1"),
     ],
 )
-def test_obstacles(c_out: int, stride: int, groups: int, obstacle: str | None) -> None:
+def test_incompatibilities(c_out: int, stride: int, groups: int, expected: str | None) -> None:
     record = OPERATORS["DCNv4"]
     site = Site(path="cv2.1", kind=SiteKind.CONV, c_in=24, c_out=c_out, kernel=3, stride=stride, activation=nn.SiLU())
-    assert record.incompatibility(site, record.complete({"groups": groups})) == obstacle
+    assert record.incompatibility(site, record.complete({"groups": groups})) == expected

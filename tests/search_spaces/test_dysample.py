@@ -176,7 +176,7 @@ def test_counts_its_sampling() -> None:
 
 
 @pytest.mark.parametrize(
-    ("channels", "given", "obstacle"),
+    ("channels", "given", "expected"),
     [
         (64, {}, None),
         (64, {"style": "pl", "groups": 8}, None),
@@ -184,7 +184,7 @@ def test_counts_its_sampling() -> None:
         (6, {"groups": 2, "style": "pl"}, "style pl needs 6 channels to divide by 4"),
     ],
 )
-def test_obstacles(channels: int, given: dict[str, int | str], obstacle: str | None) -> None:
+def test_incompatibilities(channels: int, given: dict[str, int | str], expected: str | None) -> None:
     record = OPERATORS["DySample"]
     site = Site(
         path="",
@@ -195,4 +195,4 @@ def test_obstacles(channels: int, given: dict[str, int | str], obstacle: str | N
         stride=2,
         activation=nn.Identity(),
     )
-    assert record.incompatibility(site, record.complete(given)) == obstacle
+    assert record.incompatibility(site, record.complete(given)) == expected

@@ -306,7 +306,7 @@ def test_counts_both_products_of_every_head(settings: dict[str, Any], size: tupl
 
 
 @pytest.mark.parametrize(
-    ("reduction", "stride", "kv_stride", "obstacle"),
+    ("reduction", "stride", "kv_stride", "expected"),
     [
         (None, 1, 1, None),
         (32, 1, 1, None),
@@ -324,14 +324,16 @@ def test_counts_both_products_of_every_head(settings: dict[str, Any], size: tupl
             4,
             "the attention matrix grows with the square of the pixels; at 1/4 of the image it needs too much memory",
         ),
-        (32, 2, 1, "it keeps the map's size, and stands at stride 1 only"),
+        (32, 2, 1, "it keeps the size of the map and needs stride 1"),
     ],
 )
 @pytest.mark.parametrize("kind", [SiteKind.ATTENTION, SiteKind.CONV, SiteKind.LAYER])
-def test_obstacles(kind: SiteKind, reduction: int | None, stride: int, kv_stride: int, obstacle: str | None) -> None:
+def test_incompatibilities(
+    kind: SiteKind, reduction: int | None, stride: int, kv_stride: int, expected: str | None
+) -> None:
     record = OPERATORS["MMQA"]
     where = site(kind, stride=stride, reduction=reduction)
-    assert record.incompatibility(where, record.complete({"kv_stride": kv_stride})) == obstacle
+    assert record.incompatibility(where, record.complete({"kv_stride": kv_stride})) == expected
 
 
 def site(kind: SiteKind, *, c_out: int = 16, stride: int = 1, reduction: int | None = None) -> Site:
@@ -341,30 +343,30 @@ def site(kind: SiteKind, *, c_out: int = 16, stride: int = 1, reduction: int | N
 
 
 @pytest.mark.parametrize(
-    ("where", "given", "obstacle"),
+    ("where", "given", "expected"),
     [
         (site(SiteKind.LAYER), {"layer_scale": 1e-5}, None),
         (
             site(SiteKind.LAYER, c_out=24),
             {},
-            "as a layer of its own it adds its input, and 16 channels are not 24",
+            "as a whole layer it adds its input, and 16 channels are not 24",
         ),
         (site(SiteKind.CONV, c_out=24), {}, None),
         *(
             (
                 site(kind),
                 {"layer_scale": 0.1},
-                "layer_scale needs a residual of its own, which it has as a whole layer only",
+                "layer_scale needs a residual, which it has as a whole layer only",
             )
             for kind in (SiteKind.CONV, SiteKind.ATTENTION)
         ),
     ],
 )
 def test_stands_as_a_layer_only_where_it_can_add_its_input(
-    where: Site, given: dict[str, float], obstacle: str | None
+    where: Site, given: dict[str, float], expected: str | None
 ) -> None:
     record = OPERATORS["MMQA"]
-    assert record.incompatibility(where, record.complete(given)) == obstacle
+    assert record.incompatibility(where, record.complete(given)) == expected
 
 
 def test_has_a_form_for_each_kind_of_site() -> None:

@@ -144,7 +144,7 @@ class TestFile:
     def test_another_text_under_a_known_name(self, folder: Path) -> None:
         modules.load(folder / "my_ops.py")
         (folder / "other.py").write_text(STRIPS + "\n# changed\n", encoding="utf-8")
-        with pytest.raises(SpecError, match=r"other.py: Strips is known already, with another text, from .*my_ops.py"):
+        with pytest.raises(SpecError, match=r"other.py: Strips is loaded already, with another text, from .*my_ops.py"):
             modules.load(folder / "other.py")
 
     def test_a_missing_module_is_told_with_the_other_mistakes(self) -> None:

@@ -210,7 +210,7 @@ def test_every_mistake_about_the_layers_in_one_go() -> None:
         "slots[4].choices.DySample: fits no layer of this entry (layer 2: C2f has no site for DySample)",
         "slots[4].choices.DCNv4: layer 4 has DCNv4 already, from slots[1]",
         "slots[7].choices.DySample: layer 10 has DySample already, from slots[6]",
-        "slots[8].choices.DCNv4: fits no layer of this entry (layer 0: it stands at stride 1 only)",
+        "slots[8].choices.DCNv4: fits no layer of this entry (layer 0: it needs stride 1)",
         "slots[9].at: matches no layer of the base model",
     ]
 

@@ -249,7 +249,7 @@ def site(kind: SiteKind, c_out: int = 16, stride: int = 1) -> Site:
 
 
 @pytest.mark.parametrize(
-    ("where", "given", "obstacle"),
+    ("where", "given", "expected"),
     [
         (site(SiteKind.BLOCK), {}, None),
         (site(SiteKind.BLOCK), {"layer_scale": 0.1}, None),
@@ -269,7 +269,7 @@ def site(kind: SiteKind, c_out: int = 16, stride: int = 1) -> Site:
         (
             site(SiteKind.LAYER, c_out=24),
             {},
-            "as a layer at stride 1 it adds its input, and 16 channels are not 24",
+            "as a whole layer at stride 1 it adds its input, and 16 channels are not 24",
         ),
         (
             site(SiteKind.LAYER, stride=2),
@@ -278,6 +278,6 @@ def site(kind: SiteKind, c_out: int = 16, stride: int = 1) -> Site:
         ),
     ],
 )
-def test_obstacles(where: Site, given: dict[str, float], obstacle: str | None) -> None:
+def test_incompatibilities(where: Site, given: dict[str, float], expected: str | None) -> None:
     record = OPERATORS["UIB"]
-    assert record.incompatibility(where, record.complete(given)) == obstacle
+    assert record.incompatibility(where, record.complete(given)) == expected
