@@ -110,18 +110,20 @@ class Formula(Runtime):
         self.interrupted_after = -1
 
     def measure(self, deployed: Deployed) -> Latency:
-        self.asked.append(deployed.what)
-        if self.refuses and self.refuses in deployed.what:
-            raise LatencyError(f"a pass of {deployed.what} failed: no such operation")
+        self.asked.append(deployed.description)
+        if self.refuses and self.refuses in deployed.description:
+            raise LatencyError(f"inference of {deployed.description} failed: no such operation")
         milliseconds = milliseconds_of(deployed)
-        return Latency(median_ms=milliseconds, spread_ms=milliseconds / 20, p90_ms=milliseconds * 1.1, passes=20)
+        return Latency(median_ms=milliseconds, spread_ms=milliseconds / 20, p90_ms=milliseconds * 1.1, iterations=20)
 
     def compare(self, candidate: Deployed, reference: Deployed) -> Comparison:
         if len(self.asked) == self.interrupted_after:
             raise KeyboardInterrupt
         own, other = self.measure(candidate), milliseconds_of(reference)
-        slower = Latency(median_ms=other * 2, spread_ms=0, p90_ms=other * 2, passes=30)  # a machine at half its speed
-        own = Latency(median_ms=own.median_ms * 2, spread_ms=own.spread_ms * 2, p90_ms=own.p90_ms * 2, passes=20)
+        slower = Latency(
+            median_ms=other * 2, spread_ms=0, p90_ms=other * 2, iterations=30
+        )  # a machine at half its speed
+        own = Latency(median_ms=own.median_ms * 2, spread_ms=own.spread_ms * 2, p90_ms=own.p90_ms * 2, iterations=20)
         return Comparison(candidate=own, reference=slower, ratio=own.median_ms / slower.median_ms, drift=0.01)
 
 

@@ -1,4 +1,4 @@
-"""What a latency belongs to: a device, and how a model runs on it."""
+"""Profile of a device: its processor and how a model runs on it, which all latencies of one table share."""
 
 import platform
 import re
@@ -17,13 +17,14 @@ CPU = "cpu"
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceProfile:
-    """Everything that two latencies must share to be compared, stored with each of them.
+    """Properties that two latencies must share to be comparable; stored with each table.
 
     Attributes:
-        name: the user's, or one made of the rest; the name of the device's table.
-        processor: the model of the CPU or GPU.
-        version: of the runtime.
-        governor: of the CPU's frequency, where the system tells.
+        name: name of the device's table: the user's, or made of the other properties.
+        processor: model name of the CPU or GPU.
+        version: version of the runtime.
+        torch: version of PyTorch.
+        governor: Linux' CPU frequency governor; empty where the system has none.
     """
 
     name: str
@@ -36,11 +37,12 @@ class DeviceProfile:
     governor: str = ""
 
     @classmethod
-    def here(cls, name: str | None, *, runtime: str, version: str, threads: int, device: str = CPU) -> Self:
-        """The profile of this host.
+    def of_this_machine(cls, name: str | None, *, runtime: str, version: str, threads: int, device: str = CPU) -> Self:
+        """Return the profile of this machine.
 
         Args:
-            name: one is made of host, processor, runtime and threads if it is None.
+            name: None for a name made of hostname, processor, runtime and threads.
+            version: of the runtime.
             device: `cpu`, or the number of a GPU.
         """
         model = processor(device)
@@ -55,18 +57,18 @@ class DeviceProfile:
         )
 
     @classmethod
-    def of(cls, written: dict[str, Any]) -> Self:
-        """The profile that was written down: every value may be text."""
-        return cls(**{**written, "threads": int(written["threads"])})
+    def from_text(cls, values: dict[str, Any]) -> Self:
+        """Return the profile of values that may all be text."""
+        return cls(**{**values, "threads": int(values["threads"])})
 
     def require(self, other: Self, place: str) -> None:
-        """Refuse to mix what was measured under two profiles.
+        """Check that two profiles are equal: latencies of two profiles are never mixed.
 
         Args:
-            other: of what would be added to `place`, which is this profile's.
+            place: whatever has this profile, in words, for the error; `other` would be added to it.
 
         Raises:
-            LatencyError: they differ; the text says in what.
+            LatencyError: they differ; lists the differences.
         """
         ours, theirs = asdict(self), asdict(other)
         differing = [f"{key} {theirs[key]!r}, not {ours[key]!r}" for key in ours if ours[key] != theirs[key]]
@@ -78,23 +80,23 @@ class DeviceProfile:
 
 
 def torch_device(device: str) -> torch.device:
-    """As PyTorch names `cpu`, or the number of a GPU."""
+    """Return PyTorch's device of `cpu` or the number of a GPU."""
     return torch.device(CPU if device == CPU else f"cuda:{device}")
 
 
 def computes_bf16(device: str) -> bool:
-    """Whether a device computes in bfloat16, which costs time where it is only emulated.
+    """Return whether a device computes in bfloat16 natively; emulated, it is slower than float32.
 
-    Of a CPU, an older PyTorch cannot tell it; then the answer is no.
+    False for a CPU with an older PyTorch, which cannot detect it.
     """
     if device != CPU:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def processor(device: str = CPU) -> str:
-    """The model of this host's CPU, or of one of its GPUs."""
+    """Return the model name of this machine's CPU, or of one of its GPUs."""
     if device != CPU:
         return torch.cuda.get_device_name(int(device))
     if _CPU_INFO.is_file():
@@ -105,14 +107,15 @@ def processor(device: str = CPU) -> str:
 
 
 def slug(name: str) -> str:
-    """A name that can be a file's: letters, digits, dots and dashes."""
+    """Convert a name to one that can be a file's: letters, digits, dots and dashes."""
     return re.sub(r"[^\w.]+", "-", re.sub(r"\((R|TM)\)", "", name)).strip("-.")
 
 
 def memory_format(device: torch.device) -> torch.memory_format:
-    """Channels last on a CPU, for training and for latency; on a GPU Ultralytics chooses by itself.
+    """Return the memory format of training and inference on a device: channels_last on a CPU.
 
-    Ultralytics deploys a checkpoint so on a CPU (`nn/autobackend.py:262`), and a training step of v9t takes 0.19 s
-    there instead of 0.25, with our operators in it 0.25 instead of 0.37 (128 px, batch 8).
+    Ultralytics deploys a checkpoint in channels_last on a CPU (`nn/autobackend.py:262`). A training step of v9t takes
+    0.19 s there instead of 0.25, with our operators in it 0.25 instead of 0.37 (128 px, batch 8). On a GPU Ultralytics
+    chooses by itself.
     """
     return torch.channels_last if device.type == "cpu" else torch.contiguous_format

@@ -1,9 +1,9 @@
-"""Measures what another host sends: `python -m trials.timing_server`, started by `trials.latency.runtimes` through ssh.
+"""Timing server: measures ONNX graphs for another machine, `python -m trials.timing_server`.
 
-A line of JSON on stdin is a question, a line on stdout its answer; the end of stdin is the end.
+`trials.latency.runtimes` starts it through ssh. A line of JSON on stdin is a request, a line on stdout its response
+(`trials.latency.messages`); it ends at the end of stdin.
 """
 
-import base64
 import json
 import os
 import sys
@@ -12,35 +12,38 @@ from typing import IO, Any
 
 from search_spaces.errors import EnvironmentProblem, LatencyError
 from trials.devices import DeviceProfile
-from trials.latency import measurement
-from trials.latency.backends import BACKENDS, Where
-from trials.latency.runtimes import Here
+from trials.latency import measurement, messages
+from trials.latency.backends import BACKENDS, ExecutionSettings
+from trials.latency.runtimes import LocalRuntime
 
 
-def serve(questions: IO[str], answers: IO[str]) -> None:
-    """Answer until there are no more questions."""
-    for line in questions:
+def serve(requests: IO[str], responses: IO[str]) -> None:
+    """Answer requests until their stream ends."""
+    for line in requests:
         try:
-            answer = _answer(json.loads(line))
+            response = _response(json.loads(line))
         except EnvironmentProblem as problem:
-            answer = {"environment": str(problem)}
+            response = {"environment": str(problem)}
         except LatencyError as error:
-            answer = {"error": str(error)}
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
+            response = {"error": str(error)}
+        responses.write(json.dumps(response) + "\n")
+        responses.flush()
 
 
-def _answer(asked: dict[str, Any]) -> dict[str, Any]:
-    backend, where = BACKENDS[asked["runtime"]], Where(threads=asked["threads"], device=asked["device"])
-    if asked["question"] == "profile":
-        profile: DeviceProfile = Here(backend, where, asked["device_name"]).profile
+def _response(request: dict[str, Any]) -> dict[str, Any]:
+    backend = BACKENDS[request["runtime"]]
+    execution = ExecutionSettings(threads=request["threads"], device=request["device"])
+    if request["question"] == "profile":
+        profile: DeviceProfile = LocalRuntime(backend, execution, request["device_name"]).profile
         return asdict(profile)
-    graphs = [base64.b64decode(graph) for graph in asked["graphs"]]
-    passes = [backend.prepare_graph(graph, where, what=asked["what"]) for graph in graphs]
-    return asdict(measurement.timed(*passes) if asked["question"] == "measure" else measurement.compare(*passes))
+    graphs = messages.unpack(request["graphs"])
+    runs = [backend.prepare_graph(graph, execution, description=request["what"]) for graph in graphs]
+    if request["question"] == "measure":
+        return messages.latency_to_json(measurement.benchmark(*runs))
+    return messages.comparison_to_json(measurement.compare(*runs))
 
 
 if __name__ == "__main__":
-    answering = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what third parties print is no answer
-    serve(sys.stdin, answering)
+    responses = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what third parties print is no response
+    serve(sys.stdin, responses)

@@ -123,7 +123,7 @@ def show_table(
     }
     shown_rows = [row | _rounded(row) for row in rows] if shown == "table" else rows
     show.rows(shown_rows, shown, title=f"{table.space.at_scale} on {recorded.profile.name}", columns=columns)
-    start = f"{1000 * table.start_ms:.0f} µs"
+    start = f"{1000 * table.overhead_ms:.0f} µs"
     alone = f"its layers one by one {table.stock_sum_ms:.2f} ms, less {start} each for a graph's start"
     show.lines([f"stock model {table.stock_ms:.2f} ms; {alone}"])
 
@@ -163,7 +163,7 @@ def _print_tables(shown: Format) -> None:
 
     folder = device_tables.path_of("any").parent
     rows = []
-    for name in timings.known(folder):
+    for name in timings.device_names(folder):
         read = timings.read(device_tables.path_of(name))
         rows.append({**asdict(read.profile), "entries": len(read.entries)})
     columns = dict.fromkeys(("name", "processor", "runtime", "version", "threads", "torch", "entries"), "")

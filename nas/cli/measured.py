@@ -9,7 +9,7 @@ from nas.paths import RUNS
 
 if TYPE_CHECKING:
     from nas.study.study import Study
-    from trials.latency.prediction_error import Checked
+    from trials.latency.prediction_error import Observation
 
 
 @show.told
@@ -51,11 +51,11 @@ def front(
     show.lines(nothing_learned(opened, records))
 
 
-def measure(study: "Study") -> "dict[int, Checked]":
+def measure(study: "Study") -> "dict[int, Observation]":
     """Measure what is not measured yet, under a bar."""
     from nas.workflows import measure_front
 
-    measured: dict[int, Checked] = {}
+    measured: dict[int, Observation] = {}
     with show.progress("measuring the front's latency", "Stopped; what was measured is kept.") as show_progress:
         for trial, checked in measure_front.measure_front(study):
             measured[trial] = checked
@@ -79,7 +79,7 @@ def measure_after_search(study: "Study") -> None:
     _tell_unsteady(measured)
 
 
-def _tell_unsteady(measured: "dict[int, Checked]") -> None:
+def _tell_unsteady(measured: "dict[int, Observation]") -> None:
     unsteady = [str(trial) for trial, checked in measured.items() if not checked.steady]
     if unsteady:
         show.lines([f"trial {', '.join(unsteady)}: the device was not steady meanwhile (was something else running?)"])

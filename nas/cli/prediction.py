@@ -88,10 +88,10 @@ def error(
         table = device_tables.of_space(asked, recorded, deploy_size=deploy_size, classes=classes, data=data)
         architectures = _sample(asked, candidates, seed)
         with show.progress("timing candidates", "Stopped; nothing is kept of it.") as show_progress:
-            for one in prediction_error.check(table, opened, architectures):
+            for one in prediction_error.observe(table, opened, architectures):
                 checked.append(one)
                 show_progress(len(checked), len(architectures))
-    accuracy = prediction_error.Accuracy.of(checked)
+    accuracy = prediction_error.ErrorSummary.of(checked)
     rows: list[dict[str, Any]] = [
         {
             "fingerprint": one.architecture.fingerprint,

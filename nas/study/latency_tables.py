@@ -1,4 +1,4 @@
-"""Latency tables of devices, and the copy of one that a study predicts with."""
+"""Latency tables for studies: a device's table in the cache, a study's copy of it, and entries that it lacks."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,13 +10,13 @@ from search_spaces.errors import EnvironmentProblem, LatencyError, SpecError, ne
 from trials.devices import DeviceProfile, slug
 from trials.latency import latency_table, runtimes, timings
 from trials.latency.backends import BACKENDS
-from trials.latency.latency_table import LatencyTable, Part
+from trials.latency.latency_table import LatencyTable, Workload
 from trials.latency.timings import Timings
 
 FILE = "latency.csv"
-"""Name of a study's copy of the table."""
+"""File of a study's copy of the table."""
 MEASURED = "measured.json"
-"""Name of the file of latencies that were measured after the trials had ended."""
+"""File of the measured latencies of trials' models: milliseconds by trial number."""
 
 
 def path_of(name: str) -> Path:
@@ -32,38 +32,38 @@ def read(name: str) -> Timings:
     """
     path = path_of(name)
     if not path.is_file():
-        names = timings.known(path.parent)
+        names = timings.device_names(path.parent)
         hint = f"; {nearest(name, names)}" if names else ""
         raise SpecError(f"no latency table of {name!r} (nas latency record makes one{hint})")
     return timings.read(path)
 
 
 def table_of(space: SearchSpace, classes: int, deploy_size: int, name: str) -> LatencyTable:
-    """Return a device's table for a space; it has every entry of it, or this machine is the device and can add them.
+    """Return a device's table for a search in a space; entries may be missing only if this machine is the device.
 
-    A table is recorded for one number of classes and one image size; a search may have others.
+    Entries are missing where the table was recorded for another number of classes or another image size.
 
     Raises:
-        SpecError: there is none, or it lacks entries and this machine is not the device.
+        SpecError: there is no table, or it lacks entries and this machine is not the device.
     """
     table = LatencyTable(space, classes, deploy_size, read(name))
-    missing = missing_parts(table)
-    if missing and not is_here(table.recorded.profile):
+    missing = missing_workloads(table)
+    if missing and not is_this_machine(table.recorded.profile):
         raise SpecError(
-            f"latency: the table {name} lacks {len(missing)} of the {len(table.parts())} entries of this space, such "
-            f"as {missing[0].what} for {missing[0].received}, and this machine is not that device (there: "
-            f"{table.recording_command})"
+            f"latency: the table {name} lacks {len(missing)} of the {len(table.workloads())} entries of this space, "
+            f"such as {missing[0].description} for {missing[0].input_shapes}, and this machine is not that device "
+            f"(there: {table.recording_command})"
         )
     return table
 
 
-def missing_parts(table: LatencyTable) -> list[Part]:
-    """Return the parts of the table's space that have no entry in it."""
-    return [part for key, part in table.parts().items() if key not in table.recorded.entries]
+def missing_workloads(table: LatencyTable) -> list[Workload]:
+    """Return the workloads that predictions in a space need and a table lacks."""
+    return [workload for key, workload in table.workloads().items() if key not in table.recorded.entries]
 
 
 def complete(table: LatencyTable, show: Callable[[int, int], None] = lambda *_: None) -> Timings:
-    """Measure the missing entries of a table on this machine, its device; they are added to the device's file, too.
+    """Time what a table lacks on this machine, which is its device; the entries are added to the device's table.
 
     Args:
         show: called with `(done, total)` after each entry.
@@ -76,11 +76,11 @@ def complete(table: LatencyTable, show: Callable[[int, int], None] = lambda *_: 
     path = path_of(profile.name)
     problems: list[str] = []
     with (
-        runtimes.open_runtime(profile.runtime, threads=profile.threads, device_name=profile.name) as here,
+        runtimes.open_runtime(profile.runtime, threads=profile.threads, device_name=profile.name) as runtime,
         recording_lock(path),
     ):
-        profile.require(here.profile, f"the table {profile.name}")
-        for step in latency_table.record(table, here, path):
+        profile.require(runtime.profile, f"the table {profile.name}")
+        for step in latency_table.record(table, runtime, path):
             problems += [step.problem] if step.problem else []
             show(step.done, step.total)
     if problems:
@@ -93,22 +93,22 @@ def complete(table: LatencyTable, show: Callable[[int, int], None] = lambda *_: 
 
 @contextmanager
 def recording_lock(path: Path) -> Iterator[None]:
-    """Hold the lock of the process that records a table.
+    """Lock a table, so that one process at a time records it.
 
     Raises:
-        EnvironmentProblem: another process holds it.
+        EnvironmentProblem: another process holds the lock.
     """
     problem = EnvironmentProblem(f"{path}: another process records this table (wait for it to end)")
     with Lock(path.with_name(f".{path.name}.lock")).held_at_once(problem):
         yield
 
 
-def is_here(profile: DeviceProfile) -> bool:
-    """Return whether this machine is a device, as far as it can be determined without measuring."""
+def is_this_machine(profile: DeviceProfile) -> bool:
+    """Return whether a profile is that of this machine and its runtime; nothing is measured."""
     if profile.runtime not in BACKENDS:
         return False
     try:
-        with runtimes.open_runtime(profile.runtime, threads=profile.threads, device_name=profile.name) as here:
-            return here.profile == profile
-    except EnvironmentProblem:  # its runtime is not installed here
+        with runtimes.open_runtime(profile.runtime, threads=profile.threads, device_name=profile.name) as runtime:
+            return runtime.profile == profile
+    except EnvironmentProblem:  # its runtime is not installed on this machine
         return False

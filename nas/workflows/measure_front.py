@@ -3,15 +3,15 @@
 from collections.abc import Iterator
 
 from nas.records.record import stock_of
-from nas.study.latency_tables import is_here
+from nas.study.latency_tables import is_this_machine
 from nas.study.study import Study
 from search_spaces.errors import SpecError
 from trials.latency import prediction_error, runtimes
 from trials.latency.latency_table import LatencyTable
-from trials.latency.prediction_error import Checked
+from trials.latency.prediction_error import Observation
 
 
-def measure_front(study: Study) -> Iterator[tuple[int, Checked]]:
+def measure_front(study: Study) -> Iterator[tuple[int, Observation]]:
     """Measure the front's models and the stock model on this idle machine, each in turns with the stock model.
 
     Yields the latency of each trial's model; one that was measured before is skipped.
@@ -31,11 +31,11 @@ def measure_front(study: Study) -> Iterator[tuple[int, Checked]]:
     with runtimes.open_runtime(profile.runtime, threads=profile.threads, device_name=profile.name) as here:
         profile.require(here.profile, f"the table {profile.name}")
         for trial, record in missing.items():
-            (checked,) = prediction_error.check(table, here, [study.architecture(record)])
+            (checked,) = prediction_error.observe(table, here, [study.architecture(record)])
             study.measured_latencies.add(trial, checked.measured_ms)
             yield trial, checked
 
 
 def is_device(table: LatencyTable | None) -> bool:
     """Return whether this machine is the table's device, as far as it can be determined without measuring."""
-    return table is not None and is_here(table.recorded.profile)
+    return table is not None and is_this_machine(table.recorded.profile)

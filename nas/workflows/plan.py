@@ -89,7 +89,7 @@ class Plan:
         predicted = None
         if request.latency is not None:
             predicted = latency_tables.table_of(space, len(data.classes), settings.budget.deploy_size, request.latency)
-        unrecorded = len(latency_tables.missing_parts(predicted)) if predicted else 0
+        unrecorded = len(latency_tables.missing_workloads(predicted)) if predicted else 0
         _require_reachable(table, predicted, settings, known=not unrecorded)
         stem = None if request.study else _default_name(request, space, data)
         name = request.study or _free_name(str(stem), settings, storage, request.runs)

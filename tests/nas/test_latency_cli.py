@@ -102,7 +102,7 @@ def test_a_layer_that_does_not_run_ends_with_1(device: Device) -> None:
     device.refuses = "DySample"
     result = device.nas("record")
     assert result.exit_code == 1
-    assert "a pass of DySample for nn.Upsample for 1x128x2x2 failed: no such operation" in result.stderr
+    assert "inference of DySample for nn.Upsample for 1x128x2x2 failed: no such operation" in result.stderr
     assert "1 layers cannot be timed alone; architectures with them are not predicted" in result.stderr
 
 

@@ -152,7 +152,7 @@ class TestATableThatLacksSomething:
 
     @pytest.fixture
     def lacking(self, at_hand: Timings) -> Timings:
-        key, *_ = [key for key, timing in at_hand.entries.items() if "UIB" in timing.what]
+        key, *_ = [key for key, timing in at_hand.entries.items() if "UIB" in timing.description]
         rest = {other: timing for other, timing in at_hand.entries.items() if other != key}
         Timings(profile=at_hand.profile, entries=rest).write(latency_tables.path_of("formula"))
         return at_hand

@@ -553,7 +553,7 @@ class TestSideEffects:
 
     def test_a_table_leaves_no_trace_in_its_layers(self, table_of: Callable[[str], CostTable]) -> None:
         table = table_of("v9")
-        for step in [layer.step for layer in table.setting(()).stock]:
+        for step in [layer.step for layer in table.at_scaling(()).stock]:
             assert list(traces(step.layer)) == []
             assert not step.layer.training
 

@@ -223,7 +223,7 @@ class TestMeasuredCosts:
 
         def noting(model: nn.Module, image_size: int) -> measurement.Latency:
             timed.append((model, image_size))
-            return measurement.Latency(median_ms=1.0, spread_ms=0.2, p90_ms=1.1, passes=20)
+            return measurement.Latency(median_ms=1.0, spread_ms=0.2, p90_ms=1.1, iterations=20)
 
         monkeypatch.setattr(measurement, "measure", noting)
         costs = evaluation.measure_costs(motley.document(10), tiny(deploy_size=96), 10)
@@ -258,14 +258,14 @@ class TestMeasuredCosts:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         def failing(_model: nn.Module, _image_size: int) -> NoReturn:
-            raise LatencyError(f"a pass of one 64 px image failed: {error}") from error
+            raise LatencyError(f"inference of one 64 px image failed: {error}") from error
 
         monkeypatch.setattr(measurement, "measure", failing)
         outcome = evaluate(stock, tiny(), folder, forward)
         assert outcome.ending is ending
         assert outcome.costs is None
         whose = "on the GPU: " if ending is Ending.OUT_OF_MEMORY else ""
-        assert outcome.detail == f"{whose}LatencyError: a pass of one 64 px image failed: {error}"
+        assert outcome.detail == f"{whose}LatencyError: inference of one 64 px image failed: {error}"
 
     def test_an_image_size_that_the_model_cannot_take_is_an_ending(self, tiny: TinyBudget, folder: Path) -> None:
         """A base model of stride 64 at 96 px."""

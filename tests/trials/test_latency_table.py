@@ -1,4 +1,4 @@
-"""A device's table: what it needs, how it grows, what it predicts; on a device that is a formula."""
+"""Latency tables: entries, recording, predictions and their errors; the device is simulated by a formula."""
 
 import re
 import subprocess
@@ -23,7 +23,7 @@ from trials.latency import latency_table, prediction_error, runtimes, timings
 from trials.latency.deployed import Deployed
 from trials.latency.latency_table import LatencyTable
 from trials.latency.measurement import Comparison, Latency
-from trials.latency.prediction_error import Accuracy, Checked
+from trials.latency.prediction_error import ErrorSummary, Observation
 from trials.latency.runtimes import Runtime
 from trials.latency.timings import Timing, Timings
 
@@ -48,7 +48,7 @@ insert:
     choices:
       UIB: {start_kernel: [3]}
 """
-DIALS = """\
+SCALING = """\
 macro:
   width: [0.5, 1.0]
 """
@@ -78,46 +78,48 @@ def recorded(space: SearchSpace, runtime: Runtime, path: Path) -> LatencyTable:
 
 @pytest.fixture(scope="module")
 def table(space: SearchSpace, formula: Formula, tmp_path_factory: pytest.TempPathFactory) -> LatencyTable:
-    """Recorded, and not to be recorded again."""
+    """Return a recorded table; tests must not change it."""
     return recorded(space, formula(), tmp_path_factory.mktemp("table") / "table.csv")
 
 
 def structure(module: nn.Module) -> str:
-    """Without the figures of batch norm, which Ultralytics sets in a whole model; they take no time."""
+    """Return the `repr` without numbers of batch norm, which Ultralytics sets in whole models; they take no time."""
     return re.sub(r"eps=[^,]*, momentum=[^,]*", "", repr(module))
 
 
 class TestPrediction:
-    def test_is_right_where_latency_is_a_start_and_a_sum_over_layers(
+    def test_predictions_are_exact_if_latency_is_an_overhead_and_a_sum_over_layers(
         self, space: SearchSpace, table: LatencyTable, formula: Formula
     ) -> None:
         bold = space.of({slot.name: slot.choices[-1] for slot in space.slots})
         one = space.of({"2": space.slots[0].choices[1]})
-        checked = list(prediction_error.check(table, formula(), [space.stock, one, bold]))
+        checked = list(prediction_error.observe(table, formula(), [space.stock, one, bold]))
         assert [one.error for one in checked] == pytest.approx([0, 0, 0], abs=1e-5)
         assert len({round(one.measured_ms, 4) for one in checked}) == 3
         assert all(one.steady for one in checked)
 
-    def test_of_the_stock_model_is_its_own_measurement(self, space: SearchSpace, table: LatencyTable) -> None:
+    def test_the_stock_model_is_predicted_as_measured(
+        self, space: SearchSpace, table: LatencyTable
+    ) -> None:
         assert table.predict(space.stock) == pytest.approx(table.stock_ms)
         assert table.factor == pytest.approx(1.5, rel=1e-4)
 
-    def test_where_dials_change_all_layers(self, formula: Formula, tmp_path: Path) -> None:
-        runtime, space = formula(), read(tmp_path, SPACE.partition("  - at: {layers: [7]}")[0] + DIALS)
+    def test_scaling_factors_change_all_layers(self, formula: Formula, tmp_path: Path) -> None:
+        runtime, space = formula(), read(tmp_path, SPACE.partition("  - at: {layers: [7]}")[0] + SCALING)
         table = recorded(space, runtime, tmp_path / "table.csv")
         narrow = space.of({"2": space.slots[0].choices[1]}, {"width": 0.5})
-        (checked,) = prediction_error.check(table, runtime, [narrow])
+        (checked,) = prediction_error.observe(table, runtime, [narrow])
         assert checked.error == pytest.approx(0, abs=1e-4)
         assert checked.measured_ms < table.stock_ms
 
-    def test_a_slot_is_all_its_layers(self, space: SearchSpace, table: LatencyTable) -> None:
+    def test_the_latency_of_a_slot_is_that_of_all_its_layers(self, space: SearchSpace, table: LatencyTable) -> None:
         for slot in space.slots:
             for choice in slot.choices:
                 more = table.slot_ms(slot, choice) - table.slot_ms(slot, STOCK)
                 alone = table.predict(space.of({slot.name: choice})) - table.stock_ms
                 assert more == pytest.approx(alone, abs=1e-9)
 
-    def test_what_the_table_lacks_is_never_a_number(self, space: SearchSpace, formula: Formula) -> None:
+    def test_a_missing_entry_is_an_error(self, space: SearchSpace, formula: Formula) -> None:
         with pytest.raises(LatencyError) as caught:
             table_of(space, formula("bench")).predict(space.stock)
         assert str(caught.value) == (
@@ -138,8 +140,8 @@ RECORDED = {
 }
 
 
-class TestParts:
-    def test_what_is_alike_is_one_entry(self, formula: Formula, tmp_path: Path) -> None:
+class TestWorkloads:
+    def test_equal_layers_share_an_entry(self, formula: Formula, tmp_path: Path) -> None:
         (tmp_path / "twins.yaml").write_text(
             "nc: 3\nbackbone:\n  - [-1, 1, Conv, [16, 3, 2]]\n  - [-1, 1, C2f, [16]]\n  - [-1, 1, C2f, [16]]\n"
             "  - [-1, 1, Conv, [16, 3, 2]]\n  - [-1, 1, C2f, [16]]\nhead:\n  - [[4], 1, Detect, [nc]]\n"
@@ -151,36 +153,36 @@ class TestParts:
         assert first == second != smaller
         first, second, smaller = (table.layer(layer, uib).key for layer in (1, 2, 4))
         assert first == second != smaller
-        assert len(table.parts()) == 1 + 1 + 5 + 2  # the start, the model, its distinct layers, those with a UIB
+        assert len(table.workloads()) == 1 + 1 + 5 + 2  # the start, the model, its distinct layers, those with a UIB
 
     def test_an_operator_in_a_host_is_timed_with_the_whole_layer(self, space: SearchSpace, formula: Formula) -> None:
         table = table_of(space, formula())
         part = table.layer(4, Choice.of("UIB", {}))
         module = part.deploy().module
-        assert part.what == "C3 with UIB"
+        assert part.description == "C3 with UIB"
         assert type(module).__name__ == "C3"
         assert sum(type(inner).__name__ == "UIB" for inner in module.modules()) == 2
 
-    def test_every_layer_is_what_the_built_model_has(self, space: SearchSpace, formula: Formula) -> None:
+    def test_deployed_layers_equal_those_of_the_built_model(self, space: SearchSpace, formula: Formula) -> None:
         table = table_of(space, formula())
         architecture = space.of({slot.name: slot.choices[-1] for slot in space.slots})
         model: Any = Deployed.model(architecture.document(CLASSES), CLASSES, SIZE).module
         for part, layer in zip(table.layers(architecture), model.model, strict=True):
             assert structure(part.deploy().module) == structure(layer)
 
-    def test_keys_are_made_of_nothing_that_another_process_would_not_know(
+    def test_keys_contain_nothing_specific_to_the_process(
         self, space: SearchSpace, formula: Formula, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(latency_table, "_digest", repr)
-        for key in table_of(space, formula()).parts():
+        for key in table_of(space, formula()).workloads():
             assert "object at 0x" not in key
             assert "function" not in key
 
     @pytest.mark.parametrize("change", ["inplace", "loading", "training", "batch norm"])
-    def test_keys_do_not_depend_on_what_the_process_did_before(
+    def test_keys_do_not_depend_on_the_state_of_the_process(
         self, change: str, space: SearchSpace, formula: Formula, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        before = list(table_of(space, formula()).parts())
+        before = list(table_of(space, formula()).workloads())
         match change:
             case "inplace":  # what Ultralytics makes of the activation that it shares when it loads a checkpoint
                 monkeypatch.setattr(Conv.default_act, "inplace", True)
@@ -198,11 +200,11 @@ class TestParts:
                     return layers
 
                 monkeypatch.setattr(build, "skeleton", skeleton)
-        assert list(table_of(space, formula()).parts()) == before
+        assert list(table_of(space, formula()).workloads()) == before
 
     def test_keys_of_recorded_tables_stay(self, space: SearchSpace, formula: Formula) -> None:
-        """A table of another day is as good as one of today: these keys were written by the first version."""
-        keys = {part.what: key for key, part in table_of(space, formula()).parts().items()}
+        """Tables of older versions stay valid: these keys are of the first version."""
+        keys = {part.description: key for key, part in table_of(space, formula()).workloads().items()}
         assert {what: keys[what] for what in RECORDED} == RECORDED
 
     @pytest.mark.slow
@@ -210,73 +212,71 @@ class TestParts:
         (tmp_path / "small.yaml").write_text(SPACE, encoding="utf-8")
         script = (
             "import sys; from search_spaces import space_file; from trials.latency.latency_table import LatencyTable\n"
-            f"space = space_file.load(sys.argv[1]); print(*LatencyTable(space, {CLASSES}, {SIZE}, None).parts())"
+            f"space = space_file.load(sys.argv[1]); print(*LatencyTable(space, {CLASSES}, {SIZE}, None).workloads())"
         )
-        told = subprocess.run(
+        printed = subprocess.run(
             [sys.executable, "-c", script, str(tmp_path / "small.yaml")],
             env={"PYTHONPATH": ":".join(filter(None, sys.path)), "YOLO_OFFLINE": "true", "PYTHONHASHSEED": "7"},
             capture_output=True,
             text=True,
             check=True,
         )
-        assert told.stdout.split() == list(table_of(space, formula()).parts())
+        assert printed.stdout.split() == list(table_of(space, formula()).workloads())
 
 
 class TestRecording:
-    def test_times_everything_once_the_reference_first(
+    def test_records_each_workload_once_the_reference_first(
         self, space: SearchSpace, formula: Formula, tmp_path: Path
     ) -> None:
         runtime, path = formula(), tmp_path / "new" / "table.csv"
         table = table_of(space, runtime)
         progress = list(latency_table.record(table, runtime, path))
-        assert [one.done for one in progress] == list(range(1, len(table.parts()) + 1))
+        assert [one.done for one in progress] == list(range(1, len(table.workloads()) + 1))
         assert {one.total for one in progress} == {len(progress)}
         assert runtime.asked[0].startswith("C3 for 1x32x16x16")
-        assert timings.read(path).entries.keys() == table.parts().keys()
+        assert timings.read(path).entries.keys() == table.workloads().keys()
 
-    def test_an_interrupted_one_goes_on_where_it_was(
-        self, space: SearchSpace, formula: Formula, tmp_path: Path
-    ) -> None:
+    def test_an_interrupted_recording_resumes(self, space: SearchSpace, formula: Formula, tmp_path: Path) -> None:
         path, first, second = tmp_path / "table.csv", formula(), formula()
         first.interrupted_after = 5
         with pytest.raises(KeyboardInterrupt):
             recorded(space, first, path)
         assert len(timings.read(path).entries) == 5
         table = recorded(space, second, path)
-        assert len(second.asked) == len(table.parts()) - 5
+        assert len(second.asked) == len(table.workloads()) - 5
         assert set(first.asked).isdisjoint(second.asked)
         assert list(tmp_path.iterdir()) == [path]
 
-    def test_a_machine_that_has_become_slow_leaves_no_trace(self, table: LatencyTable) -> None:
+    def test_a_slower_machine_does_not_change_the_entries(self, table: LatencyTable) -> None:
         """The formula's comparisons run at half the speed of its single measurements."""
-        (concat,) = {entry.median_ms for entry in table.recorded.entries.values() if entry.what == "Concat"}
-        assert concat - table.start_ms == pytest.approx(0.01)
+        (concat,) = {entry.median_ms for entry in table.recorded.entries.values() if entry.description == "Concat"}
+        assert concat - table.overhead_ms == pytest.approx(0.01)
 
     def test_another_profile_is_refused(self, space: SearchSpace, formula: Formula, tmp_path: Path) -> None:
         recorded(space, formula(), tmp_path / "table.csv")
         with pytest.raises(LatencyError, match=r"threads 2, not 1 \(latencies of two profiles are never mixed"):
             recorded(space, formula(threads=2), tmp_path / "table.csv")
 
-    def test_a_layer_that_does_not_run_is_told_and_the_rest_is_recorded(
+    def test_a_layer_that_does_not_run_is_reported_and_the_rest_is_recorded(
         self, space: SearchSpace, formula: Formula, tmp_path: Path
     ) -> None:
         runtime = formula()
         runtime.refuses = "DySample"
         table = table_of(space, runtime)
         problems = [one.problem for one in latency_table.record(table, runtime, tmp_path / "t.csv") if one.problem]
-        assert problems == ["a pass of DySample for nn.Upsample for 1x128x2x2 failed: no such operation"]
+        assert problems == ["inference of DySample for nn.Upsample for 1x128x2x2 failed: no such operation"]
         assert table.predict(space.of({"2": space.slots[0].choices[1]})) > 0
         with pytest.raises(LatencyError, match="lacks DySample for "):
             table.predict(space.of({"11": Choice.of("DySample", {})}))
 
     @pytest.mark.slow
     @pytest.mark.parametrize("name", ["torch", "onnxruntime", "openvino"])
-    def test_for_real(self, name: str, space: SearchSpace, tmp_path: Path) -> None:
+    def test_record_and_predict_on_a_real_runtime(self, name: str, space: SearchSpace, tmp_path: Path) -> None:
         pytest.importorskip(name)
         runtime = runtimes.open_runtime(name)
         table = recorded(space, runtime, tmp_path / "table.csv")
         bold = space.of({slot.name: slot.choices[-1] for slot in space.slots})
-        (checked,) = prediction_error.check(table, runtime, [bold])
+        (checked,) = prediction_error.observe(table, runtime, [bold])
         assert abs(checked.error) < 2
 
 
@@ -284,8 +284,8 @@ PROFILE = DeviceProfile(
     name="board", processor="Cortex-A78", runtime="onnxruntime", version="1.20", threads=4, torch="2.5"
 )
 TIMING = Timing(
-    key="1f", what="C3 with UIB(a=1, b=2)", received="1x8x4x4", median_ms=1.25, spread_ms=0.1, p90_ms=1.5,
-    passes=100, steady=True,
+    key="1f", description="C3 with UIB(a=1, b=2)", input_shapes="1x8x4x4", median_ms=1.25, spread_ms=0.1, p90_ms=1.5,
+    iterations=100, steady=True,
 )  # fmt: skip
 FILE = """\
 # name: board
@@ -298,20 +298,20 @@ FILE = """\
 # governor: 
 key,what,received,median_ms,spread_ms,p90_ms,passes,steady
 1f,"C3 with UIB(a=1, b=2)",1x8x4x4,1.25,0.1,1.5,100,yes
-"""  # noqa: W291 - a system that does not tell its governor
+"""  # noqa: W291 - a system without a governor
 
 
 class TestFile:
-    def test_is_written_so(self) -> None:
+    def test_the_text_of_a_file(self) -> None:
         assert Timings(profile=PROFILE, entries={"1f": TIMING}).text == FILE
 
-    def test_comes_back_as_it_was(self, tmp_path: Path) -> None:
+    def test_a_written_table_is_read_back(self, tmp_path: Path) -> None:
         written = Timings(profile=PROFILE, entries={"1f": TIMING})
         written.write(tmp_path / "board.csv")
         assert timings.read(tmp_path / "board.csv") == written
-        assert timings.known(tmp_path) == ["board"]
+        assert timings.device_names(tmp_path) == ["board"]
 
-    def test_all_mistakes_of_a_file_at_once(self, tmp_path: Path) -> None:
+    def test_all_mistakes_of_a_file_are_listed(self, tmp_path: Path) -> None:
         path = tmp_path / "bad.csv"
         rows = ["1,a,b,nan,0,1,9,yes", "2,a,b,1,1", "3,a,b,0,0,0,9,no", "4,a,b,1,0,1,9,maybe", "5,a,b,1,0,1,9,no"]
         path.write_text(FILE.partition("1f")[0] + "\n".join(rows) + "\n", encoding="utf-8")
@@ -325,53 +325,53 @@ class TestFile:
         ]
 
     @pytest.mark.parametrize(
-        ("text", "told"),
+        ("text", "message"),
         [
             ("a,b\n1,2\n", "above the columns `# NAME: VALUE` is expected for name, processor, runtime"),
             (FILE.replace("# threads: 4", "# threads: four"), "threads: a whole number is expected, got 'four'"),
             (FILE.replace("median_ms", "latency"), "the columns are expected to be key,what,received,median_ms"),
         ],
     )
-    def test_what_is_no_table_is_refused(self, text: str, told: str, tmp_path: Path) -> None:
+    def test_an_invalid_file_is_an_error(self, text: str, message: str, tmp_path: Path) -> None:
         (tmp_path / "x.csv").write_text(text, encoding="utf-8")
         with pytest.raises(SpecError) as caught:
             timings.read(tmp_path / "x.csv")
-        assert told in str(caught.value)
+        assert message in str(caught.value)
 
-    def test_a_timing_beside_a_reference_is_told_at_the_references_speed(self) -> None:
-        own = Latency(median_ms=9.0, spread_ms=0.9, p90_ms=18.0, passes=40)
-        other = Latency(median_ms=6.0, spread_ms=0.0, p90_ms=6.0, passes=50)
-        compared = Comparison(candidate=own, reference=other, ratio=1.5, drift=0.2)
-        timing = Timing.beside("k", "what", "1x1", compared, reference_ms=2.0)
-        assert (timing.median_ms, timing.spread_ms, timing.p90_ms, timing.passes) == pytest.approx((3, 0.3, 6, 40))
+    def test_a_comparison_is_scaled_to_the_recorded_reference(self) -> None:
+        candidate = Latency(median_ms=9.0, spread_ms=0.9, p90_ms=18.0, iterations=40)
+        reference = Latency(median_ms=6.0, spread_ms=0.0, p90_ms=6.0, iterations=50)
+        compared = Comparison(candidate=candidate, reference=reference, ratio=1.5, drift=0.2)
+        timing = Timing.of_comparison("k", "what", "1x1", compared, reference_ms=2.0)
+        assert (timing.median_ms, timing.spread_ms, timing.p90_ms, timing.iterations) == pytest.approx((3, 0.3, 6, 40))
         assert not timing.steady
 
 
-def checked(*pairs: tuple[float, float]) -> list[Checked]:
+def observations(*pairs: tuple[float, float]) -> list[Observation]:
     stock = Architecture(base="yolov5{scale}.yaml", scale="n", picks=())
-    return [Checked(architecture=stock, predicted_ms=p, measured_ms=m, steady=m > 5) for p, m in pairs]
+    return [Observation(architecture=stock, predicted_ms=p, measured_ms=m, steady=m > 5) for p, m in pairs]
 
 
-class TestAccuracy:
-    def test_of_predictions_that_are_too_high(self) -> None:
-        accuracy = Accuracy.of(checked((11, 10), (22, 20), (3.3, 3), (1.5, 1)))
+class TestErrorSummary:
+    def test_predictions_that_are_too_high_have_a_positive_bias(self) -> None:
+        accuracy = ErrorSummary.of(observations((11, 10), (22, 20), (3.3, 3), (1.5, 1)))
         figures = (accuracy.median_error, accuracy.bias, accuracy.p90_error)
         assert figures == pytest.approx((0.1, 0.1, 0.38))
         assert (accuracy.candidates, accuracy.tau, accuracy.steady) == (4, 1, 2)
 
-    def test_one_candidate_says_nothing_of_order(self) -> None:
+    def test_one_candidate_is_too_few(self) -> None:
         with pytest.raises(LatencyError, match="2 candidates or more are expected, got 1"):
-            Accuracy.of(checked((1, 1)))
+            ErrorSummary.of(observations((1, 1)))
 
     @pytest.mark.parametrize(
         ("second", "tau"), [([1, 2, 3, 4], 1), ([4, 3, 2, 1], -1), ([2, 1, 3, 4], 4 / 6), ([1, 1, 1, 1], 0)]
     )
     def test_kendalls_tau(self, second: list[float], tau: float) -> None:
-        assert prediction_error.kendall([1, 2, 3, 4], second) == pytest.approx(tau)
+        assert prediction_error.kendall_tau([1, 2, 3, 4], second) == pytest.approx(tau)
 
     @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=2, max_size=9))
-    def test_kendalls_tau_is_the_same_from_both_sides(self, pairs: list[tuple[int, int]]) -> None:
+    def test_kendalls_tau_is_symmetric(self, pairs: list[tuple[int, int]]) -> None:
         first, second = [float(a) for a, _ in pairs], [float(b) for _, b in pairs]
-        tau = prediction_error.kendall(first, second)
-        assert tau == prediction_error.kendall(second, first)
-        assert prediction_error.kendall([-a for a in first], second) == -tau
+        tau = prediction_error.kendall_tau(first, second)
+        assert tau == prediction_error.kendall_tau(second, first)
+        assert prediction_error.kendall_tau([-a for a in first], second) == -tau

@@ -1,4 +1,4 @@
-"""What runs a deployed module: each backend, the graph it is given, the profile, and the way through ssh."""
+"""Runtimes: each backend, the exported graph, the device profile, and the connection through ssh."""
 
 import io
 import json
@@ -18,7 +18,7 @@ from search_spaces import Architecture, Choice, SearchSpace
 from search_spaces.errors import EnvironmentProblem, LatencyError, SpecError
 from trials import timing_server
 from trials.devices import DeviceProfile, slug
-from trials.latency import backends, runtimes
+from trials.latency import backends, messages, runtimes
 from trials.latency.backends import BACKENDS, Backend
 from trials.latency.deployed import Deployed
 
@@ -28,13 +28,13 @@ ROOT = Path(__file__).parents[2]
 def tiny(module: nn.Module | None = None, size: int = 8) -> Deployed:
     return Deployed(
         module=(module or nn.Conv2d(3, 4, 3)).eval(),
-        received=torch.zeros(1, 3, size, size, device="meta"),
-        what=f"one {size} px image",
+        inputs=torch.zeros(1, 3, size, size, device="meta"),
+        description=f"one {size} px image",
     )
 
 
-class Noting(nn.Module):
-    """Notes how many threads its passes have."""
+class ThreadCounter(nn.Module):
+    """Records the number of threads of each forward pass."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Noting(nn.Module):
         self.threads.append(torch.get_num_threads())
         return x
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Noting":
+    def __deepcopy__(self, memo: dict[int, Any]) -> "ThreadCounter":
         return self
 
 
@@ -55,7 +55,7 @@ class Refusing(nn.Module):
 
 class TestBackends:
     @pytest.mark.parametrize("name", ["torch", "onnxruntime", "openvino"])
-    def test_time_a_module_alone_and_beside_another(self, name: str) -> None:
+    def test_measure_a_module_and_compare_it_with_another(self, name: str) -> None:
         pytest.importorskip(name)
         with runtimes.open_runtime(name) as runtime:
             assert runtime.profile.runtime == name
@@ -63,11 +63,11 @@ class TestBackends:
             large = tiny(nn.Sequential(nn.Conv2d(3, 64, 3), nn.Conv2d(64, 64, 3)), size=64)
             assert runtime.compare(large, tiny()).ratio > 1
 
-    def test_the_reference_is_prepared_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_reference_is_loaded_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         prepared: list[Deployed] = []
         prepare = Backend.prepare
 
-        def noting(self: Backend, deployed: Deployed, where: backends.Where) -> Any:
+        def noting(self: Backend, deployed: Deployed, where: backends.ExecutionSettings) -> Any:
             prepared.append(deployed)
             return prepare(self, deployed, where)
 
@@ -77,49 +77,50 @@ class TestBackends:
         runtime.compare(second, reference)
         assert prepared == [reference, first, second]
 
-    def test_threads_are_the_profiles_while_it_times_and_no_longer(self) -> None:
-        module, before = Noting(), torch.get_num_threads()
+    def test_threads_are_set_during_a_measurement_only(self) -> None:
+        module, before = ThreadCounter(), torch.get_num_threads()
         runtime = runtimes.open_runtime("torch", threads=3)
         runtime.measure(tiny(module))
         assert set(module.threads) == {3}
         assert runtime.profile.threads == 3
         assert torch.get_num_threads() == before
 
-    def test_a_pass_that_fails_says_what_it_was_a_pass_of(self) -> None:
+    def test_a_failed_inference_names_its_input(self) -> None:
         with pytest.raises(LatencyError) as caught:
             runtimes.open_runtime("torch").measure(tiny(Refusing()))
-        assert str(caught.value) == "a pass of one 8 px image failed: Sizes of tensors must match"
+        assert str(caught.value) == "inference of one 8 px image failed: Sizes of tensors must match"
 
-    def test_what_cannot_be_exported_is_told(self) -> None:
+    def test_a_failed_export_is_an_error(self) -> None:
         with pytest.raises(LatencyError) as caught:
             runtimes.open_runtime("onnxruntime").measure(tiny(Refusing()))
-        told = "what takes one 8 px image cannot be exported to ONNX: Sizes of tensors must match"
-        assert str(caught.value) == told
+        assert str(caught.value) == "export of one 8 px image to ONNX failed: Sizes of tensors must match"
 
-    def test_a_graph_that_is_none_is_refused(self) -> None:
-        with pytest.raises(LatencyError, match=r"^onnxruntime refuses what takes an image: "):
-            BACKENDS["onnxruntime"].prepare_graph(b"no graph", backends.Where(), what="an image")
+    def test_an_invalid_graph_is_an_error(self) -> None:
+        with pytest.raises(LatencyError, match=r"^onnxruntime refuses the graph of an image: "):
+            BACKENDS["onnxruntime"].prepare_graph(b"no graph", backends.ExecutionSettings(), description="an image")
 
 
-class TestWhatIsMissing:
+class TestMissing:
     @pytest.mark.parametrize("name", BACKENDS)
-    def test_a_missing_package_is_told_with_its_cure(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_missing_package_is_an_error_with_a_command(
+        self, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(backends, "find_spec", lambda _package: None)
         with pytest.raises(EnvironmentProblem) as caught:
             runtimes.open_runtime(name)
-        assert str(caught.value) == f"the runtime {name} is not installed ({BACKENDS[name].cure})"
+        assert str(caught.value) == f"the runtime {name} is not installed ({BACKENDS[name].install_command})"
 
-    def test_the_cures_name_extras_that_there_are(self) -> None:
+    def test_install_commands_name_existing_extras(self) -> None:
         project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-        cures = [backend.cure for backend in BACKENDS.values() if "[" in backend.cure]
-        assert cures == [
+        commands = [backend.install_command for backend in BACKENDS.values() if "[" in backend.install_command]
+        assert commands == [
             f"pip install '{project['name']}[{extra}]'"
             for extra in ("openvino", "tensorrt")
             if extra in project["optional-dependencies"]
         ]
 
     @pytest.mark.parametrize(
-        ("name", "told"),
+        ("name", "message"),
         [
             ("onnx", "runtime: no 'onnx' (did you mean 'onnxruntime'?)"),
             ("ssh:host", "got 'ssh:host'"),
@@ -128,31 +129,31 @@ class TestWhatIsMissing:
             ("ssh://host;ls", "ssh://HOST/RUNTIME is expected"),
         ],
     )
-    def test_an_unknown_runtime_names_the_known(self, name: str, told: str) -> None:
+    def test_an_unknown_runtime_lists_similar_names(self, name: str, message: str) -> None:
         with pytest.raises(SpecError) as caught:
             runtimes.open_runtime(name)
-        assert told in str(caught.value)
+        assert message in str(caught.value)
 
     @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-    def test_a_gpu_that_is_not_there(self) -> None:
+    def test_a_missing_gpu_is_an_error(self) -> None:
         with pytest.raises(EnvironmentProblem, match="there is no device 0"):
             runtimes.open_runtime("torch", device="0")
 
 
 class TestGraph:
-    """What is sent to a runtime computes what the module does."""
+    """The exported graph computes what the module does."""
 
     @staticmethod
     def run(deployed: Deployed) -> tuple[list[Tensor], list[Tensor]]:
         import onnxruntime
 
-        session = onnxruntime.InferenceSession(deployed.graph(), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(deployed.to_onnx(), providers=["CPUExecutionProvider"])
         images = [torch.rand(one.shape) for one in session.get_inputs()]
         names = [one.name for one in session.get_inputs()]
         out = session.run(None, {name: image.numpy() for name, image in zip(names, images, strict=True)})
         return images, [torch.from_numpy(one) for one in out]
 
-    def test_of_a_whole_model_with_every_operator(self, motley: Architecture) -> None:
+    def test_a_whole_model_with_all_operators_is_exported(self, motley: Architecture) -> None:
         deployed = Deployed.model(motley.document(3), 3, 64)
         (image,), (boxes,) = self.run(deployed)
         with torch.no_grad():
@@ -160,31 +161,33 @@ class TestGraph:
         assert boxes.shape == expected.shape == (1, 7, 84)
         assert torch.allclose(boxes, expected, rtol=1e-3, atol=1e-3)
 
-    def test_of_a_layer_that_receives_several_maps(self) -> None:
+    def test_a_layer_with_several_inputs_is_exported(self) -> None:
         class Joining(nn.Module):
             def forward(self, maps: list[Any]) -> Tensor:
                 return torch.cat([maps[0], *maps[1]], dim=1) * 2
 
-        received: list[Any] = [torch.zeros(1, 3, 4, 4), (torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 4, 4))]
-        deployed = Deployed(module=Joining().eval(), received=received, what="maps")
+        inputs: list[Any] = [torch.zeros(1, 3, 4, 4), (torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 4, 4))]
+        deployed = Deployed(module=Joining().eval(), inputs=inputs, description="maps")
         images, (joined,) = self.run(deployed)
         assert torch.allclose(joined, torch.cat(images, dim=1) * 2)
 
-    def test_the_module_is_left_as_it_was(self, space_of: Callable[[str], SearchSpace]) -> None:
+    def test_export_leaves_the_module_unchanged(self, space_of: Callable[[str], SearchSpace]) -> None:
         deployed = Deployed.model(space_of("v5").of({2: Choice.of("UIB", {})}).document(3), 3, 64)
-        deployed.graph()
+        deployed.to_onnx()
         (head,) = (module for module in deployed.module.modules() if isinstance(module, Detect))
         assert head.export is False
 
 
 class TestProfile:
-    def test_a_name_is_made_of_host_processor_runtime_and_threads(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_default_name_of_a_profile(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr("trials.devices.platform.node", lambda: "bench")
         monkeypatch.setattr("trials.devices.processor", lambda _device: "Intel(R) Core(TM) i7-8700 CPU @ 3.2GHz")
-        profile = DeviceProfile.here(None, runtime="torch", version="2.0", threads=4)
+        profile = DeviceProfile.of_this_machine(None, runtime="torch", version="2.0", threads=4)
         assert profile.name == "bench-Intel-Core-i7-8700-CPU-3.2GHz-torch-4t"
 
-    def test_the_users_name_can_be_a_files(self) -> None:
+    def test_a_name_becomes_a_valid_file_name(self) -> None:
         assert slug("../my Jetson: Orin") == "my-Jetson-Orin"
 
     def test_two_profiles_are_not_mixed(self) -> None:
@@ -208,8 +211,8 @@ class TestServer:
         timing_server.serve(io.StringIO(lines), answers)
         return [json.loads(line) for line in answers.getvalue().splitlines()]
 
-    def test_answers_every_question_in_a_line(self) -> None:
-        graphs = runtimes._packed([tiny(), tiny()])
+    def test_each_request_gets_a_line(self) -> None:
+        graphs = messages.pack([tiny(), tiny()])
         profile, alone, refused, beside = self.ask(
             {"question": "profile", "device_name": "far away"},
             {"question": "measure", "graphs": graphs[:1], "what": "x"},
@@ -218,41 +221,41 @@ class TestServer:
         )
         assert (profile["name"], profile["runtime"]) == ("far-away", "onnxruntime")
         assert alone["median_ms"] > 0
-        assert refused["error"].startswith("onnxruntime refuses what takes x: ")
+        assert refused["error"].startswith("onnxruntime refuses the graph of x: ")
         assert beside["candidate"]["passes"] >= 20
 
-    def test_what_the_host_lacks_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_package_missing_on_the_remote_machine_is_reported(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(backends, "find_spec", lambda _package: None)
         (answer,) = self.ask({"question": "profile", "device_name": None})
         assert answer == {"environment": "the runtime onnxruntime is not installed (pip install onnxruntime)"}
 
 
 class TestSsh:
-    """Through an `ssh` that runs its command here."""
+    """An `ssh` in the path that runs its command on this machine."""
 
     @pytest.fixture
     def ssh(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
         def install(script: str) -> Path:
             file = tmp_path / "ssh"
-            file.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/said\n{script}\n', encoding="utf-8")
+            file.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/arguments\n{script}\n', encoding="utf-8")
             file.chmod(file.stat().st_mode | stat.S_IXUSR)
-            return tmp_path / "said"
+            return tmp_path / "arguments"
 
         monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
         monkeypatch.setenv("PYTHONPATH", ":".join(filter(None, sys.path)))
         return install
 
-    def test_a_remote_host_measures(self, ssh: Callable[[str], Path]) -> None:
-        said = ssh(f'while [ "$1" != python3 ]; do shift; done; shift; exec {sys.executable} "$@"')
+    def test_a_remote_machine_measures(self, ssh: Callable[[str], Path]) -> None:
+        arguments = ssh(f'while [ "$1" != python3 ]; do shift; done; shift; exec {sys.executable} "$@"')
         with runtimes.open_runtime("ssh://me@board/onnxruntime", threads=1, device_name="board") as runtime:
-            assert said.read_text() == "-o BatchMode=yes me@board python3 -P -m trials.timing_server\n"
+            assert arguments.read_text() == "-o BatchMode=yes me@board python3 -P -m trials.timing_server\n"
             assert (runtime.profile.name, runtime.profile.runtime) == ("board", "onnxruntime")
             assert runtime.measure(tiny()).median_ms > 0
             compared = runtime.compare(tiny(), tiny())
-            assert compared.candidate.passes >= 20
+            assert compared.candidate.iterations >= 20
             assert compared.ratio > 0
 
-    def test_a_host_that_does_not_answer(self, ssh: Callable[[str], Path]) -> None:
+    def test_an_unreachable_machine_is_an_error(self, ssh: Callable[[str], Path]) -> None:
         ssh('echo "ssh: connect to host board port 22: Connection refused" >&2; exit 255')
         with pytest.raises(EnvironmentProblem) as caught:
             runtimes.open_runtime("ssh://board")
@@ -261,12 +264,12 @@ class TestSsh:
             "(ssh board python3 -m trials.timing_server must start there: pip install nas-for-yolo)"
         )
 
-    def test_what_goes_wrong_there_is_told_with_the_hosts_name(self, ssh: Callable[[str], Path]) -> None:
+    def test_an_error_of_the_remote_machine_has_its_name(self, ssh: Callable[[str], Path]) -> None:
         ssh('read question; echo \'{"environment": "the runtime openvino is not installed (cure)"}\'')
         with pytest.raises(EnvironmentProblem, match=r"^board: the runtime openvino is not installed \(cure\)$"):
             runtimes.open_runtime("ssh://board/openvino")
 
-    def test_no_ssh_at_all(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_missing_ssh_client_is_an_error(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PATH", str(tmp_path))
         with pytest.raises(EnvironmentProblem, match="install an ssh client"):
             runtimes.open_runtime("ssh://board")

@@ -121,7 +121,7 @@ class CostTable(LayerTable[LayerCost]):
         super().__init__(space, classes, image_size)
         self._counts: dict[Hashable, LayerCost] = {}
         self._inputs: dict[nn.Module, dict[str, Tensor]] = {}
-        self.setting(space.stock.macro)
+        self.at_scaling(space.stock.macro)
 
     def cost(self, architecture: Architecture) -> Cost:
         """Return the cost of an architecture, at its own image size if it has one.
@@ -129,7 +129,7 @@ class CostTable(LayerTable[LayerCost]):
         Raises:
             CostError: a layer cannot be counted.
         """
-        image_size = self.setting(architecture.macro).image_size
+        image_size = self.at_scaling(architecture.macro).image_size
         return Cost(image_size=image_size, deployed=True, layers=self.layers(architecture))
 
     def slot(self, slot: Slot, choice: Choice, macro: Scaling = ()) -> LayerCost:

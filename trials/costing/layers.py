@@ -2,7 +2,7 @@
 
 The cost or latency of a layer depends only on the module that is built there and on the shape of its input. A choice in
 a slot changes neither channels nor map size of other layers, and an insertion adds one layer. Scaling factors (depth,
-width, image size) change many layers: each setting of them has its own stock layers.
+width, image size) change many layers: each combination of them has its own stock layers.
 """
 
 from abc import ABC, abstractmethod
@@ -30,11 +30,11 @@ Number = TypeVar("Number", int, float)
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class StockLayer:
-    """Layer of the stock model at one setting of the scaling factors.
+    """Layer of the stock model at one combination of scaling factors.
 
     Attributes:
-        model: the stock model at this setting.
-        base: the base model at this setting.
+        model: the stock model with these scaling factors.
+        base: the base model with these scaling factors.
         step: the layer on the meta device, with its input and output.
     """
 
@@ -62,7 +62,7 @@ class LayerTable(ABC, Generic[Value]):
 
     def __init__(self, space: SearchSpace, classes: int, image_size: int) -> None:
         self.space, self.classes, self.image_size = space, classes, image_size
-        self._settings: dict[Scaling, _LayersAtSetting[Value]] = {}
+        self._scaled: dict[Scaling, _LayersAtScaling[Value]] = {}
 
     @abstractmethod
     def value_of_stock(self, layer: StockLayer) -> Value:
@@ -78,24 +78,24 @@ class LayerTable(ABC, Generic[Value]):
 
     def layers(self, architecture: Architecture) -> tuple[Value, ...]:
         """Return the values of an architecture's layers, in order."""
-        setting = self.setting(architecture.macro)
-        layers = list(setting.values)
+        scaled = self.at_scaling(architecture.macro)
+        layers = list(scaled.values)
         for layer, choice in architecture.picks:
-            layers[layer] = setting.layer(layer, choice)
+            layers[layer] = scaled.layer(layer, choice)
         for new in reversed(architecture.insertions):
-            layers.insert(new.after + 1, setting.insertion(new.after, new.choice))
+            layers.insert(new.after + 1, scaled.insertion(new.after, new.choice))
         return tuple(layers)
 
     def layer(self, layer: int, choice: Choice, macro: Scaling = ()) -> Value:
         """Return the value of one layer with one choice in it, at the scaling factors `macro`."""
-        return self.setting(macro).layer(layer, choice)
+        return self.at_scaling(macro).layer(layer, choice)
 
     def layers_of(self, slot: Slot, choice: Choice, macro: Scaling = ()) -> tuple[Value, ...]:
         """Return the values of all layers of a slot with one choice in them; empty where nothing is inserted."""
-        setting = self.setting(macro)
+        scaled = self.at_scaling(macro)
         if slot.feeds:
-            return () if choice.is_stock else (setting.insertion(slot.layer, choice),)
-        return tuple(setting.layer(layer, choice) for layer in slot.layers)
+            return () if choice.is_stock else (scaled.insertion(slot.layer, choice),)
+        return tuple(scaled.layer(layer, choice) for layer in slot.layers)
 
     def extreme(self, figure: Callable[[Value], Number], *, cheapest: bool) -> Architecture:
         """Return the architecture with the lowest or the highest total of a figure that is a sum over layers.
@@ -116,15 +116,15 @@ class LayerTable(ABC, Generic[Value]):
         ends = [self.layers(self.extreme(figure, cheapest=cheapest)) for cheapest in (True, False)]
         return sum(map(figure, ends[0])), sum(map(figure, ends[1]))
 
-    def setting(self, macro: Scaling) -> "_LayersAtSetting[Value]":
+    def at_scaling(self, macro: Scaling) -> "_LayersAtScaling[Value]":
         """Return the layers at the scaling factors `macro`."""
-        if macro not in self._settings:
-            self._settings[macro] = _LayersAtSetting(self, self.space.of({}, dict(macro)))
-        return self._settings[macro]
+        if macro not in self._scaled:
+            self._scaled[macro] = _LayersAtScaling(self, self.space.of({}, dict(macro)))
+        return self._scaled[macro]
 
 
-class _LayersAtSetting(Generic[Value]):
-    """Layers at one setting of the scaling factors: the stock model's, and memoised those with a choice.
+class _LayersAtScaling(Generic[Value]):
+    """Layers at one combination of scaling factors: the stock model's, and memoised those with a choice.
 
     Attributes:
         image_size: in pixels, of the deployed model.

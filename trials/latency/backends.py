@@ -1,4 +1,4 @@
-"""What can run a deployed model: PyTorch itself, or a runtime that reads ONNX."""
+"""Backends that run a deployed model on this machine: PyTorch, or a runtime that loads ONNX."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,14 +15,15 @@ from trials import devices
 from trials.devices import CPU, torch_device
 from trials.latency import measurement
 from trials.latency.deployed import Deployed
-from trials.latency.measurement import Pass
+from trials.latency.measurement import Iteration
 
 
 @dataclass(frozen=True, kw_only=True)
-class Where:
-    """Where a pass runs.
+class ExecutionSettings:
+    """Threads and device of an inference.
 
     Attributes:
+        threads: of the runtime, on a CPU.
         device: `cpu`, or the number of a GPU.
     """
 
@@ -31,102 +32,103 @@ class Where:
 
     @property
     def torch_device(self) -> torch.device:
-        """As PyTorch names it."""
+        """The device in PyTorch."""
         return torch_device(self.device)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Backend:
-    """A word of `--runtime`.
+    """Backend by its name in `--runtime`.
 
     Attributes:
-        package: that it needs, by the name under which it is imported and installed.
-        cure: installs it.
-        read: a graph to a pass, with zeros for images; None for PyTorch, which runs modules.
+        package: name of the required package, as it is imported and installed.
+        install_command: installs the package.
+        load_graph: returns an iteration of an ONNX graph, with zeros as input; None for PyTorch, which runs modules.
     """
 
     name: str
     package: str
-    cure: str
-    read: Callable[[bytes, Where], Pass] | None = None
+    install_command: str
+    load_graph: Callable[[bytes, ExecutionSettings], Iteration] | None = None
 
     def require(self) -> None:
-        """Refuse at once what would fail at the first pass.
+        """Check that the package is installed.
 
         Raises:
-            EnvironmentProblem: the package is not installed.
+            EnvironmentProblem: it is not.
         """
         if find_spec(self.package) is None:
-            raise EnvironmentProblem(f"the runtime {self.name} is not installed ({self.cure})")
+            raise EnvironmentProblem(f"the runtime {self.name} is not installed ({self.install_command})")
 
     @property
     def version(self) -> str:
-        """Of the package."""
+        """Version of the package."""
         try:
             return version(self.package)
         except PackageNotFoundError:  # onnxruntime-gpu, tensorrt-cu12: another distribution of the same module
             return str(getattr(__import__(self.package), "__version__", "unknown"))
 
-    def prepare(self, deployed: Deployed, where: Where) -> Pass:
-        """A pass of one image through a deployed module.
+    def prepare(self, deployed: Deployed, execution: ExecutionSettings) -> Iteration:
+        """Load a deployed module and return an iteration of it.
 
         Raises:
             LatencyError: the runtime does not take it.
         """
-        if self.read is not None:
-            return self.prepare_graph(deployed.graph(), where, what=deployed.what)
-        module, received = deployed.on(where.torch_device, devices.memory_format(where.torch_device))
-        return measurement.passing(module, received, what=deployed.what)
+        if self.load_graph is not None:
+            return self.prepare_graph(deployed.to_onnx(), execution, description=deployed.description)
+        device = execution.torch_device
+        module, inputs = deployed.on(device, devices.memory_format(device))
+        return measurement.iteration_of(module, inputs, description=deployed.description)
 
-    def prepare_graph(self, graph: bytes, where: Where, *, what: str) -> Pass:
-        """A pass through an ONNX graph.
+    def prepare_graph(self, graph: bytes, execution: ExecutionSettings, *, description: str) -> Iteration:
+        """Load an ONNX graph and return an iteration of it.
 
         Args:
-            what: enters it, in words, for an error.
+            description: of what is run, for errors.
 
         Raises:
             LatencyError: the runtime does not take it.
         """
-        if self.read is None:
+        if self.load_graph is None:
             raise LatencyError(f"{self.name} runs modules, not ONNX graphs")
         try:
-            return measurement.named(self.read(graph, where), what)
+            return measurement.with_description(self.load_graph(graph, execution), description)
         except Exception as error:
-            told = " ".join(str(error).split())[:300]
-            raise LatencyError(f"{self.name} refuses what takes {what}: {told}") from error
+            reason = " ".join(str(error).split())[:300]
+            raise LatencyError(f"{self.name} refuses the graph of {description}: {reason}") from error
 
 
-def _onnxruntime(graph: bytes, where: Where) -> Pass:
-    import onnxruntime  # noqa: PLC0415 - takes a while, and is needed where it is asked for
+def _onnxruntime(graph: bytes, execution: ExecutionSettings) -> Iteration:
+    import onnxruntime  # noqa: PLC0415 - slow, and needed only for this backend
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = where.threads, 1
-    options.log_severity_level = 4  # what goes wrong is raised, too
-    on_gpu = ("CUDAExecutionProvider", {"device_id": where.device})
+    options.intra_op_num_threads, options.inter_op_num_threads = execution.threads, 1
+    options.log_severity_level = 4  # errors are raised, too
+    on_gpu = ("CUDAExecutionProvider", {"device_id": execution.device})
     session = onnxruntime.InferenceSession(
-        graph, options, providers=["CPUExecutionProvider"] if where.device == CPU else [on_gpu]
+        graph, options, providers=["CPUExecutionProvider"] if execution.device == CPU else [on_gpu]
     )
     images = {one.name: np.zeros(one.shape, dtype=np.float32) for one in session.get_inputs()}
     return lambda: session.run(None, images)
 
 
-def _openvino(graph: bytes, where: Where) -> Pass:
+def _openvino(graph: bytes, execution: ExecutionSettings) -> Iteration:
     import openvino  # noqa: PLC0415 - an extra
 
     settings = {
         "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": where.threads,
-        "INFERENCE_PRECISION_HINT": "f32",  # by itself it takes bfloat16 where the CPU has it
+        "INFERENCE_NUM_THREADS": execution.threads,
+        "INFERENCE_PRECISION_HINT": "f32",  # the default is bfloat16 where the CPU has it
     }
     core = openvino.Core()
-    compiled = core.compile_model(core.read_model(graph), "CPU" if where.device == CPU else "GPU", settings)
+    compiled = core.compile_model(core.read_model(graph), "CPU" if execution.device == CPU else "GPU", settings)
     request = compiled.create_infer_request()
     images = [np.zeros(tuple(one.shape), dtype=np.float32) for one in compiled.inputs]
     return lambda: request.infer(images, share_inputs=True)
 
 
-def _tensorrt(graph: bytes, where: Where) -> Pass:
-    """Never run: written by its documentation (TensorRT 10)."""
+def _tensorrt(graph: bytes, execution: ExecutionSettings) -> Iteration:
+    """Load a graph in TensorRT. Never run: written after the documentation of TensorRT 10."""
     import tensorrt  # noqa: PLC0415 - an extra
 
     logger = tensorrt.Logger(tensorrt.Logger.ERROR)
@@ -139,16 +141,17 @@ def _tensorrt(graph: bytes, where: Where) -> Pass:
     config.clear_flag(tensorrt.BuilderFlag.TF32)
     engine = tensorrt.Runtime(logger).deserialize_cuda_engine(builder.build_serialized_network(network, config))
     context = engine.create_execution_context()
-    stream: Any = torch.cuda.Stream(where.torch_device)
+    stream: Any = torch.cuda.Stream(execution.torch_device)
     tensors = []
     for index in range(engine.num_io_tensors):
         name = engine.get_tensor_name(index)
-        tensors.append(torch.zeros(tuple(engine.get_tensor_shape(name)), device=where.torch_device))
+        tensors.append(torch.zeros(tuple(engine.get_tensor_shape(name)), device=execution.torch_device))
         context.set_tensor_address(name, tensors[-1].data_ptr())
-    return partial(_executed, context, stream, tensors)
+    return partial(_execute_tensorrt, context, stream, tensors)
 
 
-def _executed(context: Any, stream: Any, _kept_alive: Sequence[torch.Tensor]) -> None:
+def _execute_tensorrt(context: Any, stream: Any, _tensors: Sequence[torch.Tensor]) -> None:
+    """Run one inference; the tensors are an argument so that their memory is not freed."""
     context.execute_async_v3(stream.cuda_stream)
     stream.synchronize()
 
@@ -156,9 +159,24 @@ def _executed(context: Any, stream: Any, _kept_alive: Sequence[torch.Tensor]) ->
 BACKENDS = {
     backend.name: backend
     for backend in (
-        Backend(name="torch", package="torch", cure="pip install torch"),
-        Backend(name="onnxruntime", package="onnxruntime", cure="pip install onnxruntime", read=_onnxruntime),
-        Backend(name="openvino", package="openvino", cure="pip install 'nas-for-yolo[openvino]'", read=_openvino),
-        Backend(name="tensorrt", package="tensorrt", cure="pip install 'nas-for-yolo[tensorrt]'", read=_tensorrt),
+        Backend(name="torch", package="torch", install_command="pip install torch"),
+        Backend(
+            name="onnxruntime",
+            package="onnxruntime",
+            install_command="pip install onnxruntime",
+            load_graph=_onnxruntime,
+        ),
+        Backend(
+            name="openvino",
+            package="openvino",
+            install_command="pip install 'nas-for-yolo[openvino]'",
+            load_graph=_openvino,
+        ),
+        Backend(
+            name="tensorrt",
+            package="tensorrt",
+            install_command="pip install 'nas-for-yolo[tensorrt]'",
+            load_graph=_tensorrt,
+        ),
     )
 }

@@ -1,4 +1,4 @@
-"""A module as it is shipped: what a runtime is given, in PyTorch or as an ONNX graph."""
+"""Deployed modules: fused, in eval mode, for PyTorch or exported to ONNX."""
 
 import tempfile
 import warnings
@@ -22,20 +22,20 @@ _OPSET = 17
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Deployed:
-    """A fused module in eval mode, and what enters it.
+    """Fused module in eval mode, and its input.
 
     Attributes:
-        received: only the shapes count; it may lie on the meta device.
-        what: enters it, in words, for an error.
+        inputs: only the shapes count; tensors may be on the meta device.
+        description: of the module or of its input, for errors.
     """
 
     module: nn.Module
-    received: Feature | Sequence[Feature]
-    what: str
+    inputs: Feature | Sequence[Feature]
+    description: str
 
     @classmethod
     def model(cls, document: Mapping[str, Any], classes: int, image_size: int) -> Self:
-        """A whole model, and one image.
+        """Build and fuse a whole model; its input is one image `(1, 3, image_size, image_size)`.
 
         Raises:
             SpecError: the document cannot be built.
@@ -43,19 +43,19 @@ class Deployed:
         built = build.model(document, classes).eval()
         built.fuse(verbose=False)
         image = torch.zeros(1, IMAGE_CHANNELS, image_size, image_size, device="meta")
-        return cls(module=built, received=image, what=f"one {image_size} px image")
+        return cls(module=built, inputs=image, description=f"one {image_size} px image")
 
     def on(self, device: torch.device, layout: torch.memory_format) -> tuple[nn.Module, Any]:
-        """A copy of the module, and zeros in the form of what it receives."""
+        """Return a copy of the module on a device, and zeros as its input."""
         zeros = [
             torch.zeros(tensor.shape, device=device).contiguous(memory_format=layout)
-            for tensor in _tensors(self.received)
+            for tensor in _tensors(self.inputs)
         ]
         module = deepcopy(self.module).to(device).to(memory_format=layout).requires_grad_(False)
-        return module, _nested(self.received, iter(zeros))
+        return module, _nested(self.inputs, iter(zeros))
 
-    def graph(self) -> bytes:
-        """The module as ONNX, of fixed shapes.
+    def to_onnx(self) -> bytes:
+        """Export the module to ONNX, opset 17, with fixed shapes.
 
         Raises:
             LatencyError: it cannot be exported.
@@ -65,30 +65,30 @@ class Deployed:
             if isinstance(head, Detect):
                 head.export, head.format, head.dynamic = True, "onnx", False  # boxes alone, as Ultralytics exports
         flat, zeros = (
-            _Flat(module, self.received),
-            tuple(torch.zeros(tensor.shape) for tensor in _tensors(self.received)),
+            _Flat(module, self.inputs),
+            tuple(torch.zeros(tensor.shape) for tensor in _tensors(self.inputs)),
         )
         with tempfile.TemporaryDirectory() as folder, torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the exporter being the old one, and of shapes that become fixed
+            warnings.simplefilter("ignore")  # the exporter is the old one, and shapes become constants
             file = Path(folder) / "module.onnx"
             try:
                 torch.onnx.export(flat, zeros, file, opset_version=_OPSET, dynamo=False)
             except Exception as error:
-                told = " ".join(str(error).split())[:300]
-                raise LatencyError(f"what takes {self.what} cannot be exported to ONNX: {told}") from error
+                reason = " ".join(str(error).split())[:300]
+                raise LatencyError(f"export of {self.description} to ONNX failed: {reason}") from error
             return file.read_bytes()
 
 
 class _Flat(nn.Module):
-    """Takes the tensors of a nested feature side by side, and gives its tensors so."""
+    """Wrapper with flat inputs and outputs around a module with nested ones: an ONNX graph has flat ones."""
 
-    def __init__(self, module: nn.Module, form: Feature | Sequence[Feature]) -> None:
+    def __init__(self, module: nn.Module, structure: Feature | Sequence[Feature]) -> None:
         super().__init__()
-        self.module, self.form = module, form
+        self.module, self.structure = module, structure
 
     def forward(self, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """The module's outputs."""
-        return tuple(_tensors(self.module(_nested(self.form, iter(tensors)))))
+        """Return the module's outputs as a flat tuple."""
+        return tuple(_tensors(self.module(_nested(self.structure, iter(tensors)))))
 
 
 def _tensors(feature: Feature | Sequence[Feature]) -> Iterator[Tensor]:
@@ -99,5 +99,5 @@ def _tensors(feature: Feature | Sequence[Feature]) -> Iterator[Tensor]:
             yield from _tensors(inner)
 
 
-def _nested(form: Feature | Sequence[Feature], tensors: Iterator[Tensor]) -> Any:
-    return next(tensors) if isinstance(form, Tensor) else [_nested(inner, tensors) for inner in form]
+def _nested(structure: Feature | Sequence[Feature], tensors: Iterator[Tensor]) -> Any:
+    return next(tensors) if isinstance(structure, Tensor) else [_nested(inner, tensors) for inner in structure]

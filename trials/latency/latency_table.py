@@ -1,12 +1,12 @@
-"""The latency of every architecture of a space on one device, from a table of its layers.
+"""Latency of all architectures of a space on one device, predicted from a lookup table of layers.
 
-    predicted = factor x sum of (layer, timed alone - start) + start
-    factor    = (stock model, measured as a whole - start) / sum of (its layers, each timed alone - start)
+    predicted = factor * sum of (layer alone - overhead) + overhead
+    factor    = (stock model as a whole - overhead) / sum of (stock layers alone - overhead)
 
-Each distinct layer, at the shapes it receives, is timed once, as the device would run it; a layer that holds an
-operator is timed as a whole. Alone, every layer pays for the start of a graph, and a model once: that is timed as a
-graph with next to nothing in it. Alone, a layer finds its maps and weights in the cache; in a model it does not, and a
-runtime may fuse it with the next. The factor that the stock model shows is taken to be every architecture's.
+Each distinct layer is timed alone, once per input shape, as it is deployed; a layer that carries an operator is timed
+as a whole. Timed alone, each layer includes the start-up overhead of a graph, which a model has only once; it is
+measured with an almost empty graph. Timed alone, a layer finds its inputs and weights in the cache, and a runtime
+cannot fuse it with the next layer. The factor of the stock model corrects for that; it is used for all architectures.
 """
 
 import hashlib
@@ -38,29 +38,29 @@ from trials.latency.timings import Timing, Timings
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Part:
-    """A layer, or the whole stock model, that the table has an entry for or needs one.
+class Workload:
+    """Layer at one input shape, or whole stock model, whose latency is an entry of the table.
 
     Attributes:
-        key: of the entry.
-        what: in words.
-        received: the shapes, in words.
-        deploy: builds it, with weights.
+        key: key of the entry.
+        description: in words.
+        input_shapes: as text, `1x64x80x80`.
+        deploy: builds the module with weights, and its input.
     """
 
     key: str
-    what: str
-    received: str
+    description: str
+    input_shapes: str
     deploy: Callable[[], Deployed]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """How far a recording is.
+    """Progress of a recording.
 
     Attributes:
-        timing: the entry that was added.
-        problem: why there is none: the layer cannot be isolated, exported or run.
+        timing: the new entry.
+        problem: why there is no entry: the layer cannot be isolated, exported or run.
     """
 
     done: int
@@ -69,11 +69,11 @@ class Progress:
     problem: str = ""
 
 
-class LatencyTable(LayerTable[Part]):
-    """The latency of every architecture of a space.
+class LatencyTable(LayerTable[Workload]):
+    """Predicts the latency of all architectures of a space, in milliseconds.
 
     Args:
-        recorded: the device's table; it may hold entries of other spaces and sizes, too.
+        recorded: the device's table; entries of other spaces and sizes are ignored.
     """
 
     def __init__(self, space: SearchSpace, classes: int, image_size: int, recorded: Timings) -> None:
@@ -81,35 +81,35 @@ class LatencyTable(LayerTable[Part]):
         self.recorded = recorded
 
     def predict(self, architecture: Architecture) -> float:
-        """Milliseconds of one image on the table's device.
+        """Predict the latency of one image, in milliseconds.
 
         Raises:
-            LatencyError: the table lacks an entry; the text says which and how to record it.
+            LatencyError: the table lacks an entry; the text names it and the command that records it.
         """
-        return self.factor * sum(map(self._own_ms, self.layers(architecture))) + self.start_ms
+        return self.factor * sum(map(self._net_ms, self.layers(architecture))) + self.overhead_ms
 
     def reach_ms(self) -> tuple[float, float]:
-        """The least and the most that is predicted of any architecture."""
-        least, most = self.reach(self._own_ms)
-        return self.factor * least + self.start_ms, self.factor * most + self.start_ms
+        """Return the lowest and the highest predicted latency in the space."""
+        least, most = self.reach(self._net_ms)
+        return self.factor * least + self.overhead_ms, self.factor * most + self.overhead_ms
 
     @property
     def factor(self) -> float:
-        """How much longer the stock model takes than its layers one by one, without a start each."""
-        return (self.stock_ms - self.start_ms) / self.stock_sum_ms
+        """Ratio of the stock model's latency to the sum of its layers', both without overhead."""
+        return (self.stock_ms - self.overhead_ms) / self.stock_sum_ms
 
     @property
-    def start_ms(self) -> float:
-        """What a pass costs before anything is computed.
+    def overhead_ms(self) -> float:
+        """Start-up overhead of a graph.
 
         Raises:
             LatencyError: the table lacks it.
         """
-        return self._ms(_START)
+        return self._ms(_EMPTY_GRAPH)
 
     @property
     def stock_ms(self) -> float:
-        """Milliseconds of the whole stock model, measured.
+        """Measured latency of the whole stock model.
 
         Raises:
             LatencyError: the table lacks it.
@@ -118,27 +118,27 @@ class LatencyTable(LayerTable[Part]):
 
     @property
     def stock_sum_ms(self) -> float:
-        """The sum of the stock model's layers, each measured by itself, without a start each."""
-        return sum(map(self._own_ms, self.layers(self.space.stock)))
+        """Sum of the latencies of the stock model's layers, each timed alone, without overhead."""
+        return sum(map(self._net_ms, self.layers(self.space.stock)))
 
     def slot_ms(self, slot: Slot, choice: Choice, macro: Scaling = ()) -> float:
-        """All layers of a slot with one choice in them, as parts of a model; 0 where nothing is inserted."""
-        return self.factor * sum(map(self._own_ms, self.layers_of(slot, choice, macro or self.space.stock.macro)))
+        """Predict the contribution of a slot's layers with one choice in them; 0 where nothing is inserted."""
+        return self.factor * sum(map(self._net_ms, self.layers_of(slot, choice, macro or self.space.stock.macro)))
 
-    def _own_ms(self, part: Part) -> float:
-        return self._ms(part) - self.start_ms
+    def _net_ms(self, workload: Workload) -> float:
+        return self._ms(workload) - self.overhead_ms
 
-    def _ms(self, part: Part) -> float:
-        if part.key not in self.recorded.entries:
+    def _ms(self, workload: Workload) -> float:
+        if workload.key not in self.recorded.entries:
             raise LatencyError(
-                f"the latency table {self.recorded.profile.name} lacks {part.what} for {part.received} "
-                f"(on the device: {self.recording_command} adds what is missing)"
+                f"the latency table {self.recorded.profile.name} lacks {workload.description} for "
+                f"{workload.input_shapes} (on the device: {self.recording_command} adds what is missing)"
             )
-        return self.recorded.entries[part.key].median_ms
+        return self.recorded.entries[workload.key].median_ms
 
     @property
     def recording_command(self) -> str:
-        """The command that records this space into this table: all that makes it another table is in it."""
+        """Command that records this space into this table, with all options that select the table."""
         profile = self.recorded.profile
         scale = f" --scale {self.space.scale}" if self.space.scale else ""
         return (
@@ -148,72 +148,72 @@ class LatencyTable(LayerTable[Part]):
         )
 
     @property
-    def stock_model(self) -> Part:
-        """The stock model as a whole."""
+    def stock_model(self) -> Workload:
+        """Whole stock model."""
         stock = self.space.stock
         size = stock.image_size or self.image_size
         name = bases.load(stock.base, stock.scale).name
-        known = ("model", bases.identity(stock.base, stock.scale), stock.scale, self.classes, size)
-        return Part(
-            key=_digest(known),
-            what=f"{name} as a whole, {self.classes} classes",
-            received=f"1x3x{size}x{size}",
+        identity = ("model", bases.identity(stock.base, stock.scale), stock.scale, self.classes, size)
+        return Workload(
+            key=_digest(identity),
+            description=f"{name} as a whole, {self.classes} classes",
+            input_shapes=f"1x3x{size}x{size}",
             deploy=partial(Deployed.model, stock.document(self.classes), self.classes, size),
         )
 
     @property
-    def reference(self) -> Part:
-        """The stock layer that every entry is timed in turns with: the first that a slot may change."""
+    def reference(self) -> Workload:
+        """Reference of all paired comparisons: the stock layer of the first slot."""
         first = min((slot.layer for slot in self.space.slots), default=0)
         return self.layers(self.space.stock)[first]
 
-    def parts(self) -> dict[str, Part]:
-        """Everything that any prediction in this space needs, by key: the reference first, then the whole model."""
-        found = {part.key: part for part in (self.reference, self.stock_model, _START)}
+    def workloads(self) -> dict[str, Workload]:
+        """Return all workloads that predictions in this space need, by key; first the reference, then the model."""
+        found = {workload.key: workload for workload in (self.reference, self.stock_model, _EMPTY_GRAPH)}
         for macro in self._macros():
-            for part in self._parts_at(macro):
-                found.setdefault(part.key, part)
+            for workload in self._workloads_at(macro):
+                found.setdefault(workload.key, workload)
         return found
 
     def _macros(self) -> Iterator[Scaling]:
-        """Every setting of the dials, the stock model's first."""
+        """Yield all combinations of scaling factors, the stock model's first."""
         yield self.space.stock.macro
         names = [factor.name for factor in self.space.scaling_factors]
         for values in product(*(factor.values for factor in self.space.scaling_factors)):
             yield self.space.of({}, dict(zip(names, values, strict=True))).macro
 
-    def _parts_at(self, macro: Scaling) -> Iterator[Part]:
-        setting = self.setting(macro)
-        yield from setting.values
+    def _workloads_at(self, macro: Scaling) -> Iterator[Workload]:
+        scaled = self.at_scaling(macro)
+        yield from scaled.values
         for slot in self.space.slots:
-            base = setting.stock[slot.layer].base
+            base = scaled.stock[slot.layer].base
             for choice in slot.choices:
                 if choice.is_stock or incompatibility(base, slot, choice) is None:
                     yield from self.layers_of(slot, choice, macro)
 
-    def value_of_stock(self, layer: StockLayer) -> Part:
-        """Return a stock layer."""
+    def value_of_stock(self, layer: StockLayer) -> Workload:
+        """Return the workload of a stock layer."""
         module = layer.step.layer
-        return _part(type(module).__name__, module, layer.step.received, partial(self._with_weights, layer))
+        return _workload(type(module).__name__, module, layer.step.received, partial(self._with_weights, layer))
 
-    def value_of_choice(self, layer: StockLayer, choice: Choice) -> Part:
-        """Return a layer with the operator at its sites."""
+    def value_of_choice(self, layer: StockLayer, choice: Choice) -> Workload:
+        """Return the workload of a layer with an operator at its sites."""
         with torch.device("meta"):
             module = _grafted(layer, layer.step.layer, choice)
-        name = layer.host.name
-        what = f"{name} with {choice}" if layer.host.holds(OPERATORS[choice.operator]) else f"{choice} for {name}"
+        in_host, name = layer.host.holds(OPERATORS[choice.operator]), layer.host.name
+        description = f"{name} with {choice}" if in_host else f"{choice} for {name}"
 
         def deploy() -> nn.Module:
             return _grafted(layer, self._with_weights(layer), choice)
 
-        return _part(what, module, layer.step.received, deploy, choice)
+        return _workload(description, module, layer.step.received, deploy, choice)
 
-    def value_of_insertion(self, layer: StockLayer, choice: Choice) -> Part:
-        """Return an operator that is a layer of its own."""
+    def value_of_insertion(self, layer: StockLayer, choice: Choice) -> Workload:
+        """Return the workload of an operator that is a layer of its own."""
         deploy = partial(_inserted, layer, choice)
         with torch.device("meta"):
             module = deploy()
-        return _part(str(choice), module, layer.step.returned, deploy, choice)
+        return _workload(str(choice), module, layer.step.returned, deploy, choice)
 
     def _with_weights(self, layer: StockLayer) -> nn.Module:
         """Build a stock layer with weights."""
@@ -221,59 +221,60 @@ class LatencyTable(LayerTable[Part]):
 
 
 def record(table: LatencyTable, runtime: Runtime, path: Path) -> Iterator[Progress]:
-    """Time what the table lacks, and write it down after each entry: what was killed goes on where it was.
+    """Time all workloads that the table lacks; write the file after each, so an interrupted recording can resume.
 
     Args:
-        table: of which `recorded` grows; what `path` holds is read first.
+        table: its `recorded` is replaced by the content of `path`, and extended.
 
     Raises:
-        LatencyError: the file is of another profile, or the reference cannot be timed.
-        EnvironmentProblem: the file cannot be written, or a remote host is gone.
+        LatencyError: the file has another profile, or the reference cannot be timed.
+        EnvironmentProblem: the file cannot be written, or the connection to a remote machine ended.
     """
     table.recorded = Timings(profile=runtime.profile, entries={})
     if path.is_file():
-        there = timings.read(path)
-        there.profile.require(runtime.profile, str(path))
-        table.recorded = there
-    parts = table.parts()
-    missing = [part for key, part in parts.items() if key not in table.recorded.entries]
-    known = len(parts) - len(missing)
+        stored = timings.read(path)
+        stored.profile.require(runtime.profile, str(path))
+        table.recorded = stored
+    workloads = table.workloads()
+    missing = [workload for key, workload in workloads.items() if key not in table.recorded.entries]
     reference = table.reference.deploy()
-    for done, part in enumerate(missing, start=known + 1):
+    for done, workload in enumerate(missing, start=len(workloads) - len(missing) + 1):
         try:
-            timing = _timed(part, table, reference, runtime)
+            timing = _timed(workload, table, reference, runtime)
         except LatencyError as error:
-            if part.key == table.reference.key:
+            if workload.key == table.reference.key:
                 raise
-            yield Progress(done=done, total=len(parts), problem=str(error))
+            yield Progress(done=done, total=len(workloads), problem=str(error))
             continue
-        table.recorded = table.recorded.plus(timing)
+        table.recorded = table.recorded.with_entry(timing)
         table.recorded.write(path)
-        yield Progress(done=done, total=len(parts), timing=timing)
+        yield Progress(done=done, total=len(workloads), timing=timing)
 
 
-def _timed(part: Part, table: LatencyTable, reference: Deployed, runtime: Runtime) -> Timing:
-    if part.key == table.reference.key:
-        return Timing.alone(part.key, part.what, part.received, runtime.measure(reference))
-    compared = runtime.compare(part.deploy(), reference)
-    reference_ms = table.recorded.entries[table.reference.key].median_ms
-    return Timing.beside(part.key, part.what, part.received, compared, reference_ms)
+def _timed(workload: Workload, table: LatencyTable, reference: Deployed, runtime: Runtime) -> Timing:
+    labels = workload.key, workload.description, workload.input_shapes
+    if workload.key == table.reference.key:
+        return Timing.of_latency(*labels, runtime.measure(reference))
+    compared = runtime.compare(workload.deploy(), reference)
+    return Timing.of_comparison(*labels, compared, table.recorded.entries[table.reference.key].median_ms)
 
 
-def _part(
-    what: str,
+def _workload(
+    description: str,
     module: nn.Module,
-    received: Feature | Sequence[Feature],
+    inputs: Feature | Sequence[Feature],
     deploy: Callable[[], nn.Module],
     choice: Choice | None = None,
-) -> Part:
+) -> Workload:
     source = OPERATORS[choice.operator].source if choice else None
-    told = _shapes_in_words(received)
-    return Part(
-        key=_digest((structural_key(module.eval()), shapes(received), source and source.digest)),
-        what=what,
-        received=told,
-        deploy=lambda: Deployed(module=fused(deploy().eval()), received=received, what=f"{what} for {told}"),
+    input_shapes = _shapes_as_text(inputs)
+    return Workload(
+        key=_digest((structural_key(module.eval()), shapes(inputs), source and source.digest)),
+        description=description,
+        input_shapes=input_shapes,
+        deploy=lambda: Deployed(
+            module=fused(deploy().eval()), inputs=inputs, description=f"{description} for {input_shapes}"
+        ),
     )
 
 
@@ -290,19 +291,19 @@ def _inserted(layer: StockLayer, choice: Choice) -> nn.Module:
 
 @lru_cache(maxsize=1)
 def _model(stock: Architecture, classes: int) -> DetectionModel:
-    """The base model where the dials stand at one setting, with weights; the layers of one are asked for in a row."""
+    """Build the stock model with weights at one combination of scaling factors; its layers are requested in a row."""
     return build.model(stock.document(classes), classes).eval()
 
 
-def _digest(known: object) -> str:
-    return hashlib.sha256(repr(known).encode()).hexdigest()[:16]
+def _digest(identity: object) -> str:
+    return hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
 
 
-def _shapes_in_words(feature: Feature | Sequence[Feature]) -> str:
+def _shapes_as_text(feature: Feature | Sequence[Feature]) -> str:
     if isinstance(feature, torch.Tensor):
         return "x".join(map(str, feature.shape))
-    return " + ".join(map(_shapes_in_words, feature))
+    return " + ".join(map(_shapes_as_text, feature))
 
 
-_START = _part("the start of a graph", nn.ReLU(), torch.zeros(1, 1, 1, 1, device="meta"), nn.ReLU)
-"""One number through what no runtime leaves out as it may an identity."""
+_EMPTY_GRAPH = _workload("the start of a graph", nn.ReLU(), torch.zeros(1, 1, 1, 1, device="meta"), nn.ReLU)
+"""Almost empty graph, whose latency is the overhead: one number through a ReLU, as runtimes remove an identity."""

@@ -1,7 +1,21 @@
-"""Measured latency: how long a deployed model takes for one image, and how a measurement is made.
+"""Latency of one image on a device: the measurement protocol and its statistics.
 
-A *pass* is a callable that runs one image to its end. `timed` times one; `compare` times one interleaved with a
-reference, so that what else happens on the machine meets both.
+Model: fused, in eval mode, batch 1, zeros as the input, `torch.inference_mode` in PyTorch. An *iteration* is one
+inference of one image by the wall clock, from the call until the device is synchronised.
+
+Single measurement (`benchmark`):
+    1. 20 warm-up iterations, not timed: caches, lazy initialisation, autotuning, clock frequencies.
+    2. Timed iterations, at least 20, until the 95 % confidence interval of the median is narrower than 2 % of the
+       median, at most 100. After 60 s the measurement ends in any case, with at least 3 timed iterations.
+    3. Reported are the median (robust against interruptions by other processes), the interquartile range as spread, the
+       90th percentile and the number of timed iterations. A spread above 10 % of the median marks it as not steady.
+
+Paired comparison (`compare`):
+    Candidate B and reference A are timed in alternating blocks of 10 iterations, A-B-A-B-...-A, each block after one
+    untimed iteration that refills the caches. Each block of B is divided by the mean of the two neighbouring blocks of
+    A; the median of these ratios is the result. So a slow drift of the machine (thermal throttling, frequency scaling,
+    background load) cancels to first order. If the fastest and the slowest block of A differ by more than 5 %, the
+    comparison is marked as not steady.
 """
 
 import math
@@ -18,59 +32,59 @@ from search_spaces.errors import LatencyError
 from trials.costing.layers import IMAGE_CHANNELS
 from trials.devices import memory_format
 
-STEADY = 0.10
-"""The greatest distance between the quartiles, as a share of the median, at which a median still means something."""
-DRIFT = 0.05
-"""The greatest difference between two blocks of the reference at which a comparison with it still means something."""
-_FEWEST = 3
-"""Timed passes, however long one takes."""
+MAX_SPREAD = 0.10
+"""Greatest interquartile range of a steady measurement, as a share of the median."""
+MAX_DRIFT = 0.05
+"""Greatest drift of the reference in a steady comparison."""
+_MIN_ITERATIONS = 3
+"""Timed iterations of the slowest model."""
 
-Pass = Callable[[], object]
-"""Runs one image to its end: whatever was started on a device is finished when it returns."""
+Iteration = Callable[[], object]
+"""Runs one inference of one image; synchronises the device before it returns."""
 Clock = Callable[[], float]
-"""Seconds since some moment."""
+"""Returns seconds since an arbitrary moment."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """Of one image, in milliseconds.
+    """Statistics of the timed iterations, in milliseconds.
 
     Attributes:
-        spread_ms: the distance between the quartiles of the timed passes.
-        p90_ms: nine passes of ten took no longer.
-        passes: how many were timed.
+        spread_ms: interquartile range.
+        p90_ms: 90th percentile.
+        iterations: number of timed iterations.
     """
 
     median_ms: float
     spread_ms: float
     p90_ms: float
-    passes: int
+    iterations: int
 
     @classmethod
-    def of(cls, passes_ms: Sequence[float]) -> Self:
-        """What two or more timed passes say."""
-        quartiles = statistics.quantiles(passes_ms, n=4, method="inclusive")
+    def of(cls, times_ms: Sequence[float]) -> Self:
+        """Compute the statistics of two or more timed iterations."""
+        quartiles = statistics.quantiles(times_ms, n=4, method="inclusive")
         return cls(
             median_ms=quartiles[1],
             spread_ms=quartiles[2] - quartiles[0],
-            p90_ms=statistics.quantiles(passes_ms, n=10, method="inclusive")[-1],
-            passes=len(passes_ms),
+            p90_ms=statistics.quantiles(times_ms, n=10, method="inclusive")[-1],
+            iterations=len(times_ms),
         )
 
     @property
     def steady(self) -> bool:
-        """Whether the passes agree; other work on the machine is what usually makes them disagree."""
-        return self.spread_ms <= STEADY * self.median_ms
+        """Whether the spread is small; usually it is large because of other load on the machine."""
+        return self.spread_ms <= MAX_SPREAD * self.median_ms
 
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """A candidate and a reference, timed in turns on the same device.
+    """Paired comparison of a candidate with a reference, in alternating blocks on one device.
 
     Attributes:
-        ratio: of the candidate to the reference: the median over its blocks, each compared with the two blocks of the
-            reference around it, which takes a slow drift of the machine out.
-        drift: the difference between the quickest and the slowest block of the reference, as a share of the quickest.
+        ratio: candidate / reference: median over the candidate's blocks, each divided by the mean of the two
+            neighbouring blocks of the reference.
+        drift: slowest / fastest block of the reference, minus 1.
     """
 
     candidate: Latency
@@ -80,100 +94,102 @@ class Comparison:
 
     @property
     def steady(self) -> bool:
-        """Whether the reference stayed where it was."""
-        return self.drift <= DRIFT
+        """Whether the drift of the reference is small."""
+        return self.drift <= MAX_DRIFT
 
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """How long to time.
+    """Number of iterations, and when a measurement ends.
 
     Attributes:
-        warm_up: untimed passes that come first.
-        least: timed passes before a measurement may end because it is precise.
-        most: timed passes at which it ends in any case.
-        precision: the width of the 95 % interval of the median, as a share of the median, that is precise.
-        seconds: after which it ends, warm-up included, once there are three timed passes.
-        block: passes of one model before it is the other's turn.
+        warm_up: untimed iterations before the timed ones.
+        min_iterations: timed iterations before the measurement may end because it is precise.
+        max_iterations: timed iterations at which it ends in any case.
+        precision: sufficient width of the 95 % confidence interval of the median, as a share of the median.
+        max_seconds: time limit, warm-up included; three iterations are timed in any case.
+        block: iterations of one model in a row in a comparison.
     """
 
     warm_up: int = 20
-    least: int = 20
-    most: int = 100
+    min_iterations: int = 20
+    max_iterations: int = 100
     precision: float = 0.02
-    seconds: float = 60.0
+    max_seconds: float = 60.0
     block: int = 10
 
     @classmethod
-    def exactly(cls, rounds: int) -> Self:
-        """So many timed passes, after a fifth of that untimed."""
-        return cls(warm_up=rounds // 5, least=rounds, most=rounds, seconds=math.inf)
+    def fixed(cls, iterations: int) -> Self:
+        """Return the protocol of a fixed number of timed iterations, after a fifth of that as warm-up."""
+        return cls(warm_up=iterations // 5, min_iterations=iterations, max_iterations=iterations, max_seconds=math.inf)
 
-    def is_enough(self, passes_ms: Sequence[float]) -> bool:
-        """Whether no further pass is needed."""
-        count = len(passes_ms)
-        return count >= self.most or (count >= max(self.least, _FEWEST) and uncertainty(passes_ms) < self.precision)
+    def is_enough(self, times_ms: Sequence[float]) -> bool:
+        """Return whether the timed iterations are precise enough, or as many as allowed."""
+        count = len(times_ms)
+        if count >= self.max_iterations:
+            return True
+        return count >= max(self.min_iterations, _MIN_ITERATIONS) and relative_ci_width(times_ms) < self.precision
 
 
 PROTOCOL = Protocol()
 
 
-def uncertainty(passes_ms: Sequence[float]) -> float:
-    """The width of the 95 % interval of the median, as a share of the median.
+def relative_ci_width(times_ms: Sequence[float]) -> float:
+    """Return the width of the 95 % confidence interval of the median, as a share of the median.
 
-    Between two of the sorted passes, whatever their distribution: as many of them lie below the true median as a fair
-    coin shows heads.
+    The bounds are order statistics, so no distribution is assumed: the number of values below the true median is
+    binomial with p = 0.5, here in its normal approximation.
     """
-    ordered, count = sorted(passes_ms), len(passes_ms)
+    ordered, count = sorted(times_ms), len(times_ms)
     reach = 1.96 * math.sqrt(count) / 2
     low = ordered[max(0, math.floor(count / 2 - reach))]
     high = ordered[min(count, math.ceil(count / 2 + reach)) - 1]
     return (high - low) / statistics.median(ordered)
 
 
-def timed(run: Pass, *, protocol: Protocol = PROTOCOL, clock: Clock = time.perf_counter) -> Latency:
-    """Time a pass, alone.
+def benchmark(run: Iteration, *, protocol: Protocol = PROTOCOL, clock: Clock = time.perf_counter) -> Latency:
+    """Measure the latency of one model.
 
     Raises:
-        LatencyError: a pass raised. An unsteady measurement is a mark, not an error.
+        LatencyError: an iteration raised. A measurement that is not steady is marked, and no error.
     """
-    watch = _Watch(protocol, clock)
-    watch.warm_up(run, share=0.25)
-    passes: list[float] = []
-    while not protocol.is_enough(passes) and not (len(passes) >= _FEWEST and watch.is_over()):
-        passes.append(watch.one(run))
-    return Latency.of(passes)
+    timer = _Timer(protocol, clock)
+    timer.warm_up(run, share=0.25)
+    times_ms: list[float] = []
+    while not protocol.is_enough(times_ms) and not (len(times_ms) >= _MIN_ITERATIONS and timer.is_over()):
+        times_ms.append(timer.time_ms(run))
+    return Latency.of(times_ms)
 
 
 def compare(
-    candidate: Pass, reference: Pass, *, protocol: Protocol = PROTOCOL, clock: Clock = time.perf_counter
+    candidate: Iteration, reference: Iteration, *, protocol: Protocol = PROTOCOL, clock: Clock = time.perf_counter
 ) -> Comparison:
-    """Time a candidate in turns with a reference: A-B-A, and B-A again until the candidate's passes are enough.
+    """Compare a candidate with a reference in alternating blocks until the candidate's iterations are enough.
 
     Raises:
-        LatencyError: a pass raised. A reference that drifts is a mark, not an error.
+        LatencyError: an iteration raised. A drifting reference is marked, and no error.
     """
-    watch = _Watch(protocol, clock)
+    timer = _Timer(protocol, clock)
     for run in (reference, candidate):
-        watch.warm_up(run, share=0.125)
-    own: list[list[float]] = []
-    others = [watch.block(reference)]
+        timer.warm_up(run, share=0.125)
+    candidate_blocks: list[list[float]] = []
+    reference_blocks = [timer.time_block(reference)]
     while True:
-        own.append(watch.block(candidate))
-        others.append(watch.block(reference))
-        if protocol.is_enough(_joined(own)) or watch.is_over():
-            return _compared(own, others)
+        candidate_blocks.append(timer.time_block(candidate))
+        reference_blocks.append(timer.time_block(reference))
+        if protocol.is_enough(_joined(candidate_blocks)) or timer.is_over():
+            return _compared(candidate_blocks, reference_blocks)
 
 
-def _compared(own: Sequence[Sequence[float]], others: Sequence[Sequence[float]]) -> Comparison:
-    around = [statistics.median(block) for block in others]
-    blocks = zip(own, around, around[1:], strict=False)
+def _compared(candidate: Sequence[Sequence[float]], reference: Sequence[Sequence[float]]) -> Comparison:
+    medians = [statistics.median(block) for block in reference]
+    blocks = zip(candidate, medians, medians[1:], strict=False)
     ratios = [2 * statistics.median(block) / (before + after) for block, before, after in blocks]
     return Comparison(
-        candidate=Latency.of(_joined(own)),
-        reference=Latency.of(_joined(others)),
+        candidate=Latency.of(_joined(candidate)),
+        reference=Latency.of(_joined(reference)),
         ratio=statistics.median(ratios),
-        drift=max(around) / min(around) - 1,
+        drift=max(medians) / min(medians) - 1,
     )
 
 
@@ -181,54 +197,52 @@ def _joined(blocks: Sequence[Sequence[float]]) -> list[float]:
     return [one for block in blocks for one in block]
 
 
-class _Watch:
-    """Times passes, and knows when the time of a measurement is over."""
+class _Timer:
+    """Times iterations within the time limit of a measurement."""
 
     def __init__(self, protocol: Protocol, clock: Clock) -> None:
         self._protocol, self._clock = protocol, clock
-        self._end = clock() + protocol.seconds
+        self._end = clock() + protocol.max_seconds
 
     def is_over(self) -> bool:
         return self._clock() >= self._end
 
-    def one(self, run: Pass) -> float:
+    def time_ms(self, run: Iteration) -> float:
         start = self._clock()
         run()
         return (self._clock() - start) * 1000
 
-    def warm_up(self, run: Pass, *, share: float) -> None:
-        """The untimed passes, of which the last ones are left out where they take more than a share of the time."""
-        end = self._clock() + share * self._protocol.seconds
+    def warm_up(self, run: Iteration, *, share: float) -> None:
+        """Run the warm-up iterations; stop early when they take more than a share of the time limit."""
+        end = self._clock() + share * self._protocol.max_seconds
         for _ in range(self._protocol.warm_up):
             run()
             if self._clock() >= end:
                 return
 
-    def block(self, run: Pass) -> list[float]:
-        """Some timed passes after an untimed one, in which the caches forget the other model."""
-        end = self._clock() + self._protocol.seconds / 8
+    def time_block(self, run: Iteration) -> list[float]:
+        """Time one block, in milliseconds, after one untimed iteration that refills the caches."""
+        end = self._clock() + self._protocol.max_seconds / 8
         run()
-        passes: list[float] = []
-        while len(passes) < self._protocol.block and not (len(passes) >= _FEWEST and self._clock() >= end):
-            passes.append(self.one(run))
-        return passes
+        times_ms: list[float] = []
+        while len(times_ms) < self._protocol.block and not (len(times_ms) >= _MIN_ITERATIONS and self._clock() >= end):
+            times_ms.append(self.time_ms(run))
+        return times_ms
 
 
 def measure(
-    model: nn.Module, image_size: int, *, rounds: int | None = None, clock: Clock = time.perf_counter
+    model: nn.Module, image_size: int, *, iterations: int | None = None, clock: Clock = time.perf_counter
 ) -> Latency:
-    """Time one image through a model.
-
-    In eval mode, batch 1, in the model's own precision and on its own device, which is synchronised in each pass.
+    """Measure the latency of one image in PyTorch, in eval mode, batch 1, on the model's device and in its precision.
 
     Args:
-        model: takes `(1, 3, image_size, image_size)`, fused and in the `layout` of its device if that is how it
-            would be shipped; returned to the mode it came in.
+        model: takes `(1, 3, image_size, image_size)`; fused and in its device's memory format as it is deployed. Its
+            training mode is restored.
         image_size: in pixels, a multiple of the model's stride.
-        rounds: exactly so many timed passes, instead of as many as the protocol asks for.
+        iterations: fixed number of timed iterations; None for the protocol's.
 
     Raises:
-        LatencyError: a pass raised. An unsteady measurement is a mark, not an error.
+        LatencyError: an iteration raised. A measurement that is not steady is marked, and no error.
     """
     parameter = next(model.parameters())
     image = torch.zeros(1, IMAGE_CHANNELS, image_size, image_size, device=parameter.device, dtype=parameter.dtype)
@@ -236,37 +250,37 @@ def measure(
     was_training = model.training
     model.eval()
     try:
-        run = passing(model, image, what=f"one {image_size} px image")
-        return timed(run, protocol=PROTOCOL if rounds is None else Protocol.exactly(rounds), clock=clock)
+        run = iteration_of(model, image, description=f"one {image_size} px image")
+        return benchmark(run, protocol=PROTOCOL if iterations is None else Protocol.fixed(iterations), clock=clock)
     finally:
         model.train(was_training)
 
 
-def passing(module: nn.Module, received: object, *, what: str) -> Pass:
-    """A module's pass in PyTorch, without gradients.
+def iteration_of(module: nn.Module, inputs: object, *, description: str) -> Iteration:
+    """Return an iteration of a module in PyTorch: inference mode, a GPU synchronised at the end.
 
     Args:
-        received: what enters the module, on its device.
-        what: enters it, in words, for an error.
+        inputs: on the module's device.
+        description: of what is run, for errors.
     """
     device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
 
     def run() -> None:
         with torch.inference_mode():
-            module(received)
+            module(inputs)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
 
-    return named(run, what)
+    return with_description(run, description)
 
 
-def named(run: Pass, what: str) -> Pass:
-    """The pass, of which an error says what it was a pass of."""
+def with_description(run: Iteration, description: str) -> Iteration:
+    """Return an iteration whose errors are `LatencyError`s with the description of what is run."""
 
-    def told() -> None:
+    def described() -> None:
         try:
             run()
         except Exception as error:
-            raise LatencyError(f"a pass of {what} failed: {error}") from error
+            raise LatencyError(f"inference of {description} failed: {error}") from error
 
-    return told
+    return described

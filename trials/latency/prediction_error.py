@@ -1,4 +1,4 @@
-"""How wrong a latency table is: real candidates, predicted and measured."""
+"""Error of predicted latencies: random candidates are predicted from a table, and measured."""
 
 import statistics
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,17 +12,17 @@ from trials.latency.deployed import Deployed
 from trials.latency.latency_table import LatencyTable
 from trials.latency.runtimes import Runtime
 
-FEWEST = 2
-"""Candidates of which an accuracy can be told."""
+MIN_CANDIDATES = 2
+"""Candidates that the statistics need."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Checked:
-    """One candidate.
+class Observation:
+    """Predicted and measured latency of one candidate, in milliseconds.
 
     Attributes:
-        measured_ms: its ratio to the stock model, timed in turns, times the stock model's entry in the table.
-        steady: whether the stock model stayed where it was meanwhile.
+        measured_ms: ratio to the stock model in a paired comparison, times the stock model's latency in the table.
+        steady: whether the stock model's latency drifted little during the comparison.
     """
 
     architecture: Architecture
@@ -32,19 +32,20 @@ class Checked:
 
     @property
     def error(self) -> float:
-        """Of the prediction, as a share of what was measured; above 0 where it promises too slow a model."""
+        """Relative error: predicted / measured - 1; positive where the prediction is too high."""
         return self.predicted_ms / self.measured_ms - 1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Accuracy:
-    """Of predictions, over several candidates.
+class ErrorSummary:
+    """Statistics of the prediction errors of several candidates.
 
     Attributes:
-        median_error: of the errors' sizes, as a share; nine of ten are no larger than `p90_error`.
-        bias: the median of the errors with their signs.
-        tau: Kendall's, 1 where predictions order the candidates as measurements do, 0 where they tell nothing.
-        steady: how many of the candidates were measured beside a stock model that stayed where it was.
+        median_error: median of the absolute relative errors.
+        p90_error: 90th percentile of the absolute relative errors.
+        bias: median of the signed relative errors.
+        tau: Kendall's tau of predicted and measured latencies: 1 for equal order, 0 for unrelated, -1 for reversed.
+        steady: number of candidates whose comparison was steady.
     """
 
     candidates: int
@@ -55,27 +56,27 @@ class Accuracy:
     steady: int
 
     @classmethod
-    def of(cls, checked: Sequence[Checked]) -> Self:
-        """What two or more candidates say.
+    def of(cls, observations: Sequence[Observation]) -> Self:
+        """Compute the statistics of two or more candidates.
 
         Raises:
-            LatencyError: fewer than that.
+            LatencyError: there are fewer.
         """
-        if len(checked) < FEWEST:
-            raise LatencyError(f"{FEWEST} candidates or more are expected, got {len(checked)}")
-        sizes = [abs(one.error) for one in checked]
+        if len(observations) < MIN_CANDIDATES:
+            raise LatencyError(f"{MIN_CANDIDATES} candidates or more are expected, got {len(observations)}")
+        absolute = [abs(one.error) for one in observations]
         return cls(
-            candidates=len(checked),
-            median_error=statistics.median(sizes),
-            p90_error=statistics.quantiles(sizes, n=10, method="inclusive")[-1],
-            bias=statistics.median(one.error for one in checked),
-            tau=kendall([one.predicted_ms for one in checked], [one.measured_ms for one in checked]),
-            steady=sum(one.steady for one in checked),
+            candidates=len(observations),
+            median_error=statistics.median(absolute),
+            p90_error=statistics.quantiles(absolute, n=10, method="inclusive")[-1],
+            bias=statistics.median(one.error for one in observations),
+            tau=kendall_tau([one.predicted_ms for one in observations], [one.measured_ms for one in observations]),
+            steady=sum(one.steady for one in observations),
         )
 
 
-def check(table: LatencyTable, runtime: Runtime, architectures: Iterable[Architecture]) -> Iterator[Checked]:
-    """Predict and measure, A-B-A against the stock model.
+def observe(table: LatencyTable, runtime: Runtime, architectures: Iterable[Architecture]) -> Iterator[Observation]:
+    """Predict candidates from a table, and measure each in a paired comparison with the stock model.
 
     Raises:
         LatencyError: the runtime is not the table's, the table lacks an entry, or a candidate does not run.
@@ -87,7 +88,7 @@ def check(table: LatencyTable, runtime: Runtime, architectures: Iterable[Archite
         image_size = architecture.image_size or table.image_size
         candidate = Deployed.model(architecture.document(table.classes), table.classes, image_size)
         compared = runtime.compare(candidate, stock)
-        yield Checked(
+        yield Observation(
             architecture=architecture,
             predicted_ms=predicted_ms,
             measured_ms=compared.ratio * table.stock_ms,
@@ -95,8 +96,8 @@ def check(table: LatencyTable, runtime: Runtime, architectures: Iterable[Archite
         )
 
 
-def kendall(first: Sequence[float], second: Sequence[float]) -> float:
-    """Kendall's tau: the share of pairs that both order alike, less the share that they order unlike."""
+def kendall_tau(first: Sequence[float], second: Sequence[float]) -> float:
+    """Return Kendall's tau-a: (concordant - discordant pairs) / all pairs."""
     pairs = list(combinations(zip(first, second, strict=True), 2))
     signs = [_sign(a - c) * _sign(b - d) for (a, b), (c, d) in pairs]
     return sum(signs) / len(pairs)

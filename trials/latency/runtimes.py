@@ -1,12 +1,11 @@
-"""Where latency is measured: a backend on this host, or on another one through ssh."""
+"""Runtimes that measure latency: a backend on this machine, or on another machine through ssh."""
 
-import base64
 import json
 import re
 import subprocess
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Self
 
@@ -14,24 +13,24 @@ import torch
 
 from search_spaces.errors import EnvironmentProblem, LatencyError, SpecError, nearest
 from trials.devices import CPU, DeviceProfile
-from trials.latency import measurement
-from trials.latency.backends import BACKENDS, Backend, Where
+from trials.latency import measurement, messages
+from trials.latency.backends import BACKENDS, Backend, ExecutionSettings
 from trials.latency.deployed import Deployed
-from trials.latency.measurement import Comparison, Latency, Pass
+from trials.latency.measurement import Comparison, Iteration, Latency
 
 SERVER = "trials.timing_server"
-_PATIENCE_SECONDS = 5
+_CLOSE_TIMEOUT_SECONDS = 5
 _REMOTE = re.compile(r"ssh://(?P<host>(\w[\w.-]*@)?\w[\w.-]*)(/(?P<backend>\w+))?")
 
 
 class Runtime(ABC):
-    """Measures deployed modules, all under one profile."""
+    """Measures the latency of deployed modules on one device, described by its profile."""
 
     profile: DeviceProfile
 
     @abstractmethod
     def measure(self, deployed: Deployed) -> Latency:
-        """Time a module alone.
+        """Measure the latency of a module.
 
         Raises:
             LatencyError: it cannot be exported, or does not run.
@@ -39,14 +38,14 @@ class Runtime(ABC):
 
     @abstractmethod
     def compare(self, candidate: Deployed, reference: Deployed) -> Comparison:
-        """Time a module in turns with a reference.
+        """Measure a module in a paired comparison with a reference.
 
         Raises:
             LatencyError: one of them cannot be exported, or does not run.
         """
 
     def close(self) -> None:  # noqa: B027 - most have nothing to close
-        """Let go of what was opened."""
+        """Close connections and processes."""
 
     def __enter__(self) -> Self:
         return self
@@ -58,89 +57,93 @@ class Runtime(ABC):
 def open_runtime(
     name: str = "torch", *, threads: int = 1, device: str = CPU, device_name: str | None = None
 ) -> Runtime:
-    """A runtime by name.
+    """Open a runtime by its name.
 
     Args:
-        name: `torch`, `onnxruntime`, `openvino`, `tensorrt`; or `ssh://HOST/RUNTIME`, which runs ONNX on another host
-            that has this package.
+        name: `torch`, `onnxruntime`, `openvino`, `tensorrt`; or `ssh://HOST/RUNTIME`, which runs ONNX on another
+            machine where this package is installed.
         device: `cpu`, or the number of a GPU.
-        device_name: instead of the one that the profile makes itself.
+        device_name: name of the profile; None for a name made of hostname, processor, runtime and threads.
 
     Raises:
         SpecError: no such runtime.
-        EnvironmentProblem: it is not installed, or there is no such device, or the host does not answer.
+        EnvironmentProblem: it is not installed, or there is no such device, or the machine does not answer.
     """
-    where = Where(threads=threads, device=device)
+    execution = ExecutionSettings(threads=threads, device=device)
     if name.startswith("ssh:"):
-        return _remote(name, where, device_name)
+        return _open_remote(name, execution, device_name)
     if name not in BACKENDS:
         raise SpecError(f"runtime: no {name!r} ({nearest(name, [*BACKENDS, 'ssh://HOST'])})")
-    return Here(BACKENDS[name], where, device_name)
+    return LocalRuntime(BACKENDS[name], execution, device_name)
 
 
-class Here(Runtime):
-    """A backend on this host."""
+class LocalRuntime(Runtime):
+    """Backend on this machine."""
 
-    def __init__(self, backend: Backend, where: Where, device_name: str | None = None) -> None:
+    def __init__(self, backend: Backend, execution: ExecutionSettings, device_name: str | None = None) -> None:
         backend.require()
-        if where.device != CPU and not torch.cuda.is_available():
-            raise EnvironmentProblem(f"PyTorch sees no GPU, so there is no device {where.device} (use --device cpu)")
-        self._backend, self._where = backend, where
-        self._reference: tuple[Deployed, Pass] | None = None
-        self.profile = DeviceProfile.here(
+        if execution.device != CPU and not torch.cuda.is_available():
+            raise EnvironmentProblem(
+                f"PyTorch sees no GPU, so there is no device {execution.device} (use --device cpu)"
+            )
+        self._backend, self._execution = backend, execution
+        self._reference: tuple[Deployed, Iteration] | None = None
+        self.profile = DeviceProfile.of_this_machine(
             device_name,
             runtime=backend.name,
             version=backend.version,
-            threads=where.threads,
-            device=where.device,
+            threads=execution.threads,
+            device=execution.device,
         )
 
     def measure(self, deployed: Deployed) -> Latency:
-        """Time a module alone."""
-        with on_threads(self._where.threads):
-            return measurement.timed(self._backend.prepare(deployed, self._where))
+        """Measure the latency of a module."""
+        with torch_threads(self._execution.threads):
+            return measurement.benchmark(self._backend.prepare(deployed, self._execution))
 
     def compare(self, candidate: Deployed, reference: Deployed) -> Comparison:
-        """Time a module in turns with a reference, which is kept for the next comparison."""
-        with on_threads(self._where.threads):
+        """Measure a module in a paired comparison; the loaded reference is cached for the next one."""
+        with torch_threads(self._execution.threads):
             if self._reference is None or self._reference[0] is not reference:
-                self._reference = reference, self._backend.prepare(reference, self._where)
-            return measurement.compare(self._backend.prepare(candidate, self._where), self._reference[1])
+                self._reference = reference, self._backend.prepare(reference, self._execution)
+            return measurement.compare(self._backend.prepare(candidate, self._execution), self._reference[1])
 
 
-class Remote(Runtime):
-    """A backend on another host: one ssh connection, a line of JSON for every question and every answer.
+class RemoteRuntime(Runtime):
+    """Backend on another machine: one ssh connection, with one line of JSON per request and per response.
 
-    The host needs this package and the backend's, where its `python3` finds them.
+    This package and the backend's must be installed there for its `python3`.
     """
 
-    def __init__(self, host: str, backend: Backend, where: Where, device_name: str | None = None) -> None:
+    def __init__(
+        self, host: str, backend: Backend, execution: ExecutionSettings, device_name: str | None = None
+    ) -> None:
         self._host = host
-        self._asked: dict[str, Any] = {"runtime": backend.name, "threads": where.threads, "device": where.device}
+        self._common = {"runtime": backend.name, "threads": execution.threads, "device": execution.device}
         command = ["ssh", "-o", "BatchMode=yes", host, "python3", "-P", "-m", SERVER]
-        self._said = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - closed with the connection
+        self._stderr = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - closed with the connection
         try:
             self._ssh = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, text=True
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr, text=True
             )
         except OSError as error:
-            self._said.close()
+            self._stderr.close()
             raise EnvironmentProblem(f"ssh cannot be started ({error.strerror}); install an ssh client") from None
         try:
-            self.profile = DeviceProfile(**self._ask("profile", device_name=device_name))
+            self.profile = DeviceProfile(**self._request("profile", device_name=device_name))
         except BaseException:
             self.close()
             raise
 
     def measure(self, deployed: Deployed) -> Latency:
-        """Time a module alone."""
-        return Latency(**self._ask("measure", graphs=_packed([deployed]), what=deployed.what))
+        """Measure the latency of a module."""
+        response = self._request("measure", graphs=messages.pack([deployed]), what=deployed.description)
+        return messages.latency_from_json(response)
 
     def compare(self, candidate: Deployed, reference: Deployed) -> Comparison:
-        """Time a module in turns with a reference."""
-        answer = self._ask("compare", graphs=_packed([candidate, reference]), what=candidate.what)
-        own, other = (Latency(**answer.pop(key)) for key in ("candidate", "reference"))
-        return Comparison(candidate=own, reference=other, **answer)
+        """Measure a module in a paired comparison with a reference."""
+        response = self._request("compare", graphs=messages.pack([candidate, reference]), what=candidate.description)
+        return messages.comparison_from_json(response)
 
     def close(self) -> None:
         """End the connection; the server ends with it."""
@@ -149,52 +152,50 @@ class Remote(Runtime):
                 with suppress(BrokenPipeError):
                     stream.close()
         try:
-            self._ssh.wait(_PATIENCE_SECONDS)
+            self._ssh.wait(_CLOSE_TIMEOUT_SECONDS)
         except subprocess.TimeoutExpired:
             self._ssh.kill()
             self._ssh.wait()
-        self._said.close()
+        self._stderr.close()
 
-    def _ask(self, question: str, **told: Any) -> dict[str, Any]:
-        questions: Any = self._ssh.stdin
-        answers: Any = self._ssh.stdout
+    def _request(self, question: str, **fields: Any) -> dict[str, Any]:
+        requests: Any = self._ssh.stdin
+        responses: Any = self._ssh.stdout
         try:
-            questions.write(json.dumps({**self._asked, "question": question, **told}) + "\n")
-            questions.flush()
-            line = answers.readline()
+            requests.write(json.dumps({**self._common, "question": question, **fields}) + "\n")
+            requests.flush()
+            line = responses.readline()
         except BrokenPipeError:
             line = ""
         if not line:
-            self._said.seek(0)
-            said = self._said.read().strip().splitlines()
+            self._stderr.seek(0)
+            printed = self._stderr.read().strip().splitlines()
             raise EnvironmentProblem(
-                f"{self._host} does not measure: {said[-1] if said else 'ssh ended without a word'} "
+                f"{self._host} does not measure: {printed[-1] if printed else 'ssh ended without a message'} "
                 f"(ssh {self._host} python3 -m {SERVER} must start there: pip install nas-for-yolo)"
             )
-        answer: dict[str, Any] = json.loads(line)
-        if "environment" in answer:
-            raise EnvironmentProblem(f"{self._host}: {answer['environment']}")
-        if "error" in answer:
-            raise LatencyError(f"{self._host}: {answer['error']}")
-        return answer
+        response: dict[str, Any] = json.loads(line)
+        if "environment" in response:
+            raise EnvironmentProblem(f"{self._host}: {response['environment']}")
+        if "error" in response:
+            raise LatencyError(f"{self._host}: {response['error']}")
+        return response
 
 
-def _remote(name: str, where: Where, device_name: str | None) -> Remote:
-    readable = _REMOTE.fullmatch(name)
-    readers = [backend.name for backend in BACKENDS.values() if backend.read is not None]
-    backend = readable and (readable["backend"] or "onnxruntime")
-    if not readable or backend not in readers:
-        raise SpecError(f"runtime: ssh://HOST/RUNTIME is expected, got {name!r} (RUNTIME is {', '.join(readers)})")
-    return Remote(readable["host"], BACKENDS[backend], where, device_name)
-
-
-def _packed(several: Sequence[Deployed]) -> list[str]:
-    return [base64.b64encode(deployed.graph()).decode() for deployed in several]
+def _open_remote(name: str, execution: ExecutionSettings, device_name: str | None) -> RemoteRuntime:
+    address = _REMOTE.fullmatch(name)
+    onnx_backends = [backend.name for backend in BACKENDS.values() if backend.load_graph is not None]
+    backend = address and (address["backend"] or "onnxruntime")
+    if not address or backend not in onnx_backends:
+        raise SpecError(
+            f"runtime: ssh://HOST/RUNTIME is expected, got {name!r} (RUNTIME is {', '.join(onnx_backends)})"
+        )
+    return RemoteRuntime(address["host"], BACKENDS[backend], execution, device_name)
 
 
 @contextmanager
-def on_threads(threads: int) -> Iterator[None]:
-    """PyTorch on so many threads for a while."""
+def torch_threads(threads: int) -> Iterator[None]:
+    """Set the number of PyTorch's threads within a context."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

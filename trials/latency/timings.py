@@ -1,4 +1,4 @@
-"""A device's table of latencies as a file: CSV, with the device's profile above it.
+"""Latency table of a device as a file: CSV, with the device's profile above the columns.
 
 # name: bench-cpu-torch-1t
 # processor: Intel(R) Xeon(R) Processor
@@ -24,76 +24,82 @@ _SUFFIX = ".csv"
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """How long one layer, or one whole model, takes on the device.
+    """Latency of one layer or of one whole model on the device, in milliseconds.
 
     Attributes:
-        key: equal for what is built alike and receives maps of the same shapes.
-        what: the same in words.
-        received: the shapes, in words.
-        steady: whether the reference stayed where it was while this was timed.
+        key: equal for equal structures with inputs of equal shapes.
+        description: of the layer or model, in words.
+        input_shapes: as text, `1x64x80x80`.
+        iterations: number of timed iterations.
+        steady: whether the measurement, or its reference, was steady.
     """
 
     key: str
-    what: str
-    received: str
+    description: str
+    input_shapes: str
     median_ms: float
     spread_ms: float
     p90_ms: float
-    passes: int
+    iterations: int
     steady: bool
 
     @classmethod
-    def alone(cls, key: str, what: str, received: str, latency: Latency) -> Self:
-        """Of what was timed alone."""
-        return cls(key=key, what=what, received=received, steady=latency.steady, **asdict(latency))
+    def of_latency(cls, key: str, description: str, input_shapes: str, latency: Latency) -> Self:
+        """Return the entry of a single measurement."""
+        return cls(
+            key=key, description=description, input_shapes=input_shapes, steady=latency.steady, **asdict(latency)
+        )
 
     @classmethod
-    def beside(cls, key: str, what: str, received: str, comparison: Comparison, reference_ms: float) -> Self:
-        """Of what was timed in turns with a reference whose time is in the table.
+    def of_comparison(
+        cls, key: str, description: str, input_shapes: str, comparison: Comparison, reference_ms: float
+    ) -> Self:
+        """Return the entry of a paired comparison, scaled to the reference's latency in the table.
 
-        The reference says how fast the machine was at the moment, so that what is recorded on another day, or beside
-        other work, is of one piece with the rest.
+        So entries that were recorded on different days, or under different load, are consistent with each other.
         """
-        own, median_ms = comparison.candidate, comparison.ratio * reference_ms
-        scale = median_ms / own.median_ms
+        candidate, median_ms = comparison.candidate, comparison.ratio * reference_ms
+        scale = median_ms / candidate.median_ms
         return cls(
             key=key,
-            what=what,
-            received=received,
+            description=description,
+            input_shapes=input_shapes,
             median_ms=median_ms,
-            spread_ms=own.spread_ms * scale,
-            p90_ms=own.p90_ms * scale,
-            passes=own.passes,
+            spread_ms=candidate.spread_ms * scale,
+            p90_ms=candidate.p90_ms * scale,
+            iterations=candidate.iterations,
             steady=comparison.steady,
         )
 
 
-COLUMNS = tuple(field.name for field in fields(Timing))
+_STORED_NAMES = {"description": "what", "input_shapes": "received", "iterations": "passes"}
+"""Columns with another name than the field: tables recorded by older versions stay readable."""
+COLUMNS = tuple(_STORED_NAMES.get(field.name, field.name) for field in fields(Timing))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timings:
-    """All that was timed under one profile, by key."""
+    """Entries of a latency table by key, all recorded under one profile."""
 
     profile: DeviceProfile
     entries: Mapping[str, Timing]
 
-    def plus(self, timing: Timing) -> Self:
-        """With one more."""
+    def with_entry(self, timing: Timing) -> Self:
+        """Return the table with one more entry."""
         return replace(self, entries={**self.entries, timing.key: timing})
 
     def merged(self, other: "Timings") -> "Timings":
-        """With what another table of the same profile has; the other's entries win.
+        """Return the union with another table of the same profile; the other's entries replace equal keys.
 
         Raises:
-            LatencyError: it is of another profile.
+            LatencyError: the other table has another profile.
         """
         self.profile.require(other.profile, f"the table {self.profile.name}")
         return replace(self, entries={**self.entries, **other.entries})
 
     @property
     def text(self) -> str:
-        """The file."""
+        """Text of the table's file."""
         written = io.StringIO()
         for name, value in asdict(self.profile).items():
             written.write(f"# {name}: {value}\n")
@@ -101,13 +107,14 @@ class Timings:
         rows.writeheader()
         for timing in self.entries.values():
             row = {
-                name: f"{value:.6g}" if isinstance(value, float) else value for name, value in asdict(timing).items()
+                _STORED_NAMES.get(name, name): f"{value:.6g}" if isinstance(value, float) else value
+                for name, value in asdict(timing).items()
             }
             rows.writerow(row | {"steady": "yes" if timing.steady else "no"})
         return written.getvalue()
 
     def write(self, path: Path) -> None:
-        """Written aside, then renamed: a killed process leaves the table as it was.
+        """Write the file atomically, by renaming a temporary file.
 
         Raises:
             EnvironmentProblem: the file cannot be written.
@@ -120,20 +127,20 @@ class Timings:
 
 
 def path_of(folder: Path, device_name: str) -> Path:
-    """The file of a device's table."""
+    """Return the path of a device's table."""
     return folder / f"{device_name}{_SUFFIX}"
 
 
-def known(folder: Path) -> list[str]:
-    """The names of the devices that have a table."""
+def device_names(folder: Path) -> list[str]:
+    """Return the names of the devices that have a table."""
     return sorted(path.name.removesuffix(_SUFFIX) for path in folder.glob(f"[!.]*{_SUFFIX}"))
 
 
 def read(path: Path) -> Timings:
-    """A table's file.
+    """Read a table's file.
 
     Raises:
-        SpecError: it is not there, or not a table: all mistakes at once, one a line.
+        SpecError: it does not exist or is no table; lists all mistakes, one per line.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -167,8 +174,8 @@ def _parsed(path: Path, lines: Sequence[str]) -> Timings:
 
 
 def _profile(path: Path, heading: list[str]) -> DeviceProfile:
-    told = [line.removeprefix("#").partition(":") for line in heading]
-    written = {name.strip(): value.strip() for name, _, value in told}
+    split = [line.removeprefix("#").partition(":") for line in heading]
+    written = {name.strip(): value.strip() for name, _, value in split}
     expected = [field.name for field in fields(DeviceProfile)]
     missing = [name for name in expected if name not in written and name != "governor"]
     if missing:
@@ -176,25 +183,29 @@ def _profile(path: Path, heading: list[str]) -> DeviceProfile:
             f"{path}: not a latency table: above the columns `# NAME: VALUE` is expected for {', '.join(missing)}"
         )
     try:
-        return DeviceProfile.of({name: written.get(name, "") for name in expected})
+        return DeviceProfile.from_text({name: written.get(name, "") for name in expected})
     except ValueError:
         raise SpecError(f"{path}: threads: a whole number is expected, got {written['threads']!r}") from None
 
 
 def _timing(row: Mapping[str, Any]) -> Timing:
-    """Raises ValueError, of which the text says what is wrong with the row."""
+    """Convert a row.
+
+    Raises:
+        ValueError: the row is wrong; its text says how.
+    """
     if None in row or None in row.values():
         raise ValueError(f"{len(COLUMNS)} values are expected")
     if row["steady"] not in {"yes", "no"}:
         raise ValueError(f"steady: yes or no is expected, got {row['steady']!r}")
     timing = Timing(
         key=row["key"],
-        what=row["what"],
-        received=row["received"],
+        description=row["what"],
+        input_shapes=row["received"],
         median_ms=_milliseconds("median_ms", row["median_ms"]),
         spread_ms=_milliseconds("spread_ms", row["spread_ms"]),
         p90_ms=_milliseconds("p90_ms", row["p90_ms"]),
-        passes=int(row["passes"]),
+        iterations=int(row["passes"]),
         steady=row["steady"] == "yes",
     )
     if not timing.median_ms:
