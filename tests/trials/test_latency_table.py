@@ -98,9 +98,7 @@ class TestPrediction:
         assert len({round(one.measured_ms, 4) for one in checked}) == 3
         assert all(one.steady for one in checked)
 
-    def test_the_stock_model_is_predicted_as_measured(
-        self, space: SearchSpace, table: LatencyTable
-    ) -> None:
+    def test_the_stock_model_is_predicted_as_measured(self, space: SearchSpace, table: LatencyTable) -> None:
         assert table.predict(space.stock) == pytest.approx(table.stock_ms)
         assert table.factor == pytest.approx(1.5, rel=1e-4)
 

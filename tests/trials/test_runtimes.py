@@ -102,9 +102,7 @@ class TestBackends:
 
 class TestMissing:
     @pytest.mark.parametrize("name", BACKENDS)
-    def test_a_missing_package_is_an_error_with_a_command(
-        self, name: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_missing_package_is_an_error_with_a_command(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(backends, "find_spec", lambda _package: None)
         with pytest.raises(EnvironmentProblem) as caught:
             runtimes.open_runtime(name)
@@ -179,9 +177,7 @@ class TestGraph:
 
 
 class TestProfile:
-    def test_the_default_name_of_a_profile(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_the_default_name_of_a_profile(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("trials.devices.platform.node", lambda: "bench")
         monkeypatch.setattr("trials.devices.processor", lambda _device: "Intel(R) Core(TM) i7-8700 CPU @ 3.2GHz")
         profile = DeviceProfile.of_this_machine(None, runtime="torch", version="2.0", threads=4)
