@@ -1,7 +1,7 @@
-"""Learning curves of trainings that nobody has kept them of: made up, and said to be.
+"""Synthetic learning curves, for tables without any.
 
-A table of trained architectures knows where each training ended. How it got there is made up here, so that early
-judgement can be replayed: it rises steeply, then slowly, some later than others, and is the noisier the earlier it is.
+A table of trained architectures has the final accuracy of each training only. The curves to it are made up, so that
+early stopping can be replayed: they rise steeply, then slowly, some later than others, with noise that falls to 0.
 """
 
 import numpy as np
@@ -9,14 +9,14 @@ import numpy as np
 from nas.algorithms.arrays import FloatArray
 
 _LEFT, _LEFT_SPREAD = 0.25, 0.2
-"""The accuracy, of 0 to 1, that is still to come at the beginning, and by what share of it rows differ."""
+"""Accuracy, of 0 to 1, to be gained at the beginning, and its relative spread between rows."""
 _BEND = 2.0
 _NOISE = 0.02
-"""The standard deviation at the beginning; it falls to 0 as the rest does."""
+"""Standard deviation at the beginning; it falls to 0 linearly."""
 
 
 def synthetic(finals: FloatArray, epochs: int, rng: np.random.Generator) -> FloatArray:
-    """A row for each training, a column for each epoch; the last column is where it ended."""
+    """Return synthetic learning curves that end in `finals`, `(trainings, epochs)`."""
     left = 1.0 - np.arange(1, epochs + 1) / epochs
     late = _LEFT * np.exp(_LEFT_SPREAD * rng.standard_normal((len(finals), 1)))
     noise = _NOISE * left * rng.standard_normal((len(finals), epochs))

@@ -1,6 +1,6 @@
-"""Who plays on a table: what proposes one row after the other, none twice, and is told its accuracy.
+"""Ask/tell optimizers for the tabular benchmark.
 
-Ours, ours without one of its parts, chance, and Optuna's samplers as they come.
+The proposer of this package, its ablations, random search, and Optuna's samplers with their own defaults.
 """
 
 import warnings
@@ -23,47 +23,50 @@ _POPULATION = 20
 
 
 class Optimizer(Protocol):
-    """Asked and told in turn."""
+    """Ask/tell interface: rows are proposed one by one, each at most once."""
 
     def ask(self) -> int:
-        """A row that was not asked for before."""
+        """Return a row that was not proposed before."""
 
-    def tell(self, row: int, accuracy: float, doubt: float = 0.0) -> None:
-        """What the row that was just asked for is worth.
+    def tell(self, row: int, accuracy: float, extra_noise: float = 0.0) -> None:
+        """Report the accuracy of the row that was last proposed.
 
         Args:
-            accuracy: NaN if its training was stopped and nobody can tell.
-            doubt: the standard deviation of an accuracy that is foreseen only.
+            row: that was proposed.
+            accuracy: NaN if its training was stopped and cannot be extrapolated yet.
+            extra_noise: standard deviation of an extrapolated accuracy.
         """
 
-    def expected(self) -> dict[int, float] | None:
-        """What each row that it has had would score another time; None if it has no opinion."""
+    def predict(self) -> dict[int, float] | None:
+        """Return the predicted accuracy of each row told so far; None without a model of accuracy."""
 
 
 class RandomSearch:
-    """Every order of the rows is as likely as any other."""
+    """Random permutation of the rows."""
 
     def __init__(self, table: Table, seed: int) -> None:
         self._rows = iter(np.random.default_rng(seed).permutation(len(table)).tolist())
 
     def ask(self) -> int:
-        """The next row."""
+        """Return the next row."""
         return next(self._rows)
 
-    def tell(self, row: int, accuracy: float, doubt: float = 0.0) -> None:
-        """It does not care."""
+    def tell(self, row: int, accuracy: float, extra_noise: float = 0.0) -> None:
+        """Ignore the result."""
 
-    def expected(self) -> None:
-        """It has no opinion."""
+    def predict(self) -> None:
+        """Return None: there is no model of accuracy."""
 
 
 class EHVIOptimizer:
-    """The proposer of this package, with all rows that are left as its pool.
+    """The proposer of this package, with all remaining rows as its pool.
 
     Args:
-        learned_from: which costs accuracy is learned from, too, see `Table.candidates`.
-        spread: whether the first rows are spread over the costs, instead of drawn.
-        additive: whether what is equal adds up, beside being alike as a whole.
+        table: to search.
+        seed: of its random draws.
+        cost_features: costs that accuracy is learned from, see `Table.candidates`.
+        spread: whether the first rows are spread over the costs, instead of drawn at random.
+        additive: whether the kernel has its additive part.
     """
 
     def __init__(
@@ -71,46 +74,46 @@ class EHVIOptimizer:
         table: Table,
         seed: int,
         *,
-        learned_from: CostFeatures = "all costs",
+        cost_features: CostFeatures = "all",
         spread: bool = True,
         additive: bool = True,
     ) -> None:
-        self._candidates = table.candidates(learned_from)
+        self._candidates = table.candidates(cost_features)
         self._proposer = Proposer(seed, additive=additive)
-        self._drawn = None if spread else np.random.default_rng(seed)
+        self._startup_rng = None if spread else np.random.default_rng(seed)
         self._rows: list[int] = []
         self._accuracies: list[float] = []
-        self._doubts: list[float] = []
+        self._extra_noise: list[float] = []
 
     def ask(self) -> int:
-        """The row that is expected to add the most."""
-        left = np.setdiff1d(np.arange(len(self._candidates)), self._rows)
-        if self._drawn is not None and len(self._rows) < STARTUP_TRIALS:
-            return int(self._drawn.choice(left))
+        """Return the row with the highest expected hypervolume improvement."""
+        remaining = np.setdiff1d(np.arange(len(self._candidates)), self._rows)
+        if self._startup_rng is not None and len(self._rows) < STARTUP_TRIALS:
+            return int(self._startup_rng.choice(remaining))
         tried = self._candidates[np.array(self._rows, dtype=np.intp)]
-        accuracies, doubts = np.array(self._accuracies), np.array(self._doubts)
-        return int(left[self._proposer.choose(self._candidates[left], tried, accuracies, doubts)])
+        accuracies, extra_noise = np.array(self._accuracies), np.array(self._extra_noise)
+        return int(remaining[self._proposer.choose(self._candidates[remaining], tried, accuracies, extra_noise)])
 
-    def tell(self, row: int, accuracy: float, doubt: float = 0.0) -> None:
-        """Remember it."""
+    def tell(self, row: int, accuracy: float, extra_noise: float = 0.0) -> None:
+        """Add the result to the observations."""
         self._rows.append(row)
         self._accuracies.append(accuracy)
-        self._doubts.append(doubt)
+        self._extra_noise.append(extra_noise)
 
-    def expected(self) -> dict[int, float] | None:
-        """By what it has learned of all rows together."""
+    def predict(self) -> dict[int, float] | None:
+        """Return the posterior mean accuracy of each row told so far; None while there are fewer than three."""
         if len(self._rows) < STARTUP_TRIALS:
             return None
         tried = self._candidates[np.array(self._rows, dtype=np.intp)]
-        means = self._proposer.posterior_means(tried, np.array(self._accuracies), np.array(self._doubts))
+        means = self._proposer.posterior_means(tried, np.array(self._accuracies), np.array(self._extra_noise))
         return dict(zip(self._rows, means.tolist(), strict=True))
 
 
 class OptunaOptimizer:
-    """A sampler of Optuna's that knows nothing of the table: what it draws becomes the nearest row that is left.
+    """Sampler of Optuna; each of its draws is mapped to the nearest remaining row.
 
-    Nearest is what differs in the fewest columns, and of these by the fewest steps. The study is told of that row, not
-    of what was drawn.
+    Nearest is the row that differs in the fewest columns, then by the fewest steps. Optuna is told the result of that
+    row, not of the draw.
     """
 
     def __init__(self, sampler: Callable[..., BaseSampler], table: Table, seed: int) -> None:
@@ -120,7 +123,7 @@ class OptunaOptimizer:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._study = optuna.create_study(directions=[each.value for each in table.directions], sampler=made)
         self._table, self._rng = table, np.random.default_rng(seed)
-        self._left = list(range(len(table)))
+        self._remaining = list(range(len(table)))
         self._steps = np.array([is_numeric(values) for values in table.columns.values()], dtype=np.float64)
         self._distributions: dict[str, BaseDistribution] = {
             name: IntDistribution(0, len(levels) - 1) if is_numeric(levels) else CategoricalDistribution(levels)
@@ -128,16 +131,16 @@ class OptunaOptimizer:
         }
 
     def ask(self) -> int:
-        """The row nearest to what the sampler draws."""
+        """Return the remaining row that is nearest to the sampler's draw."""
         trial = self._study.ask(self._distributions)
         drawn = [dist.to_internal_repr(trial.params[name]) for name, dist in self._distributions.items()]
         self._attributes = self._study.tell(trial, state=TrialState.FAIL).system_attrs
         row = self._nearest(np.array(drawn))
-        self._left.remove(row)
+        self._remaining.remove(row)
         return row
 
-    def tell(self, row: int, accuracy: float, doubt: float = 0.0) -> None:  # noqa: ARG002 - none of its trainings is stopped
-        """A trial of the row itself; with what NSGA-II has noted of the draw, its generation."""
+    def tell(self, row: int, accuracy: float, extra_noise: float = 0.0) -> None:  # noqa: ARG002 - its trainings are never stopped
+        """Add a trial of the row, with the system attributes of the draw (the generation of NSGA-II)."""
         codes = dict(zip(self._distributions, self._table.codes[row].tolist(), strict=True))
         params = {name: dist.to_external_repr(codes[name]) for name, dist in self._distributions.items()}
         trial = create_trial(
@@ -148,14 +151,14 @@ class OptunaOptimizer:
         )
         self._study.add_trial(trial)
 
-    def expected(self) -> None:
-        """Optuna's samplers do not say."""
+    def predict(self) -> None:
+        """Return None: Optuna's samplers have no public model of accuracy."""
 
     def _nearest(self, drawn: FloatArray) -> int:
-        """One of the nearest rows that are left, by chance."""
-        rows = self._rng.permutation(self._left)
-        apart = np.abs(self._table.codes[rows] - drawn)
-        return int(rows[np.lexsort(((apart * self._steps).sum(axis=1), (apart > 0).sum(axis=1)))[0]])
+        """Return the nearest remaining row; a random one of several."""
+        rows = self._rng.permutation(self._remaining)
+        differences = np.abs(self._table.codes[rows] - drawn)
+        return int(rows[np.lexsort(((differences * self._steps).sum(axis=1), (differences > 0).sum(axis=1)))[0]])
 
 
 def _tpe(*, seed: int) -> BaseSampler:
@@ -172,11 +175,11 @@ def _gp(*, seed: int) -> BaseSampler:
 
 OURS, RANDOM = "ours", "random"
 STOPPING, REPEATING = "-stopping", "-racing"
-"""Behind the name of one whose trainings are judged before their end, or whose front is trained again."""
+"""Suffixes of the names of optimizers with successive halving, or with repeated evaluation of the front."""
 
 ABLATIONS: dict[str, Callable[[Table, int], Optimizer]] = {
-    "ours-with-one-cost": partial(EHVIOptimizer, learned_from="costs that count"),
-    "ours-without-costs": partial(EHVIOptimizer, learned_from="no costs"),
+    "ours-with-one-cost": partial(EHVIOptimizer, cost_features="objectives"),
+    "ours-without-costs": partial(EHVIOptimizer, cost_features="none"),
     "ours-without-spread": partial(EHVIOptimizer, spread=False),
     "ours-without-sum": partial(EHVIOptimizer, additive=False),
 }

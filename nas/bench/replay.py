@@ -1,7 +1,7 @@
-"""Samplers replayed on a table of trained architectures: what each would have found, trial by trial, in seconds.
+"""Replay of samplers on a table of trained architectures: what each would have found, trial by trial, in seconds.
 
-What is measured is the hypervolume that a player's rows have, as a share of the whole table's, from one reference for
-all: the table's box, extended by 5 %.
+The metric is the hypervolume of the rows found, as a share of the whole table's. The reference point is the same for
+all: the worst values of the table, extended by 5 % of their range.
 """
 
 import signal
@@ -31,51 +31,53 @@ from nas.study.repeats import next_repeat
 Permuted = Literal["no", "accuracies", "outcomes"]
 
 _POINT = 0.01
-"""A point of mAP, of 0 to 1."""
-_USUAL_NOISE = 0.5 * _POINT
+"""One point of mAP, on a scale of 0 to 1."""
+_TYPICAL_NOISE = 0.5 * _POINT
 POOL = 1000
-"""How many candidates `asking` chooses from."""
+"""Candidates that `time_proposals` chooses from."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Problem:
-    """What all players of one repeat find.
+    """One instance of the benchmark, the same for all samplers of a repeat.
 
     Attributes:
-        shown: the table as players know it; its accuracies are not shown.
-        true: what the rows are worth.
-        told: the accuracies that players are told, with noise.
-        curves: those after each epoch, a row for each of the table's; the last column is `told`.
-        noise: the standard deviation of what is told.
-        seed: of what is told of a row that is trained again.
+        visible: the table with the costs that samplers see. They see accuracies by `ask` and `tell` alone.
+        true: the table with the true accuracies and costs.
+        observed: accuracies with noise, `(rows,)`.
+        curves: observed accuracies after each epoch, `(rows, epochs)`; the last column is `observed`.
+        noise: standard deviation of the noise.
+        seed: of the noise of repeated evaluations.
     """
 
-    shown: Table
+    visible: Table
     true: Table
-    told: FloatArray
+    observed: FloatArray
     curves: FloatArray
     noise: float
     seed: int
 
-    def again(self, row: int, repeat: int) -> float:
-        """The accuracy that a row is told to have when it is trained with another seed."""
+    def evaluate_again(self, row: int, repeat: int) -> float:
+        """Return the accuracy of a row that is trained with another seed."""
         rng = np.random.default_rng([self.seed, row, repeat])
         return float(self.true.accuracies[row] + self.noise * rng.standard_normal())
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReplaySettings:
-    """How games are made, and how far they go.
+    """Settings of all replays of a benchmark.
 
     Attributes:
-        trials: after which a player is stopped; chance, which costs nothing, goes on to the end of the table.
-        noise: the standard deviation that is added to every accuracy, in points of mAP, once for each row and repeat.
-        permuted: which figures are dealt to other rows in every repeat. Of `accuracies` nothing can be predicted, but
-            cheap rows are the better ones then, and costs stay known. With `outcomes`, costs are dealt along, and
-            players do not see it: what one finds that takes no row twice is a random order of all there is.
-        epochs: of a whole training. A table knows where trainings ended; how they got there is made up (`curves`).
-        stopping: how trainings are judged before their end, where a player's name ends in `-stopping`.
-        seeds: with how many whoever stands on the front is trained, where it ends in `-racing`.
+        trials: of each sampler; random search, which costs nothing, goes on to the end of the table.
+        noise: standard deviation added to every accuracy, in points of mAP, once for each row and repeat.
+        permuted: what is permuted between rows in every repeat. With `accuracies`, only costs are predictive: cheap
+            rows are better. With `outcomes`, costs are permuted as well, and samplers see the unpermuted ones: nothing
+            is predictive, and every sampler is a random search (control).
+        seed: of all random draws.
+        epochs: of a whole training. Learning curves are synthetic.
+        stopping: successive halving, for samplers whose name ends in `-stopping`.
+        seeds: number of seeds with which each member of the Pareto front is trained, for samplers whose name ends in
+            `-racing`.
     """
 
     trials: int = 100
@@ -86,31 +88,34 @@ class ReplaySettings:
     stopping: Stopping | None = None
     seeds: int = 1
 
-    def game(self, table: Table, repeat: int) -> Problem:
-        """The same one for every player."""
+    def problem(self, table: Table, repeat: int) -> Problem:
+        """Return the problem of a repeat."""
         rng = np.random.default_rng([self.seed, repeat])
         true = table
         if self.permuted != "no":
-            true = table.dealt(rng.permutation(len(table)), with_costs=self.permuted == "outcomes")
+            true = table.permuted(rng.permutation(len(table)), with_costs=self.permuted == "outcomes")
         noise = self.noise * _POINT
-        told = true.accuracies + noise * rng.standard_normal(len(table))
-        shown = table if self.permuted == "outcomes" else true
-        curves = synthetic(told, self.epochs, rng)
-        return Problem(shown=shown, true=true, told=told, curves=curves, noise=noise, seed=int(rng.integers(2**32)))
+        observed = true.accuracies + noise * rng.standard_normal(len(table))
+        visible = table if self.permuted == "outcomes" else true
+        curves = synthetic(observed, self.epochs, rng)
+        seed = int(rng.integers(2**32))
+        return Problem(visible=visible, true=true, observed=observed, curves=curves, noise=noise, seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Replay:
-    """One player's game.
+    """Result of one sampler on one problem.
 
     Attributes:
-        rows: as they were taken, one more than once if it was trained again.
-        finished: those that were trained to their end.
-        shares: of the table's hypervolume, in truth, that finished rows have; one for each trial, which is as many
-            epochs as a whole training has.
-        reported: the same of those rows alone that look best, with noise, after the last counted trial.
-        inflation: by how much the hypervolume of those looks larger than it is, as a share of what it is.
-        expected: as `reported`, of those rows that the player expects to be best; None if it expects nothing.
+        sampler: its name.
+        repeat: number of the problem.
+        rows: trained, in order; a row can occur more than once, with other seeds.
+        finished: those of them that were trained to the end.
+        shares: true share of the table's hypervolume of the finished rows, after each trial. A trial is the epochs of a
+            whole training.
+        reported: true share of the rows that look best with noise, after the last counted trial.
+        inflation: relative excess of the hypervolume that these rows seem to have over the true one.
+        expected: as `reported`, for the rows that are best by the sampler's predictions; None if it predicts nothing.
     """
 
     sampler: str
@@ -123,38 +128,40 @@ class Replay:
     expected: float | None
 
     def trials_to(self, share: float) -> float:
-        """The number of trials after which it has so much; infinite if it was stopped before."""
+        """Return the number of trials to a share; infinite if the replay ended before."""
         return next((trial for trial, reached in enumerate(self.shares, 1) if reached >= share), inf)
 
     def share_after(self, trials: int) -> float:
-        """What it has then, or has at its end, if that comes first."""
+        """Return the share after so many trials, or at the end of the replay."""
         return self.shares[min(trials, len(self.shares)) - 1]
 
 
-def replay_one(table: Table, rules: ReplaySettings, game: tuple[str, int]) -> Replay:
-    """One game.
+def replay_one(table: Table, settings: ReplaySettings, job: tuple[str, int]) -> Replay:
+    """Replay one sampler on one problem.
 
     Args:
-        game: the player's name, and the number of the repeat.
+        table: of trained architectures.
+        settings: of the benchmark.
+        job: name of the sampler, and number of the repeat.
     """
-    sampler, repeat = game
-    played = rules.game(table, repeat)
-    seed = int(np.random.SeedSequence([rules.seed, repeat]).generate_state(1)[0])
-    trials = len(table) if sampler == RANDOM else min(rules.trials, len(table))
-    stopping = rules.stopping if sampler.endswith(STOPPING) else None
-    own = replace(rules, stopping=stopping, seeds=rules.seeds if sampler.endswith(REPEATING) else 1)
-    player = OPTIMIZERS[sampler.removesuffix(STOPPING).removesuffix(REPEATING)](played.shown, seed)
-    trained = _trained(player, played, own, trials * rules.epochs)
-    ended = [training for training in trained if training.epochs == rules.epochs]
+    sampler, repeat = job
+    problem = settings.problem(table, repeat)
+    seed = int(np.random.SeedSequence([settings.seed, repeat]).generate_state(1)[0])
+    trials = len(table) if sampler == RANDOM else min(settings.trials, len(table))
+    stopping = settings.stopping if sampler.endswith(STOPPING) else None
+    adapted = replace(settings, stopping=stopping, seeds=settings.seeds if sampler.endswith(REPEATING) else 1)
+    optimizer = OPTIMIZERS[sampler.removesuffix(STOPPING).removesuffix(REPEATING)](problem.visible, seed)
+    trained = _train(optimizer, problem, adapted, trials * settings.epochs)
+    ended = [training for training in trained if training.epochs == settings.epochs]
     finished = [training.row for training in ended]
-    budgets = rules.epochs * np.arange(1, trials + 1)
+    budgets = settings.epochs * np.arange(1, trials + 1)
     counts = np.searchsorted([training.spent for training in ended], budgets, side="right")
-    measured = _Measured(played.true)
-    shares = [0.0, *measured.shares(finished)]
-    counted = ended[: counts[min(rules.trials, trials) - 1]]
-    reported, inflation = measured.reported(_means(counted))
-    thought = player.expected()
-    expected = None if thought is None else measured.reported({one.row: thought[one.row] for one in counted})[0]
+    volumes = _HypervolumeShares(problem.true)
+    shares = [0.0, *volumes.after_each(finished)]
+    counted = ended[: counts[min(settings.trials, trials) - 1]]
+    reported, inflation = volumes.of_best(_mean_accuracies(counted))
+    predicted = optimizer.predict()
+    expected = None if predicted is None else volumes.of_best({one.row: predicted[one.row] for one in counted})[0]
     return Replay(
         sampler=sampler,
         repeat=repeat,
@@ -168,37 +175,41 @@ def replay_one(table: Table, rules: ReplaySettings, game: tuple[str, int]) -> Re
 
 
 def replay_all(
-    table: Table, rules: ReplaySettings, samplers: Sequence[str], repeats: int, *, jobs: int = 1
+    table: Table, settings: ReplaySettings, samplers: Sequence[str], repeats: int, *, jobs: int = 1
 ) -> Iterator[Replay]:
-    """Every player's games, as they end, in their order.
+    """Yield the replays of all samplers on all problems, in order.
 
     Args:
-        jobs: processes that play at the same time; what comes out does not depend on it.
+        table: of trained architectures.
+        settings: of the benchmark.
+        samplers: their names; equal ones are replayed once.
+        repeats: number of problems.
+        jobs: number of processes; results do not depend on it.
     """
-    games = [(sampler, repeat) for sampler in dict.fromkeys(samplers) for repeat in range(repeats)]
-    played = partial(replay_one, table, rules)
+    pairs = [(sampler, repeat) for sampler in dict.fromkeys(samplers) for repeat in range(repeats)]
+    run = partial(replay_one, table, settings)
     if jobs == 1:
-        yield from map(played, games)
+        yield from map(run, pairs)
         return
-    ignored = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
-    pool = ProcessPoolExecutor(min(jobs, len(games)), get_context("spawn"), initializer=signal.signal, initargs=ignored)
+    ignored = (signal.SIGINT, signal.SIG_IGN)  # the parent process handles Ctrl-C
+    pool = ProcessPoolExecutor(min(jobs, len(pairs)), get_context("spawn"), initializer=signal.signal, initargs=ignored)
     try:
-        yield from pool.map(played, games)
+        yield from pool.map(run, pairs)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def time_proposals(table: Table, counts: Sequence[int], *, seed: int = 0) -> Iterator[dict[str, float]]:
-    """How long our proposer thinks after so many trials, in seconds, over a pool of a thousand candidates.
+    """Measure the time of a proposal after so many trials, in seconds, over a pool of 1000 candidates.
 
-    The history is made of the table's rows, drawn again and again, with noise. `fitting` is a proposal for which
-    hyperparameters are fitted, `asking` the next one, which keeps them.
+    The history is sampled from the table's rows with replacement, with noise. `fitting` is a proposal that fits the
+    hyperparameters, `asking` the next one, which does not.
     """
     candidates = table.candidates()
     for count in counts:
         rng = np.random.default_rng([seed, count])
         tried, pool = (rng.integers(len(table), size=size) for size in (count, POOL))
-        accuracies = table.accuracies[tried] + _USUAL_NOISE * rng.standard_normal(count)
+        accuracies = table.accuracies[tried] + _TYPICAL_NOISE * rng.standard_normal(count)
         proposer, seconds = Proposer(seed), []
         for _ in range(2):
             began = perf_counter()
@@ -208,12 +219,14 @@ def time_proposals(table: Table, counts: Sequence[int], *, seed: int = 0) -> Ite
 
 
 class _Training(NamedTuple):
-    """One row's.
+    """One training of a row.
 
     Attributes:
-        repeat: how often the row was trained before.
-        accuracy: that it is told to have at its end.
-        spent: what all trainings so far have cost, in epochs.
+        row: that is trained.
+        repeat: number of trainings of the row before.
+        epochs: trained.
+        accuracy: observed at the end of a whole training.
+        spent: epochs of all trainings up to this one.
     """
 
     row: int
@@ -223,71 +236,71 @@ class _Training(NamedTuple):
     spent: int
 
 
-def _trained(player: Optimizer, game: Problem, rules: ReplaySettings, epochs: int) -> list[_Training]:
-    """What a player has trained until so many epochs are spent; what would be cut off at the end is not begun."""
+def _train(optimizer: Optimizer, problem: Problem, settings: ReplaySettings, epochs: int) -> list[_Training]:
+    """Train what an optimizer proposes until the epochs are spent; a training that would not fit is not begun."""
     trained: list[_Training] = []
-    rungs = () if rules.stopping is None else rules.stopping.rungs(rules.epochs)
-    standings: dict[int, list[Point]] = {rung: [] for rung in rungs}
-    spent, had = 0, set[int]()
-    while len(had) < len(game.told):
-        row, repeat = _raced(trained, game, rules) or (player.ask(), 0)
-        judged = (rung for rung in rungs if not _goes_on(game, row, rung, standings[rung], rules))
-        ended = next(judged, rules.epochs)
-        accuracy = game.again(row, repeat) if repeat else float(game.told[row])
+    rungs = () if settings.stopping is None else settings.stopping.rungs(settings.epochs)
+    points: dict[int, list[Point]] = {rung: [] for rung in rungs}
+    spent, rows = 0, set[int]()
+    while len(rows) < len(problem.observed):
+        row, repeat = _next_repeat(trained, problem, settings) or (optimizer.ask(), 0)
+        stopped_at = (rung for rung in rungs if not _is_promoted(problem, row, rung, points[rung], settings))
+        ended = next(stopped_at, settings.epochs)
+        accuracy = problem.evaluate_again(row, repeat) if repeat else float(problem.observed[row])
         spent += ended
         if spent > epochs:
             break
         trained.append(_Training(row, repeat, ended, accuracy, spent))
-        had.add(row)
-        if ended == rules.epochs:
-            player.tell(row, accuracy)
+        rows.add(row)
+        if ended == settings.epochs:
+            optimizer.tell(row, accuracy)
             continue
-        reached = game.curves[:, ended - 1]
-        gains = [one.accuracy - reached[one.row] for one in trained if one.epochs == rules.epochs]
-        player.tell(row, *(extrapolated(float(reached[row]), gains) or (np.nan,)))
+        reached = problem.curves[:, ended - 1]
+        gains = [one.accuracy - reached[one.row] for one in trained if one.epochs == settings.epochs]
+        optimizer.tell(row, *(extrapolated(float(reached[row]), gains) or (np.nan,)))
     return trained
 
 
-def _raced(trained: Sequence[_Training], game: Problem, rules: ReplaySettings) -> tuple[int, int] | None:
-    """The row that is trained again now, and how often it was before, as a study of the first cost would have it."""
-    if rules.seeds == 1:
+def _next_repeat(trained: Sequence[_Training], problem: Problem, settings: ReplaySettings) -> tuple[int, int] | None:
+    """Return the row to train with another seed, and its number of trainings, as a study of the first cost decides."""
+    if settings.seeds == 1:
         return None
-    told = [
+    records = [
         Record(
             trial=number,
             state="complete",
             ending="finished",
             map50_95=one.accuracy,
             map50=one.accuracy,
-            gflops=float(game.shown.costs[one.row, 0]),
+            gflops=float(problem.visible.costs[one.row, 0]),
             repeat=one.repeat,
-            fingerprint=game.shown.names[one.row],
+            fingerprint=problem.visible.names[one.row],
             picks={},
         )
         for number, one in enumerate(trained)
     ]
-    wanted = next_repeat(told, ("map50_95", "gflops"), rules.seeds)
+    wanted = next_repeat(records, ("map50_95", "gflops"), settings.seeds)
     return None if wanted is None else (trained[wanted[0].trial].row, wanted[1])
 
 
-def _goes_on(game: Problem, row: int, rung: int, others: list[Point], rules: ReplaySettings) -> bool:
-    """Whether a row's training goes on at a rung, where it is noted."""
-    assert rules.stopping is not None  # noqa: S101 - else there is no rung
-    own = (float(game.curves[row, :rung].max()), *game.shown.costs[row].tolist())
-    goes = should_promote(own, others, game.shown.directions, rules.stopping.eta)
-    others.append(own)
-    return goes
+def _is_promoted(problem: Problem, row: int, rung: int, others: list[Point], settings: ReplaySettings) -> bool:
+    """Return whether a row's training is promoted at a rung; add its point to the others."""
+    assert settings.stopping is not None  # noqa: S101 - else there is no rung
+    point = (float(problem.curves[row, :rung].max()), *problem.visible.costs[row].tolist())
+    promoted = should_promote(point, others, problem.visible.directions, settings.stopping.eta)
+    others.append(point)
+    return promoted
 
 
-def _means(trainings: Sequence[_Training]) -> dict[int, float]:
-    """Of each row, over its trainings."""
-    told: dict[int, list[float]] = {}
+def _mean_accuracies(trainings: Sequence[_Training]) -> dict[int, float]:
+    """Return the mean accuracy of each row over its trainings."""
+    by_row: dict[int, list[float]] = {}
     for training in trainings:
-        told.setdefault(training.row, []).append(training.accuracy)
-    return {row: fmean(accuracies) for row, accuracies in told.items()}
+        by_row.setdefault(training.row, []).append(training.accuracy)
+    return {row: fmean(accuracies) for row, accuracies in by_row.items()}
 
 
-class _Measured:
+class _HypervolumeShares:
     """Hypervolumes of rows of a table, as shares of the whole table's."""
 
     def __init__(self, table: Table) -> None:
@@ -295,35 +308,34 @@ class _Measured:
         self._reference = reference_point(self._points, table.directions)
         self._whole = self._volume(self._points)
 
-    def shares(self, rows: Sequence[int]) -> Iterator[float]:
-        """After each row."""
-        best: list[Point] = []
+    def after_each(self, rows: Sequence[int]) -> Iterator[float]:
+        """Yield the share after each row."""
+        front: list[Point] = []
         share = 0.0
         for row in rows:
-            grown = [*best, self._points[row]]
-            on_front = [grown[index] for index in pareto_front(grown, self._table.directions)]
-            if self._points[row] in on_front:
-                share = self._volume(on_front) / self._whole
-            best = on_front
+            points = [*front, self._points[row]]
+            front = [points[index] for index in pareto_front(points, self._table.directions)]
+            if self._points[row] in front:
+                share = self._volume(front) / self._whole
             yield share
 
-    def reported(self, accuracies: Mapping[int, float]) -> tuple[float, float]:
-        """The share of the rows that look best by these accuracies, and by how much they look better than that."""
-        looks = {row: (accuracy, *self._points[row][1:]) for row, accuracy in accuracies.items()}
-        rows = list(looks)
-        chosen = [rows[index] for index in pareto_front(list(looks.values()), self._table.directions)]
-        true = self._volume([self._points[row] for row in chosen])
-        return true / self._whole, self._volume([looks[row] for row in chosen]) / true - 1.0
+    def of_best(self, accuracies: Mapping[int, float]) -> tuple[float, float]:
+        """Return the true share of the rows that are best by these accuracies, and their relative excess over it."""
+        points = {row: (accuracy, *self._points[row][1:]) for row, accuracy in accuracies.items()}
+        rows = list(points)
+        best = [rows[index] for index in pareto_front(list(points.values()), self._table.directions)]
+        true = self._volume([self._points[row] for row in best])
+        return true / self._whole, self._volume([points[row] for row in best]) / true - 1.0
 
     def _volume(self, points: Sequence[Point]) -> float:
         return hypervolume(points, self._table.directions, self._reference)
 
 
 def reference_of(table: Table) -> Point:
-    """The point from which hypervolumes are measured."""
+    """Return the reference point of a table's hypervolume."""
     return reference_point(points_of(table, table.accuracies), table.directions)
 
 
 def points_of(table: Table, accuracies: FloatArray) -> list[Point]:
-    """Accuracy and the costs' logarithms of every row."""
+    """Return accuracy and the costs' logarithms of every row."""
     return [tuple(point) for point in np.column_stack([accuracies, table.costs]).tolist()]

@@ -1,7 +1,7 @@
-"""What replays say together: medians over repeats, how many times fewer trials than chance, and their curves.
+"""Summary of replays: medians over repeats, speedup over random search, and a figure of the curves.
 
-A player that was stopped before it had a share has taken more trials than it was given. That is known of it, and
-counts: such a repeat is never left out of a median.
+A replay that ended before a share was reached needs more trials than it had (right-censored). It counts as infinite in
+medians and quantiles, and is never left out.
 """
 
 from collections.abc import Sequence
@@ -18,90 +18,99 @@ from nas.bench.replay import Replay
 
 TARGETS = (90, 95, 98)
 """Shares of the table's hypervolume, in percent."""
-_LOOKS = (20, 40, 60)
-_DRAWS = 2000
+_SHARES_AFTER = (20, 40, 60)
+_BOOTSTRAP_SAMPLES = 2000
 _COLOURS = ("107,114,128", "37,99,235", "234,88,12", "22,163,74", "147,51,234", "8,145,178", "219,39,119", "202,138,4")
 
 Row = dict[str, str | int | float | None]
 
 
 def summarize(replays: Sequence[Replay], trials: int) -> list[Row]:
-    """A row for each sampler, with names that stay; None for a number of trials that is more than `trials`.
+    """Return a row for each sampler; None stands for a number of trials above `trials`. The names never change.
 
-    `share_20` is the median share after 20 trials, `trials_95` the median number of trials to 95 %, between its
-    quartiles `_low` and `_high`; `fewer_95` how many times fewer that is than chance's, between the ends of an interval
-    of 95 %. Without chance among the samplers there is no such figure, nor where the median is not known.
+    `share_20` is the median share after 20 trials; `trials_95` the median number of trials to 95 %, with the quartiles
+    `_low` and `_high`; `fewer_95` the speedup over random search, with a bootstrap interval of 95 %. The speedup is
+    None without random search among the samplers, and where a median is not finite.
     """
     grouped = by_sampler(replays)
-    chance = grouped.get(RANDOM)
+    random = grouped.get(RANDOM)
     rows: list[Row] = []
-    for sampler, own in grouped.items():
-        row: Row = {"sampler": sampler, "repeats": len(own)}
-        row |= {f"share_{look}": median([one.share_after(look) for one in own]) for look in reported_trials(trials)}
+    for sampler, group in grouped.items():
+        row: Row = {"sampler": sampler, "repeats": len(group)}
+        row |= {
+            f"share_{count}": median([one.share_after(count) for one in group]) for count in reported_trials(trials)
+        }
         for target in TARGETS:
-            taken = trials_to(own, target)
-            row |= _named(f"trials_{target}", quartiles(taken))
-            fewer = None if chance is None else speedup(taken, trials_to(chance, target))
-            row |= _named(f"fewer_{target}", fewer)
-        row["reported"] = median([one.reported for one in own])
-        row["inflation"] = median([one.inflation for one in own])
-        expected = [one.expected for one in own if one.expected is not None]
+            needed = trials_to(group, target)
+            row |= _with_interval(f"trials_{target}", quartiles(needed))
+            fewer = None if random is None else speedup(needed, trials_to(random, target))
+            row |= _with_interval(f"fewer_{target}", fewer)
+        row["reported"] = median([one.reported for one in group])
+        row["inflation"] = median([one.inflation for one in group])
+        expected = [one.expected for one in group if one.expected is not None]
         row["expected"] = median(expected) if expected else None
         rows.append(row)
     return rows
 
 
 def by_sampler(replays: Sequence[Replay]) -> dict[str, list[Replay]]:
-    """Each sampler's, by repeat."""
+    """Group replays by sampler, ordered by repeat."""
     samplers = dict.fromkeys(replay.sampler for replay in replays)
     ordered = sorted(replays, key=lambda replay: replay.repeat)
     return {sampler: [replay for replay in ordered if replay.sampler == sampler] for sampler in samplers}
 
 
 def reported_trials(trials: int) -> tuple[int, ...]:
-    """After how many trials shares are told."""
-    return (*(look for look in _LOOKS if look < trials), trials)
+    """Return the numbers of trials after which shares are reported."""
+    return (*(count for count in _SHARES_AFTER if count < trials), trials)
 
 
 def trials_to(replays: Sequence[Replay], target: int) -> FloatArray:
-    """How many trials each took to so many percent; infinite where it was stopped before."""
+    """Return the number of trials of each replay to this percentage; infinite where it ended before, `(replays,)`."""
     return np.array([replay.trials_to(target / 100) for replay in replays])
 
 
 def median(values: Sequence[float]) -> float:
-    """The median."""
+    """Return the median."""
     return float(np.median(values))
 
 
 def quartiles(values: FloatArray) -> tuple[float, float, float]:
-    """The median between two of the values, below and above which a quarter lies; any of them may be infinite."""
+    """Return the median, the lower and the upper quartile; any may be infinite. Quartiles are not interpolated."""
     low, high = np.quantile(values, (0.25, 0.75), method="inverted_cdf")
     return float(np.median(values)), float(low), float(high)
 
 
-def speedup(taken: FloatArray, chances: FloatArray) -> tuple[float, float, float] | None:
-    """The ratio of two medians, chance's to the player's, in an interval of 95 %; None if it is not known.
+def speedup(needed: FloatArray, by_random: FloatArray) -> tuple[float, float, float] | None:
+    """Return the ratio of median trials, of random search to the sampler, with a bootstrap interval of 95 %.
 
-    Repeats are drawn again and again, the same of both, because both play the same game in a repeat. An end of the
-    interval that rests on a median of more trials than were given is 0: the ratio is above that, and no more is known.
+    Repeats are resampled in pairs, because both samplers search the same problem in a repeat. An end of the interval is
+    0 where the median of the sampler is infinite.
+
+    Args:
+        needed: trials of the sampler, `(repeats,)`.
+        by_random: trials of random search, `(repeats,)`.
+
+    Returns:
+        Ratio, lower and upper end; None if the ratio is not above 0 and finite.
     """
-    ratio = np.median(chances) / np.median(taken)
+    ratio = np.median(by_random) / np.median(needed)
     if not 0 < ratio < inf:
         return None
-    drawn = np.random.default_rng(0).integers(len(taken), size=(_DRAWS, len(taken)))
-    ratios = np.median(chances[drawn], axis=1) / np.median(taken[drawn], axis=1)
+    drawn = np.random.default_rng(0).integers(len(needed), size=(_BOOTSTRAP_SAMPLES, len(needed)))
+    ratios = np.median(by_random[drawn], axis=1) / np.median(needed[drawn], axis=1)
     low, high = np.quantile(ratios, (0.025, 0.975), method="inverted_cdf")
     return float(ratio), float(low), float(high)
 
 
 def figure(title: str, replays: Sequence[Replay], trials: int) -> str:
-    """A page that needs no network: the median share after each trial, in a band between the quartiles."""
-    drawn = []
-    for (sampler, own), colour in zip(by_sampler(replays).items(), cycle(_COLOURS), strict=False):
-        steps = range(1, max(min(len(one.shares), trials) for one in own) + 1)
-        shares = 100 * np.array([[one.share_after(step) for step in steps] for one in own])
+    """Return an HTML page that needs no network: median share after each trial, with a band between the quartiles."""
+    traces = []
+    for (sampler, group), colour in zip(by_sampler(replays).items(), cycle(_COLOURS), strict=False):
+        steps = range(1, max(min(len(one.shares), trials) for one in group) + 1)
+        shares = 100 * np.array([[one.share_after(step) for step in steps] for one in group])
         low, middle, high = np.quantile(shares, (0.25, 0.5, 0.75), axis=0).round(3).tolist()
-        drawn += [
+        traces += [
             graph_objects.Scatter(
                 x=[*steps, *reversed(steps)],
                 y=[*high, *reversed(low)],
@@ -116,7 +125,7 @@ def figure(title: str, replays: Sequence[Replay], trials: int) -> str:
                 x=[*steps], y=middle, mode="lines", name=sampler, line={"color": f"rgb({colour})"}, legendgroup=sampler
             ),
         ]
-    drawing = graph_objects.Figure(drawn)
+    drawing = graph_objects.Figure(traces)
     drawing.update_layout(
         title={"text": title}, template="plotly_white", margin={"l": 70, "r": 30, "t": 80, "b": 60}, hovermode="x"
     )
@@ -125,7 +134,7 @@ def figure(title: str, replays: Sequence[Replay], trials: int) -> str:
     return html_page.page(drawing, title, name="shares")
 
 
-def _named(name: str, found: tuple[float, float, float] | None) -> Row:
-    """A figure and its two ends as they are told."""
+def _with_interval(name: str, found: tuple[float, float, float] | None) -> Row:
+    """Return a value and the ends of its interval under their names; None where it is not finite."""
     ends = zip((name, f"{name}_low", f"{name}_high"), found or (inf,) * 3, strict=True)
     return {key: value if isfinite(value) else None for key, value in ends}

@@ -1,6 +1,6 @@
-"""A table of architectures that somebody has trained, each with its accuracy and costs: what `nas bench` searches in.
+"""Tabular benchmark: architectures with their measured accuracy and costs, which `nas bench` looks up.
 
-What is looked up instead of trained costs nothing, so samplers can be compared over as many repeats as it takes.
+A look-up takes no training, so that samplers can be compared over many repeats.
 """
 
 import csv
@@ -22,26 +22,29 @@ from nas.algorithms.proposer import Candidates
 from search_spaces.errors import SpecError, nearest
 
 Column = tuple[str, ...] | tuple[float, ...]
-CostFeatures = Literal["all costs", "costs that count", "no costs"]
+CostFeatures = Literal["all", "objectives", "none"]
+"""Costs among the features of the surrogate."""
 
 _NAME, _ACCURACY, _COST_ENDING = "model_name", "mAP_0.5:0.95", "_latency"
-_NAMED = re.compile(r"(yolo[34578]|yolo6[sml])-?(?:d(1|33|67|6)w(1|25|5|75)|([nsml]))_(\d+)")
+_NAME_PATTERN = re.compile(r"(yolo[34578]|yolo6[sml])-?(?:d(1|33|67|6)w(1|25|5|75)|([nsml]))_(\d+)")
 _FILES = "one such as YOLOBench's VOC_scratch_100epochs.csv"
 _MODELS = "models are called such as yolo3d1w25_160, yolo6l-d33w5_320 or yolo5n_480"
 _SHARES = {"1": 1.0, "67": 0.67, "6": 0.6, "33": 0.33, "75": 0.75, "5": 0.5, "25": 0.25}
 _SCALES = {"n": (0.33, 0.25), "s": (0.33, 0.5), "m": (0.67, 0.75), "l": (1.0, 1.0)}
-"""Depth and width that a letter stands for."""
+"""Depth and width factors of a letter."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Table:
-    """Architectures, one a row.
+    """Architectures, one row each.
 
     Attributes:
-        columns: what can be chosen; texts, or numbers above 0.
-        accuracies: mAP50-95, 0 to 1.
-        costs: the logarithms of the costs that the front is spanned by, a column each, less is better.
-        figures: the logarithms of all costs that are known of an architecture, those among them, a column each.
+        names: of the models.
+        columns: parameters of the search space; texts, or numbers above 0.
+        accuracies: mAP50-95, 0 to 1, `(rows,)`.
+        costs: logarithms of the costs among the objectives, less is better, `(rows, costs)`.
+        figures: logarithms of all measured costs, these among them, `(rows, measured costs)`.
+        cost_names: of the columns of `costs`.
     """
 
     names: tuple[str, ...]
@@ -56,69 +59,72 @@ class Table:
 
     @property
     def directions(self) -> tuple[Direction, ...]:
-        """Of accuracy, and of each cost."""
+        """Directions of accuracy and of each cost."""
         return directions_for(costs=len(self.cost_names))
 
     @cached_property
     def levels(self) -> dict[str, Column]:
-        """The different values of each column, ascending."""
+        """Distinct values of each column, ascending."""
         return {name: tuple(np.unique(values).tolist()) for name, values in self.columns.items()}
 
     @cached_property
     def codes(self) -> NDArray[np.intp]:
-        """Each row's values as places among their column's levels."""
-        places = [np.unique(values, return_inverse=True)[1] for values in self.columns.values()]
-        return np.array(places, dtype=np.intp).T
+        """Index of each value among its column's levels, `(rows, columns)`."""
+        indices = [np.unique(values, return_inverse=True)[1] for values in self.columns.values()]
+        return np.array(indices, dtype=np.intp).T
 
-    def candidates(self, learned_from: CostFeatures = "all costs") -> Candidates:
-        """The rows as a proposer reads them.
+    def candidates(self, cost_features: CostFeatures = "all") -> Candidates:
+        """Return the rows as candidates of a proposer.
 
         Args:
-            learned_from: which costs accuracy is learned from; those that count are known in any case.
+            cost_features: costs among the features. The costs among the objectives are known in any case.
         """
-        scales = [min_max_scaled(np.log(np.array(values))) for values in self.columns.values() if is_numeric(values)]
-        figures = {"all costs": self.figures, "costs that count": self.costs, "no costs": self.costs[:, :0]}
-        scales += [min_max_scaled(costs) for costs in figures[learned_from].T]
+        continuous = [
+            min_max_scaled(np.log(np.array(values))) for values in self.columns.values() if is_numeric(values)
+        ]
+        figures = {"all": self.figures, "objectives": self.costs, "none": self.costs[:, :0]}
+        continuous += [min_max_scaled(costs) for costs in figures[cost_features].T]
         texts = [values for values in self.columns.values() if not is_numeric(values)]
-        picks = [one_hot(values) / np.sqrt(len(texts)) for values in texts]
-        nothing = np.empty((len(self), 0))
-        features = Features(np.column_stack([nothing, *scales]), np.hstack([nothing, *picks]))
+        categorical = [one_hot(values) / np.sqrt(len(texts)) for values in texts]
+        empty = np.empty((len(self), 0))
+        features = Features(np.column_stack([empty, *continuous]), np.hstack([empty, *categorical]))
         return Candidates(features, self.costs)
 
-    def dealt(self, rows: IndexArray, *, with_costs: bool) -> "Table":
-        """The same architectures, with the accuracies of other rows; with their costs, too, or with their own."""
-        dealt = replace(self, accuracies=self.accuracies[rows])
-        return replace(dealt, costs=self.costs[rows], figures=self.figures[rows]) if with_costs else dealt
+    def permuted(self, rows: IndexArray, *, with_costs: bool) -> "Table":
+        """Return the same architectures with the accuracies of other rows, and optionally with their costs, too."""
+        permuted = replace(self, accuracies=self.accuracies[rows])
+        return replace(permuted, costs=self.costs[rows], figures=self.figures[rows]) if with_costs else permuted
 
 
 def is_numeric(values: Column) -> bool:
-    """Whether a column's values are more or less of something."""
+    """Return whether a column has numbers, not texts."""
     return not isinstance(values[0], str)
 
 
 def min_max_scaled(values: FloatArray) -> FloatArray:
-    """From 0 to 1; all 0 if they are all the same."""
+    """Scale values to 0 to 1; to 0 if all are equal."""
     shifted: FloatArray = (values - values.min()) / (np.ptp(values) or 1.0)
     return shifted
 
 
 def one_hot(values: Column) -> FloatArray:
-    """A column for each different text."""
-    levels, places = np.unique(values, return_inverse=True)
-    return np.eye(len(levels))[places]
+    """Return a column for each distinct text, `(rows, levels)`."""
+    levels, indices = np.unique(values, return_inverse=True)
+    return np.eye(len(levels))[indices]
 
 
 def read_yolobench(path: Path, cost: str = "ov_latency") -> Table:
-    """A file as YOLOBench publishes it: results/yolobench/*.csv of Deeplite/deeplite-torch-zoo, Apache-2.0.
+    """Read a file that YOLOBench publishes: results/yolobench/*.csv of Deeplite/deeplite-torch-zoo, Apache-2.0.
 
-    A model's name says its family, depth, width and resolution; YOLOv6's three sizes are families of their own.
+    Family, depth, width and resolution are parsed from a model's name; YOLOv6's three sizes are separate families.
 
     Source: Lazarevich et al. 2023, "YOLOBench: Benchmarking efficient object detectors on embedded systems",
     arXiv:2307.13901.
 
     Args:
-        cost: the name of one of its columns of latencies; the others are known as well, as a search knows GFLOPs and
-            parameters whatever counts, unless they have gaps.
+        path: of the CSV file.
+        cost: column of latencies that is an objective. The others are features, unless they have gaps: a search knows
+            GFLOPs and parameters in any case.
 
     Raises:
         SpecError: the file is not such a table.
@@ -126,23 +132,23 @@ def read_yolobench(path: Path, cost: str = "ov_latency") -> Table:
     lines = _lines(path)
     header = tuple(lines[0][1]) if lines else ()
     mistakes = list(_mistakes_of_header(header, cost))
-    seen: set[str] = set()
+    names: set[str] = set()
     for number, record in lines if not mistakes else []:
-        mistakes += [f"line {number}: {mistake}" for mistake in _mistakes(record, cost, seen)]
-        seen.add(record[_NAME])
+        mistakes += [f"line {number}: {mistake}" for mistake in _mistakes(record, cost, names)]
+        names.add(record[_NAME])
     if mistakes:
         raise SpecError(mistakes).within(str(path))
     records = [record for _, record in lines]
     measured = {name: [_number(record[name]) for record in records] for name in header if name.endswith(_COST_ENDING)}
     figures = [values for values in measured.values() if all(0 < value < inf for value in values)]
-    said = [_said(record[_NAME]) for record in records]
+    parsed = [_parse_name(record[_NAME]) for record in records]
     return Table(
         names=tuple(record[_NAME] for record in records),
         columns={
-            "family": tuple(family for family, _, _, _ in said),
-            "depth": tuple(depth for _, depth, _, _ in said),
-            "width": tuple(width for _, _, width, _ in said),
-            "resolution": tuple(resolution for _, _, _, resolution in said),
+            "family": tuple(family for family, _, _, _ in parsed),
+            "depth": tuple(depth for _, depth, _, _ in parsed),
+            "width": tuple(width for _, _, width, _ in parsed),
+            "resolution": tuple(resolution for _, _, _, resolution in parsed),
         },
         accuracies=np.array([float(record[_ACCURACY]) for record in records]),
         costs=np.log(np.column_stack([measured[cost]])),
@@ -152,7 +158,7 @@ def read_yolobench(path: Path, cost: str = "ov_latency") -> Table:
 
 
 def _lines(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """The records of a CSV file, each with the number of its line; what is missing in one is empty."""
+    """Return the records of a CSV file, each with its line number; missing cells are empty."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             reader = csv.DictReader(file, restkey="", restval="")
@@ -164,7 +170,7 @@ def _lines(path: Path) -> list[tuple[int, dict[str, str]]]:
 
 
 def _mistakes_of_header(header: tuple[str, ...], cost: str) -> Iterator[str]:
-    """What keeps a file from being a table at all."""
+    """Yield the mistakes of a header."""
     if not header:
         yield f"there are no rows ({_FILES})"
         return
@@ -178,12 +184,12 @@ def _mistakes_of_header(header: tuple[str, ...], cost: str) -> Iterator[str]:
         yield f"line 1: no column of latencies is called {cost!r} ({nearest(cost, costs)})"
 
 
-def _mistakes(record: Mapping[str, str], cost: str, seen: set[str]) -> Iterator[str]:
-    """What is wrong in one row."""
+def _mistakes(record: Mapping[str, str], cost: str, names: set[str]) -> Iterator[str]:
+    """Yield the mistakes of one row."""
     name = record[_NAME]
-    if not _NAMED.fullmatch(name):
+    if not _NAME_PATTERN.fullmatch(name):
         yield f"{_NAME}: no model of YOLOBench's, got {name!r} ({_MODELS})"
-    elif name in seen:
+    elif name in names:
         yield f"{_NAME}: {name!r} is there twice (one row for each model)"
     if not 0 <= _number(record[_ACCURACY]) <= 1:
         yield f"{_ACCURACY}: no accuracy, got {record[_ACCURACY]!r} (a number from 0 to 1)"
@@ -192,17 +198,17 @@ def _mistakes(record: Mapping[str, str], cost: str, seen: set[str]) -> Iterator[
 
 
 def _number(text: str) -> float:
-    """NaN if it is none."""
+    """Return a number; NaN if the text is none."""
     try:
         return float(text)
     except ValueError:
         return nan
 
 
-def _said(name: str) -> tuple[str, float, float, float]:
-    """Family, depth, width and resolution in a model's name."""
-    found = _NAMED.fullmatch(name)
-    assert found  # noqa: S101 - what does not match was refused
+def _parse_name(name: str) -> tuple[str, float, float, float]:
+    """Return the family, depth, width and resolution in a model's name."""
+    found = _NAME_PATTERN.fullmatch(name)
+    assert found  # noqa: S101 - `_mistakes` refuses other names
     family, depth, width, letter, resolution = found.groups()
     shape = _SCALES[letter] if letter else (_SHARES[depth], _SHARES[width])
     return family, *shape, float(resolution)

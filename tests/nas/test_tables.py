@@ -18,7 +18,7 @@ def written(folder: Path, *lines: str) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "parsed"),
     [
         ("yolo3d1w25_160", ("yolo3", 1.0, 0.25, 160.0)),
         ("yolo4d33w75_480", ("yolo4", 0.33, 0.75, 480.0)),
@@ -30,28 +30,28 @@ def written(folder: Path, *lines: str) -> Path:
         ("yolo3l_480", ("yolo3", 1.0, 1.0, 480.0)),
     ],
 )
-def test_a_models_name_says_what_it_is(tmp_path: Path, name: str, said: tuple[object, ...]) -> None:
+def test_model_name_is_parsed(tmp_path: Path, name: str, parsed: tuple[object, ...]) -> None:
     table = read_yolobench(written(tmp_path, HEADER, f"{name},0.4,0.5,0.6"), "vim3_latency")
-    assert tuple(values[0] for values in table.columns.values()) == said
+    assert tuple(values[0] for values in table.columns.values()) == parsed
     assert (table.names, table.cost_names) == ((name,), ("vim3_latency",))
     assert (table.accuracies[0], table.costs[0, 0]) == (0.4, log(0.6))
 
 
-def test_a_proposer_reads_logarithms_from_0_to_1(trained: Path) -> None:
+def test_continuous_features_are_logarithms_from_0_to_1(trained: Path) -> None:
     table = read_yolobench(trained)
     candidates = table.candidates()
-    scales = candidates.features.continuous
-    assert scales.shape == (216, 5)  # depth, width, resolution, and the cost on two devices
-    assert (scales.min(axis=0) == 0).all()
-    assert (scales.max(axis=0) == 1).all()
+    continuous = candidates.features.continuous
+    assert continuous.shape == (216, 5)  # depth, width, resolution, and the cost on two devices
+    assert (continuous.min(axis=0) == 0).all()
+    assert (continuous.max(axis=0) == 1).all()
     half = table.columns["width"].index(0.5)
-    assert scales[half, 1] == pytest.approx(0.5)  # halfway from a quarter to the whole
+    assert continuous[half, 1] == pytest.approx(0.5)  # halfway from a quarter to the whole
     assert (candidates.costs == table.costs).all()
-    assert table.candidates("costs that count").features.continuous.shape == (216, 4)
-    assert table.candidates("no costs").features.continuous.shape == (216, 3)
+    assert table.candidates("objectives").features.continuous.shape == (216, 4)
+    assert table.candidates("none").features.continuous.shape == (216, 3)
 
 
-def test_a_device_that_was_not_measured_everywhere_is_not_learned_from(trained: Path, tmp_path: Path) -> None:
+def test_device_with_gaps_is_no_feature(trained: Path, tmp_path: Path) -> None:
     header, first, *others = trained.read_text(encoding="utf-8").splitlines()
     cells = first.split(",")
     cells[header.split(",").index("pi4_ort_latency")] = ""
@@ -60,7 +60,7 @@ def test_a_device_that_was_not_measured_everywhere_is_not_learned_from(trained: 
     assert read_yolobench(trained).figures.shape == (216, 2)
 
 
-def test_rows_of_equal_texts_have_a_product_of_1_whatever_their_number() -> None:
+def test_categorical_rows_share_equal_texts() -> None:
     table = Table(
         names=("a", "b", "c"),
         columns={"neck": ("fpn", "pan", "fpn"), "head": ("one", "one", "two")},
@@ -70,18 +70,18 @@ def test_rows_of_equal_texts_have_a_product_of_1_whatever_their_number() -> None
         cost_names=("gflops", "latency_ms"),
     )
     candidates = table.candidates()
-    picks = candidates.features.categorical
-    assert picks.max() == 1 / sqrt(2)
-    assert picks @ picks.T == pytest.approx(np.array([[1, 0.5, 0.5], [0.5, 1, 0], [0.5, 0, 1]]))
+    categorical = candidates.features.categorical
+    assert categorical.max() == 1 / sqrt(2)
+    assert categorical @ categorical.T == pytest.approx(np.array([[1, 0.5, 0.5], [0.5, 1, 0], [0.5, 0, 1]]))
     assert candidates.features.continuous.shape == candidates.costs.shape == (3, 2)
     assert table.codes.tolist() == [[0, 0], [1, 0], [0, 1]]
 
 
-def test_dealt_figures_are_those_of_other_rows(trained: Path) -> None:
+def test_permuted_rows(trained: Path) -> None:
     table = read_yolobench(trained)
-    turned = np.arange(len(table))[::-1]
-    assert (table.dealt(turned, with_costs=False).costs == table.costs).all()
-    both = table.dealt(turned, with_costs=True)
+    reverse = np.arange(len(table))[::-1]
+    assert (table.permuted(reverse, with_costs=False).costs == table.costs).all()
+    both = table.permuted(reverse, with_costs=True)
     assert (both.accuracies == table.accuracies[::-1]).all()
     assert (both.costs == table.costs[::-1]).all()
     assert (both.figures == table.figures[::-1]).all()
@@ -99,7 +99,7 @@ WRONG = {
         ("model_name,ov_latency", "yolo5n_160,0.1"),
         "line 1: no column 'mAP_0.5:0.95' (one such as YOLOBench's VOC_scratch_100epochs.csv)",
     ),
-    "no costs": (
+    "none": (
         "ov_latency",
         ("model_name,mAP_0.5:0.95", "yolo5n_160,0.1"),
         "line 1: no column of latencies, 'ov_latency' or another (one such as YOLOBench's VOC_scratch_100epochs.csv)",
@@ -108,15 +108,15 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("cost", "lines", "told"), WRONG.values(), ids=WRONG.keys())
-def test_what_is_no_table_is_refused(tmp_path: Path, cost: str, lines: tuple[str, ...], told: str) -> None:
+@pytest.mark.parametrize(("cost", "lines", "message"), WRONG.values(), ids=WRONG.keys())
+def test_wrong_files_are_refused(tmp_path: Path, cost: str, lines: tuple[str, ...], message: str) -> None:
     path = written(tmp_path, *lines)
     with pytest.raises(SpecError) as refused:
         read_yolobench(path, cost)
-    assert str(refused.value) == f"{path}: {told}"
+    assert str(refused.value) == f"{path}: {message}"
 
 
-def test_all_mistakes_of_a_table_are_told_at_once(tmp_path: Path) -> None:
+def test_all_mistakes_of_a_table_are_reported_at_once(tmp_path: Path) -> None:
     lines = (HEADER, RIGHT, "yolo9n_160,37.3,0.01,0.02", RIGHT, "yolo5s_160,0.3,0,0.02", "yolo5m_160")
     path = written(tmp_path, *lines)
     with pytest.raises(SpecError) as refused:
@@ -132,7 +132,7 @@ def test_all_mistakes_of_a_table_are_told_at_once(tmp_path: Path) -> None:
     ]
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_missing_file(tmp_path: Path) -> None:
     path = tmp_path / "nope.csv"
     with pytest.raises(SpecError) as refused:
         read_yolobench(path)
