@@ -169,11 +169,13 @@ def export(
 def clean(
     study: Name,
     everything: Annotated[bool, typer.Option("--all", help="Delete the whole study.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and delete nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be deleted, and delete nothing.")
+    ] = False,
     runs: Runs = RUNS,
 ) -> None:
-    """Delete what can be made again: scratch files, and weights that `nas export` does not need; or all of it."""
-    from nas.study.cleaning import delete, lies_within, scratch, size
+    """Delete scratch files, checkpoints of trials that have ended, and weights that `nas export` does not need."""
+    from nas.study.cleaning import delete, lies_within, removable, size
     from search_spaces.errors import StudyError
 
     opened = _open(study, runs)
@@ -182,19 +184,19 @@ def clean(
         raise StudyError(f"{study} is running; stop it first")
     try:
         linked = opened.folder.is_symlink()
-        records = [] if everything else opened.records()
-        found = [opened.folder] if everything else list(scratch(opened.folder, records, opened.front(records)))
-        doomed = [path for path in found if everything or lies_within(path, opened.folder)]
-        freed, behind = sum(map(size, doomed)), opened.folder.resolve()
-        for path in doomed:
+        objectives = opened.settings.objectives
+        found = [opened.folder] if everything else list(removable(opened.folder, opened.records(), objectives))
+        inside = [path for path in found if everything or lies_within(path, opened.folder)]
+        freed, target = sum(map(size, inside)), opened.folder.resolve()
+        for path in inside:
             print(path)  # noqa: T201 - the result, for a pipe
             if not dry_run:
                 delete(path)
         verb = "would go" if dry_run else "gone"
-        show.lines([f"{len(doomed)} files and folders, {freed / 1e6:.1f} MB, {verb}"])
-        show.lines(f"{path} is left: a link leads out of the study's folder" for path in found if path not in doomed)
+        show.lines([f"{len(inside)} files and folders, {freed / 1e6:.1f} MB, {verb}"])
+        show.lines(f"{path} is left: a link leads out of the study's folder" for path in found if path not in inside)
         if everything and linked:
-            show.lines([f"{opened.folder} is a link: what it leads to, {behind}, is left"])
+            show.lines([f"{opened.folder} is a link: what it leads to, {target}, is left"])
     finally:
         supervision.release()
 

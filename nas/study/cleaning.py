@@ -1,39 +1,88 @@
-"""Find and delete scratch files of a study; no symbolic link is followed."""
+"""Files of a study that are no longer needed: which trials keep weights and checkpoints, and what `nas clean` deletes.
+
+No symbolic link is followed.
+"""
 
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from nas.records.record import Record
+from nas.records.record import Record, pareto_front_of
 from nas.records.trial_files import TrialFiles
+from search_spaces.files import TEMPORARY
+from trials.scores import Ending
+
+_PENDING = {"waiting", "running"}
+_BROKEN = Ending.BROKEN.value
 
 
-def scratch(folder: Path, records: Sequence[Record], front: Sequence[Record]) -> Iterator[Path]:
-    """Yield Ultralytics' scratch folders, workers' logs, and weights beside those of the front and the stock model.
+def trials_with_weights(records: Sequence[Record], objectives: Sequence[str], *, latest: int = 0) -> set[int]:
+    """Return the trials whose weights are kept: the Pareto front, the stock model, and trials that have not ended.
+
+    Args:
+        records: of all trials, in order.
+        objectives: of the Pareto front.
+        latest: number of trials that ended last and are kept as well.
+    """
+    ended = [record.trial for record in records if record.ending is not None]
+    front = {record.trial for record in pareto_front_of(records, objectives)}
+    others = {record.trial for record in records if record.role == "stock" or record.state in _PENDING}
+    return front | others | set(ended[max(0, len(ended) - latest) :])
+
+
+def trials_with_checkpoint(records: Sequence[Record]) -> set[int]:
+    """Return the trials whose checkpoint is kept, because a training may go on from it.
+
+    These are the trials without an ending (waiting, running, interrupted), and trials with an ending that are retried:
+    a retry has the same architecture and seed, and takes over the checkpoint. A broken trial is retried once.
+    """
+    attempts = Counter(_training(record) for record in records)
+    pending = {_training(record) for record in records if record.state in _PENDING}
+    return {
+        record.trial
+        for record in records
+        if record.ending is None
+        or _training(record) in pending
+        or (record.ending == _BROKEN and attempts[_training(record)] == 1)  # its retry is not queued yet
+    }
+
+
+def _training(record: Record) -> tuple[str, int]:
+    return record.fingerprint, record.repeat
+
+
+def removable(folder: Path, records: Sequence[Record], objectives: Sequence[str]) -> Iterator[Path]:
+    """Yield the files and folders of a study that `nas clean` deletes.
+
+    Ultralytics' scratch folders; weights that `nas export` does not need; checkpoints from which no training goes on;
+    temporary files of killed processes; logs of workers.
 
     Args:
         folder: of the study.
-        records: all of the study's.
-        front: those on its Pareto front.
     """
-    needed = {record.trial for record in front} | {record.trial for record in records if record.role == "stock"}
+    weights, checkpoints = trials_with_weights(records, objectives), trials_with_checkpoint(records)
     for record in records:
         files = TrialFiles.of(folder, record.trial)
         if (files.folder / "ultralytics").is_dir():
             yield files.folder / "ultralytics"
-        if record.trial not in needed and files.weights.is_file():
+        if record.trial not in weights and files.weights.is_file():
             yield files.weights
+        if record.trial not in checkpoints and files.checkpoint.is_file():
+            yield files.checkpoint
+        if record.state not in _PENDING:
+            yield from sorted(files.folder.glob(f".*{TEMPORARY}"))
     yield from sorted((folder / "workers").glob("*.log"))
 
 
 def lies_within(path: Path, folder: Path) -> bool:
-    """Return whether a path lies in a folder after links are resolved, the last one excepted."""
+    """Return whether a path names something in a folder, not something elsewhere behind a link on the way."""
     parent = path.parent.resolve()
     return parent == folder.resolve() or folder.resolve() in parent.parents
 
 
 def size(path: Path) -> int:
-    """Return how many bytes its deletion frees."""
+    """Return the bytes that are freed when a path is deleted."""
     inside = path.rglob("*") if path.is_dir() and not path.is_symlink() else [path]
     return sum(file.lstat().st_size for file in inside if file.is_file() or file.is_symlink())
 

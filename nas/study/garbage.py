@@ -1,17 +1,18 @@
-"""Collect garbage: delete the weights and checkpoints that nobody will need again."""
+"""Garbage collection while a search runs: weights and checkpoints that are no longer needed are deleted."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from nas.records.record import Record, pareto_front_of
+from nas.records.record import Record
 from nas.records.trial_files import TrialFiles
+from nas.study.cleaning import trials_with_checkpoint, trials_with_weights
 
 _LATEST = 3
-"""Of so many latest trials the weights stay."""
+"""So many of the trials that ended last keep their weights."""
 
 
 class WeightCollector:
-    """Deletes weights except those of the Pareto front, the stock model and the latest trials.
+    """Deletes weights and checkpoints that the rules of `cleaning` do not keep.
 
     Args:
         folder: of the study.
@@ -23,13 +24,17 @@ class WeightCollector:
         self._collected: set[int] = set()
 
     def collect(self, records: Sequence[Record]) -> None:
-        """Delete weights and checkpoints of the finished trials among all of the study's `records`."""
-        ended = [record for record in records if record.ending is not None]
-        needed = {record.trial for record in (*pareto_front_of(records, self._objectives), *ended[-_LATEST:])}
-        for record in ended:
-            if record.trial not in needed | self._collected and record.role != "stock":
-                files = TrialFiles.of(self._folder, record.trial)
-                if files.folder.resolve().is_relative_to(self._folder.resolve()):  # and not elsewhere, behind a link
+        """Delete weights and checkpoints of trials that have ended; `records` are all of the study's."""
+        weights = trials_with_weights(records, self._objectives, latest=_LATEST)
+        checkpoints = trials_with_checkpoint(records)
+        for record in records:
+            if record.ending is None or record.trial in self._collected:
+                continue
+            files = TrialFiles.of(self._folder, record.trial)
+            if files.folder.resolve().is_relative_to(self._folder.resolve()):  # and not elsewhere, behind a link
+                if record.trial not in weights:
                     files.weights.unlink(missing_ok=True)
+                if record.trial not in checkpoints:
                     files.checkpoint.unlink(missing_ok=True)
+            if record.trial not in weights | checkpoints:
                 self._collected.add(record.trial)

@@ -1,0 +1,103 @@
+"""Which trials keep weights and checkpoints, and what `nas clean` deletes."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nas.records.record import Record
+from nas.records.trial_files import TrialFiles
+from nas.study.cleaning import removable, trials_with_checkpoint, trials_with_weights
+
+OBJECTIVES = ("map50_95", "gflops")
+STOCK = Record(
+    trial=0, state="complete", ending="finished", map50_95=0.5, gflops=8.0, fingerprint="stock", role="stock", picks={}
+)
+
+
+def trial(number: int, *, like: Record = STOCK, **changes: Any) -> Record:
+    """A finished trial of an architecture of its own, cheap or dominated as its number is odd or even."""
+    better = {"map50_95": 0.6, "gflops": 5.0} if number % 2 else {"map50_95": 0.1, "gflops": 9.0}
+    values: dict[str, Any] = {"trial": number, "fingerprint": f"f{number}", "role": "", **better, **changes}
+    return replace(like, **values)
+
+
+def waiting(number: int, *, of: int, repeat: int = 0, state: str = "waiting") -> Record:
+    return Record(trial=number, state=state, fingerprint=f"f{of}", repeat=repeat, picks={})
+
+
+class TestWeights:
+    def test_are_kept_for_the_front_and_the_stock_model(self) -> None:
+        records = [STOCK, trial(1), trial(2), trial(4)]
+        assert trials_with_weights(records, OBJECTIVES) == {0, 1}
+
+    @pytest.mark.parametrize(("latest", "expected"), [(1, {0, 1, 6}), (2, {0, 1, 4, 6}), (9, {0, 1, 2, 4, 6})])
+    def test_are_kept_for_the_last_trials_that_ended(self, latest: int, expected: set[int]) -> None:
+        records = [STOCK, trial(1), trial(2), trial(4), trial(6)]
+        assert trials_with_weights(records, OBJECTIVES, latest=latest) == expected
+
+    def test_of_a_running_trial_are_kept(self) -> None:
+        assert 8 in trials_with_weights([STOCK, waiting(8, of=8, state="running")], OBJECTIVES)
+
+
+class TestCheckpoints:
+    @pytest.mark.parametrize("state", ["waiting", "running", "fail"])
+    def test_of_trials_without_an_ending_are_kept(self, state: str) -> None:
+        assert trials_with_checkpoint([STOCK, waiting(1, of=1, state=state)]) == {1}
+
+    @pytest.mark.parametrize(
+        ("state", "ending"),
+        [
+            ("complete", "finished"),
+            ("pruned", "stopped"),
+            ("pruned", "diverged"),
+            ("pruned", "out_of_memory"),
+            ("pruned", "timed_out"),
+        ],
+    )
+    def test_of_trials_that_ended_are_not_kept(self, state: str, ending: str) -> None:
+        assert trials_with_checkpoint([STOCK, trial(1), trial(2, state=state, ending=ending)]) == set()
+
+    @pytest.mark.parametrize("state", ["waiting", "running"])
+    def test_of_a_broken_trial_is_kept_for_its_retry(self, state: str) -> None:
+        broken = trial(1, state="fail", ending="broken")
+        assert trials_with_checkpoint([STOCK, broken]) == {1}
+        assert trials_with_checkpoint([STOCK, broken, waiting(2, of=1, state=state)]) == {1, 2}
+
+    @pytest.mark.parametrize("ending", ["finished", "broken"])
+    def test_of_a_broken_trial_is_not_kept_after_its_retry(self, ending: str) -> None:
+        broken = trial(1, state="fail", ending="broken")
+        assert trials_with_checkpoint([STOCK, broken, replace(broken, trial=2, ending=ending)]) == set()
+
+    def test_of_a_finished_trial_is_not_kept_for_another_seed(self) -> None:
+        assert trials_with_checkpoint([STOCK, trial(1), waiting(2, of=1, repeat=1)]) == {2}
+
+
+def test_what_is_removable_is_what_no_trial_needs(tmp_path: Path) -> None:
+    records = [STOCK, trial(1), trial(2), waiting(3, of=3, state="fail"), waiting(4, of=4, state="running")]
+    for record in records:
+        folder = TrialFiles.of(tmp_path, record.trial).folder
+        (folder / "ultralytics").mkdir(parents=True)
+        for name in ("weights.pt", "checkpoint.bin", "outcome.json", ".checkpoint.bin.0123.tmp"):
+            (folder / name).touch()
+    (tmp_path / "workers").mkdir()
+    (tmp_path / "workers" / "0.log").touch()
+    found = [str(path.relative_to(tmp_path)) for path in removable(tmp_path, records, OBJECTIVES)]
+    assert found == [
+        "trials/0000/ultralytics",
+        "trials/0000/checkpoint.bin",
+        "trials/0000/.checkpoint.bin.0123.tmp",
+        "trials/0001/ultralytics",
+        "trials/0001/checkpoint.bin",
+        "trials/0001/.checkpoint.bin.0123.tmp",
+        "trials/0002/ultralytics",
+        "trials/0002/weights.pt",
+        "trials/0002/checkpoint.bin",
+        "trials/0002/.checkpoint.bin.0123.tmp",
+        "trials/0003/ultralytics",
+        "trials/0003/weights.pt",
+        "trials/0003/.checkpoint.bin.0123.tmp",
+        "trials/0004/ultralytics",
+        "workers/0.log",
+    ]
