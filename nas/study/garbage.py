@@ -12,7 +12,7 @@ _LATEST = 3
 
 
 class WeightCollector:
-    """Deletes weights and checkpoints that the rules of `cleaning` do not keep.
+    """Garbage collector of a study's weights and checkpoints, by the rules of `cleaning`.
 
     Args:
         folder: of the study.
