@@ -44,7 +44,7 @@ def confirm(
     from nas.report.verdicts import with_unit
     from nas.study.folders import existing
     from nas.study.study import Study
-    from nas.workflows.confirm import fallen, finalists, longer, noise_of, overtaken
+    from nas.workflows.confirm import finalists, longer, noise_of, rank_inversions, unfinished
 
     before, told = Study.open(existing(study, runs)), list[dict[str, Any]]()
     changes = {"workers": workers, "device": device, "timeout": timeout, "trial_memory": trial_memory}
@@ -56,23 +56,26 @@ def confirm(
         )
         if after.remaining_trials(after.records()):
             train(after)
-        both = finalists(before, after)
+        earlier, later = before.records(), after.records()
+        both = finalists(earlier, later)
         rows = _rows(after, both)
         told += [{name: value for name, value in row.items() if name != "of_stock"} for row in rows]
         if shown == "table":
             title = f"{before.name} after {few} and {many} epochs: mAP50-95"
             show.rows(rows, shown, title=title, columns=_columns(few, many), narrow=("gflops", "map50_95_gain_before"))
-        trained = with_unit(many, "epoch")
-        show.lines(f"{one.summary} has no score after {trained}: {one.ending}; {one.advice}" for one in fallen(after))
+        epochs = with_unit(many, "epoch")
+        show.lines(
+            f"{one.summary} has no score after {epochs}: {one.ending}; {one.advice}" for one in unfinished(later)
+        )
         unlearned = nothing_learned(after)
         if unlearned:
             show.lines(unlearned)
             break
-        if left := after.remaining_trials(after.records()):
+        if left := after.remaining_trials(later):
             show.lines([f"{left} trainings are left; go on with: {typed('confirm', before)} --eta {eta}"])
             break
-        noise = noise_of(before)
-        passed = overtaken(both, within=noise)
+        noise = noise_of(earlier, before.settings.noise)
+        passed = rank_inversions(both, noise)
         for trial, others in groupby(passed, key=lambda pair: pair[0].shorter.trial):
             show.lines([f"trial {trial} has overtaken {', '.join(str(other.shorter.trial) for _, other in others)}"])
         if not passed:

@@ -104,9 +104,9 @@ def refine_space(
     """Write the space around a study's front: nas spaces refine STUDY > fine.yaml. Searched by nas search --refine."""
     from nas.study.folders import existing
     from nas.study.study import Study
-    from nas.workflows.plan import refined
+    from nas.workflows.refinement import refined_space
 
-    print(refined(Study.open(existing(study, runs))), end="")  # noqa: T201 - this is the output
+    print(refined_space(Study.open(existing(study, runs))), end="")  # noqa: T201 - this is the output
 
 
 def _describe(space: "SearchSpace", classes: int, deploy_size: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:

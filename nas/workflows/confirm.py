@@ -1,8 +1,8 @@
-"""A front, trained longer: whether the order that short trainings found stays.
+"""Confirm a Pareto front: train its members longer, and compare their order with that of the short trainings.
 
 The budget grows for the front alone, and only while that changes its order: its members and the stock model are trained
-three times as long, in a study of their own; if one has overtaken another, what is the front then is trained longer
-once more. They begin anew each time, with another seed, since a budget's learning rate falls to its end.
+three times as long, in another study; if one has overtaken another, the front of that study is trained longer once
+more. Each training starts from the beginning, with another seed, since a budget's learning rate decays to its end.
 
 Source: Bohdal and others 2022, "PASHA: efficient HPO and NAS with progressive resource allocation" (arXiv 2207.06940),
 which grows the largest budget until the ranking stays, up to differences that are noise.
@@ -24,32 +24,32 @@ from search_spaces.errors import StudyError
 
 
 class Finalist(NamedTuple):
-    """An architecture in two studies, by the means over its seeds."""
+    """Records of one architecture in two studies, with the means over its seeds."""
 
     shorter: Record
     longer: Record
 
     @property
     def accuracies(self) -> tuple[float, float]:
-        """After the shorter training and after the longer one."""
+        """Accuracies after the shorter and the longer training."""
         return self.shorter.map50_95 or 0.0, self.longer.map50_95 or 0.0
 
 
 def longer(before: Study, *, eta: int, **changes: Any) -> Study:
-    """The study that trains a study's front for `eta` times as many epochs: made, or taken up where it stopped.
+    """Create or resume the study that trains a study's front for `eta` times as many epochs.
 
     Args:
-        changes: to how the study was run: workers, device, timeout or trial_memory.
+        changes: to the run settings: workers, device, timeout or trial_memory.
 
     Raises:
         DataError: the data set cannot be trained on any more.
-        StudyError: the front is the stock model alone, or empty; the data set has changed; a study of that name is
-            there with other settings.
+        StudyError: the front is the stock model alone, or empty; the data set has changed; a study of that name exists
+            with other settings.
         SpecError: more workers than cores.
     """
-    found, stock = [before.architecture(record) for record in before.front()], before.space.stock.fingerprint
-    names = {architecture.fingerprint for architecture in found} | {stock}
-    if names == {stock}:
+    front, stock = [before.architecture(record) for record in before.front()], before.space.stock.fingerprint
+    fingerprints = {architecture.fingerprint for architecture in front} | {stock}
+    if fingerprints == {stock}:
         raise StudyError(f"{before.name}: nothing to confirm, its front holds no other model than the stock one")
     require_same_data(before)
     folder = study_folder(f"{before.name}-x{eta}", before.folder.parent)
@@ -59,7 +59,7 @@ def longer(before: Study, *, eta: int, **changes: Any) -> Study:
     file = StudyFile(
         name=folder.name,
         settings=before.settings.model_copy(update=changed),
-        run=changed_run(before.file.run, {**changes, "trials": len(names), "earlier": 0}),
+        run=changed_run(before.file.run, {**changes, "trials": len(fingerprints), "earlier": 0}),
         storage=default_storage(folder) if before.database else before.file.storage,
         tracking=before.file.tracking,
         version=__version__,
@@ -68,36 +68,54 @@ def longer(before: Study, *, eta: int, **changes: Any) -> Study:
     study = create_or_resume(
         folder, file, space_file.text(before.folder / "space.yaml"), table.recorded if table else None
     )
-    known = {record.fingerprint for record in study.records()}
-    for architecture in found:
-        if architecture.fingerprint not in known:  # also what has come to the front since
+    enqueued = {record.fingerprint for record in study.records()}
+    for architecture in front:
+        if architecture.fingerprint not in enqueued:  # includes members that are new since the study was created
             study.enqueue(architecture, role="start")
     return study
 
 
-def finalists(before: Study, after: Study) -> list[Finalist]:
-    """What has been trained to the end in both, the most accurate after the longer training first."""
-    shorter = {record.fingerprint: record for record in mean_over_seeds(before.records())}
+def finalists(before: Sequence[Record], after: Sequence[Record]) -> list[Finalist]:
+    """Return the architectures that finished in both studies, most accurate after the longer training first.
+
+    Args:
+        before: all records of the shorter study.
+        after: all records of the longer study.
+    """
+    shorter = {record.fingerprint: record for record in mean_over_seeds(before)}
     both = [
-        Finalist(shorter[one.fingerprint], one)
-        for one in mean_over_seeds(after.records())
-        if one.fingerprint in shorter
+        Finalist(shorter[record.fingerprint], record)
+        for record in mean_over_seeds(after)
+        if record.fingerprint in shorter
     ]
-    return sorted(both, key=lambda one: one.accuracies[1], reverse=True)
+    return sorted(both, key=lambda finalist: finalist.accuracies[1], reverse=True)
 
 
-def fallen(after: Study) -> list[Record]:
-    """Who was trained longer, and did not get to the end."""
-    ended = {record.fingerprint: record for record in after.records() if record.ending is not None}  # the last one's
+def unfinished(after: Sequence[Record]) -> list[Record]:
+    """Return the last records of the architectures whose longer training ended early."""
+    ended = {record.fingerprint: record for record in after if record.ending is not None}
     return [record for record in ended.values() if not record.finished]
 
 
-def noise_of(before: Study) -> float:
-    """What is taken for noise between two accuracies: twice the deviation between seeds, the study's own if known."""
-    return 2 * (deviation(before.records()) or before.settings.noise)
+def noise_of(before: Sequence[Record], default: float) -> float:
+    """Return which difference between two accuracies is taken for noise: twice the deviation between seeds.
+
+    Args:
+        before: all records of the shorter study.
+        default: deviation where the study has too few repeats.
+    """
+    return 2 * (deviation(before) or default)
 
 
-def overtaken(both: Sequence[Finalist], within: float) -> list[tuple[Finalist, Finalist]]:
-    """Who passed whom: more accurate after the longer training, less before, by more than what is taken for noise."""
+def rank_inversions(both: Sequence[Finalist], noise: float) -> list[tuple[Finalist, Finalist]]:
+    """Return the pairs whose order the longer training inverted, the overtaking one first.
+
+    Args:
+        noise: an order counts if the accuracies before differ by more than this.
+    """
     pairs = ((one, other, *one.accuracies, *other.accuracies) for one, other in permutations(both, 2))
-    return [(one, other) for one, other, had, has, theirs, now in pairs if has > now and had < theirs - within]
+    return [
+        (one, other)
+        for one, other, one_before, one_after, other_before, other_after in pairs
+        if one_after > other_after and one_before < other_before - noise
+    ]

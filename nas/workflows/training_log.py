@@ -1,7 +1,7 @@
-"""Full trainings of a study's models in the study's MLflow: a run each, under the study's.
+"""Log full trainings of a study's models in MLflow: one run each, under the study's run.
 
-Written from `results.csv`, which Ultralytics appends to after every epoch, by a thread beside the training: whatever
-fails here ends no training, and a training on several GPUs, which runs in other processes, is followed like any other.
+A thread reads `results.csv`, to which Ultralytics appends after every epoch. So a failure here does not end the
+training, and a training on several GPUs, which runs in other processes, is logged in the same way.
 """
 
 import csv
@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 _SECONDS_BETWEEN_LOOKS = 5.0
 _SUMMARY = "summary.json"
 _ORIGIN = "nas.json"
-"""In the folder of a training: the study, for when it is resumed, which names the model no more."""
+"""File in the folder of a training that names the study; a resumed training does not name the exported model."""
 _METRICS = {
     "metrics/mAP50-95(B)": "map50_95",
     "metrics/mAP50(B)": "map50",
@@ -40,12 +40,12 @@ _METRICS = {
     "metrics/recall(B)": "recall",
     "time": "seconds",
 }
-"""Ultralytics' columns that have another name in a trial's run; the others keep theirs."""
+"""Metrics by Ultralytics' column; a column that is missing here is the metric's name."""
 
 
 @contextmanager
 def following() -> Iterator[None]:
-    """Log the trainings of studies' models that are begun meanwhile."""
+    """Log the trainings of studies' models that begin in a `with` block."""
     logs: list[TrainingLog] = []
 
     def begin(folder: Path, arguments: Mapping[str, Any]) -> None:
@@ -75,8 +75,8 @@ def following() -> Iterator[None]:
 
 
 def _origin_of(folder: Path, arguments: Mapping[str, Any]) -> "tuple[Study, Mapping[str, Any]] | None":
-    """Return the study of the model that is trained, and what was exported with it; None for a model of no study."""
-    from nas.study.study import Study  # noqa: PLC0415 - Optuna, for such a model alone
+    """Return the study of the trained model, and its `summary.json`; None if it is no study's model."""
+    from nas.study.study import Study  # noqa: PLC0415 - imports Optuna
 
     resumed = read_mapping(folder / _ORIGIN) if arguments.get("resume") else {}
     if resumed:
@@ -85,21 +85,21 @@ def _origin_of(folder: Path, arguments: Mapping[str, Any]) -> "tuple[Study, Mapp
     summary = read_mapping(exported / _SUMMARY)
     if "study" not in summary or "fingerprint" not in summary:
         return None
-    there = [parent for parent in exported.parents if (parent / "study.json").is_file()]
-    study = Study.open(there[0] if there else study_folder(str(summary["study"]), RUNS))
+    around = [parent for parent in exported.parents if (parent / "study.json").is_file()]
+    study = Study.open(around[0] if around else study_folder(str(summary["study"]), RUNS))
     if study.settings.space_hash != summary["space"]["hash"]:
         raise EnvironmentProblem(f"{exported}: of another study than {study.folder}")
     return study, summary
 
 
 class TrainingLog:
-    """Follows one training until it is told that it has ended.
+    """Log of one training, which a thread writes until `finish`.
 
     Args:
         study: of the model.
-        summary: what was exported with the model.
-        folder: in which Ultralytics writes.
-        arguments: Ultralytics' own.
+        summary: content of the exported `summary.json`.
+        folder: of the training, in which Ultralytics writes.
+        arguments: of Ultralytics' trainer.
     """
 
     def __init__(self, study: "Study", summary: Mapping[str, Any], folder: Path, arguments: Mapping[str, Any]) -> None:
@@ -109,16 +109,16 @@ class TrainingLog:
         self._began = round(time.time() * 1000)
         self._tracker: Tracker | None = None
         self._run: Run | None = None
-        self._is_broken = self._warned = False
+        self._is_unavailable = self._warned = False
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="training log", daemon=True)
         self._thread.start()
 
     def finish(self, status: str) -> None:
-        """Write the last epochs, and end the run as `FINISHED`, `FAILED` or `KILLED`."""
+        """Write the last epochs, and end the run with a status: `FINISHED`, `FAILED` or `KILLED`."""
         self._ended.set()
         self._thread.join()
-        if not self._attempt(status) and not self._is_broken:
+        if not self._attempt(status) and not self._is_unavailable:
             _log.warning("the training is not, or not whole, in MLflow; its losses are in %s", self._results)
 
     @property
@@ -131,12 +131,12 @@ class TrainingLog:
             self._ended.wait(_SECONDS_BETWEEN_LOOKS)
 
     def _attempt(self, status: str | None) -> bool:
-        """Write what is new; whether that worked."""
+        """Write the new epochs; return whether that succeeded."""
         try:
             return self._write(status)
         except EnvironmentProblem:
-            return False  # the tracker has said why
-        except Exception as problem:  # noqa: BLE001 - whatever it is, a training does not end because of its log
+            return False  # the tracker has logged it
+        except Exception as problem:  # noqa: BLE001 - logging must not end a training
             if not self._warned:
                 line = " ".join(str(problem).split()) or type(problem).__name__
                 _log.warning("MLflow: %s; the training goes on, and what is missing there is written later", line)
@@ -144,7 +144,7 @@ class TrainingLog:
             return False
 
     def _write(self, status: str | None) -> bool:
-        run = self._opened()
+        run = self._open_run()
         if run is None:
             return False
         rows = list(self._epochs())
@@ -159,11 +159,11 @@ class TrainingLog:
             run.set_status(status)
         return True
 
-    def _opened(self) -> "Run | None":
-        """The training's run, begun if that was not done; None if MLflow cannot be imported."""
-        if self._run is None and not self._is_broken:
-            self._tracker = self._tracker or self._begun_tracker()
-            self._is_broken = self._tracker is None
+    def _open_run(self) -> "Run | None":
+        """Return the training's run, created at the first call; None if MLflow cannot be imported."""
+        if self._run is None and not self._is_unavailable:
+            self._tracker = self._tracker or self._make_tracker()
+            self._is_unavailable = self._tracker is None
             if self._tracker is not None:
                 trial = int(self._summary["trial"])
                 name = f"full-training-{trial:04d}"
@@ -177,24 +177,24 @@ class TrainingLog:
             (self._folder / _ORIGIN).write_text(json.dumps(origin, indent=1), encoding="utf-8")
         return self._run
 
-    def _begun_tracker(self) -> "Tracker | None":
-        """Return what writes the study into MLflow; None if MLflow cannot be imported."""
-        from nas.study import identity  # noqa: PLC0415 - they import what Ultralytics' command does without
+    def _make_tracker(self) -> "Tracker | None":
+        """Return the tracker of the study; None if MLflow cannot be imported."""
+        from nas.study import identity  # noqa: PLC0415 - imports what Ultralytics' command does not need
         from nas.workflows import running  # noqa: PLC0415 - the same
 
         identity.settle_unless_running(self._study)
         return running.tracker_of(self._study, activity="the training")
 
     def _epochs(self) -> Iterator[tuple[int, dict[str, float]]]:
-        """The epochs so far; a line that is being written is not one of them."""
+        """Yield number and metrics of each epoch so far, without a line that is only partly written."""
         if not self._results.is_file():
             return
         *lines, _torn = self._results.read_text(encoding="utf-8").split("\n")
         for row in csv.DictReader(lines, skipinitialspace=True):
-            figures = {_name(column): float(text) for column, text in row.items() if column != "epoch" and text}
+            figures = {_metric(column): float(text) for column, text in row.items() if column != "epoch" and text}
             yield int(float(row["epoch"])), figures
 
 
-def _name(column: str) -> str:
-    """A column's name as a metric's: MLflow takes no parentheses."""
+def _metric(column: str) -> str:
+    """Return the metric of a column; MLflow allows no parentheses in names."""
     return _METRICS.get(column) or re.sub(r"[^\w\-. /]", "", column)

@@ -16,7 +16,7 @@ from nas.records.record import Record
 from nas.study.folders import default_storage
 from nas.study.study import Study
 from nas.workflows import running
-from nas.workflows.confirm import Finalist, finalists, longer, overtaken
+from nas.workflows.confirm import Finalist, finalists, longer, rank_inversions
 from search_spaces import Architecture
 from search_spaces.errors import SpecError, StudyError
 from trials import Budget, Ending, Outcome
@@ -152,9 +152,9 @@ class TestLonger:
 
 def test_who_passes_whom_by_more_than_noise_has_overtaken() -> None:
     far, near, still = pair(1, 0.50, 0.70), pair(2, 0.59, 0.69), pair(3, 0.60, 0.60)
-    assert overtaken([far, near, still], within=0.02) == [(far, near), (far, still)]
-    assert overtaken([far, near, still], within=0.005) == [(far, near), (far, still), (near, still)]
-    assert overtaken([near, still], within=0.02) == []
+    assert rank_inversions([far, near, still], 0.02) == [(far, near), (far, still)]
+    assert rank_inversions([far, near, still], 0.005) == [(far, near), (far, still), (near, still)]
+    assert rank_inversions([near, still], 0.02) == []
 
 
 class TestCommand:
@@ -176,7 +176,7 @@ class TestCommand:
         assert "within noise (4.0 points): trainings of 3 epochs tell these apart as well." in told.stderr
         assert "small after 3 and 12 epochs" in told.stdout
         assert not (searched.folder.parent / "small-x4-x4").exists()
-        assert finalists(searched, Study.open(searched.folder.parent / "small-x4"))
+        assert finalists(searched.records(), Study.open(searched.folder.parent / "small-x4").records())
 
     def test_whoever_does_not_get_to_the_end_is_named(
         self, searched: Study, score: Score, monkeypatch: pytest.MonkeyPatch

@@ -11,7 +11,7 @@ import pytest
 from nas.study.folders import default_storage, studies
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
-from nas.workflows import begin, plan
+from nas.workflows import begin, naming
 from nas.workflows.begin import create_or_resume
 from nas.workflows.plan import Plan
 from nas.workflows.request import Request
@@ -65,14 +65,14 @@ class TestAName:
     def test_that_ends_in_a_digit_counts_behind_a_hyphen(self, make_study: MakeStudy, runs: Path) -> None:
         study = make_study("coco8")
         other = study.settings.model_copy(update={"seeds": 2})
-        assert plan._free_name("coco8", study.settings, None, runs) == "coco8"
-        assert plan._free_name("coco8", other, None, runs) == "coco8-2"
+        assert naming.free_name("coco8", study.settings, None, runs) == "coco8"
+        assert naming.free_name("coco8", other, None, runs) == "coco8-2"
 
     def test_finds_the_newest_of_equal_settings(self, make_study: MakeStudy, runs: Path) -> None:
         first, second = make_study("small"), make_study("small2")
-        assert plan._free_name("small", first.settings, None, runs) == "small2"
+        assert naming.free_name("small", first.settings, None, runs) == "small2"
         first.set_run(first.file.run)
-        assert plan._free_name("small", second.settings, None, runs) == "small"
+        assert naming.free_name("small", second.settings, None, runs) == "small"
 
 
 class TestSearchesAtOnce:

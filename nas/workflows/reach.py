@@ -1,0 +1,58 @@
+"""Check limits and targets against the least and the most that a space can reach."""
+
+from functools import partial
+
+from nas.settings import Settings
+from nas.workflows.request import require_reachable
+from trials.costing.cost import CostTable, gflops
+from trials.evaluation import measure_costs
+from trials.latency.latency_table import LatencyTable
+
+
+def require_reachable_limits(
+    table: CostTable, latency_table: LatencyTable | None, settings: Settings, *, latency_known: bool = True
+) -> None:
+    """Refuse a limit or target that no architecture meets, or that all do.
+
+    Args:
+        latency_known: whether the latency table is complete; if not, limits on latency are not checked.
+
+    Raises:
+        SpecError: lists every such limit.
+    """
+    limit_ms, target_ms = settings.limits.latency_ms, settings.target_latency
+    limits = {
+        "max-gflops": ("gflops", settings.limits.gflops),
+        "target-gflops": ("gflops", settings.target_gflops),
+        "max-params": ("params", settings.limits.params),
+        "max-latency": ("latency_ms", limit_ms if latency_known else None),
+        "target-latency": ("latency_ms", target_ms if latency_known else None),
+    }
+    require_reachable(
+        (
+            (flag, value, partial(_reach, table, latency_table, figure, settings))
+            for flag, (figure, value) in limits.items()
+        ),
+        settings.budget.deploy_size,
+    )
+
+
+def _reach(
+    table: CostTable, latency_table: LatencyTable | None, figure: str, settings: Settings
+) -> tuple[float, float]:
+    """Return the least and the most of a figure; a latency that is not predicted is measured, see `_measured_reach`."""
+    if figure == "params":
+        return table.reach(lambda layer: layer.params)
+    if figure == "gflops":
+        least, most = table.reach(lambda layer: layer.macs)
+        return gflops(least), gflops(most)
+    return latency_table.reach_ms() if latency_table is not None else _measured_reach(table, settings)
+
+
+def _measured_reach(table: CostTable, settings: Settings) -> tuple[float, float]:
+    """Return the latencies in ms, on this machine, of the architectures with the fewest and the most multiply-adds."""
+    classes = len(settings.classes)
+    extremes = [table.extreme(lambda layer: layer.macs, cheapest=cheapest) for cheapest in (True, False)]
+    costs = [measure_costs(one.document(classes), settings.budget.at(one.image_size), classes) for one in extremes]
+    measured = [one.latency_ms for one in costs if one.latency_ms is not None]
+    return min(measured), max(measured)

@@ -1,0 +1,38 @@
+"""Refine a space: the search space around the Pareto front of a coarser study."""
+
+from dataclasses import replace
+
+from nas.study.folders import existing
+from nas.study.study import Study
+from nas.workflows.request import Request
+from search_spaces import SearchSpace, space_file
+from search_spaces.errors import SpecError
+from search_spaces.refine import refine
+from search_spaces.yaml_text import parse_yaml
+
+
+def refined_space(coarse: Study) -> str:
+    """Return the text of the space file around a study's Pareto front.
+
+    Raises:
+        SpecError: the front is the stock model alone.
+    """
+    document = parse_yaml(space_file.text(coarse.folder / "space.yaml"))
+    return refine(document, coarse.space, [coarse.architecture(record) for record in coarse.front()])
+
+
+def resolve_space(request: Request) -> tuple[Request, SearchSpace, str]:
+    """Return a request, its space and the text of the space file; one that refines a study gets that study's data.
+
+    Raises:
+        SpecError: the space file is wrong; the study to refine does not exist or has found nothing.
+    """
+    if request.refine is None:
+        text = space_file.text(request.space, scale=request.scale)
+        return request, space_file.load(request.space, scale=request.scale), text
+    if request.space != Request.space or request.scale is not None:
+        raise SpecError("refine: a refined study says space and scale itself; leave --space and --scale out")
+    coarse = Study.open(existing(request.refine, request.runs))
+    text = refined_space(coarse)
+    data = request.data or coarse.settings.data
+    return replace(request, data=data), space_file.parse(parse_yaml(text)), text
