@@ -1,6 +1,6 @@
-"""What of this machine a process may use, within its control group: cores and memory, and what it does use.
+"""Cores and memory of this machine that a process may use, within its control group, and that it does use.
 
-Read from Linux' /proc and /sys; elsewhere cores are counted, and memory is neither known nor limited.
+Read from Linux' /proc and /sys; on other systems cores are counted, and memory is neither read nor limited.
 """
 
 import ctypes
@@ -15,10 +15,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _LINUX = sys.platform == "linux"
-_GROUPS = Path("/sys/fs/cgroup")
+_GROUPS, _OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 _HEADROOM = 0.9
 _IDLE_WORKER = 700 * 2**20
-"""What a worker holds before its first trial: 590 MB were measured with PyTorch 2.14, of which some is shared."""
+"""Bytes of a worker before its first trial: 590 MB were measured with PyTorch 2.14, of which some is shared."""
 _LEAST = 2**30
 _PR_SET_PDEATHSIG = 1
 """`linux/prctl.h`."""
@@ -26,32 +26,36 @@ _GROWTH, _GROWTH_BYTES = 1.5, 512 * 2**20
 
 
 def cores() -> int:
-    """How many cores this process may keep busy."""
+    """Return the number of cores that this process may keep busy: its affinity, and the CPU quota of its container.
+
+    The quota is that of the control group and of those around it (cgroup v2 `cpu.max`, v1 `cpu.cfs_quota_us`), rounded
+    down.
+    """
     allowed = len(os.sched_getaffinity(0)) if _LINUX else os.cpu_count() or 1
     quotas = [share for group in _groups("cpu") if (share := _cpu_quota(group)) is not None]
     return max(1, int(min([allowed, *quotas])))
 
 
 def free_memory() -> int | None:
-    """Bytes that can be allocated here without swapping or being killed; None if nobody says."""
-    told = _table(Path("/proc/meminfo")).get("MemAvailable")
-    if told is None:
+    """Return the bytes that can be allocated here without swapping or being killed; None if they cannot be read."""
+    available_kb = _table(Path("/proc/meminfo")).get("MemAvailable")
+    if available_kb is None:
         return None
-    rooms = [room for group in _groups("memory") if (room := _room(group)) is not None]
-    return max(0, min([told * 1024, *rooms]))
+    in_groups = [free for group in _groups("memory") if (free := _free_in(group)) is not None]
+    return max(0, min([available_kb * 1024, *in_groups]))
 
 
 def memory_share(workers: int) -> int | None:
-    """Bytes that each of so many workers may allocate for its trials, so that all of them have enough.
+    """Return the bytes that each of so many workers may allocate for its trials; None if memory cannot be read.
 
-    At least 1 GiB, which a trial needs: where there is less, the kernel decides.
+    At least 1 GiB, which a trial needs: where there is less, the kernel decides which process it kills.
     """
     free = free_memory()
     return None if free is None else max(_LEAST, int((free - workers * _IDLE_WORKER) * _HEADROOM / workers))
 
 
 def oom_kills() -> int:
-    """How many processes the kernel has killed for want of memory, as far as it can be read."""
+    """Return how many processes the kernel has killed because memory ran out; 0 if it cannot be read."""
     kills = _table(Path("/proc/vmstat")).get("oom_kill", 0)
     for group in _groups("memory"):
         kills += sum(_table(group / name).get("oom_kill", 0) for name in ("memory.events", "memory.oom_control"))
@@ -59,12 +63,12 @@ def oom_kills() -> int:
 
 
 def resident() -> int:
-    """Bytes of memory that this process occupies; 0 if nobody says."""
+    """Return the bytes of memory that this process occupies (resident set); 0 if they cannot be read."""
     return _table(Path("/proc/self/status")).get("VmRSS", 0) * 1024
 
 
 def cpu_seconds(process: int) -> float:
-    """What a process has computed so far; 0 if nobody says."""
+    """Return the CPU time of a process in seconds; 0 if it cannot be read."""
     with suppress(OSError):
         fields = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
@@ -72,34 +76,34 @@ def cpu_seconds(process: int) -> float:
 
 
 def end_with(parent: int) -> None:
-    """Let this process die when its parent does, in the midst of whatever it computes then.
+    """Kill this process as soon as its parent has ended.
 
-    On Linux the kernel kills it (`prctl`, PR_SET_PDEATHSIG); elsewhere a thread looks once a second.
+    On Linux the kernel does (`prctl`, PR_SET_PDEATHSIG); on other systems a thread checks once a second.
 
     Args:
-        parent: the process that started this one, which may be gone by now.
+        parent: the process that started this one; it may have ended already.
     """
     if _LINUX:
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() == parent:
             return
-    threading.Thread(target=_die_after, args=(parent,), daemon=True, name="parent watch").start()
+    threading.Thread(target=_kill_after, args=(parent,), daemon=True, name="parent watch").start()
 
 
-def _die_after(parent: int) -> None:
+def _kill_after(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1.0)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-class Ceiling:
-    """How much memory this process may have while a trial runs: what it has now, and so much more.
+class MemoryLimit:
+    """Limit on the memory of this process while a trial runs: its present amount and some bytes more.
 
-    Beyond it an allocation fails, in Python, NumPy and PyTorch alike, and the process goes on. What counts is private
-    and writable (RLIMIT_DATA); of address space (RLIMIT_AS) CUDA alone reserves more than any machine has.
+    Beyond it an allocation fails, in Python, NumPy and PyTorch alike, and the process goes on. Private writable memory
+    counts (RLIMIT_DATA); of address space (RLIMIT_AS) CUDA alone reserves more than any machine has.
 
     Args:
-        more: bytes; None is without end.
+        more: bytes; None for no limit.
     """
 
     def __init__(self, more: int | None) -> None:
@@ -107,8 +111,8 @@ class Ceiling:
         self._bytes = None if more is None or now is None else now * 1024 + more
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Hold this process to it for a while."""
+    def applied(self) -> Iterator[None]:
+        """Apply the limit within a `with` block."""
         if self._bytes is None:
             yield
             return
@@ -121,20 +125,20 @@ class Ceiling:
             resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
 
 
-class Growth:
-    """Whether this process keeps more and more memory, from trial to trial."""
+class MemoryGrowth:
+    """Growth of this process's memory from trial to trial."""
 
     def __init__(self) -> None:
         self._trials = 0
         self._usual = resident()
 
     def after(self, *, ran_out: bool) -> bool:
-        """Whether it holds half as much again as is usual, and 512 MB.
+        """Return whether the process holds 1.5 times its usual memory after a trial, and at least 512 MB more.
 
-        Usual is what it held after its second trial, when images are decoded and libraries warm.
+        Usual is its memory after the second trial, when images are decoded and libraries warm.
 
         Args:
-            ran_out: whether the trial had no memory left; what it left behind is no usual amount.
+            ran_out: whether the trial ran out of memory; then its remains do not count as usual.
         """
         self._trials += 1
         now = resident()
@@ -144,28 +148,28 @@ class Growth:
 
 
 def _table(path: Path) -> dict[str, int]:
-    """A file of names and whole numbers, line by line; empty if it cannot be read."""
-    found = {}
+    """Read a file of a name and a whole number per line; empty if it cannot be read."""
+    values = {}
     with suppress(OSError):
         for line in path.read_text(encoding="utf-8").splitlines():
             name, *rest = line.replace(":", " ").split()
             if rest and rest[0].isdecimal():
-                found[name] = int(rest[0])
-    return found
+                values[name] = int(rest[0])
+    return values
 
 
 def _number(path: Path) -> int | None:
-    """A file with one whole number; None if it is not there, or says `max`."""
+    """Read a file of one whole number; None if it is missing, or says `max`."""
     with suppress(OSError, ValueError):
         return int(path.read_text(encoding="utf-8"))
     return None
 
 
 def _groups(controller: str) -> list[Path]:
-    """The folders of this process's control group and of those around it, in version 2 and in version 1."""
+    """Return the folders of this process's control group and of those around it, of cgroup v2 and v1."""
     folders: list[Path] = []
     with suppress(OSError):
-        for line in Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines():
+        for line in _OWN_GROUPS.read_text(encoding="utf-8").splitlines():
             _, controllers, path = line.split(":", 2)
             if controllers and controller not in controllers.split(","):
                 continue
@@ -176,6 +180,7 @@ def _groups(controller: str) -> list[Path]:
 
 
 def _cpu_quota(group: Path) -> float | None:
+    """Return the cores that a control group may use, such as 1.5; None without a quota."""
     with suppress(OSError, ValueError):
         quota, period = (group / "cpu.max").read_text(encoding="utf-8").split()
         return None if quota == "max" else int(quota) / int(period)
@@ -183,8 +188,8 @@ def _cpu_quota(group: Path) -> float | None:
     return quota_us / period_us if quota_us and period_us and quota_us > 0 else None
 
 
-def _room(group: Path) -> int | None:
-    """What a control group may still allocate; the files that it has read are given up for that."""
+def _free_in(group: Path) -> int | None:
+    """Return the bytes that a control group may still allocate, cached files included; None without a limit."""
     for limit_file, used_file, cached in (
         ("memory.max", "memory.current", "inactive_file"),
         ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),

@@ -35,7 +35,7 @@ from nas.study.study import Study
 from search_spaces import Architecture
 from search_spaces.errors import NasError
 from trials import Budget, Ending, Epoch, Limits, Outcome, evaluate
-from trials.machine import Ceiling, Growth, end_with
+from trials.machine import MemoryGrowth, MemoryLimit, end_with
 from trials.scores import GoOn
 
 log = logging.getLogger("nas.worker")
@@ -69,7 +69,7 @@ class Worker:
     ) -> None:
         self.study, self.deadline = study, deadline
         self.outgrown = False
-        self._ceiling, self._growth = Ceiling(memory), Growth()
+        self._memory_limit, self._growth = MemoryLimit(memory), MemoryGrowth()
         self._proposal_lock = study.proposal_lock
         self._supervisor = os.getppid() if supervisor is None else supervisor
         self._exhausted = False
@@ -95,7 +95,7 @@ class Worker:
             try:
                 if not training.is_done and not training.failure:
                     log.info("training the stock model")
-                    with self._ceiling.held(), _heartbeat(training.files):
+                    with self._memory_limit.applied(), _heartbeat(training.files):
                         go_on = self._epoch_callback(training.files, training.budget.epochs)
                         outcome = training.train(go_on, self.study.scoring.costs(training.stock))
                     log.info("stock model: %s %s", outcome.ending, outcome.detail)
@@ -181,7 +181,7 @@ class Worker:
         self, trial: Trial, architecture: Architecture, budget: Budget, limits: Limits, files: TrialFiles
     ) -> Outcome:
         try:
-            with self._ceiling.held():
+            with self._memory_limit.applied():
                 outcome = evaluate(
                     architecture,
                     budget,

@@ -24,7 +24,7 @@ from nas.study.garbage import WeightCollector
 from nas.study.study import Study
 from search_spaces import Architecture, SearchSpace
 from trials import Budget, Ending, Epoch, Limits, Outcome
-from trials.machine import Growth
+from trials.machine import MemoryGrowth
 from trials.scores import GoOn
 
 MakeStudy = Callable[..., Study]
@@ -339,7 +339,7 @@ def test_a_worker_that_holds_too_much_memory_leaves_after_its_trial(
 ) -> None:
     study = make_study(trials=3)
     monkeypatch.setattr(worker, "evaluate", score)
-    monkeypatch.setattr(Growth, "after", lambda _self, *, ran_out: not ran_out)
+    monkeypatch.setattr(MemoryGrowth, "after", lambda _self, *, ran_out: not ran_out)
     working = Worker(study, deadline=float("inf"))
     working.run()
     assert working.outgrown

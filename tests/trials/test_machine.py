@@ -1,4 +1,4 @@
-"""What a process may use, and what happens beyond."""
+"""Cores and memory that a process may use, and what happens beyond."""
 
 import subprocess
 import sys
@@ -13,12 +13,12 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="read from /proc
 
 @pytest.fixture
 def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A control group of its own, in the place of this machine's."""
+    """The only control group of this process, an empty folder."""
     monkeypatch.setattr(machine, "_groups", lambda _controller: [tmp_path])
     return tmp_path
 
 
-def test_there_is_a_core_and_memory() -> None:
+def test_a_process_has_a_core_and_memory() -> None:
     assert machine.cores() >= 1
     free = machine.free_memory()
     assert free is not None
@@ -35,20 +35,58 @@ def test_there_is_a_core_and_memory() -> None:
         {"cpu.cfs_quota_us": "100000\n", "cpu.cfs_period_us": "100000\n"},
     ],
 )
-def test_a_containers_share_of_the_cores(groups: Path, files: dict[str, str]) -> None:
+def test_a_quota_limits_the_cores(groups: Path, files: dict[str, str]) -> None:
     for name, text in files.items():
         (groups / name).write_text(text)
     assert machine.cores() == 1
 
 
 @pytest.mark.parametrize("files", [{}, {"cpu.max": "max 100000\n"}, {"cpu.cfs_quota_us": "-1\n"}])
-def test_a_container_without_a_share_has_all(
+def test_without_a_quota_all_allowed_cores_count(
     groups: Path, files: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _process: set(range(64)))
     for name, text in files.items():
         (groups / name).write_text(text)
     assert machine.cores() == 64
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "cores"),
+    [
+        ("0::/docker/a\n", {"docker/a/cpu.max": "300000 100000\n"}, 3),
+        ("0::/docker/a\n", {"docker/a/cpu.max": "max 100000\n", "docker/cpu.max": "250000 100000\n"}, 2),
+        ("0::/\n", {"cpu.max": "600000 100000\n"}, 6),
+        (
+            "4:cpu,cpuacct:/a\n3:memory:/a\n",
+            {"cpu,cpuacct/a/cpu.cfs_quota_us": "500000\n", "cpu,cpuacct/a/cpu.cfs_period_us": "100000\n"},
+            5,
+        ),
+        ("3:memory:/a\n", {"memory/a/cpu.max": "100000 100000\n"}, 8),
+    ],
+)
+def test_the_quota_is_that_of_the_own_group_and_of_those_around_it(
+    own: str, files: dict[str, str], cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own").write_text(own)
+    for name, text in files.items():
+        (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "groups" / name).write_text(text)
+    monkeypatch.setattr(machine, "_OWN_GROUPS", tmp_path / "own")
+    monkeypatch.setattr(machine, "_GROUPS", tmp_path / "groups")
+    monkeypatch.setattr("os.sched_getaffinity", lambda _process: set(range(8)))
+    assert machine.cores() == cores
+
+
+def test_cores_are_counted_in_one_place() -> None:
+    root = Path(machine.__file__).parents[1]
+    counting = {
+        str(path.relative_to(root))
+        for package in ("nas", "trials", "search_spaces")
+        for path in (root / package).rglob("*.py")
+        if any(name in path.read_text(encoding="utf-8") for name in ("cpu_count", "sched_getaffinity"))
+    }
+    assert counting == {"trials/machine.py"}
 
 
 @pytest.mark.parametrize(
@@ -62,7 +100,7 @@ def test_a_container_without_a_share_has_all(
         },
     ],
 )
-def test_a_containers_memory(groups: Path, files: dict[str, str]) -> None:
+def test_a_control_group_limits_the_free_memory(groups: Path, files: dict[str, str]) -> None:
     for name, text in files.items():
         (groups / name).write_text(text)
     assert machine.free_memory() == 1_000_000
@@ -87,11 +125,11 @@ def test_kills_are_counted(groups: Path) -> None:
 HOARD = """\
 import numpy, torch
 from trials import machine
-ceiling, kinds = machine.Ceiling(300 * 2**20), []
+limit, kinds = machine.MemoryLimit(300 * 2**20), []
 for allocate in (lambda: torch.ones(2**24), lambda: numpy.ones(2**23), lambda: bytearray(2**26)):
     hoard = []
     try:
-        with ceiling.held():
+        with limit.applied():
             while True:
                 hoard.append(allocate())
     except (MemoryError, RuntimeError) as error:
@@ -101,38 +139,38 @@ print(kinds)
 """
 
 
-def test_beyond_the_ceiling_an_allocation_fails_and_the_process_goes_on() -> None:
-    told = subprocess.run([sys.executable, "-c", HOARD], capture_output=True, text=True, check=True).stdout
-    assert told == "[('RuntimeError', 4), ('MemoryError', 4), ('MemoryError', 4)]\n"
+def test_beyond_the_limit_an_allocation_fails_and_the_process_goes_on() -> None:
+    printed = subprocess.run([sys.executable, "-c", HOARD], capture_output=True, text=True, check=True).stdout
+    assert printed == "[('RuntimeError', 4), ('MemoryError', 4), ('MemoryError', 4)]\n"
 
 
 class TestGrowth:
     @pytest.fixture
-    def growth(self, monkeypatch: pytest.MonkeyPatch) -> "Grown":
-        return Grown(monkeypatch)
+    def growth(self, monkeypatch: pytest.MonkeyPatch) -> "FakeMemory":
+        return FakeMemory(monkeypatch)
 
-    def test_of_the_first_trials_is_none(self, growth: "Grown") -> None:
+    def test_of_the_first_trials_does_not_count(self, growth: "FakeMemory") -> None:
         assert growth.over(600, 3000, 6000, 6000, 8000) == [False] * 4
 
-    def test_of_half_as_much_again_counts(self, growth: "Grown") -> None:
+    def test_of_half_as_much_again_counts(self, growth: "FakeMemory") -> None:
         assert growth.over(600, 900, 1000, 1500, 1510, 1530) == [False, False, False, False, True]
         assert growth.over(600, 2000, 2000, 2900, 3100) == [False, False, False, True]
 
-    def test_what_a_trial_without_memory_left_behind_counts_at_once(self, growth: "Grown") -> None:
+    def test_what_a_trial_without_memory_left_behind_counts_at_once(self, growth: "FakeMemory") -> None:
         assert growth.over(600, 6000, ran_out=True) == [True]
         assert growth.over(600, 700, ran_out=True) == [False]
 
 
-class Grown:
-    """A process that holds so many MB before its first trial and after each."""
+class FakeMemory:
+    """Process with given MB of memory before its first trial and after each."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._patch = monkeypatch
 
     def over(self, first: int, *after: int, ran_out: bool = False) -> list[bool]:
         self._patch.setattr(machine, "resident", lambda: first * 2**20)
-        growth, told = machine.Growth(), []
-        for held in after:
-            self._patch.setattr(machine, "resident", lambda held=held: held * 2**20)
-            told.append(growth.after(ran_out=ran_out))
-        return told
+        growth, found = machine.MemoryGrowth(), []
+        for megabytes in after:
+            self._patch.setattr(machine, "resident", lambda megabytes=megabytes: megabytes * 2**20)
+            found.append(growth.after(ran_out=ran_out))
+        return found
