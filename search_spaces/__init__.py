@@ -1,8 +1,8 @@
-"""What can be built: operators, hosts, space files, and the way from an architecture to a model.
+"""Search spaces: operators, the hosts they stand in, space files, and models built from architectures.
 
-Importing this package lets Ultralytics read our rows: `YOLO("best.yaml")` and `YOLO("weights.pt")` with our operators
-work afterwards. Operators of installed packages join the vocabulary. These are the side effects of imports in this
-project.
+Importing this package has two side effects, the only ones of imports in this project: Ultralytics reads rows with
+operators, so that `YOLO("best.yaml")` and `YOLO("weights.pt")` work with them, and the operators of installed packages
+are added to `OPERATORS`.
 """
 
 from search_spaces import stored_model

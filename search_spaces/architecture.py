@@ -167,7 +167,7 @@ class Architecture:
             except SpecError as error:
                 raise error.within(f"layer {label}") from None
             if lowered is None:
-                model_checks.require_known(row[2], missing)
+                model_checks.require_layer(row[2], missing)
                 continue
             choice = Choice.of(lowered.operator.name, lowered.parameters)
             if label in places:

@@ -1,4 +1,4 @@
-"""The base model of a search space: an Ultralytics detection model with final numbers in every row."""
+"""Base model of a search space: an Ultralytics detection model with final numbers in every row."""
 
 import hashlib
 import re
@@ -25,7 +25,7 @@ from search_spaces.trace import Traced, first
 from search_spaces.yaml_text import read_yaml
 
 TRACE_SIZE = 256
-"""Pixels of the image that a base model is traced with: a multiple of every stride."""
+"""Size in pixels of the image that a base model is traced with: a multiple of every stride."""
 
 _WITH_CHANNELS = {
     "A2C2f", "AConv", "ADown", "Bottleneck", "BottleneckCSP", "C1", "C2", "C2f", "C2fAttn", "C2fCIB", "C2fPSA", "C2PSA",
@@ -34,95 +34,95 @@ _WITH_CHANNELS = {
     "SPPF",
 }  # fmt: skip
 """Modules whose rows begin with output channels, which `parse_model` scales: its `base_modules` of detection models."""
-_SCALING = ("scales", "scale", "depth_multiple", "width_multiple")
-_WHERE_FROM = ("yaml_file", "channels", "nas", "pgi")
+_SCALING_KEYS = ("scales", "scale", "depth_multiple", "width_multiple")
+_ORIGIN_KEYS = ("yaml_file", "channels", "nas", "pgi")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Base:
-    """A base model at one scale: as it is deployed, without operators.
+    """Base model at one scale, as it is deployed: without operators, insertions and auxiliary branch.
 
     Attributes:
-        identity: what a fingerprint knows it by: an Ultralytics name, or a file's name and content.
-        document: a model YAML with final channels and repeats, no `scales`.
-        carries: the operators that the file has in layers of the base model, with their parameters, by layer.
-        inserted: those that the file records as inserted: who reads them, operator and parameters, by the layer they
-            follow.
-        pgi: whether the file has an auxiliary branch, or asks for one, and how.
-        shifted: how many layers of the file come before the base model's first: 1 where an identity was dropped.
+        identity: identifies the base model in a fingerprint: an Ultralytics name, or name and hash of a user's file.
+        document: a model YAML with final channels and repeats, without `scales`.
+        operators: operators that the file has in layers of the base model, with their parameters, by layer.
+        inserted: operators that the file records as inserted: their readers, name and parameters, by the layer that
+            they follow.
+        pgi: the auxiliary branch that the file has or asks for.
+        shifted: number of layers of the file before the base model's first: 1 where an identity was removed.
     """
 
     identity: str
     scale: str
     document: Mapping[str, Any]
-    carries: Mapping[int, tuple[str, Parameters]] = field(default_factory=dict)
+    operators: Mapping[int, tuple[str, Parameters]] = field(default_factory=dict)
     inserted: Mapping[int, tuple[Feeds, str, Parameters]] = field(default_factory=dict)
     pgi: Pgi = False
     shifted: int = 0
 
     @cached_property
     def traced(self) -> tuple[Traced, ...]:
-        """Every layer on the meta device, with what flows in and out for one image of `TRACE_SIZE` pixels.
+        """Layers on the meta device, with their inputs and outputs for one image of `TRACE_SIZE` pixels.
 
         Raises:
-            SpecError: it cannot be built.
+            SpecError: the model cannot be built.
         """
-        return _traced(self.document, self.identity)
+        return _trace(self.document, self.identity)
 
     @property
     def name(self) -> str:
-        """A short one, without `.yaml`."""
+        """Short name, without `.yaml`."""
         return re.sub(r"@\w+$", "", self.identity).removesuffix(".yaml")
 
     @property
     def rows(self) -> list[list[Any]]:
-        """Backbone and head, one after the other, as layer indices count."""
+        """Rows of backbone and head, in the order of layer indices."""
         return [*self.document["backbone"], *self.document["head"]]
 
-    def in_file(self, layer: int) -> int:
-        """Return the file's index of a layer of the base model."""
+    def index_in_file(self, layer: int) -> int:
+        """Return the index that a layer of the base model has in the file."""
         return layer + self.shifted + sum(after < layer for after in self.inserted)
 
     def section(self, layer: int) -> str:
-        """`backbone` or `head`."""
+        """Return the section of a layer: `backbone` or `head`."""
         return "backbone" if layer < len(self.document["backbone"]) else "head"
 
     def reduction(self, layer: int) -> int:
-        """Image pixels per pixel of the map that enters a layer."""
+        """Return the number of image pixels per pixel of a layer's input map."""
         entered = first(self.traced[layer].received)
         return TRACE_SIZE // entered.shape[-1]
 
     @property
     def stride(self) -> int:
-        """Image pixels per pixel of the smallest map that the head reads: images are multiples of it."""
+        """Image pixels per pixel of the smallest map that the head reads: image sizes are multiples of it."""
         entered = self.traced[-1].received
         maps = entered if isinstance(entered, list) else [entered]
         return max(TRACE_SIZE // first(one).shape[-1] for one in maps)
 
     def stage(self, layer: int) -> str:
-        """`P3` for a layer whose map is 8 times smaller than the image."""
+        """Return the stage of a layer: `P3` if its output map is 8 times smaller than the image."""
         return scaling.stage(TRACE_SIZE // first(self.traced[layer].returned).shape[-1])
 
     def sites(self, layer: int, operator: Operator, *, inserted: bool = False) -> tuple[Site, ...]:
-        """The sites that an operator takes in a layer, or behind it as a layer of its own; empty if there are none."""
+        """Return the sites for an operator in a layer, or of one inserted behind it; empty if there are none."""
         return _sites(self, layer, operator.name, inserted)
 
     def incompatibility(
         self, layer: int, operator: Operator, parameters: Parameters, *, inserted: bool = False
     ) -> str | None:
-        """Why an operator cannot stand in a layer, or behind it: the first reason at any site; None if it can."""
+        """Return the first reason why an operator cannot stand in a layer, or behind it; None if it can."""
         sites = self.sites(layer, operator, inserted=inserted)
         if not sites:
             return f"{'Conv' if inserted else self.rows[layer][2]} has no site for {operator.name}"
         return next(filter(None, (operator.incompatibility(site, parameters) for site in sites)), None)
 
-    def scaled(self, scaling: Scaling) -> "Base":
-        """The base model deeper or shallower, wider or narrower.
+    def scaled(self, factors: Scaling) -> "Base":
+        """Return the base model with its depth and width scaled.
 
         Raises:
-            SpecError: a layer whose channels cannot be scaled.
+            SpecError: the channels of a layer cannot be scaled.
         """
-        return _scaled(self, scaling) if scaling else self
+        return _scaled(self, factors) if factors else self
 
 
 def load(name: str, scale: str) -> Base:
@@ -130,28 +130,31 @@ def load(name: str, scale: str) -> Base:
 
     Args:
         name: an Ultralytics model (`yolov9{scale}.yaml`, `yolov8{scale}.yaml`) or a path; `{scale}` is filled in.
-        scale: one of the model's, or empty for a model without scales.
+        scale: a scale of the model; empty for a model without scales.
 
     Raises:
-        SpecError: no such model or scale, or not a detection model.
+        SpecError: there is no such model or scale, or it is no detection model.
     """
     return _load(resolve(name, scale), scale)
 
 
 @cache
 def identity(name: str, scale: str) -> str:
-    """What a fingerprint knows a base model by, wherever the file lies: a name, with its content if it is a user's."""
+    """Return what identifies a base model in a fingerprint: its name; for a user's file also a hash of its content.
+
+    The folder of the file is not part of it.
+    """
     path = resolve(name, scale)
     if path.is_file():
         content = path.read_bytes()
-        if _is_changed(path):  # what its base model is was read differently once
+        if _is_changed(path):  # an earlier version read another base model from such a file
             content += b"without insertions"
         return f"{path.name}@{hashlib.sha256(content).hexdigest()[:12]}"
     return path.name
 
 
 def _is_changed(path: Path) -> bool:
-    """Whether a file records inserted layers, or stock layers that were replaced as a whole."""
+    """Return whether a file records inserted layers, or stock layers that were replaced as a whole."""
     origin = read_yaml(path).get("nas")
     return isinstance(origin, Mapping) and bool(origin.get("insert") or origin.get("stock"))
 
@@ -171,8 +174,8 @@ def _load(path: Path, scale: str) -> Base:
     document["scale"] = scale
     left = auxiliary.without_branch(document)
     if document.get("pgi"):
-        auxiliary.with_branch(left)  # it must be possible
-    traced = _traced(left, path.name)
+        auxiliary.with_branch(left)  # raises if the model cannot have one
+    traced = _trace(left, path.name)
     base = Base(
         identity=identity(str(path), scale),
         scale=scale,
@@ -180,17 +183,17 @@ def _load(path: Path, scale: str) -> Base:
         pgi=document.get("pgi", auxiliary.has_auxiliary(document)),
         shifted=int(left["backbone"][0] != document["backbone"][0]),
     )
-    if _described(base.traced) != _described(traced):  # a rule about scales that `_with_scale_rules` does not know
-        raise SpecError(f"base: {path.name} at scale {scale!r} has rules that a YAML without scales cannot say")
+    if _described(base.traced) != _described(traced):  # a rule for a scale that `_with_scale_rules` does not have
+        raise SpecError(f"base: {path.name} at scale {scale!r} has rules that a YAML without scales cannot express")
     return _without_operators(base, document.get("nas"))
 
 
 def _without_operators(base: Base, origin: Any) -> Base:
-    """Return the base model itself: without its operators, and without the layers that the file records as inserted.
+    """Return a base model without the operators of its file, and without the layers recorded there as inserted.
 
     Args:
-        base: as the file has it.
-        origin: the file's `nas`, which an export writes: what was inserted, and which stock layers it replaced.
+        base: with all rows of the file.
+        origin: the file's `nas`, which an export writes: its insertions, and the stock layers that were replaced.
     """
     written = base.rows
     lowered = [rows.lower(row) for row in written]
@@ -199,25 +202,25 @@ def _without_operators(base: Base, origin: Any) -> Base:
     after = _recorded_insertions(origin, written, lowered)
     layers = insertions.labels(len(written) - len(after), after)
     places = {insertions.behind(layer): layer for layer in after}
-    carries, inserted = {}, {}
+    operators, inserted = {}, {}
     for label, one in zip(layers, lowered, strict=True):
         if one is not None and label in places:
             inserted[places[label]] = (after[places[label]], one.operator.name, one.parameters)
         elif one is not None:
-            carries[int(label)] = (one.operator.name, one.parameters)
+            operators[int(label)] = (one.operator.name, one.parameters)
     gone = [index for index, label in enumerate(layers) if label in places]
     left = insertions.remove([rows.stock(row) for row in written], gone)
-    for layer, replaced in _recorded_stock(origin, carries).items():
+    for layer, replaced in _recorded_stock(origin, operators).items():
         left[layer] = [*left[layer][:2], *replaced]
     split = len(base.document["backbone"]) - sum(index < len(base.document["backbone"]) for index in gone)
     stock = {"backbone": left[:split], "head": left[split:]}
-    return replace(base, document={**base.document, **stock}, carries=carries, inserted=inserted)
+    return replace(base, document={**base.document, **stock}, operators=operators, inserted=inserted)
 
 
 def _recorded_insertions(
     origin: Any, written: Sequence[Row], lowered: Sequence[rows.Lowered | None]
 ) -> dict[int, Feeds]:
-    """Return who reads each inserted layer, by the layer it follows; none if the record does not fit the rows."""
+    """Return the readers of each inserted layer, by the layer that it follows; empty if the rows do not agree."""
     found = origin.get("insert") if isinstance(origin, Mapping) else None
     if not isinstance(found, Mapping) or not all(
         type(layer) is int and 0 <= layer < len(written) - len(found) - 1 and feeds in insertions.FEEDS
@@ -231,15 +234,15 @@ def _recorded_insertions(
     return dict(found)
 
 
-def _recorded_stock(origin: Any, carries: Mapping[int, Any]) -> dict[int, list[Any]]:
-    """Return module and arguments of the stock layers that a file's operators replaced as a whole, by layer."""
+def _recorded_stock(origin: Any, operators: Mapping[int, Any]) -> dict[int, list[Any]]:
+    """Return module and arguments of the stock layers that the file's operators replaced as a whole, by layer."""
     found = origin.get("stock") if isinstance(origin, Mapping) else None
     if not isinstance(found, Mapping):
         return {}
     return {
         layer: deepcopy(replaced)
         for layer, replaced in found.items()
-        if layer in carries and isinstance(replaced, list) and len(replaced) == 2 and replaced[0] in HOSTS
+        if layer in operators and isinstance(replaced, list) and len(replaced) == 2 and replaced[0] in HOSTS
     }
 
 
@@ -255,24 +258,24 @@ def _sites(base: Base, layer: int, name: str, inserted: bool) -> tuple[Site, ...
 
 
 @cache
-def _scaled(base: Base, setting: Scaling) -> Base:
+def _scaled(base: Base, factors: Scaling) -> Base:
     document = deepcopy(dict(base.document))
     layer = 0
     for section in ("backbone", "head"):
         for position, row in enumerate(document[section][:]):
             if row[2] not in model_checks.DETECTION_HEADS:
                 place = base.stage(layer)
-                document[section][position] = scaling.scale_row(row, place, setting, has_channels=_has_channels(row))
+                document[section][position] = scaling.scale_row(row, place, factors, has_channels=_has_channels(row))
             layer += 1
-    said = ", ".join(f"{name} {value:g}" for name, value in setting)
-    return Base(identity=f"{base.identity} at {said}", scale=base.scale, document=document)
+    described = ", ".join(f"{name} {value:g}" for name, value in factors)
+    return Base(identity=f"{base.identity} at {described}", scale=base.scale, document=document)
 
 
-def _traced(document: Mapping[str, Any], name: str) -> tuple[Traced, ...]:
-    """Every layer of a model on the meta device, with what flows in and out.
+def _trace(document: Mapping[str, Any], name: str) -> tuple[Traced, ...]:
+    """Build a model on the meta device and record the input and output of every layer.
 
     Raises:
-        SpecError: it cannot be built.
+        SpecError: the model cannot be built.
     """
     try:
         with build.addressed(document):
@@ -282,16 +285,16 @@ def _traced(document: Mapping[str, Any], name: str) -> tuple[Traced, ...]:
 
 
 def _described(traced: Sequence[Traced]) -> list[tuple[str, list[tuple[str, torch.Size]]]]:
-    """Modules, and parameters that no module shows."""
+    """Return modules and parameter shapes, to compare two models: not every parameter shows in a `repr`."""
     return [(repr(step.layer), [(name, p.shape) for name, p in step.layer.named_parameters()]) for step in traced]
 
 
 def _explicit(document: Mapping[str, Any], traced: Sequence[Traced]) -> dict[str, Any]:
-    """The document with every scaled number written out, so that a file of it means the same under any name."""
+    """Return a document with final numbers, so that a file of it has the same meaning under any name."""
     depth = document.get("depth_multiple", 1.0)
     if document.get("scales"):
         depth = document["scales"][document["scale"]][0]
-    explicit = {key: deepcopy(value) for key, value in document.items() if key not in _SCALING + _WHERE_FROM}
+    explicit = {key: deepcopy(value) for key, value in document.items() if key not in _SCALING_KEYS + _ORIGIN_KEYS}
     explicit["backbone"], explicit["head"] = [], []
     layers = iter(traced)
     for section in ("backbone", "head"):
@@ -306,13 +309,13 @@ def _explicit(document: Mapping[str, Any], traced: Sequence[Traced]) -> dict[str
 
 
 def _has_channels(row: Sequence[Any]) -> bool:
-    """Whether a row begins with the number of channels that leave its layer, which `parse_model` scales."""
+    """Return whether a row begins with the output channels of its layer, which `parse_model` scales."""
     _, _, module, arguments = rows.stock(list(row))
     return module in _WITH_CHANNELS and bool(arguments) and type(arguments[0]) is int
 
 
 def _with_scale_rules(module: str, arguments: Sequence[Any], scale: str) -> list[Any]:
-    """Arguments as `parse_model` changes them for some scales of YOLO11, 12 and 26 (`nn/tasks.py:2189`)."""
+    """Return arguments as `parse_model` changes them at some scales of YOLO11, 12 and 26 (`nn/tasks.py:2189`)."""
     arguments = list(arguments)
     if module == "C3k2" and scale in {"m", "l", "x"}:
         arguments[1:2] = [True]

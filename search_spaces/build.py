@@ -1,10 +1,4 @@
-"""From rows to a model, and the hooks that let Ultralytics read our rows.
-
-Ultralytics' `parse_model` is wrapped, never re-implemented: a row of ours is lowered to its stock row, Ultralytics
-builds that with its own channel, width and repeat logic, and the operator is grafted into what was built. The
-constructor of its `DetectionModel` is wrapped to read the YOLOv5 and YOLOv9 repositories' files, and to become a
-`PGIModel` where the head has an auxiliary half.
-"""
+"""Build models from documents, with operators in their layers, and name the row in every error."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -30,7 +24,7 @@ CONSTRUCTOR_ERRORS = (ArithmeticError, AssertionError, AttributeError, LookupErr
 """Errors that a constructor raises for wrong arguments."""
 
 BUILD_ERRORS = (*CONSTRUCTOR_ERRORS, MemoryError, RuntimeError)
-"""Those on the meta device, where memory runs out only for arguments that cannot be right."""
+"""Errors of wrong arguments on the meta device, where memory runs out only for arguments that cannot be right."""
 
 
 def graft(
@@ -42,46 +36,46 @@ def graft(
     c_in: int,
     reduction: int | None = None,
 ) -> nn.Module:
-    """Put an operator into every site that it takes in a built layer, or into the layer's own place.
+    """Put an operator into every site that it takes in a built layer, or into the place of the layer.
 
     Args:
-        layer: of the host's type; changed where the operator stands inside it.
-        parameters: complete.
-        c_in: channels that enter the layer.
-        reduction: image pixels per pixel of the map that enters the layer, where that is known.
+        layer: of the host's type; it is changed if the operator stands inside it.
+        parameters: all of the operator's.
+        c_in: input channels of the layer.
+        reduction: image pixels per pixel of the layer's input map; None if it is unknown.
 
     Returns:
-        The layer, or what took its place.
+        The layer, or the operator that replaces it.
 
     Raises:
-        SpecError: the layer has no site for the operator, or a site refuses these parameters.
+        SpecError: the layer has no site for the operator, or the operator cannot stand there with these parameters.
     """
     sites = host.sites_for(operator, layer, c_in, reduction)
     if not sites:
         raise SpecError(f"{host.name} has no site for {operator.name}")
     for site in sites:
-        obstacle = operator.incompatibility(site, parameters)
-        if obstacle:
-            raise SpecError(f"{operator.name} cannot stand in {host.name} here: {obstacle}")
+        reason = operator.incompatibility(site, parameters)
+        if reason:
+            raise SpecError(f"{operator.name} cannot stand in {host.name} here: {reason}")
         module = operator.build(site, **parameters)
         if site.path == WHOLE:
             return replace_layer(layer, module)
         layer.set_submodule(site.path, module)
-    _mark_size(layer)
+    _set_param_count(layer)
     return layer
 
 
 def model(document: Mapping[str, Any], classes: int) -> tasks.DetectionModel:
-    """The detection model of a YAML document, ours or Ultralytics', for so many classes.
+    """Build the detection model of a document, with or without operators, for a number of classes.
 
-    One with a one-to-one head (YOLOv10, YOLO26) predicts with that head, as it is meant to be deployed; Ultralytics
-    8.4 takes the other one and non-maximum suppression unless `nms=False` is asked for.
+    A model with a one-to-one head (YOLOv10, YOLO26) predicts with that head, as in deployment; Ultralytics 8.4 uses
+    the one-to-many head and non-maximum suppression, unless `nms=False` is given.
 
     Raises:
         SpecError: the document has no detection head, or a row that cannot be built.
     """
     require_detection(document)
-    with torch.no_grad():  # it passes an image of 256 px through the model, to find its strides
+    with torch.no_grad():  # the constructor passes an image of 256 px through the model, to find its strides
         built = tasks.DetectionModel(deepcopy(dict(document)), nc=classes, verbose=False)
     if is_end_to_end(document):
         built.end2end = True
@@ -89,12 +83,12 @@ def model(document: Mapping[str, Any], classes: int) -> tasks.DetectionModel:
 
 
 def is_end_to_end(document: Mapping[str, Any]) -> bool:
-    """Whether a model has a one-to-one head, which needs no non-maximum suppression."""
+    """Return whether a model has a one-to-one head, which needs no non-maximum suppression."""
     return bool(document.get("end2end")) or document["head"][-1][2] == "v10Detect"
 
 
 def skeleton(document: Mapping[str, Any], classes: int) -> nn.Sequential:
-    """The layers of a YAML document on the meta device: shapes without weights, in eval mode.
+    """Build the layers of a document on the meta device: shapes without weights, in eval mode.
 
     Raises:
         SpecError: the document has no detection head, or a row that cannot be built.
@@ -110,7 +104,7 @@ def skeleton(document: Mapping[str, Any], classes: int) -> nn.Sequential:
 
 @contextmanager
 def addressed(document: Mapping[str, Any]) -> Iterator[None]:
-    """Tell which row of a document built the layer that fails when an image is passed through it."""
+    """Raise a `LayerError` as a `SpecError` with the address of the row that the layer was built from."""
     try:
         yield
     except LayerError as error:
@@ -122,11 +116,11 @@ def addressed(document: Mapping[str, Any]) -> Iterator[None]:
 
 @contextmanager
 def errors_with_address(document: Mapping[str, Any], errors: tuple[type[Exception], ...]) -> Iterator[None]:
-    """Turn what Ultralytics raises while it builds a row into one line with the row's address."""
+    """Raise an error of Ultralytics as it builds a row as a `SpecError` in one line, with the address of the row."""
     try:
         yield
     except errors as error:
-        index = _row_in_work(error)
+        index = _failed_row(error)
         if index is None:
             raise SpecError(f"the model cannot be built: {in_one_line(error)}") from error
         place, row = model_file.addressed(document)[index]
@@ -136,20 +130,18 @@ def errors_with_address(document: Mapping[str, Any], errors: tuple[type[Exceptio
         raise SpecError(f"{place}: {row[2]} cannot be built of {shortened(row[3])}: {reason}") from error
 
 
-def _row_in_work(error: Exception) -> int | None:
-    """The row that Ultralytics' `parse_model` was at when an error was raised: its variable `i`."""
+def _failed_row(error: Exception) -> int | None:
+    """Return the index of the row at which Ultralytics' `parse_model` raised an error: its variable `i`."""
     frames = [frame for frame, _ in walk_tb(error.__traceback__) if frame.f_code.co_filename == tasks.__file__]
     found = [frame.f_locals.get("i") for frame in frames if frame.f_code.co_name == "parse_model"]
     return found[-1] if found and isinstance(found[-1], int) else None
 
 
 def require_passable(document: Mapping[str, Any]) -> None:
-    """Refuse a detection model whose layers do not fit each other; what else fails is not the file's fault.
-
-    Models for other tasks are left to Ultralytics.
+    """Check that an image can pass through a detection model; models for other tasks are not checked.
 
     Raises:
-        SpecError: with the address of the row whose layer takes no image.
+        SpecError: a layer does not take its input; the text has the address of its row.
     """
     head: Any = document["head"][-1] if model_file.has_rows(document) else None
     if model_file.is_row(head) and is_detection_head(head[2]):
@@ -168,15 +160,15 @@ def pass_through(built: nn.Sequential, image_size: int = 256) -> tuple[Traced, .
 
 
 def replace_layer(layer: nn.Module, module: nn.Module) -> nn.Module:
-    """Give `module` the marks by which Ultralytics routes a layer, where `layer` has them."""
+    """Give `module` the attributes of `layer` by which Ultralytics routes it (`i`, `f`), and return it."""
     for mark in ("i", "f"):
         if mark in vars(layer):
             setattr(module, mark, getattr(layer, mark))
     module.type = f"{type(module).__module__}.{type(module).__qualname__}"  # type: ignore[assignment]
-    _mark_size(module)
+    _set_param_count(module)
     return module
 
 
-def _mark_size(layer: nn.Module) -> None:
-    """Ultralytics' `np`, the number of parameters, as `parse_model` sets it."""
+def _set_param_count(layer: nn.Module) -> None:
+    """Set Ultralytics' attribute `np`, the number of parameters, as `parse_model` does."""
     layer.np = sum(parameter.numel() for parameter in layer.parameters())  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""A space file for any detection model, with every slot that its layers have."""
+"""Derive a space file from any detection model, with every slot that its layers have."""
 
 from collections.abc import Iterable, Iterator
 from textwrap import fill
@@ -20,14 +20,14 @@ _WIDTH = 118
 
 
 def derive(model: str, *, scale: str | None = None) -> str:
-    """The text of a space file, commented, valid as it stands.
+    """Return the text of a valid space file, with comments.
 
     Args:
         model: an Ultralytics name such as `yolov8s.yaml`, or a path.
-        scale: one of the model's; by default the one in its name, else the first of its table.
+        scale: a scale of the model; by default the one in its name, or else the first of its table.
 
     Raises:
-        SpecError: no such model, not a detection model, or one without any slot.
+        SpecError: there is no such model, it is no detection model, or no layer of it can carry an operator.
     """
     name, scale = model_reader.base_and_scale(model, scale)
     base = bases.load(name, scale)
@@ -42,47 +42,48 @@ def derive(model: str, *, scale: str | None = None) -> str:
     modules = list(dict.fromkeys(str(one.source.path) for one in OPERATORS.values() if one.source))
     heading: dict[str, Any] = {"name": base.name, "base": name, **({"scale": scale} if scale else {})}
     heading |= {"modules": modules} if modules else {}
-    parts = [_comment(title), *_carried(base), _yaml(heading), *_pgi(base), *_start(base)]
+    parts = [_comment(title), *_notes(base), _yaml(heading), *_pgi(base), *_start(base)]
     return "".join([*parts, "slots:\n", *entries, _rest(base), *_inserting(base), _further(base)])
 
 
-def _carried(base: Base) -> Iterator[str]:
-    """What the file has beyond the base model that is made of it."""
-    if base.carries or base.inserted:
+def _notes(base: Base) -> Iterator[str]:
+    """Yield comments on what the model file has beyond the base model."""
+    if base.operators or base.inserted:
         inserted = (
             f" and without what was inserted behind layer {_listed_layers(base.inserted)}" if base.inserted else ""
         )
-        told = f"The base model, `stock`, is the file's without its operators{inserted}" + (
+        note = f"The base model, `stock`, is the file's without its operators{inserted}" + (
             "; what the file carries is the architecture that a search tries first, `start`." if _start(base) else "."
         )
-        yield _comment(fill(told, _WIDTH - 2))
+        yield _comment(fill(note, _WIDTH - 2))
     if base.shifted:
-        told = (
+        note = (
             "Layers are counted without the file's auxiliary branch and the identity before it: the file's layer "
             f"{base.shifted} is layer 0 here."
         )
-        yield _comment(fill(told, _WIDTH - 2))
+        yield _comment(fill(note, _WIDTH - 2))
     if base.inserted:
         then = min(base.inserted) + 1
-        told = (
-            f"Layers are counted without the inserted ones: the file's layer {base.in_file(then)} is layer {then} here."
+        note = (
+            "Layers are counted without the inserted ones: the file's layer "
+            f"{base.index_in_file(then)} is layer {then} here."
         )
-        yield _comment(fill(told, _WIDTH - 2))
-    for layer, choice in _carries(base).items():
-        reason = _against(base, layer, choice)
+        yield _comment(fill(note, _WIDTH - 2))
+    for layer, choice in _in_layers(base).items():
+        reason = _incompatibility(base, layer, choice)
         if reason:
-            told = f"Not offered, though the file has it: {choice} in layer {layer}: {reason}."
-            yield _comment(fill(told, _WIDTH - 2))
+            note = f"Not offered, though the file has it: {choice} in layer {layer}: {reason}."
+            yield _comment(fill(note, _WIDTH - 2))
         elif _may_be_inserted(base, layer):
-            told = (
+            note = (
                 f"In the place of {choice} in layer {layer}, `stock` has {base.rows[layer][2]}. If that layer took no "
                 "other's place but was inserted, take its row out of the file and list the operator under `insert`."
             )
-            yield _comment(fill(told, _WIDTH - 2))
+            yield _comment(fill(note, _WIDTH - 2))
     for layer, choice in _inserted(base).items():
-        if reason := _against(base, layer, choice, inserted=True):
-            told = f"Not offered, though the file has it: {choice} inserted behind layer {layer}: {reason}."
-            yield _comment(fill(told, _WIDTH - 2))
+        if reason := _incompatibility(base, layer, choice, inserted=True):
+            note = f"Not offered, though the file has it: {choice} inserted behind layer {layer}: {reason}."
+            yield _comment(fill(note, _WIDTH - 2))
 
 
 def _listed_layers(layers: Iterable[int]) -> str:
@@ -90,9 +91,9 @@ def _listed_layers(layers: Iterable[int]) -> str:
 
 
 def _may_be_inserted(base: Base, layer: int) -> bool:
-    """Whether a layer with an operator looks like one that was inserted: it keeps the size and channels of its map.
+    """Return whether a layer with an operator looks like an inserted one: it keeps the size and channels of its map.
 
-    Of a block that holds many, such as `C2f`, the block stood there before; a file does not say so of others.
+    A block with inner blocks, such as `C2f`, belongs to the base model; for other layers the file does not say so.
     """
     source, repeats, module, _ = base.rows[layer]
     step = base.traced[layer]
@@ -101,16 +102,18 @@ def _may_be_inserted(base: Base, layer: int) -> bool:
 
 
 def _pgi(base: Base) -> list[str]:
-    said = "true" if base.pgi is True else base.pgi
-    return [f"{f'pgi: {said}':24} # train with the auxiliary branch\n"] if base.pgi else []
+    setting = "true" if base.pgi is True else base.pgi
+    return [f"{f'pgi: {setting}':24} # train with the auxiliary branch\n"] if base.pgi else []
 
 
 def _start(base: Base) -> list[str]:
-    """What the file carries, as far as it can be offered."""
-    offered = {str(layer): choice for layer, choice in _carries(base).items() if not _against(base, layer, choice)} | {
+    """Return the lines of `start`: the operators of the model file that the space can offer."""
+    offered = {
+        str(layer): choice for layer, choice in _in_layers(base).items() if not _incompatibility(base, layer, choice)
+    } | {
         behind(layer): choice
         for layer, choice in _inserted(base).items()
-        if not _against(base, layer, choice, inserted=True)
+        if not _incompatibility(base, layer, choice, inserted=True)
     }
     if not offered:
         return []
@@ -118,9 +121,9 @@ def _start(base: Base) -> list[str]:
     return ["start:\n", *(f"  {'-' if index == 0 else ' '} {line}" for index, line in enumerate(lines))]
 
 
-def _carries(base: Base) -> dict[int, Choice]:
-    """The operators of the file, by layer."""
-    return {layer: Choice.of(operator, parameters) for layer, (operator, parameters) in base.carries.items()}
+def _in_layers(base: Base) -> dict[int, Choice]:
+    """Return the operators that the file has in layers of the base model, by layer."""
+    return {layer: Choice.of(operator, parameters) for layer, (operator, parameters) in base.operators.items()}
 
 
 def _inserted(base: Base) -> dict[int, Choice]:
@@ -128,14 +131,14 @@ def _inserted(base: Base) -> dict[int, Choice]:
     return {layer: Choice.of(operator, parameters) for layer, (_, operator, parameters) in base.inserted.items()}
 
 
-def _against(base: Base, layer: int, choice: Choice, *, inserted: bool = False) -> str | None:
+def _incompatibility(base: Base, layer: int, choice: Choice, *, inserted: bool = False) -> str | None:
     return base.incompatibility(layer, OPERATORS[choice.operator], dict(choice.parameters), inserted=inserted)
 
 
 def _entries(base: Base) -> Iterator[str]:
-    """One entry for all layers of a host in a section which can carry the same operators."""
+    """Yield the entries of `slots`: one for all layers of a section and host that can carry the same operators."""
     groups: dict[tuple[str, str, tuple[str, ...], Choice | None], list[int]] = {}
-    carries = {layer: choice for layer, choice in _carries(base).items() if not _against(base, layer, choice)}
+    carries = {layer: choice for layer, choice in _in_layers(base).items() if not _incompatibility(base, layer, choice)}
     for layer, row in enumerate(base.rows):
         carried = carries.get(layer)
         fitting = tuple(name for name in OPERATORS if row[2] in HOSTS and _fits(base, layer, OPERATORS[name], carried))
@@ -143,17 +146,19 @@ def _entries(base: Base) -> Iterator[str]:
             groups.setdefault((base.section(layer), row[2], fitting, carried), []).append(layer)
     for (section, host, fitting, carried), layers in groups.items():
         places = ", ".join(f"{layer} (1/{base.reduction(layer)}, {_flow(base, layer)})" for layer in layers)
-        told = f"{host} in the {section}: {places}." + (f" The file has {carried} here." if carried else "")
-        yield _comment(fill(told, _WIDTH - 4), indent="  ")
+        note = f"{host} in the {section}: {places}." + (f" The file has {carried} here." if carried else "")
+        yield _comment(fill(note, _WIDTH - 4), indent="  ")
         yield f"  - at: {{layers: {layers}}}\n    choices:\n      stock: {{}}\n"
         for name in fitting:
             yield f"      {name}: {_listed(OPERATORS[name], carried)}\n"
 
 
 def _inserting(base: Base) -> Iterator[str]:
-    """Write the layers that the file has inserted as entries of `insert`, with every operator that can stand there."""
+    """Yield the entries of `insert` for the file's inserted layers, with every operator that can stand there."""
     offered = {
-        layer: choice for layer, choice in _inserted(base).items() if not _against(base, layer, choice, inserted=True)
+        layer: choice
+        for layer, choice in _inserted(base).items()
+        if not _incompatibility(base, layer, choice, inserted=True)
     }
     if offered:
         yield "insert:\n"
@@ -171,12 +176,14 @@ def _flow(base: Base, layer: int) -> str:
 
 
 def _fits(base: Base, layer: int, operator: Operator, carried: Choice | None, *, inserted: bool = False) -> bool:
-    """Whether any of the choices that would be listed can stand there."""
-    return any(_against(base, layer, choice, inserted=inserted) is None for choice in _choices(operator, carried))
+    """Return whether any of the choices that would be listed can stand there."""
+    return any(
+        _incompatibility(base, layer, choice, inserted=inserted) is None for choice in _choices(operator, carried)
+    )
 
 
 def _choices(operator: Operator, carried: Choice | None) -> Iterator[Choice]:
-    """The default, each value that would be listed, and what the file has."""
+    """Yield the default, each value that would be listed, and the file's choice."""
     yield Choice.of(operator.name, {})
     for parameter in operator.parameters:
         for value in parameter.search_values:
@@ -186,29 +193,29 @@ def _choices(operator: Operator, carried: Choice | None) -> Iterator[Choice]:
 
 
 def _listed(operator: Operator, carried: Choice | None) -> str:
-    """The values of an operator's parameters: the worthwhile ones, and the file's."""
-    had = dict(carried.parameters) if carried is not None and carried.operator == operator.name else {}
+    """Return an operator's parameters with their `search_values` and the file's values, as YAML."""
+    in_file = dict(carried.parameters) if carried is not None and carried.operator == operator.name else {}
     listed = {}
     for parameter in operator.parameters:
         values = parameter.search_values or (parameter.default,)
-        wanted = {*values, had.get(parameter.name, parameter.default)} if had else {*values}
+        wanted = {*values, in_file.get(parameter.name, parameter.default)} if in_file else {*values}
         if parameter.search_values or len(wanted) > 1:
             listed[parameter.name] = [value for value in parameter.allowed if value in wanted]
     return _yaml(listed, flow=True).strip()
 
 
 def _rest(base: Base) -> str:
-    """Which layers carry nothing."""
+    """Return a comment that lists the layers without slots."""
     layers: dict[str, list[int]] = {}
     for layer, row in enumerate(base.rows):
         if row[2] not in HOSTS:
             layers.setdefault(row[2], []).append(layer)
-    told = "; ".join(f"{module} {', '.join(map(str, indices))}" for module, indices in layers.items())
-    return _comment(fill(f"No slots: {told}.", _WIDTH - 2))
+    note = "; ".join(f"{module} {', '.join(map(str, indices))}" for module, indices in layers.items())
+    return _comment(fill(f"No slots: {note}.", _WIDTH - 2))
 
 
 def _further(base: Base) -> str:
-    """What else a space can say, as a comment."""
+    """Return a comment with the other keys of a space file."""
     last = len(base.document["backbone"]) - 1
     return (
         "#\n# What else can be searched (docs/spaces.md):\n"

@@ -1,8 +1,8 @@
-"""Where operators can stand inside Ultralytics' blocks.
+"""Find the sites where operators can stand inside Ultralytics' blocks, the hosts.
 
-A host is a row's module by its exact type (`ELAN1` is a `RepNCSPELAN4`, `C3k2` a `C2f`). What stands inside it depends
-on scale and arguments, so the sites are looked for in the built layer, by the exact type of what is found there. What a
-site is and which form an operator takes there: `docs/architecture.md`.
+A host is known by its exact type, since Ultralytics' classes inherit from each other (`ELAN1` is a `RepNCSPELAN4`,
+`C3k2` a `C2f`). Its inner modules depend on scale and arguments, so sites are searched in the built layer, by the
+exact types of the modules there. The kinds of site and the form of an operator at each: `docs/architecture.md`.
 """
 
 from collections.abc import Iterator
@@ -33,12 +33,12 @@ from ultralytics.nn.modules.block import CIB, AAttn, ABlock, Attention, PSABlock
 from search_spaces.operators import Operator, Site, SiteKind
 
 WHOLE = ""
-"""The path of a site that is the whole layer."""
+"""Path of a site that is the whole layer."""
 
 BLOCK, CONV, POINTWISE, ATTENTION = SiteKind.BLOCK, SiteKind.CONV, SiteKind.POINTWISE, SiteKind.ATTENTION
 LAYER, UPSAMPLE = SiteKind.LAYER, SiteKind.UPSAMPLE
 
-_ANATOMY: dict[type[nn.Module], dict[SiteKind, tuple[str, ...]]] = {
+_INNER_SITES: dict[type[nn.Module], dict[SiteKind, tuple[str, ...]]] = {
     Bottleneck: {BLOCK: (WHOLE,), CONV: ("cv2",)},
     RepBottleneck: {BLOCK: (WHOLE,)},
     CIB: {BLOCK: (WHOLE,)},
@@ -53,18 +53,18 @@ _ANATOMY: dict[type[nn.Module], dict[SiteKind, tuple[str, ...]]] = {
     SPPF: {POINTWISE: ("cv1", "cv2")},
     SPPELAN: {POINTWISE: ("cv1", "cv5")},
 }
-"""The sites that a module brings, wherever inside a layer it stands."""
+"""Paths of the sites in a module, by kind, wherever inside a layer the module is."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Host:
-    """An Ultralytics module that a row can name.
+    """Ultralytics module in which, or in place of which, an operator can stand.
 
     Attributes:
-        name: as a model YAML and a space file write it.
+        name: as model YAMLs and space files write it.
         module: the exact type of the built layer, or of each copy where a row repeats it.
-        inner: the kinds of site that may be found inside it; which ones are there, the built layer says.
-        whole: the kind of site that it is as a whole, if it is one.
+        inner: the kinds of site that it may have inside; a built layer has all or some of them.
+        whole: the kind of site that the whole layer is; None if it is none.
     """
 
     name: str
@@ -73,22 +73,22 @@ class Host:
     whole: SiteKind | None = None
 
     def holds(self, operator: Operator) -> bool:
-        """Whether the operator stands inside this host, so that the row keeps the host's name and arguments."""
+        """Return whether the operator stands inside this host, so that the row keeps the host's name and arguments."""
         kind = next((kind for kind in operator.kinds if kind in self.inner or kind is self.whole), None)
         return kind in self.inner
 
     def sites_for(
         self, operator: Operator, layer: nn.Module, c_in: int, reduction: int | None = None
     ) -> tuple[Site, ...]:
-        """Every site that the operator takes in this built layer; empty if the layer has none for it.
+        """Return every site for the operator in a built layer; empty if the layer has none.
 
-        All are of one kind: the first of the operator's own that is found.
+        All sites are of one kind: the operator lists its kinds in order of preference, and the first that the layer
+        has is used.
 
         Args:
-            operator: whose kinds of site are looked for.
             layer: built by Ultralytics from a row of this host.
-            c_in: channels that enter the layer; an `nn.Upsample` does not know them itself.
-            reduction: image pixels per pixel of the map that enters the layer, where that is known.
+            c_in: input channels of the layer, which an `nn.Upsample` does not have.
+            reduction: image pixels per pixel of the layer's input map; None if it is unknown.
         """
         for kind in operator.kinds:
             found = [
@@ -107,7 +107,7 @@ class Host:
         if kind not in self.inner:
             return
         for name, module in layer.named_modules():
-            for child in _ANATOMY.get(type(module), {}).get(kind, ()):
+            for child in _INNER_SITES.get(type(module), {}).get(kind, ()):
                 yield f"{name}.{child}".strip(".")
 
 
@@ -136,13 +136,13 @@ HOSTS: dict[str, Host] = {host.name: host for host in _HOSTS}
 
 
 def host_of(layer: nn.Module) -> Host | None:
-    """The host that a built layer is, by its exact type; None for a layer that hosts nothing."""
+    """Return the host of a built layer, by its exact type; None for a layer that hosts nothing."""
     _, first = next(copies(layer))
     return next((host for host in _HOSTS if type(first) is host.module), None)
 
 
 def copies(layer: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """A layer, or its copies where a row repeats a module that does not repeat itself, each with its path."""
+    """Yield a layer with its path, or each of its copies where a row repeats a module in an `nn.Sequential`."""
     if type(layer) is not nn.Sequential:
         yield WHOLE, layer
         return
@@ -151,9 +151,9 @@ def copies(layer: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _site(path: str, module: nn.Module, kind: SiteKind, c_in: int, reduction: int | None) -> Site | None:
-    """What an operator is told about the module that stands at a site today; None if it does not behave like one."""
+    """Describe the module at a site for an operator; None if the module has another form than the kind requires."""
     shape = _shape(module, c_in)
-    if kind is UPSAMPLE and shape.c_in != shape.c_out:  # a transposed convolution can change the channels too
+    if kind is UPSAMPLE and shape.c_in != shape.c_out:  # a transposed convolution can also change the channels
         return None
     return Site(
         path=path.strip("."),
@@ -178,7 +178,7 @@ class _Shape:
 
 
 def _shape(module: nn.Module, c_in: int) -> _Shape:
-    """Channels, kernel and stride of a module at a site, read off its convolutions."""
+    """Return channels, kernel, stride and groups of a module at a site, from its convolutions."""
     match module:
         case Conv(conv=conv):
             return _Shape(
@@ -198,7 +198,7 @@ def _shape(module: nn.Module, c_in: int) -> _Shape:
             return _between(module.qkv, module.proj)
         case AConv():
             return _shape(module.cv1, c_in)
-        case ADown():  # its 3x3 convolution sees half of the channels, a 1x1 the other half
+        case ADown():  # its 3x3 convolution takes half of the channels, a 1x1 the other half
             half = _shape(module.cv1, c_in)
             return _Shape(c_in=2 * half.c_in, c_out=2 * half.c_out, kernel=half.kernel, stride=half.stride)
         case SCDown():
@@ -209,16 +209,16 @@ def _shape(module: nn.Module, c_in: int) -> _Shape:
         case nn.ConvTranspose2d():
             return _Shape(c_in=module.in_channels, c_out=module.out_channels, stride=module.stride[0])
         case _:
-            raise TypeError(f"no site is a {type(module).__name__}; teach {__name__}._shape to read it")
+            raise TypeError(f"no site is a {type(module).__name__}; add it to {__name__}._shape")
 
 
 def _between(first: nn.Module, last: nn.Module) -> _Shape:
-    """Of a block without stride, from its first convolution to its last."""
+    """Return the shape of a block without stride: inputs of its first convolution, outputs of its last."""
     return _Shape(c_in=_shape(first, 0).c_in, c_out=_shape(last, 0).c_out)
 
 
 def _activation(module: nn.Module) -> nn.Module:
-    """The activation of a module at a site: the host's own, whatever `activation:` the YAML asked for."""
+    """Return the activation in a module at a site, which is that of the YAML's `activation:`; else the identity."""
     for inner in module.modules():
         if isinstance(inner, (Conv, RepConv)) and not isinstance(inner.act, nn.Identity):
             return inner.act

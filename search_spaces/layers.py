@@ -1,8 +1,8 @@
-"""The closed list of layers and activations that a model file may name, since a model file is data.
+"""Closed list of the layers and activations that a model file may name, because a model file may come from anyone.
 
-Ultralytics looks a row's module up among all globals of `ultralytics.nn.tasks` (functions that open a pickle, read a
-file or install a package are among them) and evaluates `activation:` as Python. Here a name is looked up in a list, and
-an activation is parsed: a class of `torch.nn` with literal arguments.
+Ultralytics looks up the module of a row among all globals of `ultralytics.nn.tasks`, with functions that open a pickle,
+read a file or install a package, and evaluates `activation:` as Python. Here a name is looked up in a list, and an
+activation is parsed: a class of `torch.nn` with literal arguments.
 """
 
 import ast
@@ -43,7 +43,7 @@ SEVERAL_SOURCES = frozenset(
         "v10Detect",
     }
 )
-"""Ultralytics' layers whose row names a list of layers that they read."""
+"""Ultralytics' layers that read several layers: `from` of their row is a list."""
 
 CHANNELS_FIRST = frozenset(
     {
@@ -90,7 +90,7 @@ ULTRALYTICS = (
     | {name for name in CHANNELS_FIRST if "." not in name}
     | {"AIFI", "CBLinear", "Conv2", "HGBlock", "HGStem", "Index", "LRPCHead", "RepConv", "RepVGGDW", "ResNetLayer"}
 )
-"""Ultralytics' layers that a row may name: all of version 8.4.190 but `TorchVision`, which downloads."""
+"""Ultralytics' layers that a row may name: all of version 8.4.190 except `TorchVision`, which downloads."""
 
 DOWNLOADING = "TorchVision"
 
@@ -101,30 +101,30 @@ _ACTIVATIONS = (*(name for name in activations.__all__ if name != "MultiheadAtte
 
 
 def require_layer(name: str, ours: Iterable[str]) -> None:
-    """Refuse a name that is not on the list.
+    """Check that a row may name a layer.
 
     Args:
-        ours: names of rows with operators.
+        ours: names of rows with operators, and of heads of this package.
 
     Raises:
-        SpecError: not on the list; the text says what else it is, or what it may be a slip of.
+        SpecError: the name is not on the list; the text says what it is instead, or suggests a similar name.
     """
     if name.startswith((TORCH, TORCHVISION)):
-        _require_one_of(name, _of_torch() if name.startswith(TORCH) else _of_torchvision())
+        _require_one_of(name, _torch_layers() if name.startswith(TORCH) else _torchvision_layers())
     elif name == DOWNLOADING:
         raise SpecError(
             f"{name} downloads weights, which a model file may not ask for; `nas yolo train pretrained=WEIGHTS.pt` "
             "brings weights"
         )
-    elif name not in ULTRALYTICS and not _is_of_the_program(name):
+    elif name not in ULTRALYTICS and not _is_added_by_program(name):
         if name in vars(tasks):
             raise SpecError(f"{name} is no layer, so it cannot stand in a row")
-        near = typo_of(name, [*ours, *ULTRALYTICS, *_of_torch()])
+        near = typo_of(name, [*ours, *ULTRALYTICS, *_torch_layers()])
         raise SpecError(f"unknown module {name!r} ({f'did you mean {near!r}?' if near else UNKNOWN})")
 
 
 def is_layer(name: str, ours: Iterable[str]) -> bool:
-    """Whether a row may name it."""
+    """Return whether a row may name a layer; arguments as for `require_layer`."""
     try:
         require_layer(name, ours)
     except SpecError:
@@ -142,11 +142,11 @@ UNKNOWN_OF_SEVERAL = (
     "neither Ultralytics' nor this package's, so of the file's own fork, and a row that reads several layers cannot be "
     "an operator's; docs/operators.md"
 )
-"""For an unknown head or fusion (a weighted concatenation), which reads several layers."""
+"""For an unknown head or fusion (such as a weighted concatenation), which reads several layers."""
 
 
-def _is_of_the_program(name: str) -> bool:
-    """Whether the running Python program itself put a layer of its own into Ultralytics' parser."""
+def _is_added_by_program(name: str) -> bool:
+    """Return whether the running program has added a layer to Ultralytics' parser itself."""
     value = vars(tasks).get(name)
     return (
         isinstance(value, type)
@@ -163,11 +163,11 @@ def _require_one_of(name: str, names: list[str]) -> None:
         )
 
 
-def _of_torch() -> list[str]:
+def _torch_layers() -> list[str]:
     return [f"{TORCH}{name}" for name, value in vars(nn).items() if _is_layer(value) and name not in _NOT_LAYERS]
 
 
-def _of_torchvision() -> list[str]:
+def _torchvision_layers() -> list[str]:
     return [f"{TORCHVISION}{name}" for name, value in vars(ops).items() if _is_layer(value)]
 
 
@@ -176,7 +176,7 @@ def _is_layer(value: object) -> bool:
 
 
 def activation(written: Any) -> str:
-    """Parse a model file's `activation:` and write it again, for Ultralytics to evaluate: `nn.LeakyReLU(0.1)`.
+    """Parse `activation:` of a model file and return it normalised, for Ultralytics to evaluate: `nn.LeakyReLU(0.1)`.
 
     Args:
         written: a call of an activation of `torch.nn`, `nn.SiLU()` or `torch.nn.SiLU()`, with literal arguments.
@@ -217,7 +217,7 @@ def activation(written: Any) -> str:
 
 
 def _require_activation(built: nn.Module, written: str) -> None:
-    """Refuse what cannot stand behind a convolution; on the meta device not every wrong argument shows."""
+    """Check that a module maps a feature map to one of the same size; on the meta device some errors do not show."""
     given = torch.zeros(1, getattr(built, "num_parameters", 8), 4, 4, device="cpu")
     try:
         with torch.no_grad(), warnings.catch_warnings(action="ignore"):
@@ -229,7 +229,7 @@ def _require_activation(built: nn.Module, written: str) -> None:
 
 
 def _dotted(node: ast.expr) -> str | None:
-    """`torch.nn.SiLU` of an expression that is nothing but names and dots."""
+    """Return `torch.nn.SiLU` for an expression of names and dots; None for another expression."""
     parts = []
     while isinstance(node, ast.Attribute):
         parts.append(node.attr)
@@ -238,10 +238,11 @@ def _dotted(node: ast.expr) -> str | None:
 
 
 _GREATEST = 1000
+"""Limit of numbers in an activation: `num_parameters` allocates as many."""
 
 
 def _is_plain(value: object) -> bool:
-    """Whether a literal is a small number, a word or a truth value; `num_parameters` allocates."""
+    """Return whether a literal is None, a truth value, a word or a number within the limit."""
     return (
         value is None or isinstance(value, bool | str) or (isinstance(value, int | float) and abs(value) <= _GREATEST)
     )

@@ -12,34 +12,33 @@ from search_spaces.operators import modules as user_modules
 from search_spaces.rows import Lowered
 
 DETECTION_HEADS = ("Detect", "v10Detect")
-"""Of models that are deployed."""
-
+"""Ultralytics' heads of detection models."""
 
 HEADS: dict[str, Callable[..., nn.Module]] = {"DualDetect": pgi.DualDetect, **printed.HEADS}
-"""Heads of ours: `(classes, *arguments, reg_max=, ch=)`; each stands for an Ultralytics `Detect` of the same maps."""
+"""Heads of this package: `(classes, *arguments, reg_max=, ch=)`; each replaces a `Detect` of equal inputs."""
 
 
 def require_detection(document: Mapping[str, Any]) -> None:
-    """Refuse what is not a detection model, with all mistakes at once, a line each.
+    """Check that a document is a detection model.
 
     Raises:
-        SpecError: no backbone and head, a row or a setting of the wrong form, a module that is no layer, or a head for
-            another task.
+        SpecError: lists all mistakes: no backbone and head, a row or a setting of the wrong form, a module that is no
+            layer, a head for another task.
     """
     mistakes = list(model_file.mistakes(document))
     if model_file.has_rows(document):
-        strangers = _of_names(document)
-        foreign = tuple(f"{mistake.partition(':')[0]}: arguments" for mistake in strangers)
-        mistakes = [mistake for mistake in mistakes if not mistake.startswith(foreign)]  # of a layer that is none
-        mistakes += [*strangers, *_of_head(document)]
+        wrong_modules = _module_mistakes(document)
+        arguments_of_these = tuple(f"{mistake.partition(':')[0]}: arguments" for mistake in wrong_modules)
+        mistakes = [mistake for mistake in mistakes if not mistake.startswith(arguments_of_these)]
+        mistakes += [*wrong_modules, *_head_mistakes(document)]
     if not auxiliary.is_pgi(document.get("pgi", False)):
         mistakes.append(f"pgi: true, false or {auxiliary.LEAD_GUIDED} is expected, got {document['pgi']!r}")
     if mistakes:
         raise SpecError(mistakes)
 
 
-def _of_names(document: Mapping[str, Any]) -> list[str]:
-    """Return the mistakes in the modules that rows name, and in operators' parameters."""
+def _module_mistakes(document: Mapping[str, Any]) -> list[str]:
+    """Return the mistakes in the modules that rows name, and in the parameters of operators."""
     mistakes: list[str] = []
     missing = missing_modules(document)
     for place, row in model_file.addressed(document):
@@ -48,12 +47,12 @@ def _of_names(document: Mapping[str, Any]) -> list[str]:
         try:
             lowered = None if row[2] in HEADS else lower_row(row, missing)
         except SpecError as error:
-            told = error.within(place).mistakes
+            found = error.within(place).mistakes
             several = isinstance(row[0], list)
-            mistakes += [one.replace(layers.UNKNOWN, layers.UNKNOWN_OF_SEVERAL) if several else one for one in told]
+            mistakes += [one.replace(layers.UNKNOWN, layers.UNKNOWN_OF_SEVERAL) if several else one for one in found]
             continue
         if lowered is not None:
-            mistakes += [f"{place}: {one}" for one in model_file.of_channels(*lowered.row[2:])]
+            mistakes += [f"{place}: {one}" for one in model_file.channel_mistakes(*lowered.row[2:])]
             if isinstance(row[0], list):
                 mistakes.append(f"{place}: {row[2]} reads one layer, got {row[0]}: {_ONE_LAYER}")
     return mistakes
@@ -63,11 +62,11 @@ _ONE_LAYER = "an operator cannot take the place of a layer that reads several (d
 
 
 def is_detection_head(module: str) -> bool:
-    """Whether a name is that of a detection head that can be built, or of one of another repository."""
+    """Return whether a name is that of a detection head that can be built, or of one of another repository."""
     return module in DETECTION_HEADS or module in HEADS or module in foreign_files.FOREIGN_MODULES
 
 
-def _of_head(document: Mapping[str, Any]) -> list[str]:
+def _head_mistakes(document: Mapping[str, Any]) -> list[str]:
     """Return the mistakes of the last row as the head of a detection model."""
     row, place = document["head"][-1], f"head[{len(document['head']) - 1}]"
     if not model_file.is_row(row):
@@ -75,7 +74,7 @@ def _of_head(document: Mapping[str, Any]) -> list[str]:
     source, _, head, _ = row
     if head not in DETECTION_HEADS and head not in HEADS:
         if not layers.is_layer(head, [*rows.names(), *HEADS]):
-            return []  # which has a line already
+            return []  # reported already, as a module that is no layer
         return [f"{place}: only detection models can be searched, got {head} ({' or '.join(DETECTION_HEADS)})"]
     if head in HEADS and not isinstance(source, list):
         return [f"{place}: {head} reads a list of layers, got {source!r}"]
@@ -85,7 +84,7 @@ def _of_head(document: Mapping[str, Any]) -> list[str]:
 
 
 def missing_modules(document: Mapping[str, Any]) -> list[str]:
-    """The files that the document names and that are not there."""
+    """Return the operators' files that a document names and that do not exist."""
     return user_modules.missing(model_file.modules(document), folder_of(document))
 
 
@@ -95,25 +94,25 @@ def folder_of(document: Mapping[str, Any]) -> Path | None:
 
 
 def lower_row(row: Sequence[Any], missing: Sequence[str]) -> Lowered | None:
-    """A row of ours taken apart; None for one of Ultralytics'.
+    """Separate the operator of a row from its stock row; None for a row without operator.
 
     Raises:
-        SpecError: it names no layer, or an operator that cannot stand so.
+        SpecError: the row names no layer, or an operator that cannot stand there.
     """
-    taken = rows.lower(row)
-    if taken is None:
-        require_known(row[2], missing)
-    return taken
+    lowered = rows.lower(row)
+    if lowered is None:
+        require_layer(row[2], missing)
+    return lowered
 
 
-def require_known(module: str, missing: Sequence[str] = ()) -> None:
-    """Refuse what is no layer that a row may name.
+def require_layer(module: str, missing: Sequence[str] = ()) -> None:
+    """Check that a row may name a module.
 
     Args:
-        missing: files that the document names, in which its operator may have been.
+        missing: operators' files that the document names and that do not exist: the module may be defined there.
 
     Raises:
-        SpecError: no such layer.
+        SpecError: there is no such layer.
     """
     try:
         layers.require_layer(module, [*rows.names(), *HEADS])

@@ -1,4 +1,4 @@
-"""The form of a model file, checked before anything is built from it: all mistakes at once, each with its address."""
+"""Check the form of a model file before it is built: settings and rows, all mistakes at once with their addresses."""
 
 import ast
 import math
@@ -15,44 +15,44 @@ SECTIONS = ("backbone", "head")
 
 _FORM = "[from, repeats, module, arguments]"
 _GREATEST = 1_000_000
-"""The largest number in a row: a layer of so many channels is a mistake that would only show when memory runs out."""
+"""Largest number in a row: as a number of channels it is a mistake that would only show when memory runs out."""
 
 _MOST_REPEATS = 1000
 _MOST_ROWS = 10_000
 _LONGEST = 1000
-"""Characters of an argument."""
+"""Most characters of an argument."""
 
 _VARIABLES = frozenset({"depth", "end2end", "kpt_shape", "max_channels", "nc", "reg_max", "scale", "width"})
-"""Variables of Ultralytics' parser that an argument may name: numbers and words of the file itself."""
+"""Variables of Ultralytics' parser that an argument may name: they hold numbers and words of the file."""
 
-_WORDS_OF_PARSER = frozenset((*tasks.parse_model.__code__.co_varnames, *tasks.parse_model.__code__.co_cellvars))
-"""All of its variables: an argument that is one of these words is replaced by what the variable holds."""
+_PARSER_VARIABLES = frozenset((*tasks.parse_model.__code__.co_varnames, *tasks.parse_model.__code__.co_cellvars))
+"""All of its variables: the parser replaces an argument with such a name by the value of the variable."""
 
 
 def is_row(row: Any) -> bool:
-    """Whether a value has a row's form, so that its parts can be read."""
+    """Return whether a value has four parts, of which the third is a module's name."""
     return isinstance(row, list | tuple) and len(row) == len(_FORM.split(",")) and isinstance(row[2], str)
 
 
 def addressed(document: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Every row of a document with its address, `backbone[1]`, in the order in which layers are counted."""
+    """Return every row of a document with its address, such as `backbone[1]`, in the order of layer indices."""
     return [(f"{section}[{i}]", row) for section in SECTIONS for i, row in enumerate(document[section])]
 
 
 def has_rows(document: Mapping[str, Any]) -> bool:
-    """Whether backbone and head are lists with something in them."""
+    """Return whether backbone and head are lists that are not empty."""
     return all(isinstance(document.get(key), list) and document[key] for key in SECTIONS)
 
 
 def modules(document: Mapping[str, Any]) -> list[str]:
-    """The Python files that a model file names as its operators', `nas: {modules: [my.py]}` or `modules: [my.py]`."""
+    """Return the operators' files that a model file names: `nas: {modules: [my.py]}` or `modules: [my.py]`."""
     origin = document.get("nas")
     named = [document.get("modules"), origin.get("modules") if isinstance(origin, Mapping) else None]
     listed = [one for several in named for one in (several if isinstance(several, list) else [several])]
     return [one for one in listed if isinstance(one, str)]
 
 
-def _of_modules(document: Mapping[str, Any]) -> Iterator[str]:
+def _module_file_mistakes(document: Mapping[str, Any]) -> Iterator[str]:
     origin = document.get("nas")
     if origin is not None and not isinstance(origin, Mapping):
         yield f"nas: a mapping is expected, got {shortened(origin)}"
@@ -64,12 +64,12 @@ def _of_modules(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def mistakes(document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the mistakes in a document's form: settings, then row by row; names of layers are not judged here."""
+    """Yield the mistakes in the form of a document: settings, then row by row; names of layers are not checked."""
     if not has_rows(document):
         yield f"not a model YAML: `backbone` and `head` must be lists of rows {_FORM}"
     if not any(document.get(section) for section in SECTIONS):
         return
-    yield from _of_settings(document)
+    yield from _setting_mistakes(document)
     if not has_rows(document):
         return
     rows = addressed(document)
@@ -78,11 +78,11 @@ def mistakes(document: Mapping[str, Any]) -> Iterator[str]:
         return
     depth = _depth(document)
     for index, (place, row) in enumerate(rows):
-        for mistake in _of_row(index, row, depth):
+        for mistake in _row_mistakes(index, row, depth):
             yield f"{place}: {mistake}"
 
 
-def _of_settings(document: Mapping[str, Any]) -> Iterator[str]:
+def _setting_mistakes(document: Mapping[str, Any]) -> Iterator[str]:
     if not (_is_whole(document.get("nc")) and 0 < document["nc"] <= _GREATEST):
         yield f"nc: the number of classes is expected, got {shortened(document.get('nc'))}"
     for key in ("depth_multiple", "width_multiple"):
@@ -98,11 +98,11 @@ def _of_settings(document: Mapping[str, Any]) -> Iterator[str]:
             layers.activation(document["activation"])
         except SpecError as error:
             yield f"activation: {error}"
-    yield from _of_scales(document.get("scales"))
-    yield from _of_modules(document)
+    yield from _scale_mistakes(document.get("scales"))
+    yield from _module_file_mistakes(document)
 
 
-def _of_scales(scales: Any) -> Iterator[str]:
+def _scale_mistakes(scales: Any) -> Iterator[str]:
     if scales is None:
         return
     if not isinstance(scales, Mapping) or not scales:
@@ -124,7 +124,7 @@ def _of_scales(scales: Any) -> Iterator[str]:
             )
 
 
-def _of_row(index: int, row: Any, depth: float) -> Iterator[str]:
+def _row_mistakes(index: int, row: Any, depth: float) -> Iterator[str]:
     if not isinstance(row, list | tuple) or len(row) != len(_FORM.split(",")):
         yield f"not a row, got {shortened(row)} ({_FORM})"
         return
@@ -132,7 +132,7 @@ def _of_row(index: int, row: Any, depth: float) -> Iterator[str]:
     if not isinstance(module, str) or not module:
         yield f"a module's name is expected in third place, got {shortened(module)} ({_FORM})"
         module = ""
-    yield from _of_source(index, source, module)
+    yield from _source_mistakes(index, source, module)
     if not _is_number(repeats) or not repeats >= 0:
         yield f"repeats: a number is expected in second place, got {shortened(repeats)} ({_FORM})"
     elif repeats * depth > _MOST_REPEATS:
@@ -140,13 +140,13 @@ def _of_row(index: int, row: Any, depth: float) -> Iterator[str]:
     if not isinstance(arguments, list):
         yield f"arguments: a list is expected in fourth place, got {shortened(arguments)} ({_FORM})"
         return
-    wrong = list(_of_arguments(arguments))
+    wrong = list(_argument_mistakes(arguments))
     yield from wrong
     if not wrong:
-        yield from of_channels(module, arguments)
+        yield from channel_mistakes(module, arguments)
 
 
-def _of_source(index: int, source: Any, module: str) -> Iterator[str]:
+def _source_mistakes(index: int, source: Any, module: str) -> Iterator[str]:
     listed = source if isinstance(source, list) else [source]
     if not listed or not all(map(_is_whole, listed)):
         yield f"from: a layer's number, -1 or a list of them is expected in first place, got {shortened(source)}"
@@ -163,12 +163,12 @@ def _of_source(index: int, source: Any, module: str) -> Iterator[str]:
         yield f"{module} reads one layer, got {source}"
 
 
-def _of_arguments(arguments: Sequence[Any]) -> Iterator[str]:
-    """Yield the mistakes in arguments: words that Ultralytics' parser would replace, endless numbers."""
+def _argument_mistakes(arguments: Sequence[Any]) -> Iterator[str]:
+    """Yield the mistakes in arguments: words that Ultralytics' parser would replace, numbers that are too large."""
     for position, written in enumerate(arguments):
         place, value = f"arguments[{position}]", written
         if isinstance(written, str) and written not in _VARIABLES:
-            if written in _WORDS_OF_PARSER:
+            if written in _PARSER_VARIABLES:
                 yield f"{place}: {written!r} is a variable of Ultralytics' parser, and no argument of a layer"
                 continue
             try:
@@ -176,26 +176,26 @@ def _of_arguments(arguments: Sequence[Any]) -> Iterator[str]:
             except SpecError as error:
                 yield f"{place}: {error}"
                 continue
-        yield from _of_numbers(value, place)
+        yield from _number_mistakes(value, place)
 
 
-def _of_numbers(value: Any, place: str) -> Iterator[str]:
-    """Numbers that are too great, however deep."""
+def _number_mistakes(value: Any, place: str) -> Iterator[str]:
+    """Yield the mistakes in numbers, however deeply nested."""
     if isinstance(value, Mapping):
         for key, one in value.items():
-            yield from _of_numbers(one, f"{place}.{key}")
+            yield from _number_mistakes(one, f"{place}.{key}")
     elif isinstance(value, list | tuple):
         for position, one in enumerate(value):
-            yield from _of_numbers(one, f"{place}[{position}]")
-    elif _is_number(value) and not abs(value) <= _GREATEST:  # which NaN is not either
+            yield from _number_mistakes(one, f"{place}[{position}]")
+    elif _is_number(value) and not abs(value) <= _GREATEST:  # NaN fails this, too
         yield f"{place}: a number of at most {_GREATEST:,} is expected, got {shortened(value)}"
 
 
 def evaluated(text: str) -> Any:
-    """Return what Ultralytics' parser makes of a word: the Python literal that it spells, else the word itself.
+    """Evaluate a word as Ultralytics' parser does: to the Python literal that it spells, or else to the word.
 
     Raises:
-        SpecError: neither; its parser would stop there.
+        SpecError: Ultralytics' parser would fail.
     """
     try:
         if len(text) <= _LONGEST:
@@ -207,7 +207,7 @@ def evaluated(text: str) -> Any:
     raise SpecError(f"a number, a word or a list is expected, got {shortened(text)}")
 
 
-def of_channels(module: str, arguments: Sequence[Any]) -> Iterator[str]:
+def channel_mistakes(module: str, arguments: Sequence[Any]) -> Iterator[str]:
     """Yield the mistakes in the first argument of a layer that Ultralytics scales."""
     if module not in layers.CHANNELS_FIRST:
         return
@@ -220,10 +220,10 @@ def of_channels(module: str, arguments: Sequence[Any]) -> Iterator[str]:
 
 
 def notes(document: Mapping[str, Any]) -> Iterator[str]:
-    """What Ultralytics changes in silence: channels that are rounded up to a multiple of 8.
+    """Yield a note for each layer whose channels Ultralytics rounds up to a multiple of 8, without a message.
 
     Args:
-        document: without mistakes. A table of several scales says by itself that its channels are scaled.
+        document: without mistakes. One with several scales has no notes: its channels are scaled anyway.
     """
     scales = document.get("scales") or {"": [1.0, document.get("width_multiple", 1.0), math.inf]}
     if len(scales) > 1:
@@ -238,7 +238,7 @@ def notes(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _depth(document: Mapping[str, Any]) -> float:
-    """What repeats are multiplied by, at most."""
+    """Return the largest factor by which repeats are multiplied."""
     scales = document.get("scales")
     factors = [document.get("depth_multiple", 1.0)]
     if isinstance(scales, Mapping) and scales:

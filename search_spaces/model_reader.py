@@ -19,13 +19,15 @@ from search_spaces.yaml_text import read_yaml
 
 
 def base_and_scale(model: str, scale: str | None) -> tuple[str, str]:
-    """A model as a space file names it: `yolov8s.yaml` is `yolov8{scale}.yaml` at scale `s`; a file is its whole path.
+    """Return the `base` and `scale` with which a space file names a model.
+
+    `yolov8s.yaml` is `yolov8{scale}.yaml` at scale `s`; a user's file is named by its absolute path.
 
     Args:
-        scale: None for the one in the name, else the first of the model's table, if it has one.
+        scale: None for the scale in the model's name, or else the first of its table, if it has one.
 
     Raises:
-        SpecError: no such model, or not a detection model.
+        SpecError: there is no such model, or it is no detection model.
     """
     document = read_model(model, scale=scale).document
     path = Path(model)
@@ -39,68 +41,68 @@ def base_and_scale(model: str, scale: str | None) -> tuple[str, str]:
 
 
 def model_document(model: str) -> dict[str, Any]:
-    """A detection model's YAML as a mapping: a file in any dialect, or a name such as `yolov9c.yaml`.
+    """Return the YAML of a detection model as a mapping.
+
+    Args:
+        model: as for `read_model`.
 
     Raises:
-        SpecError: no such model, or not a detection model.
+        SpecError: there is no such model, or it is no detection model.
     """
     return read_model(model).document
 
 
 def built_scale(document: Mapping[str, Any]) -> str:
-    """Return the scale at which a model's document is built: its `scale`, or the first of its table; empty without one.
-
-    As `parse_model` takes it.
-    """
+    """Return the scale at which `parse_model` builds a document: its `scale`, else the first of its table, else ''."""
     return str(document.get("scale") or next(iter(document.get("scales") or {}), ""))
 
 
 def read_model(model: str, *, as_printed: bool = False, scale: str | None = None) -> Translation:
-    """A detection model's YAML, with what is to be said about it.
+    """Read the YAML of a detection model, translate other repositories' rows, and collect notes for the user.
 
     Args:
-        model: a file in any dialect, or the name of a model of Ultralytics' or of this package's catalog.
-        as_printed: keep the structure of what articles print, for counting.
-        scale: one of the model's table; None for the one in its name, else the first of the table.
+        model: a file for Ultralytics, YOLOv5 or YOLOv9, or the name of a model of Ultralytics or of the catalog.
+        as_printed: keep the structure that articles print, to count it.
+        scale: a scale of the model's table; None for the scale in its name, or else the first of the table.
 
     Raises:
-        SpecError: no such model or scale, or not a detection model.
+        SpecError: there is no such model or scale, or it is no detection model.
     """
     try:
         path = resolve(model, "")
     except SpecError:
         raise SpecError(f"{model}: no such file or model ({_instead_of(model)})") from None
-    # A user's file is read by us: Ultralytics would look for `yolov8.yaml` where the user says `my/yolov8n.yaml`.
+    # Ultralytics does not read users' files: for `my/yolov8n.yaml` it would look for `yolov8.yaml`.
     document = read_yaml(path) if path.is_file() else yaml_model_load(path)
     try:
-        found = {"scale": _scale_of(document, path, scale), "yaml_file": str(path.absolute())}
-        return _read(document | found, as_printed=as_printed)
+        origin = {"scale": _scale_of(document, path, scale), "yaml_file": str(path.absolute())}
+        return _read(document | origin, as_printed=as_printed)
     except SpecError as error:
         raise error.within(path.name) from None
 
 
 def _scale_of(document: Mapping[str, Any], path: Path, scale: str | None) -> str:
-    """Return the scale that is asked for, else the one in the file's name; empty if there is neither.
+    """Return the given scale, or else the one in the file's name; empty if there is neither.
 
     Raises:
         SpecError: the model has no such scale.
     """
-    named = guess_model_scale(path)
+    in_name = guess_model_scale(path)
     scales = document.get("scales") or {}
-    if scale and not scales and scale != named:
+    if scale and not scales and scale != in_name:
         raise SpecError(f"scale: the model has no table of scales, got {scale!r}")
     if not isinstance(scales, Mapping):  # reported where the model is built
-        return named
+        return in_name
     if scale and scales and scale not in scales:
         raise SpecError(f"scale: the model has no scale {scale!r} (one of {', '.join(map(str, scales))})")
-    return scale or (named if named in scales or not scales else "")
+    return scale or (in_name if in_name in scales or not scales else "")
 
 
 def _read(document: dict[str, Any], *, as_printed: bool) -> Translation:
-    """Read a parsed model file, its operators' files first, and refuse one with mistakes.
+    """Load the operators that a parsed model file names, then translate and check the file.
 
     Raises:
-        SpecError: with all of them.
+        SpecError: lists all mistakes.
     """
     named = model_file.modules(document)
     try:
@@ -117,7 +119,7 @@ def _read(document: dict[str, Any], *, as_printed: bool) -> Translation:
 
 
 def _other_mistakes(document: Mapping[str, Any]) -> list[str]:
-    """What is wrong with a file beside its rows in other repositories' words."""
+    """Return the mistakes of a file that are not in rows of other repositories."""
     rows_there = model_file.addressed(document) if model_file.has_rows(document) else []
     foreign = {place for place, row in rows_there if model_file.is_row(row) and row[2] in foreign_files.FOREIGN_MODULES}
     try:
@@ -128,7 +130,11 @@ def _other_mistakes(document: Mapping[str, Any]) -> list[str]:
 
 
 def resolve(name: str, scale: str) -> Path:
-    """A user's file as a path that exists, or the file name of one of Ultralytics' models."""
+    """Return the path of a user's or the catalog's file, or the file name of a model of Ultralytics.
+
+    Raises:
+        SpecError: there is no such file, model or scale.
+    """
     filled = name.replace("{scale}", scale)
     if Path(filled).is_file():
         return Path(filled)
@@ -155,18 +161,18 @@ def resolve(name: str, scale: str) -> Path:
 
 @cache
 def catalog() -> dict[str, Path]:
-    """The model files that come with this package, by name."""
+    """Return the model files of this package, by name."""
     folder = Path(str(files("search_spaces") / "catalog" / "models"))
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
 def _without_scale(name: str) -> str:
-    """`yolov8n.yaml` is `yolov8.yaml`, a file with a table of scales, as Ultralytics reads file names."""
+    """Remove the scale from a file name, as Ultralytics does: `yolov8n.yaml` is `yolov8.yaml` at scale n."""
     return re.sub(r"(\d+)([nslmx])(.+)?$", r"\1\3", name)
 
 
 def _instead_of(model: str) -> str:
-    """Return the hint for a model that is not there; for the checkpoint `yolov8n.pt`, the file `yolov8n.yaml`."""
+    """Return the hint for a model that does not exist; for the checkpoint `yolov8n.pt` the file `yolov8n.yaml`."""
     if model.endswith(".pt"):
         architecture = Path(model).with_suffix(".yaml").name
         try:

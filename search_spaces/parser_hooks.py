@@ -1,4 +1,10 @@
-"""Hooks that let Ultralytics read rows with operators, and other repositories' model files."""
+"""Hooks that let Ultralytics read rows with operators, and other repositories' model files.
+
+Ultralytics' `parse_model` is wrapped, never re-implemented: a row with an operator is lowered to its stock row,
+Ultralytics builds that with its channel, width and repeat logic, and the operator is grafted into the built layer. The
+constructor of its `DetectionModel` is wrapped to translate model files of the YOLOv5 and YOLOv9 repositories, and to
+become a `PGIModel` where the head has an auxiliary half.
+"""
 
 from collections.abc import Mapping, Sequence
 from functools import wraps
@@ -31,18 +37,18 @@ from search_spaces.rows import Lowered
 from search_spaces.trace import trace
 
 _PROBE_SIZE = 64
-"""Pixels of the image that finds the channels before an upsampling layer: a multiple of every stride."""
+"""Size of the image with which the channels before an upsampling layer are found: a multiple of every stride."""
 
 
 def install() -> None:
-    """Let Ultralytics read our rows. Idempotent; a side effect of importing `search_spaces`."""
+    """Install the hooks. Idempotent; a side effect of importing `search_spaces`."""
     if getattr(tasks.parse_model, "reads_operators", False):
         return
     tasks.parse_model = _reading_operators(tasks.parse_model)
-    tasks.DetectionModel.__init__ = _reading_dialects(tasks.DetectionModel.__init__)
+    tasks.DetectionModel.__init__ = _translating(tasks.DetectionModel.__init__)
 
 
-def _reading_dialects(stock_init: Any) -> Any:
+def _translating(stock_init: Any) -> Any:
     @wraps(stock_init)
     def __init__(self: tasks.DetectionModel, cfg: Any = "yolo26n.yaml", *arguments: Any, **options: Any) -> None:  # noqa: N807 - it becomes that method
         reading = foreign_files.translate(cfg if isinstance(cfg, Mapping) else tasks.yaml_model_load(cfg))
@@ -53,7 +59,7 @@ def _reading_dialects(stock_init: Any) -> Any:
         except BUILD_ERRORS as error:
             try:
                 require_passable(reading.document)
-            except SpecError as wrong:  # an operator's fault as well may be: a trial goes on to the next candidate
+            except SpecError as wrong:  # may be the fault of an operator: the search goes on with the next candidate
                 raise LayerError(str(wrong)) from error
             raise
         if isinstance(self.model[-1], pgi.DualDetect):
@@ -63,10 +69,10 @@ def _reading_dialects(stock_init: Any) -> Any:
 
 
 def refuse_downloads() -> None:
-    """Refuse `TorchVision` rows in models of every task from now on, in this process.
+    """Refuse `TorchVision` rows, which download weights, in models of every task for the rest of this process.
 
-    For a command that builds whatever file it is given. In a program of the user's, Ultralytics' classifiers may load
-    their backbones as they do without this package; a detection model never does.
+    For commands that build any file they are given. In a user's program Ultralytics' classifiers load their backbones
+    as they do without this package; detection models never do.
     """
     tasks.parse_model.downloads = False
 
@@ -104,23 +110,26 @@ def _activation(written: Any) -> str:
 
 
 def _head(stock: Any, row: Sequence[Any]) -> nn.Module:
-    """A head of ours in the place of Ultralytics' for the same maps."""
+    """Return a head of this package in the place of Ultralytics' head with the same inputs."""
     _, _, module, (_, *arguments) = row
     channels = tuple(branch[0].conv.in_channels for branch in stock.cv2)
     head = HEADS[module](stock.nc, *arguments, reg_max=stock.reg_max, ch=channels)
     for layer in head.modules():
         if isinstance(layer, Conv):
-            layer.act = stock.cv2[0][0].act  # the YAML's `activation:`, which is the default no more
+            layer.act = stock.cv2[0][0].act  # the YAML's `activation:`; by now the default is reset
     return replace_layer(stock, head)
 
 
 def _load_modules(document: Mapping[str, Any]) -> list[str]:
-    """Load the users' operators that the document names; those that are not there, a checkpoint may have brought."""
+    """Load the operators' files that a document names; return those that do not exist.
+
+    The operators of a missing file may have been loaded from a checkpoint.
+    """
     return user_modules.load_trusted(model_file.modules(document), folder_of(document))
 
 
 def _lower(document: dict[str, Any], missing: Sequence[str]) -> tuple[dict[str, Any], dict[int, Lowered]]:
-    """The document with stock rows only, and what was taken out, by row index."""
+    """Return the document with stock rows only, and the lowered rows by their index."""
     lowered: dict[int, Lowered] = {}
     mistakes: list[str] = []
     stock: dict[str, Any] = {**document, "backbone": [], "head": []}
@@ -135,10 +144,10 @@ def _lower(document: dict[str, Any], missing: Sequence[str]) -> tuple[dict[str, 
             continue
         is_plain = row[2] == layers.DOWNLOADING and head[2] not in DETECTION_HEADS and tasks.parse_model.downloads
         try:
-            taken = None if is_plain else lower_row(row, missing)
-            if taken is not None:
-                lowered[index] = taken
-            stock[section].append(row if taken is None else taken.row)
+            separated = None if is_plain else lower_row(row, missing)
+            if separated is not None:
+                lowered[index] = separated
+            stock[section].append(row if separated is None else separated.row)
         except SpecError as error:
             mistakes.extend(error.within(place).mistakes)
     if mistakes:
@@ -147,7 +156,7 @@ def _lower(document: dict[str, Any], missing: Sequence[str]) -> tuple[dict[str, 
 
 
 def _channels_before(built: nn.Sequential, ch: int, lowered: dict[int, Lowered]) -> dict[int, int]:
-    """Channels that enter each lowered layer; traced only for an `nn.Upsample`, which does not know them."""
+    """Return the input channels of each lowered layer: traced for `nn.Upsample`, which does not have them, else 0."""
     channels = dict.fromkeys(lowered, 0)
     upsampled = [index for index, row in lowered.items() if row.host.module is nn.Upsample]
     if upsampled:

@@ -1,8 +1,8 @@
-"""The rows of a model YAML, with and without operators.
+"""Write and read rows of a model YAML that have an operator.
 
-An operator inside a host is a row `<Host>_<Operator>` with the host's own arguments and then one mapping:
-`[-1, 3, C3_UIB, [128, {expansion: 4}]]`. An operator that is a layer of its own is a row of its own name with the
-arguments of the stock layer that it stands for, `Conv` or `nn.Upsample`, and then the mapping:
+An operator inside a host is a row `<Host>_<Operator>` with the arguments of the host and then a mapping of the
+operator's parameters: `[-1, 3, C3_UIB, [128, {expansion: 4}]]`. An operator that is a whole layer is a row of its name
+with the arguments of the stock layer that it replaces, `Conv` or `nn.Upsample`, and then the mapping:
 `[-1, 1, DynamicConv, [512, 1, 1, {kernels: 4}]]`, `[-1, 1, DySample, [None, 2, nearest, {style: pl}]]`.
 """
 
@@ -20,20 +20,20 @@ Row = list[Any]
 
 
 INSERTED_KERNEL = 3
-"""Of the convolution that an inserted operator stands for, where it has a kernel."""
+"""Kernel size of the convolution that an inserted operator replaces; operators without a kernel ignore it."""
 
 _DOUBLING = (None, 2, "nearest")
-"""The arguments of an `nn.Upsample` as YOLO's necks have it."""
+"""Arguments of `nn.Upsample` in YOLO's necks."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lowered:
-    """A row with an operator, taken apart.
+    """Row with an operator, separated into the stock row and the operator.
 
     Attributes:
-        row: the stock row that Ultralytics is to build in its place.
-        host: of the layer which that row builds.
-        parameters: complete and checked.
+        row: the stock row, which Ultralytics builds.
+        host: of the layer that the stock row builds.
+        parameters: all of the operator's, checked.
     """
 
     row: Row
@@ -43,7 +43,7 @@ class Lowered:
 
 
 def names() -> list[str]:
-    """Every module name that a row of ours can have."""
+    """Return every module name that a row with an operator can have."""
     inner = [
         f"{host.name}_{operator.name}"
         for host in HOSTS.values()
@@ -54,13 +54,13 @@ def names() -> list[str]:
 
 
 def write(row: Row, host: Host, operator: Operator, parameters: Parameters, convolution: Sequence[int]) -> Row:
-    """The row with the operator in it.
+    """Return a row of the base model with an operator in it.
 
     Args:
-        row: of the base model, with final numbers.
+        row: with final numbers.
         host: of the layer that the row builds.
-        convolution: output channels, kernel and stride of the layer, for an operator that takes the place of a layer
-            other than the one its row stands for.
+        convolution: output channels, kernel and stride of the layer; they are the arguments where the operator
+            replaces a layer of another module than `_stands_for` says.
     """
     source, repeats, module, arguments = row
     if host.holds(operator):
@@ -73,12 +73,12 @@ def write(row: Row, host: Host, operator: Operator, parameters: Parameters, conv
 
 
 def insert(operator: Operator, parameters: Parameters, channels: int) -> Row:
-    """The row of a layer of its own, behind the layer whose map it keeps."""
+    """Return the row of an inserted layer, which keeps the channels and the size of the map before it."""
     return [-1, 1, operator.name, [channels, INSERTED_KERNEL, 1, dict(parameters)]]
 
 
 def lower(row: Sequence[Any]) -> Lowered | None:
-    """Take a row of ours apart; None for a row that names none of our operators.
+    """Separate the operator of a row from its stock row; None for a row without operator.
 
     Raises:
         SpecError: an unknown operator or parameter, a value that is not allowed, an operator in a host without a
@@ -89,36 +89,36 @@ def lower(row: Sequence[Any]) -> Lowered | None:
     operator = OPERATORS.get(operator_name) or PRINTED.get(operator_name)
     if operator is None:
         return None
-    there = HOSTS | PRINTED_HOSTS if operator_name in PRINTED else HOSTS
-    if host_name and (host_name not in there or not there[host_name].holds(operator)):
-        hosts = [host.name for host in HOSTS.values() if host.holds(operator)]
-        near = typo_of(host_name, hosts)
-        hint = f"did you mean '{near}_{operator.name}'?" if near else f"it stands in {', '.join(hosts) or 'no host'}"
+    hosts = HOSTS | PRINTED_HOSTS if operator_name in PRINTED else HOSTS
+    if host_name and (host_name not in hosts or not hosts[host_name].holds(operator)):
+        possible = [host.name for host in HOSTS.values() if host.holds(operator)]
+        near = typo_of(host_name, possible)
+        hint = f"did you mean '{near}_{operator.name}'?" if near else f"it stands in {', '.join(possible) or 'no host'}"
         raise SpecError(f"{module}: no such row ({hint})")
     stands_for = host_name or _stands_for(operator)
     if stands_for is None:
         raise SpecError(
             f"{module}: {operator_name} is no layer of its own; it stands inside a host, as in C2f_{operator_name}"
         )
-    *own, last = arguments or [None]
+    *stock_arguments, last = arguments or [None]
     given: Mapping[str, Any] = last if isinstance(last, Mapping) else {}
-    own = own if isinstance(last, Mapping) else list(arguments)
-    if not own and stands_for == "nn.Upsample":
-        own = list(_DOUBLING)
+    stock_arguments = stock_arguments if isinstance(last, Mapping) else list(arguments)
+    if not stock_arguments and stands_for == "nn.Upsample":
+        stock_arguments = list(_DOUBLING)
     try:
         parameters = operator.complete(given)
     except SpecError as error:
         raise error.within(module) from None
     return Lowered(
-        row=[source, repeats, stands_for, own],
-        host=there[stands_for],
+        row=[source, repeats, stands_for, stock_arguments],
+        host=hosts[stands_for],
         operator=operator,
         parameters=parameters,
     )
 
 
 def stock(row: Row) -> Row:
-    """A row without its operator: what Ultralytics is to build in its place, or the row itself.
+    """Return the stock row of a row with an operator; a row without one is returned unchanged.
 
     Raises:
         SpecError: as `lower`.
@@ -128,7 +128,7 @@ def stock(row: Row) -> Row:
 
 
 def _stands_for(operator: Operator) -> str | None:
-    """The stock layer whose place the operator takes in a row of its own name."""
+    """Return the module of the stock row of an operator that is a whole layer; None for other operators."""
     if SiteKind.UPSAMPLE in operator.kinds:
         return "nn.Upsample"
     return "Conv" if SiteKind.LAYER in operator.kinds else None

@@ -1,4 +1,4 @@
-"""What flows into and out of every layer of a built model."""
+"""Record the input and the output of every layer of a built model."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,11 +15,11 @@ Feature = Tensor | tuple[Tensor, ...] | list[Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Traced:
-    """One layer, what it received and what it returned.
+    """Layer with its input and its output.
 
     Attributes:
-        received: a tensor, or a list of features where the row names several sources.
-        returned: a tensor; `CBLinear` returns a tuple of them.
+        received: the input: a tensor, or a list of features where the row names several sources.
+        returned: the output: a tensor; of `CBLinear` a tuple of tensors.
     """
 
     index: int
@@ -29,17 +29,17 @@ class Traced:
 
     @property
     def c_in(self) -> int:
-        """Channels of the (first) tensor received."""
+        """Channels of the (first) input tensor."""
         return first(self.received).shape[1]
 
     @property
     def c_out(self) -> int:
-        """Channels of the (first) tensor returned."""
+        """Channels of the (first) output tensor."""
         return first(self.returned).shape[1]
 
 
 def first(feature: Feature | list[Feature]) -> Tensor:
-    """The first tensor of a feature, however deep."""
+    """Return the first tensor of a feature, however deeply nested."""
     while not isinstance(feature, Tensor):
         feature = feature[0]
     return feature
@@ -47,14 +47,14 @@ def first(feature: Feature | list[Feature]) -> Tensor:
 
 @contextmanager
 def skip_batch_norms(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Let the batch norms in modules on the meta device pass on what they get, for a while.
+    """Skip the batch norms in modules on the meta device, where only shapes matter.
 
-    There PyTorch takes each apart in Python, into a dozen operations that say nothing of a shape: half of the time.
+    PyTorch decomposes each there into a dozen operations in Python, which took half of the time.
     """
     inside = {inner for module in modules for inner in module.modules() if isinstance(inner, nn.BatchNorm2d)}
     norms = [norm for norm in inside if norm.weight.is_meta]
     for norm in norms:
-        vars(norm)["forward"] = _passed_on
+        vars(norm)["forward"] = _identity
     try:
         yield
     finally:
@@ -62,19 +62,19 @@ def skip_batch_norms(modules: Iterable[nn.Module]) -> Iterator[None]:
             del vars(norm)["forward"]
 
 
-def _passed_on(x: Tensor) -> Tensor:
+def _identity(x: Tensor) -> Tensor:
     return x
 
 
 def trace(layers: Sequence[nn.Module] | nn.Sequential, image: Tensor) -> list[Traced]:
-    """Run layers one after another as Ultralytics' `_predict_once` does, each reading its sources from `.f`.
-
-    Raises:
-        LayerError: a layer does not take what it is given, or reads one that is not there.
+    """Run layers in order, as Ultralytics' `_predict_once` does: each reads the layers in its attribute `f`.
 
     Args:
-        layers: of a model that `parse_model` built, in order, in eval mode; a head among them is run too.
-        image: `(batch, channels, h, w)`, on the layers' device; the meta device costs no arithmetic.
+        layers: of a model that `parse_model` built, in order, in eval mode; a head is run, too.
+        image: `(batch, channels, h, w)`, on the device of the layers; the meta device computes shapes only.
+
+    Raises:
+        LayerError: on the meta device, a layer does not take its input.
     """
     with torch.no_grad(), skip_batch_norms(layers):
         return _run(layers, image)
@@ -93,7 +93,7 @@ _FAILING = (
 
 
 def _shapes(feature: Feature | list[Feature]) -> str:
-    """The shapes of a feature, `64x32x32`, without the batch."""
+    """Return the shapes of a feature without the batch: `64x32x32`."""
     if isinstance(feature, Tensor):
         return "x".join(map(str, feature.shape[1:]))
     return " and ".join(map(_shapes, feature))
@@ -111,7 +111,7 @@ def _run(layers: Iterable[nn.Module], image: Tensor) -> list[Traced]:
         try:
             x = layer(received)
         except _FAILING as error:
-            if not image.is_meta:  # with numbers, memory or a device may have failed
+            if not image.is_meta:  # elsewhere memory or a device may have failed
                 raise
             raise LayerError(f"cannot take {_shapes(received)}: {in_one_line(error)}", index) from error
         traced.append(Traced(index=index, layer=layer, received=received, returned=x))

@@ -174,10 +174,10 @@ class _Checking:
             loaded = base.load(*model_reader.base_and_scale(named, scale))
         show.lines(f"note: {note}" for note in reading.notes)
         standing = {
-            loaded.in_file(layer): (operator, loaded.incompatibility(layer, OPERATORS[operator], parameters))
-            for layer, (operator, parameters) in loaded.carries.items()
+            loaded.index_in_file(layer): (operator, loaded.incompatibility(layer, OPERATORS[operator], parameters))
+            for layer, (operator, parameters) in loaded.operators.items()
         } | {
-            loaded.in_file(layer) + 1: (
+            loaded.index_in_file(layer) + 1: (
                 operator,
                 loaded.incompatibility(layer, OPERATORS[operator], parameters, inserted=True),
             )

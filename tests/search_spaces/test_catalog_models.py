@@ -83,7 +83,7 @@ def test_is_what_the_printed_file_is_read_as(name: str) -> None:
     ours, printed = (
         bases.load(*model_reader.base_and_scale(model, None)) for model in (name, str(PUBLISHED / ARTICLES[name]))
     )
-    assert dict(ours.carries) == dict(printed.carries)
+    assert dict(ours.operators) == dict(printed.operators)
     assert ours.pgi == printed.pgi
     both = [build.skeleton(base.document, 3) for base in (ours, printed)]
     assert repr(both[0]) == repr(both[1])

@@ -81,7 +81,7 @@ class TestBase:
     @each_article
     def test_is_deployed_and_without_operators(self, article: str, written: Written) -> None:
         base = loaded(written(article))
-        assert {layer: Choice.of(*choice) for layer, choice in base.carries.items()} == carried(article)
+        assert {layer: Choice.of(*choice) for layer, choice in base.operators.items()} == carried(article)
         assert not any("_" in row[2] or row[2] in ("DySample", "DynamicConv") for row in base.rows)
         assert base.rows[-1][2] == "Detect"
         assert (base.pgi, base.shifted) == ((True, 1) if article in BRANCHED else (False, 0))
@@ -121,7 +121,7 @@ class TestBase:
     def test_a_deployed_file_may_ask_for_the_branch(self, asked: object, tmp_path: Path) -> None:
         document = {**bases.load("yolov9{scale}.yaml", "t").document, "pgi": asked}
         base = loaded(saved(document, tmp_path / "mine.yaml"))
-        assert (base.pgi, base.shifted, base.carries) == (asked, 0, {})
+        assert (base.pgi, base.shifted, base.operators) == (asked, 0, {})
         assert "pgi" not in base.document
 
     def test_an_identity_that_stays_shifts_nothing(self, tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ class TestBase:
 
     def test_a_plain_one_carries_nothing(self) -> None:
         base = bases.load("yolov9{scale}.yaml", "t")
-        assert (base.carries, base.pgi, base.shifted) == ({}, False, 0)
+        assert (base.operators, base.pgi, base.shifted) == ({}, False, 0)
 
 
 class TestDerived:
@@ -242,7 +242,7 @@ class TestDerived:
         assert repr(build.skeleton(start.document(3), 3)) == repr(build.skeleton(found.document(3), 3))
         written = [*start.document(3)["backbone"], *start.document(3)["head"]]
         assert written == [*found.document(3)["backbone"], *found.document(3)["head"]]
-        assert [base.in_file(layer) for layer in (0, 12, 22)] == [
+        assert [base.index_in_file(layer) for layer in (0, 12, 22)] == [
             layer + sum(one < layer for one in after) for layer in (0, 12, 22)
         ]
 
@@ -268,7 +268,7 @@ class TestDerived:
         document = Architecture.of(space_of("v8").base, "n", {}, inserted=[new]).document(3)
         document["nas"]["insert"] = record
         base = loaded(saved(document, tmp_path / "best.yaml"))
-        assert (set(base.carries), dict(base.inserted)) == ({10}, {})
+        assert (set(base.operators), dict(base.inserted)) == ({10}, {})
         assert "In the place of DCNv4 in layer 10, `stock` has Conv." in comments(derive(str(tmp_path / "best.yaml")))
 
     def test_a_printed_module_is_none_of_a_space(self, tmp_path: Path) -> None:

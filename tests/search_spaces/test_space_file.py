@@ -636,7 +636,7 @@ class TestBase:
     def test_a_rule_about_scales_that_is_not_known_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(bases, "_with_scale_rules", lambda _module, arguments, _scale: list(arguments))
         bases._load.cache_clear()
-        with pytest.raises(SpecError, match=r"at scale 'm' has rules that a YAML without scales cannot say$"):
+        with pytest.raises(SpecError, match=r"at scale 'm' has rules that a YAML without scales cannot express$"):
             bases.load("yolo11{scale}.yaml", "m")
 
     @pytest.mark.parametrize(

@@ -86,12 +86,12 @@ def of_space(space: SearchSpace) -> tuple[Case, ...]:
 def of_model(base: Base) -> tuple[Case, ...]:
     """The operators that a model's file has, at each distinct site that they stand in."""
     sites = _Sites()
-    for layer, (operator, parameters) in base.carries.items():
+    for layer, (operator, parameters) in base.operators.items():
         found = base.sites(layer, OPERATORS[operator])
-        sites.offer(found, [Choice.of(operator, parameters)], str(base.in_file(layer)))
+        sites.offer(found, [Choice.of(operator, parameters)], str(base.index_in_file(layer)))
     for layer, (_, operator, parameters) in base.inserted.items():
         found = base.sites(layer, OPERATORS[operator], inserted=True)
-        sites.offer(found, [Choice.of(operator, parameters)], str(base.in_file(layer) + 1))
+        sites.offer(found, [Choice.of(operator, parameters)], str(base.index_in_file(layer) + 1))
     return sites.cases()
 
 
