@@ -1,4 +1,4 @@
-"""Files of a study that are no longer needed: which trials keep weights and checkpoints, and what `nas clean` deletes.
+"""Files of a study that are no longer needed: rules for weights and checkpoints, and what `nas clean` deletes.
 
 No symbolic link is followed.
 """
@@ -18,12 +18,12 @@ _BROKEN = Ending.BROKEN.value
 
 
 def trials_with_weights(records: Sequence[Record], objectives: Sequence[str], *, latest: int = 0) -> set[int]:
-    """Return the trials whose weights are kept: the Pareto front, the stock model, and trials that have not ended.
+    """Return the trials whose weights stay: the Pareto front, the stock model, and trials that have not ended.
 
     Args:
         records: of all trials, in order.
         objectives: of the Pareto front.
-        latest: number of trials that ended last and are kept as well.
+        latest: number of the trials that ended last whose weights stay as well.
     """
     ended = [record.trial for record in records if record.ending is not None]
     front = {record.trial for record in pareto_front_of(records, objectives)}
@@ -32,7 +32,7 @@ def trials_with_weights(records: Sequence[Record], objectives: Sequence[str], *,
 
 
 def trials_with_checkpoint(records: Sequence[Record]) -> set[int]:
-    """Return the trials whose checkpoint is kept, because a training may go on from it.
+    """Return the trials whose checkpoint stays, because a training may go on from it.
 
     These are the trials without an ending (waiting, running, interrupted), and trials with an ending that are retried:
     a retry has the same architecture and seed, and takes over the checkpoint. A broken trial is retried once.

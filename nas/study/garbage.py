@@ -8,7 +8,7 @@ from nas.records.trial_files import TrialFiles
 from nas.study.cleaning import trials_with_checkpoint, trials_with_weights
 
 _LATEST = 3
-"""So many of the trials that ended last keep their weights."""
+"""Number of the trials that ended last whose weights stay."""
 
 
 class WeightCollector:

@@ -1,4 +1,4 @@
-"""Images as a training meets them: the bits of Ultralytics' own, decoded once for everybody on this host."""
+"""Images as a training reads them: the same bits as Ultralytics', decoded once for all processes of a machine."""
 
 import hashlib
 import os
@@ -31,7 +31,7 @@ from trials.training.short_training import ShortTraining
 CLASSES = 10
 SHAPES = {"a": (96, 96), "b": (64, 64), "c": (50, 90), "d": (90, 50), "e": (33, 17), "f": (96, 96)}  # height, width
 AUGMENTED = Recipe(mosaic=0.5, scale=0.5, fliplr=0.5)
-Load = Callable[..., image_cache.Images]
+Load = Callable[..., image_cache.CachedImages]
 
 
 @pytest.fixture(autouse=True)
@@ -44,9 +44,9 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def forget() -> None:
-    """What this process holds, as if it had just begun."""
+    """Clear the caches of this process, as if it had just begun."""
     image_cache.load.cache_clear()
-    image_cache.held.cache_clear()
+    image_cache.validation_batches.cache_clear()
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def photos(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def load(photos: Path) -> Load:
-    def of(*, training: bool = True, size: int = 64, recipe: Recipe = AUGMENTED) -> image_cache.Images:
+    def of(*, training: bool = True, size: int = 64, recipe: Recipe = AUGMENTED) -> image_cache.CachedImages:
         return image_cache.load((str(photos),), ("spot", "dot"), size, 2, recipe, stride=32, training=training)
 
     return of
@@ -90,7 +90,7 @@ def equal(these: list[tuple[list[str], Tensor, Tensor]], those: list[tuple[list[
     )
 
 
-def loader_of(dataset: image_cache.Images, workers: int = 0) -> InfiniteDataLoader:
+def loader_of(dataset: image_cache.CachedImages, workers: int = 0) -> InfiniteDataLoader:
     return build_dataloader(dataset, batch=2, workers=workers, device="cpu")
 
 
@@ -153,19 +153,19 @@ class TestTheFile:
         loader = loader_of(dataset)
         for epoch in range(3):
             epoch_of(loader, 0, epoch)
-        list(image_cache.held(load(training=False), 4))
+        list(image_cache.validation_batches(load(training=False), 4))
         assert hashlib.sha256(pixels.read_bytes()).hexdigest() == before
 
     def test_is_there_whole_or_not_at_all(self, load: Load, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        alone = image_cache.Images._load_alone
+        alone = image_cache.CachedImages._load_alone
 
-        def failing(dataset: image_cache.Images, index: int) -> Any:
+        def failing(dataset: image_cache.CachedImages, index: int) -> Any:
             if index == 3:
                 raise OSError("no space left")
             return alone(dataset, index)
 
         with monkeypatch.context() as patch:
-            patch.setattr(image_cache.Images, "_load_alone", failing)
+            patch.setattr(image_cache.CachedImages, "_load_alone", failing)
             with pytest.raises(OSError, match="no space left"):
                 load()
         assert [path for path in files(cache) if path.suffix in {".bin", ".json"}] == []
@@ -213,8 +213,8 @@ class TestTheFile:
     @pytest.mark.slow
     def test_is_one_for_two_processes_at_once(self, scenes: datasets.DataSet, cache: Path) -> None:
         program = (
-            "import sys; from trials import Recipe, images; "
-            "data = images.load((sys.argv[1],), tuple('0123456789'), 64, 2, Recipe(), stride=32, training=True); "
+            "import sys; from trials import Recipe; from trials.data import image_cache; "
+            "data = image_cache.load((sys.argv[1],), tuple('0123456789'), 64, 2, Recipe(), stride=32, training=True); "
             "print(sum(int(image.sum()) for image in data.ims))"
         )
         running = [
@@ -335,9 +335,9 @@ class TestValidationBatches:
 
     def test_are_put_together_once(self, load: Load) -> None:
         dataset = load(training=False)
-        assert image_cache.held(dataset, 4) is image_cache.held(dataset, 4)
-        assert [len(batch["im_file"]) for batch in image_cache.held(dataset, 4)] == [4, 2]
-        assert len(image_cache.held(dataset, 4)) == 2
+        assert image_cache.validation_batches(dataset, 4) is image_cache.validation_batches(dataset, 4)
+        assert [len(batch["im_file"]) for batch in image_cache.validation_batches(dataset, 4)] == [4, 2]
+        assert len(image_cache.validation_batches(dataset, 4)) == 2
 
 
 class TestTheUsersFolder:

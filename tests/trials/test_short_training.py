@@ -72,7 +72,7 @@ def losses(trained: TrainingResult) -> list[dict[str, float]]:
 def forget() -> None:
     """Clear this process' cached images; the machine's cache folder stays."""
     image_cache.load.cache_clear()
-    image_cache.held.cache_clear()
+    image_cache.validation_batches.cache_clear()
 
 
 class Recorder:

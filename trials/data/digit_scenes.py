@@ -1,4 +1,4 @@
-"""Scenes composed of real handwritten digits: a data set that is always at hand, drawn once and kept.
+"""Scenes composed of real handwritten digits: a built-in data set, drawn once and stored in the cache folder.
 
 The digits are scikit-learn's `load_digits` (BSD): 1797 of 8x8 pixels, from E. Alpaydin and C. Kaynak, Optical
 Recognition of Handwritten Digits, UCI 1998. Everything around them is drawn: colours, a smooth background,
@@ -40,7 +40,7 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, kw_only=True)
 class Digit:
-    """A digit that found its place; `cover` is its opacity from 0 to 255 and fits its ink tightly."""
+    """A digit placed in a scene; `cover` is its opacity from 0 to 255 and fits its ink tightly."""
 
     number: int
     left: int
@@ -49,12 +49,12 @@ class Digit:
 
     @property
     def area(self) -> tuple[slice, slice]:
-        """The rows and columns of the scene that it takes."""
+        """Rows and columns of the scene that it covers."""
         height, width = self.cover.shape
         return slice(self.top, self.top + height), slice(self.left, self.left + width)
 
     def crowds(self, other: "Digit") -> bool:
-        """Whether the two overlap by more than a quarter of the smaller one."""
+        """Return whether the two overlap by more than a quarter of the smaller one."""
         (rows, columns), (other_rows, other_columns) = self.area, other.area
         height = min(rows.stop, other_rows.stop) - max(rows.start, other_rows.start)
         width = min(columns.stop, other_columns.stop) - max(columns.start, other_columns.start)
@@ -70,12 +70,13 @@ class Scene:
 
 
 def draw(cache: Path, *, seed: int = 0, train: int = 192, val: int = 96) -> Path:
-    """The data.yaml of the scenes kept in `cache`, which are drawn if they are not there yet.
+    """Return the data.yaml of the scenes in `cache`; draw them if they are missing or damaged.
 
-    Written aside and renamed: a killed process leaves no half data set, of two that race the first one stays.
+    They are written to a temporary folder that is renamed: a killed process leaves no half data set, and of two
+    processes that draw at once the first one's stays.
 
     Args:
-        cache: an absolute path; made if need be.
+        cache: an absolute path; created if missing.
         seed: one seed, one data set. Fewer scenes are the first ones of more.
         train: number of scenes to train on.
         val: number of scenes to validate on, composed of digits that no training scene shows.
@@ -84,13 +85,13 @@ def draw(cache: Path, *, seed: int = 0, train: int = 192, val: int = 96) -> Path
         EnvironmentProblem: `cache` cannot be written.
     """
     folder = cache / f"digit_scenes-v{RECIPE}-seed{seed}-{train}+{val}"
-    if not _is_whole(folder, {"train": train, "val": val}):
+    if not _is_complete(folder, {"train": train, "val": val}):
         try:
             cache.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=cache, prefix=".drawing-") as aside:
+            with tempfile.TemporaryDirectory(dir=cache, prefix=".drawing-") as temporary:
                 with suppress(FileNotFoundError):
-                    folder.rename(Path(aside) / "damaged")
-                _publish(_write(Path(aside) / folder.name, seed, {"train": train, "val": val}), folder)
+                    folder.rename(Path(temporary) / "damaged")
+                _publish(_write(Path(temporary) / folder.name, seed, {"train": train, "val": val}), folder)
         except OSError as error:
             raise EnvironmentProblem(
                 f"{cache}: the digit scenes cannot be written there: {error.strerror or error} "
@@ -100,21 +101,21 @@ def draw(cache: Path, *, seed: int = 0, train: int = 192, val: int = 96) -> Path
 
 
 def scenes(split: str, seed: int) -> Iterator[Scene]:
-    """The endless row of scenes of a split, `train` or `val`."""
-    from sklearn.datasets import load_digits  # noqa: PLC0415 - two seconds, which a kept data set need not cost
+    """Yield the scenes of a split, `train` or `val`, without end."""
+    from sklearn.datasets import load_digits  # noqa: PLC0415 - two seconds, which a stored data set need not cost
 
     images, numbers = load_digits(return_X_y=True)
     digits = images.reshape(-1, 8, 8).astype(np.uint8)
     training = split == "train"
-    own = slice(None, TRAINING_DIGITS) if training else slice(TRAINING_DIGITS, None)
-    by_number = [digits[own][numbers[own] == number] for number in range(CLASSES)]
+    part = slice(None, TRAINING_DIGITS) if training else slice(TRAINING_DIGITS, None)
+    by_number = [digits[part][numbers[part] == number] for number in range(CLASSES)]
     random = np.random.Generator(np.random.PCG64([seed, 0 if training else 1]))
     while True:
         yield _scene(random, by_number)
 
 
-def _is_whole(folder: Path, counts: dict[str, int]) -> bool:
-    """Whether no file is missing or cut off; pictures are not compressed, and of one size."""
+def _is_complete(folder: Path, counts: dict[str, int]) -> bool:
+    """Return whether no file is missing or cut off; images are not compressed, and of one size."""
     try:
         sizes = {
             (folder / "images" / split / f"{index:04}.png").stat().st_size
@@ -174,7 +175,7 @@ def _scene(random: np.random.Generator, by_number: list[Pixels]) -> Scene:
 
 
 def _background(random: np.random.Generator) -> Pixels:
-    """A smooth change of dark colours, slightly clouded."""
+    """Return a smooth gradient of dark colours with slight noise."""
     broad, fine = (_enlarged(random.integers(20, 106, (cells, cells, 3), np.uint8), SIDE, SIDE) for cells in (4, 16))
     return ((3 * broad.astype(np.int64) + fine) // 4).astype(np.uint8)
 
@@ -207,7 +208,7 @@ def _placed(random: np.random.Generator, by_number: list[Pixels]) -> list[Digit]
 
 
 def _cover(drawing: Pixels, height: int) -> Pixels:
-    """The opacity of a digit of 8x8 shades from 0 to 16: enlarged, sharp-edged, cropped to its ink.
+    """Return the opacity of a digit of 8x8 shades from 0 to 16: enlarged, sharp-edged, cropped to its ink.
 
     Args:
         drawing: the digit.
@@ -220,7 +221,7 @@ def _cover(drawing: Pixels, height: int) -> Pixels:
 
 
 def _contrasting(random: np.random.Generator, under: Pixels) -> npt.NDArray[np.int64]:
-    """A colour that stands out from what it is painted on."""
+    """Draw a colour that contrasts with the pixels under it."""
     while True:
         colour = random.integers(0, 256, 3)
         if abs(_brightness(colour) - _brightness(under)) >= _CONTRAST:
@@ -228,7 +229,7 @@ def _contrasting(random: np.random.Generator, under: Pixels) -> npt.NDArray[np.i
 
 
 def _brightness(colours: npt.NDArray[np.integer]) -> int:
-    """Mean luma (ITU-R BT.601) of colours in OpenCV's order: blue, green, red."""
+    """Return the mean luma (ITU-R BT.601) of colours in OpenCV's order: blue, green, red."""
     pixels = colours.reshape(-1, 3).astype(np.int64)
     return int((pixels * (114, 587, 299)).sum()) // (1000 * len(pixels))
 
@@ -245,7 +246,7 @@ def _cropped(drawing: Pixels, ink: int) -> Pixels:
 
 
 def _bounds(ink: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    """First and last row, first and last column that have ink; the last ones exclusive."""
+    """Return first and last row, first and last column that have ink; the last ones exclusive."""
     rows, columns = np.flatnonzero(ink.any(1)), np.flatnonzero(ink.any(0))
     return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
 

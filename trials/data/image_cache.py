@@ -1,7 +1,7 @@
-"""A data set's images as a training meets them: decoded and resized once for all trials and processes of a host.
+"""Images of a data set as a training reads them: decoded and resized once for all processes of a machine.
 
 They lie, one after the other, in one file of the cache folder, which every process maps into its memory: the operating
-system keeps one copy of it, however many workers read. A file that nobody has used for a month is removed when the next
+system holds one copy of it, however many workers read. A file that was not used for a month is deleted when the next
 one is written.
 """
 
@@ -41,7 +41,7 @@ _UNUSED_SECONDS = 30 * 24 * 3600
 _SHARE_OF_MEMORY = 0.5
 _SHARE_OF_DISK = 0.25
 _HELD_BYTES = 512 * 2**20
-"""Of validation batches; more are put together anew for every validation."""
+"""Most bytes of validation batches in memory; larger ones are put together anew for every validation."""
 
 
 class UserImages(YOLODataset):
@@ -53,7 +53,7 @@ class UserImages(YOLODataset):
     """
 
     def get_img_files(self, img_path: Any) -> list[str]:
-        """The images of folders and lists; nothing is timed."""
+        """Return the images of folders and lists, without timing the disk as Ultralytics does."""
         sources = img_path if isinstance(img_path, list) else [img_path]
         files = image_files.find(sources, Path(self.data.get("path") or "."))
         if not files:
@@ -62,11 +62,11 @@ class UserImages(YOLODataset):
         return files[:count]
 
     def get_cache_hash(self) -> str:
-        """Another one than Ultralytics', whose rules differ."""
+        """Return another hash than Ultralytics, whose rules differ."""
         return f"{super().get_cache_hash()} {_RULES}"
 
     def verify_args(self) -> tuple[Any, Any]:
-        """Ultralytics' reading of a label, beside what is known of the image."""
+        """Return Ultralytics' function that reads a label, with the stored check in place of opening the image."""
         checks = image_checks.check(self.im_files, cache_folder.path())
 
         def check_image(path: str) -> tuple[str, tuple[int, int]]:
@@ -78,17 +78,17 @@ class UserImages(YOLODataset):
         return FunctionType(verify.__code__, {**verify.__globals__, "check_image": check_image}), arguments
 
     def result_to_label(self, result: Any) -> tuple[Any, ...]:
-        """Ultralytics' label, without boxes that have no area."""
+        """Return Ultralytics' label without boxes that have no area."""
         label, *counts = super().result_to_label(result)
         if label is not None:
             right = (label["bboxes"][:, 2:] > 0).all(1)
             if not right.all():
                 label["cls"], label["bboxes"] = label["cls"][right], label["bboxes"][right]
-                label["segments"] = [one for one, kept in zip(label["segments"], right, strict=False) if kept]
+                label["segments"] = [one for one, is_right in zip(label["segments"], right, strict=False) if is_right]
         return label, *counts
 
     def _load_or_scan_cache(self, cache_path: Path, cache_hash: str) -> Any:  # noqa: ARG002 - Ultralytics' signature
-        """From our cache folder, whatever lies beside the labels."""
+        """Read the cache in our cache folder; one that lies beside the labels is not opened."""
         name = hashlib.sha256(os.fsencode("\n".join(self.label_files))).hexdigest()[:24]
         return super()._load_or_scan_cache(cache_folder.path() / "labels" / f"{name}.cache", cache_hash)
 
@@ -104,7 +104,7 @@ class UserImages(YOLODataset):
         return super().cache_labels(path) if read is None else read
 
     def load_image(self, i: int, *arguments: Any, **options: Any) -> Any:
-        """Ultralytics', whose error does not say what the file is.
+        """Return a decoded image as Ultralytics does, but name the file in the error.
 
         Raises:
             DataError: the image cannot be decoded.
@@ -115,14 +115,14 @@ class UserImages(YOLODataset):
             raise DataError(f"{self.im_files[i]}: this image cannot be decoded; take it out of the data set") from error
 
     def check_cache_disk(self, safety_margin: float = 0.1) -> bool:
-        """Ultralytics' answer, for a folder of ours."""
+        """Return whether decoded images have room on the disk of our cache folder."""
         with suppress(OSError):
             self.npy_files[0].parent.mkdir(parents=True, exist_ok=True)
         return self.npy_files[0].parent.is_dir() and bool(super().check_cache_disk(safety_margin))
 
     @property
     def npy_files(self) -> list[Path]:
-        """Where Ultralytics looks for decoded images and writes them: not beside the user's."""
+        """Files in which Ultralytics stores decoded images: in our cache folder, not beside the user's images."""
         return self._npy_files
 
     @npy_files.setter
@@ -131,13 +131,13 @@ class UserImages(YOLODataset):
         self._npy_files = [folder / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:24]}.npy" for path in beside]
 
 
-class Images(UserImages):
-    """The user's images, out of the host's cache if they fit there."""
+class CachedImages(UserImages):
+    """The user's images, read from the machine's cache if they fit into it."""
 
     def check_cache_ram(self, safety_margin: float = 0.0) -> bool:  # noqa: ARG002 - Ultralytics' signature
-        """Whether all images, resized, find room in memory and on the cache's disk; if not, each is read when needed.
+        """Return whether all resized images fit into memory and on the cache's disk; if not, each is read when needed.
 
-        Ultralytics' own way would draw random images to find out, and so change the training.
+        Ultralytics would draw random images to find out, and so change the training.
         """
         folder = self._file().parent
         try:
@@ -155,7 +155,7 @@ class Images(UserImages):
         return fits
 
     def cache_images(self) -> None:
-        """Map the images into memory, from the cache or as its first user."""
+        """Map the cached images into memory; decode them first if they are not cached."""
         path = self._file()
         shapes = path.with_suffix(".json")
         found = self._shapes(path, shapes)
@@ -164,9 +164,9 @@ class Images(UserImages):
             found = self._shapes(path, shapes)
         if found is None:
             raise EnvironmentProblem(
-                f"{path}: decoded images cannot be kept there (set NAS_CACHE to a folder that can be written)"
+                f"{path}: decoded images cannot be stored there (set NAS_CACHE to a folder that can be written)"
             )
-        with suppress(PermissionError):  # another user's, who removes it when nobody uses it
+        with suppress(PermissionError):  # another user's file
             os.utime(path)
         pixels = np.memmap(path, dtype=np.uint8, mode="r") if path.stat().st_size else np.empty(0, np.uint8)
         begin = 0
@@ -178,14 +178,14 @@ class Images(UserImages):
             begin = end
 
     def _shapes(self, path: Path, shapes: Path) -> list[Any] | None:
-        """The sizes of the cached images, before and after resizing; None unless both files are there and whole."""
+        """Return the sizes of the cached images, before and after resizing; None unless both files are complete."""
         try:
             found = json.loads(shapes.read_text(encoding="utf-8"))
             pixels = sum(height * width for _, (height, width) in found)
-            whole = len(found) == self.ni and pixels * self.channels == path.stat().st_size
+            complete = len(found) == self.ni and pixels * self.channels == path.stat().st_size
         except (OSError, ValueError, TypeError):
             return None
-        return found if whole else None
+        return found if complete else None
 
     def _decode(self, path: Path, shapes: Path) -> None:
         """Decode all images and write the cache atomically."""
@@ -206,21 +206,21 @@ class Images(UserImages):
         return cache_folder.path() / "images" / f"{self._identity()}.bin"
 
     def _identity(self) -> str:
-        """Equal for the same files, unchanged, at the same size."""
+        """Return a hash that is equal for the same unchanged files at the same size."""
         stats = [(file, Path(file).stat()) for file in self.im_files]
         files = [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]
         return hashlib.sha256(json.dumps([files, self.imgsz, self.channels]).encode()).hexdigest()[:24]
 
 
 class ValidationBatches:
-    """Validation images, put together into batches once and held.
+    """Validation batches, put together once and held in memory.
 
     Args:
         dataset: whose images are not augmented.
         batch: images in each.
     """
 
-    def __init__(self, dataset: Images, batch: int) -> None:
+    def __init__(self, dataset: CachedImages, batch: int) -> None:
         self.dataset, self.batch_size = dataset, batch
         loader: DataLoader[Any] = DataLoader(dataset, batch_size=batch, collate_fn=dataset.collate_fn)
         self._batches: list[Mapping[str, Any]] = list(loader)
@@ -229,12 +229,12 @@ class ValidationBatches:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Copies, for the validator puts what it computes into them."""
+        """Yield copies, since the validator writes into them."""
         return (dict(batch) for batch in self._batches)
 
     @staticmethod
-    def can_hold(dataset: Images) -> bool:
-        """Whether all batches together are small enough to be held."""
+    def can_hold(dataset: CachedImages) -> bool:
+        """Return whether all batches together are small enough to be held in memory."""
         return bool(dataset.ni * dataset.imgsz**2 * dataset.channels <= _HELD_BYTES)
 
 
@@ -250,19 +250,19 @@ def load(
     training: bool,
     root: str = "",
     key_points: tuple[int, int] | None = None,
-) -> Images:
-    """The images of one half of a data set, once per process.
+) -> CachedImages:
+    """Return the images of one split of a data set; loaded once per process.
 
     Args:
         sources: folders and lists of images.
         image_size: of the longer side, in pixels.
-        batch: images of similar shape that are validated together; without meaning for training.
+        batch: images of similar shape that are validated together; without effect in training.
         recipe: whose augmentation is applied in training.
         stride: of the model, to which validation images are padded.
         root: of the data set, from which the lines of lists may start.
         key_points: in each label row beside the box; left out.
     """
-    return Images(
+    return CachedImages(
         img_path=list(sources),
         imgsz=image_size,
         batch_size=batch,
@@ -274,24 +274,24 @@ def load(
         pad=0.0 if training else 0.5,
         prefix="train: " if training else "val: ",
         task="detect",
-        data=described(classes, root, key_points),
+        data=description(classes, root, key_points),
     )
 
 
-def described(classes: Sequence[str], root: str, key_points: tuple[int, int] | None) -> dict[str, Any]:
+def description(classes: Sequence[str], root: str, key_points: tuple[int, int] | None) -> dict[str, Any]:
     """Return the description that Ultralytics' data set class needs."""
-    described = {"path": root, "names": dict(enumerate(classes)), "channels": IMAGE_CHANNELS}
-    return described if key_points is None else {**described, "kpt_shape": list(key_points)}
+    keys = {"path": root, "names": dict(enumerate(classes)), "channels": IMAGE_CHANNELS}
+    return keys if key_points is None else {**keys, "kpt_shape": list(key_points)}
 
 
 @lru_cache(maxsize=8)
-def held(dataset: Images, batch: int) -> ValidationBatches:
-    """The validation batches of a data set, once per process."""
+def validation_batches(dataset: CachedImages, batch: int) -> ValidationBatches:
+    """Return the validation batches of a data set; put together once per process."""
     return ValidationBatches(dataset, batch)
 
 
 def augmentation(recipe: Recipe) -> dict[str, Any]:
-    """A recipe's, in Ultralytics' words."""
+    """Return a recipe's augmentation as Ultralytics' settings."""
     return {"mosaic": recipe.mosaic, "close_mosaic": 0, "fliplr": recipe.fliplr, "scale": recipe.scale}
 
 

@@ -170,7 +170,7 @@ class ShortTraining(DetectionTrainer):
             "train": list(data.train),
             "val": list(data.val),
             "nc": len(data.classes),
-            **image_cache.described(data.classes, data.root, data.key_points),
+            **image_cache.description(data.classes, data.root, data.key_points),
         }
 
     def get_model(self, cfg: Any = None, weights: Any = None, verbose: bool = True) -> DetectionModel:  # noqa: ARG002, FBT001, FBT002 - Ultralytics' signature
@@ -190,7 +190,7 @@ class ShortTraining(DetectionTrainer):
         batch["img"] = batch["img"].contiguous(memory_format=memory_format(self.device))
         return batch
 
-    def build_dataset(self, img_path: Any, mode: str = "train", batch: int | None = None) -> image_cache.Images:
+    def build_dataset(self, img_path: Any, mode: str = "train", batch: int | None = None) -> image_cache.CachedImages:
         """Return a data set that all trials of this process share."""
         return image_cache.load(
             tuple(img_path) if isinstance(img_path, list) else (str(img_path),),
@@ -209,7 +209,7 @@ class ShortTraining(DetectionTrainer):
         if mode == "val":
             dataset = self.build_dataset(dataset_path, mode, batch_size)
             if image_cache.ValidationBatches.can_hold(dataset):
-                return image_cache.held(dataset, batch_size)
+                return image_cache.validation_batches(dataset, batch_size)
         return super().get_dataloader(dataset_path, batch_size, rank, mode)
 
     def build_optimizer(self, model: nn.Module, *arguments: Any, **options: Any) -> optim.Optimizer:
