@@ -1,14 +1,14 @@
-"""Every error that this project raises on purpose.
+"""Errors that this project raises, in one tree.
 
-NasError                    a problem with a known cure; the command line shows its text and exits with 2
-├── SpecError               the user's file, flag or row is wrong: all mistakes at once, one a line, with addresses
-├── LayerError              a layer of a model takes no image; `build.addressed` tells of which row it is
+NasError                    a problem that the user can solve; the command line shows its text and exits with 2
+├── SpecError               the user's file, option or row has mistakes: all at once, one a line, with addresses
+├── LayerError              a layer of a model does not take its input; `build.addressed` adds the address of its row
 ├── DataError               the data set cannot be trained on
 ├── EnvironmentProblem      this machine lacks something: a device, a writable folder, a package
 ├── CostError               a cost could not be counted
-├── LatencyError            a latency could not be measured, or a table cannot tell it
-├── ScoreError              a score that is no score: NaN, or a cost of 0
-└── StudyError              the study cannot do what was asked of it
+├── LatencyError            a latency could not be measured, or is missing in a table
+├── ScoreError              an invalid score: NaN, or a cost of 0
+└── StudyError              the study cannot do what was requested
 """
 
 import difflib
@@ -17,11 +17,11 @@ from typing import Self
 
 
 class NasError(Exception):
-    """A problem with a known cure, told in its text."""
+    """Problem that the user can solve; the text says how."""
 
 
 class SpecError(NasError):
-    """What the user wrote is wrong.
+    """Mistakes in what the user wrote.
 
     Args:
         mistakes: one line each, `address: what is wrong, got X (what would be right)`.
@@ -32,16 +32,16 @@ class SpecError(NasError):
         super().__init__("\n".join(self.mistakes))
 
     def within(self, place: str) -> Self:
-        """The same mistakes, each with `place` before its address."""
+        """Return the same mistakes, each with `place` before its address."""
         return type(self)([f"{place}: {mistake}" for mistake in self.mistakes])
 
 
 class LayerError(NasError):
-    """A layer of a built model does not take what it is given.
+    """Layer of a built model that does not take its input.
 
     Args:
         reason: in one line.
-        index: of the layer; None where the reason names its row.
+        index: of the layer; None if the reason names its row.
     """
 
     def __init__(self, reason: str, index: int | None = None) -> None:
@@ -53,27 +53,27 @@ class LayerError(NasError):
 
 
 class DataError(NasError):
-    """The data set cannot be trained on; the text says which file, and what would be right."""
+    """Mistake in the data set; the text has the file, and what would be right."""
 
 
 class EnvironmentProblem(NasError):  # noqa: N818 - EnvironmentError is Python's old name of OSError
-    """This machine lacks something that the command needs; the text names the cure."""
+    """Lack of this machine, such as a device or a writable folder; the text says what to do."""
 
 
 class CostError(NasError):
-    """A cost could not be counted. Never replaced by a neutral number."""
+    """Failure to count a cost. It is never replaced by a number such as 0."""
 
 
 class LatencyError(NasError):
-    """A latency could not be measured, or a table cannot tell it. Never replaced by a neutral number."""
+    """Failure to measure a latency, or to find it in a table. It is never replaced by a number such as 0."""
 
 
 class ScoreError(NasError):
-    """A score that is no score: NaN, or a cost of 0."""
+    """Invalid score: NaN, or a cost of 0."""
 
 
 class StudyError(NasError):
-    """The study cannot do what was asked of it."""
+    """Request that a study cannot fulfil."""
 
 
 def in_one_line(error: BaseException) -> str:
@@ -84,22 +84,22 @@ def in_one_line(error: BaseException) -> str:
 
 
 _LINE = 240
-"""Characters of an error of others'."""
+"""Most characters of another library's error message."""
 
 
 def shortened(value: object) -> str:
-    """A value as an error message shows it: on one line, and not all of a long one."""
+    """Return a value for an error message: on one line, shortened if it is long."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:60]} ... ({len(text)} characters)"
 
 
 _LISTED = 40
-"""More names than that are not listed in one line."""
+"""Most names that a message lists."""
 
 
-def nearest(name: object, known: Iterable[object]) -> str:
-    """The hint that ends a message about an unknown name: the nearest known one, or all of them."""
-    names = [str(option) for option in known]
+def nearest(name: object, options: Iterable[object]) -> str:
+    """Return the hint that ends a message about an unknown name: the most similar option, or else all of them."""
+    names = [str(option) for option in options]
     near = typo_of(str(name), names)
     if near is None:
         folded = {option.casefold(): option for option in reversed(names)}
@@ -114,27 +114,28 @@ def nearest(name: object, known: Iterable[object]) -> str:
 
 
 _NEAR = 0.7
-"""`difflib`'s ratio: 'UIBB' is .86 of 'UIB'; 'SimAM' is .5 of 'PSA', another attention."""
+"""Least similarity of a suggestion, as `difflib`'s ratio: .86 for 'UIBB' and 'UIB'; .5 for 'SimAM' and 'PSA'."""
 
 _BEGINNING = 3
-"""Letters that stand for the one name that begins with them: 'onnx' for 'onnxruntime'."""
+"""Least number of letters that suggest the only name that begins with them: 'onnx' for 'onnxruntime'."""
 
 _LONGEST = 100
-"""Characters of a name that are compared."""
+"""Most characters of a name that are compared."""
 
 
-def typo_of(name: str, known: Iterable[str]) -> str | None:
-    """The known name that another is a slip of the keyboard of; None if it is rather a name of its own.
+def typo_of(name: str, options: Iterable[str]) -> str | None:
+    """Return the option of which a name is a typing error; None if it is more likely another name.
 
-    Names of layers are short and alike: 'C3STR' is no slip of 'C3TR', nor 'PConv' of 'Conv', but another layer. A slip
-    is another case, two neighbours exchanged, a letter doubled, or one small letter too many, too few or wrong.
+    Names of layers are short and similar: 'C3STR' is no typing error of 'C3TR', nor 'PConv' of 'Conv', but another
+    layer. Typing errors are: another case, two neighbours exchanged, a letter doubled, or one small letter too many,
+    too few or wrong.
     """
     if len(name) > _LONGEST:
         return None
-    named = list(known)
-    for is_slip in (_is_other_case, _is_other_order, _is_other_letter):
-        for option in named:
-            if is_slip(name, option):
+    names = list(options)
+    for is_typo in (_is_other_case, _is_other_order, _is_other_letter):
+        for option in names:
+            if is_typo(name, option):
                 return option
     return None
 
@@ -144,12 +145,12 @@ def _is_other_case(name: str, option: str) -> bool:
 
 
 def _bare(name: str) -> str:
-    """A name without the prefix of PyTorch's layers, in small letters."""
+    """Return a name without the prefix of PyTorch's layers, in small letters."""
     return name.casefold().removeprefix("torch.").removeprefix("nn.")
 
 
 def _is_other_order(name: str, option: str) -> bool:
-    """Whether two neighbouring characters are exchanged."""
+    """Return whether two neighbouring characters are exchanged."""
     name, option = name.casefold(), option.casefold()
     if len(name) != len(option) or sorted(name) != sorted(option):
         return False
@@ -158,7 +159,7 @@ def _is_other_order(name: str, option: str) -> bool:
 
 
 def _is_other_letter(name: str, option: str) -> bool:
-    """Whether a small letter is wrong, missing or too many, or any character is doubled."""
+    """Return whether a small letter is wrong, missing or too many, or any character is doubled."""
     if abs(len(name) - len(option)) > 1:
         return False
     short, long = sorted((name, option), key=len)

@@ -1,8 +1,8 @@
-"""Model files as the YOLOv5 and YOLOv9 repositories and the articles about them write them.
+"""Translate model files written for the YOLOv5 and YOLOv9 repositories, or printed in articles about them.
 
-`read` says the same in Ultralytics' words and ours, row by row, so that a layer keeps its index. Where a printed module
-is wrong, the right operator takes its place, and a note tells what was wrong; `as_printed` keeps structure and number
-of parameters instead, for counting (`search_spaces/printed.py`).
+`translate` replaces their rows by rows of Ultralytics or of this package, one by one, so that a layer keeps its index.
+Where a printed module has a mistake, the correct operator replaces it and a note describes the mistake; `as_printed`
+keeps structure and number of parameters instead, to count them (`search_spaces/printed.py`).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,21 +18,21 @@ from search_spaces.operators import OPERATORS
 from search_spaces.printed import YOLOV5_KERNELS
 from search_spaces.rows import Row
 
-_CHANNELS_OF_A_GROUP = 16
-"""In every released DCNv4 model."""
+_GROUP_CHANNELS = 16
+"""Channels of a group in every released DCNv4 model."""
 _GREATEST_SCALE = 4
-"""Of a DySample: a greater one is a number of channels."""
+"""Largest scale of a DySample: a larger number was meant as channels."""
 _WITH_A_RATIO = 3
-"""Arguments of a row that ends with the third."""
+"""Number of arguments of a `Dynamic_conv2d` row that ends with its third argument, the ratio."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Translation:
-    """A model file, read.
+    """Translated model file.
 
     Attributes:
-        document: in Ultralytics' words and ours.
-        notes: what was wrong or is not the same, a line for each kind of module.
+        document: with rows of Ultralytics and of this package only.
+        notes: mistakes in the file and differences to it, one line for each kind of module.
     """
 
     document: dict[str, Any]
@@ -40,76 +40,78 @@ class Translation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Word:
-    """A module name of another dialect.
+class _ForeignModule:
+    """Module of another repository or of an article, and the rows that replace it.
 
     Attributes:
-        applies: whether a row that names it, in a document, is foreign; some names are also ours.
-        right: the row to build.
-        printed: the row to count, if it is another one.
-        wrong: what is wrong with what is printed, or not the same here.
-        kept: what `as_printed` keeps; without it the note is the same.
+        applies: whether a row of a document names this module; some names also belong to Ultralytics or this package.
+        row: returns the row to build.
+        printed_row: returns the row to count, if it is another one.
+        note: mistakes in the printed module, or differences to it.
+        printed_note: note for `printed_row`; empty if it is the same.
     """
 
     applies: Callable[[Row, Mapping[str, Any]], bool] = lambda _row, _document: True
-    right: Callable[[Row, Mapping[str, Any]], Row]
-    printed: Callable[[Row, Mapping[str, Any]], Row] | None = None
-    wrong: str = ""
-    kept: str = ""
+    row: Callable[[Row, Mapping[str, Any]], Row]
+    printed_row: Callable[[Row, Mapping[str, Any]], Row] | None = None
+    note: str = ""
+    printed_note: str = ""
 
 
 def translate(document: Mapping[str, Any], *, as_printed: bool = False) -> Translation:
-    """A model YAML in whatever dialect; one of Ultralytics' or ours stays what it is.
+    """Translate a model YAML; rows of Ultralytics and of this package are kept.
+
+    Args:
+        as_printed: use rows with the structure that is printed, to count it.
 
     Raises:
-        SpecError: a foreign row whose arguments say nothing that can be built.
+        SpecError: lists every foreign row whose arguments cannot be read.
     """
-    said: dict[str, Any] = {**deepcopy(dict(document)), "backbone": [], "head": []}
+    translated: dict[str, Any] = {**deepcopy(dict(document)), "backbone": [], "head": []}
     notes: dict[str, None] = {}
     mistakes: list[str] = []
     for section in ("backbone", "head"):
         if not isinstance(document.get(section), list):
-            said[section] = deepcopy(document.get(section))  # no model, which is for others to tell
+            translated[section] = deepcopy(document.get(section))  # no model; `model_file` reports it
             continue
         for position, row in enumerate(document[section]):
-            word = _word(row, document)
-            if word is None:
+            foreign = _foreign_module(row, document)
+            if foreign is None:
                 plain, note = _with_defaults(row)
-                said[section].append(plain)
+                translated[section].append(plain)
                 notes |= {note: None} if note else {}
                 continue
-            convert = word.printed if as_printed and word.printed else word.right
+            convert = foreign.printed_row if as_printed and foreign.printed_row else foreign.row
             try:
-                said[section].append(convert(deepcopy(row), document))
+                translated[section].append(convert(deepcopy(row), document))
             except (LookupError, TypeError, ValueError, SpecError) as error:
-                told = f"{section}[{position}]: {row[2]}: not the arguments it is known with, got {row[3]!r} ({error})"
-                mistakes.append(told)
-            note = word.kept if as_printed and word.kept else word.wrong
+                mistakes.append(f"{section}[{position}]: {row[2]}: unexpected arguments, got {row[3]!r} ({error})")
+            note = foreign.printed_note if as_printed and foreign.printed_note else foreign.note
             notes |= {f"{row[2]}: {note}": None} if note else {}
     if mistakes:
         raise SpecError(mistakes)
-    said.pop("anchors", None)
-    return Translation(document=said, notes=tuple(notes))
+    translated.pop("anchors", None)
+    return Translation(document=translated, notes=tuple(notes))
 
 
-def _word(row: Any, document: Mapping[str, Any]) -> _Word | None:
-    """The foreign word that a row names, if it does; what is no row is for others to tell."""
+def _foreign_module(row: Any, document: Mapping[str, Any]) -> _ForeignModule | None:
+    """Return the foreign module that a row names; None for any other row, and for what is no row."""
     if not _is_row(row):
         return None
-    word = FOREIGN_MODULES.get(row[2])
-    return word if word is not None and word.applies(row, document) else None
+    foreign = FOREIGN_MODULES.get(row[2])
+    return foreign if foreign is not None and foreign.applies(row, document) else None
 
 
 def _is_row(row: Any) -> bool:
-    """Whether a value has the form `[from, repeats, module, arguments]`."""
+    """Return whether a value has the form `[from, repeats, module, arguments]`."""
     return isinstance(row, list) and len(row) == 4 and isinstance(row[2], str) and isinstance(row[3], list)
 
 
 def _with_defaults(row: Any) -> tuple[Any, str]:
-    """Write the parameters of an operator of this package into a row that has none, and return the note to show.
+    """Write the parameters of an operator of this package into a row that has none; return the row and a note.
 
-    Every row that this package writes ends in a mapping of parameters. One without it was written by hand or for
-    another repository, whose block of that name may be another one. Other rows are returned unchanged, with no note.
+    Every row that this package writes ends in a mapping of parameters. One without it was written by hand, or for
+    another repository, whose block of that name may differ. Any other row is returned unchanged, with an empty note.
     """
     row = deepcopy(row)
     if not _is_row(row) or (row[3] and isinstance(row[3][-1], Mapping)):
@@ -131,15 +133,15 @@ def _with_defaults(row: Any) -> tuple[Any, str]:
 
 
 def _with(module: str, **parameters: Any) -> Callable[[Row, Mapping[str, Any]], Row]:
-    """The same row with another module, whose arguments begin with channels and end in a mapping."""
+    """Return a conversion to another module, whose arguments begin with channels and end with these parameters."""
     return lambda row, _document: [row[0], row[1], module, [_channels(row), *row[3][1:], parameters]]
 
 
 def _channels(row: Row) -> int:
-    """The first argument.
+    """Return the first argument, the number of channels.
 
     Raises:
-        ValueError: it is no number of channels.
+        ValueError: it is something else.
     """
     if not row[3] or type(row[3][0]) is not int or row[3][0] < 1:
         raise ValueError("channels come first")
@@ -147,23 +149,26 @@ def _channels(row: Row) -> int:
 
 
 def _as(module: str) -> Callable[[Row, Mapping[str, Any]], Row]:
-    """The same row with another module."""
+    """Return a conversion to another module with the same arguments."""
     return lambda row, _document: [row[0], row[1], module, row[3]]
 
 
-def _is_theirs(row: Row, document: Mapping[str, Any]) -> bool:
-    """Whether a row is written for one of those repositories: only their files name anchors, only our rows end so."""
+def _is_foreign(row: Row, document: Mapping[str, Any]) -> bool:
+    """Return whether a row is written for one of those repositories.
+
+    Only their files have `anchors`, and only rows of this package end with a mapping.
+    """
     return bool(document.get("anchors")) and not (row[3] and isinstance(row[3][-1], Mapping))
 
 
-def _is_yolov5s(row: Row, document: Mapping[str, Any]) -> bool:
-    """Whether a row is written for the YOLOv5 repository, whose head is given the anchors; YOLOv9's is not."""
+def _is_for_yolov5(row: Row, document: Mapping[str, Any]) -> bool:
+    """Return whether a row is written for the YOLOv5 repository, whose head has the anchors as an argument."""
     head: Any = document["head"][-1] if isinstance(document.get("head"), list) and document["head"] else None
-    return _is_theirs(row, document) and _is_row(head) and head[2] == "Detect" and len(head[3]) > 1
+    return _is_foreign(row, document) and _is_row(head) and head[2] == "Detect" and len(head[3]) > 1
 
 
 def _yolov5_bottleneck(row: Row, _document: Mapping[str, Any]) -> Row:
-    """`[channels, shortcut, groups, expansion]`: Ultralytics' has the kernels before the expansion."""
+    """Convert `[channels, shortcut, groups, expansion]`; Ultralytics' has the kernels before the expansion."""
     shortcut, groups, expansion = _block_arguments(row)
     return [row[0], row[1], "Bottleneck", [_channels(row), shortcut, groups, list(YOLOV5_KERNELS), expansion]]
 
@@ -175,10 +180,10 @@ def _yolov5_bottleneck_csp_printed(row: Row, _document: Mapping[str, Any]) -> Ro
 
 
 def _block_arguments(row: Row) -> tuple[bool, int, float]:
-    """Shortcut, groups and expansion of a YOLOv5 block.
+    """Return shortcut, groups and expansion of a YOLOv5 block.
 
     Raises:
-        ValueError: one of them is of another type, or there are more.
+        ValueError: one has another type, or there are more arguments.
     """
     given, defaults = row[3][1:], [True, 1, 0.5]
     shortcut, groups, expansion = given + defaults[len(given) :]
@@ -189,15 +194,18 @@ def _block_arguments(row: Row) -> tuple[bool, int, float]:
 
 
 def _bottleneck_dcnv4(row: Row, document: Mapping[str, Any]) -> Row:
-    """A bottleneck whose second convolution is deformable; the second argument, meant as channels, is its shortcut."""
+    """Convert to a bottleneck with DCNv4 as second convolution and a shortcut; the second argument is ignored.
+
+    It is meant as a number of channels, but the printed module reads it as `shortcut`.
+    """
     channels = make_divisible(_channels(row) * _width(document), 8)
     fitting = [groups for groups in _values("DCNv4", "groups") if channels % groups == 0]
-    groups = max(one for one in fitting if one <= max(1, channels // _CHANNELS_OF_A_GROUP))
+    groups = max(one for one in fitting if one <= max(1, channels // _GROUP_CHANNELS))
     return [row[0], row[1], "Bottleneck_DCNv4", [row[3][0], True, {"groups": groups}]]
 
 
 def _width(document: Mapping[str, Any]) -> float:
-    """What channels are multiplied by, as `parse_model` reads it."""
+    """Return the factor for channels, as `parse_model` reads it."""
     scales = document.get("scales")
     if not scales:
         return document.get("width_multiple", 1.0)
@@ -209,7 +217,10 @@ def _bottleneck_dcnv4_printed(row: Row, _document: Mapping[str, Any]) -> Row:
 
 
 def _dynamic_conv2d(row: Row, _document: Mapping[str, Any]) -> Row:
-    """`[channels, kernel, ratio, stride, padding, dilation, groups, bias, kernels]`; a whole ratio means a stride."""
+    """Convert `[channels, kernel, ratio, stride, padding, dilation, groups, bias, kernels]`.
+
+    A ratio that is a whole number and the last argument was meant as the stride.
+    """
     channels, kernel, ratio, stride, kernels = _dynamic_arguments(row[3])
     if len(row[3]) == _WITH_A_RATIO and isinstance(row[3][-1], int):
         stride = int(ratio)
@@ -227,17 +238,20 @@ def _dynamic_arguments(given: Sequence[Any]) -> tuple[int, int, float, int, int]
     if type(channels) is not int or channels < 1:
         raise ValueError("channels come first")
     if (dilation, groups) != (1, 1):
-        raise ValueError(f"dilation {dilation} and groups {groups}, where 1 and 1 can be read")
+        raise ValueError(f"dilation {dilation} and groups {groups}, where 1 and 1 are expected")
     return channels, kernel, float(ratio), stride, kernels
 
 
 def _is_bare_dysample(row: Row, _document: Mapping[str, Any]) -> bool:
-    """Not ours, which has an `nn.Upsample`'s arguments, `None` first, or none but a mapping."""
+    """Return whether a DySample row has the arguments of the paper's code.
+
+    In a row of this package they are those of `nn.Upsample`, with None first, or only a mapping.
+    """
     return not row[3] or not (row[3][0] in {None, "None"} or isinstance(row[3][0], Mapping))
 
 
 def _dysample(row: Row, _document: Mapping[str, Any]) -> Row:
-    """`[scale, style, groups, dyscope]`, all optional; a great scale was meant as channels."""
+    """Convert `[scale, style, groups, dyscope]`, all optional; a large scale was meant as channels."""
     given, defaults = list(row[3]), [2, "lp", 4, False]
     scale, style, groups, dynamic_scope = given + defaults[len(given) :]
     if type(scale) is not int or scale < 1:
@@ -265,84 +279,84 @@ def _values(operator: str, parameter: str) -> tuple[Any, ...]:
 
 _AS_PRINTED = "as printed, for counting only: "
 
-FOREIGN_MODULES: dict[str, _Word] = {
-    "Bottleneck": _Word(
-        applies=_is_yolov5s,
-        right=_yolov5_bottleneck,
-        wrong="the YOLOv5 repository's is a 1x1 and a 3x3 convolution, Ultralytics' two of 3x3. Built: the former",
+FOREIGN_MODULES: dict[str, _ForeignModule] = {
+    "Bottleneck": _ForeignModule(
+        applies=_is_for_yolov5,
+        row=_yolov5_bottleneck,
+        note="the YOLOv5 repository's is a 1x1 and a 3x3 convolution, Ultralytics' two of 3x3. Built: the former",
     ),
-    "BottleneckCSP": _Word(
-        applies=_is_yolov5s,
-        right=_as("BottleneckCSP"),
-        printed=_yolov5_bottleneck_csp_printed,
-        wrong="the blocks inside the YOLOv5 repository's are a 1x1 and a 3x3 convolution, in Ultralytics' two of 3x3. "
+    "BottleneckCSP": _ForeignModule(
+        applies=_is_for_yolov5,
+        row=_as("BottleneckCSP"),
+        printed_row=_yolov5_bottleneck_csp_printed,
+        note="the blocks inside the YOLOv5 repository's are a 1x1 and a 3x3 convolution, in Ultralytics' two of 3x3. "
         "Built: Ultralytics', which is larger and is what is trained; --as-printed counts the other",
-        kept=_AS_PRINTED + "the YOLOv5 repository's inner blocks, a 1x1 and a 3x3 convolution; training uses "
+        printed_note=_AS_PRINTED + "the YOLOv5 repository's inner blocks, a 1x1 and a 3x3 convolution; training uses "
         "Ultralytics' block",
     ),
-    "Silence": _Word(right=_as("nn.Identity")),
-    "MMQARepNCSPELAN4": _Word(
-        right=_with("RepNCSPELAN4_MMQA", heads=8, key_dim=48),
-        printed=_with("RepNCSPELAN4_PrintedMMQA", heads=8, key_dim=48),
-        wrong="the printed attention reshapes maps where it should transpose them, which scrambles pixels with "
+    "Silence": _ForeignModule(row=_as("nn.Identity")),
+    "MMQARepNCSPELAN4": _ForeignModule(
+        row=_with("RepNCSPELAN4_MMQA", heads=8, key_dim=48),
+        printed_row=_with("RepNCSPELAN4_PrintedMMQA", heads=8, key_dim=48),
+        note="the printed attention reshapes maps where it should transpose them, which scrambles pixels with "
         "channels, divides by the root of key_dim / heads instead of key_dim, and replaces a convolution, its batch "
         "norm and its activation by a bare linear map. Built: RepNCSPELAN4_MMQA, MobileNetV4's attention, then batch "
         "norm and activation",
-        kept=_AS_PRINTED + "a bare attention of 8 heads of 48 in the place of each 3x3 convolution, without batch norm",
+        printed_note=_AS_PRINTED + "a bare attention of 8 heads of 48 in the place of each 3x3 convolution, without "
+        "batch norm",
     ),
-    "Bottleneck_DCNV4": _Word(
-        right=_bottleneck_dcnv4,
-        printed=_bottleneck_dcnv4_printed,
-        wrong="the printed module runs on CUDA alone, lets all channels share one group's nine offsets, and takes its "
+    "Bottleneck_DCNV4": _ForeignModule(
+        row=_bottleneck_dcnv4,
+        printed_row=_bottleneck_dcnv4_printed,
+        note="the printed module runs on CUDA alone, lets all channels share one group's nine offsets, and takes its "
         "second argument, meant as channels, for `shortcut`. Built: Bottleneck_DCNv4 with a group for 16 channels",
-        kept=_AS_PRINTED + "a bottleneck with DCNv4 of one group behind a 1x1 convolution (the article leaves its code "
-        "out; this is the wrapper that others publish)",
+        printed_note=_AS_PRINTED + "a bottleneck with DCNv4 of one group behind a 1x1 convolution (the article leaves "
+        "its code out; this is the wrapper that others publish)",
     ),
-    "C3_UIB": _Word(
-        applies=_is_theirs,
-        right=_with("C3_UIB", start_kernel=3, mid_kernel=3, expansion=4),
-        printed=_with("C3_PrintedUIB", start_kernel=3, mid_kernel=3, expansion=1),
-        wrong="the printed block has no residual, expands by 1 (an inverted bottleneck that inverts nothing), and "
-        "keeps batch norms that `fuse()` does not find. Built: C3_UIB with a residual and expansion 4, as in "
-        "MobileNetV4",
-        kept=_AS_PRINTED + "expansion 1, no residual, ReLU6",
+    "C3_UIB": _ForeignModule(
+        applies=_is_foreign,
+        row=_with("C3_UIB", start_kernel=3, mid_kernel=3, expansion=4),
+        printed_row=_with("C3_PrintedUIB", start_kernel=3, mid_kernel=3, expansion=1),
+        note="the printed block has no residual, expands by 1 (so the bottleneck is not inverted), and has batch norms "
+        "that `fuse()` does not find. Built: C3_UIB with a residual and expansion 4, as in MobileNetV4",
+        printed_note=_AS_PRINTED + "expansion 1, no residual, ReLU6",
     ),
-    "Dynamic_conv2d": _Word(
-        right=_dynamic_conv2d,
-        printed=_dynamic_conv2d_printed,
-        wrong="the printed layer has neither padding, batch norm nor activation, its temperature never falls, so that "
+    "Dynamic_conv2d": _ForeignModule(
+        row=_dynamic_conv2d,
+        printed_row=_dynamic_conv2d_printed,
+        note="the printed layer has neither padding, batch norm nor activation, its temperature never falls, so that "
         "all images get nearly the same kernel, and it takes the third argument, meant as a stride, for the ratio of "
         "its hidden layer. Built: DynamicConv with a quarter of the channels there",
-        kept=_AS_PRINTED + "the ratio as given, a bias for each kernel, no batch norm, no activation",
+        printed_note=_AS_PRINTED + "the ratio as given, a bias for each kernel, no batch norm, no activation",
     ),
-    "DySample": _Word(
+    "DySample": _ForeignModule(
         applies=_is_bare_dysample,
-        right=_dysample,
-        wrong="the row has the arguments of the paper's code: scale, style, groups, dynamic scope; a scale above 4 is "
+        row=_dysample,
+        note="the row has the arguments of the paper's code: scale, style, groups, dynamic scope; a scale above 4 is "
         "taken for channels given by mistake, and is 2. Built: this package's DySample with them",
-        kept="counted as the paper's code has it, with its arguments: scale, style, groups, dynamic scope; a scale "
-        "above 4 is taken for channels given by mistake, and is 2",
+        printed_note="counted as the paper's code has it, with its arguments: scale, style, groups, dynamic scope; a "
+        "scale above 4 is taken for channels given by mistake, and is 2",
     ),
-    "Detect": _Word(
-        applies=lambda row, document: _is_theirs(row, document) and len(row[3]) > 1,
-        right=_detect,
-        printed=_anchor_detect,
-        wrong="the YOLOv5 repository's head predicts from anchors. Built: Ultralytics' head, which needs none, is "
+    "Detect": _ForeignModule(
+        applies=lambda row, document: _is_foreign(row, document) and len(row[3]) > 1,
+        row=_detect,
+        printed_row=_anchor_detect,
+        note="the YOLOv5 repository's head predicts from anchors. Built: Ultralytics' head, which needs none, is "
         "larger and is what is trained; --as-printed counts the other",
-        kept=_AS_PRINTED + "the YOLOv5 repository's head with anchors; training uses Ultralytics' head",
+        printed_note=_AS_PRINTED + "the YOLOv5 repository's head with anchors; training uses Ultralytics' head",
     ),
-    "DDetect": _Word(
-        right=_as("Detect"),
-        printed=_as("DDetect"),
-        wrong="the YOLOv9 repository's head convolves boxes in four groups. Built: Ultralytics' head, which does not",
-        kept=_AS_PRINTED + "the YOLOv9 repository's head; training uses Ultralytics' head",
+    "DDetect": _ForeignModule(
+        row=_as("Detect"),
+        printed_row=_as("DDetect"),
+        note="the YOLOv9 repository's head convolves boxes in four groups. Built: Ultralytics' head, which does not",
+        printed_note=_AS_PRINTED + "the YOLOv9 repository's head; training uses Ultralytics' head",
     ),
-    "DualDDetect": _Word(
-        right=_as("DualDetect"),
-        printed=_as("DualDDetect"),
-        wrong="the YOLOv9 repository's head has two halves, one of which is for training only. Built: DualDetect, two "
+    "DualDDetect": _ForeignModule(
+        row=_as("DualDetect"),
+        printed_row=_as("DualDDetect"),
+        note="the YOLOv9 repository's head has two halves, one of which is for training only. Built: DualDetect, two "
         "of Ultralytics' heads; trained with both, deployed without the auxiliary half",
-        kept=_AS_PRINTED + "the YOLOv9 repository's head of two halves, one of which is for training only",
+        printed_note=_AS_PRINTED + "the YOLOv9 repository's head of two halves, one of which is for training only",
     ),
 }
-"""By the names that are printed."""
+"""Modules of other repositories and of articles, by the names in their rows."""

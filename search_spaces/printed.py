@@ -1,7 +1,7 @@
-"""What articles and other repositories print, as they print it: for counting, so that their tables can be compared.
+"""Modules as articles and other repositories print them, only to count their cost and compare it with their tables.
 
-Structure and number of parameters are the printed ones; what is wrong with them, `search_spaces/dialects.py` says.
-Nothing here is offered by a space, trained or exported.
+Structure and number of parameters are those of the printed code; its mistakes are described in
+`search_spaces/foreign_files.py`. No space offers these modules; they are never trained or exported.
 """
 
 from collections.abc import Sequence
@@ -24,8 +24,8 @@ class PrintedDynamicConv(nn.Module):
     """Dynamic convolution as an article prints it: a bias for each kernel, no batch norm, no activation.
 
     `(batch, c_in, h, w) -> (batch, c_out, h / stride, w / stride)`. Source: kaijieshi7/Dynamic-convolution-Pytorch,
-    copied with changes: the second of the two layers that compute the shares has no bias, and no unit is added to the
-    hidden layer.
+    copied with changes: the second of the two layers that compute the shares has no bias, and the hidden layer has no
+    additional unit.
 
     Args:
         ratio: hidden units per input channel.
@@ -42,7 +42,7 @@ class PrintedDynamicConv(nn.Module):
         nn.init.kaiming_uniform_(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """One mixed kernel for each image."""
+        """Convolve each image with its mixed kernel."""
         shares = self.mix(self.squeeze(x.mean((2, 3), keepdim=True)).relu()).flatten(1).softmax(1)
         kernels = (shares @ self.weight.flatten(1).reshape(self.kernels, -1)).reshape(-1, *self.weight.shape[1:])
         y = F.conv2d(
@@ -57,19 +57,19 @@ class PrintedDynamicConv(nn.Module):
 
 
 def _mixing_macs(module: nn.Module, x: Tensor, y: Tensor) -> int:
-    """For every image: the convolution with the mixed kernel, and the mixing; the shares belong to child modules."""
+    """Count, for each image, the convolution with the mixed kernel and the mixing; child modules compute the shares."""
     assert isinstance(module, PrintedDynamicConv)  # noqa: S101 - narrows the type; the counter asks by this class
     kernel_size = module.weight.numel() // module.kernels
     return x.shape[0] * kernel_size * (y.shape[-2] * y.shape[-1] + module.kernels)
 
 
 class AnchorDetect(nn.Module):
-    """The YOLOv5 repository's head: for each anchor four numbers of a box, an objectness and the classes.
+    """Head of the YOLOv5 repository: for each anchor the four numbers of a box, an objectness and the classes.
 
     Args:
-        nc: classes.
-        anchors: on each map.
-        reg_max: of the Ultralytics head that it stands for; it has none.
+        nc: number of classes.
+        anchors: number of anchors on each map.
+        reg_max: unused; Ultralytics' head, which it replaces, has it.
         ch: channels of the maps.
     """
 
@@ -84,11 +84,11 @@ class AnchorDetect(nn.Module):
 
 
 class DDetect(nn.Module):
-    """The YOLOv9 repository's head: like Ultralytics', with the box branch's convolutions in four groups.
+    """Head of the YOLOv9 repository: Ultralytics' head with grouped convolutions (4 groups) in the box branch.
 
     Args:
-        nc: classes.
-        reg_max: bins of the distribution over a box's side.
+        nc: number of classes.
+        reg_max: bins of the distribution over the distance to a box's side.
         ch: channels of the maps.
     """
 
@@ -108,7 +108,7 @@ class DDetect(nn.Module):
 
 
 class DualDDetect(nn.Module):
-    """The YOLOv9 repository's head of two halves, the auxiliary one first; arguments as `DDetect`."""
+    """Head of the YOLOv9 repository with two halves, the auxiliary one first; arguments as for `DDetect`."""
 
     def __init__(self, nc: int, *, reg_max: int, ch: Sequence[int]) -> None:
         super().__init__()
@@ -177,9 +177,9 @@ _RECORDS = (
 )
 
 PRINTED: dict[str, Operator] = {record.name: record for record in _RECORDS}
-"""Rows name them like operators (`C3_PrintedUIB`); no space can."""
+"""By name; rows name them like operators (`C3_PrintedUIB`), spaces cannot."""
 
 PRINTED_HOSTS: dict[str, Host] = {
     "BottleneckCSP": Host(name="BottleneckCSP", module=BottleneckCSP, inner=(SiteKind.BLOCK,)),
 }
-"""Blocks that hold one of `PRINTED` and are no hosts of a space."""
+"""Hosts for `PRINTED` that are no hosts in a space."""

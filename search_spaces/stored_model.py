@@ -1,7 +1,8 @@
-"""A model in a file without pickled classes: the YAML that it is built from, its numbers, and nothing to execute.
+"""Store a model in a file without pickled classes: the YAML that it is built from and its tensors, no code.
 
-`torch.load(path, weights_only=True)` opens such a file; `YOLO(path)` loads it where `search_spaces` is imported. Beside
-the numbers there may be a refusal: what Ultralytics alone finds in the place of a model whose layers it does not have.
+`torch.load(path, weights_only=True)` opens such a file; `YOLO(path)` loads it if `search_spaces` is imported. The file
+may also hold a refusal: an object in the place of the model, which raises an error in an Ultralytics without this
+package.
 """
 
 import math
@@ -28,7 +29,7 @@ from search_spaces.operators import modules as user_modules
 
 KEY = "nas_stored_model"
 _MARKS = (KEY.encode(), b"trials.weights\nrebuilt")
-"""Bytes by which the pickle of a stored model is known; the second for files of the first version."""
+"""Bytes that identify the pickle of a stored model; the second is in files of the first version."""
 
 _DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, torch.float16, torch.bfloat16,
            torch.float64, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)}  # fmt: skip
@@ -38,15 +39,15 @@ Size = tuple[str, torch.dtype, tuple[int, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class StoredModel:
-    """A model as data: the YAML that it is built from, and its weights and buffers.
+    """Model as data: the YAML that it is built from, and its weights and buffers.
 
     Attributes:
         document: the model YAML as a mapping.
         names: of the classes, by number.
-        sources: of the users' operators in it, whose files need not be there any more.
-        sizes: name, type of number and shape of every weight and buffer.
-        rows: their numbers, one behind the other: a row for each type.
-        checkpoint: what else Ultralytics keeps beside a model, such as `train_args`.
+        sources: of the users' operators in the model; their files need not exist any more.
+        sizes: name, dtype and shape of every weight and buffer.
+        rows: their values, flattened and concatenated: one tensor for each dtype.
+        checkpoint: other entries of an Ultralytics checkpoint, such as `train_args`.
     """
 
     document: Mapping[str, Any]
@@ -58,7 +59,7 @@ class StoredModel:
 
     @classmethod
     def of(cls, model: tasks.DetectionModel, checkpoint: Mapping[str, Any]) -> "StoredModel":
-        """Describe a built model; `checkpoint` holds what else is written."""
+        """Describe a built model; `checkpoint` holds the other entries to write."""
         values = model.state_dict()
         rows = [
             torch.cat([value.flatten() for value in values.values() if value.dtype is dtype]).cpu()
@@ -70,11 +71,11 @@ class StoredModel:
         return cls(document=document, names=model.names, sources=sources, sizes=sizes, rows=rows, checkpoint=checkpoint)
 
     def write(self, path: Path, *, refusal: str = "") -> None:
-        """Write the file aside, then rename it.
+        """Write the file under another name, then rename it.
 
         Args:
-            refusal: what Ultralytics raises as an error where this package is missing; such a file has a callable in
-                it, and opens with `weights_only=True` by `read` alone.
+            refusal: text of the error that Ultralytics raises where this package is not imported. Such a file holds a
+                callable, so that only `read` opens it with `weights_only=True`.
         """
         stored = {
             "document": _plain(self.document),
@@ -88,13 +89,13 @@ class StoredModel:
         write_checkpoint({KEY: stored, **refusing, **others}, path)
 
     def require_operators(self, file: Path) -> None:
-        """Refuse operators of a user's file that this process does not know: their text is not run.
+        """Check that the operators of users' files are loaded already; their text is not run.
 
         Raises:
-            DataError: with the files' names.
+            DataError: lists the files of those that are not.
         """
-        known = {record.source.digest for record in OPERATORS.values() if record.source}
-        missing = [source.path.name for source in self.sources if source.digest not in known]
+        loaded = {record.source.digest for record in OPERATORS.values() if record.source}
+        missing = [source.path.name for source in self.sources if source.digest not in loaded]
         if missing:
             raise DataError(
                 f"{file}: its model has operators of {', '.join(missing)}, whose code is not run from a weights file "
@@ -102,7 +103,7 @@ class StoredModel:
             )
 
     def build(self) -> tasks.DetectionModel:
-        """Build the model in eval mode; operators of users' files come from their text, if they are not known yet.
+        """Build the model in eval mode; the text of users' operators that are not loaded yet is run.
 
         Raises:
             RuntimeError: this version of Ultralytics builds another model from the document.
@@ -141,10 +142,10 @@ def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
 
 
 def read(path: Path) -> StoredModel | None:
-    """Read a stored model, without running anything that the file may say; None if it is another kind of file.
+    """Read a stored model, without running code from the file; None if it is another kind of file.
 
     Raises:
-        DataError: it says that it is one, but holds something else.
+        DataError: the file is marked as a stored model, but has another content.
     """
     if not _is_marked(path):
         return None
@@ -158,10 +159,10 @@ def read(path: Path) -> StoredModel | None:
 
 
 def has_operators(model: nn.Module) -> bool:
-    """Whether a model has layers that Ultralytics alone does not."""
-    ours = {record.module for record in OPERATORS.values()}
+    """Return whether a model has layers that Ultralytics does not have."""
+    operators = {record.module for record in OPERATORS.values()}
     package = f"{__package__}."
-    return any(type(module) in ours or type(module).__module__.startswith(package) for module in model.modules())
+    return any(type(module) in operators or type(module).__module__.startswith(package) for module in model.modules())
 
 
 def install() -> None:
@@ -195,9 +196,9 @@ def _is_marked(path: Path) -> bool:
 
 
 def _parsed(checkpoint: Mapping[str, Any]) -> StoredModel:
-    """The content of a file."""
+    """Return the stored model in a checkpoint."""
     others = {name: value for name, value in checkpoint.items() if name not in {KEY, "model"}}
-    if KEY not in checkpoint:  # of the first files
+    if KEY not in checkpoint:  # files of the first version
         document, names, sources, sizes, rows = checkpoint["model"].content
         return StoredModel(document=document, names=names, sources=sources, sizes=sizes, rows=rows, checkpoint=others)
     stored = checkpoint[KEY]
@@ -212,7 +213,7 @@ def _parsed(checkpoint: Mapping[str, Any]) -> StoredModel:
 
 
 class _Refusing:
-    """Pickles as a module of PyTorch that raises an error as soon as Ultralytics takes it for the model."""
+    """Object that is pickled as a module of PyTorch and raises an error when Ultralytics calls `.float()` on it."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -222,13 +223,13 @@ class _Refusing:
 
 
 class _StandIn:
-    """Takes the place of whatever else a file names: it holds what it was given, and does nothing."""
+    """Replacement for callables that a file names: it keeps its arguments and does nothing."""
 
     def __init__(self, *content: Any) -> None:
         self.content = content
 
     def __setstate__(self, state: Any) -> None:
-        """Forget it."""
+        """Ignore the state."""
 
 
 def _path(*parts: str) -> Path:
@@ -253,7 +254,7 @@ def _sources(model: tasks.DetectionModel) -> tuple[Source, ...]:
 
 
 def _unshare_activations(model: nn.Module) -> None:
-    """Give a model activations of its own: `load_checkpoint` marks them in place, and Ultralytics shares one."""
+    """Copy the activations of a model: Ultralytics shares one object, and `load_checkpoint` changes it in place."""
     copies: dict[nn.Module, nn.Module] = {}
     for module in model.modules():
         for name, child in module._modules.items():  # noqa: SLF001 - `named_children` leaves out what comes twice
@@ -262,7 +263,7 @@ def _unshare_activations(model: nn.Module) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """The value in types of YAML."""
+    """Return a value in types of YAML."""
     if isinstance(value, Mapping):
         return {_plain(key): _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):

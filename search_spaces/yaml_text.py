@@ -1,7 +1,7 @@
-"""The one reader of YAML in this project: space files, model files, data files.
+"""Parse YAML: space files, model files and data files of users are read with this module only.
 
-A small text can describe a huge document: an alias that holds nine aliases, nine levels deep, is 9**9 values ("billion
-laughs"). Aliases, depth and numbers are therefore limited while the text is read, before anything is built from it.
+A small text can describe a huge document: nine aliases in an alias, nine levels deep, are 9**9 values (the "billion
+laughs" attack). Aliases, depth and numbers are therefore limited while the text is parsed.
 """
 
 from pathlib import Path
@@ -12,23 +12,23 @@ import yaml
 from search_spaces.errors import SpecError
 
 _REPEATED = 100_000
-"""Values that aliases may repeat in one text; model files with anchors repeat dozens."""
+"""Most values that aliases may repeat in one text; model files with anchors repeat dozens."""
 
 _DEPTH = 64
-"""Lists and mappings inside each other."""
+"""Most levels of nested lists and mappings."""
 
 _DIGITS = 18
-"""The most digits of a whole number: what 64 bits hold."""
+"""Most digits of a whole number: as many as 64 bits hold."""
 
 
 def read_yaml(path: Path, *, unique_keys: bool = True) -> dict[str, Any]:
     """Read a YAML file as a mapping.
 
     Args:
-        unique_keys: refuse a key that stands twice.
+        unique_keys: refuse a mapping with the same key twice.
 
     Raises:
-        SpecError: not there, not text, not YAML, or not a mapping.
+        SpecError: the file is missing, no text, no YAML, or no mapping.
     """
     try:
         return parse_yaml(path.read_text(encoding="utf-8-sig"), unique_keys=unique_keys)
@@ -44,10 +44,10 @@ def parse_yaml(text: str, *, unique_keys: bool = True) -> dict[str, Any]:
     """Parse YAML text as a mapping.
 
     Args:
-        unique_keys: refuse a key that stands twice.
+        unique_keys: refuse a mapping with the same key twice.
 
     Raises:
-        SpecError: not YAML, a key twice, too much of it, or not a mapping.
+        SpecError: no YAML, no mapping, a key twice, or beyond the limits.
     """
     try:
         document = yaml.load(text, Loader=UniqueKeysLoader if unique_keys else BoundedLoader)  # noqa: S506 - SafeLoaders
@@ -65,7 +65,7 @@ def parse_yaml(text: str, *, unique_keys: bool = True) -> dict[str, Any]:
 
 
 class BoundedLoader(yaml.SafeLoader):
-    """A SafeLoader that refuses what grows beyond its text: nested aliases, deep nesting, endless numbers."""
+    """SafeLoader with limits for repeated aliases, nesting and the length of numbers."""
 
     def __init__(self, stream: Any) -> None:
         super().__init__(stream)
@@ -73,7 +73,7 @@ class BoundedLoader(yaml.SafeLoader):
         self._values = self._repeated = self._depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Compose a node, counting what aliases repeat."""
+        """Compose a node and count the values that aliases repeat."""
         event = self.peek_event()
         anchor, mark = event.anchor if isinstance(event, yaml.NodeEvent) else None, event.start_mark
         if isinstance(event, yaml.AliasEvent):
@@ -89,7 +89,7 @@ class BoundedLoader(yaml.SafeLoader):
         return node
 
     def _repeat(self, anchor: str | None, mark: yaml.Mark) -> None:
-        """Count the values that an alias stands for."""
+        """Count the values of an alias."""
         if anchor in self.anchors and anchor not in self._sizes:
             raise yaml.composer.ComposerError(None, None, f"the alias *{anchor} stands inside its own anchor", mark)
         size = self._sizes.get(str(anchor), 1)
@@ -99,28 +99,28 @@ class BoundedLoader(yaml.SafeLoader):
             raise yaml.composer.ComposerError(None, None, f"aliases repeat more than {_REPEATED:,} values", mark)
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
-        """A whole number that 64 bits hold."""
+        """Construct a whole number of at most 64 bits."""
         if len(node.value) <= 4 * _DIGITS:
             value: int = super().construct_yaml_int(node)
             if abs(value) < 10**_DIGITS:
                 return value
-        told = f"a number of {len(node.value)} digits, where at most {_DIGITS} are expected"
-        raise yaml.constructor.ConstructorError(None, None, told, node.start_mark)
+        problem = f"a number of {len(node.value)} digits, where at most {_DIGITS} are expected"
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
 
 BoundedLoader.add_constructor("tag:yaml.org,2002:int", BoundedLoader.construct_yaml_int)
 
 
 class UniqueKeysLoader(BoundedLoader):
-    """Refuses a mapping with the same key twice, where YAML would let the second win."""
+    """Loader that refuses a mapping with the same key twice; PyYAML would use the second."""
 
     def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
-        """Compose a mapping."""
+        """Compose a mapping with unique keys."""
         node = super().compose_mapping_node(anchor)
-        seen: set[tuple[str, str]] = set()
+        keys: set[tuple[str, str]] = set()
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
-                if (key.tag, key.value) in seen:
+                if (key.tag, key.value) in keys:
                     raise yaml.composer.ComposerError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
-                seen.add((key.tag, key.value))
+                keys.add((key.tag, key.value))
         return node

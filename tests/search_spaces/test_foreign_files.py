@@ -389,7 +389,7 @@ class TestYOLOv5Blocks:
 
     def test_arguments_that_are_none(self) -> None:
         (told,) = mistakes(self.v5(-1, 1, "Bottleneck", [64, True, "two"]))
-        assert told.startswith("backbone[1]: Bottleneck: not the arguments it is known with, got [64, True, 'two'] (")
+        assert told.startswith("backbone[1]: Bottleneck: unexpected arguments, got [64, True, 'two'] (")
 
     def test_bottleneck_csp_keeps_its_own_arguments_as_printed(self) -> None:
         reading = foreign_files.translate(self.v5(-1, 2, "BottleneckCSP", [64, False, 1, 1.0]), as_printed=True)
@@ -459,7 +459,7 @@ class TestMistakes:
             [-1, 1, "DySample", [2, "lp", 4, False, 0]],
         ]
         document["head"] = [[-1, 1, "Bottleneck_DCNV4", []], [[1], 1, "Detect", ["nc", "anchors"]]]
-        told = "not the arguments it is known with, got"
+        told = "unexpected arguments, got"
         assert [mistake.partition(f": {told} ")[0] for mistake in mistakes(document)] == [
             "backbone[1]: Dynamic_conv2d",
             "backbone[2]: Dynamic_conv2d",
@@ -474,14 +474,14 @@ class TestMistakes:
 
     def test_a_layer_that_the_right_operator_cannot_be(self) -> None:
         (told,) = mistakes(with_row(-1, 1, "Dynamic_conv2d", [64, 3, 0.25, 1, 1, 1, 4]))
-        assert told.endswith("(dilation 1 and groups 4, where 1 and 1 can be read)")
+        assert told.endswith("(dilation 1 and groups 4, where 1 and 1 are expected)")
 
     @pytest.mark.parametrize("channels", [[], [None], ["wide"]])
     @pytest.mark.parametrize("module", ["Dynamic_conv2d", "Bottleneck_DCNV4"])
     def test_a_row_without_channels(self, module: str, channels: list[Any]) -> None:
         for as_printed in (False, True):
             (told,) = mistakes(with_row(-1, 1, module, channels), as_printed=as_printed)
-            assert told.startswith(f"backbone[1]: {module}: not the arguments it is known with, got {channels!r} (")
+            assert told.startswith(f"backbone[1]: {module}: unexpected arguments, got {channels!r} (")
 
     @pytest.mark.parametrize(
         "row",
