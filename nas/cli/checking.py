@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nas.workflows.request import Request
     from search_spaces import SearchSpace
     from search_spaces.operators import Operator
-    from trials.contracts.operator_contract import Case, Failure
+    from trials.contracts.case import Case, Failure
 
 _WHAT, _SEARCH, _LIMITS, _HOW = "What", "The search whose hours are estimated", "Limits", "How"
 _FAILED = 1

@@ -22,10 +22,13 @@ from nas.workflows.check_cache import CheckCache
 from search_spaces import OPERATORS
 from search_spaces.operators import modules as user_modules
 from trials import machine
-from trials.contracts import export_contract, operator_contract
-from trials.contracts.operator_contract import Case, Failure
+from trials.contracts import case as case_module
+from trials.contracts import export_contract, operator_contract, probing
+from trials.contracts.case import Case, Failure
 from trials.costing import cost
 
+_CONTRACTS = (case_module, probing, operator_contract, export_contract, cost)
+"""Modules of this package that the result of a check depends on."""
 _CHUNK = 16
 """Cases that share an ONNX graph and a fresh process; fewer where workers would have none."""
 _VERSIONS = ("torch", "ultralytics", "ultralytics-thop", "onnx", "onnxruntime")
@@ -69,7 +72,7 @@ def run(cases: Sequence[Case], cache: CheckCache, *, workers: int | None = None)
         pool = _Pool(workers, _chunks(waiting, workers), Path(folder))
         try:
             for checked in pool.results():
-                cache.add({keys[case]: case.said for case, failures in checked.items() if not failures})
+                cache.add({keys[case]: case.choice_summary for case, failures in checked.items() if not failures})
                 done += len(checked)
                 module_done = max(done, min(module_done + (not checked), len(cases)))
                 found = tuple(failure for failures in checked.values() for failure in failures)
@@ -193,7 +196,7 @@ def digest(operator: str) -> str:
     """
     record = OPERATORS[operator]
     start = {record.module.__module__, record.build.__module__}
-    files = {Path(str(module.__file__)) for module in (operator_contract, export_contract, cost)} | set(_files(start))
+    files = {Path(str(module.__file__)) for module in _CONTRACTS} | set(_files(start))
     texts = [file.read_text(encoding="utf-8") for file in sorted(files) if file.is_file()]
     texts += [record.source.text] if record.source else []
     texts += [f"{name} {version(name)}" for name in _VERSIONS] + [platform.python_version()]

@@ -19,7 +19,7 @@ from nas.workflows.request import Request
 from search_spaces import OPERATORS, SearchSpace, model_reader, pgi, space_file
 from search_spaces.operators import Operator, modules
 from trials.contracts import cases, model_contract, operator_contract
-from trials.contracts.operator_contract import Case
+from trials.contracts.case import Case
 from trials.data import digit_scenes
 
 TINY_V9 = """

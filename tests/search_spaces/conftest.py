@@ -7,7 +7,7 @@ from torch import nn
 from ultralytics.nn import tasks
 
 from search_spaces import auxiliary
-from trials.contracts.operator_contract import wake
+from trials.contracts.probing import as_if_trained
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def no_kernel_compilation() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def awake() -> Callable[[nn.Module], nn.Module]:
     """A copy of a module with no parameter at its zero start and batch norm statistics of its own."""
-    return wake
+    return as_if_trained
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from search_spaces.architecture import Insertion
 from search_spaces.insertions import FEEDS, Feeds
 from search_spaces.operators.mmqa import MMQA
 from search_spaces.operators.uib import UIB
-from trials.contracts.operator_contract import distance, wake
+from trials.contracts.probing import as_if_trained, relative_difference
 from trials.scores import Coverage
 from trials.training.inheritance import transfer
 
@@ -36,7 +36,7 @@ class Zero(nn.Module):
 def source() -> nn.Module:
     """Return a stock model with random weights and statistics."""
     torch.manual_seed(0)
-    return wake(build.model(V8N.document(CLASSES), CLASSES)).eval()
+    return as_if_trained(build.model(V8N.document(CLASSES), CLASSES)).eval()
 
 
 @torch.no_grad()
@@ -100,7 +100,7 @@ class TestReplacements:
         picks = {layer: Choice.of("DynamicConv", {"kernels": kernels}) for layer in layers}
         model = build.model(space.of(picks).document(CLASSES), CLASSES)
         coverage = transfer(model, source)
-        assert distance(predicted(model), predicted(source)) <= 1e-5
+        assert relative_difference(predicted(model), predicted(source)) <= 1e-5
         assert [layer for layer, _ in coverage.layers] == [str(layer) for layer in layers]
         assert {name.rsplit(".", 2)[-2] for name in coverage.new} == {"squeeze", "mix"}
 
@@ -112,7 +112,7 @@ class TestReplacements:
         self, name: str, operator: str, branch: type[nn.Module], space_of: Callable[[str], SearchSpace]
     ) -> None:
         space = space_of(name)
-        stock = wake(build.model(space.of({}).document(CLASSES), CLASSES))
+        stock = as_if_trained(build.model(space.of({}).document(CLASSES), CLASSES))
         model = everywhere(space, operator)
         transfer(model, stock)
         without = deepcopy(model)
@@ -126,7 +126,7 @@ class TestReplacements:
 
     def test_a_trained_operator_is_copied(self, source: nn.Module) -> None:
         """If the source has the operator in the same place, its weights are copied."""
-        trained = wake(inserted("UIB", "next", 4))
+        trained = as_if_trained(inserted("UIB", "next", 4))
         again = inserted("UIB", "next", 4)
         assert transfer(again, trained) == Coverage(share=1.0)
         assert torch.equal(predicted(again), predicted(trained))

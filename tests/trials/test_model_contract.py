@@ -1,4 +1,4 @@
-"""What a model's file promises: stock models keep all of it, and what is wrong with an export is seen."""
+"""Contract of models: stock models keep all promises, and wrong exports are found."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ STOCK = [
     "yolo26n-p2.yaml", "yolo26n-p6.yaml",
 ]  # fmt: skip
 END_TO_END = ["yolov10n.yaml", "yolo26n.yaml"]
-"""With a head that keeps the best 300 of more places than a small image has."""
+"""Models with a head that returns the best 300 predictions."""
 
 
 def document(model: str) -> dict[str, Any]:
@@ -29,8 +29,8 @@ def test_a_stock_model_keeps_every_promise(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", ["yolov8n.yaml", "yolov10n.yaml"])
-def test_an_export_with_frozen_places_is_found(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The places of the images that an export is recorded with, not of those that it is run for."""
+def test_an_export_with_a_fixed_size_is_found(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The export has as many predictions as the traced image, not as the image that it is run with."""
     whole = Detect._inference
 
     def frozen(self: Detect, x: dict[str, Tensor]) -> Tensor:
@@ -41,8 +41,8 @@ def test_an_export_with_frozen_places_is_found(model: str, monkeypatch: pytest.M
     assert "export" in {failure.promise for failure in model_contract.check(document(model))}
 
 
-def test_a_wrong_place_of_an_end_to_end_head_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also one that is not among the best."""
+def test_a_wrong_prediction_of_an_end_to_end_head_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Includes predictions that are not among the best."""
     whole = Detect._inference
 
     def wrong(self: Detect, x: dict[str, Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""What is promised, asked of operators that keep every promise but one."""
+"""Contracts of operators, checked with operators that break one promise each."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,7 +11,7 @@ from torch import nn
 from search_spaces import OPERATORS, Choice, SearchSpace, space_file
 from search_spaces.operators import Operator, Parameter, Parameters, Site, SiteKind, Value, modules
 from trials.contracts import cases, export_contract, operator_contract, record_contract
-from trials.contracts.operator_contract import Case
+from trials.contracts.case import Case
 
 SCALED = '''
 import torch
@@ -59,7 +59,7 @@ SCALED = Operator(
     reference="none",
 )
 '''
-"""An operator that keeps every promise, with places for what breaks one."""
+"""Source of an operator that keeps every promise, with placeholders for code that breaks one."""
 
 BREAKING: dict[str, tuple[str, str, str]] = {
     "wrong shape": ("shape", "", "y = y[..., 1:]"),
@@ -113,7 +113,7 @@ BREAKING: dict[str, tuple[str, str, str]] = {
     "lambda": ("file", "self.made = lambda: 1", ""),
     "table of the module": ("file", "KNOWN[kernel] = 1; self.kernel = kernel", "y = y * KNOWN[self.kernel]"),
 }
-"""The promise that is broken, and how: in the constructor, in the forward pass."""
+"""The broken promise, and the code that breaks it: in the constructor, in the forward pass."""
 
 MAY_BREAK_TOO = {
     "five dimensions": {"channels_last"},
@@ -128,20 +128,20 @@ def written(name: str, construct: str = "", forward: str = "") -> str:
     return text.replace("CONSTRUCT", construct or "pass").replace("FORWARD", forward or "pass")
 
 
-def spelled(told: str) -> str:
-    return "".join(word.title() for word in told.split())
+def spelled(words: str) -> str:
+    return "".join(word.title() for word in words.split())
 
 
 @pytest.fixture(scope="module")
 def operators(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Operator]]:
-    """The good one and all broken ones; the vocabulary is put back."""
+    """Load the good operator and all broken ones; restore the vocabulary afterwards."""
     before = dict(OPERATORS)
     folder = tmp_path_factory.mktemp("operators")
-    told = {"good": ("", "", ""), **BREAKING}
-    for name, (_, construct, forward) in told.items():
+    sources = {"good": ("", "", ""), **BREAKING}
+    for name, (_, construct, forward) in sources.items():
         path = folder / f"{spelled(name)}.py"
         path.write_text(written(spelled(name), construct, forward), encoding="utf-8")
-    yield {name: modules.load(folder / f"{spelled(name)}.py")[0] for name in told}
+    yield {name: modules.load(folder / f"{spelled(name)}.py")[0] for name in sources}
     OPERATORS.clear()
     OPERATORS.update(before)
 
@@ -174,17 +174,17 @@ def test_a_broken_promise_is_named_and_no_other(name: str, operators: dict[str, 
     assert found - MAY_BREAK_TOO.get(name, set()) <= {promise}
 
 
-def test_of_many_modules_those_that_do_not_travel_are_named(operators: dict[str, Operator]) -> None:
-    asked = {case_of(operators[name]): name for name in ("good", *TOGETHER)}
-    assert [failure for case in asked for failure in operator_contract.check(case)] == []
+def test_the_export_contract_finds_the_broken_ones_of_many_operators(operators: dict[str, Operator]) -> None:
+    checked = {case_of(operators[name]): name for name in ("good", *TOGETHER)}
+    assert [failure for case in checked for failure in operator_contract.check(case)] == []
     found = {
-        asked[case]: {failure.promise for failure in failures}
-        for case, failures in export_contract.check(list(asked)).items()
+        checked[case]: {failure.promise for failure in failures}
+        for case, failures in export_contract.check(list(checked)).items()
     }
     assert found == {"good": set(), **{name: {BREAKING[name][0]} for name in TOGETHER}}
 
 
-TOLD = {
+MESSAGES = {
     "wrong shape": "(2, 32, 8, 8) becomes (2, 48, 8, 7), where (2, 48, 8, 8) is expected",
     "unused weight": "unused gets no gradient",
     "blind to a channel": "1 of 32 input channels get no gradient",
@@ -194,15 +194,15 @@ TOLD = {
 }
 
 
-@pytest.mark.parametrize("name", TOLD)
-def test_a_failure_says_where_what_and_why(name: str, operators: dict[str, Operator]) -> None:
+@pytest.mark.parametrize("name", MESSAGES)
+def test_a_failure_names_layers_site_promise_and_observation(name: str, operators: dict[str, Operator]) -> None:
     promise = BREAKING[name][0]
     failure = next(one for one in operator_contract.check(case_of(operators[name])) if one.promise == promise)
     site = "convolution layer, 32 to 48 channels, kernel 3"
-    assert str(failure) == f"layers 4, 6: {spelled(name)} at {site}: {promise}: {TOLD[name]}"
+    assert str(failure) == f"layers 4, 6: {spelled(name)} at {site}: {promise}: {MESSAGES[name]}"
 
 
-def test_what_cannot_be_built_is_a_failure(operators: dict[str, Operator]) -> None:
+def test_an_operator_that_cannot_be_built_is_a_failure(operators: dict[str, Operator]) -> None:
     def build(_site: Site, **_given: object) -> nn.Module:
         raise ValueError("no such thing")
 
@@ -211,7 +211,7 @@ def test_what_cannot_be_built_is_a_failure(operators: dict[str, Operator]) -> No
     assert (failure.promise, failure.seen) == ("build", "raises ValueError: no such thing")
 
 
-def test_a_check_leaves_random_numbers_and_backends_alone(operators: dict[str, Operator]) -> None:
+def test_a_check_restores_random_states_and_backends(operators: dict[str, Operator]) -> None:
     before, was = torch.get_rng_state(), torch.backends.mkldnn.enabled
     operator_contract.check(case_of(operators["noise"]))
     assert torch.equal(torch.get_rng_state(), before)
@@ -219,7 +219,7 @@ def test_a_check_leaves_random_numbers_and_backends_alone(operators: dict[str, O
 
 
 def from_a_convolution(module: Any, before: Any) -> list[str]:
-    """Forgets that nothing may have stood there."""
+    """Fail for an inserted layer, which replaces nothing."""
     module.bn.weight.copy_(before.bn.weight)
     return ["bn.weight"]
 
@@ -272,7 +272,7 @@ RECORDS: dict[str, tuple[str, Callable[[Operator], Operator]]] = {
 
 
 @pytest.mark.parametrize("name", RECORDS)
-def test_a_record_that_is_wrong_is_told(name: str, operators: dict[str, Operator]) -> None:
+def test_a_wrong_record_breaks_its_promise(name: str, operators: dict[str, Operator]) -> None:
     promise, change = RECORDS[name]
     record = change(operators["good"])
     OPERATORS[record.name] = record
@@ -304,7 +304,7 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> SearchSpace:
     return space_file.load(path)
 
 
-def test_every_value_of_a_space_is_met_at_every_distinct_site(space: SearchSpace) -> None:
+def test_cases_have_every_value_of_a_space_at_every_distinct_site(space: SearchSpace) -> None:
     found = cases.of_space(space)
     sites: dict[tuple[str, int, int | None], set[tuple[str, Value]]] = {}
     for case in found:
@@ -339,7 +339,7 @@ def test_few_choices_cover_all_values() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OPERATORS)
 def test_the_vocabulary_keeps_every_promise_at_every_value(name: str) -> None:
-    """Also at values that no space of the catalog offers."""
+    """Includes values that no space of the catalog offers."""
     found = cases.of_operator(OPERATORS[name])
     assert [failure for case in found for failure in operator_contract.check(case)] == []
     assert [failure for failures in export_contract.check(found).values() for failure in failures] == []

@@ -1,4 +1,4 @@
-"""Which operators are to be checked where: every value of every parameter at every distinct site, once."""
+"""Test cases of operators: every value of every parameter at every distinct site, in few cases."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -33,10 +33,10 @@ from search_spaces.base import Base
 from search_spaces.hosts import WHOLE, host_of
 from search_spaces.operators import Operator, Site, Value
 from search_spaces.scaling import IMAGE_SIZE, Scaling
-from trials.contracts.operator_contract import Case
+from trials.contracts.case import Case
 
-_MANY = 4096
-"""Combinations of values up to which all are looked at for the fewest cases."""
+_MAX_COMBINATIONS = 4096
+"""Combinations of values up to which all are generated."""
 
 LAYERS: dict[str, tuple[int, Callable[[], nn.Module]]] = {
     "C3": (48, lambda: C3(48, 32, n=1, shortcut=False)),  # as in a neck
@@ -66,15 +66,15 @@ LAYERS: dict[str, tuple[int, Callable[[], nn.Module]]] = {
     "nn.Upsample": (16, lambda: nn.Upsample(None, 2, "nearest")),
     "nn.ConvTranspose2d": (16, lambda: nn.ConvTranspose2d(16, 16, 2, 2)),
 }
-"""A small layer of every host, and what its sites depend on, with the channels that enter it."""
+"""Small layers of all hosts, in variants with different sites, by name: input channels and the layer."""
 
 
 def of_space(space: SearchSpace) -> tuple[Case, ...]:
-    """Every value that a space offers, at every distinct site that it is offered for, each dial turned alone."""
+    """Return cases of all values of a space at all distinct sites, with each scaling factor changed alone."""
     sites = _Sites()
     stock = bases.load(space.base, space.scale)
-    for setting in _settings(space):
-        base = stock.scaled(setting)
+    for scaling in _scalings(space):
+        base = stock.scaled(scaling)
         for slot in space.slots:
             for operator, layer in product(slot.operators, slot.layers):
                 if operator in OPERATORS:
@@ -84,7 +84,7 @@ def of_space(space: SearchSpace) -> tuple[Case, ...]:
 
 
 def of_model(base: Base) -> tuple[Case, ...]:
-    """The operators that a model's file has, at each distinct site that they stand in."""
+    """Return the cases of the operators in a model's file, one per distinct site."""
     sites = _Sites()
     for layer, (operator, parameters) in base.operators.items():
         found = base.sites(layer, OPERATORS[operator])
@@ -96,7 +96,7 @@ def of_model(base: Base) -> tuple[Case, ...]:
 
 
 def of_operator(operator: Operator) -> tuple[Case, ...]:
-    """Every value that an operator allows, at every distinct site of `LAYERS` that nothing is in the way of."""
+    """Return cases of all allowed values of an operator at all distinct compatible sites of `LAYERS`."""
     sites = _Sites()
     for name in LAYERS:
         for site in sites_in(name, operator):
@@ -106,59 +106,59 @@ def of_operator(operator: Operator) -> tuple[Case, ...]:
 
 
 def sites_in(name: str, operator: Operator) -> tuple[Site, ...]:
-    """The sites that an operator takes in one of `LAYERS`."""
+    """Return the sites of an operator in one of `LAYERS`."""
     layer = _layer(name)
     host = host_of(layer)
     return host.sites_for(operator, layer, LAYERS[name][0]) if host else ()
 
 
 def combinations(operator: Operator) -> Iterator[dict[str, Value]]:
-    """Values of all parameters: the defaults, each value with all else at its default, and all, if not too many."""
+    """Yield combinations of values: the defaults, each value with all else default, and all, if not too many."""
     default = {parameter.name: parameter.default for parameter in operator.parameters}
     yield default
     for parameter in operator.parameters:
         yield from (default | {parameter.name: value} for value in parameter.allowed if value != parameter.default)
-    if prod(len(parameter.allowed) for parameter in operator.parameters) <= _MANY:
+    if prod(len(parameter.allowed) for parameter in operator.parameters) <= _MAX_COMBINATIONS:
         for values in product(*(parameter.allowed for parameter in operator.parameters)):
             yield dict(zip(default, values, strict=True))
 
 
 def covering(choices: Iterable[Choice]) -> list[Choice]:
-    """Few of the choices, in which every value of every parameter stands that stands in any of them."""
-    known = list(dict.fromkeys(choices))
-    missing = {value for choice in known for value in choice.parameters}
-    chosen = known[:1]  # an operator without parameters has one choice, and nothing is missing
-    missing -= {value for choice in chosen for value in choice.parameters}
-    while missing:
-        best = max(known, key=lambda choice: len(missing.intersection(choice.parameters)))
+    """Return few of the choices that together have all parameter values of all choices (greedy set cover)."""
+    distinct = list(dict.fromkeys(choices))
+    uncovered = {value for choice in distinct for value in choice.parameters}
+    chosen = distinct[:1]  # an operator without parameters has one choice, and nothing to cover
+    uncovered -= {value for choice in chosen for value in choice.parameters}
+    while uncovered:
+        best = max(distinct, key=lambda choice: len(uncovered.intersection(choice.parameters)))
         chosen.append(best)
-        missing -= set(best.parameters)
+        uncovered -= set(best.parameters)
     return chosen
 
 
 @dataclass
 class _Sites:
-    """What is offered at which distinct site: the site, the choices, the places, by what an operator can tell apart."""
+    """Distinct sites, each with the choices offered there and its places; equal for an operator means equal cases."""
 
-    known: dict[Case, tuple[Site, dict[Choice, None], dict[str, None]]] = field(default_factory=dict)
+    offers: dict[Case, tuple[Site, dict[Choice, None], dict[str, None]]] = field(default_factory=dict)
 
     def offer(self, sites: Iterable[Site], choices: Sequence[Choice], place: str) -> None:
         for site in sites if choices else ():
-            alike = Case.of(Choice(operator=choices[0].operator), replace(site, path=WHOLE), ())
-            _, offered, places = self.known.setdefault(alike, (site, {}, {}))
+            key = Case.of(Choice(operator=choices[0].operator), replace(site, path=WHOLE), ())
+            _, offered, places = self.offers.setdefault(key, (site, {}, {}))
             offered.update(dict.fromkeys(choices))
             places[place] = None
 
     def cases(self) -> tuple[Case, ...]:
         return tuple(
             Case.of(choice, site, tuple(places))
-            for site, offered, places in self.known.values()
+            for site, offered, places in self.offers.values()
             for choice in covering(offered)
         )
 
 
-def _settings(space: SearchSpace) -> Iterator[Scaling]:
-    """The base model, and every value of every dial that changes layers, the others at rest."""
+def _scalings(space: SearchSpace) -> Iterator[Scaling]:
+    """Yield the stock scaling, then each value of each factor that changes layers, with the others at stock."""
     yield ()
     for factor in space.scaling_factors:
         if factor.name != IMAGE_SIZE:

@@ -1,4 +1,7 @@
-"""Promises that are asked of many modules at once, since asking takes seconds: ONNX, and a file in a fresh process."""
+"""Contract of operators outside this process: an ONNX export, and a checkpoint loaded by a fresh process.
+
+Each check takes seconds, so many modules are checked together.
+"""
 
 import io
 import json
@@ -14,105 +17,106 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trials.contracts.operator_contract import REORDERED, Case, Failure, distance, raised, undisturbed, wake
+from trials.contracts.case import Case, Failure
+from trials.contracts.probing import REORDERED, as_if_trained, describe, isolated, relative_difference
 from trials.costing import cost
 
 _OPSET = 17
 _TRACED, _RUN = ((8, 8), 2), ((12, 20), 3)
-"""Size and batch: of the images that an export is recorded with, and of others that it then has to be right for."""
+"""Size and batch of the input that is traced, and of the input that the exported graph is run with."""
 _COPIES = 3
-_EXPORTED_TOGETHER = 100_000_000
-"""Parameters in one ONNX graph: protobuf ends at 2 GB."""
+_PARAMETERS_PER_GRAPH = 100_000_000
+"""Most parameters of one ONNX graph: protobuf allows 2 GB."""
 
-# Nothing of ours is imported there: loading a checkpoint has to bring what it needs.
-_FRESH = """\
+# It imports nothing of this package: loading a checkpoint must import all that it needs.
+_SCRIPT = """\
 import io, json, sys, torch
 torch.backends.mkldnn.enabled = False
 torch.set_num_threads(1)
-told = []
+results = []
 for packed, x, expected in torch.load(sys.argv[1]):
     try:
         module = torch.load(io.BytesIO(packed.numpy().tobytes()), weights_only=False)
         with torch.no_grad():
             y = module(x)
         same = y.shape == expected.shape and torch.allclose(y, expected, rtol=1e-3, atol=1e-4)
-        told.append("" if same else "loaded by a fresh process it gives another output")
+        results.append("" if same else "loaded by a fresh process it gives another output")
     except Exception as error:
-        told.append(f"a fresh process cannot load it: {type(error).__name__}: {' '.join(str(error).split())}"[:300])
+        results.append(f"a fresh process cannot load it: {type(error).__name__}: {' '.join(str(error).split())}"[:300])
 with open(sys.argv[2], "w") as answer:
-    json.dump(told, answer)
+    json.dump(results, answer)
 """
-_PATIENCE_SECONDS = 300
+_TIMEOUT_SECONDS = 300
 
-Told = list[str]
-"""What was seen of each case; empty where the promise is kept."""
-Promise = Callable[[Sequence[Case], Path], Told]
+Observations = list[str]
+"""What breaks a promise, for each case; empty text where it is kept."""
+Promise = Callable[[Sequence[Case], Path], Observations]
 
 
 def check(cases: Sequence[Case], folder: Path | None = None) -> dict[Case, tuple[Failure, ...]]:
-    """Ask for the promises of this file.
+    """Check all promises of this module.
 
     Args:
-        cases: that can be built and run; what cannot is for `trials.contracts.operator_contract.check` to tell.
-        folder: for files; a temporary one if None.
+        cases: that passed `trials.contracts.operator_contract.check`, so that they can be built and run.
+        folder: for temporary files; None for the system's.
     """
     failures: dict[Case, tuple[Failure, ...]] = dict.fromkeys(cases, ())
-    with undisturbed():
+    with isolated():
         for group, (name, promise) in product(_grouped(cases), PROMISES.items()):
-            with tempfile.TemporaryDirectory(dir=folder) as place:
-                told = _together(promise, group, Path(place))
-            for case, seen in zip(group, told, strict=True):
+            with tempfile.TemporaryDirectory(dir=folder) as inside:
+                observations = _bisected(promise, group, Path(inside))
+            for case, seen in zip(group, observations, strict=True):
                 failures[case] += (Failure.of(case, name, seen),) if seen else ()
     return failures
 
 
 def _grouped(cases: Sequence[Case]) -> Iterator[list[Case]]:
-    """As many as one graph holds."""
+    """Yield groups of cases that fit into one graph."""
     group: list[Case] = []
     size = 0
     for case in cases:
-        own = sum(parameter.numel() for parameter in case.build().parameters())
-        if group and size + own > _EXPORTED_TOGETHER:
+        params = sum(parameter.numel() for parameter in case.build().parameters())
+        if group and size + params > _PARAMETERS_PER_GRAPH:
             yield group
             group, size = [], 0
         group.append(case)
-        size += own
+        size += params
     if group:
         yield group
 
 
-def _together(asked: Promise, cases: Sequence[Case], folder: Path) -> Told:
-    """Ask all at once; where that fails as a whole, halves of them, until it is known whose fault it is."""
+def _bisected(promise: Promise, cases: Sequence[Case], folder: Path) -> Observations:
+    """Check cases together; if that raises, check halves of them, down to the single case that raises."""
     try:
-        return asked(cases, folder)
+        return promise(cases, folder)
     except Exception as error:  # noqa: BLE001 - a user's code may raise anything, and that is the finding
         if len(cases) == 1:
-            return [raised(error)]
+            return [describe(error)]
     half = len(cases) // 2
-    return _together(asked, cases[:half], folder) + _together(asked, cases[half:], folder)
+    return _bisected(promise, cases[:half], folder) + _bisected(promise, cases[half:], folder)
 
 
-class _Several(nn.Module):
-    """Modules side by side in one graph, each with its own input and output."""
+class _Parallel(nn.Module):
+    """Parallel modules in one graph, each with an input and an output."""
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         super().__init__()
-        self.several = nn.ModuleList(modules)
+        self.branches = nn.ModuleList(modules)
 
     def forward(self, *images: Tensor) -> tuple[Tensor, ...]:
-        """One image, one module, one output."""
-        return tuple(module(x) for module, x in zip(self.several, images, strict=True))
+        """Return the output of each module for its input."""
+        return tuple(module(x) for module, x in zip(self.branches, images, strict=True))
 
 
-def _export(cases: Sequence[Case], folder: Path) -> Told:
-    """ONNX, exported as Ultralytics does it, is right in ONNX Runtime at another size and batch.
+def _export(cases: Sequence[Case], folder: Path) -> Observations:
+    """Exported to ONNX as Ultralytics does it, its output is right in ONNX Runtime at another size and batch.
 
-    A case alone is exported as often as an operator may stand in one model, several times: some symbolic functions of
-    PyTorch's are right once in a graph.
+    A single case is exported several times in one graph, as an operator occurs several times in a model: some symbolic
+    functions of PyTorch are wrong from their second use on.
     """
     if len(cases) == 1:
         return _export([*cases] * _COPIES, folder)[:1]
-    modules = _Several([cost.fused(wake(case.build())) for case in cases]).eval().requires_grad_(False)
+    modules = _Parallel([cost.fused(as_if_trained(case.build())) for case in cases]).eval().requires_grad_(False)
     names = [(f"x{index}", f"y{index}") for index in range(len(cases))]
     (size, batch), graph = _TRACED, folder / "several.onnx"
     torch.onnx.export(
@@ -128,67 +132,68 @@ def _export(cases: Sequence[Case], folder: Path) -> Told:
     images = [case.image(*_RUN) for case in cases]
     out = run_onnx(graph, {x: image.numpy() for (x, _), image in zip(names, images, strict=True)})
     with torch.no_grad():
-        return [_parity(torch.from_numpy(y), own) for y, own in zip(out, modules(*images), strict=True)]
+        return [_difference(torch.from_numpy(y), expected) for y, expected in zip(out, modules(*images), strict=True)]
 
 
 def run_onnx(graph: Path, images: Mapping[str, Any]) -> Any:
-    """The outputs of a graph, on one thread."""
-    import onnxruntime  # noqa: PLC0415 - takes a while, and a check that finds all in its cache needs none
+    """Run an ONNX graph on one thread and return its outputs."""
+    import onnxruntime  # noqa: PLC0415 - slow, and not needed if all cases are cached
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # what goes wrong is raised, too
+    options.log_severity_level = 4  # errors are raised, too
     try:
         session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
         return session.run(None, images)
     except Exception as error:
-        told = " ".join(str(error).replace(str(graph), graph.name).split())
-        raise RuntimeError(f"ONNX Runtime refuses what was exported: {told}") from error
+        reason = " ".join(str(error).replace(str(graph), graph.name).split())
+        raise RuntimeError(f"ONNX Runtime refuses the exported graph: {reason}") from error
 
 
 def _axes(name: str) -> dict[int, str]:
     return {0: f"{name}_batch", 2: f"{name}_height", 3: f"{name}_width"}
 
 
-def _parity(out: Tensor, expected: Tensor) -> str:
+def _difference(out: Tensor, expected: Tensor) -> str:
+    """Return in words how the output of an exported graph differs; empty if it does not."""
     traced, run = ("x".join(map(str, size)) for size, _ in (_TRACED, _RUN))
     if out.shape != expected.shape:
         return f"exported at {traced}, it gives {tuple(out.shape)} for {run}, not {tuple(expected.shape)}"
-    far = distance(out, expected)
+    far = relative_difference(out, expected)
     if far > 10 * REORDERED:
         return f"exported at {traced} and batch {_TRACED[1]}, it is wrong by {far:.2%} at {run} and batch {_RUN[1]}"
     return ""
 
 
-def _fresh(cases: Sequence[Case], folder: Path) -> Told:
-    """Saved as a checkpoint, it comes back in a process that knows nothing of it."""
-    told: dict[Case, str] = {}
+def _file(cases: Sequence[Case], folder: Path) -> Observations:
+    """Saved as a checkpoint, it is loaded by a fresh process without further imports, with the same output."""
+    observations: dict[Case, str] = {}
     saved: dict[Case, tuple[Tensor, Tensor, Tensor]] = {}
     for case in cases:
-        module, x = wake(case.build()), case.image()
+        module, x = as_if_trained(case.build()), case.image()
         with torch.no_grad():
             expected = module(x)
         try:
-            saved[case] = _packed(module), x, expected
+            saved[case] = _serialised(module), x, expected
         except Exception as error:  # noqa: BLE001 - a user's code may raise anything, and that is the finding
-            told[case] = f"cannot be saved: {raised(error)}"
+            observations[case] = f"cannot be saved: {describe(error)}"
     if saved:
         file, answer = folder / "modules.pt", folder / "answer.json"
         torch.save(list(saved.values()), file)
-        _run([_FRESH, str(file), str(answer)], folder)
-        told |= dict(zip(saved, json.loads(answer.read_text(encoding="utf-8")), strict=True))
-    return [told[case] for case in cases]
+        _run([_SCRIPT, str(file), str(answer)], folder)
+        observations |= dict(zip(saved, json.loads(answer.read_text(encoding="utf-8")), strict=True))
+    return [observations[case] for case in cases]
 
 
-def _packed(module: nn.Module) -> Tensor:
-    """A module as it is saved, in a form that needs no pickle itself."""
+def _serialised(module: nn.Module) -> Tensor:
+    """Return a saved module as a tensor of bytes, which is loaded without unpickling."""
     file = io.BytesIO()
     torch.save(module, file)
     return torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8)
 
 
 def _run(command: Sequence[str], folder: Path) -> None:
-    """Run Python where it finds what this process finds, and nothing that lies in the working directory."""
+    """Run Python with the import path of this process, without the working directory."""
     environment: dict[str, Any] = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run(
         [sys.executable, "-P", "-c", *command],
@@ -196,15 +201,15 @@ def _run(command: Sequence[str], folder: Path) -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=_PATIENCE_SECONDS,
+        timeout=_TIMEOUT_SECONDS,
         check=False,
     )
     if done.returncode:
         lines = done.stderr.strip().splitlines()
         raise RuntimeError(
-            f"the fresh process ended with {done.returncode}: {lines[-1] if lines else 'without a word'}"
+            f"the fresh process ended with {done.returncode}: {lines[-1] if lines else 'without a message'}"
         )
 
 
-PROMISES: dict[str, Promise] = {"export": _export, "file": _fresh}
-"""By the names that failures carry; their docstrings are the promises."""
+PROMISES: dict[str, Promise] = {"export": _export, "file": _file}
+"""Promises by the names in failures; `nas check` prints the first line of their docstrings."""

@@ -1,6 +1,6 @@
-"""What a whole model promises, before anybody trains it for days: its file, not one operator of it.
+"""Contract of a whole model, from its YAML: it is built, trained, fused and exported as it should be.
 
-What the operators in it promise one by one is `trials/contract.py`.
+The contract of single operators is in `trials.contracts.operator_contract`.
 """
 
 import tempfile
@@ -15,30 +15,31 @@ from ultralytics.cfg import get_cfg
 from ultralytics.nn.tasks import DetectionModel
 
 from search_spaces import auxiliary, build, pgi
+from trials.contracts.case import Failure
 from trials.contracts.export_contract import run_onnx
-from trials.contracts.operator_contract import REORDERED, Failure, distance, raised, undisturbed, wake
+from trials.contracts.probing import REORDERED, as_if_trained, describe, isolated, relative_difference
 from trials.costing import cost
 
-_PASSED, _EXPORTED, _RUN = (2, 2, 3), (2, 2, 2), (1, 3, 5)
-"""Batch, height and width of images, in units of the model's greatest stride."""
+_FORWARD, _TRACED, _RUN = (2, 2, 3), (2, 2, 2), (1, 3, 5)
+"""Batch, height and width of images; height and width in units of the model's greatest stride."""
 _IMAGE_SIZE = 640
 _OPSET = 17
 _FROZEN = "dfl.conv.weight"
-"""Ultralytics freezes it."""
+"""Parameter that Ultralytics freezes."""
 
 Document = Mapping[str, Any]
 Promise = Callable[[Document], Iterator[str]]
 
 
 def check(document: Document) -> tuple[Failure, ...]:
-    """Ask a model YAML for every promise of this file."""
+    """Check all promises of this module for a model YAML."""
     failures: list[Failure] = []
-    with undisturbed():
+    with isolated():
         for name, promise in PROMISES.items():
             try:
                 seen = list(promise(document))
             except Exception as error:  # noqa: BLE001 - a user's code may raise anything, and that is the finding
-                seen = [raised(error)]
+                seen = [describe(error)]
             failures += [Failure(operator="the model", promise=name, seen=one) for one in seen]
             if failures and name == "build":
                 break
@@ -46,7 +47,7 @@ def check(document: Document) -> tuple[Failure, ...]:
 
 
 def _build(document: Document) -> Iterator[str]:
-    """It can be built, as it is trained and as it is deployed, and every layer of it counted."""
+    """It can be built as it is trained and as it is deployed, and all its layers can be counted."""
     _in_training(document)
     for deployed in (False, True):
         cost.measure(document, document["nc"], _IMAGE_SIZE, deployed=deployed)
@@ -54,10 +55,10 @@ def _build(document: Document) -> Iterator[str]:
 
 
 def _train(document: Document) -> Iterator[str]:
-    """A training step is finite, and its gradient reaches every parameter."""
+    """The loss of a training step is finite, and its gradient reaches every parameter."""
     model = _in_training(document).train()
     batch = {
-        "img": _image(model, _PASSED),
+        "img": _image(model, _FORWARD),
         "batch_idx": torch.tensor([0.0, 0.0, 1.0]),
         "cls": torch.zeros(3, 1),
         "bboxes": torch.tensor([[0.5, 0.5, 0.2, 0.3], [0.3, 0.4, 0.5, 0.4], [0.6, 0.6, 0.8, 0.8]]),
@@ -72,38 +73,38 @@ def _train(document: Document) -> Iterator[str]:
 
 
 def _auxiliary(document: Document) -> Iterator[str]:
-    """Without its auxiliary half it predicts the same, bit for bit."""
-    model = wake(_in_training(document)).eval()
+    """Without its auxiliary branch it has equal predictions, bit for bit."""
+    model = as_if_trained(_in_training(document)).eval()
     if not isinstance(model, pgi.PGIModel):
         return
     with torch.no_grad():
-        before = model(_image(model, _PASSED))[0]
-        after = pgi.drop_auxiliary(model)(_image(model, _PASSED))[0]
+        before = model(_image(model, _FORWARD))[0]
+        after = pgi.drop_auxiliary(model)(_image(model, _FORWARD))[0]
     if not torch.equal(before, after):
-        yield f"the predictions differ by {distance(after, before):.2%}"
+        yield f"the predictions differ by {relative_difference(after, before):.2%}"
 
 
 def _fuse(document: Document) -> Iterator[str]:
-    """Fused, as it is deployed, it predicts the same."""
-    model = _with_all_places(pgi.drop_auxiliary(wake(_in_training(document)).eval()))
+    """Fused, as it is deployed, it has the same predictions."""
+    model = _with_all_predictions(pgi.drop_auxiliary(as_if_trained(_in_training(document)).eval()))
     with torch.no_grad():
-        before = model(_image(model, _PASSED))[0]
-        after = deepcopy(model).fuse(verbose=False)(_image(model, _PASSED))[0]
-    if (far := distance(after, before)) > 10 * REORDERED:
+        before = model(_image(model, _FORWARD))[0]
+        after = deepcopy(model).fuse(verbose=False)(_image(model, _FORWARD))[0]
+    if (far := relative_difference(after, before)) > 10 * REORDERED:
         yield f"the predictions differ by {far:.2%}"
 
 
 def _export(document: Document) -> Iterator[str]:
-    """Exported to ONNX, it predicts the same for images of another size."""
-    model = _with_all_places(_in_training(document).eval().fuse(verbose=False).requires_grad_(False))
+    """Exported to ONNX, it has the same predictions for images of another size."""
+    model = _with_all_predictions(_in_training(document).eval().fuse(verbose=False).requires_grad_(False))
     head: Any = model.model[-1]
-    recorded, other = _image(model, _EXPORTED), _image(model, _RUN)
+    traced, other = _image(model, _TRACED), _image(model, _RUN)
     head.export, head.dynamic, head.format = True, True, "onnx"
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder) / "model.onnx"
         torch.onnx.export(
             model,
-            (recorded,),
+            (traced,),
             graph,
             opset_version=_OPSET,
             input_names=["images"],
@@ -116,13 +117,13 @@ def _export(document: Document) -> Iterator[str]:
         expected = model(other)
     if out.shape != expected.shape:
         shapes = f"{tuple(out.shape)} at {_shown(other)}, not {tuple(expected.shape)}"
-        yield f"exported at {_shown(recorded)}, it gives {shapes}"
-    elif (far := distance(out, expected)) > 10 * REORDERED:
-        yield f"exported at {_shown(recorded)}, it is wrong by {far:.2%} at {_shown(other)}"
+        yield f"exported at {_shown(traced)}, it gives {shapes}"
+    elif (far := relative_difference(out, expected)) > 10 * REORDERED:
+        yield f"exported at {_shown(traced)}, it is wrong by {far:.2%} at {_shown(other)}"
 
 
 def _in_training(document: Document) -> DetectionModel:
-    """The model as it is trained, always with the same weights."""
+    """Build the model as it is trained, always with the same weights."""
     torch.manual_seed(0)
     document = auxiliary.with_branch(document) if document.get("pgi") else document
     model = build.model(document, document["nc"])
@@ -130,11 +131,11 @@ def _in_training(document: Document) -> DetectionModel:
     return model
 
 
-def _with_all_places(model: Any) -> Any:
-    """Let an end-to-end head return every place, as other heads do.
+def _with_all_predictions(model: Any) -> Any:
+    """Let an end-to-end head return all predictions, as other heads do.
 
-    It returns the best 300: of a fresh model's nearly equal scores other ones after a rounding, and small images, which
-    make these questions cheap, have fewer places.
+    By default it returns the best 300. A fresh model has nearly equal scores, so rounding changes which ones these are;
+    and the small images that make these checks fast have fewer predictions.
     """
     if model.end2end:
         model.model[-1].postprocess = _unchanged
@@ -146,7 +147,7 @@ def _unchanged(predictions: Tensor) -> Tensor:
 
 
 def _image(model: Any, shape: tuple[int, int, int]) -> Tensor:
-    """Images of a batch, height and width that the model takes, always the same."""
+    """Return random images `(batch, 3, h, w)` that the model takes, always the same; see `_FORWARD`."""
     batch, height, width = shape
     stride = int(model.stride.max())
     return torch.rand(batch, 3, height * stride, width * stride, generator=torch.Generator().manual_seed(0))
@@ -163,4 +164,4 @@ PROMISES: dict[str, Promise] = {
     "fuse": _fuse,
     "export": _export,
 }
-"""By the names that failures carry; their docstrings are the promises."""
+"""Promises by the names in failures; `nas check` prints the first line of their docstrings."""

@@ -1,254 +1,76 @@
-"""What every operator promises at every site it is offered for, and whether it keeps it.
+"""Contract of an operator's module at every site it is offered for: each promise is a function below.
 
-Each promise is one small function below, which tells what it saw where the promise is broken. Promises that are costly
-to ask one by one, ONNX and a fresh process, are in `trials/portability.py`.
+A promise yields what was observed where it is broken. `nas check` prints the first line of its docstring. Promises that
+are slow to check for single modules, ONNX and a fresh process, are in `trials.contracts.export_contract`.
 """
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from search_spaces import OPERATORS, Choice
-from search_spaces.hosts import WHOLE
-from search_spaces.operators import Site, SiteKind, Value
+from trials.contracts.case import SQUARE, Case, Failure
+from trials.contracts.probing import REORDERED, as_if_trained, describe, isolated, relative_difference
 from trials.costing import cost
 
-REORDERED = 1e-4
-"""The greatest difference, as a share of the greatest value, that another order of sums explains in float32."""
-_LOST_IN_HALF = {torch.float16: 0.01, torch.bfloat16: 0.1}
-"""The mean difference, as a share of the mean, that a precision explains."""
-_SQUARE, _LARGER, _OBLONG, _ODD = (8, 8), (16, 16), (8, 12), (7, 9)
-_MARKS = ("i", "f", "type", "np")
-"""Attributes that `parse_model` sets on every layer, and `build` on every operator in a layer's place."""
-_SHOWN = 4
-"""How many names a message lists."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Case:
-    """An operator with its parameters at a site, known by everything that it is told there.
-
-    Attributes:
-        activation: the site's, in words.
-        acts: the site's.
-        places: the layers with such a site.
-    """
-
-    operator: str
-    parameters: tuple[tuple[str, Value], ...]
-    kind: SiteKind
-    c_in: int
-    c_out: int
-    kernel: int
-    stride: int
-    groups: int
-    reduction: int | None
-    activation: str
-    acts: nn.Module = field(compare=False, repr=False)
-    places: tuple[str, ...] = field(default=(), compare=False, repr=False)
-
-    @classmethod
-    def of(cls, choice: Choice, site: Site, places: Sequence[str]) -> "Case":
-        """A choice at a site."""
-        return cls(
-            operator=choice.operator,
-            parameters=choice.parameters,
-            kind=site.kind,
-            c_in=site.c_in,
-            c_out=site.c_out,
-            kernel=site.kernel,
-            stride=site.stride,
-            groups=site.groups,
-            reduction=site.reduction,
-            activation=repr(site.activation),
-            acts=site.activation,
-            places=tuple(places),
-        )
-
-    @property
-    def site(self) -> Site:
-        """The site, with an activation of its own."""
-        return Site(
-            path=WHOLE,
-            kind=self.kind,
-            c_in=self.c_in,
-            c_out=self.c_out,
-            kernel=self.kernel,
-            stride=self.stride,
-            groups=self.groups,
-            activation=_real(self.acts),
-            reduction=self.reduction,
-        )
-
-    @property
-    def said(self) -> str:
-        """The operator and what differs from its defaults: `UIB(expansion=2)`."""
-        return str(Choice(operator=self.operator, parameters=self.parameters))
-
-    @property
-    def where(self) -> str:
-        """The site in words."""
-        told = [f"{self.kind}, {self.c_in} to {self.c_out} channels"]
-        told += [f"kernel {self.kernel}"] if self.kernel else []
-        told += [f"stride {self.stride}"] if self.stride != 1 else []
-        told += [f"{self.groups} groups"] if self.groups != 1 else []
-        return ", ".join(told)
-
-    def build(self, seed: int = 0) -> nn.Module:
-        """The module, in eval mode."""
-        torch.manual_seed(seed)
-        return OPERATORS[self.operator].build(self.site, **dict(self.parameters)).eval()
-
-    def image(self, size: tuple[int, int] = _SQUARE, batch: int = 2) -> Tensor:
-        """What enters the site, always the same."""
-        return torch.randn(batch, self.c_in, *size, generator=torch.Generator().manual_seed(0))
-
-    def shape(self, size: tuple[int, int], batch: int = 2) -> tuple[int, ...]:
-        """What has to leave the site: a strided one rounds up."""
-        if self.kind is SiteKind.UPSAMPLE:
-            return batch, self.c_out, *(side * self.stride for side in size)
-        return batch, self.c_out, *(-(-side // self.stride) for side in size)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Failure:
-    """A broken promise.
-
-    Attributes:
-        operator: with its parameters.
-        site: in words; empty where it is the record that is wrong.
-        places: the layers with such a site.
-        promise: its name.
-        seen: in words.
-    """
-
-    operator: str
-    site: str = ""
-    places: tuple[str, ...] = ()
-    promise: str
-    seen: str
-
-    @classmethod
-    def of(cls, case: Case, promise: str, seen: str) -> "Failure":
-        """A promise that a case breaks."""
-        return cls(operator=case.said, site=case.where, places=case.places, promise=promise, seen=seen)
-
-    def __str__(self) -> str:
-        layers = f"layer{'s' if len(self.places) > 1 else ''} {', '.join(self.places)}: " if self.places else ""
-        return f"{layers}{self.operator}{f' at {self.site}' if self.site else ''}: {self.promise}: {self.seen}"
+_HALF_TOLERANCE = {torch.float16: 0.01, torch.bfloat16: 0.1}
+"""Mean absolute difference to float32, as a share of the mean absolute value, that a precision explains."""
+_LARGER, _OBLONG, _ODD = (16, 16), (8, 12), (7, 9)
+_RESERVED_ATTRIBUTES = ("i", "f", "type", "np")
+"""Attributes that `parse_model` sets on every layer, and `build` on every operator that is a layer."""
+_MAX_NAMES = 4
+"""Names that a message lists."""
 
 
 def check(case: Case) -> tuple[Failure, ...]:
-    """Ask for every promise of this file; nothing is left changed."""
-    with undisturbed():
+    """Check all promises of this module; random states and backends are restored."""
+    with isolated():
         try:
-            bench = _Bench(case)
+            subject = _Subject(case)
         except Exception as error:  # noqa: BLE001 - a user's code may raise anything, and that is the finding
-            return (Failure.of(case, "build", raised(error)),)
+            return (Failure.of(case, "build", describe(error)),)
         failures: list[Failure] = []
         for name, promise in PROMISES.items():
-            failures += [Failure.of(case, name, seen) for seen in _seen(promise, bench)]
-            if failures and name in _GROUNDS:
+            failures += [Failure.of(case, name, seen) for seen in _observations(promise, subject)]
+            if failures and name in _FUNDAMENTAL:
                 break
     return tuple(failures)
 
 
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Random numbers and backends are put back afterwards; warnings are not what is asked for.
-
-    oneDNN compiles a kernel for every new shape: seconds, where the arithmetic takes milliseconds.
-    """
-    backend: Any = torch.backends.mkldnn
-    was, backend.enabled = backend.enabled, False
-    try:
-        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        backend.enabled = was
-
-
-def wake(module: nn.Module) -> nn.Module:
-    """A copy with values that a trained module could have, where a fresh one starts at zero or with no statistics.
-
-    A fresh module can hide what is wrong with it: a branch that starts at 0 gives the right output at any size, and
-    passes no gradient.
-    """
-    module = deepcopy(module)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            if not parameter.any():
-                parameter.normal_(std=0.1)
-        for norm in module.modules():
-            if isinstance(norm, nn.BatchNorm2d):
-                norm.get_buffer("running_mean").normal_(std=0.3)
-                norm.get_buffer("running_var").uniform_(0.5, 2)
-                if norm.affine:
-                    norm.weight.uniform_(0.5, 1.5)
-                    norm.bias.normal_(std=0.3)
-    return module
-
-
-def distance(one: Tensor, other: Tensor) -> float:
-    """The greatest difference, as a share of the greatest value; infinite where shapes differ or numbers are none."""
-    if one.shape != other.shape or not one.isfinite().all():
-        return float("inf")
-    greatest = other.abs().max().item()
-    return (one - other).abs().max().item() / greatest if greatest else one.abs().max().item()
-
-
-def raised(error: BaseException) -> str:
-    """An exception in one line."""
-    return f"raises {type(error).__name__}: {' '.join(str(error).split())}"[:300]
-
-
-class _Bench:
-    """A case with its modules: a fresh one and an awake one, copied for every promise."""
+class _Subject:
+    """Module under test of a case; each promise gets its own copies."""
 
     def __init__(self, case: Case) -> None:
         self.case = case
         self._fresh = case.build()
-        self._awake = wake(self._fresh)
+        self._trained = as_if_trained(self._fresh)
 
     def fresh(self) -> nn.Module:
+        """Return a copy as it is initialised."""
         return deepcopy(self._fresh)
 
-    def awake(self) -> nn.Module:
-        return deepcopy(self._awake)
+    def trained(self) -> nn.Module:
+        """Return a copy with numbers that a trained module could have."""
+        return deepcopy(self._trained)
 
 
-Promise = Callable[[_Bench], Iterator[str]]
+Promise = Callable[[_Subject], Iterator[str]]
 
 
-def _seen(promise: Promise, bench: _Bench) -> list[str]:
-    """What breaks a promise; an exception does, too."""
+def _observations(promise: Promise, subject: _Subject) -> list[str]:
+    """Return what breaks a promise; an exception breaks it, too."""
     try:
-        return list(promise(bench))
+        return list(promise(subject))
     except Exception as error:  # noqa: BLE001 - a user's code may raise anything, and that is the finding
-        return [raised(error)]
+        return [describe(error)]
 
 
-def _real(activation: nn.Module) -> nn.Module:
-    """A copy to build with: a base model is traced without numbers, which an activation with weights would lack."""
-    activation = deepcopy(activation)
-    for module in activation.modules():
-        if isinstance(module, nn.PReLU) and module.weight.is_meta:
-            module.to_empty(device="cpu").reset_parameters()
-    return activation
-
-
-def _shape(bench: _Bench) -> Iterator[str]:
-    """It keeps the size, divides it by the stride rounding up, or upsamples it; what leaves it is finite."""
-    case, module = bench.case, bench.awake()
-    sizes = [_SQUARE, _LARGER, _OBLONG] + ([] if case.kernel and case.kernel % 2 == 0 else [_ODD])
+def _shape(subject: _Subject) -> Iterator[str]:
+    """Its output has the size of the input, divided by the stride and rounded up, or upsampled, and is finite."""
+    case, module = subject.case, subject.trained()
+    sizes = [SQUARE, _LARGER, _OBLONG] + ([] if case.kernel and case.kernel % 2 == 0 else [_ODD])
     for size in sizes:
         with torch.no_grad():
             out = module(case.image(size))
@@ -258,12 +80,12 @@ def _shape(bench: _Bench) -> Iterator[str]:
         if tuple(out.shape) != case.shape(size):
             yield f"{(2, case.c_in, *size)} becomes {tuple(out.shape)}, where {case.shape(size)} is expected"
         elif not out.isfinite().all():
-            yield f"{size[0]} x {size[1]}: NaN or infinite numbers leave it"
+            yield f"{size[0]} x {size[1]}: NaN or infinite numbers in the output"
 
 
-def _deterministic(bench: _Bench) -> Iterator[str]:
-    """In eval mode it gives the same output twice, and changes nothing of itself."""
-    module, x = bench.awake(), bench.case.image()
+def _deterministic(subject: _Subject) -> Iterator[str]:
+    """In eval mode two passes give the same output, and change nothing in the module."""
+    module, x = subject.trained(), subject.case.image()
     before = deepcopy(module.state_dict())
     with torch.no_grad():
         if not torch.equal(module(x), module(x)):
@@ -273,46 +95,46 @@ def _deterministic(bench: _Bench) -> Iterator[str]:
         yield f"in eval mode a pass changes {_listed(changed)}"
 
 
-def _marks(bench: _Bench) -> Iterator[str]:
+def _reserved_attributes(subject: _Subject) -> Iterator[str]:
     """It has no attribute called i, f, type or np, which Ultralytics sets on every layer."""
-    module = bench.fresh()
-    held = {*vars(module), *dir(type(module))} - set(dir(nn.Module)) | ({"type"} & {*vars(module)})
-    held |= {name for name, _ in module.named_modules(remove_duplicate=False)}
-    held |= {name for name, _ in module.named_parameters(recurse=False, remove_duplicate=False)}
-    held |= {name for name, _ in module.named_buffers(recurse=False, remove_duplicate=False)}
-    if taken := [name for name in _MARKS if name in held]:
+    module = subject.fresh()
+    names = {*vars(module), *dir(type(module))} - set(dir(nn.Module)) | ({"type"} & {*vars(module)})
+    names |= {name for name, _ in module.named_modules(remove_duplicate=False)}
+    names |= {name for name, _ in module.named_parameters(recurse=False, remove_duplicate=False)}
+    names |= {name for name, _ in module.named_buffers(recurse=False, remove_duplicate=False)}
+    if taken := [name for name in _RESERVED_ATTRIBUTES if name in names]:
         yield f"Ultralytics sets {', '.join(taken)} on every layer; an attribute of it needs another name"
 
 
-def _one_image(bench: _Bench) -> Iterator[str]:
+def _one_image(subject: _Subject) -> Iterator[str]:
     """In train mode it takes one image, as the last batch of an epoch may have, after a batch of several."""
-    module = bench.fresh().train()
-    several = module(bench.case.image())
+    module = subject.fresh().train()
+    several = module(subject.case.image())
     try:
-        out = module(bench.case.image(batch=1))
+        out = module(subject.case.image(batch=1))
     except Exception as error:  # noqa: BLE001 - a user's code may raise anything, and that is the finding
-        pooled = ": a batch norm behind global pooling has one value a channel then" if _counts_values(error) else ""
-        yield f"{raised(error)}{pooled}"
+        pooled = ": a batch norm behind global pooling has one value a channel then" if _is_of_batch_norm(error) else ""
+        yield f"{describe(error)}{pooled}"
         return
     if tuple(out.shape) != (1, *several.shape[1:]):
-        yield f"{tuple(out.shape)} leaves it, where {(1, *several.shape[1:])} is expected"
+        yield f"the output is {tuple(out.shape)}, where {(1, *several.shape[1:])} is expected"
     elif several.isfinite().all() and not out.isfinite().all():
-        yield "NaN or infinite numbers leave it"
+        yield "NaN or infinite numbers in the output"
 
 
-def _counts_values(error: Exception) -> bool:
-    """Whether an exception is batch norm's, which asks for more than one value a channel."""
+def _is_of_batch_norm(error: Exception) -> bool:
+    """Return whether an exception is that of a batch norm with one value per channel."""
     return "more than 1 value per channel" in str(error)
 
 
-def _train(bench: _Bench) -> Iterator[str]:
-    """It trains: the same shape as in eval mode, finite, nothing of the graph kept afterwards."""
-    module = bench.fresh().train()
-    out = module(bench.case.image())
-    if tuple(out.shape) != bench.case.shape(_SQUARE):
-        yield f"in train mode {tuple(out.shape)} leaves it, in eval mode {bench.case.shape(_SQUARE)}"
+def _train(subject: _Subject) -> Iterator[str]:
+    """In train mode its output has the same shape as in eval mode and is finite; it keeps nothing of the graph."""
+    module = subject.fresh().train()
+    out = module(subject.case.image())
+    if tuple(out.shape) != subject.case.shape(SQUARE):
+        yield f"in train mode the output is {tuple(out.shape)}, in eval mode {subject.case.shape(SQUARE)}"
     if not out.isfinite().all():
-        yield "in train mode NaN or infinite numbers leave it"
+        yield "in train mode NaN or infinite numbers in the output"
     if not out.requires_grad:
         yield "in train mode the output is cut off from the graph (`detach`, `no_grad`, `.data`?)"
         return
@@ -320,13 +142,13 @@ def _train(bench: _Bench) -> Iterator[str]:
     try:
         deepcopy(module)
     except RuntimeError as error:
-        yield f"after a training pass it cannot be copied, which every epoch asks for: {error}"
+        yield f"after a training step it cannot be copied, which every epoch does: {error}"
 
 
-def _gradient(bench: _Bench) -> Iterator[str]:
+def _gradient(subject: _Subject) -> Iterator[str]:
     """The gradient reaches every parameter and every channel of the input."""
-    module = bench.awake()  # in eval mode: batch statistics would cancel a bias before them
-    x = bench.case.image((12, 12), batch=4).requires_grad_()
+    module = subject.trained()  # in eval mode: batch statistics would cancel the bias before them
+    x = subject.case.image((12, 12), batch=4).requires_grad_()
     out = module(x)
     if not out.requires_grad:
         yield "the output is cut off from the graph (`detach`, `no_grad`, `.data`?)"
@@ -338,12 +160,12 @@ def _gradient(bench: _Bench) -> Iterator[str]:
     if x.grad is None:
         yield "the input gets no gradient"
     elif dead := int((x.grad.abs().sum(dim=(0, 2, 3)) == 0).sum()):
-        yield f"{dead} of {bench.case.c_in} input channels get no gradient"
+        yield f"{dead} of {subject.case.c_in} input channels get no gradient"
 
 
-def _copy(bench: _Bench) -> Iterator[str]:
+def _copy(subject: _Subject) -> Iterator[str]:
     """A deep copy is equal and independent."""
-    module, x = bench.awake(), bench.case.image()
+    module, x = subject.trained(), subject.case.image()
     copy = deepcopy(module)
     with torch.no_grad():
         before = module(x)
@@ -355,9 +177,9 @@ def _copy(bench: _Bench) -> Iterator[str]:
             yield "changing the numbers of a deep copy changes the original"
 
 
-def _state(bench: _Bench) -> Iterator[str]:
-    """Everything it has learned or counted is in its state dict, and the moving average can follow."""
-    module, x = bench.fresh(), bench.case.image()
+def _state(subject: _Subject) -> Iterator[str]:
+    """All that it learns or counts is in its state dict, in float tensors, which the EMA averages."""
+    module, x = subject.fresh(), subject.case.image()
     plain = [
         f"{place}.{name}".strip(".")
         for place, inner in module.named_modules()
@@ -365,72 +187,72 @@ def _state(bench: _Bench) -> Iterator[str]:
         if isinstance(value, Tensor)
     ]
     if plain:
-        yield f"{_listed(plain)}: a tensor, but neither parameter nor buffer, so it stays where the model leaves"
+        yield f"{_listed(plain)}: a tensor, but neither parameter nor buffer, so it is not moved with the model"
     counted = {name: value.clone() for name, value in module.named_buffers() if not value.is_floating_point()}
     module.train()
     with torch.no_grad():
         for _ in range(3):
             module(x)
-        loaded = bench.case.build(seed=1)
+        loaded = subject.case.build(seed=1)
         loaded.load_state_dict(module.state_dict())
-        if distance(loaded(x), module.eval()(x)) > REORDERED:
+        if relative_difference(loaded(x), module.eval()(x)) > REORDERED:
             yield (
                 "after three training passes, another module that loads the state dict gives another output: "
-                "something that counts is neither parameter nor persistent buffer"
+                "something that is counted is neither parameter nor persistent buffer"
             )
     now = dict(module.named_buffers())
     changed = [name for name, value in counted.items() if not torch.equal(value, now[name])]
     if lost := [name for name in changed if not name.endswith("num_batches_tracked")]:
-        yield f"training changes {_listed(lost)}; the moving average, which is scored, follows float buffers only"
+        yield f"training changes {_listed(lost)}; the EMA, which is scored, averages float buffers only"
 
 
-def _device(bench: _Bench) -> Iterator[str]:
-    """It works on another device than the CPU; the meta device, which has no numbers, stands for a GPU."""
-    module, x = bench.fresh().to("meta"), bench.case.image().to("meta")
+def _device(subject: _Subject) -> Iterator[str]:
+    """It works on other devices than the CPU; the meta device stands for a GPU."""
+    module, x = subject.fresh().to("meta"), subject.case.image().to("meta")
     with torch.no_grad():
         out = module(x)
     if not out.is_meta:
-        yield "what leaves it is on the CPU, wherever the images are"
+        yield "the output is on the CPU, wherever the input is"
 
 
-def _storage(bench: _Bench) -> Iterator[str]:
-    """What it stores has four dimensions or fewer: converting a model to channels_last refuses a fifth."""
-    for name, value in bench.fresh().state_dict().items():
+def _storage(subject: _Subject) -> Iterator[str]:
+    """Its parameters and buffers have four dimensions or fewer, as channels_last requires."""
+    for name, value in subject.fresh().state_dict().items():
         if value.dim() > 4:
             yield f"{name} has {value.dim()} dimensions; Ultralytics converts models to channels_last, which takes 4"
 
 
-def _half(bench: _Bench, dtype: torch.dtype) -> Iterator[str]:
-    module, x = bench.awake(), bench.case.image()
+def _half(subject: _Subject, dtype: torch.dtype) -> Iterator[str]:
+    module, x = subject.trained(), subject.case.image()
     with torch.no_grad():
         expected = module(x)
         out = module.to(dtype)(x.to(dtype))
     error = ((out.float() - expected).abs().mean() / expected.abs().mean()).item()
     if out.dtype is not dtype:
-        yield f"{out.dtype} leaves it".replace("torch.", "")
+        yield f"the output is {out.dtype}".replace("torch.", "")
     elif not out.isfinite().all():
-        yield "NaN or infinite numbers leave it"
-    elif not error < _LOST_IN_HALF[dtype]:
+        yield "NaN or infinite numbers in the output"
+    elif not error < _HALF_TOLERANCE[dtype]:
         yield f"differs from float32 by {error:.1%} in the mean"
 
 
-def _float16(bench: _Bench) -> Iterator[str]:
-    """It runs in float16, finite and close: a checkpoint is saved and validated so."""
-    yield from _half(bench, torch.float16)
+def _float16(subject: _Subject) -> Iterator[str]:
+    """In float16, in which checkpoints are saved and validated, its output is finite and close to float32."""
+    yield from _half(subject, torch.float16)
 
 
-def _bfloat16(bench: _Bench) -> Iterator[str]:
-    """It runs in bfloat16, finite and close."""
-    yield from _half(bench, torch.bfloat16)
+def _bfloat16(subject: _Subject) -> Iterator[str]:
+    """In bfloat16 its output is finite and close to float32."""
+    yield from _half(subject, torch.bfloat16)
 
 
-def _autocast(bench: _Bench) -> Iterator[str]:
-    """It trains under autocast to bfloat16, as a trial on a GPU does."""
-    module = bench.fresh().train()
+def _autocast(subject: _Subject) -> Iterator[str]:
+    """It trains under autocast to bfloat16, as trials on a GPU do."""
+    module = subject.fresh().train()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        out = module(bench.case.image())
+        out = module(subject.case.image())
     if not out.isfinite().all():
-        yield "NaN or infinite numbers leave it"
+        yield "NaN or infinite numbers in the output"
     if out.requires_grad:
         out.float().square().sum().backward()
         wrong = [name for name, p in module.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
@@ -438,48 +260,48 @@ def _autocast(bench: _Bench) -> Iterator[str]:
             yield f"the gradient of {_listed(wrong)} is not finite"
 
 
-def _channels_last(bench: _Bench) -> Iterator[str]:
-    """It does the same in channels_last, the layout of training and deployment on a CPU, and trains there."""
-    module, x = bench.awake(), bench.case.image()
-    last, x_last = bench.awake().to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
+def _channels_last(subject: _Subject) -> Iterator[str]:
+    """In channels_last, the layout of training and deployment on a CPU, it has the same output and trains."""
+    module, x = subject.trained(), subject.case.image()
+    last, x_last = subject.trained().to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
     with torch.no_grad():
-        if (far := distance(last(x_last), module(x))) > REORDERED:
+        if (far := relative_difference(last(x_last), module(x))) > REORDERED:
             yield f"the output differs by {far:.2%}"
     out = last.train()(x_last)
     if out.requires_grad:
         out.sum().backward()
 
 
-def _fuse(bench: _Bench) -> Iterator[str]:
+def _fuse(subject: _Subject) -> Iterator[str]:
     """Ultralytics' `fuse()` keeps the output."""
-    module, x = bench.awake(), bench.case.image()
+    module, x = subject.trained(), subject.case.image()
     with torch.no_grad():
-        if (far := distance(cost.fused(module)(x), module(x))) > 10 * REORDERED:
+        if (far := relative_difference(cost.fused(module)(x), module(x))) > 10 * REORDERED:
             yield f"the output differs by {far:.2%} once fused (a subclass of Ultralytics' Conv, or a `bn` of it?)"
 
 
-def _alone(bench: _Bench) -> Iterator[str]:
-    """An image gives the same alone as among others."""
-    module, x = bench.awake(), bench.case.image(batch=3)
+def _alone(subject: _Subject) -> Iterator[str]:
+    """The output for an image does not depend on the other images of the batch."""
+    module, x = subject.trained(), subject.case.image(batch=3)
     with torch.no_grad():
-        far = distance(torch.cat([module(one) for one in x.split(1)]), module(x))
+        far = relative_difference(torch.cat([module(one) for one in x.split(1)]), module(x))
     if far > REORDERED:
         yield f"in eval mode the output for an image differs by {far:.2%} with the images beside it"
 
 
-def _cost(bench: _Bench) -> Iterator[str]:
-    """Its products can be counted, without numbers, and all of them are."""
+def _cost(subject: _Subject) -> Iterator[str]:
+    """All its multiply-adds are counted, on the meta device."""
     with torch.device("meta"):
-        module = cost.fused(bench.case.build())
-        x = torch.zeros(1, bench.case.c_in, *_LARGER)
+        module = cost.fused(subject.case.build())
+        x = torch.zeros(1, subject.case.c_in, *_LARGER)
     macs = cost.macs_of(module, x)
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
-        cost.fused(bench.fresh())(bench.case.image(_LARGER, batch=1))
-    seen = counter.get_total_flops() // 2
-    if macs < seen:
+        cost.fused(subject.fresh())(subject.case.image(_LARGER, batch=1))
+    by_torch = counter.get_total_flops() // 2
+    if macs < by_torch:
         yield (
-            f"{macs:,.0f} multiply-adds are counted, PyTorch sees {seen:,}; products in its own `forward` belong "
+            f"{macs:,.0f} multiply-adds are counted, PyTorch counts {by_torch:,}; products in its own `forward` belong "
             "into the record's `extra_macs`"
         )
     elif not macs:
@@ -487,8 +309,8 @@ def _cost(bench: _Bench) -> Iterator[str]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return ", ".join(names[:_MAX_NAMES]) + more
 
 
 PROMISES: dict[str, Promise] = {
@@ -497,7 +319,7 @@ PROMISES: dict[str, Promise] = {
     "copy": _copy,
     "state": _state,
     "device": _device,
-    "marks": _marks,
+    "marks": _reserved_attributes,
     "train": _train,
     "one_image": _one_image,
     "gradient": _gradient,
@@ -510,7 +332,7 @@ PROMISES: dict[str, Promise] = {
     "alone": _alone,
     "cost": _cost,
 }
-"""By the names that failures carry; their docstrings are the promises."""
+"""Promises by the names in failures; the fundamental ones first."""
 
-_GROUNDS = ("shape", "deterministic", "copy", "state", "device")
-"""What all others build on: broken, they would only repeat it."""
+_FUNDAMENTAL = ("shape", "deterministic", "copy", "state", "device")
+"""Promises that all others depend on: if one is broken, the others are not checked."""

@@ -1,4 +1,4 @@
-"""What an operator's record promises: the few lines by which the rest of the house knows it."""
+"""Contract of an operator's record: its name, parameters and functions are consistent with what it builds."""
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
@@ -12,30 +12,31 @@ from ultralytics.nn import tasks
 from search_spaces import Choice
 from search_spaces.hosts import HOSTS
 from search_spaces.operators import Operator, Site, Value
+from trials.contracts.case import Case, Failure
 from trials.contracts.cases import LAYERS, combinations, of_operator, sites_in
-from trials.contracts.operator_contract import REORDERED, Case, Failure, distance, raised, undisturbed, wake
+from trials.contracts.probing import REORDERED, as_if_trained, describe, isolated, relative_difference
 
-_ASKED = 500
-"""Combinations of values that a function of the record is asked about, at each site."""
+_MAX_COMBINATIONS = 500
+"""Combinations of values that a function of the record is called with, at each site."""
 
 Given = dict[str, Value]
 
 
 def check(operator: Operator) -> tuple[Failure, ...]:
-    """Ask for every promise of this file; a broken one ends it, for the next ones build on it."""
-    with undisturbed():
+    """Check the promises of this module up to the first broken one: the next ones depend on it."""
+    with isolated():
         for name, promise in PROMISES.items():
             try:
                 seen = list(promise(operator))
             except Exception as error:  # noqa: BLE001 - a user's code may raise anything, and that is the finding
-                seen = [raised(error)]
+                seen = [describe(error)]
             if seen:
-                return tuple(Failure(operator=operator.name, promise=name, seen=told) for told in seen)
+                return tuple(Failure(operator=operator.name, promise=name, seen=one) for one in seen)
     return ()
 
 
 def _name(operator: Operator) -> Iterator[str]:
-    """Its name can stand in a row, alone and behind a host's."""
+    """Its name can be used in a row, alone and after a host's."""
     if operator.misnamed:
         yield operator.misnamed.removeprefix("name: ")
     if operator.name in HOSTS or operator.name in vars(tasks):
@@ -43,99 +44,103 @@ def _name(operator: Operator) -> Iterator[str]:
 
 
 def _parameters(operator: Operator) -> Iterator[str]:
-    """A parameter's default is allowed, and every value is there once."""
+    """The default of each parameter is allowed, and each allowed value is listed once."""
     names = [parameter.name for parameter in operator.parameters]
     if len(set(names)) < len(names):
-        yield f"a parameter stands twice: {', '.join(names)}"
+        yield f"a parameter is listed twice: {', '.join(names)}"
     for parameter in operator.parameters:
         kinds = {type(value) for value in parameter.allowed}
-        told = f"{parameter.name}, allowed {parameter.allowed}"
+        subject = f"{parameter.name}, allowed {parameter.allowed}"
         if not kinds <= {bool, int, float, str} or len(kinds) != 1:
-            yield f"{told}: values of one type are expected: bool, int, float or str"
+            yield f"{subject}: values of one type are expected: bool, int, float or str"
         elif type(parameter.default) not in kinds or parameter.default not in parameter.allowed:
-            yield f"{told}: the default {parameter.default!r} is not among them"
+            yield f"{subject}: the default {parameter.default!r} is not among them"
         if len(set(parameter.allowed)) < len(parameter.allowed):
-            yield f"{told}: a value stands twice"
+            yield f"{subject}: a value is listed twice"
         if strangers := [value for value in parameter.search_values if value not in parameter.allowed]:
-            yield f"{told}: {', '.join(map(str, strangers))} cannot be among `search_values`"
+            yield f"{subject}: {', '.join(map(str, strangers))} cannot be among `search_values`"
 
 
 def _signature(operator: Operator) -> Iterator[str]:
-    """`build` takes a site, and every parameter by its name."""
+    """`build` takes a site, and each parameter by its name."""
     _, *given = inspect.signature(operator.build).parameters.values()
-    taken = {parameter.name for parameter in given}
-    known = {parameter.name for parameter in operator.parameters}
-    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in given)
-    if not takes_all and (missing := sorted(known - taken)):
+    accepted = {parameter.name for parameter in given}
+    names = {parameter.name for parameter in operator.parameters}
+    accepts_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in given)
+    if not accepts_all and (missing := sorted(names - accepted)):
         yield f"`build` does not take {', '.join(missing)}"
     required = {one.name for one in given if one.default is one.empty and one.kind is not one.VAR_KEYWORD}
-    if unknown := sorted(required - known):
-        yield f"`build` asks for {', '.join(unknown)}, of which the record knows nothing"
+    if unknown := sorted(required - names):
+        yield f"`build` requires {', '.join(unknown)}, which the record does not have"
 
 
 def _incompatibility(operator: Operator) -> Iterator[str]:
-    """`incompatibility` gives None, or words that a person understands."""
+    """`incompatibility` returns None, or a sentence."""
     for name in LAYERS:
         for site in sites_in(name, operator):
-            for given in islice(combinations(operator), _ASKED):
-                told = operator.incompatibility(site, given)
-                if told is not None and (not isinstance(told, str) or len(told.split()) < 3):
-                    yield f"for {_said(given)} in {name} it gives {told!r} (None, or a sentence)"
+            for given in islice(combinations(operator), _MAX_COMBINATIONS):
+                reason = operator.incompatibility(site, given)
+                if reason is not None and (not isinstance(reason, str) or len(reason.split()) < 3):
+                    yield f"for {_as_text(given)} in {name} it returns {reason!r} (None, or a sentence)"
                     return
 
 
 def _stands(operator: Operator) -> Iterator[str]:
-    """It stands somewhere."""
+    """It fits at least one site."""
     sites = [(name, site) for name in LAYERS for site in sites_in(name, operator)]
     if not sites:
         yield f"nowhere: no host has a site of its kinds ({', '.join(operator.kinds) or 'it names none'})"
     elif not of_operator(operator):
         name, site = sites[0]
-        told = operator.incompatibility(site, operator.complete({}))
-        yield f"nowhere: its `incompatibility` refuses all {len(sites)} sites that were tried, such as {name}: {told}"
+        reason = operator.incompatibility(site, operator.complete({}))
+        yield f"nowhere: its `incompatibility` refuses all {len(sites)} sites that were tried, such as {name}: {reason}"
 
 
 def _module(operator: Operator) -> Iterator[str]:
-    """What it builds holds the class that it names, which is what the cost counter looks for."""
+    """It builds a module that contains the class that it names, by which the cost counter finds it."""
     for case in _one_of_each_kind(operator):
         built = case.build()
         if not any(type(module) is operator.module for module in built.modules()):
-            yield f"the record names {operator.module.__name__}, but `build` gives none of it ({case.where})"
+            yield f"the record names {operator.module.__name__}, but `build` returns none of it ({case.site_summary})"
 
 
 def _active_parameters(operator: Operator) -> Iterator[str]:
     """`active_parameters` drops the parameters that have no effect, and no others."""
-    for given in islice(combinations(operator), _ASKED):
+    for given in islice(combinations(operator), _MAX_COMBINATIONS):
         strange = [
             name
             for name, value in operator.active_parameters(given).items()
             if name not in given or given[name] != value
         ]
         if strange:
-            yield f"for {_said(given)} it gives another {', '.join(strange)}; it may leave parameters out, no more"
+            yield f"for {_as_text(given)} it returns another {', '.join(strange)}; it may only leave parameters out"
             return
     for case in _one_of_each_kind(operator):
-        for told in (*_dropped(operator, case), *_kept(operator, case)):
-            yield f"{told} ({case.where})"
+        for seen in (*_wrongly_dropped(operator, case), *_without_effect(operator, case)):
+            yield f"{seen} ({case.site_summary})"
             return
 
 
-def _dropped(operator: Operator, case: Case) -> Iterator[str]:
-    """Parameters that are left out, although they have an effect."""
-    for given in islice(combinations(operator), _ASKED):
-        held = operator.complete(operator.active_parameters(given))
-        if held != given and _legal(operator, case, (given, held)) and not _do_the_same(case, given, held):
-            yield f"{_said(given)} is said to be the same as {_said(held)}, but another module is built"
+def _wrongly_dropped(operator: Operator, case: Case) -> Iterator[str]:
+    """Yield combinations without a parameter that has an effect."""
+    for given in islice(combinations(operator), _MAX_COMBINATIONS):
+        reduced = operator.complete(operator.active_parameters(given))
+        if (
+            reduced != given
+            and _compatible(operator, case, (given, reduced))
+            and not _do_the_same(case, given, reduced)
+        ):
+            yield f"{_as_text(given)} should be the same as {_as_text(reduced)}, but another module is built"
 
 
-def _kept(operator: Operator, case: Case) -> Iterator[str]:
-    """Values that are kept apart, although they build the same."""
+def _without_effect(operator: Operator, case: Case) -> Iterator[str]:
+    """Yield values that count as different, although they build the same module."""
     default = dict(case.parameters)
     for parameter in operator.parameters:
         for value in parameter.allowed:
             given = default | {parameter.name: value}
-            apart = Choice.of(operator.name, given) != Choice.of(operator.name, default)
-            if apart and _legal(operator, case, (given,)) and _are_the_same(case, given, default):
+            differ = Choice.of(operator.name, given) != Choice.of(operator.name, default)
+            if differ and _compatible(operator, case, (given,)) and _are_the_same(case, given, default):
                 yield f"{parameter.name} has no effect: {value} builds the same as {default[parameter.name]}"
 
 
@@ -145,20 +150,21 @@ def _init_from(operator: Operator) -> Iterator[str]:
         return
     for place, site in _one_place_of_each_kind(operator):
         case = Case.of(Choice.of(operator.name, {}), site, (place,))
-        stood = LAYERS[place][1]().get_submodule(site.path)
-        for before in (stood, None):
+        replaced_module = LAYERS[place][1]().get_submodule(site.path)
+        for before in (replaced_module, None):
             module = case.build()
             for inner in [one for one in module.modules() if type(one) is operator.module]:
                 with torch.no_grad():
                     names = operator.init_from(inner, before)
                 strange = [name for name in names if name not in dict(inner.named_parameters())]
-                told = "nothing" if before is None else f"a {type(before).__name__}"
+                replaced = "nothing" if before is None else f"a {type(before).__name__}"
                 if strange:
-                    yield f"after {told} it names {', '.join(strange)}, of which it has no parameter ({case.where})"
+                    missing = ", ".join(strange)
+                    yield f"initialised from {replaced}, it names {missing}, no parameter of it ({case.site_summary})"
                     return
             with torch.no_grad():
                 if not module(case.image()).isfinite().all():
-                    yield f"after {told} NaN or infinite numbers leave it ({case.where})"
+                    yield f"initialised from {replaced}: NaN or infinite numbers in the output ({case.site_summary})"
                     return
 
 
@@ -171,35 +177,35 @@ def _one_place_of_each_kind(operator: Operator) -> list[tuple[str, Site]]:
     )
 
 
-def _legal(operator: Operator, case: Case, several: Sequence[Given]) -> bool:
+def _compatible(operator: Operator, case: Case, several: Sequence[Given]) -> bool:
     return not any(operator.incompatibility(case.site, given) for given in several)
 
 
 def _do_the_same(case: Case, one: Given, other: Given) -> bool:
-    """Whether two choices build modules that give the same with equal parameters."""
-    first, second = (_woken(case, given) for given in (one, other))
+    """Return whether the modules of two combinations have the same output with the same weights."""
+    first, second = (_trained(case, given) for given in (one, other))
     shapes = [[(name, p.shape) for name, p in module.named_parameters()] for module in (first, second)]
     if shapes[0] != shapes[1]:
         return False
     with torch.no_grad():
-        for own, taken in zip(second.parameters(), first.parameters(), strict=True):
-            own.copy_(taken)
-        return distance(first(case.image()), second(case.image())) <= REORDERED
+        for target, source in zip(second.parameters(), first.parameters(), strict=True):
+            target.copy_(source)
+        return relative_difference(first(case.image()), second(case.image())) <= REORDERED
 
 
 def _are_the_same(case: Case, one: Given, other: Given) -> bool:
-    """Whether two choices build modules that start alike, and are alike after training passes."""
-    built = [_woken(case, given) for given in (one, other)]
-    if not _alike(*built):
+    """Return whether the modules of two combinations are equal when built, and after forward passes in train mode."""
+    built = [_trained(case, given) for given in (one, other)]
+    if not _equal(*built):
         return False
     with torch.no_grad():
         trained = [[module.train()(case.image()) for _ in range(2)] for module in built]
         outputs = [module.eval()(case.image()) for module in built]
-    same = all(distance(a, b) <= REORDERED for a, b in zip(*trained, strict=True))
-    return same and distance(*outputs) <= REORDERED and _alike(*built)
+    same = all(relative_difference(a, b) <= REORDERED for a, b in zip(*trained, strict=True))
+    return same and relative_difference(*outputs) <= REORDERED and _equal(*built)
 
 
-def _alike(one: nn.Module, other: nn.Module) -> bool:
+def _equal(one: nn.Module, other: nn.Module) -> bool:
     states = one.state_dict(), other.state_dict()
     return states[0].keys() == states[1].keys() and all(
         value.shape == states[1][name].shape and torch.allclose(value, states[1][name], rtol=REORDERED)
@@ -207,17 +213,17 @@ def _alike(one: nn.Module, other: nn.Module) -> bool:
     )
 
 
-def _woken(case: Case, given: Given) -> nn.Module:
+def _trained(case: Case, given: Given) -> nn.Module:
     module = replace(case, parameters=tuple(given.items())).build()
     torch.manual_seed(0)
-    return wake(module)
+    return as_if_trained(module)
 
 
 def _one_of_each_kind(operator: Operator) -> list[Case]:
     return list({case.kind: case for case in reversed(of_operator(operator))}.values())
 
 
-def _said(given: Given) -> str:
+def _as_text(given: Given) -> str:
     return ", ".join(f"{name}={value}" for name, value in given.items()) or "no parameters"
 
 
@@ -231,4 +237,4 @@ PROMISES: dict[str, Callable[[Operator], Iterator[str]]] = {
     "active_parameters": _active_parameters,
     "init_from": _init_from,
 }
-"""By the names that failures carry; their docstrings are the promises."""
+"""Promises by the names in failures; `nas check` prints the first line of their docstrings."""

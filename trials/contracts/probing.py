@@ -1,0 +1,63 @@
+"""Probing of modules, for all contracts: isolation, random weights, comparison of outputs."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+REORDERED = 1e-4
+"""Greatest relative difference that a different order of float32 sums explains; see `relative_difference`."""
+
+
+@contextmanager
+def isolated() -> Iterator[None]:
+    """Restore random states and backends at the end; suppress warnings; turn oneDNN off.
+
+    oneDNN compiles a kernel for every new shape, which takes seconds, while the arithmetic takes milliseconds.
+    """
+    backend: Any = torch.backends.mkldnn
+    was, backend.enabled = backend.enabled, False
+    try:
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        backend.enabled = was
+
+
+def as_if_trained(module: nn.Module) -> nn.Module:
+    """Return a copy with random numbers where a fresh module has zeros or untrained statistics of batch norm.
+
+    A fresh module hides mistakes: a branch that is initialised with 0 has a correct output for any input size, and
+    passes no gradient.
+    """
+    module = deepcopy(module)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.1)
+        for norm in module.modules():
+            if isinstance(norm, nn.BatchNorm2d):
+                norm.get_buffer("running_mean").normal_(std=0.3)
+                norm.get_buffer("running_var").uniform_(0.5, 2)
+                if norm.affine:
+                    norm.weight.uniform_(0.5, 1.5)
+                    norm.bias.normal_(std=0.3)
+    return module
+
+
+def relative_difference(actual: Tensor, expected: Tensor) -> float:
+    """Return max |actual - expected| / max |expected|; infinite for different shapes or non-finite numbers."""
+    if actual.shape != expected.shape or not actual.isfinite().all():
+        return float("inf")
+    greatest = expected.abs().max().item()
+    return (actual - expected).abs().max().item() / greatest if greatest else actual.abs().max().item()
+
+
+def describe(error: BaseException) -> str:
+    """Return an exception in one line of at most 300 characters."""
+    return f"raises {type(error).__name__}: {' '.join(str(error).split())}"[:300]
