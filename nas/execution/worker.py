@@ -26,8 +26,9 @@ from nas.execution import recovery
 from nas.execution.enqueue import enqueue_repeat
 from nas.execution.pruning import limits_of, promote, store_outcome
 from nas.locks import Lock
+from nas.records.stored_outcome import outcome_fields
 from nas.records.trial_attributes import DETAIL, FINGERPRINT, MACHINE, REPEAT, RETRY_OF
-from nas.records.trial_files import TrialFiles, outcome_fields
+from nas.records.trial_files import TrialFiles
 from nas.samplers.base import SpaceExhaustedError
 from nas.samplers.suggest import suggest
 from nas.study.stock_training import StockTraining

@@ -1,17 +1,15 @@
-"""What a study knows of a trial, as one row, and the names of a trial's files."""
+"""Record of a trial, as one row of a study; selections and means of records."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
-from math import isfinite
+from dataclasses import dataclass, fields, replace
 from statistics import fmean
 from typing import Any
 
-from pydantic import (
-    TypeAdapter,
-)
+from pydantic import TypeAdapter
 
 from nas.algorithms.pareto import OBJECTIVES, pareto_front
+from nas.records.stored_outcome import ENDINGS, StoredOutcome
 from trials.scores import Ending
 
 COLUMNS = (
@@ -33,52 +31,39 @@ COLUMNS = (
     "fingerprint",
     "picks",
 )
-"""The names that `--format json` and `--format csv` print, and that stay."""
+"""Columns that `--format json` and `--format csv` print; their names and order never change."""
 
 TRAINED_BEFORE = "trained before"
-"""How the detail of a trial begins whose score another study has paid for."""
+"""Beginning of the detail of a trial whose score was taken from another study."""
 LEARNED = 0.001
-"""The mAP50-95 below which a model has learned nothing: one with random weights finds next to nothing."""
+"""mAP50-95 below which a model has learned nothing; random weights score next to 0."""
 _MOSTLY = 0.5
 _POINT = 0.01
+"""One point of mAP, on a scale of 0 to 1."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
-    """One trial.
+class Record(StoredOutcome):
+    """Record of one trial.
 
     Attributes:
-        state: `waiting`, `running`, `complete`, `pruned` or `fail`, as Optuna says it.
-        ending: the value of an `Ending`; None while the trial has not ended.
-        expected: the mAP50-95 that it would have another time, given all trials, where that was asked for.
-        latency_ms: as it counted in the search, measured in the trial or predicted from a device's table.
-        measured_ms: measured on the idle device afterwards, where the other is a prediction.
-        epochs: trained so far.
-        repeat: which training of its architecture it is, from 0; the seed is the study's plus this.
-        seeds: of how many trainings the accuracies are the mean.
+        trial: its number.
+        state: Optuna's: `waiting`, `running`, `complete`, `pruned` or `fail`.
+        expected: posterior mean of mAP50-95 given all trials, where it was requested.
+        measured_ms: latency measured on the idle device after the search, where `latency_ms` is a prediction.
+        repeat: number of earlier trainings of the architecture; the seed is the study's plus this.
+        seeds: number of trainings that the accuracies are the mean of.
+        fingerprint: of the architecture.
         picks: `{"4": {"UIB": {...}}, "after-9": ..., "macro": {"depth": 2}}`; empty for the stock model.
-        summary: the architecture in words.
+        summary: short text of the architecture.
         role: `stock`, `start`, `cheapest` or `costliest` for the first ones, else empty.
         within: whether it is within the study's limits.
-        detail: one line on what happened, where the ending alone does not say it.
-        inherited: share of the parameters that came from a checkpoint.
-        changed_layers: those that did not come whole, each with the share that did: `{"8": 0.31, "after-9": 0.0}`.
     """
 
     trial: int
     state: str
-    ending: str | None = None
-    map50_95: float | None = None
-    map50: float | None = None
     expected: float | None = None
-    gflops: float | None = None
-    params: int | None = None
-    latency_ms: float | None = None
-    latency_spread_ms: float | None = None
-    latency_steady: bool = True
     measured_ms: float | None = None
-    epochs: int = 0
-    seconds: float = 0.0
     repeat: int = 0
     seeds: int = 1
     fingerprint: str = ""
@@ -86,37 +71,34 @@ class Record:
     summary: str = ""
     role: str = ""
     within: bool = True
-    detail: str = ""
-    inherited: float = 0.0
-    changed_layers: Mapping[str, float] = field(default_factory=dict)
 
     def as_row(self) -> dict[str, Any]:
-        """The columns that stay, in their order."""
+        """Return the values of `COLUMNS`, in their order."""
         return {name: getattr(self, name) for name in COLUMNS}
 
     @property
     def finished(self) -> bool:
-        """Whether it was trained for the whole budget and scored."""
+        """Whether the trial was trained for the whole budget and scored."""
         return self.ending == Ending.FINISHED
 
     @property
     def status(self) -> str:
-        """How the trial ended, in a word; while it has no ending, `interrupted` or Optuna's state of it."""
+        """Ending of the trial; while it has none, `interrupted` or Optuna's state."""
         return self.ending or ("interrupted" if self.state == "fail" else self.state)
 
     @property
     def is_mostly_new(self) -> bool:
-        """Whether it started from a checkpoint, but took over less than half: its score is in part one from scratch."""
+        """Whether the training began with a checkpoint of which less than half fitted: mostly from scratch."""
         return 0 < self.inherited < _MOSTLY
 
     @property
     def advice(self) -> str:
-        """Return what to do about its ending."""
+        """Advice on the ending; empty while there is none."""
         return Ending(self.ending).advice if self.ending else ""
 
 
 def mean_over_seeds(records: Iterable[Record]) -> list[Record]:
-    """One record for each architecture that was trained to the end: its first, with the means over its seeds."""
+    """Return one record for each architecture with a finished training: its first, with the means over its seeds."""
     trainings: dict[str, list[Record]] = {}
     for record in records:
         if record.finished:
@@ -137,13 +119,13 @@ def _mean(trainings: Sequence[Record]) -> Record:
 
 
 def stock_of(records: Iterable[Record]) -> Record | None:
-    """The stock model among the trials that were trained to the end, with the means over its seeds."""
+    """Return the record of the stock model, with the means over its seeds; None unless it has finished."""
     trained = mean_over_seeds(records)
     return next((record for record in trained if record.role == "stock"), None)
 
 
 def pareto_front_of(records: Iterable[Record], objectives: Sequence[str]) -> list[Record]:
-    """The architectures within limits that no other dominates, by the means over their seeds, best accuracy first."""
+    """Return the Pareto front of the architectures within limits, by means over seeds, best accuracy first."""
     scored = [record for record in mean_over_seeds(records) if record.within]
     points = [point_of(record, objectives) for record in scored]
     directions = [OBJECTIVES[name] for name in objectives]
@@ -152,15 +134,17 @@ def pareto_front_of(records: Iterable[Record], objectives: Sequence[str]) -> lis
 
 
 def has_learned(accuracy: float | None) -> bool:
-    """Whether a score is one of a model that has learned something; where there is none yet, nothing is against it."""
+    """Return whether a mAP50-95 is that of a model that has learned something; True while there is none."""
     return accuracy is None or accuracy >= LEARNED
 
 
 def cheapest_as_accurate(front: Sequence[Record], stock: Record, cost: str = "gflops") -> Record | None:
-    """The cheapest of the front that loses no more than a point to the stock model.
+    """Return the cheapest model of the front that is at most one point of mAP worse than the stock model.
 
     Args:
-        cost: the one that counts.
+        front: to choose from.
+        stock: record of the stock model.
+        cost: name of the cost to compare.
 
     Returns:
         None if none is cheaper than the stock model, or the stock model has learned nothing.
@@ -169,25 +153,24 @@ def cheapest_as_accurate(front: Sequence[Record], stock: Record, cost: str = "gf
     if stock.map50_95 is None or ceiling is None or not has_learned(stock.map50_95):
         return None
     least = stock.map50_95 - _POINT
-    costs = [(getattr(r, cost), r) for r in front if (r.map50_95 or 0.0) >= least]
-    cheaper = [(own, record) for own, record in costs if own is not None and own < ceiling]
+    costs = [(getattr(one, cost), one) for one in front if (one.map50_95 or 0.0) >= least]
+    cheaper = [(value, record) for value, record in costs if value is not None and value < ceiling]
     return min(cheaper, key=lambda each: each[0])[1] if cheaper else None
 
 
 def point_of(record: Record, objectives: Sequence[str]) -> tuple[float, ...]:
-    """A finished record's values of these objectives."""
+    """Return the values of these objectives of a finished record."""
     return tuple(float(getattr(record, name)) for name in objectives)
 
 
 def duration(seconds: float, detail: str) -> str:
-    """How long a training took, in words; nothing, if another study has paid for it."""
+    """Return the duration of a training as text; `trained before` if its score is another study's."""
     return TRAINED_BEFORE if detail.startswith(TRAINED_BEFORE) else f"{seconds:.0f} s"
 
 
 _RECORD = TypeAdapter(Record)
 _STATES = {"waiting", "running", "complete", "pruned", "fail"}
 _NAMES = frozenset(each.name for each in fields(Record))
-ENDINGS = {ending.value for ending in Ending}
 
 
 def record_of(line: bytes) -> Record | None:
@@ -196,9 +179,8 @@ def record_of(line: bytes) -> Record | None:
         values = json.loads(line)
         if not isinstance(values, dict) or values.keys() != _NAMES:
             return None
-        record = _RECORD.validate_json(line, strict=True)
+        record = _RECORD.validate_json(line)
     except (ValueError, RecursionError):
         return None
-    figures = (value for value in values.values() if isinstance(value, float))
-    whole = record.trial >= 0 and record.state in _STATES and record.ending in {None, *ENDINGS}
-    return record if whole and all(map(isfinite, figures)) else None
+    valid = record.trial >= 0 and record.state in _STATES and record.ending in {None, *ENDINGS}
+    return record if valid else None

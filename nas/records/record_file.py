@@ -1,7 +1,7 @@
-"""The records of trials that have ended, in a file of the study's: an ended trial never changes.
+"""Cache of the records of ended trials in a file of the study: an ended trial never changes.
 
 Optuna takes milliseconds to read a trial, and reads all of a study or one: half a minute for ten thousand. The file
-holds nothing that its database does not, and may be deleted.
+has nothing that the database does not have, and may be deleted.
 """
 
 import json
@@ -15,29 +15,30 @@ from nas.records.record import Record, record_of
 
 @dataclass
 class RecordFile:
-    """`records.jsonl`, one JSON line a trial."""
+    """`records.jsonl`, one JSON line for each ended trial."""
 
     path: Path
-    _kept: set[int] = field(default_factory=set)
+    _stored: set[int] = field(default_factory=set)
 
     def read(self) -> dict[int, Record]:
-        """The records by their trials' numbers, without lines that are damaged, or of another version."""
+        """Return the records by trial number; lines that are damaged or of another version are skipped."""
         if not self.path.is_file():
             return {}
         records = map(record_of, self.path.read_bytes().split(b"\n"))
-        known = {record.trial: record for record in records if record is not None}
-        self._kept = set(known)
-        return known
+        by_trial = {record.trial: record for record in records if record is not None}
+        self._stored = set(by_trial)
+        return by_trial
 
     def append(self, records: Mapping[int, Record]) -> None:
-        """Append those that were neither read nor kept before; only the study's supervisor does."""
-        new = sorted(records.keys() - self._kept)
+        """Append the records that are not in the file; only the study's supervisor calls it."""
+        new = sorted(records.keys() - self._stored)
         if new:
-            lines = "".join(f"\n{json.dumps(asdict(records[trial]))}\n" for trial in new)  # apart from a torn one
-            with suppress(OSError), self.path.open("a", encoding="utf-8") as file:  # what Optuna has is not lost
+            # A newline before each line, too: the last one in the file may be torn.
+            lines = "".join(f"\n{json.dumps(asdict(records[trial]))}\n" for trial in new)
+            with suppress(OSError), self.path.open("a", encoding="utf-8") as file:  # Optuna's database has them
                 file.write(lines)
-                self._kept.update(new)
+                self._stored.update(new)
 
     def delete(self) -> None:
-        """Where the study is made anew."""
+        """Delete the file, when the study is made anew."""
         self.path.unlink(missing_ok=True)
