@@ -6,7 +6,7 @@ from plotly import graph_objects
 
 
 def page(drawing: graph_objects.Figure, title: str, *, name: str) -> str:
-    """A figure alone on a page that needs no network; `name` is its element's."""
+    """Return an HTML page with one figure, which needs no network; `name` is the id of its element."""
     # Plotly 7 offers by default to send the data to its company.
     config = {"displaylogo": False, "responsive": True, "showSendToCloud": False}
     plot = drawing.to_html(full_html=False, include_plotlyjs=True, div_id=name, default_height="100vh", config=config)

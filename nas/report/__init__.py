@@ -1,1 +1,1 @@
-"""What a person is shown of a study: verdicts, in words."""
+"""Verdicts on a study, as text."""

@@ -1,1 +1,1 @@
-"""Samplers of Optuna that propose only architectures that are within limits and new."""
+"""Optuna samplers that propose only architectures that are within limits and new."""

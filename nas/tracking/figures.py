@@ -12,9 +12,15 @@ from nas.tracking.note import LABELS, facts
 
 
 def figure(study: str, finished: Sequence[Record], best: Sequence[Record], objectives: Sequence[str]) -> str:
-    """A page that needs no network: accuracy over the first cost, of every architecture the mean of its trainings.
+    """Return an HTML page of accuracy over the first cost, the means over seeds of each architecture.
 
-    The line joins the front of these two alone; with a third objective, points of the front may lie off it.
+    The line joins the Pareto front of these two objectives; with a third one, points of the front may lie off it.
+
+    Args:
+        study: name of it.
+        finished: records of finished trials.
+        best: records of the Pareto front.
+        objectives: of the study.
     """
     trained = mean_over_seeds(finished)
     costs = [name for name in objectives if OBJECTIVES[name] is Direction.MINIMIZE]

@@ -1,6 +1,6 @@
-"""MLflow's runs: found, begun, and written to only where they lack something.
+"""Access to MLflow's runs: find, begin, and write only what is missing.
 
-Everything goes through a client of our own, so that the caller's active run, tracking URI and `MLFLOW_RUN_ID` are
+Everything goes through a separate client, so that the caller's active run, tracking URI and `MLFLOW_RUN_ID` are
 neither used nor changed.
 """
 
@@ -21,14 +21,14 @@ from search_spaces.errors import EnvironmentProblem
 
 
 def _settle_environment() -> None:
-    """What MLflow reads from the environment, where the user has not decided."""
+    """Set the environment variables of MLflow that the user has not set."""
     for name, value in (
         ("MLFLOW_DISABLE_TELEMETRY", "true"),
         ("GIT_PYTHON_REFRESH", "quiet"),  # no warning where git is not installed
-        ("MLFLOW_LOGGING_LEVEL", "WARNING"),  # else it tells on stderr how it makes its tables
+        ("MLFLOW_LOGGING_LEVEL", "WARNING"),  # else it logs to stderr how it creates its tables
         ("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true"),  # stdout is for results
-        # By default 7 repetitions of 120 s; a supervisor has workers to watch meanwhile, and to repeat the making
-        # of a run whose answer was lost would make two.
+        # By default 7 repetitions of 120 s; a supervisor has workers to watch meanwhile, and to repeat the creation
+        # of a run whose response was lost would create two.
         ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0"),
         ("MLFLOW_HTTP_REQUEST_TIMEOUT", "10"),
         # Its server's job runner evaluates language models: a process of 260 MB for nothing.
@@ -55,10 +55,10 @@ _SERVERS = ("http:", "https:", "databricks")
 
 
 def ui_command(uri: str, host: str, port: int) -> list[str]:
-    """The command that serves MLflow's pages of a database; it answers at `/health` after some ten seconds.
+    """Return the command that serves MLflow's pages of a database; it answers at `/health` after some ten seconds.
 
     Raises:
-        EnvironmentProblem: the address is a server's already.
+        EnvironmentProblem: the address is that of a server already.
     """
     if uri.startswith(_SERVERS):
         raise EnvironmentProblem(f"{without_password(uri)} is a server with pages of its own: open it in a browser")
@@ -70,14 +70,14 @@ def ui_command(uri: str, host: str, port: int) -> list[str]:
         "--port": str(port),
         "--workers": "1",  # the default is four, of 280 MB each
         "--uvicorn-opts": "--log-level warning",  # else it prints a line for each request
-        # Without it, what the pages upload would lie in the folder where the server was started.
+        # Without it, uploads of the pages would be written to the current folder.
         **({"--artifacts-destination": str(database.parent / "mlartifacts")} if database else {}),
     }
     return [sys.executable, "-m", "mlflow", "ui", *(word for option in options.items() for word in option)]
 
 
 class Run:
-    """One run as MLflow holds it: what it holds is not written again."""
+    """One run, with the contents that MLflow has; these are not written again."""
 
     def __init__(self, client: MlflowClient, run: Any) -> None:
         self.id: str = run.info.run_id
@@ -91,7 +91,7 @@ class Run:
         self._steps: dict[str, set[int]] = {}
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
-        """Tags may change; an empty one need not be there."""
+        """Write tags that are new or have changed; an empty one is not written if it is missing."""
         cut = {name: text[:TAG_LENGTH] for name, text in tags.items()}
         new = {name: text for name, text in cut.items() if text != self.tags.get(name, "")}
         for batch in _batches(new):
@@ -99,19 +99,19 @@ class Run:
         self.tags |= new
 
     def log_params(self, params: Mapping[str, str]) -> None:
-        """Params cannot change: the first value stays."""
+        """Write params that are new; params cannot change, the first value stays."""
         cut = {name[:_KEY_LENGTH]: text[:_PARAM_LENGTH] for name, text in params.items()}
         new = {name: text for name, text in cut.items() if name not in self.params}
         for batch in _batches(new):
             self._client.log_batch(self.id, params=[Param(name, text) for name, text in batch.items()])
         self.params |= new
 
-    def changed(self, params: Mapping[str, str]) -> dict[str, str]:
-        """Those of which it holds another text."""
+    def changed_params(self, params: Mapping[str, str]) -> dict[str, str]:
+        """Return the params that have another value in the run."""
         return {name: text for name, text in params.items() if text[:_PARAM_LENGTH] != self.params[name[:_KEY_LENGTH]]}
 
     def log_metrics(self, metrics: Mapping[str, float | None], *, step: int = 0) -> None:
-        """One point of each metric that has a value and no point at this step."""
+        """Write a point of each metric that has a value, and no point at this step yet."""
         new = {name: float(value) for name, value in metrics.items() if value is not None and not self.has(name, step)}
         if new:
             time_ms = now()
@@ -120,16 +120,16 @@ class Run:
             self._steps[name].add(step)
 
     def has(self, metric: str, step: int) -> bool:
-        """Whether the metric has a point at this step."""
+        """Return whether the metric has a point at this step."""
         if metric not in self._steps:
             before = self._client.get_metric_history(self.id, metric) if metric in self._metrics_before else []
             self._steps[metric] = {point.step for point in before}
         return step in self._steps[metric]
 
     def log_artifact(self, file: Path, folder: str | None = None) -> None:
-        """Upload a file as an artifact, in place of the one of this name.
+        """Upload a file as an artifact; one of this name is replaced.
 
-        Not by `log_text`: a killed process would leave its temporary folder behind.
+        `log_text` is not used: a killed process would leave its temporary folder.
         """
         self._client.log_artifact(self.id, str(file), folder)
 
@@ -137,7 +137,8 @@ class Run:
         """Set the status: `RUNNING` again, or ended.
 
         Args:
-            at: the end, in milliseconds since 1970; by default now, or when an ended run had ended before.
+            status: MLflow's.
+            at: end time in milliseconds since 1970; by default now, or that of a run that has ended before.
         """
         if status == "RUNNING":
             if status != self.status:
@@ -153,39 +154,40 @@ class Run:
 
 
 class Runs:
-    """Those of one study in one experiment, which is made if it is not there.
+    """Runs of one study in one experiment, which is created if it is missing.
 
     Attributes:
-        experiment: MLflow's name of it.
+        experiment: its id in MLflow.
 
     Args:
-        uri: `sqlite:////...`, whose artifacts lie beside it in `mlartifacts`, another database, or a server.
-        beside: the folder for the artifacts of another database.
-        tags: of all its runs.
-        key: the name of the tag by which they are found.
+        uri: `sqlite:////...`, with artifacts beside it in `mlartifacts`; another database; or a server.
+        experiment: name of it.
+        artifacts_beside: folder for the artifacts of another database.
+        tags: of all runs of the study.
+        key: name of the tag by which they are found.
 
     Raises:
         EnvironmentProblem: the experiment was deleted.
     """
 
-    def __init__(self, uri: str, experiment: str, beside: Path, tags: Mapping[str, str], *, key: str) -> None:
+    def __init__(self, uri: str, experiment: str, artifacts_beside: Path, tags: Mapping[str, str], *, key: str) -> None:
         self._tags = dict(tags)
         self._query = f"tags.`{key}` = '{tags[key]}'"
-        with _opening(uri):
+        with _locked_database(uri):
             self._client = MlflowClient(tracking_uri=uri)
-            self.experiment = self._find_or_make(uri, experiment, beside)
+            self.experiment = self._find_or_create(uri, experiment, artifacts_beside)
 
-    def _find_or_make(self, uri: str, experiment: str, beside: Path) -> str:
+    def _find_or_create(self, uri: str, experiment: str, artifacts_beside: Path) -> str:
         found = self._client.get_experiment_by_name(experiment)
         if found is None:
-            root = _artifact_root(uri, beside)
-            # "Machine learning", not "GenAI", for the pages of MLflow before 3.17; that asks its user instead.
+            root = _artifact_root(uri, artifacts_beside)
+            # "Machine learning", not "GenAI", for the pages of MLflow before 3.17; since then they ask the user.
             kind = {"mlflow.experimentKind": "custom_model_development"}
             try:
                 return self._client.create_experiment(experiment, root.as_uri() if root else None, kind)
             except MlflowException:
                 found = self._client.get_experiment_by_name(experiment)
-                if found is None:  # else another process, on another machine, has made it meanwhile
+                if found is None:  # else another process has created it meanwhile
                     raise
         if found.lifecycle_stage != "active":
             raise EnvironmentProblem(
@@ -195,8 +197,8 @@ class Runs:
             )
         return found.experiment_id
 
-    def found(self) -> Iterator[Run]:
-        """Those that are there, the first to begin first."""
+    def find(self) -> Iterator[Run]:
+        """Yield the runs of the study, by start time."""
         token = None
         while True:
             page = self._client.search_runs(
@@ -208,10 +210,12 @@ class Runs:
                 return
 
     def begin(self, name: str, tags: Mapping[str, str] = MappingProxyType({}), *, at: int | None = None) -> Run:
-        """Make a new run.
+        """Create a run.
 
         Args:
-            at: its start, in milliseconds since 1970; by default now.
+            name: of the run.
+            tags: beside those of all runs.
+            at: start time in milliseconds since 1970; by default now.
         """
         return Run(self._client, self._client.create_run(self.experiment, at or now(), {**self._tags, **tags}, name))
 
@@ -228,9 +232,9 @@ def now() -> int:
 
 
 def _artifact_root(uri: str, runs: Path) -> Path | None:
-    """Beside a SQLite file, for another database under `runs`; a server has a place of its own.
+    """Return the folder of artifacts: beside a SQLite file, else under `runs`; None for a server, which decides itself.
 
-    MLflow's own choice for a database is `./mlruns`, in whatever folder the process stands.
+    MLflow's default for a database is `./mlruns` in the current folder.
     """
     if uri.startswith(_SERVERS):
         return None
@@ -239,36 +243,36 @@ def _artifact_root(uri: str, runs: Path) -> Path | None:
 
 
 def _sqlite_file(uri: str) -> Path | None:
-    """The file of a `sqlite:` address."""
+    """Return the file of a `sqlite:` address; None for others."""
     path = file_of(uri)
     return path.absolute() if path is not None else None
 
 
 @contextmanager
-def _opening(uri: str) -> Iterator[None]:
-    """Hold the lock of a SQLite file while it is opened, and make it first where it is missing."""
+def _locked_database(uri: str) -> Iterator[None]:
+    """Hold the lock of a SQLite file while it is opened; create it if it is missing."""
     path = _sqlite_file(uri)
     if path is None:
         yield
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with Lock(path.with_name(f".{path.name}.lock")).held():
-        _make_whole(path)
+        _create_tables(path)
         yield
         _drop_stray_folder(uri, path)
 
 
-def make_database(uri: str) -> None:
-    """Make the SQLite file of an address, unless it is there; nothing to do for other addresses."""
-    with _opening(uri):
+def create_database(uri: str) -> None:
+    """Create the SQLite file of an address if it is missing; do nothing for other addresses."""
+    with _locked_database(uri):
         pass
 
 
-def _make_whole(path: Path) -> None:
-    """Make a SQLite file that MLflow can open, unless it is there. The caller holds its lock.
+def _create_tables(path: Path) -> None:
+    """Create a SQLite file with MLflow's tables if it is missing or half-made. The caller holds its lock.
 
     MLflow's migrations of an empty file take seconds, commit one by one and do not resume: a process killed within
-    them leaves a file that no later one can open. So they run in a file aside, which is renamed when it is whole.
+    them leaves a file that cannot be opened again. So they run in a temporary file, which is renamed at the end.
     """
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # noqa: PLC0415 - for databases alone
 
@@ -276,18 +280,18 @@ def _make_whole(path: Path) -> None:
     if tables and not _is_half_made(path, tables):
         return
     if tables:
-        kept = _put_aside(path)
-        _log.warning("%s: half-made by a process that was killed; kept as %s, and made anew", path, kept.name)
-    aside = path.with_name(f".{path.name}.making")
-    for leftover in _with_journals(aside):
+        renamed = _rename_half_made(path)
+        _log.warning("%s: half-made by a process that was killed; kept as %s, and made anew", path, renamed.name)
+    temporary = path.with_name(f".{path.name}.making")
+    for leftover in _with_journals(temporary):
         leftover.unlink(missing_ok=True)
-    store = SqlAlchemyStore(sqlite(aside), (path.parent / "mlartifacts").as_uri())
+    store = SqlAlchemyStore(sqlite(temporary), (path.parent / "mlartifacts").as_uri())
     store.engine.dispose()
-    aside.replace(path)
+    temporary.replace(path)
 
 
 def _drop_stray_folder(uri: str, path: Path) -> None:
-    """Remove the empty folders that MLflow makes where an address is quoted: it takes the quoted name for the path."""
+    """Remove the empty folders that MLflow creates for a quoted address: it takes the quoted name for the path."""
     if not uri.startswith("sqlite:///"):
         return
     stray = Path(uri.removeprefix("sqlite:///").partition("?")[0]).absolute().parent
@@ -301,7 +305,7 @@ def _drop_stray_folder(uri: str, path: Path) -> None:
 def _tables(path: Path) -> set[str]:
     """Return the names of a SQLite file's tables; none if there is no such file.
 
-    Asked of SQLite itself, since MLflow would try for 100 seconds to open a file that is no database.
+    SQLite is used directly, since MLflow would try for 100 seconds to open a file that is no database.
     """
     if not path.is_file() or not path.stat().st_size:
         return set()
@@ -310,9 +314,9 @@ def _tables(path: Path) -> set[str]:
 
 
 def _is_half_made(path: Path, tables: set[str]) -> bool:
-    """Whether MLflow's migrations of a fresh file were interrupted.
+    """Return whether MLflow's migrations of a new file were interrupted.
 
-    A file that was whole once has an experiment: MLflow makes one as soon as its tables are there.
+    A complete file has an experiment: MLflow creates one as soon as it has created its tables.
     """
     from mlflow.store.db.utils import _get_latest_schema_revision  # noqa: PLC0415 - for databases alone
 
@@ -332,15 +336,15 @@ def _is_half_made(path: Path, tables: set[str]) -> bool:
     return versions != [(_get_latest_schema_revision(),)]
 
 
-def _put_aside(path: Path) -> Path:
-    """Rename a SQLite file and what lies beside it, and return the new name."""
+def _rename_half_made(path: Path) -> Path:
+    """Rename a SQLite file and its journals; return the new path."""
     number = 1
-    while (kept := path.with_name(f"{path.name}.half-made-{number}")).exists():
+    while (renamed := path.with_name(f"{path.name}.half-made-{number}")).exists():
         number += 1
-    for old, new in zip(_with_journals(path), _with_journals(kept), strict=True):
+    for old, new in zip(_with_journals(path), _with_journals(renamed), strict=True):
         if old.exists():
             old.replace(new)
-    return kept
+    return renamed
 
 
 def _with_journals(path: Path) -> list[Path]:
@@ -348,23 +352,23 @@ def _with_journals(path: Path) -> list[Path]:
 
 
 def advice_on(uri: str, problem: Exception) -> str:
-    """Return what to do about a failure of MLflow; empty where its own words say so."""
+    """Return advice on a failure of MLflow; empty if the error has some."""
     if isinstance(problem, EnvironmentProblem):
         return ""
-    words, path = str(problem).lower(), _sqlite_file(uri)
-    if "database schema" in words or "can't locate revision" in words:
+    message, path = str(problem).lower(), _sqlite_file(uri)
+    if "database schema" in message or "can't locate revision" in message:
         return f"its tables are of another version of MLflow: python -m mlflow db upgrade {without_password(uri)}"
     if uri.startswith(_SERVERS):
-        refused = any(status in words for status in ("401", "403", "unauthorized", "forbidden"))
+        refused = any(status in message for status in ("401", "403", "unauthorized", "forbidden"))
         return "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" if refused else "start that server"
     if path is None:
         return "start that database, or name one of sqlite, postgresql, mysql or http(s): in MLFLOW_TRACKING_URI"
-    if "not a database" in words or "malformed" in words or "already exists" in words:
+    if "not a database" in message or "malformed" in message or "already exists" in message:
         return f"move {path} elsewhere, and another is made"
-    if "full" in words or "no space" in words:
+    if "full" in message or "no space" in message:
         return f"make room in {path.parent}"
-    if "locked" in words:
+    if "locked" in message:
         return "end the other program that holds it"
-    if isinstance(problem, OSError) or "readonly" in words or "unable to open" in words:
+    if isinstance(problem, OSError) or "readonly" in message or "unable to open" in message:
         return f"make {path.parent} a folder that can be written to"
     return ""

@@ -1,4 +1,4 @@
-"""What a study's pages in MLflow say: a description, a table and a figure of the front. Pure functions."""
+"""Description of a study for its MLflow run, and the Pareto front as a table: pure functions."""
 
 import csv
 import io
@@ -30,9 +30,18 @@ def describe(
     commands: Mapping[str, str],
     room: int,
 ) -> str:
-    """The parent's description in Markdown, within `room` characters: of a long front the first rows.
+    """Return the parent run's description in Markdown.
 
     MLflow shows the first lines and hides the rest behind a button: the front comes first.
+
+    Args:
+        study: name of it.
+        finished: records of finished trials.
+        best: records of the Pareto front; of a long front only the first rows are shown.
+        objectives: of the study.
+        stock: costs of the stock model, once they are measured.
+        commands: by purpose, as a user types them.
+        room: largest number of characters.
     """
     named, trained = ", ".join(LABELS[name] for name in objectives), mean_over_seeds(finished)
     opening = [f"**{len(best)}** of {len(trained)} architectures are on the front of {named}.", ""]
@@ -55,21 +64,23 @@ def describe(
         closing += ["", f"`hypervolume`: the front's share of the box accuracy 0 to 1, {sides} (twice stock)."]
     for purpose, command in commands.items():
         closing += ["", f"{purpose}:", "", f"    {command}"]
-    left = room - sum(len(line) + 1 for line in [*opening, *closing]) - 100  # for the row that says so
-    kept, cut = _fitting(rows, left) if best else ([], 0)
+    available = (
+        room - sum(len(line) + 1 for line in [*opening, *closing]) - 100
+    )  # for the row with the number of rows left out
+    shown, cut = _fitting(rows, available) if best else ([], 0)
     rest = [f"| | | | | | {cut} more in the artifact `front/front.csv` |"] if cut else []
-    return "\n".join([*opening, *kept, *rest, *closing])
+    return "\n".join([*opening, *shown, *rest, *closing])
 
 
 def _fitting(lines: Sequence[str], room: int) -> tuple[list[str], int]:
-    """The first lines that have room together, and how many have not."""
-    kept = []
+    """Return the first lines that fit, and the number of the others."""
+    fitting = []
     for line in lines:
         room -= len(line) + 1
         if room < 0:
             break
-        kept.append(line)
-    return kept, len(lines) - len(kept)
+        fitting.append(line)
+    return fitting, len(lines) - len(fitting)
 
 
 def _row(record: Record, trial: str) -> str:
@@ -82,7 +93,7 @@ def _plain(number: float) -> str:
 
 
 def facts(record: Record) -> dict[str, str]:
-    """A finished record's numbers as people read them."""
+    """Return the formatted accuracy and costs of a finished record, by heading."""
     unsteady = "" if record.latency_steady else " (unsteady)"
     mean = f" (mean of {record.seeds})" if record.seeds > 1 else ""
     return {
@@ -94,7 +105,7 @@ def facts(record: Record) -> dict[str, str]:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The front as CSV, as `nas pareto --format csv` prints it."""
+    """Return the front as CSV, as `nas pareto --format csv` prints it."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS)
     writer.writeheader()

@@ -1,4 +1,4 @@
-"""MLflow's server of the pages on all studies: a process that ends with ours."""
+"""MLflow's web server for all studies, as a child process that ends with this one."""
 
 import errno
 import os
@@ -14,37 +14,37 @@ from contextlib import suppress
 
 from nas import signals
 from nas.addresses import redact, without_password
-from nas.tracking.mlflow_runs import make_database, ui_command
+from nas.tracking.mlflow_runs import create_database, ui_command
 from search_spaces.errors import EnvironmentProblem, SpecError
 
 _GRACE_SECONDS = 5.0
 _POLL_SECONDS = 0.3
 _PORTS_TRIED = 100
 _LAST_PORT = 65535
-_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "localhost"}  # noqa: S104 - what a user asked for, as a browser names it
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "localhost"}  # noqa: S104 - addresses that the user chose, for a browser
 
 _QUIET = {"PYTHONWARNINGS": "ignore"}
-"""Of the server's processes: their deprecation warnings are not our user's."""
+"""Environment of the server's processes: their deprecation warnings do not concern the user."""
 
 
 class PagesServer:
-    """Serves MLflow's pages until it is ended.
+    """MLflow's web server.
 
     Args:
-        uri: of MLflow's database, which is made if it is not there.
+        uri: of MLflow's database, which is created if it is missing.
         host: to listen on.
         port: to listen on.
 
     Raises:
-        EnvironmentProblem: the address is a server's already, or no database.
-        SpecError: the port is in use, or the host is not of this machine.
+        EnvironmentProblem: the address is that of a server, or of no database.
+        SpecError: the port is in use, or the host is not an address of this machine.
     """
 
     def __init__(self, uri: str, host: str, port: int) -> None:
         self._command = ui_command(uri, host, port)
         require_free(host, port)
         try:
-            make_database(uri)
+            create_database(uri)
         except Exception as problem:
             line = redact(" ".join(str(problem).split()), uri)
             raise EnvironmentProblem(f"MLflow cannot be used at {without_password(uri)}: {line}") from problem
@@ -52,22 +52,22 @@ class PagesServer:
 
     @property
     def address(self) -> str:
-        """The pages' address; MLflow 3.17 opens every experiment in its view for language models unless told not to."""
+        """Address of the pages; by default MLflow 3.17 would open an experiment in its view for language models."""
         return f"{self._root}/#/experiments?workflowType=machine_learning"
 
     def run(self, *, open_browser: bool) -> None:
         """Serve until Ctrl-C, SIGTERM or SIGHUP, then end the server with all its processes.
 
         Args:
-            open_browser: as soon as the server answers, where there is a screen.
+            open_browser: open a browser as soon as the server answers, where there is a screen.
 
         Raises:
-            EnvironmentProblem: the server has ended by itself.
-            KeyboardInterrupt: after it was ended.
+            EnvironmentProblem: the server has exited.
+            KeyboardInterrupt: after the server was ended.
         """
         with signals.as_ctrl_c():
             environment = {**os.environ, **_QUIET}
-            # What it prints to stdout is for whoever runs a server for others.
+            # Its stdout is meant for the administrator of a shared server.
             server = subprocess.Popen(self._command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
             try:
                 if open_browser and _has_screen():
@@ -88,10 +88,10 @@ class PagesServer:
 
 
 def require_free(host: str, port: int) -> None:
-    """Refuse a port that is in use.
+    """Raise if a port is in use.
 
     Raises:
-        SpecError: it is, with the next one that is not; or no address of this machine.
+        SpecError: the port is in use, with the next free one; or the host is not an address of this machine.
     """
     try:
         if _is_free(host, port):
@@ -122,12 +122,12 @@ def _bracketed(host: str) -> str:
 
 
 def _has_screen() -> bool:
-    """Whether a browser would open in a window, not as text in this terminal."""
+    """Return whether a browser would open in a window, not as text in this terminal."""
     return sys.platform != "linux" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"))
 
 
 def _end(server: "subprocess.Popen[bytes]") -> None:
-    """End a server and all that it has started."""
+    """End a server and all its child processes."""
     for number in (signal.SIGTERM, signal.SIGKILL):
         with suppress(ProcessLookupError):
             os.killpg(server.pid, number)

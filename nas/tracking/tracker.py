@@ -1,8 +1,7 @@
-"""MLflow's picture of a study: a parent run per study, a child run per trial, the front as a table and a figure.
+"""Tracking of a study in MLflow: a parent run per study, a child run per trial, the front as a table and a figure.
 
-Only the supervisor of a study comes here; its workers write files. What MLflow holds is asked of MLflow when
-a tracker opens, and never kept a second time: after a kill between two writes the next tracker finds exactly
-what had arrived.
+Only the supervisor of a study uses it; its workers write files. A tracker reads from MLflow what is there when it
+opens, and stores no copy: after a kill between two writes the next tracker finds exactly what had arrived.
 """
 
 import json
@@ -31,26 +30,26 @@ from search_spaces.scaling import MACRO
 _log = logging.getLogger(__name__)
 
 STATE = "tracking.json"
-"""In the study's folder. Without it, the study is written into MLflow anew, under another parent run."""
+"""File in the study's folder. Without it, the study is written to MLflow again, under another parent run."""
 
 _TRAINING = "nas.training"
-"""The tag of a full training's run: the folder in which it writes."""
+"""Tag of the run of a full training: the folder in which it writes."""
 _SECONDS_BETWEEN_ATTEMPTS = 10.0
 _STATUS = {"running": "RUNNING", "complete": "FINISHED", "pruned": "FINISHED", "fail": "FAILED"}
 _COSTS = ("gflops", "params", "latency_ms", "latency_spread_ms", "seconds")
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Memory:
-    """What MLflow cannot know of a study; written before MLflow hears of it.
+class _State:
+    """State of the tracking of a study that is not in MLflow; stored before MLflow is written to.
 
     Attributes:
-        study_id: of this folder, and a tag of all its runs: a study that was deleted and begun again under
+        study_id: unique for this folder, and a tag of all its runs: a study that was deleted and begun again under
             its old name must not continue the old runs.
-        finished: the trials in the order in which they were seen to be finished.
-        stock: the stock model's costs, as first measured; None until they are known.
-        status: how the study's run has ended; empty while it runs, and after its process was killed.
-        ended: when, in milliseconds since 1970.
+        finished: trials in the order in which they were found to be finished.
+        stock: costs of the stock model, as first measured; None until then.
+        status: final status of the study's run; empty while it runs, and after its process was killed.
+        ended: end time in milliseconds since 1970.
     """
 
     study_id: str
@@ -61,7 +60,7 @@ class _Memory:
 
     @classmethod
     def of(cls, folder: Path) -> Self:
-        """Read a folder's own, or make it: on the first call, and where the file is torn."""
+        """Read the state of a folder; create one if the file is missing or damaged."""
         path = folder / STATE
         if path.is_file():
             try:
@@ -89,30 +88,32 @@ class _Memory:
 
 
 class Tracker:
-    """Keeps MLflow's runs of one study like its records.
+    """Synchronises MLflow's runs of one study with its records.
 
-    The parent carries the settings, the stock model's own training under `base/`, the front (in its note and
+    The parent has the settings, the training of the stock model under `base/`, the front (in its note and
     under `front/`), and one point per finished trial, in the order in which they finished, of `front_size`,
     `best_map50_95` and `hypervolume`. The hypervolume is the share that the front dominates of a box: from
-    accuracy 0 to 1, and from no cost to twice the stock model's, as first measured. The box never moves, so
-    that all points of a study compare. Points from before the stock model was measured are written when it is.
+    accuracy 0 to 1, and from no cost to twice the stock model's, as first measured. The box never changes, so
+    that all points of a study compare. Points from before the stock model was measured are written afterwards.
 
-    A child carries the picks, epochs, scores and costs of its trial; once that is finished, its tag `pareto`
-    says whether it is on the front now.
+    A child has the picks, epochs, scores and costs of its trial; once that is finished, its tag `pareto`
+    is whether it is on the front.
 
     Args:
-        uri: `sqlite:////...`, whose artifacts lie beside it in `mlartifacts`, another database, or a server.
+        uri: `sqlite:////...`, with artifacts beside it in `mlartifacts`; another database; or a server.
         folder: the study's.
         experiment: `nas/<space>`.
-        settings: as they are shown. If a study goes on with others, the parent keeps the first as params and
-            shows the present ones as tags, `settings.<name>`.
-        commands: what they do, and how they are typed.
-        sync_command: how the command is typed that sends what is missing.
-        activity: what goes on where MLflow does not work.
-        clock: for the pause between two attempts to reach a server, in seconds.
+        study: name of it.
+        settings: as text. If a study is resumed with others, the parent keeps the first as params and has the
+            present ones as tags, `settings.<name>`.
+        objectives: of the study.
+        commands: by purpose, as a user types them.
+        sync_command: command that writes what is missing.
+        activity: that goes on if MLflow does not work, in messages.
+        clock: in seconds, for the pause between two attempts to reach a server.
 
-    Whatever fails here is logged, once until it is over, and what is missing is written then: a search neither ends
-    nor fails to begin because of its log.
+    A failure is logged once, and what is missing is written when MLflow works again: a search neither ends nor fails
+    to begin because of its tracking.
     """
 
     def __init__(
@@ -142,63 +143,66 @@ class Tracker:
         self._clock = clock
         self._records: Sequence[Record] = ()
         self._not_before = -math.inf
-        self._current = self._warned = self._at_work = False
+        self._up_to_date = self._warned = self._has_trained = False
         self._attempt(lambda: None)
 
     @property
     def parent_run_id(self) -> str:
-        """MLflow's name of the study's run."""
+        """Id of the study's run in MLflow."""
         return self._parent.id
 
     @property
     def page(self) -> str:
-        """The study's page: what follows host and port in an address of MLflow's pages."""
-        # Without the last part, MLflow 3.17 takes every experiment for one with language models.
+        """Path of the study's page on MLflow's web server."""
+        # By default MLflow 3.17 opens an experiment in its view for language models.
         return f"/#/experiments/{self._runs.experiment}/runs/{self._parent.id}?workflowType=machine_learning"
 
     def sync(self, records: Sequence[Record]) -> None:
-        """Write what is new in the records of all trials; without news, nothing is asked of MLflow."""
+        """Write what is new in the records of all trials; if nothing is, MLflow is not accessed."""
         self._records = records
-        self._at_work = self._at_work or self._base_is_trained or any(record.state == "running" for record in records)
+        running = any(record.state == "running" for record in records)
+        self._has_trained = self._has_trained or self._stock_is_trained or running
         if self._clock() >= self._not_before:
             self._attempt(self._follow)
 
     def finish(self, status: str, records: Sequence[Record] | None = None) -> None:
         """End the parent as `FINISHED` or `KILLED`; children that are still running are killed.
 
-        A run in which nothing was trained ends when its last trial had ended.
+        If nothing was trained, the end time is that of the last trial.
 
         Args:
+            status: of the parent.
             records: of all trials; by default those of the last `sync`.
         """
         if records is not None:
             self._records = records
 
         def end() -> None:
-            self._note_end(status, self._parent.ended)
+            self._store_end(status, self._parent.ended)
             self._write()
             for trial, child in self._children.items():
                 if child.status == "RUNNING":
-                    child.set_status("KILLED", _last_sign_of(TrialFiles.of(self.folder, trial)))
-            self._parent.set_status(status, self._memory.ended)
+                    child.set_status("KILLED", _last_heartbeat(TrialFiles.of(self.folder, trial)))
+            self._parent.set_status(status, self._state.ended)
 
         self._attempt(end, last=True)
         if self.problem is not None:
-            with suppress(OSError):  # nothing but the end's time is lost
-                self._memory = _Memory.of(self.folder)
-                self._note_end(status, None)
+            with suppress(OSError):  # only the end time is lost
+                self._state = _State.of(self.folder)
+                self._store_end(status, None)
 
     def send(self, records: Sequence[Record], *, unfinished: bool) -> None:
-        """Write what is missing of a study that nobody is working on, and end its runs.
+        """Write what is missing of a study without workers, and end its runs.
 
         Args:
-            unfinished: whether trials are left of it.
+            records: of all trials.
+            unfinished: whether trials remain.
 
         Raises:
             EnvironmentProblem: MLflow cannot be used.
         """
         try:
-            status = _Memory.of(self.folder).status
+            status = _State.of(self.folder).status
         except OSError as problem:
             raise EnvironmentProblem(f"{self.folder / STATE}: {problem.strerror}") from None
         self.finish(status or ("KILLED" if unfinished else "FINISHED"), records)
@@ -206,22 +210,23 @@ class Tracker:
             raise EnvironmentProblem(self.problem)
 
     def begin_training(self, name: str, folder: Path, *, at: int, resumed: bool) -> Run:
-        """Return the run, under the study's, of a full training of one of its models.
+        """Return the child run of a full training of one of the study's models.
 
         Args:
+            name: of the run.
             folder: in which the training writes.
-            at: when it began, in milliseconds since 1970.
-            resumed: whether a training goes on that was stopped; it keeps its run.
+            at: start time in milliseconds since 1970.
+            resumed: whether a stopped training is resumed, with its run.
 
         Raises:
             EnvironmentProblem: MLflow cannot be used.
         """
-        if not self._current and self._clock() >= self._not_before:
+        if not self._up_to_date and self._clock() >= self._not_before:
             self._attempt(lambda: None)
         if self.problem is not None:
             raise EnvironmentProblem(self.problem)
         if self._parent.status == "RUNNING" and not is_held(self.folder / "supervisor.lock"):
-            self._parent.set_status(self._memory.status or "KILLED", self._memory.ended)
+            self._parent.set_status(self._state.status or "KILLED", self._state.ended)
         for run in reversed(self._trainings if resumed else []):
             if run.tags[_TRAINING] == str(folder):
                 run.set_status("RUNNING")
@@ -229,20 +234,20 @@ class Tracker:
         return self._runs.begin(name, {_TRAINING: str(folder), "mlflow.parentRunId": self._parent.id}, at=at)
 
     @property
-    def _base_is_trained(self) -> bool:
+    def _stock_is_trained(self) -> bool:
         """Whether the stock model is being trained."""
         files = TrialFiles.of_stock_model(self.folder)
         return files.folder.is_dir() and not files.outcome.is_file()
 
     def _attempt(self, write: Callable[[], None], *, last: bool = False) -> None:
         try:
-            if not self._current:
+            if not self._up_to_date:
                 self._open()
-            self._current = False  # a failure or a Ctrl-C on the way may leave us behind MLflow
+            self._up_to_date = False  # a failure or Ctrl-C may leave MLflow ahead of what we know
             write()
-        except Exception as problem:  # noqa: BLE001 - whatever it is, a search does not end because of its log
+        except Exception as problem:  # noqa: BLE001 - no failure of MLflow ends a search
             self._not_before = self._clock() + _SECONDS_BETWEEN_ATTEMPTS
-            self.problem = self._in_words(problem)
+            self.problem = self._message(problem)
             if last:
                 _log.warning("%s; what is missing there is sent by: %s", self.problem, self.sync_command)
             elif not self._warned:
@@ -251,10 +256,10 @@ class Tracker:
                 )
             self._warned = True
         else:
-            self._current, self._warned, self.problem = True, False, None
+            self._up_to_date, self._warned, self.problem = True, False, None
 
-    def _in_words(self, problem: Exception) -> str:
-        """Say in one line, without a password, what is wrong and what to do."""
+    def _message(self, problem: Exception) -> str:
+        """Return the problem and advice in one line, without passwords."""
         line = redact(" ".join(str(problem).split()), self.uri)
         line = line or type(problem).__name__
         line = line if len(line) <= 300 else f"{line[:120]} ... {line[-180:]}"
@@ -262,41 +267,41 @@ class Tracker:
         return f"MLflow cannot be used at {without_password(self.uri)}: {line}{f' ({advice})' if advice else ''}"
 
     def _open(self) -> None:
-        """Find this study's runs, or begin its parent."""
-        self._memory = _Memory.of(self.folder)
-        tags = {"nas.study": self.study, "nas.study_id": self._memory.study_id}
+        """Find this study's runs; begin its parent if there is none."""
+        self._state = _State.of(self.folder)
+        tags = {"nas.study": self.study, "nas.study_id": self._state.study_id}
         self._runs = Runs(self.uri, self.experiment, self.folder.parent, tags, key="nas.study_id")
-        runs = list(self._runs.found())
+        runs = list(self._runs.find())
         self._children = {int(run.tags["nas.trial"]): run for run in runs if "nas.trial" in run.tags}
         self._trainings = [run for run in runs if _TRAINING in run.tags]
         parents = [run for run in runs if not {"nas.trial", _TRAINING} & run.tags.keys()]
         self._parent = (
             parents[0] if parents else self._runs.begin(self.study, at=_changed_at(self.folder / "space.yaml"))
         )
-        self._drawn: object = None
+        self._written_front: object = None
         self._parent.log_params(self.settings)
         self._parent.set_tags(self._changed_settings())
-        self._current = True
+        self._up_to_date = True
 
     def _follow(self) -> None:
-        if self._at_work:
+        if self._has_trained:
             self._parent.set_status("RUNNING")
-            if self._memory.status:
-                self._remember(replace(self._memory, status="", ended=None))
+            if self._state.status:
+                self._store(replace(self._state, status="", ended=None))
         self._write()
 
     def _changed_settings(self) -> dict[str, str]:
-        changed, told = self._parent.changed(self.settings), self._parent.tags
+        changed, tags = self._parent.changed_params(self.settings), self._parent.tags
         return {
             f"settings.{name}": text
             for name, text in self.settings.items()
-            if name in changed or f"settings.{name}" in told
+            if name in changed or f"settings.{name}" in tags
         }
 
     def _write(self) -> None:
         # A worker stores the ending first, then the scores; all are there once Optuna calls the trial complete.
         finished = {record.trial: record for record in self._records if record.finished and record.state == "complete"}
-        self._remember_finished(finished)
+        self._store_finished(finished)
         best = pareto_front_of(list(finished.values()), self.objectives)
         on_front = {record.trial for record in best}
         for record in self._records:
@@ -306,39 +311,40 @@ class Tracker:
                 self._write_child(record, pareto)
         for training in self._trainings:
             training.set_tags({"mlflow.parentRunId": self._parent.id})
-        self._write_base()
+        self._write_stock_training()
         self._write_parent(finished, best)
 
-    def _write_base(self) -> None:
-        """The stock model's own training, at the parent: it is no trial."""
+    def _write_stock_training(self) -> None:
+        """Write the training of the stock model to the parent: it is no trial."""
         for epoch in TrialFiles.of_stock_model(self.folder).read_epochs():
             figures = {**epoch.losses, "map50_95": epoch.map50_95, "map50": epoch.map50}
             self._parent.log_metrics({f"base/{name}": value for name, value in figures.items()}, step=epoch.epoch)
 
-    def _remember_finished(self, finished: Mapping[int, Record]) -> None:
-        kept = self._memory
-        new = sorted(finished.keys() - set(kept.finished))
-        stock = _stock_costs(self._records, self.objectives) if kept.stock is None else kept.stock
-        self._remember(replace(kept, finished=(*kept.finished, *new), stock=stock))
+    def _store_finished(self, finished: Mapping[int, Record]) -> None:
+        state = self._state
+        new = sorted(finished.keys() - set(state.finished))
+        stock = _stock_costs(self._records, self.objectives) if state.stock is None else state.stock
+        self._store(replace(state, finished=(*state.finished, *new), stock=stock))
 
-    def _remember(self, memory: _Memory) -> None:
-        if memory != self._memory:
-            memory.write(self.folder)
-            self._memory = memory
+    def _store(self, state: _State) -> None:
+        if state != self._state:
+            state.write(self.folder)
+            self._state = state
 
-    def _note_end(self, status: str, before: int | None) -> None:
-        """Remember how and when the run has ended: now, or, where nothing was trained, with its last trial.
+    def _store_end(self, status: str, before: int | None) -> None:
+        """Store the final status and the end time: now, or that of the last trial if nothing was trained.
 
         Args:
-            before: when MLflow says that it had ended.
+            status: final status of the parent.
+            before: end time in MLflow, if the run has ended before.
         """
         files = [
             TrialFiles.of_stock_model(self.folder),
             *(TrialFiles.of(self.folder, one.trial) for one in self._records),
         ]
-        known = [self._memory.ended or before, *(_changed_at(each.outcome) for each in files)]
-        last = max((end for end in known if end is not None), default=None)
-        self._remember(replace(self._memory, status=status, ended=now() if self._at_work or last is None else last))
+        ends = [self._state.ended or before, *(_changed_at(each.outcome) for each in files)]
+        last = max((end for end in ends if end is not None), default=None)
+        self._store(replace(self._state, status=status, ended=now() if self._has_trained or last is None else last))
 
     def _write_child(self, record: Record, pareto: str) -> None:
         ended = None if record.state == "running" else _changed_at(TrialFiles.of(self.folder, record.trial).outcome)
@@ -368,7 +374,7 @@ class Tracker:
             child.set_status(status, ended)
 
     def _write_training(self, child: Run, record: Record) -> None:
-        """What no longer changes once the trial has ended."""
+        """Write what does not change once the trial has ended."""
         child.log_params(_flat(record.picks) if record.summary else {})
         files = TrialFiles.of(self.folder, record.trial)
         for epoch in files.read_epochs():
@@ -385,35 +391,35 @@ class Tracker:
                 child.log_artifact(path)
 
     def _write_parent(self, finished: Mapping[int, Record], best: Sequence[Record]) -> None:
-        stock, order = self._memory.stock, [trial for trial in self._memory.finished if trial in finished]
-        drawn = (order, stock, [record.trial for record in best])
-        if drawn == self._drawn:
+        stock, order = self._state.stock, [trial for trial in self._state.finished if trial in finished]
+        front = (order, stock, [record.trial for record in best])
+        if front == self._written_front:
             return
         shown = [finished[trial] for trial in order]
         for step in range(1, len(shown) + 1):
-            self._measure_front(shown[:step], step)
+            self._log_front(shown[:step], step)
         text = note.describe(
             self.study, shown, best, self.objectives, stock=stock, commands=self.commands, room=TAG_LENGTH
         )
         self._parent.set_tags({"mlflow.note.content": text})
         if shown:
             rows = [record.as_row() for record in best]
-            self._attach("front.json", json.dumps(rows, indent=1))
-            self._attach("front.csv", note.table(rows))
-            self._attach("front.html", figures.figure(self.study, shown, best, self.objectives))
-        self._drawn = drawn
+            self._upload("front.json", json.dumps(rows, indent=1))
+            self._upload("front.csv", note.table(rows))
+            self._upload("front.html", figures.figure(self.study, shown, best, self.objectives))
+        self._written_front = front
 
-    def _attach(self, name: str, text: str) -> None:
-        """Upload a file of the Pareto front; what a kill leaves of it is overwritten the next time."""
+    def _upload(self, name: str, text: str) -> None:
+        """Upload a file of the Pareto front; one left by a killed process is overwritten the next time."""
         file = self.folder / "mlflow" / name
         file.parent.mkdir(exist_ok=True)
         file.write_text(text, encoding="utf-8")
         self._parent.log_artifact(file, "front")
         file.unlink()
 
-    def _measure_front(self, finished: Sequence[Record], step: int) -> None:
-        """The front's metrics when these were the finished trials."""
-        stock = self._memory.stock
+    def _log_front(self, finished: Sequence[Record], step: int) -> None:
+        """Write the front's metrics at the step when these were the finished trials."""
+        stock = self._state.stock
         if self._parent.has("front_size", step) and (stock is None or self._parent.has("hypervolume", step)):
             return
         best = pareto_front_of(finished, self.objectives)
@@ -428,22 +434,22 @@ class Tracker:
 
 
 def _status_of(record: Record) -> str:
-    """Return MLflow's word for a trial's state; one that was interrupted has failed for Optuna alone."""
+    """Return MLflow's status of a trial; an interrupted one is `fail` in Optuna and `KILLED` in MLflow."""
     return "KILLED" if record.status == "interrupted" else _STATUS[record.state]
 
 
 def _changed_at(path: Path) -> int | None:
-    """Return when a file was written, in milliseconds since 1970; None if there is none."""
+    """Return the modification time of a file, in milliseconds since 1970; None if there is none."""
     return round(path.stat().st_mtime * 1000) if path.is_file() else None
 
 
-def _last_sign_of(files: TrialFiles) -> int | None:
-    """Return when a training that nobody works on any more was last seen at work."""
+def _last_heartbeat(files: TrialFiles) -> int | None:
+    """Return the time of the last heartbeat of an interrupted training, in milliseconds since 1970."""
     return _changed_at(files.lock) or _changed_at(files.progress)
 
 
 def _stock_costs(records: Sequence[Record], objectives: Sequence[str]) -> dict[str, float] | None:
-    """The stock model's costs among the objectives, once all of them are known."""
+    """Return the stock model's costs among the objectives; None until all are measured."""
     names = [name for name in objectives if OBJECTIVES[name] is Direction.MINIMIZE]
     for record in records:
         if record.role == "stock" and all(getattr(record, name) is not None for name in names):
@@ -452,7 +458,7 @@ def _stock_costs(records: Sequence[Record], objectives: Sequence[str]) -> dict[s
 
 
 def _share(best: Sequence[Record], objectives: Sequence[str], stock: Mapping[str, float]) -> float:
-    """The hypervolume of a front, from 0 to 1; `Tracker` says of what."""
+    """Return the hypervolume of a front, from 0 to 1, as a share of the box that `Tracker` describes."""
     corner = tuple(2 * stock[name] if name in stock else 0.0 for name in objectives)
     points = [point_of(record, objectives) for record in best]
     directions = [OBJECTIVES[name] for name in objectives]
@@ -460,7 +466,7 @@ def _share(best: Sequence[Record], objectives: Sequence[str], stock: Mapping[str
 
 
 def _flat(picks: Mapping[str, Any]) -> dict[str, str]:
-    """Picks as params, under Optuna's names; `architecture: stock` where there are none."""
+    """Return picks as params with Optuna's names; `architecture: stock` where there are none."""
     slots = {name: choice for name, choice in picks.items() if name != MACRO}
     flat = {f"{MACRO}.{dial}": f"{value:g}" for dial, value in picks.get(MACRO, {}).items()}
     for slot, choice in slots.items():

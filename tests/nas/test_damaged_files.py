@@ -223,10 +223,10 @@ def test_a_study_without_its_database_says_so_and_makes_no_other(folder: Path, h
 
 @pytest.mark.parametrize("how", DAMAGES)
 def test_trackings_memory(tmp_path: Path, how: str) -> None:
-    first = tracker._Memory.of(tmp_path)
+    first = tracker._State.of(tmp_path)
     damage(tmp_path / tracker.STATE, how)
-    again = tracker._Memory.of(tmp_path)
-    assert again == tracker._Memory.of(tmp_path)
+    again = tracker._State.of(tmp_path)
+    assert again == tracker._State.of(tmp_path)
     assert (again == first) is (DAMAGES[how](b"") == b"never")
 
 

@@ -106,7 +106,7 @@ class TestUi:
         (tmp_path / "health").touch()
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("DISPLAY", ":0")
-        monkeypatch.setattr(server, "make_database", lambda _: None)
+        monkeypatch.setattr(server, "create_database", lambda _: None)
         monkeypatch.setattr(server, "ui_command", lambda _uri, host, port: [*SERVER, str(port), "--bind", host])
         monkeypatch.setattr(webbrowser, "open", open_page)
         pages = PagesServer("sqlite://", "127.0.0.1", port := free_port())
@@ -122,7 +122,7 @@ class TestUi:
         assert not server._has_screen()
 
     def test_a_server_that_ends_by_itself_is_said(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        monkeypatch.setattr(server, "make_database", lambda _: None)
+        monkeypatch.setattr(server, "create_database", lambda _: None)
         monkeypatch.setattr(server, "ui_command", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"])
         result = nas("ui", "--no-browser", "--runs", tmp_path, "--port", free_port())
         assert result.exit_code == 2

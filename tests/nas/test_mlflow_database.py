@@ -10,7 +10,7 @@ import pytest
 from mlflow import MlflowClient
 
 from nas.tracking import mlflow_runs
-from nas.tracking.mlflow_runs import Runs, make_database
+from nas.tracking.mlflow_runs import Runs, create_database
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 
@@ -112,14 +112,14 @@ def test_one_that_is_there_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptu
     MlflowClient(tracking_uri=uri).create_experiment("theirs")
     opened(tmp_path)
     inode = (tmp_path / "mlflow.db").stat().st_ino
-    make_database(uri)
+    create_database(uri)
     assert (tmp_path / "mlflow.db").stat().st_ino == inode
     assert {one.name for one in MlflowClient(tracking_uri=uri).search_experiments()} == {"Default", "theirs", "nas/v9"}
     assert not told(caplog)
 
 
 def test_one_of_another_version_is_not_taken_for_half_made(tmp_path: Path) -> None:
-    make_database(f"sqlite:///{tmp_path}/mlflow.db")
+    create_database(f"sqlite:///{tmp_path}/mlflow.db")
     with sqlite3.connect(tmp_path / "mlflow.db") as connection:
         connection.execute("UPDATE alembic_version SET version_num = 'of tomorrow'")
     connection.close()
@@ -151,7 +151,7 @@ def test_a_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
     from nas.study.folders import tracking_uri
 
     runs = tmp_path / name
-    make_database(tracking_uri(runs))
+    create_database(tracking_uri(runs))
     assert {path.name for path in runs.iterdir()} == {"mlflow.db", ".mlflow.db.lock"}
     assert [path.name for path in tmp_path.iterdir()] == [Path(name).parts[0]]
 
