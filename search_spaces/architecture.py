@@ -1,4 +1,4 @@
-"""One point of a search space: which layer carries which operator, what is inserted, and the model's measures."""
+"""Architecture, one point of a search space: operators in layers, inserted layers, and scaling factors."""
 
 import hashlib
 import json
@@ -35,10 +35,10 @@ _HEADER = """\
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What stands in one layer: an operator with all its parameters, or the stock layer.
+    """Operator with all its parameters in a layer, or the stock layer.
 
-    Canonical: two choices are equal if and only if they build the same layer. A parameter without effect is held at
-    its default.
+    Canonical: two choices are equal if and only if they build the same layer. A parameter without effect has its
+    default.
     """
 
     operator: str
@@ -49,12 +49,12 @@ class Choice:
 
     @cached_property
     def _hash(self) -> int:
-        """Kept: a cost table looks choices up all the time."""
+        """Cached hash: cost tables look up choices very often."""
         return hash((self.operator, self.parameters))
 
     @classmethod
     def of(cls, operator: str, parameters: Parameters) -> Self:
-        """The choice of an operator with some parameters given, the rest at their defaults.
+        """Return the choice of an operator with some parameters given, and the rest at their defaults.
 
         Raises:
             SpecError: an unknown operator or parameter, or a value that is not allowed.
@@ -62,17 +62,17 @@ class Choice:
         if operator not in OPERATORS:
             raise SpecError(f"unknown operator {operator!r} ({nearest(operator, OPERATORS)})")
         record = OPERATORS[operator]
-        living = record.active_parameters(record.complete(parameters))
-        return cls(operator=operator, parameters=tuple(record.complete(living).items()))
+        active = record.active_parameters(record.complete(parameters))
+        return cls(operator=operator, parameters=tuple(record.complete(active).items()))
 
     @property
     def is_stock(self) -> bool:
-        """Whether the base model's own layer stays."""
+        """Whether the layer of the base model stays."""
         return self.operator == STOCK.operator
 
     @cached_property
     def effective(self) -> dict[str, Value]:
-        """The parameters that differ from their defaults: what a fingerprint and a table need to know."""
+        """Parameters that differ from their defaults; fingerprints and tables use only these."""
         if self.is_stock:
             return {}
         record = OPERATORS[self.operator]
@@ -88,11 +88,11 @@ STOCK = Choice(operator="stock")
 
 @dataclass(frozen=True, kw_only=True)
 class Insertion:
-    """A layer that the base model does not have.
+    """Layer that the base model does not have.
 
     Attributes:
-        after: the layer of the base model that it follows, and whose channels and size it keeps.
-        feeds: who reads it instead of that layer.
+        after: the layer of the base model that it follows; it keeps the channels and size of that layer's map.
+        feeds: the readers of that layer that read the inserted one instead.
     """
 
     after: int
@@ -104,19 +104,19 @@ class Insertion:
 
     @property
     def place(self) -> str:
-        """`after-9`."""
+        """Name of the inserted layer: `after-9`."""
         return insertions.behind(self.after)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Architecture:
-    """A base model and how it is changed; layers are named by their index in the base model.
+    """Base model and the changes to it; layers are named by their index in the base model.
 
     Attributes:
         base: as a space file names it.
-        picks: what stands in its layers, sorted by layer, without stock.
-        insertions: sorted by the layer they follow.
-        macro: the dials that differ from the base model, sorted by name.
+        picks: choices by layer, sorted, without stock.
+        insertions: sorted by the layer that they follow.
+        macro: scaling factors that differ from the base model, sorted by name.
     """
 
     base: str
@@ -135,21 +135,21 @@ class Architecture:
         inserted: Iterable[Insertion] = (),
         macro: Mapping[str, float] | None = None,
     ) -> Self:
-        """The architecture with these picks; stock ones and dials at their middle may be among them."""
-        kept = tuple(sorted((layer, choice) for layer, choice in picks.items() if not choice.is_stock))
+        """Return the architecture with these choices and scaling factors, without stock choices and factors of 1."""
+        changed = tuple(sorted((layer, choice) for layer, choice in picks.items() if not choice.is_stock))
         new = sorted((one for one in inserted if not one.choice.is_stock), key=lambda one: one.after)
-        turned = sorted((name, value) for name, value in (macro or {}).items() if value != 1)
-        return cls(base=base, scale=scale, picks=kept, insertions=tuple(new), macro=tuple(turned))
+        factors = sorted((name, value) for name, value in (macro or {}).items() if value != 1)
+        return cls(base=base, scale=scale, picks=changed, insertions=tuple(new), macro=tuple(factors))
 
     @classmethod
     def from_yaml(cls, text: str, *, folder: Path | None = None) -> Self:
-        """Read what `to_yaml` wrote.
+        """Read a text that `to_yaml` wrote.
 
         Args:
-            folder: where the file lies, for operators of the user's own.
+            folder: of the file; the files of users' operators are named relative to it.
 
         Raises:
-            SpecError: not such a file.
+            SpecError: the text is something else.
         """
         document = parse_yaml(text)
         origin = document.get("nas")
@@ -178,80 +178,78 @@ class Architecture:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read an exported file."""
+        """Read a file that `to_yaml` wrote."""
         return cls.from_yaml(path.read_text(encoding="utf-8"), folder=path.parent)
 
     @cached_property
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits that are equal if and only if the built networks and their image size are.
 
-        A hash of base, scale and changes. A parameter at its default leaves no trace, so an operator may later gain
-        one; a dial is known by the rows it changes. Classes and training size are not in it.
+        Hash of base, scale and changes. Parameters at their defaults are not part of it, so that an operator can get a
+        new one; of scaling factors the changed rows are. Number of classes and training size are not part of it.
         """
-        spoken: list[Any] = [
+        hashed: list[Any] = [
             bases.identity(self.base, self.scale),
             self.scale,
-            [[layer, *_spoken(choice)] for layer, choice in self.picks],
+            [[layer, *_hashed(choice)] for layer, choice in self.picks],
         ]
         if self.insertions:
-            spoken.append({"insert": [[new.after, new.feeds, *_spoken(new.choice)] for new in self.insertions]})
+            hashed.append({"insert": [[new.after, new.feeds, *_hashed(new.choice)] for new in self.insertions]})
         if self.shape:
             stock = bases.load(self.base, self.scale)
             both = zip(stock.rows, stock.scaled(self.shape).rows, strict=True)
             changed = [[layer, after] for layer, (before, after) in enumerate(both) if before != after]
-            spoken.extend([{"rows": changed}] if changed else [])
+            hashed.extend([{"rows": changed}] if changed else [])
         if self.image_size is not None:
-            spoken.append({scaling.IMAGE_SIZE: self.image_size})
-        return hashlib.sha256(json.dumps(spoken, sort_keys=True).encode()).hexdigest()[:12]
+            hashed.append({scaling.IMAGE_SIZE: self.image_size})
+        return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:12]
 
     @property
     def is_stock(self) -> bool:
-        """Whether this is the base model itself."""
+        """Whether this is the base model."""
         return not (self.picks or self.insertions or self.shape)
 
     @property
     def image_size(self) -> int | None:
-        """Pixels of the images it is deployed at, where the space lets a search choose."""
+        """Image size of the deployment in pixels; None if the space has no choice of it."""
         size = dict(self.macro).get(scaling.IMAGE_SIZE)
         return None if size is None else int(size)
 
     @property
     def shape(self) -> Scaling:
-        """The dials that change layers."""
+        """Scaling factors that change layers, that is, all but the image size."""
         return tuple((name, value) for name, value in self.macro if name != scaling.IMAGE_SIZE)
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """The users' files that its operators come from, each once."""
+        """Users' files that define its operators, each once."""
         names = [choice.operator for _, choice in self.picks] + [new.choice.operator for new in self.insertions]
         sources = (OPERATORS[name].source for name in names)
         return tuple(dict.fromkeys(source for source in sources if source))
 
     def __str__(self) -> str:
-        """In words: `stock`, or `4 UIB(expansion=2) · after-9 DCNv4 · 10 DySample · depth 0.67`."""
+        """Return `stock`, or `4 UIB(expansion=2) · after-9 DCNv4 · 10 DySample · depth 0.67`."""
         places = [(layer, 0, f"{layer} {choice}") for layer, choice in self.picks]
         places += [(new.after, 1, str(new)) for new in self.insertions]
-        return self._in_words([told for _, _, told in sorted(places)])
+        return self._joined([part for _, _, part in sorted(places)])
 
     def summary(self) -> str:
-        """In fewer words, layers of one operator together: `UIB 4, 6 · DySample 10`."""
+        """Return a shorter text, with the layers of one operator together: `UIB 4, 6 · DySample 10`."""
         layers: dict[str, list[str]] = {}
         places = [(layer, str(layer), choice) for layer, choice in self.picks]
         places += [(new.after, new.place, new.choice) for new in self.insertions]
         for _, label, choice in sorted(places, key=lambda place: place[:2]):
             layers.setdefault(choice.operator, []).append(label)
-        told = [f"{operator} {', '.join(labels)}" for operator, labels in layers.items()]
-        return self._in_words(told)
+        return self._joined([f"{operator} {', '.join(labels)}" for operator, labels in layers.items()])
 
-    def _measures(self) -> list[str]:
-        told = [f"{name.replace('.', ' ')} {value:g}" for name, value in self.shape]
-        return told if self.image_size is None else [*told, f"{self.image_size} px"]
-
-    def _in_words(self, told: Sequence[str]) -> str:
-        return " · ".join([*(["stock"] if self.is_stock else told), *self._measures()])
+    def _joined(self, parts: Sequence[str]) -> str:
+        """Join the descriptions of the choices with those of the scaling factors."""
+        factors = [f"{name.replace('.', ' ')} {value:g}" for name, value in self.shape]
+        factors += [] if self.image_size is None else [f"{self.image_size} px"]
+        return " · ".join([*(["stock"] if self.is_stock else parts), *factors])
 
     def as_picks(self) -> dict[str, dict[str, Any]]:
-        """For JSON: `{"4": {"UIB": {"start_kernel": 0, ...}}, "after-9": ..., "macro": {"depth": 0.67}}`."""
+        """Return a value for JSON: `{"4": {"UIB": {"expansion": 2, ..}}, "after-9": .., "macro": {"depth": 0.67}}`."""
         picks: dict[str, dict[str, Any]] = {
             str(layer): {choice.operator: dict(choice.parameters)} for layer, choice in self.picks
         }
@@ -259,10 +257,10 @@ class Architecture:
         return picks | ({MACRO: dict(self.macro)} if self.macro else {})
 
     def document(self, classes: int) -> dict[str, Any]:
-        """The model YAML as a mapping, with final numbers in every row; `nas` says where it comes from.
+        """Return the model YAML as a mapping, with final numbers in every row and its origin under `nas`.
 
         Raises:
-            SpecError: a pick names a layer that the base model does not have, or one that hosts nothing.
+            SpecError: a choice is for a layer that the base model does not have, or that hosts no operator.
         """
         base = bases.load(self.base, self.scale).scaled(self.shape)
         written, replaced = base.rows, {}
@@ -291,7 +289,7 @@ class Architecture:
         return rows.insert(OPERATORS[new.choice.operator], dict(new.choice.parameters), channels)
 
     def _origin(self) -> dict[str, Any]:
-        """What a file needs to be read back, and to be told apart."""
+        """Return what an exported file needs to be read back, and its fingerprint."""
         origin: dict[str, Any] = {"base": self.base, "scale": self.scale, "fingerprint": self.fingerprint}
         if self.insertions:
             origin["insert"] = {new.after: new.feeds for new in self.insertions}
@@ -302,15 +300,15 @@ class Architecture:
         return origin
 
     def to_yaml(self, classes: int, *, folder: Path | None = None, pgi: Pgi = False) -> str:
-        """The text of a model YAML that `YOLO()` loads: explicit channels, no scales, one row a line.
+        """Return the text of a model YAML that `YOLO()` loads: final channels, no scales, one row a line.
 
         Args:
-            folder: where it will lie; the users' modules are named from there, or as they lie in it.
-            pgi: whether `nas yolo train` is to train it with YOLOv9's auxiliary branch, which is not among its rows.
+            folder: of the file to be written; the files of users' operators are named relative to it.
+            pgi: whether, and how, `nas yolo train` adds YOLOv9's auxiliary branch, which the rows do not have.
         """
         document = self.document(classes) | ({"pgi": pgi} if pgi else {})
         if folder is not None and self.sources:
-            document["nas"]["modules"] = [_seen_from(folder, source) for source in self.sources]
+            document["nas"]["modules"] = [_relative_path(source, folder) for source in self.sources]
         lines = [_HEADER.rstrip()]
         for key, value in document.items():
             if key in {"backbone", "head"}:
@@ -321,21 +319,21 @@ class Architecture:
         return "\n".join(lines) + "\n"
 
 
-def _seen_from(folder: Path, source: Source) -> str:
-    """A user's module: the copy in a folder if there is one, else the way from there to where it was read."""
+def _relative_path(source: Source, folder: Path) -> str:
+    """Return the path of a user's file relative to a folder; its copy in that folder if there is one."""
     if (folder / source.path.name).is_file():
         return source.path.name
     return os.path.relpath(source.path, folder)
 
 
-def _spoken(choice: Choice) -> list[Any]:
-    """A choice as a fingerprint knows it; an operator of the user's own by its source too."""
+def _hashed(choice: Choice) -> list[Any]:
+    """Return the parts of a choice that go into a fingerprint; of a user's operator also the digest of its file."""
     source = OPERATORS[choice.operator].source
     return [choice.operator, choice.effective, *([source.digest] if source else [])]
 
 
 def _convolution(step: Traced, operator: Operator) -> tuple[int, int, int]:
-    """Output channels, kernel and stride of a layer that convolves as a whole: the arguments of a `Conv` row."""
+    """Return output channels, kernel and stride of a whole layer: the arguments of a `Conv` row that replaces it."""
     entered, left = first(step.received), first(step.returned)
     if SiteKind.UPSAMPLE in operator.kinds:
         return step.c_out, 1, left.shape[-1] // entered.shape[-1]
@@ -344,5 +342,5 @@ def _convolution(step: Traced, operator: Operator) -> tuple[int, int, int]:
 
 
 def _flow(value: Any) -> str:
-    """One line of YAML."""
+    """Return a value as one line of YAML."""
     return yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False).strip().removesuffix("\n...")

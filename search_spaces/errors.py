@@ -110,7 +110,7 @@ def nearest(name: object, options: Iterable[object]) -> str:
         near = folded[(close or begun)[0]] if close or len(begun) == 1 else None
     if near is not None:
         return f"did you mean {near!r}?"
-    return f"known: {', '.join(names)}" if len(names) <= _LISTED else f"nothing like it among {len(names)} known names"
+    return f"one of {', '.join(names)}" if len(names) <= _LISTED else f"nothing similar among {len(names)} names"
 
 
 _NEAR = 0.7

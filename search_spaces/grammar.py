@@ -1,4 +1,4 @@
-"""The form of a space file, key by key; what the keys mean together is `space_reader`'s to say."""
+"""Format of a space file, key by key; `space_reader` checks what the keys mean together."""
 
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -32,16 +32,16 @@ def _pgi(value: Any) -> Any:
 
 
 EVERYWHERE = ""
-"""The stage of a factor that is meant for all of them."""
+"""Stage of a factor for all stages."""
 
 Several = BeforeValidator(_several)
-"""One value is a list of one."""
+"""Accepts a single value as a list of one."""
 
 AuxiliaryBranch = Annotated[Pgi, BeforeValidator(_pgi)]
-"""Whether to train with YOLOv9's auxiliary branch, and how."""
+"""Setting of YOLOv9's auxiliary branch in training."""
 
 Choices = Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
-"""For each operator its parameters, a value or a list of values each."""
+"""Operators with their parameters; each parameter has a value or a list of values."""
 
 Factor = Annotated[float, Field(ge=0.1, le=4, strict=True)]
 Factors = Annotated[tuple[Factor, ...], Several, Field(min_length=1)]
@@ -50,7 +50,7 @@ Pixels = Annotated[StrictInt, Field(ge=32, multiple_of=32)]
 
 
 class At(_Strict):
-    """Which layers an entry is about; what is given must all hold."""
+    """Layers of an entry: those that meet all given conditions."""
 
     section: Literal["backbone", "head"] | None = None
     host: Annotated[tuple[str, ...], Several, Field(min_length=1)] | None = None
@@ -58,7 +58,7 @@ class At(_Strict):
 
 
 class Entry(_Strict):
-    """What may stand in some layers, in each by itself or, tied, the same in all of them."""
+    """Entry of `slots`: choices for some layers, independent or, with `tie`, the same in all of them."""
 
     at: At
     choices: Choices
@@ -66,7 +66,7 @@ class Entry(_Strict):
 
 
 class Insert(_Strict):
-    """What may be added behind some layers."""
+    """Entry of `insert`: choices for a new layer behind some layers."""
 
     after: Annotated[tuple[StrictInt, ...], Several, Field(min_length=1)]
     feeds: Feeds = "next"
@@ -74,7 +74,7 @@ class Insert(_Strict):
 
 
 class Macro(_Strict):
-    """Choices about the model as a whole."""
+    """Scaling factors of the whole model."""
 
     depth: PerStage | None = None
     width: PerStage | None = None
@@ -82,7 +82,7 @@ class Macro(_Strict):
 
 
 class Heading(_Strict):
-    """The file as a whole; its lists are read entry by entry, so that one bad entry hides no other's mistakes."""
+    """Top level of the file; `space_reader` reads the lists entry by entry, so that all mistakes are reported."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     base: str
@@ -96,21 +96,22 @@ class Heading(_Strict):
 
 
 def read(model: type[Model], raw: Any, address: str, mistakes: list[str]) -> Model | None:
-    """Validate, turning pydantic's errors into ours."""
+    """Validate a part of a file; on mistakes add a line for each to `mistakes` and return None."""
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        told = [_told(problem, model, address) for problem in error.errors() if not _echoes(problem)]
-        mistakes.extend(dict.fromkeys(told))
+        lines = [_message(problem, model, address) for problem in error.errors() if not _is_consequence(problem)]
+        mistakes.extend(dict.fromkeys(lines))
         return None
 
 
-def _echoes(problem: Any) -> bool:
-    """Whether pydantic calls a list empty because every item in it is wrong, each of which has its own line."""
+def _is_consequence(problem: Any) -> bool:
+    """Return whether pydantic calls a list empty only because every item is wrong, which is reported already."""
     return problem["type"] == "too_short" and bool(problem["input"])
 
 
-def _told(problem: Any, model: type[BaseModel], address: str) -> str:
+def _message(problem: Any, model: type[BaseModel], address: str) -> str:
+    """Return pydantic's problem as a line of ours: address, mistake, value, suggestion."""
     place = address
     for part in problem["loc"]:
         if part in {EVERYWHERE, "[key]"}:

@@ -1,9 +1,9 @@
-"""A finer space around what a coarse search has found: MobileNetV4's second stage.
+"""Derive a finer space from the results of a coarse search, as in the second stage of MobileNetV4's search.
 
-Where the found architectures carry an operator, each layer may carry it by itself, with all its worthwhile parameters;
-everything else stays stock. What they are is tried first.
+Where the found architectures have an operator, each layer is a slot of its own with all `search_values` of that
+operator; all other layers are stock. The found architectures are tried first.
 
-Source: Qin and others 2024, "MobileNetV4", section 5 (arXiv 2404.10518): first filter sizes with everything else fixed,
+Source: Qin et al. 2024, "MobileNetV4", section 5 (arXiv 2404.10518): first filter sizes with everything else fixed,
 then kernels, layer by layer.
 """
 
@@ -19,19 +19,19 @@ from search_spaces.operators import OPERATORS, Operator, Value
 from search_spaces.space import SearchSpace
 
 Used = dict[str, list[Choice]]
-"""The choices of each operator."""
+"""Choices in a layer, by operator."""
 
 
 def refine(document: Mapping[str, Any], space: SearchSpace, found: Sequence[Architecture]) -> str:
-    """The text of a space file.
+    """Return the text of a space file.
 
     Args:
-        document: of the coarse space, whose base, modules and `pgi` it keeps.
-        space: what that document says.
-        found: such as the front of a search.
+        document: of the coarse space; its base, modules and `pgi` are copied.
+        space: of that document.
+        found: architectures, such as the Pareto front of a search.
 
     Raises:
-        SpecError: nothing that was found differs from the stock model.
+        SpecError: all architectures are the stock model.
     """
     changed = [architecture for architecture in found if architecture.fingerprint != space.stock.fingerprint]
     if not changed:
@@ -44,9 +44,9 @@ def refine(document: Mapping[str, Any], space: SearchSpace, found: Sequence[Arch
         for new in architecture.insertions:
             _, used = inserted.setdefault(new.after, (str(new.feeds), {}))
             used.setdefault(new.choice.operator, []).append(new.choice)
-    kept = {key: document[key] for key in ("base", "scale", "modules", "pgi") if key in document}
-    written: dict[str, Any] = {"name": f"{space.name}-fine", **kept}
-    written["start"] = [_said(architecture) for architecture in changed]
+    heading = {key: document[key] for key in ("base", "scale", "modules", "pgi") if key in document}
+    written: dict[str, Any] = {"name": f"{space.name}-fine", **heading}
+    written["start"] = [_start_entry(architecture) for architecture in changed]
     if layers:
         written["slots"] = [
             {"at": {"layers": [layer]}, "choices": {"stock": {}, **_choices(used)}}
@@ -57,19 +57,19 @@ def refine(document: Mapping[str, Any], space: SearchSpace, found: Sequence[Arch
             {"after": after, "feeds": feeds, "choices": _choices(used)}
             for after, (feeds, used) in sorted(inserted.items())
         ]
-    dials = _dials(space, changed)
-    if dials:
-        written["macro"] = dials
+    factors = _scaling_factors(space, changed)
+    if factors:
+        written["macro"] = factors
     text: str = yaml.safe_dump(written, sort_keys=False, default_flow_style=None, width=118)
     return text
 
 
-def _said(architecture: Architecture) -> dict[Any, Any]:
-    """As `start` says it, without what is at its default."""
+def _start_entry(architecture: Architecture) -> dict[Any, Any]:
+    """Return an architecture as an entry of `start`, without parameters at their defaults."""
     picks = {layer: {choice.operator: dict(choice.effective)} for layer, choice in architecture.picks}
     new = {each.place: {each.choice.operator: dict(each.choice.effective)} for each in architecture.insertions}
-    turned = {scaling.MACRO: dict(architecture.macro)} if architecture.macro else {}
-    return {**picks, **new, **turned}
+    factors = {scaling.MACRO: dict(architecture.macro)} if architecture.macro else {}
+    return {**picks, **new, **factors}
 
 
 def _choices(used: Used) -> dict[str, dict[str, list[Value]]]:
@@ -77,28 +77,31 @@ def _choices(used: Used) -> dict[str, dict[str, list[Value]]]:
 
 
 def _listed(operator: Operator, choices: Sequence[Choice]) -> dict[str, list[Value]]:
-    """The worthwhile values of each parameter, and those that were found."""
+    """Return the `search_values` of each parameter together with the values that were found."""
     listed = {}
     for parameter in operator.parameters:
-        had = {dict(choice.parameters)[parameter.name] for choice in choices}
-        wanted = {*(parameter.search_values or (parameter.default,)), *had}
+        found = {dict(choice.parameters)[parameter.name] for choice in choices}
+        wanted = {*(parameter.search_values or (parameter.default,)), *found}
         if wanted != {parameter.default}:
             listed[parameter.name] = [value for value in parameter.allowed if value in wanted]
     return listed
 
 
-def _dials(space: SearchSpace, found: Sequence[Architecture]) -> dict[str, Any]:
-    """The dials that were found turned, at what they stood at and at stock; image sizes in any case."""
-    dials: dict[str, Any] = {}
-    for dial in space.scaling_factors:
-        values = {space.factor_values(architecture)[dial.name] for architecture in found} | {dial.stock}
-        listed = [value for value in dial.values if value in values]
-        if dial.name == scaling.IMAGE_SIZE:
-            dials[dial.name] = [int(value) for value in listed]
-        elif values != {dial.stock}:
-            name, _, stage = dial.name.partition(".")
+def _scaling_factors(space: SearchSpace, found: Sequence[Architecture]) -> dict[str, Any]:
+    """Return the scaling factors that differ from stock in any architecture, with the values found and stock's.
+
+    The image size is listed in any case.
+    """
+    listed: dict[str, Any] = {}
+    for factor in space.scaling_factors:
+        wanted = {space.factor_values(architecture)[factor.name] for architecture in found} | {factor.stock}
+        values = [value for value in factor.values if value in wanted]
+        if factor.name == scaling.IMAGE_SIZE:
+            listed[factor.name] = [int(value) for value in values]
+        elif wanted != {factor.stock}:
+            name, _, stage = factor.name.partition(".")
             if stage:
-                dials.setdefault(name, {})[stage] = listed
+                listed.setdefault(name, {})[stage] = values
             else:
-                dials[name] = listed
-    return dials
+                listed[name] = values
+    return listed

@@ -1,4 +1,4 @@
-"""A search space: the slots of a base model and its dials, and what each of them may be."""
+"""Search space: the slots of a base model with their choices, and its scaling factors with their values."""
 
 import hashlib
 import json
@@ -20,14 +20,14 @@ from search_spaces.operators import OPERATORS, Value
 
 @dataclass(frozen=True, kw_only=True)
 class Slot:
-    """One layer and what may stand there, or what may be inserted behind it.
+    """Layer with the choices for it, or for a layer that is inserted behind it.
 
     Attributes:
-        layer: index in the base model, for ever.
-        host: the Ultralytics module there; of an insertion, the stock layer that it stands for.
-        choices: the legal ones, stock first; of an insertion, stock is none.
-        tied: further layers that always carry the same choice.
-        feeds: of an insertion, who reads it; None where the layer itself is the slot.
+        layer: index in the base model, whatever is inserted.
+        host: the Ultralytics module there; of an insertion, the stock layer that the inserted one replaces.
+        choices: the legal ones, stock first; of an insertion, stock means no layer.
+        tied: further layers that always have the same choice.
+        feeds: readers of an insertion; None where the layer itself is the slot.
     """
 
     layer: int
@@ -38,29 +38,29 @@ class Slot:
 
     @cached_property
     def name(self) -> str:
-        """`9`, or `after-9` for the insertion behind layer 9; tied layers go by the first of them."""
+        """Name in parameters and files: `9`, or `after-9` for an insertion; tied layers have the name of the first."""
         return behind(self.layer) if self.feeds else str(self.layer)
 
     def __str__(self) -> str:
-        """In a message: `layer 9`, or `after-9`."""
+        """Return the name for messages: `layer 9`, or `after-9`."""
         return self.name if self.feeds else f"layer {self.name}"
 
     @property
     def layers(self) -> tuple[int, ...]:
-        """All its layers."""
+        """All layers of the slot."""
         return (self.layer, *self.tied)
 
     @cached_property
     def operators(self) -> tuple[str, ...]:
-        """What the slot may carry, in the order of the file, stock first."""
+        """Operators of the choices, in the order of the file, stock first."""
         return tuple(dict.fromkeys(choice.operator for choice in self.choices))
 
     def of(self, operator: str) -> tuple[Choice, ...]:
-        """The choices of one operator; none if the slot may not carry it."""
+        """Return the choices of one operator; empty if the slot does not offer it."""
         return self._by_operator.get(operator, ())
 
     def free(self, operator: str) -> dict[str, tuple[Value, ...]]:
-        """The operator's parameters that have more than one value here."""
+        """Return the parameters of an operator that have more than one value here, with their values."""
         return self._free[operator]
 
     @cached_property
@@ -72,7 +72,7 @@ class Slot:
         return {operator: _varied(choices) for operator, choices in self._by_operator.items()}
 
     def nearest(self, operator: str, wanted: Mapping[str, Value]) -> Choice:
-        """The operator's choice that agrees with most of the wanted values; the first of several."""
+        """Return the operator's choice that has the most of the wanted values; the first of several."""
 
         def agreement(choice: Choice) -> int:
             return sum(wanted.get(name) == value for name, value in choice.parameters)
@@ -81,7 +81,7 @@ class Slot:
 
 
 def _varied(choices: Sequence[Choice]) -> dict[str, tuple[Value, ...]]:
-    """The parameters that have more than one value among these choices."""
+    """Return the parameters that have more than one value among these choices, with their values."""
     values: dict[str, dict[Value, None]] = {}
     for choice in choices:
         for name, value in choice.parameters:
@@ -91,11 +91,11 @@ def _varied(choices: Sequence[Choice]) -> dict[str, tuple[Value, ...]]:
 
 @dataclass(frozen=True, kw_only=True)
 class ScalingFactor:
-    """A number about the model as a whole that a search may turn.
+    """Scaling factor of the whole model that a search may choose.
 
     Attributes:
         name: `depth`, `width`, `depth.P4`, `width.P4` or `image_size`.
-        stock: the value that is the base model, or its deployment.
+        stock: the value of the base model, or the image size of its deployment.
     """
 
     name: str
@@ -104,22 +104,22 @@ class ScalingFactor:
 
     @property
     def parameter(self) -> str:
-        """As a sampler's parameter."""
+        """Name of the sampler's parameter."""
         return f"{scaling.MACRO}.{self.name}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSpace:
-    """Everything that a search can say.
+    """Set of the architectures that a search can propose.
 
-    An architecture is also a mapping of parameters, the form in which a sampler speaks: `<slot>.operator` for every
-    slot, `<slot>.<operator>.<parameter>` for what is free in the operator picked there, and `macro.<factor>`.
+    Samplers see an architecture as a mapping of parameters: `<slot>.operator` for every slot,
+    `<slot>.<operator>.<parameter>` for the parameters of the chosen operator that have several values there, and
+    `macro.<scaling factor>`. These names are stored with every study.
 
     Attributes:
         base: as the space file names it, `{scale}` not filled in.
-        dials: of the model as a whole.
-        start: what a search tries first, after the stock model.
-        pgi: whether candidates are trained with YOLOv9's auxiliary branch.
+        start: the architectures to try first, after the stock model.
+        pgi: whether, and how, candidates are trained with YOLOv9's auxiliary branch.
     """
 
     name: str
@@ -132,23 +132,23 @@ class SearchSpace:
 
     @property
     def at_scale(self) -> str:
-        """In words: `v9 at scale t`, or the name alone where the base model has no scales."""
+        """Name for messages: `v9 at scale t`; the name alone for a base model without scales."""
         return f"{self.name} at scale {self.scale}" if self.scale else self.name
 
     @property
     def size(self) -> int:
-        """How many architectures there are."""
+        """Number of architectures."""
         return math.prod(len(slot.choices) for slot in self.slots) * math.prod(
             len(factor.values) for factor in self.scaling_factors
         )
 
     @cached_property
     def hash(self) -> str:
-        """Twelve hexadecimal digits over everything that can be said and how a sampler spells it.
+        """Twelve hexadecimal digits of a hash over the base model, the slots, their choices and the scaling factors.
 
-        A parameter at its default leaves no trace, so an operator may later gain one.
+        Parameters at their defaults are not part of it, so that an operator can get a new one.
         """
-        slots = [_spoken(slot) for slot in self.slots]
+        slots = [_hashed(slot) for slot in self.slots]
         content = [bases.identity(self.base, self.scale), self.scale, slots]
         content += [[factor.name, factor.values] for factor in self.scaling_factors]
         used = {choice.operator for slot in self.slots for choice in slot.choices if not choice.is_stock}
@@ -157,10 +157,10 @@ class SearchSpace:
 
     @cached_property
     def parameters(self) -> dict[str, tuple[Value, ...]]:
-        """Every parameter that a sampler may be asked for, with its values."""
-        return dict(self._spell())
+        """Every parameter of a sampler, with its values."""
+        return dict(self._parameters())
 
-    def _spell(self) -> Iterator[tuple[str, tuple[Value, ...]]]:
+    def _parameters(self) -> Iterator[tuple[str, tuple[Value, ...]]]:
         for slot in self.slots:
             yield f"{slot.name}.operator", slot.operators
             for operator in slot.operators:
@@ -171,16 +171,16 @@ class SearchSpace:
 
     @property
     def stock(self) -> Architecture:
-        """The base model itself."""
+        """Base model as an architecture."""
         return self.of({})
 
     @property
     def image_size(self) -> int | None:
-        """Pixels that the stock model is deployed at, where the space lets a search choose; else None."""
+        """Image size in pixels that the stock model is deployed at; None if the space has no choice of it."""
         return next((int(factor.stock) for factor in self.scaling_factors if factor.name == scaling.IMAGE_SIZE), None)
 
-    def of(self, choices: Mapping[Any, Choice], turned: Mapping[str, float] | None = None) -> Architecture:
-        """The architecture with these choices, by the slot's name or layer, and dials; stock elsewhere."""
+    def of(self, choices: Mapping[Any, Choice], factors: Mapping[str, float] | None = None) -> Architecture:
+        """Return the architecture with these choices, by slot name or layer, and scaling factors; else stock."""
         named = {str(name): choice for name, choice in choices.items()}
         picks: dict[int, Choice] = {}
         inserted: list[Insertion] = []
@@ -193,33 +193,33 @@ class SearchSpace:
             else:
                 picks |= dict.fromkeys(slot.layers, choice)
         picks |= {int(name): choice for name, choice in named.items()}
-        values = {factor.name: factor.stock for factor in self.scaling_factors} | dict(turned or {})
+        values = {factor.name: factor.stock for factor in self.scaling_factors} | dict(factors or {})
         return Architecture.of(self.base, self.scale, picks, inserted=inserted, macro=values)
 
     def choices(self, architecture: Architecture) -> dict[str, Choice]:
-        """What an architecture says in each slot, by the slot's name."""
+        """Return the choice of an architecture in each slot, by the slot's name."""
         picks = dict(architecture.picks)
         inserted = {new.after: new.choice for new in architecture.insertions}
         return {
-            slot.name: (inserted if slot.feeds else picks).get(slot.layer, STOCK)  # tied layers carry the same
+            slot.name: (inserted if slot.feeds else picks).get(slot.layer, STOCK)  # tied layers have the same choice
             for slot in self.slots
         }
 
     def factor_values(self, architecture: Architecture) -> dict[str, float]:
-        """What an architecture's dials stand at."""
+        """Return an architecture's values of all scaling factors, by name."""
         differing = dict(architecture.macro)
         return {factor.name: differing.get(factor.name, factor.stock) for factor in self.scaling_factors}
 
     def with_choice(self, architecture: Architecture, slot: Slot, choice: Choice) -> Architecture:
-        """The architecture with another choice in one slot."""
+        """Return the architecture with another choice in one slot."""
         return self.of({**self.choices(architecture), slot.name: choice}, self.factor_values(architecture))
 
     def with_factor(self, architecture: Architecture, factor: ScalingFactor, value: float) -> Architecture:
-        """The architecture with one factor turned."""
+        """Return the architecture with another value of one scaling factor."""
         return self.of(self.choices(architecture), {**self.factor_values(architecture), factor.name: value})
 
     def architecture(self, values: Mapping[str, Value]) -> Architecture:
-        """The architecture that these parameters say; a combination that is not legal becomes the nearest that is."""
+        """Return the architecture of a sampler's parameters; an illegal combination becomes the nearest legal one."""
         choices = {}
         for slot in self.slots:
             operator = str(values[f"{slot.name}.operator"])
@@ -229,81 +229,89 @@ class SearchSpace:
         return self.of(choices, {factor.name: float(values[factor.parameter]) for factor in self.scaling_factors})
 
     def values(self, architecture: Architecture) -> dict[str, Value]:
-        """The parameters that say this architecture: those that are asked for, and no others."""
+        """Return the sampler's parameters of an architecture, without those of operators that it does not have."""
         values: dict[str, Value] = {}
         for slot, choice in zip(self.slots, self.choices(architecture).values(), strict=True):
             values[f"{slot.name}.operator"] = choice.operator
             parameters = dict(choice.parameters)
             for name in slot.free(choice.operator):
                 values[f"{slot.name}.{choice.operator}.{name}"] = parameters[name]
-        turned = self.factor_values(architecture)
-        return values | {factor.parameter: turned[factor.name] for factor in self.scaling_factors}
+        factors = self.factor_values(architecture)
+        return values | {factor.parameter: factors[factor.name] for factor in self.scaling_factors}
 
     def sample(self, rng: random.Random) -> Architecture:
-        """A random architecture: how much it changes is drawn first, then an operator for each slot, then a choice."""
-        boldness = rng.random()
+        """Draw a random architecture.
+
+        First the probability that a slot or scaling factor differs from stock is drawn, then an operator for each slot
+        and one of its choices.
+        """
+        change_probability = rng.random()
         choices = {}
         for slot in self.slots:
             operators = [operator for operator in slot.operators if operator != STOCK.operator]
-            if operators and rng.random() < boldness:
+            if operators and rng.random() < change_probability:
                 choices[slot.name] = rng.choice(slot.of(rng.choice(operators)))
-        turned = {factor.name: rng.choice(factor.values) for factor in self.scaling_factors if rng.random() < boldness}
-        return self.of(choices, turned)
+        factors = {
+            factor.name: rng.choice(factor.values)
+            for factor in self.scaling_factors
+            if rng.random() < change_probability
+        }
+        return self.of(choices, factors)
 
     def mutate(self, architecture: Architecture, rng: random.Random, *, steps: int = 1) -> Architecture:
-        """The architecture with another choice in one random slot, or one factor turned; several times over."""
-        choices, turned = self.choices(architecture), self.factor_values(architecture)
+        """Return the architecture with another choice in a random slot, or another scaling factor, `steps` times."""
+        choices, factors = self.choices(architecture), self.factor_values(architecture)
         changeable: list[Slot | ScalingFactor] = [slot for slot in self.slots if len(slot.choices) > 1]
         changeable += [factor for factor in self.scaling_factors if len(factor.values) > 1]
         for _ in range(steps):
             changed = rng.choice(changeable)
             if isinstance(changed, ScalingFactor):
-                others = [value for value in changed.values if value != turned[changed.name]]
-                turned[changed.name] = rng.choice(others)
+                others = [value for value in changed.values if value != factors[changed.name]]
+                factors[changed.name] = rng.choice(others)
             else:
                 choices[changed.name] = _another(changed, choices[changed.name], rng)
-        return self.of(choices, turned)
+        return self.of(choices, factors)
 
     def cross(self, left: Architecture, right: Architecture, rng: random.Random) -> Architecture:
-        """An architecture that has each slot and each factor from one of two others."""
+        """Return an architecture with each choice and each scaling factor from one of two others, at random."""
         lefts, rights = self.choices(left), self.choices(right)
-        turned, others = self.factor_values(left), self.factor_values(right)
+        left_factors, right_factors = self.factor_values(left), self.factor_values(right)
         return self.of(
             {name: rng.choice((choice, rights[name])) for name, choice in lefts.items()},
-            {name: rng.choice((value, others[name])) for name, value in turned.items()},
+            {name: rng.choice((value, right_factors[name])) for name, value in left_factors.items()},
         )
 
     def incompatibility(self, architecture: Architecture) -> str | None:
-        """Why an architecture cannot be built, or None.
+        """Return why an architecture cannot be built, or None.
 
-        Every choice of a slot is legal in the base model and with each factor turned alone; two dials together may
-        leave a layer with channels that an operator cannot take.
+        Every choice of a slot is legal in the base model and with each scaling factor alone; two factors together can
+        give a layer a number of channels for which an operator is illegal.
         """
         base = bases.load(self.base, self.scale).scaled(architecture.shape)
         for slot, choice in zip(self.slots, self.choices(architecture).values(), strict=True):
             if not choice.is_stock:
-                told = incompatibility(base, slot, choice)
-                if told:
-                    return f"{slot}: {choice}: {told}"
+                reason = incompatibility(base, slot, choice)
+                if reason:
+                    return f"{slot}: {choice}: {reason}"
         return None
 
 
-def _another(slot: Slot, standing: Choice, rng: random.Random) -> Choice:
-    """Another choice than the one that stands in a slot: the operator is drawn first."""
-    others = [choice for choice in slot.choices if choice != standing]
+def _another(slot: Slot, current: Choice, rng: random.Random) -> Choice:
+    """Draw a choice other than the current one: first the operator, then the choice."""
+    others = [choice for choice in slot.choices if choice != current]
     operator = rng.choice(list(dict.fromkeys(choice.operator for choice in others)))
     return rng.choice([choice for choice in others if choice.operator == operator])
 
 
 def incompatibility(base: Base, slot: Slot, choice: Choice) -> str | None:
-    """Why a choice cannot stand in a slot of a base model, or None: the first reason at any site of any layer."""
+    """Return why a choice cannot stand in a slot of a base model: the first reason of any layer and site; else None."""
     operator, parameters, inserted = OPERATORS[choice.operator], dict(choice.parameters), slot.feeds is not None
     reasons = (base.incompatibility(layer, operator, parameters, inserted=inserted) for layer in slot.layers)
     return next(filter(None, reasons), None)
 
 
-def _spoken(slot: Slot) -> list[object]:
-    """A slot as a hash knows it."""
+def _hashed(slot: Slot) -> list[object]:
+    """Return the parts of a slot that go into the space's hash."""
     choices = [[choice.operator, choice.effective] for choice in slot.choices]
     place: object = list(slot.layers) if slot.tied else slot.layer
     return [f"{slot.name} {slot.feeds}" if slot.feeds else place, slot.host, choices]

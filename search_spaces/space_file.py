@@ -1,6 +1,6 @@
-"""What a space file means, and its only reader.
+"""Load and save space files.
 
-Every mistake of a file is reported at once, one a line, with its address: `slots[1].choices.UIB.expansion: ...`.
+All mistakes of a file are reported at once, one a line, with their addresses: `slots[1].choices.UIB.expansion: ...`.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ from search_spaces.yaml_text import parse_yaml, read_yaml
 
 
 def catalog() -> dict[str, Path]:
-    """The space files that come with this package, by name."""
+    """Return the space files of this package, by name."""
     folder = Path(str(files("search_spaces") / "catalog"))
     return {path.stem: path for path in sorted(folder.glob("*.yaml"), key=_family)}
 
@@ -38,11 +38,11 @@ def load(space: str | Path, *, scale: str | None = None) -> SearchSpace:
     """Read a space file.
 
     Args:
-        space: a name from the catalog, or a path.
-        scale: instead of the file's own.
+        space: a name in the catalog, or a path.
+        scale: replaces the scale in the file.
 
     Raises:
-        SpecError: with every mistake of the file.
+        SpecError: lists every mistake of the file.
     """
     path, document = _document(space, scale)
     try:
@@ -52,16 +52,19 @@ def load(space: str | Path, *, scale: str | None = None) -> SearchSpace:
 
 
 def text(space: str | Path, *, scale: str | None = None) -> str:
-    """A space file's text at a scale, in a form that means the same in any folder."""
+    """Return the text of a space file with absolute paths, so that it has the same meaning in any folder.
+
+    Arguments and errors as for `load`, but only the file's form as YAML is checked.
+    """
     _, document = _document(space, scale)
-    return _dumped(document)
+    return _dump(document)
 
 
 def _document(space: str | Path, scale: str | None) -> tuple[Path, dict[str, Any]]:
-    known = catalog()
-    path = known.get(str(space), Path(space))
+    by_name = catalog()
+    path = by_name.get(str(space), Path(space))
     if not path.is_file():
-        raise SpecError(f"space: no such space or file, got {str(space)!r} ({nearest(space, known)}, or a path)")
+        raise SpecError(f"space: no such space or file, got {str(space)!r} ({nearest(space, by_name)}, or a path)")
     document = read_yaml(path)
     if scale is not None:
         document["scale"] = scale
@@ -75,7 +78,7 @@ def _document(space: str | Path, scale: str | None) -> tuple[Path, dict[str, Any
 
 
 def save(text: str, folder: Path) -> None:
-    """Write a space's text as `space.yaml`, with copies of the user's modules beside it: a study keeps what it uses."""
+    """Write the text of a space as `space.yaml` into a study's folder, with copies of the users' operator files."""
     document = parse_yaml(text)
     copied: dict[str, str] = {}
     for module in map(Path, document.get("modules", ())):
@@ -87,29 +90,29 @@ def save(text: str, folder: Path) -> None:
         (folder / "modules" / name).write_text(content, encoding="utf-8")
     if copied:
         document["modules"] = [f"modules/{name}" for name in copied]
-    (folder / "space.yaml").write_text(_dumped(document), encoding="utf-8")
+    (folder / "space.yaml").write_text(_dump(document), encoding="utf-8")
 
 
-def _dumped(document: Mapping[str, Any]) -> str:
+def _dump(document: Mapping[str, Any]) -> str:
     return yaml.safe_dump(dict(document), sort_keys=False, default_flow_style=None, width=120)
 
 
 def parse(document: Mapping[str, Any]) -> SearchSpace:
-    """A space from a parsed file.
+    """Return the space of a parsed file.
 
     Raises:
-        SpecError: with every mistake of the file.
+        SpecError: lists every mistake of the file.
     """
     mistakes: list[str] = []
     heading = grammar.read(Heading, dict(document), "", mistakes)
-    base = _loaded(document if heading is None else heading.model_dump(), mistakes)
+    base = _load_parts(document if heading is None else heading.model_dump(), mistakes)
     reader = Reader(base, mistakes)
     scaling_factors = reader.scaling_factors(document["macro"]) if "macro" in document else ()
     if "slots" in document or not {"insert", "macro"} & set(document):
         reader.slots(document.get("slots"))
     if "insert" in document:
         reader.insert(document["insert"])
-    slots = reader.finished()
+    slots = reader.result()
     if heading is not None and heading.pgi and base is not None:
         _require_auxiliary(base, mistakes)
     picked = reader.start(document["start"]) if "start" in document else []
@@ -123,11 +126,11 @@ def parse(document: Mapping[str, Any]) -> SearchSpace:
         scaling_factors=scaling_factors,
         pgi=heading.pgi,
     )
-    return replace(space, start=tuple(space.of(picks, turned) for picks, turned in picked))
+    return replace(space, start=tuple(space.of(picks, factors) for picks, factors in picked))
 
 
-def _loaded(document: Mapping[str, Any], mistakes: list[str]) -> Base | None:
-    """Load the users' operators and the base model that a file names, whatever else is wrong with its heading."""
+def _load_parts(document: Mapping[str, Any], mistakes: list[str]) -> Base | None:
+    """Load the users' operators and the base model that a file names, even if other keys have mistakes."""
     modules, name, scale = document.get("modules") or (), document.get("base"), document.get("scale", "")
     try:
         listed = (modules,) if isinstance(modules, str) else modules
@@ -145,7 +148,7 @@ def _loaded(document: Mapping[str, Any], mistakes: list[str]) -> Base | None:
 
 
 def _require_auxiliary(base: Base, mistakes: list[str]) -> None:
-    """Note that a base model has no auxiliary branch to be trained with."""
+    """Add a mistake if the base model cannot have an auxiliary branch."""
     try:
         auxiliary.with_branch(base.document)
     except SpecError as error:

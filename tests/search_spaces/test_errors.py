@@ -22,8 +22,8 @@ def test_mistakes_are_lines_and_gather_their_address() -> None:
     ("name", "known", "hint"),
     [
         ("DySampel", ["UIB", "DySample"], "did you mean 'DySample'?"),
-        ("xyz", ["UIB", "DySample"], "known: UIB, DySample"),
-        (4, [3, 5], "known: 3, 5"),
+        ("xyz", ["UIB", "DySample"], "one of UIB, DySample"),
+        (4, [3, 5], "one of 3, 5"),
     ],
 )
 def test_the_nearest_name_or_all_of_them(name: object, known: list[object], hint: str) -> None:

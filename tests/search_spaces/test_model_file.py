@@ -294,6 +294,6 @@ def test_slips(name: str, meant: str) -> None:
 
 
 def test_near_names_are_near() -> None:
-    assert nearest("SimAM", ["PSA", "SPP"]) == "known: PSA, SPP"
+    assert nearest("SimAM", ["PSA", "SPP"]) == "one of PSA, SPP"
     assert nearest("UIBB", ["MMQA", "UIB"]) == "did you mean 'UIB'?"
     assert nearest("uib", ["MMQA", "UIB"]) == "did you mean 'UIB'?"

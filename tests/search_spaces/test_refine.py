@@ -82,9 +82,9 @@ def test_the_stock_model_alone_is_nothing_to_refine(document: dict[str, Any], co
 @pytest.mark.parametrize(
     ("macro", "told"),
     [
-        ("3", "start[0].macro: dials with a number each are expected, got 3 ({width.P4: 0.75})"),
-        ("{width.P3: 1}", "start[0].macro.width.P3: no such dial (did you mean 'width.P5'?)"),
-        ("{depth: 2}", "start[0].macro.depth: not among the values of the dial, got 2 (one of 0.67, 1)"),
+        ("3", "start[0].macro: scaling factors with a number each are expected, got 3 ({width.P4: 0.75})"),
+        ("{width.P3: 1}", "start[0].macro.width.P3: no such scaling factor (did you mean 'width.P5'?)"),
+        ("{depth: 2}", "start[0].macro.depth: not a value in this space, got 2 (one of 0.67, 1)"),
     ],
 )
 def test_wrong_dials_of_a_start_are_told(macro: str, told: str) -> None:

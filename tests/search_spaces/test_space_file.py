@@ -165,7 +165,7 @@ slots:
         load(path)
     assert list(caught.value.mistakes) == [
         "wrong.yaml: name: string should match pattern '^[A-Za-z0-9][A-Za-z0-9._-]*$', got 'two words'",
-        "wrong.yaml: colour: unknown key (known: name, base, scale, modules, pgi, start, slots, insert, macro)",
+        "wrong.yaml: colour: unknown key (one of name, base, scale, modules, pgi, start, slots, insert, macro)",
         "wrong.yaml: scale: yolov8{scale}.yaml has no scale 'q' (one of n, s, m, l, x)",
         "wrong.yaml: macro.depth[1]: a number is expected, got 'x'",
         "wrong.yaml: macro.image_size[1]: input should be a multiple of 32, got 400",
@@ -284,9 +284,9 @@ def test_every_mistake_about_the_layers_in_one_go() -> None:
         ),
         (
             "{at: {layers: [2, 6]}, choices: {MMQA: {}}}",
-            ["slots[0]: layer 2 is left with nothing but stock"],
+            ["slots[0]: layer 2 has stock as its only choice"],
         ),
-        ("{at: {layers: [4]}, choices: {stock: {}}}", ["slots[0]: layer 4 is left with nothing but stock"]),
+        ("{at: {layers: [4]}, choices: {stock: {}}}", ["slots[0]: layer 4 has stock as its only choice"]),
         (
             "{at: {layers: [4]}, choices: {stock: {}, uib: {}}}",
             ["slots[0].choices.uib: unknown operator (did you mean 'UIB'?)"],
@@ -538,8 +538,8 @@ class TestInsert:
                 "insert[0].feeds: input should be 'next' or 'all', got 'some'",
             ),
             ("{choices: {UIB: {}}}", "insert[0].after: missing"),
-            ("{after: 9, at: 3, choices: {UIB: {}}}", "insert[0].at: unknown key (known: after, feeds, choices)"),
-            ("{after: 9, choices: {stock: {}}}", "insert[0]: after-9 is left with nothing but stock"),
+            ("{after: 9, at: 3, choices: {UIB: {}}}", "insert[0].at: unknown key (one of after, feeds, choices)"),
+            ("{after: 9, choices: {stock: {}}}", "insert[0]: after-9 has stock as its only choice"),
         ],
         ids=lambda _: "",
     )
@@ -596,7 +596,7 @@ class TestMacro:
             (
                 HEADING,
                 "{width: {P9: 0.5}}",
-                "macro.width.P9: unknown stage (known: P1, P2, P3, P4, P5, P6, P7)",
+                "macro.width.P9: unknown stage (one of P1, P2, P3, P4, P5, P6, P7)",
             ),
             (HEADING, "{width: {P6: 0.5}}", "macro.width.P6: the base model has no such stage (P1, P2, P3, P4, P5)"),
             (HEADING, "{width: 0}", "macro.width[0]: input should be greater than or equal to 0.1, got 0"),

@@ -72,9 +72,9 @@ class TestStart:
     @pytest.mark.parametrize(
         ("said", "told"),
         [
-            ("5: {UIB: {}}", "5: no such slot (known: 4, 6, 12, after-9)"),
+            ("5: {UIB: {}}", "5: no such slot (one of 4, 6, 12, after-9)"),
             ("after-8: {DCNv4: {}}", "after-8: no such slot (did you mean 'after-9'?)"),
-            ("macro: {depth: 2}", "macro.depth: not among the values of the dial, got 2 (one of 0.67, 1)"),
+            ("macro: {depth: 2}", "macro.depth: not a value in this space, got 2 (one of 0.67, 1)"),
             ("4: UIB", "4: an operator with its parameters is expected, got 'UIB' ({UIB: {}})"),
             ("4: {UIB: }", "4: an operator with its parameters is expected, got {'UIB': None} ({UIB: {}})"),
             ("4: {}", "4: an operator with its parameters is expected, got {} ({UIB: {}})"),
@@ -102,7 +102,7 @@ class TestStart:
             "insert[0].after: no such layer before the head, got 99 (0 to 21)",
             "pgi: only YOLOv9's models (SPPELAN, RepNCSPELAN4, three maps) have an auxiliary branch",
             "start[0].4: UIB(expansion=6) is not among the choices of layer 4",
-            "start[0].5: no such slot (known: 4, 6, 12)",
+            "start[0].5: no such slot (one of 4, 6, 12)",
             "start[1].6: an operator with its parameters is expected, got 'UIB' ({UIB: {}})",
         ]
 

@@ -383,7 +383,7 @@ class TestFingerprint:
 class TestRefusal:
     @pytest.mark.parametrize(
         ("word", "hint"),
-        [("digit", "did you mean 'digits'?"), ("coco88", "did you mean 'coco8'?"), ("x", "known: digits")],
+        [("digit", "did you mean 'digits'?"), ("coco88", "did you mean 'coco8'?"), ("x", "one of digits")],
     )
     def test_of_an_unknown_word_names_the_known_one(self, word: str, hint: str) -> None:
         assert refusal(word) == (f"unknown data set {word!r} ({hint}); the path of an Ultralytics data.yaml works, too")
