@@ -1,14 +1,21 @@
 """Which trials keep weights and checkpoints, and what `nas clean` deletes."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from optuna.trial import TrialState
+from typer.testing import CliRunner, Result
 
+from nas.cli import app
+from nas.execution import worker
 from nas.records.record import Record
 from nas.records.trial_files import TrialFiles
 from nas.study.cleaning import removable, trials_with_checkpoint, trials_with_weights
+from nas.study.study import Study
+from trials import Outcome
 
 OBJECTIVES = ("map50_95", "gflops")
 STOCK = Record(
@@ -101,3 +108,46 @@ def test_what_is_removable_is_what_no_trial_needs(tmp_path: Path) -> None:
         "trials/0004/ultralytics",
         "workers/0.log",
     ]
+
+
+class TestCommand:
+    @pytest.fixture
+    def study(
+        self, make_study: Callable[..., Study], score: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+    ) -> Study:
+        """A study of three trials that have ended, each with a checkpoint of one megabyte."""
+        made = make_study(trials=3)
+        monkeypatch.setattr(worker, "evaluate", score)
+        worker.Worker(made, deadline=float("inf")).run()
+        for record in made.records():
+            made.files(record.trial).checkpoint.write_bytes(bytes(10**6))
+        return made
+
+    def clean(self, study: Study, *flags: str) -> Result:
+        return CliRunner().invoke(app, ["clean", study.name, *flags, "--runs", str(study.folder.parent)])
+
+    def test_deletes_checkpoints_and_reports_their_size(self, study: Study) -> None:
+        checkpoints = [study.files(record.trial).checkpoint for record in study.records()]
+        result = self.clean(study)
+        assert result.exit_code == 0, result.stderr
+        assert set(map(str, checkpoints)) <= set(result.stdout.splitlines())
+        assert " 3.0 MB, gone" in result.stderr
+        assert not any(path.exists() for path in checkpoints)
+
+    def test_deletes_nothing_in_a_dry_run(self, study: Study) -> None:
+        before = sorted(study.folder.rglob("*"))
+        result = self.clean(study, "--dry-run")
+        assert " 3.0 MB, would go" in result.stderr
+        assert sorted(study.folder.rglob("*")) == before
+
+    def test_leaves_the_checkpoint_of_an_interrupted_trial_and_of_its_retry(self, study: Study) -> None:
+        study.enqueue(study.space.stock, repeat=7)
+        trial = study.trials()[-1]
+        study.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
+        study.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)  # as after a killed worker
+        checkpoint = study.files(trial.number).checkpoint
+        checkpoint.parent.mkdir(parents=True)
+        checkpoint.touch()
+        study.enqueue(study.space.stock, repeat=7, again=trial.number)
+        assert self.clean(study).exit_code == 0
+        assert checkpoint.exists()
