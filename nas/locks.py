@@ -11,7 +11,7 @@ _TRIES, _MOMENT_SECONDS = 5, 0.01
 
 
 class Lock:
-    """An exclusive lock on a file, held by one process at a time.
+    """Exclusive lock on a file, held by one process at a time.
 
     `flock` needs a local file system; a study's folder is on one (SQLite in WAL mode needs it, too).
     """

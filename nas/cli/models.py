@@ -344,12 +344,12 @@ def yolo(context: typer.Context) -> None:
     sys.argv[:] = ["yolo", *context.args]  # in place, and first: Ultralytics keeps the list when it is imported
     from ultralytics import cfg
 
-    from nas.workflows.training_log import following
+    from nas.workflows.training_log import logged
     from trials.training import full_training, yolo_inputs  # which bring `search_spaces`, so that our layers are known
 
     arguments, trusted = yolo_inputs.without_trust(yolo_inputs.without_modules(sys.argv))
     sys.argv[:] = full_training.prepare_command(arguments)
     yolo_inputs.require_valid(sys.argv, trusted=trusted)
     yolo_inputs.guard()
-    with following():
+    with logged():
         cfg.entrypoint()

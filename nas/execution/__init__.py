@@ -1,1 +1,1 @@
-"""Running trials: a supervisor, its worker processes, pruning at rungs, recovery of what a dead worker left."""
+"""Run trials: supervisor, worker processes, pruning at rungs, watchdog, recovery of trials whose worker exited."""

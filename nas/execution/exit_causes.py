@@ -1,4 +1,4 @@
-"""Why a worker process exited: the ending of its trial, and whether the trial is retried."""
+"""Causes of workers' exits: the ending of the trial that each gives, and whether that is retried."""
 
 import signal
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ _CRASHES = {signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.
 
 @dataclass(frozen=True, kw_only=True)
 class ExitCause:
-    """Why a worker process exited.
+    """Cause of the exit of a worker process.
 
     Attributes:
         text: the cause as a phrase, such as `exit code 3`.

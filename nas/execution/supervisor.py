@@ -44,7 +44,7 @@ _QUIET = {
 
 @dataclass
 class _WorkerProcess:
-    """One of the study's workers: its device, and the process that runs now.
+    """Worker of the study: its device, and the process that runs now.
 
     Attributes:
         watchdog: of its current training.
@@ -111,7 +111,7 @@ class Supervisor:
             raise StudyError(f"the study stopped: {reason}")
 
     def _reset_failures(self) -> None:
-        """Ignore the failures that stopped an earlier run: the user who resumes the study has seen them."""
+        """Ignore the failures that stopped an earlier run: the user who resumes the study knows of them."""
         trials = self._study.trials()
         earlier = next((trial.number for trial in trials if not trial.state.is_finished()), len(trials))
         self._study.set_run(self._study.file.run.model_copy(update={"earlier": earlier}))

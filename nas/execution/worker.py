@@ -50,7 +50,7 @@ _HEARTBEAT_SECONDS = 1.0
 
 
 class BrokenTrialError(Exception):
-    """A trial failed by an error in the code, not by its architecture."""
+    """Raised when a trial failed by an error in the code, not by its architecture."""
 
 
 class Worker:

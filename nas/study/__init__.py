@@ -1,1 +1,1 @@
-"""A study: its folder and `study.json`, Optuna's storage, the stock model's training, the score cache, the export."""
+"""Study: folder and `study.json`, Optuna's storage, records, scoring, stock model training, score cache, export."""

@@ -17,7 +17,7 @@ def reason_to_stop(records: Sequence[Record], *, earlier: int = 0) -> str | None
 
     Args:
         records: of all trials, in order.
-        earlier: how many of the trials are ignored: the user who resumed the study has seen their failures.
+        earlier: how many of the trials are ignored: the user who resumed the study knows of their failures.
     """
     ended = [record for record in records[earlier:] if record.ending is not None]
     if not ended:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from nas.study import latency_tables
 from nas.study.folders import make_folder
-from nas.study.storage import holds_trials, make_file, make_study, remove_file
+from nas.study.storage import create_file, create_study, holds_trials, remove_file
 from nas.study.study import Study
 from nas.study.study_file import Identity, StudyFile
 from search_spaces import space_file
@@ -26,7 +26,7 @@ def create(folder: Path, file: StudyFile, space_text: str, latency: Timings | No
     study = Study(folder, file)
     if study.shares_storage:
         if study.database is not None and not study.database.exists():
-            make_file(study.database)
+            create_file(study.database)
         _ = study.storage  # fails for an unreachable server before anything is written
     make_folder(folder)
     with study.supervision_lock.held_at_once(study.already_running()):
@@ -45,8 +45,8 @@ def _write(study: Study, space_text: str, latency: Timings | None) -> None:
     if study.database is not None and not study.shares_storage:
         remove_file(study.database)  # left by a creation that was interrupted
         study.record_file.delete()
-        make_file(study.database)
-    study.file = make_study(study.storage, study.file)
+        create_file(study.database)
+    study.file = create_study(study.storage, study.file)
     if not study.trials():
         _enqueue_first(study)
     study.file.write(study.folder)

@@ -26,8 +26,8 @@ UPDATE runs SET artifact_uri = ? || substr(artifact_uri, ?)
 WHERE experiment_id = ? AND instr(artifact_uri, ?) = 1"""
 
 
-def settle(study: Study) -> str:
-    """Make sure that a study uses no other study's trials and runs; the caller holds its supervision lock.
+def verify(study: Study) -> str:
+    """Verify that a study uses no other study's trials and runs; give a copy a new id. The caller holds its lock.
 
     Returns:
         A message if the folder was moved or copied; else an empty text.
@@ -45,7 +45,7 @@ def settle(study: Study) -> str:
     if owner.study_id and ours and owner.study_id not in ours:
         raise StudyError(
             f"{addresses.without_password(study.file.storage)}: holds the trials of another study than "
-            f"{study.folder / 'study.json'}; put this study's own database there again"
+            f"{study.folder / 'study.json'}; put this study's database there again"
         )
     study_id = identity.study_id or owner.study_id or _tracked_as(study.folder)
     _write(study, Identity.of(study.folder, study_id=study_id), owner)
@@ -53,12 +53,12 @@ def settle(study: Study) -> str:
     return f"{study.name} was moved here from {identity.folder}" if moved else ""
 
 
-def settle_unless_running(study: Study) -> None:
-    """Settle a study, unless a process runs it, which has settled it."""
+def verify_unless_running(study: Study) -> None:
+    """Verify a study, unless a process runs it, which has done so."""
     lock = study.supervision_lock
     if lock.take(wait=False):
         try:
-            settle(study)
+            verify(study)
         finally:
             lock.release()
 
@@ -117,7 +117,7 @@ def _become_another(study: Study, identity: Identity, owner: OptunaIdentity, ori
     changed = Identity.of(study.folder, was=was)
     study.set_file(study.file.model_copy(update={"identity": changed}))
     _write(study, changed.model_copy(update={"was": ""}), owner)
-    return f"{study.name} is a copy of {original}: from here on a study of its own, in MLflow, too"
+    return f"{study.name} is a copy of {original}: from here on another study, in MLflow, too"
 
 
 def _write(study: Study, identity: Identity, owner: OptunaIdentity) -> None:

@@ -59,7 +59,7 @@ def weights_digest(weights: Path | None) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class CachedTraining:
-    """A finished training; one JSON file of the cache.
+    """Finished training; one JSON file of the cache.
 
     Attributes:
         where: folder of its trial.

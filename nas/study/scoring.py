@@ -89,7 +89,7 @@ class Scoring:
 
     @cached_property
     def _data(self) -> DataSet:
-        """The data set, checked once: that reads every label."""
+        """Data set, checked once: that reads every label."""
         return datasets.load(self._settings.budget.data)
 
     @cached_property

@@ -35,7 +35,7 @@ class StockTraining:
 
     @property
     def files(self) -> TrialFiles:
-        """The same files as a trial has."""
+        """Files of the training, named like a trial's."""
         return TrialFiles.of_stock_model(self.folder)
 
     @property

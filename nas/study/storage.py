@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from nas import addresses
 from nas.algorithms.pareto import OBJECTIVES, Direction
 from nas.study.folders import storage_file
-from nas.study.storage_retries import CURE, PatientStorage, place_of, require_database
+from nas.study.storage_retries import ADVICE, RetryingStorage, place_of, require_database
 from nas.study.study_file import Identity, StudyFile
 from search_spaces.errors import EnvironmentProblem, StudyError
 
@@ -33,7 +33,7 @@ _STUDY_ID, _WORKED_ON = "study_id", "folder@{host}"
 """User attributes of Optuna's study: the study's id, and its folder on each machine."""
 
 
-def opened(url: str) -> RDBStorage:
+def open_storage(url: str) -> RDBStorage:
     """Open a storage, with Optuna's heartbeat.
 
     Raises:
@@ -49,7 +49,7 @@ def opened(url: str) -> RDBStorage:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats are experimental since Optuna 2
         try:
-            return PatientStorage(
+            return RetryingStorage(
                 url,
                 engine_kwargs=options,
                 heartbeat_interval=_HEARTBEAT_SECONDS,
@@ -57,7 +57,7 @@ def opened(url: str) -> RDBStorage:
             )
         except (ImportError, SQLAlchemyError, OptunaError, RuntimeError) as error:
             if file is not None:
-                raise StudyError(f"{file}: the study's database is damaged: {_first_line(error)} ({CURE})") from None
+                raise StudyError(f"{file}: the study's database is damaged: {_first_line(error)} ({ADVICE})") from None
             message = addresses.redact(" ".join(str(error).split()), url)
             where = addresses.without_password(url)
             raise EnvironmentProblem(f"storage: {where} cannot be opened: {message} ({_PASSWORD})") from None
@@ -74,7 +74,7 @@ def _read_only(path: Path) -> sqlite3.Connection:
     return sqlite3.connect(f"file:{quote(str(path))}?mode=ro{immutable}", uri=True, check_same_thread=False)
 
 
-def make_file(path: Path) -> None:
+def create_file(path: Path) -> None:
     """Create the file of a storage, in WAL mode: readers do not wait for a writer.
 
     Raises:
@@ -104,7 +104,7 @@ def holds_trials(path: Path) -> bool:
             return False
 
 
-def make_study(storage: RDBStorage, file: StudyFile) -> StudyFile:
+def create_study(storage: RDBStorage, file: StudyFile) -> StudyFile:
     """Create Optuna's study; return `file`, with the id that an interrupted creation has stored, if there was one.
 
     Raises:
@@ -175,5 +175,5 @@ def study_id(storage: RDBStorage, name: str) -> int:
     except KeyError:
         raise StudyError(
             f"{place_of(storage.url)}: the database has no study {name!r}; it is another one's, or was begun anew "
-            f"({CURE})"
+            f"({ADVICE})"
         ) from None

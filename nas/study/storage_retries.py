@@ -24,7 +24,7 @@ _FULL = ("disk is full", "no space left", "disk full")
 _NOT_ALLOWED = ("readonly database", "unable to open database file", "permission denied")
 _DAMAGED = ("malformed", "not a database", "could not decode", "no such table", "no such column")
 
-CURE = (
+ADVICE = (
     "its trials stand in no other file: put a copy of it back, or delete the study with nas clean --all and search "
     "again"
 )
@@ -32,7 +32,7 @@ CURE = (
 T = TypeVar("T")
 
 
-def patiently(
+def call_with_backoff(
     call: Callable[[], T],
     place: str,
     *,
@@ -111,7 +111,7 @@ def _problem(error: SQLAlchemyError, place: str) -> NasError | None:
     if any(word in text for word in _NOT_ALLOWED):
         return EnvironmentProblem(f"{place}: cannot be written ({_reason(error)}; make it writable for this user)")
     if isinstance(error, DatabaseError) and any(word in text for word in _DAMAGED):
-        return StudyError(f"{place}: the study's database is damaged: {_reason(error)} ({CURE})")
+        return StudyError(f"{place}: the study's database is damaged: {_reason(error)} ({ADVICE})")
     if "disk i/o error" in text:
         return EnvironmentProblem(f"{place}: cannot be read or written: {_reason(error)}")
     return None
@@ -130,45 +130,45 @@ def require_database(path: Path) -> None:
     """
     if not path.is_file() or path.stat().st_size == 0:
         what = "empty" if path.is_file() else "missing"
-        raise StudyError(f"{path}: the study's database is {what}: {CURE}")
+        raise StudyError(f"{path}: the study's database is {what}: {ADVICE}")
 
 
-def _patient(name: str) -> Callable[..., Any]:
-    """Return a method of `RDBStorage`, which is one transaction, called by `patiently`."""
+def _with_backoff(name: str) -> Callable[..., Any]:
+    """Return a method of `RDBStorage`, which is one transaction, called with backoff."""
 
-    def method(self: "PatientStorage", *arguments: Any, **named: Any) -> Any:
-        call = getattr(super(PatientStorage, self), name)
-        return patiently(lambda: call(*arguments, **named), place_of(self.url))
+    def method(self: "RetryingStorage", *arguments: Any, **named: Any) -> Any:
+        call = getattr(super(RetryingStorage, self), name)
+        return call_with_backoff(lambda: call(*arguments, **named), place_of(self.url))
 
     method.__name__ = name
     return method
 
 
-class PatientStorage(RDBStorage):
+class RetryingStorage(RDBStorage):
     """Optuna's storage in a database; every call waits while the database is unavailable."""
 
-    create_new_study = _patient("create_new_study")
-    delete_study = _patient("delete_study")
-    get_all_studies = _patient("get_all_studies")
-    get_study_directions = _patient("get_study_directions")
-    get_study_id_from_name = _patient("get_study_id_from_name")
-    get_study_name_from_id = _patient("get_study_name_from_id")
-    get_study_system_attrs = _patient("get_study_system_attrs")
-    get_study_user_attrs = _patient("get_study_user_attrs")
-    set_study_system_attr = _patient("set_study_system_attr")
-    set_study_user_attr = _patient("set_study_user_attr")
-    create_new_trial = _patient("create_new_trial")
-    get_all_trials = _patient("get_all_trials")
-    get_trial = _patient("get_trial")
-    get_trial_id_from_study_id_trial_number = _patient("get_trial_id_from_study_id_trial_number")
-    set_trial_intermediate_value = _patient("set_trial_intermediate_value")
-    set_trial_param = _patient("set_trial_param")
-    set_trial_state_values = _patient("set_trial_state_values")
-    set_trial_system_attr = _patient("set_trial_system_attr")
-    set_trial_user_attr = _patient("set_trial_user_attr")
-    record_heartbeat = _patient("record_heartbeat")
-    _create_new_trial = _patient("_create_new_trial")  # what Optuna's cache around a storage calls
-    _get_best_trial_id = _patient("_get_best_trial_id")
-    _get_stale_trial_ids = _patient("_get_stale_trial_ids")
-    _get_trials = _patient("_get_trials")
-    _set_trial_param = _patient("_set_trial_param")
+    create_new_study = _with_backoff("create_new_study")
+    delete_study = _with_backoff("delete_study")
+    get_all_studies = _with_backoff("get_all_studies")
+    get_study_directions = _with_backoff("get_study_directions")
+    get_study_id_from_name = _with_backoff("get_study_id_from_name")
+    get_study_name_from_id = _with_backoff("get_study_name_from_id")
+    get_study_system_attrs = _with_backoff("get_study_system_attrs")
+    get_study_user_attrs = _with_backoff("get_study_user_attrs")
+    set_study_system_attr = _with_backoff("set_study_system_attr")
+    set_study_user_attr = _with_backoff("set_study_user_attr")
+    create_new_trial = _with_backoff("create_new_trial")
+    get_all_trials = _with_backoff("get_all_trials")
+    get_trial = _with_backoff("get_trial")
+    get_trial_id_from_study_id_trial_number = _with_backoff("get_trial_id_from_study_id_trial_number")
+    set_trial_intermediate_value = _with_backoff("set_trial_intermediate_value")
+    set_trial_param = _with_backoff("set_trial_param")
+    set_trial_state_values = _with_backoff("set_trial_state_values")
+    set_trial_system_attr = _with_backoff("set_trial_system_attr")
+    set_trial_user_attr = _with_backoff("set_trial_user_attr")
+    record_heartbeat = _with_backoff("record_heartbeat")
+    _create_new_trial = _with_backoff("_create_new_trial")  # what Optuna's cache around a storage calls
+    _get_best_trial_id = _with_backoff("_get_best_trial_id")
+    _get_stale_trial_ids = _with_backoff("_get_stale_trial_ids")
+    _get_trials = _with_backoff("_get_trials")
+    _set_trial_param = _with_backoff("_set_trial_param")

@@ -1,4 +1,4 @@
-"""A study: an Optuna study and its folder."""
+"""Study: an Optuna study and its folder."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,7 +28,7 @@ from nas.study.retry_queue import RetryFirstStudy
 from nas.study.score_cache import ScoreCache
 from nas.study.scoring import Scoring, candidate_budget
 from nas.study.stock_training import StockTraining
-from nas.study.storage import opened, study_id
+from nas.study.storage import open_storage, study_id
 from nas.study.study_file import StudyFile
 from nas.study.trial_records import TrialRecords
 from search_spaces import Architecture, SearchSpace, space_file
@@ -44,7 +44,7 @@ COUNTED = frozenset(ending.value for ending in Ending if ending not in {Ending.O
 
 
 class Study:
-    """A study that exists.
+    """Existing study.
 
     Attributes:
         folder: absolute; holds `study.json`, `space.yaml`, `study.db`, `trials/`, `workers/`.
@@ -74,7 +74,7 @@ class Study:
 
     @cached_property
     def space(self) -> SearchSpace:
-        """The study's copy of its space, at its scale; not needed to read finished trials.
+        """Search space, from the study's copy of the file; not needed to read finished trials.
 
         Raises:
             StudyError: it has changed since the study was created.
@@ -102,7 +102,7 @@ class Study:
 
     @property
     def shares_storage(self) -> bool:
-        """Whether other studies may be in the storage: it is not a file in this study's folder."""
+        """Whether the storage is not a file in this study's folder, so that it may hold other studies."""
         return self.database != storage_file(default_storage(self.folder))
 
     @cached_property
@@ -113,7 +113,7 @@ class Study:
             EnvironmentProblem: it cannot be opened.
             StudyError: it is a file that is missing, empty or damaged.
         """
-        return opened(self.file.storage)
+        return open_storage(self.file.storage)
 
     @cached_property
     def optuna(self) -> optuna.Study:
@@ -137,7 +137,7 @@ class Study:
 
     @cached_property
     def latency_table(self) -> LatencyTable | None:
-        """The study's copy of a device's latency table; None if latencies are measured."""
+        """Latency table, from the study's copy of the file; None if latencies are measured."""
         if self.settings.latency is None:
             return None
         recorded = timings.read(self.folder / latency_tables.FILE)

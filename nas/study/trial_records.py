@@ -11,7 +11,7 @@ from nas.records.record import Record
 from nas.records.record_file import RecordFile
 from nas.records.trial_attributes import DETAIL, FINGERPRINT, REPEAT, ROLE
 from nas.study.storage import study_id
-from nas.study.storage_retries import patiently, place_of
+from nas.study.storage_retries import call_with_backoff, place_of
 from search_spaces import SearchSpace
 
 _ATTRIBUTES_OF_RUNNING = (FINGERPRINT, ROLE, DETAIL, REPEAT)
@@ -53,7 +53,7 @@ class TrialRecords:
 
     def _trials_not_in_file(self) -> list[FrozenTrial]:
         study = study_id(self._storage, self._name)
-        rows = patiently(lambda: self._rows(study), place_of(self._storage.url))
+        rows = call_with_backoff(lambda: self._rows(study), place_of(self._storage.url))
         stored = {number for _, number in rows}
         for number in self._ended.keys() - stored:  # the file is another study's
             del self._ended[number]

@@ -1,1 +1,1 @@
-"""A command's work without its face: plan a search, run it, estimate its hours, check a space, confirm a front."""
+"""Work of each command, without its command line: plan, run and estimate searches, check operators, confirm fronts."""

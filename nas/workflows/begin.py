@@ -12,7 +12,7 @@ from nas.settings import Run
 from nas.study import identity
 from nas.study.creation import create
 from nas.study.folders import default_storage, existing, make_folder, runs_option
-from nas.study.storage import opened
+from nas.study.storage import open_storage
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
 from nas.workflows.request import require_cores, validated
@@ -89,7 +89,7 @@ def creation_lock(runs: Path, storage: str) -> Iterator[None]:
         EnvironmentProblem: the folder of all studies cannot be written to.
     """
     if addresses.file_of(storage) is None:
-        opened(storage)  # fails for an unreachable server before anything is written
+        open_storage(storage)  # fails for an unreachable server before anything is written
     make_folder(runs)
     with Lock(runs / ".beginning.lock").held():
         yield
@@ -123,7 +123,7 @@ def changed_run(run: Run, changes: Mapping[str, Any]) -> Run:
 def _check(study: Study) -> None:
     """Check a study that is resumed, before its workers do."""
     _ = study.space  # refuses one that has changed
-    study.remark = identity.settle(study)
+    study.remark = identity.verify(study)
     study.trials()  # refuses a damaged database; the supervisor reads all trials in any case
 
 

@@ -31,7 +31,7 @@ from trials.training import inheritance
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A request that was checked against space, data and machine; nothing is written yet.
+    """Request that was checked against space, data and machine; nothing is written yet.
 
     Attributes:
         stem: of the study's name, which gets a number if it is taken; None if the name was given.

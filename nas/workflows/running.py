@@ -38,7 +38,7 @@ def supervise(study: Study, *, show: Callable[[Study, Sequence[Record]], None] =
         signals.as_ctrl_c(),
         ThreadPoolExecutor(max_workers=1) as aside,
     ):
-        identity.settle(study)
+        identity.verify(study)
         tracker = aside.submit(tracker_of, study)  # MLflow is imported while the workers start
         weights = WeightCollector(study.folder, study.settings.objectives)
         status = "KILLED"
@@ -69,7 +69,7 @@ def sync(study: Study) -> None:
     """
     running = StudyError(f"{study.name} is running in another process, which sends what is missing itself")
     with study.supervision_lock.held_at_once(running):
-        identity.settle(study)
+        identity.verify(study)
         tracker = tracker_of(study)
         if tracker is None:
             raise EnvironmentProblem("MLflow cannot be imported; pip install mlflow")
@@ -112,7 +112,7 @@ def tracker_of(study: Study, *, activity: str = "the search") -> "Tracker | None
     """Return the tracker of a study; None, and log a warning, if MLflow cannot be imported.
 
     Args:
-        study: after `identity.settle`.
+        study: after `identity.verify`.
         activity: what continues without MLflow, for the warning.
     """
     try:

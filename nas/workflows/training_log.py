@@ -44,7 +44,7 @@ _METRICS = {
 
 
 @contextmanager
-def following() -> Iterator[None]:
+def logged() -> Iterator[None]:
     """Log the trainings of studies' models that begin in a `with` block."""
     logs: list[TrainingLog] = []
 
@@ -182,7 +182,7 @@ class TrainingLog:
         from nas.study import identity  # noqa: PLC0415 - imports what Ultralytics' command does not need
         from nas.workflows import running  # noqa: PLC0415 - the same
 
-        identity.settle_unless_running(self._study)
+        identity.verify_unless_running(self._study)
         return running.tracker_of(self._study, activity="the training")
 
     def _epochs(self) -> Iterator[tuple[int, dict[str, float]]]:

@@ -8,7 +8,7 @@ import pytest
 
 from nas import addresses
 from nas.study.folders import default_storage
-from nas.study.storage import make_file, opened
+from nas.study.storage import create_file, open_storage
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
 from search_spaces.errors import EnvironmentProblem, SpecError
@@ -25,8 +25,8 @@ class TestASQLiteFile:
         folder.mkdir()
         path = folder / "study.db"
         assert addresses.file_of(addresses.sqlite(path)) == path
-        make_file(path)
-        opened(addresses.sqlite(path)).engine.dispose()
+        create_file(path)
+        open_storage(addresses.sqlite(path)).engine.dispose()
         assert [each.name for each in tmp_path.iterdir()] == [name]
         with sqlite3.connect(path) as database:
             assert database.execute("SELECT count(*) FROM studies").fetchone() == (0,)
@@ -146,7 +146,7 @@ class TestAPassword:
     def test_is_not_printed(self) -> None:
         url = "postgresql://me:s3cr3t@127.0.0.1:1/nas"
         with pytest.raises(EnvironmentProblem) as told:
-            opened(url)
+            open_storage(url)
         text = str(told.value)
         assert text.startswith("storage: postgresql://me@127.0.0.1:1/nas cannot be opened: ")
         assert "s3cr3t" not in text

@@ -154,7 +154,7 @@ class TestACopy:
 
     def test_has_runs_of_its_own_in_mlflow(self, searched: Study, tmp_path: Path) -> None:
         tracking = searched.folder / "tracking.json"
-        identity.settle(searched)
+        identity.verify(searched)
         known = json.loads(tracking.read_text()) | {"finished": [0, 1], "stock": {"gflops": 1.0}}
         tracking.write_text(json.dumps(known))
         shutil.copytree(searched.folder, tmp_path / "runs" / "copy")
@@ -235,7 +235,7 @@ class TestAMove:
     def test_keeps_what_it_is(
         self, searched: Study, run: Callable[[Study], None], tmp_path: Path, *, earlier: bool
     ) -> None:
-        identity.settle(searched)
+        identity.verify(searched)
         was = study_id(searched)
         if earlier:
             as_before(searched.folder, tmp_path / "runs")

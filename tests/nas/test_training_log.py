@@ -16,7 +16,7 @@ from nas.execution import worker
 from nas.execution.worker import Worker
 from nas.study.study import Study
 from nas.workflows import training_log
-from nas.workflows.training_log import following
+from nas.workflows.training_log import logged
 from trials import Outcome
 from trials.training.full_training import FullTrainer
 
@@ -86,7 +86,7 @@ def points(study: Study, run: Run, metric: str) -> Mapping[int, float]:
 
 def test_is_a_run_under_the_studys(study: Study, tmp_path: Path) -> None:
     folder = tmp_path / "train"
-    with following():
+    with logged():
         train(folder, exported(study), *EPOCHS)
     (run,) = trainings(study)
     assert (run.info.run_name, run.info.status) == ("full-training-0001", "FINISHED")
@@ -115,7 +115,7 @@ def test_is_a_run_under_the_studys(study: Study, tmp_path: Path) -> None:
 def test_does_not_become_the_study(study: Study, tmp_path: Path) -> None:
     from nas.workflows import running
 
-    with following():
+    with logged():
         train(tmp_path / "train", exported(study), *EPOCHS)
     client = MlflowClient(tracking_uri=study.file.tracking)
     client.delete_run(trainings(study)[0].data.tags["mlflow.parentRunId"])
@@ -130,14 +130,14 @@ def test_does_not_become_the_study(study: Study, tmp_path: Path) -> None:
     [(KeyboardInterrupt, "KILLED"), (ValueError, "FAILED"), (SystemExit(1), "FAILED"), (SystemExit(0), "FINISHED")],
 )
 def test_ends_as_the_training_does(study: Study, tmp_path: Path, raised: Any, status: str) -> None:
-    with pytest.raises((KeyboardInterrupt, ValueError, SystemExit)), following():
+    with pytest.raises((KeyboardInterrupt, ValueError, SystemExit)), logged():
         train(tmp_path / "train", exported(study), EPOCHS[0], ends=raised)
     assert [run.info.status for run in trainings(study)] == [status]
 
 
 def test_sigterm_ends_it_as_killed(study: Study, tmp_path: Path) -> None:
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    with pytest.raises(KeyboardInterrupt), following():
+    with pytest.raises(KeyboardInterrupt), logged():
         train(tmp_path / "train", exported(study), EPOCHS[0], ends=signal.SIGTERM)
     signal.signal(signal.SIGTERM, before)
     assert [run.info.status for run in trainings(study)] == ["KILLED"]
@@ -145,11 +145,11 @@ def test_sigterm_ends_it_as_killed(study: Study, tmp_path: Path) -> None:
 
 def test_one_that_is_resumed_keeps_its_run(study: Study, tmp_path: Path) -> None:
     folder = tmp_path / "train"
-    with pytest.raises(KeyboardInterrupt), following():
+    with pytest.raises(KeyboardInterrupt), logged():
         train(folder, exported(study), EPOCHS[0], EPOCHS[1][:5], ends=KeyboardInterrupt)
     results = folder / "results.csv"
     results.write_text(HEADER + EPOCHS[0])
-    with following():
+    with logged():
         train(folder, folder / "weights" / "last.pt", *EPOCHS[1:], resume=True)
     (run,) = trainings(study)
     assert run.info.status == "FINISHED"
@@ -159,14 +159,14 @@ def test_one_that_is_resumed_keeps_its_run(study: Study, tmp_path: Path) -> None
 def test_another_one_in_the_same_folder_has_its_own(study: Study, tmp_path: Path) -> None:
     model = exported(study)
     for _ in range(2):
-        with following():
+        with logged():
             train(tmp_path / "train", model, EPOCHS[0])
     assert len(trainings(study)) == 2
 
 
 def test_a_model_of_no_study_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "summary.json").write_text("[]")
-    with following():
+    with logged():
         train(tmp_path / "train", tmp_path / "model.yaml", *EPOCHS)
         train(tmp_path / "train", Path("yolov9t.yaml"), *EPOCHS)
     assert not caplog.records
@@ -176,12 +176,12 @@ def test_an_export_elsewhere_finds_its_study_by_name(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = exported(study, tmp_path / "elsewhere")
-    with following():
+    with logged():
         train(tmp_path / "train", model, *EPOCHS)
     (line,) = [record.getMessage() for record in caplog.records]
     assert line.startswith("this training is not in the MLflow of its study: ")
     monkeypatch.setattr(training_log, "RUNS", study.folder.parent)
-    with following():
+    with logged():
         train(tmp_path / "train", model, *EPOCHS)
     assert len(trainings(study)) == 1
 
@@ -189,7 +189,7 @@ def test_an_export_elsewhere_finds_its_study_by_name(
 def test_mlflow_that_is_away_ends_no_training(study: Study, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     study.file = study.file.model_copy(update={"tracking": "http://127.0.0.1:9"})
     study.file.write(study.folder)
-    with following():
+    with logged():
         train(tmp_path / "train", exported(study), *EPOCHS)
     told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert len(told) == 2

@@ -19,7 +19,7 @@ from nas.execution.supervisor import Supervisor
 from nas.execution.worker import PROBLEM, UNFIT, Worker
 from nas.locks import Lock, is_held
 from nas.study import storage, storage_retries
-from nas.study.storage_retries import patiently
+from nas.study.storage_retries import call_with_backoff
 from nas.study.study import Study
 from nas.workflows.plan import Plan
 from nas.workflows.request import Request
@@ -70,7 +70,7 @@ class TestPatience:
                 raise error
             return "answer"
 
-        assert patiently(call, "postgresql://u:***@h/db", sleep=clock.sleep, clock=clock.read) == "answer"
+        assert call_with_backoff(call, "postgresql://u:***@h/db", sleep=clock.sleep, clock=clock.read) == "answer"
         assert clock.pauses == [0.5, 1, 2, 4, 8, 16]
         told = [record.message for record in caplog.records]
         assert len(told) == 2
@@ -82,7 +82,7 @@ class TestPatience:
             raise error_of("server closed the connection")
 
         with pytest.raises(EnvironmentProblem, match=r"does not answer for 20 min: server closed .* nas resume\)$"):
-            patiently(call, "there", sleep=clock.sleep, clock=clock.read)
+            call_with_backoff(call, "there", sleep=clock.sleep, clock=clock.read)
 
     @pytest.mark.parametrize(
         ("text", "kind", "message"),
@@ -99,7 +99,7 @@ class TestPatience:
             raise error_of(text, driver=sqlite3.OperationalError)
 
         with pytest.raises(kind, match=message):
-            patiently(call, "there", sleep=clock.sleep, clock=clock.read)
+            call_with_backoff(call, "there", sleep=clock.sleep, clock=clock.read)
         assert clock.pauses == []
 
     def test_a_study_waits_for_its_locked_database(
