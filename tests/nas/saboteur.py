@@ -51,8 +51,8 @@ def misbehave(kind: str) -> None:
 def kind_of(digest: str) -> str | None:
     """How the architecture misbehaves; None if it does not."""
     order = Path(os.environ["SABOTAGE"])
-    seen = sorted(order.iterdir(), key=lambda path: int(path.read_text()))
-    names = [path.name for path in seen]
+    calls = sorted(order.iterdir(), key=lambda path: int(path.read_text()))
+    names = [path.name for path in calls]
     if digest not in names:
         (order / digest).write_text(str(len(names)))
         names.append(digest)

@@ -74,11 +74,11 @@ class TestASQLiteFile:
     ],
 )
 def test_what_is_no_storage_is_refused_in_one_line(text: str) -> None:
-    with pytest.raises(SpecError) as told:
+    with pytest.raises(SpecError) as caught:
         addresses.require_storage(text)
-    assert str(told.value).startswith("storage: ")
-    assert "postgresql://me@host/name" in str(told.value)
-    assert len(str(told.value).splitlines()) == 1
+    assert str(caught.value).startswith("storage: ")
+    assert "postgresql://me@host/name" in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
 
 
 SECRET = "s3cr3t/x"  # noqa: S105
@@ -111,7 +111,7 @@ class TestAPassword:
     @pytest.mark.parametrize(
         "url", ["https://mlflow.lab:5000/a@b", "sqlite:////a:b@c/x.db?timeout=3", "databricks", *PLAIN]
     )
-    def test_is_not_seen_where_there_is_none(self, url: str) -> None:
+    def test_is_not_found_where_there_is_none(self, url: str) -> None:
         assert addresses.without_password(url) == url
 
     @pytest.mark.parametrize("url", WITH_PASSWORD)
@@ -145,9 +145,9 @@ class TestAPassword:
 
     def test_is_not_printed(self) -> None:
         url = "postgresql://me:s3cr3t@127.0.0.1:1/nas"
-        with pytest.raises(EnvironmentProblem) as told:
+        with pytest.raises(EnvironmentProblem) as caught:
             open_storage(url)
-        text = str(told.value)
+        text = str(caught.value)
         assert text.startswith("storage: postgresql://me@127.0.0.1:1/nas cannot be opened: ")
         assert "s3cr3t" not in text
         assert "NAS_STORAGE" in text
@@ -157,18 +157,18 @@ class TestAPassword:
         "url", ["me:s3cr3t@lab/nas", " postgresql://me:s3cr3t@lab/nas", "postgresql:/me:s3cr3t@lab/nas"]
     )
     def test_of_an_address_that_is_none_is_not_repeated(self, url: str) -> None:
-        with pytest.raises(SpecError, match="no address of a database") as told:
+        with pytest.raises(SpecError, match="no address of a database") as caught:
             addresses.require_storage(url)
-        assert "s3cr3t" not in str(told.value)
+        assert "s3cr3t" not in str(caught.value)
 
     def test_among_a_files_options_is_not_written(self, tmp_path: Path) -> None:
         url = f"sqlite:///{tmp_path / 'shared.db'}"
         assert addresses.stored(f"{url}?password=s3cr3t&timeout=9", tmp_path / "runs" / "study") == f"{url}?timeout=9"
 
     def test_with_an_unquoted_sign_is_refused_and_not_repeated(self) -> None:
-        with pytest.raises(SpecError, match="%40") as told:
+        with pytest.raises(SpecError, match="%40") as caught:
             addresses.require_storage("postgresql://me:s3cr3t@2@lab/nas")
-        assert "s3cr3t" not in str(told.value)
+        assert "s3cr3t" not in str(caught.value)
 
 
 def test_a_studys_own_database_is_in_its_folder(tmp_path: Path) -> None:

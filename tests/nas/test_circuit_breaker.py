@@ -10,16 +10,16 @@ from nas.study.circuit_breaker import reason_to_stop
 
 def records(*endings: str) -> list[Record]:
     """A trial for each ending, each of an architecture of its own; `broken:x` says what the error was."""
-    told = []
+    found = []
     for number, ending in enumerate(endings):
         name, _, detail = ending.partition(":")
         own = Record(trial=number, state="complete", picks={}, fingerprint=str(number), detail=detail)
-        told.append(replace(own, ending=name or None))
-    return told
+        found.append(replace(own, ending=name or None))
+    return found
 
 
 @pytest.mark.parametrize(
-    ("endings", "told"),
+    ("endings", "expected"),
     [
         ((), None),
         (("",), None),
@@ -37,16 +37,16 @@ def records(*endings: str) -> list[Record]:
         (("over_limit:slow",) * 10 + ("diverged",) + ("over_limit:slow",) * 10, None),
     ],
 )
-def test_it_blows_when_the_last_ones_failed_alike(endings: tuple[str, ...], told: str | None) -> None:
-    assert reason_to_stop(records(*endings)) == told
+def test_circuit_breaker_opens_after_equal_failures(endings: tuple[str, ...], expected: str | None) -> None:
+    assert reason_to_stop(records(*endings)) == expected
 
 
-def test_what_failed_in_an_earlier_run_was_seen() -> None:
+def test_failures_of_earlier_runs_are_ignored() -> None:
     failed = records(*["crashed:exit 3"] * 5)
     assert reason_to_stop(failed, earlier=2) is not None
     assert reason_to_stop(failed, earlier=3) is None
 
 
-def test_one_architecture_that_fails_again_and_again_is_one() -> None:
+def test_repeated_failure_of_one_architecture_counts_once() -> None:
     (one,) = records("crashed:exit 3")
     assert reason_to_stop([one] * 5) is None

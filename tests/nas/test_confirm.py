@@ -27,11 +27,11 @@ Score = Callable[..., Outcome]
 SHORT = 3
 
 
-def upside_down(score: Score, seen: list[tuple[int, int]]) -> Score:
+def upside_down(score: Score, trainings: list[tuple[int, int]]) -> Score:
     """What is dearer is more accurate, so that all are on the front; nine epochs say the opposite."""
 
     def scoring(architecture: Architecture, budget: Budget, *arguments: Any, **options: Any) -> Outcome:
-        seen.append((budget.epochs, budget.seed))
+        trainings.append((budget.epochs, budget.seed))
         outcome = score(architecture, budget, *arguments, **options)
         if outcome.scores is None:
             return outcome
@@ -43,19 +43,19 @@ def upside_down(score: Score, seen: list[tuple[int, int]]) -> Score:
 
 
 @pytest.fixture
-def seen() -> list[tuple[int, int]]:
+def trainings() -> list[tuple[int, int]]:
     """Epochs and seed of every training."""
     return []
 
 
 @pytest.fixture
-def run(score: Score, seen: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch) -> Callable[[Study], None]:
+def run(score: Score, trainings: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch) -> Callable[[Study], None]:
     def working(study: Study, **_: object) -> None:
         if study.settings.confirms:
             enqueue_extremes(study, study.records())  # as the supervisor does; none is wanted
         Worker(study, deadline=float("inf")).run()
 
-    monkeypatch.setattr(worker, "evaluate", upside_down(score, seen))
+    monkeypatch.setattr(worker, "evaluate", upside_down(score, trainings))
     monkeypatch.setattr(running, "supervise", working)
     return working
 
@@ -67,11 +67,11 @@ def make_study(make_study: MakeStudy) -> MakeStudy:
 
 
 @pytest.fixture
-def searched(make_study: MakeStudy, run: Callable[[Study], None], seen: list[tuple[int, int]]) -> Study:
+def searched(make_study: MakeStudy, run: Callable[[Study], None], trainings: list[tuple[int, int]]) -> Study:
     study = make_study(trials=5, start="start: [{4: {UIB: {}}}]")
     run(study)
     assert len(study.front()) == 5
-    seen.clear()
+    trainings.clear()
     return study
 
 
@@ -85,8 +85,8 @@ def pair(number: int, shorter: float, longer: float) -> Finalist:
 
 
 class TestLonger:
-    def test_the_front_and_the_stock_model_are_all_that_is_trained(
-        self, searched: Study, run: Callable[[Study], None], seen: list[tuple[int, int]]
+    def test_only_front_and_stock_model_are_trained(
+        self, searched: Study, run: Callable[[Study], None], trainings: list[tuple[int, int]]
     ) -> None:
         after = longer(searched, eta=3)
         run(after)
@@ -95,19 +95,17 @@ class TestLonger:
         assert {record.fingerprint for record in records} == wanted
         assert len(records) == len(wanted) == after.file.run.trials
         assert records[0].role == "stock"
-        assert set(seen) == {(3 * SHORT, searched.settings.budget.seed + 1)}
+        assert set(trainings) == {(3 * SHORT, searched.settings.budget.seed + 1)}
         assert after.settings.confirms == searched.name
         assert after.remaining_trials(after.records()) == 0
 
-    def test_a_storage_that_many_studies_share_is_shared(
-        self, searched: Study, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_shared_storage_is_shared(self, searched: Study, monkeypatch: pytest.MonkeyPatch) -> None:
         """As PostgreSQL is; a file is each study's own."""
         assert longer(searched, eta=2).file.storage == default_storage(searched.folder.with_name("small-x2"))
         monkeypatch.setattr(Study, "database", None)
         assert longer(searched, eta=3).file.storage == searched.file.storage
 
-    def test_a_rule_for_stopping_is_the_searchs_alone(
+    def test_longer_training_is_not_pruned(
         self, make_study: MakeStudy, run: Callable[[Study], None], tmp_path: Any
     ) -> None:
         budget = Budget(data=tmp_path / "data.yaml", epochs=SHORT, deploy_size=64, rungs=(1,))
@@ -116,30 +114,30 @@ class TestLonger:
         settings = longer(study, eta=2).settings
         assert (settings.stopping, settings.budget.rungs, settings.budget.epochs) == (None, (), 2 * SHORT)
 
-    def test_asked_for_again_it_goes_on_and_takes_in_what_has_come_to_the_front(
-        self, searched: Study, run: Callable[[Study], None], seen: list[tuple[int, int]]
+    def test_resumed_confirmation_adds_new_members_of_the_front(
+        self, searched: Study, run: Callable[[Study], None], trainings: list[tuple[int, int]]
     ) -> None:
         run(longer(searched, eta=3))
-        before = len(seen)
+        before = len(trainings)
         searched.set_run(searched.file.run.model_copy(update={"trials": 8}))
         run(searched)
-        seen.clear()
+        trainings.clear()
         after = longer(searched, eta=3)
         new = after.remaining_trials(after.records())
         assert new == 3
         run(after)
-        assert len(seen) == new
+        assert len(trainings) == new
         assert {record.fingerprint for record in searched.front()} <= {r.fingerprint for r in after.records()}
         assert len(after.records()) == before + new
 
-    def test_a_front_that_is_the_stock_model_has_nothing_to_confirm(self, make_study: MakeStudy) -> None:
+    def test_front_of_the_stock_model_alone_has_nothing_to_confirm(self, make_study: MakeStudy) -> None:
         study = make_study(trials=1)
         with pytest.raises(
             StudyError, match="small: nothing to confirm, its front holds no other model than the stock"
         ):
             longer(study, eta=3)
 
-    def test_a_data_set_that_has_changed_is_refused(self, make_study: MakeStudy, run: Callable[[Study], None]) -> None:
+    def test_changed_data_set_is_refused(self, make_study: MakeStudy, run: Callable[[Study], None]) -> None:
         study = make_study(trials=5, data_fingerprint="of other images")
         run(study)
         with pytest.raises(StudyError, match="the data set has changed since small was begun"):
@@ -150,7 +148,7 @@ class TestLonger:
             longer(searched, eta=3, workers=1000)
 
 
-def test_who_passes_whom_by_more_than_noise_has_overtaken() -> None:
+def test_rank_inversions_are_larger_than_noise() -> None:
     far, near, still = pair(1, 0.50, 0.70), pair(2, 0.59, 0.69), pair(3, 0.60, 0.60)
     assert rank_inversions([far, near, still], 0.02) == [(far, near), (far, still)]
     assert rank_inversions([far, near, still], 0.005) == [(far, near), (far, still), (near, still)]
@@ -159,11 +157,11 @@ def test_who_passes_whom_by_more_than_noise_has_overtaken() -> None:
 
 class TestCommand:
     def test_goes_on_while_the_order_changes(self, searched: Study) -> None:
-        told = confirm(searched, "--format", "json")
-        assert told.exit_code == 0, told.stderr
-        rows = json.loads(told.stdout)
+        result = confirm(searched, "--format", "json")
+        assert result.exit_code == 0, result.stderr
+        rows = json.loads(result.stdout)
         assert {(row["study"], row["epochs"]) for row in rows} == {("small-x3", 9), ("small-x3-x3", 27)}
-        assert "has overtaken" in told.stderr
+        assert "has overtaken" in result.stderr
         for name in ("small-x3", "small-x3-x3"):
             accuracies = [row["map50_95"] for row in rows if row["study"] == name]
             assert accuracies == sorted(accuracies, reverse=True)
@@ -171,14 +169,14 @@ class TestCommand:
         assert stock["map50_95_gain"] == stock["map50_95_gain_before"] == 0.0
 
     def test_ends_where_the_order_stays(self, searched: Study) -> None:
-        told = confirm(searched, "--eta", "4")  # twelve epochs say what three did
-        assert told.exit_code == 0, told.stderr
-        assert "within noise (4.0 points): trainings of 3 epochs tell these apart as well." in told.stderr
-        assert "small after 3 and 12 epochs" in told.stdout
+        result = confirm(searched, "--eta", "4")  # twelve epochs say what three did
+        assert result.exit_code == 0, result.stderr
+        assert "within noise (4.0 points): trainings of 3 epochs tell these apart as well." in result.stderr
+        assert "small after 3 and 12 epochs" in result.stdout
         assert not (searched.folder.parent / "small-x4-x4").exists()
         assert finalists(searched.records(), Study.open(searched.folder.parent / "small-x4").records())
 
-    def test_whoever_does_not_get_to_the_end_is_named(
+    def test_unfinished_trainings_are_named(
         self, searched: Study, score: Score, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         stock = searched.space.stock.fingerprint
@@ -189,18 +187,18 @@ class TestCommand:
             return replace(outcome, ending=Ending.DIVERGED, scores=None) if lost else outcome
 
         monkeypatch.setattr(worker, "evaluate", diverging)
-        told = confirm(searched, "--rounds", "1", "--format", "json")
+        result = confirm(searched, "--rounds", "1", "--format", "json")
         lost = [record for record in searched.front() if record.summary.startswith("UIB 4")]
         assert lost
         for record in lost:
-            assert f"{record.summary} has no score after 9 epochs: diverged" in told.stderr
-        assert len(json.loads(told.stdout)) == 5 - len(lost)
+            assert f"{record.summary} has no score after 9 epochs: diverged" in result.stderr
+        assert len(json.loads(result.stdout)) == 5 - len(lost)
 
     def test_a_front_that_can_be_confirmed_says_how(self, searched: Study, run: Callable[[Study], None]) -> None:
         run(longer(searched, eta=3))
         runs = ["--runs", str(searched.folder.parent)]
-        told, after = (CliRunner().invoke(app, ["pareto", name, *runs]).stderr for name in ("small", "small-x3"))
-        assert f"see whether its order stays: nas confirm small {' '.join(runs)}\n" in told
+        result, after = (CliRunner().invoke(app, ["pareto", name, *runs]).stderr for name in ("small", "small-x3"))
+        assert f"see whether its order stays: nas confirm small {' '.join(runs)}\n" in result
         assert "nas confirm" not in after
 
     def test_one_line_a_model_at_80_columns_with_gains_and_costs_beside_stock(
@@ -215,9 +213,9 @@ class TestCommand:
         assert all("%" in row for row in rows)
         assert sum("100.0%" in row for row in rows) == 1
 
-    def test_noise_that_this_study_did_not_measure_is_said_to_be_of_another(self, searched: Study) -> None:
-        told = confirm(searched, "--eta", "4").stderr
-        assert "twice the deviation between seeds that was measured on the built-in digits after 8 epochs at" in told
+    def test_output_says_when_the_noise_was_measured_elsewhere(self, searched: Study) -> None:
+        result = confirm(searched, "--eta", "4").stderr
+        assert "twice the deviation between seeds that was measured on the built-in digits after 8 epochs at" in result
 
     def test_a_stock_model_that_learns_nothing_confirms_nothing(
         self, searched: Study, score: Score, monkeypatch: pytest.MonkeyPatch
@@ -228,14 +226,14 @@ class TestCommand:
             return replace(outcome, scores=replace(outcome.scores, map50_95=0.0, map50=0.0))
 
         monkeypatch.setattr(worker, "evaluate", failing)
-        told = confirm(searched)
-        assert told.exit_code == 0, told.stderr
-        assert "Nothing was learned: the stock model's mAP50-95 is 0.0000" in told.stderr
-        assert "within noise" not in told.stderr
-        assert "export the most accurate" not in told.stderr
+        result = confirm(searched)
+        assert result.exit_code == 0, result.stderr
+        assert "Nothing was learned: the stock model's mAP50-95 is 0.0000" in result.stderr
+        assert "within noise" not in result.stderr
+        assert "export the most accurate" not in result.stderr
         assert not (searched.folder.parent / "small-x3-x3").exists()
 
-    def test_a_study_that_is_not_there_is_told(self, searched: Study) -> None:
-        told = CliRunner().invoke(app, ["confirm", "smal", "--runs", str(searched.folder.parent)])
-        assert told.exit_code == 2
-        assert "study: no study 'smal'" in told.stderr
+    def test_missing_study_is_named(self, searched: Study) -> None:
+        result = CliRunner().invoke(app, ["confirm", "smal", "--runs", str(searched.folder.parent)])
+        assert result.exit_code == 2
+        assert "study: no study 'smal'" in result.stderr

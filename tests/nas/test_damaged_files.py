@@ -132,8 +132,8 @@ def folder(
 ) -> Path:
     """Of a study that has run, in the same place for all tests; workers score by a formula, in this process."""
 
-    def scored(*arguments: Any, **known: Any) -> Outcome:
-        return score(*arguments, **{"limits": Limits(), **known})
+    def scored(*arguments: Any, **options: Any) -> Outcome:
+        return score(*arguments, **{"limits": Limits(), **options})
 
     monkeypatch.setattr(worker, "evaluate", scored)
     monkeypatch.setattr(stock_training, "evaluate", scored)
@@ -183,7 +183,7 @@ def scores(folder: Path) -> list[tuple[Any, ...]]:
     "how", [each if each in FAST else pytest.param(each, marks=pytest.mark.slow) for each in DAMAGES]
 )
 @pytest.mark.parametrize("name", FORGIVEN)
-def test_what_may_be_deleted_kills_nothing(folder: Path, name: str, how: str) -> None:
+def test_damaged_files_that_may_be_deleted_end_nothing(folder: Path, name: str, how: str) -> None:
     before = scores(folder)
     damage(folder / name, how)
     for command in COMMANDS:
@@ -195,7 +195,7 @@ def test_what_may_be_deleted_kills_nothing(folder: Path, name: str, how: str) ->
 
 @pytest.mark.parametrize("how", DAMAGES)
 @pytest.mark.parametrize("name", NEEDED)
-def test_what_nothing_else_has_is_named_in_a_line(folder: Path, name: str, how: str) -> None:
+def test_damaged_file_without_copy_is_named_in_a_line(folder: Path, name: str, how: str) -> None:
     damage(folder / name, how)
     for command in COMMANDS:
         result = run(folder, command)
@@ -208,7 +208,7 @@ def test_what_nothing_else_has_is_named_in_a_line(folder: Path, name: str, how: 
 
 
 @pytest.mark.parametrize("how", ["missing", "empty", "half", "zeros", "binary", "{}", "text"])
-def test_a_study_without_its_database_says_so_and_makes_no_other(folder: Path, how: str) -> None:
+def test_missing_database_is_named_and_not_created(folder: Path, how: str) -> None:
     damage(folder / "study.db", how)
     before = (folder / "study.db").read_bytes() if how != "missing" else None
     for command in ("pareto", "trials", "resume", "export"):
@@ -222,7 +222,7 @@ def test_a_study_without_its_database_says_so_and_makes_no_other(folder: Path, h
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-def test_trackings_memory(tmp_path: Path, how: str) -> None:
+def test_damaged_tracking_state_is_rebuilt(tmp_path: Path, how: str) -> None:
     first = tracker._State.of(tmp_path)
     damage(tmp_path / tracker.STATE, how)
     again = tracker._State.of(tmp_path)
@@ -231,7 +231,7 @@ def test_trackings_memory(tmp_path: Path, how: str) -> None:
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-def test_the_memory_of_checks(tmp_path: Path, how: str) -> None:
+def test_damaged_check_cache_is_rebuilt(tmp_path: Path, how: str) -> None:
     path = tmp_path / "checks.json"
     CheckCache(path).add({"a": "passed", "pace b": {"step": 1.0}})
     damage(path, how)
@@ -243,7 +243,7 @@ def test_the_memory_of_checks(tmp_path: Path, how: str) -> None:
 
 @pytest.mark.parametrize("how", DAMAGES)
 @pytest.mark.parametrize("which", ["*.json", "*.pt"])
-def test_the_score_cache_is_trained_anew(
+def test_damaged_score_cache_is_trained_again(
     folder: Path, scenes: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, which: str
 ) -> None:
     monkeypatch.delenv(OFF)
@@ -261,9 +261,9 @@ def test_the_score_cache_is_trained_anew(
         provenance=Provenance.of(budget, scenes),
     )
     cache.write("abcdef", outcome, files, copy_weights=True)
-    known = cache.read("abcdef")
-    assert known is not None
-    assert known.has_weights
+    stored = cache.read("abcdef")
+    assert stored is not None
+    assert stored.has_weights
     (path,) = (tmp_path / "scores").rglob(which)
     damage(path, how)
     torn = cache.read("abcdef")
@@ -271,8 +271,8 @@ def test_the_score_cache_is_trained_anew(
     if torn is not None:
         torn.restore(study.space.stock, costs, TrialFiles(tmp_path / "trial"))
     cache.write("abcdef", outcome, files, copy_weights=True)
-    assert cache.read("abcdef") == known
+    assert cache.read("abcdef") == stored
 
 
-def test_nothing_is_left_aside(folder: Path) -> None:
+def test_no_temporary_file_is_left(folder: Path) -> None:
     assert not [path for path in folder.rglob("*") if path.suffix == ".tmp"]

@@ -50,14 +50,14 @@ def test_the_printed_commands_can_be_pasted_into_a_shell(study: Study, tmp_path:
     assert f"model={folder / 'model.yaml'}" in shlex.split(exported.retrain, comments=True)
 
 
-def test_no_weights_that_are_not_there_are_named(study: Study, tmp_path: Path) -> None:
+def test_commands_name_no_missing_weights(study: Study, tmp_path: Path) -> None:
     study.files(0).weights.unlink()
     (tmp_path / "start.pt").unlink()
     exported = study.export(trial=0, folder=tmp_path / "out")
     assert "pretrained" not in exported.train + exported.retrain
 
 
-def test_no_pickle_of_a_strangers_study_is_opened(study: Study, tmp_path: Path) -> None:
+def test_pickle_of_a_foreign_study_is_not_loaded(study: Study, tmp_path: Path) -> None:
     class Runs:
         def __reduce__(self) -> tuple[Any, ...]:
             return open, (str(tmp_path / "ran"), "w")

@@ -79,7 +79,7 @@ def as_before(folder: Path, runs: Path) -> None:
 
 
 class TestAFile:
-    def test_holds_no_address_of_its_own_folder(self, make_study: MakeStudy, tmp_path: Path) -> None:
+    def test_contains_no_address_of_its_folder(self, make_study: MakeStudy, tmp_path: Path) -> None:
         study = make_study()
         weights = study.folder / "own" / "weights.pt"
         budget = study.settings.budget.model_copy(update={"weights": weights})
@@ -97,7 +97,7 @@ class TestAFile:
         assert StudyFile.read(study.folder) == file
 
     @pytest.mark.parametrize("earlier", [False, True])
-    def test_means_its_own_neighbours_where_it_lies(self, searched: Study, tmp_path: Path, *, earlier: bool) -> None:
+    def test_refers_to_its_present_neighbours(self, searched: Study, tmp_path: Path, *, earlier: bool) -> None:
         if earlier:
             as_before(searched.folder, tmp_path / "runs")
         there = tmp_path / "elsewhere" / "small"
@@ -107,7 +107,7 @@ class TestAFile:
         if earlier:
             assert file.tracking == f"sqlite:///{tmp_path / 'elsewhere' / 'mlflow.db'}"
 
-    def test_finds_a_neighbour_that_did_not_come_along(self, searched: Study, tmp_path: Path) -> None:
+    def test_finds_a_file_that_was_not_moved_with_it(self, searched: Study, tmp_path: Path) -> None:
         weights = tmp_path / "runs" / "other" / "weights.pt"
         weights.parent.mkdir()
         weights.touch()
@@ -119,7 +119,7 @@ class TestAFile:
         assert StudyFile.read(there).settings.budget.weights == weights
 
     @pytest.mark.parametrize(("data", "moves"), [("digits", True), ("own", False)])
-    def test_finds_the_built_in_data_in_the_cache_of_today_and_no_others(
+    def test_finds_the_built_in_data_in_the_present_cache(
         self, make_study: MakeStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str, *, moves: bool
     ) -> None:
         scenes = Path("digit_scenes-v2-seed0-16+8") / "data.yaml"
@@ -133,7 +133,7 @@ class TestAFile:
 class TestACopy:
     @pytest.mark.parametrize("earlier", [False, True])
     @pytest.mark.parametrize("there", ["runs/small2", "elsewhere/small"])
-    def test_and_its_original_know_nothing_of_each_other(
+    def test_and_its_original_are_independent(
         self, searched: Study, run: Callable[[Study], None], tmp_path: Path, there: str, *, earlier: bool
     ) -> None:
         if earlier:
@@ -152,18 +152,18 @@ class TestACopy:
         assert original.name == "small"
         assert copy.name == Path(there).name
 
-    def test_has_runs_of_its_own_in_mlflow(self, searched: Study, tmp_path: Path) -> None:
+    def test_has_other_runs_in_mlflow(self, searched: Study, tmp_path: Path) -> None:
         tracking = searched.folder / "tracking.json"
         identity.verify(searched)
-        known = json.loads(tracking.read_text()) | {"finished": [0, 1], "stock": {"gflops": 1.0}}
-        tracking.write_text(json.dumps(known))
+        stored = json.loads(tracking.read_text()) | {"finished": [0, 1], "stock": {"gflops": 1.0}}
+        tracking.write_text(json.dumps(stored))
         shutil.copytree(searched.folder, tmp_path / "runs" / "copy")
         copy = resumed(tmp_path / "runs" / "copy", trials=5)
         theirs = json.loads((copy.folder / "tracking.json").read_text())
-        assert theirs == known | {"study_id": study_id(copy)}
-        assert known["study_id"] == study_id(searched) != study_id(copy)
+        assert theirs == stored | {"study_id": study_id(copy)}
+        assert stored["study_id"] == study_id(searched) != study_id(copy)
 
-    def test_whose_renaming_was_cut_short_goes_on_with_it(
+    def test_whose_renaming_was_interrupted_continues_it(
         self, searched: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         there = tmp_path / "runs" / "copy"
@@ -187,10 +187,10 @@ class TestACopy:
         study = make_study(storage=shared)
         before = bytes_of(study.folder) | bytes_of(tmp_path / "runs")
         shutil.copytree(study.folder, tmp_path / "elsewhere" / "small")
-        with pytest.raises(StudyError) as told:
+        with pytest.raises(StudyError) as caught:
             resumed(tmp_path / "elsewhere" / "small", trials=9)
-        assert f"a copy of {study.folder}" in str(told.value)
-        assert len(str(told.value).splitlines()) == 1
+        assert f"a copy of {study.folder}" in str(caught.value)
+        assert len(str(caught.value).splitlines()) == 1
         assert bytes_of(study.folder) | bytes_of(tmp_path / "runs") == before
         assert len(Study.open(tmp_path / "elsewhere" / "small").records()) == 1  # it can be looked at
         assert resumed(study.folder, trials=9).file.run.trials == 9
@@ -206,7 +206,7 @@ class TestACopy:
         with pytest.raises(StudyError, match=r"a copy of .*moved"):
             resumed(copy, trials=9)
 
-    def test_of_everything_keeps_its_artifacts(self, tmp_path: Path) -> None:
+    def test_of_all_studies_refers_to_its_artifacts(self, tmp_path: Path) -> None:
         """MLflow's database says where artifacts are, in full."""
         there = tmp_path / "copied"
         there.mkdir()
@@ -232,7 +232,7 @@ class TestACopy:
 
 class TestAMove:
     @pytest.mark.parametrize("earlier", [False, True])
-    def test_keeps_what_it_is(
+    def test_keeps_the_identity(
         self, searched: Study, run: Callable[[Study], None], tmp_path: Path, *, earlier: bool
     ) -> None:
         identity.verify(searched)
@@ -257,7 +257,7 @@ class TestAMove:
         assert study_id(resumed(copy, trials=4)) != study_id(resumed(moved, trials=4)) == study_id(searched)
 
     @pytest.mark.usefixtures("searched")
-    def test_under_another_name_of_the_same_folder_is_none(self, tmp_path: Path) -> None:
+    def test_by_another_path_to_the_same_folder_is_none(self, tmp_path: Path) -> None:
         (tmp_path / "link").symlink_to(tmp_path / "runs")
         assert resumed(tmp_path / "link" / "small", trials=4).remark == ""
 
@@ -270,11 +270,11 @@ class TestAnothersDatabase:
         with closing(sqlite3.connect(one.folder / "study.db")) as database, database:
             database.execute("UPDATE studies SET study_name = 'other'")
         shutil.copyfile(one.folder / "study.db", other.folder / "study.db")
-        with pytest.raises(StudyError, match="holds the trials of another study") as told:
+        with pytest.raises(StudyError, match="holds the trials of another study") as caught:
             resumed(other.folder, trials=9)
-        assert len(str(told.value).splitlines()) == 1
+        assert len(str(caught.value).splitlines()) == 1
 
-    def test_that_is_missing_is_not_made_anew(self, searched: Study) -> None:
+    def test_that_is_missing_is_not_created(self, searched: Study) -> None:
         (searched.folder / "study.db").unlink()
         with pytest.raises(StudyError, match="the study's database is missing"):
             resumed(searched.folder, trials=9)
@@ -292,9 +292,9 @@ def test_status_shows_the_others_when_one_cannot_be_opened(make_study: MakeStudy
     (torn.folder / "study.json").write_text('{"name"')
     (gone.folder / "study.db").unlink()
     runs = str(good.folder.parent)
-    told = CliRunner().invoke(app, ["status", "--runs", runs, "--format", "json"])
-    assert told.exit_code == 0
-    rows = {row["study"]: row for row in json.loads(told.stdout)}
+    result = CliRunner().invoke(app, ["status", "--runs", runs, "--format", "json"])
+    assert result.exit_code == 0
+    rows = {row["study"]: row for row in json.loads(result.stdout)}
     assert rows["good"]["problem"] is None
     assert rows["good"]["waiting"] == 1
     assert "cannot be read" in rows["torn"]["problem"]
@@ -302,7 +302,7 @@ def test_status_shows_the_others_when_one_cannot_be_opened(make_study: MakeStudy
     assert CliRunner().invoke(app, ["status", "torn", "--runs", runs]).exit_code == 2
 
 
-def test_a_storage_given_again_is_the_studys(make_study: MakeStudy) -> None:
+def test_repeated_storage_is_the_studys(make_study: MakeStudy) -> None:
     study = make_study()
     with pytest.raises(SpecError, match="the trials of small are in another one"):
         begin.resume("small", runs=study.folder.parent, storage="postgresql://me@lab/nas")

@@ -47,7 +47,7 @@ def at_hand(recorded: Timings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def score(architecture: Any, _budget: Budget, folder: Path, *_: Any, costs: Costs, **__: Any) -> Outcome:
-    """An accuracy that rises with what is known of the latency, so that everything is on the front."""
+    """Return an accuracy that rises with the predicted latency, so that all trials are on the front."""
     assert costs.latency_ms is not None
     (folder / "model.yaml").write_text(architecture.to_yaml(CLASSES))
     accuracy = costs.latency_ms / 1000
@@ -84,7 +84,9 @@ def searched(at_hand: Timings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     return run
 
 
-def test_every_candidate_is_predicted(searched: Callable[..., Study], recorded: Timings, space: SearchSpace) -> None:
+def test_latency_of_every_candidate_is_predicted(
+    searched: Callable[..., Study], recorded: Timings, space: SearchSpace
+) -> None:
     study = searched()
     table = LatencyTable(space, CLASSES, SIZE, recorded)
     records = study.records()
@@ -106,14 +108,16 @@ def test_nothing_over_a_limit_is_proposed(
     assert all((record.latency_ms or 0) <= limit for record in rest)
 
 
-def test_what_can_be_reached(searched: Callable[..., Study], recorded: Timings, space: SearchSpace) -> None:
+def test_limit_outside_of_the_reach_is_refused(
+    searched: Callable[..., Study], recorded: Timings, space: SearchSpace
+) -> None:
     least, most = LatencyTable(space, CLASSES, SIZE, recorded).reach_ms()
-    told = f"max-latency: outside what the space can reach, got 1000 \\(from {least:.4g} to {most:.4g} at 64 px\\)"
-    with pytest.raises(SpecError, match=told):
+    expected = f"max-latency: outside what the space can reach, got 1000 \\(from {least:.4g} to {most:.4g} at 64 px\\)"
+    with pytest.raises(SpecError, match=expected):
         searched(max_latency=1000.0)
 
 
-def test_a_study_keeps_the_table_that_it_began_with(searched: Callable[..., Study]) -> None:
+def test_study_has_a_copy_of_its_latency_table(searched: Callable[..., Study]) -> None:
     study = searched()
     latency_tables.path_of("formula").unlink()
     again = Study.open(study.folder)
@@ -165,13 +169,13 @@ class TestATableThatLacksSomething:
         monkeypatch.setattr(latency_tables, "BACKENDS", {here.profile.runtime: None})
         return here
 
-    def test_is_refused_on_another_host_with_the_whole_command(self, lacking: Timings, space: SearchSpace) -> None:
+    def test_is_refused_on_another_machine_with_the_whole_command(self, lacking: Timings, space: SearchSpace) -> None:
         with pytest.raises(SpecError) as caught:
             latency_tables.table_of(space, CLASSES, SIZE, "formula")
-        told = str(caught.value)
-        assert told.startswith(f"latency: the table formula lacks 1 of the {len(lacking.entries)} entries")
+        found = str(caught.value)
+        assert found.startswith(f"latency: the table formula lacks 1 of the {len(lacking.entries)} entries")
         profile = lacking.profile
-        assert told.endswith(
+        assert found.endswith(
             f"(there: nas latency record --space {space.name} --scale {space.scale} --classes {CLASSES} "
             f"--deploy-size {SIZE} --runtime {profile.runtime} --threads {profile.threads} --device-name formula)"
         )
@@ -212,13 +216,13 @@ class TestATableThatLacksSomething:
 
 
 @pytest.mark.usefixtures("at_hand")
-def test_a_device_that_nobody_recorded() -> None:
+def test_unknown_device_is_refused() -> None:
     with pytest.raises(SpecError, match=r"no latency table of 'formular' .*did you mean 'formula'"):
         latency_tables.read("formular")
 
 
 class TestCommand:
-    def test_it_shows_what_was_measured(
+    def test_it_shows_the_measured_latencies(
         self, searched: Callable[..., Study], formula: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         study, device = searched(), formula()

@@ -45,9 +45,9 @@ class TestAName:
 
     def test_that_was_given_does_not(self, ask: Callable[..., Plan], runs: Path) -> None:
         ask(study="mine").begin()
-        with pytest.raises(StudyError, match="a study of that name is there with other settings") as told:
+        with pytest.raises(StudyError, match="a study of that name is there with other settings") as caught:
             ask(study="mine", seed=1)
-        assert f"resume it with: nas resume mine --runs {shlex.quote(str(runs))}\n" in str(told.value)
+        assert f"resume it with: nas resume mine --runs {shlex.quote(str(runs))}\n" in str(caught.value)
 
     def test_that_was_taken_since_the_plan_was_made(self, ask: Callable[..., Plan]) -> None:
         late = ask(seed=1)
@@ -82,18 +82,18 @@ class TestSearchesAtOnce:
         file = model.file.model_copy(update={"name": "one", "storage": default_storage(runs / "one"), "identity": None})
         text = (model.folder / "space.yaml").read_text()
         context = get_context("fork")
-        start, done, told = context.Barrier(3), context.Barrier(3), context.SimpleQueue()
+        start, done, found = context.Barrier(3), context.Barrier(3), context.SimpleQueue()
 
         def search() -> None:
             start.wait(60)
-            said, lock = "was late", None
+            message, lock = "was late", None
             try:
                 lock = create_or_resume(runs / "one", file, text, None).supervision_lock
-                said = "ran" if lock.take(wait=False) else "was late"
+                message = "ran" if lock.take(wait=False) else "was late"
             except StudyError as error:
-                said = str(error)
+                message = str(error)
             finally:
-                told.put(said)
+                found.put(message)
                 done.wait(60)
 
         processes = [context.Process(target=search) for _ in range(3)]
@@ -101,12 +101,12 @@ class TestSearchesAtOnce:
             process.start()
         for process in processes:
             process.join(90)
-        answers = [told.get() for _ in processes]
+        answers = [found.get() for _ in processes]
         assert answers.count("ran") == 1, answers
         assert all("running already" in answer for answer in answers if answer not in {"ran", "was late"}), answers
         assert len(Study.open(runs / "one").trials()) == 1
 
-    def test_a_study_that_runs_is_left_as_it_is(self, make_study: MakeStudy, runs: Path) -> None:
+    def test_running_study_is_left_unchanged(self, make_study: MakeStudy, runs: Path) -> None:
         study = make_study()
         before = (study.folder / "study.json").read_bytes()
         changed = study.file.model_copy(update={"run": study.file.run.model_copy(update={"trials": 99})})
@@ -119,7 +119,7 @@ class TestSearchesAtOnce:
                     again()
         assert (study.folder / "study.json").read_bytes() == before
 
-    def test_a_study_that_runs_is_not_made_again_without_its_file(self, make_study: MakeStudy) -> None:
+    def test_running_study_is_not_created_again_without_its_file(self, make_study: MakeStudy) -> None:
         study = make_study()
         (study.folder / "study.json").unlink()
         with study.supervision_lock.held(), pytest.raises(StudyError, match="small is running already"):
@@ -135,11 +135,11 @@ class TestAFolderWithoutItsFile:
         path.parent.mkdir(parents=True)
         path.touch()
         database = (study.folder / "study.db").read_bytes()
-        with pytest.raises(StudyError) as told:
+        with pytest.raises(StudyError) as caught:
             create_or_resume(study.folder, study.file, SPACE, None)
-        assert "trials lie there" in str(told.value)
-        assert "study.json is missing" in str(told.value)
-        assert len(str(told.value).splitlines()) == 1
+        assert "trials lie there" in str(caught.value)
+        assert "study.json is missing" in str(caught.value)
+        assert len(str(caught.value).splitlines()) == 1
         assert (study.folder / "study.db").read_bytes() == database
 
     def test_whose_database_has_trials_is_never_overwritten(self, make_study: MakeStudy) -> None:
@@ -150,7 +150,9 @@ class TestAFolderWithoutItsFile:
             create_or_resume(study.folder, study.file, SPACE, None)
 
     @pytest.mark.parametrize("half", [b"", b"no database"])
-    def test_that_was_half_made_is_made_again(self, make_study: MakeStudy, space_text: str, half: bytes) -> None:
+    def test_that_was_created_partly_is_created_again(
+        self, make_study: MakeStudy, space_text: str, half: bytes
+    ) -> None:
         study = make_study()
         (study.folder / "study.json").unlink()
         if half:
@@ -164,7 +166,7 @@ class TestAFolderWithoutItsFile:
         return (make_study("text").folder / "space.yaml").read_text()
 
 
-def test_a_storage_that_was_begun_for_the_same_folder_is_gone_on_with(make_study: MakeStudy, tmp_path: Path) -> None:
+def test_storage_of_an_interrupted_creation_is_continued(make_study: MakeStudy, tmp_path: Path) -> None:
     study = make_study(storage=f"sqlite:///{tmp_path / 'shared.db'}")
     was = json.loads((study.folder / "study.json").read_text())["identity"]["study_id"]
     (study.folder / "study.json").unlink()

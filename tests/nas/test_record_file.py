@@ -22,7 +22,7 @@ def record(trial: int) -> Record:
     )
 
 
-def test_what_is_kept_is_read(tmp_path: Path) -> None:
+def test_appended_records_are_read(tmp_path: Path) -> None:
     file = RecordFile(tmp_path / "records.jsonl")
     assert file.read() == {}
     file.append({0: record(0), 1: record(1)})
@@ -33,7 +33,7 @@ def test_what_is_kept_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ['{"trial": 1, "sta', '{"trial": 1, "state": "complete"}', "7", '{"trial": 1}\n['])
-def test_a_torn_line_or_one_of_another_version_is_left_out(tmp_path: Path, damage: str) -> None:
+def test_incomplete_line_or_one_of_another_version_is_left_out(tmp_path: Path, damage: str) -> None:
     file = RecordFile(tmp_path / "records.jsonl")
     file.append({0: record(0)})
     with file.path.open("a") as lines:
@@ -52,14 +52,14 @@ def run(make_study: MakeStudy, score: Callable[..., Outcome], monkeypatch: pytes
     return study
 
 
-def test_a_study_says_the_same_with_and_without_its_file(run: Study) -> None:
+def test_records_are_equal_with_and_without_their_file(run: Study) -> None:
     with_file = Study.open(run.folder).records()
     (run.folder / "records.jsonl").unlink()
     assert with_file == Study.open(run.folder).records()
     assert [each.trial for each in with_file] == [0, 1, 2, 3, 4]
 
 
-def test_trials_that_are_on_file_are_not_read_again(run: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trials_in_the_file_are_not_read_from_the_storage(run: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[int] = []
     original = RDBStorage.get_trial
 
@@ -82,7 +82,7 @@ def test_many_are_read_at_once(run: Study, monkeypatch: pytest.MonkeyPatch) -> N
     assert [each.trial for each in Study.open(run.folder).records()] == [0, 1, 2, 3, 4]
 
 
-def test_a_study_that_goes_on_keeps_each_trial_once(run: Study) -> None:
+def test_resumed_study_appends_each_trial_once(run: Study) -> None:
     again = Study.open(run.folder)
     again.records()
     again.save_records()

@@ -43,7 +43,7 @@ def history(count: int = 6) -> list[Record]:
     return [stock, *(scored(trial, f"a{trial}", trial / 10, float(trial)) for trial in range(1, count))]
 
 
-def test_means_decide_who_stands_on_the_front() -> None:
+def test_front_is_decided_by_means_over_seeds() -> None:
     records = [scored(0, "lucky", 0.6, 2.0), scored(1, "steady", 0.55, 2.0), scored(2, "lucky", 0.4, 2.0, repeat=1)]
     (best,) = pareto_front_of(records, BOTH)
     assert best.trial == 1
@@ -52,7 +52,7 @@ def test_means_decide_who_stands_on_the_front() -> None:
     assert mean.map50_95 == mean.map50 == pytest.approx(0.5)
 
 
-def test_what_noise_is_the_seeds_tell_once_there_are_enough() -> None:
+def test_deviation_is_measured_once_there_are_enough_repeats() -> None:
     pairs = [scored(number, f"a{number}", 0.5 + number / 10, 1.0) for number in range(5)]
     again = [replace(one, trial=10 + one.trial, repeat=1, map50_95=(one.map50_95 or 0.0) + 0.02) for one in pairs]
     assert deviation(pairs) is None
@@ -61,7 +61,7 @@ def test_what_noise_is_the_seeds_tell_once_there_are_enough() -> None:
     assert deviation([*pairs, *again]) == pytest.approx(0.02 / 2**0.5)
 
 
-def test_the_stock_model_is_trained_again_first_then_the_front() -> None:
+def test_stock_model_is_repeated_first_then_the_front() -> None:
     records = history()
     for expected in ("stock", "a5", "a4", "a3", "a2", "a1"):
         wanted = next_repeat(records, BOTH, seeds=2)
@@ -75,13 +75,13 @@ def test_the_stock_model_is_trained_again_first_then_the_front() -> None:
     assert (again[0].fingerprint, again[1]) == ("stock", 2)
 
 
-def test_nothing_is_trained_again_while_little_is_known_or_one_seed_is_enough() -> None:
+def test_nothing_is_repeated_with_few_scores_or_one_seed() -> None:
     assert next_repeat(history(5), BOTH, seeds=2) is None
     assert next_repeat(history(6), BOTH, seeds=1) is None
 
 
 @pytest.mark.parametrize("state", ["running", "waiting", "pruned"])
-def test_a_repeat_that_is_under_way_or_failed_is_not_asked_for_again(state: str) -> None:
+def test_running_or_failed_repeat_is_not_enqueued_again(state: str) -> None:
     records = history()
     other = Record(trial=6, state=state, fingerprint="stock", repeat=1, picks={})
     wanted = next_repeat([*records, other], BOTH, seeds=2)
@@ -103,11 +103,11 @@ def test_gains_are_paired_by_seed() -> None:
     assert gains(records, records[1], stock) == pytest.approx([0.02, 0.03])
 
 
-def noisy(score: Score, seen: list[tuple[str, int]]) -> Score:
+def noisy(score: Score, calls: list[tuple[str, int]]) -> Score:
     """The formula, and an error that depends on the seed."""
 
     def scoring(architecture: Architecture, budget: Budget, *arguments: Any, **options: Any) -> Outcome:
-        seen.append((architecture.fingerprint, budget.seed))
+        calls.append((architecture.fingerprint, budget.seed))
         outcome = score(architecture, budget, *arguments, **options)
         assert outcome.scores is not None
         error = hashlib.sha256(f"{architecture.fingerprint}{budget.seed}".encode()).digest()[0] / 1000
@@ -119,35 +119,35 @@ def noisy(score: Score, seen: list[tuple[str, int]]) -> Score:
 
 @pytest.fixture
 def raced(make_study: MakeStudy, score: Score, monkeypatch: pytest.MonkeyPatch) -> tuple[Study, list[tuple[str, int]]]:
-    study, seen = make_study(trials=40, seeds=2), list[tuple[str, int]]()
-    monkeypatch.setattr(worker, "evaluate", noisy(score, seen))
+    study, calls = make_study(trials=40, seeds=2), list[tuple[str, int]]()
+    monkeypatch.setattr(worker, "evaluate", noisy(score, calls))
     Worker(study, deadline=float("inf")).run()
-    return study, seen
+    return study, calls
 
 
 def test_a_study_trains_its_front_with_two_seeds_within_its_trials(raced: tuple[Study, list[tuple[str, int]]]) -> None:
-    study, seen = raced
-    assert len(seen) == len(set(seen)) == 40
-    trained = Counter(fingerprint for fingerprint, _ in seen)
+    study, calls = raced
+    assert len(calls) == len(set(calls)) == 40
+    trained = Counter(fingerprint for fingerprint, _ in calls)
     assert set(trained.values()) == {1, 2}
     records = study.records()
-    for number, (fingerprint, seed) in enumerate(seen):
+    for number, (fingerprint, seed) in enumerate(calls):
         assert (records[number].fingerprint, records[number].repeat) == (fingerprint, seed)
     once = [record for record in study.front() if record.seeds == 1]
     assert len(once) <= 1  # the last one may have come too late
     assert trained[study.space.stock.fingerprint] == 2
 
 
-def test_the_front_says_what_seeds_say(raced: tuple[Study, list[tuple[str, int]]]) -> None:
+def test_front_has_the_means_over_seeds(raced: tuple[Study, list[tuple[str, int]]]) -> None:
     study, _ = raced
-    told = CliRunner().invoke(app, ["pareto", study.name, "--runs", str(study.folder.parent)])
-    assert told.exit_code == 0
-    assert "seeds" in told.stdout
-    assert "the mean of 2 seeds" in told.stderr or "nothing that was tried is more accurate" in told.stderr
+    result = CliRunner().invoke(app, ["pareto", study.name, "--runs", str(study.folder.parent)])
+    assert result.exit_code == 0
+    assert "seeds" in result.stdout
+    assert "the mean of 2 seeds" in result.stderr or "nothing that was tried is more accurate" in result.stderr
 
 
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage:UserWarning")
-def test_a_repeat_that_was_killed_keeps_its_seed(make_study: MakeStudy) -> None:
+def test_retry_of_a_repeat_keeps_its_seed(make_study: MakeStudy) -> None:
     study = make_study()
     study.enqueue(study.space.stock, repeat=1)
     trial = study.optuna.ask()

@@ -58,9 +58,9 @@ def run(score: Score, scenes: DataSet, monkeypatch: pytest.MonkeyPatch) -> Calla
     def working(study: Study) -> list[str]:
         trained = []
 
-        def scored(architecture: Architecture, budget: Budget, folder: Path, *rest: Any, **known: Any) -> Outcome:
+        def scored(architecture: Architecture, budget: Budget, folder: Path, *rest: Any, **options: Any) -> Outcome:
             trained.append(architecture.fingerprint)
-            outcome = score(architecture, budget, folder, *rest, **{"limits": study.settings.limits, **known})
+            outcome = score(architecture, budget, folder, *rest, **{"limits": study.settings.limits, **options})
             return replace(outcome, provenance=Provenance.of(budget, scenes), weights=folder / "weights.pt")
 
         monkeypatch.setattr(stock_training, "evaluate", scored)
@@ -74,7 +74,7 @@ def run(score: Score, scenes: DataSet, monkeypatch: pytest.MonkeyPatch) -> Calla
 Run = Callable[[Study], list[str]]
 
 
-def test_what_one_study_has_trained_another_takes(make: MakeStudy, run: Run) -> None:
+def test_study_reuses_the_scores_of_another(make: MakeStudy, run: Run) -> None:
     first, second = make("first", trials=12), make("second", trials=12, objectives=("map50_95", "params"))
     trained = run(first)
     assert len(trained) == 12
@@ -91,7 +91,7 @@ def test_what_one_study_has_trained_another_takes(make: MakeStudy, run: Run) -> 
         assert second.files(record.trial).read_epochs() == first.files(before.trial).read_epochs()
 
 
-def test_the_same_study_again_costs_nothing_and_ends_alike(make: MakeStudy, run: Run) -> None:
+def test_equal_study_trains_nothing_and_ends_alike(make: MakeStudy, run: Run) -> None:
     first, second = make("first", base={"epochs": 3}), make("second", base={"epochs": 3})
     assert len(run(first)) == 7  # the stock model, then six trials
     assert run(second) == []
@@ -115,7 +115,7 @@ def test_the_same_study_again_costs_nothing_and_ends_alike(make: MakeStudy, run:
         ({}, {"seed": 2}),
     ],
 )
-def test_what_was_trained_otherwise_is_trained_again(
+def test_changed_budget_is_trained_again(
     make: MakeStudy, run: Run, budget: dict[str, Any], base: dict[str, Any]
 ) -> None:
     run(make("first", trials=3, base={"epochs": 3}))
@@ -123,7 +123,7 @@ def test_what_was_trained_otherwise_is_trained_again(
     assert len(run(changed)) == (4 if base else 3)  # the stock model's own training is another one only then
 
 
-def test_other_code_trains_again(make: MakeStudy, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_code_is_trained_again(make: MakeStudy, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     run(make("first", trials=2))
     monkeypatch.setattr(provenance, "_code", lambda: "other")
     assert len(run(make("second", trials=2))) == 2
@@ -135,7 +135,7 @@ def test_rungs_and_time_limits_change_no_score(make: MakeStudy, run: Run) -> Non
 
 
 @pytest.mark.parametrize("refused", ["by the study", "by the user"])
-def test_it_can_be_refused(
+def test_cache_can_be_turned_off(
     make: MakeStudy, run: Run, monkeypatch: pytest.MonkeyPatch, cache: Path, refused: str
 ) -> None:
     run(make("first", trials=2))
@@ -149,7 +149,7 @@ def test_it_can_be_refused(
     assert sorted(cache.rglob("*")) == before
 
 
-def test_a_score_outlives_its_study_but_not_its_weights(make: MakeStudy, run: Run) -> None:
+def test_score_is_reused_without_its_weights(make: MakeStudy, run: Run) -> None:
     first = make("first", trials=2, sampler=Sampler.RANDOM)
     run(first)
     for record in first.records():

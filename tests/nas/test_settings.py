@@ -14,19 +14,19 @@ MakeStudy = Callable[..., Study]
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "a b", "/tmp", "a\n"])  # noqa: S108 - a name that is refused
-def test_a_study_name_never_leads_out_of_its_folder(name: str, tmp_path: Path) -> None:
+def test_study_name_never_leads_out_of_its_folder(name: str, tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="make a name"):
         study_folder(name, tmp_path)
 
 
 def test_a_missing_study_names_the_nearest(make_study: MakeStudy, tmp_path: Path) -> None:
     make_study("v9t-digits")
-    with pytest.raises(SpecError) as told:
+    with pytest.raises(SpecError) as caught:
         existing("v9t-digit", tmp_path / "runs")
-    assert "did you mean 'v9t-digits'?" in str(told.value)
+    assert "did you mean 'v9t-digits'?" in str(caught.value)
 
 
-def test_settings_survive_their_file(make_study: MakeStudy) -> None:
+def test_settings_are_equal_after_write_and_read(make_study: MakeStudy) -> None:
     study = make_study()
     assert StudyFile.read(study.folder) == study.file
 
@@ -39,7 +39,7 @@ def test_differences_name_each_setting_with_both_values(make_study: MakeStudy) -
 
 
 @pytest.mark.parametrize("objectives", [("map50_95", "flops"), ("gflops", "gflops"), ()])
-def test_objectives_are_known_and_different(make_study: MakeStudy, objectives: tuple[str, ...]) -> None:
+def test_objectives_are_valid_and_different(make_study: MakeStudy, objectives: tuple[str, ...]) -> None:
     fields = make_study().settings.model_dump() | {"objectives": objectives}
     with pytest.raises(ValidationError):
         Settings.model_validate(fields)
@@ -51,6 +51,6 @@ def test_studies_are_those_with_a_study_file(make_study: MakeStudy, tmp_path: Pa
     assert studies(tmp_path / "runs") == ["one"]
 
 
-def test_a_half_made_study_is_no_study(tmp_path: Path) -> None:
+def test_partly_created_study_is_no_study(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match=r"study\.json is missing"):
         StudyFile.read(tmp_path)

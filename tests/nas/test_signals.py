@@ -28,7 +28,7 @@ def _as_before() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("number", ENDING)
-def test_is_like_ctrl_c_once(number: signal.Signals) -> None:
+def test_signal_is_like_ctrl_c_once(number: signal.Signals) -> None:
     signal.signal(number, signal.SIG_DFL)
     put_in_order = False
     with signals.as_ctrl_c():
@@ -43,7 +43,7 @@ def test_is_like_ctrl_c_once(number: signal.Signals) -> None:
     assert signal.getsignal(number) == signal.SIG_DFL
 
 
-def test_what_nohup_ignores_stays_ignored() -> None:
+def test_ignored_signal_stays_ignored() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with signals.as_ctrl_c():
         os.kill(os.getpid(), signal.SIGHUP)
@@ -51,17 +51,17 @@ def test_what_nohup_ignores_stays_ignored() -> None:
 
 
 def test_a_thread_changes_nothing() -> None:
-    seen = []
+    calls = []
 
     def look() -> None:
         with signals.as_ctrl_c():
-            seen.append(signal.getsignal(signal.SIGTERM))
+            calls.append(signal.getsignal(signal.SIGTERM))
 
     before = signal.getsignal(signal.SIGTERM)
     thread = threading.Thread(target=look)
     thread.start()
     thread.join()
-    assert seen == [before]
+    assert calls == [before]
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ class Interrupted:
 
 
 @pytest.mark.parametrize("number", [*ENDING, signal.SIGINT])
-def test_a_search_that_is_ended_ends_its_run_as_killed(
+def test_ended_search_ends_its_run_as_killed(
     tracked: Study, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if number == signal.SIGINT:
@@ -113,7 +113,7 @@ class Quick(Interrupted):
         self._on_tick()
 
 
-def test_a_terminal_that_is_gone_ends_nothing(tracked: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closed_terminal_ends_nothing(tracked: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     def show(_study: Study, _records: Sequence[Record]) -> None:
         raise OSError(5, "Input/output error")
 
@@ -121,7 +121,7 @@ def test_a_terminal_that_is_gone_ends_nothing(tracked: Study, monkeypatch: pytes
     running.supervise(tracked, show=show)
 
 
-def test_a_search_goes_on_without_mlflow(
+def test_search_continues_without_mlflow(
     tracked: Study, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "nas.tracking.tracker", None)

@@ -47,9 +47,9 @@ def run(score: Score, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tup
         trained: list[tuple[Architecture, Budget]] = []
 
         def noting(by: Score) -> Score:
-            def scored(architecture: Architecture, budget: Budget, *rest: Any, **known: Any) -> Outcome:
+            def scored(architecture: Architecture, budget: Budget, *rest: Any, **options: Any) -> Outcome:
                 trained.append((architecture, budget))
-                return by(architecture, budget, *rest, **{"limits": study.settings.limits, **known})
+                return by(architecture, budget, *rest, **{"limits": study.settings.limits, **options})
 
             return scored
 
@@ -68,7 +68,7 @@ def diverging(architecture: Architecture, *_: Any, **__: Any) -> Outcome:
 Run = Callable[..., list[tuple[Architecture, Budget]]]
 
 
-def test_it_comes_first_and_every_candidate_starts_from_it(based: MakeStudy, run: Run) -> None:
+def test_stock_model_is_trained_first_and_initialises_every_candidate(based: MakeStudy, run: Run) -> None:
     study = based(trials=3)
     assert study.stock_training is not None
     trained = run(study)
@@ -79,58 +79,60 @@ def test_it_comes_first_and_every_candidate_starts_from_it(based: MakeStudy, run
     assert [epoch.epoch for epoch in study.stock_training.files.read_epochs()] == [1, 2, 3, 4, 5]
 
 
-def test_it_is_trained_once(based: MakeStudy, run: Run) -> None:
+def test_stock_model_is_trained_once(based: MakeStudy, run: Run) -> None:
     study = based(trials=1)
     run(study)
     study.set_run(study.file.run.model_copy(update={"trials": 2}))
     assert len(run(study)) == 1
 
 
-def test_its_worker_is_watched_while_it_trains(based: MakeStudy, run: Run) -> None:
+def test_watchdog_watches_the_stock_model_training(based: MakeStudy, run: Run) -> None:
     study = based(trials=1)
     base = study.stock_training
     assert base is not None
-    seen = []
+    calls = []
 
-    def looking(*arguments: Any, **known: Any) -> Outcome:
-        seen.append((recovery.trainings_by_process(study), base.files.read_heartbeat() > 0))
-        return diverging(*arguments, **known)
+    def looking(*arguments: Any, **options: Any) -> Outcome:
+        calls.append((recovery.trainings_by_process(study), base.files.read_heartbeat() > 0))
+        return diverging(*arguments, **options)
 
     run(study, looking)
-    assert seen == [({os.getpid(): Training(base.files, base.budget.timeout)}, True)]
+    assert calls == [({os.getpid(): Training(base.files, base.budget.timeout)}, True)]
     assert recovery.trainings_by_process(study) == {}
 
 
-def test_without_one_nothing_is_trained_before(make_study: MakeStudy, run: Run) -> None:
+def test_without_stock_training_trials_begin_at_once(make_study: MakeStudy, run: Run) -> None:
     study = make_study(trials=1)
     assert study.stock_training is None
     assert [budget for _, budget in run(study)] == [study.settings.budget]
 
 
-def test_a_failure_stops_the_study_and_is_tried_again(based: MakeStudy, run: Run) -> None:
+def test_failed_stock_training_stops_the_study_and_is_retried(based: MakeStudy, run: Run) -> None:
     study = based(trials=2)
     assert study.stock_training is not None
     assert len(run(study, diverging)) == 1
-    told = (
+    found = (
         "the stock model could not be trained: the loss is nan in epoch 2 (a loss became NaN or infinite; lower "
         "the recipe's learning rate, or raise its warm-up)"
     )
-    assert study.reason_to_stop(study.records()) == told
+    assert study.reason_to_stop(study.records()) == found
     assert study.records()[0].state == "waiting"
     study.stock_training.clear_failure()
     assert study.reason_to_stop(study.records()) is None
     assert len(run(study)) == 3
 
 
-def test_a_second_worker_waits_for_the_first(based: MakeStudy, score: Score, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_second_worker_waits_for_the_stock_model(
+    based: MakeStudy, score: Score, monkeypatch: pytest.MonkeyPatch
+) -> None:
     study = based(trials=1)
     assert study.stock_training is not None
     begun, done = threading.Event(), threading.Event()
 
-    def waiting(*arguments: Any, **known: Any) -> Outcome:
+    def waiting(*arguments: Any, **options: Any) -> Outcome:
         begun.set()
         assert done.wait(30)
-        return score(*arguments, limits=study.settings.limits, **known)
+        return score(*arguments, limits=study.settings.limits, **options)
 
     monkeypatch.setattr(stock_training, "evaluate", waiting)
     monkeypatch.setattr(worker, "evaluate", score)
@@ -177,17 +179,17 @@ class TestRequests:
             ({"data": "x.yaml", "base_epochs": 0}, None, (40, 320, None, 2e-3)),
         ],
     )
-    def test_where_weights_start(
+    def test_initial_weights_of_requests(
         self, asked: dict[str, object], base: tuple[object, ...] | None, trial: tuple[object, ...]
     ) -> None:
         assert budgets(**asked) == {"base": base, "trial": trial}
 
-    def test_from_scratch_is_from_nothing(self) -> None:
-        told = "from-scratch: candidates with random weights start from nothing, but weights was given"
-        with pytest.raises(SpecError, match=told):
+    def test_from_scratch_has_no_initial_weights(self) -> None:
+        expected = "from-scratch: candidates with random weights start from nothing, but weights was given"
+        with pytest.raises(SpecError, match=expected):
             budgets(from_scratch=True, weights=Path("/w.pt"))
 
-    def test_a_preset_that_there_is_not(self) -> None:
+    def test_unknown_preset_is_refused(self) -> None:
         with pytest.raises(SpecError, match=r"preset: no preset 'standart' \(did you mean 'standard'\?\)"):
             budgets(preset="standart")
 
@@ -196,8 +198,8 @@ class TestCommand:
     def test_it_trains_and_shows(self, based: MakeStudy, score: Score, monkeypatch: pytest.MonkeyPatch) -> None:
         study = based()
 
-        def scored(*arguments: Any, **known: Any) -> Outcome:
-            return score(*arguments, limits=study.settings.limits, **known)
+        def scored(*arguments: Any, **options: Any) -> Outcome:
+            return score(*arguments, limits=study.settings.limits, **options)
 
         monkeypatch.setattr(stock_training, "evaluate", scored)
         command = ["base", study.name, "--runs", str(study.folder.parent), "--format", "json"]
@@ -210,8 +212,8 @@ class TestCommand:
         assert CliRunner().invoke(app, command).exit_code == 0
 
     def test_a_study_without_one(self, make_study: MakeStudy) -> None:
-        told = "small: its trials start from random weights, and no stock model is trained before them"
-        with pytest.raises(StudyError, match=told):
+        expected = "small: its trials start from random weights, and no stock model is trained before them"
+        with pytest.raises(StudyError, match=expected):
             running.train_stock_model(make_study())
 
     def test_a_study_that_runs(self, based: MakeStudy) -> None:

@@ -35,9 +35,9 @@ fixtures = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(fixtures)
 from nas.execution import worker
 
-def evaluate(architecture, budget, folder, go_on, **known):
+def evaluate(architecture, budget, folder, go_on, **options):
     {body}
-    return fixtures._score(architecture, budget, folder, go_on, **known)
+    return fixtures._score(architecture, budget, folder, go_on, **options)
 
 worker.evaluate = evaluate
 worker.main()
@@ -119,16 +119,14 @@ class TestSabotage:
         monkeypatch.setenv("SABOTAGE", str(folder))
         return folder
 
-    def test_every_fourth_candidate_misbehaves_and_the_others_do_not_notice(
+    def test_misbehaving_candidates_do_not_affect_the_others(
         self, make_study: MakeStudy, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         budget = Budget(data=tmp_path / "data.yaml", epochs=1, deploy_size=64, timeout=2.0)
         clean = make_study("clean", trials=8, budget=budget)
         Supervisor(clean, lambda: None).run()
         request.getfixturevalue("order")
-        monkeypatch.setattr(
-            watchdog, "GRACE_SECONDS", 5.0
-        )  # a crash on a busy machine is to be seen before it is a hang
+        monkeypatch.setattr(watchdog, "GRACE_SECONDS", 5.0)  # on a busy machine a crash takes time to be noticed
         study = make_study("sabotaged", trials=23, budget=budget)
         study.set_run(study.file.run.model_copy(update={"trial_memory": 2**28}))
         Supervisor(study, lambda: None).run()
@@ -147,8 +145,8 @@ class TestSabotage:
         details = {record.ending: record.detail for record in records if not record.finished and record.ending}
         assert details["out_of_memory"].startswith("on the host: RuntimeError: ")
         assert details["timed_out"].startswith("hung: ")
-        said = (study.folder / "workers" / "0.log").read_text()
-        assert said.count("in misbehave") >= 3  # where it hung, and where it crashed, twice
+        text = (study.folder / "workers" / "0.log").read_text()
+        assert text.count("in misbehave") >= 3  # where it hung, and where it crashed, twice
 
         scores = [
             {record.fingerprint: record.map50_95 for record in one.records() if record.finished}
@@ -159,7 +157,7 @@ class TestSabotage:
         assert [scores[0][one] for one in both] == [scores[1][one] for one in both]
 
     @slow
-    def test_if_every_candidate_crashes_the_study_stops_and_says_so(
+    def test_study_stops_with_a_reason_if_every_candidate_crashes(
         self, make_study: MakeStudy, order: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("SABOTAGE_ALWAYS", "exits")
@@ -181,7 +179,7 @@ def test_two_workers_share_a_study(make_study: MakeStudy, workers_that: Callable
 
 
 @slow
-def test_a_crash_costs_its_trial_and_not_the_study(
+def test_crash_ends_its_trial_but_not_the_study(
     make_study: MakeStudy, workers_that: Callable[[str], None], tmp_path: Path
 ) -> None:
     mark = tmp_path / "crashed"
@@ -193,7 +191,7 @@ def test_a_crash_costs_its_trial_and_not_the_study(
     assert [record.state for record in records].count("fail") == 1
 
 
-class TestDeparturesOutsideOfTrials:
+class TestExitsOutsideOfTrials:
     @pytest.fixture
     def leaving(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
         """Workers that run a line of Python after they have left a mark, and nothing else."""
@@ -207,16 +205,18 @@ class TestDeparturesOutsideOfTrials:
 
         return prepare
 
-    def test_workers_that_die_again_and_again_end_the_search(
+    def test_workers_that_exit_repeatedly_end_the_search(
         self, make_study: MakeStudy, leaving: Callable[[str], Path]
     ) -> None:
         marks = leaving("sys.exit('no module named nas')")
-        told = r"^worker 0 died 4 times outside of trials \(exit code 1\); no module named nas \(all of it: .*0\.log\)$"
-        with pytest.raises(StudyError, match=told):
+        expected = (
+            r"^worker 0 died 4 times outside of trials \(exit code 1\); no module named nas \(all of it: .*0\.log\)$"
+        )
+        with pytest.raises(StudyError, match=expected):
             Supervisor(make_study(trials=4), lambda: None).run()
         assert len(marks.read_text()) == 4
 
-    def test_one_that_hangs_over_the_stock_model_is_ended(
+    def test_worker_that_hangs_in_the_stock_model_training_is_killed(
         self, make_study: MakeStudy, leaving: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         study = make_study(trials=4, base=Budget(data=Path("data.yaml"), epochs=5, deploy_size=64))
@@ -229,7 +229,7 @@ class TestDeparturesOutsideOfTrials:
         with pytest.raises(StudyError, match=r"^worker 0 died 4 times outside of trials \(hung: no step in 0 min, "):
             Supervisor(study, lambda: None).run()
 
-    def test_workers_that_have_grown_are_replaced_as_often_as_they_like(
+    def test_outgrown_workers_are_replaced_without_limit(
         self, make_study: MakeStudy, leaving: Callable[[str], Path]
     ) -> None:
         marks = leaving(f"sys.exit({OUTGROWN} if marks.tell() < 6 else 0)")
@@ -238,7 +238,7 @@ class TestDeparturesOutsideOfTrials:
 
 
 @slow
-def test_ctrl_c_puts_running_trials_back(make_study: MakeStudy, workers_that: Callable[[str], None]) -> None:
+def test_ctrl_c_enqueues_running_trials_again(make_study: MakeStudy, workers_that: Callable[[str], None]) -> None:
     workers_that("time.sleep(60)")
     study = make_study(trials=4)
 
@@ -254,7 +254,7 @@ def test_ctrl_c_puts_running_trials_back(make_study: MakeStudy, workers_that: Ca
 
 
 @slow
-def test_kill_9_loses_no_finished_trial(make_study: MakeStudy, workers_that: Callable[[str], None]) -> None:
+def test_sigkill_loses_no_finished_trial(make_study: MakeStudy, workers_that: Callable[[str], None]) -> None:
     workers_that("time.sleep(0.3)")
     study = make_study(trials=8)
     pid = os.fork()
@@ -306,7 +306,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
 
 
 @slow
-def test_workers_end_with_their_supervisor_in_the_midst_of_a_training(
+def test_workers_exit_with_their_supervisor_during_a_training(
     make_study: MakeStudy, workers_that: Callable[[str], None]
 ) -> None:
     workers_that("time.sleep(3600)")
@@ -333,7 +333,7 @@ time.sleep(3600)
 
 @pytest.mark.usefixtures("forked")
 @pytest.mark.parametrize("finished", [False, True])
-def test_what_an_orphan_leaves_belongs_to_the_search_that_goes_on(
+def test_resumed_search_recovers_the_trials_of_orphaned_workers(
     make_study: MakeStudy, finished: bool, tmp_path: Path
 ) -> None:
     budget = Budget(data=tmp_path / "data.yaml", epochs=1, deploy_size=64)

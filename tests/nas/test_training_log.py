@@ -57,7 +57,7 @@ def exported(study: Study, folder: Path | None = None) -> Path:
 
 
 def train(folder: Path, model: Path, *epochs: str, resume: bool = False, ends: Any = None) -> None:
-    """What Ultralytics does, as far as it is seen; it ends with an exception, or with a signal."""
+    """Stand-in for Ultralytics' training, which ends with an exception or a signal."""
     on_begin = FullTrainer.on_begin
     assert on_begin is not None
     (folder / "weights").mkdir(parents=True, exist_ok=True)
@@ -143,7 +143,7 @@ def test_sigterm_ends_it_as_killed(study: Study, tmp_path: Path) -> None:
     assert [run.info.status for run in trainings(study)] == ["KILLED"]
 
 
-def test_one_that_is_resumed_keeps_its_run(study: Study, tmp_path: Path) -> None:
+def test_resumed_training_keeps_its_run(study: Study, tmp_path: Path) -> None:
     folder = tmp_path / "train"
     with pytest.raises(KeyboardInterrupt), logged():
         train(folder, exported(study), EPOCHS[0], EPOCHS[1][:5], ends=KeyboardInterrupt)
@@ -156,7 +156,7 @@ def test_one_that_is_resumed_keeps_its_run(study: Study, tmp_path: Path) -> None
     assert points(study, run, "map50_95") == {1: 0.2, 2: 0.5, 3: 0.4}
 
 
-def test_another_one_in_the_same_folder_has_its_own(study: Study, tmp_path: Path) -> None:
+def test_another_training_in_the_same_folder_has_another_run(study: Study, tmp_path: Path) -> None:
     model = exported(study)
     for _ in range(2):
         with logged():
@@ -164,7 +164,7 @@ def test_another_one_in_the_same_folder_has_its_own(study: Study, tmp_path: Path
     assert len(trainings(study)) == 2
 
 
-def test_a_model_of_no_study_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_model_of_no_study_is_not_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "summary.json").write_text("[]")
     with logged():
         train(tmp_path / "train", tmp_path / "model.yaml", *EPOCHS)
@@ -186,14 +186,14 @@ def test_an_export_elsewhere_finds_its_study_by_name(
     assert len(trainings(study)) == 1
 
 
-def test_mlflow_that_is_away_ends_no_training(study: Study, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unavailable_mlflow_ends_no_training(study: Study, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     study.file = study.file.model_copy(update={"tracking": "http://127.0.0.1:9"})
     study.file.write(study.folder)
     with logged():
         train(tmp_path / "train", exported(study), *EPOCHS)
-    told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
-    assert len(told) == 2
-    assert told[0].endswith(
+    found = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(found) == 2
+    assert found[0].endswith(
         "(start that server); the training goes on, and what is missing there is written once it works"
     )
-    assert told[1] == f"the training is not, or not whole, in MLflow; its losses are in {tmp_path}/train/results.csv"
+    assert found[1] == f"the training is not, or not whole, in MLflow; its losses are in {tmp_path}/train/results.csv"

@@ -50,7 +50,7 @@ class Clock:
         return self.now
 
 
-class TestPatience:
+class TestBackoff:
     @pytest.fixture
     def clock(self) -> Clock:
         return Clock()
@@ -62,7 +62,7 @@ class TestPatience:
             error_of("database is locked", driver=sqlite3.OperationalError),
         ],
     )
-    def test_what_is_away_for_thirty_seconds_is_waited_for(
+    def test_storage_that_is_unavailable_for_thirty_seconds_is_awaited(
         self, clock: Clock, caplog: pytest.LogCaptureFixture, error: Exception
     ) -> None:
         def call() -> str:
@@ -72,12 +72,12 @@ class TestPatience:
 
         assert call_with_backoff(call, "postgresql://u:***@h/db", sleep=clock.sleep, clock=clock.read) == "answer"
         assert clock.pauses == [0.5, 1, 2, 4, 8, 16]
-        told = [record.message for record in caplog.records]
-        assert len(told) == 2
-        assert told[0].startswith("storage: postgresql://u:***@h/db does not answer: ")
-        assert told[1] == "storage: postgresql://u:***@h/db answers again after 32 s"
+        found = [record.message for record in caplog.records]
+        assert len(found) == 2
+        assert found[0].startswith("storage: postgresql://u:***@h/db does not answer: ")
+        assert found[1] == "storage: postgresql://u:***@h/db answers again after 32 s"
 
-    def test_nobody_waits_for_ever(self, clock: Clock) -> None:
+    def test_waiting_for_a_storage_ends(self, clock: Clock) -> None:
         def call() -> None:
             raise error_of("server closed the connection")
 
@@ -92,7 +92,7 @@ class TestPatience:
             ("database disk image is malformed", StudyError, r"^there: the study's database is damaged: "),
         ],
     )
-    def test_what_waiting_does_not_mend_is_told_at_once(
+    def test_lasting_failure_is_raised_at_once(
         self, clock: Clock, text: str, kind: type[NasError], message: str
     ) -> None:
         def call() -> None:
@@ -102,7 +102,7 @@ class TestPatience:
             call_with_backoff(call, "there", sleep=clock.sleep, clock=clock.read)
         assert clock.pauses == []
 
-    def test_a_study_waits_for_its_locked_database(
+    def test_study_waits_for_its_locked_database(
         self, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         study = make_study(trials=2)
@@ -142,7 +142,7 @@ class TestFullDisk:
         with pytest.raises(EnvironmentProblem, match=r"^checkpoint.bin: cannot be written: "):
             evaluation.evaluate(stock, budget, tmp_path / "trial", lambda *_: True)
 
-    def test_a_file_that_is_missing_is_a_candidates(
+    def test_missing_file_is_a_candidates_failure(
         self, scenes: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_study: MakeStudy
     ) -> None:
         def missing(*_: Any, **__: Any) -> Any:
@@ -153,7 +153,7 @@ class TestFullDisk:
         outcome = evaluation.evaluate(make_study().space.stock, budget, tmp_path / "trial", lambda *_: True)
         assert outcome.ending is Ending.BROKEN
 
-    def test_a_trial_that_met_it_is_tried_again_when_the_study_goes_on(
+    def test_interrupts_a_trial_that_is_retried_when_the_study_is_resumed(
         self, make_study: MakeStudy, score: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def full(*_: Any, **__: Any) -> Outcome:
@@ -168,13 +168,13 @@ class TestFullDisk:
         Worker(study, deadline=float("inf")).run()
         assert sum(record.finished for record in study.records()) == 2
 
-    @pytest.mark.parametrize("told", [f"{PROBLEM}/x: cannot be written: No space left on device (make room)", ""])
+    @pytest.mark.parametrize("message", [f"{PROBLEM}/x: cannot be written: No space left on device (make room)", ""])
     def test_ends_a_search_with_one_line(
-        self, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch, told: str
+        self, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch, message: str
     ) -> None:
-        code = f"import sys; sys.stderr.write({told!r}); sys.exit({UNFIT})"
+        code = f"import sys; sys.stderr.write({message!r}); sys.exit({UNFIT})"
         monkeypatch.setattr(supervisor, "WORKER", (sys.executable, "-c", code))
-        expected = told.removeprefix(PROBLEM).partition(" (")[0] or "could not write why"
+        expected = message.removeprefix(PROBLEM).partition(" (")[0] or "could not write why"
         with pytest.raises(EnvironmentProblem, match=expected):
             Supervisor(make_study(trials=2), lambda: None).run()
 
@@ -202,7 +202,7 @@ def test_no_two_processes_write_under_one_name(tmp_path: Path) -> None:
     assert path.read_text() == "1"
 
 
-def test_what_is_written_aside_is_on_the_disk_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_atomic_write_is_synced_before_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.json"
     synced: list[tuple[Path, bool]] = []
     monkeypatch.setattr(
@@ -218,7 +218,7 @@ def test_what_is_written_aside_is_on_the_disk_first(tmp_path: Path, monkeypatch:
 class TestCache:
     @pytest.mark.parametrize("variable", ["NAS_CACHE", "XDG_CACHE_HOME"])
     @pytest.mark.parametrize("what", ["a file", "read-only"])
-    def test_one_that_cannot_be_written_to_is_told_before_anything_is_trained(
+    def test_read_only_cache_is_refused_before_anything_is_trained(
         self, scenes: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, what: str
     ) -> None:
         cache = tmp_path / "cache"
@@ -239,7 +239,7 @@ class TestCache:
 
 
 class TestReading:
-    def test_whoever_looks_at_a_lock_writes_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_is_held_writes_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = tmp_path / "lock"
         assert not is_held(path)
         assert not path.exists()
@@ -258,7 +258,7 @@ class TestReading:
         assert not is_held(path)
         assert set(opened) == {"rb"}
 
-    def test_whoever_looks_does_not_keep_a_search_from_beginning(self, tmp_path: Path) -> None:
+    def test_is_held_does_not_prevent_a_search(self, tmp_path: Path) -> None:
         path = tmp_path / "lock"
         path.touch()
         with path.open("rb") as looking:
@@ -266,7 +266,7 @@ class TestReading:
             assert not is_held(path)
 
     @pytest.mark.parametrize("command", ["status", "pareto", "trials"])
-    def test_a_runs_folder_of_somebody_else(
+    def test_read_only_runs_folder_can_be_read(
         self, make_study: MakeStudy, score: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, command: str
     ) -> None:
         """Read as a user who may not write: with SQLite's own refusals, and nothing is changed."""

@@ -49,7 +49,7 @@ def ending(kind: Ending, detail: str = "") -> Score:
     return scored
 
 
-def test_a_study_reaches_its_number_of_trials_and_no_more(make_study: MakeStudy, run: Callable[..., None]) -> None:
+def test_study_reaches_its_number_of_trials_and_no_more(make_study: MakeStudy, run: Callable[..., None]) -> None:
     study = make_study(trials=6)
     run(study)
     records = study.records()
@@ -57,20 +57,20 @@ def test_a_study_reaches_its_number_of_trials_and_no_more(make_study: MakeStudy,
     assert study.remaining_trials(records) == 0
 
 
-def test_the_stock_model_is_trial_0(make_study: MakeStudy, run: Callable[..., None]) -> None:
+def test_stock_model_is_trial_0(make_study: MakeStudy, run: Callable[..., None]) -> None:
     study = make_study(trials=1)
     run(study)
     (record,) = study.records()
     assert (record.role, record.picks, record.summary) == ("stock", {}, "stock")
 
 
-def test_what_a_space_starts_with_comes_after_the_stock_model(make_study: MakeStudy, run: Callable[..., None]) -> None:
+def test_start_architectures_follow_the_stock_model(make_study: MakeStudy, run: Callable[..., None]) -> None:
     first, second = "{4: {UIB: {}}, 10: {DySample: {style: pl}}}", "{6: {DynamicConv: {kernels: 2}}}"
     study = make_study(trials=4, start=f"start: [{first}, {second}]")
     run(study)
-    told = [(record.role, record.summary) for record in study.records()]
-    assert told[:3] == [("stock", "stock"), ("start", "UIB 4 · DySample 10"), ("start", "DynamicConv 6")]
-    assert told[3][0] not in {"stock", "start"}
+    found = [(record.role, record.summary) for record in study.records()]
+    assert found[:3] == [("stock", "stock"), ("start", "UIB 4 · DySample 10"), ("start", "DynamicConv 6")]
+    assert found[3][0] not in {"stock", "start"}
 
 
 def test_no_architecture_is_trained_twice(make_study: MakeStudy, run: Callable[..., None]) -> None:
@@ -80,7 +80,7 @@ def test_no_architecture_is_trained_twice(make_study: MakeStudy, run: Callable[.
     assert set(trained.values()) == {1}
 
 
-def test_the_extremes_are_among_the_first(make_study: MakeStudy, run: Callable[..., None]) -> None:
+def test_extremes_are_among_the_first_trials(make_study: MakeStudy, run: Callable[..., None]) -> None:
     study = make_study(trials=4)
     enqueue_extremes(study, study.records())
     enqueue_extremes(study, study.records())
@@ -88,13 +88,15 @@ def test_the_extremes_are_among_the_first(make_study: MakeStudy, run: Callable[.
     assert [record.role for record in study.records()] == ["stock", "cheapest", "costliest", ""]
 
 
-def test_the_front_is_optunas_best_trials(make_study: MakeStudy, run: Callable[..., None]) -> None:
+def test_front_equals_optunas_best_trials(make_study: MakeStudy, run: Callable[..., None]) -> None:
     study = make_study(trials=25)
     run(study)
     assert {record.trial for record in study.front()} == {trial.number for trial in study.optuna.best_trials}
 
 
-def test_a_small_space_ends_a_search_early(make_study: MakeStudy, run: Callable[..., None], space: SearchSpace) -> None:
+def test_exhausted_space_ends_a_search_early(
+    make_study: MakeStudy, run: Callable[..., None], space: SearchSpace
+) -> None:
     study = make_study(trials=space.size + 10)
     run(study)
     finished = [record for record in study.records() if record.finished]
@@ -102,7 +104,7 @@ def test_a_small_space_ends_a_search_early(make_study: MakeStudy, run: Callable[
 
 
 @pytest.mark.parametrize("kind", [Ending.DIVERGED, Ending.OUT_OF_MEMORY, Ending.TIMED_OUT, Ending.STOPPED])
-def test_a_bad_candidate_is_pruned_counted_and_off_the_front(
+def test_bad_candidate_is_pruned_counted_and_off_the_front(
     kind: Ending, make_study: MakeStudy, run: Callable[..., None]
 ) -> None:
     study = make_study(trials=3)
@@ -113,7 +115,7 @@ def test_a_bad_candidate_is_pruned_counted_and_off_the_front(
     assert not any(record.within for record in records)
 
 
-def test_a_broken_trial_is_tried_once_more_and_three_architectures_alike_stop_the_study(
+def test_broken_trial_is_retried_once_and_three_equal_failures_stop_the_study(
     make_study: MakeStudy, run: Callable[..., None]
 ) -> None:
     study = make_study(trials=50)
@@ -126,7 +128,7 @@ def test_a_broken_trial_is_tried_once_more_and_three_architectures_alike_stop_th
     assert "KeyError: 'x'" in str(study.reason_to_stop(records))
 
 
-def test_what_is_over_the_latency_limit_is_not_counted_and_stops_the_study_in_the_end(
+def test_trials_over_the_latency_limit_are_not_counted_and_finally_stop_the_study(
     make_study: MakeStudy, run: Callable[..., None]
 ) -> None:
     study = make_study(trials=3, limits=Limits(latency_ms=0.5))
@@ -139,9 +141,7 @@ def test_what_is_over_the_latency_limit_is_not_counted_and_stops_the_study_in_th
     assert study.reason_to_stop(records) is not None or len(records) > 1
 
 
-def test_an_interrupted_trial_goes_back_into_the_queue(
-    make_study: MakeStudy, run: Callable[..., None], score: Score
-) -> None:
+def test_interrupted_trial_is_enqueued_again(make_study: MakeStudy, run: Callable[..., None], score: Score) -> None:
     study = make_study(trials=3)
 
     def interrupted(*_: Any, **__: Any) -> Outcome:
@@ -156,7 +156,7 @@ def test_an_interrupted_trial_goes_back_into_the_queue(
     assert sum(record.finished for record in study.records()) == 3
 
 
-def test_what_was_interrupted_goes_first(make_study: MakeStudy, run: Callable[..., None], score: Score) -> None:
+def test_retry_goes_first(make_study: MakeStudy, run: Callable[..., None], score: Score) -> None:
     study = make_study(trials=2)
     enqueue_extremes(study, study.records())
 
@@ -170,26 +170,26 @@ def test_what_was_interrupted_goes_first(make_study: MakeStudy, run: Callable[..
     assert {record.role for record in study.records() if record.finished} == {"stock", "cheapest"}
 
 
-def test_what_is_trained_to_its_end_is_kept_without_a_supervisor(
+def test_finished_training_counts_without_a_supervisor(
     make_study: MakeStudy, score: Score, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = make_study(trials=2)
-    worker = Worker(study, deadline=float("inf"))
+    orphan = Worker(study, deadline=float("inf"))
 
-    def orphaned(architecture: Architecture, budget: Budget, folder: Path, go_on: GoOn, **known: Any) -> Outcome:
+    def orphaned(architecture: Architecture, budget: Budget, folder: Path, go_on: GoOn, **options: Any) -> Outcome:
         def last_epoch_comes(number: int, epoch: Epoch) -> bool:
             if number == budget.epochs:
                 monkeypatch.setattr(os, "getppid", lambda: 1)
             return go_on(number, epoch)
 
-        return score(architecture, budget, folder, last_epoch_comes, **known)
+        return score(architecture, budget, folder, last_epoch_comes, **options)
 
     monkeypatch.setattr(worker, "evaluate", orphaned)
-    worker.run()
+    orphan.run()
     assert [record.ending for record in study.records()] == ["finished"]
 
 
-def test_a_finished_trial_that_was_never_told_is_adopted(
+def test_recover_completes_a_finished_trial_that_optuna_has_as_running(
     make_study: MakeStudy, run: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = make_study(trials=2)
@@ -209,9 +209,7 @@ def _die(*_: Any) -> None:
     raise SystemExit  # neither an Exception nor a KeyboardInterrupt: Optuna tells nothing, as after kill -9
 
 
-def test_a_trial_killed_in_mid_training_is_trained_again(
-    make_study: MakeStudy, run: Callable[..., None], score: Score
-) -> None:
+def test_trial_killed_during_training_is_retried(make_study: MakeStudy, run: Callable[..., None], score: Score) -> None:
     study = make_study(trials=2)
 
     def killed(*_: Any, **__: Any) -> Outcome:
@@ -226,7 +224,7 @@ def test_a_trial_killed_in_mid_training_is_trained_again(
     assert records[0].fingerprint == records[1].fingerprint
 
 
-class TestDeaths:
+class TestExits:
     @pytest.fixture
     def dies(self, run: Callable[..., None]) -> Callable[..., None]:
         """Let the worker die in the next trial of a study, of one cause after the other."""
@@ -242,7 +240,7 @@ class TestDeaths:
 
         return dying
 
-    def test_a_trial_that_kills_its_worker_twice_has_crashed(
+    def test_trial_whose_worker_crashes_twice_has_crashed(
         self, make_study: MakeStudy, dies: Callable[..., None]
     ) -> None:
         study = make_study(trials=2)
@@ -253,7 +251,7 @@ class TestDeaths:
         assert not records[1].within
         assert study.remaining_trials(records) == 1
 
-    def test_what_has_crashed_is_not_proposed_again(
+    def test_crashed_architecture_is_not_proposed_again(
         self, make_study: MakeStudy, dies: Callable[..., None], run: Callable[..., None]
     ) -> None:
         study = make_study(trials=20)
@@ -263,7 +261,7 @@ class TestDeaths:
         assert sum(record.fingerprint == records[0].fingerprint for record in records) == 2
         assert sum(record.finished for record in records) == 19
 
-    def test_an_interruption_is_no_crash(
+    def test_interruption_is_no_crash(
         self, make_study: MakeStudy, dies: Callable[..., None], run: Callable[..., None]
     ) -> None:
         study = make_study(trials=2)
@@ -280,7 +278,9 @@ class TestDeaths:
             ("waiting", None),
         ]
 
-    def test_memory_that_ran_out_is_told_from_a_crash(self, make_study: MakeStudy, dies: Callable[..., None]) -> None:
+    def test_out_of_memory_is_distinguished_from_a_crash(
+        self, make_study: MakeStudy, dies: Callable[..., None]
+    ) -> None:
         study = make_study(trials=2)
         killed = exit_causes.from_code(-signal.SIGKILL, oom_killed=True)
         dies(study, killed, killed)
@@ -294,7 +294,7 @@ class TestDeaths:
         assert (record.state, record.ending) == ("pruned", "timed_out")
         assert record.detail.startswith("hung: no step in 30 min; see ")
 
-    def test_others_trials_are_left_alone(self, make_study: MakeStudy, run: Callable[..., None]) -> None:
+    def test_trials_of_other_processes_are_not_recovered(self, make_study: MakeStudy, run: Callable[..., None]) -> None:
         study = make_study(trials=2)
 
         def killed(*_: Any, **__: Any) -> Outcome:
@@ -306,7 +306,7 @@ class TestDeaths:
         assert recovery.recover(study) == {0: os.getpid()}
 
 
-def test_three_architectures_that_crash_stop_a_study_in_which_nothing_finishes(
+def test_three_crashed_architectures_stop_a_study_in_which_nothing_finishes(
     make_study: MakeStudy, run: Callable[..., None]
 ) -> None:
     study = make_study(trials=50)
@@ -318,7 +318,7 @@ def test_three_architectures_that_crash_stop_a_study_in_which_nothing_finishes(
     assert study.reason_to_stop(records) is None
 
 
-def test_one_bad_choice_does_not_stop_a_study(make_study: MakeStudy, run: Callable[..., None], score: Score) -> None:
+def test_one_broken_choice_does_not_stop_a_study(make_study: MakeStudy, run: Callable[..., None], score: Score) -> None:
     """A third of the architectures breaks, each of them twice and never again."""
 
     def scored(architecture: Architecture, *arguments: Any, **named: Any) -> Outcome:
@@ -334,7 +334,7 @@ def test_one_bad_choice_does_not_stop_a_study(make_study: MakeStudy, run: Callab
     assert sum(record.finished for record in study.records()) == 25
 
 
-def test_a_worker_that_holds_too_much_memory_leaves_after_its_trial(
+def test_worker_that_uses_too_much_memory_exits_after_its_trial(
     make_study: MakeStudy, score: Score, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = make_study(trials=3)
@@ -346,7 +346,9 @@ def test_a_worker_that_holds_too_much_memory_leaves_after_its_trial(
     assert [record.ending for record in study.records() if record.ending] == ["finished"]
 
 
-def test_a_trial_that_leaves_no_memory_for_its_ending_has_one(make_study: MakeStudy, run: Callable[..., None]) -> None:
+def test_memory_error_outside_of_evaluate_ends_a_trial_as_out_of_memory(
+    make_study: MakeStudy, run: Callable[..., None]
+) -> None:
     study = make_study(trials=1)
 
     def hoarding(*_: Any, **__: Any) -> Outcome:
@@ -357,7 +359,7 @@ def test_a_trial_that_leaves_no_memory_for_its_ending_has_one(make_study: MakeSt
     assert (record.state, record.ending, record.detail) == ("pruned", "out_of_memory", "on the host: MemoryError")
 
 
-def test_a_step_of_an_optimiser_is_a_sign_of_life(
+def test_optimiser_step_writes_a_heartbeat(
     make_study: MakeStudy, run: Callable[..., None], score: Score, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = make_study(trials=1)
@@ -381,7 +383,7 @@ def test_a_step_of_an_optimiser_is_a_sign_of_life(
     assert study.files(0).read_heartbeat() == 1e9
 
 
-def test_epochs_are_written_as_they_end(make_study: MakeStudy, run: Callable[..., None]) -> None:
+def test_epochs_are_stored_as_they_end(make_study: MakeStudy, run: Callable[..., None]) -> None:
     study = make_study(trials=1)
     run(study)
     epochs = study.files(0).read_epochs()
@@ -389,7 +391,7 @@ def test_epochs_are_written_as_they_end(make_study: MakeStudy, run: Callable[...
     assert [epoch.map50_95 is None for epoch in epochs] == [True, True, False]
 
 
-def test_a_torn_last_line_is_no_epoch(make_study: MakeStudy, run: Callable[..., None]) -> None:
+def test_incomplete_last_line_is_no_epoch(make_study: MakeStudy, run: Callable[..., None]) -> None:
     study = make_study(trials=1)
     run(study)
     with study.files(0).progress.open("a") as lines:
@@ -397,16 +399,16 @@ def test_a_torn_last_line_is_no_epoch(make_study: MakeStudy, run: Callable[..., 
     assert [epoch.epoch for epoch in study.files(0).read_epochs()] == [1, 2, 3]
 
 
-def test_weights_are_kept_for_the_front_the_stock_model_and_the_last_few(
+def test_weights_of_front_stock_model_and_latest_trials_survive_garbage_collection(
     make_study: MakeStudy, run: Callable[..., None]
 ) -> None:
     study = make_study(trials=15)
     run(study)
     records = study.records()
     WeightCollector(study.folder, study.settings.objectives).collect(records)
-    kept = {record.trial for record in records if study.files(record.trial).weights.is_file()}
+    remaining = {record.trial for record in records if study.files(record.trial).weights.is_file()}
     front = {record.trial for record in study.front(records)}
-    assert front | {0, 12, 13, 14} == kept
+    assert front | {0, 12, 13, 14} == remaining
 
 
 class TestStopping:
@@ -415,9 +417,7 @@ class TestStopping:
         budget = Budget(data=tmp_path / "data.yaml", epochs=4, deploy_size=64, rungs=(1, 2))
         return partial(make_study, trials=20, budget=budget, stopping=Stopping(eta=2))
 
-    def test_what_others_are_better_than_is_stopped_at_a_rung(
-        self, make_judged: MakeStudy, run: Callable[..., None]
-    ) -> None:
+    def test_dominated_trainings_are_pruned_at_a_rung(self, make_judged: MakeStudy, run: Callable[..., None]) -> None:
         study = make_judged()
         run(study)
         records = study.records()
@@ -430,7 +430,7 @@ class TestStopping:
         assert all(record.finished for record in study.front(records))
         assert sum(record.epochs for record in records) < 0.75 * 4 * 20
 
-    def test_optuna_sees_pruned_trials_in_the_order_of_how_far_they_came(
+    def test_constraint_of_pruned_trials_falls_with_their_epochs(
         self, make_judged: MakeStudy, run: Callable[..., None]
     ) -> None:
         study = make_judged(sampler=Sampler.TPE)
@@ -442,12 +442,14 @@ class TestStopping:
         assert left[4] == {}
         assert not any(trial.intermediate_values for trial in trials)  # they would poison the study
 
-    def test_one_that_went_on_is_not_judged_again_when_it_is_trained_again(
+    def test_retry_of_a_promoted_training_is_not_pruned(
         self, make_judged: MakeStudy, run: Callable[..., None], score: Score
     ) -> None:
         study, hit = make_judged(trials=12), []
 
-        def interrupted(architecture: Architecture, budget: Budget, folder: Path, go_on: GoOn, **known: Any) -> Outcome:
+        def interrupted(
+            architecture: Architecture, budget: Budget, folder: Path, go_on: GoOn, **options: Any
+        ) -> Outcome:
             def once(number: int, epoch: Epoch) -> bool:
                 goes, trial = go_on(number, epoch), study.records()[-1].trial
                 if goes and trial > 3:
@@ -455,7 +457,7 @@ class TestStopping:
                     raise KeyboardInterrupt
                 return goes
 
-            return score(architecture, budget, folder, once, **known)
+            return score(architecture, budget, folder, once, **options)
 
         with pytest.raises(KeyboardInterrupt):
             run(study, interrupted)
@@ -465,7 +467,7 @@ class TestStopping:
         assert again.user_attrs["rung:1"] == trials[hit[0]].user_attrs["rung:1"]
         assert again.user_attrs["epochs"] > 1
 
-    def test_a_reward_is_what_is_judged_where_there_is_one(
+    def test_reward_is_compared_at_rungs_if_there_is_one(
         self, make_judged: MakeStudy, run: Callable[..., None]
     ) -> None:
         study = make_judged(reward=Reward.TUNAS, target_gflops=1.0)
@@ -474,7 +476,7 @@ class TestStopping:
         assert {len(standing) for standing in standings} == {2}  # the accuracy, and the reward
 
 
-def test_a_reward_is_one_value_and_the_front_stays(make_study: MakeStudy, run: Callable[..., None]) -> None:
+def test_reward_is_the_only_value_and_the_front_stays(make_study: MakeStudy, run: Callable[..., None]) -> None:
     study = make_study(trials=8, reward="tunas", target_gflops=1.5)
     run(study)
     (trial, *_) = study.optuna.get_trials()
@@ -485,7 +487,7 @@ def test_a_reward_is_one_value_and_the_front_stays(make_study: MakeStudy, run: C
     assert study.front()
 
 
-def test_a_study_is_found_again_with_everything(make_study: MakeStudy, run: Callable[..., None]) -> None:
+def test_opened_study_has_the_same_records_and_space(make_study: MakeStudy, run: Callable[..., None]) -> None:
     study = make_study(trials=4)
     run(study)
     again = Study.open(study.folder)
@@ -493,7 +495,7 @@ def test_a_study_is_found_again_with_everything(make_study: MakeStudy, run: Call
     assert again.space == study.space
 
 
-def test_the_storage_is_in_wal_mode(make_study: MakeStudy) -> None:
+def test_storage_is_in_wal_mode(make_study: MakeStudy) -> None:
     import sqlite3
 
     study = make_study()
@@ -501,7 +503,7 @@ def test_the_storage_is_in_wal_mode(make_study: MakeStudy) -> None:
         assert database.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
-def test_optuna_sees_an_ordinary_study(make_study: MakeStudy, run: Callable[..., None]) -> None:
+def test_optuna_loads_the_study(make_study: MakeStudy, run: Callable[..., None]) -> None:
     study = make_study(trials=3)
     run(study)
     loaded = optuna.load_study(study_name="small", storage=f"sqlite:///{study.folder / 'study.db'}")
@@ -509,7 +511,7 @@ def test_optuna_sees_an_ordinary_study(make_study: MakeStudy, run: Callable[...,
     assert Path(study.folder, "study.json").is_file()
 
 
-def test_whoever_looks_at_a_study_counts_no_costs(make_study: MakeStudy, run: Callable[..., None]) -> None:
+def test_reading_a_study_counts_no_costs(make_study: MakeStudy, run: Callable[..., None]) -> None:
     """Building the layers of a space takes seconds."""
     study = make_study(trials=2)
     run(study)
