@@ -54,24 +54,16 @@ def call_with_backoff(
         try:
             result = call()
         except (SQLAlchemyError, StorageInternalError) as error:
-            cause = error.__cause__ if isinstance(error, StorageInternalError) else error
-            if not isinstance(cause, SQLAlchemyError):
-                raise
-            if not _passes(cause):
-                raise _problem(cause, place) or error from None
+            reason = _reason(_transient_cause(error, place))
             waited = clock() - began
             if waited >= PATIENCE_SECONDS:
                 raise EnvironmentProblem(
-                    f"storage: {place} does not answer for {waited / 60:.0f} min: {_reason(cause)} "
+                    f"storage: {place} does not answer for {waited / 60:.0f} min: {reason} "
                     "(start it; a search then goes on where it stopped, with nas resume)"
                 ) from None
             if not warned:
-                log.warning(
-                    "storage: %s does not answer: %s; waiting for it, up to %.0f min",
-                    place,
-                    _reason(cause),
-                    PATIENCE_SECONDS / 60,
-                )
+                minutes = PATIENCE_SECONDS / 60
+                log.warning("storage: %s does not answer: %s; waiting for it, up to %.0f min", place, reason, minutes)
             warned = True
             (sleep or pause)(seconds)
             seconds = min(2 * seconds, _MOST_SECONDS)
@@ -79,6 +71,16 @@ def call_with_backoff(
             if warned:
                 log.warning("storage: %s answers again after %.0f s", place, clock() - began)
             return result
+
+
+def _transient_cause(error: SQLAlchemyError | StorageInternalError, place: str) -> SQLAlchemyError:
+    """Return the database's error if waiting may help; else raise our error for it, or `error` itself."""
+    cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+    if not isinstance(cause, SQLAlchemyError):
+        raise error
+    if not _passes(cause):
+        raise _problem(cause, place) or error from None
+    return cause
 
 
 def pause(seconds: float) -> None:
