@@ -59,7 +59,7 @@ def store_outcome(settings: Settings, trial: Trial, fields: Mapping[str, Any]) -
     """Store an outcome as the trial's user attributes and constraints.
 
     Args:
-        fields: as `trial_files.outcome_fields` returns them.
+        fields: as `stored_outcome.outcome_fields` returns them.
 
     Returns:
         The objective values to pass to Optuna; None for a trial without scores.

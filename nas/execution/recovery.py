@@ -105,7 +105,7 @@ def _end(study: Study, trial: FrozenTrial, cause: ExitCause | None) -> None:
 
 
 def _fields_of_crash(study: Study, trial: FrozenTrial, cause: ExitCause) -> dict[str, Any]:
-    """Return the fields, as in `trial_files.outcome_fields`, of a trial whose worker wrote no outcome."""
+    """Return the fields, as in `stored_outcome.outcome_fields`, of a trial whose worker wrote no outcome."""
     first = trial.user_attrs.get(CRASH_CAUSE, cause.text)
     before = "" if first == cause.text else f"; the first time: {first}"
     began = trial.datetime_start
