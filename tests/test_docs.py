@@ -1,16 +1,35 @@
 """What the documents print works as printed."""
 
+import pkgutil
 import re
+import tomllib
+from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import yaml
+from pydantic import BaseModel
 
+import nas
+from nas.algorithms.successive_halving import Stopping
+from nas.records import trial_attributes
+from nas.records.record import Record
+from nas.settings import Run, Settings
+from nas.study.score_cache import CachedTraining
+from nas.study.study_file import Identity, StudyFile
 from search_spaces import OPERATORS, auxiliary, build, foreign_files, model_reader, yaml_text
 from search_spaces.operators import modules
 from search_spaces.space_file import load, parse
+from trials.budget import Budget, Limits, Recipe
 from trials.contracts import cases, operator_contract
 from trials.costing import cost
+from trials.devices import DeviceProfile
+from trials.latency import timings
+from trials.provenance import Provenance
+from trials.scores import Costs, Ending, Epoch
 
 ROOT = Path(__file__).parents[1]
 
@@ -86,3 +105,136 @@ def test_the_words_of_other_dialects() -> None:
     page = (ROOT / "docs/published.md").read_text(encoding="utf-8")
     read = {name for row in re.findall(r"^\| `(.+?)\|", page, re.MULTILINE) for name in re.findall(r"[A-Z]\w+", row)}
     assert read >= set(foreign_files.FOREIGN_MODULES) - {"Silence"}
+
+
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "CHANGELOG.md",
+    *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))),
+)
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def anchors(page: Path) -> set[str]:
+    """Anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_files_and_headings(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = (ROOT / page).parent / name if name else ROOT / page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_readme_links_every_page() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [page for page in PAGES if page != "README.md" and f"({page})" not in text] == []
+
+
+@pytest.mark.parametrize("package", ["nas", "trials"])
+def test_drawing_of_rooms_has_the_order_of_the_layers_contract(package: str, project: dict[str, Any]) -> None:
+    (drawing,) = [block for block in blocks("docs/architecture.md", "text") if block.startswith(f"{package}/\n")]
+    (layers,) = [
+        contract["layers"]
+        for contract in project["tool"]["importlinter"]["contracts"]
+        if contract.get("containers") == [package]
+    ]
+    rooms = [[name for name in re.split(r"[ |]+", layer) if (ROOT / package / name).is_dir()] for layer in layers]
+    places = [[drawing.index(f"  {name}/") for name in layer] for layer in rooms if layer]
+    assert all(max(above) < min(below) for above, below in pairwise(places))
+    assert len(re.findall(r"^  \w+/", drawing, re.MULTILINE)) == sum(map(len, rooms))
+
+
+def test_drawing_of_search_spaces_has_every_module() -> None:
+    (drawing,) = [block for block in blocks("docs/architecture.md", "text") if block.startswith("search_spaces/\n")]
+    names = {path.name for path in (ROOT / "search_spaces").glob("*.py")} - {"__init__.py"}
+    assert set(re.findall(r"\w+\.py", drawing)) == names
+
+
+@pytest.fixture(scope="module")
+def stored_names() -> set[str]:
+    """The names in backquotes of the section on stored names."""
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    section = page.partition("## Names that stored data rely on")[2].partition("\n## ")[0]
+    return set(re.findall(r"`([^`]+)`", section))
+
+
+@pytest.mark.parametrize(
+    "stored", [StudyFile, Identity, Settings, Run, Stopping, Limits, Budget, Recipe], ids=lambda each: each.__name__
+)
+def test_keys_of_study_json_are_listed(stored: type[BaseModel], stored_names: set[str]) -> None:
+    assert set(stored.model_fields) <= stored_names
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [Record, Costs, Epoch, Provenance, CachedTraining, DeviceProfile],
+    ids=lambda each: each.__name__,
+)
+def test_keys_of_records_epochs_and_tables_are_listed(stored: type[Any], stored_names: set[str]) -> None:
+    assert {field.name for field in fields(stored)} <= stored_names
+
+
+def test_columns_of_latency_tables_are_listed(stored_names: set[str]) -> None:
+    assert set(timings.COLUMNS) <= stored_names
+
+
+def test_user_attributes_and_endings_are_listed(stored_names: set[str]) -> None:
+    attributes = {value for name, value in vars(trial_attributes).items() if name.isupper()}
+    assert {name if name != trial_attributes.RUNG else "rung:<epoch>" for name in attributes} <= stored_names
+    assert {ending.value for ending in Ending} <= stored_names
+
+
+def test_tags_in_mlflow_are_listed(stored_names: set[str]) -> None:
+    sources = [*(ROOT / "nas/tracking").glob("*.py"), ROOT / "nas/workflows/training_log.py"]
+    found = {tag for path in sources for tag in re.findall(r'"(nas\.[a-z_]+)"', path.read_text(encoding="utf-8"))}
+    loggers = {"nas.execution", "nas.worker"}
+    assert found
+    assert found - loggers <= stored_names
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "trials.weights.rebuilt",
+        "search_spaces.operators.record.Source",
+        "search_spaces.operators.modules._blank",
+        *(f"{record.module.__module__}.{record.module.__qualname__}" for record in OPERATORS.values()),
+        *(f"search_spaces.pgi.{name}" for name in ("PGIModel", "DualDetect", "AuxiliaryLayer")),
+    ],
+)
+def test_paths_in_stored_files_lead_to_functions_and_classes(name: str) -> None:
+    assert callable(pkgutil.resolve_name(name))
+
+
+def test_citation_has_the_version_and_licence_of_the_package(project: dict[str, Any]) -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()
+    assert citation["version"] == nas.__version__
+    assert citation["license"] == project["project"]["license"]
+
+
+def test_hooks_of_pre_commit_are_the_tools_of_make_lint() -> None:
+    (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    hooks = {hook["entry"].removesuffix(" --force-exclude") for hook in repository["hooks"]}
+    recipe = (ROOT / "Makefile").read_text(encoding="utf-8").partition("\nlint:")[2].partition("\n\n")[0]
+    assert hooks == {line.removesuffix(" --check") for line in re.findall(r"\t\$\(BIN\)/(.+)", recipe)}
+
+
+def test_requirements_have_lowest_versions(project: dict[str, Any]) -> None:
+    stubs = {"types-PyYAML", "types-psutil"}
+    requirements = project["project"]["dependencies"] + project["project"]["optional-dependencies"]["dev"]
+    assert {requirement for requirement in requirements if ">=" not in requirement} == stubs
