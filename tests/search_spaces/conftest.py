@@ -29,34 +29,34 @@ def no_kernel_compilation() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def awake() -> Callable[[nn.Module], nn.Module]:
-    """A copy of a module with no parameter at its zero start and batch norm statistics of its own."""
+    """Return a copy of a module with random batch norm statistics and without parameters that start at 0."""
     return as_if_trained
 
 
 @pytest.fixture(scope="session")
 def published() -> Callable[[str], dict[str, Any]]:
-    """The model of an article, by its operator, in the words of the repository that it is written for."""
+    """Return the model file of an article, by its operator, as written for the article's repository."""
     models = {"UIB": _yolov5n_uib, "DynamicConv": _yolov5l_dynamic, "DySample": _yolov8n_dysample}
     models |= {"MMQA": _yolov9c_mmqa, "DCNv4": _yolov9c_dcnv4}
     return lambda operator: models[operator]()
 
 
-def _in_words(
-    rows: list[list[Any]], words: dict[str, str], arguments: dict[str, list[Any]] | None = None
+def _as_foreign(
+    rows: list[list[Any]], names: dict[str, str], arguments: dict[str, list[Any]] | None = None
 ) -> list[list[Any]]:
-    """Rows of Ultralytics' with other names for some modules, and other arguments."""
-    return [[*row[:2], words.get(row[2], row[2]), (arguments or {}).get(row[2], row[3])] for row in rows]
+    """Return rows of Ultralytics with other names and arguments for some modules."""
+    return [[*row[:2], names.get(row[2], row[2]), (arguments or {}).get(row[2], row[3])] for row in rows]
 
 
-def _yolov5(depth: float, width: float, words: dict[str, str]) -> dict[str, Any]:
+def _yolov5(depth: float, width: float, names: dict[str, str]) -> dict[str, Any]:
     stock = tasks.yaml_model_load("yolov5n.yaml")
     return {
         "nc": 80,
         "depth_multiple": depth,
         "width_multiple": width,
         "anchors": [[8, 8, 16, 16, 24, 24]] * 3,
-        "backbone": _in_words(stock["backbone"], words),
-        "head": _in_words(stock["head"], words, {"Detect": ["nc", "anchors"]}),
+        "backbone": _as_foreign(stock["backbone"], names),
+        "head": _as_foreign(stock["head"], names, {"Detect": ["nc", "anchors"]}),
     }
 
 
@@ -73,12 +73,12 @@ def _yolov5l_dynamic() -> dict[str, Any]:
 
 def _yolov8n_dysample() -> dict[str, Any]:
     stock = tasks.yaml_model_load("yolov8n.yaml")
-    head = _in_words(stock["head"], {"nn.Upsample": "DySample"}, {"nn.Upsample": []})
+    head = _as_foreign(stock["head"], {"nn.Upsample": "DySample"}, {"nn.Upsample": []})
     return {"nc": 80, "scales": {"n": stock["scales"]["n"]}, "backbone": stock["backbone"], "head": head}
 
 
-def _yolov9c(classes: int, words: dict[str, str]) -> dict[str, Any]:
-    """The graph that YOLOv9-c is trained with; words are the backbone's, which ends before the pooling there."""
+def _yolov9c(classes: int, names: dict[str, str]) -> dict[str, Any]:
+    """Return YOLOv9-c with its auxiliary branch, and other modules in the backbone, which ends before the pooling."""
     graph = auxiliary.with_branch(tasks.yaml_model_load("yolov9c.yaml"))
     *backbone, pooling = graph["backbone"]
     return {
@@ -86,8 +86,8 @@ def _yolov9c(classes: int, words: dict[str, str]) -> dict[str, Any]:
         "depth_multiple": 1.0,
         "width_multiple": 1.0,
         "anchors": 3,
-        "backbone": _in_words(backbone, {"nn.Identity": "Silence"} | words),
-        "head": _in_words([pooling, *graph["head"]], {"DualDetect": "DualDDetect"}),
+        "backbone": _as_foreign(backbone, {"nn.Identity": "Silence"} | names),
+        "head": _as_foreign([pooling, *graph["head"]], {"DualDetect": "DualDDetect"}),
     }
 
 
@@ -96,7 +96,7 @@ def _yolov9c_mmqa() -> dict[str, Any]:
 
 
 def _yolov9c_dcnv4() -> dict[str, Any]:
-    """With one layer more, which `CBLinear` does not read."""
+    """Return the same with one more layer, which `CBLinear` does not read."""
     document = _yolov9c(80, {})
     new = len(document["backbone"])
     for row in document["head"]:

@@ -1,4 +1,4 @@
-"""Laws of architectures: over random ones of every catalog space, and golden text."""
+"""Properties of random architectures of every catalog space, and golden text."""
 
 import random
 from collections.abc import Callable
@@ -17,10 +17,10 @@ from search_spaces.errors import SpecError
 SPACES = ("v5", "v8", "v9", "v9:c")
 
 laws = settings(max_examples=15, deadline=None)
-"""For laws that build nothing."""
+"""Settings of properties that build no network."""
 
 building_laws = settings(max_examples=4, deadline=None)
-"""For laws that build two networks on the meta device, a few tenths of a second each."""
+"""Settings of properties that build two networks on the meta device, a few tenths of a second each."""
 
 each_space = pytest.mark.parametrize("space", SPACES)
 seeds = st.integers(0, 2**32)
@@ -69,7 +69,7 @@ def test_the_text_of_a_yaml_is_its_document(space: str, seed: int, classes: int)
 @each_space
 @laws
 @given(seed=seeds)
-def test_values_say_the_architecture(space: str, seed: int) -> None:
+def test_values_give_back_the_architecture(space: str, seed: int) -> None:
     architecture = sampled(space, seed)
     values = read(space).values(architecture)
     assert read(space).architecture(values) == architecture
@@ -80,7 +80,7 @@ def test_values_say_the_architecture(space: str, seed: int) -> None:
 @each_space
 @laws
 @given(seed=seeds)
-def test_any_values_say_an_architecture_of_the_space(space: str, seed: int) -> None:
+def test_any_values_give_an_architecture_of_the_space(space: str, seed: int) -> None:
     rng = random.Random(seed)
     values = {name: rng.choice(options) for name, options in read(space).parameters.items()}
     architecture = read(space).architecture(values)
@@ -120,7 +120,7 @@ def test_several_steps_are_several_mutations(space: str, seed: int, steps: int) 
 @building_laws
 @given(seed=seeds, data=st.data())
 def test_fingerprints_are_equal_if_and_only_if_networks_are(space: str, seed: int, data: st.DataObject) -> None:
-    """Against a network that differs in one slot, in one parameter of one slot, or not at all."""
+    """Compare with a network that differs in one slot, in one parameter of one slot, or not at all."""
     first = sampled(space, seed)
     picks = dict(first.picks)
     if picks:
@@ -142,8 +142,8 @@ def test_no_two_random_architectures_share_a_fingerprint(space: str) -> None:
 
 class TestFingerprint:
     def test_base_and_scale_are_in_it(self) -> None:
-        seen = {read(name).stock.fingerprint for name in ("v5", "v8", "v9", "v9:s", "v9:c")}
-        assert len(seen) == 5
+        found = {read(name).stock.fingerprint for name in ("v5", "v8", "v9", "v9:s", "v9:c")}
+        assert len(found) == 5
 
     def test_classes_are_not_in_it(self) -> None:
         architecture = sampled("v9", 1)
@@ -169,7 +169,7 @@ class TestFingerprint:
         uib, sample = Choice.of("UIB", {}), Choice.of("DySample", {})
         assert read("v9").of({10: sample, 4: uib, 6: STOCK}) == read("v9").of({4: uib, 10: sample})
 
-    def test_a_default_leaves_no_trace(self) -> None:
+    def test_a_default_is_not_in_the_fingerprint(self) -> None:
         written = Choice.of("UIB", {"start_kernel": 0, "mid_kernel": 3, "expansion": 4, "layer_scale": 0})
         assert written == Choice.of("UIB", {})
         assert read("v9").of({4: written}).fingerprint == "ce30e86fe1b9"
@@ -230,7 +230,7 @@ def test_golden_yaml(tmp_path: Path) -> None:
     assert Architecture.read(path) == golden()
 
 
-def test_a_document_is_the_callers_own() -> None:
+def test_a_document_is_a_copy() -> None:
     document = golden().document(3)
     for row in [*document["backbone"], *document["head"]]:
         row[3].append("spoiled")
@@ -238,7 +238,7 @@ def test_a_document_is_the_callers_own() -> None:
     assert golden().to_yaml(3) == GOLDEN
 
 
-def test_in_words() -> None:
+def test_text_of_an_architecture() -> None:
     assert str(golden()) == (
         "2 DCNv4(groups=2, dw_kernel=3) · 3 DynamicConv(kernels=2) · 4 UIB(start_kernel=5, expansion=2) · "
         "5 UIB(start_kernel=3, mid_kernel=5) · 8 MMQA(heads=2, key_dim=16, kv_stride=2) · "
@@ -248,7 +248,7 @@ def test_in_words() -> None:
     assert golden().as_picks()["3"] == {"DynamicConv": {"kernels": 2, "reduction": 4, "temperature": 30.0}}
 
 
-def test_stock_in_words() -> None:
+def test_text_of_the_stock_architecture() -> None:
     stock = read("v9").stock
     assert stock.is_stock
     assert (str(stock), stock.summary(), stock.as_picks()) == ("stock", "stock", {})
@@ -270,7 +270,7 @@ def test_stock_in_words() -> None:
         ("DynamicConv", {"temperature": 1.0, "kernels": 1}, "DynamicConv(kernels=1)", {"kernels": 1}),
     ],
 )
-def test_a_choice_in_words(operator: str, given: dict[str, float], words: str, effective: dict[str, float]) -> None:
+def test_text_of_a_choice(operator: str, given: dict[str, float], words: str, effective: dict[str, float]) -> None:
     choice = Choice.of(operator, given)
     assert str(choice) == words
     assert choice.effective == effective
@@ -284,7 +284,7 @@ def test_the_stock_choice() -> None:
 
 
 @pytest.mark.parametrize(
-    ("operator", "given", "told"),
+    ("operator", "given", "expected"),
     [
         ("DySampel", {}, ["unknown operator 'DySampel' (did you mean 'DySample'?)"]),
         (
@@ -297,14 +297,14 @@ def test_the_stock_choice() -> None:
         ),
     ],
 )
-def test_a_wrong_choice(operator: str, given: dict[str, int], told: list[str]) -> None:
+def test_a_wrong_choice(operator: str, given: dict[str, int], expected: list[str]) -> None:
     with pytest.raises(SpecError) as caught:
         Choice.of(operator, given)
-    assert list(caught.value.mistakes) == told
+    assert list(caught.value.mistakes) == expected
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [
         (lambda _: "", "empty: a mapping is expected"),
         (lambda _: "a: [", "not YAML: line 1: expected the node content, but found '<stream end>'"),
@@ -333,14 +333,14 @@ def test_a_wrong_choice(operator: str, given: dict[str, int], told: list[str]) -
         ),
     ],
 )
-def test_text_that_is_no_exported_architecture(change: Callable[[str], str], told: str) -> None:
+def test_text_that_is_no_exported_architecture(change: Callable[[str], str], expected: str) -> None:
     with pytest.raises(SpecError) as caught:
         Architecture.from_yaml(change(GOLDEN))
-    assert str(caught.value) == told
+    assert str(caught.value) == expected
 
 
 @pytest.mark.parametrize(
-    ("layer", "told"),
+    ("layer", "expected"),
     [
         (99, "layer 99: yolov9{scale}.yaml has 23 layers"),
         (
@@ -349,7 +349,7 @@ def test_text_that_is_no_exported_architecture(change: Callable[[str], str], tol
         ),
     ],
 )
-def test_a_pick_that_stands_nowhere(layer: int, told: str) -> None:
+def test_a_pick_that_stands_nowhere(layer: int, expected: str) -> None:
     with pytest.raises(SpecError) as caught:
         Architecture.of("yolov9{scale}.yaml", "t", {layer: Choice.of("UIB", {})}).document(80)
-    assert str(caught.value) == told
+    assert str(caught.value) == expected

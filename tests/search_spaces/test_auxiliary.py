@@ -1,4 +1,4 @@
-"""The rows of the auxiliary branch: those of the original, the same for every candidate, and gone without a trace."""
+"""Rows of the auxiliary branch: equal to the original's, the same for every candidate, and removed completely."""
 
 import random
 from collections.abc import Callable, Mapping
@@ -30,9 +30,9 @@ Document = Mapping[str, Any]
 
 SCALES = "tsmce"
 PARAMS = {"t": 3_717_680, "s": 9_804_512, "m": 32_878_432, "c": 51_182_080, "e": 69_529_664}
-"""Of the graphs that the original repository trains, 80 classes."""
+"""Parameters of the models that the original repository trains, 80 classes."""
 BRANCH = {"t": 7, "s": 7, "m": 15, "c": 15, "e": 7}
-"""Rows that are added, an identity at the beginning not among them."""
+"""Number of rows that are added, without an identity at the beginning."""
 
 each_scale = pytest.mark.parametrize("scale", SCALES)
 
@@ -46,7 +46,7 @@ def all_rows(document: Document) -> list[list[Any]]:
 
 
 def branch(document: Document) -> list[list[Any]]:
-    """The rows that only the auxiliary half reads, without what they read."""
+    """Return the rows that only the auxiliary half depends on, without their inputs."""
     written = all_rows(document)
     return [written[index][1:] for index in auxiliary.auxiliary_layers([row[0] for row in written])]
 
@@ -54,7 +54,7 @@ def branch(document: Document) -> list[list[Any]]:
 def changed(
     scale: str, picks: Mapping[int, Choice] | None = None, inserted: Mapping[int, Feeds] | None = None
 ) -> dict[str, Any]:
-    """A yolov9 with operators in some layers, and a UIB behind others."""
+    """Return a YOLOv9 with operators in some layers, and a UIB inserted behind others."""
     new = [
         Insertion(after=layer, feeds=feeds, choice=Choice.of("UIB", {})) for layer, feeds in (inserted or {}).items()
     ]
@@ -122,7 +122,7 @@ class TestTrained:
         assert sides == [(16, 24), (8, 12), (4, 6)] * 2
 
     @each_scale
-    def test_adds_rows_behind_the_models_own(self, scale: str) -> None:
+    def test_adds_rows_behind_the_rows_of_the_model(self, scale: str) -> None:
         before, after = stock(scale), auxiliary.with_branch(stock(scale))
         modules = [row[2] for row in all_rows(after)]
         begins = modules[:1] == ["nn.Identity"] and scale != "e"
@@ -144,8 +144,8 @@ class TestTrained:
 
     def test_keeps_every_other_key(self) -> None:
         document = changed("t", {4: Choice.of("UIB", {})}) | {"pgi": "lead-guided", "activation": "nn.ReLU()"}
-        for turned in (auxiliary.with_branch(document), auxiliary.without_branch(auxiliary.with_branch(document))):
-            assert {**turned, "backbone": [], "head": []} == {**document, "backbone": [], "head": []}
+        for other in (auxiliary.with_branch(document), auxiliary.without_branch(auxiliary.with_branch(document))):
+            assert {**other, "backbone": [], "head": []} == {**document, "backbone": [], "head": []}
 
     @pytest.mark.parametrize(
         "name", ["yolov3.yaml", "yolov5n.yaml", "yolov6n.yaml", "yolov8n.yaml", "yolov10n.yaml", "yolo11n.yaml"]
@@ -162,16 +162,16 @@ class TestTrained:
 
 class TestDeployed:
     @each_scale
-    def test_undoes_trained(self, scale: str) -> None:
+    def test_is_the_inverse_of_with_branch(self, scale: str) -> None:
         assert auxiliary.without_branch(auxiliary.with_branch(stock(scale))) == stock(scale)
 
     @each_scale
-    def test_leaves_a_deployed_model_alone(self, scale: str) -> None:
+    def test_does_not_change_a_deployed_model(self, scale: str) -> None:
         document = stock(scale)
         assert auxiliary.without_branch(document) == document
 
     @pytest.mark.parametrize("name", ["yolov8n.yaml", "yolo26n.yaml"])
-    def test_leaves_other_families_alone(self, name: str) -> None:
+    def test_does_not_change_other_families(self, name: str) -> None:
         document = model_reader.model_document(name)
         assert auxiliary.without_branch(document) == document
 
@@ -187,7 +187,7 @@ class TestDeployed:
         document["head"][-1][2] = "DualDDetect"
         assert auxiliary.without_branch(document)["head"][-1] == [[15, 18, 21], 1, "DDetect", ["nc"]]
 
-    def test_an_identity_that_the_file_itself_begins_with_stays(self) -> None:
+    def test_an_identity_of_the_file_stays(self) -> None:
         moved = stock("t")
         for row in all_rows(moved):
             row[0] = [one + (one >= 0) for one in row[0]] if isinstance(row[0], list) else row[0]
@@ -197,7 +197,7 @@ class TestDeployed:
 
 
 class TestCandidates:
-    """Whatever a candidate carries, its branch is the base model's."""
+    """The branch of every candidate is that of the base model."""
 
     @each_scale
     @pytest.mark.parametrize("feeds", insertions.FEEDS)
@@ -274,22 +274,22 @@ class TestCandidates:
 
 
 class TestCounting:
-    """On the sources of a small model: main layers 1 to 3, auxiliary 4 and 5."""
+    """Sources of a small model: main layers 1 to 3, auxiliary 4 and 5."""
 
     sources = (-1, -1, -1, [-1, 1], 0, [4, 2], [5, 4, 2, 3])
 
-    def test_what_is_deployed(self) -> None:
+    def test_deployed_layers(self) -> None:
         assert auxiliary.deployed_layers(self.sources, begins_with_identity=True) == [1, 2, 3, 6]
         assert auxiliary.deployed_layers(self.sources, begins_with_identity=False) == [0, 1, 2, 3, 6]
 
-    def test_what_is_dropped(self) -> None:
+    def test_auxiliary_layers(self) -> None:
         assert auxiliary.auxiliary_layers(self.sources) == [4, 5]
 
     def test_an_identity_with_another_reader_is_deployed(self) -> None:
         read_twice = (-1, -1, 0, [1, 2], [3, 2])
         assert auxiliary.deployed_layers(read_twice, begins_with_identity=True) == [0, 2, 4]
 
-    def test_kept_layers_are_counted_anew(self) -> None:
+    def test_remaining_layers_are_renumbered(self) -> None:
         assert auxiliary.renumber(self.sources, [1, 2, 3, 6]) == [-1, -1, [-1, 0], [1, 2]]
         assert auxiliary.renumber(self.sources, [0, 1, 2, 3, 6]) == [-1, -1, -1, [-1, 1], [2, 3]]
 
@@ -299,8 +299,11 @@ class TestCounting:
     @each_scale
     def test_every_layer_is_deployed_or_dropped(self, scale: str) -> None:
         read = sources(auxiliary.with_branch(stock(scale)))
-        kept, dropped = auxiliary.deployed_layers(read, begins_with_identity=False), auxiliary.auxiliary_layers(read)
-        assert sorted(kept + dropped) == list(range(len(read)))
+        deployed, dropped = (
+            auxiliary.deployed_layers(read, begins_with_identity=False),
+            auxiliary.auxiliary_layers(read),
+        )
+        assert sorted(deployed + dropped) == list(range(len(read)))
         assert len(dropped) == BRANCH[scale]
 
     def test_a_plain_document_has_no_branch(self) -> None:

@@ -1,4 +1,4 @@
-"""From rows to models: the hook in Ultralytics, grafts, files that travel, and what all that relies on."""
+"""Models built from rows: hooks in Ultralytics, grafts, files for other machines, assumptions about Ultralytics."""
 
 import inspect
 import os
@@ -67,7 +67,7 @@ PICKS: dict[str, dict[int, tuple[str, dict[str, Any]]]] = {
         13: ("DySample", {"style": "pl", "dynamic_scope": True}),
     },
 }
-"""Every operator in every family, inside hosts and in their place."""
+"""Choices by layer: every operator, in every family, inside hosts and in their place."""
 
 each_family = pytest.mark.parametrize("family", PICKS)
 
@@ -77,7 +77,7 @@ def mixed(family: str, space_of: SpaceOf) -> Architecture:
 
 
 def tiny(*middle: list[Any], activation: str | None = None) -> dict[str, Any]:
-    """A detection model of a few layers: rows between the stem and the head, which reads the last of them."""
+    """Return a small detection model: these rows between stem and head, which reads the last of them."""
     document = {
         "nc": 2,
         "backbone": [[-1, 1, "Conv", [16, 3, 2]], [-1, 1, "Conv", [16, 3, 2]], *middle],
@@ -96,7 +96,7 @@ ROWS: dict[str, list[Any]] = {
     "DynamicConv alone": [-1, 1, "DynamicConv", [16, 1, 1, {}]],
     "DySample": [-1, 1, "DySample", ["None", 2, "nearest", {}]],
 }
-"""A row of every operator, in each of its forms, that fits behind 16 channels."""
+"""Rows of every operator, in each of its forms, for 16 input channels."""
 
 each_row = pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 
@@ -106,7 +106,7 @@ def params(module: nn.Module) -> int:
 
 
 def in_a_fresh_process(code: str, folder: Path) -> str:
-    """What the code prints, run where only our package and the environment can be imported."""
+    """Return the output of code in a process that can import only this package and its dependencies."""
     package = Path(search_spaces.__file__).parents[1]
     quick = "import torch; torch.backends.mkldnn.enabled = False\n"
     done = subprocess.run(
@@ -123,7 +123,7 @@ def in_a_fresh_process(code: str, folder: Path) -> str:
 
 
 class TestHook:
-    """What our wrapper of `parse_model` relies on in Ultralytics; a new release that breaks it fails here first."""
+    """Assumptions of the wrapped `parse_model` about Ultralytics; a new release that breaks them fails here."""
 
     def test_is_installed_once(self) -> None:
         before = tasks.parse_model
@@ -157,17 +157,17 @@ class TestHook:
         major, minor, patch = (int(part) for part in ultralytics.__version__.split(".")[:3])
         assert (8, 4, 190) <= (major, minor, patch) < (8, 5, 0)
 
-    def test_tells_its_operators_when_asked_to(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        told: list[str] = []
-        monkeypatch.setattr(LOGGER, "info", told.append)
+    def test_logs_its_operators_if_verbose(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        messages: list[str] = []
+        monkeypatch.setattr(LOGGER, "info", messages.append)
         tasks.parse_model(tiny(ROWS["UIB"], ROWS["DySample"]), 3, verbose=True)
-        assert told[-1] == "operators: 2 UIB, 3 DySample"
+        assert messages[-1] == "operators: 2 UIB, 3 DySample"
 
-    def test_leaves_every_layer_in_training_as_ultralytics_does(self) -> None:
+    def test_every_layer_is_in_train_mode_as_in_ultralytics(self) -> None:
         layers, _ = tasks.parse_model(tiny(*ROWS.values()), 3, verbose=False)  # DySample's channels are traced in eval
         assert all(module.training for module in layers.modules())
 
-    def test_stock_models_are_left_alone(self) -> None:
+    def test_stock_models_are_not_changed(self) -> None:
         document = tiny([-1, 2, "C3", [16]])
         ours, save = tasks.parse_model(deepcopy(document), 3, verbose=False)
         stock, stock_save = inspect.unwrap(tasks.parse_model)(deepcopy(document), 3, verbose=False)
@@ -261,7 +261,7 @@ class TestModel:
             before, after = model(x)[0], model.fuse(verbose=False)(x)[0]
         assert (after - before).abs().max() <= 1e-4 * before.abs().max()
 
-    def test_building_leaves_the_document_as_it_was(self, space_of: SpaceOf) -> None:
+    def test_building_does_not_change_the_document(self, space_of: SpaceOf) -> None:
         document = mixed("v9", space_of).document(80)
         before = deepcopy(document)
         build.model(document, 3)
@@ -373,7 +373,7 @@ class TestMistakes:
         ]
 
     @pytest.mark.parametrize(
-        ("row", "told"),
+        ("row", "expected"),
         [
             (
                 [-1, 1, "C3_DCNv4", [16, {"groups": 16}]],
@@ -396,10 +396,10 @@ class TestMistakes:
             ),
         ],
     )
-    def test_a_row_that_does_not_fit_its_place(self, row: list[Any], told: str) -> None:
+    def test_a_row_that_does_not_fit_its_place(self, row: list[Any], expected: str) -> None:
         with pytest.raises(SpecError) as caught:
             build.model(tiny(row), 2)
-        assert list(caught.value.mistakes) == [told]
+        assert list(caught.value.mistakes) == [expected]
 
     @pytest.mark.parametrize(
         ("name", "head"),
@@ -421,7 +421,7 @@ class TestMistakes:
         assert list(caught.value.mistakes) == [head]
 
     @pytest.mark.parametrize(
-        ("document", "told"),
+        ("document", "expected"),
         [
             ({}, "not a model YAML: `backbone` and `head` must be lists of rows [from, repeats, module, arguments]"),
             (
@@ -438,10 +438,10 @@ class TestMistakes:
             ),
         ],
     )
-    def test_documents_that_are_no_model_are_refused(self, document: dict[str, Any], told: str) -> None:
+    def test_documents_that_are_no_model_are_refused(self, document: dict[str, Any], expected: str) -> None:
         with pytest.raises(SpecError) as caught:
             build.skeleton(document, 2)
-        assert list(caught.value.mistakes) == [told]
+        assert list(caught.value.mistakes) == [expected]
 
 
 class TestRows:
@@ -457,12 +457,12 @@ class TestRows:
         with_it, without = rows.lower([-1, 1, "C3_UIB", [16, {}]]), rows.lower([-1, 1, "C3_UIB", [16]])
         assert with_it == without
 
-    def test_stock_rows_are_left_alone(self) -> None:
+    def test_stock_rows_are_not_changed(self) -> None:
         assert rows.lower([-1, 1, "C3", [16]]) is None
         assert rows.lower([[-1, 6], 1, "Concat", [1]]) is None
 
     @each_family
-    def test_writing_and_lowering_undo_each_other(self, family: str, space_of: SpaceOf) -> None:
+    def test_lowering_is_the_inverse_of_writing(self, family: str, space_of: SpaceOf) -> None:
         space = space_of(family)
         base = bases.load(space.base, space.scale)
         document = mixed(family, space_of).document(80)

@@ -1,4 +1,4 @@
-"""The five published models in our own dialect: what their headers say is so."""
+"""The five published models of the catalog: their headers are true."""
 
 import re
 from pathlib import Path
@@ -25,7 +25,7 @@ each_model = pytest.mark.parametrize("name", MODELS)
 
 
 def header(name: str) -> dict[str, str]:
-    """The entries of the comment that a file begins with."""
+    """Return the entries of the comment at the beginning of a file."""
     lines = [line[2:] for line in MODELS[name].read_text(encoding="utf-8").splitlines() if line.startswith("# ")]
     return {key: text for key, text in (re.split(r"  +", line, maxsplit=1) for line in lines if "  " in line) if key}
 
@@ -35,17 +35,17 @@ def test_there_are_five() -> None:
 
 
 @each_model
-def test_says_where_it_comes_from(name: str) -> None:
+def test_header_has_origin_and_licences(name: str) -> None:
     assert set(header(name)) == {"origin", "licences", "claimed", "printed", "true", "changed"}
 
 
 @each_model
 def test_the_true_figures_are(name: str) -> None:
-    told = re.match(r"([\d,]+) parameters, ([\d.]+) GFLOPs, deployed.* \(nc (\d+), 640 px\)", header(name)["true"])
-    assert told is not None
+    figures = re.match(r"([\d,]+) parameters, ([\d.]+) GFLOPs, deployed.* \(nc (\d+), 640 px\)", header(name)["true"])
+    assert figures is not None
     document = model_reader.model_document(name)
     counted = cost.measure(document, document["nc"], 640)
-    assert told.groups() == (f"{counted.params:,}", f"{counted.gflops:.1f}", str(document["nc"]))
+    assert figures.groups() == (f"{counted.params:,}", f"{counted.gflops:.1f}", str(document["nc"]))
 
 
 @each_model
@@ -56,12 +56,12 @@ def test_needs_no_translation(name: str) -> None:
 
 @each_model
 def test_every_note_about_a_row_counts_right(name: str) -> None:
-    """`# 9` behind a row is its index."""
+    """Check that `# 9` behind a row is its index."""
     text = MODELS[name].read_text(encoding="utf-8")
     rows = [line for line in text.splitlines() if re.match(r"  - \[", line)]
     noted = {index: int(found[1]) for index, row in enumerate(rows) if (found := re.search(r"  # (\d+)", row))}
     assert len(noted) > 8
-    assert all(index == said for index, said in noted.items())
+    assert all(index == number for index, number in noted.items())
 
 
 @each_model
@@ -79,7 +79,7 @@ def test_is_found_by_its_name(name: str) -> None:
 @each_model
 @pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published files are not on this machine")
 def test_is_what_the_printed_file_is_read_as(name: str) -> None:
-    """The same base model, with the same operators in it."""
+    """Compare base model and operators of both files."""
     ours, printed = (
         bases.load(*model_reader.base_and_scale(model, None)) for model in (name, str(PUBLISHED / ARTICLES[name]))
     )
@@ -93,8 +93,8 @@ def test_is_what_the_printed_file_is_read_as(name: str) -> None:
 @each_model
 @pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published files are not on this machine")
 def test_the_printed_figures_are(name: str) -> None:
-    told = re.match(r"([\d,]+) parameters.*?, ([\d.]+) GFLOPs", header(name)["printed"])
-    assert told is not None
+    figures = re.match(r"([\d,]+) parameters.*?, ([\d.]+) GFLOPs", header(name)["printed"])
+    assert figures is not None
     document = model_reader.read_model(str(PUBLISHED / ARTICLES[name]), as_printed=True).document
     counted = cost.measure(document, document["nc"], 640, deployed=False)
-    assert told.groups() == (f"{counted.params:,}", f"{counted.gflops:.1f}")
+    assert figures.groups() == (f"{counted.params:,}", f"{counted.gflops:.1f}")

@@ -21,7 +21,7 @@ def params(module: nn.Module) -> int:
 
 
 def at(plane: Tensor, x: float, y: float) -> Tensor:
-    """Bilinear sample of a map `(channels, h, w)`; every corner outside it counts 0."""
+    """Return a bilinear sample of a map `(channels, h, w)`, which is 0 outside."""
     left, top = math.floor(x), math.floor(y)
     total = torch.zeros(plane.shape[0], dtype=plane.dtype)
     for column, row in product((left, left + 1), (top, top + 1)):
@@ -31,7 +31,7 @@ def at(plane: Tensor, x: float, y: float) -> Tensor:
 
 
 def by_hand(layer: DCNv4, x: Tensor, *, remove_center: bool = False) -> Tensor:
-    """Pixel by pixel, group by group, tap by tap; the taps column by column."""
+    """Compute DCNv4 by its definition: loops over pixels, groups, and taps in column order."""
     batch, channels, height, width = x.shape
     width_of_group = channels // layer.groups
     taps = [(i - 1, j - 1) for i in range(3) for j in range(3) if not (remove_center and i == j == 1)]
@@ -58,7 +58,7 @@ def by_hand(layer: DCNv4, x: Tensor, *, remove_center: bool = False) -> Tensor:
 
 
 def dcn(channels: int = 8, **settings: Any) -> DCNv4:
-    """With random offsets of a pixel or two and random weights."""
+    """Return a module with random offsets of a pixel or two and random weights."""
     layer = DCNv4(channels, **{"groups": 2, **settings}).double().eval()
     for parameter in layer.parameters():
         nn.init.normal_(parameter, std=0.4)
@@ -66,7 +66,7 @@ def dcn(channels: int = 8, **settings: Any) -> DCNv4:
 
 
 def plain(channels: int = 4, groups: int = 2, *, mask: float | dict[int, float] = 1.0, **settings: Any) -> DCNv4:
-    """Identity projections, no offsets, and a fixed weight for all taps or for some."""
+    """Return a module with identity projections, no offsets, and fixed weights of the taps."""
     layer = DCNv4(channels, groups=groups, **settings).double().requires_grad_(False)
     for projection in (layer.value_proj, layer.output_proj):
         nn.init.eye_(projection.weight)
@@ -135,14 +135,14 @@ def test_offset_scale_widens_the_fixed_taps_too() -> None:
     assert torch.allclose(plain(offset_scale=2.0)(x), expected, rtol=0, atol=1e-13)
 
 
-def test_remove_center_sums_the_neighbours_alone() -> None:
+def test_remove_center_sums_only_the_neighbours() -> None:
     x = torch.randn(1, 4, 5, 6, dtype=torch.float64)
     expected = F.avg_pool2d(x, 3, 1, 1) * 9 - x
     assert torch.allclose(plain(remove_center=True)(x), expected, rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("tap", range(9))
-def test_each_tap_looks_at_its_own_neighbour(tap: int) -> None:
+def test_each_tap_samples_its_neighbour(tap: int) -> None:
     x = torch.randn(1, 4, 5, 6, dtype=torch.float64)
     dx, dy = tap // 3 - 1, tap % 3 - 1
     padded = F.pad(x, (1, 1, 1, 1))
@@ -182,7 +182,7 @@ def test_gradients_are_those_of_the_formula() -> None:
     assert torch.autograd.gradcheck(layer, (x,))
 
 
-def test_a_fresh_one_returns_nothing_and_starves_its_input() -> None:
+def test_a_new_one_returns_zero_and_passes_no_gradient() -> None:
     layer, x = DCNv4(16), torch.randn(1, 16, 5, 5, requires_grad=True)
     out = layer(x)
     assert not out.any()
@@ -191,7 +191,7 @@ def test_a_fresh_one_returns_nothing_and_starves_its_input() -> None:
     assert not x.grad.any()
 
 
-def test_a_fresh_block_lets_its_input_through() -> None:
+def test_a_new_block_passes_its_input_and_gradient() -> None:
     block = DCNv4Block(16, 16, core=DCNv4(16), activation=nn.SiLU()).eval()
     x = torch.randn(1, 16, 5, 5, requires_grad=True)
     out = block(x)
@@ -224,7 +224,7 @@ def test_half_models_sample_at_exact_places() -> None:
 
 
 class Kernel:
-    """Stands for the original's `autograd.Function`: remembers its calls and samples in plain PyTorch."""
+    """Fake of the original's `autograd.Function`: records its calls and samples in plain PyTorch."""
 
     def __init__(self, layer: DCNv4) -> None:
         self.layer, self.calls = layer, list[tuple[Any, ...]]()
@@ -252,7 +252,7 @@ def test_calls_the_cuda_kernel_as_the_original_module_does(
     assert kernel.calls == [((2, 8, 16, 32), (2, 8, 16, packed), *sizes, 0.5, 2, int(remove_center))]
 
 
-def test_gives_the_cuda_kernel_single_images_where_a_block_could_meet_two(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cuda_kernel_gets_single_images_if_a_block_could_span_two(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = dcn(32, groups=2)
     kernel = Kernel(layer)
     x = torch.randn(2, 32, 5, 5, dtype=torch.float64)  # blocks of 2 pixels fit into 50, not into 25
@@ -285,7 +285,7 @@ def test_the_cuda_kernel_is_for_wide_groups_on_a_gpu(
     assert not dcnv4._is_supported_on_cuda(value, groups)
 
 
-def test_a_cpu_samples_in_plain_pytorch_whatever_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cpu_samples_in_plain_pytorch_even_with_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     layer, x = dcn(32, groups=2).float(), torch.randn(1, 32, 4, 4)
     kernel, expected = Kernel(layer), layer(x)
     monkeypatch.setattr(dcnv4, "_cuda_function", lambda: kernel)

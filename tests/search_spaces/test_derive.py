@@ -1,4 +1,4 @@
-"""A space for any detection model."""
+"""Spaces derived from any detection model."""
 
 import ast
 import inspect
@@ -38,7 +38,7 @@ def test_is_valid_as_it_stands_and_complete(model: str) -> None:
     assert "# No slots: " in written
 
 
-def test_says_what_it_found() -> None:
+def test_comments_describe_the_layers() -> None:
     written = derive("yolov8s.yaml")
     assert "name: yolov8s\nbase: yolov8{scale}.yaml\nscale: s\n" in written
     assert "# C2f in the backbone: 2 (1/4, 64 channels), 4 (1/8, 128 channels)." in written
@@ -54,7 +54,7 @@ def test_offers_at_least_what_the_catalog_offers() -> None:
         assert all(set(slot.operators) <= offered[slot.layer] for slot in chosen.slots)
 
 
-def test_what_is_left_as_a_comment_can_be_taken_in() -> None:
+def test_commented_keys_are_valid() -> None:
     lines = derive("yolov8n.yaml").splitlines()
     first = lines.index("# insert:")
     taken = [line.removeprefix("# ") for line in lines[first:]]
@@ -63,7 +63,7 @@ def test_what_is_left_as_a_comment_can_be_taken_in() -> None:
     assert [slot.name for slot in space.slots if slot.feeds] == ["after-9"]
 
 
-def test_a_file_of_ones_own(tmp_path: Path) -> None:
+def test_a_users_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(dict(bases.load("yolov5{scale}.yaml", "n").document)), encoding="utf-8")
     written = derive(str(path))
@@ -72,15 +72,15 @@ def test_a_file_of_ones_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "told"),
+    ("model", "expected"),
     [
         ("yolov8n-seg.yaml", "only detection models can be searched"),
         ("nothing.yaml", "nothing.yaml: no such file or model"),
         ("yolov8n.pt", r"yolov8n.pt: no such file or model \(did you mean 'yolov8n.yaml'\?\)"),
     ],
 )
-def test_what_cannot_be_derived(model: str, told: str) -> None:
-    with pytest.raises(SpecError, match=told):
+def test_what_cannot_be_derived(model: str, expected: str) -> None:
+    with pytest.raises(SpecError, match=expected):
         derive(model)
 
 
@@ -96,13 +96,13 @@ WORDS: dict[str, list[Any]] = {
     "nn.MaxPool2d": [2, 2, 0], "nn.Identity": [], "nn.SiLU": [], "nn.Conv2d": [256, 256, 3, 1, 1],
     "nn.GroupNorm": [8, 256], "RepConv": [256, 256, 3], "RepVGGDW": [256], "Conv2": [256, 256, 3],
 }  # fmt: skip
-"""What `nas cost` counts of `parse_model`'s vocabulary, with arguments that fit behind 256 channels."""
+"""Modules of `parse_model` that `nas cost` counts, with arguments for 256 input channels."""
 AT_SCALES = {"": None, "m": {"n": [0.33, 1.0, 1024], "m": [0.67, 1.0, 1024]}, "s": {"s": [0.5, 2.0, 128]}}
 
 
 @pytest.mark.parametrize("scale", AT_SCALES)
 @pytest.mark.parametrize("module", WORDS)
-def test_takes_every_word_that_is_counted(module: str, scale: str, tmp_path: Path) -> None:
+def test_accepts_every_module_that_is_counted(module: str, scale: str, tmp_path: Path) -> None:
     rows: list[Any] = [[-1, 1, "Conv", [128, 3, 2]], [-1, 1, "C3", [256, False]]]
     rows.append([[0, 1] if module == "Concat" else -1, 2 if module == "HGBlock" else 1, module, WORDS[module]])
     rows += [[[2, 1], 1, "CBFuse", [[1]]]] if module == "CBLinear" else []
@@ -117,8 +117,8 @@ def test_takes_every_word_that_is_counted(module: str, scale: str, tmp_path: Pat
     assert repr(build.skeleton(space.stock.document(2), 2)) == repr(counted)
 
 
-def test_no_word_of_ultralytics_is_missing_there() -> None:
-    """Parse_model's own sets are local to it, so its text is read."""
+def test_no_module_of_ultralytics_is_missing_in_the_list() -> None:
+    """Read the source of `parse_model`: its sets of modules are local variables."""
     tree = ast.parse(dedent(inspect.getsource(tasks.parse_model)))
     (listed,) = [
         node.value.args[0]

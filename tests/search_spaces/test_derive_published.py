@@ -1,4 +1,4 @@
-"""A space for a model that carries operators already, or an auxiliary branch."""
+"""Spaces derived from models that have operators already, or an auxiliary branch."""
 
 from collections.abc import Callable
 from copy import deepcopy
@@ -31,9 +31,9 @@ CARRIES: dict[str, dict[int, tuple[str, dict[str, Any]]]] = {
     "MMQA": dict.fromkeys((2, 4, 6, 8), MMQA),
     "DCNv4": {9: ("DCNv4", {"groups": 32})},
 }
-"""What the articles' models carry, layers counted without the auxiliary branch and the identity before it."""
+"""Operators of the articles' models, by layer without the auxiliary branch and the identity before it."""
 HEAVY = {"MMQA": (2, 4)}
-"""Layers where what the article has there is not offered."""
+"""Layers where the article's operator is not offered."""
 BRANCHED = ("MMQA", "DCNv4")
 
 each_article = pytest.mark.parametrize("article", CARRIES)
@@ -41,7 +41,7 @@ each_article = pytest.mark.parametrize("article", CARRIES)
 
 @pytest.fixture(scope="module")
 def written(published: Callable[[str], dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Written:
-    """An article's model as a file."""
+    """Write the model of an article to a file."""
     folder = tmp_path_factory.mktemp("articles")
 
     @cache
@@ -72,7 +72,7 @@ def carried(article: str) -> dict[int, Choice]:
 
 
 def comments(text: str) -> str:
-    """What is said before the file's first key, on one line."""
+    """Return the comments before the first key of a file, on one line."""
     before, _, _ = text.partition("\nname: ")
     return " ".join(line.removeprefix("# ") for line in before.splitlines())
 
@@ -103,7 +103,7 @@ class TestBase:
         assert repr(layers[0]) == repr(layers[1])
 
     @each_article
-    def test_with_what_it_carries_is_the_file_again(self, article: str, written: Written) -> None:
+    def test_with_its_operators_it_is_the_file_again(self, article: str, written: Written) -> None:
         architecture = Architecture.of(*model_reader.base_and_scale(str(written(article)), None), carried(article))
         left = auxiliary.without_branch(model_reader.model_document(str(written(article))))
         assert repr(build.skeleton(architecture.document(2), 2)) == repr(build.skeleton(left, 2))
@@ -124,19 +124,19 @@ class TestBase:
         assert (base.pgi, base.shifted, base.operators) == (asked, 0, {})
         assert "pgi" not in base.document
 
-    def test_an_identity_that_stays_shifts_nothing(self, tmp_path: Path) -> None:
+    def test_a_remaining_identity_shifts_no_index(self, tmp_path: Path) -> None:
         path = saved(auxiliary.with_branch(bases.load("yolov9{scale}.yaml", "e").document), tmp_path / "mine.yaml")
         assert (loaded(path).pgi, loaded(path).shifted) == (True, 0)
         assert loaded(path).rows == bases.load("yolov9{scale}.yaml", "e").rows
 
-    def test_a_plain_one_carries_nothing(self) -> None:
+    def test_a_plain_model_has_no_operators(self) -> None:
         base = bases.load("yolov9{scale}.yaml", "t")
         assert (base.operators, base.pgi, base.shifted) == ({}, False, 0)
 
 
 class TestDerived:
     @each_article
-    def test_is_valid_and_begins_with_the_files_own_architecture(self, article: str, written: Written) -> None:
+    def test_is_valid_and_starts_with_the_architecture_of_the_file(self, article: str, written: Written) -> None:
         _, space = derived(written(article))
         offered = {layer: choice for layer, choice in carried(article).items() if layer not in HEAVY.get(article, ())}
         assert space.start == (space.of(offered),)
@@ -145,44 +145,44 @@ class TestDerived:
         assert all(space.incompatibility(architecture) is None for architecture in space.start)
 
     @each_article
-    def test_says_where_the_file_has_an_operator(self, article: str, written: Written) -> None:
+    def test_comments_name_the_operators_of_the_file(self, article: str, written: Written) -> None:
         text, space = derived(written(article))
-        told = " ".join(line.strip(" #") for line in text.splitlines())
+        message = " ".join(line.strip(" #") for line in text.splitlines())
         for choice in set(carried(article).values()):
-            assert f"The file has {choice} here." in told
+            assert f"The file has {choice} here." in message
         offered = {slot.layer: slot.choices for slot in space.slots}
         for layer, choice in carried(article).items():
             assert (choice in offered[layer]) == (layer not in HEAVY.get(article, ()))
 
     @each_article
     def test_tells_what_stock_is(self, article: str, written: Written) -> None:
-        told = comments(derived(written(article))[0])
+        message = comments(derived(written(article))[0])
         assert (
             "The base model, `stock`, is the file's without its operators; what the file carries is the architecture "
             "that a search tries first, `start`."
-        ) in told
-        shifts = "the file's layer 1 is layer 0 here." in told
+        ) in message
+        shifts = "the file's layer 1 is layer 0 here." in message
         assert shifts == (article in BRANCHED)
 
     def test_tells_what_is_not_offered_and_why(self, written: Written) -> None:
-        told = comments(derived(written("MMQA"))[0])
+        message = comments(derived(written("MMQA"))[0])
         attention = "the attention matrix grows with the square of the pixels"
         quarter = f"{attention}; at 1/4 of the image it needs too much memory."
         eighth = f"{attention}; at 1/8 of the image it needs kv_stride 4."
         has = "Not offered, though the file has it: MMQA(heads=8, key_dim=48) in layer"
-        assert f"{has} 2: {quarter}" in told
-        assert f"{has} 4: {eighth}" in told
-        assert told.count("Not offered") == 2
+        assert f"{has} 2: {quarter}" in message
+        assert f"{has} 4: {eighth}" in message
+        assert message.count("Not offered") == 2
 
-    def test_of_what_can_be_offered_nothing_is_told(self, written: Written) -> None:
+    def test_offered_operators_need_no_comment(self, written: Written) -> None:
         assert "Not offered" not in derived(written("DCNv4"))[0]
 
-    def test_the_values_of_the_file_are_offered_with_the_worthwhile_ones(self, written: Written) -> None:
+    def test_the_values_of_the_file_are_offered_with_the_search_values(self, written: Written) -> None:
         _, space = derived(written("MMQA"))
         slot = next(slot for slot in space.slots if slot.layer == 8)
         assert slot.free("MMQA") == {"heads": (2, 4, 8), "key_dim": (16, 32, 48), "kv_stride": (1, 2)}
 
-    def test_nothing_begins_where_nothing_can_be_offered(self, tmp_path: Path) -> None:
+    def test_no_start_without_an_offered_operator(self, tmp_path: Path) -> None:
         document = deepcopy(dict(bases.load("yolov8{scale}.yaml", "n").document))
         document["backbone"][2] = [*document["backbone"][2][:2], "C2f_MMQA", document["backbone"][2][3]]
         text, space = derived(saved(document, tmp_path / "mine.yaml"))
@@ -190,7 +190,7 @@ class TestDerived:
         assert "Not offered, though the file has it: MMQA in layer 2" in comments(text)
         assert "tries first" not in comments(text)
 
-    def test_of_a_plain_model_nothing_of_this_is_said(self) -> None:
+    def test_a_plain_model_has_none_of_these_comments(self) -> None:
         text = derive("yolov9t.yaml")
         assert "start:" not in text
         assert "pgi:" not in text

@@ -21,7 +21,7 @@ def params(module: nn.Module) -> int:
 
 
 def by_hand(layer: DynamicConv, image: Tensor, *, stride: int, groups: int) -> Tensor:
-    """One image `(c_in, h, w)`: its own kernel, a static convolution, batch norm, SiLU."""
+    """Compute one image `(c_in, h, w)` by the definition: mixed kernel, convolution, batch norm, SiLU."""
     shares = torch.ones(1, dtype=image.dtype)
     if layer.kernels > 1:
         pooled = image.mean(dim=(1, 2))
@@ -41,7 +41,7 @@ def by_hand(layer: DynamicConv, image: Tensor, *, stride: int, groups: int) -> T
 
 
 def dynamic(c_in: int = 8, c_out: int = 12, **settings: Any) -> DynamicConv:
-    """In eval mode, with shares that differ from kernel to kernel and from image to image."""
+    """Return a module in eval mode, with shares that differ between kernels and between images."""
     layer = DynamicConv(c_in, c_out, **{"temperature": 1.0, **settings}).double().eval()
     with torch.no_grad():
         if layer.kernels > 1:
@@ -186,11 +186,11 @@ def annealing(anneal_steps: int = 10, **settings: Any) -> DynamicConv:
 
 def test_temperature_falls_linearly_in_training_and_stays_at_one() -> None:
     layer, x = annealing(), torch.randn(2, 4, 3, 3)
-    seen = []
+    found = []
     for _ in range(12):
         layer(x)
-        seen.append(round(layer.temperature.item(), 4))
-    assert seen == [27.1, 24.2, 21.3, 18.4, 15.5, 12.6, 9.7, 6.8, 3.9, 1.0, 1.0, 1.0]
+        found.append(round(layer.temperature.item(), 4))
+    assert found == [27.1, 24.2, 21.3, 18.4, 15.5, 12.6, 9.7, 6.8, 3.9, 1.0, 1.0, 1.0]
 
 
 def test_temperature_stays_in_eval() -> None:

@@ -20,7 +20,7 @@ def params(module: nn.Module) -> int:
 
 
 def at(plane: Tensor, x: float, y: float) -> Tensor:
-    """Bilinear sample of a map `(channels, h, w)`; a place outside it is moved to its border."""
+    """Return a bilinear sample of a map `(channels, h, w)`; points outside are moved to its border."""
     x, y = min(max(x, 0), plane.shape[2] - 1), min(max(y, 0), plane.shape[1] - 1)
     left, top = math.floor(x), math.floor(y)
     total = torch.zeros(plane.shape[0], dtype=plane.dtype)
@@ -32,7 +32,7 @@ def at(plane: Tensor, x: float, y: float) -> Tensor:
 
 
 def by_hand(layer: DySample, x: Tensor) -> Tensor:
-    """Output pixel by output pixel, group by group."""
+    """Compute DySample by its definition: loops over output pixels and groups."""
     scale, groups = layer.scale, layer.groups
     read = F.pixel_shuffle(x, scale) if layer.style == "pl" else x
     shift = F.conv2d(read, layer.offset.weight, layer.offset.bias)
@@ -55,7 +55,7 @@ def by_hand(layer: DySample, x: Tensor) -> Tensor:
 
 
 def dysample(channels: int = 16, **settings: Any) -> DySample:
-    """With shifts of about a pixel."""
+    """Return a module with offsets of about a pixel."""
     layer = DySample(channels, **settings).double()
     for parameter in layer.parameters():
         nn.init.normal_(parameter)
@@ -125,7 +125,7 @@ def test_a_fresh_one_is_almost_bilinear_and_not_nearest(style: str, dynamic_scop
 
 
 @pytest.mark.parametrize("style", ["lp", "pl"])
-def test_a_fresh_dynamic_scope_changes_nothing(style: str) -> None:
+def test_a_new_dynamic_scope_is_the_fixed_one(style: str) -> None:
     static, dynamic = DySample(16, style=style), DySample(16, style=style, dynamic_scope=True)
     dynamic.offset.load_state_dict(static.offset.state_dict())
     x = torch.randn(1, 16, 6, 8)

@@ -19,12 +19,12 @@ def test_mistakes_are_lines_and_gather_their_address() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "known", "hint"),
+    ("name", "options", "hint"),
     [
         ("DySampel", ["UIB", "DySample"], "did you mean 'DySample'?"),
         ("xyz", ["UIB", "DySample"], "one of UIB, DySample"),
         (4, [3, 5], "one of 3, 5"),
     ],
 )
-def test_the_nearest_name_or_all_of_them(name: object, known: list[object], hint: str) -> None:
-    assert nearest(name, known) == hint
+def test_the_nearest_name_or_all_of_them(name: object, options: list[object], hint: str) -> None:
+    assert nearest(name, options) == hint

@@ -1,4 +1,4 @@
-"""Model files of other repositories: what they say in our words, and the figures that their articles print."""
+"""Model files of other repositories: their translation, and the figures that the articles print."""
 
 import random
 from collections.abc import Callable
@@ -28,7 +28,7 @@ FILES = {
     "DynamicConv": "yolov5l-dynamic.yaml",
     "DySample": "yolov8n-DySample.yaml",
 }
-"""The articles' own files, by operator; not part of this repository."""
+"""Model files of the articles, by operator; they are not part of this repository."""
 FOLDER = Path(__file__).parents[2].parent / "shared" / "published"
 
 ULTRALYTICS = sorted(path.name for path in (Path(cfg.__file__).parent / "models").rglob("*.yaml"))
@@ -41,18 +41,18 @@ def params(module: nn.Module) -> int:
 
 
 def with_row(*row: Any, **keys: Any) -> dict[str, Any]:
-    """A detection model with one row between its stem and its head."""
+    """Return a detection model with one row between stem and head."""
     head = [[[1], 1, "Detect", ["nc"]]]
     return {"nc": 2, "backbone": [[-1, 1, "Conv", [64, 3, 2]], list(row)], "head": head, **keys}
 
 
-def said(*row: Any, as_printed: bool = False, **keys: Any) -> Any:
-    """What becomes of the row in that model."""
+def translated(*row: Any, as_printed: bool = False, **keys: Any) -> Any:
+    """Return the translated row of that model."""
     return foreign_files.translate(with_row(*row, **keys), as_printed=as_printed).document["backbone"][1]
 
 
 def with_head(module: str, arguments: list[Any], maps: int = 1, **keys: Any) -> dict[str, Any]:
-    """A model whose head is that."""
+    """Return a model with this head."""
     return {"nc": 2, "backbone": [[-1, 1, "Conv", [64, 3, 2]]], "head": [[[0] * maps, 1, module, arguments]], **keys}
 
 
@@ -63,7 +63,7 @@ def mistakes(document: dict[str, Any], **options: Any) -> list[str]:
 
 
 class TestFigures:
-    """`facts` are those that the articles print, or that their files count in the repositories they are written for."""
+    """Compare with `facts`: figures of the articles, or counted in the repositories that the files are written for."""
 
     @pytest.mark.parametrize(
         ("article", "total", "layers"),
@@ -133,7 +133,7 @@ class TestFigures:
         document = foreign_files.translate(published(article), as_printed=True).document
         assert counters.count(document, 80, 640).overlooked == {operator: cost.gflops(macs)}
 
-    def test_a_counter_of_modules_overlooks_nothing_in_uib(self, published: Published) -> None:
+    def test_a_counter_of_modules_counts_all_of_uib(self, published: Published) -> None:
         document = foreign_files.translate(published("UIB"), as_printed=True).document
         count = counters.count(document, 80, 640)
         assert (count.overlooked, round(count.gflops, 1)) == ({}, 3.5)
@@ -160,12 +160,12 @@ class TestReading:
         assert written == published(article)
 
     @each_article
-    def test_reading_twice_changes_nothing(self, article: str, published: Published) -> None:
+    def test_translating_twice_is_translating_once(self, article: str, published: Published) -> None:
         once = foreign_files.translate(published(article)).document
         assert foreign_files.translate(once) == Translation(document=once)
 
     @each_article
-    def test_reading_twice_as_printed_changes_nothing(self, article: str, published: Published) -> None:
+    def test_translating_twice_as_printed_is_translating_once(self, article: str, published: Published) -> None:
         once = foreign_files.translate(published(article), as_printed=True).document
         assert foreign_files.translate(once, as_printed=True).document == once
 
@@ -176,7 +176,7 @@ class TestReading:
             assert foreign_files.translate(document, as_printed=as_printed) == Translation(document=document)
 
     @pytest.mark.parametrize("family", ["v5", "v8", "v9", "v10", "v11", "v12", "v26"])
-    def test_our_own_files_are_read_as_they_are(self, family: str, space_of: Callable[[str], SearchSpace]) -> None:
+    def test_files_of_this_package_are_not_changed(self, family: str, space_of: Callable[[str], SearchSpace]) -> None:
         for seed in range(5):
             document = space_of(family).sample(random.Random(seed)).document(80)
             for as_printed in (False, True):
@@ -204,13 +204,13 @@ class TestReading:
         assert [note.partition(": ")[0] for note in notes] == kinds
 
     @each_article
-    def test_counting_has_notes_of_its_own(self, article: str, published: Published) -> None:
+    def test_counting_has_other_notes(self, article: str, published: Published) -> None:
         right = foreign_files.translate(published(article)).notes
         assert not set(right) & set(foreign_files.translate(published(article), as_printed=True).notes)
 
     @each_article
     @pytest.mark.skipif(not FOLDER.is_dir(), reason="the published files are not on this machine")
-    def test_the_published_file_says_the_same(self, article: str, published: Published) -> None:
+    def test_the_published_file_is_translated_alike(self, article: str, published: Published) -> None:
         document = yaml_text.read_yaml(FOLDER / FILES[article])
         for as_printed in (False, True):
             built = foreign_files.translate(published(article), as_printed=as_printed)
@@ -218,7 +218,7 @@ class TestReading:
 
 
 class TestWords:
-    def test_silence_is_the_identity_and_no_word_is_lost_about_it(self) -> None:
+    def test_silence_is_the_identity_without_a_note(self) -> None:
         reading = foreign_files.translate(with_row(-1, 1, "Silence", []))
         assert reading == Translation(document=with_row(-1, 1, "nn.Identity", []))
 
@@ -237,7 +237,7 @@ class TestWords:
     def test_dysample(self, given: list[Any], meant: tuple[int, str, int, bool]) -> None:
         scale, style, groups, scope = meant
         parameters = {"style": style, "groups": groups, "dynamic_scope": scope}
-        assert said(-1, 1, "DySample", given) == [-1, 1, "DySample", [None, scale, "nearest", parameters]]
+        assert translated(-1, 1, "DySample", given) == [-1, 1, "DySample", [None, scale, "nearest", parameters]]
         build.skeleton(foreign_files.translate(with_row(-1, 1, "DySample", given)).document, 2)
 
     @pytest.mark.parametrize(
@@ -251,11 +251,11 @@ class TestWords:
         ],
     )
     def test_dynamic_conv2d(self, given: list[Any], meant: list[Any]) -> None:
-        assert said(-1, 1, "Dynamic_conv2d", given) == [-1, 1, "DynamicConv", meant]
+        assert translated(-1, 1, "Dynamic_conv2d", given) == [-1, 1, "DynamicConv", meant]
         build.skeleton(foreign_files.translate(with_row(-1, 1, "Dynamic_conv2d", given)).document, 2)
 
     def test_dynamic_conv2d_as_printed_keeps_its_ratio(self) -> None:
-        row = said(-1, 1, "Dynamic_conv2d", [64, 3, 1, 2], as_printed=True)
+        row = translated(-1, 1, "Dynamic_conv2d", [64, 3, 1, 2], as_printed=True)
         assert row == [-1, 1, "PrintedDynamicConv", [64, 3, 2, {"kernels": 4, "ratio": 1.0}]]
 
     @pytest.mark.parametrize(
@@ -269,21 +269,21 @@ class TestWords:
         build.skeleton(read, 2)
 
     def test_deformable_bottleneck_as_printed_has_one_group(self) -> None:
-        row = said(-1, 1, "Bottleneck_DCNV4", [512, 512], as_printed=True)
+        row = translated(-1, 1, "Bottleneck_DCNV4", [512, 512], as_printed=True)
         assert row == [-1, 1, "Bottleneck_DCNv4", [512, True, {"groups": 1}]]
 
     @pytest.mark.parametrize("given", [[128], [128, False]])
     def test_c3_uib_keeps_its_arguments(self, given: list[Any]) -> None:
         shape = {"start_kernel": 3, "mid_kernel": 3}
-        right, printed = (said(-1, 3, "C3_UIB", given, as_printed=kind, anchors=3) for kind in (False, True))
+        right, printed = (translated(-1, 3, "C3_UIB", given, as_printed=kind, anchors=3) for kind in (False, True))
         assert right == [-1, 3, "C3_UIB", [*given, {**shape, "expansion": 4}]]
         assert printed == [-1, 3, "C3_PrintedUIB", [*given, {**shape, "expansion": 1}]]
 
     def test_mmqa_keeps_its_arguments(self) -> None:
         row = [-1, 1, "MMQARepNCSPELAN4", [64, 32, 16, 1]]
         attention = {"heads": 8, "key_dim": 48}
-        assert said(*row) == [-1, 1, "RepNCSPELAN4_MMQA", [64, 32, 16, 1, attention]]
-        assert said(*row, as_printed=True) == [-1, 1, "RepNCSPELAN4_PrintedMMQA", [64, 32, 16, 1, attention]]
+        assert translated(*row) == [-1, 1, "RepNCSPELAN4_MMQA", [64, 32, 16, 1, attention]]
+        assert translated(*row, as_printed=True) == [-1, 1, "RepNCSPELAN4_PrintedMMQA", [64, 32, 16, 1, attention]]
 
     @pytest.mark.parametrize(
         "row",
@@ -301,7 +301,7 @@ class TestWords:
 
     def test_our_parameters_stay_in_a_file_with_anchors(self) -> None:
         row = [-1, 3, "C3_UIB", [128, {"expansion": 2}]]
-        assert said(*row, anchors=3) == row
+        assert translated(*row, anchors=3) == row
 
     @pytest.mark.parametrize(
         ("module", "arguments", "maps", "right", "printed"),
@@ -328,7 +328,7 @@ class TestWords:
 
 
 class TestYOLOv5Blocks:
-    """Names that mean another block in the YOLOv5 repository, whose head is given the anchors."""
+    """Names of other blocks in the YOLOv5 repository, whose head has the anchors as an argument."""
 
     @staticmethod
     def v5(*row: Any, head: list[Any] | None = None) -> dict[str, Any]:
@@ -338,7 +338,7 @@ class TestYOLOv5Blocks:
 
     @staticmethod
     def v5s_of_2020() -> dict[str, Any]:
-        """Release 3.0 of the YOLOv5 repository."""
+        """Return YOLOv5s of release 3.0 of the YOLOv5 repository."""
         csp, conv, up = "BottleneckCSP", "Conv", [-1, 1, "nn.Upsample", [None, 2, "nearest"]]
         backbone = [
             [-1, 1, "Focus", [64, 3]], [-1, 1, conv, [128, 3, 2]], [-1, 3, csp, [128]], [-1, 1, conv, [256, 3, 2]],
@@ -388,10 +388,10 @@ class TestYOLOv5Blocks:
                 assert read["backbone"] == document["backbone"]
 
     def test_arguments_that_are_none(self) -> None:
-        (told,) = mistakes(self.v5(-1, 1, "Bottleneck", [64, True, "two"]))
-        assert told.startswith("backbone[1]: Bottleneck: unexpected arguments, got [64, True, 'two'] (")
+        (message,) = mistakes(self.v5(-1, 1, "Bottleneck", [64, True, "two"]))
+        assert message.startswith("backbone[1]: Bottleneck: unexpected arguments, got [64, True, 'two'] (")
 
-    def test_bottleneck_csp_keeps_its_own_arguments_as_printed(self) -> None:
+    def test_bottleneck_csp_keeps_its_arguments_as_printed(self) -> None:
         reading = foreign_files.translate(self.v5(-1, 2, "BottleneckCSP", [64, False, 1, 1.0]), as_printed=True)
         layer: Any = build.skeleton(reading.document, 2)[1]
         assert [(b.cv1.conv.kernel_size[0], b.cv2.conv.kernel_size[0], b.add) for b in layer.m] == [(1, 3, False)] * 2
@@ -406,10 +406,10 @@ class TestYOLOv5Blocks:
     def test_yolov5s_of_2020_counts_what_it_does_there(self) -> None:
         reading = foreign_files.translate(self.v5s_of_2020(), as_printed=True)
         assert params(build.skeleton(reading.document, 80)) == 7_468_157
-        (told,) = [
+        (message,) = [
             note for note in foreign_files.translate(self.v5s_of_2020()).notes if note.startswith("BottleneckCSP")
         ]
-        assert "--as-printed counts the other" in told
+        assert "--as-printed counts the other" in message
 
     def test_a_model_of_it_is_trained_as_it_is_counted(self, tmp_path: Path) -> None:
         path = tmp_path / "v5.yaml"
@@ -418,7 +418,7 @@ class TestYOLOv5Blocks:
 
 
 class TestRowsWithoutAMapping:
-    """Every row of this package ends in a mapping of parameters; others have blocks of the same names."""
+    """Rows without a mapping of parameters, which every row of this package has at its end."""
 
     @pytest.mark.parametrize(
         ("row", "built"),
@@ -459,8 +459,8 @@ class TestMistakes:
             [-1, 1, "DySample", [2, "lp", 4, False, 0]],
         ]
         document["head"] = [[-1, 1, "Bottleneck_DCNV4", []], [[1], 1, "Detect", ["nc", "anchors"]]]
-        told = "unexpected arguments, got"
-        assert [mistake.partition(f": {told} ")[0] for mistake in mistakes(document)] == [
+        message = "unexpected arguments, got"
+        assert [mistake.partition(f": {message} ")[0] for mistake in mistakes(document)] == [
             "backbone[1]: Dynamic_conv2d",
             "backbone[2]: Dynamic_conv2d",
             "backbone[3]: Bottleneck_DCNV4",
@@ -473,15 +473,15 @@ class TestMistakes:
         ]
 
     def test_a_layer_that_the_right_operator_cannot_be(self) -> None:
-        (told,) = mistakes(with_row(-1, 1, "Dynamic_conv2d", [64, 3, 0.25, 1, 1, 1, 4]))
-        assert told.endswith("(dilation 1 and groups 4, where 1 and 1 are expected)")
+        (message,) = mistakes(with_row(-1, 1, "Dynamic_conv2d", [64, 3, 0.25, 1, 1, 1, 4]))
+        assert message.endswith("(dilation 1 and groups 4, where 1 and 1 are expected)")
 
     @pytest.mark.parametrize("channels", [[], [None], ["wide"]])
     @pytest.mark.parametrize("module", ["Dynamic_conv2d", "Bottleneck_DCNV4"])
     def test_a_row_without_channels(self, module: str, channels: list[Any]) -> None:
         for as_printed in (False, True):
-            (told,) = mistakes(with_row(-1, 1, module, channels), as_printed=as_printed)
-            assert told.startswith(f"backbone[1]: {module}: unexpected arguments, got {channels!r} (")
+            (message,) = mistakes(with_row(-1, 1, module, channels), as_printed=as_printed)
+            assert message.startswith(f"backbone[1]: {module}: unexpected arguments, got {channels!r} (")
 
     @pytest.mark.parametrize(
         "row",
@@ -499,7 +499,7 @@ class TestMistakes:
         with pytest.raises(SpecError, match=r"^mine\.yaml: (not a model YAML|backbone\[0\]: not a row)"):
             model_reader.model_document(str(path))
 
-    def test_of_a_file_are_told_with_its_name(self, tmp_path: Path) -> None:
+    def test_mistakes_of_a_file_begin_with_its_name(self, tmp_path: Path) -> None:
         path = tmp_path / "mine.yaml"
         path.write_text(yaml.safe_dump(with_row(-1, 1, "Bottleneck_DCNV4", [])), encoding="utf-8")
         with pytest.raises(SpecError, match=r"^mine\.yaml: backbone\[1\]: Bottleneck_DCNV4: "):
@@ -507,21 +507,21 @@ class TestMistakes:
 
 
 class TestUltralytics:
-    """Whoever loads such a file with `YOLO()` gets the right operators, and is told."""
+    """`YOLO()` builds such a file with the correct operators and logs the notes."""
 
     foreign = with_row(-1, 1, "Dynamic_conv2d", [64, 1, 1], anchors=3) | {
         "head": [[[1], 1, "Detect", ["nc", "anchors"]]]
     }
 
     def test_reads_a_file_of_another_repository(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        told: list[str] = []
-        monkeypatch.setattr(LOGGER, "info", told.append)
+        messages: list[str] = []
+        monkeypatch.setattr(LOGGER, "info", messages.append)
         path = tmp_path / "article.yaml"
         path.write_text(yaml.safe_dump(self.foreign), encoding="utf-8")
         reading = foreign_files.translate(self.foreign)
         assert repr(YOLO(path, task="detect").model.model) == repr(build.model(reading.document, 2).model)
         assert len(reading.notes) == 2
-        assert set(reading.notes) <= set(told)
+        assert set(reading.notes) <= set(messages)
 
     def test_keeps_what_was_read(self) -> None:
         before = deepcopy(self.foreign)
@@ -550,33 +550,33 @@ class TestUltralytics:
 
 
 class TestTheModelAsAWhole:
-    """What is told of a file by `model_reader.read_model`, which every command reads it with."""
+    """Mistakes that `model_reader.read_model` reports, with which every command reads files."""
 
     @pytest.fixture
     def mistake(self, tmp_path: Path) -> Callable[[dict[str, Any]], str]:
-        def told(document: dict[str, Any], *, as_printed: bool = True) -> str:
+        def message(document: dict[str, Any], *, as_printed: bool = True) -> str:
             file = tmp_path / "model.yaml"
             file.write_text(yaml.safe_dump(document))
             with pytest.raises(SpecError) as caught:
                 model_reader.read_model(str(file), as_printed=as_printed)
             return str(caught.value)
 
-        return told
+        return message
 
     @pytest.mark.parametrize("anchors", [{"P3": [1, 2]}, "auto"])
     def test_anchors_that_are_none(self, anchors: Any, mistake: Callable[[dict[str, Any]], str]) -> None:
-        told = mistake(with_head("Detect", ["nc", "anchors"], anchors=anchors))
-        assert "anchors: widths and heights for each map, or their number, are expected" in told
+        message = mistake(with_head("Detect", ["nc", "anchors"], anchors=anchors))
+        assert "anchors: widths and heights for each map, or their number, are expected" in message
 
     def test_a_dual_head_of_an_odd_number_of_maps(self, mistake: Callable[[dict[str, Any]], str]) -> None:
         document = with_head("DualDDetect", ["nc"])
         document["head"][-1][0] = [1, 1, 1]
-        told = mistake(document)
-        assert told.endswith("DualDDetect reads as many auxiliary maps as main ones, got [1, 1, 1]")
+        message = mistake(document)
+        assert message.endswith("DualDDetect reads as many auxiliary maps as main ones, got [1, 1, 1]")
 
     def test_a_wish_for_the_auxiliary_branch_that_is_none(self, mistake: Callable[[dict[str, Any]], str]) -> None:
-        told = mistake(with_head("Detect", ["nc"], pgi="maybe"))
-        assert told == "model.yaml: pgi: true, false or lead-guided is expected, got 'maybe'"
+        message = mistake(with_head("Detect", ["nc"], pgi="maybe"))
+        assert message == "model.yaml: pgi: true, false or lead-guided is expected, got 'maybe'"
 
     def test_a_wish_that_cannot_be_granted(self, tmp_path: Path) -> None:
         file = tmp_path / "model.yaml"

@@ -1,4 +1,4 @@
-"""Where operators stand: the sites of every host, what an operator is told about them, and what is no host."""
+"""Sites of every host, their descriptions, and layers that are no hosts."""
 
 from functools import cache
 from itertools import product
@@ -31,11 +31,11 @@ from search_spaces.operators import OPERATORS, SiteKind
 POINTWISE = SiteKind.POINTWISE
 BLOCK, CONV, LAYER, UPSAMPLE = SiteKind.BLOCK, SiteKind.CONV, SiteKind.LAYER, SiteKind.UPSAMPLE
 
-Told = tuple[str, SiteKind, int, int, int, int]
-"""Path, kind, channels in and out, kernel, stride."""
+Description = tuple[str, SiteKind, int, int, int, int]
+"""Path, kind, input and output channels, kernel and stride of a site."""
 
 
-def told(operator: str, layer: nn.Module, c_in: int) -> list[Told]:
+def sites_of(operator: str, layer: nn.Module, c_in: int) -> list[Description]:
     host = host_of(layer)
     assert host is not None
     sites = host.sites_for(OPERATORS[operator], layer, c_in)
@@ -94,8 +94,8 @@ def told(operator: str, layer: nn.Module, c_in: int) -> list[Told]:
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__ if isinstance(value, nn.Module) else "",
 )
-def test_sites(operator: str, layer: nn.Module, c_in: int, expected: list[Told]) -> None:
-    assert told(operator, layer, c_in) == expected
+def test_sites(operator: str, layer: nn.Module, c_in: int, expected: list[Description]) -> None:
+    assert sites_of(operator, layer, c_in) == expected
 
 
 STANDING: dict[SiteKind, tuple[type[nn.Module], ...]] = {
@@ -112,7 +112,7 @@ SCALES |= {"11": "nsmlx", "12": "nsmlx", "26": "nsmlx"}
 
 @cache
 def family(name: str) -> tuple[Base, ...]:
-    """The base models of a family, at all scales."""
+    """Yield the base models of a family at all scales."""
     return tuple(bases.load(f"yolo{name}{{scale}}.yaml", scale.strip()) for scale in SCALES[name])
 
 
@@ -186,7 +186,7 @@ def test_a_host_is_its_exact_type() -> None:
 
 
 @pytest.mark.parametrize("act", [nn.ReLU(), nn.LeakyReLU(0.1)], ids=lambda act: type(act).__name__)
-def test_the_activation_is_the_hosts_own(act: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_activation_is_that_of_the_host(act: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Conv, "default_act", act)
     monkeypatch.setattr(RepConv, "default_act", act)
     for layer in (C3(32, 32), RepNCSPELAN4(32, 32, 32, 16), ADown(32, 32)):
@@ -201,7 +201,7 @@ def test_a_linear_convolution_stays_linear() -> None:
     assert isinstance(site.activation, nn.Identity)
 
 
-def test_a_site_knows_its_place_in_the_image_if_the_caller_does() -> None:
+def test_a_site_has_the_reduction_that_the_caller_gives() -> None:
     layer, mmqa = C3(32, 32), OPERATORS["MMQA"]
     assert [site.reduction for site in HOSTS["C3"].sites_for(mmqa, layer, 32, 16)] == [16]
     assert [site.reduction for site in HOSTS["C3"].sites_for(mmqa, layer, 32)] == [None]

@@ -1,4 +1,4 @@
-"""Layers between others: how they are counted, who reads them, and that the network is the one that was meant."""
+"""Inserted layers: their indices, their readers, and the built network."""
 
 from typing import Any
 
@@ -33,11 +33,11 @@ def test_labels() -> None:
     assert insertions.labels(2, []) == ("0", "1")
 
 
-def test_nothing_inserted_changes_nothing() -> None:
+def test_without_insertions_rows_are_not_changed() -> None:
     assert insertions.splice(ROWS, {}) == ROWS
 
 
-def test_the_next_layer_alone_reads_it() -> None:
+def test_only_the_next_layer_reads_it() -> None:
     assert sources((1, "next")) == [
         ("A", -1), ("B", -1), ("N", -1), ("C", -1), ("D", [-1, 1]), ("E", 3), ("F", [1, 4, 5])
     ]  # fmt: skip
@@ -55,7 +55,7 @@ def test_several() -> None:
     ]  # fmt: skip
 
 
-def test_nobody_would_read_it() -> None:
+def test_an_insertion_without_reader_is_refused() -> None:
     assert sources((3, "all"))[-1] == ("F", [1, 4, 5])
     with pytest.raises(SpecError, match="layer 4 does not read layer 3, so nothing would read the insertion"):
         sources((3, "next"))
@@ -67,8 +67,8 @@ def with_insertion(after: int, feeds: Feeds) -> Architecture:
 
 
 @pytest.mark.parametrize("feeds", insertions.FEEDS)
-def test_an_insertion_that_is_the_identity_changes_nothing(feeds: Feeds) -> None:
-    """With the last batch norm's weight at 0 a UIB returns its input."""
+def test_an_inserted_identity_does_not_change_the_output(feeds: Feeds) -> None:
+    """Insert a UIB that returns its input: the weight of its last batch norm is 0."""
     architecture = with_insertion(9, feeds)
     model = build.model(architecture.document(2), 2).eval()
     stock = build.model(Architecture.of("yolov8{scale}.yaml", "n", {6: Choice.of("UIB", {})}).document(2), 2).eval()
@@ -99,7 +99,7 @@ def test_who_reads_it(feeds: Feeds, readers: set[int]) -> None:
     assert reading == readers
 
 
-def test_slots_keep_their_index_and_the_file_says_so() -> None:
+def test_slots_keep_their_index_in_the_file() -> None:
     architecture = with_insertion(4, "next")
     written = architecture.to_yaml(2)
     assert "insert: {4: next}" in written

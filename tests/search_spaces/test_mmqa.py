@@ -1,4 +1,4 @@
-"""Mobile MQA against its definition (MobileNetV4, arXiv 2404.10518, equation 2)."""
+"""Mobile MQA compared with its definition (MobileNetV4, arXiv 2404.10518, equation 2)."""
 
 import math
 from collections.abc import Callable
@@ -36,14 +36,14 @@ def down(x: Tensor, module: nn.Module) -> Tensor:
 
 
 def pool(x: Tensor, stride: int) -> Tensor:
-    """Window by window; at the far edges a window holds the pixels that there are."""
+    """Average window by window; the last windows hold only the pixels that exist."""
     rows = [x[:, :, row : row + stride] for row in range(0, x.shape[2], stride)]
     windows = [[row[..., column : column + stride] for column in range(0, x.shape[3], stride)] for row in rows]
     return torch.stack([torch.stack([w.mean(dim=(2, 3)) for w in row], dim=-1) for row in windows], dim=-2)
 
 
 def by_hand(attention: MMQA, x: Tensor) -> Tensor:
-    """One softmax per head, all heads with the same keys and values, in plain matrix products."""
+    """Compute attention by its definition: one softmax per head, all heads with the same keys and values."""
     keys = down(x, attention.key_down).flatten(2).transpose(1, 2) @ attention.key.weight[:, :, 0, 0].T
     values = down(x, attention.value_down).flatten(2).transpose(1, 2) @ attention.value.weight[:, :, 0, 0].T
     pooled = x
@@ -230,13 +230,13 @@ def test_the_block_has_the_parameters_of_the_paper() -> None:
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels last"])
 def test_never_stores_the_attention_matrix(layout: torch.memory_format) -> None:
     attention = MMQA(12, 12, heads=3, key_dim=4).to(memory_format=layout)
-    with Sizes() as seen:
+    with Sizes() as found:
         attention(torch.randn(1, 12, 24, 24).to(memory_format=layout)).sum().backward()
-    assert seen.largest < 24**2 * 24**2
+    assert found.largest < 24**2 * 24**2
 
 
 class Sizes(TorchDispatchMode):
-    """The most numbers that one operation returned."""
+    """Largest number of elements that an operation returned."""
 
     largest = 0
 

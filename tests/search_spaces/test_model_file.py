@@ -1,4 +1,4 @@
-"""What a model file may say: layers of a closed list, rows that can be built; a mistake is a line with its address."""
+"""Checks of model files: layers of a closed list, rows that can be built, mistakes in one line with an address."""
 
 import math
 from collections.abc import Callable
@@ -129,7 +129,7 @@ SETTING_MISTAKES: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-def told(raised: Callable[[], object]) -> tuple[str, ...]:
+def mistakes_of(raised: Callable[[], object]) -> tuple[str, ...]:
     with pytest.raises(SpecError) as caught:
         raised()
     return caught.value.mistakes
@@ -139,17 +139,17 @@ class TestMistakes:
     @pytest.mark.parametrize(("row", "reason"), ROW_MISTAKES)
     def test_a_row_is_one_line_with_its_address(self, row: Any, reason: str, tmp_path: Path) -> None:
         file = written(tmp_path, document((1, row)))
-        (mistake,) = told(lambda: bases.load(file, ""))
+        (mistake,) = mistakes_of(lambda: bases.load(file, ""))
         assert mistake.partition("mine.yaml: ")[2].startswith(f"backbone[1]: {reason}")
         assert "\n" not in mistake
         space = {"name": "x", "base": file, "slots": [{"at": {"layers": [2]}, "choices": {"UIB": {}}}]}
-        assert told(lambda: parse(space)) == (mistake,)
+        assert mistakes_of(lambda: parse(space)) == (mistake,)
 
     @pytest.mark.parametrize(("settings", "reason"), SETTING_MISTAKES)
     def test_a_setting_is_one_line_with_its_address(
         self, settings: dict[str, Any], reason: str, tmp_path: Path
     ) -> None:
-        (mistake,) = told(lambda: model_reader.read_model(written(tmp_path, document(**settings))))
+        (mistake,) = mistakes_of(lambda: model_reader.read_model(written(tmp_path, document(**settings))))
         assert mistake.startswith(f"mine.yaml: {reason}")
 
     def test_all_at_once(self, tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ class TestMistakes:
         )
         assert [
             one.partition("mine.yaml: ")[2][:35]
-            for one in told(lambda: model_reader.read_model(written(tmp_path, content)))
+            for one in mistakes_of(lambda: model_reader.read_model(written(tmp_path, content)))
         ] == [
             "activation: unknown activation 'nn.",
             "backbone[1]: Conv: output channels ",
@@ -173,20 +173,20 @@ class TestMistakes:
         ]
 
     def test_no_model_at_all(self, tmp_path: Path) -> None:
-        (mistake,) = told(lambda: model_reader.read_model(written(tmp_path, {"path": ".", "names": ["a"]})))
+        (mistake,) = mistakes_of(lambda: model_reader.read_model(written(tmp_path, {"path": ".", "names": ["a"]})))
         assert mistake.startswith("mine.yaml: not a model YAML")
 
-    def test_channels_that_are_rounded_are_said(self, tmp_path: Path) -> None:
+    def test_rounded_channels_are_noted(self, tmp_path: Path) -> None:
         reading = model_reader.read_model(written(tmp_path, document((1, [-1, 1, "Conv", [31.5, 3, 2]]))))
         assert reading.notes == ("backbone[1]: Conv has 32 channels, a multiple of 8, where the file says 31.5",)
 
     @pytest.mark.parametrize("name", ["yolov8n.yaml", "yolov9c.yaml", "yolo11x.yaml", "yolo26n.yaml", "yolov10m.yaml"])
-    def test_nothing_is_said_of_stock_models(self, name: str) -> None:
+    def test_stock_models_have_no_notes(self, name: str) -> None:
         assert model_reader.read_model(name).notes == ()
 
 
 class TestUltralytics:
-    """Ultralytics' own classes, which read our rows once this package is imported."""
+    """Ultralytics' classes, which read rows with operators after this package is imported."""
 
     @pytest.mark.parametrize(
         "change",
@@ -206,7 +206,7 @@ class TestUltralytics:
             lambda: tasks.parse_model({**content, "nc": 2}, 3, verbose=False),
             lambda: YOLO(written(tmp_path, content)),
         ):
-            assert told(build_it)
+            assert mistakes_of(build_it)
         assert [path.name for path in tmp_path.iterdir()] == ["mine.yaml"]
 
     @pytest.mark.parametrize("name", ["yolov8n-pose.yaml", "yolov8n-seg.yaml", "yolov8n-cls.yaml", "yolov6n.yaml"])
@@ -222,19 +222,19 @@ class TestUltralytics:
         assert tasks.ClassificationModel(content, verbose=False)
         monkeypatch.setattr(tasks.parse_model, "downloads", True)
         parser_hooks.refuse_downloads()
-        (mistake,) = told(lambda: tasks.ClassificationModel(content, verbose=False))
+        (mistake,) = mistakes_of(lambda: tasks.ClassificationModel(content, verbose=False))
         assert mistake.startswith("backbone[0]: TorchVision downloads weights")
 
-    def test_a_layer_that_the_program_itself_gave_to_ultralytics(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_layer_that_the_program_added_to_ultralytics(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(tasks, "Mine", type("Mine", (nn.Identity,), {"__module__": "mine"}), raising=False)
         assert tasks.DetectionModel(document((3, [-1, 1, "Mine", []])), verbose=False)
 
-    def test_layers_that_do_not_fit_are_told_by_row(self) -> None:
+    def test_layers_that_do_not_fit_are_reported_by_row(self) -> None:
         content = document((3, [[0, 1], 1, "Concat", [1]]))
         with pytest.raises(LayerError, match=r"^head\[0\]: Concat cannot take 16x128x128 and 32x64x64: "):
             tasks.DetectionModel(content, verbose=False)
 
-    def test_the_list_is_ultralytics_own(self) -> None:
+    def test_the_list_is_that_of_ultralytics(self) -> None:
         found = {
             name
             for name, value in vars(tasks).items()
@@ -277,7 +277,7 @@ class TestActivation:
         ],
     )
     def test_nothing_else(self, text: str) -> None:
-        assert len(told(lambda: layers.activation(text))[0]) < 300
+        assert len(mistakes_of(lambda: layers.activation(text))[0]) < 300
 
 
 @pytest.mark.parametrize("name", ["SimAM", "SKAttention", "C3STR", "PConv", "GSConv", "PWConv", "CBAM", "WorldDetec7"])

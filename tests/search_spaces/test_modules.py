@@ -1,4 +1,4 @@
-"""Operators from outside: a user's file, its checkpoints in other processes, and installed packages."""
+"""Operators of users' files, of checkpoints in other processes, and of installed packages."""
 
 import io
 import subprocess
@@ -81,7 +81,7 @@ def architecture(space: SearchSpace) -> Architecture:
 
 
 def alone(code: str, folder: Path, *arguments: object) -> str:
-    """What a fresh process prints that starts in a folder."""
+    """Return the output of code in a new process that starts in a folder."""
     ours = Path(build.__file__).parents[1]
     program = f"import sys; sys.path.insert(0, {str(ours)!r})\n{code}"
     ran = subprocess.run(
@@ -104,7 +104,7 @@ class TestFile:
         assert modules.load(folder / "my_ops.py") == (record,)
 
     @pytest.mark.parametrize(
-        ("content", "told"),
+        ("content", "expected"),
         [
             (None, "my_ops.py: cannot be read (No such file or directory)"),
             ("def", "my_ops.py: cannot be imported: SyntaxError: invalid syntax (my_ops.py, line 1)"),
@@ -131,23 +131,25 @@ class TestFile:
         ],
         ids=lambda _: "",
     )
-    def test_one_mistake(self, content: str | None, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_one_mistake(
+        self, content: str | None, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.chdir(tmp_path)
         if content is not None:
             Path("my_ops.py").write_text(content, encoding="utf-8")
         before = set(OPERATORS)
         with pytest.raises(SpecError) as caught:
             modules.load(Path("my_ops.py"))
-        assert str(caught.value) == told
+        assert str(caught.value) == expected
         assert set(OPERATORS) == before
 
-    def test_another_text_under_a_known_name(self, folder: Path) -> None:
+    def test_another_text_with_a_used_name(self, folder: Path) -> None:
         modules.load(folder / "my_ops.py")
         (folder / "other.py").write_text(STRIPS + "\n# changed\n", encoding="utf-8")
         with pytest.raises(SpecError, match=r"other.py: Strips is loaded already, with another text, from .*my_ops.py"):
             modules.load(folder / "other.py")
 
-    def test_a_missing_module_is_told_with_the_other_mistakes(self) -> None:
+    def test_a_missing_module_is_reported_with_the_other_mistakes(self) -> None:
         with pytest.raises(SpecError) as caught:
             parse(yaml_text.parse_yaml(SPACE.replace("Strips: {}", "UIB: {mid_kernel: 4}")))
         assert caught.value.mistakes[0] == "modules[0]: my_ops.py: cannot be read (No such file or directory)"
@@ -155,7 +157,7 @@ class TestFile:
 
 
 class TestSpace:
-    def test_an_operator_of_ones_own_is_offered_like_any(self, space: SearchSpace) -> None:
+    def test_a_users_operator_is_offered_like_any(self, space: SearchSpace) -> None:
         assert [slot.operators for slot in space.slots] == [
             ("stock", "Strips", "UIB"),
             ("stock", "Strips", "UIB"),
@@ -173,12 +175,12 @@ class TestSpace:
         assert not set(before) & {after.fingerprint, again.hash}
 
     def test_a_saved_space_keeps_what_it_uses(self, folder: Path, space: SearchSpace, tmp_path: Path) -> None:
-        kept = tmp_path / "study"
-        kept.mkdir()
-        save(text(folder / "space.yaml"), kept)
+        stored = tmp_path / "study"
+        stored.mkdir()
+        save(text(folder / "space.yaml"), stored)
         (folder / "my_ops.py").unlink()
-        assert (kept / "modules" / "my_ops.py").read_text(encoding="utf-8") == STRIPS
-        assert load(kept / "space.yaml").hash == space.hash
+        assert (stored / "modules" / "my_ops.py").read_text(encoding="utf-8") == STRIPS
+        assert load(stored / "space.yaml").hash == space.hash
 
 
 class TestModel:
@@ -196,15 +198,15 @@ print(Architecture.read(Path("model.yaml")).fingerprint, sum(p.numel() for p in 
         size = sum(p.numel() for p in build.model(architecture.document(3), 3).parameters())
         assert alone(code, folder) == f"{architecture.fingerprint} {size}"
 
-    def test_code_that_nobody_vouched_for_is_not_run(self, tmp_path: Path) -> None:
+    def test_untrusted_code_is_not_run(self, tmp_path: Path) -> None:
         (tmp_path / "theirs.py").write_text("open('ran.txt', 'w').close()", encoding="utf-8")
         for key, lines in (("nas", "{modules: [theirs.py]}"), ("modules", "[theirs.py]")):
             document = {"nc": 2, "backbone": [[-1, 1, "Conv", [16, 3, 2]]], "head": [[[0], 1, "Detect", ["nc"]]]}
             (tmp_path / "model.yaml").write_text(f"{key}: {lines}\n{yaml.safe_dump(document)}", encoding="utf-8")
-            told = "theirs.py: Python code, which a model file is not trusted to run; .* --modules .*theirs.py"
-            with pytest.raises(SpecError, match=told):
+            message = "theirs.py: Python code, which a model file is not trusted to run; .* --modules .*theirs.py"
+            with pytest.raises(SpecError, match=message):
                 model_reader.read_model(str(tmp_path / "model.yaml"))
-            with pytest.raises(SpecError, match=told):
+            with pytest.raises(SpecError, match=message):
                 YOLO(tmp_path / "model.yaml")
         assert not list(tmp_path.glob("ran.txt"))
         assert not Path("ran.txt").exists()
@@ -218,7 +220,7 @@ print(Architecture.read(Path("model.yaml")).fingerprint, sum(p.numel() for p in 
         with pytest.raises(SpecError, match="is not trusted to run"):
             Architecture.read(folder / "model.yaml")
 
-    def test_a_missing_module_is_told(self, folder: Path, architecture: Architecture) -> None:
+    def test_a_missing_module_is_reported(self, folder: Path, architecture: Architecture) -> None:
         elsewhere = folder / "elsewhere"
         elsewhere.mkdir()
         (elsewhere / "model.yaml").write_text(
@@ -252,8 +254,8 @@ print("Strips" in OPERATORS, len(list(rebuilt.parameters())) == len(list(model.p
 torch.manual_seed(0)
 print(float(model(torch.ones(1, 3, 64, 64))[0].sum()))
 """
-        said, total = alone(code, elsewhere).splitlines()
-        assert said == "True True"
+        text, total = alone(code, elsewhere).splitlines()
+        assert text == "True True"
         with torch.no_grad():
             assert float(total) == pytest.approx(float(model.eval()(torch.ones(1, 3, 64, 64))[0].sum()), rel=1e-5)
         again = 'import torch; print(type(torch.load("again.pt", weights_only=False)["model"]).__name__)'
@@ -276,19 +278,19 @@ class TestInstalled:
         assert OPERATORS["Strips"].source is None
 
     @pytest.mark.parametrize(
-        ("value", "told"),
+        ("value", "expected"),
         [
             ("search_spaces.operators.uib:UIB", "search_spaces.operators.uib:UIB: not an Operator, got type"),
             ("their_ops:STRIPS", "their_ops:STRIPS: UIB is an operator already"),
         ],
     )
     def test_what_a_package_must_not_offer(
-        self, value: str, told: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+        self, value: str, expected: str, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (folder / "their_ops.py").write_text(STRIPS.replace('name="Strips"', 'name="UIB"'), encoding="utf-8")
         monkeypatch.delitem(sys.modules, "their_ops", raising=False)
         monkeypatch.syspath_prepend(str(folder))
         offered = EntryPoint(name="Strips", value=value, group=modules.ENTRY_POINT)
         monkeypatch.setattr(modules, "entry_points", lambda **_: [offered])
-        with pytest.raises(SpecError, match=told):
+        with pytest.raises(SpecError, match=expected):
             modules.load_installed()

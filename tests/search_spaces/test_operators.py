@@ -1,4 +1,4 @@
-"""What every operator promises, at every host that has a site for it. An operator is tested by being in OPERATORS."""
+"""Contract of every operator in `OPERATORS`, at every host that has a site for it."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -21,7 +21,7 @@ from trials.contracts.cases import LAYERS
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """An operator in a layer, with the first parameters that are legal there."""
+    """Operator in a layer, with the first parameters that are legal there."""
 
     layer: str
     operator: Operator
@@ -89,7 +89,7 @@ each_operator = pytest.mark.parametrize("operator", OPERATORS.values(), ids=lamb
 
 @cache
 def built(case: str) -> nn.Module:
-    """The grafted layer of a case; copy it before changing it."""
+    """Return the grafted layer of a case; it is shared, so copy it before a change."""
     with torch.random.fork_rng():  # a test's numbers are the same, whether another has built the case before
         torch.manual_seed(0)
         (found,) = (one for one in CASES if str(one) == case)
@@ -101,7 +101,7 @@ def image(case: Case, height: int = 12, width: int = 16, batch: int = 2) -> Tens
 
 
 def promised(case: Case, height: int, width: int) -> tuple[int, int]:
-    """Height and width after the layer: as before the graft, and a strided operator of its own rounds up."""
+    """Return height and width after the layer: as before the graft; a strided whole-layer operator rounds up."""
     if case.is_inner:
         out = layer_of(case.layer)(torch.zeros(1, case.c_in, height, width))
         return out.shape[-2], out.shape[-1]
@@ -144,11 +144,11 @@ def test_gradient_reaches_every_parameter_and_the_input(case: Case, awake: Calla
 
 
 @each_case
-def test_trains_and_keeps_nothing_of_the_graph(case: Case) -> None:
+def test_trains_and_stores_no_part_of_the_graph(case: Case) -> None:
     layer = deepcopy(built(str(case))).train()
     layer(image(case)).sum().backward()
-    kept = [name for module in layer.modules() for name, value in vars(module).items() if isinstance(value, Tensor)]
-    assert kept == []
+    stored = [name for module in layer.modules() for name, value in vars(module).items() if isinstance(value, Tensor)]
+    assert stored == []
     assert not any(buffer.requires_grad for buffer in layer.buffers())
     assert all(parameter.is_leaf for parameter in layer.parameters())
     deepcopy(layer)
@@ -218,7 +218,7 @@ def test_traced_at_one_size_is_right_at_another(case: Case, awake: Callable[[nn.
 
 
 @each_case
-def test_stores_nothing_beyond_four_dimensions(case: Case) -> None:
+def test_no_tensor_has_more_than_four_dimensions(case: Case) -> None:
     stored = built(str(case)).state_dict()
     assert max((tensor.dim() for tensor in stored.values()), default=0) <= 4
 
@@ -239,7 +239,7 @@ def test_counts_its_parameters(case: Case) -> None:
 
 
 @each_case
-def test_every_value_can_be_built_where_nothing_is_in_its_way(case: Case) -> None:
+def test_every_compatible_value_can_be_built(case: Case) -> None:
     tried = 0
     for parameter in case.operator.parameters:
         for value in parameter.allowed:
@@ -256,7 +256,7 @@ def test_every_value_can_be_built_where_nothing_is_in_its_way(case: Case) -> Non
 
 
 @each_operator
-def test_what_a_module_refuses_has_an_obstacle(operator: Operator) -> None:
+def test_incompatibility_covers_all_that_a_module_refuses(operator: Operator) -> None:
     every = (site for layer in LAYERS for site in sites(layer, operator))
     different = {(site.kind, site.c_in, site.c_out, site.kernel, site.stride): site for site in every}
     for site, parameters in product(different.values(), combinations(operator)):
@@ -296,7 +296,7 @@ def test_modules_stay_where_checkpoints_look_for_them(operator: Operator) -> Non
 
 
 @each_case
-def test_unseen_products_are_counted(case: Case) -> None:
+def test_extra_macs_are_counted(case: Case) -> None:
     found = [module for module in built(str(case)).modules() if isinstance(module, case.operator.module)]
     assert found
     if case.operator.extra_macs is not None:
@@ -305,16 +305,16 @@ def test_unseen_products_are_counted(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.operator.init_from is not None], ids=str)
-def test_what_adopted_its_neighbour_learns(case: Case) -> None:
-    """A zero or a repetition at the start lets some parameters wait for others, none for ever."""
+def test_an_initialised_operator_learns(case: Case) -> None:
+    """Train for some steps: zero or equal initial values delay some gradients, but none stays zero."""
     module, stock = deepcopy(built(str(case))).train(), layer_of(case.layer)
     before = dict(stock.named_modules())
-    own = {path: each for path, each in module.named_modules() if type(each) is case.operator.module}
+    inside = {path: each for path, each in module.named_modules() if type(each) is case.operator.module}
     assert case.operator.init_from is not None
     with torch.no_grad():
-        for path, each in own.items():
+        for path, each in inside.items():
             case.operator.init_from(each, before.get(path))
-    start = {name: value.clone() for name, value in module.named_parameters() if name.startswith(tuple(own))}
+    start = {name: value.clone() for name, value in module.named_parameters() if name.startswith(tuple(inside))}
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-2, weight_decay=0.0)
     for _ in range(3):
         optimizer.zero_grad()

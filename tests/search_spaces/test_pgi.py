@@ -1,4 +1,4 @@
-"""The auxiliary half: it gives its gradient in training, costs nothing afterwards and leaves no trace."""
+"""Auxiliary branch: gradients in training, no cost in eval mode, complete removal."""
 
 import io
 from collections.abc import Callable
@@ -32,10 +32,10 @@ from search_spaces.pgi import (
 
 CLASSES = 3
 HEAD = {"t": 29, "m": 38}
-"""The layer that the head is, in training."""
+"""Index of the head in training."""
 
 each_scale = pytest.mark.parametrize("scale", ["t", "m"])
-"""One with a second top-down path, one with a second backbone."""
+"""Scales with a second top-down path (t) and with a second backbone (m)."""
 
 Models = Callable[[str], PGIModel]
 
@@ -45,7 +45,7 @@ def document(scale: str) -> dict[str, Any]:
 
 
 def batch() -> dict[str, torch.Tensor]:
-    """Two small images with three objects."""
+    """Return two small images with three objects."""
     return {
         "img": torch.rand(2, 3, 64, 64),
         "batch_idx": torch.tensor([0.0, 0.0, 1.0]),
@@ -64,20 +64,20 @@ def predicted(model: nn.Module) -> torch.Tensor:
 
 
 def raw_of(model: nn.Module, images: torch.Tensor) -> dict[str, Any]:
-    """Raw predictions in train mode."""
+    """Return raw predictions in train mode."""
     return model.train()(images)
 
 
 @pytest.fixture(scope="module")
 def models(awake: Callable[[nn.Module], nn.Module]) -> Models:
-    """A fresh copy of a model in training, with weights and statistics as if it had been trained."""
-    kept: dict[str, nn.Module] = {}
+    """Return a function to copies of models in train mode, with random weights and statistics."""
+    stored: dict[str, nn.Module] = {}
 
     def model(scale: str) -> PGIModel:
-        if scale not in kept:
+        if scale not in stored:
             torch.manual_seed(0)
-            kept[scale] = awake(build.model(document(scale), CLASSES))
-        copy = deepcopy(kept[scale])
+            stored[scale] = awake(build.model(document(scale), CLASSES))
+        copy = deepcopy(stored[scale])
         assert isinstance(copy, PGIModel)
         copy.args = DEFAULT_CFG
         return copy
@@ -107,7 +107,7 @@ class TestHead:
             assert torch.equal(raw["boxes"], half["boxes"])
             assert torch.equal(raw["scores"], half["scores"])
 
-    def test_absent_maps_are_predicted_nothing_from(self) -> None:
+    def test_the_auxiliary_half_ignores_absent_maps(self) -> None:
         dual = DualDetect(2, ch=(8, 16)).train()
         assert "auxiliary" not in dual([None, torch.rand(1, 16, 4, 4)])
 
@@ -144,13 +144,13 @@ class TestModel:
         assert type(model) is DetectionModel
         assert drop_auxiliary(model) is model
 
-    def test_describes_itself(self) -> None:
+    def test_has_names_strides_and_classes(self) -> None:
         model = DetectionModel(document("t"), nc=CLASSES, verbose=True)
         assert (model.names, model.stride.tolist()) == ({0: "0", 1: "1", 2: "2"}, [8, 16, 32])
         assert model.yaml["nc"] == CLASSES
 
     @each_scale
-    def test_layers_are_routed_as_the_document_says(self, scale: str, models: Models) -> None:
+    def test_layers_are_routed_as_in_the_document(self, scale: str, models: Models) -> None:
         written = document(scale)
         rows = [*written["backbone"], *written["head"]]
         layers: list[Any] = list(models(scale).model)
@@ -200,7 +200,7 @@ class TestModel:
         for twin in twins:
             assert torch.equal(raw_of(twin, images)["auxiliary"]["boxes"], boxes)
 
-    def test_a_copy_of_a_lead_guided_one_leads_itself(self, models: Models) -> None:
+    def test_a_copied_lead_guided_loss_uses_its_own_assigner(self, models: Models) -> None:
         model = models("t")
         model.yaml["pgi"] = LEAD_GUIDED
         targets = batch()
@@ -237,7 +237,7 @@ class TestLoss:
         assert not any(part.requires_grad for part in parts.values())
 
     @each_scale
-    def test_the_auxiliary_loss_alone_teaches_backbone_and_branch(self, scale: str, models: Models) -> None:
+    def test_the_auxiliary_loss_has_gradients_for_backbone_and_branch(self, scale: str, models: Models) -> None:
         model, targets = models(scale), batch()
         raw = raw_of(model, targets["img"])
         loss, _ = DualLoss(model).auxiliary(raw["auxiliary"], targets)
@@ -256,13 +256,13 @@ class TestLoss:
 
     @staticmethod
     def feeds_auxiliary(name: str, dropped: set[int], scale: str) -> bool:
-        """Whether a parameter is in the backbone, without the pooling behind it, or in the auxiliary half."""
+        """Return whether a parameter is in the backbone, without the pooling behind it, or in the auxiliary half."""
         _, layer, *rest = name.split(".")
         last = {"t": 8, "m": 9}[scale]
         return int(layer) <= last or int(layer) in dropped or (int(layer) == HEAD[scale] and rest[0] == "auxiliary")
 
     @each_scale
-    def test_the_main_loss_alone_does_not_teach_the_branch(self, scale: str, models: Models) -> None:
+    def test_the_main_loss_has_no_gradient_for_the_branch(self, scale: str, models: Models) -> None:
         model, targets = models(scale), batch()
         raw = raw_of(model, targets["img"])
         DualLoss(model).main(raw, targets)[0].sum().backward()
@@ -271,14 +271,14 @@ class TestLoss:
         assert all(p.grad is None for p in model.model[-1].auxiliary.parameters())
 
     @each_scale
-    def test_every_parameter_is_taught_by_both(self, scale: str, models: Models) -> None:
+    def test_both_losses_give_every_parameter_a_gradient(self, scale: str, models: Models) -> None:
         model = models(scale)
         loss, _ = model.loss(batch())
         loss.sum().backward()
         assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
     @each_scale
-    def test_is_the_main_one_alone_in_eval_mode(self, scale: str, models: Models) -> None:
+    def test_is_only_the_main_loss_in_eval_mode(self, scale: str, models: Models) -> None:
         model, targets = models(scale).eval(), batch()
         with torch.no_grad():
             predictions = model(targets["img"])
@@ -296,7 +296,7 @@ class TestLoss:
             loss.sum().backward()
             assert loss.isfinite().all()
 
-    def test_each_half_is_assigned_its_own_targets(self, models: Models) -> None:
+    def test_each_half_is_assigned_its_targets(self, models: Models) -> None:
         loss = DualLoss(models("t"))
         calls = self.spied(loss.main), self.spied(loss.auxiliary)
         raw = raw_of(models("t"), (targets := batch())["img"])
@@ -331,7 +331,7 @@ class TestLoss:
         assert torch.equal(DualLoss(model, lead_guided=True)(raw, targets)[0], expected)
         assert not torch.equal(DualLoss(model)(raw, targets)[0], expected)
 
-    def test_the_document_says_which(self, models: Models) -> None:
+    def test_the_document_selects_the_assignment(self, models: Models) -> None:
         model, targets = models("t"), batch()
         raw = raw_of(model, targets["img"])
         for asked in (False, True, LEAD_GUIDED):
@@ -341,7 +341,7 @@ class TestLoss:
 
     @staticmethod
     def spied(loss: Any) -> list[Any]:
-        """What the loss's assigner finds, call by call."""
+        """Record what the loss's assigner returns, call by call."""
         found: list[Any] = []
         assigner = loss.assigner
 
@@ -362,7 +362,7 @@ class TestDropping:
         assert before.isfinite().all()
 
     @each_scale
-    def test_leaves_the_model_that_the_deployed_document_builds(self, scale: str, models: Models) -> None:
+    def test_gives_the_model_that_the_deployed_document_builds(self, scale: str, models: Models) -> None:
         left: Any = drop_auxiliary(models(scale))
         plain: Any = build.model(auxiliary.without_branch(document(scale)), CLASSES)
         assert (type(left), type(left.model[-1])) == (DetectionModel, Detect)

@@ -1,4 +1,4 @@
-"""What articles print: the right shapes and numbers of parameters, and what is wrong with it left in."""
+"""Modules as articles print them: shapes, numbers of parameters, and the mistakes in them."""
 
 from typing import Any
 
@@ -38,12 +38,12 @@ def site(c_in: int, c_out: int, *, kernel: int = 3, stride: int = 1) -> Site:
 
 
 def printed(name: str, where: Site, **given: Any) -> Any:
-    """The module at a site, its parameters filled in."""
+    """Build a printed operator at a site, with default parameters for the rest."""
     return PRINTED[name].build(where, **PRINTED[name].complete(given)).eval()
 
 
 def dynamic(c_in: int, c_out: int, **shape: Any) -> PrintedDynamicConv:
-    """With numbers in it; as built its kernels have none."""
+    """Return a module with random parameters, also for the biases, which start at 0."""
     layer = PrintedDynamicConv(c_in, c_out, **{"kernel": 3, "stride": 1, "kernels": 4, "ratio": 0.25, **shape})
     for parameter in layer.parameters():
         nn.init.normal_(parameter)
@@ -121,7 +121,7 @@ class TestMMQA:
 class TestDynamicConv:
     @pytest.mark.parametrize(("kernel", "stride"), [(1, 1), (3, 1), (3, 2), (5, 2)])
     @pytest.mark.parametrize("kernels", [1, 4])
-    def test_every_image_meets_its_own_mixture(self, kernel: int, stride: int, kernels: int) -> None:
+    def test_every_image_has_its_mixed_kernel(self, kernel: int, stride: int, kernels: int) -> None:
         layer = dynamic(8, 6, kernel=kernel, stride=stride, kernels=kernels)
         x = torch.rand(3, 8, 9, 7)
         expected = [
@@ -131,7 +131,7 @@ class TestDynamicConv:
 
     @staticmethod
     def mixed(layer: PrintedDynamicConv, image: Tensor) -> tuple[Tensor, Tensor]:
-        """The kernel and bias of one image, one expert at a time."""
+        """Compute kernel and bias of one image by a loop over the kernels."""
         hidden = (layer.squeeze.weight[:, :, 0, 0] @ image.mean((1, 2))).clamp(min=0)
         shares = (layer.mix.weight[:, :, 0, 0] @ hidden).softmax(0)
         experts = layer.weight.chunk(layer.kernels)

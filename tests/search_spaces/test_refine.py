@@ -1,4 +1,4 @@
-"""The space around what a search has found."""
+"""Finer spaces derived from the results of a search."""
 
 from typing import Any
 
@@ -38,7 +38,9 @@ def choice(space: SearchSpace, slot: str, operator: str) -> Any:
     return found
 
 
-def test_what_was_found_is_tried_first_and_can_be_said(document: dict[str, Any], coarse: SearchSpace) -> None:
+def test_found_architectures_are_tried_first_and_are_in_the_space(
+    document: dict[str, Any], coarse: SearchSpace
+) -> None:
     found = [
         coarse.of({"4": choice(coarse, "4", "UIB")}),
         coarse.of({"8": choice(coarse, "8", "DynamicConv"), "after-9": choice(coarse, "after-9", "MMQA")}),
@@ -61,7 +63,7 @@ def test_tied_layers_are_free_and_parameters_are_opened(document: dict[str, Any]
     assert 3 in free["expansion"]  # as it was found, though no derived space would offer it
 
 
-def test_what_nobody_turned_stays_at_stock(document: dict[str, Any], coarse: SearchSpace) -> None:
+def test_other_scaling_factors_stay_at_stock(document: dict[str, Any], coarse: SearchSpace) -> None:
     found = coarse.of({"8": choice(coarse, "8", "DynamicConv")}, {"width.P5": 0.75})
     fine = parse(parse_yaml(refine(document, coarse, [found])))
     assert {factor.name: factor.values for factor in fine.scaling_factors} == {
@@ -71,7 +73,7 @@ def test_what_nobody_turned_stays_at_stock(document: dict[str, Any], coarse: Sea
     assert fine.image_size == coarse.image_size
 
 
-def test_the_stock_model_alone_is_nothing_to_refine(document: dict[str, Any], coarse: SearchSpace) -> None:
+def test_the_stock_model_alone_cannot_be_refined(document: dict[str, Any], coarse: SearchSpace) -> None:
     with pytest.raises(SpecError) as error:
         refine(document, coarse, [coarse.stock])
     assert str(error.value) == (
@@ -80,14 +82,14 @@ def test_the_stock_model_alone_is_nothing_to_refine(document: dict[str, Any], co
 
 
 @pytest.mark.parametrize(
-    ("macro", "told"),
+    ("macro", "expected"),
     [
         ("3", "start[0].macro: scaling factors with a number each are expected, got 3 ({width.P4: 0.75})"),
         ("{width.P3: 1}", "start[0].macro.width.P3: no such scaling factor (did you mean 'width.P5'?)"),
         ("{depth: 2}", "start[0].macro.depth: not a value in this space, got 2 (one of 0.67, 1)"),
     ],
 )
-def test_wrong_dials_of_a_start_are_told(macro: str, told: str) -> None:
+def test_wrong_scaling_factors_of_a_start_are_reported(macro: str, expected: str) -> None:
     with pytest.raises(SpecError) as error:
         parse(parse_yaml(f"{COARSE}start: [{{8: {{DynamicConv: {{}}}}, macro: {macro}}}]\n"))
-    assert list(error.value.mistakes) == [told]
+    assert list(error.value.mistakes) == [expected]

@@ -1,4 +1,4 @@
-"""Depth, width and image size: what they do to rows, and that equal networks have equal fingerprints."""
+"""Depth, width and image size: scaled rows, and equal fingerprints of equal networks."""
 
 from typing import Any
 
@@ -13,8 +13,8 @@ from search_spaces.scaling import Scaling, scale_row, stage
 from search_spaces.space_file import parse
 
 
-def rows_at(name: str, scale: str, **dials: float) -> list[list[Any]]:
-    return bases.load(name, scale).scaled(tuple(sorted(dials.items()))).rows
+def rows_at(name: str, scale: str, **factors: float) -> list[list[Any]]:
+    return bases.load(name, scale).scaled(tuple(sorted(factors.items()))).rows
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_a_row_at_a_setting(row: list[Any], setting: Scaling, expected: list[Any
     ]
 
 
-def test_channels_that_hang_together_are_refused() -> None:
+def test_channels_that_depend_on_each_other_are_refused() -> None:
     with pytest.raises(SpecError, match="the channels of CBLinear cannot be scaled"):
         scale_row([0, 1, "CBLinear", [[64]]], "P3", (("width", 0.5),), has_channels=False)
 
@@ -73,7 +73,7 @@ def test_stages() -> None:
         ("yolo26{scale}.yaml", "n"),
     ],
 )
-def test_every_family_can_be_turned(name: str, scale: str) -> None:
+def test_every_family_can_be_scaled(name: str, scale: str) -> None:
     base = bases.load(name, scale)
 
     def size(setting: Scaling) -> int:
@@ -87,7 +87,7 @@ def test_every_family_can_be_turned(name: str, scale: str) -> None:
 
 
 def test_half_of_a_large_one_is_the_small_one() -> None:
-    """Ultralytics' own scaling: yolov8s is yolov8n at twice the width."""
+    """Compare with Ultralytics' scaling: yolov8s is yolov8n at twice the width."""
     wide = bases.load("yolov8{scale}.yaml", "n").scaled((("width", 2),))
     assert [row[1:] for row in wide.rows] == [row[1:] for row in bases.load("yolov8{scale}.yaml", "s").rows]
 
@@ -119,7 +119,7 @@ def test_equal_networks_have_equal_fingerprints(space: SearchSpace) -> None:
     assert len({architecture.fingerprint for architecture in (half, *others)}) == 5
 
 
-def test_a_dial_at_rest_leaves_no_trace(space: SearchSpace) -> None:
+def test_a_factor_at_stock_is_not_in_the_fingerprint(space: SearchSpace) -> None:
     plain = parse(yaml_text.parse_yaml("name: m\nbase: yolov8{scale}.yaml\nscale: n\nmacro: {depth: 2}"))
     assert plain.of({}, {"depth": 1}).fingerprint == plain.stock.fingerprint
     assert plain.stock.is_stock
@@ -127,7 +127,7 @@ def test_a_dial_at_rest_leaves_no_trace(space: SearchSpace) -> None:
     assert not space.of({}, {"depth": 2}).is_stock
 
 
-def test_turned_models_train_and_are_read_back(space: SearchSpace) -> None:
+def test_scaled_models_train_and_are_read_back(space: SearchSpace) -> None:
     architecture = space.of({}, {"depth": 2, "width.P4": 0.5, "image_size": 64})
     model = build.model(architecture.document(2), 2).train()
     model(torch.rand(2, 3, 64, 64))

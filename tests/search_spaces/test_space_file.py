@@ -1,4 +1,4 @@
-"""The grammar of a space file, every message that a wrong one earns, and the catalog."""
+"""Format of space files, the message of every mistake, and the catalog."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +37,7 @@ def mistakes(slots: str, heading: str = HEADING) -> list[str]:
 
 
 def choices(slots: str) -> list[str]:
-    """The only slot's choices, in words."""
+    """Return the choices of the only slot as texts."""
     (slot,) = parsed(slots).slots
     return [str(choice) for choice in slot.choices]
 
@@ -51,7 +51,7 @@ class TestGrammar:
         space = parsed("- {at: {section: backbone, host: [C2f, Conv]}, choices: {DynamicConv: {}}}")
         assert [slot.layer for slot in space.slots] == [0, 1, 2, 3, 4, 5, 6, 7, 8]
 
-    def test_what_is_given_must_all_hold(self) -> None:
+    def test_a_layer_must_meet_all_conditions(self) -> None:
         space = parsed("- {at: {section: backbone, host: C2f, layers: [3, 4, 12]}, choices: {DynamicConv: {}}}")
         assert [slot.layer for slot in space.slots] == [4]
 
@@ -69,7 +69,7 @@ class TestGrammar:
         ]
         assert slot.free("UIB") == {"expansion": (2, 6)}
 
-    def test_what_is_not_listed_is_at_its_default(self) -> None:
+    def test_an_unlisted_parameter_has_its_default(self) -> None:
         assert choices("- {at: {layers: [4]}, choices: {DynamicConv: {}}}") == ["stock", "DynamicConv"]
 
     def test_a_whole_number_is_a_number_where_a_fraction_may_stand(self) -> None:
@@ -109,7 +109,7 @@ class TestGrammar:
         path.write_text(HEADING + "slots:\n- {at: {layers: [4]}, choices: {UIB: {}}}\n", encoding="utf-8")
         assert (load(path).scale, load(path, scale="m").scale) == ("n", "m")
 
-    def test_an_own_base_by_path(self, tmp_path: Path) -> None:
+    def test_a_users_base_by_path(self, tmp_path: Path) -> None:
         own = tmp_path / "tiny.yaml"
         document = {**bases.load("yolov8{scale}.yaml", "n").document}
         own.write_text(yaml.safe_dump(document), encoding="utf-8")
@@ -216,7 +216,7 @@ def test_every_mistake_about_the_layers_in_one_go() -> None:
 
 
 @pytest.mark.parametrize(
-    ("entry", "told"),
+    ("entry", "expected"),
     [
         ("{choices: {UIB: {}}}", ["slots[0].at: missing"]),
         ("{at: {host: 3}, choices: {UIB: {}}}", ["slots[0].at.host[0]: input should be a valid string, got 3"]),
@@ -294,11 +294,11 @@ def test_every_mistake_about_the_layers_in_one_go() -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_one_mistake(entry: str, told: list[str]) -> None:
-    assert mistakes(f"- {entry}") == told
+def test_one_mistake(entry: str, expected: list[str]) -> None:
+    assert mistakes(f"- {entry}") == expected
 
 
-def test_a_layer_that_a_later_entry_fills_is_not_left_with_nothing() -> None:
+def test_a_later_entry_may_fill_a_layer() -> None:
     attention = "- {at: {layers: [2, 6]}, choices: {MMQA: {}}}\n"
     blocks = "- {at: {layers: [2]}, choices: {UIB: {}}}\n"
     assert [slot.operators for slot in parsed(attention + blocks).slots] == [("stock", "UIB"), ("stock", "MMQA")]
@@ -306,7 +306,7 @@ def test_a_layer_that_a_later_entry_fills_is_not_left_with_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("heading", "told"),
+    ("heading", "expected"),
     [
         ("name: x\n", ["base: missing"]),
         ("name: x\nbase: yolov8{scale}.yaml\n", ["scale: yolov8.yaml has no scale '' (one of n, s, m, l, x)"]),
@@ -349,19 +349,19 @@ def test_a_layer_that_a_later_entry_fills_is_not_left_with_nothing() -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_one_mistake_of_the_heading(heading: str, told: list[str]) -> None:
-    assert mistakes("- {at: {layers: [4]}, choices: {UIB: {}}}", heading) == told
+def test_one_mistake_of_the_heading(heading: str, expected: list[str]) -> None:
+    assert mistakes("- {at: {layers: [4]}, choices: {UIB: {}}}", heading) == expected
 
 
 @pytest.mark.parametrize("slots", ["{}", "[]", "", "4"])
 def test_slots_are_a_list(slots: str) -> None:
     got = yaml.safe_load(slots)
-    told = f"slots: a list of entries is expected, got {got!r} (- at: ...\\n  choices: ...)"
-    assert mistakes(f" {slots}") == [told]
+    message = f"slots: a list of entries is expected, got {got!r} (- at: ...\\n  choices: ...)"
+    assert mistakes(f" {slots}") == [message]
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("name: a\nname: b\n", "not YAML: line 2: the key 'name' stands twice"),
         (
@@ -373,12 +373,12 @@ def test_slots_are_a_list(slots: str) -> None:
         ("", "empty: a mapping is expected"),
     ],
 )
-def test_a_file_that_is_no_mapping(text: str, told: str, tmp_path: Path) -> None:
+def test_a_file_that_is_no_mapping(text: str, expected: str, tmp_path: Path) -> None:
     path = tmp_path / "wrong.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(SpecError) as caught:
         load(path)
-    assert str(caught.value) == f"{path}: {told}"
+    assert str(caught.value) == f"{path}: {expected}"
 
 
 def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
@@ -391,7 +391,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         ("a: [1", "own.yaml: not YAML: line 1: expected ',' or ']', but got '<stream end>'"),
         ("nc: 80\n", "base: own.yaml: not a model YAML: `backbone` and `head` must be lists of rows"),
@@ -405,11 +405,11 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_an_own_base_that_is_wrong(text: str, told: str, tmp_path: Path) -> None:
+def test_a_users_base_that_is_wrong(text: str, expected: str, tmp_path: Path) -> None:
     own = tmp_path / "own.yaml"
     own.write_text(text, encoding="utf-8")
     (mistake,) = mistakes("- {at: {layers: [0]}, choices: {UIB: {}}}", f"name: mine\nbase: {own}\n")
-    assert told in mistake
+    assert expected in mistake
 
 
 class TestCatalog:
@@ -447,7 +447,7 @@ class TestCatalog:
     def test_sizes(self, name: str, size: int, space_of: Callable[[str], SearchSpace]) -> None:
         assert space_of(name).size == size
 
-    def test_hashes_stay_what_stored_studies_know(self, space_of: Callable[[str], SearchSpace]) -> None:
+    def test_hashes_are_those_of_stored_studies(self, space_of: Callable[[str], SearchSpace]) -> None:
         assert {name: space_of(name).hash for name in SCALES} == {
             "v5": "d9b292d358b3",
             "v8": "8d2caa3c7cb8",
@@ -481,7 +481,7 @@ class TestTied:
             "slots[0].choices.MMQA: fits no layer of this entry (layer 4: the attention matrix"
         )
 
-    def test_says_what_the_layers_would_say_one_by_one(self) -> None:
+    def test_tied_layers_are_one_parameter(self) -> None:
         tied = parsed("- {at: {layers: [4, 6]}, tie: true, choices: {UIB: {}}}")
         free = parsed("- {at: {layers: [4, 6]}, choices: {UIB: {}}}")
         uib = Choice.of("UIB", {})
@@ -499,9 +499,9 @@ class TestTied:
 
     def test_a_layer_cannot_be_tied_and_free(self) -> None:
         free, tied = "{at: {layers: [4]}, choices: {UIB: {}}}", "{at: {layers: [2, 4]}, tie: true, choices: {UIB: {}}}"
-        told = "layer 4 stands in slots[0] too; both must tie the same layers (2, 4)"
-        assert mistakes(f"- {free}\n- {tied}") == [f"slots[1]: {told}"]
-        assert mistakes(f"- {tied}\n- {free}") == [f"slots[1]: {told}"]
+        message = "layer 4 stands in slots[0] too; both must tie the same layers (2, 4)"
+        assert mistakes(f"- {free}\n- {tied}") == [f"slots[1]: {message}"]
+        assert mistakes(f"- {tied}\n- {free}") == [f"slots[1]: {message}"]
 
 
 class TestInsert:
@@ -522,7 +522,7 @@ class TestInsert:
         assert space.architecture(space.values(architecture)) == architecture
 
     @pytest.mark.parametrize(
-        ("entry", "told"),
+        ("entry", "expected"),
         [
             ("{after: 22, choices: {UIB: {}}}", "insert[0].after: no such layer before the head, got 22 (0 to 21)"),
             (
@@ -543,10 +543,10 @@ class TestInsert:
         ],
         ids=lambda _: "",
     )
-    def test_one_mistake(self, entry: str, told: str) -> None:
+    def test_one_mistake(self, entry: str, expected: str) -> None:
         with pytest.raises(SpecError) as caught:
             parse(yaml_text.parse_yaml(f"{HEADING}insert: [{entry}]"))
-        assert caught.value.mistakes == (told,)
+        assert caught.value.mistakes == (expected,)
 
     def test_a_layer_that_the_next_one_does_not_read(self) -> None:
         heading = "name: mine\nbase: yolov9e.yaml\n"
@@ -559,7 +559,7 @@ class TestInsert:
 
 
 class TestMacro:
-    def test_dials(self) -> None:
+    def test_scaling_factors(self) -> None:
         space = parse(
             yaml_text.parse_yaml(
                 HEADING + "macro: {depth: 2, width: {P4: [0.5], P5: [0.5, 1]}, image_size: [320, 640]}"
@@ -590,7 +590,7 @@ class TestMacro:
         assert [str(choice) for choice in narrow.choices] == ["stock", "DCNv4(groups=1)"]
 
     @pytest.mark.parametrize(
-        ("heading", "entry", "told"),
+        ("heading", "entry", "expected"),
         [
             (HEADING, "{}", "macro: says nothing (depth, width or image_size)"),
             (
@@ -608,10 +608,10 @@ class TestMacro:
         ],
         ids=lambda _: "",
     )
-    def test_one_mistake(self, heading: str, entry: str, told: str) -> None:
+    def test_one_mistake(self, heading: str, entry: str, expected: str) -> None:
         with pytest.raises(SpecError) as caught:
             parse(yaml_text.parse_yaml(f"{heading}macro: {entry}"))
-        assert caught.value.mistakes == (told,)
+        assert caught.value.mistakes == (expected,)
 
 
 class TestBase:
@@ -633,7 +633,7 @@ class TestBase:
             stock, _ = tasks.parse_model(tasks.yaml_model_load(name), ch=3, verbose=False)
         assert repr(ours) == repr(stock)
 
-    def test_a_rule_about_scales_that_is_not_known_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_unknown_rule_about_scales_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(bases, "_with_scale_rules", lambda _module, arguments, _scale: list(arguments))
         bases._load.cache_clear()
         with pytest.raises(SpecError, match=r"at scale 'm' has rules that a YAML without scales cannot express$"):
@@ -647,12 +647,12 @@ class TestBase:
         layers = build.skeleton(bases.load(name, scale).document, 80)
         assert sum(parameter.numel() for parameter in layers.parameters()) == params
 
-    def test_knows_where_each_layer_stands(self) -> None:
+    def test_reduction_and_section_of_layers(self) -> None:
         base = bases.load("yolov9{scale}.yaml", "t")
         assert [base.reduction(layer) for layer in (0, 2, 4, 8, 10, 15, 21)] == [1, 4, 8, 32, 32, 8, 32]
         assert (base.section(9), base.section(10)) == ("backbone", "head")
 
-    def test_a_file_is_known_by_its_content_and_not_by_its_folder(self, tmp_path: Path) -> None:
+    def test_a_file_is_identified_by_its_content_not_its_folder(self, tmp_path: Path) -> None:
         text = yaml.safe_dump(dict(bases.load("yolov8{scale}.yaml", "n").document))
         for folder, content in (("a", text), ("b", text), ("c", text + "activation: nn.ReLU()\n")):
             (tmp_path / folder).mkdir()
@@ -682,16 +682,16 @@ class TestSlot:
 
 
 class TestNestedMistakes:
-    """A mistake of form hides no other: all of a file's mistakes come in one round."""
+    """All mistakes of a file are reported at once, also after a mistake of form."""
 
     @staticmethod
-    def told(text: str) -> list[str]:
+    def mistakes_of(text: str) -> list[str]:
         with pytest.raises(SpecError) as caught:
             parse(parse_yaml(text))
         return [mistake.partition(" (")[0] for mistake in caught.value.mistakes]
 
     def test_a_wrong_at_hides_no_operator(self) -> None:
-        assert self.told(
+        assert self.mistakes_of(
             HEADING + "slots:\n"
             "  - {at: {layer: [4]}, choices: {UIBB: {}, MMQA: {headz: 2}, UIB: {expansion: 7}}}\n"
             "  - {at: 4, choices: {UIBB: {}}}\n"
@@ -716,17 +716,17 @@ class TestNestedMistakes:
 
     def test_a_wrong_heading_hides_no_base_model(self) -> None:
         heading = "name: a b\nbase: yolov9q.yaml\nnmae: x\n"
-        assert self.told(heading + "slots: [{at: {host: C3x}, choices: {UIBB: {}}}]\n")[1:] == [
+        assert self.mistakes_of(heading + "slots: [{at: {host: C3x}, choices: {UIBB: {}}}]\n")[1:] == [
             "nmae: unknown key",
             "base: unknown model 'yolov9q.yaml'",
             "slots[0].choices.UIBB: unknown operator",
         ]
 
-    def test_a_wrong_dial_hides_no_other(self) -> None:
-        told = self.told(HEADING + "macro: {depth: [9], width: {P9: 1, P7: [0.5]}, image_size: 100}\n")
-        assert [one.partition(":")[0] for one in told] == ["macro.depth[0]", "macro.width.P9", "macro.image_size[0]"]
-        told = self.told(HEADING + "macro: {depth: [9], width: {P7: [0.5]}}\n")
-        assert told == [
+    def test_a_wrong_scaling_factor_hides_no_other(self) -> None:
+        message = self.mistakes_of(HEADING + "macro: {depth: [9], width: {P9: 1, P7: [0.5]}, image_size: 100}\n")
+        assert [one.partition(":")[0] for one in message] == ["macro.depth[0]", "macro.width.P9", "macro.image_size[0]"]
+        message = self.mistakes_of(HEADING + "macro: {depth: [9], width: {P7: [0.5]}}\n")
+        assert message == [
             "macro.depth[0]: input should be less than or equal to 4, got 9",
             "macro.width.P7: the base model has no such stage",
         ]

@@ -1,4 +1,4 @@
-"""What a space file says about the search itself: what it tries first, and with which branch it trains."""
+"""Keys of a space file about the search: `start` and `pgi`."""
 
 from typing import Any
 
@@ -44,16 +44,16 @@ class TestStart:
             space.of({6: Choice.of("UIB", {})}),
         )
 
-    def test_a_tied_slot_goes_by_its_first_layer(self) -> None:
+    def test_a_tied_slot_has_the_name_of_its_first_layer(self) -> None:
         (architecture,) = parsed("start: [{12: {DynamicConv: {}}}]\n").start
         assert [layer for layer, _ in architecture.picks] == [12, 18]
 
-    def test_dials_are_at_rest(self) -> None:
+    def test_scaling_factors_are_at_stock(self) -> None:
         space = parsed("start: [{4: {UIB: {}}}]\n")
         (architecture,) = space.start
         assert space.factor_values(architecture) == space.factor_values(space.stock)
 
-    def test_a_name_may_be_text_and_parameters_without_effect_are_let_go(self) -> None:
+    def test_a_name_may_be_text_and_parameters_without_effect_are_dropped(self) -> None:
         given = "start: [{'12': {DynamicConv: {kernels: 1, reduction: 8}}}]\n"
         assert parsed(given).start == parsed("start: [{12: {DynamicConv: {kernels: 1}}}]\n").start
 
@@ -70,7 +70,7 @@ class TestStart:
         ]
 
     @pytest.mark.parametrize(
-        ("said", "told"),
+        ("written", "expected"),
         [
             ("5: {UIB: {}}", "5: no such slot (one of 4, 6, 12, after-9)"),
             ("after-8: {DCNv4: {}}", "after-8: no such slot (did you mean 'after-9'?)"),
@@ -91,8 +91,8 @@ class TestStart:
             ("after-9: {UIB: {}}", "after-9: UIB is not among the choices of after-9"),
         ],
     )
-    def test_what_cannot_be_tried(self, said: str, told: str) -> None:
-        assert mistakes(f"start: [{{6: {{UIB: {{}}}}}}, {{{said}}}]\n") == [f"start[1].{told}"]
+    def test_what_cannot_be_tried(self, written: str, expected: str) -> None:
+        assert mistakes(f"start: [{{6: {{UIB: {{}}}}}}, {{{written}}}]\n") == [f"start[1].{expected}"]
 
     def test_every_mistake_in_one_go(self) -> None:
         wrong = PLAIN.replace("expansion: [2, 4]", "expansion: [2, 5]").replace("after: 9", "after: 99")
@@ -116,23 +116,23 @@ class TestStart:
 
 class TestPgi:
     @pytest.mark.parametrize(
-        ("said", "meant"),
+        ("written", "meant"),
         [("true", True), ("false", False), ("lead-guided", "lead-guided"), ("'lead-guided'", "lead-guided")],
     )
-    def test_what_can_be_said(self, said: str, meant: object) -> None:
-        assert parsed(f"pgi: {said}\n").pgi == meant
-        assert type(parsed(f"pgi: {said}\n").pgi) is type(meant)
+    def test_valid_settings(self, written: str, meant: object) -> None:
+        assert parsed(f"pgi: {written}\n").pgi == meant
+        assert type(parsed(f"pgi: {written}\n").pgi) is type(meant)
 
     def test_without_it_there_is_no_branch(self) -> None:
         assert parsed().pgi is False
 
     @pytest.mark.parametrize("raw", [1, 0, 1.0, None, "true", "lead_guided", [True], {"share": 0.25}])
-    def test_what_cannot_be_said(self, raw: object) -> None:
+    def test_invalid_settings(self, raw: object) -> None:
         assert mistakes(yaml.safe_dump({"pgi": raw})) == [f"pgi: true, false or lead-guided is expected, got {raw!r}"]
 
-    @pytest.mark.parametrize("said", ["true", "lead-guided"])
-    def test_other_families_have_none(self, said: str) -> None:
-        assert mistakes(f"pgi: {said}\n", PLAIN) == [
+    @pytest.mark.parametrize("written", ["true", "lead-guided"])
+    def test_other_families_have_none(self, written: str) -> None:
+        assert mistakes(f"pgi: {written}\n", PLAIN) == [
             "pgi: only YOLOv9's models (SPPELAN, RepNCSPELAN4, three maps) have an auxiliary branch"
         ]
         assert parsed("pgi: false\n", PLAIN).pgi is False
@@ -146,7 +146,7 @@ class TestPgi:
 @pytest.mark.parametrize(
     "more", ["pgi: true\n", "pgi: lead-guided\n", "start: [{4: {UIB: {}}}]\n", "start: [{6: {UIB: {}}}]\npgi: true\n"]
 )
-def test_neither_is_a_part_of_what_can_be_said(more: str) -> None:
+def test_neither_is_a_part_of_the_hash(more: str) -> None:
     plain, other = parsed(), parsed(more)
     assert plain.hash == other.hash
     assert (plain.size, plain.parameters) == (other.size, other.parameters)

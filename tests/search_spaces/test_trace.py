@@ -1,4 +1,4 @@
-"""The trace against Ultralytics' own forward pass."""
+"""Trace compared with Ultralytics' forward pass."""
 
 import pytest
 import torch

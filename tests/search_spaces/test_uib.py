@@ -21,7 +21,7 @@ def params(module: nn.Module) -> int:
 
 
 def by_hand(block: UIB, x: Tensor, *, stride: int, start_kernel: int, mid_kernel: int) -> Tensor:
-    """The definition in plain convolutions, with the block's weights."""
+    """Compute UIB by its definition: plain convolutions with the weights of a block."""
     weights = block.state_dict()
 
     def conv_norm(y: Tensor, name: str, *, kernel: int = 1, stride: int = 1, depthwise: bool = False) -> Tensor:
@@ -117,7 +117,7 @@ def test_equals_its_definition(
 
 
 def given_to_timm(block: UIB, theirs: nn.Module) -> None:
-    """Copy every weight and statistic into timm's block; an error if one is left over on either side."""
+    """Copy every weight and statistic into timm's block; raise an error if any is left on either side."""
     names = {"start": "dw_start", "expand": "pw_exp", "mid": "dw_mid", "project": "pw_proj"}
     state = {}
     for name, tensor in block.state_dict().items():

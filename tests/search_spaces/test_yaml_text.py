@@ -1,4 +1,4 @@
-"""What a YAML text may be: as large as it is written, and no larger."""
+"""Limits of YAML texts: no document is much larger than its text."""
 
 import time
 from pathlib import Path
@@ -23,7 +23,7 @@ MERGED = (
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "expected"),
     [
         (LAUGHS, "not YAML: line 6: aliases repeat more than 100,000 values"),
         (MERGED, "not YAML: line 5: aliases repeat more than 100,000 values"),
@@ -45,13 +45,13 @@ MERGED = (
         ("a: *b\n", "not YAML: line 1: found undefined alias 'b'"),
     ],
 )
-def test_what_is_refused(text: str, told: str | None) -> None:
+def test_what_is_refused(text: str, expected: str | None) -> None:
     began = time.process_time()
     with pytest.raises(SpecError) as caught:
         parse_yaml(text)
     assert time.process_time() - began < 1
     (mistake,) = caught.value.mistakes
-    assert mistake == (told or mistake)
+    assert mistake == (expected or mistake)
     assert len(mistake) < 200
 
 
