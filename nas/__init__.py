@@ -1,4 +1,4 @@
-"""Automated neural architecture search for YOLO detectors.
+"""Neural architecture search for YOLO detectors.
 
 import nas
 
@@ -8,53 +8,97 @@ for record in study.front():
 study.export(best="map")
 """
 
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas._version import __version__
 from nas.paths import RUNS
+from nas.workflows.option import accepts
+from nas.workflows.search_options import FilePath, SearchOptions
 
 if TYPE_CHECKING:
+    from nas.records.record import Record
     from nas.study.study import Study
+    from nas.workflows.request import Request
 
-__all__ = ["RUNS", "__version__", "open_study", "resume", "search"]
+__all__ = ["RUNS", "Record", "Request", "Study", "__version__", "open_study", "resume", "search"]
+
+_CLASSES = {"Record": "nas.records.record", "Request": "nas.workflows.request", "Study": "nas.study.study"}
+"""Where the classes are that need PyTorch or Optuna; they are imported when they are first used."""
 
 
-def search(**request: Any) -> "Study":
-    """Search, and return the study when its number of trials is reached.
+def __getattr__(name: str) -> Any:
+    """Import a class when it is first used."""
+    if name in _CLASSES:
+        return getattr(import_module(_CLASSES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-    Args:
-        request: the fields of `nas.workflows.request.Request`, which are the flags of `nas search`; all have defaults.
+
+@accepts(SearchOptions)
+def search(**options: Any) -> "Study":
+    """Search a space for the Pareto front of accuracy and cost; return the study when all its trials are done.
+
+    Everything has a default; `nas.search()` is a demonstration on built-in data. The options are those of `nas search`.
 
     Raises:
-        NasError: what was asked for cannot be done; the text says why.
+        NasError: an option is wrong, or the search cannot run; the message says what to change.
+        KeyboardInterrupt: the search was interrupted; finished trials are saved, and `nas.resume` continues it.
     """
     from nas.workflows.plan import Plan
     from nas.workflows.request import Request
     from nas.workflows.running import supervise
 
-    study = Plan.of(Request.of(**request)).begin()
+    study = Plan.of(Request.of(**options)).begin()
     supervise(study)
     return study
 
 
-def resume(study: str, **changes: Any) -> "Study":
-    """Go on with a study until its number of trials is reached.
+def resume(
+    study: str,
+    *,
+    trials: int | None = None,
+    timeout: float | None = None,
+    workers: int | None = None,
+    device: str | None = None,
+    trial_memory: int | None = None,
+    storage: str | None = None,
+    runs: FilePath = RUNS,
+) -> "Study":
+    """Continue a study until its number of trials is reached, and return it.
 
     Args:
-        study: its name.
-        changes: `trials`, `timeout`, `workers` or `device` instead of what they were, `runs` for where studies lie.
+        study: name of the study.
+        trials: number of trials in total. Default: as before.
+        timeout: start no further trial after so many seconds. Default: no limit.
+        workers: number of worker processes. Default: as before.
+        device: `cpu`, or indices of GPUs such as `0,1`. Default: as before.
+        trial_memory: main memory that the trials of one worker may use, in bytes. Default: as before.
+        storage: address of the database with the study's trials, including its password, which is not saved.
+        runs: folder of all studies.
+
+    Raises:
+        NasError: there is no such study, an option is wrong, or another process runs the study.
     """
-    from nas.workflows.begin import resume as take_up
+    from nas.workflows import begin
     from nas.workflows.running import supervise
 
-    taken_up = take_up(study, **changes)
-    supervise(taken_up)
-    return taken_up
+    changes = {"trials": trials, "timeout": timeout, "workers": workers, "device": device, "trial_memory": trial_memory}
+    resumed = begin.resume(study, runs=Path(runs), storage=storage, **changes)
+    supervise(resumed)
+    return resumed
 
 
-def open_study(study: str, *, runs: str | Path = RUNS) -> "Study":
-    """A study as it stands, to look at and to export from."""
+def open_study(study: str, *, runs: FilePath = RUNS) -> "Study":
+    """Open a study to look at its trials and to export from it; nothing is trained.
+
+    Args:
+        study: name of the study.
+        runs: folder of all studies.
+
+    Raises:
+        NasError: there is no such study, or its files cannot be read.
+    """
     from nas.study.folders import existing
     from nas.study.study import Study
 

@@ -1,4 +1,4 @@
-"""Where studies lie when nothing else is said."""
+"""Default locations of files."""
 
 from pathlib import Path
 

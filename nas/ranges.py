@@ -1,6 +1,6 @@
-"""Which numbers and texts make sense where a user gives one: on the command line and in `nas.search`.
+"""Allowed ranges of numbers, and checks of texts, that a user gives on the command line or to `nas.search`.
 
-Read before anything is imported that takes long, so that a wrong value is answered at once.
+Nothing slow is imported here, so that a wrong value is reported at once.
 """
 
 import math
@@ -11,26 +11,28 @@ from types import MappingProxyType
 from typing import Any
 
 _FILE_NAME_BYTES = 255
-"""The longest name of a file or folder on all usual file systems."""
+"""Longest name of a file or folder on all common file systems."""
 _SHOWN = 40
-"""Characters of a wrong value that a message repeats."""
+"""Number of characters of a wrong value that a message repeats."""
 _DIGITS = 30
-"""A number of more digits is repeated as so many digits."""
+"""Longest number that a message repeats; of a longer one it gives the number of digits."""
 _READ_DIGITS = 4000
-"""Python reads no longer numbers."""
+"""Longest number that is read; Python's own limit is a little higher."""
 _PATH_BYTES = 4000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Range:
-    """The numbers that are allowed.
+    """Range of allowed numbers.
 
     Attributes:
-        above: the least itself is not allowed.
-        step: all are multiples of it.
-        whole: no fractions.
-        unit: what the number counts, for the message.
-        spelled: the least and the most as a user writes them, where they have units.
+        least: smallest allowed number.
+        most: largest allowed number.
+        above: whether `least` itself is excluded.
+        step: allowed numbers are multiples of it.
+        whole: whether fractions are excluded.
+        unit: unit of the number, for the message.
+        spelled: `least` and `most` as a user writes them with units.
     """
 
     least: float = 1
@@ -42,7 +44,7 @@ class Range:
     spelled: tuple[str, str] | None = None
 
     def problem(self, value: object) -> str | None:
-        """Say what is wrong with a value, the value itself, and what would be right; None if it is allowed."""
+        """Return what is wrong with a value, the value, and the allowed ones; None if it is allowed."""
         wrong = self._wrong(value)
         if wrong is None:
             return None
@@ -114,41 +116,28 @@ RANGES: Mapping[str, Range] = MappingProxyType(
         "port": Range(most=65_535),
     }
 )
-"""By the name of the option, whichever command has it.
+"""Range of each option by its name, in all commands that have it.
 
-The seed stays below 2**31, although NumPy takes twice that: repeats and `nas confirm` count up from it. A worker with
-less memory than the least cannot even build a model.
+Seeds stay below 2**31, although NumPy accepts up to 2**32: repeats and `nas confirm` count up from the seed. With less
+memory than the smallest allowed value a worker cannot even build a model.
 """
 ANY_WHOLE = Range(least=-(2**31), most=2**31 - 1)
 ANY_NUMBER = Range(least=-1e15, most=1e15, whole=False)
 
-TEXTS = ("space", "scale", "refine", "data", "study", "device", "storage", "latency", "preset")
-"""The fields of a request that are texts."""
-SWITCHES = ("cache", "from_scratch")
-"""The fields of a request that are on or off."""
 
-
-def problems(given: Mapping[str, Any]) -> list[str]:
-    """Check every number and text of a request, by the names of its fields; one line for each that makes no sense."""
-    found = {name: _problem(name, value) for name, value in given.items() if value is not None}
+def problems(numbers: Mapping[str, Any]) -> list[str]:
+    """Check numbers by the names of their options; return one line for each that is out of range."""
+    found = {name: RANGES[name].problem(value) for name, value in numbers.items() if value is not None}
     return [f"{flag(name)}: {problem}" for name, problem in found.items() if problem is not None]
 
 
-def _problem(name: str, value: object) -> str | None:
-    if name in RANGES:
-        return RANGES[name].problem(value)
-    if name in SWITCHES and not isinstance(value, bool):
-        return f"input should be True or False, got {shown(value)}"
-    return text_problem(value) if name in TEXTS else None
-
-
 def flag(name: str) -> str:
-    """The option's name on the command line, without its dashes."""
+    """Return the name of an option on the command line, without dashes."""
     return name.replace("_", "-")
 
 
 def text_problem(value: object) -> str | None:
-    """Say what is wrong with a name, path or address as such; None if nothing is."""
+    """Return what is wrong with the text of a name, path or address; None if nothing is."""
     if not isinstance(value, str):
         return f"input should be a text, got {shown(value)}"
     if not value.strip():
@@ -162,7 +151,7 @@ def text_problem(value: object) -> str | None:
 
 
 def shown(value: object) -> str:
-    """A value as a message repeats it: cut where it is long."""
+    """Format a value for a message; cut it if it is long."""
     if isinstance(value, int) and abs(value) >= 10**_DIGITS:
         return f"a number of about {round(value.bit_length() * math.log10(2))} digits"
     text = value if isinstance(value, str) else repr(value)
@@ -171,7 +160,7 @@ def shown(value: object) -> str:
 
 
 def whole(text: str) -> object:
-    """A whole number from a command line; the text itself if it is none."""
+    """Read a whole number; return the text itself if it is not one."""
     stripped = text.strip()
     if not stripped.lstrip("+-").isdecimal():
         return text
@@ -181,7 +170,7 @@ def whole(text: str) -> object:
 
 
 def decimal(text: str) -> object:
-    """A number from a command line; the text itself if it is none."""
+    """Read a number; return the text itself if it is not one."""
     try:
         return float(text)
     except ValueError:

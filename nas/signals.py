@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP, treated like Ctrl-C: what is begun is put in order before the process ends."""
+"""Handling of SIGTERM and SIGHUP as Ctrl-C, so that a process cleans up before it ends."""
 
 import signal
 import threading
@@ -7,15 +7,15 @@ from contextlib import contextmanager
 from types import FrameType
 
 _NAMES = ("SIGTERM", "SIGHUP")
-"""Sent by batch systems and `kill`, and by a terminal that is closed; Windows has no SIGHUP."""
+"""SIGTERM is sent by batch systems and `kill`, SIGHUP when a terminal is closed; Windows has no SIGHUP."""
 
 
 @contextmanager
 def as_ctrl_c() -> Iterator[None]:
     """Raise `KeyboardInterrupt` at the first SIGTERM or SIGHUP, and ignore further ones.
 
-    One that is ignored already (`nohup` ignores SIGHUP) stays so. Outside of the main thread, which alone may handle
-    signals, nothing changes.
+    A signal that is ignored already stays ignored (`nohup` ignores SIGHUP). Outside the main thread nothing changes:
+    only the main thread may handle signals.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,4 +1,4 @@
-"""Which of our options is meant by another tool's word, or by a word that is nearly right."""
+"""Find the option that is meant by the name that another tool has for it, or by a misspelled one."""
 
 import difflib
 from collections.abc import Collection, Mapping
@@ -44,16 +44,17 @@ ALIASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "cache": ("no_cache",),
     }
 )
-"""Words of Ultralytics, YOLOv5 and others, with our options in order of preference."""
+"""Names that Ultralytics, YOLOv5 and other tools use, with the options of nas, preferred ones first."""
 
 _NEAR = 0.6
 
 
-def meant(word: str, options: Collection[str]) -> str | None:
-    """The option that a word stands for, or is nearly written like; None if there is none.
+def nearest_option(word: str, options: Collection[str]) -> str | None:
+    """Return the option that a name stands for, or the most similar one; None if none is similar.
 
     Args:
-        options: their names, with underscores.
+        word: name as it was typed.
+        options: names of the options, with underscores.
     """
     asked = word.strip("-").lower().replace("-", "_")
     if asked in options:

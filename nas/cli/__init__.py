@@ -1,4 +1,4 @@
-"""The command line: `nas`. One module a group of commands; each command reads, calls and shows."""
+"""Command line: `nas`. Each module holds a group of commands; a command reads options, calls a workflow and prints."""
 
 import os
 import sys
@@ -30,28 +30,32 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="""Search YOLO architectures instead of guessing them.
 
-A [b]search space[/b] says which layers of a YOLO may carry which operator. [b]nas search[/b] proposes architectures,
-scores each by a short training and its cost, and keeps the Pareto front.
+A [b]search space[/b] lists which layers of a YOLO may be replaced by which
+operators. [b]nas search[/b] proposes architectures, scores each by a short
+training and its cost, and reports the Pareto front: the models that no other
+beats in accuracy and cost.
 
-  nas search --space v9                       watch a search on built-in data
-  nas search --space v9 --data my/data.yaml   the same on yours
-  nas pareto v9t-digits                       the front of a study
+  nas search --space v9                       a demonstration on built-in data
+  nas search --space v9 --data my/data.yaml   the same on your data
+  nas pareto v9t-digits                       the Pareto front of a study
   nas export v9t-digits --best map            its best model, to train in full
 """,
 )
 
 
-def _tell_version(asked: bool) -> None:
-    if asked:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"nas {__version__}")
         raise typer.Exit
 
 
 @app.callback()
 def _before(
-    version: Annotated[bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Of nas.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
-    """What is asked for without a command."""
+    """Handle the options of `nas` itself, before any command."""
 
 
 searching.register(app)
@@ -66,7 +70,7 @@ data_sets.register(app)
 
 
 def main() -> None:
-    """Run a command; a problem with a known cure is told in a line and ends with status 2."""
+    """Run a command; an error that the user can solve is printed as a line, with exit status 2."""
     _quieten()
     try:
         app(standalone_mode=True)
@@ -75,11 +79,11 @@ def main() -> None:
 
 
 def _quieten() -> None:
-    """What third parties do on import, unless the user has decided: no network, no messages among our results."""
-    own_settings = len(sys.argv) > 1 and sys.argv[1] == "yolo"
+    """Keep third parties off the network and out of our output, unless the user has set these variables."""
+    is_ultralytics = len(sys.argv) > 1 and sys.argv[1] == "yolo"
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-    if not own_settings:
+    if not is_ultralytics:
         os.environ.setdefault("YOLO_OFFLINE", "true")
         os.environ.setdefault("YOLO_VERBOSE", "false")

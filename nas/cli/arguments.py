@@ -1,6 +1,5 @@
-"""Check the command line before a command runs: one line for each mistake, with the option that is meant."""
+"""Checks of the command line before a command runs: one line per mistake, with the option that was probably meant."""
 
-import inspect
 import re
 import shlex
 from collections.abc import Iterator, Sequence
@@ -14,26 +13,26 @@ from nas import ranges, spelling
 from nas.cli import show
 
 _USAGE: Any = typer.BadParameter.__mro__[1]
-"""The error of everything that is typed wrong; Typer does not export it."""
+"""Base class of the errors of a wrong command line; Typer does not export it."""
 _ASSIGNMENT = re.compile(r"([A-Za-z_][\w-]*)=(.*)", re.DOTALL)
 _MODEL = re.compile(r"yolo(?:v?)(\d+)-?([a-z]?)(?:[.-]|$)")
 _ULTRALYTICS = ("train", "val", "predict", "track", "benchmark", "detect", "segment", "classify", "pose", "obb")
 UNITS = frozenset({"timeout", "trial_timeout", "trial_memory", "max_params"})
-"""Options with units, which have readers of their own."""
+"""Options with units; their readers in `nas.cli.options` check them."""
 
 
 class Commands(TyperGroup):
-    """All commands: whatever was typed wrong is told in one line each, with status 2."""
+    """Group of all commands that prints each mistake of the command line as one line, and exits with status 2."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read what stands before the command."""
+        """Parse the options before the command."""
         try:
             return super().parse_args(ctx, args)
         except _USAGE as error:
             _refuse(error, "nas")
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Find the command, and check what is typed after it."""
+        """Find the command, and check the options and arguments after it."""
         hint = None if args[0] in self.commands else _no_command(args)
         if hint is not None:
             _end([hint])
@@ -53,7 +52,7 @@ class Commands(TyperGroup):
 
 
 def _problems(command: Any, tokens: Sequence[str], path: str) -> list[str]:
-    """Every mistake among what is typed after a command, one line each."""
+    """Return every mistake after the name of a command, one line each."""
     while isinstance(command, TyperGroup):
         name = tokens[0] if tokens else ""
         if name in command.commands:
@@ -63,26 +62,26 @@ def _problems(command: Any, tokens: Sequence[str], path: str) -> list[str]:
         else:
             return []
         command, path = command.commands[name], f"{path} {name}"
-    return [problem for problem in _Typed(command, path).problems(tokens) if problem]
+    return [problem for problem in _CommandChecker(command, path).problems(tokens) if problem]
 
 
-class _Typed:
-    """Options and arguments of one command, to check what was typed against.
+class _CommandChecker:
+    """Checks a command line against the options and arguments of one command.
 
     Args:
-        path: the command as it is typed.
+        path: the command as it is typed, such as `nas latency record`.
     """
 
     def __init__(self, command: Any, path: str) -> None:
         self._path = path
-        self._types = get_type_hints(inspect.unwrap(command.callback))
+        self._types = get_type_hints(command.callback)
         named = [one for one in command.params if one.param_type_name == "option"]
         self._options = {spelled: one for one in named for spelled in (*one.opts, *one.secondary_opts)}
         self._arguments = [one.name for one in command.params if one.param_type_name == "argument"]
         self._words = {spelled.lstrip("-").replace("-", "_"): spelled for spelled in self._options}
 
     def problems(self, typed: Sequence[str]) -> Iterator[str | None]:
-        """Go through what was typed, as Typer will."""
+        """Yield the mistakes of what was typed; None for what is right."""
         left = [] if "--help" in typed else list(typed)
         while left:
             part = left.pop(0)
@@ -92,7 +91,7 @@ class _Typed:
             if part.startswith("-") and len(part) > 1:
                 option = self._options.get(name)
                 takes_value = not getattr(option, "is_flag", False)
-                follows = bool(left) and (option is not None or not _is_word_of_its_own(left[0]))
+                follows = bool(left) and (option is not None or not _cannot_be_value(left[0]))
                 if takes_value and not equals and follows:
                     value, equals = left.pop(0), "="
                 if option is None:
@@ -121,11 +120,11 @@ class _Typed:
         return f"{_flag(option)}: {problem}" if problem else None
 
     def _unknown(self, name: str, value: str) -> str:
-        """Answer an option that the command does not have."""
+        """Describe an option that the command does not have."""
         return f"{name}: {self._path} has no such option ({self._hint(name, value)})"
 
     def _assigned(self, name: str, value: str) -> str:
-        """Answer `name=value`, as Ultralytics' command takes it."""
+        """Describe `name=value`, which is the style of Ultralytics' command."""
         return f"{ranges.shown(f'{name}={value}')}: options of nas begin with two dashes ({self._hint(name, value)})"
 
     def _hint(self, name: str, value: str) -> str:
@@ -137,9 +136,9 @@ class _Typed:
             return _space_of(value)
         if word in self._arguments or (word == "name" and "study" in self._arguments):
             return f"{self._path} {_quoted(value)}".strip()
-        found = spelling.meant(word, self._words)
+        found = spelling.nearest_option(word, self._words)
         if found is None:
-            return f"{self._path} --help lists what it has"
+            return f"{self._path} --help lists its options"
         spelled = self._words[found]
         flag = getattr(self._options[spelled], "is_flag", False)
         wanted = f"{spelled} {_quoted(value)}" if value and not flag else spelled
@@ -147,7 +146,7 @@ class _Typed:
 
 
 def _space_of(model: str) -> str:
-    """How a search is asked for a model."""
+    """Return how to search from a model instead of a space."""
     named = _MODEL.match(Path(model).name)
     if not model or not named:
         return f"a search takes --space; nas spaces derive {_quoted(model) or 'MODEL.yaml'} > my_space.yaml writes one"
@@ -157,7 +156,7 @@ def _space_of(model: str) -> str:
 
 
 def _no_command(args: Sequence[str]) -> str | None:
-    """Answer what stands in a command's place, where it is Ultralytics' word."""
+    """Return the mistake of an unknown command, if it is a word of Ultralytics or unreadable."""
     name = args[0]
     if _ASSIGNMENT.fullmatch(name):
         return f"nas: a command is expected, got {ranges.shown(name)} (such as nas search --data my/data.yaml)"
@@ -175,8 +174,8 @@ def _quoted(value: str) -> str:
     return shlex.quote(value) if value else ""
 
 
-def _is_word_of_its_own(part: str) -> bool:
-    """Whether it is no value of the option before it."""
+def _cannot_be_value(part: str) -> bool:
+    """Whether it is another option, and not the value of the option before it."""
     return part.startswith("-") or _ASSIGNMENT.fullmatch(part) is not None
 
 
@@ -188,7 +187,7 @@ def _exists(path: str) -> bool:
 
 
 def _refuse(error: Any, command: str) -> NoReturn:
-    """Tell a mistake that Typer found; a group without a command shows its help."""
+    """Print a mistake that Typer found; a group without a command shows its help."""
     if type(error).__name__ == "NoArgsIsHelpError":
         raise error
     option = getattr(error, "param", None)

@@ -1,4 +1,4 @@
-"""`nas bench`: samplers replayed on a table of trained architectures."""
+"""`nas bench`: replay samplers on a table of trained architectures."""
 
 import json
 import os
@@ -19,8 +19,90 @@ if TYPE_CHECKING:
 
 _SAMPLERS = "random,ours,tpe,nsga2"
 _HISTORIES = (100, 1_000, 10_000)
-_STOPPED = "Stopped; replays are short and nothing of them was kept."
-_GAMES, _SHOWN = "The games", "What is shown"
+_STOPPED = "Stopped; nothing was saved."
+_REPLAYS, _OUTPUT = "Replays", "Output"
+
+TableFile = Annotated[
+    Path, typer.Argument(metavar="TABLE.csv", help="Table in the format of YOLOBench.", show_default=False)
+]
+Cost = Annotated[
+    str, typer.Option(metavar="COLUMN", help="Cost to minimise, beside mAP50-95.", rich_help_panel=_REPLAYS)
+]
+Samplers = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME,NAME",
+        help="Samplers to compare: random, ours, tpe, nsga2, or gp, which is slow.",
+        rich_help_panel=_REPLAYS,
+    ),
+]
+Ablate = Annotated[
+    bool, typer.Option("--ablate", help="Also replay ours without each of its parts.", rich_help_panel=_REPLAYS)
+]
+Trials = Annotated[int, typer.Option(metavar="N", help="Number of trials of a replay.", rich_help_panel=_REPLAYS)]
+Repeats = Annotated[
+    int,
+    typer.Option(metavar="N", help="Number of replays of each sampler, one per seed.", rich_help_panel=_REPLAYS),
+]
+Noise = Annotated[
+    float,
+    typer.Option(
+        metavar="POINTS",
+        help="Standard deviation of the noise added to accuracies, in points of mAP.",
+        rich_help_panel=_REPLAYS,
+    ),
+]
+Permuted = Annotated[
+    Literal["no", "accuracies", "outcomes"],
+    typer.Option(
+        help="Control experiments. accuracies: shuffle accuracies among the rows, so that only the costs can help a "
+        "sampler; outcomes: shuffle accuracies and costs, so that no sampler can be better than random.",
+        rich_help_panel=_REPLAYS,
+    ),
+]
+Epochs = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        help="If above 1, also replay random and ours with early stopping of trainings of N epochs, on synthetic "
+        "learning curves.",
+        rich_help_panel=_REPLAYS,
+    ),
+]
+Eta = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        help="With early stopping, about one training in N continues at each rung.",
+        rich_help_panel=_REPLAYS,
+    ),
+]
+FirstRung = Annotated[
+    int, typer.Option(metavar="N", help="With early stopping, epoch of the first rung.", rich_help_panel=_REPLAYS)
+]
+Seeds = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        help="If above 1, also replay random and ours with N trainings of each member of the front, as nas search "
+        "--seeds does.",
+        rich_help_panel=_REPLAYS,
+    ),
+]
+Seed = Annotated[int, typer.Option(metavar="N", help="Random seed of all replays.", rich_help_panel=_REPLAYS)]
+Jobs = Annotated[int, typer.Option(metavar="N", help="Number of processes; results do not depend on it.")]
+Asking = Annotated[
+    bool,
+    typer.Option(
+        "--asking", help="Instead of replays, measure how long ours takes for a proposal.", rich_help_panel=_OUTPUT
+    ),
+]
+Figure = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.html", help="Also write the curves as a page, such as shares.html.", rich_help_panel=_OUTPUT
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -28,120 +110,89 @@ def register(app: typer.Typer) -> None:
     app.command()(bench)
 
 
-@show.told
+@show.reports_errors
 def bench(
-    table: Annotated[Path, typer.Argument(help="A CSV file as YOLOBench publishes them.", show_default=False)],
-    cost: Annotated[
-        str, typer.Option(help="The column that is to be small, beside mAP50-95.", rich_help_panel=_GAMES)
-    ] = "ov_latency",
-    samplers: Annotated[
-        str, typer.Option(help="random, ours, tpe, nsga2, and gp, which is slow.", rich_help_panel=_GAMES)
-    ] = _SAMPLERS,
-    ablate: Annotated[
-        bool, typer.Option("--ablate", help="Also ours without each of its parts.", rich_help_panel=_GAMES)
-    ] = False,
-    trials: Annotated[int, typer.Option(min=1, help="After which a sampler is stopped.", rich_help_panel=_GAMES)] = 100,
-    repeats: Annotated[int, typer.Option(min=1, help="Games of each sampler.", rich_help_panel=_GAMES)] = 50,
-    noise: Annotated[
-        float,
-        typer.Option(min=0, help="Standard deviation of what scores are off by, in points.", rich_help_panel=_GAMES),
-    ] = 0.0,
-    permuted: Annotated[
-        Literal["no", "accuracies", "outcomes"],
-        typer.Option(
-            help="Deal accuracies to other rows, so that only costs are known; or accuracies and costs, so that "
-            "nothing is: no sampler can then be better than random.",
-            rich_help_panel=_GAMES,
-        ),
-    ] = "no",
-    epochs: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="Also random and ours with trainings of so many epochs that are judged before their end, on learning "
-            "curves that are made up.",
-            rich_help_panel=_GAMES,
-        ),
-    ] = 1,
-    eta: Annotated[int, typer.Option(min=2, help="One of so many goes on at each rung.", rich_help_panel=_GAMES)] = 3,
-    first_rung: Annotated[
-        int, typer.Option(min=1, help="The epoch after which trainings are first judged.", rich_help_panel=_GAMES)
-    ] = 1,
-    seeds: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="Also random and ours with a front that is trained with so many seeds, as nas search --seeds does.",
-            rich_help_panel=_GAMES,
-        ),
-    ] = 1,
-    seed: Annotated[int, typer.Option(min=0, help="Of all games.", rich_help_panel=_GAMES)] = 0,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes; results do not depend on it.")] = 1,
-    asking: Annotated[
-        bool, typer.Option("--asking", help="Instead: how long ours thinks.", rich_help_panel=_SHOWN)
-    ] = False,
-    figure: Annotated[
-        Path | None, typer.Option(help="Also write the curves, as a page such as shares.html.", rich_help_panel=_SHOWN)
-    ] = None,
+    table: TableFile,
+    cost: Cost = "ov_latency",
+    samplers: Samplers = _SAMPLERS,
+    ablate: Ablate = False,
+    trials: Trials = 100,
+    repeats: Repeats = 50,
+    noise: Noise = 0.0,
+    permuted: Permuted = "no",
+    epochs: Epochs = 1,
+    eta: Eta = 3,
+    first_rung: FirstRung = 1,
+    seeds: Seeds = 1,
+    seed: Seed = 0,
+    jobs: Jobs = 1,
+    asking: Asking = False,
+    figure: Figure = None,
     shown: Shown = "table",
 ) -> None:
-    """Replay samplers on architectures that somebody has trained: how many trials does each need to find the front?
+    """Replay samplers on a table of trained architectures: how many trials does each need to find the Pareto front?
 
-    Nothing is trained: what a sampler proposes is looked up. YOLOBench's tables of some hundred YOLOs each are
-    results/yolobench/*.csv of Deeplite/deeplite-torch-zoo on GitHub.
+    Nothing is trained: the scores of what a sampler proposes are looked up.
+    YOLOBench has tables of some hundred YOLOs each: results/yolobench/*.csv
+    of Deeplite/deeplite-torch-zoo on GitHub.
 
       nas bench TABLE.csv                       the samplers, on latency with OpenVINO
-      nas bench TABLE.csv --noise 0.5           scores are off by half a point
+      nas bench TABLE.csv --noise 0.5           accuracies have a noise of half a point
       nas bench TABLE.csv --permuted outcomes   the control: all are like random
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy is imported, here and in the processes of --jobs
     from nas.algorithms.successive_halving import Stopping
     from nas.bench.replay import ReplaySettings
     from nas.bench.tables import read_yolobench
-    from search_spaces.errors import SpecError
 
-    if figure is not None and not figure.absolute().parent.is_dir():
-        raise SpecError(f"figure: no folder to write it to, got '{figure}' (make {figure.parent} first)")
+    _require_folder(figure)
     read = read_yolobench(table, cost)
     if asking:
         _print_asking(read, seed, shown)
         return
-    rules = ReplaySettings(
-        trials=min(trials, len(read)),
-        noise=noise,
-        permuted=permuted,
-        seed=seed,
-        epochs=epochs,
-        stopping=Stopping(eta=eta, first=first_rung),
-        seeds=seeds,
+    stopping, trials = Stopping(eta=eta, first=first_rung), min(trials, len(read))
+    settings = ReplaySettings(
+        trials=trials, noise=noise, permuted=permuted, seed=seed, epochs=epochs, stopping=stopping, seeds=seeds
     )
-    named = _named(samplers, ablate=ablate, stopping=epochs > 1, racing=seeds > 1)
-    _Bench(table.name, read, rules, named, repeats).run(jobs, figure, shown)
+    names = _optimizer_names(samplers, ablate=ablate, stopping=epochs > 1, repeating=seeds > 1)
+    _Bench(table.name, read, settings, names, repeats).run(jobs, figure, shown)
+
+
+def _require_folder(figure: Path | None) -> None:
+    """Check that a figure can be written.
+
+    Raises:
+        SpecError: its folder does not exist.
+    """
+    from search_spaces.errors import SpecError
+
+    if figure is not None and not figure.absolute().parent.is_dir():
+        raise SpecError(f"figure: no folder to write it to, got '{figure}' (make {figure.parent} first)")
 
 
 @dataclass(frozen=True)
 class _Bench:
-    """What was asked for."""
+    """Replays of some samplers on a table, and the printing of their result."""
 
     name: str
     table: "Table"
-    rules: "ReplaySettings"
+    settings: "ReplaySettings"
     samplers: Sequence[str]
     repeats: int
 
     def run(self, jobs: int, figure: Path | None, shown: str) -> None:
-        """Play, then show."""
+        """Replay all samplers, then print the result."""
         from nas.bench import summary
         from nas.bench.replay import replay_all
 
         replays = []
         with show.progress("replaying", _STOPPED) as show_progress:
-            for replay in replay_all(self.table, self.rules, self.samplers, self.repeats, jobs=jobs):
+            for replay in replay_all(self.table, self.settings, self.samplers, self.repeats, jobs=jobs):
                 replays.append(replay)
                 show_progress(len(replays), len(self.samplers) * self.repeats)
-        rows = summary.summarize(replays, self.rules.trials)
+        rows = summary.summarize(replays, self.settings.trials)
         if figure is not None:
-            figure.write_text(summary.figure(self._title, replays, self.rules.trials), encoding="utf-8")
+            figure.write_text(summary.figure(self._title, replays, self.settings.trials), encoding="utf-8")
         match shown:
             case "json":
                 print(json.dumps(self._whole(rows, replays), indent=1))  # noqa: T201 - this is the output
@@ -152,13 +203,13 @@ class _Bench:
 
     @property
     def _title(self) -> str:
-        dealt = "" if self.rules.permuted == "no" else f", {self.rules.permuted} permuted"
-        noise = f", noise of {self.rules.noise:g} points" if self.rules.noise else ""
-        noise += f", {self.rules.epochs} simulated epochs" if self.rules.epochs > 1 else ""
-        return f"{self.name}: mAP50-95 and {', '.join(self.table.cost_names)}, {self.repeats} repeats{noise}{dealt}"
+        permuted = "" if self.settings.permuted == "no" else f", {self.settings.permuted} permuted"
+        noise = f", noise of {self.settings.noise:g} points" if self.settings.noise else ""
+        noise += f", {self.settings.epochs} simulated epochs" if self.settings.epochs > 1 else ""
+        return f"{self.name}: mAP50-95 and {', '.join(self.table.cost_names)}, {self.repeats} repeats{noise}{permuted}"
 
     def _reference(self) -> dict[str, float]:
-        """The point from which the hypervolume is measured; of a cost its logarithm counts, here it is the cost."""
+        """Reference point of the hypervolume. The hypervolume takes logarithms of costs; here they are plain."""
         from nas.bench.replay import reference_of
 
         accuracy, *costs = reference_of(self.table)
@@ -167,35 +218,41 @@ class _Bench:
     def _print(self, rows: Sequence[dict[str, Any]]) -> None:
         from nas.bench.summary import TARGETS, reported_trials
 
-        after = {f"share_{look}": f"after {look}" for look in reported_trials(self.rules.trials)}
+        after = {f"share_{look}": f"after {look}" for look in reported_trials(self.settings.trials)}
         taken = {f"trials_{target}": f"trials to {target} %" for target in TARGETS}
-        noisy = {"reported": "reported", "inflation": "inflation", "expected": "expected"} if self.rules.noise else {}
-        columns = {"sampler": "sampler", **after, **taken, "fewer": "times fewer than random", **noisy}
-        chance = next((row["trials_95"] for row in rows if row["sampler"] == "random"), None)
-        told = [
+        noisy = ("reported", "inflation", "expected") if self.settings.noise else ()
+        columns = {"sampler": "sampler", **after, **taken, "fewer": "times fewer than random"}
+        columns |= {name: name for name in noisy}
+        random_trials = next((row["trials_95"] for row in rows if row["sampler"] == "random"), None)
+        cells = [
             {
                 **row,
                 **{key: f"{row[key]:.3f}" for key in after},
-                **{key: _quartiles(row, key, self.rules.trials) for key in taken},
-                "fewer": _fewer(row, chance, self.rules.trials),
+                **{key: _quartiles(row, key, self.settings.trials) for key in taken},
+                "fewer": _fewer(row, random_trials, self.settings.trials),
                 "reported": f"{row['reported']:.3f}",
                 "inflation": f"{100 * row['inflation']:+.1f} %",
                 "expected": "-" if row["expected"] is None else f"{row['expected']:.3f}",
             }
             for row in rows
         ]
-        show.rows(told, "table", title=self._title, columns=columns)
+        show.rows(cells, "table", title=self._title, columns=columns)
         figures = ", ".join(f"{name} {value:.4g}" for name, value in self._reference().items())
-        dealt = " (of the table as it is; of each deal its own)" if self.rules.permuted != "no" else ""
+        permuted = " (of the original table; each permutation has another)" if self.settings.permuted != "no" else ""
         show.lines(
             [
-                f"{len(self.table)} rows; hypervolume of mAP50-95 and the costs' logarithms, from {figures}{dealt}",
+                f"{len(self.table)} rows; hypervolume of mAP50-95 and the costs' logarithms, from {figures}{permuted}",
                 "medians, quartiles in brackets; times fewer trials to 95 %, with a bootstrap interval of 95 %",
             ]
         )
 
+    @property
+    def _stopping(self) -> dict[str, Any] | None:
+        stopping = self.settings.stopping
+        return stopping.model_dump() if stopping and self.settings.epochs > 1 else None
+
     def _whole(self, rows: Sequence[dict[str, Any]], replays: Sequence["Replay"]) -> dict[str, Any]:
-        """Everything, for programs."""
+        """Return everything, for programs."""
         from nas.bench.summary import by_sampler
 
         return {
@@ -204,19 +261,20 @@ class _Bench:
             "costs": list(self.table.cost_names),
             "reference": self._reference(),
             "rules": {
-                "trials": self.rules.trials,
-                "noise": self.rules.noise,
-                "permuted": self.rules.permuted,
-                "seed": self.rules.seed,
-                "epochs": self.rules.epochs,
-                "seeds": self.rules.seeds,
-                "stopping": self.rules.stopping.model_dump() if self.rules.stopping and self.rules.epochs > 1 else None,
+                "trials": self.settings.trials,
+                "noise": self.settings.noise,
+                "permuted": self.settings.permuted,
+                "seed": self.settings.seed,
+                "epochs": self.settings.epochs,
+                "seeds": self.settings.seeds,
+                "stopping": self._stopping,
             },
             "samplers": rows,
-            "games": {sampler: [self._game(replay) for replay in own] for sampler, own in by_sampler(replays).items()},
+            "games": {sampler: [self._row(replay) for replay in each] for sampler, each in by_sampler(replays).items()},
         }
 
-    def _game(self, replay: "Replay") -> dict[str, Any]:
+    def _row(self, replay: "Replay") -> dict[str, Any]:
+        """Return a replay, for programs."""
         from nas.bench.summary import TARGETS, trials_to
 
         taken = {f"trials_{target}": trials_to([replay], target)[0] for target in TARGETS}
@@ -226,14 +284,14 @@ class _Bench:
             "reported": replay.reported,
             "inflation": replay.inflation,
             "expected": replay.expected,
-            "shares": list(replay.shares[: self.rules.trials]),
-            "models": [self.table.names[row] for row in replay.rows[: self.rules.trials]],
+            "shares": list(replay.shares[: self.settings.trials]),
+            "models": [self.table.names[row] for row in replay.rows[: self.settings.trials]],
             "finished": len(replay.finished),
         }
 
 
-def _named(samplers: str, *, ablate: bool, stopping: bool, racing: bool) -> list[str]:
-    """The samplers that the flags name.
+def _optimizer_names(samplers: str, *, ablate: bool, stopping: bool, repeating: bool) -> list[str]:
+    """Return the names of the optimizers that the flags ask for.
 
     Raises:
         SpecError: there is no such sampler.
@@ -251,29 +309,29 @@ def _named(samplers: str, *, ablate: bool, stopping: bool, racing: bool) -> list
         *asked,
         *ablations,
         *(name + STOPPING for name in both if stopping),
-        *(n + REPEATING for n in both if racing),
+        *(n + REPEATING for n in both if repeating),
     ]
 
 
 def _quartiles(row: dict[str, Any], key: str, limit: int) -> str:
-    """A number of trials, where the median or a quartile may be more than were given."""
-    found, low, high = (
+    """Format the median and quartiles of a number of trials; `>limit` if the replays were too short."""
+    median, low, high = (
         f">{limit}" if row[name] is None else f"{row[name]:g}" for name in (key, f"{key}_low", f"{key}_high")
     )
-    return found if low == high == found else f"{found} ({low} to {high})"
+    return median if low == high == median else f"{median} ({low} to {high})"
 
 
-def _fewer(row: dict[str, Any], chance: float | None, limit: int) -> str:
-    """How many times fewer trials to 95 % than random, or what it is less than."""
-    if row["sampler"] == "random" or chance is None:
+def _fewer(row: dict[str, Any], random_trials: float | None, limit: int) -> str:
+    """Format how many times fewer trials than random a sampler needs to reach 95 %, or an upper bound."""
+    if row["sampler"] == "random" or random_trials is None:
         return "-"
     if row["fewer_95"] is None:
-        return f"<{chance / limit:.1f}"
+        return f"<{random_trials / limit:.1f}"
     return f"{row['fewer_95']:.1f} ({row['fewer_95_low']:.1f} to {row['fewer_95_high']:.1f})"
 
 
 def _print_asking(table: "Table", seed: int, shown: Any) -> None:
-    """How long our proposer thinks."""
+    """Print how long our sampler takes for one proposal."""
     from nas.bench.replay import POOL, time_proposals
 
     rows = []
@@ -282,6 +340,6 @@ def _print_asking(table: "Table", seed: int, shown: Any) -> None:
             rows.append(row)
             show_progress(len(rows), len(_HISTORIES))
     columns = {"trials": "trials so far", "fitting": "s, with fitting", "asking": "s, without"}
-    told = [row | {key: f"{row[key]:.3f}" for key in ("fitting", "asking")} for row in rows]
+    cells = [row | {key: f"{row[key]:.3f}" for key in ("fitting", "asking")} for row in rows]
     title = f"One proposal over a pool of {POOL}"
-    show.rows(told if shown == "table" else rows, shown, title=title, columns=columns)
+    show.rows(cells if shown == "table" else rows, shown, title=title, columns=columns)

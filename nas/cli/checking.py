@@ -1,4 +1,4 @@
-"""`nas check`: a space or an operator, before a search spends hours on it."""
+"""`nas check`: test a space, an operator or a model before a search spends hours on it."""
 
 import json
 from collections.abc import Collection, Sequence
@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import Progress
 
-from nas.cli import show
-from nas.cli.options import Modules, PrecisionName, load_modules, number
+from nas.cli import options, show
 from nas.cli.show import Format
+from nas.workflows.presets import DEMONSTRATION, PRESETS, USUAL
+from nas.workflows.search_options import DEMONSTRATION_DATA, either
 
 if TYPE_CHECKING:
     from nas.workflows.check_cache import CheckCache
@@ -22,8 +23,60 @@ if TYPE_CHECKING:
     from search_spaces.operators import Operator
     from trials.contracts.case import Case, Failure
 
-_WHAT, _SEARCH, _LIMITS, _HOW = "What", "The search whose hours are estimated", "Limits", "How"
+_SUBJECT, _SEARCH, _LIMITS, _CHECKS = "What to check", "The search whose hours are estimated", "Limits", "Checks"
 _FAILED = 1
+
+Space = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SPACE", help="A search space: a name from [b]nas spaces[/b], or a file.", rich_help_panel=_SUBJECT
+    ),
+]
+Scale = Annotated[
+    str | None,
+    typer.Option(metavar="SCALE", help="Another scale than the file's: n, s, m, ...", rich_help_panel=_SUBJECT),
+]
+OperatorName = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE.py:NAME",
+        help="An operator of your own, or all of a file without :NAME; or one that comes with nas, by its name.",
+        rich_help_panel=_SUBJECT,
+    ),
+]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="A model: a YAML file for YOLOv5, YOLOv9 or Ultralytics, or a name such as yolov9c.yaml.",
+        rich_help_panel=_SUBJECT,
+    ),
+]
+Cache = Annotated[
+    bool,
+    typer.Option(
+        "--cache/--no-cache",
+        help="Skip the checks that passed before, where nothing has changed.",
+        rich_help_panel=_CHECKS,
+    ),
+]
+Shown = Annotated[
+    Format,
+    typer.Option("--format", help="Print text to read, or JSON or CSV for programs.", rich_help_panel=_CHECKS),
+]
+
+
+_PANELS = {
+    **dict.fromkeys(("data", "trials", "epochs", "image_size", "deploy_size", "batch", "precision", "device"), _SEARCH),
+    **dict.fromkeys(("max_gflops", "max_params"), _LIMITS),
+    "workers": _CHECKS,
+}
+"""Headings of the options that a search has, too."""
+
+
+def _of_usual_presets(field: str) -> str:
+    demonstration, usual = PRESETS[DEMONSTRATION], PRESETS[USUAL]
+    return either(getattr(demonstration, field), getattr(usual, field))
 
 
 def register(app: typer.Typer) -> None:
@@ -31,80 +84,46 @@ def register(app: typer.Typer) -> None:
     app.command()(check)
 
 
-@show.told
+@show.reports_errors
+@options.takes(
+    *_PANELS,
+    panels=_PANELS,
+    unset={
+        "data": DEMONSTRATION_DATA,
+        "epochs": _of_usual_presets("epochs"),
+        "image_size": _of_usual_presets("image_size"),
+        "workers": "one per core",
+        "max_gflops": "",
+        "max_params": "",
+    },
+    meaning={
+        "workers": "Number of processes, for these checks and for the search.",
+        "max_gflops": "Print the share of architectures with at most so many GFLOPs.",
+        "max_params": "Print the share of architectures with at most so many parameters.",
+    },
+)
 def check(
-    space: Annotated[
-        str | None, typer.Option(help="A name (see [b]nas spaces[/b]), or a space file.", rich_help_panel=_WHAT)
-    ] = None,
-    scale: Annotated[str | None, typer.Option(help="Instead of the space's own.", rich_help_panel=_WHAT)] = None,
-    operator: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE.py:NAME",
-            help="An operator of your own instead; all of the file without :NAME. Or one of ours by its name.",
-            rich_help_panel=_WHAT,
-        ),
-    ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE",
-            help="A model's YAML instead, in any dialect, or a name of Ultralytics'.",
-            rich_help_panel=_WHAT,
-        ),
-    ] = None,
-    modules: Modules = None,
-    data: Annotated[
-        str, typer.Option(help="digits (built in), or an Ultralytics data.yaml.", rich_help_panel=_SEARCH)
-    ] = "digits",
-    trials: Annotated[
-        int | None, typer.Option(min=1, help="\\[default: 10 for digits, else 30]", rich_help_panel=_SEARCH)
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option(min=1, help="Of each. \\[default: 3 for digits, else 20]", rich_help_panel=_SEARCH)
-    ] = None,
-    image_size: Annotated[
-        int | None,
-        typer.Option(help="Of training, pixels. \\[default: 128 for digits, else 320]", rich_help_panel=_SEARCH),
-    ] = None,
-    deploy_size: Annotated[
-        int | None, typer.Option(help="Of cost and latency, pixels. \\[default: 640]", rich_help_panel=_SEARCH)
-    ] = None,
-    batch: Annotated[
-        int | None, typer.Option(min=1, help="Images a step. \\[default: 8]", rich_help_panel=_SEARCH)
-    ] = None,
-    precision: Annotated[
-        PrecisionName | None,
-        typer.Option(help="\\[default: bf16 on a GPU that has it, else fp32]", rich_help_panel=_SEARCH),
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, or 0. \\[default: a GPU if there is one]", rich_help_panel=_SEARCH)
-    ] = None,
-    max_gflops: Annotated[
-        float | None, typer.Option(help="Tell which share of the space is within.", rich_help_panel=_LIMITS)
-    ] = None,
-    max_params: Annotated[
-        int | None, typer.Option(parser=number, metavar="N", help="Such as 2.5M.", rich_help_panel=_LIMITS)
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Processes, here and in the search. \\[default: one per core]", rich_help_panel=_HOW),
-    ] = None,
-    cache: Annotated[
-        bool, typer.Option("--cache/--no-cache", help="Ask only what has not passed before.", rich_help_panel=_HOW)
-    ] = True,
-    shown: Annotated[
-        Format, typer.Option("--format", help="For people, or for programs.", rich_help_panel=_HOW)
-    ] = "table",
+    *,
+    space: Space = None,
+    scale: Scale = None,
+    operator: OperatorName = None,
+    model: Model = None,
+    modules: options.Modules = None,
+    typed: options.Typed,
+    cache: Cache = True,
+    shown: Shown = "table",
 ) -> None:
-    """Check a space, an operator of your own or a model's file, before hours are spent on it.
+    """Check a space, an operator of your own or a model file, before a search spends hours on it.
 
-    Every value of every parameter is built at every distinct site that offers it, and asked whether it keeps what
-    operators promise: shapes, gradients, precisions, layouts, copies, files, `fuse()`, ONNX, costs. For a space, what
-    its slots cost follows, what can be reached within limits, and an estimate of a search's hours. A model is asked as
-    a whole as well: whether it trains, fuses, exports, and is the same without its auxiliary half.
+    Every value of every parameter is built at every distinct site that
+    offers it and tested: shapes, gradients, precisions, memory layouts,
+    copies, saved files, fuse(), ONNX and costs. For a space, the costs of
+    its slots, the reachable costs and an estimate of a search's hours
+    follow. A model is also tested as a whole: whether it trains, fuses,
+    exports, and computes the same without its auxiliary branch.
 
-    Ends with 0 if all is well, 1 if a promise is broken, 2 if the input is wrong.
+    Exit status: 0 if every check passes, 1 if one fails, 2 if the input is
+    wrong.
 
       nas check --space v9 --max-gflops 7
       nas check --operator my_ops.py:MyOp
@@ -114,58 +133,49 @@ def check(
     from nas.workflows.request import Request
     from search_spaces.errors import SpecError
 
-    if sum(asked is not None for asked in (space, operator, model)) != 1:
+    if sum(subject is not None for subject in (space, operator, model)) != 1:
         raise SpecError("check: one of --space, --operator and --model is expected, such as --space v9")
-    load_modules(modules)
-    checking = _Checking(memory=CheckCache.of_user() if cache else CheckCache(None), workers=workers, shown=shown)
+    options.load_modules(modules)
+    passed = CheckCache.of_user() if cache else CheckCache(None)
+    checking = _Checking(passed=passed, workers=typed["workers"], shown=shown)
     if operator is not None:
         checking.operators(operator)
-        return
-    if model is not None:
+    elif model is not None:
         checking.model(model, scale)
-        return
-    request = Request(
-        data=data,
-        trials=trials,
-        epochs=epochs,
-        image_size=image_size,
-        deploy_size=deploy_size,
-        batch=batch,
-        precision=precision,
-        device=device,
-        workers=workers,
-        max_gflops=max_gflops,
-        max_params=max_params,
-    )
-    checking.space(str(space), scale, request)
+    else:
+        checking.space(str(space), scale, Request(**typed))
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Checking:
-    """One run of the command."""
+    """Checks of one command, and the printing of their result.
 
-    memory: "CheckCache"
+    Attributes:
+        passed: checks that need not be repeated.
+    """
+
+    passed: "CheckCache"
     workers: int | None
     shown: Format
 
     def operators(self, named: str) -> None:
-        """Check an operator, or all of a file."""
+        """Check an operator, or all operators of a file."""
         from trials.contracts import cases, record_contract
 
         found = _operators(named)
         failures = [failure for operator in found for failure in record_contract.check(operator)]
         wrong = {failure.operator for failure in failures}
         sound = [operator for operator in found if operator.name not in wrong]
-        asked = {operator.name: cases.of_operator(operator) for operator in sound}
-        failures += self._failures([case for several in asked.values() for case in several])
-        stands = {name: _places(several) for name, several in asked.items()}
-        count = sum(map(len, asked.values()))
+        tested = {operator.name: cases.of_operator(operator) for operator in sound}
+        failures += self._failures([case for several in tested.values() for case in several])
+        stands = {name: _places(several) for name, several in tested.items()}
+        count = sum(map(len, tested.values()))
         self._show({"operators": [one.name for one in found], "stands": stands, "cases": count}, failures)
         show.lines(f"{name} stands in {', '.join(places)}" for name, places in stands.items())
         self._end(count, failures)
 
     def model(self, named: str, scale: str | None) -> None:
-        """Check a model's file: the operators in it, where they stand, and the whole."""
+        """Check a model file: its operators at their sites, and the whole model."""
         from search_spaces import OPERATORS, base, model_reader
         from trials.contracts import cases, model_contract
 
@@ -195,7 +205,7 @@ class _Checking:
         self._end(len(found) + 1, failures)
 
     def space(self, name: str, scale: str | None, request: "Request") -> None:
-        """Check a space, and tell what a search of it has before it."""
+        """Check a space, and estimate a search of it."""
         from nas.workflows import estimate
         from search_spaces import space_file
         from trials.contracts import cases
@@ -204,48 +214,48 @@ class _Checking:
             space = space_file.load(name, scale=scale)
             search = estimate.Search.of(request, space)
         with show.err.status("counting every choice"):
-            seen = estimate.summarize(space, search)
+            summary = estimate.summarize(space, search)
         found = cases.of_space(space)
         failures = self._failures(found)
         effort, problem = self._effort(space, search)
         whole = {"space": space.name, "scale": space.scale, "hash": space.hash, "cases": len(found)}
-        told = None if effort is None else {**asdict(effort), "hours": effort.hours}
-        self._show({**whole, "outlook": asdict(seen), "effort": told, "problem": problem}, failures)
+        hours = None if effort is None else {**asdict(effort), "hours": effort.hours}
+        self._show({**whole, "outlook": asdict(summary), "effort": hours, "problem": problem}, failures)
         if self.shown == "table":
-            _print_space(space, search, seen)
+            _print_space(space, search, summary)
         show.lines([] if effort is None else _estimate(search, effort))
         self._end(len(found), failures, problem)
 
     def _effort(self, space: "SearchSpace", search: "Search") -> "tuple[Estimate | None, str]":
-        """The estimate, or why there is none."""
+        """Return the estimate of a search; if there is none, the reason."""
         from nas.workflows import estimate
         from search_spaces.errors import LatencyError
 
         try:
             with show.err.status("timing the stock model and the costliest"):
-                return estimate.measure(space, search, self.memory), ""
+                return estimate.measure(space, search, self.passed), ""
         except LatencyError as error:
             return None, f"no estimate: {error}"
 
     def _failures(self, cases: "Sequence[Case]") -> "list[Failure]":
-        """Check cases under a progress bar."""
+        """Check cases with a progress bar."""
         from nas.workflows import check
 
         failures: list[Failure] = []
         bar = Progress(*Progress.get_default_columns(), console=show.err, transient=True)
         try:
-            with bar, closing(check.run(cases, self.memory, workers=self.workers)) as run:
+            with bar, closing(check.run(cases, self.passed, workers=self.workers)) as run:
                 task = bar.add_task("checking", total=2 * len(cases))
                 for progress in run:
                     bar.update(task, completed=progress.module_done + progress.done)
                     failures += progress.failures
         except KeyboardInterrupt:
-            show.lines(["Stopped; what has passed is remembered, and the same command goes on from there."])
+            show.lines(["Stopped; checks that passed are saved, and the same command continues from there."])
             raise typer.Exit(show.STOPPED) from None
         return failures
 
     def _show(self, whole: dict[str, Any], failures: "Sequence[Failure]") -> None:
-        """The result: one object as JSON, broken promises as CSV or as lines."""
+        """Print the result: one object as JSON, or one row or line per broken promise."""
         rows = [asdict(failure) for failure in failures]
         match self.shown:
             case "json":
@@ -257,19 +267,19 @@ class _Checking:
                     print(line)  # noqa: T201 - this is the output
 
     def _end(self, cases: int, failures: "Sequence[Failure]", problem: str = "") -> None:
-        """The verdict, as a line and as a status."""
+        """Print the verdict; exit with status 1 if a promise is broken."""
         if failures:
-            show.lines(["", "What is promised:", *_promised({failure.promise for failure in failures})])
+            show.lines(["", "Promises that were broken:", *_promised({failure.promise for failure in failures})])
             show.lines([f"{len(failures)} broken promises in {cases} cases"])
         if problem:
             show.lines([problem])
         if failures or problem:
             raise typer.Exit(_FAILED)
-        show.lines([f"all is well: {cases} cases keep every promise"])
+        show.lines([f"all checks passed: {cases} cases keep every promise"])
 
 
 def _operators(named: str) -> "tuple[Operator, ...]":
-    """The operators of a file, one of them, or one of the vocabulary.
+    """Return the operators of a file, one of them, or an operator that comes with the package.
 
     Raises:
         SpecError: no such file, no such operator.
@@ -295,18 +305,18 @@ def _places(cases: "Sequence[Case]") -> list[str]:
 
 
 def _promised(names: "Collection[str]") -> list[str]:
-    """What some promises say."""
+    """Return one line for each of the named promises, which explains it."""
     from trials.contracts import export_contract, model_contract, operator_contract, record_contract
 
     asked = (record_contract.PROMISES, operator_contract.PROMISES, export_contract.PROMISES, model_contract.PROMISES)
     sentences = {
         name: (promise.__doc__ or "").splitlines()[0] for several in asked for name, promise in several.items()
     }
-    return [f"{name:<13} {told}" for name, told in sentences.items() if name in names]
+    return [f"{name:<13} {sentence}" for name, sentence in sentences.items() if name in names]
 
 
 def _merged(failures: "Sequence[Failure]") -> list[str]:
-    """One line for what one operator breaks alike at several sites."""
+    """Return the failures as lines; what fails in the same way at several sites is one line."""
     alike: dict[tuple[str, str, str], list[Failure]] = {}
     for failure in failures:
         alike.setdefault((failure.operator, failure.promise, failure.seen), []).append(failure)
@@ -318,8 +328,8 @@ def _merged(failures: "Sequence[Failure]") -> list[str]:
     return lines
 
 
-def _print_space(space: "SearchSpace", search: "Search", seen: "SpaceSummary") -> None:
-    """Slots as a table, the rest as lines."""
+def _print_space(space: "SearchSpace", search: "Search", summary: "SpaceSummary") -> None:
+    """Print the slots as a table, and the whole space as lines."""
     from nas.workflows.estimate import SAMPLES
 
     columns = {
@@ -332,35 +342,37 @@ def _print_space(space: "SearchSpace", search: "Search", seen: "SpaceSummary") -
         "max_gflops": "most",
     }
     title = f"Search space {space.at_scale} ({space.hash})"
-    show.rows([asdict(slot) for slot in seen.slots], "table", title=title, columns=columns)
+    show.rows([asdict(slot) for slot in summary.slots], "table", title=title, columns=columns)
     sampled = f"of {SAMPLES} random architectures"
-    told = {
-        "size": f"{seen.size:.3g} architectures in {len(seen.slots)} slots",
+    lines = {
+        "size": f"{summary.size:.3g} architectures in {len(summary.slots)} slots",
         "deployed": f"at {search.budget.deploy_size} px, {len(search.data.classes)} classes",
-        "stock": f"{seen.stock_gflops:.2f} GFLOPs, {seen.stock_params / 1e6:.3f} M parameters",
-        "GFLOPs": f"{seen.gflops[0]:.2f} to {seen.gflops[1]:.2f}",
-        "params": f"{seen.params[0] / 1e6:.3f} M to {seen.params[1] / 1e6:.3f} M",
+        "stock": f"{summary.stock_gflops:.2f} GFLOPs, {summary.stock_params / 1e6:.3f} M parameters",
+        "GFLOPs": f"{summary.gflops[0]:.2f} to {summary.gflops[1]:.2f}",
+        "params": f"{summary.params[0] / 1e6:.3f} M to {summary.params[1] / 1e6:.3f} M",
     }
-    if seen.buildable < 1:
-        told["buildable"] = f"{seen.buildable:.0%} {sampled}: two dials together can leave a layer no operator fits"
-    if seen.within is not None:
-        told["within"] = f"the limits are {seen.within:.0%} {sampled}"
-    show.lines(f"{name:<9} {text}" for name, text in told.items())
+    if summary.buildable < 1:
+        lines["buildable"] = (
+            f"{summary.buildable:.0%} {sampled}: two scaling factors together can give a layer that no operator fits"
+        )
+    if summary.within is not None:
+        lines["within"] = f"the limits are {summary.within:.0%} {sampled}"
+    show.lines(f"{name:<9} {text}" for name, text in lines.items())
 
 
 def _estimate(search: "Search", effort: "Estimate") -> list[str]:
-    """How long a search may take, and what that is said of."""
+    """Describe how long a search may take, and how that was estimated."""
     from nas.report.verdicts import with_unit
 
     budget, data, (least, most) = search.budget, search.data, effort.hours
     trials = f"{with_unit(effort.trials, 'trial')} of {budget.said}"
     images = f"{data.train_images} + {data.val_images} images, {effort.workers} at once"
-    first = f"the stock model's own training {effort.base:.0f} s, " if effort.base else ""
+    first = f"the training of the stock model {effort.base:.0f} s, " if effort.base else ""
     each = f"{first}a trial of the stock model takes {effort.stock:.0f} s, of the costliest {effort.costliest:.0f} s"
     return [
         f"search    {trials}, {images}",
         f"estimate  {_hours(least)} to {_hours(most)}: {each}",
-        f"measured  a few steps on {effort.machine}; reading images, and workers in each other's way, come on top",
+        f"measured  a few steps on {effort.machine}; reading images, and workers that slow each other down, add to it",
     ]
 
 

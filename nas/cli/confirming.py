@@ -1,13 +1,13 @@
-"""`nas confirm`: the front of a study, trained longer."""
+"""`nas confirm`: train the Pareto front of a study longer, to see whether its order stays."""
 
+from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nas.cli import show
+from nas.cli import options, show
 from nas.cli.fronts import nothing_learned, relative
-from nas.cli.options import Device, Name, Runs, Shown, Timeout, TrialMemory, Workers, typed
 from nas.cli.searching import train
 from nas.paths import RUNS
 
@@ -15,82 +15,123 @@ if TYPE_CHECKING:
     from nas.study.study import Study
     from nas.workflows.confirm import Finalist
 
+Eta = Annotated[int, typer.Option(metavar="N", help="Train the front for N times as many epochs as the search did.")]
+Rounds = Annotated[
+    int,
+    typer.Option(
+        metavar="N", help="Number of rounds at most; each trains --eta times as many epochs as the one before."
+    ),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command()(confirm)
 
 
-@show.told
+@show.reports_errors
+@options.takes(
+    *("workers", "device", "timeout", "trial_memory"),
+    unset=dict.fromkeys(("workers", "device", "trial_memory"), options.AS_BEFORE),
+)
 def confirm(
-    study: Name,
-    eta: Annotated[int, typer.Option(min=2, help="How many times as long its front is trained.")] = 3,
-    rounds: Annotated[
-        int, typer.Option(min=1, help="At most so often, each time as many times as long as the time before.")
-    ] = 2,
-    workers: Workers = None,
-    device: Device = None,
-    timeout: Timeout = None,
-    trial_memory: TrialMemory = None,
-    runs: Runs = RUNS,
-    shown: Shown = "table",
+    study: options.Name,
+    typed: options.Typed,
+    eta: Eta = 3,
+    rounds: Rounds = 2,
+    runs: options.Runs = RUNS,
+    shown: options.Shown = "table",
 ) -> None:
-    """Train the front longer, with another seed, and once more while that changes its order.
+    """Train the Pareto front longer, with another seed, and once more if that changes its order.
 
-    A search trains briefly. Here its front and the stock model are trained three times as long, in a study of their
-    own (STUDY-x3), which can be resumed, shown and exported from like any other. If one has overtaken another by more
-    than noise, what is the front then is trained longer once more (STUDY-x3-x3); else longer trainings are not needed.
+    A search trains briefly. This command trains its front and the stock
+    model three times as long, in a new study (STUDY-x3), which can be
+    resumed, shown and exported from like any other. If one model overtakes
+    another by more than the noise, the front of the new study is trained
+    longer once more (STUDY-x3-x3); otherwise longer trainings are not needed.
     """
-    from nas.report.verdicts import with_unit
     from nas.study.folders import existing
     from nas.study.study import Study
-    from nas.workflows.confirm import finalists, longer, noise_of, rank_inversions, unfinished
+    from nas.workflows.confirm import finalists, longer
 
-    before, told = Study.open(existing(study, runs)), list[dict[str, Any]]()
-    changes = {"workers": workers, "device": device, "timeout": timeout, "trial_memory": trial_memory}
+    before, rows = Study.open(existing(study, runs)), list[dict[str, Any]]()
     for _ in range(rounds):
-        after = longer(before, eta=eta, **changes)
-        few, many = (one.settings.budget.epochs for one in (before, after))
-        show.lines(
-            [f"confirm   the front of {before.name} and the stock model: {with_unit(many, 'epoch')} instead of {few}"]
-        )
-        if after.remaining_trials(after.records()):
-            train(after)
-        earlier, later = before.records(), after.records()
-        both = finalists(earlier, later)
-        rows = _rows(after, both)
-        told += [{name: value for name, value in row.items() if name != "of_stock"} for row in rows]
-        if shown == "table":
-            title = f"{before.name} after {few} and {many} epochs: mAP50-95"
-            show.rows(rows, shown, title=title, columns=_columns(few, many), narrow=("gflops", "map50_95_gain_before"))
-        epochs = with_unit(many, "epoch")
-        show.lines(
-            f"{one.summary} has no score after {epochs}: {one.ending}; {one.advice}" for one in unfinished(later)
-        )
-        unlearned = nothing_learned(after)
-        if unlearned:
-            show.lines(unlearned)
-            break
-        if left := after.remaining_trials(later):
-            show.lines([f"{left} trainings are left; go on with: {typed('confirm', before)} --eta {eta}"])
-            break
-        noise = noise_of(earlier, before.settings.noise)
-        passed = rank_inversions(both, noise)
-        for trial, others in groupby(passed, key=lambda pair: pair[0].shorter.trial):
-            show.lines([f"trial {trial} has overtaken {', '.join(str(other.shorter.trial) for _, other in others)}"])
-        if not passed:
-            said = f"The order stays within noise ({100 * noise:.1f} points)"
-            show.lines([f"{said}: trainings of {with_unit(few, 'epoch')} tell these apart as well.", *_noise(before)])
+        after = longer(before, eta=eta, **typed)
+        _train(before, after)
+        both = finalists(before.records(), after.records())
+        rows += _print_comparison(before, after, both, shown)
+        if _is_incomplete(before, after, eta) or not _changes_order(before, both):
             break
         before = after
-    if not unlearned:
-        show.lines([f"export the most accurate with: {typed('export', after)} --best map"])
+    if not nothing_learned(after):
+        show.lines([f"export the most accurate with: {options.command_for('export', after)} --best map"])
     if shown != "table":
-        show.rows(told, shown, title="", columns={})
+        show.rows(rows, shown, title="", columns={})
 
 
-def _noise(before: "Study") -> list[str]:
-    """Say what is taken for noise, where this study has not measured it."""
+def _train(before: "Study", after: "Study") -> None:
+    """Run the longer trainings that are not finished yet."""
+    from nas.report.verdicts import with_unit
+
+    few, many = _epochs(before, after)
+    show.lines(
+        [f"confirm   the front of {before.name} and the stock model: {with_unit(many, 'epoch')} instead of {few}"]
+    )
+    if after.remaining_trials(after.records()):
+        train(after)
+
+
+def _print_comparison(before: "Study", after: "Study", both: "Sequence[Finalist]", shown: str) -> list[dict[str, Any]]:
+    """Print accuracies after the shorter and the longer training; return the rows for programs."""
+    from nas.report.verdicts import with_unit
+    from nas.workflows.confirm import unfinished
+
+    few, many = _epochs(before, after)
+    rows = _rows(after, both)
+    if shown == "table":
+        title = f"{before.name} after {few} and {many} epochs: mAP50-95"
+        show.rows(rows, "table", title=title, columns=_columns(few, many), narrow=("gflops", "map50_95_gain_before"))
+    trained = with_unit(many, "epoch")
+    show.lines(
+        f"{one.summary} has no score after {trained}: {one.ending}; {one.advice}" for one in unfinished(after.records())
+    )
+    return [{name: value for name, value in row.items() if name != "of_stock"} for row in rows]
+
+
+def _is_incomplete(before: "Study", after: "Study", eta: int) -> bool:
+    """Say why the longer trainings cannot be compared: the stock model learned nothing, or some are not finished."""
+    if unlearned := nothing_learned(after):
+        show.lines(unlearned)
+        return True
+    if left := after.remaining_trials(after.records()):
+        again = options.command_for("confirm", before)
+        show.lines([f"{left} trainings are left; continue with: {again} --eta {eta}"])
+        return True
+    return False
+
+
+def _changes_order(before: "Study", both: "Sequence[Finalist]") -> bool:
+    """Say which models overtook others by more than the noise, and whether any did."""
+    from nas.report.verdicts import with_unit
+    from nas.workflows.confirm import noise_of, rank_inversions
+
+    noise = noise_of(before.records(), before.settings.noise)
+    inversions = rank_inversions(both, noise)
+    for trial, others in groupby(inversions, key=lambda pair: pair[0].shorter.trial):
+        show.lines([f"trial {trial} has overtaken {', '.join(str(other.shorter.trial) for _, other in others)}"])
+    if not inversions:
+        few = with_unit(before.settings.budget.epochs, "epoch")
+        order = f"The order stays within noise ({100 * noise:.1f} points)"
+        show.lines([f"{order}: trainings of {few} rank these models as well.", *_source_of_noise(before)])
+    return bool(inversions)
+
+
+def _epochs(before: "Study", after: "Study") -> tuple[int, int]:
+    return before.settings.budget.epochs, after.settings.budget.epochs
+
+
+def _source_of_noise(before: "Study") -> list[str]:
+    """Say where the noise was measured, unless this study measured it itself."""
     from nas.study.repeats import deviation
     from trials.presets import NOISE_MEASURED
 
@@ -114,7 +155,7 @@ def _columns(few: int, many: int) -> dict[str, str]:
     }
 
 
-def _rows(after: "Study", both: "list[Finalist]") -> list[dict[str, Any]]:
+def _rows(after: "Study", both: "Sequence[Finalist]") -> list[dict[str, Any]]:
     from nas.algorithms.pareto import main_cost
 
     stocks = next((one.accuracies for one in both if one.longer.role == "stock"), (None, None))
@@ -125,7 +166,7 @@ def _rows(after: "Study", both: "list[Finalist]") -> list[dict[str, Any]]:
 
 
 def _row(after: "Study", one: "Finalist", stocks: tuple[float | None, float | None]) -> dict[str, Any]:
-    gains = [None if base is None else own - base for own, base in zip(one.accuracies, stocks, strict=True)]
+    gains = [None if base is None else accuracy - base for accuracy, base in zip(one.accuracies, stocks, strict=True)]
     return {
         "study": after.name,
         "epochs": after.settings.budget.epochs,

@@ -1,4 +1,4 @@
-"""`nas data`: what a data set holds, what is left out of training, and what looks wrong."""
+"""`nas data`: count a data set, and report what is left out of training and what looks wrong."""
 
 import json
 from collections.abc import Iterator
@@ -11,8 +11,10 @@ from nas.cli import show
 if TYPE_CHECKING:
     from trials.data.datasets import DataSet
 
-Name = Annotated[str, typer.Argument(metavar="DATA", help="A data.yaml, digits, or a name that Ultralytics knows.")]
-Format = Annotated[Literal["text", "json"], typer.Option("--format", help="How it is shown.")]
+Name = Annotated[
+    str, typer.Argument(metavar="[DATA]", help="Path of a data.yaml, a name such as coco8.yaml, or digits (built in).")
+]
+Format = Annotated[Literal["text", "json"], typer.Option("--format", help="Print text to read, or JSON for programs.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -20,9 +22,9 @@ def register(app: typer.Typer) -> None:
     app.command("data")(data)
 
 
-@show.told
+@show.reports_errors
 def data(data: Name = "digits", shown: Format = "text") -> None:
-    """Count a data set as a search does, and say what is left out and what looks wrong; nothing is written to it."""
+    """Count a data set as a search does, and report what is left out and what looks wrong. The data is not changed."""
     from trials.data import datasets
 
     with show.err.status("reading labels and opening images") as status:
@@ -40,13 +42,13 @@ def data(data: Name = "digits", shown: Format = "text") -> None:
 
 
 def remarks(data: "DataSet") -> Iterator[tuple[str, str]]:
-    """Yield the lines below the data set's own in a plan: name of the line and text."""
+    """Yield remarks for a plan: what is left out and what looks wrong, as label and text."""
     yield from (("left out", line) for line in data.summary.left_out())
     yield from (("warning", line) for line in data.summary.warnings())
 
 
 def document(data: "DataSet") -> dict[str, Any]:
-    """A data set's summary for JSON."""
+    """Return the counts of a data set, for JSON."""
     return {
         "name": data.name,
         "path": str(data.path),

@@ -1,4 +1,4 @@
-"""What the commands of `nas latency` share: how a space and a device are named, and where the device's table lies."""
+"""Options that the commands of `nas latency` share, and the tables that these options name."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,41 +12,61 @@ if TYPE_CHECKING:
     from trials.latency.timings import Timings
 
 COCO_CLASSES, DEPLOYED_SIZE = 80, 640
-_WHAT, _DEVICE = "What", "The device"
+_SPACE, _DEVICE = "Space and deployment", "Device"
 
-SpaceName = Annotated[str, typer.Option(help="A name (see [b]nas spaces[/b]), or a file.", rich_help_panel=_WHAT)]
-Scale = Annotated[str | None, typer.Option(help="Instead of the space's own.", rich_help_panel=_WHAT)]
-DeploySize = Annotated[int, typer.Option(min=32, help="Pixels of the deployed model's image.", rich_help_panel=_WHAT)]
-Classes = Annotated[int, typer.Option(min=1, help="That the head tells apart.", rich_help_panel=_WHAT)]
+SpaceName = Annotated[
+    str,
+    typer.Option(
+        metavar="SPACE", help="Name of a space (see [b]nas spaces[/b]), or a space file.", rich_help_panel=_SPACE
+    ),
+]
+Scale = Annotated[
+    str | None, typer.Option(metavar="SCALE", help="Another scale than the space file's.", rich_help_panel=_SPACE)
+]
+DeploySize = Annotated[
+    int, typer.Option(metavar="PX", help="Image size of the deployed model, in pixels.", rich_help_panel=_SPACE)
+]
+Classes = Annotated[int, typer.Option(metavar="N", help="Number of classes.", rich_help_panel=_SPACE)]
 Data = Annotated[
-    str | None, typer.Option(help="digits, or a data.yaml: as many classes as it has.", rich_help_panel=_WHAT)
+    str | None,
+    typer.Option(
+        metavar="DATA",
+        help="Take the number of classes from this data set: digits, or a data.yaml.",
+        rich_help_panel=_SPACE,
+    ),
 ]
 RuntimeName = Annotated[
     str,
     typer.Option(
-        "--runtime", help="torch, onnxruntime, openvino, tensorrt, or ssh://HOST/RUNTIME.", rich_help_panel=_DEVICE
+        "--runtime",
+        metavar="NAME",
+        help="torch, onnxruntime, openvino, tensorrt; or ssh://MACHINE/RUNTIME for another machine.",
+        rich_help_panel=_DEVICE,
     ),
 ]
-Threads = Annotated[int, typer.Option(min=1, help="Of the runtime, on a CPU.", rich_help_panel=_DEVICE)]
-Device = Annotated[str, typer.Option(help="cpu, or the number of a GPU.", rich_help_panel=_DEVICE)]
+Threads = Annotated[
+    int, typer.Option(metavar="N", help="Number of threads of the runtime on a CPU.", rich_help_panel=_DEVICE)
+]
+Device = Annotated[str, typer.Option(metavar="DEVICE", help="cpu, or the index of a GPU.", rich_help_panel=_DEVICE)]
 DeviceName = Annotated[
     str | None,
     typer.Option(
-        help="Of the device's profile. \\[default: made of host, processor, runtime and threads]",
+        metavar="NAME",
+        help="Name of the device's table. \\[default: made of machine, processor, runtime and threads]",
         rich_help_panel=_DEVICE,
     ),
 ]
 
 
 def open_runtime(runtime: str, threads: int, device: str, device_name: str | None) -> "Runtime":
-    """The runtime that the flags name."""
+    """Open the runtime that the flags name."""
     from trials.latency import runtimes
 
     return runtimes.open_runtime(runtime, threads=threads, device=device, device_name=device_name)
 
 
 def read_space(name: str, scale: str | None) -> "SearchSpace":
-    """The space that the flags name."""
+    """Read the space that the flags name."""
     from search_spaces import space_file
 
     return space_file.load(name, scale=scale)
@@ -55,7 +75,7 @@ def read_space(name: str, scale: str | None) -> "SearchSpace":
 def of_space(
     space: "SearchSpace", recorded: "Timings", *, deploy_size: int, classes: int, data: str | None
 ) -> "LatencyTable":
-    """What a device's table says of a space."""
+    """Return the latencies of a space on a device."""
     from trials.data import datasets
     from trials.latency.latency_table import LatencyTable
 
@@ -64,7 +84,7 @@ def of_space(
 
 
 def of_device(runtime: str, threads: int, device: str, device_name: str | None) -> "Timings":
-    """The table of a device by its name, which needs no such device here; else of this host.
+    """Return the table of the device of this name, which need not be here; without a name, that of this machine.
 
     Raises:
         SpecError: there is none.
@@ -78,7 +98,7 @@ def of_device(runtime: str, threads: int, device: str, device_name: str | None) 
 
 
 def read(name: str) -> "Timings":
-    """The table of a device.
+    """Read the table of a device.
 
     Raises:
         SpecError: there is none of that name.
@@ -89,7 +109,7 @@ def read(name: str) -> "Timings":
 
 
 def path_of(name: str) -> Path:
-    """Where the table of a device lies."""
+    """Return the path of a device's table."""
     from nas.study import latency_tables
 
     return latency_tables.path_of(name)

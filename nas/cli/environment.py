@@ -1,4 +1,4 @@
-"""`nas ui`, `nas sync` and `nas doctor`: what stands around a search."""
+"""`nas ui`, `nas sync` and `nas doctor`: MLflow's pages, and a check of the installation."""
 
 import sys
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from nas.cli import show
-from nas.cli.options import Name, Runs, Shown, typed
+from nas.cli.options import Name, Runs, Shown, command_for
 from nas.paths import RUNS
 
 _PACKAGES = ("nas-for-yolo", "torch", "torchvision", "ultralytics", "ultralytics-thop", "optuna", "mlflow")
@@ -24,26 +24,26 @@ def register(app: typer.Typer) -> None:
     app.command()(doctor)
 
 
-@show.told
+@show.reports_errors
 def ui(
-    host: Annotated[str, typer.Option(help="Where to listen.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Where to listen.")] = 5000,
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Open no browser.")] = False,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Address on which the server listens.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="N", help="Port on which the server listens.")] = 5000,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Do not open a browser.")] = False,
     runs: Runs = RUNS,
 ) -> None:
-    """Open MLflow's pages on all studies, until Ctrl-C."""
+    """Start a server with MLflow's pages of all studies, and open them; Ctrl-C stops it."""
     from nas.study.folders import tracking_uri
     from nas.tracking.server import PagesServer
 
     server = PagesServer(tracking_uri(runs.absolute()), host, port)
-    show.lines([f"MLflow of {runs} in about ten seconds; Ctrl-C ends it", server.address])
+    show.lines([f"MLflow of {runs} in about ten seconds; Ctrl-C stops it", server.address])
     with suppress(KeyboardInterrupt):
         server.run(open_browser=not no_browser)
 
 
-@show.told
+@show.reports_errors
 def sync(study: Name, runs: Runs = RUNS) -> None:
-    """Send to MLflow what is missing there of a study, and end its runs: where MLflow was away during the search."""
+    """Send trials of a study to MLflow that it lacks, because it could not be reached during the search."""
     from nas.study.folders import existing
     from nas.study.study import Study
     from nas.workflows import running
@@ -51,15 +51,15 @@ def sync(study: Name, runs: Runs = RUNS) -> None:
     opened = Study.open(existing(study, runs))
     with show.err.status("writing into MLflow"):
         running.sync(opened)
-    show.lines([f"MLflow has all of {study}; see it with: {typed('ui', opened, named=False)}"])
+    show.lines([f"MLflow has all of {study}; see it with: {command_for('ui', opened, named=False)}"])
 
 
-@show.told
+@show.reports_errors
 def doctor(
     runs: Runs = RUNS,
     shown: Shown = "table",
 ) -> None:
-    """Check versions, the two packages called thop, devices and folders; status 1 if something is wrong."""
+    """Check versions, the two packages called thop, devices and folders; exit with status 1 if something is wrong."""
     checks: list[tuple[str, Callable[[], tuple[bool, str]]]] = [
         ("python", lambda: (sys.version_info >= (3, 11), sys.version.split()[0])),
         *((name, partial(_installed, name)) for name in _PACKAGES),
@@ -72,8 +72,8 @@ def doctor(
     ]
     rows = []
     for name, check in checks:
-        good, told = check()
-        rows.append({"check": name, "ok": good, "found": told})
+        good, found = check()
+        rows.append({"check": name, "ok": good, "found": found})
     show.rows(rows, shown, title="nas doctor", columns={"check": "check", "ok": "ok", "found": "found"})
     if not all(row["ok"] for row in rows):
         raise typer.Exit(1)
@@ -87,12 +87,12 @@ def _installed(name: str) -> tuple[bool, str]:
 
 
 def _one_thop() -> tuple[bool, str]:
-    """Two distributions own the module `thop`; with the abandoned one's files every model costs 0."""
+    """Check that `ultralytics-thop` provides the module `thop`: with the abandoned distribution every model costs 0."""
     owners = sorted(set(packages_distributions().get("thop", [])))
     if owners == ["ultralytics-thop"]:
-        return True, "only ultralytics-thop owns it"
+        return True, "only ultralytics-thop provides it"
     cure = "pip uninstall -y thop && pip install --force-reinstall --no-deps ultralytics-thop"
-    return False, f"owned by {', '.join(owners) or 'nobody'}; cure: {cure}"
+    return False, f"provided by {', '.join(owners) or 'no distribution'}; cure: {cure}"
 
 
 def _counts() -> tuple[bool, str]:

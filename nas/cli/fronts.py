@@ -1,11 +1,11 @@
-"""Trials and fronts as tables: what matters first, one line a trial, more of it on a wider terminal."""
+"""Tables of trials and Pareto fronts: one line per trial, with more columns on a wider terminal."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nas.cli import show
-from nas.cli.options import typed
+from nas.cli.options import command_for
 from nas.cli.show import Format
 
 if TYPE_CHECKING:
@@ -30,8 +30,15 @@ _COLUMNS = {
     "seconds": "s",
     "summary": "architecture",
 }
-_SELDOM = {"expected": None, "latency_ms": None, "measured_ms": None, "repeat": 0, "seeds": 1, "ended": "finished"}
-"""Columns that are there if any trial has something else in them."""
+_HIDDEN_VALUES = {
+    "expected": None,
+    "latency_ms": None,
+    "measured_ms": None,
+    "repeat": 0,
+    "seeds": 1,
+    "ended": "finished",
+}
+"""Values of columns that are hidden if all trials have them, or have none."""
 _NARROW = ("seconds", "map50", "params", "progress", "measured_ms", "repeat", "seeds", "latency_ms", "gflops")
 """Columns that a narrow terminal drops, in this order."""
 
@@ -39,30 +46,30 @@ _NARROW = ("seconds", "map50", "params", "progress", "measured_ms", "repeat", "s
 def print_trials(
     study: "Study", some: "Sequence[Record]", shown: Format, *, title: str, among: "Sequence[Record]"
 ) -> None:
-    """Print trials; JSON and CSV have every column that stays, whatever the terminal is.
+    """Print trials as a table that fits the terminal, or every column of them as JSON or CSV.
 
     Args:
-        among: all trials of the study, the stock model among them.
+        among: all trials of the study, including the stock model.
     """
     from nas.algorithms import pareto
     from nas.records.record import stock_of
 
-    told = [_with_progress(study, record) for record in some]
+    records = [_with_progress(study, record) for record in some]
     if shown != "table":
-        show.rows([record.as_row() for record in told], shown, title=title, columns=_COLUMNS)
+        show.rows([record.as_row() for record in records], shown, title=title, columns=_COLUMNS)
         return
-    if not told:
+    if not records:
         show.lines([f"{title}: nothing yet"])
         return
     stock, cost = stock_of(among), pareto.main_cost(study.settings.objectives)
-    rows = [_row(record, stock, cost, epochs=study.settings.budget.epochs) for record in told]
-    silent = {name for name, usual in _SELDOM.items() if all(row[name] in {usual, None} for row in rows)}
+    rows = [_row(record, stock, cost, epochs=study.settings.budget.epochs) for record in records]
+    silent = {name for name, usual in _HIDDEN_VALUES.items() if all(row[name] in {usual, None} for row in rows)}
     columns = {name: heading for name, heading in _COLUMNS.items() if name not in silent}
     show.rows(rows, shown, title=title, columns=columns, narrow=[name for name in _NARROW if name != cost])
 
 
 def print_front(study: "Study", shown: Format) -> None:
-    """Print the front, with the stock model beside it and what the difference is worth."""
+    """Print the Pareto front, the stock model, and whether the difference is more than noise."""
     records = study.records()
     front = study.front(records)
     title = f"Pareto front of {study.name}: {', '.join(study.settings.objectives)}"
@@ -74,24 +81,24 @@ def print_front(study: "Study", shown: Format) -> None:
 
 
 def nothing_learned(study: "Study", records: "Sequence[Record] | None" = None) -> list[str]:
-    """Say that a study's stock model has learned nothing; empty if it has, or is not trained yet."""
+    """Return a warning if the stock model has learned nothing; empty if it has, or is not trained yet."""
     from nas.records.record import stock_of
     from nas.report import verdicts
 
-    known = study.records() if records is None else records
-    stock = stock_of(known)
+    among = study.records() if records is None else records
+    stock = stock_of(among)
     accuracy = _base_accuracy(study) if stock is None else stock.map50_95
-    best = max((one.map50_95 for one in known if one.map50_95 is not None), default=None)
+    best = max((one.map50_95 for one in among if one.map50_95 is not None), default=None)
     return verdicts.nothing_learned(study.settings, accuracy, best)
 
 
 def relative(value: float | None, stock: float | None) -> str:
-    """A cost in per cent of the stock model's."""
+    """Format a cost as a percentage of the stock model's."""
     return "-" if value is None or not stock else f"{value / stock:.1%}"
 
 
 def _base_accuracy(study: "Study") -> float | None:
-    """Return the mAP50-95 of the stock model's own training; None before its end."""
+    """Return the mAP50-95 after the training of the stock model; None before its end."""
     from nas.records.trial_files import TrialFiles
 
     outcome = TrialFiles.of_stock_model(study.folder).read_outcome() if study.settings.base is not None else None
@@ -106,8 +113,8 @@ def _remarks(study: "Study", records: "list[Record]", front: "list[Record]", *, 
     stock, cost = stock_of(records), pareto.main_cost(study.settings.objectives)
     remarks = []
     if stock is not None and stock.map50_95 is not None:
-        own = f"{show.figure(cost, getattr(stock, cost))} {verdicts.UNITS[cost]}".rstrip()
-        remarks.append(f"stock: mAP50-95 {stock.map50_95:.3f} at {own}")
+        stock_cost = f"{show.figure(cost, getattr(stock, cost))} {verdicts.UNITS[cost]}".rstrip()
+        remarks.append(f"stock: mAP50-95 {stock.map50_95:.3f} at {stock_cost}")
         best = max(front, key=lambda record: record.map50_95 or 0.0)
         if learned:
             remarks.append(verdicts.gain(records, best, stock))
@@ -115,13 +122,16 @@ def _remarks(study: "Study", records: "list[Record]", front: "list[Record]", *, 
     new = [str(record.trial) for record in front if record.is_mostly_new]
     if new:
         remarks.append(
-            f"trial {', '.join(new)}: less than half of the weights could be taken over; such a score is in part one "
-            "from scratch, and too low beside the others."
+            f"trial {', '.join(new)}: less than half of the weights could be inherited; such a score is partly one "
+            "from scratch, and too low in comparison."
         )
     others = any(stock is None or record.trial != stock.trial for record in front)
     if learned and others and not study.settings.confirms:
-        remarks.append(f"train the front longer, to see whether its order stays: {typed('confirm', study)}")
-    return [*remarks, *([f"export the most accurate with: {typed('export', study)} --best map"] if learned else [])]
+        remarks.append(f"train the front longer, to see whether its order stays: {command_for('confirm', study)}")
+    return [
+        *remarks,
+        *([f"export the most accurate with: {command_for('export', study)} --best map"] if learned else []),
+    ]
 
 
 def _row(record: "Record", stock: "Record | None", cost: str, *, epochs: int) -> dict[str, Any]:
@@ -144,7 +154,7 @@ def _named(record: "Record") -> str:
 
 
 def _with_progress(study: "Study", record: "Record") -> "Record":
-    """A trial that runs with the epochs that it has behind it, and their seconds."""
+    """Return a running trial with the epochs that are done, and their seconds."""
     if record.state != "running":
         return record
     epochs = study.files(record.trial).read_epochs()

@@ -1,4 +1,4 @@
-"""`nas latency`: a device's table of latencies: made, shown, carried elsewhere."""
+"""`nas latency`: record, show, export and import the table of a device's latencies."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -17,14 +17,14 @@ def register(app: typer.Typer) -> None:
     """Add the commands."""
     group = typer.Typer(
         no_args_is_help=True,
-        help="""How long models take on a device: a table of layers, from which a search predicts.
+        help="""Predict how long models take on a device, from a table of its layers.
 
-  nas latency record --space v9                  time every layer of a space on this host, once
+  nas latency record --space v9                  time every layer of a space on this machine, once
   nas latency show --space v9                    what each choice costs in milliseconds
   nas latency error --space v9                   how wrong predictions are, on real candidates
   nas latency predict --space v9 --sample 10     milliseconds of random architectures
-  nas latency front STUDY                        measure a front that a search predicted
-  nas latency export jetson.csv                  carry a table to where the search runs
+  nas latency front STUDY                        measure a Pareto front that a search predicted
+  nas latency export jetson.csv                  write a table to a file, to import on another machine
 """,
     )
     for command in (record, show_table, prediction.predict, prediction.error, measured.front, export):
@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="latency")
 
 
-@show.told
+@show.reports_errors
 def record(
     space: device_tables.SpaceName = "v9",
     scale: device_tables.Scale = None,
@@ -45,11 +45,12 @@ def record(
     device: device_tables.Device = "cpu",
     device_name: device_tables.DeviceName = None,
 ) -> None:
-    """Time every distinct layer that architectures of a space may have, on the device; prints the table's path.
+    """Time every distinct layer that architectures of a space may have, on the device; print the path of the table.
 
-    Each layer is timed alone, in turns with one stock layer, whose drift is taken out. What is in the table is not
-    timed again: an interrupted recording goes on where it was, and two spaces share what they have in common. Let the
-    device do nothing else meanwhile.
+    Each layer is timed alone, alternating with one stock layer, whose drift
+    is subtracted. Layers that are in the table already are not timed again: an
+    interrupted recording continues where it stopped, and spaces share the
+    layers that they have in common. Run nothing else on the device meanwhile.
     """
     from nas.study import latency_tables
     from trials.latency import latency_table
@@ -61,25 +62,28 @@ def record(
         asked = device_tables.read_space(space, scale)
         table = device_tables.of_space(asked, nothing, deploy_size=deploy_size, classes=classes, data=data)
         problems, unsteady = [], 0
-        stopped = "Stopped; the same command goes on from there."
+        stopped = "Stopped; the same command continues from there."
         with latency_tables.recording_lock(path), show.progress("timing layers", stopped) as show_progress:
             for step in latency_table.record(table, opened, path):
                 show_progress(step.done, step.total)
                 problems += [step.problem] if step.problem else []
                 unsteady += step.timing is not None and not step.timing.steady
     print(path)  # noqa: T201 - the result, for a pipe
-    told = [f"{len(table.recorded.entries)} entries; {opened.profile.name}"]
-    told += [f"{unsteady} were timed while the device was not steady (was something else running?)"] if unsteady else []
-    show.lines([*told, "how wrong it is:   nas latency error, with the same options", *problems])
+    lines = [f"{len(table.recorded.entries)} entries; {opened.profile.name}"]
+    lines += (
+        [f"{unsteady} were timed while the device was not steady (was something else running?)"] if unsteady else []
+    )
+    show.lines([*lines, "measure its error:   nas latency error, with the same options", *problems])
     if problems:
         show.lines([f"{len(problems)} layers cannot be timed alone; architectures with them are not predicted"])
         raise typer.Exit(_FAILED)
 
 
-@show.told
+@show.reports_errors
 def show_table(
     space: Annotated[
-        str | None, typer.Option(help="A name, or a file; without one, the tables that there are.")
+        str | None,
+        typer.Option(metavar="SPACE", help="Name of a space, or a space file. Without it, all tables are listed."),
     ] = None,
     scale: device_tables.Scale = None,
     runtime: device_tables.RuntimeName = "torch",
@@ -91,7 +95,7 @@ def show_table(
     device_name: device_tables.DeviceName = None,
     shown: Shown = "table",
 ) -> None:
-    """Milliseconds of every choice of every slot, and how much that is more than the stock layer."""
+    """Show the latency of every choice of every slot, and the difference to the stock layer."""
     if space is None:
         _print_tables(shown)
         return
@@ -102,15 +106,15 @@ def show_table(
     for slot in table.space.slots:
         stock = table.slot_ms(slot, slot.choices[0])
         for choice in slot.choices:
-            own = table.slot_ms(slot, choice)
+            latency_ms = table.slot_ms(slot, choice)
             rows.append(
                 {
                     "slot": slot.name,
                     "host": slot.host,
                     "choice": str(choice),
-                    "latency_ms": own,
-                    "delta_ms": own - stock,
-                    "delta_percent": 100 * (own - stock) / table.stock_ms,
+                    "latency_ms": latency_ms,
+                    "delta_ms": latency_ms - stock,
+                    "delta_percent": 100 * (latency_ms - stock) / table.stock_ms,
                 }
             )
     columns = {
@@ -128,24 +132,26 @@ def show_table(
     show.lines([f"stock model {table.stock_ms:.2f} ms; {alone}"])
 
 
-@show.told
+@show.reports_errors
 def export(
-    file: Annotated[Path, typer.Argument(help="To write, such as jetson.csv.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE.csv", help="File to write, such as jetson.csv.")],
     runtime: device_tables.RuntimeName = "torch",
     threads: device_tables.Threads = 1,
     device: device_tables.Device = "cpu",
     device_name: device_tables.DeviceName = None,
 ) -> None:
-    """Write a device's table to a file: CSV, below the device's profile."""
+    """Write the table of a device to a CSV file that begins with the profile of the device."""
     device_tables.of_device(runtime, threads, device, device_name).write(file.absolute())
     print(file)  # noqa: T201 - the result, for a pipe
 
 
-@show.told
+@show.reports_errors
 def take_in(
-    file: Annotated[Path, typer.Argument(help="That `nas latency export` wrote, here or on another host.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE.csv", help="File that nas latency export wrote, here or on another machine.")
+    ],
 ) -> None:
-    """Take a table in; what is known of the same device stays, where the file does not know better."""
+    """Import a table; entries that exist already for this device stay, unless the file replaces them."""
     from trials.latency import timings
 
     read = timings.read(file)
@@ -158,7 +164,7 @@ def take_in(
 
 
 def _print_tables(shown: Format) -> None:
-    """The tables that there are."""
+    """Print the recorded tables."""
     from trials.latency import timings
 
     folder = device_tables.path_of("any").parent
@@ -168,13 +174,13 @@ def _print_tables(shown: Format) -> None:
         rows.append({**asdict(read.profile), "entries": len(read.entries)})
     columns = dict.fromkeys(("name", "processor", "runtime", "version", "threads", "torch", "entries"), "")
     if not rows:
-        show.lines([f"no tables in {folder} yet; make one with: nas latency record"])
+        show.lines([f"no tables in {folder} yet; record one with: nas latency record"])
     if rows or shown != "table":
         show.rows(rows, shown, title="Latency tables", columns={name: name for name in columns})
 
 
 def _rounded(row: dict[str, Any]) -> dict[str, str]:
-    """Milliseconds of layers need more digits than those of models."""
+    """Format the milliseconds of a layer, which need more digits than those of a model."""
     return {
         "ms": f"{row['latency_ms']:.3f}",
         "delta": f"{row['delta_ms']:+.3f}",

@@ -1,4 +1,4 @@
-"""What a running search looks like: a live table on a terminal, a line for each change elsewhere. On stderr."""
+"""Progress of a running search on stderr: a live table on a terminal, otherwise one line per change."""
 
 import time
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _BASE = "the stock model, for every trial to start from"
 _ROWS = 14
-"""How many trials the live table shows; `nas trials` shows all."""
+"""Number of trials that the live table shows; `nas trials` shows all."""
 
 
 class Watching:
@@ -28,7 +28,7 @@ class Watching:
     def __init__(self) -> None:
         self._live = Live(console=err, refresh_per_second=2, transient=True) if err.is_terminal else None
         self._began = time.monotonic()
-        self._known: dict[int | str, tuple[str, str | None]] = {}
+        self._printed: dict[int | str, tuple[str, str | None]] = {}
         self._ended_before: int | None = None
 
     def __enter__(self) -> Self:
@@ -43,35 +43,35 @@ class Watching:
             self._live.stop()
 
     def update(self, study: "Study", records: "Sequence[Record]") -> None:
-        """Show how far the study is."""
+        """Show the present state of the study."""
         left = self._left(study, records)
-        self._tell_base(study)
+        self._print_stock_training(study)
         for record in records:
-            said = (record.state, record.ending)
-            if self._known.get(record.trial) != said and record.summary and record.state != "waiting":
-                self._known[record.trial] = said
+            state = (record.state, record.ending)
+            if self._printed.get(record.trial) != state and record.summary and record.state != "waiting":
+                self._printed[record.trial] = state
                 if record.ending is not None or self._live is None:
                     err.print(_line(record), markup=False)
         if self._live is not None:
             self._live.update(_table(study, records, left))
 
-    def _tell_base(self, study: "Study") -> None:
-        """One line for the stock model's own training: that it is there, or how it ended."""
+    def _print_stock_training(self, study: "Study") -> None:
+        """Print a line when the training of the stock model begins, and one when it ends."""
         from nas.records.record import duration
         from nas.report.verdicts import with_unit
 
         base = study.stock_training
-        if base is None or self._known.get("base") == ("ended", None):
+        if base is None or self._printed.get("base") == ("ended", None):
             return
         outcome = base.outcome()
-        if outcome is None and "base" not in self._known and self._live is None:
-            self._known["base"] = ("running", None)
+        if outcome is None and "base" not in self._printed and self._live is None:
+            self._printed["base"] = ("running", None)
             err.print(
                 f"stock model  training, {with_unit(base.budget.epochs, 'epoch')}, for every trial to start from",
                 markup=False,
             )
         if outcome is not None:
-            self._known["base"] = ("ended", None)
+            self._printed["base"] = ("ended", None)
             self._began, self._ended_before = time.monotonic(), None  # trials are timed from here
             accuracy = figure("map50_95", outcome.get("map50_95"))
             trained = f"{with_unit(outcome['epochs'], 'epoch')}, {duration(outcome['seconds'], outcome['detail'])}"
@@ -80,7 +80,7 @@ class Watching:
                 err.print(line, markup=False)
 
     def _left(self, study: "Study", records: "Sequence[Record]") -> str:
-        """How long it will still take, from how long trials took since this began."""
+        """Estimate the remaining time from the trials that ended since this display started."""
         ended = [record for record in records if record.ending is not None]
         if self._ended_before is None:
             self._ended_before = len(ended)
@@ -93,7 +93,7 @@ class Watching:
 
 
 def _line(record: "Record") -> str:
-    """One trial in one line."""
+    """Describe a trial in one line."""
     from nas.records.record import duration
 
     begins = f"trial {record.trial:>3}  {record.status:<9} "
@@ -111,8 +111,8 @@ def _line(record: "Record") -> str:
 def _named(record: "Record") -> str:
     if record.repeat:
         return f"seed {record.repeat + 1}: {record.summary}"
-    told = record.role in {"start", "cheapest", "costliest"}
-    return f"{record.role}: {record.summary}" if told else record.summary
+    has_role = record.role in {"start", "cheapest", "costliest"}
+    return f"{record.role}: {record.summary}" if has_role else record.summary
 
 
 def _table(study: "Study", records: "Sequence[Record]", left: str) -> Group:
@@ -149,11 +149,11 @@ def _table(study: "Study", records: "Sequence[Record]", left: str) -> Group:
         )
     base = study.stock_training
     if base is not None and not base.is_done:
-        known = base.files.read_epochs()
-        table.add_row("-", "training", f"{len(known)}/{base.budget.epochs}", "-", "-", "-", "-", _BASE, style="bold")
+        epochs = base.files.read_epochs()
+        table.add_row("-", "training", f"{len(epochs)}/{base.budget.epochs}", "-", "-", "-", "-", _BASE, style="bold")
     cost = main_cost(study.settings.objectives)
     best = "   ".join(f"{record.map50_95:.3f} at {figure(cost, getattr(record, cost))}" for record in front)
-    told = f"front (*), mAP50-95 at {UNITS[cost]}: {best or 'nothing finished yet'}   ~ unsteady latency"
+    front_line = f"front (*), mAP50-95 at {UNITS[cost]}: {best or 'nothing finished yet'}   ~ unsteady latency"
     return Group(
-        table, *(Text(line, no_wrap=False, overflow="fold") for line in [told, *nothing_learned(study, records)])
+        table, *(Text(line, no_wrap=False, overflow="fold") for line in [front_line, *nothing_learned(study, records)])
     )

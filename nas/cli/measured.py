@@ -1,4 +1,4 @@
-"""`nas latency front`: a study's front, measured where its search predicted."""
+"""`nas latency front`: measure the latencies of a Pareto front that a search predicted."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -12,19 +12,21 @@ if TYPE_CHECKING:
     from trials.latency.prediction_error import Observation
 
 
-@show.told
+@show.reports_errors
 def front(
     study: Name,
     runs: Runs = RUNS,
     shown: Shown = "table",
 ) -> None:
-    """Measure the front of a study and its stock model, on the idle device that its search predicted for."""
+    """Measure the Pareto front and the stock model of a study, on the device for which its search predicted."""
     from nas.study.folders import existing
     from nas.study.study import Study
     from search_spaces.errors import StudyError
 
     opened = Study.open(existing(study, runs))
-    problem = StudyError(f"{study} is running, and its trainings would be in the way; wait for it, or stop it first")
+    problem = StudyError(
+        f"{study} is running, and its trainings would disturb the measurement; wait for it, or stop it first"
+    )
     with opened.supervision_lock.held_at_once(problem):
         measured = measure(opened)
     records = opened.records()
@@ -47,16 +49,16 @@ def front(
         "summary": "architecture",
     }
     show.rows(rows, shown, title=f"Latencies of {study} on {opened.settings.latency}", columns=columns)
-    _tell_unsteady(measured)
+    _print_unsteady(measured)
     show.lines(nothing_learned(opened, records))
 
 
 def measure(study: "Study") -> "dict[int, Observation]":
-    """Measure what is not measured yet, under a bar."""
+    """Measure the members of the front that are not measured yet, with a progress bar."""
     from nas.workflows import measure_front
 
     measured: dict[int, Observation] = {}
-    with show.progress("measuring the front's latency", "Stopped; what was measured is kept.") as show_progress:
+    with show.progress("measuring the front's latency", "Stopped; measured latencies are saved.") as show_progress:
         for trial, checked in measure_front.measure_front(study):
             measured[trial] = checked
             show_progress(len(measured), len(study.front()) + 1)
@@ -64,22 +66,22 @@ def measure(study: "Study") -> "dict[int, Observation]":
 
 
 def measure_after_search(study: "Study") -> None:
-    """Measure what was predicted, now that no worker trains here, if this host is the device."""
+    """Measure the front after a search that predicted latencies, if this machine is the device."""
     from nas.workflows import measure_front
 
     if study.latency_table is None:
         return
     if not measure_front.is_device(study.latency_table):
-        show.lines([f"latencies are predicted for {study.settings.latency}, which is not this host: not measured"])
+        show.lines([f"latencies are predicted for {study.settings.latency}, which is not this machine: not measured"])
         return
     measured = measure(study)
     if measured:
         worst = max(abs(checked.error) for checked in measured.values())
         show.lines([f"{len(measured)} latencies measured; predictions were at most {worst:.0%} off"])
-    _tell_unsteady(measured)
+    _print_unsteady(measured)
 
 
-def _tell_unsteady(measured: "dict[int, Observation]") -> None:
+def _print_unsteady(measured: "dict[int, Observation]") -> None:
     unsteady = [str(trial) for trial, checked in measured.items() if not checked.steady]
     if unsteady:
         show.lines([f"trial {', '.join(unsteady)}: the device was not steady meanwhile (was something else running?)"])

@@ -1,16 +1,14 @@
-"""`nas spaces`, `nas models`, `nas cost`, `nas yolo`: what can be built, and what it costs."""
+"""`nas spaces`, `nas models` and `nas yolo`: search spaces, models that come with the package, Ultralytics' command."""
 
 import json
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from nas.cli import show
+from nas.cli import model_cost, show
 from nas.cli.options import Modules, Runs, Shown, load_modules
 from nas.cli.show import Format
 from nas.paths import RUNS
@@ -20,15 +18,13 @@ if TYPE_CHECKING:
 
 _COCO_CLASSES = 80
 _DEPLOYED_SIZE = 640
-_SEEN = 0.05
-"""GFLOPs that one decimal shows."""
 
 
 class _ShowsByDefault(TyperGroup):
-    """`nas spaces v9` is `nas spaces show v9`."""
+    """Group in which `nas spaces v9` means `nas spaces show v9`."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command of that name, else `show` of it."""
+        """Find the command of that name; for any other word, find `show`."""
         return super().resolve_command(ctx, args if args[0] in self.commands else ["show", *args])
 
 
@@ -40,16 +36,16 @@ def register(app: typer.Typer) -> None:
     group.command()(derive)
     group.command(name="refine")(refine_space)
     app.add_typer(group, name="spaces")
-    app.command()(cost)
+    app.command()(model_cost.cost)
     app.command()(models)
     app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})(
         yolo
     )
 
 
-@show.told
+@show.reports_errors
 def spaces(context: typer.Context, shown: Shown = "table") -> None:
-    """The search spaces; `nas spaces v9` shows one of them, `nas spaces derive MODEL.yaml` writes one."""
+    """List the search spaces; nas spaces v9 shows one of them, nas spaces derive MODEL.yaml writes one."""
     if context.invoked_subcommand is not None:
         return
     from search_spaces import space_file
@@ -60,19 +56,21 @@ def spaces(context: typer.Context, shown: Shown = "table") -> None:
         for name, found in loaded.items()
     ]
     columns = {"space": "space", "base": "base model", "scale": "scale", "slots": "slots", "words": "architectures"}
-    told = [row | {"words": f"{row['size']:.2e}"} for row in rows] if shown == "table" else rows
-    show.rows(told, shown, title="Search spaces", columns=columns)
+    cells = [row | {"words": f"{row['size']:.2e}"} for row in rows] if shown == "table" else rows
+    show.rows(cells, shown, title="Search spaces", columns=columns)
 
 
-@show.told
+@show.reports_errors
 def show_space(
-    space: Annotated[str, typer.Argument(help="A name from the catalog, or a file.")],
-    scale: Annotated[str | None, typer.Option(help="Instead of the space's own.")] = None,
-    classes: Annotated[int, typer.Option(min=1, help="That the head tells apart.")] = _COCO_CLASSES,
-    deploy_size: Annotated[int | None, typer.Option(help="Of cost, pixels.  [default: 640]")] = None,
+    space: Annotated[str, typer.Argument(metavar="SPACE", help="Name of a space, such as v9, or a space file.")],
+    scale: Annotated[str | None, typer.Option(metavar="SCALE", help="Another scale than the space file's.")] = None,
+    classes: Annotated[int, typer.Option(metavar="N", help="Number of classes.")] = _COCO_CLASSES,
+    deploy_size: Annotated[
+        int | None, typer.Option(metavar="PX", help="Image size for costs, in pixels. \\[default: 640]")
+    ] = None,
     shown: Shown = "table",
 ) -> None:
-    """A space's slots, its size and the costs it can reach."""
+    """Show the slots of a space, its size, and the costs it can reach."""
     from search_spaces import space_file
 
     with show.err.status("building and counting every choice"):
@@ -81,13 +79,15 @@ def show_space(
     _print_space(whole, slots, shown, title=f"Search space {loaded.at_scale} ({loaded.hash})")
 
 
-@show.told
+@show.reports_errors
 def derive(
-    model: Annotated[str, typer.Argument(help="A detection model's YAML, or an Ultralytics name (yolo11s.yaml).")],
-    scale: Annotated[str | None, typer.Option(help="By default the one in the name, else the model's first.")] = None,
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="YAML file of a detection model, or a name such as yolo11s.yaml.")
+    ],
+    scale: model_cost.Scale = None,
     modules: Modules = None,
 ) -> None:
-    """Write a space file with every slot of a model: nas spaces derive MODEL.yaml > my_space.yaml."""
+    """Write a space file with every possible slot of a model: nas spaces derive MODEL.yaml > my_space.yaml."""
     from search_spaces import model_reader
     from search_spaces.derive import derive as derived
 
@@ -96,12 +96,14 @@ def derive(
     print(derived(model, scale=scale), end="")  # noqa: T201 - this is the output
 
 
-@show.told
+@show.reports_errors
 def refine_space(
-    study: Annotated[str, typer.Argument(help="A study whose front is worth a closer look.")],
+    study: Annotated[
+        str, typer.Argument(metavar="STUDY", help="Name of the study around whose Pareto front to search.")
+    ],
     runs: Runs = RUNS,
 ) -> None:
-    """Write the space around a study's front: nas spaces refine STUDY > fine.yaml. Searched by nas search --refine."""
+    """Write the space file that nas search --refine searches: nas spaces refine STUDY > fine.yaml."""
     from nas.study.folders import existing
     from nas.study.study import Study
     from nas.workflows.refinement import refined_space
@@ -110,7 +112,7 @@ def refine_space(
 
 
 def _describe(space: "SearchSpace", classes: int, deploy_size: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """A space as a whole, and its slots one by one."""
+    """Return figures of a whole space, and of each of its slots."""
     from search_spaces import base
     from trials.costing.cost import CostTable, gflops
     from trials.costing.slot_costs import slot_costs
@@ -153,6 +155,7 @@ def _describe(space: "SearchSpace", classes: int, deploy_size: int) -> tuple[dic
 
 
 def _print_space(whole: dict[str, Any], slots: list[dict[str, Any]], shown: Format, *, title: str) -> None:
+    """Print the slots as a table, as CSV or in JSON, and the whole space as lines."""
     if shown == "json":
         print(json.dumps({**whole, "slots": slots}, indent=1))  # noqa: T201 - this is the output
         return
@@ -193,128 +196,12 @@ def _listed(values: Iterable[float]) -> str:
     return ", ".join(f"{value:g}" for value in values)
 
 
-@show.told
-def cost(
-    model: Annotated[
-        str, typer.Argument(help="A model's YAML in any dialect, or a name: yolov9c.yaml, or one of `nas models`.")
-    ],
-    image_size: Annotated[int, typer.Option(help="Pixels.")] = 640,
-    classes: Annotated[int | None, typer.Option(min=1, help="Instead of the file's `nc`.")] = None,
-    scale: Annotated[str | None, typer.Option(help="By default the one in the name, else the model's first.")] = None,
-    as_printed: Annotated[
-        bool, typer.Option("--as-printed", help="Count what an article prints, mistakes and all, to compare its table.")
-    ] = False,
-    modules: Modules = None,
-    shown: Shown = "table",
-) -> None:
-    """Exact parameters and GFLOPs of a model, as built and as deployed, layer by layer.
-
-    2 x multiply-adds of convolutions, linear layers, matrix products and the operators' own products. Batch norm and
-    activations are not counted. Ultralytics counts them: before fusing, its figure is 0.2 to 2.6 % higher for its own
-    models, most for the smallest; fused, the two are equal.
-
-    Files of the YOLOv5 and YOLOv9 repositories and of articles about them are read as they are; where one prints a
-    module that is wrong, the right operator is built and a note says what was wrong.
-    """
-    from search_spaces import model_reader
-    from search_spaces.errors import CostError, SpecError
-    from trials.costing.cost import gflops, measure
-
-    load_modules(modules)
-    reading = model_reader.read_model(model, as_printed=as_printed, scale=scale)
-    nc, scale = classes or reading.document["nc"], model_reader.built_scale(reading.document)
-    notes = [*_assumed(reading.document), *reading.notes]
-    show.lines(f"note: {note}" for note in notes)
-    try:
-        with show.err.status("counting"):
-            built, deployed = (measure(reading.document, nc, image_size, deployed=flag) for flag in (False, True))
-            remarks = _remarks(reading.document, nc, image_size)
-    except SpecError as error:
-        raise error.within(Path(model).name) from None
-    except CostError as error:
-        raise CostError(f"{Path(model).name}: {error}") from None
-    layers = [
-        {"index": index, "module": layer.module, "params": layer.params, "gflops": gflops(layer.macs)}
-        for index, layer in enumerate(built.layers)
-    ]
-    if shown == "json":
-        whole = {
-            "params": built.params,
-            "gflops": built.gflops,
-            "image_size": image_size,
-            "classes": nc,
-            "scale": scale,
-            "deployed": {"params": deployed.params, "gflops": deployed.gflops},
-            **{remark.key: remark.figures for remark in remarks},
-            "notes": notes,
-            "layers": layers,
-        }
-        print(json.dumps(whole, indent=1))  # noqa: T201 - this is the output
-        return
-    if shown == "table":
-        layers = [layer | {"params": f"{layer['params']:,}"} for layer in layers]
-    columns = {"index": "layer", "module": "module", "params": "params", "gflops": "GFLOPs"}
-    named = Path(model).name + (f" at scale {scale}" if scale else "")
-    title = f"{named}: {nc} classes, {image_size} px, as {'printed' if as_printed else 'built'}"
-    show.rows(layers, shown, title=title, columns=columns)
-    without = "fused, without the auxiliary branch" if len(deployed.layers) < len(built.layers) else "fused"
-    show.lines(
-        [
-            f"as {'printed' if as_printed else 'built':7} {built.params:,} parameters, {built.gflops:.3f} GFLOPs",
-            f"deployed   {deployed.params:,} parameters, {deployed.gflops:.3f} GFLOPs ({without})",
-            *(remark.text for remark in remarks),
-        ]
-    )
-
-
-def _assumed(document: dict[str, Any]) -> list[str]:
-    """Return the note to show where a model has several scales and neither its name nor an option chooses one."""
-    scales = list(document.get("scales") or ())
-    if document["scale"] or len(scales) < 2:
-        return []
-    others = ", ".join(map(str, scales[1:]))
-    return [f"counted at {scales[0]}, the first scale of the file's table; --scale takes another ({others})"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Remark:
-    """Another figure of a model: for programs under a key, for people as a line."""
-
-    key: str
-    figures: dict[str, Any]
-    text: str
-
-
-def _remarks(document: dict[str, Any], classes: int, image_size: int) -> list[_Remark]:
-    """What is trained where that is more than what is built, and what other counters say."""
-    from search_spaces import auxiliary
-    from trials.costing import counters
-    from trials.costing.cost import measure
-
-    remarks: list[_Remark] = []
-    if document.get("pgi") and not auxiliary.has_auxiliary(document):
-        whole = measure(auxiliary.with_branch(document), classes, image_size, deployed=False)
-        figures: dict[str, Any] = {"params": whole.params, "gflops": whole.gflops}
-        text = f"trained    {whole.params:,} parameters, {whole.gflops:.3f} GFLOPs (with the auxiliary branch)"
-        remarks.append(_Remark(key="trained", figures=figures, text=text))
-    counted = counters.count(document, classes, image_size)
-    if counted.overlooked:
-        missed = " and ".join(f"{value:.1f} in {name}" for name, value in counted.overlooked.items() if value >= _SEEN)
-        missed = missed or f"less than {_SEEN} in {' and '.join(counted.overlooked)}"
-        text = (
-            f"counters   that look at modules alone print {counted.gflops:.1f} GFLOPs as built: they overlook "
-            f"{missed}, which the operators compute in their own forward"
-        )
-        figures = {"gflops": counted.gflops, "overlooked": counted.overlooked}
-        remarks.append(_Remark(key="counters", figures=figures, text=text))
-    return remarks
-
-
-@show.told
+@show.reports_errors
 def models(shown: Shown = "table") -> None:
-    """The models that come with this package: those of articles, with the right operators and true figures.
+    """List the models that come with this package: those of articles, with the right operators and exact costs.
 
-    Each is a file to read and to begin from: nas cost NAME, nas spaces derive NAME, nas yolo train model=NAME.
+    Use their names as: nas cost NAME, nas spaces derive NAME, nas yolo train
+    model=NAME.
     """
     from search_spaces import model_reader
     from trials.costing.cost import measure
@@ -331,21 +218,23 @@ def models(shown: Shown = "table") -> None:
     show.rows(found, shown, title=f"Models, deployed, at {_DEPLOYED_SIZE} px", columns=columns)
 
 
-@show.told
+@show.reports_errors
 def yolo(context: typer.Context) -> None:
-    """Ultralytics' own command, with our layers known: `nas yolo train model=best.yaml data=my.yaml`.
+    """Run Ultralytics' command with the layers of nas: nas yolo train model=best.yaml data=my.yaml.
 
-    `--modules my_ops.py` brings operators of your own. Nothing that a model or data file asks for is run or downloaded;
-    a checkpoint with classes that are neither Ultralytics' nor ours is refused, unless `--trust` vouches for it.
+    --modules my_ops.py adds operators of your own. Nothing that a model or
+    data file asks for is run or downloaded. A checkpoint with classes that are
+    neither of Ultralytics nor of nas is refused, unless --trust is given.
 
-    Trains with YOLOv9's auxiliary branch where the model asks for it or `pgi=True` does. The training of a model that
-    `nas export` wrote is in the study's MLflow, under the study. `mlflow=True` asks for Ultralytics' own logging.
+    The model trains with YOLOv9's auxiliary branch if its file or pgi=True
+    asks for it. The training of a model that nas export wrote is logged in the
+    study's MLflow; mlflow=True uses Ultralytics' logging instead.
     """
     sys.argv[:] = ["yolo", *context.args]  # in place, and first: Ultralytics keeps the list when it is imported
     from ultralytics import cfg
 
     from nas.workflows.training_log import logged
-    from trials.training import full_training, yolo_inputs  # which bring `search_spaces`, so that our layers are known
+    from trials.training import full_training, yolo_inputs  # these import `search_spaces`, which registers our layers
 
     arguments, trusted = yolo_inputs.without_trust(yolo_inputs.without_modules(sys.argv))
     sys.argv[:] = full_training.prepare_command(arguments)

@@ -1,31 +1,39 @@
-"""What may be said of a search on the command line, with the help that teaches it."""
+"""Options on the command line: those of a search, made of their declarations, and those that many commands share."""
 
+import functools
+import inspect
 import re
 import shlex
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
 from nas import ranges
 from nas.cli.show import Format
 from nas.paths import RUNS
+from nas.workflows.option import Declared, Unit, declared
+from nas.workflows.search_options import SearchOptions
 
 if TYPE_CHECKING:
     from nas.study import study
 
 Value = TypeVar("Value", int, float)
-_TOO_LARGE = 1e30
-PRESET_EPOCHS = "quick 3, standard 20, thorough 20; from scratch 3, 40, 40"
-PRESET_BASE_EPOCHS = "quick 6, standard 60, thorough 60"
-PRESET_IMAGE_SIZES = "quick 128, standard 320, thorough 640"
-"""As `trials.presets` has them, which a test compares: importing it takes seconds that help should not take."""
+R = TypeVar("R")
 
-_WHAT, _HOW, _WORTH, _LIMITS, _WHERE = "What", "How long and with what", "What counts", "Limits", "Where"
+_TOO_LARGE = 1e30
+AS_BEFORE = "as before"
+
+Typed = Mapping[str, Any]
+"""Values of declared options that a command was called with, by the names that `nas.search` has for them."""
+
+
+# Numbers with units.
 
 
 def number(text: str) -> int:
-    """`2.5M`, `800k` or `2500000`."""
+    """Read a count: `2.5M`, `800k` or `2500000`."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmM]?)", text.strip())
     if not match:
         raise typer.BadParameter(f"a number such as 2.5M or 2500000 is expected, got {ranges.shown(text)}")
@@ -34,7 +42,7 @@ def number(text: str) -> int:
 
 
 def seconds(text: str) -> float:
-    """`90`, `90s`, `30m` or `8h`."""
+    """Read a time: `90`, `90s`, `30m` or `8h`."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
     if not match:
         raise typer.BadParameter(f"a time such as 90s, 30m or 8h is expected, got {ranges.shown(text)}")
@@ -42,7 +50,7 @@ def seconds(text: str) -> float:
 
 
 def size(text: str) -> int:
-    """`8G`, `800M` or a number of bytes; binary units."""
+    """Read an amount of memory: `8G`, `800M` or a number of bytes; units are powers of 1024."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmMgGtT]?)(?:i?[bB])?", text.strip())
     if not match:
         raise typer.BadParameter(f"an amount such as 8G or 800M is expected, got {ranges.shown(text)}")
@@ -50,12 +58,15 @@ def size(text: str) -> int:
 
 
 def memory(text: str) -> int:
-    """An amount of memory that a trial can be trained in."""
+    """Read the memory of a worker, and check that a trial can be trained in it."""
     return _within("trial_memory", size(text))
 
 
+_READERS: Mapping[Unit, Callable[[str], float]] = {Unit.TIME: seconds, Unit.MEMORY: memory, Unit.COUNT: number}
+
+
 def _finite(digits: str) -> float:
-    """A number that no option is too small for."""
+    """Read digits; refuse a number that is too large for any option."""
     found = float(digits)
     if found > _TOO_LARGE:
         raise typer.BadParameter(f"input should be a number of fewer digits, got {ranges.shown(digits)}")
@@ -69,17 +80,114 @@ def _within(name: str, value: Value) -> Value:
     return value
 
 
-# What many commands take.
+# Options of a search.
 
-Name = Annotated[str, typer.Argument(help="The study's name.")]
-Runs = Annotated[Path, typer.Option(help="The folder of all studies.")]
-Shown = Annotated[Format, typer.Option("--format", help="For people, or for programs.")]
+_SEARCH = declared(SearchOptions)
+
+
+def takes(
+    *names: str,
+    panels: Mapping[str, str] | None = None,
+    unset: Mapping[str, str] | None = None,
+    meaning: Mapping[str, str] | None = None,
+) -> Callable[[Callable[..., R]], Callable[..., R]]:
+    """Give a command declared options of a search, which it receives as one mapping, its parameter `typed`.
+
+    Args:
+        names: the options; all of them if none is named.
+        panels: headings under which the help shows options here, where they differ from a search.
+        unset: what happens here if nothing is given, where it differs from a search.
+        meaning: what an option means here, where it differs from a search.
+    """
+    options = [_SEARCH[name] for name in names or _SEARCH]
+    panels, unset, meaning = panels or {}, unset or {}, meaning or {}
+    parameters = [
+        _parameter(
+            one,
+            panel=panels.get(one.name, one.option.panel),
+            unset=unset.get(one.name, one.option.unset),
+            meaning=meaning.get(one.name, one.option.off or one.option.help),
+        )
+        for one in options
+    ]
+
+    def decorate(command: Callable[..., R]) -> Callable[..., R]:
+        signature = inspect.signature(command)
+        at = list(signature.parameters).index("typed")
+        others = [one.replace(kind=one.KEYWORD_ONLY) for one in signature.parameters.values()]
+        whole = [*others[:at], *parameters, *others[at + 1 :]]
+
+        @functools.wraps(command)
+        def taking(**given: Any) -> R:
+            typed = {one.name: _read(one, given.pop(one.argument)) for one in options}
+            return command(typed=typed, **given)
+
+        taking.__annotations__ = {one.name: one.annotation for one in whole} | {"return": None}
+        taking.__signature__ = signature.replace(parameters=whole)  # type: ignore[attr-defined]
+        return taking
+
+    return decorate
+
+
+def _parameter(one: Declared, *, panel: str, unset: str, meaning: str) -> inspect.Parameter:
+    """Return the parameter of a command from which Typer makes the option."""
+    examples = f" Such as {one.option.unit.examples}." if one.option.unit else ""
+    default = f" [default: {unset}]" if unset else ""
+    reader = _READERS[one.option.unit] if one.option.unit else None
+    info = typer.Option(
+        *([one.flag] if one.is_switch else []),
+        help=_as_markup(f"{meaning}{examples}{default}"),
+        rich_help_panel=panel,
+        metavar=None if one.is_switch else one.metavar or None,
+        parser=reader,
+    )
+    annotation: Any = Annotated[_type(one), info]
+    return inspect.Parameter(one.argument, inspect.Parameter.KEYWORD_ONLY, default=_default(one), annotation=annotation)
+
+
+def _default(one: Declared) -> Any:
+    """Return the default as Typer shows it; a switch is always off until its flag is given."""
+    if one.is_switch:
+        return False
+    return one.default_text if one.is_text and one.default is not None else one.default
+
+
+def _type(one: Declared) -> Any:
+    """Return the type that Typer reads: lists, which are separated by commas, and paths are text."""
+    if not one.is_text:
+        return one.type
+    return str if one.default is not None else str | None
+
+
+def _read(one: Declared, value: Any) -> Any:
+    """Return what `nas.search` takes for what was typed."""
+    if one.is_switch:
+        return not value if one.default else value
+    return tuple(name.strip() for name in value.split(",") if name.strip()) if one.is_list else value
+
+
+def _as_markup(text: str) -> str:
+    """Write a help text for Rich: commands in bold instead of backticks, brackets as they are."""
+    return re.sub(r"`(.+?)`", r"[b]\1[/b]", text.replace("[", "\\["))
+
+
+# Options of many commands.
+
+Name = Annotated[str, typer.Argument(help="Name of the study; [b]nas status[/b] lists all.")]
+Runs = Annotated[Path, typer.Option(metavar="FOLDER", help=_SEARCH["runs"].option.help)]
+Shown = Annotated[Format, typer.Option("--format", help="Print a table to read, or JSON or CSV for programs.")]
 Modules = Annotated[
     list[Path] | None,
     typer.Option(
         metavar="FILE.py",
-        help="Operators of your own that the model names; a model file's own `modules` are not run unless named here.",
+        help="Python file with your own operators that the model uses. Files named inside a model file are not run "
+        "unless they are given here.",
     ),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan; write nothing.")]
+PlanFormat = Annotated[
+    Literal["text", "json"],
+    typer.Option("--format", help="Format of the plan: text on stderr, or JSON on stdout for programs."),
 ]
 
 
@@ -90,229 +198,8 @@ def load_modules(files: list[Path] | None) -> None:
     modules.load_all(map(str, files or ()), None)
 
 
-def typed(name: str, study: "study.Study", *, named: bool = True) -> str:
-    """What to type for a study."""
+def command_for(name: str, study: "study.Study", *, named: bool = True) -> str:
+    """Return a command to type for a study, such as `nas resume v9t-digits --runs there`."""
     runs = study.folder.parent
     where = "" if runs == RUNS.absolute() else f" --runs {shlex.quote(str(runs))}"
     return f"nas {name}{f' {study.name}' if named else ''}{where}"
-
-
-# What a search takes.
-
-_AS_BEFORE = "\\[default: as before]"
-
-Space = Annotated[str, typer.Option(help="v5, v8, v9 (see [b]nas spaces[/b]), or a space file.", rich_help_panel=_WHAT)]
-Scale = Annotated[
-    str | None,
-    typer.Option(help="t, s, m, c, e or n, s, m, l, x. \\[default: the space's]", rich_help_panel=_WHAT),
-]
-Refine = Annotated[
-    str | None,
-    typer.Option(
-        metavar="STUDY",
-        help="Instead of a space: around what this study's front carries, every layer by itself, with all "
-        "worthwhile parameters. Its front is tried first.",
-        rich_help_panel=_WHAT,
-    ),
-]
-Data = Annotated[
-    str | None,
-    typer.Option(
-        help="digits (built in), or an Ultralytics data.yaml. \\[default: digits, or the refined study's]",
-        rich_help_panel=_WHAT,
-    ),
-]
-Weights = Annotated[
-    Path | None,
-    typer.Option(
-        help="A checkpoint that the stock model's training starts from, such as yolov9t.pt.",
-        rich_help_panel=_WHAT,
-    ),
-]
-FromScratch = Annotated[
-    bool,
-    typer.Option(
-        "--from-scratch",
-        help="Start every candidate from random weights, not from the trained stock model.",
-        rich_help_panel=_WHAT,
-    ),
-]
-Preset = Annotated[
-    Literal["quick", "standard", "thorough"] | None,
-    typer.Option(
-        metavar="NAME",
-        help="How much is trained: quick, standard or thorough. \\[default: quick for digits, else standard]",
-        rich_help_panel=_HOW,
-    ),
-]
-Study = Annotated[
-    str | None, typer.Option(help="The study's name. \\[default: space and data]", rich_help_panel=_WHERE)
-]
-Trials = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N", help="In all, earlier ones counted. \\[default: 10 for digits, else 30]", rich_help_panel=_HOW
-    ),
-]
-Timeout = Annotated[
-    float | None,
-    typer.Option(parser=seconds, metavar="TIME", help="Begin no trial after 90s, 30m, 8h.", rich_help_panel=_HOW),
-]
-TrialTimeout = Annotated[
-    float | None,
-    typer.Option(parser=seconds, metavar="TIME", help="End a trial's training after this.", rich_help_panel=_HOW),
-]
-TrialMemory = Annotated[
-    int | None,
-    typer.Option(
-        parser=memory,
-        metavar="SIZE",
-        help="Of the host's, for a worker's trials: 8G, 800M. \\[default: its share of what is free]",
-        rich_help_panel=_HOW,
-    ),
-]
-Epochs = Annotated[
-    int | None,
-    typer.Option(metavar="N", help=f"Of each trial. \\[default: {PRESET_EPOCHS}]", rich_help_panel=_HOW),
-]
-BaseEpochs = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        help="Of the stock model, once, before every trial starts from it; 0 for none. "
-        f"\\[default: {PRESET_BASE_EPOCHS}]",
-        rich_help_panel=_HOW,
-    ),
-]
-ImageSize = Annotated[
-    int | None,
-    typer.Option(
-        metavar="PX",
-        help=f"Of training, a multiple of 32. \\[default: {PRESET_IMAGE_SIZES}]",
-        rich_help_panel=_HOW,
-    ),
-]
-DeploySize = Annotated[
-    int | None,
-    typer.Option(metavar="PX", help="Of cost and latency, a multiple of 32. \\[default: 640]", rich_help_panel=_WORTH),
-]
-Batch = Annotated[int | None, typer.Option(metavar="N", help="Images a step. \\[default: 8]", rich_help_panel=_HOW)]
-PrecisionName = Literal["fp32", "bf16"]
-Precision = Annotated[
-    PrecisionName | None,
-    typer.Option(
-        metavar="NAME",
-        help="fp32 or bf16: what trainings compute in; a CPU may have bf16, too (see [b]nas doctor[/b]). "
-        "\\[default: bf16 on a GPU that has it, else fp32]",
-        rich_help_panel=_HOW,
-    ),
-]
-Seed = Annotated[int, typer.Option(metavar="N", help="Of weights, order and proposals.", rich_help_panel=_HOW)]
-Workers = Annotated[
-    int | None, typer.Option(metavar="N", help="Processes. \\[default: one per core or GPU]", rich_help_panel=_HOW)
-]
-Device = Annotated[
-    str | None, typer.Option(help="cpu, 0, or 0,1. \\[default: a GPU if there is one]", rich_help_panel=_HOW)
-]
-TrialsAgain = Annotated[
-    int | None,
-    typer.Option(metavar="N", help=f"In all, earlier ones counted. {_AS_BEFORE}", rich_help_panel=_HOW),
-]
-WorkersAgain = Annotated[int | None, typer.Option(metavar="N", help=f"Processes. {_AS_BEFORE}", rich_help_panel=_HOW)]
-DeviceAgain = Annotated[str | None, typer.Option(help=f"cpu, 0, or 0,1. {_AS_BEFORE}", rich_help_panel=_HOW)]
-TrialMemoryAgain = Annotated[
-    int | None,
-    typer.Option(
-        parser=memory,
-        metavar="SIZE",
-        help=f"Of the host's, for a worker's trials: 8G, 800M. {_AS_BEFORE}",
-        rich_help_panel=_HOW,
-    ),
-]
-NoCache = Annotated[
-    bool,
-    typer.Option(
-        "--no-cache",
-        help="Train again what other studies have trained in the very same way, instead of taking its score.",
-        rich_help_panel=_HOW,
-    ),
-]
-Objectives = Annotated[
-    str,
-    typer.Option(
-        help="Of map50_95, map50, gflops, params, latency_ms: what spans the front.",
-        rich_help_panel=_WORTH,
-    ),
-]
-Reward = Annotated[
-    Literal["tunas", "mnasnet", "mnasnet-hard", "linear"] | None,
-    typer.Option(
-        metavar="NAME",
-        help="tunas, mnasnet, mnasnet-hard or linear: one number instead, accuracy with penalties for missing the "
-        "targets.",
-        rich_help_panel=_WORTH,
-    ),
-]
-Sampler = Annotated[
-    Literal["ours", "tpe", "nsga2", "gp", "random"],
-    typer.Option(
-        metavar="NAME",
-        help="Who proposes: ours, which learns accuracy alone since costs are known before; Optuna's multivariate "
-        "tpe, nsga2 or gp (seconds a proposal); or random, for comparison.",
-        rich_help_panel=_WORTH,
-    ),
-]
-Eta = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        help="Stop trainings early: at each rung the best of so many go on, compared with what costs no more. Such "
-        "as 3. \\[default: none is stopped]",
-        rich_help_panel=_HOW,
-    ),
-]
-FirstRung = Annotated[
-    int | None,
-    typer.Option(metavar="N", help="The epoch after which they are first judged. \\[default: 1]", rich_help_panel=_HOW),
-]
-Seeds = Annotated[
-    int,
-    typer.Option(
-        metavar="N",
-        help="Train whoever stands on the front, and the stock model, with so many seeds, out of the same number "
-        "of trials; the front then goes by the means.",
-        rich_help_panel=_HOW,
-    ),
-]
-Latency = Annotated[
-    str | None,
-    typer.Option(
-        metavar="DEVICE",
-        help="Predict latencies from this device's table, which [b]nas latency record[/b] makes; the front is "
-        "measured afterwards. \\[default: measured in each trial, where they count]",
-        rich_help_panel=_WORTH,
-    ),
-]
-TargetGflops = Annotated[float | None, typer.Option(metavar="X", help="For the reward.", rich_help_panel=_WORTH)]
-TargetLatency = Annotated[
-    float | None, typer.Option(metavar="MS", help="For the reward, milliseconds.", rich_help_panel=_WORTH)
-]
-MaxGflops = Annotated[float | None, typer.Option(metavar="X", help="Train nothing above.", rich_help_panel=_LIMITS)]
-MaxParams = Annotated[
-    int | None, typer.Option(parser=number, metavar="N", help="Such as 2.5M.", rich_help_panel=_LIMITS)
-]
-MaxLatency = Annotated[
-    float | None, typer.Option(metavar="MS", help="Milliseconds, on this device.", rich_help_panel=_LIMITS)
-]
-Storage = Annotated[
-    str | None,
-    typer.Option(help="Optuna's, such as postgresql://... \\[default: a file]", rich_help_panel=_WHERE),
-]
-StorageAgain = Annotated[
-    str | None,
-    typer.Option(help="The study's own, with the password that no file of it holds.", rich_help_panel=_WHERE),
-]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, write nothing.")]
-PlanFormat = Annotated[
-    Literal["text", "json"], typer.Option("--format", help="Of the plan: lines on stderr, or JSON on stdout.")
-]

@@ -1,4 +1,4 @@
-"""`nas latency predict` and `nas latency error`: what a table says of whole models, and how wrong that is."""
+"""`nas latency predict` and `nas latency error`: predict latencies of models, and measure how wrong that is."""
 
 import json
 import random
@@ -14,15 +14,17 @@ from nas.cli.options import Shown
 if TYPE_CHECKING:
     from search_spaces import Architecture, SearchSpace
 
-Seed = Annotated[int, typer.Option(help="Of the random architectures.")]
+Seed = Annotated[int, typer.Option(metavar="N", help="Random seed of the architectures.")]
 
 
-@show.told
+@show.reports_errors
 def predict(
-    model: Annotated[Path | None, typer.Argument(help="An exported model.yaml.")] = None,
+    model: Annotated[Path | None, typer.Argument(metavar="[MODEL]", help="model.yaml that nas export wrote.")] = None,
     space: device_tables.SpaceName = "v9",
     scale: device_tables.Scale = None,
-    sample: Annotated[int, typer.Option(min=1, help="So many random architectures of the space.")] = 1,
+    sample: Annotated[
+        int, typer.Option(metavar="N", help="Without a model: number of random architectures of the space.")
+    ] = 1,
     runtime: device_tables.RuntimeName = "torch",
     deploy_size: device_tables.DeploySize = device_tables.DEPLOYED_SIZE,
     classes: device_tables.Classes = device_tables.COCO_CLASSES,
@@ -33,7 +35,7 @@ def predict(
     seed: Seed = 0,
     shown: Shown = "table",
 ) -> None:
-    """Milliseconds of one image, from the table: nas latency predict model.yaml, or of random architectures."""
+    """Predict the latency of one image for an exported model, or for random architectures of a space."""
     from search_spaces import Architecture
 
     recorded = device_tables.of_device(runtime, threads, device, device_name)
@@ -63,11 +65,13 @@ def predict(
     show.rows(rows, shown, title=f"On {recorded.profile.name}", columns=columns)
 
 
-@show.told
+@show.reports_errors
 def error(
     space: device_tables.SpaceName = "v9",
     scale: device_tables.Scale = None,
-    candidates: Annotated[int, typer.Option(min=2, help="Random architectures to build and time.")] = 20,
+    candidates: Annotated[
+        int, typer.Option(min=2, metavar="N", help="Number of random architectures to build and time.")
+    ] = 20,
     runtime: device_tables.RuntimeName = "torch",
     deploy_size: device_tables.DeploySize = device_tables.DEPLOYED_SIZE,
     classes: device_tables.Classes = device_tables.COCO_CLASSES,
@@ -78,7 +82,7 @@ def error(
     seed: Seed = 0,
     shown: Shown = "table",
 ) -> None:
-    """How wrong predictions are: random candidates are built, timed in turns with the stock model, and compared."""
+    """Measure how wrong predictions are: build random candidates and time them, alternating with the stock model."""
     from trials.latency import prediction_error
 
     checked = []
@@ -87,7 +91,7 @@ def error(
         asked = device_tables.read_space(space, scale)
         table = device_tables.of_space(asked, recorded, deploy_size=deploy_size, classes=classes, data=data)
         architectures = _sample(asked, candidates, seed)
-        with show.progress("timing candidates", "Stopped; nothing is kept of it.") as show_progress:
+        with show.progress("timing candidates", "Stopped; nothing was saved.") as show_progress:
             for one in prediction_error.observe(table, opened, architectures):
                 checked.append(one)
                 show_progress(len(checked), len(architectures))
@@ -127,7 +131,7 @@ def error(
 
 
 def _space_of(architecture: "Architecture", asked: "SearchSpace") -> "SearchSpace":
-    """The space that was asked for if the architecture is of its base model, else a space of that base model alone."""
+    """Return the given space if the architecture is of its base model, else a space of that base model alone."""
     from search_spaces import SearchSpace
 
     if (asked.base, asked.scale) == (architecture.base, architecture.scale):

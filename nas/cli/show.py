@@ -1,4 +1,4 @@
-"""How results look: tables for people, JSON and CSV for programs. Results on stdout, everything else on stderr."""
+"""Printing: tables for people, JSON and CSV for programs. Results go to stdout, everything else to stderr."""
 
 import csv
 import functools
@@ -19,13 +19,13 @@ from rich.table import Table
 Format = Literal["table", "json", "csv"]
 
 STOPPED = 130
-"""The exit status after Ctrl-C, as a shell says it."""
+"""Exit status after Ctrl-C, as shells define it."""
 
 _GAP = 2
 """Spaces between two columns."""
 _NUMERIC = frozenset("0123456789+-")
 _LAST = 24
-"""Characters that the last column has at least, before others are left out for it."""
+"""Least width of the last column, in characters; other columns are left out to make room for it."""
 
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -33,11 +33,11 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def told(command: Callable[P, R]) -> Callable[P, R]:
-    """A command whose known problems become lines on stderr and status 2."""
+def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Make a command print errors that the user can solve as lines on stderr, and exit with status 2."""
 
     @functools.wraps(command)
-    def telling(*arguments: P.args, **options: P.kwargs) -> R:
+    def reporting(*arguments: P.args, **options: P.kwargs) -> R:
         from search_spaces.errors import NasError
 
         try:
@@ -57,7 +57,7 @@ def told(command: Callable[P, R]) -> Callable[P, R]:
             err.print(str(problem), markup=False, style="red")
             raise typer.Exit(2) from None
 
-    return telling
+    return reporting
 
 
 def rows(
@@ -68,12 +68,12 @@ def rows(
     columns: Mapping[str, str],
     narrow: Sequence[str] | None = None,
 ) -> None:
-    """Print rows.
+    """Print rows as a table, as JSON or as CSV.
 
     Args:
-        columns: for a table, the keys to show and their headings; JSON and CSV print every key.
-        narrow: if given, each row of the table is one line: columns that a narrow terminal leaves out, the first
-            first; the last column is cut where it has no room.
+        columns: keys that the table shows, with their headings; JSON and CSV print every key.
+        narrow: columns that the table leaves out on a narrow terminal, in this order. If given, each row is one line,
+            and the last column is cut where it has no room.
     """
     match shown:
         case "json":
@@ -97,7 +97,7 @@ def rows(
 def _print_lines(
     rows: Sequence[Mapping[str, Any]], title: str, columns: Mapping[str, str], narrow: Sequence[str]
 ) -> None:
-    """Print a table of one line a row, with as many columns as there is room for."""
+    """Print a table of one line per row, with as many columns as the terminal has room for."""
     out = console()
     cells = {key: [figure(key, row.get(key)) for row in rows] for key in columns}
     widths = {key: max(map(cell_len, [columns[key], *column])) for key, column in cells.items()}
@@ -120,13 +120,13 @@ def _print_lines(
 
 
 def console() -> Console:
-    """Stdout; where it is not a terminal as wide as a table needs, or as `COLUMNS` says."""
+    """Return the console of stdout; without a terminal it is as wide as `COLUMNS` sets, else wide enough for tables."""
     plain = Console(highlight=False)
     return plain if plain.is_terminal or os.environ.get("COLUMNS") else Console(highlight=False, width=160)
 
 
 def figure(name: str, value: Any) -> str:
-    """A value as a person reads it."""
+    """Format the value of a column for a person."""
     match value:
         case None | "":
             return "-"
@@ -147,7 +147,7 @@ def figure(name: str, value: Any) -> str:
 
 
 def lines(texts: Iterable[str]) -> None:
-    """Print remarks beside a result."""
+    """Print lines of text to stderr."""
     for text in texts:
         err.print(text, markup=False)
 
@@ -158,7 +158,15 @@ def _cell(value: Any) -> Any:
 
 @contextmanager
 def progress(what: str, ending: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr, told `(done, total)`; Ctrl-C ends it with a line."""
+    """Show a progress bar on stderr.
+
+    Yields:
+        A function to call with the number of finished steps and of all steps.
+
+    Args:
+        what: label of the bar.
+        ending: line to print if Ctrl-C stops the command, which then exits with status 130.
+    """
     bar = Progress(*Progress.get_default_columns(), console=err, transient=True)
     try:
         with bar:

@@ -1,4 +1,4 @@
-"""`nas status`, `nas pareto`, `nas trials`, `nas base`, `nas export`, `nas clean`: studies that are there."""
+"""`nas status`, `nas pareto`, `nas trials`, `nas base`, `nas export` and `nas clean`: look at studies and use them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -39,7 +39,7 @@ _STATUS = (
     "folder",
     "problem",
 )
-"""Keys of a row of `nas status`; for a study that cannot be opened all but name, folder and problem are empty."""
+"""Keys of a row of `nas status`; of a study that cannot be opened only name, folder and problem are filled."""
 
 _BASE_COLUMNS = {
     "ending": "ending",
@@ -58,18 +58,20 @@ def register(app: typer.Typer) -> None:
         app.command()(command)
 
 
-@show.told
+@show.reports_errors
 def status(
-    study: Annotated[str | None, typer.Argument(help="The study's name; all of them if left out.")] = None,
+    study: Annotated[
+        str | None, typer.Argument(metavar="[STUDY]", help="Name of a study. Without it, all studies are listed.")
+    ] = None,
     runs: Runs = RUNS,
     shown: Shown = "table",
 ) -> None:
-    """How far studies are."""
+    """Show how many trials of a study are done, and its best scores."""
     from nas.study.folders import studies
 
     names = [study] if study else studies(runs)
     if not names:
-        show.lines([f"no studies in {runs} yet; begin one with: nas search"])
+        show.lines([f"no studies in {runs} yet; start one with: nas search"])
     found = [_status(_open(study, runs))] if study else [_status_or_problem(name, runs) for name in names]
     rows = [row for row, _ in found]
     problems = {row["study"]: row["problem"] for row in rows if row["problem"]}
@@ -81,21 +83,21 @@ def status(
     show.lines(f"{row['study']}: {line}" for row, warning in found for line in warning[:1])
 
 
-@show.told
+@show.reports_errors
 def pareto(
     study: Name,
     expected: Annotated[
         bool,
         typer.Option(
             "--expected",
-            help="By what models are expected to score another time, given all trials: scores that noise has raised "
-            "come down.",
+            help="Rank models by the score that they are expected to get if they are trained again, estimated from all "
+            "trials. It corrects scores that were high by chance.",
         ),
     ] = False,
     runs: Runs = RUNS,
     shown: Shown = "table",
 ) -> None:
-    """The front: the finished trials that no other beats in every objective."""
+    """Show the Pareto front: the finished trials that no other trial beats in all objectives."""
     from nas.study.expected_front import expected_front
 
     opened = _open(study, runs)
@@ -108,27 +110,27 @@ def pareto(
     show.lines(fronts.nothing_learned(opened, records))
 
 
-@show.told
+@show.reports_errors
 def trials(study: Name, runs: Runs = RUNS, shown: Shown = "table") -> None:
-    """Every trial of a study."""
+    """Show every trial of a study."""
     opened = _open(study, runs)
     records = opened.records()
     fronts.print_trials(opened, records, shown, title=f"Trials of {study}", among=records)
     show.lines(fronts.nothing_learned(opened, records))
 
 
-@show.told
+@show.reports_errors
 def base(study: Name, runs: Runs = RUNS, shown: Shown = "table") -> None:
-    """The stock model that every trial starts from; trained now, if it is not yet."""
+    """Show the stock model, from whose weights every trial starts; train it first if that is not done."""
     from nas.workflows.running import train_stock_model
 
     opened = _open(study, runs)
     with show.err.status("training the stock model") as status:
 
-        def tell(epoch: int) -> None:
+        def show_epoch(epoch: int) -> None:
             status.update(f"training the stock model: epoch {epoch} is done")
 
-        training = train_stock_model(opened, tell)
+        training = train_stock_model(opened, show_epoch)
     outcome = training.outcome() or {}
     row = {"study": study, **{name: outcome[name] for name in _BASE_COLUMNS if name in outcome}}
     row["weights"] = str(training.weights)
@@ -138,43 +140,46 @@ def base(study: Name, runs: Runs = RUNS, shown: Shown = "table") -> None:
     show.lines(fronts.nothing_learned(opened))
 
 
-@show.told
+@show.reports_errors
 def export(
     study: Name,
-    trial: Annotated[int | None, typer.Option(help="This trial, instead of the best.")] = None,
+    trial: Annotated[int | None, typer.Option(metavar="N", help="Export this trial instead of the best.")] = None,
     best: Annotated[
         Literal["map", "knee", "cheapest"],
-        typer.Option(help="Of the front: most accurate, best bargain, cheapest."),
+        typer.Option(
+            help="Model of the Pareto front to export: map is the most accurate, cheapest the one with the least cost, "
+            "knee the best compromise."
+        ),
     ] = "map",
-    out: Annotated[Path | None, typer.Option(help="The folder. \\[default: inside the study's]")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where to write. \\[default: a folder inside the study's]")
+    ] = None,
     runs: Runs = RUNS,
 ) -> None:
-    """Write a trial's model: model.yaml, weights.pt, data.yaml and summary.json."""
+    """Export the model of a trial: model.yaml, weights.pt, data.yaml and summary.json."""
     opened = _open(study, runs)
     exported = opened.export(trial=trial, best=best, folder=out)
     record = exported.record
     print(exported.folder)  # noqa: T201 - the result, for a pipe
     accuracy, gflops = show.figure("map50_95", record.map50_95), show.figure("gflops", record.gflops)
-    told = [
+    lines = [
         f"trial {record.trial}: mAP50-95 {accuracy}, {gflops} GFLOPs: {record.summary}",
         f"train it in full:   {exported.train}",
     ]
     if exported.weights is None:
-        told += ["its weights were not kept (the front's, the stock model's and the last few trials' are)"]
-        told += [f"train it as the trial did:   {exported.retrain}"]
-    show.lines([*told, *fronts.nothing_learned(opened)])
+        lines += ["its weights were not saved (those of the front, the stock model and the last few trials are)"]
+        lines += [f"train it as the trial did:   {exported.retrain}"]
+    show.lines([*lines, *fronts.nothing_learned(opened)])
 
 
-@show.told
+@show.reports_errors
 def clean(
     study: Name,
     everything: Annotated[bool, typer.Option("--all", help="Delete the whole study.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print what would be deleted, and delete nothing.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be deleted, and delete nothing.")] = False,
     runs: Runs = RUNS,
 ) -> None:
-    """Delete scratch files, checkpoints of trials that have ended, and weights that `nas export` does not need."""
+    """Delete scratch files, checkpoints of trials that have ended, and weights that nas export does not need."""
     from nas.study.cleaning import delete, lies_within, removable, size
     from search_spaces.errors import StudyError
 
@@ -192,17 +197,21 @@ def clean(
             print(path)  # noqa: T201 - the result, for a pipe
             if not dry_run:
                 delete(path)
-        verb = "would go" if dry_run else "gone"
+        verb = "would be deleted" if dry_run else "deleted"
         show.lines([f"{len(inside)} files and folders, {freed / 1e6:.1f} MB, {verb}"])
-        show.lines(f"{path} is left: a link leads out of the study's folder" for path in found if path not in inside)
+        show.lines(
+            f"{path} is not deleted: it leads through a link out of the study's folder"
+            for path in found
+            if path not in inside
+        )
         if everything and linked:
-            show.lines([f"{opened.folder} is a link: what it leads to, {target}, is left"])
+            show.lines([f"{opened.folder} is a link: what it leads to, {target}, is not deleted"])
     finally:
         supervision.release()
 
 
 def _status(study: "Study") -> "tuple[dict[str, str | int | float | None], list[str]]":
-    """Return a study's row, and the warning if its stock model has learned nothing."""
+    """Return the row of a study, and a warning if its stock model has learned nothing."""
     from nas.locks import is_held
     from nas.records.record import stock_of
 
@@ -227,7 +236,7 @@ def _status(study: "Study") -> "tuple[dict[str, str | int | float | None], list[
 
 
 def _status_or_problem(name: str, runs: Path) -> "tuple[dict[str, str | int | float | None], list[str]]":
-    """A study's row among others: one that cannot be opened says why, and hides nobody."""
+    """Return the row of a study; if it cannot be opened, the row holds the reason."""
     from search_spaces.errors import NasError
 
     try:

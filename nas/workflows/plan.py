@@ -72,7 +72,7 @@ class Plan:
         data = _load_data(request, progress)
         settings = _settings(request, space, data, device)
         run = request.run(device, workers)
-        _require_inheritance(request.weights, space, data)
+        _require_inheritance(request.checkpoint, space, data)
         table = cost.table(space, len(data.classes), settings.budget.deploy_size)
         cheapest, costliest = (
             table.cost(table.extreme(lambda layer: layer.macs, cheapest=cheapest)) for cheapest in (True, False)
@@ -81,9 +81,9 @@ class Plan:
         unrecorded = len(latency_tables.missing_workloads(latency_table)) if latency_table else 0
         require_reachable_limits(table, latency_table, settings, latency_known=not unrecorded)
         stem = None if request.study else default_name(request, space, data)
-        name = request.study or free_name(str(stem), settings, storage, request.runs)
-        file = _study_file(name, request.runs, settings, run, storage)
-        folder = study_folder(name, request.runs)
+        name = request.study or free_name(str(stem), settings, storage, request.runs_folder)
+        file = _study_file(name, request.runs_folder, settings, run, storage)
+        folder = study_folder(name, request.runs_folder)
         exists(folder, file)  # refuses other settings before anything is shown
         return cls(
             folder=folder,
@@ -141,15 +141,15 @@ def _require_places(request: Request) -> str | None:
         EnvironmentProblem: the folder of all studies cannot be written to.
     """
     if request.study is not None:
-        study_folder(request.study, request.runs)
+        study_folder(request.study, request.runs_folder)
     storage = None if request.storage is None else addresses.require_storage(request.storage)
-    require_writable(request.runs)
+    require_writable(request.runs_folder)
     return storage
 
 
 def _load_data(request: Request, progress: Progress | None) -> DataSet:
     """Return the data set, after the checkpoint and the cache folder were checked, which is quicker."""
-    weights = request.weights
+    weights = request.checkpoint
     if weights is not None and not weights.is_file():
         raise SpecError(f"weights: no such file, got {str(weights)!r} (a checkpoint such as yolov9t.pt)")
     cache_folder.require_writable()

@@ -28,11 +28,11 @@ def resolve_space(request: Request) -> tuple[Request, SearchSpace, str]:
         SpecError: the space file is wrong; the study to refine does not exist or has found nothing.
     """
     if request.refine is None:
-        text = space_file.text(request.space, scale=request.scale)
-        return request, space_file.load(request.space, scale=request.scale), text
+        text = space_file.text(request.space_name, scale=request.scale)
+        return request, space_file.load(request.space_name, scale=request.scale), text
     if request.space != Request.space or request.scale is not None:
         raise SpecError("refine: a refined study says space and scale itself; leave --space and --scale out")
-    coarse = Study.open(existing(request.refine, request.runs))
+    coarse = Study.open(existing(request.refine, request.runs_folder))
     text = refined_space(coarse)
     data = request.data or coarse.settings.data
     return replace(request, data=data), space_file.parse(parse_yaml(text)), text

@@ -1,4 +1,4 @@
-"""What a user may ask of a search, and the defaults where nothing is said."""
+"""Request of a search: the options that a user sets, and what they mean for a space, a data set and a machine."""
 
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -10,11 +10,17 @@ import torch
 from pydantic import BaseModel, ValidationError
 
 from nas import ranges, spelling
-from nas.algorithms.rewards import Reward
 from nas.algorithms.successive_halving import Stopping
-from nas.paths import RUNS
-from nas.settings import Run, Sampler
-from nas.workflows.presets import PRESETS, Preset
+from nas.settings import Run
+from nas.workflows.presets import DEMONSTRATION, PRESETS, USUAL, Preset
+from nas.workflows.search_options import (
+    BATCH,
+    DEMONSTRATION_TRIALS,
+    DEPLOY_SIZE,
+    MOST_WORKERS,
+    USUAL_TRIALS,
+    SearchOptions,
+)
 from search_spaces import SearchSpace, base
 from search_spaces.errors import EnvironmentProblem, SpecError, nearest
 from trials import Budget, Limits, Recipe, machine, presets
@@ -26,140 +32,71 @@ Model = TypeVar("Model", bound=BaseModel)
 Value = TypeVar("Value")
 
 _FLAGS = {"first": "first_rung", "gflops": "max_gflops", "params": "max_params", "latency_ms": "max_latency"}
-"""Fields that have another name on the command line."""
-
-
-_PATHS = ("runs", "weights")
-"""Fields of a request that are paths; in Python they may be given as text."""
-
-_NAMES = ("data", "space", "refine")
-"""Fields that are a name or a file, and texts; in Python they may be given as paths."""
+"""Fields of other models that have another name on the command line."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """What a user may ask of a search; None is the default that fits the data.
-
-    Attributes:
-        space: a name from the catalog, or a path.
-        refine: a study, instead of a space: around what its front carries, layer by layer.
-        data: `digits`, or a path; None is digits, or what the refined study has.
-        preset: `quick`, `standard` or `thorough`: how much is trained, where no epochs or sizes are given.
-        weights: a checkpoint that the stock model's training starts from.
-        base_epochs: of the stock model's training, from whose end every candidate starts; 0 is none, and candidates
-            start from `weights` themselves.
-        from_scratch: every candidate starts from random weights.
-        precision: `fp32` or `bf16`: what a training computes in; None is bf16 on a GPU that has it.
-        latency: the name of a device whose recorded table predicts latencies.
-        cache: whether trainings that other studies have paid for are taken from them.
-        objectives: which scores span the front.
-        eta: one of so many trainings goes on at each rung; None stops none.
-        first_rung: the epoch after which trainings are first judged.
-        seeds: with how many whoever stands on the front is trained.
-        max_gflops: and its like: ceilings on the deployed candidate.
-    """
-
-    space: str = "v9"
-    scale: str | None = None
-    refine: str | None = None
-    data: str | None = None
-    preset: str | None = None
-    weights: Path | None = None
-    base_epochs: int | None = None
-    from_scratch: bool = False
-    study: str | None = None
-    trials: int | None = None
-    timeout: float | None = None
-    trial_timeout: float | None = None
-    trial_memory: int | None = None
-    epochs: int | None = None
-    image_size: int | None = None
-    deploy_size: int | None = None
-    batch: int | None = None
-    precision: Precision | None = None
-    seed: int = 0
-    workers: int | None = None
-    device: str | None = None
-    cache: bool = True
-    objectives: tuple[str, ...] = ("map50_95", "gflops")
-    reward: Reward | None = None
-    sampler: Sampler = Sampler.OURS
-    eta: int | None = None
-    first_rung: int | None = None
-    seeds: int = 1
-    target_gflops: float | None = None
-    latency: str | None = None
-    target_latency: float | None = None
-    max_gflops: float | None = None
-    max_params: int | None = None
-    max_latency: float | None = None
-    storage: str | None = None
-    runs: Path = RUNS
-
-    def __post_init__(self) -> None:
-        """Check every number and text by itself.
-
-        Raises:
-            SpecError: with all that make no sense.
-        """
-        mistakes = ranges.problems(vars(self))
-        if isinstance(self.objectives, str) or not self.objectives:
-            mistakes.append(
-                f"objectives: input should be names of scores, got {self.objectives!r} (such as map50_95 and gflops)"
-            )
-        if mistakes:
-            raise SpecError(mistakes)
+class Request(SearchOptions):
+    """Options of a search, with the budgets, limits and settings that follow from them."""
 
     @classmethod
-    def of(cls, **given: Any) -> Self:
-        """Make a request of what a user's program gives by name.
+    def of(cls, **options: Any) -> Self:
+        """Make a request of options that a user's program gives by name.
 
         Raises:
-            SpecError: a name that is none, with the one that is meant; a number or text that makes no sense.
+            SpecError: an unknown name, answered with the most similar option; a value that cannot be right.
         """
         names = [one.name for one in fields(cls)]
         mistakes = [
             f"{name}: nas.search has no such argument, got {ranges.shown(value)} ({_hint(name, names)})"
-            for name, value in given.items()
+            for name, value in options.items()
             if name not in names
-        ]
-        mistakes += [
-            f"{name}: a path is expected, got {ranges.shown(value)}"
-            for name, value in given.items()
-            if name in _PATHS + _NAMES and value is not None and not isinstance(value, str | os.PathLike)
         ]
         if mistakes:
             raise SpecError(mistakes)
-        paths = {name: Path(given[name]) for name in _PATHS if given.get(name) is not None}
-        texts = {name: os.fspath(given[name]) for name in _NAMES if given.get(name) is not None}
-        return cls(**{**given, **paths, **texts})
+        return cls(**options)
+
+    @property
+    def space_name(self) -> str:
+        """Name or path of the search space."""
+        return os.fspath(self.space)
+
+    @property
+    def runs_folder(self) -> Path:
+        """Folder of all studies."""
+        return Path(self.runs)
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """Checkpoint from which the training of the stock model starts."""
+        return None if self.weights is None else Path(self.weights)
 
     @property
     def _is_demonstration(self) -> bool:
-        """Whether the data are the built-in ones, which few epochs of small images suffice for."""
+        """Whether the data set is the built-in one, for which few epochs on small images suffice."""
         return self.data_named == DIGITS
 
     @property
     def data_named(self) -> str:
-        """The data that is meant."""
-        return DIGITS if self.data is None else self.data
+        """Name or path of the data set."""
+        return DIGITS if self.data is None else os.fspath(self.data)
 
     def preset_named(self) -> tuple[str, Preset]:
-        """How much is trained.
+        """Return the amount of training and its name.
 
         Raises:
             SpecError: no such preset.
         """
-        name = self.preset or ("quick" if self._is_demonstration else "standard")
+        name = self.preset or (DEMONSTRATION if self._is_demonstration else USUAL)
         if name not in PRESETS:
             raise SpecError(f"preset: no preset {name!r} ({nearest(name, PRESETS)})")
         return name, PRESETS[name]
 
     def base(self, space: SearchSpace, data: DataSet, device: str) -> Budget | None:
-        """What the stock model gets, before every candidate starts from it.
+        """Return the budget of the stock model's training; None if candidates do not start from it.
 
         Raises:
-            SpecError: with every number that is none; `from_scratch` together with what it rules out.
+            SpecError: with every number that is out of range; `from_scratch` together with weights or base epochs.
         """
         _, preset = self.preset_named()
         if self.from_scratch and (self.weights or self.base_epochs):
@@ -167,42 +104,45 @@ class Request:
             raise SpecError(f"from-scratch: candidates with random weights start from nothing, but {given} was given")
         if self.from_scratch or self.base_epochs == 0:
             return None
-        begun = self.weights is not None
         epochs = _given(self.base_epochs, preset.base_epochs)
-        numbers = {"epochs": epochs, "weights": self._checkpoint()}
-        return self._budget(space, data, device, numbers, self._recipe(inherited=begun))
+        numbers = {"epochs": epochs, "weights": self._absolute_checkpoint()}
+        return self._budget(space, data, device, numbers, self._recipe(inherited=self.weights is not None))
 
     def budget(self, space: SearchSpace, data: DataSet, device: str) -> Budget:
-        """What a candidate gets, on one device; where the stock model is trained before, its weights are not named yet.
+        """Return the budget of a candidate on one device.
+
+        If the stock model is trained first, the path of its weights is filled in when the study is created.
 
         Raises:
-            SpecError: with every number that is none.
+            SpecError: with every number that is out of range.
         """
         _, preset = self.preset_named()
-        based = self.base(space, data, device) is not None
-        inherits = based or self.weights is not None
+        from_stock = self.base(space, data, device) is not None
+        inherits = from_stock or self.weights is not None
         epochs = _given(self.epochs, preset.epochs if inherits else preset.scratch_epochs)
         stopping = self.stopping()
         numbers = {
             "epochs": epochs,
-            "weights": None if based else self._checkpoint(),
+            "weights": None if from_stock else self._absolute_checkpoint(),
             "timeout": self.trial_timeout,
             "rungs": stopping.rungs(epochs) if stopping else (),
         }
         if self.first_rung is not None and not numbers["rungs"]:
-            told = f"first-rung: input should be less than the epochs of a trial, got {self.first_rung}"
-            raise SpecError(f"{told} (trainings have {epochs})")
+            raise SpecError(
+                f"first-rung: input should be less than the epochs of a trial, got {self.first_rung} "
+                f"(a trial has {epochs})"
+            )
         return self._budget(space, data, device, numbers, self._recipe(inherited=inherits))
 
     def stopping(self) -> Stopping | None:
-        """When trainings are judged before their end.
+        """Return the rungs at which trainings may be stopped early; None if they are not.
 
         Raises:
-            SpecError: a number that is none; a rung without a rule.
+            SpecError: a number that is out of range; a first rung without `eta`.
         """
         if self.eta is None:
             if self.first_rung is not None:
-                raise SpecError("first-rung: trainings are judged by --eta, which was not given (such as --eta 3)")
+                raise SpecError("first-rung: it needs --eta, which was not given (such as --eta 3)")
             return None
         numbers = {"eta": self.eta} | ({} if self.first_rung is None else {"first": self.first_rung})
         return validated(Stopping, numbers)
@@ -215,7 +155,7 @@ class Request:
             "data": data.path,
             "image_size": _given(self.image_size, preset.image_size),
             "deploy_size": self._deploy_size(space),
-            "batch": _given(self.batch, 8),
+            "batch": _given(self.batch, BATCH),
             "seed": self.seed,
             "recipe": recipe.model_copy(update={"pgi": space.pgi}),
             "device": device,
@@ -226,10 +166,10 @@ class Request:
         return budget
 
     def _precision(self, device: str) -> Precision:
-        """What a training computes in.
+        """Return the number format of a training on a device.
 
         Raises:
-            SpecError: the device only emulates it.
+            SpecError: the device only emulates bfloat16.
         """
         if self.precision == "bf16" and not computes_bf16(device):
             raise SpecError(
@@ -242,51 +182,52 @@ class Request:
             return presets.DIGITS_INHERITED if inherited else presets.DIGITS_SCRATCH
         return presets.INHERITED if inherited else presets.SCRATCH
 
-    def _checkpoint(self) -> Path | None:
-        return self.weights.absolute() if self.weights else None
+    def _absolute_checkpoint(self) -> Path | None:
+        return self.checkpoint.absolute() if self.checkpoint else None
 
     def limits(self) -> Limits:
-        """Ceilings on a candidate.
+        """Return the ceilings on the cost of a candidate.
 
         Raises:
-            SpecError: with every number that is none.
+            SpecError: with every number that is out of range.
         """
         return validated(Limits, {"gflops": self.max_gflops, "params": self.max_params, "latency_ms": self.max_latency})
 
     def run(self, device: str, workers: int) -> Run:
-        """How far and with what.
+        """Return how many trials run, for how long and on which workers.
 
         Raises:
-            SpecError: with every number that is none.
+            SpecError: with every number that is out of range.
         """
-        trials = _given(self.trials, 10 if self._is_demonstration else 30)
+        trials = _given(self.trials, DEMONSTRATION_TRIALS if self._is_demonstration else USUAL_TRIALS)
         numbers = {"trials": trials, "timeout": self.timeout, "workers": workers, "device": device}
         return validated(Run, {**numbers, "trial_memory": self.trial_memory, "cache": self.cache})
 
     def _deploy_size(self, space: SearchSpace) -> int:
-        """Pixels that the stock model is deployed at.
+        """Return the image size at which the stock model is deployed, in pixels.
 
         Raises:
-            SpecError: the space has sizes of its own, and this is not the greatest of them.
+            SpecError: the space searches image sizes, and this is not the largest of them.
         """
-        own = space.image_size
-        if own is not None and self.deploy_size not in {None, own}:
+        largest = space.image_size
+        if largest is not None and self.deploy_size not in {None, largest}:
             raise SpecError(
-                f"deploy-size: the space chooses among sizes itself, got {self.deploy_size} ({own} or nothing)"
+                f"deploy-size: the space searches image sizes itself, got {self.deploy_size} "
+                f"(give {largest}, or leave the option out)"
             )
-        return own or _given(self.deploy_size, 640)
+        return largest or _given(self.deploy_size, DEPLOY_SIZE)
 
     def devices(self) -> tuple[str, int]:
-        """The devices to work on, and how many processes.
+        """Return the devices, and the number of worker processes.
 
         Raises:
-            EnvironmentProblem: a GPU that is not there.
+            EnvironmentProblem: no such GPU on this machine.
             SpecError: neither `cpu` nor indices, or more workers on the CPU than cores.
         """
         count = torch.cuda.device_count()
         device = _given(self.device, "0" if count else "cpu")
         if device == "cpu":
-            workers = _given(self.workers, min(machine.cores(), 4))
+            workers = _given(self.workers, min(machine.cores(), MOST_WORKERS))
             require_cores(device, workers)
             return device, workers
         indices = device.split(",")
@@ -302,7 +243,7 @@ class Request:
 
 
 def _require_stride(space: SearchSpace, sizes: Mapping[str, int]) -> None:
-    """Refuse images that maps of different strides cannot be joined on.
+    """Refuse image sizes that are no multiple of the model's stride: its feature maps could not be concatenated.
 
     Raises:
         SpecError: with every such size.
@@ -319,10 +260,10 @@ def _require_stride(space: SearchSpace, sizes: Mapping[str, int]) -> None:
 
 
 def require_writable(runs: Path) -> None:
-    """Refuse a folder of studies that cannot be made or written to; nothing is written.
+    """Check that the folder of studies can be created and written to, without writing anything.
 
     Raises:
-        EnvironmentProblem: it cannot be.
+        EnvironmentProblem: it cannot.
     """
     there = next(folder for folder in (runs.absolute(), *runs.absolute().parents) if os.path.lexists(folder))
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
@@ -334,13 +275,13 @@ def _given(value: Value | None, default: Value) -> Value:
 
 
 def _hint(name: str, names: Collection[str]) -> str:
-    """The argument that is meant by a name."""
-    found = "space" if name == "model" else spelling.meant(name, names)
+    """Return what to write instead of an unknown argument."""
+    found = "space" if name == "model" else spelling.nearest_option(name, names)
     return f"did you mean {found!r}?" if found else "help(nas.search) lists them"
 
 
 def validated(model: type[Model], fields: dict[str, Any]) -> Model:
-    """A pydantic model, or all mistakes as ours, under the flags' names.
+    """Return the pydantic model of some fields; its mistakes are reported under the names of the flags.
 
     Raises:
         SpecError: with every mistake.
@@ -353,11 +294,11 @@ def validated(model: type[Model], fields: dict[str, Any]) -> Model:
     try:
         return model(**fields)
     except ValidationError as error:
-        raise SpecError([_told(model, problem) for problem in error.errors()]) from None
+        raise SpecError([_as_line(model, problem) for problem in error.errors()]) from None
 
 
-def _told(model: type[BaseModel], problem: Mapping[str, Any]) -> str:
-    """One mistake that pydantic has found."""
+def _as_line(model: type[BaseModel], problem: Mapping[str, Any]) -> str:
+    """Describe one mistake that pydantic has found."""
     field, what, got = str(problem["loc"][0]), problem["msg"], ranges.shown(problem["input"])
     if problem["type"] == "extra_forbidden":
         return f"{field}: no such argument, got {got} ({_hint(field, model.model_fields)})"
@@ -365,26 +306,28 @@ def _told(model: type[BaseModel], problem: Mapping[str, Any]) -> str:
 
 
 def require_cores(device: str, workers: int) -> None:
-    """Refuse more workers on the CPU than cores: they would only wait for each other, and measure that as latency.
+    """Refuse more CPU workers than cores: they would slow each other down, and measure that as latency.
 
     Raises:
-        SpecError: with the greatest number that fits.
+        SpecError: with the largest number that is allowed.
     """
     cores = machine.cores()
     if device == "cpu" and workers > cores:
         there = "1 core is" if cores == 1 else f"{cores} cores are"
-        raise SpecError(f"workers: one needs a core, and {there} free here, got {workers} (--workers {cores} or fewer)")
+        raise SpecError(
+            f"workers: each needs a CPU core, and {there} free here, got {workers} (--workers {cores} or fewer)"
+        )
 
 
 def require_reachable(
     wanted: Iterable[tuple[str, float | None, Callable[[], tuple[float, float]]]], image_size: int
 ) -> None:
-    """Refuse a limit or target that no architecture meets, or that all do.
+    """Refuse a limit or target that no architecture of a space meets, or that all of them meet.
 
     Args:
-        wanted: the flag, its value if it was given, and the least and the most that a space reaches; asked for only
-            where there is a value.
-        image_size: of those figures, pixels.
+        wanted: name of the flag, its value or None, and a function that returns the least and the largest value that
+            the space reaches; it is called only if there is a value.
+        image_size: at which those values hold, in pixels.
 
     Raises:
         SpecError: with every such limit.

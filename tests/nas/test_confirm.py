@@ -171,7 +171,7 @@ class TestCommand:
     def test_ends_where_the_order_stays(self, searched: Study) -> None:
         result = confirm(searched, "--eta", "4")  # twelve epochs say what three did
         assert result.exit_code == 0, result.stderr
-        assert "within noise (4.0 points): trainings of 3 epochs tell these apart as well." in result.stderr
+        assert "within noise (4.0 points): trainings of 3 epochs rank these models as well." in result.stderr
         assert "small after 3 and 12 epochs" in result.stdout
         assert not (searched.folder.parent / "small-x4-x4").exists()
         assert finalists(searched.records(), Study.open(searched.folder.parent / "small-x4").records())

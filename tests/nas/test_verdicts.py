@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from typer.testing import CliRunner, Result
 
 from nas.algorithms import pareto
-from nas.cli import app, options, show
+from nas.cli import app, show
 from nas.cli.live import Watching
 from nas.cli.searching import _preset
 from nas.execution import recovery, worker
@@ -21,7 +20,6 @@ from nas.records.record import COLUMNS, Record, has_learned
 from nas.report import verdicts
 from nas.study.export import choose
 from nas.study.study import Study
-from nas.workflows.presets import PRESETS
 from search_spaces import Architecture
 from trials import Budget, Costs, Ending, Epoch, Outcome, Scores
 
@@ -298,35 +296,6 @@ class TestTables:
 
 class TestWords:
     """Help and plan say what is."""
-
-    def test_the_help_has_the_presets_numbers(self) -> None:
-        def numbers(field: str) -> str:
-            return ", ".join(f"{name} {getattr(preset, field)}" for name, preset in PRESETS.items())
-
-        scratch = ", ".join(str(preset.scratch_epochs) for preset in PRESETS.values())
-        assert f"{numbers('epochs')}; from scratch {scratch}" == options.PRESET_EPOCHS
-        assert numbers("base_epochs") == options.PRESET_BASE_EPOCHS
-        assert numbers("image_size") == options.PRESET_IMAGE_SIZES
-
-    @pytest.mark.parametrize("command", ["search", "check"])
-    def test_the_help_names_no_other_numbers(self, command: str) -> None:
-        (found,) = [one for name, one in typer.main.get_command(app).commands.items() if name == command]  # type: ignore[attr-defined]
-        helps = {one.name: one.help or "" for one in found.params}
-        quick, standard = PRESETS["quick"], PRESETS["standard"]
-        if command == "search":
-            assert f"[default: {options.PRESET_EPOCHS}]" in helps["epochs"]
-            assert f"[default: {options.PRESET_BASE_EPOCHS}]" in helps["base_epochs"]
-            assert f"[default: {options.PRESET_IMAGE_SIZES}]" in helps["image_size"]
-        else:
-            assert f"{quick.epochs} for digits, else {standard.epochs}]" in helps["epochs"]
-            assert f"{quick.image_size} for digits, else {standard.image_size}]" in helps["image_size"]
-
-    def test_the_help_fits_and_teaches_at_80_columns(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("COLUMNS", "80")
-        lines = nas("search", "--help").stdout.splitlines()
-        assert max(map(len, lines)) <= 80
-        assert any("nas search --data my/data.yaml" in line for line in lines)
-        assert any("--base-epochs" in line and len(line[28:].strip(" │")) > 30 for line in lines)
 
     @pytest.mark.parametrize(
         ("base", "trial", "size", "told"),

@@ -1,0 +1,340 @@
+"""Options of a search, each declared once.
+
+The flags of `nas search` follow from these fields, those that other commands share with it, the parameters of
+`nas.search`, its docstring, and the table in docs/options.md. Which numbers are allowed stands in `nas.ranges`.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from nas.paths import RUNS
+from nas.workflows.option import Option, Unit, problems
+from nas.workflows.presets import DEMONSTRATION, PRESETS, USUAL, Preset
+
+FilePath = str | os.PathLike[str]
+
+DEMONSTRATION_DATA = "digits"
+DEMONSTRATION_TRIALS, USUAL_TRIALS = 10, 30
+BATCH, DEPLOY_SIZE, MOST_WORKERS = 8, 640, 4
+
+_START = "Space, data and starting weights"
+_TRIALS = "Trials and machine"
+_TRAINING = "Training"
+_STOPPING = "Early stopping and repeats"
+_OBJECTIVES = "Objectives and proposals"
+_LIMITS = "Limits on candidates"
+_FILES = "Study and files"
+
+
+def _of_presets(number: Callable[[Preset], int]) -> str:
+    return ", ".join(f"{name} {number(preset)}" for name, preset in PRESETS.items())
+
+
+def either(demonstration: object, usual: object) -> str:
+    """Return the text of a default that is another one for the built-in digits."""
+    return f"{demonstration} for {DEMONSTRATION_DATA}, else {usual}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions:
+    """Everything that can be set for a search; None stands for the default that fits the data and the machine."""
+
+    space: Annotated[
+        FilePath,
+        Option(
+            help="Search space: a name from `nas spaces`, such as v5, v8 or v9, or the path of your own space file.",
+            panel=_START,
+            metavar="SPACE",
+        ),
+    ] = "v9"
+    scale: Annotated[
+        str | None,
+        Option(
+            help="Size of the base model: t, s, m, c or e for YOLOv9, n, s, m, l or x for most others.",
+            panel=_START,
+            metavar="SCALE",
+            unset="as in the space file",
+        ),
+    ] = None
+    refine: Annotated[
+        str | None,
+        Option(
+            help="Instead of a space: search around the Pareto front of this earlier study, with the operators found "
+            "there, every layer on its own, and all useful parameter values. The front is trained first.",
+            panel=_START,
+            metavar="STUDY",
+        ),
+    ] = None
+    data: Annotated[
+        FilePath | None,
+        Option(
+            help="Data set: digits (small and built in, to try the tool), or the path of an Ultralytics data.yaml.",
+            panel=_START,
+            metavar="DATA",
+            unset="digits, or the data set of the refined study",
+        ),
+    ] = None
+    weights: Annotated[
+        FilePath | None,
+        Option(
+            help="Checkpoint from which the training of the stock model (the unchanged YOLO) starts, such as "
+            "yolov9t.pt.",
+            panel=_START,
+            metavar="FILE.pt",
+            unset="random weights",
+        ),
+    ] = None
+    from_scratch: Annotated[
+        bool,
+        Option(
+            help="Train every candidate from random weights, instead of from the trained stock model.", panel=_START
+        ),
+    ] = False
+    trials: Annotated[
+        int | None,
+        Option(
+            help="Number of trials in total, including those that a resumed study already has. A trial trains and "
+            "scores one architecture.",
+            panel=_TRIALS,
+            metavar="N",
+            unset=either(DEMONSTRATION_TRIALS, USUAL_TRIALS),
+        ),
+    ] = None
+    timeout: Annotated[
+        float | None,
+        Option(
+            help="Start no further trial after this time.",
+            panel=_TRIALS,
+            unit=Unit.TIME,
+            unset="no limit",
+        ),
+    ] = None
+    trial_timeout: Annotated[
+        float | None,
+        Option(help="Stop the training of a trial after this time.", panel=_TRIALS, unit=Unit.TIME, unset="no limit"),
+    ] = None
+    trial_memory: Annotated[
+        int | None,
+        Option(
+            help="Main memory (RAM) that the trials of one worker may use.",
+            panel=_TRIALS,
+            unit=Unit.MEMORY,
+            unset="an equal share of the free memory",
+        ),
+    ] = None
+    workers: Annotated[
+        int | None,
+        Option(
+            help="Number of worker processes; each trains one candidate at a time.",
+            panel=_TRIALS,
+            metavar="N",
+            unset=f"one per GPU, or one per CPU core, at most {MOST_WORKERS}",
+        ),
+    ] = None
+    device: Annotated[
+        str | None,
+        Option(
+            help="Where to train: cpu, or indices of GPUs such as 0 or 0,1.",
+            panel=_TRIALS,
+            metavar="DEVICE",
+            unset="GPU 0, or cpu if there is no GPU",
+        ),
+    ] = None
+    cache: Annotated[
+        bool,
+        Option(
+            help="Reuse the score of an identical training in another study, instead of training again.",
+            off="Train again what another study has trained in exactly the same way, instead of reusing its score.",
+            panel=_TRIALS,
+        ),
+    ] = True
+    preset: Annotated[
+        Literal["quick", "standard", "thorough"] | None,
+        Option(
+            help="Amount of training: quick, standard or thorough. It sets the epochs and the training image size "
+            "that are not given.",
+            panel=_TRAINING,
+            metavar="NAME",
+            unset=either(DEMONSTRATION, USUAL),
+        ),
+    ] = None
+    epochs: Annotated[
+        int | None,
+        Option(
+            help="Epochs of each trial.",
+            panel=_TRAINING,
+            metavar="N",
+            unset=f"{_of_presets(lambda preset: preset.epochs)}; from scratch "
+            + ", ".join(str(preset.scratch_epochs) for preset in PRESETS.values()),
+        ),
+    ] = None
+    base_epochs: Annotated[
+        int | None,
+        Option(
+            help="Epochs of the stock model. It is trained once, and every trial starts from its weights; with 0 it "
+            "is not trained, and trials start from the given weights.",
+            panel=_TRAINING,
+            metavar="N",
+            unset=_of_presets(lambda preset: preset.base_epochs),
+        ),
+    ] = None
+    image_size: Annotated[
+        int | None,
+        Option(
+            help="Image size in training, in pixels; a multiple of 32.",
+            panel=_TRAINING,
+            metavar="PX",
+            unset=_of_presets(lambda preset: preset.image_size),
+        ),
+    ] = None
+    batch: Annotated[
+        int | None, Option(help="Images per training step.", panel=_TRAINING, metavar="N", unset=str(BATCH))
+    ] = None
+    precision: Annotated[
+        Literal["fp32", "bf16"] | None,
+        Option(
+            help="Number format of the computation in training: fp32 or bf16. Some CPUs have bf16, too; `nas doctor` "
+            "shows it.",
+            panel=_TRAINING,
+            metavar="NAME",
+            unset="bf16 on a GPU that supports it, else fp32",
+        ),
+    ] = None
+    seed: Annotated[
+        int, Option(help="Random seed of weights, image order and proposals.", panel=_TRAINING, metavar="N")
+    ] = 0
+    eta: Annotated[
+        int | None,
+        Option(
+            help="Stop weak trainings early: at each rung about one in N continues, compared with models that cost no "
+            "more. Each rung lies N times as many epochs away as the one before. A usual value is 3.",
+            panel=_STOPPING,
+            metavar="N",
+            unset="no early stopping",
+        ),
+    ] = None
+    first_rung: Annotated[
+        int | None,
+        Option(
+            help="Epoch of the first rung, after which trainings are first compared.",
+            panel=_STOPPING,
+            metavar="N",
+            unset="1",
+        ),
+    ] = None
+    seeds: Annotated[
+        int,
+        Option(
+            help="Number of seeds with which the stock model and each member of the Pareto front are trained. "
+            "Repeats count as trials; the front is computed from the means.",
+            panel=_STOPPING,
+            metavar="N",
+        ),
+    ] = 1
+    objectives: Annotated[
+        tuple[str, ...] | list[str],
+        Option(
+            help="Scores that span the Pareto front, out of map50_95, map50, gflops, params and latency_ms.",
+            panel=_OBJECTIVES,
+            metavar="NAME,NAME",
+        ),
+    ] = ("map50_95", "gflops")
+    deploy_size: Annotated[
+        int | None,
+        Option(
+            help="Image size for which GFLOPs and latency are computed, in pixels; a multiple of 32.",
+            panel=_OBJECTIVES,
+            metavar="PX",
+            unset=str(DEPLOY_SIZE),
+        ),
+    ] = None
+    latency: Annotated[
+        str | None,
+        Option(
+            help="Predict latencies from the table of this device, which `nas latency record` makes; the Pareto front "
+            "is measured after the search.",
+            panel=_OBJECTIVES,
+            metavar="DEVICE",
+            unset="measured in each trial, if latency is an objective, a target or a limit",
+        ),
+    ] = None
+    reward: Annotated[
+        Literal["tunas", "mnasnet", "mnasnet-hard", "linear"] | None,
+        Option(
+            help="Maximise one number instead of a Pareto front: the accuracy, with a penalty for missing the target "
+            "cost. tunas, mnasnet, mnasnet-hard or linear.",
+            panel=_OBJECTIVES,
+            metavar="NAME",
+            unset="a Pareto front",
+        ),
+    ] = None
+    target_gflops: Annotated[
+        float | None, Option(help="Target of the reward, in GFLOPs.", panel=_OBJECTIVES, metavar="X")
+    ] = None
+    target_latency: Annotated[
+        float | None, Option(help="Target of the reward, in milliseconds per image.", panel=_OBJECTIVES, metavar="MS")
+    ] = None
+    sampler: Annotated[
+        Literal["ours", "tpe", "nsga2", "gp", "random"],
+        Option(
+            help="Method that proposes architectures: ours (a Gaussian process predicts accuracy, costs are exact), "
+            "Optuna's tpe, nsga2 or gp (gp needs seconds per proposal), or random for comparison.",
+            panel=_OBJECTIVES,
+            metavar="NAME",
+        ),
+    ] = "ours"
+    max_gflops: Annotated[
+        float | None,
+        Option(help="Train no candidate with more GFLOPs than this.", panel=_LIMITS, metavar="X", unset="no limit"),
+    ] = None
+    max_params: Annotated[
+        int | None,
+        Option(
+            help="Train no candidate with more parameters than this.",
+            panel=_LIMITS,
+            unit=Unit.COUNT,
+            unset="no limit",
+        ),
+    ] = None
+    max_latency: Annotated[
+        float | None,
+        Option(
+            help="Train no candidate with a higher latency than this, in milliseconds per image.",
+            panel=_LIMITS,
+            metavar="MS",
+            unset="no limit",
+        ),
+    ] = None
+    study: Annotated[
+        str | None,
+        Option(
+            help="Name of the study. A study of this name with the same settings is resumed.",
+            panel=_FILES,
+            metavar="NAME",
+            unset="made of the space and the data set",
+        ),
+    ] = None
+    storage: Annotated[
+        str | None,
+        Option(
+            help="Address of a database for Optuna's trials, such as postgresql://user@machine/name.",
+            panel=_FILES,
+            metavar="ADDRESS",
+            unset="a file in the folder of the study",
+        ),
+    ] = None
+    runs: Annotated[FilePath, Option(help="Folder of all studies.", panel=_FILES, metavar="FOLDER")] = RUNS
+
+    def __post_init__(self) -> None:
+        """Check every value by itself; what depends on space, data or machine is checked later.
+
+        Raises:
+            SpecError: with every value that cannot be right.
+        """
+        mistakes = problems(self)
+        if mistakes:
+            from search_spaces.errors import SpecError  # noqa: PLC0415 - PyTorch comes with it, the help needs none
+
+            raise SpecError(mistakes)

@@ -1,0 +1,210 @@
+"""Options of a search are declared once; the command line, Python, the help and the document follow."""
+
+import inspect
+import subprocess
+import sys
+import typing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+import nas
+from nas.cli import app
+from nas.study.study import Study
+from nas.workflows import presets
+from nas.workflows.option import declared, markdown
+from nas.workflows.plan import Plan
+from nas.workflows.presets import PRESETS
+from nas.workflows.request import Request
+from nas.workflows.search_options import SearchOptions
+from search_spaces.errors import SpecError
+
+OPTIONS = declared(SearchOptions)
+PAGE = Path(__file__).parents[2] / "docs" / "options.md"
+
+
+def parameters(command: str) -> dict[str, Any]:
+    (found,) = [one for name, one in typer.main.get_command(app).commands.items() if name == command]  # type: ignore[attr-defined]
+    return {one.name: one for one in found.params}
+
+
+def shown(command: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setenv("COLUMNS", "80")
+    return CliRunner().invoke(app, [command, "--help"]).stdout.splitlines()
+
+
+def text(lines: list[str]) -> str:
+    """What the lines of a help say, without its frames and line breaks."""
+    return " ".join(" ".join(lines).replace("│", " ").split())
+
+
+@pytest.fixture
+def requests(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
+    """Requests that `nas search` makes, in place of plans."""
+    made: list[Request] = []
+
+    def refuse(request: Request, **_: object) -> Plan:
+        made.append(request)
+        raise SpecError("no plan in this test")
+
+    monkeypatch.setattr(Plan, "of", refuse)
+    return made
+
+
+class TestCommandLine:
+    def test_every_option_is_a_flag(self) -> None:
+        flags = {spelled for one in parameters("search").values() for spelled in one.opts}
+        assert flags == {one.flag for one in OPTIONS.values()} | {"--dry-run", "--format", "--help"}
+
+    def test_its_flags_are_the_ones_that_users_type(self) -> None:
+        assert " ".join(one.flag for one in OPTIONS.values()) == (
+            "--space --scale --refine --data --weights --from-scratch --trials --timeout --trial-timeout "
+            "--trial-memory --workers --device --no-cache --preset --epochs --base-epochs --image-size --batch "
+            "--precision --seed --eta --first-rung --seeds --objectives --deploy-size --latency --reward "
+            "--target-gflops --target-latency --sampler --max-gflops --max-params --max-latency --study --storage "
+            "--runs"
+        )
+
+    def test_without_flags_asks_for_the_defaults(self, requests: list[Request]) -> None:
+        CliRunner().invoke(app, ["search"])
+        (request,) = requests
+        assert request == Request(runs=str(nas.RUNS))
+
+    def test_hands_every_value_on(self, requests: list[Request]) -> None:
+        typed = {
+            **{name: ("x", "x") for name, one in OPTIONS.items() if one.is_text},
+            **{name: (str(n), n) for n, name in enumerate(("workers", "epochs", "base_epochs", "batch", "seed"), 2)},
+            **{name: (str(n), n) for n, name in enumerate(("trials", "eta", "first_rung", "seeds"), 10)},
+            **dict.fromkeys(("target_gflops", "target_latency", "max_gflops", "max_latency"), ("2.5", 2.5)),
+            "image_size": ("64", 64),
+            "deploy_size": ("96", 96),
+            "from_scratch": ("", True),
+            "cache": ("", False),
+            "timeout": ("90s", 90.0),
+            "trial_timeout": ("1h", 3600.0),
+            "trial_memory": ("1G", 2**30),
+            "max_params": ("2.5M", 2_500_000),
+            "preset": ("thorough", "thorough"),
+            "precision": ("bf16", "bf16"),
+            "reward": ("tunas", "tunas"),
+            "sampler": ("tpe", "tpe"),
+            "objectives": ("map50, params", ("map50", "params")),
+        }
+        assert typed.keys() == OPTIONS.keys()
+        CliRunner().invoke(
+            app, ["search", *(p for name, (t, _) in typed.items() for p in (OPTIONS[name].flag, t) if p)]
+        )
+        (request,) = requests
+        assert vars(request) == {name: value for name, (_, value) in typed.items()}
+
+    @pytest.mark.parametrize("command", ["resume", "check", "confirm"])
+    def test_of_another_command_shares_types_and_readers(self, command: str) -> None:
+        found, of_search = parameters(command), parameters("search")
+        shared = found.keys() & {one.argument for one in OPTIONS.values()}
+        shared -= {"space", "scale", "eta", "cache", "study", "runs"}  # which mean something else there
+        assert len(shared) >= 4
+        for name in shared:
+            assert type(found[name].type) is type(of_search[name].type)
+            assert found[name].metavar == of_search[name].metavar
+            assert found[name].default == of_search[name].default
+
+
+class TestHelp:
+    def test_has_the_numbers_of_the_presets(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def numbers(field: str) -> str:
+            return ", ".join(f"{name} {getattr(preset, field)}" for name, preset in PRESETS.items())
+
+        told = text(shown("search", monkeypatch))
+        scratch = ", ".join(str(preset.scratch_epochs) for preset in PRESETS.values())
+        assert f"[default: {numbers('epochs')}; from scratch {scratch}]" in told
+        assert f"[default: {numbers('base_epochs')}]" in told
+        assert f"[default: {numbers('image_size')}]" in told
+        assert ", ".join(PRESETS) == "quick, standard, thorough"
+        assert "quick, standard or thorough" in told
+
+    def test_of_check_has_the_numbers_of_the_usual_presets(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        quick, standard = PRESETS[presets.DEMONSTRATION], PRESETS[presets.USUAL]
+        told = text(shown("check", monkeypatch))
+        assert f"[default: {quick.epochs} for digits, else {standard.epochs}]" in told
+        assert f"[default: {quick.image_size} for digits, else {standard.image_size}]" in told
+
+    def test_names_the_defaults_that_a_request_takes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        told = text(shown("search", monkeypatch))
+        for data in ("digits", "mine.yaml"):
+            run = Request(data=data).run("cpu", 1)
+            assert f"{'10 for' if data == 'digits' else 'else 30'}" in told
+            assert run.trials == (10 if data == "digits" else 30)
+
+    @pytest.mark.parametrize("command", ["search", "check", "confirm", "resume"])
+    def test_fits_in_80_columns(self, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        lines = shown(command, monkeypatch)
+        assert max(map(len, lines)) <= 80
+
+    def test_teaches_by_example(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        lines = shown("search", monkeypatch)
+        assert any("nas search --data my/data.yaml" in line for line in lines)
+        assert any("--base-epochs" in line and len(line[28:].strip(" │")) > 30 for line in lines)
+
+
+class TestPython:
+    def test_search_has_every_option_as_a_keyword(self) -> None:
+        found = inspect.signature(nas.search).parameters
+        assert list(found) == list(OPTIONS)
+        for name, parameter in found.items():
+            assert parameter.kind is inspect.Parameter.KEYWORD_ONLY
+            assert parameter.default == getattr(SearchOptions(), name)
+
+    def test_types_of_search_are_the_declared_ones(self) -> None:
+        types = typing.get_type_hints(nas.search, localns={"Study": Study})
+        assert types == typing.get_type_hints(SearchOptions) | {"return": Study}
+
+    def test_resume_takes_options_of_a_search_with_their_types(self) -> None:
+        types = typing.get_type_hints(nas.resume, localns={"Study": Study})
+        declared_types = typing.get_type_hints(SearchOptions)
+        assert {name: declared_types[name] for name in types if name not in {"study", "return"}} == {
+            name: kind for name, kind in types.items() if name not in {"study", "return"}
+        }
+        typed = {name for name in parameters("resume") if name != "help"}
+        assert types.keys() - {"return"} == typed
+
+    def test_its_help_describes_every_option(self) -> None:
+        lines = (nas.search.__doc__ or "").splitlines()
+        for name in OPTIONS:
+            assert any(line.startswith(f"    {name}: ") and len(line) > 30 for line in lines)
+
+    def test_a_request_has_the_declared_fields_and_no_others(self) -> None:
+        assert list(vars(Request())) == list(OPTIONS)
+
+    def test_the_presets_are_the_ones_that_may_be_named(self) -> None:
+        assert OPTIONS["preset"].choices == tuple(PRESETS)
+
+    def test_classes_are_exported_and_imported_late(self) -> None:
+        script = (
+            "import sys, nas\n"
+            "from nas.workflows import search_options\n"
+            "assert not {'torch', 'optuna', 'mlflow', 'typer', 'pydantic'} & set(sys.modules)\n"
+            "assert all(hasattr(nas, name) for name in nas.__all__)\n"
+            "assert nas.Study.__name__ == 'Study' and 'torch' in sys.modules\n"
+            "assert not hasattr(nas, 'Nonsense')\n"
+        )
+        subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def _wrong_calls() -> None:
+    """Never called: mypy reports each comment below as unused if the line is not the error that it names."""
+    nas.search(trials="3")  # type: ignore[arg-type]
+    nas.search(imgsz=64)  # type: ignore[call-arg]
+    nas.search("v9")  # type: ignore[call-arg]
+    nas.search(sampler="other")  # type: ignore[arg-type]
+    nas.resume("study", epochs=3)  # type: ignore[call-arg]
+    found: int = nas.search(space=Path("mine.yaml"), runs="here", objectives=["map50"])  # type: ignore[assignment]
+    assert found
+
+
+@pytest.mark.skipif(not PAGE.is_file(), reason="the documents are not part of the wheel")
+def test_the_document_is_the_declaration() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert page[page.index("## ") :] == markdown(SearchOptions).rstrip("\n") + "\n"
