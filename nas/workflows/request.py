@@ -130,7 +130,7 @@ class Request(SearchOptions):
         if self.first_rung is not None and not numbers["rungs"]:
             raise SpecError(
                 f"first-rung: input should be less than the epochs of a trial, got {self.first_rung} "
-                f"(a trial has {epochs})"
+                f"(a trial has {epochs} epochs)"
             )
         return self._budget(space, data, device, numbers, self._recipe(inherited=inherits))
 

@@ -191,7 +191,7 @@ class TestBeforeAnythingIsWritten:
         told = run("search", "--dry-run", "--eta", "3", "--first-rung", "3", "--runs", str(tmp_path))
         assert told.exit_code == 2
         assert told.stderr == (
-            "first-rung: input should be less than the epochs of a trial, got 3 (trainings have 3)\n"
+            "first-rung: input should be less than the epochs of a trial, got 3 (a trial has 3 epochs)\n"
         )
 
 

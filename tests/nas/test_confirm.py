@@ -144,7 +144,7 @@ class TestLonger:
             longer(study, eta=3)
 
     def test_more_workers_than_cores_are_refused(self, searched: Study) -> None:
-        with pytest.raises(SpecError, match="workers: one needs a core"):
+        with pytest.raises(SpecError, match="workers: each needs a CPU core"):
             longer(searched, eta=3, workers=1000)
 
 

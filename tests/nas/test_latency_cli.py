@@ -93,7 +93,7 @@ def test_an_interrupted_recording_says_how_to_go_on(device: Device) -> None:
     device.interrupted_after = 4
     result = device.nas("record")
     assert (result.exit_code, result.stdout) == (130, "")
-    assert result.stderr.strip() == "Stopped; the same command goes on from there."
+    assert result.stderr.strip() == "Stopped; the same command continues from there."
     device.interrupted_after = -1
     assert device.nas("record").exit_code == 0
 

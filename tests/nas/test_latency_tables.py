@@ -211,7 +211,7 @@ class TestATableThatLacksSomething:
         sizes = ["--deploy-size", "64", "--device", "cpu", "--runs", str(tmp_path / "runs"), "--dry-run"]
         result = CliRunner().invoke(app, [*command, *sizes, "--workers", "1"])
         assert result.exit_code == 0, result.output
-        assert "predicted for formula; 1 entries that its table lacks are timed first" in result.output
+        assert "predicted for formula; 1 layers that its table lacks are timed first" in result.output
         assert device.asked == []
 
 

@@ -26,9 +26,12 @@ OPTIONS = declared(SearchOptions)
 PAGE = Path(__file__).parents[2] / "docs" / "options.md"
 
 
+def found(command: str) -> Any:
+    return typer.main.get_command(app).commands[command]  # type: ignore[attr-defined]
+
+
 def parameters(command: str) -> dict[str, Any]:
-    (found,) = [one for name, one in typer.main.get_command(app).commands.items() if name == command]  # type: ignore[attr-defined]
-    return {one.name: one for one in found.params}
+    return {one.name: one for one in found(command).params}
 
 
 def shown(command: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -57,7 +60,7 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
 class TestCommandLine:
     def test_every_option_is_a_flag(self) -> None:
         flags = {spelled for one in parameters("search").values() for spelled in one.opts}
-        assert flags == {one.flag for one in OPTIONS.values()} | {"--dry-run", "--format", "--help"}
+        assert flags == {one.flag for one in OPTIONS.values()} | {"--dry-run", "--format"}
 
     def test_its_flags_are_the_ones_that_users_type(self) -> None:
         assert " ".join(one.flag for one in OPTIONS.values()) == (
@@ -102,14 +105,15 @@ class TestCommandLine:
 
     @pytest.mark.parametrize("command", ["resume", "check", "confirm"])
     def test_of_another_command_shares_types_and_readers(self, command: str) -> None:
-        found, of_search = parameters(command), parameters("search")
-        shared = found.keys() & {one.argument for one in OPTIONS.values()}
+        here, of_search = parameters(command), parameters("search")
+        shared = here.keys() & {one.argument for one in OPTIONS.values()}
         shared -= {"space", "scale", "eta", "cache", "study", "runs"}  # which mean something else there
         assert len(shared) >= 4
+        types, types_of_search = (typing.get_type_hints(found(one).callback) for one in (command, "search"))
         for name in shared:
-            assert type(found[name].type) is type(of_search[name].type)
-            assert found[name].metavar == of_search[name].metavar
-            assert found[name].default == of_search[name].default
+            assert types[name] == types_of_search[name]
+            assert here[name].metavar == of_search[name].metavar
+            assert here[name].default == of_search[name].default
 
 
 class TestHelp:
@@ -167,7 +171,7 @@ class TestPython:
         assert {name: declared_types[name] for name in types if name not in {"study", "return"}} == {
             name: kind for name, kind in types.items() if name not in {"study", "return"}
         }
-        typed = {name for name in parameters("resume") if name != "help"}
+        typed = set(parameters("resume"))
         assert types.keys() - {"return"} == typed
 
     def test_its_help_describes_every_option(self) -> None:

@@ -44,7 +44,7 @@ class TestWorkers:
     def test_of_which_one_would_wait_for_another_are_refused(self) -> None:
         with pytest.raises(SpecError) as told:
             Request(device="cpu", workers=8).devices()
-        assert str(told.value) == "workers: one needs a core, and 2 cores are free here, got 8 (--workers 2 or fewer)"
+        assert str(told.value) == "workers: each needs a CPU core, and 2 cores are free here, got 8 (--workers 2 or fewer)"
 
     def test_on_gpus_are_not_counted_in_cores(self) -> None:
         require_cores("0,1,2,3", 4)
@@ -217,8 +217,8 @@ class TestPaths:
     @pytest.mark.parametrize("kind", [str, Path])
     def test_are_given_as_text_or_as_paths(self, kind: Callable[[str], str | Path]) -> None:
         request = Request.of(runs=kind("mine"), weights=kind("w.pt"), data=kind("my/data.yaml"), space=kind("v8.yaml"))
-        assert (request.runs, request.weights) == (Path("mine"), Path("w.pt"))
-        assert (request.data, request.space) == ("my/data.yaml", "v8.yaml")
+        assert (request.runs_folder, request.checkpoint) == (Path("mine"), Path("w.pt"))
+        assert (request.data_named, request.space_name) == ("my/data.yaml", "v8.yaml")
 
     def test_are_no_numbers(self) -> None:
         with pytest.raises(SpecError, match=r"^runs: a path is expected, got 3$"):
