@@ -44,7 +44,9 @@ class TestWorkers:
     def test_of_which_one_would_wait_for_another_are_refused(self) -> None:
         with pytest.raises(SpecError) as told:
             Request(device="cpu", workers=8).devices()
-        assert str(told.value) == "workers: each needs a CPU core, and 2 cores are free here, got 8 (--workers 2 or fewer)"
+        assert str(told.value) == (
+            "workers: each needs a CPU core, and 2 cores are free here, got 8 (--workers 2 or fewer)"
+        )
 
     def test_on_gpus_are_not_counted_in_cores(self) -> None:
         require_cores("0,1,2,3", 4)
