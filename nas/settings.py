@@ -11,7 +11,7 @@ from nas.algorithms.pareto import OBJECTIVES, Direction
 from nas.algorithms.rewards import Reward, reward
 from nas.algorithms.successive_halving import Stopping
 from search_spaces.errors import nearest
-from trials import Budget, Limits, presets
+from trials import Budget, Limits, recipes
 
 
 class FrozenModel(BaseModel):
@@ -104,7 +104,7 @@ class Settings(FrozenModel):
     @property
     def noise(self) -> float:
         """Typical standard deviation of mAP50-95 between trainings of one architecture."""
-        return presets.NOISE_INHERITED if self.inherits else presets.NOISE_SCRATCH
+        return recipes.NOISE_INHERITED if self.inherits else recipes.NOISE_SCRATCH
 
     def rewarded(self, accuracy: float, figures: Mapping[str, float]) -> float:
         """Return the reward of a model; a target whose figure is missing is ignored."""

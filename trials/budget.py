@@ -1,4 +1,4 @@
-"""How long and how one candidate is trained, and what is out of the question."""
+"""Budget and recipe of a candidate's training, and limits on its costs."""
 
 import math
 from pathlib import Path
@@ -16,22 +16,23 @@ class _Frozen(BaseModel):
 
 
 class Recipe(_Frozen):
-    """The settings of a short training; two scores compare only under equal ones.
+    """Hyperparameters of a short training; only scores with equal recipes are comparable.
 
     Made for tens to hundreds of steps, where Ultralytics' defaults score 0: gradients are not accumulated, warm-up is
-    short, mosaic is off, and batch norm's momentum is high enough that its statistics arrive in time.
+    short, mosaic is off, and batch norm's momentum is so high that its statistics converge in time.
 
     Attributes:
-        learning_rate: of AdamW at its peak; it falls linearly over the whole budget.
-        new_rate: of the tensors that no checkpoint gave, as a multiple of the learning rate.
-        warmup_epochs: during which the learning rate rises.
-        bn_momentum: of every batch norm, in PyTorch's sense: the share of the newest batch.
-        mosaic: the probability of composing an image of four.
-        scale: the greatest zoom, in or out.
-        fliplr: the probability of a mirror image; 0 where left and right mean something, as for digits.
-        average_epochs: how far back the moving average of the weights reaches, which is what a score is of. None leaves
-            Ultralytics' own: made for hundreds of thousands of steps, it is the last weights alone after hundreds.
-        anneal: the share of the training steps over which a dynamic convolution's temperature falls to 1.
+        learning_rate: peak learning rate of AdamW; it decays linearly over all epochs.
+        final_learning_rate: at the end, as a share of the peak.
+        new_rate: learning rate of tensors that no checkpoint initialised, as a multiple of `learning_rate`.
+        warmup_epochs: epochs of linear warm-up of the learning rate.
+        bn_momentum: of every batch norm in PyTorch's sense: weight of the newest batch.
+        mosaic: probability of composing an image of four.
+        scale: greatest relative zoom, in or out.
+        fliplr: probability of a mirrored image; 0 where left and right differ in meaning, as for digits.
+        average_epochs: time constant of the EMA of the weights, which is scored, in epochs. None for Ultralytics'
+            own: it is made for hundreds of thousands of steps, and after hundreds it equals the last weights.
+        anneal: share of the training steps over which the temperature of dynamic convolutions decays to 1.
         pgi: train with YOLOv9's auxiliary branch, which makes a step 1.3 (e) to 2.3 (c) times as costly.
     """
 
@@ -51,20 +52,20 @@ class Recipe(_Frozen):
 
 
 class Budget(_Frozen):
-    """What one candidate gets: data, epochs, size, and where its weights start.
+    """Data, number of epochs, image sizes and initial weights of a candidate's training.
 
     Attributes:
-        data: a data.yaml, absolute.
-        epochs: the learning rate's schedule spans exactly these.
+        data: absolute path of a data.yaml.
+        epochs: length of the training and of its learning rate schedule.
         image_size: of training and validation, in pixels, a multiple of 32.
-        deploy_size: in pixels, for cost and latency.
-        batch: images a step; gradients are not accumulated over steps.
-        seed: of weights, order and augmentation.
-        weights: a checkpoint whose tensors are taken over where name and shape agree; None is from scratch.
-        rungs: epochs after which to validate besides the last.
-        timeout: seconds for the training of one candidate; None is without end.
+        deploy_size: image size for cost and latency, in pixels, a multiple of 32.
+        batch: images per step; gradients are not accumulated.
+        seed: of weights, data order and augmentation.
+        weights: checkpoint whose tensors are inherited where name and shape agree; None for random weights.
+        rungs: epochs after which the model is validated, in addition to the last.
+        timeout: seconds for the training of one candidate; None for no limit.
         device: `cpu`, or the index of a GPU.
-        precision: of a step's matrix products and convolutions; weights and their average are fp32 in any case.
+        precision: of matrix products and convolutions in training; weights and their EMA are fp32 in any case.
     """
 
     data: Path
@@ -81,17 +82,17 @@ class Budget(_Frozen):
     precision: Precision = "fp32"
 
     @property
-    def said(self) -> str:
-        """In words."""
+    def summary(self) -> str:
+        """Budget in words: `20 epochs at 320 px, batch 8`."""
         epochs = "1 epoch" if self.epochs == 1 else f"{self.epochs} epochs"
-        told = f"{epochs} at {self.image_size} px, batch {self.batch}"
-        return told if self.precision == "fp32" else f"{told}, in {self.precision}"
+        text = f"{epochs} at {self.image_size} px, batch {self.batch}"
+        return text if self.precision == "fp32" else f"{text}, in {self.precision}"
 
     def at(self, deploy_size: int | None) -> Self:
-        """The budget for a candidate that is deployed at a size of its own; None changes nothing.
+        """Return the budget of a candidate with a deployment size of its own; unchanged for None.
 
-        It is trained at the same share of that size, the next multiple of 32 above: what smaller images cost in
-        accuracy shows in the score.
+        The training size keeps its ratio to the deployment size, rounded up to a multiple of 32. So the accuracy that
+        smaller images cost is part of the score.
         """
         if deploy_size is None or deploy_size == self.deploy_size:
             return self
@@ -100,7 +101,7 @@ class Budget(_Frozen):
 
 
 class Limits(_Frozen):
-    """Hard ceilings on a deployed candidate, checked before it is trained; None is no ceiling."""
+    """Upper limits on the costs of a deployed candidate, checked before its training; None for no limit."""
 
     gflops: Annotated[StrictFloat, Field(gt=0)] | None = None
     params: Annotated[StrictInt, Field(gt=0)] | None = None

@@ -1,4 +1,4 @@
-"""Where a score comes from: what must be equal for two trainings to give the same one."""
+"""Provenance of a score: all that must be equal for two trainings to have the same result."""
 
 import hashlib
 import platform
@@ -20,15 +20,16 @@ _PACKAGES = ("nas-for-yolo", "torchvision", "ultralytics", "numpy", "opencv-pyth
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """Of one score.
+    """Provenance of one score.
 
     Attributes:
-        recipe: a hash of the recipe's settings.
-        data: the data set's fingerprint.
-        device: the model of the processor or GPU.
-        threads: of the training on a CPU.
-        code: a hash of the code that builds and trains.
-        commit: of this package's repository; empty if it is installed without one, with a `+` if files differ from it.
+        recipe: hash of the recipe.
+        data: fingerprint of the data set.
+        device: model name of the processor or GPU.
+        threads: number of threads of a training on a CPU.
+        code: hash of the source files that build and train.
+        commit: commit of this package's repository, with a `+` if files were changed; empty if it is installed
+            without a repository.
         versions: of Python and the packages that compute, by name.
     """
 
@@ -43,7 +44,7 @@ class Provenance:
 
     @classmethod
     def of(cls, budget: Budget, data: DataSet) -> "Provenance":
-        """Of a training with this budget on this machine, now."""
+        """Return the provenance of a training with this budget on this machine."""
         return cls(
             seed=budget.seed,
             recipe=hashlib.sha256(budget.recipe.model_dump_json().encode()).hexdigest()[:12],
@@ -69,7 +70,7 @@ def _versions() -> dict[str, str]:
 
 @lru_cache(maxsize=1)
 def _code() -> str:
-    """Of the files of the two packages that a score depends on."""
+    """Return a hash of the source files of the two packages that a score depends on."""
     folders = [Path(__file__).parent, Path(search_spaces.__file__).parent]
     files = [path for folder in folders for path in sorted(folder.rglob("*.py"))]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
@@ -77,15 +78,15 @@ def _code() -> str:
 
 @lru_cache(maxsize=1)
 def _commit() -> str:
-    """What git says of the folder that this file lies in; asked once."""
+    """Return the commit of the repository that this file is in; git is called once per process."""
     here = Path(__file__).resolve().parent
     git = ("git", "-C", str(here))
     try:
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-        own = subprocess.run([*git, "ls-files", "--error-unmatch", __file__], capture_output=True, check=False)
+        tracked = subprocess.run([*git, "ls-files", "--error-unmatch", __file__], capture_output=True, check=False)
         changed = subprocess.run([*git, "status", "--porcelain", "."], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return ""
-    if own.returncode:
-        return ""  # installed into an environment inside somebody else's repository
+    if tracked.returncode:
+        return ""  # installed into an environment inside another repository
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "")

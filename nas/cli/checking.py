@@ -365,7 +365,7 @@ def _estimate(search: "Search", effort: "Estimate") -> list[str]:
     from nas.report.verdicts import with_unit
 
     budget, data, (least, most) = search.budget, search.data, effort.hours
-    trials = f"{with_unit(effort.trials, 'trial')} of {budget.said}"
+    trials = f"{with_unit(effort.trials, 'trial')} of {budget.summary}"
     images = f"{data.train_images} + {data.val_images} images, {effort.workers} at once"
     first = f"the training of the stock model {effort.base:.0f} s, " if effort.base else ""
     each = f"{first}a trial of the stock model takes {effort.stock:.0f} s, of the costliest {effort.costliest:.0f} s"

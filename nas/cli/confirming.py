@@ -133,7 +133,7 @@ def _epochs(before: "Study", after: "Study") -> tuple[int, int]:
 def _source_of_noise(before: "Study") -> list[str]:
     """Say where the noise was measured, unless this study measured it itself."""
     from nas.study.repeats import deviation
-    from trials.presets import NOISE_MEASURED
+    from trials.recipes import NOISE_MEASURED
 
     if deviation(before.records()) is not None:
         return []

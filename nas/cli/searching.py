@@ -211,7 +211,7 @@ def _print_plan(plan: "Plan", shown: str) -> None:
         "stock": f"{stock.gflops:.2f} GFLOPs at {budget.deploy_size} px, {stock.params / 1e6:.3f} M parameters",
         "reach": f"{plan.cheapest.gflops:.2f} to {plan.costliest.gflops:.2f} GFLOPs",
         "data": f"{data.name}: {data.summary.line(len(data.classes))}",
-        "budget": f"{with_unit(run.trials, 'trial')} of {budget.said}",
+        "budget": f"{with_unit(run.trials, 'trial')} of {budget.summary}",
         "rungs": _early_stopping(settings),
         "seeds": f"{settings.seeds} for the stock model and the front" if settings.seeds > 1 else "",
         "weights": _initial_weights(settings),

@@ -23,7 +23,7 @@ from nas.workflows.search_options import (
 )
 from search_spaces import SearchSpace, base
 from search_spaces.errors import EnvironmentProblem, SpecError, nearest
-from trials import Budget, Limits, Recipe, machine, presets
+from trials import Budget, Limits, Recipe, machine, recipes
 from trials.budget import Precision
 from trials.data.datasets import DIGITS, DataSet
 from trials.devices import CPU, computes_bf16
@@ -179,8 +179,8 @@ class Request(SearchOptions):
 
     def _recipe(self, *, inherited: bool) -> Recipe:
         if self._is_demonstration:
-            return presets.DIGITS_INHERITED if inherited else presets.DIGITS_SCRATCH
-        return presets.INHERITED if inherited else presets.SCRATCH
+            return recipes.DIGITS_INHERITED if inherited else recipes.DIGITS_SCRATCH
+        return recipes.INHERITED if inherited else recipes.SCRATCH
 
     def _absolute_checkpoint(self) -> Path | None:
         return self.checkpoint.absolute() if self.checkpoint else None

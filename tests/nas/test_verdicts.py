@@ -314,8 +314,8 @@ class TestWords:
         assert _preset(study.settings) == told
 
     def test_one_epoch_is_one(self, tmp_path: Path) -> None:
-        assert Budget(data=tmp_path, epochs=1).said == "1 epoch at 128 px, batch 8"
-        assert Budget(data=tmp_path, epochs=2).said == "2 epochs at 128 px, batch 8"
+        assert Budget(data=tmp_path, epochs=1).summary == "1 epoch at 128 px, batch 8"
+        assert Budget(data=tmp_path, epochs=2).summary == "2 epochs at 128 px, batch 8"
         assert (verdicts.with_unit(1, "trial"), verdicts.with_unit(0, "trial")) == ("1 trial", "0 trials")
 
     def test_a_running_study_can_be_looked_at_where_it_lies(self, make_study: MakeStudy) -> None:

@@ -11,7 +11,7 @@ DATA = {"data": Path("/data/data.yaml")}
 
 
 def mistakes(model: type[BaseModel], fields: dict[str, Any]) -> list[tuple[Any, ...]]:
-    """The addresses of what is wrong."""
+    """Return the addresses of all mistakes."""
     with pytest.raises(ValidationError) as caught:
         model.model_validate(fields)
     return [error["loc"] for error in caught.value.errors()]
@@ -24,7 +24,7 @@ def test_a_size_is_a_multiple_of_32(field: str, size: object) -> None:
 
 
 @pytest.mark.parametrize("size", [32, 96, 640])
-def test_every_multiple_of_32_is_a_size(size: int) -> None:
+def test_every_positive_multiple_of_32_is_a_size(size: int) -> None:
     assert Budget(data=DATA["data"], image_size=size).image_size == size
 
 
@@ -35,7 +35,7 @@ def test_a_count_is_a_whole_number(field: str, value: object) -> None:
 
 
 @pytest.mark.parametrize("rung", [True, "1", 1.0])
-def test_so_is_a_rung(rung: object) -> None:
+def test_a_rung_is_a_whole_number(rung: object) -> None:
     assert mistakes(Budget, {**DATA, "rungs": [1, rung]}) == [("rungs", 1)]
 
 
@@ -58,13 +58,13 @@ def test_the_list_of_reals_is_not_empty() -> None:
 
 @pytest.mark.parametrize(("model", "field"), REALS)
 @pytest.mark.parametrize("value", [True, "0.5", math.nan, math.inf, -1.0])
-def test_true_and_text_are_no_numbers(model: type[BaseModel], field: str, value: object) -> None:
+def test_booleans_text_and_non_finite_values_are_no_numbers(model: type[BaseModel], field: str, value: object) -> None:
     fields = DATA if model is Budget else {}
     assert (field,) in {address[:1] for address in mistakes(model, {**fields, field: value})}
 
 
 @pytest.mark.parametrize(("model", "field"), REALS)
-def test_a_whole_number_is_a_number_where_it_is_in_range(model: type[BaseModel], field: str) -> None:
+def test_a_whole_number_is_a_real_number(model: type[BaseModel], field: str) -> None:
     fields = DATA if model is Budget else {}
     if field == "scale":  # below 1, lest an image is scaled to nothing
         assert mistakes(model, {field: 1}) == [(field,)]
@@ -73,16 +73,16 @@ def test_a_whole_number_is_a_number_where_it_is_in_range(model: type[BaseModel],
 
 
 @pytest.mark.parametrize("field", ["gflops", "params", "latency_ms"])
-def test_a_limit_of_0_would_let_nothing_pass(field: str) -> None:
+def test_a_limit_of_0_is_refused(field: str) -> None:
     assert mistakes(Limits, {field: 0})[0][0] == field
 
 
-def test_no_limit_is_the_default() -> None:
+def test_limits_are_none_by_default() -> None:
     assert Limits().model_dump(exclude_none=True) == {}
 
 
 @pytest.mark.parametrize("value", [Budget(data=DATA["data"], rungs=(1, 2)), Recipe(), Limits(params=1)])
-def test_they_are_values(value: BaseModel) -> None:
+def test_budgets_recipes_and_limits_are_immutable_values(value: BaseModel) -> None:
     again = type(value).model_validate_json(value.model_dump_json())
     assert again == value
     assert hash(again) == hash(value)
@@ -91,9 +91,7 @@ def test_they_are_values(value: BaseModel) -> None:
 
 
 @pytest.mark.parametrize(("deploy_size", "image_size"), [(None, 128), (640, 128), (320, 64), (416, 96), (1280, 256)])
-def test_a_candidate_with_a_size_of_its_own_is_trained_at_the_same_share(
-    deploy_size: int | None, image_size: int
-) -> None:
+def test_the_training_size_keeps_its_ratio_to_the_deployment_size(deploy_size: int | None, image_size: int) -> None:
     budget = Budget(data=Path("data.yaml"), image_size=128, deploy_size=640)
     assert budget.at(deploy_size).image_size == image_size
     assert budget.at(deploy_size).deploy_size == (deploy_size or 640)

@@ -1,4 +1,4 @@
-"""What a score's record says of where it comes from."""
+"""Provenance of a score."""
 
 import re
 import subprocess
@@ -15,14 +15,14 @@ from trials.provenance import Provenance
 TinyBudget = Callable[..., Budget]
 
 
-def test_it_says_what_must_be_equal(tiny: TinyBudget, scenes: datasets.DataSet) -> None:
-    said = Provenance.of(tiny(seed=7), scenes)
-    assert (said.seed, said.data, said.threads) == (7, scenes.fingerprint, 1)
-    assert said.versions["torch"] == torch.__version__
-    assert {"python", "ultralytics", "numpy"} <= set(said.versions)
-    assert said.device
-    assert re.fullmatch(r"[0-9a-f]{12}", said.recipe)
-    assert re.fullmatch(r"[0-9a-f]{12}", said.code)
+def test_provenance_has_seed_data_device_recipe_code_and_versions(tiny: TinyBudget, scenes: datasets.DataSet) -> None:
+    found = Provenance.of(tiny(seed=7), scenes)
+    assert (found.seed, found.data, found.threads) == (7, scenes.fingerprint, 1)
+    assert found.versions["torch"] == torch.__version__
+    assert {"python", "ultralytics", "numpy"} <= set(found.versions)
+    assert found.device
+    assert re.fullmatch(r"[0-9a-f]{12}", found.recipe)
+    assert re.fullmatch(r"[0-9a-f]{12}", found.code)
 
 
 def test_another_recipe_has_another_hash(tiny: TinyBudget, scenes: datasets.DataSet) -> None:
@@ -33,7 +33,7 @@ def test_another_recipe_has_another_hash(tiny: TinyBudget, scenes: datasets.Data
     assert other.recipe != one.recipe
 
 
-def test_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commit_is_a_hash_or_empty_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
     provenance._commit.cache_clear()
     assert re.fullmatch(r"([0-9a-f]{40}\+?)?", provenance._commit())
     provenance._commit.cache_clear()
