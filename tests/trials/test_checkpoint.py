@@ -112,7 +112,9 @@ def assert_same_checkpoint(one: Path, other: Path) -> None:
     assert this == that
 
 
-def assert_goes_on(run: Callable[..., Process], document: Mapping[str, Any], budget: Budget, folder: Path) -> None:
+def assert_resumes_exactly(
+    run: Callable[..., Process], document: Mapping[str, Any], budget: Budget, folder: Path
+) -> None:
     """Stop after every epoch and resume; the end is as without a stop."""
     whole = run(document, budget, "whole")
     for epoch in range(1, budget.epochs):
@@ -154,7 +156,7 @@ class TestResumedTrainingIsEqualToTheBit:
         folder: Path,
     ) -> None:
         recipe = Recipe(fliplr=0.5, mosaic=0.5, pgi=name == "auxiliary branch")
-        assert_goes_on(run, document(name), tiny(epochs=epochs, rungs=(2,), recipe=recipe), folder)
+        assert_resumes_exactly(run, document(name), tiny(epochs=epochs, rungs=(2,), recipe=recipe), folder)
 
     @pytest.mark.parametrize(
         "optimizer", ["SGD", *(pytest.param(name, marks=pytest.mark.slow) for name in ("MuSGD", "RMSProp"))]
@@ -167,7 +169,7 @@ class TestResumedTrainingIsEqualToTheBit:
         tiny: TinyBudget,
         folder: Path,
     ) -> None:
-        assert_goes_on(run, document(STOCK), tiny(recipe=Recipe(optimizer=optimizer)), folder)
+        assert_resumes_exactly(run, document(STOCK), tiny(recipe=Recipe(optimizer=optimizer)), folder)
 
     def test_in_bf16(
         self,
@@ -176,7 +178,7 @@ class TestResumedTrainingIsEqualToTheBit:
         tiny: TinyBudget,
         folder: Path,
     ) -> None:
-        assert_goes_on(run, document("every operator"), tiny(epochs=2, precision="bf16"), folder)
+        assert_resumes_exactly(run, document("every operator"), tiny(epochs=2, precision="bf16"), folder)
 
     @pytest.mark.slow
     def test_in_the_memory_format_of_a_gpu(
@@ -188,7 +190,7 @@ class TestResumedTrainingIsEqualToTheBit:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setattr(short_training, "memory_format", lambda _device: torch.contiguous_format)
-        assert_goes_on(run, document(STOCK), tiny(), folder)
+        assert_resumes_exactly(run, document(STOCK), tiny(), folder)
 
     def test_with_another_learning_rate_for_new_tensors(
         self,
@@ -200,7 +202,7 @@ class TestResumedTrainingIsEqualToTheBit:
         start = folder / "start.pt"
         save(build.model(document(STOCK), CLASSES), {}, start)
         recipe = Recipe(new_rate=3.0, warmup_epochs=1.0)
-        assert_goes_on(run, document("every operator"), tiny(weights=start, recipe=recipe), folder)
+        assert_resumes_exactly(run, document("every operator"), tiny(weights=start, recipe=recipe), folder)
 
     def test_every_tensor_has_its_strides_again(
         self,
@@ -379,7 +381,7 @@ class TestNoEpochLeft:
         assert again == Process(result=replace(first.result, earlier_seconds=spent), asked=[1, 2])
         assert same(weights(folder / "trial"), before)
 
-    def test_a_training_that_go_on_now_ends_earlier_is_cut_there(
+    def test_a_training_ends_at_the_epoch_where_go_on_now_returns_false(
         self,
         run: Callable[..., Process],
         document: Callable[[str], dict[str, Any]],
