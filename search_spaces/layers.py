@@ -118,7 +118,7 @@ def require_layer(name: str, ours: Iterable[str]) -> None:
         )
     elif name not in ULTRALYTICS and not _is_added_by_program(name):
         if name in vars(tasks):
-            raise SpecError(f"{name} is no layer, so it cannot stand in a row")
+            raise SpecError(f"{name} is no layer, so a row cannot name it")
         near = typo_of(name, [*ours, *ULTRALYTICS, *_torch_layers()])
         raise SpecError(f"unknown module {name!r} ({f'did you mean {near!r}?' if near else UNKNOWN})")
 

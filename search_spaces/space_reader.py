@@ -88,7 +88,7 @@ class Reader:
         if read is None:
             return ()
         if read == Macro():
-            self._wrong("macro", "says nothing (depth, width or image_size)")
+            self._wrong("macro", "empty (depth, width or image_size)")
         factors = []
         for name in (scaling.DEPTH, scaling.WIDTH):
             for stage, values in (getattr(read, name) or {}).items():
@@ -188,7 +188,7 @@ class Reader:
             owners, first = self._owners.setdefault(layer, (group, address))
             if owners != group:
                 tied = ", ".join(map(str, owners if len(owners) > len(group) else group))
-                self._wrong(address, f"layer {layer} stands in {first} too; both must tie the same layers ({tied})")
+                self._wrong(address, f"layer {layer} is in {first}, too; both must tie the same layers ({tied})")
                 return False
         return True
 
@@ -271,7 +271,7 @@ class Reader:
         if unknown:
             return []
         if at == At():
-            self._mistakes.append(f"{address}: says nothing (section, host or layers)")
+            self._mistakes.append(f"{address}: empty (section, host or layers)")
             return []
         for position, layer in enumerate(at.layers or ()):
             if not 0 <= layer < len(rows):

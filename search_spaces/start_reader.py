@@ -49,7 +49,7 @@ class StartReader:
             place = f"{address}.{name}"
             choice = self._choice(value, place)
             if str(name) in picked:
-                self._wrong(place, "stands twice")
+                self._wrong(place, "appears twice")
             elif choice is not None and self._checked and self._is_offered(str(name), choice, place):
                 picked[str(name)] = choice
         macro = self._factor_values(raw[scaling.MACRO], f"{address}.{scaling.MACRO}") if scaling.MACRO in raw else {}

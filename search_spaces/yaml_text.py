@@ -91,7 +91,9 @@ class BoundedLoader(yaml.SafeLoader):
     def _repeat(self, anchor: str | None, mark: yaml.Mark) -> None:
         """Count the values of an alias."""
         if anchor in self.anchors and anchor not in self._sizes:
-            raise yaml.composer.ComposerError(None, None, f"the alias *{anchor} stands inside its own anchor", mark)
+            raise yaml.composer.ComposerError(
+                None, None, f"the alias *{anchor} is inside the anchor that it names", mark
+            )
         size = self._sizes.get(str(anchor), 1)
         self._values += size
         self._repeated += size
@@ -121,6 +123,8 @@ class UniqueKeysLoader(BoundedLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if (key.tag, key.value) in keys:
-                    raise yaml.composer.ComposerError(None, None, f"the key {key.value!r} stands twice", key.start_mark)
+                    raise yaml.composer.ComposerError(
+                        None, None, f"the key {key.value!r} appears twice", key.start_mark
+                    )
                 keys.add((key.tag, key.value))
         return node

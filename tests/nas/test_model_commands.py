@@ -70,7 +70,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("nc: 2", 'nc: 2\nactivation: \'[open("ran.txt", "w"), nn.ReLU()][1]\'', "activation: nn.SiLU(), or another"),
         ("nc: 2", "nc: 2\nnas: {modules: [my_ops.py]}", "modules[0]: "),
         ("nc: 2", "nc: 2\nmodules: [my_ops.py]", "modules[0]: "),
-        ("nc: 2", "nc: 2\nnc: 3", "not YAML: line 3: the key 'nc' stands twice"),
+        ("nc: 2", "nc: 2\nnc: 3", "not YAML: line 3: the key 'nc' appears twice"),
     ],
 )
 def test_one_line_and_status_2(command: tuple[str, ...], before: str, after: str, told: str, folder: Path) -> None:
@@ -109,4 +109,4 @@ def test_yolo_says_it_in_one_line_too(folder: Path) -> None:
     )
     assert ran.returncode == 2
     (line,) = ran.stderr.strip().splitlines()
-    assert line == "mine.yaml: backbone[3]: torch_safe_load is no layer, so it cannot stand in a row"
+    assert line == "mine.yaml: backbone[3]: torch_safe_load is no layer, so a row cannot name it"

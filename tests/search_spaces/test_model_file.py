@@ -85,8 +85,8 @@ ROW_MISTAKES = [
     ([-1, 1, "torchvision.ops.nms", []], "unknown module 'torchvision.ops.nms' (no layer of that library)"),
     ([[-1, 0], 1, "BiFPN_Concat2", [1]], f"unknown module 'BiFPN_Concat2' ({layers.UNKNOWN_OF_SEVERAL})"),
     ([-1, 1, "SimAM", []], f"unknown module 'SimAM' ({layers.UNKNOWN})"),
-    ([-1, 1, "torch_safe_load", ["a b"]], "torch_safe_load is no layer, so it cannot stand in a row"),
-    ([-1, 1, "DetectionModel", ["a.yaml"]], "DetectionModel is no layer, so it cannot stand in a row"),
+    ([-1, 1, "torch_safe_load", ["a b"]], "torch_safe_load is no layer, so a row cannot name it"),
+    ([-1, 1, "DetectionModel", ["a.yaml"]], "DetectionModel is no layer, so a row cannot name it"),
     ([-1, 1, "TorchVision", [32, "resnet18"]], "TorchVision downloads weights, which a model file may not ask for"),
     (
         [-1, 1, "C3", [32, True, 1, 0.5, 1, 2, 3, 4]],

@@ -206,7 +206,7 @@ def test_every_mistake_about_the_layers_in_one_go() -> None:
         "slots[1].at.layers[2]: no such layer, got 99 (0 to 22)",
         "slots[1].at.layers[3]: no such layer, got -1 (0 to 22)",
         "slots[2].at: matches no layer of the base model",
-        "slots[3].at: says nothing (section, host or layers)",
+        "slots[3].at: empty (section, host or layers)",
         "slots[4].choices.DySample: fits no layer of this entry (layer 2: C2f has no site for DySample)",
         "slots[4].choices.DCNv4: layer 4 has DCNv4 already, from slots[1]",
         "slots[7].choices.DySample: layer 10 has DySample already, from slots[6]",
@@ -363,10 +363,10 @@ def test_slots_are_a_list(slots: str) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("name: a\nname: b\n", "not YAML: line 2: the key 'name' stands twice"),
+        ("name: a\nname: b\n", "not YAML: line 2: the key 'name' appears twice"),
         (
             "slots:\n- at: {layers: [4], section: head, layers: [5]}\n",
-            "not YAML: line 2: the key 'layers' stands twice",
+            "not YAML: line 2: the key 'layers' appears twice",
         ),
         ("slots: [\n", "not YAML: line 2: expected the node content, but found '<stream end>'"),
         ("- 1\n", "a mapping is expected, got list"),
@@ -499,7 +499,7 @@ class TestTied:
 
     def test_a_layer_cannot_be_tied_and_free(self) -> None:
         free, tied = "{at: {layers: [4]}, choices: {UIB: {}}}", "{at: {layers: [2, 4]}, tie: true, choices: {UIB: {}}}"
-        message = "layer 4 stands in slots[0] too; both must tie the same layers (2, 4)"
+        message = "layer 4 is in slots[0], too; both must tie the same layers (2, 4)"
         assert mistakes(f"- {free}\n- {tied}") == [f"slots[1]: {message}"]
         assert mistakes(f"- {tied}\n- {free}") == [f"slots[1]: {message}"]
 
@@ -592,7 +592,7 @@ class TestMacro:
     @pytest.mark.parametrize(
         ("heading", "entry", "expected"),
         [
-            (HEADING, "{}", "macro: says nothing (depth, width or image_size)"),
+            (HEADING, "{}", "macro: empty (depth, width or image_size)"),
             (
                 HEADING,
                 "{width: {P9: 0.5}}",

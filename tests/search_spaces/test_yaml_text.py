@@ -27,13 +27,13 @@ MERGED = (
     [
         (LAUGHS, "not YAML: line 6: aliases repeat more than 100,000 values"),
         (MERGED, "not YAML: line 5: aliases repeat more than 100,000 values"),
-        ("a: &a [*a]\n", "not YAML: line 1: the alias *a stands inside its own anchor"),
+        ("a: &a [*a]\n", "not YAML: line 1: the alias *a is inside the anchor that it names"),
         ("a: " + 100 * "[" + 100 * "]", "not YAML: line 1: nested deeper than 64 levels"),
         (100_000 * "[", "not YAML: line 1: nested deeper than 64 levels"),
         (f"a: {400 * '9'}\n", "not YAML: line 1: a number of 400 digits, where at most 18 are expected"),
         (f"a: {9000 * '9'}\n", "not YAML: line 1: a number of 9000 digits, where at most 18 are expected"),
         ("a: 2020-13-45\n", "not YAML: month must be in 1..12"),
-        ("a: 1\na: 2\n", "not YAML: line 2: the key 'a' stands twice"),
+        ("a: 1\na: 2\n", "not YAML: line 2: the key 'a' appears twice"),
         (
             "a:\n\t- 1\n",
             "not YAML: line 2: found character '\\t' that cannot start any token (indent with spaces, not with tabs)",
