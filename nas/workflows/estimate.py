@@ -84,7 +84,7 @@ class Estimate:
     Attributes:
         stock: seconds of a trial of the stock model.
         costliest: seconds of a trial of the architecture with the most multiply-adds.
-        base: seconds of the stock model's own training, before all trials; 0 if there is none.
+        base: seconds of the stock model's training before all trials; 0 if there is none.
         machine: device on which it was measured.
     """
 

@@ -1,4 +1,4 @@
-"""What people's data sets have, and what is said of it before anything is trained."""
+"""Defects of real data sets: left out, warned of, or refused before anything is trained."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -76,7 +76,7 @@ def cut_off(image: Path, *_: object) -> None:
     image.write_bytes(image.read_bytes()[:300])
 
 
-def test_nothing_is_said_of_what_is_right(write: Callable[..., Path]) -> None:
+def test_a_sound_data_set_has_no_remarks(write: Callable[..., Path]) -> None:
     file = write()
     assert datasets.load(file).summary.line(2) == "12 + 12 images, 36 + 36 boxes, 2 classes"
     assert remarks(file) == []
@@ -266,7 +266,7 @@ def test_large_boxes_are_no_corners(write: Callable[..., Path]) -> None:
     assert remarks(write(lambda _, label, __: label.write_text("0 0.5 0.5 1 1\n1 0.45 0.5 0.9 0.8\n"))) == []
 
 
-def test_boxes_that_reach_out_of_their_image_are_told(write: Callable[..., Path]) -> None:
+def test_boxes_that_reach_out_of_their_image_are_warned_of(write: Callable[..., Path]) -> None:
     (line, _) = remarks(write(lambda _, label, __: label.write_text("0 0.9 0.1 0.4 0.1\n1 0.5 0.5 0.2 0.2\n")))
     assert line == (
         "train: 12 of 24 boxes reach out of their image: labels/train/000.txt:1 is 0.9 0.1 0.4 0.1 "
@@ -279,18 +279,18 @@ def test_a_class_without_boxes_is_named(write: Callable[..., Path]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "said"),
+    ("number", "expected"),
     [
         (1, ["train: one image: too little to learn from", "val: one image: a score of one image means nothing"]),
         (4, ["val: 4 images: on so few, scores differ by chance"]),
         (10, []),
     ],
 )
-def test_few_images_are_warned_of(number: int, said: list[str], write: Callable[..., Path]) -> None:
-    assert remarks(write(train=number, val=number)) == said
+def test_few_images_are_warned_of(number: int, expected: list[str], write: Callable[..., Path]) -> None:
+    assert remarks(write(train=number, val=number)) == expected
 
 
-def test_images_of_both_splits_are_told(write: Callable[..., Path]) -> None:
+def test_images_of_both_splits_are_warned_of(write: Callable[..., Path]) -> None:
     file = write()
     file.write_text(file.read_text().replace("images/val", "images/train"))
     assert remarks(file)[0] == (
@@ -298,7 +298,7 @@ def test_images_of_both_splits_are_told(write: Callable[..., Path]) -> None:
     )
 
 
-def test_label_files_without_an_image_are_told(write: Callable[..., Path]) -> None:
+def test_label_files_without_an_image_are_reported(write: Callable[..., Path]) -> None:
     def spoil(image: Path, _: Path, index: int) -> None:
         if index % 4 == 0:
             image.rename(image.with_suffix(".gif"))  # which Ultralytics does not look for
@@ -311,7 +311,7 @@ def test_label_files_without_an_image_are_told(write: Callable[..., Path]) -> No
     ]
 
 
-def test_images_that_a_list_names_twice_are_told(write: Callable[..., Path]) -> None:
+def test_images_that_a_list_names_twice_are_warned_of(write: Callable[..., Path]) -> None:
     file = write()
     file.write_text(file.read_text().replace("images/train", "train.txt"))
     names = [f"images/train/{index:03d}.jpg" for index in range(12)]
@@ -355,7 +355,7 @@ class TestKeyPoints:
         )
 
 
-class TestMemory:
+class TestStoredChecks:
     def test_an_unchanged_image_is_not_opened_again(
         self, write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -380,9 +380,9 @@ class TestMemory:
     def test_a_torn_file_is_made_again(self, text: str, cache: Path, write: Callable[..., Path]) -> None:
         file = write(every(6, cut_off))
         before = datasets.load(file)
-        kept = list((cache / "image_checks").iterdir())
-        assert len(kept) == 2
-        for one in kept:
+        stored = list((cache / "image_checks").iterdir())
+        assert len(stored) == 2
+        for one in stored:
             one.write_text(text)
         assert datasets.load(file) == before
 
@@ -396,20 +396,20 @@ class TestMemory:
         assert datasets.load(file) == before
         assert image_cache.load(before.train, before.classes, 64, 2, Recipe(), stride=32, training=True).ni == 10
 
-    def test_progress_is_told_when_it_takes_long(
+    def test_progress_is_reported_after_two_seconds(
         self, write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        told: list[tuple[int, int]] = []
-        datasets.load(file := write(), progress=lambda *numbers: told.append(numbers))
-        assert told == []
+        reports: list[tuple[int, int]] = []
+        datasets.load(file := write(), progress=lambda *numbers: reports.append(numbers))
+        assert reports == []
         monkeypatch.setattr(progress, "_SILENT_SECONDS", -1.0)
         monkeypatch.setenv("NAS_CACHE", str(file.parent.parent / "another"))
-        datasets.load(file, progress=lambda *numbers: told.append(numbers))
-        assert told
-        assert all(done <= total for done, total in told)
+        datasets.load(file, progress=lambda *numbers: reports.append(numbers))
+        assert reports
+        assert all(done <= total for done, total in reports)
 
 
-class TestCount:
+class TestLabelRows:
     """Against what Ultralytics reads, which is the oracle."""
 
     @pytest.mark.parametrize(

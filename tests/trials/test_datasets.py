@@ -65,7 +65,7 @@ def boxes(digits: datasets.DataSet) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def theirs() -> Any:
-    """Ultralytics' own functions."""
+    """Ultralytics' functions."""
     return pytest.importorskip("ultralytics.data.utils")
 
 
@@ -186,9 +186,9 @@ class TestDigitScenes:
 
         write = digit_scenes._write
         monkeypatch.setattr(digit_scenes, "_write", overtaken)
-        kept = digit_scenes.draw(tmp_path, train=1, val=1)
-        assert kept.read_text() == "of the other process"
-        assert list(tmp_path.iterdir()) == [kept.parent]
+        drawn = digit_scenes.draw(tmp_path, train=1, val=1)
+        assert drawn.read_text() == "of the other process"
+        assert list(tmp_path.iterdir()) == [drawn.parent]
 
     @pytest.mark.parametrize("damage", ["missing", "cut off", "no label", "no data.yaml", "empty"])
     def test_are_drawn_again_where_they_are_damaged(self, damage: str, tmp_path: Path) -> None:
@@ -355,13 +355,13 @@ class TestUsersData:
 
 
 class TestFingerprint:
-    def test_does_not_know_where_the_data_lie(self, tmp_path: Path) -> None:
+    def test_does_not_depend_on_the_folder(self, tmp_path: Path) -> None:
         here = write_data(tmp_path / "here")
         there = shutil.copytree(here.parent, tmp_path / "there") / here.name
         assert datasets.load(here).fingerprint == datasets.load(there).fingerprint
 
     @pytest.mark.parametrize("change", ["class", "label", "image size", "image name", "new image", "split"])
-    def test_knows_everything_that_moves_a_score(self, change: str, tmp_path: Path) -> None:
+    def test_depends_on_everything_that_changes_a_score(self, change: str, tmp_path: Path) -> None:
         before = datasets.load(write_data(tmp_path)).fingerprint
         match change:
             case "class":
@@ -385,7 +385,7 @@ class TestRefusal:
         ("word", "hint"),
         [("digit", "did you mean 'digits'?"), ("coco88", "did you mean 'coco8'?"), ("x", "one of digits")],
     )
-    def test_of_an_unknown_word_names_the_known_one(self, word: str, hint: str) -> None:
+    def test_of_an_unknown_word_names_the_nearest(self, word: str, hint: str) -> None:
         assert refusal(word) == (f"unknown data set {word!r} ({hint}); the path of an Ultralytics data.yaml works, too")
 
     def test_of_a_missing_file(self, tmp_path: Path) -> None:
@@ -547,7 +547,7 @@ class TestRefusal:
         ]
         assert lines[5:] == ["... and 12 more like these"]
 
-    def test_tells_all_mistakes_at_once(self, tmp_path: Path) -> None:
+    def test_names_all_mistakes_at_once(self, tmp_path: Path) -> None:
         file = write_data(tmp_path, names="cat", val="nowhere", labels={"train/a": "0.5 0 0 1 1\n"})
         assert refusal(file) == (
             f"{file}: names: got 'cat' (a list of names, or a mapping from 0 to n - 1)\n"
@@ -645,7 +645,7 @@ class TestUltralyticsDataSets:
 
 
 class TestUltralyticsAgrees:
-    """Its own functions are the oracle; `trials.data.datasets` does not import them because that takes seconds."""
+    """Its functions are the oracle; `trials.data.datasets` does not import them because that takes seconds."""
 
     def test_on_what_is_an_image(self, theirs: Any) -> None:
         assert set(image_files.FORMATS) == theirs.IMG_FORMATS

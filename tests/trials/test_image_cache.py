@@ -156,7 +156,9 @@ class TestTheFile:
         list(image_cache.validation_batches(load(training=False), 4))
         assert hashlib.sha256(pixels.read_bytes()).hexdigest() == before
 
-    def test_is_there_whole_or_not_at_all(self, load: Load, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_is_written_completely_or_not_at_all(
+        self, load: Load, cache: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         alone = image_cache.CachedImages._load_alone
 
         def failing(dataset: image_cache.CachedImages, index: int) -> Any:
@@ -173,7 +175,7 @@ class TestTheFile:
 
     @pytest.mark.parametrize("text", [b"", b"half", None])
     @pytest.mark.parametrize("ending", [".bin", ".json"])
-    def test_is_made_again_where_it_is_torn(self, ending: str, text: bytes | None, load: Load, cache: Path) -> None:
+    def test_is_written_again_where_it_is_torn(self, ending: str, text: bytes | None, load: Load, cache: Path) -> None:
         before = [image.copy() for image in load().ims]
         (torn,) = cache.glob(f"*{ending}")
         forget()
@@ -183,7 +185,7 @@ class TestTheFile:
             torn.write_bytes(text)
         assert all(np.array_equal(*pair) for pair in zip(load().ims, before, strict=True))
 
-    def test_is_gone_a_month_after_its_last_use(self, load: Load, cache: Path) -> None:
+    def test_is_deleted_a_month_after_its_last_use(self, load: Load, cache: Path) -> None:
         day = 24 * 3600
         load(size=32)
         (unused,) = cache.glob("*.bin")
@@ -201,8 +203,8 @@ class TestTheFile:
         load(size=128)
         assert recent.exists()
 
-    def test_what_a_killed_process_left_is_gone_as_well(self, load: Load, cache: Path) -> None:
-        left = [cache / "0123.4567", cache / "0123.4567.json"]
+    def test_temporary_files_of_killed_processes_are_deleted_after_a_month(self, load: Load, cache: Path) -> None:
+        left = [cache / "0123.4567", cache / "0123.4567.json", cache / ".0123.bin.4567.tmp"]
         cache.mkdir(parents=True)
         for path in left:
             path.write_bytes(b"half")
@@ -226,9 +228,9 @@ class TestTheFile:
             )
             for _ in range(2)
         ]
-        told = [process.communicate()[0].splitlines()[-1] for process in running]
+        printed = [process.communicate()[0].splitlines()[-1] for process in running]
         assert [process.returncode for process in running] == [0, 0]
-        assert told[0] == told[1]
+        assert printed[0] == printed[1]
         assert [path.suffix for path in files(cache)] == [".bin", ".json"]
 
 
@@ -312,13 +314,13 @@ class TestValidationBatches:
         first, second = trainer.validate(), trainer.validate()
         assert second == first
         assert first[0]["val/box_loss"] > 0
-        for batch, kept in zip(trainer.test_loader, before, strict=True):
-            assert batch.keys() == kept.keys()
+        for batch, earlier in zip(trainer.test_loader, before, strict=True):
+            assert batch.keys() == earlier.keys()
             for name, value in batch.items():
                 if isinstance(value, Tensor):
-                    assert (value.dtype, torch.equal(value, kept[name])) == (kept[name].dtype, True), name
+                    assert (value.dtype, torch.equal(value, earlier[name])) == (earlier[name].dtype, True), name
                 else:
-                    assert value == kept[name], name
+                    assert value == earlier[name], name
         monkeypatch.setattr(image_cache.ValidationBatches, "can_hold", lambda _: False)
         theirs = trainer.get_dataloader(trainer.data["val"], batch_size=trainer.test_loader.batch_size, mode="val")
         assert isinstance(theirs, InfiniteDataLoader)

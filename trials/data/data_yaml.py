@@ -1,7 +1,7 @@
 """An Ultralytics data.yaml: parsed, its keys checked, its folders resolved, and written with absolute paths.
 
 The rules are those of Ultralytics' `check_det_dataset` (ultralytics/data/utils.py), but a relative `path` means the
-file's own folder first and only then the working directory and Ultralytics' folder of data sets, and nothing is ever
+file's folder first and only then the working directory and Ultralytics' folder of data sets, and nothing is ever
 downloaded.
 """
 

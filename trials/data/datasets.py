@@ -86,7 +86,7 @@ def load(data: str | Path, *, cache: Path | None = None, progress: Progress | No
 def resolved(data: DataSet) -> str:
     """Return the data.yaml's text as Ultralytics must get it: absolute `path`, `train` and `val`, no `download`.
 
-    By itself it looks for a relative `path` in the working directory, then in its own datasets folder.
+    By itself it looks for a relative `path` in the working directory, then in its datasets folder.
     """
     return data_yaml.absolute_text(data.path, data_yaml.parse(data.path), {"train": data.train, "val": data.val})
 

@@ -96,7 +96,7 @@ def mistakes(label: bytes | None, class_count: int, key_points: tuple[int, int] 
 
     Args:
         label: its content; None if there is no such file.
-        class_count: 0 if the classes are not known.
+        class_count: 0 if the names of the classes are wrong.
         key_points: number of key points of each box, and of values of each point; None without.
     """
     try:

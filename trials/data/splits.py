@@ -138,7 +138,7 @@ def _content_mistakes(split: Split) -> Iterator[str]:
     if not split.images:
         yield f"no images in {places} (names end in {', '.join(FORMATS)})"
     elif all(image.size is None for image in split.images):
-        return  # which is said of each image
+        return  # image_mistakes names each
     elif all(image.label is None for image in split.images):
         yield (
             f"no labels found for images in {places}: no {split.images[0].label_path} and so on "
