@@ -65,22 +65,16 @@ def export(
     """
     folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    data = datasets.load(settings.budget.data)
-    for source in architecture.sources:
-        write_atomically(folder / source.path.name, source.text)
-        user_modules.trust(source)
-    branch = settings.budget.recipe.pgi
-    write_atomically(folder / "model.yaml", architecture.to_yaml(len(settings.classes), folder=folder, pgi=branch))
-    write_atomically(folder / "data.yaml", datasets.resolved(data))
+    _write_model_and_data(architecture, settings, folder)
     write_atomically(folder / "summary.json", json.dumps(_summary(record, architecture, settings, study), indent=1))
     weights = folder / "weights.pt" if files.weights.is_file() else None
     if weights is not None:
         weight_files.export(files.weights, weights)
     budget = budget.at(architecture.image_size)
-    files_given = (f"model={folder / 'model.yaml'}", f"data={folder / 'data.yaml'}")
-    command = " ".join(["nas yolo train", *map(shlex.quote, files_given)])
+    arguments = [f"model={folder / 'model.yaml'}", f"data={folder / 'data.yaml'}"]
     if build.is_end_to_end(architecture.document(len(settings.classes))):
-        command += " nms=False"  # validated by the head that scored it
+        arguments.append("nms=False")  # validated by the head that scored it
+    command = f"nas yolo train {shlex.join(arguments)}"
     return Exported(
         folder=folder,
         record=record,
@@ -88,6 +82,17 @@ def export(
         train=f"{command}{_pretrained(weights)} epochs=100 imgsz={budget.deploy_size}",
         retrain=f"{command}{_pretrained(budget.weights)} {_budget_arguments(budget)}",
     )
+
+
+def _write_model_and_data(architecture: Architecture, settings: Settings, folder: Path) -> None:
+    """Write `model.yaml` with the user's modules beside it, and `data.yaml`."""
+    data = datasets.load(settings.budget.data)
+    for source in architecture.sources:
+        write_atomically(folder / source.path.name, source.text)
+        user_modules.trust(source)
+    branch = settings.budget.recipe.pgi
+    write_atomically(folder / "model.yaml", architecture.to_yaml(len(settings.classes), folder=folder, pgi=branch))
+    write_atomically(folder / "data.yaml", datasets.resolved(data))
 
 
 def _pretrained(weights: Path | None) -> str:

@@ -69,16 +69,16 @@ def _original(folder: Path, identity: Identity, *, shared: bool, name: str) -> P
     if before == folder:
         elsewhere = identity.inode not in {0, folder.stat().st_ino} and identity.host != socket.gethostname()
         return before if elsewhere and not shared else None
-    if _is_there(before, identity.study_id, name) and not before.samefile(folder):
+    if _is_study(before, identity.study_id, name) and not before.samefile(folder):
         return before
     if shared or not identity.inode or identity.inode == folder.stat().st_ino:
         return None
     # A moved folder keeps its inode unless it went to another file system. So this is a copy, and the original moved.
-    there = next(parent for parent in before.parents if parent.exists())
-    return before if there.stat().st_dev == folder.stat().st_dev else None
+    existing = next(parent for parent in before.parents if parent.exists())
+    return before if existing.stat().st_dev == folder.stat().st_dev else None
 
 
-def _is_there(folder: Path, study_id: str, name: str) -> bool:
+def _is_study(folder: Path, study_id: str, name: str) -> bool:
     """Return whether a folder is this study; True if its file cannot be read."""
     if not (folder / "study.json").exists():
         return False
@@ -99,7 +99,7 @@ def _require_alone(study: Study, identity: Identity, owner: OptunaIdentity, orig
         StudyError: it is such a copy.
     """
     claimed = owner.folder_here
-    if claimed is not None and claimed != study.folder and _is_there(claimed, identity.study_id, study.file.name):
+    if claimed is not None and claimed != study.folder and _is_study(claimed, identity.study_id, study.file.name):
         original = None if claimed.samefile(study.folder) else claimed
     if original is not None:
         raise StudyError(

@@ -169,5 +169,5 @@ def _built_in_data(data: Path) -> Path:
 
 def _absolute(path: Path, folder: Path, home: Path) -> str:
     """Return the absolute path: relative to the study's present folder or, if only that exists, to its earlier one."""
-    here, there = (addresses.absolute(path, base) for base in (folder, home))
-    return there if not Path(here).exists() and Path(there).exists() else here
+    present, earlier = (addresses.absolute(path, base) for base in (folder, home))
+    return earlier if not Path(present).exists() and Path(earlier).exists() else present
