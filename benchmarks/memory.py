@@ -22,7 +22,7 @@ os.environ.setdefault("YOLO_VERBOSE", "false")
 import torch
 
 from nas.execution.worker import Worker
-from nas.settings import Run, Settings
+from nas.settings import RunSettings, Settings
 from nas.study.creation import create
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
@@ -43,7 +43,7 @@ def main() -> None:
         print("trials  resident MB  after gc  objects  s/trial")
         done = 0
         for trials in map(int, arguments.trials.split(",")):
-            study.set_run(Run(trials=trials))
+            study.set_run(RunSettings(trials=trials))
             began = time.monotonic()
             Worker(study, deadline=float("inf")).run()
             seconds = (time.monotonic() - began) / (trials - done)
@@ -67,7 +67,9 @@ def tiny_study(folder: Path, space_name: str) -> Study:
         budget=budget,
     )
     storage = f"sqlite:///{folder / 'study' / 'study.db'}"
-    file = StudyFile(name="memory", settings=settings, run=Run(), storage=storage, tracking="sqlite://", version="0")
+    file = StudyFile(
+        name="memory", settings=settings, run=RunSettings(), storage=storage, tracking="sqlite://", version="0"
+    )
     return create(folder / "study", file, space_file.text(space_name))
 
 

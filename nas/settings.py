@@ -126,7 +126,7 @@ class Settings(FrozenModel):
         return {name: str(value) for name, value in _flat(self.model_dump(mode="json"))}
 
 
-class Run(FrozenModel):
+class RunSettings(FrozenModel):
     """Settings of a run of a study; they may change whenever it is resumed.
 
     Attributes:

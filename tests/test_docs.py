@@ -17,7 +17,7 @@ import nas
 from nas.algorithms.successive_halving import Stopping
 from nas.records import trial_attributes
 from nas.records.record import Record
-from nas.settings import Run, Settings
+from nas.settings import RunSettings, Settings
 from nas.study.score_cache import CachedTraining
 from nas.study.study_file import Identity, StudyFile
 from search_spaces import OPERATORS, auxiliary, build, foreign_files, model_reader, yaml_text
@@ -173,7 +173,9 @@ def stored_names() -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "stored", [StudyFile, Identity, Settings, Run, Stopping, Limits, Budget, Recipe], ids=lambda each: each.__name__
+    "stored",
+    [StudyFile, Identity, Settings, RunSettings, Stopping, Limits, Budget, Recipe],
+    ids=lambda each: each.__name__,
 )
 def test_keys_of_study_json_are_listed(stored: type[BaseModel], stored_names: set[str]) -> None:
     assert set(stored.model_fields) <= stored_names

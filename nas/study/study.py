@@ -18,7 +18,7 @@ from nas.records.trial_files import TrialFiles
 from nas.samplers.base import FilteredSampler
 from nas.samplers.factory import make_sampler
 from nas.samplers.feasibility import FeasibilityFilter
-from nas.settings import Run
+from nas.settings import RunSettings
 from nas.study import latency_tables
 from nas.study.circuit_breaker import reason_to_stop
 from nas.study.export import Exported, choose, export
@@ -247,7 +247,7 @@ class Study:
             folder=self.folder / "export" / f"trial-{record.trial:04d}" if folder is None else Path(folder),
         )
 
-    def set_run(self, run: Run) -> None:
+    def set_run(self, run: RunSettings) -> None:
         """Store how the study is run from now on."""
         self.set_file(self.file.model_copy(update={"run": run}))
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 from pydantic import StrictInt
 
 from nas import addresses
-from nas.settings import FrozenModel, Run, Settings
+from nas.settings import FrozenModel, RunSettings, Settings
 from nas.study.folders import DATABASE, TRACKING_DATABASE, default_storage
 from search_spaces import cache_folder
 from search_spaces.errors import StudyError
@@ -66,7 +66,7 @@ class StudyFile(FrozenModel):
 
     name: str
     settings: Settings
-    run: Run
+    run: RunSettings
     storage: str
     tracking: str
     version: str

@@ -8,7 +8,7 @@ from typing import Any
 from nas import addresses
 from nas.locks import Lock
 from nas.paths import RUNS
-from nas.settings import Run
+from nas.settings import RunSettings
 from nas.study import identity
 from nas.study.creation import create
 from nas.study.folders import default_storage, existing, make_folder, runs_option
@@ -108,14 +108,14 @@ def create_or_resume_locked(folder: Path, file: StudyFile, space_text: str, late
     return study
 
 
-def changed_run(run: Run, changes: Mapping[str, Any]) -> Run:
+def changed_run(run: RunSettings, changes: Mapping[str, Any]) -> RunSettings:
     """Return run settings with changes; a timeout is not carried over, nor is a change of None applied.
 
     Raises:
         SpecError: an invalid value, or more workers than cores.
     """
     requested = {name: value for name, value in changes.items() if value is not None}
-    changed = validated(Run, run.model_dump() | {"timeout": None} | requested)
+    changed = validated(RunSettings, run.model_dump() | {"timeout": None} | requested)
     require_cores(changed.device, changed.workers)
     return changed
 

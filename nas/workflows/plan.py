@@ -7,7 +7,7 @@ from typing import Self
 
 from nas import addresses
 from nas._version import __version__
-from nas.settings import Run, Settings
+from nas.settings import RunSettings, Settings
 from nas.study import latency_tables
 from nas.study.folders import default_storage, study_folder, tracking_uri
 from nas.study.study import Study
@@ -214,7 +214,7 @@ def _latency_table(space: SearchSpace, settings: Settings) -> LatencyTable | Non
     return latency_tables.table_of(space, len(settings.classes), settings.budget.deploy_size, settings.latency)
 
 
-def _study_file(name: str, runs: Path, settings: Settings, run: Run, storage: str | None) -> StudyFile:
+def _study_file(name: str, runs: Path, settings: Settings, run: RunSettings, storage: str | None) -> StudyFile:
     return StudyFile(
         name=name,
         settings=settings,

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from nas import ranges, spelling
 from nas.algorithms.successive_halving import Stopping
-from nas.settings import Run
+from nas.settings import RunSettings
 from nas.workflows.presets import DEMONSTRATION, PRESETS, USUAL, Preset
 from nas.workflows.search_options import (
     BATCH,
@@ -193,7 +193,7 @@ class Request(SearchOptions):
         """
         return validated(Limits, {"gflops": self.max_gflops, "params": self.max_params, "latency_ms": self.max_latency})
 
-    def run(self, device: str, workers: int) -> Run:
+    def run(self, device: str, workers: int) -> RunSettings:
         """Return how many trials run, for how long and on which workers.
 
         Raises:
@@ -201,7 +201,7 @@ class Request(SearchOptions):
         """
         trials = _given(self.trials, DEMONSTRATION_TRIALS if self._is_demonstration else USUAL_TRIALS)
         numbers = {"trials": trials, "timeout": self.timeout, "workers": workers, "device": device}
-        return validated(Run, {**numbers, "trial_memory": self.trial_memory, "cache": self.cache})
+        return validated(RunSettings, {**numbers, "trial_memory": self.trial_memory, "cache": self.cache})
 
     def _deploy_size(self, space: SearchSpace) -> int:
         """Return the image size at which the stock model is deployed, in pixels.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nas.settings import Run, Settings
+from nas.settings import RunSettings, Settings
 from nas.study.creation import create
 from nas.study.folders import default_storage
 from nas.study.study import Study
@@ -60,7 +60,7 @@ def make_study(tmp_path: Path, space: SearchSpace) -> Callable[..., Study]:
         file = StudyFile(
             name=name,
             settings=settings,
-            run=Run(trials=trials),
+            run=RunSettings(trials=trials),
             storage=storage or default_storage(folder),
             tracking="sqlite://",
             version="0",

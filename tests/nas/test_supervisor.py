@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 from nas.execution import supervisor, watchdog
 from nas.execution.supervisor import Supervisor
 from nas.execution.worker import OUTGROWN
-from nas.settings import Run
+from nas.settings import RunSettings
 from nas.study.study import Study
 from search_spaces.errors import StudyError
 from trials import Budget, Costs, Ending, Outcome, Scores
@@ -267,7 +267,7 @@ def test_sigkill_loses_no_finished_trial(make_study: MakeStudy, workers_that: Ca
     os.waitpid(pid, 0)
     finished = [record for record in study.records() if record.finished]
     resumed = Study.open(study.folder)
-    resumed.set_run(Run(trials=8))
+    resumed.set_run(RunSettings(trials=8))
     Supervisor(resumed, lambda: None).run()
     records = resumed.records()
     assert records[: len(finished)] == finished
