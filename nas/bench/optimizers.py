@@ -38,7 +38,7 @@ class Optimizer(Protocol):
         """
 
     def predict(self) -> dict[int, float] | None:
-        """Return the predicted accuracy of each row told so far; None without a model of accuracy."""
+        """Return the predicted accuracy of each row with a result; None without a model of accuracy."""
 
 
 class RandomSearch:
@@ -59,7 +59,7 @@ class RandomSearch:
 
 
 class EHVIOptimizer:
-    """The proposer of this package, with all remaining rows as its pool.
+    """Proposer of this package, with all remaining rows as its pool.
 
     Args:
         table: to search.
@@ -101,7 +101,7 @@ class EHVIOptimizer:
         self._extra_noise.append(extra_noise)
 
     def predict(self) -> dict[int, float] | None:
-        """Return the posterior mean accuracy of each row told so far; None while there are fewer than three."""
+        """Return the posterior mean accuracy of each row with a result; None while there are fewer than three."""
         if len(self._rows) < STARTUP_TRIALS:
             return None
         tried = self._candidates[np.array(self._rows, dtype=np.intp)]
@@ -112,7 +112,7 @@ class EHVIOptimizer:
 class OptunaOptimizer:
     """Sampler of Optuna; each of its draws is mapped to the nearest remaining row.
 
-    Nearest is the row that differs in the fewest columns, then by the fewest steps. Optuna is told the result of that
+    Nearest is the row that differs in the fewest columns, then by the fewest steps. Optuna gets the result of that
     row, not of the draw.
     """
 

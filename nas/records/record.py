@@ -78,7 +78,7 @@ class Record(StoredOutcome):
 
     @property
     def finished(self) -> bool:
-        """Whether the trial was trained for the whole budget and scored."""
+        """True if the trial was trained for the whole budget and scored."""
         return self.ending == Ending.FINISHED
 
     @property
@@ -88,7 +88,7 @@ class Record(StoredOutcome):
 
     @property
     def is_mostly_new(self) -> bool:
-        """Whether the training began with a checkpoint of which less than half fitted: mostly from scratch."""
+        """True if the training began with a checkpoint of which less than half fitted: mostly from scratch."""
         return 0 < self.inherited < _MOSTLY
 
     @property

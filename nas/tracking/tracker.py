@@ -235,7 +235,7 @@ class Tracker:
 
     @property
     def _stock_is_trained(self) -> bool:
-        """Whether the stock model is being trained."""
+        """True while the stock model is being trained."""
         files = TrialFiles.of_stock_model(self.folder)
         return files.folder.is_dir() and not files.outcome.is_file()
 

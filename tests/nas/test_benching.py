@@ -18,7 +18,7 @@ def bench(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["bench", *map(str, arguments)])
 
 
-def test_the_table_says_who_needs_how_many_trials(trained: Path) -> None:
+def test_table_has_the_trials_of_each_sampler(trained: Path) -> None:
     result = bench(trained, *SHORT, "--samplers", "random,ours")
     assert result.exit_code == 0, result.output
     headings = ("after 12", "trials to 90 %", "trials to 95 %", "trials to 98 %", "times fewer than random")
@@ -28,16 +28,16 @@ def test_the_table_says_who_needs_how_many_trials(trained: Path) -> None:
     assert "reported" not in result.stdout
 
 
-def test_noise_is_told_with_what_it_does(trained: Path) -> None:
+def test_table_with_noise_has_its_effect(trained: Path) -> None:
     result = bench(trained, *SHORT, "--samplers", "random", "--noise", 1)
     assert "3 repeats, noise of 1 points" in result.stdout
     assert all(heading in result.stdout for heading in ("reported", "inflation"))
 
 
 def test_json_has_everything(trained: Path) -> None:
-    told = json.loads(bench(trained, *SHORT, "--samplers", "random,tpe", "--format", "json").stdout)
-    assert set(told) == {"table", "rows", "costs", "reference", "rules", "samplers", "games"}
-    assert told["rules"] == {
+    output = json.loads(bench(trained, *SHORT, "--samplers", "random,tpe", "--format", "json").stdout)
+    assert set(output) == {"table", "rows", "costs", "reference", "rules", "samplers", "games"}
+    assert output["rules"] == {
         "trials": 12,
         "noise": 0.0,
         "permuted": "no",
@@ -46,15 +46,16 @@ def test_json_has_everything(trained: Path) -> None:
         "seeds": 1,
         "stopping": None,
     }
-    assert set(told["reference"]) == {"map50_95", "ov_latency"}
-    games = told["games"]["tpe"]
+    assert set(output["reference"]) == {"map50_95", "ov_latency"}
+    games = output["games"]["tpe"]
     assert [game["repeat"] for game in games] == [0, 1, 2]
     assert all(len(game["shares"]) == len(set(game["models"])) == 12 for game in games)
-    chances = told["games"]["random"]
-    assert all(len(game["models"]) == 12 and game["trials_98"] > 12 for game in chances)  # nobody stops chance
+    # Random search is not limited to 12 trials.
+    by_random = output["games"]["random"]
+    assert all(len(game["models"]) == 12 and game["trials_98"] > 12 for game in by_random)
 
 
-def test_csv_has_the_names_that_stay(trained: Path) -> None:
+def test_csv_has_stable_names(trained: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(bench(trained, *SHORT, "--samplers", "random", "--format", "csv").stdout)))
     named = [
         f"{kind}_{target}{end}"
@@ -65,14 +66,14 @@ def test_csv_has_the_names_that_stay(trained: Path) -> None:
     assert list(rows[0]) == ["sampler", "repeats", "share_12", *named, "reported", "inflation", "expected"]
 
 
-def test_ablations_are_more_players(trained: Path) -> None:
-    told = json.loads(
+def test_ablations_are_replayed_too(trained: Path) -> None:
+    output = json.loads(
         bench(trained, "--trials", 5, "--repeats", 1, "--samplers", "ours", "--ablate", "--format", "json").stdout
     )
-    assert list(told["games"]) == ["ours", *ABLATIONS]
+    assert list(output["games"]) == ["ours", *ABLATIONS]
 
 
-def test_the_figure_is_a_page_that_needs_no_network(trained: Path, tmp_path: Path) -> None:
+def test_figure_needs_no_network(trained: Path, tmp_path: Path) -> None:
     page = tmp_path / "shares.html"
     assert bench(trained, *SHORT, "--samplers", "random,nsga2", "--figure", page).exit_code == 0
     text = page.read_text(encoding="utf-8")
@@ -82,7 +83,7 @@ def test_the_figure_is_a_page_that_needs_no_network(trained: Path, tmp_path: Pat
     assert 'src="http' not in text
 
 
-def test_asking_says_how_long_ours_thinks(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_asking_measures_proposals(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from nas.cli import benching
 
     monkeypatch.setattr(benching, "_HISTORIES", (10, 20))
@@ -104,9 +105,9 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("flags", "told"), WRONG.values(), ids=WRONG.keys())
-def test_wrong_input_is_one_line(trained: Path, flags: tuple[str, ...], told: str) -> None:
+@pytest.mark.parametrize(("flags", "message"), WRONG.values(), ids=WRONG.keys())
+def test_wrong_input_is_one_line(trained: Path, flags: tuple[str, ...], message: str) -> None:
     result = bench(trained, *flags)
     assert result.exit_code == 2
-    assert result.stderr == told.format(table=trained) + "\n"
+    assert result.stderr == message.format(table=trained) + "\n"
     assert result.stdout == ""

@@ -55,7 +55,7 @@ def killed(way: str, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def half_made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What kills within MLflow's own way of making a database leave."""
+    """Return the files that a process killed within MLflow's migrations can leave."""
     folder = tmp_path_factory.mktemp("half-made")
     killed("mlflow", folder)
     return folder
@@ -69,7 +69,7 @@ def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.name.startswith("nas.")]
 
 
@@ -78,36 +78,34 @@ def opened(folder: Path) -> Runs:
 
 
 @pytest.mark.parametrize("statements", STATEMENTS)
-def test_a_kill_while_it_is_made_leaves_nothing_in_the_way(
+def test_database_is_created_after_a_kill_within_its_creation(
     interrupted: Path, statements: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = interrupted / str(statements)
     assert not (folder / "mlflow.db").exists()
     opened(folder).begin("a study")
-    assert not told(caplog)
+    assert not warnings(caplog)
     assert {path.name for path in folder.iterdir()} == {"mlflow.db", ".mlflow.db.lock"}
 
 
 @pytest.mark.parametrize("statements", STATEMENTS)
-def test_one_that_a_killed_process_left_half_made_is_put_aside(
-    half_made: Path, statements: int, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_half_made_database_is_renamed(half_made: Path, statements: int, caplog: pytest.LogCaptureFixture) -> None:
     folder = half_made / str(statements)
     before = (folder / "mlflow.db").read_bytes()
     opened(folder).begin("a study")
     made = sqlite3.connect(folder / "mlflow.db").execute("SELECT name FROM runs").fetchall()
     assert made == [("a study",)]
     if before:
-        assert told(caplog) == [
+        assert warnings(caplog) == [
             f"{folder}/mlflow.db: half-made by a process that was killed; kept as mlflow.db.half-made-1, and made anew"
         ]
         assert (folder / "mlflow.db.half-made-1").is_file()
     caplog.clear()
     opened(folder)
-    assert not told(caplog)
+    assert not warnings(caplog)
 
 
-def test_one_that_is_there_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_existing_database_is_unchanged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     MlflowClient(tracking_uri=uri).create_experiment("theirs")
     opened(tmp_path)
@@ -115,10 +113,10 @@ def test_one_that_is_there_is_left_alone(tmp_path: Path, caplog: pytest.LogCaptu
     create_database(uri)
     assert (tmp_path / "mlflow.db").stat().st_ino == inode
     assert {one.name for one in MlflowClient(tracking_uri=uri).search_experiments()} == {"Default", "theirs", "nas/v9"}
-    assert not told(caplog)
+    assert not warnings(caplog)
 
 
-def test_one_of_another_version_is_not_taken_for_half_made(tmp_path: Path) -> None:
+def test_database_of_another_version_is_not_half_made(tmp_path: Path) -> None:
     create_database(f"sqlite:///{tmp_path}/mlflow.db")
     with sqlite3.connect(tmp_path / "mlflow.db") as connection:
         connection.execute("UPDATE alembic_version SET version_num = 'of tomorrow'")
@@ -133,7 +131,7 @@ def test_one_of_another_version_is_not_taken_for_half_made(tmp_path: Path) -> No
     assert not list(tmp_path.glob("*half-made*"))
 
 
-def test_a_database_of_somebody_else_is_not_renamed(tmp_path: Path) -> None:
+def test_database_of_another_program_is_not_renamed(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "mlflow.db") as connection:
         connection.execute("CREATE TABLE experiments_of_mine (name TEXT)")
         connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
@@ -141,13 +139,13 @@ def test_a_database_of_somebody_else_is_not_renamed(tmp_path: Path) -> None:
     assert not mlflow_runs._is_half_made(tmp_path / "mlflow.db", {"experiments_of_mine", "alembic_version"})
 
 
-def test_an_empty_file_is_filled(tmp_path: Path) -> None:
+def test_empty_file_becomes_a_database(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").touch()
     opened(tmp_path).begin("a study")
 
 
 @pytest.mark.parametrize("name", ["what?", "50% a#b", "a%20b", "ü", "a%20b/c d/e"])
-def test_a_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
+def test_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
     from nas.study.folders import tracking_uri
 
     runs = tmp_path / name
@@ -167,7 +165,7 @@ Runs(f"sqlite:///{folder}/mlflow.db", "nas/v9", folder, {"nas.study_id": study},
 """
 
 
-def test_processes_that_begin_together_make_one(tmp_path: Path) -> None:
+def test_concurrent_processes_create_one_database(tmp_path: Path) -> None:
     command: Callable[[str], list[str]] = lambda study: [sys.executable, "-c", TOGETHER, str(tmp_path), study]  # noqa: E731
     processes = [
         subprocess.Popen(

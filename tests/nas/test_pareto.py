@@ -40,24 +40,24 @@ def sphere(count: int, objectives: int) -> list[Point]:
 
 
 class TestDominates:
-    def test_better_in_one_and_worse_in_none(self) -> None:
+    def test_dominates_if_better_in_one_and_worse_in_none(self) -> None:
         assert dominates((0.5, 8.0), (0.5, 9.0), (UP, DOWN))
         assert not dominates((0.5, 9.0), (0.5, 8.0), (UP, DOWN))
 
-    def test_a_trade_dominates_neither_way(self) -> None:
+    def test_trade_off_dominates_neither_way(self) -> None:
         assert not dominates((0.6, 9.0), (0.5, 8.0), (UP, DOWN))
         assert not dominates((0.5, 8.0), (0.6, 9.0), (UP, DOWN))
 
     @given(problems(least=2))
-    def test_never_both_ways_and_never_over_an_equal(self, problem: Problem) -> None:
+    def test_dominance_is_asymmetric_and_irreflexive(self, problem: Problem) -> None:
         (left, right, *_), directions = problem
         assert not dominates(left, left, directions)
         assert not (dominates(left, right, directions) and dominates(right, left, directions))
 
-    def test_directions_may_be_words(self) -> None:
+    def test_directions_may_be_strings(self) -> None:
         assert dominates((0.5,), (0.4,), [Direction("maximize")])
 
-    def test_every_objective_has_its_direction(self) -> None:
+    def test_direction_of_every_objective(self) -> None:
         gained = {name for name, direction in OBJECTIVES.items() if direction is UP}
         assert gained == {"map50_95", "map50"}
         assert set(OBJECTIVES) - gained == {"gflops", "params", "latency_ms"}
@@ -65,7 +65,7 @@ class TestDominates:
 
 class TestFront:
     @given(problems())
-    def test_holds_exactly_what_nobody_dominates(self, problem: Problem) -> None:
+    def test_front_is_exactly_the_non_dominated_points(self, problem: Problem) -> None:
         points, directions = problem
         on_front = set(pareto_front(points, directions))
         for index, point in enumerate(points):
@@ -73,14 +73,14 @@ class TestFront:
             assert dominated == (index not in on_front)
 
     @given(problems())
-    def test_what_is_outside_is_dominated_by_a_point_on_it(self, problem: Problem) -> None:
+    def test_points_off_the_front_are_dominated_by_one_on_it(self, problem: Problem) -> None:
         points, directions = problem
         on_front = pareto_front(points, directions)
         for index in set(range(len(points))) - set(on_front):
             assert any(dominates(points[member], points[index], directions) for member in on_front)
 
     @given(problems(), st.randoms(use_true_random=False))
-    def test_the_order_changes_nothing(self, problem: Problem, shuffler: random.Random) -> None:
+    def test_front_does_not_depend_on_the_order(self, problem: Problem, shuffler: random.Random) -> None:
         points, directions = problem
         order = list(range(len(points)))
         shuffler.shuffle(order)
@@ -88,7 +88,7 @@ class TestFront:
         assert sorted(order[index] for index in shuffled) == pareto_front(points, directions)
 
     @given(problems(least=1), st.data())
-    def test_a_dominated_point_changes_nothing(self, problem: Problem, data: st.DataObject) -> None:
+    def test_dominated_point_does_not_change_the_front(self, problem: Problem, data: st.DataObject) -> None:
         points, directions = problem
         better = data.draw(st.sampled_from(points))
         worse = tuple(
@@ -104,60 +104,60 @@ class TestFront:
         study.add_trials([optuna.trial.create_trial(values=point) for point in points])
         assert pareto_front(points, directions) == sorted(trial.number for trial in study.best_trials)
 
-    def test_indices_come_in_the_given_order(self) -> None:
+    def test_indices_are_ascending(self) -> None:
         points = [(0.5, 9.0), (0.3, 5.0), (0.4, 9.0), (0.6, 20.0)]
         assert pareto_front(points, (UP, DOWN)) == [0, 1, 3]
 
-    def test_equal_points_are_all_on_it(self) -> None:
+    def test_equal_points_are_all_on_the_front(self) -> None:
         assert pareto_front([(0.5, 9.0), (0.4, 9.0), (0.5, 9.0)], (UP, DOWN)) == [0, 2]
 
-    def test_zero_has_no_sign(self) -> None:
+    def test_zero_equals_negative_zero(self) -> None:
         assert pareto_front([(0.0, 1.0), (-0.0, 1.0), (0.0, 2.0)], (DOWN, UP)) == [2]
         assert pareto_front([(0.0,), (-0.0,)], (UP,)) == [0, 1]
 
-    def test_of_nothing_is_empty(self) -> None:
+    def test_front_of_no_points_is_empty(self) -> None:
         assert pareto_front([], (UP, DOWN)) == []
 
     @pytest.mark.parametrize("wrong", [nan, inf, -inf])
-    def test_what_is_no_number_is_refused_by_name(self, wrong: float) -> None:
+    def test_error_names_a_point_that_is_not_finite(self, wrong: float) -> None:
         with pytest.raises(ValueError, match=r"^point 1 must be finite, got \(0\.4, -?(nan|inf)\) \(leave out what"):
             pareto_front([(0.5, 9.0), (0.4, wrong)], (UP, DOWN))
 
-    def test_a_point_of_another_length_is_refused_by_name(self) -> None:
+    def test_error_names_a_point_of_another_length(self) -> None:
         with pytest.raises(
             ValueError, match=r"^point 1 must have one number per objective: 2 directions, got \(0\.4,\)"
         ):
             pareto_front([(0.5, 9.0), (0.4,)], (UP, DOWN))
 
-    def test_no_objectives_are_refused(self) -> None:
+    def test_no_objectives_are_an_error(self) -> None:
         with pytest.raises(ValueError, match="at least one objective"):
             pareto_front([()], ())
 
     @pytest.mark.parametrize("points", [sphere(10_000, 3), np.random.default_rng(0).random((10_000, 3)).tolist()])
-    def test_ten_thousand_points_take_no_time(self, points: list[Point]) -> None:
+    def test_front_of_ten_thousand_points_is_fast(self, points: list[Point]) -> None:
         start = perf_counter()
         pareto_front(points, (DOWN, DOWN, DOWN))
         assert perf_counter() - start < 3
 
-    def test_more_points_than_are_compared_at_once(self) -> None:
+    def test_front_of_more_points_than_a_block(self) -> None:
         points = sphere(1000, 3)
         worse: list[Point] = [(x + 0.1, y + 0.1, z + 0.1) for x, y, z in points]
         assert pareto_front([*worse, *points], (DOWN, DOWN, DOWN)) == list(range(1000, 2000))
 
 
 class TestHypervolume:
-    def test_of_one_point_is_its_box(self) -> None:
+    def test_hypervolume_of_one_point(self) -> None:
         assert hypervolume([(0.5, 8.0)], (UP, DOWN), (0.25, 10.0)) == 0.5
 
-    def test_overlaps_count_once(self) -> None:
+    def test_hypervolume_counts_overlaps_once(self) -> None:
         assert hypervolume([(1.0, 2.0), (2.0, 1.0)], (DOWN, DOWN), (3.0, 3.0)) == 3.0
 
-    def test_of_nothing_is_zero(self) -> None:
+    def test_hypervolume_of_no_points_is_0(self) -> None:
         assert hypervolume([], (UP, DOWN), (0.0, 10.0)) == 0.0
 
     @given(problems(objectives=5))
     @settings(deadline=None)
-    def test_counts_the_cells_of_the_grid(self, problem: Problem) -> None:
+    def test_hypervolume_equals_the_cells_of_a_grid(self, problem: Problem) -> None:
         points, directions = problem
         corners = [[round(2 * value) + 3 for value in point] for point in minimised(points, directions)]
         cells = sum(
@@ -177,31 +177,31 @@ class TestHypervolume:
             assert ours == pytest.approx(compute_hypervolume(points, corner), rel=1e-9)
 
     @given(problems(least=1))
-    def test_another_point_never_makes_it_smaller(self, problem: Problem) -> None:
+    def test_hypervolume_is_monotonic(self, problem: Problem) -> None:
         (point, *points), directions = problem
         corner = reference_point([point, *points], directions)
         before = hypervolume(points, directions, corner)
         assert hypervolume([point, *points], directions, corner) >= before - 1e-9
 
     @given(problems(least=1))
-    def test_is_that_of_the_front(self, problem: Problem) -> None:
+    def test_hypervolume_is_that_of_the_front(self, problem: Problem) -> None:
         points, directions = problem
         corner = reference_point(points, directions)
         best = [points[index] for index in reversed(pareto_front(points, directions))]
         assert hypervolume(best, directions, corner) == pytest.approx(hypervolume(points, directions, corner))
 
     @pytest.mark.parametrize("outside", [(0.1, 8.0), (0.9, 12.0), (0.2, 8.0), (0.9, 10.0)])
-    def test_a_point_not_better_than_the_reference_adds_nothing(self, outside: Point) -> None:
+    def test_point_beyond_the_reference_adds_nothing(self, outside: Point) -> None:
         inside = (0.5, 8.0)
         alone = hypervolume([inside], (UP, DOWN), (0.2, 10.0))
         assert hypervolume([inside, outside], (UP, DOWN), (0.2, 10.0)) == alone
 
-    def test_a_reference_that_is_no_number_is_refused(self) -> None:
+    def test_reference_that_is_not_finite_is_an_error(self) -> None:
         with pytest.raises(ValueError, match=r"^the reference must be finite, got"):
             hypervolume([(0.5, 8.0)], (UP, DOWN), (0.0, inf))
 
     @pytest.mark.parametrize(("count", "objectives"), [(200, 3), (10_000, 3), (100, 4), (50, 5)])
-    def test_takes_no_time(self, count: int, objectives: int) -> None:
+    def test_hypervolume_is_fast(self, count: int, objectives: int) -> None:
         points = sphere(count, objectives)
         start = perf_counter()
         hypervolume(points, [DOWN] * objectives, (1.1,) * objectives)
@@ -209,70 +209,70 @@ class TestHypervolume:
 
 
 class TestKnee:
-    def test_is_where_the_front_bends(self) -> None:
+    def test_knee_is_the_bend_of_the_front(self) -> None:
         points = [(0.30, 4.0), (0.44, 5.0), (0.46, 9.0), (0.47, 14.0)]
         assert knee_point(points, (UP, DOWN)) == 1
 
-    def test_is_the_best_of_one_objective(self) -> None:
+    def test_knee_of_one_objective_is_the_best(self) -> None:
         assert knee_point([(0.3,), (0.5,), (0.4,)], (UP,)) == 1
 
-    def test_of_one_point_is_the_point(self) -> None:
+    def test_knee_of_one_point(self) -> None:
         assert knee_point([(0.3, 4.0)], (UP, DOWN)) == 0
 
-    def test_of_two_points_is_the_better_in_the_first_objective(self) -> None:
+    def test_knee_of_two_points_is_the_better_in_the_first_objective(self) -> None:
         assert knee_point([(0.3, 4.0), (0.4, 9.0)], (UP, DOWN)) == 1
         assert knee_point([(4.0, 0.3), (9.0, 0.4)], (DOWN, UP)) == 0
 
-    def test_of_a_straight_front_is_the_better_in_the_first_objective(self) -> None:
+    def test_knee_of_a_straight_front_is_the_better_in_the_first_objective(self) -> None:
         assert knee_point([(0.1 * step, 0.3 * step) for step in range(11)], (UP, DOWN)) == 10
 
-    def test_of_three_objectives_lies_towards_the_best_of_all(self) -> None:
+    def test_knee_of_three_objectives(self) -> None:
         ends = [(0.0, 1.0, 1.0), (1.0, 0.0, 1.0), (1.0, 1.0, 0.0)]
         assert knee_point([*ends, (0.6, 0.6, 0.6), (0.3, 0.4, 0.3)], (DOWN, DOWN, DOWN)) == 4
 
     @given(problems(least=1))
-    def test_is_on_the_front(self, problem: Problem) -> None:
+    def test_knee_is_on_the_front(self, problem: Problem) -> None:
         points, directions = problem
         assert knee_point(points, directions) in pareto_front(points, directions)
 
     @given(problems(least=1), st.randoms(use_true_random=False))
-    def test_neither_order_nor_unit_matters(self, problem: Problem, shuffler: random.Random) -> None:
+    def test_knee_does_not_depend_on_order_or_units(self, problem: Problem, shuffler: random.Random) -> None:
         points, directions = problem
         found = points[knee_point(points, directions)]
         shuffled = [tuple(1000 * value for value in point) for point in points]
         shuffler.shuffle(shuffled)
         assert shuffled[knee_point(shuffled, directions)] == tuple(1000 * value for value in found)
 
-    def test_of_nothing_is_refused(self) -> None:
+    def test_knee_of_no_points_is_an_error(self) -> None:
         with pytest.raises(ValueError, match="a knee needs at least one point"):
             knee_point([], (UP, DOWN))
 
 
 class TestReference:
-    def test_lies_five_percent_of_the_range_beyond_the_worst(self) -> None:
+    def test_reference_is_5_percent_of_the_range_beyond_the_worst(self) -> None:
         points = [(0.30, 4.0), (0.50, 14.0), (0.40, 9.0)]
         assert reference_point(points, (UP, DOWN)) == pytest.approx((0.29, 14.5))
 
-    def test_takes_the_value_where_there_is_no_range(self) -> None:
+    def test_reference_of_equal_values_is_5_percent_beyond_them(self) -> None:
         assert reference_point([(0.40, 10.0)], (UP, DOWN)) == pytest.approx((0.38, 10.5))
 
-    def test_stays_at_zero_where_all_is_zero(self) -> None:
+    def test_reference_of_zeros_is_0(self) -> None:
         points = [(0.0, 4.0), (0.0, 8.0)]
         corner = reference_point(points, (UP, DOWN))
         assert corner == pytest.approx((0.0, 8.2))
         assert hypervolume(points, (UP, DOWN), corner) == 0.0
 
     @given(problems(least=1))
-    def test_is_better_than_no_point(self, problem: Problem) -> None:
+    def test_reference_is_worse_than_every_point(self, problem: Problem) -> None:
         points, directions = problem
         corner = reference_point(points, directions)
         for point in minimised(points, directions):
             assert all(x <= r for x, r in zip(point, minimised([corner], directions)[0], strict=True))
 
-    def test_from_nothing_is_refused(self) -> None:
+    def test_reference_of_no_points_is_an_error(self) -> None:
         with pytest.raises(ValueError, match="a reference needs at least one point"):
             reference_point([], (UP, DOWN))
 
-    def test_points_are_named_in_its_errors_too(self) -> None:
+    def test_errors_of_the_reference_name_points(self) -> None:
         with pytest.raises(ValueError, match=r"^point 0 must be finite, got"):
             reference_point([(inf, 1.0)], (UP, DOWN))

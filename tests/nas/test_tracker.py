@@ -49,7 +49,7 @@ class Client(MlflowClient):  # type: ignore[misc]
         if name.startswith("_") or not callable(found) or name not in vars(MlflowClient):
             return found
 
-        def told(*arguments: Any, **named: Any) -> Any:
+        def recorded(*arguments: Any, **named: Any) -> Any:
             if Client.refuses:
                 raise MlflowException("the server sleeps")
             answer = found(*arguments, **named)
@@ -58,7 +58,7 @@ class Client(MlflowClient):  # type: ignore[misc]
                 raise KilledError
             return answer
 
-        return told
+        return recorded
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def client(uri: str) -> MlflowClient:
 
 
 @pytest.fixture(autouse=True)
-def _told(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+def _recorded_client(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     if request.cls is not TestFigure:
         monkeypatch.setattr(figures, "figure", lambda *_: "<html>")  # else five megabytes a time
     monkeypatch.setattr(mlflow_runs, "MlflowClient", Client)
@@ -84,7 +84,7 @@ def _told(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> No
 
 @pytest.fixture
 def begin(uri: str, tmp_path: Path, request: pytest.FixtureRequest) -> Begin:
-    """A tracker of the test's own study; again, and it is a new process on the same study."""
+    """Return a factory of trackers of one study; each call stands for a new process."""
 
     def tracker(**changes: Any) -> Tracker:
         given = {
@@ -100,15 +100,15 @@ def begin(uri: str, tmp_path: Path, request: pytest.FixtureRequest) -> Begin:
     return tracker
 
 
-def running(trial: int, **known: Any) -> Record:
+def running(trial: int, **changes: Any) -> Record:
     fields = {"state": "running", "picks": UIB, "summary": "UIB 4", "fingerprint": f"{trial:012x}"}
-    return Record(trial=trial, **{**fields, **known})
+    return Record(trial=trial, **{**fields, **changes})
 
 
-def finished(trial: int, map50_95: float, gflops: float, **known: Any) -> Record:
+def finished(trial: int, map50_95: float, gflops: float, **changes: Any) -> Record:
     ended = replace(running(trial), state="complete", ending="finished", map50_95=map50_95, map50=0.6, gflops=gflops)
     return replace(
-        ended, **{"params": 1_930_000, "latency_ms": 12.34, "latency_spread_ms": 0.5, "seconds": 60.0, **known}
+        ended, **{"params": 1_930_000, "latency_ms": 12.34, "latency_spread_ms": 0.5, "seconds": 60.0, **changes}
     )
 
 
@@ -155,7 +155,7 @@ def artifact(client: MlflowClient, run: Any, path: str) -> str:
 
 def everything(tracker: Tracker, client: MlflowClient) -> dict[str, Any]:
     """What MLflow shows of a study, without what differs from run to run of the same."""
-    told = {}
+    contents = {}
     for run in [parent_of(tracker, client), *children_of(tracker, client).values()]:
         tags = {name: text for name, text in run.data.tags.items() if not name.endswith(("study_id", "parentRunId"))}
         metrics = {
@@ -163,12 +163,12 @@ def everything(tracker: Tracker, client: MlflowClient) -> dict[str, Any]:
             for name in run.data.metrics
         }
         files = [file.path for file in client.list_artifacts(run.info.run_id)]
-        told[run.info.run_name] = (run.info.status, tags, run.data.params, metrics, files)
-    return told
+        contents[run.info.run_name] = (run.info.status, tags, run.data.params, metrics, files)
+    return contents
 
 
 class TestParent:
-    def test_is_the_study(self, begin: Begin, client: MlflowClient) -> None:
+    def test_parent_run_has_the_study(self, begin: Begin, client: MlflowClient) -> None:
         tracker = begin(settings={"space": "v9", "long": "x" * 7000})
         run = parent_of(tracker, client)
         assert run.info.run_name == "v9-digits"
@@ -177,10 +177,10 @@ class TestParent:
         assert run.data.params == {"space": "v9", "long": "x" * 6000}
         assert tracker.page.startswith(f"/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}?")
         experiment = client.get_experiment(run.info.experiment_id)
-        assert experiment.name == "nas/test_is_the_study"
+        assert experiment.name == "nas/test_parent_run_has_the_study"
         assert experiment.artifact_location == (mlflow_runs._sqlite_file(tracker.uri).parent / "mlartifacts").as_uri()  # type: ignore[union-attr]
 
-    def test_counts_in_the_order_of_finishing(self, begin: Begin, client: MlflowClient) -> None:
+    def test_steps_are_in_the_order_of_finishing(self, begin: Begin, client: MlflowClient) -> None:
         tracker = begin()
         records = [stock(), running(1), finished(2, 0.3, 4.0)]
         tracker.sync(records)
@@ -193,7 +193,7 @@ class TestParent:
         assert points(client, run, "front_size") == [(1, 1), (2, 2), (3, 3), (4, 3)]
         assert points(client, run, "best_map50_95") == [(1, 0.4), (2, 0.4), (3, 0.5), (4, 0.5)]
 
-    def test_measures_from_the_stock_model_even_when_it_comes_late(self, begin: Begin, client: MlflowClient) -> None:
+    def test_hypervolume_is_written_after_the_stock_model_is_measured(self, begin: Begin, client: MlflowClient) -> None:
         tracker = begin()
         records = [running(0, role="stock", summary="stock", picks={}), finished(1, 0.3, 4.0)]
         tracker.sync(records)
@@ -204,13 +204,13 @@ class TestParent:
         assert points(client, run, "hypervolume") == [(1, 0.3 * 12 / 16), (2, 0.275)]
         assert points(client, run, "front_size") == [(1, 1), (2, 2)]
 
-    def test_the_box_of_the_hypervolume_never_moves(self, begin: Begin, client: MlflowClient) -> None:
+    def test_box_of_the_hypervolume_is_constant(self, begin: Begin, client: MlflowClient) -> None:
         begin().sync([stock()])
         again = begin()
         again.sync([replace(stock(), gflops=2.0), finished(1, 0.1, 20.0)])
         assert points(client, parent_of(again, client), "hypervolume") == [(1, 0.2), (2, 0.4 * 14 / 16)]
 
-    def test_a_front_that_is_empty_has_no_best(self, begin: Begin, client: MlflowClient) -> None:
+    def test_empty_front_has_no_best_accuracy(self, begin: Begin, client: MlflowClient) -> None:
         tracker = begin()
         tracker.sync([replace(stock(), within=False)])
         run = parent_of(tracker, client)
@@ -218,7 +218,7 @@ class TestParent:
         assert points(client, run, "front_size") == [(1, 0)]
         assert "best_map50_95" not in run.data.metrics
 
-    def test_tells_the_front_in_its_note(self, begin: Begin, client: MlflowClient) -> None:
+    def test_note_has_the_front(self, begin: Begin, client: MlflowClient) -> None:
         tracker = begin()
         tracker.sync([stock(), finished(1, 0.41, 4.0, summary="UIB 4, 6 · DySample 10"), running(2)])
         assert parent_of(tracker, client).data.tags["mlflow.note.content"] == (
@@ -246,7 +246,7 @@ class TestParent:
             "    nas export v9-digits --best map"
         )
 
-    def test_a_long_front_leaves_room_for_the_commands(self) -> None:
+    def test_note_with_a_long_front_has_the_commands(self) -> None:
         records = [finished(trial, 0.1 + trial / 1000, trial + 1.0, summary="UIB 4 · " * 20) for trial in range(80)]
         text = note.describe(
             "v9", records, pareto_front_of(records, OBJECTIVES), OBJECTIVES, stock=None, commands={"a": "b"}, room=8000
@@ -256,7 +256,7 @@ class TestParent:
         shown = text.count("\n| ") - 2 - 1
         assert f"{80 - shown} more in the artifact `front/front.csv`" in text
 
-    def test_goes_by_the_means_of_architectures_that_were_trained_again(self) -> None:
+    def test_note_has_means_over_seeds(self) -> None:
         again = [replace(stock(2, map50_95=0.44), repeat=1), finished(1, 0.41, 4.0)]
         records = [stock(), again[1], replace(again[0], fingerprint=stock().fingerprint)]
         text = note.describe(
@@ -265,7 +265,7 @@ class TestParent:
         assert text.startswith("**2** of 2 architectures are on the front of mAP50-95, GFLOPs.\n")
         assert "| 0 | 0.4200 (mean of 2) | 8.00 |" in text
 
-    def test_carries_the_front_as_files(self, begin: Begin, client: MlflowClient) -> None:
+    def test_artifacts_have_the_front(self, begin: Begin, client: MlflowClient) -> None:
         tracker = begin()
         records = [stock(), finished(1, 0.5, 9.0), finished(2, 0.1, 30.0)]
         tracker.sync(records)
@@ -277,7 +277,7 @@ class TestParent:
         assert [row["trial"] for row in table] == ["1", "0"]
         assert json.loads(table[0]["picks"]) == UIB
 
-    def test_settings_that_change_stay_readable(self, begin: Begin, client: MlflowClient) -> None:
+    def test_changed_settings_are_tags(self, begin: Begin, client: MlflowClient) -> None:
         begin()
         tracker = begin(settings={"space": "v9", "budget.epochs": "5", "new": "1"})
         run = parent_of(tracker, client)
@@ -293,28 +293,28 @@ class TestFigure:
         tracker.sync([stock(), finished(1, 0.5, 9.0, latency_steady=False), finished(2, 0.1, 99.0)])
         return artifact(client, parent_of(tracker, client), "front/front.html")
 
-    def test_needs_no_network(self, begin: Begin, client: MlflowClient) -> None:
+    def test_figure_needs_no_network(self, begin: Begin, client: MlflowClient) -> None:
         page = self.page(begin, client)
         assert not re.findall(r"<(?:script|link)[^>]+(?:src|href)=", page)
         assert len(page) > 1_000_000  # plotly itself is inside
 
-    def test_tells_each_trial(self, begin: Begin, client: MlflowClient) -> None:
+    def test_figure_has_each_trial(self, begin: Begin, client: MlflowClient) -> None:
         page = self.page(begin, client)
         for text in ("trial 1", "UIB 4", "mAP50-95 0.5000", "GFLOPs 9.00", "params 1.93 M", "12.3 ms (unsteady)"):
             assert text in page
         assert "2 of 3 architectures are on the front" in page
 
-    def test_shows_an_architecture_once_however_often_it_was_trained(self) -> None:
+    def test_figure_shows_an_architecture_once(self) -> None:
         records = [stock(), replace(stock(1, map50_95=0.44), repeat=1, fingerprint=stock().fingerprint)]
         page = figures.figure("v9", records, pareto_front_of(records, OBJECTIVES), OBJECTIVES)
         assert "1 of 1 architectures are on the front" in page
         assert "mAP50-95 0.4200 (mean of 2)" in page
         assert "trial 1" not in page
 
-    def test_sends_nothing_anywhere(self, begin: Begin, client: MlflowClient) -> None:
+    def test_figure_sends_no_data(self, begin: Begin, client: MlflowClient) -> None:
         assert '"showSendToCloud": false' in self.page(begin, client)
 
-    def test_shows_the_first_cost(self, begin: Begin, client: MlflowClient) -> None:
+    def test_figure_shows_the_first_cost(self, begin: Begin, client: MlflowClient) -> None:
         assert '"title":{"text":"GFLOPs"},"type":"log"' in self.page(begin, client)
         assert '"title":{"text":"latency in ms"},"type":"linear"' in self.page(
             begin, client, ("map50_95", "latency_ms")
@@ -323,7 +323,7 @@ class TestFigure:
 
 
 class TestChild:
-    def test_begins_when_its_architecture_is_known(self, begin: Begin, client: MlflowClient) -> None:
+    def test_child_run_begins_with_its_architecture(self, begin: Begin, client: MlflowClient) -> None:
         tracker = begin()
         proposed = running(1, picks={}, summary="", fingerprint="")
         tracker.sync([replace(running(0), state="waiting"), proposed])
@@ -331,7 +331,7 @@ class TestChild:
         tracker.sync([replace(running(0), state="waiting"), running(1)])
         assert list(children_of(tracker, client)) == ["trial-0001"]
 
-    def test_says_what_it_is(self, begin: Begin, client: MlflowClient) -> None:
+    def test_child_run_has_tags(self, begin: Begin, client: MlflowClient) -> None:
         tracker = begin()
         tracker.sync([replace(stock(), state="running", ending=None), running(7)])
         children = children_of(tracker, client)
@@ -339,9 +339,9 @@ class TestChild:
         assert child.data.params == {"4.operator": "UIB", "4.UIB.start_kernel": "3", "4.UIB.expansion": "4"}
         assert children["trial-0000"].data.params == {"architecture": "stock"}
         assert children["trial-0000"].data.tags["nas.role"] == "stock"
-        told = {name: text for name, text in child.data.tags.items() if not name.startswith("mlflow.")}
-        assert told.pop("nas.study_id") == parent_of(tracker, client).data.tags["nas.study_id"]
-        assert told == {
+        tags = {name: text for name, text in child.data.tags.items() if not name.startswith("mlflow.")}
+        assert tags.pop("nas.study_id") == parent_of(tracker, client).data.tags["nas.study_id"]
+        assert tags == {
             "nas.study": "v9-digits",
             "nas.trial": "7",
             "nas.fingerprint": "000000000007",
@@ -349,19 +349,19 @@ class TestChild:
             "nas.state": "running",
         }
 
-    def test_says_which_training_of_its_architecture_it_is(self, begin: Begin, client: MlflowClient) -> None:
+    def test_child_run_has_the_number_of_the_repeat(self, begin: Begin, client: MlflowClient) -> None:
         tracker = begin()
         tracker.sync([running(0), running(1, fingerprint=f"{0:012x}", repeat=1)])
         tags = {name: child.data.tags for name, child in children_of(tracker, client).items()}
         assert "nas.repeat" not in tags["trial-0000"]
         assert tags["trial-0001"]["nas.repeat"] == "1"
 
-    def test_has_as_many_params_as_it_needs(self, begin: Begin, client: MlflowClient) -> None:
+    def test_child_run_has_many_params(self, begin: Begin, client: MlflowClient) -> None:
         tracker = begin()
         tracker.sync([running(0, picks={str(layer): {"UIB": {"expansion": 4}} for layer in range(120)})])
         assert len(children_of(tracker, client)["trial-0000"].data.params) == 240
 
-    def test_follows_its_epochs(self, begin: Begin, client: MlflowClient) -> None:
+    def test_child_run_has_metrics_of_each_epoch(self, begin: Begin, client: MlflowClient) -> None:
         tracker = begin()
         train(tracker, 0, 1)
         tracker.sync([running(0)])
@@ -377,7 +377,7 @@ class TestChild:
         assert points(client, child, "train/box_loss") == [(1, 3.0), (2, 2.0), (3, 1.0)]
         assert points(client, child, "map50_95") == points(client, child, "map50") == [(2, 0.2), (3, 0.3)]
 
-    def test_ends_with_its_scores_and_files(self, begin: Begin, client: MlflowClient) -> None:
+    def test_child_run_ends_with_scores_and_artifacts(self, begin: Begin, client: MlflowClient) -> None:
         tracker = begin()
         tracker.sync([running(0)])
         train(tracker, 0, 1, 2, 3)
@@ -398,7 +398,9 @@ class TestChild:
         ("state", "ending", "status"),
         [("pruned", "stopped", "FINISHED"), ("pruned", "out_of_memory", "FINISHED"), ("fail", "broken", "FAILED")],
     )
-    def test_ends_as_its_trial(self, begin: Begin, client: MlflowClient, state: str, ending: str, status: str) -> None:
+    def test_status_of_child_run_follows_its_trial(
+        self, begin: Begin, client: MlflowClient, state: str, ending: str, status: str
+    ) -> None:
         tracker = begin(experiment="nas/ends")
         end(tracker, 0, error_txt="Traceback")
         tracker.sync([running(0, state=state, ending=ending, detail="what happened", seconds=1.0)])
@@ -411,13 +413,13 @@ class TestChild:
         assert child.info.end_time - child.info.start_time >= 1000
         assert artifact(client, child, "error.txt") == "Traceback"
 
-    def test_an_ending_without_its_scores_is_not_yet_finished(self, begin: Begin, client: MlflowClient) -> None:
+    def test_ending_without_scores_is_not_finished(self, begin: Begin, client: MlflowClient) -> None:
         tracker = begin()
         tracker.sync([stock(), running(1, ending="finished")])
         assert children_of(tracker, client)["trial-0001"].info.status == "RUNNING"
         assert points(client, parent_of(tracker, client), "front_size") == [(1, 1)]
 
-    def test_leaves_the_front_when_it_is_dominated(self, begin: Begin, client: MlflowClient) -> None:
+    def test_dominated_child_run_is_no_longer_pareto(self, begin: Begin, client: MlflowClient) -> None:
         tracker = begin()
         records = [stock(), finished(1, 0.3, 4.0)]
         tracker.sync(records)
@@ -442,7 +444,7 @@ class TestContinuing:
             [stock(), stopped, finished(2, 0.5, 8.0), running(3)],
         ]
 
-    def test_without_news_nothing_is_asked(self, begin: Begin, story: list[list[Record]]) -> None:
+    def test_sync_without_changes_makes_no_requests(self, begin: Begin, story: list[list[Record]]) -> None:
         tracker = begin()
         train(tracker, 3, 1)
         for records in story:
@@ -451,19 +453,19 @@ class TestContinuing:
         tracker.sync(story[-1])
         assert Client.asked[asked:] == ()
 
-    def test_a_new_process_goes_on_with_the_same_runs(
+    def test_new_process_continues_the_same_runs(
         self, begin: Begin, client: MlflowClient, story: list[list[Record]]
     ) -> None:
         first = begin()
         train(first, 3, 1, 2)
         for records in story:
             first.sync(records)
-        told, ids = everything(first, client), {run.info.run_id for run in children_of(first, client).values()}
+        contents, ids = everything(first, client), {run.info.run_id for run in children_of(first, client).values()}
         second = begin()
         second.sync(story[-1])
         assert second.parent_run_id == first.parent_run_id
         assert {run.info.run_id for run in children_of(second, client).values()} == ids
-        assert everything(second, client) == told
+        assert everything(second, client) == contents
         train(second, 3, 3)
         second.sync(story[-1])
         assert [step for step, _ in points(client, children_of(second, client)["trial-0003"], "epoch_seconds")] == [
@@ -472,7 +474,7 @@ class TestContinuing:
             3,
         ]
 
-    def test_kills_after_every_single_write_lose_and_double_nothing(
+    def test_kill_after_any_write_loses_and_duplicates_nothing(
         self, begin: Begin, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         begun = running(0, picks={}, summary="stock", role="stock")
@@ -500,7 +502,7 @@ class TestContinuing:
         assert 20 < kills < 100
         assert everything(tracker, client) == undisturbed
 
-    def test_a_ctrl_c_between_two_writes_is_made_good_in_the_same_process(
+    def test_ctrl_c_between_writes_is_recovered_in_the_same_process(
         self, begin: Begin, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         tracker = begin()
@@ -513,19 +515,19 @@ class TestContinuing:
         assert child.info.status == "KILLED"
         assert child.data.tags["nas.architecture"] == "UIB 4"
 
-    def test_a_stale_state_doubles_nothing(self, begin: Begin, client: MlflowClient) -> None:
+    def test_stale_state_duplicates_nothing(self, begin: Begin, client: MlflowClient) -> None:
         tracker = begin()
         records = [stock(), finished(1, 0.3, 4.0)]
         tracker.sync(records[:1])
         stale = (tracker.folder / STATE).read_text(encoding="utf-8")
         tracker.sync(records)
-        told = everything(tracker, client)
+        contents = everything(tracker, client)
         (tracker.folder / STATE).write_text(stale, encoding="utf-8")
         again = begin()
         again.sync(records)
-        assert everything(again, client) == told
+        assert everything(again, client) == contents
 
-    def test_a_folder_that_was_begun_anew_is_another_study(self, begin: Begin, client: MlflowClient) -> None:
+    def test_recreated_folder_is_another_study(self, begin: Begin, client: MlflowClient) -> None:
         first = begin()
         first.sync([stock()])
         (first.folder / STATE).unlink()
@@ -535,18 +537,18 @@ class TestContinuing:
         assert children_of(first, client)["trial-0000"].data.metrics["score/map50_95"] == 0.4
         assert children_of(second, client)["trial-0000"].data.metrics["score/map50_95"] == 0.2
 
-    def test_what_was_deleted_in_mlflow_is_written_again(self, begin: Begin, client: MlflowClient) -> None:
+    def test_deleted_runs_are_written_again(self, begin: Begin, client: MlflowClient) -> None:
         tracker = begin()
         tracker.sync([stock()])
-        told = everything(tracker, client)
+        contents = everything(tracker, client)
         client.delete_run(tracker.parent_run_id)
         again = begin()
         again.sync([stock()])
         assert again.parent_run_id != tracker.parent_run_id
-        assert everything(again, client) == told
+        assert everything(again, client) == contents
 
     @pytest.mark.parametrize("status", ["FINISHED", "KILLED"])
-    def test_finishes_and_goes_on(self, begin: Begin, client: MlflowClient, status: str) -> None:
+    def test_finished_run_can_be_resumed(self, begin: Begin, client: MlflowClient, status: str) -> None:
         tracker = begin(experiment="nas/finishes")
         tracker.sync([stock(), running(1)])
         tracker.finish(status)
@@ -562,16 +564,14 @@ class TestContinuing:
         assert children_of(again, client)["trial-0001"].info.status == "FAILED"
 
     @pytest.mark.parametrize("detail", ["", "interrupted; its architecture is tried again"])
-    def test_what_was_interrupted_has_not_failed(self, begin: Begin, client: MlflowClient, detail: str) -> None:
+    def test_interrupted_trial_is_killed_not_failed(self, begin: Begin, client: MlflowClient, detail: str) -> None:
         tracker = begin(experiment="nas/interrupted")
         tracker.sync([running(0)])
         tracker.sync([running(0, state="fail", detail=detail)])
         assert children_of(tracker, client)["trial-0000"].info.status == "KILLED"
 
     @pytest.mark.parametrize("before", ["FINISHED", "KILLED"])
-    def test_a_resume_with_nothing_to_do_leaves_the_end_where_it_was(
-        self, begin: Begin, client: MlflowClient, before: str
-    ) -> None:
+    def test_resume_without_work_keeps_the_end_time(self, begin: Begin, client: MlflowClient, before: str) -> None:
         tracker = begin(experiment="nas/nothing-to-do")
         tracker.sync([running(0)])
         tracker.sync([stock()])
@@ -585,7 +585,7 @@ class TestContinuing:
         assert parent_of(again, client).info.status == "FINISHED"
         assert parent_of(again, client).info.end_time == ended
 
-    def test_a_training_of_the_stock_model_is_work_as_well(self, begin: Begin, client: MlflowClient) -> None:
+    def test_training_of_the_stock_model_counts_as_work(self, begin: Begin, client: MlflowClient) -> None:
         tracker = begin()
         tracker.finish("KILLED")
         TrialFiles.of_stock_model(tracker.folder).folder.mkdir()
@@ -594,7 +594,7 @@ class TestContinuing:
         assert parent_of(again, client).info.status == "RUNNING"
 
     @pytest.mark.parametrize("text", ["", "{", "[]", "\xff", '{"study_id": 1, "finished": 2, "stock": 3}'])
-    def test_a_torn_state_gives_new_runs(
+    def test_damaged_state_begins_new_runs(
         self, begin: Begin, client: MlflowClient, text: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         first = begin(experiment="nas/torn")
@@ -607,9 +607,7 @@ class TestContinuing:
             f"{first.folder / STATE}: cannot be read; the study gets a new run in MLflow"
         ]
 
-    def test_leaves_nothing_in_the_folder_of_temporary_files(
-        self, begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_no_temporary_files_are_left(self, begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         tracker = begin()
         end(tracker, 0, model_yaml="nc: 10\n")
         temporary = tmp_path / "temporary"
@@ -622,7 +620,7 @@ class TestContinuing:
 
 
 class TestSending:
-    def test_sends_all_that_is_missing(
+    def test_send_writes_all_that_is_missing(
         self, begin: Begin, client: MlflowClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         monkeypatch.setattr(Client, "refuses", True)
@@ -632,10 +630,10 @@ class TestSending:
         end(tracker, 0, outcome_json="{}")
         os.utime(TrialFiles.of(tracker.folder, 0).outcome, (1000, 1000))
         tracker.finish("FINISHED", [stock()])
-        told = [record.getMessage() for record in caplog.records]
-        assert len(told) == 2  # once in the beginning, once in the end
-        assert told[0].endswith("the search goes on, and what is missing there is written once it works")
-        assert told[1].endswith("what is missing there is sent by: nas sync v9-digits")
+        messages = [record.getMessage() for record in caplog.records]
+        assert len(messages) == 2  # once in the beginning, once in the end
+        assert messages[0].endswith("the search goes on, and what is missing there is written once it works")
+        assert messages[1].endswith("what is missing there is sent by: nas sync v9-digits")
         monkeypatch.setattr(Client, "refuses", False)
         later = begin()
         later.send([stock()], unfinished=True)
@@ -649,7 +647,7 @@ class TestSending:
         assert parent_of(later, client).info.end_time == ended
 
     @pytest.mark.parametrize(("unfinished", "status"), [(True, "KILLED"), (False, "FINISHED")])
-    def test_ends_the_runs_that_a_killed_process_left(
+    def test_send_ends_the_runs_of_a_killed_process(
         self, begin: Begin, client: MlflowClient, unfinished: bool, status: str
     ) -> None:
         killed = begin(experiment="nas/left")
@@ -662,14 +660,14 @@ class TestSending:
         assert (parent.info.status, parent.info.end_time) == (status, 4_000_000_000_000)
         assert children_of(killed, client)["trial-0001"].info.status == "KILLED"
 
-    def test_says_why_it_cannot(self, begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_send_raises_if_mlflow_cannot_be_used(self, begin: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Client, "refuses", True)
         with pytest.raises(EnvironmentProblem, match=r"MLflow cannot be used at sqlite:.*: the server sleeps"):
             begin().send([stock()], unfinished=False)
 
 
 class TestNeighbours:
-    def test_the_users_own_run_is_left_alone(
+    def test_active_run_of_the_caller_is_unchanged(
         self, begin: Begin, client: MlflowClient, uri: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
@@ -687,7 +685,9 @@ class TestNeighbours:
         assert tracker.parent_run_id != theirs.info.run_id
         assert set(children_of(tracker, client)) == {"trial-0000", "trial-0001"}
 
-    def test_nothing_global_is_changed(self, begin: Begin, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_global_state_of_mlflow_is_unchanged(
+        self, begin: Begin, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
         monkeypatch.chdir(tmp_path)
         before = mlflow.get_tracking_uri()
         tracker = begin(folder=tmp_path / "study")
@@ -697,7 +697,7 @@ class TestNeighbours:
         assert mlflow.active_run() is None
         assert [path.name for path in tmp_path.iterdir()] == ["study"]
 
-    def test_what_the_user_decided_stays(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_environment_of_the_user_is_unchanged(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "false")
         monkeypatch.delenv("GIT_PYTHON_REFRESH")
         mlflow_runs._settle_environment()
@@ -716,33 +716,31 @@ class TestFailures:
         ],
         ids=["a server", "a folder", "a file", "nonsense"],
     )
-    def test_an_address_that_is_none(
+    def test_invalid_address(
         self, begin: Begin, address: str, reason: str, advice: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         tracker = begin(uri=address)
         tracker.sync([stock()])
         tracker.finish("FINISHED")
-        told = [record.getMessage() for record in caplog.records]
-        assert len(told) == 2
-        for line in told:
+        messages = [record.getMessage() for record in caplog.records]
+        assert len(messages) == 2
+        for line in messages:
             assert reason in line
             assert advice in line
             assert "secret" not in line
             assert "\n" not in line
 
-    def test_a_file_that_is_no_database(self, begin: Begin, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def test_file_that_is_no_database(self, begin: Begin, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         (tmp_path / "mlflow.db").write_text("not a database " * 100)
         begin(uri=f"sqlite:///{tmp_path}/mlflow.db")
         assert f"not a database (move {tmp_path}/mlflow.db elsewhere, and another is made)" in caplog.text
 
-    def test_an_experiment_that_was_deleted(
-        self, begin: Begin, client: MlflowClient, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_deleted_experiment(self, begin: Begin, client: MlflowClient, caplog: pytest.LogCaptureFixture) -> None:
         client.delete_experiment(parent_of(begin(), client).info.experiment_id)
         begin()
         assert re.search(r"python -m mlflow experiments restore --experiment-id \d+; the search goes on", caplog.text)
 
-    def test_an_experiment_that_another_process_makes_meanwhile(
+    def test_experiment_created_by_another_process_meanwhile(
         self, begin: Begin, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         real = Client.get_experiment_by_name
@@ -755,7 +753,7 @@ class TestFailures:
         monkeypatch.setattr(Client, "get_experiment_by_name", late)
         assert parent_of(begin(experiment="nas/meanwhile"), client).info.experiment_id == made
 
-    def test_a_failure_of_any_kind_does_not_end_the_search(
+    def test_failure_of_any_kind_does_not_end_the_search(
         self, begin: Begin, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         def breaks(*_: object, **__: object) -> None:
@@ -766,7 +764,7 @@ class TestFailures:
         tracker.sync([stock()])
         assert "what nobody thought of" in caplog.text
 
-    def test_a_server_that_sleeps_does_not_end_the_search(
+    def test_unresponsive_server_does_not_end_the_search(
         self, begin: Begin, client: MlflowClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         now = 0.0
@@ -790,9 +788,7 @@ class TestFailures:
         tracker.sync([stock(), running(1)])
         assert len(caplog.records) == 2
 
-    def test_the_last_word_does_not_wait(
-        self, begin: Begin, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_finish_does_not_wait(self, begin: Begin, client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
         tracker = begin(clock=lambda: 0.0)
         monkeypatch.setattr(Client, "refuses", True)
         tracker.sync([stock()])
@@ -804,13 +800,13 @@ class TestFailures:
 
 
 class TestAddresses:
-    def test_a_file_under_the_runs(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_default_is_a_file_under_the_runs(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
         assert tracking_uri(Path("/home/me/runs/nas")) == "sqlite:////home/me/runs/nas/mlflow.db"
         odd = tmp_path / "50% of a b"
         assert mlflow_runs._sqlite_file(tracking_uri(odd)) == odd / "mlflow.db"
 
-    def test_the_users_own(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_address_of_the_user(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.lab:5000")
         assert tracking_uri(tmp_path) == "http://mlflow.lab:5000"
 
@@ -822,11 +818,11 @@ class TestAddresses:
             ("http://mlflow.lab", None),
         ],
     )
-    def test_artifacts_lie_beside_their_database(self, address: str, root: str | None) -> None:
+    def test_artifacts_are_beside_their_database(self, address: str, root: str | None) -> None:
         assert mlflow_runs._artifact_root(address, Path("/runs/nas")) == (Path(root) if root else None)
 
     @pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")
-    def test_the_pages_have_a_command(self) -> None:
+    def test_command_of_the_pages(self) -> None:
         from mlflow.cli import cli
 
         _python, *module, ui = (command := ui_command("sqlite:////a b/mlflow.db", "127.0.0.1", 5001))[:4]
@@ -836,6 +832,6 @@ class TestAddresses:
         assert (given["host"], given["port"], given["workers"]) == ("127.0.0.1", 5001, "1")
         assert given["artifacts_destination"] == "/a b/mlartifacts"
 
-    def test_a_server_has_pages_already(self) -> None:
+    def test_server_has_pages_already(self) -> None:
         with pytest.raises(EnvironmentProblem, match=r"http://mlflow.lab:5000 is a server"):
             ui_command("http://mlflow.lab:5000", "127.0.0.1", 5001)

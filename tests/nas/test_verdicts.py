@@ -1,4 +1,4 @@
-"""What a front is said to be worth, and how it looks."""
+"""Verdicts on a front, and its tables."""
 
 import json
 import re
@@ -60,7 +60,7 @@ class TestBargain:
     """The cheapest of a front that is as accurate as the stock model."""
 
     @pytest.mark.parametrize(
-        ("accuracy", "told"),
+        ("accuracy", "verdict"),
         [
             (0.491, "trial 1: as accurate as stock within 0.9 points, with 25.0% fewer GFLOPs"),
             (0.5, "trial 1: scores as stock does, with 25.0% fewer GFLOPs"),
@@ -69,10 +69,10 @@ class TestBargain:
             (0.48, None),
         ],
     )
-    def test_says_what_the_difference_is(self, accuracy: float, told: str | None) -> None:
-        assert verdicts.saving([record(1, accuracy, 6.0)], record(0, 0.5), "gflops") == told
+    def test_difference_to_the_stock_model(self, accuracy: float, verdict: str | None) -> None:
+        assert verdicts.saving([record(1, accuracy, 6.0)], record(0, 0.5), "gflops") == verdict
 
-    def test_is_one_of_the_cost_that_counts(self) -> None:
+    def test_uses_the_given_cost(self) -> None:
         stock = record(0, 0.5, 8.0, latency_ms=10.0, params=4_000_000)
         slow, fast = (
             record(1, 0.5, 6.0, latency_ms=12.0, params=3_000_000),
@@ -86,7 +86,7 @@ class TestBargain:
         )
 
     @pytest.mark.parametrize("accuracy", [0.0, 0.0009])
-    def test_there_is_none_where_nothing_was_learned(self, accuracy: float) -> None:
+    def test_none_if_nothing_was_learned(self, accuracy: float) -> None:
         assert verdicts.saving([record(1, accuracy, 6.0)], record(0, accuracy), "gflops") is None
 
     @pytest.mark.parametrize(
@@ -98,16 +98,16 @@ class TestBargain:
             (("map50_95",), "gflops"),
         ],
     )
-    def test_goes_by_the_first_cost_among_the_objectives(self, objectives: tuple[str, ...], cost: str) -> None:
+    def test_main_cost_is_the_first_among_the_objectives(self, objectives: tuple[str, ...], cost: str) -> None:
         assert pareto.main_cost(objectives) == cost
 
-    def test_of_latency_is_told_by_the_command(self, searched: Callable[..., Study], tmp_path: Path) -> None:
+    def test_command_shows_a_saving_of_latency(self, searched: Callable[..., Study], tmp_path: Path) -> None:
         study = searched(objectives=("map50_95", "latency_ms"))
-        told = nas("pareto", study.name, "--runs", tmp_path / "runs")
-        assert " ms\n" in told.stderr.splitlines(keepends=True)[0]
-        assert "GFLOPs" not in told.stderr
+        output = nas("pareto", study.name, "--runs", tmp_path / "runs")
+        assert " ms\n" in output.stderr.splitlines(keepends=True)[0]
+        assert "GFLOPs" not in output.stderr
 
-    def test_of_latency_is_what_export_takes_for_cheap(self, searched: Callable[..., Study]) -> None:
+    def test_export_takes_the_cheapest_by_latency(self, searched: Callable[..., Study]) -> None:
         study = searched(objectives=("map50_95", "latency_ms"))
         front = [
             record(0, 0.6, 9.0, latency_ms=9.0),
@@ -120,26 +120,26 @@ class TestBargain:
 class TestGain:
     """What the most accurate has over the stock model."""
 
-    def test_of_one_seed_quotes_no_noise_that_was_not_measured(self) -> None:
-        told = verdicts.gain([record(0, 0.5), record(1, 0.6)], record(1, 0.6), record(0, 0.5))
-        assert told == (
+    def test_one_seed_has_no_measured_noise(self) -> None:
+        verdict = verdicts.gain([record(0, 0.5), record(1, 0.6)], record(1, 0.6), record(0, 0.5))
+        assert verdict == (
             "No evidence of gain yet: +0.100 over stock is one short training each with one seed; the seed alone moves "
             "such a score, by how much at this budget is not measured (--seeds 3 does)."
         )
 
-    def test_quotes_the_noise_of_the_studys_own_repeats(self) -> None:
+    def test_noise_is_measured_from_repeats_of_the_study(self) -> None:
         repeats = [record(n, 0.4 + n / 100, fingerprint="2", repeat=n) for n in range(5)]
-        told = verdicts.gain([record(0, 0.5), record(1, 0.6), *repeats], record(1, 0.6), record(0, 0.5))
-        assert told.endswith("between seeds, scores of this study deviate by 0.016.")
+        verdict = verdicts.gain([record(0, 0.5), record(1, 0.6), *repeats], record(1, 0.6), record(0, 0.5))
+        assert verdict.endswith("between seeds, scores of this study deviate by 0.016.")
 
 
 class TestNothingLearned:
-    """A score as of a model that was never trained is said to be one, by every command that shows scores."""
+    """Every command that shows scores warns of a score as of a model that was never trained."""
 
     LINE = "Nothing was learned: the stock model's mAP50-95 is 0.0000"
 
     @pytest.mark.parametrize(("accuracy", "learned"), [(0.0, False), (0.00099, False), (0.001, True), (None, True)])
-    def test_is_below_a_thousandth(self, accuracy: float | None, *, learned: bool) -> None:
+    def test_threshold_of_a_learned_score(self, accuracy: float | None, *, learned: bool) -> None:
         assert has_learned(accuracy) is learned
 
     @pytest.mark.parametrize(
@@ -154,32 +154,32 @@ class TestNothingLearned:
         ],
         ids=" ".join,
     )
-    def test_is_said_with_its_cause(
+    def test_warning_has_a_cause(
         self, command: tuple[str, ...], searched: Callable[..., Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         study = searched(factor=0.0, stock=0.0)
         monkeypatch.setattr(Study, "export", lambda study, **_: _Exported(study))
         name, *rest = command
-        told = nas(name, study.name, *rest, "--runs", tmp_path / "runs")
-        assert told.exit_code == 0, told.output
-        assert self.LINE in told.stderr
-        assert name == "status" or "Too few epochs (--epochs 3), images too few or too small" in told.stderr
-        assert not re.search("as accurate|gain|scores as stock|confirm", told.stderr)
+        output = nas(name, study.name, *rest, "--runs", tmp_path / "runs")
+        assert output.exit_code == 0, output.output
+        assert self.LINE in output.stderr
+        assert name == "status" or "Too few epochs (--epochs 3), images too few or too small" in output.stderr
+        assert not re.search("as accurate|gain|scores as stock|confirm", output.stderr)
         if "json" not in command:
-            assert "+0.000" not in told.stdout
+            assert "+0.000" not in output.stdout
 
-    def test_is_said_of_a_stock_model_that_alone_failed(self, searched: Callable[..., Study], tmp_path: Path) -> None:
+    def test_warning_if_only_stock_learned_nothing(self, searched: Callable[..., Study], tmp_path: Path) -> None:
         searched(stock=0.0)
-        told = nas("pareto", "small", "--runs", tmp_path / "runs")
-        assert self.LINE in told.stderr
-        assert "over stock is" not in told.stderr
+        output = nas("pareto", "small", "--runs", tmp_path / "runs")
+        assert self.LINE in output.stderr
+        assert "over stock is" not in output.stderr
 
-    def test_is_not_said_of_scores_that_are_some(self, searched: Callable[..., Study], tmp_path: Path) -> None:
+    def test_no_warning_for_learned_scores(self, searched: Callable[..., Study], tmp_path: Path) -> None:
         searched()
         for command in ("pareto", "trials", "status"):
             assert "learned" not in nas(command, "small", "--runs", tmp_path / "runs").stderr
 
-    def test_is_said_while_the_search_runs(
+    def test_warning_during_the_search(
         self, make_study: MakeStudy, capsys: pytest.CaptureFixture[str], tmp_path: Path
     ) -> None:
         base = Budget(data=tmp_path / "data.yaml", epochs=1, deploy_size=64)
@@ -199,9 +199,9 @@ class TestNothingLearned:
         training.files.write_outcome(outcome)
         with Watching() as watching:
             watching.update(study, study.records())
-        told = capsys.readouterr().err
-        assert "after 1 epoch, 1 s" in told
-        assert told.count(self.LINE) == 1
+        output = capsys.readouterr().err
+        assert "after 1 epoch, 1 s" in output
+        assert output.count(self.LINE) == 1
 
 
 class _Exported:
@@ -221,31 +221,31 @@ class TestTables:
 
     @pytest.mark.usefixtures("narrow")
     @pytest.mark.parametrize("command", ["pareto", "trials", "status"])
-    def test_no_row_wraps(self, command: str, searched: Callable[..., Study], tmp_path: Path) -> None:
+    def test_rows_do_not_wrap(self, command: str, searched: Callable[..., Study], tmp_path: Path) -> None:
         study = searched(start="start: [{4: {UIB: {}}, 6: {DynamicConv: {kernels: 4}}, 10: {DySample: {style: pl}}}]")
-        told = nas(command, study.name, "--runs", tmp_path / "runs").stdout.splitlines()
+        output = nas(command, study.name, "--runs", tmp_path / "runs").stdout.splitlines()
         count = {"pareto": len(study.front()), "trials": len(study.records()), "status": 1}[command]
-        assert len(told) == count + 2  # a title and headings
-        assert max(map(len, told)) <= 80
+        assert len(output) == count + 2  # a title and headings
+        assert max(map(len, output)) <= 80
 
     @pytest.mark.usefixtures("narrow")
-    def test_what_matters_is_there(self, searched: Callable[..., Study], tmp_path: Path) -> None:
+    def test_narrow_table_has_the_main_columns(self, searched: Callable[..., Study], tmp_path: Path) -> None:
         study = searched()
         headings = nas("pareto", study.name, "--runs", tmp_path / "runs").stdout.splitlines()[1]
         expected = ["trial", "mAP50-95", "over stock", "GFLOPs", "of stock", "ms", "epochs", "architecture"]
         assert re.split(r"\s{2,}", headings.strip()) == expected
 
-    def test_gains_and_costs_are_told_beside_stock(self, searched: Callable[..., Study], tmp_path: Path) -> None:
+    def test_gains_and_costs_are_relative_to_stock(self, searched: Callable[..., Study], tmp_path: Path) -> None:
         study = searched()
         stock, *others = study.records()
-        told = nas("trials", study.name, "--runs", tmp_path / "runs").stdout.splitlines()[2:]
-        assert "+0.000" in told[0]
-        assert "100.0%" in told[0]
-        for line, other in zip(told[1:], others, strict=True):
+        output = nas("trials", study.name, "--runs", tmp_path / "runs").stdout.splitlines()[2:]
+        assert "+0.000" in output[0]
+        assert "100.0%" in output[0]
+        for line, other in zip(output[1:], others, strict=True):
             assert f"{(other.map50_95 or 0) - (stock.map50_95 or 0):+.3f}" in line
             assert f"{(other.gflops or 0) / (stock.gflops or 1):.1%}" in line
 
-    def test_a_wide_terminal_shows_more(
+    def test_wide_terminal_shows_more_columns(
         self, searched: Callable[..., Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         searched()
@@ -260,17 +260,17 @@ class TestTables:
 
     @pytest.mark.usefixtures("narrow")
     @pytest.mark.parametrize("shown", ["json", "csv"])
-    def test_programs_get_every_column(self, shown: str, searched: Callable[..., Study], tmp_path: Path) -> None:
+    def test_json_and_csv_have_every_column(self, shown: str, searched: Callable[..., Study], tmp_path: Path) -> None:
         searched()
-        told = nas("trials", "small", "--runs", tmp_path / "runs", "--format", shown).stdout
-        names = list(json.loads(told)[0]) if shown == "json" else told.splitlines()[0].split(",")
+        output = nas("trials", "small", "--runs", tmp_path / "runs", "--format", shown).stdout
+        names = list(json.loads(output)[0]) if shown == "json" else output.splitlines()[0].split(",")
         assert tuple(names) == COLUMNS
 
-    def test_names_with_brackets_are_no_markup(self, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_brackets_in_names_are_not_markup(self, capsys: pytest.CaptureFixture[str]) -> None:
         show.rows([{"name": "[red]a[/red]"}], "table", title="[b]", columns={"name": "name"}, narrow=())
         assert capsys.readouterr().out.split() == ["[b]", "name", "[red]a[/red]"]
 
-    def test_a_trial_that_runs_shows_its_progress(self, make_study: MakeStudy, tmp_path: Path) -> None:
+    def test_running_trial_shows_its_progress(self, make_study: MakeStudy, tmp_path: Path) -> None:
         study = make_study()
         with pytest.warns(UserWarning, match="Heartbeat"):
             trial = study.optuna.ask()
@@ -278,18 +278,18 @@ class TestTables:
         files.folder.mkdir(parents=True)
         for number in (1, 2):
             files.write_epoch(Epoch(epoch=number, losses={}, map50_95=None, map50=None, seconds=1.5))
-        told = nas("trials", "small", "--runs", tmp_path / "runs").stdout
-        assert re.search(r"running .* 2/3 .* 3\.0 ", told)
+        output = nas("trials", "small", "--runs", tmp_path / "runs").stdout
+        assert re.search(r"running .* 2/3 .* 3\.0 ", output)
         row = json.loads(nas("trials", "small", "--runs", tmp_path / "runs", "--format", "json").stdout)[trial.number]
         assert (row["epochs"], row["seconds"]) == (2, 3.0)
 
-    def test_what_was_interrupted_is_called_so(self, make_study: MakeStudy, tmp_path: Path) -> None:
+    def test_interrupted_trial_is_shown_as_interrupted(self, make_study: MakeStudy, tmp_path: Path) -> None:
         study = make_study()
         with pytest.warns(UserWarning, match="Heartbeat"):
             study.optuna.ask()
         recovery.recover(study)
-        told = nas("trials", "small", "--runs", tmp_path / "runs").stdout
-        assert re.search(r"\n +0  interrupted ", told)
+        output = nas("trials", "small", "--runs", tmp_path / "runs").stdout
+        assert re.search(r"\n +0  interrupted ", output)
         row = json.loads(nas("trials", "small", "--runs", tmp_path / "runs", "--format", "json").stdout)[0]
         assert (row["state"], row["ending"]) == ("fail", None)
 
@@ -298,7 +298,7 @@ class TestWords:
     """Help and plan say what is."""
 
     @pytest.mark.parametrize(
-        ("base", "trial", "size", "told"),
+        ("base", "trial", "size", "preset"),
         [
             (60, 20, 320, "standard: finds what is cheaper and as accurate"),
             (60, 5, 320, "standard, but --epochs 5 instead of 20"),
@@ -306,19 +306,19 @@ class TestWords:
             (1, 1, 64, ""),
         ],
     )
-    def test_a_preset_promises_nothing_for_other_numbers(
-        self, base: int, trial: int, size: int, told: str, make_study: MakeStudy, tmp_path: Path
+    def test_preset_is_named_only_with_its_numbers(
+        self, base: int, trial: int, size: int, preset: str, make_study: MakeStudy, tmp_path: Path
     ) -> None:
         common = {"data": tmp_path / "data.yaml", "deploy_size": 64, "image_size": size}
         study = make_study(base=Budget(epochs=base, **common), budget=Budget(epochs=trial, **common))
-        assert _preset(study.settings) == told
+        assert _preset(study.settings) == preset
 
-    def test_one_epoch_is_one(self, tmp_path: Path) -> None:
+    def test_one_epoch_is_singular(self, tmp_path: Path) -> None:
         assert Budget(data=tmp_path, epochs=1).summary == "1 epoch at 128 px, batch 8"
         assert Budget(data=tmp_path, epochs=2).summary == "2 epochs at 128 px, batch 8"
         assert (verdicts.with_unit(1, "trial"), verdicts.with_unit(0, "trial")) == ("1 trial", "0 trials")
 
-    def test_a_running_study_can_be_looked_at_where_it_lies(self, make_study: MakeStudy) -> None:
+    def test_running_study_can_be_opened(self, make_study: MakeStudy) -> None:
         study = make_study()
         assert str(study.already_running()) == (
             "small is running already, in another process; look at it with: nas status small "

@@ -91,7 +91,7 @@ def _about(name: str, deviation: float) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("sampler", "trials"), [(each, 100 if each is Sampler.GP else 500) for each in Sampler])
-def test_nothing_is_trained_twice_and_nothing_over_a_limit(
+def test_no_architecture_is_trained_twice_or_over_a_limit(
     space: SearchSpace, table: CostTable, sampler: Sampler, trials: int
 ) -> None:
     ceiling = 7.0
@@ -108,13 +108,13 @@ def test_nothing_is_trained_twice_and_nothing_over_a_limit(
         for target in (7.0, 8.0, 9.5)
     ],
 )
-def test_a_reward_finds_its_target(space: SearchSpace, table: CostTable, kind: Reward, target: float) -> None:
+def test_search_by_reward_reaches_its_target(space: SearchSpace, table: CostTable, kind: Reward, target: float) -> None:
     study = _InMemory(space, table, 60, reward=kind, target_gflops=target)
     _, _, gflops = max(study.run(), key=lambda found: study.settings.rewarded(found[1], {"gflops": found[2]}))
     assert gflops == pytest.approx(target, rel=0.05)
 
 
-def test_a_price_without_a_target_goes_where_it_pays(space: SearchSpace, table: CostTable) -> None:
+def test_search_by_mnasnet_reward(space: SearchSpace, table: CostTable) -> None:
     """MnasNet's soft reward ranks alike whatever the target is."""
     winners = []
     for target in (7.0, 9.5):
