@@ -39,7 +39,7 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> SearchSpace:
 
 @pytest.fixture
 def make_study(tmp_path: Path, space: SearchSpace) -> Callable[..., Study]:
-    """A study on the small space, with some settings changed, and with what its space starts with."""
+    """Make a study on the small space, with changed settings and with start architectures."""
 
     def make(
         name: str = "small", *, trials: int = 6, start: str = "", storage: str | None = None, **changes: object
@@ -72,12 +72,12 @@ def make_study(tmp_path: Path, space: SearchSpace) -> Callable[..., Study]:
 
 @pytest.fixture
 def score() -> Callable[..., Outcome]:
-    """In the place of `trials.evaluate`: a formula, in milliseconds."""
+    """Stand-in for `trials.evaluate`: a formula that takes milliseconds."""
     return _score
 
 
 def formula(architecture: Architecture) -> tuple[float, float]:
-    """An accuracy and a cost that depend on the fingerprint alone."""
+    """Return an accuracy and a cost in GFLOPs that depend on the fingerprint alone."""
     digest = hashlib.sha256(architecture.fingerprint.encode()).digest()
     return digest[0] / 256, 1 + digest[1] / 256
 
@@ -116,7 +116,7 @@ RESOLUTIONS = (160, 224, 288, 352, 416, 480)
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A table as YOLOBench writes them, of a formula: what is larger is better, ever less so, and dearer."""
+    """Table in YOLOBench's format, from a formula: larger models are better, with diminishing returns, and slower."""
     lines = ["model_name,precision,recall,mAP_0.5,mAP_0.5:0.95,pi4_ort_latency,ov_latency"]
     shapes = product(("yolo5", "yolo7", "yolo6s-"), ("33", "67", "1"), ("25", "5", "75", "1"), RESOLUTIONS)
     for family, depth, width, resolution in shapes:

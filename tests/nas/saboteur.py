@@ -1,8 +1,8 @@
-"""A worker of which every fourth architecture misbehaves, and the others are scored by a formula.
+"""Worker in which every fourth architecture misbehaves, and the others are scored by a formula.
 
-`python saboteur.py FOLDER ...`, as `nas.execution.worker`. Everything else of a worker is real, and so is everything
-of `evaluate` but costs and trainings. SABOTAGE names a folder, where architectures are counted in the
-order of their first trial; SABOTAGE_ALWAYS is what all of them do.
+`python saboteur.py FOLDER ...`, as `nas.execution.worker`. All else of a worker is real, and so is all of
+`evaluate` but costs and trainings. SABOTAGE names a folder in which architectures are numbered in the order of their
+first trial; SABOTAGE_ALWAYS is the one kind of misbehaviour of all architectures.
 """
 
 import ctypes
@@ -29,7 +29,7 @@ EVERY = 4
 
 
 def misbehave(kind: str) -> None:
-    """Do one of the things that a candidate must not do."""
+    """Misbehave in one of the ways in which a candidate may."""
     match kind:
         case "raises":
             raise KeyError("x")
@@ -49,7 +49,7 @@ def misbehave(kind: str) -> None:
 
 
 def kind_of(digest: str) -> str | None:
-    """How the architecture misbehaves; None if it does not."""
+    """Return how the architecture misbehaves; None if it does not."""
     order = Path(os.environ["SABOTAGE"])
     calls = sorted(order.iterdir(), key=lambda path: int(path.read_text()))
     names = [path.name for path in calls]
@@ -72,7 +72,7 @@ def train(
     weights: Path,
     checkpoint_path: Path | None = None,  # noqa: ARG001
 ) -> TrainingResult:
-    """In the place of a training: an accuracy that depends on the architecture alone."""
+    """Stand-in for a training: an accuracy that depends on the architecture alone."""
     digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
     if "SABOTAGE" in os.environ and (kind := kind_of(digest)):
         misbehave(kind)
@@ -84,7 +84,7 @@ def train(
 
 
 def measure_costs(document: dict[str, Any], budget: Budget, classes: int) -> Costs:  # noqa: ARG001
-    """In the place of counting and measuring."""
+    """Stand-in for counting and measuring costs."""
     return Costs(params=1000, gflops=1.0, latency_ms=1.0, latency_spread_ms=0.1, latency_steady=True)
 
 

@@ -1,4 +1,4 @@
-"""Addresses: quoted in one place, checked before anything is made, and written without their passwords."""
+"""Addresses: quoted, checked before anything is created, and stored without passwords."""
 
 import sqlite3
 from collections.abc import Callable

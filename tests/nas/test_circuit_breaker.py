@@ -1,4 +1,4 @@
-"""When a search stops by itself, from records alone."""
+"""Circuit breaker of a search, on records alone."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from nas.study.circuit_breaker import reason_to_stop
 
 
 def records(*endings: str) -> list[Record]:
-    """A trial for each ending, each of an architecture of its own; `broken:x` says what the error was."""
+    """Return a record for each ending, each of another architecture; `broken:x` has the error x."""
     found = []
     for number, ending in enumerate(endings):
         name, _, detail = ending.partition(":")

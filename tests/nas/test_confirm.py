@@ -28,7 +28,7 @@ SHORT = 3
 
 
 def upside_down(score: Score, trainings: list[tuple[int, int]]) -> Score:
-    """What is dearer is more accurate, so that all are on the front; nine epochs say the opposite."""
+    """Return scores that rise with the cost, so that all are on the front; after nine epochs they fall with it."""
 
     def scoring(architecture: Architecture, budget: Budget, *arguments: Any, **options: Any) -> Outcome:
         trainings.append((budget.epochs, budget.seed))
@@ -62,7 +62,7 @@ def run(score: Score, trainings: list[tuple[int, int]], monkeypatch: pytest.Monk
 
 @pytest.fixture
 def make_study(make_study: MakeStudy) -> MakeStudy:
-    """Of the digits as they are, which are looked at before they are trained on again."""
+    """Make a study on the built-in digits, whose fingerprint is checked before they are trained on again."""
     return partial(make_study, data_fingerprint=datasets.load("digits").fingerprint)
 
 
@@ -100,7 +100,7 @@ class TestLonger:
         assert after.remaining_trials(after.records()) == 0
 
     def test_shared_storage_is_shared(self, searched: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-        """As PostgreSQL is; a file is each study's own."""
+        """A server is shared; a file belongs to one study."""
         assert longer(searched, eta=2).file.storage == default_storage(searched.folder.with_name("small-x2"))
         monkeypatch.setattr(Study, "database", None)
         assert longer(searched, eta=3).file.storage == searched.file.storage

@@ -1,4 +1,4 @@
-"""Every file of a study, damaged in every way, under every command that reads a study."""
+"""Damage to each file of a study, under every command that reads a study."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ MakeStudy = Callable[..., Study]
 
 
 def _wrong_types(whole: bytes) -> bytes:
-    """The same keys, each with a value of another type; lines of JSON, too."""
+    """Return JSON, or lines of JSON, with the same keys and values of other types."""
     lines = [line for line in whole.split(b"\n") if line.strip()]
     try:
         return json.dumps(_turned(json.loads(whole))).encode()
@@ -95,7 +95,7 @@ COMMANDS = ("status", "pareto", "trials", "resume", "export")
 
 
 class InThisProcess:
-    """In the place of a supervisor and its workers."""
+    """Stand-in for a supervisor: one worker in this process."""
 
     def __init__(self, study: Study, on_tick: Callable[[], None]) -> None:
         self._study, self._on_tick = study, on_tick
@@ -107,18 +107,18 @@ class InThisProcess:
 
 
 class NoTracker:
-    """In the place of MLflow."""
+    """Stand-in for the tracker."""
 
     def sync(self, records: Any) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def finish(self, status: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path]]:
-    """Where a copy of the whole study lies, and where the study itself was made."""
+    """Folders of an undamaged copy and of the study itself."""
     return tmp_path_factory.mktemp("whole") / "copy", []
 
 
@@ -130,7 +130,7 @@ def folder(
     score: Callable[..., Outcome],
     monkeypatch: pytest.MonkeyPatch,
 ) -> Path:
-    """Of a study that has run, in the same place for all tests; workers score by a formula, in this process."""
+    """Folder of a study that has run, the same for all tests; workers score by a formula in this process."""
 
     def scored(*arguments: Any, **options: Any) -> Outcome:
         return score(*arguments, **{"limits": Limits(), **options})

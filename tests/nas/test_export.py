@@ -1,4 +1,4 @@
-"""A trial as a folder: the commands that train it, and a study of somebody else."""
+"""Export of a trial: the printed commands, and weights of a foreign study."""
 
 import shlex
 from collections.abc import Callable
@@ -22,7 +22,7 @@ from trials.weights import keep
 def study(
     make_study: Callable[..., Study], score: Callable[..., Outcome], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Study:
-    """One trial has ended, and its weights are those of a model; it began from a checkpoint."""
+    """Study with one finished trial, which began from a checkpoint and has a model's weights."""
     start = tmp_path / "start.pt"
     start.touch()
     monkeypatch.setattr(worker, "evaluate", score)

@@ -1,4 +1,4 @@
-"""Studies that are copied and moved: each works on its own files, and on nothing of another's."""
+"""Copied and moved studies: each uses its files and no other study's."""
 
 import gc
 import hashlib
@@ -207,7 +207,7 @@ class TestACopy:
             resumed(copy, trials=9)
 
     def test_of_all_studies_refers_to_its_artifacts(self, tmp_path: Path) -> None:
-        """MLflow's database says where artifacts are, in full."""
+        """MLflow's database has absolute addresses of artifacts."""
         there = tmp_path / "copied"
         there.mkdir()
         with sqlite3.connect(there / "mlflow.db") as database:

@@ -1,4 +1,4 @@
-"""Latency in a study: predicted from a device's table in the search, measured on that device afterwards."""
+"""Latency in a study: predicted from a device's table in the search, measured on the device afterwards."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +29,7 @@ CLASSES, SIZE = 10, 64
 
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory: pytest.TempPathFactory, formula: Callable[..., Any], space: SearchSpace) -> Timings:
-    """A table of the device that is a formula."""
+    """Latency table of a device that is a formula."""
     runtime = formula()
     table = LatencyTable(space, CLASSES, SIZE, Timings(profile=runtime.profile, entries={}))
     list(latency_table.record(table, runtime, tmp_path_factory.mktemp("recorded") / "formula.csv"))
@@ -38,7 +38,7 @@ def recorded(tmp_path_factory: pytest.TempPathFactory, formula: Callable[..., An
 
 @pytest.fixture
 def at_hand(recorded: Timings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Timings:
-    """The table, where `nas latency record` would have left it."""
+    """The table, where `nas latency record` writes it."""
     monkeypatch.setenv("NAS_CACHE", str(tmp_path / "cache"))
     path = latency_tables.path_of("formula")
     path.parent.mkdir(parents=True)
@@ -57,7 +57,7 @@ def score(architecture: Any, _budget: Budget, folder: Path, *_: Any, costs: Cost
 
 @pytest.fixture
 def searched(at_hand: Timings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Study]:
-    """A study that has run, with predictions."""
+    """Run a study with predicted latencies."""
     assert at_hand.entries
     space = tmp_path / "small.yaml"
     space.write_text(SPACE)
@@ -152,7 +152,7 @@ def test_another_device_measures_nothing(
 
 
 class TestATableThatLacksSomething:
-    """As one does that was recorded for 80 classes, and is asked of data with others."""
+    """Table without one entry, as after a recording for another number of classes."""
 
     @pytest.fixture
     def lacking(self, at_hand: Timings) -> Timings:
@@ -163,7 +163,7 @@ class TestATableThatLacksSomething:
 
     @pytest.fixture
     def device(self, formula: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> Any:
-        """This host, which is the device."""
+        """Runtime of this machine, which is the device."""
         here = formula()
         monkeypatch.setattr(runtimes, "open_runtime", lambda *_, **__: here)
         monkeypatch.setattr(latency_tables, "BACKENDS", {here.profile.runtime: None})

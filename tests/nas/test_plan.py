@@ -1,4 +1,4 @@
-"""How a search finds its study: names that count up, one lock, and nothing that is overwritten."""
+"""Names of studies, the lock under which they are created, and folders that are never overwritten."""
 
 import json
 import shlex

@@ -38,7 +38,7 @@ def scored(trial: int, name: str, accuracy: float, gflops: float, repeat: int = 
 
 
 def history(count: int = 6) -> list[Record]:
-    """The stock model, then ever better and dearer ones."""
+    """Records of the stock model and of better and costlier models."""
     stock = scored(0, "stock", 0.05, 3.0, role="stock")
     return [stock, *(scored(trial, f"a{trial}", trial / 10, float(trial)) for trial in range(1, count))]
 
@@ -104,7 +104,7 @@ def test_gains_are_paired_by_seed() -> None:
 
 
 def noisy(score: Score, calls: list[tuple[str, int]]) -> Score:
-    """The formula, and an error that depends on the seed."""
+    """Return the formula's scores with an error that depends on the seed."""
 
     def scoring(architecture: Architecture, budget: Budget, *arguments: Any, **options: Any) -> Outcome:
         calls.append((architecture.fingerprint, budget.seed))

@@ -1,4 +1,4 @@
-"""What one study has trained, another takes: with a formula in the place of training."""
+"""Score cache shared by two studies, with a formula instead of training."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -31,7 +31,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Open, and this test's own."""
+    """Turn the cache on, in a folder of this test."""
     monkeypatch.setenv("NAS_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv(OFF)
     return tmp_path / "cache" / "scores"
@@ -39,7 +39,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def make(make_study: MakeStudy, scenes: DataSet) -> MakeStudy:
-    """A study on real data; `budget` and `base` are fields of its budgets."""
+    """Make a study on real data; `budget` and `base` are fields of its budgets."""
 
     def making(
         name: str, budget: dict[str, Any] | None = None, base: dict[str, Any] | None = None, **changes: Any
@@ -53,7 +53,7 @@ def make(make_study: MakeStudy, scenes: DataSet) -> MakeStudy:
 
 @pytest.fixture
 def run(score: Score, scenes: DataSet, monkeypatch: pytest.MonkeyPatch) -> Callable[[Study], list[str]]:
-    """Work on a study in this process; the fingerprints of what was trained, the stock model for itself among them."""
+    """Run a worker in this process; return the fingerprints of all trainings, the stock model's included."""
 
     def working(study: Study) -> list[str]:
         trained = []

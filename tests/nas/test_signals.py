@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP of a process that has something to put in order."""
+"""SIGTERM and SIGHUP during a search."""
 
 import os
 import signal
@@ -73,7 +73,7 @@ def tracked(make_study: Callable[..., Study], tmp_path: Path) -> Study:
 
 
 class Interrupted:
-    """In the place of a supervisor: a signal comes while it runs, and another while it puts things in order."""
+    """Stand-in for a supervisor that gets a signal while it runs, and another while it cleans up."""
 
     number: signal.Signals
 
@@ -107,7 +107,7 @@ def test_ended_search_ends_its_run_as_killed(
 
 
 class Quick(Interrupted):
-    """A supervisor that has nothing to do."""
+    """Stand-in for a supervisor that has nothing to do."""
 
     def run(self) -> None:
         self._on_tick()

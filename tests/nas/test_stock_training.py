@@ -1,4 +1,4 @@
-"""The stock model's own training, before all trials: a formula in the place of training."""
+"""Training of the stock model before all trials, with a formula instead of training."""
 
 import json
 import os
@@ -30,7 +30,7 @@ Score = Callable[..., Outcome]
 
 @pytest.fixture
 def based(make_study: MakeStudy, tmp_path: Path) -> Callable[..., Study]:
-    """A study whose candidates start from the stock model."""
+    """Make a study whose candidates start from the stock model."""
 
     def make(**changes: object) -> Study:
         base = Budget(data=tmp_path / "data.yaml", epochs=5, deploy_size=64)
@@ -41,7 +41,7 @@ def based(make_study: MakeStudy, tmp_path: Path) -> Callable[..., Study]:
 
 @pytest.fixture
 def run(score: Score, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[Architecture, Budget]]]:
-    """Work on a study in this process; what was trained, and with which budget, in order."""
+    """Run a worker in this process; return each trained architecture with its budget."""
 
     def working(study: Study, first: Score = score) -> list[tuple[Architecture, Budget]]:
         trained: list[tuple[Architecture, Budget]] = []
@@ -153,7 +153,7 @@ def test_second_worker_waits_for_the_stock_model(
 
 
 def budgets(**asked: object) -> Mapping[str, Any]:
-    """What a request makes of a data set of two images."""
+    """Return the two budgets of a request on a data set of two images."""
     request, space = Request(**asked), load("v9")  # type: ignore[arg-type]
     data = DataSet(
         name="x", path=Path("/x.yaml"), classes=("a",), train=(), val=(), train_images=1, val_images=1, fingerprint=""
@@ -224,7 +224,7 @@ class TestCommand:
 
 @pytest.mark.slow
 def test_for_real(tmp_path: Path) -> None:
-    """Two epochs of a tiny stock model; the candidates inherit all that is not their operators'."""
+    """Two epochs of a tiny stock model; the candidates inherit all parameters but their operators'."""
     scenes = datasets.load(digit_scenes.draw(tmp_path / "scenes", train=16, val=8))
     request = Request(
         space="v5",

@@ -1,4 +1,4 @@
-"""Real worker processes, a formula in the place of training."""
+"""Real worker processes, with a formula instead of training."""
 
 import multiprocessing
 import os
@@ -62,7 +62,7 @@ def with_workers(study: Study, count: int) -> Study:
 
 
 class Forked:
-    """A process forked from a server that has imported PyTorch: what the supervisor asks of `subprocess.Popen`."""
+    """Process forked from a server that has imported PyTorch, with the methods of `subprocess.Popen` that are used."""
 
     def __init__(self, command: list[str], environment: dict[str, str], log: Path) -> None:
         context = multiprocessing.get_context("forkserver")
@@ -103,7 +103,7 @@ runpy.run_path(command[0], run_name="__main__")
 
 @pytest.fixture
 def forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers that are there at once."""
+    """Start workers without importing PyTorch again."""
     monkeypatch.setattr(supervisor, "WORKER", ())
     monkeypatch.setattr(supervisor, "spawn", Forked)
     monkeypatch.setattr(supervisor, "_TICK_SECONDS", 0.1)
@@ -113,7 +113,7 @@ def forked(monkeypatch: pytest.MonkeyPatch) -> None:
 class TestSabotage:
     @pytest.fixture
     def order(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        """From here on, every fourth architecture misbehaves."""
+        """Let every fourth architecture misbehave from now on."""
         folder = tmp_path / "order"
         folder.mkdir()
         monkeypatch.setenv("SABOTAGE", str(folder))
@@ -194,7 +194,7 @@ def test_crash_ends_its_trial_but_not_the_study(
 class TestExitsOutsideOfTrials:
     @pytest.fixture
     def leaving(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
-        """Workers that run a line of Python after they have left a mark, and nothing else."""
+        """Let workers only append to a file and run a line of Python."""
         marks = tmp_path / "marks"
 
         def prepare(line: str) -> Path:
@@ -276,7 +276,7 @@ def test_sigkill_loses_no_finished_trial(make_study: MakeStudy, workers_that: Ca
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs; a zombie does not."""
+    """Return whether a process runs; a zombie does not."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
@@ -285,7 +285,7 @@ def is_alive(pid: int) -> bool:
 
 
 def supervised_elsewhere(study: Study) -> int:
-    """Supervise in a process that can be killed."""
+    """Supervise a study in a process that can be killed."""
     pid = os.fork()
     if not pid:
         Supervisor(Study.open(study.folder), lambda: None).run()

@@ -1,4 +1,4 @@
-"""Full trainings of a study's models in its MLflow; the training itself is played."""
+"""Full trainings of a study's models in MLflow, with a stand-in for the training."""
 
 import json
 import logging
@@ -40,7 +40,7 @@ def study(
 
 
 def exported(study: Study, folder: Path | None = None) -> Path:
-    """A model as `nas export` writes it: of its files, those that say what it is."""
+    """Folder with the files of `nas export` that identify a model."""
     folder = folder or study.folder / "export" / "trial-0001"
     folder.mkdir(parents=True)
     (folder / "model.yaml").write_text("nc: 2\n")

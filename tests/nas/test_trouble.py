@@ -1,4 +1,4 @@
-"""A machine in trouble: a full disk, a folder that cannot be written to, a database that is away."""
+"""Full disk, read-only folders, unavailable databases."""
 
 import errno
 import fcntl
@@ -36,7 +36,7 @@ def error_of(text: str, kind: type[DatabaseError] = OperationalError, driver: ty
 
 
 class Clock:
-    """Passes when somebody sleeps."""
+    """Clock that advances when the code sleeps."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -269,7 +269,7 @@ class TestReading:
     def test_read_only_runs_folder_can_be_read(
         self, make_study: MakeStudy, score: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, command: str
     ) -> None:
-        """Read as a user who may not write: with SQLite's own refusals, and nothing is changed."""
+        """A user without write permission reads: SQLite refuses to write, and nothing changes."""
         study = make_study(trials=2)
         monkeypatch.setattr(worker, "evaluate", score)
         Worker(study, deadline=float("inf")).run()

@@ -1,4 +1,4 @@
-"""The study's loop with a formula in the place of training: milliseconds, and every law about what is counted."""
+"""Worker of a study, with a formula instead of training, so that a trial takes milliseconds."""
 
 import os
 import signal
@@ -33,7 +33,7 @@ Score = Callable[..., Outcome]
 
 @pytest.fixture
 def run(score: Score, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Work on a study in this process, scoring by a function."""
+    """Run a worker in this process that scores by a function."""
 
     def working(study: Study, by: Score = score) -> None:
         monkeypatch.setattr(worker, "evaluate", by)
@@ -227,7 +227,7 @@ def test_trial_killed_during_training_is_retried(make_study: MakeStudy, run: Cal
 class TestExits:
     @pytest.fixture
     def dies(self, run: Callable[..., None]) -> Callable[..., None]:
-        """Let the worker die in the next trial of a study, of one cause after the other."""
+        """Let a worker exit in the next trial of a study, once for each cause."""
 
         def dying(study: Study, *deaths: ExitCause) -> None:
             def killed(*_: Any, **__: Any) -> Outcome:
@@ -319,7 +319,7 @@ def test_three_crashed_architectures_stop_a_study_in_which_nothing_finishes(
 
 
 def test_one_broken_choice_does_not_stop_a_study(make_study: MakeStudy, run: Callable[..., None], score: Score) -> None:
-    """A third of the architectures breaks, each of them twice and never again."""
+    """A third of the architectures breaks; each of these is tried twice."""
 
     def scored(architecture: Architecture, *arguments: Any, **named: Any) -> Outcome:
         choice = architecture.as_picks().get("10", {})
