@@ -1,11 +1,10 @@
-"""How fast and how complete costs are: this package's table against building the model and asking Ultralytics.
+"""Speed and completeness of costs: this package's table, compared with building the model and `get_flops`.
 
     python benchmarks/cost.py [SPACE] [ARCHITECTURES]
 
-Both sides cost the same random architectures in the same process, none of them seen before: first the table all of
-them, as a sampler does, then the other side; the ratio is taken per architecture. What Ultralytics' `get_flops`
-overlooks is printed as a share: it cannot see what an operator computes in its own `forward`, and counts batch norm and
-activations, which the table does not.
+Both count the same new random architectures in one process: first the table all of them, as in a search, then
+Ultralytics' `get_flops`; ratios are per architecture. The ratio of GFLOPs shows what `get_flops` counts differently: it
+misses the products of an operator's `forward`, and counts batch norm and activations, which the table does not.
 """
 
 import os
@@ -34,27 +33,28 @@ def main(name: str, count: int) -> None:
     for slot in space.slots:
         for choice in slot.choices:
             table.layer(slot.layer, choice)
-    filled = time.perf_counter() - began
+    filling = time.perf_counter() - began
     rng = random.Random(0)
     architectures = [space.sample(rng) for _ in range(count)]
-    ours = [_seconds(partial(_priced, table, architecture)) for architecture in architectures]
-    ratios, seen = [], []
-    for architecture, own in zip(architectures, ours, strict=True):
+    ours = [_seconds(partial(_gflops, table, architecture)) for architecture in architectures]
+    time_ratios, gflops_ratios = [], []
+    for architecture, ours_seconds in zip(architectures, ours, strict=True):
         gflops = table.cost(architecture).gflops
         began = time.perf_counter()
         model = build.model(architecture.document(CLASSES), CLASSES)
         theirs_gflops = get_flops(model, IMAGE_SIZE)
-        theirs = time.perf_counter() - began
-        ratios.append(theirs / own)
-        seen.append(theirs_gflops / gflops)
-        print(f"{architecture.fingerprint}  {gflops:7.3f}  {theirs_gflops:7.3f}  {own * 1e6:8.0f} us  {theirs:6.2f} s")
-    low, middle, high = min(ratios), statistics.median(ratios), max(ratios)
-    print(f"filling the table, once: {filled:.1f} s for {sum(len(slot.choices) for slot in space.slots)} choices")
+        theirs_seconds = time.perf_counter() - began
+        time_ratios.append(theirs_seconds / ours_seconds)
+        gflops_ratios.append(theirs_gflops / gflops)
+        times = f"{ours_seconds * 1e6:8.0f} us  {theirs_seconds:6.2f} s"
+        print(f"{architecture.fingerprint}  {gflops:7.3f}  {theirs_gflops:7.3f}  {times}")
+    low, middle, high = min(time_ratios), statistics.median(time_ratios), max(time_ratios)
+    print(f"filling the table, once: {filling:.1f} s for {sum(len(slot.choices) for slot in space.slots)} choices")
     print(f"time of building and get_flops / time of the warm table: median {middle:,.0f} ({low:,.0f} to {high:,.0f})")
-    print(f"get_flops as built / ours deployed: {min(seen):.3f} to {max(seen):.3f}")
+    print(f"get_flops as built / ours deployed: {min(gflops_ratios):.3f} to {max(gflops_ratios):.3f}")
 
 
-def _priced(table: CostTable, architecture: Architecture) -> float:
+def _gflops(table: CostTable, architecture: Architecture) -> float:
     return table.cost(architecture).gflops
 
 

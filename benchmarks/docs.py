@@ -1,16 +1,16 @@
-"""Type the commands of README.md and docs/*.md as they stand, in a fresh folder, and list those that fail.
+"""Run the commands of README.md and docs/*.md as they are printed, in a new folder, and list those that fail.
 
     python benchmarks/docs.py [--pages README.md docs/latency.md] [--folder FOLDER] [--files TABLE.csv ...]
 
-The folder gets what the pages take for granted: a small data set `my/data.yaml`, an article's `article.yaml`, a
-checkpoint `yolov9t.pt`, the files that the pages print (`mine.yaml`, `my_ops.py`, `faster.yaml`), and those of
-`--files`. Commands of one page follow each other, as a reader would type them. A command that names a file which
-nobody gave, or takes hours whatever its flags are, is listed as not typed.
+The folder gets what the pages assume: a small data set `my/data.yaml`, an article's `article.yaml`, a checkpoint
+`yolov9t.pt`, the files that the pages print (`mine.yaml`, `my_ops.py`, `faster.yaml`), and those of `--files`. The
+commands of a page are run in order. A command is skipped if it names a file that does not exist, or takes hours with
+any options.
 
-A command that trains is typed twice: with `--dry-run` as it stands (a search), then with what makes it short
-(`SHORTENED`) at its end. A command that asks for a GPU is typed with `--device cpu` where there is none. One that runs
-until Ctrl-C gets it after `UNTIL_INTERRUPTED` seconds. A command fails if it prints a traceback, or ends with another
-status than 0 (after Ctrl-C: than 0, 1, 130, or the signal's own).
+A search is run twice: as printed with `--dry-run`, then with options that make it short (`SHORTENED`). A command with
+`--device 0` is run with `--device cpu` where there is no GPU. A command that runs until Ctrl-C gets it after
+`UNTIL_INTERRUPTED` seconds. A command fails if it prints a traceback, or if its exit status is not 0 (after Ctrl-C: not
+0, 1, 130 or SIGINT's).
 """
 
 import argparse
@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[1]
 UNTIL_INTERRUPTED = 25
 LIMIT_SECONDS = 900
 CACHE = ".cache"
-"""In the folder: nothing that was trained or recorded before counts."""
+"""Cache folder, inside the folder: nothing that was trained or recorded before is used."""
 
 SHORTENED = {
     "nas search": "--trials 3 --epochs 1 --base-epochs 1 --image-size 64",
@@ -43,29 +43,29 @@ SHORTENED = {
     "nas bench": "--repeats 2 --trials 20",
     "nas latency error": "--candidates 2",
 }
-"""Appended to a command that would take hours; the last of two equal options counts."""
+"""Options that shorten commands that would take hours; the last of two equal options counts."""
 
 BEFORE = {"docs/search.md": ("nas search --space v9 --data my/data.yaml",)}
-"""Commands to type before those of a page, which needs what they make."""
+"""Commands that create what the commands of a page need."""
 
-NOT_HERE = ("benchmarks/recipe.py train",)
-"""Hours of training, which no flag shortens."""
+SKIPPED = ("benchmarks/recipe.py train",)
+"""Commands that take hours with any options."""
 
 PLACEHOLDERS = {
     "STUDY": "v9t-digits",
     "FILE": "mine.yaml",
     "MODEL.yaml": "article.yaml",
 }
-"""Words in capitals of commands within a sentence."""
+"""Values of placeholders in commands within a sentence."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Typed:
-    """A command as it was typed.
+class Execution:
+    """One execution of a command.
 
     Attributes:
-        page: where it stands.
-        status: its exit status; None if it was stopped after `LIMIT_SECONDS`.
+        page: page that prints the command.
+        status: exit status; None if it was stopped after `LIMIT_SECONDS`.
     """
 
     page: str
@@ -77,36 +77,36 @@ class Typed:
 
     @property
     def failed(self) -> bool:
-        """Whether a reader would be at a loss."""
+        """Whether the command failed."""
         good = {0, 1, 130, -signal.SIGINT} if self.interrupted else {0}
         return self.status not in good or "Traceback (most recent call last)" in self.output
 
 
 def main(options: argparse.Namespace) -> None:
-    """Type everything; exit with status 1 if a command failed."""
+    """Run all commands; exit with status 1 if one failed."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and what they start
     folder = options.folder or Path(tempfile.mkdtemp(prefix="nas-docs-"))
     prepare(folder, options.files)
     print(f"in {folder}", flush=True)
-    typed: list[Typed] = []
+    executions: list[Execution] = []
     for page in options.pages or ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]:
         for command in (*BEFORE.get(page, ()), *commands((ROOT / page).read_text(encoding="utf-8"))):
             if missing := _missing(command, folder):
-                print(f"not typed        {page}: {command} ({missing})", flush=True)
+                print(f"skipped          {page}: {command} ({missing})", flush=True)
                 continue
             for one in run(page, command, folder):
-                typed.append(one)
+                executions.append(one)
                 verdict = "FAILED" if one.failed else "ok"
                 print(f"{verdict:<7}{one.seconds:6.1f} s  {one.page}: {one.command}", flush=True)
                 if one.failed:
                     print(f"       status {one.status}: {_last_lines(one.output)}", flush=True)
-    failed = [one for one in typed if one.failed]
-    print(f"{len(typed)} commands, {len(failed)} failed")
+    failed = [one for one in executions if one.failed]
+    print(f"{len(executions)} commands, {len(failed)} failed")
     sys.exit(bool(failed))
 
 
 def commands(page: str) -> Iterator[str]:
-    """The commands of a page in order: lines of its blocks, Python blocks as `python -c`, those in sentences."""
+    """Yield the commands of a page: lines of its blocks, Python blocks as `python -c`, commands in sentences."""
     for block in re.split(r"(```.*?```)", page, flags=re.DOTALL):
         if not block.startswith("```"):
             yield from (one for one in re.findall(r"`(nas [^`]+)`", block.replace("\n", " ")) if _is_whole(one))
@@ -121,14 +121,14 @@ def commands(page: str) -> Iterator[str]:
 
 
 def _is_whole(command: str) -> bool:
-    """Whether a command in a sentence can be typed: it says on what, and leaves nothing out."""
+    """Return whether a command in a sentence can be run: it has its arguments and no ellipsis."""
     words = command.split()
     return "..." not in command and any(len(words) > 3 or word in PLACEHOLDERS or "." in word for word in words[2:])
 
 
 def _missing(command: str, folder: Path) -> str:
-    """Why a command cannot be typed here; empty if it can."""
-    if any(hours in command for hours in NOT_HERE):
+    """Return why a command is skipped; empty if it is not."""
+    if any(hours in command for hours in SKIPPED):
         return "hours of training"
     named = re.findall(r"(?<= )[\w-]+\.csv|[\w-]*MMQA[\w-]*\.yaml", command)
     written = re.findall(r"export (\S+)", command)
@@ -137,8 +137,8 @@ def _missing(command: str, folder: Path) -> str:
     )
 
 
-def run(page: str, command: str, folder: Path) -> Iterator[Typed]:
-    """Type a command as it stands, as far as this machine and an hour allow."""
+def run(page: str, command: str, folder: Path) -> Iterator[Execution]:
+    """Run a command as printed, changed only as far as this machine and its time require."""
     for placeholder, meant in PLACEHOLDERS.items():
         command = re.sub(rf"\b{re.escape(placeholder)}(?![\w.])", meant, command)
     command = _resolved(command, folder).replace("--latency DEVICE", f"--latency {_device(folder)}")
@@ -152,27 +152,27 @@ def run(page: str, command: str, folder: Path) -> Iterator[Typed]:
     if "nas yolo train" in command and "data=" not in command:
         short += " data=my/data.yaml"
     if "nas search" in command and short:
-        yield _type(page, f"{command} --dry-run", folder)
-    yield _type(page, f"{command} {short}".strip(), folder)
+        yield _execute(page, f"{command} --dry-run", folder)
+    yield _execute(page, f"{command} {short}".strip(), folder)
 
 
 def _resolved(command: str, folder: Path) -> str:
-    """A command with the newest file of a study where the page leaves its folders out."""
-    for left_out in re.findall(r"[\w/]*\.\.\./[\w.]+", command):
-        found = sorted(folder.rglob(f"runs/nas/**/{Path(left_out).name}"), key=lambda path: path.stat().st_mtime)
+    """Return a command with `.../` replaced by the folder of the newest matching file of a study."""
+    for elided in re.findall(r"[\w/]*\.\.\./[\w.]+", command):
+        found = sorted(folder.rglob(f"runs/nas/**/{Path(elided).name}"), key=lambda path: path.stat().st_mtime)
         exported = [path for path in found if "export" in path.parts] or found
         if exported:
-            command = command.replace(left_out, str(exported[-1].relative_to(folder)))
+            command = command.replace(elided, str(exported[-1].relative_to(folder)))
     return command
 
 
 def _device(folder: Path) -> str:
-    """The device whose latencies were recorded last."""
+    """Return the device whose latency table was recorded last."""
     tables = sorted((folder / CACHE / "latency").glob("*"), key=lambda path: path.stat().st_mtime)
     return tables[-1].stem if tables else "DEVICE"
 
 
-def _type(page: str, command: str, folder: Path) -> Typed:
+def _execute(page: str, command: str, folder: Path) -> Execution:
     started = time.monotonic()
     process = subprocess.Popen(
         ["/bin/sh", "-c", command],
@@ -190,7 +190,7 @@ def _type(page: str, command: str, folder: Path) -> Typed:
         interrupted = True
         os.killpg(process.pid, signal.SIGINT)  # Ctrl-C reaches every process of a terminal's foreground group
         output, _ = process.communicate(timeout=60)
-    return Typed(
+    return Execution(
         page=page,
         command=command,
         status=process.returncode,
@@ -206,7 +206,7 @@ def _last_lines(output: str) -> str:
 
 
 def prepare(folder: Path, given: list[Path]) -> None:
-    """Write what the pages take for granted."""
+    """Write the files that the pages assume."""
     folder.mkdir(parents=True, exist_ok=True)
     _data_set(folder / "my")
     readme, operators = ((ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/operators.md"))
@@ -233,7 +233,7 @@ def _block(page: str, language: str) -> str:
 
 
 def _article() -> str:
-    """A model file as articles print one: YOLOv5's form, a word of another repository in it."""
+    """Return a model file as articles print them: in YOLOv5's format, with a module of another repository."""
     return """\
 nc: 2
 anchors: 3
@@ -287,13 +287,13 @@ def _data_set(folder: Path, images: int = 16) -> None:
 
 
 def _checkpoint(path: Path) -> None:
-    """A checkpoint as Ultralytics releases them, of random weights: nothing is downloaded."""
+    """Write a checkpoint in Ultralytics' format, with random weights: nothing is downloaded."""
     YOLO("yolov9t.yaml").save(path)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pages", nargs="*", help="pages, relative to the project; all of them if left out")
-    parser.add_argument("--folder", type=Path, help="where to type; a fresh temporary folder if left out")
+    parser.add_argument("--folder", type=Path, help="where to run; a new temporary folder if left out")
     parser.add_argument("--files", type=Path, nargs="*", default=[], help="copied into it: tables for `nas bench`")
     main(parser.parse_args())

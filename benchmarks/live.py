@@ -2,13 +2,13 @@
 
     python benchmarks/live.py DATA --runs FOLDER [--samplers ours random] [--seeds 3] [--trials 16] [--epochs 4]
 
-Each search is `nas search` in a study of its own, with two workers by default; one that was interrupted is resumed by
-running the same command again. Samplers of one seed start from the same trained stock model, and share what they train
-through the score cache, so that an architecture has one score whoever proposes it.
+Each search is `nas search` in a separate study, by default with two workers; the same command resumes an interrupted
+one. Samplers with the same seed start from the same trained stock model, and share the score cache, so an architecture
+has one score, whichever sampler proposes it.
 
-Told are, after every quarter of the trials, the hypervolume of accuracy and the logarithm of GFLOPs, from the corner of
-the box of all trials of all searches extended by 5 %, as a share of what all searches of that seed have found together;
-and for each seed by how much the cheapest model is cheaper that loses no more than a point to the stock model.
+Printed are, after each quarter of the trials, the hypervolume of accuracy and log GFLOPs, as a share of that of all
+searches with the same seed together (reference point: the worst corner of all trials of all searches, extended by 5 %);
+and for each seed the GFLOPs that the cheapest model saves that is at most one point less accurate than the stock model.
 """
 
 import argparse
@@ -28,7 +28,7 @@ BOTH = directions_for(costs=1)
 
 def main(options: argparse.Namespace) -> None:
     records = {
-        (sampler, seed): _searched(options, sampler, seed)
+        (sampler, seed): _run_search(options, sampler, seed)
         for seed in range(options.seeds)
         for sampler in options.samplers
     }
@@ -47,16 +47,18 @@ def main(options: argparse.Namespace) -> None:
             [hypervolume(_points(records[sampler, seed])[:look], BOTH, corner) / whole[seed] for look in looks]
             for seed in range(options.seeds)
         ]
-        told = "  ".join(f"after {look} {_spread([of[index] for of in shares])}" for index, look in enumerate(looks))
+        progress = "  ".join(
+            f"after {look} {_spread([of[index] for of in shares])}" for index, look in enumerate(looks)
+        )
         saved = ", ".join(_saved(records[sampler, seed]) for seed in range(options.seeds))
         size = ", ".join(str(len(pareto_front(_points(records[sampler, seed]), BOTH))) for seed in range(options.seeds))
-        print(f"{sampler:<8} {told}  within a point of stock: {saved}  on the front: {size}")
+        print(f"{sampler:<8} {progress}  within a point of stock: {saved}  on the front: {size}")
 
 
-def _searched(options: argparse.Namespace, sampler: str, seed: int) -> list[Record]:
-    """The trials of one search that were trained to their end, in order."""
+def _run_search(options: argparse.Namespace, sampler: str, seed: int) -> list[Record]:
+    """Run or resume one search and return its finished trials, in order."""
     name = f"live-{sampler}-{seed}"
-    asked = {
+    values = {
         "space": options.space,
         "data": options.data,
         "runs": options.runs,
@@ -69,7 +71,7 @@ def _searched(options: argparse.Namespace, sampler: str, seed: int) -> list[Reco
         "image-size": options.image_size,
         "workers": options.workers,
     }
-    flags = [text for flag, value in asked.items() for text in (f"--{flag}", str(value))]
+    flags = [text for flag, value in values.items() for text in (f"--{flag}", str(value))]
     subprocess.run([sys.executable, "-c", "from nas.cli import main; main()", "search", *flags], check=True)
     return [record for record in Study.open((options.runs / name).absolute()).records() if record.finished]
 

@@ -1,10 +1,10 @@
-"""Whether a worker's memory grows: its resident memory after 2, 10, 50, 100 and 200 trials in one process.
+"""Growth of a worker's memory: its resident memory after 2, 10, 50, 100 and 200 trials in one process.
 
     python benchmarks/memory.py [--trials 2,10,50,100,200] [--space v5]
 
-The trials are those of a study, from the proposal to the record, as small as they get: 16 digit scenes of 32 px, one
-epoch. What grows with the data set is therefore not seen here; what is kept of every trial is. `architectures` are as
-many as trials, so that everything remembered by shape or by architecture shows as well.
+The trials are those of a study, from the proposal to the record, and as small as possible: 16 digit scenes of 32 px,
+one epoch. So memory is measured that grows with the number of trials, not with the data set. Each trial has another
+architecture, so that caches by shape or by architecture are measured as well.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def tiny_study(folder: Path, space_name: str) -> Study:
-    """A study whose trials are as small as they get."""
+    """Create a study with the smallest possible trials."""
     space = space_file.load(space_name)
     data = datasets.load(digit_scenes.draw(folder / "scenes", train=16, val=8))
     budget = Budget(data=data.path, epochs=1, image_size=32, deploy_size=32, recipe=Recipe(fliplr=0.0))
@@ -74,7 +74,7 @@ def tiny_study(folder: Path, space_name: str) -> Study:
 
 
 def resident_mb() -> float:
-    """Of this process."""
+    """Return the resident memory of this process."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * os.sysconf("SC_PAGESIZE") / 1e6
 

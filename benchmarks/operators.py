@@ -1,15 +1,15 @@
-"""How fast the operators are: each against the straightforward way to write it, in one process, one after the other.
+"""Speed of the operators, each compared with a straightforward implementation, in one process.
 
     python benchmarks/operators.py [--format table|json] [--layout contiguous|channels_last] [--rounds 11]
 
-A row is one operator at one shape. `ours / theirs` is time by time, so below 1 is faster; the median over the rounds,
-and the quartiles in brackets. A round times both sides, each first in every other one, in CPU time of this process, on
-one thread: what else runs on the machine shifts both, and mostly cancels. Before that both sides are shown to return
-the same, where they compute the same. Every pair of sides has a process of its own, forked before anything was
-measured: a large tensor of one row would otherwise decide for the next ones whether memory comes fresh from the system.
+A row is one operator at one shape. `ours / theirs` is a ratio of times, below 1 if ours is faster: the median over the
+rounds, with the quartiles in brackets. Each round times both implementations in alternating order, in CPU time of this
+process, on one thread, so that other load on the machine mostly cancels. Before, the outputs of both are compared where
+they compute the same. Each pair has a separate process, forked before any measurement: otherwise a large tensor of one
+row would decide whether the memory of the next ones comes fresh from the system.
 
-Memory is the peak of what PyTorch allocates during one inference pass, from the profiler's log of every allocation, in
-units of the input map; of the sampling alone, which is where DCNv4's two ways differ.
+Memory is the peak of PyTorch's allocations during one inference, from the profiler's log, in units of the input map; of
+the sampling alone, in which the two implementations of DCNv4 differ.
 """
 
 import argparse
@@ -44,13 +44,13 @@ from search_spaces.operators.uib import UIB
 SHAPES = ((64, 20), (64, 40), (128, 20), (256, 20))
 """Channels, and the side of a square map: stride 32 and 16 of a 640 px image, and deeper."""
 BATCH = 16
-"""Of a dynamic convolution: with one image it is a static one."""
+"""Batch of a dynamic convolution, which is a static one for a single image."""
 SAMPLE_SECONDS = 0.004
-"""A timing repeats the call until it lasts about this long."""
+"""Approximate duration of one timing, which repeats the call."""
 
 
 class MatmulAttention(MMQA):
-    """The same attention as two matrix products with a softmax between, keys and values repeated for every head."""
+    """The same attention as two matrix products and a softmax, with keys and values repeated for each head."""
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         height, width = x.shape[-2:]
@@ -97,11 +97,11 @@ class OriginalDySample(DySample):
         shift = self.shifts(x).reshape(batch, 2, -1, height, width)
         down, across = torch.meshgrid(torch.arange(height) + 0.5, torch.arange(width) + 0.5, indexing="ij")
         size = torch.tensor([width, height], dtype=x.dtype).reshape(1, 2, 1, 1, 1)
-        places = 2 * (torch.stack((across, down)).unsqueeze(1) + shift) / size - 1
-        places = F.pixel_shuffle(places.reshape(batch, -1, height, width), self.scale)
-        places = places.reshape(batch, 2, -1, self.scale * height, self.scale * width).permute(0, 2, 3, 4, 1)
+        coordinates = 2 * (torch.stack((across, down)).unsqueeze(1) + shift) / size - 1
+        coordinates = F.pixel_shuffle(coordinates.reshape(batch, -1, height, width), self.scale)
+        coordinates = coordinates.reshape(batch, 2, -1, self.scale * height, self.scale * width).permute(0, 2, 3, 4, 1)
         maps = x.reshape(batch * self.groups, -1, height, width)
-        y = F.grid_sample(maps, places.contiguous().flatten(0, 1), padding_mode="border", align_corners=False)
+        y = F.grid_sample(maps, coordinates.contiguous().flatten(0, 1), padding_mode="border", align_corners=False)
         return y.reshape(batch, channels, self.scale * height, self.scale * width)
 
 
@@ -110,7 +110,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """An operator and the other way to write it, at one shape."""
+    """Operator and its other implementation, at one shape; `same` if both compute the same."""
 
     operator: str
     against: str
@@ -122,13 +122,13 @@ class Pair:
     same: bool = True
 
     def image(self, layout: torch.memory_format) -> Tensor:
-        """A batch of the shape."""
+        """Return a random batch of the shape."""
         return torch.randn(self.batch, self.channels, self.side, self.side).to(memory_format=layout)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """What one pair took: milliseconds are medians, ratios `ours / theirs` are first quartile, median, third."""
+    """Times of one pair: medians in milliseconds; quartiles and median of the ratio `ours / theirs`."""
 
     operator: str
     against: str
@@ -143,7 +143,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True)
 class Memory:
-    """Peak of the sampling's allocations, in input maps."""
+    """Peak memory of the sampling, in units of the input map."""
 
     operator: str
     against: str
@@ -176,7 +176,7 @@ def pairs() -> Iterator[Pair]:
 
 
 def prepare(pair: Pair, layout: torch.memory_format) -> None:
-    """Random weights where a fresh operator has zeros, the same on both sides, and a check that both agree."""
+    """Set random weights instead of zeros, equal ones in both modules, and check that both outputs are equal."""
     for parameter in pair.ours.parameters():
         if not parameter.any():
             nn.init.normal_(parameter, std=0.1)
@@ -252,7 +252,7 @@ def _measure(pair: Pair, layout: torch.memory_format, rounds: int) -> Iterator[R
 
 
 def peak_bytes(call: Callable[[], object]) -> int:
-    """The most that was allocated at once during a call, beyond what was there before."""
+    """Return the peak of the memory that a call allocates, in bytes."""
     call()
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as log:
         call()
@@ -260,10 +260,10 @@ def peak_bytes(call: Callable[[], object]) -> int:
         trace = Path(folder, "trace.json")
         log.export_chrome_trace(str(trace))
         events = json.loads(trace.read_text())["traceEvents"]
-    held = peak = 0
+    allocated = peak = 0
     for event in sorted((event for event in events if event["name"] == "[memory]"), key=lambda event: event["ts"]):
-        held += event["args"]["Bytes"]
-        peak = max(peak, held)
+        allocated += event["args"]["Bytes"]
+        peak = max(peak, allocated)
     return peak
 
 
@@ -287,7 +287,7 @@ def memory(channels: int, side: int) -> Memory:
 
 
 def apart(function: Callable[..., Result], *arguments: object) -> Result:
-    """The function's result, from a process that ends with it."""
+    """Return the result of a function that is called in a new process."""
     with multiprocessing.get_context("fork").Pool(1) as process:
         return process.apply(function, arguments)
 

@@ -1,16 +1,16 @@
-"""What a recipe's scores are worth: their noise over seeds, what they say of architectures, and how they rank them.
+"""Quality of a recipe's scores: noise between seeds, differences between architectures, and rank correlation.
 
     python benchmarks/recipe.py train DATA --results FILE [--ways WAY ...] [--image-size PX] [--architectures N]
                                       [--seeds N] [--jobs N]
     python benchmarks/recipe.py table --results FILE
 
-The first trains a fixed sample of architectures of nearly equal GFLOPs, the stock model among them, in each of the
-ways below with each seed, and appends one line a run to FILE; what is there already is not trained again, so that it
-may be stopped at any time and run on any number of machines. The second reads FILE and prints the table.
+`train` trains a fixed sample of architectures of nearly equal GFLOPs, the stock model among them, in each of the ways
+below with each seed, and appends one line per result to FILE. It skips results that FILE has, so it may be stopped at
+any time and run on any number of machines. `table` reads FILE and prints the table.
 
-Every way of training is compared with the longest, from scratch, at its image size. A way that inherits begins from a
-stock model trained once for each seed, so that two seeds are two independent repeats of a whole study and not of its
-last step. The stock models lie in a folder beside FILE, named like it.
+Each way is compared with the longest training from scratch at its image size. A way that inherits weights starts from a
+stock model that is trained once per seed, so two seeds are two independent repetitions of a whole study. The stock
+models are in a folder next to FILE, with its name.
 """
 
 import argparse
@@ -51,16 +51,16 @@ from trials.training.short_training import ShortTraining
 from trials.weights import save
 
 SPACE, WITHIN = "v9", 0.05
-KEPT_STOCK = (0.9, 0.75, 0.55, 0.35)
-"""The probabilities, in turn, that a slot of a drawn architecture keeps its stock layer: little to much is replaced."""
+STOCK_PROBABILITIES = (0.9, 0.75, 0.55, 0.35)
+"""Probabilities, in turn, that a slot of a sampled architecture keeps its stock layer: few to many are replaced."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Way:
-    """One way to score an architecture.
+    """Way to train and score an architecture.
 
     Attributes:
-        base: the way in which the stock model that it begins from was trained, with the same seed.
+        base: way in which the stock model that it inherits from is trained, with the same seed; None for from scratch.
     """
 
     epochs: int
@@ -86,33 +86,33 @@ WAYS = {
     LONG: Way(epochs=30, recipe=FROM_SCRATCH),
 }
 HORIZONS = {"average-26": 26, "average-78": 78}
-"""Steps over which further moving averages of the weights reach back; an epoch has 26."""
+"""Time constants of additional EMAs of the weights, in steps; an epoch has 26."""
 AS_TRAINED, RE_ESTIMATED = "as-trained", "bn-16"
 BN_BATCHES = 16
 
 
 class Readings(ShortTraining):
-    """A training that is read off in several ways at its end.
+    """Training whose final model is validated with several averages of weights and statistics.
 
     Attributes:
-        readings: mAP50-95 and mAP50 by the name of the reading.
+        readings: mAP50-95 and mAP50 by the name of the average.
     """
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.readings: dict[str, tuple[float, float]] = {}
-        self._further: dict[str, ModelEMA] = {}
+        self._averages: dict[str, ModelEMA] = {}
 
     def _setup_train(self) -> None:
         super()._setup_train()
         for name, horizon in HORIZONS.items():
-            self._further[name] = ModelEMA(self.model)
-            self._further[name].decay = partial(decay, horizon)
+            self._averages[name] = ModelEMA(self.model)
+            self._averages[name].decay = partial(decay, horizon)
 
     def optimizer_step(self) -> None:
-        """As ever, for the further averages too."""
+        """Update the additional EMAs, too."""
         super().optimizer_step()
-        for average in self._further.values():
+        for average in self._averages.values():
             average.update(self.model)
 
     def _finish_epoch(self) -> None:
@@ -120,8 +120,8 @@ class Readings(ShortTraining):
         if self.epoch + 1 < self.epochs:
             return
         self.readings[AS_TRAINED] = short_training.accuracies(self.metrics)
-        for name, further in self._further.items():
-            self.readings[name] = self._read(further)
+        for name, average in self._averages.items():
+            self.readings[name] = self._read(average)
         with self.ema.applied() as averaged:
             re_estimated = ModelEMA(averaged)
         _re_estimate(re_estimated.ema, self.train_loader, self.preprocess_batch)
@@ -135,7 +135,7 @@ class Readings(ShortTraining):
 
 @torch.no_grad()
 def _re_estimate(model: nn.Module, loader: Any, prepare: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """Batch norm's statistics anew, the plain mean over some training batches."""
+    """Re-estimate batch norm's statistics as the mean over `BN_BATCHES` training batches."""
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     model.eval()
     for norm in norms:
@@ -148,8 +148,8 @@ def _re_estimate(model: nn.Module, loader: Any, prepare: Callable[[dict[str, Any
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
-    """One line of the results: one reading of one training."""
+class Result:
+    """Line of the results file: one reading of one training."""
 
     way: str
     image_size: int
@@ -166,23 +166,23 @@ class Run:
 
     @property
     def training(self) -> tuple[str, int, str, int]:
-        """Equal for the readings of one training."""
+        """Key of the training, equal for its readings."""
         return self.way, self.image_size, self.fingerprint, self.seed
 
 
 def drawn(space: SearchSpace, classes: int, count: int) -> list[Architecture]:
-    """The stock model and random architectures within 5 % of its GFLOPs; the same ones at every call."""
+    """Return the stock model and random architectures within 5 % of its GFLOPs, the same in every call."""
     table, rng = CostTable(space, classes, 640), random.Random(0)
     stock = table.cost(space.stock).gflops
     found = {space.stock.fingerprint: space.stock}
     while len(found) < count:
-        kept = KEPT_STOCK[len(found) % len(KEPT_STOCK)]
+        stock_probability = STOCK_PROBABILITIES[len(found) % len(STOCK_PROBABILITIES)]
         sampled = space.choices(space.sample(rng))
         slots = {slot.name: slot for slot in space.slots}
         choices = {
             name: choice
             for name, choice in sampled.items()
-            if not any(each.is_stock for each in slots[name].choices) or rng.random() > kept
+            if not any(each.is_stock for each in slots[name].choices) or rng.random() > stock_probability
         }
         architecture = space.of(choices)
         if abs(table.cost(architecture).gflops / stock - 1) <= WITHIN:
@@ -192,7 +192,7 @@ def drawn(space: SearchSpace, classes: int, count: int) -> list[Architecture]:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One training: the architecture is the one at `index` of `count` that are drawn."""
+    """One training of the architecture at `index` of the `count` sampled ones."""
 
     way: str
     index: int
@@ -201,8 +201,8 @@ class Job:
     image_size: int
 
 
-def measured(job: Job, data_path: Path, bases: Path) -> list[Run]:
-    """Train, and read off."""
+def measured(job: Job, data_path: Path, bases: Path) -> list[Result]:
+    """Train, and return all readings."""
     way, seed = job.way, job.seed
     data = datasets.load(data_path)
     space, classes = load(SPACE), len(data.classes)
@@ -228,7 +228,7 @@ def measured(job: Job, data_path: Path, bases: Path) -> list[Run]:
             save(averaged, vars(trained.args), _base(bases, way, job.image_size, seed))
     seconds = time.process_time() - began
     return [
-        Run(
+        Result(
             way=way,
             image_size=job.image_size,
             reading=reading,
@@ -250,54 +250,53 @@ def _base(bases: Path, way: str, image_size: int, seed: int) -> Path:
     return bases / f"{way}-{image_size}-{seed}.pt"
 
 
-def read(results: Path) -> list[Run]:
-    """The runs that are there."""
-    if not results.is_file():
+def read(file: Path) -> list[Result]:
+    """Read the results file; empty if it does not exist."""
+    if not file.is_file():
         return []
-    types = get_type_hints(Run)
-    with results.open(newline="", encoding="utf-8") as lines:
-        return [Run(**{name: types[name](value) for name, value in row.items()}) for row in csv.DictReader(lines)]
+    types = get_type_hints(Result)
+    with file.open(newline="", encoding="utf-8") as lines:
+        return [Result(**{name: types[name](value) for name, value in row.items()}) for row in csv.DictReader(lines)]
 
 
-def append(results: Path, runs: Sequence[Run]) -> None:
-    """Add the readings of one training, in one write."""
-    new = not results.is_file()
-    with results.open("a", newline="", encoding="utf-8") as lines:
-        writer = csv.DictWriter(lines, fieldnames=[field.name for field in fields(Run)])
+def append(file: Path, results: Sequence[Result]) -> None:
+    """Append the readings of one training in one write."""
+    new = not file.is_file()
+    with file.open("a", newline="", encoding="utf-8") as lines:
+        writer = csv.DictWriter(lines, fieldnames=[field.name for field in fields(Result)])
         if new:
             writer.writeheader()
-        writer.writerows(vars(run) for run in runs)
+        writer.writerows(vars(result) for result in results)
 
 
 def train(options: argparse.Namespace) -> None:
-    """Train what is not there yet."""
+    """Train all that the results file lacks."""
     data = datasets.load(options.data)
     architectures = drawn(load(SPACE), len(data.classes), options.architectures)
-    there = {run.training for run in read(options.results)}
+    finished = {result.training for result in read(options.results)}
     job_of = partial(Job, count=len(architectures), image_size=options.image_size)
     missing = [
         job_of(way=way, index=index, seed=seed)
         for way in options.ways
         for seed in range(options.seeds)
         for index, architecture in enumerate(architectures)
-        if (way, options.image_size, architecture.fingerprint, seed) not in there
+        if (way, options.image_size, architecture.fingerprint, seed) not in finished
     ]
     bases = options.results.with_suffix(".bases")
-    asked = {(base, job.seed) for job in missing if (base := WAYS[job.way].base)}
-    lacking = sorted((base, seed) for base, seed in asked if not _base(bases, base, options.image_size, seed).is_file())
-    first = [job_of(way=base, index=0, seed=seed) for base, seed in lacking]
+    needed = {(base, job.seed) for job in missing if (base := WAYS[job.way].base)}
+    missing_bases = sorted(
+        (base, seed) for base, seed in needed if not _base(bases, base, options.image_size, seed).is_file()
+    )
+    first = [job_of(way=base, index=0, seed=seed) for base, seed in missing_bases]
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
         for jobs in (first, missing):
             futures = [pool.submit(measured, job, options.data, bases) for job in jobs]
             for done, future in enumerate(as_completed(futures), 1):
-                runs = future.result()
-                if runs[0].training not in there:
-                    append(options.results, runs)
-                told = f"seed {runs[0].seed}  {runs[0].map50_95:.4f}  {runs[0].summary}"
-                print(f"{done}/{len(jobs)}  {runs[0].way}  {told}", flush=True)
-
-
-# What the runs say.
+                results = future.result()
+                if results[0].training not in finished:
+                    append(options.results, results)
+                line = f"seed {results[0].seed}  {results[0].map50_95:.4f}  {results[0].summary}"
+                print(f"{done}/{len(jobs)}  {results[0].way}  {line}", flush=True)
 
 
 COLUMNS = (
@@ -320,16 +319,16 @@ COLUMNS = (
 
 def table(options: argparse.Namespace) -> None:
     """Print the table, as Markdown."""
-    by_way: dict[tuple[str, int, str], list[Run]] = {}
-    for run in read(options.results):
-        if run.way not in BASES:
-            by_way.setdefault((run.way, run.image_size, run.reading), []).append(run)
+    by_way: dict[tuple[str, int, str], list[Result]] = {}
+    for result in read(options.results):
+        if result.way not in BASES:
+            by_way.setdefault((result.way, result.image_size, result.reading), []).append(result)
     print(f"| {' | '.join(COLUMNS)} |")
     print("|---" * len(COLUMNS) + "|")
-    for (way, image_size, reading), runs in sorted(by_way.items()):
-        grid, long = _grid(runs), _grid(by_way.get((LONG, image_size, AS_TRAINED), []))
+    for (way, image_size, reading), results in sorted(by_way.items()):
+        grid, long = _grid(results), _grid(by_way.get((LONG, image_size, AS_TRAINED), []))
         if grid is not None:
-            print(f"| {way} | {image_size} | {reading} | {' | '.join(_row(runs, grid, long))} |")
+            print(f"| {way} | {image_size} | {reading} | {' | '.join(_row(results, grid, long))} |")
 
 
 @dataclass(frozen=True)
@@ -341,12 +340,14 @@ class Grid:
     scores: np.ndarray
 
 
-def _grid(runs: Sequence[Run]) -> Grid | None:
-    """The seeds that every architecture was trained with; None if there are fewer than two, or three architectures."""
-    scores = {(run.fingerprint, run.seed): run.map50_95 for run in runs}
-    replaced = {run.fingerprint: run.replaced for run in runs}
+def _grid(results: Sequence[Result]) -> Grid | None:
+    """Return the scores for seeds that all architectures have; None for fewer than two seeds or three architectures."""
+    scores = {(result.fingerprint, result.seed): result.map50_95 for result in results}
+    replaced = {result.fingerprint: result.replaced for result in results}
     names = sorted(replaced, key=lambda name: replaced[name])
-    seeds = [seed for seed in sorted({run.seed for run in runs}) if all((name, seed) in scores for name in names)]
+    seeds = [
+        seed for seed in sorted({result.seed for result in results}) if all((name, seed) in scores for name in names)
+    ]
     if len(names) < 3 or len(seeds) < 2:
         return None
     return Grid(
@@ -356,7 +357,7 @@ def _grid(runs: Sequence[Run]) -> Grid | None:
     )
 
 
-def _row(runs: Sequence[Run], grid: Grid, long: Grid | None) -> list[str]:
+def _row(results: Sequence[Result], grid: Grid, long: Grid | None) -> list[str]:
     scores = grid.scores
     spreads = _spreads(scores)
     draws = (spread for draw in _draws(len(scores)) if (spread := _spreads(scores[[0, *draw]])).difference > 0)
@@ -366,7 +367,7 @@ def _row(runs: Sequence[Run], grid: Grid, long: Grid | None) -> list[str]:
         for seed in range(scores.shape[1])
     ]
     return [
-        f"{np.median([run.cpu_seconds for run in runs]):.0f}",
+        f"{np.median([result.cpu_seconds for result in results]):.0f}",
         f"{scores.mean():.3f}",
         f"{scores[0].mean():.3f}",
         f"{spreads.base:.4f}",
@@ -381,13 +382,13 @@ def _row(runs: Sequence[Run], grid: Grid, long: Grid | None) -> list[str]:
 
 @dataclass(frozen=True)
 class Spreads:
-    """Standard deviations of scores, by what moves them.
+    """Standard deviations of scores, by source of variance.
 
     Attributes:
-        base: the seed, and with it the stock model that is inherited from; it moves all architectures alike.
-        noise: the seed, each architecture by itself.
-        difference: the seed, the difference to the stock model of the same seed.
-        architecture: the architecture, less what noise explains.
+        base: between seeds, common to all architectures: that of the inherited stock model.
+        noise: between seeds, of single architectures (the interaction).
+        difference: between seeds, of the difference to the stock model with the same seed.
+        architecture: between architectures, without the part that noise explains.
     """
 
     base: float
@@ -397,7 +398,7 @@ class Spreads:
 
 
 def _spreads(scores: np.ndarray) -> Spreads:
-    """A two-way analysis of variance, of architectures in rows, the stock model first, and seeds in columns."""
+    """Two-way analysis of variance of scores `(architectures, seeds)`, the stock model in the first row."""
     architectures, seeds = scores.shape
     rest = scores - scores.mean(axis=1, keepdims=True) - scores.mean(axis=0) + scores.mean()
     noise = (rest**2).sum() / ((architectures - 1) * (seeds - 1))
@@ -408,13 +409,13 @@ def _spreads(scores: np.ndarray) -> Spreads:
 
 
 def _draws(count: int) -> list[np.ndarray]:
-    """Samples of the architectures, with replacement, for intervals."""
+    """Return bootstrap samples of the architectures' indices, for confidence intervals."""
     rng = np.random.default_rng(0)
     return [rng.integers(0, count, count) for _ in range(2000)]
 
 
 def _against(grid: Grid, long: Grid | None) -> tuple[str, str]:
-    """Kendall's tau with the long trainings and its 95 % interval; what a replaced layer does to the score beside."""
+    """Return Kendall's tau with the long trainings and its 95 % interval, and the bias per replaced layer."""
     common = [] if long is None else [name for name in grid.fingerprints if name in long.fingerprints]
     if long is None or len(common) < 5:
         return "-", "-"
@@ -425,16 +426,16 @@ def _against(grid: Grid, long: Grid | None) -> tuple[str, str]:
     taus = [kendalltau(short_means[draw], long_means[draw]).statistic for draw in _draws(len(common))]
     low, high = np.nanquantile(taus, [0.025, 0.975])
     left, right = np.triu_indices(len(common), 1)
-    further = replaced[left] != replaced[right]
-    left, right = left[further], right[further]
-    ahead = short_means - long_means
-    slopes = (ahead[right] - ahead[left]) / (replaced[right] - replaced[left])
-    slope = np.median(slopes)  # Theil and Sen's: one training that went wrong does not tilt it
+    different = replaced[left] != replaced[right]
+    left, right = left[different], right[different]
+    excess = short_means - long_means
+    slopes = (excess[right] - excess[left]) / (replaced[right] - replaced[left])
+    slope = np.median(slopes)  # Theil-Sen estimator: robust against a failed training
     return f"{tau:.2f} ({low:.2f} to {high:.2f})", f"{slope:+.4f}"
 
 
 def main() -> None:
-    """Read the command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(required=True)
     training_command = commands.add_parser("train")

@@ -1,15 +1,15 @@
-"""What a trial costs beside the bare training: the same work through `yolo train` and through `evaluate`.
+"""Overhead of a trial over the bare training: the same work by `yolo train` and by `evaluate`.
 
     python benchmarks/trial.py DATA [--sizes 128 160] [--repeats N]
 
-Of one architecture (yolov9t), on the same images, for the same epochs at the same size with the same batch, one thread
-each, one after the other: Ultralytics' command with its defaults, the same with every flag that saves time, and the
-second and later trials of one worker, each with another seed; and the same in bfloat16, where the CPU computes in it.
-CPU-seconds and wall; `yolo train` pays for its imports each time, as a user does, a worker once. The accuracies differ
-where the recipes do: Ultralytics' defaults score 0 in so few steps.
+One architecture (yolov9t), with the same images, epochs, image size and batch, one thread each, one after the other:
+Ultralytics' command with its defaults; the same with all flags that save time; the second and later trials of one
+worker, each with another seed; and these in bfloat16, where the CPU computes in it. CPU seconds and wall time;
+`yolo train` includes its imports each time, as for a user, a worker imports once. Accuracies differ because the recipes
+do: Ultralytics' defaults score 0 in so few steps.
 
-Then, for 8 epochs, the time of a trial outside of its batch loops and validations; and the trial's training against
-Ultralytics' own trainer that is given the same settings through its callbacks: both must score the same to the bit.
+Then, for 8 epochs, the time of a trial outside of its batch loops and validations; and the trial's training compared
+with Ultralytics' trainer with the same settings, set by its callbacks: both must have the same score to the bit.
 """
 
 import argparse
@@ -47,9 +47,9 @@ from trials.training.short_training import ShortTraining
 
 BATCH = 8
 Run = tuple[float, float, float]
-"""CPU-seconds, wall, mAP50-95; that of Ultralytics' command is not read."""
+"""CPU seconds, wall seconds, mAP50-95; NaN for Ultralytics' command."""
 FASTEST = ("plots=False", "save=False", "val=False", "cache=ram", "deterministic=False")
-"""Ultralytics' flags that leave out what a score does not need; the last epoch is always validated, and then again."""
+"""Ultralytics' flags that skip what a score does not need; the last epoch is always validated twice."""
 
 
 def main(data_path: Path, sizes: list[int], repeats: int) -> None:
@@ -66,7 +66,7 @@ def main(data_path: Path, sizes: list[int], repeats: int) -> None:
 
 
 def _ways(candidate: tuple[Architecture, Costs], data: DataSet, size: int) -> dict[str, Callable[[int], Run]]:
-    """By name; each takes a seed, which Ultralytics' command has no use for."""
+    """Return functions by name that run one training with a seed; Ultralytics' command ignores the seed."""
 
     def trial(seed: int, precision: Precision) -> Run:
         return _timed(lambda: _trial(candidate, _budget(data, size, 3, seed, precision)))
@@ -80,15 +80,15 @@ def _ways(candidate: tuple[Architecture, Costs], data: DataSet, size: int) -> di
 
 
 def _print_runs(runs: dict[str, list[Run]]) -> None:
-    for name, own in runs.items():
-        print(f"  {name:<27} {_spread([cpu for cpu, _, _ in own])}   wall {_spread([wall for _, wall, _ in own])}")
+    for name, some in runs.items():
+        print(f"  {name:<27} {_spread([cpu for cpu, _, _ in some])}   wall {_spread([wall for _, wall, _ in some])}")
     for name, other in (*(("trial", other) for other in runs if other.startswith("yolo")), ("trial in bf16", "trial")):
         if name in runs:
             ratios = [one[0] / their[0] for one, their in zip(runs[name], runs[other], strict=True)]
             print(f"  {f'{name} / {other}':<35} {_spread(ratios)}")
-    for name, own in runs.items():
+    for name, some in runs.items():
         if name.startswith("trial"):
-            print(f"  mAP50-95 of a {name}, by seed: {' '.join(f'{score:.5f}' for _, _, score in own)}")
+            print(f"  mAP50-95 of a {name}, by seed: {' '.join(f'{score:.5f}' for _, _, score in some)}")
 
 
 def _budget(data: DataSet, size: int, epochs: int, seed: int = 0, precision: Precision = "fp32") -> Budget:
@@ -97,7 +97,7 @@ def _budget(data: DataSet, size: int, epochs: int, seed: int = 0, precision: Pre
 
 
 def _candidate(data: DataSet) -> tuple[Architecture, Costs]:
-    """The stock model, and its costs, which a worker has from the study's table."""
+    """Return the stock model and its costs, which a worker takes from the study's table."""
     space = load("v9")
     counted = CostTable(space, len(data.classes), 640).cost(space.stock)
     return space.stock, Costs(params=counted.params, gflops=counted.gflops)
@@ -119,7 +119,7 @@ def _timed(run: Callable[[], float]) -> Run:
 
 
 def _command(data: DataSet, size: int, *flags: str) -> Run:
-    """Ultralytics' command, which says what it does as it does for a user."""
+    """Run Ultralytics' command, with the output that a user gets."""
     with TemporaryDirectory() as folder:
         data_file = Path(folder) / "data.yaml"
         data_file.write_text(datasets.resolved(data), encoding="utf-8")
@@ -132,8 +132,8 @@ def _command(data: DataSet, size: int, *flags: str) -> Run:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall, math.nan
 
 
-class _Watched(ShortTraining):
-    """Notes the CPU-seconds of batch loops and validations."""
+class _Timed(ShortTraining):
+    """Measures the CPU seconds of batch loops and validations."""
 
     loops = validations = 0.0
     _began = 0.0
@@ -160,36 +160,36 @@ def _print_outside(candidate: tuple[Architecture, Costs], budget: Budget, repeat
 
 
 def _outside(candidate: tuple[Architecture, Costs], budget: Budget) -> tuple[float, float, float, float]:
-    """CPU-seconds of a whole trial, of its batch loops, of its validations, and of all else."""
-    _Watched.loops = _Watched.validations = 0.0
-    with mock.patch.object(short_training, "ShortTraining", _Watched):
+    """Return the CPU seconds of a whole trial, its batch loops, its validations and the rest."""
+    _Timed.loops = _Timed.validations = 0.0
+    with mock.patch.object(short_training, "ShortTraining", _Timed):
         whole, _, _ = _timed(lambda: _trial(candidate, budget))
-    return whole, _Watched.loops, _Watched.validations, whole - _Watched.loops - _Watched.validations
+    return whole, _Timed.loops, _Timed.validations, whole - _Timed.loops - _Timed.validations
 
 
 def _print_equality(data: DataSet, budget: Budget) -> None:
-    """Ultralytics' own trainer, given the settings of a trial: the same seed for each epoch among them."""
+    """Compare with Ultralytics' trainer with the settings of a trial, which include a seed for each epoch."""
     document = load("v9").stock.document(len(data.classes))
     with TemporaryDirectory() as folder:
         ours = short_training.train(
             document, budget, data, Path(folder), lambda *_: True, weights=Path(folder) / "weights.pt"
         ).epochs[-1]
     with TemporaryDirectory() as folder:
-        told = _theirs(data, budget, Path(folder))
-    verdict = "equal to the bit" if told == ours.map50_95 else "NOT EQUAL"
-    print(f"  mAP50-95 of a trial {ours.map50_95:.5f}, of Ultralytics' trainer {told:.5f}: {verdict}")
+        theirs = _train_with_ultralytics(data, budget, Path(folder))
+    verdict = "equal to the bit" if theirs == ours.map50_95 else "NOT EQUAL"
+    print(f"  mAP50-95 of a trial {ours.map50_95:.5f}, of Ultralytics' trainer {theirs:.5f}: {verdict}")
 
 
-class _Theirs(DetectionTrainer):
-    """Ultralytics' own, by a name that MLflow and its like are not added to."""
+class _UltralyticsTrainer(DetectionTrainer):
+    """Ultralytics' trainer in a subclass, to which Ultralytics adds no callbacks for MLflow and the like."""
 
 
-def _theirs(data: DataSet, budget: Budget, folder: Path) -> float:
+def _train_with_ultralytics(data: DataSet, budget: Budget, folder: Path) -> float:
     data_file = folder / "data.yaml"
     data_file.write_text(datasets.resolved(data), encoding="utf-8")
     given = {**short_training.arguments(budget, data, folder), "model": "yolov9t.yaml", "data": str(data_file)}
-    trainer = _Theirs(overrides=given)
-    told: list[float] = []
+    trainer = _UltralyticsTrainer(overrides=given)
+    accuracies: list[float] = []
 
     def prepare(trainer: Any) -> None:
         for model in (trainer.model, trainer.ema.ema):
@@ -209,7 +209,7 @@ def _theirs(data: DataSet, budget: Budget, folder: Path) -> float:
         short_training.seed_epoch(trainer.train_loader, budget.seed, trainer.epoch)
 
     def note(trainer: Any) -> None:  # once more after its second validation, of the fused best checkpoint
-        told.append(short_training.accuracies(trainer.metrics)[0])
+        accuracies.append(short_training.accuracies(trainer.metrics)[0])
 
     for event, step in (
         ("on_pretrain_routine_end", prepare),
@@ -218,7 +218,7 @@ def _theirs(data: DataSet, budget: Budget, folder: Path) -> float:
     ):
         trainer.add_callback(event, step)
     trainer.train()
-    return told[budget.epochs - 1]
+    return accuracies[budget.epochs - 1]
 
 
 def _spread(values: list[float]) -> str:

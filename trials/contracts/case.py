@@ -110,7 +110,7 @@ class Failure:
         site: in words; empty if the record is wrong.
         places: layers with such a site.
         promise: name of the promise.
-        seen: what was observed, in words.
+        seen: the observation, in words; the name is a key of `nas check --format json`.
     """
 
     operator: str
@@ -120,9 +120,11 @@ class Failure:
     seen: str
 
     @classmethod
-    def of(cls, case: Case, promise: str, seen: str) -> "Failure":
+    def of(cls, case: Case, promise: str, observation: str) -> "Failure":
         """Return the failure of a case."""
-        return cls(operator=case.choice_summary, site=case.site_summary, places=case.places, promise=promise, seen=seen)
+        return cls(
+            operator=case.choice_summary, site=case.site_summary, places=case.places, promise=promise, seen=observation
+        )
 
     def __str__(self) -> str:
         layers = f"layer{'s' if len(self.places) > 1 else ''} {', '.join(self.places)}: " if self.places else ""

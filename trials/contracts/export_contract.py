@@ -49,7 +49,7 @@ with open(sys.argv[2], "w") as answer:
 _TIMEOUT_SECONDS = 300
 
 Observations = list[str]
-"""What breaks a promise, for each case; empty text where it is kept."""
+"""What breaks a promise, for each case; empty text where nothing does."""
 Promise = Callable[[Sequence[Case], Path], Observations]
 
 
@@ -65,8 +65,8 @@ def check(cases: Sequence[Case], folder: Path | None = None) -> dict[Case, tuple
         for group, (name, promise) in product(_grouped(cases), PROMISES.items()):
             with tempfile.TemporaryDirectory(dir=folder) as inside:
                 observations = _bisected(promise, group, Path(inside))
-            for case, seen in zip(group, observations, strict=True):
-                failures[case] += (Failure.of(case, name, seen),) if seen else ()
+            for case, observation in zip(group, observations, strict=True):
+                failures[case] += (Failure.of(case, name, observation),) if observation else ()
     return failures
 
 

@@ -37,10 +37,10 @@ def check(document: Document) -> tuple[Failure, ...]:
     with isolated():
         for name, promise in PROMISES.items():
             try:
-                seen = list(promise(document))
+                observations = list(promise(document))
             except Exception as error:  # noqa: BLE001 - a user's code may raise anything, and that is the finding
-                seen = [describe(error)]
-            failures += [Failure(operator="the model", promise=name, seen=one) for one in seen]
+                observations = [describe(error)]
+            failures += [Failure(operator="the model", promise=name, seen=one) for one in observations]
             if failures and name == "build":
                 break
     return tuple(failures)

@@ -33,14 +33,14 @@ def check(case: Case) -> tuple[Failure, ...]:
             return (Failure.of(case, "build", describe(error)),)
         failures: list[Failure] = []
         for name, promise in PROMISES.items():
-            failures += [Failure.of(case, name, seen) for seen in _observations(promise, subject)]
+            failures += [Failure.of(case, name, observation) for observation in _observations(promise, subject)]
             if failures and name in _FUNDAMENTAL:
                 break
     return tuple(failures)
 
 
 class _Subject:
-    """Module under test of a case; each promise gets its own copies."""
+    """Module under test of a case; each promise gets new copies."""
 
     def __init__(self, case: Case) -> None:
         self.case = case

@@ -27,11 +27,11 @@ def check(operator: Operator) -> tuple[Failure, ...]:
     with isolated():
         for name, promise in PROMISES.items():
             try:
-                seen = list(promise(operator))
+                observations = list(promise(operator))
             except Exception as error:  # noqa: BLE001 - a user's code may raise anything, and that is the finding
-                seen = [describe(error)]
-            if seen:
-                return tuple(Failure(operator=operator.name, promise=name, seen=one) for one in seen)
+                observations = [describe(error)]
+            if observations:
+                return tuple(Failure(operator=operator.name, promise=name, seen=one) for one in observations)
     return ()
 
 
@@ -116,8 +116,8 @@ def _active_parameters(operator: Operator) -> Iterator[str]:
             yield f"for {_as_text(given)} it returns another {', '.join(strange)}; it may only leave parameters out"
             return
     for case in _one_of_each_kind(operator):
-        for seen in (*_wrongly_dropped(operator, case), *_without_effect(operator, case)):
-            yield f"{seen} ({case.site_summary})"
+        for observation in (*_wrongly_dropped(operator, case), *_without_effect(operator, case)):
+            yield f"{observation} ({case.site_summary})"
             return
 
 

@@ -124,7 +124,7 @@ class CostTable(LayerTable[LayerCost]):
         self.at_scaling(space.stock.macro)
 
     def cost(self, architecture: Architecture) -> Cost:
-        """Return the cost of an architecture, at its own image size if it has one.
+        """Return the cost of an architecture, at its `image_size` if it has one.
 
         Raises:
             CostError: a layer cannot be counted.
@@ -158,7 +158,7 @@ class CostTable(LayerTable[LayerCost]):
         return LayerCost(module=name, params=params, macs=macs)
 
     def value_of_insertion(self, layer: StockLayer, choice: Choice) -> LayerCost:
-        """Count an operator that is a layer of its own behind a stock layer."""
+        """Count an operator that is inserted behind a stock layer."""
         operator = OPERATORS[choice.operator]
         (site,) = layer.sites(operator, inserted=True)
         return replace(self._operator(operator, site, choice, first(layer.step.returned)), module=operator.name)

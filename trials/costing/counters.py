@@ -54,7 +54,7 @@ def count(document: Mapping[str, Any], classes: int, image_size: int) -> ModuleC
 def _add_overlooked(
     overlooked: dict[str, int], record: Operator, module: nn.Module, x: tuple[Tensor, ...], y: Tensor
 ) -> None:
-    """Add an operator's own products to `overlooked`, and nothing to `thop`'s total."""
+    """Add the products of an operator's `forward` to `overlooked`, and nothing to `thop`'s total."""
     assert record.extra_macs is not None  # noqa: S101 - narrows the type; only those records have this rule
     name = record.name.removeprefix("Printed")
     overlooked[name] = overlooked.get(name, 0) + record.extra_macs(module, x[0], y)

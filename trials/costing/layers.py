@@ -2,7 +2,7 @@
 
 The cost or latency of a layer depends only on the module that is built there and on the shape of its input. A choice in
 a slot changes neither channels nor map size of other layers, and an insertion adds one layer. Scaling factors (depth,
-width, image size) change many layers: each combination of them has its own stock layers.
+width, image size) change many layers: each combination of them has other stock layers.
 """
 
 from abc import ABC, abstractmethod
@@ -57,7 +57,7 @@ class LayerTable(ABC, Generic[Value]):
 
     Args:
         classes: number of classes of the detection head.
-        image_size: in pixels, of the deployed model; an architecture with an image size of its own overrides it.
+        image_size: in pixels, of the deployed model; an architecture with an `image_size` overrides it.
     """
 
     def __init__(self, space: SearchSpace, classes: int, image_size: int) -> None:

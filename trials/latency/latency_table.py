@@ -209,7 +209,7 @@ class LatencyTable(LayerTable[Workload]):
         return _workload(description, module, layer.step.received, deploy, choice)
 
     def value_of_insertion(self, layer: StockLayer, choice: Choice) -> Workload:
-        """Return the workload of an operator that is a layer of its own."""
+        """Return the workload of an inserted operator."""
         deploy = partial(_inserted, layer, choice)
         with torch.device("meta"):
             module = deploy()
