@@ -1,23 +1,23 @@
 """`nas check`: test a space, an operator or a model before a search spends hours on it."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.progress import Progress
 
-from nas.cli import options, show
+from nas.cli import check_report, options, show
 from nas.cli.show import Format
 from nas.workflows.presets import DEMONSTRATION, PRESETS, USUAL
 from nas.workflows.search_options import DEMONSTRATION_DATA, either
 
 if TYPE_CHECKING:
     from nas.workflows.check_cache import CheckCache
-    from nas.workflows.estimate import Estimate, Search, SpaceSummary
+    from nas.workflows.estimate import Estimate, Search
     from nas.workflows.request import Request
     from search_spaces import SearchSpace
     from search_spaces.operators import Operator
@@ -222,8 +222,8 @@ class _Checking:
         hours = None if effort is None else {**asdict(effort), "hours": effort.hours}
         self._show({**whole, "outlook": asdict(summary), "effort": hours, "problem": problem}, failures)
         if self.shown == "table":
-            _print_space(space, search, summary)
-        show.lines([] if effort is None else _estimate(search, effort))
+            check_report.print_space(space, search, summary)
+        show.lines([] if effort is None else check_report.estimate_lines(search, effort))
         self._end(len(found), failures, problem)
 
     def _effort(self, space: "SearchSpace", search: "Search") -> "tuple[Estimate | None, str]":
@@ -261,15 +261,21 @@ class _Checking:
             case "json":
                 print(json.dumps({**whole, "failures": rows}, indent=1))  # noqa: T201 - this is the output
             case "csv":
-                show.rows(rows, "csv", title="", columns=dict.fromkeys(_COLUMNS, ""))
+                show.rows(rows, "csv", title="", columns=dict.fromkeys(check_report.COLUMNS, ""))
             case _:
-                for line in _merged(failures):
+                for line in check_report.failure_lines(failures):
                     print(line)  # noqa: T201 - this is the output
 
     def _end(self, cases: int, failures: "Sequence[Failure]", problem: str = "") -> None:
         """Print the verdict; exit with status 1 if a promise is broken."""
         if failures:
-            show.lines(["", "Promises that were broken:", *_promised({failure.promise for failure in failures})])
+            show.lines(
+                [
+                    "",
+                    "Promises that were broken:",
+                    *check_report.explanations({failure.promise for failure in failures}),
+                ]
+            )
             show.lines([f"{len(failures)} broken promises in {cases} cases"])
         if problem:
             show.lines([problem])
@@ -302,82 +308,3 @@ def _operators(named: str) -> "tuple[Operator, ...]":
 
 def _places(cases: "Sequence[Case]") -> list[str]:
     return list(dict.fromkeys(place for case in cases for place in case.places))
-
-
-def _promised(names: "Collection[str]") -> list[str]:
-    """Return one line for each of the named promises, which explains it."""
-    from trials.contracts import export_contract, model_contract, operator_contract, record_contract
-
-    asked = (record_contract.PROMISES, operator_contract.PROMISES, export_contract.PROMISES, model_contract.PROMISES)
-    sentences = {
-        name: (promise.__doc__ or "").splitlines()[0] for several in asked for name, promise in several.items()
-    }
-    return [f"{name:<13} {sentence}" for name, sentence in sentences.items() if name in names]
-
-
-def _merged(failures: "Sequence[Failure]") -> list[str]:
-    """Return the failures as lines; what fails in the same way at several sites is one line."""
-    alike: dict[tuple[str, str, str], list[Failure]] = {}
-    for failure in failures:
-        alike.setdefault((failure.operator, failure.promise, failure.seen), []).append(failure)
-    lines = []
-    for same in alike.values():
-        places = tuple(dict.fromkeys(place for failure in same for place in failure.places))
-        site = same[0].site if len(same) == 1 else f"{len(same)} distinct sites"
-        lines.append(str(replace(same[0], places=places, site=site)))
-    return lines
-
-
-def _print_space(space: "SearchSpace", search: "Search", summary: "SpaceSummary") -> None:
-    """Print the slots as a table, and the whole space as lines."""
-    from nas.workflows.estimate import SAMPLES
-
-    columns = {
-        "slot": "slot",
-        "host": "host",
-        "choices": "choices",
-        "stock_gflops": "GFLOPs",
-        "min_gflops": "least",
-        "median_gflops": "median",
-        "max_gflops": "most",
-    }
-    title = f"Search space {space.at_scale} ({space.hash})"
-    show.rows([asdict(slot) for slot in summary.slots], "table", title=title, columns=columns)
-    sampled = f"of {SAMPLES} random architectures"
-    lines = {
-        "size": f"{summary.size:.3g} architectures in {len(summary.slots)} slots",
-        "deployed": f"at {search.budget.deploy_size} px, {len(search.data.classes)} classes",
-        "stock": f"{summary.stock_gflops:.2f} GFLOPs, {summary.stock_params / 1e6:.3f} M parameters",
-        "GFLOPs": f"{summary.gflops[0]:.2f} to {summary.gflops[1]:.2f}",
-        "params": f"{summary.params[0] / 1e6:.3f} M to {summary.params[1] / 1e6:.3f} M",
-    }
-    if summary.buildable < 1:
-        lines["buildable"] = (
-            f"{summary.buildable:.0%} {sampled}: two scaling factors together can give a layer that no operator fits"
-        )
-    if summary.within is not None:
-        lines["within"] = f"the limits are {summary.within:.0%} {sampled}"
-    show.lines(f"{name:<9} {text}" for name, text in lines.items())
-
-
-def _estimate(search: "Search", effort: "Estimate") -> list[str]:
-    """Describe how long a search may take, and how that was estimated."""
-    from nas.report.verdicts import with_unit
-
-    budget, data, (least, most) = search.budget, search.data, effort.hours
-    trials = f"{with_unit(effort.trials, 'trial')} of {budget.summary}"
-    images = f"{data.train_images} + {data.val_images} images, {effort.workers} at once"
-    first = f"the training of the stock model {effort.base:.0f} s, " if effort.base else ""
-    each = f"{first}a trial of the stock model takes {effort.stock:.0f} s, of the costliest {effort.costliest:.0f} s"
-    return [
-        f"search    {trials}, {images}",
-        f"estimate  {_hours(least)} to {_hours(most)}: {each}",
-        f"measured  a few steps on {effort.machine}; reading images, and workers that slow each other down, add to it",
-    ]
-
-
-def _hours(hours: float) -> str:
-    return f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"
-
-
-_COLUMNS = ("operator", "site", "places", "promise", "seen")

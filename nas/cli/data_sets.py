@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from trials.data.datasets import DataSet
 
 Name = Annotated[
-    str, typer.Argument(metavar="[DATA]", help="Path of a data.yaml, a name such as coco8.yaml, or digits (built in).")
+    str, typer.Argument(metavar="DATA", help="Path of a data.yaml, a name such as coco8.yaml, or digits (built in).")
 ]
 Format = Annotated[Literal["text", "json"], typer.Option("--format", help="Print text to read, or JSON for programs.")]
 

@@ -1,9 +1,10 @@
 """Options that the commands of `nas latency` share, and the tables that these options name."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from nas.workflows.option import Option
 
 if TYPE_CHECKING:
     from search_spaces import SearchSpace
@@ -11,97 +12,94 @@ if TYPE_CHECKING:
     from trials.latency.runtimes import Runtime
     from trials.latency.timings import Timings
 
-COCO_CLASSES, DEPLOYED_SIZE = 80, 640
 _SPACE, _DEVICE = "Space and deployment", "Device"
 
-SpaceName = Annotated[
-    str,
-    typer.Option(
-        metavar="SPACE", help="Name of a space (see [b]nas spaces[/b]), or a space file.", rich_help_panel=_SPACE
-    ),
-]
-Scale = Annotated[
-    str | None, typer.Option(metavar="SCALE", help="Another scale than the space file's.", rich_help_panel=_SPACE)
-]
-DeploySize = Annotated[
-    int, typer.Option(metavar="PX", help="Image size of the deployed model, in pixels.", rich_help_panel=_SPACE)
-]
-Classes = Annotated[int, typer.Option(metavar="N", help="Number of classes.", rich_help_panel=_SPACE)]
-Data = Annotated[
-    str | None,
-    typer.Option(
-        metavar="DATA",
-        help="Take the number of classes from this data set: digits, or a data.yaml.",
-        rich_help_panel=_SPACE,
-    ),
-]
-RuntimeName = Annotated[
-    str,
-    typer.Option(
-        "--runtime",
-        metavar="NAME",
-        help="torch, onnxruntime, openvino, tensorrt; or ssh://MACHINE/RUNTIME for another machine.",
-        rich_help_panel=_DEVICE,
-    ),
-]
-Threads = Annotated[
-    int, typer.Option(metavar="N", help="Number of threads of the runtime on a CPU.", rich_help_panel=_DEVICE)
-]
-Device = Annotated[str, typer.Option(metavar="DEVICE", help="cpu, or the index of a GPU.", rich_help_panel=_DEVICE)]
-DeviceName = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="Name of the device's table. \\[default: made of machine, processor, runtime and threads]",
-        rich_help_panel=_DEVICE,
-    ),
-]
 
+@dataclass(frozen=True, kw_only=True)
+class TableOptions:
+    """A space as it is deployed, and a device with a table of latencies."""
 
-def open_runtime(runtime: str, threads: int, device: str, device_name: str | None) -> "Runtime":
-    """Open the runtime that the flags name."""
-    from trials.latency import runtimes
+    space: Annotated[
+        str,
+        Option(help="Search space: a name from `nas spaces`, or a space file.", panel=_SPACE, metavar="SPACE"),
+    ] = "v9"
+    scale: Annotated[
+        str | None,
+        Option(help="Size of the base model.", panel=_SPACE, metavar="SCALE", unset="as in the space file"),
+    ] = None
+    deploy_size: Annotated[
+        int, Option(help="Image size of the deployed model, in pixels.", panel=_SPACE, metavar="PX")
+    ] = 640
+    classes: Annotated[int, Option(help="Number of classes.", panel=_SPACE, metavar="N")] = 80
+    data: Annotated[
+        str | None,
+        Option(
+            help="Data set from which the number of classes is taken: digits, or a data.yaml.",
+            panel=_SPACE,
+            metavar="DATA",
+        ),
+    ] = None
+    runtime: Annotated[
+        str,
+        Option(
+            help="torch, onnxruntime, openvino or tensorrt; ssh://MACHINE/RUNTIME for a runtime on another machine.",
+            panel=_DEVICE,
+            metavar="NAME",
+        ),
+    ] = "torch"
+    threads: Annotated[int, Option(help="Number of threads of the runtime on a CPU.", panel=_DEVICE, metavar="N")] = 1
+    device: Annotated[str, Option(help="cpu, or the index of a GPU.", panel=_DEVICE, metavar="DEVICE")] = "cpu"
+    device_name: Annotated[
+        str | None,
+        Option(
+            help="Name of the device's table.",
+            panel=_DEVICE,
+            metavar="NAME",
+            unset="made of machine, processor, runtime and threads",
+        ),
+    ] = None
 
-    return runtimes.open_runtime(runtime, threads=threads, device=device, device_name=device_name)
+    def open_runtime(self) -> "Runtime":
+        """Open the runtime on the device."""
+        from trials.latency import runtimes
 
+        return runtimes.open_runtime(
+            self.runtime, threads=self.threads, device=self.device, device_name=self.device_name
+        )
 
-def read_space(name: str, scale: str | None) -> "SearchSpace":
-    """Read the space that the flags name."""
-    from search_spaces import space_file
+    def load_space(self) -> "SearchSpace":
+        """Load the space."""
+        from search_spaces import space_file
 
-    return space_file.load(name, scale=scale)
+        return space_file.load(self.space, scale=self.scale)
 
+    def latencies(self, space: "SearchSpace", recorded: "Timings") -> "LatencyTable":
+        """Return the latencies of a space, deployed in this way, from the timings of a device."""
+        from trials.data import datasets
+        from trials.latency.latency_table import LatencyTable
 
-def of_space(
-    space: "SearchSpace", recorded: "Timings", *, deploy_size: int, classes: int, data: str | None
-) -> "LatencyTable":
-    """Return the latencies of a space on a device."""
-    from trials.data import datasets
-    from trials.latency.latency_table import LatencyTable
+        classes = len(datasets.load(self.data).classes) if self.data else self.classes
+        return LatencyTable(space, classes, self.deploy_size, recorded)
 
-    count = len(datasets.load(data).classes) if data else classes
-    return LatencyTable(space, count, deploy_size, recorded)
+    def recorded(self) -> "Timings":
+        """Read the timings of the device of this name, which need not be here; without a name, of this machine.
 
+        Raises:
+            SpecError: there is no table of the device.
+        """
+        from trials.devices import slug
 
-def of_device(runtime: str, threads: int, device: str, device_name: str | None) -> "Timings":
-    """Return the table of the device of this name, which need not be here; without a name, that of this machine.
-
-    Raises:
-        SpecError: there is none.
-    """
-    from trials.devices import slug
-
-    if device_name:
-        return read(slug(device_name))
-    with open_runtime(runtime, threads, device, None) as opened:
-        return read(opened.profile.name)
+        if self.device_name:
+            return read(slug(self.device_name))
+        with self.open_runtime() as opened:
+            return read(opened.profile.name)
 
 
 def read(name: str) -> "Timings":
     """Read the table of a device.
 
     Raises:
-        SpecError: there is none of that name.
+        SpecError: there is no table of that name.
     """
     from nas.study import latency_tables
 

@@ -2,15 +2,25 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nas.cli import device_tables, measured, prediction, show
-from nas.cli.options import Shown
+from nas.cli import device_tables, measured, options, prediction, show
+from nas.cli.device_tables import TableOptions
 from nas.cli.show import Format
+from nas.workflows.option import declared
+
+if TYPE_CHECKING:
+    from trials.latency.latency_table import LatencyTable
 
 _FAILED = 1
+_WITHOUT_SPACE = [name for name in declared(TableOptions) if name != "space"]
+
+Space = Annotated[
+    str | None,
+    typer.Option(metavar="SPACE", help="Name of a space, or a space file. Without it, all tables are listed."),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -19,12 +29,12 @@ def register(app: typer.Typer) -> None:
         no_args_is_help=True,
         help="""Predict how long models take on a device, from a table of its layers.
 
-  nas latency record --space v9                  time every layer of a space on this machine, once
-  nas latency show --space v9                    what each choice costs in milliseconds
-  nas latency error --space v9                   how wrong predictions are, on real candidates
-  nas latency predict --space v9 --sample 10     milliseconds of random architectures
-  nas latency front STUDY                        measure a Pareto front that a search predicted
-  nas latency export jetson.csv                  write a table to a file, to import on another machine
+  nas latency record --space v9     time every layer of a space, once
+  nas latency show --space v9       latency of each choice of each slot
+  nas latency error --space v9      how wrong predictions are
+  nas latency predict model.yaml    predict an exported model
+  nas latency front STUDY           measure a Pareto front that was predicted
+  nas latency export jetson.csv     write a table to a file, to import elsewhere
 """,
     )
     for command in (record, show_table, prediction.predict, prediction.error, measured.front, export):
@@ -34,17 +44,8 @@ def register(app: typer.Typer) -> None:
 
 
 @show.reports_errors
-def record(
-    space: device_tables.SpaceName = "v9",
-    scale: device_tables.Scale = None,
-    runtime: device_tables.RuntimeName = "torch",
-    deploy_size: device_tables.DeploySize = device_tables.DEPLOYED_SIZE,
-    classes: device_tables.Classes = device_tables.COCO_CLASSES,
-    data: device_tables.Data = None,
-    threads: device_tables.Threads = 1,
-    device: device_tables.Device = "cpu",
-    device_name: device_tables.DeviceName = None,
-) -> None:
+@options.takes(of=TableOptions)
+def record(typed: options.Typed) -> None:
     """Time every distinct layer that architectures of a space may have, on the device; print the path of the table.
 
     Each layer is timed alone, alternating with one stock layer, whose drift
@@ -56,11 +57,10 @@ def record(
     from trials.latency import latency_table
     from trials.latency.timings import Timings
 
-    with device_tables.open_runtime(runtime, threads, device, device_name) as opened:
+    chosen = TableOptions(**typed)
+    with chosen.open_runtime() as opened:
         path = device_tables.path_of(opened.profile.name)
-        nothing = Timings(profile=opened.profile, entries={})
-        asked = device_tables.read_space(space, scale)
-        table = device_tables.of_space(asked, nothing, deploy_size=deploy_size, classes=classes, data=data)
+        table = chosen.latencies(chosen.load_space(), Timings(profile=opened.profile, entries={}))
         problems, unsteady = [], 0
         stopped = "Stopped; the same command continues from there."
         with latency_tables.recording_lock(path), show.progress("timing layers", stopped) as show_progress:
@@ -69,54 +69,26 @@ def record(
                 problems += [step.problem] if step.problem else []
                 unsteady += step.timing is not None and not step.timing.steady
     print(path)  # noqa: T201 - the result, for a pipe
-    lines = [f"{len(table.recorded.entries)} entries; {opened.profile.name}"]
-    lines += (
-        [f"{unsteady} were timed while the device was not steady (was something else running?)"] if unsteady else []
-    )
-    show.lines([*lines, "measure its error:   nas latency error, with the same options", *problems])
+    show.lines([f"{len(table.recorded.entries)} entries; {opened.profile.name}"])
+    if unsteady:
+        show.lines([f"{unsteady} were timed while the device was not steady (was something else running?)"])
+    show.lines(["measure its error:   nas latency error, with the same options", *problems])
     if problems:
         show.lines([f"{len(problems)} layers cannot be timed alone; architectures with them are not predicted"])
         raise typer.Exit(_FAILED)
 
 
 @show.reports_errors
-def show_table(
-    space: Annotated[
-        str | None,
-        typer.Option(metavar="SPACE", help="Name of a space, or a space file. Without it, all tables are listed."),
-    ] = None,
-    scale: device_tables.Scale = None,
-    runtime: device_tables.RuntimeName = "torch",
-    deploy_size: device_tables.DeploySize = device_tables.DEPLOYED_SIZE,
-    classes: device_tables.Classes = device_tables.COCO_CLASSES,
-    data: device_tables.Data = None,
-    threads: device_tables.Threads = 1,
-    device: device_tables.Device = "cpu",
-    device_name: device_tables.DeviceName = None,
-    shown: Shown = "table",
-) -> None:
+@options.takes(*_WITHOUT_SPACE, of=TableOptions)
+def show_table(space: Space = None, *, typed: options.Typed, shown: options.Shown = "table") -> None:
     """Show the latency of every choice of every slot, and the difference to the stock layer."""
     if space is None:
         _print_tables(shown)
         return
-    recorded = device_tables.of_device(runtime, threads, device, device_name)
-    asked = device_tables.read_space(space, scale)
-    table = device_tables.of_space(asked, recorded, deploy_size=deploy_size, classes=classes, data=data)
-    rows = []
-    for slot in table.space.slots:
-        stock = table.slot_ms(slot, slot.choices[0])
-        for choice in slot.choices:
-            latency_ms = table.slot_ms(slot, choice)
-            rows.append(
-                {
-                    "slot": slot.name,
-                    "host": slot.host,
-                    "choice": str(choice),
-                    "latency_ms": latency_ms,
-                    "delta_ms": latency_ms - stock,
-                    "delta_percent": 100 * (latency_ms - stock) / table.stock_ms,
-                }
-            )
+    chosen = TableOptions(space=space, **typed)
+    recorded = chosen.recorded()
+    table = chosen.latencies(chosen.load_space(), recorded)
+    rows = _latency_rows(table)
     columns = {
         "slot": "slot",
         "host": "host",
@@ -125,23 +97,41 @@ def show_table(
         "delta": "more than stock, ms",
         "share": "% of the model",
     }
-    shown_rows = [row | _rounded(row) for row in rows] if shown == "table" else rows
-    show.rows(shown_rows, shown, title=f"{table.space.at_scale} on {recorded.profile.name}", columns=columns)
+    cells = [row | _rounded(row) for row in rows] if shown == "table" else rows
+    show.rows(cells, shown, title=f"{table.space.at_scale} on {recorded.profile.name}", columns=columns)
     start = f"{1000 * table.overhead_ms:.0f} µs"
     alone = f"its layers one by one {table.stock_sum_ms:.2f} ms, less {start} each for a graph's start"
     show.lines([f"stock model {table.stock_ms:.2f} ms; {alone}"])
 
 
+def _latency_rows(table: "LatencyTable") -> list[dict[str, Any]]:
+    """Return a row for every choice of every slot."""
+    rows = []
+    for slot in table.space.slots:
+        stock_ms = table.slot_ms(slot, slot.choices[0])
+        for choice in slot.choices:
+            latency_ms = table.slot_ms(slot, choice)
+            rows.append(
+                {
+                    "slot": slot.name,
+                    "host": slot.host,
+                    "choice": str(choice),
+                    "latency_ms": latency_ms,
+                    "delta_ms": latency_ms - stock_ms,
+                    "delta_percent": 100 * (latency_ms - stock_ms) / table.stock_ms,
+                }
+            )
+    return rows
+
+
 @show.reports_errors
+@options.takes("runtime", "threads", "device", "device_name", of=TableOptions)
 def export(
     file: Annotated[Path, typer.Argument(metavar="FILE.csv", help="File to write, such as jetson.csv.")],
-    runtime: device_tables.RuntimeName = "torch",
-    threads: device_tables.Threads = 1,
-    device: device_tables.Device = "cpu",
-    device_name: device_tables.DeviceName = None,
+    typed: options.Typed,
 ) -> None:
     """Write the table of a device to a CSV file that begins with the profile of the device."""
-    device_tables.of_device(runtime, threads, device, device_name).write(file.absolute())
+    TableOptions(**typed).recorded().write(file.absolute())
     print(file)  # noqa: T201 - the result, for a pipe
 
 

@@ -4,7 +4,7 @@ import functools
 import inspect
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -82,24 +82,25 @@ def _within(name: str, value: Value) -> Value:
 
 # Options of a search.
 
-_SEARCH = declared(SearchOptions)
-
 
 def takes(
     *names: str,
+    of: Any = SearchOptions,
     panels: Mapping[str, str] | None = None,
     unset: Mapping[str, str] | None = None,
     meaning: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[..., R]], Callable[..., R]]:
-    """Give a command declared options of a search, which it receives as one mapping, its parameter `typed`.
+    """Give a command declared options, whose values it receives as one mapping, its parameter `typed`.
 
     Args:
         names: the options; all of them if none is named.
-        panels: headings under which the help shows options here, where they differ from a search.
-        unset: what happens here if nothing is given, where it differs from a search.
-        meaning: what an option means here, where it differs from a search.
+        of: class that declares them.
+        panels: headings under which the help of this command shows options, where they differ from the declared ones.
+        unset: what happens if nothing is given to this command, where it differs.
+        meaning: help of options for this command, where it differs.
     """
-    options = [_SEARCH[name] for name in names or _SEARCH]
+    every = declared(of)
+    options = [every[name] for name in names or every]
     panels, unset, meaning = panels or {}, unset or {}, meaning or {}
     parameters = [
         _parameter(
@@ -112,21 +113,25 @@ def takes(
     ]
 
     def decorate(command: Callable[..., R]) -> Callable[..., R]:
-        signature = inspect.signature(command)
-        at = list(signature.parameters).index("typed")
-        others = [one.replace(kind=one.KEYWORD_ONLY) for one in signature.parameters.values()]
-        whole = [*others[:at], *parameters, *others[at + 1 :]]
+        whole = _with_options(inspect.signature(command), parameters)
 
         @functools.wraps(command)
         def taking(**given: Any) -> R:
             typed = {one.name: _read(one, given.pop(one.argument)) for one in options}
             return command(typed=typed, **given)
 
-        taking.__annotations__ = {one.name: one.annotation for one in whole} | {"return": None}
-        taking.__signature__ = signature.replace(parameters=whole)  # type: ignore[attr-defined]
+        taking.__signature__ = whole  # type: ignore[attr-defined]
+        taking.__annotations__ = {one.name: one.annotation for one in whole.parameters.values()} | {"return": None}
         return taking
 
     return decorate
+
+
+def _with_options(signature: inspect.Signature, options: Sequence[inspect.Parameter]) -> inspect.Signature:
+    """Put the parameters of options in the place of the parameter `typed`."""
+    others = [one.replace(kind=one.KEYWORD_ONLY) for one in signature.parameters.values()]
+    at = list(signature.parameters).index("typed")
+    return signature.replace(parameters=[*others[:at], *options, *others[at + 1 :]])
 
 
 def _parameter(one: Declared, *, panel: str, unset: str, meaning: str) -> inspect.Parameter:
@@ -174,7 +179,7 @@ def _as_markup(text: str) -> str:
 # Options of many commands.
 
 Name = Annotated[str, typer.Argument(help="Name of the study; [b]nas status[/b] lists all.")]
-Runs = Annotated[Path, typer.Option(metavar="FOLDER", help=_SEARCH["runs"].option.help)]
+Runs = Annotated[Path, typer.Option(metavar="FOLDER", help=declared(SearchOptions)["runs"].option.help)]
 Shown = Annotated[Format, typer.Option("--format", help="Print a table to read, or JSON or CSV for programs.")]
 Modules = Annotated[
     list[Path] | None,

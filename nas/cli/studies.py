@@ -61,7 +61,7 @@ def register(app: typer.Typer) -> None:
 @show.reports_errors
 def status(
     study: Annotated[
-        str | None, typer.Argument(metavar="[STUDY]", help="Name of a study. Without it, all studies are listed.")
+        str | None, typer.Argument(metavar="STUDY", help="Name of a study. Without it, all studies are listed.")
     ] = None,
     runs: Runs = RUNS,
     shown: Shown = "table",

@@ -1,4 +1,4 @@
-"""What makes no sense on the command line or in `nas.search`: one line each, status 2, nothing written."""
+"""Wrong values on the command line or in `nas.search`: one line each, status 2, nothing written."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,7 +39,7 @@ def run(*arguments: str) -> Result:
 
 
 def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every command, with what is typed for it."""
+    """Yield every command with the words that one types for it."""
     for name, command in group.commands.items():
         if isinstance(command, TyperGroup):
             yield from commands(command, (*path, name))
@@ -47,8 +47,8 @@ def commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str
             yield (*path, name), command
 
 
-def nonsense() -> dict[tuple[tuple[str, ...], str], tuple[str, ...]]:
-    """For each option of each command the values that it cannot mean."""
+def wrong_values() -> dict[tuple[tuple[str, ...], str], tuple[str, ...]]:
+    """Return wrong values for each option of each command."""
     found = {}
     for path, command in commands(typer.main.get_command(app)):
         types = get_type_hints(command.callback)
@@ -61,12 +61,12 @@ def nonsense() -> dict[tuple[tuple[str, ...], str], tuple[str, ...]]:
     return found
 
 
-ALL = nonsense()
+ALL = wrong_values()
 OPTIONS = declared(SearchOptions)
 
 
 @pytest.mark.parametrize(("path", "option"), ALL, ids=[" ".join((*path, option)) for path, option in ALL])
-def test_nonsense_in_any_option_of_any_command_is_one_line(
+def test_a_wrong_value_of_any_option_of_any_command_is_one_line(
     path: tuple[str, ...], option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -85,17 +85,17 @@ def test_nonsense_in_any_option_of_any_command_is_one_line(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_every_command_is_asked() -> None:
+def test_all_commands_are_tested() -> None:
     assert {" ".join(path) for path, _ in ALL} >= {"search", "resume", "confirm", "cost", "bench", "latency record"}
 
 
 @pytest.mark.parametrize("typed", ["", " ", "x" * 300, "\udcff"])
-def test_a_study_that_cannot_be_a_name_is_one_line(typed: str) -> None:
+def test_an_impossible_study_name_is_one_line(typed: str) -> None:
     result = run("pareto", typed)
     assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
 
 
-def test_all_mistakes_are_told_at_once() -> None:
+def test_all_mistakes_are_reported_at_once() -> None:
     typed = "search --seed 4294967296 --image-size 0 --epochs 0 --max-gflops nan data=coco.yaml --imgsz 64"
     assert run(*typed.split()).stderr.splitlines() == [
         "seed: input should be at most 2147483647, got 4294967296 (from 0 to 2147483647)",
@@ -146,14 +146,14 @@ OTHER_WORDS = {
 
 
 @pytest.mark.parametrize(("typed", "meant"), OTHER_WORDS.items(), ids=OTHER_WORDS.keys())
-def test_words_of_other_tools_are_answered_with_ours(typed: str, meant: str) -> None:
+def test_options_of_other_tools_are_answered_with_ours(typed: str, meant: str) -> None:
     result = run(*typed.split())
     assert result.exit_code == 2
     (line,) = result.stderr.splitlines()
     assert meant in line
 
 
-def test_every_alias_leads_to_an_option_that_is_there() -> None:
+def test_every_alias_leads_to_an_existing_option() -> None:
     there = {
         option.opts[0].strip("-").replace("-", "_")
         for _, command in commands(typer.main.get_command(app))
@@ -173,24 +173,24 @@ class TestBeforeAnythingIsWritten:
         path.write_text(text)
         return path
 
-    def test_an_image_size_that_a_stride_of_64_does_not_divide(self, p6: Path, tmp_path: Path) -> None:
-        told = run("search", "--space", str(p6), "--image-size", "96", "--dry-run", "--runs", str(tmp_path / "runs"))
-        assert told.exit_code == 2
-        assert told.stderr.splitlines() == [
+    def test_image_size_must_be_a_multiple_of_the_stride(self, p6: Path, tmp_path: Path) -> None:
+        result = run("search", "--space", str(p6), "--image-size", "96", "--dry-run", "--runs", str(tmp_path / "runs"))
+        assert result.exit_code == 2
+        assert result.stderr.splitlines() == [
             "image-size: input should be a multiple of 64, the stride of yolov8{scale}-p6.yaml, got 96 (64 or 128)"
         ]
 
-    def test_a_runs_folder_that_cannot_be_made(self, tmp_path: Path) -> None:
+    def test_runs_folder_must_be_creatable(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         for runs in (tmp_path / "file", tmp_path / "file" / "runs"):
-            told = run("search", "--dry-run", "--runs", str(runs))
-            assert told.exit_code == 2
-            assert told.stderr == f"{runs}: cannot be written to ({tmp_path / 'file'}); choose another --runs\n"
+            result = run("search", "--dry-run", "--runs", str(runs))
+            assert result.exit_code == 2
+            assert result.stderr == f"{runs}: cannot be written to ({tmp_path / 'file'}); choose another --runs\n"
 
-    def test_a_first_rung_behind_the_last_epoch(self, tmp_path: Path) -> None:
-        told = run("search", "--dry-run", "--eta", "3", "--first-rung", "3", "--runs", str(tmp_path))
-        assert told.exit_code == 2
-        assert told.stderr == (
+    def test_first_rung_must_be_before_the_last_epoch(self, tmp_path: Path) -> None:
+        result = run("search", "--dry-run", "--eta", "3", "--first-rung", "3", "--runs", str(tmp_path))
+        assert result.exit_code == 2
+        assert result.stderr == (
             "first-rung: input should be less than the epochs of a trial, got 3 (a trial has 3 epochs)\n"
         )
 
@@ -216,24 +216,24 @@ class TestInPython:
     }
 
     @pytest.mark.parametrize("name", WRONG)
-    def test_nonsense_is_refused_with_name_and_value(self, name: str) -> None:
+    def test_wrong_values_are_refused_with_name_and_value(self, name: str) -> None:
         for value in self.WRONG[name]:
-            with pytest.raises(SpecError) as told:
+            with pytest.raises(SpecError) as error:
                 nas.search(**{name: value})
-            (line,) = told.value.mistakes
+            (line,) = error.value.mistakes
             assert line.startswith(f"{name.replace('_', '-')}: ")
             assert "input should " in line or "a path is expected" in line
             assert "got " in line
 
-    def test_an_unknown_argument_is_answered_with_the_one_that_is_meant(self) -> None:
-        with pytest.raises(SpecError) as told:
+    def test_an_unknown_argument_is_answered_with_the_most_similar_one(self) -> None:
+        with pytest.raises(SpecError) as error:
             nas.search(**dict[str, Any](imgsz=64, trails=3, model="yolov8n.yaml", nonsense=1))
-        assert told.value.mistakes == (
+        assert error.value.mistakes == (
             "imgsz: nas.search has no such argument, got 64 (did you mean 'image_size'?)",
             "trails: nas.search has no such argument, got 3 (did you mean 'trials'?)",
             "model: nas.search has no such argument, got 'yolov8n.yaml' (did you mean 'space'?)",
             "nonsense: nas.search has no such argument, got 1 (help(nas.search) lists them)",
         )
 
-    def test_the_defaults_make_sense(self) -> None:
+    def test_defaults_are_allowed_values(self) -> None:
         Request()

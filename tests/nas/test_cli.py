@@ -41,7 +41,7 @@ def runs(study: Study) -> tuple[str, Path]:
     return "--runs", study.folder.parent
 
 
-def test_a_space_that_was_changed_can_be_read_about_but_not_searched(study: Study) -> None:
+def test_a_study_whose_space_has_changed_is_shown_but_not_resumed(study: Study) -> None:
     study.save_records()
     path = study.folder / "space.yaml"
     path.write_text(path.read_text().replace("[2, 4]", "[2, 8]"))
@@ -51,7 +51,7 @@ def test_a_space_that_was_changed_can_be_read_about_but_not_searched(study: Stud
     assert "space.yaml: the space has changed since the study was created" in " ".join(refused.stderr.split())
 
 
-def test_what_was_interrupted_has_not_failed(study: Study) -> None:
+def test_an_interrupted_trial_is_not_called_failed(study: Study) -> None:
     study.enqueue(study.space.stock)
     number = study.trials()[-1]._trial_id
     study.storage.set_trial_state_values(number, TrialState.RUNNING)
@@ -69,11 +69,11 @@ def test_the_help_of_resume_names_its_own_defaults() -> None:
     assert "else 30" not in shown
 
 
-def test_its_version() -> None:
+def test_version_is_printed() -> None:
     assert nas("--version").stdout == f"nas {__version__}\n"
 
 
-def test_trials_as_json_have_the_names_that_stay(study: Study) -> None:
+def test_keys_of_trials_as_json_are_stable(study: Study) -> None:
     rows = json.loads(nas("trials", "small", *runs(study), "--format", "json").stdout)
     assert len(rows) == 5
     assert all(tuple(row) == COLUMNS for row in rows)
@@ -103,7 +103,7 @@ def test_pareto_as_csv_is_the_front(study: Study) -> None:
     assert [int(row["trial"]) for row in rows] == [record.trial for record in study.front()]
 
 
-def test_the_front_by_what_is_expected_is_one(study: Study) -> None:
+def test_pareto_expected_is_a_pareto_front(study: Study) -> None:
     rows = json.loads(nas("pareto", "small", *runs(study), "--expected", "--format", "json").stdout)
     assert rows
     assert all(0 < row["expected"] < 1 for row in rows)
@@ -116,11 +116,11 @@ def test_pareto_never_claims_a_gain_from_one_seed(study: Study) -> None:
     assert "No evidence of gain" in nas("pareto", "small", *runs(study)).stderr
 
 
-def test_what_to_type_next_is_right_wherever_the_study_lies(study: Study) -> None:
-    told = " ".join(nas("pareto", "small", *runs(study)).stderr.split())
+def test_suggested_commands_name_the_folder_of_the_study(study: Study) -> None:
+    text = " ".join(nas("pareto", "small", *runs(study)).stderr.split())
     where = " ".join(map(str, runs(study)))
-    assert "nas confirm" not in told  # the front is the stock model alone
-    assert f"export the most accurate with: nas export small {where} --best map" in told
+    assert "nas confirm" not in text  # the front is the stock model alone
+    assert f"export the most accurate with: nas export small {where} --best map" in text
 
 
 def record_of(trial: int, accuracy: float, gflops: float) -> Record:
@@ -136,24 +136,24 @@ def record_of(trial: int, accuracy: float, gflops: float) -> Record:
         ([(1, 0.60, 7.0), (2, 0.491, 6.5), (3, 0.489, 6.0)], 2),  # the third loses more than a point
     ],
 )
-def test_as_accurate_and_cheaper(front: list[tuple[int, float, float]], found: int | None) -> None:
+def test_bargain_is_as_accurate_as_stock_and_cheaper(front: list[tuple[int, float, float]], found: int | None) -> None:
     bargain = cheapest_as_accurate([record_of(*each) for each in front], record_of(0, 0.5, 7.6))
     assert (bargain and bargain.trial) == found
 
 
-def test_status_counts(study: Study) -> None:
+def test_status_counts_trials(study: Study) -> None:
     (row,) = json.loads(nas("status", *runs(study), "--format", "json").stdout)
     assert (row["study"], row["trials"], row["of"], row["running"]) == ("small", 5, 5, "no")
 
 
-def test_an_unknown_study_names_the_nearest_and_ends_with_2(study: Study) -> None:
+def test_an_unknown_study_is_answered_with_the_most_similar_name_and_status_2(study: Study) -> None:
     result = nas("pareto", "smal", *runs(study))
     assert result.exit_code == 2
     assert "did you mean 'small'?" in result.stderr
     assert result.stdout == ""
 
 
-def test_clean_says_what_it_would_delete_and_deletes_nothing(study: Study) -> None:
+def test_clean_dry_run_lists_files_and_deletes_nothing(study: Study) -> None:
     before = sorted(study.folder.rglob("*"))
     result = nas("clean", "small", "--all", "--dry-run", *runs(study))
     assert result.stdout.split() == [str(study.folder)]
@@ -180,9 +180,9 @@ def test_clean_all_of_a_linked_study_deletes_the_link(study: Study, tmp_path: Pa
     outside = tmp_path / "outside"
     study.folder.rename(outside)
     study.folder.symlink_to(outside)
-    told = nas("clean", "small", "--all", *runs(study))
-    assert told.exit_code == 0
-    assert "is a link: what it leads to" in told.stderr
+    result = nas("clean", "small", "--all", *runs(study))
+    assert result.exit_code == 0
+    assert "is a link: what it leads to" in result.stderr
     assert not study.folder.is_symlink()
     assert (outside / "study.json").is_file()
 
@@ -198,10 +198,10 @@ def test_spaces_lists_the_catalog() -> None:
     assert all(row["size"] > 1e9 for row in rows)
 
 
-def test_a_space_tells_what_it_can_reach() -> None:
-    told = json.loads(nas("spaces", "v5", "--format", "json", "--deploy-size", 64).stdout)
-    assert told["gflops"][0] < told["stock"]["gflops"] < told["gflops"][1]
-    assert {slot["slot"] for slot in told["slots"]} >= {"2", "4", "6", "8"}
+def test_a_space_shows_the_costs_it_can_reach() -> None:
+    document = json.loads(nas("spaces", "v5", "--format", "json", "--deploy-size", 64).stdout)
+    assert document["gflops"][0] < document["stock"]["gflops"] < document["gflops"][1]
+    assert {slot["slot"] for slot in document["slots"]} >= {"2", "4", "6", "8"}
 
 
 def printed(folder: Path) -> Path:
@@ -215,39 +215,39 @@ def printed(folder: Path) -> Path:
     return file
 
 
-def test_a_printed_file_is_counted_as_it_is_and_as_it_should_be(tmp_path: Path) -> None:
+def test_cost_counts_a_printed_file_corrected_and_as_printed(tmp_path: Path) -> None:
     file = printed(tmp_path)
     right = nas("cost", file, "--image-size", 64, "--format", "json")
-    kept = nas("cost", file, "--image-size", 64, "--format", "json", "--as-printed")
+    printed_result = nas("cost", file, "--image-size", 64, "--format", "json", "--as-printed")
     notes = json.loads(right.stdout)["notes"]
     assert [note.partition(":")[0] for note in notes] == ["C3_UIB", "Detect"]
     assert right.stderr.count("note: ") == 2
-    told, said = json.loads(right.stdout), json.loads(kept.stdout)
-    assert said["layers"][2] == {**said["layers"][2], "module": "C3_UIB", "params": 3104}
-    assert said["layers"][-1] == {**said["layers"][-1], "module": "AnchorDetect", "params": 115_005}
-    assert told["layers"][-1] == {**told["layers"][-1], "module": "Detect", "params": 897_664}
+    right_cost, printed_cost = json.loads(right.stdout), json.loads(printed_result.stdout)
+    assert printed_cost["layers"][2] == {**printed_cost["layers"][2], "module": "C3_UIB", "params": 3104}
+    assert printed_cost["layers"][-1] == {**printed_cost["layers"][-1], "module": "AnchorDetect", "params": 115_005}
+    assert right_cost["layers"][-1] == {**right_cost["layers"][-1], "module": "Detect", "params": 897_664}
 
 
-def test_cost_tells_what_counters_overlook_and_what_is_trained() -> None:
-    told = json.loads(nas("cost", "yolov9c-dcnv4", "--image-size", 64, "--format", "json").stdout)
-    assert told["trained"]["params"] > 1.9 * told["params"]
-    assert set(told["counters"]["overlooked"]) == {"DCNv4"}
+def test_cost_reports_what_counters_overlook_and_the_auxiliary_branch() -> None:
+    document = json.loads(nas("cost", "yolov9c-dcnv4", "--image-size", 64, "--format", "json").stdout)
+    assert document["trained"]["params"] > 1.9 * document["params"]
+    assert set(document["counters"]["overlooked"]) == {"DCNv4"}
 
 
-def test_the_models_that_come_along() -> None:
+def test_models_lists_the_packaged_models() -> None:
     rows = json.loads(nas("models", "--format", "json").stdout)
     assert {row["model"] for row in rows} == set(model_reader.catalog())
     assert all(Path(row["path"]).is_file() and row["about"] and row["params"] > 2_000_000 for row in rows)
 
 
-def test_cost_as_json_has_the_names_that_stay() -> None:
-    told = json.loads(nas("cost", "yolov8n.yaml", "--image-size", 64, "--format", "json").stdout)
-    assert told["params"] == 3_157_200
-    assert set(told) == {"params", "gflops", "image_size", "classes", "scale", "deployed", "notes", "layers"}
-    assert (told["scale"], told["notes"]) == ("n", [])
-    assert set(told["deployed"]) == {"params", "gflops"}
-    assert set(told["layers"][0]) == {"index", "module", "params", "gflops"}
-    assert sum(layer["params"] for layer in told["layers"]) == told["params"]
+def test_keys_of_cost_as_json_are_stable() -> None:
+    document = json.loads(nas("cost", "yolov8n.yaml", "--image-size", 64, "--format", "json").stdout)
+    assert document["params"] == 3_157_200
+    assert set(document) == {"params", "gflops", "image_size", "classes", "scale", "deployed", "notes", "layers"}
+    assert (document["scale"], document["notes"]) == ("n", [])
+    assert set(document["deployed"]) == {"params", "gflops"}
+    assert set(document["layers"][0]) == {"index", "module", "params", "gflops"}
+    assert sum(layer["params"] for layer in document["layers"]) == document["params"]
 
 
 @pytest.fixture
@@ -261,16 +261,16 @@ def scaled(tmp_path: Path) -> Path:
     return file
 
 
-def test_cost_says_which_scale_it_counts_and_takes_another(scaled: Path) -> None:
+def test_cost_notes_the_scale_and_accepts_another(scaled: Path) -> None:
     first = nas("cost", scaled, "--image-size", 64)
     assert "note: counted at n, the first scale of the file's table; --scale takes another (s)" in first.stderr
     assert "mine.yaml at scale n" in " ".join(first.stdout.split())
     params = {}
     for scale in ("n", "s"):
-        told = json.loads(nas("cost", scaled, "--image-size", 64, "--scale", scale, "--format", "json").stdout)
-        assert told["scale"] == scale
-        assert not any("first scale" in note for note in told["notes"])
-        params[scale] = told["params"]
+        document = json.loads(nas("cost", scaled, "--image-size", 64, "--scale", scale, "--format", "json").stdout)
+        assert document["scale"] == scale
+        assert not any("first scale" in note for note in document["notes"])
+        params[scale] = document["params"]
     assert params["s"] > 2 * params["n"]
     of_name = scaled.rename(scaled.with_name("yolov8s-mine.yaml"))
     assert json.loads(nas("cost", of_name, "--image-size", 64, "--format", "json").stdout)["params"] == params["s"]
@@ -278,18 +278,18 @@ def test_cost_says_which_scale_it_counts_and_takes_another(scaled: Path) -> None
 
 @pytest.mark.parametrize("command", [("cost",), ("spaces", "derive"), ("check", "--model")])
 @pytest.mark.parametrize(
-    ("model", "told"),
+    ("model", "message"),
     [
         ("mine.yaml", "scale: the model has no scale 'q' (one of n, s)"),
         ("yolov9c.yaml", "scale: the model has no table"),
     ],
     ids=["a table", "no table"],
 )
-def test_a_scale_that_a_model_lacks(command: tuple[str, ...], model: str, told: str, scaled: Path) -> None:
+def test_an_unknown_scale_is_refused(command: tuple[str, ...], model: str, message: str, scaled: Path) -> None:
     file = scaled if model == "mine.yaml" else model
     result = nas(*command, file, "--scale", "q")
     assert result.exit_code == 2
-    assert result.stderr.splitlines()[-1].startswith(f"{model}: {told}")
+    assert result.stderr.splitlines()[-1].startswith(f"{model}: {message}")
 
 
 def test_the_remark_about_counters_names_the_operators(scaled: Path) -> None:
@@ -312,20 +312,20 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("flags", "told"), WRONG.values(), ids=WRONG.keys())
+@pytest.mark.parametrize(("flags", "message"), WRONG.values(), ids=WRONG.keys())
 def test_wrong_input_is_one_line_and_nothing_is_written(
-    flags: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    flags: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     result = nas("search", *flags)
     assert result.exit_code == 2
-    assert told in result.stderr
+    assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
     assert result.stdout == ""
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unwritable_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_message_about_an_unwritable_folder_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
     result = nas("search", "--runs", tmp_path / "file" / "runs")
@@ -376,7 +376,7 @@ warning   val: 2 images: on so few, scores differ by chance
 """
 
 
-def test_a_plan_accounts_for_its_data(spoiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_summarizes_its_data_set(spoiled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = nas("search", "--data", spoiled, "--dry-run")
     assert result.exit_code == 0
@@ -386,11 +386,11 @@ def test_a_plan_accounts_for_its_data(spoiled: Path, tmp_path: Path, monkeypatch
     assert plan["workers"]
 
 
-def test_a_data_set_is_accounted_for_by_itself(spoiled: Path) -> None:
+def test_nas_data_summarizes_a_data_set(spoiled: Path) -> None:
     assert nas("data", spoiled).stdout == REMARKS
-    told = json.loads(nas("data", spoiled, "--format", "json").stdout)
-    assert (told["name"], told["classes"], told["path"]) == ("cats", ["no"], str(spoiled))
-    assert told["train"] == {
+    document = json.loads(nas("data", spoiled, "--format", "json").stdout)
+    assert (document["name"], document["classes"], document["path"]) == ("cats", ["no"], str(spoiled))
+    assert document["train"] == {
         "unused": 0,
         "first_unused": "",
         "images": 2,
@@ -406,10 +406,10 @@ def test_a_data_set_is_accounted_for_by_itself(spoiled: Path) -> None:
         "per_class": [1],
         "looks_wrong": [],
     }
-    assert told["looks_wrong"] == ["val: 2 images: on so few, scores differ by chance"]
+    assert document["looks_wrong"] == ["val: 2 images: on so few, scores differ by chance"]
 
 
-def test_a_data_set_that_cannot_be_scored_is_refused_by_the_dry_run(spoiled: Path) -> None:
+def test_dry_run_refuses_a_data_set_without_readable_images(spoiled: Path) -> None:
     for name in ("a", "b", "c"):
         (spoiled.parent / f"images/val/{name}.png").write_text("<html>")
     result = nas("search", "--data", spoiled, "--dry-run")
@@ -436,7 +436,7 @@ def test_numbers_have_units(text: str, value: int) -> None:
 @pytest.mark.parametrize(
     ("text", "value"), [("8G", 8 * 2**30), ("1.5GiB", 1.5 * 2**30), ("800m", 800 * 2**20), ("7", 7)]
 )
-def test_amounts_of_memory(text: str, value: float) -> None:
+def test_amounts_of_memory_have_units(text: str, value: float) -> None:
     from nas.cli.options import size
 
     assert size(text) == value

@@ -39,7 +39,7 @@ def shown(command: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return CliRunner().invoke(app, [command, "--help"]).stdout.splitlines()
 
 
-def text(lines: list[str]) -> str:
+def joined(lines: list[str]) -> str:
     """What the lines of a help say, without its frames and line breaks."""
     return " ".join(" ".join(lines).replace("│", " ").split())
 
@@ -121,26 +121,24 @@ class TestHelp:
         def numbers(field: str) -> str:
             return ", ".join(f"{name} {getattr(preset, field)}" for name, preset in PRESETS.items())
 
-        told = text(shown("search", monkeypatch))
+        text = joined(shown("search", monkeypatch))
         scratch = ", ".join(str(preset.scratch_epochs) for preset in PRESETS.values())
-        assert f"[default: {numbers('epochs')}; from scratch {scratch}]" in told
-        assert f"[default: {numbers('base_epochs')}]" in told
-        assert f"[default: {numbers('image_size')}]" in told
+        assert f"[default: {numbers('epochs')}; from scratch {scratch}]" in text
+        assert f"[default: {numbers('base_epochs')}]" in text
+        assert f"[default: {numbers('image_size')}]" in text
         assert ", ".join(PRESETS) == "quick, standard, thorough"
-        assert "quick, standard or thorough" in told
+        assert "quick, standard or thorough" in text
 
     def test_of_check_has_the_numbers_of_the_usual_presets(self, monkeypatch: pytest.MonkeyPatch) -> None:
         quick, standard = PRESETS[presets.DEMONSTRATION], PRESETS[presets.USUAL]
-        told = text(shown("check", monkeypatch))
-        assert f"[default: {quick.epochs} for digits, else {standard.epochs}]" in told
-        assert f"[default: {quick.image_size} for digits, else {standard.image_size}]" in told
+        text = joined(shown("check", monkeypatch))
+        assert f"[default: {quick.epochs} for digits, else {standard.epochs}]" in text
+        assert f"[default: {quick.image_size} for digits, else {standard.image_size}]" in text
 
     def test_names_the_defaults_that_a_request_takes(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        told = text(shown("search", monkeypatch))
-        for data in ("digits", "mine.yaml"):
-            run = Request(data=data).run("cpu", 1)
-            assert f"{'10 for' if data == 'digits' else 'else 30'}" in told
-            assert run.trials == (10 if data == "digits" else 30)
+        text = joined(shown("search", monkeypatch))
+        demonstration, usual = (Request(data=data).run("cpu", 1).trials for data in ("digits", "mine.yaml"))
+        assert f"[default: {demonstration} for digits, else {usual}]" in text
 
     @pytest.mark.parametrize("command", ["search", "check", "confirm", "resume"])
     def test_fits_in_80_columns(self, command: str, monkeypatch: pytest.MonkeyPatch) -> None:

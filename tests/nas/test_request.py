@@ -1,4 +1,4 @@
-"""What may be asked of a search, where the machine or another study has a say."""
+"""Requests that depend on the machine, on another study, or on a checkpoint."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -35,24 +35,24 @@ def two_cores(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("two_cores")
 class TestWorkers:
-    def test_on_the_cpu_are_as_many_as_cores(self) -> None:
+    def test_default_workers_are_one_per_core(self) -> None:
         assert Request(device="cpu").devices() == ("cpu", 2)
 
-    def test_may_be_fewer(self) -> None:
+    def test_fewer_workers_are_allowed(self) -> None:
         assert Request(device="cpu", workers=1).devices() == ("cpu", 1)
 
-    def test_of_which_one_would_wait_for_another_are_refused(self) -> None:
-        with pytest.raises(SpecError) as told:
+    def test_more_workers_than_cores_are_refused(self) -> None:
+        with pytest.raises(SpecError) as error:
             Request(device="cpu", workers=8).devices()
-        assert str(told.value) == (
+        assert str(error.value) == (
             "workers: each needs a CPU core, and 2 cores are free here, got 8 (--workers 2 or fewer)"
         )
 
-    def test_on_gpus_are_not_counted_in_cores(self) -> None:
+    def test_workers_on_gpus_are_not_limited_by_cores(self) -> None:
         require_cores("0,1,2,3", 4)
 
 
-def test_no_more_than_four_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_workers_are_at_most_four(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "cores", lambda: 64)
     assert Request(device="cpu").devices() == ("cpu", 4)
 
@@ -70,7 +70,7 @@ class TestPrecision:
             ("fp32", "0", True, "fp32"),
         ],
     )
-    def test_is_what_is_asked_and_bf16_on_a_gpu(
+    def test_precision_is_as_requested_and_bf16_by_default_on_a_gpu(
         self,
         asked: Precision | None,
         device: str,
@@ -85,13 +85,11 @@ class TestPrecision:
         assert base is not None
         assert {base.precision, asked_for.budget(space, scenes, device).precision} == {precision}
 
-    def test_that_a_device_only_emulates_is_refused(
-        self, scenes: datasets.DataSet, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_emulated_bf16_is_refused(self, scenes: datasets.DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(request, "computes_bf16", lambda _device: False)
-        with pytest.raises(SpecError) as told:
+        with pytest.raises(SpecError) as error:
             Request(precision="bf16").budget(load("v9"), scenes, "cpu")
-        assert str(told.value) == (
+        assert str(error.value) == (
             "precision: the device cpu does not compute in bfloat16, and emulates it slowly (fp32)"
         )
 
@@ -116,7 +114,7 @@ class TestRefine:
         Worker(study, deadline=float("inf")).run()
         return study
 
-    def test_begins_with_the_front_of_another_study(self, coarse: Study, tmp_path: Path) -> None:
+    def test_refine_trains_the_front_of_another_study_first(self, coarse: Study, tmp_path: Path) -> None:
         runs = tmp_path / "runs"
         plan = Plan.of(Request(refine="small", runs=runs, device="cpu", workers=1))
         front = {record.fingerprint for record in coarse.front()} - {coarse.space.stock.fingerprint}
@@ -126,19 +124,19 @@ class TestRefine:
         study = plan.begin()
         assert {record.fingerprint for record in study.records() if record.role == "start"} == front
 
-    def test_is_a_file_to_look_at_first(self, coarse: Study, tmp_path: Path) -> None:
-        told = CliRunner().invoke(app, ["spaces", "refine", coarse.name, "--runs", str(tmp_path / "runs")])
-        assert told.exit_code == 0
-        assert told.stdout.startswith("name: small-fine\nbase: yolov9{scale}.yaml\nscale: t\n")
+    def test_refined_space_can_be_written_to_a_file(self, coarse: Study, tmp_path: Path) -> None:
+        result = CliRunner().invoke(app, ["spaces", "refine", coarse.name, "--runs", str(tmp_path / "runs")])
+        assert result.exit_code == 0
+        assert result.stdout.startswith("name: small-fine\nbase: yolov9{scale}.yaml\nscale: t\n")
 
-    def test_takes_the_place_of_a_space(self, coarse: Study, tmp_path: Path) -> None:
+    def test_refine_excludes_space(self, coarse: Study, tmp_path: Path) -> None:
         with pytest.raises(SpecError) as error:
             Plan.of(Request(refine=coarse.name, space="v8", runs=tmp_path / "runs", device="cpu"))
         assert str(error.value) == (
             "refine: a refined study says space and scale itself; leave --space and --scale out"
         )
 
-    def test_needs_a_study_that_is_there(self, tmp_path: Path) -> None:
+    def test_refine_needs_an_existing_study(self, tmp_path: Path) -> None:
         with pytest.raises(SpecError, match="no study 'nothing'"):
             Plan.of(Request(refine="nothing", runs=tmp_path / "runs", device="cpu"))
 
@@ -163,7 +161,7 @@ class TestWeights:
         return tmp_path
 
     @pytest.mark.parametrize(
-        ("name", "said"),
+        ("name", "message"),
         [
             ("text.pt", "not a checkpoint that Ultralytics loads: it is empty, torn, or a file of another kind"),
             ("empty.pt", "not a checkpoint that Ultralytics loads: it is empty, torn, or a file of another kind"),
@@ -177,7 +175,9 @@ class TestWeights:
             ("foreign.pt", "of this model's parameters are in it; is it of the same base and scale?"),
         ],
     )
-    def test_of_a_file_that_is_none_are_refused(self, name: str, said: str, files: Path, small_space: Path) -> None:
+    def test_weights_from_a_file_without_a_detection_model_are_refused(
+        self, name: str, message: str, files: Path, small_space: Path
+    ) -> None:
         asked = Request(
             space=str(small_space), weights=files / name, runs=files / "runs", device="cpu", workers=1, image_size=64
         )
@@ -185,12 +185,12 @@ class TestWeights:
             Plan.of(asked)
         text = str(caught.value)
         assert text.startswith(f"weights: {files / name}: ")
-        assert said in text
+        assert message in text
         assert "\n" not in text
         assert not (files / "runs").exists()
         assert not (files / "ran").exists()
 
-    def test_of_the_stock_model_are_taken(self, tmp_path: Path, small_space: Path) -> None:
+    def test_weights_of_the_stock_model_are_accepted(self, tmp_path: Path, small_space: Path) -> None:
         save(build.model(load(small_space).stock.document(80), 80), {}, tmp_path / "stock.pt")
         asked = Request(
             space=str(small_space), weights=tmp_path / "stock.pt", runs=tmp_path / "runs", device="cpu", workers=1
@@ -217,16 +217,16 @@ def small_space(tmp_path: Path) -> Path:
 
 class TestPaths:
     @pytest.mark.parametrize("kind", [str, Path])
-    def test_are_given_as_text_or_as_paths(self, kind: Callable[[str], str | Path]) -> None:
+    def test_paths_are_given_as_text_or_as_paths(self, kind: Callable[[str], str | Path]) -> None:
         request = Request.of(runs=kind("mine"), weights=kind("w.pt"), data=kind("my/data.yaml"), space=kind("v8.yaml"))
         assert (request.runs_folder, request.checkpoint) == (Path("mine"), Path("w.pt"))
         assert (request.data_named, request.space_name) == ("my/data.yaml", "v8.yaml")
 
-    def test_are_no_numbers(self) -> None:
+    def test_paths_are_not_numbers(self) -> None:
         with pytest.raises(SpecError, match=r"^runs: a path is expected, got 3$"):
             Request.of(runs=3)
 
-    def test_a_study_is_looked_for_in_a_folder_named_by_text(self, tmp_path: Path) -> None:
+    def test_runs_folder_of_open_study_and_resume_may_be_text(self, tmp_path: Path) -> None:
         for call in (open_study, resume):
             with pytest.raises(SpecError, match="no study 'none'"):
                 call("none", runs=str(tmp_path))

@@ -1,0 +1,96 @@
+"""Result of `nas check` as a person reads it: failures, the slots of a space, the estimate of a search."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
+
+from nas.cli import show
+
+if TYPE_CHECKING:
+    from nas.workflows.estimate import Estimate, Search, SpaceSummary
+    from search_spaces import SearchSpace
+    from trials.contracts.case import Failure
+
+COLUMNS = ("operator", "site", "places", "promise", "seen")
+"""Columns of the failures as CSV."""
+
+
+def explanations(names: "Collection[str]") -> list[str]:
+    """Return one line for each of the named promises, which explains it."""
+    from trials.contracts import export_contract, model_contract, operator_contract, record_contract
+
+    contracts = (
+        record_contract.PROMISES,
+        operator_contract.PROMISES,
+        export_contract.PROMISES,
+        model_contract.PROMISES,
+    )
+    sentences = {
+        name: (promise.__doc__ or "").splitlines()[0] for several in contracts for name, promise in several.items()
+    }
+    return [f"{name:<13} {sentence}" for name, sentence in sentences.items() if name in names]
+
+
+def failure_lines(failures: "Sequence[Failure]") -> list[str]:
+    """Return the failures as lines; what fails in the same way at several sites is one line."""
+    alike: dict[tuple[str, str, str], list[Failure]] = {}
+    for failure in failures:
+        alike.setdefault((failure.operator, failure.promise, failure.seen), []).append(failure)
+    lines = []
+    for same in alike.values():
+        places = tuple(dict.fromkeys(place for failure in same for place in failure.places))
+        site = same[0].site if len(same) == 1 else f"{len(same)} distinct sites"
+        lines.append(str(replace(same[0], places=places, site=site)))
+    return lines
+
+
+def print_space(space: "SearchSpace", search: "Search", summary: "SpaceSummary") -> None:
+    """Print the slots as a table, and the whole space as lines."""
+    from nas.workflows.estimate import SAMPLES
+
+    columns = {
+        "slot": "slot",
+        "host": "host",
+        "choices": "choices",
+        "stock_gflops": "GFLOPs",
+        "min_gflops": "least",
+        "median_gflops": "median",
+        "max_gflops": "most",
+    }
+    title = f"Search space {space.at_scale} ({space.hash})"
+    show.rows([asdict(slot) for slot in summary.slots], "table", title=title, columns=columns)
+    sampled = f"of {SAMPLES} random architectures"
+    lines = {
+        "size": f"{summary.size:.3g} architectures in {len(summary.slots)} slots",
+        "deployed": f"at {search.budget.deploy_size} px, {len(search.data.classes)} classes",
+        "stock": f"{summary.stock_gflops:.2f} GFLOPs, {summary.stock_params / 1e6:.3f} M parameters",
+        "GFLOPs": f"{summary.gflops[0]:.2f} to {summary.gflops[1]:.2f}",
+        "params": f"{summary.params[0] / 1e6:.3f} M to {summary.params[1] / 1e6:.3f} M",
+    }
+    if summary.buildable < 1:
+        lines["buildable"] = (
+            f"{summary.buildable:.0%} {sampled}: two scaling factors together can give a layer that no operator fits"
+        )
+    if summary.within is not None:
+        lines["within"] = f"the limits are {summary.within:.0%} {sampled}"
+    show.lines(f"{name:<9} {text}" for name, text in lines.items())
+
+
+def estimate_lines(search: "Search", effort: "Estimate") -> list[str]:
+    """Describe how long a search may take, and how that was estimated."""
+    from nas.report.verdicts import with_unit
+
+    budget, data, (least, most) = search.budget, search.data, effort.hours
+    trials = f"{with_unit(effort.trials, 'trial')} of {budget.summary}"
+    images = f"{data.train_images} + {data.val_images} images, {effort.workers} at once"
+    first = f"the training of the stock model {effort.base:.0f} s, " if effort.base else ""
+    each = f"{first}a trial of the stock model takes {effort.stock:.0f} s, of the costliest {effort.costliest:.0f} s"
+    return [
+        f"search    {trials}, {images}",
+        f"estimate  {_hours(least)} to {_hours(most)}: {each}",
+        f"measured  a few steps on {effort.machine}; reading images, and workers that slow each other down, add to it",
+    ]
+
+
+def _hours(hours: float) -> str:
+    return f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"
