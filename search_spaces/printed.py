@@ -79,7 +79,7 @@ class AnchorDetect(nn.Module):
         self.m = nn.ModuleList(nn.Conv2d(c, anchors * (nc + 5), 1) for c in ch)
 
     def forward(self, x: list[Tensor]) -> list[Tensor]:
-        """Raw predictions of each map."""
+        """Return the raw predictions of each map."""
         return [layer(one) for layer, one in zip(self.m, x, strict=True)]
 
 
@@ -103,7 +103,7 @@ class DDetect(nn.Module):
         self.dfl = DFL(reg_max)
 
     def forward(self, x: list[Tensor]) -> list[Tensor]:
-        """Raw predictions of each map."""
+        """Return the raw predictions of each map."""
         return [torch.cat((self.cv2[i](one), self.cv3[i](one)), 1) for i, one in enumerate(x)]
 
 
@@ -116,7 +116,7 @@ class DualDDetect(nn.Module):
         self.auxiliary, self.main = (DDetect(nc, reg_max=reg_max, ch=half) for half in (ch[: self.nl], ch[self.nl :]))
 
     def forward(self, x: list[Tensor]) -> list[Tensor]:
-        """Raw predictions of each map."""
+        """Return the raw predictions of each map."""
         return self.auxiliary(x[: self.nl]) + self.main(x[self.nl :])
 
 

@@ -124,7 +124,7 @@ class StoredModel:
 
 
 def write_checkpoint(checkpoint: Mapping[str, Any], path: Path) -> None:
-    """Write a checkpoint aside, then rename it.
+    """Write a checkpoint under another name, then rename it.
 
     Raises:
         EnvironmentProblem: the disk is full, or the place cannot be written to.
