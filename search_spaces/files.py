@@ -16,8 +16,7 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _OF_MACHINE = _NO_ROOM | _NOT_ALLOWED | {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE}
 
-TEMPORARY = ".tmp"
-"""Ending of the names of temporary files."""
+_TEMPORARY = ".tmp"
 
 
 def environment_problem(error: OSError, path: Path | None = None) -> EnvironmentProblem | None:
@@ -57,7 +56,7 @@ def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path` to write to; at the end rename that file to `path`.
 
     The temporary name is unique for each process and call. After an error the file at `path` is as it was, and the
-    temporary file is deleted; a killed process leaves its temporary file, whose name ends in `TEMPORARY`.
+    temporary file is deleted. A killed process leaves its temporary file, one of the `leftovers`.
 
     Args:
         durable: flush file and folder to the disk (fsync), so that after a power failure the file is whole as well.
@@ -65,7 +64,7 @@ def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
     Raises:
         EnvironmentProblem: the disk is full, or the place cannot be written to.
     """
-    temporary = path.with_name(f".{path.name[:64]}.{uuid.uuid4().hex[:12]}{TEMPORARY}")
+    temporary = path.with_name(f"{_prefix(path)}{uuid.uuid4().hex[:12]}{_TEMPORARY}")
     with as_environment_problems(path):
         try:
             yield temporary
@@ -79,6 +78,17 @@ def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
             raise
         if durable:
             _sync_folder(path.parent)
+
+
+def leftovers(path: Path) -> list[Path]:
+    """Return the temporary files of `path`, and SQLite's journals of them: of killed processes, if none is writing."""
+    prefix = _prefix(path)
+    names = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
+    return [each for each in names if each.name.startswith(prefix) and _TEMPORARY in each.name[len(prefix) :]]
+
+
+def _prefix(path: Path) -> str:
+    return f".{path.name[:64]}."
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:

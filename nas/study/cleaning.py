@@ -10,7 +10,7 @@ from pathlib import Path
 
 from nas.records.record import Record, pareto_front_of
 from nas.records.trial_files import TrialFiles
-from search_spaces.files import TEMPORARY
+from search_spaces.files import leftovers
 from trials.scores import Ending
 
 _PENDING = {"waiting", "running"}
@@ -71,7 +71,7 @@ def removable(folder: Path, records: Sequence[Record], objectives: Sequence[str]
         if record.trial not in checkpoints and files.checkpoint.is_file():
             yield files.checkpoint
         if record.state not in _PENDING:
-            yield from sorted(files.folder.glob(f".*{TEMPORARY}"))
+            yield from (left for path in (files.weights, files.checkpoint, files.outcome) for left in leftovers(path))
     yield from sorted((folder / "workers").glob("*.log"))
 
 

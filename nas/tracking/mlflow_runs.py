@@ -18,6 +18,7 @@ from typing import Any
 from nas.addresses import file_of, sqlite, without_password
 from nas.locks import Lock
 from search_spaces.errors import EnvironmentProblem
+from search_spaces.files import atomic_path, leftovers
 
 
 def _settle_environment() -> None:
@@ -282,12 +283,11 @@ def _create_tables(path: Path) -> None:
     if tables:
         renamed = _rename_half_made(path)
         _log.warning("%s: half-made by a process that was killed; kept as %s, and made anew", path, renamed.name)
-    temporary = path.with_name(f".{path.name}.making")
-    for leftover in _with_journals(temporary):
+    for leftover in leftovers(path):  # of a killed process, since the lock is held
         leftover.unlink(missing_ok=True)
-    store = SqlAlchemyStore(sqlite(temporary), (path.parent / "mlartifacts").as_uri())
-    store.engine.dispose()
-    temporary.replace(path)
+    with atomic_path(path) as temporary:
+        store = SqlAlchemyStore(sqlite(temporary), (path.parent / "mlartifacts").as_uri())
+        store.engine.dispose()
 
 
 def _drop_stray_folder(uri: str, path: Path) -> None:

@@ -131,13 +131,13 @@ class TestCommand:
         result = self.clean(study)
         assert result.exit_code == 0, result.stderr
         assert set(map(str, checkpoints)) <= set(result.stdout.splitlines())
-        assert " 3.0 MB, gone" in result.stderr
+        assert " 3.0 MB, deleted" in result.stderr
         assert not any(path.exists() for path in checkpoints)
 
     def test_deletes_nothing_in_a_dry_run(self, study: Study) -> None:
         before = sorted(study.folder.rglob("*"))
         result = self.clean(study, "--dry-run")
-        assert " 3.0 MB, would go" in result.stderr
+        assert " 3.0 MB, would be deleted" in result.stderr
         assert sorted(study.folder.rglob("*")) == before
 
     def test_leaves_the_checkpoint_of_an_interrupted_trial_and_of_its_retry(self, study: Study) -> None:
