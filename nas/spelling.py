@@ -56,10 +56,10 @@ def nearest_option(word: str, options: Collection[str]) -> str | None:
         word: name as it was typed.
         options: names of the options, with underscores.
     """
-    asked = word.strip("-").lower().replace("-", "_")
-    if asked in options:
-        return asked
-    for alias in ALIASES.get(asked, ()):
+    name = word.strip("-").lower().replace("-", "_")
+    if name in options:
+        return name
+    for alias in ALIASES.get(name, ()):
         if alias in options:
             return alias
-    return next(iter(difflib.get_close_matches(asked, options, n=1, cutoff=_NEAR)), None)
+    return next(iter(difflib.get_close_matches(name, options, n=1, cutoff=_NEAR)), None)

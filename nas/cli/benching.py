@@ -299,14 +299,14 @@ def _optimizer_names(samplers: str, *, ablate: bool, stopping: bool, repeating: 
     from nas.bench.optimizers import ABLATIONS, OPTIMIZERS, OURS, RANDOM, REPEATING, STOPPING
     from search_spaces.errors import SpecError, nearest
 
-    asked = list(dict.fromkeys(name.strip() for name in samplers.split(",")))
-    unknown = [name for name in asked if name not in OPTIMIZERS]
+    names = list(dict.fromkeys(name.strip() for name in samplers.split(",")))
+    unknown = [name for name in names if name not in OPTIMIZERS]
     if unknown:
         raise SpecError([f"samplers: unknown sampler {name!r} ({nearest(name, OPTIMIZERS)})" for name in unknown])
-    both = [name for name in (RANDOM, OURS) if name in asked]
-    ablations = [name for name in ABLATIONS if ablate and name not in asked]
+    both = [name for name in (RANDOM, OURS) if name in names]
+    ablations = [name for name in ABLATIONS if ablate and name not in names]
     return [
-        *asked,
+        *names,
         *ablations,
         *(name + STOPPING for name in both if stopping),
         *(n + REPEATING for n in both if repeating),

@@ -43,11 +43,14 @@ def register(app: typer.Typer) -> None:
     )
 
 
-@show.reports_errors
 def spaces(context: typer.Context, shown: Shown = "table") -> None:
     """List the search spaces; nas spaces v9 shows one of them, nas spaces derive MODEL.yaml writes one."""
-    if context.invoked_subcommand is not None:
-        return
+    if context.invoked_subcommand is None:
+        _list_spaces(shown)
+
+
+@show.reports_errors
+def _list_spaces(shown: Format) -> None:
     from search_spaces import space_file
 
     loaded = {name: space_file.load(name) for name in space_file.catalog()}

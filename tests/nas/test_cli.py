@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from ultralytics.nn.tasks import yaml_model_load
 
 from nas._version import __version__
-from nas.cli import app
+from nas.cli import app, units
 from nas.execution import worker
 from nas.execution.worker import Worker
 from nas.records.record import COLUMNS, Record, cheapest_as_accurate
@@ -421,22 +421,16 @@ def test_dry_run_refuses_a_data_set_without_readable_images(spoiled: Path) -> No
 
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("1.5m", 90), ("8h", 28800)])
 def test_times_have_units(text: str, seconds: float) -> None:
-    from nas.cli import options
-
-    assert options.seconds(text) == seconds
+    assert units.seconds(text) == seconds
 
 
 @pytest.mark.parametrize(("text", "value"), [("2.5M", 2_500_000), ("800k", 800_000), ("7", 7)])
 def test_numbers_have_units(text: str, value: int) -> None:
-    from nas.cli.options import number
-
-    assert number(text) == value
+    assert units.count(text) == value
 
 
 @pytest.mark.parametrize(
     ("text", "value"), [("8G", 8 * 2**30), ("1.5GiB", 1.5 * 2**30), ("800m", 800 * 2**20), ("7", 7)]
 )
 def test_amounts_of_memory_have_units(text: str, value: float) -> None:
-    from nas.cli.options import size
-
-    assert size(text) == value
+    assert units.size(text) == value

@@ -151,6 +151,20 @@ class TestHelp:
         assert any("--base-epochs" in line and len(line[28:].strip(" │")) > 30 for line in lines)
 
 
+@pytest.mark.parametrize(
+    "command", ["", "check", "confirm", "bench", "data", "models", "latency predict", "spaces show"]
+)
+def test_help_imports_nothing_slow(command: str) -> None:
+    script = (
+        "import sys\n"
+        "from typer.testing import CliRunner\n"
+        "from nas.cli import app\n"
+        f"assert CliRunner().invoke(app, [*{command.split()}, '--help']).exit_code == 0\n"
+        "assert not {'torch', 'ultralytics', 'mlflow', 'optuna', 'numpy'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 class TestPython:
     def test_search_has_every_option_as_a_keyword(self) -> None:
         found = inspect.signature(nas.search).parameters
