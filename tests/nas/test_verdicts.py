@@ -174,7 +174,7 @@ class TestNothingLearned:
         assert self.LINE in output.stderr
         assert "over stock is" not in output.stderr
 
-    def test_no_warning_for_learned_scores(self, searched: Callable[..., Study], tmp_path: Path) -> None:
+    def test_no_warning_for_usual_scores(self, searched: Callable[..., Study], tmp_path: Path) -> None:
         searched()
         for command in ("pareto", "trials", "status"):
             assert "learned" not in nas(command, "small", "--runs", tmp_path / "runs").stderr

@@ -35,7 +35,7 @@ def table(space: SearchSpace) -> CostTable:
 
 
 class _InMemory:
-    """A study with all that a sampler asks of it, and no folder."""
+    """Study in memory: what a sampler uses, without a folder."""
 
     def __init__(self, space: SearchSpace, table: CostTable, trials: int, **changes: object) -> None:
         self.space, self.table, self.trials = space, table, trials
@@ -62,7 +62,7 @@ class _InMemory:
         """What is trained, its accuracy and its GFLOPs."""
         for _ in range(self.trials):
             trial = self.optuna.ask()
-            architecture = suggest(trial, self)  # type: ignore[arg-type] # the space is all that it reads
+            architecture = suggest(trial, self.space)
             trial.set_user_attr(FINGERPRINT, architecture.fingerprint)
             gflops, accuracy = self.table.cost(architecture).gflops, self.accuracy(architecture)
             trial.set_user_attr(ACCURACY, accuracy)
