@@ -50,7 +50,7 @@ SAMPLE_SECONDS = 0.004
 
 
 class MatmulAttention(MMQA):
-    """The same attention as two matrix products and a softmax, with keys and values repeated for each head."""
+    """Attention of MMQA as two matrix products and a softmax, with keys and values repeated for each head."""
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         height, width = x.shape[-2:]
@@ -62,7 +62,7 @@ class MatmulAttention(MMQA):
 
 
 class OneShotDCNv4(DCNv4):
-    """The same operator with one `grid_sample` for all taps, weighed and summed afterwards."""
+    """DCNv4 with one `grid_sample` for all taps, weighed and summed afterwards."""
 
     def _sample(self, value: Tensor, offset_mask: Tensor) -> Tensor:
         batch, height, width, channels = value.shape
@@ -81,7 +81,7 @@ class OneShotDCNv4(DCNv4):
 
 
 class MixedConvolutions(DynamicConv):
-    """The same operator as the weighted sum of all kernels' outputs."""
+    """Dynamic convolution as the weighted sum of all kernels' outputs."""
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         each = F.conv2d(x, self.weight, stride=self.stride, padding=self.kernel // 2, groups=self.groups)
@@ -90,7 +90,7 @@ class MixedConvolutions(DynamicConv):
 
 
 class OriginalDySample(DySample):
-    """The same operator in its authors' order: coordinates of x and y together, normalised, then shuffled."""
+    """DySample in its authors' order: coordinates of x and y together, normalised, then shuffled."""
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         batch, channels, height, width = x.shape

@@ -291,7 +291,7 @@ def test_a_broken_promise_is_a_line_and_status_1(my_ops: Path) -> None:
     assert line.startswith("layers ")
     assert "Mine at " in line
     assert line.endswith("gradient: the output is cut off from the graph (`detach`, `no_grad`, `.data`?)")
-    assert "The gradient reaches every parameter and every channel of the input." in result.stderr
+    assert "Gradients reach every parameter and every channel of the input." in result.stderr
 
 
 @pytest.mark.usefixtures("at_once")

@@ -244,11 +244,11 @@ RECORDS: dict[str, tuple[str, Callable[[Operator], Operator]]] = {
         "parameters",
         lambda good: replace(good, parameters=(Parameter(name="kernel", default=3, allowed=(3, 5.0)),)),
     ),
-    "a parameter nobody takes": (
+    "a parameter that build does not take": (
         "build",
         lambda good: replace(good, parameters=(*good.parameters, Parameter(name="x", default=1, allowed=(1, 2)))),
     ),
-    "a parameter nobody gives": ("build", lambda good: replace(good, parameters=())),
+    "a parameter that the record lacks": ("build", lambda good: replace(good, parameters=())),
     "no words": ("incompatibility", lambda good: replace(good, incompatibility=lambda _site, _given: "no")),
     "a refusal everywhere": ("stands", lambda good: replace(good, incompatibility=refusing)),
     "no kinds": ("stands", lambda good: replace(good, kinds=())),

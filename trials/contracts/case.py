@@ -58,7 +58,7 @@ class Case:
 
     @property
     def site(self) -> Site:
-        """The site, with a copy of its activation."""
+        """Site of the case, with a copy of its activation."""
         return Site(
             path=WHOLE,
             kind=self.kind,

@@ -109,7 +109,7 @@ class _Parallel(nn.Module):
 
 
 def _export(cases: Sequence[Case], folder: Path) -> Observations:
-    """Exported to ONNX as Ultralytics does it, its output is right in ONNX Runtime at another size and batch.
+    """Export to ONNX, as Ultralytics does it, gives the right output in ONNX Runtime at another size and batch.
 
     A single case is exported several times in one graph, as an operator occurs several times in a model: some symbolic
     functions of PyTorch are wrong from their second use on.
@@ -166,7 +166,7 @@ def _difference(out: Tensor, expected: Tensor) -> str:
 
 
 def _file(cases: Sequence[Case], folder: Path) -> Observations:
-    """Saved as a checkpoint, it is loaded by a fresh process without further imports, with the same output."""
+    """Checkpoints are loaded by a fresh process without further imports, and give the same output."""
     observations: dict[Case, str] = {}
     saved: dict[Case, tuple[Tensor, Tensor, Tensor]] = {}
     for case in cases:

@@ -47,7 +47,7 @@ def check(document: Document) -> tuple[Failure, ...]:
 
 
 def _build(document: Document) -> Iterator[str]:
-    """It can be built as it is trained and as it is deployed, and all its layers can be counted."""
+    """Models are built as they are trained and as they are deployed, and all layers can be counted."""
     _in_training(document)
     for deployed in (False, True):
         cost.measure(document, document["nc"], _IMAGE_SIZE, deployed=deployed)
@@ -55,7 +55,7 @@ def _build(document: Document) -> Iterator[str]:
 
 
 def _train(document: Document) -> Iterator[str]:
-    """The loss of a training step is finite, and its gradient reaches every parameter."""
+    """Training steps have a finite loss, whose gradient reaches every parameter."""
     model = _in_training(document).train()
     batch = {
         "img": _image(model, _FORWARD),
@@ -73,7 +73,7 @@ def _train(document: Document) -> Iterator[str]:
 
 
 def _auxiliary(document: Document) -> Iterator[str]:
-    """Without its auxiliary branch it has equal predictions, bit for bit."""
+    """Predictions without the auxiliary branch are equal, bit for bit."""
     model = as_if_trained(_in_training(document)).eval()
     if not isinstance(model, pgi.PGIModel):
         return
@@ -85,7 +85,7 @@ def _auxiliary(document: Document) -> Iterator[str]:
 
 
 def _fuse(document: Document) -> Iterator[str]:
-    """Fused, as it is deployed, it has the same predictions."""
+    """Predictions of the fused model, as it is deployed, are the same."""
     model = _with_all_predictions(pgi.drop_auxiliary(as_if_trained(_in_training(document)).eval()))
     with torch.no_grad():
         before = model(_image(model, _FORWARD))[0]
@@ -95,7 +95,7 @@ def _fuse(document: Document) -> Iterator[str]:
 
 
 def _export(document: Document) -> Iterator[str]:
-    """Exported to ONNX, it has the same predictions for images of another size."""
+    """Predictions of the ONNX export are the same, for images of another size."""
     model = _with_all_predictions(_in_training(document).eval().fuse(verbose=False).requires_grad_(False))
     head: Any = model.model[-1]
     traced, other = _image(model, _TRACED), _image(model, _RUN)

@@ -68,7 +68,7 @@ def _observations(promise: Promise, subject: _Subject) -> list[str]:
 
 
 def _shape(subject: _Subject) -> Iterator[str]:
-    """Its output has the size of the input, divided by the stride and rounded up, or upsampled, and is finite."""
+    """Output size is that of the input, divided by the stride and rounded up, or upsampled; all values are finite."""
     case, module = subject.case, subject.trained()
     sizes = [SQUARE, _LARGER, _OBLONG] + ([] if case.kernel and case.kernel % 2 == 0 else [_ODD])
     for size in sizes:
@@ -84,7 +84,7 @@ def _shape(subject: _Subject) -> Iterator[str]:
 
 
 def _deterministic(subject: _Subject) -> Iterator[str]:
-    """In eval mode two passes give the same output, and change nothing in the module."""
+    """Eval mode is deterministic: two passes give the same output, and change nothing in the module."""
     module, x = subject.trained(), subject.case.image()
     before = deepcopy(module.state_dict())
     with torch.no_grad():
@@ -96,7 +96,7 @@ def _deterministic(subject: _Subject) -> Iterator[str]:
 
 
 def _reserved_attributes(subject: _Subject) -> Iterator[str]:
-    """It has no attribute called i, f, type or np, which Ultralytics sets on every layer."""
+    """Attributes called i, f, type or np are not used: Ultralytics sets them on every layer."""
     module = subject.fresh()
     names = {*vars(module), *dir(type(module))} - set(dir(nn.Module)) | ({"type"} & {*vars(module)})
     names |= {name for name, _ in module.named_modules(remove_duplicate=False)}
@@ -107,7 +107,7 @@ def _reserved_attributes(subject: _Subject) -> Iterator[str]:
 
 
 def _one_image(subject: _Subject) -> Iterator[str]:
-    """In train mode it takes one image, as the last batch of an epoch may have, after a batch of several."""
+    """Train mode takes one image, as the last batch of an epoch may have, after a batch of several."""
     module = subject.fresh().train()
     several = module(subject.case.image())
     try:
@@ -128,7 +128,7 @@ def _is_of_batch_norm(error: Exception) -> bool:
 
 
 def _train(subject: _Subject) -> Iterator[str]:
-    """In train mode its output has the same shape as in eval mode and is finite; it keeps nothing of the graph."""
+    """Train mode gives a finite output of the same shape as eval mode, and keeps nothing of the graph."""
     module = subject.fresh().train()
     out = module(subject.case.image())
     if tuple(out.shape) != subject.case.shape(SQUARE):
@@ -146,7 +146,7 @@ def _train(subject: _Subject) -> Iterator[str]:
 
 
 def _gradient(subject: _Subject) -> Iterator[str]:
-    """The gradient reaches every parameter and every channel of the input."""
+    """Gradients reach every parameter and every channel of the input."""
     module = subject.trained()  # in eval mode: batch statistics would cancel the bias before them
     x = subject.case.image((12, 12), batch=4).requires_grad_()
     out = module(x)
@@ -164,7 +164,7 @@ def _gradient(subject: _Subject) -> Iterator[str]:
 
 
 def _copy(subject: _Subject) -> Iterator[str]:
-    """A deep copy is equal and independent."""
+    """Deep copies are equal and independent."""
     module, x = subject.trained(), subject.case.image()
     copy = deepcopy(module)
     with torch.no_grad():
@@ -178,7 +178,7 @@ def _copy(subject: _Subject) -> Iterator[str]:
 
 
 def _state(subject: _Subject) -> Iterator[str]:
-    """All that it learns or counts is in its state dict, in float tensors, which the EMA averages."""
+    """State that is learned or counted is in the state dict, in float tensors, which the EMA averages."""
     module, x = subject.fresh(), subject.case.image()
     plain = [
         f"{place}.{name}".strip(".")
@@ -207,7 +207,7 @@ def _state(subject: _Subject) -> Iterator[str]:
 
 
 def _device(subject: _Subject) -> Iterator[str]:
-    """It works on other devices than the CPU; the meta device stands for a GPU."""
+    """Devices other than the CPU work; the meta device represents a GPU."""
     module, x = subject.fresh().to("meta"), subject.case.image().to("meta")
     with torch.no_grad():
         out = module(x)
@@ -216,7 +216,7 @@ def _device(subject: _Subject) -> Iterator[str]:
 
 
 def _storage(subject: _Subject) -> Iterator[str]:
-    """Its parameters and buffers have four dimensions or fewer, as channels_last requires."""
+    """Parameters and buffers have four dimensions or fewer, as channels_last requires."""
     for name, value in subject.fresh().state_dict().items():
         if value.dim() > 4:
             yield f"{name} has {value.dim()} dimensions; Ultralytics converts models to channels_last, which takes 4"
@@ -237,17 +237,17 @@ def _half(subject: _Subject, dtype: torch.dtype) -> Iterator[str]:
 
 
 def _float16(subject: _Subject) -> Iterator[str]:
-    """In float16, in which checkpoints are saved and validated, its output is finite and close to float32."""
+    """Float16, in which checkpoints are saved and validated, gives a finite output close to float32."""
     yield from _half(subject, torch.float16)
 
 
 def _bfloat16(subject: _Subject) -> Iterator[str]:
-    """In bfloat16 its output is finite and close to float32."""
+    """Bfloat16 gives a finite output close to float32."""
     yield from _half(subject, torch.bfloat16)
 
 
 def _autocast(subject: _Subject) -> Iterator[str]:
-    """It trains under autocast to bfloat16, as trials on a GPU do."""
+    """Training works under autocast to bfloat16, as in trials on a GPU."""
     module = subject.fresh().train()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         out = module(subject.case.image())
@@ -261,7 +261,7 @@ def _autocast(subject: _Subject) -> Iterator[str]:
 
 
 def _channels_last(subject: _Subject) -> Iterator[str]:
-    """In channels_last, the layout of training and deployment on a CPU, it has the same output and trains."""
+    """Channels_last, the layout of training and deployment on a CPU, gives the same output, and trains."""
     module, x = subject.trained(), subject.case.image()
     last, x_last = subject.trained().to(memory_format=torch.channels_last), x.to(memory_format=torch.channels_last)
     with torch.no_grad():
@@ -281,7 +281,7 @@ def _fuse(subject: _Subject) -> Iterator[str]:
 
 
 def _alone(subject: _Subject) -> Iterator[str]:
-    """The output for an image does not depend on the other images of the batch."""
+    """Outputs for an image do not depend on the other images of the batch."""
     module, x = subject.trained(), subject.case.image(batch=3)
     with torch.no_grad():
         far = relative_difference(torch.cat([module(one) for one in x.split(1)]), module(x))
@@ -290,7 +290,7 @@ def _alone(subject: _Subject) -> Iterator[str]:
 
 
 def _cost(subject: _Subject) -> Iterator[str]:
-    """All its multiply-adds are counted, on the meta device."""
+    """Multiply-adds are all counted, on the meta device."""
     with torch.device("meta"):
         module = cost.fused(subject.case.build())
         x = torch.zeros(1, subject.case.c_in, *_LARGER)

@@ -36,7 +36,7 @@ def check(operator: Operator) -> tuple[Failure, ...]:
 
 
 def _name(operator: Operator) -> Iterator[str]:
-    """Its name can be used in a row, alone and after a host's."""
+    """Name of the operator is valid in a row, alone and after a host's."""
     if operator.misnamed:
         yield operator.misnamed.removeprefix("name: ")
     if operator.name in HOSTS or operator.name in vars(tasks):
@@ -44,7 +44,7 @@ def _name(operator: Operator) -> Iterator[str]:
 
 
 def _parameters(operator: Operator) -> Iterator[str]:
-    """The default of each parameter is allowed, and each allowed value is listed once."""
+    """Defaults are allowed values, and each allowed value is listed once."""
     names = [parameter.name for parameter in operator.parameters]
     if len(set(names)) < len(names):
         yield f"a parameter is listed twice: {', '.join(names)}"
@@ -86,7 +86,7 @@ def _incompatibility(operator: Operator) -> Iterator[str]:
 
 
 def _stands(operator: Operator) -> Iterator[str]:
-    """It fits at least one site."""
+    """Sites exist: the operator is compatible with at least one."""
     sites = [(name, site) for name in LAYERS for site in sites_in(name, operator)]
     if not sites:
         yield f"nowhere: no host has a site of its kinds ({', '.join(operator.kinds) or 'it names none'})"
@@ -97,7 +97,7 @@ def _stands(operator: Operator) -> Iterator[str]:
 
 
 def _module(operator: Operator) -> Iterator[str]:
-    """It builds a module that contains the class that it names, by which the cost counter finds it."""
+    """`build` returns a module with the class that the record names, by which the cost counter finds it."""
     for case in _one_of_each_kind(operator):
         built = case.build()
         if not any(type(module) is operator.module for module in built.modules()):

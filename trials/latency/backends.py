@@ -32,7 +32,7 @@ class ExecutionSettings:
 
     @property
     def torch_device(self) -> torch.device:
-        """The device in PyTorch."""
+        """Device in PyTorch."""
         return torch_device(self.device)
 
 
