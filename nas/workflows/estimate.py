@@ -125,9 +125,9 @@ class Search:
         """
         device, workers = request.devices()
         limits, run = request.limits(), request.run(device, workers)
-        data = datasets.load(request.data_named)
+        data = datasets.load(request.data_name)
         first = device.partition(",")[0]
-        base, budget = request.base(space, data, first), request.budget(space, data, first)
+        base, budget = request.stock_budget(space, data, first), request.budget(space, data, first)
         return cls(data=data, base=base, budget=budget, limits=limits, trials=run.trials, workers=workers)
 
 

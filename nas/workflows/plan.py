@@ -153,7 +153,7 @@ def _load_data(request: Request, progress: Progress | None) -> DataSet:
     if weights is not None and not weights.is_file():
         raise SpecError(f"weights: no such file, got {str(weights)!r} (a checkpoint such as yolov9t.pt)")
     cache_folder.require_writable()
-    return datasets.load(request.data_named, progress=progress)
+    return datasets.load(request.data_name, progress=progress)
 
 
 def _settings(request: Request, space: SearchSpace, data: DataSet, device: str) -> Settings:
@@ -173,11 +173,11 @@ def _settings(request: Request, space: SearchSpace, data: DataSet, device: str) 
         "space": space.name,
         "scale": space.scale,
         "space_hash": space.hash,
-        "data": DIGITS if request.data_named == DIGITS else str(data.path),
+        "data": DIGITS if request.data_name == DIGITS else str(data.path),
         "data_fingerprint": data.fingerprint,
         "classes": data.classes,
-        "preset": request.preset_named()[0],
-        "base": request.base(space, data, worker_device),
+        "preset": request.chosen_preset()[0],
+        "base": request.stock_budget(space, data, worker_device),
         "budget": request.budget(space, data, worker_device),
         "objectives": request.objectives,
         "reward": request.reward,

@@ -74,14 +74,14 @@ class Request(SearchOptions):
     @property
     def _is_demonstration(self) -> bool:
         """Whether the data set is the built-in one, for which few epochs on small images suffice."""
-        return self.data_named == DIGITS
+        return self.data_name == DIGITS
 
     @property
-    def data_named(self) -> str:
+    def data_name(self) -> str:
         """Name or path of the data set."""
         return DIGITS if self.data is None else os.fspath(self.data)
 
-    def preset_named(self) -> tuple[str, Preset]:
+    def chosen_preset(self) -> tuple[str, Preset]:
         """Return the amount of training and its name.
 
         Raises:
@@ -92,13 +92,13 @@ class Request(SearchOptions):
             raise SpecError(f"preset: no preset {name!r} ({nearest(name, PRESETS)})")
         return name, PRESETS[name]
 
-    def base(self, space: SearchSpace, data: DataSet, device: str) -> Budget | None:
+    def stock_budget(self, space: SearchSpace, data: DataSet, device: str) -> Budget | None:
         """Return the budget of the stock model's training; None if candidates do not start from it.
 
         Raises:
             SpecError: with every number that is out of range; `from_scratch` together with weights or base epochs.
         """
-        _, preset = self.preset_named()
+        _, preset = self.chosen_preset()
         if self.from_scratch and (self.weights or self.base_epochs):
             given = "weights" if self.weights else "base-epochs"
             raise SpecError(f"from-scratch: candidates with random weights start from nothing, but {given} was given")
@@ -116,8 +116,8 @@ class Request(SearchOptions):
         Raises:
             SpecError: with every number that is out of range.
         """
-        _, preset = self.preset_named()
-        from_stock = self.base(space, data, device) is not None
+        _, preset = self.chosen_preset()
+        from_stock = self.stock_budget(space, data, device) is not None
         inherits = from_stock or self.weights is not None
         epochs = _given(self.epochs, preset.epochs if inherits else preset.scratch_epochs)
         stopping = self.stopping()
@@ -150,7 +150,7 @@ class Request(SearchOptions):
     def _budget(
         self, space: SearchSpace, data: DataSet, device: str, numbers: dict[str, Any], recipe: Recipe
     ) -> Budget:
-        _, preset = self.preset_named()
+        _, preset = self.chosen_preset()
         common = {
             "data": data.path,
             "image_size": _given(self.image_size, preset.image_size),

@@ -80,10 +80,10 @@ class TestPrecision:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setattr(request, "computes_bf16", lambda _device: computes)
-        asked_for, space = Request(precision=asked), load("v9")
-        base = asked_for.base(space, scenes, device)
+        requested, space = Request(precision=asked), load("v9")
+        base = requested.stock_budget(space, scenes, device)
         assert base is not None
-        assert {base.precision, asked_for.budget(space, scenes, device).precision} == {precision}
+        assert {base.precision, requested.budget(space, scenes, device).precision} == {precision}
 
     def test_emulated_bf16_is_refused(self, scenes: datasets.DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(request, "computes_bf16", lambda _device: False)
@@ -220,7 +220,7 @@ class TestPaths:
     def test_paths_are_given_as_text_or_as_paths(self, kind: Callable[[str], str | Path]) -> None:
         request = Request.of(runs=kind("mine"), weights=kind("w.pt"), data=kind("my/data.yaml"), space=kind("v8.yaml"))
         assert (request.runs_folder, request.checkpoint) == (Path("mine"), Path("w.pt"))
-        assert (request.data_named, request.space_name) == ("my/data.yaml", "v8.yaml")
+        assert (request.data_name, request.space_name) == ("my/data.yaml", "v8.yaml")
 
     def test_paths_are_not_numbers(self) -> None:
         with pytest.raises(SpecError, match=r"^runs: a path is expected, got 3$"):

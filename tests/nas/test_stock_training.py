@@ -158,7 +158,7 @@ def budgets(**asked: object) -> Mapping[str, Any]:
     data = DataSet(
         name="x", path=Path("/x.yaml"), classes=("a",), train=(), val=(), train_images=1, val_images=1, fingerprint=""
     )
-    base, budget = request.base(space, data, "cpu"), request.budget(space, data, "cpu")
+    base, budget = request.stock_budget(space, data, "cpu"), request.budget(space, data, "cpu")
     return {
         "base": base and (base.epochs, base.image_size, base.weights, base.recipe.learning_rate),
         "trial": (budget.epochs, budget.image_size, budget.weights, budget.recipe.learning_rate),
