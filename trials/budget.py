@@ -31,7 +31,7 @@ class Recipe(_Frozen):
         scale: greatest relative zoom, in or out.
         fliplr: probability of a mirrored image; 0 where left and right differ in meaning, as for digits.
         average_epochs: time constant of the EMA of the weights, which is scored, in epochs. None for Ultralytics'
-            own: it is made for hundreds of thousands of steps, and after hundreds it equals the last weights.
+            EMA: it is made for hundreds of thousands of steps, and after hundreds it equals the last weights.
         anneal: share of the training steps over which the temperature of dynamic convolutions decays to 1.
         pgi: train with YOLOv9's auxiliary branch, which makes a step 1.3 (e) to 2.3 (c) times as costly.
     """
@@ -89,7 +89,7 @@ class Budget(_Frozen):
         return text if self.precision == "fp32" else f"{text}, in {self.precision}"
 
     def at(self, deploy_size: int | None) -> Self:
-        """Return the budget of a candidate with a deployment size of its own; unchanged for None.
+        """Return the budget of a candidate with another deployment size; unchanged for None.
 
         The training size keeps its ratio to the deployment size, rounded up to a multiple of 32. So the accuracy that
         smaller images cost is part of the score.
