@@ -79,7 +79,7 @@ class Plan:
         )
         latency_table = _latency_table(space, settings)
         unrecorded = len(latency_tables.missing_workloads(latency_table)) if latency_table else 0
-        require_reachable_limits(table, latency_table, settings, latency_known=not unrecorded)
+        require_reachable_limits(table, latency_table, settings, check_latency=not unrecorded)
         stem = None if request.study else default_name(request, space, data)
         name = request.study or free_name(str(stem), settings, storage, request.runs_folder)
         file = _study_file(name, request.runs_folder, settings, run, storage)

@@ -10,12 +10,12 @@ from trials.latency.latency_table import LatencyTable
 
 
 def require_reachable_limits(
-    table: CostTable, latency_table: LatencyTable | None, settings: Settings, *, latency_known: bool = True
+    table: CostTable, latency_table: LatencyTable | None, settings: Settings, *, check_latency: bool = True
 ) -> None:
     """Refuse a limit or target that no architecture meets, or that all do.
 
     Args:
-        latency_known: whether the latency table is complete; if not, limits on latency are not checked.
+        check_latency: False while the latency table is incomplete; limits on latency are then not checked.
 
     Raises:
         SpecError: lists every such limit.
@@ -25,8 +25,8 @@ def require_reachable_limits(
         "max-gflops": ("gflops", settings.limits.gflops),
         "target-gflops": ("gflops", settings.target_gflops),
         "max-params": ("params", settings.limits.params),
-        "max-latency": ("latency_ms", limit_ms if latency_known else None),
-        "target-latency": ("latency_ms", target_ms if latency_known else None),
+        "max-latency": ("latency_ms", limit_ms if check_latency else None),
+        "target-latency": ("latency_ms", target_ms if check_latency else None),
     }
     require_reachable(
         (
