@@ -55,8 +55,10 @@ Noise = Annotated[
 Permuted = Annotated[
     Literal["no", "accuracies", "outcomes"],
     typer.Option(
-        help="Control experiments. accuracies: shuffle accuracies among the rows, so that only the costs can help a "
-        "sampler; outcomes: shuffle accuracies and costs, so that no sampler can be better than random.",
+        metavar="NAME",
+        help="Control experiment: no, accuracies or outcomes. accuracies: shuffle accuracies among the rows, so that "
+        "only the costs can help a sampler. outcomes: shuffle accuracies and costs, so that no sampler can be better "
+        "than random.",
         rich_help_panel=_REPLAYS,
     ),
 ]
@@ -136,9 +138,9 @@ def bench(
     YOLOBench has tables of some hundred YOLOs each: results/yolobench/*.csv
     of Deeplite/deeplite-torch-zoo on GitHub.
 
-      nas bench TABLE.csv                       the samplers, on latency with OpenVINO
-      nas bench TABLE.csv --noise 0.5           accuracies have a noise of half a point
-      nas bench TABLE.csv --permuted outcomes   the control: all are like random
+      nas bench TABLE.csv                       latency with OpenVINO
+      nas bench TABLE.csv --noise 0.5           noise of half a point
+      nas bench TABLE.csv --permuted outcomes   control: all are like random
     """
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy is imported, here and in the processes of --jobs
     from nas.algorithms.successive_halving import Stopping

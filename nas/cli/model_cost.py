@@ -26,7 +26,7 @@ Model = Annotated[
     ),
 ]
 ImageSize = Annotated[int, typer.Option(metavar="PX", help="Image size, in pixels.")]
-Classes = Annotated[int | None, typer.Option(metavar="N", help="Number of classes. \\[default: `nc` of the file]")]
+Classes = Annotated[int | None, typer.Option(metavar="N", help="Number of classes. \\[default: nc in the file]")]
 Scale = Annotated[
     str | None,
     typer.Option(metavar="SCALE", help="Scale, such as n or s. \\[default: the one in the name, else the first]"),

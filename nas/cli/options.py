@@ -125,7 +125,7 @@ def _as_markup(text: str) -> str:
     return re.sub(r"`(.+?)`", r"[b]\1[/b]", text.replace("[", "\\["))
 
 
-Name = Annotated[str, typer.Argument(help="Name of the study; [b]nas status[/b] lists all.")]
+Name = Annotated[str, typer.Argument(metavar="STUDY", help="Name of the study; [b]nas status[/b] lists all.")]
 Runs = Annotated[Path, typer.Option(metavar="FOLDER", help=declared(SearchOptions)["runs"].option.help)]
 Shown = Annotated[Format, typer.Option("--format", help="Print a table to read, or JSON or CSV for programs.")]
 Modules = Annotated[
