@@ -104,7 +104,7 @@ class Worker:
                 lock.release()
 
     def _epoch_callback(
-        self, files: TrialFiles, epochs: int, promote: Callable[[Epoch], bool] = lambda _: True
+        self, files: TrialFiles, epochs: int, should_continue: Callable[[Epoch], bool] = lambda _: True
     ) -> GoOn:
         """Return the callback that stores every epoch and says whether the training continues.
 
@@ -116,7 +116,7 @@ class Worker:
             files.write_epoch(epoch)
             if number < epochs:
                 self._require_supervisor()
-            return promote(epoch)
+            return should_continue(epoch)
 
         return go_on
 
