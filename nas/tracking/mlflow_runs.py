@@ -6,19 +6,16 @@ neither used nor changed.
 
 import logging
 import os
-import sqlite3
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from nas.addresses import file_of, sqlite, without_password
-from nas.locks import Lock
+from nas.addresses import without_password
+from nas.tracking.database import locked, sqlite_file
 from search_spaces.errors import EnvironmentProblem
-from search_spaces.files import atomic_path, leftovers
 
 
 def _settle_environment() -> None:
@@ -63,7 +60,7 @@ def ui_command(uri: str, host: str, port: int) -> list[str]:
     """
     if uri.startswith(_SERVERS):
         raise EnvironmentProblem(f"{without_password(uri)} is a server with pages of its own: open it in a browser")
-    database = _sqlite_file(uri)
+    database = sqlite_file(uri)
     options = {
         "--backend-store-uri": uri,
         "--registry-store-uri": uri,
@@ -174,7 +171,7 @@ class Runs:
     def __init__(self, uri: str, experiment: str, artifacts_beside: Path, tags: Mapping[str, str], *, key: str) -> None:
         self._tags = dict(tags)
         self._query = f"tags.`{key}` = '{tags[key]}'"
-        with _locked_database(uri):
+        with locked(uri):
             self._client = MlflowClient(tracking_uri=uri)
             self.experiment = self._find_or_create(uri, experiment, artifacts_beside)
 
@@ -239,123 +236,15 @@ def _artifact_root(uri: str, runs: Path) -> Path | None:
     """
     if uri.startswith(_SERVERS):
         return None
-    database = _sqlite_file(uri)
+    database = sqlite_file(uri)
     return (database.parent if database else runs) / "mlartifacts"
-
-
-def _sqlite_file(uri: str) -> Path | None:
-    """Return the file of a `sqlite:` address; None for others."""
-    path = file_of(uri)
-    return path.absolute() if path is not None else None
-
-
-@contextmanager
-def _locked_database(uri: str) -> Iterator[None]:
-    """Hold the lock of a SQLite file while it is opened; create it if it is missing."""
-    path = _sqlite_file(uri)
-    if path is None:
-        yield
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with Lock(path.with_name(f".{path.name}.lock")).held():
-        _create_tables(path)
-        yield
-        _drop_stray_folder(uri, path)
-
-
-def create_database(uri: str) -> None:
-    """Create the SQLite file of an address if it is missing; do nothing for other addresses."""
-    with _locked_database(uri):
-        pass
-
-
-def _create_tables(path: Path) -> None:
-    """Create a SQLite file with MLflow's tables if it is missing or half-made. The caller holds its lock.
-
-    MLflow's migrations of an empty file take seconds, commit one by one and do not resume: a process killed within
-    them leaves a file that cannot be opened again. So they run in a temporary file, which is renamed at the end.
-    """
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore  # noqa: PLC0415 - for databases alone
-
-    tables = _tables(path)
-    if tables and not _is_half_made(path, tables):
-        return
-    if tables:
-        renamed = _rename_half_made(path)
-        _log.warning("%s: half-made by a process that was killed; kept as %s, and made anew", path, renamed.name)
-    for leftover in leftovers(path):  # of a killed process, since the lock is held
-        leftover.unlink(missing_ok=True)
-    with atomic_path(path) as temporary:
-        store = SqlAlchemyStore(sqlite(temporary), (path.parent / "mlartifacts").as_uri())
-        store.engine.dispose()
-
-
-def _drop_stray_folder(uri: str, path: Path) -> None:
-    """Remove the empty folders that MLflow creates for a quoted address: it takes the quoted name for the path."""
-    if not uri.startswith("sqlite:///"):
-        return
-    stray = Path(uri.removeprefix("sqlite:///").partition("?")[0]).absolute().parent
-    with suppress(OSError):
-        for folder in (stray, *stray.parents):
-            if folder == path.parent or folder in path.parents:
-                return
-            folder.rmdir()
-
-
-def _tables(path: Path) -> set[str]:
-    """Return the names of a SQLite file's tables; none if there is no such file.
-
-    SQLite is used directly, since MLflow would try for 100 seconds to open a file that is no database.
-    """
-    if not path.is_file() or not path.stat().st_size:
-        return set()
-    with closing(sqlite3.connect(path)) as connection:
-        return {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-
-
-def _is_half_made(path: Path, tables: set[str]) -> bool:
-    """Return whether MLflow's migrations of a new file were interrupted.
-
-    A complete file has an experiment: MLflow creates one as soon as it has created its tables.
-    """
-    from mlflow.store.db.utils import _get_latest_schema_revision  # noqa: PLC0415 - for databases alone
-
-    rows = {
-        "experiments": "SELECT 1 FROM experiments LIMIT 1",
-        "_alembic_tmp_experiments": "SELECT 1 FROM _alembic_tmp_experiments LIMIT 1",  # within a migration
-    }
-    begun = tables & rows.keys()
-    if not begun:
-        return False
-    with closing(sqlite3.connect(path)) as connection:
-        if any(connection.execute(rows[table]).fetchone() for table in begun):
-            return False
-        versions = (
-            list(connection.execute("SELECT version_num FROM alembic_version")) if "alembic_version" in tables else []
-        )
-    return versions != [(_get_latest_schema_revision(),)]
-
-
-def _rename_half_made(path: Path) -> Path:
-    """Rename a SQLite file and its journals; return the new path."""
-    number = 1
-    while (renamed := path.with_name(f"{path.name}.half-made-{number}")).exists():
-        number += 1
-    for old, new in zip(_with_journals(path), _with_journals(renamed), strict=True):
-        if old.exists():
-            old.replace(new)
-    return renamed
-
-
-def _with_journals(path: Path) -> list[Path]:
-    return [path, *(path.with_name(path.name + end) for end in ("-journal", "-wal", "-shm"))]
 
 
 def advice_on(uri: str, problem: Exception) -> str:
     """Return advice on a failure of MLflow; empty if the error has some."""
     if isinstance(problem, EnvironmentProblem):
         return ""
-    message, path = str(problem).lower(), _sqlite_file(uri)
+    message, path = str(problem).lower(), sqlite_file(uri)
     if "database schema" in message or "can't locate revision" in message:
         return f"its tables are of another version of MLflow: python -m mlflow db upgrade {without_password(uri)}"
     if uri.startswith(_SERVERS):

@@ -14,7 +14,8 @@ from contextlib import suppress
 
 from nas import signals
 from nas.addresses import redact, without_password
-from nas.tracking.mlflow_runs import create_database, ui_command
+from nas.tracking.database import create_database
+from nas.tracking.mlflow_runs import ui_command
 from search_spaces.errors import EnvironmentProblem, SpecError
 
 _GRACE_SECONDS = 5.0

@@ -8,12 +8,11 @@ import json
 import logging
 import math
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from nas.addresses import redact, without_password
 from nas.algorithms.hypervolume import hypervolume
@@ -23,68 +22,17 @@ from nas.records.record import Record, pareto_front_of, point_of
 from nas.records.trial_files import TrialFiles
 from nas.tracking import figures, note
 from nas.tracking.mlflow_runs import TAG_LENGTH, Run, Runs, advice_on, now
+from nas.tracking.state import STATE, TrackingState
 from search_spaces.errors import EnvironmentProblem
-from search_spaces.files import write_atomically
 from search_spaces.scaling import MACRO
 
 _log = logging.getLogger(__name__)
-
-STATE = "tracking.json"
-"""File in the study's folder. Without it, the study is written to MLflow again, under another parent run."""
 
 _TRAINING = "nas.training"
 """Tag of the run of a full training: the folder in which it writes."""
 _SECONDS_BETWEEN_ATTEMPTS = 10.0
 _STATUS = {"running": "RUNNING", "complete": "FINISHED", "pruned": "FINISHED", "fail": "FAILED"}
 _COSTS = ("gflops", "params", "latency_ms", "latency_spread_ms", "seconds")
-
-
-@dataclass(frozen=True, kw_only=True)
-class _State:
-    """State of the tracking of a study that is not in MLflow; stored before MLflow is written to.
-
-    Attributes:
-        study_id: unique for this folder, and a tag of all its runs: a study that was deleted and begun again under
-            its old name must not continue the old runs.
-        finished: trials in the order in which they were found to be finished.
-        stock: costs of the stock model, as first measured; None until then.
-        status: final status of the study's run; empty while it runs, and after its process was killed.
-        ended: end time in milliseconds since 1970.
-    """
-
-    study_id: str
-    finished: tuple[int, ...] = ()
-    stock: Mapping[str, float] | None = None
-    status: str = ""
-    ended: int | None = None
-
-    @classmethod
-    def of(cls, folder: Path) -> Self:
-        """Read the state of a folder; create one if the file is missing or damaged."""
-        path = folder / STATE
-        if path.is_file():
-            try:
-                return cls._read(json.loads(path.read_text(encoding="utf-8")))
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
-                _log.warning("%s: cannot be read; the study gets a new run in MLflow", path)
-        new = cls(study_id=uuid.uuid4().hex)
-        new.write(folder)
-        return new
-
-    @classmethod
-    def _read(cls, stored: Mapping[str, Any]) -> Self:
-        stock = stored["stock"]
-        return cls(
-            study_id=str(stored["study_id"]),
-            finished=tuple(int(trial) for trial in stored["finished"]),
-            stock=None if stock is None else {name: float(cost) for name, cost in stock.items()},
-            status=str(stored.get("status", "")),
-            ended=None if stored.get("ended") is None else int(stored["ended"]),
-        )
-
-    def write(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / STATE, json.dumps(asdict(self), indent=1))
 
 
 class Tracker:
@@ -188,7 +136,7 @@ class Tracker:
         self._attempt(end, last=True)
         if self.problem is not None:
             with suppress(OSError):  # only the end time is lost
-                self._state = _State.of(self.folder)
+                self._state = TrackingState.of(self.folder)
                 self._store_end(status, None)
 
     def send(self, records: Sequence[Record], *, unfinished: bool) -> None:
@@ -202,7 +150,7 @@ class Tracker:
             EnvironmentProblem: MLflow cannot be used.
         """
         try:
-            status = _State.of(self.folder).status
+            status = TrackingState.of(self.folder).status
         except OSError as problem:
             raise EnvironmentProblem(f"{self.folder / STATE}: {problem.strerror}") from None
         self.finish(status or ("KILLED" if unfinished else "FINISHED"), records)
@@ -268,7 +216,7 @@ class Tracker:
 
     def _open(self) -> None:
         """Find this study's runs; begin its parent if there is none."""
-        self._state = _State.of(self.folder)
+        self._state = TrackingState.of(self.folder)
         tags = {"nas.study": self.study, "nas.study_id": self._state.study_id}
         self._runs = Runs(self.uri, self.experiment, self.folder.parent, tags, key="nas.study_id")
         runs = list(self._runs.find())
@@ -326,7 +274,7 @@ class Tracker:
         stock = _stock_costs(self._records, self.objectives) if state.stock is None else state.stock
         self._store(replace(state, finished=(*state.finished, *new), stock=stock))
 
-    def _store(self, state: _State) -> None:
+    def _store(self, state: TrackingState) -> None:
         if state != self._state:
             state.write(self.folder)
             self._state = state

@@ -1,4 +1,4 @@
-"""MLflow's database: made by one process, whole or not there."""
+"""MLflow's database: created by one process, complete or missing."""
 
 import sqlite3
 import subprocess
@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from nas.tracking import mlflow_runs
-from nas.tracking.mlflow_runs import Runs, create_database
+from nas.tracking import database, mlflow_runs
+from nas.tracking.database import create_database
+from nas.tracking.mlflow_runs import Runs
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 
@@ -49,7 +50,7 @@ for moment in moments:
 
 
 def killed(way: str, folder: Path) -> None:
-    """Make databases in `folder/<statements>/mlflow.db` in processes that are killed."""
+    """Create databases in `folder/<statements>/mlflow.db` in processes that are killed."""
     subprocess.run([sys.executable, "-c", KILLED, way, str(folder), *map(str, STATEMENTS)], check=True, timeout=300)
 
 
@@ -63,7 +64,7 @@ def half_made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def interrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What kills within ours leave."""
+    """Return the files that a process killed within our creation of a database leaves."""
     folder = tmp_path_factory.mktemp("interrupted")
     killed("nas", folder)
     return folder
@@ -136,7 +137,7 @@ def test_database_of_another_program_is_not_renamed(tmp_path: Path) -> None:
         connection.execute("CREATE TABLE experiments_of_mine (name TEXT)")
         connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
     connection.close()
-    assert not mlflow_runs._is_half_made(tmp_path / "mlflow.db", {"experiments_of_mine", "alembic_version"})
+    assert not database._is_half_made(tmp_path / "mlflow.db", {"experiments_of_mine", "alembic_version"})
 
 
 def test_empty_file_becomes_a_database(tmp_path: Path) -> None:

@@ -18,9 +18,10 @@ from mlflow.exceptions import MlflowException
 from nas.records.record import COLUMNS, Record, pareto_front_of
 from nas.records.trial_files import TrialFiles
 from nas.study.folders import tracking_uri
-from nas.tracking import figures, mlflow_runs, note
+from nas.tracking import database, figures, mlflow_runs, note
 from nas.tracking.mlflow_runs import ui_command
-from nas.tracking.tracker import STATE, Tracker
+from nas.tracking.state import STATE
+from nas.tracking.tracker import Tracker
 from search_spaces.errors import EnvironmentProblem
 from trials.scores import Epoch
 
@@ -178,7 +179,7 @@ class TestParent:
         assert tracker.page.startswith(f"/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}?")
         experiment = client.get_experiment(run.info.experiment_id)
         assert experiment.name == "nas/test_parent_run_has_the_study"
-        assert experiment.artifact_location == (mlflow_runs._sqlite_file(tracker.uri).parent / "mlartifacts").as_uri()  # type: ignore[union-attr]
+        assert experiment.artifact_location == (database.sqlite_file(tracker.uri).parent / "mlartifacts").as_uri()  # type: ignore[union-attr]
 
     def test_steps_are_in_the_order_of_finishing(self, begin: Begin, client: MlflowClient) -> None:
         tracker = begin()
@@ -804,7 +805,7 @@ class TestAddresses:
         monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
         assert tracking_uri(Path("/home/me/runs/nas")) == "sqlite:////home/me/runs/nas/mlflow.db"
         odd = tmp_path / "50% of a b"
-        assert mlflow_runs._sqlite_file(tracking_uri(odd)) == odd / "mlflow.db"
+        assert database.sqlite_file(tracking_uri(odd)) == odd / "mlflow.db"
 
     def test_address_of_the_user(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.lab:5000")

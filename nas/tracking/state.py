@@ -1,0 +1,65 @@
+"""State of the tracking of a study, in a file of its folder."""
+
+import json
+import logging
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from search_spaces.files import write_atomically
+
+_log = logging.getLogger(__name__)
+
+STATE = "tracking.json"
+"""File in the study's folder. Without it, the study is written to MLflow again, under another parent run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrackingState:
+    """State of the tracking of a study that is not in MLflow; stored before MLflow is written to.
+
+    Attributes:
+        study_id: unique for this folder, and a tag of all its runs: a study that was deleted and begun again under
+            its old name must not continue the old runs.
+        finished: trials in the order in which they were found to be finished.
+        stock: costs of the stock model, as first measured; None until then.
+        status: final status of the study's run; empty while it runs, and after its process was killed.
+        ended: end time in milliseconds since 1970.
+    """
+
+    study_id: str
+    finished: tuple[int, ...] = ()
+    stock: Mapping[str, float] | None = None
+    status: str = ""
+    ended: int | None = None
+
+    @classmethod
+    def of(cls, folder: Path) -> Self:
+        """Read the state of a folder; create one if the file is missing or damaged."""
+        path = folder / STATE
+        if path.is_file():
+            try:
+                return cls._read(json.loads(path.read_text(encoding="utf-8")))
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
+                _log.warning("%s: cannot be read; the study gets a new run in MLflow", path)
+        new = cls(study_id=uuid.uuid4().hex)
+        new.write(folder)
+        return new
+
+    @classmethod
+    def _read(cls, stored: Mapping[str, Any]) -> Self:
+        stock = stored["stock"]
+        return cls(
+            study_id=str(stored["study_id"]),
+            finished=tuple(int(trial) for trial in stored["finished"]),
+            stock=None if stock is None else {name: float(cost) for name, cost in stock.items()},
+            status=str(stored.get("status", "")),
+            ended=None if stored.get("ended") is None else int(stored["ended"]),
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write the state atomically to a folder, which is created if it is missing."""
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / STATE, json.dumps(asdict(self), indent=1))
