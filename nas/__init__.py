@@ -20,12 +20,29 @@ from nas.workflows.search_options import FilePath, SearchOptions
 if TYPE_CHECKING:
     from nas.records.record import Record
     from nas.study.study import Study
+    from nas.workflows.reproduction import Reproduction
     from nas.workflows.request import Request
 
-__all__ = ["RUNS", "Record", "Request", "Study", "__version__", "open_study", "resume", "search"]
+__all__ = [
+    "RUNS",
+    "Record",
+    "Reproduction",
+    "Request",
+    "Study",
+    "__version__",
+    "open_study",
+    "reproduce",
+    "resume",
+    "search",
+]
 
-_CLASSES = {"Record": "nas.records.record", "Request": "nas.workflows.request", "Study": "nas.study.study"}
-"""Where the classes are that need PyTorch or Optuna; they are imported when they are first used."""
+_CLASSES = {
+    "Record": "nas.records.record",
+    "Reproduction": "nas.workflows.reproduction",
+    "Request": "nas.workflows.request",
+    "Study": "nas.study.study",
+}
+"""Where the classes are that are imported when they are first used; most need PyTorch or Optuna."""
 
 
 def __getattr__(name: str) -> Any:
@@ -103,3 +120,25 @@ def open_study(study: str, *, runs: FilePath = RUNS) -> "Study":
     from nas.study.study import Study
 
     return Study.open(existing(study, Path(runs)))
+
+
+def reproduce(study: str, *, trial: int, anyway: bool = False, runs: FilePath = RUNS) -> "Reproduction":
+    """Train a trial again as it was trained, and compare losses, scores and costs to the bit; the study stays as it is.
+
+    Args:
+        study: name of the study.
+        trial: number of the trial.
+        anyway: train also if versions, device or code differ from those that the trial recorded.
+        runs: folder of all studies.
+
+    Returns:
+        The comparison. Its `verdict` is `equal`, `different` or `refused`; `reasons` say why nothing was trained.
+
+    Raises:
+        NasError: there is no such study or trial, or its files cannot be read.
+    """
+    from nas.study.folders import existing
+    from nas.study.study import Study
+    from nas.workflows import reproduce as workflow
+
+    return workflow.reproduce(Study.open(existing(study, Path(runs))), trial=trial, anyway=anyway)

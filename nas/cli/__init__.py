@@ -16,6 +16,7 @@ from nas.cli import (
     environment,
     latency,
     models,
+    reproducing,
     searching,
     show,
     studies,
@@ -60,6 +61,7 @@ def _before(
 
 searching.register(app)
 confirming.register(app)
+reproducing.register(app)
 studies.register(app)
 models.register(app)
 checking.register(app)

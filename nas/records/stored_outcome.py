@@ -55,8 +55,9 @@ class StoredOutcome:
 
 
 _STORED = TypeAdapter(StoredOutcome)
-_PROVENANCE = "provenance"
-_NAMES = frozenset(each.name for each in fields(StoredOutcome)) | {_PROVENANCE}
+PROVENANCE = "provenance"
+"""Field with the provenance of the training, which a record has not."""
+_NAMES = frozenset(each.name for each in fields(StoredOutcome)) | {PROVENANCE}
 _REQUIRED = frozenset({"epochs", "seconds", "detail", "ending"})
 _SCORES = ("map50_95", "map50", "params", "gflops")
 
@@ -73,7 +74,7 @@ def outcome_fields(outcome: Outcome) -> dict[str, Any]:
         "detail": outcome.detail,
         "inherited": outcome.coverage.share,
         "changed_layers": dict(outcome.coverage.layers),
-        **({} if outcome.provenance is None else {_PROVENANCE: asdict(outcome.provenance)}),
+        **({} if outcome.provenance is None else {PROVENANCE: asdict(outcome.provenance)}),
         "ending": outcome.ending.value,  # last: a reader that finds it finds the rest as well
     }
 
@@ -86,6 +87,6 @@ def parse_outcome(text: bytes) -> dict[str, Any] | None:
         return None
     scored = all(values.get(name) is not None for name in _SCORES)
     valid_ending = stored.ending in ENDINGS and (scored or stored.ending != Ending.FINISHED)
-    if not valid_ending or not values.keys() >= _REQUIRED or not isinstance(values.get(_PROVENANCE, {}), dict):
+    if not valid_ending or not values.keys() >= _REQUIRED or not isinstance(values.get(PROVENANCE, {}), dict):
         return None
     return {name: getattr(stored, name, value) for name, value in values.items() if name in _NAMES}
