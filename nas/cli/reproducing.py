@@ -70,7 +70,8 @@ def _show_epoch(epoch: "ComparedEpoch") -> None:
 def _report(result: "Reproduction") -> Iterator[tuple[str, str]]:
     """Yield the lines of a report, each with its label."""
     yield "trial", f"{result.trial} of {result.study}{f': {result.summary}' if result.summary else ''}"
-    yield "recorded", f"{result.recorded_ending or 'no result'}{f', in {result.origin}' if result.origin else ''}"
+    origin = f"; the score is from the score cache, trained in {result.origin}" if result.origin else ""
+    yield "recorded", f"{result.recorded_ending or 'no result'}{origin}"
     if result.conditions and not result.differing:
         kinds = dict.fromkeys(condition.name.partition(".")[0] for condition in result.conditions)
         yield "conditions", f"equal: {', '.join(kinds)}"

@@ -222,6 +222,8 @@ class TestEqualTraining:
         assert result.verdict is Verdict.EQUAL
         assert len(trained) == 1  # and not taken from the cache again
         assert trained[0][1].rungs == (1,)  # validated as the training was that the score came from
+        report = command(second, "--trial", 0).stdout
+        assert f"finished; the score is from the score cache, trained in {first.files(0).folder}\n" in report
 
     def test_measured_latency_is_not_compared(self, make: MakeStudy, run: Run) -> None:
         study = run(make(trials=1, objectives=("map50_95", "latency_ms")))
