@@ -33,7 +33,7 @@ def test_help_starts_without_the_heavy_imports() -> None:
         "import sys\n"
         "from typer.testing import CliRunner\n"
         "from nas.cli import app\n"
-        "commands = ',search,resume,status,pareto,trials,export,ui,spaces,cost,clean,doctor'.split(',')\n"
+        "commands = ',search,resume,status,pareto,trials,effects,export,ui,spaces,cost,clean,doctor'.split(',')\n"
         "commands += ['latency', 'latency record', 'latency error']\n"
         "for command in commands:\n"
         "    assert CliRunner().invoke(app, [*command.split(), '--help']).exit_code == 0, command\n"

@@ -13,6 +13,7 @@ from nas.cli import (
     checking,
     confirming,
     data_sets,
+    effects,
     environment,
     latency,
     models,
@@ -63,6 +64,7 @@ searching.register(app)
 confirming.register(app)
 reproducing.register(app)
 studies.register(app)
+effects.register(app)
 models.register(app)
 checking.register(app)
 latency.register(app)

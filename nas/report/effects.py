@@ -1,0 +1,290 @@
+"""Effects of the operators of a study: accuracy from its finished trials, cost from the cost table.
+
+`nas.algorithms.operator_effects` fits them; here records become its design matrix.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from nas.algorithms import operator_effects
+from nas.records.record import Record
+from nas.report.verdicts import with_unit
+from nas.samplers.encoding import CostFunction
+from nas.study.study import Study
+from search_spaces import STOCK, Architecture, SearchSpace, Slot
+from search_spaces.scaling import MACRO
+from search_spaces.space import ScalingFactor
+from trials import Ending
+
+LEAST_ARCHITECTURES = 5
+"""Fewest finished architectures for which effects are estimated."""
+_LEAST_DEGREES = 4
+"""Fewest degrees of freedom for which effects are estimated."""
+_POINTS = 100.0
+"""Points of mAP in an accuracy of 1."""
+
+
+class Verdict(StrEnum):
+    """Whether the 95 % interval of an effect contains 0."""
+
+    BETTER = "better"
+    UNCLEAR = "not told apart from noise"
+    WORSE = "worse"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effect:
+    """Effect of an operator in a slot, or of a value of a scaling factor, compared with the stock model.
+
+    Attributes:
+        slot: name of the slot, such as `4` or `after-9`, or of the scaling factor.
+        layers: all layers of the slot, or the one that an insertion follows; empty for a scaling factor.
+        operator: its name, or the value of the scaling factor.
+        effect_points: posterior mean of the effect on mAP50-95, in points.
+        lower_points: lower end of the 95 % interval.
+        upper_points: upper end.
+        verdict: whether that interval contains 0.
+        trials: number of finished trials that had it.
+        gflops_percent_least: change of the stock model's GFLOPs in per cent if this slot alone is replaced, by the
+            cheapest of the choices that these trials had.
+        gflops_percent_most: the same by the costliest.
+        latency_percent_least: change of the stock model's predicted latency; None without a latency table.
+        latency_percent_most: the same by the slowest.
+        aliases: effects of exactly the same trials, such as `6 UIB`; only the sum of aliased effects is estimated.
+    """
+
+    slot: str
+    layers: tuple[int, ...]
+    operator: str
+    effect_points: float
+    lower_points: float
+    upper_points: float
+    verdict: Verdict
+    trials: int
+    gflops_percent_least: float | None
+    gflops_percent_most: float | None
+    latency_percent_least: float | None
+    latency_percent_most: float | None
+    aliases: tuple[str, ...] = ()
+
+    def as_row(self) -> dict[str, Any]:
+        """Return the values of `COLUMNS`, in their order."""
+        row = {name: getattr(self, name) for name in COLUMNS}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in row.items()}
+
+
+COLUMNS = tuple(field.name for field in fields(Effect))
+"""Columns that `nas effects --format json` and `--format csv` print."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effects:
+    """Effects of all operators that a finished trial of a study had.
+
+    Attributes:
+        rows: better ones first, then unclear ones, then worse ones, each by the posterior mean; empty if the study has
+            too few trials.
+        trials: number of finished trials.
+        architectures: number of their architectures.
+        seeds: number of their seeds.
+        stopped: number of trials that have no final score because they were stopped early.
+        residual_points: standard deviation of what the effects do not explain, in points; None without rows.
+    """
+
+    rows: tuple[Effect, ...]
+    trials: int
+    architectures: int
+    seeds: int
+    stopped: int
+    residual_points: float | None
+
+    @property
+    def is_too_few(self) -> bool:
+        """Whether the finished trials are too few for an estimate."""
+        return self.architectures < LEAST_ARCHITECTURES or self.trials - self.seeds < _LEAST_DEGREES
+
+    def remarks(self) -> list[str]:
+        """Return what the effects rest on and assume, one sentence a line."""
+        basis = f"{with_unit(self.trials, 'finished trial')} of {with_unit(self.architectures, 'architecture')}"
+        if self.is_too_few:
+            least = f"at least {LEAST_ARCHITECTURES} architectures, and {_LEAST_DEGREES} trials more than seeds"
+            return [f"Too few trials to estimate effects from: {basis} ({least} are needed)."]
+        told_apart = sum(row.verdict is not Verdict.UNCLEAR for row in self.rows)
+        assumed = "effects of slots add up (else these are their means over what was tried)"
+        rest = (
+            f"The residual, of interactions and noise, has a standard deviation of {self.residual_points:.1f} points."
+        )
+        lines = [
+            f"From {basis}: {told_apart} of {len(self.rows)} effects are told apart from noise.",
+            f"Assumed: {assumed}; an operator's parameters do not matter.",
+            rest,
+        ]
+        aliased = sum(bool(row.aliases) for row in self.rows)
+        if aliased:
+            lines.append(
+                f"{aliased} effects had exactly the trials of another: of such effects only the sum is estimated."
+            )
+        if self.stopped:
+            lines.append(
+                f"{with_unit(self.stopped, 'trial')} stopped early, without a final score: the effects are those among "
+                "the better trials, too near to 0, and intervals contain the true ones less often."
+            )
+        return lines
+
+
+@dataclass(frozen=True)
+class _Term:
+    """Column of the design matrix: an operator in a slot, or a value of a scaling factor.
+
+    Attributes:
+        group: 0 for operators, 1 for scaling factors; each group has a scale of effects.
+    """
+
+    slot: str
+    operator: str
+    layers: tuple[int, ...] = ()
+    group: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.slot} {self.operator}"
+
+
+def of_study(study: Study, records: Sequence[Record] | None = None) -> Effects:
+    """Return the effects of the operators of a study, given all its trials.
+
+    Args:
+        study: to look at.
+        records: its trials; read if they are not given.
+
+    Raises:
+        StudyError: the copy of the study's space cannot be read.
+    """
+    every = study.records() if records is None else records
+    return estimate(every, study.space, study.feasible.figures)
+
+
+def estimate(records: Sequence[Record], space: SearchSpace, figures: CostFunction) -> Effects:
+    """Return the effect of each operator in each slot on accuracy and cost.
+
+    Accuracy is estimated from all finished trials, repeats with other seeds included, by an additive Bayesian model
+    (`nas.algorithms.operator_effects`).
+
+    Args:
+        records: all trials of a study.
+        space: of the study.
+        figures: returns the costs of an architecture: `gflops`, and `latency_ms` if it is predicted.
+    """
+    finished = [record for record in records if record.finished and record.map50_95 is not None]
+    counted = Effects(
+        rows=(),
+        trials=len(finished),
+        architectures=len({record.fingerprint for record in finished}),
+        seeds=len({record.repeat for record in finished}),
+        stopped=sum(record.ending == Ending.STOPPED for record in records),
+        residual_points=None,
+    )
+    if counted.is_too_few:
+        return counted
+    differing = [_differing(space, record.picks) for record in finished]
+    trials = {term: tuple(i for i, one in enumerate(differing) if term in one) for term in _terms(space)}
+    terms = [term for term in trials if trials[term]]
+    fitted = _fit(finished, differing, terms)
+    intervals = _POINTS * np.array([fitted.means, fitted.lower, fitted.upper]).T
+    stock = figures(space.stock)
+    costs = {architecture: figures(architecture) for one in differing for architecture in one.values()}
+    rows = [
+        replace(
+            _effect(term, interval, [costs[differing[trial][term]] for trial in trials[term]], stock),
+            aliases=tuple(str(other) for other in terms if trials[other] == trials[term] and other != term),
+        )
+        for term, interval in zip(terms, intervals.tolist(), strict=True)
+    ]
+    order = list(Verdict)
+    rows.sort(key=lambda row: (order.index(row.verdict), -row.effect_points))
+    return replace(counted, rows=tuple(rows), residual_points=_POINTS * fitted.residual)
+
+
+def _effect(
+    term: _Term, interval: Sequence[float], changed: Sequence[Mapping[str, float]], stock: Mapping[str, float]
+) -> Effect:
+    """Return the effect of a term, without its aliases.
+
+    Args:
+        term: an operator in a slot, or a value of a scaling factor.
+        interval: posterior mean of the effect on accuracy, lower and upper end of its interval, in points.
+        changed: costs of the stock model with the choice of each trial that had the term.
+        stock: costs of the stock model.
+    """
+    mean, lower, upper = interval
+    gflops, latency = (_range_of_change(name, changed, stock) for name in ("gflops", "latency_ms"))
+    return Effect(
+        slot=term.slot,
+        layers=term.layers,
+        operator=term.operator,
+        effect_points=mean,
+        lower_points=lower,
+        upper_points=upper,
+        verdict=Verdict.BETTER if lower > 0 else Verdict.WORSE if upper < 0 else Verdict.UNCLEAR,
+        trials=len(changed),
+        gflops_percent_least=gflops[0],
+        gflops_percent_most=gflops[1],
+        latency_percent_least=latency[0],
+        latency_percent_most=latency[1],
+    )
+
+
+def _terms(space: SearchSpace) -> list[_Term]:
+    """Return all terms of a space, in its order."""
+    return [
+        *(_term(slot, operator) for slot in space.slots for operator in slot.operators if operator != STOCK.operator),
+        *(_value(factor, value) for factor in space.scaling_factors for value in factor.values),
+    ]
+
+
+def _term(slot: Slot, operator: str) -> _Term:
+    return _Term(slot.name, operator, slot.layers)
+
+
+def _value(factor: ScalingFactor, value: float) -> _Term:
+    return _Term(factor.name, f"{value:g}", group=1)
+
+
+def _differing(space: SearchSpace, picks: Mapping[str, Any]) -> dict[_Term, Architecture]:
+    """Return where an architecture differs from the stock model, and the stock model with that difference alone."""
+    alone: dict[_Term, Architecture] = {}
+    for slot in space.slots:
+        for operator, parameters in picks.get(slot.name, {}).items():  # tied layers have the same pick
+            choice = slot.nearest(operator, parameters)
+            alone[_term(slot, operator)] = space.with_choice(space.stock, slot, choice)
+    for factor in space.scaling_factors:
+        value = picks.get(MACRO, {}).get(factor.name, factor.stock)
+        if value != factor.stock:
+            alone[_value(factor, value)] = space.with_factor(space.stock, factor, value)
+    return alone
+
+
+def _fit(
+    finished: Sequence[Record], differing: Sequence[Collection[_Term]], terms: Sequence[_Term]
+) -> operator_effects.Effects:
+    architectures = {fingerprint: index for index, fingerprint in enumerate(record.fingerprint for record in finished)}
+    return operator_effects.fit(
+        np.array([[float(term in one) for term in terms] for one in differing]).reshape(len(finished), len(terms)),
+        np.array([record.map50_95 for record in finished], dtype=np.float64),
+        groups=np.array([term.group for term in terms], dtype=np.intp),
+        architectures=np.array([architectures[record.fingerprint] for record in finished], dtype=np.intp),
+        seeds=np.array([record.repeat for record in finished], dtype=np.intp),
+    )
+
+
+def _range_of_change(
+    name: str, changed: Sequence[Mapping[str, float]], stock: Mapping[str, float]
+) -> tuple[float, float] | tuple[None, None]:
+    """Return the least and the most that a cost differs from the stock model's, in per cent; None without that cost."""
+    if name not in stock:
+        return None, None
+    percents = [100.0 * (one[name] / stock[name] - 1.0) for one in changed]
+    return min(percents), max(percents)
