@@ -113,13 +113,13 @@ class Effects:
         if self.is_too_few:
             least = f"at least {LEAST_ARCHITECTURES} architectures, and {_LEAST_DEGREES} trials more than seeds"
             return [f"Too few trials to estimate effects from: {basis} ({least} are needed)."]
-        told_apart = sum(row.verdict is not Verdict.UNCLEAR for row in self.rows)
+        clear = sum(row.verdict is not Verdict.UNCLEAR for row in self.rows)
         assumed = "effects of slots add up (else these are their means over what was tried)"
         rest = (
             f"The residual, of interactions and noise, has a standard deviation of {self.residual_points:.1f} points."
         )
         lines = [
-            f"From {basis}: {told_apart} of {len(self.rows)} effects are told apart from noise.",
+            f"From {basis}: {clear} of {len(self.rows)} effects are told apart from noise.",
             f"Assumed: {assumed}; an operator's parameters do not matter.",
             rest,
         ]

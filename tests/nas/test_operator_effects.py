@@ -265,10 +265,10 @@ class TestRecords:
             tied.with_factor(tied.stock, size, 320.0),
         ]
         gflops = dict(zip(architectures, (8.0, 7.0, 6.0, 9.0, 2.0, 4.0), strict=True))
-        seen: list[Architecture] = []
+        requested: list[Architecture] = []
 
         def figures(architecture: Architecture) -> Mapping[str, float]:
-            seen.append(architecture)
+            requested.append(architecture)
             return {"gflops": gflops[architecture], "latency_ms": 2 * gflops[architecture]}
 
         records = [record_of(index, one, 0.4 + 0.001 * index) for index, one in enumerate(architectures)]
@@ -283,7 +283,7 @@ class TestRecords:
         }
         assert rows["4", "UIB"].layers == (4, 6)
         assert rows["4", "UIB"].latency_percent_least == -25.0
-        assert len(seen) == len(architectures)
+        assert len(requested) == len(architectures)
 
     def test_effects_of_the_same_trials_are_aliases(self, space: SearchSpace) -> None:
         four, six, ten = space.slots
