@@ -1,0 +1,182 @@
+"""Candidates compared with a reference over paired seeds: differences, intervals, tests and equivalence.
+
+Every candidate and the reference are trained with the same seeds. A seed moves all of them alike in part (the same
+order of images, the same augmentation), and that part leaves their differences.
+
+Model: `accuracy[candidate, seed] = mean[candidate] + effect[seed] + error`. With `n` seeds and `k` candidates, the
+variance of a difference is estimated twice: from the candidate's own differences (`n - 1` degrees of freedom), and from
+the residuals of the two-way layout of all of them (`k (n - 1)` degrees of freedom). The larger one counts: the pooled
+estimate alone claims too much where candidates are unequally noisy or the noise is heavy-tailed, a candidate's own
+estimate alone finds half as many gains with five seeds. `benchmarks/verdict.py` measures both.
+
+Where accuracies are measured on a sample of images, the sampling variance of the difference is added, and the degrees
+of freedom follow Welch and Satterthwaite (Satterthwaite 1946).
+
+Tests are one-sided t-tests, corrected for the number of candidates by Holm's step-down procedure (Holm 1979).
+Equivalence is shown by two one-sided tests against a margin (Schuirmann 1987).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from math import sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+LEVEL = 0.05
+"""Share of studies in which a difference may be claimed where there is none."""
+_POWER = 0.8
+_MOST_SEEDS = 1000
+
+FloatArray = NDArray[np.float64]
+
+
+class Finding(StrEnum):
+    """What the seeds say of a candidate beside the reference."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    EQUIVALENT = "equivalent"
+    UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """A candidate beside the reference.
+
+    Attributes:
+        difference: mean over seeds of the candidate's accuracy less the reference's.
+        low: lower end of the 95 % interval of the difference, for this candidate alone.
+        high: upper end of it.
+        standard_error: of the difference.
+        degrees_of_freedom: of the standard error.
+        p_better: of "not better", after Holm's correction.
+        p_worse: of "not worse", after Holm's correction.
+        p_equivalent: of "further apart than the margin", after Holm's correction.
+        finding: at 5 %; better or worse comes before equivalent.
+    """
+
+    difference: float
+    low: float
+    high: float
+    standard_error: float
+    degrees_of_freedom: float
+    p_better: float
+    p_worse: float
+    p_equivalent: float
+    finding: Finding
+
+
+def compare(
+    accuracies: FloatArray, *, margin: float, image_variances: Sequence[float] | None = None
+) -> list[Comparison]:
+    """Compare candidates with a reference.
+
+    Args:
+        accuracies: `(1 + candidates, seeds)`, the reference first.
+        margin: differences below it do not matter; in the unit of the accuracies.
+        image_variances: of each candidate's difference, over samples of images.
+
+    Raises:
+        ValueError: no candidate, fewer than two seeds, or accuracies that are no finite numbers.
+    """
+    values = np.asarray(accuracies, dtype=np.float64)
+    if values.ndim != 2 or values.shape[0] < 2 or values.shape[1] < 2 or not np.isfinite(values).all():
+        raise ValueError(f"a reference and candidates, two seeds or more, finite: got an array of shape {values.shape}")
+    seeds = values.shape[1]
+    differences = values[1:] - values[0]
+    means = differences.mean(axis=1)
+    variances, pooled_freedom = _variances(values)
+    sampled = np.zeros(len(means)) if image_variances is None else np.asarray(image_variances, dtype=np.float64)
+    by_seed = variances / seeds
+    errors = np.sqrt(by_seed + sampled)
+    freedom = np.array([_freedom(*pair, pooled_freedom) for pair in zip(by_seed, sampled, strict=True)])
+    better = holm(_survival(means, errors, freedom))
+    worse = holm(_survival(-means, errors, freedom))
+    apart = np.maximum(_survival(means + margin, errors, freedom), _survival(margin - means, errors, freedom))
+    equivalent = holm(apart)
+    reach = stats.t.ppf(1 - LEVEL / 2, freedom) * errors
+    return [
+        Comparison(
+            difference=float(means[index]),
+            low=float(means[index] - reach[index]),
+            high=float(means[index] + reach[index]),
+            standard_error=float(errors[index]),
+            degrees_of_freedom=float(freedom[index]),
+            p_better=float(better[index]),
+            p_worse=float(worse[index]),
+            p_equivalent=float(equivalent[index]),
+            finding=_finding(better[index], worse[index], equivalent[index]),
+        )
+        for index in range(len(means))
+    ]
+
+
+def holm(p_values: FloatArray) -> FloatArray:
+    """Correct p-values of several tests by Holm's step-down procedure; `(tests,)`."""
+    order = np.argsort(p_values, kind="stable")
+    steps = p_values[order] * np.arange(len(p_values), 0, -1)
+    corrected = np.empty_like(p_values)
+    corrected[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return corrected
+
+
+def detectable(deviation: float, seeds: int, *, candidates: int = 1) -> float:
+    """Return the true gain that is found in 80 % of comparisons of this size.
+
+    Args:
+        deviation: standard deviation of a paired difference.
+        seeds: two or more.
+        candidates: the first step of Holm's procedure tests at 5 % divided by their number.
+    """
+    freedom = candidates * (seeds - 1)
+    critical = stats.t.ppf(1 - LEVEL / candidates, freedom)
+    # Power of a t-test by its usual approximation: the noncentrality that reaches it.
+    return float((critical + stats.t.ppf(_POWER, freedom)) * deviation / sqrt(seeds))
+
+
+def seeds_for(gain: float, deviation: float, *, candidates: int = 1) -> int | None:
+    """Return how many paired seeds find a true gain in 80 % of comparisons; None if a thousand do not."""
+    return next((n for n in range(2, _MOST_SEEDS + 1) if detectable(deviation, n, candidates=candidates) <= gain), None)
+
+
+def paired_deviation(accuracies: FloatArray) -> float:
+    """Return the standard deviation of a paired difference, pooled over candidates; `(1 + candidates, seeds)`."""
+    return sqrt(float(_pooled(np.asarray(accuracies, dtype=np.float64))))
+
+
+def _variances(values: FloatArray) -> tuple[FloatArray, int]:
+    """Return the variance of each candidate's differences, `(candidates,)`, and the degrees of freedom."""
+    candidates, seeds = values.shape[0] - 1, values.shape[1]
+    each = (values[1:] - values[0]).var(axis=1, ddof=1)
+    return np.maximum(each, _pooled(values)), candidates * (seeds - 1)
+
+
+def _pooled(values: FloatArray) -> float:
+    """Return the variance of a difference by the residuals of the two-way layout."""
+    residuals = values - values.mean(axis=1, keepdims=True) - values.mean(axis=0) + values.mean()
+    freedom = (values.shape[0] - 1) * (values.shape[1] - 1)
+    return 2 * float((residuals**2).sum()) / freedom
+
+
+def _freedom(by_seed: float, sampled: float, freedom: int) -> float:
+    """Return Satterthwaite's degrees of freedom of a sum of which the second part is taken as known."""
+    return freedom * ((by_seed + sampled) / by_seed) ** 2 if by_seed > 0 else float(freedom)
+
+
+def _survival(means: FloatArray, errors: FloatArray, freedom: FloatArray) -> FloatArray:
+    """Return one-sided p-values; a difference without any noise is certain."""
+    certain = errors == 0
+    ratio = np.divide(means, errors, out=np.zeros_like(means), where=~certain)
+    p_values = stats.t.sf(ratio, freedom)
+    return np.where(certain, np.where(means > 0, 0.0, 1.0), p_values)
+
+
+def _finding(better: float, worse: float, equivalent: float) -> Finding:
+    if better <= LEVEL:
+        return Finding.BETTER
+    if worse <= LEVEL:
+        return Finding.WORSE
+    return Finding.EQUIVALENT if equivalent <= LEVEL else Finding.UNDECIDED
