@@ -22,15 +22,14 @@ from enum import StrEnum
 from math import sqrt
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import stats
+
+from nas.algorithms.arrays import FloatArray
 
 LEVEL = 0.05
 """Share of studies in which a difference may be claimed where there is none."""
 _POWER = 0.8
 _MOST_SEEDS = 1000
-
-FloatArray = NDArray[np.float64]
 
 
 class Finding(StrEnum):
