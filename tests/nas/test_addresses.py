@@ -18,9 +18,9 @@ MakeStudy = Callable[..., Study]
 ODD = ["why?", "50%", "50%25", "a%20b", "#1", "a b", "?x=1#y", "ü+ö", "a&b=c", "a:b@c"]
 
 
-class TestASQLiteFile:
+class TestSQLiteAddress:
     @pytest.mark.parametrize("name", ODD)
-    def test_is_where_its_address_says(self, name: str, tmp_path: Path) -> None:
+    def test_sqlite_file_is_where_its_address_points(self, name: str, tmp_path: Path) -> None:
         folder = tmp_path / name
         folder.mkdir()
         path = folder / "study.db"
@@ -32,17 +32,17 @@ class TestASQLiteFile:
             assert database.execute("SELECT count(*) FROM studies").fetchone() == (0,)
 
     @pytest.mark.parametrize("name", ODD)
-    def test_is_found_again_from_its_studys_file(self, name: str, tmp_path: Path) -> None:
+    def test_stored_sqlite_address_is_relative_to_the_study(self, name: str, tmp_path: Path) -> None:
         folder = tmp_path / name / "study"
         text = addresses.stored(addresses.sqlite(tmp_path / name / "mlflow.db"), folder)
         assert text == "sqlite:///../mlflow.db"
         assert addresses.opened(text, folder, "X") == addresses.sqlite(tmp_path / name / "mlflow.db")
 
-    def test_outside_of_all_studies_stays_absolute(self, tmp_path: Path) -> None:
+    def test_sqlite_address_outside_of_the_runs_folder_stays_absolute(self, tmp_path: Path) -> None:
         url = f"sqlite:///{tmp_path / 'shared.db'}?timeout=9"
         assert addresses.stored(url, tmp_path / "runs" / "study") == url
 
-    def test_may_be_given_relative(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_relative_sqlite_address_becomes_absolute(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         assert addresses.require_storage("sqlite:///a b.db") == f"sqlite:///{tmp_path / 'a b.db'}"
 
@@ -73,7 +73,7 @@ class TestASQLiteFile:
         "postgresql:lab/nas",
     ],
 )
-def test_what_is_no_storage_is_refused_in_one_line(text: str) -> None:
+def test_invalid_storage_is_refused_in_one_line(text: str) -> None:
     with pytest.raises(SpecError) as caught:
         addresses.require_storage(text)
     assert str(caught.value).startswith("storage: ")
@@ -102,27 +102,27 @@ PLAIN = ["http://me@lab:5000/a@b", "postgresql://me@lab:5432/na@s", "file:/a:b@c
 """Addresses without a password, in which colons and at signs stand."""
 
 
-class TestAPassword:
+class TestPassword:
     @pytest.mark.parametrize(("url", "bare"), WITH_PASSWORD.items())
-    def test_is_taken_out(self, url: str, bare: str) -> None:
+    def test_password_is_removed_from_an_address(self, url: str, bare: str) -> None:
         assert addresses.without_password(url) == bare
         assert addresses.without_password(bare) == bare
 
     @pytest.mark.parametrize(
         "url", ["https://mlflow.lab:5000/a@b", "sqlite:////a:b@c/x.db?timeout=3", "databricks", *PLAIN]
     )
-    def test_is_not_found_where_there_is_none(self, url: str) -> None:
+    def test_address_without_password_is_not_changed(self, url: str) -> None:
         assert addresses.without_password(url) == url
 
     @pytest.mark.parametrize("url", WITH_PASSWORD)
-    def test_is_never_written(self, url: str, make_study: MakeStudy) -> None:
+    def test_password_is_never_written(self, url: str, make_study: MakeStudy) -> None:
         study = make_study()
         study.set_file(study.file.model_copy(update={"storage": url, "tracking": url}))
         text = (study.folder / "study.json").read_text()
         assert "s3cr3t" not in text
         assert StudyFile.read(study.folder).storage == WITH_PASSWORD[url]
 
-    def test_comes_from_the_environment(self, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_password_comes_from_the_environment(self, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch) -> None:
         url = f"postgresql://me:{SECRET}@lab:5432/nas"
         study = make_study()
         study.set_file(study.file.model_copy(update={"storage": url, "tracking": url}))
@@ -134,7 +134,7 @@ class TestAPassword:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", url)
         assert StudyFile.read(study.folder).tracking == url
 
-    def test_of_an_earlier_file_opens_and_is_gone_when_it_is_written(self, make_study: MakeStudy) -> None:
+    def test_password_of_an_earlier_study_file_opens_and_is_removed_on_write(self, make_study: MakeStudy) -> None:
         study = make_study()
         url, path = f"postgresql://me:{SECRET}@lab:5432/nas", study.folder / "study.json"
         path.write_text(path.read_text().replace("sqlite:///study.db", url))
@@ -143,7 +143,7 @@ class TestAPassword:
         file.write(study.folder)
         assert "s3cr3t" not in path.read_text()
 
-    def test_is_not_printed(self) -> None:
+    def test_password_is_not_printed(self) -> None:
         url = "postgresql://me:s3cr3t@127.0.0.1:1/nas"
         with pytest.raises(EnvironmentProblem) as caught:
             open_storage(url)
@@ -156,20 +156,20 @@ class TestAPassword:
     @pytest.mark.parametrize(
         "url", ["me:s3cr3t@lab/nas", " postgresql://me:s3cr3t@lab/nas", "postgresql:/me:s3cr3t@lab/nas"]
     )
-    def test_of_an_address_that_is_none_is_not_repeated(self, url: str) -> None:
+    def test_error_about_an_invalid_address_does_not_print_its_password(self, url: str) -> None:
         with pytest.raises(SpecError, match="no address of a database") as caught:
             addresses.require_storage(url)
         assert "s3cr3t" not in str(caught.value)
 
-    def test_among_a_files_options_is_not_written(self, tmp_path: Path) -> None:
+    def test_password_among_the_options_of_a_sqlite_address_is_not_written(self, tmp_path: Path) -> None:
         url = f"sqlite:///{tmp_path / 'shared.db'}"
         assert addresses.stored(f"{url}?password=s3cr3t&timeout=9", tmp_path / "runs" / "study") == f"{url}?timeout=9"
 
-    def test_with_an_unquoted_sign_is_refused_and_not_repeated(self) -> None:
+    def test_password_with_an_unquoted_sign_is_refused_and_not_printed(self) -> None:
         with pytest.raises(SpecError, match="%40") as caught:
             addresses.require_storage("postgresql://me:s3cr3t@2@lab/nas")
         assert "s3cr3t" not in str(caught.value)
 
 
-def test_a_studys_own_database_is_in_its_folder(tmp_path: Path) -> None:
+def test_default_database_of_a_study_is_in_its_folder(tmp_path: Path) -> None:
     assert addresses.file_of(default_storage(tmp_path / "?")) == tmp_path / "?" / "study.db"

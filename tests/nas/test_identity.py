@@ -78,8 +78,8 @@ def as_before(folder: Path, runs: Path) -> None:
         database.execute("DELETE FROM study_user_attributes WHERE key IN ('study_id') OR key LIKE 'folder@%'")
 
 
-class TestAFile:
-    def test_contains_no_address_of_its_folder(self, make_study: MakeStudy, tmp_path: Path) -> None:
+class TestStudyFile:
+    def test_study_file_contains_no_address_of_its_folder(self, make_study: MakeStudy, tmp_path: Path) -> None:
         study = make_study()
         weights = study.folder / "own" / "weights.pt"
         budget = study.settings.budget.model_copy(update={"weights": weights})
@@ -97,7 +97,9 @@ class TestAFile:
         assert StudyFile.read(study.folder) == file
 
     @pytest.mark.parametrize("earlier", [False, True])
-    def test_refers_to_its_present_neighbours(self, searched: Study, tmp_path: Path, *, earlier: bool) -> None:
+    def test_copied_study_file_refers_to_its_present_neighbours(
+        self, searched: Study, tmp_path: Path, *, earlier: bool
+    ) -> None:
         if earlier:
             as_before(searched.folder, tmp_path / "runs")
         there = tmp_path / "elsewhere" / "small"
@@ -107,7 +109,7 @@ class TestAFile:
         if earlier:
             assert file.tracking == f"sqlite:///{tmp_path / 'elsewhere' / 'mlflow.db'}"
 
-    def test_finds_a_file_that_was_not_moved_with_it(self, searched: Study, tmp_path: Path) -> None:
+    def test_copied_study_file_finds_a_file_that_was_not_copied(self, searched: Study, tmp_path: Path) -> None:
         weights = tmp_path / "runs" / "other" / "weights.pt"
         weights.parent.mkdir()
         weights.touch()
@@ -119,7 +121,7 @@ class TestAFile:
         assert StudyFile.read(there).settings.budget.weights == weights
 
     @pytest.mark.parametrize(("data", "moves"), [("digits", True), ("own", False)])
-    def test_finds_the_built_in_data_in_the_present_cache(
+    def test_study_file_finds_the_built_in_data_in_the_present_cache(
         self, make_study: MakeStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: str, *, moves: bool
     ) -> None:
         scenes = Path("digit_scenes-v2-seed0-16+8") / "data.yaml"
@@ -130,10 +132,10 @@ class TestAFile:
         assert StudyFile.read(study.folder).settings.budget.data == (tmp_path / "another" / scenes if moves else path)
 
 
-class TestACopy:
+class TestCopy:
     @pytest.mark.parametrize("earlier", [False, True])
     @pytest.mark.parametrize("there", ["runs/small2", "elsewhere/small"])
-    def test_and_its_original_are_independent(
+    def test_copied_study_and_its_original_are_independent(
         self, searched: Study, run: Callable[[Study], None], tmp_path: Path, there: str, *, earlier: bool
     ) -> None:
         if earlier:
@@ -152,7 +154,7 @@ class TestACopy:
         assert original.name == "small"
         assert copy.name == Path(there).name
 
-    def test_has_other_runs_in_mlflow(self, searched: Study, tmp_path: Path) -> None:
+    def test_copied_study_has_other_mlflow_runs(self, searched: Study, tmp_path: Path) -> None:
         tracking = searched.folder / "tracking.json"
         identity.verify(searched)
         stored = json.loads(tracking.read_text()) | {"finished": [0, 1], "stock": {"gflops": 1.0}}
@@ -163,7 +165,7 @@ class TestACopy:
         assert theirs == stored | {"study_id": study_id(copy)}
         assert stored["study_id"] == study_id(searched) != study_id(copy)
 
-    def test_whose_renaming_was_interrupted_continues_it(
+    def test_interrupted_renaming_of_a_copied_study_continues(
         self, searched: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         there = tmp_path / "runs" / "copy"
@@ -182,7 +184,7 @@ class TestACopy:
         assert copy.file.identity is not None
         assert copy.file.identity.was == ""
 
-    def test_that_shares_a_database_is_refused(self, make_study: MakeStudy, tmp_path: Path) -> None:
+    def test_copied_study_that_shares_a_database_is_refused(self, make_study: MakeStudy, tmp_path: Path) -> None:
         shared = f"sqlite:///{tmp_path / 'shared.db'}"
         study = make_study(storage=shared)
         before = bytes_of(study.folder) | bytes_of(tmp_path / "runs")
@@ -195,7 +197,7 @@ class TestACopy:
         assert len(Study.open(tmp_path / "elsewhere" / "small").records()) == 1  # it can be looked at
         assert resumed(study.folder, trials=9).file.run.trials == 9
 
-    def test_that_shares_a_database_is_refused_after_the_original_was_moved(
+    def test_copied_study_that_shares_a_database_is_refused_after_a_move(
         self, make_study: MakeStudy, tmp_path: Path
     ) -> None:
         study = make_study(storage=f"sqlite:///{tmp_path / 'shared.db'}")
@@ -206,7 +208,7 @@ class TestACopy:
         with pytest.raises(StudyError, match=r"a copy of .*moved"):
             resumed(copy, trials=9)
 
-    def test_of_all_studies_refers_to_its_artifacts(self, tmp_path: Path) -> None:
+    def test_copied_runs_folder_refers_to_its_artifacts(self, tmp_path: Path) -> None:
         """MLflow's database has absolute addresses of artifacts."""
         there = tmp_path / "copied"
         there.mkdir()
@@ -230,9 +232,9 @@ class TestACopy:
             assert runs_where == [f"{where[0]}/r1/artifacts", "file:///b/r2", "file:///a/r3"]
 
 
-class TestAMove:
+class TestMove:
     @pytest.mark.parametrize("earlier", [False, True])
-    def test_keeps_the_identity(
+    def test_moved_study_keeps_its_identity(
         self, searched: Study, run: Callable[[Study], None], tmp_path: Path, *, earlier: bool
     ) -> None:
         identity.verify(searched)
@@ -250,20 +252,20 @@ class TestAMove:
         assert not searched.folder.exists()
         assert resumed(there, trials=4).remark == ""
 
-    def test_and_a_copy_made_before_are_two_studies(self, searched: Study, tmp_path: Path) -> None:
+    def test_moved_study_and_an_earlier_copy_are_two_studies(self, searched: Study, tmp_path: Path) -> None:
         copy, moved = tmp_path / "runs" / "copy", tmp_path / "runs" / "moved"
         shutil.copytree(searched.folder, copy)
         searched.folder.rename(moved)
         assert study_id(resumed(copy, trials=4)) != study_id(resumed(moved, trials=4)) == study_id(searched)
 
     @pytest.mark.usefixtures("searched")
-    def test_by_another_path_to_the_same_folder_is_none(self, tmp_path: Path) -> None:
+    def test_another_path_to_the_same_folder_is_no_move(self, tmp_path: Path) -> None:
         (tmp_path / "link").symlink_to(tmp_path / "runs")
         assert resumed(tmp_path / "link" / "small", trials=4).remark == ""
 
 
-class TestAnothersDatabase:
-    def test_is_refused(self, make_study: MakeStudy) -> None:
+class TestForeignDatabase:
+    def test_database_of_another_study_is_refused(self, make_study: MakeStudy) -> None:
         one, other = make_study("one"), make_study("other")
         for study in (one, other):
             study.storage.engine.dispose()
@@ -274,20 +276,20 @@ class TestAnothersDatabase:
             resumed(other.folder, trials=9)
         assert len(str(caught.value).splitlines()) == 1
 
-    def test_that_is_missing_is_not_created(self, searched: Study) -> None:
+    def test_missing_database_of_a_study_is_not_created(self, searched: Study) -> None:
         (searched.folder / "study.db").unlink()
         with pytest.raises(StudyError, match="the study's database is missing"):
             resumed(searched.folder, trials=9)
         assert not (searched.folder / "study.db").exists()
 
-    def test_of_another_folder_is_not_joined(self, make_study: MakeStudy, tmp_path: Path) -> None:
+    def test_shared_database_with_a_study_of_that_name_is_refused(self, make_study: MakeStudy, tmp_path: Path) -> None:
         shared = f"sqlite:///{tmp_path / 'shared.db'}"
         study = make_study(storage=shared)
         with pytest.raises(StudyError, match="a study 'small' is there already"):
             create(tmp_path / "elsewhere" / "small", study.file.model_copy(update={"identity": None}), SPACE)
 
 
-def test_status_shows_the_others_when_one_cannot_be_opened(make_study: MakeStudy) -> None:
+def test_status_shows_the_other_studies_when_one_cannot_be_opened(make_study: MakeStudy) -> None:
     good, torn, gone = (make_study(name) for name in ("good", "torn", "gone"))
     (torn.folder / "study.json").write_text('{"name"')
     (gone.folder / "study.db").unlink()
@@ -302,7 +304,7 @@ def test_status_shows_the_others_when_one_cannot_be_opened(make_study: MakeStudy
     assert CliRunner().invoke(app, ["status", "torn", "--runs", runs]).exit_code == 2
 
 
-def test_repeated_storage_is_the_studys(make_study: MakeStudy) -> None:
+def test_resume_refuses_another_storage_than_that_of_the_study(make_study: MakeStudy) -> None:
     study = make_study()
     with pytest.raises(SpecError, match="the trials of small are in another one"):
         begin.resume("small", runs=study.folder.parent, storage="postgresql://me@lab/nas")

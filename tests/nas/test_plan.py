@@ -37,19 +37,21 @@ def ask(tmp_path: Path, runs: Path) -> Callable[..., Plan]:
     return asking
 
 
-class TestAName:
-    def test_counts_up_where_it_is_taken_by_other_settings(self, ask: Callable[..., Plan], runs: Path) -> None:
+class TestStudyName:
+    def test_study_name_counts_up_where_it_is_taken_by_other_settings(
+        self, ask: Callable[..., Plan], runs: Path
+    ) -> None:
         names = [ask(seed=seed).begin().name for seed in (0, 1, 2, 1, 0)]
         assert names == ["small-digits", "small-digits2", "small-digits3", "small-digits2", "small-digits"]
         assert len(studies(runs)) == 3
 
-    def test_that_was_given_does_not(self, ask: Callable[..., Plan], runs: Path) -> None:
+    def test_given_study_name_does_not_count_up(self, ask: Callable[..., Plan], runs: Path) -> None:
         ask(study="mine").begin()
         with pytest.raises(StudyError, match="a study of that name is there with other settings") as caught:
             ask(study="mine", seed=1)
         assert f"resume it with: nas resume mine --runs {shlex.quote(str(runs))}\n" in str(caught.value)
 
-    def test_that_was_taken_since_the_plan_was_made(self, ask: Callable[..., Plan]) -> None:
+    def test_study_name_taken_since_the_plan_is_not_overwritten(self, ask: Callable[..., Plan]) -> None:
         late = ask(seed=1)
         ask(seed=0).begin()
         assert late.folder.name == "small-digits"
@@ -57,26 +59,28 @@ class TestAName:
         assert (study.name, study.settings.budget.seed) == ("small-digits2", 1)
         assert study.file.storage == default_storage(study.folder)
 
-    def test_of_a_study_that_cannot_be_read_is_taken(self, ask: Callable[..., Plan], runs: Path) -> None:
+    def test_name_of_an_unreadable_study_is_taken(self, ask: Callable[..., Plan], runs: Path) -> None:
         (runs / "small-digits").mkdir(parents=True)
         (runs / "small-digits" / "study.json").write_text("{")
         assert ask().folder.name == "small-digits2"
 
-    def test_that_ends_in_a_digit_counts_behind_a_hyphen(self, make_study: MakeStudy, runs: Path) -> None:
+    def test_study_name_that_ends_in_a_digit_counts_behind_a_hyphen(self, make_study: MakeStudy, runs: Path) -> None:
         study = make_study("coco8")
         other = study.settings.model_copy(update={"seeds": 2})
         assert naming.free_name("coco8", study.settings, None, runs) == "coco8"
         assert naming.free_name("coco8", other, None, runs) == "coco8-2"
 
-    def test_finds_the_newest_of_equal_settings(self, make_study: MakeStudy, runs: Path) -> None:
+    def test_newest_study_of_equal_settings_is_found(self, make_study: MakeStudy, runs: Path) -> None:
         first, second = make_study("small"), make_study("small2")
         assert naming.free_name("small", first.settings, None, runs) == "small2"
         first.set_run(first.file.run)
         assert naming.free_name("small", second.settings, None, runs) == "small"
 
 
-class TestSearchesAtOnce:
-    def test_make_one_study_and_one_of_them_runs(self, make_study: MakeStudy, runs: Path) -> None:
+class TestSimultaneousSearches:
+    def test_simultaneous_searches_create_one_study_and_one_of_them_runs(
+        self, make_study: MakeStudy, runs: Path
+    ) -> None:
         model = make_study("model")
         model.storage.engine.dispose()
         file = model.file.model_copy(update={"name": "one", "storage": default_storage(runs / "one"), "identity": None})
@@ -126,9 +130,9 @@ class TestSearchesAtOnce:
             create_or_resume(study.folder, study.file, SPACE, None)
 
 
-class TestAFolderWithoutItsFile:
+class TestFolderWithoutStudyFile:
     @pytest.mark.parametrize("inside", ["trials/0000/model.yaml", "base/weights.pt"])
-    def test_in_which_trials_lie_is_never_overwritten(self, make_study: MakeStudy, inside: str) -> None:
+    def test_folder_with_trials_is_never_overwritten(self, make_study: MakeStudy, inside: str) -> None:
         study = make_study()
         (study.folder / "study.json").unlink()
         path = study.folder / inside
@@ -142,7 +146,7 @@ class TestAFolderWithoutItsFile:
         assert len(str(caught.value).splitlines()) == 1
         assert (study.folder / "study.db").read_bytes() == database
 
-    def test_whose_database_has_trials_is_never_overwritten(self, make_study: MakeStudy) -> None:
+    def test_database_with_trials_is_never_overwritten(self, make_study: MakeStudy) -> None:
         study = make_study()
         study.storage.create_new_trial(study.storage.get_study_id_from_name("small"))
         (study.folder / "study.json").unlink()
@@ -150,9 +154,7 @@ class TestAFolderWithoutItsFile:
             create_or_resume(study.folder, study.file, SPACE, None)
 
     @pytest.mark.parametrize("half", [b"", b"no database"])
-    def test_that_was_created_partly_is_created_again(
-        self, make_study: MakeStudy, space_text: str, half: bytes
-    ) -> None:
+    def test_partly_created_study_is_created_again(self, make_study: MakeStudy, space_text: str, half: bytes) -> None:
         study = make_study()
         (study.folder / "study.json").unlink()
         if half:

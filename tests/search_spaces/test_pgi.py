@@ -85,19 +85,19 @@ def models(awake: Callable[[nn.Module], nn.Module]) -> Models:
     return model
 
 
-class TestHead:
-    def test_an_odd_number_of_maps_has_no_halves(self) -> None:
+class TestDualHead:
+    def test_dual_head_refuses_an_odd_number_of_maps(self) -> None:
         with pytest.raises(ValueError, match=r"^DualDetect: as many auxiliary maps as main ones .*, got 5 in all$"):
             DualDetect(2, ch=(16, 16, 16, 16, 16))
 
-    def test_the_main_half_has_the_names_and_shapes_of_a_plain_head(self) -> None:
+    def test_main_half_has_the_names_and_shapes_of_a_plain_head(self) -> None:
         dual, plain = DualDetect(2, ch=(8, 16, 24, 32)), Detect(2, ch=(24, 32))
         main = {name: value.shape for name, value in dual.state_dict().items() if not name.startswith("auxiliary.")}
         assert main == {name: value.shape for name, value in plain.state_dict().items()}
         half = {name: value.shape for name, value in dual.auxiliary.state_dict().items()}
         assert half == {name: value.shape for name, value in Detect(2, ch=(8, 16)).state_dict().items()}
 
-    def test_halves_predict_what_two_plain_heads_do(self) -> None:
+    def test_halves_of_a_dual_head_predict_what_two_plain_heads_do(self) -> None:
         dual, first, second = DualDetect(2, ch=(8, 16, 24, 32)), Detect(2, ch=(8, 16)), Detect(2, ch=(24, 32))
         first.load_state_dict(dual.auxiliary.state_dict())
         second.load_state_dict(dual.state_dict(), strict=False)
@@ -107,50 +107,50 @@ class TestHead:
             assert torch.equal(raw["boxes"], half["boxes"])
             assert torch.equal(raw["scores"], half["scores"])
 
-    def test_the_auxiliary_half_ignores_absent_maps(self) -> None:
+    def test_auxiliary_half_ignores_absent_maps(self) -> None:
         dual = DualDetect(2, ch=(8, 16)).train()
         assert "auxiliary" not in dual([None, torch.rand(1, 16, 4, 4)])
 
-    def test_both_halves_begin_with_the_same_biases(self) -> None:
+    def test_both_halves_of_a_dual_head_begin_with_the_same_biases(self) -> None:
         head: Any = build.model(document("t"), CLASSES).model[-1]
         assert head.stride.tolist() == head.auxiliary.stride.tolist() == [8, 16, 32]
         for branch in ("cv2", "cv3"):
             for main, half in zip(getattr(head, branch), getattr(head.auxiliary, branch), strict=True):
                 assert torch.equal(main[-1].bias, half[-1].bias)
 
-    def test_its_activation_is_the_documents(self) -> None:
+    def test_activation_of_a_dual_head_is_that_of_the_document(self) -> None:
         asked = document("t") | {"activation": "nn.ReLU()"}
         dual, plain = (build.skeleton(one, CLASSES)[-1] for one in (asked, auxiliary.without_branch(asked)))
         kinds = {type(module) for module in plain.modules() if isinstance(module, (nn.SiLU, nn.ReLU))}
         assert kinds == {nn.ReLU}
         assert {type(module) for module in dual.modules() if isinstance(module, (nn.SiLU, nn.ReLU))} == kinds
 
-    def test_bins_are_the_documents(self) -> None:
+    def test_bins_of_a_dual_head_are_those_of_the_document(self) -> None:
         dual: Any = build.skeleton(document("t") | {"reg_max": 8}, CLASSES)[-1]
         assert (dual.reg_max, dual.auxiliary.reg_max, dual.no) == (8, 8, CLASSES + 32)
 
 
-class TestModel:
+class TestDualModel:
     @each_scale
-    def test_is_one_wherever_the_head_is_dual(self, scale: str, tmp_path: Path) -> None:
+    def test_dual_model_is_built_wherever_the_head_is_dual(self, scale: str, tmp_path: Path) -> None:
         path = tmp_path / "dual.yaml"
         path.write_text(yaml.safe_dump(document(scale)), encoding="utf-8")
         model = YOLO(path, task="detect").model
         assert (type(model), type(model.model[-1])) == (PGIModel, DualDetect)
         assert type(PGIModel(model.yaml, nc=2, verbose=False)) is PGIModel  # as Ultralytics' trainer builds it again
 
-    def test_a_plain_one_is_plain(self) -> None:
+    def test_document_with_a_plain_head_builds_a_plain_model(self) -> None:
         model = build.model(model_reader.model_document("yolov9t.yaml"), CLASSES)
         assert type(model) is DetectionModel
         assert drop_auxiliary(model) is model
 
-    def test_has_names_strides_and_classes(self) -> None:
+    def test_dual_model_has_names_strides_and_classes(self) -> None:
         model = DetectionModel(document("t"), nc=CLASSES, verbose=True)
         assert (model.names, model.stride.tolist()) == ({0: "0", 1: "1", 2: "2"}, [8, 16, 32])
         assert model.yaml["nc"] == CLASSES
 
     @each_scale
-    def test_layers_are_routed_as_in_the_document(self, scale: str, models: Models) -> None:
+    def test_dual_model_routes_layers_as_in_the_document(self, scale: str, models: Models) -> None:
         written = document(scale)
         rows = [*written["backbone"], *written["head"]]
         layers: list[Any] = list(models(scale).model)
@@ -158,12 +158,12 @@ class TestModel:
         assert [layer.np for layer in layers] == [sum(p.numel() for p in layer.parameters()) for layer in layers]
 
     @each_scale
-    def test_marked_are_the_layers_that_only_the_auxiliary_half_reads(self, scale: str, models: Models) -> None:
+    def test_layers_that_only_the_auxiliary_half_reads_are_marked(self, scale: str, models: Models) -> None:
         layers = models(scale).model
         marked = [index for index, layer in enumerate(layers) if isinstance(layer, AuxiliaryLayer)]
         assert marked == auxiliary.auxiliary_layers([layer.f for layer in layers])
 
-    def test_marks_come_off(self, models: Models) -> None:
+    def test_marks_of_auxiliary_layers_are_removed(self, models: Models) -> None:
         layers = models("t").model
         bare = unwrap_auxiliary(deepcopy(layers))
         assert not any(isinstance(layer, AuxiliaryLayer) for layer in bare)
@@ -185,7 +185,7 @@ class TestModel:
         assert len(computed) == len(auxiliary.auxiliary_layers([layer.f for layer in model.model])) + 1
 
     @each_scale
-    def test_survives_copying_and_saving(self, scale: str, models: Models) -> None:
+    def test_dual_model_can_be_copied_and_saved(self, scale: str, models: Models) -> None:
         model = models(scale)
         model.loss(batch())  # with a criterion, as Ultralytics copies it
         file = io.BytesIO()
@@ -211,7 +211,7 @@ class TestModel:
         assert torch.equal(twin.loss(targets)[0], model.loss(targets)[0])
 
     @each_scale
-    def test_in_half_precision(self, scale: str, models: Models) -> None:
+    def test_dual_model_runs_in_half_precision(self, scale: str, models: Models) -> None:
         exact = predicted(models(scale))
         model = models(scale).half().eval()
         with torch.no_grad():
@@ -221,9 +221,9 @@ class TestModel:
         assert (rough.float() - exact).abs().mean() <= 0.01 * exact.abs().mean()
 
 
-class TestLoss:
+class TestDualLoss:
     @each_scale
-    def test_is_the_main_loss_and_a_quarter_of_the_auxiliary_one(self, scale: str, models: Models) -> None:
+    def test_dual_loss_is_the_main_loss_and_a_quarter_of_the_auxiliary_one(self, scale: str, models: Models) -> None:
         model, targets = models(scale), batch()
         raw = raw_of(model, targets["img"])
         loss, parts = model.loss(targets, raw)
@@ -278,7 +278,7 @@ class TestLoss:
         assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
     @each_scale
-    def test_is_only_the_main_loss_in_eval_mode(self, scale: str, models: Models) -> None:
+    def test_dual_loss_is_only_the_main_loss_in_eval_mode(self, scale: str, models: Models) -> None:
         model, targets = models(scale).eval(), batch()
         with torch.no_grad():
             predictions = model(targets["img"])
@@ -287,7 +287,7 @@ class TestLoss:
         assert torch.equal(loss, expected)
         assert parts == expected_parts
 
-    def test_images_without_objects(self, models: Models) -> None:
+    def test_dual_loss_accepts_images_without_objects(self, models: Models) -> None:
         empty = {"batch_idx": torch.zeros(0), "cls": torch.zeros(0, 1), "bboxes": torch.zeros(0, 4)}
         for asked in (True, LEAD_GUIDED):
             model = models("t")
@@ -331,7 +331,7 @@ class TestLoss:
         assert torch.equal(DualLoss(model, lead_guided=True)(raw, targets)[0], expected)
         assert not torch.equal(DualLoss(model)(raw, targets)[0], expected)
 
-    def test_the_document_selects_the_assignment(self, models: Models) -> None:
+    def test_document_selects_the_assignment_of_the_auxiliary_half(self, models: Models) -> None:
         model, targets = models("t"), batch()
         raw = raw_of(model, targets["img"])
         for asked in (False, True, LEAD_GUIDED):
@@ -355,14 +355,14 @@ class TestLoss:
 
 class TestDropping:
     @each_scale
-    def test_changes_no_bit_of_what_is_predicted(self, scale: str, models: Models) -> None:
+    def test_dropping_the_branch_changes_no_bit_of_the_predictions(self, scale: str, models: Models) -> None:
         model = models(scale)
         before = predicted(model)
         assert torch.equal(predicted(drop_auxiliary(model)), before)
         assert before.isfinite().all()
 
     @each_scale
-    def test_gives_the_model_that_the_deployed_document_builds(self, scale: str, models: Models) -> None:
+    def test_dropping_the_branch_gives_the_deployed_model(self, scale: str, models: Models) -> None:
         left: Any = drop_auxiliary(models(scale))
         plain: Any = build.model(auxiliary.without_branch(document(scale)), CLASSES)
         assert (type(left), type(left.model[-1])) == (DetectionModel, Detect)
@@ -374,13 +374,17 @@ class TestDropping:
         assert left.stride.tolist() == plain.stride.tolist()
 
     @each_scale
-    def test_its_weights_are_those_of_the_deployed_model(self, scale: str, models: Models) -> None:
+    def test_weights_after_dropping_the_branch_are_those_of_the_deployed_model(
+        self, scale: str, models: Models
+    ) -> None:
         left = drop_auxiliary(models(scale))
         plain = build.model(auxiliary.without_branch(document(scale)), CLASSES)
         plain.load_state_dict(left.state_dict())
         assert torch.equal(predicted(plain), predicted(left))
 
-    def test_of_a_candidate_with_operators_and_an_insertion(self, awake: Callable[[nn.Module], nn.Module]) -> None:
+    def test_branch_of_a_candidate_with_operators_and_an_insertion_is_dropped(
+        self, awake: Callable[[nn.Module], nn.Module]
+    ) -> None:
         picks = {4: Choice.of("DynamicConv", {}), 8: Choice.of("MMQA", {}), 10: Choice.of("DySample", {})}
         new = Insertion(after=9, feeds="all", choice=Choice.of("DCNv4", {}))
         candidate = Architecture.of("yolov9{scale}.yaml", "t", picks, inserted=[new]).document(CLASSES)
@@ -393,7 +397,7 @@ class TestDropping:
         assert {**left.yaml, "channels": 3} == {**candidate, "channels": 3}
 
     @each_scale
-    def test_fusing_drops_and_predicts_the_same(self, scale: str, models: Models) -> None:
+    def test_fusing_drops_the_branch_and_predicts_the_same(self, scale: str, models: Models) -> None:
         before = predicted(models(scale))
         model: Any = models(scale).eval()
         assert model.fuse(verbose=False) is model
@@ -401,12 +405,12 @@ class TestDropping:
         assert not any(isinstance(module, (nn.BatchNorm2d, DualDetect)) for module in model.modules())
         assert (predicted(model) - before).abs().max() <= 1e-4 * before.abs().max()
 
-    def test_twice_is_once(self, models: Models) -> None:
+    def test_dropping_the_branch_twice_is_dropping_it_once(self, models: Models) -> None:
         left = drop_auxiliary(models("t"))
         keys = list(left.state_dict())
         assert list(drop_auxiliary(left).state_dict()) == keys
 
-    def test_what_is_left_trains_and_is_saved(self, models: Models) -> None:
+    def test_model_without_its_branch_trains_and_is_saved(self, models: Models) -> None:
         model = models("t")
         model.loss(batch())
         left = drop_auxiliary(model).train()

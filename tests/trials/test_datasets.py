@@ -70,7 +70,7 @@ def theirs() -> Any:
 
 
 class TestDigitScenes:
-    def test_are_described_like_any_data_set(self, digits: datasets.DataSet) -> None:
+    def test_digit_scenes_are_described_like_any_data_set(self, digits: datasets.DataSet) -> None:
         assert digits == datasets.DataSet(
             name="digits",
             path=digits.path,
@@ -87,14 +87,14 @@ class TestDigitScenes:
         assert digits.summary.line(10) == "192 + 96 images, 1234 + 612 boxes, 10 classes"
         assert [*digits.summary.left_out(), *digits.summary.warnings()] == []
 
-    def test_labels_never_change(self, digits: datasets.DataSet) -> None:
+    def test_digit_scenes_never_change(self, digits: datasets.DataSet) -> None:
         labels = sorted(digits.path.parent.glob("labels/*/*.txt"))
         text = "".join(label.read_text() for label in labels)
         assert hashlib.sha256(text.encode()).hexdigest() == (
             "7fd4e5d07d4b0c056dd9519caf7218e7a4d407c905ee9d2fa64adcde2c68dc65"
         )
 
-    def test_hold_five_to_eight_digits_of_every_class(self, boxes: dict[str, Any]) -> None:
+    def test_digit_scenes_hold_five_to_eight_digits_of_every_class(self, boxes: dict[str, Any]) -> None:
         assert {len(scene) for scene in boxes.values()} == set(range(5, 9))
         assert np.bincount(np.concatenate(list(boxes.values()))[:, 0].astype(int)).min() > 100
 
@@ -134,18 +134,18 @@ class TestDigitScenes:
             covered[top:bottom, left:right] = True
         assert not (changed & ~covered).any()
 
-    def test_two_draws_are_the_same_bytes(self, tmp_path: Path) -> None:
+    def test_two_draws_of_digit_scenes_are_the_same_bytes(self, tmp_path: Path) -> None:
         one, other = (digit_scenes.draw(tmp_path / name, seed=3, train=4, val=2).parent for name in ("one", "other"))
         files = [path.relative_to(one) for path in sorted(one.rglob("*")) if path.is_file()]
         assert len(files) == 2 * (4 + 2) + 1
         assert all((one / file).read_bytes() == (other / file).read_bytes() for file in files)
 
-    def test_another_seed_is_another_data_set_beside_the_first(self, tmp_path: Path) -> None:
+    def test_digit_scenes_of_another_seed_are_another_data_set(self, tmp_path: Path) -> None:
         one, other = (digit_scenes.draw(tmp_path, seed=seed, train=1, val=1).parent for seed in (0, 1))
         assert one != other
         assert (one / "labels/train/0000.txt").read_text() != (other / "labels/train/0000.txt").read_text()
 
-    def test_fewer_scenes_are_the_first_ones_of_more(self, digits: datasets.DataSet, tmp_path: Path) -> None:
+    def test_fewer_digit_scenes_are_the_first_ones_of_more(self, digits: datasets.DataSet, tmp_path: Path) -> None:
         fewer = digit_scenes.draw(tmp_path, train=3, val=2).parent
         for file in ("images/train/0002.png", "images/val/0001.png", "labels/val/0001.txt"):
             assert (fewer / file).read_bytes() == (digits.path.parent / file).read_bytes()
@@ -161,12 +161,12 @@ class TestDigitScenes:
         monkeypatch.setattr(sklearn_datasets, "load_digits", lambda **_: (images, numbers))
         assert (next(digit_scenes.scenes(split, 0)).image == before.image).all()
 
-    def test_are_drawn_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_digit_scenes_are_drawn_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         first = digit_scenes.draw(tmp_path, train=1, val=1)
         monkeypatch.delattr(digit_scenes, "_write")
         assert digit_scenes.draw(tmp_path, train=1, val=1) == first
 
-    def test_a_killed_draw_leaves_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_killed_draw_of_digit_scenes_leaves_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         def killed(split: str, seed: int) -> Iterator[digit_scenes.Scene]:
             yield next(scenes(split, seed))
             raise KeyboardInterrupt
@@ -177,7 +177,9 @@ class TestDigitScenes:
             digit_scenes.draw(tmp_path, train=2, val=1)
         assert list(tmp_path.iterdir()) == []
 
-    def test_of_two_draws_that_race_the_first_one_stays(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_first_of_two_simultaneous_draws_of_digit_scenes_stays(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def overtaken(folder: Path, seed: int, counts: dict[str, int]) -> Path:
             finished = tmp_path / folder.name
             finished.mkdir()
@@ -191,7 +193,7 @@ class TestDigitScenes:
         assert list(tmp_path.iterdir()) == [drawn.parent]
 
     @pytest.mark.parametrize("damage", ["missing", "cut off", "no label", "no data.yaml", "empty"])
-    def test_are_drawn_again_where_they_are_damaged(self, damage: str, tmp_path: Path) -> None:
+    def test_damaged_digit_scenes_are_drawn_again(self, damage: str, tmp_path: Path) -> None:
         folder = digit_scenes.draw(tmp_path, train=2, val=1).parent
         image, label = folder / "images/train/0001.png", folder / "labels/val/0000.txt"
         whole = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -211,7 +213,7 @@ class TestDigitScenes:
         assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == whole
         assert list(tmp_path.iterdir()) == [folder]
 
-    def test_a_cache_that_cannot_be_written_is_a_problem_of_the_environment(self, tmp_path: Path) -> None:
+    def test_unwritable_cache_of_digit_scenes_is_an_environment_problem(self, tmp_path: Path) -> None:
         cache = tmp_path / "a file"
         cache.touch()
         with pytest.raises(EnvironmentProblem) as caught:
@@ -221,7 +223,7 @@ class TestDigitScenes:
             "(set NAS_CACHE to a folder that can be written)"
         )
 
-    def test_may_be_moved(self, digits: datasets.DataSet, tmp_path: Path) -> None:
+    def test_digit_scenes_may_be_moved(self, digits: datasets.DataSet, tmp_path: Path) -> None:
         moved = shutil.copytree(digits.path.parent, tmp_path / "elsewhere") / "data.yaml"
         assert datasets.load(moved).fingerprint == digits.fingerprint
 
@@ -242,14 +244,14 @@ class TestDigitScenes:
         assert cache_folder.path() == Path(expected)
 
 
-class TestUsersData:
-    def test_is_read_and_counted(self, tmp_path: Path) -> None:
+class TestDataYaml:
+    def test_data_yaml_is_read_and_counted(self, tmp_path: Path) -> None:
         data = datasets.load(write_data(tmp_path))
         assert (data.name, data.path, data.note) == (tmp_path.name, tmp_path / "data.yaml", "")
         assert (data.classes, data.train_images, data.val_images) == (("cat", "dog"), 2, 2)
 
     @pytest.mark.parametrize("names", [["cat", "dog"], {0: "cat", 1: "dog"}, {"1": "dog", "0": "cat"}])
-    def test_names_are_a_list_or_numbered(self, names: Any, tmp_path: Path) -> None:
+    def test_class_names_are_a_list_or_numbered(self, names: Any, tmp_path: Path) -> None:
         assert datasets.load(write_data(tmp_path, names=names)).classes == ("cat", "dog")
 
     @pytest.mark.parametrize(
@@ -268,28 +270,32 @@ class TestUsersData:
         plain, other = write_data(tmp_path / "plain"), write_data(tmp_path / "other", **changes)
         assert datasets.load(other).fingerprint == datasets.load(plain).fingerprint
 
-    def test_absolute_paths_need_no_path(self, tmp_path: Path) -> None:
+    def test_absolute_paths_in_data_yaml_need_no_path(self, tmp_path: Path) -> None:
         places: dict[str, Any] = {key: str(tmp_path / "images" / key) for key in ("train", "val")}
         assert datasets.load(write_data(tmp_path, path="nowhere", **places)).train_images == 2
 
-    def test_path_may_start_from_the_working_directory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_path_of_data_yaml_may_start_from_the_working_directory(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         file = write_data(tmp_path / "data", path="data").rename(tmp_path / "beside.yaml")
         elsewhere = tmp_path / "files"
         elsewhere.mkdir()
         monkeypatch.chdir(tmp_path)
         assert datasets.load(file.rename(elsewhere / "cats.yaml")).name == "cats"
 
-    def test_several_folders_add_up(self, tmp_path: Path) -> None:
+    def test_images_of_several_folders_add_up(self, tmp_path: Path) -> None:
         assert datasets.load(write_data(tmp_path, train=["images/train", "images/val"])).train_images == 4
 
-    def test_a_list_of_images_names_them_absolutely_or_from_its_folder(self, tmp_path: Path) -> None:
+    def test_list_of_images_has_absolute_or_relative_paths(self, tmp_path: Path) -> None:
         file = write_data(tmp_path, train="train.txt")
         (tmp_path / "train.txt").write_text(
             f"./images/train/a.png\n{tmp_path}/images/train/b.png\n./images/train/notes.md\n"
         )
         assert datasets.load(file).train_images == 2
 
-    def test_a_list_of_images_may_start_from_the_root(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_paths_in_a_list_of_images_may_start_from_the_root(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """As CVAT exports it."""
         plain = datasets.load(write_data(tmp_path))
         (tmp_path / "lists").mkdir()
@@ -299,7 +305,7 @@ class TestUsersData:
         data = datasets.load(file)
         assert (data.train_images, data.summary.train.boxes) == (2, plain.summary.train.boxes)
 
-    def test_lines_that_start_from_the_working_directory_come_first(
+    def test_paths_in_a_list_start_from_the_working_directory_first(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         write_data(tmp_path / "here")
@@ -310,7 +316,7 @@ class TestUsersData:
         assert datasets.load(file).train_images == 1
 
     @pytest.mark.parametrize("form", ["list", "mapping"])
-    def test_names_are_the_words_of_the_file(self, form: str, tmp_path: Path) -> None:
+    def test_class_names_are_the_text_of_the_file(self, form: str, tmp_path: Path) -> None:
         words = ["no", "null", "on", "1e3", "12:30", "~", "007", "1.50", "2024-01-01", "Yes"]
         named = (
             "".join(f"  - {word}\n" for word in words)
@@ -338,7 +344,7 @@ class TestUsersData:
         data = datasets.load(file)
         assert (data.train_images, data.summary.train.left_out) == (2, ())
 
-    def test_resolved_keeps_the_rest_and_downloads_nothing(self, tmp_path: Path) -> None:
+    def test_resolved_data_yaml_keeps_other_keys_and_downloads_nothing(self, tmp_path: Path) -> None:
         file = write_data(tmp_path, path=".", download="https://x.org/a.zip", nc=2, train=["images/train"] * 2)
         assert yaml.safe_load(datasets.resolved(datasets.load(file))) == {
             "path": str(tmp_path),
@@ -348,20 +354,20 @@ class TestUsersData:
         }
 
     @pytest.mark.skipif(not BCCD.exists(), reason="BCCD is not on this machine")
-    def test_bccd_is_fine_from_any_directory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_bccd_loads_from_any_directory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         data = datasets.load(BCCD)
         assert (data.classes, data.train_images, data.val_images) == (("RBC", "WBC", "Platelets"), 205, 87)
 
 
 class TestFingerprint:
-    def test_does_not_depend_on_the_folder(self, tmp_path: Path) -> None:
+    def test_fingerprint_of_a_data_set_does_not_depend_on_its_folder(self, tmp_path: Path) -> None:
         here = write_data(tmp_path / "here")
         there = shutil.copytree(here.parent, tmp_path / "there") / here.name
         assert datasets.load(here).fingerprint == datasets.load(there).fingerprint
 
     @pytest.mark.parametrize("change", ["class", "label", "image size", "image name", "new image", "split"])
-    def test_depends_on_everything_that_changes_a_score(self, change: str, tmp_path: Path) -> None:
+    def test_fingerprint_of_a_data_set_depends_on_all_that_changes_a_score(self, change: str, tmp_path: Path) -> None:
         before = datasets.load(write_data(tmp_path)).fingerprint
         match change:
             case "class":
@@ -380,32 +386,32 @@ class TestFingerprint:
         assert datasets.load(tmp_path / "data.yaml").fingerprint != before
 
 
-class TestRefusal:
+class TestRefusedData:
     @pytest.mark.parametrize(
         ("word", "hint"),
         [("digit", "did you mean 'digits'?"), ("coco88", "did you mean 'coco8'?"), ("x", "one of digits")],
     )
-    def test_of_an_unknown_word_names_the_nearest(self, word: str, hint: str) -> None:
+    def test_unknown_data_set_is_refused_with_the_nearest_name(self, word: str, hint: str) -> None:
         assert refusal(word) == (f"unknown data set {word!r} ({hint}); the path of an Ultralytics data.yaml works, too")
 
-    def test_of_a_missing_file(self, tmp_path: Path) -> None:
+    def test_missing_data_yaml_is_refused(self, tmp_path: Path) -> None:
         assert refusal(tmp_path / "coco8.yaml") == (
             f"{tmp_path}/coco8.yaml: no such file (data is 'digits' or the path of your data.yaml; "
             "the data sets that Ultralytics can fetch are not fetched)"
         )
 
-    def test_of_a_folder(self, tmp_path: Path) -> None:
+    def test_folder_in_place_of_data_yaml_is_refused(self, tmp_path: Path) -> None:
         assert refusal(tmp_path) == (
             f"{tmp_path}: not a data.yaml (the path of a file whose name ends in .yaml or .yml)"
         )
 
-    def test_of_what_is_not_yaml(self, tmp_path: Path) -> None:
+    def test_data_yaml_with_a_syntax_error_is_refused(self, tmp_path: Path) -> None:
         file = tmp_path / "data.yaml"
         file.write_text("names: [cat\n")
         assert refusal(file).startswith(f"{file}: not YAML: while parsing a flow sequence ")
         assert "\n" not in refusal(file)
 
-    def test_of_what_is_no_mapping(self, tmp_path: Path) -> None:
+    def test_data_yaml_that_is_no_mapping_is_refused(self, tmp_path: Path) -> None:
         file = tmp_path / "data.yaml"
         file.write_text("- cat\n")
         assert refusal(file) == f"{file}: not a mapping, got ['cat'] (its keys: path, train, val, names)"
@@ -456,11 +462,15 @@ class TestRefusal:
             ),
         ],
     )
-    def test_of_a_key_says_what_would_be_right(self, changes: dict[str, Any], mistake: str, tmp_path: Path) -> None:
+    def test_wrong_key_of_data_yaml_is_refused_with_the_expected_value(
+        self, changes: dict[str, Any], mistake: str, tmp_path: Path
+    ) -> None:
         file = write_data(tmp_path, **changes)
         assert refusal(file).splitlines()[0] == f"{file}: {mistake}"
 
-    def test_of_a_missing_path_names_all_places(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_missing_path_of_data_yaml_is_refused_with_all_places(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         file = write_data(tmp_path / "data", path="cats")
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(data_yaml, "_datasets_folder", lambda: Path("/elsewhere"))
@@ -468,14 +478,14 @@ class TestRefusal:
             f"{file}: path: no such folder: {tmp_path}/data/cats nor {tmp_path}/cats nor /elsewhere/cats"
         )
 
-    def test_of_an_empty_split(self, tmp_path: Path) -> None:
+    def test_split_without_images_is_refused(self, tmp_path: Path) -> None:
         file = write_data(tmp_path, val="labels/val")
         assert refusal(file) == (
             f"{file}: val: no images in {tmp_path}/labels/val (names end in avif, bmp, dng, heic, heif, "
             "jp2, jpeg, jpg, mpo, png, tif, tiff, webp)"
         )
 
-    def test_of_images_without_labels_names_the_expected_folder(self, tmp_path: Path) -> None:
+    def test_images_without_labels_are_refused_with_the_expected_folder(self, tmp_path: Path) -> None:
         file = write_data(tmp_path)
         shutil.rmtree(tmp_path / "labels/train")
         assert refusal(file) == (
@@ -484,11 +494,11 @@ class TestRefusal:
             "(in an image's path the last folder called images becomes labels, and the ending .txt)"
         )
 
-    def test_of_labels_without_boxes(self, tmp_path: Path) -> None:
+    def test_split_without_boxes_is_refused(self, tmp_path: Path) -> None:
         file = write_data(tmp_path, labels={"val/a": "\n", "val/b": ""})
         assert refusal(file) == (f"{file}: val: no boxes: every label is empty, like {tmp_path}/labels/val/a.txt")
 
-    def test_of_a_listed_image_that_is_not_there(self, tmp_path: Path) -> None:
+    def test_missing_image_of_a_list_is_refused(self, tmp_path: Path) -> None:
         file = write_data(tmp_path, train="train.txt")
         (tmp_path / "train.txt").write_text("./images/train/a.png\nimages/train/none.png\n")
         assert refusal(file) == (
@@ -509,23 +519,23 @@ class TestRefusal:
             ("cat 0.5 0.5 0.2 0.2", f"could not convert string to float: 'cat' (a row of numbers: {ROW})"),
         ],
     )
-    def test_of_a_row_gives_file_and_line(self, row: str, mistake: str, tmp_path: Path) -> None:
+    def test_wrong_label_row_is_refused_with_file_and_line(self, row: str, mistake: str, tmp_path: Path) -> None:
         file = write_data(tmp_path, labels={"train/b": f"{BOX}\n{row}\n"})
         assert refusal(file) == f"{tmp_path}/labels/train/b.txt:3: {mistake}"
 
-    def test_of_boxes_among_polygons(self, tmp_path: Path) -> None:
+    def test_label_file_with_boxes_and_polygons_is_refused(self, tmp_path: Path) -> None:
         file = write_data(tmp_path, labels={"train/b": f"0 0 0 0 1 1 1\n{BOX}"})
         assert refusal(file) == (
             f"{tmp_path}/labels/train/b.txt:2: a box in a file of polygons (Ultralytics drops an image with both)"
         )
 
-    def test_of_bytes_that_are_no_text(self, tmp_path: Path) -> None:
+    def test_label_file_that_is_no_text_is_refused(self, tmp_path: Path) -> None:
         file = write_data(tmp_path)
         label = tmp_path / "labels/val/a.txt"
         label.write_bytes(b"\xff\xfe0")
         assert refusal(file) == f"{label}: not UTF-8 text (rows of {ROW})"
 
-    def test_of_names_that_are_not_utf_8(self, tmp_path: Path) -> None:
+    def test_class_names_that_are_not_utf_8_are_refused(self, tmp_path: Path) -> None:
         file = write_data(tmp_path)
         text = file.read_text()
         file.write_bytes(f"# Größe\n{text}".encode("latin-1"))
@@ -533,12 +543,12 @@ class TestRefusal:
         file.write_bytes(text.replace("cat", "Käfer").encode("latin-1"))
         assert refusal(file) == f"{file}: not UTF-8 text, so that names would be read wrongly (save it as UTF-8)"
 
-    def test_of_a_link_to_an_image_that_is_not_there(self, tmp_path: Path) -> None:
+    def test_link_to_a_missing_image_is_refused(self, tmp_path: Path) -> None:
         file, link = write_data(tmp_path), tmp_path / "images/train/c.png"
         link.symlink_to("/nowhere/c.png")
         assert refusal(file) == f"{link}: a link to an image that is not there"
 
-    def test_shows_five_rows_and_counts_the_rest(self, tmp_path: Path) -> None:
+    def test_five_wrong_label_rows_are_shown_and_the_rest_counted(self, tmp_path: Path) -> None:
         file = write_data(tmp_path, labels={"train/a": "7 0.5 0.5 0.2 0.2\n" * 4, "val/b": "0 1\n" * 13})
         lines = refusal(file).splitlines()
         assert [line.partition(": ")[0] for line in lines[:5]] == [
@@ -547,7 +557,7 @@ class TestRefusal:
         ]
         assert lines[5:] == ["... and 12 more like these"]
 
-    def test_names_all_mistakes_at_once(self, tmp_path: Path) -> None:
+    def test_all_mistakes_of_a_data_set_are_named_at_once(self, tmp_path: Path) -> None:
         file = write_data(tmp_path, names="cat", val="nowhere", labels={"train/a": "0.5 0 0 1 1\n"})
         assert refusal(file) == (
             f"{file}: names: got 'cat' (a list of names, or a mapping from 0 to n - 1)\n"
@@ -555,7 +565,7 @@ class TestRefusal:
             f"{tmp_path}/labels/train/a.txt:1: class 0.5 (the classes are whole numbers from 0)"
         )
 
-    def test_of_a_folder_of_many_files_that_are_no_images(
+    def test_folder_with_many_files_that_are_no_images_is_refused(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(image_files, "_MOST_OTHERS", 20)
@@ -568,7 +578,7 @@ class TestRefusal:
             "(a folder that holds the data set's images is expected)"
         )
 
-    def test_of_a_list_that_is_no_text(self, tmp_path: Path) -> None:
+    def test_list_of_images_that_is_no_text_is_refused(self, tmp_path: Path) -> None:
         file = write_data(tmp_path, val="images/val/a.png")
         assert refusal(file) == (
             f"{file}: val: {tmp_path}/images/val/a.png is no text "
@@ -576,19 +586,19 @@ class TestRefusal:
         )
 
     @pytest.mark.parametrize("line", ["a\0b.png", "a" * 5000 + ".png"])
-    def test_of_a_listed_name_that_no_file_can_have(self, line: str, tmp_path: Path) -> None:
+    def test_impossible_file_name_in_a_list_of_images_is_refused(self, line: str, tmp_path: Path) -> None:
         file = write_data(tmp_path, train="train.txt")
         (tmp_path / "train.txt").write_text("./images/train/a.png\n" * 300 + line)
         assert refusal(file).startswith(f"{tmp_path}/train.txt: no such image: a")
         assert len(refusal(file)) < 500
 
-    def test_of_a_name_that_is_too_long(self) -> None:
+    def test_too_long_name_of_a_data_set_is_refused(self) -> None:
         assert refusal("a" * 5000 + ".yaml").endswith(": File name too long")
         assert len(refusal("a" * 5000 + ".yaml")) < 300
 
 
-class TestFolders:
-    def test_are_read_as_ultralytics_reads_them(self, tmp_path: Path) -> None:
+class TestImageFolders:
+    def test_image_folders_are_read_as_ultralytics_reads_them(self, tmp_path: Path) -> None:
         from ultralytics.data.base import BaseDataset
 
         linked = tmp_path / "linked"
@@ -602,7 +612,7 @@ class TestFolders:
         assert len(expected) == 4
         assert image_files.find([tmp_path / "set"], tmp_path) == expected
 
-    def test_in_a_circle_are_read_once(self, tmp_path: Path) -> None:
+    def test_circular_link_to_an_image_folder_is_read_once(self, tmp_path: Path) -> None:
         data = write_data(tmp_path)
         (tmp_path / "images/train/again").symlink_to(tmp_path / "images")
         assert datasets.load(data).train_images == 2
@@ -617,13 +627,13 @@ class TestUltralyticsDataSets:
         return tmp_path / "datasets"
 
     @pytest.mark.parametrize("name", ["coco8", "coco8.yaml"])
-    def test_are_found_where_ultralytics_finds_them(self, name: str, folder: Path) -> None:
+    def test_ultralytics_data_sets_are_found_where_ultralytics_finds_them(self, name: str, folder: Path) -> None:
         write_data(folder / "coco8")
         data = datasets.load(name)
         assert (data.name, len(data.classes), data.train_images) == ("coco8", 80, 2)
         assert data.train == (str(folder / "coco8/images/train"),)
 
-    def test_are_never_downloaded(self, folder: Path) -> None:
+    def test_ultralytics_data_sets_are_never_downloaded(self, folder: Path) -> None:
         (line,) = refusal("coco8.yaml").splitlines()
         assert line.endswith(
             f"path: no such folder: {folder.parent}/coco8 nor {folder}/coco8 (nas downloads nothing; Ultralytics "
@@ -632,29 +642,29 @@ class TestUltralyticsDataSets:
         )
         assert not folder.exists()
 
-    def test_of_the_users_may_lie_there_too(self, folder: Path, tmp_path: Path) -> None:
+    def test_data_of_the_user_may_lie_in_the_datasets_folder(self, folder: Path, tmp_path: Path) -> None:
         write_data(folder / "cats")
         (tmp_path / "mine").mkdir()
         file = write_data(tmp_path / "other", path="cats").rename(tmp_path / "mine" / "cats.yaml")
         assert datasets.load(file).train == (str(folder / "cats/images/train"),)
 
-    def test_lie_where_its_settings_say(self) -> None:
+    def test_datasets_folder_is_that_of_the_ultralytics_settings(self) -> None:
         from ultralytics.utils import DATASETS_DIR
 
         assert data_yaml._datasets_folder() == Path(DATASETS_DIR)
 
 
-class TestUltralyticsAgrees:
+class TestAgreementWithUltralytics:
     """Its functions are the oracle; `trials.data.datasets` does not import them because that takes seconds."""
 
-    def test_on_what_is_an_image(self, theirs: Any) -> None:
+    def test_image_formats_are_those_of_ultralytics(self, theirs: Any) -> None:
         assert set(image_files.FORMATS) == theirs.IMG_FORMATS
 
     @pytest.mark.parametrize(
         "path",
         ["/d/images/a.png", "/d/images/images/x.y/a.b.jpg", "/d/pictures/a.png", "/images/train/a.JPG"],
     )
-    def test_on_where_a_label_lies(self, path: str, theirs: Any) -> None:
+    def test_label_paths_are_those_of_ultralytics(self, path: str, theirs: Any) -> None:
         assert [splits.labeled_image(path, Path("/d")).label_path] == theirs.img2label_paths([path])
 
     @pytest.mark.parametrize(
@@ -682,14 +692,16 @@ class TestUltralyticsAgrees:
             "2 0 0 0 1 1 1",
         ],
     )
-    def test_on_which_labels_it_would_drop(self, label: str, theirs: Any, tmp_path: Path) -> None:
+    def test_labels_that_ultralytics_drops_are_mistakes(self, label: str, theirs: Any, tmp_path: Path) -> None:
         image = digit_scenes.draw(tmp_path, train=1, val=0).parent / "images/train/0000.png"
         file = tmp_path / "label.txt"
         file.write_bytes(label.encode())
         *_, dropped, _ = theirs.verify_image_label((str(image), str(file), "", False, 2, 0, 0, False))
         assert bool(dropped) == any(labels.mistakes(label.encode(), 2))
 
-    def test_on_what_resolved_says(self, theirs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_resolved_data_yaml_is_read_alike_by_ultralytics(
+        self, theirs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         data = datasets.load(write_data(tmp_path / "data", path=".", val=["images/val", "images/train"]))
         elsewhere = tmp_path / "trial"
         elsewhere.mkdir()

@@ -94,8 +94,8 @@ def loader_of(dataset: image_cache.CachedImages, workers: int = 0) -> InfiniteDa
     return build_dataloader(dataset, batch=2, workers=workers, device="cpu")
 
 
-class TestTheFile:
-    def test_holds_what_ultralytics_would_decode(self, load: Load, cache: Path) -> None:
+class TestCacheFile:
+    def test_image_cache_holds_what_ultralytics_would_decode(self, load: Load, cache: Path) -> None:
         ours = load()
         theirs = YOLODataset(
             img_path=str(Path(ours.im_files[0]).parent), imgsz=64, data={"names": {0: "spot", 1: "dot"}, "channels": 3}
@@ -110,7 +110,9 @@ class TestTheFile:
         assert pixels.read_bytes() == b"".join(image.tobytes() for image, _, _ in loaded)
         assert [path.suffix for path in files(cache)] == [".bin", ".json"]
 
-    def test_is_read_by_the_next_process(self, load: Load, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_image_cache_is_read_by_the_next_process(
+        self, load: Load, cache: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         first = load(training=False)
         before = [(path, path.stat().st_ino, path.read_bytes()) for path in files(cache)]
         forget()
@@ -120,13 +122,13 @@ class TestTheFile:
             assert [np.array_equal(*pair) for pair in zip(again.ims, first.ims, strict=True)] == [True] * len(SHAPES)
         assert [(path, path.stat().st_ino, path.read_bytes()) for path in files(cache)] == before
 
-    def test_is_another_for_another_size(self, load: Load, cache: Path) -> None:
+    def test_image_size_selects_the_cache_file(self, load: Load, cache: Path) -> None:
         assert load(size=32).ims[0].shape == (32, 32, 3)
         assert load(size=64).ims[0].shape == (64, 64, 3)
         assert len(files(cache)) == 4
 
     @pytest.mark.parametrize("change", ["content", "time", "name"])
-    def test_is_another_when_an_image_changed(self, change: str, load: Load, photos: Path, cache: Path) -> None:
+    def test_changed_image_makes_a_new_cache_file(self, change: str, load: Load, photos: Path, cache: Path) -> None:
         first = load().ims[0].copy()
         image = photos / "a.png"
         match change:
@@ -142,7 +144,7 @@ class TestTheFile:
         assert len(files(cache)) == 4
         assert np.array_equal(again.ims[0], first) == (change != "content")
 
-    def test_is_not_written_to(self, load: Load, cache: Path) -> None:
+    def test_image_cache_is_read_only(self, load: Load, cache: Path) -> None:
         """Whatever the augmentation does in place."""
         dataset = load(recipe=Recipe(mosaic=0.0, scale=0.0, fliplr=0.5))
         assert not any(image.flags.writeable for image in dataset.ims)
@@ -156,7 +158,7 @@ class TestTheFile:
         list(image_cache.validation_batches(load(training=False), 4))
         assert hashlib.sha256(pixels.read_bytes()).hexdigest() == before
 
-    def test_is_written_completely_or_not_at_all(
+    def test_image_cache_is_written_completely_or_not_at_all(
         self, load: Load, cache: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         alone = image_cache.CachedImages._load_alone
@@ -175,7 +177,7 @@ class TestTheFile:
 
     @pytest.mark.parametrize("text", [b"", b"half", None])
     @pytest.mark.parametrize("ending", [".bin", ".json"])
-    def test_is_written_again_where_it_is_torn(self, ending: str, text: bytes | None, load: Load, cache: Path) -> None:
+    def test_torn_image_cache_is_written_again(self, ending: str, text: bytes | None, load: Load, cache: Path) -> None:
         before = [image.copy() for image in load().ims]
         (torn,) = cache.glob(f"*{ending}")
         forget()
@@ -185,7 +187,7 @@ class TestTheFile:
             torn.write_bytes(text)
         assert all(np.array_equal(*pair) for pair in zip(load().ims, before, strict=True))
 
-    def test_is_deleted_a_month_after_its_last_use(self, load: Load, cache: Path) -> None:
+    def test_image_cache_is_deleted_a_month_after_its_last_use(self, load: Load, cache: Path) -> None:
         day = 24 * 3600
         load(size=32)
         (unused,) = cache.glob("*.bin")
@@ -213,7 +215,7 @@ class TestTheFile:
         assert [path for path in left if path.exists()] == []
 
     @pytest.mark.slow
-    def test_is_one_for_two_processes_at_once(self, scenes: datasets.DataSet, cache: Path) -> None:
+    def test_two_simultaneous_processes_share_one_image_cache(self, scenes: datasets.DataSet, cache: Path) -> None:
         program = (
             "import sys; from trials import Recipe; from trials.data import image_cache; "
             "data = image_cache.load((sys.argv[1],), tuple('0123456789'), 64, 2, Recipe(), stride=32, training=True); "
@@ -234,7 +236,7 @@ class TestTheFile:
         assert [path.suffix for path in files(cache)] == [".bin", ".json"]
 
 
-class TestWhereThereIsNoRoom:
+class TestLackOfRoom:
     @pytest.fixture(params=["memory", "disk"])
     def full(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         def fill() -> None:
@@ -245,14 +247,18 @@ class TestWhereThereIsNoRoom:
 
         return fill
 
-    def test_images_are_read_when_they_are_needed(self, load: Load, cache: Path, full: Callable[[], None]) -> None:
+    def test_images_without_room_for_a_cache_are_read_when_needed(
+        self, load: Load, cache: Path, full: Callable[[], None]
+    ) -> None:
         full()
         dataset = load()
         assert files(cache) == []
         assert list(dataset.ims) == [None] * len(SHAPES)
 
     @pytest.mark.parametrize("mosaic", [0.0, 1.0])
-    def test_the_training_is_the_same(self, mosaic: float, load: Load, full: Callable[[], None]) -> None:
+    def test_training_without_room_for_a_cache_is_the_same(
+        self, mosaic: float, load: Load, full: Callable[[], None]
+    ) -> None:
         """To the bit: a machine with less memory gives the same scores, and one epoch does not hang on another."""
         recipe = Recipe(mosaic=mosaic, scale=0.5, fliplr=0.5)
         loader = loader_of(load(recipe=recipe))
@@ -263,7 +269,7 @@ class TestWhereThereIsNoRoom:
         assert equal(epoch_of(loader, 0, 1), expected[1])
         assert equal(epoch_of(loader, 0, 0), expected[0])
 
-    def test_what_is_there_already_needs_no_room_on_the_disk(
+    def test_existing_image_cache_needs_no_room_on_the_disk(
         self, load: Load, cache: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         load()
@@ -274,9 +280,9 @@ class TestWhereThereIsNoRoom:
         assert len(files(cache)) == 2
 
 
-class TestAnEpoch:
+class TestEpochOrder:
     @pytest.mark.parametrize("workers", [0, 2])
-    def test_follows_from_seed_and_number_alone(self, workers: int, load: Load) -> None:
+    def test_order_of_an_epoch_follows_from_seed_and_number_alone(self, workers: int, load: Load) -> None:
         loader = loader_of(load(), workers)
         assert loader.num_workers == workers
         row = [epoch_of(loader, 7, epoch) for epoch in range(4)]
@@ -294,7 +300,7 @@ class TestAnEpoch:
         assert equal(epoch_of(later, 7, 2), row[2])
         later.close()
 
-    def test_no_two_epochs_of_two_seeds_are_the_same(self, load: Load) -> None:
+    def test_epochs_of_two_seeds_have_different_orders(self, load: Load) -> None:
         loader = loader_of(load())
         assert not equal(epoch_of(loader, 0, 1), epoch_of(loader, 1, 0))
 
@@ -308,7 +314,9 @@ class TestValidationBatches:
         trainer.train()
         return trainer
 
-    def test_give_the_same_figures_every_time(self, trainer: ShortTraining, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_validation_batches_give_the_same_scores_every_time(
+        self, trainer: ShortTraining, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         assert isinstance(trainer.test_loader, image_cache.ValidationBatches)
         before = [{**batch, "img": batch["img"].clone()} for batch in trainer.test_loader]
         first, second = trainer.validate(), trainer.validate()
@@ -327,7 +335,7 @@ class TestValidationBatches:
         trainer.validator.dataloader = theirs
         assert trainer.validate() == first
 
-    def test_are_held_up_to_a_size(self, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_validation_batches_are_stored_up_to_a_size(self, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
         dataset = load(training=False)
         size = len(SHAPES) * 64 * 64 * 3
         monkeypatch.setattr(image_cache, "_HELD_BYTES", size)
@@ -335,14 +343,14 @@ class TestValidationBatches:
         monkeypatch.setattr(image_cache, "_HELD_BYTES", size - 1)
         assert not image_cache.ValidationBatches.can_hold(dataset)
 
-    def test_are_put_together_once(self, load: Load) -> None:
+    def test_validation_batches_are_built_once(self, load: Load) -> None:
         dataset = load(training=False)
         assert image_cache.validation_batches(dataset, 4) is image_cache.validation_batches(dataset, 4)
         assert [len(batch["im_file"]) for batch in image_cache.validation_batches(dataset, 4)] == [4, 2]
         assert len(image_cache.validation_batches(dataset, 4)) == 2
 
 
-class TestTheUsersFolder:
+class TestUserFolder:
     """No file in it is written, renamed or opened as a pickle, whatever Ultralytics would do."""
 
     @pytest.fixture
@@ -363,7 +371,9 @@ class TestTheUsersFolder:
         }
 
     @pytest.mark.parametrize("room", [True, False])
-    def test_stays_as_it_is(self, room: bool, camera: Path, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_user_folder_is_not_changed(
+        self, room: bool, camera: Path, load: Load, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         (camera / "a.npy").write_bytes(b"an older cache of Ultralytics'")
         before = {folder: self.state(camera.parent / folder) for folder in ("images", "labels")}
         if not room:
@@ -376,11 +386,11 @@ class TestTheUsersFolder:
         assert {folder: self.state(camera.parent / folder) for folder in before} == before
         assert not list(camera.parent.glob("*.cache"))
 
-    def test_gives_the_pixels_of_its_own_files(self, camera: Path, load: Load) -> None:
+    def test_images_are_the_pixels_of_their_files(self, camera: Path, load: Load) -> None:
         expected: Any = cv2.imread(str(camera / "a.jpg"))
         assert np.array_equal(load(size=96).ims[0], expected)
 
-    def test_may_hold_a_cache_of_labels_that_is_not_opened(
+    def test_label_cache_in_the_user_folder_is_not_opened(
         self, photos: Path, load: Load, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         beside = photos.parent / "labels.cache"
@@ -405,7 +415,7 @@ class TestTheUsersFolder:
         assert [label["im_file"] for label in load().labels] == first.im_files
         assert [path.suffix for path in (cache.parent / "labels").iterdir()] == [".cache"]
 
-    def test_is_read_as_ultralytics_reads_it(self, load: Load) -> None:
+    def test_user_folder_is_read_as_ultralytics_reads_it(self, load: Load) -> None:
         """To the bit, where every image opens and every box has an area."""
         ours = load()
         theirs = YOLODataset(

@@ -109,14 +109,14 @@ def model(request: pytest.FixtureRequest) -> DetectionModel:
 
 
 class TestWeightsOfTrials:
-    def test_are_tensors_and_yaml_only(self, model: DetectionModel, tmp_path: Path) -> None:
+    def test_weights_of_trials_are_tensors_and_yaml_only(self, model: DetectionModel, tmp_path: Path) -> None:
         weights.keep(model, {"data": Path("/data.yaml"), "imgsz": 64}, tmp_path / "weights.pt")
         assert torch.serialization.get_unsafe_globals_in_checkpoint(tmp_path / "weights.pt") == []
         content = torch.load(tmp_path / "weights.pt", weights_only=True)
         assert content["train_args"] == {"data": "/data.yaml", "imgsz": 64}
         assert content[stored_model.KEY]["document"]["head"] == model.yaml["head"]
 
-    def test_are_the_model_to_the_bit(self, model: DetectionModel, tmp_path: Path) -> None:
+    def test_weights_of_trials_are_the_model_to_the_bit(self, model: DetectionModel, tmp_path: Path) -> None:
         weights.keep(model, {"imgsz": 64}, tmp_path / "weights.pt")
         loaded = load_checkpoint(tmp_path / "weights.pt")[0]
         theirs, ours = loaded.state_dict(), model.state_dict()
@@ -129,14 +129,16 @@ class TestWeightsOfTrials:
         with torch.no_grad():
             assert torch.equal(loaded(x)[0], model.eval()(x)[0])
 
-    def test_reading_draws_no_random_numbers(self, model: DetectionModel, tmp_path: Path) -> None:
+    def test_reading_weights_draws_no_random_numbers(self, model: DetectionModel, tmp_path: Path) -> None:
         """Otherwise a worker's first trial, which reads the stock model, would have other numbers than its second."""
         weights.keep(model, {}, tmp_path / "weights.pt")
         before = torch.random.get_rng_state()
         load_checkpoint(tmp_path / "weights.pt")
         assert torch.equal(torch.random.get_rng_state(), before)
 
-    def test_contain_a_users_operator(self, with_user_operator: Architecture, tmp_path: Path) -> None:
+    def test_weights_of_trials_contain_an_operator_of_the_user(
+        self, with_user_operator: Architecture, tmp_path: Path
+    ) -> None:
         model = shuffled(with_user_operator)
         weights.keep(model, {}, tmp_path / "weights.pt")
         weights.export(tmp_path / "weights.pt", tmp_path / "exported.pt")
@@ -158,14 +160,16 @@ print(len(twice), float(model.model[2].cv1.bn.weight.detach().sum()))
         }
         assert printed == {f"1 {float(model.model[2].cv1.bn.weight.detach().sum())}"}
 
-    def test_of_another_ultralytics_version_are_refused(self, stock: Architecture) -> None:
+    def test_weights_of_another_ultralytics_version_are_refused(self, stock: Architecture) -> None:
         model = build.model(stock.document(CLASSES), CLASSES)
         sizes = [(f"{name}x", value.dtype, tuple(value.shape)) for name, value in model.state_dict().items()]
         rows = [torch.zeros(10_000_000), torch.zeros(1000, dtype=torch.int64)]
         with pytest.raises(RuntimeError, match="Missing key"):
             weights.rebuilt(model.yaml, model.names, (), sizes, rows)
 
-    def test_are_written_atomically(self, stock: Architecture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_weights_of_trials_are_written_atomically(
+        self, stock: Architecture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         model, path = build.model(stock.document(CLASSES), CLASSES), tmp_path / "weights.pt"
         weights.keep(model, {}, path)
         whole = path.read_bytes()
@@ -181,7 +185,7 @@ print(len(twice), float(model.model[2].cv1.bn.weight.detach().sum()))
 
 
 class TestExport:
-    def test_is_the_model_of_the_trial(self, model: DetectionModel, tmp_path: Path) -> None:
+    def test_exported_weights_are_the_model_of_the_trial(self, model: DetectionModel, tmp_path: Path) -> None:
         weights.keep(model, {"imgsz": 64}, tmp_path / "weights.pt")
         weights.export(tmp_path / "weights.pt", tmp_path / "exported.pt")
         loaded, checkpoint = load_checkpoint(tmp_path / "exported.pt")
@@ -191,27 +195,27 @@ class TestExport:
         assert checkpoint["train_args"] == {"imgsz": 64}
         assert getattr(loaded, "criterion", None) is None
 
-    def test_tensors_share_no_memory(self, stock: Architecture, tmp_path: Path) -> None:
+    def test_exported_tensors_share_no_memory(self, stock: Architecture, tmp_path: Path) -> None:
         """Otherwise a part of a model would be saved with all of it, and safetensors refuses it."""
         weights.save(shuffled(stock), {}, tmp_path / "weights.pt")
         values = [value for value in load_checkpoint(tmp_path / "weights.pt")[0].state_dict().values() if value.numel()]
         assert len({value.untyped_storage().data_ptr() for value in values}) == len(values)
         assert all(value.is_contiguous() for value in values)
 
-    def test_of_a_stock_model_loads_without_this_package(self, stock: Architecture, tmp_path: Path) -> None:
+    def test_exported_stock_model_loads_without_this_package(self, stock: Architecture, tmp_path: Path) -> None:
         weights.keep(shuffled(stock), {}, tmp_path / "weights.pt")
         weights.export(tmp_path / "weights.pt", tmp_path / "exported.pt")
         assert without_ours(tmp_path / "exported.pt") == str(CLASSES)
 
     @pytest.mark.parametrize("name", ["motley", "with_user_operator"])
-    def test_of_another_model_says_what_it_needs(
+    def test_exported_model_with_operators_names_the_package_it_needs(
         self, name: str, request: pytest.FixtureRequest, tmp_path: Path
     ) -> None:
         weights.keep(shuffled(request.getfixturevalue(name)), {}, tmp_path / "weights.pt")
         weights.export(tmp_path / "weights.pt", tmp_path / "exported.pt")
         assert without_ours(tmp_path / "exported.pt") == f"AssertionError: {weights.REFUSAL}"
 
-    def test_of_early_files_loads_no_pickle(
+    def test_export_of_early_files_loads_no_pickle(
         self, model: DetectionModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         torch.save({"model": EarlyModel(model), "train_args": {"imgsz": 64}, "epoch": -1}, tmp_path / "weights.pt")
@@ -223,7 +227,7 @@ class TestExport:
         assert all(torch.equal(theirs[name], ours[name]) for name in ours)
 
     @pytest.mark.parametrize("form", ["class", "early", "stored", "text"])
-    def test_of_a_foreign_file_executes_nothing(self, form: str, stock: Architecture, tmp_path: Path) -> None:
+    def test_export_of_a_foreign_file_executes_nothing(self, form: str, stock: Architecture, tmp_path: Path) -> None:
         file, evil = tmp_path / "weights.pt", Evil(tmp_path / "was_here")
         match form:
             case "class":
@@ -244,7 +248,7 @@ class TestExport:
 
 
 class TestFinalCheckpoint:
-    def test_with_our_layers_becomes_numbers(self, motley: Architecture, tmp_path: Path) -> None:
+    def test_final_checkpoint_with_operators_becomes_tensors(self, motley: Architecture, tmp_path: Path) -> None:
         model, file = shuffled(motley).half(), tmp_path / "best.pt"
         torch.save({"model": model, "train_args": {"imgsz": 64}, "date": "today", "epoch": -1}, file)
         weights.lighten(file)
@@ -254,7 +258,7 @@ class TestFinalCheckpoint:
         assert (checkpoint["date"], loaded.names) == ("today", model.names)
         assert without_ours(file) == f"AssertionError: {weights.REFUSAL}"
 
-    def test_of_ultralytics_layers_stays_unchanged(self, stock: Architecture, tmp_path: Path) -> None:
+    def test_final_checkpoint_of_ultralytics_layers_stays_unchanged(self, stock: Architecture, tmp_path: Path) -> None:
         file = tmp_path / "best.pt"
         torch.save({"model": shuffled(stock), "train_args": {}, "epoch": -1}, file)
         before = file.read_bytes()
@@ -263,7 +267,7 @@ class TestFinalCheckpoint:
 
 
 class TestRead:
-    def test_reads_all_formats(self, model: DetectionModel, tmp_path: Path) -> None:
+    def test_weights_of_all_formats_are_read(self, model: DetectionModel, tmp_path: Path) -> None:
         weights.keep(model, {}, tmp_path / "numbers.pt")
         weights.save(deepcopy(model), {}, tmp_path / "saved.pt")
         torch.save({"model": EarlyModel(model), "train_args": {}}, tmp_path / "early.pt")
@@ -273,7 +277,7 @@ class TestRead:
             assert all(torch.equal(theirs[name], ours[name]) for name in ours), name
 
     @pytest.mark.parametrize("name", ["yolo11n-seg.yaml", "yolo11n-cls.yaml"])
-    def test_another_task_is_refused(self, name: str, tmp_path: Path) -> None:
+    def test_weights_of_another_task_are_refused(self, name: str, tmp_path: Path) -> None:
         torch.save({"model": YOLO(name).model, "train_args": {}}, tmp_path / "other.pt")
         with pytest.raises(DataError, match=r"other\.pt: not a checkpoint of a detection model, got a \w+Model with "):
             weights.read(tmp_path / "other.pt")
@@ -285,7 +289,7 @@ class TestRead:
             weights.read(tmp_path / "evil.pt")
         assert not evil.path.exists()
 
-    def test_loading_leaves_ultralytics_shared_activations_unchanged(self, stock: Architecture, tmp_path: Path) -> None:
+    def test_loading_weights_leaves_shared_activations_unchanged(self, stock: Architecture, tmp_path: Path) -> None:
         weights.keep(build.model(stock.document(CLASSES), CLASSES), {}, tmp_path / "weights.pt")
         before = [(shared, repr(shared)) for shared in (Conv.default_act, ConvTranspose.default_act)]
         loaded = YOLO(tmp_path / "weights.pt").model
