@@ -43,7 +43,7 @@ def network(architecture: Architecture) -> str:
 @each_space
 @laws
 @given(seed=seeds, classes=st.integers(1, 1000))
-def test_yaml_keeps_everything(space: str, seed: int, classes: int) -> None:
+def test_yaml_contains_the_whole_architecture(space: str, seed: int, classes: int) -> None:
     architecture = sampled(space, seed)
     text = architecture.to_yaml(classes)
     back = Architecture.from_yaml(text)
@@ -54,7 +54,7 @@ def test_yaml_keeps_everything(space: str, seed: int, classes: int) -> None:
 @each_space
 @laws
 @given(seed=seeds, classes=st.integers(1, 1000))
-def test_the_text_of_a_yaml_is_its_document(space: str, seed: int, classes: int) -> None:
+def test_text_of_an_architecture_yaml_is_its_document(space: str, seed: int, classes: int) -> None:
     architecture = sampled(space, seed)
     written = yaml.safe_load(architecture.to_yaml(classes))
     assert written == architecture.document(classes)
@@ -69,7 +69,7 @@ def test_the_text_of_a_yaml_is_its_document(space: str, seed: int, classes: int)
 @each_space
 @laws
 @given(seed=seeds)
-def test_values_give_back_the_architecture(space: str, seed: int) -> None:
+def test_architecture_is_rebuilt_from_its_values(space: str, seed: int) -> None:
     architecture = sampled(space, seed)
     values = read(space).values(architecture)
     assert read(space).architecture(values) == architecture
@@ -107,7 +107,7 @@ def test_a_mutation_changes_exactly_one_slot(space: str, seed: int) -> None:
 @each_space
 @laws
 @given(seed=seeds, steps=st.integers(0, 4))
-def test_several_steps_are_several_mutations(space: str, seed: int, steps: int) -> None:
+def test_several_mutation_steps_change_several_slots(space: str, seed: int, steps: int) -> None:
     parent = read(space).sample(random.Random(seed))
     rng = random.Random(seed)
     one_by_one = parent
@@ -141,15 +141,15 @@ def test_no_two_random_architectures_share_a_fingerprint(space: str) -> None:
 
 
 class TestFingerprint:
-    def test_base_and_scale_are_in_it(self) -> None:
+    def test_fingerprint_contains_base_and_scale(self) -> None:
         found = {read(name).stock.fingerprint for name in ("v5", "v8", "v9", "v9:s", "v9:c")}
         assert len(found) == 5
 
-    def test_classes_are_not_in_it(self) -> None:
+    def test_fingerprint_does_not_contain_the_classes(self) -> None:
         architecture = sampled("v9", 1)
         assert yaml.safe_load(architecture.to_yaml(1))["nas"] == yaml.safe_load(architecture.to_yaml(80))["nas"]
 
-    def test_a_parameter_without_effect_is_not_in_it(self) -> None:
+    def test_fingerprint_does_not_contain_a_parameter_without_effect(self) -> None:
         def with_one_kernel(temperature: float) -> Architecture:
             choice = Choice.of("DynamicConv", {"kernels": 1, "temperature": temperature})
             return read("v9").of({8: choice})
@@ -159,17 +159,17 @@ class TestFingerprint:
         assert network(with_one_kernel(1.0)) == network(with_one_kernel(10.0))
 
     @pytest.mark.parametrize("temperature", [1.0, 10.0])
-    def test_a_parameter_that_shows_in_no_weight_is_in_it(self, temperature: float) -> None:
+    def test_fingerprint_contains_a_parameter_that_changes_no_weight(self, temperature: float) -> None:
         default = read("v9").of({8: Choice.of("DynamicConv", {})})
         other = read("v9").of({8: Choice.of("DynamicConv", {"temperature": temperature})})
         assert default.fingerprint != other.fingerprint
         assert network(default) != network(other)
 
-    def test_stock_picks_and_their_order_are_not_in_it(self) -> None:
+    def test_fingerprint_does_not_depend_on_stock_picks_and_their_order(self) -> None:
         uib, sample = Choice.of("UIB", {}), Choice.of("DySample", {})
         assert read("v9").of({10: sample, 4: uib, 6: STOCK}) == read("v9").of({4: uib, 10: sample})
 
-    def test_a_default_is_not_in_the_fingerprint(self) -> None:
+    def test_fingerprint_does_not_contain_a_default(self) -> None:
         written = Choice.of("UIB", {"start_kernel": 0, "mid_kernel": 3, "expansion": 4, "layer_scale": 0})
         assert written == Choice.of("UIB", {})
         assert read("v9").of({4: written}).fingerprint == "ce30e86fe1b9"
@@ -223,14 +223,14 @@ def golden() -> Architecture:
     )
 
 
-def test_golden_yaml(tmp_path: Path) -> None:
+def test_yaml_of_an_architecture_is_unchanged(tmp_path: Path) -> None:
     assert golden().to_yaml(3) == GOLDEN
     path = tmp_path / "best.yaml"
     path.write_text(GOLDEN, encoding="utf-8")
     assert Architecture.read(path) == golden()
 
 
-def test_a_document_is_a_copy() -> None:
+def test_document_of_an_architecture_is_a_copy() -> None:
     document = golden().document(3)
     for row in [*document["backbone"], *document["head"]]:
         row[3].append("spoiled")
@@ -238,7 +238,7 @@ def test_a_document_is_a_copy() -> None:
     assert golden().to_yaml(3) == GOLDEN
 
 
-def test_text_of_an_architecture() -> None:
+def test_description_of_an_architecture_lists_its_choices() -> None:
     assert str(golden()) == (
         "2 DCNv4(groups=2, dw_kernel=3) · 3 DynamicConv(kernels=2) · 4 UIB(start_kernel=5, expansion=2) · "
         "5 UIB(start_kernel=3, mid_kernel=5) · 8 MMQA(heads=2, key_dim=16, kv_stride=2) · "
@@ -248,7 +248,7 @@ def test_text_of_an_architecture() -> None:
     assert golden().as_picks()["3"] == {"DynamicConv": {"kernels": 2, "reduction": 4, "temperature": 30.0}}
 
 
-def test_text_of_the_stock_architecture() -> None:
+def test_description_of_the_stock_architecture() -> None:
     stock = read("v9").stock
     assert stock.is_stock
     assert (str(stock), stock.summary(), stock.as_picks()) == ("stock", "stock", {})
@@ -270,7 +270,9 @@ def test_text_of_the_stock_architecture() -> None:
         ("DynamicConv", {"temperature": 1.0, "kernels": 1}, "DynamicConv(kernels=1)", {"kernels": 1}),
     ],
 )
-def test_text_of_a_choice(operator: str, given: dict[str, float], words: str, effective: dict[str, float]) -> None:
+def test_description_of_a_choice_lists_its_parameters(
+    operator: str, given: dict[str, float], words: str, effective: dict[str, float]
+) -> None:
     choice = Choice.of(operator, given)
     assert str(choice) == words
     assert choice.effective == effective
@@ -278,7 +280,7 @@ def test_text_of_a_choice(operator: str, given: dict[str, float], words: str, ef
     assert not choice.is_stock
 
 
-def test_the_stock_choice() -> None:
+def test_stock_choice_has_no_parameters() -> None:
     assert STOCK.is_stock
     assert (str(STOCK), STOCK.effective) == ("stock", {})
 
@@ -297,7 +299,7 @@ def test_the_stock_choice() -> None:
         ),
     ],
 )
-def test_a_wrong_choice(operator: str, given: dict[str, int], expected: list[str]) -> None:
+def test_invalid_choice_is_an_error(operator: str, given: dict[str, int], expected: list[str]) -> None:
     with pytest.raises(SpecError) as caught:
         Choice.of(operator, given)
     assert list(caught.value.mistakes) == expected
@@ -333,7 +335,7 @@ def test_a_wrong_choice(operator: str, given: dict[str, int], expected: list[str
         ),
     ],
 )
-def test_text_that_is_no_exported_architecture(change: Callable[[str], str], expected: str) -> None:
+def test_text_that_is_no_exported_architecture_is_refused(change: Callable[[str], str], expected: str) -> None:
     with pytest.raises(SpecError) as caught:
         Architecture.from_yaml(change(GOLDEN))
     assert str(caught.value) == expected
@@ -349,7 +351,7 @@ def test_text_that_is_no_exported_architecture(change: Callable[[str], str], exp
         ),
     ],
 )
-def test_a_pick_that_stands_nowhere(layer: int, expected: str) -> None:
+def test_pick_at_no_slot_is_refused(layer: int, expected: str) -> None:
     with pytest.raises(SpecError) as caught:
         Architecture.of("yolov9{scale}.yaml", "t", {layer: Choice.of("UIB", {})}).document(80)
     assert str(caught.value) == expected

@@ -65,9 +65,9 @@ def sources(document: Document) -> list[Any]:
     return [row[0] for row in all_rows(document)]
 
 
-class TestTrained:
+class TestWithBranch:
     @each_scale
-    def test_has_as_many_parameters_as_the_original(self, scale: str) -> None:
+    def test_model_with_branch_has_as_many_parameters_as_the_original(self, scale: str) -> None:
         document = auxiliary.with_branch(stock(scale))
         document["head"][-1][2] = "DualDDetect"
         assert sum(parameter.numel() for parameter in build.skeleton(document, 80).parameters()) == PARAMS[scale]
@@ -81,11 +81,11 @@ class TestTrained:
             ("c", [31, 34, 37, 16, 19, 22]),
         ],
     )
-    def test_its_head_reads_what_the_originals_does(self, scale: str, maps: list[int]) -> None:
+    def test_head_with_branch_reads_what_that_of_the_original_does(self, scale: str, maps: list[int]) -> None:
         head = auxiliary.with_branch(stock(scale))["head"][-1]
         assert head == [maps, 1, "DualDetect", ["nc"]]
 
-    def test_the_second_path_of_t(self) -> None:
+    def test_second_path_of_yolov9t(self) -> None:
         assert all_rows(auxiliary.with_branch(stock("t")))[22:29] == [
             [8, 1, "SPPELAN", [128, 64]],
             [-1, 1, "nn.Upsample", ["None", 2, "nearest"]],
@@ -96,12 +96,12 @@ class TestTrained:
             [-1, 1, "RepNCSPELAN4", [64, 64, 32, 3]],
         ]
 
-    def test_the_second_path_of_e_reads_its_first_backbone(self) -> None:
+    def test_second_path_of_yolov9e_reads_its_first_backbone(self) -> None:
         document = auxiliary.with_branch(stock("e"))
         added = [row[0] for row in all_rows(document)[42:49]]
         assert added == [9, -1, [-1, 7], -1, -1, [-1, 5], -1]
 
-    def test_the_second_backbone_of_m_sums_the_maps_of_the_first(self) -> None:
+    def test_second_backbone_of_yolov9m_sums_the_maps_of_the_first(self) -> None:
         added = all_rows(auxiliary.with_branch(stock("m")))[23:38]
         assert [row for row in added if row[2] in {"CBLinear", "CBFuse"}] == [
             [5, 1, "CBLinear", [[240]]],
@@ -122,7 +122,7 @@ class TestTrained:
         assert sides == [(16, 24), (8, 12), (4, 6)] * 2
 
     @each_scale
-    def test_adds_rows_behind_the_rows_of_the_model(self, scale: str) -> None:
+    def test_branch_is_added_behind_the_rows_of_the_model(self, scale: str) -> None:
         before, after = stock(scale), auxiliary.with_branch(stock(scale))
         modules = [row[2] for row in all_rows(after)]
         begins = modules[:1] == ["nn.Identity"] and scale != "e"
@@ -131,18 +131,18 @@ class TestTrained:
         assert len(modules) == len(own) + begins + BRANCH[scale] + 1
 
     @each_scale
-    def test_twice_is_once(self, scale: str) -> None:
+    def test_adding_the_branch_twice_is_adding_it_once(self, scale: str) -> None:
         document = auxiliary.with_branch(stock(scale))
         assert auxiliary.with_branch(document) == document
 
     @each_scale
-    def test_the_document_stays_as_it_was(self, scale: str) -> None:
+    def test_adding_the_branch_does_not_change_the_document(self, scale: str) -> None:
         document = stock(scale)
         for row in all_rows(auxiliary.with_branch(document)):
             row[3].append("changed")
         assert document == stock(scale)
 
-    def test_keeps_every_other_key(self) -> None:
+    def test_adding_the_branch_keeps_every_other_key(self) -> None:
         document = changed("t", {4: Choice.of("UIB", {})}) | {"pgi": "lead-guided", "activation": "nn.ReLU()"}
         for other in (auxiliary.with_branch(document), auxiliary.without_branch(auxiliary.with_branch(document))):
             assert {**other, "backbone": [], "head": []} == {**document, "backbone": [], "head": []}
@@ -150,44 +150,46 @@ class TestTrained:
     @pytest.mark.parametrize(
         "name", ["yolov3.yaml", "yolov5n.yaml", "yolov6n.yaml", "yolov8n.yaml", "yolov10n.yaml", "yolo11n.yaml"]
     )
-    def test_other_families_have_none(self, name: str) -> None:
+    def test_branch_of_another_family_is_refused(self, name: str) -> None:
         with pytest.raises(SpecError, match=r"^pgi: only YOLOv9's models .* have an auxiliary branch$"):
             auxiliary.with_branch(model_reader.model_document(name))
 
     @pytest.mark.parametrize("operator", ["MMQA", "DCNv4"])
-    def test_is_what_articles_train(self, operator: str, published: Callable[[str], dict[str, Any]]) -> None:
+    def test_branch_of_a_published_file_is_restored(
+        self, operator: str, published: Callable[[str], dict[str, Any]]
+    ) -> None:
         document = foreign_files.translate(published(operator)).document
         assert auxiliary.with_branch(auxiliary.without_branch(document)) == document
 
 
-class TestDeployed:
+class TestWithoutBranch:
     @each_scale
-    def test_is_the_inverse_of_with_branch(self, scale: str) -> None:
+    def test_removing_the_branch_is_the_inverse_of_adding_it(self, scale: str) -> None:
         assert auxiliary.without_branch(auxiliary.with_branch(stock(scale))) == stock(scale)
 
     @each_scale
-    def test_does_not_change_a_deployed_model(self, scale: str) -> None:
+    def test_deployed_model_is_not_changed_by_removing_the_branch(self, scale: str) -> None:
         document = stock(scale)
         assert auxiliary.without_branch(document) == document
 
     @pytest.mark.parametrize("name", ["yolov8n.yaml", "yolo26n.yaml"])
-    def test_does_not_change_other_families(self, name: str) -> None:
+    def test_other_families_are_not_changed_by_removing_the_branch(self, name: str) -> None:
         document = model_reader.model_document(name)
         assert auxiliary.without_branch(document) == document
 
     @each_scale
-    def test_the_trained_document_stays_as_it_was(self, scale: str) -> None:
+    def test_removing_the_branch_does_not_change_its_document(self, scale: str) -> None:
         document = auxiliary.with_branch(stock(scale))
         for row in all_rows(auxiliary.without_branch(document)):
             row[3].append("changed")
         assert document == auxiliary.with_branch(stock(scale))
 
-    def test_the_printed_head_loses_its_half_too(self) -> None:
+    def test_printed_dual_head_loses_its_auxiliary_half(self) -> None:
         document = auxiliary.with_branch(stock("t"))
         document["head"][-1][2] = "DualDDetect"
         assert auxiliary.without_branch(document)["head"][-1] == [[15, 18, 21], 1, "DDetect", ["nc"]]
 
-    def test_an_identity_of_the_file_stays(self) -> None:
+    def test_identity_layer_of_the_file_stays(self) -> None:
         moved = stock("t")
         for row in all_rows(moved):
             row[0] = [one + (one >= 0) for one in row[0]] if isinstance(row[0], list) else row[0]
@@ -201,7 +203,7 @@ class TestCandidates:
 
     @each_scale
     @pytest.mark.parametrize("feeds", insertions.FEEDS)
-    def test_insertions_are_not_in_the_branch(self, scale: str, feeds: Feeds) -> None:
+    def test_branch_has_no_insertions(self, scale: str, feeds: Feeds) -> None:
         places = [19, 22, 29] if scale == "e" else [3, 6, 9]
         for inserted in ({places[-1]: feeds}, dict.fromkeys(places, feeds)):
             document = changed(scale, inserted=inserted)
@@ -213,7 +215,7 @@ class TestCandidates:
 
     @pytest.mark.parametrize("scale", "tm")
     @pytest.mark.parametrize("feeds", insertions.FEEDS)
-    def test_an_insertion_anywhere(self, scale: str, feeds: Feeds) -> None:
+    def test_branch_is_the_same_for_an_insertion_anywhere(self, scale: str, feeds: Feeds) -> None:
         plain = branch(auxiliary.with_branch(stock(scale)))
         for after in range(len(all_rows(stock(scale))) - 1):
             try:
@@ -225,7 +227,7 @@ class TestCandidates:
             assert branch(in_training) == plain
             assert auxiliary.without_branch(in_training) == document
 
-    def test_the_branch_reads_the_layer_before_an_insertion(self) -> None:
+    def test_branch_reads_the_layer_before_an_insertion(self) -> None:
         """`CBLinear` reads the block, as in article 1, and so does the second path of t."""
         small = sources(auxiliary.with_branch(changed("t", inserted={8: "all"})))
         assert small[10:11] == [-1]  # the pooling reads the insertion, which is layer 9
@@ -242,7 +244,7 @@ class TestCandidates:
             ("e", {3: "UIB", 5: "DCNv4", 9: "MMQA", 22: "UIB", 30: "DySample", 32: "UIB"}),
         ],
     )
-    def test_operators_are_not_in_the_branch(self, scale: str, picks: dict[int, str]) -> None:
+    def test_branch_has_no_operators(self, scale: str, picks: dict[int, str]) -> None:
         document = changed(scale, {layer: Choice.of(operator, {}) for layer, operator in picks.items()})
         in_training = auxiliary.with_branch(document)
         assert branch(in_training) == branch(auxiliary.with_branch(stock(scale)))
@@ -251,13 +253,15 @@ class TestCandidates:
         build.skeleton(in_training, 2)
 
     @pytest.mark.parametrize("scale", "mc")
-    def test_an_operator_in_the_place_of_a_whole_layer_is_not_in_the_branch(self, scale: str) -> None:
+    def test_branch_has_no_operator_in_the_place_of_a_whole_layer(self, scale: str) -> None:
         document = changed(scale, {3: Choice.of("UIB", {})})
         assert document["backbone"][3][2] == "UIB"
         assert branch(auxiliary.with_branch(document)) == branch(auxiliary.with_branch(stock(scale)))
 
     @each_scale
-    def test_of_a_whole_space(self, scale: str, space_of: Callable[[str], SearchSpace]) -> None:
+    def test_branch_is_the_same_for_every_architecture_of_a_space(
+        self, scale: str, space_of: Callable[[str], SearchSpace]
+    ) -> None:
         space = space_of(f"v9:{scale}")
         plain = auxiliary.with_branch(space.stock.document(80))
         for seed in range(10):
@@ -266,26 +270,26 @@ class TestCandidates:
             assert branch(in_training) == branch(plain)
             assert auxiliary.without_branch(in_training) == document
 
-    def test_an_insertion_behind_the_identity_of_e(self) -> None:
+    def test_branch_of_yolov9e_with_an_insertion_behind_its_identity(self) -> None:
         new = Insertion(after=0, feeds="all", choice=Choice.of("DynamicConv", {}))
         document = Architecture.of("yolov9{scale}.yaml", "e", {}, inserted=[new]).document(80)
         build.skeleton(document, 2)
         assert auxiliary.without_branch(auxiliary.with_branch(document)) == document
 
 
-class TestCounting:
+class TestDeployedLayers:
     """Sources of a small model: main layers 1 to 3, auxiliary 4 and 5."""
 
     sources = (-1, -1, -1, [-1, 1], 0, [4, 2], [5, 4, 2, 3])
 
-    def test_deployed_layers(self) -> None:
+    def test_deployed_layers_lead_to_the_main_half(self) -> None:
         assert auxiliary.deployed_layers(self.sources, begins_with_identity=True) == [1, 2, 3, 6]
         assert auxiliary.deployed_layers(self.sources, begins_with_identity=False) == [0, 1, 2, 3, 6]
 
-    def test_auxiliary_layers(self) -> None:
+    def test_auxiliary_layers_lead_to_the_auxiliary_half_only(self) -> None:
         assert auxiliary.auxiliary_layers(self.sources) == [4, 5]
 
-    def test_an_identity_with_another_reader_is_deployed(self) -> None:
+    def test_identity_layer_with_another_reader_is_deployed(self) -> None:
         read_twice = (-1, -1, 0, [1, 2], [3, 2])
         assert auxiliary.deployed_layers(read_twice, begins_with_identity=True) == [0, 2, 4]
 
@@ -293,7 +297,7 @@ class TestCounting:
         assert auxiliary.renumber(self.sources, [1, 2, 3, 6]) == [-1, -1, [-1, 0], [1, 2]]
         assert auxiliary.renumber(self.sources, [0, 1, 2, 3, 6]) == [-1, -1, -1, [-1, 1], [2, 3]]
 
-    def test_the_layer_before_is_not_the_one_that_was_dropped(self) -> None:
+    def test_relative_source_skips_dropped_layers(self) -> None:
         assert auxiliary.renumber([-1, -1, 0, [1, 2]], [0, 2, 3]) == [-1, 0, [1]]
 
     @each_scale
@@ -306,7 +310,7 @@ class TestCounting:
         assert sorted(deployed + dropped) == list(range(len(read)))
         assert len(dropped) == BRANCH[scale]
 
-    def test_a_plain_document_has_no_branch(self) -> None:
+    def test_plain_document_has_no_auxiliary_layers(self) -> None:
         assert not auxiliary.has_auxiliary(stock("t"))
         assert auxiliary.has_auxiliary(auxiliary.with_branch(stock("t")))
 

@@ -125,7 +125,7 @@ def in_a_fresh_process(code: str, folder: Path) -> str:
 class TestHook:
     """Assumptions of the wrapped `parse_model` about Ultralytics; a new release that breaks them fails here."""
 
-    def test_is_installed_once(self) -> None:
+    def test_hook_is_installed_once(self) -> None:
         before = tasks.parse_model
         parser_hooks.install()
         assert tasks.parse_model is before
@@ -134,13 +134,13 @@ class TestHook:
         assert (stock.__module__, stock.__name__) == ("ultralytics.nn.tasks", "parse_model")
         assert inspect.unwrap(before, stop=lambda f: f is not before) is stock  # wrapped once
 
-    def test_wraps_the_signature_that_ultralytics_calls(self) -> None:
+    def test_hook_wraps_the_signature_that_ultralytics_calls(self) -> None:
         stock = inspect.unwrap(tasks.parse_model)
         parameters = inspect.signature(stock).parameters
         assert list(parameters) == ["d", "ch", "verbose"]
         assert parameters["verbose"].default is True
 
-    def test_ultralytics_finds_it_by_its_name_in_the_module(self) -> None:
+    def test_ultralytics_finds_the_hook_by_its_name_in_the_module(self) -> None:
         builders = [function for function in vars(tasks).values() if inspect.isfunction(function)]
         calling = [f.__name__ for f in builders if "parse_model" in f.__code__.co_names]
         assert calling
@@ -153,11 +153,11 @@ class TestHook:
     def test_ultralytics_has_no_module_of_our_names(self) -> None:
         assert not set(rows.names()) & set(vars(tasks))
 
-    def test_is_a_version_that_pyproject_allows(self) -> None:
+    def test_installed_ultralytics_is_a_version_that_pyproject_allows(self) -> None:
         major, minor, patch = (int(part) for part in ultralytics.__version__.split(".")[:3])
         assert (8, 4, 190) <= (major, minor, patch) < (8, 5, 0)
 
-    def test_logs_its_operators_if_verbose(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_hook_logs_operators_if_verbose(self, monkeypatch: pytest.MonkeyPatch) -> None:
         messages: list[str] = []
         monkeypatch.setattr(LOGGER, "info", messages.append)
         tasks.parse_model(tiny(ROWS["UIB"], ROWS["DySample"]), 3, verbose=True)
@@ -174,9 +174,9 @@ class TestHook:
         assert (repr(ours), save) == (repr(stock), stock_save)
 
 
-class TestGraft:
+class TestRowOperator:
     @each_family
-    def test_keeps_what_ultralytics_routes_by(self, family: str, space_of: SpaceOf) -> None:
+    def test_grafted_layer_has_the_attributes_that_ultralytics_routes_by(self, family: str, space_of: SpaceOf) -> None:
         architecture = mixed(family, space_of)
         ours = build.skeleton(architecture.document(80), 80)
         stock = build.skeleton(space_of(family).stock.document(80), 80)
@@ -187,14 +187,14 @@ class TestGraft:
             assert layer.type == (name if type(layer) is not type(before) else before.type)
 
     @each_family
-    def test_keeps_the_list_of_saved_layers(self, family: str, space_of: SpaceOf) -> None:
+    def test_list_of_saved_layers_is_that_of_ultralytics(self, family: str, space_of: SpaceOf) -> None:
         with torch.device("meta"):
             _, ours = tasks.parse_model(mixed(family, space_of).document(80), 3, verbose=False)
             _, stock = tasks.parse_model(space_of(family).stock.document(80), 3, verbose=False)
         assert ours == stock
 
     @each_row
-    def test_takes_the_activation_of_the_yaml(self, row: list[Any]) -> None:
+    def test_operator_takes_the_activation_of_the_yaml(self, row: list[Any]) -> None:
         layers = build.skeleton(tiny(row, activation="nn.ReLU()"), 2)
         kinds = {type(module) for module in layers[2].modules()}
         assert nn.SiLU not in kinds
@@ -210,26 +210,26 @@ class TestGraft:
             ([-1, 2, "DySample", ["None", 2, "nearest", {}]], DySample),
         ],
     )
-    def test_every_repeat_of_a_whole_layer_gets_one(self, row: list[Any], module: type[nn.Module]) -> None:
+    def test_every_repeat_of_a_whole_layer_gets_an_operator(self, row: list[Any], module: type[nn.Module]) -> None:
         layer: Any = build.skeleton(tiny(row), 2)[2]
         assert [type(copy) for copy in layer] == [module] * row[1]
         assert (layer.i, layer.f, layer.np) == (2, -1, params(layer))
 
-    def test_every_repeat_of_a_host_that_does_not_repeat_itself_gets_one(self) -> None:
+    def test_every_repeat_of_a_plain_host_gets_an_operator(self) -> None:
         layer: Any = build.skeleton(tiny([-1, 2, "RepNCSPELAN4_UIB", [16, 16, 8, 1, {}]]), 2)[2]
         assert sum(isinstance(module, UIB) for module in layer.modules()) == 4
         assert layer.np == params(layer)
 
-    def test_repeats_of_a_host_that_repeats_itself(self) -> None:
+    def test_repeats_inside_a_host_get_an_operator(self) -> None:
         layer: Any = build.skeleton(tiny([-1, 3, "C2f_UIB", [16, {}]]), 2)[2]
         assert [type(block) for block in layer.m] == [UIB] * 3
 
-    def test_refuses_a_layer_without_a_site(self) -> None:
+    def test_layer_without_a_site_is_refused(self) -> None:
         layer = nn.Upsample(None, 2, "nearest")
         with pytest.raises(SpecError, match=r"^nn\.Upsample has no site for UIB$"):
             build.graft(layer, HOSTS["nn.Upsample"], OPERATORS["UIB"], {}, c_in=16)
 
-    def test_the_stem_of_v5_keeps_its_padding(self, space_of: SpaceOf) -> None:
+    def test_stem_of_yolov5_keeps_its_padding(self, space_of: SpaceOf) -> None:
         space = space_of("v5")
         architecture = space.of({0: Choice.of("DynamicConv", {}), 15: Choice.of("DySample", {})})
         stem = architecture.document(80)["backbone"][0]
@@ -269,7 +269,7 @@ class TestModel:
         assert document == before
 
     @each_family
-    def test_fused_and_not_are_the_same(self, family: str, space_of: SpaceOf, awake: Awake) -> None:
+    def test_fused_and_unfused_models_predict_the_same(self, family: str, space_of: SpaceOf, awake: Awake) -> None:
         model = awake(build.model(mixed(family, space_of).document(3), 3)).eval()
         assert isinstance(model, tasks.DetectionModel)
         present = {
@@ -284,7 +284,7 @@ class TestModel:
         assert (after - before).abs().max() <= 1e-4 * before.abs().max()
 
     @each_row
-    def test_a_row_trains_one_step_and_fuses(self, row: list[Any], awake: Awake) -> None:
+    def test_model_with_an_operator_row_trains_one_step_and_fuses(self, row: list[Any], awake: Awake) -> None:
         model: Any = build.model(tiny(row), 2).train()
         raw = model(torch.rand(2, 3, 64, 64))
         raw["feats"][0].square().sum().backward()
@@ -309,8 +309,8 @@ class TestModel:
         assert norms == ["query_pool.1"]
 
 
-class TestFilesThatTravel:
-    def test_a_checkpoint_brings_our_layers_along(self, tmp_path: Path) -> None:
+class TestPortableFiles:
+    def test_checkpoint_contains_operator_layers(self, tmp_path: Path) -> None:
         model = build.model(tiny(*(ROWS[name] for name in ("UIB", "MMQA", "DCNv4", "DynamicConv", "DySample"))), 2)
         torch.save({"model": model}, tmp_path / "best.pt")
         code = """
@@ -325,7 +325,9 @@ print(sum(parameter.numel() for parameter in again.parameters()))
 """
         assert in_a_fresh_process(code, tmp_path).split() == [str(params(model))] * 2
 
-    def test_plain_ultralytics_refuses_our_rows_and_reads_the_rest(self, space_of: SpaceOf, tmp_path: Path) -> None:
+    def test_plain_ultralytics_refuses_operator_rows_and_reads_the_rest(
+        self, space_of: SpaceOf, tmp_path: Path
+    ) -> None:
         stock = space_of("v8").stock
         (tmp_path / "ours.yaml").write_text(yaml.safe_dump(tiny(ROWS["UIB"])), encoding="utf-8")
         (tmp_path / "mixed.yaml").write_text(mixed("v8", space_of).to_yaml(80), encoding="utf-8")
@@ -349,7 +351,7 @@ UIB_ROWS = "it stands in Bottleneck, C3, C2f, C3k2, C2fCIB, A2C2f, RepNCSPELAN4"
 
 
 class TestMistakes:
-    def test_all_rows_that_cannot_be_built_in_one_go(self) -> None:
+    def test_all_rows_that_cannot_be_built_are_reported_at_once(self) -> None:
         document = tiny(
             [-1, 1, "Cnv", [16]],
             [-1, 1, "C3_UBI", [16, {}]],
@@ -396,7 +398,7 @@ class TestMistakes:
             ),
         ],
     )
-    def test_a_row_that_does_not_fit_its_place(self, row: list[Any], expected: str) -> None:
+    def test_row_that_does_not_fit_its_place_is_refused(self, row: list[Any], expected: str) -> None:
         with pytest.raises(SpecError) as caught:
             build.model(tiny(row), 2)
         assert list(caught.value.mistakes) == [expected]
@@ -446,14 +448,14 @@ class TestMistakes:
 
 class TestRows:
     @pytest.mark.parametrize("name", rows.names())
-    def test_every_name_is_taken_apart(self, name: str) -> None:
+    def test_every_row_name_is_parsed(self, name: str) -> None:
         lowered = rows.lower([-1, 2, name, [16, 3, 1, {}]])
         assert lowered is not None
         assert lowered.row == [-1, 2, lowered.host.name, [16, 3, 1]]
         assert name in {f"{lowered.host.name}_{lowered.operator.name}", lowered.operator.name}
         assert lowered.parameters == lowered.operator.complete({})
 
-    def test_the_mapping_may_be_left_out(self) -> None:
+    def test_mapping_of_a_row_may_be_left_out(self) -> None:
         with_it, without = rows.lower([-1, 1, "C3_UIB", [16, {}]]), rows.lower([-1, 1, "C3_UIB", [16]])
         assert with_it == without
 

@@ -30,17 +30,17 @@ def header(name: str) -> dict[str, str]:
     return {key: text for key, text in (re.split(r"  +", line, maxsplit=1) for line in lines if "  " in line) if key}
 
 
-def test_there_are_five() -> None:
+def test_every_catalog_model_has_an_article() -> None:
     assert set(MODELS) == set(ARTICLES)
 
 
 @each_model
-def test_header_has_origin_and_licences(name: str) -> None:
+def test_catalog_model_header_has_origin_and_licences(name: str) -> None:
     assert set(header(name)) == {"origin", "licences", "claimed", "printed", "true", "changed"}
 
 
 @each_model
-def test_the_true_figures_are(name: str) -> None:
+def test_figures_of_a_catalog_model_are_counted(name: str) -> None:
     figures = re.match(r"([\d,]+) parameters, ([\d.]+) GFLOPs, deployed.* \(nc (\d+), 640 px\)", header(name)["true"])
     assert figures is not None
     document = model_reader.model_document(name)
@@ -49,13 +49,13 @@ def test_the_true_figures_are(name: str) -> None:
 
 
 @each_model
-def test_needs_no_translation(name: str) -> None:
+def test_catalog_model_needs_no_translation(name: str) -> None:
     document = yaml_text.read_yaml(MODELS[name])
     assert foreign_files.translate(document) == foreign_files.Translation(document=document)
 
 
 @each_model
-def test_every_note_about_a_row_counts_right(name: str) -> None:
+def test_row_numbers_in_comments_of_a_catalog_model_are_right(name: str) -> None:
     """Check that `# 9` behind a row is its index."""
     text = MODELS[name].read_text(encoding="utf-8")
     rows = [line for line in text.splitlines() if re.match(r"  - \[", line)]
@@ -65,7 +65,7 @@ def test_every_note_about_a_row_counts_right(name: str) -> None:
 
 
 @each_model
-def test_is_found_by_its_name(name: str) -> None:
+def test_catalog_model_is_found_by_its_name(name: str) -> None:
     assert (
         model_reader.model_document(name)
         == model_reader.model_document(f"{name}.yaml")
@@ -78,7 +78,7 @@ def test_is_found_by_its_name(name: str) -> None:
 
 @each_model
 @pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published files are not on this machine")
-def test_is_what_the_printed_file_is_read_as(name: str) -> None:
+def test_catalog_model_equals_the_translated_printed_file(name: str) -> None:
     """Compare base model and operators of both files."""
     ours, printed = (
         bases.load(*model_reader.base_and_scale(model, None)) for model in (name, str(PUBLISHED / ARTICLES[name]))
@@ -92,7 +92,7 @@ def test_is_what_the_printed_file_is_read_as(name: str) -> None:
 
 @each_model
 @pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published files are not on this machine")
-def test_the_printed_figures_are(name: str) -> None:
+def test_printed_figures_of_a_catalog_model_are_counted(name: str) -> None:
     figures = re.match(r"([\d,]+) parameters.*?, ([\d.]+) GFLOPs", header(name)["printed"])
     assert figures is not None
     document = model_reader.read_model(str(PUBLISHED / ARTICLES[name]), as_printed=True).document

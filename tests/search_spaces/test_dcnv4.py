@@ -94,7 +94,7 @@ def plain(channels: int = 4, groups: int = 2, *, mask: float | dict[int, float] 
         (64, 4, {"remove_center": True}, 14560),
     ],
 )
-def test_parameters(channels: int, groups: int, settings: dict[str, Any], expected: int) -> None:
+def test_dcnv4_parameters(channels: int, groups: int, settings: dict[str, Any], expected: int) -> None:
     with torch.device("meta"):
         assert params(DCNv4(channels, groups=groups, **settings)) == expected
 
@@ -116,7 +116,7 @@ def test_parameters(channels: int, groups: int, settings: dict[str, Any], expect
     ],
     ids=str,
 )
-def test_equals_its_definition(settings: dict[str, Any], size: tuple[int, int]) -> None:
+def test_dcnv4_equals_its_definition(settings: dict[str, Any], size: tuple[int, int]) -> None:
     layer, x = dcn(**settings), torch.randn(2, 8, *size, dtype=torch.float64)
     expected = by_hand(layer, x, remove_center=settings.get("remove_center", False))
     assert torch.allclose(layer(x), expected, rtol=0, atol=1e-12)
@@ -162,7 +162,7 @@ def test_half_outside_counts_half() -> None:
     assert torch.allclose(layer(x)[..., 0], 0.5 * x[..., 0], rtol=0, atol=1e-13)
 
 
-def test_weights_are_raw() -> None:
+def test_dcnv4_weights_are_not_normalised() -> None:
     x = torch.randn(1, 4, 5, 6, dtype=torch.float64)
     assert torch.allclose(plain(mask=-7.5)(x), -7.5 * plain()(x), rtol=0, atol=1e-12)
 
@@ -176,13 +176,13 @@ def test_the_padding_of_the_packed_row_is_ignored() -> None:
     assert torch.equal(layer(x), before)
 
 
-def test_gradients_are_those_of_the_formula() -> None:
+def test_dcnv4_gradients_are_those_of_the_formula() -> None:
     layer = dcn(4, center_scale=True, dw_kernel=3).requires_grad_()
     x = torch.randn(1, 4, 3, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(layer, (x,))
 
 
-def test_a_new_one_returns_zero_and_passes_no_gradient() -> None:
+def test_new_dcnv4_returns_zero_and_passes_no_gradient() -> None:
     layer, x = DCNv4(16), torch.randn(1, 16, 5, 5, requires_grad=True)
     out = layer(x)
     assert not out.any()
@@ -191,7 +191,7 @@ def test_a_new_one_returns_zero_and_passes_no_gradient() -> None:
     assert not x.grad.any()
 
 
-def test_a_new_block_passes_its_input_and_gradient() -> None:
+def test_new_dcnv4_block_passes_its_input_and_gradient() -> None:
     block = DCNv4Block(16, 16, core=DCNv4(16), activation=nn.SiLU()).eval()
     x = torch.randn(1, 16, 5, 5, requires_grad=True)
     out = block(x)
@@ -210,14 +210,14 @@ def test_a_block_has_a_stem_only_where_channels_change() -> None:
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.trace:FutureWarning")
 @pytest.mark.parametrize("settings", [{}, {"remove_center": True, "center_scale": True, "dw_kernel": 3}], ids=str)
-def test_traced_at_one_size_is_right_at_another(settings: dict[str, Any]) -> None:
+def test_dcnv4_traced_at_one_size_is_right_at_another(settings: dict[str, Any]) -> None:
     layer = dcn(**settings)
     traced = torch.jit.trace(layer, torch.randn(1, 8, 8, 8, dtype=torch.float64))
     x = torch.randn(3, 8, 12, 10, dtype=torch.float64)
     assert torch.allclose(traced(x), layer(x), rtol=0, atol=1e-12)
 
 
-def test_half_models_sample_at_exact_places() -> None:
+def test_dcnv4_in_half_precision_samples_at_exact_places() -> None:
     layer = plain(groups=1, mask={4: 1.0}).half()
     x = torch.arange(320.0).expand(1, 4, 1, 320).half()
     assert torch.allclose(layer(x), x, rtol=0, atol=1e-3)  # float16 coordinates would be off by 0.1 pixels there
@@ -237,7 +237,7 @@ class Kernel:
 
 
 @pytest.mark.parametrize("remove_center", [False, True])
-def test_calls_the_cuda_kernel_as_the_original_module_does(
+def test_dcnv4_calls_the_cuda_kernel_as_the_original_module_does(
     remove_center: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layer = dcn(32, groups=2, offset_scale=0.5, remove_center=remove_center)
@@ -293,7 +293,7 @@ def test_a_cpu_samples_in_plain_pytorch_even_with_the_package(monkeypatch: pytes
     assert not kernel.calls
 
 
-def test_finds_the_original_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_original_dcnv4_package_is_found_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     find = dcnv4._cuda_function.__wrapped__
     monkeypatch.setitem(sys.modules, "DCNv4.functions", None)  # importing it fails
     assert find() is None
@@ -304,18 +304,18 @@ def test_finds_the_original_where_it_is_installed(monkeypatch: pytest.MonkeyPatc
     assert find() is Kernel
 
 
-def test_its_state_dict_is_the_originals() -> None:
+def test_dcnv4_state_dict_is_that_of_the_original() -> None:
     names = {name.partition(".")[0] for name in dcn(center_scale=True, dw_kernel=3).state_dict()}
     assert names == {"offset_mask_dw", "offset_mask", "value_proj", "output_proj", "center_feature_scale"}
 
 
-def test_refuses_groups_that_do_not_divide() -> None:
+def test_dcnv4_refuses_groups_that_do_not_divide() -> None:
     with pytest.raises(ValueError, match="3 groups do not divide 16 channels"):
         DCNv4(16, groups=3)
 
 
 @pytest.mark.parametrize(("remove_center", "expected"), [(False, 1_152_000), (True, 1_024_000)])
-def test_counts_its_sampling(remove_center: bool, expected: int) -> None:
+def test_dcnv4_sampling_is_counted(remove_center: bool, expected: int) -> None:
     count = OPERATORS["DCNv4"].extra_macs
     assert count is not None
     x = torch.empty(1, 64, 20, 20, device="meta")
@@ -331,7 +331,7 @@ def test_counts_its_sampling(remove_center: bool, expected: int) -> None:
         (24, 2, 4, "it needs stride 1"),
     ],
 )
-def test_incompatibilities(c_out: int, stride: int, groups: int, expected: str | None) -> None:
+def test_dcnv4_incompatibilities(c_out: int, stride: int, groups: int, expected: str | None) -> None:
     record = OPERATORS["DCNv4"]
     site = Site(path="cv2.1", kind=SiteKind.CONV, c_in=24, c_out=c_out, kernel=3, stride=stride, activation=nn.SiLU())
     assert record.incompatibility(site, record.complete({"groups": groups})) == expected

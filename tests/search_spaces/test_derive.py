@@ -26,7 +26,7 @@ MODELS = [
 
 
 @pytest.mark.parametrize("model", MODELS)
-def test_is_valid_as_it_stands_and_complete(model: str) -> None:
+def test_derived_space_is_valid_and_complete(model: str) -> None:
     written = derive(model)
     space = parse(yaml_text.parse_yaml(written))
     base = bases.load(space.base, space.scale)
@@ -38,14 +38,14 @@ def test_is_valid_as_it_stands_and_complete(model: str) -> None:
     assert "# No slots: " in written
 
 
-def test_comments_describe_the_layers() -> None:
+def test_comments_of_a_derived_space_describe_the_layers() -> None:
     written = derive("yolov8s.yaml")
     assert "name: yolov8s\nbase: yolov8{scale}.yaml\nscale: s\n" in written
     assert "# C2f in the backbone: 2 (1/4, 64 channels), 4 (1/8, 128 channels)." in written
     assert "# No slots: Concat 11, 14, 17, 20; Detect 22." in written
 
 
-def test_offers_at_least_what_the_catalog_offers() -> None:
+def test_derived_space_offers_at_least_what_the_catalog_offers() -> None:
     for name in catalog():
         chosen = load(name)
         scale = chosen.scale if "{scale}" in chosen.base else ""
@@ -54,7 +54,7 @@ def test_offers_at_least_what_the_catalog_offers() -> None:
         assert all(set(slot.operators) <= offered[slot.layer] for slot in chosen.slots)
 
 
-def test_commented_keys_are_valid() -> None:
+def test_commented_keys_of_a_derived_space_are_valid() -> None:
     lines = derive("yolov8n.yaml").splitlines()
     first = lines.index("# insert:")
     taken = [line.removeprefix("# ") for line in lines[first:]]
@@ -63,7 +63,7 @@ def test_commented_keys_are_valid() -> None:
     assert [slot.name for slot in space.slots if slot.feeds] == ["after-9"]
 
 
-def test_a_users_file(tmp_path: Path) -> None:
+def test_space_is_derived_from_a_file_of_the_user(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump(dict(bases.load("yolov5{scale}.yaml", "n").document)), encoding="utf-8")
     written = derive(str(path))
@@ -79,7 +79,7 @@ def test_a_users_file(tmp_path: Path) -> None:
         ("yolov8n.pt", r"yolov8n.pt: no such file or model \(did you mean 'yolov8n.yaml'\?\)"),
     ],
 )
-def test_what_cannot_be_derived(model: str, expected: str) -> None:
+def test_model_without_a_space_is_refused(model: str, expected: str) -> None:
     with pytest.raises(SpecError, match=expected):
         derive(model)
 
@@ -102,7 +102,7 @@ AT_SCALES = {"": None, "m": {"n": [0.33, 1.0, 1024], "m": [0.67, 1.0, 1024]}, "s
 
 @pytest.mark.parametrize("scale", AT_SCALES)
 @pytest.mark.parametrize("module", WORDS)
-def test_accepts_every_module_that_is_counted(module: str, scale: str, tmp_path: Path) -> None:
+def test_derive_accepts_every_module_that_is_counted(module: str, scale: str, tmp_path: Path) -> None:
     rows: list[Any] = [[-1, 1, "Conv", [128, 3, 2]], [-1, 1, "C3", [256, False]]]
     rows.append([[0, 1] if module == "Concat" else -1, 2 if module == "HGBlock" else 1, module, WORDS[module]])
     rows += [[[2, 1], 1, "CBFuse", [[1]]]] if module == "CBLinear" else []
@@ -117,7 +117,7 @@ def test_accepts_every_module_that_is_counted(module: str, scale: str, tmp_path:
     assert repr(build.skeleton(space.stock.document(2), 2)) == repr(counted)
 
 
-def test_no_module_of_ultralytics_is_missing_in_the_list() -> None:
+def test_list_of_modules_has_all_of_ultralytics() -> None:
     """Read the source of `parse_model`: its sets of modules are local variables."""
     tree = ast.parse(dedent(inspect.getsource(tasks.parse_model)))
     (listed,) = [

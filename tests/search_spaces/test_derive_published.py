@@ -79,7 +79,7 @@ def comments(text: str) -> str:
 
 class TestBase:
     @each_article
-    def test_is_deployed_and_without_operators(self, article: str, written: Written) -> None:
+    def test_base_of_a_published_file_is_deployed_and_without_operators(self, article: str, written: Written) -> None:
         base = loaded(written(article))
         assert {layer: Choice.of(*choice) for layer, choice in base.operators.items()} == carried(article)
         assert not any("_" in row[2] or row[2] in ("DySample", "DynamicConv") for row in base.rows)
@@ -95,7 +95,7 @@ class TestBase:
             ("MMQA", "yolov9c.yaml"),
         ],
     )
-    def test_is_the_ultralytics_model_that_the_article_changed(
+    def test_base_of_a_published_file_is_the_ultralytics_model_it_changed(
         self, article: str, stock: str, written: Written
     ) -> None:
         base, original = loaded(written(article)), bases.load(*model_reader.base_and_scale(stock, None))
@@ -103,13 +103,13 @@ class TestBase:
         assert repr(layers[0]) == repr(layers[1])
 
     @each_article
-    def test_with_its_operators_it_is_the_file_again(self, article: str, written: Written) -> None:
+    def test_base_with_its_operators_equals_the_published_file(self, article: str, written: Written) -> None:
         architecture = Architecture.of(*model_reader.base_and_scale(str(written(article)), None), carried(article))
         left = auxiliary.without_branch(model_reader.model_document(str(written(article))))
         assert repr(build.skeleton(architecture.document(2), 2)) == repr(build.skeleton(left, 2))
 
     @pytest.mark.parametrize("article", BRANCHED)
-    def test_in_training_has_the_branch_of_the_file(
+    def test_base_in_training_has_the_branch_of_the_file(
         self, article: str, published: Callable[[str], dict[str, Any]], written: Written
     ) -> None:
         whole = foreign_files.translate(published(article)).document
@@ -118,13 +118,13 @@ class TestBase:
         assert repr(build.skeleton(in_training, 2)) == repr(build.skeleton(whole, 2))
 
     @pytest.mark.parametrize("asked", [True, "lead-guided"])
-    def test_a_deployed_file_may_ask_for_the_branch(self, asked: object, tmp_path: Path) -> None:
+    def test_deployed_file_may_ask_for_the_branch(self, asked: object, tmp_path: Path) -> None:
         document = {**bases.load("yolov9{scale}.yaml", "t").document, "pgi": asked}
         base = loaded(saved(document, tmp_path / "mine.yaml"))
         assert (base.pgi, base.shifted, base.operators) == (asked, 0, {})
         assert "pgi" not in base.document
 
-    def test_a_remaining_identity_shifts_no_index(self, tmp_path: Path) -> None:
+    def test_remaining_identity_shifts_no_index(self, tmp_path: Path) -> None:
         path = saved(auxiliary.with_branch(bases.load("yolov9{scale}.yaml", "e").document), tmp_path / "mine.yaml")
         assert (loaded(path).pgi, loaded(path).shifted) == (True, 0)
         assert loaded(path).rows == bases.load("yolov9{scale}.yaml", "e").rows
@@ -136,7 +136,7 @@ class TestBase:
 
 class TestDerived:
     @each_article
-    def test_is_valid_and_starts_with_the_architecture_of_the_file(self, article: str, written: Written) -> None:
+    def test_derived_space_starts_with_the_architecture_of_the_file(self, article: str, written: Written) -> None:
         _, space = derived(written(article))
         offered = {layer: choice for layer, choice in carried(article).items() if layer not in HEAVY.get(article, ())}
         assert space.start == (space.of(offered),)
@@ -145,7 +145,7 @@ class TestDerived:
         assert all(space.incompatibility(architecture) is None for architecture in space.start)
 
     @each_article
-    def test_comments_name_the_operators_of_the_file(self, article: str, written: Written) -> None:
+    def test_comments_of_a_derived_space_name_the_operators_of_the_file(self, article: str, written: Written) -> None:
         text, space = derived(written(article))
         message = " ".join(line.strip(" #") for line in text.splitlines())
         for choice in set(carried(article).values()):
@@ -155,7 +155,7 @@ class TestDerived:
             assert (choice in offered[layer]) == (layer not in HEAVY.get(article, ()))
 
     @each_article
-    def test_tells_what_stock_is(self, article: str, written: Written) -> None:
+    def test_derived_space_explains_stock(self, article: str, written: Written) -> None:
         message = comments(derived(written(article))[0])
         assert (
             "The base model, `stock`, is the file's without its operators; what the file carries is the architecture "
@@ -164,7 +164,7 @@ class TestDerived:
         shifts = "the file's layer 1 is layer 0 here." in message
         assert shifts == (article in BRANCHED)
 
-    def test_tells_what_is_not_offered_and_why(self, written: Written) -> None:
+    def test_derived_space_explains_what_is_not_offered(self, written: Written) -> None:
         message = comments(derived(written("MMQA"))[0])
         attention = "the attention matrix grows with the square of the pixels"
         quarter = f"{attention}; at 1/4 of the image it needs too much memory."
@@ -182,7 +182,7 @@ class TestDerived:
         slot = next(slot for slot in space.slots if slot.layer == 8)
         assert slot.free("MMQA") == {"heads": (2, 4, 8), "key_dim": (16, 32, 48), "kv_stride": (1, 2)}
 
-    def test_no_start_without_an_offered_operator(self, tmp_path: Path) -> None:
+    def test_derived_space_has_no_start_without_an_offered_operator(self, tmp_path: Path) -> None:
         document = deepcopy(dict(bases.load("yolov8{scale}.yaml", "n").document))
         document["backbone"][2] = [*document["backbone"][2][:2], "C2f_MMQA", document["backbone"][2][3]]
         text, space = derived(saved(document, tmp_path / "mine.yaml"))
@@ -190,14 +190,14 @@ class TestDerived:
         assert "Not offered, though the file has it: MMQA in layer 2" in comments(text)
         assert "tries first" not in comments(text)
 
-    def test_a_plain_model_has_none_of_these_comments(self) -> None:
+    def test_space_of_a_plain_model_has_no_comments_about_operators(self) -> None:
         text = derive("yolov9t.yaml")
         assert "start:" not in text
         assert "pgi:" not in text
         assert "`stock`" not in text
         assert "auxiliary" not in text
 
-    def test_of_a_file_in_training(self, tmp_path: Path) -> None:
+    def test_space_is_derived_from_a_file_with_the_branch(self, tmp_path: Path) -> None:
         path = saved(auxiliary.with_branch(bases.load("yolov9{scale}.yaml", "m").document), tmp_path / "mine.yaml")
         text, space = derived(path)
         plain = parse(yaml_text.parse_yaml(derive("yolov9m.yaml")))
@@ -206,12 +206,14 @@ class TestDerived:
         assert "the file's layer 1 is layer 0 here" in comments(text)
 
     @pytest.mark.parametrize("asked", [True, "lead-guided"])
-    def test_trains_as_the_file_asks(self, asked: object, tmp_path: Path) -> None:
+    def test_derived_space_has_the_pgi_of_the_file(self, asked: object, tmp_path: Path) -> None:
         document = {**bases.load("yolov9{scale}.yaml", "t").document, "pgi": asked}
         _, space = derived(saved(document, tmp_path / "mine.yaml"))
         assert space.pgi == asked
 
-    def test_of_what_a_search_exported(self, space_of: Callable[[str], SearchSpace], tmp_path: Path) -> None:
+    def test_space_is_derived_from_an_exported_architecture(
+        self, space_of: Callable[[str], SearchSpace], tmp_path: Path
+    ) -> None:
         new = Insertion(after=9, feeds="next", choice=Choice.of("DCNv4", {}))
         picks = {2: Choice.of("UIB", {"expansion": 2}), 10: Choice.of("DySample", {"style": "pl"})}
         found = Architecture.of(space_of("v8").base, "n", picks, inserted=[new])
@@ -225,7 +227,7 @@ class TestDerived:
 
     @pytest.mark.parametrize("feeds", ["next", "all"])
     @pytest.mark.parametrize("after", [(4,), (9,), (4, 6, 9, 15), (0, 21)])
-    def test_stock_is_what_stood_there_before_an_insertion(
+    def test_stock_of_a_derived_space_has_no_insertion(
         self, after: tuple[int, ...], feeds: Feeds, space_of: Callable[[str], SearchSpace], tmp_path: Path
     ) -> None:
         new = [Insertion(after=layer, feeds=feeds, choice=Choice.of("DCNv4", {"groups": 2})) for layer in after]
@@ -246,7 +248,7 @@ class TestDerived:
             layer + sum(one < layer for one in after) for layer in (0, 12, 22)
         ]
 
-    def test_stock_is_what_an_operator_replaced_as_a_whole(
+    def test_stock_of_a_derived_space_is_the_replaced_layer(
         self, space_of: Callable[[str], SearchSpace], tmp_path: Path
     ) -> None:
         stock = bases.load("yolov9{scale}.yaml", "t")
@@ -261,7 +263,7 @@ class TestDerived:
     @pytest.mark.parametrize(
         "record", [{9: "none"}, {"9": "next"}, {90: "next"}, {7: "next"}, [9], {9: "next", 10: "next"}, "9"]
     )
-    def test_a_record_that_does_not_fit_its_rows_is_no_record(
+    def test_stored_architecture_that_does_not_fit_its_rows_is_ignored(
         self, record: Any, space_of: Callable[[str], SearchSpace], tmp_path: Path
     ) -> None:
         new = Insertion(after=9, feeds="next", choice=Choice.of("DCNv4", {}))
@@ -271,7 +273,7 @@ class TestDerived:
         assert (set(base.operators), dict(base.inserted)) == ({10}, {})
         assert "In the place of DCNv4 in layer 10, `stock` has Conv." in comments(derive(str(tmp_path / "best.yaml")))
 
-    def test_a_printed_module_is_none_of_a_space(self, tmp_path: Path) -> None:
+    def test_printed_module_is_no_operator_of_a_derived_space(self, tmp_path: Path) -> None:
         document = deepcopy(dict(bases.load("yolov8{scale}.yaml", "n").document))
         document["backbone"][2] = [-1, 1, "C2f_PrintedUIB", [32, True]]
         with pytest.raises(SpecError, match="unknown operator 'PrintedUIB'"):

@@ -68,12 +68,12 @@ def images(batch: int = 3, channels: int = 8, height: int = 5, width: int = 7) -
         (64, 64, {"groups": 4, "kernels": 8}, 75_472 - 8 * 64),
     ],
 )
-def test_parameters(c_in: int, c_out: int, settings: dict[str, Any], without_norm: int) -> None:
+def test_dynamic_conv_parameters(c_in: int, c_out: int, settings: dict[str, Any], without_norm: int) -> None:
     assert params(DynamicConv(c_in, c_out, **settings)) == without_norm + 2 * c_out
 
 
 @pytest.mark.parametrize(("c_in", "c_out", "expected"), [(1024, 512, 2_362_376), (512, 256, 591_368)])
-def test_parameters_of_yolov5l_neck(c_in: int, c_out: int, expected: int) -> None:
+def test_dynamic_conv_parameters_in_the_neck_of_yolov5l(c_in: int, c_out: int, expected: int) -> None:
     with torch.device("meta"):
         assert params(DynamicConv(c_in, c_out, kernel=1)) == expected
 
@@ -86,27 +86,29 @@ def test_parameters_of_yolov5l_neck(c_in: int, c_out: int, expected: int) -> Non
     [{}, {"groups": 4}, {"c_out": 8, "groups": 8}, {"kernels": 8}, {"kernels": 1}, {"temperature": 30.0}],
     ids=str,
 )
-def test_equals_its_definition(settings: dict[str, Any], stride: int, kernel: int, size: tuple[int, int]) -> None:
+def test_dynamic_conv_equals_its_definition(
+    settings: dict[str, Any], stride: int, kernel: int, size: tuple[int, int]
+) -> None:
     layer = dynamic(stride=stride, kernel=kernel, **settings)
     x = images(3, 8, *size)
     expected = [by_hand(layer, image, stride=stride, groups=settings.get("groups", 1)) for image in x]
     assert torch.allclose(layer(x), torch.stack(expected), rtol=0, atol=1e-12)
 
 
-def test_an_even_kernel_halves_the_map_as_the_stem_of_v5_does() -> None:
+def test_dynamic_conv_with_an_even_kernel_halves_the_map_as_the_stem_of_v5() -> None:
     stem = nn.Conv2d(3, 16, 6, 2, 2)
     x = torch.randn(2, 3, 32, 48)
     assert DynamicConv(3, 16, kernel=6, stride=2)(x).shape == stem(x).shape
 
 
-def test_shares_sum_to_one_and_follow_the_image() -> None:
+def test_kernel_shares_sum_to_one_and_depend_on_the_image() -> None:
     shares = dynamic().shares(images())
     assert shares.shape == (3, 4)
     assert torch.allclose(shares.sum(dim=1), torch.ones(3, dtype=torch.float64))
     assert shares.std(dim=0).max() > 0.1
 
 
-def test_the_order_of_the_kernels_does_not_matter() -> None:
+def test_order_of_the_mixed_kernels_does_not_matter() -> None:
     layer, x = dynamic(), images()
     expected = layer(x)
     order = torch.tensor([2, 0, 3, 1])
@@ -125,14 +127,14 @@ def test_one_kernel_is_a_static_convolution_at_any_temperature() -> None:
     assert torch.allclose(layer(x), expected, rtol=0, atol=1e-12)
 
 
-def test_a_hot_softmax_mixes_evenly() -> None:
+def test_high_temperature_mixes_kernels_evenly() -> None:
     layer, x = dynamic(temperature=1e9), images()
     mean = layer.weight.unflatten(0, (4, 12)).mean(dim=0)
     expected = layer.act(layer.bn(F.conv2d(x, mean, padding=1)))
     assert torch.allclose(layer(x), expected, rtol=0, atol=1e-6)
 
 
-def test_an_image_does_not_see_the_rest_of_the_batch() -> None:
+def test_dynamic_conv_of_an_image_does_not_depend_on_the_batch() -> None:
     layer, x = dynamic(groups=4), images()
     alone = torch.cat([layer(image[None]) for image in x])
     assert torch.allclose(layer(x), alone, rtol=0, atol=1e-12)
@@ -145,13 +147,13 @@ def test_mixing_kernels_equals_mixing_their_convolutions() -> None:
     assert torch.allclose(layer(x), layer.act(layer.bn(mixed)), rtol=0, atol=1e-12)
 
 
-def test_refuses_a_temperature_below_the_final_one() -> None:
+def test_dynamic_conv_refuses_a_temperature_below_the_final_one() -> None:
     with pytest.raises(ValueError, match=r"temperature 0\.5 is below the final 1\.0"):
         DynamicConv(8, 8, temperature=0.5)
 
 
 @pytest.mark.parametrize("channels", [(8, 12), (12, 8)])
-def test_refuses_groups_that_do_not_divide(channels: tuple[int, int]) -> None:
+def test_dynamic_conv_refuses_groups_that_do_not_divide(channels: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="8 groups do not divide"):
         DynamicConv(*channels, groups=8)
 
@@ -162,7 +164,7 @@ def site(c_out: int = 16, *, kind: SiteKind = SiteKind.CONV, kernel: int = 3, gr
     )
 
 
-def test_takes_the_place_of_a_convolution_with_groups() -> None:
+def test_dynamic_conv_replaces_a_convolution_with_groups() -> None:
     record = OPERATORS["DynamicConv"]
     layer = record.build(site(32, groups=16), **record.complete({}))
     assert layer.weight.shape == (4 * 32, 1, 3, 3)
@@ -173,7 +175,7 @@ def test_takes_the_place_of_a_convolution_with_groups() -> None:
     )
 
 
-def test_takes_the_place_of_a_1x1_convolution() -> None:
+def test_dynamic_conv_replaces_a_1x1_convolution() -> None:
     record, where = OPERATORS["DynamicConv"], site(kind=SiteKind.POINTWISE, kernel=1)
     assert where.kind in record.kinds
     assert record.incompatibility(where, record.complete({})) is None
@@ -210,7 +212,7 @@ def test_temperature_is_reached_after_a_thousand_steps_by_default() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_a_model_of_low_precision_anneals_too(dtype: torch.dtype) -> None:
+def test_temperature_falls_in_a_model_of_low_precision(dtype: torch.dtype) -> None:
     layer = DynamicConv(4, 4).to(dtype)
     for _ in range(500):
         layer._anneal()
@@ -220,7 +222,7 @@ def test_a_model_of_low_precision_anneals_too(dtype: torch.dtype) -> None:
     layer(torch.randn(2, 4, 3, 3, dtype=dtype)).sum().backward()
 
 
-def test_annealing_does_not_break_the_backward_pass() -> None:
+def test_falling_temperature_does_not_break_the_backward_pass() -> None:
     layer, x = annealing(), torch.randn(2, 4, 3, 3)
     (layer(x).sum() + layer(x).sum()).backward()
     assert layer.mix.weight.grad is not None
@@ -239,7 +241,7 @@ def test_temperature_is_saved_and_resumed() -> None:
     assert resumed.temperature.item() == pytest.approx(24.2)
 
 
-def test_the_ema_follows_the_temperature() -> None:
+def test_temperature_of_the_ema_follows_the_model() -> None:
     layer = annealing(100)
     ema = ModelEMA(layer)
     for _ in range(80):
@@ -249,7 +251,7 @@ def test_the_ema_follows_the_temperature() -> None:
     assert layer.temperature.item() < ema.ema.temperature.item() < 15
 
 
-def test_weights_start_as_the_common_reimplementation_does() -> None:
+def test_dynamic_conv_weights_start_as_in_the_common_reimplementation() -> None:
     layer = DynamicConv(64, 64)
     kernels = layer.weight.unflatten(0, (4, 64))
     bound = (6 / (64 * 9)) ** 0.5
@@ -259,7 +261,7 @@ def test_weights_start_as_the_common_reimplementation_does() -> None:
     assert not layer.mix.bias.any()
 
 
-def test_counts_the_convolution_and_the_mixing() -> None:
+def test_dynamic_conv_counts_the_convolution_and_the_mixing() -> None:
     count = OPERATORS["DynamicConv"].extra_macs
     assert count is not None
     x, y = torch.empty(1, 64, 40, 40, device="meta"), torch.empty(1, 64, 40, 40, device="meta")
@@ -270,7 +272,9 @@ def test_counts_the_convolution_and_the_mixing() -> None:
 
 @pytest.mark.parametrize("at_once", [1, 2, 3])
 @pytest.mark.parametrize("settings", [{}, {"groups": 4}, {"kernel": 1}], ids=str)
-def test_takes_a_large_batch_in_parts(settings: dict[str, Any], at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dynamic_conv_divides_a_large_batch(
+    settings: dict[str, Any], at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     layer, x = dynamic(**settings), images(5)
     expected = layer(x)
     monkeypatch.setattr(dynamic_conv, "CPU_NUMBERS_AT_ONCE", at_once * layer.weight.numel() // 4)
@@ -286,9 +290,7 @@ LAYOUTS = [torch.contiguous_format, torch.channels_last]
     [{}, {"groups": 4}, {"c_out": 8, "groups": 8}, {"kernel": 1}, {"kernel": 1, "stride": 2}, {"stride": 2}],
     ids=str,
 )
-def test_learns_what_the_definition_learns_and_keeps_the_layout(
-    settings: dict[str, Any], layout: torch.memory_format
-) -> None:
+def test_dynamic_conv_learns_what_its_definition_learns(settings: dict[str, Any], layout: torch.memory_format) -> None:
     layer = dynamic(**settings).to(memory_format=layout).requires_grad_()
     x = images(3, 8, 6, 7).to(memory_format=layout).requires_grad_()
     out = layer(x)
@@ -319,7 +321,7 @@ def test_learns_what_the_definition_learns_and_keeps_the_layout(
     ],
     ids=str,
 )
-def test_exported_from_one_small_image_is_right_for_three_larger_ones(
+def test_dynamic_conv_exported_from_one_image_is_right_for_three_larger_ones(
     settings: dict[str, Any], layout: torch.memory_format
 ) -> None:
     layer = dynamic(**settings).float().to(memory_format=layout)
@@ -341,7 +343,7 @@ def test_exported_from_one_small_image_is_right_for_three_larger_ones(
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.trace:FutureWarning")
-def test_traced_with_one_image_is_right_for_three() -> None:
+def test_dynamic_conv_traced_with_one_image_is_right_for_three() -> None:
     layer, x = dynamic(groups=4), images(3, 8, 9, 11)
     traced = torch.jit.trace(layer, images(1, 8, 6, 6))
     assert torch.allclose(traced(x), layer(x), rtol=0, atol=1e-12)

@@ -82,27 +82,29 @@ def dysample(channels: int = 16, **settings: Any) -> DySample:
         (256, {"style": "pl", "dynamic_scope": True}, 1032),
     ],
 )
-def test_parameters(channels: int, settings: dict[str, Any], expected: int) -> None:
+def test_dysample_parameters(channels: int, settings: dict[str, Any], expected: int) -> None:
     assert params(DySample(channels, **settings)) == expected
 
 
 @pytest.mark.parametrize("size", [(4, 4), (3, 5)])
 @pytest.mark.parametrize(("scale", "groups"), [(2, 4), (2, 1), (2, 8), (4, 2)])
 @pytest.mark.parametrize(("style", "dynamic_scope"), STYLES)
-def test_equals_its_definition(style: str, dynamic_scope: bool, scale: int, groups: int, size: tuple[int, int]) -> None:
+def test_dysample_equals_its_definition(
+    style: str, dynamic_scope: bool, scale: int, groups: int, size: tuple[int, int]
+) -> None:
     layer = dysample(style=style, dynamic_scope=dynamic_scope, scale=scale, groups=groups)
     x = torch.randn(2, 16, *size, dtype=torch.float64)
     assert torch.allclose(layer(x), by_hand(layer, x), rtol=0, atol=1e-12)
 
 
-def test_an_odd_scale_equals_its_definition() -> None:
+def test_dysample_of_an_odd_scale_equals_its_definition() -> None:
     layer, x = dysample(18, scale=3, groups=3), torch.randn(1, 18, 3, 4, dtype=torch.float64)
     assert torch.allclose(layer(x), by_hand(layer, x), rtol=0, atol=1e-6)  # the buffer's thirds are float32
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize(("style", "dynamic_scope"), STYLES)
-def test_is_bilinear_without_shifts(style: str, dynamic_scope: bool, scale: int) -> None:
+def test_dysample_without_shifts_is_bilinear(style: str, dynamic_scope: bool, scale: int) -> None:
     layer = DySample(144, style=style, dynamic_scope=dynamic_scope, scale=scale).double()
     nn.init.zeros_(layer.offset.weight)
     x = torch.randn(2, 144, 5, 7, dtype=torch.float64)
@@ -110,14 +112,14 @@ def test_is_bilinear_without_shifts(style: str, dynamic_scope: bool, scale: int)
     assert torch.allclose(layer(x), expected, rtol=0, atol=1e-6 if scale == 3 else 1e-12)
 
 
-def test_the_first_shifts_are_those_of_the_original() -> None:
+def test_initial_shifts_of_dysample_are_those_of_the_original() -> None:
     shift = DySample(64).initial_shift.flatten().tolist()
     assert shift[:16] == [-0.25, 0.25] * 8
     assert shift[16:] == [-0.25, -0.25, 0.25, 0.25] * 4
 
 
 @pytest.mark.parametrize(("style", "dynamic_scope"), STYLES)
-def test_a_fresh_one_is_almost_bilinear_and_not_nearest(style: str, dynamic_scope: bool) -> None:
+def test_new_dysample_is_almost_bilinear_and_not_nearest(style: str, dynamic_scope: bool) -> None:
     x = torch.randn(1, 64, 20, 20)
     out = DySample(64, style=style, dynamic_scope=dynamic_scope)(x)
     assert (out - F.interpolate(x, scale_factor=2, mode="bilinear")).abs().max() < 0.05
@@ -125,7 +127,7 @@ def test_a_fresh_one_is_almost_bilinear_and_not_nearest(style: str, dynamic_scop
 
 
 @pytest.mark.parametrize("style", ["lp", "pl"])
-def test_a_new_dynamic_scope_is_the_fixed_one(style: str) -> None:
+def test_initial_dynamic_scope_equals_the_fixed_one(style: str) -> None:
     static, dynamic = DySample(16, style=style), DySample(16, style=style, dynamic_scope=True)
     dynamic.offset.load_state_dict(static.offset.state_dict())
     x = torch.randn(1, 16, 6, 8)
@@ -134,20 +136,20 @@ def test_a_new_dynamic_scope_is_the_fixed_one(style: str) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.trace:FutureWarning")
 @pytest.mark.parametrize(("style", "dynamic_scope"), STYLES)
-def test_traced_at_one_size_is_right_at_another(style: str, dynamic_scope: bool) -> None:
+def test_dysample_traced_at_one_size_is_right_at_another(style: str, dynamic_scope: bool) -> None:
     layer = dysample(style=style, dynamic_scope=dynamic_scope)
     traced = torch.jit.trace(layer, torch.randn(1, 16, 8, 8, dtype=torch.float64))
     x = torch.randn(3, 16, 12, 10, dtype=torch.float64)
     assert torch.allclose(traced(x), layer(x), rtol=0, atol=1e-12)
 
 
-def test_gradients_are_those_of_the_formula() -> None:
+def test_dysample_gradients_are_those_of_the_formula() -> None:
     layer = dysample(8, groups=2, dynamic_scope=True).requires_grad_()
     x = torch.randn(1, 8, 2, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(layer, (x,))
 
 
-def test_half_models_sample_at_exact_places() -> None:
+def test_dysample_in_half_precision_samples_at_exact_places() -> None:
     layer = DySample(4, groups=1)
     nn.init.zeros_(layer.offset.weight)
     x = torch.arange(320.0).expand(1, 4, 1, 320)
@@ -163,12 +165,12 @@ def test_half_models_sample_at_exact_places() -> None:
         (6, {"groups": 2, "style": "pl"}, "style pl at scale 2 needs 6 channels to divide by 4"),
     ],
 )
-def test_refuses(channels: int, settings: dict[str, Any], message: str) -> None:
+def test_dysample_refuses_invalid_settings(channels: int, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         DySample(channels, **settings)
 
 
-def test_counts_its_sampling() -> None:
+def test_dysample_sampling_is_counted() -> None:
     count = OPERATORS["DySample"].extra_macs
     assert count is not None
     x, y = torch.empty(1, 256, 20, 20, device="meta"), torch.empty(1, 256, 40, 40, device="meta")
@@ -184,7 +186,7 @@ def test_counts_its_sampling() -> None:
         (6, {"groups": 2, "style": "pl"}, "style pl needs 6 channels to divide by 4"),
     ],
 )
-def test_incompatibilities(channels: int, given: dict[str, int | str], expected: str | None) -> None:
+def test_dysample_incompatibilities(channels: int, given: dict[str, int | str], expected: str | None) -> None:
     record = OPERATORS["DySample"]
     site = Site(
         path="",

@@ -11,7 +11,7 @@ def test_every_error_has_a_cure() -> None:
     assert all(one.__name__ in errors.__doc__ for one in classes)
 
 
-def test_mistakes_are_lines_and_gather_their_address() -> None:
+def test_mistakes_are_lines_with_their_address() -> None:
     error = SpecError(["a: wrong", "b: wrong"]).within("slots[0]").within("x.yaml")
     assert error.mistakes == ("x.yaml: slots[0]: a: wrong", "x.yaml: slots[0]: b: wrong")
     assert str(error) == "x.yaml: slots[0]: a: wrong\nx.yaml: slots[0]: b: wrong"
@@ -26,5 +26,5 @@ def test_mistakes_are_lines_and_gather_their_address() -> None:
         (4, [3, 5], "one of 3, 5"),
     ],
 )
-def test_the_nearest_name_or_all_of_them(name: object, options: list[object], hint: str) -> None:
+def test_unknown_name_suggests_the_nearest_or_lists_all(name: object, options: list[object], hint: str) -> None:
     assert nearest(name, options) == hint

@@ -25,7 +25,7 @@ def write_and_fail(path: Path, error: type[BaseException]) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_after_an_error_the_file_is_as_it_was(error: type[BaseException], tmp_path: Path) -> None:
+def test_failed_write_leaves_the_file_unchanged(error: type[BaseException], tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     write_atomically(path, "before")
     with pytest.raises(error):

@@ -82,7 +82,9 @@ class TestFigures:
             ),
         ],
     )  # fmt: skip
-    def test_as_printed(self, article: str, total: int, layers: dict[int, int], published: Published) -> None:
+    def test_parameters_of_a_published_file_as_printed(
+        self, article: str, total: int, layers: dict[int, int], published: Published
+    ) -> None:
         document = foreign_files.translate(published(article), as_printed=True).document
         counted = [params(layer) for layer in build.skeleton(document, document["nc"])]
         assert {layer: counted[layer] for layer in layers} == layers
@@ -91,7 +93,7 @@ class TestFigures:
     @pytest.mark.parametrize(
         ("article", "layers"), [("DCNv4", 40), ("MMQA", 39), ("DynamicConv", 25), ("UIB", 25), ("DySample", 23)]
     )
-    def test_no_layer_is_lost(self, article: str, layers: int, published: Published) -> None:
+    def test_translation_keeps_every_layer(self, article: str, layers: int, published: Published) -> None:
         for as_printed in (False, True):
             document = foreign_files.translate(published(article), as_printed=as_printed).document
             assert len(build.skeleton(document, document["nc"])) == layers
@@ -105,16 +107,18 @@ class TestFigures:
             ("DCNv4", {10: 2_281_824}),
         ],
     )
-    def test_with_the_right_operators(self, article: str, counted: dict[int | None, int], published: Published) -> None:
+    def test_parameters_of_a_published_file_with_the_right_operators(
+        self, article: str, counted: dict[int | None, int], published: Published
+    ) -> None:
         layers = build.skeleton(foreign_files.translate(published(article)).document, 80)
         assert {index: params(layers if index is None else layers[index]) for index in counted} == counted
 
-    def test_each_class_costs_what_it_does_in_the_yolov5_repository(self, published: Published) -> None:
+    def test_each_class_of_a_head_costs_what_it_does_in_yolov5(self, published: Published) -> None:
         document = foreign_files.translate(published("UIB"), as_printed=True).document
         assert params(build.skeleton(document, 80)) - params(build.skeleton(document, 79)) == 1353
         assert params(build.skeleton(document, 1)) == 1_327_798
 
-    def test_what_the_counter_of_an_article_prints_and_overlooks(self, published: Published) -> None:
+    def test_printed_figures_of_the_mmqa_article_overlook_products(self, published: Published) -> None:
         document = foreign_files.translate(published("MMQA"), as_printed=True).document
         count = counters.count(document, 1, 640)
         assert round(count.gflops, 1) == 236.8
@@ -129,7 +133,9 @@ class TestFigures:
             ("DynamicConv", "DynamicConv", (20 * 20 + 4) * 1024 * 512 + (40 * 40 + 4) * 512 * 256),
         ],
     )
-    def test_what_no_counter_sees(self, article: str, operator: str, macs: int, published: Published) -> None:
+    def test_work_that_counters_overlook_is_listed(
+        self, article: str, operator: str, macs: int, published: Published
+    ) -> None:
         document = foreign_files.translate(published(article), as_printed=True).document
         assert counters.count(document, 80, 640).overlooked == {operator: cost.gflops(macs)}
 
@@ -139,10 +145,10 @@ class TestFigures:
         assert (count.overlooked, round(count.gflops, 1)) == ({}, 3.5)
 
 
-class TestReading:
+class TestTranslation:
     @each_article
     @pytest.mark.parametrize("as_printed", [False, True])
-    def test_a_layer_keeps_its_index_its_sources_and_its_repeats(
+    def test_translated_layer_keeps_its_index_sources_and_repeats(
         self, article: str, as_printed: bool, published: Published
     ) -> None:
         written = published(article)
@@ -152,7 +158,7 @@ class TestReading:
 
     @each_article
     @pytest.mark.parametrize("as_printed", [False, True])
-    def test_the_file_stays_as_it_was(self, article: str, as_printed: bool, published: Published) -> None:
+    def test_translation_does_not_change_the_file(self, article: str, as_printed: bool, published: Published) -> None:
         written = published(article)
         read = foreign_files.translate(written, as_printed=as_printed).document
         for row in (*read["backbone"], *read["head"]):
@@ -165,7 +171,9 @@ class TestReading:
         assert foreign_files.translate(once) == Translation(document=once)
 
     @each_article
-    def test_translating_twice_as_printed_is_translating_once(self, article: str, published: Published) -> None:
+    def test_translating_twice_as_printed_is_translating_once_as_printed(
+        self, article: str, published: Published
+    ) -> None:
         once = foreign_files.translate(published(article), as_printed=True).document
         assert foreign_files.translate(once, as_printed=True).document == once
 
@@ -204,7 +212,7 @@ class TestReading:
         assert [note.partition(": ")[0] for note in notes] == kinds
 
     @each_article
-    def test_counting_has_other_notes(self, article: str, published: Published) -> None:
+    def test_notes_about_counting_differ(self, article: str, published: Published) -> None:
         right = foreign_files.translate(published(article)).notes
         assert not set(right) & set(foreign_files.translate(published(article), as_printed=True).notes)
 
@@ -217,8 +225,8 @@ class TestReading:
             assert foreign_files.translate(document, as_printed=as_printed) == built
 
 
-class TestWords:
-    def test_silence_is_the_identity_without_a_note(self) -> None:
+class TestForeignModules:
+    def test_silence_is_translated_to_the_identity_without_a_note(self) -> None:
         reading = foreign_files.translate(with_row(-1, 1, "Silence", []))
         assert reading == Translation(document=with_row(-1, 1, "nn.Identity", []))
 
@@ -234,7 +242,7 @@ class TestWords:
             ([2, "pl", 4, True], (2, "pl", 4, True)),
         ],
     )
-    def test_dysample(self, given: list[Any], meant: tuple[int, str, int, bool]) -> None:
+    def test_dysample_row_is_translated(self, given: list[Any], meant: tuple[int, str, int, bool]) -> None:
         scale, style, groups, scope = meant
         parameters = {"style": style, "groups": groups, "dynamic_scope": scope}
         assert translated(-1, 1, "DySample", given) == [-1, 1, "DySample", [None, scale, "nearest", parameters]]
@@ -250,11 +258,11 @@ class TestWords:
             ([64, 3, 0.25, 2, 1, 1, 1, False, 8], [64, 3, 2, {"kernels": 8}]),
         ],
     )
-    def test_dynamic_conv2d(self, given: list[Any], meant: list[Any]) -> None:
+    def test_dynamic_conv2d_row_is_translated(self, given: list[Any], meant: list[Any]) -> None:
         assert translated(-1, 1, "Dynamic_conv2d", given) == [-1, 1, "DynamicConv", meant]
         build.skeleton(foreign_files.translate(with_row(-1, 1, "Dynamic_conv2d", given)).document, 2)
 
-    def test_dynamic_conv2d_as_printed_keeps_its_ratio(self) -> None:
+    def test_dynamic_conv2d_as_printed_has_the_ratio_of_its_row(self) -> None:
         row = translated(-1, 1, "Dynamic_conv2d", [64, 3, 1, 2], as_printed=True)
         assert row == [-1, 1, "PrintedDynamicConv", [64, 3, 2, {"kernels": 4, "ratio": 1.0}]]
 
@@ -294,12 +302,12 @@ class TestWords:
             [-1, 1, "Bottleneck_DCNv4", [64, True, {"groups": 2}]],
         ],
     )
-    def test_what_is_ours_stays_ours(self, row: list[Any]) -> None:
+    def test_rows_of_this_package_are_not_translated(self, row: list[Any]) -> None:
         for as_printed in (False, True):
             reading = foreign_files.translate(with_row(*row), as_printed=as_printed)
             assert reading == Translation(document=with_row(*row))
 
-    def test_our_parameters_stay_in_a_file_with_anchors(self) -> None:
+    def test_parameters_stay_in_a_file_with_anchors(self) -> None:
         row = [-1, 3, "C3_UIB", [128, {"expansion": 2}]]
         assert translated(*row, anchors=3) == row
 
@@ -313,7 +321,7 @@ class TestWords:
         ],
     )
     @pytest.mark.parametrize("anchors", [3, [[8, 8, 16, 16, 24, 24]]])
-    def test_heads(
+    def test_heads_are_translated(
         self, module: str, arguments: list[Any], maps: int, right: list[Any], printed: list[Any], anchors: Any
     ) -> None:
         document = with_head(module, arguments, maps, anchors=anchors)
@@ -322,7 +330,7 @@ class TestWords:
             assert read["head"][-1][2:] == meant
             build.skeleton(read, 2)
 
-    def test_as_many_anchors_as_the_file_has_pairs(self) -> None:
+    def test_head_has_as_many_anchors_as_the_file_has_pairs(self) -> None:
         document = with_head("Detect", ["nc", "anchors"], anchors=[[1, 2, 3, 4]])
         assert foreign_files.translate(document, as_printed=True).document["head"][-1][3] == ["nc", 2]
 
@@ -366,7 +374,7 @@ class TestYOLOv5Blocks:
             assert (block.add, block.cv2.conv.groups) == (str(shortcut) == "True", groups)
         assert [note.partition(":")[0] for note in reading.notes] == ["Bottleneck", "Detect"]
 
-    def test_its_expansion_comes_before_the_kernels_of_ultralytics(self) -> None:
+    def test_expansion_of_a_v5_bottleneck_comes_before_the_kernels_of_ultralytics(self) -> None:
         row = foreign_files.translate(self.v5(-1, 1, "Bottleneck", [64, True, 1, 1.0])).document["backbone"][1]
         assert row == [-1, 1, "Bottleneck", [64, True, 1, [1, 3], 1.0]]
 
@@ -379,7 +387,7 @@ class TestYOLOv5Blocks:
             ("BottleneckCSP", "DDetect"),
         ],
     )
-    def test_ultralytics_and_yolov9s_are_what_they_were(self, module: str, head: str) -> None:
+    def test_bottlenecks_of_ultralytics_and_yolov9_are_not_changed(self, module: str, head: str) -> None:
         for anchors in ({}, {"anchors": 3}):
             document = with_row(-1, 1, module, [64]) | anchors
             document["head"][-1][2] = head
@@ -387,7 +395,7 @@ class TestYOLOv5Blocks:
                 read = foreign_files.translate(document, as_printed=as_printed).document
                 assert read["backbone"] == document["backbone"]
 
-    def test_arguments_that_are_none(self) -> None:
+    def test_wrong_arguments_of_a_v5_bottleneck_are_refused(self) -> None:
         (message,) = mistakes(self.v5(-1, 1, "Bottleneck", [64, True, "two"]))
         assert message.startswith("backbone[1]: Bottleneck: unexpected arguments, got [64, True, 'two'] (")
 
@@ -398,12 +406,12 @@ class TestYOLOv5Blocks:
         assert layer.cv1.conv.out_channels == 64
 
     @pytest.mark.parametrize(("name", "total"), [("yolov3.yaml", 61_949_149), ("yolov3-spp.yaml", 62_998_749)])
-    def test_yolov3_counts_what_it_does_there(self, name: str, total: int) -> None:
+    def test_yolov3_has_the_parameters_of_the_yolov5_repository(self, name: str, total: int) -> None:
         document = tasks.yaml_model_load(name) | {"nc": 80, "anchors": 3}
         document["head"][-1][3] = ["nc", "anchors"]
         assert params(build.skeleton(foreign_files.translate(document, as_printed=True).document, 80)) == total
 
-    def test_yolov5s_of_2020_counts_what_it_does_there(self) -> None:
+    def test_yolov5s_of_2020_has_the_parameters_of_the_yolov5_repository(self) -> None:
         reading = foreign_files.translate(self.v5s_of_2020(), as_printed=True)
         assert params(build.skeleton(reading.document, 80)) == 7_468_157
         (message,) = [
@@ -411,7 +419,7 @@ class TestYOLOv5Blocks:
         ]
         assert "--as-printed counts the other" in message
 
-    def test_a_model_of_it_is_trained_as_it_is_counted(self, tmp_path: Path) -> None:
+    def test_model_with_v5_blocks_is_built_as_counted(self, tmp_path: Path) -> None:
         path = tmp_path / "v5.yaml"
         path.write_text(yaml.safe_dump(self.v5(-1, 1, "Bottleneck", [64])), encoding="utf-8")
         assert YOLO(path, task="detect").model.model[1].cv1.conv.kernel_size == (1, 1)
@@ -433,7 +441,9 @@ class TestRowsWithoutAMapping:
         ],
     )
     @pytest.mark.parametrize("as_printed", [False, True])
-    def test_the_note_says_what_is_built(self, row: list[Any], built: str, as_printed: bool) -> None:
+    def test_note_about_a_row_without_a_mapping_describes_what_is_built(
+        self, row: list[Any], built: str, as_printed: bool
+    ) -> None:
         reading = foreign_files.translate(with_row(*row), as_printed=as_printed)
         (note,) = reading.notes
         assert note.startswith(f"{row[2]}: the row does not end in a mapping of parameters")
@@ -446,12 +456,12 @@ class TestRowsWithoutAMapping:
         assert foreign_files.translate(reading.document).notes == ()
 
     @pytest.mark.parametrize("row", [[-1, 1, "Conv_UIB", [64]], [-1, 1, "C9_UIB", [64]]])
-    def test_a_row_that_cannot_be_is_left_for_others_to_tell(self, row: list[Any]) -> None:
+    def test_row_of_this_package_that_cannot_be_built_is_not_translated(self, row: list[Any]) -> None:
         assert foreign_files.translate(with_row(*row)) == Translation(document=with_row(*row))
 
 
 class TestMistakes:
-    def test_all_in_one_go_with_their_addresses(self) -> None:
+    def test_all_mistakes_of_a_foreign_file_are_reported_with_their_addresses(self) -> None:
         document = with_row(-1, 1, "Dynamic_conv2d", [64, 1, "quarter"], anchors=[8, 16])
         document["backbone"] += [
             [-1, 1, "Dynamic_conv2d", [64, 3, 0.25, 1, 0, 2]],
@@ -472,13 +482,13 @@ class TestMistakes:
             "head[1]",
         ]
 
-    def test_a_layer_that_the_right_operator_cannot_be(self) -> None:
+    def test_layer_that_the_right_operator_cannot_replace_is_refused(self) -> None:
         (message,) = mistakes(with_row(-1, 1, "Dynamic_conv2d", [64, 3, 0.25, 1, 1, 1, 4]))
         assert message.endswith("(dilation 1 and groups 4, where 1 and 1 are expected)")
 
     @pytest.mark.parametrize("channels", [[], [None], ["wide"]])
     @pytest.mark.parametrize("module", ["Dynamic_conv2d", "Bottleneck_DCNV4"])
-    def test_a_row_without_channels(self, module: str, channels: list[Any]) -> None:
+    def test_row_without_channels_is_refused(self, module: str, channels: list[Any]) -> None:
         for as_printed in (False, True):
             (message,) = mistakes(with_row(-1, 1, module, channels), as_printed=as_printed)
             assert message.startswith(f"backbone[1]: {module}: unexpected arguments, got {channels!r} (")
@@ -487,7 +497,7 @@ class TestMistakes:
         "row",
         [5, None, "C3_UIB", [-1, 1, "Silence"], [-1, 1, "Silence", "none"], [-1, 1, ["Silence"], []], {"Silence": 1}],
     )
-    def test_what_is_no_row_is_left_for_others_to_tell(self, row: Any) -> None:
+    def test_malformed_row_is_not_translated(self, row: Any) -> None:
         document = {"nc": 2, "anchors": 3, "backbone": [row], "head": []}
         assert foreign_files.translate(document).document["backbone"] == [row]
 
@@ -513,7 +523,9 @@ class TestUltralytics:
         "head": [[[1], 1, "Detect", ["nc", "anchors"]]]
     }
 
-    def test_reads_a_file_of_another_repository(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_ultralytics_reads_a_file_of_another_repository(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         messages: list[str] = []
         monkeypatch.setattr(LOGGER, "info", messages.append)
         path = tmp_path / "article.yaml"
@@ -523,7 +535,7 @@ class TestUltralytics:
         assert len(reading.notes) == 2
         assert set(reading.notes) <= set(messages)
 
-    def test_keeps_what_was_read(self) -> None:
+    def test_ultralytics_model_stores_the_translated_file(self) -> None:
         before = deepcopy(self.foreign)
         model = tasks.DetectionModel(self.foreign, nc=3, verbose=False)
         assert self.foreign == before
@@ -534,12 +546,12 @@ class TestUltralytics:
         again = tasks.DetectionModel(model.yaml, verbose=False)
         assert repr(again.model) == repr(model.model)
 
-    def test_models_for_other_tasks_are_what_they_were(self) -> None:
+    def test_models_for_other_tasks_are_not_translated(self) -> None:
         model = tasks.SegmentationModel("yolov8n-seg.yaml", nc=3, verbose=False)
         assert type(model) is tasks.SegmentationModel
         assert type(model.model[-1]).__name__ == "Segment"
 
-    def test_a_file_is_read_in_both_ways(self, published: Published, tmp_path: Path) -> None:
+    def test_file_is_read_as_printed_and_with_the_right_operators(self, published: Published, tmp_path: Path) -> None:
         path = tmp_path / "article.yaml"
         path.write_text(yaml.safe_dump(published("UIB")), encoding="utf-8")
         for as_printed in (False, True):
@@ -549,7 +561,7 @@ class TestUltralytics:
             assert reading.document == expected.document | {"scale": "", "yaml_file": str(path)}
 
 
-class TestTheModelAsAWhole:
+class TestWholeModel:
     """Mistakes that `model_reader.read_model` reports, with which every command reads files."""
 
     @pytest.fixture
@@ -564,21 +576,21 @@ class TestTheModelAsAWhole:
         return message
 
     @pytest.mark.parametrize("anchors", [{"P3": [1, 2]}, "auto"])
-    def test_anchors_that_are_none(self, anchors: Any, mistake: Callable[[dict[str, Any]], str]) -> None:
+    def test_invalid_anchors_are_refused(self, anchors: Any, mistake: Callable[[dict[str, Any]], str]) -> None:
         message = mistake(with_head("Detect", ["nc", "anchors"], anchors=anchors))
         assert "anchors: widths and heights for each map, or their number, are expected" in message
 
-    def test_a_dual_head_of_an_odd_number_of_maps(self, mistake: Callable[[dict[str, Any]], str]) -> None:
+    def test_dual_head_with_an_odd_number_of_maps_is_refused(self, mistake: Callable[[dict[str, Any]], str]) -> None:
         document = with_head("DualDDetect", ["nc"])
         document["head"][-1][0] = [1, 1, 1]
         message = mistake(document)
         assert message.endswith("DualDDetect reads as many auxiliary maps as main ones, got [1, 1, 1]")
 
-    def test_a_wish_for_the_auxiliary_branch_that_is_none(self, mistake: Callable[[dict[str, Any]], str]) -> None:
+    def test_invalid_pgi_of_a_model_is_refused(self, mistake: Callable[[dict[str, Any]], str]) -> None:
         message = mistake(with_head("Detect", ["nc"], pgi="maybe"))
         assert message == "model.yaml: pgi: true, false or lead-guided is expected, got 'maybe'"
 
-    def test_a_wish_that_cannot_be_granted(self, tmp_path: Path) -> None:
+    def test_pgi_of_another_family_is_refused(self, tmp_path: Path) -> None:
         file = tmp_path / "model.yaml"
         file.write_text(yaml.safe_dump(with_head("Detect", ["nc"], pgi=True)))
         with pytest.raises(SpecError, match=r"pgi: only YOLOv9's models"):

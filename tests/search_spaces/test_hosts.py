@@ -94,7 +94,7 @@ def sites_of(operator: str, layer: nn.Module, c_in: int) -> list[Description]:
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__ if isinstance(value, nn.Module) else "",
 )
-def test_sites(operator: str, layer: nn.Module, c_in: int, expected: list[Description]) -> None:
+def test_sites_of_every_host(operator: str, layer: nn.Module, c_in: int, expected: list[Description]) -> None:
     assert sites_of(operator, layer, c_in) == expected
 
 
@@ -117,7 +117,7 @@ def family(name: str) -> tuple[Base, ...]:
 
 
 @pytest.mark.parametrize("name", SCALES)
-def test_a_site_is_what_its_kind_promises(name: str) -> None:
+def test_site_has_what_its_kind_promises(name: str) -> None:
     for base in family(name):
         for step, operator in product(base.traced, OPERATORS.values()):
             host = host_of(step.layer)
@@ -175,7 +175,7 @@ def test_the_same_host_differs_by_scale_and_arguments() -> None:
     ],
     ids=lambda layer: type(layer).__name__,
 )
-def test_a_relative_of_a_host_is_none(layer: nn.Module) -> None:
+def test_subclass_of_a_host_is_no_host(layer: nn.Module) -> None:
     assert host_of(layer) is None
 
 
@@ -186,7 +186,7 @@ def test_a_host_is_its_exact_type() -> None:
 
 
 @pytest.mark.parametrize("act", [nn.ReLU(), nn.LeakyReLU(0.1)], ids=lambda act: type(act).__name__)
-def test_the_activation_is_that_of_the_host(act: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_activation_of_a_site_is_that_of_the_host(act: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Conv, "default_act", act)
     monkeypatch.setattr(RepConv, "default_act", act)
     for layer in (C3(32, 32), RepNCSPELAN4(32, 32, 32, 16), ADown(32, 32)):
@@ -196,7 +196,7 @@ def test_the_activation_is_that_of_the_host(act: nn.Module, monkeypatch: pytest.
             assert all(site.activation is act for site in host.sites_for(operator, layer, 32))
 
 
-def test_a_linear_convolution_stays_linear() -> None:
+def test_site_of_a_linear_convolution_is_linear() -> None:
     (site,) = HOSTS["Conv"].sites_for(OPERATORS["DynamicConv"], Conv(32, 32, 1, act=False), 32)
     assert isinstance(site.activation, nn.Identity)
 

@@ -28,7 +28,7 @@ def sources(*inserted: tuple[int, Feeds]) -> list[Any]:
     return [(row[2], row[0]) for row in insertions.splice(ROWS, {after: (feeds, NEW) for after, feeds in inserted})]
 
 
-def test_labels() -> None:
+def test_labels_of_layers_with_insertions() -> None:
     assert insertions.labels(4, [2, 0]) == ("0", "after-0", "1", "2", "after-2", "3")
     assert insertions.labels(2, []) == ("0", "1")
 
@@ -37,19 +37,19 @@ def test_without_insertions_rows_are_not_changed() -> None:
     assert insertions.splice(ROWS, {}) == ROWS
 
 
-def test_only_the_next_layer_reads_it() -> None:
+def test_insertion_for_the_next_layer_is_read_by_it_alone() -> None:
     assert sources((1, "next")) == [
         ("A", -1), ("B", -1), ("N", -1), ("C", -1), ("D", [-1, 1]), ("E", 3), ("F", [1, 4, 5])
     ]  # fmt: skip
 
 
-def test_all_layers_read_it() -> None:
+def test_insertion_for_all_layers_is_read_by_all() -> None:
     assert sources((1, "all")) == [
         ("A", -1), ("B", -1), ("N", -1), ("C", -1), ("D", [-1, 2]), ("E", 3), ("F", [2, 4, 5])
     ]  # fmt: skip
 
 
-def test_several() -> None:
+def test_several_insertions_shift_the_sources() -> None:
     assert sources((0, "next"), (3, "all"), (1, "all")) == [
         ("A", -1), ("N", -1), ("B", -1), ("N", -1), ("C", -1), ("D", [-1, 3]), ("N", -1), ("E", 4), ("F", [3, 6, 7])
     ]  # fmt: skip
@@ -88,7 +88,7 @@ def test_an_inserted_identity_does_not_change_the_output(feeds: Feeds) -> None:
 
 
 @pytest.mark.parametrize(("feeds", "readers"), [("next", {11}), ("all", {11, 21})])
-def test_who_reads_it(feeds: Feeds, readers: set[int]) -> None:
+def test_readers_of_an_insertion_in_a_built_model(feeds: Feeds, readers: set[int]) -> None:
     layers = build.skeleton(with_insertion(9, feeds).document(2), 2)
     reading = {
         index
@@ -99,7 +99,7 @@ def test_who_reads_it(feeds: Feeds, readers: set[int]) -> None:
     assert reading == readers
 
 
-def test_slots_keep_their_index_in_the_file() -> None:
+def test_slots_keep_their_index_in_spite_of_insertions() -> None:
     architecture = with_insertion(4, "next")
     written = architecture.to_yaml(2)
     assert "insert: {4: next}" in written
@@ -112,13 +112,13 @@ def test_slots_keep_their_index_in_the_file() -> None:
     assert list(architecture.as_picks()) == ["6", "after-4"]
 
 
-def test_each_difference_has_its_fingerprint() -> None:
+def test_insertions_that_differ_have_different_fingerprints() -> None:
     plain = Architecture.of("yolov8{scale}.yaml", "n", {6: Choice.of("UIB", {})})
     variants = [with_insertion(4, "next"), with_insertion(4, "all"), with_insertion(9, "next"), plain]
     assert len({variant.fingerprint for variant in variants}) == 4
 
 
-def test_a_place_that_is_none() -> None:
+def test_insertion_at_an_impossible_place_is_refused() -> None:
     with pytest.raises(SpecError, match=r"after 22: a layer of .* before its head is expected"):
         with_insertion(22, "all").document(2)
 
@@ -133,6 +133,6 @@ def test_insertions_of_the_first_and_last_places_build() -> None:
         assert (traced[after + 1].c_in, traced[after + 1].c_out) == (traced[after].c_out,) * 2
 
 
-def test_behind_the_last_layer_of_the_backbone_is_still_backbone() -> None:
+def test_insertion_behind_the_last_layer_of_the_backbone_is_in_the_backbone() -> None:
     document = with_insertion(9, "next").document(2)
     assert (len(document["backbone"]), document["backbone"][-1][2]) == (11, "UIB")

@@ -88,7 +88,7 @@ def mmqa(c_in: int = 12, c_out: int = 12, **settings: Any) -> MMQA:
         (96, 4, 32, 48, 2, 1, 40512),
     ],
 )
-def test_parameters(
+def test_mmqa_parameters(
     *, channels: int, heads: int, key_dim: int, value_dim: int, kv_stride: int, query_stride: int, expected: int
 ) -> None:
     with torch.device("meta"):
@@ -104,7 +104,7 @@ def test_parameters(
     assert params(bare) == expected
 
 
-def test_stands_in_for_a_convolution_with_norm_and_activation() -> None:
+def test_mmqa_replaces_a_convolution_with_norm_and_activation() -> None:
     dressed = MMQA(64, 32, activation=nn.ReLU())
     assert isinstance(dressed.output, Conv)
     assert isinstance(dressed.output.act, nn.ReLU)
@@ -127,7 +127,7 @@ def test_stands_in_for_a_convolution_with_norm_and_activation() -> None:
     ],
     ids=str,
 )
-def test_equals_multi_head_attention_with_tied_keys_and_values(
+def test_mmqa_equals_multi_head_attention_with_tied_keys_and_values(
     settings: dict[str, Any], size: tuple[int, int], awake: Callable[[nn.Module], nn.Module]
 ) -> None:
     attention = awake(mmqa(**settings))
@@ -164,7 +164,7 @@ def in_timms_words(attention: MMQA) -> dict[str, Tensor]:
     [{}, {"value_dim": 5}, {"kv_stride": 2}, {"query_stride": 2}, {"heads": 1}, {"c_out": 7}],
     ids=str,
 )
-def test_equals_timm(
+def test_mmqa_equals_timm(
     settings: dict[str, Any],
     layout: torch.memory_format,
     size: tuple[int, int],
@@ -190,7 +190,7 @@ def test_equals_timm(
 
 
 @pytest.mark.parametrize("layer_scale", [0.0, 0.1])
-def test_the_block_equals_timms(layer_scale: float, awake: Callable[[nn.Module], nn.Module]) -> None:
+def test_mmqa_block_equals_that_of_timm(layer_scale: float, awake: Callable[[nn.Module], nn.Module]) -> None:
     block = awake(MobileAttention(12, attention=mmqa(kv_stride=2).float(), layer_scale=layer_scale)).eval()
     assert isinstance(block, MobileAttention)
     theirs = timm_blocks.MobileAttention(
@@ -212,7 +212,7 @@ def test_the_block_equals_timms(layer_scale: float, awake: Callable[[nn.Module],
     assert torch.allclose(block(x), theirs(x), rtol=0, atol=1e-5)
 
 
-def test_the_block_is_the_identity_at_a_gamma_of_zero() -> None:
+def test_mmqa_block_is_the_identity_at_a_gamma_of_zero() -> None:
     block = MobileAttention(12, attention=mmqa().float(), layer_scale=0.1).eval()
     assert block.gamma is not None
     nn.init.zeros_(block.gamma)
@@ -220,7 +220,7 @@ def test_the_block_is_the_identity_at_a_gamma_of_zero() -> None:
     assert torch.equal(block(x), x)
 
 
-def test_the_block_has_the_parameters_of_the_paper() -> None:
+def test_mmqa_block_has_the_parameters_of_the_paper() -> None:
     with torch.device("meta"):
         attention = MMQA(160, 160, heads=4, key_dim=64, kv_stride=2)
         assert params(MobileAttention(160, attention=attention, layer_scale=1e-5)) == 106_400
@@ -228,7 +228,7 @@ def test_the_block_has_the_parameters_of_the_paper() -> None:
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels last"])
-def test_never_stores_the_attention_matrix(layout: torch.memory_format) -> None:
+def test_mmqa_never_stores_the_attention_matrix(layout: torch.memory_format) -> None:
     attention = MMQA(12, 12, heads=3, key_dim=4).to(memory_format=layout)
     with Sizes() as found:
         attention(torch.randn(1, 12, 24, 24).to(memory_format=layout)).sum().backward()
@@ -249,20 +249,20 @@ class Sizes(TorchDispatchMode):
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.trace:FutureWarning")
-def test_traced_at_an_even_size_is_right_at_an_odd_one(awake: Callable[[nn.Module], nn.Module]) -> None:
+def test_mmqa_traced_at_an_even_size_is_right_at_an_odd_one(awake: Callable[[nn.Module], nn.Module]) -> None:
     attention = awake(mmqa(query_stride=2, kv_stride=2))
     traced = torch.jit.trace(attention, torch.randn(1, 12, 8, 8, dtype=torch.float64), check_trace=False)
     x = torch.randn(2, 12, 13, 7, dtype=torch.float64)
     assert torch.allclose(traced(x), attention(x), rtol=0, atol=1e-12)
 
 
-def test_odd_sizes_round_the_keys_up() -> None:
+def test_mmqa_keys_of_odd_sizes_are_rounded_up() -> None:
     attention, x = mmqa(kv_stride=2), torch.randn(1, 12, 5, 7, dtype=torch.float64)
     assert attention.key_down(x).shape[-2:] == (3, 4)
     assert torch.allclose(attention(x), by_hand(attention, x), rtol=0, atol=1e-12)
 
 
-def test_does_not_care_where_a_pixel_stands() -> None:
+def test_mmqa_does_not_depend_on_the_order_of_pixels() -> None:
     attention, x = mmqa(), torch.randn(2, 12, 5, 7, dtype=torch.float64)
     order = torch.randperm(35)
     shuffled = x.flatten(2)[..., order].unflatten(2, (5, 7))
@@ -270,12 +270,12 @@ def test_does_not_care_where_a_pixel_stands() -> None:
     assert torch.allclose(attention(shuffled), expected, rtol=0, atol=1e-12)
 
 
-def test_a_constant_map_stays_constant() -> None:
+def test_mmqa_of_a_constant_map_is_constant() -> None:
     out = mmqa()(torch.randn(2, 12, 1, 1, dtype=torch.float64).expand(-1, -1, 5, 7))
     assert torch.allclose(out, out[..., :1, :1].expand_as(out), rtol=0, atol=1e-12)
 
 
-def test_more_heads_than_channels_of_a_key() -> None:
+def test_mmqa_allows_more_heads_than_channels_of_a_key() -> None:
     assert mmqa(heads=8, key_dim=2)(torch.randn(1, 12, 3, 3, dtype=torch.float64)).isfinite().all()
 
 
@@ -296,7 +296,9 @@ def test_keys_and_values_are_never_repeated_per_head() -> None:
         ({"heads": 2, "key_dim": 8, "query_stride": 2}, (5, 7), 2 * 12 * 35 * 16),
     ],
 )
-def test_counts_both_products_of_every_head(settings: dict[str, Any], size: tuple[int, int], expected: int) -> None:
+def test_mmqa_counts_both_products_of_every_head(
+    settings: dict[str, Any], size: tuple[int, int], expected: int
+) -> None:
     count = OPERATORS["MMQA"].extra_macs
     assert count is not None
     x = torch.empty(1, 64, *size, device="meta")
@@ -328,7 +330,7 @@ def test_counts_both_products_of_every_head(settings: dict[str, Any], size: tupl
     ],
 )
 @pytest.mark.parametrize("kind", [SiteKind.ATTENTION, SiteKind.CONV, SiteKind.LAYER])
-def test_incompatibilities(
+def test_mmqa_incompatibilities(
     kind: SiteKind, reduction: int | None, stride: int, kv_stride: int, expected: str | None
 ) -> None:
     record = OPERATORS["MMQA"]
@@ -362,14 +364,14 @@ def site(kind: SiteKind, *, c_out: int = 16, stride: int = 1, reduction: int | N
         ),
     ],
 )
-def test_stands_as_a_layer_only_where_it_can_add_its_input(
+def test_mmqa_is_a_layer_only_where_it_can_add_its_input(
     where: Site, given: dict[str, float], expected: str | None
 ) -> None:
     record = OPERATORS["MMQA"]
     assert record.incompatibility(where, record.complete(given)) == expected
 
 
-def test_has_a_form_for_each_kind_of_site() -> None:
+def test_mmqa_has_a_form_for_each_kind_of_site() -> None:
     record = OPERATORS["MMQA"]
     given = record.complete({})
     bare, dressed, block = (

@@ -137,7 +137,7 @@ def mistakes_of(raised: Callable[[], object]) -> tuple[str, ...]:
 
 class TestMistakes:
     @pytest.mark.parametrize(("row", "reason"), ROW_MISTAKES)
-    def test_a_row_is_one_line_with_its_address(self, row: Any, reason: str, tmp_path: Path) -> None:
+    def test_mistake_in_a_row_is_one_line_with_its_address(self, row: Any, reason: str, tmp_path: Path) -> None:
         file = written(tmp_path, document((1, row)))
         (mistake,) = mistakes_of(lambda: bases.load(file, ""))
         assert mistake.partition("mine.yaml: ")[2].startswith(f"backbone[1]: {reason}")
@@ -146,13 +146,13 @@ class TestMistakes:
         assert mistakes_of(lambda: parse(space)) == (mistake,)
 
     @pytest.mark.parametrize(("settings", "reason"), SETTING_MISTAKES)
-    def test_a_setting_is_one_line_with_its_address(
+    def test_mistake_in_a_setting_is_one_line_with_its_address(
         self, settings: dict[str, Any], reason: str, tmp_path: Path
     ) -> None:
         (mistake,) = mistakes_of(lambda: model_reader.read_model(written(tmp_path, document(**settings))))
         assert mistake.startswith(f"mine.yaml: {reason}")
 
-    def test_all_at_once(self, tmp_path: Path) -> None:
+    def test_all_mistakes_of_a_model_file_are_reported_at_once(self, tmp_path: Path) -> None:
         content = document(
             (0, [-1, 1, "SimAM", []]),
             (1, [-1, 1, "Conv", []]),
@@ -172,7 +172,7 @@ class TestMistakes:
             "head[1]: only detection models can ",
         ]
 
-    def test_no_model_at_all(self, tmp_path: Path) -> None:
+    def test_file_without_a_model_is_refused(self, tmp_path: Path) -> None:
         (mistake,) = mistakes_of(lambda: model_reader.read_model(written(tmp_path, {"path": ".", "names": ["a"]})))
         assert mistake.startswith("mine.yaml: not a model YAML")
 
@@ -198,7 +198,9 @@ class TestUltralytics:
             {"backbone": [[-1, 1, "TorchVision", [32, "resnet18", "DEFAULT", True, 2]]]},
         ],
     )
-    def test_data_runs_no_code(self, change: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_model_file_runs_no_code(
+        self, change: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.chdir(tmp_path)
         content = {**document(), **change}
         for build_it in (
@@ -213,7 +215,7 @@ class TestUltralytics:
     def test_models_for_other_tasks_are_built(self, name: str) -> None:
         assert isinstance(YOLO(name).model, nn.Module)
 
-    def test_a_classifier_of_the_users_may_load_its_backbone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_classifier_of_the_user_may_load_its_backbone(self, monkeypatch: pytest.MonkeyPatch) -> None:
         content = {
             "nc": 2,
             "backbone": [[-1, 1, "TorchVision", [512, "resnet18", None, True, 2]]],
@@ -225,7 +227,7 @@ class TestUltralytics:
         (mistake,) = mistakes_of(lambda: tasks.ClassificationModel(content, verbose=False))
         assert mistake.startswith("backbone[0]: TorchVision downloads weights")
 
-    def test_a_layer_that_the_program_added_to_ultralytics(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_layer_that_the_program_added_to_ultralytics_is_allowed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(tasks, "Mine", type("Mine", (nn.Identity,), {"__module__": "mine"}), raising=False)
         assert tasks.DetectionModel(document((3, [-1, 1, "Mine", []])), verbose=False)
 
@@ -234,7 +236,7 @@ class TestUltralytics:
         with pytest.raises(LayerError, match=r"^head\[0\]: Concat cannot take 16x128x128 and 32x64x64: "):
             tasks.DetectionModel(content, verbose=False)
 
-    def test_the_list_is_that_of_ultralytics(self) -> None:
+    def test_list_of_layers_is_that_of_ultralytics(self) -> None:
         found = {
             name
             for name, value in vars(tasks).items()
@@ -257,7 +259,7 @@ class TestActivation:
             ("nn.GELU(approximate='tanh')", "torch.nn.GELU(approximate='tanh')"),
         ],
     )
-    def test_calls_of_activations(self, text: str, canonical: str) -> None:
+    def test_activation_may_be_a_call(self, text: str, canonical: str) -> None:
         assert layers.activation(text) == canonical
         assert tasks.DetectionModel(document(activation=text), verbose=False)
 
@@ -276,12 +278,12 @@ class TestActivation:
             "",
         ],
     )
-    def test_nothing_else(self, text: str) -> None:
+    def test_invalid_activation_is_refused(self, text: str) -> None:
         assert len(mistakes_of(lambda: layers.activation(text))[0]) < 300
 
 
 @pytest.mark.parametrize("name", ["SimAM", "SKAttention", "C3STR", "PConv", "GSConv", "PWConv", "CBAM", "WorldDetec7"])
-def test_another_modules_name_is_no_slip(name: str) -> None:
+def test_name_of_another_module_is_no_typo(name: str) -> None:
     assert typo_of(name, layers.ULTRALYTICS) is None
 
 
@@ -289,11 +291,11 @@ def test_another_modules_name_is_no_slip(name: str) -> None:
     ("name", "meant"),
     [("conv", "Conv"), ("Cnov", "Conv"), ("Concatt", "Concat"), ("Detetc", "Detect"), ("Cnv", "Conv")],
 )
-def test_slips(name: str, meant: str) -> None:
+def test_typos_of_module_names_are_corrected(name: str, meant: str) -> None:
     assert typo_of(name, layers.ULTRALYTICS) == meant
 
 
-def test_near_names_are_near() -> None:
+def test_similar_module_names_are_suggested() -> None:
     assert nearest("SimAM", ["PSA", "SPP"]) == "one of PSA, SPP"
     assert nearest("UIBB", ["MMQA", "UIB"]) == "did you mean 'UIB'?"
     assert nearest("uib", ["MMQA", "UIB"]) == "did you mean 'UIB'?"

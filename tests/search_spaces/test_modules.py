@@ -95,8 +95,8 @@ def alone(code: str, folder: Path, *arguments: object) -> str:
     return ran.stdout.strip()
 
 
-class TestFile:
-    def test_joins_the_vocabulary(self, folder: Path) -> None:
+class TestOperatorFile:
+    def test_operator_of_a_file_is_registered(self, folder: Path) -> None:
         (record,) = modules.load(folder / "my_ops.py")
         assert OPERATORS["Strips"] is record
         assert record.source is not None
@@ -131,7 +131,7 @@ class TestFile:
         ],
         ids=lambda _: "",
     )
-    def test_one_mistake(
+    def test_mistake_in_an_operator_file_is_reported(
         self, content: str | None, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.chdir(tmp_path)
@@ -143,13 +143,13 @@ class TestFile:
         assert str(caught.value) == expected
         assert set(OPERATORS) == before
 
-    def test_another_text_with_a_used_name(self, folder: Path) -> None:
+    def test_changed_operator_with_a_used_name_is_refused(self, folder: Path) -> None:
         modules.load(folder / "my_ops.py")
         (folder / "other.py").write_text(STRIPS + "\n# changed\n", encoding="utf-8")
         with pytest.raises(SpecError, match=r"other.py: Strips is loaded already, with another text, from .*my_ops.py"):
             modules.load(folder / "other.py")
 
-    def test_a_missing_module_is_reported_with_the_other_mistakes(self) -> None:
+    def test_missing_operator_file_is_reported_with_the_other_mistakes(self) -> None:
         with pytest.raises(SpecError) as caught:
             parse(yaml_text.parse_yaml(SPACE.replace("Strips: {}", "UIB: {mid_kernel: 4}")))
         assert caught.value.mistakes[0] == "modules[0]: my_ops.py: cannot be read (No such file or directory)"
@@ -164,7 +164,7 @@ class TestSpace:
             ("stock", "Strips"),
         ]
 
-    def test_its_text_is_part_of_fingerprint_and_hash(
+    def test_source_of_an_operator_is_part_of_fingerprint_and_hash(
         self, folder: Path, architecture: Architecture, space: SearchSpace
     ) -> None:
         before = architecture.fingerprint, space.hash
@@ -174,7 +174,9 @@ class TestSpace:
         after = again.of({"4": Choice.of("Strips", {"kernel": 5}), "after-9": Choice.of("Strips", {})})
         assert not set(before) & {after.fingerprint, again.hash}
 
-    def test_a_saved_space_keeps_what_it_uses(self, folder: Path, space: SearchSpace, tmp_path: Path) -> None:
+    def test_saved_space_keeps_the_operator_files_it_uses(
+        self, folder: Path, space: SearchSpace, tmp_path: Path
+    ) -> None:
         stored = tmp_path / "study"
         stored.mkdir()
         save(text(folder / "space.yaml"), stored)
@@ -220,7 +222,7 @@ print(Architecture.read(Path("model.yaml")).fingerprint, sum(p.numel() for p in 
         with pytest.raises(SpecError, match="is not trusted to run"):
             Architecture.read(folder / "model.yaml")
 
-    def test_a_missing_module_is_reported(self, folder: Path, architecture: Architecture) -> None:
+    def test_missing_operator_file_of_a_model_is_reported(self, folder: Path, architecture: Architecture) -> None:
         elsewhere = folder / "elsewhere"
         elsewhere.mkdir()
         (elsewhere / "model.yaml").write_text(
@@ -230,13 +232,13 @@ print(Architecture.read(Path("model.yaml")).fingerprint, sum(p.numel() for p in 
         with pytest.raises(SpecError, match=r"unknown module 'C2f_Strips', and .*gone.py, which may define it, is not"):
             Architecture.read(elsewhere / "model.yaml")
 
-    def test_a_copy_is_the_same_and_independent(self, architecture: Architecture) -> None:
+    def test_copy_of_a_user_operator_is_the_same_and_independent(self, architecture: Architecture) -> None:
         layer = build.model(architecture.document(3), 3).model[4].m[0].cv2
         copy, x = deepcopy(layer), torch.rand(1, layer.rows.in_channels, 8, 8)
         assert torch.equal(copy.eval()(x), layer.eval()(x))
         assert copy.rows.weight is not layer.rows.weight
 
-    def test_a_checkpoint_loads_where_the_file_never_was(
+    def test_checkpoint_loads_without_the_operator_file(
         self, folder: Path, architecture: Architecture, tmp_path: Path
     ) -> None:
         elsewhere = tmp_path / "elsewhere"
@@ -261,7 +263,7 @@ print(float(model(torch.ones(1, 3, 64, 64))[0].sum()))
         again = 'import torch; print(type(torch.load("again.pt", weights_only=False)["model"]).__name__)'
         assert alone(again, elsewhere) == "DetectionModel"
 
-    def test_the_text_is_stored_once(self, architecture: Architecture) -> None:
+    def test_source_of_an_operator_is_stored_once(self, architecture: Architecture) -> None:
         file = io.BytesIO()
         torch.save(build.model(architecture.document(3), 3), file)
         assert file.getvalue().count(b"class Strips(nn.Module)") == 1
@@ -284,7 +286,7 @@ class TestInstalled:
             ("their_ops:STRIPS", "their_ops:STRIPS: UIB is an operator already"),
         ],
     )
-    def test_what_a_package_must_not_offer(
+    def test_operator_of_a_package_that_must_not_be_offered_is_refused(
         self, value: str, expected: str, folder: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         (folder / "their_ops.py").write_text(STRIPS.replace('name="Strips"', 'name="UIB"'), encoding="utf-8")

@@ -111,18 +111,18 @@ def promised(case: Case, height: int, width: int) -> tuple[int, int]:
     return -(-height // site.stride), -(-width // site.stride)
 
 
-def test_every_host_has_a_layer_here() -> None:
+def test_every_host_is_tested_with_a_layer() -> None:
     assert {host(name).name for name in LAYERS} == set(HOSTS)
 
 
 @each_operator
-def test_every_operator_stands_somewhere(operator: Operator) -> None:
+def test_every_operator_has_a_site(operator: Operator) -> None:
     assert operator.name in {case.operator.name for case in CASES}
 
 
 @pytest.mark.parametrize("size", [(16, 16), (12, 20), (13, 15)], ids=["square", "not square", "odd"])
 @each_case
-def test_keeps_the_promised_shape_and_is_finite(case: Case, size: tuple[int, int]) -> None:
+def test_operator_returns_the_promised_shape_and_finite_values(case: Case, size: tuple[int, int]) -> None:
     if case.layer == "Conv 6x6 s2" and size == (13, 15):
         size = (14, 22)  # an even kernel promises nothing at odd sizes
     stock = layer_of(case.layer)(torch.zeros(1, case.c_in, 16, 16))
@@ -144,7 +144,7 @@ def test_gradient_reaches_every_parameter_and_the_input(case: Case, awake: Calla
 
 
 @each_case
-def test_trains_and_stores_no_part_of_the_graph(case: Case) -> None:
+def test_operator_trains_and_stores_no_part_of_the_graph(case: Case) -> None:
     layer = deepcopy(built(str(case))).train()
     layer(image(case)).sum().backward()
     stored = [name for module in layer.modules() for name, value in vars(module).items() if isinstance(value, Tensor)]
@@ -155,7 +155,7 @@ def test_trains_and_stores_no_part_of_the_graph(case: Case) -> None:
 
 
 @each_case
-def test_a_copy_is_the_same_and_independent(case: Case) -> None:
+def test_copy_of_an_operator_is_the_same_and_independent(case: Case) -> None:
     layer, x = built(str(case)), image(case)
     copy = deepcopy(layer)
     with torch.no_grad():
@@ -166,7 +166,7 @@ def test_a_copy_is_the_same_and_independent(case: Case) -> None:
 
 
 @each_case
-def test_comes_back_from_a_file(case: Case) -> None:
+def test_operator_is_loaded_from_a_file(case: Case) -> None:
     file = io.BytesIO()
     torch.save(built(str(case)), file)
     file.seek(0)
@@ -178,7 +178,9 @@ def test_comes_back_from_a_file(case: Case) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
 @each_case
-def test_works_in_half_precision(case: Case, dtype: torch.dtype, awake: Callable[[nn.Module], nn.Module]) -> None:
+def test_operator_works_in_half_precision(
+    case: Case, dtype: torch.dtype, awake: Callable[[nn.Module], nn.Module]
+) -> None:
     layer, x = awake(built(str(case))), image(case)
     with torch.no_grad():
         expected = layer(x)
@@ -190,7 +192,7 @@ def test_works_in_half_precision(case: Case, dtype: torch.dtype, awake: Callable
 
 
 @each_case
-def test_trains_under_autocast(case: Case) -> None:
+def test_operator_trains_under_autocast(case: Case) -> None:
     layer = deepcopy(built(str(case))).train()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         out = layer(image(case))
@@ -200,7 +202,7 @@ def test_trains_under_autocast(case: Case) -> None:
 
 
 @each_case
-def test_accepts_channels_last(case: Case, awake: Callable[[nn.Module], nn.Module]) -> None:
+def test_operator_accepts_channels_last(case: Case, awake: Callable[[nn.Module], nn.Module]) -> None:
     layer, x = awake(built(str(case))), image(case)
     last = deepcopy(layer).to(memory_format=torch.channels_last)
     with torch.no_grad():
@@ -210,7 +212,7 @@ def test_accepts_channels_last(case: Case, awake: Callable[[nn.Module], nn.Modul
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.trace:FutureWarning")
 @each_case
-def test_traced_at_one_size_is_right_at_another(case: Case, awake: Callable[[nn.Module], nn.Module]) -> None:
+def test_operator_traced_at_one_size_is_right_at_another(case: Case, awake: Callable[[nn.Module], nn.Module]) -> None:
     layer = awake(built(str(case))).requires_grad_(False)
     traced = torch.jit.trace(layer, image(case, 8, 8), check_trace=False)
     x = image(case, 12, 16)
@@ -218,13 +220,13 @@ def test_traced_at_one_size_is_right_at_another(case: Case, awake: Callable[[nn.
 
 
 @each_case
-def test_no_tensor_has_more_than_four_dimensions(case: Case) -> None:
+def test_operator_has_no_tensor_of_more_than_four_dimensions(case: Case) -> None:
     stored = built(str(case)).state_dict()
     assert max((tensor.dim() for tensor in stored.values()), default=0) <= 4
 
 
 @each_case
-def test_eval_is_deterministic(case: Case) -> None:
+def test_operator_in_eval_mode_is_deterministic(case: Case) -> None:
     layer, x = built(str(case)), image(case)
     before = {name: tensor.clone() for name, tensor in layer.state_dict().items()}
     with torch.no_grad():
@@ -233,7 +235,7 @@ def test_eval_is_deterministic(case: Case) -> None:
 
 
 @each_case
-def test_counts_its_parameters(case: Case) -> None:
+def test_parameters_of_an_operator_are_counted(case: Case) -> None:
     layer = built(str(case))
     assert layer.np == sum(parameter.numel() for parameter in layer.parameters())
 
@@ -281,7 +283,7 @@ def test_equal_choices_build_equal_layers_and_others_do_not(operator: Operator) 
 
 
 @each_operator
-def test_records_are_complete(operator: Operator) -> None:
+def test_operator_records_are_complete(operator: Operator) -> None:
     assert all(parameter.default in parameter.allowed for parameter in operator.parameters)
     assert all(parameter.check(value) is value for parameter in operator.parameters for value in parameter.allowed)
     assert list(operator.complete({})) == [parameter.name for parameter in operator.parameters]
@@ -290,13 +292,13 @@ def test_records_are_complete(operator: Operator) -> None:
 
 
 @each_operator
-def test_modules_stay_where_checkpoints_look_for_them(operator: Operator) -> None:
+def test_operator_modules_stay_where_checkpoints_look_for_them(operator: Operator) -> None:
     assert operator.module.__module__.startswith("search_spaces.operators.")
     assert getattr(__import__(operator.module.__module__, fromlist=["_"]), operator.module.__name__) is operator.module
 
 
 @each_case
-def test_extra_macs_are_counted(case: Case) -> None:
+def test_extra_macs_of_operators_are_counted(case: Case) -> None:
     found = [module for module in built(str(case)).modules() if isinstance(module, case.operator.module)]
     assert found
     if case.operator.extra_macs is not None:

@@ -63,15 +63,15 @@ def test_a_parameter_takes_the_old_field_name() -> None:
 
 
 @pytest.mark.parametrize(("old", "new"), list(zip(OLD, NEW, strict=True)))
-def test_old_field_names_can_be_read(old: str, new: str) -> None:
+def test_old_field_names_of_records_can_be_read(old: str, new: str) -> None:
     assert getattr(OPERATORS["DynamicConv"], old) is getattr(OPERATORS["DynamicConv"], new)
 
 
-def test_a_field_is_given_once() -> None:
+def test_field_under_old_and_new_name_is_refused() -> None:
     both: dict[str, Any] = {"obstacle": refuse, "incompatibility": refuse}
     with pytest.raises(TypeError, match="obstacle is an older name of incompatibility; give one of them"):
         record(**both)
 
 
-def test_a_copy_has_other_fields() -> None:
+def test_copy_of_a_record_has_other_fields() -> None:
     assert replace(record(), incompatibility=refuse).incompatibility is refuse

@@ -36,7 +36,7 @@ def rows_at(name: str, scale: str, **factors: float) -> list[list[Any]]:
     ],
     ids=str,
 )
-def test_a_row_at_a_setting(row: list[Any], setting: Scaling, expected: list[Any]) -> None:
+def test_row_is_scaled_by_a_setting(row: list[Any], setting: Scaling, expected: list[Any]) -> None:
     module, repeats, arguments = row
     assert scale_row([-1, repeats, module, arguments], "P4", setting, has_channels=True)[1:] == [
         expected[1],
@@ -45,12 +45,12 @@ def test_a_row_at_a_setting(row: list[Any], setting: Scaling, expected: list[Any
     ]
 
 
-def test_channels_that_depend_on_each_other_are_refused() -> None:
+def test_dependent_channels_cannot_be_scaled() -> None:
     with pytest.raises(SpecError, match="the channels of CBLinear cannot be scaled"):
         scale_row([0, 1, "CBLinear", [[64]]], "P3", (("width", 0.5),), has_channels=False)
 
 
-def test_stages() -> None:
+def test_stages_of_every_family() -> None:
     assert [stage(reduction) for reduction in (1, 2, 4, 8, 16, 32, 64)] == ["P0", "P1", "P2", "P3", "P4", "P5", "P6"]
     base = bases.load("yolov8{scale}.yaml", "n")
     assert [base.stage(layer) for layer in (0, 2, 4, 6, 8, 9, 10, 12, 15, 21)] == [
@@ -86,7 +86,7 @@ def test_every_family_can_be_scaled(name: str, scale: str) -> None:
     assert size((("depth", 2), ("width.P4", 1.25))) > stock
 
 
-def test_half_of_a_large_one_is_the_small_one() -> None:
+def test_half_of_a_large_model_is_the_small_one() -> None:
     """Compare with Ultralytics' scaling: yolov8s is yolov8n at twice the width."""
     wide = bases.load("yolov8{scale}.yaml", "n").scaled((("width", 2),))
     assert [row[1:] for row in wide.rows] == [row[1:] for row in bases.load("yolov8{scale}.yaml", "s").rows]
@@ -119,7 +119,7 @@ def test_equal_networks_have_equal_fingerprints(space: SearchSpace) -> None:
     assert len({architecture.fingerprint for architecture in (half, *others)}) == 5
 
 
-def test_a_factor_at_stock_is_not_in_the_fingerprint(space: SearchSpace) -> None:
+def test_scaling_factor_at_stock_is_not_in_the_fingerprint(space: SearchSpace) -> None:
     plain = parse(yaml_text.parse_yaml("name: m\nbase: yolov8{scale}.yaml\nscale: n\nmacro: {depth: 2}"))
     assert plain.of({}, {"depth": 1}).fingerprint == plain.stock.fingerprint
     assert plain.stock.is_stock

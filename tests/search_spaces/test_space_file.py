@@ -43,24 +43,24 @@ def choices(slots: str) -> list[str]:
 
 
 class TestGrammar:
-    def test_an_entry_by_rule_makes_a_slot_of_each_matching_layer(self) -> None:
+    def test_entry_makes_a_slot_of_each_matching_layer(self) -> None:
         space = parsed("- {at: {section: head, host: C2f}, choices: {DynamicConv: {}}}")
         assert [(slot.layer, slot.host) for slot in space.slots] == [(12, "C2f"), (15, "C2f"), (18, "C2f"), (21, "C2f")]
 
-    def test_several_hosts(self) -> None:
+    def test_entry_may_name_several_hosts(self) -> None:
         space = parsed("- {at: {section: backbone, host: [C2f, Conv]}, choices: {DynamicConv: {}}}")
         assert [slot.layer for slot in space.slots] == [0, 1, 2, 3, 4, 5, 6, 7, 8]
 
-    def test_a_layer_must_meet_all_conditions(self) -> None:
+    def test_layer_must_meet_all_conditions_of_an_entry(self) -> None:
         space = parsed("- {at: {section: backbone, host: C2f, layers: [3, 4, 12]}, choices: {DynamicConv: {}}}")
         assert [slot.layer for slot in space.slots] == [4]
 
-    def test_stock_stands_first_written_or_not(self) -> None:
+    def test_stock_is_the_first_choice_of_a_slot(self) -> None:
         written = parsed("- {at: {layers: [4]}, choices: {UIB: {}, stock: {}}}")
         assert written == parsed("- {at: {layers: [4]}, choices: {UIB: {}}}")
         assert written.slots[0].choices == (STOCK, Choice.of("UIB", {}))
 
-    def test_a_value_fixes_and_a_list_frees(self) -> None:
+    def test_value_fixes_a_parameter_and_a_list_opens_it(self) -> None:
         (slot,) = parsed("- {at: {layers: [4]}, choices: {UIB: {mid_kernel: 5, expansion: [2, 6]}}}").slots
         assert [str(choice) for choice in slot.choices] == [
             "stock",
@@ -72,7 +72,7 @@ class TestGrammar:
     def test_an_unlisted_parameter_has_its_default(self) -> None:
         assert choices("- {at: {layers: [4]}, choices: {DynamicConv: {}}}") == ["stock", "DynamicConv"]
 
-    def test_a_whole_number_is_a_number_where_a_fraction_may_stand(self) -> None:
+    def test_whole_number_is_allowed_in_place_of_a_fraction(self) -> None:
         assert choices("- {at: {layers: [4]}, choices: {DCNv4: {offset_scale: 2}}}") == [
             "stock",
             "DCNv4(offset_scale=2.0)",
@@ -90,7 +90,7 @@ class TestGrammar:
             s.layer: set(s.choices) for s in parsed(second + first).slots
         }
 
-    def test_a_combination_that_is_not_legal_is_not_offered(self) -> None:
+    def test_illegal_combination_of_parameters_is_not_offered(self) -> None:
         at_one_eighth = choices("- {at: {layers: [4]}, choices: {MMQA: {kv_stride: [1, 2, 4]}}}")
         at_one_sixteenth = choices("- {at: {layers: [6]}, choices: {MMQA: {kv_stride: [1, 2, 4]}}}")
         assert at_one_eighth == ["stock", "MMQA(kv_stride=4)"]
@@ -104,19 +104,19 @@ class TestGrammar:
         offered = choices("- {at: {layers: [4]}, choices: {DynamicConv: {kernels: 1, temperature: [1.0, 30.0]}}}")
         assert offered == ["stock", "DynamicConv(kernels=1)"]
 
-    def test_a_scale_given_to_load_wins(self, tmp_path: Path) -> None:
+    def test_scale_given_to_load_wins(self, tmp_path: Path) -> None:
         path = tmp_path / "mine.yaml"
         path.write_text(HEADING + "slots:\n- {at: {layers: [4]}, choices: {UIB: {}}}\n", encoding="utf-8")
         assert (load(path).scale, load(path, scale="m").scale) == ("n", "m")
 
-    def test_a_users_base_by_path(self, tmp_path: Path) -> None:
+    def test_base_may_be_the_path_of_a_model_file(self, tmp_path: Path) -> None:
         own = tmp_path / "tiny.yaml"
         document = {**bases.load("yolov8{scale}.yaml", "n").document}
         own.write_text(yaml.safe_dump(document), encoding="utf-8")
         space = parsed("- {at: {layers: [4]}, choices: {UIB: {}}}", f"name: mine\nbase: {own}\n")
         assert repr(build.skeleton(space.stock.document(80), 80)) == repr(build.skeleton(document, 80))
 
-    def test_anchors_and_merge_keys_save_typing(self) -> None:
+    def test_yaml_anchors_and_merge_keys_are_allowed(self) -> None:
         space = parsed(
             """\
 - at: {layers: [4]}
@@ -132,7 +132,7 @@ class TestGrammar:
         assert space.parameters == {"6.operator": ("stock", "UIB", "MMQA"), "6.UIB.expansion": (2, 4)}
 
 
-def test_every_mistake_of_a_file_in_one_go(tmp_path: Path) -> None:
+def test_all_mistakes_of_a_space_file_are_reported_at_once(tmp_path: Path) -> None:
     path = tmp_path / "wrong.yaml"
     path.write_text(
         """\
@@ -186,7 +186,7 @@ slots:
     ]
 
 
-def test_every_mistake_about_the_layers_in_one_go() -> None:
+def test_all_mistakes_about_layers_are_reported_at_once() -> None:
     assert mistakes(
         """\
 - {at: {host: C2g}, choices: {UIB: {}}}
@@ -294,11 +294,11 @@ def test_every_mistake_about_the_layers_in_one_go() -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_one_mistake(entry: str, expected: list[str]) -> None:
+def test_mistake_in_an_entry_is_reported(entry: str, expected: list[str]) -> None:
     assert mistakes(f"- {entry}") == expected
 
 
-def test_a_later_entry_may_fill_a_layer() -> None:
+def test_later_entry_adds_choices_to_a_slot() -> None:
     attention = "- {at: {layers: [2, 6]}, choices: {MMQA: {}}}\n"
     blocks = "- {at: {layers: [2]}, choices: {UIB: {}}}\n"
     assert [slot.operators for slot in parsed(attention + blocks).slots] == [("stock", "UIB"), ("stock", "MMQA")]
@@ -349,12 +349,12 @@ def test_a_later_entry_may_fill_a_layer() -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_one_mistake_of_the_heading(heading: str, expected: list[str]) -> None:
+def test_mistake_in_the_heading_is_reported(heading: str, expected: list[str]) -> None:
     assert mistakes("- {at: {layers: [4]}, choices: {UIB: {}}}", heading) == expected
 
 
 @pytest.mark.parametrize("slots", ["{}", "[]", "", "4"])
-def test_slots_are_a_list(slots: str) -> None:
+def test_slots_that_are_no_list_are_refused(slots: str) -> None:
     got = yaml.safe_load(slots)
     message = f"slots: a list of entries is expected, got {got!r} (- at: ...\\n  choices: ...)"
     assert mistakes(f" {slots}") == [message]
@@ -373,7 +373,7 @@ def test_slots_are_a_list(slots: str) -> None:
         ("", "empty: a mapping is expected"),
     ],
 )
-def test_a_file_that_is_no_mapping(text: str, expected: str, tmp_path: Path) -> None:
+def test_space_file_that_is_no_mapping_is_refused(text: str, expected: str, tmp_path: Path) -> None:
     path = tmp_path / "wrong.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(SpecError) as caught:
@@ -381,7 +381,7 @@ def test_a_file_that_is_no_mapping(text: str, expected: str, tmp_path: Path) -> 
     assert str(caught.value) == f"{path}: {expected}"
 
 
-def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+def test_unreadable_space_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(SpecError, match=r"binary\.yaml: not a text file \(UTF-8 is expected\)$"):
         load(tmp_path / "binary.yaml")
@@ -405,7 +405,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_users_base_that_is_wrong(text: str, expected: str, tmp_path: Path) -> None:
+def test_invalid_base_of_the_user_is_refused(text: str, expected: str, tmp_path: Path) -> None:
     own = tmp_path / "own.yaml"
     own.write_text(text, encoding="utf-8")
     (mistake,) = mistakes("- {at: {layers: [0]}, choices: {UIB: {}}}", f"name: mine\nbase: {own}\n")
@@ -413,18 +413,18 @@ def test_a_users_base_that_is_wrong(text: str, expected: str, tmp_path: Path) ->
 
 
 class TestCatalog:
-    def test_is_what_the_package_carries(self) -> None:
+    def test_catalog_has_the_spaces_of_the_package(self) -> None:
         assert list(catalog()) == list(SCALES)
         assert all(path.is_file() for path in catalog().values())
 
     @pytest.mark.parametrize("name", SPACES)
-    def test_loads_at_every_scale(self, name: str, space_of: Callable[[str], SearchSpace]) -> None:
+    def test_catalog_space_loads_at_every_scale(self, name: str, space_of: Callable[[str], SearchSpace]) -> None:
         space = space_of(name)
         assert f"{space.name}:{space.scale}" == name
         assert all(slot.choices[0] is STOCK and len(slot.choices) > 1 for slot in space.slots)
         assert [slot.layer for slot in space.slots] == sorted({slot.layer for slot in space.slots})
 
-    def test_every_operator_is_offered(self, space_of: Callable[[str], SearchSpace]) -> None:
+    def test_catalog_offers_every_operator(self, space_of: Callable[[str], SearchSpace]) -> None:
         for space in SCALES:
             assert {name for slot in space_of(space).slots for name in slot.operators} == {"stock", *OPERATORS}
 
@@ -444,10 +444,10 @@ class TestCatalog:
             ("v9:e", (15 * 15 * 23 * 23) ** 2 * 11**8 * 15**4 * 5**2),  # two backbones
         ],
     )
-    def test_sizes(self, name: str, size: int, space_of: Callable[[str], SearchSpace]) -> None:
+    def test_sizes_of_the_catalog_spaces(self, name: str, size: int, space_of: Callable[[str], SearchSpace]) -> None:
         assert space_of(name).size == size
 
-    def test_hashes_are_those_of_stored_studies(self, space_of: Callable[[str], SearchSpace]) -> None:
+    def test_hashes_of_catalog_spaces_are_those_of_stored_studies(self, space_of: Callable[[str], SearchSpace]) -> None:
         assert {name: space_of(name).hash for name in SCALES} == {
             "v5": "d9b292d358b3",
             "v8": "8d2caa3c7cb8",
@@ -460,7 +460,7 @@ class TestCatalog:
         assert len({space_of(name).hash for name in SPACES}) == len(SPACES)
 
     @pytest.mark.parametrize("name", SCALES)
-    def test_attention_is_not_offered_before_one_sixteenth(
+    def test_catalog_offers_no_attention_before_one_sixteenth(
         self, name: str, space_of: Callable[[str], SearchSpace]
     ) -> None:
         space = space_of(name)
@@ -469,12 +469,12 @@ class TestCatalog:
 
 
 class TestTied:
-    def test_one_choice_for_all_layers(self) -> None:
+    def test_tied_layers_have_one_choice(self) -> None:
         (slot,) = parsed("- {at: {host: C2f}, tie: true, choices: {UIB: {expansion: [2, 4]}}}").slots
         assert (slot.name, slot.layers, slot.host) == ("2", (2, 4, 6, 8, 12, 15, 18, 21), "C2f")
         assert [str(choice) for choice in slot.choices] == ["stock", "UIB(expansion=2)", "UIB"]
 
-    def test_a_choice_must_be_legal_in_all_of_them(self) -> None:
+    def test_choice_must_be_legal_in_all_tied_layers(self) -> None:
         (slot,) = parsed("- {at: {layers: [4, 6]}, tie: true, choices: {UIB: {}, MMQA: {kv_stride: [1, 4]}}}").slots
         assert [str(choice) for choice in slot.choices] == ["stock", "UIB", "MMQA(kv_stride=4)"]
         assert mistakes("- {at: {layers: [4, 6]}, tie: true, choices: {UIB: {}, MMQA: {}}}")[0].startswith(
@@ -497,7 +497,7 @@ class TestTied:
         (slot,) = parsed(first + second).slots
         assert slot.operators == ("stock", "UIB", "DynamicConv")
 
-    def test_a_layer_cannot_be_tied_and_free(self) -> None:
+    def test_layer_cannot_be_tied_and_free(self) -> None:
         free, tied = "{at: {layers: [4]}, choices: {UIB: {}}}", "{at: {layers: [2, 4]}, tie: true, choices: {UIB: {}}}"
         message = "layer 4 is in slots[0], too; both must tie the same layers (2, 4)"
         assert mistakes(f"- {free}\n- {tied}") == [f"slots[1]: {message}"]
@@ -505,13 +505,13 @@ class TestTied:
 
 
 class TestInsert:
-    def test_a_slot_behind_a_layer(self) -> None:
+    def test_insert_makes_a_slot_behind_a_layer(self) -> None:
         space = parse(yaml_text.parse_yaml(HEADING + "insert: [{after: 9, feeds: all, choices: {UIB: {}, DCNv4: {}}}]"))
         (slot,) = space.slots
         assert (slot.name, slot.layer, slot.feeds) == ("after-9", 9, "all")
         assert space.parameters == {"after-9.operator": ("stock", "UIB", "DCNv4")}
 
-    def test_the_layer_itself_can_be_a_slot_too(self) -> None:
+    def test_layer_before_an_insertion_can_be_a_slot(self) -> None:
         entry = "{at: {layers: [8]}, choices: {UIB: {}}}"
         space = parse(
             yaml_text.parse_yaml(f"{HEADING}slots: [{entry}]\ninsert: [{{after: [8, 9], choices: {{UIB: {{}}}}}}]")
@@ -543,12 +543,12 @@ class TestInsert:
         ],
         ids=lambda _: "",
     )
-    def test_one_mistake(self, entry: str, expected: str) -> None:
+    def test_mistake_in_insert_is_reported(self, entry: str, expected: str) -> None:
         with pytest.raises(SpecError) as caught:
             parse(yaml_text.parse_yaml(f"{HEADING}insert: [{entry}]"))
         assert caught.value.mistakes == (expected,)
 
-    def test_a_layer_that_the_next_one_does_not_read(self) -> None:
+    def test_insertion_without_a_reader_is_refused(self) -> None:
         heading = "name: mine\nbase: yolov9e.yaml\n"
         with pytest.raises(SpecError) as caught:
             parse(yaml_text.parse_yaml(f"{heading}insert: [{{after: [9, 10], choices: {{UIB: {{}}}}}}]"))
@@ -558,8 +558,8 @@ class TestInsert:
         )
 
 
-class TestMacro:
-    def test_scaling_factors(self) -> None:
+class TestScalingFactors:
+    def test_scaling_factors_have_their_values_and_stock(self) -> None:
         space = parse(
             yaml_text.parse_yaml(
                 HEADING + "macro: {depth: 2, width: {P4: [0.5], P5: [0.5, 1]}, image_size: [320, 640]}"
@@ -582,7 +582,7 @@ class TestMacro:
         assert str(architecture) == "depth 2 · width P5 0.5 · 320 px"
         assert space.architecture(space.values(architecture)) == architecture
 
-    def test_a_choice_must_be_legal_at_every_value(self) -> None:
+    def test_choice_must_be_legal_at_every_scaling_factor(self) -> None:
         slots = "slots: [{at: {layers: [2]}, choices: {DCNv4: {groups: [1, 4]}}}]\n"
         (plain,) = parse(yaml_text.parse_yaml(HEADING + slots)).slots
         (narrow,) = parse(yaml_text.parse_yaml(HEADING + slots + "macro: {width: 0.5}")).slots
@@ -608,7 +608,7 @@ class TestMacro:
         ],
         ids=lambda _: "",
     )
-    def test_one_mistake(self, heading: str, entry: str, expected: str) -> None:
+    def test_mistake_in_macro_is_reported(self, heading: str, entry: str, expected: str) -> None:
         with pytest.raises(SpecError) as caught:
             parse(yaml_text.parse_yaml(f"{heading}macro: {entry}"))
         assert caught.value.mistakes == (expected,)
@@ -616,7 +616,7 @@ class TestMacro:
 
 class TestBase:
     @pytest.mark.parametrize(("name", "scale"), MODELS)
-    def test_the_explicit_document_builds_what_ultralytics_builds(self, name: str, scale: str) -> None:
+    def test_explicit_document_builds_what_ultralytics_builds(self, name: str, scale: str) -> None:
         document = bases.load(name, scale).document
         ours = build.skeleton(document, 80)
         with torch.device("meta"):
@@ -643,16 +643,16 @@ class TestBase:
         ("name", "scale", "params"),
         [("yolov5{scale}.yaml", "n", 2_654_816), ("yolov9{scale}.yaml", "c", 25_590_912)],
     )
-    def test_parameters_that_ultralytics_prints(self, name: str, scale: str, params: int) -> None:
+    def test_base_has_the_parameters_that_ultralytics_prints(self, name: str, scale: str, params: int) -> None:
         layers = build.skeleton(bases.load(name, scale).document, 80)
         assert sum(parameter.numel() for parameter in layers.parameters()) == params
 
-    def test_reduction_and_section_of_layers(self) -> None:
+    def test_layers_of_a_base_have_reduction_and_section(self) -> None:
         base = bases.load("yolov9{scale}.yaml", "t")
         assert [base.reduction(layer) for layer in (0, 2, 4, 8, 10, 15, 21)] == [1, 4, 8, 32, 32, 8, 32]
         assert (base.section(9), base.section(10)) == ("backbone", "head")
 
-    def test_a_file_is_identified_by_its_content_not_its_folder(self, tmp_path: Path) -> None:
+    def test_base_file_is_identified_by_its_content_not_its_folder(self, tmp_path: Path) -> None:
         text = yaml.safe_dump(dict(bases.load("yolov8{scale}.yaml", "n").document))
         for folder, content in (("a", text), ("b", text), ("c", text + "activation: nn.ReLU()\n")):
             (tmp_path / folder).mkdir()
@@ -663,7 +663,7 @@ class TestBase:
 
 
 class TestSlot:
-    def test_the_nearest_choice_agrees_with_most_of_what_is_wanted(self) -> None:
+    def test_nearest_choice_agrees_in_most_parameters(self) -> None:
         (slot,) = parsed(
             "- {at: {layers: [4]}, choices: {UIB: {start_kernel: [0, 3], mid_kernel: [0, 3], expansion: [2, 4]}}}"
         ).slots
@@ -690,7 +690,7 @@ class TestNestedMistakes:
             parse(parse_yaml(text))
         return [mistake.partition(" (")[0] for mistake in caught.value.mistakes]
 
-    def test_a_wrong_at_hides_no_operator(self) -> None:
+    def test_mistake_in_at_hides_no_mistake_in_operators(self) -> None:
         assert self.mistakes_of(
             HEADING + "slots:\n"
             "  - {at: {layer: [4]}, choices: {UIBB: {}, MMQA: {headz: 2}, UIB: {expansion: 7}}}\n"
@@ -714,7 +714,7 @@ class TestNestedMistakes:
             "insert[0].choices.MMQA.headz: MMQA has no parameter 'headz'",
         ]
 
-    def test_a_wrong_heading_hides_no_base_model(self) -> None:
+    def test_mistake_in_the_heading_hides_no_mistake_in_the_base_model(self) -> None:
         heading = "name: a b\nbase: yolov9q.yaml\nnmae: x\n"
         assert self.mistakes_of(heading + "slots: [{at: {host: C3x}, choices: {UIBB: {}}}]\n")[1:] == [
             "nmae: unknown key",
@@ -722,7 +722,7 @@ class TestNestedMistakes:
             "slots[0].choices.UIBB: unknown operator",
         ]
 
-    def test_a_wrong_scaling_factor_hides_no_other(self) -> None:
+    def test_mistake_in_a_scaling_factor_hides_no_mistake_in_another(self) -> None:
         message = self.mistakes_of(HEADING + "macro: {depth: [9], width: {P9: 1, P7: [0.5]}, image_size: 100}\n")
         assert [one.partition(":")[0] for one in message] == ["macro.depth[0]", "macro.width.P9", "macro.image_size[0]"]
         message = self.mistakes_of(HEADING + "macro: {depth: [9], width: {P7: [0.5]}}\n")

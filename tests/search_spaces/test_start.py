@@ -34,37 +34,37 @@ def mistakes(more: str, space: str = SPACE) -> list[str]:
 
 
 class TestStart:
-    def test_without_it_nothing_is_tried_first(self) -> None:
+    def test_space_without_start_tries_nothing_first(self) -> None:
         assert parsed().start == parsed("start: []\n").start == ()
 
-    def test_each_entry_is_an_architecture(self) -> None:
+    def test_each_entry_of_start_is_an_architecture(self) -> None:
         space = parsed("start:\n- 4: {UIB: {expansion: 2}}\n  after-9: {DCNv4: {}}\n- 6: {UIB: {}}\n")
         assert space.start == (
             space.of({4: Choice.of("UIB", {"expansion": 2}), "after-9": Choice.of("DCNv4", {})}),
             space.of({6: Choice.of("UIB", {})}),
         )
 
-    def test_a_tied_slot_has_the_name_of_its_first_layer(self) -> None:
+    def test_tied_slot_has_the_name_of_its_first_layer(self) -> None:
         (architecture,) = parsed("start: [{12: {DynamicConv: {}}}]\n").start
         assert [layer for layer, _ in architecture.picks] == [12, 18]
 
-    def test_scaling_factors_are_at_stock(self) -> None:
+    def test_scaling_factors_of_a_start_are_at_stock(self) -> None:
         space = parsed("start: [{4: {UIB: {}}}]\n")
         (architecture,) = space.start
         assert space.factor_values(architecture) == space.factor_values(space.stock)
 
-    def test_a_name_may_be_text_and_parameters_without_effect_are_dropped(self) -> None:
+    def test_start_ignores_parameters_without_effect(self) -> None:
         given = "start: [{'12': {DynamicConv: {kernels: 1, reduction: 8}}}]\n"
         assert parsed(given).start == parsed("start: [{12: {DynamicConv: {kernels: 1}}}]\n").start
 
-    def test_every_architecture_is_one_of_the_space(self) -> None:
+    def test_architectures_of_start_belong_to_the_space(self) -> None:
         space = parsed("start: [{4: {UIB: {}}, 12: {DynamicConv: {}}, after-9: {DCNv4: {}}}]\n")
         (architecture,) = space.start
         assert space.architecture(space.values(architecture)) == architecture
         assert space.incompatibility(architecture) is None
 
     @pytest.mark.parametrize("raw", [None, 3, "stock", [3], [{}], [[4]], {4: {"UIB": {}}}])
-    def test_what_is_no_list_of_architectures(self, raw: Any) -> None:
+    def test_start_that_is_no_list_of_architectures_is_refused(self, raw: Any) -> None:
         assert mistakes(yaml.safe_dump({"start": raw})) == [
             f"start: a list of architectures is expected, got {raw!r} (- {{LAYER: {{OPERATOR: {{}}}}}})"
         ]
@@ -91,10 +91,10 @@ class TestStart:
             ("after-9: {UIB: {}}", "after-9: UIB is not among the choices of after-9"),
         ],
     )
-    def test_what_cannot_be_tried(self, written: str, expected: str) -> None:
+    def test_impossible_architecture_of_start_is_refused(self, written: str, expected: str) -> None:
         assert mistakes(f"start: [{{6: {{UIB: {{}}}}}}, {{{written}}}]\n") == [f"start[1].{expected}"]
 
-    def test_every_mistake_in_one_go(self) -> None:
+    def test_all_mistakes_of_start_are_reported_at_once(self) -> None:
         wrong = PLAIN.replace("expansion: [2, 4]", "expansion: [2, 5]").replace("after: 9", "after: 99")
         more = "pgi: true\nstart: [{4: {UIB: {expansion: 6}}, 5: {UIB: {}}}, {6: UIB}]\n"
         assert mistakes(more, wrong) == [
@@ -106,7 +106,7 @@ class TestStart:
             "start[1].6: an operator with its parameters is expected, got 'UIB' ({UIB: {}})",
         ]
 
-    def test_names_are_checked_without_a_base_model(self) -> None:
+    def test_names_in_start_are_checked_without_a_base_model(self) -> None:
         lost = SPACE.replace("yolov9", "yolov7")
         assert mistakes("start: [{4: {UBI: {}}}]\n", lost) == [
             "base: unknown model 'yolov7t.yaml' (did you mean 'yolov9t.yaml'?)",
@@ -119,26 +119,26 @@ class TestPgi:
         ("written", "meant"),
         [("true", True), ("false", False), ("lead-guided", "lead-guided"), ("'lead-guided'", "lead-guided")],
     )
-    def test_valid_settings(self, written: str, meant: object) -> None:
+    def test_valid_settings_of_pgi(self, written: str, meant: object) -> None:
         assert parsed(f"pgi: {written}\n").pgi == meant
         assert type(parsed(f"pgi: {written}\n").pgi) is type(meant)
 
-    def test_without_it_there_is_no_branch(self) -> None:
+    def test_space_without_pgi_has_no_branch(self) -> None:
         assert parsed().pgi is False
 
     @pytest.mark.parametrize("raw", [1, 0, 1.0, None, "true", "lead_guided", [True], {"share": 0.25}])
-    def test_invalid_settings(self, raw: object) -> None:
+    def test_invalid_settings_of_pgi_are_refused(self, raw: object) -> None:
         assert mistakes(yaml.safe_dump({"pgi": raw})) == [f"pgi: true, false or lead-guided is expected, got {raw!r}"]
 
     @pytest.mark.parametrize("written", ["true", "lead-guided"])
-    def test_other_families_have_none(self, written: str) -> None:
+    def test_pgi_is_refused_for_other_families(self, written: str) -> None:
         assert mistakes(f"pgi: {written}\n", PLAIN) == [
             "pgi: only YOLOv9's models (SPPELAN, RepNCSPELAN4, three maps) have an auxiliary branch"
         ]
         assert parsed("pgi: false\n", PLAIN).pgi is False
 
     @pytest.mark.parametrize("scale", "tsmce")
-    def test_every_yolov9_has_one(self, scale: str) -> None:
+    def test_every_yolov9_accepts_pgi(self, scale: str) -> None:
         slots = "slots: [{at: {section: head, host: RepNCSPELAN4}, choices: {UIB: {}}}]\n"
         assert parsed("pgi: true\n", f"name: mine\nbase: yolov9{{scale}}.yaml\nscale: {scale}\n{slots}").pgi is True
 
@@ -146,7 +146,7 @@ class TestPgi:
 @pytest.mark.parametrize(
     "more", ["pgi: true\n", "pgi: lead-guided\n", "start: [{4: {UIB: {}}}]\n", "start: [{6: {UIB: {}}}]\npgi: true\n"]
 )
-def test_neither_is_a_part_of_the_hash(more: str) -> None:
+def test_hash_of_a_space_does_not_depend_on_start_and_pgi(more: str) -> None:
     plain, other = parsed(), parsed(more)
     assert plain.hash == other.hash
     assert (plain.size, plain.parameters) == (other.size, other.parameters)

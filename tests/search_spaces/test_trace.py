@@ -11,7 +11,7 @@ from search_spaces.trace import first, trace
 
 
 @pytest.mark.parametrize(("name", "scale"), [("yolov8{scale}.yaml", "n"), ("yolov9{scale}.yaml", "t")])
-def test_flows_as_ultralytics_does(name: str, scale: str) -> None:
+def test_trace_follows_ultralytics(name: str, scale: str) -> None:
     model = build.model(bases.load(name, scale).document, 3).eval()
     returned: dict[int, Tensor] = {}
 
@@ -41,13 +41,15 @@ def test_flows_as_ultralytics_does(name: str, scale: str) -> None:
         (35, "RepNCSPELAN4", 1024, 256, 1),
     ],
 )
-def test_reads_the_sources_of_two_backbones(*, layer: int, module: str, c_in: int, c_out: int, sources: int) -> None:
+def test_trace_reads_the_sources_of_two_backbones(
+    *, layer: int, module: str, c_in: int, c_out: int, sources: int
+) -> None:
     step = bases.load("yolov9{scale}.yaml", "e").traced[layer]
     assert (step.index, type(step.layer).__name__, step.c_in, step.c_out) == (layer, module, c_in, c_out)
     assert (len(step.received) if isinstance(step.received, list) else 1) == sources
 
 
-def test_needs_no_arithmetic() -> None:
+def test_trace_of_a_base_uses_the_meta_device() -> None:
     *body, head = bases.load("yolov9{scale}.yaml", "e").traced
     assert all(first(step.returned).is_meta for step in body)
     assert isinstance(head.layer, tasks.Detect)

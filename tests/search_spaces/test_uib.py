@@ -64,7 +64,7 @@ def by_hand(block: UIB, x: Tensor, *, stride: int, start_kernel: int, mid_kernel
         (20, 20, 3, 3, 1, 3, 3652),
     ],
 )
-def test_parameters(
+def test_uib_parameters(
     *, c_in: int, c_out: int, start_kernel: int, mid_kernel: int, stride: int, expansion: int, expected: int
 ) -> None:
     with torch.device("meta"):
@@ -80,7 +80,7 @@ def test_layer_scale_costs_one_parameter_a_channel() -> None:
     ("channels", "expansion", "width"),
     [(64, 4, 256), (20, 3, 64), (4, 1, 8), (10, 1, 16), (12, 1, 16), (18, 1, 24), (20, 1, 24), (26, 1, 24)],
 )
-def test_width_is_a_multiple_of_8_never_below_nine_tenths(channels: int, expansion: int, width: int) -> None:
+def test_uib_width_is_a_multiple_of_8_never_below_nine_tenths(channels: int, expansion: int, width: int) -> None:
     assert expanded(channels, expansion) == width
 
 
@@ -90,7 +90,7 @@ def test_width_is_a_multiple_of_8_never_below_nine_tenths(channels: int, expansi
     + [(*kernels, 8, 12, 1, 0.0) for kernels in KERNELS]
     + [(*kernels, 8, c_out, 2, 0.0) for kernels in KERNELS if any(kernels) for c_out in (8, 12)],
 )
-def test_equals_its_definition(
+def test_uib_equals_its_definition(
     *,
     start_kernel: int,
     mid_kernel: int,
@@ -129,7 +129,7 @@ def given_to_timm(block: UIB, theirs: nn.Module) -> None:
 @pytest.mark.parametrize("size", [(8, 8), (7, 10), (13, 5)], ids=str)
 @pytest.mark.parametrize(("stride", "c_out", "layer_scale"), [(1, 16, 0.0), (1, 16, 0.1), (1, 24, 0.0), (2, 24, 0.0)])
 @pytest.mark.parametrize(("start_kernel", "mid_kernel"), [*KERNELS, (7, 7)])
-def test_equals_timm(
+def test_uib_equals_timm(
     *,
     start_kernel: int,
     mid_kernel: int,
@@ -168,7 +168,7 @@ def test_equals_timm(
     assert torch.allclose(block(x), theirs(x), rtol=0, atol=1e-5)
 
 
-def test_fusing_leaves_no_batch_norm(awake: Callable[[nn.Module], nn.Module]) -> None:
+def test_fused_uib_has_no_batch_norm(awake: Callable[[nn.Module], nn.Module]) -> None:
     block = awake(UIB(16, 16, start_kernel=3, mid_kernel=5)).eval()
     x = torch.randn(2, 16, 6, 8)
     expected = block(x)
@@ -182,7 +182,7 @@ def test_fusing_leaves_no_batch_norm(awake: Callable[[nn.Module], nn.Module]) ->
 
 
 @pytest.mark.parametrize(("start_kernel", "mid_kernel"), KERNELS)
-def test_is_the_identity_when_its_last_norm_is_zero(start_kernel: int, mid_kernel: int) -> None:
+def test_uib_is_the_identity_when_its_last_norm_is_zero(start_kernel: int, mid_kernel: int) -> None:
     block = UIB(16, 16, start_kernel=start_kernel, mid_kernel=mid_kernel).eval()
     assert isinstance(block.project, Conv)
     nn.init.zeros_(block.project.bn.weight)
@@ -191,7 +191,7 @@ def test_is_the_identity_when_its_last_norm_is_zero(start_kernel: int, mid_kerne
 
 
 @pytest.mark.parametrize(("c_out", "stride"), [(24, 1), (16, 2), (24, 2)])
-def test_has_no_skip_where_the_shape_changes(c_out: int, stride: int) -> None:
+def test_uib_has_no_skip_where_the_shape_changes(c_out: int, stride: int) -> None:
     block = UIB(16, c_out, stride=stride).eval()
     assert isinstance(block.project, Conv)
     nn.init.zeros_(block.project.bn.weight)
@@ -200,7 +200,9 @@ def test_has_no_skip_where_the_shape_changes(c_out: int, stride: int) -> None:
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 10), (1, 3)])
 @pytest.mark.parametrize(("start_kernel", "mid_kernel"), [(0, 3), (3, 0), (5, 5)])
-def test_stride_halves_rounding_up(start_kernel: int, mid_kernel: int, size: tuple[int, int]) -> None:
+def test_uib_with_a_stride_halves_the_map_rounding_up(
+    start_kernel: int, mid_kernel: int, size: tuple[int, int]
+) -> None:
     block = UIB(8, 8, stride=2, start_kernel=start_kernel, mid_kernel=mid_kernel)
     assert block(torch.randn(2, 8, *size)).shape == (2, 8, -(-size[0] // 2), -(-size[1] // 2))
 
@@ -209,38 +211,38 @@ def test_stride_halves_rounding_up(start_kernel: int, mid_kernel: int, size: tup
     ("start_kernel", "mid_kernel", "strides"),
     [(3, 0, [2, 1, 1]), (3, 3, [1, 1, 2, 1]), (0, 3, [1, 2, 1])],
 )
-def test_stride_stands_on_the_middle_convolution_if_there_is_one(
+def test_stride_of_uib_is_that_of_the_middle_convolution_if_there_is_one(
     start_kernel: int, mid_kernel: int, strides: list[int]
 ) -> None:
     block = UIB(8, 8, stride=2, start_kernel=start_kernel, mid_kernel=mid_kernel)
     assert [m.stride[0] for m in block.modules() if isinstance(m, nn.Conv2d)] == strides
 
 
-def test_refuses_a_stride_without_a_depthwise_convolution() -> None:
+def test_uib_refuses_a_stride_without_a_depthwise_convolution() -> None:
     with pytest.raises(ValueError, match="needs a depthwise convolution; set start_kernel or mid_kernel"):
         UIB(8, 8, stride=2, start_kernel=0, mid_kernel=0)
 
 
 @pytest.mark.parametrize(("c_out", "stride"), [(24, 1), (16, 2)])
-def test_refuses_layer_scale_without_a_residual(c_out: int, stride: int) -> None:
+def test_uib_refuses_layer_scale_without_a_residual(c_out: int, stride: int) -> None:
     with pytest.raises(ValueError, match="layer_scale needs a residual"):
         UIB(16, c_out, stride=stride, layer_scale=0.1)
 
 
-def test_only_the_expansion_and_the_middle_are_activated() -> None:
+def test_uib_activates_only_the_expansion_and_the_middle() -> None:
     block = UIB(8, 8, start_kernel=3, mid_kernel=3, activation=nn.ReLU())
     activations = {name: type(conv.act) for name, conv in block.named_children() if isinstance(conv, Conv)}
     assert activations == {"start": nn.Identity, "expand": nn.ReLU, "mid": nn.ReLU, "project": nn.Identity}
 
 
-def test_starts_with_the_variance_of_the_fan_out() -> None:
+def test_uib_weights_start_with_the_variance_of_the_fan_out() -> None:
     block = UIB(64, 64, start_kernel=5, mid_kernel=3, expansion=4)
     for name, fan_out in (("start", 25), ("expand", 256), ("mid", 9), ("project", 64)):
         weight = block.get_submodule(name).get_parameter("conv.weight")
         assert weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.1)
 
 
-def test_macs_show_in_its_children() -> None:
+def test_macs_of_uib_are_those_of_its_children() -> None:
     assert OPERATORS["UIB"].extra_macs is None
 
 
@@ -278,6 +280,6 @@ def site(kind: SiteKind, c_out: int = 16, stride: int = 1) -> Site:
         ),
     ],
 )
-def test_incompatibilities(where: Site, given: dict[str, float], expected: str | None) -> None:
+def test_uib_incompatibilities(where: Site, given: dict[str, float], expected: str | None) -> None:
     record = OPERATORS["UIB"]
     assert record.incompatibility(where, record.complete(given)) == expected

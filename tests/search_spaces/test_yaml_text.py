@@ -45,7 +45,7 @@ MERGED = (
         ("a: *b\n", "not YAML: line 1: found undefined alias 'b'"),
     ],
 )
-def test_what_is_refused(text: str, expected: str | None) -> None:
+def test_invalid_yaml_is_refused_quickly(text: str, expected: str | None) -> None:
     began = time.process_time()
     with pytest.raises(SpecError) as caught:
         parse_yaml(text)
@@ -55,7 +55,7 @@ def test_what_is_refused(text: str, expected: str | None) -> None:
     assert len(mistake) < 200
 
 
-def test_aliases_of_bearable_size_are_what_they_repeat() -> None:
+def test_small_aliases_are_expanded() -> None:
     assert parse_yaml("a: &a [1, 2]\nb: [*a, *a]\nc: {<<: {d: 3}}\n") == {
         "a": [1, 2],
         "b": [[1, 2], [1, 2]],
@@ -63,7 +63,7 @@ def test_aliases_of_bearable_size_are_what_they_repeat() -> None:
     }
 
 
-def test_files_that_are_no_text(tmp_path: Path) -> None:
+def test_yaml_files_that_are_no_text_are_refused(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes("a: größe\n".encode("latin-1"))
     with pytest.raises(SpecError, match=r"latin\.yaml: not a text file \(UTF-8 is expected\)$"):
         read_yaml(tmp_path / "latin.yaml")
@@ -71,5 +71,5 @@ def test_files_that_are_no_text(tmp_path: Path) -> None:
     assert read_yaml(tmp_path / "marked.yaml") == {"a": 1}
 
 
-def test_a_key_that_stands_twice_can_be_allowed() -> None:
+def test_duplicate_yaml_keys_can_be_allowed() -> None:
     assert parse_yaml("a: 1\na: 2\n", unique_keys=False) == {"a": 2}
