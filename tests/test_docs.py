@@ -47,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_operator_of_ones_own(folder: Path) -> None:
+def test_operator_of_the_tutorial_is_searched(folder: Path) -> None:
     space = load(folder / "faster.yaml")
     assert {name for slot in space.slots for name in slot.operators} == {"stock", "FasterBlock", "UIB"}
     choices = {slot.name: slot.of("FasterBlock")[0] for slot in space.slots}
@@ -55,14 +55,14 @@ def test_the_operator_of_ones_own(folder: Path) -> None:
     model.train()(torch.rand(2, 3, 64, 64))
 
 
-def test_the_operator_of_ones_own_keeps_every_promise(folder: Path) -> None:
+def test_operator_of_the_tutorial_keeps_every_promise(folder: Path) -> None:
     (record,) = modules.load(folder / "my_ops.py")
     found = cases.of_operator(record)
     assert len(found) > 3
     assert [failure for case in found for failure in operator_contract.check(case)] == []
 
 
-def test_the_spaces() -> None:
+def test_space_files_in_the_documentation_are_valid() -> None:
     whole, heading = blocks("README.md", "yaml")[0], "name: x\nbase: yolo11{scale}.yaml\nscale: n\n"
     assert parse(yaml_text.parse_yaml(whole)).slots
     first, further = blocks("docs/spaces.md", "yaml")[:2]
@@ -79,7 +79,7 @@ def test_every_operator_and_parameter_is_documented() -> None:
         assert all(f"`{parameter.name}`" in row for parameter in record.parameters)
 
 
-def test_the_auxiliary_branchs_parameters() -> None:
+def test_parameters_of_the_auxiliary_branch_are_documented() -> None:
     page = (ROOT / "docs/published.md").read_text(encoding="utf-8")
     for scale in "tsmce":
         document = auxiliary.with_branch(model_reader.model_document(f"yolov9{scale}.yaml"))
@@ -89,7 +89,7 @@ def test_the_auxiliary_branchs_parameters() -> None:
             assert f"{params:,}" in page
 
 
-def test_the_articles_figures() -> None:
+def test_figures_of_the_article_in_the_documentation_are_counted() -> None:
     page = (ROOT / "docs/published.md").read_text(encoding="utf-8")
     (built,) = re.findall(r"\| right operators, as built \| ([\d,]+) \| ([\d.]+) \|", page)
     (deployed,) = re.findall(r"\| right operators, deployed \| ([\d,]+) \| ([\d.]+) \|", page)
@@ -101,7 +101,7 @@ def test_the_articles_figures() -> None:
         assert told == (f"{counted.params:,}", f"{counted.gflops:.1f}")
 
 
-def test_the_words_of_other_dialects() -> None:
+def test_foreign_modules_are_documented() -> None:
     page = (ROOT / "docs/published.md").read_text(encoding="utf-8")
     read = {name for row in re.findall(r"^\| `(.+?)\|", page, re.MULTILINE) for name in re.findall(r"[A-Z]\w+", row)}
     assert read >= set(foreign_files.FOREIGN_MODULES) - {"Silence"}

@@ -55,7 +55,7 @@ def study(golden: Path) -> Study:
     return Study.open(golden / "runs" / "golden-data")
 
 
-def test_records_are_those_that_were_stored(study: Study) -> None:
+def test_records_equal_the_stored_ones(study: Study) -> None:
     records = {record.trial: record for record in study.records() if record.ending == "finished"}
     assert {n: {name: getattr(record, name) for name in EXPECTED[n]} for n, record in records.items()} == EXPECTED
     assert {number: record.summary for number, record in records.items()} == SUMMARIES
@@ -76,7 +76,7 @@ def test_parameters_of_optuna_spell_the_architecture_of_the_model_file(study: St
         assert Architecture.from_yaml(study.files(number).model.read_text(encoding="utf-8")) == architecture
 
 
-def test_costs_are_counted_as_before(study: Study) -> None:
+def test_costs_of_stored_trials_are_counted_as_before(study: Study) -> None:
     table = cost.table(study.space, 2, 64)
     for number, expected in EXPECTED.items():
         counted = table.cost(study.architecture(study.records()[number]))
@@ -85,7 +85,7 @@ def test_costs_are_counted_as_before(study: Study) -> None:
 
 @pytest.mark.parametrize("file", ["export/trial-000{}/weights.pt", "trials/000{}/weights.pt"])
 @pytest.mark.parametrize("number", EXPECTED)
-def test_weights_validate_to_the_recorded_score(study: Study, file: str, number: int) -> None:
+def test_stored_weights_validate_to_the_recorded_score(study: Study, file: str, number: int) -> None:
     metrics: Any = YOLO(study.folder / file.format(number)).val(
         data=study.folder / "export/trial-0000/data.yaml",
         imgsz=64,
@@ -99,7 +99,7 @@ def test_weights_validate_to_the_recorded_score(study: Study, file: str, number:
 
 
 @pytest.mark.parametrize("number", EXPECTED)
-def test_exports_again(study: Study, number: int, tmp_path: Path) -> None:
+def test_stored_study_exports_the_same_models(study: Study, number: int, tmp_path: Path) -> None:
     exported = study.export(trial=number, folder=tmp_path / "exported")
     again, before = (folder / "model.yaml" for folder in (exported.folder, study.folder / f"export/trial-000{number}"))
     assert model_document(str(again))["backbone"] == model_document(str(before))["backbone"]
@@ -109,13 +109,13 @@ def test_exports_again(study: Study, number: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", EXPECTED)
-def test_exported_model_files_build(study: Study, number: int) -> None:
+def test_stored_exported_model_files_build(study: Study, number: int) -> None:
     document = model_document(str(study.folder / f"export/trial-000{number}/model.yaml"))
     built = build.model(document, 2).fuse(verbose=False)
     assert sum(parameter.numel() for parameter in built.parameters()) == EXPECTED[number]["params"]
 
 
-def test_resumes_with_the_interrupted_architecture_first(golden: Path) -> None:
+def test_stored_study_resumes_with_the_interrupted_architecture_first(golden: Path) -> None:
     study = resume("golden-data", runs=golden / "runs", trials=4, workers=1)
     supervise(study)
     finished = {record.fingerprint: record for record in study.records() if record.ending == "finished"}
@@ -124,7 +124,7 @@ def test_resumes_with_the_interrupted_architecture_first(golden: Path) -> None:
     assert (finished[INTERRUPTED].map50_95 or 0) > 0.3
 
 
-def test_goes_on_from_the_checkpoint(study: Study, golden: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_resumes_from_a_stored_checkpoint(study: Study, golden: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def as_it_was_made(document: dict[str, Any], budget: Budget, data: DataSet) -> str:
         """With the places and versions of then; in one process, operators and base models have the first place."""
         modules = [f"{ORIGIN}/runs/golden-data/modules/my_ops.py"]
@@ -151,13 +151,13 @@ def test_goes_on_from_the_checkpoint(study: Study, golden: Path, monkeypatch: py
     assert [epoch.seconds for epoch in outcome.epochs[:19]] == [epoch["seconds"] for epoch in stored[:19]]
 
 
-def test_latency_table_predicts(golden: Path) -> None:
+def test_stored_latency_table_predicts(golden: Path) -> None:
     space = space_file.load(golden / "space.yaml")
     table = LatencyTable(space, 2, 64, timings.read(golden / "cache/latency/golden.csv"))
     assert 0 < table.predict(space.stock) < 1000
 
 
-def test_score_cache_reads(golden: Path) -> None:
+def test_stored_score_cache_is_read(golden: Path) -> None:
     cache = ScoreCache(golden / "cache/scores")
     names = [path.stem for path in sorted((golden / "cache/scores").rglob("*.json"))]
     assert len(names) == 4
@@ -166,5 +166,5 @@ def test_score_cache_reads(golden: Path) -> None:
     assert {expected["map50_95"] for expected in EXPECTED.values()} < set(scores)
 
 
-def test_archives_are_small() -> None:
+def test_golden_archives_are_small() -> None:
     assert sum(path.stat().st_size for path in GOLDEN.iterdir()) < 2_000_000

@@ -48,14 +48,14 @@ def circle_in(graph: Mapping[str, set[str]]) -> list[str]:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_no_import_circle(package: str) -> None:
+def test_imports_have_no_circle(package: str) -> None:
     graph = import_graph(package)
     assert len(graph) > 20
     assert any(graph.values())
     assert circle_in(graph) == []
 
 
-def test_a_circle_is_found_wherever_the_import_stands() -> None:
+def test_import_circle_is_found_wherever_the_import_stands() -> None:
     under_type_checking = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from a import b\n"
     in_a_function = "def f() -> None:\n    import a.c\n"
     graph = {"a.c": set(imported_names(under_type_checking)) & {"a.b"}, "a.b": set(imported_names(in_a_function))}

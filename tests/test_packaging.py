@@ -9,7 +9,7 @@ DISTRIBUTION = "nas-for-yolo"
 
 
 @pytest.mark.parametrize("package", ["nas", "search_spaces", "trials"])
-def test_no_other_distribution_owns(package: str) -> None:
+def test_packages_belong_to_no_other_distribution(package: str) -> None:
     # The default is for editable installs, which list no packages.
     assert set(packages_distributions().get(package, [DISTRIBUTION])) == {DISTRIBUTION}
 
@@ -18,17 +18,17 @@ def test_only_one_thop_is_installed() -> None:
     assert packages_distributions()["thop"] == ["ultralytics-thop"]
 
 
-def test_catalog_rides_along() -> None:
+def test_package_contains_the_catalog() -> None:
     folder = files("search_spaces") / "catalog"
     assert {"v5.yaml", "v8.yaml", "v9.yaml"} <= {path.name for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize("package", ["nas", "search_spaces", "trials"])
-def test_types_ride_along(package: str) -> None:
+def test_package_contains_its_types(package: str) -> None:
     assert (files(package) / "py.typed").is_file()
 
 
-def test_help_starts_without_the_heavy_imports() -> None:
+def test_help_starts_without_heavy_imports() -> None:
     script = (
         "import sys\n"
         "from typer.testing import CliRunner\n"

@@ -19,28 +19,28 @@ def mistakes(model: type[BaseModel], fields: dict[str, Any]) -> list[tuple[Any, 
 
 @pytest.mark.parametrize("field", ["image_size", "deploy_size"])
 @pytest.mark.parametrize("size", [0, -32, 31, 33, 100, 64.0, "64", True, None])
-def test_a_size_is_a_multiple_of_32(field: str, size: object) -> None:
+def test_image_size_must_be_a_multiple_of_32(field: str, size: object) -> None:
     assert mistakes(Budget, {**DATA, field: size}) == [(field,)]
 
 
 @pytest.mark.parametrize("size", [32, 96, 640])
-def test_every_positive_multiple_of_32_is_a_size(size: int) -> None:
+def test_every_positive_multiple_of_32_is_an_image_size(size: int) -> None:
     assert Budget(data=DATA["data"], image_size=size).image_size == size
 
 
 @pytest.mark.parametrize("field", ["epochs", "batch", "seed"])
 @pytest.mark.parametrize("value", [True, 1.0, "1", -1, None])
-def test_a_count_is_a_whole_number(field: str, value: object) -> None:
+def test_count_must_be_a_whole_number(field: str, value: object) -> None:
     assert mistakes(Budget, {**DATA, field: value}) == [(field,)]
 
 
 @pytest.mark.parametrize("rung", [True, "1", 1.0])
-def test_a_rung_is_a_whole_number(rung: object) -> None:
+def test_rung_must_be_a_whole_number(rung: object) -> None:
     assert mistakes(Budget, {**DATA, "rungs": [1, rung]}) == [("rungs", 1)]
 
 
 @pytest.mark.parametrize("model", [Budget, Recipe, Limits])
-def test_an_unknown_key_is_a_mistake(model: type[BaseModel]) -> None:
+def test_unknown_key_of_a_budget_is_refused(model: type[BaseModel]) -> None:
     assert mistakes(model, {**DATA, "epoch": 3})[-1] == ("epoch",)
 
 
@@ -52,7 +52,7 @@ REALS = [
 ]
 
 
-def test_the_list_of_reals_is_not_empty() -> None:
+def test_budget_has_fields_of_real_numbers() -> None:
     assert len(REALS) == 13
 
 
@@ -64,7 +64,7 @@ def test_booleans_text_and_non_finite_values_are_no_numbers(model: type[BaseMode
 
 
 @pytest.mark.parametrize(("model", "field"), REALS)
-def test_a_whole_number_is_a_real_number(model: type[BaseModel], field: str) -> None:
+def test_whole_number_is_allowed_for_a_real_number(model: type[BaseModel], field: str) -> None:
     fields = DATA if model is Budget else {}
     if field == "scale":  # below 1, lest an image is scaled to nothing
         assert mistakes(model, {field: 1}) == [(field,)]
@@ -91,7 +91,7 @@ def test_budgets_recipes_and_limits_are_immutable_values(value: BaseModel) -> No
 
 
 @pytest.mark.parametrize(("deploy_size", "image_size"), [(None, 128), (640, 128), (320, 64), (416, 96), (1280, 256)])
-def test_the_training_size_keeps_its_ratio_to_the_deployment_size(deploy_size: int | None, image_size: int) -> None:
+def test_training_size_keeps_its_ratio_to_the_deployment_size(deploy_size: int | None, image_size: int) -> None:
     budget = Budget(data=Path("data.yaml"), image_size=128, deploy_size=640)
     assert budget.at(deploy_size).image_size == image_size
     assert budget.at(deploy_size).deploy_size == (deploy_size or 640)

@@ -133,7 +133,7 @@ def assert_resumes_exactly(
     assert_same_checkpoint(folder / "parts", folder / "whole")
 
 
-class TestResumedTrainingIsEqualToTheBit:
+class TestResumedTraining:
     @pytest.mark.parametrize(
         ("name", "epochs"),
         [
@@ -146,7 +146,7 @@ class TestResumedTrainingIsEqualToTheBit:
             ),
         ],
     )
-    def test_for_every_kind_of_model(
+    def test_resumed_training_is_equal_for_every_kind_of_model(
         self,
         name: str,
         epochs: int,
@@ -161,7 +161,7 @@ class TestResumedTrainingIsEqualToTheBit:
     @pytest.mark.parametrize(
         "optimizer", ["SGD", *(pytest.param(name, marks=pytest.mark.slow) for name in ("MuSGD", "RMSProp"))]
     )
-    def test_for_every_optimizer(
+    def test_resumed_training_is_equal_for_every_optimizer(
         self,
         optimizer: str,
         run: Callable[..., Process],
@@ -171,7 +171,7 @@ class TestResumedTrainingIsEqualToTheBit:
     ) -> None:
         assert_resumes_exactly(run, document(STOCK), tiny(recipe=Recipe(optimizer=optimizer)), folder)
 
-    def test_in_bf16(
+    def test_resumed_training_is_equal_in_bf16(
         self,
         run: Callable[..., Process],
         document: Callable[[str], dict[str, Any]],
@@ -181,7 +181,7 @@ class TestResumedTrainingIsEqualToTheBit:
         assert_resumes_exactly(run, document("every operator"), tiny(epochs=2, precision="bf16"), folder)
 
     @pytest.mark.slow
-    def test_in_the_memory_format_of_a_gpu(
+    def test_resumed_training_is_equal_in_the_memory_format_of_a_gpu(
         self,
         run: Callable[..., Process],
         document: Callable[[str], dict[str, Any]],
@@ -192,7 +192,7 @@ class TestResumedTrainingIsEqualToTheBit:
         monkeypatch.setattr(short_training, "memory_format", lambda _device: torch.contiguous_format)
         assert_resumes_exactly(run, document(STOCK), tiny(), folder)
 
-    def test_with_another_learning_rate_for_new_tensors(
+    def test_resumed_training_is_equal_with_another_learning_rate_for_new_tensors(
         self,
         run: Callable[..., Process],
         document: Callable[[str], dict[str, Any]],
@@ -204,7 +204,7 @@ class TestResumedTrainingIsEqualToTheBit:
         recipe = Recipe(new_rate=3.0, warmup_epochs=1.0)
         assert_resumes_exactly(run, document("every operator"), tiny(weights=start, recipe=recipe), folder)
 
-    def test_every_tensor_has_its_strides_again(
+    def test_resumed_training_restores_the_strides_of_every_tensor(
         self,
         document: Callable[[str], dict[str, Any]],
         tiny: TinyBudget,
@@ -227,7 +227,7 @@ class TestResumedTrainingIsEqualToTheBit:
 
 
 class TestFlatBuffers:
-    def test_every_tensor_becomes_a_view_of_a_buffer(self) -> None:
+    def test_every_tensor_becomes_a_view_of_a_flat_buffer(self) -> None:
         values = [torch.rand(3), torch.rand(2, 5), torch.tensor(7), nn.Parameter(torch.rand(()))]
         before = [value.detach().clone() for value in values]
         floats, counts = move_to_flat_buffers(values)
@@ -238,20 +238,20 @@ class TestFlatBuffers:
         values[2].fill_(8)
         assert 8 in counts
 
-    def test_the_order_in_memory_stays(self) -> None:
+    def test_flat_buffer_keeps_the_order_in_memory(self) -> None:
         value = torch.rand(2, 3, 4, 4).to(memory_format=torch.channels_last)
         before, strides = value.clone(), value.stride()
         move_to_flat_buffers([torch.rand(1), value])
         assert value.stride() == strides
         assert torch.equal(value, before)
 
-    def test_tensors_are_aligned_as_by_pytorch(self) -> None:
+    def test_tensors_in_a_flat_buffer_are_aligned_as_by_pytorch(self) -> None:
         """Otherwise a matrix product may add up in another order, and a score depend on writing a checkpoint."""
         values = [torch.rand(size) for size in (1, 17, 5)] + [torch.tensor(3), torch.tensor(4)]
         move_to_flat_buffers(values)
         assert all(value.data_ptr() % 64 == 0 for value in values)
 
-    def test_an_optimizer_updates_the_buffer(self) -> None:
+    def test_optimizer_updates_the_flat_buffer(self) -> None:
         layer = nn.Linear(4, 2)
         (row,) = move_to_flat_buffers(layer.state_dict(keep_vars=True).values())
         before = row.clone()
@@ -261,7 +261,7 @@ class TestFlatBuffers:
         assert not torch.equal(row, before)
         assert torch.equal(row[:8].view(2, 4), layer.weight)
 
-    def test_a_training_is_equal_without_a_checkpoint(
+    def test_training_without_a_checkpoint_is_equal(
         self, document: Callable[[str], dict[str, Any]], tiny: TinyBudget, scenes: datasets.DataSet, folder: Path
     ) -> None:
         arguments = (document("every operator"), tiny(epochs=2), scenes, folder, forward)
@@ -297,7 +297,7 @@ short_training.train(document, budget, datasets.load(budget.data), folder, lambd
 
 
 class TestKilledTraining:
-    def test_resumes_after_the_last_whole_epoch(
+    def test_killed_training_resumes_after_the_last_whole_epoch(
         self,
         run: Callable[..., Process],
         document: Callable[[str], dict[str, Any]],
@@ -325,7 +325,7 @@ class TestKilledTraining:
         assert_same_checkpoint(trial, folder / "whole")
 
     @pytest.mark.slow
-    def test_resumes_when_it_was_killed_while_writing(
+    def test_training_killed_during_a_write_resumes(
         self,
         run: Callable[..., Process],
         document: Callable[[str], dict[str, Any]],
@@ -421,7 +421,7 @@ class TestIdentity:
 
         return ready
 
-    def test_another_training_starts_anew(self, set_up: Callable[..., ShortTraining]) -> None:
+    def test_checkpoint_of_another_training_is_ignored(self, set_up: Callable[..., ShortTraining]) -> None:
         others: list[dict[str, Any]] = [
             {"name": "every operator"},
             {"seed": 1},
@@ -434,13 +434,13 @@ class TestIdentity:
             trainer = set_up(**changes)
             assert (trainer.start_epoch, trainer.epochs_done, dict(trainer.optimizer.state)) == (0, [], {}), changes
 
-    def test_another_time_limit_resumes(self, set_up: Callable[..., ShortTraining]) -> None:
+    def test_training_with_another_time_limit_resumes(self, set_up: Callable[..., ShortTraining]) -> None:
         trainer = set_up(timeout=600.0)
         assert trainer.start_epoch == 1
         assert [epoch.epoch for epoch in trainer.epochs_done] == [1]
 
     @pytest.mark.slow
-    def test_weights_that_have_changed_do_not_matter(
+    def test_changed_initial_weights_do_not_prevent_resuming(
         self,
         run: Callable[..., Process],
         document: Callable[[str], dict[str, Any]],

@@ -150,13 +150,15 @@ class TestFlopCounterMode:
         "model",
         ["yolov6n", "yolo12n", *(pytest.param(model, marks=pytest.mark.slow) for model in ("yolov9e", "yolo26x"))],
     )
-    def test_agrees_on_stock_models(self, model: str) -> None:
+    def test_flop_counter_mode_agrees_on_stock_models(self, model: str) -> None:
         document = model_reader.model_document(f"{model}.yaml")
         assert cost.measure(document, 80, 640, deployed=False).macs == self.count(document)
 
     @pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))])
     @pytest.mark.parametrize("name", SPACES)
-    def test_agrees_on_random_architectures(self, name: str, seed: int, space_of: Callable[[str], SearchSpace]) -> None:
+    def test_flop_counter_mode_agrees_on_random_architectures(
+        self, name: str, seed: int, space_of: Callable[[str], SearchSpace]
+    ) -> None:
         rng = random.Random(seed)
         space = space_of(name)
         architecture = space.stock
@@ -165,7 +167,7 @@ class TestFlopCounterMode:
         assert measure(architecture, deployed=False).macs == self.count(architecture.document(80))
 
 
-class TestOperators:
+class TestOperatorMacs:
     """Formulas of the papers, by default at 64 channels and a 20x20 map."""
 
     @staticmethod
@@ -179,7 +181,7 @@ class TestOperators:
     @pytest.mark.parametrize("stride", [1, 2])
     @pytest.mark.parametrize(("start", "mid"), [(0, 3), (3, 0), (3, 5), (5, 3)])
     @pytest.mark.parametrize(("c_out", "expansion"), [(64, 4), (96, 3)])
-    def test_uib(self, *, c_out: int, expansion: int, start: int, mid: int, stride: int, height: int) -> None:
+    def test_macs_of_uib(self, *, c_out: int, expansion: int, start: int, mid: int, stride: int, height: int) -> None:
         wide = expanded(64, expansion)
         entered, left = height * 20, -(-height // stride) * (20 // stride)
         between = entered if mid else left  # the stride is the middle convolution's if there is one
@@ -190,7 +192,7 @@ class TestOperators:
 
         assert self.count(block, height=height) == expected
 
-    def test_uib_as_in_the_table(self) -> None:
+    def test_macs_of_uib_are_those_of_the_table(self) -> None:
         macs = self.count(lambda: UIB(64, 64, start_kernel=3, mid_kernel=3, expansion=4))
         assert round(2 * macs / 1e6, 2) == 28.52
 
@@ -198,7 +200,7 @@ class TestOperators:
     @pytest.mark.parametrize(("heads", "key_dim", "value_dim"), [(4, 16, 16), (8, 48, 48), (2, 32, 48)])
     @pytest.mark.parametrize("kv_stride", [1, 2, 4])
     @pytest.mark.parametrize(("height", "width"), [(20, 20), (21, 19), (7, 5)])
-    def test_mmqa(
+    def test_macs_of_mmqa(
         self,
         *,
         heads: int,
@@ -232,7 +234,7 @@ class TestOperators:
         assert self.count(attention, height=height, width=width) == expected
 
     @pytest.mark.parametrize("kv_stride", [1, 2])
-    def test_mmqa_with_fewer_queries(self, kv_stride: int) -> None:
+    def test_macs_of_mmqa_with_fewer_queries(self, kv_stride: int) -> None:
         """Queries are pooled before their projection and upsampled before the output projection."""
         queries, keys = 10 * 10, (20 // kv_stride) ** 2
         expected = (
@@ -245,14 +247,14 @@ class TestOperators:
         attention = self.count(lambda: MMQA(64, 64, heads=4, key_dim=16, kv_stride=kv_stride, query_stride=2))
         assert attention == expected
 
-    def test_mmqa_as_in_the_table(self) -> None:
+    def test_macs_of_mmqa_are_those_of_the_table(self) -> None:
         assert self.count(lambda: MMQA(64, 64, heads=8, key_dim=48), height=40, width=40) == 2_054_553_600
 
     @pytest.mark.parametrize("groups", [1, 4])
     @pytest.mark.parametrize("dw_kernel", [0, 3, 5])
     @pytest.mark.parametrize("remove_center", [False, True])
     @pytest.mark.parametrize("center_scale", [False, True])
-    def test_dcnv4(self, groups: int, dw_kernel: int, remove_center: bool, center_scale: bool) -> None:
+    def test_macs_of_dcnv4(self, groups: int, dw_kernel: int, remove_center: bool, center_scale: bool) -> None:
         taps = 8 if remove_center else 9
         packed = -(-3 * groups * taps // 8) * 8
         products = 2 * 64**2 + 64 * packed + dw_kernel**2 * 64 + (64 * groups if center_scale else 0)
@@ -262,13 +264,13 @@ class TestOperators:
 
         assert self.count(operator) == 400 * (products + 5 * taps * 64)
 
-    def test_dcnv4_as_in_the_table(self) -> None:
+    def test_macs_of_dcnv4_are_those_of_the_table(self) -> None:
         assert self.count(lambda: DCNv4(64, groups=4)) == 6_144_000 + 1_152_000
 
     @pytest.mark.parametrize("height", [20, 21])
     @pytest.mark.parametrize(("kernel", "stride", "groups"), [(3, 1, 1), (3, 2, 1), (1, 1, 1), (3, 1, 4), (5, 2, 64)])
     @pytest.mark.parametrize(("kernels", "reduction"), [(4, 4), (2, 16), (8, 4), (1, 8)])
-    def test_dynamic_conv(
+    def test_macs_of_dynamic_conv(
         self, *, kernels: int, reduction: int, kernel: int, stride: int, groups: int, height: int
     ) -> None:
         one = 128 * (64 // groups) * kernel**2
@@ -284,7 +286,7 @@ class TestOperators:
         expected = one * left + kernels * one + shares
         assert self.count(operator, height=height) == expected
 
-    def test_dynamic_conv_as_in_the_table(self) -> None:
+    def test_macs_of_dynamic_conv_are_those_of_the_table(self) -> None:
         biases = 4 * 64  # which the table's operator mixes, too, and ours does not have
         assert self.count(lambda: DynamicConv(64, 64), height=40, width=40) == 59_131_268 - biases
 
@@ -292,7 +294,7 @@ class TestOperators:
     @pytest.mark.parametrize("groups", [1, 4])
     @pytest.mark.parametrize("scale", [2, 4])
     @pytest.mark.parametrize("style", ["lp", "pl"])
-    def test_dysample(self, style: str, scale: int, groups: int, dynamic_scope: bool) -> None:
+    def test_macs_of_dysample(self, style: str, scale: int, groups: int, dynamic_scope: bool) -> None:
         shifts = 64 * 2 * groups * (scale**2 if style == "lp" else 1) * 400
         expected = shifts * (1 + dynamic_scope) + 4 * 64 * scale**2 * 400
 
@@ -301,12 +303,12 @@ class TestOperators:
 
         assert self.count(operator) == expected
 
-    def test_dysample_as_in_the_table(self) -> None:
+    def test_macs_of_dysample_are_those_of_the_table(self) -> None:
         assert self.count(lambda: DySample(256), channels=256) == 3_276_800 + 1_638_400
 
     @pytest.mark.parametrize("batch", [1, 3])
     @pytest.mark.parametrize("name", ["DCNv4", "DynamicConv", "DySample", "MMQA"])
-    def test_products_of_its_own_grow_with_the_batch(self, name: str, batch: int) -> None:
+    def test_extra_macs_grow_with_the_batch(self, name: str, batch: int) -> None:
         unseen = OPERATORS[name].extra_macs
         assert unseen is not None
         built = {"DCNv4": DCNv4, "DynamicConv": DynamicConv, "DySample": DySample, "MMQA": MMQA}[name]
@@ -321,7 +323,7 @@ class TestCostTable:
     """The sum over memoised layers equals the count of the built model."""
 
     @pytest.mark.parametrize("name", SPACES)
-    def test_equals_building_and_counting(self, name: str, table_of: Callable[[str], CostTable]) -> None:
+    def test_cost_table_equals_building_and_counting(self, name: str, table_of: Callable[[str], CostTable]) -> None:
         table, rng = table_of(name), random.Random(name)
         ends = [table.extreme(macs_of, cheapest=cheapest) for cheapest in (True, False)]
         for architecture in [*ends, table.space.sample(rng)]:
@@ -329,7 +331,7 @@ class TestCostTable:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("name", SPACES + SIZES)
-    def test_equals_building_and_counting_at_every_size(
+    def test_cost_table_equals_building_and_counting_at_every_size(
         self, name: str, space_of: Callable[[str], SearchSpace]
     ) -> None:
         rng = random.Random(name)
@@ -337,7 +339,7 @@ class TestCostTable:
         for architecture in [space_of(name).sample(rng) for _ in range(10)]:
             assert table.cost(architecture) == cost.measure(architecture.document(3), 3, 320), architecture
 
-    def test_layers_have_the_names_of_yaml_rows(self, table_of: Callable[[str], CostTable]) -> None:
+    def test_layers_of_a_cost_table_have_the_names_of_yaml_rows(self, table_of: Callable[[str], CostTable]) -> None:
         picks = {
             3: Choice.of("UIB", {}),
             4: Choice.of("DCNv4", {}),
@@ -372,7 +374,9 @@ class TestCostTable:
         assert least <= min(totals) <= max(totals) <= most
         assert least < most
 
-    def test_one_more_architecture_costs_less_than_a_millisecond(self, table_of: Callable[[str], CostTable]) -> None:
+    def test_cost_of_one_more_architecture_takes_less_than_a_millisecond(
+        self, table_of: Callable[[str], CostTable]
+    ) -> None:
         table, rng = table_of("v9"), random.Random(1)
         seconds = []
         for architecture in [table.space.sample(rng) for _ in range(50)]:
@@ -473,7 +477,7 @@ def small(*rows: list[Any], head: str = "Detect") -> dict[str, Any]:
     return {"nc": 1, "backbone": layers, "head": [[sources if head == "Detect" else -1, 1, head, ["nc"]]]}
 
 
-class TestWhatCannotBeCounted:
+class TestCountingErrors:
     def test_a_small_model_can_be_counted(self) -> None:
         assert cost.measure(small(), 1, 64).macs > 0
 
@@ -523,7 +527,7 @@ class TestWhatCannotBeCounted:
             small([-1, 1, "DynamicConv", [8, 3, 2, {"kernels": 3}]]),
         ],
     )
-    def test_a_document_that_cannot_be_built_is_the_users_mistake(self, document: dict[str, Any]) -> None:
+    def test_document_that_cannot_be_counted_is_a_mistake_of_the_user(self, document: dict[str, Any]) -> None:
         with pytest.raises(SpecError):
             cost.measure(document, 1, 64)
 
@@ -551,7 +555,7 @@ class TestSideEffects:
         assert layer.state_dict().keys() == before.state_dict().keys()
         assert list(traces(layer)) == []
 
-    def test_a_table_leaves_no_trace_in_its_layers(self, table_of: Callable[[str], CostTable]) -> None:
+    def test_cost_table_leaves_layers_unchanged(self, table_of: Callable[[str], CostTable]) -> None:
         table = table_of("v9")
         for step in [layer.step for layer in table.at_scaling(()).stock]:
             assert list(traces(step.layer)) == []

@@ -129,7 +129,7 @@ def test_images_that_are_cut_off_are_left_out(ending: str, write: Callable[..., 
     )
 
 
-def test_what_is_left_out_is_left_out_of_training(write: Callable[..., Path]) -> None:
+def test_unreadable_images_are_left_out_of_training(write: Callable[..., Path]) -> None:
     data = datasets.load(write(every(4, cut_off)))
     for sources, counted in ((data.train, data.summary.train), (data.val, data.summary.val)):
         loaded = image_cache.load(sources, data.classes, 64, 2, Recipe(), stride=32, training=True, root=data.root)
@@ -321,7 +321,7 @@ def test_images_that_a_list_names_twice_are_warned_of(write: Callable[..., Path]
 
 class TestKeyPoints:
     @pytest.mark.parametrize("values", [2, 3])
-    def test_are_left_out_beside_their_box(self, values: int, write: Callable[..., Path]) -> None:
+    def test_key_points_beside_a_box_are_ignored(self, values: int, write: Callable[..., Path]) -> None:
         def spoil(_: Path, label: Path, __: int) -> None:
             points = " ".join(["0.4 0.4 2"[: 3 * values + 2 - (values == 3)]] * 4)
             label.write_text("".join(f"{line} {points}\n" for line in label.read_text().splitlines()))
@@ -339,7 +339,7 @@ class TestKeyPoints:
         )
         assert [label["bboxes"].tolist() for label in loaded.labels] == boxes
 
-    def test_in_another_number_are_a_mistake(self, write: Callable[..., Path]) -> None:
+    def test_wrong_number_of_key_points_is_refused(self, write: Callable[..., Path]) -> None:
         def spoil(_: Path, label: Path, __: int) -> None:
             label.write_text("0 0.5 0.5 0.1 0.1 0.4 0.4 0.5 0.5\n")
 
@@ -349,7 +349,7 @@ class TestKeyPoints:
         )
 
     @pytest.mark.parametrize("shape", [[4], "17", [4, 5], [0, 2]])
-    def test_of_no_shape_are_a_mistake(self, shape: Any, write: Callable[..., Path]) -> None:
+    def test_invalid_kpt_shape_is_refused(self, shape: Any, write: Callable[..., Path]) -> None:
         assert refusal(write(kpt_shape=shape)) == (
             f"data.yaml: kpt_shape: got {shape!r} (the number of key points, and 2 or 3 values for each: [17, 3])"
         )
@@ -377,7 +377,7 @@ class TestStoredChecks:
         assert opened == [str(changed)]
 
     @pytest.mark.parametrize("text", ["", "{", "[]", '{"rules": 1, "files": {"000.jpg": 3}}', '{"files": {}}'])
-    def test_a_torn_file_is_made_again(self, text: str, cache: Path, write: Callable[..., Path]) -> None:
+    def test_torn_file_of_image_checks_is_rebuilt(self, text: str, cache: Path, write: Callable[..., Path]) -> None:
         file = write(every(6, cut_off))
         before = datasets.load(file)
         stored = list((cache / "image_checks").iterdir())
@@ -386,7 +386,7 @@ class TestStoredChecks:
             one.write_text(text)
         assert datasets.load(file) == before
 
-    def test_without_a_cache_folder_the_same_is_found(
+    def test_summary_is_the_same_without_a_cache_folder(
         self, tmp_path: Path, write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         file = write(every(6, cut_off))
@@ -396,7 +396,7 @@ class TestStoredChecks:
         assert datasets.load(file) == before
         assert image_cache.load(before.train, before.classes, 64, 2, Recipe(), stride=32, training=True).ni == 10
 
-    def test_progress_is_reported_after_two_seconds(
+    def test_progress_of_image_checks_is_reported_after_two_seconds(
         self, write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         reports: list[tuple[int, int]] = []
@@ -421,7 +421,7 @@ class TestLabelRows:
             "0 .1 .1 .2 .2 .3 .1\n0 .1 .1 .2 .2 .3 .1\n0 .1 .1 .25 .2 .3 .1\n",
         ],
     )
-    def test_boxes(self, text: str, tmp_path: Path) -> None:
+    def test_boxes_of_label_rows_are_those_of_ultralytics(self, text: str, tmp_path: Path) -> None:
         from ultralytics.data.utils import verify_image_label
 
         image, label = tmp_path / "a.png", tmp_path / "a.txt"

@@ -43,7 +43,7 @@ def written(path: Path) -> DoubleBufferedFile:
 
 
 class TestReading:
-    def test_returns_the_last_write(self, path: Path) -> None:
+    def test_read_returns_the_last_write(self, path: Path) -> None:
         file = DoubleBufferedFile(path)
         assert file.read() is None
         for number in range(1, 6):
@@ -51,7 +51,7 @@ class TestReading:
             assert_holds(DoubleBufferedFile(path), number)
             assert_holds(file, number)
 
-    def test_another_process_reads_and_goes_on_writing(self, path: Path) -> None:
+    def test_another_process_reads_and_continues_writing(self, path: Path) -> None:
         for number in range(1, 6):
             file = DoubleBufferedFile(path)
             if number > 1:
@@ -60,11 +60,11 @@ class TestReading:
         assert_holds(DoubleBufferedFile(path), 5)
 
     @pytest.mark.parametrize("content", [b"", b"PK\x03\x04" * 5000, bytes(50000), b"\n" * 9000])
-    def test_another_kind_of_file_reads_as_none(self, path: Path, content: bytes) -> None:
+    def test_another_kind_of_file_is_read_as_none(self, path: Path, content: bytes) -> None:
         path.write_bytes(content)
         assert DoubleBufferedFile(path).read() is None
 
-    def test_nan_and_infinity_stay(self, path: Path) -> None:
+    def test_nan_and_infinity_are_restored(self, path: Path) -> None:
         file = DoubleBufferedFile(path)
         file.write({"epoch": float("inf")}, [torch.tensor([float("nan"), -0.0])])
         found = DoubleBufferedFile(path).read()
@@ -74,7 +74,7 @@ class TestReading:
 
 
 class TestWriting:
-    def test_overwrites_in_place(self, written: DoubleBufferedFile, path: Path) -> None:
+    def test_write_overwrites_in_place(self, written: DoubleBufferedFile, path: Path) -> None:
         before = path.stat()
         written.write({"epoch": 4}, rows(4))
         after = path.stat()

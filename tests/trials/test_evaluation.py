@@ -94,7 +94,7 @@ class TestEndings:
             (ScoreError("map50: got nan"), Ending.BROKEN, "ScoreError: map50: got nan"),
         ],
     )
-    def test_an_error_of_the_candidate_is_an_ending(
+    def test_error_of_the_candidate_is_an_ending(
         self, *, error: Exception, ending: Ending, detail: str, ended: Ended, stock: Architecture, folder: Path
     ) -> None:
         outcome = ended.by(error)
@@ -107,7 +107,7 @@ class TestEndings:
         assert str(error.args[0]) in traceback
         assert {path.name for path in folder.iterdir()} == {"model.yaml", "error.txt"}
 
-    def test_memory_of_the_host(self, ended: Ended) -> None:
+    def test_lack_of_host_memory_is_out_of_memory(self, ended: Ended) -> None:
         outcome = ended.by(out_of_memory())
         assert outcome.ending is Ending.OUT_OF_MEMORY
         assert outcome.detail.startswith("on the host: RuntimeError: ")
@@ -131,7 +131,7 @@ class TestEndings:
         evaluate(stock, tiny(), folder, forward)
         assert (folder / "error.txt").read_text() == "None"
 
-    def test_a_detail_is_one_short_line(self, ended: Ended) -> None:
+    def test_detail_of_an_ending_is_one_short_line(self, ended: Ended) -> None:
         detail = ended.by(ValueError("a\nb " * 1000)).detail
         assert detail.startswith("ValueError: a b a b")
         assert len(detail) == 500
@@ -140,26 +140,28 @@ class TestEndings:
         "error",
         [DataError("weights.pt: no such file"), EnvironmentProblem("no device"), SpecError("layer 3: no such row")],
     )
-    def test_an_error_that_is_not_the_candidates_is_raised(self, error: NasError, ended: Ended, folder: Path) -> None:
+    def test_error_that_is_not_the_fault_of_the_candidate_is_raised(
+        self, error: NasError, ended: Ended, folder: Path
+    ) -> None:
         with pytest.raises(type(error)) as caught:
             ended.by(error)
         assert caught.value is error
         assert not (folder / "error.txt").exists()
 
     @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1)])
-    def test_an_interruption_is_raised(self, error: BaseException, ended: Ended, folder: Path) -> None:
+    def test_interruption_of_a_trial_is_raised(self, error: BaseException, ended: Ended, folder: Path) -> None:
         with pytest.raises(type(error)):
             ended.by(error)
         assert not (folder / "error.txt").exists()
 
-    def test_missing_data_is_an_error(self, tiny: TinyBudget, stock: Architecture, tmp_path: Path) -> None:
+    def test_missing_data_of_a_trial_is_an_error(self, tiny: TinyBudget, stock: Architecture, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"nowhere\.yaml: no such file"):
             evaluate(stock, tiny(data=tmp_path / "nowhere.yaml"), tmp_path / "trial", forward)
         assert not (tmp_path / "trial").exists()
 
 
 class TestOutcomes:
-    def test_finished(self, ended: Ended, folder: Path, stock: Architecture) -> None:
+    def test_outcome_of_a_finished_training(self, ended: Ended, folder: Path, stock: Architecture) -> None:
         outcome = ended.after(TrainingResult(epochs=(LAST,), stopped=False, coverage=HALF))
         assert outcome.ending is Ending.FINISHED
         assert outcome.scores is not None
@@ -168,7 +170,7 @@ class TestOutcomes:
         assert outcome.weights == folder / "weights.pt"
         assert Architecture.read(folder / "model.yaml") == stock
 
-    def test_stopped(self, ended: Ended) -> None:
+    def test_outcome_of_a_stopped_training(self, ended: Ended) -> None:
         outcome = ended.after(TrainingResult(epochs=(LAST,), stopped=True, coverage=HALF))
         assert outcome.ending is Ending.STOPPED
         assert (outcome.scores, outcome.weights) == (None, None)
@@ -202,13 +204,13 @@ class TestLimits:
         assert {path.name for path in folder.iterdir()} == {"model.yaml"}
 
     @pytest.mark.parametrize("limits", [None, Limits(), Limits(gflops=8.3, params=2_000_000, latency_ms=12.5)])
-    def test_a_cost_at_its_limit_is_within(self, limits: Limits | None, ended: Ended) -> None:
+    def test_cost_equal_to_its_limit_is_allowed(self, limits: Limits | None, ended: Ended) -> None:
         outcome = ended.after(TrainingResult(epochs=(LAST,), stopped=False, coverage=Coverage()), limits=limits)
         assert outcome.ending is Ending.FINISHED
 
 
 class TestMeasuredCosts:
-    def test_costs_are_the_deployed_models(self, motley: Architecture, tiny: TinyBudget) -> None:
+    def test_measured_costs_are_those_of_the_deployed_model(self, motley: Architecture, tiny: TinyBudget) -> None:
         document = motley.document(10)
         costs = evaluation.measure_costs(document, tiny(image_size=96), 10)
         counted = cost.measure(document, 10, 64)
@@ -216,7 +218,7 @@ class TestMeasuredCosts:
         assert costs.latency_ms is not None
         assert costs.latency_ms > 0
 
-    def test_times_the_fused_model_in_eval_mode(
+    def test_latency_is_that_of_the_fused_model_in_eval_mode(
         self, motley: Architecture, tiny: TinyBudget, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         timed: list[tuple[nn.Module, int]] = []
@@ -276,7 +278,9 @@ class TestMeasuredCosts:
 
 
 class TestRealTrials:
-    def test_finishes_with_scores_and_weights(self, motley: Architecture, tiny: TinyBudget, tmp_path: Path) -> None:
+    def test_trial_finishes_with_scores_and_weights(
+        self, motley: Architecture, tiny: TinyBudget, tmp_path: Path
+    ) -> None:
         folder = tmp_path / "not" / "there" / "yet"
         outcome = evaluate(motley, tiny(rungs=(1,)), folder, forward, limits=Limits(gflops=1.0))
         assert outcome.ending is Ending.FINISHED
@@ -289,13 +293,13 @@ class TestRealTrials:
         assert {path.name for path in folder.iterdir()} == {"model.yaml", "weights.pt", "checkpoint.bin", "ultralytics"}
         assert Architecture.read(folder / "model.yaml") == motley
 
-    def test_stopped_at_the_first_rung(self, stock: Architecture, tiny: TinyBudget, folder: Path) -> None:
+    def test_trial_is_stopped_at_the_first_rung(self, stock: Architecture, tiny: TinyBudget, folder: Path) -> None:
         outcome = evaluate(stock, tiny(rungs=(1,)), folder, lambda *_: False)
         assert outcome.ending is Ending.STOPPED
         assert len(outcome.epochs) == 1
         assert not (folder / "weights.pt").exists()
 
-    def test_over_a_limit(self, stock: Architecture, tiny: TinyBudget, folder: Path) -> None:
+    def test_trial_over_a_limit_is_not_trained(self, stock: Architecture, tiny: TinyBudget, folder: Path) -> None:
         outcome = evaluate(stock, tiny(), folder, forward, limits=Limits(gflops=0.01))
         assert outcome.ending is Ending.OVER_LIMIT
         assert outcome.detail == "gflops 0.07073 is over 0.01"
@@ -317,7 +321,7 @@ class TestRealTrials:
         over = evaluate(stock, tiny(epochs=1), folder, forward, costs=given, limits=Limits(gflops=8.0))
         assert (over.ending, over.detail, over.costs) == (Ending.OVER_LIMIT, "gflops 8.3 is over 8", given)
 
-    def test_resumes_a_stopped_trial(self, stock: Architecture, tiny: TinyBudget, tmp_path: Path) -> None:
+    def test_stopped_trial_is_resumed(self, stock: Architecture, tiny: TinyBudget, tmp_path: Path) -> None:
         whole = evaluate(stock, tiny(rungs=(1,)), tmp_path / "whole", forward, costs=COSTS)
         stopped = evaluate(stock, tiny(rungs=(1,)), tmp_path / "parts", lambda *_: False, costs=COSTS)
         assert stopped.ending is Ending.STOPPED
@@ -327,7 +331,7 @@ class TestRealTrials:
         assert resumed.epochs[0] == stopped.epochs[0]
         assert_same_but_for_time(resumed.epochs, whole.epochs)
 
-    def test_resumes_an_interrupted_trial(self, stock: Architecture, tiny: TinyBudget, tmp_path: Path) -> None:
+    def test_interrupted_trial_is_resumed(self, stock: Architecture, tiny: TinyBudget, tmp_path: Path) -> None:
         whole = evaluate(stock, tiny(), tmp_path / "whole", forward, costs=COSTS)
 
         def interrupted(_number: int, _epoch: Epoch) -> NoReturn:

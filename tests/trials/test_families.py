@@ -64,7 +64,7 @@ def flattened(predicted: object) -> list[torch.Tensor]:
 
 
 @each_family
-def test_the_sum_over_layers_is_the_cost_of_random_architectures(
+def test_sum_over_layers_is_the_cost_of_random_architectures(
     family: str, space_of: Callable[[str], SearchSpace]
 ) -> None:
     space, rng = space_of(family), random.Random(family)
@@ -74,7 +74,7 @@ def test_the_sum_over_layers_is_the_cost_of_random_architectures(
 
 
 @pytest.mark.parametrize("model", ["yolov3-tiny.yaml", "yolov6n.yaml"])
-def test_the_sum_over_layers_is_the_cost_in_a_derived_space(model: str) -> None:
+def test_sum_over_layers_is_the_cost_in_a_derived_space(model: str) -> None:
     space, rng = parse(yaml_text.parse_yaml(derive(model))), random.Random(model)
     table = cost.CostTable(space, CLASSES, 128)
     for _ in range(2):
@@ -103,7 +103,7 @@ SCALES = {"v5": "smlx", "v8": "smlx", "v9": "smce", "v10": "smblx", "v11": "smlx
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("family", "scale"), [(family, scale) for family in SCALES for scale in SCALES[family]])
-def test_the_sum_over_layers_is_the_cost_at_other_scales(
+def test_sum_over_layers_is_the_cost_at_other_scales(
     family: str, scale: str, space_of: Callable[[str], SearchSpace]
 ) -> None:
     space, rng = space_of(f"{family}:{scale}"), random.Random(scale)
@@ -129,7 +129,7 @@ def test_a_family_offers_the_whole_vocabulary(family: str, space_of: Callable[[s
 
 @pytest.mark.slow
 @each_family
-def test_trains_and_exports_with_the_whole_vocabulary(
+def test_family_trains_and_exports_with_the_whole_vocabulary(
     family: str, space_of: Callable[[str], SearchSpace], digits: Budget, tmp_path: Path
 ) -> None:
     architecture = vocabulary_of(space_of(family))
@@ -147,7 +147,7 @@ def digits(tiny: Callable[..., Budget]) -> Budget:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["v10", "v26"])
-def test_a_one_to_one_head_scores(
+def test_one_to_one_head_is_scored(
     family: str, space_of: Callable[[str], SearchSpace], digits: Budget, tmp_path: Path
 ) -> None:
     """Both heads score 0 until something is learned, so this trains longer than other tests."""

@@ -155,9 +155,11 @@ def prediction(model: nn.Module) -> torch.Tensor:
     return deepcopy(model).float().eval().to(memory_format=torch.contiguous_format)(images)[0]
 
 
-class TestTrial:
+class TestTrialWithBranch:
     @pytest.mark.parametrize("branch", BRANCHES)
-    def test_leaves_a_plain_model_of_the_deployed_rows(self, branch: Pgi, trials: dict[Pgi, Observed]) -> None:
+    def test_trial_with_branch_leaves_a_plain_model_of_the_deployed_rows(
+        self, branch: Pgi, trials: dict[Pgi, Observed]
+    ) -> None:
         one = trials[branch]
         assert one.outcome.ending is Ending.FINISHED, one.outcome.detail
         assert one.outcome.weights is not None
@@ -167,7 +169,9 @@ class TestTrial:
         assert yaml_text.read_yaml(one.folder / "model.yaml").get("pgi", False) == branch
 
     @pytest.mark.parametrize("branch", BRANCHES)
-    def test_saves_a_model_with_the_same_predictions_to_the_bit(self, branch: Pgi, trials: dict[Pgi, Observed]) -> None:
+    def test_trial_with_branch_saves_a_model_with_the_same_predictions(
+        self, branch: Pgi, trials: dict[Pgi, Observed]
+    ) -> None:
         saved = load_checkpoint(trials[branch].folder / "weights.pt")[0]
         assert torch.equal(prediction(saved), trials[branch].predicted)
 
@@ -175,13 +179,13 @@ class TestTrial:
         costs = [one.outcome.costs for one in trials.values()]
         assert len({(one.params, one.gflops) for one in costs if one is not None}) == 1
 
-    def test_the_branch_changes_weights_and_adds_to_the_loss(self, trials: dict[Pgi, Observed]) -> None:
+    def test_branch_changes_weights_and_adds_to_the_loss(self, trials: dict[Pgi, Observed]) -> None:
         plain, dual, _ = (one.outcome.epochs[0].losses["box_loss"] for one in trials.values())
         assert dual > plain
         predicted = [one.predicted for one in trials.values()]
         assert not any(torch.equal(one, other) for one, other in combinations(predicted, 2))
 
-    def test_is_validated_without_the_branch(self, trials: dict[Pgi, Observed]) -> None:
+    def test_trial_is_validated_without_the_branch(self, trials: dict[Pgi, Observed]) -> None:
         assert [one.passes for one in trials.values()] == [set(), *[{(True, True), (False, False)}] * 2]
 
 
@@ -198,14 +202,14 @@ class TestFullTrainer:
 
         return build_by
 
-    def test_uses_the_branch_if_the_model_file_says_so(self, get: Callable[..., DetectionModel]) -> None:
+    def test_full_trainer_uses_the_branch_if_the_model_file_has_pgi(self, get: Callable[..., DetectionModel]) -> None:
         plain = model_reader.model_document("yolov9t.yaml")
         assert type(get(FullTrainer, plain)) is DetectionModel
         model = get(FullTrainer, {**plain, "pgi": LEAD_GUIDED})
         assert isinstance(model, pgi.PGIModel)
         assert model.yaml["pgi"] == LEAD_GUIDED
 
-    def test_subclasses_decide_about_the_branch(self, get: Callable[..., DetectionModel]) -> None:
+    def test_subclasses_of_the_full_trainer_select_the_branch(self, get: Callable[..., DetectionModel]) -> None:
         plain = model_reader.model_document("yolov9t.yaml")
         whole = auxiliary.with_branch(plain)
         assert isinstance(get(PGITrainer, plain), pgi.PGIModel)
@@ -213,7 +217,7 @@ class TestFullTrainer:
         assert isinstance(get(FullTrainer, whole), pgi.PGIModel)
         assert type(get(PlainTrainer, whole)) is DetectionModel
 
-    def test_transfers_weights_of_a_deployed_model(self, get: Callable[..., DetectionModel]) -> None:
+    def test_full_trainer_transfers_weights_of_a_deployed_model(self, get: Callable[..., DetectionModel]) -> None:
         plain = model_reader.model_document("yolov9t.yaml")
         trained = build.model(plain, CLASSES)
         model = get(PGITrainer, trained.yaml, trained)
@@ -221,13 +225,15 @@ class TestFullTrainer:
             model.state_dict()["model.29.cv2.0.2.weight"], trained.state_dict()["model.22.cv2.0.2.weight"]
         )
 
-    def test_transfers_weights_of_a_model_with_the_branch(self, get: Callable[..., DetectionModel]) -> None:
+    def test_full_trainer_transfers_weights_of_a_model_with_the_branch(
+        self, get: Callable[..., DetectionModel]
+    ) -> None:
         whole = build.model(auxiliary.with_branch(model_reader.model_document("yolov9t.yaml")), CLASSES)
         model = get(FullTrainer, whole.yaml, whole)
         assert all(torch.equal(one, whole.state_dict()[name]) for name, one in model.state_dict().items())
 
     @pytest.mark.parametrize("name", ["stock", "motley", "inserted"])
-    def test_transfers_weights_by_role_and_logs_the_share(
+    def test_full_trainer_transfers_weights_by_role_and_logs_the_share(
         self, name: str, get: Callable[..., DetectionModel], request: pytest.FixtureRequest, lines: list[str]
     ) -> None:
         source = build.model(request.getfixturevalue("stock").document(CLASSES), CLASSES)
@@ -244,14 +250,14 @@ class TestFullTrainer:
         assert last
         assert all(torch.equal(ours[each], theirs[each]) for each in last)
 
-    def test_warns_if_next_to_nothing_is_transferred(
+    def test_full_trainer_warns_if_next_to_nothing_is_transferred(
         self, get: Callable[..., DetectionModel], stock: Architecture, lines: list[str]
     ) -> None:
         rows = {"backbone": [[-1, 1, "Conv", [24, 3, 2]]] * 2, "head": [[[1], 1, "Detect", ["nc"]]]}
         get(FullTrainer, stock.document(CLASSES), build.model({"nc": CLASSES, **rows}, CLASSES))
         assert lines[-1].startswith("the given weights hold next to nothing of this model")
 
-    def test_resuming_logs_no_share(self, stock: Architecture, lines: list[str]) -> None:
+    def test_resumed_full_training_logs_no_share(self, stock: Architecture, lines: list[str]) -> None:
         model = build.model(stock.document(CLASSES), CLASSES)
         bare = FullTrainer.__new__(FullTrainer)
         bare.data, bare.args, bare.resume = {"nc": CLASSES, "channels": 3}, None, True
@@ -259,12 +265,14 @@ class TestFullTrainer:
         assert all(torch.equal(one, model.state_dict()[name]) for name, one in again.state_dict().items())
         assert [line for line in lines if "inherited" in line] == []
 
-    def test_reads_a_model_file_of_the_original_repository(self, get: Callable[..., DetectionModel]) -> None:
+    def test_full_trainer_reads_a_model_file_of_the_original_repository(
+        self, get: Callable[..., DetectionModel]
+    ) -> None:
         document = auxiliary.with_branch(model_reader.model_document("yolov9t.yaml"))
         document["head"][-1][2] = "DualDDetect"
         assert isinstance(get(FullTrainer, document | {"anchors": 3}), pgi.PGIModel)
 
-    def test_refuses_the_branch_for_other_models(self, get: Callable[..., DetectionModel]) -> None:
+    def test_full_trainer_refuses_the_branch_for_other_models(self, get: Callable[..., DetectionModel]) -> None:
         with pytest.raises(SpecError, match=r"^pgi: only YOLOv9's models"):
             get(PGITrainer, model_reader.model_document("yolov5n.yaml"))
 
@@ -293,28 +301,28 @@ class TestTemperature:
         for _ in range(epochs * self.BATCHES):
             trainer.model(torch.rand(2, 8, 4, 4))
 
-    def test_falls_over_the_same_share_of_steps_as_in_a_trial(self, trainer: FullTrainer) -> None:
+    def test_temperature_falls_over_the_same_share_of_steps_as_in_a_trial(self, trainer: FullTrainer) -> None:
         self.train(trainer, 2)
         assert self.temperatures(trainer) == pytest.approx([30 - 29 * 14 / 21, 10 - 9 * 14 / 21], rel=1e-4)
         self.train(trainer, 1)
         assert Recipe().anneal == 3 / self.EPOCHS
         assert self.temperatures(trainer) == pytest.approx([1, 1], rel=1e-4)
 
-    def test_follows_the_schedule_after_resuming(self, trainer: FullTrainer) -> None:
+    def test_temperature_follows_the_schedule_after_resuming(self, trainer: FullTrainer) -> None:
         trainer.start_epoch = 2  # from an EMA, which lags behind
         trainer.resume_training(None)
         assert self.temperatures(trainer) == pytest.approx([30 - 29 * 14 / 21, 10 - 9 * 14 / 21], rel=1e-4)
         self.train(trainer, 1)
         assert self.temperatures(trainer) == pytest.approx([1, 1], rel=1e-4)
 
-    def test_is_never_raised(self, trainer: FullTrainer) -> None:
+    def test_temperature_is_never_raised(self, trainer: FullTrainer) -> None:
         for layer in trainer.model:
             layer.temperature.fill_(1)  # of weights that a search has trained
         trainer.start_epoch = 1
         trainer.resume_training(None)
         assert self.temperatures(trainer) == [1, 1]
 
-    def test_follows_a_training_whose_length_changes(self, trainer: FullTrainer) -> None:
+    def test_temperature_follows_a_training_whose_length_changes(self, trainer: FullTrainer) -> None:
         trainer._model_train()
         trainer.epochs = 20
         trainer._model_train()
@@ -323,7 +331,7 @@ class TestTemperature:
 
 class TestCommand:
     @pytest.mark.parametrize("name", ["yolov10n.yaml", "yolo26n.yaml"])
-    def test_uses_the_head_that_a_search_scores(self, name: str, tmp_path: Path) -> None:
+    def test_yolo_command_uses_the_head_that_a_search_scores(self, name: str, tmp_path: Path) -> None:
         prepare_command(["yolo", "val"])
         assert YOLO(name).overrides["nms"] is False
         save(build.model(model_reader.model_document(name), CLASSES), {"imgsz": 64}, tmp_path / "weights.pt")
@@ -333,11 +341,11 @@ class TestCommand:
         assert "nms" not in YOLO("yolov8n.yaml").overrides
 
     @pytest.mark.parametrize("argument", ["nms=True", "nms=None", "--nms=False"])
-    def test_uses_the_head_that_nms_asks_for(self, argument: str) -> None:
+    def test_yolo_command_uses_the_head_that_nms_selects(self, argument: str) -> None:
         prepare_command(["yolo", "val", argument])
         assert "nms" not in YOLO("yolov10n.yaml").overrides
 
-    def test_trains_with_our_trainer(self) -> None:
+    def test_yolo_command_trains_with_the_full_trainer(self) -> None:
         assert prepare_command(["yolo", "train", "model=x.yaml"]) == ["yolo", "train", "model=x.yaml"]
         assert YOLO("yolov5n.yaml").task_map["detect"]["trainer"] is FullTrainer
 
@@ -348,11 +356,11 @@ class TestCommand:
         assert prepare_command(["yolo", "train", f"pgi={value}"]) == ["yolo", "train"]
         assert yolo.detect.DetectionTrainer is trainer
 
-    def test_refuses_other_values_of_pgi(self) -> None:
+    def test_yolo_command_refuses_other_values_of_pgi(self) -> None:
         with pytest.raises(SpecError, match=r"^pgi: True, False or lead-guided is expected, got 'maybe'$"):
             prepare_command(["yolo", "pgi=maybe"])
 
-    def test_finds_models_of_the_catalog(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_yolo_command_finds_models_of_the_catalog(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(tmp_path)
         path = model_reader.catalog()["yolov9c-mmqa"]
         assert prepare_command(["yolo", "model=yolov9c-mmqa"]) == ["yolo", f"model={path}"]

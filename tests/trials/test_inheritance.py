@@ -61,7 +61,7 @@ def trained(stock: Architecture, tmp_path: Path) -> Path:
     return path
 
 
-def test_the_same_architecture_gets_all_weights(stock: Architecture, trained: Path) -> None:
+def test_same_architecture_inherits_all_weights(stock: Architecture, trained: Path) -> None:
     torch.manual_seed(2)
     model = build.model(stock.document(CLASSES), CLASSES)
     assert not same(model.state_dict(), tensors(trained))
@@ -69,7 +69,7 @@ def test_the_same_architecture_gets_all_weights(stock: Architecture, trained: Pa
     assert same(model.state_dict(), tensors(trained))
 
 
-def test_another_architecture_gets_all_but_the_operators(motley: Architecture, trained: Path) -> None:
+def test_another_architecture_inherits_all_weights_but_those_of_operators(motley: Architecture, trained: Path) -> None:
     model = build.model(motley.document(CLASSES), CLASSES)
     coverage = inherit(model, trained)
     source = tensors(trained)
@@ -86,7 +86,7 @@ def test_another_architecture_gets_all_but_the_operators(motley: Architecture, t
 
 
 @pytest.mark.parametrize("feeds", ["next", "all"])
-def test_layers_after_an_insertion_keep_their_role(
+def test_layers_after_an_insertion_inherit_by_role(
     stock: Architecture, trained: Path, tmp_path: Path, feeds: Feeds
 ) -> None:
     insertion = Insertion(after=4, feeds=feeds, choice=Choice.of("UIB", {}))
@@ -115,7 +115,7 @@ def test_outputs_for_other_classes_are_not_copied(stock: Architecture, trained: 
     assert model.state_dict()["model.24.cv3.0.2.weight"].shape[0] == 3
 
 
-def test_a_checkpoint_of_an_unrelated_model_is_refused(stock: Architecture, tmp_path: Path) -> None:
+def test_inheritance_from_an_unrelated_model_is_refused(stock: Architecture, tmp_path: Path) -> None:
     document = {
         "nc": 1,
         "backbone": [[-1, 1, "Conv", [24, 3, 2]], [-1, 1, "Conv", [24, 3, 2]]],
@@ -127,7 +127,7 @@ def test_a_checkpoint_of_an_unrelated_model_is_refused(stock: Architecture, tmp_
         inherit(build.model(stock.document(CLASSES), CLASSES), foreign)
 
 
-def test_another_kind_of_file_is_refused(stock: Architecture, tmp_path: Path) -> None:
+def test_inheritance_from_another_kind_of_file_is_refused(stock: Architecture, tmp_path: Path) -> None:
     model = build.model(stock.document(CLASSES), CLASSES)
     text = tmp_path / "text.pt"
     text.write_text("no checkpoint")
@@ -139,7 +139,9 @@ def test_another_kind_of_file_is_refused(stock: Architecture, tmp_path: Path) ->
         inherit(model, numbers)
 
 
-def test_a_missing_file_is_not_downloaded(stock: Architecture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_checkpoint_is_not_downloaded(
+    stock: Architecture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[object] = []
     monkeypatch.setattr("ultralytics.utils.downloads.attempt_download_asset", asked.append)
     model = build.model(stock.document(CLASSES), CLASSES)
@@ -150,7 +152,7 @@ def test_a_missing_file_is_not_downloaded(stock: Architecture, tmp_path: Path, m
 
 
 @pytest.mark.parametrize("scale", ["t", "m"])
-def test_layers_after_an_auxiliary_branch_keep_their_role(scale: str) -> None:
+def test_layers_after_an_auxiliary_branch_inherit_by_role(scale: str) -> None:
     deployed = model_reader.model_document(f"yolov9{scale}.yaml")
     torch.manual_seed(1)
     plain = build.model(deployed, CLASSES)
@@ -163,7 +165,7 @@ def test_layers_after_an_auxiliary_branch_keep_their_role(scale: str) -> None:
     assert same(again.state_dict(), plain.state_dict())
 
 
-def test_an_auxiliary_branch_gets_the_weights_of_another() -> None:
+def test_auxiliary_branch_inherits_the_weights_of_another() -> None:
     document = auxiliary.with_branch(model_reader.model_document("yolov9t.yaml"))
     torch.manual_seed(1)
     one = build.model(document, CLASSES)
@@ -173,7 +175,7 @@ def test_an_auxiliary_branch_gets_the_weights_of_another() -> None:
     assert same(other.state_dict(), one.state_dict())
 
 
-def test_an_auxiliary_branch_together_with_an_insertion() -> None:
+def test_auxiliary_branch_and_an_insertion_inherit_by_role() -> None:
     insertion = Insertion(after=8, feeds="next", choice=Choice.of("DCNv4", {}))
     inserted = Architecture.of("yolov9{scale}.yaml", "t", {}, inserted=[insertion])
     plain = build.model(model_reader.model_document("yolov9t.yaml"), CLASSES)

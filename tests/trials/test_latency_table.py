@@ -102,7 +102,7 @@ class TestPrediction:
         assert table.predict(space.stock) == pytest.approx(table.stock_ms)
         assert table.factor == pytest.approx(1.5, rel=1e-4)
 
-    def test_scaling_factors_change_all_layers(self, formula: Formula, tmp_path: Path) -> None:
+    def test_scaling_factors_change_the_latency_of_all_layers(self, formula: Formula, tmp_path: Path) -> None:
         runtime, space = formula(), read(tmp_path, SPACE.partition("  - at: {layers: [7]}")[0] + SCALING)
         table = recorded(space, runtime, tmp_path / "table.csv")
         narrow = space.of({"2": space.slots[0].choices[1]}, {"width": 0.5})
@@ -117,7 +117,7 @@ class TestPrediction:
                 alone = table.predict(space.of({slot.name: choice})) - table.stock_ms
                 assert more == pytest.approx(alone, abs=1e-9)
 
-    def test_a_missing_entry_is_an_error(self, space: SearchSpace, formula: Formula) -> None:
+    def test_missing_entry_of_a_latency_table_is_an_error(self, space: SearchSpace, formula: Formula) -> None:
         with pytest.raises(LatencyError) as caught:
             table_of(space, formula("bench")).predict(space.stock)
         assert str(caught.value) == (
@@ -168,7 +168,7 @@ class TestWorkloads:
         for part, layer in zip(table.layers(architecture), model.model, strict=True):
             assert structure(part.deploy().module) == structure(layer)
 
-    def test_keys_contain_nothing_specific_to_the_process(
+    def test_workload_keys_contain_nothing_specific_to_the_process(
         self, space: SearchSpace, formula: Formula, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(latency_table, "_digest", repr)
@@ -177,7 +177,7 @@ class TestWorkloads:
             assert "function" not in key
 
     @pytest.mark.parametrize("change", ["inplace", "loading", "training", "batch norm"])
-    def test_keys_do_not_depend_on_the_state_of_the_process(
+    def test_workload_keys_do_not_depend_on_the_state_of_the_process(
         self, change: str, space: SearchSpace, formula: Formula, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         before = list(table_of(space, formula()).workloads())
@@ -200,13 +200,15 @@ class TestWorkloads:
                 monkeypatch.setattr(build, "skeleton", skeleton)
         assert list(table_of(space, formula()).workloads()) == before
 
-    def test_keys_of_recorded_tables_stay(self, space: SearchSpace, formula: Formula) -> None:
+    def test_workload_keys_are_those_of_recorded_tables(self, space: SearchSpace, formula: Formula) -> None:
         """Tables of older versions stay valid: these keys are of the first version."""
         keys = {part.description: key for key, part in table_of(space, formula()).workloads().items()}
         assert {what: keys[what] for what in RECORDED} == RECORDED
 
     @pytest.mark.slow
-    def test_keys_are_the_same_in_another_process(self, space: SearchSpace, formula: Formula, tmp_path: Path) -> None:
+    def test_workload_keys_are_the_same_in_another_process(
+        self, space: SearchSpace, formula: Formula, tmp_path: Path
+    ) -> None:
         (tmp_path / "small.yaml").write_text(SPACE, encoding="utf-8")
         script = (
             "import sys; from search_spaces import space_file; from trials.latency.latency_table import LatencyTable\n"
@@ -223,7 +225,7 @@ class TestWorkloads:
 
 
 class TestRecording:
-    def test_records_each_workload_once_the_reference_first(
+    def test_each_workload_is_recorded_once_and_the_reference_first(
         self, space: SearchSpace, formula: Formula, tmp_path: Path
     ) -> None:
         runtime, path = formula(), tmp_path / "new" / "table.csv"
@@ -245,12 +247,14 @@ class TestRecording:
         assert set(first.asked).isdisjoint(second.asked)
         assert list(tmp_path.iterdir()) == [path]
 
-    def test_a_slower_machine_does_not_change_the_entries(self, table: LatencyTable) -> None:
+    def test_slower_machine_does_not_change_recorded_entries(self, table: LatencyTable) -> None:
         """The formula's comparisons run at half the speed of its single measurements."""
         (concat,) = {entry.median_ms for entry in table.recorded.entries.values() if entry.description == "Concat"}
         assert concat - table.overhead_ms == pytest.approx(0.01)
 
-    def test_another_profile_is_refused(self, space: SearchSpace, formula: Formula, tmp_path: Path) -> None:
+    def test_recording_with_another_profile_is_refused(
+        self, space: SearchSpace, formula: Formula, tmp_path: Path
+    ) -> None:
         recorded(space, formula(), tmp_path / "table.csv")
         with pytest.raises(LatencyError, match=r"threads 2, not 1 \(latencies of two profiles are never mixed"):
             recorded(space, formula(threads=2), tmp_path / "table.csv")
@@ -269,7 +273,9 @@ class TestRecording:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("name", ["torch", "onnxruntime", "openvino"])
-    def test_record_and_predict_on_a_real_runtime(self, name: str, space: SearchSpace, tmp_path: Path) -> None:
+    def test_latency_is_recorded_and_predicted_on_a_real_runtime(
+        self, name: str, space: SearchSpace, tmp_path: Path
+    ) -> None:
         pytest.importorskip(name)
         runtime = runtimes.open_runtime(name)
         table = recorded(space, runtime, tmp_path / "table.csv")
@@ -300,7 +306,7 @@ key,what,received,median_ms,spread_ms,p90_ms,passes,steady
 
 
 class TestFile:
-    def test_the_text_of_a_file(self) -> None:
+    def test_text_of_a_timings_file(self) -> None:
         assert Timings(profile=PROFILE, entries={"1f": TIMING}).text == FILE
 
     def test_a_written_table_is_read_back(self, tmp_path: Path) -> None:
@@ -309,7 +315,7 @@ class TestFile:
         assert timings.read(tmp_path / "board.csv") == written
         assert timings.device_names(tmp_path) == ["board"]
 
-    def test_all_mistakes_of_a_file_are_listed(self, tmp_path: Path) -> None:
+    def test_all_mistakes_of_a_timings_file_are_listed(self, tmp_path: Path) -> None:
         path = tmp_path / "bad.csv"
         rows = ["1,a,b,nan,0,1,9,yes", "2,a,b,1,1", "3,a,b,0,0,0,9,no", "4,a,b,1,0,1,9,maybe", "5,a,b,1,0,1,9,no"]
         path.write_text(FILE.partition("1f")[0] + "\n".join(rows) + "\n", encoding="utf-8")
@@ -330,7 +336,7 @@ class TestFile:
             (FILE.replace("median_ms", "latency"), "the columns are expected to be key,what,received,median_ms"),
         ],
     )
-    def test_an_invalid_file_is_an_error(self, text: str, message: str, tmp_path: Path) -> None:
+    def test_invalid_timings_file_is_an_error(self, text: str, message: str, tmp_path: Path) -> None:
         (tmp_path / "x.csv").write_text(text, encoding="utf-8")
         with pytest.raises(SpecError) as caught:
             timings.read(tmp_path / "x.csv")
@@ -357,7 +363,7 @@ class TestErrorSummary:
         assert figures == pytest.approx((0.1, 0.1, 0.38))
         assert (accuracy.candidates, accuracy.tau, accuracy.steady) == (4, 1, 2)
 
-    def test_one_candidate_is_too_few(self) -> None:
+    def test_error_summary_needs_two_candidates(self) -> None:
         with pytest.raises(LatencyError, match="2 candidates or more are expected, got 1"):
             ErrorSummary.of(observations((1, 1)))
 

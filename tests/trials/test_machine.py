@@ -65,7 +65,7 @@ def test_without_a_quota_all_allowed_cores_count(
         ("3:memory:/a\n", {"memory/a/cpu.max": "100000 100000\n"}, 8),
     ],
 )
-def test_the_quota_is_that_of_the_own_group_and_of_those_around_it(
+def test_quota_is_that_of_the_control_group_and_its_parents(
     own: str, files: dict[str, str], cores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "own").write_text(own)
@@ -106,7 +106,7 @@ def test_a_control_group_limits_the_free_memory(groups: Path, files: dict[str, s
     assert machine.free_memory() == 1_000_000
 
 
-def test_workers_share_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_share_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "free_memory", lambda: 100 * 2**30)
     one, four = machine.memory_share(1), machine.memory_share(4)
     assert one is not None
@@ -116,7 +116,7 @@ def test_workers_share_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
     assert machine.memory_share(4) == 2**30
 
 
-def test_kills_are_counted(groups: Path) -> None:
+def test_out_of_memory_kills_are_counted(groups: Path) -> None:
     before = machine.oom_kills()
     (groups / "memory.events").write_text("low 0\noom 3\noom_kill 2\n")
     assert machine.oom_kills() == before + 2
@@ -139,24 +139,24 @@ print(kinds)
 """
 
 
-def test_beyond_the_limit_an_allocation_fails_and_the_process_goes_on() -> None:
+def test_allocation_beyond_the_limit_fails_and_the_process_continues() -> None:
     printed = subprocess.run([sys.executable, "-c", HOARD], capture_output=True, text=True, check=True).stdout
     assert printed == "[('RuntimeError', 4), ('MemoryError', 4), ('MemoryError', 4)]\n"
 
 
-class TestGrowth:
+class TestMemoryGrowth:
     @pytest.fixture
     def growth(self, monkeypatch: pytest.MonkeyPatch) -> "FakeMemory":
         return FakeMemory(monkeypatch)
 
-    def test_of_the_first_trials_does_not_count(self, growth: "FakeMemory") -> None:
+    def test_memory_growth_of_the_first_trials_is_ignored(self, growth: "FakeMemory") -> None:
         assert growth.over(600, 3000, 6000, 6000, 8000) == [False] * 4
 
-    def test_of_half_as_much_again_counts(self, growth: "FakeMemory") -> None:
+    def test_memory_growth_by_half_is_detected(self, growth: "FakeMemory") -> None:
         assert growth.over(600, 900, 1000, 1500, 1510, 1530) == [False, False, False, False, True]
         assert growth.over(600, 2000, 2000, 2900, 3100) == [False, False, False, True]
 
-    def test_what_a_trial_without_memory_left_behind_counts_at_once(self, growth: "FakeMemory") -> None:
+    def test_memory_left_by_a_trial_out_of_memory_is_detected_at_once(self, growth: "FakeMemory") -> None:
         assert growth.over(600, 6000, ran_out=True) == [True]
         assert growth.over(600, 700, ran_out=True) == [False]
 

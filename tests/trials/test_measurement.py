@@ -82,7 +82,7 @@ class TestProtocol:
         assert not measured.steady
 
     @given(width=st.floats(0, 1), seed=st.integers(0, 99))
-    def test_it_ends_early_only_if_the_interval_is_narrow(self, width: float, seed: int) -> None:
+    def test_measurement_ends_early_only_if_the_interval_is_narrow(self, width: float, seed: int) -> None:
         clock, rng, times = Clock(), random.Random(seed), [0.0]
 
         def time_ms() -> float:
@@ -94,7 +94,7 @@ class TestProtocol:
         if measured.iterations < 100:
             assert measurement.relative_ci_width(times[-measured.iterations :]) < 0.02
 
-    def test_a_slow_model_ends_at_the_time_limit(self, clock: Clock) -> None:
+    def test_measurement_of_a_slow_model_ends_at_the_time_limit(self, clock: Clock) -> None:
         measured = measurement.benchmark(
             clock.iteration("a", [2000.0]), clock=clock, protocol=Protocol(min_iterations=50)
         )
@@ -104,7 +104,7 @@ class TestProtocol:
     def test_the_slowest_model_has_three_timed_iterations(self, clock: Clock) -> None:
         assert measurement.benchmark(clock.iteration("a", [1e6]), clock=clock).iterations == 3
 
-    def test_the_interval_contains_the_median_in_95_of_100_cases(self) -> None:
+    def test_interval_contains_the_median_in_95_of_100_cases(self) -> None:
         rng, within = random.Random(1), 0
         for _ in range(1000):
             times = [10 + rng.expovariate(1) for _ in range(40)]
@@ -118,25 +118,25 @@ class TestProtocol:
 
 
 class TestLatency:
-    def test_median_interquartile_range_and_90th_percentile(self) -> None:
+    def test_latency_has_median_interquartile_range_and_90th_percentile(self) -> None:
         measured = Latency.of([40.0, 10.0, 30.0, 20.0, 50.0, 70.0, 60.0, 80.0, 90.0, 100.0, 110.0])
         assert (measured.median_ms, measured.spread_ms, measured.p90_ms) == (60, 50, 100)
         assert measured.iterations == 11
 
-    def test_one_outlier_changes_nothing(self) -> None:
+    def test_outlier_does_not_change_the_latency(self) -> None:
         measured = Latency.of([10.0] * 19 + [500.0])
         assert (measured.median_ms, measured.spread_ms, measured.p90_ms) == (10, 0, 10)
         assert measured.steady
 
     @given(st.lists(st.floats(0.01, 1e4), min_size=2))
-    def test_statistics_lie_within_the_measured_range(self, times: list[float]) -> None:
+    def test_latency_statistics_lie_within_the_measured_range(self, times: list[float]) -> None:
         measured, slack = Latency.of(times), 1 + 1e-9
         assert min(times) <= measured.median_ms * slack
         assert measured.median_ms <= measured.p90_ms * slack
         assert measured.p90_ms <= max(times) * slack
 
     @pytest.mark.parametrize(("spread_ms", "steady"), [(0.0, True), (0.8, True), (0.81, False), (8.0, False)])
-    def test_a_tenth_of_the_median_is_still_steady(self, spread_ms: float, steady: bool) -> None:
+    def test_interquartile_range_of_a_tenth_of_the_median_is_steady(self, spread_ms: float, steady: bool) -> None:
         assert Latency(median_ms=8.0, spread_ms=spread_ms, p90_ms=8.0, iterations=20).steady is steady
 
 
@@ -176,7 +176,7 @@ class TestComparison:
         assert not compared.steady
         assert compared.ratio == pytest.approx(1.5, rel=0.03)
 
-    def test_slow_models_end_at_the_time_limit(self, clock: Clock) -> None:
+    def test_comparison_of_slow_models_ends_at_the_time_limit(self, clock: Clock) -> None:
         compared = measurement.compare(clock.iteration("b", [3000.0]), clock.iteration("a", [2000.0]), clock=clock)
         assert clock.now - 1000 <= 60 + 2 * 12
         assert compared.ratio == pytest.approx(1.5)
@@ -185,12 +185,12 @@ class TestComparison:
 
 class TestMeasure:
     @pytest.mark.parametrize(("iterations", "warm_up"), [(50, 10), (10, 2), (4, 0)])
-    def test_a_fixed_number_of_iterations(self, iterations: int, warm_up: int, clock: Clock) -> None:
+    def test_number_of_iterations_can_be_fixed(self, iterations: int, warm_up: int, clock: Clock) -> None:
         model = Counting(clock=clock, takes=[1.0] * (warm_up + iterations))
         assert measurement.measure(model, 32, iterations=iterations, clock=clock).iterations == iterations
         assert len(model.recorded) == warm_up + iterations
 
-    def test_the_default_is_the_protocol(self, clock: Clock) -> None:
+    def test_measurement_follows_the_protocol_by_default(self, clock: Clock) -> None:
         model = Counting(clock=clock, takes=[1.0] * 40)
         assert measurement.measure(model, 32, clock=clock).iterations == 20
         assert len(model.recorded) == 40
@@ -202,7 +202,7 @@ class TestMeasure:
 
     @pytest.mark.parametrize("training", [True, False])
     @pytest.mark.parametrize("breaks_at", [None, 1, 5])
-    def test_the_training_mode_is_restored(self, training: bool, breaks_at: int | None) -> None:
+    def test_measurement_restores_the_training_mode(self, training: bool, breaks_at: int | None) -> None:
         model = Counting(breaks_at).train(training)
         try:
             measurement.measure(model, 32, iterations=5)
@@ -218,7 +218,7 @@ class TestMeasure:
         assert str(caught.value) == "inference of one 96 px image failed: Sizes of tensors must match"
         assert isinstance(caught.value.__cause__, RuntimeError)
 
-    def test_a_real_clock_measures_something(self) -> None:
+    def test_measurement_with_a_real_clock_is_positive(self) -> None:
         measured = measurement.measure(Counting(), 32, iterations=5)
         assert measured.median_ms > 0
         assert measured.spread_ms >= 0

@@ -29,7 +29,7 @@ def test_a_stock_model_keeps_every_promise(model: str) -> None:
 
 
 @pytest.mark.parametrize("model", ["yolov8n.yaml", "yolov10n.yaml"])
-def test_an_export_with_a_fixed_size_is_found(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_export_with_a_fixed_size_breaks_the_contract(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The export has as many predictions as the traced image, not as the image that it is run with."""
     whole = Detect._inference
 
@@ -41,7 +41,7 @@ def test_an_export_with_a_fixed_size_is_found(model: str, monkeypatch: pytest.Mo
     assert "export" in {failure.promise for failure in model_contract.check(document(model))}
 
 
-def test_a_wrong_prediction_of_an_end_to_end_head_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_prediction_of_an_end_to_end_head_breaks_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
     """Includes predictions that are not among the best."""
     whole = Detect._inference
 

@@ -167,14 +167,14 @@ TOGETHER = [name for name, (promise, *_) in BREAKING.items() if promise in expor
 
 
 @pytest.mark.parametrize("name", SINGLE)
-def test_a_broken_promise_is_named_and_no_other(name: str, operators: dict[str, Operator]) -> None:
+def test_only_the_broken_promise_of_an_operator_is_named(name: str, operators: dict[str, Operator]) -> None:
     promise = BREAKING[name][0]
     found = broken(operators[name])
     assert promise in found
     assert found - MAY_BREAK_TOO.get(name, set()) <= {promise}
 
 
-def test_the_export_contract_finds_the_broken_ones_of_many_operators(operators: dict[str, Operator]) -> None:
+def test_export_contract_finds_the_broken_ones_of_many_operators(operators: dict[str, Operator]) -> None:
     checked = {case_of(operators[name]): name for name in ("good", *TOGETHER)}
     assert [failure for case in checked for failure in operator_contract.check(case)] == []
     found = {
@@ -211,7 +211,7 @@ def test_an_operator_that_cannot_be_built_is_a_failure(operators: dict[str, Oper
     assert (failure.promise, failure.seen) == ("build", "raises ValueError: no such thing")
 
 
-def test_a_check_restores_random_states_and_backends(operators: dict[str, Operator]) -> None:
+def test_operator_check_restores_random_states_and_backends(operators: dict[str, Operator]) -> None:
     before, was = torch.get_rng_state(), torch.backends.mkldnn.enabled
     operator_contract.check(case_of(operators["noise"]))
     assert torch.equal(torch.get_rng_state(), before)
@@ -272,7 +272,7 @@ RECORDS: dict[str, tuple[str, Callable[[Operator], Operator]]] = {
 
 
 @pytest.mark.parametrize("name", RECORDS)
-def test_a_wrong_record_breaks_its_promise(name: str, operators: dict[str, Operator]) -> None:
+def test_wrong_operator_record_breaks_its_promise(name: str, operators: dict[str, Operator]) -> None:
     promise, change = RECORDS[name]
     record = change(operators["good"])
     OPERATORS[record.name] = record
@@ -280,7 +280,7 @@ def test_a_wrong_record_breaks_its_promise(name: str, operators: dict[str, Opera
 
 
 @pytest.mark.parametrize("operator", list(OPERATORS.values()), ids=lambda operator: operator.name)
-def test_the_vocabulary_keeps_its_records(operator: Operator) -> None:
+def test_operator_records_of_the_vocabulary_are_right(operator: Operator) -> None:
     assert record_contract.check(operator) == ()
 
 

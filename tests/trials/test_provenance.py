@@ -25,7 +25,7 @@ def test_provenance_has_seed_data_device_recipe_code_and_versions(tiny: TinyBudg
     assert re.fullmatch(r"[0-9a-f]{12}", found.code)
 
 
-def test_another_recipe_has_another_hash(tiny: TinyBudget, scenes: datasets.DataSet) -> None:
+def test_provenance_of_another_recipe_has_another_hash(tiny: TinyBudget, scenes: datasets.DataSet) -> None:
     one = Provenance.of(tiny(), scenes)
     assert Provenance.of(tiny(epochs=9), scenes) == one  # epochs are the budget's, not the recipe's
     other = Provenance.of(tiny(recipe=Recipe(fliplr=0.0, scale=0.5)), scenes)
@@ -33,7 +33,7 @@ def test_another_recipe_has_another_hash(tiny: TinyBudget, scenes: datasets.Data
     assert other.recipe != one.recipe
 
 
-def test_commit_is_a_hash_or_empty_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commit_of_the_provenance_is_a_hash_or_empty_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
     provenance._commit.cache_clear()
     assert re.fullmatch(r"([0-9a-f]{40}\+?)?", provenance._commit())
     provenance._commit.cache_clear()

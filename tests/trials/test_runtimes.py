@@ -55,7 +55,7 @@ class Refusing(nn.Module):
 
 class TestBackends:
     @pytest.mark.parametrize("name", ["torch", "onnxruntime", "openvino"])
-    def test_measure_a_module_and_compare_it_with_another(self, name: str) -> None:
+    def test_runtime_measures_a_module_and_compares_it_with_another(self, name: str) -> None:
         pytest.importorskip(name)
         with runtimes.open_runtime(name) as runtime:
             assert runtime.profile.runtime == name
@@ -63,7 +63,7 @@ class TestBackends:
             large = tiny(nn.Sequential(nn.Conv2d(3, 64, 3), nn.Conv2d(64, 64, 3)), size=64)
             assert runtime.compare(large, tiny()).ratio > 1
 
-    def test_the_reference_is_loaded_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_reference_of_a_comparison_is_loaded_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
         prepared: list[Deployed] = []
         prepare = Backend.prepare
 
@@ -85,7 +85,7 @@ class TestBackends:
         assert runtime.profile.threads == 3
         assert torch.get_num_threads() == before
 
-    def test_a_failed_inference_names_its_input(self) -> None:
+    def test_error_of_a_failed_inference_names_its_input(self) -> None:
         with pytest.raises(LatencyError) as caught:
             runtimes.open_runtime("torch").measure(tiny(Refusing()))
         assert str(caught.value) == "inference of one 8 px image failed: Sizes of tensors must match"
@@ -95,14 +95,16 @@ class TestBackends:
             runtimes.open_runtime("onnxruntime").measure(tiny(Refusing()))
         assert str(caught.value) == "export of one 8 px image to ONNX failed: Sizes of tensors must match"
 
-    def test_an_invalid_graph_is_an_error(self) -> None:
+    def test_invalid_onnx_graph_is_an_error(self) -> None:
         with pytest.raises(LatencyError, match=r"^onnxruntime refuses the graph of an image: "):
             BACKENDS["onnxruntime"].prepare_graph(b"no graph", backends.ExecutionSettings(), description="an image")
 
 
-class TestMissing:
+class TestMissingPackages:
     @pytest.mark.parametrize("name", BACKENDS)
-    def test_a_missing_package_is_an_error_with_a_command(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_missing_runtime_package_is_an_error_with_a_command(
+        self, name: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(backends, "find_spec", lambda _package: None)
         with pytest.raises(EnvironmentProblem) as caught:
             runtimes.open_runtime(name)
@@ -207,7 +209,7 @@ class TestServer:
         timing_server.serve(io.StringIO(lines), answers)
         return [json.loads(line) for line in answers.getvalue().splitlines()]
 
-    def test_each_request_gets_a_line(self) -> None:
+    def test_server_answers_each_request_with_a_line(self) -> None:
         graphs = messages.pack([tiny(), tiny()])
         profile, alone, refused, beside = self.ask(
             {"question": "profile", "device_name": "far away"},
@@ -241,7 +243,7 @@ class TestSsh:
         monkeypatch.setenv("PYTHONPATH", ":".join(filter(None, sys.path)))
         return install
 
-    def test_a_remote_machine_measures(self, ssh: Callable[[str], Path]) -> None:
+    def test_remote_machine_measures_a_module(self, ssh: Callable[[str], Path]) -> None:
         arguments = ssh(f'while [ "$1" != python3 ]; do shift; done; shift; exec {sys.executable} "$@"')
         with runtimes.open_runtime("ssh://me@board/onnxruntime", threads=1, device_name="board") as runtime:
             assert arguments.read_text() == "-o BatchMode=yes me@board python3 -P -m trials.timing_server\n"

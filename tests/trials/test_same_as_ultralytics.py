@@ -61,7 +61,7 @@ def theirs(budget: Budget, data: datasets.DataSet, model: str, folder: Path) -> 
         ),
     ],
 )
-def test_a_training_is_equal_to_the_bit(
+def test_short_training_equals_that_of_ultralytics_to_the_bit(
     *,
     model: str,
     base: str,

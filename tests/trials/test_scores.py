@@ -57,7 +57,7 @@ def test_an_objective_is_read_by_its_name(objective: str, value: float) -> None:
     assert type(read) is float
 
 
-def test_scores_are_values() -> None:
+def test_scores_are_immutable_values() -> None:
     assert scores() == scores()
     assert len({scores(), scores()}) == 1
     with pytest.raises(FrozenInstanceError):

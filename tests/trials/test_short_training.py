@@ -99,7 +99,7 @@ class Recorder:
 
 
 class TestGoOn:
-    def test_is_asked_after_every_epoch(self, train: Train, stock: Architecture) -> None:
+    def test_go_on_is_called_after_every_epoch(self, train: Train, stock: Architecture) -> None:
         asked: list[tuple[int, Epoch]] = []
 
         def go_on(number: int, epoch: Epoch) -> bool:
@@ -117,19 +117,21 @@ class TestGoOn:
         assert not trained.stopped
         assert trained.coverage == Coverage()
 
-    def test_false_stops(self, train: Train, stock: Architecture, folder: Path) -> None:
+    def test_false_of_go_on_stops_the_training(self, train: Train, stock: Architecture, folder: Path) -> None:
         trained = train(stock, go_on=lambda number, _: number < 2, epochs=4)
         assert [epoch.epoch for epoch in trained.epochs] == [1, 2]
         assert trained.stopped
         assert not (folder / "weights.pt").exists()
 
-    def test_false_after_the_last_epoch_stops_nothing(self, train: Train, stock: Architecture, folder: Path) -> None:
+    def test_false_of_go_on_after_the_last_epoch_stops_nothing(
+        self, train: Train, stock: Architecture, folder: Path
+    ) -> None:
         trained = train(stock, go_on=lambda *_: False, epochs=1)
         assert not trained.stopped
         assert trained.epochs[-1].map50_95 is not None
         assert (folder / "weights.pt").is_file()
 
-    def test_what_it_raises_comes_through(self, train: Train, stock: Architecture) -> None:
+    def test_error_raised_by_go_on_ends_the_training(self, train: Train, stock: Architecture) -> None:
         def interrupted(_number: int, _epoch: Epoch) -> NoReturn:
             raise KeyboardInterrupt
 
@@ -138,7 +140,7 @@ class TestGoOn:
 
 
 class TestCommonRandomNumbers:
-    def test_one_seed_one_score(self, train: Train, motley: Architecture, folder: Path) -> None:
+    def test_equal_seeds_give_equal_scores(self, train: Train, motley: Architecture, folder: Path) -> None:
         forget()  # the first training reads the images, the second has them
         first = train(motley, weights="first.pt")
         torch.rand(1)
@@ -146,7 +148,7 @@ class TestCommonRandomNumbers:
         assert same(tensors(folder / "second.pt"), tensors(folder / "first.pt"))
         assert losses(train(motley, epochs=1, seed=1))[0] != losses(first)[0]
 
-    def test_validating_in_between_changes_nothing(self, train: Train, stock: Architecture, folder: Path) -> None:
+    def test_validation_at_rungs_changes_no_score(self, train: Train, stock: Architecture, folder: Path) -> None:
         first = train(stock, weights="first.pt")
         assert losses(train(stock, weights="second.pt", rungs=(1,))) == losses(first)
         assert same(tensors(folder / "second.pt"), tensors(folder / "first.pt"))
@@ -174,7 +176,7 @@ class TestCommonRandomNumbers:
 
 
 class TestOmissions:
-    def test_writes_only_these_files(
+    def test_training_writes_only_listed_files(
         self, train: Train, stock: Architecture, folder: Path, scenes: datasets.DataSet
     ) -> None:
         for cache in scenes.path.parent.rglob("*.cache"):
@@ -189,7 +191,7 @@ class TestOmissions:
         beside = {path.name for path in scenes.path.parent.rglob("*") if path.suffix not in {".png", ".txt"}}
         assert beside == {"images", "labels", "train", "val", "data.yaml"}
 
-    def test_calls_no_registered_callbacks(
+    def test_training_calls_no_registered_callbacks(
         self,
         tiny: TinyBudget,
         scenes: datasets.DataSet,
@@ -207,7 +209,9 @@ class TestOmissions:
         modules = {callback.__module__ for callbacks in trainer.callbacks.values() for callback in callbacks}
         assert modules - {"builtins", None} == {"ultralytics.utils.callbacks.base", "ultralytics.utils.events"}
 
-    def test_never_uses_the_network(self, train: Train, motley: Architecture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_training_never_uses_the_network(
+        self, train: Train, motley: Architecture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         asked: list[object] = []
 
         def refuse(*about: object, **_: object) -> NoReturn:
@@ -338,7 +342,7 @@ class TestFailures:
 
 class TestRecipe:
     @pytest.mark.parametrize(("anneal", "steps", "tolerance"), [(0.5, 2, 1e-3), (1.0, 4, 0.02), (0.01, 1, 1e-5)])
-    def test_the_temperature_reaches_1(
+    def test_temperature_reaches_1_in_a_short_training(
         self,
         *,
         anneal: float,
@@ -359,7 +363,7 @@ class TestRecipe:
         with trainer.ema.applied():
             assert [float(module.temperature) for module in live] == pytest.approx([1.0], abs=tolerance)
 
-    def test_sets_the_trainers_hyperparameters(
+    def test_recipe_sets_the_hyperparameters_of_the_trainer(
         self, tiny: TinyBudget, scenes: datasets.DataSet, folder: Path, stock: Architecture
     ) -> None:
         recipe = Recipe(
@@ -406,7 +410,7 @@ class TestRecipe:
 
 class TestPrecision:
     @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-    def test_applies_to_training_steps_only(
+    def test_precision_applies_to_training_steps_only(
         self, precision: Precision, tiny: TinyBudget, scenes: datasets.DataSet, folder: Path
     ) -> None:
         stock = Architecture(base="yolov5{scale}.yaml", scale="n", picks=())
@@ -442,7 +446,7 @@ class TestInherit:
         save(build.model(stock.document(CLASSES), CLASSES), {}, path)
         return path
 
-    def test_a_training_starts_from_a_checkpoint(self, train: Train, motley: Architecture, trained: Path) -> None:
+    def test_training_starts_from_a_checkpoint(self, train: Train, motley: Architecture, trained: Path) -> None:
         coverage = train(motley, epochs=1, start=trained).coverage
         assert 0.5 < coverage.share < 1
         assert [layer for layer, _ in coverage.layers] == ["2", "3", "4", "6", "11"]
@@ -507,7 +511,7 @@ def values_of(trainer: ShortTraining) -> dict[str, torch.Tensor]:
 
 
 class TestWeights:
-    def test_load_where_search_spaces_is_imported(
+    def test_weights_load_where_search_spaces_is_imported(
         self, train: Train, motley: Architecture, folder: Path, fresh: Callable[..., str]
     ) -> None:
         train(motley, epochs=1)
@@ -521,7 +525,7 @@ class TestWeights:
             "mlflow": False,
         }
 
-    def test_are_the_ema_in_full_precision(
+    def test_weights_are_the_ema_in_full_precision(
         self, tiny: TinyBudget, scenes: datasets.DataSet, folder: Path, stock: Architecture
     ) -> None:
         trainer = ShortTraining(stock.document(CLASSES), tiny(epochs=1), scenes, folder, forward)
@@ -537,7 +541,7 @@ class TestWeights:
         assert checkpoint["model"].criterion is None
         assert checkpoint["model"].names == {number: str(number) for number in range(CLASSES)}
 
-    def test_average_over_as_many_epochs_as_the_recipe_says(
+    def test_weights_are_averaged_over_the_epochs_of_the_recipe(
         self, tiny: TinyBudget, scenes: datasets.DataSet, folder: Path, stock: Architecture
     ) -> None:
         def trained(average_epochs: float | None) -> ShortTraining:
@@ -556,7 +560,7 @@ class TestWeights:
         assert 0.0 < distance(last) < distance(all_epochs)
 
     @pytest.mark.slow
-    def test_validate_to_the_trials_score(
+    def test_weights_validate_to_the_score_of_the_trial(
         self, tmp_path: Path, folder: Path, motley: Architecture, fresh: Callable[..., str]
     ) -> None:
         """Validated on the training images, where a second of overfitting gives a score above 0."""

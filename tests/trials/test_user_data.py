@@ -105,7 +105,7 @@ def test_only_needed_splits_must_exist(write: Write) -> None:
     assert yaml.safe_load(text)["test"] == str(file.parent / "val.txt")
 
 
-def test_the_command_uses_both_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_yolo_command_reads_user_data_in_training_and_validation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(yolo.detect, "DetectionTrainer", DetectionTrainer)
     monkeypatch.setattr(yolo.detect, "DetectionValidator", DetectionValidator)
     prepare_command(["yolo", "train", "nms=True"])  # which leaves `Model` as it is
@@ -113,7 +113,7 @@ def test_the_command_uses_both_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert yolo.detect.DetectionValidator is UserDataValidator
 
 
-def test_digits_and_folders_name_data(write: Write, tmp_path: Path) -> None:
+def test_digits_and_folders_are_names_of_data_sets(write: Write, tmp_path: Path) -> None:
     from trials.training.user_data import _with_absolute_paths
 
     file = write()

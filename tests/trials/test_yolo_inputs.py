@@ -43,7 +43,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class TestModelAndDataFiles:
-    def test_files_without_mistakes_pass(self, folder: Path) -> None:
+    def test_model_and_data_files_without_mistakes_are_accepted(self, folder: Path) -> None:
         pose = MODEL.replace("Detect, [nc]", "Pose, [nc, [17, 3]]")
         (folder / "pose.yaml").write_text(pose, encoding="utf-8")
         yolo_inputs.require_valid(["yolo", "train", "model=model.yaml", "data=coco8.yaml", "epochs=1"])
@@ -66,7 +66,7 @@ class TestModelAndDataFiles:
         (mistake,) = caught.value.mistakes
         assert mistake.startswith(f"model.yaml: {message}")
 
-    def test_a_download_is_not_executed(self, folder: Path) -> None:
+    def test_download_of_a_data_file_is_not_executed(self, folder: Path) -> None:
         with pytest.raises(DataError, match=r"data.yaml: path: no such folder: .*`download` is not followed"):
             yolo_inputs.require_valid(["yolo", "train", "data=data.yaml"])
         assert not (folder / "ran.txt").exists()
@@ -99,7 +99,7 @@ class TestCheckpoints:
         assert arguments == ["predict", f"model={checkpoint}"]
         yolo_inputs.require_valid(arguments, trusted=trusted)
 
-    def test_ultralytics_checkpoints_of_any_task_pass(self, folder: Path) -> None:
+    def test_ultralytics_checkpoints_of_any_task_are_accepted(self, folder: Path) -> None:
         torch.save({"model": tasks.ClassificationModel("yolov8n-cls.yaml", verbose=False)}, folder / "classifier.pt")
         yolo_inputs.require_valid(["predict", "model=classifier.pt"])
 
@@ -128,7 +128,7 @@ class TestGuard:
         assert "download" in YAML.load(ROOT / "cfg" / "datasets" / "coco8.yaml")
         assert YAML.load("model.yaml", append_filename=True)["yaml_file"] == "model.yaml"
 
-    def test_a_file_of_nested_aliases_is_refused(self, folder: Path) -> None:
+    def test_model_file_of_nested_aliases_is_refused(self, folder: Path) -> None:
         several = ["a: &a [x, x, x, x, x, x, x, x, x]"]
         several += [f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]" for a, b in zip("abcdefgh", "bcdefghi", strict=True)]
         (folder / "endless.yaml").write_text("\n".join(several), encoding="utf-8")
@@ -153,7 +153,7 @@ BROUGHT = Operator(name="Brought", module=Brought, parameters=(), kinds=(SiteKin
 """
 
 
-def test_modules_are_loaded_and_removed_from_the_arguments(folder: Path) -> None:
+def test_modules_option_is_loaded_and_removed_from_the_arguments(folder: Path) -> None:
     (folder / "one.py").write_text(OPERATOR, encoding="utf-8")
     for words in (["--modules", "one.py"], ["--modules=one.py"], ["modules=one.py"]):
         assert yolo_inputs.without_modules(["yolo", "train", *words, "epochs=1"]) == ["yolo", "train", "epochs=1"]
