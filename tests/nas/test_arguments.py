@@ -66,7 +66,7 @@ OPTIONS = declared(SearchOptions)
 
 
 @pytest.mark.parametrize(("path", "option"), ALL, ids=[" ".join((*path, option)) for path, option in ALL])
-def test_a_wrong_value_of_any_option_of_any_command_is_one_line(
+def test_wrong_value_of_any_option_of_any_command_is_one_line(
     path: tuple[str, ...], option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -95,7 +95,7 @@ def test_an_impossible_study_name_is_one_line(typed: str) -> None:
     assert (result.exit_code, len(result.stderr.splitlines())) == (2, 1)
 
 
-def test_all_mistakes_are_reported_at_once() -> None:
+def test_all_mistakes_of_a_command_line_are_reported_at_once() -> None:
     typed = "search --seed 4294967296 --image-size 0 --epochs 0 --max-gflops nan data=coco.yaml --imgsz 64"
     assert run(*typed.split()).stderr.splitlines() == [
         "seed: input should be at most 2147483647, got 4294967296 (from 0 to 2147483647)",
@@ -146,14 +146,14 @@ OTHER_WORDS = {
 
 
 @pytest.mark.parametrize(("typed", "meant"), OTHER_WORDS.items(), ids=OTHER_WORDS.keys())
-def test_options_of_other_tools_are_answered_with_ours(typed: str, meant: str) -> None:
+def test_options_of_other_tools_suggest_those_of_nas(typed: str, meant: str) -> None:
     result = run(*typed.split())
     assert result.exit_code == 2
     (line,) = result.stderr.splitlines()
     assert meant in line
 
 
-def test_every_alias_leads_to_an_existing_option() -> None:
+def test_every_alias_names_an_existing_option() -> None:
     there = {
         option.opts[0].strip("-").replace("-", "_")
         for _, command in commands(typer.main.get_command(app))
@@ -162,7 +162,7 @@ def test_every_alias_leads_to_an_existing_option() -> None:
     assert {ours for several in spelling.ALIASES.values() for ours in several} <= there
 
 
-class TestBeforeAnythingIsWritten:
+class TestEarlyChecks:
     """`--dry-run` refuses what the search would break at."""
 
     @pytest.fixture
@@ -195,7 +195,7 @@ class TestBeforeAnythingIsWritten:
         )
 
 
-class TestInPython:
+class TestPythonArguments:
     """`nas.search`: the same answers, under the names of its arguments."""
 
     WRONG: ClassVar[dict[str, tuple[Any, ...]]] = {
@@ -216,7 +216,7 @@ class TestInPython:
     }
 
     @pytest.mark.parametrize("name", WRONG)
-    def test_wrong_values_are_refused_with_name_and_value(self, name: str) -> None:
+    def test_wrong_python_arguments_are_refused_with_name_and_value(self, name: str) -> None:
         for value in self.WRONG[name]:
             with pytest.raises(SpecError) as error:
                 nas.search(**{name: value})
@@ -225,7 +225,7 @@ class TestInPython:
             assert "input should " in line or "a path is expected" in line
             assert "got " in line
 
-    def test_an_unknown_argument_is_answered_with_the_most_similar_one(self) -> None:
+    def test_unknown_argument_suggests_the_most_similar_one(self) -> None:
         with pytest.raises(SpecError) as error:
             nas.search(**dict[str, Any](imgsz=64, trails=3, model="yolov8n.yaml", nonsense=1))
         assert error.value.mistakes == (
@@ -235,5 +235,5 @@ class TestInPython:
             "nonsense: nas.search has no such argument, got 1 (help(nas.search) lists them)",
         )
 
-    def test_defaults_are_allowed_values(self) -> None:
+    def test_defaults_of_a_request_are_allowed_values(self) -> None:
         Request()

@@ -18,7 +18,7 @@ def bench(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["bench", *map(str, arguments)])
 
 
-def test_table_has_the_trials_of_each_sampler(trained: Path) -> None:
+def test_bench_table_has_the_trials_of_each_sampler(trained: Path) -> None:
     result = bench(trained, *SHORT, "--samplers", "random,ours")
     assert result.exit_code == 0, result.output
     headings = ("after 12", "trials to 90 %", "trials to 95 %", "trials to 98 %", "times fewer than random")
@@ -28,13 +28,13 @@ def test_table_has_the_trials_of_each_sampler(trained: Path) -> None:
     assert "reported" not in result.stdout
 
 
-def test_table_with_noise_has_its_effect(trained: Path) -> None:
+def test_bench_table_with_noise_has_its_effect(trained: Path) -> None:
     result = bench(trained, *SHORT, "--samplers", "random", "--noise", 1)
     assert "3 repeats, noise of 1 points" in result.stdout
     assert all(heading in result.stdout for heading in ("reported", "inflation"))
 
 
-def test_json_has_everything(trained: Path) -> None:
+def test_bench_json_has_everything(trained: Path) -> None:
     output = json.loads(bench(trained, *SHORT, "--samplers", "random,tpe", "--format", "json").stdout)
     assert set(output) == {"table", "rows", "costs", "reference", "rules", "samplers", "games"}
     assert output["rules"] == {
@@ -55,7 +55,7 @@ def test_json_has_everything(trained: Path) -> None:
     assert all(len(game["models"]) == 12 and game["trials_98"] > 12 for game in by_random)
 
 
-def test_csv_has_stable_names(trained: Path) -> None:
+def test_bench_csv_has_stable_names(trained: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(bench(trained, *SHORT, "--samplers", "random", "--format", "csv").stdout)))
     named = [
         f"{kind}_{target}{end}"
@@ -66,14 +66,14 @@ def test_csv_has_stable_names(trained: Path) -> None:
     assert list(rows[0]) == ["sampler", "repeats", "share_12", *named, "reported", "inflation", "expected"]
 
 
-def test_ablations_are_replayed_too(trained: Path) -> None:
+def test_bench_replays_ablations(trained: Path) -> None:
     output = json.loads(
         bench(trained, "--trials", 5, "--repeats", 1, "--samplers", "ours", "--ablate", "--format", "json").stdout
     )
     assert list(output["games"]) == ["ours", *ABLATIONS]
 
 
-def test_figure_needs_no_network(trained: Path, tmp_path: Path) -> None:
+def test_bench_figure_needs_no_network(trained: Path, tmp_path: Path) -> None:
     page = tmp_path / "shares.html"
     assert bench(trained, *SHORT, "--samplers", "random,nsga2", "--figure", page).exit_code == 0
     text = page.read_text(encoding="utf-8")
@@ -83,7 +83,7 @@ def test_figure_needs_no_network(trained: Path, tmp_path: Path) -> None:
     assert 'src="http' not in text
 
 
-def test_asking_measures_proposals(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bench_measures_the_time_of_proposals(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from nas.cli import benching
 
     monkeypatch.setattr(benching, "_HISTORIES", (10, 20))
@@ -106,7 +106,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("flags", "message"), WRONG.values(), ids=WRONG.keys())
-def test_wrong_input_is_one_line(trained: Path, flags: tuple[str, ...], message: str) -> None:
+def test_wrong_input_of_bench_is_one_line(trained: Path, flags: tuple[str, ...], message: str) -> None:
     result = bench(trained, *flags)
     assert result.exit_code == 2
     assert result.stderr == message.format(table=trained) + "\n"

@@ -249,7 +249,7 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     assert "a" in stored
 
 
-def test_hours_are_rounds_of_trials(data: Path, space: Path) -> None:
+def test_estimated_hours_are_rounds_of_trials(data: Path, space: Path) -> None:
     search = Search.of(Request(data=str(data), trials=5, workers=2, epochs=3, batch=8), space_file.load(space))
     assert (search.budget.image_size, search.budget.deploy_size, search.budget.batch) == (320, 640, 8)
     times = estimate.StepTimes(step=1.0, image=0.5, start=10.0)
@@ -260,7 +260,7 @@ def test_hours_are_rounds_of_trials(data: Path, space: Path) -> None:
     assert estimated.hours == (1.75, 3.25)
 
 
-def test_an_estimate_is_timed_once(data: Path, space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_estimate_is_timed_once(data: Path, space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = Request(data=str(data), image_size=32, deploy_size=32, batch=2, epochs=1, device="cpu", workers=1)
     loaded = space_file.load(space)
     search = Search.of(asked, loaded)
@@ -272,7 +272,7 @@ def test_an_estimate_is_timed_once(data: Path, space: Path, tmp_path: Path, monk
 
 
 @pytest.mark.usefixtures("at_once")
-def test_a_good_operator_of_a_file(my_ops: Path) -> None:
+def test_good_operator_of_a_file_passes_the_check(my_ops: Path) -> None:
     result = nas("check", "--operator", f"{my_ops}:Mine", "--format", "json")
     assert result.exit_code == 0
     document = json.loads(result.stdout)
@@ -354,7 +354,9 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("flags", "message"), WRONG.values(), ids=WRONG.keys())
-def test_wrong_input_is_one_line_and_status_2(flags: list[str], message: str, my_ops: Path, data: Path) -> None:
+def test_wrong_input_of_check_is_one_line_and_status_2(
+    flags: list[str], message: str, my_ops: Path, data: Path
+) -> None:
     flags = [flag.replace("MY_OPS", str(my_ops)) for flag in flags]
     result = nas("check", *flags, *(() if "--data" in flags else ("--data", data)))
     assert result.exit_code == 2
@@ -374,7 +376,7 @@ def test_a_catalog_space_keeps_every_promise(name: str, data: Path) -> None:
     assert result.exit_code == 0
 
 
-class TestAModel:
+class TestModel:
     """A file as a whole, and the operators in it."""
 
     @pytest.fixture
@@ -384,7 +386,7 @@ class TestAModel:
         path.write_text(TINY_V9)
         return path
 
-    def test_is_well(self, file: Path) -> None:
+    def test_good_model_passes_the_check(self, file: Path) -> None:
         result = nas("check", "--model", file, "--no-cache", "--workers", 1, "--format", "json")
         assert result.exit_code == 0, result.stderr
         document = json.loads(result.stdout)
@@ -392,13 +394,13 @@ class TestAModel:
         assert [note.partition(":")[0] for note in document["notes"]] == ["MMQARepNCSPELAN4", "DualDDetect"]
         assert "note: layer 3: a space would not offer MMQA: the attention matrix grows" in result.stderr
 
-    def test_reports_what_is_wrong_with_the_whole(self, file: Path) -> None:
+    def test_mistakes_of_the_whole_model_are_reported(self, file: Path) -> None:
         file.write_text(TINY_V9.replace("[[-1, 7], 1, Concat", "[[-1, 5], 1, Concat"))
         result = nas("check", "--model", file, "--no-cache", "--workers", 1)
         assert result.exit_code == 2
         assert "head[2]: Concat cannot take 32x16x16 and 32x32x32: " in result.stderr
 
-    def test_needs_an_auxiliary_half_that_drops_without_a_trace(
+    def test_auxiliary_half_that_changes_predictions_when_dropped_is_reported(
         self, file: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def wrong(model: nn.Module) -> nn.Module:

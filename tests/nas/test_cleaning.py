@@ -35,22 +35,22 @@ def waiting(number: int, *, of: int, repeat: int = 0, state: str = "waiting") ->
 
 
 class TestWeights:
-    def test_are_kept_for_the_front_and_the_stock_model(self) -> None:
+    def test_weights_of_the_front_and_the_stock_model_are_not_removable(self) -> None:
         records = [STOCK, trial(1), trial(2), trial(4)]
         assert trials_with_weights(records, OBJECTIVES) == {0, 1}
 
     @pytest.mark.parametrize(("latest", "expected"), [(1, {0, 1, 6}), (2, {0, 1, 4, 6}), (9, {0, 1, 2, 4, 6})])
-    def test_are_kept_for_the_last_trials_that_ended(self, latest: int, expected: set[int]) -> None:
+    def test_weights_of_the_last_ended_trials_are_not_removable(self, latest: int, expected: set[int]) -> None:
         records = [STOCK, trial(1), trial(2), trial(4), trial(6)]
         assert trials_with_weights(records, OBJECTIVES, latest=latest) == expected
 
-    def test_of_a_running_trial_are_kept(self) -> None:
+    def test_weights_of_a_running_trial_are_not_removable(self) -> None:
         assert 8 in trials_with_weights([STOCK, waiting(8, of=8, state="running")], OBJECTIVES)
 
 
 class TestCheckpoints:
     @pytest.mark.parametrize("state", ["waiting", "running", "fail"])
-    def test_of_trials_without_an_ending_are_kept(self, state: str) -> None:
+    def test_checkpoints_of_trials_without_an_ending_are_not_removable(self, state: str) -> None:
         assert trials_with_checkpoint([STOCK, waiting(1, of=1, state=state)]) == {1}
 
     @pytest.mark.parametrize(
@@ -63,25 +63,25 @@ class TestCheckpoints:
             ("pruned", "timed_out"),
         ],
     )
-    def test_of_trials_that_ended_are_not_kept(self, state: str, ending: str) -> None:
+    def test_checkpoints_of_ended_trials_are_removable(self, state: str, ending: str) -> None:
         assert trials_with_checkpoint([STOCK, trial(1), trial(2, state=state, ending=ending)]) == set()
 
     @pytest.mark.parametrize("state", ["waiting", "running"])
-    def test_of_a_broken_trial_is_kept_for_its_retry(self, state: str) -> None:
+    def test_checkpoint_of_a_broken_trial_is_not_removable_before_its_retry(self, state: str) -> None:
         broken = trial(1, state="fail", ending="broken")
         assert trials_with_checkpoint([STOCK, broken]) == {1}
         assert trials_with_checkpoint([STOCK, broken, waiting(2, of=1, state=state)]) == {1, 2}
 
     @pytest.mark.parametrize("ending", ["finished", "broken"])
-    def test_of_a_broken_trial_is_not_kept_after_its_retry(self, ending: str) -> None:
+    def test_checkpoint_of_a_broken_trial_is_removable_after_its_retry(self, ending: str) -> None:
         broken = trial(1, state="fail", ending="broken")
         assert trials_with_checkpoint([STOCK, broken, replace(broken, trial=2, ending=ending)]) == set()
 
-    def test_of_a_finished_trial_is_not_kept_for_another_seed(self) -> None:
+    def test_checkpoint_of_a_finished_trial_is_removable_before_a_repeat(self) -> None:
         assert trials_with_checkpoint([STOCK, trial(1), waiting(2, of=1, repeat=1)]) == {2}
 
 
-def test_what_is_removable_is_what_no_trial_needs(tmp_path: Path) -> None:
+def test_removable_files_are_needed_by_no_trial(tmp_path: Path) -> None:
     records = [STOCK, trial(1), trial(2), waiting(3, of=3, state="fail"), waiting(4, of=4, state="running")]
     for record in records:
         folder = TrialFiles.of(tmp_path, record.trial).folder
@@ -126,7 +126,7 @@ class TestCommand:
     def clean(self, study: Study, *flags: str) -> Result:
         return CliRunner().invoke(app, ["clean", study.name, *flags, "--runs", str(study.folder.parent)])
 
-    def test_deletes_checkpoints_and_reports_their_size(self, study: Study) -> None:
+    def test_clean_deletes_checkpoints_and_reports_their_size(self, study: Study) -> None:
         checkpoints = [study.files(record.trial).checkpoint for record in study.records()]
         result = self.clean(study)
         assert result.exit_code == 0, result.stderr
@@ -134,13 +134,13 @@ class TestCommand:
         assert " 3.0 MB, deleted" in result.stderr
         assert not any(path.exists() for path in checkpoints)
 
-    def test_deletes_nothing_in_a_dry_run(self, study: Study) -> None:
+    def test_clean_dry_run_deletes_nothing(self, study: Study) -> None:
         before = sorted(study.folder.rglob("*"))
         result = self.clean(study, "--dry-run")
         assert " 3.0 MB, would be deleted" in result.stderr
         assert sorted(study.folder.rglob("*")) == before
 
-    def test_leaves_the_checkpoint_of_an_interrupted_trial_and_of_its_retry(self, study: Study) -> None:
+    def test_clean_leaves_checkpoints_of_an_interrupted_trial_and_its_retry(self, study: Study) -> None:
         study.enqueue(study.space.stock, repeat=7)
         trial = study.trials()[-1]
         study.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)

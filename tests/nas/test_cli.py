@@ -136,7 +136,7 @@ def record_of(trial: int, accuracy: float, gflops: float) -> Record:
         ([(1, 0.60, 7.0), (2, 0.491, 6.5), (3, 0.489, 6.0)], 2),  # the third loses more than a point
     ],
 )
-def test_bargain_is_as_accurate_as_stock_and_cheaper(front: list[tuple[int, float, float]], found: int | None) -> None:
+def test_cheapest_model_as_accurate_as_stock_is_found(front: list[tuple[int, float, float]], found: int | None) -> None:
     bargain = cheapest_as_accurate([record_of(*each) for each in front], record_of(0, 0.5, 7.6))
     assert (bargain and bargain.trial) == found
 
@@ -146,7 +146,7 @@ def test_status_counts_trials(study: Study) -> None:
     assert (row["study"], row["trials"], row["of"], row["running"]) == ("small", 5, 5, "no")
 
 
-def test_an_unknown_study_is_answered_with_the_most_similar_name_and_status_2(study: Study) -> None:
+def test_unknown_study_suggests_the_most_similar_name_with_status_2(study: Study) -> None:
     result = nas("pareto", "smal", *runs(study))
     assert result.exit_code == 2
     assert "did you mean 'small'?" in result.stderr

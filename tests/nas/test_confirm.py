@@ -84,8 +84,8 @@ def pair(number: int, shorter: float, longer: float) -> Finalist:
     return Finalist(replace(first, map50_95=shorter), replace(first, map50_95=longer))
 
 
-class TestLonger:
-    def test_only_front_and_stock_model_are_trained(
+class TestLongerTraining:
+    def test_only_front_and_stock_model_are_confirmed(
         self, searched: Study, run: Callable[[Study], None], trainings: list[tuple[int, int]]
     ) -> None:
         after = longer(searched, eta=3)
@@ -99,7 +99,7 @@ class TestLonger:
         assert after.settings.confirms == searched.name
         assert after.remaining_trials(after.records()) == 0
 
-    def test_shared_storage_is_shared(self, searched: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_confirmation_uses_the_shared_storage(self, searched: Study, monkeypatch: pytest.MonkeyPatch) -> None:
         """A server is shared; a file belongs to one study."""
         assert longer(searched, eta=2).file.storage == default_storage(searched.folder.with_name("small-x2"))
         monkeypatch.setattr(Study, "database", None)
@@ -130,20 +130,22 @@ class TestLonger:
         assert {record.fingerprint for record in searched.front()} <= {r.fingerprint for r in after.records()}
         assert len(after.records()) == before + new
 
-    def test_front_of_the_stock_model_alone_has_nothing_to_confirm(self, make_study: MakeStudy) -> None:
+    def test_front_of_the_stock_model_alone_needs_no_confirmation(self, make_study: MakeStudy) -> None:
         study = make_study(trials=1)
         with pytest.raises(
             StudyError, match="small: nothing to confirm, its front holds no other model than the stock"
         ):
             longer(study, eta=3)
 
-    def test_changed_data_set_is_refused(self, make_study: MakeStudy, run: Callable[[Study], None]) -> None:
+    def test_confirmation_with_a_changed_data_set_is_refused(
+        self, make_study: MakeStudy, run: Callable[[Study], None]
+    ) -> None:
         study = make_study(trials=5, data_fingerprint="of other images")
         run(study)
         with pytest.raises(StudyError, match="the data set has changed since small was begun"):
             longer(study, eta=3)
 
-    def test_more_workers_than_cores_are_refused(self, searched: Study) -> None:
+    def test_confirmation_with_more_workers_than_cores_is_refused(self, searched: Study) -> None:
         with pytest.raises(SpecError, match="workers: each needs a CPU core"):
             longer(searched, eta=3, workers=1000)
 
@@ -156,7 +158,7 @@ def test_rank_inversions_are_larger_than_noise() -> None:
 
 
 class TestCommand:
-    def test_goes_on_while_the_order_changes(self, searched: Study) -> None:
+    def test_confirmation_continues_while_the_order_changes(self, searched: Study) -> None:
         result = confirm(searched, "--format", "json")
         assert result.exit_code == 0, result.stderr
         rows = json.loads(result.stdout)
@@ -168,7 +170,7 @@ class TestCommand:
         stock = next(row for row in rows if row["fingerprint"] == searched.space.stock.fingerprint)
         assert stock["map50_95_gain"] == stock["map50_95_gain_before"] == 0.0
 
-    def test_ends_where_the_order_stays(self, searched: Study) -> None:
+    def test_confirmation_ends_where_the_order_stays(self, searched: Study) -> None:
         result = confirm(searched, "--eta", "4")  # twelve epochs say what three did
         assert result.exit_code == 0, result.stderr
         assert "within noise (4.0 points): trainings of 3 epochs rank these models as well." in result.stderr
@@ -176,7 +178,7 @@ class TestCommand:
         assert not (searched.folder.parent / "small-x4-x4").exists()
         assert finalists(searched.records(), Study.open(searched.folder.parent / "small-x4").records())
 
-    def test_unfinished_trainings_are_named(
+    def test_unfinished_trainings_of_a_confirmation_are_named(
         self, searched: Study, score: Score, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         stock = searched.space.stock.fingerprint
@@ -194,14 +196,16 @@ class TestCommand:
             assert f"{record.summary} has no score after 9 epochs: diverged" in result.stderr
         assert len(json.loads(result.stdout)) == 5 - len(lost)
 
-    def test_a_front_that_can_be_confirmed_says_how(self, searched: Study, run: Callable[[Study], None]) -> None:
+    def test_pareto_of_an_unconfirmed_front_suggests_confirm(
+        self, searched: Study, run: Callable[[Study], None]
+    ) -> None:
         run(longer(searched, eta=3))
         runs = ["--runs", str(searched.folder.parent)]
         result, after = (CliRunner().invoke(app, ["pareto", name, *runs]).stderr for name in ("small", "small-x3"))
         assert f"see whether its order stays: nas confirm small {' '.join(runs)}\n" in result
         assert "nas confirm" not in after
 
-    def test_one_line_a_model_at_80_columns_with_gains_and_costs_beside_stock(
+    def test_confirmation_has_a_line_for_each_model_at_80_columns(
         self, searched: Study, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("COLUMNS", "80")
@@ -213,7 +217,7 @@ class TestCommand:
         assert all("%" in row for row in rows)
         assert sum("100.0%" in row for row in rows) == 1
 
-    def test_output_says_when_the_noise_was_measured_elsewhere(self, searched: Study) -> None:
+    def test_confirmation_reports_noise_measured_in_other_studies(self, searched: Study) -> None:
         result = confirm(searched, "--eta", "4").stderr
         assert "twice the deviation between seeds that was measured on the built-in digits after 8 epochs at" in result
 
@@ -233,7 +237,7 @@ class TestCommand:
         assert "export the most accurate" not in result.stderr
         assert not (searched.folder.parent / "small-x3-x3").exists()
 
-    def test_missing_study_is_named(self, searched: Study) -> None:
+    def test_confirm_names_a_missing_study(self, searched: Study) -> None:
         result = CliRunner().invoke(app, ["confirm", "smal", "--runs", str(searched.folder.parent)])
         assert result.exit_code == 2
         assert "study: no study 'smal'" in result.stderr

@@ -183,7 +183,7 @@ def scores(folder: Path) -> list[tuple[Any, ...]]:
     "how", [each if each in FAST else pytest.param(each, marks=pytest.mark.slow) for each in DAMAGES]
 )
 @pytest.mark.parametrize("name", FORGIVEN)
-def test_damaged_files_that_may_be_deleted_end_nothing(folder: Path, name: str, how: str) -> None:
+def test_damaged_files_that_may_be_deleted_do_not_end_a_search(folder: Path, name: str, how: str) -> None:
     before = scores(folder)
     damage(folder / name, how)
     for command in COMMANDS:
@@ -195,7 +195,7 @@ def test_damaged_files_that_may_be_deleted_end_nothing(folder: Path, name: str, 
 
 @pytest.mark.parametrize("how", DAMAGES)
 @pytest.mark.parametrize("name", NEEDED)
-def test_damaged_file_without_copy_is_named_in_a_line(folder: Path, name: str, how: str) -> None:
+def test_damaged_file_without_copy_is_named_in_one_line(folder: Path, name: str, how: str) -> None:
     damage(folder / name, how)
     for command in COMMANDS:
         result = run(folder, command)

@@ -53,5 +53,5 @@ def test_reward_is_affine_in_accuracy(space: SearchSpace) -> None:
     assert encoding.of([space.stock]).rewards == pytest.approx(np.array([[0.5, -2.0]]))
 
 
-def test_no_architectures_are_no_rows(encoding: Encoding) -> None:
+def test_empty_list_of_architectures_is_encoded_to_no_rows(encoding: Encoding) -> None:
     assert len(encoding.of([])) == 0

@@ -49,7 +49,7 @@ macro: {width: {P5: [0.75]}, image_size: [32, 64]}
 """
 
 
-def test_an_operator_of_ones_own_is_searched_and_exported(tmp_path: Path, own_operator: str) -> None:
+def test_user_operator_is_searched_and_exported(tmp_path: Path, own_operator: str) -> None:
     mine, elsewhere = tmp_path / "mine", tmp_path / "elsewhere"
     mine.mkdir()
     elsewhere.mkdir()
@@ -122,7 +122,7 @@ def test_a_study_is_searched_resumed_and_exported(tmp_path: Path) -> None:
     )
 
 
-def test_kill_9_of_the_whole_tree_then_resume(tmp_path: Path) -> None:
+def test_search_resumes_after_kill_9_of_all_its_processes(tmp_path: Path) -> None:
     search = subprocess.Popen(
         [*NAS, "search", "--space", "v5", "--trials", "5", *SMALL], cwd=tmp_path, stderr=subprocess.DEVNULL
     )
@@ -149,7 +149,7 @@ def _tree(root: int) -> list[int]:
     return [root, *(pid for child in children for pid in _tree(int(child)))]
 
 
-def test_a_search_changes_nothing_in_the_users_folder(tmp_path: Path) -> None:
+def test_search_changes_nothing_in_the_user_folder(tmp_path: Path) -> None:
     """JPEGs with bytes behind their end, as phones write them, in folders that are read only."""
     data = tmp_path / "data"
     for split in ("train", "val"):

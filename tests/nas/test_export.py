@@ -35,7 +35,7 @@ def study(
     return study
 
 
-def test_the_printed_commands_begin_from_the_weights(study: Study, tmp_path: Path) -> None:
+def test_printed_commands_start_from_the_weights(study: Study, tmp_path: Path) -> None:
     exported = study.export(trial=0, folder=tmp_path / "out")
     assert f" pretrained={tmp_path / 'out' / 'weights.pt'} " in exported.train
     assert f" pretrained={tmp_path / 'start.pt'} " in exported.retrain  # as the trial did
@@ -50,7 +50,7 @@ def test_the_printed_commands_can_be_pasted_into_a_shell(study: Study, tmp_path:
     assert f"model={folder / 'model.yaml'}" in shlex.split(exported.retrain, comments=True)
 
 
-def test_commands_name_no_missing_weights(study: Study, tmp_path: Path) -> None:
+def test_printed_commands_name_no_missing_weights(study: Study, tmp_path: Path) -> None:
     study.files(0).weights.unlink()
     (tmp_path / "start.pt").unlink()
     exported = study.export(trial=0, folder=tmp_path / "out")

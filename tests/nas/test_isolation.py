@@ -96,7 +96,7 @@ def search(study: str, folder: Path, **environment: str) -> list[dict[str, Any]]
     return [row for row in json.loads(ran.stdout) if row["fingerprint"]]  # the last one may say: nothing is left
 
 
-def test_every_fourth_candidate_is_sabotaged_and_the_others_score_as_ever(tmp_path: Path) -> None:
+def test_sabotaged_candidates_do_not_change_the_scores_of_others(tmp_path: Path) -> None:
     (tmp_path / "traps.py").write_text(TRAPS)
     (tmp_path / "traps.yaml").write_text(SPACE)
     rows = search("sabotaged", tmp_path, SABOTAGE="1")

@@ -81,7 +81,7 @@ def recorded(device: Device, table_text: str) -> Device:
     return device
 
 
-def test_record_prints_the_tables_path_and_nothing_else(device: Device, table_text: str) -> None:
+def test_latency_record_prints_only_the_path_of_the_table(device: Device, table_text: str) -> None:
     result = device.nas("record")
     path = Path(result.stdout.strip())
     assert path == device.folder / "cache" / "latency" / "formula.csv"
@@ -89,7 +89,7 @@ def test_record_prints_the_tables_path_and_nothing_else(device: Device, table_te
     assert "nas latency error" in result.stderr
 
 
-def test_an_interrupted_recording_says_how_to_go_on(device: Device) -> None:
+def test_interrupted_recording_prints_how_to_continue(device: Device) -> None:
     device.interrupted_after = 4
     result = device.nas("record")
     assert (result.exit_code, result.stdout) == (130, "")
@@ -98,7 +98,7 @@ def test_an_interrupted_recording_says_how_to_go_on(device: Device) -> None:
     assert device.nas("record").exit_code == 0
 
 
-def test_a_layer_that_does_not_run_ends_with_1(device: Device) -> None:
+def test_recording_of_a_layer_that_does_not_run_exits_with_1(device: Device) -> None:
     device.refuses = "DySample"
     result = device.nas("record")
     assert result.exit_code == 1
@@ -114,7 +114,7 @@ def test_one_process_records_at_a_time(recorded: Device) -> None:
     assert "another process records this table" in result.stderr
 
 
-def test_show_says_what_every_choice_costs(recorded: Device) -> None:
+def test_latency_show_lists_the_latency_of_every_choice(recorded: Device) -> None:
     rows = json.loads(recorded.nas("show", "--format", "json").stdout)
     assert [(row["slot"], row["choice"]) for row in rows] == [
         ("4", "stock"),
@@ -127,14 +127,14 @@ def test_show_says_what_every_choice_costs(recorded: Device) -> None:
     assert rows[2]["delta_ms"] > rows[1]["delta_ms"]  # one depthwise convolution more
 
 
-def test_show_without_a_space_lists_the_tables(recorded: Device) -> None:
+def test_latency_show_without_a_space_lists_the_tables(recorded: Device) -> None:
     recorded.nas("show")  # which sets the cache
     result = CliRunner().invoke(app, ["latency", "show", "--format", "csv"])
     (row,) = csv.DictReader(io.StringIO(result.stdout))
     assert (row["name"], row["runtime"], row["threads"]) == ("formula", "formula", "1")
 
 
-def test_predict_draws_architectures_of_a_space(recorded: Device) -> None:
+def test_latency_predict_samples_architectures_of_a_space(recorded: Device) -> None:
     rows = json.loads(recorded.nas("predict", "--sample", 4, "--format", "json").stdout)
     assert len({row["fingerprint"] for row in rows}) == 4
     stock = next(row for row in rows if row["summary"] == "stock")
@@ -142,7 +142,7 @@ def test_predict_draws_architectures_of_a_space(recorded: Device) -> None:
 
 
 @pytest.mark.parametrize("base", ["the same", "another"])
-def test_predict_reads_an_exported_model(base: str, recorded: Device) -> None:
+def test_latency_predict_reads_an_exported_model(base: str, recorded: Device) -> None:
     space = space_file.load(recorded.space, scale="n" if base == "the same" else "s")
     model = recorded.folder / "model.yaml"
     model.write_text(space.of({slot.name: slot.choices[-1] for slot in space.slots}).to_yaml(3), encoding="utf-8")
@@ -155,7 +155,7 @@ def test_predict_reads_an_exported_model(base: str, recorded: Device) -> None:
         assert "the latency table formula lacks yolov5s as a whole, 3 classes for 1x3x64x64" in result.stderr
 
 
-def test_error_compares_predictions_with_measurements(recorded: Device) -> None:
+def test_latency_error_compares_predictions_with_measurements(recorded: Device) -> None:
     whole = json.loads(recorded.nas("error", "--candidates", 4, "--format", "json").stdout)
     assert whole["profile"]["name"] == "formula"
     assert (whole["candidates"], whole["steady"]) == (4, 4)
@@ -163,14 +163,16 @@ def test_error_compares_predictions_with_measurements(recorded: Device) -> None:
     assert [round(row["error_percent"], 1) for row in whole["checked"]] == [0] * 4
 
 
-def test_error_as_a_table_ends_with_the_verdict(recorded: Device) -> None:
+def test_latency_error_table_ends_with_the_verdict(recorded: Device) -> None:
     result = recorded.nas("error", "--candidates", 3)
     assert "predicted ms" in result.stdout
     assert "error       median 0.0%, nine of ten within 0.0%" in result.stderr
     assert "over 3 candidates" in result.stderr
 
 
-def test_a_table_is_carried_to_another_host(recorded: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_latency_table_is_exported_and_imported_on_another_machine(
+    recorded: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = recorded.folder / "carried.csv"
     assert recorded.nas("export", file).stdout.strip() == str(file)
     assert recorded.nas("import", file, on="elsewhere").exit_code == 0
@@ -183,7 +185,7 @@ def test_a_table_is_carried_to_another_host(recorded: Device, monkeypatch: pytes
     assert json.loads(result.stdout)[0]["predicted_ms"] > 2
 
 
-def test_import_refuses_a_table_of_another_profile(recorded: Device) -> None:
+def test_latency_import_refuses_a_table_of_another_profile(recorded: Device) -> None:
     file = recorded.folder / "carried.csv"
     recorded.nas("export", file)
     file.write_text(file.read_text(encoding="utf-8").replace("# threads: 1", "# threads: 8"), encoding="utf-8")
@@ -194,7 +196,7 @@ def test_import_refuses_a_table_of_another_profile(recorded: Device) -> None:
     )
 
 
-def test_an_unknown_device_names_the_nearest(recorded: Device) -> None:
+def test_unknown_latency_device_suggests_the_nearest(recorded: Device) -> None:
     result = recorded.nas("predict", "--device-name", "formulae")
     assert result.exit_code == 2
     assert "no latency table of 'formulae'" in result.stderr

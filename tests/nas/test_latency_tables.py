@@ -96,7 +96,7 @@ def test_latency_of_every_candidate_is_predicted(
     assert len({record.latency_ms for record in records}) > 1
 
 
-def test_nothing_over_a_limit_is_proposed(
+def test_no_architecture_over_a_latency_limit_is_proposed(
     searched: Callable[..., Study], recorded: Timings, space: SearchSpace
 ) -> None:
     table = LatencyTable(space, CLASSES, SIZE, recorded)
@@ -108,7 +108,7 @@ def test_nothing_over_a_limit_is_proposed(
     assert all((record.latency_ms or 0) <= limit for record in rest)
 
 
-def test_limit_outside_of_the_reach_is_refused(
+def test_latency_limit_that_no_architecture_reaches_is_refused(
     searched: Callable[..., Study], recorded: Timings, space: SearchSpace
 ) -> None:
     least, most = LatencyTable(space, CLASSES, SIZE, recorded).reach_ms()
@@ -125,7 +125,7 @@ def test_study_has_a_copy_of_its_latency_table(searched: Callable[..., Study]) -
     assert again.latency_table.predict(again.space.stock) == pytest.approx(study.records()[0].latency_ms)
 
 
-def test_the_front_is_measured_afterwards(
+def test_front_is_measured_after_the_search(
     searched: Callable[..., Study], formula: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study, device = searched(), formula()
@@ -141,7 +141,7 @@ def test_the_front_is_measured_afterwards(
     assert device.asked == []
 
 
-def test_another_device_measures_nothing(
+def test_front_is_not_measured_on_another_device(
     searched: Callable[..., Study], formula: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = searched()
@@ -151,7 +151,7 @@ def test_another_device_measures_nothing(
         list(measure_front.measure_front(study))
 
 
-class TestATableThatLacksSomething:
+class TestIncompleteTable:
     """Table without one entry, as after a recording for another number of classes."""
 
     @pytest.fixture
@@ -169,7 +169,9 @@ class TestATableThatLacksSomething:
         monkeypatch.setattr(latency_tables, "BACKENDS", {here.profile.runtime: None})
         return here
 
-    def test_is_refused_on_another_machine_with_the_whole_command(self, lacking: Timings, space: SearchSpace) -> None:
+    def test_incomplete_table_is_refused_on_another_machine_with_the_command(
+        self, lacking: Timings, space: SearchSpace
+    ) -> None:
         with pytest.raises(SpecError) as caught:
             latency_tables.table_of(space, CLASSES, SIZE, "formula")
         found = str(caught.value)
@@ -180,7 +182,7 @@ class TestATableThatLacksSomething:
             f"--deploy-size {SIZE} --runtime {profile.runtime} --threads {profile.threads} --device-name formula)"
         )
 
-    def test_is_completed_on_the_device_before_the_search(
+    def test_incomplete_table_is_completed_on_the_device_before_the_search(
         self, lacking: Timings, device: Any, searched: Callable[..., Study]
     ) -> None:
         study = searched()
@@ -193,19 +195,21 @@ class TestATableThatLacksSomething:
         assert device.asked == []
 
     @pytest.mark.usefixtures("lacking", "device")
-    def test_a_limit_is_checked_when_it_is_complete(self, searched: Callable[..., Study], tmp_path: Path) -> None:
+    def test_latency_limit_is_checked_when_the_table_is_complete(
+        self, searched: Callable[..., Study], tmp_path: Path
+    ) -> None:
         with pytest.raises(SpecError, match="max-latency: outside what the space can reach, got 1000"):
             searched(max_latency=1000.0)
         assert not (tmp_path / "runs").exists()
 
     @pytest.mark.usefixtures("lacking")
-    def test_a_layer_that_cannot_be_timed_ends_it(self, device: Any, searched: Callable[..., Study]) -> None:
+    def test_layer_that_cannot_be_timed_ends_the_search(self, device: Any, searched: Callable[..., Study]) -> None:
         device.refuses = "UIB"
         with pytest.raises(LatencyError, match=r"^latency: 1 layers of small cannot be timed alone, such as: .*UIB"):
             searched()
 
     @pytest.mark.usefixtures("lacking", "device")
-    def test_a_dry_run_says_so_and_times_nothing(self, device: Any, tmp_path: Path) -> None:
+    def test_dry_run_reports_an_incomplete_table_and_times_nothing(self, device: Any, tmp_path: Path) -> None:
         (tmp_path / "small.yaml").write_text(SPACE)
         command = ["search", "--space", str(tmp_path / "small.yaml"), "--latency", "formula", "--image-size", "64"]
         sizes = ["--deploy-size", "64", "--device", "cpu", "--runs", str(tmp_path / "runs"), "--dry-run"]
@@ -222,7 +226,7 @@ def test_unknown_device_is_refused() -> None:
 
 
 class TestCommand:
-    def test_it_shows_the_measured_latencies(
+    def test_latency_front_shows_the_measured_latencies(
         self, searched: Callable[..., Study], formula: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         study, device = searched(), formula()
@@ -234,12 +238,12 @@ class TestCommand:
         assert heading == "trial,predicted_ms,measured_ms,error_percent,summary"
         assert len(rows) == len({record.trial for record in study.front()} | {0})
 
-    def test_not_while_it_runs(self, searched: Callable[..., Study]) -> None:
+    def test_latency_front_is_refused_while_the_study_runs(self, searched: Callable[..., Study]) -> None:
         study = searched()
         with study.supervision_lock.held():
             result = CliRunner().invoke(app, ["latency", "front", study.name, "--runs", str(study.folder.parent)])
         assert result.exit_code == 2
 
-    def test_a_study_without_predictions(self, make_study: Callable[..., Study]) -> None:
+    def test_latency_front_of_a_study_without_predictions_is_refused(self, make_study: Callable[..., Study]) -> None:
         with pytest.raises(SpecError, match="small: the search had no latency table"):
             list(measure_front.measure_front(make_study()))

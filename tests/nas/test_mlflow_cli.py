@@ -46,7 +46,7 @@ def untracked(
 
 
 class TestSync:
-    def test_sends_what_is_missing(self, untracked: Study) -> None:
+    def test_sync_sends_what_is_missing(self, untracked: Study) -> None:
         result = nas("sync", "small", "--runs", untracked.folder.parent)
         assert result.exit_code == 0, result.stderr
         assert f"see it with: nas ui --runs {untracked.folder.parent}" in " ".join(result.stderr.split())
@@ -55,7 +55,7 @@ class TestSync:
         runs = {run.info.run_name: run.info.status for run in client.search_runs([experiment.experiment_id])}
         assert runs == dict.fromkeys(("small", "trial-0000", "trial-0001", "trial-0002"), "FINISHED")
 
-    def test_says_in_one_line_that_it_cannot(self, untracked: Study) -> None:
+    def test_sync_without_a_server_is_an_error_in_one_line(self, untracked: Study) -> None:
         untracked.file = untracked.file.model_copy(update={"tracking": "http://127.0.0.1:9"})
         untracked.file.write(untracked.folder)
         result = nas("sync", "small", "--runs", untracked.folder.parent)
@@ -63,7 +63,7 @@ class TestSync:
         assert "MLflow cannot be used at http://127.0.0.1:9: " in result.stderr
         assert "(start that server)" in result.stderr
 
-    def test_leaves_a_study_that_runs_to_its_supervisor(self, untracked: Study) -> None:
+    def test_sync_of_a_running_study_is_refused(self, untracked: Study) -> None:
         held = untracked.supervision_lock
         held.take()
         result = nas("sync", "small", "--runs", untracked.folder.parent)
@@ -80,7 +80,7 @@ def busy() -> Iterator[int]:
 
 
 class TestUi:
-    def test_a_port_in_use_is_said_with_the_next_free_one(self, busy: int, tmp_path: Path) -> None:
+    def test_ui_reports_a_port_in_use_with_the_next_free_one(self, busy: int, tmp_path: Path) -> None:
         result = nas("ui", "--port", busy, "--runs", tmp_path)
         assert result.exit_code == 2
         said, _, free = result.stderr.strip().rstrip(")").rpartition(" ")
@@ -88,15 +88,15 @@ class TestUi:
         server.require_free("127.0.0.1", int(free))
         assert not (tmp_path / "mlflow.db").exists()
 
-    def test_a_host_of_another_machine_is_refused(self) -> None:
+    def test_ui_refuses_a_host_of_another_machine(self) -> None:
         with pytest.raises(SpecError, match=r"host: cannot listen on 192\.0\.2\.1"):
             server.require_free("192.0.2.1", 5000)
 
-    def test_a_server_has_pages_of_its_own(self) -> None:
+    def test_ui_refuses_the_address_of_a_server(self) -> None:
         with pytest.raises(EnvironmentProblem, match="is a server with pages of its own"):
             PagesServer("http://somewhere:5000", "127.0.0.1", 5000)
 
-    def test_opens_a_browser_once_the_server_answers(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_ui_opens_a_browser_once_the_server_answers(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         opened: list[str] = []
 
         def open_page(address: str) -> None:
@@ -115,13 +115,13 @@ class TestUi:
         assert opened == [pages.address]
         server.require_free("127.0.0.1", port)
 
-    def test_opens_none_without_a_screen(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_ui_opens_no_browser_without_a_screen(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for name in ("DISPLAY", "WAYLAND_DISPLAY", "BROWSER"):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setattr(sys, "platform", "linux")
         assert not server._has_screen()
 
-    def test_a_server_that_ends_by_itself_is_said(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_ui_reports_a_server_that_exits(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setattr(server, "create_database", lambda _: None)
         monkeypatch.setattr(server, "ui_command", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"])
         result = nas("ui", "--no-browser", "--runs", tmp_path, "--port", free_port())
@@ -130,7 +130,7 @@ class TestUi:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-    def test_a_signal_ends_the_server_and_all_that_it_started(self, tmp_path: Path, number: signal.Signals) -> None:
+    def test_signal_ends_the_ui_server_and_its_processes(self, tmp_path: Path, number: signal.Signals) -> None:
         port = free_port()
         options = ["ui", "--no-browser", "--runs", str(tmp_path), "--port", str(port)]
         process = subprocess.Popen([*NAS, *options], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)

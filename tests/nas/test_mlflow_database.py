@@ -79,7 +79,7 @@ def opened(folder: Path) -> Runs:
 
 
 @pytest.mark.parametrize("statements", STATEMENTS)
-def test_database_is_created_after_a_kill_within_its_creation(
+def test_mlflow_database_is_created_after_a_kill_within_its_creation(
     interrupted: Path, statements: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = interrupted / str(statements)
@@ -90,7 +90,9 @@ def test_database_is_created_after_a_kill_within_its_creation(
 
 
 @pytest.mark.parametrize("statements", STATEMENTS)
-def test_half_made_database_is_renamed(half_made: Path, statements: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_incomplete_mlflow_database_is_renamed(
+    half_made: Path, statements: int, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = half_made / str(statements)
     before = (folder / "mlflow.db").read_bytes()
     opened(folder).begin("a study")
@@ -106,7 +108,7 @@ def test_half_made_database_is_renamed(half_made: Path, statements: int, caplog:
     assert not warnings(caplog)
 
 
-def test_existing_database_is_unchanged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_existing_mlflow_database_is_unchanged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     MlflowClient(tracking_uri=uri).create_experiment("theirs")
     opened(tmp_path)
@@ -117,7 +119,7 @@ def test_existing_database_is_unchanged(tmp_path: Path, caplog: pytest.LogCaptur
     assert not warnings(caplog)
 
 
-def test_database_of_another_version_is_not_half_made(tmp_path: Path) -> None:
+def test_mlflow_database_of_another_version_is_not_incomplete(tmp_path: Path) -> None:
     create_database(f"sqlite:///{tmp_path}/mlflow.db")
     with sqlite3.connect(tmp_path / "mlflow.db") as connection:
         connection.execute("UPDATE alembic_version SET version_num = 'of tomorrow'")
@@ -132,7 +134,7 @@ def test_database_of_another_version_is_not_half_made(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*half-made*"))
 
 
-def test_database_of_another_program_is_not_renamed(tmp_path: Path) -> None:
+def test_database_of_another_program_is_not_renamed_for_mlflow(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "mlflow.db") as connection:
         connection.execute("CREATE TABLE experiments_of_mine (name TEXT)")
         connection.execute("CREATE TABLE alembic_version (version_num TEXT)")
@@ -140,13 +142,13 @@ def test_database_of_another_program_is_not_renamed(tmp_path: Path) -> None:
     assert not database._is_half_made(tmp_path / "mlflow.db", {"experiments_of_mine", "alembic_version"})
 
 
-def test_empty_file_becomes_a_database(tmp_path: Path) -> None:
+def test_empty_file_becomes_an_mlflow_database(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").touch()
     opened(tmp_path).begin("a study")
 
 
 @pytest.mark.parametrize("name", ["what?", "50% a#b", "a%20b", "ü", "a%20b/c d/e"])
-def test_folder_may_have_any_name(tmp_path: Path, name: str) -> None:
+def test_folder_of_an_mlflow_database_may_have_any_name(tmp_path: Path, name: str) -> None:
     from nas.study.folders import tracking_uri
 
     runs = tmp_path / name
@@ -166,7 +168,7 @@ Runs(f"sqlite:///{folder}/mlflow.db", "nas/v9", folder, {"nas.study_id": study},
 """
 
 
-def test_concurrent_processes_create_one_database(tmp_path: Path) -> None:
+def test_concurrent_processes_create_one_mlflow_database(tmp_path: Path) -> None:
     command: Callable[[str], list[str]] = lambda study: [sys.executable, "-c", TOGETHER, str(tmp_path), study]  # noqa: E731
     processes = [
         subprocess.Popen(

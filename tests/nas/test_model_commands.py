@@ -73,7 +73,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("nc: 2", "nc: 2\nnc: 3", "not YAML: line 3: the key 'nc' appears twice"),
     ],
 )
-def test_one_line_and_status_2(command: tuple[str, ...], before: str, after: str, told: str, folder: Path) -> None:
+def test_mistake_in_a_model_file_is_one_line_and_status_2(
+    command: tuple[str, ...], before: str, after: str, told: str, folder: Path
+) -> None:
     (folder / "mine.yaml").write_text(MODEL.replace(before, after), encoding="utf-8")
     result = nas(*command, "mine.yaml")
     assert result.exit_code == 2, result.output
@@ -85,7 +87,7 @@ def test_one_line_and_status_2(command: tuple[str, ...], before: str, after: str
     assert not (folder / "ran.txt").exists()
 
 
-def test_modules_named_on_the_command_line_are_the_users_act(folder: Path) -> None:
+def test_modules_named_on_the_command_line_are_trusted(folder: Path) -> None:
     (folder / "mine.yaml").write_text(MODEL, encoding="utf-8")
     refused = nas("cost", "mine.yaml")
     assert refused.exit_code == 2
@@ -98,7 +100,7 @@ def test_modules_named_on_the_command_line_are_the_users_act(folder: Path) -> No
     assert f"modules:\n- {folder / 'my_ops.py'}\n" in derived.stdout
 
 
-def test_yolo_says_it_in_one_line_too(folder: Path) -> None:
+def test_mistake_in_a_model_file_of_yolo_is_one_line(folder: Path) -> None:
     content = MODEL.replace("OwnGate, [32]", "torch_safe_load, [a.pt]")
     (folder / "mine.yaml").write_text(content, encoding="utf-8")
     program = (

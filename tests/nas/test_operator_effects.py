@@ -91,7 +91,7 @@ def oracle(
 
 
 class TestPosterior:
-    def test_means_and_intervals_are_those_of_the_closed_form(
+    def test_posterior_of_effects_equals_the_closed_form(
         self, repeated: tuple[FloatArray, FloatArray, IndexArray, IndexArray]
     ) -> None:
         features, accuracies, architectures, seeds = repeated
@@ -163,7 +163,7 @@ class TestPosterior:
         assert again_length > 0.9 * once_length
         assert independent_length < 0.8 * once_length
 
-    def test_groups_have_scales_of_their_own(self) -> None:
+    def test_groups_of_effects_have_separate_scales(self) -> None:
         """A large effect of a scaling factor does not make the effects of operators less shrunk."""
         rng = np.random.default_rng(5)
         features = draw(rng, 40, 9)
@@ -188,7 +188,7 @@ class TestPosterior:
 
 
 class TestSimulatedStudies:
-    def test_intervals_contain_planted_effects_as_often_as_they_say(self) -> None:
+    def test_intervals_have_their_nominal_coverage_of_planted_effects(self) -> None:
         rng = np.random.default_rng(0)
         covered = []
         for _ in range(200):
@@ -197,7 +197,7 @@ class TestSimulatedStudies:
             covered.append(((found.lower <= effects) & (effects <= found.upper)).mean())
         assert 0.92 <= np.mean(covered) <= 0.98
 
-    def test_null_data_give_few_claims(self) -> None:
+    def test_data_without_effects_give_few_claims(self) -> None:
         rng = np.random.default_rng(1)
         claims = []
         for _ in range(100):
@@ -334,7 +334,7 @@ def searched(
 
 
 class TestCommand:
-    def test_table_lists_better_operators_first_and_what_it_rests_on(self, searched: Callable[[int], Study]) -> None:
+    def test_effects_table_lists_better_operators_first(self, searched: Callable[[int], Study]) -> None:
         study = searched(24)
         printed = nas("effects", "small", "--runs", study.folder.parent)
         assert printed.exit_code == 0
@@ -383,5 +383,5 @@ class TestCommand:
         least = "at least 5 architectures, and 4 trials more than seeds are needed"
         assert printed.stderr == f"Too few trials to estimate effects from: {basis} ({least}).\n"
 
-    def test_an_unknown_study_is_an_error(self, tmp_path: Path) -> None:
+    def test_effects_of_an_unknown_study_are_an_error(self, tmp_path: Path) -> None:
         assert nas("effects", "nothing", "--runs", tmp_path).exit_code == 2

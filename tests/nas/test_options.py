@@ -62,7 +62,7 @@ class TestCommandLine:
         flags = {spelled for one in parameters("search").values() for spelled in one.opts}
         assert flags == {one.flag for one in OPTIONS.values()} | {"--dry-run", "--format"}
 
-    def test_its_flags_are_the_ones_that_users_type(self) -> None:
+    def test_flags_of_search_are_stable(self) -> None:
         assert " ".join(one.flag for one in OPTIONS.values()) == (
             "--space --scale --refine --data --weights --from-scratch --trials --timeout --trial-timeout "
             "--trial-memory --workers --device --no-cache --preset --epochs --base-epochs --image-size --batch "
@@ -71,12 +71,12 @@ class TestCommandLine:
             "--runs"
         )
 
-    def test_without_flags_asks_for_the_defaults(self, requests: list[Request]) -> None:
+    def test_search_without_flags_requests_the_defaults(self, requests: list[Request]) -> None:
         CliRunner().invoke(app, ["search"])
         (request,) = requests
         assert request == Request(runs=str(nas.RUNS))
 
-    def test_hands_every_value_on(self, requests: list[Request]) -> None:
+    def test_search_passes_every_value_to_the_request(self, requests: list[Request]) -> None:
         typed = {
             **{name: ("x", "x") for name, one in OPTIONS.items() if one.is_text},
             **{name: (str(n), n) for n, name in enumerate(("workers", "epochs", "base_epochs", "batch", "seed"), 2)},
@@ -104,7 +104,7 @@ class TestCommandLine:
         assert vars(request) == {name: value for name, (_, value) in typed.items()}
 
     @pytest.mark.parametrize("command", ["resume", "check", "confirm"])
-    def test_of_another_command_shares_types_and_readers(self, command: str) -> None:
+    def test_other_commands_share_types_and_readers_of_options(self, command: str) -> None:
         here, of_search = parameters(command), parameters("search")
         shared = here.keys() & {one.argument for one in OPTIONS.values()}
         shared -= {"space", "scale", "eta", "cache", "study", "runs"}  # which mean something else there
@@ -117,7 +117,7 @@ class TestCommandLine:
 
 
 class TestHelp:
-    def test_has_the_numbers_of_the_presets(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_help_has_the_numbers_of_the_presets(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def numbers(field: str) -> str:
             return ", ".join(f"{name} {getattr(preset, field)}" for name, preset in PRESETS.items())
 
@@ -129,23 +129,23 @@ class TestHelp:
         assert ", ".join(PRESETS) == "quick, standard, thorough"
         assert "quick, standard or thorough" in text
 
-    def test_of_check_has_the_numbers_of_the_usual_presets(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_help_of_check_has_the_numbers_of_the_usual_presets(self, monkeypatch: pytest.MonkeyPatch) -> None:
         quick, standard = PRESETS[presets.DEMONSTRATION], PRESETS[presets.USUAL]
         text = joined(shown("check", monkeypatch))
         assert f"[default: {quick.epochs} for digits, else {standard.epochs}]" in text
         assert f"[default: {quick.image_size} for digits, else {standard.image_size}]" in text
 
-    def test_names_the_defaults_that_a_request_takes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_help_names_the_defaults_of_a_request(self, monkeypatch: pytest.MonkeyPatch) -> None:
         text = joined(shown("search", monkeypatch))
         demonstration, usual = (Request(data=data).run("cpu", 1).trials for data in ("digits", "mine.yaml"))
         assert f"[default: {demonstration} for digits, else {usual}]" in text
 
     @pytest.mark.parametrize("command", ["search", "check", "confirm", "resume"])
-    def test_fits_in_80_columns(self, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_help_fits_in_80_columns(self, command: str, monkeypatch: pytest.MonkeyPatch) -> None:
         lines = shown(command, monkeypatch)
         assert max(map(len, lines)) <= 80
 
-    def test_teaches_by_example(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_help_of_search_has_examples(self, monkeypatch: pytest.MonkeyPatch) -> None:
         lines = shown("search", monkeypatch)
         assert any("nas search --data my/data.yaml" in line for line in lines)
         assert any("--base-epochs" in line and len(line[28:].strip(" │")) > 30 for line in lines)
@@ -173,7 +173,7 @@ class TestPython:
             assert parameter.kind is inspect.Parameter.KEYWORD_ONLY
             assert parameter.default == getattr(SearchOptions(), name)
 
-    def test_types_of_search_are_the_declared_ones(self) -> None:
+    def test_types_of_python_search_are_the_declared_ones(self) -> None:
         types = typing.get_type_hints(nas.search, localns={"Study": Study})
         assert types == typing.get_type_hints(SearchOptions) | {"return": Study}
 
@@ -186,7 +186,7 @@ class TestPython:
         typed = set(parameters("resume"))
         assert types.keys() - {"return"} == typed
 
-    def test_its_help_describes_every_option(self) -> None:
+    def test_docstring_of_search_describes_every_option(self) -> None:
         lines = (nas.search.__doc__ or "").splitlines()
         for name in OPTIONS:
             assert any(line.startswith(f"    {name}: ") and len(line) > 30 for line in lines)
@@ -194,7 +194,7 @@ class TestPython:
     def test_a_request_has_the_declared_fields_and_no_others(self) -> None:
         assert list(vars(Request())) == list(OPTIONS)
 
-    def test_the_presets_are_the_ones_that_may_be_named(self) -> None:
+    def test_presets_are_the_allowed_names(self) -> None:
         assert OPTIONS["preset"].choices == tuple(PRESETS)
 
     def test_classes_are_exported_and_imported_late(self) -> None:

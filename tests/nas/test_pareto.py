@@ -98,17 +98,17 @@ class TestFront:
 
     @given(problems(least=1, objectives=3))
     @settings(deadline=None, max_examples=50)
-    def test_agrees_with_optuna(self, problem: Problem) -> None:
+    def test_front_agrees_with_optuna(self, problem: Problem) -> None:
         points, directions = problem
         study = optuna.create_study(directions=[StudyDirection[direction.name] for direction in directions])
         study.add_trials([optuna.trial.create_trial(values=point) for point in points])
         assert pareto_front(points, directions) == sorted(trial.number for trial in study.best_trials)
 
-    def test_indices_are_ascending(self) -> None:
+    def test_front_indices_are_ascending(self) -> None:
         points = [(0.5, 9.0), (0.3, 5.0), (0.4, 9.0), (0.6, 20.0)]
         assert pareto_front(points, (UP, DOWN)) == [0, 1, 3]
 
-    def test_equal_points_are_all_on_the_front(self) -> None:
+    def test_equal_points_of_the_front_are_all_on_it(self) -> None:
         assert pareto_front([(0.5, 9.0), (0.4, 9.0), (0.5, 9.0)], (UP, DOWN)) == [0, 2]
 
     def test_zero_equals_negative_zero(self) -> None:
@@ -168,7 +168,7 @@ class TestHypervolume:
         assert hypervolume(points, directions, corner) == pytest.approx(cells * 0.5 ** len(directions))
 
     @pytest.mark.parametrize("objectives", [1, 2, 3, 4, 5])
-    def test_agrees_with_optuna(self, objectives: int) -> None:
+    def test_hypervolume_agrees_with_optuna(self, objectives: int) -> None:
         chance = np.random.default_rng(objectives)
         for count in (1, 2, 3, 10, 30):
             points = chance.random((count, objectives))

@@ -59,7 +59,7 @@ def test_front_is_found_in_a_tenth_of_the_trials() -> None:
     assert min(found) > 0.96 > max(drawn)
 
 
-def test_choice_depends_on_seed_and_history_alone() -> None:
+def test_proposal_depends_on_seed_and_history_alone() -> None:
     assert chosen_rows(12) == chosen_rows(12)
     assert chosen_rows(12) != chosen_rows(12, seed=1)
     candidates, accuracies = landscape()

@@ -84,7 +84,7 @@ def narrowed(argument: Any, divisor: int) -> Any:
 
 
 @each_model
-def test_trains_exports_and_comes_back(name: str, file: Path, data: Path, tmp_path: Path) -> None:
+def test_published_model_is_trained_and_exported(name: str, file: Path, data: Path, tmp_path: Path) -> None:
     told = run(
         *NAS, "yolo", "train", f"model={file}", f"data={data}", "epochs=2", "imgsz=96", "batch=16", "device=cpu",
         "workers=0", "plots=False", f"project={tmp_path}", "name=run", "mosaic=0",
@@ -118,7 +118,7 @@ def test_trains_exports_and_comes_back(name: str, file: Path, data: Path, tmp_pa
 
 
 @each_model
-def test_a_space_around_it_is_searched(file: Path, data: Path, tmp_path: Path) -> None:
+def test_space_derived_from_a_published_model_is_searched(file: Path, data: Path, tmp_path: Path) -> None:
     space = tmp_path / "around.yaml"
     space.write_text(run(*NAS, "spaces", "derive", file, folder=tmp_path).stdout)
     run(*NAS, "check", "--space", space, folder=tmp_path)

@@ -76,7 +76,7 @@ def test_trials_in_the_file_are_not_read_from_the_storage(run: Study, monkeypatc
     assert len(read) == 2
 
 
-def test_many_are_read_at_once(run: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_missing_records_are_read_at_once(run: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     (run.folder / "records.jsonl").unlink()
     monkeypatch.setattr(trial_records, "_ONE_BY_ONE", 2)
     assert [each.trial for each in Study.open(run.folder).records()] == [0, 1, 2, 3, 4]

@@ -52,7 +52,7 @@ def test_front_is_decided_by_means_over_seeds() -> None:
     assert mean.map50_95 == mean.map50 == pytest.approx(0.5)
 
 
-def test_deviation_is_measured_once_there_are_enough_repeats() -> None:
+def test_seed_noise_is_measured_once_there_are_enough_repeats() -> None:
     pairs = [scored(number, f"a{number}", 0.5 + number / 10, 1.0) for number in range(5)]
     again = [replace(one, trial=10 + one.trial, repeat=1, map50_95=(one.map50_95 or 0.0) + 0.02) for one in pairs]
     assert deviation(pairs) is None
@@ -75,7 +75,7 @@ def test_stock_model_is_repeated_first_then_the_front() -> None:
     assert (again[0].fingerprint, again[1]) == ("stock", 2)
 
 
-def test_nothing_is_repeated_with_few_scores_or_one_seed() -> None:
+def test_no_trial_is_repeated_with_few_scores_or_one_seed() -> None:
     assert next_repeat(history(5), BOTH, seeds=2) is None
     assert next_repeat(history(6), BOTH, seeds=1) is None
 

@@ -80,7 +80,7 @@ def test_replay_depends_on_seed_and_repeat(table: Table, sampler: str) -> None:
     assert replay_one(table, replace(settings, seed=1), (sampler, 3)).rows != first.rows
 
 
-def test_share_is_of_the_whole_tables_hypervolume(small: Table) -> None:
+def test_share_is_relative_to_the_hypervolume_of_the_whole_table(small: Table) -> None:
     replay = replay_one(small, ReplaySettings(), ("random", 0))
     points = points_of(small, small.accuracies)
 
@@ -92,7 +92,7 @@ def test_share_is_of_the_whole_tables_hypervolume(small: Table) -> None:
     assert replay.shares == pytest.approx(shares)
 
 
-def test_ours_needs_fewer_trials_than_random_search(table: Table) -> None:
+def test_ehvi_sampler_needs_fewer_trials_than_random_search(table: Table) -> None:
     replays = list(replay_all(table, ReplaySettings(trials=TRIALS), ("random", "ours"), 5))
     row = summary.summarize(replays, TRIALS)[1]
     assert row["sampler"] == "ours"
@@ -144,7 +144,7 @@ def test_draw_is_mapped_to_the_nearest_remaining_row(table: Table) -> None:
     assert (table.codes[optimizer._nearest(drawn)] != drawn).sum() == 1  # one column, by one step or another family
 
 
-def test_optuna_is_told_the_row_not_the_draw(table: Table) -> None:
+def test_optuna_trial_has_the_values_of_the_row(table: Table) -> None:
     optimizer = OPTIMIZERS["nsga2"](table, 0)
     assert isinstance(optimizer, OptunaOptimizer)
     row = optimizer.ask()
@@ -162,7 +162,7 @@ def test_results_do_not_depend_on_the_number_of_processes(small: Table) -> None:
     assert list(replay_all(small, settings, ("ours",), 1, jobs=2)) == list(replay_all(small, settings, ("ours",), 1))
 
 
-def test_time_of_proposals(table: Table) -> None:
+def test_time_of_proposals_is_measured(table: Table) -> None:
     rows = list(time_proposals(table, (10, 30)))
     assert [row["trials"] for row in rows] == [10, 30]
     assert all(row["fitting"] > 0 and row["asking"] > 0 for row in rows)
@@ -250,7 +250,7 @@ class TestStopping:
             == replay_one(table, ReplaySettings(trials=30), ("ours", 0)).rows
         )
 
-    def test_share_is_of_finished_rows(self, table: Table) -> None:
+    def test_share_with_stopping_is_that_of_finished_rows(self, table: Table) -> None:
         replay = replay_one(table, self.SETTINGS, ("random-stopping", 1))
         points = points_of(table, table.accuracies)
         volume = hypervolume([points[row] for row in replay.finished], table.directions, reference_of(table))

@@ -190,7 +190,7 @@ class TestEqualTraining:
         assert reproduce(study, trial=repeated.trial).verdict is Verdict.EQUAL
         assert [(budget.seed, budget.timeout) for _, budget in trained] == [(6, None)]
 
-    def test_python_takes_the_name_of_a_study(self, make: MakeStudy, run: Run) -> None:
+    def test_reproduce_accepts_the_name_of_a_study(self, make: MakeStudy, run: Run) -> None:
         study = run(make(trials=1))
         result = nas.reproduce(study.name, trial=0, runs=study.folder.parent)
         assert isinstance(result, nas.Reproduction)
@@ -383,7 +383,7 @@ class TestConditions:
 
 
 class TestCommand:
-    def test_exit_statuses_tell_the_verdicts_apart(
+    def test_exit_status_of_reproduce_depends_on_the_verdict(
         self, make: MakeStudy, run: Run, again: Again, scored: Score
     ) -> None:
         study = run(make(trials=1))
@@ -404,7 +404,7 @@ class TestCommand:
         assert command(study, "--trial", 0, "--anyway").exit_code == 1
         assert command(study, "--trial", 9).exit_code == 2
 
-    def test_json_has_the_verdict_and_all_that_was_compared(self, make: MakeStudy, run: Run) -> None:
+    def test_json_of_reproduce_has_the_verdict_and_all_comparisons(self, make: MakeStudy, run: Run) -> None:
         study = run(make(trials=1))
         result = command(study, "--trial", 0, "--format", "json")
         document = json.loads(result.stdout)
@@ -416,7 +416,7 @@ class TestCommand:
         refused = command(study, "--trial", 0, "--format", "json")
         assert (refused.exit_code, json.loads(refused.stdout)["verdict"]) == (2, "refused")
 
-    def test_ctrl_c_leaves_nothing_behind(self, make: MakeStudy, run: Run, again: Again, scratch: Path) -> None:
+    def test_ctrl_c_of_reproduce_leaves_no_files(self, make: MakeStudy, run: Run, again: Again, scratch: Path) -> None:
         def interrupted(_architecture: Architecture, _budget: Budget, folder: Path, *_: Any, **__: Any) -> Outcome:
             (folder / "checkpoint.bin").write_bytes(b"half")
             raise KeyboardInterrupt

@@ -222,7 +222,7 @@ class TestPaths:
         assert (request.runs_folder, request.checkpoint) == (Path("mine"), Path("w.pt"))
         assert (request.data_name, request.space_name) == ("my/data.yaml", "v8.yaml")
 
-    def test_paths_are_not_numbers(self) -> None:
+    def test_numbers_are_refused_as_paths(self) -> None:
         with pytest.raises(SpecError, match=r"^runs: a path is expected, got 3$"):
             Request.of(runs=3)
 

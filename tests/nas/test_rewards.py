@@ -22,7 +22,7 @@ costs = st.lists(st.tuples(amounts, amounts), max_size=3)
         (Reward.LINEAR, 0.38, 0.40),
     ],
 )
-def test_examples_of_the_docstring(kind: Reward, at_12: float, at_8: float) -> None:
+def test_rewards_in_the_docstring_are_right(kind: Reward, at_12: float, at_8: float) -> None:
     assert reward(kind, 0.40, [(12.0, 10.0)]) == pytest.approx(at_12, abs=5e-5)
     assert reward(kind, 0.40, [(8.0, 10.0)]) == pytest.approx(at_8, abs=5e-5)
 

@@ -215,7 +215,7 @@ def test_stopped_trials_are_extrapolated_and_failed_ones_are_the_worst(make_stud
     assert extra_noise == pytest.approx([0.0] * 5, abs=1e-12)
 
 
-def test_parameter_names_of_a_space(make_study: MakeStudy) -> None:
+def test_sampler_parameters_are_named_by_slot_operator_and_parameter(make_study: MakeStudy) -> None:
     study = make_study()
     assert set(study.space.parameters) == {
         "4.operator",

@@ -135,7 +135,7 @@ def test_rungs_and_time_limits_change_no_score(make: MakeStudy, run: Run) -> Non
 
 
 @pytest.mark.parametrize("refused", ["by the study", "by the user"])
-def test_cache_can_be_turned_off(
+def test_score_cache_can_be_turned_off(
     make: MakeStudy, run: Run, monkeypatch: pytest.MonkeyPatch, cache: Path, refused: str
 ) -> None:
     run(make("first", trials=2))

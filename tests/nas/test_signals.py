@@ -28,7 +28,7 @@ def _as_before() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("number", ENDING)
-def test_signal_is_like_ctrl_c_once(number: signal.Signals) -> None:
+def test_first_signal_is_like_ctrl_c(number: signal.Signals) -> None:
     signal.signal(number, signal.SIG_DFL)
     put_in_order = False
     with signals.as_ctrl_c():
@@ -50,7 +50,7 @@ def test_ignored_signal_stays_ignored() -> None:
     assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
 
 
-def test_a_thread_changes_nothing() -> None:
+def test_thread_does_not_change_signal_handlers() -> None:
     calls = []
 
     def look() -> None:
@@ -113,7 +113,7 @@ class Quick(Interrupted):
         self._on_tick()
 
 
-def test_closed_terminal_ends_nothing(tracked: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closed_terminal_does_not_end_a_search(tracked: Study, monkeypatch: pytest.MonkeyPatch) -> None:
     def show(_study: Study, _records: Sequence[Record]) -> None:
         raise OSError(5, "Input/output error")
 

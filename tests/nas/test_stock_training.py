@@ -195,7 +195,9 @@ class TestRequests:
 
 
 class TestCommand:
-    def test_it_trains_and_shows(self, based: MakeStudy, score: Score, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_base_command_trains_the_stock_model_and_shows_it(
+        self, based: MakeStudy, score: Score, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         study = based()
 
         def scored(*arguments: Any, **options: Any) -> Outcome:
@@ -211,19 +213,19 @@ class TestCommand:
         monkeypatch.setattr(stock_training, "evaluate", None)  # it is there now
         assert CliRunner().invoke(app, command).exit_code == 0
 
-    def test_a_study_without_one(self, make_study: MakeStudy) -> None:
+    def test_base_command_of_a_study_without_stock_training_is_refused(self, make_study: MakeStudy) -> None:
         expected = "small: its trials start from random weights, and no stock model is trained before them"
         with pytest.raises(StudyError, match=expected):
             running.train_stock_model(make_study())
 
-    def test_a_study_that_runs(self, based: MakeStudy) -> None:
+    def test_base_command_of_a_running_study_is_refused(self, based: MakeStudy) -> None:
         study = based()
         with study.supervision_lock.held(), pytest.raises(StudyError, match="small is running already"):
             running.train_stock_model(study)
 
 
 @pytest.mark.slow
-def test_for_real(tmp_path: Path) -> None:
+def test_candidates_inherit_all_weights_but_those_of_operators(tmp_path: Path) -> None:
     """Two epochs of a tiny stock model; the candidates inherit all parameters but their operators'."""
     scenes = datasets.load(digit_scenes.draw(tmp_path / "scenes", train=16, val=8))
     request = Request(

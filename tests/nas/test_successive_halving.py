@@ -21,7 +21,7 @@ def test_rungs_grow_by_eta_and_end_before_the_end(eta: int, first: int, epochs: 
     assert Stopping(eta=eta, first=first).rungs(epochs) == rungs
 
 
-def test_everything_is_promoted_below_eta_trainings() -> None:
+def test_every_training_is_promoted_below_eta_trainings() -> None:
     assert should_promote((0.1, 9.0), [(0.5, 1.0)], BOTH, eta=3)
 
 
@@ -59,7 +59,7 @@ def test_rank_inside_a_front_begins_with_its_ends() -> None:
     assert rank(line, BOTH, 5)[3:] in ([2, 7], [3, 7], [2, 8], [3, 8])
 
 
-def test_rank_of_one_objective() -> None:
+def test_rank_of_one_objective_is_its_order() -> None:
     assert rank([(0.1,), (0.3,), (0.2,)], BOTH[:1], 3) == [1, 2, 0]
 
 

@@ -30,7 +30,7 @@ def written(folder: Path, *lines: str) -> Path:
         ("yolo3l_480", ("yolo3", 1.0, 1.0, 480.0)),
     ],
 )
-def test_model_name_is_parsed(tmp_path: Path, name: str, parsed: tuple[object, ...]) -> None:
+def test_yolobench_model_name_is_parsed(tmp_path: Path, name: str, parsed: tuple[object, ...]) -> None:
     table = read_yolobench(written(tmp_path, HEADER, f"{name},0.4,0.5,0.6"), "vim3_latency")
     assert tuple(values[0] for values in table.columns.values()) == parsed
     assert (table.names, table.cost_names) == ((name,), ("vim3_latency",))
@@ -77,7 +77,7 @@ def test_categorical_rows_share_equal_texts() -> None:
     assert table.codes.tolist() == [[0, 0], [1, 0], [0, 1]]
 
 
-def test_permuted_rows(trained: Path) -> None:
+def test_permutation_moves_accuracies_and_optionally_costs(trained: Path) -> None:
     table = read_yolobench(trained)
     reverse = np.arange(len(table))[::-1]
     assert (table.permuted(reverse, with_costs=False).costs == table.costs).all()
@@ -109,7 +109,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("cost", "lines", "message"), WRONG.values(), ids=WRONG.keys())
-def test_wrong_files_are_refused(tmp_path: Path, cost: str, lines: tuple[str, ...], message: str) -> None:
+def test_wrong_yolobench_files_are_refused(tmp_path: Path, cost: str, lines: tuple[str, ...], message: str) -> None:
     path = written(tmp_path, *lines)
     with pytest.raises(SpecError) as refused:
         read_yolobench(path, cost)
@@ -132,7 +132,7 @@ def test_all_mistakes_of_a_table_are_reported_at_once(tmp_path: Path) -> None:
     ]
 
 
-def test_missing_file(tmp_path: Path) -> None:
+def test_missing_yolobench_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "nope.csv"
     with pytest.raises(SpecError) as refused:
         read_yolobench(path)

@@ -717,7 +717,7 @@ class TestFailures:
         ],
         ids=["a server", "a folder", "a file", "nonsense"],
     )
-    def test_invalid_address(
+    def test_invalid_mlflow_address_is_reported_and_the_search_continues(
         self, begin: Begin, address: str, reason: str, advice: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         tracker = begin(uri=address)
@@ -731,17 +731,21 @@ class TestFailures:
             assert "secret" not in line
             assert "\n" not in line
 
-    def test_file_that_is_no_database(self, begin: Begin, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def test_tracking_file_that_is_no_database_is_reported(
+        self, begin: Begin, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
         (tmp_path / "mlflow.db").write_text("not a database " * 100)
         begin(uri=f"sqlite:///{tmp_path}/mlflow.db")
         assert f"not a database (move {tmp_path}/mlflow.db elsewhere, and another is made)" in caplog.text
 
-    def test_deleted_experiment(self, begin: Begin, client: MlflowClient, caplog: pytest.LogCaptureFixture) -> None:
+    def test_deleted_experiment_is_reported_with_its_restore_command(
+        self, begin: Begin, client: MlflowClient, caplog: pytest.LogCaptureFixture
+    ) -> None:
         client.delete_experiment(parent_of(begin(), client).info.experiment_id)
         begin()
         assert re.search(r"python -m mlflow experiments restore --experiment-id \d+; the search goes on", caplog.text)
 
-    def test_experiment_created_by_another_process_meanwhile(
+    def test_experiment_created_by_another_process_is_used(
         self, begin: Begin, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         real = Client.get_experiment_by_name
@@ -789,7 +793,9 @@ class TestFailures:
         tracker.sync([stock(), running(1)])
         assert len(caplog.records) == 2
 
-    def test_finish_does_not_wait(self, begin: Begin, client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_finish_does_not_wait_for_an_unresponsive_server(
+        self, begin: Begin, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         tracker = begin(clock=lambda: 0.0)
         monkeypatch.setattr(Client, "refuses", True)
         tracker.sync([stock()])
@@ -801,13 +807,15 @@ class TestFailures:
 
 
 class TestAddresses:
-    def test_default_is_a_file_under_the_runs(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_default_tracking_address_is_a_file_in_the_runs_folder(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
         assert tracking_uri(Path("/home/me/runs/nas")) == "sqlite:////home/me/runs/nas/mlflow.db"
         odd = tmp_path / "50% of a b"
         assert database.sqlite_file(tracking_uri(odd)) == odd / "mlflow.db"
 
-    def test_address_of_the_user(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_tracking_address_comes_from_the_environment(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow.lab:5000")
         assert tracking_uri(tmp_path) == "http://mlflow.lab:5000"
 
@@ -819,11 +827,11 @@ class TestAddresses:
             ("http://mlflow.lab", None),
         ],
     )
-    def test_artifacts_are_beside_their_database(self, address: str, root: str | None) -> None:
+    def test_mlflow_artifacts_are_beside_their_database(self, address: str, root: str | None) -> None:
         assert mlflow_runs._artifact_root(address, Path("/runs/nas")) == (Path(root) if root else None)
 
     @pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")
-    def test_command_of_the_pages(self) -> None:
+    def test_ui_command_is_accepted_by_mlflow(self) -> None:
         from mlflow.cli import cli
 
         _python, *module, ui = (command := ui_command("sqlite:////a b/mlflow.db", "127.0.0.1", 5001))[:4]
@@ -833,6 +841,6 @@ class TestAddresses:
         assert (given["host"], given["port"], given["workers"]) == ("127.0.0.1", 5001, "1")
         assert given["artifacts_destination"] == "/a b/mlartifacts"
 
-    def test_server_has_pages_already(self) -> None:
+    def test_ui_command_refuses_the_address_of_a_server(self) -> None:
         with pytest.raises(EnvironmentProblem, match=r"http://mlflow.lab:5000 is a server"):
             ui_command("http://mlflow.lab:5000", "127.0.0.1", 5001)

@@ -84,7 +84,7 @@ def points(study: Study, run: Run, metric: str) -> Mapping[int, float]:
     return {point.step: point.value for point in history}
 
 
-def test_is_a_run_under_the_studys(study: Study, tmp_path: Path) -> None:
+def test_full_training_is_a_child_run_of_the_study(study: Study, tmp_path: Path) -> None:
     folder = tmp_path / "train"
     with logged():
         train(folder, exported(study), *EPOCHS)
@@ -112,7 +112,7 @@ def test_is_a_run_under_the_studys(study: Study, tmp_path: Path) -> None:
     assert FullTrainer.on_begin is None
 
 
-def test_does_not_become_the_study(study: Study, tmp_path: Path) -> None:
+def test_full_training_does_not_become_the_run_of_the_study(study: Study, tmp_path: Path) -> None:
     from nas.workflows import running
 
     with logged():
@@ -129,13 +129,15 @@ def test_does_not_become_the_study(study: Study, tmp_path: Path) -> None:
     ("raised", "status"),
     [(KeyboardInterrupt, "KILLED"), (ValueError, "FAILED"), (SystemExit(1), "FAILED"), (SystemExit(0), "FINISHED")],
 )
-def test_ends_as_the_training_does(study: Study, tmp_path: Path, raised: Any, status: str) -> None:
+def test_run_of_a_full_training_ends_as_the_training_does(
+    study: Study, tmp_path: Path, raised: Any, status: str
+) -> None:
     with pytest.raises((KeyboardInterrupt, ValueError, SystemExit)), logged():
         train(tmp_path / "train", exported(study), EPOCHS[0], ends=raised)
     assert [run.info.status for run in trainings(study)] == [status]
 
 
-def test_sigterm_ends_it_as_killed(study: Study, tmp_path: Path) -> None:
+def test_sigterm_ends_the_run_of_a_full_training_as_killed(study: Study, tmp_path: Path) -> None:
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with pytest.raises(KeyboardInterrupt), logged():
         train(tmp_path / "train", exported(study), EPOCHS[0], ends=signal.SIGTERM)
@@ -143,7 +145,7 @@ def test_sigterm_ends_it_as_killed(study: Study, tmp_path: Path) -> None:
     assert [run.info.status for run in trainings(study)] == ["KILLED"]
 
 
-def test_resumed_training_keeps_its_run(study: Study, tmp_path: Path) -> None:
+def test_resumed_full_training_keeps_its_run(study: Study, tmp_path: Path) -> None:
     folder = tmp_path / "train"
     with pytest.raises(KeyboardInterrupt), logged():
         train(folder, exported(study), EPOCHS[0], EPOCHS[1][:5], ends=KeyboardInterrupt)
@@ -172,7 +174,7 @@ def test_model_of_no_study_is_not_logged(tmp_path: Path, caplog: pytest.LogCaptu
     assert not caplog.records
 
 
-def test_an_export_elsewhere_finds_its_study_by_name(
+def test_exported_model_in_another_folder_finds_its_study_by_name(
     study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = exported(study, tmp_path / "elsewhere")

@@ -129,7 +129,7 @@ class TestBackoff:
 
 class TestFullDisk:
     @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
-    def test_is_no_fault_of_a_candidate(
+    def test_full_disk_is_no_fault_of_a_candidate(
         self, scenes: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_study: MakeStudy, number: int
     ) -> None:
         stock = make_study().space.stock
@@ -142,7 +142,7 @@ class TestFullDisk:
         with pytest.raises(EnvironmentProblem, match=r"^checkpoint.bin: cannot be written: "):
             evaluation.evaluate(stock, budget, tmp_path / "trial", lambda *_: True)
 
-    def test_missing_file_is_a_candidates_failure(
+    def test_missing_file_is_a_failure_of_the_candidate(
         self, scenes: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_study: MakeStudy
     ) -> None:
         def missing(*_: Any, **__: Any) -> Any:
@@ -153,7 +153,7 @@ class TestFullDisk:
         outcome = evaluation.evaluate(make_study().space.stock, budget, tmp_path / "trial", lambda *_: True)
         assert outcome.ending is Ending.BROKEN
 
-    def test_interrupts_a_trial_that_is_retried_when_the_study_is_resumed(
+    def test_trial_interrupted_by_a_full_disk_is_retried_on_resume(
         self, make_study: MakeStudy, score: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         def full(*_: Any, **__: Any) -> Outcome:
@@ -169,7 +169,7 @@ class TestFullDisk:
         assert sum(record.finished for record in study.records()) == 2
 
     @pytest.mark.parametrize("message", [f"{PROBLEM}/x: cannot be written: No space left on device (make room)", ""])
-    def test_ends_a_search_with_one_line(
+    def test_full_disk_ends_a_search_with_one_line(
         self, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch, message: str
     ) -> None:
         code = f"import sys; sys.stderr.write({message!r}); sys.exit({UNFIT})"
@@ -178,7 +178,7 @@ class TestFullDisk:
         with pytest.raises(EnvironmentProblem, match=expected):
             Supervisor(make_study(trials=2), lambda: None).run()
 
-    def test_leaves_the_file_as_it_was(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_full_disk_leaves_an_existing_file_unchanged(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = tmp_path / "outcome.json"
         files.write_atomically(path, "before")
 
@@ -193,7 +193,7 @@ class TestFullDisk:
         assert [each.read_text() for each in tmp_path.iterdir()] == ["before"]
 
 
-def test_no_two_processes_write_under_one_name(tmp_path: Path) -> None:
+def test_two_writers_of_a_file_have_different_temporary_files(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     with files.atomic_path(path) as first, files.atomic_path(path) as second:
         assert first != second
@@ -239,7 +239,7 @@ class TestCache:
 
 
 class TestReading:
-    def test_is_held_writes_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_reading_the_state_of_a_lock_writes_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = tmp_path / "lock"
         assert not is_held(path)
         assert not path.exists()
@@ -258,7 +258,7 @@ class TestReading:
         assert not is_held(path)
         assert set(opened) == {"rb"}
 
-    def test_is_held_does_not_prevent_a_search(self, tmp_path: Path) -> None:
+    def test_reading_the_state_of_a_lock_does_not_prevent_a_search(self, tmp_path: Path) -> None:
         path = tmp_path / "lock"
         path.touch()
         with path.open("rb") as looking:

@@ -56,7 +56,7 @@ def searched(make_study: MakeStudy, score: Score, monkeypatch: pytest.MonkeyPatc
     return search
 
 
-class TestBargain:
+class TestSaving:
     """The cheapest of a front that is as accurate as the stock model."""
 
     @pytest.mark.parametrize(
@@ -69,10 +69,10 @@ class TestBargain:
             (0.48, None),
         ],
     )
-    def test_difference_to_the_stock_model(self, accuracy: float, verdict: str | None) -> None:
+    def test_saving_is_the_difference_to_the_stock_model(self, accuracy: float, verdict: str | None) -> None:
         assert verdicts.saving([record(1, accuracy, 6.0)], record(0, 0.5), "gflops") == verdict
 
-    def test_uses_the_given_cost(self) -> None:
+    def test_saving_uses_the_given_cost(self) -> None:
         stock = record(0, 0.5, 8.0, latency_ms=10.0, params=4_000_000)
         slow, fast = (
             record(1, 0.5, 6.0, latency_ms=12.0, params=3_000_000),
@@ -86,7 +86,7 @@ class TestBargain:
         )
 
     @pytest.mark.parametrize("accuracy", [0.0, 0.0009])
-    def test_none_if_nothing_was_learned(self, accuracy: float) -> None:
+    def test_saving_is_none_if_nothing_was_learned(self, accuracy: float) -> None:
         assert verdicts.saving([record(1, accuracy, 6.0)], record(0, accuracy), "gflops") is None
 
     @pytest.mark.parametrize(
@@ -101,13 +101,13 @@ class TestBargain:
     def test_main_cost_is_the_first_among_the_objectives(self, objectives: tuple[str, ...], cost: str) -> None:
         assert pareto.main_cost(objectives) == cost
 
-    def test_command_shows_a_saving_of_latency(self, searched: Callable[..., Study], tmp_path: Path) -> None:
+    def test_pareto_command_shows_a_saving_of_latency(self, searched: Callable[..., Study], tmp_path: Path) -> None:
         study = searched(objectives=("map50_95", "latency_ms"))
         output = nas("pareto", study.name, "--runs", tmp_path / "runs")
         assert " ms\n" in output.stderr.splitlines(keepends=True)[0]
         assert "GFLOPs" not in output.stderr
 
-    def test_export_takes_the_cheapest_by_latency(self, searched: Callable[..., Study]) -> None:
+    def test_export_selects_the_cheapest_by_latency(self, searched: Callable[..., Study]) -> None:
         study = searched(objectives=("map50_95", "latency_ms"))
         front = [
             record(0, 0.6, 9.0, latency_ms=9.0),
@@ -154,7 +154,7 @@ class TestNothingLearned:
         ],
         ids=" ".join,
     )
-    def test_warning_has_a_cause(
+    def test_warning_about_low_scores_has_a_cause(
         self, command: tuple[str, ...], searched: Callable[..., Study], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         study = searched(factor=0.0, stock=0.0)
@@ -179,7 +179,7 @@ class TestNothingLearned:
         for command in ("pareto", "trials", "status"):
             assert "learned" not in nas(command, "small", "--runs", tmp_path / "runs").stderr
 
-    def test_warning_during_the_search(
+    def test_warning_about_low_scores_appears_during_the_search(
         self, make_study: MakeStudy, capsys: pytest.CaptureFixture[str], tmp_path: Path
     ) -> None:
         base = Budget(data=tmp_path / "data.yaml", epochs=1, deploy_size=64)
@@ -221,7 +221,9 @@ class TestTables:
 
     @pytest.mark.usefixtures("narrow")
     @pytest.mark.parametrize("command", ["pareto", "trials", "status"])
-    def test_rows_do_not_wrap(self, command: str, searched: Callable[..., Study], tmp_path: Path) -> None:
+    def test_rows_of_trial_tables_do_not_wrap(
+        self, command: str, searched: Callable[..., Study], tmp_path: Path
+    ) -> None:
         study = searched(start="start: [{4: {UIB: {}}, 6: {DynamicConv: {kernels: 4}}, 10: {DySample: {style: pl}}}]")
         output = nas(command, study.name, "--runs", tmp_path / "runs").stdout.splitlines()
         count = {"pareto": len(study.front()), "trials": len(study.records()), "status": 1}[command]
@@ -294,7 +296,7 @@ class TestTables:
         assert (row["state"], row["ending"]) == ("fail", None)
 
 
-class TestWords:
+class TestWording:
     """Help and plan say what is."""
 
     @pytest.mark.parametrize(

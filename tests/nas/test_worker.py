@@ -156,7 +156,7 @@ def test_interrupted_trial_is_enqueued_again(make_study: MakeStudy, run: Callabl
     assert sum(record.finished for record in study.records()) == 3
 
 
-def test_retry_goes_first(make_study: MakeStudy, run: Callable[..., None], score: Score) -> None:
+def test_retry_precedes_other_waiting_trials(make_study: MakeStudy, run: Callable[..., None], score: Score) -> None:
     study = make_study(trials=2)
     enqueue_extremes(study, study.records())
 
@@ -261,7 +261,7 @@ class TestExits:
         assert sum(record.fingerprint == records[0].fingerprint for record in records) == 2
         assert sum(record.finished for record in records) == 19
 
-    def test_interruption_is_no_crash(
+    def test_interrupted_worker_is_no_crash(
         self, make_study: MakeStudy, dies: Callable[..., None], run: Callable[..., None]
     ) -> None:
         study = make_study(trials=2)
@@ -287,7 +287,7 @@ class TestExits:
         assert [record.ending for record in study.records()] == [None, "out_of_memory"]
         assert study.records()[1].detail.startswith("on the host: ")
 
-    def test_a_hang_is_not_tried_again(self, make_study: MakeStudy, dies: Callable[..., None]) -> None:
+    def test_hang_of_a_worker_is_not_retried(self, make_study: MakeStudy, dies: Callable[..., None]) -> None:
         study = make_study(trials=2)
         dies(study, exit_causes.from_hang("hung: no step in 30 min"))
         (record,) = study.records()
