@@ -63,7 +63,7 @@ def test_an_interrupted_trial_is_not_called_failed(study: Study) -> None:
     assert "trial 5 is interrupted" in " ".join(refused.stderr.split())
 
 
-def test_the_help_of_resume_names_its_own_defaults() -> None:
+def test_help_of_resume_names_the_defaults_of_resume() -> None:
     shown = " ".join(nas("resume", "--help").stdout.replace("│", " ").split())
     assert shown.count("[default: as before]") == 4
     assert "else 30" not in shown

@@ -154,7 +154,7 @@ class TestHelp:
 @pytest.mark.parametrize(
     "command", ["", "check", "confirm", "bench", "data", "models", "latency predict", "spaces show"]
 )
-def test_help_imports_nothing_slow(command: str) -> None:
+def test_help_imports_no_slow_modules(command: str) -> None:
     script = (
         "import sys\n"
         "from typer.testing import CliRunner\n"
@@ -221,6 +221,6 @@ def _wrong_calls() -> None:
 
 
 @pytest.mark.skipif(not PAGE.is_file(), reason="the documents are not part of the wheel")
-def test_the_document_is_the_declaration() -> None:
+def test_options_page_equals_the_declaration() -> None:
     page = PAGE.read_text(encoding="utf-8")
     assert page[page.index("## ") :] == markdown(SearchOptions).rstrip("\n") + "\n"

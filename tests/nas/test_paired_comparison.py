@@ -58,7 +58,7 @@ def test_holm_never_lowers_a_p_value_and_keeps_their_order(values: list[float]) 
 
 
 @given(st.floats(-10, 10))
-def test_an_effect_of_the_seed_on_all_models_changes_nothing(shift: float) -> None:
+def test_seed_effect_on_all_models_does_not_change_a_comparison(shift: float) -> None:
     values = study(0.3, 0.0, -0.3)
     moved = values + shift * np.arange(values.shape[1])
     for one, other in zip(compare(values, margin=MARGIN), compare(moved, margin=MARGIN), strict=True):
@@ -71,7 +71,7 @@ def test_findings_name_the_side() -> None:
     assert found == [Finding.BETTER, Finding.WORSE, Finding.EQUIVALENT]
 
 
-def test_a_noisy_candidate_is_judged_by_its_own_noise() -> None:
+def test_standard_error_of_a_noisy_candidate_is_from_its_differences() -> None:
     values = study(0.0, 0.0, 0.0, 0.0)
     values[1] += np.array([1.0, -1.0, 1.0, -1.0, 0.6])
     own = np.var(values[1] - values[0], ddof=1)
@@ -95,7 +95,7 @@ def test_without_any_noise_a_difference_is_certain() -> None:
 
 
 @pytest.mark.parametrize("wrong", [np.zeros((1, 5)), np.zeros((3, 1)), np.full((2, 5), np.nan)])
-def test_what_cannot_be_compared_is_refused(wrong: np.ndarray) -> None:
+def test_scores_that_cannot_be_compared_are_refused(wrong: np.ndarray) -> None:
     with pytest.raises(ValueError, match="a reference and candidates"):
         compare(wrong, margin=MARGIN)
 

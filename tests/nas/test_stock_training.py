@@ -179,7 +179,7 @@ class TestRequests:
             ({"data": "x.yaml", "base_epochs": 0}, None, (40, 320, None, 2e-3)),
         ],
     )
-    def test_initial_weights_of_requests(
+    def test_initial_weights_follow_from_the_request(
         self, asked: dict[str, object], base: tuple[object, ...] | None, trial: tuple[object, ...]
     ) -> None:
         assert budgets(**asked) == {"base": base, "trial": trial}

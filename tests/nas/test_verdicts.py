@@ -139,7 +139,7 @@ class TestNothingLearned:
     LINE = "Nothing was learned: the stock model's mAP50-95 is 0.0000"
 
     @pytest.mark.parametrize(("accuracy", "learned"), [(0.0, False), (0.00099, False), (0.001, True), (None, True)])
-    def test_threshold_of_a_learned_score(self, accuracy: float | None, *, learned: bool) -> None:
+    def test_threshold_separates_learned_scores(self, accuracy: float | None, *, learned: bool) -> None:
         assert has_learned(accuracy) is learned
 
     @pytest.mark.parametrize(
@@ -315,7 +315,7 @@ class TestWording:
         study = make_study(base=Budget(epochs=base, **common), budget=Budget(epochs=trial, **common))
         assert _preset(study.settings) == preset
 
-    def test_one_epoch_is_singular(self, tmp_path: Path) -> None:
+    def test_number_of_one_epoch_is_singular(self, tmp_path: Path) -> None:
         assert Budget(data=tmp_path, epochs=1).summary == "1 epoch at 128 px, batch 8"
         assert Budget(data=tmp_path, epochs=2).summary == "2 epochs at 128 px, batch 8"
         assert (verdicts.with_unit(1, "trial"), verdicts.with_unit(0, "trial")) == ("1 trial", "0 trials")

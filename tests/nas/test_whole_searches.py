@@ -114,7 +114,7 @@ def test_search_by_reward_reaches_its_target(space: SearchSpace, table: CostTabl
     assert gflops == pytest.approx(target, rel=0.05)
 
 
-def test_search_by_mnasnet_reward(space: SearchSpace, table: CostTable) -> None:
+def test_winner_by_mnasnet_reward_does_not_depend_on_the_target(space: SearchSpace, table: CostTable) -> None:
     """MnasNet's soft reward ranks alike whatever the target is."""
     winners = []
     for target in (7.0, 9.5):

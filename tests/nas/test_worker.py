@@ -476,7 +476,7 @@ class TestStopping:
         assert {len(standing) for standing in standings} == {2}  # the accuracy, and the reward
 
 
-def test_reward_is_the_only_value_and_the_front_stays(make_study: MakeStudy, run: Callable[..., None]) -> None:
+def test_reward_is_the_only_optuna_value_and_the_front_exists(make_study: MakeStudy, run: Callable[..., None]) -> None:
     study = make_study(trials=8, reward="tunas", target_gflops=1.5)
     run(study)
     (trial, *_) = study.optuna.get_trials()

@@ -94,7 +94,9 @@ def plain(channels: int = 4, groups: int = 2, *, mask: float | dict[int, float] 
         (64, 4, {"remove_center": True}, 14560),
     ],
 )
-def test_dcnv4_parameters(channels: int, groups: int, settings: dict[str, Any], expected: int) -> None:
+def test_dcnv4_has_the_expected_number_of_parameters(
+    channels: int, groups: int, settings: dict[str, Any], expected: int
+) -> None:
     with torch.device("meta"):
         assert params(DCNv4(channels, groups=groups, **settings)) == expected
 
@@ -156,7 +158,7 @@ def test_the_first_of_a_pair_of_offsets_points_right() -> None:
     assert torch.allclose(layer(x), F.pad(x, (0, 1))[..., 1:], rtol=0, atol=1e-13)
 
 
-def test_half_outside_counts_half() -> None:
+def test_dcnv4_sample_half_outside_counts_half() -> None:
     layer, x = plain(groups=1, mask={4: 1.0}), torch.randn(1, 4, 5, 6, dtype=torch.float64)
     layer.offset_mask.bias[8] = -0.5
     assert torch.allclose(layer(x)[..., 0], 0.5 * x[..., 0], rtol=0, atol=1e-13)
@@ -331,7 +333,7 @@ def test_dcnv4_sampling_is_counted(remove_center: bool, expected: int) -> None:
         (24, 2, 4, "it needs stride 1"),
     ],
 )
-def test_dcnv4_incompatibilities(c_out: int, stride: int, groups: int, expected: str | None) -> None:
+def test_dcnv4_incompatibilities_are_reported(c_out: int, stride: int, groups: int, expected: str | None) -> None:
     record = OPERATORS["DCNv4"]
     site = Site(path="cv2.1", kind=SiteKind.CONV, c_in=24, c_out=c_out, kernel=3, stride=stride, activation=nn.SiLU())
     assert record.incompatibility(site, record.complete({"groups": groups})) == expected

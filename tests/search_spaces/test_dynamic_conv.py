@@ -68,7 +68,9 @@ def images(batch: int = 3, channels: int = 8, height: int = 5, width: int = 7) -
         (64, 64, {"groups": 4, "kernels": 8}, 75_472 - 8 * 64),
     ],
 )
-def test_dynamic_conv_parameters(c_in: int, c_out: int, settings: dict[str, Any], without_norm: int) -> None:
+def test_dynamic_conv_has_the_expected_number_of_parameters(
+    c_in: int, c_out: int, settings: dict[str, Any], without_norm: int
+) -> None:
     assert params(DynamicConv(c_in, c_out, **settings)) == without_norm + 2 * c_out
 
 

@@ -82,7 +82,7 @@ def dysample(channels: int = 16, **settings: Any) -> DySample:
         (256, {"style": "pl", "dynamic_scope": True}, 1032),
     ],
 )
-def test_dysample_parameters(channels: int, settings: dict[str, Any], expected: int) -> None:
+def test_dysample_has_the_expected_number_of_parameters(channels: int, settings: dict[str, Any], expected: int) -> None:
     assert params(DySample(channels, **settings)) == expected
 
 
@@ -186,7 +186,9 @@ def test_dysample_sampling_is_counted() -> None:
         (6, {"groups": 2, "style": "pl"}, "style pl needs 6 channels to divide by 4"),
     ],
 )
-def test_dysample_incompatibilities(channels: int, given: dict[str, int | str], expected: str | None) -> None:
+def test_dysample_incompatibilities_are_reported(
+    channels: int, given: dict[str, int | str], expected: str | None
+) -> None:
     record = OPERATORS["DySample"]
     site = Site(
         path="",

@@ -4,7 +4,7 @@ from search_spaces import errors
 from search_spaces.errors import NasError, SpecError, nearest
 
 
-def test_every_error_has_a_cure() -> None:
+def test_every_error_class_is_documented() -> None:
     classes = [value for value in vars(errors).values() if isinstance(value, type) and issubclass(value, Exception)]
     assert all(issubclass(one, NasError) for one in classes)
     assert errors.__doc__ is not None

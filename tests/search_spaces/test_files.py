@@ -7,7 +7,7 @@ import pytest
 from search_spaces.files import atomic_path, leftovers, write_atomically
 
 
-def test_a_temporary_file_takes_the_place_of_the_file(tmp_path: Path) -> None:
+def test_temporary_file_replaces_the_file(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     path.write_bytes(b"before")
     with atomic_path(path, durable=False) as temporary:

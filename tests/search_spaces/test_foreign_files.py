@@ -139,7 +139,7 @@ class TestFigures:
         document = foreign_files.translate(published(article), as_printed=True).document
         assert counters.count(document, 80, 640).overlooked == {operator: cost.gflops(macs)}
 
-    def test_a_counter_of_modules_counts_all_of_uib(self, published: Published) -> None:
+    def test_counter_of_modules_counts_all_of_uib(self, published: Published) -> None:
         document = foreign_files.translate(published("UIB"), as_printed=True).document
         count = counters.count(document, 80, 640)
         assert (count.overlooked, round(count.gflops, 1)) == ({}, 3.5)
@@ -190,7 +190,7 @@ class TestTranslation:
             for as_printed in (False, True):
                 assert foreign_files.translate(document, as_printed=as_printed) == Translation(document=document)
 
-    def test_other_keys_stay_and_anchors_go(self, published: Published) -> None:
+    def test_translation_keeps_other_keys_and_removes_anchors(self, published: Published) -> None:
         document = foreign_files.translate({**published("UIB"), "activation": "nn.ReLU()"}).document
         assert list(document) == ["nc", "depth_multiple", "width_multiple", "backbone", "head", "activation"]
 
@@ -218,7 +218,7 @@ class TestTranslation:
 
     @each_article
     @pytest.mark.skipif(not FOLDER.is_dir(), reason="the published files are not on this machine")
-    def test_the_published_file_is_translated_alike(self, article: str, published: Published) -> None:
+    def test_published_files_are_translated_alike(self, article: str, published: Published) -> None:
         document = yaml_text.read_yaml(FOLDER / FILES[article])
         for as_printed in (False, True):
             built = foreign_files.translate(published(article), as_printed=as_printed)
@@ -281,13 +281,13 @@ class TestForeignModules:
         assert row == [-1, 1, "Bottleneck_DCNv4", [512, True, {"groups": 1}]]
 
     @pytest.mark.parametrize("given", [[128], [128, False]])
-    def test_c3_uib_keeps_its_arguments(self, given: list[Any]) -> None:
+    def test_translated_c3_uib_keeps_its_arguments(self, given: list[Any]) -> None:
         shape = {"start_kernel": 3, "mid_kernel": 3}
         right, printed = (translated(-1, 3, "C3_UIB", given, as_printed=kind, anchors=3) for kind in (False, True))
         assert right == [-1, 3, "C3_UIB", [*given, {**shape, "expansion": 4}]]
         assert printed == [-1, 3, "C3_PrintedUIB", [*given, {**shape, "expansion": 1}]]
 
-    def test_mmqa_keeps_its_arguments(self) -> None:
+    def test_translated_mmqa_keeps_its_arguments(self) -> None:
         row = [-1, 1, "MMQARepNCSPELAN4", [64, 32, 16, 1]]
         attention = {"heads": 8, "key_dim": 48}
         assert translated(*row) == [-1, 1, "RepNCSPELAN4_MMQA", [64, 32, 16, 1, attention]]
@@ -365,7 +365,7 @@ class TestYOLOv5Blocks:
 
     @pytest.mark.parametrize("given", [[], [False], [True, 2], ["False"]])
     @pytest.mark.parametrize("as_printed", [False, True])
-    def test_a_bottleneck_is_a_1x1_and_a_3x3_convolution(self, given: list[Any], as_printed: bool) -> None:
+    def test_v5_bottleneck_is_a_1x1_and_a_3x3_convolution(self, given: list[Any], as_printed: bool) -> None:
         reading = foreign_files.translate(self.v5(-1, 2, "Bottleneck", [64, *given]), as_printed=as_printed)
         blocks: Any = build.skeleton(reading.document, 2)[1]
         shortcut, groups = given[0] if given else True, given[1] if len(given) > 1 else 1

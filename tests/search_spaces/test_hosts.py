@@ -94,7 +94,9 @@ def sites_of(operator: str, layer: nn.Module, c_in: int) -> list[Description]:
     ],
     ids=lambda value: value if isinstance(value, str) else type(value).__name__ if isinstance(value, nn.Module) else "",
 )
-def test_sites_of_every_host(operator: str, layer: nn.Module, c_in: int, expected: list[Description]) -> None:
+def test_sites_of_every_host_are_listed(
+    operator: str, layer: nn.Module, c_in: int, expected: list[Description]
+) -> None:
     assert sites_of(operator, layer, c_in) == expected
 
 
@@ -134,7 +136,7 @@ def test_site_has_what_its_kind_promises(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SCALES)
-def test_every_site_has_the_shape_of_what_flows_through_it(name: str) -> None:
+def test_every_site_has_the_shapes_of_its_maps(name: str) -> None:
     base = family(name)[0]
     for step, operator in product(base.traced, OPERATORS.values()):
         for site in base.sites(step.index, operator) if host_of(step.layer) else ():
@@ -151,7 +153,7 @@ def test_every_site_has_the_shape_of_what_flows_through_it(name: str) -> None:
                 assert left[2:] == (-(-entered[2] // site.stride), -(-entered[3] // site.stride))
 
 
-def test_the_same_host_differs_by_scale_and_arguments() -> None:
+def test_sites_of_a_host_depend_on_scale_and_arguments() -> None:
     nano, medium = bases.load("yolo11{scale}.yaml", "n"), bases.load("yolo11{scale}.yaml", "m")
     uib, mmqa = OPERATORS["UIB"], OPERATORS["MMQA"]
     assert [site.path for site in nano.sites(2, uib)] == ["m.0"]

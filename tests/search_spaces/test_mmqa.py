@@ -88,7 +88,7 @@ def mmqa(c_in: int = 12, c_out: int = 12, **settings: Any) -> MMQA:
         (96, 4, 32, 48, 2, 1, 40512),
     ],
 )
-def test_mmqa_parameters(
+def test_mmqa_has_the_expected_number_of_parameters(
     *, channels: int, heads: int, key_dim: int, value_dim: int, kv_stride: int, query_stride: int, expected: int
 ) -> None:
     with torch.device("meta"):
@@ -330,7 +330,7 @@ def test_mmqa_counts_both_products_of_every_head(
     ],
 )
 @pytest.mark.parametrize("kind", [SiteKind.ATTENTION, SiteKind.CONV, SiteKind.LAYER])
-def test_mmqa_incompatibilities(
+def test_mmqa_incompatibilities_are_reported(
     kind: SiteKind, reduction: int | None, stride: int, kv_stride: int, expected: str | None
 ) -> None:
     record = OPERATORS["MMQA"]

@@ -157,7 +157,7 @@ class TestOperatorFile:
 
 
 class TestSpace:
-    def test_a_users_operator_is_offered_like_any(self, space: SearchSpace) -> None:
+    def test_user_operator_is_offered_like_any(self, space: SearchSpace) -> None:
         assert [slot.operators for slot in space.slots] == [
             ("stock", "Strips", "UIB"),
             ("stock", "Strips", "UIB"),
@@ -186,9 +186,7 @@ class TestSpace:
 
 
 class TestModel:
-    def test_a_file_that_this_package_wrote_is_read_where_the_module_lies_beside_it(
-        self, folder: Path, architecture: Architecture
-    ) -> None:
+    def test_exported_model_is_read_beside_its_operator_file(self, folder: Path, architecture: Architecture) -> None:
         modules.trust(architecture.sources[0])  # as `nas search` and `nas export` do
         (folder / "model.yaml").write_text(architecture.to_yaml(3, folder=folder), encoding="utf-8")
         code = """
@@ -200,7 +198,7 @@ print(Architecture.read(Path("model.yaml")).fingerprint, sum(p.numel() for p in 
         size = sum(p.numel() for p in build.model(architecture.document(3), 3).parameters())
         assert alone(code, folder) == f"{architecture.fingerprint} {size}"
 
-    def test_untrusted_code_is_not_run(self, tmp_path: Path) -> None:
+    def test_untrusted_operator_file_is_not_run(self, tmp_path: Path) -> None:
         (tmp_path / "theirs.py").write_text("open('ran.txt', 'w').close()", encoding="utf-8")
         for key, lines in (("nas", "{modules: [theirs.py]}"), ("modules", "[theirs.py]")):
             document = {"nc": 2, "backbone": [[-1, 1, "Conv", [16, 3, 2]]], "head": [[[0], 1, "Detect", ["nc"]]]}
@@ -213,7 +211,7 @@ print(Architecture.read(Path("model.yaml")).fingerprint, sum(p.numel() for p in 
         assert not list(tmp_path.glob("ran.txt"))
         assert not Path("ran.txt").exists()
 
-    def test_code_that_has_changed_since_is_not_run(self, folder: Path, architecture: Architecture) -> None:
+    def test_changed_operator_file_of_a_model_is_not_run(self, folder: Path, architecture: Architecture) -> None:
         modules.trust(architecture.sources[0])
         (folder / "model.yaml").write_text(architecture.to_yaml(3, folder=folder), encoding="utf-8")
         assert Architecture.read(folder / "model.yaml") == architecture

@@ -200,7 +200,7 @@ class TestDualModel:
         for twin in twins:
             assert torch.equal(raw_of(twin, images)["auxiliary"]["boxes"], boxes)
 
-    def test_a_copied_lead_guided_loss_uses_its_own_assigner(self, models: Models) -> None:
+    def test_copied_lead_guided_loss_has_a_separate_assigner(self, models: Models) -> None:
         model = models("t")
         model.yaml["pgi"] = LEAD_GUIDED
         targets = batch()

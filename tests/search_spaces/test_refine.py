@@ -38,9 +38,7 @@ def choice(space: SearchSpace, slot: str, operator: str) -> Any:
     return found
 
 
-def test_found_architectures_are_tried_first_and_are_in_the_space(
-    document: dict[str, Any], coarse: SearchSpace
-) -> None:
+def test_refined_space_starts_with_the_found_architectures(document: dict[str, Any], coarse: SearchSpace) -> None:
     found = [
         coarse.of({"4": choice(coarse, "4", "UIB")}),
         coarse.of({"8": choice(coarse, "8", "DynamicConv"), "after-9": choice(coarse, "after-9", "MMQA")}),
@@ -52,7 +50,7 @@ def test_found_architectures_are_tried_first_and_are_in_the_space(
     assert all(fine.architecture(fine.values(each)).fingerprint == each.fingerprint for each in fine.start)
 
 
-def test_tied_layers_are_free_and_parameters_are_opened(document: dict[str, Any], coarse: SearchSpace) -> None:
+def test_refined_space_unties_layers_and_opens_parameters(document: dict[str, Any], coarse: SearchSpace) -> None:
     fine = parse(parse_yaml(refine(document, coarse, [coarse.of({"4": choice(coarse, "4", "UIB")})])))
     assert [(slot.name, slot.tied, slot.operators) for slot in fine.slots] == [
         ("4", (), ("stock", "UIB")),
@@ -63,7 +61,7 @@ def test_tied_layers_are_free_and_parameters_are_opened(document: dict[str, Any]
     assert 3 in free["expansion"]  # as it was found, though no derived space would offer it
 
 
-def test_other_scaling_factors_stay_at_stock(document: dict[str, Any], coarse: SearchSpace) -> None:
+def test_refined_space_keeps_other_scaling_factors_at_stock(document: dict[str, Any], coarse: SearchSpace) -> None:
     found = coarse.of({"8": choice(coarse, "8", "DynamicConv")}, {"width.P5": 0.75})
     fine = parse(parse_yaml(refine(document, coarse, [found])))
     assert {factor.name: factor.values for factor in fine.scaling_factors} == {

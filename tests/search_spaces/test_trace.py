@@ -55,7 +55,7 @@ def test_trace_of_a_base_uses_the_meta_device() -> None:
     assert isinstance(head.layer, tasks.Detect)
 
 
-def test_on_the_meta_device_the_shapes_are_those_of_a_pass_and_batch_norms_stay_what_they_were() -> None:
+def test_trace_on_the_meta_device_has_real_shapes_and_restores_batch_norms() -> None:
     document = bases.load("yolov9{scale}.yaml", "t").document
     built = build.model(document, 3).eval().model
     skeleton = build.skeleton(document, 3)

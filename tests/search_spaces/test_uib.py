@@ -64,7 +64,7 @@ def by_hand(block: UIB, x: Tensor, *, stride: int, start_kernel: int, mid_kernel
         (20, 20, 3, 3, 1, 3, 3652),
     ],
 )
-def test_uib_parameters(
+def test_uib_has_the_expected_number_of_parameters(
     *, c_in: int, c_out: int, start_kernel: int, mid_kernel: int, stride: int, expansion: int, expected: int
 ) -> None:
     with torch.device("meta"):
@@ -280,6 +280,6 @@ def site(kind: SiteKind, c_out: int = 16, stride: int = 1) -> Site:
         ),
     ],
 )
-def test_uib_incompatibilities(where: Site, given: dict[str, float], expected: str | None) -> None:
+def test_uib_incompatibilities_are_reported(where: Site, given: dict[str, float], expected: str | None) -> None:
     record = OPERATORS["UIB"]
     assert record.incompatibility(where, record.complete(given)) == expected

@@ -501,7 +501,7 @@ class TestCountingErrors:
         with pytest.raises(CostError, match=r"Conv: cannot be counted: .*division by zero"):
             cost.measure(small(), 1, 64)
 
-    def test_a_total_of_zero_is_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_total_cost_of_zero_is_an_error(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(cost, "_count", lambda *_, **__: LayerCost(module="Conv", params=1, macs=0))
         with pytest.raises(CostError, match="nothing could be counted in 2 layers at 64 px"):
             cost.measure(small(), 1, 64)

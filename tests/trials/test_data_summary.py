@@ -76,7 +76,7 @@ def cut_off(image: Path, *_: object) -> None:
     image.write_bytes(image.read_bytes()[:300])
 
 
-def test_a_sound_data_set_has_no_remarks(write: Callable[..., Path]) -> None:
+def test_data_set_without_mistakes_has_no_remarks(write: Callable[..., Path]) -> None:
     file = write()
     assert datasets.load(file).summary.line(2) == "12 + 12 images, 36 + 36 boxes, 2 classes"
     assert remarks(file) == []
@@ -138,7 +138,7 @@ def test_unreadable_images_are_left_out_of_training(write: Callable[..., Path]) 
 
 
 @pytest.mark.parametrize("spoil", [cut_off, lambda image, *_: image.write_text("<html>404</html>")])
-def test_a_split_of_which_no_image_opens_is_refused(spoil: Spoil, write: Callable[..., Path]) -> None:
+def test_split_without_a_readable_image_is_refused(spoil: Spoil, write: Callable[..., Path]) -> None:
     message = refusal(write(lambda image, *_: image.parent.name == "val" and spoil(image, image, 0)))
     assert message.startswith("data.yaml: val: no image can be read: images/val/000.jpg")
     assert "and 9 more" in message
@@ -229,7 +229,7 @@ def test_a_split_whose_boxes_lie_in_images_that_do_not_open_is_refused(write: Ca
     )
 
 
-def test_boxes_that_stand_twice_are_counted_once(write: Callable[..., Path]) -> None:
+def test_duplicate_boxes_are_counted_once(write: Callable[..., Path]) -> None:
     data = datasets.load(write(lambda _, label, __: label.write_text(label.read_text() * 2)))
     assert list(data.summary.left_out()) == [
         "train: boxes that stand in their file twice, 36, the first at labels/train/000.txt:4",
@@ -266,7 +266,7 @@ def test_large_boxes_are_no_corners(write: Callable[..., Path]) -> None:
     assert remarks(write(lambda _, label, __: label.write_text("0 0.5 0.5 1 1\n1 0.45 0.5 0.9 0.8\n"))) == []
 
 
-def test_boxes_that_reach_out_of_their_image_are_warned_of(write: Callable[..., Path]) -> None:
+def test_boxes_outside_of_their_image_cause_a_warning(write: Callable[..., Path]) -> None:
     (line, _) = remarks(write(lambda _, label, __: label.write_text("0 0.9 0.1 0.4 0.1\n1 0.5 0.5 0.2 0.2\n")))
     assert line == (
         "train: 12 of 24 boxes reach out of their image: labels/train/000.txt:1 is 0.9 0.1 0.4 0.1 "
@@ -286,11 +286,11 @@ def test_a_class_without_boxes_is_named(write: Callable[..., Path]) -> None:
         (10, []),
     ],
 )
-def test_few_images_are_warned_of(number: int, expected: list[str], write: Callable[..., Path]) -> None:
+def test_few_images_cause_a_warning(number: int, expected: list[str], write: Callable[..., Path]) -> None:
     assert remarks(write(train=number, val=number)) == expected
 
 
-def test_images_of_both_splits_are_warned_of(write: Callable[..., Path]) -> None:
+def test_images_of_both_splits_cause_a_warning(write: Callable[..., Path]) -> None:
     file = write()
     file.write_text(file.read_text().replace("images/val", "images/train"))
     assert remarks(file)[0] == (
@@ -311,7 +311,7 @@ def test_label_files_without_an_image_are_reported(write: Callable[..., Path]) -
     ]
 
 
-def test_images_that_a_list_names_twice_are_warned_of(write: Callable[..., Path]) -> None:
+def test_duplicate_images_of_a_list_cause_a_warning(write: Callable[..., Path]) -> None:
     file = write()
     file.write_text(file.read_text().replace("images/train", "train.txt"))
     names = [f"images/train/{index:03d}.jpg" for index in range(12)]

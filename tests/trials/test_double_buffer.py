@@ -81,13 +81,13 @@ class TestWriting:
         assert (after.st_ino, after.st_size, after.st_blocks) == (before.st_ino, before.st_size, before.st_blocks)
         assert {each.name for each in path.parent.iterdir()} == {"file.bin"}
 
-    def test_more_numbers_make_a_new_file(self, written: DoubleBufferedFile, path: Path) -> None:
+    def test_write_of_more_numbers_makes_a_new_file(self, written: DoubleBufferedFile, path: Path) -> None:
         written.write({"epoch": 4}, rows(4, length=4000))
         assert_holds(DoubleBufferedFile(path), 4, length=4000)
         written.write({"epoch": 5}, rows(5, length=4000))
         assert_holds(DoubleBufferedFile(path), 5, length=4000)
 
-    def test_a_longer_state_makes_a_new_file(self, written: DoubleBufferedFile, path: Path) -> None:
+    def test_write_of_a_longer_state_makes_a_new_file(self, written: DoubleBufferedFile, path: Path) -> None:
         for count in (10, 3000, 30000):
             state = {"epochs": list(range(count))}
             for _ in range(3):
@@ -124,7 +124,7 @@ class Dying:
 
 @pytest.mark.parametrize("left", [0, 1, 63, 64, 65, 5000, 8063, 8064, 8576, 8600, 9000, 12671])
 @pytest.mark.parametrize("times", [1, 2, 3, 4])
-def test_killed_while_writing_the_write_before_is_read(
+def test_previous_write_is_read_after_a_kill_within_a_write(
     path: Path, left: int, times: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A half has a header of 4096 bytes, whose first 64 are written twice, and 8512 bytes of numbers."""

@@ -370,7 +370,7 @@ class TestErrorSummary:
     @pytest.mark.parametrize(
         ("second", "tau"), [([1, 2, 3, 4], 1), ([4, 3, 2, 1], -1), ([2, 1, 3, 4], 4 / 6), ([1, 1, 1, 1], 0)]
     )
-    def test_kendalls_tau(self, second: list[float], tau: float) -> None:
+    def test_kendalls_tau_equals_reference_values(self, second: list[float], tau: float) -> None:
         assert prediction_error.kendall_tau([1, 2, 3, 4], second) == pytest.approx(tau)
 
     @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=2, max_size=9))

@@ -18,7 +18,7 @@ def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_process_has_a_core_and_memory() -> None:
+def test_process_has_a_core_and_memory() -> None:
     assert machine.cores() >= 1
     free = machine.free_memory()
     assert free is not None
@@ -42,7 +42,7 @@ def test_a_quota_limits_the_cores(groups: Path, files: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("files", [{}, {"cpu.max": "max 100000\n"}, {"cpu.cfs_quota_us": "-1\n"}])
-def test_without_a_quota_all_allowed_cores_count(
+def test_process_without_a_quota_has_all_allowed_cores(
     groups: Path, files: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _process: set(range(64)))
