@@ -17,13 +17,13 @@ class Lock:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self._file: IO[str] | None = None
 
     def take(self, *, wait: bool = True) -> bool:
         """Take the lock; return False if another process holds it and `wait` is False."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        file = self._path.open("a")
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        file = self.path.open("a")
         for _ in range(1 if wait else _TRIES):  # `is_held` holds it for a moment
             try:
                 fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)

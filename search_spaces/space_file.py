@@ -15,6 +15,7 @@ from search_spaces import auxiliary, grammar
 from search_spaces import base as bases
 from search_spaces.base import Base
 from search_spaces.errors import SpecError, nearest
+from search_spaces.files import write_atomically
 from search_spaces.grammar import Heading
 from search_spaces.operators import Source
 from search_spaces.operators import modules as user_modules
@@ -77,8 +78,8 @@ def _document(space: str | Path, scale: str | None) -> tuple[Path, dict[str, Any
     return path, document
 
 
-def save(text: str, folder: Path) -> None:
-    """Write the text of a space as `space.yaml` into a study's folder, with copies of the users' operator files."""
+def save(text: str, path: Path) -> None:
+    """Write the text of a space to a file, and copies of the users' operator files to `modules/` beside it."""
     document = parse_yaml(text)
     copied: dict[str, str] = {}
     for module in map(Path, document.get("modules", ())):
@@ -86,11 +87,11 @@ def save(text: str, folder: Path) -> None:
         copied[name] = module.read_text(encoding="utf-8")
         user_modules.trust(Source(path=module, text=copied[name]))
     for name, content in copied.items():
-        (folder / "modules").mkdir(exist_ok=True)
-        (folder / "modules" / name).write_text(content, encoding="utf-8")
+        (path.parent / "modules").mkdir(exist_ok=True)
+        write_atomically(path.parent / "modules" / name, content)
     if copied:
         document["modules"] = [f"modules/{name}" for name in copied]
-    (folder / "space.yaml").write_text(_dump(document), encoding="utf-8")
+    write_atomically(path, _dump(document))
 
 
 def _dump(document: Mapping[str, Any]) -> str:

@@ -237,6 +237,6 @@ def test_hooks_of_pre_commit_are_the_tools_of_make_lint() -> None:
 
 
 def test_requirements_have_lowest_versions(project: dict[str, Any]) -> None:
-    stubs = {"types-PyYAML", "types-psutil"}
+    stubs = {"types-PyYAML"}
     requirements = project["project"]["dependencies"] + project["project"]["optional-dependencies"]["dev"]
     assert {requirement for requirement in requirements if ">=" not in requirement} == stubs

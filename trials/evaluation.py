@@ -100,8 +100,7 @@ def _failed(error: Exception, folder: Path) -> dict[str, Any]:
     ending = _ending(error)
     if ending is Ending.OUT_OF_MEMORY:
         _release(error)  # first: writing takes memory, too
-    with files.as_environment_problems(folder / ERROR):
-        (folder / ERROR).write_text(traceback.format_exc(), encoding="utf-8")
+    files.write_atomically(folder / ERROR, traceback.format_exc())
     return {"ending": ending, "detail": _detail(error, ending)}
 
 
@@ -144,7 +143,7 @@ class _Trial:
     def train(self, data: datasets.DataSet, go_on: GoOn) -> dict[str, Any]:
         classes = len(data.classes)
         written = self.architecture.to_yaml(classes, folder=self.folder, pgi=self.budget.recipe.pgi)
-        (self.folder / MODEL).write_text(written, encoding="utf-8")
+        files.write_atomically(self.folder / MODEL, written)
         document = self.architecture.document(classes)
         self.costs = self.costs or measure_costs(document, self.budget, classes)
         excess = exceeded_limits(self.costs, self.limits)

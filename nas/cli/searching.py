@@ -173,8 +173,10 @@ def _predicted(plan: "Plan") -> str:
 
 def _study_name(plan: "Plan") -> str:
     """Return the study's name, with the reason if it is not the usual one."""
+    from nas.study.folders import STUDY
+
     name, stem = plan.folder.name, plan.stem
-    there = (plan.folder / "study.json").is_file()
+    there = (plan.folder / STUDY).is_file()
     which = ", which exists with these settings and is resumed" if there else ""
     if stem in {None, name}:
         return f"{name}{which}"

@@ -220,7 +220,7 @@ def _status(study: "Study") -> "tuple[dict[str, str | int | float | None], list[
     stock = stock_of(records)
     row = {
         "study": study.name,
-        "running": "yes" if is_held(study.folder / "supervisor.lock") else "no",
+        "running": "yes" if is_held(study.supervision_lock.path) else "no",
         "trials": sum(record.ending is not None for record in records),
         "of": study.file.run.trials,
         "front": len(front),

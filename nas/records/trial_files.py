@@ -10,7 +10,9 @@ from pydantic import TypeAdapter
 
 from nas.records.stored_outcome import outcome_fields, parse_outcome
 from search_spaces.files import write_atomically
+from trials.evaluation import CHECKPOINT, ERROR, MODEL, WEIGHTS
 from trials.scores import Epoch, Outcome
+from trials.training.short_training import SCRATCH
 
 _LONGEST_PID = 10
 """Number of digits that no process id has."""
@@ -18,7 +20,7 @@ _LONGEST_PID = 10
 
 @dataclass(frozen=True)
 class TrialFiles:
-    """Files of one trial; the only place of their names."""
+    """Files of one trial; the names of those that a training writes are its own constants."""
 
     folder: Path
 
@@ -53,17 +55,27 @@ class TrialFiles:
     @property
     def model(self) -> Path:
         """Model YAML of the architecture."""
-        return self.folder / "model.yaml"
+        return self.folder / MODEL
 
     @property
     def weights(self) -> Path:
         """EMA weights in fp32, as `YOLO()` loads them."""
-        return self.folder / "weights.pt"
+        return self.folder / WEIGHTS
 
     @property
     def checkpoint(self) -> Path:
         """State of the training, from which it is resumed."""
-        return self.folder / "checkpoint.bin"
+        return self.folder / CHECKPOINT
+
+    @property
+    def error(self) -> Path:
+        """Traceback of a trial whose training raised an error."""
+        return self.folder / ERROR
+
+    @property
+    def scratch(self) -> Path:
+        """Folder in which Ultralytics' trainer writes."""
+        return self.folder / SCRATCH
 
     def move_checkpoint_from(self, other: "TrialFiles") -> None:
         """Move the checkpoint of the trial that this one retries here, to resume from it."""

@@ -64,8 +64,8 @@ def removable(folder: Path, records: Sequence[Record], objectives: Sequence[str]
     weights, checkpoints = trials_with_weights(records, objectives), trials_with_checkpoint(records)
     for record in records:
         files = TrialFiles.of(folder, record.trial)
-        if (files.folder / "ultralytics").is_dir():
-            yield files.folder / "ultralytics"
+        if files.scratch.is_dir():
+            yield files.scratch
         if record.trial not in weights and files.weights.is_file():
             yield files.weights
         if record.trial not in checkpoints and files.checkpoint.is_file():

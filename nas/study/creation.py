@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from nas.study import latency_tables
-from nas.study.folders import make_folder
+from nas.study.folders import LATENCY_TABLE, SPACE, make_folder
 from nas.study.storage import create_file, create_study, holds_trials, remove_file
 from nas.study.study import Study
 from nas.study.study_file import Identity, StudyFile
@@ -39,9 +38,9 @@ def _write(study: Study, space_text: str, latency: Timings | None) -> None:
     _require_unused(study)
     if not study.file.identity:
         study.file = study.file.model_copy(update={"identity": Identity.of(study.folder)})
-    space_file.save(space_text, study.folder)
+    space_file.save(space_text, study.folder / SPACE)
     if latency is not None:
-        latency.write(study.folder / latency_tables.FILE)
+        latency.write(study.folder / LATENCY_TABLE)
     if study.database is not None and not study.shares_storage:
         remove_file(study.database)  # left by a creation that was interrupted
         study.record_file.delete()

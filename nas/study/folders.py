@@ -1,4 +1,4 @@
-"""Folders of studies: names, addresses, files."""
+"""Folders of studies: their names and addresses, and the names of the files in them."""
 
 import os
 import re
@@ -9,7 +9,22 @@ from nas import addresses
 from nas.paths import RUNS
 from search_spaces.errors import EnvironmentProblem, SpecError, nearest
 
-DATABASE, TRACKING_DATABASE = "study.db", "mlflow.db"
+STUDY = "study.json"
+"""File that makes a folder a study."""
+SPACE = "space.yaml"
+"""Copy of the space."""
+DATABASE = "study.db"
+TRACKING_STATE = "tracking.json"
+"""Without it, the study is written to MLflow again, under another parent run."""
+RECORDS = "records.jsonl"
+LATENCY_TABLE = "latency.csv"
+"""Copy of the device's latency table."""
+MEASURED_LATENCIES = "measured.json"
+"""Measured latencies of trials' models: milliseconds by trial number."""
+SUPERVISOR_LOCK, PROPOSAL_LOCK = "supervisor.lock", "asking.lock"
+TRACKING_DATABASE = "mlflow.db"
+"""MLflow's database, beside the folders of the studies."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -41,7 +56,7 @@ def existing(name: str, runs: Path = RUNS) -> Path:
         SpecError: no such study.
     """
     folder = study_folder(name, runs)
-    if not (folder / "study.json").is_file():
+    if not (folder / STUDY).is_file():
         names = studies(runs)
         hint = nearest(name, names) if names else "there are none yet; `nas search` makes one"
         raise SpecError(f"study: no study {name!r} in {runs} ({hint})")
@@ -55,7 +70,7 @@ def runs_option(runs: Path) -> str:
 
 def studies(runs: Path = RUNS) -> list[str]:
     """Return the names of all studies, newest first."""
-    files = sorted(runs.glob("*/study.json"), key=lambda path: path.stat().st_mtime, reverse=True)
+    files = sorted(runs.glob(f"*/{STUDY}"), key=lambda path: path.stat().st_mtime, reverse=True)
     return [path.parent.name for path in files]
 
 

@@ -11,13 +11,13 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from nas import addresses
+from nas.study.folders import STUDY, TRACKING_STATE
 from nas.study.storage import OptunaIdentity
 from nas.study.study import Study
 from nas.study.study_file import Identity, StudyFile
 from search_spaces.errors import StudyError
 from search_spaces.files import read_mapping, write_atomically
 
-_TRACKING = "tracking.json"
 _MOVED = """\
 SELECT experiment_id, artifact_location FROM experiments
 WHERE name LIKE 'nas/%' AND artifact_location LIKE 'file:%/mlartifacts' AND artifact_location != ?"""
@@ -41,11 +41,11 @@ def verify(study: Study) -> str:
         _require_alone(study, identity, owner, original)
     elif original is not None:
         return _become_another(study, identity, owner, original)
-    ours = {identity.study_id, identity.was} - {""}
-    if owner.study_id and ours and owner.study_id not in ours:
+    accepted_ids = {identity.study_id, identity.was} - {""}
+    if owner.study_id and accepted_ids and owner.study_id not in accepted_ids:
         raise StudyError(
             f"{addresses.without_password(study.file.storage)}: holds the trials of another study than "
-            f"{study.folder / 'study.json'}; put this study's database there again"
+            f"{study.folder / STUDY}; put this study's database there again"
         )
     study_id = identity.study_id or owner.study_id or _tracked_as(study.folder)
     _write(study, Identity.of(study.folder, study_id=study_id), owner)
@@ -54,7 +54,7 @@ def verify(study: Study) -> str:
 
 
 def verify_unless_running(study: Study) -> None:
-    """Verify a study, unless a process runs it, which has done so."""
+    """Verify a study, unless its supervisor is running, which has verified it."""
     lock = study.supervision_lock
     if lock.take(wait=False):
         try:
@@ -80,7 +80,7 @@ def _original(folder: Path, identity: Identity, *, shared: bool, name: str) -> P
 
 def _is_study(folder: Path, study_id: str, name: str) -> bool:
     """Return whether a folder is this study; True if its file cannot be read."""
-    if not (folder / "study.json").exists():
+    if not (folder / STUDY).exists():
         return False
     try:
         file = StudyFile.read(folder)
@@ -129,16 +129,16 @@ def _write(study: Study, identity: Identity, owner: OptunaIdentity) -> None:
 
 def _tracked_as(folder: Path) -> str:
     """Return the id of an earlier version's study in MLflow; empty if it has none."""
-    return str(read_mapping(folder / _TRACKING).get("study_id", ""))
+    return str(read_mapping(folder / TRACKING_STATE).get("study_id", ""))
 
 
 def set_tracked_id(folder: Path, study_id: str) -> None:
     """Set the id of the study's runs in MLflow in `tracking.json`; leave its other fields."""
-    state = read_mapping(folder / _TRACKING)
+    state = read_mapping(folder / TRACKING_STATE)
     if not {"finished", "stock"} <= state.keys():
         state = {"finished": [], "stock": None}
     if state.get("study_id") != study_id:
-        write_atomically(folder / _TRACKING, json.dumps({**state, "study_id": study_id}, indent=1))
+        write_atomically(folder / TRACKING_STATE, json.dumps({**state, "study_id": study_id}, indent=1))
 
 
 def relocate_artifacts(tracking: str) -> None:

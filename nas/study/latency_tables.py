@@ -13,11 +13,6 @@ from trials.latency.backends import BACKENDS
 from trials.latency.latency_table import LatencyTable, Workload
 from trials.latency.timings import Timings
 
-FILE = "latency.csv"
-"""File of a study's copy of the table."""
-MEASURED = "measured.json"
-"""File of the measured latencies of trials' models: milliseconds by trial number."""
-
 
 def path_of(name: str) -> Path:
     """Return the path of a device's table."""

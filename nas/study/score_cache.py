@@ -101,15 +101,20 @@ class CachedTraining:
         return path.is_file() and self.digest in {"", weights_digest(path)}
 
     def restore(self, architecture: Architecture, costs: Costs, files: TrialFiles) -> Outcome:
-        """Write the files of a trial that would be the same training; return its outcome."""
+        """Restore this training as a trial: write its model, epochs and weights into the trial's folder.
+
+        Returns:
+            The outcome.
+        """
         files.folder.mkdir(parents=True, exist_ok=True)
-        files.model.write_text(self.model, encoding="utf-8")
+        write_atomically(files.model, self.model)
         epochs = tuple(Epoch(**epoch) for epoch in self.epochs)
         for epoch in epochs:
             files.write_epoch(epoch)
         has_weights = self.has_weights
         if has_weights:
-            shutil.copyfile(self.weights, files.weights)
+            with atomic_path(files.weights) as temporary:
+                shutil.copyfile(self.weights, temporary)
         layers = tuple((layer, share) for layer, share in self.changed_layers)
         return Outcome(
             architecture=architecture,

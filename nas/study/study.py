@@ -19,10 +19,19 @@ from nas.samplers.base import FilteredSampler
 from nas.samplers.factory import make_sampler
 from nas.samplers.feasibility import FeasibilityFilter
 from nas.settings import RunSettings
-from nas.study import latency_tables
 from nas.study.circuit_breaker import reason_to_stop
 from nas.study.export import Exported, choose, export
-from nas.study.folders import default_storage, runs_option, storage_file
+from nas.study.folders import (
+    LATENCY_TABLE,
+    MEASURED_LATENCIES,
+    PROPOSAL_LOCK,
+    RECORDS,
+    SPACE,
+    SUPERVISOR_LOCK,
+    default_storage,
+    runs_option,
+    storage_file,
+)
 from nas.study.measured_latencies import MeasuredLatencies
 from nas.study.retry_queue import RetryFirstStudy
 from nas.study.score_cache import ScoreCache
@@ -60,8 +69,8 @@ class Study:
         self.settings = file.settings
         self.name = folder.name
         self.remark = ""
-        self.record_file = RecordFile(folder / "records.jsonl")
-        self.measured_latencies = MeasuredLatencies(folder / latency_tables.MEASURED)
+        self.record_file = RecordFile(folder / RECORDS)
+        self.measured_latencies = MeasuredLatencies(folder / MEASURED_LATENCIES)
 
     @classmethod
     def open(cls, folder: Path) -> "Study":
@@ -79,7 +88,7 @@ class Study:
         Raises:
             StudyError: it has changed since the study was created.
         """
-        path, before = self.folder / "space.yaml", self.settings.space_hash
+        path, before = self.folder / SPACE, self.settings.space_hash
         try:
             space = space_file.load(path)
         except SpecError as error:
@@ -140,7 +149,7 @@ class Study:
         """Latency table, from the study's copy of the file; None if latencies are measured."""
         if self.settings.latency is None:
             return None
-        recorded = timings.read(self.folder / latency_tables.FILE)
+        recorded = timings.read(self.folder / LATENCY_TABLE)
         return LatencyTable(self.space, len(self.settings.classes), self.settings.budget.deploy_size, recorded)
 
     @cached_property
@@ -264,9 +273,9 @@ class Study:
     @property
     def proposal_lock(self) -> Lock:
         """Lock held while counting remaining trials and proposing one."""
-        return Lock(self.folder / "asking.lock")
+        return Lock(self.folder / PROPOSAL_LOCK)
 
     @property
     def supervision_lock(self) -> Lock:
         """Lock held by the one supervisor of this study on this machine."""
-        return Lock(self.folder / "supervisor.lock")
+        return Lock(self.folder / SUPERVISOR_LOCK)

@@ -11,7 +11,7 @@ from pydantic import StrictInt
 
 from nas import addresses
 from nas.settings import FrozenModel, RunSettings, Settings
-from nas.study.folders import DATABASE, TRACKING_DATABASE, default_storage
+from nas.study.folders import DATABASE, STUDY, TRACKING_DATABASE, default_storage
 from search_spaces import cache_folder
 from search_spaces.errors import StudyError
 from search_spaces.files import write_atomically
@@ -78,7 +78,7 @@ class StudyFile(FrozenModel):
         fields["storage"] = addresses.stored(self.storage, folder)
         fields["tracking"] = addresses.stored(self.tracking, folder)
         fields["settings"] |= _with_paths(fields["settings"], lambda path: addresses.relative(path, folder))
-        write_atomically(folder / "study.json", json.dumps(fields, indent=1))
+        write_atomically(folder / STUDY, json.dumps(fields, indent=1))
 
     @classmethod
     def read(cls, folder: Path) -> Self:
@@ -87,7 +87,7 @@ class StudyFile(FrozenModel):
         Raises:
             StudyError: no study there, or the file is damaged or of another version.
         """
-        path, folder = folder / "study.json", folder.absolute()
+        path, folder = folder / STUDY, folder.absolute()
         try:
             file = cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
             return file.opened(folder) if file.identity else file.opened_from_before(folder)

@@ -8,17 +8,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from nas.study.folders import TRACKING_STATE
 from search_spaces.files import write_atomically
 
 _log = logging.getLogger(__name__)
 
-STATE = "tracking.json"
-"""File in the study's folder. Without it, the study is written to MLflow again, under another parent run."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class TrackingState:
-    """State of the tracking of a study that is not in MLflow; stored before MLflow is written to.
+    """What the tracker must remember of a study beside MLflow; stored before MLflow is written to.
 
     Attributes:
         study_id: unique for this folder, and a tag of all its runs: a study that was deleted and begun again under
@@ -38,7 +36,7 @@ class TrackingState:
     @classmethod
     def of(cls, folder: Path) -> Self:
         """Read the state of a folder; create one if the file is missing or damaged."""
-        path = folder / STATE
+        path = folder / TRACKING_STATE
         if path.is_file():
             try:
                 return cls._read(json.loads(path.read_text(encoding="utf-8")))
@@ -62,4 +60,4 @@ class TrackingState:
     def write(self, folder: Path) -> None:
         """Write the state atomically to a folder, which is created if it is missing."""
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / STATE, json.dumps(asdict(self), indent=1))
+        write_atomically(folder / TRACKING_STATE, json.dumps(asdict(self), indent=1))

@@ -20,9 +20,10 @@ from nas.algorithms.pareto import OBJECTIVES, Direction
 from nas.locks import is_held
 from nas.records.record import Record, pareto_front_of, point_of
 from nas.records.trial_files import TrialFiles
+from nas.study.folders import SPACE, SUPERVISOR_LOCK, TRACKING_STATE
 from nas.tracking import figures, note
 from nas.tracking.mlflow_runs import TAG_LENGTH, Run, Runs, advice_on, now
-from nas.tracking.state import STATE, TrackingState
+from nas.tracking.state import TrackingState
 from search_spaces.errors import EnvironmentProblem
 from search_spaces.scaling import MACRO
 
@@ -152,7 +153,7 @@ class Tracker:
         try:
             status = TrackingState.of(self.folder).status
         except OSError as problem:
-            raise EnvironmentProblem(f"{self.folder / STATE}: {problem.strerror}") from None
+            raise EnvironmentProblem(f"{self.folder / TRACKING_STATE}: {problem.strerror}") from None
         self.finish(status or ("KILLED" if unfinished else "FINISHED"), records)
         if self.problem:
             raise EnvironmentProblem(self.problem)
@@ -173,7 +174,7 @@ class Tracker:
             self._attempt(lambda: None)
         if self.problem is not None:
             raise EnvironmentProblem(self.problem)
-        if self._parent.status == "RUNNING" and not is_held(self.folder / "supervisor.lock"):
+        if self._parent.status == "RUNNING" and not is_held(self.folder / SUPERVISOR_LOCK):
             self._parent.set_status(self._state.status or "KILLED", self._state.ended)
         for run in reversed(self._trainings if resumed else []):
             if run.tags[_TRAINING] == str(folder):
@@ -223,9 +224,7 @@ class Tracker:
         self._children = {int(run.tags["nas.trial"]): run for run in runs if "nas.trial" in run.tags}
         self._trainings = [run for run in runs if _TRAINING in run.tags]
         parents = [run for run in runs if not {"nas.trial", _TRAINING} & run.tags.keys()]
-        self._parent = (
-            parents[0] if parents else self._runs.begin(self.study, at=_changed_at(self.folder / "space.yaml"))
-        )
+        self._parent = parents[0] if parents else self._runs.begin(self.study, at=_changed_at(self.folder / SPACE))
         self._written_front: object = None
         self._parent.log_params(self.settings)
         self._parent.set_tags(self._changed_settings())
@@ -334,7 +333,7 @@ class Tracker:
         scores = {"score/map50_95": record.map50_95, "score/map50": record.map50}
         costs = {name: getattr(record, name) for name in _COSTS}
         child.log_metrics(scores | costs | {"inherited": record.inherited or None})
-        for path in (files.model, files.outcome, files.folder / "error.txt"):
+        for path in (files.model, files.outcome, files.error):
             if path.is_file():
                 child.log_artifact(path)
 

@@ -11,7 +11,7 @@ from nas.paths import RUNS
 from nas.settings import RunSettings
 from nas.study import identity
 from nas.study.creation import create
-from nas.study.folders import default_storage, existing, make_folder, runs_option
+from nas.study.folders import STUDY, default_storage, existing, make_folder, runs_option
 from nas.study.storage import open_storage
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
@@ -133,7 +133,7 @@ def exists(folder: Path, file: StudyFile) -> bool:
     Raises:
         StudyError: it exists with other settings.
     """
-    if not (folder / "study.json").is_file():
+    if not (folder / STUDY).is_file():
         return False
     differences = StudyFile.read(folder).settings.differences(file.settings)
     if differences:

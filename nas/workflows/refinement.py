@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from nas.study.folders import existing
+from nas.study.folders import SPACE, existing
 from nas.study.study import Study
 from nas.workflows.request import Request
 from search_spaces import SearchSpace, space_file
@@ -17,7 +17,7 @@ def refined_space(coarse: Study) -> str:
     Raises:
         SpecError: the front is the stock model alone.
     """
-    document = parse_yaml(space_file.text(coarse.folder / "space.yaml"))
+    document = parse_yaml(space_file.text(coarse.folder / SPACE))
     return refine(document, coarse.space, [coarse.architecture(record) for record in coarse.front()])
 
 
@@ -31,7 +31,7 @@ def resolve_space(request: Request) -> tuple[Request, SearchSpace, str]:
         text = space_file.text(request.space_name, scale=request.scale)
         return request, space_file.load(request.space_name, scale=request.scale), text
     if request.space != Request.space or request.scale is not None:
-        raise SpecError("refine: a refined study says space and scale itself; leave --space and --scale out")
+        raise SpecError("refine: a refined study determines space and scale; leave --space and --scale out")
     coarse = Study.open(existing(request.refine, request.runs_folder))
     text = refined_space(coarse)
     data = request.data or coarse.settings.data

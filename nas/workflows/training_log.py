@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from nas import signals
 from nas.paths import RUNS
-from nas.study.folders import study_folder
+from nas.study.folders import STUDY, study_folder
 from search_spaces.errors import EnvironmentProblem, NasError
-from search_spaces.files import read_mapping
+from search_spaces.files import read_mapping, write_atomically
 from trials.training.full_training import FullTrainer
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _origin_of(folder: Path, arguments: Mapping[str, Any]) -> "tuple[Study, Mapp
     summary = read_mapping(exported / _SUMMARY)
     if "study" not in summary or "fingerprint" not in summary:
         return None
-    around = [parent for parent in exported.parents if (parent / "study.json").is_file()]
+    around = [parent for parent in exported.parents if (parent / STUDY).is_file()]
     study = Study.open(around[0] if around else study_folder(str(summary["study"]), RUNS))
     if study.settings.space_hash != summary["space"]["hash"]:
         raise EnvironmentProblem(f"{exported}: of another study than {study.folder}")
@@ -174,7 +174,7 @@ class TrainingLog:
                 self._run = run
         if self._run is not None and self._folder.is_dir() and not (self._folder / _ORIGIN).is_file():
             origin = {"study": str(self._study.folder), "summary": dict(self._summary)}
-            (self._folder / _ORIGIN).write_text(json.dumps(origin, indent=1), encoding="utf-8")
+            write_atomically(self._folder / _ORIGIN, json.dumps(origin, indent=1))
         return self._run
 
     def _make_tracker(self) -> "Tracker | None":

@@ -14,9 +14,10 @@ from nas.execution import recovery, worker
 from nas.execution.worker import Worker
 from nas.records.trial_files import TrialFiles
 from nas.study import stock_training
+from nas.study.folders import TRACKING_STATE
 from nas.study.score_cache import OFF, ScoreCache
 from nas.study.study import Study
-from nas.tracking import state
+from nas.tracking.state import TrackingState
 from nas.workflows import running
 from nas.workflows.check_cache import CheckCache
 from trials import Budget, Costs, Ending, Limits, Outcome, Scores
@@ -223,10 +224,10 @@ def test_missing_database_is_named_and_not_created(folder: Path, how: str) -> No
 
 @pytest.mark.parametrize("how", DAMAGES)
 def test_damaged_tracking_state_is_rebuilt(tmp_path: Path, how: str) -> None:
-    first = state.TrackingState.of(tmp_path)
-    damage(tmp_path / state.STATE, how)
-    again = state.TrackingState.of(tmp_path)
-    assert again == state.TrackingState.of(tmp_path)
+    first = TrackingState.of(tmp_path)
+    damage(tmp_path / TRACKING_STATE, how)
+    again = TrackingState.of(tmp_path)
+    assert again == TrackingState.of(tmp_path)
     assert (again == first) is (DAMAGES[how](b"") == b"never")
 
 

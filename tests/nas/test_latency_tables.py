@@ -11,6 +11,7 @@ from nas.cli import app
 from nas.execution import worker
 from nas.execution.worker import Worker
 from nas.study import latency_tables
+from nas.study.folders import LATENCY_TABLE
 from nas.study.study import Study
 from nas.workflows import measure_front
 from nas.workflows.plan import Plan
@@ -189,7 +190,7 @@ class TestIncompleteTable:
         assert [record.ending for record in study.records()] == ["finished"] * 6
         assert len(device.asked) == 1
         assert latency_tables.read("formula").entries.keys() == lacking.entries.keys()
-        assert timings.read(study.folder / latency_tables.FILE).entries.keys() == lacking.entries.keys()
+        assert timings.read(study.folder / LATENCY_TABLE).entries.keys() == lacking.entries.keys()
         device.asked.clear()
         searched()  # the study is there, with a table of its own
         assert device.asked == []

@@ -132,9 +132,7 @@ class TestRefine:
     def test_refine_excludes_space(self, coarse: Study, tmp_path: Path) -> None:
         with pytest.raises(SpecError) as error:
             Plan.of(Request(refine=coarse.name, space="v8", runs=tmp_path / "runs", device="cpu"))
-        assert str(error.value) == (
-            "refine: a refined study says space and scale itself; leave --space and --scale out"
-        )
+        assert str(error.value) == ("refine: a refined study determines space and scale; leave --space and --scale out")
 
     def test_refine_needs_an_existing_study(self, tmp_path: Path) -> None:
         with pytest.raises(SpecError, match="no study 'nothing'"):

@@ -17,10 +17,9 @@ from mlflow.exceptions import MlflowException
 
 from nas.records.record import COLUMNS, Record, pareto_front_of
 from nas.records.trial_files import TrialFiles
-from nas.study.folders import tracking_uri
+from nas.study.folders import TRACKING_STATE, tracking_uri
 from nas.tracking import database, figures, mlflow_runs, note
 from nas.tracking.mlflow_runs import ui_command
-from nas.tracking.state import STATE
 from nas.tracking.tracker import Tracker
 from search_spaces.errors import EnvironmentProblem
 from trials.scores import Epoch
@@ -520,10 +519,10 @@ class TestContinuing:
         tracker = begin()
         records = [stock(), finished(1, 0.3, 4.0)]
         tracker.sync(records[:1])
-        stale = (tracker.folder / STATE).read_text(encoding="utf-8")
+        stale = (tracker.folder / TRACKING_STATE).read_text(encoding="utf-8")
         tracker.sync(records)
         contents = everything(tracker, client)
-        (tracker.folder / STATE).write_text(stale, encoding="utf-8")
+        (tracker.folder / TRACKING_STATE).write_text(stale, encoding="utf-8")
         again = begin()
         again.sync(records)
         assert everything(again, client) == contents
@@ -531,7 +530,7 @@ class TestContinuing:
     def test_recreated_folder_is_another_study(self, begin: Begin, client: MlflowClient) -> None:
         first = begin()
         first.sync([stock()])
-        (first.folder / STATE).unlink()
+        (first.folder / TRACKING_STATE).unlink()
         second = begin()
         second.sync([stock(map50_95=0.2)])
         assert second.parent_run_id != first.parent_run_id
@@ -599,13 +598,13 @@ class TestContinuing:
         self, begin: Begin, client: MlflowClient, text: str, caplog: pytest.LogCaptureFixture
     ) -> None:
         first = begin(experiment="nas/torn")
-        (first.folder / STATE).write_bytes(text.encode("latin-1"))
+        (first.folder / TRACKING_STATE).write_bytes(text.encode("latin-1"))
         second = begin(experiment="nas/torn")
         second.sync([stock()])
         assert second.parent_run_id != first.parent_run_id
         assert set(children_of(second, client)) == {"trial-0000"}
         assert [record.getMessage() for record in caplog.records] == [
-            f"{first.folder / STATE}: cannot be read; the study gets a new run in MLflow"
+            f"{first.folder / TRACKING_STATE}: cannot be read; the study gets a new run in MLflow"
         ]
 
     def test_no_temporary_files_are_left(self, begin: Begin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from ultralytics.data.build import InfiniteDataLoader, build_dataloader
 import search_spaces
 from search_spaces import Architecture
 from search_spaces.errors import DataError
-from trials import Budget, Recipe
+from trials import Budget, Recipe, machine
 from trials.data import datasets, image_cache
 from trials.training import short_training
 from trials.training.short_training import ShortTraining
@@ -241,7 +241,7 @@ class TestLackOfRoom:
     def full(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
         def fill() -> None:
             if request.param == "memory":
-                monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1000))
+                monkeypatch.setattr(machine, "free_memory", lambda: 1000)
             else:
                 monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=1000))
 
@@ -377,7 +377,7 @@ class TestUserFolder:
         (camera / "a.npy").write_bytes(b"an older cache of Ultralytics'")
         before = {folder: self.state(camera.parent / folder) for folder in ("images", "labels")}
         if not room:
-            monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=1000))
+            monkeypatch.setattr(machine, "free_memory", lambda: 1000)
         for training_ in (True, False):
             dataset = load(training=training_)
             assert dataset.ni == len(SHAPES)

@@ -20,7 +20,6 @@ from types import FunctionType
 from typing import Any
 
 import numpy as np
-import psutil
 from torch.utils.data import DataLoader
 from ultralytics.cfg import get_cfg
 from ultralytics.data import YOLODataset
@@ -145,8 +144,8 @@ class CachedImages(UserImages):
         except OSError as error:
             log.warning("%s: %s; images are read in every epoch", folder, error.strerror)
             return False
-        largest = self.ni * self.imgsz**2 * self.channels
-        fits = largest < _SHARE_OF_MEMORY * psutil.virtual_memory().available and (
+        largest, free = self.ni * self.imgsz**2 * self.channels, machine.free_memory()
+        fits = (free is None or largest < _SHARE_OF_MEMORY * free) and (
             self._file().is_file()
             or (os.access(folder, os.W_OK) and largest < _SHARE_OF_DISK * shutil.disk_usage(folder).free)
         )

@@ -40,6 +40,9 @@ from trials.training.ema import decay
 from trials.training.inheritance import inherit
 from trials.weights import keep
 
+SCRATCH = "ultralytics"
+"""Folder, in that of the training, in which Ultralytics' trainer writes."""
+
 
 class DivergedError(Exception):
     """A loss is NaN or infinite."""
@@ -345,7 +348,7 @@ def arguments(budget: Budget, data: DataSet, folder: Path) -> dict[str, Any]:
         "nbs": budget.batch,
         "seed": budget.seed,
         "device": budget.device,
-        "save_dir": str(folder / "ultralytics"),
+        "save_dir": str(folder / SCRATCH),
         "optimizer": recipe.optimizer,
         "lr0": recipe.learning_rate,
         "lrf": recipe.final_learning_rate,
