@@ -75,7 +75,7 @@ class Settings(FrozenModel):
                 message = f"{name!r} ({nearest(name, OBJECTIVES)})"
                 raise PydanticCustomError("objective", "{message}", {"message": message})
         if len(set(objectives)) < len(objectives):
-            raise PydanticCustomError("objective", "an objective stands twice")
+            raise PydanticCustomError("objective", "an objective is listed twice")
         return objectives
 
     @property

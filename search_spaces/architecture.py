@@ -234,7 +234,7 @@ class Architecture:
         return self._joined([part for _, _, part in sorted(places)])
 
     def summary(self) -> str:
-        """Return a shorter text, with the layers of one operator together: `UIB 4, 6 · DySample 10`."""
+        """Return the architecture as text, the layers of one operator together: `UIB 4, 6 · DySample 10`."""
         layers: dict[str, list[str]] = {}
         places = [(layer, str(layer), choice) for layer, choice in self.picks]
         places += [(new.after, new.place, new.choice) for new in self.insertions]

@@ -17,7 +17,7 @@ def require_writable() -> None:
     """Refuse a cache folder that cannot be written to, before anything is trained.
 
     Raises:
-        EnvironmentProblem: with the cure.
+        EnvironmentProblem: the folder cannot be written to.
     """
     folder = path().absolute()
     there = next(parent for parent in (folder, *folder.parents) if parent.exists())

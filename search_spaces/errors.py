@@ -76,9 +76,14 @@ class StudyError(NasError):
     """Request that a study cannot fulfil."""
 
 
+def unwrapped(text: object) -> str:
+    """Return a text, such as an error's message, in one line, with single spaces."""
+    return " ".join(str(text).split())
+
+
 def in_one_line(error: BaseException) -> str:
     """Return an error's message in one short line, with its type where the message is empty or only a key."""
-    text = " ".join(str(error).split())
+    text = unwrapped(error)
     text = f"{type(error).__name__}: {text}" if isinstance(error, KeyError) else text or type(error).__name__
     return text if len(text) <= _LINE else f"{text[:_LINE]} ..."
 

@@ -20,7 +20,7 @@ _TEMPORARY = ".tmp"
 
 
 def environment_problem(error: OSError, path: Path | None = None) -> EnvironmentProblem | None:
-    """Return an error of this machine, such as a full disk, as a problem with its cure; None for any other error.
+    """Return an error of this machine, such as a full disk, as a problem with its remedy; None for any other error.
 
     Args:
         path: file that was being written, where the error does not name it.
@@ -30,17 +30,17 @@ def environment_problem(error: OSError, path: Path | None = None) -> Environment
     place = path or error.filename or "a file"
     why = error.strerror or os.strerror(error.errno)
     if error.errno in _NO_ROOM:
-        cure = "make room there; a search then goes on where it stopped, with nas resume"
+        remedy = "make room there; a search then goes on where it stopped, with nas resume"
     elif error.errno in _NOT_ALLOWED:
-        cure = "make it writable for this user, or choose another folder: --runs for studies, NAS_CACHE for the cache"
+        remedy = "make it writable for this user, or choose another folder: --runs for studies, NAS_CACHE for the cache"
     else:
-        cure = "mend that; a search then goes on where it stopped, with nas resume"
-    return EnvironmentProblem(f"{place}: cannot be written: {why} ({cure})")
+        remedy = "solve that; a search then goes on where it stopped, with nas resume"
+    return EnvironmentProblem(f"{place}: cannot be written: {why} ({remedy})")
 
 
 @contextmanager
 def as_environment_problems(path: Path) -> Iterator[None]:
-    """Raise errors of this machine while a file is written as problems with a cure.
+    """Raise errors of this machine while a file is written as problems with a remedy.
 
     Raises:
         EnvironmentProblem: the disk is full, or the place cannot be written to.

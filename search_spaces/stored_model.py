@@ -23,7 +23,7 @@ from ultralytics.nn import tasks
 from ultralytics.utils import LOGGER
 
 from search_spaces import build, files
-from search_spaces.errors import DataError, EnvironmentProblem
+from search_spaces.errors import DataError, EnvironmentProblem, unwrapped
 from search_spaces.operators import OPERATORS, Source
 from search_spaces.operators import modules as user_modules
 
@@ -154,7 +154,7 @@ def read(path: Path) -> StoredModel | None:
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         return _parsed(checkpoint)
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = unwrapped(error)[:200]
         raise DataError(f"{path}: not a model that this package stored: {reason}") from error
 
 

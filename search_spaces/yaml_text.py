@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from search_spaces.errors import SpecError
+from search_spaces.errors import SpecError, unwrapped
 
 _REPEATED = 100_000
 """Most values that aliases may repeat in one text; model files with anchors repeat dozens."""
@@ -56,7 +56,7 @@ def parse_yaml(text: str, *, unique_keys: bool = True) -> dict[str, Any]:
         tab = " (indent with spaces, not with tabs)" if "'\\t'" in str(error.problem) else ""
         raise SpecError(f"not YAML: {line}{error.problem}{tab}") from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:  # a ValueError: the 13th month of a date
-        raise SpecError(f"not YAML: {' '.join(str(error).split())}") from None
+        raise SpecError(f"not YAML: {unwrapped(error)}") from None
     if document is None:
         raise SpecError("empty: a mapping is expected")
     if not isinstance(document, dict):

@@ -58,8 +58,8 @@ TWICE = Operator(
 @pytest.fixture(autouse=True, scope="session")
 def nas_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A cache of the test run's own, which all its processes share: the user's is neither read nor written."""
-    own = tmp_path_factory.getbasetemp()
-    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "nas_cache"
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "nas_cache"
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NAS_CACHE", str(folder))
         yield folder
@@ -119,12 +119,17 @@ class Formula(Runtime):
     def compare(self, candidate: Deployed, reference: Deployed) -> Comparison:
         if len(self.asked) == self.interrupted_after:
             raise KeyboardInterrupt
-        own, other = self.measure(candidate), milliseconds_of(reference)
+        measured, other = self.measure(candidate), milliseconds_of(reference)
         slower = Latency(
             median_ms=other * 2, spread_ms=0, p90_ms=other * 2, iterations=30
         )  # a machine at half its speed
-        own = Latency(median_ms=own.median_ms * 2, spread_ms=own.spread_ms * 2, p90_ms=own.p90_ms * 2, iterations=20)
-        return Comparison(candidate=own, reference=slower, ratio=own.median_ms / slower.median_ms, drift=0.01)
+        measured = Latency(
+            median_ms=measured.median_ms * 2,
+            spread_ms=measured.spread_ms * 2,
+            p90_ms=measured.p90_ms * 2,
+            iterations=20,
+        )
+        return Comparison(candidate=measured, reference=slower, ratio=measured.median_ms / slower.median_ms, drift=0.01)
 
 
 START_MS = 0.05

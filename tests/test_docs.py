@@ -94,11 +94,11 @@ def test_figures_of_the_article_in_the_documentation_are_counted() -> None:
     (built,) = re.findall(r"\| right operators, as built \| ([\d,]+) \| ([\d.]+) \|", page)
     (deployed,) = re.findall(r"\| right operators, deployed \| ([\d,]+) \| ([\d.]+) \|", page)
     document = model_reader.model_document("yolov9c-mmqa")
-    for told, counted in (
+    for stated, counted in (
         (built, cost.measure(auxiliary.with_branch(document), 1, 640, deployed=False)),
         (deployed, cost.measure(document, 1, 640)),
     ):
-        assert told == (f"{counted.params:,}", f"{counted.gflops:.1f}")
+        assert stated == (f"{counted.params:,}", f"{counted.gflops:.1f}")
 
 
 def test_foreign_modules_are_documented() -> None:

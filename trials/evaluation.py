@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from search_spaces import Architecture, build, files
-from search_spaces.errors import DataError, EnvironmentProblem, LatencyError, SpecError
+from search_spaces.errors import DataError, EnvironmentProblem, LatencyError, SpecError, unwrapped
 from trials import devices
 from trials.budget import Budget, Limits
 from trials.costing import cost
@@ -192,7 +192,7 @@ def _ending(error: Exception) -> Ending:
 
 def _detail(error: Exception, ending: Ending) -> str:
     """Return the error in one line; if memory ran out, whether the GPU's or the host's."""
-    detail = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    detail = f"{type(error).__name__}: {unwrapped(error)}"
     if ending is Ending.OUT_OF_MEMORY:
         detail = f"on the {'GPU' if _is_of_gpu(error) else 'host'}: {detail}"
     return detail[:500]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from nas.bench.replay import Replay, ReplaySettings
     from nas.bench.tables import Table
 
-_SAMPLERS = "random,ours,tpe,nsga2"
+SAMPLERS = "random,ours,tpe,nsga2"
 _HISTORIES = (100, 1_000, 10_000)
 _STOPPED = "Stopped; nothing was saved."
 _REPLAYS, _OUTPUT = "Replays", "Output"
@@ -116,7 +116,7 @@ def register(app: typer.Typer) -> None:
 def bench(
     table: TableFile,
     cost: Cost = "ov_latency",
-    samplers: Samplers = _SAMPLERS,
+    samplers: Samplers = SAMPLERS,
     ablate: Ablate = False,
     trials: Trials = 100,
     repeats: Repeats = 50,

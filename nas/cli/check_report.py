@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("operator", "site", "places", "promise", "seen")
 """Columns of the failures as CSV."""
+_NOT_MEASURED = "reading images, and workers that slow each other down, add to it"
 
 
 def explanations(names: "Collection[str]") -> list[str]:
@@ -76,19 +77,21 @@ def print_space(space: "SearchSpace", search: "Search", summary: "SpaceSummary")
     show.lines(f"{name:<9} {text}" for name, text in lines.items())
 
 
-def estimate_lines(search: "Search", effort: "Estimate") -> list[str]:
+def estimate_lines(search: "Search", estimate: "Estimate") -> list[str]:
     """Describe how long a search may take, and how that was estimated."""
     from nas.report.verdicts import with_unit
 
-    budget, data, (least, most) = search.budget, search.data, effort.hours
-    trials = f"{with_unit(effort.trials, 'trial')} of {budget.summary}"
-    images = f"{data.train_images} + {data.val_images} images, {effort.workers} at once"
-    first = f"the training of the stock model {effort.base:.0f} s, " if effort.base else ""
-    each = f"{first}a trial of the stock model takes {effort.stock:.0f} s, of the costliest {effort.costliest:.0f} s"
+    budget, data, (least, most) = search.budget, search.data, estimate.hours
+    trials = f"{with_unit(estimate.trials, 'trial')} of {budget.summary}"
+    images = f"{data.train_images} + {data.val_images} images, {estimate.workers} at once"
+    first = f"the training of the stock model {estimate.base:.0f} s, " if estimate.base else ""
+    each = (
+        f"{first}a trial of the stock model takes {estimate.stock:.0f} s, of the costliest {estimate.costliest:.0f} s"
+    )
     return [
         f"search    {trials}, {images}",
         f"estimate  {_hours(least)} to {_hours(most)}: {each}",
-        f"measured  a few steps on {effort.machine}; reading images, and workers that slow each other down, add to it",
+        f"measured  a few steps on {estimate.machine}; {_NOT_MEASURED}",
     ]
 
 

@@ -40,7 +40,8 @@ OperatorName = Annotated[
     str | None,
     typer.Option(
         metavar="FILE.py:NAME",
-        help="An operator of your own, or all of a file without :NAME; or one that comes with nas, by its name.",
+        help="Operator to check: FILE.py:NAME of yours (without :NAME all of the file), or the name of one that comes "
+        "with nas.",
         rich_help_panel=_SUBJECT,
     ),
 ]
@@ -193,9 +194,9 @@ class _Checking:
             )
             for layer, (_, operator, parameters) in loaded.inserted.items()
         }
-        for layer, (operator, obstacle) in sorted(standing.items()):
-            if obstacle:
-                show.lines([f"note: layer {layer}: a space would not offer {operator}: {obstacle}"])
+        for layer, (operator, reason) in sorted(standing.items()):
+            if reason:
+                show.lines([f"note: layer {layer}: a space would not offer {operator}: {reason}"])
         found = cases.of_model(loaded)
         failures = self._failures(found)
         with show.err.status("training a step, fusing, exporting"):
@@ -217,16 +218,16 @@ class _Checking:
             summary = estimate.summarize(space, search)
         found = cases.of_space(space)
         failures = self._failures(found)
-        effort, problem = self._effort(space, search)
+        estimated, problem = self._estimate(space, search)
         whole = {"space": space.name, "scale": space.scale, "hash": space.hash, "cases": len(found)}
-        hours = None if effort is None else {**asdict(effort), "hours": effort.hours}
+        hours = None if estimated is None else {**asdict(estimated), "hours": estimated.hours}
         self._show({**whole, "outlook": asdict(summary), "effort": hours, "problem": problem}, failures)
         if self.shown == "table":
             check_report.print_space(space, search, summary)
-        show.lines([] if effort is None else check_report.estimate_lines(search, effort))
+        show.lines([] if estimated is None else check_report.estimate_lines(search, estimated))
         self._end(len(found), failures, problem)
 
-    def _effort(self, space: "SearchSpace", search: "Search") -> "tuple[Estimate | None, str]":
+    def _estimate(self, space: "SearchSpace", search: "Search") -> "tuple[Estimate | None, str]":
         """Return the estimate of a search; if there is none, the reason."""
         from nas.workflows import estimate
         from search_spaces.errors import LatencyError

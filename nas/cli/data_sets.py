@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nas.cli import show
+from nas.cli.options import TextFormat
 
 if TYPE_CHECKING:
     from trials.data.datasets import DataSet
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 Name = Annotated[
     str, typer.Argument(metavar="DATA", help="Path of a data.yaml, a name such as coco8.yaml, or digits (built in).")
 ]
-Format = Annotated[Literal["text", "json"], typer.Option("--format", help="Print text to read, or JSON for programs.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
 
 
 @show.reports_errors
-def data(data: Name = "digits", shown: Format = "text") -> None:
+def data(data: Name = "digits", shown: TextFormat = "text") -> None:
     """Count a data set as a search does, and report what is left out and what looks wrong. The data is not changed."""
     from trials.data import datasets
 

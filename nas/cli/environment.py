@@ -91,8 +91,8 @@ def _one_thop() -> tuple[bool, str]:
     owners = sorted(set(packages_distributions().get("thop", [])))
     if owners == ["ultralytics-thop"]:
         return True, "only ultralytics-thop provides it"
-    cure = "pip uninstall -y thop && pip install --force-reinstall --no-deps ultralytics-thop"
-    return False, f"provided by {', '.join(owners) or 'no distribution'}; cure: {cure}"
+    remedy = "pip uninstall -y thop && pip install --force-reinstall --no-deps ultralytics-thop"
+    return False, f"provided by {', '.join(owners) or 'no distribution'}; remedy: {remedy}"
 
 
 def _counts() -> tuple[bool, str]:

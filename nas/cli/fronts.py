@@ -10,6 +10,7 @@ from nas.cli.show import Format
 
 if TYPE_CHECKING:
     from nas.records.record import Record
+    from nas.records.trial_files import TrialFiles
     from nas.study.study import Study
 
 _COLUMNS = {
@@ -54,7 +55,7 @@ def print_trials(
     from nas.algorithms import pareto
     from nas.records.record import stock_of
 
-    records = [_with_progress(study, record) for record in some]
+    records = [_with_progress(study.files(record.trial), record) for record in some]
     if shown != "table":
         show.rows([record.as_row() for record in records], shown, title=title, columns=_COLUMNS)
         return
@@ -153,9 +154,9 @@ def _named(record: "Record") -> str:
     return record.summary or "-"
 
 
-def _with_progress(study: "Study", record: "Record") -> "Record":
+def _with_progress(files: "TrialFiles", record: "Record") -> "Record":
     """Return a running trial with the epochs that are done, and their seconds."""
     if record.state != "running":
         return record
-    epochs = study.files(record.trial).read_epochs()
+    epochs = files.read_epochs()
     return replace(record, epochs=len(epochs), seconds=round(sum(epoch.seconds for epoch in epochs), 1))

@@ -44,7 +44,7 @@ class Watching:
 
     def update(self, study: "Study", records: "Sequence[Record]") -> None:
         """Show the present state of the study."""
-        left = self._left(study, records)
+        left = self._time_left(records, remaining=study.remaining_trials(records))
         self._print_stock_training(study)
         for record in records:
             state = (record.state, record.ending)
@@ -79,13 +79,13 @@ class Watching:
             for line in nothing_learned(study, []):
                 err.print(line, markup=False)
 
-    def _left(self, study: "Study", records: "Sequence[Record]") -> str:
+    def _time_left(self, records: "Sequence[Record]", *, remaining: int) -> str:
         """Estimate the remaining time from the trials that ended since this display started."""
         ended = [record for record in records if record.ending is not None]
         if self._ended_before is None:
             self._ended_before = len(ended)
         done = len(ended) - self._ended_before
-        missing = study.remaining_trials(records) + sum(record.state == "running" for record in records)
+        missing = remaining + sum(record.state == "running" for record in records)
         if not done:
             return ""
         seconds = (time.monotonic() - self._began) / done * missing

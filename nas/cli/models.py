@@ -58,8 +58,8 @@ def _list_spaces(shown: Format) -> None:
         {"space": name, "base": found.base, "scale": found.scale, "slots": len(found.slots), "size": found.size}
         for name, found in loaded.items()
     ]
-    columns = {"space": "space", "base": "base model", "scale": "scale", "slots": "slots", "words": "architectures"}
-    cells = [row | {"words": f"{row['size']:.2e}"} for row in rows] if shown == "table" else rows
+    columns = {name: name for name in ("space", "base", "scale", "slots", "architectures")} | {"base": "base model"}
+    cells = [row | {"architectures": f"{row['size']:.2e}"} for row in rows] if shown == "table" else rows
     show.rows(cells, shown, title="Search spaces", columns=columns)
 
 

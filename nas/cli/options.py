@@ -128,6 +128,9 @@ def _as_markup(text: str) -> str:
 Name = Annotated[str, typer.Argument(metavar="STUDY", help="Name of the study; [b]nas status[/b] lists all.")]
 Runs = Annotated[Path, typer.Option(metavar="FOLDER", help=declared(SearchOptions)["runs"].option.help)]
 Shown = Annotated[Format, typer.Option("--format", help="Print a table to read, or JSON or CSV for programs.")]
+TextFormat = Annotated[
+    Literal["text", "json"], typer.Option("--format", help="Print text to read, or JSON for programs.")
+]
 Modules = Annotated[
     list[Path] | None,
     typer.Option(

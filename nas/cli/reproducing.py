@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,7 +20,6 @@ Anyway = Annotated[
         "--anyway", help="Train also if versions, device or code differ from the recorded ones; never on other data."
     ),
 ]
-Format = Annotated[Literal["text", "json"], typer.Option("--format", help="Print text to read, or JSON for programs.")]
 
 _EXIT_STATUSES = {"equal": 0, "different": 1, "refused": 2}
 
@@ -32,7 +31,11 @@ def register(app: typer.Typer) -> None:
 
 @show.reports_errors
 def reproduce(
-    study: options.Name, trial: Trial, anyway: Anyway = False, runs: options.Runs = RUNS, shown: Format = "text"
+    study: options.Name,
+    trial: Trial,
+    anyway: Anyway = False,
+    runs: options.Runs = RUNS,
+    shown: options.TextFormat = "text",
 ) -> None:
     """Train a trial again as it was trained, and compare the result with the recorded one to the bit.
 

@@ -11,7 +11,7 @@ from nas.cli import data_sets, measured, options, show
 
 if TYPE_CHECKING:
     from nas.records.record import Record
-    from nas.settings import Settings
+    from nas.settings import RunSettings, Settings
     from nas.study.study import Study
     from nas.workflows.plan import Plan
 
@@ -82,12 +82,12 @@ def _run(study: "Study") -> None:
     train(study)
     measured.measure_after_search(study)
     records = study.records()
-    places = study.remaining_trials(records)
-    if places or any(record.state == "running" for record in records):
-        show.lines([_why_short(study, records), f"Continue with: {options.command_for('resume', study)}"])
+    remaining = study.remaining_trials(records)
+    if remaining or any(record.state == "running" for record in records):
+        show.lines([_why_short(study.file.run, records), f"Continue with: {options.command_for('resume', study)}"])
     print_front(study, "table")
     show.lines([f"open its page in MLflow with: {options.command_for('ui', study, named=False)}"])
-    if places and not study.file.run.timeout and any(record.state == "waiting" for record in records):
+    if remaining and not study.file.run.timeout and any(record.state == "waiting" for record in records):
         raise typer.Exit(1)
 
 
@@ -127,7 +127,7 @@ def train(study: "Study") -> None:
 
 
 def _early_stopping(settings: "Settings") -> str:
-    """Say after which epochs trainings may be stopped; empty if they may not."""
+    """Return after which epochs trainings may be stopped; empty if they may not."""
     if settings.stopping is None:
         return ""
     rungs = ", ".join(map(str, settings.budget.rungs))
@@ -135,7 +135,7 @@ def _early_stopping(settings: "Settings") -> str:
 
 
 def _initial_weights(settings: "Settings") -> str:
-    """Say from which weights every candidate starts."""
+    """Return from which weights every candidate starts."""
     from nas.report.verdicts import with_unit
 
     if settings.base is not None:
@@ -147,15 +147,15 @@ def _initial_weights(settings: "Settings") -> str:
     return f"of {start}, where layers and shapes agree" if start else "random: every candidate from scratch"
 
 
-def _why_short(study: "Study", records: "Sequence[Record]") -> str:
-    """Say why a search ended before its number of trials."""
+def _why_short(run: "RunSettings", records: "Sequence[Record]") -> str:
+    """Return why a search ended before its number of trials."""
     from nas.study.study import COUNTED
 
-    of, done = study.file.run.trials, sum(record.ending in COUNTED for record in records)
+    of, done = run.trials, sum(record.ending in COUNTED for record in records)
     states = Counter(record.state for record in records)
-    words = {"waiting": "in the queue", "running": "running, in processes that this search did not start"}
-    left = ", ".join(f"{states[state]} {where}" for state, where in words.items() if states[state])
-    if study.file.run.timeout:
+    descriptions = {"waiting": "in the queue", "running": "running, in processes that this search did not start"}
+    left = ", ".join(f"{states[state]} {where}" for state, where in descriptions.items() if states[state])
+    if run.timeout:
         return f"The time was over after {done} of {of} trials{f', with {left}' if left else ''}."
     if left:
         return f"The search ended after {done} of {of} trials, with {left}."
@@ -163,7 +163,7 @@ def _why_short(study: "Study", records: "Sequence[Record]") -> str:
 
 
 def _predicted(plan: "Plan") -> str:
-    """Say for which device latency is predicted, and how many layers are timed first; empty if none was named."""
+    """Return for which device latency is predicted, and how many layers are timed first; empty if none was named."""
     device = plan.file.settings.latency
     if not device:
         return ""
@@ -184,7 +184,7 @@ def _study_name(plan: "Plan") -> str:
 
 
 def _preset(settings: "Settings") -> str:
-    """Say what a preset is good for, or which of its numbers were changed; empty if all were."""
+    """Return what a preset is good for, or which of its numbers were changed; empty if all were."""
     from nas.workflows.presets import PRESETS
 
     preset, budget, base = PRESETS[settings.preset], settings.budget, settings.base

@@ -237,13 +237,13 @@ def _status(study: "Study") -> "tuple[dict[str, str | int | float | None], list[
 
 def _status_or_problem(name: str, runs: Path) -> "tuple[dict[str, str | int | float | None], list[str]]":
     """Return the row of a study; if it cannot be opened, the row holds the reason."""
-    from search_spaces.errors import NasError
+    from search_spaces.errors import NasError, unwrapped
 
     try:
         return _status(_open(name, runs))
     except NasError as error:
         rest = dict.fromkeys(_STATUS)
-        problem = " ".join(str(error).split())
+        problem = unwrapped(error)
         return {**rest, "study": name, "folder": str(runs.absolute() / name), "problem": problem}, []
 
 

@@ -37,7 +37,7 @@ def from_code(code: int, *, oom_killed: bool) -> ExitCause:
         text = "on the host: killed by the kernel, which had no memory left"
         return ExitCause(text=text, ending=Ending.OUT_OF_MEMORY)
     if number == signal.SIGKILL:
-        return ExitCause(text=f"killed ({name}), by someone or for want of memory: the kernel does not say")
+        return ExitCause(text=f"killed ({name}) by a user or because memory ran out; the kernel does not say which")
     return ExitCause(text=f"crash ({name})" if number in _CRASHES else f"ended by {name}")
 
 

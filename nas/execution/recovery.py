@@ -12,6 +12,7 @@ from nas.execution.pruning import store_outcome
 from nas.execution.watchdog import Training
 from nas.locks import is_held
 from nas.records.trial_attributes import CRASH_CAUSE, DETAIL, ENDING, FINGERPRINT, MACHINE, REPEAT, RETRY_OF, ROLE, RUNG
+from nas.records.trial_files import TrialFiles
 from nas.study.study import Study
 from trials import Ending
 
@@ -29,7 +30,7 @@ def retry(study: Study, number: int, reason: str, *, crashed: bool = False) -> N
         return  # interrupted before it had an architecture, or enqueued already
     if not trial.state.is_finished():
         note = f"{reason}; its architecture is tried again"
-        study.storage.set_trial_user_attr(trial._trial_id, DETAIL, note)
+        study.storage.set_trial_user_attr(trial._trial_id, DETAIL, note)  # noqa: SLF001 - Optuna's storages take it
     attributes = {
         key: value
         for key, value in trial.user_attrs.items()
@@ -99,18 +100,19 @@ def _end(study: Study, trial: FrozenTrial, cause: ExitCause | None) -> None:
             retry(study, trial.number, "interrupted" if cause is None else cause.text, crashed=cause is not None)
             study.optuna.tell(trial.number, state=TrialState.FAIL)
             return
-        fields = _fields_of_crash(study, trial, cause)
-    values = store_outcome(study.settings, Trial(study.optuna, trial._trial_id), fields)
+        fields = _fields_of_crash(study.files(trial.number), trial, cause)
+    optuna_trial = Trial(study.optuna, trial._trial_id)  # noqa: SLF001 - Optuna's class takes it
+    values = store_outcome(study.settings, optuna_trial, fields)
     study.optuna.tell(trial.number, values, state=None if values else TrialState.PRUNED)
 
 
-def _fields_of_crash(study: Study, trial: FrozenTrial, cause: ExitCause) -> dict[str, Any]:
+def _fields_of_crash(files: TrialFiles, trial: FrozenTrial, cause: ExitCause) -> dict[str, Any]:
     """Return the fields, as in `stored_outcome.outcome_fields`, of a trial whose worker wrote no outcome."""
     first = trial.user_attrs.get(CRASH_CAUSE, cause.text)
     before = "" if first == cause.text else f"; the first time: {first}"
     began = trial.datetime_start
     return {
-        "epochs": len(study.files(trial.number).read_epochs()),
+        "epochs": len(files.read_epochs()),
         "seconds": round((datetime.now() - began).total_seconds(), 1) if began else 0.0,  # noqa: DTZ005 - as Optuna
         DETAIL: f"{cause.text}{before}; see workers/ in the study's folder",
         ENDING: cause.ending.value,

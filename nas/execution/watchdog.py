@@ -52,7 +52,7 @@ class Watchdog:
             self._heartbeat, self._beat_at, self._cpu_seconds = heartbeat, now, cpu_seconds
         timeout = self.training.timeout
         if timeout is not None and now - self.began > timeout + max(GRACE_SECONDS, GRACE_SHARE * timeout):
-            return f"hung: still at it {now - self.began:.0f} s after it began, where {timeout:g} s are allowed"
+            return f"hung: still running {now - self.began:.0f} s after its start; {timeout:g} s are allowed"
         silent = now - self._beat_at
         busy = cpu_seconds - self._cpu_seconds > _BUSY_SHARE * silent
         if silent > (BUSY_SECONDS if busy else IDLE_SECONDS):

@@ -34,7 +34,7 @@ from nas.samplers.suggest import suggest
 from nas.study.stock_training import StockTraining
 from nas.study.study import Study
 from search_spaces import Architecture
-from search_spaces.errors import NasError
+from search_spaces.errors import NasError, unwrapped
 from trials import Budget, Ending, Epoch, Limits, Outcome, evaluate
 from trials.machine import MemoryGrowth, MemoryLimit, end_with
 from trials.scores import GoOn
@@ -259,7 +259,7 @@ def main() -> None:
         log.info("stopped")
         return
     except NasError as error:
-        print(f"{PROBLEM}{' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201 - the supervisor reads it
+        print(f"{PROBLEM}{unwrapped(error)}", file=sys.stderr)  # noqa: T201 - the supervisor reads it
         sys.exit(UNFIT)
     if worker.outgrown:
         log.info("this process uses too much memory; another takes its place")

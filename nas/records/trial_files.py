@@ -20,7 +20,7 @@ _LONGEST_PID = 10
 
 @dataclass(frozen=True)
 class TrialFiles:
-    """Files of one trial; the names of those that a training writes are its own constants."""
+    """Files of one trial. `trials.evaluation` defines the names of the files that an evaluation writes."""
 
     folder: Path
 

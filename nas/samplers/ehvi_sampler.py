@@ -74,8 +74,9 @@ class EHVISampler(FilteredSampler):
     ) -> tuple[list[Architecture], FloatArray, FloatArray]:
         """Return the finished, running and enqueued architectures, their accuracies and extra noise.
 
-        A trial stopped at a rung has its extrapolated accuracy; one that failed has the worst accuracy; a running one
-        has NaN. A retry stands in the place of the trial that it retries.
+        A trial stopped at a rung has its extrapolated accuracy. A pruned trial without a rung (diverged, out of memory,
+        timed out, crashed) has the worst accuracy; trials in state FAIL are left out. A running trial has NaN. A retry
+        stands in the place of the trial that it retries.
 
         Returns:
             Architectures, accuracies and extra noise, `(tried,)` each.
@@ -156,7 +157,7 @@ def _parents(tried: Sequence[Architecture], candidates: Candidates, accuracies: 
 
 
 def _first_try(trial: FrozenTrial, every: Sequence[FrozenTrial]) -> int:
-    """Return the number of the trial that this one retries, or of the one that that one retries."""
+    """Return the number of the first attempt in a chain of retries; of a trial that retries none, its number."""
     while RETRY_OF in trial.user_attrs:
         trial = every[trial.user_attrs[RETRY_OF]]
     return trial.number

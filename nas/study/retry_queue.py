@@ -19,8 +19,8 @@ class RetryFirstStudy(optuna.Study):
         waiting = self._storage.get_all_trials(self._study_id, deepcopy=False, states=(TrialState.WAITING,))
         for trial in sorted(waiting, key=lambda trial: (RETRY_OF not in trial.user_attrs, trial.number)):
             try:
-                if self._storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING):
-                    return trial._trial_id
+                if self._storage.set_trial_state_values(trial._trial_id, state=TrialState.RUNNING):  # noqa: SLF001 - Optuna's storages take it
+                    return trial._trial_id  # noqa: SLF001 - the same
             except UpdateFinishedTrialError:
                 continue
         return None

@@ -21,7 +21,7 @@ from nas.algorithms.pareto import OBJECTIVES, Direction
 from nas.study.folders import storage_file
 from nas.study.storage_retries import ADVICE, RetryingStorage, place_of, require_database
 from nas.study.study_file import Identity, StudyFile
-from search_spaces.errors import EnvironmentProblem, StudyError
+from search_spaces.errors import EnvironmentProblem, StudyError, unwrapped
 
 _HEARTBEAT_SECONDS, _GRACE_SECONDS = 60, 300
 _SQLITE_SECONDS = 60
@@ -58,7 +58,7 @@ def open_storage(url: str) -> RDBStorage:
         except (ImportError, SQLAlchemyError, OptunaError, RuntimeError) as error:
             if file is not None:
                 raise StudyError(f"{file}: the study's database is damaged: {_first_line(error)} ({ADVICE})") from None
-            message = addresses.redact(" ".join(str(error).split()), url)
+            message = addresses.redact(unwrapped(error), url)
             where = addresses.without_password(url)
             raise EnvironmentProblem(f"storage: {where} cannot be opened: {message} ({_PASSWORD})") from None
 

@@ -11,7 +11,7 @@ from optuna.storages import RDBStorage
 from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
 from nas import addresses
-from search_spaces.errors import EnvironmentProblem, NasError, StudyError
+from search_spaces.errors import EnvironmentProblem, NasError, StudyError, unwrapped
 
 log = logging.getLogger(__name__)
 
@@ -105,11 +105,11 @@ def _passes(error: SQLAlchemyError) -> bool:
 
 
 def _problem(error: SQLAlchemyError, place: str) -> NasError | None:
-    """Return our error, with its cure, for a failure that waiting does not help; None if we have none."""
+    """Return our error, with its remedy, for a failure that waiting does not help; None if we have none."""
     text = _reason(error).lower()
     if any(word in text for word in _FULL):
-        cure = "make room there; a search then goes on where it stopped, with nas resume"
-        return EnvironmentProblem(f"{place}: cannot be written: the disk is full ({cure})")
+        remedy = "make room there; a search then goes on where it stopped, with nas resume"
+        return EnvironmentProblem(f"{place}: cannot be written: the disk is full ({remedy})")
     if any(word in text for word in _NOT_ALLOWED):
         return EnvironmentProblem(f"{place}: cannot be written ({_reason(error)}; make it writable for this user)")
     if isinstance(error, DatabaseError) and any(word in text for word in _DAMAGED):
@@ -121,7 +121,7 @@ def _problem(error: SQLAlchemyError, place: str) -> NasError | None:
 
 def _reason(error: SQLAlchemyError) -> str:
     """Return the database driver's message in one line."""
-    return " ".join(str(error.orig if isinstance(error, DBAPIError) else error).split())[:200]
+    return unwrapped(error.orig if isinstance(error, DBAPIError) else error)[:200]
 
 
 def require_database(path: Path) -> None:

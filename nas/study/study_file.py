@@ -13,7 +13,7 @@ from nas import addresses
 from nas.settings import FrozenModel, RunSettings, Settings
 from nas.study.folders import DATABASE, STUDY, TRACKING_DATABASE, default_storage
 from search_spaces import cache_folder
-from search_spaces.errors import StudyError
+from search_spaces.errors import StudyError, unwrapped
 from search_spaces.files import write_atomically
 from trials.data.datasets import DIGITS
 
@@ -94,7 +94,7 @@ class StudyFile(FrozenModel):
         except FileNotFoundError:
             raise StudyError(f"{folder}: no study there (study.json is missing)") from None
         except (ValueError, RecursionError) as error:
-            raise StudyError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+            raise StudyError(f"{path}: cannot be read: {unwrapped(error)}") from None
         except OSError as error:
             raise StudyError(f"{path}: cannot be read: {error.strerror or error}") from None
 

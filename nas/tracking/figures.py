@@ -78,5 +78,5 @@ def _markers(
 def _hover(record: Record) -> str:
     lines = "<br>".join(f"{name} {text}" for name, text in facts(record).items())
     over = "" if record.within else "<br>over a limit"
-    words = record.summary.replace(" · ", "<br>")
-    return f"<b>trial {record.trial}</b><br>{words}<br>{lines}{over}"
+    choices = record.summary.replace(" · ", "<br>")
+    return f"<b>trial {record.trial}</b><br>{choices}<br>{lines}{over}"

@@ -16,7 +16,7 @@ from nas import signals
 from nas.addresses import redact, without_password
 from nas.tracking.database import create_database
 from nas.tracking.mlflow_runs import ui_command
-from search_spaces.errors import EnvironmentProblem, SpecError
+from search_spaces.errors import EnvironmentProblem, SpecError, unwrapped
 
 _GRACE_SECONDS = 5.0
 _POLL_SECONDS = 0.3
@@ -47,7 +47,7 @@ class PagesServer:
         try:
             create_database(uri)
         except Exception as problem:
-            line = redact(" ".join(str(problem).split()), uri)
+            line = redact(unwrapped(problem), uri)
             raise EnvironmentProblem(f"MLflow cannot be used at {without_password(uri)}: {line}") from problem
         self._root = f"http://{_bracketed(_EVERYWHERE.get(host, host))}:{port}"
 

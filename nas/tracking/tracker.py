@@ -24,7 +24,7 @@ from nas.study.folders import SPACE, SUPERVISOR_LOCK, TRACKING_STATE
 from nas.tracking import figures, note
 from nas.tracking.mlflow_runs import TAG_LENGTH, Run, Runs, advice_on, now
 from nas.tracking.state import TrackingState
-from search_spaces.errors import EnvironmentProblem
+from search_spaces.errors import EnvironmentProblem, unwrapped
 from search_spaces.scaling import MACRO
 
 _log = logging.getLogger(__name__)
@@ -209,7 +209,7 @@ class Tracker:
 
     def _message(self, problem: Exception) -> str:
         """Return the problem and advice in one line, without passwords."""
-        line = redact(" ".join(str(problem).split()), self.uri)
+        line = redact(unwrapped(problem), self.uri)
         line = line or type(problem).__name__
         line = line if len(line) <= 300 else f"{line[:120]} ... {line[-180:]}"
         advice = advice_on(self.uri, problem)
@@ -415,7 +415,7 @@ def _share(best: Sequence[Record], objectives: Sequence[str], stock: Mapping[str
 def _flat(picks: Mapping[str, Any]) -> dict[str, str]:
     """Return picks as params with Optuna's names; `architecture: stock` where there are none."""
     slots = {name: choice for name, choice in picks.items() if name != MACRO}
-    flat = {f"{MACRO}.{dial}": f"{value:g}" for dial, value in picks.get(MACRO, {}).items()}
+    flat = {f"{MACRO}.{factor}": f"{value:g}" for factor, value in picks.get(MACRO, {}).items()}
     for slot, choice in slots.items():
         for operator, parameters in choice.items():
             flat[f"{slot}.operator"] = operator

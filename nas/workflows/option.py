@@ -122,7 +122,7 @@ class Declared:
         return ",".join(self.default) if self.is_list else str(self.default)
 
     def problem(self, value: object) -> str | None:
-        """Say what is wrong with a value; None if it is allowed. Whether a name exists is not checked."""
+        """Return what is wrong with a value; None if it is allowed. Whether a name exists is not checked."""
         if value is None:
             return None
         if self.name in ranges.RANGES:

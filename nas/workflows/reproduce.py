@@ -59,8 +59,8 @@ def reproduce(
     """
     recorded = _RecordedTrial.of(study, trial)
     result = recorded.described()
-    if obstacle := recorded.obstacle():
-        return replace(result, reasons=(obstacle,))
+    if reason := recorded.reason_not_to_train():
+        return replace(result, reasons=(reason,))
     try:
         _ = study.space  # refuses one that has changed; adds the operators of the user's files
         architecture, data = study.architecture(recorded.record), datasets.load(study.settings.data)
@@ -154,7 +154,7 @@ class _RecordedTrial:
             origin=self.detail.removeprefix(f"{TRAINED_BEFORE}, in ") if is_cached else "",
         )
 
-    def obstacle(self) -> str:
+    def reason_not_to_train(self) -> str:
         """Return why the trial cannot be trained or compared at all; empty if it can."""
         which, ending = f"trial {self.record.trial} is {self.record.status}", self.record.ending
         if ending is None:

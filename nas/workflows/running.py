@@ -14,7 +14,7 @@ from nas.study.folders import runs_option
 from nas.study.garbage import WeightCollector
 from nas.study.stock_training import StockTraining
 from nas.study.study import Study
-from search_spaces.errors import EnvironmentProblem, StudyError
+from search_spaces.errors import EnvironmentProblem, StudyError, unwrapped
 from trials import Epoch
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def tracker_of(study: Study, *, activity: str = "the search") -> "Tracker | None
     try:
         from nas.tracking.tracker import Tracker  # noqa: PLC0415 - MLflow takes seconds to import
     except Exception as problem:  # noqa: BLE001 - tracking must not end a search, whatever the import raises
-        line = " ".join(str(problem).split())
+        line = unwrapped(problem)
         _log.warning("MLflow cannot be imported: %s (pip install mlflow); %s goes on without it", line, activity)
         return None
     file, runs = study.file, study.folder.parent

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from nas import signals
 from nas.paths import RUNS
 from nas.study.folders import STUDY, study_folder
-from search_spaces.errors import EnvironmentProblem, NasError
+from search_spaces.errors import EnvironmentProblem, NasError, unwrapped
 from search_spaces.files import read_mapping, write_atomically
 from trials.training.full_training import FullTrainer
 
@@ -54,7 +54,7 @@ def logged() -> Iterator[None]:
             if origin is not None:
                 logs.append(TrainingLog(*origin, folder, arguments))
         except (NasError, OSError) as problem:
-            _log.warning("this training is not in the MLflow of its study: %s", " ".join(str(problem).split()))
+            _log.warning("this training is not in the MLflow of its study: %s", unwrapped(problem))
 
     FullTrainer.on_begin = begin
     status = "FAILED"
@@ -138,7 +138,7 @@ class TrainingLog:
             return False  # the tracker has logged it
         except Exception as problem:  # noqa: BLE001 - logging must not end a training
             if not self._warned:
-                line = " ".join(str(problem).split()) or type(problem).__name__
+                line = unwrapped(problem) or type(problem).__name__
                 _log.warning("MLflow: %s; the training goes on, and what is missing there is written later", line)
             self._warned = True
             return False

@@ -13,8 +13,8 @@ def records(*endings: str) -> list[Record]:
     found = []
     for number, ending in enumerate(endings):
         name, _, detail = ending.partition(":")
-        own = Record(trial=number, state="complete", picks={}, fingerprint=str(number), detail=detail)
-        found.append(replace(own, ending=name or None))
+        record = Record(trial=number, state="complete", picks={}, fingerprint=str(number), detail=detail)
+        found.append(replace(record, ending=name or None))
     return found
 
 

@@ -58,10 +58,10 @@ def test_user_operator_is_searched_and_exported(tmp_path: Path, own_operator: st
     small = ["--epochs", "1", "--image-size", "64", "--workers", "2", "--device", "cpu"]
     nas("search", "--space", mine / "space.yaml", "--study", "own", "--trials", 4, *small, folder=tmp_path)
     (mine / "twice.py").unlink()
-    told = nas("trials", "own", "--format", "json", folder=tmp_path).stdout
-    rows = json.loads(told)
+    listed = nas("trials", "own", "--format", "json", folder=tmp_path).stdout
+    rows = json.loads(listed)
     assert [row["ending"] for row in rows] == ["finished"] * 4
-    assert "Twice" in told
+    assert "Twice" in listed
     with_it = next(row for row in rows if any("Twice" in str(pick) for pick in row["picks"].values()))
     nas("resume", "own", "--trials", 5, folder=tmp_path)
     out = nas("export", "own", "--trial", with_it["trial"], "--out", elsewhere / "model", folder=tmp_path)
@@ -105,9 +105,9 @@ def test_a_study_is_searched_resumed_and_exported(tmp_path: Path) -> None:
         text=True,
         check=True,
     )
-    told = json.loads(fresh.stdout.splitlines()[-1])
-    assert told["map50_95"] == pytest.approx(summary["map50_95"], abs=0.005)
-    assert told["weights"] == told["built"] == summary["as_built"]["params"]
+    validated = json.loads(fresh.stdout.splitlines()[-1])
+    assert validated["map50_95"] == pytest.approx(summary["map50_95"], abs=0.005)
+    assert validated["weights"] == validated["built"] == summary["as_built"]["params"]
     nas(
         *(
             "yolo",
@@ -171,8 +171,8 @@ def test_search_changes_nothing_in_the_user_folder(tmp_path: Path) -> None:
         }
 
     before = state()
-    own = ["--space", "v5", "--scale", "n", "--study", "own", "--data", data / "data.yaml"]
-    out = nas("search", *own, "--trials", 2, "--base-epochs", 1, *SMALL, folder=tmp_path)
+    options = ["--space", "v5", "--scale", "n", "--study", "own", "--data", data / "data.yaml"]
+    out = nas("search", *options, "--trials", 2, "--base-epochs", 1, *SMALL, folder=tmp_path)
     assert "left out  train: 1 of 8 images, which cannot be read: images/train/a.jpg: an empty file" in out.stderr
     nas("resume", "own", "--trials", 3, folder=tmp_path)
     assert state() == before

@@ -92,7 +92,7 @@ def test_posterior_means_equal_predictions_at_the_observations(observed: Feature
 
 
 def test_harmful_choice_is_learned_from_few_trials(rng: np.random.Generator) -> None:
-    """It is in four of twenty architectures, no two of which are equal."""
+    """The harmful choice is in four of twenty architectures, no two of which are equal."""
     choices = rng.integers(1, CHOICES, size=(20, SLOTS))
     choices[:4, 2] = 0
     continuous = rng.random((20, 1))
@@ -108,7 +108,7 @@ def test_harmful_choice_is_learned_from_few_trials(rng: np.random.Generator) -> 
 
 
 def test_output_warping_exponent_is_found(rng: np.random.Generator) -> None:
-    """What rises linear, observed through a root: the square of it is what a smooth process would say."""
+    """Values are the square root of a linear function, so the exponent 2 makes them linear again."""
     features = Features(rng.random((60, 2)), np.ones((60, 1)))
     linear = 0.05 + 0.3 * features.continuous.sum(axis=1) + 0.01 * np.sin(20 * features.continuous[:, 0])
     assert Surrogate.fit(features, np.sqrt(linear)).exponent == 2.0

@@ -53,8 +53,8 @@ class Device:
         self._monkeypatch.setenv("NAS_CACHE", str(self.folder / "cache" / on))
         self._monkeypatch.setattr(runtimes, "open_runtime", self.open)
         asks_of_space = command in {"record", "show", "predict", "error"}
-        told = ["--space", self.space, "--deploy-size", 64, "--classes", 3] if asks_of_space else []
-        return CliRunner().invoke(app, ["latency", command, *map(str, [*arguments, *told])])
+        options = ["--space", self.space, "--deploy-size", 64, "--classes", 3] if asks_of_space else []
+        return CliRunner().invoke(app, ["latency", command, *map(str, [*arguments, *options])])
 
 
 @pytest.fixture

@@ -83,8 +83,8 @@ class TestUi:
     def test_ui_reports_a_port_in_use_with_the_next_free_one(self, busy: int, tmp_path: Path) -> None:
         result = nas("ui", "--port", busy, "--runs", tmp_path)
         assert result.exit_code == 2
-        said, _, free = result.stderr.strip().rstrip(")").rpartition(" ")
-        assert said == f"port: {busy} is in use (the next free one: --port"
+        problem, _, free = result.stderr.strip().rstrip(")").rpartition(" ")
+        assert problem == f"port: {busy} is in use (the next free one: --port"
         server.require_free("127.0.0.1", int(free))
         assert not (tmp_path / "mlflow.db").exists()
 
@@ -139,8 +139,8 @@ class TestUi:
             time.sleep(0.5)
         assert answers(port, "/")
         process.send_signal(number)
-        results, told = process.communicate(timeout=60)
-        lines = told.splitlines()
+        results, errors = process.communicate(timeout=60)
+        lines = errors.splitlines()
         assert lines[0] == f"MLflow of {tmp_path} in about ten seconds; Ctrl-C ends it"
         assert lines[1].startswith(f"http://127.0.0.1:{port}/")
         assert len(lines) == 3

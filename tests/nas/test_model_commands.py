@@ -61,7 +61,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize(
-    ("before", "after", "told"),
+    ("before", "after", "problem"),
     [
         ("OwnGate, [32]", "SimAM, []", "backbone[3]: unknown module 'SimAM' (neither Ultralytics' nor this package's"),
         ("OwnGate, [32]", "torch_safe_load, [a.pt]", "backbone[3]: torch_safe_load is no layer"),
@@ -74,16 +74,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_mistake_in_a_model_file_is_one_line_and_status_2(
-    command: tuple[str, ...], before: str, after: str, told: str, folder: Path
+    command: tuple[str, ...], before: str, after: str, problem: str, folder: Path
 ) -> None:
     (folder / "mine.yaml").write_text(MODEL.replace(before, after), encoding="utf-8")
     result = nas(*command, "mine.yaml")
     assert result.exit_code == 2, result.output
     if "OwnGate" not in MODEL.replace(before, after) or "modules" in after:
         (line,) = result.stderr.strip().splitlines()
-        assert line.startswith(f"mine.yaml: {told}")
+        assert line.startswith(f"mine.yaml: {problem}")
     else:
-        assert told in result.stderr
+        assert problem in result.stderr
     assert not (folder / "ran.txt").exists()
 
 

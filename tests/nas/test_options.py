@@ -12,15 +12,21 @@ import typer
 from typer.testing import CliRunner
 
 import nas
-from nas.cli import app
+from nas.algorithms.pareto import OBJECTIVES
+from nas.algorithms.rewards import Reward
+from nas.bench.optimizers import ABLATIONS, OPTIMIZERS
+from nas.cli import app, benching
+from nas.settings import Sampler
 from nas.study.study import Study
-from nas.workflows import presets
+from nas.workflows import presets, search_options
 from nas.workflows.option import declared, markdown
 from nas.workflows.plan import Plan
 from nas.workflows.presets import PRESETS
 from nas.workflows.request import Request
 from nas.workflows.search_options import SearchOptions
 from search_spaces.errors import SpecError
+from trials.budget import Precision
+from trials.data.datasets import DIGITS
 
 OPTIONS = declared(SearchOptions)
 PAGE = Path(__file__).parents[2] / "docs" / "options.md"
@@ -196,6 +202,27 @@ class TestPython:
 
     def test_presets_are_the_allowed_names(self) -> None:
         assert OPTIONS["preset"].choices == tuple(PRESETS)
+
+    def test_samplers_are_those_of_the_settings_and_can_be_replayed(self) -> None:
+        samplers = OPTIONS["sampler"].choices
+        assert samplers == tuple(Sampler)
+        assert set(samplers) == OPTIMIZERS.keys() - ABLATIONS.keys()
+        assert set(benching.SAMPLERS.split(",")) <= OPTIMIZERS.keys()
+
+    def test_rewards_are_those_of_the_formulas(self) -> None:
+        assert OPTIONS["reward"].choices == tuple(Reward)
+        assert f"{', '.join(Reward).replace(', linear', ' or linear')}." in OPTIONS["reward"].option.help
+
+    def test_precisions_are_those_of_a_budget(self) -> None:
+        assert OPTIONS["precision"].choices == typing.get_args(Precision)
+
+    def test_objectives_in_the_help_are_all_and_the_default_is_among_them(self) -> None:
+        names = ", ".join(OBJECTIVES).replace(", latency_ms", " and latency_ms")
+        assert f"out of {names}." in OPTIONS["objectives"].option.help
+        assert set(OPTIONS["objectives"].default) <= OBJECTIVES.keys()
+
+    def test_demonstration_data_is_the_built_in_data_set(self) -> None:
+        assert search_options.DEMONSTRATION_DATA == DIGITS
 
     def test_classes_are_exported_and_imported_late(self) -> None:
         script = (

@@ -85,13 +85,13 @@ def narrowed(argument: Any, divisor: int) -> Any:
 
 @each_model
 def test_published_model_is_trained_and_exported(name: str, file: Path, data: Path, tmp_path: Path) -> None:
-    told = run(
+    finished = run(
         *NAS, "yolo", "train", f"model={file}", f"data={data}", "epochs=2", "imgsz=96", "batch=16", "device=cpu",
         "workers=0", "plots=False", f"project={tmp_path}", "name=run", "mosaic=0",
         folder=tmp_path,
     )  # fmt: skip
     notes = foreign_files.translate(yaml_text.read_yaml(file)).notes
-    assert all(told.stdout.count(note) + told.stderr.count(note) == 1 for note in notes)
+    assert all(finished.stdout.count(note) + finished.stderr.count(note) == 1 for note in notes)
     best = tmp_path / "run" / "weights" / "best.pt"
     model: Any = YOLO(best).model.float().eval().fuse(verbose=False)
     image = torch.rand(2, 3, 160, 224)
@@ -129,8 +129,8 @@ def test_space_derived_from_a_published_model_is_searched(file: Path, data: Path
     )  # fmt: skip
     trials = run(*NAS, "trials", "around", "--format", "csv", folder=tmp_path).stdout
     assert trials.count("finished") == 4
-    told = run(*NAS, "export", "around", "--best", "map", folder=tmp_path)
-    exported = re.search(r"[^\s=]+/model\.yaml", told.stdout + told.stderr)
+    finished = run(*NAS, "export", "around", "--best", "map", folder=tmp_path)
+    exported = re.search(r"[^\s=]+/model\.yaml", finished.stdout + finished.stderr)
     assert exported is not None
     assert (
         yaml_text.read_yaml(Path(exported[0])).get("pgi", False)

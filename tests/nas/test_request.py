@@ -58,7 +58,7 @@ def test_default_workers_are_at_most_four(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 class TestPrecision:
-    """Of the step of a training, by device."""
+    """Number format of the steps of a training, by device."""
 
     @pytest.mark.parametrize(
         ("asked", "device", "computes", "precision"),

@@ -25,7 +25,7 @@ def test_training_beyond_timeout_and_grace_is_killed_despite_its_heartbeat() -> 
     for second in range(41):
         assert watchdog.reason_to_kill(100.0 + second, heartbeat=second, cpu_seconds=second) is None
     assert watchdog.reason_to_kill(141.0, heartbeat=41, cpu_seconds=41.0) == (
-        "hung: still at it 41 s after it began, where 10 s are allowed"
+        "hung: still running 41 s after its start; 10 s are allowed"
     )
 
 
@@ -62,7 +62,7 @@ def test_training_without_heartbeat_is_killed(load: float, patience: float) -> N
             -signal.SIGKILL,
             False,
             Ending.CRASHED,
-            "killed (SIGKILL), by someone or for want of memory: the kernel does not say",
+            "killed (SIGKILL) by a user or because memory ran out; the kernel does not say which",
         ),
     ],
 )

@@ -27,7 +27,7 @@ def stock() -> Architecture:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A trial's own."""
+    """Return an empty folder for one trial."""
     path = tmp_path / "trial"
     path.mkdir()
     return path

@@ -246,7 +246,7 @@ class TestFlatBuffers:
         assert torch.equal(value, before)
 
     def test_tensors_in_a_flat_buffer_are_aligned_as_by_pytorch(self) -> None:
-        """Otherwise a matrix product may add up in another order, and a score depend on writing a checkpoint."""
+        """At other addresses a matrix product may add in another order: scores would depend on writing checkpoints."""
         values = [torch.rand(size) for size in (1, 17, 5)] + [torch.tensor(3), torch.tensor(4)]
         move_to_flat_buffers(values)
         assert all(value.data_ptr() % 64 == 0 for value in values)
@@ -389,7 +389,7 @@ class TestNoEpochLeft:
         folder: Path,
         untrained: Callable[[], None],
     ) -> None:
-        """As if it were trained now: `go_on` is not called again after it returned False."""
+        """`go_on` is not called again after it returned False, as in an uninterrupted training."""
         first = run(document(STOCK), tiny(epochs=EPOCHS), until=2)
         untrained()
         again = run(document(STOCK), tiny(epochs=EPOCHS), until=1)
@@ -447,7 +447,7 @@ class TestIdentity:
         tiny: TinyBudget,
         folder: Path,
     ) -> None:
-        """The checkpoint has all of them."""
+        """Start from a checkpoint that has all tensors of the model."""
         start = folder / "start.pt"
         save(build.model(document(STOCK), CLASSES), {}, start)
         first = run(document(STOCK), tiny(weights=start), "whole")

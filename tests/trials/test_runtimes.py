@@ -263,8 +263,8 @@ class TestSsh:
         )
 
     def test_an_error_of_the_remote_machine_has_its_name(self, ssh: Callable[[str], Path]) -> None:
-        ssh('read question; echo \'{"environment": "the runtime openvino is not installed (cure)"}\'')
-        with pytest.raises(EnvironmentProblem, match=r"^board: the runtime openvino is not installed \(cure\)$"):
+        ssh('read question; echo \'{"environment": "the runtime openvino is not installed (remedy)"}\'')
+        with pytest.raises(EnvironmentProblem, match=r"^board: the runtime openvino is not installed \(remedy\)$"):
             runtimes.open_runtime("ssh://board/openvino")
 
     def test_a_missing_ssh_client_is_an_error(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

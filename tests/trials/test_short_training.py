@@ -288,7 +288,7 @@ class TestFailures:
         assert calls == [True] * (batch + 1)  # at the batch, not at the epoch's end
 
     def test_nan_weights_end_the_training(self, train: Train, stock: Architecture, tmp_path: Path) -> None:
-        """Through the whole network and its loss, as in a training that really diverged."""
+        """NaN weights go through the whole network and its loss, as in a training that really diverged."""
         model, path = build.model(stock.document(CLASSES), CLASSES), tmp_path / "nan.pt"
         nn.init.constant_(model.model[0].conv.weight, float("nan"))
         save(model, {}, path)
@@ -353,7 +353,7 @@ class TestRecipe:
         folder: Path,
         motley: Architecture,
     ) -> None:
-        """Of four steps, and in the EMA, which is scored and saved."""
+        """The temperature is compared after four steps, in the live model and in the EMA, which is scored and saved."""
         budget = tiny(recipe=Recipe(anneal=anneal))
         trainer = ShortTraining(motley.document(CLASSES), budget, scenes, folder, forward)
         trainer.train()
@@ -563,7 +563,7 @@ class TestWeights:
     def test_weights_validate_to_the_score_of_the_trial(
         self, tmp_path: Path, folder: Path, motley: Architecture, fresh: Callable[..., str]
     ) -> None:
-        """Validated on the training images, where a second of overfitting gives a score above 0."""
+        """Validate on the training images, where a second of overfitting gives a score above 0."""
         file = digit_scenes.draw(tmp_path, train=16, val=8)
         overfitted = file.with_name("overfitted.yaml")
         overfitted.write_text(file.read_text().replace("images/val", "images/train"))

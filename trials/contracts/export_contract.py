@@ -31,6 +31,7 @@ _PARAMETERS_PER_GRAPH = 100_000_000
 # It imports nothing of this package: loading a checkpoint must import all that it needs.
 _SCRIPT = """\
 import io, json, sys, torch
+from search_spaces.errors import unwrapped
 torch.backends.mkldnn.enabled = False
 torch.set_num_threads(1)
 results = []
@@ -42,7 +43,7 @@ for packed, x, expected in torch.load(sys.argv[1]):
         same = y.shape == expected.shape and torch.allclose(y, expected, rtol=1e-3, atol=1e-4)
         results.append("" if same else "loaded by a fresh process it gives another output")
     except Exception as error:
-        results.append(f"a fresh process cannot load it: {type(error).__name__}: {' '.join(str(error).split())}"[:300])
+        results.append(f"a fresh process cannot load it: {type(error).__name__}: {unwrapped(error)}"[:300])
 with open(sys.argv[2], "w") as answer:
     json.dump(results, answer)
 """

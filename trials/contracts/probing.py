@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from search_spaces.errors import unwrapped
+
 REORDERED = 1e-4
 """Greatest relative difference that a different order of float32 sums explains; see `relative_difference`."""
 
@@ -60,4 +62,4 @@ def relative_difference(actual: Tensor, expected: Tensor) -> float:
 
 def describe(error: BaseException) -> str:
     """Return an exception in one line of at most 300 characters."""
-    return f"raises {type(error).__name__}: {' '.join(str(error).split())}"[:300]
+    return f"raises {type(error).__name__}: {unwrapped(error)}"[:300]

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from search_spaces.errors import DataError
+from search_spaces.errors import DataError, unwrapped
 from search_spaces.yaml_text import BoundedLoader
 
 SPLITS = ("train", "val")
@@ -51,7 +51,7 @@ def parse(file: Path) -> dict[str, Any]:
     try:
         description = _with_names_as_text(file.read_text(encoding="utf-8", errors="replace"))
     except (yaml.YAMLError, ValueError) as error:
-        raise DataError(f"{file}: not YAML: {' '.join(str(error).split())}") from error
+        raise DataError(f"{file}: not YAML: {unwrapped(error)}") from error
     if not isinstance(description, dict):
         raise DataError(f"{file}: not a mapping, got {description!r:.40} (its keys: path, train, val, names)")
     if "val" not in description and "validation" in description:

@@ -302,4 +302,5 @@ def _remove_unused(folder: Path) -> None:
         with suppress(FileNotFoundError):  # of another process, which has just renamed it
             if path.stat().st_mtime < oldest:  # a killed process's, too
                 path.unlink()
+                # The second: sizes beside a temporary file, left by older versions.
                 path.with_suffix(".json" if path.suffix == ".bin" else f"{path.suffix}.json").unlink(missing_ok=True)

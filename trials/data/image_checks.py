@@ -20,7 +20,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
-from search_spaces.errors import EnvironmentProblem
+from search_spaces.errors import EnvironmentProblem, unwrapped
 from search_spaces.files import read_json, write_atomically
 from trials import machine
 from trials.data.image_files import FORMATS
@@ -121,7 +121,7 @@ def _check(path: str) -> ImageCheck:
     except UnidentifiedImageError:
         return ImageCheck(problem=_kind(path))
     except Exception as error:  # noqa: BLE001 - whatever Pillow raises of a broken file, which is of a dozen classes
-        return ImageCheck(problem=f"cut off or damaged: {' '.join(str(error).split())[:200] or type(error).__name__}")
+        return ImageCheck(problem=f"cut off or damaged: {unwrapped(error)[:200] or type(error).__name__}")
 
 
 def _open_and_check(path: str) -> ImageCheck:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from search_spaces.errors import EnvironmentProblem, LatencyError
+from search_spaces.errors import EnvironmentProblem, LatencyError, unwrapped
 from trials import devices
 from trials.devices import CPU, torch_device
 from trials.latency import measurement
@@ -94,7 +94,7 @@ class Backend:
         try:
             return measurement.with_description(self.load_graph(graph, execution), description)
         except Exception as error:
-            reason = " ".join(str(error).split())[:300]
+            reason = unwrapped(error)[:300]
             raise LatencyError(f"{self.name} refuses the graph of {description}: {reason}") from error
 
 

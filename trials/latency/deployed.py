@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ultralytics.nn.modules import Detect
 
 from search_spaces import build
-from search_spaces.errors import LatencyError
+from search_spaces.errors import LatencyError, unwrapped
 from search_spaces.trace import Feature
 from trials.costing.layers import IMAGE_CHANNELS
 
@@ -74,7 +74,7 @@ class Deployed:
             try:
                 torch.onnx.export(flat, zeros, file, opset_version=_OPSET, dynamo=False)
             except Exception as error:
-                reason = " ".join(str(error).split())[:300]
+                reason = unwrapped(error)[:300]
                 raise LatencyError(f"export of {self.description} to ONNX failed: {reason}") from error
             return file.read_bytes()
 

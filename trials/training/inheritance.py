@@ -34,7 +34,7 @@ def inherit(model: nn.Module, weights: Path) -> Coverage:
         What was transferred.
 
     Raises:
-        DataError: not a checkpoint, or one of an unrelated model.
+        DataError: not a checkpoint, or less than `_MIN_SHARE` of the model can be initialised from it.
     """
     if not weights.is_file():  # Ultralytics would look for it in the network
         raise DataError(f"{weights}: no such file (a checkpoint, such as a trial's weights.pt)")
@@ -51,7 +51,8 @@ def require(weights: Path, document: Mapping[str, Any], classes: int) -> None:
     """Check that a model can be initialised from a checkpoint, without training it.
 
     Raises:
-        DataError: not a checkpoint of a detection model, or one of an unrelated model.
+        DataError: not a checkpoint of a detection model, or less than `_MIN_SHARE` of the model can be
+            initialised from it.
     """
     with torch.random.fork_rng(devices=[]):
         inherit(build.model(document, classes), weights)

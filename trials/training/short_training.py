@@ -96,7 +96,7 @@ def train(
     Raises:
         DivergedError: a loss is NaN or infinite.
         TimedOutError: the budget's time limit is over.
-        DataError: the budget's checkpoint is of an unrelated model.
+        DataError: less than 5 % of the model's parameters can be initialised from the budget's checkpoint.
         RuntimeError: any error of PyTorch, such as out of memory.
     """
     trainer_patches.freeze_gc()
