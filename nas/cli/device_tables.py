@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from nas.workflows.option import Option
+from nas.workflows.search_options import DEPLOY_SIZE, SearchOptions
 
 if TYPE_CHECKING:
     from search_spaces import SearchSpace
@@ -22,14 +23,14 @@ class TableOptions:
     space: Annotated[
         str,
         Option(help="Search space: a name from `nas spaces`, or a space file.", panel=_SPACE, metavar="SPACE"),
-    ] = "v9"
+    ] = str(SearchOptions.space)
     scale: Annotated[
         str | None,
         Option(help="Size of the base model.", panel=_SPACE, metavar="SCALE", unset="as in the space file"),
     ] = None
     deploy_size: Annotated[
         int, Option(help="Image size of the deployed model, in pixels.", panel=_SPACE, metavar="PX")
-    ] = 640
+    ] = DEPLOY_SIZE
     classes: Annotated[int, Option(help="Number of classes.", panel=_SPACE, metavar="N")] = 80
     data: Annotated[
         str | None,

@@ -10,6 +10,7 @@ import typer
 from nas.cli import show
 from nas.cli.options import Modules, Shown, load_modules
 from nas.cli.show import Format
+from nas.workflows.search_options import DEPLOY_SIZE
 
 if TYPE_CHECKING:
     from search_spaces.foreign_files import Translation
@@ -42,7 +43,7 @@ AsPrinted = Annotated[
 @show.reports_errors
 def cost(
     model: Model,
-    image_size: ImageSize = 640,
+    image_size: ImageSize = DEPLOY_SIZE,
     classes: Classes = None,
     scale: Scale = None,
     as_printed: AsPrinted = False,

@@ -12,12 +12,14 @@ from nas.cli import model_cost, show
 from nas.cli.options import Modules, Runs, Shown, load_modules
 from nas.cli.show import Format
 from nas.paths import RUNS
+from nas.workflows.search_options import DEPLOY_SIZE
 
 if TYPE_CHECKING:
     from search_spaces import SearchSpace
 
 _COCO_CLASSES = 80
-_DEPLOYED_SIZE = 640
+_HELP = {"help", "--help", "-h"}
+"""Words by which Ultralytics' command prints its help."""
 
 
 class _ShowsByDefault(TyperGroup):
@@ -69,7 +71,7 @@ def show_space(
     scale: Annotated[str | None, typer.Option(metavar="SCALE", help="Another scale than the space file's.")] = None,
     classes: Annotated[int, typer.Option(metavar="N", help="Number of classes.")] = _COCO_CLASSES,
     deploy_size: Annotated[
-        int | None, typer.Option(metavar="PX", help="Image size for costs, in pixels. \\[default: 640]")
+        int | None, typer.Option(metavar="PX", help=f"Image size for costs, in pixels. \\[default: {DEPLOY_SIZE}]")
     ] = None,
     shown: Shown = "table",
 ) -> None:
@@ -78,7 +80,7 @@ def show_space(
 
     with show.err.status("building and counting every choice"):
         loaded = space_file.load(space, scale=scale)
-        whole, slots = _describe(loaded, classes, loaded.image_size or deploy_size or _DEPLOYED_SIZE)
+        whole, slots = _describe(loaded, classes, loaded.image_size or deploy_size or DEPLOY_SIZE)
     _print_space(whole, slots, shown, title=f"Search space {loaded.at_scale} ({loaded.hash})")
 
 
@@ -213,12 +215,12 @@ def models(shown: Shown = "table") -> None:
     with show.err.status("counting"):
         for name, path in model_reader.catalog().items():
             document = model_reader.model_document(str(path))
-            counted = measure(document, document["nc"], _DEPLOYED_SIZE)
+            counted = measure(document, document["nc"], DEPLOY_SIZE)
             about = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
             figures = {"params": counted.params, "gflops": counted.gflops, "classes": document["nc"]}
             found.append({"model": name, **figures, "about": about, "path": str(path)})
     columns = {"model": "model", "params": "params", "gflops": "GFLOPs", "about": "what it is"}
-    show.rows(found, shown, title=f"Models, deployed, at {_DEPLOYED_SIZE} px", columns=columns)
+    show.rows(found, shown, title=f"Models, deployed, at {DEPLOY_SIZE} px", columns=columns)
 
 
 @show.reports_errors
@@ -233,6 +235,8 @@ def yolo(context: typer.Context) -> None:
     asks for it. The training of a model that nas export wrote is logged in the
     study's MLflow; mlflow=True uses Ultralytics' logging instead.
     """
+    if _HELP & set(context.args):
+        print(f"{context.command.help}\n")  # noqa: T201 - this is the output, before Ultralytics' own help
     sys.argv[:] = ["yolo", *context.args]  # in place, and first: Ultralytics keeps the list when it is imported
     from ultralytics import cfg
 

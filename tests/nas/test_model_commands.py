@@ -112,3 +112,15 @@ def test_mistake_in_a_model_file_of_yolo_is_one_line(folder: Path) -> None:
     assert ran.returncode == 2
     (line,) = ran.stderr.strip().splitlines()
     assert line == "mine.yaml: backbone[3]: torch_safe_load is no layer, so a row cannot name it"
+
+
+def test_help_of_yolo_begins_with_the_options_of_nas(folder: Path) -> None:
+    program = (
+        f"import sys; sys.path.insert(0, {str(Path(package.__file__).parents[1])!r}); from nas.cli import app; app()"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program, "yolo", "--help"], capture_output=True, text=True, check=True, cwd=folder
+    )
+    ours, _, ultralytics = ran.stdout.partition("Arguments received:")
+    assert all(option in ours for option in ("--modules", "--trust", "pgi=True"))
+    assert "yolo TASK MODE ARGS" in ultralytics
