@@ -26,7 +26,7 @@ def write_image(file: Path, side: int = 16) -> None:
 
 
 def write_data(folder: Path, labels: dict[str, str] | None = None, **changes: Any) -> Path:
-    """A data set of two images per split; `changes` replace keys of the data.yaml, None takes one out."""
+    """Write a data set of two images per split; `changes` replace keys of the data.yaml, None takes one out."""
     labels = labels or {}
     for split in ("train", "val"):
         for name in ("a", "b"):
@@ -55,7 +55,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> datasets.DataSet:
 
 @pytest.fixture(scope="module")
 def boxes(digits: datasets.DataSet) -> dict[str, Any]:
-    """The boxes of each scene: class, left, top, right, bottom as fractions."""
+    """Return the boxes of each scene: class, left, top, right, bottom as fractions."""
     found = {}
     for label in sorted(digits.path.parent.glob("labels/*/*.txt")):
         number, x, y, w, h = np.loadtxt(label, ndmin=2).T
@@ -296,7 +296,7 @@ class TestDataYaml:
     def test_paths_in_a_list_of_images_may_start_from_the_root(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """As CVAT exports it."""
+        """CVAT exports such a data set."""
         plain = datasets.load(write_data(tmp_path))
         (tmp_path / "lists").mkdir()
         (tmp_path / "lists/train.txt").write_text("images/train/a.png\ndata/images/train/b.png\n\n")
@@ -621,7 +621,7 @@ class TestImageFolders:
 class TestUltralyticsDataSets:
     @pytest.fixture
     def folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-        """Of data sets, which Ultralytics has not filled yet."""
+        """Return the folder of data sets, which Ultralytics has not filled yet."""
         monkeypatch.setattr(data_yaml, "_datasets_folder", lambda: tmp_path / "datasets")
         monkeypatch.chdir(tmp_path)
         return tmp_path / "datasets"
