@@ -1,5 +1,6 @@
 """Commands that read a model file: data from anyone, and one line with an address for each mistake."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -118,8 +119,14 @@ def test_help_of_yolo_begins_with_the_options_of_nas(folder: Path) -> None:
     program = (
         f"import sys; sys.path.insert(0, {str(Path(package.__file__).parents[1])!r}); from nas.cli import app; app()"
     )
+    environment = {**os.environ, "YOLO_VERBOSE": "true"}
     ran = subprocess.run(
-        [sys.executable, "-c", program, "yolo", "--help"], capture_output=True, text=True, check=True, cwd=folder
+        [sys.executable, "-c", program, "yolo", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=folder,
+        env=environment,
     )
     ours, _, ultralytics = ran.stdout.partition("Arguments received:")
     assert all(option in ours for option in ("--modules", "--trust", "pgi=True"))
