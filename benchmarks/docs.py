@@ -39,6 +39,8 @@ CACHE = ".cache"
 SHORTENED = {
     "nas search": "--trials 3 --epochs 1 --base-epochs 1 --image-size 64",
     "nas resume": "--trials 3",
+    "--longer": "--rounds 1",
+    "nas confirm": "--seeds 2 --top 1",
     "nas yolo train": "epochs=1 imgsz=64",
     "nas bench": "--repeats 2 --trials 20",
     "nas latency error": "--candidates 2",

@@ -5,7 +5,8 @@ python benchmarks/verdict.py [--studies 2000] [--seeds 5]
 Simulated: mAP50-95 in points; the standard deviation of a paired difference is 0.19 points, which the verdict is not
 told; a seed moves all models of a study alike, by another 0.1. Noise: normal; Student's t with three degrees of freedom
 and the same deviation ("heavy"); normal with deviations that differ up to fourfold between architectures
-("unequal"). The verdict is `nas.algorithms.paired_comparison.compare`, which `nas confirm` speaks by.
+("unequal"). The verdict is `nas.algorithms.paired_comparison.compare`, from which `nas.report.verdict` takes every
+finding.
 
 The old rule (until December 2026) is beside it: the seeds that put an architecture on the Pareto front also judge it,
 and a gain is claimed where the best one is above the stock model with each of three seeds.

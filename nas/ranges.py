@@ -111,6 +111,8 @@ RANGES: Mapping[str, Range] = MappingProxyType(
         "noise": Range(least=0, most=100, whole=False, unit="points"),
         "repeats": _COUNT,
         "rounds": Range(most=10),
+        "top": Range(most=1000),
+        "margin": Range(least=0, above=True, most=100, whole=False, unit="points"),
         "sample": _COUNT,
         "candidates": _COUNT,
         "port": Range(most=65_535),

@@ -1,25 +1,61 @@
-"""`nas confirm`: train the Pareto front of a study longer, to see whether its order stays."""
+"""`nas confirm`: judge the finalists of a study by fresh seeds, or train its front longer."""
 
-from collections.abc import Sequence
-from itertools import groupby
+import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from nas.cli import options, show
-from nas.cli.fronts import nothing_learned, relative
+from nas.cli.fronts import nothing_learned
+from nas.cli.longer import ETA, ROUNDS, train_longer
 from nas.cli.searching import train
 from nas.paths import RUNS
 
 if TYPE_CHECKING:
+    from nas.report.verdict import Verdict
     from nas.study.study import Study
-    from nas.workflows.confirm import Finalist
 
-Eta = Annotated[int, typer.Option(metavar="N", help="Train the front for N times as many epochs as the search did.")]
-Rounds = Annotated[
-    int,
+_LONGER = "Longer trainings instead (--longer)"
+_SEEDS, _MARGIN, _MOST = 5, 0.5, 8
+Seeds = Annotated[
+    int | None,
     typer.Option(
-        metavar="N", help="Number of rounds at most; each trains --eta times as many epochs as the one before."
+        metavar="N",
+        help=f"Train every model with N fresh seeds, at least 2. More than before adds seeds. "
+        f"\\[default: {_SEEDS}, or as before]",
+    ),
+]
+Top = Annotated[
+    int | None,
+    typer.Option(metavar="K", help=f"Train only the K most accurate of the front. \\[default: all, at most {_MOST}]"),
+]
+Margin = Annotated[
+    float, typer.Option(metavar="POINTS", help="Differences in mAP50-95 below this margin do not matter.")
+]
+Longer = Annotated[
+    bool,
+    typer.Option(
+        "--longer",
+        rich_help_panel=_LONGER,
+        help="Train the front and the stock model longer, with one other seed, and once more while that changes their "
+        "order. Without a verdict.",
+    ),
+]
+Eta = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        rich_help_panel=_LONGER,
+        help=f"Train the front for N times as many epochs as the search did. \\[default: {ETA}]",
+    ),
+]
+Rounds = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        rich_help_panel=_LONGER,
+        help=f"Number of rounds at most; each trains --eta times as many epochs as the one before. "
+        f"\\[default: {ROUNDS}]",
     ),
 ]
 
@@ -31,152 +67,106 @@ def register(app: typer.Typer) -> None:
 
 @show.reports_errors
 @options.takes(
-    *("workers", "device", "timeout", "trial_memory"),
-    unset=dict.fromkeys(("workers", "device", "trial_memory"), options.AS_BEFORE),
+    *("epochs", "from_scratch", "workers", "device", "timeout", "trial_memory"),
+    unset={"epochs": "as the search"} | dict.fromkeys(("workers", "device", "trial_memory"), options.AS_BEFORE),
+    meaning={
+        "epochs": "Epochs of each training.",
+        "from_scratch": "Train every model from random weights, instead of from the weights that the search used.",
+    },
 )
 def confirm(
     study: options.Name,
     typed: options.Typed,
-    eta: Eta = 3,
-    rounds: Rounds = 2,
+    seeds: Seeds = None,
+    top: Top = None,
+    margin: Margin = _MARGIN,
+    longer: Longer = False,
+    eta: Eta = None,
+    rounds: Rounds = None,
     runs: options.Runs = RUNS,
     shown: options.Shown = "table",
 ) -> None:
-    """Train the Pareto front longer, with another seed, and once more if that changes its order.
+    """Judge the finalists of a search by fresh seeds: which are better than the stock model?
 
-    A search trains briefly. This command trains its front and the stock
-    model three times as long, in a new study (STUDY-x3), which can be
-    resumed, shown and exported from like any other. If one model overtakes
-    another by more than the noise, the front of the new study is trained
-    longer once more (STUDY-x3-x3); otherwise longer trainings are not needed.
+    The best of many scores is in part luck. This command trains the Pareto
+    front (by expected scores) and the stock model with seeds that the search
+    has not used, in a new study (STUDY-confirm), and says of each finalist
+    whether it is better, worse, as accurate, or not told apart. The same
+    command goes on with what was stopped.
+
+      nas confirm STUDY                 five seeds
+      nas confirm STUDY --seeds 10      five more
+      nas confirm STUDY --longer        three times longer trainings instead
     """
     from nas.study.folders import existing
     from nas.study.study import Study
-    from nas.workflows.confirm import finalists, longer
 
-    before, rows = Study.open(existing(study, runs)), list[dict[str, Any]]()
-    for _ in range(rounds):
-        after = longer(before, eta=eta, **typed)
-        _train(before, after)
-        both = finalists(before.records(), after.records())
-        rows += _print_comparison(before, after, both, shown)
-        if _is_incomplete(before, after, eta) or not _changes_order(before, both):
-            break
-        before = after
-    if not nothing_learned(after):
-        show.lines([f"export the most accurate with: {options.command_for('export', after)} --best map"])
-    if shown != "table":
-        show.rows(rows, shown, title="", columns={})
+    _require_together(longer=longer, eta=eta, rounds=rounds, seeds=seeds, top=top, typed=typed)
+    before = Study.open(existing(study, runs))
+    if longer:
+        of_run = {name: value for name, value in typed.items() if name not in {"epochs", "from_scratch"}}
+        train_longer(before, of_run, eta=eta or ETA, rounds=rounds or ROUNDS, shown=shown)
+        return
+    after = _trained(before, {**typed, "seeds": seeds, "top": top})
+    verdict = before.verdict(margin=margin)
+    if verdict is not None:
+        _print(verdict, shown)
+        show.lines(nothing_learned(after))
+        show.lines(_next_steps(before, after, verdict))
 
 
-def _train(before: "Study", after: "Study") -> None:
-    """Run the longer trainings that are not finished yet."""
+def _require_together(*, longer: bool, typed: options.Typed, **numbers: int | None) -> None:
+    """Refuse options that the other kind of confirmation has.
+
+    Raises:
+        SpecError: with every such option.
+    """
+    from search_spaces.errors import SpecError
+
+    if longer:
+        wrong = {**numbers, "epochs": typed["epochs"], "from-scratch": typed["from_scratch"] or None}
+        mistakes = [f"{name}: not with --longer" for name in ("seeds", "top", "epochs", "from-scratch") if wrong[name]]
+    else:
+        mistakes = [f"{name}: only with --longer" for name in ("eta", "rounds") if numbers[name]]
+    if mistakes:
+        raise SpecError(mistakes)
+
+
+def _trained(before: "Study", typed: options.Typed) -> "Study":
+    """Create or resume the confirmation, and run the trainings that are not finished yet."""
     from nas.report.verdicts import with_unit
+    from nas.workflows.confirm import confirm as begin
 
-    few, many = _epochs(before, after)
-    show.lines(
-        [f"confirm   the front of {before.name} and the stock model: {with_unit(many, 'epoch')} instead of {few}"]
-    )
-    if after.remaining_trials(after.records()):
+    after = begin(before, **typed)
+    records = after.records()
+    models = len({record.fingerprint for record in records})
+    seeds = 1 + max(record.repeat for record in records)
+    first = after.settings.budget.seed
+    which = f"{seeds} fresh seeds ({first} to {first + seeds - 1})"
+    trained = f"{which}, {with_unit(after.settings.budget.epochs, 'epoch')}"
+    show.lines([f"confirm   {with_unit(models - 1, 'finalist')} of {before.name} and the stock model: {trained}"])
+    if after.remaining_trials(records):
         train(after)
+    return after
 
 
-def _print_comparison(before: "Study", after: "Study", both: "Sequence[Finalist]", shown: str) -> list[dict[str, Any]]:
-    """Print accuracies after the shorter and the longer training; return the rows for programs."""
-    from nas.report.verdicts import with_unit
-    from nas.workflows.confirm import unfinished
-
-    few, many = _epochs(before, after)
-    rows = _rows(after, both)
-    if shown == "table":
-        title = f"{before.name} after {few} and {many} epochs: mAP50-95"
-        show.rows(rows, "table", title=title, columns=_columns(few, many), narrow=("gflops", "map50_95_gain_before"))
-    trained = with_unit(many, "epoch")
-    show.lines(
-        f"{one.summary} has no score after {trained}: {one.ending}; {one.advice}" for one in unfinished(after.records())
-    )
-    return [{name: value for name, value in row.items() if name != "of_stock"} for row in rows]
+def _print(verdict: "Verdict", shown: str) -> None:
+    """Print the verdict on stdout: its words, or values for programs."""
+    if shown == "json":
+        print(json.dumps(verdict.as_document(), indent=1))  # noqa: T201 - this is the output
+    elif shown == "csv":
+        rows: list[dict[str, Any]] = verdict.as_document()["finalists"]
+        show.rows(rows, "csv", title="", columns={})
+    else:
+        for line in verdict.lines():
+            print(line)  # noqa: T201 - this is the output
 
 
-def _is_incomplete(before: "Study", after: "Study", eta: int) -> bool:
-    """Say why the longer trainings cannot be compared: the stock model learned nothing, or some are not finished."""
-    if unlearned := nothing_learned(after):
-        show.lines(unlearned)
-        return True
-    if left := after.remaining_trials(after.records()):
-        again = options.command_for("confirm", before)
-        show.lines([f"{left} trainings are left; continue with: {again} --eta {eta}"])
-        return True
-    return False
-
-
-def _changes_order(before: "Study", both: "Sequence[Finalist]") -> bool:
-    """Say which models overtook others by more than the noise, and whether any did."""
-    from nas.report.verdicts import with_unit
-    from nas.workflows.confirm import noise_of, rank_inversions
-
-    noise = noise_of(before.records(), before.settings.noise)
-    inversions = rank_inversions(both, noise)
-    for trial, others in groupby(inversions, key=lambda pair: pair[0].shorter.trial):
-        show.lines([f"trial {trial} has overtaken {', '.join(str(other.shorter.trial) for _, other in others)}"])
-    if not inversions:
-        few = with_unit(before.settings.budget.epochs, "epoch")
-        order = f"The order stays within noise ({100 * noise:.1f} points)"
-        show.lines([f"{order}: trainings of {few} rank these models as well.", *_source_of_noise(before)])
-    return bool(inversions)
-
-
-def _epochs(before: "Study", after: "Study") -> tuple[int, int]:
-    return before.settings.budget.epochs, after.settings.budget.epochs
-
-
-def _source_of_noise(before: "Study") -> list[str]:
-    """Say where the noise was measured, unless this study measured it itself."""
-    from nas.study.repeats import deviation
-    from trials.recipes import NOISE_MEASURED
-
-    if deviation(before.records()) is not None:
-        return []
-    return [f"That noise is twice the deviation between seeds {NOISE_MEASURED}, not here; --seeds 3 measures it."]
-
-
-def _columns(few: int, many: int) -> dict[str, str]:
-    from nas.report.verdicts import with_unit
-
-    return {
-        "trial": "trial",
-        "map50_95_before": with_unit(few, "epoch"),
-        "map50_95_gain_before": "over stock",
-        "map50_95": with_unit(many, "epoch"),
-        "map50_95_gain": "over stock",
-        "gflops": "GFLOPs",
-        "of_stock": "of stock",
-        "summary": "architecture",
-    }
-
-
-def _rows(after: "Study", both: "Sequence[Finalist]") -> list[dict[str, Any]]:
-    from nas.algorithms.pareto import main_cost
-
-    stocks = next((one.accuracies for one in both if one.longer.role == "stock"), (None, None))
-    stock = next((one.longer for one in both if one.longer.role == "stock"), None)
-    cost = main_cost(after.settings.objectives)
-    reference = getattr(stock, cost) if stock is not None else None
-    return [{**_row(after, one, stocks), "of_stock": relative(getattr(one.longer, cost), reference)} for one in both]
-
-
-def _row(after: "Study", one: "Finalist", stocks: tuple[float | None, float | None]) -> dict[str, Any]:
-    gains = [None if base is None else accuracy - base for accuracy, base in zip(one.accuracies, stocks, strict=True)]
-    return {
-        "study": after.name,
-        "epochs": after.settings.budget.epochs,
-        "trial": one.shorter.trial,
-        "map50_95_before": one.shorter.map50_95,
-        "map50_95_gain_before": gains[0],
-        "map50_95": one.longer.map50_95,
-        "map50_95_gain": gains[1],
-        "gflops": one.longer.gflops,
-        "params": one.longer.params,
-        "fingerprint": one.longer.fingerprint,
-        "summary": one.longer.summary,
-    }
+def _next_steps(before: "Study", after: "Study", verdict: "Verdict") -> list[str]:
+    again = options.command_for("confirm", before)
+    left = after.remaining_trials(after.records())
+    steps = [f"{left} trainings are left; continue with: {again}"] if left else []
+    trial = next((one.trial for one in verdict.better if one.trial is not None), None)
+    if trial is not None and not left:
+        steps.append(f"export the most accurate with: {options.command_for('export', before)} --trial {trial}")
+    return steps

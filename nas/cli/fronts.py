@@ -118,21 +118,43 @@ def _remarks(study: "Study", records: "list[Record]", front: "list[Record]", *, 
         remarks.append(f"stock: mAP50-95 {stock.map50_95:.3f} at {stock_cost}")
         best = max(front, key=lambda record: record.map50_95 or 0.0)
         if learned:
-            remarks.append(verdicts.gain(records, best, stock))
-            remarks += [text] if (text := verdicts.saving(front, stock, cost)) else []
+            remarks += _verdict(study) or _findings(study, records, front, best, stock, cost)
     new = [str(record.trial) for record in front if record.is_mostly_new]
     if new:
         remarks.append(
             f"trial {', '.join(new)}: less than half of the weights could be inherited; such a score is partly one "
             "from scratch, and too low in comparison."
         )
-    others = any(stock is None or record.trial != stock.trial for record in front)
-    if learned and others and not study.settings.confirms:
-        remarks.append(f"train the front longer, to see whether its order stays: {command_for('confirm', study)}")
     return [
         *remarks,
         *([f"export the most accurate with: {command_for('export', study)} --best map"] if learned else []),
     ]
+
+
+def _verdict(study: "Study") -> list[str]:
+    """Return the verdict on a study's finalists in words; empty before its confirmation."""
+    verdict = study.verdict()
+    return verdict.lines() if verdict is not None else []
+
+
+def _findings(
+    study: "Study", records: "list[Record]", front: "list[Record]", best: "Record", stock: "Record", cost: str
+) -> list[str]:
+    """Say what the scores of a study show before its finalists are judged, and which command judges them."""
+    from nas.report import verdicts
+
+    found = [verdicts.gain(records, best, stock, confirm=_judging(study)), verdicts.saving(front, stock, cost)]
+    if best.trial == stock.trial and len(front) > 1:
+        found.append(f"let fresh seeds judge the front: {_judging(study)}")
+    return [text for text in found if text]
+
+
+def _judging(study: "Study") -> str:
+    """Return the command that trains fresh seeds; of longer trainings, for as many epochs."""
+    search = study.settings.confirms
+    if search is None:
+        return command_for("confirm", study)
+    return f"{command_for(f'confirm {search}', study, named=False)} --epochs {study.settings.budget.epochs}"
 
 
 def _row(record: "Record", stock: "Record | None", cost: str, *, epochs: int) -> dict[str, Any]:

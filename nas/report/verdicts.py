@@ -1,14 +1,16 @@
 """Verdicts on a Pareto front compared with the stock model, as text: pure functions of records and settings."""
 
 from collections.abc import Sequence
+from math import sqrt
 from statistics import fmean
 
+from nas.algorithms.paired_comparison import detectable
 from nas.records.record import LEARNED, Record, cheapest_as_accurate, has_learned
 from nas.settings import Settings
 from nas.study.repeats import deviation, gains
 
-_LEAST_SEEDS = 3
-"""Fewest seeds for evidence: two that agree are as likely as not without any gain."""
+SEEDS = 5
+"""Seeds of a confirmation, unless another number is given."""
 UNITS = {"gflops": "GFLOPs", "params": "parameters", "latency_ms": "ms"}
 """Unit of each cost."""
 _WORDS = {"gflops": "fewer GFLOPs", "params": "fewer parameters", "latency_ms": "less latency"}
@@ -38,23 +40,41 @@ def nothing_learned(settings: Settings, stock: float | None, best: float | None 
     ]
 
 
-def gain(records: Sequence[Record], best: Record, stock: Record) -> str:
-    """Return the gain of the most accurate model of a front over the stock model, and how strong its evidence is."""
+def gain(records: Sequence[Record], best: Record, stock: Record, *, confirm: str = "nas confirm STUDY") -> str:
+    """Return the gain of the most accurate model of a front over the stock model, and what its seeds can tell.
+
+    A search shows the best of many scores, so its scores are no verdict: seeds that selected an architecture cannot
+    judge it.
+
+    Args:
+        confirm: command that trains fresh seeds.
+    """
     if best.trial == stock.trial:
         return "No evidence of gain: nothing that was tried is more accurate than the stock model."
     by_seed = gains(records, best, stock)
     over = f"{fmean(by_seed):+.3f} over stock" if by_seed else "no seed in common with stock"
-    if len(by_seed) <= 1:
-        moved = deviation(records)
-        noise = (
-            f"between seeds, scores of this study deviate by {moved:.3f}."
-            if moved is not None
-            else "the seed alone moves such a score, by how much at this budget is not measured (--seeds 3 does)."
-        )
-        return f"No evidence of gain yet: {over} is one short training each with one seed; {noise}"
-    each = ", ".join(f"{one:+.3f}" for one in by_seed)
-    verdict = "Some evidence" if len(by_seed) >= _LEAST_SEEDS and min(by_seed) > 0 else "No evidence"
-    return f"{verdict} of gain: {over}, the mean of {len(by_seed)} seeds ({each})."
+    scored = (
+        f"the mean of {len(by_seed)} seeds that also chose it"
+        if len(by_seed) > 1
+        else "one short training each with one seed"
+    )
+    moved = deviation(records)
+    noise = f"; {_least_difference(moved, len(by_seed))}" if moved is not None else ""
+    return f"{over} is {scored}: no verdict before fresh seeds judge ({confirm}){noise}."
+
+
+def _least_difference(moved: float, seeds: int) -> str:
+    """Return the least true gain that seeds can tell from noise, as text.
+
+    Args:
+        moved: standard deviation between trainings of one architecture; a difference has sqrt(2) times as much, or less
+            where a seed moves both models alike.
+        seeds: that both models have; with one no noise can be estimated.
+    """
+    number = seeds if seeds > 1 else SEEDS
+    points = 100 * detectable(sqrt(2) * moved, number)
+    which = f"its {number} seeds" if seeds > 1 else f"{number} fresh seeds"
+    return f"scores of one architecture deviate by {100 * moved:.1f} points between seeds, so {which} tell {points:.1f}"
 
 
 def saving(front: Sequence[Record], stock: Record, cost: str) -> str | None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.storages import RDBStorage
@@ -45,6 +45,9 @@ from search_spaces.errors import NasError, SpecError, StudyError
 from trials import Ending
 from trials.latency import timings
 from trials.latency.latency_table import LatencyTable
+
+if TYPE_CHECKING:
+    from nas.report.verdict import Verdict
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # the CLI and the worker's log report trials
 
@@ -254,6 +257,32 @@ class Study:
             study=self.name,
             budget=candidate_budget(self.settings.budget, self.stock_training, record.repeat),
             folder=self.folder / "export" / f"trial-{record.trial:04d}" if folder is None else Path(folder),
+        )
+
+    def verdict(self, *, margin: float = 0.5) -> "Verdict | None":
+        """Return the verdict on the finalists of this search, or of the search that this study confirms.
+
+        Args:
+            margin: points of mAP50-95 within which two models count as equally accurate.
+
+        Returns:
+            None before `nas confirm` was called for the search.
+        """
+        from nas.report.verdict import judge  # noqa: PLC0415 - a report of two studies; only this method needs it
+        from nas.study import confirmation  # noqa: PLC0415 - opens studies
+
+        search = confirmation.search_of(self) if self.settings.confirms else self
+        fresh = self if self.settings.confirms else confirmation.confirmation_of(self)
+        if search is None or fresh is None:
+            return None
+        return judge(
+            search.records(),
+            fresh.records(),
+            before=search.settings,
+            after=fresh.settings,
+            study=search.name,
+            margin=margin,
+            workers=fresh.file.run.workers,
         )
 
     def set_run(self, run: RunSettings) -> None:

@@ -1,121 +1,151 @@
-"""Confirm a Pareto front: train its members longer, and compare their order with that of the short trainings.
+"""Confirm a search: train its finalists and the stock model with fresh seeds, which judge what the search selected.
 
-The budget grows for the front alone, and only while that changes its order: its members and the stock model are trained
-three times as long, in another study; if one has overtaken another, the front of that study is trained longer once
-more. Each training starts from the beginning, with another seed, since a budget's learning rate decays to its end.
-
-Source: Bohdal and others 2022, "PASHA: efficient HPO and NAS with progressive resource allocation" (arXiv 2207.06940),
-which grows the largest budget until the ranking stays, up to differences that are noise.
+A search shows the best of many scores, and the best is in part luck. Seeds that selected an architecture say nothing
+about its gain; seeds that the search has not used do. All models are trained with the same seeds, so that their
+differences are paired. The queue has the first seed of all models, then the second of all, so that a confirmation that
+is interrupted has whole pairs.
 """
 
 from collections.abc import Sequence
-from itertools import permutations
-from typing import Any, NamedTuple
+from typing import Any
 
-from nas._version import __version__
-from nas.records.record import Record, mean_over_seeds
-from nas.study.folders import default_storage, study_folder
-from nas.study.repeats import deviation
+from nas.records.record import Record
+from nas.records.trial_attributes import REPEAT, ROLE
+from nas.report.verdict import LEAST_SEEDS
+from nas.report.verdicts import SEEDS
+from nas.settings import Settings
+from nas.study.confirmation import FIRST_SEED, is_confirmation, name_of
+from nas.study.expected_front import expected_front
 from nas.study.study import Study
-from nas.study.study_file import StudyFile
-from nas.workflows.begin import changed_run, create_or_resume, require_same_data
-from search_spaces import space_file
-from search_spaces.errors import StudyError
+from nas.workflows.begin import require_same_data
+from nas.workflows.derived import derived_study
+from search_spaces import Architecture
+from search_spaces.errors import SpecError, StudyError
+from trials import recipes
+from trials.data.datasets import DIGITS
+
+MOST_FINALISTS = 8
+"""Number of finalists unless `top` is given: each costs a training for every seed."""
 
 
-class Finalist(NamedTuple):
-    """Records of one architecture in two studies, with the means over its seeds."""
-
-    shorter: Record
-    longer: Record
-
-    @property
-    def accuracies(self) -> tuple[float, float]:
-        """Accuracies after the shorter and the longer training."""
-        return self.shorter.map50_95 or 0.0, self.longer.map50_95 or 0.0
-
-
-def longer(before: Study, *, eta: int, **changes: Any) -> Study:
-    """Create or resume the study that trains a study's front for `eta` times as many epochs.
+def confirm(
+    before: Study,
+    *,
+    seeds: int | None = None,
+    top: int | None = None,
+    epochs: int | None = None,
+    from_scratch: bool = False,
+    **changes: Any,
+) -> Study:
+    """Create or resume the confirmation of a search; its trainings are enqueued, not run.
 
     Args:
+        seeds: with which every model is trained; those that an earlier call has enqueued remain. None: as before, or 5.
+        top: number of finalists, the most accurate first; those that an earlier call has enqueued remain.
+        epochs: of each training. None: as before, or those of the search.
+        from_scratch: start from random weights.
         changes: to the run settings: workers, device, timeout or trial_memory.
 
     Raises:
         DataError: the data set cannot be trained on any more.
-        StudyError: the front is the stock model alone, or empty; the data set has changed; a study of that name exists
-            with other settings.
-        SpecError: more workers than cores.
+        StudyError: the front is the stock model alone, or empty; the data set has changed; the confirmation exists with
+            other settings; another process runs it; `before` is itself a confirmation.
+        SpecError: more workers than cores, or fewer than two seeds.
     """
-    front, stock = [before.architecture(record) for record in before.front()], before.space.stock.fingerprint
-    fingerprints = {architecture.fingerprint for architecture in front} | {stock}
-    if fingerprints == {stock}:
-        raise StudyError(f"{before.name}: nothing to confirm, its front holds no other model than the stock one")
+    if seeds is not None and seeds < LEAST_SEEDS:
+        raise SpecError(f"seeds: two are the least from which noise can be estimated, got {seeds} (5 are usual)")
+    if is_confirmation(before):
+        raise StudyError(f"{before.name}: is itself a confirmation; go on with it by: nas confirm {_search(before)}")
     require_same_data(before)
-    folder = study_folder(f"{before.name}-x{eta}", before.folder.parent)
-    budget = before.settings.budget
-    grown = budget.model_copy(update={"epochs": budget.epochs * eta, "seed": budget.seed + 1, "rungs": ()})
-    changed = {"budget": grown, "stopping": None, "seeds": 1, "confirms": before.name}
-    file = StudyFile(
-        name=folder.name,
-        settings=before.settings.model_copy(update=changed),
-        run=changed_run(before.file.run, {**changes, "trials": len(fingerprints), "earlier": 0}),
-        storage=default_storage(folder) if before.database else before.file.storage,
-        tracking=before.file.tracking,
-        version=__version__,
-    )
-    table = before.latency_table
-    study = create_or_resume(
-        folder, file, space_file.text(before.folder / "space.yaml"), table.recorded if table else None
-    )
-    enqueued = {record.fingerprint for record in study.records()}
-    for architecture in front:
-        if architecture.fingerprint not in enqueued:  # includes members that are new since the study was created
-            study.enqueue(architecture, role="start")
+    finalists = _architectures(before, finalists_of(before, top=top))
+    earlier = _opened(before)
+    models = {one.fingerprint: one for one in (before.space.stock, *_enqueued(earlier), *finalists)}
+    if len(models) == 1:
+        raise StudyError(f"{before.name}: nothing to confirm, its front holds no other model than the stock one")
+    number = max(seeds or 0, _seeds_of(earlier)) or SEEDS
+    settings = _settings(before, earlier, epochs=epochs, from_scratch=from_scratch)
+    _require_equal(earlier, settings)
+    study = derived_study(before, name_of(before.name), settings, trials=len(models) * number, changes=changes)
+    with study.supervision_lock.held_at_once(study.already_running()):
+        _enqueue_missing(study, list(models.values()), number)
     return study
 
 
-def finalists(before: Sequence[Record], after: Sequence[Record]) -> list[Finalist]:
-    """Return the architectures that finished in both studies, most accurate after the longer training first.
+def finalists_of(before: Study, *, top: int | None = None) -> list[Record]:
+    """Return the members of the front that are confirmed, without the stock model, most accurate first.
 
-    Args:
-        before: all records of the shorter study.
-        after: all records of the longer study.
+    The front is that of expected scores, from which part of the luck is gone, if there is one beside the stock model.
     """
-    shorter = {record.fingerprint: record for record in mean_over_seeds(before)}
-    both = [
-        Finalist(shorter[record.fingerprint], record)
-        for record in mean_over_seeds(after)
-        if record.fingerprint in shorter
-    ]
-    return sorted(both, key=lambda finalist: finalist.accuracies[1], reverse=True)
+    records, stock = before.records(), before.space.stock.fingerprint
+    expected = [one for one in expected_front(before, records) if one.fingerprint != stock]
+    front = expected or [one for one in before.front(records) if one.fingerprint != stock]
+    ranked = sorted(front, key=lambda one: -(one.map50_95 or 0.0) if one.expected is None else -one.expected)
+    return ranked[: MOST_FINALISTS if top is None else top]
 
 
-def unfinished(after: Sequence[Record]) -> list[Record]:
-    """Return the last records of the architectures whose longer training ended early."""
-    ended = {record.fingerprint: record for record in after if record.ending is not None}
-    return [record for record in ended.values() if not record.finished]
+def _architectures(before: Study, records: Sequence[Record]) -> list[Architecture]:
+    return [before.architecture(record) for record in records]
 
 
-def noise_of(before: Sequence[Record], default: float) -> float:
-    """Return which difference between two accuracies is taken for noise: twice the deviation between seeds.
+def _opened(before: Study) -> Study | None:
+    """Return the study of the confirmation's name, of whichever search; None if there is none."""
+    folder = before.folder.with_name(name_of(before.name))
+    return Study.open(folder) if (folder / "study.json").is_file() else None
 
-    Args:
-        before: all records of the shorter study.
-        default: deviation where the study has too few repeats.
+
+def _enqueued(earlier: Study | None) -> list[Architecture]:
+    """Return the architectures of a confirmation, in the order of the queue."""
+    if earlier is None:
+        return []
+    first = {record.fingerprint: record for record in reversed(earlier.records())}
+    return [earlier.architecture(record) for record in sorted(first.values(), key=lambda record: record.trial)]
+
+
+def _seeds_of(earlier: Study | None) -> int:
+    """Return the number of seeds of a confirmation; 0 if it was interrupted while its queue was filled."""
+    repeats = [record.repeat for record in earlier.records()] if earlier else []
+    return 1 + max(repeats) if repeats and max(repeats) > 0 else 0
+
+
+def _settings(before: Study, earlier: Study | None, *, epochs: int | None, from_scratch: bool) -> Settings:
+    """Return the settings of a confirmation; what is not given is as in the earlier call, or as in the search."""
+    there = earlier.settings if earlier is not None else None
+    settings, budget = before.settings, before.settings.budget
+    length = epochs or (there.budget.epochs if there else budget.epochs)
+    changed: dict[str, Any] = {"epochs": length, "seed": budget.seed + FIRST_SEED, "rungs": ()}
+    changed_settings: dict[str, Any] = {"stopping": None, "seeds": 1, "confirms": before.name}
+    if settings.inherits and (from_scratch or (there is not None and not there.inherits)):
+        recipe = recipes.DIGITS_SCRATCH if settings.data == DIGITS else recipes.SCRATCH
+        changed |= {"weights": None, "recipe": recipe.model_copy(update={"pgi": budget.recipe.pgi})}
+        changed_settings["base"] = None
+    return settings.model_copy(update={**changed_settings, "budget": budget.model_copy(update=changed)})
+
+
+def _require_equal(earlier: Study | None, settings: Settings) -> None:
+    """Refuse to mix trainings of two lengths or of two kinds of initial weights in one verdict.
+
+    Raises:
+        StudyError: the confirmation exists with other settings.
     """
-    return 2 * (deviation(before) or default)
+    differences = earlier.settings.differences(settings) if earlier is not None else []
+    if earlier is not None and differences:
+        lines = "\n".join(f"  {difference}" for difference in differences)
+        raise StudyError(
+            f"{earlier.name}: a study of that name is there with other settings:\n{lines}\n"
+            f"to begin another confirmation, rename the folder {earlier.folder}"
+        )
 
 
-def rank_inversions(both: Sequence[Finalist], noise: float) -> list[tuple[Finalist, Finalist]]:
-    """Return the pairs whose order the longer training inverted, the overtaking one first.
+def _enqueue_missing(study: Study, models: Sequence[Architecture], seeds: int) -> None:
+    """Enqueue the trainings that the study lacks, seed by seed."""
+    stock = study.space.stock.fingerprint
+    enqueued = {(record.fingerprint, record.repeat) for record in study.records()}
+    for repeat in range(seeds):
+        for model in models:
+            if (model.fingerprint, repeat) not in enqueued:
+                role = {ROLE: "stock"} if model.fingerprint == stock else {}
+                study.enqueue(model, **{REPEAT: repeat}, **role)
 
-    Args:
-        noise: an order counts if the accuracies before differ by more than this.
-    """
-    pairs = ((one, other, *one.accuracies, *other.accuracies) for one, other in permutations(both, 2))
-    return [
-        (one, other)
-        for one, other, one_before, one_after, other_before, other_after in pairs
-        if one_after > other_after and one_before < other_before - noise
-    ]
+
+def _search(confirmation: Study) -> str:
+    return str(confirmation.settings.confirms)

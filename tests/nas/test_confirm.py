@@ -1,243 +1,293 @@
+"""`nas confirm`: fresh seeds judge what the search selected."""
+
 import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
 from nas.algorithms.successive_halving import Stopping
-from nas.cli import app
-from nas.execution import worker
+from nas.cli import app, confirming
+from nas.execution import recovery, worker
 from nas.execution.enqueue import enqueue_extremes
 from nas.execution.worker import Worker
-from nas.records.record import Record
-from nas.study.folders import default_storage
+from nas.report import verdict as verdicts
+from nas.report.verdicts import SEEDS
+from nas.study.confirmation import FIRST_SEED, is_confirmation
 from nas.study.study import Study
+from nas.workflows import confirm as workflow
 from nas.workflows import running
-from nas.workflows.confirm import Finalist, finalists, longer, rank_inversions
+from nas.workflows.confirm import confirm, finalists_of
 from search_spaces import Architecture
 from search_spaces.errors import SpecError, StudyError
-from trials import Budget, Ending, Outcome
+from trials import Budget, Ending, Outcome, recipes
 from trials.data import datasets
 
 MakeStudy = Callable[..., Study]
 Score = Callable[..., Outcome]
-SHORT = 3
-
-
-def upside_down(score: Score, trainings: list[tuple[int, int]]) -> Score:
-    """Return scores that rise with the cost, so that all are on the front; after nine epochs they fall with it."""
-
-    def scoring(architecture: Architecture, budget: Budget, *arguments: Any, **options: Any) -> Outcome:
-        trainings.append((budget.epochs, budget.seed))
-        outcome = score(architecture, budget, *arguments, **options)
-        if outcome.scores is None:
-            return outcome
-        sign = -1 if budget.epochs == 3 * SHORT else 1
-        accuracy = 0.5 + sign * outcome.scores.costs.gflops / 10
-        return replace(outcome, scores=replace(outcome.scores, map50_95=accuracy, map50=accuracy))
-
-    return scoring
+Training = tuple[str, int, int]
 
 
 @pytest.fixture
-def trainings() -> list[tuple[int, int]]:
-    """Epochs and seed of every training."""
+def trainings() -> list[Training]:
+    """Fingerprint, seed and epochs of every training."""
     return []
 
 
 @pytest.fixture
-def run(score: Score, trainings: list[tuple[int, int]], monkeypatch: pytest.MonkeyPatch) -> Callable[[Study], None]:
+def gains() -> dict[str, float]:
+    """Accuracy of an architecture over 0.5, by fingerprint; `spread` scales what others have by their cost."""
+    return {"spread": 0.1}
+
+
+@pytest.fixture
+def run(
+    score: Score, trainings: list[Training], gains: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Study], None]:
+    """Run a study with scores that depend on the architecture and, a little, on the seed."""
+
+    def scoring(architecture: Architecture, budget: Budget, *arguments: Any, **options: Any) -> Outcome:
+        trainings.append((architecture.fingerprint, budget.seed, budget.epochs))
+        outcome = score(architecture, budget, *arguments, **options)
+        if outcome.scores is None:
+            return outcome
+        digits = [int(architecture.fingerprint[:8], 16), budget.seed]
+        noise = 0.002 * float(np.random.default_rng(digits).standard_normal())
+        cost = outcome.scores.costs.gflops
+        accuracy = 0.5 + gains.get(architecture.fingerprint, gains["spread"] * cost) + noise
+        return replace(outcome, scores=replace(outcome.scores, map50_95=accuracy, map50=accuracy), seconds=30.0)
+
     def working(study: Study, **_: object) -> None:
-        if study.settings.confirms:
-            enqueue_extremes(study, study.records())  # as the supervisor does; none is wanted
+        enqueue_extremes(study, study.records())
         Worker(study, deadline=float("inf")).run()
 
-    monkeypatch.setattr(worker, "evaluate", upside_down(score, trainings))
+    monkeypatch.setattr(worker, "evaluate", scoring)
     monkeypatch.setattr(running, "supervise", working)
     return working
 
 
 @pytest.fixture
 def make_study(make_study: MakeStudy) -> MakeStudy:
-    """Make a study on the built-in digits, whose fingerprint is checked before they are trained on again."""
     return partial(make_study, data_fingerprint=datasets.load("digits").fingerprint)
 
 
 @pytest.fixture
-def searched(make_study: MakeStudy, run: Callable[[Study], None], trainings: list[tuple[int, int]]) -> Study:
-    study = make_study(trials=5, start="start: [{4: {UIB: {}}}]")
+def searched(make_study: MakeStudy, run: Callable[[Study], None]) -> Study:
+    study = make_study(trials=6, start="start: [{4: {UIB: {}}}]", seeds=2)
     run(study)
-    assert len(study.front()) == 5
-    trainings.clear()
     return study
 
 
-def confirm(study: Study, *arguments: str) -> Result:
-    return CliRunner().invoke(app, ["confirm", study.name, "--runs", str(study.folder.parent), *arguments])
+def nas(command: str, study: Study, *arguments: str) -> Result:
+    return CliRunner().invoke(app, [command, study.name, "--runs", str(study.folder.parent), *arguments])
 
 
-def pair(number: int, shorter: float, longer: float) -> Finalist:
-    first = Record(trial=number, state="complete", ending="finished", fingerprint=str(number), picks={})
-    return Finalist(replace(first, map50_95=shorter), replace(first, map50_95=longer))
-
-
-class TestLongerTraining:
-    def test_only_front_and_stock_model_are_confirmed(
-        self, searched: Study, run: Callable[[Study], None], trainings: list[tuple[int, int]]
+class TestTrainings:
+    def test_seeds_are_fresh_and_paired(
+        self, searched: Study, run: Callable[[Study], None], trainings: list[Training]
     ) -> None:
-        after = longer(searched, eta=3)
+        used = {seed for _, seed, _ in trainings}
+        trainings.clear()
+        after = confirm(searched, seeds=3)
         run(after)
-        wanted = {record.fingerprint for record in searched.front()} | {searched.space.stock.fingerprint}
-        records = after.records()
-        assert {record.fingerprint for record in records} == wanted
-        assert len(records) == len(wanted) == after.file.run.trials
-        assert records[0].role == "stock"
-        assert set(trainings) == {(3 * SHORT, searched.settings.budget.seed + 1)}
-        assert after.settings.confirms == searched.name
-        assert after.remaining_trials(after.records()) == 0
+        first = searched.settings.budget.seed + FIRST_SEED
+        models = list(dict.fromkeys(name for name, _, _ in trainings))
+        assert models[0] == searched.space.stock.fingerprint
+        assert set(models) == {models[0], *(one.fingerprint for one in finalists_of(searched))}
+        epochs = searched.settings.budget.epochs
+        assert trainings == [(name, first + repeat, epochs) for repeat in range(3) for name in models]
+        assert not used & {seed for _, seed, _ in trainings}
+        assert after.file.run.trials == len(trainings)
 
-    def test_confirmation_uses_the_shared_storage(self, searched: Study, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A server is shared; a file belongs to one study."""
-        assert longer(searched, eta=2).file.storage == default_storage(searched.folder.with_name("small-x2"))
-        monkeypatch.setattr(Study, "database", None)
-        assert longer(searched, eta=3).file.storage == searched.file.storage
-
-    def test_longer_training_is_not_pruned(
+    def test_settings_are_those_of_the_search(
         self, make_study: MakeStudy, run: Callable[[Study], None], tmp_path: Any
     ) -> None:
-        budget = Budget(data=tmp_path / "data.yaml", epochs=SHORT, deploy_size=64, rungs=(1,))
+        budget = Budget(data=tmp_path / "data.yaml", epochs=3, deploy_size=64, rungs=(1,))
         study = make_study(trials=6, budget=budget, stopping=Stopping(eta=2))
         run(study)
-        settings = longer(study, eta=2).settings
-        assert (settings.stopping, settings.budget.rungs, settings.budget.epochs) == (None, (), 2 * SHORT)
+        after = confirm(study, epochs=9)
+        assert is_confirmation(after)
+        assert (after.name, after.settings.confirms) == ("small-confirm", "small")
+        assert (after.settings.stopping, after.settings.budget.rungs, after.settings.budget.epochs) == (None, (), 9)
 
-    def test_resumed_confirmation_adds_new_members_of_the_front(
-        self, searched: Study, run: Callable[[Study], None], trainings: list[tuple[int, int]]
+    def test_from_scratch_has_random_weights_and_their_recipe(
+        self, make_study: MakeStudy, run: Callable[[Study], None], tmp_path: Any
     ) -> None:
-        run(longer(searched, eta=3))
-        before = len(trainings)
-        searched.set_run(searched.file.run.model_copy(update={"trials": 8}))
-        run(searched)
-        trainings.clear()
-        after = longer(searched, eta=3)
-        new = after.remaining_trials(after.records())
-        assert new == 3
-        run(after)
-        assert len(trainings) == new
-        assert {record.fingerprint for record in searched.front()} <= {r.fingerprint for r in after.records()}
-        assert len(after.records()) == before + new
-
-    def test_front_of_the_stock_model_alone_needs_no_confirmation(self, make_study: MakeStudy) -> None:
-        study = make_study(trials=1)
-        with pytest.raises(
-            StudyError, match="small: nothing to confirm, its front holds no other model than the stock"
-        ):
-            longer(study, eta=3)
-
-    def test_confirmation_with_a_changed_data_set_is_refused(
-        self, make_study: MakeStudy, run: Callable[[Study], None]
-    ) -> None:
-        study = make_study(trials=5, data_fingerprint="of other images")
+        weights = tmp_path / "some.pt"
+        weights.write_bytes(b"weights")
+        budget = Budget(data=tmp_path / "data.yaml", epochs=3, deploy_size=64, weights=weights)
+        study = make_study(trials=6, budget=budget)
         run(study)
-        with pytest.raises(StudyError, match="the data set has changed since small was begun"):
-            longer(study, eta=3)
+        after = confirm(study, from_scratch=True)
+        assert (after.settings.base, after.settings.budget.weights) == (None, None)
+        assert after.settings.budget.recipe in {recipes.SCRATCH, recipes.DIGITS_SCRATCH}
+        assert confirm(study).settings == after.settings  # goes on
 
-    def test_confirmation_with_more_workers_than_cores_is_refused(self, searched: Study) -> None:
-        with pytest.raises(SpecError, match="workers: each needs a CPU core"):
-            longer(searched, eta=3, workers=1000)
+    def test_more_seeds_are_added(
+        self, searched: Study, run: Callable[[Study], None], trainings: list[Training]
+    ) -> None:
+        run(confirm(searched, seeds=2))
+        before = len(trainings)
+        assert confirm(searched).remaining_trials(confirm(searched).records()) == 0  # goes on with two
+        after = confirm(searched, seeds=4)
+        run(after)
+        added = trainings[before:]
+        first = searched.settings.budget.seed + FIRST_SEED
+        assert {seed for _, seed, _ in added} == {first + 2, first + 3}
+        verdict = searched.verdict()
+        assert verdict is not None
+        assert verdict.seeds == tuple(first + repeat for repeat in range(4))
+
+    def test_top_limits_the_finalists(self, searched: Study) -> None:
+        everyone = finalists_of(searched)
+        assert len(everyone) >= 2
+        after = confirm(searched, top=1, seeds=2)
+        names = {record.fingerprint for record in after.records()}
+        assert names == {searched.space.stock.fingerprint, everyone[0].fingerprint}
+        expected = [one.expected for one in everyone if one.expected is not None]
+        assert expected == sorted(expected, reverse=True)
+        assert finalists_of(searched, top=2) == everyone[:2]
+
+    def test_other_epochs_are_refused(self, searched: Study, run: Callable[[Study], None]) -> None:
+        run(confirm(searched, seeds=2))
+        with pytest.raises(StudyError, match=r"small-confirm: a study of that name is there[\s\S]*epochs: 3 there, 9"):
+            confirm(searched, epochs=9)
+
+    def test_one_seed_is_refused(self, searched: Study) -> None:
+        with pytest.raises(SpecError, match="seeds: two are the least"):
+            confirm(searched, seeds=1)
+
+    def test_a_confirmation_is_not_confirmed(self, searched: Study) -> None:
+        after = confirm(searched, seeds=2)
+        with pytest.raises(
+            StudyError, match="small-confirm: is itself a confirmation; go on with it by: nas confirm small"
+        ):
+            confirm(after)
+
+    def test_front_of_the_stock_model_alone_has_nothing_to_confirm(self, make_study: MakeStudy) -> None:
+        with pytest.raises(StudyError, match="small: nothing to confirm"):
+            confirm(make_study(trials=1))
+
+    def test_limits_do_not_refuse_a_finalist(self, searched: Study) -> None:
+        """A latency that is measured again may be above the limit."""
+        after = confirm(searched, seeds=2)
+        assert all("repeat" in trial.user_attrs or trial.user_attrs["role"] == "stock" for trial in after.trials())
 
 
-def test_rank_inversions_are_larger_than_noise() -> None:
-    far, near, still = pair(1, 0.50, 0.70), pair(2, 0.59, 0.69), pair(3, 0.60, 0.60)
-    assert rank_inversions([far, near, still], 0.02) == [(far, near), (far, still)]
-    assert rank_inversions([far, near, still], 0.005) == [(far, near), (far, still), (near, still)]
-    assert rank_inversions([near, still], 0.02) == []
+class TestVerdict:
+    def test_interrupted_confirmation_gives_the_same_verdict(
+        self, searched: Study, run: Callable[[Study], None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run(confirm(searched, seeds=4))
+        whole = searched.verdict()
+        assert whole is not None
+        (searched.folder.parent / "small-confirm").rename(searched.folder.parent / "elsewhere")
+        assert searched.verdict() is None
+        scoring, calls = vars(worker)["evaluate"], 0
+
+        def killed(*arguments: Any, **options: Any) -> Outcome:
+            nonlocal calls
+            calls += 1
+            if calls == 6:
+                raise KeyboardInterrupt
+            return scoring(*arguments, **options)
+
+        monkeypatch.setattr(worker, "evaluate", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(confirm(searched, seeds=4))
+        part = searched.verdict()
+        assert part is not None
+        assert part.unfinished > 0
+        after = confirm(searched)
+        recovery.recover(after)
+        run(after)
+        again = searched.verdict()
+        assert again is not None
+        assert again.lines() == whole.lines()
+        assert again == whole
+
+    def test_equal_architectures_have_no_gain(
+        self, searched: Study, run: Callable[[Study], None], gains: dict[str, float]
+    ) -> None:
+        """Control: what the search preferred was luck."""
+        gains["spread"] = 0.0
+        run(confirm(searched))
+        verdict = searched.verdict()
+        assert verdict is not None
+        assert verdict.better == ()
+        assert verdict.shrinkage is not None
+        before, after = verdict.shrinkage
+        assert abs(after) < 0.5 < abs(before)
+        assert "better by" not in nas("pareto", searched).stderr
+
+    def test_a_true_gain_is_said_by_every_command(self, searched: Study, gains: dict[str, float]) -> None:
+        best = finalists_of(searched)[0]
+        gains[best.fingerprint] = gains["spread"] * 4
+        result = nas("confirm", searched, "--top", "1")
+        assert result.exit_code == 0, result.stderr
+        line = next(line for line in result.stdout.splitlines() if line.startswith(f"trial {best.trial}: better by"))
+        runs = str(searched.folder.parent)
+        assert line in nas("pareto", searched).stderr.splitlines()
+        assert line in CliRunner().invoke(app, ["pareto", "small-confirm", "--runs", runs]).stderr.splitlines()
+        verdict = searched.verdict()
+        assert verdict is not None
+        assert result.stdout.splitlines() == verdict.lines()
+        assert f"nas export small --runs {runs} --trial {best.trial}" in result.stderr
+        document = json.loads(nas("confirm", searched, "--format", "json").stdout)
+        assert document["lines"] == verdict.lines()
+        assert nas("confirm", searched, "--format", "csv").stdout.startswith("trial,fingerprint,summary,finding")
+
+    def test_confirmation_of_another_search_is_ignored(self, searched: Study, run: Callable[[Study], None]) -> None:
+        after = confirm(searched, seeds=2)
+        run(after)
+        other = after.settings.model_copy(update={"data_fingerprint": "of other images"})
+        after.set_file(after.file.model_copy(update={"settings": other}))
+        assert searched.verdict() is None
+
+    def test_diverging_finalist_is_left_out(self, searched: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+        lost, scoring = finalists_of(searched)[0], vars(worker)["evaluate"]
+
+        def diverging(architecture: Architecture, *arguments: Any, **options: Any) -> Outcome:
+            outcome = scoring(architecture, *arguments, **options)
+            failed = architecture.fingerprint == lost.fingerprint
+            return replace(outcome, ending=Ending.DIVERGED, scores=None) if failed else outcome
+
+        monkeypatch.setattr(worker, "evaluate", diverging)
+        result = nas("confirm", searched, "--seeds", "2")
+        assert f"trial {lost.trial}: left out, diverged with 2 of 2 seeds" in result.stdout.splitlines()
 
 
 class TestCommand:
-    def test_confirmation_continues_while_the_order_changes(self, searched: Study) -> None:
-        result = confirm(searched, "--format", "json")
+    def test_defaults_of_the_help_are_those_of_the_work(self) -> None:
+        here = (confirming._SEEDS, confirming._MARGIN, confirming._MOST)
+        assert here == (SEEDS, verdicts.MARGIN, workflow.MOST_FINALISTS)
+
+    @pytest.mark.parametrize(
+        ("typed", "line"),
+        [
+            (["--eta", "3"], "eta: only with --longer"),
+            (
+                ["--longer", "--seeds", "5", "--from-scratch"],
+                "seeds: not with --longer\nfrom-scratch: not with --longer",
+            ),
+        ],
+    )
+    def test_options_of_the_other_kind_are_refused(self, typed: list[str], line: str, searched: Study) -> None:
+        result = nas("confirm", searched, *typed)
+        assert (result.exit_code, result.stderr) == (2, f"{line}\n")
+
+    def test_time_limit_leaves_trainings(self, searched: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(running, "supervise", lambda study, **_: Worker(study, deadline=0.0).run())
+        result = nas("confirm", searched, "--seeds", "2")
         assert result.exit_code == 0, result.stderr
-        rows = json.loads(result.stdout)
-        assert {(row["study"], row["epochs"]) for row in rows} == {("small-x3", 9), ("small-x3-x3", 27)}
-        assert "has overtaken" in result.stderr
-        for name in ("small-x3", "small-x3-x3"):
-            accuracies = [row["map50_95"] for row in rows if row["study"] == name]
-            assert accuracies == sorted(accuracies, reverse=True)
-        stock = next(row for row in rows if row["fingerprint"] == searched.space.stock.fingerprint)
-        assert stock["map50_95_gain"] == stock["map50_95_gain_before"] == 0.0
+        assert result.stdout == "No verdict on small: all models have finished with 0 of 2 seeds; the least are 2\n"
+        assert f"trainings are left; continue with: nas confirm small --runs {searched.folder.parent}" in result.stderr
 
-    def test_confirmation_ends_where_the_order_stays(self, searched: Study) -> None:
-        result = confirm(searched, "--eta", "4")  # twelve epochs say what three did
-        assert result.exit_code == 0, result.stderr
-        assert "within noise (4.0 points): trainings of 3 epochs rank these models as well." in result.stderr
-        assert "small after 3 and 12 epochs" in result.stdout
-        assert not (searched.folder.parent / "small-x4-x4").exists()
-        assert finalists(searched.records(), Study.open(searched.folder.parent / "small-x4").records())
-
-    def test_unfinished_trainings_of_a_confirmation_are_named(
-        self, searched: Study, score: Score, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        stock = searched.space.stock.fingerprint
-
-        def diverging(architecture: Architecture, *arguments: Any, **options: Any) -> Outcome:
-            outcome = score(architecture, *arguments, **options)
-            lost = architecture.fingerprint != stock and architecture.summary().startswith("UIB 4")
-            return replace(outcome, ending=Ending.DIVERGED, scores=None) if lost else outcome
-
-        monkeypatch.setattr(worker, "evaluate", diverging)
-        result = confirm(searched, "--rounds", "1", "--format", "json")
-        lost = [record for record in searched.front() if record.summary.startswith("UIB 4")]
-        assert lost
-        for record in lost:
-            assert f"{record.summary} has no score after 9 epochs: diverged" in result.stderr
-        assert len(json.loads(result.stdout)) == 5 - len(lost)
-
-    def test_pareto_of_an_unconfirmed_front_suggests_confirm(
-        self, searched: Study, run: Callable[[Study], None]
-    ) -> None:
-        run(longer(searched, eta=3))
-        runs = ["--runs", str(searched.folder.parent)]
-        result, after = (CliRunner().invoke(app, ["pareto", name, *runs]).stderr for name in ("small", "small-x3"))
-        assert f"see whether its order stays: nas confirm small {' '.join(runs)}\n" in result
-        assert "nas confirm" not in after
-
-    def test_confirmation_has_a_line_for_each_model_at_80_columns(
-        self, searched: Study, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("COLUMNS", "80")
-        title, headings, *rows = confirm(searched, "--rounds", "1").stdout.splitlines()
-        assert title == "small after 3 and 9 epochs: mAP50-95"
-        assert len(rows) == 5
-        assert max(map(len, [title, headings, *rows])) <= 80
-        assert all(heading in headings for heading in ("trial", "3 epochs", "9 epochs", "over stock", "of stock"))
-        assert all("%" in row for row in rows)
-        assert sum("100.0%" in row for row in rows) == 1
-
-    def test_confirmation_reports_noise_measured_in_other_studies(self, searched: Study) -> None:
-        result = confirm(searched, "--eta", "4").stderr
-        assert "twice the deviation between seeds that was measured on the built-in digits after 8 epochs at" in result
-
-    def test_a_stock_model_that_learns_nothing_confirms_nothing(
-        self, searched: Study, score: Score, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def failing(architecture: Architecture, *arguments: Any, **options: Any) -> Outcome:
-            outcome = score(architecture, *arguments, **options)
-            assert outcome.scores is not None
-            return replace(outcome, scores=replace(outcome.scores, map50_95=0.0, map50=0.0))
-
-        monkeypatch.setattr(worker, "evaluate", failing)
-        result = confirm(searched)
-        assert result.exit_code == 0, result.stderr
-        assert "Nothing was learned: the stock model's mAP50-95 is 0.0000" in result.stderr
-        assert "within noise" not in result.stderr
-        assert "export the most accurate" not in result.stderr
-        assert not (searched.folder.parent / "small-x3-x3").exists()
-
-    def test_confirm_names_a_missing_study(self, searched: Study) -> None:
-        result = CliRunner().invoke(app, ["confirm", "smal", "--runs", str(searched.folder.parent)])
-        assert result.exit_code == 2
-        assert "study: no study 'smal'" in result.stderr
+    def test_search_says_which_command_judges(self, searched: Study) -> None:
+        text = nas("pareto", searched).stderr
+        assert f"nas confirm small --runs {searched.folder.parent}" in text
+        assert "evidence of gain:" not in text.replace("No evidence of gain:", "")

@@ -76,6 +76,27 @@ def test_user_operator_is_searched_and_exported(tmp_path: Path, own_operator: st
     assert json.loads((exported / "summary.json").read_text())["params"] <= fresh["weights"]
 
 
+def test_fresh_seeds_judge_a_search(tmp_path: Path) -> None:
+    small = ["--epochs", "1", "--base-epochs", "1", *SMALL[2:]]
+    nas("search", "--space", "v5", "--trials", 3, *small, folder=tmp_path)
+    front = nas("pareto", "v5n-digits", "--format", "json", folder=tmp_path)
+    others = [row for row in json.loads(front.stdout) if row["picks"]]
+    assert others
+    document = json.loads(
+        nas("confirm", "v5n-digits", "--seeds", 2, "--top", 1, "--format", "json", folder=tmp_path).stdout
+    )
+    assert document["planned"] == 2
+    assert document["unfinished"] == 0
+    rows = json.loads(nas("trials", "v5n-digits-confirm", "--format", "json", folder=tmp_path).stdout)
+    assert [(row["repeat"], row["ending"]) for row in rows] == [(0, "finished")] * 2 + [(1, "finished")] * 2
+    assert len({row["fingerprint"] for row in rows}) == 2
+    outcomes = [tmp_path / f"runs/nas/v5n-digits-confirm/trials/{row['trial']:04d}/outcome.json" for row in rows]
+    seeds = [json.loads(path.read_text())["provenance"]["seed"] for path in outcomes]
+    assert seeds == [1000, 1000, 1001, 1001]
+    printed = nas("pareto", "v5n-digits", folder=tmp_path).stderr
+    assert document["reason"] or document["lines"][0] in printed
+
+
 def test_a_study_is_searched_resumed_and_exported(tmp_path: Path) -> None:
     nas("search", "--space", "v5", "--trials", 3, *SMALL, folder=tmp_path)
     first = table("trials", tmp_path)

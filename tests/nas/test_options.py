@@ -113,7 +113,7 @@ class TestCommandLine:
     def test_other_commands_share_types_and_readers_of_options(self, command: str) -> None:
         here, of_search = parameters(command), parameters("search")
         shared = here.keys() & {one.argument for one in OPTIONS.values()}
-        shared -= {"space", "scale", "eta", "cache", "study", "runs"}  # which mean something else there
+        shared -= {"space", "scale", "eta", "cache", "study", "runs", "seeds"}  # which mean something else there
         assert len(shared) >= 4
         types, types_of_search = (typing.get_type_hints(found(one).callback) for one in (command, "search"))
         for name in shared:

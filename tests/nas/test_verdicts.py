@@ -1,6 +1,7 @@
 """Verdicts on a front, and its tables."""
 
 import json
+import math
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from nas.algorithms import pareto
+from nas.algorithms.paired_comparison import detectable
 from nas.cli import app, show
 from nas.cli.live import Watching
 from nas.cli.searching import _preset
@@ -120,17 +122,41 @@ class TestSaving:
 class TestGain:
     """What the most accurate has over the stock model."""
 
-    def test_one_seed_has_no_measured_noise(self) -> None:
-        verdict = verdicts.gain([record(0, 0.5), record(1, 0.6)], record(1, 0.6), record(0, 0.5))
-        assert verdict == (
-            "No evidence of gain yet: +0.100 over stock is one short training each with one seed; the seed alone moves "
-            "such a score, by how much at this budget is not measured (--seeds 3 does)."
+    def test_one_seed_has_no_verdict(self) -> None:
+        text = verdicts.gain([record(0, 0.5), record(1, 0.54)], record(1, 0.54), record(0, 0.5))
+        assert text == (
+            "+0.040 over stock is one short training each with one seed: no verdict before fresh seeds judge "
+            "(nas confirm STUDY)."
         )
 
-    def test_noise_is_measured_from_repeats_of_the_study(self) -> None:
+    def test_measured_noise_gives_the_least_difference_that_seeds_tell(self) -> None:
         repeats = [record(n, 0.4 + n / 100, fingerprint="2", repeat=n) for n in range(5)]
-        verdict = verdicts.gain([record(0, 0.5), record(1, 0.6), *repeats], record(1, 0.6), record(0, 0.5))
-        assert verdict.endswith("between seeds, scores of this study deviate by 0.016.")
+        text = verdicts.gain([record(0, 0.5), record(1, 0.6), *repeats], record(1, 0.6), record(0, 0.5))
+        assert text.endswith(
+            "(nas confirm STUDY); scores of one architecture deviate by 1.6 points between seeds, so 5 fresh seeds "
+            f"tell {detectable(math.sqrt(2) * 1.5811, 5):.1f}."
+        )
+
+    def test_seeds_that_chose_a_model_give_no_evidence(self) -> None:
+        """Three seeds of the best that all lie above stock: until now this was some evidence."""
+        each = [
+            record(3 * model + repeat, 0.5 + model / 10 + repeat / 100, fingerprint=str(model), repeat=repeat)
+            for model in range(2)
+            for repeat in range(3)
+        ]
+        text = verdicts.gain(each, each[3], each[0], confirm="nas confirm mine")
+        assert text.startswith(
+            "+0.100 over stock is the mean of 3 seeds that also chose it: no verdict before fresh seeds judge "
+            "(nas confirm mine); "
+        )
+        assert "so its 3 seeds tell " in text
+        assert "evidence" not in text
+
+    def test_nothing_better_than_stock_is_no_evidence(self) -> None:
+        stock = record(0, 0.5)
+        assert verdicts.gain([stock], stock, stock) == (
+            "No evidence of gain: nothing that was tried is more accurate than the stock model."
+        )
 
 
 class TestNothingLearned:

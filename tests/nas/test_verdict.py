@@ -1,0 +1,182 @@
+"""Verdict on finalists by fresh seeds: a pure function of records."""
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from nas.algorithms.paired_comparison import Finding
+from nas.records.record import Record
+from nas.report.verdict import Verdict, judge
+from nas.settings import Settings
+from trials import Budget
+
+STOCK, STEPS = "stock", (-0.1, 0.1, 0.0, 0.05, -0.05)
+
+
+@pytest.fixture
+def settings(tmp_path: Any) -> Settings:
+    budget = Budget(data=tmp_path / "data.yaml", epochs=20, seed=1000)
+    common = {
+        "space": "small",
+        "scale": "t",
+        "space_hash": "1",
+        "data": "x",
+        "data_fingerprint": "1",
+        "classes": ("a",),
+    }
+    return Settings(**common, budget=budget)
+
+
+def record(fingerprint: str, points: float, repeat: int = 0, **further: Any) -> Record:
+    fields = {"trial": 0, "state": "complete", "ending": "finished", "picks": {}, "gflops": 8.0, "seconds": 60.0}
+    role = "stock" if fingerprint == STOCK else ""
+    given = {
+        "fingerprint": fingerprint,
+        "map50_95": points / 100,
+        "repeat": repeat,
+        "role": role,
+        "summary": fingerprint,
+    }
+    return Record(**{**fields, **given, **further})
+
+
+def trainings(fingerprint: str, points: float, *, noise: float = 1.0, seeds: int = 5, **further: Any) -> list[Record]:
+    """Return the records of one model; the noise of two models differs, and has a mean of 0 over five seeds."""
+    shift = sum(map(ord, fingerprint)) % 5
+    steps = STEPS[shift:] + STEPS[:shift]
+    return [record(fingerprint, points + noise * steps[repeat], repeat, **further) for repeat in range(seeds)]
+
+
+def verdict_of(
+    settings: Settings, *fresh: list[Record], searched: list[Record] | None = None, **further: Any
+) -> Verdict:
+    records = [one for each in fresh for one in each]
+    return judge(searched or [], records, before=settings, after=settings, study="mine", **further)
+
+
+class TestFindings:
+    def test_each_finding_is_a_line(self, settings: Settings) -> None:
+        searched = [record(STOCK, 50.0), *(record(name, 53.0, trial=n) for n, name in ((7, "a"), (3, "b"), (9, "c")))]
+        verdict = verdict_of(
+            settings,
+            trainings(STOCK, 50.0),
+            trainings("a", 51.8, gflops=7.536),
+            trainings("b", 50.0, gflops=7.008),
+            trainings("c", 49.1),
+            searched=searched,
+        )
+        assert [one.finding for one in verdict.finalists] == [Finding.BETTER, Finding.EQUIVALENT, Finding.WORSE]
+        assert verdict.lines() == [
+            "Verdict on mine, beside the stock model: 5 fresh seeds, 20 epochs, 95 % intervals",
+            "trial 7: better by 1.8 points (1.7 to 1.9), with 5.8 % fewer GFLOPs",
+            "trial 3: as accurate within 0.5 points, with 12.4 % fewer GFLOPs",
+            "trial 9: worse by 0.9 points (0.8 to 1.0)",
+            "search scores of the finalists over stock were +3.0 points in the mean, fresh ones +0.3",
+            "judged on the images that the search chose by: there are no others yet",
+        ]
+        assert [one.trial for one in verdict.better] == [7]
+
+    def test_undecided_names_seeds_and_time(self, settings: Settings) -> None:
+        fresh = trainings(STOCK, 50.0, noise=20), trainings("d", 50.2, noise=20)
+        (line,) = [line for line in verdict_of(settings, *fresh).lines() if "not told apart" in line]
+        assert line.startswith("d: not told apart (+0.2, -")
+        assert "more seeds would tell 0.5 points, about " in line
+        one, two = (verdict_of(settings, *fresh, workers=workers).finalists[0].further for workers in (1, 2))
+        assert one is not None
+        assert two is not None
+        assert one.seeds is not None
+        assert (one.seconds, two.seconds) == (120.0 * one.seeds, 60.0 * one.seeds)
+
+    def test_what_five_seeds_could_tell_needs_as_many_again(self, settings: Settings) -> None:
+        fresh = trainings(STOCK, 50.0, noise=2), trainings("d", 50.2, noise=2)
+        verdict = verdict_of(settings, *fresh, margin=0.4)
+        (finalist,) = verdict.finalists
+        assert finalist.finding is Finding.UNDECIDED
+        assert finalist.further is not None
+        assert finalist.further.seeds == 5
+        assert finalist.further.points < 0.4
+
+    def test_costs_that_are_equal_are_not_named(self, settings: Settings) -> None:
+        (finalist,) = verdict_of(settings, trainings(STOCK, 50.0), trainings("a", 52.0)).finalists
+        assert finalist.sentence == "a: better by 2.0 points (1.8 to 2.2)"
+
+    def test_higher_costs_are_named(self, settings: Settings) -> None:
+        (finalist,) = verdict_of(settings, trainings(STOCK, 50.0), trainings("a", 52.0, gflops=8.8)).finalists
+        assert finalist.sentence.endswith(", with 10.0 % more GFLOPs")
+
+    def test_equal_architectures_claim_a_gain_in_at_most_one_study_of_twenty(self, settings: Settings) -> None:
+        """Control: 400 studies in which five finalists are the stock model with noise."""
+        rng, studies = np.random.default_rng(0), 400
+        claims = 0
+        for _ in range(studies):
+            values = 50 + rng.standard_normal((6, 5))
+            rows = [
+                [record(name, value, repeat) for repeat, value in enumerate(row)]
+                for name, row in zip((STOCK, *"abcde"), values.tolist(), strict=True)
+            ]
+            claims += bool(verdict_of(settings, *rows).better)
+        assert claims <= 0.05 * studies
+
+
+class TestPairs:
+    def test_only_seeds_that_all_models_have_count(self, settings: Settings) -> None:
+        verdict = verdict_of(
+            settings, trainings(STOCK, 50.0), trainings("a", 52.0, seeds=4), trainings("b", 51.0, seeds=3)
+        )
+        assert verdict.seeds == (1000, 1001, 1002)
+        assert "3 of 5 fresh seeds" in verdict.lines()[0]
+        assert verdict.lines()[-1].startswith("3 seeds: the intervals rest on noise being normal; a sign test reaches")
+
+    def test_one_complete_seed_is_no_verdict(self, settings: Settings) -> None:
+        waiting = record("a", 0.0, 1, state="waiting", ending=None)
+        verdict = verdict_of(settings, trainings(STOCK, 50.0, seeds=2), [*trainings("a", 52.0, seeds=1), waiting])
+        assert verdict.lines() == ["No verdict on mine: all models have finished with 1 of 2 seeds; the least are 2"]
+        assert verdict.unfinished == 1
+        assert verdict.better == ()
+
+    def test_finalist_without_a_score_is_left_out_with_its_reason(self, settings: Settings) -> None:
+        failing = [*trainings("b", 51.0, seeds=4), record("b", 0.0, 4, ending="diverged", state="pruned")]
+        verdict = verdict_of(settings, trainings(STOCK, 50.0), trainings("a", 52.0), failing)
+        assert [one.fingerprint for one in verdict.finalists] == ["a"]
+        assert "b: left out, diverged with 1 of 5 seeds" in verdict.lines()
+        assert len(verdict.seeds) == 5
+
+    def test_retried_training_is_not_left_out(self, settings: Settings) -> None:
+        interrupted = record("a", 0.0, 2, ending=None, state="fail")
+        verdict = verdict_of(settings, trainings(STOCK, 50.0), [interrupted, *trainings("a", 52.0)])
+        assert verdict.left_out == ()
+
+    def test_seed_without_a_score_of_stock_counts_for_none(self, settings: Settings) -> None:
+        stock = [*trainings(STOCK, 50.0, seeds=4), record(STOCK, 0.0, 4, ending="crashed", state="pruned")]
+        assert verdict_of(settings, stock, trainings("a", 52.0)).seeds == (1000, 1001, 1002, 1003)
+
+    def test_nothing_learned_is_no_verdict(self, settings: Settings) -> None:
+        verdict = verdict_of(settings, trainings(STOCK, 0.0, noise=0), trainings("a", 0.05, noise=0))
+        assert verdict.reason == "the stock model has learned nothing (mAP50-95 below 0.001)"
+        assert verdict.finalists == ()
+
+    def test_order_of_records_does_not_matter(self, settings: Settings) -> None:
+        fresh = [*trainings(STOCK, 50.0), *trainings("a", 52.0), *trainings("b", 51.0)]
+        numbered = [
+            record(one.fingerprint, 100 * (one.map50_95 or 0), one.repeat, trial=n) for n, one in enumerate(fresh)
+        ]
+        assert verdict_of(settings, numbered).lines() == verdict_of(settings, numbered[::-1]).lines()
+
+
+def test_document_is_json_with_the_words(settings: Settings) -> None:
+    verdict = verdict_of(settings, trainings(STOCK, 50.0), trainings("a", 52.0, gflops=7.0))
+    document = json.loads(json.dumps(verdict.as_document()))
+    assert document.keys() == {
+        *("study", "seeds", "planned", "unfinished", "epochs", "epochs_of_search", "margin", "stock_map50_95"),
+        *("finalists", "left_out", "reason", "images", "mean_search_difference", "mean_difference", "lines"),
+    }
+    (finalist,) = document["finalists"]
+    assert finalist.keys() == {
+        *("trial", "fingerprint", "summary", "finding", "difference", "low", "high", "p_better", "p_worse"),
+        *("p_equivalent", "search_difference", "cost", "cost_change", "margin", "further", "sentence"),
+    }
+    assert finalist["finding"] == "better"
+    assert finalist["cost_change"] == pytest.approx(-0.125)
+    assert document["lines"] == verdict.lines()
