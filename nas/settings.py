@@ -44,7 +44,8 @@ class Settings(FrozenModel):
         reward: scalar to maximise instead of several objectives.
         stopping: rule by which trainings are pruned at rungs; None trains every candidate for its whole budget.
         seeds: number of seeds with which each member of the Pareto front is trained.
-        confirms: study whose front this one trains longer, without proposing architectures; None for a search.
+        confirms: study whose front this one trains again, longer or with fresh seeds, without proposing architectures;
+            None for a search.
     """
 
     space: str

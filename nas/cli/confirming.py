@@ -27,7 +27,10 @@ Seeds = Annotated[
 ]
 Top = Annotated[
     int | None,
-    typer.Option(metavar="K", help=f"Train only the K most accurate of the front. \\[default: all, at most {_MOST}]"),
+    typer.Option(
+        metavar="K",
+        help=f"Train only the K most accurate of the front. \\[default: all, at most {_MOST}, or as before]",
+    ),
 ]
 Margin = Annotated[
     float, typer.Option(metavar="POINTS", help="Differences in mAP50-95 below this margin do not matter.")

@@ -41,7 +41,8 @@ def confirm(
 
     Args:
         seeds: with which every model is trained; those that an earlier call has enqueued remain. None: as before, or 5.
-        top: number of finalists, the most accurate first; those that an earlier call has enqueued remain.
+        top: number of finalists, the most accurate first; those that an earlier call has enqueued remain. None: as
+            before, or all, at most 8.
         epochs: of each training. None: as before, or those of the search.
         from_scratch: start from random weights.
         changes: to the run settings: workers, device, timeout or trial_memory.
@@ -57,8 +58,9 @@ def confirm(
     if is_confirmation(before):
         raise StudyError(f"{before.name}: is itself a confirmation; go on with it by: nas confirm {_search(before)}")
     require_same_data(before)
-    finalists = _architectures(before, finalists_of(before, top=top))
     earlier = _opened(before)
+    goes_on = top is None and _seeds_of(earlier) > 0
+    finalists = [] if goes_on else [before.architecture(record) for record in finalists_of(before, top=top)]
     models = {one.fingerprint: one for one in (before.space.stock, *_enqueued(earlier), *finalists)}
     if len(models) == 1:
         raise StudyError(f"{before.name}: nothing to confirm, its front holds no other model than the stock one")
@@ -81,10 +83,6 @@ def finalists_of(before: Study, *, top: int | None = None) -> list[Record]:
     front = expected or [one for one in before.front(records) if one.fingerprint != stock]
     ranked = sorted(front, key=lambda one: -(one.map50_95 or 0.0) if one.expected is None else -one.expected)
     return ranked[: MOST_FINALISTS if top is None else top]
-
-
-def _architectures(before: Study, records: Sequence[Record]) -> list[Architecture]:
-    return [before.architecture(record) for record in records]
 
 
 def _opened(before: Study) -> Study | None:

@@ -151,6 +151,8 @@ class TestTrainings:
         expected = [one.expected for one in everyone if one.expected is not None]
         assert expected == sorted(expected, reverse=True)
         assert finalists_of(searched, top=2) == everyone[:2]
+        assert len(confirm(searched).records()) == 4  # goes on with one finalist and two seeds
+        assert len({record.fingerprint for record in confirm(searched, top=2).records()}) == 3
 
     def test_other_epochs_are_refused(self, searched: Study, run: Callable[[Study], None]) -> None:
         run(confirm(searched, seeds=2))

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from nas.algorithms.paired_comparison import Finding
+from nas.algorithms.paired_comparison import Finding, compare
 from nas.records.record import Record
-from nas.report.verdict import Verdict, judge
+from nas.report.verdict import MARGIN, Verdict, judge
 from nas.settings import Settings
 from trials import Budget
 
@@ -105,6 +105,21 @@ class TestFindings:
     def test_higher_costs_are_named(self, settings: Settings) -> None:
         (finalist,) = verdict_of(settings, trainings(STOCK, 50.0), trainings("a", 52.0, gflops=8.8)).finalists
         assert finalist.sentence.endswith(", with 10.0 % more GFLOPs")
+
+    def test_findings_are_those_that_the_benchmark_measures(self, settings: Settings) -> None:
+        rng, names = np.random.default_rng(1), (STOCK, *"abcd")
+        found = set()
+        for _ in range(50):
+            values = 50 + 0.3 * rng.standard_normal((5, 5)) + rng.choice([-0.8, 0.0, 0.8], (5, 1))
+            rows = [
+                [record(name, value, repeat) for repeat, value in enumerate(row)]
+                for name, row in zip(names, values.tolist(), strict=True)
+            ]
+            judged = {one.fingerprint: one.finding for one in verdict_of(settings, *rows).finalists}
+            compared = compare(values, margin=MARGIN)
+            assert judged == {name: one.finding for name, one in zip(names[1:], compared, strict=True)}
+            found |= set(judged.values())
+        assert found == set(Finding)
 
     def test_equal_architectures_claim_a_gain_in_at_most_one_study_of_twenty(self, settings: Settings) -> None:
         """Control: 400 studies in which five finalists are the stock model with noise."""
