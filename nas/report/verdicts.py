@@ -54,7 +54,7 @@ def gain(records: Sequence[Record], best: Record, stock: Record, *, confirm: str
     by_seed = gains(records, best, stock)
     over = f"{fmean(by_seed):+.3f} over stock" if by_seed else "no seed in common with stock"
     scored = (
-        f"the mean of {len(by_seed)} seeds that also chose it"
+        f"the mean of {len(by_seed)} seeds ({', '.join(f'{one:+.3f}' for one in by_seed)}), which also chose it"
         if len(by_seed) > 1
         else "one short training each with one seed"
     )

@@ -146,7 +146,8 @@ class TestGain:
         ]
         text = verdicts.gain(each, each[3], each[0], confirm="nas confirm mine")
         assert text.startswith(
-            "+0.100 over stock is the mean of 3 seeds that also chose it: no verdict before fresh seeds judge "
+            "+0.100 over stock is the mean of 3 seeds (+0.100, +0.100, +0.100), which also chose it: "
+            "no verdict before fresh seeds judge "
             "(nas confirm mine); "
         )
         assert "so its 3 seeds tell " in text
