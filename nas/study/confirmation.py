@@ -1,6 +1,7 @@
 """Find the confirmation of a search: the study beside it that trains its finalists with fresh seeds."""
 
 from nas.settings import Settings
+from nas.study.folders import STUDY
 from nas.study.study import Study
 
 FIRST_SEED = 1000
@@ -27,7 +28,7 @@ def confirmation_of(search: Study) -> Study | None:
         StudyError: its `study.json` cannot be read.
     """
     folder = search.folder.with_name(name_of(search.name))
-    if not (folder / "study.json").is_file():
+    if not (folder / STUDY).is_file():
         return None
     found = Study.open(folder)
     return found if _belongs(found, search) else None
@@ -38,7 +39,7 @@ def search_of(confirmation: Study) -> Study | None:
     if not is_confirmation(confirmation):
         return None
     folder = confirmation.folder.with_name(str(confirmation.settings.confirms))
-    if not (folder / "study.json").is_file():
+    if not (folder / STUDY).is_file():
         return None
     found = Study.open(folder)
     return found if _belongs(confirmation, found) else None

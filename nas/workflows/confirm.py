@@ -16,6 +16,7 @@ from nas.report.verdicts import SEEDS
 from nas.settings import Settings
 from nas.study.confirmation import FIRST_SEED, is_confirmation, name_of
 from nas.study.expected_front import expected_front
+from nas.study.folders import STUDY
 from nas.study.study import Study
 from nas.workflows.begin import require_same_data
 from nas.workflows.derived import derived_study
@@ -88,7 +89,7 @@ def finalists_of(before: Study, *, top: int | None = None) -> list[Record]:
 def _opened(before: Study) -> Study | None:
     """Return the study of the confirmation's name, of whichever search; None if there is none."""
     folder = before.folder.with_name(name_of(before.name))
-    return Study.open(folder) if (folder / "study.json").is_file() else None
+    return Study.open(folder) if (folder / STUDY).is_file() else None
 
 
 def _enqueued(earlier: Study | None) -> list[Architecture]:

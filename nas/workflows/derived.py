@@ -5,7 +5,7 @@ from typing import Any
 
 from nas._version import __version__
 from nas.settings import Settings
-from nas.study.folders import default_storage, study_folder
+from nas.study.folders import SPACE, default_storage, study_folder
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
 from nas.workflows.begin import changed_run, create_or_resume
@@ -33,5 +33,5 @@ def derived_study(before: Study, name: str, settings: Settings, *, trials: int, 
         version=__version__,
     )
     table = before.latency_table
-    text = space_file.text(before.folder / "space.yaml")
+    text = space_file.text(before.folder / SPACE)
     return create_or_resume(folder, file, text, table.recorded if table else None)
