@@ -52,11 +52,13 @@ def gain(records: Sequence[Record], best: Record, stock: Record, *, confirm: str
     if best.trial == stock.trial:
         return "No evidence of gain: nothing that was tried is more accurate than the stock model."
     by_seed = gains(records, best, stock)
-    over = f"{fmean(by_seed):+.3f} over stock" if by_seed else "no seed in common with stock"
+    difference = fmean(by_seed) if by_seed else (best.map50_95 or 0.0) - (stock.map50_95 or 0.0)
+    over = f"{difference:+.3f} over stock"
+    single = "one short training each with one seed" if by_seed else "of trainings with different seeds"
     scored = (
         f"the mean of {len(by_seed)} seeds ({', '.join(f'{one:+.3f}' for one in by_seed)}), which also chose it"
         if len(by_seed) > 1
-        else "one short training each with one seed"
+        else single
     )
     moved = deviation(records)
     noise = f"; {_least_difference(moved, len(by_seed))}" if moved is not None else ""

@@ -153,6 +153,11 @@ class TestGain:
         assert "so its 3 seeds tell " in text
         assert "evidence" not in text
 
+    def test_no_seed_in_common_is_named(self) -> None:
+        best, stock = record(1, 0.54, repeat=1), record(0, 0.5)
+        text = verdicts.gain([stock, best], best, stock)
+        assert text.startswith("+0.040 over stock is of trainings with different seeds: no verdict before ")
+
     def test_nothing_better_than_stock_is_no_evidence(self) -> None:
         stock = record(0, 0.5)
         assert verdicts.gain([stock], stock, stock) == (
