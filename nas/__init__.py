@@ -22,9 +22,11 @@ if TYPE_CHECKING:
     from nas.study.study import Study
     from nas.workflows.reproduction import Reproduction
     from nas.workflows.request import Request
+    from search_spaces.errors import NasError
 
 __all__ = [
     "RUNS",
+    "NasError",
     "Record",
     "Reproduction",
     "Request",
@@ -37,6 +39,7 @@ __all__ = [
 ]
 
 _CLASSES = {
+    "NasError": "search_spaces.errors",
     "Record": "nas.records.record",
     "Reproduction": "nas.workflows.reproduction",
     "Request": "nas.workflows.request",

@@ -14,7 +14,7 @@ from nas.records.record import Record, pareto_front_of, point_of
 from nas.records.trial_files import TrialFiles
 from nas.settings import Settings
 from search_spaces import Architecture, build
-from search_spaces.errors import SpecError, StudyError, nearest
+from search_spaces.errors import EnvironmentProblem, SpecError, StudyError, nearest
 from search_spaces.files import write_atomically
 from search_spaces.operators import modules as user_modules
 from trials import Budget
@@ -62,9 +62,15 @@ def export(
         study: the study's name.
         budget: with which the trial was trained, its seed and initial weights included.
         folder: to write to; created if missing.
+
+    Raises:
+        EnvironmentProblem: the folder cannot be created.
     """
     folder = folder.absolute()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EnvironmentProblem(f"{folder}: cannot be made ({error.strerror}); choose another --out") from None
     _write_model_and_data(architecture, settings, folder)
     write_atomically(folder / "summary.json", json.dumps(_summary(record, architecture, settings, study), indent=1))
     weights = folder / "weights.pt" if files.weights.is_file() else None

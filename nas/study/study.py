@@ -75,6 +75,9 @@ class Study:
         self.record_file = RecordFile(folder / RECORDS)
         self.measured_latencies = MeasuredLatencies(folder / MEASURED_LATENCIES)
 
+    def __repr__(self) -> str:
+        return f"Study({self.name!r}, folder={str(self.folder)!r})"
+
     @classmethod
     def open(cls, folder: Path) -> "Study":
         """Open the study of a folder.

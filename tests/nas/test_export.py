@@ -12,7 +12,7 @@ from nas.execution import worker
 from nas.execution.worker import Worker
 from nas.study.study import Study
 from search_spaces import build
-from search_spaces.errors import StudyError
+from search_spaces.errors import EnvironmentProblem, StudyError
 from trials import Budget, Outcome
 from trials.data import datasets
 from trials.weights import keep
@@ -33,6 +33,12 @@ def study(
     model = build.model(study.space.stock.document(classes), classes)
     keep(model, {"imgsz": 64}, study.files(0).weights)
     return study
+
+
+def test_folder_that_cannot_be_made_is_an_error_with_a_remedy(study: Study, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(EnvironmentProblem, match=r"cannot be made .* choose another --out"):
+        study.export(trial=0, folder=tmp_path / "file" / "out")
 
 
 def test_printed_commands_start_from_the_weights(study: Study, tmp_path: Path) -> None:
