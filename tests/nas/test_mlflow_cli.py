@@ -141,7 +141,7 @@ class TestUi:
         process.send_signal(number)
         results, errors = process.communicate(timeout=60)
         lines = errors.splitlines()
-        assert lines[0] == f"MLflow of {tmp_path} in about ten seconds; Ctrl-C ends it"
+        assert lines[0] == f"MLflow of {tmp_path} in about ten seconds; Ctrl-C stops it"
         assert lines[1].startswith(f"http://127.0.0.1:{port}/")
         assert len(lines) == 3
         assert lines[2].startswith("[MLflow] Security middleware enabled")  # which says how to let others in
