@@ -179,7 +179,7 @@ class TestSpace:
     ) -> None:
         stored = tmp_path / "study"
         stored.mkdir()
-        save(text(folder / "space.yaml"), stored)
+        save(text(folder / "space.yaml"), stored / "space.yaml")
         (folder / "my_ops.py").unlink()
         assert (stored / "modules" / "my_ops.py").read_text(encoding="utf-8") == STRIPS
         assert load(stored / "space.yaml").hash == space.hash
