@@ -50,7 +50,7 @@ with open(sys.argv[2], "w") as answer:
 _TIMEOUT_SECONDS = 300
 
 Observations = list[str]
-"""What breaks a promise, for each case; empty text where nothing does."""
+"""Observation that breaks a promise, for each case; empty text where none does."""
 Promise = Callable[[Sequence[Case], Path], Observations]
 
 

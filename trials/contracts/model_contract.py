@@ -17,7 +17,7 @@ from ultralytics.nn.tasks import DetectionModel
 from search_spaces import auxiliary, build, pgi
 from trials.contracts.case import Failure
 from trials.contracts.export_contract import run_onnx
-from trials.contracts.probing import REORDERED, as_if_trained, describe, isolated, relative_difference
+from trials.contracts.probing import REORDERED, as_if_trained, isolated, observe, relative_difference
 from trials.costing import cost
 
 _FORWARD, _TRACED, _RUN = (2, 2, 3), (2, 2, 2), (1, 3, 5)
@@ -36,10 +36,7 @@ def check(document: Document) -> tuple[Failure, ...]:
     failures: list[Failure] = []
     with isolated():
         for name, promise in PROMISES.items():
-            try:
-                observations = list(promise(document))
-            except Exception as error:  # noqa: BLE001 - a user's code may raise anything, and that is the finding
-                observations = [describe(error)]
+            observations = observe(promise, document)
             failures += [Failure(operator="the model", promise=name, seen=one) for one in observations]
             if failures and name == "build":
                 break

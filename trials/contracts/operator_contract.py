@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from trials.contracts.case import SQUARE, Case, Failure
-from trials.contracts.probing import REORDERED, as_if_trained, describe, isolated, relative_difference
+from trials.contracts.probing import REORDERED, as_if_trained, describe, isolated, observe, relative_difference
 from trials.costing import cost
 
 _HALF_TOLERANCE = {torch.float16: 0.01, torch.bfloat16: 0.1}
@@ -33,7 +33,7 @@ def check(case: Case) -> tuple[Failure, ...]:
             return (Failure.of(case, "build", describe(error)),)
         failures: list[Failure] = []
         for name, promise in PROMISES.items():
-            failures += [Failure.of(case, name, observation) for observation in _observations(promise, subject)]
+            failures += [Failure.of(case, name, observation) for observation in observe(promise, subject)]
             if failures and name in _FUNDAMENTAL:
                 break
     return tuple(failures)
@@ -57,14 +57,6 @@ class _Subject:
 
 
 Promise = Callable[[_Subject], Iterator[str]]
-
-
-def _observations(promise: Promise, subject: _Subject) -> list[str]:
-    """Return what breaks a promise; an exception breaks it, too."""
-    try:
-        return list(promise(subject))
-    except Exception as error:  # noqa: BLE001 - a user's code may raise anything, and that is the finding
-        return [describe(error)]
 
 
 def _shape(subject: _Subject) -> Iterator[str]:

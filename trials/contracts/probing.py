@@ -1,15 +1,17 @@
 """Probing of modules, for all contracts: isolation, random weights, comparison of outputs."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from search_spaces.errors import unwrapped
+
+T = TypeVar("T")
 
 REORDERED = 1e-4
 """Greatest relative difference that a different order of float32 sums explains; see `relative_difference`."""
@@ -58,6 +60,14 @@ def relative_difference(actual: Tensor, expected: Tensor) -> float:
         return float("inf")
     greatest = expected.abs().max().item()
     return (actual - expected).abs().max().item() / greatest if greatest else actual.abs().max().item()
+
+
+def observe(promise: Callable[[T], Iterable[str]], subject: T) -> list[str]:
+    """Return the observations that break a promise, one line each; an exception breaks it, too."""
+    try:
+        return list(promise(subject))
+    except Exception as error:  # noqa: BLE001 - a user's code may raise anything, and that is the finding
+        return [describe(error)]
 
 
 def describe(error: BaseException) -> str:

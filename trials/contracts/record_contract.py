@@ -14,7 +14,7 @@ from search_spaces.hosts import HOSTS
 from search_spaces.operators import Operator, Site, Value
 from trials.contracts.case import Case, Failure
 from trials.contracts.cases import LAYERS, combinations, of_operator, sites_in
-from trials.contracts.probing import REORDERED, as_if_trained, describe, isolated, relative_difference
+from trials.contracts.probing import REORDERED, as_if_trained, isolated, observe, relative_difference
 
 _MAX_COMBINATIONS = 500
 """Combinations of values that a function of the record is called with, at each site."""
@@ -26,10 +26,7 @@ def check(operator: Operator) -> tuple[Failure, ...]:
     """Check the promises of this module up to the first broken one: the next ones depend on it."""
     with isolated():
         for name, promise in PROMISES.items():
-            try:
-                observations = list(promise(operator))
-            except Exception as error:  # noqa: BLE001 - a user's code may raise anything, and that is the finding
-                observations = [describe(error)]
+            observations = observe(promise, operator)
             if observations:
                 return tuple(Failure(operator=operator.name, promise=name, seen=one) for one in observations)
     return ()
