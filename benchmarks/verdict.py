@@ -23,9 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nas.algorithms.paired_comparison import Finding, compare
+from nas.report.defaults import MARGIN
 
 FloatArray = NDArray[np.float64]
-PAIRED_DEVIATION, SEED_EFFECT, MARGIN = 0.19, 0.1, 0.5
+PAIRED_DEVIATION, SEED_EFFECT = 0.19, 0.1
 FINALISTS, GAINS = (3, 5, 10, 20), (0.1, 0.2, 0.3, 0.5)
 OLD_SEEDS = 3
 

@@ -115,7 +115,7 @@ class Settings(FrozenModel):
 
     def differences(self, other: "Settings") -> list[str]:
         """Return one line for each setting that differs: `budget.epochs: 5 there, 6 here`."""
-        there, here = dict(_flat(self.model_dump(mode="json"))), dict(_flat(other.model_dump(mode="json")))
+        there, here = dict(flatten(self.model_dump(mode="json"))), dict(flatten(other.model_dump(mode="json")))
         return [
             f"{name}: {there.get(name)} there, {here.get(name)} here"
             for name in there | here
@@ -124,7 +124,7 @@ class Settings(FrozenModel):
 
     def flat(self) -> dict[str, str]:
         """Return all settings as texts by dotted names, such as `budget.epochs`."""
-        return {name: str(value) for name, value in _flat(self.model_dump(mode="json"))}
+        return {name: str(value) for name, value in flatten(self.model_dump(mode="json"))}
 
 
 class RunSettings(FrozenModel):
@@ -149,9 +149,10 @@ class RunSettings(FrozenModel):
     earlier: Annotated[StrictInt, Field(ge=0)] = 0
 
 
-def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the values of nested mappings with dotted names, such as `budget.epochs`; lists as text."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            yield from _flat(inner, f"{name}.{key}" if name else str(key))
+            yield from flatten(inner, f"{name}.{key}" if name else str(key))
     else:
         yield name, ", ".join(map(str, value)) if isinstance(value, list) else value

@@ -1,4 +1,4 @@
-"""What the documents print works as printed."""
+"""Check that what the documents print works as printed."""
 
 import pkgutil
 import re

@@ -33,7 +33,7 @@ _MOST_SEEDS = 1000
 
 
 class Finding(StrEnum):
-    """What the seeds say of a candidate beside the reference."""
+    """Result of the tests for a candidate beside the reference."""
 
     BETTER = "better"
     WORSE = "worse"

@@ -10,26 +10,26 @@ from nas.cli.fronts import nothing_learned
 from nas.cli.longer import ETA, ROUNDS, train_longer
 from nas.cli.searching import train
 from nas.paths import RUNS
+from nas.report.defaults import MARGIN, MOST_FINALISTS, SEEDS
 
 if TYPE_CHECKING:
     from nas.report.verdict import Verdict
     from nas.study.study import Study
 
 _LONGER = "Longer trainings instead (--longer)"
-_SEEDS, _MARGIN, _MOST = 5, 0.5, 8
 Seeds = Annotated[
     int | None,
     typer.Option(
         metavar="N",
         help=f"Train every model with N fresh seeds, at least 2. More than before adds seeds. "
-        f"\\[default: {_SEEDS}, or as before]",
+        f"\\[default: {SEEDS}, or as before]",
     ),
 ]
 Top = Annotated[
     int | None,
     typer.Option(
         metavar="K",
-        help=f"Train only the K most accurate of the front. \\[default: all, at most {_MOST}, or as before]",
+        help=f"Train only the K most accurate of the front. \\[default: all, at most {MOST_FINALISTS}, or as before]",
     ),
 ]
 Margin = Annotated[
@@ -82,7 +82,7 @@ def confirm(
     typed: options.Typed,
     seeds: Seeds = None,
     top: Top = None,
-    margin: Margin = _MARGIN,
+    margin: Margin = MARGIN,
     longer: Longer = False,
     eta: Eta = None,
     rounds: Rounds = None,

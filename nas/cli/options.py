@@ -3,7 +3,6 @@
 import functools
 import inspect
 import re
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
@@ -12,7 +11,6 @@ import typer
 
 from nas.cli import units
 from nas.cli.show import Format
-from nas.paths import RUNS
 from nas.workflows.option import Declared, Unit, declared
 from nas.workflows.search_options import SearchOptions
 
@@ -155,6 +153,6 @@ def load_modules(files: list[Path] | None) -> None:
 
 def command_for(name: str, study: "study.Study", *, named: bool = True) -> str:
     """Return a command to type for a study, such as `nas resume v9t-digits --runs there`."""
-    runs = study.folder.parent
-    where = "" if runs == RUNS.absolute() else f" --runs {shlex.quote(str(runs))}"
-    return f"nas {name}{f' {study.name}' if named else ''}{where}"
+    from nas.study.folders import runs_option
+
+    return f"nas {name}{f' {study.name}' if named else ''}{runs_option(study.folder.parent)}"

@@ -115,13 +115,10 @@ class Effects:
             return [f"Too few trials to estimate effects from: {basis} ({least} are needed)."]
         clear = sum(row.verdict is not Verdict.UNCLEAR for row in self.rows)
         assumed = "effects of slots add up (else these are their means over what was tried)"
-        rest = (
-            f"The residual, of interactions and noise, has a standard deviation of {self.residual_points:.1f} points."
-        )
         lines = [
             f"From {basis}: {clear} of {len(self.rows)} effects are told apart from noise.",
             f"Assumed: {assumed}; an operator's parameters do not matter.",
-            rest,
+            f"The residual, of interactions and noise, has a standard deviation of {self.residual_points:.1f} points.",
         ]
         aliased = sum(bool(row.aliases) for row in self.rows)
         if aliased:

@@ -14,10 +14,9 @@ import numpy as np
 from nas.algorithms.paired_comparison import Comparison, Finding, compare, detectable, seeds_for
 from nas.algorithms.pareto import main_cost
 from nas.records.record import LEARNED, Record, has_learned, mean_over_seeds, stock_of
+from nas.report.defaults import MARGIN
 from nas.settings import Settings
 
-MARGIN = 0.5
-"""Points of mAP50-95 within which two models count as equally accurate, unless another margin is given."""
 LEAST_SEEDS, SIGN_TEST_SEEDS = 2, 5
 """Fewest pairs for a comparison; fewest with which a one-sided sign test can reach 5 %: 1 / 2 ** 5."""
 _WORDS = {"gflops": ("fewer", "GFLOPs"), "params": ("fewer", "parameters"), "latency_ms": ("less", "latency")}

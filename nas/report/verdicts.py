@@ -6,11 +6,10 @@ from statistics import fmean
 
 from nas.algorithms.paired_comparison import detectable
 from nas.records.record import LEARNED, Record, cheapest_as_accurate, has_learned
+from nas.report.defaults import SEEDS
 from nas.settings import Settings
 from nas.study.repeats import deviation, gains
 
-SEEDS = 5
-"""Seeds of a confirmation, unless another number is given."""
 UNITS = {"gflops": "GFLOPs", "params": "parameters", "latency_ms": "ms"}
 """Unit of each cost."""
 _WORDS = {"gflops": "fewer GFLOPs", "params": "fewer parameters", "latency_ms": "less latency"}

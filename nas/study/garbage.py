@@ -5,7 +5,7 @@ from pathlib import Path
 
 from nas.records.record import Record
 from nas.records.trial_files import TrialFiles
-from nas.study.cleaning import trials_with_checkpoint, trials_with_weights
+from nas.study.cleaning import lies_within, trials_with_checkpoint, trials_with_weights
 
 _LATEST = 3
 """Number of the trials that ended last whose weights stay."""
@@ -31,7 +31,7 @@ class WeightCollector:
             if record.ending is None or record.trial in self._collected:
                 continue
             files = TrialFiles.of(self._folder, record.trial)
-            if files.folder.resolve().is_relative_to(self._folder.resolve()):  # and not elsewhere, behind a link
+            if lies_within(files.weights, self._folder):  # and not elsewhere, behind a link
                 if record.trial not in weights:
                     files.weights.unlink(missing_ok=True)
                 if record.trial not in checkpoints:

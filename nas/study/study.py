@@ -20,6 +20,7 @@ from nas.samplers.factory import make_sampler
 from nas.samplers.feasibility import FeasibilityFilter
 from nas.settings import RunSettings
 from nas.study.circuit_breaker import reason_to_stop
+from nas.study.confirmation import confirmation_of, search_of
 from nas.study.export import Exported, choose, export
 from nas.study.folders import (
     LATENCY_TABLE,
@@ -272,12 +273,12 @@ class Study:
             None before `nas confirm` was called for the search.
         """
         from nas.report.verdict import judge  # noqa: PLC0415 - a report of two studies; only this method needs it
-        from nas.study import confirmation  # noqa: PLC0415 - opens studies
 
-        search = confirmation.search_of(self) if self.settings.confirms else self
-        fresh = self if self.settings.confirms else confirmation.confirmation_of(self)
-        if search is None or fresh is None:
+        find = search_of if self.settings.confirms else confirmation_of
+        if (beside := find(self.folder, self.file)) is None:
             return None
+        other = Study.open(beside)
+        search, fresh = (other, self) if self.settings.confirms else (self, other)
         return judge(
             search.records(),
             fresh.records(),

@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class TrackingState:
-    """What the tracker must remember of a study beside MLflow; stored before MLflow is written to.
+    """State that the tracker keeps of a study beside MLflow; stored before MLflow is written to.
 
     Attributes:
         study_id: unique for this folder, and a tag of all its runs: a study that was deleted and begun again under

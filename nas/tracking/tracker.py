@@ -322,7 +322,7 @@ class Tracker:
 
     def _write_training(self, child: Run, record: Record) -> None:
         """Write what does not change once the trial has ended."""
-        child.log_params(_flat(record.picks) if record.summary else {})
+        child.log_params(_pick_params(record.picks) if record.summary else {})
         files = TrialFiles.of(self.folder, record.trial)
         for epoch in files.read_epochs():
             losses = {f"train/{name}": loss for name, loss in epoch.losses.items()}
@@ -412,7 +412,7 @@ def _share(best: Sequence[Record], objectives: Sequence[str], stock: Mapping[str
     return round(hypervolume(points, directions, corner) / math.prod(2 * cost for cost in stock.values()), 6)
 
 
-def _flat(picks: Mapping[str, Any]) -> dict[str, str]:
+def _pick_params(picks: Mapping[str, Any]) -> dict[str, str]:
     """Return picks as params with Optuna's names; `architecture: stock` where there are none."""
     slots = {name: choice for name, choice in picks.items() if name != MACRO}
     flat = {f"{MACRO}.{factor}": f"{value:g}" for factor, value in picks.get(MACRO, {}).items()}

@@ -8,7 +8,7 @@ from typing import Any
 from nas import addresses
 from nas.locks import Lock
 from nas.paths import RUNS
-from nas.settings import RunSettings
+from nas.settings import RunSettings, Settings
 from nas.study import identity
 from nas.study.creation import create
 from nas.study.folders import STUDY, default_storage, existing, make_folder, runs_option
@@ -135,11 +135,21 @@ def exists(folder: Path, file: StudyFile) -> bool:
     """
     if not (folder / STUDY).is_file():
         return False
-    differences = StudyFile.read(folder).settings.differences(file.settings)
+    advice = f"resume it with: nas resume {folder.name}{runs_option(folder.parent)}\nor name another with: --study"
+    require_equal_settings(folder.name, StudyFile.read(folder).settings, file.settings, advice=advice)
+    return True
+
+
+def require_equal_settings(name: str, there: Settings, here: Settings, *, advice: str) -> None:
+    """Refuse to continue an existing study with other settings.
+
+    Args:
+        advice: last line of the error.
+
+    Raises:
+        StudyError: lists the settings that differ.
+    """
+    differences = there.differences(here)
     if differences:
         lines = "\n".join(f"  {difference}" for difference in differences)
-        raise StudyError(
-            f"{folder.name}: a study of that name is there with other settings:\n{lines}\n"
-            f"resume it with: nas resume {folder.name}{runs_option(folder.parent)}\nor name another with: --study"
-        )
-    return True
+        raise StudyError(f"{name}: a study of that name is there with other settings:\n{lines}\n{advice}")

@@ -11,22 +11,19 @@ from typing import Any
 
 from nas.records.record import Record
 from nas.records.trial_attributes import REPEAT, ROLE
+from nas.report.defaults import MOST_FINALISTS, SEEDS
 from nas.report.verdict import LEAST_SEEDS
-from nas.report.verdicts import SEEDS
 from nas.settings import Settings
 from nas.study.confirmation import FIRST_SEED, is_confirmation, name_of
 from nas.study.expected_front import expected_front
 from nas.study.folders import STUDY
 from nas.study.study import Study
-from nas.workflows.begin import require_same_data
+from nas.workflows.begin import require_equal_settings, require_same_data
 from nas.workflows.derived import derived_study
 from search_spaces import Architecture
 from search_spaces.errors import SpecError, StudyError
 from trials import recipes
 from trials.data.datasets import DIGITS
-
-MOST_FINALISTS = 8
-"""Number of finalists unless `top` is given: each costs a training for every seed."""
 
 
 def confirm(
@@ -56,18 +53,22 @@ def confirm(
     """
     if seeds is not None and seeds < LEAST_SEEDS:
         raise SpecError(f"seeds: two are the least from which noise can be estimated, got {seeds} (5 are usual)")
-    if is_confirmation(before):
+    if is_confirmation(before.file):
         raise StudyError(f"{before.name}: is itself a confirmation; go on with it by: nas confirm {_search(before)}")
     require_same_data(before)
     earlier = _opened(before)
-    goes_on = top is None and _seeds_of(earlier) > 0
+    enqueued = earlier.records() if earlier is not None else []
+    seeds_before = _seeds_of(enqueued)
+    goes_on = top is None and seeds_before > 0
     finalists = [] if goes_on else [before.architecture(record) for record in finalists_of(before, top=top)]
-    models = {one.fingerprint: one for one in (before.space.stock, *_enqueued(earlier), *finalists)}
+    models = {one.fingerprint: one for one in (before.space.stock, *_architectures(earlier, enqueued), *finalists)}
     if len(models) == 1:
         raise StudyError(f"{before.name}: nothing to confirm, its front holds no other model than the stock one")
-    number = max(seeds or 0, _seeds_of(earlier)) or SEEDS
+    number = max(seeds or 0, seeds_before) or SEEDS
     settings = _settings(before, earlier, epochs=epochs, from_scratch=from_scratch)
-    _require_equal(earlier, settings)
+    if earlier is not None:  # one verdict does not mix trainings of two lengths, or of two kinds of initial weights
+        advice = f"to begin another confirmation, rename the folder {earlier.folder}"
+        require_equal_settings(earlier.name, earlier.settings, settings, advice=advice)
     study = derived_study(before, name_of(before.name), settings, trials=len(models) * number, changes=changes)
     with study.supervision_lock.held_at_once(study.already_running()):
         _enqueue_missing(study, list(models.values()), number)
@@ -92,18 +93,18 @@ def _opened(before: Study) -> Study | None:
     return Study.open(folder) if (folder / STUDY).is_file() else None
 
 
-def _enqueued(earlier: Study | None) -> list[Architecture]:
+def _architectures(earlier: Study | None, enqueued: Sequence[Record]) -> list[Architecture]:
     """Return the architectures of a confirmation, in the order of the queue."""
     if earlier is None:
         return []
-    first = {record.fingerprint: record for record in reversed(earlier.records())}
+    first = {record.fingerprint: record for record in reversed(enqueued)}
     return [earlier.architecture(record) for record in sorted(first.values(), key=lambda record: record.trial)]
 
 
-def _seeds_of(earlier: Study | None) -> int:
+def _seeds_of(enqueued: Sequence[Record]) -> int:
     """Return the number of seeds of a confirmation; 0 if it was interrupted while its queue was filled."""
-    repeats = [record.repeat for record in earlier.records()] if earlier else []
-    return 1 + max(repeats) if repeats and max(repeats) > 0 else 0
+    last = max((record.repeat for record in enqueued), default=0)
+    return 1 + last if last > 0 else 0
 
 
 def _settings(before: Study, earlier: Study | None, *, epochs: int | None, from_scratch: bool) -> Settings:
@@ -118,21 +119,6 @@ def _settings(before: Study, earlier: Study | None, *, epochs: int | None, from_
         changed |= {"weights": None, "recipe": recipe.model_copy(update={"pgi": budget.recipe.pgi})}
         changed_settings["base"] = None
     return settings.model_copy(update={**changed_settings, "budget": budget.model_copy(update=changed)})
-
-
-def _require_equal(earlier: Study | None, settings: Settings) -> None:
-    """Refuse to mix trainings of two lengths or of two kinds of initial weights in one verdict.
-
-    Raises:
-        StudyError: the confirmation exists with other settings.
-    """
-    differences = earlier.settings.differences(settings) if earlier is not None else []
-    if earlier is not None and differences:
-        lines = "\n".join(f"  {difference}" for difference in differences)
-        raise StudyError(
-            f"{earlier.name}: a study of that name is there with other settings:\n{lines}\n"
-            f"to begin another confirmation, rename the folder {earlier.folder}"
-        )
 
 
 def _enqueue_missing(study: Study, models: Sequence[Architecture], seeds: int) -> None:

@@ -18,6 +18,7 @@ import torch
 from nas import signals
 from nas.records.record import TRAINED_BEFORE, Record
 from nas.records.stored_outcome import PROVENANCE
+from nas.settings import flatten
 from nas.study.study import Study
 from nas.workflows.reproduction import DATA, ComparedEpoch, Condition, Figure, Reproduction
 from search_spaces import Architecture
@@ -189,8 +190,8 @@ class _RecordedTrial:
 
     def conditions(self, here: Provenance, data: DataSet) -> tuple[Condition, ...]:
         """Return the conditions of both trainings. The data set's fingerprint is in the study's settings, too."""
-        there = dict(_flat({DATA: self.study.settings.data_fingerprint, **self.provenance}))
-        now = dict(_flat({**asdict(here), DATA: data.fingerprint}))
+        there = _as_text({DATA: self.study.settings.data_fingerprint, **self.provenance})
+        now = _as_text({**asdict(here), DATA: data.fingerprint})
         names = [name for name in now | there if name != _COMMIT]  # most commits change no score; see `code`
         return tuple(Condition(name=name, recorded=there.get(name), here=now.get(name)) for name in names)
 
@@ -251,13 +252,9 @@ def _ending(ending: str | None, detail: str) -> str:
     return f"{ending}: {detail}" if detail and ending not in {Ending.FINISHED, None} else str(ending or "")
 
 
-def _flat(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield each value of a provenance as text, with a name such as `versions.torch` for each version."""
-    for name, value in provenance.items():
-        if isinstance(value, Mapping):
-            yield from ((f"{name}.{inner}", str(each)) for inner, each in value.items())
-        else:
-            yield name, str(value)
+def _as_text(provenance: Mapping[str, Any]) -> dict[str, str]:
+    """Return each value of a provenance as text, with a name such as `versions.torch` for each version."""
+    return {name: str(value) for name, value in flatten(provenance)}
 
 
 def _has_gpu(device: str) -> bool:

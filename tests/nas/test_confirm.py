@@ -1,5 +1,6 @@
 """`nas confirm`: fresh seeds judge what the search selected."""
 
+import inspect
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,15 +12,14 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from nas.algorithms.successive_halving import Stopping
-from nas.cli import app, confirming
+from nas.cli import app
 from nas.execution import recovery, worker
 from nas.execution.enqueue import enqueue_extremes
 from nas.execution.worker import Worker
 from nas.report import verdict as verdicts
-from nas.report.verdicts import SEEDS
+from nas.report.defaults import MARGIN, MOST_FINALISTS, SEEDS
 from nas.study.confirmation import FIRST_SEED, is_confirmation
 from nas.study.study import Study
-from nas.workflows import confirm as workflow
 from nas.workflows import running
 from nas.workflows.confirm import confirm, finalists_of
 from search_spaces import Architecture
@@ -110,7 +110,7 @@ class TestTrainings:
         study = make_study(trials=6, budget=budget, stopping=Stopping(eta=2))
         run(study)
         after = confirm(study, epochs=9)
-        assert is_confirmation(after)
+        assert is_confirmation(after.file)
         assert (after.name, after.settings.confirms) == ("small-confirm", "small")
         assert (after.settings.stopping, after.settings.budget.rungs, after.settings.budget.epochs) == (None, (), 9)
 
@@ -265,8 +265,12 @@ class TestVerdict:
 
 class TestCommand:
     def test_defaults_of_the_help_are_those_of_the_work(self) -> None:
-        here = (confirming._SEEDS, confirming._MARGIN, confirming._MOST)
-        assert here == (SEEDS, verdicts.MARGIN, workflow.MOST_FINALISTS)
+        text = CliRunner().invoke(app, ["confirm", "--help"], env={"COLUMNS": "80"}).stdout
+        words = " ".join(text.replace("│", " ").split())
+        assert f"[default: {SEEDS}, or as before]" in words
+        assert f"[default: all, at most {MOST_FINALISTS}, or as before]" in words
+        assert f"[default: {MARGIN}]" in words
+        assert inspect.signature(verdicts.judge).parameters["margin"].default == MARGIN
 
     @pytest.mark.parametrize(
         ("typed", "line"),

@@ -46,7 +46,7 @@ def shown(command: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def joined(lines: list[str]) -> str:
-    """What the lines of a help say, without its frames and line breaks."""
+    """Return the text of a help, without its frames and line breaks."""
     return " ".join(" ".join(lines).replace("│", " ").split())
 
 

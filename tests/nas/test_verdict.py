@@ -8,7 +8,8 @@ import pytest
 
 from nas.algorithms.paired_comparison import Finding, compare
 from nas.records.record import Record
-from nas.report.verdict import MARGIN, Verdict, judge
+from nas.report.defaults import MARGIN
+from nas.report.verdict import Verdict, judge
 from nas.settings import Settings
 from trials import Budget
 
