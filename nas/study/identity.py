@@ -4,7 +4,6 @@ A study has an id in its `study.json`, in Optuna's study and in MLflow's runs. A
 written, so that it continues neither the original's run in MLflow nor, in a shared database, its trials.
 """
 
-import json
 import socket
 import sqlite3
 from contextlib import closing, suppress
@@ -15,8 +14,9 @@ from nas.study.folders import STUDY, TRACKING_STATE
 from nas.study.storage import OptunaIdentity
 from nas.study.study import Study
 from nas.study.study_file import Identity, StudyFile
+from nas.study.tracking_state import TrackingState
 from search_spaces.errors import StudyError
-from search_spaces.files import read_mapping, write_atomically
+from search_spaces.files import read_mapping
 
 _MOVED = """\
 SELECT experiment_id, artifact_location FROM experiments
@@ -122,7 +122,7 @@ def _become_another(study: Study, identity: Identity, owner: OptunaIdentity, ori
 
 def _write(study: Study, identity: Identity, owner: OptunaIdentity) -> None:
     owner.claim(identity)
-    set_tracked_id(study.folder, identity.study_id)
+    TrackingState.set_study_id(study.folder, identity.study_id)
     if study.file.identity != identity:
         study.set_file(study.file.model_copy(update={"identity": identity}))
 
@@ -130,15 +130,6 @@ def _write(study: Study, identity: Identity, owner: OptunaIdentity) -> None:
 def _tracked_as(folder: Path) -> str:
     """Return the id of an earlier version's study in MLflow; empty if it has none."""
     return str(read_mapping(folder / TRACKING_STATE).get("study_id", ""))
-
-
-def set_tracked_id(folder: Path, study_id: str) -> None:
-    """Set the id of the study's runs in MLflow in `tracking.json`; leave its other fields."""
-    state = read_mapping(folder / TRACKING_STATE)
-    if not {"finished", "stock"} <= state.keys():
-        state = {"finished": [], "stock": None}
-    if state.get("study_id") != study_id:
-        write_atomically(folder / TRACKING_STATE, json.dumps({**state, "study_id": study_id}, indent=1))
 
 
 def relocate_artifacts(tracking: str) -> None:

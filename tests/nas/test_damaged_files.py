@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from nas.study import stock_training
 from nas.study.folders import TRACKING_STATE
 from nas.study.score_cache import OFF, ScoreCache
 from nas.study.study import Study
-from nas.tracking.state import TrackingState
+from nas.study.tracking_state import TrackingState
 from nas.workflows import running
 from nas.workflows.check_cache import CheckCache
 from trials import Budget, Costs, Ending, Limits, Outcome, Scores
@@ -277,3 +278,18 @@ def test_damaged_score_cache_is_trained_again(
 
 def test_no_temporary_file_is_left(folder: Path) -> None:
     assert not [path for path in folder.rglob("*") if path.suffix == ".tmp"]
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+def test_id_is_set_in_a_damaged_tracking_state(tmp_path: Path, how: str) -> None:
+    TrackingState(study_id="a", finished=(0, 2), stock={"gflops": 1.0}).write(tmp_path)
+    damage(tmp_path / TRACKING_STATE, how)
+    TrackingState.set_study_id(tmp_path, "b")
+    assert TrackingState.of(tmp_path).study_id == "b"
+
+
+def test_id_is_set_and_the_rest_of_a_tracking_state_stays(tmp_path: Path) -> None:
+    before = TrackingState(study_id="a", finished=(0, 2), stock={"gflops": 1.0}, status="KILLED", ended=5)
+    before.write(tmp_path)
+    TrackingState.set_study_id(tmp_path, "b")
+    assert TrackingState.of(tmp_path) == replace(before, study_id="b")

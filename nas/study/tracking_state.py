@@ -4,7 +4,7 @@ import json
 import logging
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -35,16 +35,41 @@ class TrackingState:
 
     @classmethod
     def of(cls, folder: Path) -> Self:
-        """Read the state of a folder; create one if the file is missing or damaged."""
-        path = folder / TRACKING_STATE
-        if path.is_file():
-            try:
-                return cls._read(json.loads(path.read_text(encoding="utf-8")))
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
+        """Read the state of a folder; create one if the file is missing or damaged.
+
+        Raises:
+            OSError: the file cannot be read, or none can be written.
+        """
+        stored = cls._stored(folder)
+        if stored is None:
+            if (path := folder / TRACKING_STATE).is_file():
                 _log.warning("%s: cannot be read; the study gets a new run in MLflow", path)
-        new = cls(study_id=uuid.uuid4().hex)
-        new.write(folder)
-        return new
+            stored = cls(study_id=uuid.uuid4().hex)
+            stored.write(folder)
+        return stored
+
+    @classmethod
+    def set_study_id(cls, folder: Path, study_id: str) -> None:
+        """Set the id in a folder's state, which keeps its other fields; create one if it cannot be read."""
+        try:
+            stored = cls._stored(folder)
+        except OSError:
+            stored = None
+        if stored is None:
+            cls(study_id=study_id).write(folder)
+        elif stored.study_id != study_id:
+            replace(stored, study_id=study_id).write(folder)
+
+    @classmethod
+    def _stored(cls, folder: Path) -> Self | None:
+        """Return the state in a folder's file; None if there is no file, or a damaged one."""
+        path = folder / TRACKING_STATE
+        if not path.is_file():
+            return None
+        try:
+            return cls._read(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
+            return None
 
     @classmethod
     def _read(cls, stored: Mapping[str, Any]) -> Self:

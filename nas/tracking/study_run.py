@@ -1,0 +1,117 @@
+"""Run of a study in MLflow, the parent of its trials' runs: settings, training of the stock model, Pareto front."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from nas.algorithms.hypervolume import hypervolume
+from nas.algorithms.pareto import OBJECTIVES, Direction
+from nas.records.record import Record, pareto_front_of, point_of
+from nas.records.trial_files import TrialFiles
+from nas.tracking import figures, note
+from nas.tracking.mlflow_runs import TAG_LENGTH, Run
+
+
+class StudyRun:
+    """Writes to the study's run what it lacks.
+
+    The hypervolume is the share that the front dominates of a box: from accuracy 0 to 1, and from no cost to twice the
+    stock model's, as first measured. The box never changes, so that all points of a study compare. Points from before
+    the stock model was measured are written afterwards.
+
+    Attributes:
+        run: in MLflow.
+
+    Args:
+        run: in MLflow.
+        folder: the study's.
+        study: name of it.
+        objectives: of the study.
+        commands: by purpose, as a user types them; in the note.
+    """
+
+    def __init__(
+        self, run: Run, folder: Path, *, study: str, objectives: Sequence[str], commands: Mapping[str, str]
+    ) -> None:
+        self.run = run
+        self._folder, self._study, self._objectives, self._commands = folder, study, tuple(objectives), commands
+        self._written_front: object = None
+
+    def write_settings(self, settings: Mapping[str, str]) -> None:
+        """Write settings: the first ones as params, later ones that differ as tags, `settings.<name>`."""
+        self.run.log_params(settings)
+        changed, tags = self.run.changed_params(settings), self.run.tags
+        present = {name: text for name, text in settings.items() if name in changed or f"settings.{name}" in tags}
+        self.run.set_tags({f"settings.{name}": text for name, text in present.items()})
+
+    def write_stock_training(self) -> None:
+        """Write the epochs of the stock model's training, which is no trial, under `base/`."""
+        for epoch in TrialFiles.of_stock_model(self._folder).read_epochs():
+            values = {**epoch.losses, "map50_95": epoch.map50_95, "map50": epoch.map50}
+            self.run.log_metrics({f"base/{name}": value for name, value in values.items()}, step=epoch.epoch)
+
+    def write_front(
+        self, finished: Sequence[Record], best: Sequence[Record], stock: Mapping[str, float] | None
+    ) -> None:
+        """Write the Pareto front: its metrics after each finished trial, the note, a table and a figure.
+
+        Args:
+            finished: records of finished trials, in the order in which they were found to be finished.
+            best: those on the front.
+            stock: costs of the stock model; None until they are measured.
+        """
+        front = ([record.trial for record in finished], stock, [record.trial for record in best])
+        if front == self._written_front:
+            return
+        for step in range(1, len(finished) + 1):
+            self._log_metrics(finished[:step], step, stock)
+        text = note.describe(
+            self._study, finished, best, self._objectives, stock=stock, commands=self._commands, room=TAG_LENGTH
+        )
+        self.run.set_tags({"mlflow.note.content": text})
+        if finished:
+            rows = [record.as_row() for record in best]
+            self._upload("front.json", json.dumps(rows, indent=1))
+            self._upload("front.csv", note.table(rows))
+            self._upload("front.html", figures.figure(self._study, finished, best, self._objectives))
+        self._written_front = front
+
+    def _log_metrics(self, finished: Sequence[Record], step: int, stock: Mapping[str, float] | None) -> None:
+        """Write the front's metrics at the step when these were the finished trials."""
+        if self.run.has("front_size", step) and (stock is None or self.run.has("hypervolume", step)):
+            return
+        best = pareto_front_of(finished, self._objectives)
+        self.run.log_metrics(
+            {
+                "hypervolume": None if stock is None else _share(best, self._objectives, stock),
+                "front_size": len(best),
+                "best_map50_95": max((record.map50_95 or 0.0 for record in best), default=None),
+            },
+            step=step,
+        )
+
+    def _upload(self, name: str, text: str) -> None:
+        """Upload a file of the Pareto front; one left by a killed process is overwritten the next time."""
+        file = self._folder / "mlflow" / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+        self.run.log_artifact(file, "front")
+        file.unlink()
+
+
+def stock_costs(records: Sequence[Record], objectives: Sequence[str]) -> dict[str, float] | None:
+    """Return the stock model's costs among the objectives; None until all are measured."""
+    names = [name for name in objectives if OBJECTIVES[name] is Direction.MINIMIZE]
+    for record in records:
+        if record.role == "stock" and all(getattr(record, name) is not None for name in names):
+            return {name: float(getattr(record, name)) for name in names}
+    return None if names else {}
+
+
+def _share(best: Sequence[Record], objectives: Sequence[str], stock: Mapping[str, float]) -> float:
+    """Return the hypervolume of a front, from 0 to 1, as a share of the box that `StudyRun` describes."""
+    corner = tuple(2 * stock[name] if name in stock else 0.0 for name in objectives)
+    points = [point_of(record, objectives) for record in best]
+    directions = [OBJECTIVES[name] for name in objectives]
+    return round(hypervolume(points, directions, corner) / math.prod(2 * cost for cost in stock.values()), 6)

@@ -1,0 +1,120 @@
+"""Runs of trials in MLflow, children of the study's run: picks, epochs, scores, costs and status of each trial."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from nas.records.record import Record
+from nas.records.trial_files import TrialFiles
+from nas.tracking.mlflow_runs import Run, Runs, now
+from search_spaces.scaling import MACRO
+
+_STATUS = {"running": "RUNNING", "complete": "FINISHED", "pruned": "FINISHED", "fail": "FAILED"}
+_COSTS = ("gflops", "params", "latency_ms", "latency_spread_ms", "seconds")
+
+
+class TrialRuns:
+    """Runs of a study's trials; what MLflow has already is not written again.
+
+    Args:
+        runs: with which new ones begin.
+        parent_run_id: of the study's run.
+        folder: the study's.
+        found: runs of its trials that MLflow has, by trial.
+    """
+
+    def __init__(self, runs: Runs, parent_run_id: str, folder: Path, found: Mapping[int, Run]) -> None:
+        self._runs, self._parent_run_id, self._folder = runs, parent_run_id, folder
+        self._by_trial = dict(found)
+
+    def write(self, record: Record, pareto: str) -> None:
+        """Write what MLflow lacks of a trial; nothing before it has an architecture.
+
+        Args:
+            record: of the trial.
+            pareto: `true` or `false`: whether it is on the front; empty until it has finished.
+        """
+        proposed = record.summary or record.state != "running"
+        if record.state not in _STATUS or not proposed:
+            return
+        ended = None if record.state == "running" else changed_at(self._files(record.trial).outcome)
+        run = self._run(record, ended)
+        status = _status_of(record)
+        if run.status != status or status == "RUNNING":
+            _write_training(run, record, self._files(record.trial))
+        run.set_tags(
+            {
+                "mlflow.parentRunId": self._parent_run_id,
+                "nas.fingerprint": record.fingerprint,
+                "nas.architecture": record.summary,
+                "nas.role": record.role,
+                "nas.repeat": str(record.repeat or ""),
+                "nas.state": record.state,
+                "nas.ending": record.ending or "",
+                "nas.detail": record.detail,
+                "pareto": pareto,
+            }
+        )
+        if run.status != status:
+            run.set_status(status, ended)
+
+    def kill_running(self) -> None:
+        """End the runs that have not ended as `KILLED`, at their trial's last heartbeat."""
+        for trial, run in self._by_trial.items():
+            if run.status == "RUNNING":
+                files = self._files(trial)
+                run.set_status("KILLED", changed_at(files.lock) or changed_at(files.progress))
+
+    def _files(self, trial: int) -> TrialFiles:
+        return TrialFiles.of(self._folder, trial)
+
+    def _run(self, record: Record, ended: int | None) -> Run:
+        """Return the run of a trial; begin it if there is none.
+
+        Args:
+            record: of the trial.
+            ended: its end time in milliseconds since 1970; None if it is running.
+        """
+        if record.trial not in self._by_trial:
+            tags = {"nas.trial": str(record.trial), "mlflow.parentRunId": self._parent_run_id}
+            began = (ended or now()) - round(record.seconds * 1000)
+            self._by_trial[record.trial] = self._runs.begin(f"trial-{record.trial:04d}", tags, at=began)
+        return self._by_trial[record.trial]
+
+
+def changed_at(path: Path) -> int | None:
+    """Return the modification time of a file, in milliseconds since 1970; None if there is none."""
+    return round(path.stat().st_mtime * 1000) if path.is_file() else None
+
+
+def _status_of(record: Record) -> str:
+    """Return MLflow's status of a trial; an interrupted one is `fail` in Optuna and `KILLED` in MLflow."""
+    return "KILLED" if record.status == "interrupted" else _STATUS[record.state]
+
+
+def _write_training(run: Run, record: Record, files: TrialFiles) -> None:
+    """Write what does not change once the trial has ended."""
+    run.log_params(_pick_params(record.picks) if record.summary else {})
+    for epoch in files.read_epochs():
+        losses = {f"train/{name}": loss for name, loss in epoch.losses.items()}
+        accuracies = {"map50_95": epoch.map50_95, "map50": epoch.map50}
+        run.log_metrics({**losses, **accuracies, "epoch_seconds": epoch.seconds}, step=epoch.epoch)
+    if record.state == "running":
+        return
+    scores = {"score/map50_95": record.map50_95, "score/map50": record.map50}
+    costs = {name: getattr(record, name) for name in _COSTS}
+    run.log_metrics(scores | costs | {"inherited": record.inherited or None})
+    for path in (files.model, files.outcome, files.error):
+        if path.is_file():
+            run.log_artifact(path)
+
+
+def _pick_params(picks: Mapping[str, Any]) -> dict[str, str]:
+    """Return picks as params with Optuna's names; `architecture: stock` where there are none."""
+    slots = {name: choice for name, choice in picks.items() if name != MACRO}
+    flat = {f"{MACRO}.{factor}": f"{value:g}" for factor, value in picks.get(MACRO, {}).items()}
+    for slot, choice in slots.items():
+        for operator, parameters in choice.items():
+            flat[f"{slot}.operator"] = operator
+            flat |= {f"{slot}.{operator}.{name}": str(value) for name, value in parameters.items()}
+    return flat or {"architecture": "stock"}
