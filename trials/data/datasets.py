@@ -6,7 +6,7 @@ that does not open is left out by both; here it is named. `resolved` is the data
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -17,7 +17,7 @@ from search_spaces.errors import DataError, nearest
 from trials.data import data_yaml, digit_scenes, image_checks, labels, splits
 from trials.data.image_checks import ImageCheck
 from trials.data.progress import Progress
-from trials.data.splits import Split
+from trials.data.splits import LabeledImage, Split
 from trials.data.summary import LeftOut, SplitSummary, Summary, summarize, unreadable
 
 DIGITS = "digits"
@@ -75,7 +75,7 @@ def load(data: str | Path, *, cache: Path | None = None, progress: Progress | No
     if str(data) == DIGITS:
         return _load(digit_scenes.draw(cache), cache, progress, name=DIGITS, note=digit_scenes.NOTE)
     try:
-        file = _find(data)
+        file = find(data)
         name = file.parent.name if file.stem == "data" else file.stem
         return _load(file, cache, progress, name=name)
     except OSError as error:  # a name that is too long, a folder that must not be read
@@ -101,7 +101,7 @@ def resolved_text(data: str | Path, needed: Sequence[str]) -> str:
     Raises:
         DataError: no data.yaml, or a folder that is not there.
     """
-    file = digit_scenes.draw(cache_folder.path().absolute()) if str(data) == DIGITS else _find(data)
+    file = digit_scenes.draw(cache_folder.path().absolute()) if str(data) == DIGITS else find(data)
     description = data_yaml.parse(file)
     root = data_yaml.root(file, description)
     sources = {key: data_yaml.sources(root, description.get(key)) for key in ("train", "val", "test", "minival")}
@@ -112,7 +112,7 @@ def resolved_text(data: str | Path, needed: Sequence[str]) -> str:
     return data_yaml.absolute_text(file, description, texts)
 
 
-def _find(data: str | Path) -> Path:
+def find(data: str | Path) -> Path:
     """Return the data.yaml of a path or a name.
 
     Raises:
@@ -143,7 +143,7 @@ def _load(file: Path, cache: Path, progress: Progress | None, *, name: str, note
     description = data_yaml.parse(file)
     key_points = data_yaml.key_points(description)
     train, val = found = splits.read(file, description, progress)
-    classes = _checked_classes(file, description, found, key_points)
+    classes = checked_classes(file, description, found, key_points)
     checks = image_checks.check([image.path for split in found for image in split.images], cache, progress)
     trained = frozenset(image.path for image in train.images)
     counted = (
@@ -166,7 +166,7 @@ def _load(file: Path, cache: Path, progress: Progress | None, *, name: str, note
         val=tuple(map(str, val.sources)),
         train_images=counted[0].images,
         val_images=counted[1].images,
-        fingerprint=_fingerprint(classes, found),
+        fingerprint=fingerprint(classes, [split.images for split in found]),
         note=note,
         root=root,
         key_points=key_points,
@@ -174,7 +174,7 @@ def _load(file: Path, cache: Path, progress: Progress | None, *, name: str, note
     )
 
 
-def _checked_classes(
+def checked_classes(
     file: Path, description: Mapping[str, Any], found: Sequence[Split], key_points: tuple[int, int] | None
 ) -> tuple[str, ...]:
     """Return the names of the classes.
@@ -187,17 +187,19 @@ def _checked_classes(
     mistakes = [
         *(f"{file}: {mistake}" for mistake in class_mistakes),
         *(f"{file}: {mistake}" for mistake in splits.mistakes(file, description, found)),
-        *_shortened(mistake for split in found for mistake in splits.image_mistakes(split)),
-        *_shortened(mistake for split in found for mistake in splits.label_mistakes(split, len(classes), key_points)),
+        *shortened(mistake for split in found for mistake in splits.image_mistakes(split)),
+        *shortened(mistake for split in found for mistake in splits.label_mistakes(split, len(classes), key_points)),
     ]
     if mistakes:
         raise DataError("\n".join(mistakes))
     return classes
 
 
-def _shortened(mistakes: Iterator[str]) -> Iterator[str]:
-    yield from islice(mistakes, _SHOWN)
-    if rest := sum(1 for _ in mistakes):
+def shortened(mistakes: Iterable[str]) -> Iterator[str]:
+    """Yield the first mistakes of many, and how many more there are."""
+    remaining = iter(mistakes)
+    yield from islice(remaining, _SHOWN)
+    if rest := sum(1 for _ in remaining):
         yield f"... and {rest} more like these"
 
 
@@ -232,6 +234,7 @@ def _summary_mistakes(summary: SplitSummary) -> Iterator[str]:
         yield f"no box is left: the images that have some cannot be read: {unreadable(summary.left_out)}"
 
 
-def _fingerprint(classes: Sequence[str], found: Sequence[Split]) -> str:
-    files = [sorted(image.identity for image in split.images) for split in found]
+def fingerprint(classes: Sequence[str], splits_of_images: Sequence[Sequence[LabeledImage]]) -> str:
+    """Return a hash of the classes and, for each split, of the names, sizes and labels of its images."""
+    files = [sorted(image.identity for image in images) for images in splits_of_images]
     return hashlib.sha256(json.dumps([list(classes), files]).encode()).hexdigest()[:16]

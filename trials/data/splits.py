@@ -56,11 +56,17 @@ class Split:
     unused: tuple[str, ...] = ()
 
 
-def read(file: Path, description: Mapping[str, Any], progress: Progress | None) -> tuple[Split, ...]:
-    """Read `train` and `val` of a data.yaml, right or wrong."""
+def read(
+    file: Path,
+    description: Mapping[str, Any],
+    progress: Progress | None,
+    *,
+    keys: Sequence[str] = data_yaml.SPLITS,
+) -> tuple[Split, ...]:
+    """Read splits of a data.yaml, right or wrong."""
     root, report = data_yaml.root(file, description), delayed(progress)
     splits = []
-    for key in data_yaml.SPLITS:
+    for key in keys:
         sources = data_yaml.sources(root, description.get(key))
         images: list[LabeledImage] = []
         unreadable: list[str] = []

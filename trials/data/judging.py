@@ -1,0 +1,91 @@
+"""Images that judge: a search never reads them, and the verdict of its confirmation stands on them.
+
+They are the `test` split of the data.yaml, without images that are in `train` or `val` as well.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from search_spaces import cache_folder
+from search_spaces.errors import DataError
+from trials.data import data_yaml, datasets, image_checks, image_files, splits
+from trials.data.splits import LabeledImage
+
+TEST = "test"
+"""Split of a data.yaml, and source of the images that are from it."""
+_REMEDY = f"correct it, or remove `{TEST}` from the data.yaml: the verdict is then on the images that the search reads"
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgingImages:
+    """Images that a search never reads; a confirmation judges by them.
+
+    Attributes:
+        source: `test`, the split of the data.yaml, or `holdout`, sealed by the study before its search.
+        images: absolute paths, sorted.
+        fingerprint: of their names, sizes and labels and of the classes, made as that of a data set.
+    """
+
+    source: str
+    images: tuple[str, ...]
+    fingerprint: str
+
+
+def judging_images(data: str | Path, sealed: Path | None = None) -> JudgingImages | None:
+    """Return the images by which a confirmation judges; None if there are none.
+
+    Args:
+        data: as `datasets.load` takes it.
+        sealed: file with the images that the study has sealed; None if it has not.
+
+    Raises:
+        DataError: the `test` split cannot be used; all mistakes at once, one a line.
+    """
+    if sealed is not None:
+        raise NotImplementedError("sealed images")
+    return None if str(data) == datasets.DIGITS else _of_test_split(datasets.find(data))
+
+
+def _of_test_split(file: Path) -> JudgingImages | None:
+    description = data_yaml.parse(file)
+    if not description.get(TEST):
+        return None
+    (split,) = splits.read(file, description, None, keys=(TEST,))
+    root = data_yaml.root(file, description)
+    sources = [source for key in data_yaml.SPLITS for source in data_yaml.sources(root, description.get(key))]
+    searched = {_identity(path) for path in image_files.find(sources, root)}
+    unseen = [image for image in split.images if _identity(image.path) not in searched]
+    if split.images and not unseen:
+        return None
+    try:
+        classes = datasets.checked_classes(file, description, [split], data_yaml.key_points(description))
+    except DataError as error:
+        raise DataError(f"{error}\n{file}: {TEST}: {_REMEDY}") from None
+    _require_readable(file, unseen)
+    return judging_set(TEST, classes, unseen)
+
+
+def judging_set(source: str, classes: Sequence[str], images: Sequence[LabeledImage]) -> JudgingImages:
+    """Return images that judge, with their fingerprint."""
+    return JudgingImages(
+        source=source,
+        images=tuple(sorted(image.path for image in images)),
+        fingerprint=datasets.fingerprint(classes, [images]),
+    )
+
+
+def _identity(path: str) -> str:
+    return str(Path(path).resolve())
+
+
+def _require_readable(file: Path, images: Sequence[LabeledImage]) -> None:
+    """Refuse images that do not open: a training leaves them out, so that fewer would judge than is written.
+
+    Raises:
+        DataError: with every such image.
+    """
+    checks = image_checks.check([image.path for image in images], cache_folder.path())
+    wrong = [f"{image.path}: {problem}" for image in images if (problem := checks[image.path].problem)]
+    if wrong:
+        raise DataError("\n".join([*datasets.shortened(wrong), f"{file}: {TEST}: {_REMEDY}"]))
