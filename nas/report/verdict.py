@@ -13,8 +13,10 @@ import numpy as np
 
 from nas.algorithms.paired_comparison import Comparison, Finding, compare, detectable, seeds_for
 from nas.algorithms.pareto import main_cost
+from nas.records.paired import failure, scores_by_repeat
 from nas.records.record import LEARNED, Record, has_learned, mean_over_seeds, stock_of
 from nas.report.defaults import MARGIN
+from nas.report.words import duration
 from nas.settings import Settings
 
 LEAST_SEEDS, SIGN_TEST_SEEDS = 2, 5
@@ -22,7 +24,6 @@ LEAST_SEEDS, SIGN_TEST_SEEDS = 2, 5
 _WORDS = {"gflops": ("fewer", "GFLOPs"), "params": ("fewer", "parameters"), "latency_ms": ("less", "latency")}
 _LEAST_CHANGE = 0.0005
 """Half of the smallest change of a cost that is shown, a tenth of a per cent."""
-_MINUTE, _HOUR = 60, 3600
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +110,7 @@ class JudgedFinalist:
         if self.further.seeds is None:
             return f": even a thousand seeds would not tell {points}"
         noun = "seed" if self.further.seeds == 1 else "seeds"
-        took = "" if self.further.seconds is None else f", about {_duration(self.further.seconds)}"
+        took = "" if self.further.seconds is None else f", about {duration(self.further.seconds)}"
         return f": {self.further.seeds} more {noun} would tell {points}{took}"
 
 
@@ -243,10 +244,10 @@ def judge(
     stock = next((record.fingerprint for record in fresh if record.role == "stock"), "")
     models = {record.fingerprint: record for record in reversed(fresh) if record.fingerprint}
     numbers = {record.fingerprint: record.trial for record in reversed(searched) if record.finished}
-    failed = {name: reason for name in models if name != stock and (reason := _failure(fresh, name))}
+    failed = {name: reason for name in models if name != stock and (reason := failure(fresh, name))}
     candidates = [name for name in models if name not in {stock, *failed}]
     compared = sorted(candidates, key=lambda name: (numbers.get(name, len(searched)), name))
-    rows = [_by_repeat(fresh, name) for name in ([stock] if stock else []) + compared]
+    rows = [scores_by_repeat(fresh, name) for name in ([stock] if stock else []) + compared]
     common = sorted(set(rows[0]).intersection(*rows[1:])) if rows else []
     planned = 1 + max((record.repeat for record in fresh), default=-1)
     values = np.array([[100 * row[repeat] for repeat in common] for row in rows], dtype=np.float64)
@@ -301,23 +302,6 @@ def _judged(record: Record, result: Comparison, **further: Any) -> JudgedFinalis
         p_equivalent=result.p_equivalent,
         **further,
     )
-
-
-def _by_repeat(records: Sequence[Record], fingerprint: str) -> dict[int, float]:
-    """Return the accuracies of an architecture by the number of the repeat."""
-    return {
-        record.repeat: record.map50_95
-        for record in records
-        if record.fingerprint == fingerprint and record.finished and record.map50_95 is not None
-    }
-
-
-def _failure(records: Sequence[Record], fingerprint: str) -> str:
-    """Return how trainings of an architecture ended that have no score and are not tried again; empty if none did."""
-    last = {record.repeat: record for record in records if record.fingerprint == fingerprint}
-    failed = [record for record in last.values() if record.ending is not None and not record.finished]
-    endings = ", ".join(sorted({str(record.ending) for record in failed}))
-    return f"{endings} with {len(failed)} of {len(last)} seeds" if failed else ""
 
 
 def _reason(compared: int, seeds: int, planned: int, stock: float | None) -> str:
@@ -389,9 +373,3 @@ def _plain(value: float, digits: int) -> str:
     """Format a number without the sign of a zero."""
     text = f"{value:.{digits}f}"
     return text.removeprefix("-") if float(text) == 0 else text
-
-
-def _duration(seconds: float) -> str:
-    if seconds < _MINUTE:
-        return f"{max(1, round(seconds))} s"
-    return f"{seconds / _MINUTE:.0f} min" if seconds < _HOUR else f"{seconds / _HOUR:.1f} h"

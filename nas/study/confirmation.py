@@ -10,7 +10,7 @@ FIRST_SEED = 1000
 """Difference between the first seed of a confirmation and that of its search, which has at most so many seeds."""
 _SUFFIX = "-confirm"
 _SAME = ("space_hash", "scale", "data_fingerprint", "classes", "objectives", "reward", "limits", "latency")
-"""Settings that a confirmation has from its search."""
+"""Settings that a study has from the search whose models it trains again."""
 
 
 def name_of(search: str) -> str:
@@ -62,9 +62,10 @@ def _belongs(confirmation: StudyFile, name: str, before: Settings) -> bool:
         is_confirmation(confirmation)
         and after.confirms == name
         and after.budget.seed == before.budget.seed + FIRST_SEED
-        and _common(after) == _common(before)
+        and have_in_common(before, after)
     )
 
 
-def _common(settings: Settings) -> list[object]:
-    return [getattr(settings, name) for name in _SAME]
+def have_in_common(before: Settings, after: Settings) -> bool:
+    """Return whether the settings are equal that a study has from the search whose models it trains again."""
+    return all(getattr(before, name) == getattr(after, name) for name in _SAME)

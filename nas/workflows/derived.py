@@ -1,15 +1,23 @@
-"""Create or resume a study that trains some architectures of another one again."""
+"""Create or resume a study that trains some architectures of another one again.
 
-from collections.abc import Mapping
+With fresh seeds, all models are trained with the same ones, so that their differences are paired. The queue has the
+first seed of all models, then the second of all, so that a study that is interrupted has whole pairs.
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nas._version import __version__
+from nas.records.record import Record
+from nas.records.trial_attributes import REPEAT, ROLE
 from nas.settings import Settings
-from nas.study.folders import SPACE, default_storage, study_folder
+from nas.study.folders import SPACE, STUDY, default_storage, study_folder
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
 from nas.workflows.begin import changed_run, create_or_resume
-from search_spaces import space_file
+from search_spaces import Architecture, space_file
+from trials import recipes
+from trials.data.datasets import DIGITS
 
 
 def derived_study(before: Study, name: str, settings: Settings, *, trials: int, changes: Mapping[str, Any]) -> Study:
@@ -35,3 +43,50 @@ def derived_study(before: Study, name: str, settings: Settings, *, trials: int, 
     table = before.latency_table
     text = space_file.text(before.folder / SPACE)
     return create_or_resume(folder, file, text, table.recorded if table else None)
+
+
+def open_beside(before: Study, name: str) -> Study | None:
+    """Return the study of that name beside another, whichever study it is derived from; None if there is none."""
+    folder = before.folder.with_name(name)
+    return Study.open(folder) if (folder / STUDY).is_file() else None
+
+
+def enqueued_seeds(records: Sequence[Record]) -> int:
+    """Return the number of seeds of a derived study; 0 if it was interrupted while its queue was filled."""
+    last = max((record.repeat for record in records), default=0)
+    return 1 + last if last > 0 else 0
+
+
+def fresh_settings(
+    before: Study, earlier: Study | None, first_seed: int, *, epochs: int | None, from_scratch: bool = False
+) -> Settings:
+    """Return the settings of trainings with fresh seeds; what is not given is as in the earlier call, or in the search.
+
+    Args:
+        before: the search.
+        earlier: the derived study, if there is one already.
+        first_seed: difference to the search's seed.
+        epochs: of each training.
+        from_scratch: start from random weights.
+    """
+    there = earlier.settings if earlier is not None else None
+    settings, budget = before.settings, before.settings.budget
+    length = epochs or (there.budget.epochs if there else budget.epochs)
+    changed: dict[str, Any] = {"epochs": length, "seed": budget.seed + first_seed, "rungs": ()}
+    changed_settings: dict[str, Any] = {"stopping": None, "seeds": 1, "confirms": before.name}
+    if settings.inherits and (from_scratch or (there is not None and not there.inherits)):
+        recipe = recipes.DIGITS_SCRATCH if settings.data == DIGITS else recipes.SCRATCH
+        changed |= {"weights": None, "recipe": recipe.model_copy(update={"pgi": budget.recipe.pgi})}
+        changed_settings["base"] = None
+    return settings.model_copy(update={**changed_settings, "budget": budget.model_copy(update=changed)})
+
+
+def enqueue_missing(study: Study, models: Sequence[Architecture], seeds: int) -> None:
+    """Enqueue the trainings that the study lacks, seed by seed."""
+    stock = study.space.stock.fingerprint
+    enqueued = {(record.fingerprint, record.repeat) for record in study.records()}
+    for repeat in range(seeds):
+        for model in models:
+            if (model.fingerprint, repeat) not in enqueued:
+                role = {ROLE: "stock"} if model.fingerprint == stock else {}
+                study.enqueue(model, **{REPEAT: repeat}, **role)
