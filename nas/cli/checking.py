@@ -26,16 +26,6 @@ if TYPE_CHECKING:
 _SUBJECT, _SEARCH, _LIMITS, _CHECKS = "What to check", "The search whose hours are estimated", "Limits", "Checks"
 _FAILED = 1
 
-Space = Annotated[
-    str | None,
-    typer.Option(
-        metavar="SPACE", help="A search space: a name from [b]nas spaces[/b], or a file.", rich_help_panel=_SUBJECT
-    ),
-]
-Scale = Annotated[
-    str | None,
-    typer.Option(metavar="SCALE", help="Another scale than the file's: n, s, m, ...", rich_help_panel=_SUBJECT),
-]
 OperatorName = Annotated[
     str | None,
     typer.Option(
@@ -68,6 +58,7 @@ Shown = Annotated[
 
 
 _PANELS = {
+    **dict.fromkeys(("space", "scale"), _SUBJECT),
     **dict.fromkeys(("data", "trials", "epochs", "image_size", "deploy_size", "batch", "precision", "device"), _SEARCH),
     **dict.fromkeys(("max_gflops", "max_params"), _LIMITS),
     "workers": _CHECKS,
@@ -89,7 +80,9 @@ def register(app: typer.Typer) -> None:
 @options.takes(
     *_PANELS,
     panels=_PANELS,
+    defaults={"space": None},
     unset={
+        "scale": "as in the file",
         "data": DEMONSTRATION_DATA,
         "epochs": _of_usual_presets("epochs"),
         "image_size": _of_usual_presets("image_size"),
@@ -104,13 +97,10 @@ def register(app: typer.Typer) -> None:
     },
 )
 def check(
-    *,
-    space: Space = None,
-    scale: Scale = None,
+    typed: options.Typed,
     operator: OperatorName = None,
     model: Model = None,
     modules: options.Modules = None,
-    typed: options.Typed,
     cache: Cache = True,
     shown: Shown = "table",
 ) -> None:
@@ -134,6 +124,7 @@ def check(
     from nas.workflows.request import Request
     from search_spaces.errors import SpecError
 
+    space, scale = typed["space"], typed["scale"]
     if sum(subject is not None for subject in (space, operator, model)) != 1:
         raise SpecError("check: one of --space, --operator and --model is expected, such as --space v9")
     options.load_modules(modules)
@@ -144,7 +135,7 @@ def check(
     elif model is not None:
         checking.model(model, scale)
     else:
-        checking.space(str(space), scale, Request(**typed))
+        checking.space(space, scale, Request(**typed))
 
 
 @dataclass(frozen=True, kw_only=True)

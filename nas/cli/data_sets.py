@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nas.cli import show
-from nas.cli.options import TextFormat
+from nas.cli.options import TextFormat, help_of
 
 if TYPE_CHECKING:
     from trials.data.datasets import DataSet
 
-Name = Annotated[
-    str, typer.Argument(metavar="DATA", help="Path of a data.yaml, a name such as coco8.yaml, or digits (built in).")
-]
+Name = Annotated[str, typer.Argument(metavar="DATA", help=help_of("data"))]
 
 
 def register(app: typer.Typer) -> None:

@@ -1,11 +1,12 @@
 """Options that the commands of `nas latency` share, and the tables that these options name."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+from nas.workflows.deployment_options import COCO_CLASSES, DeploymentOptions
 from nas.workflows.option import Option
-from nas.workflows.search_options import DEPLOY_SIZE, SearchOptions
 
 if TYPE_CHECKING:
     from search_spaces import SearchSpace
@@ -13,33 +14,13 @@ if TYPE_CHECKING:
     from trials.latency.runtimes import Runtime
     from trials.latency.timings import Timings
 
-_SPACE, _DEVICE = "Space and deployment", "Device"
+_DEVICE = "Device"
 
 
 @dataclass(frozen=True, kw_only=True)
-class TableOptions:
+class TableOptions(DeploymentOptions):
     """A space as it is deployed, and a device with a table of latencies."""
 
-    space: Annotated[
-        str,
-        Option(help="Search space: a name from `nas spaces`, or a space file.", panel=_SPACE, metavar="SPACE"),
-    ] = str(SearchOptions.space)
-    scale: Annotated[
-        str | None,
-        Option(help="Size of the base model.", panel=_SPACE, metavar="SCALE", unset="as in the space file"),
-    ] = None
-    deploy_size: Annotated[
-        int, Option(help="Image size of the deployed model, in pixels.", panel=_SPACE, metavar="PX")
-    ] = DEPLOY_SIZE
-    classes: Annotated[int, Option(help="Number of classes.", panel=_SPACE, metavar="N")] = 80
-    data: Annotated[
-        str | None,
-        Option(
-            help="Data set from which the number of classes is taken: digits, or a data.yaml.",
-            panel=_SPACE,
-            metavar="DATA",
-        ),
-    ] = None
     runtime: Annotated[
         str,
         Option(
@@ -72,14 +53,14 @@ class TableOptions:
         """Load the space."""
         from search_spaces import space_file
 
-        return space_file.load(self.space, scale=self.scale)
+        return space_file.load(os.fspath(self.space), scale=self.scale)
 
     def latencies(self, space: "SearchSpace", recorded: "Timings") -> "LatencyTable":
         """Return the latencies of a space, deployed in this way, from the timings of a device."""
         from trials.data import datasets
         from trials.latency.latency_table import LatencyTable
 
-        classes = len(datasets.load(self.data).classes) if self.data else self.classes
+        classes = len(datasets.load(os.fspath(self.data)).classes) if self.data else self.classes or COCO_CLASSES
         return LatencyTable(space, classes, self.deploy_size, recorded)
 
     def recorded(self) -> "Timings":

@@ -9,18 +9,11 @@ import typer
 from nas.cli import device_tables, measured, options, prediction, show
 from nas.cli.device_tables import TableOptions
 from nas.cli.show import Format
-from nas.workflows.option import declared
 
 if TYPE_CHECKING:
     from trials.latency.latency_table import LatencyTable
 
 _FAILED = 1
-_WITHOUT_SPACE = [name for name in declared(TableOptions) if name != "space"]
-
-Space = Annotated[
-    str | None,
-    typer.Option(metavar="SPACE", help="Name of a space, or a space file. Without it, all tables are listed."),
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -79,13 +72,15 @@ def record(typed: options.Typed) -> None:
 
 
 @show.reports_errors
-@options.takes(*_WITHOUT_SPACE, of=TableOptions)
-def show_table(space: Space = None, *, typed: options.Typed, shown: options.Shown = "table") -> None:
+@options.takes(
+    of=TableOptions, defaults={"space": None}, unset={"space": "all tables are listed, without their latencies"}
+)
+def show_table(typed: options.Typed, shown: options.Shown = "table") -> None:
     """Show the latency of every choice of every slot, and the difference to the stock layer."""
-    if space is None:
+    if typed["space"] is None:
         _print_tables(shown)
         return
-    chosen = TableOptions(space=space, **typed)
+    chosen = TableOptions(**typed)
     recorded = chosen.recorded()
     table = chosen.latencies(chosen.load_space(), recorded)
     rows = _latency_rows(table)

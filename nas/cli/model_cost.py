@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from nas.cli import show
-from nas.cli.options import Modules, Shown, load_modules
+from nas.cli.options import Modules, Shown, Typed, load_modules, takes
 from nas.cli.show import Format
+from nas.workflows.deployment_options import MODEL_SCALE, DeploymentOptions
 from nas.workflows.search_options import DEPLOY_SIZE
 
 if TYPE_CHECKING:
@@ -27,11 +28,6 @@ Model = Annotated[
     ),
 ]
 ImageSize = Annotated[int, typer.Option(metavar="PX", help="Image size, in pixels.")]
-Classes = Annotated[int | None, typer.Option(metavar="N", help="Number of classes. \\[default: nc in the file]")]
-Scale = Annotated[
-    str | None,
-    typer.Option(metavar="SCALE", help="Scale, such as n or s. \\[default: the one in the name, else the first]"),
-]
 AsPrinted = Annotated[
     bool,
     typer.Option(
@@ -41,11 +37,16 @@ AsPrinted = Annotated[
 
 
 @show.reports_errors
+@takes(
+    *("classes", "scale"),
+    of=DeploymentOptions,
+    panels={"classes": "", "scale": ""},
+    unset={"classes": "nc in the file", "scale": MODEL_SCALE},
+)
 def cost(
     model: Model,
+    typed: Typed,
     image_size: ImageSize = DEPLOY_SIZE,
-    classes: Classes = None,
-    scale: Scale = None,
     as_printed: AsPrinted = False,
     modules: Modules = None,
     shown: Shown = "table",
@@ -65,6 +66,7 @@ def cost(
     from search_spaces import model_reader
 
     load_modules(modules)
+    scale, classes = typed["scale"], typed["classes"]
     reading = model_reader.read_model(model, as_printed=as_printed, scale=scale)
     notes = [*_assumed_scale(reading.document), *reading.notes]
     show.lines(f"note: {note}" for note in notes)

@@ -9,15 +9,17 @@ import typer
 from typer.core import TyperGroup
 
 from nas.cli import model_cost, show
-from nas.cli.options import Modules, Runs, Shown, load_modules
+from nas.cli.options import Modules, Runs, Shown, Typed, help_of, load_modules, takes
 from nas.cli.show import Format
 from nas.paths import RUNS
+from nas.workflows.deployment_options import COCO_CLASSES, MODEL_SCALE, DeploymentOptions
 from nas.workflows.search_options import DEPLOY_SIZE
 
 if TYPE_CHECKING:
     from search_spaces import SearchSpace
 
-_COCO_CLASSES = 80
+_ONE_PANEL = dict.fromkeys(("scale", "classes", "deploy_size"), "")
+"""These commands have few options, without headings."""
 _HELP = {"help", "--help", "-h"}
 """Words by which Ultralytics' command prints its help."""
 
@@ -66,30 +68,28 @@ def _list_spaces(shown: Format) -> None:
 
 
 @show.reports_errors
+@takes("scale", "classes", "deploy_size", of=DeploymentOptions, panels=_ONE_PANEL)
 def show_space(
-    space: Annotated[str, typer.Argument(metavar="SPACE", help="Name of a space, such as v9, or a space file.")],
-    scale: Annotated[str | None, typer.Option(metavar="SCALE", help="Another scale than the space file's.")] = None,
-    classes: Annotated[int, typer.Option(metavar="N", help="Number of classes.")] = _COCO_CLASSES,
-    deploy_size: Annotated[
-        int | None, typer.Option(metavar="PX", help=f"Image size for costs, in pixels. \\[default: {DEPLOY_SIZE}]")
-    ] = None,
+    space: Annotated[str, typer.Argument(metavar="SPACE", help=help_of("space"))],
+    typed: Typed,
     shown: Shown = "table",
 ) -> None:
     """Show the slots of a space, its size, and the costs it can reach."""
     from search_spaces import space_file
 
     with show.err.status("building and counting every choice"):
-        loaded = space_file.load(space, scale=scale)
-        whole, slots = _describe(loaded, classes, loaded.image_size or deploy_size or DEPLOY_SIZE)
+        loaded = space_file.load(space, scale=typed["scale"])
+        whole, slots = _describe(loaded, typed["classes"] or COCO_CLASSES, loaded.image_size or typed["deploy_size"])
     _print_space(whole, slots, shown, title=f"Search space {loaded.at_scale} ({loaded.hash})")
 
 
 @show.reports_errors
+@takes("scale", of=DeploymentOptions, panels=_ONE_PANEL, unset={"scale": MODEL_SCALE})
 def derive(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="YAML file of a detection model, or a name such as yolo11s.yaml.")
     ],
-    scale: model_cost.Scale = None,
+    typed: Typed,
     modules: Modules = None,
 ) -> None:
     """Write a space file with every possible slot of a model: nas spaces derive MODEL.yaml > my_space.yaml."""
@@ -97,6 +97,7 @@ def derive(
     from search_spaces.derive import derive as derived
 
     load_modules(modules)
+    scale = typed["scale"]
     show.lines(f"note: {note}" for note in model_reader.read_model(model, scale=scale).notes)
     print(derived(model, scale=scale), end="")  # noqa: T201 - this is the output
 

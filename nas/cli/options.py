@@ -4,6 +4,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
@@ -36,6 +37,7 @@ def takes(
     panels: Mapping[str, str] | None = None,
     unset: Mapping[str, str] | None = None,
     meaning: Mapping[str, str] | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> Callable[[Callable[..., R]], Callable[..., R]]:
     """Give a command declared options, whose values it receives as one mapping, its parameter `typed`.
 
@@ -45,10 +47,11 @@ def takes(
         panels: headings under which the help of this command shows options, where they differ from the declared ones.
         unset: what happens if nothing is given to this command, where it differs.
         meaning: help of options for this command, where it differs.
+        defaults: values of options that are not given to this command, where they differ.
     """
     every = declared(of)
-    options = [every[name] for name in names or every]
-    panels, unset, meaning = panels or {}, unset or {}, meaning or {}
+    panels, unset, meaning, defaults = panels or {}, unset or {}, meaning or {}, defaults or {}
+    options = [replace(every[name], default=defaults.get(name, every[name].default)) for name in names or every]
     parameters = [
         _parameter(
             one,
@@ -123,8 +126,13 @@ def _as_markup(text: str) -> str:
     return re.sub(r"`(.+?)`", r"[b]\1[/b]", text.replace("[", "\\["))
 
 
+def help_of(name: str) -> str:
+    """Return the help of an option of a search, for an argument or option that other commands declare themselves."""
+    return _as_markup(declared(SearchOptions)[name].option.help)
+
+
 Name = Annotated[str, typer.Argument(metavar="STUDY", help="Name of the study; [b]nas status[/b] lists all.")]
-Runs = Annotated[Path, typer.Option(metavar="FOLDER", help=declared(SearchOptions)["runs"].option.help)]
+Runs = Annotated[Path, typer.Option(metavar="FOLDER", help=help_of("runs"))]
 Shown = Annotated[Format, typer.Option("--format", help="Print a table to read, or JSON or CSV for programs.")]
 TextFormat = Annotated[
     Literal["text", "json"], typer.Option("--format", help="Print text to read, or JSON for programs.")

@@ -69,10 +69,10 @@ class Supervisor:
 
     Args:
         study: whose supervision lock this process holds.
-        on_tick: called about once a second, to display and track progress.
+        on_tick: called about once a second with the records of all trials, to display and track progress.
     """
 
-    def __init__(self, study: Study, on_tick: Callable[[], None]) -> None:
+    def __init__(self, study: Study, on_tick: Callable[[Sequence[Record]], None]) -> None:
         self._study, self._on_tick = study, on_tick
         run = study.file.run
         devices = run.device.split(",")
@@ -100,13 +100,14 @@ class Supervisor:
             for worker in self._workers:
                 self._start(worker)
             enqueue_extremes(self._study, self._study.records())
-            while self._watch():
-                self._on_tick()
+            while (records := self._watch()) is not None:
+                self._on_tick(records)
                 time.sleep(_TICK_SECONDS)
         finally:
             self._stop()
-            self._on_tick()
-        reason = self._study.reason_to_stop(self._study.records())
+            records = self._study.records()
+            self._on_tick(records)
+        reason = self._study.reason_to_stop(records)
         if reason:
             raise StudyError(f"the study stopped: {reason}")
 
@@ -125,15 +126,23 @@ class Supervisor:
         command = [*WORKER, str(self._study.folder), "--deadline", str(self._deadline), *memory]
         worker.process = spawn(command, _environment(worker, self._study), worker.log)
 
-    def _watch(self) -> bool:
-        """Kill hung workers, recover their trials, restart one; return whether any worker runs."""
+    def _watch(self) -> Sequence[Record] | None:
+        """Kill hung workers, recover the trials of those that have exited, restart one.
+
+        Returns:
+            Records of all trials, read once the trials were recovered; None if no worker runs.
+        """
         self._kill_hung()
-        self._collect_exited()
+        exits = self._collect_exited()
         self._recover_orphans()
+        records = self._study.records()
+        for worker, cause in exits:
+            _count_exit(worker, cause, records)
         to_restart = [worker for worker in self._workers if worker.to_restart]
-        if to_restart and self._work_left():
+        if to_restart and self._work_left(records):
             self._start(to_restart[0])
-        return bool(self._orphans) or any(worker.process is not None for worker in self._workers)
+        running = bool(self._orphans) or any(worker.process is not None for worker in self._workers)
+        return records if running else None
 
     def _recover_orphans(self) -> None:
         """Recover the trials of workers whose supervisor was killed, when these exit.
@@ -169,12 +178,14 @@ class Supervisor:
                 _kill_group(worker.process)
                 worker.process.wait()
 
-    def _collect_exited(self) -> None:
+    def _collect_exited(self) -> list[tuple[_WorkerProcess, ExitCause]]:
         """Find the workers that have exited, and recover their trials.
+
+        Returns:
+            The workers that failed outside of trials, with the cause.
 
         Raises:
             EnvironmentProblem: one of them cannot work on this machine.
-            StudyError: one exits too often outside of trials.
         """
         exited: dict[int, tuple[_WorkerProcess, int, ExitCause]] = {}
         for worker in self._workers:
@@ -188,21 +199,22 @@ class Supervisor:
             if code == UNFIT:  # so would be another worker
                 raise EnvironmentProblem(_problem(worker))
         if not exited:
-            return
+            return []
         causes = {number: cause for number, (_, _, cause) in exited.items()}
         in_trials = set(recovery.recover(self._study, causes).values())
-        records = self._study.records()
-        for number, (worker, code, cause) in exited.items():
+        for number, (worker, code, _) in exited.items():
             worker.to_restart = code != 0 or number in in_trials  # a candidate may exit with any code
-            if number not in in_trials and code not in {0, OUTGROWN}:
-                _count_exit(worker, cause, records)
+        return [
+            (worker, cause)
+            for number, (worker, code, cause) in exited.items()
+            if number not in in_trials and code not in {0, OUTGROWN}
+        ]
 
     def _cause(self, code: int) -> ExitCause:
         before, self._oom_kills = self._oom_kills, machine.oom_kills()
         return exit_causes.from_code(code, oom_killed=self._oom_kills > before)
 
-    def _work_left(self) -> bool:
-        records = self._study.records()
+    def _work_left(self, records: Sequence[Record]) -> bool:
         in_time = time.time() < self._deadline
         return in_time and self._study.remaining_trials(records) > 0 and not self._study.reason_to_stop(records)
 

@@ -43,8 +43,7 @@ def supervise(study: Study, *, show: Callable[[Study, Sequence[Record]], None] =
         weights = WeightCollector(study.folder, study.settings.objectives)
         status = "KILLED"
 
-        def tick() -> None:
-            records = study.records()
+        def tick(records: Sequence[Record]) -> None:
             study.save_records()
             if (ready := tracker.result()) is not None:
                 ready.sync(records)

@@ -17,6 +17,10 @@ FilePath = str | os.PathLike[str]
 
 DEMONSTRATION_DATA = "digits"
 DEMONSTRATION_TRIALS, USUAL_TRIALS = 10, 30
+DATA_SETS = (
+    f"{DEMONSTRATION_DATA} (small and built in, to try the tool), the path of an Ultralytics data.yaml, or a name such "
+    "as coco8.yaml"
+)
 BATCH, DEPLOY_SIZE, MOST_WORKERS = 8, 640, 4
 
 _START = "Space, data and starting weights"
@@ -70,7 +74,7 @@ class SearchOptions:
     data: Annotated[
         FilePath | None,
         Option(
-            help="Data set: digits (small and built in, to try the tool), or the path of an Ultralytics data.yaml.",
+            help=f"Data set: {DATA_SETS}.",
             panel=_START,
             metavar="DATA",
             unset="digits, or the data set of the refined study",

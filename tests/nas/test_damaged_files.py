@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 from nas.cli import app
 from nas.execution import recovery, worker
 from nas.execution.worker import Worker
+from nas.records.record import Record
 from nas.records.trial_files import TrialFiles
 from nas.study import stock_training
 from nas.study.folders import TRACKING_STATE
@@ -99,13 +100,13 @@ COMMANDS = ("status", "pareto", "trials", "resume", "export")
 class InThisProcess:
     """Stand-in for a supervisor: one worker in this process."""
 
-    def __init__(self, study: Study, on_tick: Callable[[], None]) -> None:
+    def __init__(self, study: Study, on_tick: Callable[[Sequence[Record]], None]) -> None:
         self._study, self._on_tick = study, on_tick
 
     def run(self) -> None:
         recovery.recover(self._study)
         Worker(self._study, deadline=float("inf")).run()
-        self._on_tick()
+        self._on_tick(self._study.records())
 
 
 class NoTracker:
@@ -147,7 +148,7 @@ def folder(
         budget = Budget(data=scenes.path, epochs=2, deploy_size=64, image_size=64)
         names = {"data": str(scenes.path), "data_fingerprint": scenes.fingerprint, "classes": scenes.classes}
         study = make_study("whole", trials=4, budget=budget, base=budget, **names)
-        InThisProcess(study, lambda: None).run()
+        InThisProcess(study, lambda _: None).run()
         study.records()
         study.save_records()
         study.measured_latencies.add(1, 2.5)

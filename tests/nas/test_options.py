@@ -19,6 +19,7 @@ from nas.cli import app, benching
 from nas.settings import Sampler
 from nas.study.study import Study
 from nas.workflows import presets, search_options
+from nas.workflows.deployment_options import DeploymentOptions
 from nas.workflows.option import declared, markdown
 from nas.workflows.plan import Plan
 from nas.workflows.presets import PRESETS
@@ -122,7 +123,31 @@ class TestCommandLine:
             assert here[name].default == of_search[name].default
 
 
+COMMANDS = {
+    ("check",): {"space", "scale", "data", "deploy_size"},
+    ("spaces", "show"): {"scale", "classes", "deploy_size"},
+    ("spaces", "derive"): {"scale"},
+    ("cost",): {"scale", "classes"},
+    ("latency", "record"): {"space", "scale", "classes", "deploy_size", "data"},
+    ("latency", "show"): {"space", "scale", "classes", "deploy_size", "data"},
+    ("latency", "predict"): {"space", "scale", "classes", "deploy_size", "data"},
+}
+
+
 class TestHelp:
+    @pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+    def test_options_of_a_model_have_one_description(self, words: tuple[str, ...]) -> None:
+        command = typer.main.get_command(app)
+        for word in words:
+            command = command.commands[word]  # type: ignore[attr-defined]
+        described: dict[str, Any] = {one.name: one for one in command.params}
+        for name in COMMANDS[words]:
+            searched = name == "data" and words == ("check",)
+            option = (OPTIONS if searched else declared(DeploymentOptions))[name].option
+            text = described[name].help.partition(" \\[default")[0]
+            assert text.replace("[b]", "`").replace("[/b]", "`") == option.help
+            assert described[name].metavar == option.metavar
+
     def test_help_has_the_numbers_of_the_presets(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def numbers(field: str) -> str:
             return ", ".join(f"{name} {getattr(preset, field)}" for name, preset in PRESETS.items())

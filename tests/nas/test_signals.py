@@ -77,17 +77,17 @@ class Interrupted:
 
     number: signal.Signals
 
-    def __init__(self, _study: Study, on_tick: Callable[[], None]) -> None:
-        self._on_tick = on_tick
+    def __init__(self, study: Study, on_tick: Callable[[Sequence[Record]], None]) -> None:
+        self._study, self._on_tick = study, on_tick
 
     def run(self) -> None:
-        self._on_tick()
+        self._on_tick(self._study.records())
         try:
             os.kill(os.getpid(), self.number)
             signal.pause()
         finally:
             os.kill(os.getpid(), signal.SIGTERM)
-            self._on_tick()
+            self._on_tick(self._study.records())
 
 
 @pytest.mark.parametrize("number", [*ENDING, signal.SIGINT])
@@ -110,7 +110,7 @@ class Quick(Interrupted):
     """Stand-in for a supervisor that has nothing to do."""
 
     def run(self) -> None:
-        self._on_tick()
+        self._on_tick(self._study.records())
 
 
 def test_closed_terminal_does_not_end_a_search(tracked: Study, monkeypatch: pytest.MonkeyPatch) -> None:

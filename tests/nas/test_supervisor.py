@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 from nas.execution import supervisor, watchdog
 from nas.execution.supervisor import Supervisor
 from nas.execution.worker import OUTGROWN
+from nas.records.record import Record
 from nas.settings import RunSettings
 from nas.study.study import Study
 from search_spaces.errors import StudyError
@@ -124,12 +125,12 @@ class TestSabotage:
     ) -> None:
         budget = Budget(data=tmp_path / "data.yaml", epochs=1, deploy_size=64, timeout=2.0)
         clean = make_study("clean", trials=8, budget=budget)
-        Supervisor(clean, lambda: None).run()
+        Supervisor(clean, lambda _: None).run()
         request.getfixturevalue("order")
         monkeypatch.setattr(watchdog, "GRACE_SECONDS", 5.0)  # on a busy machine a crash takes time to be noticed
         study = make_study("sabotaged", trials=23, budget=budget)
         study.set_run(study.file.run.model_copy(update={"trial_memory": 2**28}))
-        Supervisor(study, lambda: None).run()
+        Supervisor(study, lambda _: None).run()
 
         records = study.records()
         assert Counter(record.ending for record in records if record.ending) == {
@@ -163,7 +164,7 @@ class TestSabotage:
         monkeypatch.setenv("SABOTAGE_ALWAYS", "exits")
         study = make_study(trials=50)
         with pytest.raises(StudyError, match=r"^the study stopped: 3 architectures in a row killed their workers: "):
-            Supervisor(study, lambda: None).run()
+            Supervisor(study, lambda _: None).run()
         assert len(list(order.iterdir())) == 3
 
 
@@ -171,7 +172,7 @@ class TestSabotage:
 def test_two_workers_share_a_study(make_study: MakeStudy, workers_that: Callable[[str], None]) -> None:
     workers_that("time.sleep(0.2)")
     study = with_workers(make_study(trials=9), 2)
-    Supervisor(study, lambda: None).run()
+    Supervisor(study, lambda _: None).run()
     records = study.records()
     assert sum(record.finished for record in records) == 9
     assert len({record.fingerprint for record in records}) == len(records) == 9
@@ -185,7 +186,7 @@ def test_crash_ends_its_trial_but_not_the_study(
     mark = tmp_path / "crashed"
     workers_that(f"not Path({str(mark)!r}).exists() and (Path({str(mark)!r}).touch(), os._exit(11))")
     study = make_study(trials=4)
-    Supervisor(study, lambda: None).run()
+    Supervisor(study, lambda _: None).run()
     records = study.records()
     assert sum(record.finished for record in records) == 4
     assert [record.state for record in records].count("fail") == 1
@@ -213,7 +214,7 @@ class TestExitsOutsideOfTrials:
             r"^worker 0 died 4 times outside of trials \(exit code 1\); no module named nas \(all of it: .*0\.log\)$"
         )
         with pytest.raises(StudyError, match=expected):
-            Supervisor(make_study(trials=4), lambda: None).run()
+            Supervisor(make_study(trials=4), lambda _: None).run()
         assert len(marks.read_text()) == 4
 
     def test_worker_that_hangs_in_the_stock_model_training_is_killed(
@@ -227,13 +228,13 @@ class TestExitsOutsideOfTrials:
         monkeypatch.setattr(watchdog, "IDLE_SECONDS", 0.5)
         monkeypatch.setattr(watchdog, "BUSY_SECONDS", 0.5)
         with pytest.raises(StudyError, match=r"^worker 0 died 4 times outside of trials \(hung: no step in 0 min, "):
-            Supervisor(study, lambda: None).run()
+            Supervisor(study, lambda _: None).run()
 
     def test_outgrown_workers_are_replaced_without_limit(
         self, make_study: MakeStudy, leaving: Callable[[str], Path]
     ) -> None:
         marks = leaving(f"sys.exit({OUTGROWN} if marks.tell() < 6 else 0)")
-        Supervisor(make_study(trials=4), lambda: None).run()
+        Supervisor(make_study(trials=4), lambda _: None).run()
         assert len(marks.read_text()) == 6
 
 
@@ -242,8 +243,8 @@ def test_ctrl_c_enqueues_running_trials_again(make_study: MakeStudy, workers_tha
     workers_that("time.sleep(60)")
     study = make_study(trials=4)
 
-    def interrupt() -> None:
-        if any(record.state == "running" and record.fingerprint for record in study.records()):
+    def interrupt(records: Sequence[Record]) -> None:
+        if any(record.state == "running" and record.fingerprint for record in records):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -259,7 +260,7 @@ def test_sigkill_loses_no_finished_trial(make_study: MakeStudy, workers_that: Ca
     study = make_study(trials=8)
     pid = os.fork()
     if not pid:  # a supervisor that can be killed
-        Supervisor(Study.open(study.folder), lambda: None).run()
+        Supervisor(Study.open(study.folder), lambda _: None).run()
         os._exit(0)
     while sum(record.finished for record in study.records()) < 3:
         time.sleep(0.1)
@@ -268,7 +269,7 @@ def test_sigkill_loses_no_finished_trial(make_study: MakeStudy, workers_that: Ca
     finished = [record for record in study.records() if record.finished]
     resumed = Study.open(study.folder)
     resumed.set_run(RunSettings(trials=8))
-    Supervisor(resumed, lambda: None).run()
+    Supervisor(resumed, lambda _: None).run()
     records = resumed.records()
     assert records[: len(finished)] == finished
     done = [record.fingerprint for record in records if record.finished]
@@ -288,7 +289,7 @@ def supervised_elsewhere(study: Study) -> int:
     """Supervise a study in a process that can be killed."""
     pid = os.fork()
     if not pid:
-        Supervisor(Study.open(study.folder), lambda: None).run()
+        Supervisor(Study.open(study.folder), lambda _: None).run()
         os._exit(0)
     return pid
 
@@ -349,10 +350,10 @@ def test_resumed_search_recovers_the_trials_of_orphaned_workers(
         assert orphan.stdout.readline() == "ready\n"
         ticks = 0
 
-        def tick() -> None:
+        def tick(records: Sequence[Record]) -> None:
             nonlocal ticks
             ticks += 1
-            if sum(record.finished for record in study.records()) == 1 and orphan.poll() is None and ticks > 5:
+            if sum(record.finished for record in records) == 1 and orphan.poll() is None and ticks > 5:
                 if finished:
                     costs = Costs(params=1, gflops=1.0)
                     scores = Scores(map50_95=0.5, map50=0.5, costs=costs)
@@ -368,3 +369,37 @@ def test_resumed_search_recovers_the_trials_of_orphaned_workers(
     tries = [record for record in records if record.role == "stock"]
     assert [record.state for record in tries] == (["complete"] if finished else ["fail", "complete"])
     assert tries[-1].map50_95 == 0.5 or not finished
+
+
+class Lasting:
+    """Worker process that exits after some polls."""
+
+    pid, returncode = -1, 0
+
+    def __init__(self, polls: int) -> None:
+        self._polls = polls
+
+    def poll(self) -> int | None:
+        self._polls -= 1
+        return None if self._polls >= 0 else self.returncode
+
+
+def test_records_are_read_once_a_tick(make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = make_study(trials=4)
+    reads: list[list[Record]] = []
+    ticks: list[Sequence[Record]] = []
+    read = Study.records
+
+    def counted(study: Study) -> list[Record]:
+        reads.append(read(study))
+        return reads[-1]
+
+    monkeypatch.setattr(Study, "records", counted)
+    monkeypatch.setattr(supervisor, "spawn", lambda *_: Lasting(3))
+    monkeypatch.setattr(supervisor, "_kill_group", lambda _: None)
+    monkeypatch.setattr(supervisor, "_TICK_SECONDS", 0)
+    Supervisor(study, ticks.append).run()
+    assert len(ticks) == 4
+    assert all(given is records for given, records in zip(ticks[:-1], reads[1:], strict=False))  # one is for the queue
+    assert ticks[-1] is reads[-1]
+    assert len(reads) == 1 + len(ticks) + 1  # the last watch finds that no worker runs

@@ -176,7 +176,7 @@ class TestFullDisk:
         monkeypatch.setattr(supervisor, "WORKER", (sys.executable, "-c", code))
         expected = message.removeprefix(PROBLEM).partition(" (")[0] or "could not write why"
         with pytest.raises(EnvironmentProblem, match=expected):
-            Supervisor(make_study(trials=2), lambda: None).run()
+            Supervisor(make_study(trials=2), lambda _: None).run()
 
     def test_full_disk_leaves_an_existing_file_unchanged(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = tmp_path / "outcome.json"
