@@ -149,12 +149,15 @@ class TestUi:
         server.require_free("127.0.0.1", port)
 
 
-# A shell's background job, as tests may be, begins with SIGINT ignored.
-NAS = (
-    sys.executable,
-    "-c",
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from nas.cli import main; main()",
-)
+# Tests may run in a shell's background job, which ignores SIGINT, or under nohup, which ignores SIGHUP.
+IN_TERMINAL = """\
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+from nas.cli import main
+main()
+"""
+NAS = (sys.executable, "-c", IN_TERMINAL)
 SERVER = (sys.executable, "-m", "http.server")
 
 

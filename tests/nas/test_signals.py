@@ -20,8 +20,10 @@ ENDING = (signal.SIGTERM, signal.SIGHUP)
 
 
 @pytest.fixture(autouse=True)
-def _as_before() -> Iterator[None]:
-    before = {number: signal.getsignal(number) for number in ENDING}
+def _default_handlers() -> Iterator[None]:
+    """Set the handlers of a process in a terminal: under nohup SIGHUP is ignored, in a background job SIGINT."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in ENDING}
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -29,7 +31,6 @@ def _as_before() -> Iterator[None]:
 
 @pytest.mark.parametrize("number", ENDING)
 def test_first_signal_is_like_ctrl_c(number: signal.Signals) -> None:
-    signal.signal(number, signal.SIG_DFL)
     put_in_order = False
     with signals.as_ctrl_c():
         try:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -104,7 +105,12 @@ runpy.run_path(command[0], run_name="__main__")
 
 @pytest.fixture
 def forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Start workers without importing PyTorch again."""
+    """Start workers without importing PyTorch again.
+
+    Coverage is not measured in them: `multiprocessing` ends forked processes by `os._exit`, which writes no coverage
+    (coverage.py 7.17 without `patch = _exit`), so that tracing would slow them for nothing.
+    """
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
     monkeypatch.setattr(supervisor, "WORKER", ())
     monkeypatch.setattr(supervisor, "spawn", Forked)
     monkeypatch.setattr(supervisor, "_TICK_SECONDS", 0.1)
@@ -345,7 +351,11 @@ def test_resumed_search_recovers_the_trials_of_orphaned_workers(
     files = study.files(stock.number)
     files.folder.mkdir(parents=True)
     code = ORPHAN.format(lock=str(files.lock))
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as orphan:
+    with (
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as orphan,
+        ExitStack() as last,
+    ):
+        last.callback(orphan.kill)  # else a failure would wait for its end
         assert orphan.stdout is not None
         assert orphan.stdout.readline() == "ready\n"
         ticks = 0
@@ -353,7 +363,9 @@ def test_resumed_search_recovers_the_trials_of_orphaned_workers(
         def tick(records: Sequence[Record]) -> None:
             nonlocal ticks
             ticks += 1
-            if sum(record.finished for record in records) == 1 and orphan.poll() is None and ticks > 5:
+            ended = [record for record in records if record.ending]
+            assert all(record.finished for record in ended)  # else the orphan would never be killed
+            if len(ended) == 1 and orphan.poll() is None and ticks > 5:
                 if finished:
                     costs = Costs(params=1, gflops=1.0)
                     scores = Scores(map50_95=0.5, map50=0.5, costs=costs)
