@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-_FILE_NAME_BYTES = 255
-"""Longest name of a file or folder on all common file systems."""
+_SHORT_BYTES = 200
+"""Length up to which a path is possible; whether a longer one is, `search_spaces.files` says, which takes a second to
+import."""
 _SHOWN = 40
 """Number of characters of a wrong value that a message repeats."""
 _DIGITS = 30
 """Longest number that a message repeats; of a longer one it gives the number of digits."""
 _READ_DIGITS = 4000
 """Longest number that is read; Python's own limit is a little higher."""
-_PATH_BYTES = 4000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,10 +146,17 @@ def text_problem(value: object) -> str | None:
         return f"input should not be empty, got {value!r} (give a value, or leave it out)"
     if any(unicodedata.category(character) in {"Cc", "Cs"} for character in value):
         return f"input should be text in UTF-8 without control characters, got {shown(ascii(value))} (rename it)"
-    longest = 0 if "://" in value else max(len(part.encode()) for part in value.split("/"))
-    if longest > _FILE_NAME_BYTES or len(value.encode()) > _PATH_BYTES:
-        return f"input should be shorter, got {shown(value)} (a name has at most {_FILE_NAME_BYTES} characters)"
-    return None
+    return _length_problem(value) if len(value.encode()) > _SHORT_BYTES else None
+
+
+def _length_problem(value: str) -> str | None:
+    """Return whether a path or an address is too long."""
+    from search_spaces import files  # noqa: PLC0415 - PyTorch comes with it
+
+    too_long = len(value.encode()) > files.PATH_BYTES if "://" in value else files.path_problem(value)
+    if not too_long:
+        return None
+    return f"input should be shorter, got {shown(value)} (a name has at most {files.NAME_BYTES} characters)"
 
 
 def shown(value: object) -> str:

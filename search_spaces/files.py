@@ -18,6 +18,10 @@ _OF_MACHINE = _NO_ROOM | _NOT_ALLOWED | {errno.EIO, errno.EMFILE, errno.ENFILE, 
 
 _TEMPORARY = ".tmp"
 
+NAME_BYTES = 255
+"""Longest name of a file or folder on all common file systems."""
+PATH_BYTES = 4000
+
 
 def environment_problem(error: OSError, path: Path | None = None) -> EnvironmentProblem | None:
     """Return an error of this machine, such as a full disk, as a problem with its remedy; None for any other error.
@@ -116,6 +120,15 @@ def read_mapping(path: Path) -> dict[str, Any]:
     except OSError:
         return {}
     return document if isinstance(document, dict) else {}
+
+
+def path_problem(path: str) -> str:
+    """Return why no file can have this path; empty if one can."""
+    if "\0" in path:
+        return "a NUL character in it"
+    if len(os.fsencode(path)) > PATH_BYTES or any(len(os.fsencode(part)) > NAME_BYTES for part in path.split("/")):
+        return "too long for a file's name"
+    return ""
 
 
 def digest(path: Path) -> str:

@@ -95,6 +95,20 @@ class Heading(_Strict):
     macro: Any = None
 
 
+class PartReader:
+    """Base of the readers of parts of a file, which collect all mistakes in them.
+
+    Args:
+        mistakes: gets a line for each mistake.
+    """
+
+    def __init__(self, mistakes: list[str]) -> None:
+        self._mistakes = mistakes
+
+    def _wrong(self, address: str, mistake: str) -> None:
+        self._mistakes.append(f"{address}: {mistake}")
+
+
 def read(model: type[Model], raw: Any, address: str, mistakes: list[str]) -> Model | None:
     """Validate a part of a file; on mistakes add a line for each to `mistakes` and return None."""
     try:

@@ -23,7 +23,7 @@ _RESERVED_IN_ENTRY = {"name"}
 Model = TypeVar("Model", bound=BaseModel)
 
 
-class Reader:
+class Reader(grammar.PartReader):
     """Reader of the parts of a file, which collects all mistakes in them.
 
     Args:
@@ -32,7 +32,8 @@ class Reader:
     """
 
     def __init__(self, base: Base | None, mistakes: list[str]) -> None:
-        self._base, self._mistakes = base, mistakes
+        super().__init__(mistakes)
+        self._base = base
         self._variants: list[Base] = [] if base is None else [base]
         self._slots: dict[str, Slot] = {}
         self._factors: dict[str, ScalingFactor] = {}
@@ -46,9 +47,6 @@ class Reader:
             if len(self._slots[name].choices) == 1:
                 self._wrong(address, f"{self._slots[name]} has stock as its only choice")
         return tuple(sorted(self._slots.values(), key=lambda slot: (slot.layer, bool(slot.feeds))))
-
-    def _wrong(self, address: str, mistake: str) -> None:
-        self._mistakes.append(f"{address}: {mistake}")
 
     def _entries(self, raw: Any, key: str, model: type[Model], form: str) -> Iterable[tuple[str, Model]]:
         """Yield the entries that have the right form, with their addresses."""

@@ -6,13 +6,14 @@ from typing import Any
 from search_spaces import scaling
 from search_spaces.architecture import STOCK, Choice
 from search_spaces.errors import SpecError, nearest
+from search_spaces.grammar import PartReader
 from search_spaces.space import ScalingFactor, Slot
 
 Start = tuple[dict[str, Choice], dict[str, float]]
 """Architecture: choices by the slot's name, and scaling factors."""
 
 
-class StartReader:
+class StartReader(PartReader):
     """Reader of architectures, which collects all mistakes in them.
 
     Args:
@@ -30,10 +31,8 @@ class StartReader:
         *,
         checked: bool,
     ) -> None:
-        self._slots, self._factors, self._mistakes, self._checked = slots, factors, mistakes, checked
-
-    def _wrong(self, address: str, mistake: str) -> None:
-        self._mistakes.append(f"{address}: {mistake}")
+        super().__init__(mistakes)
+        self._slots, self._factors, self._checked = slots, factors, checked
 
     def read(self, raw: Any) -> list[Start]:
         """Read the list of architectures."""

@@ -132,8 +132,14 @@ def _remarks(study: "Study", records: "list[Record]", front: "list[Record]", *, 
 
 
 def _verdict(study: "Study") -> list[str]:
-    """Return the verdict on a study's finalists in words; empty before its confirmation."""
-    verdict = study.verdict()
+    """Return the verdict on a study's finalists in words, or why it cannot be read; empty before its confirmation."""
+    from search_spaces.errors import NasError
+
+    try:
+        verdict = study.verdict()
+    except NasError as error:
+        which = "search" if study.settings.confirms else "confirmation"
+        return [f"no verdict: the {which} of {study.name} cannot be read: {error}"]
     return verdict.lines() if verdict is not None else []
 
 

@@ -28,8 +28,8 @@ _POINTS = 100.0
 """Points of mAP in an accuracy of 1."""
 
 
-class Verdict(StrEnum):
-    """Whether the 95 % interval of an effect contains 0."""
+class Significance(StrEnum):
+    """On which side of 0 the 95 % interval of an effect lies, if it does not contain 0."""
 
     BETTER = "better"
     UNCLEAR = "not told apart from noise"
@@ -47,7 +47,7 @@ class Effect:
         effect_points: posterior mean of the effect on mAP50-95, in points.
         lower_points: lower end of the 95 % interval.
         upper_points: upper end.
-        verdict: whether that interval contains 0.
+        verdict: on which side of 0 that interval lies.
         trials: number of finished trials that had it.
         gflops_percent_least: change of the stock model's GFLOPs in per cent if this slot alone is replaced, by the
             cheapest of the choices that these trials had.
@@ -63,7 +63,7 @@ class Effect:
     effect_points: float
     lower_points: float
     upper_points: float
-    verdict: Verdict
+    verdict: Significance
     trials: int
     gflops_percent_least: float | None
     gflops_percent_most: float | None
@@ -113,7 +113,7 @@ class Effects:
         if self.is_too_few:
             least = f"at least {LEAST_ARCHITECTURES} architectures, and {_LEAST_DEGREES} trials more than seeds"
             return [f"Too few trials to estimate effects from: {basis} ({least} are needed)."]
-        clear = sum(row.verdict is not Verdict.UNCLEAR for row in self.rows)
+        clear = sum(row.verdict is not Significance.UNCLEAR for row in self.rows)
         assumed = "effects of slots add up (else these are their means over what was tried)"
         lines = [
             f"From {basis}: {clear} of {len(self.rows)} effects are told apart from noise.",
@@ -200,7 +200,7 @@ def estimate(records: Sequence[Record], space: SearchSpace, figures: CostFunctio
         )
         for term, interval in zip(terms, intervals.tolist(), strict=True)
     ]
-    order = list(Verdict)
+    order = list(Significance)
     rows.sort(key=lambda row: (order.index(row.verdict), -row.effect_points))
     return replace(counted, rows=tuple(rows), residual_points=_POINTS * fitted.residual)
 
@@ -225,7 +225,7 @@ def _effect(
         effect_points=mean,
         lower_points=lower,
         upper_points=upper,
-        verdict=Verdict.BETTER if lower > 0 else Verdict.WORSE if upper < 0 else Verdict.UNCLEAR,
+        verdict=Significance.BETTER if lower > 0 else Significance.WORSE if upper < 0 else Significance.UNCLEAR,
         trials=len(changed),
         gflops_percent_least=gflops[0],
         gflops_percent_most=gflops[1],

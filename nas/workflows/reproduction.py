@@ -7,8 +7,8 @@ DATA = "data"
 """Name of the condition that is never ignored: trainings on two data sets have nothing to compare."""
 
 
-class Verdict(StrEnum):
-    """Result of a reproduction."""
+class Agreement(StrEnum):
+    """Whether two trainings are equal to the bit; refused if nothing was trained."""
 
     EQUAL = "equal"
     DIFFERENT = "different"
@@ -113,16 +113,16 @@ class Reproduction:
     remarks: tuple[str, ...] = ()
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> Agreement:
         """Whether the trainings are equal to the bit, or different, or nothing was trained."""
         if self.reasons:
-            return Verdict.REFUSED
+            return Agreement.REFUSED
         is_equal = (
             self.ending == self.recorded_ending
             and all(epoch.is_equal for epoch in self.epochs)
             and all(figure.is_equal for figure in self.figures)
         )
-        return Verdict.EQUAL if is_equal else Verdict.DIFFERENT
+        return Agreement.EQUAL if is_equal else Agreement.DIFFERENT
 
     @property
     def differing(self) -> tuple[Condition, ...]:

@@ -55,7 +55,7 @@ class TestSQLiteAddress:
         " ",
         "/",
         "study.db",
-        "/tmp/study.db",  # noqa: S108 - refused
+        "/data/study.db",
         "file:x.db",
         "nonsense://somewhere",
         "redis://lab/1",

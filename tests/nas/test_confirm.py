@@ -243,6 +243,15 @@ class TestVerdict:
         assert document["lines"] == verdict.lines()
         assert nas("confirm", searched, "--format", "csv").stdout.startswith("trial,fingerprint,summary,finding")
 
+    def test_front_is_printed_if_the_confirmation_cannot_be_read(self, searched: Study) -> None:
+        after = confirm(searched, seeds=2)
+        (after.folder / "study.json").write_text("{")
+        result = nas("pareto", searched)
+        assert result.exit_code == 0
+        assert str(finalists_of(searched)[0].trial) in result.stdout
+        (line,) = [line for line in result.stderr.splitlines() if line.startswith("no verdict: ")]
+        assert line.startswith(f"no verdict: the confirmation of small cannot be read: {after.folder}/study.json: ")
+
     def test_confirmation_of_another_search_is_ignored(self, searched: Study, run: Callable[[Study], None]) -> None:
         after = confirm(searched, seeds=2)
         run(after)

@@ -20,7 +20,7 @@ from nas.cli import app
 from nas.execution import worker
 from nas.execution.worker import Worker
 from nas.records.record import Record
-from nas.report.effects import COLUMNS, Verdict, estimate, of_study
+from nas.report.effects import COLUMNS, Significance, estimate, of_study
 from nas.study.study import Study
 from search_spaces import Architecture, SearchSpace, space_file
 from trials import Outcome
@@ -343,9 +343,9 @@ class TestCommand:
         assert headings.split("  ")[0] == "slot"
         assert len(lines) == 5
         assert lines[0].split()[:2] == ["10", "DySample"]
-        assert lines[0].rstrip().endswith(Verdict.BETTER)
+        assert lines[0].rstrip().endswith(Significance.BETTER)
         assert lines[-1].split()[:2] == ["4", "UIB"]
-        assert lines[-1].rstrip().endswith(Verdict.WORSE)
+        assert lines[-1].rstrip().endswith(Significance.WORSE)
         basis, assumed, residual = printed.stderr.splitlines()
         assert basis.startswith("From 24 finished trials of 24 architectures: ")
         assert assumed.startswith("Assumed: effects of slots add up ")

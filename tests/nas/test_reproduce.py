@@ -23,7 +23,7 @@ from nas.study.score_cache import OFF
 from nas.study.study import Study
 from nas.workflows import reproduce as workflow
 from nas.workflows.reproduce import reproduce
-from nas.workflows.reproduction import ComparedEpoch, Reproduction, Verdict
+from nas.workflows.reproduction import Agreement, ComparedEpoch, Reproduction
 from search_spaces import Architecture
 from search_spaces.errors import SpecError
 from trials import Budget, Costs, Ending, Epoch, Outcome
@@ -171,7 +171,7 @@ class TestEqualTraining:
         before, trained, shown = files_of(study), again(), list[ComparedEpoch]()
         for record in study.records():
             result = reproduce(study, trial=record.trial, show=shown.append)
-            assert result.verdict is Verdict.EQUAL
+            assert result.verdict is Agreement.EQUAL
             assert result.ending == result.recorded_ending == "finished"
             assert [epoch.epoch for epoch in result.epochs] == [1, 2, 3]
             assert {figure.name for figure in result.figures} == {"map50_95", "map50", "gflops", "params"}
@@ -187,7 +187,7 @@ class TestEqualTraining:
         study = run(make(trials=7, seeds=2, budget={"seed": 5, "timeout": 60.0}))
         repeated = next(record for record in study.records() if record.repeat == 1)
         trained = again()
-        assert reproduce(study, trial=repeated.trial).verdict is Verdict.EQUAL
+        assert reproduce(study, trial=repeated.trial).verdict is Agreement.EQUAL
         assert [(budget.seed, budget.timeout) for _, budget in trained] == [(6, None)]
 
     def test_reproduce_accepts_the_name_of_a_study(self, make: MakeStudy, run: Run) -> None:
@@ -199,14 +199,14 @@ class TestEqualTraining:
     def test_deleted_outcome_is_read_from_the_storage(self, make: MakeStudy, run: Run) -> None:
         study = run(make(trials=1))
         study.files(0).outcome.unlink()
-        assert reproduce(study, trial=0).verdict is Verdict.EQUAL
+        assert reproduce(study, trial=0).verdict is Agreement.EQUAL
 
     def test_epochs_that_are_not_recorded_are_named(self, make: MakeStudy, run: Run) -> None:
         study = run(make(trials=1))
         first, *_ = study.files(0).progress.read_text().splitlines(keepends=True)
         study.files(0).progress.write_text(first)
         result = reproduce(study, trial=0)
-        assert result.verdict is Verdict.EQUAL
+        assert result.verdict is Agreement.EQUAL
         assert "not in progress.jsonl, so not compared: epoch 2, 3" in result.remarks
 
     def test_score_from_the_cache_names_its_origin(
@@ -219,7 +219,7 @@ class TestEqualTraining:
         trained = again()
         result = reproduce(second, trial=0)
         assert result.origin == str(first.files(0).folder)
-        assert result.verdict is Verdict.EQUAL
+        assert result.verdict is Agreement.EQUAL
         assert len(trained) == 1  # and not taken from the cache again
         assert trained[0][1].rungs == (1,)  # validated as the training was that the score came from
         report = command(second, "--trial", 0).stdout
@@ -239,7 +239,7 @@ class TestDifferentTraining:
         study = run(make(trials=1))
         again(with_epochs(scored, last_bit))
         result = reproduce(study, trial=0)
-        assert result.verdict is Verdict.DIFFERENT
+        assert result.verdict is Agreement.DIFFERENT
         assert [epoch.is_equal for epoch in result.epochs] == [True, False, True]
         assert result.largest_differences == {"box_loss": math.nextafter(0.5, 1) - 0.5}
 
@@ -249,7 +249,7 @@ class TestDifferentTraining:
         study = run(make(trials=2))
         again(ending(scored, Ending.DIVERGED, after=1, detail="DivergedError: the loss is nan in epoch 2"))
         result = reproduce(study, trial=1)
-        assert result.verdict is Verdict.DIFFERENT
+        assert result.verdict is Agreement.DIFFERENT
         assert result.ending == "diverged: DivergedError: the loss is nan in epoch 2"
         assert [epoch.is_equal for epoch in result.epochs] == [True, False, False]
         assert next(figure for figure in result.figures if figure.name == "map50_95").here is None
@@ -263,7 +263,7 @@ class TestUnfinishedTrial:
         trained = again()
         for record in stopped:
             result = reproduce(study, trial=record.trial)
-            assert result.verdict is Verdict.EQUAL
+            assert result.verdict is Agreement.EQUAL
             assert result.recorded_ending == "stopped"
             assert [(epoch.epoch, epoch.of) for epoch in result.epochs] == [(1, 1)]
             assert "map50_95" in {figure.name for figure in result.epochs[0].figures}
@@ -277,7 +277,7 @@ class TestUnfinishedTrial:
         study = run(make(trials=2), diverging(after=1, detail="DivergedError: the loss is nan in epoch 2"))
         again(diverging(after=epoch - 1, detail=f"DivergedError: the loss is nan in epoch {epoch}"))
         result = reproduce(study, trial=1)
-        assert result.verdict is (Verdict.EQUAL if epoch == 2 else Verdict.DIFFERENT)
+        assert result.verdict is (Agreement.EQUAL if epoch == 2 else Agreement.DIFFERENT)
 
     @pytest.mark.parametrize("kind", [Ending.TIMED_OUT, Ending.OUT_OF_MEMORY])
     def test_trial_ended_by_the_load_of_the_machine_is_compared_as_far_as_it_went(
@@ -285,7 +285,7 @@ class TestUnfinishedTrial:
     ) -> None:
         study = run(make(trials=2), ending(scored, kind, after=2, detail="it was over in epoch 3"))
         result = reproduce(study, trial=1)
-        assert result.verdict is Verdict.EQUAL
+        assert result.verdict is Agreement.EQUAL
         assert [epoch.epoch for epoch in result.epochs] == [1, 2]
         assert f"{kind} depends on the machine's load: only the recorded epochs were compared" in result.remarks
 
@@ -299,7 +299,7 @@ class TestUnfinishedTrial:
     def test_broken_trial_is_refused(self, make: MakeStudy, run: Run, scored: Score) -> None:
         study = run(make(trials=2), ending(scored, Ending.BROKEN, after=1, detail="KeyError: 1"))
         result = reproduce(study, trial=1)
-        assert result.verdict is Verdict.REFUSED
+        assert result.verdict is Agreement.REFUSED
         assert result.reasons[0].startswith("trial 1 is broken, without a result to compare: an error, probably ours")
 
     def test_waiting_trial_is_refused(self, make: MakeStudy) -> None:
@@ -320,7 +320,7 @@ class TestConditions:
         rewrite(study, 0, versions=versions, code="0", commit="abc+", device="Pentium")
         trained = again()
         refused = reproduce(study, trial=0)
-        assert refused.verdict is Verdict.REFUSED
+        assert refused.verdict is Agreement.REFUSED
         assert refused.reasons == (
             f"device: Pentium there, {recorded['device']} here",
             f"code: 0 there, {recorded['code']} here (commit abc+ there)",
@@ -330,13 +330,13 @@ class TestConditions:
         assert refused.trains_anyway
         assert not trained
         result = reproduce(study, trial=0, anyway=True)
-        assert result.verdict is Verdict.EQUAL
+        assert result.verdict is Agreement.EQUAL
         assert len(result.differing) == 4
 
     def test_other_commit_of_the_same_code_is_equal(self, make: MakeStudy, run: Run) -> None:
         study = run(make(trials=1))
         rewrite(study, 0, commit="another")
-        assert reproduce(study, trial=0).verdict is Verdict.EQUAL
+        assert reproduce(study, trial=0).verdict is Agreement.EQUAL
 
     def test_condition_that_was_not_recorded_is_a_difference(self, make: MakeStudy, run: Run) -> None:
         study = run(make(trials=1))
@@ -350,7 +350,7 @@ class TestConditions:
         study = run(make(trials=1), of_an_old_version)
         (reason,) = reproduce(study, trial=0).reasons
         assert reason.startswith("the trial did not record its device, code and versions")
-        assert reproduce(study, trial=0, anyway=True).verdict is Verdict.EQUAL
+        assert reproduce(study, trial=0, anyway=True).verdict is Agreement.EQUAL
 
     @pytest.mark.parametrize("anyway", [False, True])
     def test_changed_label_is_refused(
@@ -360,7 +360,7 @@ class TestConditions:
         change_a_label(data)
         trained = again()
         result = reproduce(study, trial=0, anyway=anyway)
-        assert result.verdict is Verdict.REFUSED
+        assert result.verdict is Agreement.REFUSED
         assert result.reasons[0].startswith("the data set has changed since the trial was trained (data: ")
         assert not result.trains_anyway
         assert not trained
@@ -369,7 +369,7 @@ class TestConditions:
         study = run(make(trials=1))
         data.path.unlink()
         result = reproduce(study, trial=0)
-        assert result.verdict is Verdict.REFUSED
+        assert result.verdict is Agreement.REFUSED
         assert str(data.path) in result.reasons[0]
 
     def test_missing_initial_weights_are_refused(self, make: MakeStudy, run: Run, tmp_path: Path) -> None:

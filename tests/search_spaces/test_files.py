@@ -1,10 +1,10 @@
-"""Atomic writes: the temporary files, and which of them are left over."""
+"""Atomic writes, the temporary files that are left over, and paths that no file can have."""
 
 from pathlib import Path
 
 import pytest
 
-from search_spaces.files import atomic_path, leftovers, write_atomically
+from search_spaces.files import NAME_BYTES, PATH_BYTES, atomic_path, leftovers, path_problem, write_atomically
 
 
 def test_temporary_file_replaces_the_file(tmp_path: Path) -> None:
@@ -39,3 +39,19 @@ def test_leftovers_are_the_temporary_files_of_one_file_and_their_journals(tmp_pa
         (tmp_path / name).touch()
     assert [path.name for path in leftovers(tmp_path / "a.db")] == of_it
     assert leftovers(tmp_path / "nowhere" / "a.db") == []
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [
+        ("a" * NAME_BYTES, ""),
+        ("a" * (NAME_BYTES + 1), "too long for a file's name"),
+        ("é" * (NAME_BYTES // 2 + 1), "too long for a file's name"),
+        (f"/data/{'a' * NAME_BYTES}/b", ""),
+        ("/a" * (PATH_BYTES // 2), ""),
+        ("/a" * (PATH_BYTES // 2) + "b", "too long for a file's name"),
+        ("a\0b", "a NUL character in it"),
+    ],
+)
+def test_paths_that_no_file_can_have(path: str, problem: str) -> None:
+    assert path_problem(path) == problem

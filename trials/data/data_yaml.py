@@ -6,7 +6,6 @@ downloaded.
 """
 
 import importlib.util
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import yaml
 
 from search_spaces.errors import DataError, unwrapped
+from search_spaces.files import path_problem
 from search_spaces.yaml_text import BoundedLoader
 
 SPLITS = ("train", "val")
@@ -21,7 +21,6 @@ SPLITS = ("train", "val")
 
 _SPLIT_VALUE = "a folder of images, a list of folders, or a .txt list of images"
 _CHANNELS = 3  # of the images that a search trains on
-_NAME_BYTES, _PATH_BYTES = 255, 4000
 
 
 def of_ultralytics() -> dict[str, Path]:
@@ -107,14 +106,14 @@ def class_names(names: Sequence[object] | Mapping[object, object]) -> tuple[str,
 def root(file: Path, description: Mapping[str, Any]) -> Path:
     """Return the folder that `train` and `val` start from; it need not exist."""
     path = description.get("path")
-    text = path if isinstance(path, str) and not _impossible(path) else ""
+    text = path if isinstance(path, str) and not path_problem(path) else ""
     return next((folder for folder in roots(file, description) if folder.is_dir()), file.parent / text)
 
 
 def roots(file: Path, description: Mapping[str, Any]) -> Iterator[Path]:
     """Yield the folders that `train` and `val` may start from, the first to exist counts."""
     path = description.get("path") or ""
-    if not isinstance(path, str) or _impossible(path):
+    if not isinstance(path, str) or path_problem(path):
         yield file.parent
         return
     places = [file.parent / path, Path.cwd() / path if path else file.parent]
@@ -130,8 +129,8 @@ def sources(folder: Path, value: object) -> tuple[Path, ...]:
         folder: the `root` of the file.
     """
     if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
-        return tuple((folder / entry).resolve() for entry in value if not _impossible(entry))
-    if not isinstance(value, str) or not value or _impossible(value):
+        return tuple((folder / entry).resolve() for entry in value if not path_problem(entry))
+    if not isinstance(value, str) or not value or path_problem(value):
         return ()
     source = (folder / value).resolve()
     if not source.exists() and value.startswith("../"):  # as some exports write it, and Ultralytics forgives
@@ -185,7 +184,7 @@ def key_mistakes(file: Path, description: Mapping[str, Any], *, has_root: bool) 
         )
     if not isinstance(path, str | None):
         yield f"path: got {path!r:.40} (a folder; absolute, or relative to this file)"
-    elif path and (problem := _impossible(path)):
+    elif path and (problem := path_problem(path)):
         yield f"path: {problem}, got {path!r:.40}"
     elif not has_root:
         places = " nor ".join(map(str, roots(file, description)))
@@ -198,11 +197,11 @@ def split_mistakes(description: Mapping[str, Any], key: str) -> Iterator[str]:
     """Yield the mistakes in the value of `train`, `val` or `test` as such; whether it exists is not looked at."""
     value = description.get(key)
     entries = [entry for entry in (value if isinstance(value, list) else [value]) if isinstance(entry, str)]
-    impossible = [entry for entry in entries if _impossible(entry)]
+    impossible = [entry for entry in entries if path_problem(entry)]
     if key not in description:
         yield f"{key}: missing ({_SPLIT_VALUE})"
     elif impossible:
-        yield from (f"{key}: {_impossible(entry)}, got {entry!r:.40}" for entry in impossible)
+        yield from (f"{key}: {path_problem(entry)}, got {entry!r:.40}" for entry in impossible)
     elif not sources(Path(), value):
         yield f"{key}: got {value!r:.40} ({_SPLIT_VALUE})"
 
@@ -215,12 +214,3 @@ def no_download(file: Path, description: Mapping[str, Any]) -> str:
         return " (nas downloads nothing, `download` is not followed)"
     fetch = f"from ultralytics.data.utils import check_det_dataset as fetch; fetch('{file.name}')"
     return f' (nas downloads nothing; Ultralytics fetches it with: python -c "{fetch}")'
-
-
-def _impossible(name: str) -> str:
-    """Return why no file can have this name; empty if one can."""
-    if "\0" in name:
-        return "a NUL character in it"
-    if any(len(os.fsencode(part)) > _NAME_BYTES for part in name.split("/")) or len(os.fsencode(name)) > _PATH_BYTES:
-        return "too long for a file's name"
-    return ""
