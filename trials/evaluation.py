@@ -13,13 +13,15 @@ import torch
 from search_spaces import Architecture, build, files
 from search_spaces.errors import DataError, EnvironmentProblem, LatencyError, SpecError, unwrapped
 from trials import devices
+from trials.accuracy.judged import JUDGED
 from trials.budget import Budget, Limits
 from trials.costing import cost
 from trials.data import datasets
+from trials.data.judging import JudgingImages
 from trials.devices import torch_device
 from trials.latency import measurement
 from trials.provenance import Provenance
-from trials.scores import Costs, Ending, GoOn, Outcome, Scores
+from trials.scores import Accuracy, Costs, Ending, GoOn, Outcome, Scores
 from trials.training import short_training
 from trials.training.short_training import DivergedError, TimedOutError
 
@@ -47,16 +49,18 @@ def evaluate(
     *,
     limits: Limits | None = None,
     costs: Costs | None = None,
+    judging: JudgingImages | None = None,
 ) -> Outcome:
     """Score one candidate.
 
     Args:
         budget: data, epochs, sizes, seed and initial weights.
         folder: of this trial; gets `model.yaml`, `checkpoint.bin` after every epoch, then `weights.pt` or `error.txt`.
-            The training of a checkpoint in it goes on.
+            The training of a checkpoint in it goes on. With `judging` it gets `judged.npz`, too.
         go_on: called after every epoch with its number, from 1, and the epoch; False ends the training there.
         limits: on costs, checked before training.
         costs: None to count and measure them first.
+        judging: images on which a training that has finished is evaluated once.
 
     Returns:
         The outcome, also of a bad candidate: its errors become endings.
@@ -74,6 +78,7 @@ def evaluate(
         folder=folder,
         limits=limits or Limits(),
         costs=costs,
+        judging=judging,
     )
     with files.as_environment_problems(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -138,6 +143,7 @@ class _Trial:
     folder: Path
     limits: Limits
     costs: Costs | None = None
+    judging: JudgingImages | None = None
     earlier_seconds: float = 0.0
 
     def train(self, data: datasets.DataSet, go_on: GoOn) -> dict[str, Any]:
@@ -149,18 +155,28 @@ class _Trial:
         excess = exceeded_limits(self.costs, self.limits)
         if excess:
             return {"ending": Ending.OVER_LIMIT, "detail": excess}
-        weights, checkpoint = self.folder / WEIGHTS, self.folder / CHECKPOINT
+        weights = self.folder / WEIGHTS
         result = short_training.train(
-            document, self.budget, data, self.folder, go_on, weights=weights, checkpoint_path=checkpoint
+            document,
+            self.budget,
+            data,
+            self.folder,
+            go_on,
+            weights=weights,
+            checkpoint_path=self.folder / CHECKPOINT,
+            judging=self.judging,
         )
         self.earlier_seconds = result.earlier_seconds
-        trained = {"epochs": result.epochs, "coverage": result.coverage}
+        trained: dict[str, Any] = {"epochs": result.epochs, "coverage": result.coverage}
         if result.stopped:
             return {"ending": Ending.STOPPED, **trained}
         last = result.epochs[-1]
         if last.map50_95 is None or last.map50 is None:
             raise RuntimeError("the last epoch was not validated")
         scores = Scores(map50_95=last.map50_95, map50=last.map50, costs=self.costs)
+        if result.judged is not None:
+            result.judged.write(self.folder / JUDGED)
+            trained["judged"] = Accuracy(map50_95=result.judged.map50_95, map50=result.judged.map50)
         return {"ending": Ending.FINISHED, "scores": scores, "weights": weights, **trained}
 
 

@@ -79,6 +79,14 @@ class Scores:
         return float(getattr(owner, objective))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """Accuracy on the images that judge, in 0..1."""
+
+    map50_95: float
+    map50: float
+
+
 class Ending(StrEnum):
     """How a trial ended. The value is stored, the advice is shown."""
 
@@ -143,6 +151,7 @@ class Outcome:
         coverage: what was transferred from `Budget.weights`; nothing if trained from scratch.
         detail: one line on what happened, if the ending alone does not say it.
         weights: checkpoint in fp32, if one was written.
+        judged: accuracy on images that no search reads; None unless the training was judged.
         provenance: conditions under which another training has the same result.
     """
 
@@ -155,4 +164,5 @@ class Outcome:
     coverage: Coverage = field(default_factory=Coverage)
     detail: str = ""
     weights: Path | None = None
+    judged: Accuracy | None = None
     provenance: Provenance | None = field(default=None, compare=False)

@@ -20,6 +20,7 @@ import torch
 from nas.execution import worker
 from trials import Budget, Costs, Epoch, evaluation
 from trials.data.datasets import DataSet
+from trials.data.judging import JudgingImages
 from trials.scores import Coverage, GoOn
 from trials.training import short_training
 from trials.training.short_training import DivergedError, TrainingResult
@@ -71,6 +72,7 @@ def train(
     *,
     weights: Path,
     checkpoint_path: Path | None = None,  # noqa: ARG001
+    judging: JudgingImages | None = None,  # noqa: ARG001
 ) -> TrainingResult:
     """Stand-in for a training: an accuracy that depends on the architecture alone."""
     digest = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()

@@ -76,8 +76,11 @@ def run(scenes: datasets.DataSet, folder: Path) -> Callable[..., Process]:
 
         trial = folder / name
         trial.mkdir(exist_ok=True)
-        files = {"weights": trial / "weights.pt", "checkpoint_path": trial / "checkpoint.bin"}
-        return Process(result=short_training.train(document, budget, scenes, trial, go_on, **files), asked=asked)
+        weights, checkpoint = trial / "weights.pt", trial / "checkpoint.bin"
+        result = short_training.train(
+            document, budget, scenes, trial, go_on, weights=weights, checkpoint_path=checkpoint
+        )
+        return Process(result=result, asked=asked)
 
     return train
 

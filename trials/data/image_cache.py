@@ -211,6 +211,14 @@ class CachedImages(UserImages):
         return hashlib.sha256(json.dumps([files, self.imgsz, self.channels]).encode()).hexdigest()[:24]
 
 
+class ListedImages(CachedImages):
+    """Images that are given one by one, instead of the folders and lists that name them."""
+
+    def get_img_files(self, img_path: Any) -> list[str]:
+        """Return the images themselves."""
+        return list(img_path)
+
+
 class ValidationBatches:
     """Validation batches, put together once and held in memory.
 
@@ -249,6 +257,7 @@ def load(
     training: bool,
     root: str = "",
     key_points: tuple[int, int] | None = None,
+    listed: bool = False,
 ) -> CachedImages:
     """Return the images of one split of a data set; loaded once per process.
 
@@ -260,8 +269,9 @@ def load(
         stride: of the model, to which validation images are padded.
         root: of the data set, from which the lines of lists may start.
         key_points: in each label row beside the box; left out.
+        listed: whether `sources` are the images themselves.
     """
-    return CachedImages(
+    return (ListedImages if listed else CachedImages)(
         img_path=list(sources),
         imgsz=image_size,
         batch_size=batch,

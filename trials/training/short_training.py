@@ -8,7 +8,8 @@ Differences to Ultralytics' trainer:
 - all trials on a machine share the images;
 - a checkpoint from which a training goes on to the same bits;
 - a schedule for the temperature of dynamic convolutions;
-- one kernel for the whole step of AdamW.
+- one kernel for the whole step of AdamW;
+- in a confirmation, one evaluation on the images that judge.
 """
 
 import math
@@ -29,15 +30,18 @@ from ultralytics.nn.tasks import DetectionModel
 
 from search_spaces import auxiliary, build
 from search_spaces.operators.dynamic_conv import DynamicConv
+from trials.accuracy.judged import Judged
 from trials.budget import Budget
 from trials.data import image_cache
 from trials.data.datasets import DataSet
+from trials.data.judging import JudgingImages
 from trials.devices import memory_format
 from trials.scores import Coverage, Epoch, GoOn
 from trials.training import checkpoint, trainer_patches
 from trials.training.checkpoint import Checkpoint
 from trials.training.ema import decay
 from trials.training.inheritance import inherit
+from trials.training.judging import judge
 from trials.weights import keep
 
 SCRATCH = "ultralytics"
@@ -65,12 +69,14 @@ class TrainingResult:
         stopped: whether `go_on` ended it.
         coverage: what was transferred from the budget's checkpoint.
         earlier_seconds: of those epochs that an earlier process trained.
+        judged: accuracy on the images that judge; None without such images.
     """
 
     epochs: tuple[Epoch, ...]
     stopped: bool
     coverage: Coverage
     earlier_seconds: float = 0.0
+    judged: Judged | None = None
 
 
 def train(
@@ -82,6 +88,7 @@ def train(
     *,
     weights: Path,
     checkpoint_path: Path | None = None,
+    judging: JudgingImages | None = None,
 ) -> TrainingResult:
     """Train a model for a budget.
 
@@ -92,6 +99,7 @@ def train(
         weights: file for the EMA after the last epoch, in fp32, in a form that `YOLO()` loads.
         checkpoint_path: file that is written after every epoch. The training of an existing checkpoint goes on to the
             same bits as if it had never stopped, and `go_on` is called for its earlier epochs first.
+        judging: images on which the EMA is evaluated once, after the last epoch.
 
     Raises:
         DivergedError: a loss is NaN or infinite.
@@ -100,16 +108,22 @@ def train(
         RuntimeError: any error of PyTorch, such as out of memory.
     """
     trainer_patches.freeze_gc()
+    judged = None
     with trainer_patches.one_thread_on_cpu(budget.device):
         training = ShortTraining(document, budget, data, folder, go_on, checkpoint_path=checkpoint_path)
         training.train()
-    if not training.stopped:
-        with training.ema.applied() as averaged:
-            keep(averaged, vars(training.args), weights)
+        if not training.stopped:
+            with training.ema.applied() as averaged:
+                judged = None if judging is None else judge(training, judging)
+                keep(averaged, vars(training.args), weights)
     epochs = tuple(training.epochs_done)
     earlier_seconds = sum(epoch.seconds for epoch in epochs[: training.start_epoch])
     return TrainingResult(
-        epochs=epochs, stopped=training.stopped, coverage=training.coverage, earlier_seconds=earlier_seconds
+        epochs=epochs,
+        stopped=training.stopped,
+        coverage=training.coverage,
+        earlier_seconds=earlier_seconds,
+        judged=judged,
     )
 
 
@@ -194,9 +208,13 @@ class ShortTraining(DetectionTrainer):
         return batch
 
     def build_dataset(self, img_path: Any, mode: str = "train", batch: int | None = None) -> image_cache.CachedImages:
-        """Return a data set that all trials of this process share."""
+        """Return a data set that all trials of this process share.
+
+        Args:
+            img_path: folders and lists of images; a tuple has the images themselves.
+        """
         return image_cache.load(
-            tuple(img_path) if isinstance(img_path, list) else (str(img_path),),
+            tuple(img_path) if isinstance(img_path, list | tuple) else (str(img_path),),
             self.data_set.classes,
             self.budget.image_size,
             batch or self.budget.batch,
@@ -205,6 +223,7 @@ class ShortTraining(DetectionTrainer):
             training=mode == "train",
             root=self.data_set.root,
             key_points=self.data_set.key_points,
+            listed=isinstance(img_path, tuple),
         )
 
     def get_dataloader(self, dataset_path: Any, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
