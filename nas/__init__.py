@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 from nas._version import __version__
 from nas.paths import RUNS
+from nas.report.defaults import MARGIN
 from nas.workflows.option import accepts
 from nas.workflows.search_options import FilePath, SearchOptions
 
 if TYPE_CHECKING:
     from nas.records.record import Record
+    from nas.report.ablation import Ablation
     from nas.study.study import Study
     from nas.workflows.reproduction import Reproduction
     from nas.workflows.request import Request
@@ -26,12 +28,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RUNS",
+    "Ablation",
     "NasError",
     "Record",
     "Reproduction",
     "Request",
     "Study",
     "__version__",
+    "ablate",
     "open_study",
     "reproduce",
     "resume",
@@ -39,6 +43,7 @@ __all__ = [
 ]
 
 _CLASSES = {
+    "Ablation": "nas.report.ablation",
     "NasError": "search_spaces.errors",
     "Record": "nas.records.record",
     "Reproduction": "nas.workflows.reproduction",
@@ -145,3 +150,48 @@ def reproduce(study: str, *, trial: int, anyway: bool = False, runs: FilePath = 
     from nas.workflows import reproduce as workflow
 
     return workflow.reproduce(Study.open(existing(study, Path(runs))), trial=trial, anyway=anyway)
+
+
+def ablate(
+    study: str,
+    *,
+    trial: int,
+    seeds: int | None = None,
+    epochs: int | None = None,
+    margin: float = MARGIN,
+    timeout: float | None = None,
+    workers: int | None = None,
+    device: str | None = None,
+    trial_memory: int | None = None,
+    runs: FilePath = RUNS,
+) -> "Ablation":
+    """Train a trial without each of its slots, with fresh paired seeds, and return what each slot is worth.
+
+    Args:
+        study: name of the study.
+        trial: number of the trial.
+        seeds: with which every model is trained. Default: as before, or 3.
+        epochs: of each training. Default: as before, or those of the search.
+        margin: points of mAP50-95 within which a difference does not matter.
+        timeout: start no further training after so many seconds. Default: no limit.
+        workers: number of worker processes. Default: as before.
+        device: `cpu`, or indices of GPUs such as `0,1`. Default: as before.
+        trial_memory: main memory that the trials of one worker may use, in bytes. Default: as before.
+        runs: folder of all studies.
+
+    Raises:
+        NasError: there is no such study or trial, the trial has no slot to put back, or an option is wrong.
+    """
+    from nas.study.folders import existing
+    from nas.study.study import Study
+    from nas.workflows.ablate import AblationPlan
+    from nas.workflows.running import supervise
+
+    before = Study.open(existing(study, Path(runs)))
+    plan = AblationPlan.of(before, trial=trial, seeds=seeds, epochs=epochs)
+    after = plan.begin(timeout=timeout, workers=workers, device=device, trial_memory=trial_memory)
+    if after.remaining_trials(after.records()):
+        supervise(after)
+    ablation = before.ablation(trial, margin=margin)
+    assert ablation is not None  # noqa: S101 - its study was just begun
+    return ablation

@@ -8,6 +8,7 @@ import typer
 
 from nas._version import __version__
 from nas.cli import (
+    ablating,
     arguments,
     benching,
     checking,
@@ -62,6 +63,7 @@ def _before(
 
 searching.register(app)
 confirming.register(app)
+ablating.register(app)
 reproducing.register(app)
 studies.register(app)
 effects.register(app)

@@ -19,6 +19,8 @@ from nas.samplers.base import FilteredSampler
 from nas.samplers.factory import make_sampler
 from nas.samplers.feasibility import FeasibilityFilter
 from nas.settings import RunSettings
+from nas.study.ablations import Ablated, parts_of, reason_to_leave_out
+from nas.study.ablations import folder_of as ablation_folder
 from nas.study.circuit_breaker import reason_to_stop
 from nas.study.confirmation import confirmation_of, search_of
 from nas.study.export import Exported, choose, export
@@ -48,6 +50,7 @@ from trials.latency import timings
 from trials.latency.latency_table import LatencyTable
 
 if TYPE_CHECKING:
+    from nas.report.ablation import Ablation
     from nas.report.verdict import Verdict
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # the CLI and the worker's log report trials
@@ -288,6 +291,46 @@ class Study:
             margin=margin,
             workers=fresh.file.run.workers,
         )
+
+    def ablation(self, trial: int, *, margin: float = 0.5) -> "Ablation | None":
+        """Return what each slot of a trial of this search is worth.
+
+        Args:
+            trial: its number.
+            margin: points of mAP50-95 within which a difference does not matter.
+
+        Returns:
+            None before `nas ablate` was called for the trial.
+        """
+        from nas.report.ablating import judge  # noqa: PLC0415 - a report of two studies; only this method needs it
+
+        if (beside := ablation_folder(self.folder, self.settings, trial)) is None:
+            return None
+        after = Study.open(beside)
+        return judge(
+            self.ablated(trial),
+            after.records(),
+            self.feasible.figures,
+            budget=after.settings.budget,
+            margin=margin,
+        )
+
+    def ablated(self, trial: int) -> Ablated:
+        """Return a trial with all its slots and scaling factors, each with the model that has stock there.
+
+        Raises:
+            SpecError: there is no such trial.
+        """
+        records = {record.trial: record for record in self.records()}
+        if trial not in records:
+            which = f"0 to {max(records)}" if records else "it has none yet"
+            raise SpecError(f"trial: {self.name} has no trial {trial} ({which})")
+        architecture, limits = self.architecture(records[trial]), self.settings.limits
+        parts = [
+            (part, reason_to_leave_out(part, architecture, self.space, self.feasible, limits))
+            for part in parts_of(self.space, architecture)
+        ]
+        return Ablated(self.name, trial, architecture, parts, self.space.stock)
 
     def set_run(self, run: RunSettings) -> None:
         """Store how the study is run from now on."""

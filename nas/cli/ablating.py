@@ -1,0 +1,147 @@
+"""`nas ablate`: what each slot of a trial is worth, by putting the stock layer back there."""
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from nas.cli import options, show
+from nas.cli.fronts import nothing_learned
+from nas.cli.searching import train
+from nas.paths import RUNS
+from nas.report.defaults import ABLATION_SEEDS, MARGIN
+
+if TYPE_CHECKING:
+    from nas.report.ablation import Ablation, SlotWorth
+    from nas.study.study import Study
+    from nas.workflows.ablate import AblationPlan
+
+Trial = Annotated[int, typer.Option(metavar="N", help="Number of the trial; [b]nas trials STUDY[/b] lists all.")]
+Seeds = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help=f"Train every model with N fresh seeds, at least 2. More than before adds seeds. "
+        f"\\[default: {ABLATION_SEEDS}, or as before]",
+    ),
+]
+Margin = Annotated[
+    float, typer.Option(metavar="POINTS", help="Differences in mAP50-95 below this margin do not matter.")
+]
+_COLUMNS = {
+    "slot": "slot",
+    "points": "points",
+    "interval": "95 % interval",
+    "gflops": "GFLOPs",
+    "params": "params",
+    "latency_ms": "latency ms",
+    "finding": "finding",
+    "choice": "choice",
+}
+_NARROW = ("latency_ms", "params")
+"""Columns that a narrow terminal drops, in this order."""
+_FINDINGS = {"undecided": "not told apart"}
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(ablate)
+
+
+@show.reports_errors
+@options.takes(
+    *("epochs", "workers", "device", "timeout", "trial_memory"),
+    unset={"epochs": "as the search"} | dict.fromkeys(("workers", "device", "trial_memory"), options.AS_BEFORE),
+    meaning={"epochs": "Epochs of each training."},
+)
+def ablate(
+    study: options.Name,
+    trial: Trial,
+    typed: options.Typed,
+    seeds: Seeds = None,
+    margin: Margin = MARGIN,
+    dry_run: options.DryRun = False,
+    runs: options.Runs = RUNS,
+    shown: options.Shown = "table",
+) -> None:
+    """Show what each slot of a trial is worth: put the stock layer back, one slot at a time.
+
+    The trial, the trial without each of its operators and scaling factors,
+    and the stock model are trained with the same fresh seeds, in a new study
+    (STUDY-ablate-N). A slot is worth the trial's mAP50-95 less that of the
+    trial with stock there. The same command goes on with what was stopped.
+
+      nas ablate STUDY --trial 7              three seeds
+      nas ablate STUDY --trial 7 --seeds 6    three more
+      nas ablate STUDY --trial 7 --dry-run    how many trainings, how long
+    """
+    from nas.study.folders import existing
+    from nas.study.study import Study
+    from nas.workflows.ablate import AblationPlan
+
+    before, of_run = Study.open(existing(study, runs)), dict(typed)
+    plan = AblationPlan.of(before, trial=trial, seeds=seeds, epochs=of_run.pop("epochs"))
+    show.lines(_plan_lines(plan, int(of_run["workers"] or before.file.run.workers)))
+    if dry_run:
+        return
+    after = plan.begin(**of_run)
+    if after.remaining_trials(after.records()):
+        train(after)
+    ablation = before.ablation(trial, margin=margin)
+    if ablation is not None:
+        _print(ablation, shown)
+        show.lines(nothing_learned(after))
+        show.lines(_next_steps(before, after, trial))
+
+
+def _plan_lines(plan: "AblationPlan", workers: int) -> list[str]:
+    """Say what is trained, how often and about how long."""
+    from nas.report.verdicts import with_unit
+    from nas.report.words import duration
+
+    ablated, budget = plan.ablated, plan.settings.budget
+    parts = [part for part, reason in ablated.parts if not reason]
+    seeds = f"{plan.seeds} fresh seeds ({budget.seed} to {budget.seed + plan.seeds - 1})"
+    trained = f"{with_unit(len(ablated.models), 'model')}, {seeds}, {with_unit(budget.epochs, 'epoch')}"
+    took = "" if plan.seconds is None else f", about {duration(plan.seconds * plan.trainings / workers)}"
+    left = f"{with_unit(plan.trainings, 'training')} to run{took}" if plan.trainings else "all are trained"
+    return [
+        f"ablate    trial {ablated.trial} of {ablated.study}: {', '.join(part.title for part in parts)}",
+        *(f"left out  {part.title}: {reason}" for part, reason in ablated.parts if reason),
+        f"train     {trained}: {left}",
+    ]
+
+
+def _print(ablation: "Ablation", shown: str) -> None:
+    """Print the ablation on stdout, its remarks on stderr."""
+    if shown == "json":
+        print(json.dumps(ablation.as_document(), indent=1))  # noqa: T201 - this is the output
+        return
+    if shown == "csv":
+        show.rows([row.as_row() for row in ablation.rows], "csv", title="", columns={})
+    elif ablation.rows:
+        columns = dict(_COLUMNS)
+        if all(row.latency_ms is None for row in ablation.rows):
+            del columns["latency_ms"]
+        cells = [_cells(row) for row in ablation.rows]
+        show.rows(cells, "table", title=ablation.title, columns=columns, narrow=_NARROW)
+    show.lines(ablation.remarks() if ablation.rows else ablation.lines())
+
+
+def _cells(row: "SlotWorth") -> dict[str, Any]:
+    return {
+        "slot": row.slot if len(row.layers) <= 1 else ", ".join(map(str, row.layers)),
+        "points": row.points,
+        "interval": row.interval,
+        "gflops": f"{row.gflops:+.2f}",
+        "params": f"{row.params / 1e6:+.3f} M",
+        "latency_ms": None if row.latency_ms is None else f"{row.latency_ms:+.2f}",
+        "finding": _FINDINGS.get(str(row.finding), str(row.finding)),
+        "choice": row.choice,
+    }
+
+
+def _next_steps(before: "Study", after: "Study", trial: int) -> list[str]:
+    left = after.remaining_trials(after.records())
+    again = options.command_for("ablate", before)
+    return [f"{left} trainings are left; continue with: {again} --trial {trial}"] if left else []

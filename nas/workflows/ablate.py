@@ -1,0 +1,143 @@
+"""Ablate a trial: train it, itself with the stock layer put back in one slot at a time, and the stock model.
+
+All are trained with the same fresh seeds, other ones than those of the search and of its confirmation, by either of
+which the trial may have been selected.
+"""
+
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from nas.report.defaults import ABLATION_SEEDS
+from nas.report.verdict import LEAST_SEEDS
+from nas.settings import Settings
+from nas.study.ablations import FIRST_SEED, Ablated, ablated_trial, name_of
+from nas.study.confirmation import is_confirmation
+from nas.study.study import Study
+from nas.workflows.begin import require_equal_settings, require_same_data
+from nas.workflows.derived import derived_study, enqueue_missing, enqueued_seeds, fresh_settings, open_beside
+from search_spaces.errors import SpecError, StudyError
+from trials import Ending
+
+_WITH_ARCHITECTURE = frozenset({Ending.FINISHED, Ending.STOPPED})
+"""Endings of the trials that can be ablated: their architecture can be trained."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AblationPlan:
+    """Trainings of an ablation; nothing is written yet.
+
+    Attributes:
+        search: study with the trial.
+        ablated: the trial with its slots.
+        settings: of the study that trains them.
+        seeds: with which every model is trained.
+        done: number of trainings that need not be run again.
+        seconds: that one training takes, by those of the search; None if none is recorded.
+    """
+
+    search: Study
+    ablated: Ablated
+    settings: Settings
+    seeds: int
+    done: int
+    seconds: float | None
+
+    @classmethod
+    def of(cls, search: Study, *, trial: int, seeds: int | None = None, epochs: int | None = None) -> "AblationPlan":
+        """Plan the ablation of a trial, or how one that exists goes on.
+
+        Args:
+            search: study with the trial.
+            trial: its number.
+            seeds: with which every model is trained; those that an earlier call has enqueued remain. None: as before,
+                or 3.
+            epochs: of each training. None: as before, or those of the search.
+
+        Raises:
+            DataError: the data set cannot be trained on any more.
+            SpecError: no such trial, or fewer than two seeds.
+            StudyError: the trial is stock or has failed; no slot can be put back; the data set has changed; the
+                ablation exists with other settings; `search` itself trains models again with fresh seeds.
+        """
+        if seeds is not None and seeds < LEAST_SEEDS:
+            raise SpecError(f"seeds: two are the least from which noise can be estimated, got {seeds}")
+        _require_search(search)
+        _require_ablatable(search, trial)
+        require_same_data(search)
+        ablated = search.ablated(trial)
+        if all(reason for _, reason in ablated.parts):
+            lines = "; ".join(f"{part.title}: {reason}" for part, reason in ablated.parts)
+            raise StudyError(f"trial {trial} of {search.name}: no slot can be put back to stock: {lines}")
+        earlier = open_beside(search, name_of(search.name, trial))
+        enqueued = earlier.records() if earlier is not None else []
+        settings = fresh_settings(search, earlier, FIRST_SEED, epochs=epochs)
+        if earlier is not None:
+            advice = f"to begin another ablation, rename the folder {earlier.folder}"
+            require_equal_settings(earlier.name, earlier.settings, settings, advice=advice)
+        return cls(
+            search=search,
+            ablated=ablated,
+            settings=settings,
+            seeds=max(seeds or 0, enqueued_seeds(enqueued)) or ABLATION_SEEDS,
+            done=len({(one.fingerprint, one.repeat) for one in enqueued if one.ending is not None}),
+            seconds=_seconds(search, ablated, settings.budget.epochs),
+        )
+
+    @property
+    def trainings(self) -> int:
+        """Number of trainings that are left."""
+        return max(0, len(self.ablated.models) * self.seeds - self.done)
+
+    def begin(self, **changes: Any) -> Study:
+        """Create or resume the study; its trainings are enqueued, not run.
+
+        Args:
+            changes: to the run settings: workers, device, timeout or trial_memory.
+
+        Raises:
+            StudyError: another process runs it.
+            SpecError: more workers than cores.
+        """
+        models = self.ablated.models
+        name = name_of(self.search.name, self.ablated.trial)
+        trials = len(models) * self.seeds
+        study = derived_study(self.search, name, self.settings, trials=trials, changes=changes)
+        with study.supervision_lock.held_at_once(study.already_running()):
+            enqueue_missing(study, models, self.seeds)
+        return study
+
+
+def _require_search(search: Study) -> None:
+    """Refuse a study that itself trains models of a search with fresh seeds."""
+    kind = "confirmation" if is_confirmation(search.file) else "ablation"
+    if kind == "confirmation" or ablated_trial(search.file) is not None:
+        before = search.settings.confirms
+        raise StudyError(
+            f"{search.name}: is itself the {kind} of {before}; ablate a trial of that: nas ablate {before}"
+        )
+
+
+def _require_ablatable(search: Study, trial: int) -> None:
+    """Refuse a trial whose architecture is stock, or has not been trained with success; an unknown one comes later.
+
+    Raises:
+        StudyError: it is one of those.
+    """
+    for record in search.records():
+        if record.trial != trial:
+            continue
+        if record.fingerprint == search.space.stock.fingerprint:
+            raise StudyError(f"trial {trial} of {search.name} is the stock model: it has no slot to put back")
+        if record.ending not in _WITH_ARCHITECTURE:
+            which = f"trial {trial} of {search.name} is {record.status}"
+            raise StudyError(f"{which}, without a score; ablate one that has finished")
+
+
+def _seconds(search: Study, ablated: Ablated, epochs: int) -> float | None:
+    """Return how long one training takes, by those of the same models in the search, or else of any; None without."""
+    finished = [record for record in search.records() if record.finished and record.seconds > 0]
+    names = {model.fingerprint for model in ablated.models}
+    same = [record.seconds for record in finished if record.fingerprint in names]
+    seconds = same or [record.seconds for record in finished]
+    return fmean(seconds) * epochs / search.settings.budget.epochs if seconds else None
