@@ -40,7 +40,12 @@ def judge(
     planned = 1 + max((record.repeat for record in fresh), default=-1)
     level = fmean(scores[trial][repeat] for repeat in common) if common else None
     reason = failure(fresh, trial) or _reason(len(judged), len(common), planned, level)
-    rows, least = ({}, None) if reason else _compared(ablated, compared, scores, common, figures, margin)
+    results, least = ({}, None) if reason else _compared(scores, common, margin)
+    rows = {
+        part.name: _worth(part, ablated, results[part.without.fingerprint], figures, margin)
+        for part in compared
+        if results
+    }
     return Ablation(
         study=ablated.study,
         trial=ablated.trial,
@@ -64,20 +69,24 @@ def judge(
 
 
 def _compared(
-    ablated: Ablated,
-    parts: Sequence[Part],
-    scores: Mapping[str, Mapping[int, float]],
-    repeats: Sequence[int],
-    figures: CostFunction,
-    margin: float,
-) -> tuple[dict[str, SlotWorth], float]:
-    """Return what each part is worth, by its name, and the worth that is found in 80 % of such ablations."""
-    # The difference of negative accuracies to the first one is the trial less the model without the part.
-    values = -100 * np.array([[scores[name][repeat] for repeat in repeats] for name in scores])
+    scores: Mapping[str, Mapping[int, float]], repeats: Sequence[int], margin: float
+) -> tuple[dict[str, Comparison], float]:
+    """Compare the first of several models with the others, over these repeats.
+
+    Args:
+        scores: accuracies by fingerprint and repeat.
+        repeats: that all models have.
+        margin: points within which a difference does not matter.
+
+    Returns:
+        The first one less each of the others, in points, by the other's fingerprint; and the difference that is found
+        in 80 % of such comparisons.
+    """
+    # The difference of negative accuracies to the first one is the first one less the other.
+    values = -100 * np.array([[by_repeat[repeat] for repeat in repeats] for by_repeat in scores.values()])
     _, *others = scores
     results = dict(zip(others, compare(values, margin=margin), strict=True))
-    rows = {part.name: _worth(part, ablated, results[part.without.fingerprint], figures, margin) for part in parts}
-    return rows, detectable(paired_deviation(values), len(repeats), candidates=len(results))
+    return results, detectable(paired_deviation(values), len(repeats), candidates=len(others))
 
 
 def _left_out(ablated: Ablated, fresh: Sequence[Record]) -> dict[str, str]:
