@@ -1,0 +1,69 @@
+"""Noise between seeds: the variance that is left of accuracies without architecture and seed.
+
+    accuracy[architecture, seed] = mean[architecture] + effect[seed] + error
+
+A seed moves all architectures alike in part, and that part leaves their differences; what counts for a ranking is the
+error. Its variance is the residual of the two-way layout, by least squares, since few architectures have all seeds.
+Sums of squares and degrees of freedom of several studies add up. The interval is that of a variance of normal errors:
+`df * s^2 / chi^2` (Snedecor and Cochran, "Statistical Methods", 8th edition, 1989, section 5.10).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+import numpy as np
+from scipy import stats
+
+from nas.algorithms.paired_comparison import LEVEL
+
+Trainings = Mapping[tuple[str, int], float]
+"""Accuracies of one study by architecture and seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SeedNoise:
+    """Standard deviation between seeds, in the unit of the accuracies.
+
+    Attributes:
+        deviation: of one training's error, without what a seed does to all architectures.
+        low: lower end of the 95 % interval.
+        high: upper end of it.
+        degrees_of_freedom: of the estimate.
+    """
+
+    deviation: float
+    low: float
+    high: float
+    degrees_of_freedom: int
+
+
+def estimate(studies: Iterable[Trainings]) -> SeedNoise | None:
+    """Estimate the noise from the repeats of one or more studies; None if no study leaves a degree of freedom."""
+    parts = [_residual(trainings) for trainings in studies]
+    freedom = sum(degrees for _, degrees in parts)
+    if freedom == 0:
+        return None
+    squares = sum(part for part, _ in parts)
+    low, high = (squares / stats.chi2.ppf(share, freedom) for share in (1 - LEVEL / 2, LEVEL / 2))
+    return SeedNoise(deviation=sqrt(squares / freedom), low=sqrt(low), high=sqrt(high), degrees_of_freedom=freedom)
+
+
+def _residual(trainings: Trainings) -> tuple[float, int]:
+    """Return the residual sum of squares of the two-way layout, and its degrees of freedom."""
+    repeated = _repeated(trainings)
+    if not repeated:
+        return 0.0, 0
+    names, seeds = sorted({name for name, _ in repeated}), sorted({seed for _, seed in repeated})
+    design = np.zeros((len(repeated), len(names) + len(seeds)))
+    for row, (name, seed) in enumerate(repeated):
+        design[row, names.index(name)] = design[row, len(names) + seeds.index(seed)] = 1
+    values = np.array([trainings[key] for key in repeated])
+    solution, _, rank, _ = np.linalg.lstsq(design, values, rcond=None)
+    return float(((values - design @ solution) ** 2).sum()), len(repeated) - int(rank)
+
+
+def _repeated(trainings: Trainings) -> Sequence[tuple[str, int]]:
+    """Return the trainings of architectures that have several; a single one says nothing about noise."""
+    names = [name for name, _ in trainings]
+    return [key for key in trainings if names.count(key[0]) > 1]
