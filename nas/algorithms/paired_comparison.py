@@ -122,15 +122,16 @@ def holm(p_values: FloatArray) -> FloatArray:
     return corrected
 
 
-def detectable(deviation: float, seeds: int, *, candidates: int = 1) -> float:
+def detectable(deviation: float, seeds: int, *, candidates: int = 1, freedom: int | None = None) -> float:
     """Return the true gain that is found in 80 % of comparisons of this size.
 
     Args:
         deviation: standard deviation of a paired difference.
-        seeds: two or more.
+        seeds: two or more; one where the deviation was estimated from other trainings.
         candidates: the first step of Holm's procedure tests at 5 % divided by their number.
+        freedom: degrees of freedom of the deviation; None where it is estimated from the comparison itself.
     """
-    freedom = candidates * (seeds - 1)
+    freedom = candidates * (seeds - 1) if freedom is None else freedom
     critical = stats.t.ppf(1 - LEVEL / candidates, freedom)
     # Power of a t-test by its usual approximation: the noncentrality that reaches it.
     return float((critical + stats.t.ppf(_POWER, freedom)) * deviation / sqrt(seeds))

@@ -15,7 +15,7 @@ from math import sqrt
 import numpy as np
 from scipy import stats
 
-from nas.algorithms.paired_comparison import LEVEL
+from nas.algorithms.paired_comparison import LEVEL, detectable
 
 Trainings = Mapping[tuple[str, int], float]
 """Accuracies of one study by architecture and seed."""
@@ -47,6 +47,11 @@ def estimate(studies: Iterable[Trainings]) -> SeedNoise | None:
     squares = sum(part for part, _ in parts)
     low, high = (squares / stats.chi2.ppf(share, freedom) for share in (1 - LEVEL / 2, LEVEL / 2))
     return SeedNoise(deviation=sqrt(squares / freedom), low=sqrt(low), high=sqrt(high), degrees_of_freedom=freedom)
+
+
+def least_difference(noise: SeedNoise, seeds: int) -> float:
+    """Return the least true difference that seeds find in 80 % of comparisons, the noise estimated as well as here."""
+    return detectable(sqrt(2) * noise.deviation, seeds, freedom=max(noise.degrees_of_freedom, seeds - 1))
 
 
 def _residual(trainings: Trainings) -> tuple[float, int]:

@@ -30,7 +30,7 @@ from nas.algorithms.seed_noise import SeedNoise
 
 LEAST = 5
 """Fewest architectures, without the reference, of which a spread is estimated."""
-_LEAST_FOR_TREND = 8
+_LEAST_FOR_TREND, _EQUAL_COSTS = 8, 1e-6
 _NOISES, _SPREADS = 15, 25
 _FAILED = 3.0
 """Robust standard deviations below the median at which an architecture is one of another kind: it has failed."""
@@ -151,7 +151,7 @@ def _design(there: Sequence[Scored]) -> FloatArray:
     """Return the columns of the trend: a constant, and the logarithm of the cost where enough of it vary."""
     logs = np.log([one.cost for one in there])
     constant = np.ones(len(there))
-    has_trend = len(there) >= _LEAST_FOR_TREND and float(logs.std()) > 0
+    has_trend = len(there) >= _LEAST_FOR_TREND and float(np.ptp(logs)) > _EQUAL_COSTS
     return np.column_stack([constant, logs - logs.mean()]) if has_trend else constant[:, None]
 
 

@@ -22,6 +22,7 @@ from nas.cli import (
     searching,
     show,
     studies,
+    trusting,
 )
 
 app = typer.Typer(
@@ -64,6 +65,7 @@ def _before(
 searching.register(app)
 confirming.register(app)
 ablating.register(app)
+trusting.register(app)
 reproducing.register(app)
 studies.register(app)
 effects.register(app)

@@ -11,6 +11,7 @@ from nas.cli.show import Format
 if TYPE_CHECKING:
     from nas.records.record import Record
     from nas.records.trial_files import TrialFiles
+    from nas.report.trust import Trust
     from nas.study.study import Study
 
 _COLUMNS = {
@@ -85,10 +86,11 @@ def nothing_learned(study: "Study", records: "Sequence[Record] | None" = None) -
     """Return a warning if the stock model has learned nothing; empty if it has, or is not trained yet."""
     from nas.records.record import stock_of
     from nas.report import verdicts
+    from nas.study.trained_again import base_accuracy
 
     among = study.records() if records is None else records
     stock = stock_of(among)
-    accuracy = _base_accuracy(study) if stock is None else stock.map50_95
+    accuracy = base_accuracy(study.folder, study.settings) if stock is None else stock.map50_95
     best = max((one.map50_95 for one in among if one.map50_95 is not None), default=None)
     return verdicts.nothing_learned(study.settings, accuracy, best)
 
@@ -96,14 +98,6 @@ def nothing_learned(study: "Study", records: "Sequence[Record] | None" = None) -
 def relative(value: float | None, stock: float | None) -> str:
     """Format a cost as a percentage of the stock model's."""
     return "-" if value is None or not stock else f"{value / stock:.1%}"
-
-
-def _base_accuracy(study: "Study") -> float | None:
-    """Return the mAP50-95 after the training of the stock model; None before its end."""
-    from nas.records.trial_files import TrialFiles
-
-    outcome = TrialFiles.of_stock_model(study.folder).read_outcome() if study.settings.base is not None else None
-    return outcome.get("map50_95") if outcome else None
 
 
 def _remarks(study: "Study", records: "list[Record]", front: "list[Record]", *, learned: bool) -> list[str]:
@@ -118,7 +112,10 @@ def _remarks(study: "Study", records: "list[Record]", front: "list[Record]", *, 
         remarks.append(f"stock: mAP50-95 {stock.map50_95:.3f} at {stock_cost}")
         best = max(front, key=lambda record: record.map50_95 or 0.0)
         if learned:
-            remarks += _verdict(study) or _findings(study, records, front, best, stock, cost)
+            trust = None if study.settings.confirms else study.trust()
+            remarks += _verdict(study) or _findings(study, records, front, best, stock, cost, trust)
+            if trust is not None and trust.slope is not None and trust.slope.favours_fast:
+                remarks.append(trust.slope.sentence)
     new = [str(record.trial) for record in front if record.is_mostly_new]
     if new:
         remarks.append(
@@ -144,14 +141,26 @@ def _verdict(study: "Study") -> list[str]:
 
 
 def _findings(
-    study: "Study", records: "list[Record]", front: "list[Record]", best: "Record", stock: "Record", cost: str
+    study: "Study",
+    records: "list[Record]",
+    front: "list[Record]",
+    best: "Record",
+    stock: "Record",
+    cost: str,
+    trust: "Trust | None",
 ) -> list[str]:
     """Say what the scores of a study show before its finalists are judged, and which command judges them."""
     from nas.report import verdicts
+    from nas.report.trust import noise_of
+    from nas.study.trained_again import Trained
 
-    found = [verdicts.gain(records, best, stock, confirm=_judging(study)), verdicts.saving(front, stock, cost)]
+    judging = _judging(study)
+    noise = trust.noise if trust else noise_of(Trained.of(study.folder, study.file, records), [])
+    measure = trust.measure if trust else judging
+    gained = verdicts.gain(records, best, stock, noise=noise, confirm=judging, measure=measure)
+    found = [gained, verdicts.saving(front, stock, cost)]
     if best.trial == stock.trial and len(front) > 1:
-        found.append(f"let fresh seeds judge the front: {_judging(study)}")
+        found.append(f"let fresh seeds judge the front: {judging}")
     return [text for text in found if text]
 
 

@@ -1,14 +1,13 @@
 """Verdicts on a Pareto front compared with the stock model, as text: pure functions of records and settings."""
 
 from collections.abc import Sequence
-from math import sqrt
 from statistics import fmean
 
-from nas.algorithms.paired_comparison import detectable
+from nas.algorithms.seed_noise import SeedNoise, least_difference
 from nas.records.record import LEARNED, Record, cheapest_as_accurate, has_learned
 from nas.report.defaults import SEEDS
 from nas.settings import Settings
-from nas.study.repeats import deviation, gains
+from nas.study.repeats import gains
 
 UNITS = {"gflops": "GFLOPs", "params": "parameters", "latency_ms": "ms"}
 """Unit of each cost."""
@@ -39,17 +38,27 @@ def nothing_learned(settings: Settings, stock: float | None, best: float | None 
     ]
 
 
-def gain(records: Sequence[Record], best: Record, stock: Record, *, confirm: str = "nas confirm STUDY") -> str:
-    """Return the gain of the most accurate model of a front over the stock model, and what its seeds can tell.
+def gain(
+    records: Sequence[Record],
+    best: Record,
+    stock: Record,
+    *,
+    noise: SeedNoise | None,
+    confirm: str = "nas confirm STUDY",
+    measure: str = "nas trust STUDY --measure",
+) -> str:
+    """Return the gain of the most accurate model of a front over the stock model, and which difference can be told.
 
     A search shows the best of many scores, so its scores are no verdict: seeds that selected an architecture cannot
     judge it.
 
     Args:
+        noise: between seeds, in points; None if it was not measured.
         confirm: command that trains fresh seeds.
+        measure: command that measures the noise.
     """
     if best.trial == stock.trial:
-        return "No evidence of gain: nothing that was tried is more accurate than the stock model."
+        return f"Nothing that was tried is more accurate than the stock model; {_told(noise, best.seeds, measure)}."
     by_seed = gains(records, best, stock)
     difference = fmean(by_seed) if by_seed else (best.map50_95 or 0.0) - (stock.map50_95 or 0.0)
     over = f"{difference:+.3f} over stock"
@@ -59,23 +68,19 @@ def gain(records: Sequence[Record], best: Record, stock: Record, *, confirm: str
         if len(by_seed) > 1
         else single
     )
-    moved = deviation(records)
-    noise = f"; {_least_difference(moved, len(by_seed))}" if moved is not None else ""
-    return f"{over} is {scored}: no verdict before fresh seeds judge ({confirm}){noise}."
+    return (
+        f"{over} is {scored}: no verdict before fresh seeds judge ({confirm}); {_told(noise, len(by_seed), measure)}."
+    )
 
 
-def _least_difference(moved: float, seeds: int) -> str:
-    """Return the least true gain that seeds can tell from noise, as text.
-
-    Args:
-        moved: standard deviation between trainings of one architecture; a difference has sqrt(2) times as much, or less
-            where a seed moves both models alike.
-        seeds: that both models have; with one no noise can be estimated.
-    """
-    number = seeds if seeds > 1 else SEEDS
-    points = 100 * detectable(sqrt(2) * moved, number)
-    which = f"its {number} seeds" if seeds > 1 else f"{number} fresh seeds"
-    return f"scores of one architecture deviate by {100 * moved:.1f} points between seeds, so {which} tell {points:.1f}"
+def _told(noise: SeedNoise | None, seeds: int, measure: str) -> str:
+    """Return which true difference the seeds of a search can tell from noise, and fresh ones, as text."""
+    if noise is None:
+        return f"noise between seeds is not measured, so no difference can be told from it ({measure})"
+    number = max(1, seeds)
+    searched, fresh = (f"{least_difference(noise, each):.1f}" for each in (number, SEEDS))
+    moved = f"scores of one architecture deviate by {noise.deviation:.1f} points between seeds"
+    return f"{moved}, so {with_unit(number, 'seed')} can tell {searched} points, {SEEDS} fresh seeds {fresh}"
 
 
 def saving(front: Sequence[Record], stock: Record, cost: str) -> str | None:

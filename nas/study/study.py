@@ -42,6 +42,7 @@ from nas.study.scoring import Scoring, candidate_budget
 from nas.study.stock_training import StockTraining
 from nas.study.storage import open_storage, study_id
 from nas.study.study_file import StudyFile
+from nas.study.trained_again import Trained, trained_again
 from nas.study.trial_records import TrialRecords
 from search_spaces import Architecture, SearchSpace, space_file
 from search_spaces.errors import NasError, SpecError, StudyError
@@ -51,6 +52,7 @@ from trials.latency.latency_table import LatencyTable
 
 if TYPE_CHECKING:
     from nas.report.ablation import Ablation
+    from nas.report.trust import Trust
     from nas.report.verdict import Verdict
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # the CLI and the worker's log report trials
@@ -331,6 +333,28 @@ class Study:
             for part in parts_of(self.space, architecture)
         ]
         return Ablated(self.name, trial, architecture, parts, self.space.stock)
+
+    def trust(self) -> "Trust":
+        """Return how far the ranking of this search can be believed, from what was trained.
+
+        Raises:
+            StudyError: this study is no search, but trains models of one again.
+        """
+        from nas.report.trust import trust  # noqa: PLC0415 - a report of several studies; only this method needs it
+
+        if self.settings.confirms:
+            raise StudyError(
+                f"{self.name} trains models of another study again; ask: nas trust {self.settings.confirms}"
+            )
+        verdict, where = self.verdict(), runs_option(self.folder.parent)
+        again = [Study.open(folder) for folder in trained_again(self.folder, self.settings)]
+        return trust(
+            Trained.of(self.folder, self.file, self.records()),
+            [Trained.of(one.folder, one.file, one.records(), search=self.settings) for one in again],
+            measure=f"nas trust {self.name}{where} --measure",
+            confirm=f"nas confirm {self.name}{where}",
+            measured=verdict.shrinkage if verdict is not None else None,
+        )
 
     def set_run(self, run: RunSettings) -> None:
         """Store how the study is run from now on."""

@@ -13,6 +13,7 @@ from typer.testing import CliRunner, Result
 
 from nas.algorithms import pareto
 from nas.algorithms.paired_comparison import detectable
+from nas.algorithms.seed_noise import SeedNoise
 from nas.cli import app, show
 from nas.cli.live import Watching
 from nas.cli.searching import _preset
@@ -122,19 +123,23 @@ class TestSaving:
 class TestGain:
     """What the most accurate has over the stock model."""
 
+    NOISE = SeedNoise(deviation=1.6, low=1.0, high=4.0, degrees_of_freedom=4)
+
     def test_one_seed_has_no_verdict(self) -> None:
-        text = verdicts.gain([record(0, 0.5), record(1, 0.54)], record(1, 0.54), record(0, 0.5))
+        text = verdicts.gain([record(0, 0.5), record(1, 0.54)], record(1, 0.54), record(0, 0.5), noise=None)
         assert text == (
             "+0.040 over stock is one short training each with one seed: no verdict before fresh seeds judge "
-            "(nas confirm STUDY)."
+            "(nas confirm STUDY); noise between seeds is not measured, so no difference can be told from it "
+            "(nas trust STUDY --measure)."
         )
 
     def test_measured_noise_gives_the_least_difference_that_seeds_tell(self) -> None:
-        repeats = [record(n, 0.4 + n / 100, fingerprint="2", repeat=n) for n in range(5)]
-        text = verdicts.gain([record(0, 0.5), record(1, 0.6), *repeats], record(1, 0.6), record(0, 0.5))
+        best, stock = record(1, 0.6), record(0, 0.5)
+        text = verdicts.gain([stock, best], best, stock, noise=self.NOISE)
+        one, five = (detectable(math.sqrt(2) * 1.6, seeds, freedom=4) for seeds in (1, 5))
         assert text.endswith(
-            "(nas confirm STUDY); scores of one architecture deviate by 1.6 points between seeds, so 5 fresh seeds "
-            f"tell {detectable(math.sqrt(2) * 1.5811, 5):.1f}."
+            "(nas confirm STUDY); scores of one architecture deviate by 1.6 points between seeds, so 1 seed can tell "
+            f"{one:.1f} points, 5 fresh seeds {five:.1f}."
         )
 
     def test_seeds_that_chose_a_model_give_no_evidence(self) -> None:
@@ -144,24 +149,25 @@ class TestGain:
             for model in range(2)
             for repeat in range(3)
         ]
-        text = verdicts.gain(each, each[3], each[0], confirm="nas confirm mine")
+        text = verdicts.gain(each, each[3], each[0], noise=self.NOISE, confirm="nas confirm mine")
         assert text.startswith(
             "+0.100 over stock is the mean of 3 seeds (+0.100, +0.100, +0.100), which also chose it: "
             "no verdict before fresh seeds judge "
             "(nas confirm mine); "
         )
-        assert "so its 3 seeds tell " in text
+        assert "so 3 seeds can tell " in text
         assert "evidence" not in text
 
     def test_no_seed_in_common_is_named(self) -> None:
         best, stock = record(1, 0.54, repeat=1), record(0, 0.5)
-        text = verdicts.gain([stock, best], best, stock)
+        text = verdicts.gain([stock, best], best, stock, noise=None)
         assert text.startswith("+0.040 over stock is of trainings with different seeds: no verdict before ")
 
     def test_nothing_better_than_stock_is_no_evidence(self) -> None:
         stock = record(0, 0.5)
-        assert verdicts.gain([stock], stock, stock) == (
-            "No evidence of gain: nothing that was tried is more accurate than the stock model."
+        assert verdicts.gain([stock], stock, stock, noise=None, measure="nas trust mine --measure") == (
+            "Nothing that was tried is more accurate than the stock model; noise between seeds is not measured, so no "
+            "difference can be told from it (nas trust mine --measure)."
         )
 
 

@@ -1,0 +1,74 @@
+"""`nas trust`: how far the ranking of a study can be believed, and what would make it more reliable."""
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nas.cli import options, show
+from nas.paths import RUNS
+
+if TYPE_CHECKING:
+    from nas.study.study import Study
+
+Measure = Annotated[
+    bool,
+    typer.Option(
+        "--measure",
+        help="First train what measures noise and slope: the stock model and two neighbours with two seeds, and the "
+        "stock model three times as long. They are kept in STUDY-calibrate.",
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(trust)
+
+
+@show.reports_errors
+@options.takes(
+    *("workers", "device", "timeout", "trial_memory"),
+    unset=dict.fromkeys(("workers", "device", "trial_memory"), options.AS_BEFORE),
+)
+def trust(
+    study: options.Name,
+    typed: options.Typed,
+    measure: Measure = False,
+    runs: options.Runs = RUNS,
+    shown: options.TextFormat = "text",
+) -> None:
+    """Show how far the ranking of a search can be believed: which differences it can tell, and what to do.
+
+    From what was trained: the noise between seeds, the least difference that
+    so many seeds tell, what the front will lose when it is trained again,
+    whether short and long trainings agree, and whether the budget is long
+    enough to rank. Nothing new is trained, unless --measure is given.
+
+      nas trust STUDY
+      nas trust STUDY --measure     where no architecture was trained twice
+    """
+    from nas.study.folders import existing
+    from nas.study.study import Study
+
+    opened = Study.open(existing(study, runs))
+    report = opened.trust()  # refuses a study that is no search before anything is trained
+    if measure:
+        _measure(opened, typed)
+        report = opened.trust()
+    if shown == "json":
+        print(json.dumps(report.as_document(), indent=1))  # noqa: T201 - this is the output
+    else:
+        for line in report.lines():
+            print(line)  # noqa: T201 - this is the output
+
+
+def _measure(study: "Study", typed: options.Typed) -> None:
+    """Train what measures noise and slope, unless that is done."""
+    from nas.cli.searching import train
+    from nas.workflows.calibrate import calibration, longer_stock
+
+    short = calibration(study, **typed)
+    for trained in (short, longer_stock(short, **typed)):
+        if trained.remaining_trials(trained.records()):
+            train(trained)

@@ -1,0 +1,112 @@
+"""Find the studies beside a search that train models of it again: with other seeds, longer, or from scratch."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from nas.records.record import Record
+from nas.records.trial_files import TrialFiles
+from nas.settings import Settings
+from nas.study.confirmation import have_in_common
+from nas.study.folders import STUDY
+from nas.study.study_file import StudyFile
+
+_CALIBRATION = "-calibrate"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """Trainings of a search, or of a study that trains models of it again.
+
+    Attributes:
+        records: all of them.
+        base: mAP50-95 of the stock model after its training before all trials; None without one.
+        rungs: accuracies at rungs, by trial and epoch.
+        repeats: whether it trains with the budget of the search, so that only seeds differ.
+        selects: whether its seeds are those by which the search selects.
+    """
+
+    name: str
+    settings: Settings
+    records: Sequence[Record]
+    base: float | None = None
+    rungs: Mapping[int, Mapping[int, float]] = field(default_factory=dict)
+    repeats: bool = False
+    selects: bool = False
+
+    @classmethod
+    def of(cls, folder: Path, file: StudyFile, records: Sequence[Record], *, search: Settings | None = None) -> Self:
+        """Return the trainings of a study.
+
+        Args:
+            folder: of the study.
+            file: of the study.
+            records: all of them.
+            search: settings of the search whose models it trains; None for the search itself.
+        """
+        settings = file.settings
+        return cls(
+            name=folder.name,
+            settings=settings,
+            records=records,
+            base=base_accuracy(folder, settings),
+            rungs=_rungs(folder, records) if settings.budget.rungs else {},
+            repeats=search is not None and _is_equal_but_seeds(settings, search),
+            selects=search is None or settings.budget.seed == search.budget.seed,
+        )
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of a candidate."""
+        return self.settings.budget.epochs
+
+
+def base_accuracy(folder: Path, settings: Settings) -> float | None:
+    """Return the mAP50-95 after the training of a study's stock model before all trials; None before its end."""
+    outcome = TrialFiles.of_stock_model(folder).read_outcome() if settings.base is not None else None
+    return outcome.get("map50_95") if outcome else None
+
+
+def calibration_of(search: str) -> str:
+    """Return the name of the study that measures noise and slope of a search."""
+    return f"{search}{_CALIBRATION}"
+
+
+def is_calibration(file: StudyFile) -> bool:
+    """Return whether a study measures the noise of a search with the stock model and its neighbours."""
+    return file.settings.confirms is not None and file.name == calibration_of(file.settings.confirms)
+
+
+def trained_again(search: Path, settings: Settings) -> Iterator[Path]:
+    """Yield the folders of the studies that train models of a search again, and of those that train theirs.
+
+    Args:
+        search: folder of the search.
+        settings: of the search.
+
+    Raises:
+        StudyError: the `study.json` of such a study cannot be read.
+    """
+    for folder in sorted(search.parent.glob(f"{search.name}-*")):
+        if not (folder / STUDY).is_file():
+            continue
+        file = StudyFile.read(folder)
+        if file.settings.confirms == search.name and have_in_common(settings, file.settings):
+            yield folder
+            yield from trained_again(folder, file.settings)
+
+
+def _is_equal_but_seeds(one: Settings, other: Settings) -> bool:
+    """Return whether trainings of two studies differ in nothing but their seeds."""
+    seedless = [each.budget.model_copy(update={"seed": 0, "rungs": ()}) for each in (one, other)]
+    return seedless[0] == seedless[1] and one.base == other.base
+
+
+def _rungs(folder: Path, records: Sequence[Record]) -> dict[int, dict[int, float]]:
+    """Return the accuracies of finished trials at validated epochs."""
+    epochs = {one.trial: TrialFiles.of(folder, one.trial).read_epochs() for one in records if one.finished}
+    return {
+        trial: {epoch.epoch: epoch.map50_95 for epoch in each if epoch.map50_95 is not None}
+        for trial, each in epochs.items()
+    }

@@ -1,0 +1,82 @@
+"""Measure the noise between seeds and the slope of the stock model, with the fewest trainings that do.
+
+The stock model and two neighbours, each of which differs from it in one slot, are trained with two seeds at the budget
+of a search; the stock model also for three times as many epochs. The seeds are the first of the search, so that its own
+trial of the stock model is not trained a second time. Both are studies beside the search, and resume as any other.
+"""
+
+import random
+from typing import Any
+
+from nas.records.trial_attributes import REPEAT, ROLE
+from nas.study.study import Study
+from nas.study.trained_again import calibration_of
+from nas.workflows.begin import require_same_data
+from nas.workflows.derived import derived_study
+from search_spaces import Architecture
+from search_spaces.errors import StudyError
+
+NEIGHBOURS, SEEDS, LONGER = 2, 2, 3
+"""Architectures beside the stock model; seeds of each; factor of the epochs of the longer training."""
+_ATTEMPTS = 1000
+
+
+def calibration(search: Study, **changes: Any) -> Study:
+    """Create or resume the study that trains the stock model and two neighbours with two seeds.
+
+    Args:
+        changes: to the run settings: workers, device, timeout or trial_memory.
+
+    Raises:
+        DataError: the data set cannot be trained on any more.
+        StudyError: the data set has changed, no neighbour is within the limits, or another process runs the study.
+        SpecError: more workers than cores.
+    """
+    require_same_data(search)
+    models = [search.space.stock, *neighbours(search)]
+    budget = search.settings.budget.model_copy(update={"rungs": ()})
+    changed = {"budget": budget, "stopping": None, "seeds": 1, "confirms": search.name}
+    settings = search.settings.model_copy(update=changed)
+    trials = len(models) * SEEDS
+    study = derived_study(search, calibration_of(search.name), settings, trials=trials, changes=changes)
+    with study.supervision_lock.held_at_once(study.already_running()):
+        enqueued = {(record.fingerprint, record.repeat) for record in study.records()}
+        for repeat in range(SEEDS):
+            for model in models:
+                if (model.fingerprint, repeat) not in enqueued:
+                    role = {ROLE: "stock"} if model == search.space.stock else {}
+                    study.enqueue(model, **{REPEAT: repeat}, **role)
+    return study
+
+
+def longer_stock(short: Study, **changes: Any) -> Study:
+    """Create or resume the study that trains the stock model of a calibration three times as long.
+
+    Args:
+        changes: to the run settings: workers, device, timeout or trial_memory.
+
+    Raises:
+        StudyError: another process runs the study.
+        SpecError: more workers than cores.
+    """
+    budget = short.settings.budget
+    grown = budget.model_copy(update={"epochs": LONGER * budget.epochs})
+    settings = short.settings.model_copy(update={"budget": grown, "confirms": short.name})
+    return derived_study(short, f"{short.name}-x{LONGER}", settings, trials=1, changes=changes)
+
+
+def neighbours(search: Study) -> list[Architecture]:
+    """Return two architectures that differ from the stock model in one slot, the same for the same seed.
+
+    Raises:
+        StudyError: there are not so many within the limits.
+    """
+    rng = random.Random(search.settings.budget.seed)  # noqa: S311 - proposals, not secrets
+    found = dict[str, Architecture]()
+    for _ in range(_ATTEMPTS):
+        one = search.space.mutate(search.space.stock, rng)
+        if one != search.space.stock and search.feasible.allows(one):
+            found.setdefault(one.fingerprint, one)
+        if len(found) == NEIGHBOURS:
+            return list(found.values())
+    raise StudyError(f"{search.name}: no {NEIGHBOURS} architectures within the limits differ from stock in one slot")

@@ -1,0 +1,103 @@
+"""Whether a budget is long enough to rank."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nas.records.record import Record
+from nas.report.defaults import MARGIN
+from nas.report.slope import median_difference, slope
+from nas.settings import Settings
+from trials import Budget
+
+
+def record(trial: int, accuracy: float, **further: Any) -> Record:
+    fields = {"trial": trial, "state": "complete", "ending": "finished", "fingerprint": str(trial), "picks": {}}
+    role = "" if trial else "stock"
+    return Record(**{**fields, "role": role, "map50_95": accuracy, "gflops": 8.0, **further})
+
+
+def settings(*, base: int | None = 24, epochs: int = 8) -> Settings:
+    data = Path("/data.yaml")
+    return Settings(
+        space="small",
+        scale="t",
+        space_hash="0",
+        data="digits",
+        data_fingerprint="0",
+        classes=("a", "b"),
+        base=None if base is None else Budget(data=data, epochs=base),
+        budget=Budget(data=data, epochs=epochs),
+    )
+
+
+CANDIDATES = [record(trial, 0.514 + trial * 0.012) for trial in range(3)]
+"""With a fourth at 0.526, the median of the differences is 1.2 points."""
+
+
+class TestSlope:
+    def test_steep_stock_model_is_said_with_the_epochs_that_are_enough(self) -> None:
+        found = slope(settings(), [*CANDIDATES, record(3, 0.526)], base=0.479)
+        assert found is not None
+        assert found.favours_fast
+        assert found.sentence == (
+            "the stock model still gains 3.5 points in another 8 epochs, more than the 1.2 points between candidates: "
+            "this ranking favours what learns fast; at least --base-epochs 72 --epochs 24 would not"
+        )
+        document = found.as_document()
+        assert document["sentence"] == found.sentence
+        assert document["enough"] == {"epochs": 24, "base_epochs": 72, "is_lower_bound": True}
+
+    def test_before_there_are_candidates_the_margin_counts(self) -> None:
+        found = slope(settings(), [record(0, 0.514)], base=0.479)
+        assert found is not None
+        assert (found.difference, found.architectures) == (MARGIN, 0)
+        assert "more than the 0.5 points that matter" in found.sentence
+
+    def test_flat_stock_model_is_long_enough(self) -> None:
+        found = slope(settings(), [*CANDIDATES, record(3, 0.526)], base=0.510)
+        assert found is not None
+        assert not found.favours_fast
+        assert found.sentence == (
+            "the stock model gains 0.4 points in another 8 epochs, no more than the 1.2 points between candidates: "
+            "the budget is long enough to rank"
+        )
+
+    def test_gain_within_noise_is_no_warning(self) -> None:
+        found = slope(settings(), [record(0, 0.514)], base=0.500, noise=0.02)
+        assert found is not None
+        assert not found.favours_fast
+        assert "no more than noise" in found.sentence
+
+    def test_longer_training_gives_the_exponent(self) -> None:
+        points = [(24, 0.6 - 2.4 / 24), (32, 0.6 - 2.4 / 32), (48, 0.6 - 2.4 / 48)]
+        found = slope(settings(), [record(0, points[1][1])], base=points[0][1], longer=[(24, points[2][1])], noise=1e-4)
+        assert found is not None
+        assert found.enough is not None
+        assert not found.enough.is_lower_bound
+        assert found.enough.epochs == pytest.approx(8 * found.gain / MARGIN, abs=1)
+
+    def test_from_scratch_needs_a_longer_training(self) -> None:
+        there = [record(0, 0.4)]
+        assert slope(settings(base=None), there, base=None) is None
+        found = slope(settings(base=None), there, base=None, longer=[(24, 0.5)])
+        assert found is not None
+        assert found.epochs == 16
+        assert found.gain == pytest.approx(10)
+        assert "--base-epochs" not in found.sentence
+
+    def test_nothing_is_said_before_the_stock_model_has_learned(self) -> None:
+        assert slope(settings(), [], base=0.4) is None
+        assert slope(settings(), [record(0, 0.514)], base=0.0) is None
+
+
+class TestDifferenceBetweenCandidates:
+    def test_median_ignores_what_failed(self) -> None:
+        found = median_difference([*CANDIDATES, record(3, 0.52), record(4, 0.53), record(5, 0.01)])
+        assert found is not None
+        assert found[0] < 0.02
+        assert found[1] == 6
+
+    def test_few_candidates_have_none(self) -> None:
+        assert median_difference(CANDIDATES) is None

@@ -1,0 +1,244 @@
+"""`nas trust`: how far a ranking can be believed."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from nas.cli import app
+from nas.execution import worker
+from nas.execution.worker import Worker
+from nas.records.trial_files import TrialFiles
+from nas.report.trust import SEED_NUMBERS, Trust, trust
+from nas.study.study import Study
+from nas.study.trained_again import Trained
+from nas.workflows import running
+from nas.workflows.calibrate import NEIGHBOURS, SEEDS, calibration, longer_stock, neighbours
+from nas.workflows.confirm import confirm
+from nas.workflows.longer import longer
+from search_spaces import Architecture
+from search_spaces.errors import StudyError
+from trials import Budget, Costs, Ending, Outcome, Scores
+from trials.data import datasets
+
+MakeStudy = Callable[..., Study]
+Score = Callable[..., Outcome]
+NOISE = 0.01
+
+
+@pytest.fixture
+def run(score: Score, monkeypatch: pytest.MonkeyPatch) -> Callable[[Study], None]:
+    """Run a study with scores that depend on the architecture's cost, the epochs, and a seed's luck."""
+
+    def scoring(architecture: Architecture, budget: Budget, *arguments: Any, **options: Any) -> Outcome:
+        outcome = score(architecture, budget, *arguments, **options)
+        assert outcome.scores is not None
+        luck = np.random.default_rng([int(architecture.fingerprint[:8], 16), budget.seed, budget.epochs])
+        accuracy = 0.6 - 0.5 / budget.epochs + NOISE * float(luck.standard_normal())
+        return replace(outcome, scores=replace(outcome.scores, map50_95=accuracy, map50=accuracy), seconds=30.0)
+
+    def working(study: Study, **_: object) -> None:
+        Worker(study, deadline=float("inf")).run()
+
+    monkeypatch.setattr(worker, "evaluate", scoring)
+    monkeypatch.setattr(running, "supervise", working)
+    return working
+
+
+@pytest.fixture
+def searched(make_study: MakeStudy, run: Callable[[Study], None]) -> Study:
+    study = make_study(trials=6, data_fingerprint=datasets.load("digits").fingerprint)
+    run(study)
+    return study
+
+
+def nas(study: Study, *arguments: str, command: str = "trust") -> Result:
+    return CliRunner().invoke(app, [command, study.name, "--runs", str(study.folder.parent), *arguments])
+
+
+class TestNoise:
+    def test_without_repeats_the_command_that_measures_it_is_said(self, searched: Study) -> None:
+        found = searched.trust()
+        assert found.noise is None
+        command = f"nas trust small --runs {searched.folder.parent} --measure"
+        assert found.recommendation() == [f"Noise is not measured, so no difference can be told from it: {command}"]
+        text = nas(searched, command="pareto").stderr
+        assert f"noise between seeds is not measured, so no difference can be told from it ({command})" in text
+
+    def test_calibration_and_confirmation_are_pooled(self, searched: Study, run: Callable[[Study], None]) -> None:
+        run(calibration(searched))
+        alone = searched.trust().noise
+        assert alone is not None
+        assert alone.degrees_of_freedom == (NEIGHBOURS + 1 - 1) * (SEEDS - 1)
+        after = confirm(searched, seeds=4, top=3)
+        run(after)
+        pooled = searched.trust()
+        assert pooled.noise is not None
+        finalists = len({record.fingerprint for record in after.records()}) - 1
+        assert pooled.noise.degrees_of_freedom == alone.degrees_of_freedom + finalists * 3
+        assert pooled.noise.low < 100 * NOISE < pooled.noise.high
+        assert pooled.measured == pytest.approx(_shrinkage(searched))
+
+    def test_training_in_two_studies_counts_once(self, searched: Study, run: Callable[[Study], None]) -> None:
+        """The calibration has the first seeds of the search; its stock model is trial 0 again."""
+        run(calibration(searched))
+        search = Trained.of(searched.folder, searched.file, searched.records())
+        short = Study.open(searched.folder.with_name("small-calibrate"))
+        again = Trained.of(short.folder, short.file, short.records(), search=searched.settings)
+        assert again.repeats
+        assert again.selects
+        twice = trust(search, [again, again], measure="", confirm="").noise
+        assert twice == searched.trust().noise
+
+    def test_longer_trainings_are_not_pooled(self, searched: Study, run: Callable[[Study], None]) -> None:
+        run(longer(searched, eta=3))
+        found = searched.trust()
+        assert found.noise is None
+        assert len(found.orders) <= 1
+
+
+class TestCommand:
+    def test_measure_trains_what_is_missing_and_reports(self, searched: Study) -> None:
+        result = nas(searched, "--measure")
+        assert result.exit_code == 0, result.stderr
+        found = searched.trust()
+        assert result.stdout.splitlines() == found.lines()
+        assert found.least_differences is not None
+        assert list(found.least_differences) == list(SEED_NUMBERS)
+        short = Study.open(searched.folder.with_name("small-calibrate"))
+        assert len(short.records()) == (NEIGHBOURS + 1) * SEEDS
+        assert all(record.finished for record in short.records())
+        longest = Study.open(searched.folder.with_name("small-calibrate-x3"))
+        assert [record.role for record in longest.records()] == ["stock"]
+        before = [record.seconds for record in short.records()]
+        assert nas(searched, "--measure").stdout == result.stdout  # nothing is trained twice
+        assert [record.seconds for record in short.records()] == before
+
+    def test_json_has_the_words_and_the_numbers(self, searched: Study, run: Callable[[Study], None]) -> None:
+        run(calibration(searched))
+        run(longer_stock(calibration(searched)))
+        document = json.loads(nas(searched, "--format", "json").stdout)
+        found = searched.trust()
+        assert document["lines"] == found.lines()
+        assert found.noise is not None
+        assert document["noise"]["deviation"] == found.noise.deviation
+        assert set(document["least_differences"]) == {str(seeds) for seeds in SEED_NUMBERS}
+        assert found.slope is not None
+        assert document["slope"]["sentence"] == found.slope.sentence
+
+    def test_study_that_trains_again_is_refused(self, searched: Study) -> None:
+        result = nas(calibration(searched))
+        line = "small-calibrate trains models of another study again; ask: nas trust small\n"
+        assert (result.exit_code, result.stderr) == (2, line)
+
+
+class TestCalibration:
+    def test_neighbours_differ_in_one_slot_and_are_the_same_again(self, searched: Study) -> None:
+        found = neighbours(searched)
+        assert found == neighbours(searched)
+        assert len({one.fingerprint for one in found}) == NEIGHBOURS
+        for one in found:
+            choices = searched.space.choices(one)
+            assert sum(not choice.is_stock for choice in choices.values()) == 1
+
+    def test_calibration_resumes_without_further_trials(self, searched: Study, run: Callable[[Study], None]) -> None:
+        first = calibration(searched)
+        assert first.remaining_trials(first.records()) == (NEIGHBOURS + 1) * SEEDS
+        run(first)
+        again = calibration(searched)
+        assert again.remaining_trials(again.records()) == 0
+
+    def test_other_data_are_refused(self, searched: Study) -> None:
+        other = searched.settings.model_copy(update={"data_fingerprint": "of other images"})
+        searched.set_file(searched.file.model_copy(update={"settings": other}))
+        with pytest.raises(StudyError, match="the data set has changed"):
+            calibration(Study.open(searched.folder))
+
+
+class TestSlope:
+    def test_front_says_that_the_budget_is_short(
+        self, make_study: MakeStudy, run: Callable[[Study], None], tmp_path: Path
+    ) -> None:
+        study = _with_base(make_study, tmp_path, accuracy=0.2)
+        run(study)
+        found = study.trust().slope
+        assert found is not None
+        assert found.favours_fast
+        assert found.sentence in nas(study, command="pareto").stderr.splitlines()
+
+    def test_front_does_not_say_it_of_a_flat_stock_model(
+        self, make_study: MakeStudy, run: Callable[[Study], None], tmp_path: Path
+    ) -> None:
+        study = _with_base(make_study, tmp_path, accuracy=0.44)
+        run(study)
+        found = study.trust().slope
+        assert found is not None
+        assert not found.favours_fast
+        assert "favours what learns fast" not in nas(study, command="pareto").stderr
+
+
+def test_prediction_contains_what_the_confirmation_shows(searched: Study, run: Callable[[Study], None]) -> None:
+    """All architectures are equal: what the front has over the others is luck."""
+    run(calibration(searched))
+    before = searched.trust()
+    assert before.shrinkage is not None
+    run(confirm(searched))
+    searched_gain, fresh = _shrinkage(searched)
+    assert before.shrinkage.low <= searched_gain - fresh <= before.shrinkage.high
+
+
+def test_order_of_rungs_is_compared_with_the_final_one(
+    make_study: MakeStudy, score: Score, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    budget = Budget(data=tmp_path / "data.yaml", epochs=3, deploy_size=64, rungs=(1,))
+    study = make_study(trials=6, budget=budget)
+    monkeypatch.setattr(worker, "evaluate", score)
+    Worker(study, deadline=float("inf")).run()
+    (found,) = study.trust().orders
+    assert (found.shorter, found.longer, found.where) == (1, 3, "rung")
+    assert found.agreement.tau == pytest.approx(1)  # after a third of the epochs, a third of the accuracy
+    assert "after 1 and 3 epochs (rung): Kendall's tau 1.00" in found.sentence
+
+
+@pytest.mark.parametrize(
+    ("changed", "text"),
+    [
+        ({"best_difference": 1.3}, "the front's best is +1.3: not told apart. "),
+        (
+            {"best_difference": 40.0},
+            "the front's best is +40.0: more, but selected by these seeds. Judge it: ",
+        ),
+        ({"best": None}, "nothing that was tried scores above the stock model."),
+    ],
+)
+def test_recommendation_follows_from_the_least_difference(
+    searched: Study, run: Callable[[Study], None], changed: Mapping[str, Any], text: str
+) -> None:
+    run(calibration(searched))
+    found: Trust = replace(searched.trust(), **{"best": 1, "best_difference": 1.3, **changed})
+    assert f"{found.least:.1f} points; {text}" in found.recommendation()[0]
+
+
+def _shrinkage(study: Study) -> tuple[float, float]:
+    verdict = study.verdict()
+    assert verdict is not None
+    assert verdict.shrinkage is not None
+    return verdict.shrinkage
+
+
+def _with_base(make_study: MakeStudy, tmp_path: Path, *, accuracy: float) -> Study:
+    """Return a study whose stock model has been trained for three epochs before all trials."""
+    budget = Budget(data=tmp_path / "data.yaml", epochs=3, deploy_size=64)
+    study = make_study(trials=6, budget=budget, base=budget)
+    files = TrialFiles.of_stock_model(study.folder)
+    files.folder.mkdir()
+    files.weights.write_bytes(b"weights")
+    scores = Scores(map50_95=accuracy, map50=accuracy, costs=Costs(params=1, gflops=1.0))
+    ended = Outcome(architecture=study.space.stock, ending=Ending.FINISHED, costs=scores.costs, scores=scores)
+    files.write_outcome(ended)
+    return study
