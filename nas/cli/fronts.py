@@ -112,10 +112,9 @@ def _remarks(study: "Study", records: "list[Record]", front: "list[Record]", *, 
         remarks.append(f"stock: mAP50-95 {stock.map50_95:.3f} at {stock_cost}")
         best = max(front, key=lambda record: record.map50_95 or 0.0)
         if learned:
-            trust = None if study.settings.confirms else study.trust()
+            trust = _trust(study)
             remarks += _verdict(study) or _findings(study, records, front, best, stock, cost, trust)
-            if trust is not None and trust.slope is not None and trust.slope.favours_fast:
-                remarks.append(trust.slope.sentence)
+            remarks += [trust.slope.sentence] if trust and trust.slope and trust.slope.favours_fast else []
     new = [str(record.trial) for record in front if record.is_mostly_new]
     if new:
         remarks.append(
@@ -140,6 +139,16 @@ def _verdict(study: "Study") -> list[str]:
     return verdict.lines() if verdict is not None else []
 
 
+def _trust(study: "Study") -> "Trust | None":
+    """Return how far a search can be believed; None of other studies, or if one beside it cannot be read."""
+    from search_spaces.errors import NasError
+
+    try:
+        return None if study.settings.confirms else study.trust()
+    except NasError:  # the front can be read; `nas trust` says what is wrong
+        return None
+
+
 def _findings(
     study: "Study",
     records: "list[Record]",
@@ -156,7 +165,7 @@ def _findings(
 
     judging = _judging(study)
     noise = trust.noise if trust else noise_of(Trained.of(study.folder, study.file, records), [])
-    measure = trust.measure if trust else judging
+    measure = trust.measure if trust else command_for("trust", study) if not study.settings.confirms else judging
     gained = verdicts.gain(records, best, stock, noise=noise, confirm=judging, measure=measure)
     found = [gained, verdicts.saving(front, stock, cost)]
     if best.trial == stock.trial and len(front) > 1:
