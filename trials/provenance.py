@@ -3,6 +3,7 @@
 import hashlib
 import platform
 import subprocess
+import zipfile
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -11,6 +12,7 @@ from pathlib import Path
 import torch
 
 import search_spaces
+from search_spaces.files import digest
 from trials.budget import Budget
 from trials.data.datasets import DataSet
 from trials.devices import CPU, processor
@@ -31,6 +33,8 @@ class Provenance:
         commit: commit of this package's repository, with a `+` if files were changed; empty if it is installed
             without a repository.
         versions: of Python and the packages that compute, by name.
+        weights: hash of the tensors that the training starts from; empty for random weights, and in records of
+            versions that stored none.
     """
 
     seed: int
@@ -41,6 +45,7 @@ class Provenance:
     code: str
     commit: str
     versions: dict[str, str]
+    weights: str = ""
 
     @classmethod
     def of(cls, budget: Budget, data: DataSet) -> "Provenance":
@@ -54,7 +59,34 @@ class Provenance:
             code=_code(),
             commit=_commit(),
             versions=_versions(),
+            weights=_weights(budget.weights),
         )
+
+
+def _weights(path: Path | None) -> str:
+    """Return a hash of a checkpoint's tensors; it is read again only if its size or time has changed."""
+    if path is None or not path.is_file():  # a training that lacks its weights fails by itself
+        return ""
+    found = path.stat()
+    return _tensors(path, found.st_size, found.st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _tensors(path: Path, _size: int, _changed: int) -> str:
+    """Return a hash of the tensors of a checkpoint; of a file that is no archive of PyTorch, of all of it.
+
+    `torch.save` stores each tensor's numbers as a file of a zip archive, whose folder has the name under which it was
+    written. That name, and paths among the other values, differ between equal trainings.
+    """
+    hashed = hashlib.sha256()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if "/data/" in name]
+            for name in sorted(names, key=lambda name: name.partition("/")[2]):
+                hashed.update(archive.read(name))
+    except zipfile.BadZipFile:
+        names = []
+    return (hashed.hexdigest() if names else digest(path))[:12]
 
 
 @lru_cache(maxsize=1)

@@ -46,6 +46,7 @@ def training_key(architecture: Architecture, budget: Budget, data: DataSet, init
     """
     provenance = asdict(Provenance.of(budget, data))
     del provenance["commit"]  # most commits change no score; those of the code that does are in `code`
+    del provenance["weights"]  # `initial_weights` is of them, and of what a stock model's training has determined
     training = budget.at(architecture.image_size).model_dump(mode="json", exclude=_IRRELEVANT)
     user_operators = sorted(source.digest for source in architecture.sources)
     parts = [architecture.fingerprint, user_operators, training, provenance, initial_weights]

@@ -34,7 +34,7 @@ _TRAINED_TO_ITS_END = frozenset({Ending.FINISHED, Ending.DIVERGED})
 _ENDED_BY_LOAD = frozenset({Ending.TIMED_OUT, Ending.OUT_OF_MEMORY, Ending.CRASHED})
 """Endings that depend on what else the machine does; the epochs before them do not."""
 _COMPARABLE = _TRAINED_TO_ITS_END | {Ending.STOPPED} | _ENDED_BY_LOAD
-_CODE, _COMMIT = "code", "commit"
+_CODE, _COMMIT, _WEIGHTS = "code", "commit", "weights"
 _LATENCY = "latency_ms"
 _FIGURES = ("map50_95", "map50", "gflops", "params")
 
@@ -193,6 +193,8 @@ class _RecordedTrial:
         there = _as_text({DATA: self.study.settings.data_fingerprint, **self.provenance})
         now = _as_text({**asdict(here), DATA: data.fingerprint})
         names = [name for name in now | there if name != _COMMIT]  # most commits change no score; see `code`
+        if self.provenance and _WEIGHTS not in self.provenance:  # an earlier version did not record them
+            names.remove(_WEIGHTS)
         return tuple(Condition(name=name, recorded=there.get(name), here=now.get(name)) for name in names)
 
     def ending_of(self, outcome: Outcome) -> str:

@@ -26,6 +26,7 @@ from nas.workflows.reproduce import reproduce
 from nas.workflows.reproduction import Agreement, ComparedEpoch, Reproduction
 from search_spaces import Architecture
 from search_spaces.errors import SpecError
+from search_spaces.files import digest
 from trials import Budget, Costs, Ending, Epoch, Outcome
 from trials.data import datasets, digit_scenes
 from trials.data.datasets import DataSet
@@ -342,6 +343,26 @@ class TestConditions:
         study = run(make(trials=1))
         rewrite(study, 0, threads=None)
         assert reproduce(study, trial=0).reasons == ("threads: not recorded there, 1 here",)
+
+    def test_other_initial_weights_are_refused(self, make: MakeStudy, run: Run, again: Again, tmp_path: Path) -> None:
+        weights = tmp_path / "start.pt"
+        weights.write_bytes(b"weights")
+        study = run(make(trials=1, budget={"weights": weights}))
+        recorded = json.loads(study.files(0).outcome.read_text())["provenance"]["weights"]
+        weights.write_bytes(b"others")
+        trained = again()
+        result = reproduce(study, trial=0)
+        assert result.reasons == (f"weights: {recorded} there, {digest(weights)[:12]} here",)
+        assert not trained
+
+    def test_initial_weights_that_an_earlier_version_did_not_record_are_not_compared(
+        self, make: MakeStudy, run: Run
+    ) -> None:
+        study = run(make(trials=1))
+        rewrite(study, 0, weights=None)
+        result = reproduce(study, trial=0)
+        assert result.verdict is Agreement.EQUAL
+        assert "weights" not in {condition.name for condition in result.conditions}
 
     def test_trial_without_provenance_is_trained_only_anyway(self, make: MakeStudy, run: Run, scored: Score) -> None:
         def of_an_old_version(*arguments: Any, **options: Any) -> Outcome:
