@@ -21,6 +21,7 @@ from nas.workflows.search_options import FilePath, SearchOptions
 if TYPE_CHECKING:
     from nas.records.record import Record
     from nas.report.ablation import Ablation
+    from nas.report.verdict import Verdict
     from nas.study.study import Study
     from nas.workflows.reproduction import Reproduction
     from nas.workflows.request import Request
@@ -34,8 +35,10 @@ __all__ = [
     "Reproduction",
     "Request",
     "Study",
+    "Verdict",
     "__version__",
     "ablate",
+    "confirm",
     "open_study",
     "reproduce",
     "resume",
@@ -49,6 +52,7 @@ _CLASSES = {
     "Reproduction": "nas.workflows.reproduction",
     "Request": "nas.workflows.request",
     "Study": "nas.study.study",
+    "Verdict": "nas.report.verdict",
 }
 """Where the classes are that are imported when they are first used; most need PyTorch or Optuna."""
 
@@ -112,6 +116,53 @@ def resume(
     resumed = begin.resume(study, runs=Path(runs), storage=storage, **changes)
     supervise(resumed)
     return resumed
+
+
+def confirm(
+    study: str,
+    *,
+    seeds: int | None = None,
+    top: int | None = None,
+    epochs: int | None = None,
+    from_scratch: bool = False,
+    margin: float = MARGIN,
+    timeout: float | None = None,
+    workers: int | None = None,
+    device: str | None = None,
+    trial_memory: int | None = None,
+    runs: FilePath = RUNS,
+) -> "Verdict":
+    """Train the finalists of a search and the stock model with fresh seeds; return the verdict. Called again, go on.
+
+    Args:
+        study: name of the search.
+        seeds: number of fresh seeds. More than before adds seeds. Default: as before, or 5.
+        top: number of finalists, the most accurate of the front first. Default: as before, or all, at most 8.
+        epochs: of each training. Default: as the search.
+        from_scratch: train from random weights, instead of from the weights that the search used.
+        margin: points of mAP50-95 within which two models count as equally accurate.
+        timeout: start no further training after so many seconds. Default: no limit.
+        workers: number of worker processes. Default: as the search.
+        device: `cpu`, or indices of GPUs such as `0,1`. Default: as the search.
+        trial_memory: main memory that the trainings of one worker may use, in bytes. Default: as the search.
+        runs: folder of all studies.
+
+    Raises:
+        NasError: there is no such study, its front is the stock model alone, an option is wrong, or the confirmation
+            exists with other settings.
+        KeyboardInterrupt: it was interrupted; finished trainings are saved, and the same call goes on.
+    """
+    from nas.workflows.confirm import confirm as begin
+    from nas.workflows.running import supervise
+
+    changes = {"timeout": timeout, "workers": workers, "device": device, "trial_memory": trial_memory}
+    before = open_study(study, runs=runs)
+    after = begin(before, seeds=seeds, top=top, epochs=epochs, from_scratch=from_scratch, **changes)
+    if after.remaining_trials(after.records()):
+        supervise(after)
+    verdict = before.verdict(margin=margin)
+    assert verdict is not None  # noqa: S101 - its confirmation was just begun
+    return verdict
 
 
 def open_study(study: str, *, runs: FilePath = RUNS) -> "Study":

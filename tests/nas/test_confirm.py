@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+import nas as package
 from nas.algorithms.successive_halving import Stopping
 from nas.cli import app
 from nas.execution import recovery, worker
@@ -126,6 +127,14 @@ class TestTrainings:
         assert (after.settings.base, after.settings.budget.weights) == (None, None)
         assert after.settings.budget.recipe in {recipes.SCRATCH, recipes.DIGITS_SCRATCH}
         assert confirm(study).settings == after.settings  # goes on
+
+    def test_python_confirms_returns_the_verdict_and_goes_on(self, searched: Study, trainings: list[Training]) -> None:
+        runs, trained = searched.folder.parent, len(trainings)
+        first = package.confirm(searched.name, seeds=2, top=1, runs=runs)
+        assert (len(first.seeds), len(first.finalists), len(trainings) - trained) == (2, 1, 2 * 2)
+        again = package.confirm(searched.name, seeds=3, margin=0.1, runs=runs)
+        assert again == searched.verdict(margin=0.1)
+        assert (len(again.seeds), len(again.finalists), len(trainings) - trained) == (3, 1, 3 * 2)
 
     def test_more_seeds_are_added(
         self, searched: Study, run: Callable[[Study], None], trainings: list[Training]
