@@ -82,12 +82,14 @@ _EPOCHS = Range(most=100_000)
 _PIXELS = Range(least=32, most=8192, step=32, unit="px")
 _SECONDS = Range(least=0, above=True, most=36e6, whole=False, spelled=("0", "10000h"))
 _PROCESSES = Range(most=1024)
+_LEAST_SEALED, _MOST_SEALED = 0.05, 0.5
 _COST = Range(least=0, above=True, most=1e9, whole=False)
 
 RANGES: Mapping[str, Range] = MappingProxyType(
     {
         "trials": _COUNT,
         "epochs": _EPOCHS,
+        "holdout": Range(least=_LEAST_SEALED, most=_MOST_SEALED, whole=False, spelled=("5%", "50%")),
         "base_epochs": Range(least=0, most=100_000),
         "image_size": _PIXELS,
         "deploy_size": _PIXELS,

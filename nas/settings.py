@@ -30,12 +30,27 @@ class Sampler(StrEnum):
     RANDOM = "random"
 
 
+class SealedImages(FrozenModel):
+    """Images of the data set that no training of a study reads; its `holdout.json` lists them.
+
+    Attributes:
+        share: of all images that was asked for.
+        images: their number.
+        fingerprint: of their names, file sizes and labels.
+    """
+
+    share: StrictFloat
+    images: StrictInt
+    fingerprint: str
+
+
 class Settings(FrozenModel):
     """Settings that all trials of a study share; another value of any of them needs another study.
 
     Attributes:
         space: name of the space, whose file is copied into the study.
         data: as requested, `digits` or a path; the budgets have the resolved path.
+        data_fingerprint: of the images that are trained on and validated on, without the sealed ones.
         preset: name of the requested amount of training.
         base: budget of the stock model, whose weights initialise every candidate; None if candidates start from the
             weights of `budget`, or from random ones.
@@ -46,6 +61,7 @@ class Settings(FrozenModel):
         seeds: number of seeds with which each member of the Pareto front is trained.
         confirms: study whose front this one trains again, longer or with fresh seeds, without proposing architectures;
             None for a search.
+        holdout: images that are sealed; None if the search reads all images of `train` and `val`.
     """
 
     space: str
@@ -63,6 +79,7 @@ class Settings(FrozenModel):
     stopping: Stopping | None = None
     seeds: Annotated[StrictInt, Field(ge=1)] = 1
     confirms: str | None = None
+    holdout: SealedImages | None = None
     target_gflops: Annotated[StrictFloat, Field(gt=0)] | None = None
     latency: str | None = None
     target_latency: Annotated[StrictFloat, Field(gt=0)] | None = None

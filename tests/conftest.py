@@ -11,13 +11,16 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("COLUMNS", None)  # of the terminal that the tests are run in, or of pytest-xdist: tables are as wide
 os.environ.setdefault("NAS_NO_CACHE", "1")  # or a test that compares two trainings would compare one with itself
 
+import random
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from PIL import Image
 
 from search_spaces import OPERATORS, SearchSpace, load
 from search_spaces.errors import LatencyError
@@ -163,3 +166,30 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> datasets.DataSet:
 def formula() -> Callable[..., Formula]:
     """A runtime whose latencies are a start and a sum over layers, in no time."""
     return Formula
+
+
+@pytest.fixture(scope="session")
+def write_scenes() -> Callable[..., Path]:
+    """Return a function that writes a data set of bright squares and bars on noise, and returns its data.yaml."""
+    return _write_scenes
+
+
+def _write_scenes(folder: Path, *, train: int = 40, val: int = 20, side: int = 32) -> Path:
+    draw = random.Random(0)
+    for split, count in (("train", train), ("val", val)):
+        for kind in ("images", "labels"):
+            (folder / kind / split).mkdir(parents=True)
+        for number in range(count):
+            pixels = np.asarray([draw.randrange(90) for _ in range(side * side * 3)], np.uint8).reshape(side, side, 3)
+            rows = []
+            for shape in sorted(draw.sample((0, 1), k=draw.choice((0, 1, 1, 2)))):
+                width, height = (8, 8) if shape == 0 else (16, 4)
+                left, top = draw.randrange(side - width), draw.randrange(side - height)
+                pixels[top : top + height, left : left + width] = 255
+                center = (left + width / 2) / side, (top + height / 2) / side
+                rows.append(f"{shape} {center[0]} {center[1]} {width / side} {height / side}\n")
+            Image.fromarray(pixels).save(folder / "images" / split / f"{number:03}.png")
+            (folder / "labels" / split / f"{number:03}.txt").write_text("".join(rows))
+    file = folder / "data.yaml"
+    file.write_text("train: images/train\nval: images/val\nnames: [square, bar]\n")
+    return file

@@ -17,7 +17,7 @@ import nas
 from nas.algorithms.successive_halving import Stopping
 from nas.records import trial_attributes
 from nas.records.record import Record
-from nas.settings import RunSettings, Settings
+from nas.settings import RunSettings, SealedImages, Settings
 from nas.study.score_cache import CachedTraining
 from nas.study.study_file import Identity, StudyFile
 from search_spaces import OPERATORS, auxiliary, build, foreign_files, model_reader, yaml_text
@@ -26,6 +26,7 @@ from search_spaces.space_file import load, parse
 from trials.budget import Budget, Limits, Recipe
 from trials.contracts import cases, operator_contract
 from trials.costing import cost
+from trials.data.holdout import Holdout
 from trials.devices import DeviceProfile
 from trials.latency import timings
 from trials.provenance import Provenance
@@ -174,11 +175,11 @@ def stored_names() -> set[str]:
 
 @pytest.mark.parametrize(
     "stored",
-    [StudyFile, Identity, Settings, RunSettings, Stopping, Limits, Budget, Recipe],
+    [StudyFile, Identity, Settings, SealedImages, Holdout, RunSettings, Stopping, Limits, Budget, Recipe],
     ids=lambda each: each.__name__,
 )
 def test_keys_of_study_json_are_listed(stored: type[BaseModel], stored_names: set[str]) -> None:
-    assert set(stored.model_fields) <= stored_names
+    assert {name for name, field in stored.model_fields.items() if not field.exclude} <= stored_names
 
 
 @pytest.mark.parametrize(

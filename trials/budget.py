@@ -56,6 +56,8 @@ class Budget(_Frozen):
 
     Attributes:
         data: absolute path of a data.yaml.
+        sealed: a study's `holdout.json`, whose images are left out of the data; None trains on all. The study sets it,
+            it is not stored.
         epochs: length of the training and of its learning rate schedule.
         image_size: of training and validation, in pixels, a multiple of 32.
         deploy_size: image size for cost and latency, in pixels, a multiple of 32.
@@ -69,6 +71,7 @@ class Budget(_Frozen):
     """
 
     data: Path
+    sealed: Annotated[Path | None, Field(exclude=True)] = None
     epochs: Annotated[StrictInt, Field(ge=1)] = 5
     image_size: Annotated[StrictInt, Field(ge=32, multiple_of=32)] = 128
     deploy_size: Annotated[StrictInt, Field(ge=32, multiple_of=32)] = 640

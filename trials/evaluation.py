@@ -70,7 +70,7 @@ def evaluate(
         EnvironmentProblem: the digit scenes cannot be written, the disk is full, or the cache cannot be written to.
         SpecError: the architecture does not fit its base model.
     """
-    data = _load_data(str(budget.data))
+    data = _load_data(budget.data, budget.sealed)
     started = time.monotonic()
     trial = _Trial(
         architecture=architecture,
@@ -232,6 +232,6 @@ def _release(error: BaseException | None) -> None:
 
 
 @lru_cache(maxsize=4)
-def _load_data(path: str) -> datasets.DataSet:
+def _load_data(data: Path, sealed: Path | None) -> datasets.DataSet:
     """Load and check a data set, once per process."""
-    return datasets.load(path)
+    return datasets.load_without(data, sealed)

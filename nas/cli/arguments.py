@@ -11,13 +11,15 @@ from typer.core import TyperGroup
 
 from nas import ranges, spelling
 from nas.cli import show
+from nas.workflows.option import declared
+from nas.workflows.search_options import SearchOptions
 
 _USAGE: Any = typer.BadParameter.__mro__[1]
 """Base class of the errors of a wrong command line; Typer does not export it."""
 _ASSIGNMENT = re.compile(r"([A-Za-z_][\w-]*)=(.*)", re.DOTALL)
 _MODEL = re.compile(r"yolo(?:v?)(\d+)-?([a-z]?)(?:[.-]|$)")
 _ULTRALYTICS = ("train", "val", "predict", "track", "benchmark", "detect", "segment", "classify", "pose", "obb")
-UNITS = frozenset({"timeout", "trial_timeout", "trial_memory", "max_params"})
+UNITS = frozenset(name for name, one in declared(SearchOptions).items() if one.option.unit)
 """Options with units; their readers in `nas.cli.options` check them."""
 
 

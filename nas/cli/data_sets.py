@@ -24,19 +24,32 @@ def register(app: typer.Typer) -> None:
 def data(data: Name = "digits", shown: TextFormat = "text") -> None:
     """Count a data set as a search does, and report what is left out and what looks wrong. The data is not changed."""
     from trials.data import datasets
+    from trials.data.judging import images_of_test
 
     with show.err.status("reading labels and opening images") as status:
         loaded = datasets.load(
             data, progress=lambda done, total: status.update(f"opening images: {done} of {total} are checked")
         )
+        judging = len(images_of_test(data))
     if shown == "json":
-        print(json.dumps(document(loaded), indent=1))  # noqa: T201 - this is the output
+        print(json.dumps({**document(loaded), "test": {"images": judging}}, indent=1))  # noqa: T201 - this is the output
         return
-    lines = [("data", f"{loaded.name}: {loaded.summary.line(len(loaded.classes))}"), *remarks(loaded)]
+    lines = [
+        ("data", f"{loaded.name}: {loaded.summary.line(len(loaded.classes))}"),
+        ("test", _test(judging)),
+        *remarks(loaded),
+    ]
     if loaded.note:
         lines.append(("note", loaded.note))
     for name, text in lines:
         print(f"{name:<9} {text}")  # noqa: T201 - this is the output
+
+
+def _test(images: int) -> str:
+    """Return whether there are images that a search never reads."""
+    if images:
+        return f"{images} image{'s' if images > 1 else ''} that no search reads: nas confirm judges by them"
+    return "no images that no search reads; nas search --holdout 15% seals some of train and val, to judge by"
 
 
 def remarks(data: "DataSet") -> Iterator[tuple[str, str]]:

@@ -25,6 +25,7 @@ _READERS: Mapping[Unit, Callable[[str], float]] = {
     Unit.TIME: units.seconds,
     Unit.MEMORY: units.memory,
     Unit.COUNT: units.count,
+    Unit.SHARE: units.share,
 }
 
 Typed = Mapping[str, Any]

@@ -199,6 +199,18 @@ def _preset(settings: "Settings") -> str:
     return f"{settings.preset}, but {', '.join(changed)}" if changed else f"{settings.preset}: {preset.purpose}"
 
 
+def _holdout(plan: "Plan") -> str:
+    """Return by which images `nas confirm` judges that no search has read; empty if there are none."""
+    from nas.report.verdicts import with_unit
+
+    if plan.sealed is not None:
+        share = f"{len(plan.sealed.images)} of {plan.sealed.of} images are sealed"
+        return f"{share}: no training and no search score reads them; nas confirm judges by them"
+    if plan.judging:
+        return f"the test split, {with_unit(plan.judging, 'image')}: no search reads them; nas confirm judges by them"
+    return ""
+
+
 def _print_plan(plan: "Plan", shown: str) -> None:
     """Print what a search is about to do, before it writes anything."""
     from nas.report.verdicts import with_unit
@@ -213,6 +225,7 @@ def _print_plan(plan: "Plan", shown: str) -> None:
         "stock": f"{stock.gflops:.2f} GFLOPs at {budget.deploy_size} px, {stock.params / 1e6:.3f} M parameters",
         "reach": f"{plan.cheapest.gflops:.2f} to {plan.costliest.gflops:.2f} GFLOPs",
         "data": f"{data.name}: {data.summary.line(len(data.classes))}",
+        "holdout": _holdout(plan),
         "budget": f"{with_unit(run.trials, 'trial')} of {budget.summary}",
         "rungs": _early_stopping(settings),
         "seeds": f"{settings.seeds} for the stock model and the front" if settings.seeds > 1 else "",

@@ -42,6 +42,14 @@ def memory(text: str) -> int:
     return _within("trial_memory", size(text))
 
 
+def share(text: str) -> float:
+    """Read a share of images: `15%` or `0.15`."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*(%?)", text.strip())
+    if not match:
+        raise typer.BadParameter(f"a share such as 15% or 0.15 is expected, got {ranges.shown(text)}")
+    return _within("holdout", _finite(match[1]) / (100 if match[2] else 1))
+
+
 def _finite(digits: str) -> float:
     """Read digits; refuse a number that is too large for any option."""
     found = float(digits)

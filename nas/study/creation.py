@@ -2,21 +2,25 @@
 
 from pathlib import Path
 
-from nas.study.folders import LATENCY_TABLE, SPACE, make_folder
+from nas.study.folders import HOLDOUT, LATENCY_TABLE, SPACE, make_folder
 from nas.study.storage import create_file, create_study, holds_trials, remove_file
 from nas.study.study import Study
 from nas.study.study_file import Identity, StudyFile
 from search_spaces import space_file
 from search_spaces.errors import StudyError
+from trials.data.holdout import Holdout
 from trials.latency.timings import Timings
 
 
-def create(folder: Path, file: StudyFile, space_text: str, latency: Timings | None = None) -> Study:
+def create(
+    folder: Path, file: StudyFile, space_text: str, latency: Timings | None = None, sealed: Holdout | None = None
+) -> Study:
     """Create a study in a folder.
 
     Args:
         space_text: the space file, of which the study gets a copy.
         latency: a device's latency table, of which the study gets a copy.
+        sealed: images that no training of the study reads, of which it gets the list.
 
     Raises:
         EnvironmentProblem: the folder cannot be written to.
@@ -29,11 +33,11 @@ def create(folder: Path, file: StudyFile, space_text: str, latency: Timings | No
         _ = study.storage  # fails for an unreachable server before anything is written
     make_folder(folder)
     with study.supervision_lock.held_at_once(study.already_running()):
-        _write(study, space_text, latency)
+        _write(study, space_text, latency, sealed)
     return study
 
 
-def _write(study: Study, space_text: str, latency: Timings | None) -> None:
+def _write(study: Study, space_text: str, latency: Timings | None, sealed: Holdout | None) -> None:
     """Write a new study into its folder and its storage; `study.json` last, for it makes the folder a study."""
     _require_unused(study)
     if not study.file.identity:
@@ -41,6 +45,8 @@ def _write(study: Study, space_text: str, latency: Timings | None) -> None:
     space_file.save(space_text, study.folder / SPACE)
     if latency is not None:
         latency.write(study.folder / LATENCY_TABLE)
+    if sealed is not None:
+        sealed.write(study.folder / HOLDOUT)
     if study.database is not None and not study.shares_storage:
         remove_file(study.database)  # left by a creation that was interrupted
         study.record_file.delete()

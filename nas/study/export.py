@@ -71,7 +71,7 @@ def export(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise EnvironmentProblem(f"{folder}: cannot be made ({error.strerror}); choose another --out") from None
-    _write_model_and_data(architecture, settings, folder)
+    _write_model_and_data(architecture, settings, budget, folder)
     write_atomically(folder / "summary.json", json.dumps(_summary(record, architecture, settings, study), indent=1))
     weights = folder / "weights.pt" if files.weights.is_file() else None
     if weights is not None:
@@ -90,15 +90,15 @@ def export(
     )
 
 
-def _write_model_and_data(architecture: Architecture, settings: Settings, folder: Path) -> None:
-    """Write `model.yaml` with the user's modules beside it, and `data.yaml`."""
-    data = datasets.load(settings.budget.data)
+def _write_model_and_data(architecture: Architecture, settings: Settings, budget: Budget, folder: Path) -> None:
+    """Write `model.yaml` with the user's modules beside it, and `data.yaml`, whose `test` are the sealed images."""
+    data = datasets.load_without(budget.data, budget.sealed)
     for source in architecture.sources:
         write_atomically(folder / source.path.name, source.text)
         user_modules.trust(source)
     branch = settings.budget.recipe.pgi
     write_atomically(folder / "model.yaml", architecture.to_yaml(len(settings.classes), folder=folder, pgi=branch))
-    write_atomically(folder / "data.yaml", datasets.resolved(data))
+    datasets.write(data, folder)
 
 
 def _pretrained(weights: Path | None) -> str:

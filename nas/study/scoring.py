@@ -1,6 +1,7 @@
 """Costs, training budgets and cached scores of a study's candidates."""
 
 from functools import cached_property
+from pathlib import Path
 
 from nas.records.trial_files import TrialFiles
 from nas.settings import Settings
@@ -17,8 +18,10 @@ from trials.latency.latency_table import LatencyTable
 from trials.scores import Costs
 
 
-def candidate_budget(budget: Budget, stock_training: StockTraining | None, repeat: int) -> Budget:
-    """Return the budget of a candidate, with its initial weights.
+def candidate_budget(
+    budget: Budget, stock_training: StockTraining | None, repeat: int, *, sealed: Path | None = None
+) -> Budget:
+    """Return the budget of a candidate, with its initial weights and without the study's sealed images.
 
     Args:
         budget: of the study.
@@ -26,7 +29,7 @@ def candidate_budget(budget: Budget, stock_training: StockTraining | None, repea
     """
     if stock_training is not None:
         budget = budget.model_copy(update={"weights": stock_training.weights})
-    return budget.model_copy(update={"seed": budget.seed + repeat})
+    return budget.model_copy(update={"seed": budget.seed + repeat, "sealed": sealed})
 
 
 class Scoring:
@@ -37,6 +40,7 @@ class Scoring:
         stock_training: its weights are the candidates' initial weights; None if the budget names those, or they are
             random.
         cache: scores of earlier trainings, of all studies of the user; None if they may not be reused.
+        sealed: the study's `holdout.json`; None if it has sealed no images.
     """
 
     def __init__(
@@ -47,9 +51,11 @@ class Scoring:
         latency_table: LatencyTable | None,
         stock_training: StockTraining | None,
         cache: ScoreCache | None,
+        sealed: Path | None = None,
     ) -> None:
         self._space, self._settings = space, settings
         self._latency_table, self._stock_training, self._cache = latency_table, stock_training, cache
+        self._sealed = sealed
 
     @cached_property
     def cost_table(self) -> CostTable:
@@ -66,7 +72,7 @@ class Scoring:
 
     def budget(self, repeat: int = 0) -> Budget:
         """Return the `candidate_budget` of this study."""
-        return candidate_budget(self._settings.budget, self._stock_training, repeat)
+        return candidate_budget(self._settings.budget, self._stock_training, repeat, sealed=self._sealed)
 
     def recall(self, architecture: Architecture, budget: Budget, limits: Limits, files: TrialFiles) -> Outcome | None:
         """Return the outcome of an equal training from the cache; None if there is none, or a figure is missing."""
@@ -90,7 +96,7 @@ class Scoring:
     @cached_property
     def _data(self) -> DataSet:
         """Data set, checked once: that reads every label."""
-        return datasets.load(self._settings.budget.data)
+        return datasets.load_without(self._settings.budget.data, self._sealed)
 
     @cached_property
     def _initial_weights(self) -> str:

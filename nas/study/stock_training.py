@@ -70,7 +70,7 @@ class StockTraining:
     @cached_property
     def key(self) -> str:
         """Key of this training in the score cache, and part of the keys of the trainings that start from it."""
-        data = datasets.load(self.budget.data)
+        data = datasets.load_without(self.budget.data, self.budget.sealed)
         return training_key(self.stock, self.budget, data, weights_digest(self.budget.weights))
 
     def clear_failure(self) -> None:

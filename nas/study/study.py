@@ -25,6 +25,7 @@ from nas.study.circuit_breaker import reason_to_stop
 from nas.study.confirmation import confirmation_of, search_of
 from nas.study.export import Exported, choose, export
 from nas.study.folders import (
+    HOLDOUT,
     LATENCY_TABLE,
     MEASURED_LATENCIES,
     PROPOSAL_LOCK,
@@ -47,6 +48,8 @@ from nas.study.trial_records import TrialRecords
 from search_spaces import Architecture, SearchSpace, space_file
 from search_spaces.errors import NasError, SpecError, StudyError
 from trials import Ending
+from trials.data import datasets
+from trials.data.datasets import DataSet
 from trials.latency import timings
 from trials.latency.latency_table import LatencyTable
 
@@ -170,6 +173,7 @@ class Study:
         budget = self.settings.base
         if budget is None:
             return None
+        budget = budget.model_copy(update={"sealed": self.sealed})
         return StockTraining(folder=self.folder, stock=self.space.stock, budget=budget, cache=self._cache)
 
     @cached_property
@@ -181,7 +185,21 @@ class Study:
             latency_table=self.latency_table,
             stock_training=self.stock_training,
             cache=self._cache,
+            sealed=self.sealed,
         )
+
+    @property
+    def sealed(self) -> Path | None:
+        """File that lists the sealed images; None if there are none."""
+        return self.folder / HOLDOUT if self.settings.holdout else None
+
+    def data_set(self) -> DataSet:
+        """Return the data set as trainings read it, without the sealed images, checked.
+
+        Raises:
+            DataError: it cannot be trained on any more.
+        """
+        return datasets.load_without(self.settings.data, self.sealed)
 
     @property
     def _cache(self) -> ScoreCache | None:
@@ -264,7 +282,7 @@ class Study:
             self.files(record.trial),
             self.settings,
             study=self.name,
-            budget=candidate_budget(self.settings.budget, self.stock_training, record.repeat),
+            budget=candidate_budget(self.settings.budget, self.stock_training, record.repeat, sealed=self.sealed),
             folder=self.folder / "export" / f"trial-{record.trial:04d}" if folder is None else Path(folder),
         )
 

@@ -18,7 +18,7 @@ from nas.study.study_file import StudyFile
 from nas.workflows.request import require_cores, validated
 from search_spaces import cache_folder
 from search_spaces.errors import SpecError, StudyError
-from trials.data import datasets
+from trials.data.holdout import Holdout
 from trials.latency.timings import Timings
 
 
@@ -64,21 +64,23 @@ def require_same_data(study: Study) -> None:
         StudyError: it has changed.
     """
     cache_folder.require_writable()
-    data = datasets.load(study.settings.data)
+    data = study.data_set()
     if data.fingerprint != study.settings.data_fingerprint:
         raise StudyError(
             f"{data.path}: the data set has changed since {study.name} was begun; begin another study for it"
         )
 
 
-def create_or_resume(folder: Path, file: StudyFile, space_text: str, latency: Timings | None) -> Study:
+def create_or_resume(
+    folder: Path, file: StudyFile, space_text: str, latency: Timings | None, sealed: Holdout | None = None
+) -> Study:
     """Create a study, or resume the existing one of that folder with the run settings of `file`.
 
     Raises:
         StudyError: it exists with other settings, its space has changed, or another process runs it.
     """
     with creation_lock(folder.parent, file.storage):
-        return create_or_resume_locked(folder, file, space_text, latency)
+        return create_or_resume_locked(folder, file, space_text, latency, sealed)
 
 
 @contextmanager
@@ -95,10 +97,12 @@ def creation_lock(runs: Path, storage: str) -> Iterator[None]:
         yield
 
 
-def create_or_resume_locked(folder: Path, file: StudyFile, space_text: str, latency: Timings | None) -> Study:
+def create_or_resume_locked(
+    folder: Path, file: StudyFile, space_text: str, latency: Timings | None, sealed: Holdout | None = None
+) -> Study:
     """Create or resume a study as `create_or_resume` does; the caller holds `creation_lock`."""
     if not exists(folder, file):
-        return create(folder, file, space_text, latency)
+        return create(folder, file, space_text, latency, sealed)
     study = Study.open(folder)
     if file.storage != default_storage(folder):
         _set_password(study, file.storage)

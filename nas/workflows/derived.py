@@ -17,17 +17,19 @@ from nas.study.study_file import StudyFile
 from nas.workflows.begin import changed_run, create_or_resume
 from search_spaces import Architecture, space_file
 from trials import recipes
+from trials.data import holdout
 from trials.data.datasets import DIGITS
 
 
 def derived_study(before: Study, name: str, settings: Settings, *, trials: int, changes: Mapping[str, Any]) -> Study:
-    """Create or resume a study beside another, with a copy of its space and its latency table.
+    """Create or resume a study beside another, with a copy of its space, its latency table and its sealed images.
 
     Args:
         trials: number of its trainings.
         changes: to the run settings of `before`.
 
     Raises:
+        DataError: the list of its sealed images is missing or damaged.
         StudyError: a study of that name exists with other settings, or another process runs it.
         SpecError: more workers than cores.
     """
@@ -42,7 +44,8 @@ def derived_study(before: Study, name: str, settings: Settings, *, trials: int, 
     )
     table = before.latency_table
     text = space_file.text(before.folder / SPACE)
-    return create_or_resume(folder, file, text, table.recorded if table else None)
+    sealed = holdout.read(before.sealed) if before.sealed else None
+    return create_or_resume(folder, file, text, table.recorded if table else None, sealed)
 
 
 def open_beside(before: Study, name: str) -> Study | None:

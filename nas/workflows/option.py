@@ -26,6 +26,7 @@ class Unit(Enum):
     TIME = "TIME", "90s, 30m or 8h", "seconds"
     MEMORY = "SIZE", "8G or 800M", "bytes"
     COUNT = "N", "2.5M or 800k", ""
+    SHARE = "SHARE", "15% or 0.15", ""
 
     @property
     def metavar(self) -> str:

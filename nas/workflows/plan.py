@@ -7,7 +7,7 @@ from typing import Self
 
 from nas import addresses
 from nas._version import __version__
-from nas.settings import RunSettings, Settings
+from nas.settings import RunSettings, SealedImages, Settings
 from nas.study import latency_tables
 from nas.study.folders import default_storage, study_folder, tracking_uri
 from nas.study.study import Study
@@ -17,12 +17,15 @@ from nas.workflows.naming import default_name, free_name
 from nas.workflows.reach import require_reachable_limits
 from nas.workflows.refinement import resolve_space
 from nas.workflows.request import Request, require_writable, validated
+from nas.workflows.sealed_images import sealed_images
 from search_spaces import SearchSpace, cache_folder
 from search_spaces.errors import DataError, SpecError
 from trials.costing import cost
 from trials.costing.cost import Cost
 from trials.data import datasets
 from trials.data.datasets import DIGITS, DataSet
+from trials.data.holdout import Holdout
+from trials.data.judging import images_of_test
 from trials.data.progress import Progress
 from trials.latency.latency_table import LatencyTable
 from trials.latency.timings import Timings
@@ -39,6 +42,8 @@ class Plan:
         costliest: cost of the architecture with the most multiply-adds.
         latency: device's table that predicts latencies; None if they are measured.
         unrecorded: number of missing entries in that table; `begin` measures them first.
+        sealed: images that no training reads; None if all are read.
+        judging: number of images of the data set's `test` split, which no search reads.
     """
 
     folder: Path
@@ -52,6 +57,8 @@ class Plan:
     costliest: Cost
     latency: Timings | None = None
     unrecorded: int = 0
+    sealed: Holdout | None = None
+    judging: int = 0
 
     @classmethod
     def of(cls, request: Request, *, progress: Progress | None = None) -> Self:
@@ -69,8 +76,8 @@ class Plan:
         request, space, text = resolve_space(request)
         storage = _require_places(request)
         device, workers = request.devices()
-        data = _load_data(request, progress)
-        settings = _settings(request, space, data, device)
+        sealed, data = _load_data(request, progress)
+        settings = _settings(request, space, data, device, sealed)
         run = request.run(device, workers)
         _require_inheritance(request.checkpoint, space, data)
         table = cost.table(space, len(data.classes), settings.budget.deploy_size)
@@ -97,6 +104,8 @@ class Plan:
             costliest=costliest,
             latency=latency_table.recorded if latency_table else None,
             unrecorded=unrecorded,
+            sealed=sealed,
+            judging=0 if sealed else len(images_of_test(request.data_name)),
         )
 
     def begin(self, recording: Callable[[int, int], None] = lambda *_: None) -> Study:
@@ -120,7 +129,7 @@ class Plan:
                 name = free_name(self.stem, file.settings, storage, folder.parent)
                 folder = folder.with_name(name)
                 file = file.model_copy(update={"name": name, "storage": storage or default_storage(folder)})
-            return create_or_resume_locked(folder, file, self.space_text, latency)
+            return create_or_resume_locked(folder, file, self.space_text, latency, self.sealed)
 
     def _completed_latency(self, recording: Callable[[int, int], None]) -> Timings | None:
         """Return the device's table with all entries of the space; an existing study has its copy already."""
@@ -147,16 +156,22 @@ def _require_places(request: Request) -> str | None:
     return storage
 
 
-def _load_data(request: Request, progress: Progress | None) -> DataSet:
-    """Return the data set, after the checkpoint and the cache folder were checked, which is quicker."""
+def _load_data(request: Request, progress: Progress | None) -> tuple[Holdout | None, DataSet]:
+    """Return the sealed images and the data set without them.
+
+    The checkpoint and the cache folder are checked before, which is quicker.
+    """
     weights = request.checkpoint
     if weights is not None and not weights.is_file():
         raise SpecError(f"weights: no such file, got {str(weights)!r} (a checkpoint such as yolov9t.pt)")
     cache_folder.require_writable()
-    return datasets.load(request.data_name, progress=progress)
+    sealed = sealed_images(request, progress)
+    return sealed, datasets.load(request.data_name, sealed=sealed, progress=progress)
 
 
-def _settings(request: Request, space: SearchSpace, data: DataSet, device: str) -> Settings:
+def _settings(
+    request: Request, space: SearchSpace, data: DataSet, device: str, sealed: Holdout | None = None
+) -> Settings:
     """Return the settings of a request.
 
     Raises:
@@ -188,8 +203,15 @@ def _settings(request: Request, space: SearchSpace, data: DataSet, device: str) 
         "latency": request.latency,
         "target_latency": request.target_latency,
         "limits": request.limits(),
+        "holdout": _described(sealed),
     }
     return validated(Settings, fields)
+
+
+def _described(sealed: Holdout | None) -> SealedImages | None:
+    if sealed is None:
+        return None
+    return SealedImages(share=sealed.share, images=len(sealed.images), fingerprint=sealed.fingerprint)
 
 
 def _require_inheritance(weights: Path | None, space: SearchSpace, data: DataSet) -> None:

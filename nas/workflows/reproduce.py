@@ -24,7 +24,6 @@ from nas.workflows.reproduction import DATA, ComparedEpoch, Condition, Figure, R
 from search_spaces import Architecture
 from search_spaces.errors import DataError, SpecError, StudyError
 from trials import Budget, Ending, Epoch, Limits, Outcome, evaluate
-from trials.data import datasets
 from trials.data.datasets import DataSet
 from trials.devices import CPU
 from trials.provenance import Provenance
@@ -64,7 +63,7 @@ def reproduce(
         return replace(result, reasons=(reason,))
     try:
         _ = study.space  # refuses one that has changed; adds the operators of the user's files
-        architecture, data = study.architecture(recorded.record), datasets.load(study.settings.data)
+        architecture, data = study.architecture(recorded.record), study.data_set()
     except (DataError, SpecError, StudyError) as error:
         return replace(result, reasons=tuple(str(error).splitlines()))
     budget = recorded.budget()

@@ -287,7 +287,7 @@ def validated(model: type[Model], fields: dict[str, Any]) -> Model:
         SpecError: with every mistake.
     """
     numbers = {_FLAGS.get(field, field): value for field, value in fields.items()}
-    counted = numbers.keys() & ranges.RANGES.keys() - {"classes"}  # those of settings are names
+    counted = numbers.keys() & ranges.RANGES.keys() - {"classes", "holdout"}  # those of settings are no numbers
     outside = ranges.problems({name: value for name, value in numbers.items() if name in counted})
     if outside:
         raise SpecError(outside)

@@ -80,6 +80,16 @@ class SearchOptions:
             unset="digits, or the data set of the refined study",
         ),
     ] = None
+    holdout: Annotated[
+        float | None,
+        Option(
+            help="Seal a random share of the images of train and of val before the search, stratified by class and "
+            "drawn by the seed. No training and no score reads them; `nas confirm` judges by them.",
+            panel=_START,
+            unit=Unit.SHARE,
+            unset="none are sealed; `nas confirm` judges by the data set's test split if it has one",
+        ),
+    ] = None
     weights: Annotated[
         FilePath | None,
         Option(

@@ -71,7 +71,7 @@ class TestCommandLine:
 
     def test_flags_of_search_are_stable(self) -> None:
         assert " ".join(one.flag for one in OPTIONS.values()) == (
-            "--space --scale --refine --data --weights --from-scratch --trials --timeout --trial-timeout "
+            "--space --scale --refine --data --holdout --weights --from-scratch --trials --timeout --trial-timeout "
             "--trial-memory --workers --device --no-cache --preset --epochs --base-epochs --image-size --batch "
             "--precision --seed --eta --first-rung --seeds --objectives --deploy-size --latency --reward "
             "--target-gflops --target-latency --sampler --max-gflops --max-params --max-latency --study --storage "
@@ -95,6 +95,7 @@ class TestCommandLine:
             "cache": ("", False),
             "timeout": ("90s", 90.0),
             "trial_timeout": ("1h", 3600.0),
+            "holdout": ("15%", 0.15),
             "trial_memory": ("1G", 2**30),
             "max_params": ("2.5M", 2_500_000),
             "preset": ("thorough", "thorough"),

@@ -7,6 +7,7 @@ that does not open is left out by both; here it is named. `resolved` is the data
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -14,7 +15,9 @@ from typing import Any
 
 from search_spaces import cache_folder
 from search_spaces.errors import DataError, nearest
-from trials.data import data_yaml, digit_scenes, image_checks, labels, splits
+from search_spaces.files import write_atomically
+from trials.data import data_yaml, digit_scenes, holdout, image_checks, image_files, labels, listed_images, splits
+from trials.data.holdout import Holdout
 from trials.data.image_checks import ImageCheck
 from trials.data.progress import Progress
 from trials.data.splits import LabeledImage, Split
@@ -43,6 +46,7 @@ class DataSet:
         root: the folder that `train` and `val` start from, absolute.
         key_points: the data.yaml's `kpt_shape`: each row is a box with so many points of so many values.
         summary: counts, what is left out, and warnings.
+        sealed: images of the data.yaml's `train` and `val` that are not read, absolute and sorted.
     """
 
     name: str
@@ -57,13 +61,34 @@ class DataSet:
     root: str = ""
     key_points: tuple[int, int] | None = None
     summary: Summary = field(default_factory=Summary)
+    sealed: tuple[str, ...] = ()
 
 
-def load(data: str | Path, *, cache: Path | None = None, progress: Progress | None = None) -> DataSet:
+@dataclass(frozen=True, kw_only=True)
+class LabeledData:
+    """Data set whose labels were read and checked; none of its images was opened.
+
+    Attributes:
+        path: the data.yaml, absolute.
+        root: the folder that `train` and `val` start from.
+        splits: `train` and `val`.
+    """
+
+    path: Path
+    root: Path
+    classes: tuple[str, ...]
+    key_points: tuple[int, int] | None
+    splits: tuple[Split, ...]
+
+
+def load(
+    data: str | Path, *, sealed: Holdout | None = None, cache: Path | None = None, progress: Progress | None = None
+) -> DataSet:
     """Return the data set of that name or path, checked.
 
     Args:
         data: `digits`, the path of an Ultralytics data.yaml, or the name of one that Ultralytics brings along.
+        sealed: images that are neither opened nor counted, nor are their labels; the data set is that of the others.
         cache: folder of the digit scenes and of the results of image checks; by default that of `cache_folder`.
         progress: called with how many of how many images were opened, if that takes longer than two seconds.
 
@@ -72,12 +97,40 @@ def load(data: str | Path, *, cache: Path | None = None, progress: Progress | No
         EnvironmentProblem: the digit scenes cannot be written.
     """
     cache = (cache or cache_folder.path()).absolute()
-    if str(data) == DIGITS:
-        return _load(digit_scenes.draw(cache), cache, progress, name=DIGITS, note=digit_scenes.NOTE)
+    with _as_data_errors(data):
+        labeled = read_labels(data, sealed=sealed, cache=cache, progress=progress)
+        return _checked(labeled, sealed, cache, progress, is_digits=str(data) == DIGITS)
+
+
+def load_without(data: str | Path, sealed: Path | None) -> DataSet:
+    """Return a data set as `load` does, without the images that a study's `holdout.json` lists; None is no file."""
+    return load(data, sealed=None if sealed is None else holdout.read(sealed))
+
+
+def read_labels(
+    data: str | Path, *, sealed: Holdout | None = None, cache: Path | None = None, progress: Progress | None = None
+) -> LabeledData:
+    """Return a data set as `load` does, without opening its images.
+
+    Raises:
+        DataError: a mistake in the data.yaml, in a folder, list or label; all of them at once.
+        EnvironmentProblem: the digit scenes cannot be written.
+    """
+    cache = (cache or cache_folder.path()).absolute()
+    with _as_data_errors(data):
+        file = digit_scenes.draw(cache) if str(data) == DIGITS else find(data)
+        description = data_yaml.parse(file)
+        key_points, root = data_yaml.key_points(description), data_yaml.root(file, description)
+        without = frozenset() if sealed is None else sealed.paths(root)
+        found = splits.read(file, description, progress, without=without)
+        classes = checked_classes(file, description, found, key_points)
+    return LabeledData(path=file, root=root, classes=classes, key_points=key_points, splits=found)
+
+
+@contextmanager
+def _as_data_errors(data: str | Path) -> Iterator[None]:
     try:
-        file = find(data)
-        name = file.parent.name if file.stem == "data" else file.stem
-        return _load(file, cache, progress, name=name)
+        yield
     except OSError as error:  # a name that is too long, a folder that must not be read
         place = str(error.filename or data)
         raise DataError(f"{place[:_SHOWN_CHARACTERS]}: {error.strerror or error}") from error
@@ -89,6 +142,27 @@ def resolved(data: DataSet) -> str:
     By itself it looks for a relative `path` in the working directory, then in its datasets folder.
     """
     return data_yaml.absolute_text(data.path, data_yaml.parse(data.path), {"train": data.train, "val": data.val})
+
+
+def write(data: DataSet, folder: Path) -> None:
+    """Write a data set's data.yaml as `resolved` returns it; with sealed images as `test`, and a list for each split.
+
+    Raises:
+        EnvironmentProblem: the folder cannot be written to.
+    """
+    if data.sealed:
+        lists = {"train": _images(data.train), "val": _images(data.val), "test": data.sealed}
+        for key, images in lists.items():
+            write_atomically(folder / f"{key}.txt", "".join(f"{image}\n" for image in images))
+        sources = {key: (str(folder.absolute() / f"{key}.txt"),) for key in lists}
+        text = data_yaml.absolute_text(data.path, data_yaml.parse(data.path), sources)
+    else:
+        text = resolved(data)
+    write_atomically(folder / "data.yaml", text)
+
+
+def _images(lists: Sequence[str]) -> list[str]:
+    return image_files.find(lists, Path())
 
 
 def resolved_text(data: str | Path, needed: Sequence[str]) -> str:
@@ -139,11 +213,16 @@ def find(data: str | Path) -> Path:
     )
 
 
-def _load(file: Path, cache: Path, progress: Progress | None, *, name: str, note: str = "") -> DataSet:
-    description = data_yaml.parse(file)
-    key_points = data_yaml.key_points(description)
-    train, val = found = splits.read(file, description, progress)
-    classes = checked_classes(file, description, found, key_points)
+def _checked(
+    labeled: LabeledData, sealed: Holdout | None, cache: Path, progress: Progress | None, *, is_digits: bool
+) -> DataSet:
+    """Open the images of a data set; return it with its summary.
+
+    Raises:
+        DataError: no image or no box is left.
+    """
+    file, classes, key_points = labeled.path, labeled.classes, labeled.key_points
+    train, val = found = labeled.splits
     checks = image_checks.check([image.path for split in found for image in split.images], cache, progress)
     trained = frozenset(image.path for image in train.images)
     counted = (
@@ -157,20 +236,27 @@ def _load(file: Path, cache: Path, progress: Progress | None, *, name: str, note
     ]
     if mistakes:
         raise DataError("\n".join(mistakes))
-    root = str(data_yaml.root(file, description).resolve())
+    root = str(labeled.root.resolve())
+    sources = [
+        tuple(map(str, split.sources))
+        if sealed is None
+        else (str(listed_images.write([image.path for image in split.images], cache)),)
+        for split in found
+    ]
     return DataSet(
-        name=name,
+        name=DIGITS if is_digits else file.parent.name if file.stem == "data" else file.stem,
         path=file,
         classes=classes,
-        train=tuple(map(str, train.sources)),
-        val=tuple(map(str, val.sources)),
+        train=sources[0],
+        val=sources[1],
         train_images=counted[0].images,
         val_images=counted[1].images,
         fingerprint=fingerprint(classes, [split.images for split in found]),
-        note=note,
+        note=digit_scenes.NOTE if is_digits else "",
         root=root,
         key_points=key_points,
         summary=Summary(train=counted[0], val=counted[1], key_points=key_points is not None, root=root),
+        sealed=() if sealed is None else tuple(sorted(sealed.paths(labeled.root))),
     )
 
 

@@ -3,15 +3,19 @@
 They are the `test` split of the data.yaml, without images that are in `train` or `val` as well.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from search_spaces import cache_folder
 from search_spaces.errors import DataError
-from trials.data import data_yaml, datasets, image_checks, image_files, splits
+from trials.data import data_yaml, datasets, holdout, image_checks, image_files, sealing, splits
+from trials.data.datasets import LabeledData
+from trials.data.holdout import Holdout
 from trials.data.splits import LabeledImage
 
+HOLDOUT = "holdout"
 TEST = "test"
 """Split of a data.yaml, and source of the images that are from it."""
 _REMEDY = f"correct it, or remove `{TEST}` from the data.yaml: the verdict is then on the images that the search reads"
@@ -43,8 +47,31 @@ def judging_images(data: str | Path, sealed: Path | None = None) -> JudgingImage
         DataError: the `test` split cannot be used; all mistakes at once, one a line.
     """
     if sealed is not None:
-        raise NotImplementedError("sealed images")
+        return _of_holdout(datasets.read_labels(data), holdout.read(sealed))
     return None if str(data) == datasets.DIGITS else _of_test_split(datasets.find(data))
+
+
+def _of_holdout(labeled: LabeledData, sealed: Holdout) -> JudgingImages:
+    images = sealing.require_unchanged(labeled, sealed)
+    checks = image_checks.check([image.path for image in images], cache_folder.path())
+    readable = [image for image in images if not checks[image.path].problem]  # a search, too, leaves out the others
+    return judging_set(HOLDOUT, labeled.classes, readable)
+
+
+def images_of_test(data: str | Path) -> tuple[str, ...]:
+    """Return the images of `test` that are in neither `train` nor `val`; neither they nor labels are opened.
+
+    Raises:
+        DataError: there is no data.yaml, or it cannot be read.
+    """
+    if str(data) == datasets.DIGITS:
+        return ()
+    file = datasets.find(data)
+    description = data_yaml.parse(file)
+    root = data_yaml.root(file, description)
+    found = image_files.find(data_yaml.sources(root, description.get(TEST)), root)
+    searched = _searched(root, description)
+    return tuple(path for path in found if _identity(path) not in searched)
 
 
 def _of_test_split(file: Path) -> JudgingImages | None:
@@ -53,8 +80,7 @@ def _of_test_split(file: Path) -> JudgingImages | None:
         return None
     (split,) = splits.read(file, description, None, keys=(TEST,))
     root = data_yaml.root(file, description)
-    sources = [source for key in data_yaml.SPLITS for source in data_yaml.sources(root, description.get(key))]
-    searched = {_identity(path) for path in image_files.find(sources, root)}
+    searched = _searched(root, description)
     unseen = [image for image in split.images if _identity(image.path) not in searched]
     if split.images and not unseen:
         return None
@@ -64,6 +90,11 @@ def _of_test_split(file: Path) -> JudgingImages | None:
         raise DataError(f"{error}\n{file}: {TEST}: {_REMEDY}") from None
     _require_readable(file, unseen)
     return judging_set(TEST, classes, unseen)
+
+
+def _searched(root: Path, description: Mapping[str, Any]) -> set[str]:
+    sources = [source for key in data_yaml.SPLITS for source in data_yaml.sources(root, description.get(key))]
+    return {_identity(path) for path in image_files.find(sources, root)}
 
 
 def judging_set(source: str, classes: Sequence[str], images: Sequence[LabeledImage]) -> JudgingImages:

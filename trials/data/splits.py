@@ -62,8 +62,13 @@ def read(
     progress: Progress | None,
     *,
     keys: Sequence[str] = data_yaml.SPLITS,
+    without: frozenset[str] = frozenset(),
 ) -> tuple[Split, ...]:
-    """Read splits of a data.yaml, right or wrong."""
+    """Read splits of a data.yaml, right or wrong.
+
+    Args:
+        without: absolute paths of sealed images, which are left out; neither they nor their labels are opened.
+    """
     root, report = data_yaml.root(file, description), delayed(progress)
     splits = []
     for key in keys:
@@ -77,23 +82,30 @@ def read(
                 unreadable.append(str(error))
                 continue
             for number, path in enumerate(paths):
-                images.append(labeled_image(path, source))
+                if path not in without:
+                    images.append(labeled_image(path, source))
                 report(number, len(paths))
-        unused = tuple(_unused_labels(images)) if all(source.is_dir() for source in sources) else ()
+        is_of_folders = all(source.is_dir() for source in sources)
+        unused = tuple(_unused_labels(images, without)) if is_of_folders else ()
         split = Split(key=key, sources=sources, images=tuple(images), unreadable=tuple(unreadable), unused=unused)
         splits.append(split)
     return tuple(splits)
 
 
+def label_path(path: str) -> str:
+    """Return the label file of an image: in its path the last folder `images` becomes `labels`, the ending `.txt`."""
+    before, images, after = path.rpartition(f"{os.sep}images{os.sep}")
+    beside = f"{before}{os.sep}labels{os.sep}{after}" if images else path
+    return str(Path(beside.rpartition(".")[0] + ".txt"))
+
+
 def labeled_image(path: str, source: Path) -> LabeledImage:
-    """Read the label of an image: in its path the last folder called `images` becomes `labels`, the ending `.txt`.
+    """Read the label of an image.
 
     Args:
         source: the folder or list that names the image.
     """
-    before, images, after = path.rpartition(f"{os.sep}images{os.sep}")
-    label_path = f"{before}{os.sep}labels{os.sep}{after}" if images else path
-    label = Path(label_path.rpartition(".")[0] + ".txt")
+    label = Path(label_path(path))
     return LabeledImage(
         name=Path(os.path.relpath(path, source if source.is_dir() else source.parent)).as_posix(),
         path=path,
@@ -103,10 +115,11 @@ def labeled_image(path: str, source: Path) -> LabeledImage:
     )
 
 
-def _unused_labels(images: Sequence[LabeledImage]) -> Iterator[str]:
+def _unused_labels(images: Sequence[LabeledImage], without: frozenset[str]) -> Iterator[str]:
     """Yield label files that lie among those of images and are no image's: of another format, or deleted."""
-    used = {image.label_path for image in images}
-    for folder in sorted({Path(path).parent for path in used}):
+    beside = {image.label_path for image in images}
+    used = beside | {label_path(path) for path in without}
+    for folder in sorted({Path(path).parent for path in beside}):
         texts = sorted(map(str, folder.glob("*.txt"))) if folder.is_dir() else []
         yield from (text for text in texts if text not in used and labels.looks_like_label(text))
 
