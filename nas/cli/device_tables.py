@@ -1,12 +1,13 @@
 """Options that the commands of `nas latency` share, and the tables that these options name."""
 
 import os
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from nas.workflows.deployment_options import COCO_CLASSES, DeploymentOptions
-from nas.workflows.option import Option
+from nas.workflows.option import Option, declared
 
 if TYPE_CHECKING:
     from search_spaces import SearchSpace
@@ -40,6 +41,13 @@ class TableOptions(DeploymentOptions):
             unset="made of machine, processor, runtime and threads",
         ),
     ] = None
+
+    def command(self, name: str) -> str:
+        """Return a command of `nas latency` with these options, as one types it."""
+        values = [(one, getattr(self, one.name)) for one in declared(TableOptions).values()]
+        given = [(one, value) for one, value in values if one.name == "space" or value != one.default]
+        typed = [f"{one.flag} {shlex.quote(str(value))}" for one, value in given]
+        return " ".join(["nas latency", name, *typed])
 
     def open_runtime(self) -> "Runtime":
         """Open the runtime on the device."""

@@ -54,11 +54,11 @@ def print_trials(
         among: all trials of the study, including the stock model.
     """
     from nas.algorithms import pareto
-    from nas.records.record import stock_of
+    from nas.records.record import COLUMNS, stock_of
 
     records = [_with_progress(study.files(record.trial), record) for record in some]
     if shown != "table":
-        show.rows([record.as_row() for record in records], shown, title=title, columns=_COLUMNS)
+        show.rows([record.as_row() for record in records], shown, title=title, columns=dict.fromkeys(COLUMNS, ""))
         return
     if not records:
         show.lines([f"{title}: nothing yet"])
@@ -70,14 +70,18 @@ def print_trials(
     show.rows(rows, shown, title=title, columns=columns, narrow=[name for name in _NARROW if name != cost])
 
 
-def print_front(study: "Study", shown: Format) -> None:
-    """Print the Pareto front, the stock model, and whether the difference is more than noise."""
+def print_front(study: "Study", shown: Format, *, is_warned: bool = False) -> None:
+    """Print the Pareto front, the stock model, and whether the difference is more than noise.
+
+    Args:
+        is_warned: whether the user has read already that nothing was learned.
+    """
     records = study.records()
     front = study.front(records)
     title = f"Pareto front of {study.name}: {', '.join(study.settings.objectives)}"
     print_trials(study, front, shown, title=title, among=records)
     warning = nothing_learned(study, records)
-    show.lines(warning)
+    show.lines([] if is_warned else warning)
     if shown == "table" and front:
         show.lines(_remarks(study, records, front, learned=not warning))
 
@@ -121,9 +125,23 @@ def _remarks(study: "Study", records: "list[Record]", front: "list[Record]", *, 
             f"trial {', '.join(new)}: less than half of the weights could be inherited; such a score is partly one "
             "from scratch, and too low in comparison."
         )
+    return [*remarks, *(_exporting(study, records) if learned else [])]
+
+
+def _exporting(study: "Study", records: "list[Record]") -> list[str]:
+    """Return which model to export: that of the highest reward, if the study has a reward."""
+    from nas.report import rewarded
+    from nas.report.verdicts import UNITS
+
+    found = rewarded.best_of(records, study.settings)
+    if found is None:
+        return [f"export the most accurate with: {command_for('export', study)} --best map"]
+    record, value = found
+    costs = ", ".join(f"{show.figure(name, getattr(record, name))} {UNITS[name]}" for name in study.settings.targets)
+    scored = f"{value:.3f}, of mAP50-95 {record.map50_95:.3f} and {costs}"
     return [
-        *remarks,
-        *([f"export the most accurate with: {command_for('export', study)} --best map"] if learned else []),
+        f"best by {rewarded.describe(study.settings)}: trial {record.trial} with {scored}",
+        f"export it with: {command_for('export', study)} --trial {record.trial}",
     ]
 
 

@@ -65,9 +65,11 @@ def record(typed: options.Typed) -> None:
     show.lines([f"{len(table.recorded.entries)} entries; {opened.profile.name}"])
     if unsteady:
         show.lines([f"{unsteady} were timed while the device was not steady (was something else running?)"])
-    show.lines(["measure its error:   nas latency error, with the same options", *problems])
+    show.lines(problems)
     if problems:
         show.lines([f"{len(problems)} layers cannot be timed alone; architectures with them are not predicted"])
+    show.lines([f"measure its error with: {chosen.command('error')}"])
+    if problems:
         raise typer.Exit(_FAILED)
 
 

@@ -23,13 +23,18 @@ _ROWS = 14
 
 
 class Watching:
-    """Shows a study while it runs."""
+    """Shows a study while it runs.
+
+    Attributes:
+        has_warned: whether it has printed that the stock model has learned nothing.
+    """
 
     def __init__(self) -> None:
         self._live = Live(console=err, refresh_per_second=2, transient=True) if err.is_terminal else None
         self._began = time.monotonic()
         self._printed: dict[int | str, tuple[str, str | None]] = {}
         self._ended_before: int | None = None
+        self.has_warned = False
 
     def __enter__(self) -> Self:
         if self._live is not None:
@@ -76,7 +81,9 @@ class Watching:
             accuracy = figure("map50_95", outcome.get("map50_95"))
             trained = f"{with_unit(outcome['epochs'], 'epoch')}, {duration(outcome['seconds'], outcome['detail'])}"
             err.print(f"stock model  {outcome['ending']}  mAP50-95 {accuracy} after {trained}", markup=False)
-            for line in nothing_learned(study, []):
+            warning = nothing_learned(study, [])
+            self.has_warned = bool(warning)
+            for line in warning:
                 err.print(line, markup=False)
 
     def _time_left(self, records: "Sequence[Record]", *, remaining: int) -> str:

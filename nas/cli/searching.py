@@ -79,20 +79,24 @@ def _run(study: "Study") -> None:
     """Run a study with a live table, then print its Pareto front."""
     from nas.cli.fronts import print_front
 
-    train(study)
+    is_warned = train(study)
     measured.measure_after_search(study)
     records = study.records()
     remaining = study.remaining_trials(records)
     if remaining or any(record.state == "running" for record in records):
         show.lines([_why_short(study.file.run, records), f"Continue with: {options.command_for('resume', study)}"])
-    print_front(study, "table")
+    print_front(study, "table", is_warned=is_warned)
     show.lines([f"open its page in MLflow with: {options.command_for('ui', study, named=False)}"])
     if remaining and not study.file.run.timeout and any(record.state == "waiting" for record in records):
         raise typer.Exit(1)
 
 
-def train(study: "Study") -> None:
-    """Run a study with a live table; if it is stopped, print the command that resumes it."""
+def train(study: "Study") -> bool:
+    """Run a study with a live table; if it is stopped, print the command that resumes it.
+
+    Returns:
+        Whether it was printed that the stock model has learned nothing.
+    """
     from nas.cli.live import Watching
     from nas.workflows.running import supervise
     from search_spaces.errors import EnvironmentProblem
@@ -124,6 +128,7 @@ def train(study: "Study") -> None:
             ["", f"Stopped; finished trials are saved. When the problem below is solved, continue with: {again}"]
         )
         raise
+    return watching.has_warned
 
 
 def _early_stopping(settings: "Settings") -> str:
@@ -144,7 +149,20 @@ def _initial_weights(settings: "Settings") -> str:
             f"of the stock model, which is trained first, once, for {with_unit(settings.base.epochs, 'epoch')}{first}"
         )
     start = settings.budget.weights
-    return f"of {start}, where layers and shapes agree" if start else "random: every candidate from scratch"
+    without = "random: every candidate from scratch, since no stock model is trained first and no --weights are given"
+    return f"of {start}, where layers and shapes agree" if start else without
+
+
+def _seeds(settings: "Settings", run: "RunSettings") -> str:
+    """Return with how many seeds models are trained, and a warning if the trials end before; empty for one seed."""
+    from nas.study.repeats import SCORED_BEFORE
+
+    if settings.seeds == 1:
+        return ""
+    text = f"{settings.seeds} for the stock model and the front"
+    if run.trials > SCORED_BEFORE:
+        return text
+    return f"{text}, but {run.trials} trials are too few: repeats begin after {SCORED_BEFORE} architectures"
 
 
 def _why_short(run: "RunSettings", records: "Sequence[Record]") -> str:
@@ -213,6 +231,7 @@ def _holdout(plan: "Plan") -> str:
 
 def _print_plan(plan: "Plan", shown: str) -> None:
     """Print what a search is about to do, before it writes anything."""
+    from nas.report import rewarded
     from nas.report.verdicts import with_unit
 
     settings, run = plan.file.settings, plan.file.run
@@ -228,9 +247,9 @@ def _print_plan(plan: "Plan", shown: str) -> None:
         "holdout": _holdout(plan),
         "budget": f"{with_unit(run.trials, 'trial')} of {budget.summary}",
         "rungs": _early_stopping(settings),
-        "seeds": f"{settings.seeds} for the stock model and the front" if settings.seeds > 1 else "",
+        "seeds": _seeds(settings, run),
         "weights": _initial_weights(settings),
-        "aim": f"reward {settings.reward}, {settings.targets}" if settings.reward else ", ".join(settings.objectives),
+        "aim": rewarded.describe(settings) if settings.reward else ", ".join(settings.objectives),
         "sampler": settings.sampler,
         "latency": _predicted(plan),
         "limits": ", ".join(f"{name} {value:g}" for name, value in limits.items()) or "none",

@@ -66,7 +66,10 @@ def status(
     runs: Runs = RUNS,
     shown: Shown = "table",
 ) -> None:
-    """Show how many trials of a study are done, and its best scores."""
+    """Show how many trials of a study are done, and its best scores.
+
+    waiting: architectures in the queue, to be trained by nas resume STUDY.
+    """
     from nas.study.folders import studies
 
     names = [study] if study else studies(runs)
@@ -79,6 +82,8 @@ def status(
         rows = [row | {"done": None if row["problem"] else f"{row['trials']}/{row['of']}"} for row in rows]
     if names or shown != "table":
         show.rows(rows, shown, title="Studies", columns=_STATUS_COLUMNS, narrow=("space", "waiting", "front"))
+    if shown == "table" and any(row["waiting"] for row in rows):
+        show.lines(["waiting: architectures in the queue, which have no worker yet; nas resume STUDY trains them"])
     show.lines(f"{name} cannot be opened: {problem}" for name, problem in problems.items())
     show.lines(f"{row['study']}: {line}" for row, warning in found for line in warning[:1])
 
@@ -98,6 +103,7 @@ def pareto(
     shown: Shown = "table",
 ) -> None:
     """Show the Pareto front: the finished trials that no other trial beats in all objectives."""
+    from nas.algorithms.proposer import STARTUP_TRIALS
     from nas.study.expected_front import expected_front
 
     opened = _open(study, runs)
@@ -106,7 +112,13 @@ def pareto(
         return
     title = f"Front of {study} by expected mAP50-95: {', '.join(opened.settings.objectives)}"
     records = opened.records()
-    fronts.print_trials(opened, expected_front(opened, records), shown, title=title, among=records)
+    front = expected_front(opened, records)
+    fronts.print_trials(opened, front, shown, title=title, among=records)
+    if not front:
+        scored = sum(record.finished for record in records)
+        show.lines(
+            [f"expected scores are estimated from at least {STARTUP_TRIALS} finished trials; {study} has {scored}"]
+        )
     show.lines(fronts.nothing_learned(opened, records))
 
 
@@ -145,12 +157,12 @@ def export(
     study: Name,
     trial: Annotated[int | None, typer.Option(metavar="N", help="Export this trial instead of the best.")] = None,
     best: Annotated[
-        Literal["map", "knee", "cheapest"],
+        Literal["map", "knee", "cheapest"] | None,
         typer.Option(
             help="Model of the Pareto front to export: map is the most accurate, cheapest the one with the least cost, "
-            "knee the best compromise."
+            "knee the best compromise. \\[default: map]"
         ),
-    ] = "map",
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Where to write. \\[default: a folder inside the study's]")
     ] = None,
@@ -193,6 +205,9 @@ def clean(
         found = [opened.folder] if everything else list(removable(opened.folder, opened.records(), objectives))
         inside = [path for path in found if everything or lies_within(path, opened.folder)]
         freed, target = sum(map(size, inside)), opened.folder.resolve()
+        if everything:
+            trials = f"all {len(list((opened.folder / 'trials').glob('*')))} trials, weights, and Optuna's database"
+            show.lines([f"{'would delete' if dry_run else 'deleting'} the whole study: {trials}, {freed / 1e6:.1f} MB"])
         for path in inside:
             print(path)  # noqa: T201 - the result, for a pipe
             if not dry_run:

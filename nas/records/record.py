@@ -38,6 +38,7 @@ TRAINED_BEFORE = "trained before"
 LEARNED = 0.001
 """mAP50-95 below which a model has learned nothing; random weights score next to 0."""
 _MOSTLY = 0.5
+_TENTH = 0.1
 _POINT = 0.01
 """One point of mAP, on a scale of 0 to 1."""
 
@@ -139,7 +140,10 @@ def has_learned(accuracy: float | None) -> bool:
 
 
 def cheapest_as_accurate(front: Sequence[Record], stock: Record, cost: str = "gflops") -> Record | None:
-    """Return the cheapest model of the front that is at most one point of mAP worse than the stock model.
+    """Return the cheapest model of the front that is about as accurate as the stock model.
+
+    It is at most one point of mAP worse, and at most a tenth of the stock model's own mAP: among models that score one
+    or two points, a point is no small difference.
 
     Args:
         front: to choose from.
@@ -152,7 +156,7 @@ def cheapest_as_accurate(front: Sequence[Record], stock: Record, cost: str = "gf
     ceiling = getattr(stock, cost)
     if stock.map50_95 is None or ceiling is None or not has_learned(stock.map50_95):
         return None
-    least = stock.map50_95 - _POINT
+    least = stock.map50_95 - min(_POINT, _TENTH * stock.map50_95)
     costs = [(getattr(one, cost), one) for one in front if (one.map50_95 or 0.0) >= least]
     cheaper = [(value, record) for value, record in costs if value is not None and value < ceiling]
     return min(cheaper, key=lambda each: each[0])[1] if cheaper else None

@@ -107,18 +107,27 @@ def _pretrained(weights: Path | None) -> str:
 
 
 def choose(
-    records: Sequence[Record], objectives: Sequence[str], *, study: str, trial: int | None = None, best: str = "map"
+    records: Sequence[Record],
+    objectives: Sequence[str],
+    *,
+    study: str,
+    trial: int | None = None,
+    best: str | None = None,
 ) -> Record:
     """Return a finished trial by its number, or the best of the Pareto front by `map`, `knee` or `cheapest`.
 
     Args:
         records: of all trials of the study.
         study: its name, for messages.
+        best: by default `map`; not together with a trial.
 
     Raises:
-        SpecError: no such trial or choice.
+        SpecError: no such trial or choice, or both are given.
         StudyError: the trial, or every trial, is unfinished.
     """
+    if trial is not None and best is not None:
+        raise SpecError(f"best: trial {trial} is to be exported, and the {best} of the front (give one of the two)")
+    best = best or "map"
     if trial is not None:
         return _by_number(records, trial, study)
     if best not in BEST:

@@ -12,7 +12,7 @@ from statistics import fmean
 
 from nas.records.record import Record, pareto_front_of, stock_of
 
-_FIRST = 6
+SCORED_BEFORE = 6
 """Number of scored architectures before the first repeat: early fronts are soon dominated."""
 _DEGREES = 4
 """Degrees of freedom from which a standard deviation is reported; its relative error is then a third."""
@@ -31,7 +31,7 @@ def next_repeat(records: Sequence[Record], objectives: Sequence[str], seeds: int
     Returns:
         None if all have them, or too few architectures are scored.
     """
-    if seeds == 1 or len({record.fingerprint for record in records if record.finished}) < _FIRST:
+    if seeds == 1 or len({record.fingerprint for record in records if record.finished}) < SCORED_BEFORE:
         return None
     stock = stock_of(records)
     candidates = [*([stock] if stock else []), *pareto_front_of(records, objectives)]

@@ -263,16 +263,18 @@ class Study:
         attributes = {FINGERPRINT: architecture.fingerprint, **attributes}
         self.optuna.enqueue_trial(self.space.values(architecture), user_attrs=attributes)
 
-    def export(self, *, trial: int | None = None, best: str = "map", folder: str | Path | None = None) -> Exported:
+    def export(
+        self, *, trial: int | None = None, best: str | None = None, folder: str | Path | None = None
+    ) -> Exported:
         """Write a trial's model as a folder that needs no study.
 
         Args:
             trial: its number; None takes the best of the Pareto front.
-            best: `map`, `knee` or `cheapest`.
+            best: `map`, `knee` or `cheapest`; by default `map`. Not together with a trial.
             folder: by default `export/trial-0007` in the study's folder.
 
         Raises:
-            SpecError: no such trial or choice.
+            SpecError: no such trial or choice, or both are given.
             StudyError: the trial, or every trial, is unfinished.
         """
         record = choose(self.records(), self.settings.objectives, study=self.name, trial=trial, best=best)

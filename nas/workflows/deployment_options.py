@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from nas.workflows.option import Option, declared
-from nas.workflows.search_options import DATA_SETS, DEPLOY_SIZE, FilePath, SearchOptions
+from nas.workflows.search_options import DATA_SETS, DEFAULT_SPACE, DEPLOY_SIZE, FilePath, SearchOptions
 
 COCO_CLASSES = 80
 PANEL = "Space and deployment"
@@ -21,7 +21,7 @@ def _of_search(name: str, **changes: Any) -> Option:
 class DeploymentOptions:
     """A space as it is deployed."""
 
-    space: Annotated[FilePath, _of_search("space")] = SearchOptions.space
+    space: Annotated[FilePath, _of_search("space", unset="")] = DEFAULT_SPACE
     scale: Annotated[str | None, _of_search("scale")] = SearchOptions.scale
     deploy_size: Annotated[int, _of_search("deploy_size", unset="")] = DEPLOY_SIZE
     classes: Annotated[

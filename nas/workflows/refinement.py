@@ -1,5 +1,6 @@
 """Refine a space: the search space around the Pareto front of a coarser study."""
 
+import os
 from dataclasses import replace
 
 from nas.study.folders import SPACE, existing
@@ -21,6 +22,23 @@ def refined_space(coarse: Study) -> str:
     return refine(document, coarse.space, [coarse.architecture(record) for record in coarse.front()])
 
 
+def _require_the_same(request: Request, coarse: Study) -> None:
+    """Refuse a space or scale other than that of the study to refine.
+
+    Raises:
+        SpecError: the request names another.
+    """
+    there = {"space": coarse.settings.space, "scale": coarse.settings.scale}
+    given = {"space": None if request.space is None else os.fspath(request.space), "scale": request.scale}
+    mistakes = [
+        f"{name}: {given[name]!r}, but {coarse.name} is refined, a study of {there[name]} (leave --{name} out)"
+        for name in there
+        if given[name] not in {None, there[name]}
+    ]
+    if mistakes:
+        raise SpecError(mistakes)
+
+
 def resolve_space(request: Request) -> tuple[Request, SearchSpace, str]:
     """Return a request, its space and the text of the space file; one that refines a study gets that study's data.
 
@@ -30,9 +48,8 @@ def resolve_space(request: Request) -> tuple[Request, SearchSpace, str]:
     if request.refine is None:
         text = space_file.text(request.space_name, scale=request.scale)
         return request, space_file.load(request.space_name, scale=request.scale), text
-    if request.space != Request.space or request.scale is not None:
-        raise SpecError("refine: a refined study determines space and scale; leave --space and --scale out")
     coarse = Study.open(existing(request.refine, request.runs_folder))
+    _require_the_same(request, coarse)
     text = refined_space(coarse)
     data = request.data or coarse.settings.data
     return replace(request, data=data), space_file.parse(parse_yaml(text)), text

@@ -15,6 +15,7 @@ from nas.settings import RunSettings
 from nas.workflows.presets import DEMONSTRATION, PRESETS, USUAL, Preset
 from nas.workflows.search_options import (
     BATCH,
+    DEFAULT_SPACE,
     DEMONSTRATION_TRIALS,
     DEPLOY_SIZE,
     MOST_WORKERS,
@@ -59,7 +60,7 @@ class Request(SearchOptions):
     @property
     def space_name(self) -> str:
         """Name or path of the search space."""
-        return os.fspath(self.space)
+        return DEFAULT_SPACE if self.space is None else os.fspath(self.space)
 
     @property
     def runs_folder(self) -> Path:

@@ -17,6 +17,7 @@ FilePath = str | os.PathLike[str]
 
 DEMONSTRATION_DATA = "digits"
 DEMONSTRATION_TRIALS, USUAL_TRIALS = 10, 30
+DEFAULT_SPACE = "v9"
 DATA_SETS = (
     f"{DEMONSTRATION_DATA} (small and built in, to try the tool), the path of an Ultralytics data.yaml, or a name such "
     "as coco8.yaml"
@@ -46,13 +47,14 @@ class SearchOptions:
     """Everything that can be set for a search; None stands for the default that fits the data and the machine."""
 
     space: Annotated[
-        FilePath,
+        FilePath | None,
         Option(
             help="Search space: a name from `nas spaces`, such as v5, v8 or v9, or the path of your own space file.",
             panel=_START,
             metavar="SPACE",
+            unset=f"{DEFAULT_SPACE}, or the refined one",
         ),
-    ] = "v9"
+    ] = None
     scale: Annotated[
         str | None,
         Option(

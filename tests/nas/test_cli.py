@@ -112,6 +112,24 @@ def test_pareto_expected_is_a_pareto_front(study: Study) -> None:
     assert "expected" in nas("pareto", "small", *runs(study), "--expected").stdout
 
 
+@pytest.mark.parametrize("trials", [0, 2])
+def test_pareto_expected_of_few_trials_says_how_many_are_needed(
+    trials: int, make_study: MakeStudy, score: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = make_study(trials=trials or 1)
+    if trials:
+        monkeypatch.setattr(worker, "evaluate", score)
+        Worker(few, deadline=float("inf")).run()
+    result = nas("pareto", "small", "--expected", *runs(few))
+    needed = "expected scores are estimated from at least 3 finished trials; small has "
+    assert f"{needed}{trials}" in " ".join(result.stderr.split())
+    table, expected = (
+        nas("pareto", "small", *option, "--format", "csv", *runs(few)).stdout.splitlines()
+        for option in ((), ("--expected",))
+    )
+    assert table[0] == expected[0] == ",".join(COLUMNS)
+
+
 def test_pareto_never_claims_a_gain_from_one_seed(study: Study) -> None:
     assert (
         "Nothing that was tried is more accurate than the stock model; " in nas("pareto", "small", *runs(study)).stderr
@@ -143,9 +161,22 @@ def test_cheapest_model_as_accurate_as_stock_is_found(front: list[tuple[int, flo
     assert (bargain and bargain.trial) == found
 
 
+def test_a_point_is_no_small_difference_to_a_stock_model_that_scores_two() -> None:
+    front = [record_of(1, 0.010, 6.0), record_of(2, 0.016, 7.0)]
+    bargain = cheapest_as_accurate(front, record_of(0, 0.017, 7.6))
+    assert bargain is not None
+    assert bargain.trial == 2
+
+
 def test_status_counts_trials(study: Study) -> None:
     (row,) = json.loads(nas("status", *runs(study), "--format", "json").stdout)
     assert (row["study"], row["trials"], row["of"], row["running"]) == ("small", 5, 5, "no")
+
+
+def test_status_explains_waiting(study: Study) -> None:
+    assert "waiting:" not in nas("status", *runs(study)).stderr
+    study.enqueue(study.space.stock)
+    assert "waiting: architectures in the queue" in nas("status", *runs(study)).stderr
 
 
 def test_unknown_study_suggests_the_most_similar_name_with_status_2(study: Study) -> None:
@@ -189,8 +220,18 @@ def test_clean_all_of_a_linked_study_deletes_the_link(study: Study, tmp_path: Pa
     assert (outside / "study.json").is_file()
 
 
+def test_export_refuses_a_trial_and_a_choice(study: Study) -> None:
+    result = nas("export", "small", "--trial", 0, "--best", "knee", *runs(study))
+    assert result.exit_code == 2
+    assert "best: trial 0 is to be exported, and the knee of the front (give one of the two)" in " ".join(
+        result.stderr.split()
+    )
+
+
 def test_clean_all_deletes_the_study(study: Study) -> None:
-    assert nas("clean", "small", "--all", *runs(study)).exit_code == 0
+    result = nas("clean", "small", "--all", *runs(study))
+    assert result.exit_code == 0
+    assert "deleting the whole study: all 5 trials, weights, and Optuna's database, " in result.stderr
     assert not study.folder.exists()
 
 

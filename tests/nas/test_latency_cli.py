@@ -86,7 +86,9 @@ def test_latency_record_prints_only_the_path_of_the_table(device: Device, table_
     path = Path(result.stdout.strip())
     assert path == device.folder / "cache" / "latency" / "formula.csv"
     assert path.read_text(encoding="utf-8") == table_text
-    assert "nas latency error" in result.stderr
+    *_, last = " ".join(result.stderr.split()).partition("measure its error with: nas ")
+    assert last == f"latency error --space {device.space} --deploy-size 64 --classes 3"
+    assert CliRunner().invoke(app, [*last.split(), "--candidates", "2"]).exit_code == 0
 
 
 def test_interrupted_recording_prints_how_to_continue(device: Device) -> None:

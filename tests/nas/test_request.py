@@ -17,6 +17,7 @@ from nas.execution.worker import Worker
 from nas.study.study import Study
 from nas.workflows import request
 from nas.workflows.plan import Plan
+from nas.workflows.refinement import resolve_space
 from nas.workflows.request import Request, require_cores
 from search_spaces import Architecture, build, load
 from search_spaces.errors import SpecError
@@ -129,10 +130,19 @@ class TestRefine:
         assert result.exit_code == 0
         assert result.stdout.startswith("name: small-fine\nbase: yolov9{scale}.yaml\nscale: t\n")
 
-    def test_refine_excludes_space(self, coarse: Study, tmp_path: Path) -> None:
-        with pytest.raises(SpecError) as error:
-            Plan.of(Request(refine=coarse.name, space="v8", runs=tmp_path / "runs", device="cpu"))
-        assert str(error.value) == ("refine: a refined study determines space and scale; leave --space and --scale out")
+    def test_refine_excludes_another_space_or_scale(self, coarse: Study, tmp_path: Path) -> None:
+        for space in ("v8", "v9"):  # of which one is the default
+            with pytest.raises(SpecError) as error:
+                Plan.of(Request(refine=coarse.name, space=space, scale="s", runs=tmp_path / "runs", device="cpu"))
+            assert error.value.mistakes == (
+                f"space: '{space}', but small is refined, a study of small (leave --space out)",
+                "scale: 's', but small is refined, a study of t (leave --scale out)",
+            )
+
+    def test_refine_takes_the_space_that_is_refined(self, coarse: Study, tmp_path: Path) -> None:
+        request = Request(refine=coarse.name, space="small", scale="t", runs=tmp_path / "runs", device="cpu")
+        _, space, _ = resolve_space(request)
+        assert space.name == "small-fine"
 
     def test_refine_needs_an_existing_study(self, tmp_path: Path) -> None:
         with pytest.raises(SpecError, match="no study 'nothing'"):

@@ -14,13 +14,14 @@ from typer.testing import CliRunner, Result
 from nas.algorithms import pareto
 from nas.algorithms.paired_comparison import detectable
 from nas.algorithms.seed_noise import SeedNoise
-from nas.cli import app, show
+from nas.cli import app, fronts, show
 from nas.cli.live import Watching
-from nas.cli.searching import _preset
+from nas.cli.searching import _initial_weights, _preset, _seeds
 from nas.execution import recovery, worker
 from nas.execution.worker import Worker
 from nas.records.record import COLUMNS, Record, has_learned
-from nas.report import verdicts
+from nas.report import rewarded, verdicts
+from nas.settings import Settings
 from nas.study.export import choose
 from nas.study.study import Study
 from search_spaces import Architecture
@@ -171,6 +172,38 @@ class TestGain:
         )
 
 
+class TestReward:
+    """A search with a reward has one best model."""
+
+    @pytest.fixture
+    def settings(self, make_study: MakeStudy) -> Settings:
+        return make_study(reward="tunas", target_gflops=8.0, target_latency=5.0).settings
+
+    def test_reward_and_targets_are_words(self, settings: Settings) -> None:
+        assert rewarded.describe(settings) == "reward tunas, target 8 GFLOPs and 5 ms"
+
+    def test_best_has_the_highest_reward_within_the_limits(self, settings: Settings) -> None:
+        records = [
+            record(0, 0.50, 8.0, latency_ms=5.0),
+            record(1, 0.52, 8.8, latency_ms=6.0),  # 0.52 - 0.1 * (0.1 + 0.2)
+            record(2, 0.60, 8.0, latency_ms=5.0, within=False),
+        ]
+        found = rewarded.best_of(records, settings)
+        assert found is not None
+        assert found[0].trial == 0
+        assert found[1] == pytest.approx(0.5)
+
+    def test_pareto_of_a_reward_names_its_best_model(self, searched: Callable[..., Study], tmp_path: Path) -> None:
+        study = searched(reward="linear", target_gflops=2.0)
+        best = rewarded.best_of(study.records(), study.settings)
+        assert best is not None
+        assert best[1] == study.optuna.best_value
+        text = " ".join(nas("pareto", "small", "--runs", tmp_path / "runs").stderr.split())
+        assert f"best by reward linear, target 2 GFLOPs: trial {best[0].trial} with {best[1]:.3f}" in text
+        assert f"--trial {best[0].trial}" in text
+        assert "export the most accurate" not in text
+
+
 class TestNothingLearned:
     """Every command that shows scores warns of a score as of a model that was never trained."""
 
@@ -240,6 +273,10 @@ class TestNothingLearned:
         output = capsys.readouterr().err
         assert "after 1 epoch, 1 s" in output
         assert output.count(self.LINE) == 1
+        fronts.print_front(study, "table", is_warned=watching.has_warned)
+        assert self.LINE not in capsys.readouterr().err
+        fronts.print_front(study, "table")
+        assert capsys.readouterr().err.count(self.LINE) == 1
 
 
 class _Exported:
@@ -352,6 +389,29 @@ class TestWording:
         common = {"data": tmp_path / "data.yaml", "deploy_size": 64, "image_size": size}
         study = make_study(base=Budget(epochs=base, **common), budget=Budget(epochs=trial, **common))
         assert _preset(study.settings) == preset
+
+    @pytest.mark.parametrize(
+        ("seeds", "trials", "text"),
+        [
+            (1, 2, ""),
+            (2, 7, "2 for the stock model and the front"),
+            (
+                2,
+                6,
+                "2 for the stock model and the front, but 6 trials are too few: repeats begin after 6 architectures",
+            ),
+        ],
+    )
+    def test_seeds_that_are_never_used_are_mentioned(
+        self, seeds: int, trials: int, text: str, make_study: MakeStudy
+    ) -> None:
+        study = make_study(trials=trials, seeds=seeds)
+        assert _seeds(study.settings, study.file.run) == text
+
+    def test_candidates_without_any_weights_are_from_scratch(self, make_study: MakeStudy) -> None:
+        settings = make_study().settings
+        assert settings.base is None
+        assert _initial_weights(settings).startswith("random: every candidate from scratch, since no stock model")
 
     def test_number_of_one_epoch_is_singular(self, tmp_path: Path) -> None:
         assert Budget(data=tmp_path, epochs=1).summary == "1 epoch at 128 px, batch 8"
