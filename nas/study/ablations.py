@@ -34,6 +34,12 @@ def ablated_trial(file: StudyFile) -> int | None:
     return int(found["trial"]) if found and file.settings.confirms == found["search"] else None
 
 
+def ablated_trials(search: Path) -> list[int]:
+    """Return the trials of a search beside whose folder a study has the name of their ablation."""
+    names = [_NAME.fullmatch(path.parent.name) for path in search.parent.glob(f"{search.name}-ablate-*/{STUDY}")]
+    return sorted(int(name["trial"]) for name in names if name and name["search"] == search.name)
+
+
 def folder_of(search: Path, settings: Settings, trial: int) -> Path | None:
     """Return the folder of the ablation of a trial; None if there is none, or it is another search's.
 

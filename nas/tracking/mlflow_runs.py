@@ -85,7 +85,7 @@ class Run:
         self.tags: dict[str, str] = dict(run.data.tags)
         self.params: dict[str, str] = dict(run.data.params)
         self._client = client
-        self._metrics_before = frozenset(run.data.metrics)
+        self._latest: dict[str, float] = dict(run.data.metrics)
         self._steps: dict[str, set[int]] = {}
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
@@ -117,10 +117,18 @@ class Run:
         for name in new:
             self._steps[name].add(step)
 
+    def update_metrics(self, metrics: Mapping[str, float], *, step: int) -> None:
+        """Write a point of each metric whose latest value is another one."""
+        new = {name: float(value) for name, value in metrics.items() if self._latest.get(name) != value}
+        if new:
+            time_ms = now()
+            self._client.log_batch(self.id, metrics=[Metric(name, value, time_ms, step) for name, value in new.items()])
+        self._latest |= new
+
     def has(self, metric: str, step: int) -> bool:
         """Return whether the metric has a point at this step."""
         if metric not in self._steps:
-            before = self._client.get_metric_history(self.id, metric) if metric in self._metrics_before else []
+            before = self._client.get_metric_history(self.id, metric) if metric in self._latest else []
             self._steps[metric] = {point.step for point in before}
         return step in self._steps[metric]
 
@@ -206,6 +214,16 @@ class Runs:
             token = page.token
             if not token:
                 return
+
+    def of_study(self, study_id: str) -> str | None:
+        """Return the id of another study's run in this experiment; None if there is none.
+
+        Args:
+            study_id: unique for the other study.
+        """
+        found = self._client.search_runs([self.experiment], f"tags.`nas.study_id` = '{study_id}'")
+        parents = [run for run in found if not {"nas.trial", "nas.training"} & run.data.tags.keys()]
+        return parents[0].info.run_id if parents else None
 
     def begin(self, name: str, tags: Mapping[str, str] = MappingProxyType({}), *, at: int | None = None) -> Run:
         """Create a run.

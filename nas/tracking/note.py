@@ -17,6 +17,8 @@ LABELS = {
 }
 """Objectives in words: labels of axes, tables and notes."""
 
+SEARCH = "is a search for YOLO architectures"
+"""Purpose of a search, in words."""
 _HEADINGS = ("trial", "mAP50-95", "GFLOPs", "params", "latency", "architecture")
 
 
@@ -29,10 +31,13 @@ def describe(
     stock: Mapping[str, float] | None,
     commands: Mapping[str, str],
     room: int,
+    findings: Sequence[str] = (),
+    purpose: str = SEARCH,
 ) -> str:
     """Return the parent run's description in Markdown.
 
-    MLflow shows the first lines and hides the rest behind a button: the front comes first.
+    MLflow shows the first lines and hides the rest behind a button: findings over fresh seeds come first, then the
+    front.
 
     Args:
         study: name of it.
@@ -41,10 +46,15 @@ def describe(
         objectives: of the study.
         stock: costs of the stock model, once they are measured.
         commands: by purpose, as a user types them.
+        findings: of other studies on this one's trials, in words.
+        purpose: of the study, in words.
         room: largest number of characters.
     """
     named, trained = ", ".join(LABELS[name] for name in objectives), mean_over_seeds(finished)
-    opening = [f"**{len(best)}** of {len(trained)} architectures are on the front of {named}.", ""]
+    shown_findings, cut = _fitting([f"{line}  " for line in findings], room // 2)  # two spaces end a line in Markdown
+    more = [f"{cut} more in the artifacts `findings/`"] if cut else []
+    opening = [*shown_findings, *more, ""] if findings else []
+    opening += [f"**{len(best)}** of {len(trained)} architectures are on the front of {named}.", ""]
     rows = [
         f"| {'&emsp; | '.join(_HEADINGS)} |",  # MLflow's tables have no space between the columns
         "| --- | --- | --- | --- | --- | --- |",
@@ -54,7 +64,7 @@ def describe(
     references = [record for record in trained if record.role == "stock" and record.trial not in on_front]
     closing = [_row(record, f"({record.trial})") for record in references] if best else []
     explained = (
-        f"**{study}** is a search for YOLO architectures; each child run is one trial. No other is as good as one "
+        f"**{study}** {purpose}; each child run is one trial. No other is as good as one "
         "on the front in everything and better in something. Among the children `tags.pareto = 'true'` finds them; the "
         "figure is the artifact `front/front.html`. A trial in brackets is the stock model, off the front."
     )
@@ -62,8 +72,8 @@ def describe(
     if stock:
         sides = ", ".join(f"{LABELS[name]} 0 to {_plain(2 * cost)}" for name, cost in stock.items())
         closing += ["", f"`hypervolume`: the front's share of the box accuracy 0 to 1, {sides} (twice stock)."]
-    for purpose, command in commands.items():
-        closing += ["", f"{purpose}:", "", f"    {command}"]
+    for aim, command in commands.items():
+        closing += ["", f"{aim}:", "", f"    {command}"]
     available = (
         room - sum(len(line) + 1 for line in [*opening, *closing]) - 100
     )  # for the row with the number of rows left out

@@ -1,5 +1,6 @@
 """Run of a study in MLflow, the parent of its trials' runs: settings, training of the stock model, Pareto front."""
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -10,6 +11,7 @@ from nas.algorithms.pareto import OBJECTIVES, Direction
 from nas.records.record import Record, pareto_front_of, point_of
 from nas.records.trial_files import TrialFiles
 from nas.tracking import figures, note
+from nas.tracking.findings import Findings, Stage
 from nas.tracking.mlflow_runs import TAG_LENGTH, Run
 
 
@@ -22,6 +24,7 @@ class StudyRun:
 
     Attributes:
         run: in MLflow.
+        findings: of other studies on this one's trials.
 
     Args:
         run: in MLflow.
@@ -36,7 +39,30 @@ class StudyRun:
     ) -> None:
         self.run = run
         self._folder, self._study, self._objectives, self._commands = folder, study, tuple(objectives), commands
+        self.findings = Findings()
+        self._purpose = ""
         self._written_front: object = None
+
+    def write_stage(self, stage: Stage, parent_run_id: str | None) -> None:
+        """Write which study this one is a stage of; it is shown under that one's run.
+
+        Args:
+            stage: the study's place.
+            parent_run_id: of the other study; None if MLflow does not have it.
+        """
+        nested = {} if parent_run_id is None else {"mlflow.parentRunId": parent_run_id}
+        self.run.set_tags({"nas.stage": stage.kind, "nas.stage_of": stage.folder.name, **nested})
+        self._purpose = stage.purpose
+
+    def write_findings(self) -> None:
+        """Upload the tables of the findings, if they have changed; the note has them in words."""
+        tables = self.findings.tables
+        version = hashlib.sha256(json.dumps(tables, sort_keys=True).encode()).hexdigest()[:12] if tables else ""
+        if version == self.run.tags.get("nas.findings", ""):
+            return
+        for name, text in tables.items():
+            self._upload(name, text, "findings")
+        self.run.set_tags({"nas.findings": version})
 
     def write_settings(self, settings: Mapping[str, str]) -> None:
         """Write settings: the first ones as params, later ones that differ as tags, `settings.<name>`."""
@@ -61,13 +87,21 @@ class StudyRun:
             best: those on the front.
             stock: costs of the stock model; None until they are measured.
         """
-        front = ([record.trial for record in finished], stock, [record.trial for record in best])
+        front = ([record.trial for record in finished], stock, [record.trial for record in best], self.findings.lines)
         if front == self._written_front:
             return
         for step in range(1, len(finished) + 1):
             self._log_metrics(finished[:step], step, stock)
         text = note.describe(
-            self._study, finished, best, self._objectives, stock=stock, commands=self._commands, room=TAG_LENGTH
+            self._study,
+            finished,
+            best,
+            self._objectives,
+            stock=stock,
+            commands=self._commands,
+            findings=self.findings.lines,
+            purpose=self._purpose or note.SEARCH,
+            room=TAG_LENGTH,
         )
         self.run.set_tags({"mlflow.note.content": text})
         if finished:
@@ -91,12 +125,12 @@ class StudyRun:
             step=step,
         )
 
-    def _upload(self, name: str, text: str) -> None:
-        """Upload a file of the Pareto front; one left by a killed process is overwritten the next time."""
+    def _upload(self, name: str, text: str, folder: str = "front") -> None:
+        """Upload a file as an artifact; one left by a killed process is overwritten the next time."""
         file = self._folder / "mlflow" / name
         file.parent.mkdir(exist_ok=True)
         file.write_text(text, encoding="utf-8")
-        self.run.log_artifact(file, "front")
+        self.run.log_artifact(file, folder)
         file.unlink()
 
 

@@ -18,6 +18,7 @@ from nas.records.record import Record, pareto_front_of
 from nas.records.trial_files import TrialFiles
 from nas.study.folders import SPACE, SUPERVISOR_LOCK, TRACKING_STATE
 from nas.study.tracking_state import TrackingState
+from nas.tracking.findings import Findings, Stage
 from nas.tracking.mlflow_runs import Run, Runs, advice_on, now
 from nas.tracking.study_run import StudyRun, stock_costs
 from nas.tracking.trial_runs import TrialRuns, changed_at
@@ -50,6 +51,8 @@ class Tracker:
         sync_command: command that writes what is missing.
         activity: that goes on if MLflow does not work, in messages.
         clock: in seconds, for the pause between two attempts to reach a server.
+        findings: returns what other studies found of this one's trials; called at the beginning and at the end.
+        stage: the study's place in another one, under whose run it is shown; None for a search.
 
     A failure is logged once, and what is missing is written when MLflow works again: a search neither ends nor fails
     to begin because of its tracking.
@@ -68,6 +71,8 @@ class Tracker:
         sync_command: str = "nas sync",
         activity: str = "the search",
         clock: Callable[[], float] = time.monotonic,
+        findings: Callable[[], Findings] = Findings,
+        stage: Stage | None = None,
     ) -> None:
         self.uri = uri
         self.folder = folder.absolute()
@@ -80,6 +85,7 @@ class Tracker:
         self.problem: str | None = None
         self._activity = activity
         self._clock = clock
+        self._findings, self._stage = findings, stage
         self._records: Sequence[Record] = ()
         self._not_before = -math.inf
         self._up_to_date = self._warned = self._has_trained = False
@@ -118,6 +124,7 @@ class Tracker:
 
         def end() -> None:
             self._store_end(status, self._parent.run.ended)
+            self._parent.findings = self._findings()
             self._write()
             self._trials.kill_running()
             self._parent.run.set_status(status, self._state.ended)
@@ -217,8 +224,16 @@ class Tracker:
         self._parent = StudyRun(
             parent, self.folder, study=self.study, objectives=self.objectives, commands=self.commands
         )
+        if self._stage is not None:
+            self._parent.write_stage(self._stage, self._run_of(self._stage.folder))
+        self._parent.findings = self._findings()
         self._parent.write_settings(self.settings)
         self._up_to_date = True
+
+    def _run_of(self, folder: Path) -> str | None:
+        """Return the id of the run of the study in another folder; None if it is not tracked here."""
+        is_tracked = (folder / TRACKING_STATE).is_file()
+        return self._runs.of_study(TrackingState.of(folder).study_id) if is_tracked else None
 
     def _follow(self) -> None:
         if self._has_trained:
@@ -241,6 +256,8 @@ class Tracker:
         self._parent.write_stock_training()
         in_order = [finished[trial] for trial in self._state.finished if trial in finished]
         self._parent.write_front(in_order, best, self._state.stock)
+        self._parent.write_findings()
+        self._trials.write_findings(self._parent.findings.trials)
 
     def _store_finished(self, finished: Mapping[int, Record]) -> None:
         state = self._state

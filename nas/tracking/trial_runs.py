@@ -6,6 +6,7 @@ from typing import Any
 
 from nas.records.record import Record
 from nas.records.trial_files import TrialFiles
+from nas.tracking.findings import JudgedTrial
 from nas.tracking.mlflow_runs import Run, Runs, now
 from search_spaces.scaling import MACRO
 
@@ -57,6 +58,16 @@ class TrialRuns:
         )
         if run.status != status:
             run.set_status(status, ended)
+
+    def write_findings(self, judged: Mapping[int, JudgedTrial]) -> None:
+        """Write what fresh seeds found of trials: tags, and the difference to the stock model with its interval."""
+        for trial, run in self._by_trial.items():
+            found = judged.get(trial)
+            sentence, finding = ("", "") if found is None else (found.sentence, found.finding)
+            run.set_tags({"nas.verdict": sentence, "nas.finding": finding})
+            if found is not None:
+                values = {"difference": found.difference, "low": found.low, "high": found.high}
+                run.update_metrics({f"verdict/{name}": value for name, value in values.items()}, step=found.seeds)
 
     def kill_running(self) -> None:
         """End the runs that have not ended as `KILLED`, at their trial's last heartbeat."""

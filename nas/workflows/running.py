@@ -4,17 +4,19 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from nas import signals
 from nas.execution.supervisor import Supervisor
 from nas.records.record import Record
 from nas.study import identity
-from nas.study.folders import runs_option
+from nas.study.folders import STUDY, runs_option
 from nas.study.garbage import WeightCollector
 from nas.study.stock_training import StockTraining
 from nas.study.study import Study
-from search_spaces.errors import EnvironmentProblem, StudyError, unwrapped
+from nas.workflows.findings import findings_of, stage_of
+from search_spaces.errors import EnvironmentProblem, NasError, StudyError, unwrapped
 from trials import Epoch
 
 if TYPE_CHECKING:
@@ -57,6 +59,23 @@ def supervise(study: Study, *, show: Callable[[Study, Sequence[Record]], None] =
         finally:
             if (ready := tracker.result()) is not None:
                 ready.finish(status)
+    _report_to_search(study)
+
+
+def _report_to_search(study: Study) -> None:
+    """Write into MLflow's run of a search what the study that trained its models again has found.
+
+    A search that runs at this time writes it at its end; a problem is logged, for the trainings are done.
+    """
+    stage = stage_of(study)
+    if stage is None or not (stage.folder / STUDY).is_file():
+        return
+    try:
+        sync(Study.open(stage.folder))
+    except NasError as problem:
+        _log.warning(
+            "MLflow's run of %s lacks what %s has found: %s", stage.folder.name, study.name, unwrapped(problem)
+        )
 
 
 def sync(study: Study) -> None:
@@ -137,4 +156,6 @@ def tracker_of(study: Study, *, activity: str = "the search") -> "Tracker | None
         commands=commands,
         sync_command=f"nas sync {study.name}{where}",
         activity=activity,
+        findings=partial(findings_of, study),
+        stage=stage_of(study),
     )

@@ -19,6 +19,7 @@ from nas.records.record import COLUMNS, Record, pareto_front_of
 from nas.records.trial_files import TrialFiles
 from nas.study.folders import TRACKING_STATE, tracking_uri
 from nas.tracking import database, figures, mlflow_runs, note
+from nas.tracking.findings import Findings, JudgedTrial, Stage
 from nas.tracking.mlflow_runs import ui_command
 from nas.tracking.tracker import Tracker
 from search_spaces.errors import EnvironmentProblem
@@ -617,6 +618,110 @@ class TestContinuing:
         with pytest.raises(KilledError):
             tracker.sync([stock()])
         assert not list(temporary.iterdir())
+
+
+class TestFindings:
+    """What other studies found of this one's trials."""
+
+    FOUND = Findings(
+        lines=("Verdict on v9-digits: 5 fresh seeds", "trial 1: better by 1.8 points (0.6 to 3.0)"),
+        trials={
+            1: JudgedTrial(
+                finding="better",
+                sentence="trial 1: better by 1.8 points (0.6 to 3.0)",
+                seeds=5,
+                difference=1.8,
+                low=0.6,
+                high=3.0,
+            )
+        },
+        tables={"verdict.json": '{"study": "v9-digits"}'},
+    )
+
+    @pytest.fixture
+    def records(self) -> list[Record]:
+        return [stock(), finished(1, 0.5, 7.0), finished(2, 0.3, 6.0)]
+
+    def test_finding_is_in_the_note_and_in_the_runs_of_its_trials(
+        self, begin: Begin, client: MlflowClient, records: list[Record]
+    ) -> None:
+        begin().finish("FINISHED", records)
+        tracker = begin(findings=lambda: self.FOUND)
+        tracker.send(records, unfinished=False)
+        run, children = parent_of(tracker, client), children_of(tracker, client)
+        first, second, empty, front, *_ = run.data.tags["mlflow.note.content"].splitlines()
+        assert (first.strip(), second.strip(), empty) == (*self.FOUND.lines, "")
+        assert front.startswith("**2** of 3 architectures")
+        judged = children["trial-0001"]
+        assert judged.data.tags["nas.verdict"] == self.FOUND.trials[1].sentence
+        assert judged.data.tags["nas.finding"] == "better"
+        assert [points(client, judged, f"verdict/{name}") for name in ("difference", "low", "high")] == [
+            [(5, 1.8)],
+            [(5, 0.6)],
+            [(5, 3.0)],
+        ]
+        assert "nas.verdict" not in children["trial-0002"].data.tags
+        assert artifact(client, run, "findings/verdict.json") == self.FOUND.tables["verdict.json"]
+
+    def test_same_findings_are_not_written_twice(
+        self, begin: Begin, client: MlflowClient, records: list[Record]
+    ) -> None:
+        begin(findings=lambda: self.FOUND).finish("FINISHED", records)
+        again = begin(findings=lambda: self.FOUND)
+        before = everything(again, client)
+        Client.asked = ()
+        again.finish("FINISHED", records)
+        assert "log_batch" not in Client.asked
+        assert everything(again, client) == before
+
+    def test_changed_findings_replace_the_earlier_ones(
+        self, begin: Begin, client: MlflowClient, records: list[Record]
+    ) -> None:
+        begin(findings=lambda: self.FOUND).finish("FINISHED", records)
+        more = replace(self.FOUND.trials[1], seeds=10, difference=1.5, finding="undecided")
+        tracker = begin(findings=lambda: Findings(lines=("another",), trials={1: more}))
+        tracker.finish("FINISHED", records)
+        judged = children_of(tracker, client)["trial-0001"]
+        assert judged.data.tags["nas.finding"] == "undecided"
+        assert points(client, judged, "verdict/difference") == [(5, 1.8), (10, 1.5)]
+        assert parent_of(tracker, client).data.tags["mlflow.note.content"].startswith("another")
+        without = begin()
+        without.finish("FINISHED", records)
+        assert children_of(without, client)["trial-0001"].data.tags["nas.finding"] == ""
+        assert parent_of(without, client).data.tags["mlflow.note.content"].startswith("**2** of 3")
+
+    def test_stage_is_shown_under_its_study(
+        self, begin: Begin, client: MlflowClient, records: list[Record], tmp_path: Path
+    ) -> None:
+        search = begin()
+        search.finish("FINISHED", records)
+        stage = Stage(kind="confirm", folder=search.folder, purpose="trains the finalists of v9-digits again")
+        confirmation = begin(folder=tmp_path / "v9-digits-confirm", study="v9-digits-confirm", stage=stage)
+        confirmation.finish("FINISHED", records)
+        run = parent_of(confirmation, client)
+        assert run.data.tags["mlflow.parentRunId"] == search.parent_run_id
+        assert (run.data.tags["nas.stage"], run.data.tags["nas.stage_of"]) == ("confirm", "v9-digits")
+        assert "**v9-digits-confirm** trains the finalists of v9-digits again;" in run.data.tags["mlflow.note.content"]
+        assert begin().parent_run_id == search.parent_run_id
+        again = begin(folder=tmp_path / "v9-digits-confirm", study="v9-digits-confirm", stage=stage)
+        assert again.parent_run_id == confirmation.parent_run_id
+
+    def test_stage_of_a_study_that_is_not_tracked_has_its_name(
+        self, begin: Begin, client: MlflowClient, tmp_path: Path
+    ) -> None:
+        stage = Stage(kind="ablate", folder=tmp_path / "gone", purpose="trains a trial again")
+        tags = parent_of(begin(stage=stage), client).data.tags
+        assert (tags["nas.stage"], tags["nas.stage_of"]) == ("ablate", "gone")
+        assert "mlflow.parentRunId" not in tags
+        assert not (tmp_path / "gone").exists()
+
+    def test_long_findings_leave_room_for_the_front(self) -> None:
+        lines = [f"trial {number}: {'x' * 100}" for number in range(200)]
+        best = [finished(1, 0.5, 7.0)]
+        text = note.describe("v9", best, best, OBJECTIVES, stock=None, commands={}, findings=lines, room=8000)
+        assert len(text) < 8000
+        assert "more in the artifacts `findings/`" in text
+        assert "| 1 | 0.5000" in text
 
 
 class TestSending:

@@ -1,0 +1,76 @@
+"""What MLflow shows of studies that train a search's models again: verdict, ablations, their place in the search."""
+
+import json
+import logging
+from collections.abc import Iterator
+
+from nas.report.ablation import Ablation
+from nas.report.verdict import Verdict
+from nas.study.ablations import ablated_trial, ablated_trials
+from nas.study.confirmation import is_confirmation
+from nas.study.study import Study
+from nas.tracking.findings import Findings, JudgedTrial, Stage
+from search_spaces.errors import NasError
+
+_log = logging.getLogger(__name__)
+
+
+def stage_of(study: Study) -> Stage | None:
+    """Return a study's place in the study whose models it trains again; None for a search."""
+    search = study.settings.confirms
+    if search is None:
+        return None
+    trial = ablated_trial(study.file)
+    if is_confirmation(study.file):
+        kind, purpose = "confirm", f"trains the finalists of {search} and the stock model with fresh seeds"
+    elif trial is not None:
+        kind, purpose = (
+            "ablate",
+            f"trains trial {trial} of {search} with stock put back in one slot at a time",
+        )
+    else:
+        kind, purpose = "longer", f"trains the Pareto front of {search} longer"
+    return Stage(kind=kind, folder=study.folder.with_name(search), purpose=purpose)
+
+
+def findings_of(study: Study) -> Findings:
+    """Return the verdict on a search, or that of a confirmation, and the ablations of its trials; empty without any.
+
+    A study beside it that cannot be read is named in the log: tracking goes on without it.
+    """
+    try:
+        verdict = study.verdict()
+        ablations = list(_ablations(study))
+    except NasError as problem:
+        _log.warning("MLflow is not sent the findings of the studies beside %s: %s", study.name, problem)
+        return Findings()
+    lines = [] if verdict is None else verdict.lines()
+    tables = {} if verdict is None else {"verdict.json": json.dumps(verdict.as_document(), indent=1)}
+    for ablation in ablations:
+        lines += ablation.lines()
+        tables[f"ablation-{ablation.trial:04d}.json"] = json.dumps(ablation.as_document(), indent=1)
+    judged = {} if verdict is None or study.settings.confirms else _judged(verdict)
+    return Findings(lines=tuple(lines), trials=judged, tables=tables)
+
+
+def _judged(verdict: Verdict) -> dict[int, JudgedTrial]:
+    """Return the findings on a search's trials, by number."""
+    return {
+        one.trial: JudgedTrial(
+            finding=str(one.finding),
+            sentence=one.sentence,
+            seeds=len(verdict.seeds),
+            difference=one.difference,
+            low=one.low,
+            high=one.high,
+        )
+        for one in verdict.finalists
+        if one.trial is not None
+    }
+
+
+def _ablations(study: Study) -> Iterator[Ablation]:
+    for trial in ablated_trials(study.folder):
+        ablation = study.ablation(trial)
+        if ablation is not None:
+            yield ablation
