@@ -44,7 +44,9 @@ def search(typed: options.Typed, dry_run: options.DryRun = False, shown: options
     request = Request(**typed)
     with show.err.status("checking space, data and costs") as status:
         plan = Plan.of(
-            request, progress=lambda done, total: status.update(f"opening images: {done} of {total} checked")
+            request,
+            progress=lambda done, total: status.update(f"opening images: {done} of {total} checked"),
+            measuring=lambda done, total: status.update(f"measuring latencies of the space: {done} of {total}"),
         )
     _print_plan(plan, shown)
     if not dry_run:

@@ -5,8 +5,7 @@ import platform
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -234,7 +233,7 @@ def _stored_step_times(entry: object) -> StepTimes | None:
 
 def _measure_step_times(architecture: Architecture, classes: int, budget: Budget) -> StepTimes:
     device = torch_device(budget.device)
-    with _one_thread():
+    with devices.one_thread():
         began = time.perf_counter()
         document = architecture.document(classes)
         in_training = auxiliary.with_branch(document) if budget.recipe.pgi else document
@@ -297,14 +296,3 @@ def _median_seconds(function: Callable[[], object], device: torch.device) -> flo
             torch.cuda.synchronize(device)
         seconds.append(time.perf_counter() - began)
     return statistics.median(seconds)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Run PyTorch on one thread, as a trial on the CPU does."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -61,11 +61,13 @@ class Plan:
     judging: int = 0
 
     @classmethod
-    def of(cls, request: Request, *, progress: Progress | None = None) -> Self:
+    def of(cls, request: Request, *, progress: Progress | None = None, measuring: Progress | None = None) -> Self:
         """Check a request.
 
         Args:
             progress: called with the number of images checked and of all, if that takes a while.
+            measuring: called with the number of architectures whose latency is measured and of all, if a limit or a
+                target needs that.
 
         Raises:
             SpecError: a flag, the space file, or a limit outside the range that the space can reach.
@@ -86,7 +88,7 @@ class Plan:
         )
         latency_table = _latency_table(space, settings)
         unrecorded = len(latency_tables.missing_workloads(latency_table)) if latency_table else 0
-        require_reachable_limits(table, latency_table, settings, check_latency=not unrecorded)
+        require_reachable_limits(table, latency_table, settings, check_latency=not unrecorded, measuring=measuring)
         stem = None if request.study else default_name(request, space, data)
         name = request.study or free_name(str(stem), settings, storage, request.runs_folder)
         file = _study_file(name, request.runs_folder, settings, run, storage)

@@ -4,18 +4,26 @@ from functools import partial
 
 from nas.settings import Settings
 from nas.workflows.request import require_reachable
+from trials import devices
 from trials.costing.cost import CostTable, gflops
+from trials.data.progress import Progress
 from trials.evaluation import measure_costs
 from trials.latency.latency_table import LatencyTable
 
 
 def require_reachable_limits(
-    table: CostTable, latency_table: LatencyTable | None, settings: Settings, *, check_latency: bool = True
+    table: CostTable,
+    latency_table: LatencyTable | None,
+    settings: Settings,
+    *,
+    check_latency: bool = True,
+    measuring: Progress | None = None,
 ) -> None:
     """Refuse a limit or target that no architecture meets, or that all do.
 
     Args:
         check_latency: False while the latency table is incomplete; limits on latency are then not checked.
+        measuring: called with the number of architectures measured and of all, while latencies are measured.
 
     Raises:
         SpecError: lists every such limit.
@@ -30,7 +38,7 @@ def require_reachable_limits(
     }
     require_reachable(
         (
-            (flag, value, partial(_reach, table, latency_table, figure, settings))
+            (flag, value, partial(_reach, table, latency_table, figure, settings, measuring))
             for flag, (figure, value) in limits.items()
         ),
         settings.budget.deploy_size,
@@ -38,7 +46,7 @@ def require_reachable_limits(
 
 
 def _reach(
-    table: CostTable, latency_table: LatencyTable | None, figure: str, settings: Settings
+    table: CostTable, latency_table: LatencyTable | None, figure: str, settings: Settings, measuring: Progress | None
 ) -> tuple[float, float]:
     """Return the least and the most of a figure; a latency that is not predicted is measured, see `_measured_reach`."""
     if figure == "params":
@@ -46,13 +54,22 @@ def _reach(
     if figure == "gflops":
         least, most = table.reach(lambda layer: layer.macs)
         return gflops(least), gflops(most)
-    return latency_table.reach_ms() if latency_table is not None else _measured_reach(table, settings)
+    return latency_table.reach_ms() if latency_table is not None else _measured_reach(table, settings, measuring)
 
 
-def _measured_reach(table: CostTable, settings: Settings) -> tuple[float, float]:
-    """Return the latencies in ms, on this machine, of the architectures with the fewest and the most multiply-adds."""
+def _measured_reach(table: CostTable, settings: Settings, measuring: Progress | None) -> tuple[float, float]:
+    """Return the latencies in ms, on this machine, of the architectures with the fewest and the most multiply-adds.
+
+    They are measured on one thread, as a worker measures its trials on the CPU.
+    """
     classes = len(settings.classes)
     extremes = [table.extreme(lambda layer: layer.macs, cheapest=cheapest) for cheapest in (True, False)]
-    costs = [measure_costs(one.document(classes), settings.budget.at(one.image_size), classes) for one in extremes]
-    measured = [one.latency_ms for one in costs if one.latency_ms is not None]
+    measured = []
+    with devices.one_thread():
+        for done, one in enumerate(extremes):
+            if measuring is not None:
+                measuring(done, len(extremes))
+            costs = measure_costs(one.document(classes), settings.budget.at(one.image_size), classes)
+            if costs.latency_ms is not None:
+                measured.append(costs.latency_ms)
     return min(measured), max(measured)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from nas.cli import app
@@ -13,7 +14,7 @@ from nas.execution.worker import Worker
 from nas.study import latency_tables
 from nas.study.folders import LATENCY_TABLE
 from nas.study.study import Study
-from nas.workflows import measure_front
+from nas.workflows import measure_front, reach
 from nas.workflows.plan import Plan
 from nas.workflows.request import Request
 from search_spaces import SearchSpace
@@ -116,6 +117,33 @@ def test_latency_limit_that_no_architecture_reaches_is_refused(
     expected = f"max-latency: outside what the space can reach, got 1000 \\(from {least:.4g} to {most:.4g} at 64 px\\)"
     with pytest.raises(SpecError, match=expected):
         searched(max_latency=1000.0)
+
+
+def test_limit_without_a_table_is_checked_on_one_thread_with_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers measure their trials on one thread."""
+    threads, seen = torch.get_num_threads(), list[int]()
+
+    def measure(*_: object) -> Costs:
+        seen.append(torch.get_num_threads())
+        return Costs(params=1, gflops=1.0, latency_ms=float(len(seen)))
+
+    monkeypatch.setattr(reach, "measure_costs", measure)
+    space = tmp_path / "small.yaml"
+    space.write_text(SPACE)
+    request = Request(
+        space=str(space), image_size=SIZE, deploy_size=SIZE, device="cpu", max_latency=9.0, runs=tmp_path / "runs"
+    )
+    progress: list[tuple[int, int]] = []
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(SpecError, match=r"max-latency: .* got 9 \(from 1 to 2 at 64 px\)"):
+            Plan.of(request, measuring=lambda done, total: progress.append((done, total)))
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(threads)
+    assert (seen, progress) == ([1, 1], [(0, 2), (1, 2)])
 
 
 def test_study_has_a_copy_of_its_latency_table(searched: Callable[..., Study]) -> None:

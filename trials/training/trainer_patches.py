@@ -16,6 +16,7 @@ from ultralytics.engine import trainer
 from ultralytics.nn.tasks import BaseModel
 from ultralytics.utils import torch_utils
 
+from trials.devices import one_thread
 from trials.training.ema import InPlaceEMA
 
 
@@ -97,11 +98,9 @@ def one_thread_on_cpu(device: str) -> Iterator[None]:
     if device != "cpu":
         yield
         return
-    theirs, threads = torch_utils.NUM_THREADS, torch.get_num_threads()
-    torch_utils.NUM_THREADS = 1
-    torch.set_num_threads(1)
+    theirs, torch_utils.NUM_THREADS = torch_utils.NUM_THREADS, 1
     try:
-        yield
+        with one_thread():
+            yield
     finally:
         torch_utils.NUM_THREADS = theirs
-        torch.set_num_threads(threads)
