@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _ONE_PANEL = dict.fromkeys(("scale", "classes", "deploy_size"), "")
 """These commands have few options, without headings."""
 _HELP = {"help", "--help", "-h"}
-"""Words by which Ultralytics' command prints its help."""
+"""Words that ask for help; Ultralytics' command warns of those with dashes."""
 
 
 class _ShowsByDefault(TyperGroup):
@@ -224,7 +224,6 @@ def models(shown: Shown = "table") -> None:
     show.rows(found, shown, title=f"Models, deployed, at {DEPLOY_SIZE} px", columns=columns)
 
 
-@show.reports_errors
 def yolo(context: typer.Context) -> None:
     """Run Ultralytics' command with the layers of nas: nas yolo train model=best.yaml data=my.yaml.
 
@@ -235,10 +234,21 @@ def yolo(context: typer.Context) -> None:
     The model trains with YOLOv9's auxiliary branch if its file or pgi=True
     asks for it. The training of a model that nas export wrote is logged in the
     study's MLflow; mlflow=True uses Ultralytics' logging instead.
+
+    Results go where Ultralytics' command puts them, and it prints the folder:
+    below runs_dir of its settings (nas yolo settings), wherever the command
+    is called. An absolute project=FOLDER chooses another.
     """
-    if _HELP & set(context.args):
-        print(f"{context.command.help}\n")  # noqa: T201 - this is the output, before Ultralytics' own help
-    sys.argv[:] = ["yolo", *context.args]  # in place, and first: Ultralytics keeps the list when it is imported
+    arguments = ["help" if word in _HELP else word for word in context.args]
+    if "help" in arguments:
+        print(f"{context.command.help}\n", flush=True)  # noqa: T201 - this is the output, before Ultralytics' own help
+    sys.argv[:] = ["yolo", *arguments]  # in place, and first: Ultralytics keeps the list when it is imported
+    _run_yolo()
+
+
+@show.reports_errors
+def _run_yolo() -> None:
+    """Run Ultralytics' command with the arguments in `sys.argv`."""
     from ultralytics import cfg
 
     from nas.workflows.training_log import logged

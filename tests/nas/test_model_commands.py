@@ -119,7 +119,7 @@ def test_help_of_yolo_begins_with_the_options_of_nas(folder: Path) -> None:
     program = (
         f"import sys; sys.path.insert(0, {str(Path(package.__file__).parents[1])!r}); from nas.cli import app; app()"
     )
-    environment = {**os.environ, "YOLO_VERBOSE": "true"}
+    environment = {**os.environ, "YOLO_VERBOSE": "true", "YOLO_CONFIG_DIR": str(folder / "new")}
     ran = subprocess.run(
         [sys.executable, "-c", program, "yolo", "--help"],
         capture_output=True,
@@ -128,6 +128,8 @@ def test_help_of_yolo_begins_with_the_options_of_nas(folder: Path) -> None:
         cwd=folder,
         env=environment,
     )
-    ours, _, ultralytics = ran.stdout.partition("Arguments received:")
+    assert ran.stdout.startswith("Run Ultralytics' command with the layers of nas")
+    assert "WARNING" not in ran.stdout
+    ours, _, ultralytics = ran.stdout.partition("Arguments received: ['yolo', 'help']")
     assert all(option in ours for option in ("--modules", "--trust", "pgi=True"))
     assert "yolo TASK MODE ARGS" in ultralytics
