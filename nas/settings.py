@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, field_validator
 from pydantic_core import PydanticCustomError
@@ -44,6 +44,20 @@ class SealedImages(FrozenModel):
     fingerprint: str
 
 
+class Judging(FrozenModel):
+    """Images by which a confirmation judges, which its search has not read.
+
+    Attributes:
+        source: `test` of the data.yaml, or `holdout`, sealed before the search.
+        images: their number.
+        fingerprint: of their names, sizes and labels.
+    """
+
+    source: Literal["test", "holdout"]
+    images: Annotated[StrictInt, Field(ge=1)]
+    fingerprint: str
+
+
 class Settings(FrozenModel):
     """Settings that all trials of a study share; another value of any of them needs another study.
 
@@ -62,6 +76,7 @@ class Settings(FrozenModel):
         confirms: study whose front this one trains again, longer or with fresh seeds, without proposing architectures;
             None for a search.
         holdout: images that are sealed; None if the search reads all images of `train` and `val`.
+        judging: images by which a confirmation judges; None for those that the search chose by.
     """
 
     space: str
@@ -80,6 +95,7 @@ class Settings(FrozenModel):
     seeds: Annotated[StrictInt, Field(ge=1)] = 1
     confirms: str | None = None
     holdout: SealedImages | None = None
+    judging: Judging | None = None
     target_gflops: Annotated[StrictFloat, Field(gt=0)] | None = None
     latency: str | None = None
     target_latency: Annotated[StrictFloat, Field(gt=0)] | None = None

@@ -9,8 +9,9 @@ the residuals of the two-way layout of all of them (`k (n - 1)` degrees of freed
 estimate alone claims too much where candidates are unequally noisy or the noise is heavy-tailed, a candidate's own
 estimate alone finds half as many gains with five seeds. `benchmarks/verdict.py` measures both.
 
-Where accuracies are measured on a sample of images, the sampling variance of the difference is added, and the degrees
-of freedom follow Welch and Satterthwaite (Satterthwaite 1946).
+Where accuracies are measured on a sample of images, the sampling variance of the difference is added
+(`nas.algorithms.image_variance`), and the degrees of freedom of the sum follow Welch and Satterthwaite (Satterthwaite
+1946).
 
 Tests are one-sided t-tests, corrected for the number of candidates by Holm's step-down procedure (Holm 1979).
 Equivalence is shown by two one-sided tests against a margin (Schuirmann 1987).
@@ -49,7 +50,9 @@ class Comparison:
         difference: mean over seeds of the candidate's accuracy less the reference's.
         low: lower end of the 95 % interval of the difference, for this candidate alone.
         high: upper end of it.
-        standard_error: of the difference.
+        standard_error: of the difference: the root of the squares of `seed_error` and `image_error`.
+        seed_error: its part from the noise between seeds.
+        image_error: its part from the sample of images; 0 where that is not estimated.
         degrees_of_freedom: of the standard error.
         p_better: of "not better", after Holm's correction.
         p_worse: of "not worse", after Holm's correction.
@@ -61,6 +64,8 @@ class Comparison:
     low: float
     high: float
     standard_error: float
+    seed_error: float
+    image_error: float
     degrees_of_freedom: float
     p_better: float
     p_worse: float
@@ -69,7 +74,11 @@ class Comparison:
 
 
 def compare(
-    accuracies: FloatArray, *, margin: float, image_variances: Sequence[float] | None = None
+    accuracies: FloatArray,
+    *,
+    margin: float,
+    image_variances: Sequence[float] | None = None,
+    images: int | None = None,
 ) -> list[Comparison]:
     """Compare candidates with a reference.
 
@@ -77,6 +86,7 @@ def compare(
         accuracies: `(1 + candidates, seeds)`, the reference first.
         margin: differences below it do not matter; in the unit of the accuracies.
         image_variances: of each candidate's difference, over samples of images.
+        images: number of images from which these are estimated; None takes them as known.
 
     Raises:
         ValueError: no candidate, fewer than two seeds, or accuracies that are no finite numbers.
@@ -91,7 +101,8 @@ def compare(
     sampled = np.zeros(len(means)) if image_variances is None else np.asarray(image_variances, dtype=np.float64)
     by_seed = variances / seeds
     errors = np.sqrt(by_seed + sampled)
-    freedom = np.array([_freedom(*pair, pooled_freedom) for pair in zip(by_seed, sampled, strict=True)])
+    image_freedom = np.inf if images is None else images - 1
+    freedom = np.array([_freedom(pair, (pooled_freedom, image_freedom)) for pair in zip(by_seed, sampled, strict=True)])
     better = holm(_survival(means, errors, freedom))
     worse = holm(_survival(-means, errors, freedom))
     apart = np.maximum(_survival(means + margin, errors, freedom), _survival(margin - means, errors, freedom))
@@ -103,6 +114,8 @@ def compare(
             low=float(means[index] - reach[index]),
             high=float(means[index] + reach[index]),
             standard_error=float(errors[index]),
+            seed_error=sqrt(by_seed[index]),
+            image_error=sqrt(sampled[index]),
             degrees_of_freedom=float(freedom[index]),
             p_better=float(better[index]),
             p_worse=float(worse[index]),
@@ -122,24 +135,31 @@ def holm(p_values: FloatArray) -> FloatArray:
     return corrected
 
 
-def detectable(deviation: float, seeds: int, *, candidates: int = 1, freedom: int | None = None) -> float:
+def detectable(
+    deviation: float, seeds: int, *, candidates: int = 1, freedom: int | None = None, image_error: float = 0.0
+) -> float:
     """Return the true gain that is found in 80 % of comparisons of this size.
 
     Args:
-        deviation: standard deviation of a paired difference.
+        deviation: standard deviation of a paired difference between seeds.
         seeds: two or more; one where the deviation was estimated from other trainings.
         candidates: the first step of Holm's procedure tests at 5 % divided by their number.
         freedom: degrees of freedom of the deviation; None where it is estimated from the comparison itself.
+        image_error: standard error from the sample of images, which no seed reduces.
     """
-    freedom = candidates * (seeds - 1) if freedom is None else freedom
-    critical = stats.t.ppf(1 - LEVEL / candidates, freedom)
+    by_seed, sampled = deviation**2 / seeds, image_error**2
+    of_deviation = candidates * (seeds - 1) if freedom is None else freedom
+    degrees = _freedom((by_seed, sampled), (of_deviation, np.inf))
+    critical = stats.t.ppf(1 - LEVEL / candidates, degrees)
     # Power of a t-test by its usual approximation: the noncentrality that reaches it.
-    return float((critical + stats.t.ppf(_POWER, freedom)) * deviation / sqrt(seeds))
+    return float((critical + stats.t.ppf(_POWER, degrees)) * sqrt(by_seed + sampled))
 
 
-def seeds_for(gain: float, deviation: float, *, candidates: int = 1) -> int | None:
+def seeds_for(gain: float, deviation: float, *, candidates: int = 1, image_error: float = 0.0) -> int | None:
     """Return how many paired seeds find a true gain in 80 % of comparisons; None if a thousand do not."""
-    return next((n for n in range(2, _MOST_SEEDS + 1) if detectable(deviation, n, candidates=candidates) <= gain), None)
+    numbers = range(2, _MOST_SEEDS + 1)
+    enough = (n for n in numbers if detectable(deviation, n, candidates=candidates, image_error=image_error) <= gain)
+    return next(enough, None)
 
 
 def paired_deviation(accuracies: FloatArray) -> float:
@@ -161,9 +181,10 @@ def _pooled(values: FloatArray) -> float:
     return 2 * float((residuals**2).sum()) / freedom
 
 
-def _freedom(by_seed: float, sampled: float, freedom: int) -> float:
-    """Return Satterthwaite's degrees of freedom of a sum of which the second part is taken as known."""
-    return freedom * ((by_seed + sampled) / by_seed) ** 2 if by_seed > 0 else float(freedom)
+def _freedom(variances: tuple[float, float], freedoms: tuple[float, float]) -> float:
+    """Return Satterthwaite's degrees of freedom of a sum of estimated variances; infinite ones are of a known part."""
+    uncertain = sum(variance**2 / freedom for variance, freedom in zip(variances, freedoms, strict=True))
+    return sum(variances) ** 2 / uncertain if uncertain > 0 else freedoms[0]
 
 
 def _survival(means: FloatArray, errors: FloatArray, freedom: FloatArray) -> FloatArray:

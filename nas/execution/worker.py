@@ -190,6 +190,7 @@ class Worker:
                     self._epoch_callback(files, budget.epochs, partial(promote, self.study, trial, architecture)),
                     limits=limits,
                     costs=self.study.scoring.costs(architecture),
+                    judging=self.study.judging,
                 )
         except MemoryError:  # too little was left for `evaluate` to return the outcome
             outcome = Outcome(architecture=architecture, ending=Ending.OUT_OF_MEMORY, detail="on the host: MemoryError")

@@ -57,7 +57,9 @@ class StoredOutcome:
 _STORED = TypeAdapter(StoredOutcome)
 PROVENANCE = "provenance"
 """Field with the provenance of the training, which a record has not."""
-_NAMES = frozenset(each.name for each in fields(StoredOutcome)) | {PROVENANCE}
+JUDGED = "judged"
+"""Field with the accuracies on the images that judge, `map50_95` and `map50`, which a record has not."""
+_NAMES = frozenset(each.name for each in fields(StoredOutcome)) | {PROVENANCE, JUDGED}
 _REQUIRED = frozenset({"epochs", "seconds", "detail", "ending"})
 _SCORES = ("map50_95", "map50", "params", "gflops")
 
@@ -75,6 +77,7 @@ def outcome_fields(outcome: Outcome) -> dict[str, Any]:
         "inherited": outcome.coverage.share,
         "changed_layers": dict(outcome.coverage.layers),
         **({} if outcome.provenance is None else {PROVENANCE: asdict(outcome.provenance)}),
+        **({} if outcome.judged is None else {JUDGED: asdict(outcome.judged)}),
         "ending": outcome.ending.value,  # last: a reader that finds it finds the rest as well
     }
 
@@ -87,6 +90,7 @@ def parse_outcome(text: bytes) -> dict[str, Any] | None:
         return None
     scored = all(values.get(name) is not None for name in _SCORES)
     valid_ending = stored.ending in ENDINGS and (scored or stored.ending != Ending.FINISHED)
-    if not valid_ending or not values.keys() >= _REQUIRED or not isinstance(values.get(PROVENANCE, {}), dict):
+    mappings = all(isinstance(values.get(name, {}), dict) for name in (PROVENANCE, JUDGED))
+    if not valid_ending or not values.keys() >= _REQUIRED or not mappings:
         return None
     return {name: getattr(stored, name, value) for name, value in values.items() if name in _NAMES}

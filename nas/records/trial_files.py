@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from nas.records.stored_outcome import outcome_fields, parse_outcome
 from search_spaces.files import write_atomically
+from trials.accuracy.judged import JUDGED
 from trials.evaluation import CHECKPOINT, ERROR, MODEL, WEIGHTS
 from trials.scores import Epoch, Outcome
 from trials.training.short_training import SCRATCH
@@ -66,6 +67,11 @@ class TrialFiles:
     def checkpoint(self) -> Path:
         """State of the training, from which it is resumed."""
         return self.folder / CHECKPOINT
+
+    @property
+    def judged(self) -> Path:
+        """Accuracy on the images that judge, with the matched detections; only in a confirmation with such images."""
+        return self.folder / JUDGED
 
     @property
     def error(self) -> Path:

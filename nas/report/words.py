@@ -1,6 +1,7 @@
 """Numbers in words."""
 
 _MINUTE, _HOUR = 60, 3600
+_TENTH = 0.1
 
 
 def duration(seconds: float) -> str:
@@ -8,3 +9,14 @@ def duration(seconds: float) -> str:
     if seconds < _MINUTE:
         return f"{max(1, round(seconds))} s"
     return f"{seconds / _MINUTE:.0f} min" if seconds < _HOUR else f"{seconds / _HOUR:.1f} h"
+
+
+def digits_of(points: float) -> int:
+    """Return how many decimals a difference in points is shown with: one, below a tenth two."""
+    return 1 if abs(points) >= _TENTH else 2
+
+
+def decimal(value: float, digits: int) -> str:
+    """Return a number with so many decimals, and without the sign of a zero."""
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text

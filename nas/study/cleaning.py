@@ -71,7 +71,8 @@ def removable(folder: Path, records: Sequence[Record], objectives: Sequence[str]
         if record.trial not in checkpoints and files.checkpoint.is_file():
             yield files.checkpoint
         if record.state not in _PENDING:
-            yield from (left for path in (files.weights, files.checkpoint, files.outcome) for left in leftovers(path))
+            written = files.weights, files.checkpoint, files.judged, files.outcome
+            yield from (left for path in written for left in leftovers(path))
     yield from sorted((folder / "workers").glob("*.log"))
 
 

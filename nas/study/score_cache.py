@@ -25,7 +25,7 @@ from search_spaces.files import atomic_path, digest, read_json, write_atomically
 from trials import Budget, Ending, Epoch, Outcome, Scores
 from trials.data.datasets import DataSet
 from trials.provenance import Provenance
-from trials.scores import Costs, Coverage
+from trials.scores import Accuracy, Costs, Coverage
 
 T = TypeVar("T")
 
@@ -34,15 +34,19 @@ log = logging.getLogger(__name__)
 OFF = "NAS_NO_CACHE"
 """Environment variable that turns the cache off for all studies."""
 
+_JUDGED_SUFFIX = ".npz"
 _IRRELEVANT = {"data", "weights", "timeout", "rungs"}
 """Fields of a budget that do not change a score; data and weights enter the key by their content instead."""
 
 
-def training_key(architecture: Architecture, budget: Budget, data: DataSet, initial_weights: str) -> str:
+def training_key(
+    architecture: Architecture, budget: Budget, data: DataSet, initial_weights: str, *, judging: str = ""
+) -> str:
     """Return a hash that is equal for two trainings with the same score.
 
     Args:
         initial_weights: the key of the stock model's training, or a `weights_digest`.
+        judging: fingerprint of the images on which it is evaluated in the end; empty for a training that is not.
     """
     provenance = asdict(Provenance.of(budget, data))
     del provenance["commit"]  # most commits change no score; those of the code that does are in `code`
@@ -50,6 +54,7 @@ def training_key(architecture: Architecture, budget: Budget, data: DataSet, init
     training = budget.at(architecture.image_size).model_dump(mode="json", exclude=_IRRELEVANT)
     user_operators = sorted(source.digest for source in architecture.sources)
     parts = [architecture.fingerprint, user_operators, training, provenance, initial_weights]
+    parts += [judging] if judging else []
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -69,6 +74,8 @@ class CachedTraining:
         costs: as that study counted, predicted or measured them.
         model: YAML of the architecture.
         digest: of the weights; empty in files of versions that stored none.
+        judged: `map50_95` and `map50` on the images that judge; None for a training that was not judged.
+        judged_digest: of the file with its matches, which lies beside this one.
     """
 
     where: str
@@ -81,6 +88,8 @@ class CachedTraining:
     changed_layers: list[tuple[str, float]]
     provenance: dict[str, Any]
     digest: str = ""
+    judged: dict[str, float] | None = None
+    judged_digest: str = ""
 
     @staticmethod
     def parse(content: object) -> "CachedTraining | None":
@@ -91,6 +100,8 @@ class CachedTraining:
             for epoch in cached.epochs:
                 _strict(_EPOCH, epoch)
             _strict(_PROVENANCE, cached.provenance)
+            if cached.judged is not None:
+                Scores(**cached.judged, costs=_strict(_COSTS, cached.costs))
         except (ValueError, TypeError, ScoreError):
             return None
         return cached if cached.epochs else None
@@ -101,8 +112,13 @@ class CachedTraining:
         path = Path(self.weights)
         return path.is_file() and self.digest in {"", weights_digest(path)}
 
-    def restore(self, architecture: Architecture, costs: Costs, files: TrialFiles) -> Outcome:
+    def restore(
+        self, architecture: Architecture, costs: Costs, files: TrialFiles, *, judged: Path | None = None
+    ) -> Outcome:
         """Restore this training as a trial: write its model, epochs and weights into the trial's folder.
+
+        Args:
+            judged: the cache's file with its matches; None for a training that was not judged.
 
         Returns:
             The outcome.
@@ -114,8 +130,9 @@ class CachedTraining:
             files.write_epoch(epoch)
         has_weights = self.has_weights
         if has_weights:
-            with atomic_path(files.weights) as temporary:
-                shutil.copyfile(self.weights, temporary)
+            _copy(Path(self.weights), files.weights)
+        if judged is not None:
+            _copy(judged, files.judged)
         layers = tuple((layer, share) for layer, share in self.changed_layers)
         return Outcome(
             architecture=architecture,
@@ -126,12 +143,18 @@ class CachedTraining:
             coverage=Coverage(share=self.inherited, layers=layers),
             detail=f"{TRAINED_BEFORE}, in {self.where}",
             weights=files.weights if has_weights else None,
+            judged=None if judged is None or self.judged is None else Accuracy(**self.judged),
             provenance=Provenance(**self.provenance),
         )
 
 
 _CACHED = TypeAdapter(CachedTraining)
 _COSTS, _EPOCH, _PROVENANCE = TypeAdapter(Costs), TypeAdapter(Epoch), TypeAdapter(Provenance)
+
+
+def _copy(source: Path, target: Path) -> None:
+    with atomic_path(target) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def _strict(adapter: TypeAdapter[T], content: object) -> T:
@@ -156,6 +179,15 @@ class ScoreCache:
             return CachedTraining.parse(read_json(self._path(key)))
         except OSError:
             return None
+
+    def judged_file(self, key: str, cached: CachedTraining) -> Path | None:
+        """Return the file with the matches of a training; None if it was not judged, or the file is not whole."""
+        path = self._path(key).with_suffix(_JUDGED_SUFFIX)
+        try:
+            is_whole = cached.judged is not None and digest(path) == cached.judged_digest
+        except OSError:
+            return None
+        return path if is_whole else None
 
     def write(self, key: str, outcome: Outcome, files: TrialFiles, *, copy_weights: bool = False) -> None:
         """Store a training that ended with a score; log a warning if the cache cannot be written.
@@ -185,8 +217,9 @@ class ScoreCache:
         weights = files.weights
         if copy_weights:
             weights = path.with_suffix(".pt")
-            with atomic_path(weights) as copy:
-                shutil.copyfile(files.weights, copy)
+            _copy(files.weights, weights)
+        if outcome.judged is not None:
+            _copy(files.judged, path.with_suffix(_JUDGED_SUFFIX))
         cached = CachedTraining(
             where=str(files.folder),
             weights=str(weights),
@@ -198,6 +231,8 @@ class ScoreCache:
             changed_layers=list(outcome.coverage.layers),
             provenance=asdict(provenance),
             digest=weights_digest(weights if weights.is_file() else None),
+            judged=None if outcome.judged is None else asdict(outcome.judged),
+            judged_digest="" if outcome.judged is None else digest(files.judged),
         )
         write_atomically(path, json.dumps(asdict(cached)))
 

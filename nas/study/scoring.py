@@ -76,14 +76,19 @@ class Scoring:
 
     def recall(self, architecture: Architecture, budget: Budget, limits: Limits, files: TrialFiles) -> Outcome | None:
         """Return the outcome of an equal training from the cache; None if there is none, or a figure is missing."""
-        cached = self._cache.read(self._key(architecture, budget)) if self._cache else None
+        if self._cache is None:
+            return None
+        key = self._key(architecture, budget)
+        cached = self._cache.read(key)
         if cached is None:
             return None
+        judged = self._cache.judged_file(key, cached) if self._settings.judging else None
         costs = self.costs(architecture) or Costs(**cached.costs)
-        is_complete = costs.latency_ms is not None or not self._settings.needs_latency
-        return (
-            cached.restore(architecture, costs, files) if is_complete and not exceeded_limits(costs, limits) else None
-        )
+        has_latency = costs.latency_ms is not None or not self._settings.needs_latency
+        is_complete = has_latency and (judged is not None or self._settings.judging is None)
+        if not is_complete or exceeded_limits(costs, limits):
+            return None
+        return cached.restore(architecture, costs, files, judged=judged)
 
     def remember(self, outcome: Outcome, budget: Budget, files: TrialFiles) -> None:
         """Put the outcome of a training into the cache."""
@@ -91,7 +96,8 @@ class Scoring:
             self._cache.write(self._key(outcome.architecture, budget), outcome, files)
 
     def _key(self, architecture: Architecture, budget: Budget) -> str:
-        return training_key(architecture, budget, self._data, self._initial_weights)
+        judging = self._settings.judging.fingerprint if self._settings.judging else ""
+        return training_key(architecture, budget, self._data, self._initial_weights, judging=judging)
 
     @cached_property
     def _data(self) -> DataSet:

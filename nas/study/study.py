@@ -36,6 +36,7 @@ from nas.study.folders import (
     runs_option,
     storage_file,
 )
+from nas.study.judging import images_that_judge, judged_records
 from nas.study.measured_latencies import MeasuredLatencies
 from nas.study.retry_queue import RetryFirstStudy
 from nas.study.score_cache import ScoreCache
@@ -50,6 +51,7 @@ from search_spaces.errors import NasError, SpecError, StudyError
 from trials import Ending
 from trials.data import datasets
 from trials.data.datasets import DataSet
+from trials.data.judging import JudgingImages
 from trials.latency import timings
 from trials.latency.latency_table import LatencyTable
 
@@ -201,6 +203,16 @@ class Study:
         """
         return datasets.load_without(self.settings.data, self.sealed)
 
+    @cached_property
+    def judging(self) -> JudgingImages | None:
+        """Images on which every training is evaluated once; only in a confirmation.
+
+        Raises:
+            DataError: they cannot be used.
+            StudyError: they have changed since the confirmation was begun.
+        """
+        return images_that_judge(self.name, self.settings, self.sealed)
+
     @property
     def _cache(self) -> ScoreCache | None:
         return ScoreCache.of_user() if self.file.run.cache else None
@@ -296,22 +308,28 @@ class Study:
 
         Returns:
             None before `nas confirm` was called for the search.
+
+        Raises:
+            ScoreError: what a training has scored on the images that judge is missing or damaged.
         """
-        from nas.report.verdict import judge  # noqa: PLC0415 - a report of two studies; only this method needs it
+        from nas.report.judging import judge  # noqa: PLC0415 - a report of two studies; only this method needs it
 
         find = search_of if self.settings.confirms else confirmation_of
         if (beside := find(self.folder, self.file)) is None:
             return None
         other = Study.open(beside)
         search, fresh = (other, self) if self.settings.confirms else (self, other)
+        command = f"{search.name}{runs_option(search.folder.parent)}"
+        records, resampled = judged_records(fresh.records(), fresh.settings, fresh.folder, command)
         return judge(
             search.records(),
-            fresh.records(),
+            records,
             before=search.settings,
             after=fresh.settings,
             study=search.name,
             margin=margin,
             workers=fresh.file.run.workers,
+            resampled=resampled,
         )
 
     def ablation(self, trial: int, *, margin: float = 0.5) -> "Ablation | None":

@@ -12,13 +12,16 @@ from typing import Any
 from nas.records.record import Record
 from nas.report.defaults import MOST_FINALISTS, SEEDS
 from nas.report.verdict import LEAST_SEEDS
+from nas.settings import Judging
 from nas.study.confirmation import FIRST_SEED, is_confirmation, name_of
 from nas.study.expected_front import expected_front
+from nas.study.judging import has_judged, settings_of
 from nas.study.study import Study
 from nas.workflows.begin import require_equal_settings, require_same_data
 from nas.workflows.derived import derived_study, enqueue_missing, enqueued_seeds, fresh_settings, open_beside
 from search_spaces import Architecture
 from search_spaces.errors import SpecError, StudyError
+from trials.data.judging import judging_images
 
 
 def confirm(
@@ -41,9 +44,9 @@ def confirm(
         changes: to the run settings: workers, device, timeout or trial_memory.
 
     Raises:
-        DataError: the data set cannot be trained on any more.
-        StudyError: the front is the stock model alone, or empty; the data set has changed; the confirmation exists with
-            other settings; another process runs it; `before` is itself a confirmation.
+        DataError: the data set cannot be trained on any more, or its `test` split cannot be used.
+        StudyError: the front is the stock model alone, or empty; the data set or the images that judge have changed;
+            the confirmation exists with other settings; another process runs it; `before` is itself a confirmation.
         SpecError: more workers than cores, or fewer than two seeds.
     """
     if seeds is not None and seeds < LEAST_SEEDS:
@@ -61,12 +64,13 @@ def confirm(
         raise StudyError(f"{before.name}: nothing to confirm, its front holds no other model than the stock one")
     number = max(seeds or 0, seeds_before) or SEEDS
     settings = fresh_settings(before, earlier, FIRST_SEED, epochs=epochs, from_scratch=from_scratch)
+    settings = settings.model_copy(update={"judging": _judging(before, earlier)})
     if earlier is not None:  # one verdict does not mix trainings of two lengths, or of two kinds of initial weights
         advice = f"to begin another confirmation, rename the folder {earlier.folder}"
         require_equal_settings(earlier.name, earlier.settings, settings, advice=advice)
     study = derived_study(before, name_of(before.name), settings, trials=len(models) * number, changes=changes)
     with study.supervision_lock.held_at_once(study.already_running()):
-        enqueue_missing(study, list(models.values()), number)
+        enqueue_missing(study, list(models.values()), number, lost=_without_result(study))
     return study
 
 
@@ -88,6 +92,28 @@ def _architectures(earlier: Study | None, enqueued: Sequence[Record]) -> list[Ar
         return []
     first = {record.fingerprint: record for record in reversed(enqueued)}
     return [earlier.architecture(record) for record in sorted(first.values(), key=lambda record: record.trial)]
+
+
+def _judging(before: Study, earlier: Study | None) -> Judging | None:
+    """Return the images that judge: as the confirmation was begun, or as the data set has them now.
+
+    Raises:
+        DataError: the images cannot be used.
+        StudyError: they have changed since the confirmation was begun.
+    """
+    if earlier is not None:
+        _ = earlier.judging  # refuses what has changed
+        return earlier.settings.judging
+    return settings_of(judging_images(before.settings.data, before.sealed))
+
+
+def _without_result(study: Study) -> set[int]:
+    """Return the finished trainings whose result on the images that judge is lost."""
+    judging = study.settings.judging
+    if judging is None:
+        return set()
+    finished = [record.trial for record in study.records() if record.finished]
+    return {trial for trial in finished if not has_judged(study.files(trial), judging)}
 
 
 def _search(confirmation: Study) -> str:

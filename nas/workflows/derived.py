@@ -4,7 +4,7 @@ With fresh seeds, all models are trained with the same ones, so that their diffe
 first seed of all models, then the second of all, so that a study that is interrupted has whole pairs.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from nas._version import __version__
@@ -84,10 +84,14 @@ def fresh_settings(
     return settings.model_copy(update={**changed_settings, "budget": budget.model_copy(update=changed)})
 
 
-def enqueue_missing(study: Study, models: Sequence[Architecture], seeds: int) -> None:
-    """Enqueue the trainings that the study lacks, seed by seed."""
+def enqueue_missing(study: Study, models: Sequence[Architecture], seeds: int, *, lost: Collection[int] = ()) -> None:
+    """Enqueue the trainings that the study lacks, seed by seed.
+
+    Args:
+        lost: trials whose result is lost, so that they are trained again.
+    """
     stock = study.space.stock.fingerprint
-    enqueued = {(record.fingerprint, record.repeat) for record in study.records()}
+    enqueued = {(record.fingerprint, record.repeat) for record in study.records() if record.trial not in lost}
     for repeat in range(seeds):
         for model in models:
             if (model.fingerprint, repeat) not in enqueued:

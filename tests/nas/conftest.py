@@ -13,6 +13,7 @@ from nas.study.study import Study
 from nas.study.study_file import StudyFile
 from search_spaces import Architecture, SearchSpace, space_file
 from trials import Budget, Costs, Ending, Epoch, Limits, Outcome, Scores
+from trials.data.judging import JudgingImages
 
 SPACE = """\
 name: small
@@ -90,6 +91,7 @@ def _score(
     *,
     limits: Limits,
     costs: Costs | None,
+    judging: JudgingImages | None = None,  # noqa: ARG001
 ) -> Outcome:
     accuracy, gflops = formula(architecture)
     costs = Costs(params=1000, gflops=gflops, latency_ms=1.0, latency_spread_ms=0.1, latency_steady=True)

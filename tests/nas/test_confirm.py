@@ -17,7 +17,7 @@ from nas.cli import app
 from nas.execution import recovery, worker
 from nas.execution.enqueue import enqueue_extremes
 from nas.execution.worker import Worker
-from nas.report import verdict as verdicts
+from nas.report import judging as verdicts
 from nas.report.defaults import MARGIN, MOST_FINALISTS, SEEDS
 from nas.study.confirmation import FIRST_SEED, is_confirmation
 from nas.study.study import Study

@@ -9,7 +9,8 @@ import pytest
 from nas.algorithms.paired_comparison import Finding, compare
 from nas.records.record import Record
 from nas.report.defaults import MARGIN
-from nas.report.verdict import Verdict, judge
+from nas.report.judging import judge
+from nas.report.verdict import Verdict
 from nas.settings import Settings
 from trials import Budget
 
@@ -75,7 +76,7 @@ class TestFindings:
             "trial 3: as accurate within 0.5 points, with 12.4 % fewer GFLOPs",
             "trial 9: worse by 0.9 points (0.8 to 1.0)",
             "search scores of the finalists over stock were +3.0 points in the mean, fresh ones +0.3",
-            "judged on the images that the search chose by: there are no others yet",
+            "judged on the images that the search chose by; a test split or nas search --holdout keeps others",
         ]
         assert [one.trial for one in verdict.better] == [7]
 
@@ -186,12 +187,13 @@ def test_document_is_json_with_the_words(settings: Settings) -> None:
     document = json.loads(json.dumps(verdict.as_document()))
     assert document.keys() == {
         *("study", "seeds", "planned", "unfinished", "epochs", "epochs_of_search", "margin", "stock_map50_95"),
-        *("finalists", "left_out", "reason", "images", "mean_search_difference", "mean_difference", "lines"),
+        *("finalists", "left_out", "reason", "images", "judged", "mean_search_difference", "mean_difference", "lines"),
     }
     (finalist,) = document["finalists"]
     assert finalist.keys() == {
         *("trial", "fingerprint", "summary", "finding", "difference", "low", "high", "p_better", "p_worse"),
-        *("p_equivalent", "search_difference", "cost", "cost_change", "margin", "further", "sentence"),
+        *("p_equivalent", "seed_error", "image_error", "search_difference", "cost", "cost_change", "margin"),
+        *("further", "sentence"),
     }
     assert finalist["finding"] == "better"
     assert finalist["cost_change"] == pytest.approx(-0.125)

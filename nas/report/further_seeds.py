@@ -1,0 +1,58 @@
+"""What more seeds would tell of a finalist that is not told apart."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from nas.algorithms.paired_comparison import Comparison, Finding, detectable, seeds_for
+from nas.report.words import decimal, digits_of, duration
+
+
+@dataclass(frozen=True, kw_only=True)
+class FurtherSeeds:
+    """Trainings that would find a smaller gain.
+
+    Attributes:
+        seeds: in addition to those that are there; None if a thousand are too few.
+        points: gain that they find in 80 % of comparisons.
+        seconds: duration of their trainings, of all models; None if no duration is recorded.
+    """
+
+    seeds: int | None
+    points: float
+    seconds: float | None
+
+    @property
+    def sentence(self) -> str:
+        """What they would tell, as the end of a line."""
+        points = f"{decimal(self.points, digits_of(self.points))} points"
+        if self.seeds is None:
+            return f"even a thousand seeds would not tell {points}"
+        noun = "seed" if self.seeds == 1 else "seeds"
+        took = "" if self.seconds is None else f", about {duration(self.seconds)}"
+        return f"{self.seeds} more {noun} would tell {points}{took}"
+
+
+def further_seeds(
+    result: Comparison, seeds: int, finalists: int, margin: float, seconds: float | None
+) -> FurtherSeeds | None:
+    """Return the seeds that would tell the margin, or as many again if those that are there would tell it already.
+
+    Args:
+        seconds: duration of one more seed of all models; None if it is not recorded.
+
+    Returns:
+        None for a finalist that is told apart.
+    """
+    if result.finding is not Finding.UNDECIDED:
+        return None
+    deviation, image_error = result.seed_error * float(np.sqrt(seeds)), result.image_error
+    if detectable(deviation, seeds, candidates=finalists, image_error=image_error) <= margin:
+        more = seeds
+        points = detectable(deviation, 2 * seeds, candidates=finalists, image_error=image_error)
+    else:
+        needed = seeds_for(margin, deviation, candidates=finalists, image_error=image_error)
+        if needed is None:
+            return FurtherSeeds(seeds=None, points=margin, seconds=None)
+        more, points = needed - seeds, margin
+    return FurtherSeeds(seeds=more, points=points, seconds=None if seconds is None else more * seconds)
