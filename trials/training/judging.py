@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 from ultralytics.models.yolo.detect import DetectionValidator
@@ -12,8 +13,27 @@ from trials.accuracy.judged import Judged
 from trials.accuracy.matches import Matches
 from trials.data.judging import JudgingImages
 
-if TYPE_CHECKING:
-    from trials.training.short_training import ShortTraining
+
+class EndedTraining(Protocol):
+    """What an evaluation needs of a training that has ended, whose model has the average of its weights.
+
+    Attributes:
+        test_loader: of the validation images.
+        args: Ultralytics' settings.
+        epochs: of the whole training.
+        loss_items: losses of the last step, by name.
+        epoch: number of the last epoch, from 0.
+    """
+
+    test_loader: Any
+    args: Any
+    save_dir: Path
+    epochs: int
+    loss_items: Any
+    epoch: int
+
+    def get_dataloader(self, dataset_path: Any, batch_size: int, rank: int, mode: str) -> Any:
+        """Return batches of images, which are given one by one as a tuple."""
 
 
 class MatchingValidator(DetectionValidator):
@@ -40,13 +60,13 @@ class MatchingValidator(DetectionValidator):
         return super().get_stats()
 
 
-def judge(training: "ShortTraining", judging: JudgingImages) -> Judged:
-    """Evaluate the model of a training that has ended, while it has the average of its weights.
+def judge(training: EndedTraining, judging: JudgingImages) -> Judged:
+    """Evaluate the model of a training on these images.
 
     Raises:
         DataError: an image cannot be decoded.
     """
-    loader = training.get_dataloader(judging.images, training.test_loader.batch_size, mode="val")
+    loader = training.get_dataloader(judging.images, training.test_loader.batch_size, -1, "val")
     validator = MatchingValidator(loader, save_dir=training.save_dir, args=vars(training.args))
     # What the validator reads of a trainer, and a training lacks that has nothing left to train.
     training.loss_items, training.epoch = {}, training.epochs - 1
