@@ -1,0 +1,123 @@
+"""What MLflow is sent of the studies that train a search's models again."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+
+from nas.execution import worker
+from nas.execution.worker import Worker
+from nas.records.record import Record
+from nas.study.study import Study
+from nas.tracking import figures
+from nas.tracking.findings import Findings
+from nas.workflows import running
+from nas.workflows.ablate import AblationPlan
+from nas.workflows.confirm import confirm
+from nas.workflows.findings import findings_of, stage_of
+from search_spaces import Architecture
+from search_spaces.errors import StudyError
+from trials import Budget, Outcome
+from trials.data import datasets
+
+MakeStudy = Callable[..., Study]
+
+
+def run(study: Study) -> None:
+    Worker(study, deadline=float("inf")).run()
+
+
+@pytest.fixture
+def searched(make_study: MakeStudy, score: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> Study:
+    """A search whose trial 1 is more accurate than the stock model; a seed changes scores a little."""
+
+    def scoring(architecture: Architecture, budget: Budget, *arguments: Any, **options: Any) -> Outcome:
+        outcome = score(architecture, budget, *arguments, **options)
+        assert outcome.scores is not None
+        accuracy = (
+            0.5 + 0.02 * len(architecture.picks) + 0.0001 * (int(architecture.fingerprint, 16) % (budget.seed + 3))
+        )
+        return replace(outcome, scores=replace(outcome.scores, map50_95=accuracy, map50=accuracy))
+
+    monkeypatch.setattr(worker, "evaluate", scoring)
+    make = partial(make_study, data_fingerprint=datasets.load("digits").fingerprint)
+    study = make(trials=2, start="start: [{4: {UIB: {}}, 10: {DySample: {}}}]")
+    run(study)
+    return study
+
+
+def test_search_has_no_findings_before_another_study_trains_its_models(searched: Study) -> None:
+    assert stage_of(searched) is None
+    assert findings_of(searched) == Findings()
+
+
+def test_verdict_and_ablations_are_findings_of_their_search(searched: Study) -> None:
+    confirmation, ablation = confirm(searched, seeds=3), AblationPlan.of(searched, trial=1).begin()
+    for study in (confirmation, ablation):
+        run(study)
+    verdict, judged = searched.verdict(), searched.ablation(1)
+    assert verdict is not None
+    assert judged is not None
+    found = findings_of(searched)
+    assert list(found.lines) == [*verdict.lines(), *judged.lines()]
+    (finalist,) = verdict.finalists
+    assert found.trials[1].sentence == finalist.sentence
+    assert (found.trials[1].difference, found.trials[1].seeds) == (finalist.difference, 3)
+    assert json.loads(found.tables["verdict.json"])["lines"] == verdict.lines()
+    assert json.loads(found.tables["ablation-0001.json"])["lines"] == judged.lines()
+    stages = [stage_of(confirmation), stage_of(ablation)]
+    assert [(stage.kind, stage.folder) for stage in stages if stage is not None] == [
+        ("confirm", searched.folder),
+        ("ablate", searched.folder),
+    ]
+    assert findings_of(confirmation).lines == tuple(verdict.lines())
+    assert findings_of(confirmation).trials == {}  # its trials have other numbers
+
+
+def test_study_that_cannot_be_read_is_named(
+    searched: Study, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def unreadable(*_: Any, **__: Any) -> None:
+        raise StudyError("small-confirm/study.json: cannot be read")
+
+    monkeypatch.setattr(Study, "verdict", unreadable)
+    assert findings_of(searched) == Findings()
+    assert "of the studies beside small: small-confirm/study.json: cannot be read" in caplog.text
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")  # SQLAlchemy 2.1 on MLflow 3.17
+def test_mlflow_shows_the_verdict_when_a_confirmation_has_ended(
+    searched: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class InThisProcess:
+        def __init__(self, study: Study, tick: Callable[[list[Record]], None]) -> None:
+            self._study, self._tick = study, tick
+
+        def run(self) -> None:
+            run(self._study)
+            self._tick(self._study.records())
+
+    monkeypatch.setattr(figures, "figure", lambda *_: "<html>")
+    monkeypatch.setattr(running, "Supervisor", InThisProcess)
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    searched.set_file(searched.file.model_copy(update={"tracking": uri}))
+    running.supervise(searched)
+    running.supervise(confirm(searched, seeds=3))
+    verdict = searched.verdict()
+    assert verdict is not None
+    client = MlflowClient(tracking_uri=uri)
+    experiments = [one.experiment_id for one in client.search_experiments()]
+    runs = {(one.data.tags["nas.study"], one.info.run_name): one for one in client.search_runs(experiments)}
+    note = runs["small", "small"].data.tags["mlflow.note.content"]
+    assert [line.strip() for line in note.splitlines()[: len(verdict.lines())]] == verdict.lines()
+    assert runs["small", "trial-0001"].data.tags["nas.verdict"] == verdict.finalists[0].sentence
+    assert runs["small", "small"].info.status == "FINISHED"
+    stage = runs["small-confirm", "small-confirm"].data.tags
+    assert stage["mlflow.parentRunId"] == runs["small", "small"].info.run_id
+    assert stage["nas.stage"] == "confirm"
