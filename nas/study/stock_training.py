@@ -1,5 +1,6 @@
 """Train the stock model once per study: its weights are the initial weights of every candidate."""
 
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +11,7 @@ from nas.locks import Lock
 from nas.records.trial_files import TrialFiles
 from nas.study.score_cache import ScoreCache, training_key, weights_digest
 from search_spaces import Architecture
+from search_spaces.files import atomic_path
 from trials import Budget, Ending, Epoch, Outcome, evaluate
 from trials.data import datasets
 from trials.scores import Costs
@@ -77,6 +79,24 @@ class StockTraining:
         """Delete the outcome of a failed training, so that it is tried again."""
         if self.failure:
             self.files.outcome.unlink(missing_ok=True)
+
+    def copy_from(self, other: "StockTraining") -> None:
+        """Take the weights of an equal training that is done, instead of training again; else change nothing."""
+        is_equal = self.budget == other.budget and self.stock.fingerprint == other.stock.fingerprint
+        if self.is_done or not is_equal or not other.is_done:
+            return
+        lock = self.lock
+        if not lock.take(wait=False):  # a worker trains it
+            return
+        try:
+            for name in ("model", "progress", "weights", "outcome"):  # the outcome last: with it the training is done
+                source: Path = getattr(other.files, name)
+                if source.is_file():
+                    with atomic_path(getattr(self.files, name)) as temporary:
+                        shutil.copyfile(source, temporary)
+            self.files.checkpoint.unlink(missing_ok=True)
+        finally:
+            lock.release()
 
     def train(self, go_on: Callable[[int, Epoch], bool], costs: Costs | None) -> Outcome:
         """Train to the end, or restore an equal training from the score cache; the caller holds the lock.

@@ -24,6 +24,8 @@ from trials.data.datasets import DIGITS
 def derived_study(before: Study, name: str, settings: Settings, *, trials: int, changes: Mapping[str, Any]) -> Study:
     """Create or resume a study beside another, with a copy of its space, its latency table and its sealed images.
 
+    The stock model that the other has trained is copied, where the new study would train the same.
+
     Args:
         trials: number of its trainings.
         changes: to the run settings of `before`.
@@ -45,7 +47,10 @@ def derived_study(before: Study, name: str, settings: Settings, *, trials: int, 
     table = before.latency_table
     text = space_file.text(before.folder / SPACE)
     sealed = holdout.read(before.sealed) if before.sealed else None
-    return create_or_resume(folder, file, text, table.recorded if table else None, sealed)
+    study = create_or_resume(folder, file, text, table.recorded if table else None, sealed)
+    if study.stock_training is not None and before.stock_training is not None:
+        study.stock_training.copy_from(before.stock_training)
+    return study
 
 
 def open_beside(before: Study, name: str) -> Study | None:

@@ -4,6 +4,7 @@ import json
 import os
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from nas.execution.watchdog import Training
 from nas.execution.worker import Worker
 from nas.study import stock_training
 from nas.study.study import Study
+from nas.workflows import confirm as confirming
 from nas.workflows import plan, running
 from nas.workflows.request import Request
 from search_spaces import Architecture, load
@@ -84,6 +86,36 @@ def test_stock_model_is_trained_once(based: MakeStudy, run: Run) -> None:
     run(study)
     study.set_run(study.file.run.model_copy(update={"trials": 2}))
     assert len(run(study)) == 1
+
+
+def test_confirmation_starts_from_the_trained_stock_model_of_its_search(
+    based: MakeStudy, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(confirming, "require_same_data", lambda _: None)
+    monkeypatch.setattr(confirming, "finalists_of", lambda before, **_: before.records()[1:2])
+    study = based(trials=2)
+    run(study)
+    confirmation = confirming.confirm(study, seeds=2)
+    trained = run(confirmation)
+    assert confirmation.stock_training is not None
+    assert [budget.seed for _, budget in trained] == [1000, 1000, 1001, 1001]
+    weights = confirmation.folder / "base" / "weights.pt"
+    assert {budget.weights for _, budget in trained} == {weights}
+    assert weights.read_bytes() == (study.folder / "base" / "weights.pt").read_bytes()
+
+
+def test_stock_model_of_another_training_is_not_taken(based: MakeStudy, run: Run) -> None:
+    study = based(trials=1)
+    base = study.stock_training
+    assert base is not None
+    run(study)
+    other = replace(base, folder=study.folder / "other", budget=base.budget.model_copy(update={"epochs": 6}))
+    other.copy_from(base)
+    assert not other.is_done
+    equal = replace(base, folder=study.folder / "equal")
+    equal.copy_from(base)
+    assert equal.is_done
+    assert equal.outcome() == base.outcome()
 
 
 def test_watchdog_watches_the_stock_model_training(based: MakeStudy, run: Run) -> None:
