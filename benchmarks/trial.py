@@ -39,8 +39,9 @@ from trials.budget import Precision
 from trials.costing.cost import CostTable
 from trials.data import datasets
 from trials.data.datasets import DataSet
-from trials.devices import CPU, computes_bf16, memory_format
+from trials.devices import CPU
 from trials.recipes import SCRATCH
+from trials.torch_devices import computes_bf16, memory_format
 from trials.training import short_training
 from trials.training.ema import decay
 from trials.training.short_training import ShortTraining

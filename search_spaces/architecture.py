@@ -15,13 +15,13 @@ from torch import nn
 
 from search_spaces import base as bases
 from search_spaces import insertions, model_checks, model_file, rows, scaling
-from search_spaces.auxiliary import Pgi
 from search_spaces.base import Base
 from search_spaces.errors import SpecError, nearest
 from search_spaces.hosts import HOSTS
 from search_spaces.insertions import Feeds
 from search_spaces.operators import OPERATORS, Operator, Parameters, SiteKind, Source, Value
 from search_spaces.operators import modules as user_modules
+from search_spaces.pgi_setting import Pgi
 from search_spaces.scaling import MACRO, Scaling
 from search_spaces.trace import Traced, first
 from search_spaces.yaml_text import parse_yaml

@@ -9,15 +9,11 @@ auxiliary ones first.
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from search_spaces import insertions, rows
 from search_spaces.errors import SpecError
 from search_spaces.rows import Row
-
-Pgi = Literal[False, True, "lead-guided"]
-"""Setting of the auxiliary branch in training; `lead-guided` assigns the targets of the main half to both halves."""
-LEAD_GUIDED: Literal["lead-guided"] = "lead-guided"
 
 DUAL_HEADS = {"DualDetect": "Detect", "DualDDetect": "DDetect"}
 """Heads with an auxiliary half, each with the head that remains without it."""
@@ -29,11 +25,6 @@ _IDENTITY = "nn.Identity"
 _BLOCKS = ("ELAN1", "RepNCSPELAN4")
 _LEVELS = 3
 """P3, P4 and P5."""
-
-
-def is_pgi(value: object) -> bool:
-    """Return whether a value is a `Pgi` setting; a number that equals a boolean is none."""
-    return isinstance(value, bool) or value == LEAD_GUIDED
 
 
 def has_auxiliary(document: Mapping[str, Any]) -> bool:

@@ -13,12 +13,12 @@ import torch
 from ultralytics.nn.modules import Conv
 
 from search_spaces import auxiliary, build, insertions, model_checks, rows, scaling
-from search_spaces.auxiliary import Pgi
 from search_spaces.errors import SpecError
 from search_spaces.hosts import HOSTS
 from search_spaces.insertions import Feeds
 from search_spaces.model_reader import model_document, read_model, resolve
 from search_spaces.operators import OPERATORS, Operator, Parameters, Site
+from search_spaces.pgi_setting import Pgi
 from search_spaces.rows import INSERTED_KERNEL, Row
 from search_spaces.scaling import Scaling
 from search_spaces.trace import Traced, first

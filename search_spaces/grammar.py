@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, StrictInt, ValidationError
 from pydantic_core import PydanticCustomError
 
-from search_spaces.auxiliary import Pgi, is_pgi
 from search_spaces.errors import nearest
 from search_spaces.insertions import Feeds
+from search_spaces.pgi_setting import Pgi, is_pgi
 from search_spaces.scaling import STAGES
 
 Model = TypeVar("Model", bound=BaseModel)

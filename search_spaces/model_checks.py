@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from search_spaces import auxiliary, foreign_files, layers, model_file, pgi, printed, rows
+from search_spaces import auxiliary, foreign_files, layers, model_file, pgi, pgi_setting, printed, rows
 from search_spaces.errors import SpecError
 from search_spaces.operators import modules as user_modules
 from search_spaces.rows import Lowered
@@ -31,8 +31,8 @@ def require_detection(document: Mapping[str, Any]) -> None:
         arguments_of_these = tuple(f"{mistake.partition(':')[0]}: arguments" for mistake in wrong_modules)
         mistakes = [mistake for mistake in mistakes if not mistake.startswith(arguments_of_these)]
         mistakes += [*wrong_modules, *_head_mistakes(document)]
-    if not auxiliary.is_pgi(document.get("pgi", False)):
-        mistakes.append(f"pgi: true, false or {auxiliary.LEAD_GUIDED} is expected, got {document['pgi']!r}")
+    if not pgi_setting.is_pgi(document.get("pgi", False)):
+        mistakes.append(f"pgi: true, false or {pgi_setting.LEAD_GUIDED} is expected, got {document['pgi']!r}")
     if mistakes:
         raise SpecError(mistakes)
 

@@ -3,6 +3,7 @@
 import ast
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from inspect import unwrap
 from typing import Any
 
 from ultralytics.nn import tasks
@@ -25,7 +26,8 @@ _LONGEST = 1000
 _VARIABLES = frozenset({"depth", "end2end", "kpt_shape", "max_channels", "nc", "reg_max", "scale", "width"})
 """Variables of Ultralytics' parser that an argument may name: they hold numbers and words of the file."""
 
-_PARSER_VARIABLES = frozenset((*tasks.parse_model.__code__.co_varnames, *tasks.parse_model.__code__.co_cellvars))
+_PARSER = unwrap(tasks.parse_model).__code__
+_PARSER_VARIABLES = frozenset((*_PARSER.co_varnames, *_PARSER.co_cellvars))
 """All of its variables: the parser replaces an argument with such a name by the value of the variable."""
 
 

@@ -1,13 +1,13 @@
-"""Hooks that let Ultralytics read rows with operators, and other repositories' model files.
+"""Build models whose rows hold operators, and those of other repositories' model files, with Ultralytics' parser.
 
 Ultralytics' `parse_model` is wrapped, never re-implemented: a row with an operator is lowered to its stock row,
 Ultralytics builds that with its channel, width and repeat logic, and the operator is grafted into the built layer. The
 constructor of its `DetectionModel` is wrapped to translate model files of the YOLOv5 and YOLOv9 repositories, and to
-become a `PGIModel` where the head has an auxiliary half.
+become a `PGIModel` where the head has an auxiliary half. `ultralytics_hooks`
+puts both in the place of Ultralytics' own.
 """
 
 from collections.abc import Mapping, Sequence
-from functools import wraps
 from typing import Any
 
 import torch
@@ -40,32 +40,25 @@ _PROBE_SIZE = 64
 """Size of the image with which the channels before an upsampling layer are found: a multiple of every stride."""
 
 
-def install() -> None:
-    """Install the hooks. Idempotent; a side effect of importing `search_spaces`."""
-    if getattr(tasks.parse_model, "reads_operators", False):
-        return
-    tasks.parse_model = _reading_operators(tasks.parse_model)
-    tasks.DetectionModel.__init__ = _translating(tasks.DetectionModel.__init__)
+PERMITTED = {"downloads": True}
+"""What the models that this process builds may do."""
 
 
-def _translating(stock_init: Any) -> Any:
-    @wraps(stock_init)
-    def __init__(self: tasks.DetectionModel, cfg: Any = "yolo26n.yaml", *arguments: Any, **options: Any) -> None:  # noqa: N807 - it becomes that method
-        reading = foreign_files.translate(cfg if isinstance(cfg, Mapping) else tasks.yaml_model_load(cfg))
-        for note in reading.notes:
-            LOGGER.info(note)
+def initialise(stock_init: Any, model: tasks.DetectionModel, cfg: Any, *arguments: Any, **options: Any) -> None:
+    """Initialise a `DetectionModel` from a model file of any repository that is known; note what was translated."""
+    reading = foreign_files.translate(cfg if isinstance(cfg, Mapping) else tasks.yaml_model_load(cfg))
+    for note in reading.notes:
+        LOGGER.info(note)
+    try:
+        stock_init(model, reading.document, *arguments, **options)
+    except BUILD_ERRORS as error:
         try:
-            stock_init(self, reading.document, *arguments, **options)
-        except BUILD_ERRORS as error:
-            try:
-                require_passable(reading.document)
-            except SpecError as wrong:  # may be the fault of an operator: the search goes on with the next candidate
-                raise LayerError(str(wrong)) from error
-            raise
-        if isinstance(self.model[-1], pgi.DualDetect):
-            self.__class__ = pgi.PGIModel
-
-    return __init__
+            require_passable(reading.document)
+        except SpecError as wrong:  # may be the fault of an operator: the search goes on with the next candidate
+            raise LayerError(str(wrong)) from error
+        raise
+    if isinstance(model.model[-1], pgi.DualDetect):
+        model.__class__ = pgi.PGIModel
 
 
 def refuse_downloads() -> None:
@@ -74,32 +67,29 @@ def refuse_downloads() -> None:
     For commands that build any file they are given. In a user's program Ultralytics' classifiers load their backbones
     as they do without this package; detection models never do.
     """
-    tasks.parse_model.downloads = False
+    PERMITTED["downloads"] = False
 
 
-def _reading_operators(stock_parse_model: Any) -> Any:
-    @wraps(stock_parse_model)
-    def parse_model(d: dict[str, Any], ch: int, verbose: bool = True) -> tuple[nn.Sequential, list[int]]:  # noqa: FBT001, FBT002 - Ultralytics' signature
-        missing = _load_modules(d)
-        stock, lowered = _lower(d, missing)
-        if stock.get("activation"):
-            stock["activation"] = _activation(stock["activation"])
-        with errors_with_address(d, CONSTRUCTOR_ERRORS):
-            built, save = stock_parse_model(stock, ch, verbose)
-        channels = _channels_before(built, ch, lowered)
-        for index, row in lowered.items():
-            place, _ = model_file.addressed(d)[index]
-            built[index] = _graft_row(built[index], row, channels[index], place=place)
-        if (head := d["head"][-1])[2] in HEADS:
-            built[-1] = _head(built[-1], head)
-            pgi.wrap_auxiliary(built)
-        if verbose and lowered:
-            LOGGER.info("operators: " + ", ".join(f"{i} {row.operator.name}" for i, row in lowered.items()))
-        return built, save
-
-    parse_model.reads_operators = True  # type: ignore[attr-defined]  # the mark that install() looks for
-    parse_model.downloads = True  # type: ignore[attr-defined]  # the mark that refuse_downloads() sets
-    return parse_model
+def parse_model(
+    stock_parse_model: Any, document: dict[str, Any], channels: int, *, verbose: bool
+) -> tuple[nn.Sequential, list[int]]:
+    """Build the layers of a model file, some rows of which may hold operators; the second value as Ultralytics'."""
+    missing = _load_modules(document)
+    stock, lowered = _lower(document, missing)
+    if stock.get("activation"):
+        stock["activation"] = _activation(stock["activation"])
+    with errors_with_address(document, CONSTRUCTOR_ERRORS):
+        built, save = stock_parse_model(stock, channels, verbose)
+    before = _channels_before(built, channels, lowered)
+    for index, row in lowered.items():
+        place, _ = model_file.addressed(document)[index]
+        built[index] = _graft_row(built[index], row, before[index], place=place)
+    if (head := document["head"][-1])[2] in HEADS:
+        built[-1] = _head(built[-1], head)
+        pgi.wrap_auxiliary(built)
+    if verbose and lowered:
+        LOGGER.info("operators: " + ", ".join(f"{i} {row.operator.name}" for i, row in lowered.items()))
+    return built, save
 
 
 def _activation(written: Any) -> str:
@@ -142,7 +132,7 @@ def _lower(document: dict[str, Any], missing: Sequence[str]) -> tuple[dict[str, 
         if row[2] in HEADS:
             stock[section].append([*row[:2], "Detect", row[3][:1]])
             continue
-        is_plain = row[2] == layers.DOWNLOADING and head[2] not in DETECTION_HEADS and tasks.parse_model.downloads
+        is_plain = row[2] == layers.DOWNLOADING and head[2] not in DETECTION_HEADS and PERMITTED["downloads"]
         try:
             separated = None if is_plain else lower_row(row, missing)
             if separated is not None:

@@ -16,7 +16,7 @@ from ultralytics.nn.tasks import DetectionModel
 from ultralytics.utils.loss import v8DetectionLoss
 
 from search_spaces import auxiliary
-from search_spaces.auxiliary import LEAD_GUIDED
+from search_spaces.pgi_setting import LEAD_GUIDED
 
 AUXILIARY_SHARE = 0.25
 """Weight of the auxiliary loss; the main loss has 1 (`utils/loss_tal_dual.py` of the original)."""

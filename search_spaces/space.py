@@ -12,10 +12,10 @@ from typing import Any
 from search_spaces import base as bases
 from search_spaces import scaling
 from search_spaces.architecture import STOCK, Architecture, Choice, Insertion
-from search_spaces.auxiliary import Pgi
 from search_spaces.base import Base
 from search_spaces.insertions import Feeds, behind
 from search_spaces.operators import OPERATORS, Value
+from search_spaces.pgi_setting import Pgi
 
 
 @dataclass(frozen=True, kw_only=True)

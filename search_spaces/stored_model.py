@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import partial, wraps
+from functools import partial
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -165,25 +165,16 @@ def has_operators(model: nn.Module) -> bool:
     return any(type(module) in operators or type(module).__module__.startswith(package) for module in model.modules())
 
 
-def install() -> None:
-    """Let Ultralytics load stored models. Idempotent; a side effect of importing `search_spaces`."""
-    if not getattr(tasks.torch_safe_load, "reads_stored_models", False):
-        tasks.torch_safe_load = _reading(tasks.torch_safe_load)
-
-
-def _reading(stock_load: Callable[..., tuple[Any, Any]]) -> Any:
-    @wraps(stock_load)
-    def torch_safe_load(weight: Any, *arguments: Any, **options: Any) -> tuple[Any, Any]:
-        path = Path(str(weight))
-        stored = read(path) if path.is_file() else None
-        if stored is None:
-            return stock_load(weight, *arguments, **options)
-        for source in stored.sources:
-            LOGGER.info(f"{path.name}: with the operators of {source.path.name}, from the text in it")
-        return {**stored.checkpoint, "model": stored.build()}, str(weight)
-
-    torch_safe_load.reads_stored_models = True  # type: ignore[attr-defined]  # the mark that install() looks for
-    return torch_safe_load
+def load_checkpoint(stock_load: Callable[..., Any], weight: Any, *arguments: Any, **options: Any) -> tuple[Any, Any]:
+    """Load a checkpoint as Ultralytics' `torch_safe_load` does; a stored model is built, without unpickling."""
+    path = Path(str(weight))
+    stored = read(path) if path.is_file() else None
+    if stored is None:
+        checkpoint, file = stock_load(weight, *arguments, **options)
+        return checkpoint, file
+    for source in stored.sources:
+        LOGGER.info(f"{path.name}: with the operators of {source.path.name}, from the text in it")
+    return {**stored.checkpoint, "model": stored.build()}, str(weight)
 
 
 def _is_marked(path: Path) -> bool:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt
 
-from search_spaces.auxiliary import Pgi
+from search_spaces.pgi_setting import Pgi
 
 Precision = Literal["fp32", "bf16"]
 

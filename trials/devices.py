@@ -2,13 +2,9 @@
 
 import platform
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
-
-import torch
 
 from search_spaces.errors import LatencyError
 
@@ -47,6 +43,8 @@ class DeviceProfile:
             version: of the runtime.
             device: `cpu`, or the number of a GPU.
         """
+        import torch  # noqa: PLC0415 - tables of latencies are read without PyTorch
+
         model = processor(device)
         return cls(
             name=slug(name or f"{platform.node()} {model} {runtime} {threads}t"),
@@ -81,25 +79,11 @@ class DeviceProfile:
             )
 
 
-def torch_device(device: str) -> torch.device:
-    """Return PyTorch's device of `cpu` or the number of a GPU."""
-    return torch.device(CPU if device == CPU else f"cuda:{device}")
-
-
-def computes_bf16(device: str) -> bool:
-    """Return whether a device computes in bfloat16 natively; emulated, it is slower than float32.
-
-    False for a CPU with an older PyTorch, which cannot detect it.
-    """
-    if device != CPU:
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
 def processor(device: str = CPU) -> str:
     """Return the model name of this machine's CPU, or of one of its GPUs."""
     if device != CPU:
+        import torch  # noqa: PLC0415 - as above
+
         return torch.cuda.get_device_name(int(device))
     if _CPU_INFO.is_file():
         found = re.search(r"^model name\s*:\s*(.+)$", _CPU_INFO.read_text(encoding="utf-8"), re.MULTILINE)
@@ -111,24 +95,3 @@ def processor(device: str = CPU) -> str:
 def slug(name: str) -> str:
     """Convert a name to one that can be a file's: letters, digits, dots and dashes."""
     return re.sub(r"[^\w.]+", "-", re.sub(r"\((R|TM)\)", "", name)).strip("-.")
-
-
-def memory_format(device: torch.device) -> torch.memory_format:
-    """Return the memory format of training and inference on a device: channels_last on a CPU.
-
-    Ultralytics deploys a checkpoint in channels_last on a CPU (`nn/autobackend.py:262`). A training step of v9t takes
-    0.19 s there instead of 0.25, with our operators in it 0.25 instead of 0.37 (128 px, batch 8). On a GPU Ultralytics
-    chooses by itself.
-    """
-    return torch.channels_last if device.type == "cpu" else torch.contiguous_format
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Run PyTorch on one thread, as a trial on the CPU does."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

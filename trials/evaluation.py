@@ -12,23 +12,18 @@ import torch
 
 from search_spaces import Architecture, build, files
 from search_spaces.errors import DataError, EnvironmentProblem, LatencyError, SpecError, unwrapped
-from trials import devices
+from trials import torch_devices
 from trials.accuracy.judged import JUDGED
 from trials.budget import Budget, Limits
 from trials.costing import cost
 from trials.data import datasets
 from trials.data.judging import JudgingImages
-from trials.devices import torch_device
+from trials.file_names import CHECKPOINT, ERROR, MODEL, WEIGHTS
 from trials.latency import measurement
 from trials.provenance import Provenance
 from trials.scores import Accuracy, Costs, Ending, GoOn, Outcome, Scores
 from trials.training import short_training
 from trials.training.short_training import DivergedError, TimedOutError
-
-WEIGHTS = "weights.pt"
-CHECKPOINT = "checkpoint.bin"
-MODEL = "model.yaml"
-ERROR = "error.txt"
 
 _OUT_OF_MEMORY = (
     "out of memory",  # CUDA
@@ -117,8 +112,8 @@ def measure_costs(document: dict[str, Any], budget: Budget, classes: int) -> Cos
         LatencyError: the model does not run.
     """
     counted = cost.measure(document, classes, budget.deploy_size)
-    device = torch_device(budget.device)
-    model = build.model(document, classes).to(device, memory_format=devices.memory_format(device)).eval()
+    device = torch_devices.torch_device(budget.device)
+    model = build.model(document, classes).to(device, memory_format=torch_devices.memory_format(device)).eval()
     model.fuse(verbose=False)
     measured = measurement.measure(model, budget.deploy_size)
     return Costs(

@@ -9,8 +9,6 @@ from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import torch
-
 import search_spaces
 from search_spaces.files import digest
 from trials.budget import Budget
@@ -50,6 +48,8 @@ class Provenance:
     @classmethod
     def of(cls, budget: Budget, data: DataSet) -> "Provenance":
         """Return the provenance of a training with this budget on this machine."""
+        import torch  # noqa: PLC0415 - the provenance of stored scores is read without PyTorch
+
         return cls(
             seed=budget.seed,
             recipe=hashlib.sha256(budget.recipe.model_dump_json().encode()).hexdigest()[:12],
@@ -91,6 +91,8 @@ def _tensors(path: Path, _size: int, _changed: int) -> str:
 
 @lru_cache(maxsize=1)
 def _versions() -> dict[str, str]:
+    import torch  # noqa: PLC0415 - as above
+
     found = {"python": platform.python_version(), "torch": torch.__version__}  # with its build, such as +cpu
     for name in _PACKAGES:
         try:

@@ -5,10 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from search_spaces import Architecture
 from search_spaces.errors import ScoreError
 from trials.provenance import Provenance
+
+if TYPE_CHECKING:
+    from search_spaces import Architecture
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +158,7 @@ class Outcome:
         provenance: conditions under which another training has the same result.
     """
 
-    architecture: Architecture
+    architecture: "Architecture"
     ending: Ending
     costs: Costs | None = None
     scores: Scores | None = None

@@ -23,7 +23,7 @@ from enum import StrEnum
 from math import sqrt
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtr, stdtrit
 
 from nas.algorithms.arrays import FloatArray
 
@@ -107,7 +107,7 @@ def compare(
     worse = holm(_survival(-means, errors, freedom))
     apart = np.maximum(_survival(means + margin, errors, freedom), _survival(margin - means, errors, freedom))
     equivalent = holm(apart)
-    reach = stats.t.ppf(1 - LEVEL / 2, freedom) * errors
+    reach = stdtrit(freedom, 1 - LEVEL / 2) * errors
     return [
         Comparison(
             difference=float(means[index]),
@@ -150,9 +150,9 @@ def detectable(
     by_seed, sampled = deviation**2 / seeds, image_error**2
     of_deviation = candidates * (seeds - 1) if freedom is None else freedom
     degrees = _freedom((by_seed, sampled), (of_deviation, np.inf))
-    critical = stats.t.ppf(1 - LEVEL / candidates, degrees)
+    critical = stdtrit(degrees, 1 - LEVEL / candidates)
     # Power of a t-test by its usual approximation: the noncentrality that reaches it.
-    return float((critical + stats.t.ppf(_POWER, degrees)) * sqrt(by_seed + sampled))
+    return float((critical + stdtrit(degrees, _POWER)) * sqrt(by_seed + sampled))
 
 
 def seeds_for(gain: float, deviation: float, *, candidates: int = 1, image_error: float = 0.0) -> int | None:
@@ -191,7 +191,7 @@ def _survival(means: FloatArray, errors: FloatArray, freedom: FloatArray) -> Flo
     """Return one-sided p-values; a difference without any noise is certain."""
     certain = errors == 0
     ratio = np.divide(means, errors, out=np.zeros_like(means), where=~certain)
-    p_values = stats.t.sf(ratio, freedom)
+    p_values = stdtr(freedom, -ratio)
     return np.where(certain, np.where(means > 0, 0.0, 1.0), p_values)
 
 

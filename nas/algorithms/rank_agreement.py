@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from itertools import combinations
 from math import isfinite, sqrt
 
-from scipy import stats
-
 LEAST = 4
 """Fewest models whose orders are compared: of three models, one in six orders agrees by chance."""
 
@@ -72,5 +70,7 @@ def _partial(tau: float, first: float | None, second: float | None) -> float | N
 
 def _tau(first: Sequence[float], second: Sequence[float]) -> float | None:
     """Return Kendall's tau-b; None if all values of one are equal."""
+    from scipy import stats  # noqa: PLC0415 - half a second, which a front without repeats need not cost
+
     value = float(stats.kendalltau(first, second).statistic)
     return value if isfinite(value) else None

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
-from scipy import stats
+from scipy.special import chdtri
 
 from nas.algorithms.paired_comparison import LEVEL, detectable
 
@@ -45,7 +45,7 @@ def estimate(studies: Iterable[Trainings]) -> SeedNoise | None:
     if freedom == 0:
         return None
     squares = sum(part for part, _ in parts)
-    low, high = (squares / stats.chi2.ppf(share, freedom) for share in (1 - LEVEL / 2, LEVEL / 2))
+    low, high = (squares / chdtri(freedom, 1 - share) for share in (1 - LEVEL / 2, LEVEL / 2))
     return SeedNoise(deviation=sqrt(squares / freedom), low=sqrt(low), high=sqrt(high), degrees_of_freedom=freedom)
 
 

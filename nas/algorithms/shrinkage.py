@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import optimize
+from scipy.special import chdtri, ndtr
 
 from nas.algorithms.arrays import FloatArray
 from nas.algorithms.paired_comparison import LEVEL
@@ -139,7 +140,7 @@ def _components(
     level, trained = reference
     again = (share**2).sum() / seeds + 1 / seeds
     for quantile in (np.arange(_NOISES) + 0.5) / _NOISES:
-        chi2 = float(stats.chi2.ppf(quantile, noise.degrees_of_freedom))
+        chi2 = float(chdtri(noise.degrees_of_freedom, 1 - quantile))
         variance = max(noise.degrees_of_freedom * noise.deviation**2 / chi2, 1e-12)
         for tau in np.linspace(0, widest, _SPREADS):
             log_weight, mean, spread = _posterior(accuracies, design, variance / counts, float(tau), share)
@@ -179,7 +180,7 @@ def _quantile(weights: FloatArray, means: FloatArray, deviations: FloatArray, le
     reach = 10 * float(deviations.max())
     return float(
         optimize.brentq(
-            lambda value: float(weights @ stats.norm.cdf((value - means) / deviations)) - level,
+            lambda value: float(weights @ ndtr((value - means) / deviations)) - level,
             float(means.min()) - reach,
             float(means.max()) + reach,
         )

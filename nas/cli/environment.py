@@ -106,7 +106,8 @@ def _counts() -> tuple[bool, str]:
 def _device() -> tuple[bool, str]:
     import torch
 
-    from trials.devices import CPU, computes_bf16
+    from trials.devices import CPU
+    from trials.torch_devices import computes_bf16
 
     count = torch.cuda.device_count()
     names = ", ".join(torch.cuda.get_device_name(index) for index in range(count))

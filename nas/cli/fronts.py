@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from nas.records.record import Record
     from nas.records.trial_files import TrialFiles
     from nas.report.trust import Trust
-    from nas.study.study import Study
+    from nas.study.stored_study import StoredStudy
 
 _COLUMNS = {
     "trial": "trial",
@@ -46,7 +46,7 @@ _NARROW = ("seconds", "map50", "params", "progress", "measured_ms", "repeat", "s
 
 
 def print_trials(
-    study: "Study", some: "Sequence[Record]", shown: Format, *, title: str, among: "Sequence[Record]"
+    study: "StoredStudy", some: "Sequence[Record]", shown: Format, *, title: str, among: "Sequence[Record]"
 ) -> None:
     """Print trials as a table that fits the terminal, or every column of them as JSON or CSV.
 
@@ -70,7 +70,7 @@ def print_trials(
     show.rows(rows, shown, title=title, columns=columns, narrow=[name for name in _NARROW if name != cost])
 
 
-def print_front(study: "Study", shown: Format, *, is_warned: bool = False) -> None:
+def print_front(study: "StoredStudy", shown: Format, *, is_warned: bool = False) -> None:
     """Print the Pareto front, the stock model, and whether the difference is more than noise.
 
     Args:
@@ -86,7 +86,7 @@ def print_front(study: "Study", shown: Format, *, is_warned: bool = False) -> No
         show.lines(_remarks(study, records, front, learned=not warning))
 
 
-def nothing_learned(study: "Study", records: "Sequence[Record] | None" = None) -> list[str]:
+def nothing_learned(study: "StoredStudy", records: "Sequence[Record] | None" = None) -> list[str]:
     """Return a warning if the stock model has learned nothing; empty if it has, or is not trained yet."""
     from nas.records.record import stock_of
     from nas.report import verdicts
@@ -104,7 +104,7 @@ def relative(value: float | None, stock: float | None) -> str:
     return "-" if value is None or not stock else f"{value / stock:.1%}"
 
 
-def _remarks(study: "Study", records: "list[Record]", front: "list[Record]", *, learned: bool) -> list[str]:
+def _remarks(study: "StoredStudy", records: "list[Record]", front: "list[Record]", *, learned: bool) -> list[str]:
     from nas.algorithms import pareto
     from nas.records.record import stock_of
     from nas.report import verdicts
@@ -128,7 +128,7 @@ def _remarks(study: "Study", records: "list[Record]", front: "list[Record]", *, 
     return [*remarks, *(_exporting(study, records) if learned else [])]
 
 
-def _exporting(study: "Study", records: "list[Record]") -> list[str]:
+def _exporting(study: "StoredStudy", records: "list[Record]") -> list[str]:
     """Return which model to export: that of the highest reward, if the study has a reward."""
     from nas.report import rewarded
     from nas.report.verdicts import UNITS
@@ -145,7 +145,7 @@ def _exporting(study: "Study", records: "list[Record]") -> list[str]:
     ]
 
 
-def _verdict(study: "Study") -> list[str]:
+def _verdict(study: "StoredStudy") -> list[str]:
     """Return the verdict on a study's finalists in words, or why it cannot be read; empty before its confirmation."""
     from search_spaces.errors import NasError
 
@@ -157,7 +157,7 @@ def _verdict(study: "Study") -> list[str]:
     return verdict.lines() if verdict is not None else []
 
 
-def _trust(study: "Study") -> "Trust | None":
+def _trust(study: "StoredStudy") -> "Trust | None":
     """Return how far a search can be believed; None of other studies, or if one beside it cannot be read."""
     from search_spaces.errors import NasError
 
@@ -168,7 +168,7 @@ def _trust(study: "Study") -> "Trust | None":
 
 
 def _findings(
-    study: "Study",
+    study: "StoredStudy",
     records: "list[Record]",
     front: "list[Record]",
     best: "Record",
@@ -191,7 +191,7 @@ def _findings(
     return [text for text in found if text]
 
 
-def _judging(study: "Study") -> str:
+def _judging(study: "StoredStudy") -> str:
     """Return the command that trains fresh seeds; of longer trainings, for as many epochs."""
     search = study.settings.confirms
     if search is None:

@@ -16,7 +16,7 @@ from nas.workflows.option import Declared, Unit, declared
 from nas.workflows.search_options import SearchOptions
 
 if TYPE_CHECKING:
-    from nas.study import study
+    from nas.study import stored_study
 
 R = TypeVar("R")
 
@@ -160,7 +160,7 @@ def load_modules(files: list[Path] | None) -> None:
     modules.load_all(map(str, files or ()), None)
 
 
-def command_for(name: str, study: "study.Study", *, named: bool = True) -> str:
+def command_for(name: str, study: "stored_study.StoredStudy", *, named: bool = True) -> str:
     """Return a command to type for a study, such as `nas resume v9t-digits --runs there`."""
     from nas.study.folders import runs_option
 

@@ -169,7 +169,7 @@ def _seeds(settings: "Settings", run: "RunSettings") -> str:
 
 def _why_short(run: "RunSettings", records: "Sequence[Record]") -> str:
     """Return why a search ended before its number of trials."""
-    from nas.study.study import COUNTED
+    from nas.study.stored_study import COUNTED
 
     of, done = run.trials, sum(record.ending in COUNTED for record in records)
     states = Counter(record.state for record in records)

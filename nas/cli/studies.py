@@ -10,6 +10,7 @@ from nas.cli.options import Name, Runs, Shown
 from nas.paths import RUNS
 
 if TYPE_CHECKING:
+    from nas.study.stored_study import StoredStudy
     from nas.study.study import Study
 
 
@@ -75,7 +76,7 @@ def status(
     names = [study] if study else studies(runs)
     if not names:
         show.lines([f"no studies in {runs} yet; start one with: nas search"])
-    found = [_status(_open(study, runs))] if study else [_status_or_problem(name, runs) for name in names]
+    found = [_status(_stored(study, runs))] if study else [_status_or_problem(name, runs) for name in names]
     rows = [row for row, _ in found]
     problems = {row["study"]: row["problem"] for row in rows if row["problem"]}
     if shown == "table":
@@ -103,13 +104,13 @@ def pareto(
     shown: Shown = "table",
 ) -> None:
     """Show the Pareto front: the finished trials that no other trial beats in all objectives."""
+    if not expected:
+        fronts.print_front(_stored(study, runs), shown)
+        return
     from nas.algorithms.proposer import STARTUP_TRIALS
     from nas.study.expected_front import expected_front
 
     opened = _open(study, runs)
-    if not expected:
-        fronts.print_front(opened, shown)
-        return
     title = f"Front of {study} by expected mAP50-95: {', '.join(opened.settings.objectives)}"
     records = opened.records()
     front = expected_front(opened, records)
@@ -125,7 +126,7 @@ def pareto(
 @show.reports_errors
 def trials(study: Name, runs: Runs = RUNS, shown: Shown = "table") -> None:
     """Show every trial of a study."""
-    opened = _open(study, runs)
+    opened = _stored(study, runs)
     records = opened.records()
     fronts.print_trials(opened, records, shown, title=f"Trials of {study}", among=records)
     show.lines(fronts.nothing_learned(opened, records))
@@ -195,7 +196,7 @@ def clean(
     from nas.study.cleaning import delete, lies_within, removable, size
     from search_spaces.errors import StudyError
 
-    opened = _open(study, runs)
+    opened = _stored(study, runs)
     supervision = opened.supervision_lock
     if not supervision.take(wait=False):
         raise StudyError(f"{study} is running; stop it first")
@@ -225,7 +226,7 @@ def clean(
         supervision.release()
 
 
-def _status(study: "Study") -> "tuple[dict[str, str | int | float | None], list[str]]":
+def _status(study: "StoredStudy") -> "tuple[dict[str, str | int | float | None], list[str]]":
     """Return the row of a study, and a warning if its stock model has learned nothing."""
     from nas.locks import is_held
     from nas.records.record import stock_of
@@ -255,11 +256,19 @@ def _status_or_problem(name: str, runs: Path) -> "tuple[dict[str, str | int | fl
     from search_spaces.errors import NasError, unwrapped
 
     try:
-        return _status(_open(name, runs))
+        return _status(_stored(name, runs))
     except NasError as error:
         rest = dict.fromkeys(_STATUS)
         problem = unwrapped(error)
         return {**rest, "study": name, "folder": str(runs.absolute() / name), "problem": problem}, []
+
+
+def _stored(name: str, runs: Path) -> "StoredStudy":
+    """Open a study to look at it, without PyTorch."""
+    from nas.study.folders import existing
+    from nas.study.stored_study import StoredStudy
+
+    return StoredStudy.open(existing(name, runs))
 
 
 def _open(name: str, runs: Path) -> "Study":

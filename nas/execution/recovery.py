@@ -11,7 +11,18 @@ from nas.execution.exit_causes import ExitCause
 from nas.execution.pruning import store_outcome
 from nas.execution.watchdog import Training
 from nas.locks import is_held
-from nas.records.trial_attributes import CRASH_CAUSE, DETAIL, ENDING, FINGERPRINT, MACHINE, REPEAT, RETRY_OF, ROLE, RUNG
+from nas.records.trial_attributes import (
+    ARCHITECTURE,
+    CRASH_CAUSE,
+    DETAIL,
+    ENDING,
+    FINGERPRINT,
+    MACHINE,
+    REPEAT,
+    RETRY_OF,
+    ROLE,
+    RUNG,
+)
 from nas.records.trial_files import TrialFiles
 from nas.study.study import Study
 from trials import Ending
@@ -34,7 +45,7 @@ def retry(study: Study, number: int, reason: str, *, crashed: bool = False) -> N
     attributes = {
         key: value
         for key, value in trial.user_attrs.items()
-        if key in {FINGERPRINT, ROLE, REPEAT, CRASH_CAUSE} or key.startswith(RUNG)
+        if key in {ARCHITECTURE, FINGERPRINT, ROLE, REPEAT, CRASH_CAUSE} or key.startswith(RUNG)
     }
     attributes = {**attributes, RETRY_OF: number} | ({CRASH_CAUSE: reason} if crashed else {})
     parameters = trial.system_attrs.get("fixed_params") or trial.params

@@ -27,12 +27,13 @@ from nas.execution.enqueue import enqueue_repeat
 from nas.execution.pruning import limits_of, promote, store_outcome
 from nas.locks import Lock
 from nas.records.stored_outcome import outcome_fields
-from nas.records.trial_attributes import DETAIL, FINGERPRINT, MACHINE, REPEAT, RETRY_OF
+from nas.records.trial_attributes import ARCHITECTURE, DETAIL, FINGERPRINT, MACHINE, REPEAT, RETRY_OF
 from nas.records.trial_files import TrialFiles
 from nas.samplers.base import SpaceExhaustedError
 from nas.samplers.suggest import suggest
 from nas.study.stock_training import StockTraining
 from nas.study.study import Study
+from nas.study.trial_records import description
 from search_spaces import Architecture
 from search_spaces.errors import NasError, unwrapped
 from trials import Budget, Ending, Epoch, Limits, Outcome, evaluate
@@ -159,6 +160,7 @@ class Worker:
             trial.set_user_attr(DETAIL, str(error))
             self._exhausted = True
             raise optuna.TrialPruned from None
+        trial.set_user_attr(ARCHITECTURE, description(architecture))
         trial.set_user_attr(FINGERPRINT, architecture.fingerprint)
         return architecture
 

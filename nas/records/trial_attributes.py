@@ -2,6 +2,8 @@
 
 FINGERPRINT = "fingerprint"
 """Fingerprint of the architecture."""
+ARCHITECTURE = "architecture"
+"""Picks and summary of the architecture, so that a trial that has not ended is shown without its space."""
 ROLE = "role"
 """`stock`, `start`, `cheapest` or `costliest`, if the trial was enqueued as that."""
 REPEAT = "repeat"

@@ -11,9 +11,8 @@ from pydantic import TypeAdapter
 from nas.records.stored_outcome import outcome_fields, parse_outcome
 from search_spaces.files import write_atomically
 from trials.accuracy.judged import JUDGED
-from trials.evaluation import CHECKPOINT, ERROR, MODEL, WEIGHTS
+from trials.file_names import CHECKPOINT, ERROR, MODEL, SCRATCH, WEIGHTS
 from trials.scores import Epoch, Outcome
-from trials.training.short_training import SCRATCH
 
 _LONGEST_PID = 10
 """Number of digits that no process id has."""

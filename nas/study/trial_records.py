@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
@@ -9,10 +10,12 @@ from sqlalchemy import text
 
 from nas.records.record import Record
 from nas.records.record_file import RecordFile
-from nas.records.trial_attributes import DETAIL, FINGERPRINT, REPEAT, ROLE
+from nas.records.trial_attributes import ARCHITECTURE, DETAIL, FINGERPRINT, REPEAT, ROLE
 from nas.study.storage import study_id
 from nas.study.storage_retries import call_with_backoff, place_of
-from search_spaces import SearchSpace
+
+if TYPE_CHECKING:
+    from search_spaces import Architecture, SearchSpace
 
 _ATTRIBUTES_OF_RUNNING = (FINGERPRINT, ROLE, DETAIL, REPEAT)
 
@@ -27,10 +30,10 @@ class TrialRecords:
 
     Args:
         name: of Optuna's study.
-        space: returns the study's space; called when a trial is read that is not in the file.
+        space: returns the study's space; called for a trial of an older version that is not in the file.
     """
 
-    def __init__(self, name: str, storage: RDBStorage, space: Callable[[], SearchSpace], file: RecordFile) -> None:
+    def __init__(self, name: str, storage: RDBStorage, space: "Callable[[], SearchSpace]", file: RecordFile) -> None:
         self._name, self._storage, self._space, self._file = name, storage, space, file
 
     def read(self) -> dict[int, Record]:
@@ -38,7 +41,7 @@ class TrialRecords:
         trials = self._trials_not_in_file()
         records = dict(self._ended)
         for trial in trials:
-            record = records[trial.number] = _record(trial, self._space())
+            record = records[trial.number] = _record(trial, self._space)
             if trial.state.is_finished() and DETAIL in trial.user_attrs:
                 self._ended[trial.number] = record
         return records
@@ -68,22 +71,31 @@ class TrialRecords:
             return [(trial, number) for trial, number in database.execute(_TRIALS, {"study": study})]
 
 
-def _record(trial: FrozenTrial, space: SearchSpace) -> Record:
+def description(architecture: "Architecture") -> dict[str, Any]:
+    """Return what a record shows of an architecture: the value of the attribute `architecture` of a trial."""
+    return {"picks": architecture.as_picks(), "summary": architecture.summary()}
+
+
+def _record(trial: FrozenTrial, space: "Callable[[], SearchSpace]") -> Record:
     """Return the record of a trial; a waiting one's parameters are those that it was enqueued with."""
-    parameters = trial.system_attrs.get("fixed_params") or trial.params
-    names = [f"{slot.name}.operator" for slot in space.slots] + [factor.parameter for factor in space.scaling_factors]
-    is_proposed = all(name in parameters for name in names)  # else the sampler is proposing it now
-    architecture = space.architecture(parameters) if is_proposed else None
     # A worker stores the attributes one by one; all of them are stored when the trial has ended.
     names_to_read = Record.__dataclass_fields__ if trial.state.is_finished() else _ATTRIBUTES_OF_RUNNING
     attributes = {name: value for name, value in trial.user_attrs.items() if name in names_to_read}
     return Record(
         **{
             **attributes,
+            **(trial.user_attrs.get(ARCHITECTURE) or _from_parameters(trial, space())),
             "trial": trial.number,
             "state": trial.state.name.lower(),
-            "picks": architecture.as_picks() if architecture else {},
-            "summary": architecture.summary() if architecture else "",
             "within": all(value <= 0 for value in trial.constraints.values()),
         }
     )
+
+
+def _from_parameters(trial: FrozenTrial, space: "SearchSpace") -> dict[str, Any]:
+    """Return the description of the architecture of a trial that has no such attribute; empty while it is proposed."""
+    parameters = trial.system_attrs.get("fixed_params") or trial.params
+    names = [f"{slot.name}.operator" for slot in space.slots] + [factor.parameter for factor in space.scaling_factors]
+    if any(name not in parameters for name in names):
+        return {"picks": {}, "summary": ""}
+    return description(space.architecture(parameters))

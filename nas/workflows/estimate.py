@@ -19,14 +19,14 @@ from nas.workflows.check_cache import CheckCache
 from nas.workflows.request import Request, require_reachable
 from search_spaces import Architecture, SearchSpace, auxiliary, build
 from search_spaces.errors import LatencyError
-from trials import Budget, Limits, devices
+from trials import Budget, Limits, torch_devices
 from trials.costing import cost
 from trials.costing.cost import CostTable, gflops
 from trials.costing.layers import IMAGE_CHANNELS
 from trials.costing.slot_costs import SlotCosts, slot_costs
 from trials.data import datasets
 from trials.data.datasets import DataSet
-from trials.devices import torch_device
+from trials.torch_devices import torch_device
 
 SAMPLES = 200
 """Random architectures on which shares of a space are estimated."""
@@ -233,11 +233,11 @@ def _stored_step_times(entry: object) -> StepTimes | None:
 
 def _measure_step_times(architecture: Architecture, classes: int, budget: Budget) -> StepTimes:
     device = torch_device(budget.device)
-    with devices.one_thread():
+    with torch_devices.one_thread():
         began = time.perf_counter()
         document = architecture.document(classes)
         in_training = auxiliary.with_branch(document) if budget.recipe.pgi else document
-        model = build.model(in_training, classes).to(device, memory_format=devices.memory_format(device))
+        model = build.model(in_training, classes).to(device, memory_format=torch_devices.memory_format(device))
         start = time.perf_counter() - began
         return StepTimes(
             step=_median_seconds(_training_step(model, budget, device), device),
@@ -251,7 +251,7 @@ def _training_step(model: nn.Module, budget: Budget, device: torch.device) -> Ca
     batch, size = budget.batch, budget.image_size
     images = torch.rand(batch, IMAGE_CHANNELS, size, size, device=device)
     labeled = {
-        "img": images.contiguous(memory_format=devices.memory_format(device)),
+        "img": images.contiguous(memory_format=torch_devices.memory_format(device)),
         "batch_idx": torch.arange(batch, device=device).repeat_interleave(_BOXES).float(),
         "cls": torch.zeros(batch * _BOXES, 1, device=device),
         "bboxes": torch.rand(batch * _BOXES, 4, device=device) * 0.25 + 0.25,
@@ -276,7 +276,7 @@ def _training_step(model: nn.Module, budget: Budget, device: torch.device) -> Ca
 def _validation_step(model: nn.Module, budget: Budget, device: torch.device) -> Callable[[], object]:
     """Return a forward pass of twice the batch, as Ultralytics validates; without NMS and matching of boxes."""
     images = torch.rand(2 * budget.batch, IMAGE_CHANNELS, budget.image_size, budget.image_size, device=device)
-    images = images.contiguous(memory_format=devices.memory_format(device))
+    images = images.contiguous(memory_format=torch_devices.memory_format(device))
 
     @torch.no_grad()
     def validate() -> object:

@@ -4,7 +4,7 @@ from functools import partial
 
 from nas.settings import Settings
 from nas.workflows.request import require_reachable
-from trials import devices
+from trials import torch_devices
 from trials.costing.cost import CostTable, gflops
 from trials.data.progress import Progress
 from trials.evaluation import measure_costs
@@ -65,7 +65,7 @@ def _measured_reach(table: CostTable, settings: Settings, measuring: Progress | 
     classes = len(settings.classes)
     extremes = [table.extreme(lambda layer: layer.macs, cheapest=cheapest) for cheapest in (True, False)]
     measured = []
-    with devices.one_thread():
+    with torch_devices.one_thread():
         for done, one in enumerate(extremes):
             if measuring is not None:
                 measuring(done, len(extremes))

@@ -27,7 +27,8 @@ from search_spaces.errors import EnvironmentProblem, SpecError, nearest
 from trials import Budget, Limits, Recipe, machine, recipes
 from trials.budget import Precision
 from trials.data.datasets import DIGITS, DataSet
-from trials.devices import CPU, computes_bf16
+from trials.devices import CPU
+from trials.torch_devices import computes_bf16
 
 Model = TypeVar("Model", bound=BaseModel)
 Value = TypeVar("Value")

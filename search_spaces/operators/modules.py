@@ -3,6 +3,8 @@
 A file is imported under a module name that is a hash of its content, and every `nn.Module` class of it is pickled
 together with the text of the file. So a checkpoint with such an operator, also one that Ultralytics saves, loads in
 any process where this package is installed, even if the file is deleted.
+
+Importing this module adds the operators of installed packages to `OPERATORS`.
 """
 
 import copyreg
@@ -239,3 +241,6 @@ def _blank(path: str, text: str, qualified_name: str) -> nn.Module:
     found: Any = reduce(getattr, qualified_name.split("."), module)
     blank: nn.Module = copyreg.__newobj__(found)  # type: ignore[attr-defined]
     return blank
+
+
+load_installed()

@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -177,6 +179,30 @@ def test_status_explains_waiting(study: Study) -> None:
     assert "waiting:" not in nas("status", *runs(study)).stderr
     study.enqueue(study.space.stock)
     assert "waiting: architectures in the queue" in nas("status", *runs(study)).stderr
+
+
+@pytest.mark.parametrize("command", ["status", "pareto", "trials"])
+def test_a_study_that_runs_is_looked_at_without_pytorch(study: Study, command: str) -> None:
+    study.enqueue(study.space.stock)  # a trial that has not ended is in the storage only
+    arguments = [command, "small", *map(str, runs(study)), "--format", "json"]
+    code = f"""if True:
+        import sys
+        from nas.cli import app
+        app({arguments!r}, standalone_mode=False)
+        print(sorted({{"torch", "ultralytics", "mlflow", "pandas"}} & set(sys.modules)), file=sys.stderr)
+        """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr.splitlines()[-1] == "[]"
+    rows = json.loads(done.stdout)
+    assert rows[0].get("waiting", 1) == 1
+    assert command != "trials" or len(rows) == 6
+
+
+def test_a_waiting_trial_is_shown_with_its_architecture(study: Study) -> None:
+    other = study.architecture(study.records()[1])
+    study.enqueue(other)
+    *_, waiting = study.records()
+    assert (waiting.state, waiting.picks, waiting.summary) == ("waiting", other.as_picks(), other.summary())
 
 
 def test_unknown_study_suggests_the_most_similar_name_with_status_2(study: Study) -> None:

@@ -21,7 +21,7 @@ from ultralytics.nn.modules import Conv
 from ultralytics.utils import LOGGER
 
 import search_spaces
-from search_spaces import OPERATORS, Architecture, Choice, SearchSpace, build, parser_hooks, rows
+from search_spaces import OPERATORS, Architecture, Choice, SearchSpace, build, rows, ultralytics_hooks
 from search_spaces import base as bases
 from search_spaces.errors import SpecError
 from search_spaces.hosts import HOSTS
@@ -127,7 +127,7 @@ class TestHook:
 
     def test_hook_is_installed_once(self) -> None:
         before = tasks.parse_model
-        parser_hooks.install()
+        ultralytics_hooks.install(tasks)
         assert tasks.parse_model is before
         stock = inspect.unwrap(before)
         assert stock is not before

@@ -222,7 +222,7 @@ class TestUltralytics:
             "head": [[-1, 1, "Classify", ["nc"]]],
         }
         assert tasks.ClassificationModel(content, verbose=False)
-        monkeypatch.setattr(tasks.parse_model, "downloads", True)
+        monkeypatch.setitem(parser_hooks.PERMITTED, "downloads", True)
         parser_hooks.refuse_downloads()
         (mistake,) = mistakes_of(lambda: tasks.ClassificationModel(content, verbose=False))
         assert mistake.startswith("backbone[0]: TorchVision downloads weights")

@@ -18,7 +18,6 @@ from ultralytics.utils.loss import v8DetectionLoss
 
 from search_spaces import Architecture, Choice, auxiliary, build, model_reader
 from search_spaces.architecture import Insertion
-from search_spaces.auxiliary import LEAD_GUIDED
 from search_spaces.pgi import (
     AUXILIARY_SHARE,
     AuxiliaryLayer,
@@ -29,6 +28,7 @@ from search_spaces.pgi import (
     unwrap_auxiliary,
     wrap_auxiliary,
 )
+from search_spaces.pgi_setting import LEAD_GUIDED
 
 CLASSES = 3
 HEAD = {"t": 29, "m": 38}

@@ -21,9 +21,9 @@ from ultralytics.utils import LOGGER, SETTINGS, callbacks
 
 from search_spaces import Architecture, Choice, auxiliary, build, model_reader, pgi, yaml_text
 from search_spaces.architecture import Insertion
-from search_spaces.auxiliary import LEAD_GUIDED, Pgi
 from search_spaces.errors import SpecError
 from search_spaces.operators.dynamic_conv import DynamicConv
+from search_spaces.pgi_setting import LEAD_GUIDED, Pgi
 from trials import Budget, Ending, Outcome, Recipe, evaluate
 from trials.data import datasets
 from trials.training.full_training import FullTrainer, LeadGuidedTrainer, PGITrainer, PlainTrainer, prepare_command

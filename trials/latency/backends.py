@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 from search_spaces.errors import EnvironmentProblem, LatencyError, unwrapped
-from trials import devices
-from trials.devices import CPU, torch_device
+from trials import torch_devices
+from trials.devices import CPU
 from trials.latency import measurement
 from trials.latency.deployed import Deployed
 from trials.latency.measurement import Iteration
+from trials.torch_devices import torch_device
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,7 @@ class Backend:
         if self.load_graph is not None:
             return self.prepare_graph(deployed.to_onnx(), execution, description=deployed.description)
         device = execution.torch_device
-        module, inputs = deployed.on(device, devices.memory_format(device))
+        module, inputs = deployed.on(device, torch_devices.memory_format(device))
         return measurement.iteration_of(module, inputs, description=deployed.description)
 
     def prepare_graph(self, graph: bytes, execution: ExecutionSettings, *, description: str) -> Iteration:

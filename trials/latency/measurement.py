@@ -30,7 +30,7 @@ from torch import nn
 
 from search_spaces.errors import LatencyError
 from trials.costing.layers import IMAGE_CHANNELS
-from trials.devices import memory_format
+from trials.torch_devices import memory_format
 
 MAX_SPREAD = 0.10
 """Greatest interquartile range of a steady measurement, as a share of the median."""

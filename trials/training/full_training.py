@@ -13,9 +13,9 @@ from ultralytics.nn.tasks import DetectionModel, yaml_model_load
 from ultralytics.utils import LOGGER, RANK, SETTINGS, callbacks
 
 from search_spaces import auxiliary, foreign_files, model_reader
-from search_spaces.auxiliary import LEAD_GUIDED, Pgi
 from search_spaces.errors import SpecError
 from search_spaces.operators.dynamic_conv import DynamicConv
+from search_spaces.pgi_setting import LEAD_GUIDED, Pgi
 from trials.budget import Recipe
 from trials.training.inheritance import transfer
 from trials.training.user_data import UserDataTrainer, UserDataValidator

@@ -35,17 +35,15 @@ from trials.budget import Budget
 from trials.data import image_cache
 from trials.data.datasets import DataSet
 from trials.data.judging import JudgingImages
-from trials.devices import memory_format
+from trials.file_names import SCRATCH
 from trials.scores import Coverage, Epoch, GoOn
+from trials.torch_devices import memory_format
 from trials.training import checkpoint, trainer_patches
 from trials.training.checkpoint import Checkpoint
 from trials.training.ema import decay
 from trials.training.inheritance import inherit
 from trials.training.judging import judge
 from trials.weights import keep
-
-SCRATCH = "ultralytics"
-"""Folder, in that of the training, in which Ultralytics' trainer writes."""
 
 
 class DivergedError(Exception):

@@ -16,7 +16,7 @@ from ultralytics.engine import trainer
 from ultralytics.nn.tasks import BaseModel
 from ultralytics.utils import torch_utils
 
-from trials.devices import one_thread
+from trials.torch_devices import one_thread
 from trials.training.ema import InPlaceEMA
 
 

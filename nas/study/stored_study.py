@@ -1,0 +1,236 @@
+"""Study as it is stored: its settings, records and front, read without PyTorch."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from optuna.storages import RDBStorage
+
+from nas.locks import Lock
+from nas.records.record import Record, pareto_front_of
+from nas.records.record_file import RecordFile
+from nas.records.trial_files import TrialFiles
+from nas.settings import RunSettings
+from nas.study.confirmation import confirmation_of, search_of
+from nas.study.folders import (
+    HOLDOUT,
+    MEASURED_LATENCIES,
+    PROPOSAL_LOCK,
+    RECORDS,
+    SPACE,
+    SUPERVISOR_LOCK,
+    default_storage,
+    runs_option,
+    storage_file,
+)
+from nas.study.judging import judged_records
+from nas.study.measured_latencies import MeasuredLatencies
+from nas.study.storage import open_storage
+from nas.study.study_file import StudyFile
+from nas.study.trained_again import Trained, trained_again
+from nas.study.trial_records import TrialRecords
+from search_spaces.errors import SpecError, StudyError
+from trials import Ending
+
+if TYPE_CHECKING:
+    from nas.report.trust import Trust
+    from nas.report.verdict import Verdict
+    from search_spaces import SearchSpace
+
+COUNTED = frozenset(ending.value for ending in Ending if ending not in {Ending.OVER_LIMIT, Ending.BROKEN})
+"""Endings that count towards a study's number of trials."""
+
+
+class StoredStudy:
+    """Existing study, to be looked at.
+
+    Attributes:
+        folder: absolute; holds `study.json`, `space.yaml`, `study.db`, `trials/`, `workers/`.
+        file: content of `study.json`.
+        name: of the folder; Optuna's study has the one under which the study was created.
+        remark: a sentence for the user from when the study was resumed; empty if there is none.
+        record_file: records of finished trials.
+        measured_latencies: of trials' models, measured after the search.
+    """
+
+    def __init__(self, folder: Path, file: StudyFile) -> None:
+        self.folder, self.file = folder, file
+        self.settings = file.settings
+        self.name = folder.name
+        self.remark = ""
+        self.record_file = RecordFile(folder / RECORDS)
+        self.measured_latencies = MeasuredLatencies(folder / MEASURED_LATENCIES)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, folder={str(self.folder)!r})"
+
+    @classmethod
+    def open(cls, folder: Path) -> Self:
+        """Open the study of a folder.
+
+        Raises:
+            StudyError: there is none.
+        """
+        return cls(folder, StudyFile.read(folder))
+
+    @cached_property
+    def space(self) -> "SearchSpace":
+        """Search space, from the study's copy of the file; not needed to read finished trials.
+
+        Raises:
+            StudyError: it has changed since the study was created.
+        """
+        from search_spaces import space_file  # noqa: PLC0415 - PyTorch, which only trials of older versions need
+
+        path, before = self.folder / SPACE, self.settings.space_hash
+        try:
+            space = space_file.load(path)
+        except SpecError as error:
+            mistakes = "; ".join(error.mistakes)
+            raise StudyError(
+                f"{path}: the study's copy of its space cannot be read: {mistakes} (put it back as it was, or begin "
+                "another study)"
+            ) from None
+        if space.hash != before:
+            raise StudyError(
+                f"{path}: the space has changed since the study was created ({space.hash}, not {before}); "
+                "begin another study for it"
+            )
+        return space
+
+    @property
+    def database(self) -> Path | None:
+        """File of the storage; None if the storage is a server."""
+        return storage_file(self.file.storage)
+
+    @property
+    def shares_storage(self) -> bool:
+        """Whether the storage is not a file in this study's folder, so that it may hold other studies."""
+        return self.database != storage_file(default_storage(self.folder))
+
+    @cached_property
+    def storage(self) -> RDBStorage:
+        """Optuna's storage; one per process.
+
+        Raises:
+            EnvironmentProblem: it cannot be opened.
+            StudyError: it is a file that is missing, empty or damaged.
+        """
+        return open_storage(self.file.storage)
+
+    @property
+    def sealed(self) -> Path | None:
+        """File that lists the sealed images; None if there are none."""
+        return self.folder / HOLDOUT if self.settings.holdout else None
+
+    def files(self, trial: int) -> TrialFiles:
+        """Return the files of a trial."""
+        return TrialFiles.of(self.folder, trial)
+
+    def records(self) -> list[Record]:
+        """Return the records of all trials, in order."""
+        records = self._trial_records.read()
+        measured = self.measured_latencies.read()
+        for number, record in records.items():
+            if str(number) in measured:
+                records[number] = replace(record, measured_ms=measured[str(number)])
+        return [records[number] for number in sorted(records)]
+
+    def save_records(self) -> None:
+        """Append the records of finished trials to their file; only the supervisor does, after it has read them."""
+        self._trial_records.save()
+
+    @cached_property
+    def _trial_records(self) -> TrialRecords:
+        return TrialRecords(self.file.name, self.storage, lambda: self.space, self.record_file)
+
+    def front(self, records: Sequence[Record] | None = None) -> list[Record]:
+        """Return the Pareto front of the finished trials, best accuracy first."""
+        return pareto_front_of(self.records() if records is None else records, self.settings.objectives)
+
+    def remaining_trials(self, records: Sequence[Record]) -> int:
+        """Return how many further trials may begin now."""
+        if self.settings.confirms:
+            return sum(record.state == "waiting" for record in records)
+        taken = sum(record.ending in COUNTED or record.state == "running" for record in records)
+        return max(0, self.file.run.trials - taken)
+
+    def verdict(self, *, margin: float = 0.5) -> "Verdict | None":
+        """Return the verdict on the finalists of this search, or of the search that this study confirms.
+
+        Args:
+            margin: points of mAP50-95 within which two models count as equally accurate.
+
+        Returns:
+            None before `nas confirm` was called for the search.
+
+        Raises:
+            ScoreError: what a training has scored on the images that judge is missing or damaged.
+        """
+        from nas.report.judging import judge  # noqa: PLC0415 - a report of two studies; only this method needs it
+
+        find = search_of if self.settings.confirms else confirmation_of
+        if (beside := find(self.folder, self.file)) is None:
+            return None
+        other = StoredStudy.open(beside)
+        search, fresh = (other, self) if self.settings.confirms else (self, other)
+        command = f"{search.name}{runs_option(search.folder.parent)}"
+        records, resampled = judged_records(fresh.records(), fresh.settings, fresh.folder, command)
+        return judge(
+            search.records(),
+            records,
+            before=search.settings,
+            after=fresh.settings,
+            study=search.name,
+            margin=margin,
+            workers=fresh.file.run.workers,
+            resampled=resampled,
+        )
+
+    def trust(self) -> "Trust":
+        """Return how far the ranking of this search can be believed, from what was trained.
+
+        Raises:
+            StudyError: this study is no search, but trains models of one again.
+        """
+        from nas.report.trust import trust  # noqa: PLC0415 - a report of several studies; only this method needs it
+
+        if self.settings.confirms:
+            raise StudyError(
+                f"{self.name} trains models of another study again; ask: nas trust {self.settings.confirms}"
+            )
+        verdict, where = self.verdict(), runs_option(self.folder.parent)
+        again = [StoredStudy.open(folder) for folder in trained_again(self.folder, self.settings)]
+        return trust(
+            Trained.of(self.folder, self.file, self.records()),
+            [Trained.of(one.folder, one.file, one.records(), search=self.settings) for one in again],
+            measure=f"nas trust {self.name}{where} --measure",
+            confirm=f"nas confirm {self.name}{where}",
+            measured=verdict.shrinkage if verdict is not None else None,
+        )
+
+    def set_run(self, run: RunSettings) -> None:
+        """Store how the study is run from now on."""
+        self.set_file(self.file.model_copy(update={"run": run}))
+
+    def set_file(self, file: StudyFile) -> None:
+        """Replace `study.json`."""
+        self.file = file
+        self.file.write(self.folder)
+
+    def already_running(self) -> StudyError:
+        """Return the error to raise if another process supervises the study."""
+        advice = f"look at it with: nas status {self.name}{runs_option(self.folder.parent)}"
+        return StudyError(f"{self.name} is running already, in another process; {advice}")
+
+    @property
+    def proposal_lock(self) -> Lock:
+        """Lock held while counting remaining trials and proposing one."""
+        return Lock(self.folder / PROPOSAL_LOCK)
+
+    @property
+    def supervision_lock(self) -> Lock:
+        """Lock held by the one supervisor of this study on this machine."""
+        return Lock(self.folder / SUPERVISOR_LOCK)
