@@ -49,7 +49,7 @@ def _test(images: int) -> str:
     """Return whether there are images that a search never reads."""
     if images:
         return f"{images} image{'s' if images > 1 else ''} that no search reads: nas confirm judges by them"
-    return "no images that no search reads; nas search --holdout 15% seals some of train and val, to judge by"
+    return "no labelled images beside train and val; nas search --holdout 15% seals some of those, to judge by"
 
 
 def remarks(data: "DataSet") -> Iterator[tuple[str, str]]:

@@ -34,6 +34,7 @@ def search(typed: options.Typed, dry_run: options.DryRun = False, shown: options
       nas search                                  a demonstration on built-in data
       nas search --data my/data.yaml --dry-run    check everything, print the plan
       nas search --data my/data.yaml              search, and show the front
+      nas search --data my/data.yaml --holdout 15%   seal images to judge by
       nas search --space v8 --scale s --max-gflops 20 --trials 60
 
     Then: nas pareto STUDY, nas confirm STUDY, nas export STUDY.

@@ -213,7 +213,8 @@ class TestDerived:
 
 class TestTestSplit:
     def test_search_with_a_test_split_seals_nothing(self, ask: Ask, data: Path) -> None:
-        shutil.copytree(data.parent / "images" / "val", data.parent / "images" / "test")
+        for kind in ("images", "labels"):
+            shutil.copytree(data.parent / kind / "val", data.parent / kind / "test")
         change(data, test="images/test")
         assert ask().judging == 20
         assert refusal(ask, holdout=0.15) == (
@@ -221,8 +222,11 @@ class TestTestSplit:
             "judges (leave --holdout out)"
         )
 
-    @pytest.mark.parametrize("test", ["", None, "images/nothing", "images/val"])
-    def test_split_without_images_of_its_own_does_not_count(self, ask: Ask, data: Path, test: str | None) -> None:
+    @pytest.mark.parametrize("test", ["", None, "images/nothing", "images/val", "images/unlabeled"])
+    def test_split_without_labelled_images_of_its_own_does_not_count(
+        self, ask: Ask, data: Path, test: str | None
+    ) -> None:
+        shutil.copytree(data.parent / "images" / "val", data.parent / "images" / "unlabeled")
         change(data, test=test)
         plan = ask(holdout=0.15)
         assert plan.judging == 0

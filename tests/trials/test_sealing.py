@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search_spaces.errors import DataError, SpecError
-from trials.data import datasets, holdout, judging, sealing, stratification
+from trials.budget import Recipe
+from trials.data import datasets, holdout, image_cache, image_files, judging, sealing, stratification
 from trials.data.holdout import Holdout
 
 WriteScenes = Callable[..., Path]
@@ -209,10 +210,14 @@ class TestReading:
             label(image).unlink()
         assert datasets.load(copy, sealed=sealed).fingerprint == rest.fingerprint
         assert datasets.load(copy).fingerprint == rest.fingerprint
+        moved = datasets.load(copy, sealed=sealed)
+        images = image_cache.load(
+            moved.train, moved.classes, 32, 8, Recipe(), stride=32, training=True, root=moved.root
+        )
+        assert len(images.im_files) == len([one for one in images.ims if one is not None]) == rest.train_images
+        assert not set(images.im_files) & set(moved.sealed)
 
     def test_training_reads_the_same_images_from_the_list_as_from_folders(self, data: Path) -> None:
-        from trials.data import image_files
-
         sealed = sealing.seal(data, 0.15, 0)
         read = datasets.load(data, sealed=sealed)
         images = image_files.find([*read.train, *read.val], Path())

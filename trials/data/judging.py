@@ -61,6 +61,8 @@ def _of_holdout(labeled: LabeledData, sealed: Holdout) -> JudgingImages:
 def images_of_test(data: str | Path) -> tuple[str, ...]:
     """Return the images of `test` that are in neither `train` nor `val`; neither they nor labels are opened.
 
+    None are returned if no image has a label file, as in the test images of a competition.
+
     Raises:
         DataError: there is no data.yaml, or it cannot be read.
     """
@@ -71,7 +73,8 @@ def images_of_test(data: str | Path) -> tuple[str, ...]:
     root = data_yaml.root(file, description)
     found = image_files.find(data_yaml.sources(root, description.get(TEST)), root)
     searched = _searched(root, description)
-    return tuple(path for path in found if _identity(path) not in searched)
+    unseen = tuple(path for path in found if _identity(path) not in searched)
+    return unseen if any(image_files.is_file(splits.label_path(path)) for path in unseen) else ()
 
 
 def _of_test_split(file: Path) -> JudgingImages | None:
