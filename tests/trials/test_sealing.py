@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -94,6 +95,16 @@ class TestDraw:
                 have = [image for image in images if number in classes[image]]
                 assert abs(sum(image in sealed for image in have) - share * len(have)) < 2
             assert abs(sum(image in sealed for image in images) - share * len(images)) < 2
+
+    @pytest.mark.parametrize("name", [b"two\nlines.png", b"\xff.png", "line\u2028.png".encode()])
+    def test_name_that_no_list_can_have_is_refused(
+        self, tmp_path: Path, write_scenes: WriteScenes, name: bytes
+    ) -> None:
+        file = write_scenes(tmp_path)
+        image = tmp_path / "images" / "train" / "000.png"
+        image.rename(image.with_name(os.fsdecode(name)))
+        with pytest.raises(DataError, match="no list of images can have this name"):
+            sealing.seal(file, 0.15, 0)
 
     def test_no_image_is_opened(self, data: Path, tmp_path: Path) -> None:
         shutil.copytree(data.parent, tmp_path / "broken")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from search_spaces.errors import DataError, SpecError
-from trials.data import data_yaml, datasets, holdout, labels, stratification
+from trials.data import data_yaml, datasets, holdout, labels, listed_images, stratification
 from trials.data.datasets import LabeledData
 from trials.data.holdout import Holdout
 from trials.data.progress import Progress
@@ -51,6 +51,7 @@ def seal(data: str | Path, share: float, seed: int, *, progress: Progress | None
         SpecError: a class would vanish from `train`, `val` or the sealed images.
     """
     labeled = datasets.read_labels(data, progress=progress)
+    listed_images.require_listable([image.path for image in _all(labeled)])
     units = _units(labeled, seed)
     drawn = _drawn(units, share)
     if vanished := list(_vanished(units, drawn, labeled.classes)):
