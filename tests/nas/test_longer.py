@@ -203,7 +203,7 @@ class TestCommand:
         runs = ["--runs", str(searched.folder.parent)]
         result, after = (CliRunner().invoke(app, ["pareto", name, *runs]).stderr for name in ("small", "small-x3"))
         command = f"nas confirm small {' '.join(runs)}"
-        assert f"{command})." in result or f"let fresh seeds judge the front: {command}\n" in result
+        assert f"{command});" in result or f"let fresh seeds judge the front: {command}\n" in result
         assert f"{command} --epochs 9" in after
 
     def test_confirmation_has_a_line_for_each_model_at_80_columns(

@@ -1,0 +1,304 @@
+"""At which slope of the stock model the order of short and long trainings begins to agree.
+
+    python benchmarks/slope.py train DATA --results FILE [--space NAME] [--scale S] [--image-size PX]
+                               [--epochs N,N,...] [--architectures N] [--seeds N] [--jobs N]
+    python benchmarks/slope.py table --results FILE
+
+`train` trains, for each number of epochs, the stock model for twice as many; from its weights a fixed sample of
+architectures, the stock model among them, for as many; and all of them for three times as many. It appends one line
+per training to FILE, and skips those that FILE has, so it may be stopped at any time. DATA is a data.yaml, or digits.
+
+`table` prints a row for each budget: the slope (what the stock model gains in a candidate's epochs), the median
+difference between two architectures, their ratio, and Kendall's tau of short and long trainings, and given cost.
+The stock models are in a folder next to FILE, with its name.
+"""
+
+import argparse
+import csv
+import os
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, fields
+from itertools import combinations
+from multiprocessing import get_context
+from pathlib import Path
+from shutil import copyfile
+from statistics import fmean, median
+from tempfile import TemporaryDirectory
+from typing import get_type_hints
+
+os.environ.setdefault("YOLO_OFFLINE", "true")
+os.environ.setdefault("YOLO_VERBOSE", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from nas.algorithms.rank_agreement import agreement
+from search_spaces import Architecture, load
+from trials import Budget, Costs, evaluate, recipes
+from trials.costing import cost
+from trials.data import datasets
+from trials.data.datasets import DIGITS
+
+BASE, SHORT, LONG = "base", "short", "long"
+BASE_FACTOR, LONG_FACTOR = 2, 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Line of the results file: one training, of a search of which candidates have so many epochs."""
+
+    data: str
+    model: str
+    image_size: int
+    epochs: int
+    seed: int
+    length: str
+    fingerprint: str
+    summary: str
+    gflops: float
+    map50_95: float
+    seconds: float
+
+    @property
+    def search(self) -> tuple[str, str, int, int, int]:
+        """Key of the search that it belongs to."""
+        return self.data, self.model, self.image_size, self.epochs, self.seed
+
+    @property
+    def training(self) -> tuple[object, ...]:
+        """Key of the training."""
+        return (*self.search, self.length, self.fingerprint)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One training; `index` is that of the architecture in the sample."""
+
+    data: str
+    space: str
+    scale: str
+    image_size: int
+    epochs: int
+    seed: int
+    length: str
+    index: int
+    count: int
+
+
+def sample(job: Job) -> list[Architecture]:
+    """Return the stock model and random architectures, the same in every call."""
+    space, rng = load(job.space, scale=job.scale), random.Random(0)
+    found = {space.stock.fingerprint: space.stock}
+    while len(found) < job.count:
+        architecture = space.sample(rng)
+        if not space.scaling_factors or space.incompatibility(architecture) is None:
+            found.setdefault(architecture.fingerprint, architecture)
+    return list(found.values())
+
+
+def trained(job: Job, weights: Path) -> Result:
+    """Train, and return the score; the stock model's weights are written to, or read from, `weights`."""
+    data, is_base = datasets.load(job.data), job.length == BASE
+    space = load(job.space, scale=job.scale)
+    architecture = sample(job)[job.index]
+    scratch, inherited = (
+        (recipes.DIGITS_SCRATCH, recipes.DIGITS_INHERITED)
+        if job.data == DIGITS
+        else (recipes.SCRATCH, recipes.INHERITED)
+    )
+    budget = Budget(
+        data=data.path,
+        epochs=job.epochs * {BASE: BASE_FACTOR, SHORT: 1, LONG: LONG_FACTOR}[job.length],
+        image_size=job.image_size,
+        seed=job.seed,
+        weights=None if is_base else weights,
+        recipe=scratch if is_base else inherited,
+    )
+    counted = cost.table(space, len(data.classes), budget.deploy_size).cost(architecture)
+    costs = Costs(params=counted.params, gflops=counted.gflops)
+    with TemporaryDirectory() as folder:
+        outcome = evaluate(architecture, budget, Path(folder), lambda *_: True, costs=costs)
+        if outcome.scores is None:
+            raise RuntimeError(f"{architecture.summary()}: {outcome.ending} {outcome.detail}")
+        if is_base:
+            weights.parent.mkdir(exist_ok=True)
+            copyfile(Path(folder) / "weights.pt", weights)
+    return Result(
+        data=Path(job.data).parent.name if job.data != DIGITS else DIGITS,
+        model=f"{job.space}{job.scale}",
+        image_size=job.image_size,
+        epochs=job.epochs,
+        seed=job.seed,
+        length=job.length,
+        fingerprint=architecture.fingerprint,
+        summary=architecture.summary(),
+        gflops=round(counted.gflops, 3),
+        map50_95=round(outcome.scores.map50_95, 5),
+        seconds=round(outcome.seconds, 1),
+    )
+
+
+def read(file: Path) -> list[Result]:
+    """Read the results file; empty if it does not exist."""
+    if not file.is_file():
+        return []
+    types = get_type_hints(Result)
+    with file.open(newline="", encoding="utf-8") as lines:
+        return [Result(**{name: types[name](value) for name, value in row.items()}) for row in csv.DictReader(lines)]
+
+
+def append(file: Path, result: Result) -> None:
+    """Append one result."""
+    new = not file.is_file()
+    with file.open("a", newline="", encoding="utf-8") as lines:
+        writer = csv.DictWriter(lines, fieldnames=[field.name for field in fields(Result)])
+        if new:
+            writer.writeheader()
+        writer.writerow(vars(result))
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train all that the results file lacks, the stock models of a seed first."""
+    finished = {(*one.search[2:], one.length, one.fingerprint) for one in _of(options)}
+    folder = options.results.with_suffix(".bases")
+    with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
+        for jobs in _jobs(options):
+            missing = [
+                job
+                for job in jobs
+                if (job.image_size, job.epochs, job.seed, job.length, sample(job)[job.index].fingerprint)
+                not in finished
+                or (job.length == BASE and not _weights(folder, job).is_file())
+            ]
+            futures = [pool.submit(trained, job, _weights(folder, job)) for job in missing]
+            for done, future in enumerate(as_completed(futures), 1):
+                result = future.result()
+                if (*result.search[2:], result.length, result.fingerprint) not in finished:
+                    append(options.results, result)
+                line = f"{result.epochs} epochs, seed {result.seed}, {result.length}: {result.map50_95:.4f}"
+                print(f"{done}/{len(missing)}  {line}  {result.summary}", flush=True)
+
+
+def _of(options: argparse.Namespace) -> list[Result]:
+    """Return the results of this data set and model."""
+    name = Path(options.data).parent.name if options.data != DIGITS else DIGITS
+    model = f"{options.space}{options.scale}"
+    return [one for one in read(options.results) if (one.data, one.model) == (name, model)]
+
+
+def _jobs(options: argparse.Namespace) -> Iterator[list[Job]]:
+    """Yield the trainings that can run at once, the cheapest budgets first."""
+    for seed in range(options.seeds):
+        for epochs in map(int, options.epochs.split(",")):
+            for lengths in ([BASE], [SHORT, LONG]):
+                yield [
+                    Job(
+                        data=options.data,
+                        space=options.space,
+                        scale=options.scale,
+                        image_size=options.image_size,
+                        epochs=epochs,
+                        seed=seed,
+                        length=length,
+                        index=index,
+                        count=options.architectures,
+                    )
+                    for length in lengths
+                    for index in range(1 if length == BASE else options.architectures)
+                ]
+
+
+def _weights(folder: Path, job: Job) -> Path:
+    data = Path(job.data).parent.name if job.data != DIGITS else DIGITS
+    return folder / f"{data}-{job.space}{job.scale}-{job.image_size}-{job.epochs}-{job.seed}.pt"
+
+
+COLUMNS = (
+    "data",
+    "model",
+    "px",
+    "base + epochs",
+    "seeds",
+    "stock",
+    "slope",
+    "between candidates",
+    "ratio",
+    "tau with 3 times as long",
+    "given cost",
+    "pairs alike / inverted",
+)
+
+
+def table(options: argparse.Namespace) -> None:
+    """Print the table, as Markdown; accuracies are means over seeds, in points."""
+    results = read(options.results)
+    print(f"| {' | '.join(COLUMNS)} |")
+    print("|---" * len(COLUMNS) + "|")
+    for key in sorted({one.search[:-1] for one in results}):
+        row = _row([one for one in results if one.search[:-1] == key])
+        if row:
+            data, model, image_size, epochs = key
+            print(f"| {' | '.join([data, model, str(image_size), f'{BASE_FACTOR * epochs} + {epochs}', *row])} |")
+
+
+def _row(results: Sequence[Result]) -> list[str]:
+    """Return the cells of a budget; empty while a training of every seed is missing."""
+    short, long = (_means(results, length) for length in (SHORT, LONG))
+    base = _means(results, BASE)
+    if not base or len(long) < 4 or set(short) != set(long):
+        return []
+    (stock,) = base
+    names = sorted(short)
+    costs = {one.fingerprint: one.gflops for one in results}
+    slope = 100 * (short[stock] - base[stock])
+    between = 100 * median(abs(short[one] - short[other]) for one, other in combinations(names, 2))
+    found = agreement([short[one] for one in names], [long[one] for one in names], [costs[one] for one in names])
+    if found is None:
+        return []
+    partial = "" if found.partial is None else f"{found.partial:.2f}"
+    return [
+        str(len({one.seed for one in results})),
+        f"{100 * base[stock]:.1f}, {100 * short[stock]:.1f}, {100 * long[stock]:.1f}",
+        f"{slope:.1f}",
+        f"{between:.1f}",
+        f"{slope / between:.1f}",
+        f"{found.tau:.2f}",
+        partial,
+        f"{found.same} / {found.inverted}",
+    ]
+
+
+def _means(results: Sequence[Result], length: str) -> Mapping[str, float]:
+    """Return the mean accuracy of each architecture that has all seeds."""
+    seeds = {one.seed for one in results if one.length == BASE}
+    each: dict[str, dict[int, float]] = {}
+    for one in results:
+        if one.length == length:
+            each.setdefault(one.fingerprint, {})[one.seed] = one.map50_95
+    return {name: fmean(by_seed.values()) for name, by_seed in each.items() if by_seed.keys() == seeds}
+
+
+def main() -> None:
+    """Train, or print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    training = commands.add_parser("train")
+    training.add_argument("data")
+    training.add_argument("--space", default="v8")
+    training.add_argument("--scale", default="n")
+    training.add_argument("--image-size", type=int, default=64)
+    training.add_argument("--epochs", default="2,4,8,16")
+    training.add_argument("--architectures", type=int, default=6)
+    training.add_argument("--seeds", type=int, default=1)
+    training.add_argument("--jobs", type=int, default=1)
+    training.set_defaults(run=train)
+    showing = commands.add_parser("table")
+    showing.set_defaults(run=table)
+    for command in (training, showing):
+        command.add_argument("--results", type=Path, required=True)
+    options = parser.parse_args()
+    options.run(options)
+
+
+if __name__ == "__main__":
+    main()
