@@ -78,7 +78,12 @@ def search(**options: Any) -> "Study":
     from nas.workflows.request import Request
     from nas.workflows.running import supervise
 
-    study = Plan.of(Request.of(**options)).begin()
+    request = Request.of(**options)
+    if request.calibrate:
+        from nas.workflows.calibrated_search import calibrated
+
+        request = calibrated(request, Plan.of(request), supervise).request
+    study = Plan.of(request).begin()
     supervise(study)
     return study
 

@@ -57,6 +57,7 @@ class Watching:
                 self._printed[record.trial] = state
                 if record.ending is not None or self._live is None:
                     err.print(_line(record), markup=False)
+        self._print_slope(study, records)
         if self._live is not None:
             self._live.update(_table(study, records, left))
 
@@ -85,6 +86,19 @@ class Watching:
             self.has_warned = bool(warning)
             for line in warning:
                 err.print(line, markup=False)
+
+    def _print_slope(self, study: "Study", records: "Sequence[Record]") -> None:
+        """Print once, when the stock model has ended as a trial, whether the budget is too short to rank."""
+        from nas.records.record import stock_of
+        from nas.report.slope import slope
+        from nas.study.trained_again import base_accuracy
+
+        if "slope" in self._printed or study.settings.confirms or stock_of(records) is None:
+            return
+        self._printed["slope"] = ("printed", None)
+        found = slope(study.settings, records, base=base_accuracy(study.folder, study.settings))
+        if found is not None and found.favours_fast:
+            err.print(f"budget     {found.sentence}", markup=False)
 
     def _time_left(self, records: "Sequence[Record]", *, remaining: int) -> str:
         """Estimate the remaining time from the trials that ended since this display started."""

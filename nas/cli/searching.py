@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nas.settings import RunSettings, Settings
     from nas.study.study import Study
     from nas.workflows.plan import Plan
+    from nas.workflows.request import Request
 
 
 def register(app: typer.Typer) -> None:
@@ -39,19 +40,52 @@ def search(typed: options.Typed, dry_run: options.DryRun = False, shown: options
 
     Then: nas pareto STUDY, nas confirm STUDY, nas export STUDY.
     """
-    from nas.workflows.plan import Plan
     from nas.workflows.request import Request
 
     request = Request(**typed)
+    plan = _plan(request)
+    _print_plan(plan, shown)
+    if request.calibrate:
+        _print_calibration(request, plan)
+    if not dry_run and request.calibrate:
+        request = _calibrated(request, plan)
+        plan = _plan(request)
+        _print_plan(plan, shown)
+    if not dry_run:
+        _run(_begin(plan))
+
+
+def _plan(request: "Request") -> "Plan":
+    """Check a request, and show what is being checked."""
+    from nas.workflows.plan import Plan
+
     with show.err.status("checking space, data and costs") as status:
-        plan = Plan.of(
+        return Plan.of(
             request,
             progress=lambda done, total: status.update(f"opening images: {done} of {total} checked"),
             measuring=lambda done, total: status.update(f"measuring latencies of the space: {done} of {total}"),
         )
-    _print_plan(plan, shown)
-    if not dry_run:
-        _run(_begin(plan))
+
+
+def _print_calibration(request: "Request", plan: "Plan") -> None:
+    """Print what a calibration trains, how long that takes, and what it may choose."""
+    from nas.report.words import duration
+    from nas.workflows.calibrated_search import MOST_GROWTH, MOST_SEEDS, seconds
+
+    with show.err.status("timing the stock model"):
+        took = duration(seconds(request, plan))
+    trained = "the stock model and two neighbours with two seeds, the stock model also 3 times as long"
+    bound = f"sets at most {MOST_GROWTH} times these epochs, and {MOST_SEEDS} seeds"
+    show.lines([f"calibrate {trained}: about {took}, before the search; {bound}"])
+
+
+def _calibrated(request: "Request", plan: "Plan") -> "Request":
+    """Run the calibration of a search, and print what follows from it."""
+    from nas.workflows.calibrated_search import calibrated
+
+    found = calibrated(request, plan, train)
+    show.lines(["", *(f"calibrate {reason}" for reason in found.reasons), ""])
+    return found.request
 
 
 def _begin(plan: "Plan") -> "Study":

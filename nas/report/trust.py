@@ -58,6 +58,7 @@ class Trust:
     Attributes:
         architectures: finished ones.
         noise: between seeds; None if no architecture was trained twice.
+        noise_epochs: of the trainings that it was measured with; None if they are those of the search.
         least_differences: least true difference between two models that so many seeds tell from noise; None without
             noise.
         best: trial of the most accurate model of the front; None if that is the stock model, or there is none.
@@ -77,6 +78,7 @@ class Trust:
     epochs: int
     base_epochs: int | None
     noise: SeedNoise | None
+    noise_epochs: int | None
     least_differences: Mapping[int, float] | None
     best: int | None
     best_difference: float | None
@@ -140,7 +142,9 @@ class Trust:
             return f"not measured: no architecture was trained twice ({self.measure})"
         interval = f"95 %: {self.noise.low:.2f} to {self.noise.high:.2f}"
         freedom = "1 degree" if self.noise.degrees_of_freedom == 1 else f"{self.noise.degrees_of_freedom} degrees"
-        return f"{self.noise.deviation:.2f} points between seeds of one architecture ({interval}, {freedom} of freedom)"
+        where = "" if self.noise_epochs is None else f", measured with --epochs {self.noise_epochs}"
+        deviates = f"{self.noise.deviation:.2f} points between seeds of one architecture"
+        return f"{deviates} ({interval}, {freedom} of freedom){where}"
 
     def _differences(self) -> str:
         if self.least_differences is None:
@@ -196,7 +200,9 @@ def trust(
         confirm: command that judges the front.
         measured: mean differences of the finalists to the stock model, in the search and with fresh seeds, in points.
     """
-    noise = noise_of(search, again)
+    noise, noise_epochs = noise_of(search, again), None
+    if noise is None and (elsewhere := _noise_of_other_epochs(search, again)) is not None:
+        noise, noise_epochs = elsewhere
     stock = stock_of(search.records)
     front = pareto_front_of(search.records, search.settings.objectives)
     others = [one for one in front if one.role != "stock"]
@@ -213,6 +219,7 @@ def trust(
         epochs=search.epochs,
         base_epochs=search.settings.base.epochs if search.settings.base is not None else None,
         noise=noise,
+        noise_epochs=noise_epochs,
         least_differences=None if noise is None else {n: least_difference(noise, n) for n in SEED_NUMBERS},
         best=best.trial if best is not None and is_above else None,
         best_difference=difference,
@@ -237,6 +244,18 @@ def noise_of(search: Trained, again: Sequence[Trained]) -> SeedNoise | None:
     fresh = [one for one in again if one.repeats and not one.selects]
     layouts: list[Trainings] = [_layout(selecting), *(_layout([one]) for one in fresh)]
     return estimate(layouts)
+
+
+def _noise_of_other_epochs(search: Trained, again: Sequence[Trained]) -> tuple[SeedNoise, int] | None:
+    """Return the noise of trainings of another length, and their epochs; None without repeats.
+
+    Those of a calibration, whose result has set the epochs of the search; of several the longest.
+    """
+    for one in sorted(again, key=lambda one: -one.epochs):
+        noise = estimate([_layout([one])]) if one.settings.inherits == search.settings.inherits else None
+        if noise is not None:
+            return noise, one.epochs
+    return None
 
 
 def _layout(studies: Sequence[Trained]) -> Trainings:

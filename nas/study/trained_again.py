@@ -73,9 +73,10 @@ def calibration_of(search: str) -> str:
     return f"{search}{_CALIBRATION}"
 
 
-def is_calibration(file: StudyFile) -> bool:
-    """Return whether a study measures the noise of a search with the stock model and its neighbours."""
-    return file.settings.confirms is not None and file.name == calibration_of(file.settings.confirms)
+def measures_noise(file: StudyFile) -> bool:
+    """Return whether a study is a calibration: of few seeds, or of one long training of the stock model."""
+    before = file.settings.confirms
+    return before is not None and (file.name == calibration_of(before) or before.endswith(_CALIBRATION))
 
 
 def trained_again(search: Path, settings: Settings) -> Iterator[Path]:

@@ -46,7 +46,7 @@ class Stage:
     """A study's place in another one, whose models it trains again.
 
     Attributes:
-        kind: `confirm`, `longer` or `ablate`.
+        kind: `confirm`, `longer`, `ablate` or `calibrate`.
         folder: of the other study.
         purpose: in words, such as `trains the finalists of v9t-digits with fresh seeds`.
     """

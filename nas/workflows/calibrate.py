@@ -8,16 +8,19 @@ trial of the stock model is not trained a second time. Both are studies beside t
 import random
 from typing import Any
 
-from nas.records.trial_attributes import REPEAT, ROLE
+from nas.settings import Settings
 from nas.study.study import Study
 from nas.study.trained_again import calibration_of
 from nas.workflows.begin import require_same_data
-from nas.workflows.derived import derived_study
+from nas.workflows.derived import derived_study, enqueue_missing
 from search_spaces import Architecture
 from search_spaces.errors import StudyError
 
 NEIGHBOURS, SEEDS, LONGER = 2, 2, 3
 """Architectures beside the stock model; seeds of each; factor of the epochs of the longer training."""
+TRIALS = (1 + NEIGHBOURS) * SEEDS
+BUDGETS = TRIALS + LONGER
+"""Epochs of a whole calibration, in those of a candidate."""
 _ATTEMPTS = 1000
 
 
@@ -33,20 +36,30 @@ def calibration(search: Study, **changes: Any) -> Study:
         SpecError: more workers than cores.
     """
     require_same_data(search)
-    models = [search.space.stock, *neighbours(search)]
-    budget = search.settings.budget.model_copy(update={"rungs": ()})
-    changed = {"budget": budget, "stopping": None, "seeds": 1, "confirms": search.name}
-    settings = search.settings.model_copy(update=changed)
-    trials = len(models) * SEEDS
-    study = derived_study(search, calibration_of(search.name), settings, trials=trials, changes=changes)
-    with study.supervision_lock.held_at_once(study.already_running()):
-        enqueued = {(record.fingerprint, record.repeat) for record in study.records()}
-        for repeat in range(SEEDS):
-            for model in models:
-                if (model.fingerprint, repeat) not in enqueued:
-                    role = {ROLE: "stock"} if model == search.space.stock else {}
-                    study.enqueue(model, **{REPEAT: repeat}, **role)
+    name, settings = calibration_of(search.name), calibration_settings(search.settings, search.name)
+    study = derived_study(search, name, settings, trials=TRIALS, changes=changes)
+    enqueue(study)
     return study
+
+
+def calibration_settings(settings: Settings, search: str) -> Settings:
+    """Return the settings of the calibration of a search with these settings.
+
+    Args:
+        search: name of the search.
+    """
+    budget = settings.budget.model_copy(update={"rungs": ()})
+    return settings.model_copy(update={"budget": budget, "stopping": None, "seeds": 1, "confirms": search})
+
+
+def enqueue(study: Study) -> None:
+    """Enqueue the trainings that a calibration lacks.
+
+    Raises:
+        StudyError: no neighbour is within the limits, or another process runs the study.
+    """
+    with study.supervision_lock.held_at_once(study.already_running()):
+        enqueue_missing(study, [study.space.stock, *neighbours(study)], SEEDS)
 
 
 def longer_stock(short: Study, **changes: Any) -> Study:
@@ -65,18 +78,18 @@ def longer_stock(short: Study, **changes: Any) -> Study:
     return derived_study(short, f"{short.name}-x{LONGER}", settings, trials=1, changes=changes)
 
 
-def neighbours(search: Study) -> list[Architecture]:
+def neighbours(study: Study) -> list[Architecture]:
     """Return two architectures that differ from the stock model in one slot, the same for the same seed.
 
     Raises:
         StudyError: there are not so many within the limits.
     """
-    rng = random.Random(search.settings.budget.seed)  # noqa: S311 - proposals, not secrets
+    rng = random.Random(study.settings.budget.seed)  # noqa: S311 - proposals, not secrets
     found = dict[str, Architecture]()
     for _ in range(_ATTEMPTS):
-        one = search.space.mutate(search.space.stock, rng)
-        if one != search.space.stock and search.feasible.allows(one):
+        one = study.space.mutate(study.space.stock, rng)
+        if one != study.space.stock and study.feasible.allows(one):
             found.setdefault(one.fingerprint, one)
         if len(found) == NEIGHBOURS:
             return list(found.values())
-    raise StudyError(f"{search.name}: no {NEIGHBOURS} architectures within the limits differ from stock in one slot")
+    raise StudyError(f"{study.name}: no {NEIGHBOURS} architectures within the limits differ from stock in one slot")

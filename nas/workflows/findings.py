@@ -1,14 +1,16 @@
-"""What MLflow shows of studies that train a search's models again: verdict, ablations, their place in the search."""
+"""What MLflow shows beside a study's trials: verdict, ablations, how far to believe it; its place in another study."""
 
 import json
 import logging
 from collections.abc import Iterator
 
 from nas.report.ablation import Ablation
+from nas.report.trust import Trust
 from nas.report.verdict import Verdict
 from nas.study.ablations import ablated_trial, ablated_trials
 from nas.study.confirmation import is_confirmation
 from nas.study.study import Study
+from nas.study.trained_again import measures_noise
 from nas.tracking.findings import Findings, JudgedTrial, Stage
 from search_spaces.errors import NasError
 
@@ -28,19 +30,22 @@ def stage_of(study: Study) -> Stage | None:
             "ablate",
             f"trains trial {trial} of {search} with stock put back in one slot at a time",
         )
+    elif measures_noise(study.file):
+        kind, purpose = "calibrate", f"measures the noise between seeds, and how much the stock model of {search} gains"
     else:
         kind, purpose = "longer", f"trains the Pareto front of {search} longer"
     return Stage(kind=kind, folder=study.folder.with_name(search), purpose=purpose)
 
 
 def findings_of(study: Study) -> Findings:
-    """Return the verdict on a search, or that of a confirmation, and the ablations of its trials; empty without any.
+    """Return the verdict on a search, or that of a confirmation, the ablations of its trials, and what it can tell.
 
     A study beside it that cannot be read is named in the log: tracking goes on without it.
     """
     try:
         verdict = study.verdict()
         ablations = list(_ablations(study))
+        trust = None if study.settings.confirms else study.trust()
     except NasError as problem:
         _log.warning("MLflow is not sent the findings of the studies beside %s: %s", study.name, problem)
         return Findings()
@@ -49,8 +54,16 @@ def findings_of(study: Study) -> Findings:
     for ablation in ablations:
         lines += ablation.lines()
         tables[f"ablation-{ablation.trial:04d}.json"] = json.dumps(ablation.as_document(), indent=1)
+    if trust is not None and (trust.noise is not None or trust.slope is not None):
+        lines += _on_budget(trust)
+        tables["trust.json"] = json.dumps(trust.as_document(), indent=1)
     judged = {} if verdict is None or study.settings.confirms else _judged(verdict)
     return Findings(lines=tuple(lines), trials=judged, tables=tables)
+
+
+def _on_budget(trust: Trust) -> list[str]:
+    """Return a warning if the budget is too short to rank; empty if it is not."""
+    return [f"Budget: {trust.slope.sentence}"] if trust.slope is not None and trust.slope.favours_fast else []
 
 
 def _judged(verdict: Verdict) -> dict[int, JudgedTrial]:

@@ -12,7 +12,9 @@ from nas.study import latency_tables
 from nas.study.folders import default_storage, study_folder, tracking_uri
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
+from nas.study.trained_again import calibration_of
 from nas.workflows.begin import create_or_resume_locked, creation_lock, exists
+from nas.workflows.calibrate import TRIALS, calibration_settings
 from nas.workflows.naming import default_name, free_name
 from nas.workflows.reach import require_reachable_limits
 from nas.workflows.refinement import resolve_space
@@ -62,7 +64,7 @@ class Plan:
 
     @classmethod
     def of(cls, request: Request, *, progress: Progress | None = None, measuring: Progress | None = None) -> Self:
-        """Check a request.
+        """Check a request; with `calibrate`, the plan is that of its calibration.
 
         Args:
             progress: called with the number of images checked and of all, if that takes a while.
@@ -90,7 +92,12 @@ class Plan:
         unrecorded = len(latency_tables.missing_workloads(latency_table)) if latency_table else 0
         require_reachable_limits(table, latency_table, settings, check_latency=not unrecorded, measuring=measuring)
         stem = None if request.study else default_name(request, space, data)
-        name = request.study or free_name(str(stem), settings, storage, request.runs_folder)
+        if request.calibrate:
+            search, stem = request.study or str(stem), None
+            name, settings = calibration_of(search), calibration_settings(settings, search)
+            run = run.model_copy(update={"trials": TRIALS})
+        else:
+            name = request.study or free_name(str(stem), settings, storage, request.runs_folder)
         file = _study_file(name, request.runs_folder, settings, run, storage)
         folder = study_folder(name, request.runs_folder)
         exists(folder, file)  # refuses other settings before anything is shown

@@ -196,6 +196,15 @@ class SearchOptions:
             unset=_of_presets(lambda preset: preset.base_epochs),
         ),
     ] = None
+    calibrate: Annotated[
+        bool,
+        Option(
+            help="First measure, with the stock model and two neighbours, how noisy scores are and how much the stock "
+            "model still gains; set --epochs, --base-epochs and --seeds from that, to at most 4 times the preset's "
+            "epochs and 3 seeds.",
+            panel=_TRAINING,
+        ),
+    ] = False
     image_size: Annotated[
         int | None,
         Option(
@@ -350,6 +359,13 @@ class SearchOptions:
             SpecError: with every value that cannot be right.
         """
         mistakes = problems(self)
+        if self.calibrate is True:
+            given = {"epochs": self.epochs is not None, "base-epochs": self.base_epochs is not None}
+            mistakes += [
+                f"calibrate: it sets --{name}, which was given as well (leave one of the two out)"
+                for name, is_given in given.items()
+                if is_given
+            ]
         if mistakes:
             from search_spaces.errors import SpecError  # noqa: PLC0415 - PyTorch comes with it, the help needs none
 

@@ -72,8 +72,8 @@ class TestCommandLine:
     def test_flags_of_search_are_stable(self) -> None:
         assert " ".join(one.flag for one in OPTIONS.values()) == (
             "--space --scale --refine --data --holdout --weights --from-scratch --trials --timeout --trial-timeout "
-            "--trial-memory --workers --device --no-cache --preset --epochs --base-epochs --image-size --batch "
-            "--precision --seed --eta --first-rung --seeds --objectives --deploy-size --latency --reward "
+            "--trial-memory --workers --device --no-cache --preset --epochs --base-epochs --calibrate --image-size "
+            "--batch --precision --seed --eta --first-rung --seeds --objectives --deploy-size --latency --reward "
             "--target-gflops --target-latency --sampler --max-gflops --max-params --max-latency --study --storage "
             "--runs"
         )
@@ -104,12 +104,17 @@ class TestCommandLine:
             "sampler": ("tpe", "tpe"),
             "objectives": ("map50, params", ("map50", "params")),
         }
-        assert typed.keys() == OPTIONS.keys()
+        assert typed.keys() == OPTIONS.keys() - {"calibrate"}  # which sets the epochs itself
         CliRunner().invoke(
             app, ["search", *(p for name, (t, _) in typed.items() for p in (OPTIONS[name].flag, t) if p)]
         )
         (request,) = requests
-        assert vars(request) == {name: value for name, (_, value) in typed.items()}
+        assert vars(request) == {name: value for name, (_, value) in typed.items()} | {"calibrate": False}
+
+    def test_search_passes_calibrate_to_the_request(self, requests: list[Request]) -> None:
+        CliRunner().invoke(app, ["search", "--calibrate"])
+        (request,) = requests
+        assert request == Request(runs=str(nas.RUNS), calibrate=True)
 
     @pytest.mark.parametrize("command", ["resume", "check", "confirm"])
     def test_other_commands_share_types_and_readers_of_options(self, command: str) -> None:

@@ -1,0 +1,112 @@
+"""Set epochs and seeds of a search from a calibration: `nas search --calibrate`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import ceil
+
+from nas.algorithms.seed_noise import least_difference
+from nas.report.defaults import MARGIN
+from nas.report.trust import noise_of, slope_of
+from nas.report.verdicts import with_unit
+from nas.study.study import Study
+from nas.study.trained_again import Trained
+from nas.workflows.calibrate import BUDGETS, enqueue, longer_stock
+from nas.workflows.check_cache import CheckCache
+from nas.workflows.estimate import Search, measure
+from nas.workflows.plan import Plan
+from nas.workflows.request import Request
+from search_spaces.errors import StudyError
+
+MOST_GROWTH, MOST_SEEDS = 4, 3
+"""Largest factor of the epochs, and most seeds, that a calibration chooses."""
+_WANTED = 2 * MARGIN
+"""Points of mAP50-95 that one comparison is to tell."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibrated:
+    """Request with the epochs and seeds that a calibration has chosen.
+
+    Attributes:
+        reasons: what was measured, and what follows from it, in words.
+    """
+
+    request: Request
+    reasons: tuple[str, ...]
+
+
+def seconds(request: Request, plan: Plan) -> float:
+    """Estimate how long a calibration takes, by timing a few steps of the stock model.
+
+    Raises:
+        LatencyError: a step failed, as a trial's would.
+    """
+    found = measure(plan.space, Search.of(request, plan.space), CheckCache(None))
+    return found.base + BUDGETS * found.stock / plan.file.run.workers
+
+
+def calibrated(request: Request, plan: Plan, train: Callable[[Study], object]) -> Calibrated:
+    """Train a calibration, or what is missing of it, and return the request with the epochs and seeds that follow.
+
+    Args:
+        plan: of the calibration.
+        train: runs a study.
+
+    Raises:
+        StudyError: a training is missing or has failed, or the stock model has learned nothing.
+    """
+    short = plan.begin()
+    enqueue(short)
+    longest = longer_stock(short)
+    for study in (short, longest):
+        if study.remaining_trials(study.records()):
+            train(study)
+    return chosen(request, *(Trained.of(one.folder, one.file, one.records()) for one in (short, longest)))
+
+
+def chosen(request: Request, short: Trained, longest: Trained) -> Calibrated:
+    """Return the request with the epochs and seeds that follow from a calibration.
+
+    Epochs grow until the stock model gains no more than the points that matter in those of a candidate. Seeds are the
+    fewest that tell twice those points.
+
+    Args:
+        request: with `calibrate`.
+        short: stock model and neighbours with two seeds.
+        longest: stock model for three times as many epochs.
+
+    Raises:
+        StudyError: a training is missing or has failed, or the stock model has learned nothing.
+    """
+    noise = noise_of(short, [])
+    slope = slope_of(short, [longest], noise)
+    if noise is None or slope is None:
+        what = "the noise between seeds" if noise is None else "how much the stock model gains"
+        raise StudyError(
+            f"{short.name} does not show {what}: a training is missing, failed or learned nothing; look at it with: "
+            f"nas trials {short.name}, continue it with: nas resume {short.name}"
+        )
+    epochs, base = short.epochs, short.settings.base
+    wanted = slope.enough.epochs if slope.enough else epochs
+    grown = min(wanted, MOST_GROWTH * epochs)
+    seeds = next((n for n in range(1, MOST_SEEDS) if least_difference(noise, n) <= _WANTED), MOST_SEEDS)
+    new = replace(
+        request,
+        calibrate=False,
+        epochs=grown,
+        base_epochs=request.base_epochs if base is None else ceil(base.epochs * grown / epochs),
+        seeds=max(seeds, request.seeds),
+    )
+    least = least_difference(noise, new.seeds)
+    told = f"{noise.deviation:.2f} points between seeds ({noise.low:.2f} to {noise.high:.2f})"
+    steep = f"{slope.gain:.1f} points in another {with_unit(slope.epochs, 'epoch')}"
+    bound = f", at most {MOST_GROWTH} times as many" if wanted > grown else ""
+    based = f"--base-epochs {new.base_epochs} " if base is not None else ""
+    return Calibrated(
+        request=new,
+        reasons=(
+            f"noise: {told}; {with_unit(new.seeds, 'seed')} can tell {least:.1f} points",
+            f"slope: the stock model gains {steep}, beside {MARGIN:g} that matter",
+            f"so the search trains with {based}--epochs {new.epochs}{bound}, --seeds {new.seeds}",
+        ),
+    )

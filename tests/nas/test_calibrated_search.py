@@ -1,0 +1,161 @@
+"""`nas search --calibrate`: epochs and seeds that follow from a calibration."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from nas.cli import app
+from nas.execution import worker
+from nas.execution.worker import Worker
+from nas.records.record import Record
+from nas.settings import Settings
+from nas.study.study import Study
+from nas.study.trained_again import Trained
+from nas.workflows import calibrated_search, running
+from nas.workflows.calibrate import TRIALS
+from nas.workflows.calibrated_search import MOST_GROWTH, MOST_SEEDS, chosen
+from nas.workflows.request import Request
+from search_spaces import Architecture
+from search_spaces.errors import SpecError, StudyError
+from trials import Budget, Outcome
+
+BASE, EPOCHS = 24, 8
+
+
+def trained(name: str, epochs: int, accuracies: dict[str, list[float]], base: float | None = 0.479) -> Trained:
+    """Return a study of these accuracies, by architecture and seed; the first is the stock model."""
+    data = Path("/data.yaml")
+    settings = Settings(
+        space="small",
+        scale="t",
+        space_hash="0",
+        data="digits",
+        data_fingerprint="0",
+        classes=("a", "b"),
+        base=Budget(data=data, epochs=BASE),
+        budget=Budget(data=data, epochs=epochs),
+    )
+    records = [
+        Record(
+            trial=10 * index + repeat,
+            state="complete",
+            ending="finished",
+            fingerprint=model,
+            picks={},
+            role="" if index else "stock",
+            map50_95=accuracy,
+            gflops=8.0,
+            repeat=repeat,
+        )
+        for index, (model, each) in enumerate(accuracies.items())
+        for repeat, accuracy in enumerate(each)
+    ]
+    return Trained(name=name, settings=settings, records=records, base=base, selects=True)
+
+
+def calibrated(stock: float, longer: float, *, noise: float = 0.001) -> Request:
+    short = trained("x", EPOCHS, {"stock": [stock, stock], "a": [0.5, 0.5 + noise], "b": [0.5, 0.5 - noise]})
+    longest = trained("y", 3 * EPOCHS, {"stock": [longer]})
+    return chosen(Request(calibrate=True), short, longest).request
+
+
+class TestChoice:
+    def test_flat_stock_model_keeps_the_epochs(self) -> None:
+        found = calibrated(0.481, 0.483)
+        assert (found.epochs, found.base_epochs, found.calibrate) == (EPOCHS, BASE, False)
+
+    def test_steep_stock_model_grows_both_numbers_of_epochs_alike(self) -> None:
+        points = [0.6 - 1.6 / epochs for epochs in (BASE, BASE + EPOCHS, BASE + 3 * EPOCHS)]
+        short = trained("x", EPOCHS, {"stock": [points[1]] * 2, "a": [0.5, 0.501], "b": [0.5, 0.499]}, points[0])
+        longest = trained("y", 3 * EPOCHS, {"stock": [points[2]]})
+        found = chosen(Request(calibrate=True), short, longest).request
+        assert found.epochs is not None
+        assert found.base_epochs is not None
+        assert EPOCHS < found.epochs < MOST_GROWTH * EPOCHS
+        assert found.base_epochs / found.epochs == pytest.approx(BASE / EPOCHS, rel=0.01)
+
+    def test_growth_has_a_bound(self) -> None:
+        found = calibrated(0.55, 0.9)
+        assert (found.epochs, found.base_epochs) == (MOST_GROWTH * EPOCHS, MOST_GROWTH * BASE)
+
+    @pytest.mark.parametrize(("noise", "seeds"), [(0.0005, 1), (0.05, MOST_SEEDS)])
+    def test_seeds_follow_from_the_noise(self, noise: float, seeds: int) -> None:
+        assert calibrated(0.481, 0.483, noise=noise).seeds == seeds
+
+    def test_requested_seeds_are_the_least(self) -> None:
+        short = trained("x", EPOCHS, {"stock": [0.481, 0.482], "a": [0.5, 0.5], "b": [0.5, 0.501]})
+        longest = trained("y", 3 * EPOCHS, {"stock": [0.483]})
+        assert chosen(Request(calibrate=True, seeds=4), short, longest).request.seeds == 4
+
+    def test_missing_measure_is_an_error(self) -> None:
+        longest = trained("y", 3 * EPOCHS, {"stock": [0.483]})
+        with pytest.raises(StudyError, match="x does not show the noise between seeds"):
+            chosen(Request(calibrate=True), trained("x", EPOCHS, {"stock": [0.48]}), longest)
+        unlearned = {"stock": [0.0, 0.0], "a": [0.0, 0.001], "b": [0.0, 0.0]}
+        with pytest.raises(StudyError, match="x does not show how much the stock model gains"):
+            chosen(Request(calibrate=True), trained("x", EPOCHS, unlearned, 0.0), longest)
+
+
+def test_epochs_of_the_user_are_refused_all_at_once() -> None:
+    with pytest.raises(SpecError) as caught:
+        Request(calibrate=True, epochs=3, base_epochs=6)
+    assert caught.value.mistakes == (
+        "calibrate: it sets --epochs, which was given as well (leave one of the two out)",
+        "calibrate: it sets --base-epochs, which was given as well (leave one of the two out)",
+    )
+
+
+@pytest.fixture
+def search(score: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Result]:
+    """Call `nas search --calibrate` with a stand-in for trainings, whose scores rise with the epochs."""
+
+    def scoring(architecture: Architecture, budget: Budget, *arguments: Any, **options: Any) -> Outcome:
+        outcome = score(architecture, budget, *arguments, **options)
+        assert outcome.scores is not None
+        luck = np.random.default_rng([int(architecture.fingerprint[:8], 16), budget.seed])
+        accuracy = 0.6 - 0.3 / budget.epochs + 0.001 * float(luck.standard_normal())
+        return replace(outcome, scores=replace(outcome.scores, map50_95=accuracy, map50=accuracy), seconds=30.0)
+
+    monkeypatch.setattr(worker, "evaluate", scoring)
+    monkeypatch.setattr(running, "supervise", lambda study, **_: Worker(study, deadline=float("inf")).run())
+    monkeypatch.setattr(calibrated_search, "seconds", lambda *_: 720.0)
+    space = tmp_path / "small.yaml"
+    space.write_text("name: small\nbase: yolov9{scale}.yaml\nscale: t\nslots:\n  - at: {layers: [4, 6]}\n")
+    with space.open("a") as lines:
+        lines.write("    choices:\n      UIB: {start_kernel: [0, 3]}\n      DynamicConv: {kernels: [2, 4]}\n")
+    options = ["--space", str(space), "--from-scratch", "--trials", "3", "--runs", str(tmp_path / "runs")]
+    return lambda *further: CliRunner().invoke(app, ["search", *options, "--calibrate", *further])
+
+
+@pytest.mark.slow
+def test_search_is_calibrated_first_and_resumes(search: Callable[..., Result], tmp_path: Path) -> None:
+    result = search()
+    assert result.exit_code == 0, result.stderr
+    assert "calibrate the stock model and two neighbours with two seeds" in result.stderr
+    assert "about 12 min, before the search" in result.stderr
+    short, study = (Study.open(tmp_path / "runs" / name) for name in ("smallt-digits-calibrate", "smallt-digits"))
+    assert len(short.records()) == TRIALS
+    assert study.settings.budget.epochs > short.settings.budget.epochs
+    assert f"so the search trains with --epochs {study.settings.budget.epochs}" in result.stderr
+    report = study.trust()
+    assert report.noise is not None
+    assert report.noise_epochs == short.settings.budget.epochs
+    again = search()
+    assert again.exit_code == 0, again.stderr
+    assert len(Study.open(short.folder).records()) == TRIALS
+    assert not (tmp_path / "runs" / "smallt-digits2").exists()
+
+
+@pytest.mark.slow
+def test_dry_run_says_what_a_calibration_costs_and_writes_nothing(
+    search: Callable[..., Result], tmp_path: Path
+) -> None:
+    result = search("--dry-run")
+    assert result.exit_code == 0, result.stderr
+    assert "about 12 min, before the search; sets at most 4 times these epochs, and 3 seeds" in result.stderr
+    assert not (tmp_path / "runs").exists()
