@@ -44,13 +44,14 @@ def search(typed: options.Typed, dry_run: options.DryRun = False, shown: options
 
     request = Request(**typed)
     plan = _plan(request)
-    _print_plan(plan, shown)
     if request.calibrate:
+        _print_plan(plan, shown if dry_run else "text")  # of the two plans, JSON is that of the search
         _print_calibration(request, plan)
-    if not dry_run and request.calibrate:
+        if dry_run:
+            return
         request = _calibrated(request, plan)
         plan = _plan(request)
-        _print_plan(plan, shown)
+    _print_plan(plan, shown)
     if not dry_run:
         _run(_begin(plan))
 
