@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 import yaml
-from scipy.stats import binomtest
+from scipy.stats import binomtest, t
 
 import nas
 from nas.workflows.confirm import finalists_of
@@ -288,12 +288,24 @@ def report(rows: Sequence[Row]) -> Iterator[str]:
     yield f"  sd of a paired difference              {deviation:.2f} points; {zeros} of {len(differences)} are 0"
     stock = [float(value) for row in finalists for value in row.stock_accuracies.split()]
     yield f"  stock model, mAP50-95 in points        {min(stock):.1f} to {max(stock):.1f}"
-    before = statistics.fmean(row.search_difference for row in finalists)
-    after = statistics.fmean(row.difference for row in finalists)
-    yield f"  finalists over stock                   {before:+.2f} points in the search, {after:+.2f} with fresh seeds"
+    yield f"  finalists over stock in the search     {mean_over_studies(finalists, 'search_difference')}"
+    yield f"  finalists over stock with fresh seeds  {mean_over_studies(finalists, 'difference')}"
     seconds = statistics.median({row.study: row.seconds for row in finalists}.values())
     yield f"  studies without finalists              {len({row.study for row in rows} - studies)}"
     yield f"  a study                                {seconds:.0f} s (median)"
+
+
+def mean_over_studies(rows: Sequence[Row], column: str) -> str:
+    """Return the mean of a column over studies, each with the mean over its finalists, with its 95 % interval."""
+    by_study: dict[int, list[float]] = {}
+    for row in rows:
+        by_study.setdefault(row.study, []).append(getattr(row, column))
+    means = [statistics.fmean(values) for values in by_study.values()]
+    mean = statistics.fmean(means)
+    if len(means) == 1:
+        return f"{mean:+.2f} points"
+    reach = t.ppf(0.975, len(means) - 1) * statistics.stdev(means) / len(means) ** 0.5
+    return f"{mean:+.2f} points ({mean - reach:+.2f} to {mean + reach:+.2f})"
 
 
 def share(count: int, total: int) -> str:

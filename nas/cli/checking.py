@@ -259,7 +259,9 @@ class _Checking:
                     print(line)  # noqa: T201 - this is the output
 
     def _end(self, cases: int, failures: "Sequence[Failure]", problem: str = "") -> None:
-        """Print the verdict; exit with status 1 if a promise is broken."""
+        """Print the result; exit with status 1 if a promise is broken."""
+        from nas.report.verdicts import with_unit
+
         if failures:
             show.lines(
                 [
@@ -268,12 +270,13 @@ class _Checking:
                     *check_report.explanations({failure.promise for failure in failures}),
                 ]
             )
-            show.lines([f"{len(failures)} broken promises in {cases} cases"])
+            show.lines([f"{with_unit(len(failures), 'broken promise')}; {with_unit(cases, 'case')} tried"])
         if problem:
             show.lines([problem])
         if failures or problem:
             raise typer.Exit(_FAILED)
-        show.lines([f"all checks passed: {cases} cases keep every promise"])
+        keep = "keeps" if cases == 1 else "keep"
+        show.lines([f"all checks passed: {with_unit(cases, 'case')} {keep} every promise"])
 
 
 def _operators(named: str) -> "tuple[Operator, ...]":
