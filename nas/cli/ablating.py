@@ -85,12 +85,11 @@ def ablate(
     if dry_run:
         return
     after = plan.begin(**of_run)
-    if after.remaining_trials(after.records()):
-        train(after)
+    is_warned = train(after) if after.remaining_trials(after.records()) else False
     ablation = before.ablation(trial, margin=margin)
     if ablation is not None:
         _print(ablation, shown)
-        show.lines(nothing_learned(after))
+        show.lines([] if is_warned else nothing_learned(after))
         show.lines(_next_steps(before, after, trial))
 
 

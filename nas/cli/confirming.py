@@ -110,11 +110,11 @@ def confirm(
         of_run = {name: value for name, value in typed.items() if name not in {"epochs", "from_scratch"}}
         train_longer(before, of_run, eta=eta or ETA, rounds=rounds or ROUNDS, shown=shown)
         return
-    after = _trained(before, {**typed, "seeds": seeds, "top": top})
+    after, is_warned = _trained(before, {**typed, "seeds": seeds, "top": top})
     verdict = before.verdict(margin=margin)
     if verdict is not None:
         _print(verdict, shown)
-        show.lines(nothing_learned(after))
+        show.lines([] if is_warned else nothing_learned(after))
         show.lines(_next_steps(before, after, verdict))
 
 
@@ -135,8 +135,12 @@ def _require_together(*, longer: bool, typed: options.Typed, **numbers: int | No
         raise SpecError(mistakes)
 
 
-def _trained(before: "Study", typed: options.Typed) -> "Study":
-    """Create or resume the confirmation, and run the trainings that are not finished yet."""
+def _trained(before: "Study", typed: options.Typed) -> "tuple[Study, bool]":
+    """Create or resume the confirmation, and run the trainings that are not finished yet.
+
+    Returns:
+        The confirmation, and whether it was printed that the stock model has learned nothing.
+    """
     from nas.report.verdicts import with_unit
     from nas.workflows.confirm import confirm as begin
 
@@ -148,9 +152,7 @@ def _trained(before: "Study", typed: options.Typed) -> "Study":
     which = f"{seeds} fresh seeds ({first} to {first + seeds - 1})"
     trained = f"{which}, {with_unit(after.settings.budget.epochs, 'epoch')}"
     show.lines([f"confirm   {with_unit(models - 1, 'finalist')} of {before.name} and the stock model: {trained}"])
-    if after.remaining_trials(records):
-        train(after)
-    return after
+    return after, train(after) if after.remaining_trials(records) else False
 
 
 def _print(verdict: "Verdict", shown: str) -> None:

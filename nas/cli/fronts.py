@@ -81,7 +81,7 @@ def print_front(study: "StoredStudy", shown: Format, *, is_warned: bool = False)
     title = f"Pareto front of {study.name}: {', '.join(study.settings.objectives)}"
     print_trials(study, front, shown, title=title, among=records)
     warning = nothing_learned(study, records)
-    show.lines([] if is_warned else warning)
+    show.lines(["No comparison: nothing was learned (see above)."] if warning and is_warned else warning)
     if shown == "table" and front:
         show.lines(_remarks(study, records, front, learned=not warning))
 
