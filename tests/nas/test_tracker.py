@@ -815,7 +815,7 @@ class TestFailures:
         ("address", "reason", "advice"),
         [
             ("http://someone:secret@127.0.0.1:9", "refused", "start that server"),
-            ("file:///somewhere/mlruns", "maintenance mode", "name one of sqlite"),
+            ("file:///somewhere/mlruns", "filesystem tracking backend", "name one of sqlite"),
             ("sqlite:////proc/nowhere/mlflow.db", "No such file", "make /proc/nowhere a folder"),
             ("nonsense://x", "nonsense", "name one of sqlite"),
         ],
