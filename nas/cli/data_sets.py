@@ -32,12 +32,12 @@ def data(data: Name = "digits", shown: TextFormat = "text") -> None:
         )
         judging = len(images_of_test(data))
     if shown == "json":
-        print(json.dumps({**document(loaded), "test": {"images": judging}}, indent=1))  # noqa: T201 - this is the output
+        print(json.dumps(document(loaded, test=judging), indent=1))  # noqa: T201 - this is the output
         return
     lines = [
         ("data", f"{loaded.name}: {loaded.summary.line(len(loaded.classes))}"),
-        ("test", _test(judging)),
         *remarks(loaded),
+        ("test", _test(judging)),
     ]
     if loaded.note:
         lines.append(("note", loaded.note))
@@ -58,12 +58,17 @@ def remarks(data: "DataSet") -> Iterator[tuple[str, str]]:
     yield from (("warning", line) for line in data.summary.warnings())
 
 
-def document(data: "DataSet") -> dict[str, Any]:
-    """Return the counts of a data set, for JSON."""
+def document(data: "DataSet", *, test: int) -> dict[str, Any]:
+    """Return the counts of a data set, for JSON.
+
+    Args:
+        test: number of labelled images that no search reads.
+    """
     return {
         "name": data.name,
         "path": str(data.path),
         "classes": list(data.classes),
         **data.summary.as_dict(),
+        "test": {"images": test},
         "note": data.note,
     }

@@ -294,7 +294,7 @@ def _print_plan(plan: "Plan", shown: str) -> None:
         "workers": f"{run.workers} on {run.device}",
     }
     if shown == "json":
-        print(json.dumps({**plan_lines, "data": data_sets.document(data)}, indent=1))  # noqa: T201 - this is the output
+        print(json.dumps({**plan_lines, "data": data_sets.document(data, test=plan.judging)}, indent=1))  # noqa: T201 - this is the output
         return
     lines = [(name, text) for name, text in plan_lines.items() if text]
     at = 1 + [name for name, _ in lines].index("data")

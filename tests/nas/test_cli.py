@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -456,7 +457,8 @@ def test_a_plan_summarizes_its_data_set(spoiled: Path, tmp_path: Path, monkeypat
 
 
 def test_nas_data_summarizes_a_data_set(spoiled: Path) -> None:
-    assert nas("data", spoiled).stdout == REMARKS
+    nothing = "no labelled images beside train and val; nas search --holdout 15% seals some of those, to judge by"
+    assert nas("data", spoiled).stdout == f"{REMARKS}test      {nothing}\n"
     document = json.loads(nas("data", spoiled, "--format", "json").stdout)
     assert (document["name"], document["classes"], document["path"]) == ("cats", ["no"], str(spoiled))
     assert document["train"] == {
@@ -476,6 +478,33 @@ def test_nas_data_summarizes_a_data_set(spoiled: Path) -> None:
         "looks_wrong": [],
     }
     assert document["looks_wrong"] == ["val: 2 images: on so few, scores differ by chance"]
+    assert document["test"] == {"images": 0}
+
+
+def test_nas_data_counts_the_images_of_the_test_split(tmp_path: Path, write_scenes: Callable[..., Path]) -> None:
+    file = write_scenes(tmp_path)
+    for kind in ("images", "labels"):
+        (tmp_path / kind / "val").rename(tmp_path / kind / "test")
+        shutil.copytree(tmp_path / kind / "train", tmp_path / kind / "val")
+    file.write_text(f"{file.read_text()}test: images/test\n")
+    line = "test      20 images that no search reads: nas confirm judges by them"
+    assert line in nas("data", file).stdout.splitlines()
+    plan = nas("search", "--data", file, "--runs", tmp_path / "runs", "--dry-run").stderr
+    assert "holdout   the test split, 20 images: no search reads them; nas confirm judges by them" in plan
+    sealing = nas("search", "--data", file, "--runs", tmp_path / "runs", "--holdout", "15%", "--dry-run")
+    assert sealing.exit_code == 2
+    assert sealing.stderr.splitlines()[-1].startswith("holdout: the data set has a test split of 20 images")
+
+
+def test_plan_says_how_many_images_are_sealed(tmp_path: Path, write_scenes: Callable[..., Path]) -> None:
+    command = ("search", "--data", write_scenes(tmp_path), "--runs", tmp_path / "runs", "--dry-run")
+    sealed = "9 of 60 images are sealed: no training and no search score reads them; nas confirm judges by them"
+    assert f"holdout   {sealed}" in nas(*command, "--holdout", "15%").stderr.splitlines()
+    assert json.loads(nas(*command, "--holdout", ".15", "--format", "json").stdout)["holdout"] == sealed
+    assert "holdout" not in nas(*command).stderr
+    assert nas(*command, "--holdout", "half").stderr.splitlines()[-1] == (
+        "holdout: a share such as 15% or 0.15 is expected, got 'half'"
+    )
 
 
 def test_dry_run_refuses_a_data_set_without_readable_images(spoiled: Path) -> None:
