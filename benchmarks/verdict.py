@@ -1,34 +1,56 @@
 """How often the verdict of a confirmation is right, on simulated studies of which the truth is known.
 
-python benchmarks/verdict.py [--studies 2000] [--seeds 5]
+python benchmarks/verdict.py [--studies 2000] [--seeds 5] [--csv benchmarks/results/verdict.csv]
 
-Simulated: mAP50-95 in points; the standard deviation of a paired difference is 0.19 points, which the verdict is not
-told; a seed moves all models of a study alike, by another 0.1. Noise: normal; Student's t with three degrees of freedom
-and the same deviation ("heavy"); normal with deviations that differ up to fourfold between architectures
-("unequal"). The verdict is `nas.algorithms.paired_comparison.compare`, from which `nas.report.verdict` takes every
-finding.
+The verdict is spoken by `nas.report.judging.judge`, the code of `nas confirm`, from records that this script makes; it
+is told neither the noise nor the truth. Simulated: mAP50-95 in points, with a paired standard deviation of 0.19 between
+seeds; a seed moves all models of a study alike, by another 0.1. Noise between seeds: normal; Student's t with three
+degrees of freedom and the same deviation ("heavy"); normal with deviations that differ up to fourfold between
+architectures ("unequal").
+
+The images are those that the search chose by (0), whose sampling the verdict leaves out and the simulation, too; or 72
+or 500 that it has not read. Then an image adds to the difference of two models an effect that all seeds have in common
+(standard deviation 2 points for one image: 0.24 for the mean of 72, 0.09 for 500), and one of its own for each seed (3
+points: 0.35 and 0.13). The latter is noise between seeds, which is 0.19 in all with 500 images and 0.38 with 72. The
+verdict gets accuracies on bootstrap resamples of the images, as from a trial's file, and not these deviations. Beside
+it stands what would be claimed if the sample of images were ignored.
 
 The old rule (until December 2026) is beside it: the seeds that put an architecture on the Pareto front also judge it,
 and a gain is claimed where the best one is above the stock model with each of three seeds.
-
-Not simulated: the sampling of test images, several searches of one data set.
 """
 
 import argparse
+import csv
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from math import sqrt
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nas.algorithms.paired_comparison import Finding, compare
-from nas.report.defaults import MARGIN
+from nas.algorithms.paired_comparison import Finding
+from nas.records.record import Record
+from nas.report.judging import judge
+from nas.report.verdict import JudgedFinalist
+from nas.settings import Judging, Settings
+from trials import Budget
+from trials.accuracy.resampling import image_weights
 
 FloatArray = NDArray[np.float64]
+Finalists = list[JudgedFinalist]
 PAIRED_DEVIATION, SEED_EFFECT = 0.19, 0.1
+IMAGES, IMAGE_DEVIATION, INTERACTION = (72, 500), 2.0, 3.0
+TRAINING_DEVIATION = sqrt(PAIRED_DEVIATION**2 - INTERACTION**2 / max(IMAGES))
+"""Of paired differences between seeds, without what the images add."""
+LEVEL, IMAGE_LEVEL = 50.0, 25.0
+"""Accuracy of all models, and how much harder one image is than another, in points."""
 FINALISTS, GAINS = (3, 5, 10, 20), (0.1, 0.2, 0.3, 0.5)
 OLD_SEEDS = 3
+RESAMPLES = 200
+"""Of the images; a confirmation takes 1,000, which would make this script five times as long."""
 
 
 def normal(rng: np.random.Generator, models: int, seeds: int) -> FloatArray:
@@ -53,12 +75,78 @@ NOISES: dict[str, Callable[[np.random.Generator, int, int], FloatArray]] = {
 }
 
 
-def accuracies(rng: np.random.Generator, noise: str, finalists: int, seeds: int, gain: float = 0.0) -> FloatArray:
-    """Return accuracies of a study, `(1 + finalists, seeds)`: the first finalist has a true gain, the others none."""
-    values = NOISES[noise](rng, 1 + finalists, seeds) * PAIRED_DEVIATION / sqrt(2)
-    values += rng.standard_normal(seeds) * SEED_EFFECT
-    values[1] += gain
-    return values
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """Kind of studies: number of unseen images, of finalists, noise between seeds, true gain of the first finalist."""
+
+    images: int
+    finalists: int
+    noise: str
+    gain: float = 0.0
+
+    def accuracies(self, rng: np.random.Generator, seeds: int) -> FloatArray:
+        """Return accuracies without the effects of images, `(1 + finalists, seeds)`, in points."""
+        deviation = TRAINING_DEVIATION if self.images else PAIRED_DEVIATION
+        values = NOISES[self.noise](rng, 1 + self.finalists, seeds) * deviation / sqrt(2)
+        values += LEVEL + rng.standard_normal(seeds) * SEED_EFFECT
+        values[1] += self.gain
+        return values
+
+    def on_images(self, rng: np.random.Generator, values: FloatArray) -> FloatArray:
+        """Return accuracies on each image, `(1 + finalists, seeds, images)`."""
+        models, seeds = values.shape
+        hardness = IMAGE_LEVEL * rng.standard_normal(self.images)
+        common = IMAGE_DEVIATION / sqrt(2) * rng.standard_normal((models, 1, self.images))
+        own = INTERACTION / sqrt(2) * rng.standard_normal((models, seeds, self.images))
+        return values[:, :, None] + hardness + common + own
+
+
+def judged(records: list[Record], images: int = 0, resampled: dict[int, FloatArray] | None = None) -> Finalists:
+    """Return the finalists of a confirmation as judged, in the order of its models."""
+    settings = SETTINGS[images]
+    verdict = judge([], records, before=settings, after=settings, study="simulated", resampled=resampled)
+    return sorted(verdict.finalists, key=lambda one: one.fingerprint)
+
+
+def simulated(rng: np.random.Generator, case: Case, seeds: int) -> tuple[Finalists, Finalists]:
+    """Simulate a study; return its finalists as judged, and as judged if the sample of images is ignored."""
+    values = case.accuracies(rng, seeds)
+    if not case.images:
+        finalists = judged(records_of(values))
+        return finalists, finalists
+    each = case.on_images(rng, values)
+    records = records_of(each.mean(axis=2))
+    weights = image_weights(case.images)[:RESAMPLES] / case.images
+    samples = each.reshape(-1, case.images) @ weights.T / 100
+    return judged(records, case.images, dict(enumerate(samples))), judged(records)
+
+
+def records_of(values: FloatArray) -> list[Record]:
+    """Return the records of a confirmation: model by model, seed by seed."""
+    return [
+        Record(
+            trial=model * values.shape[1] + repeat,
+            state="complete",
+            ending="finished",
+            map50_95=accuracy / 100,
+            gflops=8.0,
+            picks={},
+            fingerprint=f"{model:03d}",
+            repeat=repeat,
+            role="" if model else "stock",
+        )
+        for model, row in enumerate(values.tolist())
+        for repeat, accuracy in enumerate(row)
+    ]
+
+
+def settings_for(images: int) -> Settings:
+    judging = Judging(source="test", images=images, fingerprint="simulated") if images else None
+    names = {"space": "x", "scale": "t", "space_hash": "", "data": "x", "data_fingerprint": "", "classes": ("x",)}
+    return Settings.model_validate({**names, "budget": Budget(data=Path("x"), epochs=20), "judging": judging})
+
+
+SETTINGS = {images: settings_for(images) for images in (0, *IMAGES)}
 
 
 def old_rule(values: FloatArray) -> bool:
@@ -67,53 +155,82 @@ def old_rule(values: FloatArray) -> bool:
     return bool(differences[differences.mean(axis=1).argmax()].min() > 0)
 
 
+def row_of(case: Case, *, studies: int, seeds: int) -> dict[str, Any]:
+    """Return the counts of one kind of studies, as shares with their 95 % intervals."""
+    rng = np.random.default_rng(0)
+    claimed = found = covered = intervals = ignoring = old = 0
+    for _ in range(studies):
+        finalists, without = simulated(rng, case, seeds)
+        first, *others = finalists
+        no_gain = others if case.gain else finalists
+        claimed += any(one.finding is Finding.BETTER for one in no_gain)
+        ignoring += any(one.finding is Finding.BETTER for one in (without[1:] if case.gain else without))
+        found += first.finding is Finding.BETTER
+        covered += (first.low <= case.gain <= first.high) + sum(one.low <= 0 <= one.high for one in others)
+        intervals += len(finalists)
+        old += old_rule(case.accuracies(rng, OLD_SEEDS))
+    return {
+        "unseen_images": case.images,
+        "finalists": case.finalists,
+        "noise": case.noise,
+        "gain": case.gain,
+        "claimed_without_gain": share(claimed, studies) if len(finalists) > bool(case.gain) else "",
+        "gain_found": share(found, studies) if case.gain else "",
+        "coverage": share(covered, intervals),
+        "claimed_ignoring_images": share(ignoring, studies) if case.images and not case.gain else "",
+        "old_rule": share(old, studies) if not case.images else "",
+    }
+
+
 def wilson(successes: int, total: int) -> tuple[float, float]:
     """Return the 95 % interval of a share (Wilson 1927)."""
-    z, share = 1.96, successes / total
-    middle = (share + z**2 / (2 * total)) / (1 + z**2 / total)
-    reach = z / (1 + z**2 / total) * sqrt(share * (1 - share) / total + z**2 / (4 * total**2))
-    return middle - reach, middle + reach
+    z, part = 1.96, successes / total
+    middle = (part + z**2 / (2 * total)) / (1 + z**2 / total)
+    reach = z / (1 + z**2 / total) * sqrt(part * (1 - part) / total + z**2 / (4 * total**2))
+    return max(0.0, middle - reach), min(1.0, middle + reach)
+
+
+def share(count: int, total: int) -> str:
+    """Return a share in per cent with its interval: `3.1 (2.4-3.9)`."""
+    low, high = wilson(count, total)
+    return f"{100 * count / total:.1f} ({100 * low:.1f}-{100 * high:.1f})"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--studies", type=int, default=2000)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--csv", type=Path)
     arguments = parser.parse_args()
-    studies, seeds = arguments.studies, arguments.seeds
-    rng, began = np.random.default_rng(0), time.monotonic()
-    print(f"{studies} studies a row, {seeds} paired seeds; share of studies in %, with its 95 % interval\n")
-    print("No difference between architectures: a gain is claimed")
-    print(f"{'finalists':>9}  {'noise':8}  {'verdict':>18}  {'old rule':>18}  {'intervals that hold 0':>22}")
-    for finalists in FINALISTS:
-        for noise in NOISES:
-            claims = old = covered = 0
-            for _ in range(studies):
-                results = compare(accuracies(rng, noise, finalists, seeds), margin=MARGIN)
-                claims += any(one.finding is Finding.BETTER for one in results)
-                covered += sum(one.low <= 0 <= one.high for one in results)
-                old += old_rule(accuracies(rng, noise, finalists, OLD_SEEDS))
-            shown = "  ".join(f"{shown_share(count, studies):>18}" for count in (claims, old))
-            print(f"{finalists:9}  {noise:8}  {shown}  {shown_share(covered, studies * finalists):>22}")
-    print("\nOne finalist with a true gain, in points: found, and said to be better")
-    print(f"{'finalists':>9}  {'noise':8}  " + "  ".join(f"{gain:>18}" for gain in GAINS) + f"  {'coverage':>18}")
-    for finalists in (1, *FINALISTS):
-        for noise in NOISES:
-            found, covered = [], 0
-            for gain in GAINS:
-                first = [
-                    compare(accuracies(rng, noise, finalists, seeds, gain), margin=MARGIN)[0] for _ in range(studies)
-                ]
-                found.append(sum(one.finding is Finding.BETTER for one in first))
-                covered += sum(one.low <= gain <= one.high for one in first)
-            shares = "  ".join(f"{shown_share(count, studies):>18}" for count in found)
-            print(f"{finalists:9}  {noise:8}  {shares}  {shown_share(covered, studies * len(GAINS)):>18}")
+    began = time.monotonic()
+    null = [
+        Case(images=images, finalists=number, noise=noise)
+        for images in (0, *IMAGES)
+        for number in FINALISTS
+        for noise in NOISES
+        if not images or noise != "unequal"
+    ]
+    gains = [
+        Case(images=images, finalists=number, noise=noise, gain=gain)
+        for images in (0, max(IMAGES))
+        for number in (1, 5)
+        for noise in ("normal", "heavy")
+        for gain in GAINS
+    ]
+    print(f"{arguments.studies} studies a row, {arguments.seeds} paired seeds; per cent, with 95 % intervals\n")
+    rows: list[dict[str, Any]] = []
+    for case in (*null, *gains):
+        row = row_of(case, studies=arguments.studies, seeds=arguments.seeds)
+        if not rows:
+            print("  ".join(f"{name:>20}" for name in row))
+        rows.append(row)
+        print("  ".join(f"{value!s:>20}" for value in row.values()), flush=True)
+    if arguments.csv:
+        with arguments.csv.open("w", newline="") as file:
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
     print(f"\n{time.monotonic() - began:.0f} s")
-
-
-def shown_share(count: int, total: int) -> str:
-    low, high = wilson(count, total)
-    return f"{count / total:.1%} ({low:.1%}-{high:.1%})".replace("%", "")
 
 
 if __name__ == "__main__":

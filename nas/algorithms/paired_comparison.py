@@ -17,6 +17,7 @@ Tests are one-sided t-tests, corrected for the number of candidates by Holm's st
 Equivalence is shown by two one-sided tests against a margin (Schuirmann 1987).
 """
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -157,9 +158,13 @@ def detectable(
 
 def seeds_for(gain: float, deviation: float, *, candidates: int = 1, image_error: float = 0.0) -> int | None:
     """Return how many paired seeds find a true gain in 80 % of comparisons; None if a thousand do not."""
-    numbers = range(2, _MOST_SEEDS + 1)
-    enough = (n for n in numbers if detectable(deviation, n, candidates=candidates, image_error=image_error) <= gain)
-    return next(enough, None)
+
+    def finds(seeds: int) -> bool:
+        return detectable(deviation, seeds, candidates=candidates, image_error=image_error) <= gain
+
+    if not finds(_MOST_SEEDS):
+        return None
+    return bisect_left(range(_MOST_SEEDS), True, lo=2, key=finds)
 
 
 def paired_deviation(accuracies: FloatArray) -> float:
