@@ -8,6 +8,7 @@ Sums of squares and degrees of freedom of several studies add up. The interval i
 `df * s^2 / chi^2` (Snedecor and Cochran, "Statistical Methods", 8th edition, 1989, section 5.10).
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import sqrt
@@ -70,5 +71,5 @@ def _residual(trainings: Trainings) -> tuple[float, int]:
 
 def _repeated(trainings: Trainings) -> Sequence[tuple[str, int]]:
     """Return the trainings of architectures that have several; a single one says nothing about noise."""
-    names = [name for name, _ in trainings]
-    return [key for key in trainings if names.count(key[0]) > 1]
+    numbers = Counter(name for name, _ in trainings)
+    return [key for key in trainings if numbers[key[0]] > 1]
