@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -44,6 +45,7 @@ class Study:
         means: effects as means over architectures, `(effects,)`.
         architectures: index of each training's architecture, `(trainings,)`.
         seeds: index of each training's seed, `(trainings,)`.
+        rungs: accuracies at the rungs, `(trainings, rungs)`; None without any.
     """
 
     features: FloatArray
@@ -52,6 +54,7 @@ class Study:
     means: FloatArray
     architectures: IndexArray
     seeds: IndexArray
+    rungs: FloatArray | None = None
 
     @classmethod
     def of(cls, features: FloatArray, effects: FloatArray, deviations: FloatArray) -> "Study":
@@ -174,10 +177,26 @@ def saturation(rng: np.random.Generator, trials: int) -> Study:
     return Study.not_additive(rng, trials, effects, extra)
 
 
-def stopped(rng: np.random.Generator, trials: int) -> Study:
-    """Stop the worse half of the trials early, so that it has no score."""
+def stopped(
+    rng: np.random.Generator, trials: int, *, imputed: bool, speeds: float = 0.0, noise_in_common: float = 0.5
+) -> Study:
+    """Stop the worse half of the trials at a rung, by the accuracy there, so that it has no final one.
+
+    Args:
+        rng: source of the draws.
+        trials: number of trials that finish.
+        imputed: whether the accuracies at the rung are given, so that final ones are imputed.
+        speeds: standard deviation, in points, of what operators add to the accuracy at the rung alone.
+        noise_in_common: correlation of the noise at the rung and at the end.
+    """
     study = normal(rng, 2 * trials)
-    return study.of_rows(np.sort(np.argsort(-study.accuracies)[:trials]))
+    deviation = study.accuracies - 0.4 - study.features @ study.effects
+    early = noise_in_common * deviation + np.sqrt(1 - noise_in_common**2) * noise(rng, 2 * trials)
+    at_rung = 0.25 + study.features @ (0.6 * study.effects + speeds * rng.normal(0.0, POINT, EFFECTS)) + early
+    goes_on = np.isin(np.arange(2 * trials), np.argsort(-at_rung)[:trials])
+    if not imputed:
+        return study.of_rows(np.flatnonzero(goes_on))
+    return replace(study, accuracies=np.where(goes_on, study.accuracies, np.nan), rungs=at_rung[:, None])
 
 
 AS_ASSUMED: dict[str, Case] = {
@@ -192,7 +211,12 @@ NOT_AS_ASSUMED: dict[str, Case] = {
     "heavy-tailed noise": heavy_tails,
     "interactions": interactions,
     "saturation": saturation,
-    "worse half stopped": stopped,
+    "half stopped": partial(stopped, imputed=False),
+    "- imputed": partial(stopped, imputed=True),
+    "half stopped, speeds": partial(stopped, imputed=False, speeds=0.5),
+    "- imputed, speeds": partial(stopped, imputed=True, speeds=0.5),
+    "half stopped, alike": partial(stopped, imputed=False, noise_in_common=0.95),
+    "- imputed, alike": partial(stopped, imputed=True, noise_in_common=0.95),
 }
 
 
@@ -205,6 +229,7 @@ def figures(study: Study) -> tuple[float, ...]:
         groups=np.zeros(tried.sum(), dtype=np.intp),
         architectures=study.architectures,
         seeds=study.seeds,
+        rungs=study.rungs,
     )
     truth, lower, upper = study.effects[tried], fitted.lower, fitted.upper
     is_claimed, has_right_sign = (lower > 0) | (upper < 0), np.sign(lower + upper) == np.sign(truth)

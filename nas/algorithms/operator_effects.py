@@ -13,9 +13,10 @@ Given `lambda` and `rho`, everything is closed-form: with `p(sigma^2) = 1 / sigm
 Student t posterior, and the restricted marginal likelihood of `lambda` and `rho` is known. Both are integrated on a
 grid, under a half-Cauchy prior on `lambda` and a uniform one on `rho`, so that intervals contain their uncertainty.
 
-Sources: Gelman et al., "Bayesian Data Analysis", 3rd edition, 2013, chapters 14 and 15; Gelman, "Prior distributions
-for variance parameters in hierarchical models", Bayesian Analysis 1(3), 2006 (half-Cauchy); Harville, "Bayesian
-inference for variance components using only error contrasts", Biometrika 61(2), 1974 (restricted likelihood).
+Final accuracies of trainings that were stopped early are imputed several times (`nas.algorithms.imputation`); the
+posterior is then the mean of the posteriors given each completed set.
+
+Sources: those of `nas.algorithms.shrinkage_regression`.
 """
 
 from collections.abc import Sequence
@@ -26,15 +27,15 @@ import numpy as np
 from scipy.special import stdtr, stdtrit
 
 from nas.algorithms.arrays import FloatArray, IndexArray
+from nas.algorithms.imputation import can_be_imputed, impute
+from nas.algorithms.shrinkage_regression import RATIOS, half_cauchy, posterior
 
-RATIOS = tuple(float(ratio) for ratio in np.geomspace(0.05, 10.0, 11))
-"""Grid of `lambda`, the standard deviation of effects over the residual's."""
 CORRELATIONS = (0.0625, 0.1875, 0.3125, 0.4375, 0.5625, 0.6875, 0.8125, 0.9375)
 """Grid of `rho`, the intraclass correlation of an architecture's trainings; used if any was trained twice."""
 _LEAST_WEIGHT = 1e-4
 """Grid points with less than this share of the best one's posterior probability are left out."""
-_LEAST_RESIDUAL = 1e-12
-"""Least residual sum of squares, as a share of the total: a perfect fit has a scale, too."""
+DRAWS = 20
+"""Completed sets of accuracies, where some are imputed."""
 _BISECTIONS = 40
 
 
@@ -60,13 +61,13 @@ class _Mixture:
     """Posterior as a mixture of Student t distributions, one for each point of the grid.
 
     Attributes:
-        logs: logarithms of the restricted likelihoods, up to a constant, `(points,)`.
+        weights: probabilities of the points, `(points,)`.
         means: `(points, effects)`.
         scales: `(points, effects)`.
         residuals: scale of the residual, `(points,)`.
     """
 
-    logs: FloatArray
+    weights: FloatArray
     means: FloatArray
     scales: FloatArray
     residuals: FloatArray
@@ -85,6 +86,7 @@ def fit(
     architectures: IndexArray,
     seeds: IndexArray,
     level: float = 0.95,
+    rungs: FloatArray | None = None,
     ratios: Sequence[float] = RATIOS,
     correlations: Sequence[float] = CORRELATIONS,
 ) -> Effects:
@@ -92,97 +94,99 @@ def fit(
 
     Args:
         features: 1 where a training's architecture has the choice of an effect, else 0; `(trainings, effects)`.
-        accuracies: `(trainings,)`.
+        accuracies: final ones, `(trainings,)`; NaN where a training was stopped at a rung.
         groups: group of each effect, `(effects,)`; each group has a `lambda` of its own, and the cost grows
             exponentially with the number of groups.
         architectures: index of each training's architecture, `(trainings,)`.
         seeds: index of each training's seed, `(trainings,)`.
         level: probability of an interval.
+        rungs: accuracies at the rungs, in their order, `(trainings, rungs)`; NaN where a training did not get there.
+            None, or too few of them: trainings without a final accuracy do not count.
         ratios: grid of `lambda`, of equal steps in its logarithm.
         correlations: grid of `rho`, of equal steps.
 
     Raises:
         ValueError: no degree of freedom is left.
     """
+    kept = ~np.isnan(accuracies) | can_be_imputed(accuracies, rungs) if rungs is not None else np.isfinite(accuracies)
+    features, architectures, seeds = features[kept], architectures[kept], seeds[kept]
     degrees = degrees_of_freedom(seeds)
     if degrees < 1:
-        raise ValueError(f"{len(accuracies)} trainings with {len(np.unique(seeds))} seeds leave no degree of freedom")
-    spread = float(np.std(accuracies))
-    count = features.shape[1]
+        raise ValueError(f"{len(seeds)} trainings with {len(np.unique(seeds))} seeds leave no degree of freedom")
+    sets = [accuracies[kept]]
+    if rungs is not None and np.isnan(sets[0]).any():
+        rng = np.random.default_rng(len(seeds))
+        sets = [impute(features, accuracies[kept], rungs[kept], rng) for _ in range(DRAWS)]
+    spread, count = float(np.std(sets[0])), features.shape[1]
     if not spread or not count:
         return Effects(means=np.zeros(count), lower=np.zeros(count), upper=np.zeros(count), residual=spread)
-    standardised = (accuracies - accuracies.mean()) / spread
-    flat = np.ones((len(seeds), 1)), (seeds[:, None] == np.unique(seeds)[None, 1:]).astype(np.float64)
-    design = np.hstack([*flat, features])
     names, index = np.unique(groups, return_inverse=True)
     grid = np.array(list(product(ratios, repeat=len(names))))
     is_repeated = len(np.unique(architectures)) < len(architectures)
-    same = (architectures[:, None] == architectures[None, :]).astype(np.float64)
     parts = [
-        _conditional(design, standardised, (1.0 - rho) * np.eye(len(same)) + rho * same, grid[:, index], degrees)
-        for rho in (correlations if is_repeated else (0.0,))
+        _mixture(
+            features, one, architectures, seeds, grid=grid, index=index, rhos=correlations if is_repeated else (0.0,)
+        )
+        for one in sets
     ]
-    log_prior = _half_cauchy(grid).sum(axis=1)
-    return _summary(parts, log_prior, degrees, level, spread)
+    return _summary(parts, degrees, level)
 
 
-def _conditional(
-    design: FloatArray, values: FloatArray, correlation: FloatArray, lambdas: FloatArray, degrees: int
+def _mixture(
+    features: FloatArray,
+    accuracies: FloatArray,
+    architectures: IndexArray,
+    seeds: IndexArray,
+    *,
+    grid: FloatArray,
+    index: IndexArray,
+    rhos: Sequence[float],
 ) -> _Mixture:
-    """Return the posterior at each combination of ratios, given the correlation matrix of the residual.
+    """Return the posterior of the effects given one set of accuracies, in their unit.
 
     Args:
-        design: columns with a flat prior, then the effects', `(trainings, flat columns + effects)`.
-        values: standardised accuracies, `(trainings,)`.
-        correlation: `(trainings, trainings)`.
-        lambdas: ratio of each effect at each grid point, `(points, effects)`.
-        degrees: of freedom.
+        features: `(trainings, effects)`.
+        accuracies: `(trainings,)`.
+        architectures: `(trainings,)`.
+        seeds: `(trainings,)`.
+        grid: ratio of each group at each point, `(points, groups)`.
+        index: group of each effect, `(effects,)`.
+        rhos: grid of `rho`.
     """
-    flat = design.shape[1] - lambdas.shape[1]
-    weights = np.linalg.inv(correlation)
-    weighted = weights @ design
-    precisions = np.tile(design.T @ weighted, (len(lambdas), 1, 1))
-    diagonal = np.arange(flat, design.shape[1])
-    precisions[:, diagonal, diagonal] += lambdas**-2.0
-    covariances = np.linalg.inv(precisions)
-    projected = weighted.T @ values
-    means = covariances @ projected
-    total = float(values @ weights @ values)
-    squares = np.maximum(total - means @ projected, _LEAST_RESIDUAL * total)
-    log_determinant = np.linalg.slogdet(correlation)[1] + np.linalg.slogdet(precisions)[1]
-    log_likelihood = -0.5 * log_determinant - np.log(lambdas).sum(axis=1) - 0.5 * degrees * np.log(squares)
-    variances = squares[:, None] / degrees * covariances[:, diagonal, diagonal]
-    return _Mixture(
-        log_likelihood,
-        means[:, flat:],
-        np.sqrt(variances),
-        np.sqrt(squares / degrees),
-    )
-
-
-def _half_cauchy(ratios: FloatArray) -> FloatArray:
-    """Logarithm of the unnormalised half-Cauchy density of ratios, with respect to their logarithm."""
-    logs: FloatArray = np.log(ratios) - np.log1p(ratios**2)
-    return logs
-
-
-def _summary(parts: Sequence[_Mixture], log_prior: FloatArray, degrees: int, level: float, spread: float) -> Effects:
-    """Return means and quantiles of the mixture of all grid points, in the unit of the accuracies."""
-    logs = np.concatenate([part.logs + log_prior for part in parts])
+    degrees, spread = degrees_of_freedom(seeds), float(np.std(accuracies))
+    standardised = (accuracies - accuracies.mean()) / spread
+    flat = np.ones((len(seeds), 1)), (seeds[:, None] == np.unique(seeds)[None, 1:]).astype(np.float64)
+    design = np.hstack([*flat, features])
+    same = (architectures[:, None] == architectures[None, :]).astype(np.float64)
+    diagonal = np.arange(design.shape[1] - features.shape[1], design.shape[1])
+    parts = []
+    for rho in rhos:
+        correlation = (1.0 - rho) * np.eye(len(same)) + rho * same
+        found = posterior(design, standardised, correlation, grid[:, index], degrees)
+        variances = found.squares[:, None] / degrees * found.covariances[:, diagonal, diagonal]
+        residuals = np.sqrt(found.squares / degrees)
+        parts.append((found.logs, found.means[:, diagonal], np.sqrt(variances), residuals))
+    logs, means, scales, residuals = (np.concatenate(each) for each in zip(*parts, strict=True))
+    logs = logs + np.tile(half_cauchy(grid).sum(axis=1), len(rhos))
     weights = np.exp(logs - logs.max())
     likely = weights > _LEAST_WEIGHT
-    weights = weights[likely] / weights[likely].sum()
-    means = np.concatenate([part.means for part in parts])[likely]
-    scales = np.concatenate([part.scales for part in parts])[likely]
-    residuals = np.concatenate([part.residuals for part in parts])[likely]
+    return _Mixture(
+        weights[likely] / weights[likely].sum(),
+        spread * means[likely],
+        spread * scales[likely],
+        spread * residuals[likely],
+    )
+
+
+def _summary(parts: Sequence[_Mixture], degrees: int, level: float) -> Effects:
+    """Return means and quantiles of the mean of several posteriors."""
+    weights = np.concatenate([part.weights for part in parts]) / len(parts)
+    means = np.concatenate([part.means for part in parts])
+    scales = np.concatenate([part.scales for part in parts])
     tail = (1.0 - level) / 2.0
     lower, upper = (_quantile(share, weights, means, scales, degrees) for share in (tail, 1.0 - tail))
-    return Effects(
-        means=spread * (weights @ means),
-        lower=spread * lower,
-        upper=spread * upper,
-        residual=spread * float(weights @ residuals),
-    )
+    residuals = np.concatenate([part.residuals for part in parts])
+    return Effects(means=weights @ means, lower=lower, upper=upper, residual=float(weights @ residuals))
 
 
 def _quantile(share: float, weights: FloatArray, means: FloatArray, scales: FloatArray, degrees: int) -> FloatArray:

@@ -6,12 +6,16 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from nas.algorithms import operator_effects
+from nas.algorithms.arrays import FloatArray
+from nas.algorithms.imputation import can_be_imputed
 from nas.records.record import Record
+from nas.records.trial_attributes import RUNG
 from nas.report.verdicts import with_unit
 from nas.samplers.encoding import CostFunction
 from nas.study.study import Study
@@ -20,6 +24,8 @@ from search_spaces.scaling import MACRO
 from search_spaces.space import ScalingFactor
 from trials import Ending
 
+RungAccuracies = Mapping[int, Mapping[int, float]]
+"""Accuracies at rungs, by trial and epoch."""
 LEAST_ARCHITECTURES = 5
 """Fewest finished architectures for which effects are estimated."""
 _LEAST_DEGREES = 4
@@ -48,7 +54,7 @@ class Effect:
         lower_points: lower end of the 95 % interval.
         upper_points: upper end.
         verdict: on which side of 0 that interval lies.
-        trials: number of finished trials that had it.
+        trials: number of trials that had it.
         gflops_percent_least: change of the stock model's GFLOPs in per cent if this slot alone is replaced, by the
             cheapest of the choices that these trials had.
         gflops_percent_most: the same by the costliest.
@@ -92,6 +98,7 @@ class Effects:
         architectures: number of their architectures.
         seeds: number of their seeds.
         stopped: number of trials that have no final score because they were stopped early.
+        imputed: number of those whose final score is imputed from that at their last rung; the others do not count.
         residual_points: standard deviation of what the effects do not explain, in points; None without rows.
     """
 
@@ -100,6 +107,7 @@ class Effects:
     architectures: int
     seeds: int
     stopped: int
+    imputed: int = 0
     residual_points: float | None
 
     @property
@@ -125,9 +133,14 @@ class Effects:
             lines.append(
                 f"{aliased} effects had exactly the trials of another: of such effects only the sum is estimated."
             )
-        if self.stopped:
+        if self.imputed:
             lines.append(
-                f"{with_unit(self.stopped, 'trial')} stopped early, without a final score: the effects are those among "
+                f"{with_unit(self.imputed, 'trial')} stopped early: final scores are imputed from those at their "
+                "last rung, and the intervals contain what is uncertain about them."
+            )
+        if left := self.stopped - self.imputed:
+            lines.append(
+                f"{with_unit(left, 'trial')} stopped early, without a final score: the effects are those among "
                 "the better trials, too near to 0, and intervals contain the true ones less often."
             )
         return lines
@@ -161,35 +174,55 @@ def of_study(study: Study, records: Sequence[Record] | None = None) -> Effects:
         StudyError: the copy of the study's space cannot be read.
     """
     every = study.records() if records is None else records
-    return estimate(every, study.space, study.feasible.figures)
+    has_stopped = any(record.ending == Ending.STOPPED for record in every)
+    return estimate(every, study.space, study.feasible.figures, _rung_accuracies(study) if has_stopped else {})
 
 
-def estimate(records: Sequence[Record], space: SearchSpace, figures: CostFunction) -> Effects:
+def _rung_accuracies(study: Study) -> RungAccuracies:
+    """Return the best accuracy of each trial up to each rung that it reached, by trial and epoch."""
+    reached = {
+        trial.number: {name: values for name, values in trial.user_attrs.items() if name.startswith(RUNG)}
+        for trial in study.trials()
+    }
+    return {
+        number: {int(name.removeprefix(RUNG)): float(values[0]) for name, values in rungs.items()}
+        for number, rungs in reached.items()
+        if rungs
+    }
+
+
+def estimate(
+    records: Sequence[Record], space: SearchSpace, figures: CostFunction, rungs: RungAccuracies = MappingProxyType({})
+) -> Effects:
     """Return the effect of each operator in each slot on accuracy and cost.
 
     Accuracy is estimated from all finished trials, repeats with other seeds included, by an additive Bayesian model
-    (`nas.algorithms.operator_effects`).
+    (`nas.algorithms.operator_effects`). Final accuracies of trials that were stopped at a rung are imputed.
 
     Args:
         records: all trials of a study.
         space: of the study.
         figures: returns the costs of an architecture: `gflops`, and `latency_ms` if it is predicted.
+        rungs: accuracies at the rungs, by trial and epoch.
     """
     finished = [record for record in records if record.finished and record.map50_95 is not None]
+    stopped = [record for record in records if record.ending == Ending.STOPPED]
     counted = Effects(
         rows=(),
         trials=len(finished),
         architectures=len({record.fingerprint for record in finished}),
         seeds=len({record.repeat for record in finished}),
-        stopped=sum(record.ending == Ending.STOPPED for record in records),
+        stopped=len(stopped),
         residual_points=None,
     )
     if counted.is_too_few:
         return counted
-    differing = [_differing(space, record.picks) for record in finished]
+    imputed = _imputable(finished, stopped, rungs)
+    used = [*finished, *imputed]
+    differing = [_differing(space, record.picks) for record in used]
     trials = {term: tuple(i for i, one in enumerate(differing) if term in one) for term in _terms(space)}
     terms = [term for term in trials if trials[term]]
-    fitted = _fit(finished, differing, terms)
+    fitted = _fit(used, differing, terms, rungs if imputed else {})
     intervals = _POINTS * np.array([fitted.means, fitted.lower, fitted.upper]).T
     stock = figures(space.stock)
     costs = {architecture: figures(architecture) for one in differing for architecture in one.values()}
@@ -202,7 +235,26 @@ def estimate(records: Sequence[Record], space: SearchSpace, figures: CostFunctio
     ]
     order = list(Significance)
     rows.sort(key=lambda row: (order.index(row.verdict), -row.effect_points))
-    return replace(counted, rows=tuple(rows), residual_points=_POINTS * fitted.residual)
+    return replace(counted, rows=tuple(rows), imputed=len(imputed), residual_points=_POINTS * fitted.residual)
+
+
+def _imputable(finished: Sequence[Record], stopped: Sequence[Record], rungs: RungAccuracies) -> list[Record]:
+    """Return the stopped trials whose final accuracy can be imputed."""
+    both = [*finished, *stopped]
+    can = can_be_imputed(_final(both), _at_rungs(both, rungs))
+    return [record for record, is_imputed in zip(both, can.tolist(), strict=True) if is_imputed]
+
+
+def _final(records: Sequence[Record]) -> FloatArray:
+    """Return the final accuracies; NaN for a trial that was stopped."""
+    return np.array([record.map50_95 if record.finished else np.nan for record in records], dtype=np.float64)
+
+
+def _at_rungs(records: Sequence[Record], rungs: RungAccuracies) -> FloatArray:
+    """Return the accuracies at the rungs, `(trials, rungs)`; NaN where a trial did not get there."""
+    epochs = sorted({epoch for reached in rungs.values() for epoch in reached})
+    rows = [[rungs.get(record.trial, {}).get(epoch, np.nan) for epoch in epochs] for record in records]
+    return np.array(rows, dtype=np.float64).reshape(len(records), len(epochs))
 
 
 def _effect(
@@ -265,15 +317,16 @@ def _differing(space: SearchSpace, picks: Mapping[str, Any]) -> dict[_Term, Arch
 
 
 def _fit(
-    finished: Sequence[Record], differing: Sequence[Collection[_Term]], terms: Sequence[_Term]
+    used: Sequence[Record], differing: Sequence[Collection[_Term]], terms: Sequence[_Term], rungs: RungAccuracies
 ) -> operator_effects.Effects:
-    architectures = {fingerprint: index for index, fingerprint in enumerate(record.fingerprint for record in finished)}
+    architectures = {fingerprint: index for index, fingerprint in enumerate(record.fingerprint for record in used)}
     return operator_effects.fit(
-        np.array([[float(term in one) for term in terms] for one in differing]).reshape(len(finished), len(terms)),
-        np.array([record.map50_95 for record in finished], dtype=np.float64),
+        np.array([[float(term in one) for term in terms] for one in differing]).reshape(len(used), len(terms)),
+        _final(used),
         groups=np.array([term.group for term in terms], dtype=np.intp),
-        architectures=np.array([architectures[record.fingerprint] for record in finished], dtype=np.intp),
-        seeds=np.array([record.repeat for record in finished], dtype=np.intp),
+        architectures=np.array([architectures[record.fingerprint] for record in used], dtype=np.intp),
+        seeds=np.array([record.repeat for record in used], dtype=np.intp),
+        rungs=_at_rungs(used, rungs) if rungs else None,
     )
 
 
