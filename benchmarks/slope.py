@@ -3,6 +3,7 @@
     python benchmarks/slope.py train DATA --results FILE [--space NAME] [--scale S] [--image-size PX]
                                [--epochs N,N,...] [--architectures N] [--seeds N] [--jobs N]
     python benchmarks/slope.py table --results FILE
+    python benchmarks/slope.py recipes --results benchmarks/results/recipe-bccd.csv
 
 `train` trains, for each number of epochs, the stock model for twice as many; from its weights a fixed sample of
 architectures, the stock model among them, for as many; and all of them for three times as many. It appends one line
@@ -11,6 +12,9 @@ per training to FILE, and skips those that FILE has, so it may be stopped at any
 `table` prints a row for each budget: the slope (what the stock model gains in a candidate's epochs), the median
 difference between two architectures, their ratio, and Kendall's tau of short and long trainings, and given cost.
 The stock models are in a folder next to FILE, with its name.
+
+`recipes` prints the same of the trainings of `benchmarks/recipe.py`, whose longer trainings start from stock models of
+their own, or from scratch.
 """
 
 import argparse
@@ -241,6 +245,33 @@ def table(options: argparse.Namespace) -> None:
             print(f"| {' | '.join([data, model, str(image_size), f'{BASE_FACTOR * epochs} + {epochs}', *row])} |")
 
 
+LONGER = (("base-24", "inherit-8", "inherit-20"), ("base-24", "inherit-8", "long"), ("base-60", "inherit-20", "long"))
+"""Ways of `benchmarks/recipe.py`: the stock model, candidates from it, and the longer trainings."""
+
+
+def recipes_table(options: argparse.Namespace) -> None:
+    """Print the table of the trainings of `benchmarks/recipe.py`, as Markdown."""
+    print("| way | longer | slope | between candidates | ratio | tau | given cost | pairs alike / inverted |")
+    print("|---|---|---|---|---|---|---|---|")
+    with options.results.open(newline="", encoding="utf-8") as lines:
+        rows = [row for row in csv.DictReader(lines) if (row["image_size"], row["reading"]) == ("128", "average-26")]
+    stock = next(row["fingerprint"] for row in rows if row["summary"] == "stock")
+    costs = {row["fingerprint"]: float(row["gflops"]) for row in rows}
+    for base, way, longer in LONGER:
+        before, short, long = (_of_way(rows, name) for name in (base, way, longer))
+        cells = _cells(before[stock], short, long, costs, stock)
+        print(f"| {base}, {way} | {longer} | {' | '.join(cells)} |")
+
+
+def _of_way(rows: Sequence[Mapping[str, str]], way: str) -> dict[str, float]:
+    """Return the mean accuracy of each architecture that was trained so."""
+    each: dict[str, list[float]] = {}
+    for row in rows:
+        if row["way"] == way:
+            each.setdefault(row["fingerprint"], []).append(float(row["map50_95"]))
+    return {name: fmean(accuracies) for name, accuracies in each.items()}
+
+
 def _row(results: Sequence[Result]) -> list[str]:
     """Return the cells of a budget; empty while a training of every seed is missing."""
     short, long = (_means(results, length) for length in (SHORT, LONG))
@@ -248,24 +279,27 @@ def _row(results: Sequence[Result]) -> list[str]:
     if not base or len(long) < 4 or set(short) != set(long):
         return []
     (stock,) = base
-    names = sorted(short)
     costs = {one.fingerprint: one.gflops for one in results}
-    slope = 100 * (short[stock] - base[stock])
-    between = 100 * median(abs(short[one] - short[other]) for one, other in combinations(names, 2))
-    found = agreement([short[one] for one in names], [long[one] for one in names], [costs[one] for one in names])
-    if found is None:
-        return []
-    partial = "" if found.partial is None else f"{found.partial:.2f}"
     return [
         str(len({one.seed for one in results})),
         f"{100 * base[stock]:.1f}, {100 * short[stock]:.1f}, {100 * long[stock]:.1f}",
-        f"{slope:.1f}",
-        f"{between:.1f}",
-        f"{slope / between:.1f}",
-        f"{found.tau:.2f}",
-        partial,
-        f"{found.same} / {found.inverted}",
+        *_cells(base[stock], short, long, costs, stock),
     ]
+
+
+def _cells(
+    base: float, short: Mapping[str, float], long: Mapping[str, float], costs: Mapping[str, float], stock: str
+) -> list[str]:
+    """Return slope, median difference, their ratio, and how the orders agree, as text."""
+    names = sorted(short.keys() & long.keys())
+    slope = 100 * (short[stock] - base)
+    between = 100 * median(abs(short[one] - short[other]) for one, other in combinations(names, 2))
+    found = agreement([short[one] for one in names], [long[one] for one in names], [costs[one] for one in names])
+    if found is None:
+        return [f"{slope:.1f}", f"{between:.2f}", f"{slope / between:.1f}", "", "", ""]
+    partial = "" if found.partial is None else f"{found.partial:.2f}"
+    orders = [f"{found.tau:.2f}", partial, f"{found.same} / {found.inverted}"]
+    return [f"{slope:.1f}", f"{between:.2f}", f"{slope / between:.1f}", *orders]
 
 
 def _means(results: Sequence[Result], length: str) -> Mapping[str, float]:
@@ -294,7 +328,9 @@ def main() -> None:
     training.set_defaults(run=train)
     showing = commands.add_parser("table")
     showing.set_defaults(run=table)
-    for command in (training, showing):
+    of_recipes = commands.add_parser("recipes")
+    of_recipes.set_defaults(run=recipes_table)
+    for command in (training, showing, of_recipes):
         command.add_argument("--results", type=Path, required=True)
     options = parser.parse_args()
     options.run(options)

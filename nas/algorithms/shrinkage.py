@@ -10,11 +10,13 @@ noisier `y_i` is. It holds for the selected ones as well: a posterior does not d
 1994; Efron 2011, who calls its difference to `y_i` the selection bias). The reference model was selected by nothing, so
 its accuracy is taken as it is, with its noise.
 
-Unknown are `b` (flat prior), `tau` (flat from 0 to twice the spread of the accuracies) and `sigma` (known from repeats,
-`sigma^2 = df s^2 / chi^2_df`); all three are integrated, so that the interval contains their uncertainty.
+Unknown are `b` (flat prior), `tau` (half-Cauchy prior of scale `sigma`, up to twice the spread of the accuracies) and
+`sigma` (known from repeats, `sigma^2 = df s^2 / chi^2_df`); all three are integrated, so that the interval contains
+their uncertainty. `benchmarks/shrinkage.py` measures its coverage.
 
 Sources: Fay and Herriot, "Estimates of income for small places", JASA 74, 1979 (the model); Efron, "Tweedie's formula
-and selection bias", JASA 106, 2011; Dawid, "Selection paradoxes of Bayesian inference", IMS Lecture Notes 24, 1994.
+and selection bias", JASA 106, 2011; Dawid, "Selection paradoxes of Bayesian inference", IMS Lecture Notes 24, 1994;
+Gelman, "Prior distributions for variance parameters in hierarchical models", Bayesian Analysis 1(3), 2006.
 """
 
 from collections.abc import Iterator, Sequence
@@ -145,7 +147,8 @@ def _components(
         for tau in np.linspace(0, widest, _SPREADS):
             log_weight, mean, spread = _posterior(accuracies, design, variance / counts, float(tau), share)
             total = spread + variance * (1 / trained + again)
-            yield _Component(log_weight, mean - level, float(np.sqrt(total)))
+            prior = -float(np.log1p(tau**2 / variance))
+            yield _Component(log_weight + prior, mean - level, float(np.sqrt(total)))
 
 
 def _design(there: Sequence[Scored]) -> FloatArray:
