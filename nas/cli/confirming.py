@@ -94,8 +94,9 @@ def confirm(
     The best of many scores is in part luck. This command trains the Pareto
     front (by expected scores) and the stock model with seeds that the search
     has not used, in a new study (STUDY-confirm), and says of each finalist
-    whether it is better, worse, as accurate, or not told apart. The same
-    command goes on with what was stopped.
+    whether it is better, worse, as accurate, or not told apart. It judges by
+    the test split of the data.yaml or by sealed images (nas search --holdout),
+    where there are some. The same command goes on with what was stopped.
 
       nas confirm STUDY                 five seeds
       nas confirm STUDY --seeds 10      five more
@@ -141,6 +142,7 @@ def _trained(before: "Study", typed: options.Typed) -> "tuple[Study, bool]":
     Returns:
         The confirmation, and whether it was printed that the stock model has learned nothing.
     """
+    from nas.report.judging import images_in_words
     from nas.report.verdicts import with_unit
     from nas.workflows.confirm import confirm as begin
 
@@ -151,7 +153,12 @@ def _trained(before: "Study", typed: options.Typed) -> "tuple[Study, bool]":
     first = after.settings.budget.seed
     which = f"{seeds} fresh seeds ({first} to {first + seeds - 1})"
     trained = f"{which}, {with_unit(after.settings.budget.epochs, 'epoch')}"
-    show.lines([f"confirm   {with_unit(models - 1, 'finalist')} of {before.name} and the stock model: {trained}"])
+    show.lines(
+        [
+            f"confirm   {with_unit(models - 1, 'finalist')} of {before.name} and the stock model: {trained}",
+            f"judging   {images_in_words(after.settings.judging)}",
+        ]
+    )
     return after, train(after) if after.remaining_trials(records) else False
 
 

@@ -77,7 +77,7 @@ def judge(
             for name, why in pairs.failed.items()
         ),
         reason=pairs.reason,
-        images=_images(after.judging),
+        images=images_in_words(after.judging),
         judged=after.judging is not None,
     )
 
@@ -219,7 +219,7 @@ def _finalist(
     )
 
 
-def _images(judging: Judging | None) -> str:
+def images_in_words(judging: Judging | None) -> str:
     """Return the images that judge in words."""
     if judging is None:
         return CHOSEN_BY
