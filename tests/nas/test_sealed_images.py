@@ -292,9 +292,9 @@ def scored(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="inotify counts the opened files")
-def test_search_opens_no_sealed_file_and_needs_none(ask: Ask, data: Path, tmp_path: Path) -> None:
+def test_only_a_confirmation_opens_sealed_files_and_a_search_needs_none(ask: Ask, data: Path, tmp_path: Path) -> None:
     folders = [data.parent / kind / split for kind in ("images", "labels") for split in ("train", "val")]
-    studies = [ask(holdout=0.2, study=name, sampler="random").begin() for name in ("there", "gone")]
+    studies = [ask(holdout=0.2, study=name, trials=2).begin() for name in ("there", "gone")]
     sealed = {str(data.parent / image) for image in holdout.read(studies[0].folder / "holdout.json").images}
     labels = {image.replace("/images/", "/labels/").replace(".png", ".txt") for image in sealed}
     assert len(sealed) == len(labels & set(map(str, data.parent.rglob("*.txt")))) == 12
@@ -312,6 +312,9 @@ def test_search_opens_no_sealed_file_and_needs_none(ask: Ask, data: Path, tmp_pa
         run("export", "there", "--out", str(tmp_path / "export"))
         run("reproduce", "there", "--trial", "0")
         of_others = opened()
+        run("confirm", "there", "--seeds", "2", "--top", "1")
+        of_confirmation = opened()
+    assert of_confirmation >= sealed | labels
     assert len(of_search) == 2 * (60 - 12)
     assert not (of_search | of_others) & (sealed | labels)
     for file in sealed | labels:
