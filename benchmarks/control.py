@@ -28,10 +28,11 @@ import yaml
 from scipy.stats import binomtest, t
 
 import nas
+from nas.study.judging import judged_records
 from nas.workflows.confirm import finalists_of
 from search_spaces import OPERATORS, build, load
 from search_spaces.errors import NasError
-from trials.data import datasets, image_files
+from trials.data import data_yaml, datasets, image_files
 from trials.training.inheritance import inherit
 
 HERE = Path(__file__).parent
@@ -80,12 +81,14 @@ class Row:
         search_difference: to the stock model in the search, in points; likewise what follows.
         accuracies: with each fresh seed.
         stock_accuracies: of the stock model with the same seeds.
+        images: that judged.
     """
 
     data: str
     setting: str
     study: int
     finding: str
+    images: str = ""
     architecture: str = ""
     search_difference: float = 0.0
     difference: float = 0.0
@@ -104,8 +107,10 @@ class Row:
 
 
 def subset(setting: Setting) -> Path:
-    """Write a data.yaml with evenly spaced images of a data set."""
+    """Write a data.yaml with evenly spaced images of a data set, and all of its test split, if it has one."""
     whole = datasets.load(setting.data)
+    description = data_yaml.parse(whole.path)
+    test = data_yaml.sources(data_yaml.root(whole.path, description), description.get("test"))
     setting.folder.mkdir(parents=True, exist_ok=True)
     for name, sources, wanted in (("train", whole.train, setting.train), ("val", whole.val, setting.val)):
         found = image_files.find(sources, Path(whole.root))
@@ -114,7 +119,10 @@ def subset(setting: Setting) -> Path:
         chosen = [found[index * len(found) // wanted] for index in range(wanted)]
         (setting.folder / f"{name}.txt").write_text("\n".join(chosen) + "\n", encoding="utf-8")
     names = dict(enumerate(whole.classes))
-    text = yaml.safe_dump({"train": "train.txt", "val": "val.txt", "names": names}, sort_keys=False)
+    splits: dict[str, Any] = {"train": "train.txt", "val": "val.txt"}
+    if test:
+        splits["test"] = [str(source) for source in test]
+    text = yaml.safe_dump({**splits, "names": names}, sort_keys=False)
     path = setting.folder / "data.yaml"
     path.write_text(text, encoding="utf-8")
     return path
@@ -186,7 +194,8 @@ def run_study(setting: Setting, data: Path, weights: Path, number: int) -> list[
     verdict = nas.confirm(name, seeds=SEEDS, top=TOP, runs=setting.folder)
     if verdict.reason or verdict.left_out or verdict.unfinished:
         raise SystemExit("\n".join([f"{setting.folder / name}: not all finalists could be judged", *verdict.lines()]))
-    seconds, fresh = time.monotonic() - began, nas.open_study(f"{name}-confirm", runs=setting.folder).records()
+    seconds, confirmation = time.monotonic() - began, nas.open_study(f"{name}-confirm", runs=setting.folder)
+    fresh, _ = judged_records(confirmation.records(), confirmation.settings, confirmation.folder, name)
     stock = next(record.fingerprint for record in fresh if record.role == "stock")
     points = {
         fingerprint: " ".join(
@@ -200,6 +209,7 @@ def run_study(setting: Setting, data: Path, weights: Path, number: int) -> list[
         replace(
             row,
             finding=str(one.finding),
+            images=verdict.images,
             architecture=one.summary,
             search_difference=one.search_difference or 0.0,
             difference=one.difference,
@@ -277,6 +287,7 @@ def report(rows: Sequence[Row]) -> Iterator[str]:
     if not studies:
         yield "  no study has finalists yet"
         return
+    yield f"  judged on {finalists[0].images}"
     for finding in ("better", "worse", "equivalent"):
         count = len({row.study for row in finalists if row.finding == finding})
         yield f'  "{finding}" of at least one finalist   {share(count, len(studies))} of studies'
