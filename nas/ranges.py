@@ -10,9 +10,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-_SHORT_BYTES = 200
-"""Length up to which a path is possible; whether a longer one is, `search_spaces.files` says, which takes a second to
-import."""
 _SHOWN = 40
 """Number of characters of a wrong value that a message repeats."""
 _DIGITS = 30
@@ -148,12 +145,12 @@ def text_problem(value: object) -> str | None:
         return f"input should not be empty, got {value!r} (give a value, or leave it out)"
     if any(unicodedata.category(character) in {"Cc", "Cs"} for character in value):
         return f"input should be text in UTF-8 without control characters, got {shown(ascii(value))} (rename it)"
-    return _length_problem(value) if len(value.encode()) > _SHORT_BYTES else None
+    return _length_problem(value)
 
 
 def _length_problem(value: str) -> str | None:
     """Return whether a path or an address is too long."""
-    from search_spaces import files  # noqa: PLC0415 - PyTorch comes with it
+    from search_spaces import files  # noqa: PLC0415 - the help of a command needs none
 
     too_long = len(value.encode()) > files.PATH_BYTES if "://" in value else files.path_problem(value)
     if not too_long:

@@ -91,7 +91,7 @@ def measure_costs(document: dict[str, Any], budget: Budget, classes: int) -> Cos
 
 
 if __name__ == "__main__":
-    evaluation._load_data = lambda _path: SimpleNamespace(classes=("a", "b"), fingerprint="")  # type: ignore[assignment]
+    evaluation._load_data = lambda *_: SimpleNamespace(classes=("a", "b"), fingerprint="")  # type: ignore[assignment]
     evaluation.measure_costs = measure_costs
     short_training.train = train
     worker.main()
