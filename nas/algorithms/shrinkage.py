@@ -10,9 +10,9 @@ noisier `y_i` is. It holds for the selected ones as well: a posterior does not d
 1994; Efron 2011, who calls its difference to `y_i` the selection bias). The reference model was selected by nothing, so
 its accuracy is taken as it is, with its noise.
 
-Unknown are `b` (flat prior), `tau` (half-Cauchy prior of scale `sigma`, up to twice the spread of the accuracies) and
-`sigma` (known from repeats, `sigma^2 = df s^2 / chi^2_df`); all three are integrated, so that the interval contains
-their uncertainty. `benchmarks/shrinkage.py` measures its coverage.
+Unknown are `b` (flat prior), `tau` (half-Cauchy prior, whose scale is the deviation of the accuracies, up to twice as
+much) and `sigma` (known from repeats, `sigma^2 = df s^2 / chi^2_df`); all three are integrated, so that the interval
+contains their uncertainty. `benchmarks/shrinkage.py` measures its coverage.
 
 Sources: Fay and Herriot, "Estimates of income for small places", JASA 74, 1979 (the model); Efron, "Tweedie's formula
 and selection bias", JASA 106, 2011; Dawid, "Selection paradoxes of Bayesian inference", IMS Lecture Notes 24, 1994;
@@ -138,7 +138,7 @@ def _components(
 ) -> Iterator[_Component]:
     """Yield the distribution of the fresh difference on the grid of `sigma` and `tau`."""
     accuracies, counts = np.array([one.accuracy for one in there]), np.array([one.seeds for one in there])
-    design, widest = _design(there), 2 * float(accuracies.std())
+    design, widest = _design(there), max(2 * float(accuracies.std()), 1e-9)
     level, trained = reference
     again = (share**2).sum() / seeds + 1 / seeds
     for quantile in (np.arange(_NOISES) + 0.5) / _NOISES:
@@ -147,7 +147,7 @@ def _components(
         for tau in np.linspace(0, widest, _SPREADS):
             log_weight, mean, spread = _posterior(accuracies, design, variance / counts, float(tau), share)
             total = spread + variance * (1 / trained + again)
-            prior = -float(np.log1p(tau**2 / variance))
+            prior = -float(np.log1p((2 * tau / widest) ** 2))
             yield _Component(log_weight + prior, mean - level, float(np.sqrt(total)))
 
 

@@ -57,7 +57,7 @@ class Slope:
         epochs: of further training.
         gain: in points of mAP50-95.
         difference: points beside which the gain stands.
-        architectures: whose median difference that is; 0 if it is the margin below which differences do not matter.
+        architectures: whose median difference that is; 0 if it is the margin, below which differences do not matter.
         noise: standard deviation of a score between seeds, in points.
         enough: epochs with which the gain would be no more than the difference; None if they are enough.
     """
@@ -119,6 +119,8 @@ def slope(
         return None
     (before, low), (after, high) = points[:2]
     between = median_difference(records)
+    if between is not None and between[0] <= MARGIN / 100:
+        between = None
     moved, target = noise or settings.noise, between[0] if between else MARGIN / 100
     gain = high - low
     steep = gain > max(target, _SURE * sqrt(2) * moved)
@@ -161,7 +163,7 @@ def _enough(
     settings: Settings, points: Sequence[tuple[int, float]], gain: float, target: float, noise: float
 ) -> Budgets:
     """Return the epochs with which the gain would be down to the target."""
-    grown = growth(points, gain=gain, target=max(target, 1e-4), noise=noise)
+    grown = growth(points, gain=gain, target=target, noise=noise)
     epochs = ceil(settings.budget.epochs * grown.factor)
     base = settings.base
     return Budgets(
