@@ -1,6 +1,7 @@
 """How often the verdict of a confirmation is right, on simulated studies of which the truth is known.
 
-python benchmarks/verdict.py [--studies 2000] [--seeds 5] [--csv benchmarks/results/verdict.csv]
+python benchmarks/verdict.py [--studies 2000] [--image-studies 500] [--seeds 5] [--csv FILE]
+python benchmarks/verdict.py --part gains
 
 The verdict is spoken by `nas.report.judging.judge`, the code of `nas confirm`, from records that this script makes; it
 is told neither the noise nor the truth. Simulated: mAP50-95 in points, with a paired standard deviation of 0.19 between
@@ -118,7 +119,8 @@ def simulated(rng: np.random.Generator, case: Case, seeds: int) -> tuple[Finalis
     records = records_of(each.mean(axis=2))
     weights = image_weights(case.images)[:RESAMPLES] / case.images
     samples = each.reshape(-1, case.images) @ weights.T / 100
-    return judged(records, case.images, dict(enumerate(samples))), judged(records)
+    finalists = judged(records, case.images, dict(enumerate(samples)))
+    return finalists, finalists if case.gain else judged(records)
 
 
 def records_of(values: FloatArray) -> list[Record]:
@@ -170,6 +172,7 @@ def row_of(case: Case, *, studies: int, seeds: int) -> dict[str, Any]:
         intervals += len(finalists)
         old += old_rule(case.accuracies(rng, OLD_SEEDS))
     return {
+        "studies": studies,
         "unseen_images": case.images,
         "finalists": case.finalists,
         "noise": case.noise,
@@ -196,35 +199,42 @@ def share(count: int, total: int) -> str:
     return f"{100 * count / total:.1f} ({100 * low:.1f}-{100 * high:.1f})"
 
 
+CASES = {
+    "null": [Case(images=0, finalists=number, noise=noise) for number in FINALISTS for noise in NOISES],
+    "gains": [
+        Case(images=images, finalists=number, noise=noise, gain=gain)
+        for images, number in ((0, 1), (0, 5), (max(IMAGES), 5))
+        for noise in ("normal", "heavy")
+        for gain in GAINS
+    ],
+    "images": [
+        Case(images=images, finalists=number, noise=noise)
+        for images in IMAGES
+        for number in FINALISTS
+        for noise in ("normal", "heavy")
+    ],
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--studies", type=int, default=2000)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--image-studies", type=int, default=500, help="of a row with unseen images")
+    parser.add_argument("--part", choices=("null", "images", "gains"), help="only these rows")
     parser.add_argument("--csv", type=Path)
     arguments = parser.parse_args()
     began = time.monotonic()
-    null = [
-        Case(images=images, finalists=number, noise=noise)
-        for images in (0, *IMAGES)
-        for number in FINALISTS
-        for noise in NOISES
-        if not images or noise != "unequal"
-    ]
-    gains = [
-        Case(images=images, finalists=number, noise=noise, gain=gain)
-        for images in (0, max(IMAGES))
-        for number in (1, 5)
-        for noise in ("normal", "heavy")
-        for gain in GAINS
-    ]
-    print(f"{arguments.studies} studies a row, {arguments.seeds} paired seeds; per cent, with 95 % intervals\n")
+    cases = [case for part in ([arguments.part] if arguments.part else CASES) for case in CASES[part]]
+    print(f"{arguments.seeds} paired seeds; per cent, with 95 % intervals\n")
     rows: list[dict[str, Any]] = []
-    for case in (*null, *gains):
-        row = row_of(case, studies=arguments.studies, seeds=arguments.seeds)
+    for case in cases:
+        studies = arguments.image_studies if case.images else arguments.studies
+        row = row_of(case, studies=studies, seeds=arguments.seeds)
         if not rows:
-            print("  ".join(f"{name:>20}" for name in row))
+            print("  ".join(f"{name:>23}" for name in row))
         rows.append(row)
-        print("  ".join(f"{value!s:>20}" for value in row.values()), flush=True)
+        print("  ".join(f"{value!s:>23}" for value in row.values()), flush=True)
     if arguments.csv:
         with arguments.csv.open("w", newline="") as file:
             writer = csv.DictWriter(file, rows[0])

@@ -8,8 +8,9 @@ from nas.algorithms.paired_comparison import Finding
 from nas.report.further_seeds import FurtherSeeds
 from nas.report.words import decimal, digits_of
 
-LEAST_SEEDS, SIGN_TEST_SEEDS = 2, 5
-"""Fewest pairs for a comparison; fewest with which a one-sided sign test can reach 5 %: 1 / 2 ** 5."""
+LEAST_SEEDS, LEAST_IMAGES, SIGN_TEST_SEEDS = 2, 2, 5
+"""Fewest pairs for a comparison; fewest images that judge; fewest pairs with which a one-sided sign test can reach 5 %:
+1 / 2 ** 5."""
 CHOSEN_BY = "the images that the search chose by"
 _WORDS = {"gflops": ("fewer", "GFLOPs"), "params": ("fewer", "parameters"), "latency_ms": ("less", "latency")}
 _LEAST_CHANGE = 0.0005

@@ -11,7 +11,7 @@ from typing import Any
 
 from nas.records.record import Record
 from nas.report.defaults import MOST_FINALISTS, SEEDS
-from nas.report.verdict import LEAST_SEEDS
+from nas.report.verdict import LEAST_IMAGES, LEAST_SEEDS
 from nas.settings import Judging
 from nas.study.confirmation import FIRST_SEED, is_confirmation, name_of
 from nas.study.expected_front import expected_front
@@ -20,7 +20,7 @@ from nas.study.study import Study
 from nas.workflows.begin import require_equal_settings, require_same_data
 from nas.workflows.derived import derived_study, enqueue_missing, enqueued_seeds, fresh_settings, open_beside
 from search_spaces import Architecture
-from search_spaces.errors import SpecError, StudyError
+from search_spaces.errors import DataError, SpecError, StudyError
 from trials.data.judging import judging_images
 
 
@@ -98,13 +98,18 @@ def _judging(before: Study, earlier: Study | None) -> Judging | None:
     """Return the images that judge: as the confirmation was begun, or as the data set has them now.
 
     Raises:
-        DataError: the images cannot be used.
+        DataError: the images cannot be used, or are too few.
         StudyError: they have changed since the confirmation was begun.
     """
     if earlier is not None:
         _ = earlier.judging  # refuses what has changed
         return earlier.settings.judging
-    return settings_of(judging_images(before.settings.data, before.sealed))
+    found = judging_images(before.settings.data, before.sealed)
+    if found is not None and len(found.images) < LEAST_IMAGES:
+        raise DataError(
+            f"{found.images[0]}: the only image of {found.source}; two are the least that judge, 50 are few"
+        )
+    return settings_of(found)
 
 
 def _without_result(study: Study) -> set[int]:

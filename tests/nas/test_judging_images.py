@@ -208,6 +208,13 @@ def test_mistakes_in_test_are_said_before_anything_is_trained(searched: Study, d
     assert not searched.folder.with_name("small-confirm").exists()
 
 
+def test_one_image_does_not_judge(searched: Study, data: Path) -> None:
+    for path in sorted((data.parent / "images/test").iterdir())[1:]:
+        path.unlink()
+    with pytest.raises(DataError, match=r"0000\.png: the only image of test; two are the least"):
+        confirm(searched)
+
+
 @pytest.mark.parametrize("damage", ["missing", "torn", "other images"])
 def test_lost_result_is_an_error_and_is_trained_again(damage: str, searched: Study, run: Run) -> None:
     after = confirm(searched, top=1, seeds=2)
