@@ -4,8 +4,8 @@ The stock model is trained before all trials, and again, from its weights, as tr
 budget of a candidate adds to a model that replaces nothing. Where that is more than the differences between candidates,
 these are partly differences of speed: what learns fast is ahead, and need not be after a longer training.
 
-The stock model's epochs in its first training do not tell this: the learning rate falls to the end of each training, so
-its curve rises steeply just before the end, however much is left to gain.
+Epochs within a training are not used: accuracy lags behind until the learning rate has come down, which it does at the
+end of each training.
 """
 
 from collections.abc import Sequence
