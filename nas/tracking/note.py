@@ -51,7 +51,9 @@ def describe(
         room: largest number of characters.
     """
     named, trained = ", ".join(LABELS[name] for name in objectives), mean_over_seeds(finished)
-    shown_findings, cut = _fitting([f"{line}  " for line in findings], room // 2)  # two spaces end a line in Markdown
+    shown_findings, cut = _fitting(
+        [line and f"{line}  " for line in findings], room // 2
+    )  # two spaces end a line in Markdown
     more = [f"{cut} more in the artifacts `findings/`"] if cut else []
     opening = [*shown_findings, *more, ""] if findings else []
     opening += [f"**{len(best)}** of {len(trained)} architectures are on the front of {named}.", ""]

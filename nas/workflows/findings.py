@@ -2,13 +2,14 @@
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from nas.report.ablation import Ablation
 from nas.report.trust import Trust
 from nas.report.verdict import Verdict
 from nas.study.ablations import ablated_trial, ablated_trials
 from nas.study.confirmation import is_confirmation
+from nas.study.folders import STUDY
 from nas.study.study import Study
 from nas.study.trained_again import measures_noise
 from nas.tracking.findings import Findings, JudgedTrial, Stage
@@ -38,7 +39,7 @@ def stage_of(study: Study) -> Stage | None:
 
 
 def findings_of(study: Study) -> Findings:
-    """Return the verdict on a search, or that of a confirmation, the ablations of its trials, and what it can tell.
+    """Return the verdict on a search, or of a confirmation, the ablations of trials, and what the search can tell.
 
     A study beside it that cannot be read is named in the log: tracking goes on without it.
     """
@@ -49,16 +50,21 @@ def findings_of(study: Study) -> Findings:
     except NasError as problem:
         _log.warning("MLflow is not sent the findings of the studies beside %s: %s", study.name, problem)
         return Findings()
-    lines = [] if verdict is None else verdict.lines()
+    groups = [[] if verdict is None else verdict.lines(), *(ablation.lines() for ablation in ablations)]
     tables = {} if verdict is None else {"verdict.json": json.dumps(verdict.as_document(), indent=1)}
     for ablation in ablations:
-        lines += ablation.lines()
         tables[f"ablation-{ablation.trial:04d}.json"] = json.dumps(ablation.as_document(), indent=1)
     if trust is not None and (trust.noise is not None or trust.slope is not None):
-        lines += _on_budget(trust)
+        groups.append(_on_budget(trust))
         tables["trust.json"] = json.dumps(trust.as_document(), indent=1)
     judged = {} if verdict is None or study.settings.confirms else _judged(verdict)
-    return Findings(lines=tuple(lines), trials=judged, tables=tables)
+    return Findings(lines=tuple(_joined(groups)), trials=judged, tables=tables)
+
+
+def _joined(groups: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of several groups, with an empty one between two of them."""
+    filled = [group for group in groups if group]
+    return [line for number, group in enumerate(filled) for line in ([""] if number else []) + list(group)]
 
 
 def _on_budget(trust: Trust) -> list[str]:
@@ -83,7 +89,12 @@ def _judged(verdict: Verdict) -> dict[int, JudgedTrial]:
 
 
 def _ablations(study: Study) -> Iterator[Ablation]:
-    for trial in ablated_trials(study.folder):
-        ablation = study.ablation(trial)
+    """Yield the ablations of a search's trials; of an ablation itself that one, if its search is still there."""
+    search, trials, trial = study, ablated_trials(study.folder), ablated_trial(study.file)
+    if trial is not None:
+        folder = study.folder.with_name(str(study.settings.confirms))
+        search, trials = (Study.open(folder), [trial]) if (folder / STUDY).is_file() else (study, [])
+    for number in trials:
+        ablation = search.ablation(number)
         if ablation is not None:
             yield ablation

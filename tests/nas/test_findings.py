@@ -64,7 +64,7 @@ def test_verdict_and_ablations_are_findings_of_their_search(searched: Study) -> 
     assert verdict is not None
     assert judged is not None
     found = findings_of(searched)
-    assert list(found.lines) == [*verdict.lines(), *judged.lines()]
+    assert list(found.lines) == [*verdict.lines(), "", *judged.lines()]
     (finalist,) = verdict.finalists
     assert found.trials[1].sentence == finalist.sentence
     assert (found.trials[1].difference, found.trials[1].seeds) == (finalist.difference, 3)
@@ -76,6 +76,7 @@ def test_verdict_and_ablations_are_findings_of_their_search(searched: Study) -> 
         ("ablate", searched.folder),
     ]
     assert findings_of(confirmation).lines == tuple(verdict.lines())
+    assert findings_of(ablation).lines == tuple(judged.lines())
     assert findings_of(confirmation).trials == {}  # its trials have other numbers
 
 
