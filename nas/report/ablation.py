@@ -176,6 +176,8 @@ class Ablation:
                 f"Such an ablation finds a slot worth {self.detectable:.1f} points in 80 % of cases; "
                 "more --seeds find less."
             )
+        if self.slots:
+            remarks.append("Measured on the images that the search chose by.")
         if len(self.seeds) < SIGN_TEST_SEEDS and self.slots:
             remarks.append(f"{len(self.seeds)} seeds: the intervals rest on noise being normal.")
         return remarks

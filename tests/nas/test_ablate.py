@@ -158,6 +158,7 @@ class TestJudgement:
             "What each slot of trial 7 of small is worth: 4 fresh seeds, 8 epochs, 95 % intervals"
         )
         assert found.rows[-1].title == "the whole trial over the stock model"
+        assert "Measured on the images that the search chose by." in found.lines()
 
     def test_seed_that_a_model_lacks_counts_for_none(
         self, ablated: Ablated, accuracies: dict[str, float], figures: CostFunction
