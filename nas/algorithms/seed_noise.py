@@ -70,6 +70,9 @@ def _residual(trainings: Trainings) -> tuple[float, int]:
 
 
 def _repeated(trainings: Trainings) -> Sequence[tuple[str, int]]:
-    """Return the trainings of architectures that have several; a single one says nothing about noise."""
+    """Return the trainings of architectures that have several; a single one says nothing about noise.
+
+    Sorted, so that sums are equal to the last bit in any order of trials.
+    """
     numbers = Counter(name for name, _ in trainings)
-    return [key for key in trainings if numbers[key[0]] > 1]
+    return sorted(key for key in trainings if numbers[key[0]] > 1)

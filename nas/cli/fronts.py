@@ -178,7 +178,7 @@ def _findings(
 ) -> list[str]:
     """Say what the scores of a study show before its finalists are judged, and which command judges them."""
     from nas.report import verdicts
-    from nas.report.trust import noise_of
+    from nas.report.trusting import noise_of
     from nas.study.trained_again import Trained
 
     judging = _judging(study)

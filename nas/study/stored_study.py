@@ -195,7 +195,7 @@ class StoredStudy:
         Raises:
             StudyError: this study is no search, but trains models of one again.
         """
-        from nas.report.trust import trust  # noqa: PLC0415 - a report of several studies; only this method needs it
+        from nas.report.trusting import trust  # noqa: PLC0415 - a report of several studies; only this method needs it
 
         if self.settings.confirms:
             raise StudyError(

@@ -6,7 +6,7 @@ from math import ceil
 
 from nas.algorithms.seed_noise import least_difference
 from nas.report.defaults import MARGIN
-from nas.report.trust import noise_of, slope_of
+from nas.report.trusting import noise_of, slope_of
 from nas.report.verdicts import with_unit
 from nas.study.study import Study
 from nas.study.trained_again import Trained

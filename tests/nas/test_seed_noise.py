@@ -36,6 +36,12 @@ def test_studies_are_pooled() -> None:
     assert noise.deviation**2 == pytest.approx((1**2 + 3**2) / 4 / 2)
 
 
+def test_order_of_trials_changes_no_bit() -> None:
+    values = np.random.default_rng(2).normal(size=(5, 3))
+    trainings = {(str(model), seed): values[model, seed] for model in range(5) for seed in range(3)}
+    assert estimate([trainings]) == estimate([dict(reversed(trainings.items()))])
+
+
 def test_interval_covers_the_true_deviation() -> None:
     rng = np.random.default_rng(1)
     covered = 0

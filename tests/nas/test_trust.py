@@ -14,7 +14,8 @@ from nas.cli import app
 from nas.execution import worker
 from nas.execution.worker import Worker
 from nas.records.trial_files import TrialFiles
-from nas.report.trust import SEED_NUMBERS, Trust, trust
+from nas.report.trust import Trust
+from nas.report.trusting import SEED_NUMBERS, trust
 from nas.study.study import Study
 from nas.study.trained_again import Trained
 from nas.workflows import running

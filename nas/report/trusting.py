@@ -1,0 +1,164 @@
+"""How far the ranking of a search can be believed: pure functions of what was trained."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from nas.algorithms.pareto import main_cost
+from nas.algorithms.rank_agreement import agreement
+from nas.algorithms.seed_noise import SeedNoise, Trainings, estimate, least_difference
+from nas.algorithms.shrinkage import Scored, Shrinkage, predict
+from nas.records.record import Record, mean_over_seeds, pareto_front_of, stock_of
+from nas.report.defaults import MOST_FINALISTS, SEEDS
+from nas.report.slope import Slope, slope
+from nas.report.trust import Order, Trust
+from nas.study.trained_again import Trained
+
+SEED_NUMBERS = (1, 2, 3, 5, 10)
+"""Numbers of seeds for which the least difference is shown."""
+
+
+def trust(
+    search: Trained,
+    again: Sequence[Trained],
+    *,
+    measure: str,
+    confirm: str,
+    measured: tuple[float, float] | None = None,
+) -> Trust:
+    """Return how far the ranking of a search can be believed.
+
+    Args:
+        search: the search.
+        again: studies that train models of it again.
+        measure: command that measures noise and slope.
+        confirm: command that judges the front.
+        measured: mean differences of the finalists to the stock model, in the search and with fresh seeds, in points.
+    """
+    noise, noise_epochs = noise_of(search, again), None
+    if noise is None and (elsewhere := _noise_of_other_epochs(search, again)) is not None:
+        noise, noise_epochs = elsewhere
+    stock = stock_of(search.records)
+    front = pareto_front_of(search.records, search.settings.objectives)
+    others = [one for one in front if one.role != "stock"]
+    best = max(others, key=lambda one: one.map50_95 or 0.0, default=None)
+    difference = None
+    if best is not None and stock is not None:
+        difference = 100 * ((best.map50_95 or 0.0) - (stock.map50_95 or 0.0))
+    is_above = difference is not None and difference > 0
+    fewest = min(one.seeds for one in (best, stock)) if best is not None and stock is not None else 1
+    return Trust(
+        study=search.name,
+        architectures=len(mean_over_seeds(search.records)),
+        seeds=search.settings.seeds,
+        epochs=search.epochs,
+        base_epochs=search.settings.base.epochs if search.settings.base is not None else None,
+        noise=noise,
+        noise_epochs=noise_epochs,
+        least_differences=None if noise is None else {n: least_difference(noise, n) for n in SEED_NUMBERS},
+        best=best.trial if best is not None and is_above else None,
+        best_difference=difference,
+        best_seeds=fewest,
+        shrinkage=None if noise is None or stock is None else _shrinkage(search, stock, others, noise),
+        measured=measured,
+        orders=tuple(_orders(search, again)),
+        slope=slope_of(search, again, noise),
+        finalists=min(len(others), MOST_FINALISTS),
+        measure=measure,
+        confirm=confirm,
+    )
+
+
+def noise_of(search: Trained, again: Sequence[Trained]) -> SeedNoise | None:
+    """Return the noise between seeds in points, pooled over all repeats with the budget of the search.
+
+    The seeds of the search and of a calibration are one layout, those of a confirmation another: what was selected by
+    its first score would seem to fall with the fresh ones.
+    """
+    selecting = [search, *(one for one in again if one.repeats and one.selects)]
+    fresh = [one for one in again if one.repeats and not one.selects]
+    layouts: list[Trainings] = [_layout(selecting), *(_layout([one]) for one in fresh)]
+    return estimate(layouts)
+
+
+def _noise_of_other_epochs(search: Trained, again: Sequence[Trained]) -> tuple[SeedNoise, int] | None:
+    """Return the noise of trainings of another length, and their epochs; None without repeats.
+
+    Those of a calibration, whose result has set the epochs of the search; of several the longest.
+    """
+    for one in sorted(again, key=lambda one: -one.epochs):
+        noise = estimate([_layout([one])]) if one.settings.inherits == search.settings.inherits else None
+        if noise is not None:
+            return noise, one.epochs
+    return None
+
+
+def _layout(studies: Sequence[Trained]) -> Trainings:
+    """Return accuracies in points by architecture and seed; the same training in two studies counts once."""
+    return {
+        (record.fingerprint, study.settings.budget.seed + record.repeat): 100 * record.map50_95
+        for study in studies
+        for record in study.records
+        if record.finished and record.map50_95 is not None
+    }
+
+
+def slope_of(search: Trained, again: Sequence[Trained], noise: SeedNoise | None) -> Slope | None:
+    """Return the slope of the stock model, with its longer trainings from the same weights."""
+    longer = [
+        (one.epochs, stock.map50_95)
+        for one in again
+        if one.epochs > search.epochs
+        and one.settings.base == search.settings.base
+        and (stock := stock_of(one.records)) is not None
+        and stock.map50_95 is not None
+    ]
+    moved = None if noise is None or noise.deviation == 0 else noise.deviation / 100
+    return slope(search.settings, search.records, base=search.base, longer=longer, noise=moved)
+
+
+def _shrinkage(search: Trained, stock: Record, front: Sequence[Record], noise: SeedNoise) -> Shrinkage | None:
+    """Return what the front will lose with fresh seeds, in points."""
+    cost = main_cost(search.settings.objectives)
+    selected = {one.fingerprint for one in sorted(front, key=lambda one: -(one.map50_95 or 0.0))[:MOST_FINALISTS]}
+    architectures = [
+        Scored(
+            accuracy=100 * one.map50_95,
+            seeds=one.seeds,
+            cost=float(getattr(one, cost)),
+            is_selected=one.fingerprint in selected,
+        )
+        for one in mean_over_seeds(search.records)
+        if one.map50_95 is not None and getattr(one, cost) and one.fingerprint != stock.fingerprint
+    ]
+    return predict(architectures, (100 * (stock.map50_95 or 0.0), stock.seeds), noise, seeds=SEEDS)
+
+
+def _orders(search: Trained, again: Sequence[Trained]) -> Iterator[Order]:
+    """Yield how the orders after rungs, and after longer trainings, agree with that of the search."""
+    cost = main_cost(search.settings.objectives)
+    finished = [record for record in search.records if record.finished and not record.repeat]
+    for rung in sorted({epoch for epochs in search.rungs.values() for epoch in epochs if epoch < search.epochs}):
+        pairs: list[tuple[Any, Any, Any]] = [
+            (search.rungs[record.trial][rung], record.map50_95, getattr(record, cost))
+            for record in finished
+            if rung in search.rungs.get(record.trial, {})
+        ]
+        yield from _order(pairs, rung, search.epochs, "rung")
+    short = {record.fingerprint: record for record in mean_over_seeds(search.records)}
+    for one in again:
+        if one.epochs > search.epochs:
+            pairs = [
+                (short[record.fingerprint].map50_95, record.map50_95, getattr(record, cost))
+                for record in mean_over_seeds(one.records)
+                if record.fingerprint in short
+            ]
+            yield from _order(pairs, search.epochs, one.epochs, one.name)
+
+
+def _order(pairs: Sequence[tuple[Any, Any, Any]], shorter: int, longer: int, where: str) -> Iterator[Order]:
+    """Yield the agreement of two orders given cost, if they can be compared."""
+    whole = [pair for pair in pairs if all(value is not None for value in pair)]
+    first, second, cost = ([float(pair[at]) for pair in whole] for at in range(3))
+    found = agreement(first, second, cost)
+    if found is not None:
+        yield Order(shorter=shorter, longer=longer, where=where, agreement=found)
