@@ -83,8 +83,8 @@ class Slope:
         if self.enough is None:
             gained = f"the stock model gains {self.gain:.1f} points in {further}"
             if self.gain > self.difference:
-                return f"{gained}, no more than noise: the budget is long enough to rank"
-            return f"{gained}, no more than {beside}: the budget is long enough to rank"
+                return f"{gained}, no more than noise: no sign that the budget is too short to rank"
+            return f"{gained}, no more than {beside}: no sign that the budget is too short to rank"
         least = "at least " if self.enough.is_lower_bound else ""
         return (
             f"the stock model still gains {self.gain:.1f} points in {further}, more than {beside}: "
@@ -122,10 +122,12 @@ def slope(
     if between is not None and between[0] <= MARGIN / 100:
         between = None
     moved, target = noise or settings.noise, between[0] if between else MARGIN / 100
-    gain = high - low
+    epochs = after - before
+    # A short training at a high learning rate may lose what it had; a longer one shows what is left to gain.
+    gain = max(high - low, *((further - high) / (end - after) * epochs for end, further in points[2:]), 0.0)
     steep = gain > max(target, _SURE * sqrt(2) * moved)
     return Slope(
-        epochs=after - before,
+        epochs=epochs,
         gain=100 * gain,
         difference=100 * target,
         architectures=between[1] if between else 0,

@@ -61,7 +61,7 @@ class TestSlope:
         assert not found.favours_fast
         assert found.sentence == (
             "the stock model gains 0.4 points in another 8 epochs, no more than the 1.2 points between candidates: "
-            "the budget is long enough to rank"
+            "no sign that the budget is too short to rank"
         )
 
     def test_gain_within_noise_is_no_warning(self) -> None:
@@ -77,6 +77,17 @@ class TestSlope:
         assert found.enough is not None
         assert not found.enough.is_lower_bound
         assert found.enough.epochs == pytest.approx(8 * found.gain / MARGIN, abs=1)
+
+    def test_longer_training_shows_a_gain_that_a_short_one_does_not(self) -> None:
+        """The digits of the preset quick: three further epochs lose what six had gained."""
+        stock = [record(0, 0.379)]
+        short = slope(settings(base=6, epochs=3), stock, base=0.385)
+        assert short is not None
+        assert (short.favours_fast, short.gain) == (False, 0)
+        found = slope(settings(base=6, epochs=3), stock, base=0.385, longer=[(9, 0.439)])
+        assert found is not None
+        assert found.favours_fast
+        assert found.gain == pytest.approx(3)
 
     def test_from_scratch_needs_a_longer_training(self) -> None:
         there = [record(0, 0.4)]
