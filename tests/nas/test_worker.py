@@ -179,7 +179,7 @@ def test_finished_training_counts_without_a_supervisor(
     def orphaned(architecture: Architecture, budget: Budget, folder: Path, go_on: GoOn, **options: Any) -> Outcome:
         def last_epoch_comes(number: int, epoch: Epoch) -> bool:
             if number == budget.epochs:
-                monkeypatch.setattr(os, "getppid", lambda: 1)
+                monkeypatch.setattr(os, "getppid", lambda: -1)
             return go_on(number, epoch)
 
         return score(architecture, budget, folder, last_epoch_comes, **options)
