@@ -17,7 +17,7 @@ from trials.accuracy.judged import JUDGED
 from trials.budget import Budget, Limits
 from trials.costing import cost
 from trials.data import datasets
-from trials.data.judging import JudgingImages
+from trials.data.unseen_images import JudgingImages
 from trials.file_names import CHECKPOINT, ERROR, MODEL, WEIGHTS
 from trials.latency import measurement
 from trials.provenance import Provenance

@@ -95,8 +95,7 @@ def ablate(
 
 def _plan_lines(plan: "AblationPlan", workers: int) -> list[str]:
     """Say what is trained, how often and about how long."""
-    from nas.report.verdicts import with_unit
-    from nas.report.words import duration
+    from nas.words import duration, with_unit
 
     ablated, budget = plan.ablated, plan.settings.budget
     parts = [part for part, reason in ablated.parts if not reason]

@@ -79,7 +79,7 @@ def print_space(space: "SearchSpace", search: "Search", summary: "SpaceSummary")
 
 def estimate_lines(search: "Search", estimate: "Estimate") -> list[str]:
     """Describe how long a search may take, and how that was estimated."""
-    from nas.report.verdicts import with_unit
+    from nas.words import with_unit
 
     budget, data, (least, most) = search.budget, search.data, estimate.hours
     trials = f"{with_unit(estimate.trials, 'trial')} of {budget.summary}"

@@ -260,7 +260,7 @@ class _Checking:
 
     def _end(self, cases: int, failures: "Sequence[Failure]", problem: str = "") -> None:
         """Print the result; exit with status 1 if a promise is broken."""
-        from nas.report.verdicts import with_unit
+        from nas.words import with_unit
 
         if failures:
             show.lines(

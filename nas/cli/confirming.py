@@ -143,7 +143,7 @@ def _trained(before: "Study", typed: options.Typed) -> "tuple[Study, bool]":
         The confirmation, and whether it was printed that the stock model has learned nothing.
     """
     from nas.report.judging import images_in_words
-    from nas.report.verdicts import with_unit
+    from nas.words import with_unit
     from nas.workflows.confirm import confirm as begin
 
     after = begin(before, **typed)

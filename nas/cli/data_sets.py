@@ -24,7 +24,7 @@ def register(app: typer.Typer) -> None:
 def data(data: Name = "digits", shown: TextFormat = "text") -> None:
     """Count a data set as a search does, and report what is left out and what looks wrong. The data is not changed."""
     from trials.data import datasets
-    from trials.data.judging import images_of_test
+    from trials.data.unseen_images import images_of_test
 
     with show.err.status("reading labels and opening images") as status:
         loaded = datasets.load(

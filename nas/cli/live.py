@@ -64,7 +64,7 @@ class Watching:
     def _print_stock_training(self, study: "Study") -> None:
         """Print a line when the training of the stock model begins, and one when it ends."""
         from nas.records.record import duration
-        from nas.report.verdicts import with_unit
+        from nas.words import with_unit
 
         base = study.stock_training
         if base is None or self._printed.get("base") == ("ended", None):
@@ -138,7 +138,8 @@ def _named(record: "Record") -> str:
 
 def _table(study: "Study", records: "Sequence[Record]", left: str) -> Group:
     from nas.algorithms.pareto import main_cost
-    from nas.report.verdicts import UNITS, with_unit
+    from nas.report.verdicts import UNITS
+    from nas.words import with_unit
 
     total = study.file.run.trials
     done = sum(record.ending is not None for record in records)

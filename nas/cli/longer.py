@@ -37,7 +37,7 @@ def train_longer(before: "Study", typed: options.Typed, *, eta: int, rounds: int
 
 def _train(before: "Study", after: "Study") -> None:
     """Run the longer trainings that are not finished yet."""
-    from nas.report.verdicts import with_unit
+    from nas.words import with_unit
 
     few, many = _epochs(before, after)
     show.lines(
@@ -49,7 +49,7 @@ def _train(before: "Study", after: "Study") -> None:
 
 def _print_comparison(before: "Study", after: "Study", both: "Sequence[Finalist]", shown: str) -> list[dict[str, Any]]:
     """Print accuracies after the shorter and the longer training; return the rows for programs."""
-    from nas.report.verdicts import with_unit
+    from nas.words import with_unit
     from nas.workflows.longer import unfinished
 
     few, many = _epochs(before, after)
@@ -78,7 +78,7 @@ def _is_incomplete(before: "Study", after: "Study", eta: int) -> bool:
 
 def _changes_order(before: "Study", both: "Sequence[Finalist]") -> bool:
     """Say which models overtook others by more than the noise, and whether any did."""
-    from nas.report.verdicts import with_unit
+    from nas.words import with_unit
     from nas.workflows.longer import noise_of, rank_inversions
 
     noise = noise_of(before.records(), before.settings.noise)
@@ -107,7 +107,7 @@ def _source_of_noise(before: "Study") -> list[str]:
 
 
 def _columns(few: int, many: int) -> dict[str, str]:
-    from nas.report.verdicts import with_unit
+    from nas.words import with_unit
 
     return {
         "trial": "trial",

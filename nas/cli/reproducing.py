@@ -92,7 +92,7 @@ def _report(result: "Reproduction") -> Iterator[tuple[str, str]]:
 
 def _comparison(result: "Reproduction") -> Iterator[tuple[str, str]]:
     """Yield the compared results: the final figures, and how far the trainings are apart."""
-    from nas.report.verdicts import with_unit
+    from nas.words import with_unit
 
     for figure in result.figures:
         other = "" if figure.is_equal else f" recorded, {figure.here} here"

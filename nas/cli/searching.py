@@ -70,7 +70,7 @@ def _plan(request: "Request") -> "Plan":
 
 def _print_calibration(request: "Request", plan: "Plan") -> None:
     """Print what a calibration trains, how long that takes, and what it may choose."""
-    from nas.report.words import duration
+    from nas.words import duration
     from nas.workflows.calibrated_search import MOST_GROWTH, MOST_SEEDS, seconds
 
     with show.err.status("timing the stock model"):
@@ -179,7 +179,7 @@ def _early_stopping(settings: "Settings") -> str:
 
 def _initial_weights(settings: "Settings") -> str:
     """Return from which weights every candidate starts."""
-    from nas.report.verdicts import with_unit
+    from nas.words import with_unit
 
     if settings.base is not None:
         first = f", itself from {settings.base.weights}" if settings.base.weights else ""
@@ -257,7 +257,7 @@ def _preset(settings: "Settings") -> str:
 
 def _holdout(plan: "Plan") -> str:
     """Return by which images `nas confirm` judges that no search has read; empty if there are none."""
-    from nas.report.verdicts import with_unit
+    from nas.words import with_unit
 
     if plan.sealed is not None:
         share = f"{len(plan.sealed.images)} of {plan.sealed.of} images are sealed"
@@ -270,7 +270,7 @@ def _holdout(plan: "Plan") -> str:
 def _print_plan(plan: "Plan", shown: str) -> None:
     """Print what a search is about to do, before it writes anything."""
     from nas.report import rewarded
-    from nas.report.verdicts import with_unit
+    from nas.words import with_unit
 
     settings, run = plan.file.settings, plan.file.run
     budget = settings.budget

@@ -10,7 +10,7 @@ from typing import Any
 
 from nas.algorithms.paired_comparison import Finding
 from nas.report.verdict import SIGN_TEST_SEEDS
-from nas.report.verdicts import with_unit
+from nas.words import with_unit
 
 _COSTS = {"gflops": ("GFLOPs", 1.0, 2), "params": ("M parameters", 1e-6, 3), "latency_ms": ("ms", 1.0, 2)}
 """Unit of each cost in words, factor to that unit, and digits."""

@@ -16,9 +16,9 @@ from nas.algorithms.arrays import FloatArray
 from nas.algorithms.imputation import can_be_imputed
 from nas.records.record import Record
 from nas.records.trial_attributes import RUNG
-from nas.report.verdicts import with_unit
 from nas.samplers.encoding import CostFunction
 from nas.study.study import Study
+from nas.words import with_unit
 from search_spaces import STOCK, Architecture, SearchSpace, Slot
 from search_spaces.scaling import MACRO
 from search_spaces.space import ScalingFactor

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from nas.algorithms.paired_comparison import Comparison, Finding, detectable, seeds_for
-from nas.report.words import decimal, digits_of, duration
+from nas.words import decimal, digits_of, duration
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,8 +18,8 @@ import numpy as np
 from nas.algorithms.learning_curve import growth
 from nas.records.record import Record, has_learned, mean_over_seeds, stock_of
 from nas.report.defaults import MARGIN
-from nas.report.verdicts import with_unit
 from nas.settings import Settings
+from nas.words import with_unit
 
 _LEAST = 4
 """Fewest architectures of which a typical difference is reported."""

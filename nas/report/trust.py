@@ -15,7 +15,7 @@ from nas.algorithms.seed_noise import SeedNoise, least_difference
 from nas.algorithms.shrinkage import Shrinkage
 from nas.report.defaults import MARGIN, SEEDS
 from nas.report.slope import Slope
-from nas.report.verdicts import with_unit
+from nas.words import with_unit
 
 _MOST_SEEDS = 20
 """Seeds of a confirmation beyond which another search is recommended."""

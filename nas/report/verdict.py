@@ -6,7 +6,7 @@ from typing import Any
 
 from nas.algorithms.paired_comparison import Finding
 from nas.report.further_seeds import FurtherSeeds
-from nas.report.words import decimal, digits_of
+from nas.words import decimal, digits_of
 
 LEAST_SEEDS, LEAST_IMAGES, SIGN_TEST_SEEDS = 2, 2, 5
 """Fewest pairs for a comparison; fewest images that judge; fewest pairs with which a one-sided sign test can reach 5 %:

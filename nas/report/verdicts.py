@@ -8,6 +8,7 @@ from nas.records.record import LEARNED, Record, cheapest_as_accurate, has_learne
 from nas.report.defaults import SEEDS
 from nas.settings import Settings
 from nas.study.repeats import gains
+from nas.words import with_unit
 
 UNITS = {"gflops": "GFLOPs", "params": "parameters", "latency_ms": "ms"}
 """Unit of each cost."""
@@ -95,8 +96,3 @@ def saving(front: Sequence[Record], stock: Record, cost: str) -> str | None:
     if gained > -_ROUNDING:
         return f"trial {found.trial}: scores as stock does, {saved}"
     return f"trial {found.trial}: as accurate as stock within {-100 * gained:.1f} points, {saved}"
-
-
-def with_unit(number: int, noun: str) -> str:
-    """Return a number with its noun: `1 epoch`, `2 epochs`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -13,7 +13,7 @@ from nas.records.trial_files import TrialFiles
 from nas.settings import Judging, Settings
 from search_spaces.errors import ScoreError, StudyError
 from trials.accuracy.judged import Judged
-from trials.data.judging import JudgingImages, judging_images
+from trials.data.unseen_images import JudgingImages, judging_images
 
 
 def settings_of(found: JudgingImages | None) -> Judging | None:

@@ -32,7 +32,7 @@ from search_spaces import Architecture
 from search_spaces.errors import NasError, SpecError
 from trials.data import datasets
 from trials.data.datasets import DataSet
-from trials.data.judging import JudgingImages
+from trials.data.unseen_images import JudgingImages
 from trials.latency import timings
 from trials.latency.latency_table import LatencyTable
 

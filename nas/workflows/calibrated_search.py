@@ -7,9 +7,9 @@ from math import ceil
 from nas.algorithms.seed_noise import least_difference
 from nas.report.defaults import MARGIN
 from nas.report.trusting import noise_of, slope_of
-from nas.report.verdicts import with_unit
 from nas.study.study import Study
 from nas.study.trained_again import Trained
+from nas.words import with_unit
 from nas.workflows.calibrate import BUDGETS, enqueue, longer_stock
 from nas.workflows.check_cache import CheckCache
 from nas.workflows.estimate import Search, measure

@@ -21,7 +21,7 @@ from nas.workflows.begin import require_equal_settings, require_same_data
 from nas.workflows.derived import derived_study, enqueue_missing, enqueued_seeds, fresh_settings, open_beside
 from search_spaces import Architecture
 from search_spaces.errors import DataError, SpecError, StudyError
-from trials.data.judging import judging_images
+from trials.data.unseen_images import judging_images
 
 
 def confirm(

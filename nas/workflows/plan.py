@@ -27,8 +27,8 @@ from trials.costing.cost import Cost
 from trials.data import datasets
 from trials.data.datasets import DIGITS, DataSet
 from trials.data.holdout import Holdout
-from trials.data.judging import images_of_test
 from trials.data.progress import Progress
+from trials.data.unseen_images import images_of_test
 from trials.latency.latency_table import LatencyTable
 from trials.latency.timings import Timings
 from trials.training import inheritance

@@ -8,7 +8,7 @@ from nas.study.study import Study
 from nas.study.study_file import StudyFile
 from nas.workflows.request import Request
 from search_spaces.errors import SpecError
-from trials.data import holdout, judging, sealing
+from trials.data import holdout, sealing, unseen_images
 from trials.data.holdout import Holdout
 from trials.data.progress import Progress
 
@@ -31,7 +31,7 @@ def sealed_images(request: Request, progress: Progress | None = None) -> Holdout
         return None
     if (stored := _of_resumed(request, request.holdout)) is not None:
         return stored
-    if unseen := len(judging.images_of_test(request.data_name)):
+    if unseen := len(unseen_images.images_of_test(request.data_name)):
         raise SpecError(
             f"holdout: the data set has a test split of {unseen} images, which no search reads and by which "
             "nas confirm judges (leave --holdout out)"

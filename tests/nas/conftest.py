@@ -13,7 +13,7 @@ from nas.study.study import Study
 from nas.study.study_file import StudyFile
 from search_spaces import Architecture, SearchSpace, space_file
 from trials import Budget, Costs, Ending, Epoch, Limits, Outcome, Scores
-from trials.data.judging import JudgingImages
+from trials.data.unseen_images import JudgingImages
 
 SPACE = """\
 name: small

@@ -20,7 +20,7 @@ import torch
 from nas.execution import worker
 from trials import Budget, Costs, Epoch, evaluation
 from trials.data.datasets import DataSet
-from trials.data.judging import JudgingImages
+from trials.data.unseen_images import JudgingImages
 from trials.scores import Coverage, GoOn
 from trials.training import short_training
 from trials.training.short_training import DivergedError, TrainingResult

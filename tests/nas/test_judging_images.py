@@ -36,7 +36,7 @@ from trials.accuracy.judged import Judged
 from trials.accuracy.matches import Matches
 from trials.accuracy.resampling import image_weights
 from trials.data import datasets, digit_scenes
-from trials.data.judging import JudgingImages
+from trials.data.unseen_images import JudgingImages
 from trials.provenance import Provenance
 from trials.scores import Accuracy
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from nas import words
 from nas.algorithms import pareto
 from nas.algorithms.paired_comparison import detectable
 from nas.algorithms.seed_noise import SeedNoise
@@ -428,7 +429,7 @@ class TestWording:
     def test_number_of_one_epoch_is_singular(self, tmp_path: Path) -> None:
         assert Budget(data=tmp_path, epochs=1).summary == "1 epoch at 128 px, batch 8"
         assert Budget(data=tmp_path, epochs=2).summary == "2 epochs at 128 px, batch 8"
-        assert (verdicts.with_unit(1, "trial"), verdicts.with_unit(0, "trial")) == ("1 trial", "0 trials")
+        assert (words.with_unit(1, "trial"), words.with_unit(0, "trial")) == ("1 trial", "0 trials")
 
     def test_running_study_can_be_opened(self, make_study: MakeStudy) -> None:
         study = make_study()

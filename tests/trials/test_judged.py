@@ -19,8 +19,8 @@ from trials.accuracy.judged import JUDGED, Judged
 from trials.accuracy.matches import Matches
 from trials.accuracy.resampling import RESAMPLES, image_weights
 from trials.data import datasets
-from trials.data.judging import JudgingImages, judging_set
 from trials.data.splits import labeled_image
+from trials.data.unseen_images import JudgingImages, judging_set
 from trials.scores import Accuracy, Ending
 from trials.training import short_training
 

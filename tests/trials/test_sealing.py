@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from search_spaces.errors import DataError, SpecError
 from trials.budget import Recipe
-from trials.data import datasets, holdout, image_cache, image_files, judging, sealing, stratification
+from trials.data import datasets, holdout, image_cache, image_files, sealing, stratification, unseen_images
 from trials.data.holdout import Holdout
 
 WriteScenes = Callable[..., Path]
@@ -252,7 +252,7 @@ class TestReading:
         assert (tmp_path / "test.txt").read_text().splitlines() == list(rest.sealed)
         again = datasets.load(tmp_path / "data.yaml")
         assert (again.train_images, again.val_images) == (rest.train_images, rest.val_images)
-        assert judging.images_of_test(tmp_path / "data.yaml") == rest.sealed
+        assert unseen_images.images_of_test(tmp_path / "data.yaml") == rest.sealed
 
 
 class TestStoredList:
@@ -301,7 +301,7 @@ class TestStoredList:
 class TestJudging:
     def judge(self, data: Path, sealed: Holdout, folder: Path) -> Any:
         sealed.write(folder / "holdout.json")
-        return judging.judging_images(data, folder / "holdout.json")
+        return unseen_images.judging_images(data, folder / "holdout.json")
 
     def test_sealed_images_judge(self, data: Path, tmp_path: Path) -> None:
         sealed = sealing.seal(data, 0.15, 0)

@@ -34,7 +34,7 @@ from trials.accuracy.judged import Judged
 from trials.budget import Budget
 from trials.data import image_cache
 from trials.data.datasets import DataSet
-from trials.data.judging import JudgingImages
+from trials.data.unseen_images import JudgingImages
 from trials.file_names import SCRATCH
 from trials.scores import Coverage, Epoch, GoOn
 from trials.torch_devices import memory_format
@@ -42,7 +42,7 @@ from trials.training import checkpoint, trainer_patches
 from trials.training.checkpoint import Checkpoint
 from trials.training.ema import decay
 from trials.training.inheritance import inherit
-from trials.training.judging import judge
+from trials.training.unseen_evaluation import judge
 from trials.weights import keep
 
 

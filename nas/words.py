@@ -20,3 +20,8 @@ def decimal(value: float, digits: int) -> str:
     """Return a number with so many decimals, and without the sign of a zero."""
     text = f"{value:.{digits}f}"
     return text.removeprefix("-") if float(text) == 0 else text
+
+
+def with_unit(number: int, noun: str) -> str:
+    """Return a number with its noun: `1 epoch`, `2 epochs`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

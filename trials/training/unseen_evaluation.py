@@ -11,7 +11,7 @@ from ultralytics.nn.tasks import BaseModel
 
 from trials.accuracy.judged import Judged
 from trials.accuracy.matches import Matches
-from trials.data.judging import JudgingImages
+from trials.data.unseen_images import JudgingImages
 
 
 class EndedTraining(Protocol):

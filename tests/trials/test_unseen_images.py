@@ -9,7 +9,7 @@ import pytest
 
 from search_spaces.errors import DataError
 from trials.data import datasets
-from trials.data.judging import JudgingImages, judging_images
+from trials.data.unseen_images import JudgingImages, judging_images
 
 Write = Callable[..., Path]
 
