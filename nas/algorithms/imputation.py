@@ -32,11 +32,11 @@ def can_be_imputed(accuracies: FloatArray, rungs: FloatArray) -> BoolArray:
         accuracies: final ones, NaN where a training was stopped; `(trainings,)`.
         rungs: accuracies at the rungs, in their order, NaN where a training did not get there; `(trainings, rungs)`.
     """
-    known: BoolArray = ~np.isnan(accuracies)
+    is_available: BoolArray = ~np.isnan(accuracies)
     for rung in reversed(range(rungs.shape[1])):
-        if (known & ~np.isnan(rungs[:, rung])).sum() >= LEAST_TRAININGS:
-            known = known | _stopped_at(accuracies, rungs, rung)
-    return known & np.isnan(accuracies)
+        if (is_available & ~np.isnan(rungs[:, rung])).sum() >= LEAST_TRAININGS:
+            is_available = is_available | _stopped_at(accuracies, rungs, rung)
+    return is_available & np.isnan(accuracies)
 
 
 def impute(features: FloatArray, accuracies: FloatArray, rungs: FloatArray, rng: np.random.Generator) -> FloatArray:
@@ -80,12 +80,12 @@ def _draw(  # noqa: PLR0917 - the data of one regression
     ratios = np.array(RATIOS)
     degrees = int(passed.sum()) - _FLAT
     lambdas = np.tile(ratios[:, None], (1, features.shape[1]))
-    known = posterior(design[passed], (final[passed] - mean) / spread, np.eye(int(passed.sum())), lambdas, degrees)
-    logs = known.logs + half_cauchy(ratios)
+    fitted = posterior(design[passed], (final[passed] - mean) / spread, np.eye(int(passed.sum())), lambdas, degrees)
+    logs = fitted.logs + half_cauchy(ratios)
     weights = np.exp(logs - logs.max())
     point = rng.choice(len(weights), p=weights / weights.sum())
-    variance = known.squares[point] / rng.chisquare(degrees)
-    coefficients = rng.multivariate_normal(known.means[point], variance * known.covariances[point])
+    variance = fitted.squares[point] / rng.chisquare(degrees)
+    coefficients = rng.multivariate_normal(fitted.means[point], variance * fitted.covariances[point])
     noise = np.sqrt(variance) * rng.standard_normal(int(stopped.sum()))
     drawn: FloatArray = mean + spread * (design[stopped] @ coefficients + noise)
     return drawn

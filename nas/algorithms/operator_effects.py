@@ -108,15 +108,17 @@ def fit(
     Raises:
         ValueError: no degree of freedom is left.
     """
-    kept = ~np.isnan(accuracies) | can_be_imputed(accuracies, rungs) if rungs is not None else np.isfinite(accuracies)
-    features, architectures, seeds = features[kept], architectures[kept], seeds[kept]
+    is_used = (
+        ~np.isnan(accuracies) | can_be_imputed(accuracies, rungs) if rungs is not None else np.isfinite(accuracies)
+    )
+    features, architectures, seeds = features[is_used], architectures[is_used], seeds[is_used]
     degrees = degrees_of_freedom(seeds)
     if degrees < 1:
         raise ValueError(f"{len(seeds)} trainings with {len(np.unique(seeds))} seeds leave no degree of freedom")
-    sets = [accuracies[kept]]
+    sets = [accuracies[is_used]]
     if rungs is not None and np.isnan(sets[0]).any():
         rng = np.random.default_rng(len(seeds))
-        sets = [impute(features, accuracies[kept], rungs[kept], rng) for _ in range(DRAWS)]
+        sets = [impute(features, accuracies[is_used], rungs[is_used], rng) for _ in range(DRAWS)]
     spread, count = float(np.std(sets[0])), features.shape[1]
     if not spread or not count:
         return Effects(means=np.zeros(count), lower=np.zeros(count), upper=np.zeros(count), residual=spread)

@@ -101,13 +101,13 @@ def predict(
     Returns:
         None if none is selected, or too few are there.
     """
-    there = _without_failed(architectures, noise.deviation)
-    selected = np.array([one.is_selected for one in there], dtype=np.float64)
-    if len(there) < LEAST or not selected.any():
+    compared = _without_failed(architectures, noise.deviation)
+    selected = np.array([one.is_selected for one in compared], dtype=np.float64)
+    if len(compared) < LEAST or not selected.any():
         return None
     share = selected / selected.sum()
-    difference = float(share @ np.array([one.accuracy for one in there])) - reference[0]
-    parts = list(_components(there, share, reference, noise, seeds))
+    difference = float(share @ np.array([one.accuracy for one in compared])) - reference[0]
+    parts = list(_components(compared, share, reference, noise, seeds))
     weights = np.exp(np.array([part.log_weight for part in parts]) - max(part.log_weight for part in parts))
     weights /= weights.sum()
     means, deviations = (np.array([getattr(part, name) for part in parts]) for name in ("mean", "deviation"))
@@ -134,11 +134,14 @@ def _without_failed(architectures: Sequence[Scored], noise: float) -> list[Score
 
 
 def _components(
-    there: Sequence[Scored], share: FloatArray, reference: tuple[float, int], noise: SeedNoise, seeds: int
+    architectures: Sequence[Scored], share: FloatArray, reference: tuple[float, int], noise: SeedNoise, seeds: int
 ) -> Iterator[_Component]:
     """Yield the distribution of the fresh difference on the grid of `sigma` and `tau`."""
-    accuracies, counts = np.array([one.accuracy for one in there]), np.array([one.seeds for one in there])
-    design, widest = _design(there), max(2 * float(accuracies.std()), 1e-9)
+    accuracies, counts = (
+        np.array([one.accuracy for one in architectures]),
+        np.array([one.seeds for one in architectures]),
+    )
+    design, widest = _design(architectures), max(2 * float(accuracies.std()), 1e-9)
     level, trained = reference
     again = (share**2).sum() / seeds + 1 / seeds
     for quantile in (np.arange(_NOISES) + 0.5) / _NOISES:
@@ -151,11 +154,11 @@ def _components(
             yield _Component(log_weight + prior, mean - level, float(np.sqrt(total)))
 
 
-def _design(there: Sequence[Scored]) -> FloatArray:
+def _design(architectures: Sequence[Scored]) -> FloatArray:
     """Return the columns of the trend: a constant, and the logarithm of the cost where enough of it vary."""
-    logs = np.log([one.cost for one in there])
-    constant = np.ones(len(there))
-    has_trend = len(there) >= _LEAST_FOR_TREND and float(np.ptp(logs)) > _EQUAL_COSTS
+    logs = np.log([one.cost for one in architectures])
+    constant = np.ones(len(architectures))
+    has_trend = len(architectures) >= _LEAST_FOR_TREND and float(np.ptp(logs)) > _EQUAL_COSTS
     return np.column_stack([constant, logs - logs.mean()]) if has_trend else constant[:, None]
 
 

@@ -71,7 +71,7 @@ def print_trials(
 
 
 def print_front(study: "StoredStudy", shown: Format, *, is_warned: bool = False) -> None:
-    """Print the Pareto front, the stock model, and whether the difference is more than noise.
+    """Print the Pareto front, the stock model, and the verdict, or which difference can be detected.
 
     Args:
         is_warned: whether the user has read already that nothing was learned.

@@ -10,12 +10,11 @@ from typing import Any
 
 from nas.algorithms.paired_comparison import Finding
 from nas.report.verdict import SIGN_TEST_SEEDS
-from nas.words import with_unit
+from nas.words import digits_of, with_unit
 
 _COSTS = {"gflops": ("GFLOPs", 1.0, 2), "params": ("M parameters", 1e-6, 3), "latency_ms": ("ms", 1.0, 2)}
 """Unit of each cost in words, factor to that unit, and digits."""
 _WORDS = {Finding.BETTER: "", Finding.WORSE: ", harmful", Finding.UNDECIDED: ", not told apart from noise"}
-_TENTH = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,12 +64,14 @@ class SlotWorth:
     @property
     def points(self) -> str:
         """Difference with its sign."""
-        return _signed(self.difference, self._digits)
+        return _signed(self.difference, digits_of(self.difference))
 
     @property
     def interval(self) -> str:
         """Interval in words: `-0.1 to 0.9`."""
-        return " to ".join(_signed(value, self._digits).removeprefix("+") for value in (self.low, self.high))
+        return " to ".join(
+            _signed(value, digits_of(self.difference)).removeprefix("+") for value in (self.low, self.high)
+        )
 
     @property
     def costs(self) -> str:
@@ -81,10 +82,6 @@ class SlotWorth:
             if (value := getattr(self, name)) is not None and float(text := _signed(factor * value, digits))
         ]
         return ", ".join(changes) or "nothing"
-
-    @property
-    def _digits(self) -> int:
-        return 1 if abs(self.difference) >= _TENTH else 2
 
     def as_row(self) -> dict[str, Any]:
         """Return the values for JSON and CSV."""

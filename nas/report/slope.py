@@ -1,4 +1,4 @@
-"""Whether a budget is long enough to rank: how much the stock model still gains, beside the differences to be told.
+"""Gain of the stock model in further epochs, beside the difference to be detected.
 
 The stock model is trained before all trials, and again, from its weights, as trial 0. What trial 0 gains is what the
 budget of a candidate adds to a model that replaces nothing. Where that is more than the differences between candidates,
@@ -88,7 +88,7 @@ class Slope:
         least = "at least " if self.enough.is_lower_bound else ""
         return (
             f"the stock model still gains {self.gain:.1f} points in {further}, more than {beside}: "
-            f"this ranking favours what learns fast; {least}{self.enough.options} would not"
+            f"this ranking favours what learns fast; use {least}{self.enough.options}"
         )
 
     def as_document(self) -> dict[str, Any]:
@@ -121,18 +121,18 @@ def slope(
     between = median_difference(records)
     if between is not None and between[0] <= MARGIN / 100:
         between = None
-    moved, target = noise or settings.noise, between[0] if between else MARGIN / 100
+    deviation, target = noise or settings.noise, between[0] if between else MARGIN / 100
     epochs = after - before
     # A short training at a high learning rate may lose what it had; a longer one shows what is left to gain.
     gain = max(high - low, *((further - high) / (end - after) * epochs for end, further in points[2:]), 0.0)
-    steep = gain > max(target, _SURE * sqrt(2) * moved)
+    steep = gain > max(target, _SURE * sqrt(2) * deviation)
     return Slope(
         epochs=epochs,
         gain=100 * gain,
         difference=100 * target,
         architectures=between[1] if between else 0,
-        noise=100 * moved,
-        enough=_enough(settings, points, gain, target, moved) if steep else None,
+        noise=100 * deviation,
+        enough=_enough(settings, points, gain, target, deviation) if steep else None,
     )
 
 

@@ -112,8 +112,8 @@ def slope_of(search: Trained, again: Sequence[Trained], noise: SeedNoise | None)
         and (stock := stock_of(one.records)) is not None
         and stock.map50_95 is not None
     ]
-    moved = None if noise is None or noise.deviation == 0 else noise.deviation / 100
-    return slope(search.settings, search.records, base=search.base, longer=longer, noise=moved)
+    deviation = None if noise is None or noise.deviation == 0 else noise.deviation / 100
+    return slope(search.settings, search.records, base=search.base, longer=longer, noise=deviation)
 
 
 def _shrinkage(search: Trained, stock: Record, front: Sequence[Record], noise: SeedNoise) -> Shrinkage | None:

@@ -89,10 +89,10 @@ def saving(front: Sequence[Record], stock: Record, cost: str) -> str | None:
     found = cheapest_as_accurate(front, stock, cost)
     if found is None or found.map50_95 is None or stock.map50_95 is None:
         return None
-    saved = f"with {1 - getattr(found, cost) / getattr(stock, cost):.1%} {_WORDS[cost]}"
+    saved = f"with {100 * (1 - getattr(found, cost) / getattr(stock, cost)):.1f} % {_WORDS[cost]}"
     gained = found.map50_95 - stock.map50_95
     if gained >= _ROUNDING:
         return f"trial {found.trial}: scores {100 * gained:.1f} points above stock, {saved}"
     if gained > -_ROUNDING:
         return f"trial {found.trial}: scores as stock does, {saved}"
-    return f"trial {found.trial}: as accurate as stock within {-100 * gained:.1f} points, {saved}"
+    return f"trial {found.trial}: scores {-100 * gained:.1f} points below stock, {saved}"

@@ -43,7 +43,7 @@ class TestSlope:
         assert found.favours_fast
         assert found.sentence == (
             "the stock model still gains 3.5 points in another 8 epochs, more than the 1.2 points between candidates: "
-            "this ranking favours what learns fast; at least --base-epochs 72 --epochs 24 would not"
+            "this ranking favours what learns fast; use at least --base-epochs 72 --epochs 24"
         )
         document = found.as_document()
         assert document["sentence"] == found.sentence

@@ -67,10 +67,10 @@ class TestSaving:
     @pytest.mark.parametrize(
         ("accuracy", "verdict"),
         [
-            (0.491, "trial 1: as accurate as stock within 0.9 points, with 25.0% fewer GFLOPs"),
-            (0.5, "trial 1: scores as stock does, with 25.0% fewer GFLOPs"),
-            (0.4997, "trial 1: scores as stock does, with 25.0% fewer GFLOPs"),
-            (0.512, "trial 1: scores 1.2 points above stock, with 25.0% fewer GFLOPs"),
+            (0.491, "trial 1: scores 0.9 points below stock, with 25.0 % fewer GFLOPs"),
+            (0.5, "trial 1: scores as stock does, with 25.0 % fewer GFLOPs"),
+            (0.4997, "trial 1: scores as stock does, with 25.0 % fewer GFLOPs"),
+            (0.512, "trial 1: scores 1.2 points above stock, with 25.0 % fewer GFLOPs"),
             (0.48, None),
         ],
     )
@@ -84,10 +84,10 @@ class TestSaving:
             record(2, 0.5, 9.0, latency_ms=9.0, params=5_000_000),
         )
         assert verdicts.saving([slow, fast], stock, "latency_ms") == (
-            "trial 2: scores as stock does, with 10.0% less latency"
+            "trial 2: scores as stock does, with 10.0 % less latency"
         )
         assert verdicts.saving([slow, fast], stock, "params") == (
-            "trial 1: scores as stock does, with 25.0% fewer parameters"
+            "trial 1: scores as stock does, with 25.0 % fewer parameters"
         )
 
     @pytest.mark.parametrize("accuracy", [0.0, 0.0009])
