@@ -108,17 +108,15 @@ def fit(
     Raises:
         ValueError: no degree of freedom is left.
     """
-    is_used = (
-        ~np.isnan(accuracies) | can_be_imputed(accuracies, rungs) if rungs is not None else np.isfinite(accuracies)
-    )
-    features, architectures, seeds = features[is_used], architectures[is_used], seeds[is_used]
+    used = ~np.isnan(accuracies) | can_be_imputed(accuracies, rungs) if rungs is not None else np.isfinite(accuracies)
+    features, architectures, seeds = features[used], architectures[used], seeds[used]
     degrees = degrees_of_freedom(seeds)
     if degrees < 1:
         raise ValueError(f"{len(seeds)} trainings with {len(np.unique(seeds))} seeds leave no degree of freedom")
-    sets = [accuracies[is_used]]
+    sets = [accuracies[used]]
     if rungs is not None and np.isnan(sets[0]).any():
         rng = np.random.default_rng(len(seeds))
-        sets = [impute(features, accuracies[is_used], rungs[is_used], rng) for _ in range(DRAWS)]
+        sets = [impute(features, accuracies[used], rungs[used], rng) for _ in range(DRAWS)]
     spread, count = float(np.std(sets[0])), features.shape[1]
     if not spread or not count:
         return Effects(means=np.zeros(count), lower=np.zeros(count), upper=np.zeros(count), residual=spread)

@@ -50,9 +50,15 @@ def estimate(studies: Iterable[Trainings]) -> SeedNoise | None:
     return SeedNoise(deviation=sqrt(squares / freedom), low=sqrt(low), high=sqrt(high), degrees_of_freedom=freedom)
 
 
-def least_difference(noise: SeedNoise, seeds: int) -> float:
-    """Return the least true difference that seeds find in 80 % of comparisons, the noise estimated as well as here."""
-    return detectable(sqrt(2) * noise.deviation, seeds, freedom=max(noise.degrees_of_freedom, seeds - 1))
+def least_difference(noise: SeedNoise, seeds: int, *, image_error: float = 0.0) -> float:
+    """Return the true difference that is found in 80 % of comparisons, the noise estimated as well as here.
+
+    Args:
+        seeds: of both models.
+        image_error: standard error of a difference from the sample of images; 0 where only seeds differ.
+    """
+    freedom = max(noise.degrees_of_freedom, seeds - 1)
+    return detectable(sqrt(2) * noise.deviation, seeds, freedom=freedom, image_error=image_error)
 
 
 def _residual(trainings: Trainings) -> tuple[float, int]:

@@ -137,10 +137,8 @@ def _components(
     architectures: Sequence[Scored], share: FloatArray, reference: tuple[float, int], noise: SeedNoise, seeds: int
 ) -> Iterator[_Component]:
     """Yield the distribution of the fresh difference on the grid of `sigma` and `tau`."""
-    accuracies, counts = (
-        np.array([one.accuracy for one in architectures]),
-        np.array([one.seeds for one in architectures]),
-    )
+    accuracies = np.array([one.accuracy for one in architectures])
+    counts = np.array([one.seeds for one in architectures])
     design, widest = _design(architectures), max(2 * float(accuracies.std()), 1e-9)
     level, trained = reference
     again = (share**2).sum() / seeds + 1 / seeds

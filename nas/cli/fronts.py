@@ -116,7 +116,7 @@ def _remarks(study: "StoredStudy", records: "list[Record]", front: "list[Record]
         remarks.append(f"stock: mAP50-95 {stock.map50_95:.3f} at {stock_cost}")
         best = max(front, key=lambda record: record.map50_95 or 0.0)
         if learned:
-            trust = _trust(study)
+            trust = trust_of(study)
             remarks += _verdict(study) or _findings(study, records, front, best, stock, cost, trust)
             remarks += [trust.slope.sentence] if trust and trust.slope and trust.slope.favours_fast else []
     new = [str(record.trial) for record in front if record.is_mostly_new]
@@ -157,7 +157,7 @@ def _verdict(study: "StoredStudy") -> list[str]:
     return verdict.lines() if verdict is not None else []
 
 
-def _trust(study: "StoredStudy") -> "Trust | None":
+def trust_of(study: "StoredStudy") -> "Trust | None":
     """Return how far a search can be believed; None of other studies, or if one beside it cannot be read."""
     from search_spaces.errors import NasError
 

@@ -3,6 +3,8 @@
 import functools
 import inspect
 import re
+import shlex
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -158,6 +160,11 @@ def load_modules(files: list[Path] | None) -> None:
     from search_spaces.operators import modules
 
     modules.load_all(map(str, files or ()), None)
+
+
+def typed_command() -> str:
+    """Return the command of this process as one types it."""
+    return shlex.join(["nas", *sys.argv[1:]])
 
 
 def command_for(name: str, study: "stored_study.StoredStudy", *, named: bool = True) -> str:

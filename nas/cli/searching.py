@@ -51,7 +51,7 @@ def search(typed: options.Typed, dry_run: options.DryRun = False, shown: options
             return
         request = _calibrated(request, plan)
         plan = _plan(request)
-    _print_plan(plan, shown)
+    _print_plan(plan, shown, slope=slope_in_words(plan, request))
     if not dry_run:
         _run(_begin(plan))
 
@@ -70,8 +70,9 @@ def _plan(request: "Request") -> "Plan":
 
 def _print_calibration(request: "Request", plan: "Plan") -> None:
     """Print what a calibration trains, how long that takes, and what it may choose."""
+    from nas.report.budget import MOST_SEEDS
     from nas.words import duration
-    from nas.workflows.calibrated_search import MOST_GROWTH, MOST_SEEDS, seconds
+    from nas.workflows.calibrated_search import MOST_GROWTH, seconds
 
     with show.err.status("timing the stock model"):
         took = duration(seconds(request, plan))
@@ -84,7 +85,7 @@ def _calibrated(request: "Request", plan: "Plan") -> "Request":
     """Run the calibration of a search, and print what follows from it."""
     from nas.workflows.calibrated_search import calibrated
 
-    found = calibrated(request, plan, train)
+    found = calibrated(request, plan, lambda study: train(study, again=options.typed_command()))
     show.lines(["", *(f"calibrate {reason}" for reason in found.reasons), ""])
     return found.request
 
@@ -129,8 +130,11 @@ def _run(study: "Study") -> None:
         raise typer.Exit(1)
 
 
-def train(study: "Study") -> bool:
+def train(study: "Study", *, again: str | None = None) -> bool:
     """Run a study with a live table; if it is stopped, print the command that resumes it.
+
+    Args:
+        again: that command; None for `nas resume`.
 
     Returns:
         Whether it was printed that the stock model has learned nothing.
@@ -139,7 +143,7 @@ def train(study: "Study") -> bool:
     from nas.workflows.running import supervise
     from search_spaces.errors import EnvironmentProblem
 
-    again = options.command_for("resume", study)
+    again = again or options.command_for("resume", study)
     show.lines(
         [
             *([f"note      {study.remark}"] if study.remark else []),
@@ -267,8 +271,27 @@ def _holdout(plan: "Plan") -> str:
     return ""
 
 
-def _print_plan(plan: "Plan", shown: str) -> None:
-    """Print what a search is about to do, before it writes anything."""
+def slope_in_words(plan: "Plan", request: "Request") -> str:
+    """Return what the stock model still gains, if this study or the one that it refines has measured it; else empty."""
+    from nas.cli.fronts import trust_of
+    from nas.study.folders import STUDY, study_folder
+    from nas.study.stored_study import StoredStudy
+
+    before = [] if request.refine is None else [study_folder(request.refine, request.runs_folder)]
+    for folder in (plan.folder, *before):
+        trust = trust_of(StoredStudy.open(folder)) if (folder / STUDY).is_file() else None
+        if trust is not None and trust.slope is not None:
+            where = "" if folder == plan.folder else f"in {folder.name} "
+            return f"{where}{trust.slope.sentence}"
+    return ""
+
+
+def _print_plan(plan: "Plan", shown: str, *, slope: str = "") -> None:
+    """Print what a search is about to do, before it writes anything.
+
+    Args:
+        slope: of the stock model, in words; empty while it is not measured.
+    """
     from nas.report import rewarded
     from nas.words import with_unit
 
@@ -284,6 +307,7 @@ def _print_plan(plan: "Plan", shown: str) -> None:
         "data": f"{data.name}: {data.summary.line(len(data.classes))}",
         "holdout": _holdout(plan),
         "budget": f"{with_unit(run.trials, 'trial')} of {budget.summary}",
+        "slope": slope,
         "rungs": _early_stopping(settings),
         "seeds": _seeds(settings, run),
         "weights": _initial_weights(settings),

@@ -54,7 +54,7 @@ def trust(
     opened = Study.open(existing(study, runs))
     report = opened.trust()  # refuses a study that is no search before anything is trained
     if measure:
-        _measure(opened, typed)
+        _measure(opened, typed, again=report.measure)
         report = opened.trust()
     if shown == "json":
         print(json.dumps(report.as_document(), indent=1))  # noqa: T201 - this is the output
@@ -63,12 +63,16 @@ def trust(
             print(line)  # noqa: T201 - this is the output
 
 
-def _measure(study: "Study", typed: options.Typed) -> None:
-    """Train what measures noise and slope, unless that is done."""
+def _measure(study: "Study", typed: options.Typed, *, again: str) -> None:
+    """Train what measures noise and slope, unless that is done.
+
+    Args:
+        again: command that continues it if it is stopped.
+    """
     from nas.cli.searching import train
     from nas.workflows.calibrate import calibration, longer_stock
 
     short = calibration(study, **typed)
     for trained in (short, longer_stock(short, **typed)):
         if trained.remaining_trials(trained.records()):
-            train(trained)
+            train(trained, again=again)

@@ -17,6 +17,7 @@ import numpy as np
 
 from nas.algorithms.learning_curve import growth
 from nas.records.record import Record, has_learned, mean_over_seeds, stock_of
+from nas.report.budget import Budgets
 from nas.report.defaults import MARGIN
 from nas.settings import Settings
 from nas.words import with_unit
@@ -26,27 +27,6 @@ _LEAST = 4
 _MOST_PAIRED = 1000
 _SURE = 2.0
 """Standard errors by which a gain has to lie above zero."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Budgets:
-    """Epochs of a search that would be long enough.
-
-    Attributes:
-        epochs: of a candidate.
-        base_epochs: of the stock model before all trials; None if it is not trained then.
-        is_lower_bound: whether no more is known than that fewer are not enough.
-    """
-
-    epochs: int
-    base_epochs: int | None
-    is_lower_bound: bool
-
-    @property
-    def options(self) -> str:
-        """Options of `nas search` that set them."""
-        base = "" if self.base_epochs is None else f"--base-epochs {self.base_epochs} "
-        return f"{base}--epochs {self.epochs}"
 
 
 @dataclass(frozen=True, kw_only=True)

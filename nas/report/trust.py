@@ -13,8 +13,10 @@ from nas.algorithms.paired_comparison import seeds_for
 from nas.algorithms.rank_agreement import Agreement
 from nas.algorithms.seed_noise import SeedNoise, least_difference
 from nas.algorithms.shrinkage import Shrinkage
+from nas.report.budget import Budgets, seeds_that_detect
 from nas.report.defaults import MARGIN, SEEDS
 from nas.report.slope import Slope
+from nas.report.verdict import CHOSEN_BY
 from nas.words import with_unit
 
 _MOST_SEEDS = 20
@@ -54,13 +56,17 @@ class Trust:
         architectures: finished ones.
         noise: between seeds; None if no architecture was trained twice.
         noise_epochs: of the trainings that it was measured with; None if they are those of the search.
-        least_differences: least true difference between two models that so many seeds tell from noise; None without
-            noise.
+        least_differences: minimum detectable difference by number of seeds, on the images that the search chose by;
+            None without noise.
+        image_error: standard error of a finalist's difference from the sample of images that judge; None before a
+            confirmation, or if it judges by the images that the search chose by.
         best: trial of the most accurate model of the front; None if that is the stock model, or there is none.
         best_difference: to the stock model.
         best_seeds: of the best and the stock model, the fewer.
-        shrinkage: of the front, predicted; None without noise, or if too few architectures are there.
+        shrinkage: predicted, of the finalists of the confirmation, or before it of the front by search scores; None
+            without noise, or for too few architectures.
         measured: mean differences of the finalists in the search and with fresh seeds; None before a confirmation.
+        confirmed_epochs: of the trainings of the confirmation; None before it.
         orders: of shorter and longer trainings.
         slope: of the stock model; None while it is not measured.
         measure: command that measures noise and slope.
@@ -75,11 +81,13 @@ class Trust:
     noise: SeedNoise | None
     noise_epochs: int | None
     least_differences: Mapping[int, float] | None
+    image_error: float | None
     best: int | None
     best_difference: float | None
     best_seeds: int
     shrinkage: Shrinkage | None
     measured: tuple[float, float] | None
+    confirmed_epochs: int | None
     orders: tuple[Order, ...]
     slope: Slope | None
     finalists: int
@@ -88,7 +96,7 @@ class Trust:
 
     @property
     def least(self) -> float | None:
-        """Least difference that the seeds of the front's best tell; None without noise."""
+        """Minimum detectable difference with the seeds of the front's best; None without noise."""
         return None if self.noise is None else least_difference(self.noise, max(1, self.best_seeds))
 
     def lines(self) -> list[str]:
@@ -108,29 +116,73 @@ class Trust:
         return [heading, *(f"{name:<9} {text}" for name, text in [*shown, *orders]), "", *self.recommendation()]
 
     def recommendation(self) -> list[str]:
-        """Return what to do, in one or two sentences."""
-        slow = [f"Budget: {self.slope.sentence}."] if self.slope and self.slope.favours_fast else []
+        """Return what to do: a sentence on the ranking, and the budget."""
+        return [self._on_ranking(), self._on_budget()]
+
+    def _on_ranking(self) -> str:
+        """Return whether the front's best can be told from the stock model, and what would tell."""
         if self.noise is None:
-            return [f"Noise is not measured, so no difference can be told from it: {self.measure}", *slow]
-        told = f"This ranking tells differences above {self.least:.1f} points"
+            return f"Noise is not measured, so no difference can be told from it: {self.measure}"
+        detected = f"This ranking tells differences above {self.least:.1f} points"
         if self.best is None or self.best_difference is None:
-            return [f"{told}; nothing that was tried scores above the stock model.", *slow]
+            return f"{detected}; nothing that was tried scores above the stock model."
         found = f"the front's best is {self.best_difference:+.1f}"
-        if self.least is not None and self.best_difference > self.least:
-            return [f"{told}; {found}: more, but selected by these seeds. Judge it: {self.confirm}", *slow]
-        return [f"{told}; {found}: not told apart. {self._further(self.noise)}", *slow]
+        if self._is_detected:
+            return f"{detected}; {found}: more, but selected by these seeds. Judge it: {self.confirm}"
+        return f"{detected}; {found}: not told apart. {self._further(self.noise)}"
+
+    @property
+    def _is_detected(self) -> bool:
+        """Whether the front's best differs from the stock model by more than its seeds detect."""
+        return self.best_difference is not None and self.least is not None and self.best_difference > self.least
+
+    @property
+    def _wanted(self) -> float:
+        """Points that a confirmation is to detect: what is expected of the front, at least the margin."""
+        gain = self.shrinkage.fresh if self.shrinkage else self.best_difference
+        return gain if gain is not None and gain > MARGIN else MARGIN
+
+    def _seeds_needed(self, noise: SeedNoise, image_error: float) -> int | None:
+        """Return with how many fresh seeds a confirmation detects these points; None if a thousand do not."""
+        deviation, finalists = sqrt(2) * noise.deviation, max(1, self.finalists)
+        return seeds_for(self._wanted, deviation, candidates=finalists, image_error=image_error)
 
     def _further(self, noise: SeedNoise) -> str:
         """Return with how many seeds a confirmation would tell what is expected of the front."""
-        gain = self.shrinkage.fresh if self.shrinkage else self.best_difference
-        wanted = gain if gain is not None and gain > MARGIN else MARGIN
-        number = seeds_for(wanted, sqrt(2) * noise.deviation, candidates=max(1, self.finalists))
+        number, wanted = self._seeds_needed(noise, self.image_error or 0.0), f"{self._wanted:.1f} points"
+        if self.image_error is not None:
+            where = "on the images that judge"
+        else:
+            where = f"on {CHOSEN_BY}" + ("" if self.confirmed_epochs else " (a verdict on others needs more)")
         if number is not None and number <= _MOST_SEEDS:
             seeds = max(number, SEEDS)
-            return f"{seeds} fresh seeds would tell {wanted:.1f} points: {self.confirm} --seeds {seeds}"
-        options = self.slope.enough.options if self.slope and self.slope.enough else f"--epochs {2 * self.epochs}"
+            return f"{seeds} fresh seeds would tell {wanted} {where}: {self.confirm} --seeds {seeds}"
+        if number is None and self._seeds_needed(noise, 0.0) is not None:
+            return f"No number of seeds would tell {wanted} {where}: they are too few."
         count = "more than a thousand" if number is None else str(number)
-        return f"To tell {wanted:.1f} points takes {count} fresh seeds: search with {options} --seeds 2."
+        return f"To tell {wanted} {where} takes {count} fresh seeds."
+
+    def _on_budget(self) -> str:
+        """Return the budget of a search that would rank better, or that it is as it should be."""
+        longer = self._longer
+        seeds = self.seeds if self.noise is None else max(self.seeds, seeds_that_detect(self.noise))
+        if longer is not None or seeds != self.seeds:
+            options = (longer or Budgets(epochs=self.epochs, base_epochs=self.base_epochs)).options
+            return f"budget: {options} --seeds {seeds}"
+        missing = [name for name, found in (("noise", self.noise), ("slope", self.slope)) if found is None]
+        return "budget: as it is" + (f" ({' and '.join(missing)} not measured)" if missing else "")
+
+    @property
+    def _longer(self) -> Budgets | None:
+        """Longer trainings that would rank better: by the slope, or doubled where seeds alone do not suffice."""
+        if self.slope is not None and self.slope.enough is not None:
+            return self.slope.enough
+        if self.noise is None or self.best is None or self._is_detected:
+            return None
+        number = self._seeds_needed(self.noise, 0.0)
+        if number is not None and number <= _MOST_SEEDS:
+            return None
+        return Budgets(epochs=2 * self.epochs, base_epochs=None if self.base_epochs is None else 2 * self.base_epochs)
 
     def _noise(self) -> str:
         if self.noise is None:
@@ -142,27 +194,37 @@ class Trust:
         return f"{deviates} ({interval}, {freedom} of freedom){where}"
 
     def _differences(self) -> str:
-        if self.least_differences is None:
+        if self.least_differences is None or self.noise is None:
             return ""
         each = [f"{with_unit(n, 'seed')} {points:.1f}" for n, points in self.least_differences.items()]
-        return f"true differences to the stock model, in points: {', '.join(each)}"
+        other = "a verdict on others needs more"
+        if self.image_error is not None:
+            judged = least_difference(self.noise, SEEDS, image_error=self.image_error)
+            other = f"on those that judge, {SEEDS} seeds {judged:.1f}"
+        return f"true differences to the stock model, in points, on {CHOSEN_BY}: {', '.join(each)}; {other}"
 
     def _shrinkage(self) -> str:
         if self.shrinkage is None:
             return ""
         found = self.shrinkage
+        who, other = "the finalists are", ""
+        if self.confirmed_epochs is None:
+            who, other = "the front by search scores is", "; nas confirm takes that by expected scores"
         return (
-            f"the front is {found.difference:+.1f} points over stock in the mean, {found.fresh:+.1f} expected with "
-            f"{found.seeds} fresh seeds: {found.expected:.1f} less ({found.low:.1f} to {found.high:.1f})"
+            f"{who} {found.difference:+.1f} points over stock in the mean, {found.fresh:+.1f} expected with "
+            f"{found.seeds} fresh seeds: {found.expected:.1f} less ({found.low:.1f} to {found.high:.1f}){other}"
         )
 
     def _measured(self) -> str:
         if self.measured is None:
             return ""
         before, after = self.measured
-        return (
-            f"finalists were {before:+.1f} points over stock, {after:+.1f} with fresh seeds: {before - after:.1f} less"
-        )
+        changed = ["on other images"] if self.image_error is not None else []
+        if self.confirmed_epochs != self.epochs:
+            changed.append(f"after {self.confirmed_epochs} epochs, not {self.epochs}")
+        how = f" ({', '.join(changed)})" if changed else ""
+        fresh = f"{after:+.1f} with fresh seeds{how}"
+        return f"finalists were {before:+.1f} points over stock, {fresh}: {before - after:.1f} less"
 
     def as_document(self) -> dict[str, Any]:
         """Return the report as values for JSON, with its words."""

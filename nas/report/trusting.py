@@ -1,6 +1,8 @@
 """How far the ranking of a search can be believed: pure functions of what was trained."""
 
 from collections.abc import Iterator, Sequence
+from math import sqrt
+from statistics import fmean
 from typing import Any
 
 from nas.algorithms.pareto import main_cost
@@ -11,6 +13,7 @@ from nas.records.record import Record, mean_over_seeds, pareto_front_of, stock_o
 from nas.report.defaults import MOST_FINALISTS, SEEDS
 from nas.report.slope import Slope, slope
 from nas.report.trust import Order, Trust
+from nas.report.verdict import Verdict
 from nas.study.trained_again import Trained
 
 SEED_NUMBERS = (1, 2, 3, 5, 10)
@@ -23,7 +26,7 @@ def trust(
     *,
     measure: str,
     confirm: str,
-    measured: tuple[float, float] | None = None,
+    verdict: Verdict | None = None,
 ) -> Trust:
     """Return how far the ranking of a search can be believed.
 
@@ -32,7 +35,7 @@ def trust(
         again: studies that train models of it again.
         measure: command that measures noise and slope.
         confirm: command that judges the front.
-        measured: mean differences of the finalists to the stock model, in the search and with fresh seeds, in points.
+        verdict: of the confirmation; None before it.
     """
     noise, noise_epochs = noise_of(search, again), None
     if noise is None and (elsewhere := _noise_of_other_epochs(search, again)) is not None:
@@ -46,6 +49,7 @@ def trust(
         difference = 100 * ((best.map50_95 or 0.0) - (stock.map50_95 or 0.0))
     is_above = difference is not None and difference > 0
     fewest = min(one.seeds for one in (best, stock)) if best is not None and stock is not None else 1
+    confirmed = verdict if verdict is not None and verdict.finalists else None
     return Trust(
         study=search.name,
         architectures=len(mean_over_seeds(search.records)),
@@ -55,14 +59,16 @@ def trust(
         noise=noise,
         noise_epochs=noise_epochs,
         least_differences=None if noise is None else {n: least_difference(noise, n) for n in SEED_NUMBERS},
+        image_error=_image_error(confirmed),
         best=best.trial if best is not None and is_above else None,
         best_difference=difference,
         best_seeds=fewest,
-        shrinkage=None if noise is None or stock is None else _shrinkage(search, stock, others, noise),
-        measured=measured,
+        shrinkage=None if noise is None or stock is None else _shrinkage(search, stock, others, noise, confirmed),
+        measured=confirmed.shrinkage if confirmed else None,
+        confirmed_epochs=confirmed.epochs if confirmed else None,
         orders=tuple(_orders(search, again)),
         slope=slope_of(search, again, noise),
-        finalists=min(len(others), MOST_FINALISTS),
+        finalists=len(confirmed.finalists) if confirmed else min(len(others), MOST_FINALISTS),
         measure=measure,
         confirm=confirm,
     )
@@ -116,10 +122,24 @@ def slope_of(search: Trained, again: Sequence[Trained], noise: SeedNoise | None)
     return slope(search.settings, search.records, base=search.base, longer=longer, noise=deviation)
 
 
-def _shrinkage(search: Trained, stock: Record, front: Sequence[Record], noise: SeedNoise) -> Shrinkage | None:
-    """Return what the front will lose with fresh seeds, in points."""
+def _image_error(confirmed: Verdict | None) -> float | None:
+    """Return the standard error of a difference from the sample of images, root mean square over the finalists."""
+    errors = [one.image_error for one in confirmed.finalists if one.image_error is not None] if confirmed else []
+    return sqrt(fmean(error**2 for error in errors)) if errors else None
+
+
+def _shrinkage(
+    search: Trained, stock: Record, front: Sequence[Record], noise: SeedNoise, confirmed: Verdict | None
+) -> Shrinkage | None:
+    """Return what the finalists lose with fresh seeds, in points; before a confirmation, the front by search scores.
+
+    The front by expected scores, which a confirmation trains, takes the space and its costs, so PyTorch.
+    """
     cost = main_cost(search.settings.objectives)
     selected = {one.fingerprint for one in sorted(front, key=lambda one: -(one.map50_95 or 0.0))[:MOST_FINALISTS]}
+    if confirmed is not None:
+        selected = {one.fingerprint for one in confirmed.finalists}
+    seeds = SEEDS if confirmed is None else len(confirmed.seeds)
     architectures = [
         Scored(
             accuracy=100 * one.map50_95,
@@ -130,7 +150,7 @@ def _shrinkage(search: Trained, stock: Record, front: Sequence[Record], noise: S
         for one in mean_over_seeds(search.records)
         if one.map50_95 is not None and getattr(one, cost) and one.fingerprint != stock.fingerprint
     ]
-    return predict(architectures, (100 * (stock.map50_95 or 0.0), stock.seeds), noise, seeds=SEEDS)
+    return predict(architectures, (100 * (stock.map50_95 or 0.0), stock.seeds), noise, seeds=seeds)
 
 
 def _orders(search: Trained, again: Sequence[Trained]) -> Iterator[Order]:

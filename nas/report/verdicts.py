@@ -6,6 +6,7 @@ from statistics import fmean
 from nas.algorithms.seed_noise import SeedNoise, least_difference
 from nas.records.record import LEARNED, Record, cheapest_as_accurate, has_learned
 from nas.report.defaults import SEEDS
+from nas.report.verdict import CHOSEN_BY
 from nas.settings import Settings
 from nas.study.repeats import gains
 from nas.words import with_unit
@@ -59,7 +60,8 @@ def gain(
         measure: command that measures the noise.
     """
     if best.trial == stock.trial:
-        return f"Nothing that was tried is more accurate than the stock model; {_told(noise, best.seeds, measure)}."
+        detectable = _detectable(noise, best.seeds, measure)
+        return f"Nothing that was tried is more accurate than the stock model; {detectable}."
     by_seed = gains(records, best, stock)
     difference = fmean(by_seed) if by_seed else (best.map50_95 or 0.0) - (stock.map50_95 or 0.0)
     over = f"{difference:+.3f} over stock"
@@ -69,19 +71,19 @@ def gain(
         if len(by_seed) > 1
         else single
     )
-    return (
-        f"{over} is {scored}: no verdict before fresh seeds judge ({confirm}); {_told(noise, len(by_seed), measure)}."
-    )
+    detectable = _detectable(noise, len(by_seed), measure)
+    return f"{over} is {scored}: no verdict before fresh seeds judge ({confirm}); {detectable}."
 
 
-def _told(noise: SeedNoise | None, seeds: int, measure: str) -> str:
-    """Return which true difference the seeds of a search can tell from noise, and fresh ones, as text."""
+def _detectable(noise: SeedNoise | None, seeds: int, measure: str) -> str:
+    """Return the minimum detectable difference of the seeds of a search, and of fresh ones, as text."""
     if noise is None:
         return f"noise between seeds is not measured, so no difference can be told from it ({measure})"
     number = max(1, seeds)
     searched, fresh = (f"{least_difference(noise, each):.1f}" for each in (number, SEEDS))
-    moved = f"scores of one architecture deviate by {noise.deviation:.1f} points between seeds"
-    return f"{moved}, so {with_unit(number, 'seed')} can tell {searched} points, {SEEDS} fresh seeds {fresh}"
+    deviation = f"scores of one architecture deviate by {noise.deviation:.1f} points between seeds"
+    detected = f"{with_unit(number, 'seed')} can tell {searched} points, {SEEDS} fresh seeds {fresh}"
+    return f"{deviation}, so {detected}, on {CHOSEN_BY} (a verdict on others needs more)"
 
 
 def saving(front: Sequence[Record], stock: Record, cost: str) -> str | None:

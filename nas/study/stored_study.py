@@ -208,7 +208,7 @@ class StoredStudy:
             [Trained.of(one.folder, one.file, one.records(), search=self.settings) for one in again],
             measure=f"nas trust {self.name}{where} --measure",
             confirm=f"nas confirm {self.name}{where}",
-            measured=verdict.shrinkage if verdict is not None else None,
+            verdict=verdict,
         )
 
     def set_run(self, run: RunSettings) -> None:

@@ -73,6 +73,11 @@ def calibration_of(search: str) -> str:
     return f"{search}{_CALIBRATION}"
 
 
+def search_of_calibration(name: str) -> str | None:
+    """Return the name of the search that a calibration of this name belongs to; None for any other name."""
+    return name.removesuffix(_CALIBRATION) if name.endswith(_CALIBRATION) else None
+
+
 def measures_noise(file: StudyFile) -> bool:
     """Return whether a study is a calibration: of few seeds, or of one long training of the stock model."""
     before = file.settings.confirms

@@ -52,6 +52,15 @@ def calibration_settings(settings: Settings, search: str) -> Settings:
     return settings.model_copy(update={"budget": budget, "stopping": None, "seeds": 1, "confirms": search})
 
 
+def without_calibrated(settings: Settings) -> Settings:
+    """Return the settings of a search with one value in place of each that a calibration sets."""
+    budget, base = (
+        None if each is None else each.model_copy(update={"epochs": 1, "rungs": ()})
+        for each in (settings.budget, settings.base)
+    )
+    return settings.model_copy(update={"budget": budget, "base": base, "seeds": 1})
+
+
 def enqueue(study: Study) -> None:
     """Enqueue the trainings that a calibration lacks.
 

@@ -4,8 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import ceil
 
-from nas.algorithms.seed_noise import least_difference
+from nas.algorithms.seed_noise import SeedNoise, least_difference
+from nas.report.budget import seeds_that_detect
 from nas.report.defaults import MARGIN
+from nas.report.slope import Slope
 from nas.report.trusting import noise_of, slope_of
 from nas.study.study import Study
 from nas.study.trained_again import Trained
@@ -17,10 +19,8 @@ from nas.workflows.plan import Plan
 from nas.workflows.request import Request
 from search_spaces.errors import StudyError
 
-MOST_GROWTH, MOST_SEEDS = 4, 3
-"""Largest factor of the epochs, and most seeds, that a calibration chooses."""
-_WANTED = 2 * MARGIN
-"""Points of mAP50-95 that one comparison is to tell."""
+MOST_GROWTH = 4
+"""Largest factor by which a calibration lets the epochs grow."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,11 +28,32 @@ class Calibrated:
     """Request with the epochs and seeds that a calibration has chosen.
 
     Attributes:
-        reasons: what was measured, and what follows from it, in words.
+        noise: between seeds, in points.
+        slope: of the stock model.
+        is_bounded: whether the slope asks for more epochs than a calibration sets.
+        has_base: whether the stock model is trained before all trials.
     """
 
     request: Request
-    reasons: tuple[str, ...]
+    noise: SeedNoise
+    slope: Slope
+    is_bounded: bool
+    has_base: bool
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """What was measured, and what follows from it, in words."""
+        noise, new = self.noise, self.request
+        deviation = f"{noise.deviation:.2f} points between seeds ({noise.low:.2f} to {noise.high:.2f})"
+        gain = f"{self.slope.gain:.1f} points in another {with_unit(self.slope.epochs, 'epoch')}"
+        bound = f", at most {MOST_GROWTH} times as many" if self.is_bounded else ""
+        least = least_difference(noise, new.seeds)
+        base = f"--base-epochs {new.base_epochs} " if self.has_base else ""
+        return (
+            f"noise: {deviation}; {with_unit(new.seeds, 'seed')} can tell {least:.1f} points",
+            f"slope: the stock model gains {gain}, beside {MARGIN:g} that matter",
+            f"so the search trains with {base}--epochs {new.epochs}{bound}, --seeds {new.seeds}",
+        )
 
 
 def seconds(request: Request, plan: Plan) -> float:
@@ -65,7 +86,7 @@ def calibrated(request: Request, plan: Plan, train: Callable[[Study], object]) -
 
 
 def chosen(request: Request, short: Trained, longest: Trained) -> Calibrated:
-    """Return the request with the epochs and seeds that follow from a calibration.
+    """Return the request with the epochs and seeds that follow from a calibration, and the study's name.
 
     Epochs grow until the stock model gains no more than the points that matter in those of a candidate. Seeds are the
     fewest that tell twice those points.
@@ -84,29 +105,17 @@ def chosen(request: Request, short: Trained, longest: Trained) -> Calibrated:
         what = "the noise between seeds" if noise is None else "how much the stock model gains"
         raise StudyError(
             f"{short.name} does not show {what}: a training is missing, failed or learned nothing; look at it with: "
-            f"nas trials {short.name}, continue it with: nas resume {short.name}"
+            f"nas trials {short.name}, continue with the same command"
         )
     epochs, base = short.epochs, short.settings.base
     wanted = slope.enough.epochs if slope.enough else epochs
     grown = min(wanted, MOST_GROWTH * epochs)
-    seeds = next((n for n in range(1, MOST_SEEDS) if least_difference(noise, n) <= _WANTED), MOST_SEEDS)
     new = replace(
         request,
         calibrate=False,
+        study=short.settings.confirms or request.study,
         epochs=grown,
         base_epochs=request.base_epochs if base is None else ceil(base.epochs * grown / epochs),
-        seeds=max(seeds, request.seeds),
+        seeds=max(seeds_that_detect(noise), request.seeds),
     )
-    least = least_difference(noise, new.seeds)
-    told = f"{noise.deviation:.2f} points between seeds ({noise.low:.2f} to {noise.high:.2f})"
-    steep = f"{slope.gain:.1f} points in another {with_unit(slope.epochs, 'epoch')}"
-    bound = f", at most {MOST_GROWTH} times as many" if wanted > grown else ""
-    based = f"--base-epochs {new.base_epochs} " if base is not None else ""
-    return Calibrated(
-        request=new,
-        reasons=(
-            f"noise: {told}; {with_unit(new.seeds, 'seed')} can tell {least:.1f} points",
-            f"slope: the stock model gains {steep}, beside {MARGIN:g} that matter",
-            f"so the search trains with {based}--epochs {new.epochs}{bound}, --seeds {new.seeds}",
-        ),
-    )
+    return Calibrated(request=new, noise=noise, slope=slope, is_bounded=wanted > grown, has_base=base is not None)

@@ -15,7 +15,7 @@ from nas.study.study_file import StudyFile
 from nas.study.trained_again import calibration_of
 from nas.workflows.begin import create_or_resume_locked, creation_lock, exists
 from nas.workflows.calibrate import TRIALS, calibration_settings
-from nas.workflows.naming import default_name, free_name
+from nas.workflows.naming import default_name, free_name, name_to_calibrate
 from nas.workflows.reach import require_reachable_limits
 from nas.workflows.refinement import resolve_space
 from nas.workflows.request import Request, require_writable, validated
@@ -93,7 +93,8 @@ class Plan:
         require_reachable_limits(table, latency_table, settings, check_latency=not unrecorded, measuring=measuring)
         stem = None if request.study else default_name(request, space, data)
         if request.calibrate:
-            search, stem = request.study or str(stem), None
+            search = request.study or name_to_calibrate(str(stem), settings, storage, request.runs_folder)
+            stem = None
             name, settings = calibration_of(search), calibration_settings(settings, search)
             run = run.model_copy(update={"trials": TRIALS})
         else:

@@ -9,22 +9,25 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from nas.cli import app
+from nas.cli import app, show
 from nas.execution import worker
 from nas.execution.worker import Worker
 from nas.records.record import Record
+from nas.report.budget import MOST_SEEDS
 from nas.settings import Settings
 from nas.study.study import Study
-from nas.study.trained_again import Trained
+from nas.study.trained_again import Trained, calibration_of, trained_again
 from nas.workflows import calibrated_search, running
-from nas.workflows.calibrate import TRIALS
-from nas.workflows.calibrated_search import MOST_GROWTH, MOST_SEEDS, chosen
+from nas.workflows.calibrate import TRIALS, calibration_settings
+from nas.workflows.calibrated_search import MOST_GROWTH, chosen
+from nas.workflows.naming import name_to_calibrate
 from nas.workflows.request import Request
 from search_spaces import Architecture
 from search_spaces.errors import SpecError, StudyError
 from trials import Budget, Outcome
 
 BASE, EPOCHS = 24, 8
+MakeStudy = Callable[..., Study]
 
 
 def trained(name: str, epochs: int, accuracies: dict[str, list[float]], base: float | None = 0.479) -> Trained:
@@ -129,7 +132,11 @@ def search(score: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch, tmp_p
     with space.open("a") as lines:
         lines.write("    choices:\n      UIB: {start_kernel: [0, 3]}\n      DynamicConv: {kernels: [2, 4]}\n")
     options = ["--space", str(space), "--from-scratch", "--trials", "3", "--runs", str(tmp_path / "runs")]
-    return lambda *further: CliRunner().invoke(app, ["search", *options, "--calibrate", *further])
+
+    def call(*further: str, calibrate: bool = True) -> Result:
+        return CliRunner().invoke(app, ["search", *options, *(["--calibrate"] if calibrate else []), *further])
+
+    return call
 
 
 @pytest.mark.slow
@@ -149,6 +156,71 @@ def test_search_is_calibrated_first_and_resumes(search: Callable[..., Result], t
     assert again.exit_code == 0, again.stderr
     assert len(Study.open(short.folder).records()) == TRIALS
     assert not (tmp_path / "runs" / "smallt-digits2").exists()
+
+
+class TestName:
+    """The calibration is named after the search that follows, so that `nas trust` of the search finds it."""
+
+    def test_taken_name_counts_up_for_both(self, make_study: MakeStudy) -> None:
+        plain = make_study()
+        runs, settings = plain.folder.parent, plain.settings
+        name = name_to_calibrate("small", settings, None, runs)
+        assert name == "small2"
+        make_study(calibration_of(name), **calibration_changes(settings, name))
+        assert name_to_calibrate("small", settings, None, runs) == name  # stopped, and begun again
+        longer = settings.budget.model_copy(update={"epochs": 9})
+        search = make_study(name, budget=longer, seeds=2)
+        assert name_to_calibrate("small", settings, None, runs) == name
+        assert [one.name for one in trained_again(search.folder, search.settings)] == [calibration_of(name)]
+
+    def test_other_image_size_counts_up(self, make_study: MakeStudy, tmp_path: Path) -> None:
+        settings, runs = make_study("other").settings, tmp_path / "runs"
+        make_study("small-calibrate", **calibration_changes(settings, "small"))
+        assert name_to_calibrate("small", settings, None, runs) == "small"
+        larger = settings.model_copy(update={"budget": settings.budget.model_copy(update={"image_size": 192})})
+        assert name_to_calibrate("small", larger, None, runs) == "small2"
+
+    def test_search_that_no_such_calibration_led_to_is_another_one(self, make_study: MakeStudy) -> None:
+        other = make_study(objectives=("map50_95", "params"))
+        settings = make_study("third").settings
+        make_study("small-calibrate", **calibration_changes(settings, "small"))
+        assert name_to_calibrate("small", settings, None, other.folder.parent) == "small2"
+
+
+def calibration_changes(settings: Settings, search: str) -> dict[str, Any]:
+    return {"budget": calibration_settings(settings, search).budget, "confirms": search}
+
+
+@pytest.mark.slow
+def test_search_beside_a_plain_one_finds_its_calibration(search: Callable[..., Result], tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    plain = search(calibrate=False)
+    assert plain.exit_code == 0, plain.stderr
+    for options in ((), ("--image-size", "96"), ("--image-size", "96")):
+        result = search(*options)
+        assert result.exit_code == 0, result.stderr
+    names = {folder.parent.name for folder in runs.glob("*/study.json")}
+    each = {f"smallt-digits{number}" for number in (2, 3)}
+    assert names == {"smallt-digits"} | each | {
+        f"{name}{end}" for name in each for end in ("-calibrate", "-calibrate-x3")
+    }
+    for name in each:
+        assert Study.open(runs / name).trust().noise is not None
+
+
+@pytest.mark.slow
+def test_stopped_calibration_prints_the_command_that_reaches_the_search(
+    search: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopping(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running, "supervise", stopping)
+    monkeypatch.setattr("sys.argv", ["/bin/nas", "search", "--data", "my data.yaml", "--calibrate"])
+    result = search()
+    assert result.exit_code == show.STOPPED
+    assert "Continue with: nas search --data 'my data.yaml' --calibrate\n" in result.stderr
+    assert "nas resume" not in result.stderr
 
 
 @pytest.mark.slow

@@ -4,16 +4,21 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+from nas.algorithms.seed_noise import SeedNoise, least_difference
 from nas.cli import app
+from nas.cli.searching import slope_in_words
 from nas.execution import worker
 from nas.execution.worker import Worker
 from nas.records.trial_files import TrialFiles
+from nas.report.budget import Budgets
+from nas.report.slope import Slope
 from nas.report.trust import Trust
 from nas.report.trusting import SEED_NUMBERS, trust
 from nas.study.study import Study
@@ -22,6 +27,7 @@ from nas.workflows import running
 from nas.workflows.calibrate import NEIGHBOURS, SEEDS, calibration, longer_stock, neighbours
 from nas.workflows.confirm import confirm
 from nas.workflows.longer import longer
+from nas.workflows.request import Request
 from search_spaces import Architecture
 from search_spaces.errors import StudyError
 from trials import Budget, Costs, Ending, Outcome, Scores
@@ -67,7 +73,10 @@ class TestNoise:
         found = searched.trust()
         assert found.noise is None
         command = f"nas trust small --runs {searched.folder.parent} --measure"
-        assert found.recommendation() == [f"Noise is not measured, so no difference can be told from it: {command}"]
+        assert found.recommendation() == [
+            f"Noise is not measured, so no difference can be told from it: {command}",
+            "budget: as it is (noise and slope not measured)",
+        ]
         text = nas(searched, command="pareto").stderr
         assert f"noise between seeds is not measured, so no difference can be told from it ({command})" in text
 
@@ -98,9 +107,18 @@ class TestNoise:
 
     def test_longer_trainings_are_not_pooled(self, searched: Study, run: Callable[[Study], None]) -> None:
         run(longer(searched, eta=3))
-        found = searched.trust()
+        assert searched.trust().noise is None
+
+    def test_longer_trainings_are_compared_in_their_order(self, searched: Study) -> None:
+        search = Trained.of(searched.folder, searched.file, searched.records())
+        inverted = [replace(one, map50_95=1 - (one.map50_95 or 0.0)) for one in search.records]
+        budget = searched.settings.budget.model_copy(update={"epochs": 9})
+        long = searched.settings.model_copy(update={"budget": budget})
+        found = trust(search, [replace(search, name="x3", settings=long, records=inverted)], measure="", confirm="")
         assert found.noise is None
-        assert len(found.orders) <= 1
+        (order,) = found.orders
+        assert (order.shorter, order.longer, order.where) == (search.epochs, 9, "x3")
+        assert order.agreement.tau == pytest.approx(-1)
 
 
 class TestCommand:
@@ -182,15 +200,135 @@ class TestSlope:
         assert not found.favours_fast
         assert "favours what learns fast" not in nas(study, command="pareto").stderr
 
+    @pytest.mark.parametrize("refine", [None, "small"])
+    def test_plan_of_a_resumed_or_refined_study_says_it(
+        self, make_study: MakeStudy, run: Callable[[Study], None], tmp_path: Path, refine: str | None
+    ) -> None:
+        study = _with_base(make_study, tmp_path, accuracy=0.2)
+        request = Request(refine=refine, runs=study.folder.parent)
+        plan: Any = SimpleNamespace(folder=study.folder.with_name("small-fine") if refine else study.folder)
+        assert not slope_in_words(plan, request)
+        run(study)
+        found = study.trust().slope
+        assert found is not None
+        assert slope_in_words(plan, request) == f"{'in small ' if refine else ''}{found.sentence}"
 
-def test_prediction_contains_what_the_confirmation_shows(searched: Study, run: Callable[[Study], None]) -> None:
-    """All architectures are equal: what the front has over the others is luck."""
-    run(calibration(searched))
-    before = searched.trust()
-    assert before.shrinkage is not None
-    run(confirm(searched))
-    searched_gain, fresh = _shrinkage(searched)
-    assert before.shrinkage.low <= searched_gain - fresh <= before.shrinkage.high
+
+class TestShrinkage:
+    def test_prediction_is_of_the_models_that_were_confirmed(
+        self, searched: Study, run: Callable[[Study], None]
+    ) -> None:
+        run(calibration(searched))
+        assert "nas confirm takes that by expected scores" in "\n".join(searched.trust().lines())
+        run(confirm(searched, seeds=3, top=1))
+        found, (before, _) = searched.trust(), _shrinkage(searched)
+        assert found.shrinkage is not None
+        assert (found.shrinkage.seeds, found.finalists) == (3, 1)
+        assert found.shrinkage.difference == pytest.approx(before)
+        assert "the finalists are" in "\n".join(found.lines())
+
+    def test_prediction_contains_what_fresh_seeds_show(self, searched: Study) -> None:
+        """All architectures are equal: what the front has over the stock model is luck, and noise is estimated."""
+        rng, one = np.random.default_rng(0), Trained.of(searched.folder, searched.file, searched.records()).records[0]
+        errors, covered = [], []
+        for _ in range(80):
+            records = [
+                replace(
+                    one,
+                    trial=10 * model + repeat,
+                    fingerprint=f"{model}",
+                    role="" if model else "stock",
+                    repeat=repeat,
+                    map50_95=0.5 + NOISE * rng.normal(),
+                    gflops=8.0 if model else 9.0,
+                )
+                for model in range(12)
+                for repeat in range(2)
+            ]
+            search = Trained(name="x", settings=searched.settings, records=records, selects=True)
+            found = trust(search, [], measure="", confirm="").shrinkage
+            assert found is not None
+            measured = found.difference - 100 * NOISE * rng.normal(scale=np.sqrt(2 / found.seeds))
+            errors.append(found.expected - measured)
+            covered.append(found.low <= measured <= found.high)
+        assert 0.88 <= np.mean(covered) < 1
+        assert abs(np.mean(errors)) < 0.5 * 100 * NOISE
+
+
+class TestImages:
+    """A verdict on images that the search has not read has their sampling error, too."""
+
+    def test_confirmation_on_other_images_is_named_and_needs_more_seeds(
+        self, searched: Study, run: Callable[[Study], None]
+    ) -> None:
+        run(calibration(searched))
+        run(confirm(searched, seeds=3, top=2))
+        search = Trained.of(searched.folder, searched.file, searched.records())
+        again = Study.open(searched.folder.with_name("small-calibrate"))
+        calibrated = Trained.of(again.folder, again.file, again.records(), search=searched.settings)
+        same = searched.verdict()
+        assert same is not None
+        finalists = tuple(replace(one, image_error=0.8) for one in same.finalists)
+        other = replace(same, judged=True, finalists=finalists)
+        on_same, on_other = (
+            trust(search, [calibrated], measure="", confirm="nas confirm small", verdict=each) for each in (same, other)
+        )
+        assert on_same.image_error is None
+        assert on_other.image_error == pytest.approx(0.8)
+        assert on_same.noise == on_other.noise
+        assert "with fresh seeds (on other images): " in "\n".join(on_other.lines())
+        assert "with fresh seeds: " in "\n".join(on_same.lines())
+        assert on_other.noise is not None
+        judged = least_difference(on_other.noise, 5, image_error=0.8)
+        assert judged > least_difference(on_other.noise, 5)
+        assert f"; on those that judge, 5 seeds {judged:.1f}" in "\n".join(on_other.lines())
+        assert "a verdict on others needs more" in "\n".join(on_same.lines())
+
+    @pytest.mark.parametrize(
+        ("error", "confirmed", "text"),
+        [
+            (None, None, "8 fresh seeds would tell 0.5 points on the images that the search chose by (a verdict on"),
+            (None, 3, "8 fresh seeds would tell 0.5 points on the images that the search chose by: "),
+            (0.1, 3, "10 fresh seeds would tell 0.5 points on the images that judge: "),
+            (1.0, 3, "No number of seeds would tell 0.5 points on the images that judge: they are too few."),
+        ],
+    )
+    def test_seeds_of_a_confirmation_follow_from_both_errors(
+        self, searched: Study, error: float | None, confirmed: int | None, text: str
+    ) -> None:
+        found = replace(
+            searched.trust(),
+            noise=SeedNoise(deviation=0.35, low=0.2, high=0.6, degrees_of_freedom=10),
+            best=1,
+            best_difference=0.3,
+            finalists=1,
+            image_error=error,
+            confirmed_epochs=confirmed,
+        )
+        assert text in found.recommendation()[0]
+
+
+class TestBudget:
+    NOISE = SeedNoise(deviation=0.1, low=0.05, high=0.2, degrees_of_freedom=10)
+    FLAT = Slope(epochs=3, gain=0.1, difference=0.5, architectures=0, noise=0.1, enough=None)
+
+    @pytest.mark.parametrize(
+        ("changed", "line"),
+        [
+            ({}, "budget: as it is"),
+            ({"slope": None}, "budget: as it is (slope not measured)"),
+            ({"noise": replace(NOISE, deviation=0.3)}, "budget: --base-epochs 9 --epochs 3 --seeds 2"),
+            (
+                {"slope": replace(FLAT, enough=Budgets(epochs=8, base_epochs=24))},
+                "budget: --base-epochs 24 --epochs 8 --seeds 1",
+            ),
+            ({"noise": replace(NOISE, deviation=3.0)}, "budget: --base-epochs 18 --epochs 6 --seeds 3"),
+        ],
+    )
+    def test_budget_is_always_named(self, searched: Study, changed: Mapping[str, Any], line: str) -> None:
+        usual = {"noise": self.NOISE, "slope": self.FLAT, "epochs": 3, "base_epochs": 9, "seeds": 1, "finalists": 1}
+        found = replace(searched.trust(), **{**usual, "best": 1, "best_difference": 0.2, **changed})
+        assert found.recommendation()[-1] == line
 
 
 def test_order_of_rungs_is_compared_with_the_final_one(

@@ -141,7 +141,8 @@ class TestGain:
         one, five = (detectable(math.sqrt(2) * 1.6, seeds, freedom=4) for seeds in (1, 5))
         assert text.endswith(
             "(nas confirm STUDY); scores of one architecture deviate by 1.6 points between seeds, so 1 seed can tell "
-            f"{one:.1f} points, 5 fresh seeds {five:.1f}."
+            f"{one:.1f} points, 5 fresh seeds {five:.1f}, on the images that the search chose by (a verdict on others "
+            "needs more)."
         )
 
     def test_seeds_that_chose_a_model_give_no_evidence(self) -> None:
