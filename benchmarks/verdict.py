@@ -2,6 +2,7 @@
 
 python benchmarks/verdict.py [--studies 2000] [--image-studies 500] [--seeds 5] [--csv FILE]
 python benchmarks/verdict.py --part gains
+python benchmarks/verdict.py --part looks
 
 The verdict is spoken by `nas.report.judging.judge`, the code of `nas confirm`, from records that this script makes; it
 is told neither the noise nor the truth. Simulated: mAP50-95 in points, with a paired standard deviation of 0.19 between
@@ -16,6 +17,9 @@ points: 0.35 and 0.13). The latter is noise between seeds, which is 0.19 in all 
 verdict gets accuracies on bootstrap resamples of the images, as from a trial's file, and not these deviations. Beside
 it stands what would be claimed if the sample of images were ignored.
 
+Seeds are added in the rows with several looks (5+10: judged with five seeds, then with ten): a gain is claimed, or
+found, if it is at any of them.
+
 The old rule (until December 2026) is beside it: the seeds that put an architecture on the Pareto front also judge it,
 and a gain is claimed where the best one is above the stock model with each of three seeds.
 """
@@ -23,7 +27,7 @@ and a gain is claimed where the best one is above the stock model with each of t
 import argparse
 import csv
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
@@ -78,12 +82,21 @@ NOISES: dict[str, Callable[[np.random.Generator, int, int], FloatArray]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """Kind of studies: number of unseen images, of finalists, noise between seeds, true gain of the first finalist."""
+    """Kind of studies.
+
+    Attributes:
+        images: number of unseen ones.
+        finalists: their number.
+        noise: between seeds.
+        gain: true gain of the first finalist.
+        looks: numbers of seeds at which it is judged; empty for one look.
+    """
 
     images: int
     finalists: int
     noise: str
     gain: float = 0.0
+    looks: tuple[int, ...] = ()
 
     def accuracies(self, rng: np.random.Generator, seeds: int) -> FloatArray:
         """Return accuracies without the effects of images, `(1 + finalists, seeds)`, in points."""
@@ -102,18 +115,23 @@ class Case:
         return values[:, :, None] + hardness + common + own
 
 
-def judged(records: list[Record], images: int = 0, resampled: dict[int, FloatArray] | None = None) -> Finalists:
+def judged(
+    records: list[Record], images: int = 0, resampled: dict[int, FloatArray] | None = None, look: int = 1
+) -> Finalists:
     """Return the finalists of a confirmation as judged, in the order of its models."""
     settings = SETTINGS[images]
-    verdict = judge([], records, before=settings, after=settings, study="simulated", resampled=resampled)
+    verdict = judge([], records, before=settings, after=settings, study="simulated", look=look, resampled=resampled)
     return sorted(verdict.finalists, key=lambda one: one.fingerprint)
 
 
 def simulated(rng: np.random.Generator, case: Case, seeds: int) -> tuple[Finalists, Finalists]:
     """Simulate a study; return its finalists as judged, and as judged if the sample of images is ignored."""
-    values = case.accuracies(rng, seeds)
+    values = case.accuracies(rng, max(case.looks, default=seeds))
     if not case.images:
-        finalists = judged(records_of(values))
+        looks = [
+            judged(records_of(values[:, :number]), look=look) for look, number in enumerate(case.looks or (seeds,), 1)
+        ]
+        finalists = [best(one) for one in zip(*looks, strict=True)]
         return finalists, finalists
     each = case.on_images(rng, values)
     records = records_of(each.mean(axis=2))
@@ -121,6 +139,11 @@ def simulated(rng: np.random.Generator, case: Case, seeds: int) -> tuple[Finalis
     samples = each.reshape(-1, case.images) @ weights.T / 100
     finalists = judged(records, case.images, dict(enumerate(samples)))
     return finalists, finalists if case.gain else judged(records)
+
+
+def best(looks: Sequence[JudgedFinalist]) -> JudgedFinalist:
+    """Return a finalist as judged at the first look that claims a gain, else at the last."""
+    return next((one for one in looks if one.finding is Finding.BETTER), looks[-1])
 
 
 def records_of(values: FloatArray) -> list[Record]:
@@ -177,11 +200,12 @@ def row_of(case: Case, *, studies: int, seeds: int) -> dict[str, Any]:
         "finalists": case.finalists,
         "noise": case.noise,
         "gain": case.gain,
+        "seeds": "+".join(map(str, case.looks or (seeds,))),
         "claimed_without_gain": share(claimed, studies) if len(finalists) > bool(case.gain) else "",
         "gain_found": share(found, studies) if case.gain else "",
         "coverage": share(covered, intervals),
         "claimed_ignoring_images": share(ignoring, studies) if case.images and not case.gain else "",
-        "old_rule": share(old, studies) if not case.images else "",
+        "old_rule": share(old, studies) if not (case.images or case.looks) else "",
     }
 
 
@@ -207,6 +231,13 @@ CASES = {
         for noise in ("normal", "heavy")
         for gain in GAINS
     ],
+    "looks": [
+        Case(images=0, finalists=number, noise=noise, gain=gain, looks=looks)
+        for number in (1, 3, 8)
+        for looks in ((5,), (5, 10), (5, 10, 15, 20))
+        for noise in ("normal", "heavy")
+        for gain in (0.0, 0.2)
+    ],
     "images": [
         Case(images=images, finalists=number, noise=noise)
         for images in IMAGES
@@ -221,7 +252,7 @@ def main() -> None:
     parser.add_argument("--studies", type=int, default=2000)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--image-studies", type=int, default=500, help="of a row with unseen images")
-    parser.add_argument("--part", choices=("null", "images", "gains"), help="only these rows")
+    parser.add_argument("--part", choices=tuple(CASES), help="only these rows")
     parser.add_argument("--csv", type=Path)
     arguments = parser.parse_args()
     began = time.monotonic()

@@ -171,6 +171,8 @@ class RunSettings(FrozenModel):
         cache: whether scores of equal trainings in other studies are reused.
         trial_memory: bytes of main memory that a worker may allocate for its trials; None is its share of what is free.
         earlier: number of trials that had ended before this run; the circuit breaker ignores them.
+        looks: of a confirmation or an ablation: the number of seeds at which a verdict is due, and those at which one
+            was due before seeds were added.
     """
 
     trials: Annotated[StrictInt, Field(ge=1)] = 10
@@ -180,6 +182,7 @@ class RunSettings(FrozenModel):
     cache: bool = True
     trial_memory: Annotated[StrictInt, Field(ge=1)] | None = None
     earlier: Annotated[StrictInt, Field(ge=0)] = 0
+    looks: tuple[StrictInt, ...] = ()
 
 
 def flatten(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

@@ -29,7 +29,9 @@ from scipy.special import stdtr, stdtrit
 from nas.algorithms.arrays import FloatArray
 
 LEVEL = 0.05
-"""Share of studies in which a difference may be claimed where there is none."""
+"""Share of studies in which a difference may be claimed where there is none, however often seeds are added."""
+_FIRST_LOOK = 0.04
+"""Part of the level that the first look at a study spends."""
 _POWER = 0.8
 _MOST_SEEDS = 1000
 
@@ -41,6 +43,7 @@ class Finding(StrEnum):
     WORSE = "worse"
     EQUIVALENT = "equivalent"
     UNDECIDED = "undecided"
+    PENDING = "pending"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +61,7 @@ class Comparison:
         p_better: of "not better", after Holm's correction.
         p_worse: of "not worse", after Holm's correction.
         p_equivalent: of "further apart than the margin", after Holm's correction.
-        finding: at 5 %; better or worse comes before equivalent.
+        finding: at the level of the test; better or worse comes before equivalent.
     """
 
     difference: float
@@ -80,6 +83,7 @@ def compare(
     margin: float,
     image_variances: Sequence[float] | None = None,
     images: int | None = None,
+    level: float | None = LEVEL,
 ) -> list[Comparison]:
     """Compare candidates with a reference.
 
@@ -88,6 +92,7 @@ def compare(
         margin: differences below it do not matter; in the unit of the accuracies.
         image_variances: of each candidate's difference, over samples of images.
         images: number of images from which these are estimated; None takes them as known.
+        level: of the tests, `level_of_look`; None where more seeds are on their way: every finding is pending.
 
     Raises:
         ValueError: no candidate, fewer than two seeds, or accuracies that are no finite numbers.
@@ -121,10 +126,20 @@ def compare(
             p_better=float(better[index]),
             p_worse=float(worse[index]),
             p_equivalent=float(equivalent[index]),
-            finding=_finding(better[index], worse[index], equivalent[index]),
+            finding=_finding(better[index], worse[index], equivalent[index], level),
         )
         for index in range(len(means))
     ]
+
+
+def level_of_look(look: int) -> float:
+    """Return the level at which the results of a study are tested for the first, second, ... time, counted from 1.
+
+    Seeds that are added because the result was not clear give chance another chance. The first look spends 4 %, each
+    further one half of what is left of 5 %: all together claim a difference where there is none in at most 5 % of
+    studies (Bonferroni's inequality; alpha spending, Lan and DeMets 1983).
+    """
+    return _FIRST_LOOK if look == 1 else (LEVEL - _FIRST_LOOK) / 2 ** (look - 1)
 
 
 def holm(p_values: FloatArray) -> FloatArray:
@@ -137,30 +152,39 @@ def holm(p_values: FloatArray) -> FloatArray:
 
 
 def detectable(
-    deviation: float, seeds: int, *, candidates: int = 1, freedom: int | None = None, image_error: float = 0.0
+    deviation: float,
+    seeds: int,
+    *,
+    candidates: int = 1,
+    freedom: int | None = None,
+    image_error: float = 0.0,
+    level: float = _FIRST_LOOK,
 ) -> float:
     """Return the true gain that is found in 80 % of comparisons of this size.
 
     Args:
         deviation: standard deviation of a paired difference between seeds.
         seeds: two or more; one where the deviation was estimated from other trainings.
-        candidates: the first step of Holm's procedure tests at 5 % divided by their number.
+        candidates: the first step of Holm's procedure tests at the level divided by their number.
         freedom: degrees of freedom of the deviation; None where it is estimated from the comparison itself.
         image_error: standard error from the sample of images, which no seed reduces.
+        level: of the tests; that of a first look.
     """
     by_seed, sampled = deviation**2 / seeds, image_error**2
     of_deviation = candidates * (seeds - 1) if freedom is None else freedom
     degrees = _freedom((by_seed, sampled), (of_deviation, np.inf))
-    critical = stdtrit(degrees, 1 - LEVEL / candidates)
+    critical = stdtrit(degrees, 1 - level / candidates)
     # Power of a t-test by its usual approximation: the noncentrality that reaches it.
     return float((critical + stdtrit(degrees, _POWER)) * sqrt(by_seed + sampled))
 
 
-def seeds_for(gain: float, deviation: float, *, candidates: int = 1, image_error: float = 0.0) -> int | None:
+def seeds_for(
+    gain: float, deviation: float, *, candidates: int = 1, image_error: float = 0.0, level: float = _FIRST_LOOK
+) -> int | None:
     """Return how many paired seeds find a true gain in 80 % of comparisons; None if a thousand do not."""
 
     def finds(seeds: int) -> bool:
-        return detectable(deviation, seeds, candidates=candidates, image_error=image_error) <= gain
+        return detectable(deviation, seeds, candidates=candidates, image_error=image_error, level=level) <= gain
 
     if not finds(_MOST_SEEDS):
         return None
@@ -200,9 +224,11 @@ def _survival(means: FloatArray, errors: FloatArray, freedom: FloatArray) -> Flo
     return np.where(certain, np.where(means > 0, 0.0, 1.0), p_values)
 
 
-def _finding(better: float, worse: float, equivalent: float) -> Finding:
-    if better <= LEVEL:
+def _finding(better: float, worse: float, equivalent: float, level: float | None) -> Finding:
+    if level is None:
+        return Finding.PENDING
+    if better <= level:
         return Finding.BETTER
-    if worse <= LEVEL:
+    if worse <= level:
         return Finding.WORSE
-    return Finding.EQUIVALENT if equivalent <= LEVEL else Finding.UNDECIDED
+    return Finding.EQUIVALENT if equivalent <= level else Finding.UNDECIDED

@@ -40,7 +40,7 @@ _COLUMNS = {
 }
 _NARROW = ("latency_ms", "params")
 """Columns that a narrow terminal drops, in this order."""
-_FINDINGS = {"undecided": "not told apart"}
+_FINDINGS = {"undecided": "not told apart", "pending": "not judged yet"}
 
 
 def register(app: typer.Typer) -> None:

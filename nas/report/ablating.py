@@ -5,7 +5,7 @@ from statistics import fmean
 
 import numpy as np
 
-from nas.algorithms.paired_comparison import Comparison, compare, detectable, paired_deviation
+from nas.algorithms.paired_comparison import Comparison, compare, detectable, level_of_look, paired_deviation
 from nas.records.paired import failure, scores_by_repeat
 from nas.records.record import LEARNED, Record, has_learned
 from nas.report.ablation import Ablation, LeftOutSlot, SlotWorth
@@ -17,7 +17,13 @@ from trials import Budget
 
 
 def judge(
-    ablated: Ablated, fresh: Sequence[Record], figures: CostFunction, *, budget: Budget, margin: float = MARGIN
+    ablated: Ablated,
+    fresh: Sequence[Record],
+    figures: CostFunction,
+    *,
+    budget: Budget,
+    margin: float = MARGIN,
+    look: int = 1,
 ) -> Ablation:
     """Judge the slots of a trial.
 
@@ -30,7 +36,10 @@ def judge(
         figures: returns the costs of an architecture: `gflops`, `params`, and `latency_ms` if it is predicted.
         budget: of each training, with the first seed.
         margin: points of mAP50-95 within which a difference does not matter.
+        look: how often a result was due, this time included: once, and once more whenever seeds were added to it.
     """
+    unfinished = sum(record.state in {"waiting", "running"} for record in fresh)
+    test_level = None if unfinished else level_of_look(look)
     trial, left_out = ablated.architecture.fingerprint, _left_out(ablated, fresh)
     judged = [part for part, _ in ablated.parts if part.name not in left_out]
     compared = [*judged, *([] if failure(fresh, ablated.stock.fingerprint) else [ablated.whole])]
@@ -40,7 +49,7 @@ def judge(
     planned = 1 + max((record.repeat for record in fresh), default=-1)
     level = fmean(scores[trial][repeat] for repeat in common) if common else None
     reason = failure(fresh, trial) or _reason(len(judged), len(common), planned, level)
-    results, least = ({}, None) if reason else _compared(scores, common, margin)
+    results, least = ({}, None) if reason else _compared(scores, common, margin, test_level)
     rows = {
         part.name: _worth(part, ablated, results[part.without.fingerprint], figures, margin)
         for part in compared
@@ -52,7 +61,7 @@ def judge(
         summary=ablated.architecture.summary(),
         seeds=tuple(budget.seed + repeat for repeat in common),
         planned=planned,
-        unfinished=sum(record.state in {"waiting", "running"} for record in fresh),
+        unfinished=unfinished,
         epochs=budget.epochs,
         margin=margin,
         map50_95=level,
@@ -69,7 +78,7 @@ def judge(
 
 
 def _compared(
-    scores: Mapping[str, Mapping[int, float]], repeats: Sequence[int], margin: float
+    scores: Mapping[str, Mapping[int, float]], repeats: Sequence[int], margin: float, level: float | None
 ) -> tuple[dict[str, Comparison], float]:
     """Compare the first of several models with the others, over these repeats.
 
@@ -77,6 +86,7 @@ def _compared(
         scores: accuracies by fingerprint and repeat.
         repeats: that all models have.
         margin: points within which a difference does not matter.
+        level: of the tests; None while trainings run.
 
     Returns:
         The first one less each of the others, in points, by the other's fingerprint; and the difference that is found
@@ -85,7 +95,7 @@ def _compared(
     # The difference of negative accuracies to the first one is the first one less the other.
     values = -100 * np.array([[by_repeat[repeat] for repeat in repeats] for by_repeat in scores.values()])
     _, *others = scores
-    results = dict(zip(others, compare(values, margin=margin), strict=True))
+    results = dict(zip(others, compare(values, margin=margin, level=level), strict=True))
     return results, detectable(paired_deviation(values), len(repeats), candidates=len(others))
 
 

@@ -14,7 +14,12 @@ from nas.words import digits_of, with_unit
 
 _COSTS = {"gflops": ("GFLOPs", 1.0, 2), "params": ("M parameters", 1e-6, 3), "latency_ms": ("ms", 1.0, 2)}
 """Unit of each cost in words, factor to that unit, and digits."""
-_WORDS = {Finding.BETTER: "", Finding.WORSE: ", harmful", Finding.UNDECIDED: ", not told apart from noise"}
+_WORDS = {
+    Finding.BETTER: "",
+    Finding.WORSE: ", harmful",
+    Finding.UNDECIDED: ", not told apart from noise",
+    Finding.PENDING: " so far, judged when all seeds have finished",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +31,7 @@ class SlotWorth:
         layers: of the slot; empty for a scaling factor and for the whole trial.
         choice: operator with its parameters, or value of the scaling factor.
         title: slot and choice in words.
-        finding: better, worse, equivalent or undecided, at 5 % for all rows together.
+        finding: better, worse, equivalent or undecided, for all rows together; pending while trainings run.
         difference: mean over the seeds.
         low: lower end of the 95 % interval, for this row alone.
         high: upper end of it.

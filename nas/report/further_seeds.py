@@ -1,6 +1,7 @@
-"""What more seeds would tell of a finalist that is not told apart."""
+"""Number of further seeds that would detect a smaller difference."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -34,24 +35,25 @@ class FurtherSeeds:
 
 
 def further_seeds(
-    result: Comparison, seeds: int, finalists: int, margin: float, seconds: float | None
+    result: Comparison, seeds: int, finalists: int, margin: float, seconds: float | None, *, level: float
 ) -> FurtherSeeds | None:
     """Return the seeds that would tell the margin, or as many again if those that are there would tell it already.
 
     Args:
         seconds: duration of one more seed of all models; None if it is not recorded.
+        level: of the tests after them.
 
     Returns:
-        None for a finalist that is told apart.
+        None for a finalist that is told apart, or not judged yet.
     """
     if result.finding is not Finding.UNDECIDED:
         return None
     deviation, image_error = result.seed_error * float(np.sqrt(seeds)), result.image_error
-    if detectable(deviation, seeds, candidates=finalists, image_error=image_error) <= margin:
-        more = seeds
-        points = detectable(deviation, 2 * seeds, candidates=finalists, image_error=image_error)
+    finds = partial(detectable, deviation, candidates=finalists, image_error=image_error, level=level)
+    if finds(seeds) <= margin:
+        more, points = seeds, finds(2 * seeds)
     else:
-        needed = seeds_for(margin, deviation, candidates=finalists, image_error=image_error)
+        needed = seeds_for(margin, deviation, candidates=finalists, image_error=image_error, level=level)
         if needed is None:
             return FurtherSeeds(seeds=None, points=margin, seconds=None)
         more, points = needed - seeds, margin

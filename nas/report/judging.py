@@ -13,12 +13,12 @@ import numpy as np
 
 from nas.algorithms.arrays import FloatArray
 from nas.algorithms.image_variance import image_variances
-from nas.algorithms.paired_comparison import Comparison, compare
+from nas.algorithms.paired_comparison import Comparison, compare, level_of_look
 from nas.algorithms.pareto import main_cost
 from nas.records.paired import failure
 from nas.records.record import LEARNED, Record, has_learned, mean_over_seeds, stock_of
 from nas.report.defaults import MARGIN
-from nas.report.further_seeds import further_seeds
+from nas.report.further_seeds import FurtherSeeds, further_seeds
 from nas.report.verdict import CHOSEN_BY, LEAST_SEEDS, JudgedFinalist, LeftOut, Verdict
 from nas.settings import Judging, Settings
 
@@ -38,12 +38,14 @@ def judge(
     study: str,
     margin: float = MARGIN,
     workers: int = 1,
+    look: int = 1,
     resampled: Mapping[int, FloatArray] | None = None,
 ) -> Verdict:
     """Judge the finalists of a search.
 
     Compared are the seeds with which the stock model and all finalists have finished. A finalist with a training that
-    ended without a score is left out; a seed with which the stock model has none counts for no finalist.
+    ended without a score is left out; a seed with which the stock model has none counts for no finalist. While
+    trainings run or wait, differences are shown and nothing is claimed.
 
     Args:
         searched: all records of the search.
@@ -53,20 +55,39 @@ def judge(
         study: name of the search.
         margin: points of mAP50-95 within which two models are equally accurate.
         workers: that train at once, for the duration of further seeds.
+        look: how often a verdict was due, this time included: once, and once more whenever seeds were added to it.
         resampled: mAP50-95 on each resample of the images, by trial of the confirmation; where the settings name
             images that judge.
     """
     pairs = _pairs(searched, fresh)
-    judged = [] if pairs.reason else _compared(pairs, after, margin, resampled or {})
+    unfinished = sum(record.state in {"waiting", "running"} for record in fresh)
+    level = None if unfinished else level_of_look(look)
+    judged = [] if pairs.reason else _compared(pairs, after, margin, resampled or {}, level)
     finalists = [
-        _finalist(pairs, name, result, searched=searched, after=after, margin=margin, workers=workers)
+        _finalist(
+            pairs,
+            name,
+            result,
+            searched=searched,
+            after=after,
+            margin=margin,
+            further=further_seeds(
+                result,
+                len(pairs.repeats),
+                len(pairs.names) - 1,
+                margin,
+                pairs.seconds_per_seed(workers),
+                level=level_of_look(look + 1),
+            ),
+        )
         for name, result in judged
     ]
     return Verdict(
         study=study,
         seeds=tuple(after.budget.seed + repeat for repeat in pairs.repeats),
         planned=pairs.planned,
-        unfinished=sum(record.state in {"waiting", "running"} for record in fresh),
+        unfinished=unfinished,
+        look=look,
         epochs=after.budget.epochs,
         epochs_of_search=before.budget.epochs,
         margin=margin,
@@ -171,16 +192,16 @@ def _by_repeat(records: Sequence[Record], fingerprint: str) -> dict[int, Record]
 
 
 def _compared(
-    pairs: _Pairs, after: Settings, margin: float, resampled: Mapping[int, FloatArray]
+    pairs: _Pairs, after: Settings, margin: float, resampled: Mapping[int, FloatArray], level: float | None
 ) -> list[tuple[str, Comparison]]:
     """Return each finalist with its comparison; both parts of the noise count where images judge."""
     if after.judging is None:
-        results = compare(pairs.accuracies, margin=margin)
+        results = compare(pairs.accuracies, margin=margin, level=level)
     else:
         images = after.judging.images
         samples = pairs.table(lambda record: 100 * resampled[record.trial])
         variances = image_variances(samples, images)
-        results = compare(pairs.accuracies, margin=margin, image_variances=variances, images=images)
+        results = compare(pairs.accuracies, margin=margin, image_variances=variances, images=images, level=level)
     return list(zip(pairs.names[1:], results, strict=True))
 
 
@@ -192,7 +213,7 @@ def _finalist(
     searched: Sequence[Record],
     after: Settings,
     margin: float,
-    workers: int,
+    further: FurtherSeeds | None,
 ) -> JudgedFinalist:
     """Return a finalist with the results of its comparison."""
     cost = main_cost(after.objectives)
@@ -213,9 +234,7 @@ def _finalist(
         cost=cost,
         cost_change=_cost_change(pairs, name, cost),
         margin=margin,
-        further=further_seeds(
-            result, len(pairs.repeats), len(pairs.names) - 1, margin, pairs.seconds_per_seed(workers)
-        ),
+        further=further,
     )
 
 

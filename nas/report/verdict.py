@@ -4,7 +4,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import Any
 
-from nas.algorithms.paired_comparison import Finding
+from nas.algorithms.paired_comparison import LEVEL, Finding, level_of_look
 from nas.report.further_seeds import FurtherSeeds
 from nas.words import decimal, digits_of
 
@@ -23,7 +23,7 @@ class JudgedFinalist:
 
     Attributes:
         trial: its number in the search; None if the search has no such trial.
-        finding: better, worse, equivalent or undecided, at 5 % for all finalists together.
+        finding: better, worse, equivalent or undecided, for all finalists together; pending while trainings run.
         difference: mean over the fresh seeds of its accuracy less the stock model's.
         low: lower end of the 95 % interval, for this finalist alone.
         high: upper end of it.
@@ -71,6 +71,9 @@ class JudgedFinalist:
                 return f"worse by {difference} points ({low} to {high}){self._cost}"
             case Finding.EQUIVALENT:
                 return f"as accurate within {self.margin:g} points{self._cost}"
+            case Finding.PENDING:
+                sign = "" if difference.startswith("-") else "+"
+                return f"{sign}{difference} points so far ({low} to {high}); judged when all seeds have finished"
             case _:
                 sign = "" if difference.startswith("-") else "+"
                 further = f": {self.further.sentence}" if self.further else ""
@@ -108,6 +111,7 @@ class Verdict:
         seeds: with which the stock model and every compared finalist were trained.
         planned: number of seeds that were enqueued.
         unfinished: number of trainings that have not ended.
+        look: how often a verdict was due, this time included.
         epochs: of each training.
         epochs_of_search: of each training of the search.
         margin: points within which accuracies count as equal.
@@ -123,6 +127,7 @@ class Verdict:
     seeds: tuple[int, ...]
     planned: int
     unfinished: int
+    look: int
     epochs: int
     epochs_of_search: int
     margin: float
@@ -166,8 +171,14 @@ class Verdict:
                 f"search scores of the finalists over stock were {before:+.1f} points in the mean, "
                 f"fresh ones {after:+.1f}{how}"
             )
-        others = "" if self.judged else "; a test split or nas search --holdout keeps others"
+        others = "" if self.judged else "; a test split or nas search --holdout gives images that no search has read"
         remarks.append(f"judged on {self.images}{others}")
+        if self.look > 1:
+            remarks.append(
+                f"verdict {self.look} of this confirmation, with more seeds: tested at "
+                f"{100 * level_of_look(self.look):g} %, so that all looks together claim a gain by chance in at most "
+                f"{100 * LEVEL:g} %"
+            )
         if len(self.seeds) < SIGN_TEST_SEEDS:
             remarks.append(
                 f"{len(self.seeds)} seeds: the intervals rest on noise being normal; a sign test reaches 5 % "

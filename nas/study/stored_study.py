@@ -186,6 +186,7 @@ class StoredStudy:
             study=search.name,
             margin=margin,
             workers=fresh.file.run.workers,
+            look=max(1, len(fresh.file.run.looks)),
             resampled=resampled,
         )
 

@@ -188,6 +188,7 @@ class Study(StoredStudy):
             self.feasible.figures,
             budget=after.settings.budget,
             margin=margin,
+            look=max(1, len(after.file.run.looks)),
         )
 
     def ablated(self, trial: int) -> Ablated:

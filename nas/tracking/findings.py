@@ -10,7 +10,7 @@ class JudgedTrial:
     """Finding on a trial over fresh seeds.
 
     Attributes:
-        finding: `better`, `worse`, `equivalent` or `undecided`.
+        finding: `better`, `worse`, `equivalent`, `undecided` or `pending`.
         sentence: the finding in words.
         seeds: number of seeds that it rests on.
         difference: to the stock model, in points of mAP50-95.

@@ -15,7 +15,7 @@ from nas.study.ablations import FIRST_SEED, Ablated, ablated_trial, name_of
 from nas.study.confirmation import is_confirmation
 from nas.study.study import Study
 from nas.workflows.begin import require_equal_settings, require_same_data
-from nas.workflows.derived import derived_study, enqueue_missing, enqueued_seeds, fresh_settings, open_beside
+from nas.workflows.derived import derived_study, enqueue_missing, enqueued_seeds, fresh_settings, looks, open_beside
 from search_spaces.errors import SpecError, StudyError
 from trials import Ending
 
@@ -32,6 +32,7 @@ class AblationPlan:
         ablated: the trial with its slots.
         settings: of the study that trains them.
         seeds: with which every model is trained.
+        looks: numbers of seeds at which results are due, this one last.
         done: number of trainings that need not be run again.
         seconds: that one training takes, by those of the search; None if none is recorded.
     """
@@ -40,6 +41,7 @@ class AblationPlan:
     ablated: Ablated
     settings: Settings
     seeds: int
+    looks: tuple[int, ...]
     done: int
     seconds: float | None
 
@@ -71,6 +73,7 @@ class AblationPlan:
             raise StudyError(f"trial {trial} of {search.name}: no slot can be put back to stock: {lines}")
         earlier = open_beside(search, name_of(search.name, trial))
         enqueued = earlier.records() if earlier is not None else []
+        number = max(seeds or 0, enqueued_seeds(enqueued)) or ABLATION_SEEDS
         settings = fresh_settings(search, earlier, FIRST_SEED, epochs=epochs)
         if earlier is not None:
             advice = f"to begin another ablation, rename the folder {earlier.folder}"
@@ -79,7 +82,8 @@ class AblationPlan:
             search=search,
             ablated=ablated,
             settings=settings,
-            seeds=max(seeds or 0, enqueued_seeds(enqueued)) or ABLATION_SEEDS,
+            seeds=number,
+            looks=looks(earlier, enqueued, number),
             done=len({(one.fingerprint, one.repeat) for one in enqueued if one.ending is not None}),
             seconds=_seconds(search, ablated, settings.budget.epochs),
         )
@@ -102,7 +106,7 @@ class AblationPlan:
         models = self.ablated.models
         name = name_of(self.search.name, self.ablated.trial)
         trials = len(models) * self.seeds
-        study = derived_study(self.search, name, self.settings, trials=trials, changes=changes)
+        study = derived_study(self.search, name, self.settings, trials=trials, changes=changes | {"looks": self.looks})
         with study.supervision_lock.held_at_once(study.already_running()):
             enqueue_missing(study, models, self.seeds)
         return study

@@ -18,7 +18,7 @@ from nas.study.expected_front import expected_front
 from nas.study.judging import has_judged, settings_of
 from nas.study.study import Study
 from nas.workflows.begin import require_equal_settings, require_same_data
-from nas.workflows.derived import derived_study, enqueue_missing, enqueued_seeds, fresh_settings, open_beside
+from nas.workflows.derived import derived_study, enqueue_missing, enqueued_seeds, fresh_settings, looks, open_beside
 from search_spaces import Architecture
 from search_spaces.errors import DataError, SpecError, StudyError
 from trials.data.unseen_images import judging_images
@@ -68,6 +68,7 @@ def confirm(
     if earlier is not None:  # one verdict does not mix trainings of two lengths, or of two kinds of initial weights
         advice = f"to begin another confirmation, rename the folder {earlier.folder}"
         require_equal_settings(earlier.name, earlier.settings, settings, advice=advice)
+    changes["looks"] = looks(earlier, enqueued, number)
     study = derived_study(before, name_of(before.name), settings, trials=len(models) * number, changes=changes)
     with study.supervision_lock.held_at_once(study.already_running()):
         enqueue_missing(study, list(models.values()), number, lost=_without_result(study))

@@ -150,6 +150,17 @@ class TestTrainings:
         verdict = searched.verdict()
         assert verdict is not None
         assert verdict.seeds == tuple(first + repeat for repeat in range(4))
+        assert (verdict.look, after.file.run.looks) == (2, (2, 4))
+
+    def test_seeds_that_are_added_before_a_verdict_delay_it(
+        self, searched: Study, run: Callable[[Study], None]
+    ) -> None:
+        confirm(searched, seeds=2)
+        after = confirm(searched, seeds=3)
+        assert after.file.run.looks == (3,)
+        run(after)
+        assert confirm(searched, seeds=4).file.run.looks == (3, 4)
+        assert confirm(searched, seeds=5).file.run.looks == (3, 5)  # nobody has judged four
 
     def test_top_limits_the_finalists(self, searched: Study) -> None:
         everyone = finalists_of(searched)
