@@ -102,7 +102,7 @@ class TestFindings:
         noise = rng.standard_normal(40)
         noise = (noise - noise.mean()) / noise.std(ddof=1)
         values = np.array([np.zeros(40), 0.27 + noise])
-        (result,) = compare(values, margin=0.56, level=level_of_look(1))
+        (result,) = compare(values, margin=0.54, level=level_of_look(1))
         further = further_seeds(result, 40, 1, 0.6, None, level=level_of_look(2))
         assert result.finding is Finding.UNDECIDED
         assert further is not None
