@@ -18,7 +18,7 @@ from nas.algorithms.arrays import FloatArray
 from nas.algorithms.pareto import Direction, pareto_front
 from nas.algorithms.seed_noise import SeedNoise, estimate
 from nas.algorithms.shrinkage import Scored, predict
-from nas.report.defaults import MOST_FINALISTS, SEEDS
+from nas.defaults import MOST_FINALISTS, SEEDS
 
 Draw = Callable[[np.random.Generator, tuple[int, ...]], FloatArray]
 

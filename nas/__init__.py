@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nas._version import __version__
+from nas.defaults import MARGIN
 from nas.paths import RUNS
-from nas.report.defaults import MARGIN
 from nas.workflows.option import accepts
 from nas.workflows.search_options import FilePath, SearchOptions
 
 if TYPE_CHECKING:
     from nas.records.record import Record
     from nas.report.ablation import Ablation
+    from nas.report.effects import Effects
+    from nas.report.trust import Trust
     from nas.report.verdict import Verdict
     from nas.study.study import Study
     from nas.workflows.reproduction import Reproduction
@@ -30,11 +32,13 @@ if TYPE_CHECKING:
 __all__ = [
     "RUNS",
     "Ablation",
+    "Effects",
     "NasError",
     "Record",
     "Reproduction",
     "Request",
     "Study",
+    "Trust",
     "Verdict",
     "__version__",
     "ablate",
@@ -47,11 +51,13 @@ __all__ = [
 
 _CLASSES = {
     "Ablation": "nas.report.ablation",
+    "Effects": "nas.report.effects",
     "NasError": "search_spaces.errors",
     "Record": "nas.records.record",
     "Reproduction": "nas.workflows.reproduction",
     "Request": "nas.workflows.request",
     "Study": "nas.study.study",
+    "Trust": "nas.report.trust",
     "Verdict": "nas.report.verdict",
 }
 """Where the classes are that are imported when they are first used; most need PyTorch or Optuna."""
@@ -201,11 +207,9 @@ def reproduce(study: str, *, trial: int, anyway: bool = False, runs: FilePath = 
     Raises:
         NasError: there is no such study or trial, or its files cannot be read.
     """
-    from nas.study.folders import existing
-    from nas.study.study import Study
     from nas.workflows import reproduce as workflow
 
-    return workflow.reproduce(Study.open(existing(study, Path(runs))), trial=trial, anyway=anyway)
+    return workflow.reproduce(open_study(study, runs=runs), trial=trial, anyway=anyway)
 
 
 def ablate(
@@ -230,20 +234,18 @@ def ablate(
         epochs: of each training. Default: as before, or those of the search.
         margin: points of mAP50-95 within which a difference does not matter.
         timeout: start no further training after so many seconds. Default: no limit.
-        workers: number of worker processes. Default: as before.
-        device: `cpu`, or indices of GPUs such as `0,1`. Default: as before.
-        trial_memory: main memory that the trials of one worker may use, in bytes. Default: as before.
+        workers: number of worker processes. Default: as the search.
+        device: `cpu`, or indices of GPUs such as `0,1`. Default: as the search.
+        trial_memory: main memory that the trials of one worker may use, in bytes. Default: as the search.
         runs: folder of all studies.
 
     Raises:
         NasError: there is no such study or trial, the trial has no slot to put back, or an option is wrong.
     """
-    from nas.study.folders import existing
-    from nas.study.study import Study
     from nas.workflows.ablate import AblationPlan
     from nas.workflows.running import supervise
 
-    before = Study.open(existing(study, Path(runs)))
+    before = open_study(study, runs=runs)
     plan = AblationPlan.of(before, trial=trial, seeds=seeds, epochs=epochs)
     after = plan.begin(timeout=timeout, workers=workers, device=device, trial_memory=trial_memory)
     if after.remaining_trials(after.records()):

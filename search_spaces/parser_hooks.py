@@ -41,7 +41,11 @@ _PROBE_SIZE = 64
 
 
 PERMITTED = {"downloads": True}
-"""What the models that this process builds may do."""
+"""What the models that this process builds may do.
+
+State of the module, since Ultralytics calls `parse_model` and leaves no way to hand anything on to it. It changes once,
+before the first model is built: a process runs one command.
+"""
 
 
 def initialise(stock_init: Any, model: tasks.DetectionModel, cfg: Any, *arguments: Any, **options: Any) -> None:

@@ -17,12 +17,17 @@ import nas
 from nas.algorithms.successive_halving import Stopping
 from nas.records import trial_attributes
 from nas.records.record import Record
-from nas.settings import RunSettings, SealedImages, Settings
-from nas.study.score_cache import CachedTraining
+from nas.settings import Judging, RunSettings, SealedImages, Settings
+from nas.study import ablations, confirmation
+from nas.study.folders import HOLDOUT
+from nas.study.score_cache import _JUDGED_SUFFIX, CachedTraining
 from nas.study.study_file import Identity, StudyFile
+from nas.study.trained_again import calibration_of
+from nas.workflows.calibrate import LONGER
 from search_spaces import OPERATORS, auxiliary, build, foreign_files, model_reader, yaml_text
 from search_spaces.operators import modules
 from search_spaces.space_file import load, parse
+from trials.accuracy.judged import _KINDS, JUDGED
 from trials.budget import Budget, Limits, Recipe
 from trials.contracts import cases, operator_contract
 from trials.costing import cost
@@ -175,7 +180,7 @@ def stored_names() -> set[str]:
 
 @pytest.mark.parametrize(
     "stored",
-    [StudyFile, Identity, Settings, SealedImages, Holdout, RunSettings, Stopping, Limits, Budget, Recipe],
+    [StudyFile, Identity, Settings, SealedImages, Judging, Holdout, RunSettings, Stopping, Limits, Budget, Recipe],
     ids=lambda each: each.__name__,
 )
 def test_keys_of_study_json_are_listed(stored: type[BaseModel], stored_names: set[str]) -> None:
@@ -189,6 +194,19 @@ def test_keys_of_study_json_are_listed(stored: type[BaseModel], stored_names: se
 )
 def test_keys_of_records_epochs_and_tables_are_listed(stored: type[Any], stored_names: set[str]) -> None:
     assert {field.name for field in fields(stored)} <= stored_names
+
+
+def test_names_of_studies_beside_a_search_are_listed(stored_names: set[str]) -> None:
+    names = [confirmation.name_of(""), ablations.name_of("", 7), calibration_of(""), f"{calibration_of('')}-x{LONGER}"]
+    assert {re.sub(r"\d+$", "<trial>", name) if "ablate" in name else name for name in names} <= stored_names
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    for name, seed in (("-confirm", confirmation.FIRST_SEED), ("-ablate-<trial>", ablations.FIRST_SEED)):
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{name}` |")]
+        assert row.endswith(f"| that of the search + {seed} |")
+
+
+def test_files_of_a_holdout_and_of_judged_trainings_are_listed(stored_names: set[str]) -> None:
+    assert {HOLDOUT, JUDGED, _JUDGED_SUFFIX, *_KINDS} <= stored_names
 
 
 def test_columns_of_latency_tables_are_listed(stored_names: set[str]) -> None:

@@ -8,8 +8,8 @@ import typer
 from nas.cli import options, show
 from nas.cli.fronts import nothing_learned
 from nas.cli.searching import train
+from nas.defaults import ABLATION_SEEDS, MARGIN
 from nas.paths import RUNS
-from nas.report.defaults import ABLATION_SEEDS, MARGIN
 
 if TYPE_CHECKING:
     from nas.report.ablation import Ablation, SlotWorth
@@ -24,9 +24,6 @@ Seeds = Annotated[
         help=f"Train every model with N fresh seeds, at least 2. More than before adds seeds. "
         f"\\[default: {ABLATION_SEEDS}, or as before]",
     ),
-]
-Margin = Annotated[
-    float, typer.Option(metavar="POINTS", help="Differences in mAP50-95 below this margin do not matter.")
 ]
 _COLUMNS = {
     "slot": "slot",
@@ -51,7 +48,7 @@ def register(app: typer.Typer) -> None:
 @show.reports_errors
 @options.takes(
     *("epochs", "workers", "device", "timeout", "trial_memory"),
-    unset={"epochs": "as the search"} | dict.fromkeys(("workers", "device", "trial_memory"), options.AS_BEFORE),
+    unset=dict.fromkeys(("epochs", "workers", "device", "trial_memory"), "as the search"),
     meaning={"epochs": "Epochs of each training."},
 )
 def ablate(
@@ -59,7 +56,7 @@ def ablate(
     trial: Trial,
     typed: options.Typed,
     seeds: Seeds = None,
-    margin: Margin = MARGIN,
+    margin: options.Margin = MARGIN,
     dry_run: options.DryRun = False,
     runs: options.Runs = RUNS,
     shown: options.Shown = "table",

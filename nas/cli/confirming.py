@@ -9,8 +9,8 @@ from nas.cli import options, show
 from nas.cli.fronts import nothing_learned
 from nas.cli.longer import ETA, ROUNDS, train_longer
 from nas.cli.searching import train
+from nas.defaults import MARGIN, MOST_FINALISTS, SEEDS
 from nas.paths import RUNS
-from nas.report.defaults import MARGIN, MOST_FINALISTS, SEEDS
 
 if TYPE_CHECKING:
     from nas.report.verdict import Verdict
@@ -31,9 +31,6 @@ Top = Annotated[
         metavar="K",
         help=f"Train only the K most accurate of the front. \\[default: all, at most {MOST_FINALISTS}, or as before]",
     ),
-]
-Margin = Annotated[
-    float, typer.Option(metavar="POINTS", help="Differences in mAP50-95 below this margin do not matter.")
 ]
 Longer = Annotated[
     bool,
@@ -71,7 +68,8 @@ def register(app: typer.Typer) -> None:
 @show.reports_errors
 @options.takes(
     *("epochs", "from_scratch", "workers", "device", "timeout", "trial_memory"),
-    unset={"epochs": "as the search"} | dict.fromkeys(("workers", "device", "trial_memory"), options.AS_BEFORE),
+    panels={"from_scratch": "Training"},
+    unset=dict.fromkeys(("epochs", "workers", "device", "trial_memory"), "as the search"),
     meaning={
         "epochs": "Epochs of each training.",
         "from_scratch": "Train every model from random weights, instead of from the weights that the search used.",
@@ -82,7 +80,7 @@ def confirm(
     typed: options.Typed,
     seeds: Seeds = None,
     top: Top = None,
-    margin: Margin = MARGIN,
+    margin: options.Margin = MARGIN,
     longer: Longer = False,
     eta: Eta = None,
     rounds: Rounds = None,

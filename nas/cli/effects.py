@@ -34,16 +34,17 @@ def register(app: typer.Typer) -> None:
 def effects(study: Name, runs: Runs = RUNS, shown: Shown = "table") -> None:
     """Show the effect of each operator in each slot on accuracy, with intervals, and on cost.
 
-    Accuracy is mAP50-95 in points, compared with the stock layer, estimated from all finished trials. Cost is that of
-    the stock model with this slot alone replaced.
+    Accuracy is mAP50-95 in points, compared with the stock layer, estimated
+    from all finished trials. Cost is that of the stock model with this slot
+    alone replaced.
     """
-    from nas.report.effects import COLUMNS, of_study
+    from nas.report.effects import COLUMNS
     from nas.study.folders import existing
     from nas.study.study import Study
 
     opened = Study.open(existing(study, runs))
     records = opened.records()
-    found = of_study(opened, records)
+    found = opened.effects(records)
     title = f"Effects of operators in {study}: mAP50-95 and costs, compared with stock"
     if shown != "table":
         show.rows([row.as_row() for row in found.rows], shown, title=title, columns=dict.fromkeys(COLUMNS, ""))

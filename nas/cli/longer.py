@@ -98,10 +98,10 @@ def _epochs(before: "Study", after: "Study") -> tuple[int, int]:
 
 def _source_of_noise(before: "Study") -> list[str]:
     """Say where the noise was measured, unless this study measured it itself."""
-    from nas.study.repeats import deviation
+    from nas.workflows.longer import measured_deviation
     from trials.recipes import NOISE_MEASURED
 
-    if deviation(before.records()) is not None:
+    if measured_deviation(before.records()) is not None:
         return []
     return [f"That noise is twice the deviation between seeds {NOISE_MEASURED}, not here; --seeds 3 measures it."]
 

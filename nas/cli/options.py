@@ -140,6 +140,9 @@ Shown = Annotated[Format, typer.Option("--format", help="Print a table to read, 
 TextFormat = Annotated[
     Literal["text", "json"], typer.Option("--format", help="Print text to read, or JSON for programs.")
 ]
+Margin = Annotated[
+    float, typer.Option(metavar="POINTS", help="Differences in mAP50-95 below this margin do not matter.")
+]
 Modules = Annotated[
     list[Path] | None,
     typer.Option(

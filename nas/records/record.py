@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from nas.algorithms.pareto import OBJECTIVES, pareto_front
 from nas.records.stored_outcome import ENDINGS, StoredOutcome
+from search_spaces.errors import SpecError
 from trials.scores import Ending
 
 COLUMNS = (
@@ -123,6 +124,23 @@ def stock_of(records: Iterable[Record]) -> Record | None:
     """Return the record of the stock model, with the means over its seeds; None unless it has finished."""
     trained = mean_over_seeds(records)
     return next((record for record in trained if record.role == "stock"), None)
+
+
+def find_record(records: Iterable[Record], trial: int, *, study: str) -> Record:
+    """Return the record of a trial.
+
+    Args:
+        trial: its number.
+        study: name of the study, for the message.
+
+    Raises:
+        SpecError: there is no such trial.
+    """
+    by_number = {record.trial: record for record in records}
+    if trial not in by_number:
+        which = f"0 to {max(by_number)}" if by_number else "it has none yet"
+        raise SpecError(f"trial: {study} has no trial {trial} ({which})")
+    return by_number[trial]
 
 
 def pareto_front_of(records: Iterable[Record], objectives: Sequence[str]) -> list[Record]:

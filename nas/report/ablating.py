@@ -6,10 +6,10 @@ from statistics import fmean
 import numpy as np
 
 from nas.algorithms.paired_comparison import Comparison, compare, detectable, level_of_look, paired_deviation
+from nas.defaults import MARGIN
 from nas.records.paired import failure, scores_by_repeat
 from nas.records.record import LEARNED, Record, has_learned
 from nas.report.ablation import Ablation, LeftOutSlot, SlotWorth
-from nas.report.defaults import MARGIN
 from nas.report.verdict import LEAST_SEEDS
 from nas.samplers.encoding import CostFunction
 from nas.study.ablations import WHOLE, Ablated, Part

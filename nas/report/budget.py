@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from nas.algorithms.seed_noise import SeedNoise, least_difference
-from nas.report.defaults import MARGIN
+from nas.defaults import MARGIN
 
 MOST_SEEDS = 3
 """Most seeds that are recommended for a search."""

@@ -17,7 +17,6 @@ from nas.algorithms.imputation import can_be_imputed
 from nas.records.record import Record
 from nas.records.trial_attributes import RUNG
 from nas.samplers.encoding import CostFunction
-from nas.study.study import Study
 from nas.words import with_unit
 from search_spaces import STOCK, Architecture, SearchSpace, Slot
 from search_spaces.scaling import MACRO
@@ -163,26 +162,15 @@ class _Term:
         return f"{self.slot} {self.operator}"
 
 
-def of_study(study: Study, records: Sequence[Record] | None = None) -> Effects:
-    """Return the effects of the operators of a study, given all its trials.
+def rung_accuracies(attributes: Mapping[int, Mapping[str, Any]]) -> RungAccuracies:
+    """Return the best accuracy of each trial up to each rung that it reached, by trial and epoch.
 
     Args:
-        study: to look at.
-        records: its trials; read if they are not given.
-
-    Raises:
-        StudyError: the copy of the study's space cannot be read.
+        attributes: user attributes of Optuna's trials, by trial.
     """
-    every = study.records() if records is None else records
-    has_stopped = any(record.ending == Ending.STOPPED for record in every)
-    return estimate(every, study.space, study.feasible.figures, _rung_accuracies(study) if has_stopped else {})
-
-
-def _rung_accuracies(study: Study) -> RungAccuracies:
-    """Return the best accuracy of each trial up to each rung that it reached, by trial and epoch."""
     reached = {
-        trial.number: {name: values for name, values in trial.user_attrs.items() if name.startswith(RUNG)}
-        for trial in study.trials()
+        trial: {name: values for name, values in each.items() if name.startswith(RUNG)}
+        for trial, each in attributes.items()
     }
     return {
         number: {int(name.removeprefix(RUNG)): float(values[0]) for name, values in rungs.items()}

@@ -15,9 +15,9 @@ from nas.algorithms.arrays import FloatArray
 from nas.algorithms.image_variance import image_variances
 from nas.algorithms.paired_comparison import Comparison, compare, level_of_look
 from nas.algorithms.pareto import main_cost
+from nas.defaults import MARGIN
 from nas.records.paired import failure
 from nas.records.record import LEARNED, Record, has_learned, mean_over_seeds, stock_of
-from nas.report.defaults import MARGIN
 from nas.report.further_seeds import FurtherSeeds, further_seeds
 from nas.report.verdict import CHOSEN_BY, LEAST_SEEDS, JudgedFinalist, LeftOut, Verdict
 from nas.settings import Judging, Settings

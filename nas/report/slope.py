@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from nas.algorithms.learning_curve import growth
+from nas.defaults import MARGIN
 from nas.records.record import Record, has_learned, mean_over_seeds, stock_of
 from nas.report.budget import Budgets
-from nas.report.defaults import MARGIN
 from nas.settings import Settings
 from nas.words import with_unit
 

@@ -13,8 +13,8 @@ from nas.algorithms.paired_comparison import seeds_for
 from nas.algorithms.rank_agreement import Agreement
 from nas.algorithms.seed_noise import SeedNoise, least_difference
 from nas.algorithms.shrinkage import Shrinkage
+from nas.defaults import MARGIN, SEEDS
 from nas.report.budget import Budgets, seeds_that_detect
-from nas.report.defaults import MARGIN, SEEDS
 from nas.report.slope import Slope
 from nas.report.verdict import CHOSEN_BY
 from nas.words import with_unit

@@ -9,8 +9,8 @@ from nas.algorithms.pareto import main_cost
 from nas.algorithms.rank_agreement import agreement
 from nas.algorithms.seed_noise import SeedNoise, Trainings, estimate, least_difference
 from nas.algorithms.shrinkage import Scored, Shrinkage, predict
+from nas.defaults import MOST_FINALISTS, SEEDS
 from nas.records.record import Record, mean_over_seeds, pareto_front_of, stock_of
-from nas.report.defaults import MOST_FINALISTS, SEEDS
 from nas.report.slope import Slope, slope
 from nas.report.trust import Order, Trust
 from nas.report.verdict import Verdict

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from statistics import fmean
 
 from nas.algorithms.seed_noise import SeedNoise, least_difference
+from nas.defaults import SEEDS
 from nas.records.record import LEARNED, Record, cheapest_as_accurate, has_learned
-from nas.report.defaults import SEEDS
 from nas.report.verdict import CHOSEN_BY
 from nas.settings import Settings
 from nas.study.repeats import gains

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from nas.algorithms.pareto import OBJECTIVES, knee_point, main_cost
-from nas.records.record import Record, pareto_front_of, point_of
+from nas.records.record import Record, find_record, pareto_front_of, point_of
 from nas.records.trial_files import TrialFiles
 from nas.settings import Settings
 from search_spaces import Architecture, build
@@ -148,9 +148,7 @@ def choose(
 
 
 def _by_number(records: Sequence[Record], trial: int, study: str) -> Record:
-    if not 0 <= trial < len(records):
-        raise SpecError(f"trial: {study} has no trial {trial} (0 to {len(records) - 1})")
-    record = records[trial]
+    record = find_record(records, trial, study=study)
     if not record.fingerprint or not record.finished:
         raise StudyError(f"trial {record.trial} is {record.status}; only a finished trial can be exported")
     return record

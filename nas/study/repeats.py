@@ -7,15 +7,11 @@ Source: Moore and Maron, "Hoeffding Races", 1994: only the candidates that are s
 """
 
 from collections.abc import Iterable, Sequence
-from math import sqrt
-from statistics import fmean
 
 from nas.records.record import Record, pareto_front_of, stock_of
 
 SCORED_BEFORE = 6
 """Number of scored architectures before the first repeat: early fronts are soon dominated."""
-_DEGREES = 4
-"""Degrees of freedom from which a standard deviation is reported; its relative error is then a third."""
 
 
 def next_repeat(records: Sequence[Record], objectives: Sequence[str], seeds: int) -> tuple[Record, int] | None:
@@ -48,22 +44,6 @@ def gains(records: Iterable[Record], one: Record, other: Record) -> list[float]:
             accuracies[record.fingerprint][record.repeat] = record.map50_95
     first, second = accuracies[one.fingerprint], accuracies[other.fingerprint]
     return [first[repeat] - second[repeat] for repeat in sorted(first.keys() & second.keys())]
-
-
-def deviation(records: Iterable[Record]) -> float | None:
-    """Return the standard deviation of mAP50-95 between trainings of one architecture, pooled over all architectures.
-
-    Returns:
-        None while there are too few repeats.
-    """
-    accuracies: dict[str, list[float]] = {}
-    for record in records:
-        if record.finished and record.map50_95 is not None:
-            accuracies.setdefault(record.fingerprint, []).append(record.map50_95)
-    degrees = sum(len(each) - 1 for each in accuracies.values())
-    if degrees < _DEGREES:
-        return None
-    return sqrt(sum((value - fmean(each)) ** 2 for each in accuracies.values() for value in each) / degrees)
 
 
 def _repeats(fingerprint: str, records: Sequence[Record]) -> list[int]:

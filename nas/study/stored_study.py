@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from optuna.storages import RDBStorage
 
+from nas.defaults import MARGIN
 from nas.locks import Lock
 from nas.records.record import Record, pareto_front_of
 from nas.records.record_file import RecordFile
@@ -157,7 +158,7 @@ class StoredStudy:
         taken = sum(record.ending in COUNTED or record.state == "running" for record in records)
         return max(0, self.file.run.trials - taken)
 
-    def verdict(self, *, margin: float = 0.5) -> "Verdict | None":
+    def verdict(self, *, margin: float = MARGIN) -> "Verdict | None":
         """Return the verdict on the finalists of this search, or of the search that this study confirms.
 
         Args:

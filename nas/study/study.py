@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import FrozenTrial
 
-from nas.records.record import Record
+from nas.defaults import MARGIN
+from nas.records.record import Record, find_record
 from nas.records.trial_attributes import ARCHITECTURE, FINGERPRINT
 from nas.samplers.base import FilteredSampler
 from nas.samplers.factory import make_sampler
@@ -17,9 +18,7 @@ from nas.study.ablations import Ablated, parts_of, reason_to_leave_out
 from nas.study.ablations import folder_of as ablation_folder
 from nas.study.circuit_breaker import reason_to_stop
 from nas.study.export import Exported, choose, export
-from nas.study.folders import (
-    LATENCY_TABLE,
-)
+from nas.study.folders import LATENCY_TABLE
 from nas.study.judging import images_that_judge
 from nas.study.retry_queue import RetryFirstStudy
 from nas.study.score_cache import ScoreCache
@@ -29,7 +28,8 @@ from nas.study.storage import study_id
 from nas.study.stored_study import StoredStudy
 from nas.study.trial_records import description
 from search_spaces import Architecture
-from search_spaces.errors import NasError, SpecError
+from search_spaces.errors import NasError
+from trials import Ending
 from trials.data import datasets
 from trials.data.datasets import DataSet
 from trials.data.unseen_images import JudgingImages
@@ -38,6 +38,7 @@ from trials.latency.latency_table import LatencyTable
 
 if TYPE_CHECKING:
     from nas.report.ablation import Ablation
+    from nas.report.effects import Effects
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)  # the CLI and the worker's log report trials
 
@@ -167,7 +168,7 @@ class Study(StoredStudy):
             folder=self.folder / "export" / f"trial-{record.trial:04d}" if folder is None else Path(folder),
         )
 
-    def ablation(self, trial: int, *, margin: float = 0.5) -> "Ablation | None":
+    def ablation(self, trial: int, *, margin: float = MARGIN) -> "Ablation | None":
         """Return what each slot of a trial of this search is worth.
 
         Args:
@@ -197,13 +198,26 @@ class Study(StoredStudy):
         Raises:
             SpecError: there is no such trial.
         """
-        records = {record.trial: record for record in self.records()}
-        if trial not in records:
-            which = f"0 to {max(records)}" if records else "it has none yet"
-            raise SpecError(f"trial: {self.name} has no trial {trial} ({which})")
-        architecture, limits = self.architecture(records[trial]), self.settings.limits
+        record = find_record(self.records(), trial, study=self.name)
+        architecture, limits = self.architecture(record), self.settings.limits
         parts = [
             (part, reason_to_leave_out(part, architecture, self.space, self.feasible, limits))
             for part in parts_of(self.space, architecture)
         ]
         return Ablated(self.name, trial, architecture, parts, self.space.stock)
+
+    def effects(self, records: Sequence[Record] | None = None) -> "Effects":
+        """Return what each operator did in each slot, estimated from all trials of this study.
+
+        Args:
+            records: of all trials; read if they are not given.
+
+        Raises:
+            StudyError: the copy of the study's space cannot be read.
+        """
+        from nas.report.effects import estimate, rung_accuracies  # noqa: PLC0415 - a report; only this method needs it
+
+        every = self.records() if records is None else records
+        has_stopped = any(record.ending == Ending.STOPPED for record in every)
+        attributes = {trial.number: trial.user_attrs for trial in self.trials()} if has_stopped else {}
+        return estimate(every, self.space, self.feasible.figures, rung_accuracies(attributes))

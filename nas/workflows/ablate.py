@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from nas.report.defaults import ABLATION_SEEDS
+from nas.defaults import ABLATION_SEEDS
 from nas.report.verdict import LEAST_SEEDS
 from nas.settings import Settings
 from nas.study.ablations import FIRST_SEED, Ablated, ablated_trial, name_of

@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from nas.algorithms.seed_noise import SeedNoise, least_difference
+from nas.defaults import MARGIN
 from nas.report.budget import seeds_that_detect
-from nas.report.defaults import MARGIN
 from nas.report.slope import Slope
 from nas.report.trusting import noise_of, slope_of
 from nas.study.study import Study

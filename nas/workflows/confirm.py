@@ -9,8 +9,8 @@ is interrupted has whole pairs.
 from collections.abc import Sequence
 from typing import Any
 
+from nas.defaults import MOST_FINALISTS, SEEDS
 from nas.records.record import Record
-from nas.report.defaults import MOST_FINALISTS, SEEDS
 from nas.report.verdict import LEAST_IMAGES, LEAST_SEEDS
 from nas.settings import Judging
 from nas.study.confirmation import FIRST_SEED, is_confirmation, name_of

@@ -39,7 +39,7 @@ def stage_of(study: Study) -> Stage | None:
 
 
 def findings_of(study: Study) -> Findings:
-    """Return the verdict on a search, or of a confirmation, the ablations of trials, and what the search can tell.
+    """Return the verdict on a search, or of a confirmation, ablations of trials, effects, and what the search can tell.
 
     A study beside it that cannot be read is named in the log: tracking goes on without it.
     """
@@ -47,6 +47,7 @@ def findings_of(study: Study) -> Findings:
         verdict = study.verdict()
         ablations = list(_ablations(study))
         trust = None if study.settings.confirms else study.trust()
+        effects = None if study.settings.confirms else study.effects()
     except NasError as problem:
         _log.warning("MLflow is not sent the findings of the studies beside %s: %s", study.name, problem)
         return Findings()
@@ -57,6 +58,9 @@ def findings_of(study: Study) -> Findings:
     if trust is not None and (trust.noise is not None or trust.slope is not None):
         groups.append(_on_budget(trust))
         tables["trust.json"] = json.dumps(trust.as_document(), indent=1)
+    if effects is not None and effects.rows:
+        groups.append(["Effects of operators:", *effects.remarks()])
+        tables["effects.json"] = json.dumps([row.as_row() for row in effects.rows], indent=1)
     judged = {} if verdict is None or study.settings.confirms else _judged(verdict)
     return Findings(lines=tuple(_joined(groups)), trials=judged, tables=tables)
 

@@ -12,12 +12,15 @@ from collections.abc import Sequence
 from itertools import permutations
 from typing import Any, NamedTuple
 
+from nas.algorithms.seed_noise import estimate
 from nas.records.record import Record, mean_over_seeds
-from nas.study.repeats import deviation
 from nas.study.study import Study
 from nas.workflows.begin import require_same_data
 from nas.workflows.derived import derived_study
 from search_spaces.errors import StudyError
+
+_DEGREES = 4
+"""Degrees of freedom from which a deviation is used; its relative error is then a third."""
 
 
 class Finalist(NamedTuple):
@@ -90,7 +93,18 @@ def noise_of(before: Sequence[Record], default: float) -> float:
         before: all records of the shorter study.
         default: deviation where the study has too few repeats.
     """
-    return 2 * (deviation(before) or default)
+    return 2 * (measured_deviation(before) or default)
+
+
+def measured_deviation(records: Sequence[Record]) -> float | None:
+    """Return the standard deviation of mAP50-95 between seeds of one architecture; None while repeats are too few."""
+    trained = {
+        (record.fingerprint, record.repeat): record.map50_95
+        for record in records
+        if record.finished and record.map50_95 is not None
+    }
+    noise = estimate([trained])
+    return noise.deviation if noise is not None and noise.degrees_of_freedom >= _DEGREES else None
 
 
 def rank_inversions(both: Sequence[Finalist], noise: float) -> list[tuple[Finalist, Finalist]]:

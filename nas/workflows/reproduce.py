@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from nas import signals
-from nas.records.record import TRAINED_BEFORE, Record
+from nas.records.record import TRAINED_BEFORE, Record, find_record
 from nas.records.stored_outcome import PROVENANCE
 from nas.settings import flatten
 from nas.study.study import Study
@@ -118,14 +118,11 @@ class _RecordedTrial:
 
     @classmethod
     def of(cls, study: Study, trial: int) -> "_RecordedTrial":
-        records = {record.trial: record for record in study.records()}
-        if trial not in records:
-            which = f"0 to {max(records)}" if records else "it has none yet"
-            raise SpecError(f"trial: {study.name} has no trial {trial} ({which})")
+        record = find_record(study.records(), trial, study=study.name)
         files = study.files(trial)
         stored = files.read_outcome() or study.trials()[trial].user_attrs  # which have the same fields
         epochs = {epoch.epoch: epoch for epoch in files.read_epochs()}
-        return cls(study=study, record=records[trial], stored=stored, epochs=epochs)
+        return cls(study=study, record=record, stored=stored, epochs=epochs)
 
     @property
     def provenance(self) -> Mapping[str, Any]:

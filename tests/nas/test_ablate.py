@@ -14,12 +14,12 @@ from typer.testing import CliRunner, Result
 import nas as package
 from nas.algorithms.paired_comparison import Finding
 from nas.cli import app
+from nas.defaults import ABLATION_SEEDS, MARGIN
 from nas.execution import recovery, worker
 from nas.execution.worker import Worker
 from nas.records.record import Record
 from nas.report.ablating import judge
 from nas.report.ablation import Ablation
-from nas.report.defaults import ABLATION_SEEDS, MARGIN
 from nas.samplers.encoding import CostFunction
 from nas.study.ablations import FIRST_SEED, Ablated, ablated_trial, parts_of, reason_to_leave_out
 from nas.study.confirmation import is_confirmation

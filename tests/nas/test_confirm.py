@@ -14,11 +14,11 @@ from typer.testing import CliRunner, Result
 import nas as package
 from nas.algorithms.successive_halving import Stopping
 from nas.cli import app
+from nas.defaults import MARGIN, MOST_FINALISTS, SEEDS
 from nas.execution import recovery, worker
 from nas.execution.enqueue import enqueue_extremes
 from nas.execution.worker import Worker
 from nas.report import judging as verdicts
-from nas.report.defaults import MARGIN, MOST_FINALISTS, SEEDS
 from nas.study.confirmation import FIRST_SEED, is_confirmation
 from nas.study.study import Study
 from nas.workflows import running

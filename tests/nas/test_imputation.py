@@ -14,7 +14,7 @@ from nas.algorithms.successive_halving import Stopping
 from nas.execution import worker
 from nas.execution.worker import Worker
 from nas.records.record import Record
-from nas.report.effects import estimate, of_study
+from nas.report.effects import estimate
 from nas.study.study import Study
 from search_spaces import SearchSpace
 from trials import Budget, Ending, Outcome
@@ -154,7 +154,7 @@ class TestEffects:
         Worker(study, deadline=float("inf")).run()
         records = study.records()
         lost = sum(record.ending == Ending.STOPPED for record in records)
-        found = of_study(study, records)
+        found = study.effects(records)
         assert lost > 0
         assert (found.stopped, found.imputed) == (lost, lost)
         assert sum(row.trials for row in found.rows if row.slot == "10") > sum(

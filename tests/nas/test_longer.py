@@ -16,7 +16,7 @@ from nas.records.record import Record
 from nas.study.folders import default_storage
 from nas.study.study import Study
 from nas.workflows import running
-from nas.workflows.longer import Finalist, finalists, longer, rank_inversions
+from nas.workflows.longer import Finalist, finalists, longer, measured_deviation, rank_inversions
 from search_spaces import Architecture
 from search_spaces.errors import SpecError, StudyError
 from trials import Budget, Ending, Outcome
@@ -155,6 +155,18 @@ def test_rank_inversions_are_larger_than_noise() -> None:
     assert rank_inversions([far, near, still], 0.02) == [(far, near), (far, still)]
     assert rank_inversions([far, near, still], 0.005) == [(far, near), (far, still), (near, still)]
     assert rank_inversions([near, still], 0.02) == []
+
+
+def test_noise_is_measured_once_there_are_enough_repeats() -> None:
+    errors = {1: 0.02, 2: -0.02, 3: 0.02, 4: -0.02, 5: 0.0}
+    pairs = [pair(number, 0.1, 0.1).shorter for number in errors]
+    again = [replace(one, trial=10 + one.trial, repeat=1, map50_95=0.1 + errors[one.trial]) for one in pairs]
+    shifted = [replace(one, map50_95=(one.map50_95 or 0.0) + 0.5) for one in again]
+    assert measured_deviation(pairs) is None
+    assert measured_deviation([*pairs, *again[:4]]) is None
+    expected = (4 * 0.02**2 / 2 / 4) ** 0.5
+    assert measured_deviation([*pairs, *again]) == pytest.approx(expected)
+    assert measured_deviation([*pairs, *shifted]) == pytest.approx(expected)  # what a seed does to all is no noise
 
 
 class TestCommand:

@@ -20,7 +20,7 @@ from nas.cli import app
 from nas.execution import worker
 from nas.execution.worker import Worker
 from nas.records.record import Record
-from nas.report.effects import COLUMNS, Significance, estimate, of_study
+from nas.report.effects import COLUMNS, Significance, estimate
 from nas.study.study import Study
 from search_spaces import Architecture, SearchSpace, space_file
 from trials import Outcome
@@ -370,7 +370,7 @@ class TestCommand:
         (first, *_) = csv.DictReader(io.StringIO(nas("effects", "small", *runs, "--format", "csv").stdout))
         assert tuple(first) == COLUMNS
         assert (first["layers"], first["verdict"]) == ("[10]", "better")
-        assert [row.as_row() for row in of_study(study).rows] == rows
+        assert [row.as_row() for row in study.effects().rows] == rows
 
     @pytest.mark.parametrize(("shown", "expected"), [("table", ""), ("json", "[]\n")])
     def test_too_few_trials_are_reported_instead_of_effects(

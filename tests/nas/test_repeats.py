@@ -12,7 +12,7 @@ from nas.cli import app
 from nas.execution import recovery, worker
 from nas.execution.worker import Worker
 from nas.records.record import Record, mean_over_seeds, pareto_front_of, stock_of
-from nas.study.repeats import deviation, gains, next_repeat
+from nas.study.repeats import gains, next_repeat
 from nas.study.study import Study
 from search_spaces import Architecture
 from trials import Budget, Outcome
@@ -50,15 +50,6 @@ def test_front_is_decided_by_means_over_seeds() -> None:
     mean = mean_over_seeds(records)[0]
     assert (mean.trial, mean.seeds) == (0, 2)
     assert mean.map50_95 == mean.map50 == pytest.approx(0.5)
-
-
-def test_seed_noise_is_measured_once_there_are_enough_repeats() -> None:
-    pairs = [scored(number, f"a{number}", 0.5 + number / 10, 1.0) for number in range(5)]
-    again = [replace(one, trial=10 + one.trial, repeat=1, map50_95=(one.map50_95 or 0.0) + 0.02) for one in pairs]
-    assert deviation(pairs) is None
-    assert deviation([*pairs, *again[:3]]) is None
-    assert deviation([*pairs, *again[:4]]) == pytest.approx(0.02 / 2**0.5)
-    assert deviation([*pairs, *again]) == pytest.approx(0.02 / 2**0.5)
 
 
 def test_stock_model_is_repeated_first_then_the_front() -> None:

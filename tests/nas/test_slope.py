@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from nas.defaults import MARGIN
 from nas.records.record import Record
-from nas.report.defaults import MARGIN
 from nas.report.slope import median_difference, slope
 from nas.settings import Settings
 from trials import Budget

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from nas.algorithms.paired_comparison import LEVEL, Finding, compare, level_of_look
+from nas.defaults import MARGIN
 from nas.records.record import Record
-from nas.report.defaults import MARGIN
 from nas.report.further_seeds import further_seeds
 from nas.report.judging import judge
 from nas.report.verdict import Verdict
