@@ -56,6 +56,21 @@ def test_search_has_no_findings_before_another_study_trains_its_models(searched:
     assert findings_of(searched) == Findings()
 
 
+def test_effects_of_operators_are_findings_of_a_search(
+    make_study: MakeStudy, score: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "evaluate", score)
+    study = make_study(trials=12)
+    run(study)
+    found, effects = findings_of(study), study.effects()
+    assert effects.rows
+    assert [row["operator"] for row in json.loads(found.tables["effects.json"])] == [
+        row.operator for row in effects.rows
+    ]
+    assert "Effects of operators:" in found.lines
+    assert set(effects.remarks()) <= set(found.lines)
+
+
 def test_verdict_and_ablations_are_findings_of_their_search(searched: Study) -> None:
     confirmation, ablation = confirm(searched, seeds=3), AblationPlan.of(searched, trial=1).begin()
     for study in (confirmation, ablation):
