@@ -287,9 +287,9 @@ class TestImages:
     @pytest.mark.parametrize(
         ("error", "confirmed", "text"),
         [
-            (None, None, "8 fresh seeds would tell 0.5 points on the images that the search chose by (a verdict on"),
-            (None, 3, "8 fresh seeds would tell 0.5 points on the images that the search chose by: "),
-            (0.1, 3, "10 fresh seeds would tell 0.5 points on the images that judge: "),
+            (None, None, "9 fresh seeds would tell 0.5 points on the images that the search chose by (a verdict on"),
+            (None, 3, "9 fresh seeds would tell 0.5 points on the images that the search chose by: "),
+            (0.1, 3, "11 fresh seeds would tell 0.5 points on the images that judge: "),
             (1.0, 3, "No number of seeds would tell 0.5 points on the images that judge: they are too few."),
         ],
     )
