@@ -110,14 +110,16 @@ def _remarks(study: "StoredStudy", records: "list[Record]", front: "list[Record]
     from nas.report import verdicts
 
     stock, cost = stock_of(records), pareto.main_cost(study.settings.objectives)
-    remarks = []
+    remarks: list[str] = []
+    better: int | None = None
     if stock is not None and stock.map50_95 is not None:
         stock_cost = f"{show.figure(cost, getattr(stock, cost))} {verdicts.UNITS[cost]}".rstrip()
         remarks.append(f"stock: mAP50-95 {stock.map50_95:.3f} at {stock_cost}")
         best = max(front, key=lambda record: record.map50_95 or 0.0)
         if learned:
             trust = trust_of(study)
-            remarks += _verdict(study) or _findings(study, records, front, best, stock, cost, trust)
+            verdict, better = _verdict(study)
+            remarks += verdict or _findings(study, records, front, best, stock, cost, trust)
             remarks += [trust.slope.sentence] if trust and trust.slope and trust.slope.favours_fast else []
     new = [str(record.trial) for record in front if record.is_mostly_new]
     if new:
@@ -125,14 +127,20 @@ def _remarks(study: "StoredStudy", records: "list[Record]", front: "list[Record]
             f"trial {', '.join(new)}: less than half of the weights could be inherited; such a score is partly one "
             "from scratch, and too low in comparison."
         )
-    return [*remarks, *(_exporting(study, records) if learned else [])]
+    return [*remarks, *(_exporting(study, records, better) if learned else [])]
 
 
-def _exporting(study: "StoredStudy", records: "list[Record]") -> list[str]:
-    """Return which model to export: that of the highest reward, if the study has a reward."""
+def _exporting(study: "StoredStudy", records: "list[Record]", better: int | None) -> list[str]:
+    """Return which model to export: the one that the verdict calls better, else that of the highest reward.
+
+    Args:
+        better: its trial; None if no gain is claimed.
+    """
     from nas.report import rewarded
     from nas.report.verdicts import UNITS
 
+    if better is not None:
+        return [f"export the most accurate with: {command_for('export', study)} --trial {better}"]
     found = rewarded.best_of(records, study.settings)
     if found is None:
         return [f"export the most accurate with: {command_for('export', study)} --best map"]
@@ -145,16 +153,22 @@ def _exporting(study: "StoredStudy", records: "list[Record]") -> list[str]:
     ]
 
 
-def _verdict(study: "StoredStudy") -> list[str]:
-    """Return the verdict on a study's finalists in words, or why it cannot be read; empty before its confirmation."""
+def _verdict(study: "StoredStudy") -> tuple[list[str], int | None]:
+    """Return the verdict in words, or why it cannot be read, and the trial that is better; empty before a confirmation.
+
+    Of a confirmation itself, whose trials have other numbers, no trial is returned.
+    """
     from search_spaces.errors import NasError
 
     try:
         verdict = study.verdict()
     except NasError as error:
         which = "search" if study.settings.confirms else "confirmation"
-        return [f"no verdict: the {which} of {study.name} cannot be read: {error}"]
-    return verdict.lines() if verdict is not None else []
+        return [f"no verdict: the {which} of {study.name} cannot be read: {error}"], None
+    if verdict is None:
+        return [], None
+    better = next((one.trial for one in verdict.better if one.trial is not None), None)
+    return verdict.lines(), None if study.settings.confirms else better
 
 
 def trust_of(study: "StoredStudy") -> "Trust | None":

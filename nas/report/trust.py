@@ -224,7 +224,8 @@ class Trust:
             changed.append(f"after {self.confirmed_epochs} epochs, not {self.epochs}")
         how = f" ({', '.join(changed)})" if changed else ""
         fresh = f"{after:+.1f} with fresh seeds{how}"
-        return f"finalists were {before:+.1f} points over stock, {fresh}: {before - after:.1f} less"
+        change = f"{abs(before - after):.1f} {'less' if before >= after else 'more'}"
+        return f"finalists were {before:+.1f} points over stock, {fresh}: {change}"
 
     def as_document(self) -> dict[str, Any]:
         """Return the report as values for JSON, with its words."""

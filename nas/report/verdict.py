@@ -11,6 +11,8 @@ from nas.words import decimal, digits_of
 LEAST_SEEDS, LEAST_IMAGES, SIGN_TEST_SEEDS = 2, 2, 5
 """Fewest pairs for a comparison; fewest images that judge; fewest pairs with which a one-sided sign test can reach 5 %:
 1 / 2 ** 5."""
+_LEAST_ON_UNSEEN = 3
+"""Fewest seeds with which simulated verdicts on unseen images keep their level (docs/verdict.md)."""
 CHOSEN_BY = "the images that the search chose by"
 _WORDS = {"gflops": ("fewer", "GFLOPs"), "params": ("fewer", "parameters"), "latency_ms": ("less", "latency")}
 _LEAST_CHANGE = 0.0005
@@ -173,6 +175,11 @@ class Verdict:
             )
         others = "" if self.judged else "; a test split or nas search --holdout gives images that no search has read"
         remarks.append(f"judged on {self.images}{others}")
+        if self.judged and len(self.seeds) < _LEAST_ON_UNSEEN:
+            remarks.append(
+                f"{len(self.seeds)} seeds on other images claim a gain by chance in 8 % of cases: train at least "
+                f"{_LEAST_ON_UNSEEN} seeds (--seeds {_LEAST_ON_UNSEEN})"
+            )
         if self.look > 1:
             remarks.append(
                 f"verdict {self.look} of this confirmation, with more seeds: tested at "

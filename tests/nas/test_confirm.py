@@ -244,7 +244,9 @@ class TestVerdict:
         assert verdict.shrinkage is not None
         before, after = verdict.shrinkage
         assert abs(after) < 0.5 < abs(before)
-        assert "better by" not in nas("pareto", searched).stderr
+        pareto = nas("pareto", searched).stderr
+        assert "better by" not in pareto
+        assert "--best map" in pareto
 
     def test_a_true_gain_is_said_by_every_command(self, searched: Study, gains: dict[str, float]) -> None:
         best = finalists_of(searched)[0]
@@ -253,7 +255,9 @@ class TestVerdict:
         assert result.exit_code == 0, result.stderr
         line = next(line for line in result.stdout.splitlines() if line.startswith(f"trial {best.trial}: better by"))
         runs = str(searched.folder.parent)
-        assert line in nas("pareto", searched).stderr.splitlines()
+        pareto = nas("pareto", searched).stderr
+        assert line in pareto.splitlines()
+        assert f"export the most accurate with: nas export small --runs {runs} --trial {best.trial}" in pareto
         assert line in CliRunner().invoke(app, ["pareto", "small-confirm", "--runs", runs]).stderr.splitlines()
         verdict = searched.verdict()
         assert verdict is not None
