@@ -23,8 +23,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from nas.records.trial_files import TrialFiles
 from nas.study.study import Study
 
@@ -76,13 +74,20 @@ def killed_in_the_middle(options: argparse.Namespace, space: str) -> dict[str, A
     if not (runs / f"{space}.killed").exists():
         command = subprocess.Popen(confirm_command(options, space, runs), env=ENVIRONMENT, stdout=subprocess.DEVNULL)
         report = wait_for_the_middle(command, runs / f"{space}-confirm")
-        processes = [command.pid, *(child.pid for child in psutil.Process(command.pid).children(recursive=True))]
+        processes = [command.pid, *descendants(command.pid)]
         for process in processes:
             os.kill(process, signal.SIGKILL)
         command.wait()
         print(f"{space}: kill -9 of {len(processes)} processes, {report}", flush=True)
         (runs / f"{space}.killed").touch()
     return confirm(options, space, runs)
+
+
+def descendants(process: int) -> list[int]:
+    """Return the processes that a process has started, and those that they have (on Linux)."""
+    lists = [file.read_text() for file in Path(f"/proc/{process}/task").glob("*/children")]
+    children = [int(child) for text in lists for child in text.split()]
+    return [*children, *(one for child in children for one in descendants(child))]
 
 
 def wait_for_the_middle(command: subprocess.Popen[bytes], folder: Path) -> str:
