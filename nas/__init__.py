@@ -8,7 +8,6 @@ for record in study.front():
 study.export(best="map")
 """
 
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from nas.defaults import MARGIN
 from nas.paths import RUNS
 from nas.workflows.option import accepts
 from nas.workflows.search_options import FilePath, SearchOptions
+from search_spaces.lazy_names import importer
 
 if TYPE_CHECKING:
     from nas.records.record import Record
@@ -62,12 +62,7 @@ _CLASSES = {
 }
 """Where the classes are that are imported when they are first used; most need PyTorch or Optuna."""
 
-
-def __getattr__(name: str) -> Any:
-    """Import a class when it is first used."""
-    if name in _CLASSES:
-        return getattr(import_module(_CLASSES[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = importer(__name__, _CLASSES)
 
 
 @accepts(SearchOptions)
@@ -164,13 +159,11 @@ def confirm(
         KeyboardInterrupt: it was interrupted; finished trainings are saved, and the same call goes on.
     """
     from nas.workflows.confirm import confirm as begin
-    from nas.workflows.running import supervise
 
     changes = {"timeout": timeout, "workers": workers, "device": device, "trial_memory": trial_memory}
     before = open_study(study, runs=runs)
     after = begin(before, seeds=seeds, top=top, epochs=epochs, from_scratch=from_scratch, **changes)
-    if after.remaining_trials(after.records()):
-        supervise(after)
+    _train_rest(after)
     verdict = before.verdict(margin=margin)
     assert verdict is not None  # noqa: S101 - its confirmation was just begun
     return verdict
@@ -243,13 +236,19 @@ def ablate(
         NasError: there is no such study or trial, the trial has no slot to put back, or an option is wrong.
     """
     from nas.workflows.ablate import AblationPlan
-    from nas.workflows.running import supervise
 
     before = open_study(study, runs=runs)
     plan = AblationPlan.of(before, trial=trial, seeds=seeds, epochs=epochs)
     after = plan.begin(timeout=timeout, workers=workers, device=device, trial_memory=trial_memory)
-    if after.remaining_trials(after.records()):
-        supervise(after)
+    _train_rest(after)
     ablation = before.ablation(trial, margin=margin)
     assert ablation is not None  # noqa: S101 - its study was just begun
     return ablation
+
+
+def _train_rest(study: "Study") -> None:
+    """Run the trainings of a study that are not finished yet."""
+    from nas.workflows.running import supervise
+
+    if study.remaining_trials(study.records()):
+        supervise(study)

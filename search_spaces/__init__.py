@@ -5,10 +5,10 @@ it reads rows with operators, so that `YOLO("best.yaml")` and `YOLO("weights.pt"
 imported when they are first used, because they need PyTorch.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from search_spaces import ultralytics_hooks
+from search_spaces.lazy_names import importer
 
 if TYPE_CHECKING:
     from search_spaces.architecture import STOCK, Architecture, Choice
@@ -19,20 +19,16 @@ if TYPE_CHECKING:
 ultralytics_hooks.register()
 
 _HOMES = {
-    "OPERATORS": "operators.modules",  # which adds those of installed packages
-    "STOCK": "architecture",
-    "Architecture": "architecture",
-    "Choice": "architecture",
-    "SearchSpace": "space",
-    "Slot": "space",
-    "load": "space_file",
+    "OPERATORS": "search_spaces.operators.modules",  # which adds those of installed packages
+    "STOCK": "search_spaces.architecture",
+    "Architecture": "search_spaces.architecture",
+    "Choice": "search_spaces.architecture",
+    "SearchSpace": "search_spaces.space",
+    "Slot": "search_spaces.space",
+    "load": "search_spaces.space_file",
 }
 
 __all__ = ["OPERATORS", "STOCK", "Architecture", "Choice", "SearchSpace", "Slot", "load"]
 
 
-def __getattr__(name: str) -> Any:
-    """Import a name on its first use (PEP 562)."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = importer(__name__, _HOMES)

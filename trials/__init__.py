@@ -3,8 +3,9 @@
 The names below are imported when they are first used: `evaluate` needs PyTorch, which a report of scores does not.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from search_spaces.lazy_names import importer
 
 if TYPE_CHECKING:
     from trials.budget import Budget, Limits, Recipe
@@ -12,22 +13,18 @@ if TYPE_CHECKING:
     from trials.scores import Costs, Ending, Epoch, Outcome, Scores
 
 _HOMES = {
-    "Budget": "budget",
-    "Costs": "scores",
-    "Ending": "scores",
-    "Epoch": "scores",
-    "Limits": "budget",
-    "Outcome": "scores",
-    "Recipe": "budget",
-    "Scores": "scores",
-    "evaluate": "evaluation",
+    "Budget": "trials.budget",
+    "Costs": "trials.scores",
+    "Ending": "trials.scores",
+    "Epoch": "trials.scores",
+    "Limits": "trials.budget",
+    "Outcome": "trials.scores",
+    "Recipe": "trials.budget",
+    "Scores": "trials.scores",
+    "evaluate": "trials.evaluation",
 }
 
 __all__ = ["Budget", "Costs", "Ending", "Epoch", "Limits", "Outcome", "Recipe", "Scores", "evaluate"]
 
 
-def __getattr__(name: str) -> Any:
-    """Import a name on its first use (PEP 562)."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = importer(__name__, _HOMES)
