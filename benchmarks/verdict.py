@@ -49,13 +49,13 @@ Finalists = list[JudgedFinalist]
 PAIRED_DEVIATION, SEED_EFFECT = 0.19, 0.1
 IMAGES, IMAGE_DEVIATION, INTERACTION = (72, 500), 2.0, 3.0
 TRAINING_DEVIATION = sqrt(PAIRED_DEVIATION**2 - INTERACTION**2 / max(IMAGES))
-"""Of paired differences between seeds, without what the images add."""
+"""Standard deviation of paired differences between seeds, without what the images add."""
 LEVEL, IMAGE_LEVEL = 50.0, 25.0
 """Accuracy of all models, and how much harder one image is than another, in points."""
 FINALISTS, GAINS = (3, 5, 10, 20), (0.1, 0.2, 0.3, 0.5)
 OLD_SEEDS = 3
 RESAMPLES = 200
-"""Of the images; a confirmation takes 1,000, which would make this script five times as long."""
+"""Number of resamples of the images; a confirmation takes 1,000, which would make this script five times as long."""
 
 
 def normal(rng: np.random.Generator, models: int, seeds: int) -> FloatArray:

@@ -25,3 +25,9 @@ def decimal(value: float, digits: int) -> str:
 def with_unit(number: int, noun: str) -> str:
     """Return a number with its noun: `1 epoch`, `2 epochs`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def trained_in_words(seeds: int, planned: int, epochs: int) -> str:
+    """Return with what compared models were trained: `3 of 5 fresh seeds, 20 epochs, 95 % intervals`."""
+    number = str(seeds) if seeds == planned else f"{seeds} of {planned}"
+    return f"{number} fresh seeds, {with_unit(epochs, 'epoch')}, 95 % intervals"

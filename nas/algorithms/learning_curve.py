@@ -1,4 +1,4 @@
-"""How far a model's accuracy still rises after the end of a training: a saturating power law.
+"""Extrapolate a model's accuracy beyond the end of a training: a saturating power law.
 
     accuracy(n) = a - c * n ** -alpha
 

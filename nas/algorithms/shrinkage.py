@@ -1,4 +1,4 @@
-"""How far the accuracies of selected models will fall when they are trained again: empirical Bayes.
+"""Predict how far the accuracies of selected models fall when they are trained again: empirical Bayes.
 
 The best of many accuracies are in part luck (the winner's curse). Model of the mean accuracy `y_i` of architecture `i`
 over `n_i` seeds, of cost `g_i`:

@@ -140,6 +140,7 @@ def _trained(before: "Study", typed: options.Typed) -> "tuple[Study, bool]":
     Returns:
         The confirmation, and whether it was printed that the stock model has learned nothing.
     """
+    from nas.records.paired import planned_seeds
     from nas.report.judging import images_in_words
     from nas.words import with_unit
     from nas.workflows.confirm import confirm as begin
@@ -147,7 +148,7 @@ def _trained(before: "Study", typed: options.Typed) -> "tuple[Study, bool]":
     after = begin(before, **typed)
     records = after.records()
     models = len({record.fingerprint for record in records})
-    seeds = 1 + max(record.repeat for record in records)
+    seeds = planned_seeds(records)
     first = after.settings.budget.seed
     which = f"{seeds} fresh seeds ({first} to {first + seeds - 1})"
     trained = f"{which}, {with_unit(after.settings.budget.epochs, 'epoch')}"
@@ -176,7 +177,7 @@ def _next_steps(before: "Study", after: "Study", verdict: "Verdict") -> list[str
     again = options.command_for("confirm", before)
     left = after.remaining_trials(after.records())
     steps = [f"{left} trainings are left; continue with: {again}"] if left else []
-    trial = next((one.trial for one in verdict.better if one.trial is not None), None)
-    if trial is not None and not left:
-        steps.append(f"export the most accurate with: {options.command_for('export', before)} --trial {trial}")
+    if verdict.best_trial is not None and not left:
+        export = f"{options.command_for('export', before)} --trial {verdict.best_trial}"
+        steps.append(f"export the most accurate with: {export}")
     return steps

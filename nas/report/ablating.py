@@ -1,16 +1,13 @@
 """Judge an ablation: compare a trial with itself without each of its slots, over the seeds that all have."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from statistics import fmean
-
-import numpy as np
 
 from nas.algorithms.paired_comparison import Comparison, compare, detectable, level_of_look, paired_deviation
 from nas.defaults import MARGIN
-from nas.records.paired import failure, scores_by_repeat
+from nas.records.paired import PairedTrainings, failure
 from nas.records.record import LEARNED, Record, has_learned
 from nas.report.ablation import Ablation, LeftOutSlot, SlotWorth
-from nas.report.verdict import LEAST_SEEDS
 from nas.samplers.encoding import CostFunction
 from nas.study.ablations import WHOLE, Ablated, Part
 from trials import Budget
@@ -38,18 +35,16 @@ def judge(
         margin: points of mAP50-95 within which a difference does not matter.
         look: how often a result was due, this time included: once, and once more whenever seeds were added to it.
     """
-    unfinished = sum(record.state in {"waiting", "running"} for record in fresh)
-    test_level = None if unfinished else level_of_look(look)
     trial, left_out = ablated.architecture.fingerprint, _left_out(ablated, fresh)
     judged = [part for part, _ in ablated.parts if part.name not in left_out]
     compared = [*judged, *([] if failure(fresh, ablated.stock.fingerprint) else [ablated.whole])]
-    names = list(dict.fromkeys((trial, *(part.without.fingerprint for part in compared))))
-    scores = {name: scores_by_repeat(fresh, name) for name in names}
-    common = sorted(set.intersection(*(set(each) for each in scores.values())))
-    planned = 1 + max((record.repeat for record in fresh), default=-1)
-    level = fmean(scores[trial][repeat] for repeat in common) if common else None
-    reason = failure(fresh, trial) or _reason(len(judged), len(common), planned, level)
-    results, least = ({}, None) if reason else _compared(scores, common, margin, test_level)
+    names = dict.fromkeys((trial, *(part.without.fingerprint for part in compared)))
+    paired = PairedTrainings.of(fresh, names)
+    scores = [paired.trainings[trial][repeat].map50_95 or 0.0 for repeat in paired.repeats]
+    accuracy = fmean(scores) if scores else None
+    reason = failure(fresh, trial) or _reason(len(judged), paired, accuracy)
+    level = None if paired.unfinished else level_of_look(look)
+    results, least = ({}, None) if reason else _compared(paired, margin, level)
     rows = {
         part.name: _worth(part, ablated, results[part.without.fingerprint], figures, margin)
         for part in compared
@@ -59,12 +54,12 @@ def judge(
         study=ablated.study,
         trial=ablated.trial,
         summary=ablated.architecture.summary(),
-        seeds=tuple(budget.seed + repeat for repeat in common),
-        planned=planned,
-        unfinished=unfinished,
+        seeds=tuple(budget.seed + repeat for repeat in paired.repeats),
+        planned=paired.planned,
+        unfinished=paired.unfinished,
         epochs=budget.epochs,
         margin=margin,
-        map50_95=level,
+        map50_95=accuracy,
         slots=tuple(rows[part.name] for part in judged if rows),
         whole=rows.get(WHOLE),
         left_out=tuple(
@@ -77,14 +72,11 @@ def judge(
     )
 
 
-def _compared(
-    scores: Mapping[str, Mapping[int, float]], repeats: Sequence[int], margin: float, level: float | None
-) -> tuple[dict[str, Comparison], float]:
-    """Compare the first of several models with the others, over these repeats.
+def _compared(paired: PairedTrainings, margin: float, level: float | None) -> tuple[dict[str, Comparison], float]:
+    """Compare the first of several models with the others.
 
     Args:
-        scores: accuracies by fingerprint and repeat.
-        repeats: that all models have.
+        paired: their trainings.
         margin: points within which a difference does not matter.
         level: of the tests; None while trainings run.
 
@@ -93,10 +85,10 @@ def _compared(
         in 80 % of such comparisons.
     """
     # The difference of negative accuracies to the first one is the first one less the other.
-    values = -100 * np.array([[by_repeat[repeat] for repeat in repeats] for by_repeat in scores.values()])
-    _, *others = scores
+    values = -paired.accuracies
+    _, *others = paired.names
     results = dict(zip(others, compare(values, margin=margin, level=level), strict=True))
-    return results, detectable(paired_deviation(values), len(repeats), candidates=len(others))
+    return results, detectable(paired_deviation(values), len(paired.repeats), candidates=len(others))
 
 
 def _left_out(ablated: Ablated, fresh: Sequence[Record]) -> dict[str, str]:
@@ -105,15 +97,13 @@ def _left_out(ablated: Ablated, fresh: Sequence[Record]) -> dict[str, str]:
     return {name: reason for name, reason in reasons.items() if reason}
 
 
-def _reason(judged: int, seeds: int, planned: int, level: float | None) -> str:
+def _reason(judged: int, paired: PairedTrainings, accuracy: float | None) -> str:
     """Return why no slot can be judged; empty if all can."""
     if not judged:
         return "no slot is left"
-    if seeds < LEAST_SEEDS:
-        return f"all models have finished with {seeds} of {planned} seeds; the least are {LEAST_SEEDS}"
-    if not has_learned(level):
-        return f"the trial has learned nothing (mAP50-95 below {LEARNED})"
-    return ""
+    if paired.shortage:
+        return paired.shortage
+    return "" if has_learned(accuracy) else f"the trial has learned nothing (mAP50-95 below {LEARNED})"
 
 
 def _worth(part: Part, ablated: Ablated, result: Comparison, figures: CostFunction, margin: float) -> SlotWorth:

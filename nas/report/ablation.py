@@ -10,7 +10,7 @@ from typing import Any
 
 from nas.algorithms.paired_comparison import Finding
 from nas.report.verdict import SIGN_TEST_SEEDS
-from nas.words import digits_of, with_unit
+from nas.words import digits_of, trained_in_words
 
 _COSTS = {"gflops": ("GFLOPs", 1.0, 2), "params": ("M parameters", 1e-6, 3), "latency_ms": ("ms", 1.0, 2)}
 """Unit of each cost in words, factor to that unit, and digits."""
@@ -24,7 +24,7 @@ _WORDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class SlotWorth:
-    """What a slot of a trial is worth: the trial less the trial with stock there, in points of mAP50-95.
+    """Worth of a slot of a trial: the trial less the trial with stock there, in points of mAP50-95.
 
     Attributes:
         slot: its name, or that of a scaling factor; `all` for the whole trial less the stock model.
@@ -110,7 +110,7 @@ class LeftOutSlot:
 
 @dataclass(frozen=True, kw_only=True)
 class Ablation:
-    """What the slots of a trial are worth.
+    """Worth of each slot of a trial.
 
     Attributes:
         study: name of the search.
@@ -153,8 +153,7 @@ class Ablation:
     @property
     def title(self) -> str:
         """Heading: trial, seeds and epochs."""
-        number = str(len(self.seeds)) if len(self.seeds) == self.planned else f"{len(self.seeds)} of {self.planned}"
-        trained = f"{number} fresh seeds, {with_unit(self.epochs, 'epoch')}, 95 % intervals"
+        trained = trained_in_words(len(self.seeds), self.planned, self.epochs)
         return f"What each slot of trial {self.trial} of {self.study} is worth: {trained}"
 
     def lines(self) -> list[str]:

@@ -25,7 +25,7 @@ class FurtherSeeds:
 
     @property
     def sentence(self) -> str:
-        """What they would tell, as the end of a line."""
+        """Gain that they would find, as the end of a line."""
         points = f"{decimal(self.points, digits_of(self.points))} points"
         if self.seeds is None:
             return f"even a thousand seeds would not tell {points}"

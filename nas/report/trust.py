@@ -1,4 +1,4 @@
-"""How far the ranking of a search can be believed, in words and as values for JSON.
+"""Trust in the ranking of a search: its noise, agreement and budget, in words and as values for JSON.
 
 Noise between seeds, the least difference that seeds tell, what the front will lose when it is trained again, whether
 short and long trainings agree, and whether the budget is long enough; then one recommendation.

@@ -1,4 +1,4 @@
-"""How far the ranking of a search can be believed: pure functions of what was trained."""
+"""Estimate the trust in the ranking of a search: pure functions of what was trained."""
 
 from collections.abc import Iterator, Sequence
 from math import sqrt

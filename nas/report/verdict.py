@@ -6,11 +6,10 @@ from typing import Any
 
 from nas.algorithms.paired_comparison import LEVEL, Finding, level_of_look
 from nas.report.further_seeds import FurtherSeeds
-from nas.words import decimal, digits_of
+from nas.words import decimal, digits_of, trained_in_words
 
-LEAST_SEEDS, LEAST_IMAGES, SIGN_TEST_SEEDS = 2, 2, 5
-"""Fewest pairs for a comparison; fewest images that judge; fewest pairs with which a one-sided sign test can reach 5 %:
-1 / 2 ** 5."""
+LEAST_IMAGES, SIGN_TEST_SEEDS = 2, 5
+"""Fewest images that judge; fewest pairs with which a one-sided sign test can reach 5 %: 1 / 2 ** 5."""
 _LEAST_ON_UNSEEN = 3
 """Fewest seeds with which simulated verdicts on unseen images keep their level (docs/verdict.md)."""
 CHOSEN_BY = "the images that the search chose by"
@@ -146,6 +145,11 @@ class Verdict:
         return tuple(one for one in self.finalists if one.finding is Finding.BETTER)
 
     @property
+    def best_trial(self) -> int | None:
+        """Trial of the search with the largest gain that is claimed; None if there is none."""
+        return next((one.trial for one in self.better if one.trial is not None), None)
+
+    @property
     def shrinkage(self) -> tuple[float, float] | None:
         """Mean differences to the stock model in points: in the search, and with fresh seeds; None if not known."""
         both = [(one.search_difference, one.difference) for one in self.finalists if one.search_difference is not None]
@@ -156,9 +160,8 @@ class Verdict:
         out = [one.sentence for one in self.left_out]
         if self.reason:
             return [f"No verdict on {self.study}: {self.reason}", *out]
-        number = str(len(self.seeds)) if len(self.seeds) == self.planned else f"{len(self.seeds)} of {self.planned}"
-        trained = f"{self.epochs} epoch" if self.epochs == 1 else f"{self.epochs} epochs"
-        heading = f"Verdict on {self.study}, beside the stock model: {number} fresh seeds, {trained}, 95 % intervals"
+        trained = trained_in_words(len(self.seeds), self.planned, self.epochs)
+        heading = f"Verdict on {self.study}, beside the stock model: {trained}"
         return [heading, *(one.sentence for one in self.finalists), *out, *self._remarks()]
 
     def _remarks(self) -> list[str]:

@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 from nas.defaults import ABLATION_SEEDS
-from nas.report.verdict import LEAST_SEEDS
+from nas.records.paired import LEAST_SEEDS
 from nas.settings import Settings
 from nas.study.ablations import FIRST_SEED, Ablated, ablated_trial, name_of
 from nas.study.confirmation import is_confirmation

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from nas.defaults import MOST_FINALISTS, SEEDS
+from nas.records.paired import LEAST_SEEDS
 from nas.records.record import Record
-from nas.report.verdict import LEAST_IMAGES, LEAST_SEEDS
+from nas.report.verdict import LEAST_IMAGES
 from nas.settings import Judging
 from nas.study.confirmation import FIRST_SEED, is_confirmation, name_of
 from nas.study.expected_front import expected_front

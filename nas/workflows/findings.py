@@ -44,9 +44,10 @@ def findings_of(study: Study) -> Findings:
     A study beside it that cannot be read is named in the log: tracking goes on without it.
     """
     try:
-        verdict = study.verdict()
+        records = study.records()
+        verdict = study.verdict(records=records)
         ablations = list(_ablations(study))
-        trust = None if study.settings.confirms else study.trust()
+        trust = None if study.settings.confirms else study.trust_beside(verdict, records)
         effects = None if study.settings.confirms else study.effects()
     except NasError as problem:
         _log.warning("MLflow is not sent the findings of the studies beside %s: %s", study.name, problem)
