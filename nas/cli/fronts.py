@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from nas.records.record import Record
     from nas.records.trial_files import TrialFiles
     from nas.report.trust import Trust
+    from nas.report.verdict import Verdict
     from nas.study.stored_study import StoredStudy
 
 _COLUMNS = {
@@ -111,15 +112,16 @@ def _remarks(study: "StoredStudy", records: "list[Record]", front: "list[Record]
 
     stock, cost = stock_of(records), pareto.main_cost(study.settings.objectives)
     remarks: list[str] = []
-    better: int | None = None
+    verdict: Verdict | None = None
     if stock is not None and stock.map50_95 is not None:
         stock_cost = f"{show.figure(cost, getattr(stock, cost))} {verdicts.UNITS[cost]}".rstrip()
         remarks.append(f"stock: mAP50-95 {stock.map50_95:.3f} at {stock_cost}")
         best = max(front, key=lambda record: record.map50_95 or 0.0)
         if learned:
-            trust = trust_of(study)
-            verdict, better = _verdict(study)
-            remarks += verdict or _findings(study, records, front, best, stock, cost, trust)
+            verdict, problem = _verdict(study, records)
+            trust = None if problem else trust_of(study, verdict, records)
+            judged = verdict.lines() if verdict else problem
+            remarks += judged or _findings(study, records, front, best, stock, cost, trust)
             remarks += [trust.slope.sentence] if trust and trust.slope and trust.slope.favours_fast else []
     new = [str(record.trial) for record in front if record.is_mostly_new]
     if new:
@@ -127,20 +129,17 @@ def _remarks(study: "StoredStudy", records: "list[Record]", front: "list[Record]
             f"trial {', '.join(new)}: less than half of the weights could be inherited; such a score is partly one "
             "from scratch, and too low in comparison."
         )
-    return [*remarks, *(_exporting(study, records, better) if learned else [])]
+    return [*remarks, *(_exporting(study, records, verdict) if learned else [])]
 
 
-def _exporting(study: "StoredStudy", records: "list[Record]", better: int | None) -> list[str]:
-    """Return which model to export: the one that the verdict calls better, else that of the highest reward.
-
-    Args:
-        better: its trial; None if no gain is claimed.
-    """
+def _exporting(study: "StoredStudy", records: "list[Record]", verdict: "Verdict | None") -> list[str]:
+    """Return which model to export: the one that the verdict calls better, else that of the highest reward."""
     from nas.report import rewarded
     from nas.report.verdicts import UNITS
 
-    if better is not None:
-        return [f"export the most accurate with: {command_for('export', study)} --trial {better}"]
+    # The verdict of a confirmation numbers the trials of its search.
+    if verdict is not None and verdict.best_trial is not None and not study.settings.confirms:
+        return [f"export the most accurate with: {command_for('export', study)} --trial {verdict.best_trial}"]
     found = rewarded.best_of(records, study.settings)
     if found is None:
         return [f"export the most accurate with: {command_for('export', study)} --best map"]
@@ -153,30 +152,23 @@ def _exporting(study: "StoredStudy", records: "list[Record]", better: int | None
     ]
 
 
-def _verdict(study: "StoredStudy") -> tuple[list[str], int | None]:
-    """Return the verdict in words, or why it cannot be read, and the trial that is better; empty before a confirmation.
-
-    Of a confirmation itself, whose trials have other numbers, no trial is returned.
-    """
+def _verdict(study: "StoredStudy", records: "list[Record]") -> "tuple[Verdict | None, list[str]]":
+    """Return the verdict on a study's finalists, None before its confirmation, or why it cannot be read."""
     from search_spaces.errors import NasError
 
     try:
-        verdict = study.verdict()
+        return study.verdict(records=records), []
     except NasError as error:
         which = "search" if study.settings.confirms else "confirmation"
-        return [f"no verdict: the {which} of {study.name} cannot be read: {error}"], None
-    if verdict is None:
-        return [], None
-    better = next((one.trial for one in verdict.better if one.trial is not None), None)
-    return verdict.lines(), None if study.settings.confirms else better
+        return None, [f"no verdict: the {which} of {study.name} cannot be read: {error}"]
 
 
-def trust_of(study: "StoredStudy") -> "Trust | None":
+def trust_of(study: "StoredStudy", verdict: "Verdict | None", records: "Sequence[Record]") -> "Trust | None":
     """Return how far a search can be believed; None of other studies, or if one beside it cannot be read."""
     from search_spaces.errors import NasError
 
     try:
-        return None if study.settings.confirms else study.trust()
+        return None if study.settings.confirms else study.trust_beside(verdict, records)
     except NasError:  # the front can be read; `nas trust` says what is wrong
         return None
 

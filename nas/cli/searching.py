@@ -279,7 +279,10 @@ def slope_in_words(plan: "Plan", request: "Request") -> str:
 
     before = [] if request.refine is None else [study_folder(request.refine, request.runs_folder)]
     for folder in (plan.folder, *before):
-        trust = trust_of(StoredStudy.open(folder)) if (folder / STUDY).is_file() else None
+        if not (folder / STUDY).is_file():
+            continue
+        study = StoredStudy.open(folder)
+        trust = trust_of(study, None, study.records())  # a slope needs no verdict
         if trust is not None and trust.slope is not None:
             where = "" if folder == plan.folder else f"in {folder.name} "
             return f"{where}{trust.slope.sentence}"

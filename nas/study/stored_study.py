@@ -158,11 +158,12 @@ class StoredStudy:
         taken = sum(record.ending in COUNTED or record.state == "running" for record in records)
         return max(0, self.file.run.trials - taken)
 
-    def verdict(self, *, margin: float = MARGIN) -> "Verdict | None":
+    def verdict(self, *, margin: float = MARGIN, records: Sequence[Record] | None = None) -> "Verdict | None":
         """Return the verdict on the finalists of this search, or of the search that this study confirms.
 
         Args:
             margin: points of mAP50-95 within which two models count as equally accurate.
+            records: of this study, if they have been read already.
 
         Returns:
             None before `nas confirm` was called for the search.
@@ -175,13 +176,14 @@ class StoredStudy:
         find = search_of if self.settings.confirms else confirmation_of
         if (beside := find(self.folder, self.file)) is None:
             return None
-        other = StoredStudy.open(beside)
+        other, read = StoredStudy.open(beside), self.records() if records is None else records
         search, fresh = (other, self) if self.settings.confirms else (self, other)
+        searched, trained = (other.records(), read) if self.settings.confirms else (read, other.records())
         command = f"{search.name}{runs_option(search.folder.parent)}"
-        records, resampled = judged_records(fresh.records(), fresh.settings, fresh.folder, command)
+        judged, resampled = judged_records(trained, fresh.settings, fresh.folder, command)
         return judge(
-            search.records(),
-            records,
+            searched,
+            judged,
             before=search.settings,
             after=fresh.settings,
             study=search.name,
@@ -197,16 +199,21 @@ class StoredStudy:
         Raises:
             StudyError: this study is no search, but trains models of one again.
         """
+        records = self.records()
+        return self.trust_beside(self.verdict(records=records), records)
+
+    def trust_beside(self, verdict: "Verdict | None", records: Sequence[Record]) -> "Trust":
+        """Return what `trust` does, from a verdict and records that have been read already."""
         from nas.report.trusting import trust  # noqa: PLC0415 - a report of several studies; only this method needs it
 
         if self.settings.confirms:
             raise StudyError(
                 f"{self.name} trains models of another study again; ask: nas trust {self.settings.confirms}"
             )
-        verdict, where = self.verdict(), runs_option(self.folder.parent)
+        where = runs_option(self.folder.parent)
         again = [StoredStudy.open(folder) for folder in trained_again(self.folder, self.settings)]
         return trust(
-            Trained.of(self.folder, self.file, self.records()),
+            Trained.of(self.folder, self.file, records),
             [Trained.of(one.folder, one.file, one.records(), search=self.settings) for one in again],
             measure=f"nas trust {self.name}{where} --measure",
             confirm=f"nas confirm {self.name}{where}",
