@@ -56,6 +56,7 @@ def print_trials(
     """
     from nas.algorithms import pareto
     from nas.records.record import COLUMNS, stock_of
+    from nas.report.distinct_summaries import distinct_summaries
 
     records = [_with_progress(study.files(record.trial), record) for record in some]
     if shown != "table":
@@ -65,7 +66,8 @@ def print_trials(
         show.lines([f"{title}: nothing yet"])
         return
     stock, cost = stock_of(among), pareto.main_cost(study.settings.objectives)
-    rows = [_row(record, stock, cost, epochs=study.settings.budget.epochs) for record in records]
+    summaries, epochs = distinct_summaries(records), study.settings.budget.epochs
+    rows = [_row(record, stock, cost, epochs=epochs, summary=summaries[record.trial]) for record in records]
     silent = {name for name, usual in _HIDDEN_VALUES.items() if all(row[name] in {usual, None} for row in rows)}
     columns = {name: heading for name, heading in _COLUMNS.items() if name not in silent}
     show.rows(rows, shown, title=title, columns=columns, narrow=[name for name in _NARROW if name != cost])
@@ -205,23 +207,19 @@ def _judging(study: "StoredStudy") -> str:
     return f"{command_for(f'confirm {search}', study, named=False)} --epochs {study.settings.budget.epochs}"
 
 
-def _row(record: "Record", stock: "Record | None", cost: str, *, epochs: int) -> dict[str, Any]:
+def _row(record: "Record", stock: "Record | None", cost: str, *, epochs: int, summary: str) -> dict[str, Any]:
     from nas.records.record import has_learned
 
     base = stock.map50_95 if stock is not None and has_learned(stock.map50_95) else None
     running = record.state == "running"
     return {
         **record.as_row(),
-        "summary": _named(record),
+        "summary": summary or "-",
         "ended": record.status,
         "map50_95_gain": None if base is None or record.map50_95 is None else record.map50_95 - base,
         "of_stock": relative(getattr(record, cost), getattr(stock, cost) if stock else None),
         "progress": f"{record.epochs}/{epochs}" if running else record.epochs or None,
     }
-
-
-def _named(record: "Record") -> str:
-    return record.summary or "-"
 
 
 def _with_progress(files: "TrialFiles", record: "Record") -> "Record":
