@@ -40,13 +40,17 @@ class Range:
     unit: str = ""
     spelled: tuple[str, str] | None = None
 
-    def problem(self, value: object) -> str | None:
-        """Return what is wrong with a value, the value, and the allowed ones; None if it is allowed."""
+    def problem(self, value: object, *, typed: str | None = None) -> str | None:
+        """Return what is wrong with a value, the value, and the allowed ones; None if it is allowed.
+
+        Args:
+            typed: the value as the user typed it, with its unit; None shows the value itself.
+        """
         wrong = self._wrong(value)
         if wrong is None:
             return None
-        right = self._near(value) if "multiple" in wrong else self._all()
-        return f"input should be {wrong}, got {shown(value)} ({right})"
+        right = self._near(value) if "multiple" in wrong else self._meant_percent(value) or self._all()
+        return f"input should be {wrong}, got {shown(value if typed is None else typed)} ({right})"
 
     def _wrong(self, value: object) -> str | None:
         if isinstance(value, bool) or not isinstance(value, int | float) or (self.whole and not isinstance(value, int)):
@@ -62,6 +66,11 @@ class Range:
     def _near(self, value: Any) -> str:
         below = value // self.step * self.step
         return " or ".join(str(one) for one in (below, below + self.step) if self.least <= one <= self.most)
+
+    def _meant_percent(self, value: Any) -> str:
+        """Return the share that is probably meant by a number of per cent without its sign; empty if none is."""
+        is_share = self.most < 1 and isinstance(value, int | float)
+        return f"did you mean {value:g}%?" if is_share and self._wrong(value / 100) is None else ""
 
     def _all(self) -> str:
         unit = f" {self.unit}" if self.unit else ""

@@ -141,6 +141,7 @@ def _trained(before: "Study", typed: options.Typed) -> "tuple[Study, bool]":
         The confirmation, and whether it was printed that the stock model has learned nothing.
     """
     from nas.records.paired import planned_seeds
+    from nas.report.few_images import few_images_in_words
     from nas.report.judging import images_in_words
     from nas.words import with_unit
     from nas.workflows.confirm import confirm as begin
@@ -149,13 +150,14 @@ def _trained(before: "Study", typed: options.Typed) -> "tuple[Study, bool]":
     records = after.records()
     models = len({record.fingerprint for record in records})
     seeds = planned_seeds(records)
-    first = after.settings.budget.seed
+    first, judging = after.settings.budget.seed, after.settings.judging
     which = f"{seeds} fresh seeds ({first} to {first + seeds - 1})"
     trained = f"{which}, {with_unit(after.settings.budget.epochs, 'epoch')}"
     show.lines(
         [
             f"confirm   {with_unit(models - 1, 'finalist')} of {before.name} and the stock model: {trained}",
             f"judging   {images_in_words(after.settings.judging)}",
+            *(f"few       {text}" for text in [few_images_in_words(judging.images if judging else 0)] if text),
         ]
     )
     return after, train(after) if after.remaining_trials(records) else False

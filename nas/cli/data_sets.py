@@ -23,6 +23,7 @@ def register(app: typer.Typer) -> None:
 @show.reports_errors
 def data(data: Name = "digits", shown: TextFormat = "text") -> None:
     """Count a data set as a search does, and report what is left out and what looks wrong. The data is not changed."""
+    from nas.report.few_images import few_images_in_words
     from trials.data import datasets
     from trials.data.unseen_images import images_of_test
 
@@ -38,6 +39,7 @@ def data(data: Name = "digits", shown: TextFormat = "text") -> None:
         ("data", f"{loaded.name}: {loaded.summary.line(len(loaded.classes))}"),
         *remarks(loaded),
         ("test", _test(judging)),
+        *(("few", text) for text in [few_images_in_words(judging)] if text),
     ]
     if loaded.note:
         lines.append(("note", loaded.note))
@@ -47,8 +49,11 @@ def data(data: Name = "digits", shown: TextFormat = "text") -> None:
 
 def _test(images: int) -> str:
     """Return whether there are images that a search never reads."""
+    from nas.words import with_unit
+
     if images:
-        return f"{images} image{'s' if images > 1 else ''} that no search reads: nas confirm judges by them"
+        them = "it" if images == 1 else "them"
+        return f"{with_unit(images, 'image')} that no search reads: nas confirm judges by {them}"
     return "no labelled images beside train and val; nas search --holdout 15% seals some of those, to judge by"
 
 

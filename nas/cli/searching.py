@@ -264,10 +264,14 @@ def _holdout(plan: "Plan") -> str:
     from nas.words import with_unit
 
     if plan.sealed is not None:
-        share = f"{len(plan.sealed.images)} of {plan.sealed.of} images are sealed"
+        sealed = len(plan.sealed.images)
+        share = f"{sealed} of {plan.sealed.of} images {'is' if sealed == 1 else 'are'} sealed"
         return f"{share}: no training and no search score reads them; nas confirm judges by them"
     if plan.judging:
-        return f"the test split, {with_unit(plan.judging, 'image')}: no search reads them; nas confirm judges by them"
+        them = "it" if plan.judging == 1 else "them"
+        return (
+            f"the test split, {with_unit(plan.judging, 'image')}: no search reads {them}; nas confirm judges by {them}"
+        )
     return ""
 
 
@@ -296,6 +300,7 @@ def _print_plan(plan: "Plan", shown: str, *, slope: str = "") -> None:
         slope: of the stock model, in words; empty while it is not measured.
     """
     from nas.report import rewarded
+    from nas.report.few_images import few_images_in_words
     from nas.words import with_unit
 
     settings, run = plan.file.settings, plan.file.run
@@ -309,6 +314,7 @@ def _print_plan(plan: "Plan", shown: str, *, slope: str = "") -> None:
         "reach": f"{plan.cheapest.gflops:.2f} to {plan.costliest.gflops:.2f} GFLOPs",
         "data": f"{data.name}: {data.summary.line(len(data.classes))}",
         "holdout": _holdout(plan),
+        "few": few_images_in_words(len(plan.sealed.images) if plan.sealed else plan.judging),
         "budget": f"{with_unit(run.trials, 'trial')} of {budget.summary}",
         "slope": slope,
         "rungs": _early_stopping(settings),

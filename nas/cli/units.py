@@ -18,7 +18,7 @@ def count(text: str) -> int:
     if not match:
         raise typer.BadParameter(f"a number such as 2.5M or 2500000 is expected, got {ranges.shown(text)}")
     counted = round(_finite(match[1]) * {"": 1, "k": 1e3, "m": 1e6}[match[2].lower()])
-    return _within("max_params", counted)
+    return _within("max_params", counted, text)
 
 
 def seconds(text: str) -> float:
@@ -26,7 +26,7 @@ def seconds(text: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh]?)", text.strip())
     if not match:
         raise typer.BadParameter(f"a time such as 90s, 30m or 8h is expected, got {ranges.shown(text)}")
-    return _within("timeout", _finite(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]])
+    return _within("timeout", _finite(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2]], text)
 
 
 def size(text: str) -> int:
@@ -39,7 +39,7 @@ def size(text: str) -> int:
 
 def memory(text: str) -> int:
     """Read the memory of a worker, and check that a trial can be trained in it."""
-    return _within("trial_memory", size(text))
+    return _within("trial_memory", size(text), text)
 
 
 def share(text: str) -> float:
@@ -47,7 +47,7 @@ def share(text: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*(%?)", text.strip())
     if not match:
         raise typer.BadParameter(f"a share such as 15% or 0.15 is expected, got {ranges.shown(text)}")
-    return _within("holdout", _finite(match[1]) / (100 if match[2] else 1))
+    return _within("holdout", _finite(match[1]) / (100 if match[2] else 1), text)
 
 
 def _finite(digits: str) -> float:
@@ -58,8 +58,9 @@ def _finite(digits: str) -> float:
     return found
 
 
-def _within(name: str, value: Value) -> Value:
-    problem = ranges.RANGES[name].problem(value)
+def _within(name: str, value: Value, typed: str) -> Value:
+    """Check a value; a message shows what was typed."""
+    problem = ranges.RANGES[name].problem(value, typed=typed.strip())
     if problem is not None:
         raise typer.BadParameter(problem)
     return value

@@ -12,7 +12,6 @@ from typing import Any
 from nas.defaults import MOST_FINALISTS, SEEDS
 from nas.records.paired import LEAST_SEEDS
 from nas.records.record import Record
-from nas.report.verdict import LEAST_IMAGES
 from nas.settings import Judging
 from nas.study.confirmation import FIRST_SEED, is_confirmation, name_of
 from nas.study.expected_front import expected_front
@@ -22,6 +21,7 @@ from nas.workflows.begin import require_equal_settings, require_same_data
 from nas.workflows.derived import derived_study, enqueue_missing, enqueued_seeds, fresh_settings, looks, open_beside
 from search_spaces import Architecture
 from search_spaces.errors import DataError, SpecError, StudyError
+from trials.data.holdout import LEAST_JUDGING
 from trials.data.unseen_images import judging_images
 
 
@@ -107,7 +107,7 @@ def _judging(before: Study, earlier: Study | None) -> Judging | None:
         _ = earlier.judging  # refuses what has changed
         return earlier.settings.judging
     found = judging_images(before.settings.data, before.sealed)
-    if found is not None and len(found.images) < LEAST_IMAGES:
+    if found is not None and len(found.images) < LEAST_JUDGING:
         raise DataError(
             f"{found.images[0]}: the only image of {found.source}; two are the least that judge, 50 are few"
         )

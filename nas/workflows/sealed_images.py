@@ -57,7 +57,7 @@ def _of_refined(request: Request, refined: Study) -> Holdout | None:
     if request.holdout not in {None, sealed.share}:
         raise SpecError(
             f"holdout: {refined.name} has sealed {len(sealed.images)} images, and they stay sealed, "
-            f"got {request.holdout:.3g} (leave --holdout out)"
+            f"got {100 * request.holdout:.3g}% (leave --holdout out)"
         )
     return sealed
 

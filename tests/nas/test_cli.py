@@ -507,6 +507,43 @@ def test_plan_says_how_many_images_are_sealed(tmp_path: Path, write_scenes: Call
     )
 
 
+def test_plan_warns_of_few_images_that_judge(tmp_path: Path, write_scenes: Callable[..., Path]) -> None:
+    command = ("search", "--data", write_scenes(tmp_path), "--runs", tmp_path / "runs", "--dry-run", "--holdout", "15%")
+    few = (
+        "9 images are few to judge by: with any number of seeds they tell true differences of about 2.9 points or "
+        "more, 50 images 1.1 (as measured on BCCD)"
+    )
+    assert f"few       {few}" in nas(*command).stderr.splitlines()
+    assert json.loads(nas(*command, "--format", "json").stdout)["few"] == few
+
+
+def test_share_that_confirm_would_refuse_is_refused_by_the_search(
+    tmp_path: Path, write_scenes: Callable[..., Path]
+) -> None:
+    file = write_scenes(tmp_path, train=16, val=6)
+    result = nas("search", "--data", file, "--runs", tmp_path / "runs", "--dry-run", "--holdout", "5%")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines()[-1] == (
+        "holdout: at 5% only 1 of 22 images would be sealed, and 2 are the least that judge "
+        "(--holdout 10% would seal 3 images, and no class would vanish; or give the data.yaml a test: split, whose "
+        "images no search reads)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (("--holdout", "3%"), "holdout: input should be at least 5%, got '3%' (from 5% to 50%)"),
+        (("--holdout", "15"), "holdout: input should be at most 50%, got '15' (did you mean 15%?)"),
+        (("--holdout", "80"), "holdout: input should be at most 50%, got '80' (from 5% to 50%)"),
+        (("--trial-memory", "5M"), "trial-memory: input should be at least 64M, got '5M' (from 64M to 1024T)"),
+        (("--timeout", "0h"), "timeout: input should be greater than 0, got '0h' (above 0 to 10000h)"),
+    ],
+)
+def test_message_shows_a_number_with_the_unit_that_was_typed(typed: tuple[str, str], message: str) -> None:
+    assert nas("search", *typed, "--dry-run").stderr.splitlines() == [message]
+
+
 def test_dry_run_refuses_a_data_set_without_readable_images(spoiled: Path) -> None:
     for name in ("a", "b", "c"):
         (spoiled.parent / f"images/val/{name}.png").write_text("<html>")

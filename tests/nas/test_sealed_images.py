@@ -203,7 +203,7 @@ class TestDerived:
         assert fine.sealed == holdout.read(coarse.folder / "holdout.json")
         assert fine.data.sealed
         assert refusal(ask, refine="coarse", holdout=0.3, **of_space) == (
-            "holdout: coarse has sealed 9 images, and they stay sealed, got 0.3 (leave --holdout out)"
+            "holdout: coarse has sealed 9 images, and they stay sealed, got 30% (leave --holdout out)"
         )
         assert refusal(ask, refine="whole", holdout=0.3, **of_space) == (
             "holdout: the front of whole was chosen by all images, so that none is left to be sealed (leave --holdout "

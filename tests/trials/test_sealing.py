@@ -166,8 +166,8 @@ class TestVanishing:
         for name in ("train/000", "train/001", "val/000"):
             (tmp_path / "labels" / f"{name}.txt").write_text("2 0.5 0.5 0.2 0.2\n")
         assert refusal(file) == (
-            "holdout: at 15% no image would be sealed of 'rare' (2 in train, 1 in val) (with --holdout 30% no class "
-            "would vanish; or give the data.yaml a test: split, whose images no search reads)"
+            "holdout: at 15% no image would be sealed of 'rare' (2 in train, 1 in val) (--holdout 30% would seal 18 "
+            "images, and no class would vanish; or give the data.yaml a test: split, whose images no search reads)"
         )
 
     def test_class_of_one_image_cannot_be_kept_by_any_share(self, tmp_path: Path, write_scenes: WriteScenes) -> None:
@@ -175,8 +175,8 @@ class TestVanishing:
         file.write_text(file.read_text().replace("bar]", "bar, single]"))
         (tmp_path / "labels" / "val/000.txt").write_text("2 0.5 0.5 0.2 0.2\n")
         assert refusal(file, 0.5) == (
-            "holdout: at 50% no image would be sealed of 'single' (0 in train, 1 in val) (with any share a class "
-            "would vanish; give the data.yaml a test: split, whose images no search reads)"
+            "holdout: at 50% no image would be sealed of 'single' (0 in train, 1 in val) (no share can be "
+            "used; give the data.yaml a test: split, whose images no search reads)"
         )
 
     def test_all_classes_that_would_vanish_are_named_at_once(self, tmp_path: Path, write_scenes: WriteScenes) -> None:
@@ -187,8 +187,7 @@ class TestVanishing:
             (tmp_path / "labels" / "train" / f"{number:03}.txt").write_text("".join(rows))
         assert refusal(file, 0.5, 295) == (
             "holdout: at 50% no image would be sealed of 'c' (1 in train, 0 in val); no image would stay in train of "
-            "'a' (2 in train) (with any share a class would vanish; give the data.yaml a test: split, whose images no "
-            "search reads)"
+            "'a' (2 in train) (no share can be used; give the data.yaml a test: split, whose images no search reads)"
         )
 
     def test_class_without_any_image_does_not_count(self, tmp_path: Path, write_scenes: WriteScenes) -> None:

@@ -13,6 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, Stric
 from search_spaces.errors import DataError
 from search_spaces.files import write_atomically
 
+LEAST_JUDGING = 2
+"""Fewest images that judge: one has no variance."""
+
 
 class Holdout(BaseModel):
     """Sealed images of a data set.

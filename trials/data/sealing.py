@@ -48,14 +48,14 @@ def seal(data: str | Path, share: float, seed: int, *, progress: Progress | None
 
     Raises:
         DataError: the data set has mistakes.
-        SpecError: a class would vanish from `train`, `val` or the sealed images.
+        SpecError: a class would vanish from `train`, `val` or the sealed images; too few images would judge.
     """
     labeled = datasets.read_labels(data, progress=progress)
     listed_images.require_listable([image.path for image in _all(labeled)])
     units = _units(labeled, seed)
     drawn = _drawn(units, share)
-    if vanished := list(_vanished(units, drawn, labeled.classes)):
-        raise SpecError(f"holdout: at {share * 100:g}% {'; '.join(vanished)} ({_cure(units, share, labeled.classes)})")
+    if mistakes := list(_mistakes(units, drawn, labeled.classes)):
+        raise SpecError(f"holdout: at {share * 100:g}% {'; '.join(mistakes)} ({_cure(units, share, labeled.classes)})")
     sealed = {one.image.path for position in drawn for one in units[position]}
     return Holdout(
         share=share,
@@ -138,6 +138,17 @@ def _drawn(units: Sequence[Unit], share: float) -> frozenset[int]:
     return stratification.draw(counts, share)
 
 
+def _mistakes(units: Sequence[Unit], drawn: frozenset[int], classes: Sequence[str]) -> Iterator[str]:
+    """Yield why a draw cannot be used: too few images would judge, or classes are on one side only."""
+    images = sum(len(units[position]) for position in drawn)
+    if images < holdout.LEAST_JUDGING:
+        only = f"only {images}" if images else "none"
+        of = sum(map(len, units))
+        yield f"{only} of {of} images would be sealed, and {holdout.LEAST_JUDGING} are the least that judge"
+    else:
+        yield from _vanished(units, drawn, classes)
+
+
 def _vanished(units: Sequence[Unit], drawn: frozenset[int], classes: Sequence[str]) -> Iterator[str]:
     """Yield which classes are on one side only, with the number of their images."""
     of_all = Counter(label for unit in units for one in unit for label in one.labels)
@@ -165,12 +176,14 @@ def _listed(texts: Sequence[str]) -> str:
 
 
 def _cure(units: Sequence[Unit], share: float, classes: Sequence[str]) -> str:
-    """Return what to do instead: the nearest share at which no class vanishes, or a split by hand."""
+    """Return what to do instead: the nearest share that can be used, or a split by hand."""
     by_hand = "give the data.yaml a test: split, whose images no search reads"
     for other in sorted(_SHARES, key=lambda one: (abs(one - share), one)):
-        if other != share and not list(_vanished(units, _drawn(units, other), classes)):
-            return f"with --holdout {other:.0%} no class would vanish; or {by_hand}"
-    return f"with any share a class would vanish; {by_hand}"
+        drawn = _drawn(units, other)
+        if other != share and not list(_mistakes(units, drawn, classes)):
+            images = sum(len(units[position]) for position in drawn)
+            return f"--holdout {other:.0%} would seal {images} images, and no class would vanish; or {by_hand}"
+    return f"no share can be used; {by_hand}"
 
 
 def require_unchanged(labeled: LabeledData, sealed: Holdout) -> list[LabeledImage]:
