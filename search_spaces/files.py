@@ -137,6 +137,22 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def make_durable_folder(folder: Path) -> None:
+    """Create a folder unless it exists, and flush its name to the disk: its files are durable only if it is.
+
+    The folder around it is flushed, too: it may have been created a moment ago.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for around in (folder.parent, folder.parent.parent):
+        _sync_folder(around)
+
+
+def sync_file(path: Path) -> None:
+    """Flush a file that is appended to, if there is one, to the disk."""
+    with suppress(FileNotFoundError), path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def _sync_folder(folder: Path) -> None:
     """Flush the names of a folder's files to the disk (fsync), where the system can."""
     with suppress(OSError):

@@ -76,7 +76,7 @@ def evaluate(
         judging=judging,
     )
     with files.as_environment_problems(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        files.make_durable_folder(folder)
     try:
         outcome = trial.train(data, go_on)
     except (DataError, EnvironmentProblem, SpecError):

@@ -54,7 +54,7 @@ def retry(study: Study, number: int, reason: str, *, crashed: bool = False) -> N
 
 def trainings_by_process(study: Study) -> dict[int, Training]:
     """Return the training of each worker process of this machine, the stock model's training included."""
-    running = [study.files(trial.number) for trial in study.trials() if _runs_here(trial)]
+    running = [study.files(trial.number) for trial in study.trials() if _runs_here(study, trial)]
     trainings = [Training(files, study.settings.budget.timeout) for files in running]
     stock = study.stock_training
     if stock is not None and stock.outcome() is None:
@@ -64,7 +64,7 @@ def trainings_by_process(study: Study) -> dict[int, Training]:
 
 def processes_by_trial(study: Study) -> dict[int, int]:
     """Return the process of each running trial whose lock is held on this machine."""
-    files = {trial.number: study.files(trial.number) for trial in study.trials() if _runs_here(trial)}
+    files = {trial.number: study.files(trial.number) for trial in study.trials() if _runs_here(study, trial)}
     holders = {number: each.read_holder() for number, each in files.items() if is_held(each.lock)}
     return {number: holder for number, holder in holders.items() if holder is not None}
 
@@ -84,7 +84,7 @@ def recover(study: Study, exits: Mapping[int, ExitCause | None] | None = None) -
         for trial in study.trials():
             holder = study.files(trial.number).read_holder()
             concerned = exits is None or holder is None or holder in exits
-            if _runs_here(trial) and concerned and not is_held(study.files(trial.number).lock):
+            if _runs_here(study, trial) and concerned and not is_held(study.files(trial.number).lock):
                 _end(study, trial, None if exits is None or holder is None else exits[holder])
                 ended[trial.number] = holder
         for trial in study.trials():
@@ -93,9 +93,11 @@ def recover(study: Study, exits: Mapping[int, ExitCause | None] | None = None) -
     return ended
 
 
-def _runs_here(trial: FrozenTrial) -> bool:
+def _runs_here(study: Study, trial: FrozenTrial) -> bool:
+    """Return whether a trial runs on this machine; whose storage is a file does, whatever the machine was called."""
     here = socket.gethostname()
-    return trial.state == TrialState.RUNNING and trial.user_attrs.get(MACHINE, here) == here
+    is_here = study.database is not None or trial.user_attrs.get(MACHINE, here) == here
+    return is_here and trial.state == TrialState.RUNNING
 
 
 def _end(study: Study, trial: FrozenTrial, cause: ExitCause | None) -> None:
@@ -121,10 +123,14 @@ def _fields_of_crash(files: TrialFiles, trial: FrozenTrial, cause: ExitCause) ->
     """Return the fields, as in `stored_outcome.outcome_fields`, of a trial whose worker wrote no outcome."""
     first = trial.user_attrs.get(CRASH_CAUSE, cause.text)
     before = "" if first == cause.text else f"; the first time: {first}"
-    began = trial.datetime_start
     return {
         "epochs": len(files.read_epochs()),
-        "seconds": round((datetime.now() - began).total_seconds(), 1) if began else 0.0,  # noqa: DTZ005 - as Optuna
+        "seconds": _seconds_since(trial.datetime_start),
         DETAIL: f"{cause.text}{before}; see workers/ in the study's folder",
         ENDING: cause.ending.value,
     }
+
+
+def _seconds_since(began: datetime | None) -> float:
+    """Return the time since a trial began, by the time of day, which may have been set back."""
+    return max(0.0, round((datetime.now() - began).total_seconds(), 1)) if began else 0.0  # noqa: DTZ005 - as Optuna

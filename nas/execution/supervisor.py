@@ -14,7 +14,7 @@ from nas import addresses
 from nas.execution import exit_causes, recovery
 from nas.execution.enqueue import enqueue_extremes
 from nas.execution.exit_causes import ExitCause
-from nas.execution.watchdog import Watchdog
+from nas.execution.watchdog import AwakeClock, Watchdog
 from nas.execution.worker import OUTGROWN, PROBLEM, UNFIT
 from nas.records.record import Record
 from nas.study.study import Study
@@ -80,9 +80,10 @@ class Supervisor:
         self._workers = [
             _WorkerProcess(index=i, device=devices[i % len(devices)], log=logs / f"{i}.log") for i in range(run.workers)
         ]
-        self._deadline = time.time() + run.timeout if run.timeout else float("inf")
+        self._deadline = time.monotonic() + run.timeout if run.timeout else float("inf")
         self._memory = run.trial_memory or machine.memory_share(run.workers)
         self._oom_kills = machine.oom_kills()
+        self._clock = AwakeClock()
         self._orphans: dict[int, int] = {}
 
     def run(self) -> None:
@@ -161,11 +162,10 @@ class Supervisor:
 
     def _kill_hung(self) -> None:
         """Kill the workers whose training makes no progress."""
-        trainings = recovery.trainings_by_process(self._study)
+        trainings, now = recovery.trainings_by_process(self._study), self._clock.read()
         for worker in self._workers:
             if worker.process is None or (training := trainings.get(worker.process.pid)) is None:
                 continue
-            now = time.monotonic()
             if worker.watchdog is None or worker.watchdog.training != training:
                 worker.watchdog = Watchdog(training=training, began=now)
             heartbeat, cpu_seconds = training.files.read_heartbeat(), machine.cpu_seconds(worker.process.pid)
@@ -215,7 +215,7 @@ class Supervisor:
         return exit_causes.from_code(code, oom_killed=self._oom_kills > before)
 
     def _work_left(self, records: Sequence[Record]) -> bool:
-        in_time = time.time() < self._deadline
+        in_time = time.monotonic() < self._deadline
         return in_time and self._study.remaining_trials(records) > 0 and not self._study.reason_to_stop(records)
 
     def _stop(self) -> None:
@@ -223,10 +223,10 @@ class Supervisor:
         processes = [w.process for w in self._workers if w.process is not None and w.process.poll() is None]
         for process in processes:
             process.send_signal(signal.SIGTERM)
-        limit = time.time() + _GRACE_SECONDS
+        limit = time.monotonic() + _GRACE_SECONDS
         for process in processes:
             try:
-                process.wait(max(0.1, limit - time.time()))
+                process.wait(max(0.1, limit - time.monotonic()))
             except subprocess.TimeoutExpired:
                 _kill_group(process)
                 process.wait()

@@ -1,5 +1,7 @@
 """Watchdog of a training in another process; some trainings hang where they check no deadline themselves."""
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from nas.records.trial_files import TrialFiles
@@ -12,6 +14,30 @@ BUSY_SECONDS = 120 * 60.0
 """Allowed without a heartbeat, for an idle process and for one that computes. Validating 5000 images on one core takes
 v9c more than an hour, without a heartbeat."""
 _BUSY_SHARE = 0.01
+
+_LONGEST_PAUSE = 60.0
+"""Seconds between two looks of a supervisor that was awake; it looks about once a second."""
+
+
+class AwakeClock:
+    """Clock that stands still while this process is stopped (SIGSTOP) or its machine sleeps.
+
+    Its workers are then stopped as well, and did not hang. The time of day plays no part: it may jump.
+
+    Args:
+        monotonic: in seconds.
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._last, self._now = monotonic(), 0.0
+
+    def read(self) -> float:
+        """Return the seconds in which this process was awake; to be called about once a second."""
+        last, self._last = self._last, self._monotonic()
+        passed = self._last - last
+        self._now += passed if passed < _LONGEST_PAUSE else 0.0
+        return self._now
 
 
 @dataclass(frozen=True)

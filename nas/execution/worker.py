@@ -58,7 +58,7 @@ class Worker:
     """Worker of a study in this process.
 
     Attributes:
-        deadline: in seconds of `time.time`; no trial begins after it.
+        deadline: in seconds of `time.monotonic`, which all processes of a machine share; no trial begins after it.
         outgrown: whether it stopped because it uses too much memory.
 
     Args:
@@ -127,7 +127,7 @@ class Worker:
 
     def _may_begin(self) -> bool:
         """Return whether a trial may begin; if so, hold the proposal lock."""
-        if self._exhausted or time.time() > self.deadline or os.getppid() != self._supervisor:
+        if self._exhausted or time.monotonic() > self.deadline or os.getppid() != self._supervisor:
             return False
         self._proposal_lock.take()
         records = self.study.records()
@@ -168,8 +168,7 @@ class Worker:
         scoring, files = self.study.scoring, self.study.files(trial.number)
         files.folder.mkdir(parents=True, exist_ok=True)
         files.progress.unlink(missing_ok=True)
-        if RETRY_OF in trial.user_attrs:
-            files.move_checkpoint_from(self.study.files(trial.user_attrs[RETRY_OF]))
+        self._take_checkpoint(trial, files)
         limits = limits_of(trial.user_attrs, self.study.settings.limits)
         budget = scoring.budget(trial.user_attrs.get(REPEAT, 0))
         cached = scoring.recall(architecture, budget, limits, files)
@@ -179,6 +178,14 @@ class Worker:
         if cached is None:
             scoring.remember(outcome, budget, files)
         return self._finish(trial, outcome)
+
+    def _take_checkpoint(self, trial: Trial, files: TrialFiles) -> None:
+        """Move the checkpoint of the trial that this one retries here; a retry may be killed before it does so."""
+        before = trial.user_attrs.get(RETRY_OF)
+        trials = self.study.trials() if before is not None else []
+        while before is not None and not files.checkpoint.is_file():
+            files.move_checkpoint_from(self.study.files(before))
+            before = trials[before].user_attrs.get(RETRY_OF)
 
     def _evaluate(
         self, trial: Trial, architecture: Architecture, budget: Budget, limits: Limits, files: TrialFiles

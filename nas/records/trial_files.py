@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from nas.records.stored_outcome import outcome_fields, parse_outcome
-from search_spaces.files import write_atomically
+from search_spaces.files import sync_file, write_atomically
 from trials.accuracy.judged import JUDGED
 from trials.file_names import CHECKPOINT, ERROR, MODEL, SCRATCH, WEIGHTS
 from trials.scores import Epoch, Outcome
@@ -113,7 +113,8 @@ class TrialFiles:
         return [epoch for line in lines if (epoch := _epoch(line)) is not None]
 
     def write_outcome(self, outcome: Outcome) -> None:
-        """Write the outcome atomically."""
+        """Write the outcome atomically; its epochs, which MLflow gets, are flushed to the disk before it."""
+        sync_file(self.progress)
         write_atomically(self.outcome, json.dumps(outcome_fields(outcome), indent=1))
 
     def read_outcome(self) -> dict[str, Any] | None:

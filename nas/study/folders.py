@@ -8,6 +8,7 @@ from pathlib import Path
 from nas import addresses
 from nas.paths import RUNS
 from search_spaces.errors import EnvironmentProblem, SpecError, nearest
+from search_spaces.files import make_durable_folder
 
 STUDY = "study.json"
 """File that makes a folder a study."""
@@ -83,7 +84,7 @@ def make_folder(folder: Path) -> None:
         EnvironmentProblem: it is not.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_durable_folder(folder)
         probe = folder / ".writable"
         probe.touch()
         probe.unlink()

@@ -21,7 +21,7 @@ from nas.records.record import TRAINED_BEFORE
 from nas.records.trial_files import TrialFiles
 from search_spaces import Architecture, cache_folder
 from search_spaces.errors import EnvironmentProblem, ScoreError
-from search_spaces.files import atomic_path, digest, read_json, write_atomically
+from search_spaces.files import atomic_path, digest, make_durable_folder, read_json, write_atomically
 from trials import Budget, Ending, Epoch, Outcome, Scores
 from trials.data.datasets import DataSet
 from trials.provenance import Provenance
@@ -123,7 +123,7 @@ class CachedTraining:
         Returns:
             The outcome.
         """
-        files.folder.mkdir(parents=True, exist_ok=True)
+        make_durable_folder(files.folder)
         write_atomically(files.model, self.model)
         epochs = tuple(Epoch(**epoch) for epoch in self.epochs)
         for epoch in epochs:

@@ -34,7 +34,10 @@ _STUDY_ID, _WORKED_ON = "study_id", "folder@{host}"
 
 
 def open_storage(url: str) -> RDBStorage:
-    """Open a storage, with Optuna's heartbeat.
+    """Open a storage, with Optuna's heartbeat if it is a server.
+
+    A file has the processes of one machine, whose locks say who runs. A heartbeat would take each other's trials for
+    dead when the time of day jumps, or when the machine was asleep.
 
     Raises:
         EnvironmentProblem: it cannot be opened.
@@ -52,8 +55,8 @@ def open_storage(url: str) -> RDBStorage:
             return RetryingStorage(
                 url,
                 engine_kwargs=options,
-                heartbeat_interval=_HEARTBEAT_SECONDS,
-                grace_period=_GRACE_SECONDS,
+                heartbeat_interval=None if file else _HEARTBEAT_SECONDS,
+                grace_period=None if file else _GRACE_SECONDS,
             )
         except (ImportError, SQLAlchemyError, OptunaError, RuntimeError) as error:
             if file is not None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from nas.execution import exit_causes
-from nas.execution.watchdog import BUSY_SECONDS, GRACE_SECONDS, IDLE_SECONDS, Training, Watchdog
+from nas.execution.watchdog import BUSY_SECONDS, GRACE_SECONDS, IDLE_SECONDS, AwakeClock, Training, Watchdog
 from nas.records.trial_files import TrialFiles
 from trials import Ending
 
@@ -74,3 +74,11 @@ def test_exit_code_gives_ending_and_cause(code: int, *, oom_killed: bool, ending
 def test_hang_is_not_retried() -> None:
     found = exit_causes.from_hang("hung")
     assert (found.ending, found.retry) == (Ending.TIMED_OUT, False)
+
+
+def test_time_in_which_the_supervisor_was_stopped_does_not_count() -> None:
+    times = iter([100.0, 101.0, 102.0, 102.0 + 2 * IDLE_SECONDS, 103.0 + 2 * IDLE_SECONDS])
+    clock = AwakeClock(lambda: next(times))
+    watchdog = watching(None, since=clock.read())
+    looks = [watchdog.reason_to_kill(clock.read(), heartbeat=1, cpu_seconds=0.0) for _ in range(3)]
+    assert looks == [None, None, None]

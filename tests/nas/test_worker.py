@@ -2,6 +2,8 @@
 
 import os
 import signal
+import sqlite3
+import time
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -11,6 +13,7 @@ from typing import Any
 import optuna
 import pytest
 import torch
+from optuna.storages._heartbeat import is_heartbeat_enabled
 
 from nas.algorithms.rewards import Reward
 from nas.algorithms.successive_halving import Stopping
@@ -519,3 +522,66 @@ def test_reading_a_study_counts_no_costs(make_study: MakeStudy, run: Callable[..
     assert len(opened.front()) > 0
     assert opened.remaining_trials(opened.records()) == 0
     assert "scoring" not in vars(opened)
+
+
+class TestTimeOfDay:
+    """The time of day jumps when a clock is set, or when a virtual machine is moved."""
+
+    @pytest.mark.parametrize("jump", [-1e8, 1e8])
+    def test_deadline_does_not_depend_on_it(
+        self, make_study: MakeStudy, score: Score, monkeypatch: pytest.MonkeyPatch, jump: float
+    ) -> None:
+        study, now = make_study(trials=2), time.time
+        monkeypatch.setattr(worker, "evaluate", score)
+        monkeypatch.setattr(time, "time", lambda: now() + jump)
+        Worker(study, deadline=time.monotonic() + 60.0).run()
+        assert [record.state for record in study.records()] == ["complete", "complete"]
+        Worker(make_study("other", trials=2), deadline=time.monotonic() - 1.0).run()
+        assert {record.state for record in Study.open(study.folder.parent / "other").records()} == {"waiting"}
+
+    def test_trials_in_a_file_are_not_taken_for_dead_by_their_heartbeat(self, make_study: MakeStudy) -> None:
+        assert not is_heartbeat_enabled(make_study().storage)
+
+    def test_trial_that_began_later_than_now_has_crashed_after_no_time(self, make_study: MakeStudy) -> None:
+        study = make_study(trials=1)
+        trial = study.optuna.ask()
+        trial.set_user_attr("fingerprint", "f")
+        with sqlite3.connect(study.folder / "study.db") as database:
+            database.execute("UPDATE trials SET datetime_start = '2999-01-01 00:00:00.000000' WHERE number = 0")
+        study = Study.open(study.folder)
+        study.files(0).lock.parent.mkdir(parents=True)
+        study.files(0).lock.write_text("4711")
+        recovery.recover(study, {4711: exit_causes.from_hang("hung")})
+        assert [(record.ending, record.seconds) for record in study.records()] == [("timed_out", 0.0)]
+
+
+def test_trial_of_a_container_that_had_another_name_is_recovered(
+    make_study: MakeStudy, run: Callable[..., None]
+) -> None:
+    study = make_study(trials=1)
+    study.optuna.ask().set_user_attr("host", "3f0c2a")
+    recovery.recover(study)
+    run(study)
+    assert [record.ending for record in study.records()] == [None, "finished"]
+
+
+def test_checkpoint_of_an_interrupted_retry_is_that_of_the_first_attempt(
+    make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch, score: Score
+) -> None:
+    study = make_study(trials=1)
+    study.optuna.ask()
+    first = study.files(0)
+    first.folder.mkdir(parents=True)
+    first.checkpoint.write_bytes(b"three epochs")
+    recovery.recover(study)  # killed while it trained,
+    study.optuna.ask()
+    recovery.recover(study)  # and its retry before it had taken the checkpoint
+    found = []
+
+    def evaluate(architecture: Architecture, budget: Budget, folder: Path, *rest: Any, **more: Any) -> Outcome:
+        found.append((folder.name, (folder / "checkpoint.bin").read_bytes()))
+        return score(architecture, budget, folder, *rest, **more)
+
+    monkeypatch.setattr(worker, "evaluate", evaluate)
+    Worker(study, deadline=float("inf")).run()
+    assert found == [("0002", b"three epochs")]

@@ -1,4 +1,6 @@
+import os
 import random
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -160,3 +162,36 @@ def test_pages_of_two_writes_after_a_power_failure_are_not_read_as_one(written: 
             mixed[page : page + PAGE] = new[page : page + PAGE]
         path.write_bytes(mixed)
         assert_holds(DoubleBufferedFile(path), 3)
+
+
+class TestPowerFailure:
+    def test_last_half_is_flushed_before_the_other_is_overwritten(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        on_disk = []
+        monkeypatch.setattr(os, "fsync", lambda _: on_disk.append(DoubleBufferedFile(path).read()))
+        monkeypatch.setattr(double_buffer, "_SYNC_SHARE", float("inf"))
+        file = DoubleBufferedFile(path)
+        for number in (1, 2, 3):
+            file.write({"epoch": number}, rows(number))
+        assert [found and found[0] for found in on_disk] == [{"epoch": 1}, {"epoch": 2}]
+
+    def test_slow_disk_is_not_waited_for_in_short_epochs(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        now, syncs = 0.0, []
+
+        def slow_sync(_: int) -> None:
+            nonlocal now
+            syncs.append(now)
+            now += 1.0
+
+        monkeypatch.setattr(os, "fsync", slow_sync)
+        monkeypatch.setattr(time, "monotonic", lambda: now)
+        file = DoubleBufferedFile(path)
+        for number in range(60):
+            file.write({"epoch": number}, rows(number))
+            now += 10.0
+        waited = len(syncs) / now
+        assert 0 < waited < 0.04
+        now += 100.0
+        file.write({"epoch": 60}, rows(60))
+        assert syncs[-1] == now - 1.0  # after a long epoch

@@ -6,6 +6,8 @@ existing ones, and renaming a file over another waits for the disk.
 
 import hashlib
 import json
+import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BufferedReader
@@ -21,6 +23,7 @@ from search_spaces.files import atomic_path
 
 _MIN_HEADER, _MAX_HEADER = 4096, 1 << 24
 """Bytes."""
+_SYNC_SHARE = 0.02
 _DIGEST_LENGTH = 64
 """Bytes; a header begins with its digest."""
 
@@ -30,12 +33,13 @@ class DoubleBufferedFile:
 
     A half begins with a header, which is erased before its numbers are overwritten and written after them: a half
     whose writer was killed has none. After a power failure any page of the last write may be missing; then the
-    numbers do not match the checksum in the header.
+    numbers do not match the checksum in the header, and the half before it is whole: it was flushed to the disk.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._writes = self._size = 0
+        self._written_at = self._sync_seconds = 0.0
 
     def write(self, state: Mapping[str, Any], tensors: Sequence[Tensor]) -> None:
         """Overwrite the older half, or write a new file if the size has changed.
@@ -52,12 +56,27 @@ class DoubleBufferedFile:
         start = self._writes % 2 * size
         if size == self._size:
             with self.path.open("r+b") as file:
+                self._sync(file)
                 _write_half(file, start, header, numbers)
+            self._written_at = time.monotonic()
             return
-        # Not durable: a power failure is found by the checksum, so nothing waits for the disk.
+        # Not durable: after a power failure the checksum tells, and the next write waits for this one.
         with atomic_path(self.path, durable=False) as temporary, temporary.open("wb") as file:
             _write_half(file, start, header, numbers)
-        self._size = size
+        self._size, self._written_at = size, time.monotonic()
+
+    def _sync(self, file: BinaryIO) -> None:
+        """Flush the half that was written last, before the other one is overwritten: a power failure leaves one.
+
+        Left out where it would take more than 2 % of the time between two writes. Then the kernel decides, which
+        writes after some 30 seconds.
+        """
+        now = time.monotonic()
+        if self._sync_seconds > _SYNC_SHARE * (now - self._written_at):
+            self._sync_seconds /= 2  # or one slow disk access would be the last
+            return
+        os.fsync(file.fileno())
+        self._sync_seconds = time.monotonic() - now
 
     def read(self) -> tuple[Any, list[Tensor]] | None:
         """Return the mapping and the tensors of the last complete write; None without a file or an intact half."""

@@ -1,0 +1,272 @@
+"""Kill searches at random moments, resume them, and check that nothing was lost, doubled, or trained twice.
+
+    python -m benchmarks.torture [--kills 50] [--early 20] [--seed 0] [--folder FOLDER]
+
+Two of five kills hit new runs folders within their first ten seconds, a folder each; the others hit one study in its
+search, its export and its confirmation. A kill is a signal (SIGKILL, SIGTERM, SIGHUP, SIGINT once or twice, SIGSTOP
+followed by SIGCONT or SIGKILL) to the supervisor, to one worker, or to all processes. After each, `nas resume` goes on,
+or the same `nas search` where no study exists yet. Four workers train 64-pixel images for up to three epochs, without
+the score cache. In the end every trial must have ended, with exactly one ending for each architecture and seed; no
+epoch whose checkpoint was written may have been trained again; Optuna, files and MLflow must agree.
+
+The exit status is 1 if something is wrong. The same seed draws the same kills, but machines differ in what these hit.
+"""
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.torture_checks import problems_of_database, problems_of_study, problems_of_trace
+
+PROCESS = Path(__file__).with_name("torture_process.py")
+SPACE = """\
+name: torture
+base: yolov5n.yaml
+slots:
+  - at: {layers: [5]}
+    choices:
+      UIB: {start_kernel: [0, 3, 5], mid_kernel: [0, 3, 5], expansion: [2, 4]}
+  - at: {layers: [7]}
+    choices:
+      UIB: {start_kernel: [0, 3, 5], mid_kernel: [0, 3, 5], expansion: [2, 4]}
+"""
+BUDGET = ("--image-size", 64, "--deploy-size", 64, "--device", "cpu", "--no-cache", "--workers", 4)
+EPOCHS, EARLY_EPOCHS = 3, 1
+HANGS_AFTER = 180.0
+"""Seconds in which a command must end after a signal that ends it."""
+SIGNALS = ("KILL", "KILL", "TERM", "HUP", "INT", "INT INT", "STOP CONT", "STOP KILL")
+TARGETS = ("supervisor", "worker", "all")
+
+
+@dataclass
+class Torture:
+    """Kills of one benchmark, and what went wrong."""
+
+    folder: Path
+    storage: str
+    rng: random.Random
+    problems: list[str] = field(default_factory=list)
+    kills: Counter[str] = field(default_factory=Counter)
+    early: int = 0
+
+    def start(self, runs: Path, *arguments: object) -> subprocess.Popen[bytes]:
+        """Start a command in a runs folder; its output is appended to a file beside that."""
+        environment = os.environ | {
+            "TORTURE_TRACE": str(runs.with_suffix(".trace")),
+            "NAS_NO_CACHE": "1",
+            "NAS_CACHE": str(self.folder / "cache"),
+            "YOLO_OFFLINE": "true",
+            "PYTHONPATH": str(PROCESS.parents[1]),
+        }
+        command = [sys.executable, str(PROCESS), *map(str, arguments), "--runs", str(runs)]
+        with runs.with_suffix(".log").open("ab") as log:
+            log.write(f"\n$ nas {' '.join(command[2:])}\n".encode())
+            log.flush()
+            return subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+
+    def search(self, runs: Path, trials: int, epochs: int = EPOCHS) -> list[object]:
+        """Return the command that begins the study of a runs folder, or resumes it."""
+        if (runs / "s" / "study.json").is_file():
+            return ["resume", "s", "--trials", trials]
+        where = ["--storage", self.storage.format(name=runs.name)] if self.storage else []
+        length = ["--epochs", epochs, "--base-epochs", epochs]
+        given = ["--space", self.folder / "space.yaml", "--data", self.folder / "data" / "data.yaml"]
+        return ["search", *given, "--study", "s", "--trials", trials, *length, *BUDGET, *where]
+
+    def kill(self, process: subprocess.Popen[bytes]) -> bool:
+        """Send a random signal to random processes of a command; return whether the command must end by it."""
+        target, kind = self.rng.choice(TARGETS), self.rng.choice(SIGNALS)
+        workers = list(descendants(process.pid))
+        if target == "worker" and not workers:
+            target = "supervisor"
+        chosen = {"supervisor": [process.pid], "worker": workers and [self.rng.choice(workers)]}
+        victims = chosen.get(target) or [process.pid, *workers]
+        self.kills[f"SIG{kind.replace(' ', '+')} to {target}"] += 1
+        for number, name in enumerate(kind.split()):
+            if number:
+                time.sleep(self.rng.uniform(0.05, 2.0))
+            for victim in victims:
+                with suppress(ProcessLookupError):
+                    os.kill(victim, signal.Signals[f"SIG{name}"])
+        return target != "worker" and kind != "STOP CONT"
+
+    def wait(self, process: subprocess.Popen[bytes], runs: Path, seconds: float) -> int | None:
+        """Wait for a command; one that should have ended is a problem, and is killed."""
+        try:
+            return process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.problems.append(f"{runs.name}: a command still runs {seconds:.0f} s later")
+            for victim in [process.pid, *descendants(process.pid)]:
+                with suppress(ProcessLookupError):
+                    os.kill(victim, signal.SIGKILL)
+            process.wait()
+            return None
+
+    def run_to_end(self, runs: Path, *arguments: object, patience: float = 900.0) -> None:
+        """Run a command that nothing disturbs; it must succeed."""
+        code = self.wait(self.start(runs, *arguments), runs, patience)
+        if code not in {0, None}:
+            self.problems.append(f"{runs.name}: nas {arguments[0]} ends with status {code}: {last_line(runs)}")
+
+    def kill_early(self, index: int) -> None:
+        """Kill a search within ten seconds of its new runs folder, and run it to its end."""
+        runs = self.folder / f"early-{index:02d}"
+        process = self.start(runs, *self.search(runs, 1, EARLY_EPOCHS))
+        while not runs.exists() and process.poll() is None:
+            time.sleep(0.005)
+        time.sleep(self.rng.choice([self.rng.uniform(0, 1.5), self.rng.uniform(0, 9.5)]))
+        ends = self.kill(process)
+        self.early += 1
+        if ends:
+            self.wait(process, runs, HANGS_AFTER)
+            self.run_to_end(runs, *self.search(runs, 1, EARLY_EPOCHS), "--workers", 1)
+        elif self.wait(process, runs, 900.0) != 0:  # of a worker's death the supervisor takes care
+            self.run_to_end(runs, *self.search(runs, 1, EARLY_EPOCHS), "--workers", 1)
+        self.check(runs, "s")
+        if not self.problems:
+            shutil.rmtree(runs)
+
+    def kill_long(self, kills: int) -> None:
+        """Kill a study's search, its exports and its confirmation, and run each to its end."""
+        runs = self.folder / "long"
+        exports, confirms = max(1, kills // 8), max(1, kills // 3)
+        trials = 4
+
+        def search(*, more: bool) -> list[object]:
+            nonlocal trials
+            trials += 2 * more
+            return self.search(runs, trials)
+
+        self._disturb(runs, max(1, kills - exports - confirms), 40.0, lambda ended: search(more=ended))
+        self.run_to_end(runs, *search(more=False))
+        self.check(runs, "s")
+        self._disturb(runs, exports, 6.0, lambda _: ["export", "s"])
+        self.run_to_end(runs, "export", "s")
+        confirm = ["confirm", "s", "--seeds", 2, "--top", 2]
+        self._disturb(runs, confirms, 40.0, lambda _: confirm)
+        self.run_to_end(runs, *confirm)
+        self.check(runs, "s")
+        self.check(runs, "s-confirm")
+
+    def _disturb(self, runs: Path, kills: int, within: float, command: Callable[[bool], Sequence[object]]) -> None:
+        """Run a command again and again until so many kills were made.
+
+        Args:
+            within: seconds between two kills, at most.
+            command: returns its arguments; called with whether the one before ended without a kill.
+        """
+        done, ended_by_itself, tries = 0, False, 0
+        while done < kills and tries < 3 * kills:
+            arguments, killed_here, tries = command(ended_by_itself), 0, tries + 1
+            process = self.start(runs, *arguments)
+            while done < kills and process.poll() is None:
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(self.rng.uniform(0.2, within))
+                    break
+                ends = self.kill(process)
+                done, killed_here = done + 1, killed_here + 1
+                if ends:
+                    self.wait(process, runs, HANGS_AFTER)
+            code = self.wait(process, runs, 900.0)
+            ended_by_itself = not killed_here
+            if ended_by_itself and code:
+                self.problems.append(f"{runs.name}: status {code} without a kill: {last_line(runs)}")
+            print(f"{runs.name}: {arguments[0]}: {done} of {kills} kills", flush=True)
+
+    def check(self, runs: Path, study: str) -> None:
+        """Check a study whose command has ended."""
+        found = list(problems_of_study(runs / study))
+        for database in (runs / "mlflow.db", runs / study / "study.db"):
+            if database.is_file():
+                found += problems_of_database(database)
+        twice, saved, unsaved = problems_of_trace(runs.with_suffix(".trace"))
+        if unsaved > 4 * sum(self.kills.values()):
+            found.append(f"{unsaved} epochs were begun and not saved")
+        log = runs.with_suffix(".log").read_text(encoding="utf-8", errors="replace")
+        if "Traceback" in log:
+            found.append(f"a traceback in {runs.with_suffix('.log')}")
+        self.problems += [f"{runs.name}/{study}: {problem}" for problem in (*found, *twice)]
+        state = "; ".join([*found, *twice]) or "right"
+        print(f"{runs.name}/{study}: {saved} epochs saved, {unsaved} lost by kills: {state}", flush=True)
+
+
+def descendants(process: int) -> Iterator[int]:
+    """Yield the processes that a process has started, directly or not."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            fields = stat.read_text(encoding="utf-8").rpartition(")")[2].split()
+            children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
+    waiting = children.get(process, [])[:]
+    while waiting:
+        yield (found := waiting.pop())
+        waiting += children.get(found, [])
+
+
+def last_line(runs: Path) -> str:
+    """Return the last line that a runs folder's commands printed."""
+    return (runs.with_suffix(".log").read_text(encoding="utf-8", errors="replace").strip().splitlines() or [""])[-1]
+
+
+def make_data(folder: Path, images: int = 32) -> None:
+    """Write a data set of noise with a box an image."""
+    rng = np.random.default_rng(0)
+    for split, number in (("train", images), ("val", images // 2)):
+        for kind in ("images", "labels"):
+            (folder / kind / split).mkdir(parents=True)
+        for index in range(number):
+            pixels = rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)
+            pixels[16:48, 16:48] = 255 * (index % 2)
+            Image.fromarray(pixels).save(folder / "images" / split / f"{index}.png")
+            (folder / "labels" / split / f"{index}.txt").write_text(f"{index % 2} 0.5 0.5 0.5 0.5\n", encoding="utf-8")
+    text = f"path: {folder}\ntrain: images/train\nval: images/val\nnames: [dark, bright]\n"
+    (folder / "data.yaml").write_text(text, encoding="utf-8")
+
+
+def main(options: argparse.Namespace) -> int:
+    folder = Path(options.folder or tempfile.mkdtemp(prefix="torture-")).absolute()
+    make_data(folder / "data")
+    (folder / "space.yaml").write_text(SPACE, encoding="utf-8")
+    torture = Torture(folder, options.storage, random.Random(options.seed))
+    began = time.monotonic()
+    early = options.kills * 2 // 5 if options.early is None else options.early
+    for index in range(early):
+        torture.kill_early(index)
+    if options.kills > early:
+        torture.kill_long(options.kills - early)
+    print(f"{sum(torture.kills.values())} kills, {torture.early} of them within ten seconds of a new runs folder:")
+    for kind, times in sorted(torture.kills.items()):
+        print(f"  {times:3} x {kind}")
+    print(f"{(time.monotonic() - began) / 60:.0f} min, seed {options.seed}, {len(torture.problems)} problems")
+    for problem in torture.problems:
+        print(f"  {problem}")
+    if torture.problems:
+        print(f"what was left: {folder}")
+        return 1
+    if options.folder is None:
+        shutil.rmtree(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--early", type=int, help="how many of them in new runs folders; by default two of five")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", help="for all files; by default a temporary one, deleted if all is right")
+    parser.add_argument("--storage", default="", help="address of a storage, with {name} for each runs folder")
+    sys.exit(main(parser.parse_args()))
