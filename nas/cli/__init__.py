@@ -18,6 +18,7 @@ from nas.cli import (
     environment,
     latency,
     models,
+    reporting,
     reproducing,
     searching,
     show,
@@ -69,6 +70,7 @@ trusting.register(app)
 reproducing.register(app)
 studies.register(app)
 effects.register(app)
+reporting.register(app)
 models.register(app)
 checking.register(app)
 latency.register(app)

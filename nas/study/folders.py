@@ -25,6 +25,7 @@ MEASURED_LATENCIES = "measured.json"
 HOLDOUT = "holdout.json"
 """List of the images that the study has sealed."""
 SUPERVISOR_LOCK, PROPOSAL_LOCK = "supervisor.lock", "asking.lock"
+REPORT = "report.html"
 TRACKING_DATABASE = "mlflow.db"
 """MLflow's database, beside the folders of the studies."""
 

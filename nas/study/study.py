@@ -18,7 +18,7 @@ from nas.study.ablations import Ablated, parts_of, reason_to_leave_out
 from nas.study.ablations import folder_of as ablation_folder
 from nas.study.circuit_breaker import reason_to_stop
 from nas.study.export import Exported, choose, export
-from nas.study.folders import LATENCY_TABLE
+from nas.study.folders import LATENCY_TABLE, REPORT
 from nas.study.judging import images_that_judge
 from nas.study.retry_queue import RetryFirstStudy
 from nas.study.score_cache import ScoreCache
@@ -29,6 +29,7 @@ from nas.study.stored_study import StoredStudy
 from nas.study.trial_records import description
 from search_spaces import Architecture
 from search_spaces.errors import NasError
+from search_spaces.files import write_atomically
 from trials import Ending
 from trials.data import datasets
 from trials.data.datasets import DataSet
@@ -205,6 +206,24 @@ class Study(StoredStudy):
             for part in parts_of(self.space, architecture)
         ]
         return Ablated(self.name, trial, architecture, parts, self.space.stock)
+
+    def report(self, file: str | Path | None = None) -> Path:
+        """Write a report of this study as one HTML page that needs no network.
+
+        Args:
+            file: where; by default `report.html` in the study's folder.
+
+        Returns:
+            The file.
+
+        Raises:
+            EnvironmentProblem: it cannot be written.
+        """
+        from nas.report.page.page import page  # noqa: PLC0415 - Plotly and Jinja, which only this method needs
+
+        path = self.folder / REPORT if file is None else Path(file)
+        write_atomically(path, page(self))
+        return path.absolute()
 
     def effects(self, records: Sequence[Record] | None = None) -> "Effects":
         """Return what each operator did in each slot, estimated from all trials of this study.

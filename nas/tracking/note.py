@@ -6,16 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nas.records.facts import LABELS, facts
 from nas.records.record import COLUMNS, Record, mean_over_seeds
-
-LABELS = {
-    "map50_95": "mAP50-95",
-    "map50": "mAP50",
-    "gflops": "GFLOPs",
-    "params": "parameters",
-    "latency_ms": "latency in ms",
-}
-"""Objectives in words: labels of axes, tables and notes."""
 
 SEARCH = "is a search for YOLO architectures"
 """Purpose of a search, in words."""
@@ -102,18 +94,6 @@ def _row(record: Record, trial: str) -> str:
 
 def _plain(number: float) -> str:
     return f"{number:,.0f}" if number >= 1000 else f"{number:.4g}"
-
-
-def facts(record: Record) -> dict[str, str]:
-    """Return the formatted accuracy and costs of a finished record, by heading."""
-    unsteady = "" if record.latency_steady else " (unsteady)"
-    mean = f" (mean of {record.seeds})" if record.seeds > 1 else ""
-    return {
-        "mAP50-95": f"{record.map50_95:.4f}{mean}",
-        "GFLOPs": f"{record.gflops:.2f}",
-        "params": f"{(record.params or 0) / 1e6:.2f} M",
-        "latency": f"{record.latency_ms:.1f} ms{unsteady}" if record.latency_ms else "-",
-    }
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -6,11 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from nas import html_page
 from nas.algorithms.hypervolume import hypervolume
 from nas.algorithms.pareto import OBJECTIVES, Direction
+from nas.records.front_figure import front_figure
 from nas.records.record import Record, pareto_front_of, point_of
 from nas.records.trial_files import TrialFiles
-from nas.tracking import figures, note
+from nas.tracking import note
 from nas.tracking.findings import Findings, Stage
 from nas.tracking.mlflow_runs import TAG_LENGTH, Run
 
@@ -108,7 +110,8 @@ class StudyRun:
             rows = [record.as_row() for record in best]
             self._upload("front.json", json.dumps(rows, indent=1))
             self._upload("front.csv", note.table(rows))
-            self._upload("front.html", figures.figure(self._study, finished, best, self._objectives))
+            figure = front_figure(self._study, finished, best, self._objectives)
+            self._upload("front.html", html_page.page(figure, self._study, name="front"))
         self._written_front = front
 
     def _log_metrics(self, finished: Sequence[Record], step: int, stock: Mapping[str, float] | None) -> None:

@@ -15,10 +15,12 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from nas import html_page
+from nas.records.front_figure import front_figure
 from nas.records.record import COLUMNS, Record, pareto_front_of
 from nas.records.trial_files import TrialFiles
 from nas.study.folders import TRACKING_STATE, tracking_uri
-from nas.tracking import database, figures, mlflow_runs, note
+from nas.tracking import database, mlflow_runs, note
 from nas.tracking.findings import Findings, JudgedTrial, Stage
 from nas.tracking.mlflow_runs import ui_command
 from nas.tracking.tracker import Tracker
@@ -76,7 +78,7 @@ def client(uri: str) -> MlflowClient:
 @pytest.fixture(autouse=True)
 def _recorded_client(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     if request.cls is not TestFigure:
-        monkeypatch.setattr(figures, "figure", lambda *_: "<html>")  # else five megabytes a time
+        monkeypatch.setattr(html_page, "page", lambda *_, **__: "<html>")  # else five megabytes a time
     monkeypatch.setattr(mlflow_runs, "MlflowClient", Client)
     monkeypatch.setattr(Client, "asked", ())
     monkeypatch.setattr(Client, "dies_after", ())
@@ -307,7 +309,7 @@ class TestFigure:
 
     def test_figure_shows_an_architecture_once(self) -> None:
         records = [stock(), replace(stock(1, map50_95=0.44), repeat=1, fingerprint=stock().fingerprint)]
-        page = figures.figure("v9", records, pareto_front_of(records, OBJECTIVES), OBJECTIVES)
+        page = front_figure("v9", records, pareto_front_of(records, OBJECTIVES), OBJECTIVES).to_html()
         assert "1 of 1 architectures are on the front" in page
         assert "mAP50-95 0.4200 (mean of 2)" in page
         assert "trial 1" not in page

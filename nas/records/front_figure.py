@@ -1,18 +1,19 @@
-"""Figure of a Pareto front."""
+"""Figure of the accuracies and costs of a study's architectures, with their Pareto front."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from plotly import graph_objects
 
-from nas import html_page
 from nas.algorithms.pareto import OBJECTIVES, Direction, pareto_front
+from nas.records.facts import LABELS, facts
 from nas.records.record import Record, mean_over_seeds, point_of
-from nas.tracking.note import LABELS, facts
 
 
-def figure(study: str, finished: Sequence[Record], best: Sequence[Record], objectives: Sequence[str]) -> str:
-    """Return an HTML page of accuracy over the first cost, the means over seeds of each architecture.
+def front_figure(
+    study: str, finished: Sequence[Record], best: Sequence[Record], objectives: Sequence[str]
+) -> graph_objects.Figure:
+    """Return a figure of accuracy over the first cost, the means over seeds of each architecture.
 
     The line joins the Pareto front of these two objectives; with a third one, points of the front may lie off it.
 
@@ -55,7 +56,7 @@ def figure(study: str, finished: Sequence[Record], best: Sequence[Record], objec
     xs = [point_of(record, axes)[0] for record in trained]
     drawing.update_xaxes(title_text=LABELS[axes[0]], type="log" if max(xs) > 10 * min(xs) else "linear")
     drawing.update_yaxes(title_text=LABELS[axes[1]])
-    return html_page.page(drawing, study, name="front")
+    return drawing
 
 
 def _markers(

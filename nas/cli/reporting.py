@@ -1,0 +1,40 @@
+"""`nas report`: a study as one HTML page."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nas.cli import show
+from nas.cli.options import Name, Runs
+from nas.paths import RUNS
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(report)
+
+
+@show.reports_errors
+def report(
+    study: Name,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Where to write. [default: report.html in the study's folder]"),
+    ] = None,
+    runs: Runs = RUNS,
+) -> None:
+    """Write a report of a study: one HTML page that needs no network.
+
+    It shows the verdict or what the scores can tell, the Pareto front, drawings
+    of the recommended networks, the effect of each operator, detections where
+    stock and the best model differ, learning curves, and what to do next.
+    Open it in any browser, print it, or send it: everything is in the file.
+    """
+    from nas.study.folders import existing
+    from nas.study.study import Study
+
+    opened = Study.open(existing(study, runs))
+    with show.err.status("reading the study"):
+        written = opened.report(out)
+    show.lines([str(written)])

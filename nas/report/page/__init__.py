@@ -1,0 +1,1 @@
+"""Report of a study: one HTML page that needs no network."""

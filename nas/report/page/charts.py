@@ -1,0 +1,125 @@
+"""Charts of the report: Plotly figures of a study's records and effects."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from plotly import graph_objects
+
+from nas.algorithms.rank_agreement import agreement
+from nas.records.facts import LABELS
+from nas.records.record import Record, mean_over_seeds
+from nas.report.effects import Effect, Significance
+from trials.scores import Epoch
+
+_COLOURS = {Significance.BETTER: "#16a34a", Significance.UNCLEAR: "#8b95a5", Significance.WORSE: "#dc2626"}
+_ROW = 26
+"""Height of a row of effects in pixels."""
+_LEAST_POINTS = 2
+"""Fewest epochs of which a curve is drawn."""
+
+
+def effects_chart(effects: Sequence[Effect]) -> graph_objects.Figure | None:
+    """Return the effect of each operator in each slot with its 95 % interval, in points; None if there is none."""
+    if not effects:
+        return None
+    shown = list(reversed(effects))  # Plotly draws the first at the bottom
+    drawn = [
+        graph_objects.Scatter(
+            x=[one.effect_points for one in group],
+            y=[_named(one) for one in group],
+            mode="markers",
+            name=str(verdict),
+            marker={"color": _COLOURS[verdict], "size": 9},
+            error_x={
+                "type": "data",
+                "symmetric": False,
+                "array": [one.upper_points - one.effect_points for one in group],
+                "arrayminus": [one.effect_points - one.lower_points for one in group],
+                "thickness": 1.5,
+            },
+            hovertext=[_hover(one) for one in group],
+            hoverinfo="text",
+        )
+        for verdict in Significance
+        if (group := [one for one in shown if one.verdict is verdict])
+    ]
+    figure = graph_objects.Figure(drawn)
+    figure.add_vline(x=0, line={"width": 1, "color": "#8b95a5"})
+    figure.update_layout(height=130 + _ROW * len(shown))
+    figure.update_xaxes(title_text="points of mAP50-95, compared with stock")
+    figure.update_yaxes(categoryorder="array", categoryarray=[_named(one) for one in shown])
+    return figure
+
+
+def _named(effect: Effect) -> str:
+    where = effect.slot if len(effect.layers) <= 1 else ", ".join(map(str, effect.layers))
+    return f"{where} {effect.operator}"
+
+
+def _hover(effect: Effect) -> str:
+    interval = f"{effect.lower_points:+.1f} to {effect.upper_points:+.1f}"
+    cost = "" if effect.gflops_percent_least is None else f"<br>GFLOPs {effect.gflops_percent_least:+.1f} %"
+    aliases = f"<br>not separable from {', '.join(effect.aliases)}" if effect.aliases else ""
+    return f"<b>{_named(effect)}</b><br>{effect.effect_points:+.1f} ({interval}), {effect.verdict}{cost}{aliases}"
+
+
+def learning_curves(epochs: Mapping[str, Sequence[Epoch]]) -> graph_objects.Figure | None:
+    """Return the sum of the losses by epoch of each training; None if none has two epochs.
+
+    Args:
+        epochs: of each training, by its name.
+    """
+    curves = [
+        graph_objects.Scatter(
+            x=[epoch.epoch for epoch in each],
+            y=[sum(epoch.losses.values()) for epoch in each],
+            mode="lines+markers",
+            name=name,
+        )
+        for name, each in epochs.items()
+        if len(each) >= _LEAST_POINTS
+    ]
+    if not curves:
+        return None
+    figure = graph_objects.Figure(curves)
+    figure.update_xaxes(title_text="epoch", dtick=1 if max(map(len, epochs.values())) <= _ROW else None)
+    figure.update_yaxes(title_text="training loss")
+    return figure
+
+
+def latency_chart(records: Sequence[Record]) -> tuple[graph_objects.Figure, str] | None:
+    """Return latency over GFLOPs of each architecture, and how far the two orders agree; None without latencies."""
+    trained = [one for one in mean_over_seeds(records) if one.latency_ms and one.gflops]
+    if len(trained) < _LEAST_POINTS:
+        return None
+    figure = graph_objects.Figure(
+        graph_objects.Scatter(
+            x=[one.gflops for one in trained],
+            y=[one.latency_ms for one in trained],
+            mode="markers",
+            marker={"color": [one.map50_95 for one in trained], "colorscale": "Viridis", "size": 10, "showscale": True},
+            hovertext=[f"<b>trial {one.trial}</b><br>{one.summary}<br>{one.latency_ms:.1f} ms" for one in trained],
+            hoverinfo="text",
+        )
+    )
+    figure.update_xaxes(title_text=LABELS["gflops"])
+    figure.update_yaxes(title_text=LABELS["latency_ms"])
+    return figure, _order(trained)
+
+
+def _order(trained: Sequence[Record]) -> str:
+    pairs = [(one.gflops or 0.0, one.latency_ms or 0.0) for one in trained]
+    found = agreement([gflops for gflops, _ in pairs], [latency for _, latency in pairs], [0.0] * len(pairs))
+    if found is None:
+        return "Too few architectures to compare the order of GFLOPs with that of latency."
+    return (
+        f"GFLOPs and latency order {found.inverted} of {found.inverted + found.same} pairs differently "
+        f"(Kendall's tau {found.tau:.2f})."
+    )
+
+
+def as_json(figure: graph_objects.Figure) -> dict[str, Any]:
+    """Return data and layout of a figure as values for JSON; the page adds colours, which follow its theme."""
+    figure.update_layout(template=None)
+    document: dict[str, Any] = figure.to_plotly_json()
+    return {"data": document["data"], "layout": document["layout"]}

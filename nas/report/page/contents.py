@@ -1,0 +1,82 @@
+"""Contents of a study's report: what the page shows, as text, SVG and values for Plotly."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """Figure of the page.
+
+    Attributes:
+        name: id of its element.
+        figure: data and layout for Plotly.
+    """
+
+    name: str
+    figure: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """Model of the front that is recommended for a reason.
+
+    Attributes:
+        reasons: such as `most accurate`.
+        facts: accuracy and costs by heading.
+        operators: names of its operators, for the legend of the drawing.
+        drawing: of its network, an SVG element.
+        commands: by purpose.
+    """
+
+    trial: int
+    reasons: tuple[str, ...]
+    summary: str
+    facts: dict[str, str]
+    operators: tuple[str, ...]
+    drawing: str
+    commands: dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """Validation image with the detections of the stock model and of another one.
+
+    Attributes:
+        captions: of the two pictures.
+        pictures: as data URLs.
+    """
+
+    captions: tuple[str, str]
+    pictures: tuple[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """Contents of the page, in its order.
+
+    Attributes:
+        about: what was searched, on what data, for how long; by heading.
+        findings: what the scores show, or the verdict, one sentence each.
+        front: the Pareto front as rows of cells under `columns`.
+        samples: validation images on which the stock model and the best one differ most.
+        endings: number of trials by ending that is not `finished`, with advice.
+        problems: parts of the report that could not be made, with the reason.
+    """
+
+    study: str
+    made: str
+    version: str
+    about: dict[str, str]
+    findings: list[str]
+    charts: dict[str, Chart]
+    columns: tuple[str, ...]
+    front: list[tuple[str, ...]]
+    members: list[Member]
+    effects: list[str]
+    trust: list[str]
+    latency: str
+    samples: list[Sample]
+    endings: list[tuple[str, int, str]]
+    commands: dict[str, str]
+    problems: list[str] = field(default_factory=list)

@@ -1,0 +1,91 @@
+"""Models that a report recommends: their networks, and their detections beside those of the stock model."""
+
+import base64
+from collections.abc import Sequence
+
+from nas.records.facts import facts
+from nas.records.record import Record, has_learned, stock_of
+from nas.report.page import network
+from nas.report.page.contents import Member, Sample
+from nas.report.page.reported import Reported
+from nas.report.verdict import Verdict
+from nas.study.export import choose
+from nas.study.folders import runs_option
+from nas.words import with_unit
+from search_spaces.errors import StudyError
+from trials.accuracy.sample_detections import SampleImage, compare
+
+_BEST = {"map": "most accurate", "knee": "best compromise", "cheapest": "cheapest"}
+"""Reasons to recommend a model of the front, by the value of `nas export --best`."""
+
+
+def members(
+    study: Reported, records: Sequence[Record], front: Sequence[Record], verdict: Verdict | None
+) -> list[Member]:
+    """Return the models of the front that are recommended, each once, with all reasons."""
+    reasons: dict[int, list[str]] = {}
+    if not front:
+        return []
+    supported = verdict.best_trial if verdict is not None and study.settings.confirms is None else None
+    if supported is not None:
+        reasons[supported] = ["better than stock by the verdict"]
+    for best, reason in _BEST.items():
+        found = choose(list(records), study.settings.objectives, study=study.name, trial=None, best=best)
+        reasons.setdefault(found.trial, []).append(reason)
+    by_trial = {record.trial: record for record in records}
+    return [_member(study, by_trial[trial], tuple(why)) for trial, why in reasons.items()]
+
+
+def _member(study: Reported, record: Record, reasons: tuple[str, ...]) -> Member:
+    architecture, classes = study.architecture(record), len(study.settings.classes)
+    operators = [choice.operator for _, choice in architecture.picks]
+    operators += [new.choice.operator for new in architecture.insertions]
+    where = runs_option(study.folder.parent)
+    return Member(
+        trial=record.trial,
+        reasons=reasons,
+        summary=str(architecture),
+        facts=facts(record),
+        operators=tuple(dict.fromkeys(operators)),
+        drawing=network.drawing(architecture.document(classes), classes, title=f"Network of trial {record.trial}"),
+        commands={"export": f"nas export {study.name}{where} --trial {record.trial}"},
+    )
+
+
+def samples(
+    study: Reported, records: Sequence[Record], front: Sequence[Record], verdict: Verdict | None
+) -> list[Sample]:
+    """Return images with detections of the stock model and of the one that the verdict, else the front, puts first.
+
+    Raises:
+        StudyError: the weights of one of the two are no longer there.
+    """
+    stock = stock_of(records)
+    best = verdict.best_trial if verdict is not None and study.settings.confirms is None else None
+    best = front[0].trial if best is None and front else best
+    if stock is None or best is None or best == stock.trial or not has_learned(stock.map50_95):
+        return []
+    pair = study.files(stock.trial).weights, study.files(best).weights
+    if missing := [path for path in pair if not path.is_file()]:
+        raise StudyError(f"{missing[0]} is not there (nas clean removes weights)")
+    budget = study.settings.budget
+    compared = compare(pair, str(study.settings.data), study.sealed, image_size=budget.image_size)
+    names = f"stock, trial {stock.trial}", f"trial {best}"
+    return [
+        Sample(
+            captions=(_caption(names[0], one, 0), _caption(names[1], one, 1)),
+            pictures=(_data_url(one.pictures[0]), _data_url(one.pictures[1])),
+        )
+        for one in compared
+    ]
+
+
+def _caption(model: str, sample: SampleImage, which: int) -> str:
+    return (
+        f"{sample.name}, {model}: {sample.found[which]} of {with_unit(sample.labels, 'object')} found, "
+        f"{sample.extra[which]} false"
+    )
+
+
+def _data_url(jpeg: bytes) -> str:
+    return f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode('ascii')}"

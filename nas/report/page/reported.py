@@ -1,0 +1,48 @@
+"""What a report needs of a study."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from nas.records.record import Record
+from nas.records.trial_files import TrialFiles
+from nas.report.effects import Effects
+from nas.report.trust import Trust
+from nas.report.verdict import Verdict
+from nas.settings import Settings
+from nas.study.study_file import StudyFile
+from search_spaces import Architecture
+
+
+class Reported(Protocol):
+    """What a report needs of a study, which `nas.study.study.Study` has."""
+
+    folder: Path
+    file: StudyFile
+    settings: Settings
+    name: str
+
+    @property
+    def sealed(self) -> Path | None:
+        """File that lists the sealed images; None if there are none."""
+
+    def records(self) -> list[Record]:
+        """Return the records of all trials."""
+
+    def front(self, records: Sequence[Record] | None = None) -> list[Record]:
+        """Return the Pareto front, best accuracy first."""
+
+    def verdict(self, *, records: Sequence[Record] | None = None) -> Verdict | None:
+        """Return the verdict on the finalists; None before a confirmation."""
+
+    def trust_beside(self, verdict: Verdict | None, records: Sequence[Record]) -> Trust:
+        """Return how far the ranking can be believed."""
+
+    def effects(self, records: Sequence[Record] | None = None) -> Effects:
+        """Return what each operator did in each slot."""
+
+    def files(self, trial: int) -> TrialFiles:
+        """Return the files of a trial."""
+
+    def architecture(self, record: Record) -> Architecture:
+        """Return the architecture of a trial."""

@@ -1,0 +1,221 @@
+"""A report is one page that shows a study without a network, whatever its names are."""
+
+import json
+import re
+import tarfile
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from nas.cli import app
+from nas.records.record import Record
+from nas.report.effects import Effect, Significance
+from nas.report.page import charts, network
+from nas.report.page.contents import Contents
+from nas.report.page.gathering import gather
+from nas.report.page.page import render
+from nas.study.study import Study
+from search_spaces import load
+from trials.scores import Epoch
+
+ARCHIVE = Path(__file__).parents[1] / "golden" / "2026-11.tar.xz"
+ORIGIN = "/tmp/golden"  # noqa: S108 - where the archive was made
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    folder = tmp_path_factory.mktemp("golden")
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(folder, filter="data")
+    for path in (path for pattern in ("*.json", "*.yaml") for path in folder.rglob(pattern)):
+        path.write_text(path.read_text(encoding="utf-8").replace(ORIGIN, str(folder / "2026-11")), encoding="utf-8")
+    return Study.open(folder / "2026-11" / "runs" / "golden-data")
+
+
+@pytest.fixture(scope="module")
+def contents(study: Study) -> Contents:
+    return gather(study)
+
+
+class Elements(HTMLParser):
+    """Collects addresses that a browser would load, ids, and the text of elements that hold data."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+        self.ids: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = dict(attrs)
+        self.ids += [value for name, value in attrs if name == "id" and value]
+        if tag in {"link", "iframe", "object", "embed"}:
+            self.addresses.append(tag)
+        self.addresses += [value for name in ("src", "href") if (value := values.get(name))]
+
+
+class TestPage:
+    def test_everything_is_in_the_file(self, contents: Contents) -> None:
+        page = render(contents)
+        assert all(address.startswith("data:") for address in Elements(page).addresses)
+        assert len(page.encode()) < 5_000_000
+        assert "@import" not in page
+        assert "url(" not in page.split("</style>")[0]
+
+    def test_figures_are_values_that_a_browser_reads(self, contents: Contents) -> None:
+        page = render(contents)
+        text = re.search(r'<script id="figures" type="application/json">(.*?)</script>', page, re.DOTALL)
+        assert text
+        figures = json.loads(text[1])
+        assert set(figures) == set(contents.charts)
+        assert {"front", "curves"} <= set(figures) <= set(Elements(page).ids)
+
+    def test_texts_are_escaped(self, contents: Contents) -> None:
+        hostile = "</script><script>alert(1)</script>"
+        chart = replace(contents.charts["front"], figure={"data": [{"name": hostile}], "layout": {}})
+        member = replace(contents.members[0], summary=hostile, reasons=(hostile,), commands={hostile: hostile})
+        changed = replace(
+            contents,
+            study=hostile,
+            findings=[hostile],
+            problems=[hostile],
+            about={hostile: hostile},
+            front=[(hostile,)],
+            members=[member],
+            charts={"front": chart},
+            endings=[(hostile, 1, hostile)],
+        )
+        assert "<script>alert" not in render(changed)
+
+    def test_front_and_stock_model_are_rows(self, contents: Contents) -> None:
+        assert [row[0] for row in contents.front] == ["2", "0"]
+        assert contents.front[0][2] == "+0.007"
+        assert contents.front[1][-1] == "stock"
+
+    def test_a_model_is_recommended_once_with_all_reasons(self, contents: Contents) -> None:
+        assert [(member.trial, member.reasons) for member in contents.members] == [
+            (2, ("most accurate", "best compromise", "cheapest"))
+        ]
+
+    def test_images_show_both_models(self, contents: Contents) -> None:
+        assert contents.problems == []
+        captions = [caption for sample in contents.samples for caption in sample.captions]
+        assert len(captions) == 8
+        assert all(
+            re.search(r"(stock, trial 0|trial 2): \d+ of \d+ objects? found, \d+ false$", one) for one in captions
+        )
+        assert all(
+            url.startswith("data:image/jpeg;base64,/9j/") for sample in contents.samples for url in sample.pictures
+        )
+
+    def test_what_cannot_be_read_is_named(self, study: Study) -> None:
+        weights = study.files(2).weights
+        hidden = weights.with_suffix(".hidden")
+        weights.rename(hidden)
+        try:
+            problems = gather(study).problems
+        finally:
+            hidden.rename(weights)
+        assert any(line.startswith("detections: ") and "0002/weights.pt" in line for line in problems), problems
+
+    def test_a_study_without_trials_has_a_report(self, study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(study, "records", list)
+        empty = gather(study)
+        assert empty.findings == ["No trial has finished yet."]
+        assert "No trial has finished yet." in render(empty)
+
+
+class TestNetwork:
+    @pytest.mark.parametrize("name", ["v5", "v8", "v9", "v10", "v11", "v12", "v26"])
+    def test_every_layer_is_a_box(self, name: str) -> None:
+        space = load(name)
+        document = space.stock.document(3)
+        drawn = network.drawing(document, 3, title="<stock>")
+        assert drawn.count("<rect") == len(document["backbone"]) + len(document["head"])
+        assert drawn.count('class="stock"') == drawn.count("<rect")
+        assert "&lt;stock&gt;" in drawn
+
+    def test_boxes_do_not_overlap(self) -> None:
+        document = load("v9").stock.document(3)
+        found = re.findall(
+            r'<rect x="(\d+)" y="(\d+)" width="(\d+)" height="(\d+)"', network.drawing(document, 3, title="")
+        )
+        boxes = [tuple(map(int, one)) for one in found]
+        for index, (x, y, width, height) in enumerate(boxes):
+            for other_x, other_y, other_width, other_height in boxes[index + 1 :]:
+                is_apart_x = x + width <= other_x or other_x + other_width <= x
+                is_apart_y = y + height <= other_y or other_y + other_height <= y
+                assert is_apart_x or is_apart_y
+
+    def test_operators_have_their_colours_and_parameters(self, contents: Contents) -> None:
+        drawn = contents.members[0].drawing
+        assert 'class="op-FasterBlock"' in drawn
+        assert 'class="op-UIB"' in drawn
+        assert "expansion" in drawn
+
+
+class TestCharts:
+    def effect(self, verdict: Significance, points: float) -> Effect:
+        return Effect(
+            slot="4",
+            layers=(4, 6),
+            operator="UIB",
+            effect_points=points,
+            lower_points=points - 1,
+            upper_points=points + 2,
+            verdict=verdict,
+            trials=3,
+            gflops_percent_least=-4.0,
+            gflops_percent_most=-2.0,
+            latency_percent_least=None,
+            latency_percent_most=None,
+        )
+
+    def test_effects_have_their_intervals(self) -> None:
+        figure = charts.effects_chart([self.effect(Significance.BETTER, 1.5), self.effect(Significance.WORSE, -3.0)])
+        assert figure is not None
+        better = figure.data[0]
+        assert (better.name, list(better.x), better.y[0]) == ("better", [1.5], "4, 6 UIB")
+        assert (list(better.error_x.array), list(better.error_x.arrayminus)) == ([2.0], [1.0])
+        assert charts.effects_chart([]) is None
+
+    def test_curves_are_sums_of_losses(self) -> None:
+        epochs = [
+            Epoch(epoch=number, losses={"box": 2.0 / number, "cls": 1.0}, map50_95=None, map50=None, seconds=1.0)
+            for number in (1, 2)
+        ]
+        figure = charts.learning_curves({"trial 1": epochs, "trial 2": epochs[:1]})
+        assert figure is not None
+        assert [(line.name, list(line.y)) for line in figure.data] == [("trial 1", [3.0, 2.0])]
+        assert charts.learning_curves({"trial 2": epochs[:1]}) is None
+
+    def test_latency_is_compared_with_gflops(self) -> None:
+        latencies = [3.0, 1.0, 2.0, 4.0]
+        records = [
+            Record(
+                trial=number,
+                state="complete",
+                ending="finished",
+                map50_95=0.4,
+                gflops=1.0 + number,
+                latency_ms=latency,
+                picks={},
+                fingerprint=str(number),
+            )
+            for number, latency in enumerate(latencies)
+        ]
+        found = charts.latency_chart(records)
+        assert found is not None
+        assert found[1].startswith("GFLOPs and latency order 2 of 6 pairs differently")
+        assert charts.latency_chart([replace(one, latency_ms=None) for one in records]) is None
+
+
+def test_command_writes_the_page(study: Study, tmp_path: Path) -> None:
+    runs = ["--runs", str(study.folder.parent)]
+    result = CliRunner().invoke(app, ["report", "golden-data", *runs, "--out", str(tmp_path / "page.html")])
+    assert result.exit_code == 0, result.output
+    assert str(tmp_path / "page.html") in result.output
+    assert "golden-data" in (tmp_path / "page.html").read_text(encoding="utf-8")
