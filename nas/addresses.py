@@ -6,13 +6,14 @@ An address is what SQLAlchemy and MLflow call a URL: `sqlite:////home/me/runs/na
 import os
 import re
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
 from sqlalchemy import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from search_spaces.errors import SpecError
+from search_spaces.errors import EnvironmentProblem, SpecError
 
 STORAGE = "NAS_STORAGE"
 """Environment variable with the address of a storage and its password, which no file of ours contains."""
@@ -67,6 +68,28 @@ def require_storage(url: str) -> str:
     if path.is_dir():
         raise SpecError(f"storage: {path} is a folder ({_EXAMPLES})")
     return _with_path(url, path.absolute())
+
+
+def is_postgresql(url: str) -> bool:
+    """Return whether an address is that of a PostgreSQL server, which several machines can share."""
+    return url.lstrip().startswith(("postgresql:", "postgresql+"))
+
+
+def with_driver(url: str) -> str:
+    """Return the address by which SQLAlchemy opens a database: PostgreSQL through psycopg 3, unless it names a driver.
+
+    Raises:
+        EnvironmentProblem: no driver of PostgreSQL is installed.
+    """
+    if not url.startswith("postgresql://"):
+        return url
+    driver = next((name for name in ("psycopg", "psycopg2") if find_spec(name) is not None), None)
+    if driver is None:
+        raise EnvironmentProblem(
+            f"storage: {without_password(url)} needs the package psycopg, which is not installed here "
+            "(pip install 'nas-for-yolo[postgres]')"
+        )
+    return url.replace("postgresql://", f"postgresql+{driver}://", 1)
 
 
 def stored(url: str, folder: Path) -> str:

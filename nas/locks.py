@@ -2,6 +2,7 @@
 
 import fcntl
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,8 +11,43 @@ from typing import IO
 _TRIES, _MOMENT_SECONDS = 5, 0.01
 
 
-class Lock:
-    """Exclusive lock on a file, held by one process at a time.
+class ExclusiveLock(ABC):
+    """Lock that one process holds at a time."""
+
+    @abstractmethod
+    def take(self, *, wait: bool = True) -> bool:
+        """Take the lock; return False if another process holds it and `wait` is False."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Release the lock; do nothing if it is not held."""
+
+    def is_lost(self) -> bool:
+        """Return whether the lock was taken and is not held any more; that of a file is lost with its process only."""
+        return False
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the lock in a `with` block."""
+        self.take()
+        try:
+            yield
+        finally:
+            self.release()
+
+    @contextmanager
+    def held_at_once(self, otherwise: Exception) -> Iterator[None]:
+        """Hold the lock in a `with` block; raise `otherwise` if another process holds it."""
+        if not self.take(wait=False):
+            raise otherwise
+        try:
+            yield
+        finally:
+            self.release()
+
+
+class Lock(ExclusiveLock):
+    """Exclusive lock on a file.
 
     `flock` needs a local file system; a study's folder is on one (SQLite in WAL mode needs it, too).
     """
@@ -40,25 +76,6 @@ class Lock:
         if self._file is not None:
             self._file.close()
             self._file = None
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Hold the lock in a `with` block."""
-        self.take()
-        try:
-            yield
-        finally:
-            self.release()
-
-    @contextmanager
-    def held_at_once(self, otherwise: Exception) -> Iterator[None]:
-        """Hold the lock in a `with` block; raise `otherwise` if another process holds it."""
-        if not self.take(wait=False):
-            raise otherwise
-        try:
-            yield
-        finally:
-            self.release()
 
 
 def is_held(path: Path) -> bool:

@@ -16,6 +16,7 @@ from nas.cli import (
     data_sets,
     effects,
     environment,
+    joining,
     latency,
     models,
     reporting,
@@ -64,6 +65,7 @@ def _before(
 
 
 searching.register(app)
+joining.register(app)
 confirming.register(app)
 ablating.register(app)
 trusting.register(app)

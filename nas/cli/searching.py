@@ -130,11 +130,12 @@ def _run(study: "Study") -> None:
         raise typer.Exit(1)
 
 
-def train(study: "Study", *, again: str | None = None) -> bool:
+def train(study: "Study", *, again: str | None = None, tracks: bool = True) -> bool:
     """Run a study with a live table; if it is stopped, print the command that resumes it.
 
     Args:
         again: that command; None for `nas resume`.
+        tracks: whether this machine tracks the study in MLflow.
 
     Returns:
         Whether it was printed that the stock model has learned nothing.
@@ -149,13 +150,13 @@ def train(study: "Study", *, again: str | None = None) -> bool:
             *([f"note      {study.remark}"] if study.remark else []),
             f"study     {study.folder}",
             f"resume    {again}",
-            f"MLflow    {options.command_for('ui', study, named=False)}",
+            *([f"MLflow    {options.command_for('ui', study, named=False)}"] if tracks else []),
             "",
         ]
     )
     try:
         with Watching() as watching:
-            supervise(study, show=watching.update)
+            supervise(study, show=watching.update, tracks=tracks)
     except KeyboardInterrupt:
         show.lines(
             [

@@ -5,51 +5,17 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from nas.execution.exit_causes import ExitCause
-from nas.execution.pruning import store_outcome
+from nas.execution.lost_machines import store, take_back
+from nas.execution.retrying import retry
 from nas.execution.watchdog import Training
 from nas.locks import is_held
-from nas.records.trial_attributes import (
-    ARCHITECTURE,
-    CRASH_CAUSE,
-    DETAIL,
-    ENDING,
-    FINGERPRINT,
-    MACHINE,
-    REPEAT,
-    RETRY_OF,
-    ROLE,
-    RUNG,
-)
+from nas.records.trial_attributes import CRASH_CAUSE, DETAIL, ENDING, FINGERPRINT, HOST, MACHINE
 from nas.records.trial_files import TrialFiles
 from nas.study.study import Study
 from trials import Ending
-
-
-def retry(study: Study, number: int, reason: str, *, crashed: bool = False) -> None:
-    """Enqueue the architecture of an unfinished trial once more; the caller then ends that trial.
-
-    Args:
-        reason: why the trial was not finished, as a phrase.
-        crashed: whether its worker crashed, which is allowed once.
-    """
-    trials = study.trials()
-    trial = trials[number]
-    if FINGERPRINT not in trial.user_attrs or any(other.user_attrs.get(RETRY_OF) == number for other in trials):
-        return  # interrupted before it had an architecture, or enqueued already
-    if not trial.state.is_finished():
-        note = f"{reason}; its architecture is tried again"
-        study.storage.set_trial_user_attr(trial._trial_id, DETAIL, note)  # noqa: SLF001 - Optuna's storages take it
-    attributes = {
-        key: value
-        for key, value in trial.user_attrs.items()
-        if key in {ARCHITECTURE, FINGERPRINT, ROLE, REPEAT, CRASH_CAUSE} or key.startswith(RUNG)
-    }
-    attributes = {**attributes, RETRY_OF: number} | ({CRASH_CAUSE: reason} if crashed else {})
-    parameters = trial.system_attrs.get("fixed_params") or trial.params
-    study.optuna.enqueue_trial(parameters, user_attrs=attributes)
 
 
 def trainings_by_process(study: Study) -> dict[int, Training]:
@@ -90,14 +56,30 @@ def recover(study: Study, exits: Mapping[int, ExitCause | None] | None = None) -
         for trial in study.trials():
             if trial.state == TrialState.FAIL and ENDING not in trial.user_attrs:
                 retry(study, trial.number, "interrupted")  # after Optuna had failed it, before the worker enqueued it
+                _take_back_finished(study, trial)
     return ended
 
 
 def _runs_here(study: Study, trial: FrozenTrial) -> bool:
-    """Return whether a trial runs on this machine; whose storage is a file does, whatever the machine was called."""
+    """Return whether a running trial is of this machine: by its identity, or by the host name where it has none.
+
+    Trials whose storage is a file are, whatever the machine was called.
+    """
+    if trial.state != TrialState.RUNNING:
+        return False
+    if study.shared is not None and MACHINE in trial.user_attrs:
+        return bool(trial.user_attrs[MACHINE] == study.shared.machines.id)
     here = socket.gethostname()
-    is_here = study.database is not None or trial.user_attrs.get(MACHINE, here) == here
-    return is_here and trial.state == TrialState.RUNNING
+    return study.database is not None or trial.user_attrs.get(HOST, here) == here
+
+
+def _take_back_finished(study: Study, trial: FrozenTrial) -> None:
+    """Store what this machine has finished of a trial that was given away while the machine was lost."""
+    if study.shared is None or trial.user_attrs.get(MACHINE) != study.shared.machines.id:
+        return
+    fields = study.files(trial.number).read_outcome()
+    if fields is not None and fields["ending"] == Ending.FINISHED:
+        take_back(study, trial.number, fields)
 
 
 def _end(study: Study, trial: FrozenTrial, cause: ExitCause | None) -> None:
@@ -114,9 +96,9 @@ def _end(study: Study, trial: FrozenTrial, cause: ExitCause | None) -> None:
             study.optuna.tell(trial.number, state=TrialState.FAIL)
             return
         fields = _fields_of_crash(study.files(trial.number), trial, cause)
-    optuna_trial = Trial(study.optuna, trial._trial_id)  # noqa: SLF001 - Optuna's class takes it
-    values = store_outcome(study.settings, optuna_trial, fields)
-    study.optuna.tell(trial.number, values, state=None if values else TrialState.PRUNED)
+    if study.shared is not None:
+        study.shared.publish(study.files(trial.number))
+    store(study, trial, fields)
 
 
 def _fields_of_crash(files: TrialFiles, trial: FrozenTrial, cause: ExitCause) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from nas import addresses
 from nas.execution import exit_causes, recovery
 from nas.execution.enqueue import enqueue_extremes
 from nas.execution.exit_causes import ExitCause
+from nas.execution.lost_machines import recover_lost
 from nas.execution.watchdog import AwakeClock, Watchdog
 from nas.execution.worker import OUTGROWN, PROBLEM, UNFIT
 from nas.records.record import Record
@@ -85,6 +86,7 @@ class Supervisor:
         self._oom_kills = machine.oom_kills()
         self._clock = AwakeClock()
         self._orphans: dict[int, int] = {}
+        self._looked_at = -float("inf")
 
     def run(self) -> None:
         """Start workers, watch them, and return when they are done.
@@ -100,7 +102,8 @@ class Supervisor:
         try:
             for worker in self._workers:
                 self._start(worker)
-            enqueue_extremes(self._study, self._study.records())
+            with self._study.proposal_lock.held():  # several machines may begin at once
+                enqueue_extremes(self._study, self._study.records())
             while (records := self._watch()) is not None:
                 self._on_tick(records)
                 time.sleep(_TICK_SECONDS)
@@ -136,14 +139,39 @@ class Supervisor:
         self._kill_hung()
         exits = self._collect_exited()
         self._recover_orphans()
+        self._recover_lost_machines()
         records = self._study.records()
         for worker, cause in exits:
             _count_exit(worker, cause, records)
+        self._call_for_waiting(records)
         to_restart = [worker for worker in self._workers if worker.to_restart]
         if to_restart and self._work_left(records):
             self._start(to_restart[0])
         running = bool(self._orphans) or any(worker.process is not None for worker in self._workers)
-        return records if running else None
+        return records if running or self._waits_for_others(records) else None
+
+    def _recover_lost_machines(self) -> None:
+        """Retry the trials of machines that are lost, looking at the machines as often as they store a heartbeat."""
+        shared, now = self._study.shared, time.monotonic()
+        if shared is not None and now - self._looked_at >= shared.machines.beat_seconds:
+            self._looked_at = now
+            recover_lost(self._study)
+
+    def _call_for_waiting(self, records: Sequence[Record]) -> None:
+        """Let a worker that had exited for want of trials be restarted, if some are in the queue of all machines."""
+        waiting = sum(record.state == "waiting" for record in records)
+        if self._study.shared is None or not waiting:
+            return
+        trials = len(recovery.processes_by_trial(self._study))
+        free = sum(worker.process is not None for worker in self._workers) - trials
+        for worker in self._workers:
+            worker.to_restart = worker.to_restart or (worker.process is None and free < waiting)
+
+    def _waits_for_others(self, records: Sequence[Record]) -> bool:
+        """Return whether trials run on other machines, of which one may be lost: this machine would retry its trial."""
+        in_time = time.monotonic() < self._deadline
+        runs = any(record.state == "running" for record in records)
+        return self._study.shared is not None and runs and in_time and not self._study.reason_to_stop(records)
 
     def _recover_orphans(self) -> None:
         """Recover the trials of workers whose supervisor was killed, when these exit.

@@ -14,20 +14,22 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from types import FrameType
 
 import optuna
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from nas.execution import recovery
+from nas.execution import shared_trials
 from nas.execution.enqueue import enqueue_repeat
 from nas.execution.pruning import limits_of, promote, store_outcome
+from nas.execution.retrying import retry
+from nas.execution.shared_trials import EpochPublisher, StockSharing, TrialEnded
 from nas.locks import Lock
 from nas.records.stored_outcome import outcome_fields
-from nas.records.trial_attributes import ARCHITECTURE, DETAIL, FINGERPRINT, MACHINE, REPEAT, RETRY_OF
+from nas.records.trial_attributes import ARCHITECTURE, DETAIL, FINGERPRINT, HOST, REPEAT, RETRY_OF
 from nas.records.trial_files import TrialFiles
 from nas.samplers.base import SpaceExhaustedError
 from nas.samplers.suggest import suggest
@@ -83,11 +85,14 @@ class Worker:
         while not self.outgrown and self._may_begin():
             try:
                 self.study.optuna.optimize(self._objective, n_trials=1, catch=(BrokenTrialError,))
+            except TrialEnded as ended:
+                log.info("%s", ended)
             finally:
                 self._proposal_lock.release()
 
     def _train_stock_model(self, training: StockTraining) -> None:
         """Train the stock model, or wait for the worker that does."""
+        sharing = StockSharing(self.study, training)
         while not training.is_done and not training.failure:
             lock = training.lock
             if not lock.take(wait=False):
@@ -95,11 +100,14 @@ class Worker:
                 time.sleep(_POLL_SECONDS)
                 continue
             try:
-                if not training.is_done and not training.failure:
+                if not sharing.is_ours():
+                    self._require_supervisor()
+                elif not training.is_done and not training.failure:
                     log.info("training the stock model")
                     with self._memory_limit.applied(), _heartbeat(training.files):
                         go_on = self._epoch_callback(training.files, training.budget.epochs)
                         outcome = training.train(go_on, self.study.scoring.costs(training.stock))
+                    sharing.publish()
                     log.info("stock model: %s %s", outcome.ending, outcome.detail)
             finally:
                 lock.release()
@@ -130,6 +138,7 @@ class Worker:
         if self._exhausted or time.monotonic() > self.deadline or os.getppid() != self._supervisor:
             return False
         self._proposal_lock.take()
+        self.study.read_number_of_trials()
         records = self.study.records()
         if self.study.remaining_trials(records) and not self.study.reason_to_stop(records):
             enqueue_repeat(self.study, records)
@@ -141,17 +150,20 @@ class Worker:
         files = self.study.files(trial.number)
         with Lock(files.lock).held(), _heartbeat(files):
             try:
-                trial.set_user_attr(MACHINE, socket.gethostname())
+                shared_trials.mark(self.study, trial)
+                trial.set_user_attr(HOST, socket.gethostname())
                 architecture = self._propose(trial)
                 self._proposal_lock.release()
                 log.info("trial %d: %s", trial.number, architecture)
                 return self._score(trial, architecture)
             except KeyboardInterrupt:
-                recovery.retry(self.study, trial.number, "interrupted")
+                retry(self.study, trial.number, "interrupted")
                 raise
             except NasError as error:  # of this machine or the data: the architecture is not to blame
-                recovery.retry(self.study, trial.number, str(error))
+                retry(self.study, trial.number, str(error))
                 raise
+            except UpdateFinishedTrialError:  # a machine that this one could not reach for long has given it away
+                raise TrialEnded(f"trial {trial.number}: given away to another machine") from None
 
     def _propose(self, trial: Trial) -> Architecture:
         try:
@@ -160,6 +172,7 @@ class Worker:
             trial.set_user_attr(DETAIL, str(error))
             self._exhausted = True
             raise optuna.TrialPruned from None
+        shared_trials.require_alone(self.study, trial, architecture, self._proposal_lock)
         trial.set_user_attr(ARCHITECTURE, description(architecture))
         trial.set_user_attr(FINGERPRINT, architecture.fingerprint)
         return architecture
@@ -177,6 +190,8 @@ class Worker:
         log.info("trial %d: %s %s", trial.number, outcome.ending, outcome.detail)
         if cached is None:
             scoring.remember(outcome, budget, files)
+        if self.study.shared is not None:
+            shared_trials.end(self.study, trial, outcome)
         return self._finish(trial, outcome)
 
     def _take_checkpoint(self, trial: Trial, files: TrialFiles) -> None:
@@ -184,19 +199,28 @@ class Worker:
         before = trial.user_attrs.get(RETRY_OF)
         trials = self.study.trials() if before is not None else []
         while before is not None and not files.checkpoint.is_file():
-            files.move_checkpoint_from(self.study.files(before))
+            retried = self.study.files(before)
+            if self.study.shared is not None:
+                self.study.shared.fetch(retried.checkpoint)
+            files.move_checkpoint_from(retried)
             before = trials[before].user_attrs.get(RETRY_OF)
 
     def _evaluate(
         self, trial: Trial, architecture: Architecture, budget: Budget, limits: Limits, files: TrialFiles
     ) -> Outcome:
+        publisher = EpochPublisher(self.study, trial, files)
+
+        def promoted(epoch: Epoch) -> bool:
+            publisher.publish()
+            return promote(self.study, trial, architecture, epoch)
+
         try:
             with self._memory_limit.applied():
                 outcome = evaluate(
                     architecture,
                     budget,
                     files.folder,
-                    self._epoch_callback(files, budget.epochs, partial(promote, self.study, trial, architecture)),
+                    self._epoch_callback(files, budget.epochs, promoted),
                     limits=limits,
                     costs=self.study.scoring.costs(architecture),
                     judging=self.study.judging,
@@ -218,7 +242,7 @@ class Worker:
             return values
         if outcome.ending is Ending.BROKEN:
             if RETRY_OF not in trial.user_attrs:
-                recovery.retry(self.study, trial.number, outcome.detail)
+                retry(self.study, trial.number, outcome.detail)
             raise BrokenTrialError(outcome.detail)
         raise optuna.TrialPruned(outcome.detail)
 
@@ -258,8 +282,10 @@ def main() -> None:
     if arguments.supervisor is not None:
         end_with(arguments.supervisor)
     try:
+        study = Study.open(arguments.folder)
+        study.is_patient = True
         worker = Worker(
-            Study.open(arguments.folder),
+            study,
             deadline=arguments.deadline,
             memory=arguments.memory,
             supervisor=arguments.supervisor,

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from nas.study.folders import HOLDOUT, LATENCY_TABLE, SPACE, make_folder
+from nas.study.shared_definition import publish_definition
 from nas.study.storage import create_file, create_study, holds_trials, remove_file
 from nas.study.study import Study
 from nas.study.study_file import Identity, StudyFile
@@ -54,6 +55,8 @@ def _write(study: Study, space_text: str, latency: Timings | None, sealed: Holdo
     study.file = create_study(study.storage, study.file)
     if not study.trials():
         _enqueue_first(study)
+    if study.shared is not None:
+        publish_definition(study.folder, study.file, study.shared.files)
     study.file.write(study.folder)
 
 

@@ -37,7 +37,9 @@ def verify(study: Study) -> str:
     """
     identity, owner = study.file.identity or Identity.of(study.folder), OptunaIdentity(study.storage, study.file)
     original = _original(study.folder, identity, shared=study.shares_storage, name=study.file.name)
-    if study.shares_storage:
+    if addresses.is_postgresql(study.file.storage):
+        pass  # a copy is another machine of the same study
+    elif study.shares_storage:
         _require_alone(study, identity, owner, original)
     elif original is not None:
         return _become_another(study, identity, owner, original)

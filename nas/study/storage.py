@@ -19,7 +19,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from nas import addresses
 from nas.algorithms.pareto import OBJECTIVES, Direction
 from nas.study.folders import storage_file
-from nas.study.storage_retries import ADVICE, RetryingStorage, place_of, require_database
+from nas.study.server_connections import server_options, with_server_timeouts
+from nas.study.storage_retries import ADVICE, RetryingStorage, call_with_backoff, place_of, require_database
 from nas.study.study_file import Identity, StudyFile
 from search_spaces.errors import EnvironmentProblem, StudyError, unwrapped
 
@@ -31,20 +32,28 @@ _PASSWORD = (
 )
 _STUDY_ID, _WORKED_ON = "study_id", "folder@{host}"
 """User attributes of Optuna's study: the study's id, and its folder on each machine."""
+TRIALS = "trials"
+"""User attribute of Optuna's study: its number of trials, for all machines that share it."""
 
 
-def open_storage(url: str) -> RDBStorage:
-    """Open a storage, with Optuna's heartbeat if it is a server.
+def open_storage(url: str, *, patient: bool = False) -> RetryingStorage:
+    """Open a storage; one on a server other than PostgreSQL, where `Machines` has heartbeats, with Optuna's heartbeat.
 
     A file has the processes of one machine, whose locks say who runs. A heartbeat would take each other's trials for
     dead when the time of day jumps, or when the machine was asleep.
+
+    Args:
+        patient: wait for a server that does not answer; else that is an error, for the address may be wrong.
 
     Raises:
         EnvironmentProblem: it cannot be opened.
         StudyError: it is a file that is missing, empty or damaged.
     """
     file = storage_file(url)
-    options: dict[str, Any] = {"connect_args": {"timeout": _SQLITE_SECONDS}} if file else {"pool_pre_ping": True}
+    options: dict[str, Any] = {"connect_args": {"timeout": _SQLITE_SECONDS}} if file else server_options(url)
+    heartbeat: dict[str, Any] = {"heartbeat_interval": _HEARTBEAT_SECONDS, "grace_period": _GRACE_SECONDS}
+    if file is not None or addresses.is_postgresql(url):
+        heartbeat = {}
     if file is not None:
         require_database(file)
         if not os.access(file.parent, os.W_OK):
@@ -52,12 +61,12 @@ def open_storage(url: str) -> RDBStorage:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # heartbeats are experimental since Optuna 2
         try:
-            return RetryingStorage(
-                url,
-                engine_kwargs=options,
-                heartbeat_interval=None if file else _HEARTBEAT_SECONDS,
-                grace_period=None if file else _GRACE_SECONDS,
-            )
+            driven = addresses.with_driver(url)
+
+            def opened() -> RetryingStorage:
+                return with_server_timeouts(RetryingStorage(driven, engine_kwargs=options, **heartbeat))
+
+            return call_with_backoff(opened, place_of(url)) if patient else opened()
         except (ImportError, SQLAlchemyError, OptunaError, RuntimeError) as error:
             if file is not None:
                 raise StudyError(f"{file}: the study's database is damaged: {_first_line(error)} ({ADVICE})") from None
@@ -129,7 +138,7 @@ def create_study(storage: RDBStorage, file: StudyFile) -> StudyFile:
             if owner.folder_here != identity.folder or began or not owner.study_id:
                 raise StudyError(
                     f"{addresses.without_password(file.storage)}: a study {file.name!r} is there already, and not this "
-                    "folder's; choose another --study"
+                    f"folder's; choose another --study{_or_join(file)}"
                 )
             identity = identity.model_copy(update={"study_id": owner.study_id})
         owner.claim(identity)
@@ -137,6 +146,12 @@ def create_study(storage: RDBStorage, file: StudyFile) -> StudyFile:
         warnings.simplefilter("ignore", ExperimentalWarning)  # names of objectives, since Optuna 3.2
         made.set_metric_names(["reward"] if settings.reward else list(settings.objectives))
     return file.model_copy(update={"identity": identity})
+
+
+def _or_join(file: StudyFile) -> str:
+    """Return how to take part in a study of another machine; empty if the storage is none that machines share."""
+    shared = addresses.is_postgresql(file.storage)
+    return f", or take part in it: nas worker {file.name} --storage ADDRESS" if shared else ""
 
 
 class OptunaIdentity:

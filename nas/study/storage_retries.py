@@ -2,12 +2,13 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from optuna.exceptions import StorageInternalError
 from optuna.storages import RDBStorage
+from sqlalchemy import Executable
 from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
 from nas import addresses
@@ -90,7 +91,7 @@ def pause(seconds: float) -> None:
 
 def place_of(url: str) -> str:
     """Return the place of a storage for messages, without a password."""
-    return str(addresses.file_of(url) or addresses.without_password(url))
+    return str(addresses.file_of(url) or addresses.without_password(url)).replace("+psycopg://", "://", 1)
 
 
 def _passes(error: SQLAlchemyError) -> bool:
@@ -148,6 +149,29 @@ def _with_backoff(name: str) -> Callable[..., Any]:
 
 class RetryingStorage(RDBStorage):
     """Optuna's storage in a database; every call waits while the database is unavailable."""
+
+    def call(self, transaction: Callable[[], T]) -> T:
+        """Call a transaction of our own with backoff."""
+        return call_with_backoff(transaction, place_of(self.url))
+
+    def rows(self, query: Executable, values: Mapping[str, Any] | None = None) -> list[Any]:
+        """Return the rows of a query."""
+
+        def read() -> list[Any]:
+            with self.engine.connect() as connection:
+                return list(connection.execute(query, values))
+
+        return self.call(read)
+
+    def written(self, statement: Executable, values: Mapping[str, Any]) -> list[Any]:
+        """Execute a statement that writes, in a transaction; return the rows that it returns."""
+
+        def write() -> list[Any]:
+            with self.engine.begin() as connection:
+                found = connection.execute(statement, values)
+                return list(found) if found.returns_rows else []
+
+        return self.call(write)
 
     create_new_study = _with_backoff("create_new_study")
     delete_study = _with_backoff("delete_study")

@@ -6,10 +6,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from optuna.storages import RDBStorage
-
+from nas import addresses
 from nas.defaults import MARGIN
-from nas.locks import Lock
+from nas.locks import ExclusiveLock, Lock
 from nas.records.record import Record, pareto_front_of
 from nas.records.record_file import RecordFile
 from nas.records.trial_files import TrialFiles
@@ -28,7 +27,9 @@ from nas.study.folders import (
 )
 from nas.study.judging import judged_records
 from nas.study.measured_latencies import MeasuredLatencies
-from nas.study.storage import open_storage
+from nas.study.shared_study import SharedStudy
+from nas.study.storage import TRIALS, open_storage, study_id
+from nas.study.storage_retries import RetryingStorage
 from nas.study.study_file import StudyFile
 from nas.study.trained_again import Trained, trained_again
 from nas.study.trial_records import TrialRecords
@@ -52,6 +53,7 @@ class StoredStudy:
         file: content of `study.json`.
         name: of the folder; Optuna's study has the one under which the study was created.
         remark: a sentence for the user from when the study was resumed; empty if there is none.
+        is_patient: whether opening the storage waits for a server that does not answer.
         record_file: records of finished trials.
         measured_latencies: of trials' models, measured after the search.
     """
@@ -61,6 +63,7 @@ class StoredStudy:
         self.settings = file.settings
         self.name = folder.name
         self.remark = ""
+        self.is_patient = False
         self.record_file = RecordFile(folder / RECORDS)
         self.measured_latencies = MeasuredLatencies(folder / MEASURED_LATENCIES)
 
@@ -112,14 +115,38 @@ class StoredStudy:
         return self.database != storage_file(default_storage(self.folder))
 
     @cached_property
-    def storage(self) -> RDBStorage:
+    def storage(self) -> RetryingStorage:
         """Optuna's storage; one per process.
 
         Raises:
             EnvironmentProblem: it cannot be opened.
             StudyError: it is a file that is missing, empty or damaged.
         """
-        return open_storage(self.file.storage)
+        return open_storage(self.file.storage, patient=self.is_patient)
+
+    @cached_property
+    def shared(self) -> SharedStudy | None:
+        """Files, machines and lock that this machine has in common with others; None unless the storage is PostgreSQL.
+
+        Raises:
+            StudyError: the storage does not have the study.
+        """
+        if not addresses.is_postgresql(self.file.storage):
+            return None
+        return SharedStudy(self.folder, self.storage, study_id(self.storage, self.file.name))
+
+    def read_number_of_trials(self) -> None:
+        """Take over the number of trials that another machine has set for all."""
+        if self.shared is None:
+            return
+        attributes = self.storage.get_study_user_attrs(study_id(self.storage, self.file.name))
+        trials = attributes.get(TRIALS, self.file.run.trials)
+        if trials != self.file.run.trials:
+            self.file = self.file.model_copy(update={"run": self.file.run.model_copy(update={"trials": trials})})
+
+    def _share_number_of_trials(self) -> None:
+        if self.shared is not None:
+            self.storage.set_study_user_attr(study_id(self.storage, self.file.name), TRIALS, self.file.run.trials)
 
     @property
     def sealed(self) -> Path | None:
@@ -221,8 +248,9 @@ class StoredStudy:
         )
 
     def set_run(self, run: RunSettings) -> None:
-        """Store how the study is run from now on."""
+        """Store how the study is run from now on; the number of trials for all machines."""
         self.set_file(self.file.model_copy(update={"run": run}))
+        self._share_number_of_trials()
 
     def set_file(self, file: StudyFile) -> None:
         """Replace `study.json`."""
@@ -235,8 +263,10 @@ class StoredStudy:
         return StudyError(f"{self.name} is running already, in another process; {advice}")
 
     @property
-    def proposal_lock(self) -> Lock:
+    def proposal_lock(self) -> ExclusiveLock:
         """Lock held while counting remaining trials and proposing one."""
+        if self.shared is not None:
+            return self.shared.proposal_lock
         return Lock(self.folder / PROPOSAL_LOCK)
 
     @property

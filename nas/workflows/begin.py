@@ -21,6 +21,9 @@ from search_spaces.errors import SpecError, StudyError
 from trials.data.holdout import Holdout
 from trials.latency.timings import Timings
 
+BEGINNING_LOCK = ".beginning.lock"
+"""Lock in the folder of all studies."""
+
 
 def resume(name: str, *, runs: str | Path = RUNS, storage: str | None = None, **changes: Any) -> Study:
     """Resume an existing study, with changes to its run: trials, timeout, workers, device or trial_memory.
@@ -39,6 +42,7 @@ def resume(name: str, *, runs: str | Path = RUNS, storage: str | None = None, **
     with study.supervision_lock.held_at_once(study.already_running()):
         _check(study)
         require_same_data(study)
+        study.read_number_of_trials()
         study.set_run(changed_run(study.file.run, changes))
     return study
 
@@ -93,7 +97,7 @@ def creation_lock(runs: Path, storage: str) -> Iterator[None]:
     if addresses.file_of(storage) is None:
         open_storage(storage)  # fails for an unreachable server before anything is written
     make_folder(runs)
-    with Lock(runs / ".beginning.lock").held():
+    with Lock(runs / BEGINNING_LOCK).held():
         yield
 
 

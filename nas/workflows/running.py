@@ -3,11 +3,12 @@
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
 from nas import signals
+from nas.execution.machine_at_work import at_work
 from nas.execution.supervisor import Supervisor
 from nas.records.record import Record
 from nas.study import identity
@@ -16,6 +17,7 @@ from nas.study.garbage import WeightCollector
 from nas.study.stock_training import StockTraining
 from nas.study.study import Study
 from nas.workflows.findings import findings_of, stage_of
+from nas.workflows.sharing import MachineTracking, collector_of, publish
 from search_spaces.errors import EnvironmentProblem, NasError, StudyError, unwrapped
 from trials import Epoch
 
@@ -25,11 +27,17 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
-def supervise(study: Study, *, show: Callable[[Study, Sequence[Record]], None] = lambda _study, _records: None) -> None:
+def supervise(
+    study: Study,
+    *,
+    show: Callable[[Study, Sequence[Record]], None] = lambda _study, _records: None,
+    tracks: bool = True,
+) -> None:
     """Run a study's workers until its number of trials is reached.
 
     Args:
         show: called about once a second, with the records of all trials.
+        tracks: whether this machine tracks the study in MLflow; of several machines one does.
 
     Raises:
         StudyError: another process runs this study, or it cannot go on.
@@ -39,15 +47,20 @@ def supervise(study: Study, *, show: Callable[[Study, Sequence[Record]], None] =
         study.supervision_lock.held_at_once(study.already_running()),
         signals.as_ctrl_c(),
         ThreadPoolExecutor(max_workers=1) as aside,
+        ExitStack() as stack,
     ):
         identity.verify(study)
-        tracker = aside.submit(tracker_of, study)  # MLflow is imported while the workers start
-        weights = WeightCollector(study.folder, study.settings.objectives)
+        stack.enter_context(at_work(study))
+        publish(study)
+        # MLflow is imported while the workers start
+        tracking = MachineTracking(study, lambda: aside.submit(tracker_of, study), wanted=tracks)
+        weights = WeightCollector(study.folder, study.settings.objectives, collector_of(study))
         status = "KILLED"
 
         def tick(records: Sequence[Record]) -> None:
+            study.read_number_of_trials()
             study.save_records()
-            if (ready := tracker.result()) is not None:
+            if (ready := tracking.tracker()) is not None:
                 ready.sync(records)
             weights.collect(records)
             with suppress(OSError):  # the terminal may be closed: the search continues without it
@@ -57,7 +70,7 @@ def supervise(study: Study, *, show: Callable[[Study, Sequence[Record]], None] =
             Supervisor(study, tick).run()
             status = "FINISHED"
         finally:
-            if (ready := tracker.result()) is not None:
+            if (ready := tracking.tracker(at_once=True)) is not None:
                 ready.finish(status)
     _report_to_search(study)
 

@@ -9,7 +9,8 @@ from optuna.trial import TrialState
 from typer.testing import CliRunner
 
 from nas.cli import app
-from nas.execution import recovery, worker
+from nas.execution import worker
+from nas.execution.retrying import retry
 from nas.execution.worker import Worker
 from nas.records.record import Record, mean_over_seeds, pareto_front_of, stock_of
 from nas.study.repeats import gains, next_repeat
@@ -145,7 +146,7 @@ def test_retry_of_a_repeat_keeps_its_seed(make_study: MakeStudy) -> None:
     while "repeat" not in trial.user_attrs:
         study.optuna.tell(trial, [0.5, 1.0])
         trial = study.optuna.ask()
-    recovery.retry(study, trial.number, "killed")
+    retry(study, trial.number, "killed")
     study.optuna.tell(trial, state=TrialState.FAIL)
     assert study.records()[-1].repeat == 1
     assert study.scoring.budget(1).seed == study.settings.budget.seed + 1

@@ -7,7 +7,7 @@ import numpy as np
 import optuna
 import pytest
 
-from nas.execution import recovery
+from nas.execution.retrying import retry
 from nas.records.trial_attributes import ACCURACY, ENDING, FINGERPRINT
 from nas.samplers.base import SpaceExhaustedError
 from nas.samplers.ehvi_sampler import EHVISampler
@@ -162,7 +162,7 @@ def test_retry_of_a_killed_trial_changes_no_later_proposal(make_study: MakeStudy
     for _ in range(2):
         trial = killed.optuna.ask()
         trial.set_user_attr(FINGERPRINT, suggest(trial, killed.space).fingerprint)
-        recovery.retry(killed, trial.number, "killed")
+        retry(killed, trial.number, "killed")
         killed.optuna.tell(trial, state=optuna.trial.TrialState.FAIL)
     assert proposed + _propose(Study.open(killed.folder), 11) == undisturbed
 

@@ -1,0 +1,28 @@
+"""Enqueue the architecture of an unfinished trial once more."""
+
+from nas.records.trial_attributes import ARCHITECTURE, CRASH_CAUSE, DETAIL, FINGERPRINT, REPEAT, RETRY_OF, ROLE, RUNG
+from nas.study.study import Study
+
+
+def retry(study: Study, number: int, reason: str, *, crashed: bool = False) -> None:
+    """Enqueue the architecture of an unfinished trial once more; the caller then ends that trial.
+
+    Args:
+        reason: why the trial was not finished, as a phrase.
+        crashed: whether its worker crashed, which is allowed once.
+    """
+    trials = study.trials()
+    trial = trials[number]
+    if FINGERPRINT not in trial.user_attrs or any(other.user_attrs.get(RETRY_OF) == number for other in trials):
+        return  # interrupted before it had an architecture, or enqueued already
+    if not trial.state.is_finished():
+        note = f"{reason}; its architecture is tried again"
+        study.storage.set_trial_user_attr(trial._trial_id, DETAIL, note)  # noqa: SLF001 - Optuna's storages take it
+    attributes = {
+        key: value
+        for key, value in trial.user_attrs.items()
+        if key in {ARCHITECTURE, FINGERPRINT, ROLE, REPEAT, CRASH_CAUSE} or key.startswith(RUNG)
+    }
+    attributes = {**attributes, RETRY_OF: number} | ({CRASH_CAUSE: reason} if crashed else {})
+    parameters = trial.system_attrs.get("fixed_params") or trial.params
+    study.optuna.enqueue_trial(parameters, user_attrs=attributes)

@@ -1,0 +1,201 @@
+"""Trials of a study that machines share, as a worker runs them: marked, published, ended once.
+
+Nothing here does anything in a study of one machine.
+"""
+
+import logging
+import time
+
+import optuna
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, Trial, TrialState
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from nas.execution.lost_machines import store, take_back
+from nas.execution.retrying import retry
+from nas.locks import ExclusiveLock
+from nas.records.stored_outcome import outcome_fields
+from nas.records.trial_attributes import DETAIL, ENDING, FINGERPRINT, MACHINE, RETRY_OF
+from nas.records.trial_files import TrialFiles
+from nas.study.machines import STOCK_TRAINING
+from nas.study.stock_training import StockTraining
+from nas.study.study import Study
+from search_spaces import Architecture
+from trials import Ending, Outcome
+
+_log = logging.getLogger("nas.worker")
+
+_STATE = text("SELECT state FROM trials WHERE trial_id = :trial")
+_CHECKPOINT_SECONDS = 60.0
+"""Least time between two checkpoints that are stored for other machines: a lost machine costs so much, or an epoch."""
+_PAUSE_SECONDS = 30.0
+"""Pause after the storage did not answer, in which trainings go on without it."""
+_POLL_SECONDS = 2.0
+
+
+class TrialEnded(BaseException):
+    """Raised to leave Optuna's loop: the trial has ended in the storage, and nothing is left to be told."""
+
+
+def mark(study: Study, trial: Trial) -> None:
+    """Store which machine runs a trial; first of all, for a running trial of no machine is ended by any of them."""
+    if study.shared is not None:
+        trial.set_user_attr(MACHINE, study.shared.machines.id)
+
+
+def require_alone(study: Study, trial: Trial, architecture: Architecture, lock: ExclusiveLock) -> None:
+    """Give up a trial if the study has it already: the storage may have been restarted while it was proposed.
+
+    Then the proposal lock was lost and another machine may have proposed the same, or Optuna's answer was lost and it
+    has stored the trial twice.
+
+    Raises:
+        TrialPruned: the trial is one too many.
+    """
+    if study.shared is None:
+        return
+    was_lost = lock.is_lost()
+    if was_lost:
+        lock.take()
+    trials = study.trials()
+    this = trials[trial.number]
+    if RETRY_OF in this.user_attrs:
+        is_double = any(_retries_the_same(other, this) for other in trials)
+    elif "fixed_params" in this.system_attrs:
+        is_double = False  # who enqueued it has looked; a lost result is trained again
+    else:
+        others = [other for other in trials if other.number != trial.number and not _is_void(other)]
+        is_double = any(other.user_attrs.get(FINGERPRINT) == architecture.fingerprint for other in others)
+        is_double = is_double or (was_lost and _is_too_many(study, trial.number))
+    if is_double:
+        reason = "one too many, because the storage was away"
+        trial.set_user_attr(DETAIL, reason)
+        raise optuna.TrialPruned(reason)
+
+
+def _is_void(trial: FrozenTrial) -> bool:
+    """Return whether a trial has ended without an ending: it was interrupted, or is one too many."""
+    return trial.state.is_finished() and ENDING not in trial.user_attrs
+
+
+def _retries_the_same(other: FrozenTrial, trial: FrozenTrial) -> bool:
+    """Return whether an earlier trial retries the same one, and was not interrupted."""
+    is_earlier = other.number < trial.number and not _is_void(other)
+    return is_earlier and other.user_attrs.get(RETRY_OF) == trial.user_attrs[RETRY_OF]
+
+
+def _is_too_many(study: Study, number: int) -> bool:
+    """Return whether the study has its number of trials without this one."""
+    records = [record for record in study.records() if record.trial != number]
+    return study.remaining_trials(records) <= 0
+
+
+class EpochPublisher:
+    """Stores the progress of a training for the other machines after each epoch, and sometimes its checkpoint.
+
+    A training does not wait for the storage: what is missing is stored after a later epoch.
+    """
+
+    def __init__(self, study: Study, trial: Trial, files: TrialFiles) -> None:
+        self._study, self._trial, self._files = study, trial, files
+        self._not_before = -float("inf")
+        self._checkpoint_at = time.monotonic()
+
+    def publish(self) -> None:
+        """Store the epochs so far.
+
+        Raises:
+            TrialEnded: another machine has got the trial.
+        """
+        shared, now = self._study.shared, time.monotonic()
+        if shared is None or now < self._not_before:
+            return
+        try:
+            is_running = self._is_running()
+        except SQLAlchemyError:
+            self._not_before = time.monotonic() + _PAUSE_SECONDS
+            return
+        if not is_running:
+            raise TrialEnded(f"trial {self._trial.number}: given away to another machine, which goes on with it")
+        answers = shared.try_to_publish(self._files.progress)
+        if answers and now - self._checkpoint_at > _CHECKPOINT_SECONDS:
+            answers = shared.try_to_publish(self._files.checkpoint)
+            self._checkpoint_at = time.monotonic()
+        if not answers:
+            self._not_before = time.monotonic() + _PAUSE_SECONDS
+
+    def _is_running(self) -> bool:
+        with self._study.storage.engine.connect() as connection:
+            state = connection.execute(_STATE, {"trial": self._trial._trial_id}).scalar()  # noqa: SLF001 - Optuna's storages take it
+        return str(getattr(state, "name", state)) == TrialState.RUNNING.name
+
+
+def end(study: Study, trial: Trial, outcome: Outcome) -> None:
+    """Store the outcome of a trial and its files, and end it; or store it in the trial that retries it.
+
+    Raises:
+        TrialEnded: always, for Optuna's loop has nothing left to tell.
+    """
+    if study.shared is None:
+        return
+    study.shared.publish(study.files(trial.number))
+    fields, number = outcome_fields(outcome), trial.number
+    with study.proposal_lock.held():
+        stored = study.storage.get_trial(trial._trial_id)  # noqa: SLF001 - Optuna's storages take it
+        try:
+            if outcome.ending is Ending.BROKEN:
+                _end_broken(study, trial, stored, fields)
+            else:
+                store(study, stored, fields)
+        except UpdateFinishedTrialError:
+            was_stored = outcome.ending is Ending.FINISHED and take_back(study, number, fields)
+            what = "stored in the trial that retries it" if was_stored else "another machine has finished it before"
+            raise TrialEnded(f"trial {number}: it was given away; {what}") from None
+    raise TrialEnded(f"trial {number}: stored")
+
+
+def _end_broken(study: Study, trial: Trial, stored: FrozenTrial, fields: dict[str, object]) -> None:
+    """End a trial that failed by an error in the code; it is retried once."""
+    if RETRY_OF not in stored.user_attrs:
+        retry(study, trial.number, str(fields[DETAIL]))
+    for name, value in fields.items():
+        trial.set_user_attr(name, value)
+    study.optuna.tell(trial.number, state=TrialState.FAIL)
+
+
+class StockSharing:
+    """Training of the stock model by one machine for all: the others wait for it, and fetch its weights."""
+
+    def __init__(self, study: Study, training: StockTraining) -> None:
+        self._study, self._training = study, training
+        self._waits_for = ""
+
+    def is_ours(self) -> bool:
+        """Return whether this machine trains the stock model; the caller holds the training's lock.
+
+        If not, the files are fetched as soon as they are there, else it is waited for a moment.
+        """
+        shared, training = self._study.shared, self._training
+        if shared is None:
+            return True
+        if not training.is_done and shared.has_outcome(training.files):
+            shared.fetch_training(training.files)
+        if training.is_done:
+            return False
+        if shared.machines.claim(STOCK_TRAINING, shared.machines.lost()):
+            shared.fetch(training.files.checkpoint)  # of a machine that was lost
+            return True
+        self._log_waiting(shared.machines.holder(STOCK_TRAINING))
+        time.sleep(_POLL_SECONDS)
+        return False
+
+    def _log_waiting(self, host: str) -> None:
+        if host != self._waits_for:
+            self._waits_for = host
+            _log.info("waiting for machine %s, which trains the stock model for all", host)
+
+    def publish(self) -> None:
+        """Store the files of the training, if candidates can start from its weights."""
+        if self._study.shared is not None and self._training.is_done:
+            self._study.shared.publish(self._training.files)
