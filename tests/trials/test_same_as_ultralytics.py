@@ -13,6 +13,7 @@ from torch import nn
 from ultralytics.data import utils as their_data
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import load_checkpoint
+from ultralytics.utils import callbacks
 
 from search_spaces import Architecture
 from trials import Budget, Recipe
@@ -72,6 +73,7 @@ def test_short_training_equals_that_of_ultralytics_to_the_bit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(their_data, "check_font", lambda *_: None)  # it would be downloaded
+    monkeypatch.setattr(callbacks, "add_integration_callbacks", lambda _: None)  # Ray's, if installed, warns
     budget, reports = tiny(recipe=recipe), []
     with trainer_patches.one_thread_on_cpu("cpu"):
         trainer = theirs(budget, scenes, model, folder / "theirs")
