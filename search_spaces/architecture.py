@@ -24,7 +24,7 @@ from search_spaces.operators import modules as user_modules
 from search_spaces.pgi_setting import Pgi
 from search_spaces.scaling import MACRO, Scaling
 from search_spaces.trace import Traced, first
-from search_spaces.yaml_text import parse_yaml
+from search_spaces.yaml_text import parse_yaml, read_text
 
 _HEADER = """\
 # A YOLO detector with searched operators. The rows that carry one end in a mapping of its parameters.
@@ -178,8 +178,12 @@ class Architecture:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read a file that `to_yaml` wrote."""
-        return cls.from_yaml(path.read_text(encoding="utf-8"), folder=path.parent)
+        """Read a file that `to_yaml` wrote.
+
+        Raises:
+            SpecError: it cannot be read, or is no such file.
+        """
+        return cls.from_yaml(read_text(path), folder=path.parent)
 
     @cached_property
     def fingerprint(self) -> str:

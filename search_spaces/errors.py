@@ -15,6 +15,8 @@ import difflib
 from collections.abc import Iterable, Sequence
 from typing import Self
 
+from search_spaces.printable import printable
+
 
 class NasError(Exception):
     """Problem that the user can solve; the text says how."""
@@ -77,8 +79,8 @@ class StudyError(NasError):
 
 
 def unwrapped(text: object) -> str:
-    """Return a text, such as an error's message, in one line, with single spaces."""
-    return " ".join(str(text).split())
+    """Return a text, such as an error's message, in one line, with single spaces and no control characters."""
+    return printable(" ".join(str(text).split()))
 
 
 def in_one_line(error: BaseException) -> str:

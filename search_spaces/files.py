@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -105,12 +106,67 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def read_json(path: Path) -> Any:
-    """Return the content of a JSON file; None if it is missing, torn, or not JSON."""
+YAML_BYTES = 2 * 2**20
+"""Largest YAML file that is read: PyYAML takes seconds for a megabyte."""
+TABLE_BYTES = 256 * 2**20
+"""Largest table, list or JSON file that is read: a list of a million images has a hundred megabytes."""
+
+
+def read_plain(path: Path, *, most: int = TABLE_BYTES) -> bytes:
+    """Return the content of a file that may come from anyone: never of a pipe or device, which may have no end.
+
+    Args:
+        most: largest size in bytes.
+
+    Raises:
+        OSError: it cannot be read, is no plain file, or larger; `strerror` says which.
+    """
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a pipe without a writer would block
+    with open(number, "rb") as file:  # noqa: PTH123 - of a number
+        mode = os.fstat(number).st_mode
+        if not stat.S_ISREG(mode):
+            raise OSError(errno.EINVAL, f"no plain file, but {_kind(mode)}", str(path))
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"larger than {most >> 20} MB", str(path))
+    return content
+
+
+def read_plain_text(path: Path, *, most: int = TABLE_BYTES, encoding: str = "utf-8", errors: str = "strict") -> str:
+    """Return the text of a file that may come from anyone, with the line ends of Linux; as `read_plain`.
+
+    Raises:
+        OSError: as `read_plain`.
+        UnicodeDecodeError: it is no text.
+    """
+    text = read_plain(path, most=most).decode(encoding, errors)
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _kind(mode: int) -> str:
+    """Return what a file is that is no plain one, in words."""
+    kinds = ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a pipe"), (stat.S_ISSOCK, "a socket"))
+    return next((words for is_kind, words in kinds if is_kind(mode)), "a device")
+
+
+def is_plain(path: Path) -> bool:
+    """Return whether there is a plain file; False also for a path that no file can have."""
     try:
-        return json.loads(path.read_bytes())
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long, a folder that may not be searched, a NUL
+        return False
+
+
+def read_json(path: Path) -> Any:
+    """Return the content of a JSON file; None if it is missing, torn, not JSON, or no plain file of a usual size."""
+    try:
+        return json.loads(read_plain(path))
     except (FileNotFoundError, IsADirectoryError, ValueError, RecursionError):
         return None
+    except OSError as error:
+        if error.errno in {errno.EINVAL, errno.EFBIG, errno.ELOOP, errno.ENXIO}:
+            return None
+        raise
 
 
 def read_mapping(path: Path) -> dict[str, Any]:

@@ -31,6 +31,8 @@ KEY = "nas_stored_model"
 _MARKS = (KEY.encode(), b"trials.weights\nrebuilt")
 """Bytes that identify the pickle of a stored model; the second is in files of the first version."""
 
+_PICKLE_BYTES = 64 * 2**20
+
 _DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in (torch.float32, torch.float16, torch.bfloat16,
            torch.float64, torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool)}  # fmt: skip
 
@@ -181,7 +183,8 @@ def _is_marked(path: Path) -> bool:
     with suppress(OSError, RuntimeError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
         for name in archive.namelist():
             if name.endswith("/data.pkl"):
-                content = archive.read(name)
+                with archive.open(name) as file:
+                    content = file.read(_PICKLE_BYTES)  # of an archive that may be compressed without end
                 return any(mark in content for mark in _MARKS)
     return False
 

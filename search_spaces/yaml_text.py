@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from search_spaces.errors import SpecError, unwrapped
+from search_spaces.files import YAML_BYTES, read_plain_text
 
 _REPEATED = 100_000
 """Most values that aliases may repeat in one text; model files with anchors repeat dozens."""
@@ -30,14 +31,25 @@ def read_yaml(path: Path, *, unique_keys: bool = True) -> dict[str, Any]:
     Raises:
         SpecError: the file is missing, no text, no YAML, or no mapping.
     """
+    text = read_text(path)
     try:
-        return parse_yaml(path.read_text(encoding="utf-8-sig"), unique_keys=unique_keys)
+        return parse_yaml(text, unique_keys=unique_keys)
+    except SpecError as error:
+        raise error.within(str(path)) from None
+
+
+def read_text(path: Path) -> str:
+    """Read the text of a YAML file.
+
+    Raises:
+        SpecError: the file is missing, no plain file, no text, or too large.
+    """
+    try:
+        return read_plain_text(path, most=YAML_BYTES, encoding="utf-8-sig")
     except OSError as error:
         raise SpecError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
         raise SpecError(f"{path}: not a text file (UTF-8 is expected)") from None
-    except SpecError as error:
-        raise error.within(str(path)) from None
 
 
 def parse_yaml(text: str, *, unique_keys: bool = True) -> dict[str, Any]:

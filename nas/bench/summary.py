@@ -15,6 +15,7 @@ from nas import html_page
 from nas.algorithms.arrays import FloatArray
 from nas.bench.optimizers import RANDOM
 from nas.bench.replay import Replay
+from search_spaces.printable import html
 
 TARGETS = (90, 95, 98)
 """Shares of the table's hypervolume, in percent."""
@@ -127,7 +128,7 @@ def figure(title: str, replays: Sequence[Replay], trials: int) -> str:
         ]
     drawing = graph_objects.Figure(traces)
     drawing.update_layout(
-        title={"text": title}, template="plotly_white", margin={"l": 70, "r": 30, "t": 80, "b": 60}, hovermode="x"
+        title={"text": html(title)}, template="plotly_white", margin={"l": 70, "r": 30, "t": 80, "b": 60}, hovermode="x"
     )
     drawing.update_xaxes(title_text="trials")
     drawing.update_yaxes(title_text="share of the hypervolume, %")

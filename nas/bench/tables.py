@@ -4,6 +4,7 @@ A look-up takes no training, so that samplers can be compared over many repeats.
 """
 
 import csv
+import io
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from nas.algorithms.gaussian_process import Features
 from nas.algorithms.pareto import Direction, directions_for
 from nas.algorithms.proposer import Candidates
 from search_spaces.errors import SpecError, nearest
+from search_spaces.files import read_plain
 
 Column = tuple[str, ...] | tuple[float, ...]
 CostFeatures = Literal["all", "objectives", "none"]
@@ -160,9 +162,8 @@ def read_yolobench(path: Path, cost: str = "ov_latency") -> Table:
 def _lines(path: Path) -> list[tuple[int, dict[str, str]]]:
     """Return the records of a CSV file, each with its line number; missing cells are empty."""
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file, restkey="", restval="")
-            return [(reader.line_num, record) for record in reader]
+        reader = csv.DictReader(io.StringIO(read_plain(path).decode(), newline=""), restkey="", restval="")
+        return [(reader.line_num, record) for record in reader]
     except FileNotFoundError:
         raise SpecError(f"{path}: no such file ({_FILES})") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:

@@ -256,7 +256,7 @@ class _Checking:
                 show.rows(rows, "csv", title="", columns=dict.fromkeys(check_report.COLUMNS, ""))
             case _:
                 for line in check_report.failure_lines(failures):
-                    print(line)  # noqa: T201 - this is the output
+                    show.text(line)
 
     def _end(self, cases: int, failures: "Sequence[Failure]", problem: str = "") -> None:
         """Print the result; exit with status 1 if a promise is broken."""

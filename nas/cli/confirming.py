@@ -172,7 +172,7 @@ def _print(verdict: "Verdict", shown: str) -> None:
         show.rows(rows, "csv", title="", columns={})
     else:
         for line in verdict.lines():
-            print(line)  # noqa: T201 - this is the output
+            show.text(line)
 
 
 def _next_steps(before: "Study", after: "Study", verdict: "Verdict") -> list[str]:

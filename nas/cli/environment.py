@@ -37,6 +37,10 @@ def ui(
 
     server = PagesServer(tracking_uri(runs.absolute()), host, port)
     show.lines([f"MLflow of {runs} in about ten seconds; Ctrl-C stops it", server.address])
+    if server.is_open:
+        show.lines(
+            [f"warning: other machines reach {host}, and MLflow asks for no password (--host 127.0.0.1 is safe)"]
+        )
     with suppress(KeyboardInterrupt):
         server.run(open_browser=not no_browser)
 

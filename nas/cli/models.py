@@ -99,7 +99,7 @@ def derive(
     load_modules(modules)
     scale = typed["scale"]
     show.lines(f"note: {note}" for note in model_reader.read_model(model, scale=scale).notes)
-    print(derived(model, scale=scale), end="")  # noqa: T201 - this is the output
+    show.text(derived(model, scale=scale), end="")
 
 
 @show.reports_errors
@@ -114,7 +114,7 @@ def refine_space(
     from nas.study.study import Study
     from nas.workflows.refinement import refined_space
 
-    print(refined_space(Study.open(existing(study, runs))), end="")  # noqa: T201 - this is the output
+    show.text(refined_space(Study.open(existing(study, runs))), end="")
 
 
 def _describe(space: "SearchSpace", classes: int, deploy_size: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -257,6 +257,6 @@ def _run_yolo() -> None:
     arguments, trusted = yolo_inputs.without_trust(yolo_inputs.without_modules(sys.argv))
     sys.argv[:] = full_training.prepare_command(arguments)
     yolo_inputs.require_valid(sys.argv, trusted=trusted)
-    yolo_inputs.guard()
-    with logged():
+    yolo_inputs.guard(trusted=trusted)
+    with logged(), yolo_inputs.mistakes_in_one_line():
         cfg.entrypoint()

@@ -60,7 +60,7 @@ def reproduce(
         print(json.dumps({"verdict": result.verdict, **asdict(result)}, indent=1))  # noqa: T201 - this is the output
     else:
         for name, text in _report(result):
-            print(f"{name:<10} {text}".rstrip())  # noqa: T201 - this is the output
+            show.text(f"{name:<10} {text}".rstrip())
     raise typer.Exit(_EXIT_STATUSES[result.verdict])
 
 

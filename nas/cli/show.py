@@ -11,10 +11,13 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 import typer
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, ConsoleOptions
 from rich.markup import escape
 from rich.progress import Progress
+from rich.segment import Segment
 from rich.table import Table
+
+from search_spaces.printable import printable
 
 Format = Literal["table", "json", "csv"]
 
@@ -27,7 +30,17 @@ _NUMERIC = frozenset("0123456789+-")
 _LAST = 24
 """Least width of the last column, in characters; other columns are left out to make room for it."""
 
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+class PrintableConsole(Console):
+    """Console that shows control characters of texts as they are written in Python, for texts may come from anyone."""
+
+    def render(self, renderable: Any, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """Render; Rich's own control codes, such as those of a progress bar, stay."""
+        for text, style, control in super().render(renderable, options):
+            yield Segment(text if control else printable(text), style, control)
+
+
+err = PrintableConsole(stderr=True, highlight=False, soft_wrap=True)
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -85,12 +98,12 @@ def rows(
         case _ if narrow is not None:
             _print_lines(rows, title, columns, narrow)
         case _:
-            table = Table(title=title, title_justify="left", header_style="bold")
+            table = Table(title=escape(title), title_justify="left", header_style="bold")
             for key, heading in columns.items():
                 numeric = any(isinstance(row.get(key), int | float) for row in rows)
                 table.add_column(heading, justify="right" if numeric else "left", overflow="fold")
             for row in rows:
-                table.add_row(*(figure(key, row.get(key)) for key in columns))
+                table.add_row(*(escape(figure(key, row.get(key))) for key in columns))
             console().print(table)
 
 
@@ -121,8 +134,8 @@ def _print_lines(
 
 def console() -> Console:
     """Return the console of stdout; without a terminal it is as wide as `COLUMNS` sets, else wide enough for tables."""
-    plain = Console(highlight=False)
-    return plain if plain.is_terminal or os.environ.get("COLUMNS") else Console(highlight=False, width=160)
+    plain = PrintableConsole(highlight=False)
+    return plain if plain.is_terminal or os.environ.get("COLUMNS") else PrintableConsole(highlight=False, width=160)
 
 
 def figure(name: str, value: Any) -> str:
@@ -146,6 +159,11 @@ def figure(name: str, value: Any) -> str:
             return str(value)
 
 
+def text(line: str, *, end: str = "\n") -> None:
+    """Print a text for people to stdout, as it is but for control characters."""
+    print(printable(line), end=end)  # noqa: T201 - this is the output
+
+
 def lines(texts: Iterable[str]) -> None:
     """Print lines of text to stderr."""
     for text in texts:
@@ -153,7 +171,9 @@ def lines(texts: Iterable[str]) -> None:
 
 
 def _cell(value: Any) -> Any:
-    return json.dumps(value) if isinstance(value, dict | list) else value
+    if isinstance(value, dict | list):
+        return json.dumps(value)
+    return printable(value) if isinstance(value, str) else value
 
 
 @contextmanager

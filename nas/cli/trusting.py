@@ -60,7 +60,7 @@ def trust(
         print(json.dumps(report.as_document(), indent=1))  # noqa: T201 - this is the output
     else:
         for line in report.lines():
-            print(line)  # noqa: T201 - this is the output
+            show.text(line)
 
 
 def _measure(study: "Study", typed: options.Typed, *, again: str) -> None:

@@ -8,6 +8,7 @@ from plotly import graph_objects
 from nas.algorithms.pareto import OBJECTIVES, Direction, pareto_front
 from nas.records.facts import LABELS, facts
 from nas.records.record import Record, mean_over_seeds, point_of
+from search_spaces.printable import html
 
 
 def front_figure(
@@ -47,7 +48,7 @@ def front_figure(
     ]
     drawing = graph_objects.Figure(drawn)
     drawing.update_layout(
-        title={"text": f"{study}: {len(best)} of {len(trained)} architectures are on the front"},
+        title={"text": f"{html(study)}: {len(best)} of {len(trained)} architectures are on the front"},
         template="plotly_white",
         legend={"orientation": "h", "x": 1, "xanchor": "right", "y": 1.02, "yanchor": "bottom"},
         hoverlabel={"align": "left"},
@@ -79,5 +80,5 @@ def _markers(
 def _hover(record: Record) -> str:
     lines = "<br>".join(f"{name} {text}" for name, text in facts(record).items())
     over = "" if record.within else "<br>over a limit"
-    choices = record.summary.replace(" · ", "<br>")
+    choices = html(record.summary).replace(" · ", "<br>")
     return f"<b>trial {record.trial}</b><br>{choices}<br>{lines}{over}"

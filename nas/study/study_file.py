@@ -14,7 +14,7 @@ from nas.settings import FrozenModel, RunSettings, Settings
 from nas.study.folders import DATABASE, STUDY, TRACKING_DATABASE, default_storage
 from search_spaces import cache_folder
 from search_spaces.errors import StudyError, unwrapped
-from search_spaces.files import write_atomically
+from search_spaces.files import read_plain_text, write_atomically
 from trials.data.datasets import DIGITS
 
 _SCENES = "digit_scenes"
@@ -89,7 +89,7 @@ class StudyFile(FrozenModel):
         """
         path, folder = folder / STUDY, folder.absolute()
         try:
-            file = cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
+            file = cls.model_validate(json.loads(read_plain_text(path)))
             return file.opened(folder) if file.identity else file.opened_from_before(folder)
         except FileNotFoundError:
             raise StudyError(f"{folder}: no study there (study.json is missing)") from None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from nas.study.folders import TRACKING_STATE
-from search_spaces.files import write_atomically
+from search_spaces.files import read_plain_text, write_atomically
 
 _log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class TrackingState:
         if not path.is_file():
             return None
         try:
-            return cls._read(json.loads(path.read_text(encoding="utf-8")))
+            return cls._read(json.loads(read_plain_text(path)))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
             return None
 

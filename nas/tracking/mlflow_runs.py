@@ -55,6 +55,8 @@ _SERVERS = ("http:", "https:", "databricks")
 def ui_command(uri: str, host: str, port: int) -> list[str]:
     """Return the command that serves MLflow's pages of a database; it answers at `/health` after some ten seconds.
 
+    The address is not in it, since every user of a machine can read command lines: `ui_environment` has it.
+
     Raises:
         EnvironmentProblem: the address is that of a server already.
     """
@@ -62,8 +64,6 @@ def ui_command(uri: str, host: str, port: int) -> list[str]:
         raise EnvironmentProblem(f"{without_password(uri)} is a server with pages of its own: open it in a browser")
     database = sqlite_file(uri)
     options = {
-        "--backend-store-uri": uri,
-        "--registry-store-uri": uri,
         "--host": host,
         "--port": str(port),
         "--workers": "1",  # the default is four, of 280 MB each
@@ -72,6 +72,11 @@ def ui_command(uri: str, host: str, port: int) -> list[str]:
         **({"--artifacts-destination": str(database.parent / "mlartifacts")} if database else {}),
     }
     return [sys.executable, "-m", "mlflow", "ui", *(word for option in options.items() for word in option)]
+
+
+def ui_environment(uri: str) -> dict[str, str]:
+    """Return the variables by which the command of `ui_command` finds the database, perhaps with a password."""
+    return {"MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_REGISTRY_STORE_URI": uri}
 
 
 class Run:

@@ -8,6 +8,7 @@ from typing import Any
 
 from nas.records.facts import LABELS, facts
 from nas.records.record import COLUMNS, Record, mean_over_seeds
+from search_spaces.printable import markdown
 
 SEARCH = "is a search for YOLO architectures"
 """Purpose of a search, in words."""
@@ -44,7 +45,7 @@ def describe(
     """
     named, trained = ", ".join(LABELS[name] for name in objectives), mean_over_seeds(finished)
     shown_findings, cut = _fitting(
-        [line and f"{line}  " for line in findings], room // 2
+        [line and f"{markdown(line)}  " for line in findings], room // 2
     )  # two spaces end a line in Markdown
     more = [f"{cut} more in the artifacts `findings/`"] if cut else []
     opening = [*shown_findings, *more, ""] if findings else []
@@ -88,7 +89,7 @@ def _fitting(lines: Sequence[str], room: int) -> tuple[list[str], int]:
 
 
 def _row(record: Record, trial: str) -> str:
-    cells = (trial, *facts(record).values(), record.summary.replace("|", r"\|"))
+    cells = (trial, *facts(record).values(), markdown(record.summary))
     return f"| {' | '.join(cells)} |"
 
 

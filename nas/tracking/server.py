@@ -1,6 +1,7 @@
 """MLflow's web server for all studies, as a child process that ends with this one."""
 
 import errno
+import ipaddress
 import os
 import signal
 import socket
@@ -15,7 +16,7 @@ from contextlib import suppress
 from nas import signals
 from nas.addresses import redact, without_password
 from nas.tracking.database import create_database
-from nas.tracking.mlflow_runs import ui_command
+from nas.tracking.mlflow_runs import ui_command, ui_environment
 from search_spaces.errors import EnvironmentProblem, SpecError, unwrapped
 
 _GRACE_SECONDS = 5.0
@@ -42,14 +43,20 @@ class PagesServer:
     """
 
     def __init__(self, uri: str, host: str, port: int) -> None:
-        self._command = ui_command(uri, host, port)
+        self._command, self._environment = ui_command(uri, host, port), ui_environment(uri)
         require_free(host, port)
         try:
             create_database(uri)
         except Exception as problem:
             line = redact(unwrapped(problem), uri)
             raise EnvironmentProblem(f"MLflow cannot be used at {without_password(uri)}: {line}") from problem
+        self._host = host
         self._root = f"http://{_bracketed(_EVERYWHERE.get(host, host))}:{port}"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether other machines reach the server, which asks for no password."""
+        return not _is_loopback(self._host)
 
     @property
     def address(self) -> str:
@@ -67,7 +74,7 @@ class PagesServer:
             KeyboardInterrupt: after the server was ended.
         """
         with signals.as_ctrl_c():
-            environment = {**os.environ, **_QUIET}
+            environment = {**os.environ, **_QUIET, **self._environment}
             # Its stdout is meant for the administrator of a shared server.
             server = subprocess.Popen(self._command, env=environment, stdout=subprocess.DEVNULL, start_new_session=True)
             try:
@@ -116,6 +123,12 @@ def _is_free(host: str, port: int) -> bool:
                 return False
             raise
     return True
+
+
+def _is_loopback(host: str) -> bool:
+    """Return whether all addresses of a host are of this machine alone."""
+    found = {str(entry[4][0]) for entry in socket.getaddrinfo(host or None, None)}
+    return all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in found) if host else False
 
 
 def _bracketed(host: str) -> str:

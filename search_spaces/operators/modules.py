@@ -23,6 +23,7 @@ from ultralytics.nn import tasks
 
 from search_spaces import cache_folder
 from search_spaces.errors import SpecError, in_one_line, shortened
+from search_spaces.files import YAML_BYTES, read_plain_text
 from search_spaces.operators import OPERATORS
 from search_spaces.operators.record import Operator, Source
 
@@ -41,7 +42,7 @@ def load(path: Path) -> tuple[Operator, ...]:
 
 def _read(path: Path) -> Source:
     try:
-        return Source(path=path.absolute(), text=path.read_text(encoding="utf-8"))
+        return Source(path=path.absolute(), text=read_plain_text(path, most=YAML_BYTES))
     except OSError as error:
         raise SpecError(f"{path}: cannot be read ({error.strerror})") from None
     except ValueError:

@@ -21,6 +21,7 @@ from nas.execution import worker
 from nas.execution.worker import Worker
 from nas.study.study import Study
 from nas.tracking import server
+from nas.tracking.mlflow_runs import ui_command, ui_environment
 from nas.tracking.server import PagesServer
 from search_spaces.errors import EnvironmentProblem, SpecError
 from trials import Outcome
@@ -95,6 +96,32 @@ class TestUi:
     def test_ui_refuses_the_address_of_a_server(self) -> None:
         with pytest.raises(EnvironmentProblem, match="is a server with pages of its own"):
             PagesServer("http://somewhere:5000", "127.0.0.1", 5000)
+
+    def test_ui_command_line_has_no_password(self) -> None:
+        uri = "postgresql://me:s3cret@lab/mlflow"
+        assert not [word for word in ui_command(uri, "127.0.0.1", 5000) if "s3cret" in word or "lab" in word]
+        assert uri in ui_environment(uri).values()
+
+    @pytest.mark.parametrize(
+        ("host", "is_open"),
+        [
+            ("127.0.0.1", False),
+            ("::1", False),
+            ("localhost", False),
+            ("0.0.0.0", True),  # noqa: S104 - nothing listens
+            ("::", True),
+            ("", True),
+        ],
+    )
+    def test_ui_warns_where_other_machines_reach_it(self, host: str, is_open: bool) -> None:
+        assert server._is_loopback(host) is not is_open
+
+    def test_ui_listens_on_this_machine_alone_by_default(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setattr(server, "create_database", lambda _: None)
+        monkeypatch.setattr(server, "ui_command", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"])
+        options = ("ui", "--no-browser", "--runs", tmp_path, "--port", free_port())
+        assert "warning" not in nas(*options).stderr
+        assert "other machines reach 0.0.0.0" in nas(*options, "--host", "0.0.0.0").stderr  # noqa: S104 - it ends at once
 
     def test_ui_opens_a_browser_once_the_server_answers(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         opened: list[str] = []

@@ -22,7 +22,7 @@ from nas.records.trial_files import TrialFiles
 from nas.study.folders import TRACKING_STATE, tracking_uri
 from nas.tracking import database, mlflow_runs, note
 from nas.tracking.findings import Findings, JudgedTrial, Stage
-from nas.tracking.mlflow_runs import ui_command
+from nas.tracking.mlflow_runs import ui_command, ui_environment
 from nas.tracking.tracker import Tracker
 from search_spaces.errors import EnvironmentProblem
 from trials.scores import Epoch
@@ -937,13 +937,15 @@ class TestAddresses:
         assert mlflow_runs._artifact_root(address, Path("/runs/nas")) == (Path(root) if root else None)
 
     @pytest.mark.filterwarnings("ignore:.*Any type hint is inferred as AnyType:UserWarning")
-    def test_ui_command_is_accepted_by_mlflow(self) -> None:
+    def test_ui_command_is_accepted_by_mlflow(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from mlflow.cli import cli
 
         _python, *module, ui = (command := ui_command("sqlite:////a b/mlflow.db", "127.0.0.1", 5001))[:4]
         assert (module, ui) == (["-m", "mlflow"], "ui")
+        for name, value in ui_environment("sqlite:////a b/mlflow.db").items():
+            monkeypatch.setenv(name, value)
         given = cli.get_command(None, ui).make_context(ui, command[4:]).params
-        assert given["backend_store_uri"] == "sqlite:////a b/mlflow.db"
+        assert given["backend_store_uri"] == given["registry_store_uri"] == "sqlite:////a b/mlflow.db"
         assert (given["host"], given["port"], given["workers"]) == ("127.0.0.1", 5001, "1")
         assert given["artifacts_destination"] == "/a b/mlartifacts"
 

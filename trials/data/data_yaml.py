@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from search_spaces.errors import DataError, unwrapped
-from search_spaces.files import path_problem
+from search_spaces.files import YAML_BYTES, path_problem, read_plain_text
 from search_spaces.yaml_text import BoundedLoader
 
 SPLITS = ("train", "val")
@@ -48,7 +48,9 @@ def parse(file: Path) -> dict[str, Any]:
         DataError: not YAML, not a mapping, or not UTF-8.
     """
     try:
-        description = _with_names_as_text(file.read_text(encoding="utf-8", errors="replace"))
+        description = _with_names_as_text(read_plain_text(file, most=YAML_BYTES, errors="replace"))
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({error.strerror})") from None
     except (yaml.YAMLError, ValueError) as error:
         raise DataError(f"{file}: not YAML: {unwrapped(error)}") from error
     if not isinstance(description, dict):

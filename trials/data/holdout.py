@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, StrictStr, ValidationError
 
 from search_spaces.errors import DataError
-from search_spaces.files import write_atomically
+from search_spaces.files import read_plain, write_atomically
 
 LEAST_JUDGING = 2
 """Fewest images that judge: one has no variance."""
@@ -53,7 +53,7 @@ def read(file: Path) -> Holdout:
         DataError: it is missing or damaged, so that nobody can say which images must not be read.
     """
     try:
-        return Holdout.model_validate_json(file.read_bytes())
+        return Holdout.model_validate_json(read_plain(file))
     except FileNotFoundError:
         raise DataError(f"{file}: missing; it lists the images that the study has sealed (put it back)") from None
     except ValidationError as error:

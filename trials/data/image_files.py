@@ -6,6 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from search_spaces.errors import DataError
+from search_spaces.files import read_plain
 
 FORMATS = ("avif", "bmp", "dng", "heic", "heif", "jp2", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp")
 """Endings of an image's name (ultralytics/data/utils.py, `IMG_FORMATS`)."""
@@ -83,10 +84,13 @@ def _listed(source: Path, root: Path) -> list[str]:
     A line is absolute, or starts with ./ and from the list's folder on. Ultralytics takes any other from the working
     directory; where nothing is there, it is taken from the data set's root, as CVAT writes it.
     """
-    with source.open("rb") as file:
-        if b"\0" in file.read(4096):
-            raise DataError(f"{source} is no text (a folder of images, or a .txt with one image a line, is expected)")
-    lines = source.read_text(encoding="utf-8-sig", errors="replace").strip().splitlines()
+    try:
+        content = read_plain(source)
+    except OSError as error:
+        raise DataError(f"{source} cannot be read ({error.strerror})") from None
+    if b"\0" in content[:4096]:
+        raise DataError(f"{source} is no text (a folder of images, or a .txt with one image a line, is expected)")
+    lines = content.decode("utf-8-sig", errors="replace").strip().splitlines()
     return [_line(line.strip(), source.parent, root) for line in lines if line.strip()]
 
 

@@ -86,7 +86,8 @@ def looks_like_label(path: str) -> bool:
     """Return whether a text file begins with a row of numbers, as a `classes.txt` does not."""
     if not is_file(path):
         return False
-    text = Path(path).read_bytes()[:_FIRST_BYTES].decode("utf-8-sig", errors="replace")
+    with Path(path).open("rb") as file:
+        text = file.read(_FIRST_BYTES).decode("utf-8-sig", errors="replace")
     first = text.strip().partition("\n")[0].split()
     return len(first) >= _BOX_VALUES and first[0].replace(".0", "").isdecimal()
 

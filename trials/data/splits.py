@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from search_spaces.errors import DataError
+from search_spaces.files import read_plain
 from trials.data import data_yaml, image_files, labels
 from trials.data.image_files import FORMATS
 from trials.data.progress import Progress, delayed
 
 _SHOWN_CHARACTERS = 200
+_LABEL_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +84,12 @@ def read(
                 unreadable.append(str(error))
                 continue
             for number, path in enumerate(paths):
-                if path not in without:
+                if path in without:
+                    continue
+                try:
                     images.append(labeled_image(path, source))
+                except DataError as error:
+                    unreadable.append(str(error))
                 report(number, len(paths))
         is_of_folders = all(source.is_dir() for source in sources)
         unused = tuple(_unused_labels(images, without)) if is_of_folders else ()
@@ -104,14 +110,21 @@ def labeled_image(path: str, source: Path) -> LabeledImage:
 
     Args:
         source: the folder or list that names the image.
+
+    Raises:
+        DataError: the label file cannot be read.
     """
     label = Path(label_path(path))
+    try:
+        content = read_plain(label, most=_LABEL_BYTES) if image_files.is_file(str(label)) else None
+    except OSError as error:
+        raise DataError(f"{label}: cannot be read ({error.strerror})") from None
     return LabeledImage(
         name=Path(os.path.relpath(path, source if source.is_dir() else source.parent)).as_posix(),
         path=path,
         size=Path(path).stat().st_size if image_files.is_file(path) else None,
         label_path=str(label),
-        label=label.read_bytes() if image_files.is_file(str(label)) else None,
+        label=content,
     )
 
 

@@ -140,10 +140,10 @@ class LatencyTable(LayerTable[Workload]):
     def recording_command(self) -> str:
         """Command that records this space into this table, with all options that select the table."""
         profile = self.recorded.profile
-        scale = f" --scale {self.space.scale}" if self.space.scale else ""
+        scale = f" --scale {shlex.quote(self.space.scale)}" if self.space.scale else ""
         return (
-            f"nas latency record --space {self.space.name}{scale} --classes {self.classes} "
-            f"--deploy-size {self.image_size} --runtime {profile.runtime} --threads {profile.threads} "
+            f"nas latency record --space {shlex.quote(self.space.name)}{scale} --classes {self.classes} "
+            f"--deploy-size {self.image_size} --runtime {shlex.quote(profile.runtime)} --threads {profile.threads} "
             f"--device-name {shlex.quote(profile.name)}"
         )
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from search_spaces.errors import EnvironmentProblem, SpecError
-from search_spaces.files import write_atomically
+from search_spaces.files import read_plain_text, write_atomically
 from trials.devices import DeviceProfile
 from trials.latency.measurement import Comparison, Latency
 
@@ -143,7 +143,7 @@ def read(path: Path) -> Timings:
         SpecError: it does not exist or is no table; lists all mistakes, one per line.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_plain_text(path).splitlines()
     except OSError as error:
         raise SpecError(f"{path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
