@@ -149,6 +149,15 @@ def _kind(mode: int) -> str:
     return next((words for is_kind, words in kinds if is_kind(mode)), "a device")
 
 
+def is_special(path: Path) -> bool:
+    """Return whether there is a pipe, a device or a socket."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
 def is_plain(path: Path) -> bool:
     """Return whether there is a plain file; False also for a path that no file can have."""
     try:

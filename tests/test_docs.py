@@ -259,3 +259,25 @@ def test_requirements_have_lowest_versions(project: dict[str, Any]) -> None:
     stubs = {"types-PyYAML"}
     requirements = project["project"]["dependencies"] + project["project"]["optional-dependencies"]["dev"]
     assert {requirement for requirement in requirements if ">=" not in requirement} == stubs
+
+
+def test_tests_of_the_threats_exist() -> None:
+    named = set(re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs" / "security.md").read_text(encoding="utf-8")))
+    assert len(named) > 30
+    texts = {file: (ROOT / file).read_text(encoding="utf-8") for file, _ in named}
+    assert not [f"{file}::{name}" for file, name in named if f"def {name}(" not in texts[file]]
+    rows = [
+        line
+        for line in (ROOT / "docs" / "security.md").read_text(encoding="utf-8").splitlines()
+        if "| threat |" in line
+    ]
+    assert len(rows) == 6
+
+
+def test_every_threat_has_a_test() -> None:
+    sections = (
+        (ROOT / "docs" / "security.md").read_text(encoding="utf-8").split("| threat | what stops it | test |\n")[1:]
+    )
+    threats = [line for section in sections for line in section.partition("\n\n")[0].splitlines()[1:]]
+    assert threats
+    assert not [line for line in threats if "`tests/" not in line.rpartition(" | ")[2]]

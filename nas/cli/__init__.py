@@ -84,6 +84,7 @@ data_sets.register(app)
 def main() -> None:
     """Run a command; an error that the user can solve is printed as a line, with exit status 2."""
     _quieten()
+    arguments.warn_of_passwords(sys.argv[1:])
     try:
         app(standalone_mode=True)
     except KeyboardInterrupt:

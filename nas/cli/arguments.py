@@ -53,6 +53,21 @@ class Commands(TyperGroup):
             _refuse(error, error.ctx.command_path if error.ctx else "nas")
 
 
+def warn_of_passwords(words: Sequence[str]) -> None:
+    """Print a line if a password stands in a command line, which every user of the machine can read."""
+    values = [word.partition("=")[2] if word.startswith("-") else word for word in words if "://" in word]
+    if values:
+        from nas.addresses import STORAGE, without_password
+
+        if any(without_password(value) != value for value in values):
+            show.lines(
+                [
+                    "warning: every user of this machine can read the password in this command line (ps)",
+                    f"         (give the address as {STORAGE} in the environment, or the password in ~/.pgpass)",
+                ]
+            )
+
+
 def _problems(command: Any, tokens: Sequence[str], path: str) -> list[str]:
     """Return every mistake after the name of a command, one line each."""
     while isinstance(command, TyperGroup):

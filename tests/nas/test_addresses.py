@@ -5,8 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from nas import addresses
+from nas.cli import app, arguments
+from nas.execution import supervisor
 from nas.study.folders import default_storage
 from nas.study.storage import create_file, open_storage
 from nas.study.study import Study
@@ -173,3 +176,64 @@ class TestPassword:
 
 def test_default_database_of_a_study_is_in_its_folder(tmp_path: Path) -> None:
     assert addresses.file_of(default_storage(tmp_path / "?")) == tmp_path / "?" / "study.db"
+
+
+class TestPasswordsAreSeenNowhere:
+    ADDRESS = "postgresql://me:s3cr3t@127.0.0.1:1/nas"
+
+    @pytest.mark.parametrize(
+        ("words", "is_warned"),
+        [
+            (["search", "--storage", ADDRESS], True),
+            (["search", f"--storage={ADDRESS}"], True),
+            (["search", "--storage=postgresql://me@lab/nas?password=s3cr3t"], True),
+            (["search", "--storage", "postgresql://me@lab/nas"], False),
+            (["search", "--storage=sqlite:////a/b.db"], False),
+            (["latency", "show", "--runtime", "ssh://me@lab/torch"], False),
+            (["search", "--space", "v9"], False),
+        ],
+    )
+    def test_password_on_a_command_line_is_warned_of(
+        self, words: list[str], is_warned: bool, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        arguments.warn_of_passwords(words)
+        printed = capsys.readouterr().err
+        assert ("NAS_STORAGE" in printed) is is_warned
+        assert "s3cr3t" not in printed
+
+    def test_command_line_of_a_worker_has_no_password(
+        self, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        study = make_study()
+        study.file = study.file.model_copy(update={"storage": self.ADDRESS})
+        started: list[tuple[list[str], dict[str, str]]] = []
+        monkeypatch.setattr(supervisor, "spawn", lambda command, environment, _: started.append((command, environment)))
+        worker = supervisor._WorkerProcess(index=0, device="cpu", log=study.folder / "workers" / "0.log")
+        supervisor.Supervisor(study, lambda _: None)._start(worker)
+        ((command, environment),) = started
+        assert not [word for word in command if "s3cr3t" in word]
+        assert environment["NAS_STORAGE"] == self.ADDRESS
+
+    @pytest.mark.parametrize(
+        "command",
+        ["pareto", *(pytest.param(name, marks=pytest.mark.slow) for name in ("trials", "resume", "export", "sync"))],
+    )
+    def test_password_is_in_no_message_and_in_no_traceback(
+        self, command: str, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        study = make_study()
+        study.storage.engine.dispose()
+        study.set_file(study.file.model_copy(update={"storage": self.ADDRESS}))
+        monkeypatch.setenv("NAS_STORAGE", self.ADDRESS)
+        result = CliRunner().invoke(app, [command, study.name, "--runs", str(study.folder.parent)])
+        assert result.exit_code == 2, result.output
+        assert "s3cr3t" not in result.output
+        assert not [
+            path for path in study.folder.parent.rglob("*") if path.is_file() and b"s3cr3t" in path.read_bytes()
+        ]
+
+    def test_no_tag_and_no_param_of_mlflow_has_a_password(self, make_study: MakeStudy) -> None:
+        study = make_study()
+        study.file = study.file.model_copy(update={"storage": self.ADDRESS, "tracking": self.ADDRESS})
+        written = study.file.settings.model_dump_json() + study.file.run.model_dump_json() + repr(study)
+        assert "s3cr3t" not in written

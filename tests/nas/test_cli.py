@@ -17,7 +17,7 @@ from typer.testing import CliRunner, Result
 from ultralytics.nn.tasks import yaml_model_load
 
 from nas._version import __version__
-from nas.cli import app, units
+from nas.cli import app, show, units
 from nas.execution import worker
 from nas.execution.worker import Worker
 from nas.records.record import COLUMNS, Record, cheapest_as_accurate
@@ -569,3 +569,47 @@ def test_numbers_have_units(text: str, value: int) -> None:
 )
 def test_amounts_of_memory_have_units(text: str, value: float) -> None:
     assert units.size(text) == value
+
+
+@pytest.mark.parametrize("name", ["../outside", "/tmp/x", "..", "a/b", "\x1b[31m", "a b", "~", ".hidden", ""])  # noqa: S108 - must not be used
+def test_study_names_stay_in_the_runs_folder(name: str, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    for command in ("status", "trials", "clean"):
+        result = nas(command, name, "--runs", tmp_path / "runs")
+        assert result.exit_code == 2, result.output
+        assert "\x1b" not in result.output
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_terminal_gets_no_control_characters_of_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = "\x1b]0;title\x07\u202e\x9b2J"
+    monkeypatch.chdir(tmp_path)
+    Path("model.yaml").write_text(
+        yaml.safe_dump({"nc": 2, odd: 1, "backbone": [[-1, 1, odd, []]], "head": [[-1, 1, odd, [odd]]]})
+    )
+    Path("space.yaml").write_text(
+        yaml.safe_dump({"name": odd, "base": odd, "slots": [{"at": {odd: 1}, "choices": {odd: {odd: odd}}}]})
+    )
+    Path("data.yaml").write_text(
+        yaml.safe_dump({"path": odd, "train": odd, "val": odd, "names": [odd]}, allow_unicode=True)
+    )
+    commands = (
+        ("cost", "model.yaml"),
+        ("spaces", "space.yaml"),
+        ("data", "data.yaml"),
+        ("spaces", "derive", "model.yaml"),
+    )
+    for words in commands:
+        result = nas(*words)
+        assert result.exit_code == 2, result.output
+        assert not {one for one in result.output if one < " " or one in odd[-4:-2]} - {"\n"}, (words, result.output)
+
+
+def test_markup_in_names_is_text(capsys: pytest.CaptureFixture[str]) -> None:
+    odd = "[/red][link=http://x]a[/link][bold"
+    show.rows([{"name": odd, "n": 1}], "table", title=odd, columns={"name": "name", "n": "n"})
+    show.rows([{"name": odd, "n": 1}], "table", title=odd, columns={"n": "n", "name": "name"}, narrow=())
+    show.lines([odd])
+    printed = capsys.readouterr()
+    assert printed.out.count(odd) >= 3
+    assert odd in printed.err

@@ -314,6 +314,17 @@ class TestFigure:
         assert "mAP50-95 0.4200 (mean of 2)" in page
         assert "trial 1" not in page
 
+    def test_names_are_no_markup_in_figures_and_notes(self) -> None:
+        odd = "<img src=x onerror=alert(1)> | [a](http://x)\x1b"
+        records = [stock(), replace(finished(1, 0.5, 7.0), summary=odd)]
+        page = front_figure(odd, records, pareto_front_of(records, OBJECTIVES), OBJECTIVES).to_html(full_html=False)
+        assert "<img" not in page
+        assert "\\u003cimg" not in page  # as JSON in a script, from which Plotly reads HTML
+        lines = [f"trial 1: {odd}"]
+        text = note.describe("v9", records, records, OBJECTIVES, stock=None, commands={}, findings=lines, room=8000)
+        assert "\x1b" not in text
+        assert not re.search(r"(?<!\\)(<img|\[a\])", text)
+
     def test_figure_sends_no_data(self, begin: Begin, client: MlflowClient) -> None:
         assert '"showSendToCloud": false' in self.page(begin, client)
 

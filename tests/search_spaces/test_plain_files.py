@@ -12,7 +12,7 @@ from nas.bench import tables
 from nas.study.study_file import StudyFile
 from search_spaces import Architecture, space_file
 from search_spaces.errors import NasError
-from search_spaces.files import YAML_BYTES, is_plain, read_json, read_plain, read_plain_text
+from search_spaces.files import YAML_BYTES, is_plain, is_special, read_json, read_plain, read_plain_text
 from search_spaces.model_reader import read_model
 from search_spaces.operators import modules
 from search_spaces.yaml_text import read_yaml
@@ -86,6 +86,7 @@ def test_json_of_no_plain_file_is_none(tmp_path: Path, place: str) -> None:
     PLACES[place](path)
     assert read_json(path) is None
     assert is_plain(path) is (place == "large")
+    assert is_special(path) is (place in {"pipe", "endless", "socket"})
 
 
 def test_size_of_yaml_is_limited(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from ultralytics.utils import LOGGER, ROOT, YAML
 
 from search_spaces import build, model_checks, model_file, model_reader, parser_hooks
 from search_spaces.errors import DataError, SpecError, in_one_line, shortened
-from search_spaces.files import is_plain
+from search_spaces.files import is_plain, is_special
 from search_spaces.operators import modules as user_modules
 from search_spaces.printable import printable
 from search_spaces.yaml_text import read_yaml
@@ -140,6 +140,8 @@ def require_valid(arguments: Sequence[str], *, trusted: bool = False) -> None:
     pairs = [(key.lstrip("-"), value) for key, _, value in (argument.partition("=") for argument in arguments)]
     for key, value in [*pairs, *_settings_of_files(pairs)]:
         path = Path(value)
+        if key in {*_CHECKPOINTS, "data", "cfg", "tracker"} and is_special(path):
+            raise DataError(f"{value}: no plain file (a pipe or device may have no end)")
         if key in _CHECKPOINTS and path.suffix.lower() == ".pt" and is_plain(path) and not trusted:
             _require_harmless(path)
         if key in _CHECKPOINTS and trusted and is_plain(path):

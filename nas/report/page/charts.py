@@ -9,6 +9,7 @@ from nas.algorithms.rank_agreement import agreement
 from nas.records.facts import LABELS
 from nas.records.record import Record, mean_over_seeds
 from nas.report.effects import Effect, Significance
+from search_spaces.printable import html
 from trials.scores import Epoch
 
 _COLOURS = {Significance.BETTER: "#16a34a", Significance.UNCLEAR: "#8b95a5", Significance.WORSE: "#dc2626"}
@@ -59,8 +60,8 @@ def _named(effect: Effect) -> str:
 def _hover(effect: Effect) -> str:
     interval = f"{effect.lower_points:+.1f} to {effect.upper_points:+.1f}"
     cost = "" if effect.gflops_percent_least is None else f"<br>GFLOPs {effect.gflops_percent_least:+.1f} %"
-    aliases = f"<br>not separable from {', '.join(effect.aliases)}" if effect.aliases else ""
-    return f"<b>{_named(effect)}</b><br>{effect.effect_points:+.1f} ({interval}), {effect.verdict}{cost}{aliases}"
+    aliases = f"<br>not separable from {html(', '.join(effect.aliases))}" if effect.aliases else ""
+    return f"<b>{html(_named(effect))}</b><br>{effect.effect_points:+.1f} ({interval}), {effect.verdict}{cost}{aliases}"
 
 
 def learning_curves(epochs: Mapping[str, Sequence[Epoch]]) -> graph_objects.Figure | None:
@@ -98,7 +99,9 @@ def latency_chart(records: Sequence[Record]) -> tuple[graph_objects.Figure, str]
             y=[one.latency_ms for one in trained],
             mode="markers",
             marker={"color": [one.map50_95 for one in trained], "colorscale": "Viridis", "size": 10, "showscale": True},
-            hovertext=[f"<b>trial {one.trial}</b><br>{one.summary}<br>{one.latency_ms:.1f} ms" for one in trained],
+            hovertext=[
+                f"<b>trial {one.trial}</b><br>{html(one.summary)}<br>{one.latency_ms:.1f} ms" for one in trained
+            ],
             hoverinfo="text",
         )
     )
