@@ -70,7 +70,8 @@ def _give_away(study: Study, trial: FrozenTrial) -> None:
 
 def store(study: Study, trial: FrozenTrial, fields: Mapping[str, Any]) -> None:
     """Store the outcome of a running trial, and end it."""
-    values = store_outcome(study.settings, Trial(study.optuna, trial._trial_id), fields)  # noqa: SLF001 - Optuna's class takes it
+    with study.storage.batch():
+        values = store_outcome(study.settings, Trial(study.optuna, trial._trial_id), fields)  # noqa: SLF001 - Optuna's class takes it
     study.optuna.tell(trial.number, values, state=None if values else TrialState.PRUNED)
 
 

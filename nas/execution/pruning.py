@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from optuna.trial import Trial, TrialState
+from optuna.trial import Trial
 
 from nas.algorithms.pareto import Point, directions_for
 from nas.algorithms.successive_halving import should_promote
@@ -37,11 +37,7 @@ def promote(study: Study, trial: Trial, architecture: Architecture, epoch: Epoch
     earlier = [values[0] for key, values in trial.user_attrs.items() if key.startswith(RUNG)]
     accuracy = max([epoch.map50_95, *earlier])
     standing = _standing(study, accuracy, architecture)
-    others = [
-        tuple(other.user_attrs[name][1:])
-        for other in study.trials()
-        if name in other.user_attrs and other.state != TrialState.FAIL
-    ]
+    others = [tuple(values[1:]) for values in study.storage.rung_values(study.optuna._study_id, name)]  # noqa: SLF001 - Optuna's storages take it
     trial.set_user_attr(name, (accuracy, *standing))
     directions = directions_for(costs=len(standing) - 1)
     return trial.user_attrs.get(ROLE) == "stock" or should_promote(standing, others, directions, stopping.eta)

@@ -12,7 +12,7 @@ def retry(study: Study, number: int, reason: str, *, crashed: bool = False) -> N
         crashed: whether its worker crashed, which is allowed once.
     """
     trials = study.trials()
-    trial = trials[number]
+    trial = study.storage.get_trial(trials[number]._trial_id)  # noqa: SLF001 - with its rungs; Optuna's storages take it
     if FINGERPRINT not in trial.user_attrs or any(other.user_attrs.get(RETRY_OF) == number for other in trials):
         return  # interrupted before it had an architecture, or enqueued already
     if not trial.state.is_finished():

@@ -167,14 +167,16 @@ class Worker:
 
     def _propose(self, trial: Trial) -> Architecture:
         try:
-            architecture = suggest(trial, self.study.space)
+            with self.study.storage.batch():
+                architecture = suggest(trial, self.study.space)
         except SpaceExhaustedError as error:
             trial.set_user_attr(DETAIL, str(error))
             self._exhausted = True
             raise optuna.TrialPruned from None
         shared_trials.require_alone(self.study, trial, architecture, self._proposal_lock)
-        trial.set_user_attr(ARCHITECTURE, description(architecture))
-        trial.set_user_attr(FINGERPRINT, architecture.fingerprint)
+        with self.study.storage.batch():
+            trial.set_user_attr(ARCHITECTURE, description(architecture))
+            trial.set_user_attr(FINGERPRINT, architecture.fingerprint)
         return architecture
 
     def _score(self, trial: Trial, architecture: Architecture) -> list[float]:
@@ -237,7 +239,8 @@ class Worker:
             TrialPruned: the outcome has no scores.
             BrokenTrialError: the trial failed by an error in the code; it is retried once.
         """
-        values = store_outcome(self.study.settings, trial, outcome_fields(outcome))
+        with self.study.storage.batch():
+            values = store_outcome(self.study.settings, trial, outcome_fields(outcome))
         if values is not None:
             return values
         if outcome.ending is Ending.BROKEN:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from optuna.exceptions import StorageInternalError
-from optuna.storages import RDBStorage
 from sqlalchemy import Executable
 from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
 
 from nas import addresses
+from nas.study.fast_storage import FastStorage
 from search_spaces.errors import EnvironmentProblem, NasError, StudyError, unwrapped
 
 log = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ def require_database(path: Path) -> None:
 
 
 def _with_backoff(name: str) -> Callable[..., Any]:
-    """Return a method of `RDBStorage`, which is one transaction, called with backoff."""
+    """Return a method of Optuna's storage or of ours, which is one transaction, called with backoff."""
 
     def method(self: "RetryingStorage", *arguments: Any, **named: Any) -> Any:
         call = getattr(super(RetryingStorage, self), name)
@@ -147,7 +147,7 @@ def _with_backoff(name: str) -> Callable[..., Any]:
     return method
 
 
-class RetryingStorage(RDBStorage):
+class RetryingStorage(FastStorage):
     """Optuna's storage in a database; every call waits while the database is unavailable."""
 
     def call(self, transaction: Callable[[], T]) -> T:
@@ -198,3 +198,6 @@ class RetryingStorage(RDBStorage):
     _get_stale_trial_ids = _with_backoff("_get_stale_trial_ids")
     _get_trials = _with_backoff("_get_trials")
     _set_trial_param = _with_backoff("_set_trial_param")
+    store = _with_backoff("store")
+    read_trials = _with_backoff("read_trials")
+    rung_values = _with_backoff("rung_values")

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial
 from sqlalchemy import text
 
 from nas.records.record import Record
 from nas.records.record_file import RecordFile
 from nas.records.trial_attributes import ARCHITECTURE, DETAIL, FINGERPRINT, REPEAT, ROLE
+from nas.study.fast_storage import FastStorage
 from nas.study.storage import study_id
 from nas.study.storage_retries import call_with_backoff, place_of
 
@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
 _ATTRIBUTES_OF_RUNNING = (FINGERPRINT, ROLE, DETAIL, REPEAT)
 
-_TRIALS = text("SELECT trial_id, number FROM trials WHERE study_id = :study")
+_TRIALS = text(
+    "SELECT trial_id, number, state FROM trials WHERE study_id = :study AND number >= :first ORDER BY number"
+)
 
+_UNENDED = ("RUNNING", "WAITING")
 _ONE_BY_ONE = 100
 """Up to so many trials are read one by one, which is faster than to read all of a long study."""
 
@@ -33,18 +36,32 @@ class TrialRecords:
         space: returns the study's space; called for a trial of an older version that is not in the file.
     """
 
-    def __init__(self, name: str, storage: RDBStorage, space: "Callable[[], SearchSpace]", file: RecordFile) -> None:
+    def __init__(self, name: str, storage: FastStorage, space: "Callable[[], SearchSpace]", file: RecordFile) -> None:
         self._name, self._storage, self._space, self._file = name, storage, space, file
+        self._unended: dict[int, tuple[str, Record]] = {}
+        self._first = 0
 
     def read(self) -> dict[int, Record]:
-        """Return all records by trial number."""
-        trials = self._trials_not_in_file()
-        records = dict(self._ended)
-        for trial in trials:
-            record = records[trial.number] = _record(trial, self._space)
-            if trial.state.is_finished() and DETAIL in trial.user_attrs:
+        """Return all records by trial number.
+
+        Those of ended trials, and of unended ones whose architecture was read in the state that they have, are not read
+        again.
+        """
+        states = self._states_not_in_file()
+        self._unended = {
+            number: (state, record)
+            for number, (state, record) in self._unended.items()
+            if number in states and states[number][1] == state in _UNENDED and record.fingerprint
+        }
+        missing = [trial for number, (trial, _) in states.items() if number not in self._unended]
+        for trial in self._trials(missing):
+            record, state = _record(trial, self._space), trial.state
+            if state.is_finished() and DETAIL in trial.user_attrs:
                 self._ended[trial.number] = record
-        return records
+                self._unended.pop(trial.number, None)
+            else:
+                self._unended[trial.number] = state.name, record
+        return self._ended | {number: record for number, (_, record) in self._unended.items()}
 
     def save(self) -> None:
         """Append the ended trials that have been read to the file."""
@@ -52,23 +69,36 @@ class TrialRecords:
 
     @cached_property
     def _ended(self) -> dict[int, Record]:
-        return self._file.read()
+        ended = self._file.read()
+        stored = {number for _, number, _ in self._rows(0)}
+        return {number: record for number, record in ended.items() if number in stored}  # else the file is another's
 
-    def _trials_not_in_file(self) -> list[FrozenTrial]:
-        study = study_id(self._storage, self._name)
-        rows = call_with_backoff(lambda: self._rows(study), place_of(self._storage.url))
-        stored = {number for _, number in rows}
-        for number in self._ended.keys() - stored:  # the file is another study's
-            del self._ended[number]
-        missing = [trial for trial, number in rows if number not in self._ended]
+    def _states_not_in_file(self) -> dict[int, tuple[int, str]]:
+        """Return id and state, by number, of the trials whose records have not been read since they ended."""
+        while self._first in self._ended:
+            self._first += 1
+        rows = self._rows(self._first)
+        return {number: (trial, state) for trial, number, state in rows if number not in self._ended}
+
+    def _trials(self, missing: list[int]) -> list[FrozenTrial]:
         if len(missing) > _ONE_BY_ONE:
-            return self._storage.get_all_trials(study, deepcopy=False)
+            return self._storage.read_trials(self._study, missing)
         return [self._storage.get_trial(trial) for trial in missing]
 
-    def _rows(self, study: int) -> list[tuple[int, int]]:
-        """Return the id and number of every trial; Optuna 5 has no such query."""
-        with self._storage.engine.connect() as database:
-            return [(trial, number) for trial, number in database.execute(_TRIALS, {"study": study})]
+    @property
+    def _study(self) -> int:
+        return study_id(self._storage, self._name)
+
+    def _rows(self, first: int) -> list[tuple[int, int, str]]:
+        """Return the id, number and state of every trial from a number on; Optuna 5 has no such query."""
+        study = self._study
+
+        def rows() -> list[tuple[int, int, str]]:
+            with self._storage.engine.connect() as database:
+                found = database.execute(_TRIALS, {"study": study, "first": first})
+                return [(trial, number, str(state)) for trial, number, state in found]
+
+        return call_with_backoff(rows, place_of(self._storage.url))
 
 
 def description(architecture: "Architecture") -> dict[str, Any]:
