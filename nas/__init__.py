@@ -97,6 +97,8 @@ def resume(
     workers: int | None = None,
     device: str | None = None,
     trial_memory: int | None = None,
+    data: FilePath | None = None,
+    weights: FilePath | None = None,
     storage: str | None = None,
     runs: FilePath = RUNS,
 ) -> "Study":
@@ -109,6 +111,8 @@ def resume(
         workers: number of worker processes. Default: as before.
         device: `cpu`, or indices of GPUs such as `0,1`. Default: as before.
         trial_memory: main memory that the trials of one worker may use, in bytes. Default: as before.
+        data: where the data set lies now, if the study was moved. Default: as before.
+        weights: where the checkpoint lies now from which the study started. Default: as before.
         storage: address of the database with the study's trials, including its password, which is not saved.
         runs: folder of all studies.
 
@@ -119,7 +123,7 @@ def resume(
     from nas.workflows.running import supervise
 
     changes = {"trials": trials, "timeout": timeout, "workers": workers, "device": device, "trial_memory": trial_memory}
-    resumed = begin.resume(study, runs=Path(runs), storage=storage, **changes)
+    resumed = begin.resume(study, runs=Path(runs), storage=storage, data=data, weights=weights, **changes)
     supervise(resumed)
     return resumed
 

@@ -146,6 +146,13 @@ class Settings(FrozenModel):
             raise ValueError("this study has no reward: its objectives span a front")
         return reward(self.reward, accuracy, [(figures[n], t) for n, t in self.targets.items() if n in figures])
 
+    def objective_values(self, fields: Mapping[str, Any]) -> list[float]:
+        """Return the values of the objectives, or the one reward, of a finished training's stored outcome."""
+        if self.reward is None:
+            return [float(fields[name]) for name in self.objectives]
+        figures = {name: float(fields[name]) for name in self.targets}
+        return [self.rewarded(float(fields["map50_95"]), figures)]
+
     def differences(self, other: "Settings") -> list[str]:
         """Return one line for each setting that differs: `budget.epochs: 5 there, 6 here`."""
         there, here = dict(flatten(self.model_dump(mode="json"))), dict(flatten(other.model_dump(mode="json")))

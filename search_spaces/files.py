@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import stat
 import uuid
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _OF_MACHINE = _NO_ROOM | _NOT_ALLOWED | {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE}
 
 _TEMPORARY = ".tmp"
+_TEMPORARY_NAME = re.compile(r"\..+\.[0-9a-f]{12}\.tmp(?:-\w+)?")
 
 NAME_BYTES = 255
 """Longest name of a file or folder on all common file systems."""
@@ -90,6 +92,11 @@ def leftovers(path: Path) -> list[Path]:
     prefix = _prefix(path)
     names = sorted(path.parent.iterdir()) if path.parent.is_dir() else []
     return [each for each in names if each.name.startswith(prefix) and _TEMPORARY in each.name[len(prefix) :]]
+
+
+def is_temporary(name: str) -> bool:
+    """Return whether a file's name is that of a temporary file of `atomic_path`, or of SQLite's journal of one."""
+    return _TEMPORARY_NAME.fullmatch(name) is not None
 
 
 def _prefix(path: Path) -> str:

@@ -13,12 +13,14 @@ from nas.cli import (
     benching,
     checking,
     confirming,
+    consistency,
     data_sets,
     effects,
     environment,
     joining,
     latency,
     models,
+    packing,
     reporting,
     reproducing,
     searching,
@@ -71,6 +73,8 @@ ablating.register(app)
 trusting.register(app)
 reproducing.register(app)
 studies.register(app)
+consistency.register(app)
+packing.register(app)
 effects.register(app)
 reporting.register(app)
 models.register(app)

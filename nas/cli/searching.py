@@ -101,10 +101,13 @@ def _begin(plan: "Plan") -> "Study":
 
 @show.reports_errors
 @options.takes(
-    *("trials", "timeout", "workers", "device", "trial_memory", "storage", "runs"),
-    unset=dict.fromkeys(("trials", "workers", "device", "trial_memory"), options.AS_BEFORE) | {"storage": ""},
+    *("trials", "timeout", "workers", "device", "trial_memory", "data", "weights", "storage", "runs"),
+    unset=dict.fromkeys(("trials", "workers", "device", "trial_memory", "data", "weights"), options.AS_BEFORE)
+    | {"storage": ""},
     meaning={
-        "storage": "Address of the database that holds the study's trials, with its password, which is not saved."
+        "data": "Where the data set lies now, if the study was moved to another machine. It must be the same one.",
+        "weights": "Where the checkpoint lies now from which the stock model's training started.",
+        "storage": "Address of the database that holds the study's trials, with its password, which is not saved.",
     },
 )
 def resume(study: options.Name, typed: options.Typed) -> None:

@@ -67,7 +67,7 @@ def store_outcome(settings: Settings, trial: Trial, fields: Mapping[str, Any]) -
             trial.set_constraint(name, fields[name] / ceiling - 1)
     match Ending(fields["ending"]):
         case Ending.FINISHED:
-            return _objective_values(settings, fields)
+            return settings.objective_values(fields)
         case Ending.BROKEN:
             return None
         case Ending.STOPPED:  # among pruned trials, those with more epochs are better
@@ -76,11 +76,3 @@ def store_outcome(settings: Settings, trial: Trial, fields: Mapping[str, Any]) -
         case _:  # a sampler ignores a failed trial; from a pruned one with a constraint it learns to avoid the region
             trial.set_constraint("ending", 1.0)
             return None
-
-
-def _objective_values(settings: Settings, fields: Mapping[str, Any]) -> list[float]:
-    """Return the values of the objectives, or the one reward."""
-    if settings.reward is None:
-        return [float(fields[name]) for name in settings.objectives]
-    figures = {name: float(fields[name]) for name in settings.targets}
-    return [settings.rewarded(float(fields["map50_95"]), figures)]

@@ -74,11 +74,15 @@ class StudyFile(FrozenModel):
 
     def write(self, folder: Path) -> None:
         """Write `study.json` in a study's folder."""
+        write_atomically(folder / STUDY, self.as_text(folder))
+
+    def as_text(self, folder: Path) -> str:
+        """Return the text of `study.json` in a study's folder."""
         fields = self.model_dump(mode="json")
         fields["storage"] = addresses.stored(self.storage, folder)
         fields["tracking"] = addresses.stored(self.tracking, folder)
         fields["settings"] |= _with_paths(fields["settings"], lambda path: addresses.relative(path, folder))
-        write_atomically(folder / STUDY, json.dumps(fields, indent=1))
+        return json.dumps(fields, indent=1)
 
     @classmethod
     def read(cls, folder: Path) -> Self:

@@ -40,7 +40,7 @@ class TrackingState:
         Raises:
             OSError: the file cannot be read, or none can be written.
         """
-        stored = cls._stored(folder)
+        stored = cls.read(folder)
         if stored is None:
             if (path := folder / TRACKING_STATE).is_file():
                 _log.warning("%s: cannot be read; the study gets a new run in MLflow", path)
@@ -52,7 +52,7 @@ class TrackingState:
     def set_study_id(cls, folder: Path, study_id: str) -> None:
         """Set the id in a folder's state, which keeps its other fields; create one if it cannot be read."""
         try:
-            stored = cls._stored(folder)
+            stored = cls.read(folder)
         except OSError:
             stored = None
         if stored is None:
@@ -61,18 +61,18 @@ class TrackingState:
             replace(stored, study_id=study_id).write(folder)
 
     @classmethod
-    def _stored(cls, folder: Path) -> Self | None:
+    def read(cls, folder: Path) -> Self | None:
         """Return the state in a folder's file; None if there is no file, or a damaged one."""
         path = folder / TRACKING_STATE
         if not path.is_file():
             return None
         try:
-            return cls._read(json.loads(read_plain_text(path)))
+            return cls._parsed(json.loads(read_plain_text(path)))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
             return None
 
     @classmethod
-    def _read(cls, stored: Mapping[str, Any]) -> Self:
+    def _parsed(cls, stored: Mapping[str, Any]) -> Self:
         stock = stored["stock"]
         return cls(
             study_id=str(stored["study_id"]),

@@ -52,6 +52,11 @@ TAG_LENGTH = 8000
 _SERVERS = ("http:", "https:", "databricks")
 
 
+def client_of(uri: str) -> MlflowClient:
+    """Return a client of MLflow at an address, in the environment that this module has set."""
+    return MlflowClient(tracking_uri=uri)
+
+
 def ui_command(uri: str, host: str, port: int) -> list[str]:
     """Return the command that serves MLflow's pages of a database; it answers at `/health` after some ten seconds.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from nas.study.folders import STUDY, default_storage, existing, make_folder, run
 from nas.study.storage import open_storage
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
+from nas.workflows.relocation import relocate, require_files
 from nas.workflows.request import require_cores, validated
 from search_spaces import cache_folder
 from search_spaces.errors import SpecError, StudyError
@@ -25,11 +27,21 @@ BEGINNING_LOCK = ".beginning.lock"
 """Lock in the folder of all studies."""
 
 
-def resume(name: str, *, runs: str | Path = RUNS, storage: str | None = None, **changes: Any) -> Study:
+def resume(
+    name: str,
+    *,
+    runs: str | Path = RUNS,
+    storage: str | None = None,
+    data: str | PathLike[str] | None = None,
+    weights: str | PathLike[str] | None = None,
+    **changes: Any,
+) -> Study:
     """Resume an existing study, with changes to its run: trials, timeout, workers, device or trial_memory.
 
     Args:
         storage: address of its storage with the password, which the study's file does not contain.
+        data: where its data set lies now; the images and labels must be the same.
+        weights: where the checkpoint lies now from which the stock model's training started.
 
     Raises:
         SpecError: no such study, more workers than cores, or another storage than the study's.
@@ -40,6 +52,9 @@ def resume(name: str, *, runs: str | Path = RUNS, storage: str | None = None, **
     if storage is not None:
         _set_password(study, storage)
     with study.supervision_lock.held_at_once(study.already_running()):
+        if data is not None or weights is not None:
+            relocate(study, data=data, weights=weights)
+        require_files(study)
         _check(study)
         require_same_data(study)
         study.read_number_of_trials()

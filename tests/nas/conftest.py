@@ -1,5 +1,6 @@
 import hashlib
 from collections.abc import Callable
+from functools import partial
 from itertools import product
 from math import exp
 from pathlib import Path
@@ -39,39 +40,57 @@ def space(tmp_path_factory: pytest.TempPathFactory) -> SearchSpace:
 
 
 @pytest.fixture
-def make_study(tmp_path: Path, space: SearchSpace) -> Callable[..., Study]:
+def make_study(tmp_path: Path, study_maker: Callable[[Path], Callable[..., Study]]) -> Callable[..., Study]:
     """Make a study on the small space, with changed settings and with start architectures."""
-
-    def make(
-        name: str = "small", *, trials: int = 6, start: str = "", storage: str | None = None, **changes: object
-    ) -> Study:
-        settings = Settings.model_validate(
-            {
-                "space": space.name,
-                "scale": space.scale,
-                "space_hash": space.hash,
-                "data": "digits",
-                "data_fingerprint": "0",
-                "classes": ("a", "b"),
-                "budget": Budget(data=tmp_path / "data.yaml", epochs=EPOCHS, deploy_size=64),
-                **changes,
-            }
-        )
-        folder = tmp_path / "runs" / name
-        file = StudyFile(
-            name=name,
-            settings=settings,
-            run=RunSettings(trials=trials),
-            storage=storage or default_storage(folder),
-            tracking="sqlite://",
-            version="0",
-        )
-        return create(folder, file, SPACE + start)
-
-    return make
+    return study_maker(tmp_path)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def study_maker(space: SearchSpace) -> Callable[[Path], Callable[..., Study]]:
+    """Return a function that returns, for a folder, the function of `make_study`."""
+
+    def maker(root: Path) -> Callable[..., Study]:
+        return partial(_make_study, root, space)
+
+    return maker
+
+
+def _make_study(
+    root: Path,
+    space: SearchSpace,
+    name: str = "small",
+    *,
+    trials: int = 6,
+    start: str = "",
+    storage: str | None = None,
+    tracking: str = "sqlite://",
+    **changes: object,
+) -> Study:
+    settings = Settings.model_validate(
+        {
+            "space": space.name,
+            "scale": space.scale,
+            "space_hash": space.hash,
+            "data": "digits",
+            "data_fingerprint": "0",
+            "classes": ("a", "b"),
+            "budget": Budget(data=root / "data.yaml", epochs=EPOCHS, deploy_size=64),
+            **changes,
+        }
+    )
+    folder = root / "runs" / name
+    file = StudyFile(
+        name=name,
+        settings=settings,
+        run=RunSettings(trials=trials),
+        storage=storage or default_storage(folder),
+        tracking=tracking,
+        version="0",
+    )
+    return create(folder, file, SPACE + start)
+
+
+@pytest.fixture(scope="session")
 def score() -> Callable[..., Outcome]:
     """Stand-in for `trials.evaluate`: a formula that takes milliseconds."""
     return _score

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
+from nas import html_page
 from nas.execution import worker
 from nas.execution.worker import Worker
 from nas.records.record import Record
 from nas.study.study import Study
-from nas.tracking import figures
 from nas.tracking.findings import Findings
 from nas.workflows import running
 from nas.workflows.ablate import AblationPlan
@@ -119,7 +119,7 @@ def test_mlflow_shows_the_verdict_when_a_confirmation_has_ended(
             run(self._study)
             self._tick(self._study.records())
 
-    monkeypatch.setattr(figures, "figure", lambda *_: "<html>")
+    monkeypatch.setattr(html_page, "page", lambda *_, **__: "<html>")
     monkeypatch.setattr(running, "Supervisor", InThisProcess)
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     searched.set_file(searched.file.model_copy(update={"tracking": uri}))

@@ -4,28 +4,19 @@ Faster than a new file each time: the kernel needs several times as long for the
 existing ones, and renaming a file over another waits for the disk.
 """
 
-import hashlib
-import json
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from search_spaces.files import atomic_path
+from trials.training.buffer_halves import DIGEST_LENGTH, Bytes, checksum, make_header, read_halves
 
-_MIN_HEADER, _MAX_HEADER = 4096, 1 << 24
-"""Bytes."""
 _SYNC_SHARE = 0.02
-_DIGEST_LENGTH = 64
-"""Bytes; a header begins with its digest."""
 
 
 class DoubleBufferedFile:
@@ -51,7 +42,7 @@ class DoubleBufferedFile:
         numbers = [each.detach().cpu().view(torch.uint8).numpy() for each in tensors]
         self._writes += 1
         rows = [(str(each.dtype).removeprefix("torch."), each.nbytes) for each in tensors]
-        header = _header({"written": self._writes, "rows": rows, "sum": _checksum(numbers), "said": state})
+        header = make_header({"written": self._writes, "rows": rows, "sum": checksum(numbers), "said": state})
         size = len(header) + sum(map(len, numbers))
         start = self._writes % 2 * size
         if size == self._size:
@@ -82,60 +73,23 @@ class DoubleBufferedFile:
         """Return the mapping and the tensors of the last complete write; None without a file or an intact half."""
         if not self.path.is_file():
             return None
-        with self.path.open("rb") as file:
-            first = _read_half(file, 0)
-            second = _read_half(file, first.size if first else self.path.stat().st_size // 2)
-        halves = [half for half in (first, second) if half is not None]
+        halves = read_halves(self.path)
         if not halves:
             return None
         last = max(halves, key=lambda half: half.writes)
         self._writes, self._size = last.writes, last.size
-        return last.state, last.tensors
+        return last.state, [_tensor(row, getattr(torch, dtype)) for dtype, row in last.rows]
 
 
-@dataclass(frozen=True)
-class _Half:
-    writes: int
-    size: int
-    state: Any
-    tensors: list[Tensor]
-
-
-def _write_half(file: BinaryIO, start: int, header: bytes, numbers: Sequence[NDArray[np.uint8]]) -> None:
+def _write_half(file: BinaryIO, start: int, header: bytes, numbers: Sequence[Bytes]) -> None:
     file.seek(start)
-    file.write(bytes(_DIGEST_LENGTH))
+    file.write(bytes(DIGEST_LENGTH))
     file.seek(start + len(header))
     file.writelines(row.data for row in numbers)
     file.seek(start)
     file.write(header)
 
 
-def _read_half(file: BufferedReader, start: int) -> _Half | None:
-    """Read the half that begins at `start`; None if it is not intact."""
-    file.seek(start)
-    line = file.readline(_MAX_HEADER)
-    if line[:_DIGEST_LENGTH] != _digest(line[_DIGEST_LENGTH:]):
-        return None
-    header = json.loads(line[_DIGEST_LENGTH:])
-    rows = [torch.empty(length, dtype=torch.uint8) for _, length in header["rows"]]
-    read = [file.readinto(row.numpy().data) for row in rows]
-    if read != list(map(len, rows)) or _checksum([row.numpy() for row in rows]) != header["sum"]:
-        return None
-    tensors = [row.view(getattr(torch, dtype)) for row, (dtype, _) in zip(rows, header["rows"], strict=True)]
-    return _Half(header["written"], len(line) + sum(read), header["said"], tensors)
-
-
-def _header(entries: Mapping[str, Any]) -> bytes:
-    """Return a digest and JSON in one line, padded so that slightly longer entries give the same length."""
-    text = json.dumps(entries).encode()
-    length = max(_MIN_HEADER, 1 << (_DIGEST_LENGTH + len(text)).bit_length())
-    line = text.ljust(length - _DIGEST_LENGTH - 1) + b"\n"
-    return _digest(line) + line
-
-
-def _digest(line: bytes) -> bytes:
-    return hashlib.sha256(line).hexdigest().encode()
-
-
-def _checksum(numbers: Sequence[NDArray[np.uint8]]) -> int:
-    return sum(int(row.view(np.uint64).sum()) for row in numbers)
+def _tensor(row: Bytes, dtype: torch.dtype) -> Tensor:
+    """Return bytes as a tensor in the same memory; PyTorch cannot take over an empty array."""
+    return torch.from_numpy(row).view(dtype) if len(row) else torch.empty(0, dtype=dtype)

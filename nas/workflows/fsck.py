@@ -1,0 +1,265 @@
+"""Check a study: compare its storage, its files and its runs in MLflow, and those of the studies beside it."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nas.locks import is_held
+from nas.records.record import Record
+from nas.records.record_file import RecordFile
+from nas.records.trial_files import TrialFiles
+from nas.study import stored_files, stored_trials
+from nas.study.cleaning import trials_with_weights
+from nas.study.consistency import (
+    Finding,
+    FoundFiles,
+    Repair,
+    StoredTrial,
+    compare_records,
+    compare_stock_training,
+    compare_trials,
+)
+from nas.study.folders import (
+    HOLDOUT,
+    LATENCY_TABLE,
+    MEASURED_LATENCIES,
+    RECORDS,
+    SPACE,
+    STUDY,
+    SUPERVISOR_LOCK,
+    TRACKING_STATE,
+)
+from nas.study.storage import OptunaIdentity
+from nas.study.stored_study import StoredStudy
+from nas.study.study_file import StudyFile
+from nas.study.tracking_state import TrackingState
+from nas.study.trained_again import trained_again
+from nas.study.trial_records import TrialRecords
+from nas.tracking.consistency import FoundRun, compare_runs
+from search_spaces.errors import DataError, NasError, SpecError, StudyError, unwrapped
+from search_spaces.files import read_json
+from search_spaces.yaml_text import read_yaml
+from trials.data import holdout
+from trials.scores import Epoch
+
+_BACKUP = "put it back from a copy"
+
+Show = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyCheck:
+    """What was read of one study, and what is wrong with it.
+
+    Attributes:
+        folder: of the study.
+        findings: in the order of the check.
+        notes: what was not compared, and why.
+        records: of all trials, from the storage.
+        runs: in MLflow.
+        epochs: of each trial.
+    """
+
+    folder: Path
+    findings: Sequence[Finding] = ()
+    notes: Sequence[str] = ()
+    records: Mapping[int, Record] = field(default_factory=dict)
+    runs: Sequence[FoundRun] = ()
+    epochs: Mapping[int, Sequence[Epoch]] = field(default_factory=dict)
+
+    @property
+    def summary(self) -> str:
+        """What was compared, in words."""
+        return f"{self.folder.name}: {len(self.records)} trials in Optuna, {len(self.runs)} runs in MLflow"
+
+
+def check(folder: Path, show: Show = lambda _: None) -> list[StudyCheck]:
+    """Check a study, and the studies beside it that train its models again. Nothing is written.
+
+    Args:
+        folder: of the study.
+        show: called with what is being read.
+    """
+    checks = [check_study(folder, show)]
+    try:
+        beside = list(dict.fromkeys(trained_again(folder, StudyFile.read(folder).settings)))
+    except StudyError as error:
+        if not any(finding.address == f"{folder.name}/{STUDY}" for finding in checks[0].findings):
+            checks.append(StudyCheck(folder=folder, findings=[_of_study_file(folder, error)]))
+        return checks
+    return [*checks, *(check_study(each, show) for each in beside)]
+
+
+def check_study(folder: Path, show: Show = lambda _: None, *, holds_lock: bool = False) -> StudyCheck:
+    """Check one study by itself.
+
+    Args:
+        folder: of the study.
+        show: called with what is being read.
+        holds_lock: whether the caller holds the supervisor's lock, so that no supervisor runs.
+    """
+    try:
+        study = StoredStudy.open(folder)
+    except StudyError as error:
+        return StudyCheck(folder=folder, findings=[_of_study_file(folder, error)])
+    show(f"{study.name}: its files")
+    findings = [*_settings_files(study), *_caches(study)]
+    found = stored_files.read_all(
+        folder, lambda done, every: show(f"{study.name}: files of trial {done + 1} of {every}")
+    )
+    show(f"{study.name}: Optuna's storage")
+    try:
+        trials, records = _trials(study)
+    except NasError as error:
+        findings.append(_of_error(folder, error, otherwise=f"{study.name}, its storage"))
+        return StudyCheck(folder=folder, findings=findings)
+    is_supervised = not holds_lock and is_held(folder / SUPERVISOR_LOCK)
+    is_running = is_supervised or bool(stored_trials.machines_at_work(study))
+    findings += _storage(study, trials, records, found, is_running=is_running)
+    findings += compare_stock_training(
+        study.name, stored_files.read(TrialFiles.of_stock_model(folder)), is_running=is_running
+    )
+    if is_running:
+        note = f"{study.name} is running: trials without an ending, and MLflow, were not compared"
+        return StudyCheck(folder=folder, findings=findings, notes=[note], records=records)
+    findings += [
+        _leftover(study, name) for name in (*stored_files.temporary_files(folder), *stored_files.uploads(folder))
+    ]
+    show(f"{study.name}: its runs in MLflow")
+    epochs = {number: TrialFiles.of(folder, number).read_epochs() for number in found}
+    runs, of_runs = _runs(study, records, epochs)
+    findings += [*_tracking_state(study, trials), *of_runs]
+    return StudyCheck(folder=folder, findings=findings, records=records, runs=runs, epochs=epochs)
+
+
+def _of_error(folder: Path, error: Exception, *, otherwise: str, advice: str = "") -> Finding:
+    """Return an error that begins with the path of a file of a study as a finding.
+
+    Args:
+        folder: of the study.
+        otherwise: address, if it begins with no such path.
+        advice: if the error has none.
+    """
+    place, _, problem = unwrapped(error).partition(": ")
+    runs = str(folder.parent)
+    is_file = place.startswith(f"{runs}/") and place != str(folder)
+    address = place.removeprefix(f"{runs}/") if is_file else otherwise
+    return Finding(address=address, problem=problem if place.startswith(runs) else unwrapped(error), advice=advice)
+
+
+def _of_study_file(folder: Path, error: StudyError) -> Finding:
+    """Return the finding of a `study.json` that cannot be read, of a study or of one beside it."""
+    return _of_error(folder, error, otherwise=f"{folder.name}/{STUDY}", advice=_BACKUP)
+
+
+def _leftover(study: StoredStudy, name: str) -> Finding:
+    problem = "a temporary file that a killed process left"
+    return Finding(address=f"{study.name}/{name}", problem=problem, repair=Repair.DELETE_TEMPORARY)
+
+
+def _settings_files(study: StoredStudy) -> Iterator[Finding]:
+    """Find what is wrong with the files that decide what the study is: they stand nowhere else."""
+    settings, folder = study.settings, study.folder
+    try:
+        space = read_yaml(folder / SPACE)
+    except (SpecError, RecursionError) as error:
+        yield _of_error(folder, error, otherwise=f"{study.name}/{SPACE}", advice=_BACKUP)
+    else:
+        modules = space.get("modules")
+        for module in modules if isinstance(modules, list) else []:
+            if isinstance(module, str) and not (folder / module).is_file():
+                yield Finding(address=f"{study.name}/{module}", problem="missing", advice=_BACKUP)
+    if settings.holdout is not None:
+        try:
+            sealed = holdout.read(folder / HOLDOUT)
+        except DataError as error:
+            yield _of_error(folder, error, otherwise=f"{study.name}/{HOLDOUT}")
+        else:
+            if (sealed.fingerprint, len(sealed.images)) != (settings.holdout.fingerprint, settings.holdout.images):
+                problem = f"lists other images than those of {STUDY}"
+                yield Finding(address=f"{study.name}/{HOLDOUT}", problem=problem, advice=_BACKUP)
+    if settings.latency is not None and not (folder / LATENCY_TABLE).is_file():
+        yield Finding(address=f"{study.name}/{LATENCY_TABLE}", problem="missing", advice=_BACKUP)
+
+
+def _caches(study: StoredStudy) -> Iterator[Finding]:
+    """Find damaged files of which the loss is small: what they hold is measured or sent again."""
+    measured = study.folder / MEASURED_LATENCIES
+    if measured.is_file() and not isinstance(read_json(measured), dict):
+        yield Finding(address=f"{study.name}/{MEASURED_LATENCIES}", problem="damaged", repair=Repair.RENAME_MEASURED)
+
+
+def _tracking_state(study: StoredStudy, trials: Sequence[StoredTrial]) -> Iterator[Finding]:
+    address = f"{study.name}/{TRACKING_STATE}"
+    state = TrackingState.read(study.folder)
+    identity = study.file.identity
+    has_begun = any(trial.state != "waiting" for trial in trials)
+    if state is None:
+        is_there = (study.folder / TRACKING_STATE).exists()
+        if is_there or has_begun:
+            yield Finding(address=address, problem="damaged" if is_there else "missing", repair=Repair.SYNC)
+        return
+    if identity is not None and identity.study_id and state.study_id not in {identity.study_id, identity.was}:
+        yield Finding(address=address, problem=f"is of another study than {STUDY}", repair=Repair.SYNC)
+    strangers = set(state.finished) - {trial.number for trial in trials if trial.state == "complete"}
+    if strangers:
+        listed = ", ".join(map(str, sorted(strangers)))
+        yield Finding(address=address, problem=f"lists trial {listed} as finished, which is not", repair=Repair.SYNC)
+
+
+def _trials(study: StoredStudy) -> tuple[list[StoredTrial], dict[int, Record]]:
+    """Return all trials and their records, from the storage alone.
+
+    Raises:
+        NasError: it cannot be opened, is damaged, or is another study's.
+    """
+    if study.database is not None and (problem := stored_trials.database_problem(study.database)):
+        raise StudyError(f"{study.database}: damaged: {problem} ({_BACKUP})")
+    identity, owner = study.file.identity, OptunaIdentity(study.storage, study.file)
+    accepted = {identity.study_id, identity.was} - {""} if identity else set()
+    if owner.study_id and accepted and owner.study_id not in accepted:
+        raise StudyError(f"{study.database}: holds the trials of another study ({_BACKUP})")
+    without_file = RecordFile(study.folder / f"{RECORDS}.none")
+    records = TrialRecords(study.file.name, study.storage, lambda: study.space, without_file).read()
+    return stored_trials.stored_trials(study), records
+
+
+def _storage(
+    study: StoredStudy,
+    trials: Sequence[StoredTrial],
+    records: Mapping[int, Record],
+    found: Mapping[int, FoundFiles],
+    *,
+    is_running: bool,
+) -> Iterator[Finding]:
+    """Compare the storage with the files."""
+    in_order = [records[number] for number in sorted(records)]
+    is_search = study.settings.confirms is None and study.settings.seeds == 1  # else means over seeds move the front
+    best = trials_with_weights(in_order, study.settings.objectives) if is_search and not is_running else set()
+    yield from compare_trials(
+        study.name,
+        trials,
+        found,
+        expected_values=stored_trials.expected_values(trials, study.settings),
+        with_weights=frozenset(best),
+        is_running=is_running,
+    )
+    yield from compare_records(study.name, records, study.record_file.read())
+
+
+def _runs(
+    study: StoredStudy, records: Mapping[int, Record], epochs: Mapping[int, Sequence[Epoch]]
+) -> tuple[list[FoundRun], list[Finding]]:
+    """Return the study's runs in MLflow, and what is wrong with them."""
+    from nas.tracking.stored_runs import StoredRuns  # noqa: PLC0415 - MLflow takes seconds to import
+
+    state = TrackingState.read(study.folder)
+    identity = study.file.identity
+    study_id = (identity.study_id if identity else "") or (state.study_id if state else "")
+    in_order = [records[number] for number in sorted(records)]
+    try:
+        runs = StoredRuns(study.file.tracking, f"nas/{study.settings.space}", study_id).read() if study_id else []
+    except NasError as error:
+        problem = f"was not compared: {unwrapped(error)}"
+        return [], [Finding(address=f"{study.name} in MLflow", problem=problem)]
+    return runs, list(compare_runs(study.name, in_order, runs, epochs))
