@@ -18,7 +18,7 @@ from pydantic import Field, StrictFloat, StrictInt, StrictStr, ValidationError
 
 from nas.settings import FrozenModel
 from search_spaces.errors import StudyError, unwrapped
-from search_spaces.files import atomic_path
+from search_spaces.files import atomic_path, is_special
 
 _MANIFEST = "manifest.json"
 _MOST_MANIFEST = 1 << 26
@@ -211,6 +211,8 @@ def _read(path: Path, stream: BinaryIO, size: int) -> bytes:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[BinaryIO]:
+    if is_special(path):
+        raise StudyError(f"{path}: is no plain file; an archive of nas pack is expected")
     try:
         stream = gzip.open(path, "rb")  # noqa: SIM115 - closed below; what reading raises is `_read`'s business
     except FileNotFoundError:

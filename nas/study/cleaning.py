@@ -8,8 +8,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from nas.locks import is_held
 from nas.records.record import Record, pareto_front_of
 from nas.records.trial_files import TrialFiles
+from nas.study.folders import STUDY, TRACKING_STATE
+from nas.study.stored_files import temporary_files, trial_folders
 from search_spaces.files import leftovers
 from trials.scores import Ending
 
@@ -74,6 +77,22 @@ def removable(folder: Path, records: Sequence[Record], objectives: Sequence[str]
             written = files.weights, files.checkpoint, files.judged, files.outcome
             yield from (left for path in written for left in leftovers(path))
     yield from sorted((folder / "workers").glob("*.log"))
+
+
+def delete_leftovers(folder: Path) -> None:
+    """Delete the temporary files that killed writers have left, except where a worker is still at work.
+
+    Args:
+        folder: of a study whose supervisor's lock the caller holds.
+    """
+    trainings = [TrialFiles.of(folder, number) for number in trial_folders(folder)]
+    for files in (TrialFiles.of_stock_model(folder), *trainings):
+        if not is_held(files.lock):
+            for name in temporary_files(files.folder):
+                (files.folder / name).unlink(missing_ok=True)
+    for path in (folder / STUDY, folder / TRACKING_STATE):  # the others a command may be writing
+        for left in leftovers(path):
+            left.unlink(missing_ok=True)
 
 
 def lies_within(path: Path, folder: Path) -> bool:

@@ -11,6 +11,7 @@ from optuna.trial import FrozenTrial
 from nas.records.trial_attributes import ENDING, HOST, MACHINE
 from nas.settings import Settings
 from nas.study.consistency import StoredTrial
+from nas.study.machines import TRACKING
 from nas.study.storage import study_id
 from nas.study.stored_study import StoredStudy
 
@@ -52,6 +53,12 @@ def machines_at_work(study: StoredStudy) -> list[str]:
     machines = study.shared.machines
     others = [machine for machine in machines.all() if machine.id != machines.id and not machine.ended]
     return [machine.host for machine in others if machine.silent < machines.grace]
+
+
+def tracking_machine(study: StoredStudy) -> str:
+    """Return the name of the other machine that writes a shared study to MLflow; empty if none does."""
+    holder = "" if study.shared is None else study.shared.machines.holder(TRACKING)
+    return "" if holder == socket.gethostname() else holder
 
 
 def expected_values(trials: Sequence[StoredTrial], settings: Settings) -> dict[int, tuple[float, ...]]:

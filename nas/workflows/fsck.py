@@ -125,6 +125,9 @@ def check_study(folder: Path, show: Show = lambda _: None, *, holds_lock: bool =
     findings += [
         _leftover(study, name) for name in (*stored_files.temporary_files(folder), *stored_files.uploads(folder))
     ]
+    if tracker := stored_trials.tracking_machine(study):
+        note = f"{study.name}: its runs in MLflow are compared on {tracker}, which writes them"
+        return StudyCheck(folder=folder, findings=findings, notes=[note], records=records)
     show(f"{study.name}: its runs in MLflow")
     epochs = {number: TrialFiles.of(folder, number).read_epochs() for number in found}
     runs, of_runs = _runs(study, records, epochs)

@@ -12,6 +12,7 @@ from nas.execution.machine_at_work import at_work
 from nas.execution.supervisor import Supervisor
 from nas.records.record import Record
 from nas.study import identity
+from nas.study.cleaning import delete_leftovers
 from nas.study.folders import STUDY, runs_option
 from nas.study.garbage import WeightCollector
 from nas.study.stock_training import StockTraining
@@ -51,6 +52,7 @@ def supervise(
     ):
         identity.verify(study)
         stack.enter_context(at_work(study))
+        delete_leftovers(study.folder)
         publish(study)
         # MLflow is imported while the workers start
         tracking = MachineTracking(study, lambda: aside.submit(tracker_of, study), wanted=tracks)

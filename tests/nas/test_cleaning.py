@@ -11,9 +11,10 @@ from typer.testing import CliRunner, Result
 
 from nas.cli import app
 from nas.execution import worker
+from nas.locks import Lock
 from nas.records.record import Record
 from nas.records.trial_files import TrialFiles
-from nas.study.cleaning import removable, trials_with_checkpoint, trials_with_weights
+from nas.study.cleaning import delete_leftovers, removable, trials_with_checkpoint, trials_with_weights
 from nas.study.study import Study
 from trials import Outcome
 
@@ -151,3 +152,16 @@ class TestCommand:
         study.enqueue(study.space.stock, repeat=7, again=trial.number)
         assert self.clean(study).exit_code == 0
         assert checkpoint.exists()
+
+
+def test_leftovers_of_killed_writers_are_deleted_except_where_a_worker_is(tmp_path: Path) -> None:
+    left = [tmp_path / f"trials/{number:04d}/.outcome.json.0123456789ab.tmp" for number in (1, 2)]
+    for path in (*left, tmp_path / "base/.weights.pt.0123456789ab.tmp", tmp_path / ".study.json.0123456789ab.tmp"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    other = tmp_path / "trials/0001/outcome.json"
+    other.touch()
+    with Lock(TrialFiles.of(tmp_path, 2).lock).held():
+        delete_leftovers(tmp_path)
+    assert sorted(tmp_path.rglob("*.tmp")) == [left[1]]
+    assert other.is_file()

@@ -364,6 +364,13 @@ def test_damaged_archive_is_refused(packed: Path, tmp_path: Path, name: str) -> 
     assert not (tmp_path / "elsewhere").exists()
 
 
+def test_pipe_is_no_archive(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    result = nas("unpack", tmp_path / "pipe", "--runs", tmp_path / "elsewhere")
+    assert result.exit_code == 2
+    assert "is no plain file" in result.stderr
+
+
 class TestRelocation:
     def test_missing_data_set_is_named_with_the_option(self, searched: Study, packed: Path, tmp_path: Path) -> None:
         there = tmp_path / "elsewhere"
