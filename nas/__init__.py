@@ -183,10 +183,11 @@ def open_study(study: str, *, runs: FilePath = RUNS) -> "Study":
     Raises:
         NasError: there is no such study, or its files cannot be read.
     """
+    from nas.study.fetching import fetched
     from nas.study.folders import existing
     from nas.study.study import Study
 
-    return Study.open(existing(study, Path(runs)))
+    return fetched(Study.open(existing(study, Path(runs))))
 
 
 def reproduce(study: str, *, trial: int, anyway: bool = False, runs: FilePath = RUNS) -> "Reproduction":

@@ -72,11 +72,12 @@ def ablate(
       nas ablate STUDY --trial 7 --seeds 6    three more
       nas ablate STUDY --trial 7 --dry-run    how many trainings, how long
     """
+    from nas.study.fetching import fetched
     from nas.study.folders import existing
     from nas.study.study import Study
     from nas.workflows.ablate import AblationPlan
 
-    before, of_run = Study.open(existing(study, runs)), dict(typed)
+    before, of_run = fetched(Study.open(existing(study, runs))), dict(typed)
     plan = AblationPlan.of(before, trial=trial, seeds=seeds, epochs=of_run.pop("epochs"))
     show.lines(_plan_lines(plan, int(of_run["workers"] or before.file.run.workers)))
     if dry_run:

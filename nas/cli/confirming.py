@@ -100,11 +100,12 @@ def confirm(
       nas confirm STUDY --seeds 10      five more
       nas confirm STUDY --longer        three times longer trainings instead
     """
+    from nas.study.fetching import fetched
     from nas.study.folders import existing
     from nas.study.study import Study
 
     _require_together(longer=longer, eta=eta, rounds=rounds, seeds=seeds, top=top, typed=typed)
-    before = Study.open(existing(study, runs))
+    before = fetched(Study.open(existing(study, runs)))
     if longer:
         of_run = {name: value for name, value in typed.items() if name not in {"epochs", "from_scratch"}}
         train_longer(before, of_run, eta=eta or ETA, rounds=rounds or ROUNDS, shown=shown)

@@ -39,10 +39,11 @@ def effects(study: Name, runs: Runs = RUNS, shown: Shown = "table") -> None:
     alone replaced.
     """
     from nas.report.effects import COLUMNS
+    from nas.study.fetching import fetched
     from nas.study.folders import existing
     from nas.study.study import Study
 
-    opened = Study.open(existing(study, runs))
+    opened = fetched(Study.open(existing(study, runs)))
     records = opened.records()
     found = opened.effects(records)
     title = f"Effects of operators in {study}: mAP50-95 and costs, compared with stock"

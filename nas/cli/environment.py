@@ -48,11 +48,12 @@ def ui(
 @show.reports_errors
 def sync(study: Name, runs: Runs = RUNS) -> None:
     """Send trials of a study to MLflow that it lacks, because it could not be reached during the search."""
+    from nas.study.fetching import fetched
     from nas.study.folders import existing
     from nas.study.study import Study
     from nas.workflows import running
 
-    opened = Study.open(existing(study, runs))
+    opened = fetched(Study.open(existing(study, runs)))
     with show.err.status("writing into MLflow"):
         running.sync(opened)
     show.lines([f"MLflow has all of {study}; see it with: {command_for('ui', opened, named=False)}"])

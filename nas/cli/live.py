@@ -72,10 +72,10 @@ class Watching:
         outcome = base.outcome()
         if outcome is None and "base" not in self._printed and self._live is None:
             self._printed["base"] = ("running", None)
-            err.print(
-                f"stock model  training, {with_unit(base.budget.epochs, 'epoch')}, for every trial to start from",
-                markup=False,
-            )
+            host = study.stock_training_host()
+            where = f" on {host}, which this machine waits for" if host else ""
+            epochs = with_unit(base.budget.epochs, "epoch")
+            err.print(f"stock model  training{where}, {epochs}, for every trial to start from", markup=False)
         if outcome is not None:
             self._printed["base"] = ("ended", None)
             self._began, self._ended_before = time.monotonic(), None  # trials are timed from here

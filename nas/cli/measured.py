@@ -19,11 +19,12 @@ def front(
     shown: Shown = "table",
 ) -> None:
     """Measure the Pareto front and the stock model of a study, on the device for which its search predicted."""
+    from nas.study.fetching import fetched
     from nas.study.folders import existing
     from nas.study.study import Study
     from search_spaces.errors import StudyError
 
-    opened = Study.open(existing(study, runs))
+    opened = fetched(Study.open(existing(study, runs)))
     problem = StudyError(
         f"{study} is running, and its trainings would disturb the measurement; wait for it, or stop it first"
     )

@@ -110,11 +110,12 @@ def refine_space(
     runs: Runs = RUNS,
 ) -> None:
     """Write the space file that nas search --refine searches: nas spaces refine STUDY > fine.yaml."""
+    from nas.study.fetching import fetched
     from nas.study.folders import existing
     from nas.study.study import Study
     from nas.workflows.refinement import refined_space
 
-    show.text(refined_space(Study.open(existing(study, runs))), end="")
+    show.text(refined_space(fetched(Study.open(existing(study, runs)))), end="")
 
 
 def _describe(space: "SearchSpace", classes: int, deploy_size: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:

@@ -31,10 +31,11 @@ def report(
     stock and the best model differ, learning curves, and what to do next.
     Open it in any browser, print it, or send it: everything is in the file.
     """
+    from nas.study.fetching import fetched
     from nas.study.folders import existing
     from nas.study.study import Study
 
-    opened = Study.open(existing(study, runs))
+    opened = fetched(Study.open(existing(study, runs)))
     with show.err.status("reading the study"):
         written = opened.report(out)
     show.lines([str(written)])

@@ -46,11 +46,12 @@ def reproduce(
 
     Exit status: 0 equal to the bit, 1 different, 2 refused (with the reason).
     """
+    from nas.study.fetching import fetched
     from nas.study.folders import existing
     from nas.study.study import Study
     from nas.workflows import reproduce as workflow
 
-    opened = Study.open(existing(study, runs))
+    opened = fetched(Study.open(existing(study, runs)))
     try:
         result = workflow.reproduce(opened, trial=trial, anyway=anyway, show=_show_epoch)
     except KeyboardInterrupt:

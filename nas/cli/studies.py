@@ -105,7 +105,7 @@ def pareto(
 ) -> None:
     """Show the Pareto front: the finished trials that no other trial beats in all objectives."""
     if not expected:
-        fronts.print_front(_stored(study, runs), shown)
+        fronts.print_front(_stored(study, runs, fetches=True), shown)
         return
     from nas.algorithms.proposer import STARTUP_TRIALS
     from nas.study.expected_front import expected_front
@@ -126,7 +126,7 @@ def pareto(
 @show.reports_errors
 def trials(study: Name, runs: Runs = RUNS, shown: Shown = "table") -> None:
     """Show every trial of a study."""
-    opened = _stored(study, runs)
+    opened = _stored(study, runs, fetches=True)
     records = opened.records()
     fronts.print_trials(opened, records, shown, title=f"Trials of {study}", among=records)
     show.lines(fronts.nothing_learned(opened, records))
@@ -263,16 +263,23 @@ def _status_or_problem(name: str, runs: Path) -> "tuple[dict[str, str | int | fl
         return {**rest, "study": name, "folder": str(runs.absolute() / name), "problem": problem}, []
 
 
-def _stored(name: str, runs: Path) -> "StoredStudy":
-    """Open a study to look at it, without PyTorch."""
+def _stored(name: str, runs: Path, *, fetches: bool = False) -> "StoredStudy":
+    """Open a study to look at it, without PyTorch.
+
+    Args:
+        fetches: whether other machines' files are fetched, if there are any.
+    """
+    from nas.study.fetching import fetched
     from nas.study.folders import existing
     from nas.study.stored_study import StoredStudy
 
-    return StoredStudy.open(existing(name, runs))
+    opened = StoredStudy.open(existing(name, runs))
+    return fetched(opened) if fetches else opened
 
 
 def _open(name: str, runs: Path) -> "Study":
+    from nas.study.fetching import fetched
     from nas.study.folders import existing
     from nas.study.study import Study
 
-    return Study.open(existing(name, runs))
+    return fetched(Study.open(existing(name, runs)))

@@ -48,10 +48,11 @@ def trust(
       nas trust STUDY
       nas trust STUDY --measure     where no architecture was trained twice
     """
+    from nas.study.fetching import fetched
     from nas.study.folders import existing
     from nas.study.study import Study
 
-    opened = Study.open(existing(study, runs))
+    opened = fetched(Study.open(existing(study, runs)))
     report = opened.trust()  # refuses a study that is no search before anything is trained
     if measure:
         _measure(opened, typed, again=report.measure)

@@ -45,6 +45,11 @@ def recover_lost(study: Study) -> bool:
     return ended
 
 
+def runs_on_some_machine(study: Study) -> bool:
+    """Return whether a trial runs on a machine that would be noticed if it were lost."""
+    return any(trial.state == TrialState.RUNNING and MACHINE in trial.user_attrs for trial in study.trials())
+
+
 def _is_abandoned(trial: FrozenTrial, lost: set[str]) -> bool:
     """Return whether a running trial is of a lost machine, or of none."""
     attributes = trial.user_attrs

@@ -186,7 +186,7 @@ class StockSharing:
         if shared.machines.claim(STOCK_TRAINING, shared.machines.lost()):
             shared.fetch(training.files.checkpoint)  # of a machine that was lost
             return True
-        self._log_waiting(shared.machines.holder(STOCK_TRAINING))
+        self._log_waiting(shared.machines.other_holder(STOCK_TRAINING))
         time.sleep(_POLL_SECONDS)
         return False
 

@@ -14,7 +14,7 @@ from nas import addresses
 from nas.execution import exit_causes, recovery
 from nas.execution.enqueue import enqueue_extremes
 from nas.execution.exit_causes import ExitCause
-from nas.execution.lost_machines import recover_lost
+from nas.execution.lost_machines import recover_lost, runs_on_some_machine
 from nas.execution.watchdog import AwakeClock, Watchdog
 from nas.execution.worker import OUTGROWN, PROBLEM, UNFIT
 from nas.records.record import Record
@@ -169,9 +169,10 @@ class Supervisor:
 
     def _waits_for_others(self, records: Sequence[Record]) -> bool:
         """Return whether trials run on other machines, of which one may be lost: this machine would retry its trial."""
-        in_time = time.monotonic() < self._deadline
+        if self._study.shared is None or time.monotonic() > self._deadline or self._study.reason_to_stop(records):
+            return False
         runs = any(record.state == "running" for record in records)
-        return self._study.shared is not None and runs and in_time and not self._study.reason_to_stop(records)
+        return runs and runs_on_some_machine(self._study)
 
     def _recover_orphans(self) -> None:
         """Recover the trials of workers whose supervisor was killed, when these exit.

@@ -8,8 +8,6 @@ from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
-import search_spaces
-import trials
 from nas._version import __version__
 
 _CODE = ("nas", "code")
@@ -26,8 +24,7 @@ def conditions_here() -> dict[str, str]:
 
 def _digest_of_code() -> str:
     """Return a hash of the source files of our packages."""
-    others = [Path(package.__file__ or "").parent for package in (trials, search_spaces)]
-    folders = [Path(__file__).parents[1], *others]
+    folders = [Path(__file__).parents[2] / package for package in ("nas", "trials", "search_spaces")]
     hashed = hashlib.sha256()
     for path in (path for folder in folders for path in sorted(folder.rglob("*.py"))):
         hashed.update(path.read_bytes())

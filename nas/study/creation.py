@@ -4,7 +4,7 @@ from pathlib import Path
 
 from nas.study.folders import HOLDOUT, LATENCY_TABLE, SPACE, make_folder
 from nas.study.shared_definition import publish_definition
-from nas.study.storage import create_file, create_study, holds_trials, remove_file
+from nas.study.storage import belongs_to_another, create_file, create_study, holds_trials, remove_file
 from nas.study.study import Study
 from nas.study.study_file import Identity, StudyFile
 from search_spaces import space_file
@@ -56,7 +56,9 @@ def _write(study: Study, space_text: str, latency: Timings | None, sealed: Holdo
     if not study.trials():
         _enqueue_first(study)
     if study.shared is not None:
-        publish_definition(study.folder, study.file, study.shared.files)
+        shared = study.shared
+        if publish_definition(study.folder, study.file, shared.files) not in {"", shared.machines.id}:
+            raise belongs_to_another(study.file)
     study.file.write(study.folder)
 
 

@@ -213,10 +213,11 @@ class Machines:
         """
         return bool(self._storage.written(_CLAIM, {**self._here, "task": task, "lost": list(lost)}))
 
-    def holder(self, task: str) -> str:
-        """Return the host of the machine that has a task; empty if none has."""
+    def other_holder(self, task: str) -> str:
+        """Return the host name of the other machine that has a task; empty if none has, or this one."""
         rows = self._storage.rows(_HOLDER, {"study": self._study, "task": task})
         hosts = {machine.id: machine.host for machine in self.all()} if rows else {}
+        hosts.pop(self.id, None)
         return hosts.get(str(rows[0][0]), "") if rows else ""
 
     @property

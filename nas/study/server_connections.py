@@ -52,7 +52,8 @@ def with_server_timeouts(storage: Storage) -> Storage:
     """Return a storage whose every new connection to PostgreSQL sets the timeouts of the server's end."""
     if storage.engine.dialect.name == "postgresql":
         event.listen(storage.engine, "connect", _set_timeouts)
-        storage.engine.dispose()  # the connections that were opened before
+        storage.scoped_session.remove()  # the connection that was opened before
+        storage.engine.dispose()
     return storage
 
 

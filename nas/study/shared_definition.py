@@ -67,11 +67,15 @@ class Definition:
         return cls(file=file, conditions=parse_conditions(files.get(CONDITIONS)), modules=texts)
 
 
-def publish_definition(folder: Path, file: StudyFile, files: SharedFiles) -> None:
-    """Store what the storage lacks of a study's definition; the settings last: with them a machine can join."""
-    stored = {one.path for one in files.listing()}
-    if STUDY in stored:
-        return
+def publish_definition(folder: Path, file: StudyFile, files: SharedFiles) -> str:
+    """Store a study's definition, unless the storage has it; the settings last: with them a machine can join.
+
+    Returns:
+        The id of the machine that has stored it before; empty if none has.
+    """
+    before = [one.machine for one in files.listing() if one.path == STUDY]
+    if before:
+        return before[0]
     sources = {name: folder / name for name in (SPACE, LATENCY_TABLE, HOLDOUT)}
     sources |= {f"{MODULES}/{path.name}": path for path in sorted((folder / MODULES).glob("*.py"))}
     if (weights := _initial_weights(file.settings)) is not None:
@@ -82,6 +86,7 @@ def publish_definition(folder: Path, file: StudyFile, files: SharedFiles) -> Non
     files.put(CONDITIONS, json.dumps(conditions_here(), indent=1).encode())
     bare = {"storage": addresses.without_password(file.storage), "tracking": addresses.without_password(file.tracking)}
     files.put(STUDY, json.dumps({**file.model_dump(mode="json"), **bare}, indent=1).encode())
+    return ""
 
 
 def write_definition(folder: Path, files: SharedFiles) -> None:

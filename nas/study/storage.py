@@ -136,10 +136,7 @@ def create_study(storage: RDBStorage, file: StudyFile) -> StudyFile:
         if owner.study_id or made.get_trials(deepcopy=False):
             began = any(trial.state.is_finished() for trial in made.get_trials(deepcopy=False))
             if owner.folder_here != identity.folder or began or not owner.study_id:
-                raise StudyError(
-                    f"{addresses.without_password(file.storage)}: a study {file.name!r} is there already, and not this "
-                    f"folder's; choose another --study{_or_join(file)}"
-                )
+                raise belongs_to_another(file)
             identity = identity.model_copy(update={"study_id": owner.study_id})
         owner.claim(identity)
     with warnings.catch_warnings():
@@ -148,10 +145,14 @@ def create_study(storage: RDBStorage, file: StudyFile) -> StudyFile:
     return file.model_copy(update={"identity": identity})
 
 
-def _or_join(file: StudyFile) -> str:
-    """Return how to take part in a study of another machine; empty if the storage is none that machines share."""
+def belongs_to_another(file: StudyFile) -> StudyError:
+    """Return the error to raise if a storage has the study of a name, of another folder."""
     shared = addresses.is_postgresql(file.storage)
-    return f", or take part in it: nas worker {file.name} --storage ADDRESS" if shared else ""
+    join = f", or take part in it: nas worker {file.name} --storage ADDRESS" if shared else ""
+    return StudyError(
+        f"{addresses.without_password(file.storage)}: a study {file.name!r} is there already, and not this folder's; "
+        f"choose another --study{join}"
+    )
 
 
 class OptunaIdentity:

@@ -8,7 +8,14 @@ from typing import Any, TypeVar
 
 from optuna.exceptions import StorageInternalError
 from sqlalchemy import Executable
-from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import (
+    DatabaseError,
+    DBAPIError,
+    InterfaceError,
+    OperationalError,
+    PendingRollbackError,
+    SQLAlchemyError,
+)
 
 from nas import addresses
 from nas.study.fast_storage import FastStorage
@@ -96,6 +103,8 @@ def place_of(url: str) -> str:
 
 def _passes(error: SQLAlchemyError) -> bool:
     """Return whether waiting may help."""
+    if isinstance(error, PendingRollbackError):  # Optuna went on in a transaction whose connection was lost
+        return True
     if not isinstance(error, DBAPIError):
         return False
     text = str(error.orig).lower()

@@ -26,6 +26,7 @@ from nas.study.folders import (
     storage_file,
 )
 from nas.study.judging import judged_records
+from nas.study.machines import STOCK_TRAINING
 from nas.study.measured_latencies import MeasuredLatencies
 from nas.study.shared_study import SharedStudy
 from nas.study.storage import TRIALS, open_storage, study_id
@@ -143,6 +144,12 @@ class StoredStudy:
         trials = attributes.get(TRIALS, self.file.run.trials)
         if trials != self.file.run.trials:
             self.file = self.file.model_copy(update={"run": self.file.run.model_copy(update={"trials": trials})})
+
+    def stock_training_host(self) -> str:
+        """Return the name of the machine that trains the stock model for this one; empty if this one does."""
+        if self.shared is None:
+            return ""
+        return self.shared.machines.other_holder(STOCK_TRAINING)
 
     def _share_number_of_trials(self) -> None:
         if self.shared is not None:

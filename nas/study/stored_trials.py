@@ -57,8 +57,7 @@ def machines_at_work(study: StoredStudy) -> list[str]:
 
 def tracking_machine(study: StoredStudy) -> str:
     """Return the name of the other machine that writes a shared study to MLflow; empty if none does."""
-    holder = "" if study.shared is None else study.shared.machines.holder(TRACKING)
-    return "" if holder == socket.gethostname() else holder
+    return "" if study.shared is None else study.shared.machines.other_holder(TRACKING)
 
 
 def expected_values(trials: Sequence[StoredTrial], settings: Settings) -> dict[int, tuple[float, ...]]:

@@ -159,6 +159,8 @@ class Study(StoredStudy):
             StudyError: the trial, or every trial, is unfinished.
         """
         record = choose(self.records(), self.settings.objectives, study=self.name, trial=trial, best=best)
+        if self.shared is not None:
+            self.shared.fetch_training(self.files(record.trial))
         return export(
             record,
             self.architecture(record),

@@ -5,19 +5,19 @@ from pathlib import Path
 from typing import Any
 
 from nas import addresses
-from nas._version import __version__
 from nas.locks import Lock
 from nas.paths import RUNS
 from nas.settings import RunSettings
 from nas.study.conditions import conditions_here, differences
-from nas.study.folders import HOLDOUT, STUDY, make_folder, study_folder, tracking_uri
+from nas.study.fetching import joined_file, write_joined
+from nas.study.folders import HOLDOUT, STUDY, make_folder, study_folder
 from nas.study.machines import machine_id
-from nas.study.shared_definition import Definition, settings_in, write_definition
+from nas.study.shared_definition import Definition, write_definition
 from nas.study.shared_files import SharedFiles
-from nas.study.storage import OptunaIdentity, open_storage, study_id
+from nas.study.storage import open_storage, study_id
 from nas.study.storage_retries import RetryingStorage
 from nas.study.study import Study
-from nas.study.study_file import Identity, StudyFile
+from nas.study.study_file import StudyFile
 from nas.workflows.begin import BEGINNING_LOCK, changed_run
 from nas.workflows.request import Request
 from search_spaces import cache_folder
@@ -159,16 +159,9 @@ def _write_file(
     """
     is_built_in = there.settings.data == DIGITS
     path = None if is_built_in or data is None else datasets.find(data).absolute()
-    file = there.model_copy(
-        update={"settings": settings_in(folder, there.settings, path), "storage": address, "version": __version__}
-    )
-    file = file.opened(folder)
+    file = joined_file(folder, there, address, path)
     _compare_data(folder, file, is_given=data is not None)
-    owner = OptunaIdentity(storage, file)
-    identity = Identity.of(folder, study_id=owner.study_id)
-    is_local = addresses.file_of(there.tracking) is not None
-    tracking = tracking_uri(folder.parent) if is_local else file.tracking
-    file.model_copy(update={"identity": identity, "tracking": tracking}).write(folder)
+    write_joined(folder, file, storage)
 
 
 def _require_equal_data(study: Study, data: str | Path | None) -> None:

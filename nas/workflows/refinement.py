@@ -3,6 +3,7 @@
 import os
 from dataclasses import replace
 
+from nas.study.fetching import fetched
 from nas.study.folders import SPACE, existing
 from nas.study.study import Study
 from nas.workflows.request import Request
@@ -48,7 +49,7 @@ def resolve_space(request: Request) -> tuple[Request, SearchSpace, str]:
     if request.refine is None:
         text = space_file.text(request.space_name, scale=request.scale)
         return request, space_file.load(request.space_name, scale=request.scale), text
-    coarse = Study.open(existing(request.refine, request.runs_folder))
+    coarse = fetched(Study.open(existing(request.refine, request.runs_folder)))
     _require_the_same(request, coarse)
     text = refined_space(coarse)
     data = request.data or coarse.settings.data

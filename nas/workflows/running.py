@@ -13,6 +13,7 @@ from nas.execution.supervisor import Supervisor
 from nas.records.record import Record
 from nas.study import identity
 from nas.study.cleaning import delete_leftovers
+from nas.study.fetching import fetched
 from nas.study.folders import STUDY, runs_option
 from nas.study.garbage import WeightCollector
 from nas.study.stock_training import StockTraining
@@ -72,7 +73,7 @@ def supervise(
             Supervisor(study, tick).run()
             status = "FINISHED"
         finally:
-            if (ready := tracking.tracker(at_once=True)) is not None:
+            if (ready := tracking.tracker()) is not None:
                 ready.finish(status)
     _report_to_search(study)
 
@@ -86,7 +87,7 @@ def _report_to_search(study: Study) -> None:
     if stage is None or not (stage.folder / STUDY).is_file():
         return
     try:
-        sync(Study.open(stage.folder))
+        sync(fetched(Study.open(stage.folder)))
     except NasError as problem:
         _log.warning(
             "MLflow's run of %s lacks what %s has found: %s", stage.folder.name, study.name, unwrapped(problem)

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-_PULL_SECONDS = 3.0
-
 
 def publish(study: Study) -> None:
     """Store what the others lack: the study's definition, and what trainings of this machine have left.
@@ -84,21 +82,15 @@ class MachineTracking:
         self._study, self._begin, self._wanted = study, begin, wanted
         self._opened: Future[Tracker | None] | None = None
         self._not_before = -float("inf")
-        self._pull_at = -float("inf")
         self._open_if_free()
 
-    def tracker(self, *, at_once: bool = False) -> "Tracker | None":
-        """Return the tracker; None if another machine tracks.
-
-        Args:
-            at_once: fetch the files of the other machines' trials now; else now and then.
-        """
+    def tracker(self) -> "Tracker | None":
+        """Return the tracker, with the files of other machines' trials in its reach; None if another machine tracks."""
         self._open_if_free()
         if self._opened is None:
             return None
-        if self._study.shared is not None and (at_once or time.monotonic() >= self._pull_at):
-            self._study.shared.pull()
-            self._pull_at = time.monotonic() + _PULL_SECONDS
+        if self._study.shared is not None:
+            self._study.shared.pull()  # a trial's files are stored before its ending
         return self._opened.result()
 
     def _open_if_free(self) -> None:

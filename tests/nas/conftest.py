@@ -1,15 +1,24 @@
 import hashlib
-from collections.abc import Callable
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
 from math import exp
 from pathlib import Path
 
 import pytest
+from optuna.storages import RDBStorage
 
 from nas.settings import RunSettings, Settings
+from nas.study import storage as storages
 from nas.study.creation import create
 from nas.study.folders import default_storage
+from nas.study.server_connections import with_server_timeouts
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
 from search_spaces import Architecture, SearchSpace, space_file
@@ -153,3 +162,94 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _share(text: str) -> float:
     return 1.0 if text == "1" else int(text.ljust(2, "0")) / 100
+
+
+_POSTGRES_PLACES = ("usr/lib/postgresql/*/bin", "usr/local/bin", "usr/bin", "opt/homebrew/bin")
+
+
+def _postgres_programs() -> Path | None:
+    """Return the folder with `initdb` and `postgres`; None if there is none."""
+    found = shutil.which("initdb")
+    folders = [Path(found).resolve().parent] if found else []
+    for place in _POSTGRES_PLACES:
+        folders += sorted(Path("/").glob(place), reverse=True)
+    complete = (each for each in folders if (each / "initdb").is_file() and (each / "postgres").is_file())
+    return next(complete, None)
+
+
+class PostgresServer:
+    """Server of a data folder; started, stopped and started again.
+
+    Args:
+        folder: that it may create its data folder in; the user `postgres` must be able to reach it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        programs = _postgres_programs()
+        assert programs is not None
+        self._programs, self._data = programs, folder / "data"
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = int(probe.getsockname()[1])
+        folder.mkdir(parents=True, exist_ok=True)
+        if os.geteuid() == 0:  # the server refuses to run as root
+            shutil.chown(folder, "postgres")
+            folder.chmod(0o755)
+        self._run("initdb", "-D", str(self._data), "-U", "nas", "-A", "trust", "--no-sync", "-E", "UTF8")
+        with (self._data / "pg_hba.conf").open("a", encoding="ascii") as rules:
+            rules.write("host all all 10.213.0.0/24 trust\n")  # the network of a test
+
+    def url(self, database: str = "postgres", host: str = "127.0.0.1") -> str:
+        """Return the address of a database."""
+        return f"postgresql://nas@{host}:{self.port}/{database}"
+
+    def create(self, database: str) -> str:
+        """Create a database; return its address."""
+        self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "nas", database)
+        return self.url(database)
+
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
+        options = f"-p {self.port} -c listen_addresses=* -c unix_socket_directories='' -c fsync=off"
+        self._run("pg_ctl", "-D", str(self._data), "-l", str(self._data / "log"), "-w", "-o", options, "start")
+
+    def stop(self) -> None:
+        """Stop the server at once; its clients lose their connections."""
+        self._run("pg_ctl", "-D", str(self._data), "-m", "fast", "-w", "stop")
+
+    def _run(self, program: str, *arguments: str) -> None:
+        user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+        command = [*user, str(self._programs / program), *arguments]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT, cwd="/")
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """PostgreSQL server of the test run, where one is installed."""
+    if _postgres_programs() is None:
+        pytest.skip("PostgreSQL is not installed")
+    pytest.importorskip("psycopg")
+    with tempfile.TemporaryDirectory(prefix="nas-postgres-", dir="/tmp") as folder:
+        Path(folder).chmod(0o755)
+        server = PostgresServer(Path(folder) / "server")
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+
+
+@pytest.fixture
+def database(postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Address of an empty PostgreSQL database; connections to it are closed at the end."""
+    opened: list[RDBStorage] = []
+
+    def recorded(made: RDBStorage) -> RDBStorage:
+        opened.append(with_server_timeouts(made))
+        return made
+
+    monkeypatch.setattr(storages, "with_server_timeouts", recorded)
+    yield postgres_server.create(f"nas_{uuid.uuid4().hex[:12]}")
+    for made in opened:
+        made.scoped_session.remove()
+        made.engine.dispose()

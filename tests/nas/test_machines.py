@@ -1,0 +1,561 @@
+"""Several machines on one study: folders of one process, with a formula instead of training, and one PostgreSQL."""
+
+import json
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+from optuna.trial import Trial, TrialState
+from sqlalchemy import text
+
+from nas import addresses
+from nas.execution import lost_machines, recovery, shared_trials, worker
+from nas.execution.enqueue import enqueue_extremes
+from nas.execution.machine_at_work import at_work
+from nas.execution.worker import Worker
+from nas.locks import Lock
+from nas.records.trial_attributes import HOST, MACHINE, RETRY_OF
+from nas.study import machines as machines_module
+from nas.study import stock_training
+from nas.study.conditions import conditions_here
+from nas.study.database_lock import DatabaseLock
+from nas.study.machines import GRACE, MACHINE_FILE, STOCK_TRAINING, TRACKING, machine_id
+from nas.study.shared_definition import CONDITIONS
+from nas.study.shared_study import SharedStudy
+from nas.study.study import Study
+from nas.workflows import join as joining
+from nas.workflows import sharing
+from nas.workflows.join import join
+from search_spaces.errors import EnvironmentProblem, SpecError, StudyError
+from trials import Budget, Outcome
+
+MakeStudy = Callable[..., Study]
+Score = Callable[..., Outcome]
+
+
+class Join(Protocol):
+    def __call__(self, name: str = "second") -> Study: ...
+
+
+@pytest.fixture(autouse=True)
+def _no_data(monkeypatch: pytest.MonkeyPatch, score: Score) -> None:
+    monkeypatch.setattr(joining, "_compare_data", lambda *_, **__: None)
+    monkeypatch.setattr(worker, "evaluate", score)
+    monkeypatch.setattr(stock_training, "evaluate", _stock_score(score))
+    monkeypatch.setenv(GRACE, "4")
+
+
+def _stock_score(score: Score) -> Score:
+    def scored(*arguments: Any, costs: Any) -> Outcome:
+        from trials import Limits
+
+        time.sleep(1)
+        return score(*arguments, limits=Limits(), costs=costs)
+
+    return scored
+
+
+@pytest.fixture
+def first(make_study: MakeStudy, database: str, tmp_path: Path) -> Study:
+    """Study of the first machine."""
+    base = Budget(data=tmp_path / "data.yaml", epochs=2, deploy_size=64)
+    return make_study(trials=10, storage=database, base=base)
+
+
+@pytest.fixture
+def another(first: Study, tmp_path: Path) -> Join:
+    """Return a function that makes a further machine."""
+
+    def make(name: str = "second") -> Study:
+        return join("small", storage=first.file.storage, runs=tmp_path / name)
+
+    return make
+
+
+def run(*studies: Study, workers: int = 1) -> None:
+    """Run workers of several machines at the same time, until the study has its trials."""
+
+    def work(folder: Path) -> None:
+        opened = Study.open(folder)
+        Worker(opened, deadline=float("inf")).run()
+        opened.storage.engine.dispose()
+
+    folders = [study.folder for study in studies for _ in range(workers)]
+    for study in studies:
+        assert study.shared is not None
+        study.shared.machines.begin(workers)
+    with ThreadPoolExecutor(len(folders)) as threads:
+        for done in [threads.submit(work, folder) for folder in folders]:
+            done.result()
+
+
+def shared(study: Study) -> SharedStudy:
+    assert study.shared is not None
+    return study.shared
+
+
+def silence(study: Study, machine: str) -> None:
+    """Let the last heartbeat of a machine be of long ago."""
+    with study.storage.engine.begin() as connection:
+        query = text("UPDATE nas_machines SET heartbeat = '2026-01-01' WHERE machine = :id")
+        connection.execute(query, {"id": machine})
+
+
+def lose(study: Study, observer: Study) -> None:
+    """Let a machine count as dead for another one."""
+    machines = shared(observer).machines
+    silence(study, shared(study).machines.id)
+    clock = iter(range(0, 1000, 2))
+    machines._clock = lambda: float(next(clock))
+    machines._observed_at = -1e9
+    machines.lost()
+    machines.lost()
+
+
+def begin_trial(study: Study) -> Trial:
+    """Begin a trial as a worker does that is then killed: its machine leaves it running."""
+    shared(study).machines.begin(1)
+    trial = study.optuna.ask()
+    working = Worker(study, deadline=float("inf"))
+    with study.proposal_lock.held():
+        shared_trials.mark(study, trial)
+        trial.set_user_attr(HOST, socket.gethostname())
+        working._propose(trial)
+    return trial
+
+
+class TestSearch:
+    def test_two_machines_propose_no_architecture_twice_and_reach_the_number_of_trials_exactly(
+        self, first: Study, another: Join
+    ) -> None:
+        second = another("second")
+        run(first, second, workers=2)
+        records = first.records()
+        assert [record.ending for record in records] == ["finished"] * 10
+        assert set(Counter(record.fingerprint for record in records).values()) == {1}
+        ran = {trial.user_attrs[MACHINE] for trial in first.trials()}
+        assert ran == {shared(first).machines.id, shared(second).machines.id}
+        assert {trial.user_attrs[HOST] for trial in first.trials()} == {socket.gethostname()}
+
+    def test_stock_model_is_trained_once(self, first: Study, another: Join, monkeypatch: pytest.MonkeyPatch) -> None:
+        trained = []
+        evaluate = vars(stock_training)["evaluate"]
+
+        def counted(*arguments: Any, **named: Any) -> Outcome:
+            trained.append(arguments[2])
+            return evaluate(*arguments, **named)
+
+        monkeypatch.setattr(stock_training, "evaluate", counted)
+        second = another()
+        run(first, second, workers=2)
+        assert len(trained) == 1
+        for study in (first, second):
+            assert study.stock_training is not None
+            assert study.stock_training.is_done
+            assert study.stock_training.weights.read_bytes() == b"weights"
+
+    def test_two_supervisors_that_begin_at_once_enqueue_the_extremes_once(self, first: Study, another: Join) -> None:
+        for study in (first, another()):
+            with study.proposal_lock.held():
+                enqueue_extremes(study, study.records())
+        assert Counter(record.role for record in first.records()) == {"stock": 1, "cheapest": 1, "costliest": 1}
+
+    def test_number_of_trials_is_that_of_the_machine_that_set_it_last(self, first: Study, another: Join) -> None:
+        second = another()
+        second.set_run(second.file.run.model_copy(update={"trials": 12}))
+        first.read_number_of_trials()
+        assert first.file.run.trials == 12
+        run(first)
+        assert len(first.records()) == 12
+
+    def test_trial_whose_architecture_was_proposed_while_the_lock_was_lost_is_given_up(self, first: Study) -> None:
+        begin_trial(first)
+        begin_trial(first)
+        architecture = first.architecture(first.records()[1])
+        late = first.optuna.ask()
+        lock = first.proposal_lock
+        lock.take()
+        with pytest.raises(Exception, match="storage was away"):
+            shared_trials.require_alone(first, late, architecture, lock)
+        lock.release()
+        assert late.user_attrs["detail"] == "one too many, because the storage was away"
+
+
+class TestLostMachine:
+    def test_trials_of_a_lost_machine_are_retried_once(self, first: Study, another: Join) -> None:
+        second, third = another("second"), another("third")
+        trial = begin_trial(first)
+        assert not lost_machines.recover_lost(second)
+        for observer in (second, third):
+            lose(first, observer)
+        assert lost_machines.recover_lost(second)
+        assert not lost_machines.recover_lost(third)
+        retries = [each for each in first.trials() if each.user_attrs.get(RETRY_OF) == trial.number]
+        assert [each.state for each in retries] == [TrialState.WAITING]
+        assert first.trials()[trial.number].state == TrialState.FAIL
+        run(second)
+        assert sum(record.finished for record in second.records()) == 10
+
+    def test_machine_of_equal_host_name_does_not_touch_a_running_trial(self, first: Study, another: Join) -> None:
+        trial, second = begin_trial(first), another()
+        assert recovery.recover(second) == {}
+        assert recovery.trainings_by_process(second) == {}
+        assert first.trials()[trial.number].state == TrialState.RUNNING
+
+    def test_machine_recovers_its_own_trials_at_once(self, first: Study) -> None:
+        trial = begin_trial(first)
+        assert list(recovery.recover(first)) == [trial.number]
+        assert first.trials()[trial.number].state == TrialState.FAIL
+
+    def test_trial_of_an_earlier_version_is_recovered_by_the_name_of_its_machine(
+        self, first: Study, another: Join, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        trial, second = first.optuna.ask(), another()
+        trial.set_user_attr(HOST, "elsewhere")
+        assert recovery.recover(second) == {}
+        monkeypatch.setattr(socket, "gethostname", lambda: "elsewhere")
+        assert list(recovery.recover(second)) == [trial.number]
+
+    def test_outcome_that_a_lost_machine_has_stored_is_taken_over(self, first: Study, another: Join) -> None:
+        second = another()
+        run(first)
+        finished = first.trials()[3]
+        with first.storage.engine.begin() as connection:
+            connection.execute(
+                text("UPDATE trials SET state = 'RUNNING' WHERE trial_id = :id"), {"id": finished._trial_id}
+            )
+        lose(first, second)
+        assert lost_machines.recover_lost(second)
+        trial = Study.open(second.folder).trials()[3]
+        assert (trial.state, trial.values) == (TrialState.COMPLETE, finished.values)
+        assert len(second.trials()) == 10
+
+    def test_training_of_a_machine_that_returns_is_stored_in_the_retry_and_once(
+        self, first: Study, another: Join, score: Score
+    ) -> None:
+        second = another()
+        trial = begin_trial(first)
+        lose(first, second)
+        lost_machines.recover_lost(second)
+        architecture = first.space.architecture(first.trials()[trial.number].params)
+        files = first.files(trial.number)
+        outcome = _train(first, architecture, files.folder, score)
+        files.write_outcome(outcome)
+        for _ in range(2):
+            with pytest.raises(shared_trials.TrialEnded):
+                shared_trials.end(first, trial, outcome)
+        states = [each.state for each in first.trials()]
+        assert states == [TrialState.FAIL, TrialState.COMPLETE]
+        retry = first.trials()[1]
+        assert retry.user_attrs[MACHINE] == shared(first).machines.id
+        assert first.files(1).weights.is_file()
+        assert shared(second).has_outcome(second.files(1))
+
+    def test_result_that_a_machine_had_finished_before_it_was_lost_is_found_when_it_returns(
+        self, first: Study, another: Join, score: Score
+    ) -> None:
+        second = another()
+        trial = begin_trial(first)
+        lose(first, second)
+        lost_machines.recover_lost(second)
+        architecture = first.space.architecture(first.trials()[trial.number].params)
+        files = first.files(trial.number)
+        files.write_outcome(_train(first, architecture, files.folder, score))
+        recovery.recover(first)
+        assert [each.state for each in first.trials()] == [TrialState.FAIL, TrialState.COMPLETE]
+
+    def test_training_whose_retry_has_ended_is_dropped(self, first: Study, another: Join, score: Score) -> None:
+        second = another()
+        trial = begin_trial(first)
+        lose(first, second)
+        lost_machines.recover_lost(second)
+        run(second)
+        before = [each.values for each in second.trials()]
+        architecture = first.space.architecture(first.trials()[trial.number].params)
+        files = first.files(trial.number)
+        outcome = _train(first, architecture, files.folder, score)
+        with pytest.raises(shared_trials.TrialEnded, match="finished it before"):
+            shared_trials.end(first, trial, outcome)
+        assert [each.values for each in first.trials()] == before
+
+    def test_training_stops_after_an_epoch_when_its_trial_was_given_away(self, first: Study, another: Join) -> None:
+        second = another()
+        trial = begin_trial(first)
+        publisher = shared_trials.EpochPublisher(first, trial, first.files(trial.number))
+        publisher.publish()
+        lose(first, second)
+        lost_machines.recover_lost(second)
+        with pytest.raises(shared_trials.TrialEnded):
+            publisher.publish()
+
+    def test_stock_model_of_a_machine_that_is_lost_is_trained_by_another(self, first: Study, another: Join) -> None:
+        second = another()
+        for study in (first, second):
+            shared(study).machines.begin(1)
+        assert shared(first).machines.claim(STOCK_TRAINING, set())
+        assert not shared(second).machines.claim(STOCK_TRAINING, set())
+        assert shared(second).machines.other_holder(STOCK_TRAINING) == socket.gethostname()
+        lose(first, second)
+        assert shared(second).machines.claim(STOCK_TRAINING, shared(second).machines.lost())
+        assert not shared(first).machines.claim(STOCK_TRAINING, set())
+
+
+def _train(study: Study, architecture: Any, folder: Path, score: Score) -> Outcome:
+    return score(architecture, study.settings.budget, folder, lambda *_: True, limits=study.settings.limits, costs=None)
+
+
+class TestMachines:
+    def test_machine_that_is_silent_is_dead_only_after_it_was_observed_without_a_gap(
+        self, first: Study, another: Join
+    ) -> None:
+        second = another()
+        shared(first).machines.begin(1)
+        silence(first, shared(first).machines.id)
+        machines, now = shared(second).machines, [0.0]
+        machines._clock = lambda: now[0]
+        assert machines.lost() == set()
+        now[0] += machines.grace + 60  # it was cut off
+        assert machines.lost() == set()
+        for _ in range(4):
+            now[0] += machines.beat_seconds
+            found = machines.lost()
+        assert found == {shared(first).machines.id}
+        shared(first).machines.beat()
+        assert machines.lost() == set()
+
+    def test_copied_folder_is_another_machine_and_a_moved_one_is_not(self, tmp_path: Path) -> None:
+        folder = tmp_path / "study"
+        folder.mkdir()
+        machine = machine_id(folder)
+        assert machine_id(folder) == machine
+        copy = tmp_path / "copy"
+        copy.mkdir()
+        (copy / MACHINE_FILE).write_text((folder / MACHINE_FILE).read_text())
+        assert machine_id(copy) != machine
+        assert machine_id(folder.rename(tmp_path / "moved")) == machine
+
+    def test_copy_beside_its_original_that_runs_becomes_another_machine(
+        self, first: Study, another: Join, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        second = another()
+        original = shared(first).machines
+        monkeypatch.setattr(machines_module, "_this_process", lambda: "::1:1")  # in another container
+        original.begin(1)
+        monkeypatch.undo()
+        monkeypatch.setenv(GRACE, "4")
+        copied = second.folder / MACHINE_FILE
+        copied.write_text(json.dumps({"machine": original.id, "inode": second.folder.stat().st_ino}))
+        copy = Study.open(second.folder)
+        assert shared(copy).machines.id == original.id
+        beating = threading.Event()
+
+        def beat() -> None:
+            while not beating.wait(0.2):
+                original.beat()
+
+        thread = threading.Thread(target=beat)
+        thread.start()
+        with at_work(copy):
+            assert shared(copy).machines.id != original.id
+        beating.set()
+        thread.join()
+
+    def test_machine_that_was_killed_begins_again_without_waiting(self, first: Study) -> None:
+        machines = shared(first).machines
+        machines.begin(1)
+        boot, namespace = machines_module._system()
+        with first.storage.engine.begin() as connection:
+            gone = {"process": f"{boot}:{namespace}:999999:1"}
+            connection.execute(text("UPDATE nas_machines SET process = :process"), gone)
+        assert not machines.is_taken()
+
+    def test_one_machine_tracks_until_it_ends(self, first: Study, another: Join) -> None:
+        second = another()
+        with at_work(first):
+            assert shared(first).machines.claim(TRACKING, set())
+            assert not shared(second).machines.claim(TRACKING, set())
+        assert shared(second).machines.claim(TRACKING, set())
+
+    @pytest.mark.parametrize("given", ["soon", "0", "-3", "nan"])
+    def test_grace_period_that_is_no_number_of_seconds_is_refused(
+        self, given: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(GRACE, given)
+        with pytest.raises(SpecError, match=f"{GRACE}: .* got '{given}'"):
+            machines_module.grace_seconds()
+
+
+class TestDatabaseLock:
+    def test_lock_is_held_by_one_and_released(self, first: Study) -> None:
+        one, other = first.proposal_lock, Study.open(first.folder).proposal_lock
+        assert isinstance(one, DatabaseLock)
+        assert one.take()
+        assert not other.take(wait=False)
+        assert not one.is_lost()
+        one.release()
+        assert other.take(wait=False)
+        other.release()
+
+    def test_lock_whose_session_was_ended_is_lost(self, first: Study) -> None:
+        lock = first.proposal_lock
+        lock.take()
+        with first.storage.engine.begin() as connection:
+            connection.execute(
+                text("SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted")
+            )
+        assert lock.is_lost()
+        assert lock.take()
+        assert not lock.is_lost()
+        lock.release()
+
+    def test_study_of_one_machine_has_a_lock_in_its_folder(self, make_study: MakeStudy) -> None:
+        study = make_study()
+        assert isinstance(study.proposal_lock, Lock)
+        assert study.shared is None
+        assert not (study.folder / MACHINE_FILE).exists()
+
+
+class TestFiles:
+    def test_what_trials_of_another_machine_left_is_fetched(self, first: Study, another: Join) -> None:
+        run(first)
+        second = another()
+        shared(second).pull()
+        for number in range(10):
+            there, here = first.files(number), second.files(number)
+            assert here.read_outcome() == there.read_outcome() is not None
+            assert here.read_epochs() == there.read_epochs() != []
+            assert here.model.read_bytes() == there.model.read_bytes()
+            assert not here.weights.exists()
+        shared(second).fetch(second.files(3).weights)
+        assert second.files(3).weights.read_bytes() == b"weights"
+
+    def test_epochs_of_a_running_trial_are_fetched_again_when_there_are_more(self, first: Study, another: Join) -> None:
+        second, progress = another(), first.files(0).progress
+        progress.parent.mkdir(parents=True)
+        for text_of in ("1\n", "1\n2\n"):
+            progress.write_text(text_of)
+            assert shared(first).try_to_publish(progress)
+            shared(second).pull()
+            assert second.files(0).progress.read_text() == text_of
+
+    def test_no_other_name_is_written_to_a_folder(self, first: Study, another: Join) -> None:
+        second = another()
+        for path in ("../escaped", "trials/0001/../../../escaped", "trials/0001/new.py", "study.json2"):
+            shared(first).files.put(path, b"x")
+        before = sorted(second.folder.rglob("*"))
+        shared(second).pull()
+        assert sorted(second.folder.rglob("*")) == before
+        assert not (second.folder.parent / "escaped").exists()
+
+    def test_weights_that_are_not_needed_are_deleted_for_all(self, first: Study) -> None:
+        run(first)
+        sharing.collector_of(first)([2, 3])
+        stored = {one.path for one in shared(first).files.listing()}
+        assert "trials/0002/weights.pt" not in stored
+        assert {"trials/0001/weights.pt", "trials/0002/outcome.json", "base/weights.pt"} <= stored
+
+    def test_rows_go_with_the_study(self, first: Study) -> None:
+        run(first)
+        number = first.storage.get_study_id_from_name("small")
+        first.storage.delete_study(number)
+        for table in ("nas_files", "nas_machines", "nas_claims"):
+            assert first.storage.rows(text(f"SELECT count(*) FROM {table}"))[0][0] == 0  # noqa: S608 - names of ours
+
+
+class TestJoining:
+    def test_joined_study_has_the_settings_and_space_of_the_first(self, first: Study, another: Join) -> None:
+        second = another()
+        assert second.settings == first.settings
+        assert second.space.hash == first.space.hash
+        assert second.file.identity is not None
+        assert first.file.identity is not None
+        assert second.file.identity.study_id == first.file.identity.study_id
+        assert shared(second).machines.id != shared(first).machines.id
+        assert json.loads((second.folder / "study.json").read_text())["storage"] == first.file.storage
+        assert another().folder == second.folder  # the second time it goes on in its folder
+
+    def test_other_code_or_versions_are_refused_with_both_values(
+        self, first: Study, another: Join, tmp_path: Path
+    ) -> None:
+        here = conditions_here()
+        shared(first).files.put(CONDITIONS, json.dumps({**here, "torch": "1.0", "nas": "0.0"}).encode())
+        with pytest.raises(StudyError) as caught:
+            another()
+        assert f"  nas: 0.0 in the study, {here['nas']} here" in str(caught.value)
+        assert f"  torch: 1.0 in the study, {here['torch']} here" in str(caught.value)
+        shared(first).files.put(CONDITIONS, json.dumps({**here, "torch": "1.0"}).encode())
+        joined = join("small", storage=first.file.storage, runs=tmp_path / "anyway", anyway=True)
+        assert joined.settings == first.settings
+
+    def test_study_that_the_database_does_not_have_is_refused(self, first: Study, tmp_path: Path) -> None:
+        with pytest.raises(StudyError, match="the database has no study 'smal'"):
+            join("smal", storage=first.file.storage, runs=tmp_path / "second")
+        assert not (tmp_path / "second" / "smal" / "study.json").exists()
+
+    def test_other_databases_are_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(SpecError, match="several machines share a PostgreSQL database, got 'sqlite:"):
+            join("small", storage=f"sqlite:///{tmp_path}/s.db", runs=tmp_path / "second")
+        with pytest.raises(SpecError, match="where are the trials of small"):
+            join("small", runs=tmp_path / "second")
+
+    def test_device_of_another_kind_is_refused(self, first: Study, tmp_path: Path) -> None:
+        with pytest.raises(SpecError, match="trainings run on the CPU, got '0'"):
+            join("small", storage=first.file.storage, runs=tmp_path / "second", device="0")
+
+    def test_operators_from_the_database_run_only_if_they_are_trusted(
+        self, first: Study, tmp_path: Path, own_operator: str
+    ) -> None:
+        source = f"{own_operator}\nMARK = {str(tmp_path)!r}\n"
+        shared(first).files.put("modules/twice.py", source.encode())
+        with pytest.raises(SpecError, match=r"operators of twice\.py, Python code from the database"):
+            join("small", storage=first.file.storage, runs=tmp_path / "second")
+        joined = join("small", storage=first.file.storage, runs=tmp_path / "second", trust=True)
+        assert (joined.folder / "modules" / "twice.py").read_text() == source
+
+    def test_second_machine_that_begins_the_study_is_told_to_join(
+        self, first: Study, make_study: MakeStudy, tmp_path: Path
+    ) -> None:
+        first.folder.rename(tmp_path / "elsewhere")
+        with pytest.raises(StudyError, match="nas worker small --storage ADDRESS"):
+            make_study(trials=10, storage=first.file.storage)
+
+    def test_address_without_the_driver_names_the_extra(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(addresses, "find_spec", lambda _: None)
+        with pytest.raises(EnvironmentProblem) as caught:
+            addresses.with_driver("postgresql://me:s3cr3t@lab/nas")
+        assert "pip install 'nas-for-yolo[postgres]'" in str(caught.value)
+        assert "s3cr3t" not in str(caught.value)
+
+
+def test_server_that_is_restarted_in_mid_search_loses_and_doubles_nothing(
+    postgres_server: Any, first: Study, another: Join, monkeypatch: pytest.MonkeyPatch, score: Score
+) -> None:
+    def slow(*arguments: Any, **named: Any) -> Outcome:
+        time.sleep(0.5)
+        return score(*arguments, **named)
+
+    monkeypatch.setattr(worker, "evaluate", slow)
+    second = another()
+
+    def restart() -> None:
+        while sum(record.finished for record in Study.open(first.folder).records()) < 2:
+            time.sleep(0.2)
+        postgres_server.stop()
+        time.sleep(3)
+        postgres_server.start()
+
+    thread = threading.Thread(target=restart)
+    thread.start()
+    run(first, second)
+    thread.join()
+    records = Study.open(first.folder).records()
+    finished = [record for record in records if record.finished]
+    assert len(finished) == 10
+    assert set(Counter(record.fingerprint for record in finished).values()) == {1}
+    assert not any(record.state == "running" for record in records)
