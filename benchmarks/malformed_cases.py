@@ -1,0 +1,303 @@
+"""Cases of `benchmarks/malformed.py`: valid inputs, one of them changed, and the command that reads it."""
+
+import os
+import random
+import shutil
+import sys
+import tarfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks import malformed_inputs
+
+ROOT = Path(__file__).parents[1]
+_ARCHIVE = "2026-11-holdout"
+_ORIGIN = "/tmp/golden2"  # noqa: S108 - where the archive was made
+STUDY = "runs/golden-holdout"
+_IN_STUDY = (
+    *("study.json", "outcome", "holdout.json", "tracking.json", "space.yaml", "study.db", "records.jsonl"),
+    *("modules/my_ops.py", "supervisor.lock"),
+)
+READERS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "space": (
+        ("spaces", "FILE"),
+        ("search", "--space", "FILE", "--dry-run", "--data", "data/data.yaml", "--epochs", "1"),
+    ),
+    "model": (
+        ("cost", "FILE", "--image-size", "64"),
+        ("spaces", "derive", "FILE"),
+        ("latency", "predict", "FILE", "--device-name", "golden", "--deploy-size", "64"),
+    ),
+    "data": (("data", "FILE"), ("search", "--space", "space.yaml", "--dry-run", "--data", "FILE", "--epochs", "1")),
+    "study": (
+        ("status", "--runs", "runs", "golden-holdout"),
+        ("status", "--runs", "runs"),
+        ("pareto", "--runs", "runs", "golden-holdout"),
+        ("trials", "--runs", "runs", "golden-holdout"),
+        ("effects", "--runs", "runs", "golden-holdout"),
+        ("trust", "--runs", "runs", "golden-holdout"),
+        ("base", "--runs", "runs", "golden-holdout"),
+        ("confirm", "--runs", "runs", "golden-holdout", "--seeds", "2"),
+        ("export", "--runs", "runs", "golden-holdout", "--trial", "1"),
+        ("reproduce", "--runs", "runs", "golden-holdout", "--trial", "1"),
+        ("clean", "--runs", "runs", "golden-holdout", "--dry-run"),
+        ("spaces", "refine", "golden-holdout", "--runs", "runs"),
+        ("resume", "--runs", "runs", "golden-holdout", "--workers", "1"),
+    ),
+    "latency": (
+        ("latency", "import", "FILE"),
+        (
+            "latency",
+            "show",
+            "--space",
+            "space.yaml",
+            "--device-name",
+            "golden",
+            "--classes",
+            "2",
+            "--deploy-size",
+            "64",
+        ),
+    ),
+    "bench": (("bench", "FILE", "--repeats", "2", "--trials", "5", "--samplers", "random"),),
+    "checkpoint": (
+        ("yolo", "predict", "model=FILE", "source=data/images/val/7.png", "save=False"),
+        ("search", "--space", "v8", "--dry-run", "--weights", "FILE", "--epochs", "1"),
+        ("cost", "FILE"),
+    ),
+}
+"""Commands that read each kind of input; `FILE` is the changed file."""
+
+KINDS = (
+    *("space", "space", "model", "model", "data", "data", "study", "study", "study"),
+    *("latency", "bench", "checkpoint", "line", "line"),
+)
+"""Kinds of input, a frequent one several times."""
+_LINES: tuple[tuple[str, ...], ...] = (
+    ("search", "--dry-run", "--space", "space.yaml", "--data", "data/data.yaml"),
+    ("cost", "tiny.yaml"),
+    ("data", "data/data.yaml"),
+    ("spaces", "v9"),
+    ("bench", "table.csv", "--repeats", "1", "--trials", "2", "--samplers", "random"),
+    ("latency", "predict", "tiny.yaml"),
+    ("latency", "show"),
+    ("export", "--runs", "runs", "golden-holdout", "--trial", "1"),
+    ("pareto", "--runs", "runs", "golden-holdout"),
+    ("trials", "--runs", "runs", "golden-holdout"),
+    ("status", "--runs", "runs"),
+    ("clean", "--runs", "runs", "golden-holdout", "--dry-run"),
+    ("spaces", "derive", "tiny.yaml"),
+    ("check", "--model", "tiny.yaml", "--operator", "UIB", "--space", "v9"),
+    ("ui", "--host", "127.0.0.1"),
+    ("models",),
+)
+_OPTIONS = (
+    *[
+        "--space",
+        "--scale",
+        "--data",
+        "--holdout",
+        "--weights",
+        "--trials",
+        "--timeout",
+        "--trial-timeout",
+        "--trial-memory",
+        "--workers",
+        "--device",
+    ],
+    *[
+        "--preset",
+        "--epochs",
+        "--base-epochs",
+        "--image-size",
+        "--batch",
+        "--precision",
+        "--seed",
+        "--eta",
+        "--first-rung",
+        "--seeds",
+        "--objectives",
+    ],
+    *[
+        "--deploy-size",
+        "--latency",
+        "--reward",
+        "--target-gflops",
+        "--target-latency",
+        "--sampler",
+        "--max-gflops",
+        "--max-params",
+    ],
+    *[
+        "--max-latency",
+        "--study",
+        "--storage",
+        "--runs",
+        "--refine",
+        "--format",
+        "--classes",
+        "--modules",
+        "--trial",
+        "--best",
+        "--out",
+        "--cost",
+    ],
+    *[
+        "--samplers",
+        "--repeats",
+        "--noise",
+        "--permuted",
+        "--figure",
+        "--jobs",
+        "--runtime",
+        "--threads",
+        "--device-name",
+        "--sample",
+        "--port",
+        "--host",
+    ],
+    *["--operator", "--model", "--margin", "--top"],
+)
+_SLOW, _SPARED = {"resume"}, 0.7
+"""Commands that take half a minute, and the share of their cases that another command gets."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One malformed input and the command that reads it.
+
+    Attributes:
+        number: with the seed it determines everything else.
+        kind: of input.
+        change: what was done to the input.
+        words: of the command line.
+    """
+
+    number: int
+    kind: str
+    change: str
+    words: tuple[str, ...]
+
+
+def prepare(folder: Path, *, with_tracking: bool) -> None:
+    """Write the valid inputs into a folder.
+
+    Args:
+        with_tracking: whether studies are resumed, for which MLflow's database is made once.
+    """
+    with tarfile.open(ROOT / "tests" / "golden" / f"{_ARCHIVE}.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    with tarfile.open(ROOT / "tests" / "golden" / "2026-11.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    inputs, older = folder / "inputs", folder / "2026-11"
+    (folder / _ARCHIVE).rename(inputs)
+    (inputs / "cache" / "latency").mkdir(parents=True)
+    shutil.copy(older / "cache" / "latency" / "golden.csv", inputs / "cache" / "latency" / "golden.csv")
+    shutil.copy(older / "cache" / "latency" / "golden.csv", inputs / "latency.csv")
+    shutil.copy(older / "runs" / "golden-data" / "base" / "weights.pt", inputs / "weights.pt")
+    for trial in ("base", "trials/0001"):
+        shutil.copy(older / "runs" / "golden-data" / trial / "weights.pt", inputs / STUDY / trial / "weights.pt")
+    shutil.rmtree(older)
+    if with_tracking:
+        _in_fork(lambda: _make_tracking(inputs / "runs"))
+    (inputs / "outside").mkdir()
+    (inputs / "outside" / "stranger").write_text("name: stranger\n", encoding="utf-8")
+    rows = [
+        f"yolo5d{d}w{w}_{r},0.8,0.7,0.75,0.{r},0.{r},0.{r}"
+        for d in ("1", "33")
+        for w in ("5", "1")
+        for r in (160, 224, 288)
+    ]
+    header = "model_name,precision,recall,mAP_0.5,mAP_0.5:0.95,pi4_ort_latency,ov_latency"
+    (inputs / "table.csv").write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+
+
+def _make_tracking(runs: Path) -> None:
+    """Make MLflow's database, which takes half a minute on one core."""
+    from nas.addresses import sqlite  # noqa: PLC0415 - in a process of its own
+    from nas.tracking.database import create_database  # noqa: PLC0415 - imports MLflow
+
+    create_database(sqlite(runs / "mlflow.db"))
+
+
+def _in_fork(work: Callable[[], None]) -> None:
+    """Do something in a process of its own, whose imports no case needs.
+
+    Raises:
+        SystemExit: it has failed.
+    """
+    if (process := os.fork()) == 0:
+        try:
+            work()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    if os.waitpid(process, 0)[1]:
+        sys.exit("the valid inputs cannot be made")
+
+
+def settle(inputs: Path) -> None:
+    """Write a copy's own place into its files, which name the place where they were made."""
+    for path in (path for pattern in ("*.json", "*.yaml") for path in inputs.rglob(pattern)):
+        text = path.read_text(encoding="utf-8")
+        if _ORIGIN in text:
+            path.write_text(text.replace(_ORIGIN, str(inputs)), encoding="utf-8")
+
+
+def make(number: int, seed: int, inputs: Path, only: Sequence[str] = ()) -> Case:
+    """Change one input of a copy of the valid ones; the current folder is the copy."""
+    draw = random.Random(f"{seed} {number}")
+    kind = draw.choice(only or KINDS)
+    if kind == "line":
+        return _line(number, draw)
+    command = draw.choice(READERS[kind])
+    if command[0] in _SLOW and draw.random() < _SPARED:
+        command = READERS[kind][0]
+    if kind == "study":
+        name = draw.choice(_IN_STUDY)
+        trial = draw.choice(("base", "trials/0000", "trials/0001", "trials/0002"))
+        file = draw.choice(("outcome.json", "progress.jsonl", "model.yaml", "judged.npz", "weights.pt", "lock"))
+        path = inputs / STUDY / (f"{trial}/{file}" if name == "outcome" else name)
+        if not path.is_file():
+            path = inputs / STUDY / "study.json"
+        editing = malformed_inputs.edit_text if path.suffix == ".py" else None
+        change = editing(draw, path) if editing else malformed_inputs.edit(draw, path)
+        return Case(number=number, kind=kind, change=f"{path.relative_to(inputs)}: {change}", words=command)
+    path = (
+        inputs
+        / {
+            "space": "space.yaml",
+            "model": draw.choice(("tiny.yaml", f"{STUDY}/trials/0001/model.yaml")),
+            "data": "data/data.yaml",
+            "latency": "latency.csv" if "FILE" in command else "cache/latency/golden.csv",
+            "bench": "table.csv",
+            "checkpoint": "weights.pt",
+        }[kind]
+    )
+    if kind == "data" and draw.random() < 0.25:
+        changed = draw.choice(sorted((inputs / "data").rglob("*.png")) + sorted((inputs / "data").rglob("*.txt")))
+        change = f"{changed.relative_to(inputs)}: {malformed_inputs.edit(draw, changed)}"
+    else:
+        change = f"{path.relative_to(inputs)}: {malformed_inputs.edit(draw, path)}"
+    words = tuple(word.replace("FILE", str(path.relative_to(inputs))) for word in command)
+    return Case(number=number, kind=kind, change=change, words=words)
+
+
+def _line(number: int, draw: random.Random) -> Case:
+    words = list(draw.choice(_LINES))
+    for _ in range(draw.choice((1, 1, 2, 3))):
+        value = str(draw.choice(malformed_inputs.SCALARS)).replace("\0", draw.choice(("", "?")))
+        kind = draw.choice(("option", "option", "option", "argument", "equals", "lone"))
+        match kind:
+            case "option":
+                words += [draw.choice(_OPTIONS), value]
+            case "equals":
+                words.append(f"{draw.choice(_OPTIONS)}={value}")
+            case "lone":
+                words.append(draw.choice((draw.choice(_OPTIONS), value)))
+            case _:
+                words[draw.randrange(len(words))] = value
+    if "ui" in words[:1] or "search" in words[:1]:
+        words += ["--no-such-option"] if words[0] == "ui" else ["--dry-run"]  # neither serves nor trains
+    return Case(number=number, kind="line", change="", words=tuple(words))
