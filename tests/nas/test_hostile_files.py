@@ -221,6 +221,16 @@ def test_pipe_on_ultralytics_command_line_is_refused(argument: str, monkeypatch:
     require_refused(nas("yolo", "train", argument, "project=runs"))
 
 
+@pytest.mark.parametrize("argument", ["model", "pretrained", "resume"])
+def test_missing_checkpoint_is_not_looked_for_in_the_network(argument: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("loop.pt").symlink_to("loop.pt")
+    monkeypatch.setattr(sys, "argv", ["yolo"])
+    for name in ("mine.pt", "loop.pt", "folder/mine.pt"):
+        result = nas("yolo", "train", f"{argument}={name}", "project=runs")
+        require_refused(result)
+        assert f"{name}: no such file" in result.stderr
+
+
 @pytest.fixture
 def _guarded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Guards of `nas yolo`, which last for its process, for one test."""

@@ -15,7 +15,8 @@ from typing import Any
 
 from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.nn import tasks
-from ultralytics.utils import LOGGER, ROOT, YAML
+from ultralytics.utils import LOGGER, ROOT, SETTINGS, YAML
+from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
 
 from search_spaces import build, model_checks, model_file, model_reader, parser_hooks
 from search_spaces.errors import DataError, SpecError, in_one_line, shortened
@@ -142,6 +143,8 @@ def require_valid(arguments: Sequence[str], *, trusted: bool = False) -> None:
         path = Path(value)
         if key in {*_CHECKPOINTS, "data", "cfg", "tracker"} and is_special(path):
             raise DataError(f"{value}: no plain file (a pipe or device may have no end)")
+        if key in _CHECKPOINTS and _is_nowhere(value):
+            raise DataError(f"{value}: no such file, and no checkpoint that Ultralytics publishes")
         if key in _CHECKPOINTS and path.suffix.lower() == ".pt" and is_plain(path) and not trusted:
             _require_harmless(path)
         if key in _CHECKPOINTS and trusted and is_plain(path):
@@ -154,6 +157,14 @@ def require_valid(arguments: Sequence[str], *, trusted: bool = False) -> None:
             _require_model(path)
         else:
             _require_data(path)
+
+
+def _is_nowhere(checkpoint: str) -> bool:
+    """Return whether a checkpoint is no file, no address and none that Ultralytics publishes under its name."""
+    path = Path(checkpoint)
+    if path.suffix != ".pt" or "://" in checkpoint or is_plain(path):
+        return False
+    return path.name not in GITHUB_ASSETS_NAMES and not is_plain(Path(SETTINGS["weights_dir"]) / path.name)
 
 
 @contextmanager
