@@ -225,12 +225,11 @@ def _ended(where: str, trial: StoredTrial, found: FoundFiles, *, is_expected: bo
             trial=trial.number,
         )
     is_copied = str(trial.attributes.get(DETAIL, "")).startswith(TRAINED_BEFORE)
-    if found.weights is FileState.DAMAGED or (found.weights is FileState.MISSING and is_expected and not is_copied):
+    is_lost = found.weights is FileState.MISSING and is_expected and trial.ending == Ending.FINISHED and not is_copied
+    if found.weights is FileState.DAMAGED or is_lost:
         yield Finding(
             address=f"{where}/weights.pt",
-            problem=str(found.weights)
-            if found.weights is FileState.DAMAGED
-            else "missing, and the trial is a best one",
+            problem="missing, and the trial is a best one" if is_lost else str(found.weights),
             advice="put it back; nas export writes the trial without weights",
             trial=trial.number,
         )

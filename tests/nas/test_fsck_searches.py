@@ -44,8 +44,8 @@ def found_in(folder: Path) -> list[str]:
 def test_finished_study_of_an_older_version_lacks_what_its_archive_left_out(tmp_path: Path) -> None:
     folder = extracted("2026-11-holdout", "/tmp/golden2", tmp_path)  # noqa: S108 - where the archive was made
     assert found_in(folder / "runs/golden-holdout") == [
-        "golden-holdout/trials/0000/weights.pt: missing, though the trial is a best one",
-        "golden-holdout/trials/0002/weights.pt: missing, though the trial is a best one",
+        "golden-holdout/trials/0000/weights.pt: missing, and the trial is a best one",
+        "golden-holdout/trials/0002/weights.pt: missing, and the trial is a best one",
         "golden-holdout in MLflow: has none of this study's runs",
         "golden-holdout-confirm in MLflow: has none of this study's runs",
     ]
