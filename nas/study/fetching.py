@@ -11,7 +11,6 @@ from sqlalchemy import text
 from nas import addresses
 from nas.study.confirmation import have_in_common
 from nas.study.folders import STUDY, study_folder, tracking_uri
-from nas.study.machines import machine_id
 from nas.study.shared_definition import Definition, settings_in, write_definition
 from nas.study.shared_files import SharedFiles
 from nas.study.storage import OptunaIdentity, study_id
@@ -45,8 +44,7 @@ def _fetch_beside(study: StoredStudy, name: str) -> None:
     """Fetch a study that belongs to another one; make its folder first, if it is one of this search's."""
     folder = study_folder(name, study.folder.parent)
     if not (folder / STUDY).is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        files = SharedFiles(study.storage, study_id(study.storage, name), machine_id(folder))
+        files = SharedFiles(study.storage, study_id(study.storage, name))
         try:
             definition = Definition.read(files, name, addresses.without_password(study.file.storage))
         except StudyError:  # of an earlier version, whose folders were copied
@@ -55,6 +53,7 @@ def _fetch_beside(study: StoredStudy, name: str) -> None:
         belongs = settings.confirms is not None or name == study.settings.confirms
         if not belongs or not have_in_common(study.settings, settings):
             return
+        folder.mkdir(parents=True, exist_ok=True)
         data = None if settings.data == DIGITS else Path(study.settings.data)
         write_definition(folder, files)
         write_joined(folder, joined_file(folder, definition.file, study.file.storage, data), study.storage)

@@ -48,10 +48,10 @@ class SharedFiles:
 
     Args:
         study: Optuna's number of it.
-        machine: id of this machine.
+        machine: id of this machine; empty to read only.
     """
 
-    def __init__(self, storage: RetryingStorage, study: int, machine: str) -> None:
+    def __init__(self, storage: RetryingStorage, study: int, machine: str = "") -> None:
         self._storage, self._study, self._machine = storage, study, machine
         create_tables(storage)
 

@@ -11,7 +11,6 @@ from nas.settings import RunSettings
 from nas.study.conditions import conditions_here, differences
 from nas.study.fetching import joined_file, write_joined
 from nas.study.folders import HOLDOUT, STUDY, make_folder, study_folder
-from nas.study.machines import machine_id
 from nas.study.shared_definition import Definition, write_definition
 from nas.study.shared_files import SharedFiles
 from nas.study.storage import open_storage, study_id
@@ -58,14 +57,15 @@ def join(
     folder = study_folder(name, Path(runs))
     address = _address(folder, storage)
     opened = open_storage(address)
-    make_folder(folder)
+    make_folder(folder.parent)
     with Lock(folder.parent / BEGINNING_LOCK).held():
-        files = SharedFiles(opened, study_id(opened, name), machine_id(folder))
+        files = SharedFiles(opened, study_id(opened, name))
         definition = Definition.read(files, name, addresses.without_password(address))
         _require_equal_conditions(name, definition, anyway=anyway)
         _require_trust(name, folder, definition, trust=trust)
         run = _run_here(definition, changes)
         if not (folder / STUDY).is_file():
+            make_folder(folder)
             write_definition(folder, files)
             _write_file(folder, definition.file, address, data, opened)
         study = Study.open(folder)

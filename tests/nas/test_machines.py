@@ -25,6 +25,7 @@ from nas.study import machines as machines_module
 from nas.study import stock_training
 from nas.study.conditions import conditions_here
 from nas.study.database_lock import DatabaseLock
+from nas.study.fetching import fetched
 from nas.study.machines import GRACE, MACHINE_FILE, STOCK_TRAINING, TRACKING, machine_id
 from nas.study.shared_definition import CONDITIONS
 from nas.study.shared_study import SharedStudy
@@ -468,6 +469,28 @@ class TestFiles:
             assert first.storage.rows(text(f"SELECT count(*) FROM {table}"))[0][0] == 0  # noqa: S608 - names of ours
 
 
+class TestStudiesBeside:
+    def test_study_that_another_machine_derived_is_found_here(
+        self, first: Study, another: Join, make_study: MakeStudy, tmp_path: Path
+    ) -> None:
+        second = another()
+        derived = make_study("small-confirm", storage=first.file.storage, confirms="small")
+        make_study("small-other", storage=first.file.storage)
+        run(derived)
+        assert fetched(second) is second
+        here = Study.open(tmp_path / "second" / "small-confirm")
+        assert here.settings.confirms == "small"
+        assert [record.ending for record in here.records()] == ["finished"]
+        assert here.files(0).read_outcome() == derived.files(0).read_outcome() is not None
+        assert not (tmp_path / "second" / "small-other").exists()
+
+    def test_study_of_one_machine_fetches_nothing(self, make_study: MakeStudy) -> None:
+        study = make_study()
+        before = sorted(study.folder.parent.rglob("*"))
+        assert fetched(study) is study
+        assert sorted(study.folder.parent.rglob("*")) == before
+
+
 class TestJoining:
     def test_joined_study_has_the_settings_and_space_of_the_first(self, first: Study, another: Join) -> None:
         second = another()
@@ -496,7 +519,7 @@ class TestJoining:
     def test_study_that_the_database_does_not_have_is_refused(self, first: Study, tmp_path: Path) -> None:
         with pytest.raises(StudyError, match="the database has no study 'smal'"):
             join("smal", storage=first.file.storage, runs=tmp_path / "second")
-        assert not (tmp_path / "second" / "smal" / "study.json").exists()
+        assert not (tmp_path / "second" / "smal").exists()
 
     def test_other_databases_are_refused(self, tmp_path: Path) -> None:
         with pytest.raises(SpecError, match="several machines share a PostgreSQL database, got 'sqlite:"):

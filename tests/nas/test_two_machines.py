@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -164,10 +163,9 @@ def _two_networks() -> Iterator[tuple[str, str]]:
 
 
 def test_machines_in_two_networks_complete_a_study_though_the_link_is_cut_for_a_minute(
-    postgres_server: Any, tmp_path: Path
+    database: str, tmp_path: Path
 ) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
-    database = postgres_server.create("two_networks")
     storage = database.replace("127.0.0.1", "10.213.0.1")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
