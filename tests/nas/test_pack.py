@@ -441,7 +441,8 @@ def _as_another_user() -> list[str] | None:
     plain_user = ["setpriv", "--reuid=nobody", "--clear-groups"]
     reading = [*plain_user, "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
     for command in (plain_user, reading):
-        tried = subprocess.run([*command, sys.executable, "-c", "import torch"], check=False, capture_output=True)
+        within_shell = ["bash", "-c", '"$0" -c "import torch"', sys.executable]  # setpriv itself may start more
+        tried = subprocess.run([*command, *within_shell], check=False, capture_output=True)
         if tried.returncode == 0:
             return command
     return None
