@@ -150,6 +150,7 @@ def end(study: Study, trial: Trial, outcome: Outcome) -> None:
                 store(study, stored, fields)
         except UpdateFinishedTrialError:
             was_stored = outcome.ending is Ending.FINISHED and take_back(study, number, fields)
+            study.shared.delete_large([number])
             what = "stored in the trial that retries it" if was_stored else "another machine has finished it before"
             raise TrialEnded(f"trial {number}: it was given away; {what}") from None
     raise TrialEnded(f"trial {number}: stored")

@@ -346,10 +346,9 @@ class TestMachines:
     ) -> None:
         second = another()
         original = shared(first).machines
-        monkeypatch.setattr(machines_module, "_this_process", lambda: "::1:1")  # in another container
-        original.begin(1)
-        monkeypatch.undo()
-        monkeypatch.setenv(GRACE, "4")
+        with monkeypatch.context() as patch:
+            patch.setattr(machines_module, "_this_process", lambda: "::1:1")  # in another container
+            original.begin(1)
         copied = second.folder / MACHINE_FILE
         copied.write_text(json.dumps({"machine": original.id, "inode": second.folder.stat().st_ino}))
         copy = Study.open(second.folder)
