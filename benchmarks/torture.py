@@ -174,8 +174,7 @@ class Torture:
             arguments, killed_here, tries = command(ended_by_itself), 0, tries + 1
             process = self.start(runs, *arguments)
             while done < kills and process.poll() is None:
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(self.rng.uniform(0.2, within))
+                if not self._is_running_after_a_while(process, runs, within):
                     break
                 ends = self.kill(process)
                 done, killed_here = done + 1, killed_here + 1
@@ -186,6 +185,23 @@ class Torture:
             if ended_by_itself and code:
                 self.problems.append(f"{runs.name}: status {code} without a kill: {last_line(runs)}")
             print(f"{runs.name}: {arguments[0]}: {done} of {kills} kills", flush=True)
+
+    def _is_running_after_a_while(self, process: subprocess.Popen[bytes], runs: Path, within: float) -> bool:
+        """Wait until a random moment, of two in three one within seconds of an epoch; return whether it still runs."""
+        trace = runs.with_suffix(".trace")
+        before = trace.stat().st_size if trace.is_file() else 0
+        if self.rng.random() < 2 / 3:
+            limit = time.monotonic() + 4 * within
+            while (
+                process.poll() is None
+                and time.monotonic() < limit
+                and (not trace.is_file() or trace.stat().st_size == before)
+            ):
+                time.sleep(0.01)
+            within = 3.0
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(self.rng.uniform(0, within))
+        return process.poll() is None
 
     def check(self, runs: Path, study: str) -> None:
         """Check a study whose command has ended."""

@@ -38,6 +38,7 @@ from nas.study.study import Study
 from nas.study.trial_records import description
 from search_spaces import Architecture
 from search_spaces.errors import NasError, unwrapped
+from search_spaces.files import environment_problem
 from trials import Budget, Ending, Epoch, Limits, Outcome, evaluate
 from trials.machine import MemoryGrowth, MemoryLimit, end_with
 from trials.scores import GoOn
@@ -87,6 +88,11 @@ class Worker:
                 self.study.optuna.optimize(self._objective, n_trials=1, catch=(BrokenTrialError,))
             except TrialEnded as ended:
                 log.info("%s", ended)
+            except AssertionError as error:
+                # Optuna's, when the end of a trial cannot be stored either, such as on a full disk
+                if not isinstance(error.__context__, NasError):
+                    raise
+                raise error.__context__ from None
             finally:
                 self._proposal_lock.release()
 
@@ -297,8 +303,11 @@ def main() -> None:
     except KeyboardInterrupt:
         log.info("stopped")
         return
-    except NasError as error:
-        print(f"{PROBLEM}{unwrapped(error)}", file=sys.stderr)  # noqa: T201 - the supervisor reads it
+    except (NasError, OSError) as error:
+        problem = environment_problem(error) if isinstance(error, OSError) else error
+        if problem is None:
+            raise
+        print(f"{PROBLEM}{unwrapped(problem)}", file=sys.stderr)  # noqa: T201 - the supervisor reads it
         sys.exit(UNFIT)
     if worker.outgrown:
         log.info("this process uses too much memory; another takes its place")

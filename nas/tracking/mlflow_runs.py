@@ -6,6 +6,7 @@ neither used nor changed.
 
 import logging
 import os
+import re
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -118,11 +119,17 @@ class Run:
         """Return the params that have another value in the run."""
         return {name: text for name, text in params.items() if text[:_PARAM_LENGTH] != self.params[name[:_KEY_LENGTH]]}
 
-    def log_metrics(self, metrics: Mapping[str, float | None], *, step: int = 0) -> None:
-        """Write a point of each metric that has a value, and no point at this step yet."""
+    def log_metrics(self, metrics: Mapping[str, float | None], *, step: int = 0, at: int | None = None) -> None:
+        """Write a point of each metric that has a value, and no point at this step yet.
+
+        Args:
+            step: of the point.
+            at: its time in milliseconds since 1970; by default now. A point with the same time and value as one that
+                MLflow has is not written twice, also if a server carries out a request later than it was waited for.
+        """
         new = {name: float(value) for name, value in metrics.items() if value is not None and not self.has(name, step)}
         if new:
-            time_ms = now()
+            time_ms = at or now()
             self._client.log_batch(self.id, metrics=[Metric(name, value, time_ms, step) for name, value in new.items()])
         for name in new:
             self._steps[name].add(step)
@@ -141,6 +148,14 @@ class Run:
             before = self._client.get_metric_history(self.id, metric) if metric in self._latest else []
             self._steps[metric] = {point.step for point in before}
         return step in self._steps[metric]
+
+    def content(self) -> int:
+        """Return how many params, metrics and tags the run had when it was read."""
+        return len(self.params) + len(self._latest) + len(self.tags)
+
+    def delete(self) -> None:
+        """Delete the run; MLflow keeps it in its bin."""
+        self._client.delete_run(self.id)
 
     def log_artifact(self, file: Path, folder: str | None = None) -> None:
         """Upload a file as an artifact; one of this name is replaced.
@@ -277,7 +292,9 @@ def advice_on(uri: str, problem: Exception) -> str:
         return f"its tables are of another version of MLflow: python -m mlflow db upgrade {without_password(uri)}"
     if uri.startswith(_SERVERS):
         refused = any(status in message for status in ("401", "403", "unauthorized", "forbidden"))
-        return "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD" if refused else "start that server"
+        if refused:
+            return "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
+        return "see the log of that server" if re.search(r"\b5\d\d error", message) else "start that server"
     if path is None:
         return "start that database, or name one of sqlite, postgresql, mysql or http(s): in MLFLOW_TRACKING_URI"
     if "not a database" in message or "malformed" in message or "already exists" in message:

@@ -15,6 +15,7 @@ from nas.records.trial_files import TrialFiles
 from nas.tracking import note
 from nas.tracking.findings import Findings, Stage
 from nas.tracking.mlflow_runs import TAG_LENGTH, Run
+from nas.tracking.trial_runs import changed_at
 
 
 class StudyRun:
@@ -75,9 +76,12 @@ class StudyRun:
 
     def write_stock_training(self) -> None:
         """Write the epochs of the stock model's training, which is no trial, under `base/`."""
+        at = float(self.run.began)
         for epoch in TrialFiles.of_stock_model(self._folder).read_epochs():
             values = {**epoch.losses, "map50_95": epoch.map50_95, "map50": epoch.map50}
-            self.run.log_metrics({f"base/{name}": value for name, value in values.items()}, step=epoch.epoch)
+            at += 1000 * epoch.seconds
+            named = {f"base/{name}": value for name, value in values.items()}
+            self.run.log_metrics(named, step=epoch.epoch, at=round(at))
 
     def write_front(
         self, finished: Sequence[Record], best: Sequence[Record], stock: Mapping[str, float] | None
@@ -126,6 +130,7 @@ class StudyRun:
                 "best_map50_95": max((record.map50_95 or 0.0 for record in best), default=None),
             },
             step=step,
+            at=changed_at(TrialFiles.of(self._folder, finished[-1].trial).outcome),
         )
 
     def _upload(self, name: str, text: str, folder: str = "front") -> None:

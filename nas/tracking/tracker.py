@@ -18,6 +18,7 @@ from nas.records.record import Record, pareto_front_of
 from nas.records.trial_files import TrialFiles
 from nas.study.folders import SPACE, SUPERVISOR_LOCK, TRACKING_STATE
 from nas.study.tracking_state import TrackingState
+from nas.tracking.doubled_runs import without_doubles
 from nas.tracking.findings import Findings, Stage
 from nas.tracking.mlflow_runs import Run, Runs, advice_on, now
 from nas.tracking.study_run import StudyRun, stock_costs
@@ -29,6 +30,8 @@ _log = logging.getLogger(__name__)
 _TRAINING = "nas.training"
 """Tag of the run of a full training: the folder in which it writes."""
 _SECONDS_BETWEEN_ATTEMPTS = 10.0
+_NAMED = 8
+"""Number of trials that a message names."""
 
 
 class Tracker:
@@ -87,8 +90,9 @@ class Tracker:
         self._clock = clock
         self._findings, self._stage = findings, stage
         self._records: Sequence[Record] = ()
+        self._is_open = False
         self._not_before = -math.inf
-        self._up_to_date = self._warned = self._has_trained = False
+        self._up_to_date = self._warned = self._has_trained = self._has_failed = False
         self._attempt(lambda: None)
 
     @property
@@ -122,6 +126,9 @@ class Tracker:
         if records is not None:
             self._records = records
 
+        if self._has_failed:  # a server may have carried out a request later than it was waited for
+            self._up_to_date = False
+
         def end() -> None:
             self._store_end(status, self._parent.run.ended)
             self._parent.findings = self._findings()
@@ -131,7 +138,7 @@ class Tracker:
 
         self._attempt(end, last=True)
         if self.problem is not None:
-            with suppress(OSError):  # only the end time is lost
+            with suppress(OSError, EnvironmentProblem):  # only the end time is lost
                 self._state = TrackingState.of(self.folder)
                 self._store_end(status, None)
 
@@ -152,6 +159,18 @@ class Tracker:
         self.finish(status or ("KILLED" if unfinished else "FINISHED"), records)
         if self.problem:
             raise EnvironmentProblem(self.problem)
+
+    def unsent(self, records: Sequence[Record]) -> str:
+        """Return what MLflow lacks at the end, in words.
+
+        Args:
+            records: of all trials.
+        """
+        missing = self._trials.unsent(records) if self._is_open else [record.trial for record in records]
+        shown = ", ".join(map(str, missing[:_NAMED]))
+        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+        end = "the end of the study's run" if self._is_open else "the study's run"
+        return f"{end}, {'trial' if len(missing) == 1 else 'trials'} {shown}{more}" if missing else end
 
     def begin_training(self, name: str, folder: Path, *, at: int, resumed: bool) -> Run:
         """Return the child run of a full training of one of the study's models.
@@ -190,10 +209,11 @@ class Tracker:
             self._up_to_date = False  # a failure or Ctrl-C may leave MLflow ahead of what we know
             write()
         except Exception as problem:  # noqa: BLE001 - no failure of MLflow ends a search
-            self._not_before = self._clock() + _SECONDS_BETWEEN_ATTEMPTS
+            self._not_before, self._has_failed = self._clock() + _SECONDS_BETWEEN_ATTEMPTS, True
             self.problem = self._message(problem)
             if last:
-                _log.warning("%s; what is missing there is sent by: %s", self.problem, self.sync_command)
+                lacks = self.unsent(self._records)
+                _log.warning("%s; what is missing there (%s) is sent by: %s", self.problem, lacks, self.sync_command)
             elif not self._warned:
                 _log.warning(
                     "%s; %s goes on, and what is missing there is written once it works", self.problem, self._activity
@@ -215,12 +235,13 @@ class Tracker:
         self._state = TrackingState.of(self.folder)
         tags = {"nas.study": self.study, "nas.study_id": self._state.study_id}
         self._runs = Runs(self.uri, self.experiment, self.folder.parent, tags, key="nas.study_id")
-        runs = list(self._runs.find())
+        runs = without_doubles(list(self._runs.find()))
         trials = {int(run.tags["nas.trial"]): run for run in runs if "nas.trial" in run.tags}
         self._trainings = [run for run in runs if _TRAINING in run.tags]
         parents = [run for run in runs if not {"nas.trial", _TRAINING} & run.tags.keys()]
         parent = parents[0] if parents else self._runs.begin(self.study, at=changed_at(self.folder / SPACE))
         self._trials = TrialRuns(self._runs, parent.id, self.folder, trials)
+        self._is_open = True
         self._parent = StudyRun(
             parent, self.folder, study=self.study, objectives=self.objectives, commands=self.commands
         )
@@ -261,9 +282,13 @@ class Tracker:
 
     def _store_finished(self, finished: Mapping[int, Record]) -> None:
         state = self._state
-        new = sorted(finished.keys() - set(state.finished))
+        new = sorted(finished.keys() - set(state.finished), key=self._ended_at)
         stock = stock_costs(self._records, self.objectives) if state.stock is None else state.stock
         self._store(replace(state, finished=(*state.finished, *new), stock=stock))
+
+    def _ended_at(self, trial: int) -> tuple[int, int]:
+        """Return when a trial ended: while MLflow is away, several end before it is written to."""
+        return changed_at(TrialFiles.of(self.folder, trial).outcome) or 0, trial
 
     def _store(self, state: TrackingState) -> None:
         if state != self._state:

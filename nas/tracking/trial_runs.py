@@ -1,6 +1,6 @@
 """Runs of trials in MLflow, children of the study's run: picks, epochs, scores, costs and status of each trial."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ class TrialRuns:
         run = self._run(record, ended)
         status = _status_of(record)
         if run.status != status or status == "RUNNING":
-            _write_training(run, record, self._files(record.trial))
+            _write_training(run, record, self._files(record.trial), ended)
         run.set_tags(
             {
                 "mlflow.parentRunId": self._parent_run_id,
@@ -68,6 +68,17 @@ class TrialRuns:
             if found is not None:
                 values = {"difference": found.difference, "low": found.low, "high": found.high}
                 run.update_metrics({f"verdict/{name}": value for name, value in values.items()}, step=found.seeds)
+
+    def unsent(self, records: Sequence[Record]) -> list[int]:
+        """Return the trials whose run is missing, or has not ended as its trial."""
+        runs = dict(self._by_trial)
+        return [
+            record.trial
+            for record in records
+            if record.state in _STATUS
+            and (record.summary or record.state != "running")
+            and (record.trial not in runs or runs[record.trial].status != _status_of(record))
+        ]
 
     def kill_running(self) -> None:
         """End the runs that have not ended as `KILLED`, at their trial's last heartbeat."""
@@ -103,18 +114,20 @@ def _status_of(record: Record) -> str:
     return "KILLED" if record.status == "interrupted" else _STATUS[record.state]
 
 
-def _write_training(run: Run, record: Record, files: TrialFiles) -> None:
-    """Write what does not change once the trial has ended."""
+def _write_training(run: Run, record: Record, files: TrialFiles, ended: int | None) -> None:
+    """Write what does not change once the trial has ended, at `ended`."""
     run.log_params(_pick_params(record.picks) if record.summary else {})
+    at = float(run.began)
     for epoch in files.read_epochs():
+        at += 1000 * epoch.seconds
         losses = {f"train/{name}": loss for name, loss in epoch.losses.items()}
         accuracies = {"map50_95": epoch.map50_95, "map50": epoch.map50}
-        run.log_metrics({**losses, **accuracies, "epoch_seconds": epoch.seconds}, step=epoch.epoch)
+        run.log_metrics({**losses, **accuracies, "epoch_seconds": epoch.seconds}, step=epoch.epoch, at=round(at))
     if record.state == "running":
         return
     scores = {"score/map50_95": record.map50_95, "score/map50": record.map50}
     costs = {name: getattr(record, name) for name in _COSTS}
-    run.log_metrics(scores | costs | {"inherited": record.inherited or None})
+    run.log_metrics(scores | costs | {"inherited": record.inherited or None}, at=ended)
     for path in (files.model, files.outcome, files.error):
         if path.is_file():
             run.log_artifact(path)

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -18,6 +17,7 @@ from nas.study.folders import STUDY, runs_option
 from nas.study.garbage import WeightCollector
 from nas.study.stock_training import StockTraining
 from nas.study.study import Study
+from nas.tracking.background import BackgroundTracker
 from nas.workflows.findings import findings_of, stage_of
 from nas.workflows.sharing import MachineTracking, collector_of, publish
 from search_spaces.errors import EnvironmentProblem, NasError, StudyError, unwrapped
@@ -48,15 +48,17 @@ def supervise(
     with (
         study.supervision_lock.held_at_once(study.already_running()),
         signals.as_ctrl_c(),
-        ThreadPoolExecutor(max_workers=1) as aside,
         ExitStack() as stack,
     ):
         identity.verify(study)
         stack.enter_context(at_work(study))
         delete_leftovers(study.folder)
         publish(study)
-        # MLflow is imported while the workers start
-        tracking = MachineTracking(study, lambda: aside.submit(tracker_of, study), wanted=tracks)
+
+        def begin_tracking() -> BackgroundTracker:
+            return BackgroundTracker(partial(tracker_of, study), _sync_command(study))
+
+        tracking = MachineTracking(study, begin_tracking, wanted=tracks)
         weights = WeightCollector(study.folder, study.settings.objectives, collector_of(study))
         status = "KILLED"
 
@@ -170,8 +172,13 @@ def tracker_of(study: Study, *, activity: str = "the search") -> "Tracker | None
         settings=file.settings.flat(),
         objectives=file.settings.objectives,
         commands=commands,
-        sync_command=f"nas sync {study.name}{where}",
+        sync_command=_sync_command(study),
         activity=activity,
         findings=partial(findings_of, study),
         stage=stage_of(study),
     )
+
+
+def _sync_command(study: Study) -> str:
+    """Return the command that writes later what MLflow lacks of a study."""
+    return f"nas sync {study.name}{runs_option(study.folder.parent)}"

@@ -4,8 +4,6 @@ import json
 import logging
 import time
 from collections.abc import Callable, Collection
-from concurrent.futures import Future
-from typing import TYPE_CHECKING
 
 from nas.records.record import Record
 from nas.study.conditions import conditions_here, differences, parse_conditions
@@ -13,10 +11,8 @@ from nas.study.machines import TRACKING
 from nas.study.shared_definition import CONDITIONS, publish_definition
 from nas.study.shared_study import SharedStudy
 from nas.study.study import Study
+from nas.tracking.background import BackgroundTracker
 from search_spaces.errors import StudyError
-
-if TYPE_CHECKING:
-    from nas.tracking.tracker import Tracker
 
 _log = logging.getLogger(__name__)
 
@@ -74,24 +70,24 @@ class MachineTracking:
     """Tracker of a study on this machine; of several machines that share a study, one tracks it.
 
     Args:
-        begin: opens the tracker, aside.
+        begin: opens the tracker, in a thread of its own.
         wanted: whether this machine would track.
     """
 
-    def __init__(self, study: Study, begin: "Callable[[], Future[Tracker | None]]", *, wanted: bool) -> None:
+    def __init__(self, study: Study, begin: Callable[[], BackgroundTracker], *, wanted: bool) -> None:
         self._study, self._begin, self._wanted = study, begin, wanted
-        self._opened: Future[Tracker | None] | None = None
+        self._opened: BackgroundTracker | None = None
         self._not_before = -float("inf")
         self._open_if_free()
 
-    def tracker(self) -> "Tracker | None":
+    def tracker(self) -> BackgroundTracker | None:
         """Return the tracker, with the files of other machines' trials in its reach; None if another machine tracks."""
         self._open_if_free()
         if self._opened is None:
             return None
         if self._study.shared is not None:
             self._study.shared.pull()  # a trial's files are stored before its ending
-        return self._opened.result()
+        return self._opened
 
     def _open_if_free(self) -> None:
         """Take over the tracking, unless a machine that may be alive has it."""

@@ -751,7 +751,7 @@ class TestSending:
         messages = [record.getMessage() for record in caplog.records]
         assert len(messages) == 2  # once in the beginning, once in the end
         assert messages[0].endswith("the search goes on, and what is missing there is written once it works")
-        assert messages[1].endswith("what is missing there is sent by: nas sync v9-digits")
+        assert messages[1].endswith("what is missing there (the study's run, trial 0) is sent by: nas sync v9-digits")
         monkeypatch.setattr(Client, "refuses", False)
         later = begin()
         later.send([stock()], unfinished=True)
