@@ -11,7 +11,7 @@ from search_spaces.errors import unwrapped
 
 _log = logging.getLogger(__name__)
 
-END_SECONDS = 60.0
+END_SECONDS = 120.0
 """How long the end of a search waits for MLflow."""
 _REQUEST_SECONDS = 60
 """How long a request waits for a slow server, unless the user has set it: nobody waits for the request."""
