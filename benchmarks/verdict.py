@@ -3,6 +3,8 @@
 python benchmarks/verdict.py [--studies 2000] [--image-studies 500] [--seeds 5] [--csv FILE]
 python benchmarks/verdict.py --part gains
 python benchmarks/verdict.py --part looks
+python benchmarks/verdict.py --part few
+python benchmarks/verdict.py --part training
 
 The verdict is spoken by `nas.report.judging.judge`, the code of `nas confirm`, from records that this script makes; it
 is told neither the noise nor the truth. Simulated: mAP50-95 in points, with a paired standard deviation of 0.19 between
@@ -53,6 +55,7 @@ TRAINING_DEVIATION = sqrt(PAIRED_DEVIATION**2 - INTERACTION**2 / max(IMAGES))
 LEVEL, IMAGE_LEVEL = 50.0, 25.0
 """Accuracy of all models, and how much harder one image is than another, in points."""
 FINALISTS, GAINS = (3, 5, 10, 20), (0.1, 0.2, 0.3, 0.5)
+FEW_SEEDS = (2, 3, 5)
 OLD_SEEDS = 3
 RESAMPLES = 200
 """Number of resamples of the images; a confirmation takes 1,000, which would make this script five times as long."""
@@ -90,6 +93,8 @@ class Case:
         noise: between seeds.
         gain: true gain of the first finalist.
         looks: numbers of seeds at which it is judged; empty for one look.
+        seeds: of one look; 0 for the option's.
+        training: factor of the deviation that is left without the images.
     """
 
     images: int
@@ -97,11 +102,13 @@ class Case:
     noise: str
     gain: float = 0.0
     looks: tuple[int, ...] = ()
+    seeds: int = 0
+    training: float = 1.0
 
     def accuracies(self, rng: np.random.Generator, seeds: int) -> FloatArray:
         """Return accuracies without the effects of images, `(1 + finalists, seeds)`, in points."""
         deviation = TRAINING_DEVIATION if self.images else PAIRED_DEVIATION
-        values = NOISES[self.noise](rng, 1 + self.finalists, seeds) * deviation / sqrt(2)
+        values = NOISES[self.noise](rng, 1 + self.finalists, seeds) * self.training * deviation / sqrt(2)
         values += LEVEL + rng.standard_normal(seeds) * SEED_EFFECT
         values[1] += self.gain
         return values
@@ -183,6 +190,7 @@ def old_rule(values: FloatArray) -> bool:
 def row_of(case: Case, *, studies: int, seeds: int) -> dict[str, Any]:
     """Return the counts of one kind of studies, as shares with their 95 % intervals."""
     rng = np.random.default_rng(0)
+    seeds = case.seeds or seeds
     claimed = found = covered = intervals = ignoring = old = 0
     for _ in range(studies):
         finalists, without = simulated(rng, case, seeds)
@@ -200,12 +208,13 @@ def row_of(case: Case, *, studies: int, seeds: int) -> dict[str, Any]:
         "finalists": case.finalists,
         "noise": case.noise,
         "gain": case.gain,
+        "training_noise": case.training,
         "seeds": "+".join(map(str, case.looks or (seeds,))),
         "claimed_without_gain": share(claimed, studies) if len(finalists) > bool(case.gain) else "",
         "gain_found": share(found, studies) if case.gain else "",
         "coverage": share(covered, intervals),
         "claimed_ignoring_images": share(ignoring, studies) if case.images and not case.gain else "",
-        "old_rule": share(old, studies) if not (case.images or case.looks) else "",
+        "old_rule": share(old, studies) if not (case.images or case.looks or case.seeds) else "",
     }
 
 
@@ -242,6 +251,20 @@ CASES = {
         Case(images=images, finalists=number, noise=noise)
         for images in IMAGES
         for number in FINALISTS
+        for noise in ("normal", "heavy")
+    ],
+    "few": [
+        Case(images=images, finalists=number, noise=noise, gain=gain, seeds=seeds)
+        for images in (0, *IMAGES)
+        for number in (1, 3)
+        for seeds in FEW_SEEDS
+        for noise, gain in (("normal", 0.0), ("heavy", 0.0), ("unequal", 0.0), ("normal", 0.5))
+    ],
+    "training": [
+        Case(images=images, finalists=1, noise=noise, seeds=seeds, training=factor)
+        for images in IMAGES
+        for seeds in FEW_SEEDS
+        for factor in (3.0, 10.0, 30.0)
         for noise in ("normal", "heavy")
     ],
 }

@@ -11,6 +11,7 @@ study.export(best="map")
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nas import ranges
 from nas._version import __version__
 from nas.defaults import MARGIN
 from nas.paths import RUNS
@@ -122,6 +123,7 @@ def resume(
     from nas.workflows import begin
     from nas.workflows.running import supervise
 
+    ranges.require(trials=trials, timeout=timeout, workers=workers, trial_memory=trial_memory)
     changes = {"trials": trials, "timeout": timeout, "workers": workers, "device": device, "trial_memory": trial_memory}
     resumed = begin.resume(study, runs=Path(runs), storage=storage, data=data, weights=weights, **changes)
     supervise(resumed)
@@ -164,6 +166,8 @@ def confirm(
     """
     from nas.workflows.confirm import confirm as begin
 
+    counts = {"seeds": seeds, "top": top, "epochs": epochs, "workers": workers, "trial_memory": trial_memory}
+    ranges.require(**counts, margin=margin, timeout=timeout)
     changes = {"timeout": timeout, "workers": workers, "device": device, "trial_memory": trial_memory}
     before = open_study(study, runs=runs)
     after = begin(before, seeds=seeds, top=top, epochs=epochs, from_scratch=from_scratch, **changes)
@@ -242,6 +246,8 @@ def ablate(
     """
     from nas.workflows.ablate import AblationPlan
 
+    counts = {"seeds": seeds, "epochs": epochs, "workers": workers, "trial_memory": trial_memory}
+    ranges.require(**counts, margin=margin, timeout=timeout)
     before = open_study(study, runs=runs)
     plan = AblationPlan.of(before, trial=trial, seeds=seeds, epochs=epochs)
     after = plan.begin(timeout=timeout, workers=workers, device=device, trial_memory=trial_memory)

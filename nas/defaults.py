@@ -5,6 +5,8 @@ The command line reads them for its help, so nothing heavy is imported here.
 
 SEEDS = 5
 """Fresh seeds with which every model is trained."""
+MOST_FRESH_SEEDS = 20
+"""Fresh seeds beyond which more of them are no advice: longer trainings or another search cost less."""
 MARGIN = 0.5
 """Points of mAP50-95 within which two models count as equally accurate."""
 MOST_FINALISTS = 8

@@ -141,6 +141,18 @@ def problems(numbers: Mapping[str, Any]) -> list[str]:
     return [f"{flag(name)}: {problem}" for name, problem in found.items() if problem is not None]
 
 
+def require(**numbers: Any) -> None:
+    """Refuse numbers that are out of the range of the option of their name; None is what is not given.
+
+    Raises:
+        SpecError: with every such number.
+    """
+    from search_spaces.errors import SpecError  # noqa: PLC0415 - the help of a command needs none
+
+    if wrong := problems(numbers):
+        raise SpecError(wrong)
+
+
 def flag(name: str) -> str:
     """Return the name of an option on the command line, without dashes."""
     return name.replace("_", "-")

@@ -11,28 +11,32 @@ estimate alone finds half as many gains with five seeds. `benchmarks/verdict.py`
 
 Where accuracies are measured on a sample of images, the sampling variance of the difference is added
 (`nas.algorithms.image_variance`), and the degrees of freedom of the sum follow Welch and Satterthwaite (Satterthwaite
-1946).
+1946). The variance between seeds consists of the interaction of seeds and images, which the bootstrap of images finds
+with many degrees of freedom, and of the rest. Estimated from few seeds, that rest may be small by accident, and would
+then vanish beside the images, with its few degrees of freedom. So it counts in these as its upper confidence limit.
 
 Tests are one-sided t-tests, corrected for the number of candidates by Holm's step-down procedure (Holm 1979).
 Equivalence is shown by two one-sided tests against a margin (Schuirmann 1987).
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from math import sqrt
 
 import numpy as np
-from scipy.special import stdtr, stdtrit
+from scipy.special import chdtri, stdtr, stdtrit
 
 from nas.algorithms.arrays import FloatArray
+from nas.algorithms.image_variance import ImageVariances
 
 LEVEL = 0.05
 """Share of studies in which a difference may be claimed where there is none, however often seeds are added."""
 _FIRST_LOOK = 0.04
 """Part of the level that the first look at a study spends."""
 _POWER = 0.8
+_CONFIDENCE = 0.75
+"""Of the upper limit of the variance between seeds; with less, two seeds claim too much (docs/verdict.md)."""
 _MOST_SEEDS = 1000
 
 
@@ -81,8 +85,7 @@ def compare(
     accuracies: FloatArray,
     *,
     margin: float,
-    image_variances: Sequence[float] | None = None,
-    images: int | None = None,
+    sampled: ImageVariances | None = None,
     level: float | None = LEVEL,
 ) -> list[Comparison]:
     """Compare candidates with a reference.
@@ -90,8 +93,7 @@ def compare(
     Args:
         accuracies: `(1 + candidates, seeds)`, the reference first.
         margin: differences below it do not matter; in the unit of the accuracies.
-        image_variances: of each candidate's difference, over samples of images.
-        images: number of images from which these are estimated; None takes them as known.
+        sampled: variances of the differences over samples of images; None where these images alone count.
         level: of the tests, `level_of_look`; None where more seeds are on their way: every finding is pending.
 
     Raises:
@@ -100,15 +102,9 @@ def compare(
     values = np.asarray(accuracies, dtype=np.float64)
     if values.ndim != 2 or values.shape[0] < 2 or values.shape[1] < 2 or not np.isfinite(values).all():
         raise ValueError(f"a reference and candidates, two seeds or more, finite: got an array of shape {values.shape}")
-    seeds = values.shape[1]
-    differences = values[1:] - values[0]
-    means = differences.mean(axis=1)
-    variances, pooled_freedom = _variances(values)
-    sampled = np.zeros(len(means)) if image_variances is None else np.asarray(image_variances, dtype=np.float64)
-    by_seed = variances / seeds
-    errors = np.sqrt(by_seed + sampled)
-    image_freedom = np.inf if images is None else images - 1
-    freedom = np.array([_freedom(pair, (pooled_freedom, image_freedom)) for pair in zip(by_seed, sampled, strict=True)])
+    means = (values[1:] - values[0]).mean(axis=1)
+    by_seed, by_image, freedom = _noise(values, sampled)
+    errors = np.sqrt(by_seed + by_image)
     better = holm(_survival(means, errors, freedom))
     worse = holm(_survival(-means, errors, freedom))
     apart = np.maximum(_survival(means + margin, errors, freedom), _survival(margin - means, errors, freedom))
@@ -121,7 +117,7 @@ def compare(
             high=float(means[index] + reach[index]),
             standard_error=float(errors[index]),
             seed_error=sqrt(by_seed[index]),
-            image_error=sqrt(sampled[index]),
+            image_error=sqrt(by_image[index]),
             degrees_of_freedom=float(freedom[index]),
             p_better=float(better[index]),
             p_worse=float(worse[index]),
@@ -172,7 +168,7 @@ def detectable(
     """
     by_seed, sampled = deviation**2 / seeds, image_error**2
     of_deviation = candidates * (seeds - 1) if freedom is None else freedom
-    degrees = _freedom((by_seed, sampled), (of_deviation, np.inf))
+    degrees = _freedom(by_seed, sampled, 0.0, of_seeds=of_deviation, of_images=np.inf)
     critical = stdtrit(degrees, 1 - level / candidates)
     # Power of a t-test by its usual approximation: the noncentrality that reaches it.
     return float((critical + stdtrit(degrees, _POWER)) * sqrt(by_seed + sampled))
@@ -196,6 +192,20 @@ def paired_deviation(accuracies: FloatArray) -> float:
     return sqrt(float(_pooled(np.asarray(accuracies, dtype=np.float64))))
 
 
+def _noise(values: FloatArray, sampled: ImageVariances | None) -> tuple[FloatArray, FloatArray, FloatArray]:
+    """Return the variances of the mean differences by seeds and by images, and the degrees of freedom of their sum."""
+    seeds = values.shape[1]
+    variances, pooled_freedom = _variances(values)
+    none = np.zeros(len(variances))
+    by_image, interaction = (none, none) if sampled is None else (sampled.common, sampled.interaction / seeds)
+    image_freedom = np.inf if sampled is None else sampled.images - 1
+    freedom = [
+        _freedom(each, common + own, own, of_seeds=pooled_freedom, of_images=image_freedom)
+        for each, common, own in zip(variances / seeds, by_image, interaction, strict=True)
+    ]
+    return np.maximum(variances / seeds, interaction), by_image, np.array(freedom)
+
+
 def _variances(values: FloatArray) -> tuple[FloatArray, int]:
     """Return the variance of each candidate's differences, `(candidates,)`, and the degrees of freedom."""
     candidates, seeds = values.shape[0] - 1, values.shape[1]
@@ -210,10 +220,21 @@ def _pooled(values: FloatArray) -> float:
     return 2 * float((residuals**2).sum()) / freedom
 
 
-def _freedom(variances: tuple[float, float], freedoms: tuple[float, float]) -> float:
-    """Return Satterthwaite's degrees of freedom of a sum of estimated variances; infinite ones are of a known part."""
-    uncertain = sum(variance**2 / freedom for variance, freedom in zip(variances, freedoms, strict=True))
-    return sum(variances) ** 2 / uncertain if uncertain > 0 else freedoms[0]
+def _freedom(by_seed: float, by_image: float, interaction: float, *, of_seeds: float, of_images: float) -> float:
+    """Return Satterthwaite's degrees of freedom of the variance of a mean over seeds, on a sample of images.
+
+    Args:
+        by_seed: its part from the noise between seeds.
+        by_image: its variance over samples of images, with the same seeds.
+        interaction: part that both have in common.
+        of_seeds: degrees of freedom of the noise between seeds.
+        of_images: of the variance over samples of images; infinite if it is known.
+    """
+    # The variance is by_image and the rest of by_seed; the rest counts by the upper limit of by_seed.
+    limit = by_seed * of_seeds / float(chdtri(of_seeds, _CONFIDENCE))
+    rest = max(limit - interaction, 0.0)
+    uncertain = rest**2 / of_seeds + by_image**2 / of_images
+    return (rest + by_image) ** 2 / uncertain if uncertain > 0 else of_seeds
 
 
 def _survival(means: FloatArray, errors: FloatArray, freedom: FloatArray) -> FloatArray:

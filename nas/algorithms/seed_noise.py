@@ -16,7 +16,7 @@ from math import sqrt
 import numpy as np
 from scipy.special import chdtri
 
-from nas.algorithms.paired_comparison import LEVEL, detectable
+from nas.algorithms.paired_comparison import LEVEL, detectable, seeds_for
 
 Trainings = Mapping[tuple[str, int], float]
 """Accuracies of one study by architecture and seed."""
@@ -50,15 +50,34 @@ def estimate(studies: Iterable[Trainings]) -> SeedNoise | None:
     return SeedNoise(deviation=sqrt(squares / freedom), low=sqrt(low), high=sqrt(high), degrees_of_freedom=freedom)
 
 
-def least_difference(noise: SeedNoise, seeds: int, *, image_error: float = 0.0) -> float:
-    """Return the true difference that is found in 80 % of comparisons, the noise estimated as well as here.
+def least_difference(noise: SeedNoise, seeds: int) -> float:
+    """Return the true difference that so many seeds of a search detect in 80 % of comparisons of two models.
+
+    The noise is known from all repeats, and one comparison is made.
 
     Args:
         seeds: of both models.
-        image_error: standard error of a difference from the sample of images; 0 where only seeds differ.
     """
     freedom = max(noise.degrees_of_freedom, seeds - 1)
-    return detectable(sqrt(2) * noise.deviation, seeds, freedom=freedom, image_error=image_error)
+    return detectable(sqrt(2) * noise.deviation, seeds, freedom=freedom)
+
+
+def confirmed_difference(noise: SeedNoise, seeds: int, *, finalists: int, image_error: float = 0.0) -> float:
+    """Return the true gain of a finalist that a confirmation with so many fresh seeds finds in 80 % of cases.
+
+    A confirmation estimates the noise anew, from its own seeds, and tests all finalists together.
+
+    Args:
+        seeds: two or more.
+        finalists: their number.
+        image_error: standard error of a difference from the sample of images that judge; 0 where only seeds differ.
+    """
+    return detectable(sqrt(2) * noise.deviation, seeds, candidates=finalists, image_error=image_error)
+
+
+def seeds_to_confirm(noise: SeedNoise, gain: float, *, finalists: int, image_error: float = 0.0) -> int | None:
+    """Return the fewest seeds with which `confirmed_difference` is at most a gain; None if a thousand are too few."""
+    return seeds_for(gain, sqrt(2) * noise.deviation, candidates=finalists, image_error=image_error)
 
 
 def _residual(trainings: Trainings) -> tuple[float, int]:

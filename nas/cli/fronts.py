@@ -1,6 +1,6 @@
 """Tables of trials and Pareto fronts: one line per trial, with more columns on a wider terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -47,12 +47,19 @@ _NARROW = ("seconds", "map50", "params", "progress", "measured_ms", "repeat", "s
 
 
 def print_trials(
-    study: "StoredStudy", some: "Sequence[Record]", shown: Format, *, title: str, among: "Sequence[Record]"
+    study: "StoredStudy",
+    some: "Sequence[Record]",
+    shown: Format,
+    *,
+    title: str,
+    among: "Sequence[Record]",
+    further: "Mapping[int, Mapping[str, Any]] | None" = None,
 ) -> None:
     """Print trials as a table that fits the terminal, or every column of them as JSON or CSV.
 
     Args:
         among: all trials of the study, including the stock model.
+        further: values for JSON, by trial.
     """
     from nas.algorithms import pareto
     from nas.records.record import COLUMNS, stock_of
@@ -60,7 +67,8 @@ def print_trials(
 
     records = [_with_progress(study.files(record.trial), record) for record in some]
     if shown != "table":
-        show.rows([record.as_row() for record in records], shown, title=title, columns=dict.fromkeys(COLUMNS, ""))
+        rows = [{**record.as_row(), **(further or {}).get(record.trial, {})} for record in records]
+        show.rows(rows, shown, title=title, columns=dict.fromkeys(COLUMNS, ""))
         return
     if not records:
         show.lines([f"{title}: nothing yet"])
@@ -82,24 +90,30 @@ def print_front(study: "StoredStudy", shown: Format, *, is_warned: bool = False)
     records = study.records()
     front = study.front(records)
     title = f"Pareto front of {study.name}: {', '.join(study.settings.objectives)}"
-    print_trials(study, front, shown, title=title, among=records)
     warning = nothing_learned(study, records)
+    verdict, problem = (None, []) if warning or not front else _verdict(study, records)
+    further = _judged(front, verdict) if shown == "json" else None
+    print_trials(study, front, shown, title=title, among=records, further=further)
     show.lines(["No comparison: nothing was learned (see above)."] if warning and is_warned else warning)
     if shown == "table" and front:
-        show.lines(_remarks(study, records, front, learned=not warning))
+        show.lines(_remarks(study, records, front, verdict, problem, learned=not warning))
+    elif problem:
+        show.lines(problem)
+
+
+def _judged(front: "Sequence[Record]", verdict: "Verdict | None") -> dict[int, dict[str, Any]]:
+    """Return what a verdict says of each model of a front, as values for JSON by trial; None for the others."""
+    finalists = {} if verdict is None else {one.fingerprint: one.as_document() for one in verdict.finalists}
+    rests_on = {} if verdict is None else {"seeds": list(verdict.seeds), "images": verdict.images}
+    return {
+        one.trial: {"verdict": {**finalists[one.fingerprint], **rests_on} if one.fingerprint in finalists else None}
+        for one in front
+    }
 
 
 def nothing_learned(study: "StoredStudy", records: "Sequence[Record] | None" = None) -> list[str]:
     """Return a warning if the stock model has learned nothing; empty if it has, or is not trained yet."""
-    from nas.records.record import stock_of
-    from nas.report import verdicts
-    from nas.study.trained_again import base_accuracy
-
-    among = study.records() if records is None else records
-    stock = stock_of(among)
-    accuracy = base_accuracy(study.folder, study.settings) if stock is None else stock.map50_95
-    best = max((one.map50_95 for one in among if one.map50_95 is not None), default=None)
-    return verdicts.nothing_learned(study.settings, accuracy, best)
+    return study.nothing_learned(records)
 
 
 def relative(value: float | None, stock: float | None) -> str:
@@ -107,22 +121,28 @@ def relative(value: float | None, stock: float | None) -> str:
     return "-" if value is None or not stock else f"{value / stock:.1%}"
 
 
-def _remarks(study: "StoredStudy", records: "list[Record]", front: "list[Record]", *, learned: bool) -> list[str]:
+def _remarks(
+    study: "StoredStudy",
+    records: "list[Record]",
+    front: "list[Record]",
+    verdict: "Verdict | None",
+    problem: list[str],
+    *,
+    learned: bool,
+) -> list[str]:
     from nas.algorithms import pareto
     from nas.records.record import stock_of
     from nas.report import verdicts
 
     stock, cost = stock_of(records), pareto.main_cost(study.settings.objectives)
     remarks: list[str] = []
-    verdict: Verdict | None = None
     if stock is not None and stock.map50_95 is not None:
         stock_cost = f"{show.figure(cost, getattr(stock, cost))} {verdicts.UNITS[cost]}".rstrip()
         remarks.append(f"stock: mAP50-95 {stock.map50_95:.3f} at {stock_cost}")
         best = max(front, key=lambda record: record.map50_95 or 0.0)
         if learned:
-            verdict, problem = _verdict(study, records)
             trust = None if problem else trust_of(study, verdict, records)
-            judged = verdict.lines() if verdict else problem
+            judged = [*verdict.lines(), *_columns_and_verdict(study, front, verdict)] if verdict else problem
             remarks += judged or _findings(study, records, front, best, stock, cost, trust)
             remarks += [trust.slope.sentence] if trust and trust.slope and trust.slope.favours_fast else []
     new = [str(record.trial) for record in front if record.is_mostly_new]
@@ -134,14 +154,35 @@ def _remarks(study: "StoredStudy", records: "list[Record]", front: "list[Record]
     return [*remarks, *(_exporting(study, records, verdict) if learned else [])]
 
 
+def _columns_and_verdict(study: "StoredStudy", front: "Sequence[Record]", verdict: "Verdict") -> list[str]:
+    """Return which trainings and images the table stands on, beside a verdict, and how that numbers the trials."""
+    from nas.report.verdict import CHOSEN_BY
+
+    if not verdict.finalists:
+        return []
+    lines = []
+    if not study.settings.confirms:
+        lines.append(
+            f"the table has the search's scores, on {CHOSEN_BY}; the verdict is of fresh seeds, on {verdict.images}"
+        )
+    elif verdict.judged:
+        lines.append(
+            f"the table has the scores of these trainings on {CHOSEN_BY}; the verdict has theirs on {verdict.images}"
+        )
+    numbers = {one.fingerprint: one.trial for one in verdict.finalists}
+    other = [f"{numbers[one.fingerprint]} is {one.trial}" for one in front if one.fingerprint in numbers]
+    if study.settings.confirms and other:
+        lines.append(f"the verdict numbers trials as {verdict.study} does: {', '.join(other)} in the table")
+    return lines
+
+
 def _exporting(study: "StoredStudy", records: "list[Record]", verdict: "Verdict | None") -> list[str]:
     """Return which model to export: the one that the verdict calls better, else that of the highest reward."""
     from nas.report import rewarded
     from nas.report.verdicts import UNITS
 
-    # The verdict of a confirmation numbers the trials of its search.
-    if verdict is not None and verdict.best_trial is not None and not study.settings.confirms:
-        return [f"export the most accurate with: {command_for('export', study)} --trial {verdict.best_trial}"]
+    if verdict is not None and (best := _best_trial(study, records, verdict)) is not None:
+        return [f"export the most accurate with: {command_for('export', study)} --trial {best}"]
     found = rewarded.best_of(records, study.settings)
     if found is None:
         return [f"export the most accurate with: {command_for('export', study)} --best map"]
@@ -152,6 +193,14 @@ def _exporting(study: "StoredStudy", records: "list[Record]", verdict: "Verdict 
         f"best by {rewarded.describe(study.settings)}: trial {record.trial} with {scored}",
         f"export it with: {command_for('export', study)} --trial {record.trial}",
     ]
+
+
+def _best_trial(study: "StoredStudy", records: "Sequence[Record]", verdict: "Verdict") -> int | None:
+    """Return the trial of this study with the largest gain that is claimed; None if there is none."""
+    if not study.settings.confirms:  # the verdict numbers the trials of the search
+        return verdict.best_trial
+    best = next((one.fingerprint for one in verdict.better), None)
+    return next((one.trial for one in records if one.finished and one.fingerprint == best), None)
 
 
 def _verdict(study: "StoredStudy", records: "list[Record]") -> "tuple[Verdict | None, list[str]]":
@@ -186,13 +235,14 @@ def _findings(
 ) -> list[str]:
     """Say what the scores of a study show before its finalists are judged, and which command judges them."""
     from nas.report import verdicts
-    from nas.report.trusting import noise_of
+    from nas.report.trusting import noise_of, number_of_finalists
     from nas.study.trained_again import Trained
 
     judging = _judging(study)
     noise = trust.noise if trust else noise_of(Trained.of(study.folder, study.file, records), [])
     measure = trust.measure if trust else command_for("trust", study) if not study.settings.confirms else judging
-    gained = verdicts.gain(records, best, stock, noise=noise, confirm=judging, measure=measure)
+    finalists = trust.finalists if trust else number_of_finalists(front)
+    gained = verdicts.gain(records, best, stock, noise=noise, finalists=finalists, confirm=judging, measure=measure)
     found = [gained, verdicts.saving(front, stock, cost)]
     if best.trial == stock.trial and len(front) > 1:
         found.append(f"let fresh seeds judge the front: {judging}")

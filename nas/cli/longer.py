@@ -26,7 +26,7 @@ def train_longer(before: "Study", typed: options.Typed, *, eta: int, rounds: int
         _train(before, after)
         both = finalists(before.records(), after.records())
         rows += _print_comparison(before, after, both, shown)
-        if _is_incomplete(before, after, eta) or not _changes_order(before, both):
+        if _is_incomplete(before, after, eta) or not _changes_order(before, after, both):
             break
         before = after
     if not nothing_learned(after):
@@ -76,11 +76,15 @@ def _is_incomplete(before: "Study", after: "Study", eta: int) -> bool:
     return False
 
 
-def _changes_order(before: "Study", both: "Sequence[Finalist]") -> bool:
+def _changes_order(before: "Study", after: "Study", both: "Sequence[Finalist]") -> bool:
     """Say which models overtook others by more than the noise, and whether any did."""
     from nas.words import with_unit
     from nas.workflows.longer import noise_of, rank_inversions
 
+    if nothing_learned(before):
+        short, long = _epochs(before, after)
+        show.lines([f"Nothing was learned in {with_unit(short, 'epoch')}: no order to compare with that of {long}."])
+        return False
     noise = noise_of(before.records(), before.settings.noise)
     inversions = rank_inversions(both, noise)
     for trial, others in groupby(inversions, key=lambda pair: pair[0].shorter.trial):

@@ -175,6 +175,9 @@ def export(
     record = exported.record
     print(exported.folder)  # noqa: T201 - the result, for a pipe
     accuracy, gflops = show.figure("map50_95", record.map50_95), show.figure("gflops", record.gflops)
+    if exported.mean.seeds > 1:
+        mean = show.figure("map50_95", exported.mean.map50_95)
+        accuracy = f"{accuracy} with its seed, {mean} as the mean of {exported.mean.seeds} seeds"
     lines = [
         f"trial {record.trial}: mAP50-95 {accuracy}, {gflops} GFLOPs: {record.summary}",
         f"train it in full:   {exported.train}",

@@ -51,6 +51,10 @@ class PairedTrainings:
         """Accuracies in points, `(architectures, seeds)`."""
         return self.table(lambda record: 100 * (record.map50_95 or 0.0))
 
+    def by_seed(self, name: str) -> tuple[float, ...]:
+        """Return the accuracies of an architecture, of 1, in the order of the seeds."""
+        return tuple(self.trainings[name][repeat].map50_95 or 0.0 for repeat in self.repeats)
+
     def table(self, value: Callable[[Record], Any]) -> FloatArray:
         """Return a value of each training, `(architectures, seeds, ...)`."""
         rows = [[value(self.trainings[name][repeat]) for repeat in self.repeats] for name in self.names]

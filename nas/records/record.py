@@ -36,8 +36,8 @@ COLUMNS = (
 
 TRAINED_BEFORE = "trained before"
 """Beginning of the detail of a trial whose score was taken from another study."""
-LEARNED = 0.001
-"""mAP50-95 below which a model has learned nothing; random weights score next to 0."""
+LEARNED = 0.01
+"""mAP50-95 below which a model has learned nothing that could be compared: a point, twice the usual margin."""
 _MOSTLY = 0.5
 _TENTH = 0.1
 _POINT = 0.01

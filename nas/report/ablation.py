@@ -180,7 +180,7 @@ class Ablation:
         if self.slots:
             remarks.append("Measured on the images that the search chose by.")
         if len(self.seeds) < SIGN_TEST_SEEDS and self.slots:
-            remarks.append(f"{len(self.seeds)} seeds: the intervals rest on noise being normal.")
+            remarks.append(f"{len(self.seeds)} seeds are few: the intervals rest on normally distributed noise.")
         return remarks
 
     def as_document(self) -> dict[str, Any]:

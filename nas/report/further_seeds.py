@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 
 from nas.algorithms.paired_comparison import Comparison, Finding, detectable, seeds_for
+from nas.defaults import MOST_FRESH_SEEDS
 from nas.words import decimal, digits_of, duration
 
 
@@ -14,21 +15,25 @@ class FurtherSeeds:
     """Trainings that would find a smaller gain.
 
     Attributes:
-        seeds: in addition to those that are there; None if a thousand are too few.
+        seeds: in addition to those that are there; None if no sensible number finds the gain.
         points: gain that they find in 80 % of comparisons.
         seconds: duration of their trainings, of all models; None if no duration is recorded.
+        images_are_few: whether no number of seeds finds the gain, since the sample of images alone hides it.
     """
 
     seeds: int | None
     points: float
     seconds: float | None
+    images_are_few: bool = False
 
     @property
     def sentence(self) -> str:
         """Gain that they would find, as the end of a line."""
         points = f"{decimal(self.points, digits_of(self.points))} points"
+        if self.images_are_few:
+            return f"{points} cannot be told on so few images, with any number of seeds"
         if self.seeds is None:
-            return f"even a thousand seeds would not tell {points}"
+            return f"{points} cannot be told with a sensible number of seeds (at most {MOST_FRESH_SEEDS})"
         noun = "seed" if self.seeds == 1 else "seeds"
         took = "" if self.seconds is None else f", about {duration(self.seconds)}"
         return f"{self.seeds} more {noun} would tell {points}{took}"
@@ -54,7 +59,9 @@ def further_seeds(
         more, points = seeds, finds(2 * seeds)
     else:
         needed = seeds_for(margin, deviation, candidates=finalists, image_error=image_error, level=level)
-        if needed is None:
-            return FurtherSeeds(seeds=None, points=margin, seconds=None)
+        if needed is None or needed > max(MOST_FRESH_SEEDS, 2 * seeds):
+            on_these = seeds_for(margin, deviation, candidates=finalists, level=level)
+            few = needed is None and on_these is not None
+            return FurtherSeeds(seeds=None, points=margin, seconds=None, images_are_few=few)
         more, points = needed - seeds, margin
     return FurtherSeeds(seeds=more, points=points, seconds=None if seconds is None else more * seconds)

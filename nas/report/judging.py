@@ -84,6 +84,7 @@ def judge(
         epochs_of_search=before.budget.epochs,
         margin=margin,
         stock_map50_95=confirmed.level,
+        stock_map50_95_by_seed=paired.by_seed(paired.names[0]) if paired.names else (),
         finalists=tuple(sorted(finalists, key=lambda one: -one.difference)),
         left_out=tuple(
             LeftOut(
@@ -151,13 +152,11 @@ def _compared(
     paired: PairedTrainings, after: Settings, margin: float, resampled: Mapping[int, FloatArray], level: float | None
 ) -> list[tuple[str, Comparison]]:
     """Return each finalist with its comparison; both parts of the noise count where images judge."""
-    if after.judging is None:
-        results = compare(paired.accuracies, margin=margin, level=level)
-    else:
-        images = after.judging.images
+    sampled = None
+    if after.judging is not None:
         samples = paired.table(lambda record: 100 * resampled[record.trial])
-        variances = image_variances(samples, images)
-        results = compare(paired.accuracies, margin=margin, image_variances=variances, images=images, level=level)
+        sampled = image_variances(samples, after.judging.images)
+    results = compare(paired.accuracies, margin=margin, sampled=sampled, level=level)
     return list(zip(paired.names[1:], results, strict=True))
 
 
@@ -185,6 +184,7 @@ def _finalist(
         p_better=result.p_better,
         p_worse=result.p_worse,
         p_equivalent=result.p_equivalent,
+        map50_95_by_seed=confirmed.paired.by_seed(name),
         search_difference=confirmed.gains.get(name),
         cost=cost,
         cost_change=_cost_change(confirmed.paired, name, cost),

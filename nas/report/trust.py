@@ -6,21 +6,23 @@ short and long trainings agree, and whether the budget is long enough; then one 
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from math import sqrt
 from typing import Any
 
-from nas.algorithms.paired_comparison import seeds_for
 from nas.algorithms.rank_agreement import Agreement
-from nas.algorithms.seed_noise import SeedNoise, least_difference
+from nas.algorithms.seed_noise import SeedNoise, confirmed_difference, least_difference, seeds_to_confirm
 from nas.algorithms.shrinkage import Shrinkage
-from nas.defaults import MARGIN, SEEDS
+from nas.defaults import MARGIN, MOST_FRESH_SEEDS, SEEDS
 from nas.report.budget import Budgets, seeds_that_detect
 from nas.report.slope import Slope
 from nas.report.verdict import CHOSEN_BY
 from nas.words import with_unit
 
-_MOST_SEEDS = 20
-"""Seeds of a confirmation beyond which another search is recommended."""
+SEED_NUMBERS = (1, 2, 3)
+"""Numbers of seeds of a search for which the least difference is shown."""
+CONFIRMED_NUMBERS = (SEEDS, 2 * SEEDS)
+"""Numbers of fresh seeds for which it is shown what a confirmation finds."""
+_LONGER = 3
+"""Factor of the epochs that are recommended where nothing was learned."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,7 @@ class Order:
     def sentence(self) -> str:
         """Agreement in one line."""
         found = self.agreement
-        given = "" if found.partial is None else f", {found.partial:.2f} given cost"
+        given = "" if found.partial is None else f", {found.partial:.2f} with the influence of cost removed"
         counts = f"{with_unit(found.models, 'model')}: {found.same} pairs alike, {found.inverted} inverted"
         between = f"after {self.shorter} and {self.longer} epochs ({self.where})"
         return f"{between}: Kendall's tau {found.tau:.2f}{given} ({counts})"
@@ -56,8 +58,6 @@ class Trust:
         architectures: finished ones.
         noise: between seeds; None if no architecture was trained twice.
         noise_epochs: of the trainings that it was measured with; None if they are those of the search.
-        least_differences: minimum detectable difference by number of seeds, on the images that the search chose by;
-            None without noise.
         image_error: standard error of a finalist's difference from the sample of images that judge; None before a
             confirmation, or if it judges by the images that the search chose by.
         best: trial of the most accurate model of the front; None if that is the stock model, or there is none.
@@ -69,8 +69,10 @@ class Trust:
         confirmed_epochs: of the trainings of the confirmation; None before it.
         orders: of shorter and longer trainings.
         slope: of the stock model; None while it is not measured.
+        finalists: of the confirmation; before it those that it would have, at most eight.
         measure: command that measures noise and slope.
         confirm: command that judges the front.
+        nothing_learned: warning if the stock model has learned nothing, so that nothing can be compared; else empty.
     """
 
     study: str
@@ -80,7 +82,6 @@ class Trust:
     base_epochs: int | None
     noise: SeedNoise | None
     noise_epochs: int | None
-    least_differences: Mapping[int, float] | None
     image_error: float | None
     best: int | None
     best_difference: float | None
@@ -93,6 +94,24 @@ class Trust:
     finalists: int
     measure: str
     confirm: str
+    nothing_learned: tuple[str, ...] = ()
+
+    @property
+    def least_differences(self) -> Mapping[int, float] | None:
+        """True difference of two models that the search detects, by number of its seeds; None without noise."""
+        noise = self.noise
+        return None if noise is None else {seeds: least_difference(noise, seeds) for seeds in SEED_NUMBERS}
+
+    @property
+    def confirmed_differences(self) -> Mapping[int, float] | None:
+        """True gain of a finalist that a confirmation finds, by number of fresh seeds; None without noise."""
+        if self.noise is None:
+            return None
+        return {seeds: self._confirmed(self.noise, seeds) for seeds in CONFIRMED_NUMBERS}
+
+    def _confirmed(self, noise: SeedNoise, seeds: int) -> float:
+        finalists, image_error = max(1, self.finalists), self.image_error or 0.0
+        return confirmed_difference(noise, seeds, finalists=finalists, image_error=image_error)
 
     @property
     def least(self) -> float | None:
@@ -103,21 +122,24 @@ class Trust:
         """Return the report in words."""
         base = "" if self.base_epochs is None else f"--base-epochs {self.base_epochs} "
         budget = f"{base}--epochs {self.epochs}, {with_unit(self.seeds, 'seed')}"
+        heading = f"Trust in {self.study}: {with_unit(self.architectures, 'architecture')}, {budget}"
+        if self.nothing_learned:
+            return [heading, "", *self.recommendation()]
         parts = {
             "noise": self._noise(),
-            "tells": self._differences(),
+            "tells": self._shown_by_search(),
+            "confirm": self._found_by_confirmation(),
             "shrinks": self._shrinkage(),
             "measured": self._measured(),
             "slope": self.slope.sentence if self.slope else f"not measured ({self.measure})",
         }
-        heading = f"Trust in {self.study}: {with_unit(self.architectures, 'architecture')}, {budget}"
         orders = [("order", one.sentence) for one in self.orders]
         shown = [(name, text) for name, text in parts.items() if text]
         return [heading, *(f"{name:<9} {text}" for name, text in [*shown, *orders]), "", *self.recommendation()]
 
     def recommendation(self) -> list[str]:
         """Return what to do: a sentence on the ranking, and the budget."""
-        return [self._on_ranking(), self._on_budget()]
+        return [*(self.nothing_learned or [self._on_ranking()]), self._on_budget()]
 
     def _on_ranking(self) -> str:
         """Return whether the front's best can be told from the stock model, and what would tell."""
@@ -144,26 +166,32 @@ class Trust:
 
     def _seeds_needed(self, noise: SeedNoise, image_error: float) -> int | None:
         """Return with how many fresh seeds a confirmation detects these points; None if a thousand do not."""
-        deviation, finalists = sqrt(2) * noise.deviation, max(1, self.finalists)
-        return seeds_for(self._wanted, deviation, candidates=finalists, image_error=image_error)
+        return seeds_to_confirm(noise, self._wanted, finalists=max(1, self.finalists), image_error=image_error)
 
     def _further(self, noise: SeedNoise) -> str:
         """Return with how many seeds a confirmation would tell what is expected of the front."""
         number, wanted = self._seeds_needed(noise, self.image_error or 0.0), f"{self._wanted:.1f} points"
-        if self.image_error is not None:
-            where = "on the images that judge"
-        else:
-            where = f"on {CHOSEN_BY}" + ("" if self.confirmed_epochs else " (a verdict on others needs more)")
-        if number is not None and number <= _MOST_SEEDS:
+        if number is not None and number <= MOST_FRESH_SEEDS:
             seeds = max(number, SEEDS)
-            return f"{seeds} fresh seeds would tell {wanted} {where}: {self.confirm} --seeds {seeds}"
+            return f"{seeds} fresh seeds would tell {wanted} {self._where}: {self.confirm} --seeds {seeds}"
         if number is None and self._seeds_needed(noise, 0.0) is not None:
-            return f"No number of seeds would tell {wanted} {where}: they are too few."
-        count = "more than a thousand" if number is None else str(number)
-        return f"To tell {wanted} {where} takes {count} fresh seeds."
+            return f"No number of seeds would tell {wanted} {self._where}: these images are too few."
+        return f"No sensible number of seeds (at most {MOST_FRESH_SEEDS}) would tell {wanted} {self._where}."
+
+    @property
+    def _where(self) -> str:
+        """Images that figures of a confirmation are of."""
+        if self.image_error is not None:
+            return "on the images that judge"
+        return f"on {CHOSEN_BY}" + ("" if self.confirmed_epochs else " (a verdict on others needs more)")
 
     def _on_budget(self) -> str:
         """Return the budget of a search that would rank better, or that it is as it should be."""
+        if self.nothing_learned:
+            grown = Budgets(
+                epochs=_LONGER * self.epochs, base_epochs=_LONGER * self.base_epochs if self.base_epochs else None
+            )
+            return f"budget: at least {grown.options}"
         longer = self._longer
         seeds = self.seeds if self.noise is None else max(self.seeds, seeds_that_detect(self.noise))
         if longer is not None or seeds != self.seeds:
@@ -180,9 +208,14 @@ class Trust:
         if self.noise is None or self.best is None or self._is_detected:
             return None
         number = self._seeds_needed(self.noise, 0.0)
-        if number is not None and number <= _MOST_SEEDS:
+        if number is not None and number <= MOST_FRESH_SEEDS:
             return None
-        return Budgets(epochs=2 * self.epochs, base_epochs=None if self.base_epochs is None else 2 * self.base_epochs)
+        return self._grown(2)
+
+    def _grown(self, factor: int) -> Budgets:
+        """Return the budget with so many times as many epochs."""
+        base = None if self.base_epochs is None else factor * self.base_epochs
+        return Budgets(epochs=factor * self.epochs, base_epochs=base)
 
     def _noise(self) -> str:
         if self.noise is None:
@@ -193,25 +226,30 @@ class Trust:
         deviates = f"{self.noise.deviation:.2f} points between seeds of one architecture"
         return f"{deviates} ({interval}, {freedom} of freedom){where}"
 
-    def _differences(self) -> str:
-        if self.least_differences is None or self.noise is None:
+    def _shown_by_search(self) -> str:
+        if self.least_differences is None:
             return ""
-        each = [f"{with_unit(n, 'seed')} {points:.1f}" for n, points in self.least_differences.items()]
-        other = "a verdict on others needs more"
-        if self.image_error is not None:
-            judged = least_difference(self.noise, SEEDS, image_error=self.image_error)
-            other = f"on those that judge, {SEEDS} seeds {judged:.1f}"
-        return f"true differences to the stock model, in points, on {CHOSEN_BY}: {', '.join(each)}; {other}"
+        each = [f"{points:.1f} with {with_unit(n, 'seed')}" for n, points in self.least_differences.items()]
+        return f"true differences of two models that a search shows, in points, on {CHOSEN_BY}: {', '.join(each)}"
+
+    def _found_by_confirmation(self) -> str:
+        if self.confirmed_differences is None:
+            return ""
+        each = [f"{points:.1f} with {n} fresh seeds" for n, points in self.confirmed_differences.items()]
+        models = with_unit(max(1, self.finalists), "finalist")
+        return f"true gains that a confirmation of {models} finds, in points, {self._where}: {', '.join(each)}"
 
     def _shrinkage(self) -> str:
         if self.shrinkage is None:
             return ""
         found = self.shrinkage
-        who, other = "the finalists are", ""
+        single = self.finalists == 1
+        who, other = "the finalist is" if single else "the finalists are", ""
         if self.confirmed_epochs is None:
             who, other = "the front by search scores is", "; nas confirm takes that by expected scores"
         return (
-            f"{who} {found.difference:+.1f} points over stock in the mean, {found.fresh:+.1f} expected with "
+            f"{who} {found.difference:+.1f} points over stock{'' if single else ' on average'}, "
+            f"{found.fresh:+.1f} expected with "
             f"{found.seeds} fresh seeds: {found.expected:.1f} less ({found.low:.1f} to {found.high:.1f}){other}"
         )
 
@@ -225,17 +263,24 @@ class Trust:
         how = f" ({', '.join(changed)})" if changed else ""
         fresh = f"{after:+.1f} with fresh seeds{how}"
         change = f"{abs(before - after):.1f} {'less' if before >= after else 'more'}"
-        return f"finalists were {before:+.1f} points over stock, {fresh}: {change}"
+        who = "the finalist was" if self.finalists == 1 else "finalists were on average"
+        return f"{who} {before:+.1f} points over stock, {fresh}: {change}"
 
     def as_document(self) -> dict[str, Any]:
         """Return the report as values for JSON, with its words."""
-        least = self.least_differences
         return {
             **asdict(self),
-            "least_differences": None if least is None else {str(n): points for n, points in least.items()},
+            "nothing_learned": list(self.nothing_learned),
+            "least_differences": _by_number(self.least_differences),
+            "confirmed_differences": _by_number(self.confirmed_differences),
             "least": self.least,
             "orders": [{**asdict(one), "sentence": one.sentence} for one in self.orders],
             "slope": self.slope.as_document() if self.slope else None,
             "recommendation": self.recommendation(),
             "lines": self.lines(),
         }
+
+
+def _by_number(differences: Mapping[int, float] | None) -> dict[str, float] | None:
+    """Return differences by number of seeds as values for JSON."""
+    return None if differences is None else {str(seeds): points for seeds, points in differences.items()}

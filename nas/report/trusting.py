@@ -7,17 +7,15 @@ from typing import Any
 
 from nas.algorithms.pareto import main_cost
 from nas.algorithms.rank_agreement import agreement
-from nas.algorithms.seed_noise import SeedNoise, Trainings, estimate, least_difference
+from nas.algorithms.seed_noise import SeedNoise, Trainings, estimate
 from nas.algorithms.shrinkage import Scored, Shrinkage, predict
 from nas.defaults import MOST_FINALISTS, SEEDS
 from nas.records.record import Record, mean_over_seeds, pareto_front_of, stock_of
 from nas.report.slope import Slope, slope
 from nas.report.trust import Order, Trust
 from nas.report.verdict import Verdict
+from nas.report.verdicts import nothing_learned
 from nas.study.trained_again import Trained
-
-SEED_NUMBERS = (1, 2, 3, 5, 10)
-"""Numbers of seeds for which the least difference is shown."""
 
 
 def trust(
@@ -58,7 +56,6 @@ def trust(
         base_epochs=search.settings.base.epochs if search.settings.base is not None else None,
         noise=noise,
         noise_epochs=noise_epochs,
-        least_differences=None if noise is None else {n: least_difference(noise, n) for n in SEED_NUMBERS},
         image_error=_image_error(confirmed),
         best=best.trial if best is not None and is_above else None,
         best_difference=difference,
@@ -68,10 +65,16 @@ def trust(
         confirmed_epochs=confirmed.epochs if confirmed else None,
         orders=tuple(_orders(search, again)),
         slope=slope_of(search, again, noise),
-        finalists=len(confirmed.finalists) if confirmed else min(len(others), MOST_FINALISTS),
+        finalists=len(confirmed.finalists) if confirmed else number_of_finalists(front),
         measure=measure,
         confirm=confirm,
+        nothing_learned=tuple(nothing_learned(search.settings, search.records, search.base)),
     )
+
+
+def number_of_finalists(front: Sequence[Record]) -> int:
+    """Return how many models of a front a confirmation would judge."""
+    return min(sum(record.role != "stock" for record in front), MOST_FINALISTS)
 
 
 def noise_of(search: Trained, again: Sequence[Trained]) -> SeedNoise | None:

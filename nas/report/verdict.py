@@ -10,8 +10,6 @@ from nas.words import decimal, digits_of, trained_in_words
 
 SIGN_TEST_SEEDS = 5
 """Fewest pairs with which a one-sided sign test can reach 5 %: 1 / 2 ** 5."""
-_LEAST_ON_UNSEEN = 3
-"""Fewest seeds with which simulated verdicts on unseen images keep their level (docs/verdict.md)."""
 CHOSEN_BY = "the images that the search chose by"
 _WORDS = {"gflops": ("fewer", "GFLOPs"), "params": ("fewer", "parameters"), "latency_ms": ("less", "latency")}
 _LEAST_CHANGE = 0.0005
@@ -31,6 +29,7 @@ class JudgedFinalist:
         seed_error: standard error of the difference from the noise between seeds.
         image_error: standard error from the sample of images; None where the search chose by the same images.
         p_better: of "not better", after Holm's correction; likewise `p_worse` and `p_equivalent`.
+        map50_95_by_seed: its accuracy with each seed of the verdict, in their order, of 1.
         search_difference: the same difference in the search, whose scores selected it; None if it has none there.
         cost: name of the cost that the search weighs against accuracy.
         cost_change: relative to the stock model's, -0.058 for 5.8 % less; None if it is not known.
@@ -49,6 +48,7 @@ class JudgedFinalist:
     p_better: float
     p_worse: float
     p_equivalent: float
+    map50_95_by_seed: tuple[float, ...]
     search_difference: float | None
     cost: str
     cost_change: float | None
@@ -59,6 +59,11 @@ class JudgedFinalist:
     def sentence(self) -> str:
         """Finding in one line."""
         return f"{_named(self.trial, self.summary)}: {self._finding}"
+
+    def as_document(self) -> dict[str, Any]:
+        """Return the values for JSON, with the finding in words."""
+        by_seed = list(self.map50_95_by_seed)
+        return {**asdict(self), "finding": str(self.finding), "map50_95_by_seed": by_seed, "sentence": self.sentence}
 
     @property
     def _finding(self) -> str:
@@ -78,7 +83,7 @@ class JudgedFinalist:
             case _:
                 sign = "" if difference.startswith("-") else "+"
                 further = f": {self.further.sentence}" if self.further else ""
-                return f"not told apart ({sign}{difference}, {low} to {high}){further}"
+                return f"not told apart ({sign}{difference}, {low} to {high}){self._cost}{further}"
 
     @property
     def _cost(self) -> str:
@@ -117,6 +122,7 @@ class Verdict:
         epochs_of_search: of each training of the search.
         margin: points within which accuracies count as equal.
         stock_map50_95: mean over the seeds; None while there is none.
+        stock_map50_95_by_seed: with each seed, in their order.
         finalists: compared ones, most accurate first.
         left_out: others.
         reason: why no finalist is compared; empty if some are.
@@ -133,6 +139,7 @@ class Verdict:
     epochs_of_search: int
     margin: float
     stock_map50_95: float | None
+    stock_map50_95_by_seed: tuple[float, ...]
     finalists: tuple[JudgedFinalist, ...]
     left_out: tuple[LeftOut, ...]
     reason: str = ""
@@ -172,17 +179,12 @@ class Verdict:
             if self.epochs != self.epochs_of_search:
                 changed.append(f"after {self.epochs} epochs, not {self.epochs_of_search}")
             how = f" ({', '.join(changed)})" if changed else ""
-            remarks.append(
-                f"search scores of the finalists over stock were {before:+.1f} points in the mean, "
-                f"fresh ones {after:+.1f}{how}"
-            )
+            several = sum(one.search_difference is not None for one in self.finalists) > 1
+            were = "search scores of the finalists were" if several else "the finalist's search score was"
+            on_average, fresh = (" on average", "fresh ones") if several else ("", "its fresh one")
+            remarks.append(f"{were} {before:+.1f} points over stock{on_average}, {fresh} {after:+.1f}{how}")
         others = "" if self.judged else "; a test split or nas search --holdout gives images that no search has read"
         remarks.append(f"judged on {self.images}{others}")
-        if self.judged and len(self.seeds) < _LEAST_ON_UNSEEN:
-            remarks.append(
-                f"{len(self.seeds)} seeds on other images claim a gain by chance in 8 % of cases: train at least "
-                f"{_LEAST_ON_UNSEEN} seeds (--seeds {_LEAST_ON_UNSEEN})"
-            )
         if self.look > 1:
             remarks.append(
                 f"verdict {self.look} of this confirmation, with more seeds: tested at "
@@ -191,19 +193,20 @@ class Verdict:
             )
         if len(self.seeds) < SIGN_TEST_SEEDS:
             remarks.append(
-                f"{len(self.seeds)} seeds: the intervals rest on noise being normal; a sign test reaches 5 % "
-                f"with {SIGN_TEST_SEEDS} only"
+                f"{len(self.seeds)} seeds are few: intervals and tests assume normally distributed noise; "
+                f"{SIGN_TEST_SEEDS} or more are safer"
             )
         return remarks
 
     def as_document(self) -> dict[str, Any]:
         """Return the verdict as values for JSON, with its words."""
-        judged = [{**asdict(one), "finding": str(one.finding), "sentence": one.sentence} for one in self.finalists]
+        judged = [one.as_document() for one in self.finalists]
         left_out = [{**asdict(one), "sentence": one.sentence} for one in self.left_out]
         before, after = self.shrinkage or (None, None)
         return {
             **asdict(self),
             "seeds": list(self.seeds),
+            "stock_map50_95_by_seed": list(self.stock_map50_95_by_seed),
             "finalists": judged,
             "left_out": left_out,
             "mean_search_difference": before,

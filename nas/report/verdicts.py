@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from statistics import fmean
 
-from nas.algorithms.seed_noise import SeedNoise, least_difference
+from nas.algorithms.seed_noise import SeedNoise, confirmed_difference, least_difference
 from nas.defaults import SEEDS
-from nas.records.record import LEARNED, Record, cheapest_as_accurate, has_learned
+from nas.records.record import LEARNED, Record, cheapest_as_accurate, has_learned, stock_of
 from nas.report.verdict import CHOSEN_BY
 from nas.settings import Settings
 from nas.study.repeats import gains
@@ -18,21 +18,29 @@ _ROUNDING = 0.0005
 """Half of the smallest difference that is shown: a tenth of a point of mAP."""
 
 
-def nothing_learned(settings: Settings, stock: float | None, best: float | None = None) -> list[str]:
+def nothing_learned(settings: Settings, records: Sequence[Record], base: float | None) -> list[str]:
     """Return a warning if the stock model has learned nothing, with possible causes and advice; empty if it has.
+
+    It has learned by its trial, or while that has no score, by its training before all trials. Without either, the best
+    trial counts.
 
     Args:
         settings: of the study.
-        stock: mAP50-95 of the stock model; None while it has none.
-        best: highest mAP50-95 of the study.
+        records: of all trials.
+        base: mAP50-95 of the stock model after its training before all trials; None without one.
     """
-    accuracy = stock if stock is not None else best
+    stock = stock_of(records)
+    reference = base if stock is None else stock.map50_95
+    best = max((one.map50_95 for one in records if one.map50_95 is not None), default=None)
+    accuracy = reference if reference is not None else best
     if accuracy is None or has_learned(accuracy):
         return []
-    budget, base = settings.budget, settings.base
-    who = "the stock model's" if stock is not None else "the best"
-    epochs = f"--epochs {budget.epochs}" if base is None else f"--base-epochs {base.epochs}, --epochs {budget.epochs}"
-    scored = f"{who} mAP50-95 is {accuracy:.4f}, as of a model that was never trained (below {LEARNED})"
+    budget, before = settings.budget, settings.base
+    who = "the stock model's" if reference is not None else "the best"
+    epochs = f"--epochs {budget.epochs}"
+    if before is not None:
+        epochs = f"--base-epochs {before.epochs}, {epochs}"
+    scored = f"{who} mAP50-95 is {accuracy:.4f}, hardly more than that of random weights (below {LEARNED})"
     why = f"Too few epochs ({epochs}), images too few or too small (--image-size {budget.image_size}), or wrong labels?"
     return [
         f"Nothing was learned: {scored}, so nothing can be compared with it.",
@@ -46,6 +54,7 @@ def gain(
     stock: Record,
     *,
     noise: SeedNoise | None,
+    finalists: int = 1,
     confirm: str = "nas confirm STUDY",
     measure: str = "nas trust STUDY --measure",
 ) -> str:
@@ -56,11 +65,12 @@ def gain(
 
     Args:
         noise: between seeds, in points; None if it was not measured.
+        finalists: that a confirmation would have.
         confirm: command that trains fresh seeds.
         measure: command that measures the noise.
     """
     if best.trial == stock.trial:
-        detectable = _detectable(noise, best.seeds, measure)
+        detectable = _detectable(noise, best.seeds, finalists, measure)
         return f"Nothing that was tried is more accurate than the stock model; {detectable}."
     by_seed = gains(records, best, stock)
     difference = fmean(by_seed) if by_seed else (best.map50_95 or 0.0) - (stock.map50_95 or 0.0)
@@ -71,19 +81,21 @@ def gain(
         if len(by_seed) > 1
         else single
     )
-    detectable = _detectable(noise, len(by_seed), measure)
+    detectable = _detectable(noise, len(by_seed), finalists, measure)
     return f"{over} is {scored}: no verdict before fresh seeds judge ({confirm}); {detectable}."
 
 
-def _detectable(noise: SeedNoise | None, seeds: int, measure: str) -> str:
-    """Return the minimum detectable difference of the seeds of a search, and of fresh ones, as text."""
+def _detectable(noise: SeedNoise | None, seeds: int, finalists: int, measure: str) -> str:
+    """Return what the seeds of a search detect, and what fresh ones find among the finalists, as text."""
     if noise is None:
         return f"noise between seeds is not measured, so no difference can be told from it ({measure})"
     number = max(1, seeds)
-    searched, fresh = (f"{least_difference(noise, each):.1f}" for each in (number, SEEDS))
+    searched = least_difference(noise, number)
+    fresh = confirmed_difference(noise, SEEDS, finalists=max(1, finalists))
     deviation = f"scores of one architecture deviate by {noise.deviation:.1f} points between seeds"
-    detected = f"{with_unit(number, 'seed')} can tell {searched} points, {SEEDS} fresh seeds {fresh}"
-    return f"{deviation}, so {detected}, on {CHOSEN_BY} (a verdict on others needs more)"
+    shown = f"a search with {with_unit(number, 'seed')} shows true differences of {searched:.1f} points"
+    found = f"a confirmation of {with_unit(max(1, finalists), 'finalist')} with {SEEDS} fresh seeds finds gains of"
+    return f"{deviation}: {shown}, {found} {fresh:.1f}, on {CHOSEN_BY} (a verdict on others needs more)"
 
 
 def saving(front: Sequence[Record], stock: Record, cost: str) -> str | None:

@@ -31,6 +31,8 @@ class Exported:
     """Files and commands of an exported model.
 
     Attributes:
+        record: of the exported trial itself, whose weights these are.
+        mean: the same with the means over all seeds of its architecture.
         weights: None if the trial's weights were deleted.
         train: the command that trains the model in full.
         retrain: the command that trains it as the trial did.
@@ -38,6 +40,7 @@ class Exported:
 
     folder: Path
     record: Record
+    mean: Record
     weights: Path | None
     train: str
     retrain: str
@@ -45,6 +48,7 @@ class Exported:
 
 def export(
     record: Record,
+    mean: Record,
     architecture: Architecture,
     files: TrialFiles,
     settings: Settings,
@@ -57,6 +61,7 @@ def export(
 
     Args:
         record: of a finished trial.
+        mean: of its architecture, over all its seeds.
         files: of that trial.
         settings: of its study.
         study: the study's name.
@@ -72,7 +77,9 @@ def export(
     except OSError as error:
         raise EnvironmentProblem(f"{folder}: cannot be made ({error.strerror}); choose another --out") from None
     _write_model_and_data(architecture, settings, budget, folder)
-    write_atomically(folder / "summary.json", json.dumps(_summary(record, architecture, settings, study), indent=1))
+    write_atomically(
+        folder / "summary.json", json.dumps(_summary(record, mean, architecture, settings, study), indent=1)
+    )
     weights = folder / "weights.pt" if files.weights.is_file() else None
     if weights is not None:
         weight_files.export(files.weights, weights)
@@ -84,6 +91,7 @@ def export(
     return Exported(
         folder=folder,
         record=record,
+        mean=mean,
         weights=weights,
         train=f"{command}{_pretrained(weights)} epochs=100 imgsz={budget.deploy_size}",
         retrain=f"{command}{_pretrained(budget.weights)} {_budget_arguments(budget)}",
@@ -154,13 +162,16 @@ def _by_number(records: Sequence[Record], trial: int, study: str) -> Record:
     return record
 
 
-def _summary(record: Record, architecture: Architecture, settings: Settings, study: str) -> dict[str, Any]:
+def _summary(
+    record: Record, mean: Record, architecture: Architecture, settings: Settings, study: str
+) -> dict[str, Any]:
     """Return the content of `summary.json`."""
     document = architecture.document(len(settings.classes))
     size = settings.budget.at(architecture.image_size).deploy_size
     built = cost.measure(document, len(settings.classes), size, deployed=False)
     return {
         **record.as_row(),
+        "mean_over_seeds": {"map50_95": mean.map50_95, "map50": mean.map50, "seeds": mean.seeds},
         "study": study,
         "space": {"name": settings.space, "scale": settings.scale, "hash": settings.space_hash},
         "classes": list(settings.classes),

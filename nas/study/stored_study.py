@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from nas import addresses
+from nas import addresses, ranges
 from nas.defaults import MARGIN
 from nas.locks import ExclusiveLock, Lock
 from nas.records.record import Record, pareto_front_of
@@ -32,7 +32,7 @@ from nas.study.shared_study import SharedStudy
 from nas.study.storage import TRIALS, open_storage, study_id
 from nas.study.storage_retries import RetryingStorage
 from nas.study.study_file import StudyFile
-from nas.study.trained_again import Trained, trained_again
+from nas.study.trained_again import Trained, base_accuracy, trained_again
 from nas.study.trial_records import TrialRecords
 from search_spaces.errors import SpecError, StudyError
 from trials import Ending
@@ -204,9 +204,11 @@ class StoredStudy:
 
         Raises:
             ScoreError: what a training has scored on the images that judge is missing or damaged.
+            SpecError: the margin is no number of points.
         """
         from nas.report.judging import judge  # noqa: PLC0415 - a report of two studies; only this method needs it
 
+        ranges.require(margin=margin)
         find = search_of if self.settings.confirms else confirmation_of
         if (beside := find(self.folder, self.file)) is None:
             return None
@@ -226,6 +228,17 @@ class StoredStudy:
             look=max(1, len(fresh.file.run.looks)),
             resampled=resampled,
         )
+
+    def nothing_learned(self, records: Sequence[Record] | None = None) -> list[str]:
+        """Return a warning if the stock model has learned nothing; empty if it has, or is not trained yet.
+
+        Args:
+            records: of all trials; read if they are not given.
+        """
+        from nas.report.verdicts import nothing_learned  # noqa: PLC0415 - words, which only reports need
+
+        every = self.records() if records is None else records
+        return nothing_learned(self.settings, every, base_accuracy(self.folder, self.settings))
 
     def trust(self) -> "Trust":
         """Return how far the ranking of this search can be believed, from what was trained.

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import optuna
 from optuna.trial import FrozenTrial
 
+from nas import ranges
 from nas.defaults import MARGIN
-from nas.records.record import Record, find_record
+from nas.records.record import Record, find_record, mean_over_seeds
 from nas.records.trial_attributes import ARCHITECTURE, FINGERPRINT
 from nas.samplers.base import FilteredSampler
 from nas.samplers.factory import make_sampler
@@ -158,11 +159,14 @@ class Study(StoredStudy):
             SpecError: no such trial or choice, or both are given.
             StudyError: the trial, or every trial, is unfinished.
         """
-        record = choose(self.records(), self.settings.objectives, study=self.name, trial=trial, best=best)
+        records = self.records()
+        chosen = choose(records, self.settings.objectives, study=self.name, trial=trial, best=best)
+        record = find_record(records, chosen.trial, study=self.name)
         if self.shared is not None:
             self.shared.fetch_training(self.files(record.trial))
         return export(
             record,
+            next(one for one in mean_over_seeds(records) if one.fingerprint == record.fingerprint),
             self.architecture(record),
             self.files(record.trial),
             self.settings,
@@ -180,9 +184,14 @@ class Study(StoredStudy):
 
         Returns:
             None before `nas ablate` was called for the trial.
+
+        Raises:
+            SpecError: there is no such trial, or the margin is no number of points.
         """
         from nas.report.ablating import judge  # noqa: PLC0415 - a report of two studies; only this method needs it
 
+        ranges.require(margin=margin)
+        find_record(self.records(), trial, study=self.name)
         if (beside := ablation_folder(self.folder, self.settings, trial)) is None:
             return None
         after = Study.open(beside)

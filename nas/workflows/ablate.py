@@ -15,7 +15,15 @@ from nas.study.ablations import FIRST_SEED, Ablated, ablated_trial, name_of
 from nas.study.confirmation import is_confirmation
 from nas.study.study import Study
 from nas.workflows.begin import require_equal_settings, require_same_data
-from nas.workflows.derived import derived_study, enqueue_missing, enqueued_seeds, fresh_settings, looks, open_beside
+from nas.workflows.derived import (
+    derived_study,
+    enqueue_missing,
+    enqueued_seeds,
+    fresh_settings,
+    looks,
+    open_beside,
+    require_learned,
+)
 from search_spaces.errors import SpecError, StudyError
 from trials import Ending
 
@@ -60,7 +68,8 @@ class AblationPlan:
             DataError: the data set cannot be trained on any more.
             SpecError: no such trial, or fewer than two seeds.
             StudyError: the trial is stock or has failed; no slot can be put back; the data set has changed; the
-                ablation exists with other settings; `search` itself trains models again with fresh seeds.
+                ablation exists with other settings; nothing was learned, and no longer trainings are asked for;
+                `search` itself trains models again with fresh seeds.
         """
         if seeds is not None and seeds < LEAST_SEEDS:
             raise SpecError(f"seeds: two are the least from which noise can be estimated, got {seeds}")
@@ -73,6 +82,8 @@ class AblationPlan:
             raise StudyError(f"trial {trial} of {search.name}: no slot can be put back to stock: {lines}")
         earlier = open_beside(search, name_of(search.name, trial))
         enqueued = earlier.records() if earlier is not None else []
+        if not enqueued:
+            require_learned(search, epochs=epochs, advice=f"nas ablate {search.name} --trial {trial}")
         number = max(seeds or 0, enqueued_seeds(enqueued)) or ABLATION_SEEDS
         settings = fresh_settings(search, earlier, FIRST_SEED, epochs=epochs)
         if earlier is not None:

@@ -18,7 +18,15 @@ from nas.study.expected_front import expected_front
 from nas.study.judging import has_judged, settings_of
 from nas.study.study import Study
 from nas.workflows.begin import require_equal_settings, require_same_data
-from nas.workflows.derived import derived_study, enqueue_missing, enqueued_seeds, fresh_settings, looks, open_beside
+from nas.workflows.derived import (
+    derived_study,
+    enqueue_missing,
+    enqueued_seeds,
+    fresh_settings,
+    looks,
+    open_beside,
+    require_learned,
+)
 from search_spaces import Architecture
 from search_spaces.errors import DataError, SpecError, StudyError
 from trials.data.holdout import LEAST_JUDGING
@@ -47,7 +55,8 @@ def confirm(
     Raises:
         DataError: the data set cannot be trained on any more, or its `test` split cannot be used.
         StudyError: the front is the stock model alone, or empty; the data set or the images that judge have changed;
-            the confirmation exists with other settings; another process runs it; `before` is itself a confirmation.
+            the confirmation exists with other settings; another process runs it; `before` is itself a confirmation;
+            nothing was learned, and no longer trainings are asked for.
         SpecError: more workers than cores, or fewer than two seeds.
     """
     if seeds is not None and seeds < LEAST_SEEDS:
@@ -59,6 +68,8 @@ def confirm(
     enqueued = earlier.records() if earlier is not None else []
     seeds_before = enqueued_seeds(enqueued)
     goes_on = top is None and seeds_before > 0
+    if not seeds_before:
+        require_learned(before, epochs=epochs, advice=f"nas confirm {before.name}")
     finalists = [] if goes_on else [before.architecture(record) for record in finalists_of(before, top=top)]
     models = {one.fingerprint: one for one in (before.space.stock, *_architectures(earlier, enqueued), *finalists)}
     if len(models) == 1:

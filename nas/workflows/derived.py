@@ -11,11 +11,12 @@ from nas._version import __version__
 from nas.records.record import Record
 from nas.records.trial_attributes import REPEAT, ROLE
 from nas.settings import Settings
-from nas.study.folders import SPACE, STUDY, default_storage, study_folder
+from nas.study.folders import SPACE, STUDY, default_storage, runs_option, study_folder
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
 from nas.workflows.begin import changed_run, create_or_resume
 from search_spaces import Architecture, space_file
+from search_spaces.errors import StudyError
 from trials import recipes
 from trials.data import holdout
 from trials.data.datasets import DIGITS
@@ -57,6 +58,23 @@ def open_beside(before: Study, name: str) -> Study | None:
     """Return the study of that name beside another, whichever study it is derived from; None if there is none."""
     folder = before.folder.with_name(name)
     return Study.open(folder) if (folder / STUDY).is_file() else None
+
+
+def require_learned(before: Study, *, epochs: int | None, advice: str) -> None:
+    """Refuse to train models of a search again in which nothing was learned, unless for more epochs.
+
+    Args:
+        epochs: of each training; None for those of the search.
+        advice: command that trains them.
+
+    Raises:
+        StudyError: nothing was learned, and the trainings would not be longer.
+    """
+    trained = before.settings.budget.epochs
+    warning = before.nothing_learned()
+    if warning and (epochs is None or epochs <= trained):
+        longer = f"{advice}{runs_option(before.folder.parent)} --epochs {3 * trained}"
+        raise StudyError(f"{before.name}: {' '.join(warning)} For longer trainings of these models: {longer}")
 
 
 def enqueued_seeds(records: Sequence[Record]) -> int:

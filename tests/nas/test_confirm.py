@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from nas.execution import recovery, worker
 from nas.execution.enqueue import enqueue_extremes
 from nas.execution.worker import Worker
 from nas.report import judging as verdicts
+from nas.study import export as exporting
 from nas.study.confirmation import FIRST_SEED, is_confirmation
 from nas.study.study import Study
 from nas.workflows import running
@@ -179,6 +181,29 @@ class TestTrainings:
         with pytest.raises(StudyError, match=r"small-confirm: a study of that name is there[\s\S]*epochs: 3 there, 9"):
             confirm(searched, epochs=9)
 
+    def test_wrong_numbers_in_python_are_refused_all_at_once(self, searched: Study) -> None:
+        wrong: Any = {"seeds": "5", "margin": "x", "top": 0, "epochs": 2.5}
+        with pytest.raises(SpecError) as caught:
+            package.confirm("small", runs=searched.folder.parent, **wrong)
+        assert caught.value.mistakes == (
+            "seeds: input should be a whole number, got '5' (from 1 to 1000)",
+            "top: input should be at least 1, got 0 (from 1 to 1000)",
+            "epochs: input should be a whole number, got 2.5 (from 1 to 100000)",
+            "margin: input should be a number, got 'x' (above 0 to 100 points)",
+        )
+        assert not searched.folder.with_name("small-confirm").exists()
+
+    @pytest.mark.parametrize(("margin", "what"), [(-1, "greater than 0"), (float("nan"), "a finite number")])
+    def test_a_margin_that_is_none_is_refused(self, searched: Study, margin: float, what: str) -> None:
+        for judge in (searched.verdict, partial(searched.ablation, 1)):
+            with pytest.raises(SpecError, match=f"margin: input should be {what}, got .* .above 0 to 100 points."):
+                judge(margin=margin)
+
+    def test_ablation_of_an_unknown_trial_is_refused(self, searched: Study) -> None:
+        with pytest.raises(SpecError, match=r"trial: small has no trial 77 .0 to "):
+            searched.ablation(77)
+        assert searched.ablation(1) is None
+
     def test_one_seed_is_refused(self, searched: Study) -> None:
         with pytest.raises(SpecError, match="seeds: two are the least"):
             confirm(searched, seeds=1)
@@ -266,6 +291,63 @@ class TestVerdict:
         document = json.loads(nas("confirm", searched, "--format", "json").stdout)
         assert document["lines"] == verdict.lines()
         assert nas("confirm", searched, "--format", "csv").stdout.startswith("trial,fingerprint,summary,finding")
+
+    def test_front_as_json_has_the_verdict(self, searched: Study, run: Callable[[Study], None]) -> None:
+        before = json.loads(nas("pareto", searched, "--format", "json").stdout)
+        assert all(row["verdict"] is None for row in before)
+        after = confirm(searched, seeds=3)
+        run(after)
+        verdict = searched.verdict()
+        assert verdict is not None
+        sentences = {one.fingerprint: one.sentence for one in verdict.finalists}
+        judged = 0
+        for study in (searched, after):
+            for row in json.loads(nas("pareto", study, "--format", "json").stdout):
+                found = row["verdict"]
+                assert (found is None) == (row["fingerprint"] not in sentences)
+                if found is not None:
+                    assert found["sentence"] == sentences[row["fingerprint"]]
+                    assert (found["seeds"], found["images"]) == ([*verdict.seeds], verdict.images)
+                    assert len(found["map50_95_by_seed"]) == 3
+                    judged += 1
+        assert judged
+
+    def test_front_says_which_trainings_it_shows_and_how_the_verdict_numbers_trials(
+        self, searched: Study, run: Callable[[Study], None]
+    ) -> None:
+        after = confirm(searched, seeds=3)
+        run(after)
+        scores = "\nthe table has the search's scores, on the images that the search chose by; the verdict is of fresh "
+        assert scores in nas("pareto", searched).stderr
+        text = nas("pareto", after).stderr
+        shown = {record.fingerprint: record.trial for record in after.front()}
+        verdict = after.verdict()
+        assert verdict is not None
+        numbers = [f"{one.trial} is {shown[one.fingerprint]}" for one in verdict.finalists if one.fingerprint in shown]
+        (line,) = [line for line in text.splitlines() if line.startswith("the verdict numbers trials as small does: ")]
+        assert numbers
+        assert all(number in line for number in numbers)
+
+    def test_export_of_a_repeated_training_names_its_score_and_the_mean(
+        self, searched: Study, run: Callable[[Study], None], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(exporting, "_write_model_and_data", lambda *_: None)  # takes data
+        after = confirm(searched, seeds=3)
+        run(after)
+        chosen = after.front()[0]
+        after.files(chosen.trial).weights.unlink()  # no checkpoint, in these tests
+        (first,) = [record for record in after.records() if record.trial == chosen.trial]
+        for arguments in (("--trial", str(chosen.trial)), ("--best", "map")):
+            result = nas("export", after, *arguments)
+            assert result.exit_code == 0, result.stderr
+            assert (
+                f"trial {chosen.trial}: mAP50-95 {first.map50_95:.3f} with its seed, {chosen.map50_95:.3f} as the mean "
+                "of 3 seeds, "
+            ) in result.stderr
+            summary = json.loads((Path(result.stdout.strip()) / "summary.json").read_text(encoding="utf-8"))
+            assert (summary["map50_95"], summary["seeds"]) == (first.map50_95, 1)
+            assert summary["mean_over_seeds"]["map50_95"] == chosen.map50_95
+            assert summary["mean_over_seeds"]["seeds"] == 3
 
     def test_front_is_printed_if_the_confirmation_cannot_be_read(self, searched: Study) -> None:
         after = confirm(searched, seeds=2)

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from nas.algorithms.image_variance import ImageVariances
 from nas.algorithms.paired_comparison import (
     Finding,
     compare,
@@ -81,7 +82,8 @@ def test_standard_error_of_a_noisy_candidate_is_from_its_differences() -> None:
 
 def test_few_images_widen_the_interval() -> None:
     values = study(0.3)
-    (sure,), (unsure,) = compare(values, margin=MARGIN), compare(values, margin=MARGIN, image_variances=[0.04])
+    images = ImageVariances(common=np.array([0.04]), interaction=np.array([0.0]), images=10_000)
+    (sure,), (unsure,) = compare(values, margin=MARGIN), compare(values, margin=MARGIN, sampled=images)
     assert unsure.low < sure.low < sure.high < unsure.high
     assert unsure.degrees_of_freedom > sure.degrees_of_freedom
     assert unsure.difference == sure.difference

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
-from nas.algorithms.seed_noise import SeedNoise, least_difference
+from nas.algorithms.seed_noise import SeedNoise, confirmed_difference
 from nas.cli import app
 from nas.cli.searching import slope_in_words
 from nas.execution import worker
@@ -19,10 +19,11 @@ from nas.execution.worker import Worker
 from nas.records.trial_files import TrialFiles
 from nas.report.budget import Budgets
 from nas.report.slope import Slope
-from nas.report.trust import Trust
-from nas.report.trusting import SEED_NUMBERS, trust
+from nas.report.trust import CONFIRMED_NUMBERS, SEED_NUMBERS, Trust
+from nas.report.trusting import trust
 from nas.study.study import Study
 from nas.study.trained_again import Trained
+from nas.words import with_unit
 from nas.workflows import running
 from nas.workflows.calibrate import NEIGHBOURS, SEEDS, calibration, longer_stock, neighbours
 from nas.workflows.confirm import confirm
@@ -122,6 +123,27 @@ class TestNoise:
 
 
 class TestCommand:
+    def test_front_and_trust_name_the_same_figures(self, searched: Study, run: Callable[[Study], None]) -> None:
+        run(calibration(searched))
+        found = searched.trust()
+        assert found.least is not None
+        assert found.confirmed_differences is not None
+        lines = " ".join(" ".join(found.lines()).split())
+        front = " ".join(nas(searched, command="pareto").stderr.split())
+        fresh = f"{found.confirmed_differences[5]:.1f}"
+        models = with_unit(found.finalists, "finalist")
+        assert f"a confirmation of {models} finds, in points, on the images that the search chose by" in lines
+        assert f": {fresh} with 5 fresh seeds, " in lines
+        assert f"a confirmation of {models} with 5 fresh seeds finds gains of {fresh}, on the images that" in front
+        assert f"This ranking tells differences above {found.least:.1f} points" in lines
+        assert f"a search with 1 seed shows true differences of {found.least:.1f} points" in front
+
+    def test_where_nothing_was_learned_a_longer_budget_is_all(self, searched: Study) -> None:
+        warning = ("Nothing was learned: ...", "Train longer.")
+        found = replace(searched.trust(), nothing_learned=warning, epochs=3, base_epochs=9)
+        assert found.lines()[1:] == ["", *warning, "budget: at least --base-epochs 27 --epochs 9"]
+        assert searched.trust().nothing_learned == ()
+
     def test_measure_trains_what_is_missing_and_reports(self, searched: Study) -> None:
         result = nas(searched, "--measure")
         assert result.exit_code == 0, result.stderr
@@ -146,6 +168,7 @@ class TestCommand:
         assert document["lines"] == found.lines()
         assert found.noise is not None
         assert document["noise"]["deviation"] == found.noise.deviation
+        assert set(document["confirmed_differences"]) == {str(seeds) for seeds in CONFIRMED_NUMBERS}
         assert set(document["least_differences"]) == {str(seeds) for seeds in SEED_NUMBERS}
         assert found.slope is not None
         assert document["slope"]["sentence"] == found.slope.sentence
@@ -279,10 +302,14 @@ class TestImages:
         assert "with fresh seeds (on other images): " in "\n".join(on_other.lines())
         assert "with fresh seeds: " in "\n".join(on_same.lines())
         assert on_other.noise is not None
-        judged = least_difference(on_other.noise, 5, image_error=0.8)
-        assert judged > least_difference(on_other.noise, 5)
-        assert f"; on those that judge, 5 seeds {judged:.1f}" in "\n".join(on_other.lines())
-        assert "a verdict on others needs more" in "\n".join(on_same.lines())
+        judged = confirmed_difference(on_other.noise, 5, finalists=len(finalists), image_error=0.8)
+        assert judged > confirmed_difference(on_other.noise, 5, finalists=len(finalists))
+        assert f"finds, in points, on the images that judge: {judged:.1f} with 5 fresh" in "\n".join(on_other.lines())
+        assert on_other.confirmed_differences is not None
+        assert on_other.confirmed_differences[5] == judged
+        before = trust(search, [calibrated], measure="", confirm="nas confirm small")
+        assert "a verdict on others needs more" in "\n".join(before.lines())
+        assert "a verdict on others needs more" not in "\n".join(on_same.lines())
 
     @pytest.mark.parametrize(
         ("error", "confirmed", "text"),
@@ -290,7 +317,7 @@ class TestImages:
             (None, None, "9 fresh seeds would tell 0.5 points on the images that the search chose by (a verdict on"),
             (None, 3, "9 fresh seeds would tell 0.5 points on the images that the search chose by: "),
             (0.1, 3, "11 fresh seeds would tell 0.5 points on the images that judge: "),
-            (1.0, 3, "No number of seeds would tell 0.5 points on the images that judge: they are too few."),
+            (1.0, 3, "No number of seeds would tell 0.5 points on the images that judge: these images are too few."),
         ],
     )
     def test_seeds_of_a_confirmation_follow_from_both_errors(

@@ -81,21 +81,34 @@ class TestFindings:
             "trial 7: better by 1.8 points (1.7 to 1.9), with 5.8 % fewer GFLOPs",
             "trial 3: as accurate within 0.5 points, with 12.4 % fewer GFLOPs",
             "trial 9: worse by 0.9 points (0.8 to 1.0)",
-            "search scores of the finalists over stock were +3.0 points in the mean, fresh ones +0.3",
+            "search scores of the finalists were +3.0 points over stock on average, fresh ones +0.3",
             UNSEEN,
         ]
         assert [one.trial for one in verdict.better] == [7]
 
     def test_undecided_names_seeds_and_time(self, settings: Settings) -> None:
-        fresh = trainings(STOCK, 50.0, noise=20), trainings("d", 50.2, noise=20)
+        fresh = trainings(STOCK, 50.0, noise=4), trainings("d", 50.2, noise=4, gflops=7.008)
         (line,) = [line for line in verdict_of(settings, *fresh).lines() if "not told apart" in line]
         assert line.startswith("d: not told apart (+0.2, -")
+        assert "), with 12.4 % fewer GFLOPs: " in line
         assert "more seeds would tell 0.5 points, about " in line
         one, two = (verdict_of(settings, *fresh, workers=workers).finalists[0].further for workers in (1, 2))
         assert one is not None
         assert two is not None
         assert one.seeds is not None
         assert (one.seconds, two.seconds) == (120.0 * one.seeds, 60.0 * one.seeds)
+
+    def test_more_seeds_than_are_sensible_are_no_advice(self, settings: Settings) -> None:
+        fresh = trainings(STOCK, 50.0, noise=20), trainings("d", 50.2, noise=20)
+        (finalist,) = verdict_of(settings, *fresh).finalists
+        assert finalist.sentence.endswith(": 0.5 points cannot be told with a sensible number of seeds (at most 20)")
+        assert finalist.further is not None
+        assert finalist.further.seeds is None
+
+    def test_a_single_finalist_has_no_average(self, settings: Settings) -> None:
+        searched = [record(STOCK, 50.0), record("a", 53.0, trial=7)]
+        lines = verdict_of(settings, trainings(STOCK, 50.0), trainings("a", 52.0), searched=searched).lines()
+        assert "the finalist's search score was +3.0 points over stock, its fresh one +2.0" in lines
 
     def test_what_forty_seeds_could_tell_needs_as_many_again(self) -> None:
         rng = np.random.default_rng(0)
@@ -195,7 +208,9 @@ class TestPairs:
         )
         assert verdict.seeds == (1000, 1001, 1002)
         assert "3 of 5 fresh seeds" in verdict.lines()[0]
-        assert verdict.lines()[-1].startswith("3 seeds: the intervals rest on noise being normal; a sign test reaches")
+        assert verdict.lines()[-1] == (
+            "3 seeds are few: intervals and tests assume normally distributed noise; 5 or more are safer"
+        )
 
     def test_one_complete_seed_is_no_verdict(self, settings: Settings) -> None:
         waiting = record("a", 0.0, 1, state="waiting", ending=None)
@@ -221,8 +236,8 @@ class TestPairs:
         assert verdict_of(settings, stock, trainings("a", 52.0)).seeds == (1000, 1001, 1002, 1003)
 
     def test_nothing_learned_is_no_verdict(self, settings: Settings) -> None:
-        verdict = verdict_of(settings, trainings(STOCK, 0.0, noise=0), trainings("a", 0.05, noise=0))
-        assert verdict.reason == "the stock model has learned nothing (mAP50-95 below 0.001)"
+        verdict = verdict_of(settings, trainings(STOCK, 0.3, noise=0), trainings("a", 0.9, noise=0))
+        assert verdict.reason == "the stock model has learned nothing (mAP50-95 below 0.01)"
         assert verdict.finalists == ()
 
     def test_order_of_records_does_not_matter(self, settings: Settings) -> None:
@@ -238,14 +253,19 @@ def test_document_is_json_with_the_words(settings: Settings) -> None:
     document = json.loads(json.dumps(verdict.as_document()))
     assert document.keys() == {
         *("study", "seeds", "planned", "unfinished", "look", "epochs", "epochs_of_search", "margin", "stock_map50_95"),
+        "stock_map50_95_by_seed",
         *("finalists", "left_out", "reason", "images", "judged", "mean_search_difference", "mean_difference", "lines"),
     }
     (finalist,) = document["finalists"]
     assert finalist.keys() == {
         *("trial", "fingerprint", "summary", "finding", "difference", "low", "high", "p_better", "p_worse"),
+        "map50_95_by_seed",
         *("p_equivalent", "seed_error", "image_error", "search_difference", "cost", "cost_change", "margin"),
         *("further", "sentence"),
     }
     assert finalist["finding"] == "better"
     assert finalist["cost_change"] == pytest.approx(-0.125)
     assert document["lines"] == verdict.lines()
+    assert document["seeds"] == [1000, 1001, 1002, 1003, 1004]
+    assert document["stock_map50_95_by_seed"] == [one.map50_95 for one in trainings(STOCK, 50.0)]
+    assert finalist["map50_95_by_seed"] == [one.map50_95 for one in trainings("a", 52.0)]

@@ -25,8 +25,11 @@ from nas.report import rewarded, verdicts
 from nas.settings import Settings
 from nas.study.export import choose
 from nas.study.study import Study
+from nas.workflows.derived import require_learned
 from search_spaces import Architecture
+from search_spaces.errors import StudyError
 from trials import Budget, Costs, Ending, Epoch, Outcome, Scores
+from trials.data import datasets
 
 MakeStudy = Callable[..., Study]
 Score = Callable[..., Outcome]
@@ -90,7 +93,7 @@ class TestSaving:
             "trial 1: scores as stock does, with 25.0 % fewer parameters"
         )
 
-    @pytest.mark.parametrize("accuracy", [0.0, 0.0009])
+    @pytest.mark.parametrize("accuracy", [0.0, 0.009])
     def test_saving_is_none_if_nothing_was_learned(self, accuracy: float) -> None:
         assert verdicts.saving([record(1, accuracy, 6.0)], record(0, accuracy), "gflops") is None
 
@@ -137,12 +140,13 @@ class TestGain:
 
     def test_measured_noise_gives_the_least_difference_that_seeds_tell(self) -> None:
         best, stock = record(1, 0.6), record(0, 0.5)
-        text = verdicts.gain([stock, best], best, stock, noise=self.NOISE)
-        one, five = (detectable(math.sqrt(2) * 1.6, seeds, freedom=4) for seeds in (1, 5))
+        text = verdicts.gain([stock, best], best, stock, noise=self.NOISE, finalists=3)
+        one = detectable(math.sqrt(2) * 1.6, 1, freedom=4)
+        five = detectable(math.sqrt(2) * 1.6, 5, candidates=3)
         assert text.endswith(
-            "(nas confirm STUDY); scores of one architecture deviate by 1.6 points between seeds, so 1 seed can tell "
-            f"{one:.1f} points, 5 fresh seeds {five:.1f}, on the images that the search chose by (a verdict on others "
-            "needs more)."
+            "(nas confirm STUDY); scores of one architecture deviate by 1.6 points between seeds: a search with 1 seed "
+            f"shows true differences of {one:.1f} points, a confirmation of 3 finalists with 5 fresh seeds finds gains "
+            f"of {five:.1f}, on the images that the search chose by (a verdict on others needs more)."
         )
 
     def test_seeds_that_chose_a_model_give_no_evidence(self) -> None:
@@ -158,7 +162,7 @@ class TestGain:
             "no verdict before fresh seeds judge "
             "(nas confirm mine); "
         )
-        assert "so 3 seeds can tell " in text
+        assert "a search with 3 seeds shows true differences of " in text
         assert "evidence" not in text
 
     def test_no_seed_in_common_is_named(self) -> None:
@@ -177,9 +181,9 @@ class TestGain:
 def test_readme_shows_what_a_search_prints() -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     stock, best, cheapest = record(0, 0.379, 7.61), record(9, 0.425, 6.48), record(1, 0.385, 6.405)
-    commands = {"confirm": "nas confirm v9t-digits", "measure": "nas trust v9t-digits --measure"}
+    confirm, measure = "nas confirm v9t-digits", "nas trust v9t-digits --measure"
     shown = [
-        verdicts.gain([stock, best, cheapest], best, stock, noise=None, **commands),
+        verdicts.gain([stock, best, cheapest], best, stock, noise=None, confirm=confirm, measure=measure),
         verdicts.saving([best, cheapest], stock, "gflops"),
     ]
     assert all(line in " ".join(readme.split()) for line in shown if line)
@@ -223,7 +227,9 @@ class TestNothingLearned:
 
     LINE = "Nothing was learned: the stock model's mAP50-95 is 0.0000"
 
-    @pytest.mark.parametrize(("accuracy", "learned"), [(0.0, False), (0.00099, False), (0.001, True), (None, True)])
+    @pytest.mark.parametrize(
+        ("accuracy", "learned"), [(0.0, False), (0.003, False), (0.0099, False), (0.01, True), (None, True)]
+    )
     def test_threshold_separates_learned_scores(self, accuracy: float | None, *, learned: bool) -> None:
         assert has_learned(accuracy) is learned
 
@@ -252,6 +258,27 @@ class TestNothingLearned:
         assert not re.search("as accurate|gain|scores as stock|confirm", output.stderr)
         if "json" not in command:
             assert "+0.000" not in output.stdout
+
+    def test_every_command_has_the_same_rule(self, searched: Callable[..., Study], tmp_path: Path) -> None:
+        study = searched(factor=0.005, stock=0.005, data_fingerprint=datasets.load("digits").fingerprint)
+        assert all(0 < (one.map50_95 or 0.0) < 0.01 for one in study.records())
+        runs, line = ("--runs", tmp_path / "runs"), "Nothing was learned: the stock model's mAP50-95 is 0.00"
+        trusted = nas("trust", "small", *runs)
+        assert line in trusted.stdout
+        assert "budget: at least --epochs 9\n" in trusted.stdout
+        assert "differences above" not in trusted.stdout
+        for command in (("confirm", "small"), ("ablate", "small", "--trial", 1)):
+            refused = nas(*command, *runs)
+            assert refused.exit_code == 2
+            assert line in refused.stderr
+            assert f"--runs {tmp_path / 'runs'} --epochs 9" in refused.stderr
+        assert not [path.name for path in (tmp_path / "runs").iterdir() if path.name != "small"]
+
+    def test_longer_trainings_of_what_learned_nothing_are_allowed(self, searched: Callable[..., Study]) -> None:
+        study = searched(factor=0.005, stock=0.005)
+        with pytest.raises(StudyError, match="Nothing was learned"):
+            require_learned(study, epochs=3, advice="nas confirm small")
+        require_learned(study, epochs=4, advice="nas confirm small")
 
     def test_warning_if_only_stock_learned_nothing(self, searched: Callable[..., Study], tmp_path: Path) -> None:
         searched(stock=0.0)
@@ -298,6 +325,7 @@ class _Exported:
 
     def __init__(self, study: Study) -> None:
         self.folder, self.record = study.folder, study.records()[0]
+        self.mean = self.record
         self.weights, self.train, self.retrain = study.folder, "train", "retrain"
 
 

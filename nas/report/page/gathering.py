@@ -9,7 +9,7 @@ from nas._version import __version__
 from nas.algorithms.pareto import main_cost
 from nas.records.facts import LABELS, facts
 from nas.records.front_figure import front_figure
-from nas.records.record import Record, has_learned, stock_of
+from nas.records.record import Record, stock_of
 from nas.report import verdicts
 from nas.report.distinct_summaries import distinct_summaries
 from nas.report.effects import Effects
@@ -17,7 +17,7 @@ from nas.report.page import charts, recommended
 from nas.report.page.contents import Chart, Contents
 from nas.report.page.reported import Reported
 from nas.report.trust import Trust
-from nas.report.trusting import noise_of
+from nas.report.trusting import noise_of, number_of_finalists
 from nas.report.verdict import Verdict
 from nas.study.folders import runs_option
 from nas.study.trained_again import Trained
@@ -100,14 +100,16 @@ def _findings(
     if stock is None or stock.map50_95 is None:
         return ["The stock model has not finished, so nothing can be compared with it."]
     best = max(front, key=lambda record: record.map50_95 or 0.0)
-    if not has_learned(stock.map50_95):
-        return verdicts.nothing_learned(study.settings, stock.map50_95, best.map50_95)
+    if warning := verdicts.nothing_learned(study.settings, records, None):
+        return warning
     if verdict is not None:
         return verdict.lines()
     where = runs_option(study.folder.parent)
     noise = trust.noise if trust else noise_of(Trained.of(study.folder, study.file, records), [])
     confirm, measure = f"nas confirm {study.name}{where}", f"nas trust {study.name}{where} --measure"
-    gained = verdicts.gain(list(records), best, stock, noise=noise, confirm=confirm, measure=measure)
+    finalists = trust.finalists if trust else number_of_finalists(front)
+    commands = {"confirm": confirm, "measure": measure}
+    gained = verdicts.gain(list(records), best, stock, noise=noise, finalists=finalists, **commands)
     return [gained, *filter(None, [verdicts.saving(front, stock, main_cost(study.settings.objectives))])]
 
 
