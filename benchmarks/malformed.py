@@ -116,6 +116,7 @@ def main(options: argparse.Namespace) -> int:
                 continue
             number, kind, change, words, status, seconds, problems, output = eval(line, {"nan": float("nan")})  # noqa: S307 - our own repr
             statuses[kind, status] += 1
+            print(f"\r{statuses.total()} of {len(numbers)}", end="", file=sys.stderr, flush=True)
             if problems or options.verbose or options.case is not None:
                 bad += bool(problems)
                 print(
