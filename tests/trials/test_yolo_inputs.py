@@ -48,7 +48,7 @@ class TestModelAndDataFiles:
         pose = MODEL.replace("Detect, [nc]", "Pose, [nc, [17, 3]]")
         (folder / "pose.yaml").write_text(pose, encoding="utf-8")
         yolo_inputs.require_valid(["yolo", "train", "model=model.yaml", "data=coco8.yaml", "epochs=1"])
-        yolo_inputs.require_valid(["yolo", "pose", "train", "model=pose.yaml", "model=yolov8n.yaml", "model=yolov8n.pt"])
+        yolo_inputs.require_valid(["pose", "train", "model=pose.yaml", "model=yolov8n.yaml", "model=yolo11n.pt"])
 
     @pytest.mark.parametrize(
         ("before", "after", "message"),
