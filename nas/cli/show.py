@@ -61,6 +61,14 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(2) from None
         except BrokenPipeError:
             raise typer.Exit(0) from None
+        except ImportError as error:
+            from trials.machine import address_space_problem
+
+            problem_of_memory = address_space_problem(error)
+            if problem_of_memory is None:
+                raise
+            err.print(problem_of_memory, markup=False, style="red")
+            raise typer.Exit(2) from None
         except OSError as error:
             from search_spaces.files import environment_problem
 
