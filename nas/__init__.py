@@ -76,17 +76,23 @@ def search(**options: Any) -> "Study":
         NasError: an option is wrong, or the search cannot run; the message says what to change.
         KeyboardInterrupt: the search was interrupted; finished trials are saved, and `nas.resume` continues it.
     """
+    from functools import partial
+
     from nas.workflows.plan import Plan
+    from nas.workflows.ray_cluster import RayCluster
+    from nas.workflows.ray_workers import supervisor_on
     from nas.workflows.request import Request
     from nas.workflows.running import supervise
 
     request = Request.of(**options)
+    cluster = RayCluster.of(request.ray, request.gpus_per_worker, request.storage, device=request.device)
+    run = partial(supervise, supervisor=supervisor_on(cluster))
     if request.calibrate:
         from nas.workflows.calibrated_search import calibrated
 
-        request = calibrated(request, Plan.of(request), supervise).request
+        request = calibrated(request, Plan.of(request), run).request
     study = Plan.of(request).begin()
-    supervise(study)
+    run(study)
     return study
 
 
@@ -97,6 +103,8 @@ def resume(
     timeout: float | None = None,
     workers: int | None = None,
     device: str | None = None,
+    ray: str | None = None,
+    gpus_per_worker: float | None = None,
     trial_memory: int | None = None,
     data: FilePath | None = None,
     weights: FilePath | None = None,
@@ -111,6 +119,8 @@ def resume(
         timeout: start no further trial after so many seconds. Default: no limit.
         workers: number of worker processes. Default: as before.
         device: `cpu`, or indices of GPUs such as `0,1`. Default: as before.
+        ray: address of the Ray cluster to train on. Default: this machine.
+        gpus_per_worker: on a Ray cluster. Default: 0.
         trial_memory: main memory that the trials of one worker may use, in bytes. Default: as before.
         data: where the data set lies now, if the study was moved. Default: as before.
         weights: where the checkpoint lies now from which the study started. Default: as before.
@@ -121,12 +131,33 @@ def resume(
         NasError: there is no such study, an option is wrong, or another process runs the study.
     """
     from nas.workflows import begin
+    from nas.workflows.ray_cluster import RayCluster
+    from nas.workflows.ray_workers import supervisor_on
     from nas.workflows.running import supervise
 
-    ranges.require(trials=trials, timeout=timeout, workers=workers, trial_memory=trial_memory)
-    changes = {"trials": trials, "timeout": timeout, "workers": workers, "device": device, "trial_memory": trial_memory}
-    resumed = begin.resume(study, runs=Path(runs), storage=storage, data=data, weights=weights, **changes)
-    supervise(resumed)
+    ranges.require(
+        trials=trials,
+        timeout=timeout,
+        workers=workers,
+        trial_memory=trial_memory,
+        gpus_per_worker=gpus_per_worker,
+    )
+    resumed = begin.resume(
+        study,
+        runs=Path(runs),
+        storage=storage,
+        data=data,
+        weights=weights,
+        ray=ray,
+        gpus_per_worker=gpus_per_worker,
+        trials=trials,
+        timeout=timeout,
+        workers=workers,
+        device=device,
+        trial_memory=trial_memory,
+    )
+    cluster = RayCluster.of(ray, gpus_per_worker, resumed.file.storage)
+    supervise(resumed, supervisor=supervisor_on(cluster))
     return resumed
 
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from nas.settings import RunSettings, Settings
     from nas.study.study import Study
     from nas.workflows.plan import Plan
+    from nas.workflows.ray_cluster import RayCluster
     from nas.workflows.request import Request
 
 
@@ -40,20 +41,22 @@ def search(typed: options.Typed, dry_run: options.DryRun = False, shown: options
 
     Then: nas pareto STUDY, nas confirm STUDY, nas export STUDY.
     """
+    from nas.workflows.ray_cluster import RayCluster
     from nas.workflows.request import Request
 
     request = Request(**typed)
     plan = _plan(request)
+    cluster = RayCluster.of(request.ray, request.gpus_per_worker, request.storage, device=request.device)
     if request.calibrate:
         _print_plan(plan, shown if dry_run else "text")  # of the two plans, JSON is that of the search
         _print_calibration(request, plan)
         if dry_run:
             return
-        request = _calibrated(request, plan)
+        request = _calibrated(request, plan, cluster)
         plan = _plan(request)
     _print_plan(plan, shown, slope=slope_in_words(plan, request))
     if not dry_run:
-        _run(_begin(plan))
+        _run(_begin(plan), cluster)
 
 
 def _plan(request: "Request") -> "Plan":
@@ -81,11 +84,11 @@ def _print_calibration(request: "Request", plan: "Plan") -> None:
     show.lines([f"calibrate {trained}: about {took}, before the search; {bound}"])
 
 
-def _calibrated(request: "Request", plan: "Plan") -> "Request":
+def _calibrated(request: "Request", plan: "Plan", cluster: "RayCluster | None") -> "Request":
     """Run the calibration of a search, and print what follows from it."""
     from nas.workflows.calibrated_search import calibrated
 
-    found = calibrated(request, plan, lambda study: train(study, again=options.typed_command()))
+    found = calibrated(request, plan, lambda study: train(study, again=options.typed_command(), cluster=cluster))
     show.lines(["", *(f"calibrate {reason}" for reason in found.reasons), ""])
     return found.request
 
@@ -101,7 +104,8 @@ def _begin(plan: "Plan") -> "Study":
 
 @show.reports_errors
 @options.takes(
-    *("trials", "timeout", "workers", "device", "trial_memory", "data", "weights", "storage", "runs"),
+    *("trials", "timeout", "workers", "device", "ray", "gpus_per_worker"),
+    *("trial_memory", "data", "weights", "storage", "runs"),
     unset=dict.fromkeys(("trials", "workers", "device", "trial_memory", "data", "weights"), options.AS_BEFORE)
     | {"storage": ""},
     meaning={
@@ -113,41 +117,48 @@ def _begin(plan: "Plan") -> "Study":
 def resume(study: options.Name, typed: options.Typed) -> None:
     """Continue a study where it stopped; finished trials are not trained again."""
     from nas.workflows import begin
+    from nas.workflows.ray_cluster import RayCluster
 
-    _run(begin.resume(study, **typed))
+    resumed = begin.resume(study, **typed)
+    _run(resumed, RayCluster.of(typed["ray"], typed["gpus_per_worker"], resumed.file.storage))
 
 
-def _run(study: "Study") -> None:
+def _run(study: "Study", cluster: "RayCluster | None" = None) -> None:
     """Run a study with a live table, then print its Pareto front."""
     from nas.cli.fronts import print_front
 
-    is_warned = train(study)
+    is_warned = train(study, cluster=cluster)
     measured.measure_after_search(study)
     records = study.records()
     remaining = study.remaining_trials(records)
     if remaining or any(record.state == "running" for record in records):
-        show.lines([_why_short(study.file.run, records), f"Continue with: {options.command_for('resume', study)}"])
+        again = options.command_for("resume", study) + (cluster.flags if cluster else "")
+        show.lines([_why_short(study.file.run, records), f"Continue with: {again}"])
     print_front(study, "table", is_warned=is_warned)
     show.lines([f"open its page in MLflow with: {options.command_for('ui', study, named=False)}"])
     if remaining and not study.file.run.timeout and any(record.state == "waiting" for record in records):
         raise typer.Exit(1)
 
 
-def train(study: "Study", *, again: str | None = None, tracks: bool = True) -> bool:
+def train(
+    study: "Study", *, again: str | None = None, tracks: bool = True, cluster: "RayCluster | None" = None
+) -> bool:
     """Run a study with a live table; if it is stopped, print the command that resumes it.
 
     Args:
         again: that command; None for `nas resume`.
         tracks: whether this machine tracks the study in MLflow.
+        cluster: Ray cluster on which the workers run; None for this machine.
 
     Returns:
         Whether it was printed that the stock model has learned nothing.
     """
     from nas.cli.live import Watching
+    from nas.workflows.ray_workers import supervisor_on
     from nas.workflows.running import supervise
     from search_spaces.errors import EnvironmentProblem
 
-    again = again or options.command_for("resume", study)
+    again = again or options.command_for("resume", study) + (cluster.flags if cluster else "")
     show.lines(
         [
             *([f"note      {study.remark}"] if study.remark else []),
@@ -159,7 +170,7 @@ def train(study: "Study", *, again: str | None = None, tracks: bool = True) -> b
     )
     try:
         with Watching() as watching:
-            supervise(study, show=watching.update, tracks=tracks)
+            supervise(study, show=watching.update, tracks=tracks, supervisor=supervisor_on(cluster))
     except KeyboardInterrupt:
         show.lines(
             [

@@ -290,7 +290,19 @@ def _environment(worker: _WorkerProcess, study: Study) -> dict[str, str]:
         environment[addresses.STORAGE] = study.file.storage
     if worker.device == "cpu":
         return {**environment, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return {**environment, "CUDA_VISIBLE_DEVICES": worker.device}
+    device = visible_device(worker.device, os.environ.get("CUDA_VISIBLE_DEVICES"))
+    return {**environment, "CUDA_VISIBLE_DEVICES": device}
+
+
+def visible_device(index: str, visible: str | None) -> str:
+    """Return the name that CUDA has for a GPU of this process.
+
+    Args:
+        index: of the GPU among those that this process sees.
+        visible: the process's `CUDA_VISIBLE_DEVICES`, which Slurm and Ray set; None if it sees all GPUs.
+    """
+    names = visible.split(",") if visible else []
+    return names[int(index)] if int(index) < len(names) else index
 
 
 def _request_traceback(process: subprocess.Popen[bytes]) -> None:

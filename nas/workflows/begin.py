@@ -16,6 +16,7 @@ from nas.study.folders import STUDY, default_storage, existing, make_folder, run
 from nas.study.storage import open_storage
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
+from nas.workflows.ray_cluster import RayCluster
 from nas.workflows.relocation import relocate, require_files
 from nas.workflows.request import require_cores, validated
 from search_spaces import cache_folder
@@ -34,6 +35,8 @@ def resume(
     storage: str | None = None,
     data: str | PathLike[str] | None = None,
     weights: str | PathLike[str] | None = None,
+    ray: str | None = None,
+    gpus_per_worker: float | None = None,
     **changes: Any,
 ) -> Study:
     """Resume an existing study, with changes to its run: trials, timeout, workers, device or trial_memory.
@@ -42,15 +45,20 @@ def resume(
         storage: address of its storage with the password, which the study's file does not contain.
         data: where its data set lies now; the images and labels must be the same.
         weights: where the checkpoint lies now from which the stock model's training started.
+        ray: address of the Ray cluster on which it will be run; None for this machine.
+        gpus_per_worker: on the Ray cluster.
 
     Raises:
-        SpecError: no such study, more workers than cores, or another storage than the study's.
+        SpecError: no such study, more workers than cores, or another storage than the study's; see `RayCluster.of`.
         DataError: its data set cannot be trained on any more.
         StudyError: its space or its data set has changed; another process runs it; its storage is another study's.
     """
     study = Study.open(existing(name, Path(runs)))
     if storage is not None:
         _set_password(study, storage)
+    cluster = RayCluster.of(ray, gpus_per_worker, study.file.storage, device=changes.get("device"))
+    if cluster is not None:
+        changes = {**changes, "device": cluster.device}
     with study.supervision_lock.held_at_once(study.already_running()):
         if data is not None or weights is not None:
             relocate(study, data=data, weights=weights)
@@ -58,7 +66,7 @@ def resume(
         _check(study)
         require_same_data(study)
         study.read_number_of_trials()
-        study.set_run(changed_run(study.file.run, changes))
+        study.set_run(changed_run(study.file.run, changes, elsewhere=cluster is not None))
     return study
 
 
@@ -131,15 +139,19 @@ def create_or_resume_locked(
     return study
 
 
-def changed_run(run: RunSettings, changes: Mapping[str, Any]) -> RunSettings:
+def changed_run(run: RunSettings, changes: Mapping[str, Any], *, elsewhere: bool = False) -> RunSettings:
     """Return run settings with changes; a timeout is not carried over, nor is a change of None applied.
+
+    Args:
+        elsewhere: whether the workers will run on other machines, whose cores are not counted here.
 
     Raises:
         SpecError: an invalid value, or more workers than cores.
     """
     requested = {name: value for name, value in changes.items() if value is not None}
     changed = validated(RunSettings, run.model_dump() | {"timeout": None} | requested)
-    require_cores(changed.device, changed.workers)
+    if not elsewhere:
+        require_cores(changed.device, changed.workers)
     return changed
 
 

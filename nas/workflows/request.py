@@ -220,12 +220,14 @@ class Request(SearchOptions):
         return largest or _given(self.deploy_size, DEPLOY_SIZE)
 
     def devices(self) -> tuple[str, int]:
-        """Return the devices, and the number of worker processes.
+        """Return the devices, and the number of worker processes; on a Ray cluster the device as each of them sees it.
 
         Raises:
             EnvironmentProblem: no such GPU on this machine.
             SpecError: neither `cpu` nor indices, or more workers on the CPU than cores.
         """
+        if self.ray is not None:
+            return "0" if self.gpus_per_worker else CPU, _given(self.workers, 1)
         count = torch.cuda.device_count()
         device = _given(self.device, "0" if count else "cpu")
         if device == "cpu":

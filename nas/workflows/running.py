@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from nas import signals
 from nas.execution.machine_at_work import at_work
@@ -29,17 +29,30 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 
+class Runs(Protocol):
+    """Something that runs a study's workers."""
+
+    def run(self) -> None:
+        """Run them until the study's number of trials is reached."""
+
+
+SupervisorOf = Callable[[Study, Callable[[Sequence[Record]], None]], Runs]
+"""Makes what runs the workers of a study; its second argument is called about once a second."""
+
+
 def supervise(
     study: Study,
     *,
     show: Callable[[Study, Sequence[Record]], None] = lambda _study, _records: None,
     tracks: bool = True,
+    supervisor: SupervisorOf = Supervisor,
 ) -> None:
     """Run a study's workers until its number of trials is reached.
 
     Args:
         show: called about once a second, with the records of all trials.
         tracks: whether this machine tracks the study in MLflow; of several machines one does.
+        supervisor: what starts the workers and watches them.
 
     Raises:
         StudyError: another process runs this study, or it cannot go on.
@@ -72,7 +85,7 @@ def supervise(
                 show(study, records)
 
         try:
-            Supervisor(study, tick).run()
+            supervisor(study, tick).run()
             status = "FINISHED"
         finally:
             if (ready := tracking.tracker()) is not None:

@@ -158,6 +158,25 @@ class SearchOptions:
             unset="GPU 0, or cpu if there is no GPU",
         ),
     ] = None
+    ray: Annotated[
+        str | None,
+        Option(
+            help="Train on a Ray cluster, at this address: auto, or ray://head:10001. Ray places `--workers` workers "
+            "on its nodes, and restarts those whose node is lost. The storage must be PostgreSQL.",
+            panel=_TRIALS,
+            metavar="ADDRESS",
+            unset="on this machine",
+        ),
+    ] = None
+    gpus_per_worker: Annotated[
+        float | None,
+        Option(
+            help="GPUs of each worker on a Ray cluster: 1, a share such as 0.5, or 0 to train on the CPU.",
+            panel=_TRIALS,
+            metavar="N",
+            unset="0",
+        ),
+    ] = None
     cache: Annotated[
         bool,
         Option(

@@ -72,7 +72,8 @@ class TestCommandLine:
     def test_flags_of_search_are_stable(self) -> None:
         assert " ".join(one.flag for one in OPTIONS.values()) == (
             "--space --scale --refine --data --holdout --weights --from-scratch --trials --timeout --trial-timeout "
-            "--trial-memory --workers --device --no-cache --preset --epochs --base-epochs --calibrate --image-size "
+            "--trial-memory --workers --device --ray --gpus-per-worker --no-cache --preset --epochs --base-epochs "
+            "--calibrate --image-size "
             "--batch --precision --seed --eta --first-rung --seeds --objectives --deploy-size --latency --reward "
             "--target-gflops --target-latency --sampler --max-gflops --max-params --max-latency --study --storage "
             "--runs"
@@ -89,6 +90,7 @@ class TestCommandLine:
             **{name: (str(n), n) for n, name in enumerate(("workers", "epochs", "base_epochs", "batch", "seed"), 2)},
             **{name: (str(n), n) for n, name in enumerate(("trials", "eta", "first_rung", "seeds"), 10)},
             **dict.fromkeys(("target_gflops", "target_latency", "max_gflops", "max_latency"), ("2.5", 2.5)),
+            "gpus_per_worker": ("0.5", 0.5),
             "image_size": ("64", 64),
             "deploy_size": ("96", 96),
             "from_scratch": ("", True),

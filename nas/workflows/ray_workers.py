@@ -1,0 +1,159 @@
+"""Workers of a study as tasks on a Ray cluster: Ray places them, and restarts those whose node is lost.
+
+The only module that imports Ray, and only when it is used. A task is what `nas worker` is on a machine: it joins the
+study in a folder of its own, and everything that another task needs lies in the study's database.
+"""
+
+import logging
+import os
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+from nas.execution.lost_machines import recover_lost
+from nas.execution.supervisor import Supervisor
+from nas.records.record import Record
+from nas.study.machines import GRACE
+from nas.study.study import Study
+from nas.workflows.join import join
+from nas.workflows.ray_cluster import RayCluster
+from nas.workflows.running import SupervisorOf, supervise
+from search_spaces.errors import EnvironmentProblem, NasError, StudyError, unwrapped
+
+_log = logging.getLogger(__name__)
+
+_TICK_SECONDS = 1.0
+_STOP_SECONDS = 60.0
+"""In which tasks stop their trainings and store what they have."""
+_PASSED_ON = (GRACE, "NAS_CACHE")
+"""Environment variables that tasks get from the process that begins them."""
+
+
+def supervisor_on(cluster: RayCluster | None) -> SupervisorOf:
+    """Return what runs the workers of a study: on a Ray cluster, or on this machine."""
+    return Supervisor if cluster is None else partial(RaySupervisor, cluster)
+
+
+class RaySupervisor:
+    """Runs a study's workers as Ray tasks until its number of trials is reached.
+
+    Args:
+        cluster: with what each worker needs of it.
+        study: whose supervision lock this process holds, and as one of whose machines it is at work.
+        on_tick: called about once a second with the records of all trials.
+    """
+
+    def __init__(self, cluster: RayCluster, study: Study, on_tick: Callable[[Sequence[Record]], None]) -> None:
+        self._study, self._on_tick, self._cluster = study, on_tick, cluster
+        self._looked_at = -float("inf")
+        self._problem = ""
+
+    def run(self) -> None:
+        """Begin the tasks and return when they have ended.
+
+        Raises:
+            KeyboardInterrupt: after the tasks were stopped and their trials enqueued again.
+            EnvironmentProblem: the cluster does not answer, or no task can work on its node.
+            StudyError: the circuit breaker stops the study.
+        """
+        import ray  # noqa: PLC0415 - an extra, which nothing else needs
+
+        where = self._cluster.address
+        try:
+            with ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR):
+                self._work(ray)
+        except (ConnectionError, ray.exceptions.RayError) as problem:
+            raise EnvironmentProblem(
+                f"ray: the cluster at {where} does not answer: {unwrapped(problem)[:200]} (is it up? ray status; "
+                "nas resume with --ray continues)"
+            ) from None
+        records = self._study.records()
+        if reason := self._study.reason_to_stop(records):
+            raise StudyError(f"the study stopped: {reason}")
+        if self._problem and self._study.remaining_trials(records):
+            raise EnvironmentProblem(f"ray: the last worker has ended early: {self._problem}")
+
+    def _work(self, ray: Any) -> None:
+        tasks = self._begin(ray)
+        try:
+            while tasks:
+                done, tasks = ray.wait(tasks, num_returns=len(tasks), timeout=_TICK_SECONDS)
+                for task in done:
+                    self._note_end(ray, task)
+                self._recover_lost_machines()
+                self._on_tick(self._study.records())
+        finally:
+            for task in tasks:
+                with suppress(Exception):  # the cluster may be gone
+                    ray.cancel(task)
+            if tasks:
+                ray.wait(tasks, num_returns=len(tasks), timeout=_STOP_SECONDS)
+            self._on_tick(self._study.records())
+
+    def _begin(self, ray: Any) -> list[Any]:
+        """Hand the workers to Ray as tasks; those for which there is no room wait, and an autoscaler makes room."""
+        environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+        name, storage = self._study.file.name, self._study.file.storage
+        trusts = any((self._study.folder / "modules").glob("*"))  # this study's, which the user has trusted here
+        task = ray.remote(work)
+        return [
+            task.options(
+                name=f"nas worker {name} {index}",
+                num_cpus=1,
+                num_gpus=self._cluster.gpus,
+                max_retries=-1,  # of a task whose node or process is lost; not of one that ends by an error
+                scheduling_strategy="SPREAD",
+            ).remote(name, storage, environment, trusts)
+            for index in range(self._study.file.run.workers)
+        ]
+
+    def _note_end(self, ray: Any, task: Any) -> None:
+        """Log why a task has ended, if that was not the end of the study."""
+        try:
+            ray.get(task)
+        except ray.exceptions.RayTaskError as problem:
+            self._problem = unwrapped(problem.cause) if problem.cause else unwrapped(problem)
+            _log.warning("a worker on the Ray cluster has ended: %s", self._problem)
+
+    def _recover_lost_machines(self) -> None:
+        """Retry the trials of machines that are lost, also while no other task runs."""
+        shared, now = self._study.shared, time.monotonic()
+        if shared is not None and now - self._looked_at >= shared.machines.beat_seconds:
+            self._looked_at = now
+            recover_lost(self._study)
+
+
+class WorkerEndedError(Exception):
+    """Raised in a task whose worker cannot go on, with the node's name; our own errors do not leave a process."""
+
+
+def work(study: str, storage: str, environment: dict[str, str], trusts: bool) -> None:  # noqa: FBT001 - Ray calls it
+    """Join a study on this node and train its trials until it ends; a Ray task.
+
+    Args:
+        study: its name.
+        storage: address with the password.
+        environment: variables to set.
+        trusts: whether to run the study's own operator files.
+
+    Raises:
+        WorkerEndedError: this node cannot train, or the study is not there.
+    """
+    import ray  # noqa: PLC0415 - an extra, which nothing else needs
+
+    os.environ.update(environment)
+    gpus = ray.get_gpu_ids()
+    folder = tempfile.mkdtemp(prefix="nas-")
+    try:
+        device = "0" if gpus else "cpu"
+        joined = join(study, storage=storage, runs=folder, trust=trusts, device=device, workers=1)
+        supervise(joined, tracks=False)
+    except NasError as problem:
+        raise WorkerEndedError(f"{socket.gethostname()}: {unwrapped(problem)}") from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,141 @@
+"""Workers on a Ray cluster."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from nas.cli import app
+from nas.execution.supervisor import visible_device
+from nas.study.study import Study
+from nas.workflows import ray_cluster
+from nas.workflows.ray_cluster import RayCluster
+from search_spaces.errors import EnvironmentProblem, SpecError
+
+SERVER = "postgresql://me@lab/nas"
+NAS = [sys.executable, "-c", "from nas.cli import main; main()"]
+
+
+def test_a_cluster_needs_ray_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_cluster, "find_spec", lambda _: None)
+    with pytest.raises(EnvironmentProblem) as caught:
+        RayCluster.of("auto", None, SERVER)
+    assert str(caught.value) == "ray: the package is not installed here (pip install 'nas-for-yolo[ray]')"
+
+
+def test_a_cluster_needs_a_storage_that_nodes_share_and_no_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_cluster, "find_spec", lambda _: object())
+    monkeypatch.delenv("NAS_STORAGE", raising=False)
+    with pytest.raises(SpecError) as caught:
+        RayCluster.of("auto", 1.0, None, device="0")
+    assert caught.value.mistakes == (
+        "device: Ray chooses the devices of its workers, got '0' (leave it out; --gpus-per-worker 1 trains on GPUs)",
+        (
+            "storage: the nodes of a Ray cluster share a PostgreSQL database, got a file on this machine "
+            "(such as --storage postgresql://me@host/name)"
+        ),
+    )
+    with pytest.raises(SpecError, match=r"got 'sqlite:///trials\.db'"):
+        RayCluster.of("auto", None, "sqlite:///trials.db")
+    monkeypatch.setenv("NAS_STORAGE", SERVER)
+    assert RayCluster.of("auto", 0.5, None) == RayCluster(address="auto", gpus=0.5)
+
+
+def test_gpus_per_worker_need_a_cluster(tmp_path: Path) -> None:
+    assert RayCluster.of(None, None, None) is None
+    result = CliRunner().invoke(app, ["search", "--gpus-per-worker", "1", "--runs", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "gpus-per-worker: for workers on a Ray cluster, got 1 (add --ray ADDRESS)" in result.stderr
+
+
+def test_workers_of_a_cluster_train_on_its_devices() -> None:
+    assert RayCluster(address="auto").device == "cpu"
+    assert RayCluster(address="auto", gpus=1.0).device == "0"
+
+
+def test_command_that_resumes_names_the_cluster() -> None:
+    assert RayCluster(address="auto").flags == " --ray auto"
+    assert RayCluster(address="ray://head:10001", gpus=0.5).flags == " --ray ray://head:10001 --gpus-per-worker 0.5"
+
+
+def test_ray_is_not_imported_by_a_search_without_it() -> None:
+    code = "import sys, nas.workflows.ray_workers; sys.exit('ray' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_gpu_of_a_worker_is_one_of_those_that_this_process_sees() -> None:
+    assert visible_device("1", None) == "1"
+    assert visible_device("1", "4,6") == "6"
+    assert visible_device("0", "GPU-8f1a") == "GPU-8f1a"
+    assert visible_device("2", "4,6") == "2"
+
+
+SPACE = """\
+name: tiny
+base: yolov5n.yaml
+slots:
+  - at: {host: C3}
+    choices: {UIB: {expansion: [1, 2]}, DynamicConv: {kernels: [2, 4]}}
+"""
+SMALL = [
+    *("--trials", "6", "--epochs", "3", "--base-epochs", "1", "--image-size", "64", "--deploy-size", "64"),
+    *("--workers", "2", "--no-cache"),
+]
+
+
+@pytest.fixture
+def cluster() -> Iterator[Any]:
+    """Ray cluster of two nodes with a core each, beside a head without any."""
+    cluster_utils = pytest.importorskip("ray.cluster_utils")
+    cluster = cluster_utils.Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    yield cluster
+    cluster.shutdown()
+
+
+@pytest.mark.slow
+def test_a_study_survives_the_loss_of_a_node(tmp_path: Path, database: str, cluster: Any) -> None:
+    (tmp_path / "tiny.yaml").write_text(SPACE)
+    nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
+    environment = {**os.environ, "NAS_MACHINE_GRACE": "12", "NAS_CACHE": str(tmp_path / "cache")}
+    options = ["--space", "tiny.yaml", "--study", "tiny", "--ray", cluster.address, "--storage", database, *SMALL]
+    with (tmp_path / "log").open("wb") as log:
+        search = subprocess.Popen(
+            [*NAS, "search", *options], cwd=tmp_path, env=environment, stdout=log, stderr=subprocess.STDOUT
+        )
+    before = _wait_for_two_running(tmp_path, search)
+    cluster.remove_node(nodes[1], allow_graceful=False)
+    assert search.wait(900) == 0, (tmp_path / "log").read_text()
+    study = Study.open(tmp_path / "runs" / "nas" / "tiny")
+    records = study.records()
+    assert sum(record.finished for record in records) == 6
+    assert {record.state for record in records} <= {"complete", "fail"}
+    lost = [record for record in records if record.state == "fail"]
+    assert len(lost) == 1
+    assert lost[0].trial in before
+    assert "was lost; its architecture is tried again" in lost[0].detail
+    finished = [record.fingerprint for record in records if record.finished]
+    assert len(set(finished)) == 6
+    assert lost[0].fingerprint in finished
+
+
+def _wait_for_two_running(folder: Path, search: subprocess.Popen[bytes]) -> list[int]:
+    """Return the trials that run, when there are two and both have trained an epoch."""
+    stored = folder / "runs" / "nas" / "tiny"
+    until, study = time.monotonic() + 900, None
+    while time.monotonic() < until:
+        assert search.poll() is None, (folder / "log").read_text()
+        if study is None and (stored / "study.json").is_file():
+            study = Study.open(stored)
+        if study is not None and study.shared is not None:
+            running = [record.trial for record in study.records() if record.state == "running"]
+            study.shared.pull()
+            if len(running) == 2 and all(study.files(trial).read_epochs() for trial in running):
+                return running
+        time.sleep(0.5)
+    raise AssertionError(f"no two trials ran at once: {(folder / 'log').read_text()}")
