@@ -41,13 +41,27 @@ class SeedNoise:
 
 def estimate(studies: Iterable[Trainings]) -> SeedNoise | None:
     """Estimate the noise from the repeats of one or more studies; None if no study leaves a degree of freedom."""
-    parts = [_residual(trainings) for trainings in studies]
+    return _pooled([_residual(trainings) for trainings in studies])
+
+
+def _pooled(parts: Sequence[tuple[float, int]]) -> SeedNoise | None:
+    """Return the noise of sums of squares and their degrees of freedom; None if there are no degrees."""
     freedom = sum(degrees for _, degrees in parts)
     if freedom == 0:
         return None
     squares = sum(part for part, _ in parts)
     low, high = (squares / chdtri(freedom, 1 - share) for share in (1 - LEVEL / 2, LEVEL / 2))
     return SeedNoise(deviation=sqrt(squares / freedom), low=sqrt(low), high=sqrt(high), degrees_of_freedom=freedom)
+
+
+def estimate_with_seeds(studies: Iterable[Trainings]) -> SeedNoise | None:
+    """Estimate the noise of one training, with what a seed does to all architectures; None without repeats.
+
+    It is what a difference has that is not paired: between trainings of other lengths. The variance within
+    architectures; its degrees of freedom take their errors as independent.
+    """
+    parts = [_within(trainings) for trainings in studies]
+    return _pooled([part for part in parts if part[1]])
 
 
 def least_difference(noise: SeedNoise, seeds: int) -> float:
@@ -92,6 +106,15 @@ def _residual(trainings: Trainings) -> tuple[float, int]:
     values = np.array([trainings[key] for key in repeated])
     solution, _, rank, _ = np.linalg.lstsq(design, values, rcond=None)
     return float(((values - design @ solution) ** 2).sum()), len(repeated) - int(rank)
+
+
+def _within(trainings: Trainings) -> tuple[float, int]:
+    """Return the sum of squares within architectures, and its degrees of freedom."""
+    values: dict[str, list[float]] = {}
+    for key in _repeated(trainings):
+        values.setdefault(key[0], []).append(trainings[key])
+    squares = sum(float(((np.array(each) - np.mean(each)) ** 2).sum()) for each in values.values())
+    return squares, sum(len(each) - 1 for each in values.values())
 
 
 def _repeated(trainings: Trainings) -> Sequence[tuple[str, int]]:

@@ -144,7 +144,7 @@ def _remarks(
             trust = None if problem else trust_of(study, verdict, records)
             judged = [*verdict.lines(), *_columns_and_verdict(study, front, verdict)] if verdict else problem
             remarks += judged or _findings(study, records, front, best, stock, cost, trust)
-            remarks += [trust.slope.sentence] if trust and trust.slope and trust.slope.favours_fast else []
+            remarks += [trust.slope.sentence] if trust and trust.slope and trust.slope.is_warning else []
     new = [str(record.trial) for record in front if record.is_mostly_new]
     if new:
         remarks.append(

@@ -97,7 +97,7 @@ class Watching:
             return
         self._printed["slope"] = ("printed", None)
         found = slope(study.settings, records, base=base_accuracy(study.folder, study.settings))
-        if found is not None and found.favours_fast:
+        if found is not None:
             err.print(f"budget     {found.sentence}", markup=False)
 
     def _time_left(self, records: "Sequence[Record]", *, remaining: int) -> str:

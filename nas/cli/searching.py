@@ -291,10 +291,14 @@ def _holdout(plan: "Plan") -> str:
 
 
 def slope_in_words(plan: "Plan", request: "Request") -> str:
-    """Return what the stock model still gains, if this study or the one that it refines has measured it; else empty."""
+    """Return what the stock model still gains, if that is measured; else when it will be said.
+
+    It is measured in this study, in the one that it refines, or by equal trainings that are in the score cache.
+    """
     from nas.cli.fronts import trust_of
     from nas.study.folders import STUDY, study_folder
     from nas.study.stored_study import StoredStudy
+    from nas.workflows.cached_slope import cached_slope
 
     before = [] if request.refine is None else [study_folder(request.refine, request.runs_folder)]
     for folder in (plan.folder, *before):
@@ -305,7 +309,12 @@ def slope_in_words(plan: "Plan", request: "Request") -> str:
         if trust is not None and trust.slope is not None:
             where = "" if folder == plan.folder else f"in {folder.name} "
             return f"{where}{trust.slope.sentence}"
-    return ""
+    if plan.file.settings.base is None:
+        return "not measured from scratch; after the search: nas trust STUDY --measure"
+    found = cached_slope(plan)
+    if found is not None:
+        return f"(trained before) {found.sentence}"
+    return "whether the budget is long enough to rank is said when the stock model has been trained, as trial 0"
 
 
 def _print_plan(plan: "Plan", shown: str, *, slope: str = "") -> None:

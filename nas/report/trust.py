@@ -13,7 +13,7 @@ from nas.algorithms.seed_noise import SeedNoise, confirmed_difference, least_dif
 from nas.algorithms.shrinkage import Shrinkage
 from nas.defaults import MARGIN, MOST_FRESH_SEEDS, SEEDS
 from nas.report.budget import Budgets, seeds_that_detect
-from nas.report.slope import Slope
+from nas.report.slope import Slope, Steepness
 from nas.report.verdict import CHOSEN_BY
 from nas.words import with_unit
 
@@ -72,6 +72,8 @@ class Trust:
         finalists: of the confirmation; before it those that it would have, at most eight.
         measure: command that measures noise and slope.
         confirm: command that judges the front.
+        no_noise: why the noise is not measured; empty if it is.
+        no_slope: why the slope is not measured; empty if it is.
         nothing_learned: warning if the stock model has learned nothing, so that nothing can be compared; else empty.
     """
 
@@ -94,6 +96,8 @@ class Trust:
     finalists: int
     measure: str
     confirm: str
+    no_noise: str = ""
+    no_slope: str = ""
     nothing_learned: tuple[str, ...] = ()
 
     @property
@@ -131,7 +135,7 @@ class Trust:
             "confirm": self._found_by_confirmation(),
             "shrinks": self._shrinkage(),
             "measured": self._measured(),
-            "slope": self.slope.sentence if self.slope else f"not measured ({self.measure})",
+            "slope": self.slope.sentence if self.slope else f"not measured: {self.no_slope} ({self.measure})",
         }
         orders = [("order", one.sentence) for one in self.orders]
         shown = [(name, text) for name, text in parts.items() if text]
@@ -198,6 +202,8 @@ class Trust:
             options = (longer or Budgets(epochs=self.epochs, base_epochs=self.base_epochs)).options
             return f"budget: {options} --seeds {seeds}"
         missing = [name for name, found in (("noise", self.noise), ("slope", self.slope)) if found is None]
+        if self.slope is not None and self.slope.finding is Steepness.NOT_TOLD:
+            return "budget: as it is (whether it is long enough cannot be told)"
         return "budget: as it is" + (f" ({' and '.join(missing)} not measured)" if missing else "")
 
     @property
@@ -219,7 +225,7 @@ class Trust:
 
     def _noise(self) -> str:
         if self.noise is None:
-            return f"not measured: no architecture was trained twice ({self.measure})"
+            return f"not measured: {self.no_noise} ({self.measure})"
         interval = f"95 %: {self.noise.low:.2f} to {self.noise.high:.2f}"
         freedom = "1 degree" if self.noise.degrees_of_freedom == 1 else f"{self.noise.degrees_of_freedom} degrees"
         where = "" if self.noise_epochs is None else f", measured with --epochs {self.noise_epochs}"

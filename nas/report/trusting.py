@@ -7,12 +7,13 @@ from typing import Any
 
 from nas.algorithms.pareto import main_cost
 from nas.algorithms.rank_agreement import agreement
-from nas.algorithms.seed_noise import SeedNoise, Trainings, estimate
+from nas.algorithms.seed_noise import SeedNoise, Trainings, estimate, estimate_with_seeds
 from nas.algorithms.shrinkage import Scored, Shrinkage, predict
 from nas.defaults import MOST_FINALISTS, SEEDS
 from nas.records.record import Record, mean_over_seeds, pareto_front_of, stock_of
-from nas.report.slope import Slope, slope
+from nas.report.slope import End, Slope, slope
 from nas.report.trust import Order, Trust
+from nas.report.unmeasured import why_no_noise, why_no_slope
 from nas.report.verdict import Verdict
 from nas.report.verdicts import nothing_learned
 from nas.study.trained_again import Trained
@@ -38,7 +39,7 @@ def trust(
     noise, noise_epochs = noise_of(search, again), None
     if noise is None and (elsewhere := _noise_of_other_epochs(search, again)) is not None:
         noise, noise_epochs = elsewhere
-    stock = stock_of(search.records)
+    stock, found = stock_of(search.records), slope_of(search, again)
     front = pareto_front_of(search.records, search.settings.objectives)
     others = [one for one in front if one.role != "stock"]
     best = max(others, key=lambda one: one.map50_95 or 0.0, default=None)
@@ -64,11 +65,13 @@ def trust(
         measured=confirmed.shrinkage if confirmed else None,
         confirmed_epochs=confirmed.epochs if confirmed else None,
         orders=tuple(_orders(search, again)),
-        slope=slope_of(search, again, noise),
+        slope=found,
         finalists=len(confirmed.finalists) if confirmed else number_of_finalists(front),
         measure=measure,
         confirm=confirm,
         nothing_learned=tuple(nothing_learned(search.settings, search.records, search.base)),
+        no_noise="" if noise else why_no_noise(again),
+        no_slope="" if found else why_no_slope(search, again),
     )
 
 
@@ -83,10 +86,14 @@ def noise_of(search: Trained, again: Sequence[Trained]) -> SeedNoise | None:
     The seeds of the search and of a calibration are one layout, those of a confirmation another: what was selected by
     its first score would seem to fall with the fresh ones.
     """
+    return estimate(_layouts(search, again))
+
+
+def _layouts(search: Trained, again: Sequence[Trained]) -> list[Trainings]:
+    """Return the trainings with the budget of the search: those of its seeds, and of each study with fresh ones."""
     selecting = [search, *(one for one in again if one.repeats and one.selects)]
     fresh = [one for one in again if one.repeats and not one.selects]
-    layouts: list[Trainings] = [_layout(selecting), *(_layout([one]) for one in fresh)]
-    return estimate(layouts)
+    return [_layout(selecting), *(_layout([one]) for one in fresh)]
 
 
 def _noise_of_other_epochs(search: Trained, again: Sequence[Trained]) -> tuple[SeedNoise, int] | None:
@@ -111,18 +118,18 @@ def _layout(studies: Sequence[Trained]) -> Trainings:
     }
 
 
-def slope_of(search: Trained, again: Sequence[Trained], noise: SeedNoise | None) -> Slope | None:
+def slope_of(search: Trained, again: Sequence[Trained]) -> Slope | None:
     """Return the slope of the stock model, with its longer trainings from the same weights."""
     longer = [
-        (one.epochs, stock.map50_95)
+        End(one.epochs, stock.map50_95, stock.seeds)
         for one in again
         if one.epochs > search.epochs
         and one.settings.base == search.settings.base
         and (stock := stock_of(one.records)) is not None
         and stock.map50_95 is not None
     ]
-    deviation = None if noise is None or noise.deviation == 0 else noise.deviation / 100
-    return slope(search.settings, search.records, base=search.base, longer=longer, noise=deviation)
+    noise = estimate_with_seeds(_layouts(search, again))
+    return slope(search.settings, search.records, base=search.base, longer=longer, noise=noise)
 
 
 def _image_error(confirmed: Verdict | None) -> float | None:

@@ -7,7 +7,7 @@ from math import ceil
 from nas.algorithms.seed_noise import SeedNoise, least_difference
 from nas.defaults import MARGIN
 from nas.report.budget import seeds_that_detect
-from nas.report.slope import Slope
+from nas.report.slope import Slope, Steepness
 from nas.report.trusting import noise_of, slope_of
 from nas.study.study import Study
 from nas.study.trained_again import Trained
@@ -45,13 +45,13 @@ class Calibrated:
         """What was measured, and what follows from it, in words."""
         noise, new = self.noise, self.request
         deviation = f"{noise.deviation:.2f} points between seeds ({noise.low:.2f} to {noise.high:.2f})"
-        gain = f"{self.slope.gain:.1f} points in another {with_unit(self.slope.epochs, 'epoch')}"
+        told = "" if self.slope.finding is not Steepness.NOT_TOLD else ": not told from noise, so epochs stay"
         bound = f", at most {MOST_GROWTH} times as many" if self.is_bounded else ""
         least = least_difference(noise, new.seeds)
         base = f"--base-epochs {new.base_epochs} " if self.has_base else ""
         return (
             f"noise: {deviation}; {with_unit(new.seeds, 'seed')} can tell {least:.1f} points",
-            f"slope: the stock model gains {gain}, beside {MARGIN:g} that matter",
+            f"slope: the stock model {self.slope.amount}, beside the {MARGIN:g} that matter{told}",
             f"so the search trains with {base}--epochs {new.epochs}{bound}, --seeds {new.seeds}",
         )
 
@@ -100,7 +100,7 @@ def chosen(request: Request, short: Trained, longest: Trained) -> Calibrated:
         StudyError: a training is missing or has failed, or the stock model has learned nothing.
     """
     noise = noise_of(short, [])
-    slope = slope_of(short, [longest], noise)
+    slope = slope_of(short, [longest])
     if noise is None or slope is None:
         what = "the noise between seeds" if noise is None else "how much the stock model gains"
         raise StudyError(

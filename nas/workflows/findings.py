@@ -73,8 +73,8 @@ def _joined(groups: Iterable[Sequence[str]]) -> list[str]:
 
 
 def _on_budget(trust: Trust) -> list[str]:
-    """Return a warning if the budget is too short to rank; empty if it is not."""
-    return [f"Budget: {trust.slope.sentence}"] if trust.slope is not None and trust.slope.favours_fast else []
+    """Return a warning if the budget is too short to rank, or that cannot be told; empty if it is not."""
+    return [f"Budget: {trust.slope.sentence}"] if trust.slope is not None and trust.slope.is_warning else []
 
 
 def _judged(verdict: Verdict) -> dict[int, JudgedTrial]:

@@ -160,6 +160,22 @@ class TestCommand:
         assert nas(searched, "--measure").stdout == result.stdout  # nothing is trained twice
         assert [record.seconds for record in short.records()] == before
 
+    def test_measure_that_ends_without_a_figure_says_why(
+        self, searched: Study, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(worker, "evaluate", _broken)
+        result = nas(searched, "--measure")
+        again = searched.trust().measure
+        lines = result.stdout.splitlines()
+        assert lines[1] == (
+            f"noise     not measured: 0 of 6 trainings in small-calibrate have a score (6 diverged); see nas trials "
+            f"small-calibrate ({again})"
+        )
+        assert (
+            "slope     not measured: 0 of 1 trainings in small-calibrate-x3 have a score (1 diverged); see nas trials "
+            f"small-calibrate-x3 ({again})"
+        ) in lines
+
     def test_json_has_the_words_and_the_numbers(self, searched: Study, run: Callable[[Study], None]) -> None:
         run(calibration(searched))
         run(longer_stock(calibration(searched)))
@@ -229,8 +245,11 @@ class TestSlope:
     ) -> None:
         study = _with_base(make_study, tmp_path, accuracy=0.2)
         request = Request(refine=refine, runs=study.folder.parent)
-        plan: Any = SimpleNamespace(folder=study.folder.with_name("small-fine") if refine else study.folder)
-        assert not slope_in_words(plan, request)
+        file = study.file.model_copy(update={"run": study.file.run.model_copy(update={"cache": False})})
+        folder = study.folder.with_name("small-fine") if refine else study.folder
+        plan: Any = SimpleNamespace(folder=folder, file=file, space=study.space)
+        later = "whether the budget is long enough to rank is said when the stock model has been trained, as trial 0"
+        assert slope_in_words(plan, request) == later
         run(study)
         found = study.trust().slope
         assert found is not None
@@ -337,16 +356,28 @@ class TestImages:
 
 class TestBudget:
     NOISE = SeedNoise(deviation=0.1, low=0.05, high=0.2, degrees_of_freedom=10)
-    FLAT = Slope(epochs=3, gain=0.1, difference=0.5, architectures=0, noise=0.1, enough=None)
+    FLAT = Slope(
+        epochs=3,
+        gain=0.1,
+        low=0.0,
+        high=0.2,
+        difference=0.5,
+        architectures=0,
+        noise=0.1,
+        is_longer=False,
+        enough=None,
+    )
+    STEEP = replace(FLAT, gain=2.0, low=1.0, high=3.0, enough=Budgets(epochs=8, base_epochs=24))
 
     @pytest.mark.parametrize(
         ("changed", "line"),
         [
             ({}, "budget: as it is"),
             ({"slope": None}, "budget: as it is (slope not measured)"),
+            ({"slope": replace(FLAT, high=0.9)}, "budget: as it is (whether it is long enough cannot be told)"),
             ({"noise": replace(NOISE, deviation=0.3)}, "budget: --base-epochs 9 --epochs 3 --seeds 2"),
             (
-                {"slope": replace(FLAT, enough=Budgets(epochs=8, base_epochs=24))},
+                {"slope": STEEP},
                 "budget: --base-epochs 24 --epochs 8 --seeds 1",
             ),
             ({"noise": replace(NOISE, deviation=3.0)}, "budget: --base-epochs 18 --epochs 6 --seeds 3"),
@@ -388,6 +419,10 @@ def test_recommendation_follows_from_the_least_difference(
     run(calibration(searched))
     found: Trust = replace(searched.trust(), **{"best": 1, "best_difference": 1.3, **changed})
     assert f"{found.least:.1f} points; {text}" in found.recommendation()[0]
+
+
+def _broken(architecture: Architecture, *_: Any, **__: Any) -> Outcome:
+    return Outcome(architecture=architecture, ending=Ending.DIVERGED, costs=Costs(params=1, gflops=1.0))
 
 
 def _shrinkage(study: Study) -> tuple[float, float]:
