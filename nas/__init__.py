@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from nas.study.study import Study
     from nas.workflows.reproduction import Reproduction
     from nas.workflows.request import Request
+    from nas.workflows.running import SupervisorOf
     from search_spaces.errors import NasError
 
 __all__ = [
@@ -71,6 +72,7 @@ def search(**options: Any) -> "Study":
     """Search a space for the Pareto front of accuracy and cost; return the study when all its trials are done.
 
     Everything has a default; `nas.search()` is a demonstration on built-in data. The options are those of `nas search`.
+    In a terminal, one line on stderr shows the progress; so do `resume`, `confirm` and `ablate`.
 
     Raises:
         NasError: an option is wrong, or the search cannot run; the message says what to change.
@@ -82,11 +84,10 @@ def search(**options: Any) -> "Study":
     from nas.workflows.ray_cluster import RayCluster
     from nas.workflows.ray_workers import supervisor_on
     from nas.workflows.request import Request
-    from nas.workflows.running import supervise
 
     request = Request.of(**options)
     cluster = RayCluster.of(request.ray, request.gpus_per_worker, request.storage, device=request.device)
-    run = partial(supervise, supervisor=supervisor_on(cluster))
+    run = partial(_run, supervisor=supervisor_on(cluster))
     if request.calibrate:
         from nas.workflows.calibrated_search import calibrated
 
@@ -133,7 +134,6 @@ def resume(
     from nas.workflows import begin
     from nas.workflows.ray_cluster import RayCluster
     from nas.workflows.ray_workers import supervisor_on
-    from nas.workflows.running import supervise
 
     ranges.require(
         trials=trials,
@@ -157,7 +157,7 @@ def resume(
         trial_memory=trial_memory,
     )
     cluster = RayCluster.of(ray, gpus_per_worker, resumed.file.storage)
-    supervise(resumed, supervisor=supervisor_on(cluster))
+    _run(resumed, supervisor_on(cluster))
     return resumed
 
 
@@ -290,7 +290,21 @@ def ablate(
 
 def _train_rest(study: "Study") -> None:
     """Run the trainings of a study that are not finished yet."""
-    from nas.workflows.running import supervise
-
     if study.remaining_trials(study.records()):
-        supervise(study)
+        _run(study)
+
+
+def _run(study: "Study", supervisor: "SupervisorOf | None" = None) -> None:
+    """Run a study, with its progress in one line on stderr if that is a terminal.
+
+    Args:
+        supervisor: what starts the workers and watches them; None for processes on this machine.
+    """
+    from nas.workflows import running
+    from nas.workflows.progress_line import progress_line
+
+    with progress_line() as show:
+        if supervisor is None:
+            running.supervise(study, show=show)
+        else:
+            running.supervise(study, supervisor=supervisor, show=show)

@@ -30,6 +30,7 @@ class Range:
         whole: whether fractions are excluded.
         unit: unit of the number, for the message.
         spelled: `least` and `most` as a user writes them with units.
+        right: allowed values in words; empty gives the range.
     """
 
     least: float = 1
@@ -39,6 +40,7 @@ class Range:
     whole: bool = True
     unit: str = ""
     spelled: tuple[str, str] | None = None
+    right: str = ""
 
     def problem(self, value: object, *, typed: str | None = None) -> str | None:
         """Return what is wrong with a value, the value, and the allowed ones; None if it is allowed.
@@ -49,7 +51,7 @@ class Range:
         wrong = self._wrong(value)
         if wrong is None:
             return None
-        right = self._near(value) if "multiple" in wrong else self._meant_percent(value) or self._all()
+        right = self._near(value) if "multiple" in wrong else self._meant_percent(value) or self.right or self._all()
         return f"input should be {wrong}, got {shown(value if typed is None else typed)} ({right})"
 
     def _wrong(self, value: object) -> str | None:
@@ -102,6 +104,8 @@ RANGES: Mapping[str, Range] = MappingProxyType(
         "batch": Range(most=4096),
         "seed": Range(least=0, most=2**31 - 1),
         "seeds": Range(most=1000),
+        "fresh_seeds": Range(least=2, most=1000),
+        "trial": Range(least=0, most=2**31 - 1, right="the number of a trial; nas trials STUDY lists them"),
         "eta": Range(least=2, most=1000),
         "first_rung": _EPOCHS,
         "workers": _PROCESSES,

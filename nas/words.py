@@ -27,6 +27,13 @@ def with_unit(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def more_seeds_than_asked(asked: int | None, planned: int) -> list[str]:
+    """Return a line if an earlier call has enqueued more seeds than this one asks for; none of them is dropped."""
+    if asked is None or asked >= planned:
+        return []
+    return [f"seeds     {planned}, not {asked}: an earlier call has asked for {planned}, and seeds are only added"]
+
+
 def trained_in_words(seeds: int, planned: int, epochs: int) -> str:
     """Return with what compared models were trained: `3 of 5 fresh seeds, 20 epochs, 95 % intervals`."""
     number = str(seeds) if seeds == planned else f"{seeds} of {planned}"

@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from nas.report.ablation import Ablation, SlotWorth
     from nas.study.study import Study
     from nas.workflows.ablate import AblationPlan
+    from nas.workflows.trainings_plan import TrainingsPlan
 
 Trial = Annotated[int, typer.Option(metavar="N", help="Number of the trial; [b]nas trials STUDY[/b] lists all.")]
 Seeds = Annotated[
     int | None,
     typer.Option(
+        "--seeds",
         metavar="N",
         help=f"Train every model with N fresh seeds, at least 2. More than before adds seeds. "
         f"\\[default: {ABLATION_SEEDS}, or as before]",
@@ -55,7 +57,7 @@ def ablate(
     study: options.Name,
     trial: Trial,
     typed: options.Typed,
-    seeds: Seeds = None,
+    fresh_seeds: Seeds = None,
     margin: options.Margin = MARGIN,
     dry_run: options.DryRun = False,
     runs: options.Runs = RUNS,
@@ -75,12 +77,17 @@ def ablate(
     from nas.study.fetching import fetched
     from nas.study.folders import existing
     from nas.study.study import Study
+    from nas.words import more_seeds_than_asked
     from nas.workflows.ablate import AblationPlan
 
     before, of_run = fetched(Study.open(existing(study, runs))), dict(typed)
-    plan = AblationPlan.of(before, trial=trial, seeds=seeds, epochs=of_run.pop("epochs"))
-    show.lines(_plan_lines(plan, int(of_run["workers"] or before.file.run.workers)))
+    plan = AblationPlan.of(before, trial=trial, seeds=fresh_seeds, epochs=of_run.pop("epochs"))
+    trainings = plan.of_trainings(of_run["workers"])
+    show.lines(_plan_lines(plan, trainings))
+    show.lines(more_seeds_than_asked(fresh_seeds, plan.seeds))
     if dry_run:
+        if shown == "json":
+            print(json.dumps(_plan_document(plan, trainings), indent=1))  # noqa: T201 - this is the output
         return
     after = plan.begin(**of_run)
     is_warned = train(after) if after.remaining_trials(after.records()) else False
@@ -91,21 +98,26 @@ def ablate(
         show.lines(_next_steps(before, after, trial))
 
 
-def _plan_lines(plan: "AblationPlan", workers: int) -> list[str]:
+def _plan_lines(plan: "AblationPlan", trainings: "TrainingsPlan") -> list[str]:
     """Say what is trained, how often and about how long."""
-    from nas.words import duration, with_unit
+    from nas.words import with_unit
 
-    ablated, budget = plan.ablated, plan.settings.budget
+    ablated = plan.ablated
     parts = [part for part, reason in ablated.parts if not reason]
-    seeds = f"{plan.seeds} fresh seeds ({budget.seed} to {budget.seed + plan.seeds - 1})"
-    trained = f"{with_unit(len(ablated.models), 'model')}, {seeds}, {with_unit(budget.epochs, 'epoch')}"
-    took = "" if plan.seconds is None else f", about {duration(plan.seconds * plan.trainings / workers)}"
-    left = f"{with_unit(plan.trainings, 'training')} to run{took}" if plan.trainings else "all are trained"
+    seeds = f"{len(trainings.seeds)} fresh seeds ({trainings.seeds[0]} to {trainings.seeds[-1]})"
+    trained = f"{with_unit(trainings.models, 'model')}, {seeds}, {with_unit(trainings.epochs, 'epoch')}"
     return [
         f"ablate    trial {ablated.trial} of {ablated.study}: {', '.join(part.title for part in parts)}",
         *(f"left out  {part.title}: {reason}" for part, reason in ablated.parts if reason),
-        f"train     {trained}: {left}",
+        f"train     {trained}: {trainings.left}",
     ]
+
+
+def _plan_document(plan: "AblationPlan", trainings: "TrainingsPlan") -> dict[str, Any]:
+    """Return what is trained, as values for JSON."""
+    ablated = plan.ablated
+    parts = [{"slot": part.name, "choice": part.choice, "left_out": reason} for part, reason in ablated.parts]
+    return {"ablates": ablated.study, "trial": ablated.trial, "slots": parts, **trainings.as_document()}
 
 
 def _print(ablation: "Ablation", shown: str) -> None:

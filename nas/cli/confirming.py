@@ -15,11 +15,14 @@ from nas.paths import RUNS
 if TYPE_CHECKING:
     from nas.report.verdict import Verdict
     from nas.study.study import Study
+    from nas.workflows.confirm import ConfirmationPlan
+    from nas.workflows.trainings_plan import TrainingsPlan
 
 _LONGER = "Longer trainings instead (--longer)"
 Seeds = Annotated[
     int | None,
     typer.Option(
+        "--seeds",
         metavar="N",
         help=f"Train every model with N fresh seeds, at least 2. More than before adds seeds. "
         f"\\[default: {SEEDS}, or as before]",
@@ -78,12 +81,13 @@ def register(app: typer.Typer) -> None:
 def confirm(
     study: options.Name,
     typed: options.Typed,
-    seeds: Seeds = None,
+    fresh_seeds: Seeds = None,
     top: Top = None,
     margin: options.Margin = MARGIN,
     longer: Longer = False,
     eta: Eta = None,
     rounds: Rounds = None,
+    dry_run: options.DryRun = False,
     runs: options.Runs = RUNS,
     shown: options.Shown = "table",
 ) -> None:
@@ -98,19 +102,26 @@ def confirm(
 
       nas confirm STUDY                 five seeds
       nas confirm STUDY --seeds 10      five more
+      nas confirm STUDY --dry-run       how many trainings, how long
       nas confirm STUDY --longer        three times longer trainings instead
     """
     from nas.study.fetching import fetched
     from nas.study.folders import existing
     from nas.study.study import Study
 
-    _require_together(longer=longer, eta=eta, rounds=rounds, seeds=seeds, top=top, typed=typed)
+    _require_together(longer=longer, eta=eta, rounds=rounds, seeds=fresh_seeds, top=top, typed=typed, dry_run=dry_run)
     before = fetched(Study.open(existing(study, runs)))
     if longer:
         of_run = {name: value for name, value in typed.items() if name not in {"epochs", "from_scratch"}}
         train_longer(before, of_run, eta=eta or ETA, rounds=rounds or ROUNDS, shown=shown)
         return
-    after, is_warned = _trained(before, {**typed, "seeds": seeds, "top": top})
+    given = {**typed, "seeds": fresh_seeds, "top": top}
+    plan, trainings = _plan(before, given)
+    if dry_run:
+        if shown == "json":
+            print(json.dumps(_plan_document(plan, trainings), indent=1))  # noqa: T201 - this is the output
+        return
+    after, is_warned = _trained(plan, given)
     verdict = before.verdict(margin=margin)
     if verdict is not None:
         _print(verdict, shown)
@@ -118,7 +129,7 @@ def confirm(
         show.lines(_next_steps(before, after, verdict))
 
 
-def _require_together(*, longer: bool, typed: options.Typed, **numbers: int | None) -> None:
+def _require_together(*, longer: bool, dry_run: bool, typed: options.Typed, **numbers: int | None) -> None:
     """Refuse options that the other kind of confirmation has.
 
     Raises:
@@ -127,41 +138,61 @@ def _require_together(*, longer: bool, typed: options.Typed, **numbers: int | No
     from search_spaces.errors import SpecError
 
     if longer:
-        wrong = {**numbers, "epochs": typed["epochs"], "from-scratch": typed["from_scratch"] or None}
-        mistakes = [f"{name}: not with --longer" for name in ("seeds", "top", "epochs", "from-scratch") if wrong[name]]
+        wrong = {
+            **numbers,
+            "epochs": typed["epochs"],
+            "from-scratch": typed["from_scratch"] or None,
+            "dry-run": dry_run,
+        }
+        never = ("seeds", "top", "epochs", "from-scratch", "dry-run")
+        mistakes = [f"{name}: not with --longer" for name in never if wrong[name]]
     else:
         mistakes = [f"{name}: only with --longer" for name in ("eta", "rounds") if numbers[name]]
     if mistakes:
         raise SpecError(mistakes)
 
 
-def _trained(before: "Study", typed: options.Typed) -> "tuple[Study, bool]":
+def _plan(before: "Study", typed: options.Typed) -> "tuple[ConfirmationPlan, TrainingsPlan]":
+    """Plan the confirmation, and print what is trained, on which images it is judged, and about how long it takes."""
+    from nas.report.few_images import few_images_in_words
+    from nas.report.judging import images_in_words
+    from nas.words import more_seeds_than_asked, with_unit
+    from nas.workflows.confirm import ConfirmationPlan
+
+    of_plan = {name: typed[name] for name in ("seeds", "top", "epochs", "from_scratch")}
+    plan = ConfirmationPlan.of(before, **of_plan)
+    trainings, judging = plan.of_trainings(typed["workers"]), plan.settings.judging
+    which = f"{plan.seeds} fresh seeds ({trainings.seeds[0]} to {trainings.seeds[-1]})"
+    trained = f"{which}, {with_unit(trainings.epochs, 'epoch')}: {trainings.left}"
+    show.lines(
+        [
+            f"confirm   {with_unit(len(plan.models) - 1, 'finalist')} of {before.name} and the stock model: {trained}",
+            *more_seeds_than_asked(typed["seeds"], plan.seeds),
+            f"judging   {images_in_words(judging)}",
+            *(f"few       {text}" for text in [few_images_in_words(judging.images if judging else 0)] if text),
+        ]
+    )
+    return plan, trainings
+
+
+def _plan_document(plan: "ConfirmationPlan", trainings: "TrainingsPlan") -> dict[str, Any]:
+    """Return what is trained, as values for JSON."""
+    from nas.report.judging import images_in_words
+
+    finalists = [{"fingerprint": one.fingerprint, "summary": one.summary()} for one in plan.models[1:]]
+    judging = {"judging": images_in_words(plan.settings.judging)}
+    return {"confirms": plan.search.name, "finalists": finalists, **judging, **trainings.as_document()}
+
+
+def _trained(plan: "ConfirmationPlan", typed: options.Typed) -> "tuple[Study, bool]":
     """Create or resume the confirmation, and run the trainings that are not finished yet.
 
     Returns:
         The confirmation, and whether it was printed that the stock model has learned nothing.
     """
-    from nas.records.paired import planned_seeds
-    from nas.report.few_images import few_images_in_words
-    from nas.report.judging import images_in_words
-    from nas.words import with_unit
-    from nas.workflows.confirm import confirm as begin
-
-    after = begin(before, **typed)
-    records = after.records()
-    models = len({record.fingerprint for record in records})
-    seeds = planned_seeds(records)
-    first, judging = after.settings.budget.seed, after.settings.judging
-    which = f"{seeds} fresh seeds ({first} to {first + seeds - 1})"
-    trained = f"{which}, {with_unit(after.settings.budget.epochs, 'epoch')}"
-    show.lines(
-        [
-            f"confirm   {with_unit(models - 1, 'finalist')} of {before.name} and the stock model: {trained}",
-            f"judging   {images_in_words(after.settings.judging)}",
-            *(f"few       {text}" for text in [few_images_in_words(judging.images if judging else 0)] if text),
-        ]
-    )
-    return after, train(after) if after.remaining_trials(records) else False
+    of_run = {name: value for name, value in typed.items() if name not in {"seeds", "top", "epochs", "from_scratch"}}
+    after = plan.begin(**of_run)
+    return after, train(after) if after.remaining_trials(after.records()) else False
 
 
 def _print(verdict: "Verdict", shown: str) -> None:

@@ -62,10 +62,12 @@ def print_trials(
         further: values for JSON, by trial.
     """
     from nas.algorithms import pareto
+    from nas.locks import is_held
     from nas.records.record import COLUMNS, stock_of
     from nas.report.distinct_summaries import distinct_summaries
 
-    records = [_with_progress(study.files(record.trial), record) for record in some]
+    is_supervised = is_held(study.supervision_lock.path)
+    records = [_with_progress(study.files(record.trial), record, is_supervised=is_supervised) for record in some]
     if shown != "table":
         rows = [{**record.as_row(), **(further or {}).get(record.trial, {})} for record in records]
         show.rows(rows, shown, title=title, columns=dict.fromkeys(COLUMNS, ""))
@@ -272,9 +274,23 @@ def _row(record: "Record", stock: "Record | None", cost: str, *, epochs: int, su
     }
 
 
-def _with_progress(files: "TrialFiles", record: "Record") -> "Record":
-    """Return a running trial with the epochs that are done, and their seconds."""
+def _with_progress(files: "TrialFiles", record: "Record", *, is_supervised: bool) -> "Record":
+    """Return a running trial with the epochs that are done, and their seconds; interrupted if its process is gone.
+
+    The storage has it as running until the study is resumed. A trial of another machine has no lock in this folder.
+
+    Args:
+        is_supervised: whether a process on this machine runs the study.
+    """
+    from nas.locks import is_held
+
     if record.state != "running":
         return record
     epochs = files.read_epochs()
-    return replace(record, epochs=len(epochs), seconds=round(sum(epoch.seconds for epoch in epochs), 1))
+    is_gone = not is_supervised and files.lock.exists() and not is_held(files.lock)
+    return replace(
+        record,
+        state="fail" if is_gone else record.state,
+        epochs=len(epochs),
+        seconds=round(sum(epoch.seconds for epoch in epochs), 1),
+    )

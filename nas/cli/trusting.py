@@ -10,6 +10,7 @@ from nas.paths import RUNS
 
 if TYPE_CHECKING:
     from nas.study.study import Study
+    from nas.workflows.trainings_plan import TrainingsPlan
 
 Measure = Annotated[
     bool,
@@ -35,6 +36,7 @@ def trust(
     study: options.Name,
     typed: options.Typed,
     measure: Measure = False,
+    dry_run: options.DryRun = False,
     runs: options.Runs = RUNS,
     shown: options.TextFormat = "text",
 ) -> None:
@@ -47,14 +49,22 @@ def trust(
 
       nas trust STUDY
       nas trust STUDY --measure     where no architecture was trained twice
+      nas trust STUDY --measure --dry-run    how many trainings, how long
     """
     from nas.study.fetching import fetched
     from nas.study.folders import existing
     from nas.study.study import Study
 
+    if not measure:
+        _require_unset({**typed, "dry_run": dry_run or None})
     opened = fetched(Study.open(existing(study, runs)))
     report = opened.trust()  # refuses a study that is no search before anything is trained
     if measure:
+        trainings = _plan(opened, typed)
+        if dry_run:
+            if shown == "json":
+                print(json.dumps(trainings.as_document(), indent=1))  # noqa: T201 - this is the output
+            return
         _measure(opened, typed, again=report.measure)
         report = opened.trust()
     if shown == "json":
@@ -62,6 +72,35 @@ def trust(
     else:
         for line in report.lines():
             show.text(line)
+
+
+def _require_unset(typed: options.Typed) -> None:
+    """Refuse options of trainings where nothing is trained.
+
+    Raises:
+        SpecError: with every such option.
+    """
+    from nas.ranges import flag
+    from search_spaces.errors import SpecError
+
+    mistakes = [
+        f"{flag(name)}: nothing is trained without --measure (add --measure, or leave --{flag(name)} out)"
+        for name, value in typed.items()
+        if value is not None
+    ]
+    if mistakes:
+        raise SpecError(mistakes)
+
+
+def _plan(study: "Study", typed: options.Typed) -> "TrainingsPlan":
+    """Plan what measures noise and slope, and print what is trained and about how long it takes."""
+    from nas.words import with_unit
+    from nas.workflows.calibrate import plan_of
+
+    found = plan_of(study, typed["workers"])
+    trained = f"the stock model and two neighbours with two seeds, {with_unit(found.epochs, 'epoch')}"
+    show.lines([f"measure   {trained}, and the stock model 3 times as long: {found.left}"])
+    return found
 
 
 def _measure(study: "Study", typed: options.Typed, *, again: str) -> None:

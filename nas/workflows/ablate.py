@@ -5,16 +5,15 @@ which the trial may have been selected.
 """
 
 from dataclasses import dataclass
-from statistics import fmean
 from typing import Any
 
 from nas.defaults import ABLATION_SEEDS
 from nas.records.paired import LEAST_SEEDS
 from nas.settings import Settings
-from nas.study.ablations import FIRST_SEED, Ablated, ablated_trial, name_of
-from nas.study.confirmation import is_confirmation
+from nas.study.ablations import FIRST_SEED, Ablated, name_of
+from nas.study.kinds import require_search
 from nas.study.study import Study
-from nas.workflows.begin import require_equal_settings, require_same_data
+from nas.workflows.begin import require_same_data
 from nas.workflows.derived import (
     derived_study,
     enqueue_missing,
@@ -23,7 +22,9 @@ from nas.workflows.derived import (
     looks,
     open_beside,
     require_learned,
+    require_same_trainings,
 )
+from nas.workflows.trainings_plan import TrainingsPlan, number_done, seconds_of_training
 from search_spaces.errors import SpecError, StudyError
 from trials import Ending
 
@@ -73,7 +74,7 @@ class AblationPlan:
         """
         if seeds is not None and seeds < LEAST_SEEDS:
             raise SpecError(f"seeds: two are the least from which noise can be estimated, got {seeds}")
-        _require_search(search)
+        require_search(search.folder, search.file, f"ablate --trial {trial}")
         _require_ablatable(search, trial)
         require_same_data(search)
         ablated = search.ablated(trial)
@@ -87,22 +88,40 @@ class AblationPlan:
         number = max(seeds or 0, enqueued_seeds(enqueued)) or ABLATION_SEEDS
         settings = fresh_settings(search, earlier, FIRST_SEED, epochs=epochs)
         if earlier is not None:
-            advice = f"to begin another ablation, rename the folder {earlier.folder}"
-            require_equal_settings(earlier.name, earlier.settings, settings, advice=advice)
+            require_same_trainings(earlier, settings, f"ablate {search.name} --trial {trial}")
         return cls(
             search=search,
             ablated=ablated,
             settings=settings,
             seeds=number,
             looks=looks(earlier, enqueued, number),
-            done=len({(one.fingerprint, one.repeat) for one in enqueued if one.ending is not None}),
-            seconds=_seconds(search, ablated, settings.budget.epochs),
+            done=number_done(enqueued),
+            seconds=seconds_of_training(
+                search, [model.fingerprint for model in ablated.models], settings.budget.epochs
+            ),
         )
 
     @property
     def trainings(self) -> int:
         """Number of trainings that are left."""
         return max(0, len(self.ablated.models) * self.seeds - self.done)
+
+    def of_trainings(self, workers: int | None = None) -> TrainingsPlan:
+        """Return how many trainings are left, and how long they take.
+
+        Args:
+            workers: that train at once; None for those of the search.
+        """
+        return TrainingsPlan(
+            study=name_of(self.search.name, self.ablated.trial),
+            models=len(self.ablated.models),
+            seeds=tuple(self.settings.budget.seed + repeat for repeat in range(self.seeds)),
+            epochs=self.settings.budget.epochs,
+            trainings=self.trainings,
+            seconds=None
+            if self.seconds is None
+            else self.seconds * self.trainings / (workers or self.search.file.run.workers),
+        )
 
     def begin(self, **changes: Any) -> Study:
         """Create or resume the study; its trainings are enqueued, not run.
@@ -123,16 +142,6 @@ class AblationPlan:
         return study
 
 
-def _require_search(search: Study) -> None:
-    """Refuse a study that itself trains models of a search with fresh seeds."""
-    kind = "confirmation" if is_confirmation(search.file) else "ablation"
-    if kind == "confirmation" or ablated_trial(search.file) is not None:
-        before = search.settings.confirms
-        raise StudyError(
-            f"{search.name}: is itself the {kind} of {before}; ablate a trial of that: nas ablate {before}"
-        )
-
-
 def _require_ablatable(search: Study, trial: int) -> None:
     """Refuse a trial whose architecture is stock, or has not been trained with success; an unknown one comes later.
 
@@ -147,12 +156,3 @@ def _require_ablatable(search: Study, trial: int) -> None:
         if record.ending not in _WITH_ARCHITECTURE:
             which = f"trial {trial} of {search.name} is {record.status}"
             raise StudyError(f"{which}, without a score; ablate one that has finished")
-
-
-def _seconds(search: Study, ablated: Ablated, epochs: int) -> float | None:
-    """Return how long one training takes, by those of the same models in the search, or else of any; None without."""
-    finished = [record for record in search.records() if record.finished and record.seconds > 0]
-    names = {model.fingerprint for model in ablated.models}
-    same = [record.seconds for record in finished if record.fingerprint in names]
-    seconds = same or [record.seconds for record in finished]
-    return fmean(seconds) * epochs / search.settings.budget.epochs if seconds else None

@@ -6,13 +6,17 @@ trial of the stock model is not trained a second time. Both are studies beside t
 """
 
 import random
+from math import ceil
 from typing import Any
 
 from nas.settings import Settings
+from nas.study.folders import STUDY
 from nas.study.study import Study
+from nas.study.study_file import StudyFile
 from nas.study.trained_again import calibration_of
 from nas.workflows.begin import require_same_data
-from nas.workflows.derived import derived_study, enqueue_missing
+from nas.workflows.derived import derived_study, enqueue_missing, open_beside
+from nas.workflows.trainings_plan import TrainingsPlan, number_done, seconds_of_training
 from search_spaces import Architecture
 from search_spaces.errors import StudyError
 
@@ -37,9 +41,55 @@ def calibration(search: Study, **changes: Any) -> Study:
     """
     require_same_data(search)
     name, settings = calibration_of(search.name), calibration_settings(search.settings, search.name)
+    _require_same_epochs(search, name, settings)
     study = derived_study(search, name, settings, trials=TRIALS, changes=changes)
     enqueue(study)
     return study
+
+
+def _require_same_epochs(search: Study, name: str, settings: Settings) -> None:
+    """Refuse to measure with other epochs what a calibration has measured, such as the one that has set the epochs.
+
+    Raises:
+        StudyError: such a calibration exists.
+    """
+    folder = search.folder.with_name(name)
+    if not (folder / STUDY).is_file():
+        return
+    there = StudyFile.read(folder).settings
+    if there.budget.epochs != settings.budget.epochs:
+        raise StudyError(
+            f"{name}: has measured noise and slope with --epochs {there.budget.epochs}, as nas trust {search.name} "
+            f"shows; to measure with --epochs {settings.budget.epochs}, rename the folder {folder}, and repeat this"
+        )
+
+
+def plan_of(search: Study, workers: int | None = None) -> TrainingsPlan:
+    """Return how many trainings `nas trust --measure` has left for a search, and how long they take.
+
+    Args:
+        workers: that train at once; None for those of the search.
+
+    Raises:
+        DataError: the data set cannot be trained on any more.
+        StudyError: the data set has changed, or a calibration of other epochs exists.
+    """
+    require_same_data(search)
+    name, budget = calibration_of(search.name), search.settings.budget
+    _require_same_epochs(search, name, calibration_settings(search.settings, search.name))
+    short, longest = (open_beside(search, each) for each in (name, f"{name}-x{LONGER}"))
+    done = [0 if study is None else number_done(study.records()) for study in (short, longest)]
+    left = max(0, TRIALS - done[0]), max(0, 1 - done[1])
+    one = seconds_of_training(search, [search.space.stock.fingerprint], budget.epochs)
+    rounds = ceil(left[0] / (workers or search.file.run.workers)) + LONGER * left[1]
+    return TrainingsPlan(
+        study=name,
+        models=1 + NEIGHBOURS,
+        seeds=tuple(budget.seed + repeat for repeat in range(SEEDS)),
+        epochs=budget.epochs,
+        trainings=sum(left),
+        seconds=None if one is None else one * rounds,
+    )
 
 
 def calibration_settings(settings: Settings, search: str) -> Settings:

@@ -3,13 +3,16 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import ceil
+from pathlib import Path
 
 from nas.algorithms.seed_noise import SeedNoise, least_difference
 from nas.defaults import MARGIN
 from nas.report.budget import seeds_that_detect
 from nas.report.slope import Slope, Steepness
 from nas.report.trusting import noise_of, slope_of
+from nas.study.folders import STUDY
 from nas.study.study import Study
+from nas.study.study_file import StudyFile
 from nas.study.trained_again import Trained
 from nas.words import with_unit
 from nas.workflows.calibrate import BUDGETS, enqueue, longer_stock
@@ -46,13 +49,13 @@ class Calibrated:
         noise, new = self.noise, self.request
         deviation = f"{noise.deviation:.2f} points between seeds ({noise.low:.2f} to {noise.high:.2f})"
         told = "" if self.slope.finding is not Steepness.NOT_TOLD else ": not told from noise, so epochs stay"
-        bound = f", at most {MOST_GROWTH} times as many" if self.is_bounded else ""
+        bound = f" (at most {MOST_GROWTH} times the epochs of before)" if self.is_bounded else ""
         least = least_difference(noise, new.seeds)
-        base = f"--base-epochs {new.base_epochs} " if self.has_base else ""
+        flags = _flags(new.base_epochs if self.has_base else None, new.epochs, new.seeds)
         return (
             f"noise: {deviation}; {with_unit(new.seeds, 'seed')} can tell {least:.1f} points",
             f"slope: the stock model {self.slope.amount}, beside the {MARGIN:g} that matter{told}",
-            f"so the search trains with {base}--epochs {new.epochs}{bound}, --seeds {new.seeds}",
+            f"so the search trains with {flags}{bound}",
         )
 
 
@@ -74,7 +77,8 @@ def calibrated(request: Request, plan: Plan, train: Callable[[Study], object]) -
         train: runs a study.
 
     Raises:
-        StudyError: a training is missing or has failed, or the stock model has learned nothing.
+        StudyError: a training is missing or has failed, or the stock model has learned nothing; the search exists with
+            other epochs or seeds.
     """
     short = plan.begin()
     enqueue(short)
@@ -82,7 +86,34 @@ def calibrated(request: Request, plan: Plan, train: Callable[[Study], object]) -
     for study in (short, longest):
         if study.remaining_trials(study.records()):
             train(study)
-    return chosen(request, *(Trained.of(one.folder, one.file, one.records()) for one in (short, longest)))
+    found = chosen(request, *(Trained.of(one.folder, one.file, one.records()) for one in (short, longest)))
+    _require_same_budget(found, short.folder.with_name(str(found.request.study)))
+    return found
+
+
+def _require_same_budget(found: Calibrated, search: Path) -> None:
+    """Refuse to go on with a search that was begun with other epochs or seeds than a calibration chooses.
+
+    Raises:
+        StudyError: it is such a search.
+    """
+    if not (search / STUDY).is_file():
+        return
+    there = StudyFile.read(search).settings
+    base = None if there.base is None else there.base.epochs
+    before = _flags(base, there.budget.epochs, there.seeds)
+    new = found.request
+    after = _flags(new.base_epochs if found.has_base else None, new.epochs, new.seeds)
+    if before != after:
+        raise StudyError(
+            f"{search.name}: was begun with {before}, and its calibration chooses {after}: give these instead of "
+            "--calibrate, with another --study or without --study, to begin a search with them"
+        )
+
+
+def _flags(base: int | None, epochs: int | None, seeds: int) -> str:
+    """Return the options of a search that set its epochs and seeds."""
+    return f"{'' if base is None else f'--base-epochs {base} '}--epochs {epochs} --seeds {seeds}"
 
 
 def chosen(request: Request, short: Trained, longest: Trained) -> Calibrated:

@@ -14,7 +14,7 @@ from nas.settings import Settings
 from nas.study.folders import SPACE, STUDY, default_storage, runs_option, study_folder
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
-from nas.workflows.begin import changed_run, create_or_resume
+from nas.workflows.begin import changed_run, create_or_resume, require_equal_settings
 from search_spaces import Architecture, space_file
 from search_spaces.errors import StudyError
 from trials import recipes
@@ -124,6 +124,30 @@ def fresh_settings(
         changed |= {"weights": None, "recipe": recipe.model_copy(update={"pgi": budget.recipe.pgi})}
         changed_settings["base"] = None
     return settings.model_copy(update={**changed_settings, "budget": budget.model_copy(update=changed)})
+
+
+def require_same_trainings(earlier: Study, settings: Settings, command: str) -> None:
+    """Refuse to add other trainings to a derived study than it has: its results would not mix them.
+
+    Args:
+        earlier: the derived study.
+        settings: that it would have now.
+        command: that goes on with it, without options.
+
+    Raises:
+        StudyError: names the options that differ, or else the settings.
+    """
+    there, where = earlier.settings, runs_option(earlier.folder.parent)
+    rename = f"to begin another one, rename the folder {earlier.folder}"
+    flags = []
+    if there.budget.epochs != settings.budget.epochs:
+        flags.append(f"--epochs {there.budget.epochs}, not {settings.budget.epochs}")
+    if there.inherits != settings.inherits:
+        flags.append("the weights that the search used, not --from-scratch")
+    if flags:
+        trained = f"{earlier.name}: its trainings have {' and '.join(flags)}"
+        raise StudyError(f"{trained}; go on with them: nas {command}{where}; {rename}")
+    require_equal_settings(earlier.name, there, settings, advice=rename)
 
 
 def enqueue_missing(study: Study, models: Sequence[Architecture], seeds: int, *, lost: Collection[int] = ()) -> None:

@@ -8,10 +8,9 @@ from nas.report.ablation import Ablation
 from nas.report.trust import Trust
 from nas.report.verdict import Verdict
 from nas.study.ablations import ablated_trial, ablated_trials
-from nas.study.confirmation import is_confirmation
 from nas.study.folders import STUDY
+from nas.study.kinds import Kind, kind_of
 from nas.study.study import Study
-from nas.study.trained_again import measures_noise
 from nas.tracking.findings import Findings, JudgedTrial, Stage
 from search_spaces.errors import NasError
 
@@ -23,19 +22,14 @@ def stage_of(study: Study) -> Stage | None:
     search = study.settings.confirms
     if search is None:
         return None
-    trial = ablated_trial(study.file)
-    if is_confirmation(study.file):
-        kind, purpose = "confirm", f"trains the finalists of {search} and the stock model with fresh seeds"
-    elif trial is not None:
-        kind, purpose = (
-            "ablate",
-            f"trains trial {trial} of {search} with stock put back in one slot at a time",
-        )
-    elif measures_noise(study.file):
-        kind, purpose = "calibrate", f"measures the noise between seeds, and how much the stock model of {search} gains"
-    else:
-        kind, purpose = "longer", f"trains the Pareto front of {search} longer"
-    return Stage(kind=kind, folder=study.folder.with_name(search), purpose=purpose)
+    kind, trial = kind_of(study.file), ablated_trial(study.file)
+    purposes = {
+        Kind.CONFIRM: f"trains the finalists of {search} and the stock model with fresh seeds",
+        Kind.ABLATE: f"trains trial {trial} of {search} with stock put back in one slot at a time",
+        Kind.CALIBRATE: f"measures the noise between seeds, and how much the stock model of {search} gains",
+        Kind.LONGER: f"trains the Pareto front of {search} longer",
+    }
+    return Stage(kind=kind.value, folder=study.folder.with_name(search), purpose=purposes[kind])
 
 
 def findings_of(study: Study) -> Findings:

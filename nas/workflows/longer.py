@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from nas.algorithms.seed_noise import estimate
 from nas.records.record import Record, mean_over_seeds
+from nas.study.kinds import require_search
 from nas.study.study import Study
 from nas.workflows.begin import require_same_data
 from nas.workflows.derived import derived_study
@@ -47,6 +48,7 @@ def longer(before: Study, *, eta: int, **changes: Any) -> Study:
             with other settings.
         SpecError: more workers than cores.
     """
+    require_search(before.folder, before.file, "confirm")
     front, stock = [before.architecture(record) for record in before.front()], before.space.stock.fingerprint
     fingerprints = {architecture.fingerprint for architecture in front} | {stock}
     if fingerprints == {stock}:

@@ -9,7 +9,7 @@ from nas import addresses
 from nas._version import __version__
 from nas.settings import RunSettings, SealedImages, Settings
 from nas.study import latency_tables
-from nas.study.folders import default_storage, study_folder, tracking_uri
+from nas.study.folders import STUDY, default_storage, runs_option, study_folder, tracking_uri
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
 from nas.study.trained_again import calibration_of
@@ -21,7 +21,7 @@ from nas.workflows.refinement import resolve_space
 from nas.workflows.request import Request, require_writable, validated
 from nas.workflows.sealed_images import sealed_images
 from search_spaces import SearchSpace, cache_folder
-from search_spaces.errors import DataError, SpecError
+from search_spaces.errors import DataError, SpecError, StudyError
 from trials.costing import cost
 from trials.costing.cost import Cost
 from trials.data import datasets
@@ -95,6 +95,7 @@ class Plan:
         if request.calibrate:
             search = request.study or name_to_calibrate(str(stem), settings, storage, request.runs_folder)
             stem = None
+            _require_calibrated(search, request.runs_folder)
             name, settings = calibration_of(search), calibration_settings(settings, search)
             run = run.model_copy(update={"trials": TRIALS})
         else:
@@ -150,6 +151,21 @@ class Plan:
         completed = latency_tables.complete(latency_table, recording)
         require_reachable_limits(cost.table(self.space, classes, size), latency_table, self.file.settings)
         return completed
+
+
+def _require_calibrated(search: str, runs: Path) -> None:
+    """Refuse to calibrate a search that was begun without a calibration, before anything is trained for that.
+
+    Raises:
+        StudyError: it is such a search.
+    """
+    begun, calibrated = (study_folder(name, runs) / STUDY for name in (search, calibration_of(search)))
+    if begun.is_file() and not calibrated.is_file():
+        where = runs_option(runs)
+        raise StudyError(
+            f"calibrate: {search} was begun without it; what it would choose is shown by: nas trust {search}{where} "
+            "--measure; or name another with --study"
+        )
 
 
 def _require_places(request: Request) -> str | None:

@@ -343,7 +343,9 @@ class TestTrainings:
 
     def test_other_epochs_are_refused(self, searched: Study) -> None:
         AblationPlan.of(searched, trial=1).begin()
-        with pytest.raises(StudyError, match=r"epochs: 3 there, 9 here[\s\S]*to begin another ablation, rename"):
+        with pytest.raises(
+            StudyError, match="have --epochs 3, not 9; go on with them: nas ablate .*; to begin another one"
+        ):
             AblationPlan.of(searched, trial=1, epochs=9)
 
 
@@ -367,14 +369,18 @@ class TestRefusals:
         with pytest.raises(StudyError, match="trial 1 of small is diverged, without a score"):
             AblationPlan.of(searched, trial=1)
 
+    def test_text_is_no_trial(self, searched: Study) -> None:
+        line = "trial: input should be a whole number, got 'abc' (the number of a trial; nas trials STUDY lists them)"
+        assert nas(searched, "--trial", "abc").stderr.splitlines() == [line]
+
     def test_one_seed(self, searched: Study) -> None:
         with pytest.raises(SpecError, match="seeds: two are the least"):
             AblationPlan.of(searched, trial=1, seeds=1)
 
     def test_confirmation_and_ablation(self, searched: Study) -> None:
-        with pytest.raises(StudyError, match="small-confirm: is itself the confirmation of small; ablate a trial of"):
+        with pytest.raises(StudyError, match="small-confirm: is itself the confirmation of small, and has no front"):
             AblationPlan.of(confirm(searched, seeds=2), trial=1)
-        with pytest.raises(StudyError, match="small-ablate-1: is itself the ablation of small; ablate a trial of"):
+        with pytest.raises(StudyError, match="small-ablate-1: is itself the ablation of small, and has no front"):
             AblationPlan.of(AblationPlan.of(searched, trial=1).begin(), trial=1)
 
 
@@ -387,6 +393,21 @@ class TestCommand:
         ]
         assert (dry.exit_code, dry.stdout, dry.stderr.splitlines()) == (0, "", plan)
         assert not searched.folder.with_name("small-ablate-1").exists()
+        document = json.loads(nas(searched, "--trial", "1", "--dry-run", "--format", "json").stdout)
+        assert document == {
+            "ablates": "small",
+            "trial": 1,
+            "slots": [
+                {"slot": "4", "choice": "UIB", "left_out": ""},
+                {"slot": "10", "choice": "DySample", "left_out": ""},
+            ],
+            "study": "small-ablate-1",
+            "models": 4,
+            "seeds": [2000, 2001, 2002],
+            "epochs": 3,
+            "trainings": 12,
+            "seconds": 360.0,
+        }
         result = nas(searched, "--trial", "1")
         assert result.exit_code == 0, result.stderr
         assert result.stderr.splitlines()[:2] == plan

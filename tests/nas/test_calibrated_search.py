@@ -9,24 +9,39 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+from nas.algorithms.seed_noise import SeedNoise
 from nas.cli import app, show
 from nas.execution import worker
 from nas.execution.worker import Worker
 from nas.records.record import Record
 from nas.report.budget import MOST_SEEDS
+from nas.report.slope import Slope
 from nas.settings import Settings
 from nas.study.study import Study
 from nas.study.trained_again import Trained, calibration_of, trained_again
 from nas.workflows import calibrated_search, running
-from nas.workflows.calibrate import TRIALS, calibration_settings
-from nas.workflows.calibrated_search import MOST_GROWTH, chosen
+from nas.workflows.calibrate import TRIALS, calibration, calibration_settings
+from nas.workflows.calibrated_search import MOST_GROWTH, Calibrated, _require_same_budget, chosen
 from nas.workflows.naming import name_to_calibrate
+from nas.workflows.plan import _require_calibrated
 from nas.workflows.request import Request
 from search_spaces import Architecture
 from search_spaces.errors import SpecError, StudyError
 from trials import Budget, Outcome
+from trials.data import datasets
 
 BASE, EPOCHS = 24, 8
+SLOPE: dict[str, Any] = {
+    "epochs": 3,
+    "gain": 2.0,
+    "low": 1.0,
+    "high": 3.0,
+    "difference": 0.5,
+    "architectures": 0,
+    "noise": 0.1,
+    "is_longer": True,
+    "enough": None,
+}
 MakeStudy = Callable[..., Study]
 
 
@@ -179,6 +194,47 @@ class TestName:
         assert name_to_calibrate("small", settings, None, runs) == "small"
         larger = settings.model_copy(update={"budget": settings.budget.model_copy(update={"image_size": 192})})
         assert name_to_calibrate("small", larger, None, runs) == "small2"
+
+    def test_search_that_was_begun_without_is_refused_before_anything_is_trained(self, make_study: MakeStudy) -> None:
+        plain = make_study()
+        runs = plain.folder.parent
+        with pytest.raises(StudyError) as caught:
+            _require_calibrated("small", runs)
+        assert str(caught.value) == (
+            f"calibrate: small was begun without it; what it would choose is shown by: nas trust small --runs {runs} "
+            "--measure; or name another with --study"
+        )
+        make_study(calibration_of("small"), **calibration_changes(plain.settings, "small"))
+        _require_calibrated("small", runs)
+
+    def test_search_of_another_budget_is_not_gone_on_with(self, make_study: MakeStudy) -> None:
+        plain = make_study(base=Budget(data=Path("/data.yaml"), epochs=9))
+        request = Request(study="small", epochs=plain.settings.budget.epochs, base_epochs=9, calibrate=False)
+        slope, noise = Slope(**SLOPE), SeedNoise(deviation=0.1, low=0.1, high=0.2, degrees_of_freedom=2)
+        found = Calibrated(request=request, noise=noise, slope=slope, is_bounded=False, has_base=True)
+        _require_same_budget(found, plain.folder)
+        other = replace(found, request=replace(request, epochs=6, base_epochs=18, seeds=2))
+        with pytest.raises(StudyError) as caught:
+            _require_same_budget(other, plain.folder)
+        assert str(caught.value) == (
+            "small: was begun with --base-epochs 9 --epochs 3 --seeds 1, and its calibration chooses --base-epochs 18 "
+            "--epochs 6 --seeds 2: give these instead of --calibrate, with another --study or without --study, to "
+            "begin a search with them"
+        )
+
+    def test_calibration_of_other_epochs_is_not_measured_again(self, make_study: MakeStudy) -> None:
+        data = datasets.load("digits").fingerprint
+        plain = make_study(data_fingerprint=data)
+        longer = plain.settings.budget.model_copy(update={"epochs": 9})
+        search = make_study("long", budget=longer, data_fingerprint=data)
+        short = calibration_changes(plain.settings, "long")
+        folder = make_study(calibration_of("long"), data_fingerprint=data, **short).folder
+        with pytest.raises(StudyError) as caught:
+            calibration(search)
+        assert str(caught.value) == (
+            "long-calibrate: has measured noise and slope with --epochs 3, as nas trust long shows; to measure with "
+            f"--epochs 9, rename the folder {folder}, and repeat this"
+        )
 
     def test_search_that_no_such_calibration_led_to_is_another_one(self, make_study: MakeStudy) -> None:
         other = make_study(objectives=("map50_95", "params"))

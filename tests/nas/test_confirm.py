@@ -24,7 +24,9 @@ from nas.study import export as exporting
 from nas.study.confirmation import FIRST_SEED, is_confirmation
 from nas.study.study import Study
 from nas.workflows import running
+from nas.workflows.calibrate import calibration, longer_stock
 from nas.workflows.confirm import confirm, finalists_of
+from nas.workflows.longer import longer
 from search_spaces import Architecture
 from search_spaces.errors import SpecError, StudyError
 from trials import Budget, Ending, Outcome, recipes
@@ -178,7 +180,9 @@ class TestTrainings:
 
     def test_other_epochs_are_refused(self, searched: Study, run: Callable[[Study], None]) -> None:
         run(confirm(searched, seeds=2))
-        with pytest.raises(StudyError, match=r"small-confirm: a study of that name is there[\s\S]*epochs: 3 there, 9"):
+        with pytest.raises(
+            StudyError, match="small-confirm: its trainings have --epochs 3, not 9; go on with them: nas "
+        ):
             confirm(searched, epochs=9)
 
     def test_wrong_numbers_in_python_are_refused_all_at_once(self, searched: Study) -> None:
@@ -211,9 +215,32 @@ class TestTrainings:
     def test_a_confirmation_is_not_confirmed(self, searched: Study) -> None:
         after = confirm(searched, seeds=2)
         with pytest.raises(
-            StudyError, match="small-confirm: is itself a confirmation; go on with it by: nas confirm small"
+            StudyError, match="small-confirm: is itself the confirmation of small, and has no front; did you mean: nas "
         ):
             confirm(after)
+
+    def test_a_calibration_has_nothing_to_confirm(self, searched: Study) -> None:
+        short = calibration(searched)
+        for study in (short, longer_stock(short)):
+            with pytest.raises(StudyError, match=f"{study.name}: is itself the calibration of small, and has no front"):
+                confirm(study)
+            with pytest.raises(StudyError, match="did you mean: nas confirm small "):
+                longer(study, eta=3)
+
+    def test_fewer_seeds_than_before_are_mentioned(self, searched: Study, run: Callable[[Study], None]) -> None:
+        run(confirm(searched, seeds=3))
+        line = "seeds     3, not 2: an earlier call has asked for 3, and seeds are only added"
+        assert line in nas("confirm", searched, "--seeds", "2").stderr.splitlines()
+
+    @pytest.mark.parametrize(
+        ("option", "line"),
+        [
+            (("--seeds", "0"), "seeds: input should be at least 2, got 0 (from 2 to 1000)"),
+            (("--seeds", "1"), "seeds: input should be at least 2, got 1 (from 2 to 1000)"),
+        ],
+    )
+    def test_seeds_that_cannot_judge_are_refused(self, searched: Study, option: tuple[str, ...], line: str) -> None:
+        assert nas("confirm", searched, *option).stderr.splitlines() == [line]
 
     def test_front_of_the_stock_model_alone_has_nothing_to_confirm(self, make_study: MakeStudy) -> None:
         with pytest.raises(StudyError, match="small: nothing to confirm"):
@@ -400,6 +427,24 @@ class TestCommand:
     def test_options_of_the_other_kind_are_refused(self, typed: list[str], line: str, searched: Study) -> None:
         result = nas("confirm", searched, *typed)
         assert (result.exit_code, result.stderr) == (2, f"{line}\n")
+
+    def test_plan_says_how_many_trainings_and_how_long(self, searched: Study, run: Callable[[Study], None]) -> None:
+        options = ("--seeds", "2", "--top", "1", "--dry-run")
+        dry = nas("confirm", searched, *options)
+        first = "confirm   1 finalist of small and the stock model: 2 fresh seeds (1000 to 1001), 3 epochs"
+        plan = [f"{first}: 4 trainings to run, about 2 min", "judging   the images that the search chose by"]
+        assert (dry.exit_code, dry.stdout, dry.stderr.splitlines()) == (0, "", plan)
+        assert not searched.folder.with_name("small-confirm").exists()
+        document = json.loads(nas("confirm", searched, *options, "--format", "json").stdout)
+        assert (document["study"], document["models"], document["seeds"]) == ("small-confirm", 2, [1000, 1001])
+        assert (document["trainings"], document["seconds"]) == (4, 120)
+        run(confirm(searched, seeds=2, top=1))
+        assert nas("confirm", searched, "--dry-run").stderr.splitlines()[0] == f"{first}: all are trained"
+        assert (
+            nas("confirm", searched, "--seeds", "3", "--dry-run")
+            .stderr.splitlines()[0]
+            .endswith("3 fresh seeds (1000 to 1002), 3 epochs: 2 trainings to run, about 60 s")
+        )
 
     def test_time_limit_leaves_trainings(self, searched: Study, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(running, "supervise", lambda study, **_: Worker(study, deadline=0.0).run())

@@ -160,6 +160,19 @@ class TestCommand:
         assert nas(searched, "--measure").stdout == result.stdout  # nothing is trained twice
         assert [record.seconds for record in short.records()] == before
 
+    def test_plan_of_measure_says_how_many_trainings_and_how_long(
+        self, searched: Study, run: Callable[[Study], None]
+    ) -> None:
+        dry = nas(searched, "--measure", "--dry-run")
+        trained = "the stock model and two neighbours with two seeds, 3 epochs, and the stock model 3 times as long"
+        assert (dry.stdout, dry.stderr) == ("", f"measure   {trained}: 7 trainings to run, about 4 min\n")
+        assert [folder.name for folder in searched.folder.parent.glob("small-*")] == []
+        document = json.loads(nas(searched, "--measure", "--dry-run", "--format", "json").stdout)
+        assert (document["study"], document["trainings"], document["seconds"]) == ("small-calibrate", 7, 9 * 30.0)
+        run(calibration(searched))
+        left = nas(searched, "--measure", "--dry-run").stderr
+        assert left == f"measure   {trained}: 1 training to run, about 2 min\n"
+
     def test_measure_that_ends_without_a_figure_says_why(
         self, searched: Study, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -188,6 +201,16 @@ class TestCommand:
         assert set(document["least_differences"]) == {str(seeds) for seeds in SEED_NUMBERS}
         assert found.slope is not None
         assert document["slope"]["sentence"] == found.slope.sentence
+
+    def test_options_of_trainings_need_measure(self, searched: Study) -> None:
+        result = nas(searched, "--workers", "1", "--timeout", "1h")
+        assert result.exit_code == 2
+        assert result.stderr.splitlines() == [
+            "workers: nothing is trained without --measure (add --measure, or leave --workers out)",
+            "timeout: nothing is trained without --measure (add --measure, or leave --timeout out)",
+        ]
+        line = "dry-run: nothing is trained without --measure (add --measure, or leave --dry-run out)"
+        assert nas(searched, "--dry-run").stderr.splitlines() == [line]
 
     def test_study_that_trains_again_is_refused(self, searched: Study) -> None:
         result = nas(calibration(searched))

@@ -14,9 +14,11 @@ import optuna
 import pytest
 import torch
 from optuna.storages._heartbeat import is_heartbeat_enabled
+from typer.testing import CliRunner
 
 from nas.algorithms.rewards import Reward
 from nas.algorithms.successive_halving import Stopping
+from nas.cli import app
 from nas.execution import exit_causes, recovery, worker
 from nas.execution.enqueue import enqueue_extremes
 from nas.execution.exit_causes import ExitCause
@@ -202,6 +204,8 @@ def test_recover_completes_a_finished_trial_that_optuna_has_as_running(
     monkeypatch.undo()
     # As after kill -9: the trial runs for Optuna, and nobody holds its lock.
     assert study.records()[0].state == "running"
+    shown = CliRunner().invoke(app, ["trials", study.name, "--runs", str(study.folder.parent)]).stdout
+    assert "interrupted" in shown.splitlines()[2]
     assert list(recovery.recover(study)) == [0]
     record = study.records()[0]
     assert (record.state, record.finished, record.epochs) == ("complete", True, 3)
