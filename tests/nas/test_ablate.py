@@ -344,7 +344,7 @@ class TestTrainings:
     def test_other_epochs_are_refused(self, searched: Study) -> None:
         AblationPlan.of(searched, trial=1).begin()
         with pytest.raises(
-            StudyError, match="have --epochs 3, not 9; go on with them: nas ablate .*; to begin another one"
+            StudyError, match=r"have --epochs 3, not 9; go on with them: nas ablate .*; to begin another"
         ):
             AblationPlan.of(searched, trial=1, epochs=9)
 
