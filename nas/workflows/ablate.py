@@ -74,7 +74,7 @@ class AblationPlan:
         """
         if seeds is not None and seeds < LEAST_SEEDS:
             raise SpecError(f"seeds: two are the least from which noise can be estimated, got {seeds}")
-        require_search(search.folder, search.file, f"ablate --trial {trial}")
+        require_search(search.folder, search.file, "ablate")
         _require_ablatable(search, trial)
         require_same_data(search)
         ablated = search.ablated(trial)

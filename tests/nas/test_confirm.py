@@ -443,7 +443,7 @@ class TestCommand:
         assert (
             nas("confirm", searched, "--seeds", "3", "--dry-run")
             .stderr.splitlines()[0]
-            .endswith("3 fresh seeds (1000 to 1002), 3 epochs: 2 trainings to run, about 60 s")
+            .endswith("3 fresh seeds (1000 to 1002), 3 epochs: 2 trainings to run, about 1 min")
         )
 
     def test_time_limit_leaves_trainings(self, searched: Study, monkeypatch: pytest.MonkeyPatch) -> None:
