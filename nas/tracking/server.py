@@ -126,9 +126,20 @@ def _is_free(host: str, port: int) -> bool:
 
 
 def _is_loopback(host: str) -> bool:
-    """Return whether all addresses of a host are of this machine alone."""
-    found = {str(entry[4][0]) for entry in socket.getaddrinfo(host or None, None)}
-    return all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in found) if host else False
+    """Return whether all addresses of a host are of this machine alone; an empty host stands for all machines.
+
+    Raises:
+        EnvironmentProblem: the host has no address.
+    """
+    if not host:
+        return False
+    try:
+        found = {str(entry[4][0]) for entry in socket.getaddrinfo(host, None)}
+    except (OSError, UnicodeError) as error:
+        raise EnvironmentProblem(
+            f"--host {host}: no address of that name ({error}); 127.0.0.1 is this machine"
+        ) from None
+    return all(ipaddress.ip_address(address.partition("%")[0]).is_loopback for address in found)
 
 
 def _bracketed(host: str) -> str:

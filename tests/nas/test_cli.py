@@ -68,7 +68,7 @@ def test_an_interrupted_trial_is_not_called_failed(study: Study) -> None:
 
 def test_help_of_resume_names_the_defaults_of_resume() -> None:
     shown = " ".join(nas("resume", "--help").stdout.replace("│", " ").split())
-    assert shown.count("[default: as before]") == 4
+    assert shown.count("[default: as before]") == 6
     assert "else 30" not in shown
 
 

@@ -116,6 +116,11 @@ class TestUi:
     def test_ui_warns_where_other_machines_reach_it(self, host: str, is_open: bool) -> None:
         assert server._is_loopback(host) is not is_open
 
+    @pytest.mark.parametrize("host", ["no-such-host.invalid", "a" * 300, "..", "\x00"])
+    def test_ui_refuses_a_host_without_address(self, host: str) -> None:
+        with pytest.raises(EnvironmentProblem, match="no address of that name"):
+            server._is_loopback(host)
+
     def test_ui_listens_on_this_machine_alone_by_default(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setattr(server, "create_database", lambda _: None)
         monkeypatch.setattr(server, "ui_command", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"])

@@ -290,7 +290,7 @@ class TestShrinkage:
         assert found.shrinkage is not None
         assert (found.shrinkage.seeds, found.finalists) == (3, 1)
         assert found.shrinkage.difference == pytest.approx(before)
-        assert "the finalists are" in "\n".join(found.lines())
+        assert "the finalist was" in "\n".join(found.lines())
 
     def test_prediction_contains_what_fresh_seeds_show(self, searched: Study) -> None:
         """All architectures are equal: what the front has over the stock model is luck, and noise is estimated."""

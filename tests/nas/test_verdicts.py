@@ -391,8 +391,7 @@ class TestTables:
 
     def test_running_trial_shows_its_progress(self, make_study: MakeStudy, tmp_path: Path) -> None:
         study = make_study()
-        with pytest.warns(UserWarning, match="Heartbeat"):
-            trial = study.optuna.ask()
+        trial = study.optuna.ask()
         files = study.files(trial.number)
         files.folder.mkdir(parents=True)
         for number in (1, 2):
@@ -404,8 +403,7 @@ class TestTables:
 
     def test_interrupted_trial_is_shown_as_interrupted(self, make_study: MakeStudy, tmp_path: Path) -> None:
         study = make_study()
-        with pytest.warns(UserWarning, match="Heartbeat"):
-            study.optuna.ask()
+        study.optuna.ask()
         recovery.recover(study)
         output = nas("trials", "small", "--runs", tmp_path / "runs").stdout
         assert re.search(r"\n +0  interrupted ", output)
