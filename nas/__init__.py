@@ -304,7 +304,4 @@ def _run(study: "Study", supervisor: "SupervisorOf | None" = None) -> None:
     from nas.workflows.progress_line import progress_line
 
     with progress_line() as show:
-        if supervisor is None:
-            running.supervise(study, show=show)
-        else:
-            running.supervise(study, supervisor=supervisor, show=show)
+        running.supervise(study, supervisor=supervisor, show=show)

@@ -16,7 +16,6 @@ from functools import partial
 from typing import Any
 
 from nas.execution.lost_machines import recover_lost
-from nas.execution.supervisor import Supervisor
 from nas.records.record import Record
 from nas.study.machines import GRACE
 from nas.study.study import Study
@@ -34,9 +33,9 @@ _PASSED_ON = (GRACE, "NAS_CACHE")
 """Environment variables that tasks get from the process that begins them."""
 
 
-def supervisor_on(cluster: RayCluster | None) -> SupervisorOf:
-    """Return what runs the workers of a study: on a Ray cluster, or on this machine."""
-    return Supervisor if cluster is None else partial(RaySupervisor, cluster)
+def supervisor_on(cluster: RayCluster | None) -> SupervisorOf | None:
+    """Return what runs the workers of a study on a Ray cluster; None without one."""
+    return None if cluster is None else partial(RaySupervisor, cluster)
 
 
 class RaySupervisor:

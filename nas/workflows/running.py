@@ -45,14 +45,14 @@ def supervise(
     *,
     show: Callable[[Study, Sequence[Record]], None] = lambda _study, _records: None,
     tracks: bool = True,
-    supervisor: SupervisorOf = Supervisor,
+    supervisor: SupervisorOf | None = None,
 ) -> None:
     """Run a study's workers until its number of trials is reached.
 
     Args:
         show: called about once a second, with the records of all trials.
         tracks: whether this machine tracks the study in MLflow; of several machines one does.
-        supervisor: what starts the workers and watches them.
+        supervisor: what starts the workers and watches them; None for processes of this machine.
 
     Raises:
         StudyError: another process runs this study, or it cannot go on.
@@ -85,7 +85,7 @@ def supervise(
                 show(study, records)
 
         try:
-            supervisor(study, tick).run()
+            (supervisor or Supervisor)(study, tick).run()
             status = "FINISHED"
         finally:
             if (ready := tracking.tracker()) is not None:
