@@ -156,7 +156,8 @@ class Torture:
         self.check(runs, "s")
         self._disturb(runs, exports, 6.0, lambda _: ["export", "s"])
         self.run_to_end(runs, "export", "s")
-        confirm = ["confirm", "s", "--seeds", 2, "--top", 2]
+        # With one epoch more: nas confirm refuses a budget with which the stock model has learned nothing.
+        confirm = ["confirm", "s", "--seeds", 2, "--top", 2, "--epochs", EPOCHS + 1]
         self._disturb(runs, confirms, 40.0, lambda _: confirm)
         self.run_to_end(runs, *confirm)
         self.check(runs, "s")

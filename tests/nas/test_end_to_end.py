@@ -77,7 +77,7 @@ def test_user_operator_is_searched_and_exported(tmp_path: Path, own_operator: st
 
 
 def test_fresh_seeds_judge_a_search(tmp_path: Path) -> None:
-    small = ["--epochs", "1", "--base-epochs", "1", *SMALL[2:]]
+    small = ["--epochs", "1", "--base-epochs", "12", *SMALL[2:]]  # fewer, and nothing is learned that can be confirmed
     nas("search", "--space", "v5", "--trials", 3, *small, folder=tmp_path)
     front = nas("pareto", "v5n-digits", "--format", "json", folder=tmp_path)
     others = [row for row in json.loads(front.stdout) if row["picks"]]
