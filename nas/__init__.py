@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from nas import ranges
 from nas._version import __version__
-from nas.defaults import MARGIN
 from nas.paths import RUNS
 from nas.workflows.option import accepts
 from nas.workflows.search_options import FilePath, SearchOptions
@@ -168,7 +167,7 @@ def confirm(
     top: int | None = None,
     epochs: int | None = None,
     from_scratch: bool = False,
-    margin: float = MARGIN,
+    margin: float | None = None,
     timeout: float | None = None,
     workers: int | None = None,
     device: str | None = None,
@@ -183,7 +182,7 @@ def confirm(
         top: number of finalists, the most accurate of the front first. Default: as before, or all, at most 8.
         epochs: of each training. Default: as the search.
         from_scratch: train from random weights, instead of from the weights that the search used.
-        margin: points of mAP50-95 within which two models count as equally accurate.
+        margin: points of mAP50-95 within which two models count as equally accurate. Default: as before, or 0.5.
         timeout: start no further training after so many seconds. Default: no limit.
         workers: number of worker processes. Default: as the search.
         device: `cpu`, or indices of GPUs such as `0,1`. Default: as the search.
@@ -201,9 +200,9 @@ def confirm(
     ranges.require(**counts, margin=margin, timeout=timeout)
     changes = {"timeout": timeout, "workers": workers, "device": device, "trial_memory": trial_memory}
     before = open_study(study, runs=runs)
-    after = begin(before, seeds=seeds, top=top, epochs=epochs, from_scratch=from_scratch, **changes)
+    after = begin(before, seeds=seeds, top=top, epochs=epochs, from_scratch=from_scratch, margin=margin, **changes)
     _train_rest(after)
-    verdict = before.verdict(margin=margin)
+    verdict = before.verdict()
     assert verdict is not None  # noqa: S101 - its confirmation was just begun
     return verdict
 
@@ -251,7 +250,7 @@ def ablate(
     trial: int,
     seeds: int | None = None,
     epochs: int | None = None,
-    margin: float = MARGIN,
+    margin: float | None = None,
     timeout: float | None = None,
     workers: int | None = None,
     device: str | None = None,
@@ -265,7 +264,7 @@ def ablate(
         trial: number of the trial.
         seeds: with which every model is trained. Default: as before, or 3.
         epochs: of each training. Default: as before, or those of the search.
-        margin: points of mAP50-95 within which a difference does not matter.
+        margin: points of mAP50-95 within which a difference does not matter. Default: as before, or 0.5.
         timeout: start no further training after so many seconds. Default: no limit.
         workers: number of worker processes. Default: as the search.
         device: `cpu`, or indices of GPUs such as `0,1`. Default: as the search.
@@ -281,9 +280,10 @@ def ablate(
     ranges.require(**counts, margin=margin, timeout=timeout)
     before = open_study(study, runs=runs)
     plan = AblationPlan.of(before, trial=trial, seeds=seeds, epochs=epochs)
-    after = plan.begin(timeout=timeout, workers=workers, device=device, trial_memory=trial_memory)
+    changes = {"timeout": timeout, "workers": workers, "device": device, "trial_memory": trial_memory}
+    after = plan.begin(margin=margin, **changes)
     _train_rest(after)
-    ablation = before.ablation(trial, margin=margin)
+    ablation = before.ablation(trial)
     assert ablation is not None  # noqa: S101 - its study was just begun
     return ablation
 

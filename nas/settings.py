@@ -180,6 +180,8 @@ class RunSettings(FrozenModel):
         earlier: number of trials that had ended before this run; the circuit breaker ignores them.
         looks: of a confirmation or an ablation: the number of seeds at which a verdict is due, and those at which one
             was due before seeds were added.
+        margin: of a confirmation or an ablation: points of mAP50-95 within which differences do not matter; None
+            stands for the default.
     """
 
     trials: Annotated[StrictInt, Field(ge=1)] = 10
@@ -190,6 +192,7 @@ class RunSettings(FrozenModel):
     trial_memory: Annotated[StrictInt, Field(ge=1)] | None = None
     earlier: Annotated[StrictInt, Field(ge=0)] = 0
     looks: tuple[StrictInt, ...] = ()
+    margin: Annotated[StrictFloat, Field(gt=0)] | None = None
 
 
 def flatten(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

@@ -8,7 +8,7 @@ import typer
 from nas.cli import options, show
 from nas.cli.fronts import nothing_learned
 from nas.cli.searching import train
-from nas.defaults import ABLATION_SEEDS, MARGIN
+from nas.defaults import ABLATION_SEEDS
 from nas.paths import RUNS
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def ablate(
     trial: Trial,
     typed: options.Typed,
     fresh_seeds: Seeds = None,
-    margin: options.Margin = MARGIN,
+    margin: options.Margin = None,
     dry_run: options.DryRun = False,
     runs: options.Runs = RUNS,
     shown: options.Shown = "table",
@@ -89,9 +89,9 @@ def ablate(
         if shown == "json":
             print(json.dumps(_plan_document(plan, trainings), indent=1))  # noqa: T201 - this is the output
         return
-    after = plan.begin(**of_run)
+    after = plan.begin(margin=margin, **of_run)
     is_warned = train(after) if after.remaining_trials(after.records()) else False
-    ablation = before.ablation(trial, margin=margin)
+    ablation = before.ablation(trial)
     if ablation is not None:
         _print(ablation, shown)
         show.lines([] if is_warned else nothing_learned(after))

@@ -9,7 +9,7 @@ from nas.cli import options, show
 from nas.cli.fronts import nothing_learned
 from nas.cli.longer import ETA, ROUNDS, train_longer
 from nas.cli.searching import train
-from nas.defaults import MARGIN, MOST_FINALISTS, SEEDS
+from nas.defaults import MOST_FINALISTS, SEEDS
 from nas.paths import RUNS
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def confirm(
     typed: options.Typed,
     fresh_seeds: Seeds = None,
     top: Top = None,
-    margin: options.Margin = MARGIN,
+    margin: options.Margin = None,
     longer: Longer = False,
     eta: Eta = None,
     rounds: Rounds = None,
@@ -115,14 +115,14 @@ def confirm(
         of_run = {name: value for name, value in typed.items() if name not in {"epochs", "from_scratch"}}
         train_longer(before, of_run, eta=eta or ETA, rounds=rounds or ROUNDS, shown=shown)
         return
-    given = {**typed, "seeds": fresh_seeds, "top": top}
+    given = {**typed, "seeds": fresh_seeds, "top": top, "margin": margin}
     plan, trainings = _plan(before, given)
     if dry_run:
         if shown == "json":
             print(json.dumps(_plan_document(plan, trainings), indent=1))  # noqa: T201 - this is the output
         return
     after, is_warned = _trained(plan, given)
-    verdict = before.verdict(margin=margin)
+    verdict = before.verdict()
     if verdict is not None:
         _print(verdict, shown)
         show.lines([] if is_warned else nothing_learned(after))

@@ -98,7 +98,7 @@ class Watching:
         self._printed["slope"] = ("printed", None)
         found = slope(study.settings, records, base=base_accuracy(study.folder, study.settings))
         if found is not None:
-            err.print(f"budget     {found.sentence}", markup=False)
+            err.print(f"slope     {found.sentence}", markup=False)
 
     def _time_left(self, records: "Sequence[Record]", *, remaining: int) -> str:
         """Estimate the remaining time from the trials that ended since this display started."""

@@ -14,6 +14,7 @@ import typer
 
 from nas.cli import units
 from nas.cli.show import Format
+from nas.defaults import MARGIN
 from nas.workflows.option import Declared, Unit, declared
 from nas.workflows.search_options import SearchOptions
 
@@ -141,7 +142,11 @@ TextFormat = Annotated[
     Literal["text", "json"], typer.Option("--format", help="Print text to read, or JSON for programs.")
 ]
 Margin = Annotated[
-    float, typer.Option(metavar="POINTS", help="Differences in mAP50-95 below this margin do not matter.")
+    float | None,
+    typer.Option(
+        metavar="POINTS",
+        help=f"Differences in mAP50-95 below this margin do not matter. \\[default: as before, or {MARGIN}]",
+    ),
 ]
 Modules = Annotated[
     list[Path] | None,

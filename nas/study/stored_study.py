@@ -192,11 +192,12 @@ class StoredStudy:
         taken = sum(record.ending in COUNTED or record.state == "running" for record in records)
         return max(0, self.file.run.trials - taken)
 
-    def verdict(self, *, margin: float = MARGIN, records: Sequence[Record] | None = None) -> "Verdict | None":
+    def verdict(self, *, margin: float | None = None, records: Sequence[Record] | None = None) -> "Verdict | None":
         """Return the verdict on the finalists of this search, or of the search that this study confirms.
 
         Args:
-            margin: points of mAP50-95 within which two models count as equally accurate.
+            margin: points of mAP50-95 within which two models count as equally accurate; None for that of the
+                confirmation.
             records: of this study, if they have been read already.
 
         Returns:
@@ -223,7 +224,7 @@ class StoredStudy:
             before=search.settings,
             after=fresh.settings,
             study=search.name,
-            margin=margin,
+            margin=margin or fresh.file.run.margin or MARGIN,
             workers=fresh.file.run.workers,
             look=max(1, len(fresh.file.run.looks)),
             resampled=resampled,

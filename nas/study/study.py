@@ -175,12 +175,12 @@ class Study(StoredStudy):
             folder=self.folder / "export" / f"trial-{record.trial:04d}" if folder is None else Path(folder),
         )
 
-    def ablation(self, trial: int, *, margin: float = MARGIN) -> "Ablation | None":
+    def ablation(self, trial: int, *, margin: float | None = None) -> "Ablation | None":
         """Return what each slot of a trial of this search is worth.
 
         Args:
             trial: its number.
-            margin: points of mAP50-95 within which a difference does not matter.
+            margin: points of mAP50-95 within which a difference does not matter; None for that of `nas ablate`.
 
         Returns:
             None before `nas ablate` was called for the trial.
@@ -200,7 +200,7 @@ class Study(StoredStudy):
             after.records(),
             self.feasible.figures,
             budget=after.settings.budget,
-            margin=margin,
+            margin=margin or after.file.run.margin or MARGIN,
             look=max(1, len(after.file.run.looks)),
         )
 

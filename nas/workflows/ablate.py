@@ -127,7 +127,7 @@ class AblationPlan:
         """Create or resume the study; its trainings are enqueued, not run.
 
         Args:
-            changes: to the run settings: workers, device, timeout or trial_memory.
+            changes: to the run settings: workers, device, timeout, trial_memory or margin.
 
         Raises:
             StudyError: another process runs it.

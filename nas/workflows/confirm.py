@@ -54,7 +54,7 @@ def confirm(
             before, or all, at most 8.
         epochs: of each training. None: as before, or those of the search.
         from_scratch: start from random weights.
-        changes: to the run settings: workers, device, timeout or trial_memory.
+        changes: to the run settings: workers, device, timeout, trial_memory or margin.
 
     Raises:
         DataError: the data set cannot be trained on any more, or its `test` split cannot be used.

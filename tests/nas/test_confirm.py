@@ -137,7 +137,8 @@ class TestTrainings:
         first = package.confirm(searched.name, seeds=2, top=1, runs=runs)
         assert (len(first.seeds), len(first.finalists), len(trainings) - trained) == (2, 1, 2 * 2)
         again = package.confirm(searched.name, seeds=3, margin=0.1, runs=runs)
-        assert again == searched.verdict(margin=0.1)
+        assert again == searched.verdict() == searched.verdict(margin=0.1)
+        assert package.confirm(searched.name, runs=runs).margin == 0.1  # as before
         assert (len(again.seeds), len(again.finalists), len(trainings) - trained) == (3, 1, 3 * 2)
 
     def test_more_seeds_are_added(
@@ -411,7 +412,7 @@ class TestCommand:
         words = " ".join(text.replace("│", " ").split())
         assert f"[default: {SEEDS}, or as before]" in words
         assert f"[default: all, at most {MOST_FINALISTS}, or as before]" in words
-        assert f"[default: {MARGIN}]" in words
+        assert f"[default: as before, or {MARGIN}]" in words
         assert inspect.signature(verdicts.judge).parameters["margin"].default == MARGIN
 
     @pytest.mark.parametrize(

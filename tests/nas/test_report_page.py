@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from nas.cli import app
 from nas.records.record import Record
 from nas.report.effects import Effect, Significance
-from nas.report.page import charts, network
+from nas.report.page import charts, gathering, network
 from nas.report.page.contents import Contents
 from nas.report.page.gathering import gather
 from nas.report.page.page import render
@@ -82,6 +82,7 @@ class TestPage:
             study=hostile,
             findings=[hostile],
             problems=[hostile],
+            ablations=[[hostile, hostile]],
             about={hostile: hostile},
             front=[(hostile,)],
             members=[member],
@@ -110,6 +111,17 @@ class TestPage:
         assert all(
             url.startswith("data:image/jpeg;base64,/9j/") for sample in contents.samples for url in sample.pictures
         )
+
+    def test_ablations_are_shown(self, study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Ablated:
+            def lines(self) -> list[str]:
+                return ["Trial 2, slot by slot", "slot 7: worth 1.2 points"]
+
+        monkeypatch.setattr(gathering, "ablated_trials", lambda _: [2])
+        monkeypatch.setattr(study, "ablation", lambda _: Ablated())
+        page = render(gather(study))
+        assert "<h2>Trial 2, slot by slot</h2>" in page
+        assert "slot 7: worth 1.2 points" in page
 
     def test_what_cannot_be_read_is_named(self, study: Study) -> None:
         weights = study.files(2).weights

@@ -74,6 +74,7 @@ class Contents:
     front: list[tuple[str, ...]]
     members: list[Member]
     effects: list[str]
+    ablations: list[list[str]]
     trust: list[str]
     latency: str
     samples: list[Sample]

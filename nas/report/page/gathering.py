@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from nas._version import __version__
@@ -19,6 +20,7 @@ from nas.report.page.reported import Reported
 from nas.report.trust import Trust
 from nas.report.trusting import noise_of, number_of_finalists
 from nas.report.verdict import Verdict
+from nas.study.ablations import ablated_trials
 from nas.study.folders import runs_option
 from nas.study.trained_again import Trained
 from search_spaces.errors import NasError
@@ -56,6 +58,7 @@ def gather(study: Reported) -> Contents:
         front=_rows(records, front),
         members=members or [],
         effects=[] if effects is None else effects.remarks(),
+        ablations=_ablations(study, problems),
         trust=[] if trust is None else [*trust.lines()],
         latency=latency[1] if latency else "",
         samples=_attempted(lambda: recommended.samples(study, records, front, verdict), "detections", problems) or [],
@@ -72,6 +75,15 @@ def _attempted(read: Callable[[], T], part: str, problems: list[str]) -> T | Non
     except NasError as error:
         problems.append(f"{part}: {error}")
         return None
+
+
+def _ablations(study: Reported, problems: list[str]) -> list[list[str]]:
+    """Return what each slot of an ablated trial is worth, in words, for every ablation of this search."""
+    found = [
+        _attempted(partial(study.ablation, trial), f"ablation of trial {trial}", problems)
+        for trial in ablated_trials(study.folder)
+    ]
+    return [ablation.lines() for ablation in found if ablation is not None]
 
 
 def _about(study: Reported, records: Sequence[Record]) -> dict[str, str]:

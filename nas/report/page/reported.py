@@ -6,6 +6,7 @@ from typing import Protocol
 
 from nas.records.record import Record
 from nas.records.trial_files import TrialFiles
+from nas.report.ablation import Ablation
 from nas.report.effects import Effects
 from nas.report.trust import Trust
 from nas.report.verdict import Verdict
@@ -40,6 +41,9 @@ class Reported(Protocol):
 
     def effects(self, records: Sequence[Record] | None = None) -> Effects:
         """Return what each operator did in each slot."""
+
+    def ablation(self, trial: int) -> Ablation | None:
+        """Return what each slot of a trial is worth; None before `nas ablate`."""
 
     def files(self, trial: int) -> TrialFiles:
         """Return the files of a trial."""
