@@ -128,7 +128,10 @@ class _Confirmed:
             return "no finalist has a score with every seed"
         if self.paired.shortage:
             return self.paired.shortage
-        return "" if has_learned(self.level) else f"the stock model has learned nothing (mAP50-95 below {LEARNED})"
+        if has_learned(self.level):
+            return ""
+        scored = f"with fresh seeds the stock model's mAP50-95 is {self.level:.4f}"
+        return f"{scored}, hardly more than that of random weights (below {LEARNED}); train longer (--epochs)"
 
 
 def _confirmed(searched: Sequence[Record], fresh: Sequence[Record]) -> _Confirmed:

@@ -40,6 +40,13 @@ def nothing_learned(settings: Settings, records: Sequence[Record], base: float |
     epochs = f"--epochs {budget.epochs}"
     if before is not None:
         epochs = f"--base-epochs {before.epochs}, {epochs}"
+    if stock is not None and before is not None and has_learned(base):
+        trained = f"was {base:.4f} after --base-epochs {before.epochs}"
+        spoiled = f"is {accuracy:.4f} after {with_unit(budget.epochs, 'epoch')} more (below {LEARNED})"
+        return [
+            f"Nothing can be compared: the stock model's mAP50-95 {trained}, and {spoiled}.",
+            "So short a training undoes what was learned: train candidates longer (--epochs).",
+        ]
     scored = f"{who} mAP50-95 is {accuracy:.4f}, hardly more than that of random weights (below {LEARNED})"
     why = f"Too few epochs ({epochs}), images too few or too small (--image-size {budget.image_size}), or wrong labels?"
     return [

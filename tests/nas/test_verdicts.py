@@ -259,6 +259,16 @@ class TestNothingLearned:
         if "json" not in command:
             assert "+0.000" not in output.stdout
 
+    def test_short_trainings_that_undo_what_was_learned_are_named(self, searched: Callable[..., Study]) -> None:
+        study = searched(factor=0.005, stock=0.005)
+        base = study.settings.budget.model_copy(update={"epochs": 6})
+        lines = verdicts.nothing_learned(study.settings.model_copy(update={"base": base}), study.records(), 0.042)
+        assert re.match(
+            r"Nothing can be compared: .* was 0\.0420 after --base-epochs 6, and is 0\.00\d\d after", lines[0]
+        )
+        assert lines[1].endswith("train candidates longer (--epochs).")
+        assert "labels" not in "".join(lines)
+
     def test_every_command_has_the_same_rule(self, searched: Callable[..., Study], tmp_path: Path) -> None:
         study = searched(factor=0.005, stock=0.005, data_fingerprint=datasets.load("digits").fingerprint)
         assert all(0 < (one.map50_95 or 0.0) < 0.01 for one in study.records())
