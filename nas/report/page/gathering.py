@@ -23,6 +23,7 @@ from nas.report.verdict import Verdict
 from nas.study.ablations import ablated_trials
 from nas.study.folders import runs_option
 from nas.study.trained_again import Trained
+from nas.words import duration, with_unit
 from search_spaces.errors import NasError
 from trials import Ending
 
@@ -47,6 +48,7 @@ def gather(study: Reported) -> Contents:
         _attempted(lambda: recommended.members(study, records, front, verdict), "recommended models", problems) or []
     )
     latency = charts.latency_chart(records)
+    columns, rows = _table(records, front)
     return Contents(
         study=study.name,
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
@@ -54,8 +56,8 @@ def gather(study: Reported) -> Contents:
         about=_about(study, records),
         findings=_findings(study, records, front, verdict, trust),
         charts=_charts(study, records, front, effects, latency[0] if latency else None),
-        columns=_COLUMNS,
-        front=_rows(records, front),
+        columns=columns,
+        front=rows,
         members=members or [],
         effects=[] if effects is None else effects.remarks(),
         ablations=_ablations(study, problems),
@@ -91,13 +93,13 @@ def _about(study: Reported, records: Sequence[Record]) -> dict[str, str]:
     finished = sum(record.finished for record in records)
     seconds = sum(record.seconds or 0.0 for record in records)
     budget = settings.budget
-    base = f", from the stock model's weights after {settings.base.epochs}" if settings.base else ""
+    base = f", from the stock model's weights after {with_unit(settings.base.epochs, 'epoch')}" if settings.base else ""
     return {
         "space": f"{settings.space} at scale {settings.scale}",
         "data": f"{settings.data}, {len(settings.classes)} classes",
-        "trials": f"{finished} finished of {len(records)}, {seconds / 60:.0f} minutes of training",
+        "trials": f"{finished} finished of {len(records)}, {duration(seconds)} of training",
         "workers": f"{run.workers} on {run.device}",
-        "budget": f"{budget.epochs} epochs at {budget.image_size} px, batch {budget.batch}{base}",
+        "budget": f"{with_unit(budget.epochs, 'epoch')} at {budget.image_size} px, batch {budget.batch}{base}",
         "objectives": ", ".join(LABELS[name] for name in settings.objectives),
         "proposals": f"{settings.sampler} sampler, seed {budget.seed}",
     }
@@ -145,29 +147,32 @@ def _charts(
     }
 
 
-def _rows(records: Sequence[Record], front: Sequence[Record]) -> list[tuple[str, ...]]:
+def _table(records: Sequence[Record], front: Sequence[Record]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return the columns of the front's table, and its rows; latency is a column where it was measured."""
     stock = stock_of(records)
     shown = [*front, *([stock] if stock is not None and stock.trial not in {one.trial for one in front} else [])]
     summaries = distinct_summaries(shown)
-    rows: list[tuple[str, ...]] = []
+    cells = []
     for record in shown:
         values = facts(record)
         base, cost = (stock.map50_95, stock.gflops) if stock else (None, None)
         gained = "" if base is None or record.map50_95 is None else f"{record.map50_95 - base:+.3f}"
         share = "" if not cost or record.gflops is None else f"{record.gflops / cost:.1%}"
-        rows.append(
-            (
-                str(record.trial),
-                values["mAP50-95"],
-                gained,
-                values["GFLOPs"],
-                share,
-                values["params"],
-                values["latency"],
-                summaries[record.trial],
-            )
+        cells.append(
+            {
+                "trial": str(record.trial),
+                "mAP50-95": values["mAP50-95"],
+                "over stock": gained,
+                "GFLOPs": values["GFLOPs"],
+                "of stock": share,
+                "params": values["params"],
+                "latency": values["latency"],
+                "architecture": summaries[record.trial],
+            }
         )
-    return rows
+    has_latency = any(record.latency_ms for record in shown)
+    columns = tuple(name for name in _COLUMNS if has_latency or name != "latency")
+    return columns, [tuple(row[name] for name in columns) for row in cells]
 
 
 def _endings(records: Sequence[Record]) -> list[tuple[str, int, str]]:

@@ -146,7 +146,7 @@ def _drawn(layer: _Layer, box: _Box) -> str:
     middle, centre = box.x + _WIDTH // 2, box.y + box.height // 2
     lines = [layer.name] if layer.operator in {None, layer.name} else [layer.name, layer.operator]
     text = "".join(
-        f'<text class="{"name" if len(line) < _SMALL else "long"}" x="{middle}" '
+        f'<text class="{"name" if len(line) < _SMALL else "long"}"{_fitted(line)} x="{middle}" '
         f'y="{centre + 6 + 7 * (2 * row - len(lines) + 1)}">{escape(line[:_LONGEST])}</text>'
         for row, line in enumerate(lines)
     )
@@ -155,3 +155,8 @@ def _drawn(layer: _Layer, box: _Box) -> str:
         f'<rect x="{box.x}" y="{box.y}" width="{_WIDTH}" height="{box.height}" rx="5"/>'
         f'<text class="index" x="{box.x + 3}" y="{box.y + 10}">{layer.index}</text>{text}</g>'
     )
+
+
+def _fitted(line: str) -> str:
+    """Return the attributes that let a long name fit into its box, whatever the font."""
+    return f' textLength="{_WIDTH - 6}" lengthAdjust="spacingAndGlyphs"' if len(line) >= _SMALL - 1 else ""
