@@ -21,6 +21,8 @@ LONG = "9" * 400
 TEXTS = ("", " ", LONG, "x" * 300, "a\nb", "\udcff")
 NUMBERS = ("", "x", LONG, f"-{LONG}", f"{LONG}.5", "1e400", "nan", "inf", "-inf", "9" * 5000, "0x10", "1 2")
 SMALL = {  # by what a number counts, besides those
+    "trial": ("-1", "4294967296"),
+    "gpus_per_worker": ("-1", "1.5"),
     "seed": ("-1", "4294967296", "1.5"),
     "image_size": ("0", "-32", "100", "31", "1000000"),
     "deploy_size": ("0", "-32", "100", "31", "1000000"),
