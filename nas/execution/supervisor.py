@@ -151,11 +151,17 @@ class Supervisor:
         return records if running or self._waits_for_others(records) else None
 
     def _recover_lost_machines(self) -> None:
-        """Retry the trials of machines that are lost, looking at the machines as often as they store a heartbeat."""
+        """Retry the trials of machines that are lost, looking at the machines as often as they store a heartbeat.
+
+        Their trials counted as running, so workers may have exited for want of trials. One that was lost before it had
+        an architecture is not in the queue: another is proposed instead.
+        """
         shared, now = self._study.shared, time.monotonic()
         if shared is not None and now - self._looked_at >= shared.machines.beat_seconds:
             self._looked_at = now
-            recover_lost(self._study)
+            if recover_lost(self._study):
+                for worker in self._workers:
+                    worker.to_restart = worker.to_restart or worker.process is None
 
     def _call_for_waiting(self, records: Sequence[Record]) -> None:
         """Let a worker that had exited for want of trials be restarted, if some are in the queue of all machines."""

@@ -18,6 +18,7 @@ from nas import addresses
 from nas.execution import lost_machines, recovery, shared_trials, worker
 from nas.execution.enqueue import enqueue_extremes
 from nas.execution.machine_at_work import at_work
+from nas.execution.supervisor import Supervisor
 from nas.execution.worker import Worker
 from nas.locks import Lock
 from nas.records.trial_attributes import HOST, MACHINE, RETRY_OF
@@ -202,6 +203,19 @@ class TestLostMachine:
         assert first.trials()[trial.number].state == TrialState.FAIL
         run(second)
         assert sum(record.finished for record in second.records()) == 10
+
+    def test_workers_that_had_no_trial_left_are_called_for_that_of_a_lost_machine(
+        self, first: Study, another: Join
+    ) -> None:
+        second, trial = another("second"), begin_trial(first)
+        watching = Supervisor(second, lambda _: None)
+        watching._recover_lost_machines()
+        assert not any(process.to_restart for process in watching._workers)
+        lose(first, second)
+        watching._looked_at = -float("inf")
+        watching._recover_lost_machines()
+        assert first.trials()[trial.number].state == TrialState.FAIL
+        assert all(process.to_restart for process in watching._workers)
 
     def test_machine_of_equal_host_name_does_not_touch_a_running_trial(self, first: Study, another: Join) -> None:
         trial, second = begin_trial(first), another()

@@ -84,7 +84,7 @@ slots:
     choices: {UIB: {expansion: [1, 2]}, DynamicConv: {kernels: [2, 4]}}
 """
 SMALL = [
-    *("--trials", "6", "--epochs", "3", "--base-epochs", "1", "--image-size", "64", "--deploy-size", "64"),
+    *("--trials", "6", "--epochs", "12", "--base-epochs", "1", "--image-size", "64", "--deploy-size", "64"),
     *("--workers", "2", "--no-cache"),
 ]
 
