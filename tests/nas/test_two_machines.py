@@ -127,7 +127,7 @@ def test_machine_that_is_killed_loses_no_trial_and_its_files_are_used_from_the_o
     assert (exported / "model.yaml").is_file()
     shutil.rmtree(first / "s" / "trials")
     command("pareto", "s", "--runs", str(first))
-    seeds = ("--seeds", "2", "--top", "1", "--epochs", "1", "--workers", "1", "--device", "cpu")
+    seeds = ("--seeds", "2", "--top", "1", "--epochs", "3", "--workers", "1", "--device", "cpu")
     command("confirm", "s", "--runs", str(first), *seeds)
     assert "finalists" in json.loads(command("confirm", "s", "--runs", str(second), *seeds[:2], "--format", "json"))
     command("search", "--refine", "s", "--dry-run", "--runs", str(second), *SMALL)
