@@ -443,7 +443,7 @@ class TestCommand:
         text = CliRunner().invoke(app, ["ablate", "--help"], env={"COLUMNS": "80"}).stdout
         words = " ".join(text.replace("│", " ").split())
         assert f"[default: {ABLATION_SEEDS}, or as before]" in words
-        assert f"[default: {MARGIN}]" in words
+        assert f"[default: as before, or {MARGIN}]" in words
 
 
 def searched_points(searched: Study) -> str:
