@@ -142,7 +142,7 @@ class TestSearch:
         assert [record.ending for record in records] == ["finished"] * 10
         assert set(Counter(record.fingerprint for record in records).values()) == {1}
         ran = {trial.user_attrs[MACHINE] for trial in first.trials()}
-        assert ran == {shared(first).machines.id, shared(second).machines.id}
+        assert ran <= {shared(first).machines.id, shared(second).machines.id}  # one may be faster, and get all of them
         assert {trial.user_attrs[HOST] for trial in first.trials()} == {socket.gethostname()}
 
     def test_stock_model_is_trained_once(self, first: Study, another: Join, monkeypatch: pytest.MonkeyPatch) -> None:
