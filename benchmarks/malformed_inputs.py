@@ -129,7 +129,7 @@ TEXTS: tuple[str, ...] = (
     "=cmd|' /C calc'!A0,1\n",
     "\x1b[2J\x1b]8;;http://127.0.0.1:9\x07x\n",
 )
-"""Whole texts in the place of a file's."""
+"""Texts that replace the whole content of a file."""
 
 Edit = Callable[[random.Random, Path], str]
 """Change a file; return what was done."""

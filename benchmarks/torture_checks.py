@@ -1,4 +1,4 @@
-"""What must hold of a study after any number of kills: nothing lost, doubled or paid twice, and all stores agree."""
+"""Checks of a study after any number of kills: nothing lost, doubled or paid twice, and all stores agree."""
 
 import json
 import sqlite3

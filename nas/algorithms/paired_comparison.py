@@ -36,7 +36,8 @@ _FIRST_LOOK = 0.04
 """Part of the level that the first look at a study spends."""
 _POWER = 0.8
 _CONFIDENCE = 0.75
-"""Of the upper limit of the variance between seeds; with less, two seeds claim too much (docs/verdict.md)."""
+"""Confidence level of the upper limit of the variance between seeds; with less, two seeds claim too much
+(docs/verdict.md)."""
 _MOST_SEEDS = 1000
 
 

@@ -136,7 +136,7 @@ class Slope:
 
     @property
     def _consequence(self) -> str:
-        """What a steep stock model means: for a ranking, or before there is one."""
+        """Consequence of a steep stock model: for the ranking, or before there is one for the budget."""
         if self.enough is None:
             return _FAVOURS
         least = "at least " if self.enough.is_lower_bound else ""

@@ -26,7 +26,7 @@ _MOST_MANIFEST = 1 << 26
 _CHUNK = 1 << 20
 _BLOCK = tarfile.BLOCKSIZE
 _LEVEL = 1
-"""Of gzip: weights hardly get smaller, and slowly."""
+"""Compression level of gzip: higher ones make weights hardly smaller, and take longer."""
 _UNREADABLE = (gzip.BadGzipFile, EOFError, zlib.error)
 
 Show = Callable[[int, int], None]

@@ -30,7 +30,7 @@ class FileState(StrEnum):
 
 
 class Repair(StrEnum):
-    """What `nas fsck --repair` does about a finding; the value is the text that is shown."""
+    """Repair of a finding by `nas fsck --repair`; the value is the text that is shown."""
 
     NONE = ""
     TAKE_OVER = "ends the trial with its outcome.json"

@@ -1,4 +1,4 @@
-"""What a report needs of a study."""
+"""Interface of a study of which a report is made."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +16,7 @@ from search_spaces import Architecture
 
 
 class Reported(Protocol):
-    """What a report needs of a study, which `nas.study.study.Study` has."""
+    """Interface of a study of which a report is made; `nas.study.study.Study` implements it."""
 
     folder: Path
     file: StudyFile
