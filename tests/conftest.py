@@ -12,6 +12,7 @@ os.environ.pop("COLUMNS", None)  # of the terminal that the tests are run in, or
 os.environ.setdefault("NAS_NO_CACHE", "1")  # or a test that compares two trainings would compare one with itself
 
 import random
+import tarfile
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -75,6 +76,26 @@ def vocabulary() -> Iterator[None]:
     yield
     OPERATORS.clear()
     OPERATORS.update(before)
+
+
+GOLDEN = Path(__file__).parent / "golden"
+ORIGINS = {"2026-11": "/tmp/golden", "2026-11-holdout": "/tmp/golden2"}  # noqa: S108 - where the archives were made
+
+
+@pytest.fixture(scope="session")
+def extract_golden() -> Callable[[str, Path], Path]:
+    """Extract an archive of an older version into a folder, with addresses as if it had been made there."""
+
+    def extract(name: str, into: Path) -> Path:
+        with tarfile.open(GOLDEN / f"{name}.tar.xz") as archive:
+            archive.extractall(into, filter="data")
+        folder = into / name
+        for path in (path for pattern in ("*.json", "*.yaml") for path in folder.rglob(pattern)):
+            text = path.read_text(encoding="utf-8").replace(ORIGINS[name], str(folder))
+            path.write_text(text, encoding="utf-8")
+        return folder
+
+    return extract
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """What older versions wrote opens, resumes, exports and validates today; tests/golden/README.md says what it is."""
 
 import json
-import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +39,9 @@ SUMMARIES = {
 
 
 @pytest.fixture
-def golden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The archive's folder, with addresses in text files as if it had been made here."""
-    with tarfile.open(GOLDEN / "2026-11.tar.xz") as archive:
-        archive.extractall(tmp_path, filter="data")
-    folder = tmp_path / "2026-11"
-    for path in (path for pattern in ("*.json", "*.yaml") for path in folder.rglob(pattern)):
-        path.write_text(path.read_text(encoding="utf-8").replace(ORIGIN, str(folder)), encoding="utf-8")
+def golden(extract_golden: Callable[[str, Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The archive's folder."""
+    folder = extract_golden("2026-11", tmp_path)
     monkeypatch.setenv("NAS_CACHE", str(folder / "cache"))
     return folder
 

@@ -4,7 +4,7 @@ tests/golden/README.md says what the archive holds.
 """
 
 import json
-import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,8 +18,6 @@ from nas.workflows.running import supervise
 from trials.accuracy.judged import Judged
 from trials.data import holdout
 
-ARCHIVE = Path(__file__).parent / "golden" / "2026-11-holdout.tar.xz"
-ORIGIN = "/tmp/golden2"  # noqa: S108 - where the archive was made
 SEALED = ("images/train/10.png", "images/train/7.png", "images/train/9.png", "images/val/7.png", "images/val/9.png")
 FINALIST = {
     "difference": -1.8876174702490545,
@@ -37,13 +35,9 @@ JUDGED = [0.5609493145743146, 0.5309839743589744, 0.5506500000000001, 0.54286299
 
 
 @pytest.fixture
-def golden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The archive's folder, with addresses in text files as if it had been made here."""
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(tmp_path, filter="data")
-    folder = tmp_path / "2026-11-holdout"
-    for path in (path for pattern in ("*.json", "*.yaml") for path in folder.rglob(pattern)):
-        path.write_text(path.read_text(encoding="utf-8").replace(ORIGIN, str(folder)), encoding="utf-8")
+def golden(extract_golden: Callable[[str, Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The archive's folder."""
+    folder = extract_golden("2026-11-holdout", tmp_path)
     monkeypatch.setenv("NAS_CACHE", str(folder / "cache"))
     return folder
 

@@ -5,8 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-import tarfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -18,18 +18,7 @@ from nas.workflows.fsck import check
 
 pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 NAS = "import sys; from nas.cli import main; sys.argv[0] = 'nas'; main()"
-
-
-def extracted(name: str, origin: str, into: Path) -> Path:
-    """Return the folder of an archive of an older version, with addresses as if it had been made here."""
-    with tarfile.open(GOLDEN / f"{name}.tar.xz") as archive:
-        archive.extractall(into, filter="data")
-    folder = into / name
-    for path in (path for pattern in ("*.json", "*.yaml") for path in folder.rglob(pattern)):
-        path.write_text(path.read_text(encoding="utf-8").replace(origin, str(folder)), encoding="utf-8")
-    return folder
 
 
 @pytest.fixture(autouse=True)
@@ -41,8 +30,10 @@ def found_in(folder: Path) -> list[str]:
     return [f"{finding.address}: {finding.problem}" for each in check(folder) for finding in each.findings]
 
 
-def test_finished_study_of_an_older_version_lacks_what_its_archive_left_out(tmp_path: Path) -> None:
-    folder = extracted("2026-11-holdout", "/tmp/golden2", tmp_path)  # noqa: S108 - where the archive was made
+def test_finished_study_of_an_older_version_lacks_what_its_archive_left_out(
+    extract_golden: Callable[[str, Path], Path], tmp_path: Path
+) -> None:
+    folder = extract_golden("2026-11-holdout", tmp_path)
     assert found_in(folder / "runs/golden-holdout") == [
         "golden-holdout/trials/0000/weights.pt: missing, and the trial is a best one",
         "golden-holdout/trials/0002/weights.pt: missing, and the trial is a best one",
@@ -51,8 +42,10 @@ def test_finished_study_of_an_older_version_lacks_what_its_archive_left_out(tmp_
     ]
 
 
-def test_killed_study_of_an_older_version_is_repaired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = extracted("2026-11", "/tmp/golden", tmp_path)  # noqa: S108 - where the archive was made
+def test_killed_study_of_an_older_version_is_repaired(
+    extract_golden: Callable[[str, Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = extract_golden("2026-11", tmp_path)
     monkeypatch.setenv("NAS_CACHE", str(folder / "cache"))
     assert found_in(folder / "runs/golden-data") == [
         "golden-data/trials/0003: RUNNING in Optuna, but no process works on it",
@@ -70,8 +63,10 @@ def run(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_killed_study_is_found_repaired_and_after_resuming_clean(tmp_path: Path) -> None:
-    folder = extracted("2026-11", "/tmp/golden", tmp_path)  # noqa: S108 - where the archive was made
+def test_killed_study_is_found_repaired_and_after_resuming_clean(
+    extract_golden: Callable[[str, Path], Path], tmp_path: Path
+) -> None:
+    folder = extract_golden("2026-11", tmp_path)
     options = ["--epochs", "8", "--base-epochs", "4", "--image-size", "64", "--deploy-size", "64", "--batch", "4"]
     search = ["search", "--space", folder / "space.yaml", "--data", folder / "data/data.yaml", "--study", "s", *options]
     command = [sys.executable, "-c", NAS, *map(str, search), "--trials", "4", "--workers", "1"]

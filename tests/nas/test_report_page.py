@@ -2,7 +2,7 @@
 
 import json
 import re
-import tarfile
+from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -21,18 +21,10 @@ from nas.study.study import Study
 from search_spaces import load
 from trials.scores import Epoch
 
-ARCHIVE = Path(__file__).parents[1] / "golden" / "2026-11.tar.xz"
-ORIGIN = "/tmp/golden"  # noqa: S108 - where the archive was made
-
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
-    folder = tmp_path_factory.mktemp("golden")
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(folder, filter="data")
-    for path in (path for pattern in ("*.json", "*.yaml") for path in folder.rglob(pattern)):
-        path.write_text(path.read_text(encoding="utf-8").replace(ORIGIN, str(folder / "2026-11")), encoding="utf-8")
-    return Study.open(folder / "2026-11" / "runs" / "golden-data")
+def study(extract_golden: Callable[[str, Path], Path], tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return Study.open(extract_golden("2026-11", tmp_path_factory.mktemp("golden")) / "runs" / "golden-data")
 
 
 @pytest.fixture(scope="module")
