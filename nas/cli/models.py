@@ -39,6 +39,7 @@ def register(app: typer.Typer) -> None:
     group.command(name="show")(show_space)
     group.command()(derive)
     group.command(name="refine")(refine_space)
+    group.command(name="schema")(print_schema)
     app.add_typer(group, name="spaces")
     app.command()(model_cost.cost)
     app.command()(models)
@@ -116,6 +117,19 @@ def refine_space(
     from nas.workflows.refinement import refined_space
 
     show.text(refined_space(fetched(Study.open(existing(study, runs)))), end="")
+
+
+@show.reports_errors
+def print_schema(modules: Modules = None) -> None:
+    """Print the JSON Schema of space files, with which an editor completes and checks them.
+
+    nas spaces schema > space.schema.json, and as the first line of a space file:
+    # yaml-language-server: $schema=space.schema.json
+    """
+    from search_spaces.json_schema import space_schema
+
+    load_modules(modules)
+    show.text(json.dumps(space_schema(), indent=1))
 
 
 def _describe(space: "SearchSpace", classes: int, deploy_size: int) -> tuple[dict[str, Any], list[dict[str, Any]]]:

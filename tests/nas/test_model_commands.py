@@ -1,5 +1,6 @@
 """Commands that read a model file: data from anyone, and one line with an address for each mistake."""
 
+import json
 import os
 import subprocess
 import sys
@@ -133,3 +134,9 @@ def test_help_of_yolo_begins_with_the_options_of_nas(folder: Path) -> None:
     ours, _, ultralytics = ran.stdout.partition("Arguments received: ['yolo', 'help']")
     assert all(option in ours for option in ("--modules", "--trust", "pgi=True"))
     assert "yolo TASK MODE ARGS" in ultralytics
+
+
+def test_schema_for_editors_has_the_operators_of_a_file_that_is_given(folder: Path) -> None:
+    packaged, with_mine = nas("spaces", "schema"), nas("spaces", "schema", "--modules", folder / "my_ops.py")
+    operators = [json.loads(one.stdout)["definitions"]["choices"]["properties"] for one in (packaged, with_mine)]
+    assert operators[1].keys() - operators[0].keys() == {"OwnGate"}

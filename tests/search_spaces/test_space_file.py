@@ -1,15 +1,19 @@
 """Format of space files, the message of every mistake, and the catalog."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import yaml
+from jsonschema import Draft7Validator
 from ultralytics.nn import tasks
 
-from search_spaces import STOCK, Choice, SearchSpace, Slot, build, load, yaml_text
+from search_spaces import STOCK, Choice, SearchSpace, Slot, build, grammar, json_schema, load, yaml_text
 from search_spaces import base as bases
+from search_spaces.derive import derive
 from search_spaces.errors import SpecError
 from search_spaces.hosts import HOSTS
 from search_spaces.operators import OPERATORS
@@ -215,85 +219,85 @@ def test_all_mistakes_about_layers_are_reported_at_once() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("entry", "expected"),
-    [
-        ("{choices: {UIB: {}}}", ["slots[0].at: missing"]),
-        ("{at: {host: 3}, choices: {UIB: {}}}", ["slots[0].at.host[0]: input should be a valid string, got 3"]),
-        ("{at: {host: []}, choices: {UIB: {}}}", ["slots[0].at.host: empty"]),
-        (
-            "{at: {host: [C2f, 3]}, choices: {UIB: {}}}",
-            ["slots[0].at.host[1]: input should be a valid string, got 3"],
-        ),
-        ("{at: {layers: 4}, choices: {UIB: {}}}", ["slots[0].at.layers: a list is expected, got 4"]),
-        ("{at: {layers: []}, choices: {UIB: {}}}", ["slots[0].at.layers: empty"]),
-        (
-            "{at: {layers: ['4', 4.0]}, choices: {UIB: {}}}",
-            [
-                "slots[0].at.layers[0]: input should be a valid integer, got '4'",
-                "slots[0].at.layers[1]: input should be a valid integer, got 4.0",
-            ],
-        ),
-        ("{at: {layer: [4]}, choices: {UIB: {}}}", ["slots[0].at.layer: unknown key (did you mean 'layers'?)"]),
-        ("{at: 4, choices: {UIB: {}}}", ["slots[0].at: a mapping is expected, got 4"]),
-        ("{at: {layers: [4]}, choices: {}}", ["slots[0].choices: empty"]),
-        ("{at: {layers: [4]}, choices: [UIB]}", ["slots[0].choices: a mapping is expected, got ['UIB']"]),
-        ("{at: {layers: [4]}, choices: {UIB: }}", ["slots[0].choices.UIB: a mapping is expected, got None"]),
-        (
-            "{at: {layers: [4]}, choices: {UIB: {}}, tie: a, name: b}",
-            [
-                "slots[0].name: not yet; this key is reserved",
-                "slots[0].tie: input should be a valid boolean, got 'a'",
-            ],
-        ),
-        (
-            "{at: {layers: [4]}, choices: {DynamicConv: {kernels: 3}}}",
-            ["slots[0].choices.DynamicConv.kernels: not a value of kernels, got 3 (one of 1, 2, 4, 8)"],
-        ),
-        (
-            "{at: {layers: [4]}, choices: {DynamicConv: {kernels: '4'}}}",
-            ["slots[0].choices.DynamicConv.kernels: not a value of kernels, got '4' (one of 1, 2, 4, 8)"],
-        ),
-        (
-            "{at: {layers: [10]}, choices: {DySample: {dynamic_scope: 1}}}",
-            [
-                "slots[0].choices.DySample.dynamic_scope: not a value of dynamic_scope, got 1 (one of false, true)",
-            ],
-        ),
-        (
-            "{at: {layers: [4]}, choices: {UIB: {layer_scale: 1e-5}}}",  # YAML reads 1e-5 as text
-            ["slots[0].choices.UIB.layer_scale: not a value of layer_scale, got '1e-5' (one of 0.0, 1.0e-05, 0.1)"],
-        ),
-        (
-            "{at: {layers: [4]}, choices: {MMQA: {}}}",
-            [
-                (
-                    "slots[0].choices.MMQA: fits no layer of this entry (layer 4: the attention matrix grows with the "
-                    "square of the pixels; at 1/8 of the image it needs kv_stride 4)"
-                )
-            ],
-        ),
-        (
-            "{at: {layers: [4]}, choices: {UIB: {mid_kernel: 0}}}",
-            [
-                (
-                    "slots[0].choices.UIB: fits no layer of this entry (layer 4: without start_kernel and mid_kernel "
-                    "nothing here would mix pixels)"
-                )
-            ],
-        ),
-        (
-            "{at: {layers: [2, 6]}, choices: {MMQA: {}}}",
-            ["slots[0]: layer 2 has stock as its only choice"],
-        ),
-        ("{at: {layers: [4]}, choices: {stock: {}}}", ["slots[0]: layer 4 has stock as its only choice"]),
-        (
-            "{at: {layers: [4]}, choices: {stock: {}, uib: {}}}",
-            ["slots[0].choices.uib: unknown operator (did you mean 'UIB'?)"],
-        ),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
+ENTRIES: list[tuple[str, list[str]]] = [
+    ("{choices: {UIB: {}}}", ["slots[0].at: missing"]),
+    ("{at: {host: 3}, choices: {UIB: {}}}", ["slots[0].at.host[0]: input should be a valid string, got 3"]),
+    ("{at: {host: []}, choices: {UIB: {}}}", ["slots[0].at.host: empty"]),
+    (
+        "{at: {host: [C2f, 3]}, choices: {UIB: {}}}",
+        ["slots[0].at.host[1]: input should be a valid string, got 3"],
+    ),
+    ("{at: {layers: 4}, choices: {UIB: {}}}", ["slots[0].at.layers: a list is expected, got 4"]),
+    ("{at: {layers: []}, choices: {UIB: {}}}", ["slots[0].at.layers: empty"]),
+    (
+        "{at: {layers: ['4', 4.0]}, choices: {UIB: {}}}",
+        [
+            "slots[0].at.layers[0]: input should be a valid integer, got '4'",
+            "slots[0].at.layers[1]: input should be a valid integer, got 4.0",
+        ],
+    ),
+    ("{at: {layer: [4]}, choices: {UIB: {}}}", ["slots[0].at.layer: unknown key (did you mean 'layers'?)"]),
+    ("{at: 4, choices: {UIB: {}}}", ["slots[0].at: a mapping is expected, got 4"]),
+    ("{at: {layers: [4]}, choices: {}}", ["slots[0].choices: empty"]),
+    ("{at: {layers: [4]}, choices: [UIB]}", ["slots[0].choices: a mapping is expected, got ['UIB']"]),
+    ("{at: {layers: [4]}, choices: {UIB: }}", ["slots[0].choices.UIB: a mapping is expected, got None"]),
+    (
+        "{at: {layers: [4]}, choices: {UIB: {}}, tie: a, name: b}",
+        [
+            "slots[0].name: not yet; this key is reserved",
+            "slots[0].tie: input should be a valid boolean, got 'a'",
+        ],
+    ),
+    (
+        "{at: {layers: [4]}, choices: {DynamicConv: {kernels: 3}}}",
+        ["slots[0].choices.DynamicConv.kernels: not a value of kernels, got 3 (one of 1, 2, 4, 8)"],
+    ),
+    (
+        "{at: {layers: [4]}, choices: {DynamicConv: {kernels: '4'}}}",
+        ["slots[0].choices.DynamicConv.kernels: not a value of kernels, got '4' (one of 1, 2, 4, 8)"],
+    ),
+    (
+        "{at: {layers: [10]}, choices: {DySample: {dynamic_scope: 1}}}",
+        [
+            "slots[0].choices.DySample.dynamic_scope: not a value of dynamic_scope, got 1 (one of false, true)",
+        ],
+    ),
+    (
+        "{at: {layers: [4]}, choices: {UIB: {layer_scale: 1e-5}}}",  # YAML reads 1e-5 as text
+        ["slots[0].choices.UIB.layer_scale: not a value of layer_scale, got '1e-5' (one of 0.0, 1.0e-05, 0.1)"],
+    ),
+    (
+        "{at: {layers: [4]}, choices: {MMQA: {}}}",
+        [
+            (
+                "slots[0].choices.MMQA: fits no layer of this entry (layer 4: the attention matrix grows with the "
+                "square of the pixels; at 1/8 of the image it needs kv_stride 4)"
+            )
+        ],
+    ),
+    (
+        "{at: {layers: [4]}, choices: {UIB: {mid_kernel: 0}}}",
+        [
+            (
+                "slots[0].choices.UIB: fits no layer of this entry (layer 4: without start_kernel and mid_kernel "
+                "nothing here would mix pixels)"
+            )
+        ],
+    ),
+    (
+        "{at: {layers: [2, 6]}, choices: {MMQA: {}}}",
+        ["slots[0]: layer 2 has stock as its only choice"],
+    ),
+    ("{at: {layers: [4]}, choices: {stock: {}}}", ["slots[0]: layer 4 has stock as its only choice"]),
+    (
+        "{at: {layers: [4]}, choices: {stock: {}, uib: {}}}",
+        ["slots[0].choices.uib: unknown operator (did you mean 'UIB'?)"],
+    ),
+]
+"""Entries of `slots` with their mistakes."""
+
+
+@pytest.mark.parametrize(("entry", "expected"), ENTRIES, ids=lambda value: value if isinstance(value, str) else "")
 def test_mistake_in_an_entry_is_reported(entry: str, expected: list[str]) -> None:
     assert mistakes(f"- {entry}") == expected
 
@@ -305,52 +309,124 @@ def test_later_entry_adds_choices_to_a_slot() -> None:
     assert parsed(attention + blocks) == parsed(blocks + attention)
 
 
-@pytest.mark.parametrize(
-    ("heading", "expected"),
-    [
-        ("name: x\n", ["base: missing"]),
-        ("name: x\nbase: yolov8{scale}.yaml\n", ["scale: yolov8.yaml has no scale '' (one of n, s, m, l, x)"]),
-        (
-            "name: x\nbase: yolov9{scale}.yaml\n",
-            ["scale: yolov9{scale}.yaml has no scale '' (one of c, e, m, s, t)"],
-        ),
-        (
-            "name: x\nbase: yolov8{scale}.yaml\nscale: t\n",
-            ["scale: yolov8{scale}.yaml has no scale 't' (one of n, s, m, l, x)"],
-        ),
-        (
-            "name: x\nbase: yolov9{scale}.yaml\nscale: n\n",
-            ["scale: yolov9{scale}.yaml has no scale 'n' (one of c, e, m, s, t)"],
-        ),
-        ("name: x\nbase: yolov8.yaml\n", ["scale: yolov8.yaml has no scale '' (one of n, s, m, l, x)"]),
-        ("name: x\nbase: yolov9q.yaml\n", ["base: unknown model 'yolov9q.yaml' (did you mean 'yolov9c.yaml'?)"]),
-        (
-            "name: x\nbase: /no/such.yaml\n",
-            ["base: no such file, got '/no/such.yaml' (a path, or an Ultralytics model such as yolov9{scale}.yaml)"],
-        ),
-        (
-            "name: x\nbase: '{family}{scale}.yaml'\nscale: n\n",
-            ["base: no such file, got '{family}n.yaml' (a path, or an Ultralytics model such as yolov9{scale}.yaml)"],
-        ),
-        (
-            "name: x\nbase: yolov8n-seg.yaml\n",
-            [
-                (
-                    "base: yolov8n-seg.yaml: head[12]: only detection models can be searched, got Segment "
-                    "(Detect or v10Detect)"
-                ),
-            ],
-        ),
-        ("name: x\nbase: 8\n", ["base: input should be a valid string, got 8"]),
-        (
-            "name: -x\nbase: yolov8n.yaml\n",
-            ["name: string should match pattern '^[A-Za-z0-9][A-Za-z0-9._-]*$', got '-x'"],
-        ),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
+HEADINGS: list[tuple[str, list[str]]] = [
+    ("name: x\n", ["base: missing"]),
+    ("name: x\nbase: yolov8{scale}.yaml\n", ["scale: yolov8.yaml has no scale '' (one of n, s, m, l, x)"]),
+    (
+        "name: x\nbase: yolov9{scale}.yaml\n",
+        ["scale: yolov9{scale}.yaml has no scale '' (one of c, e, m, s, t)"],
+    ),
+    (
+        "name: x\nbase: yolov8{scale}.yaml\nscale: t\n",
+        ["scale: yolov8{scale}.yaml has no scale 't' (one of n, s, m, l, x)"],
+    ),
+    (
+        "name: x\nbase: yolov9{scale}.yaml\nscale: n\n",
+        ["scale: yolov9{scale}.yaml has no scale 'n' (one of c, e, m, s, t)"],
+    ),
+    ("name: x\nbase: yolov8.yaml\n", ["scale: yolov8.yaml has no scale '' (one of n, s, m, l, x)"]),
+    ("name: x\nbase: yolov9q.yaml\n", ["base: unknown model 'yolov9q.yaml' (did you mean 'yolov9c.yaml'?)"]),
+    (
+        "name: x\nbase: /no/such.yaml\n",
+        ["base: no such file, got '/no/such.yaml' (a path, or an Ultralytics model such as yolov9{scale}.yaml)"],
+    ),
+    (
+        "name: x\nbase: '{family}{scale}.yaml'\nscale: n\n",
+        ["base: no such file, got '{family}n.yaml' (a path, or an Ultralytics model such as yolov9{scale}.yaml)"],
+    ),
+    (
+        "name: x\nbase: yolov8n-seg.yaml\n",
+        [
+            (
+                "base: yolov8n-seg.yaml: head[12]: only detection models can be searched, got Segment "
+                "(Detect or v10Detect)"
+            ),
+        ],
+    ),
+    ("name: x\nbase: 8\n", ["base: input should be a valid string, got 8"]),
+    (
+        "name: -x\nbase: yolov8n.yaml\n",
+        ["name: string should match pattern '^[A-Za-z0-9][A-Za-z0-9._-]*$', got '-x'"],
+    ),
+]
+"""Top levels of files with their mistakes."""
+
+
+@pytest.mark.parametrize(("heading", "expected"), HEADINGS, ids=lambda value: value if isinstance(value, str) else "")
 def test_mistake_in_the_heading_is_reported(heading: str, expected: list[str]) -> None:
     assert mistakes("- {at: {layers: [4]}, choices: {UIB: {}}}", heading) == expected
+
+
+@pytest.fixture(scope="module")
+def schema() -> Draft7Validator:
+    return Draft7Validator(json_schema.space_schema())
+
+
+def as_json(text: str) -> Any:
+    """Return a YAML text as an editor sees it: keys are texts."""
+    return json.loads(json.dumps(yaml_text.parse_yaml(text)))
+
+
+NEEDS_MODEL = (
+    *("fits no layer", "as its only choice", "has no scale", "unknown model", "no such file", "only detection models"),
+    "got 4.0",  # a whole number in JSON
+)
+"""Mistakes that JSON Schema cannot find."""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        *((f"{HEADING}slots:\n- {entry}\n", expected) for entry, expected in ENTRIES),
+        *((f"{heading}slots: [{{at: {{layers: [4]}}, choices: {{UIB: {{}}}}}}]", found) for heading, found in HEADINGS),
+        *((f"{HEADING}slots: {slots}", ["slots: a list is expected"]) for slots in ("{}", "[]", "", "4")),
+        *((f"{HEADING}macro: {macro}", ["macro: wrong"]) for macro in ("{}", "{depth: x}", "{width: {P9: 1}}", "4")),
+        *(
+            (f"{HEADING}macro: {macro}", ["macro: wrong"])
+            for macro in ("{image_size: 400}", "{depth: 5}", "{width: []}")
+        ),
+        *((f"{HEADING}insert: {insert}", ["insert: wrong"]) for insert in ("[]", "[{after: 9}]", "[{after: x}]")),
+        *(
+            (f"{HEADING}start: {start}", ["start: wrong"])
+            for start in ("4", "[{}]", "[{4: UIB}]", "[{neck: {UIB: {}}}]")
+        ),
+        (HEADING, ["neither slots nor insert nor macro"]),
+        (f"{HEADING}colour: red\nmacro: {{depth: 1}}", ["colour: unknown key"]),
+    ],
+    ids=str,
+)
+def test_schema_refuses_every_mistake_that_needs_no_model(
+    text: str, expected: list[str], schema: Draft7Validator
+) -> None:
+    beyond = all(any(reason in mistake for reason in NEEDS_MODEL) for mistake in expected)
+    assert schema.is_valid(as_json(text)) == beyond
+
+
+def test_schema_accepts_every_right_file(schema: Draft7Validator) -> None:
+    right = [path.read_text(encoding="utf-8") for path in catalog().values()]
+    right += [derive("yolo11n.yaml"), derive("yolov9c-mmqa")]
+    right.append(
+        f"{HEADING}modules: [my_ops.py]\nslots: [{{at: {{host: C2f}}, choices: {{FasterBlock: {{part: 2}}}}}}]"
+    )
+    right.append(
+        f"""{HEADING}pgi: lead-guided
+macro: {{depth: 1, width: {{P4: [0.75, 1]}}, image_size: [480, 640]}}
+insert: [{{after: 9, feeds: all, choices: {{DCNv4: {{groups: [4, 8], offset_scale: 2}}}}}}]
+start: [{{after-9: {{DCNv4: {{groups: 4}}}}, macro: {{width.P4: 0.75}}}}]
+"""
+    )
+    assert [error.message for text in right for error in schema.iter_errors(as_json(text))] == []
+
+
+def test_schema_has_every_key_and_explains_it(schema: Draft7Validator) -> None:
+    Draft7Validator.check_schema(schema.schema)
+    keys = schema.schema["properties"]
+    assert keys.keys() == grammar.Heading.model_fields.keys()
+    for key, entry in (("slots", grammar.Entry), ("insert", grammar.Insert)):
+        assert keys[key]["items"]["properties"].keys() == entry.model_fields.keys()
+    assert all(one["description"] for one in keys.values())
+    offered = schema.schema["definitions"]["choices"]["properties"]
+    assert offered.keys() == {"stock", *OPERATORS}
 
 
 @pytest.mark.parametrize("slots", ["{}", "[]", "", "4"])
