@@ -1,6 +1,7 @@
 """Malformed inputs under every command that reads them: no traceback, no hang, no file elsewhere, one status.
 
-    python benchmarks/malformed.py [--count 1000] [--seed 0] [--jobs 2] [--only KIND ...] [--case N] [--verbose]
+    python benchmarks/malformed.py [--count 1000] [--start 0] [--seed 0] [--jobs 2] [--limit 120]
+                                   [--only KIND ...] [--case N] [--verbose]
 
 A valid study, space, model file, data set, latency table, bench table and checkpoint come from `tests/golden`. Each
 case changes one of them (`malformed_inputs.py`), or a value of a command line, and runs one command on it in a process
@@ -13,10 +14,12 @@ of its own, with a limit of time and memory. Reported is every case with
 - a status other than 0 (the change did no harm), 2, or 1 where the command documents it;
 - status 2 without a message, or control characters in the output.
 
-Exit status 1 if there is one. `--case N` runs one case again and prints what it printed.
+Exit status 1 if there is one. Ctrl-C prints the number of the case with which `--start` goes on. `--case N` runs one
+case again and prints what it printed.
 """
 
 import argparse
+import json
 import os
 import select
 import shutil
@@ -24,11 +27,14 @@ import sys
 import tempfile
 import traceback
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
+from typing import Any, TextIO
 
 from benchmarks import malformed_cases as cases
+from benchmarks.malformed_commands import KINDS
 from benchmarks.malformed_runs import Result, run
 
 _PRELOADED = (
@@ -52,10 +58,10 @@ def _preload() -> None:
 
 
 def share(numbers: Sequence[int], options: argparse.Namespace, writer: int) -> None:
-    """Run some of the cases; write a line for each to a pipe."""
+    """Run some of the cases; write a line of JSON for each to a pipe."""
     with tempfile.TemporaryDirectory(prefix="malformed-") as temporary:
         folder = Path(temporary)
-        cases.prepare(folder, with_tracking="study" in (options.only or cases.KINDS))
+        cases.prepare(folder, with_tracking="study" in (options.only or KINDS))
         for number in numbers:
             inputs = folder / "case"
             _remove(inputs)
@@ -64,24 +70,23 @@ def share(numbers: Sequence[int], options: argparse.Namespace, writer: int) -> N
             os.chdir(inputs)
             case = cases.make(number, options.seed, inputs, options.only)
             result = run(case, inputs, options.limit)
-            os.write(writer, repr(result_line(result)).encode() + b"\n")
+            os.write(writer, json.dumps(line_of(result)).encode() + b"\n")
             os.chdir(folder)
 
 
-def result_line(result: Result) -> tuple[int, str, str, str, int, float, tuple[str, ...], str]:
-    """Return a result as a tuple of plain values."""
+def line_of(result: Result) -> dict[str, Any]:
+    """Return a result as plain values."""
     case = result.case
-    shown = " ".join(repr(word) if not word.isascii() or " " in word else word for word in case.words)
-    return (
-        case.number,
-        case.kind,
-        case.change,
-        shown,
-        result.status,
-        result.seconds,
-        tuple(result.problems),
-        result.output[-6000:],
-    )
+    return {
+        "number": case.number,
+        "kind": case.kind,
+        "change": case.change,
+        "words": " ".join(repr(word) if not word.isascii() or " " in word else word for word in case.words),
+        "status": result.status,
+        "seconds": result.seconds,
+        "problems": list(result.problems),
+        "output": result.output[-6000:],
+    }
 
 
 def _remove(folder: Path) -> None:
@@ -89,11 +94,10 @@ def _remove(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def main(options: argparse.Namespace) -> int:
-    _preload()
-    numbers = [options.case] if options.case is not None else list(range(options.count))
+def start(numbers: Sequence[int], options: argparse.Namespace) -> dict[TextIO, int]:
+    """Fork the processes that share the cases; return the pipe that each writes to, and its number."""
     jobs = min(options.jobs, len(numbers))
-    readers = {}
+    readers: dict[TextIO, int] = {}
     for job in range(jobs):
         reader, writer = os.pipe()
         if (process := os.fork()) == 0:
@@ -106,44 +110,64 @@ def main(options: argparse.Namespace) -> int:
             os._exit(0)
         os.close(writer)
         readers[os.fdopen(reader, encoding="utf-8")] = process
-    statuses: Counter[tuple[str, int]] = Counter()
-    bad = 0
+    return readers
+
+
+def lines_of(readers: dict[TextIO, int]) -> Iterator[dict[str, Any]]:
+    """Yield the results as they come, until all processes have ended."""
     while readers:
         for file in select.select(list(readers), [], [])[0]:
-            line = file.readline()
-            if not line:
+            if line := file.readline():
+                yield json.loads(line)
+            else:
                 os.waitpid(readers.pop(file), 0)
-                continue
-            number, kind, change, words, status, seconds, problems, output = eval(line, {"nan": float("nan")})  # noqa: S307 - our own repr
-            statuses[kind, status] += 1
-            print(f"\r{statuses.total()} of {len(numbers)}", end="", file=sys.stderr, flush=True)
-            if problems or options.verbose or options.case is not None:
-                bad += bool(problems)
-                print(
-                    f"case {number}: {kind}, {change}\n    nas {words}\n    status {status}, {seconds:.1f} s",
-                    flush=True,
-                )
-                for problem in problems:
-                    print(f"    PROBLEM {problem}")
-                if options.verbose or options.case is not None:
-                    print("    | " + output.strip().replace("\n", "\n    | "))
-    total = sum(statuses.values())
+
+
+def show(line: dict[str, Any], *, with_output: bool) -> None:
+    """Print a case and what is wrong with it."""
+    print(f"case {line['number']}: {line['kind']}, {line['change']}\n    nas {line['words']}")
+    print(f"    status {line['status']}, {line['seconds']:.1f} s", flush=True)
+    for problem in line["problems"]:
+        print(f"    PROBLEM {problem}")
+    if with_output:
+        print("    | " + line["output"].strip().replace("\n", "\n    | "))
+
+
+def summarise(lines: Sequence[dict[str, Any]], numbers: Sequence[int]) -> None:
+    """Print how many cases ended with each status, and where to go on if some have not run."""
+    statuses = Counter((line["kind"], line["status"]) for line in lines)
     for kind in sorted({kind for kind, _ in statuses}):
-        counts = ", ".join(
-            f"status {status}: {count}" for (of, status), count in sorted(statuses.items()) if of == kind
-        )
-        print(f"{kind}: {counts}")
-    print(f"{total} cases of {len(numbers)}, {bad} with a problem")
-    return int(bool(bad) or total != len(numbers))
+        counts = (f"status {status}: {count}" for (of, status), count in sorted(statuses.items()) if of == kind)
+        print(f"{kind}: {', '.join(counts)}")
+    bad = sum(bool(line["problems"]) for line in lines)
+    print(f"{len(lines)} cases of {len(numbers)}, {bad} with a problem")
+    if left := sorted(set(numbers) - {line["number"] for line in lines}):
+        print(f"go on with --start {left[0]}")
+
+
+def main(options: argparse.Namespace) -> int:
+    _preload()
+    numbers = [options.case] if options.case is not None else range(options.start, options.count)
+    lines: list[dict[str, Any]] = []
+    with suppress(KeyboardInterrupt):
+        for line in lines_of(start(numbers, options)):
+            lines.append(line)
+            print(f"\r{len(lines)} of {len(numbers)}", end="", file=sys.stderr, flush=True)
+            with_output = options.verbose or options.case is not None
+            if line["problems"] or with_output:
+                show(line, with_output=with_output)
+    summarise(lines, numbers)
+    return int(any(line["problems"] for line in lines) or len(lines) != len(numbers))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=1000)
+    parser.add_argument("--start", type=int, default=0, help="number of the first case; an interrupted run prints it")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--limit", type=float, default=120.0, help="seconds of a case")
-    parser.add_argument("--only", nargs="+", default=(), choices=sorted({*cases.KINDS}))
+    parser.add_argument("--limit", type=float, default=120.0, help="seconds of a case; more on a busy machine")
+    parser.add_argument("--only", nargs="+", default=(), choices=sorted({*KINDS}))
     parser.add_argument("--case", type=int)
     parser.add_argument("--verbose", action="store_true")
     sys.exit(main(parser.parse_args()))

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import malformed_inputs
+from benchmarks.malformed_commands import KINDS, LINES, OPTIONS, READERS
+from benchmarks.malformed_files import edit_text
+from benchmarks.malformed_values import SCALARS
 
 ROOT = Path(__file__).parents[1]
 _ARCHIVE = "2026-11-holdout"
@@ -18,146 +21,6 @@ STUDY = "runs/golden-holdout"
 _IN_STUDY = (
     *("study.json", "outcome", "holdout.json", "tracking.json", "space.yaml", "study.db", "records.jsonl"),
     *("modules/my_ops.py", "supervisor.lock"),
-)
-READERS: dict[str, tuple[tuple[str, ...], ...]] = {
-    "space": (
-        ("spaces", "FILE"),
-        ("search", "--space", "FILE", "--dry-run", "--data", "data/data.yaml", "--epochs", "1"),
-    ),
-    "model": (
-        ("cost", "FILE", "--image-size", "64"),
-        ("spaces", "derive", "FILE"),
-        ("latency", "predict", "FILE", "--device-name", "golden", "--deploy-size", "64"),
-    ),
-    "data": (("data", "FILE"), ("search", "--space", "space.yaml", "--dry-run", "--data", "FILE", "--epochs", "1")),
-    "study": (
-        ("status", "--runs", "runs", "golden-holdout"),
-        ("status", "--runs", "runs"),
-        ("pareto", "--runs", "runs", "golden-holdout"),
-        ("trials", "--runs", "runs", "golden-holdout"),
-        ("effects", "--runs", "runs", "golden-holdout"),
-        ("trust", "--runs", "runs", "golden-holdout"),
-        ("base", "--runs", "runs", "golden-holdout"),
-        ("confirm", "--runs", "runs", "golden-holdout", "--seeds", "2"),
-        ("export", "--runs", "runs", "golden-holdout", "--trial", "1"),
-        ("reproduce", "--runs", "runs", "golden-holdout", "--trial", "1"),
-        ("clean", "--runs", "runs", "golden-holdout", "--dry-run"),
-        ("spaces", "refine", "golden-holdout", "--runs", "runs"),
-        ("resume", "--runs", "runs", "golden-holdout", "--workers", "1"),
-    ),
-    "latency": (
-        ("latency", "import", "FILE"),
-        (
-            "latency",
-            "show",
-            "--space",
-            "space.yaml",
-            "--device-name",
-            "golden",
-            "--classes",
-            "2",
-            "--deploy-size",
-            "64",
-        ),
-    ),
-    "bench": (("bench", "FILE", "--repeats", "2", "--trials", "5", "--samplers", "random"),),
-    "checkpoint": (
-        ("yolo", "predict", "model=FILE", "source=data/images/val/7.png", "save=False"),
-        ("search", "--space", "v8", "--dry-run", "--weights", "FILE", "--epochs", "1"),
-        ("cost", "FILE"),
-    ),
-}
-"""Commands that read each kind of input; `FILE` is the changed file."""
-
-KINDS = (
-    *("space", "space", "model", "model", "data", "data", "study", "study", "study"),
-    *("latency", "bench", "checkpoint", "line", "line"),
-)
-"""Kinds of input, a frequent one several times."""
-_LINES: tuple[tuple[str, ...], ...] = (
-    ("search", "--dry-run", "--space", "space.yaml", "--data", "data/data.yaml"),
-    ("cost", "tiny.yaml"),
-    ("data", "data/data.yaml"),
-    ("spaces", "v9"),
-    ("bench", "table.csv", "--repeats", "1", "--trials", "2", "--samplers", "random"),
-    ("latency", "predict", "tiny.yaml"),
-    ("latency", "show"),
-    ("export", "--runs", "runs", "golden-holdout", "--trial", "1"),
-    ("pareto", "--runs", "runs", "golden-holdout"),
-    ("trials", "--runs", "runs", "golden-holdout"),
-    ("status", "--runs", "runs"),
-    ("clean", "--runs", "runs", "golden-holdout", "--dry-run"),
-    ("spaces", "derive", "tiny.yaml"),
-    ("check", "--model", "tiny.yaml", "--operator", "UIB", "--space", "v9"),
-    ("ui", "--host", "127.0.0.1"),
-    ("models",),
-)
-_OPTIONS = (
-    *[
-        "--space",
-        "--scale",
-        "--data",
-        "--holdout",
-        "--weights",
-        "--trials",
-        "--timeout",
-        "--trial-timeout",
-        "--trial-memory",
-        "--workers",
-        "--device",
-    ],
-    *[
-        "--preset",
-        "--epochs",
-        "--base-epochs",
-        "--image-size",
-        "--batch",
-        "--precision",
-        "--seed",
-        "--eta",
-        "--first-rung",
-        "--seeds",
-        "--objectives",
-    ],
-    *[
-        "--deploy-size",
-        "--latency",
-        "--reward",
-        "--target-gflops",
-        "--target-latency",
-        "--sampler",
-        "--max-gflops",
-        "--max-params",
-    ],
-    *[
-        "--max-latency",
-        "--study",
-        "--storage",
-        "--runs",
-        "--refine",
-        "--format",
-        "--classes",
-        "--modules",
-        "--trial",
-        "--best",
-        "--out",
-        "--cost",
-    ],
-    *[
-        "--samplers",
-        "--repeats",
-        "--noise",
-        "--permuted",
-        "--figure",
-        "--jobs",
-        "--runtime",
-        "--threads",
-        "--device-name",
-        "--sample",
-        "--port",
-        "--host",
-    ],
-    *["--operator", "--model", "--margin", "--top"],
 )
 _SLOW, _SPARED = {"resume"}, 0.7
 """Commands that take half a minute, and the share of their cases that another command gets."""
@@ -261,7 +124,7 @@ def make(number: int, seed: int, inputs: Path, only: Sequence[str] = ()) -> Case
         path = inputs / STUDY / (f"{trial}/{file}" if name == "outcome" else name)
         if not path.is_file():
             path = inputs / STUDY / "study.json"
-        editing = malformed_inputs.edit_text if path.suffix == ".py" else None
+        editing = edit_text if path.suffix == ".py" else None
         change = editing(draw, path) if editing else malformed_inputs.edit(draw, path)
         return Case(number=number, kind=kind, change=f"{path.relative_to(inputs)}: {change}", words=command)
     path = (
@@ -285,17 +148,17 @@ def make(number: int, seed: int, inputs: Path, only: Sequence[str] = ()) -> Case
 
 
 def _line(number: int, draw: random.Random) -> Case:
-    words = list(draw.choice(_LINES))
+    words = list(draw.choice(LINES))
     for _ in range(draw.choice((1, 1, 2, 3))):
-        value = str(draw.choice(malformed_inputs.SCALARS)).replace("\0", draw.choice(("", "?")))
+        value = str(draw.choice(SCALARS)).replace("\0", draw.choice(("", "?")))
         kind = draw.choice(("option", "option", "option", "argument", "equals", "lone"))
         match kind:
             case "option":
-                words += [draw.choice(_OPTIONS), value]
+                words += [draw.choice(OPTIONS), value]
             case "equals":
-                words.append(f"{draw.choice(_OPTIONS)}={value}")
+                words.append(f"{draw.choice(OPTIONS)}={value}")
             case "lone":
-                words.append(draw.choice((draw.choice(_OPTIONS), value)))
+                words.append(draw.choice((draw.choice(OPTIONS), value)))
             case _:
                 words[draw.randrange(len(words))] = value
     if "ui" in words[:1] or "search" in words[:1]:

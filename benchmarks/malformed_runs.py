@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from benchmarks import malformed_inputs
 from benchmarks.malformed_cases import Case
+from benchmarks.malformed_values import CANARY
 
 _TRACEBACK = 99
 _MEMORY = 6 * 2**30
@@ -150,7 +150,7 @@ def _problems(case: Case, status: int, output: str, *, hung: bool) -> list[str]:
         problems.append(f"status {status}")
     if "REACHED FOR THE NETWORK" in output:
         problems.append("network")
-    if Path(malformed_inputs.CANARY).exists():
+    if Path(CANARY).exists():
         problems.append("executed text")
     if status == 2 and not output.strip():
         problems.append("status 2 without a message")

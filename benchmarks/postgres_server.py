@@ -13,14 +13,36 @@ from pathlib import Path
 _INSTALLED = Path("/usr/lib/postgresql")
 
 
+class PostgresServer:
+    """Running server.
+
+    Args:
+        binaries: folder of PostgreSQL's programs.
+        port: on the loopback address.
+    """
+
+    def __init__(self, binaries: Path, port: int) -> None:
+        self._binaries, self._port = binaries, port
+
+    def create(self, name: str) -> str:
+        """Create an empty database; return its address."""
+        _run(self._binaries / "createdb", "-h", "127.0.0.1", "-p", str(self._port), "-U", "nas", name)
+        return f"postgresql+psycopg://nas@127.0.0.1:{self._port}/{name}"
+
+
 @contextmanager
-def server(*, connections: int = 100) -> Iterator[str]:
-    """Run a server; yield the address of an empty database on it.
+def running(*, connections: int = 100) -> Iterator[PostgresServer]:
+    """Run a server without databases.
 
     Args:
         connections: `max_connections`; PostgreSQL's default is 100.
+
+    Raises:
+        RuntimeError: PostgreSQL is not installed, or one of its programs fails.
     """
-    binaries = max(_INSTALLED.glob("*/bin"), key=lambda path: int(path.parent.name))
+    binaries = max(_INSTALLED.glob("*/bin"), key=lambda path: float(path.parent.name), default=None)
+    if binaries is None:
+        raise RuntimeError(f"{_INSTALLED}: PostgreSQL is not there (apt install postgresql)")
     folder = Path(tempfile.mkdtemp(prefix="pg"))
     port = _free_port()
     options = f"-p {port} -k {folder} -c listen_addresses=127.0.0.1 -c max_connections={connections}"
@@ -30,12 +52,18 @@ def server(*, connections: int = 100) -> Iterator[str]:
         _run(binaries / "initdb", "-D", folder / "data", "-A", "trust", "-U", "nas", "-E", "UTF8")
         _run(binaries / "pg_ctl", "-D", folder / "data", "-o", options, "-l", folder / "log", "-w", "start")
         try:
-            _run(binaries / "createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "nas", "nas")
-            yield f"postgresql+psycopg://nas@127.0.0.1:{port}/nas"
+            yield PostgresServer(binaries, port)
         finally:
             _run(binaries / "pg_ctl", "-D", folder / "data", "-m", "immediate", "-w", "stop")
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def server(*, connections: int = 100) -> Iterator[str]:
+    """Run a server; yield the address of an empty database on it; see `running`."""
+    with running(connections=connections) as postgres:
+        yield postgres.create("nas")
 
 
 def _run(*command: str | Path) -> None:

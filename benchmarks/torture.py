@@ -1,13 +1,15 @@
 """Kill searches at random moments, resume them, and check that nothing was lost, doubled, or trained twice.
 
-    python -m benchmarks.torture [--kills 50] [--early 20] [--seed 0] [--folder FOLDER]
+    python -m benchmarks.torture [--kills 50] [--early 20] [--seed 0] [--folder FOLDER] [--postgres]
 
 Two of five kills hit new runs folders within their first ten seconds, a folder each; the others hit one study in its
 search, its export and its confirmation. A kill is a signal (SIGKILL, SIGTERM, SIGHUP, SIGINT once or twice, SIGSTOP
 followed by SIGCONT or SIGKILL) to the supervisor, to one worker, or to all processes. After each, `nas resume` goes on,
 or the same `nas search` where no study exists yet. Four workers train 64-pixel images for up to three epochs, without
 the score cache. In the end every trial must have ended, with exactly one ending for each architecture and seed; no
-epoch whose checkpoint was written may have been trained again; Optuna, files and MLflow must agree.
+epoch whose checkpoint was written may have been trained again; Optuna, files and MLflow must agree. The trials are
+stored in SQLite, or by `--postgres` on a PostgreSQL server, which is started for it, with a database for each runs
+folder; then the files that machines share are compared, too, and no process may be left in a session.
 
 The exit status is 1 if something is wrong. The same seed draws the same kills, but machines differ in what these hit.
 """
@@ -23,14 +25,15 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
+from benchmarks.noise_data import make_data
+from benchmarks.postgres_server import running
 from benchmarks.torture_checks import problems_of_database, problems_of_study, problems_of_trace
+from benchmarks.torture_server import problems_on_server
 
 PROCESS = Path(__file__).with_name("torture_process.py")
 SPACE = """\
@@ -57,7 +60,8 @@ class Torture:
     """Kills of one benchmark, and what went wrong."""
 
     folder: Path
-    storage: str
+    address: Callable[[str], str]
+    """Returns the address of the storage of a runs folder, by its name; empty for SQLite in the study's folder."""
     rng: random.Random
     problems: list[str] = field(default_factory=list)
     kills: Counter[str] = field(default_factory=Counter)
@@ -82,7 +86,8 @@ class Torture:
         """Return the command that begins the study of a runs folder, or resumes it."""
         if (runs / "s" / "study.json").is_file():
             return ["resume", "s", "--trials", trials]
-        where = ["--storage", self.storage.format(name=runs.name)] if self.storage else []
+        address = self.address(runs.name)
+        where = ["--storage", address] if address else []
         length = ["--epochs", epochs, "--base-epochs", epochs]
         given = ["--space", self.folder / "space.yaml", "--data", self.folder / "data" / "data.yaml"]
         return ["search", *given, "--study", "s", "--trials", trials, *length, *BUDGET, *where]
@@ -210,6 +215,8 @@ class Torture:
         for database in (runs / "mlflow.db", runs / study / "study.db"):
             if database.is_file():
                 found += problems_of_database(database)
+        if address := self.address(runs.name):
+            found += problems_on_server(address, runs)
         twice, saved, unsaved = problems_of_trace(runs.with_suffix(".trace"))
         if unsaved > 4 * sum(self.kills.values()):
             found.append(f"{unsaved} epochs were begun and not saved")
@@ -239,26 +246,18 @@ def last_line(runs: Path) -> str:
     return (runs.with_suffix(".log").read_text(encoding="utf-8", errors="replace").strip().splitlines() or [""])[-1]
 
 
-def make_data(folder: Path, images: int = 32) -> None:
-    """Write a data set of noise with a box an image."""
-    rng = np.random.default_rng(0)
-    for split, number in (("train", images), ("val", images // 2)):
-        for kind in ("images", "labels"):
-            (folder / kind / split).mkdir(parents=True)
-        for index in range(number):
-            pixels = rng.integers(0, 255, (64, 64, 3), dtype=np.uint8)
-            pixels[16:48, 16:48] = 255 * (index % 2)
-            Image.fromarray(pixels).save(folder / "images" / split / f"{index}.png")
-            (folder / "labels" / split / f"{index}.txt").write_text(f"{index % 2} 0.5 0.5 0.5 0.5\n", encoding="utf-8")
-    text = f"path: {folder}\ntrain: images/train\nval: images/val\nnames: [dark, bright]\n"
-    (folder / "data.yaml").write_text(text, encoding="utf-8")
-
-
 def main(options: argparse.Namespace) -> int:
     folder = Path(options.folder or tempfile.mkdtemp(prefix="torture-")).absolute()
     make_data(folder / "data")
     (folder / "space.yaml").write_text(SPACE, encoding="utf-8")
-    torture = Torture(folder, options.storage, random.Random(options.seed))
+    with ExitStack() as stack:
+        create = stack.enter_context(running()).create if options.postgres else options.storage.format
+        torture = Torture(folder, cache(lambda name: create(name=name)), random.Random(options.seed))
+        return run(torture, options)
+
+
+def run(torture: Torture, options: argparse.Namespace) -> int:
+    """Make the kills and print what was found; return the exit status."""
     began = time.monotonic()
     early = options.kills * 2 // 5 if options.early is None else options.early
     for index in range(early):
@@ -272,10 +271,10 @@ def main(options: argparse.Namespace) -> int:
     for problem in torture.problems:
         print(f"  {problem}")
     if torture.problems:
-        print(f"what was left: {folder}")
+        print(f"what was left: {torture.folder}")
         return 1
     if options.folder is None:
-        shutil.rmtree(folder)
+        shutil.rmtree(torture.folder)
     return 0
 
 
@@ -286,4 +285,6 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", help="for all files; by default a temporary one, deleted if all is right")
     parser.add_argument("--storage", default="", help="address of a storage, with {name} for each runs folder")
+    parser.add_argument("--postgres", action="store_true", help="start a PostgreSQL server and store the trials on it")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # stops the server, too
     sys.exit(main(parser.parse_args()))

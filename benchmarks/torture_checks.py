@@ -24,11 +24,14 @@ _STATUS = {TrialState.COMPLETE: "FINISHED", TrialState.PRUNED: "FINISHED", Trial
 def problems_of_study(folder: Path) -> Iterator[str]:
     """Yield what is wrong with a study whose search has ended."""
     study = StoredStudy.open(folder)
-    trials = study.storage.get_all_trials(study_id(study.storage, study.file.name), deepcopy=False)
-    yield from _problems_of_trials(study, trials)
-    yield from _problems_of_files(study, trials)
-    yield from _problems_of_records(study)
-    yield from _problems_of_tracking(study, trials)
+    try:
+        trials = study.storage.get_all_trials(study_id(study.storage, study.file.name), deepcopy=False)
+        yield from _problems_of_trials(study, trials)
+        yield from _problems_of_files(study, trials)
+        yield from _problems_of_records(study)
+        yield from _problems_of_tracking(study, trials)
+    finally:
+        study.storage.engine.dispose()
 
 
 def _problems_of_trials(study: StoredStudy, trials: list[FrozenTrial]) -> Iterator[str]:

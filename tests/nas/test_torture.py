@@ -13,8 +13,12 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.skipif(not (ROOT / "benchmarks" / "torture.py").is_file(), reason="benchmarks are not beside the tests")
-def test_random_kills_lose_and_double_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("storage", ["sqlite", "postgresql"])
+def test_random_kills_lose_and_double_nothing(storage: str, tmp_path: Path) -> None:
+    if storage == "postgresql" and not any(Path("/usr/lib/postgresql").glob("*/bin/initdb")):
+        pytest.skip("Debian's PostgreSQL is not installed")
     command = [sys.executable, "-m", "benchmarks.torture", "--kills", "4", "--early", "1", "--seed", "3"]
+    command += ["--postgres"] if storage == "postgresql" else []
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [*command, "--folder", str(tmp_path / "torture")],

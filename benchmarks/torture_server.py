@@ -1,0 +1,90 @@
+"""Checks of a PostgreSQL database after any number of kills: whole studies, their files, and no session left."""
+
+import hashlib
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from nas.records.trial_attributes import ENDING
+from nas.study.shared_files import SharedFile
+from nas.study.storage import study_id
+from nas.study.stored_study import StoredStudy
+
+_SESSIONS = """\
+SELECT pid, state, query FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"""
+_LOCKS = """\
+SELECT pid, locktype, mode FROM pg_locks
+WHERE database = (SELECT oid FROM pg_database WHERE datname = current_database()) AND pid <> pg_backend_pid()"""
+_MACHINES = """\
+SELECT study_name, count(*), count(ended) FROM nas_machines JOIN studies USING (study_id) GROUP BY study_name"""
+_SECONDS = 10.0
+"""The server notices within seconds that a client is dead."""
+_OF_A_TRAINING = ("model.yaml", "progress.jsonl", "judged.npz", "error.txt", "outcome.json")
+
+
+def problems_on_server(address: str, runs: Path) -> Iterator[str]:
+    """Yield what is wrong with the database of a runs folder whose commands have ended.
+
+    Args:
+        address: of its database, which holds the studies of this folder and nothing else.
+    """
+    folders = sorted(file.parent for file in runs.glob("*/study.json"))
+    with closing(psycopg.connect(address.replace("+psycopg", ""), autocommit=True)) as database:
+        yield from _left_behind(database)
+        names = sorted(name for (name,) in database.execute("SELECT study_name FROM studies"))
+        if names != [folder.name for folder in folders]:
+            yield f"PostgreSQL has the studies {names}, the runs folder {[folder.name for folder in folders]}"
+        for name, machines, ended in database.execute(_MACHINES):
+            if (machines, ended) != (1, 1):
+                yield f"PostgreSQL: {name} has {machines} machines, of which {ended} ended: one is right"
+    for folder in folders:
+        study = StoredStudy.open(folder)
+        try:
+            for problem in _problems_of_files(study):
+                yield f"PostgreSQL: {folder.name}: {problem}"
+        finally:
+            study.storage.engine.dispose()
+
+
+def _left_behind(database: psycopg.Connection[Any]) -> Iterator[str]:
+    """Yield sessions and locks of processes that have ended, unless they vanish within seconds."""
+    until = time.monotonic() + _SECONDS
+    while (left := [*database.execute(_SESSIONS), *database.execute(_LOCKS)]) and time.monotonic() < until:
+        time.sleep(0.2)
+    if left:
+        yield f"sessions or locks are left on the server: {left}"
+
+
+def _problems_of_files(study: StoredStudy) -> Iterator[str]:
+    """Compare the files of ended trainings in the storage with those of the only machine."""
+    if study.shared is None:
+        yield "is not shared"
+        return
+    stored = {file.path: file for file in study.shared.files.listing()}
+    trials = study.storage.get_all_trials(study_id(study.storage, study.file.name), deepcopy=False)
+    front = {record.trial for record in study.front()}
+    for trial in trials:
+        files = study.files(trial.number)
+        if ENDING not in trial.user_attrs or files.read_outcome() is None:
+            continue
+        names = [*_OF_A_TRAINING, *(["weights.pt"] if trial.number in front else [])]
+        for file in (files.folder / name for name in names):
+            yield from _difference(file, stored.get(file.relative_to(study.folder).as_posix()))
+        if (path := files.checkpoint.relative_to(study.folder).as_posix()) in stored:
+            yield f"{path} is stored, and its training has ended"
+
+
+def _difference(here: Path, there: SharedFile | None) -> Iterator[str]:
+    """Yield how a file differs from its copy in the storage."""
+    if not here.is_file():
+        if there is not None:
+            yield f"{there.path} is stored, and not on the machine that wrote it"
+    elif there is None:
+        yield f"{here} is not stored"
+    elif hashlib.sha256(here.read_bytes()).hexdigest() != there.sha256:
+        yield f"{there.path} is stored with another content"
