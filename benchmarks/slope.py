@@ -1,13 +1,14 @@
 """At which slope of the stock model the order of short and long trainings begins to agree.
 
     python benchmarks/slope.py train DATA --results FILE [--space NAME] [--scale S] [--image-size PX]
-                               [--epochs N,N,...] [--architectures N] [--seeds N] [--jobs N]
+                               [--epochs N,N,...] [--architectures N] [--seeds N] [--jobs N] [--few-images]
     python benchmarks/slope.py table --results FILE
     python benchmarks/slope.py recipes --results benchmarks/results/recipe-bccd.csv
 
 `train` trains, for each number of epochs, the stock model for twice as many; from its weights a fixed sample of
 architectures, the stock model among them, for as many; and all of them for three times as many. It appends one line
-per training to FILE, and skips those that FILE has, so it may be stopped at any time. DATA is a data.yaml, or digits.
+per training to FILE, and skips those that FILE has, so it may be stopped at any time. DATA is a data.yaml, or digits;
+`benchmarks/shape_scenes.py` draws another one. `--few-images` takes the learning rates of the digit scenes.
 
 `table` prints a row for each budget: the slope (what the stock model gains in a candidate's epochs), the median
 difference between two architectures, their ratio, and Kendall's tau of short and long trainings, and given cost.
@@ -45,6 +46,10 @@ from trials.data.datasets import DIGITS
 
 BASE, SHORT, LONG = "base", "short", "long"
 BASE_FACTOR, LONG_FACTOR = 2, 3
+FEW_SCRATCH, FEW_INHERITED = (
+    one.model_copy(update={"fliplr": 0.5}) for one in (recipes.DIGITS_SCRATCH, recipes.DIGITS_INHERITED)
+)
+"""Recipes for few images that may be mirrored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +92,7 @@ class Job:
     length: str
     index: int
     count: int
+    few_images: bool
 
 
 def sample(job: Job) -> list[Architecture]:
@@ -108,6 +114,8 @@ def trained(job: Job, weights: Path) -> Result:
     scratch, inherited = (
         (recipes.DIGITS_SCRATCH, recipes.DIGITS_INHERITED)
         if job.data == DIGITS
+        else (FEW_SCRATCH, FEW_INHERITED)
+        if job.few_images
         else (recipes.SCRATCH, recipes.INHERITED)
     )
     budget = Budget(
@@ -206,6 +214,7 @@ def _jobs(options: argparse.Namespace) -> Iterator[list[Job]]:
                         length=length,
                         index=index,
                         count=options.architectures,
+                        few_images=options.few_images,
                     )
                     for length in lengths
                     for index in range(1 if length == BASE else options.architectures)
@@ -325,6 +334,7 @@ def main() -> None:
     training.add_argument("--architectures", type=int, default=6)
     training.add_argument("--seeds", type=int, default=1)
     training.add_argument("--jobs", type=int, default=1)
+    training.add_argument("--few-images", action="store_true")
     training.set_defaults(run=train)
     showing = commands.add_parser("table")
     showing.set_defaults(run=table)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from nas.records.record import Record
     from nas.report.ablation import Ablation
     from nas.report.effects import Effects
+    from nas.report.further_trust import FurtherTrust
     from nas.report.trust import Trust
     from nas.report.verdict import Verdict
     from nas.study.study import Study
@@ -34,6 +35,7 @@ __all__ = [
     "RUNS",
     "Ablation",
     "Effects",
+    "FurtherTrust",
     "NasError",
     "Record",
     "Reproduction",
@@ -48,11 +50,13 @@ __all__ = [
     "reproduce",
     "resume",
     "search",
+    "trust_further",
 ]
 
 _CLASSES = {
     "Ablation": "nas.report.ablation",
     "Effects": "nas.report.effects",
+    "FurtherTrust": "nas.report.further_trust",
     "NasError": "search_spaces.errors",
     "Record": "nas.records.record",
     "Reproduction": "nas.workflows.reproduction",
@@ -222,6 +226,22 @@ def open_study(study: str, *, runs: FilePath = RUNS) -> "Study":
     from nas.study.study import Study
 
     return fetched(Study.open(existing(study, Path(runs))))
+
+
+def trust_further(study: str, *others: str, runs: FilePath = RUNS) -> "FurtherTrust":
+    """Return what to expect of a further search like these: its noise, and how far its finalists will fall.
+
+    Args:
+        study: name of a search.
+        others: names of searches that differ from it in seed and number of trials only; their trainings are pooled.
+        runs: folder of all studies.
+
+    Raises:
+        NasError: they cannot be pooled; one line names what differs.
+    """
+    from nas.workflows.further_trust import trust_in_further
+
+    return trust_in_further([open_study(name, runs=runs) for name in (study, *others)])
 
 
 def reproduce(study: str, *, trial: int, anyway: bool = False, runs: FilePath = RUNS) -> "Reproduction":

@@ -1,6 +1,7 @@
 """`nas trust`: how far the ranking of a study can be believed, and what would make it more reliable."""
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,9 +10,19 @@ from nas.cli import options, show
 from nas.paths import RUNS
 
 if TYPE_CHECKING:
+    from nas.report.further_trust import FurtherTrust
+    from nas.report.trust import Trust
     from nas.study.study import Study
     from nas.workflows.trainings_plan import TrainingsPlan
 
+Others = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[STUDY]...",
+        help="Further searches of the same kind, with other seeds: predict from all what a further one would lose.",
+        show_default=False,
+    ),
+]
 Measure = Annotated[
     bool,
     typer.Option(
@@ -35,6 +46,7 @@ def register(app: typer.Typer) -> None:
 def trust(
     study: options.Name,
     typed: options.Typed,
+    others: Others = None,
     measure: Measure = False,
     dry_run: options.DryRun = False,
     runs: options.Runs = RUNS,
@@ -46,8 +58,11 @@ def trust(
     so many seeds tell, what the front will lose when it is trained again,
     whether short and long trainings agree, and whether the budget is long
     enough to rank. Nothing new is trained, unless --measure is given.
+    Of several searches that differ in their seed, noise and spread are
+    pooled, and the shrinkage of a further one is predicted.
 
       nas trust STUDY
+      nas trust STUDY STUDY2        what to expect of a further search like these
       nas trust STUDY --measure     where no architecture was trained twice
       nas trust STUDY --measure --dry-run    how many trainings, how long
     """
@@ -57,6 +72,9 @@ def trust(
 
     if not measure:
         _require_unset({**typed, "dry_run": dry_run or None})
+    if others:
+        _show(_of_several([study, *others], runs, measure=measure), shown)
+        return
     opened = fetched(Study.open(existing(study, runs)))
     report = opened.trust()  # refuses a study that is no search before anything is trained
     if measure:
@@ -67,11 +85,32 @@ def trust(
             return
         _measure(opened, typed, again=report.measure)
         report = opened.trust()
+    _show(report, shown)
+
+
+def _show(report: "Trust | FurtherTrust", shown: str) -> None:
+    """Print a report as text or JSON."""
     if shown == "json":
         print(json.dumps(report.as_document(), indent=1))  # noqa: T201 - this is the output
     else:
         for line in report.lines():
             show.text(line)
+
+
+def _of_several(names: list[str], runs: Path, *, measure: bool) -> "FurtherTrust":
+    """Return what several searches say of a further one.
+
+    Raises:
+        SpecError: something is to be trained, which is done for one search at a time.
+        StudyError: the searches cannot be pooled.
+    """
+    from nas import trust_further
+    from nas.study.folders import runs_option
+    from search_spaces.errors import SpecError
+
+    if measure:
+        raise SpecError(f"measure: is done for one search at a time: nas trust {names[0]}{runs_option(runs)} --measure")
+    return trust_further(*names, runs=runs)
 
 
 def _require_unset(typed: options.Typed) -> None:

@@ -13,12 +13,11 @@ from nas.algorithms.seed_noise import SeedNoise, confirmed_difference, least_dif
 from nas.algorithms.shrinkage import Shrinkage
 from nas.defaults import MARGIN, MOST_FRESH_SEEDS, SEEDS
 from nas.report.budget import Budgets, seeds_that_detect
+from nas.report.noise_in_words import by_number, least_differences, noise_in_words, shown_by_search
 from nas.report.slope import Slope, Steepness
 from nas.report.verdict import CHOSEN_BY
 from nas.words import with_unit
 
-SEED_NUMBERS = (1, 2, 3)
-"""Numbers of seeds of a search for which the least difference is shown."""
 CONFIRMED_NUMBERS = (SEEDS, 2 * SEEDS)
 """Numbers of fresh seeds for which it is shown what a confirmation finds."""
 _LONGER = 3
@@ -103,8 +102,7 @@ class Trust:
     @property
     def least_differences(self) -> Mapping[int, float] | None:
         """True difference of two models that the search detects, by number of its seeds; None without noise."""
-        noise = self.noise
-        return None if noise is None else {seeds: least_difference(noise, seeds) for seeds in SEED_NUMBERS}
+        return None if self.noise is None else least_differences(self.noise)
 
     @property
     def confirmed_differences(self) -> Mapping[int, float] | None:
@@ -226,17 +224,11 @@ class Trust:
     def _noise(self) -> str:
         if self.noise is None:
             return f"not measured: {self.no_noise} ({self.measure})"
-        interval = f"95 %: {self.noise.low:.2f} to {self.noise.high:.2f}"
-        freedom = "1 degree" if self.noise.degrees_of_freedom == 1 else f"{self.noise.degrees_of_freedom} degrees"
         where = "" if self.noise_epochs is None else f", measured with --epochs {self.noise_epochs}"
-        deviates = f"{self.noise.deviation:.2f} points between seeds of one architecture"
-        return f"{deviates} ({interval}, {freedom} of freedom){where}"
+        return f"{noise_in_words(self.noise)}{where}"
 
     def _shown_by_search(self) -> str:
-        if self.least_differences is None:
-            return ""
-        each = [f"{points:.1f} with {with_unit(n, 'seed')}" for n, points in self.least_differences.items()]
-        return f"true differences of two models that a search shows, in points, on {CHOSEN_BY}: {', '.join(each)}"
+        return "" if self.least_differences is None else shown_by_search(self.least_differences)
 
     def _found_by_confirmation(self) -> str:
         if self.confirmed_differences is None:
@@ -277,16 +269,11 @@ class Trust:
         return {
             **asdict(self),
             "nothing_learned": list(self.nothing_learned),
-            "least_differences": _by_number(self.least_differences),
-            "confirmed_differences": _by_number(self.confirmed_differences),
+            "least_differences": by_number(self.least_differences),
+            "confirmed_differences": by_number(self.confirmed_differences),
             "least": self.least,
             "orders": [{**asdict(one), "sentence": one.sentence} for one in self.orders],
             "slope": self.slope.as_document() if self.slope else None,
             "recommendation": self.recommendation(),
             "lines": self.lines(),
         }
-
-
-def _by_number(differences: Mapping[int, float] | None) -> dict[str, float] | None:
-    """Return differences by number of seeds as values for JSON."""
-    return None if differences is None else {str(seeds): points for seeds, points in differences.items()}

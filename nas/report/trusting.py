@@ -1,14 +1,15 @@
 """Estimate the trust in the ranking of a search: pure functions of what was trained."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from math import sqrt
 from statistics import fmean
 from typing import Any
 
+from nas.algorithms.accuracy_model import Scored
 from nas.algorithms.pareto import main_cost
 from nas.algorithms.rank_agreement import agreement
 from nas.algorithms.seed_noise import SeedNoise, Trainings, estimate, estimate_with_seeds
-from nas.algorithms.shrinkage import Scored, Shrinkage, predict
+from nas.algorithms.shrinkage import Shrinkage, predict
 from nas.defaults import MOST_FINALISTS, SEEDS
 from nas.records.record import Record, mean_over_seeds, pareto_front_of, stock_of
 from nas.report.slope import End, Slope, slope
@@ -86,10 +87,10 @@ def noise_of(search: Trained, again: Sequence[Trained]) -> SeedNoise | None:
     The seeds of the search and of a calibration are one layout, those of a confirmation another: what was selected by
     its first score would seem to fall with the fresh ones.
     """
-    return estimate(_layouts(search, again))
+    return estimate(layouts(search, again))
 
 
-def _layouts(search: Trained, again: Sequence[Trained]) -> list[Trainings]:
+def layouts(search: Trained, again: Sequence[Trained]) -> list[Trainings]:
     """Return the trainings with the budget of the search: those of its seeds, and of each study with fresh ones."""
     selecting = [search, *(one for one in again if one.repeats and one.selects)]
     fresh = [one for one in again if one.repeats and not one.selects]
@@ -128,7 +129,7 @@ def slope_of(search: Trained, again: Sequence[Trained]) -> Slope | None:
         and (stock := stock_of(one.records)) is not None
         and stock.map50_95 is not None
     ]
-    noise = estimate_with_seeds(_layouts(search, again))
+    noise = estimate_with_seeds(layouts(search, again))
     return slope(search.settings, search.records, base=search.base, longer=longer, noise=noise)
 
 
@@ -145,12 +146,22 @@ def _shrinkage(
 
     The front by expected scores, which a confirmation trains, takes the space and its costs, so PyTorch.
     """
-    cost = main_cost(search.settings.objectives)
     selected = {one.fingerprint for one in sorted(front, key=lambda one: -(one.map50_95 or 0.0))[:MOST_FINALISTS]}
     if confirmed is not None:
         selected = {one.fingerprint for one in confirmed.finalists}
     seeds = SEEDS if confirmed is None else len(confirmed.seeds)
-    architectures = [
+    architectures = scored(search, stock, selected)
+    return predict(architectures, (100 * (stock.map50_95 or 0.0), stock.seeds), noise, seeds=seeds)
+
+
+def scored(search: Trained, stock: Record, selected: Collection[str] = ()) -> list[Scored]:
+    """Return the architectures of a search that have scores, without the stock model; accuracies in points.
+
+    Args:
+        selected: fingerprints of those that are trained again.
+    """
+    cost = main_cost(search.settings.objectives)
+    return [
         Scored(
             accuracy=100 * one.map50_95,
             seeds=one.seeds,
@@ -160,7 +171,6 @@ def _shrinkage(
         for one in mean_over_seeds(search.records)
         if one.map50_95 is not None and getattr(one, cost) and one.fingerprint != stock.fingerprint
     ]
-    return predict(architectures, (100 * (stock.map50_95 or 0.0), stock.seeds), noise, seeds=seeds)
 
 
 def _orders(search: Trained, again: Sequence[Trained]) -> Iterator[Order]:

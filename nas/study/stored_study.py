@@ -254,18 +254,32 @@ class StoredStudy:
         """Return what `trust` does, from a verdict and records that have been read already."""
         from nas.report.trusting import trust  # noqa: PLC0415 - a report of several studies; only this method needs it
 
+        where, (search, again) = runs_option(self.folder.parent), self.trained(records)
+        return trust(
+            search,
+            again,
+            measure=f"nas trust {self.name}{where} --measure",
+            confirm=f"nas confirm {self.name}{where}",
+            verdict=verdict,
+        )
+
+    def trained(self, records: Sequence[Record]) -> tuple[Trained, list[Trained]]:
+        """Return the trainings of this search, and of the studies beside it that train models of it again.
+
+        Args:
+            records: of this search.
+
+        Raises:
+            StudyError: this study is no search.
+        """
         if self.settings.confirms:
             raise StudyError(
                 f"{self.name} trains models of another study again; ask: nas trust {self.settings.confirms}"
             )
-        where = runs_option(self.folder.parent)
         again = [StoredStudy.open(folder) for folder in trained_again(self.folder, self.settings)]
-        return trust(
+        return (
             Trained.of(self.folder, self.file, records),
             [Trained.of(one.folder, one.file, one.records(), search=self.settings) for one in again],
-            measure=f"nas trust {self.name}{where} --measure",
-            confirm=f"nas confirm {self.name}{where}",
-            verdict=verdict,
         )
 
     def set_run(self, run: RunSettings) -> None:

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from nas.algorithms.accuracy_model import Scored
 from nas.algorithms.seed_noise import SeedNoise
-from nas.algorithms.shrinkage import LEAST, Scored, Shrinkage, predict
+from nas.algorithms.shrinkage import LEAST, Shrinkage, predict
 
 
 def noise(deviation: float, freedom: int = 8) -> SeedNoise:

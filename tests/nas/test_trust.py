@@ -18,8 +18,9 @@ from nas.execution import worker
 from nas.execution.worker import Worker
 from nas.records.trial_files import TrialFiles
 from nas.report.budget import Budgets
+from nas.report.noise_in_words import SEED_NUMBERS
 from nas.report.slope import Slope
-from nas.report.trust import CONFIRMED_NUMBERS, SEED_NUMBERS, Trust
+from nas.report.trust import CONFIRMED_NUMBERS, Trust
 from nas.report.trusting import trust
 from nas.study.study import Study
 from nas.study.trained_again import Trained
