@@ -148,7 +148,7 @@ class Torture:
     def kill_long(self, kills: int) -> None:
         """Kill a study's search, its exports and its confirmation, and run each to its end."""
         runs = self.folder / "long"
-        exports, confirms = max(1, kills // 8), max(1, kills // 3)
+        began, exports, confirms = sum(self.kills.values()), max(1, kills // 8), max(1, kills // 3)
         trials = 4
 
         def search(*, more: bool) -> list[object]:
@@ -165,6 +165,9 @@ class Torture:
         confirm = ["confirm", "s", "--seeds", 2, "--top", 2, "--epochs", EPOCHS + 1]
         self._disturb(runs, confirms, 40.0, lambda _: confirm)
         self.run_to_end(runs, *confirm)
+        # An export or a confirmation that ended too soon for all of its kills leaves them to the search.
+        self._disturb(runs, began + kills - sum(self.kills.values()), 40.0, lambda ended: search(more=ended))
+        self.run_to_end(runs, *search(more=False))
         self.check(runs, "s")
         self.check(runs, "s-confirm")
 
