@@ -1,14 +1,16 @@
 """At which slope of the stock model the order of short and long trainings begins to agree.
 
     python benchmarks/slope.py train DATA --results FILE [--space NAME] [--scale S] [--image-size PX]
-                               [--epochs N,N,...] [--architectures N] [--seeds N] [--jobs N] [--few-images]
+                               [--epochs N,N,...] [--base-factor N] [--architectures N] [--seeds N] [--jobs N]
+                               [--few-images]
     python benchmarks/slope.py table --results FILE
     python benchmarks/slope.py recipes --results benchmarks/results/recipe-bccd.csv
 
-`train` trains, for each number of epochs, the stock model for twice as many; from its weights a fixed sample of
-architectures, the stock model among them, for as many; and all of them for three times as many. It appends one line
-per training to FILE, and skips those that FILE has, so it may be stopped at any time. DATA is a data.yaml, or digits;
-`benchmarks/shape_scenes.py` draws another one. `--few-images` takes the learning rates of the digit scenes.
+`train` trains, for each number of epochs, the stock model for twice as many, or `--base-factor` times as many; from its
+weights a fixed sample of architectures, the stock model among them, for as many; and all of them for three times as
+many. It appends one line per training to FILE, and skips those that FILE has, so it may be stopped at any time. DATA is
+a data.yaml, or digits; `benchmarks/shape_scenes.py` draws another one. `--few-images` takes the learning rates of the
+digit scenes.
 
 `table` prints a row for each budget: the slope (what the stock model gains in a candidate's epochs), the median
 difference between two architectures, their ratio, and Kendall's tau of short and long trainings, and given cost.
@@ -45,7 +47,7 @@ from trials.data import datasets
 from trials.data.datasets import DIGITS
 
 BASE, SHORT, LONG = "base", "short", "long"
-BASE_FACTOR, LONG_FACTOR = 2, 3
+LONG_FACTOR = 3
 FEW_SCRATCH, FEW_INHERITED = (
     one.model_copy(update={"fliplr": 0.5}) for one in (recipes.DIGITS_SCRATCH, recipes.DIGITS_INHERITED)
 )
@@ -59,6 +61,7 @@ class Result:
     data: str
     model: str
     image_size: int
+    base_epochs: int
     epochs: int
     seed: int
     length: str
@@ -69,9 +72,9 @@ class Result:
     seconds: float
 
     @property
-    def search(self) -> tuple[str, str, int, int, int]:
+    def search(self) -> tuple[str, str, int, int, int, int]:
         """Key of the search that it belongs to."""
-        return self.data, self.model, self.image_size, self.epochs, self.seed
+        return self.data, self.model, self.image_size, self.base_epochs, self.epochs, self.seed
 
     @property
     def training(self) -> tuple[object, ...]:
@@ -87,6 +90,7 @@ class Job:
     space: str
     scale: str
     image_size: int
+    base_epochs: int
     epochs: int
     seed: int
     length: str
@@ -120,7 +124,7 @@ def trained(job: Job, weights: Path) -> Result:
     )
     budget = Budget(
         data=data.path,
-        epochs=job.epochs * {BASE: BASE_FACTOR, SHORT: 1, LONG: LONG_FACTOR}[job.length],
+        epochs={BASE: job.base_epochs, SHORT: job.epochs, LONG: LONG_FACTOR * job.epochs}[job.length],
         image_size=job.image_size,
         seed=job.seed,
         weights=None if is_base else weights,
@@ -139,6 +143,7 @@ def trained(job: Job, weights: Path) -> Result:
         data=Path(job.data).parent.name if job.data != DIGITS else DIGITS,
         model=f"{job.space}{job.scale}",
         image_size=job.image_size,
+        base_epochs=job.base_epochs,
         epochs=job.epochs,
         seed=job.seed,
         length=job.length,
@@ -178,8 +183,7 @@ def train(options: argparse.Namespace) -> None:
             missing = [
                 job
                 for job in jobs
-                if (job.image_size, job.epochs, job.seed, job.length, sample(job)[job.index].fingerprint)
-                not in finished
+                if (*_numbers(job), job.length, sample(job)[job.index].fingerprint) not in finished
                 or (job.length == BASE and not _weights(folder, job).is_file())
             ]
             futures = [pool.submit(trained, job, _weights(folder, job)) for job in missing]
@@ -209,6 +213,7 @@ def _jobs(options: argparse.Namespace) -> Iterator[list[Job]]:
                         space=options.space,
                         scale=options.scale,
                         image_size=options.image_size,
+                        base_epochs=options.base_factor * epochs,
                         epochs=epochs,
                         seed=seed,
                         length=length,
@@ -221,9 +226,14 @@ def _jobs(options: argparse.Namespace) -> Iterator[list[Job]]:
                 ]
 
 
+def _numbers(job: Job) -> tuple[int, int, int, int]:
+    """Return the numbers that tell its search from others of the same data set and model."""
+    return job.image_size, job.base_epochs, job.epochs, job.seed
+
+
 def _weights(folder: Path, job: Job) -> Path:
     data = Path(job.data).parent.name if job.data != DIGITS else DIGITS
-    return folder / f"{data}-{job.space}{job.scale}-{job.image_size}-{job.epochs}-{job.seed}.pt"
+    return folder / f"{data}-{job.space}{job.scale}-{'-'.join(map(str, _numbers(job)))}.pt"
 
 
 COLUMNS = (
@@ -250,8 +260,8 @@ def table(options: argparse.Namespace) -> None:
     for key in sorted({one.search[:-1] for one in results}):
         row = _row([one for one in results if one.search[:-1] == key])
         if row:
-            data, model, image_size, epochs = key
-            print(f"| {' | '.join([data, model, str(image_size), f'{BASE_FACTOR * epochs} + {epochs}', *row])} |")
+            data, model, image_size, base_epochs, epochs = key
+            print(f"| {' | '.join([data, model, str(image_size), f'{base_epochs} + {epochs}', *row])} |")
 
 
 LONGER = (("base-24", "inherit-8", "inherit-20"), ("base-24", "inherit-8", "long"), ("base-60", "inherit-20", "long"))
@@ -331,6 +341,7 @@ def main() -> None:
     training.add_argument("--scale", default="n")
     training.add_argument("--image-size", type=int, default=64)
     training.add_argument("--epochs", default="2,4,8,16")
+    training.add_argument("--base-factor", type=int, default=2)
     training.add_argument("--architectures", type=int, default=6)
     training.add_argument("--seeds", type=int, default=1)
     training.add_argument("--jobs", type=int, default=1)
