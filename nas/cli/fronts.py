@@ -67,7 +67,12 @@ def print_trials(
     from nas.report.distinct_summaries import distinct_summaries
 
     is_supervised = is_held(study.supervision_lock.path)
-    records = [_with_progress(study.files(record.trial), record, is_supervised=is_supervised) for record in some]
+    records = [
+        _with_progress(study.files(record.trial), record, is_supervised=is_supervised)
+        if record.state == "running"
+        else record
+        for record in some
+    ]
     if shown != "table":
         rows = [{**record.as_row(), **(further or {}).get(record.trial, {})} for record in records]
         show.rows(rows, shown, title=title, columns=dict.fromkeys(COLUMNS, ""))
@@ -217,11 +222,11 @@ def _verdict(study: "StoredStudy", records: "list[Record]") -> "tuple[Verdict | 
 
 
 def trust_of(study: "StoredStudy", verdict: "Verdict | None", records: "Sequence[Record]") -> "Trust | None":
-    """Return how far a search can be believed; None of other studies, or if one beside it cannot be read."""
+    """Return how far a search can be believed, without rungs; None of other studies, or if one cannot be read."""
     from search_spaces.errors import NasError
 
     try:
-        return None if study.settings.confirms else study.trust_beside(verdict, records)
+        return None if study.settings.confirms else study.trust_beside(verdict, records, reads_rungs=False)
     except NasError:  # the front can be read; `nas trust` says what is wrong
         return None
 
@@ -284,8 +289,6 @@ def _with_progress(files: "TrialFiles", record: "Record", *, is_supervised: bool
     """
     from nas.locks import is_held
 
-    if record.state != "running":
-        return record
     epochs = files.read_epochs()
     is_gone = not is_supervised and files.lock.exists() and not is_held(files.lock)
     return replace(

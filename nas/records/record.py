@@ -1,12 +1,11 @@
 """Record of a trial, as one row of a study; selections and means of records."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from statistics import fmean
-from typing import Any
+from typing import Any, get_type_hints
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, create_model
 
 from nas.algorithms.pareto import OBJECTIVES, pareto_front
 from nas.records.stored_outcome import ENDINGS, StoredOutcome
@@ -122,8 +121,12 @@ def _mean(trainings: Sequence[Record]) -> Record:
 
 def stock_of(records: Iterable[Record]) -> Record | None:
     """Return the record of the stock model, with the means over its seeds; None unless it has finished."""
-    trained = mean_over_seeds(records)
-    return next((record for record in trained if record.role == "stock"), None)
+    finished = [record for record in records if record.finished]
+    first: dict[str, Record] = {}
+    for record in finished:
+        first.setdefault(record.fingerprint, record)
+    stock = next((record for record in first.values() if record.role == "stock"), None)
+    return stock and _mean([record for record in finished if record.fingerprint == stock.fingerprint])
 
 
 def find_record(records: Iterable[Record], trial: int, *, study: str) -> Record:
@@ -190,19 +193,18 @@ def duration(seconds: float, detail: str) -> str:
     return TRAINED_BEFORE if detail.startswith(TRAINED_BEFORE) else f"{seconds:.0f} s"
 
 
-_RECORD = TypeAdapter(Record)
+_FIELDS = get_type_hints(Record, include_extras=True)
+_REQUIRED: dict[str, Any] = {each.name: (_FIELDS[each.name], ...) for each in fields(Record)}
+_Line = create_model("_Line", __config__=ConfigDict(strict=True, allow_inf_nan=False, extra="forbid"), **_REQUIRED)
+"""A record as JSON: it has every field, also those with a default."""
 _STATES = {"waiting", "running", "complete", "pruned", "fail"}
-_NAMES = frozenset(each.name for each in fields(Record))
 
 
 def record_of(line: bytes) -> Record | None:
     """Return the record of a line of JSON; None if it was torn, damaged, or written by another version."""
     try:
-        values = json.loads(line)
-        if not isinstance(values, dict) or values.keys() != _NAMES:
-            return None
-        record = _RECORD.validate_json(line)
-    except (ValueError, RecursionError):
+        record = Record(**vars(_Line.model_validate_json(line)))
+    except ValueError:
         return None
     valid = record.trial >= 0 and record.state in _STATES and record.ending in {None, *ENDINGS}
     return record if valid else None

@@ -14,9 +14,9 @@ from nas.defaults import MOST_FINALISTS, SEEDS
 from nas.records.record import Record, mean_over_seeds, pareto_front_of, stock_of
 from nas.report.slope import End, Slope, slope
 from nas.report.trust import Order, Trust
+from nas.report.unlearned import nothing_learned
 from nas.report.unmeasured import why_no_noise, why_no_slope
 from nas.report.verdict import Verdict
-from nas.report.verdicts import nothing_learned
 from nas.study.trained_again import Trained
 
 

@@ -236,7 +236,7 @@ class StoredStudy:
         Args:
             records: of all trials; read if they are not given.
         """
-        from nas.report.verdicts import nothing_learned  # noqa: PLC0415 - words, which only reports need
+        from nas.report.unlearned import nothing_learned  # noqa: PLC0415 - words, which only reports need
 
         every = self.records() if records is None else records
         return nothing_learned(self.settings, every, base_accuracy(self.folder, self.settings))
@@ -250,11 +250,17 @@ class StoredStudy:
         records = self.records()
         return self.trust_beside(self.verdict(records=records), records)
 
-    def trust_beside(self, verdict: "Verdict | None", records: Sequence[Record]) -> "Trust":
-        """Return what `trust` does, from a verdict and records that have been read already."""
+    def trust_beside(
+        self, verdict: "Verdict | None", records: Sequence[Record], *, reads_rungs: bool = True
+    ) -> "Trust":
+        """Return what `trust` does, from a verdict and records that have been read already.
+
+        Args:
+            reads_rungs: whether the order of trials after rungs is compared; each trial has a file of its own for it.
+        """
         from nas.report.trusting import trust  # noqa: PLC0415 - a report of several studies; only this method needs it
 
-        where, (search, again) = runs_option(self.folder.parent), self.trained(records)
+        where, (search, again) = runs_option(self.folder.parent), self.trained(records, reads_rungs=reads_rungs)
         return trust(
             search,
             again,
@@ -263,11 +269,12 @@ class StoredStudy:
             verdict=verdict,
         )
 
-    def trained(self, records: Sequence[Record]) -> tuple[Trained, list[Trained]]:
+    def trained(self, records: Sequence[Record], *, reads_rungs: bool = True) -> tuple[Trained, list[Trained]]:
         """Return the trainings of this search, and of the studies beside it that train models of it again.
 
         Args:
             records: of this search.
+            reads_rungs: whether its accuracies at rungs are read, from one file a trial.
 
         Raises:
             StudyError: this study is no search.
@@ -278,7 +285,7 @@ class StoredStudy:
             )
         again = [StoredStudy.open(folder) for folder in trained_again(self.folder, self.settings)]
         return (
-            Trained.of(self.folder, self.file, records),
+            Trained.of(self.folder, self.file, records, reads_rungs=reads_rungs),
             [Trained.of(one.folder, one.file, one.records(), search=self.settings) for one in again],
         )
 

@@ -36,7 +36,15 @@ class Trained:
     selects: bool = False
 
     @classmethod
-    def of(cls, folder: Path, file: StudyFile, records: Sequence[Record], *, search: Settings | None = None) -> Self:
+    def of(
+        cls,
+        folder: Path,
+        file: StudyFile,
+        records: Sequence[Record],
+        *,
+        search: Settings | None = None,
+        reads_rungs: bool = True,
+    ) -> Self:
         """Return the trainings of a study.
 
         Args:
@@ -44,6 +52,7 @@ class Trained:
             file: of the study.
             records: all of them.
             search: settings of the search whose models it trains; None for the search itself.
+            reads_rungs: whether the accuracies at rungs are read, from one file a trial.
         """
         settings = file.settings
         return cls(
@@ -51,7 +60,7 @@ class Trained:
             settings=settings,
             records=records,
             base=base_accuracy(folder, settings),
-            rungs=_rungs(folder, records) if settings.budget.rungs else {},
+            rungs=_rungs(folder, records) if reads_rungs and settings.budget.rungs else {},
             repeats=search is not None and _is_equal_but_seeds(settings, search),
             selects=search is None or settings.budget.seed == search.budget.seed,
         )

@@ -95,7 +95,7 @@ class TrialRecords:
 
         def rows() -> list[tuple[int, int, str]]:
             with self._storage.engine.connect() as database:
-                found = database.execute(_TRIALS, {"study": study, "first": first})
+                found = database.execute(_TRIALS, {"study": study, "first": first}).all()
                 return [(trial, number, str(state)) for trial, number, state in found]
 
         return call_with_backoff(rows, place_of(self._storage.url))

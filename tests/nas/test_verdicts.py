@@ -21,7 +21,7 @@ from nas.cli.searching import _initial_weights, _preset, _seeds
 from nas.execution import recovery, worker
 from nas.execution.worker import Worker
 from nas.records.record import COLUMNS, Record, has_learned
-from nas.report import rewarded, verdicts
+from nas.report import rewarded, unlearned, verdicts
 from nas.settings import Settings
 from nas.study.export import choose
 from nas.study.study import Study
@@ -262,7 +262,7 @@ class TestNothingLearned:
     def test_short_trainings_that_undo_what_was_learned_are_named(self, searched: Callable[..., Study]) -> None:
         study = searched(factor=0.005, stock=0.005)
         base = study.settings.budget.model_copy(update={"epochs": 6})
-        lines = verdicts.nothing_learned(study.settings.model_copy(update={"base": base}), study.records(), 0.042)
+        lines = unlearned.nothing_learned(study.settings.model_copy(update={"base": base}), study.records(), 0.042)
         assert re.match(
             r"Nothing can be compared: .* was 0\.0420 after --base-epochs 6, and is 0\.00\d\d after", lines[0]
         )

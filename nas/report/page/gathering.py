@@ -19,6 +19,7 @@ from nas.report.page.contents import Chart, Contents
 from nas.report.page.reported import Reported
 from nas.report.trust import Trust
 from nas.report.trusting import noise_of, number_of_finalists
+from nas.report.unlearned import nothing_learned
 from nas.report.verdict import Verdict
 from nas.study.ablations import ablated_trials
 from nas.study.folders import runs_option
@@ -114,7 +115,7 @@ def _findings(
     if stock is None or stock.map50_95 is None:
         return ["The stock model has not finished, so nothing can be compared with it."]
     best = max(front, key=lambda record: record.map50_95 or 0.0)
-    if warning := verdicts.nothing_learned(study.settings, records, None):
+    if warning := nothing_learned(study.settings, records, None):
         return warning
     if verdict is not None:
         return verdict.lines()
