@@ -15,8 +15,9 @@ from nas.execution import exit_causes, recovery
 from nas.execution.enqueue import enqueue_extremes
 from nas.execution.exit_causes import ExitCause
 from nas.execution.lost_machines import recover_lost, runs_on_some_machine
+from nas.execution.problem_line import PROBLEM
 from nas.execution.watchdog import AwakeClock, Watchdog
-from nas.execution.worker import OUTGROWN, PROBLEM, UNFIT
+from nas.execution.worker import OUTGROWN, UNFIT
 from nas.records.record import Record
 from nas.study.study import Study
 from search_spaces.errors import EnvironmentProblem, StudyError

@@ -24,6 +24,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from nas.execution import shared_trials
 from nas.execution.enqueue import enqueue_repeat
+from nas.execution.problem_line import print_problem
 from nas.execution.pruning import limits_of, promote, store_outcome
 from nas.execution.retrying import retry
 from nas.execution.shared_trials import EpochPublisher, StockSharing, TrialEnded
@@ -48,8 +49,8 @@ log = logging.getLogger("nas.worker")
 _POLL_SECONDS = 0.2
 OUTGROWN = 75
 """Exit code of a worker that uses too much memory and is to be replaced by a new process (`EX_TEMPFAIL`)."""
-UNFIT, PROBLEM = 78, "problem: "
-"""Exit code of a worker that cannot work on this machine (`EX_CONFIG`); prefix of its log's last line, the reason."""
+UNFIT = 78
+"""Exit code of a worker that cannot work on this machine (`EX_CONFIG`)."""
 _HEARTBEAT_SECONDS = 1.0
 
 
@@ -307,7 +308,7 @@ def main() -> None:
         problem = environment_problem(error) if isinstance(error, OSError) else error
         if problem is None:
             raise
-        print(f"{PROBLEM}{unwrapped(problem)}", file=sys.stderr)  # noqa: T201 - the supervisor reads it
+        print_problem(unwrapped(problem))
         sys.exit(UNFIT)
     if worker.outgrown:
         log.info("this process uses too much memory; another takes its place")

@@ -49,8 +49,9 @@ class RecordFile:
         if new:
             # A newline before each line, too: the last one in the file may be torn.
             lines = "".join(f"\n{json.dumps(asdict(records[trial]))}\n" for trial in new)
-            with suppress(OSError), self.path.open("a", encoding="utf-8") as file:  # Optuna's database has them
-                file.write(lines)
+            with suppress(OSError):  # Optuna's database has them
+                with self.path.open("a", encoding="utf-8") as file:
+                    file.write(lines)
                 self._stored.update(new)
 
     def delete(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from nas.records.stored_outcome import outcome_fields, parse_outcome
-from search_spaces.files import sync_file, write_atomically
+from search_spaces.files import as_environment_problems, sync_file, write_atomically
 from trials.accuracy.judged import JUDGED
 from trials.file_names import CHECKPOINT, ERROR, MODEL, SCRATCH, WEIGHTS
 from trials.scores import Epoch, Outcome
@@ -88,8 +88,13 @@ class TrialFiles:
             other.checkpoint.replace(self.checkpoint)
 
     def write_heartbeat(self) -> None:
-        """Write the id of this process to the lock; the time of the write is the heartbeat."""
-        self.lock.write_text(str(os.getpid()), encoding="ascii")
+        """Write the id of this process to the lock; the time of the write is the heartbeat.
+
+        Raises:
+            EnvironmentProblem: the disk is full, or the place cannot be written to.
+        """
+        with as_environment_problems(self.lock):
+            self.lock.write_text(str(os.getpid()), encoding="ascii")
 
     def read_holder(self) -> int | None:
         """Return the id of the process that works on the trial, or did; None if the lock has none."""
@@ -101,8 +106,12 @@ class TrialFiles:
         return self.lock.stat().st_mtime_ns if self.lock.is_file() else 0
 
     def write_epoch(self, epoch: Epoch) -> None:
-        """Append an epoch to the progress."""
-        with self.progress.open("a", encoding="utf-8") as lines:
+        """Append an epoch to the progress.
+
+        Raises:
+            EnvironmentProblem: the disk is full, or the place cannot be written to.
+        """
+        with as_environment_problems(self.progress), self.progress.open("a", encoding="utf-8") as lines:
             lines.write(json.dumps(asdict(epoch)) + "\n")
 
     def read_epochs(self) -> list[Epoch]:

@@ -20,7 +20,14 @@ from nas import addresses
 from nas.algorithms.pareto import OBJECTIVES, Direction
 from nas.study.folders import storage_file
 from nas.study.server_connections import server_options, with_server_timeouts
-from nas.study.storage_retries import ADVICE, RetryingStorage, call_with_backoff, place_of, require_database
+from nas.study.storage_retries import (
+    ADVICE,
+    RetryingStorage,
+    call_with_backoff,
+    machine_problem,
+    place_of,
+    require_database,
+)
 from nas.study.study_file import Identity, StudyFile
 from search_spaces.errors import EnvironmentProblem, StudyError, unwrapped
 
@@ -30,6 +37,8 @@ _SQLITE_SECONDS = 60
 _PASSWORD = (
     f"a password is stored nowhere: give the address with it as {addresses.STORAGE} or --storage, or in ~/.pgpass"
 )
+_UNREADABLE = ("disk I/O error", "disk is full", "locked")
+"""Texts of SQLite's errors on a database that may be a whole one."""
 _STUDY_ID, _WORKED_ON = "study_id", "folder@{host}"
 """User attributes of Optuna's study: the study's id, and its folder on each machine."""
 TRIALS = "trials"
@@ -69,6 +78,8 @@ def open_storage(url: str, *, patient: bool = False) -> RetryingStorage:
             return call_with_backoff(opened, place_of(url)) if patient else opened()
         except (ImportError, SQLAlchemyError, OptunaError, RuntimeError) as error:
             if file is not None:
+                if problem := machine_problem(error, str(file)):
+                    raise problem from None
                 raise StudyError(f"{file}: the study's database is damaged: {_first_line(error)} ({ADVICE})") from None
             message = addresses.redact(unwrapped(error), url)
             where = addresses.without_password(url)
@@ -96,7 +107,8 @@ def create_file(path: Path) -> None:
         with closing(sqlite3.connect(path)) as database, database:
             database.execute("PRAGMA journal_mode=WAL")  # stays in the file
     except sqlite3.Error as error:
-        raise EnvironmentProblem(f"storage: {path} cannot be made: {error}") from None
+        remedy = "make room there, or choose another folder by --runs, and type the command again"
+        raise EnvironmentProblem(f"storage: {path} cannot be made: {error} ({remedy})") from None
 
 
 def remove_file(path: Path) -> None:
@@ -106,14 +118,22 @@ def remove_file(path: Path) -> None:
 
 
 def holds_trials(path: Path) -> bool:
-    """Return whether a SQLite storage has a trial that has begun; such a file must not be replaced."""
+    """Return whether a SQLite storage has a trial that has begun; such a file must not be replaced.
+
+    Raises:
+        EnvironmentProblem: it cannot be read, such as on a full disk.
+    """
     if not path.is_file():
         return False
     with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
         try:
             return bool(database.execute("SELECT EXISTS (SELECT 1 FROM trials WHERE state != 'WAITING')").fetchone()[0])
-        except sqlite3.Error:  # no storage, or an incomplete one: its creation was interrupted
-            return False
+        except sqlite3.Error as error:
+            if any(word in str(error) for word in _UNREADABLE):
+                raise EnvironmentProblem(
+                    f"{path}: cannot be read: {error} (is the disk full? Make room there)"
+                ) from None
+            return False  # no storage, or an incomplete one: its creation was interrupted
 
 
 def create_study(storage: RDBStorage, file: StudyFile) -> StudyFile:

@@ -1,8 +1,10 @@
 """Retry calls of Optuna's storage while its database is unavailable; turn other failures into our errors."""
 
 import logging
+import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +31,8 @@ _FIRST_SECONDS, _MOST_SECONDS = 0.5, 30.0
 _AWAY = ("locked", "busy")
 """Texts of SQLite's operational errors that pass by waiting; SQLite itself has waited a minute before it raises."""
 _FULL = ("disk is full", "no space left", "disk full")
+_IO_ERROR = "disk i/o error"
+_LEAST_BYTES = 2**16
 _NOT_ALLOWED = ("readonly database", "unable to open database file", "permission denied")
 _DAMAGED = ("malformed", "not a database", "could not decode", "no such table", "no such column")
 
@@ -117,16 +121,34 @@ def _passes(error: SQLAlchemyError) -> bool:
 def _problem(error: SQLAlchemyError, place: str) -> NasError | None:
     """Return our error, with its remedy, for a failure that waiting does not help; None if we have none."""
     text = _reason(error).lower()
-    if any(word in text for word in _FULL):
+    if any(word in text for word in _FULL) or (_IO_ERROR in text and _is_full(Path(place))):
         remedy = "make room there; a search then goes on where it stopped, with nas resume"
         return EnvironmentProblem(f"{place}: cannot be written: the disk is full ({remedy})")
     if any(word in text for word in _NOT_ALLOWED):
         return EnvironmentProblem(f"{place}: cannot be written ({_reason(error)}; make it writable for this user)")
     if isinstance(error, DatabaseError) and any(word in text for word in _DAMAGED):
         return StudyError(f"{place}: the study's database is damaged: {_reason(error)} ({ADVICE})")
-    if "disk i/o error" in text:
+    if _IO_ERROR in text:
         return EnvironmentProblem(f"{place}: cannot be read or written: {_reason(error)}")
     return None
+
+
+def machine_problem(error: Exception, place: str) -> EnvironmentProblem | None:
+    """Return why this machine cannot open a storage that is not damaged, such as a full disk; None for other errors."""
+    cause = error.__cause__ if isinstance(error, StorageInternalError) else error
+    if not isinstance(cause, SQLAlchemyError):
+        return None
+    if _passes(cause):
+        return EnvironmentProblem(f"{place}: cannot be read: {_reason(cause)} (end the other program that holds it)")
+    problem = _problem(cause, place)
+    return problem if isinstance(problem, EnvironmentProblem) else None
+
+
+def _is_full(path: Path) -> bool:
+    """Return whether a disk has no room for the file that SQLite needs beside a database, also to read it."""
+    with suppress(OSError):
+        return shutil.disk_usage(path.parent).free < _LEAST_BYTES
+    return False
 
 
 def _reason(error: SQLAlchemyError) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 from nas.addresses import without_password
 from nas.tracking.database import locked, sqlite_file
-from search_spaces.errors import EnvironmentProblem
+from search_spaces.errors import EnvironmentProblem, unwrapped
 
 
 def _settle_environment() -> None:
@@ -43,6 +43,8 @@ from mlflow.entities import Metric, Param, RunTag  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
 
 _log = logging.getLogger(__name__)
+if os.environ["MLFLOW_LOGGING_LEVEL"] == "WARNING":  # as set above
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # tracebacks of what is raised anyway
 
 # mlflow/utils/validation.py:67-78
 _ENTITIES_PER_BATCH = 100
@@ -50,6 +52,8 @@ _KEY_LENGTH = 250
 _PARAM_LENGTH = 6000
 TAG_LENGTH = 8000
 
+_OF_SQLALCHEMY = re.compile(r"\(raised as a result of [^)]*\) ?| ?(?:\[SQL: |\(Background on this error at: ).*")
+"""When it wrote, the statement and its values, and an address."""
 _SERVERS = ("http:", "https:", "databricks")
 
 
@@ -281,6 +285,11 @@ def _artifact_root(uri: str, runs: Path) -> Path | None:
         return None
     database = sqlite_file(uri)
     return (database.parent if database else runs) / "mlartifacts"
+
+
+def message_of(problem: Exception) -> str:
+    """Return the message of a failure of MLflow in one line, without what SQLAlchemy adds to its database's."""
+    return _OF_SQLALCHEMY.sub("", unwrapped(problem))
 
 
 def advice_on(uri: str, problem: Exception) -> str:

@@ -20,10 +20,10 @@ from nas.study.folders import SPACE, SUPERVISOR_LOCK, TRACKING_STATE
 from nas.study.tracking_state import TrackingState
 from nas.tracking.doubled_runs import without_doubles
 from nas.tracking.findings import Findings, Stage
-from nas.tracking.mlflow_runs import Run, Runs, advice_on, now
+from nas.tracking.mlflow_runs import Run, Runs, advice_on, message_of, now
 from nas.tracking.study_run import StudyRun, stock_costs
 from nas.tracking.trial_runs import TrialRuns, changed_at
-from search_spaces.errors import EnvironmentProblem, unwrapped
+from search_spaces.errors import EnvironmentProblem
 
 _log = logging.getLogger(__name__)
 
@@ -224,7 +224,7 @@ class Tracker:
 
     def _message(self, problem: Exception) -> str:
         """Return the problem and advice in one line, without passwords."""
-        line = redact(unwrapped(problem), self.uri)
+        line = redact(message_of(problem), self.uri)
         line = line or type(problem).__name__
         line = line if len(line) <= 300 else f"{line[:120]} ... {line[-180:]}"
         advice = advice_on(self.uri, problem)

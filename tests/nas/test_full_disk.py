@@ -2,10 +2,12 @@
 
 import errno
 import faulthandler
+import logging
 import os
 import signal
 import sqlite3
 import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
@@ -14,22 +16,28 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from mlflow import MlflowClient
+from sqlalchemy.exc import OperationalError
 
 from nas.execution import recovery, worker
-from nas.execution.worker import PROBLEM, UNFIT, Worker
+from nas.execution.problem_line import PROBLEM
+from nas.execution.worker import UNFIT, Worker
 from nas.records.trial_files import TrialFiles
+from nas.study.storage import holds_trials, open_storage
 from nas.study.study import Study
+from nas.tracking.mlflow_runs import message_of
 from nas.workflows.running import tracker_of
 from search_spaces.errors import EnvironmentProblem
 from search_spaces.files import atomic_path
 from trials import Budget, Costs, Epoch, evaluation
 from trials.scores import Coverage, GoOn
 from trials.training import short_training
+from trials.training.double_buffer import DoubleBufferedFile
 from trials.training.short_training import TrainingResult
 
 MakeStudy = Callable[..., Study]
-FULL = r"cannot be written: .*(No space left on device|the disk is full).*nas resume"
+FULL = r"^/\S+: cannot be written: .*(No space left on device|the disk is full).*nas resume"
 
 
 class Disk:
@@ -50,8 +58,12 @@ class Disk:
         finally:
             os.close(number)
 
-    def free(self) -> None:
-        self._filler.unlink(missing_ok=True)
+    def free(self, size: int | None = None) -> None:
+        """Free some bytes, or all."""
+        if size is None:
+            self._filler.unlink(missing_ok=True)
+        else:
+            os.truncate(self._filler, self._filler.stat().st_size - size)
 
 
 @pytest.fixture
@@ -149,6 +161,44 @@ def test_full_storage_ends_a_search_with_one_line(
     assert_resumed(Study.open(study.folder))
 
 
+def test_checkpoint_that_finds_no_room_is_named_and_its_first_half_stays(disk: Disk, tmp_path: Path) -> None:
+    path = tmp_path / "runs" / "checkpoint.bin"
+    file = DoubleBufferedFile(path)
+    file.write({"epoch": 1}, [torch.arange(100_000)])
+    disk.fill()
+    with pytest.raises(EnvironmentProblem, match=f"^{path}: cannot be written: No space left on device"):
+        file.write({"epoch": 2}, [torch.arange(100_000)])
+    disk.free()
+    found = DoubleBufferedFile(path).read()
+    assert found is not None
+    assert found[0] == {"epoch": 1}
+    assert found[1][0].equal(torch.arange(100_000))
+
+
+@pytest.mark.parametrize("read", [open_storage, lambda url: holds_trials(Path(url.removeprefix("sqlite:///")))])
+def test_database_that_cannot_be_read_on_a_full_disk_is_not_called_damaged(
+    disk: Disk, make_study: MakeStudy, read: Callable[[str], object]
+) -> None:
+    study = make_study(trials=1)
+    study.storage.engine.dispose()
+    disk.fill()
+    with pytest.raises(EnvironmentProblem, match=rf"^{study.database}: cannot be .*(disk is full|the disk full)"):
+        read(study.file.storage)
+    disk.free()
+    assert not holds_trials(study.folder / "study.db")
+    assert len(Study.open(study.folder).trials()) == 1
+
+
+@pytest.mark.parametrize("free", [0, 4096, 16384, 65536])
+def test_study_that_finds_no_room_is_created_when_there_is_some(disk: Disk, make_study: MakeStudy, free: int) -> None:
+    disk.fill()
+    disk.free(free)
+    with pytest.raises(EnvironmentProblem, match=r"^\S.*cannot be (made|written): .*(full|No space).*make room"):
+        make_study(trials=1)
+    disk.free()
+    assert len(make_study(trials=1).trials()) == 1
+
+
 def test_full_disk_leaves_study_json_unchanged(disk: Disk, make_study: MakeStudy) -> None:
     study = make_study(trials=3)
     before = (study.folder / "study.json").read_bytes()
@@ -180,6 +230,24 @@ def test_worker_whose_lock_cannot_be_written_says_why(
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith(f"{PROBLEM}{study.folder}/trials/0000/lock: cannot be written: No space left on device (")
     assert disk is not None
+
+
+def test_worker_whose_log_finds_no_room_ends_with_its_status() -> None:
+    script = (
+        "import logging, sys; from nas.execution.problem_line import print_problem; logging.basicConfig(); "
+        "logging.warning('trial 1'); print_problem('the disk is full'); sys.exit(78)"
+    )
+    with Path("/dev/full").open("wb") as full:  # every write fails as on a full disk
+        done = subprocess.run([sys.executable, "-c", script], stderr=full, check=False)
+    assert done.returncode == UNFIT
+
+
+def test_failure_of_mlflows_database_is_one_line_without_statement_and_traceback() -> None:
+    full = sqlite3.OperationalError("database or disk is full")
+    error = OperationalError("INSERT INTO metrics VALUES (?)", ("x",), full, code="e3q8")
+    error.add_detail("raised as a result of Query-invoked autoflush; consider using a session.no_autoflush block")
+    assert message_of(error) == "(sqlite3.OperationalError) database or disk is full"
+    assert not logging.getLogger("mlflow.store.db.utils").isEnabledFor(logging.ERROR)
 
 
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:DeprecationWarning")

@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 
 from nas.cli import app
 from nas.execution import supervisor, worker
+from nas.execution.problem_line import PROBLEM
 from nas.execution.supervisor import Supervisor
-from nas.execution.worker import PROBLEM, UNFIT, Worker
+from nas.execution.worker import UNFIT, Worker
 from nas.locks import Lock, is_held
 from nas.study import storage, storage_retries
 from nas.study.storage_retries import call_with_backoff
@@ -245,18 +246,18 @@ class TestReading:
         assert not path.exists()
         lock = Lock(path)
         lock.take()
-        opened: list[str] = []
-        original = Path.open
+        opened: list[int] = []
+        original = os.open
 
-        def noting(self: Path, mode: str = "r", *arguments: Any) -> Any:
-            opened.append(mode)
-            return original(self, mode, *arguments)
+        def noting(path: Path, flags: int, *arguments: Any) -> int:
+            opened.append(flags & (os.O_ACCMODE | os.O_CREAT))
+            return original(path, flags, *arguments)
 
-        monkeypatch.setattr(Path, "open", noting)
+        monkeypatch.setattr(os, "open", noting)
         assert is_held(path)
         lock.release()
         assert not is_held(path)
-        assert set(opened) == {"rb"}
+        assert set(opened) == {os.O_RDONLY}
 
     def test_reading_the_state_of_a_lock_does_not_prevent_a_search(self, tmp_path: Path) -> None:
         path = tmp_path / "lock"

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from search_spaces.files import atomic_path
+from search_spaces.files import as_environment_problems, atomic_path
 from trials.training.buffer_halves import DIGEST_LENGTH, Bytes, checksum, make_header, read_halves
 
 _SYNC_SHARE = 0.02
@@ -38,6 +38,9 @@ class DoubleBufferedFile:
         Args:
             state: of JSON values.
             tensors: flat, each of a multiple of 8 bytes.
+
+        Raises:
+            EnvironmentProblem: the disk is full; then the half before it is whole.
         """
         numbers = [each.detach().cpu().view(torch.uint8).numpy() for each in tensors]
         self._writes += 1
@@ -46,7 +49,7 @@ class DoubleBufferedFile:
         size = len(header) + sum(map(len, numbers))
         start = self._writes % 2 * size
         if size == self._size:
-            with self.path.open("r+b") as file:
+            with as_environment_problems(self.path), self.path.open("r+b") as file:
                 self._sync(file)
                 _write_half(file, start, header, numbers)
             self._written_at = time.monotonic()
