@@ -17,6 +17,8 @@ from search_spaces.errors import EnvironmentProblem, SpecError
 
 STORAGE = "NAS_STORAGE"
 """Environment variable with the address of a storage and its password, which no file of ours contains."""
+OPTUNA_STORAGE = "OPTUNA_STORAGE"
+"""Variable of Optuna's own commands; read where `NAS_STORAGE` is not set."""
 TRACKING = "MLFLOW_TRACKING_URI"
 
 _SQLITE = re.compile(r"sqlite(?:\+pysqlite)?:///([^?]*)")
@@ -115,8 +117,13 @@ def opened(text: str, folder: Path, variable: str) -> str:
     path = file_of(text)
     if path is not None:
         return _with_path(text, Path(absolute(path, folder)))
-    given = os.environ.get(variable)
+    given = storage_given() if variable == STORAGE else os.environ.get(variable)
     return given if given and without_password(given) == text else text
+
+
+def storage_given() -> str:
+    """Return the address of a storage in the environment: `NAS_STORAGE`, else `OPTUNA_STORAGE`; empty without both."""
+    return os.environ.get(STORAGE) or os.environ.get(OPTUNA_STORAGE) or ""
 
 
 def relative(path: Path, folder: Path) -> str:

@@ -7,9 +7,11 @@ from search_spaces.errors import EnvironmentProblem
 
 
 def path() -> Path:
-    """Return `$NAS_CACHE`, else `$XDG_CACHE_HOME/nas`, else `~/.cache/nas`."""
+    """Return `$NAS_CACHE`, else `$NAS_HOME/cache`, else `$XDG_CACHE_HOME/nas`, else `~/.cache/nas`."""
     if chosen := os.environ.get("NAS_CACHE"):
         return Path(chosen)
+    if home := os.environ.get("NAS_HOME"):
+        return Path(home) / "cache"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nas"
 
 

@@ -1,5 +1,6 @@
 """Command line: `nas`. Each module holds a group of commands; a command reads options, calls a workflow and prints."""
 
+import logging
 import os
 import sys
 from typing import Annotated
@@ -12,6 +13,7 @@ from nas.cli import (
     arguments,
     benching,
     checking,
+    comparing,
     confirming,
     consistency,
     data_sets,
@@ -27,13 +29,13 @@ from nas.cli import (
     show,
     studies,
     trusting,
+    watching,
 )
 
 app = typer.Typer(
     name="nas",
     cls=arguments.Commands,
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     help="""Search YOLO architectures instead of guessing them.
@@ -59,11 +61,22 @@ def _print_version(requested: bool) -> None:
 
 @app.callback()
 def _before(
-    version: Annotated[
+    version: Annotated[  # noqa: ARG001 - its callback prints
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print results, warnings and errors only; no plan and no progress.")
+    ] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Print log messages, and the traceback of errors.")
+    ] = False,
 ) -> None:
-    """Handle the options of `nas` itself, before any command."""
+    """Handle the options of `nas` itself, before or behind any command."""
+    show.err.is_quiet, show.err.is_verbose = quiet, verbose
+    if verbose:
+        logging.basicConfig(format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
+        for package in ("nas", "trials", "search_spaces"):
+            logging.getLogger(package).setLevel(logging.DEBUG)
 
 
 searching.register(app)
@@ -73,10 +86,12 @@ ablating.register(app)
 trusting.register(app)
 reproducing.register(app)
 studies.register(app)
+watching.register(app)
 consistency.register(app)
 packing.register(app)
 effects.register(app)
 reporting.register(app)
+comparing.register(app)
 models.register(app)
 checking.register(app)
 latency.register(app)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nas.cli import options, show
+from nas.cli import opening, options, show
 from nas.cli.fronts import nothing_learned
 from nas.cli.searching import train
 from nas.defaults import ABLATION_SEEDS
@@ -74,13 +74,10 @@ def ablate(
       nas ablate STUDY --trial 7 --seeds 6    three more
       nas ablate STUDY --trial 7 --dry-run    how many trainings, how long
     """
-    from nas.study.fetching import fetched
-    from nas.study.folders import existing
-    from nas.study.study import Study
     from nas.words import more_seeds_than_asked
     from nas.workflows.ablate import AblationPlan
 
-    before, of_run = fetched(Study.open(existing(study, runs))), dict(typed)
+    before, of_run = opening.opened(study, runs), dict(typed)
     plan = AblationPlan.of(before, trial=trial, seeds=fresh_seeds, epochs=of_run.pop("epochs"))
     trainings = plan.of_trainings(of_run["workers"])
     show.lines(_plan_lines(plan, trainings))

@@ -13,11 +13,16 @@ from nas import ranges, spelling
 from nas.cli import show
 from nas.workflows.option import declared
 from nas.workflows.search_options import SearchOptions
+from search_spaces.errors import nearest
 
 _USAGE: Any = typer.BadParameter.__mro__[1]
 """Base class of the errors of a wrong command line; Typer does not export it."""
 _ASSIGNMENT = re.compile(r"([A-Za-z_][\w-]*)=(.*)", re.DOTALL)
+_NOT_ONE_OF = re.compile(r"'(.*)' is not one of ('.*')", re.DOTALL)
+"""Typer's message on a value that is no choice: the value, and the choices, each quoted."""
+_QUOTED = re.compile(r"'([^']*)'")
 _MODEL = re.compile(r"yolo(?:v?)(\d+)-?([a-z]?)(?:[.-]|$)")
+_VERBOSITY = frozenset({"-q", "--quiet", "-v", "--verbose"})
 _ULTRALYTICS = ("train", "val", "predict", "track", "benchmark", "detect", "segment", "classify", "pose", "obb")
 UNITS = frozenset(name for name, one in declared(SearchOptions).items() if one.option.unit)
 """Options with units; their readers in `nas.cli.options` check them."""
@@ -27,7 +32,9 @@ class Commands(TyperGroup):
     """Group of all commands that prints each mistake of the command line as one line, and exits with status 2."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Parse the options before the command."""
+        """Parse the options before the command; `-q` and `-v` may also stand behind it."""
+        if not ctx.resilient_parsing:
+            args = _with_verbosity_first(args)
         try:
             return super().parse_args(ctx, args)
         except _USAGE as error:
@@ -35,6 +42,8 @@ class Commands(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command, and check the options and arguments after it."""
+        if ctx.resilient_parsing:  # a shell asks for completions of what is not typed to its end
+            return super().resolve_command(ctx, args)
         hint = None if args[0] in self.commands else _no_command(args)
         if hint is not None:
             _end([hint])
@@ -51,6 +60,17 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except _USAGE as error:
             _refuse(error, error.ctx.command_path if error.ctx else "nas")
+
+
+def _with_verbosity_first(args: list[str]) -> list[str]:
+    """Return a command line with `-q`, `--quiet`, `-v` and `--verbose` before the command, whose arguments end at `--`.
+
+    What Ultralytics' command gets is left as it is.
+    """
+    command = next((word for word in args if not word.startswith("-")), "")
+    end = args.index("--") if "--" in args else len(args)
+    moved = [word for word in args[:end] if word in _VERBOSITY] if command != "yolo" else []
+    return [*moved, *(word for word in args[:end] if not moved or word not in _VERBOSITY), *args[end:]]
 
 
 def warn_of_passwords(words: Sequence[str]) -> None:
@@ -208,6 +228,9 @@ def _refuse(error: Any, command: str) -> NoReturn:
     if type(error).__name__ == "NoArgsIsHelpError":
         raise error
     option = getattr(error, "param", None)
+    wrong = _NOT_ONE_OF.search(_one_line(error.message or ""))
+    if option is not None and wrong:
+        _end([f"{_flag(option)}: got '{wrong[1]}' ({nearest(wrong[1], re.findall(_QUOTED, wrong[2]))})"])
     if option is not None and error.message:
         _end([f"{_flag(option)}: {_one_line(error.message)}"])
     _end([f"{command}: {_one_line(error.format_message())} (see {command} --help)"])
@@ -216,7 +239,7 @@ def _refuse(error: Any, command: str) -> NoReturn:
 def _end(lines: Sequence[str]) -> NoReturn:
     for line in lines:
         show.err.print(line, markup=False, style="red")
-    raise typer.Exit(2)
+    raise typer.Exit(show.MISTAKE)
 
 
 def _one_line(message: str) -> str:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nas.cli import options, show
+from nas.cli import opening, options, show
 from nas.cli.fronts import nothing_learned
 from nas.cli.longer import ETA, ROUNDS, train_longer
 from nas.cli.searching import train
@@ -105,12 +105,8 @@ def confirm(
       nas confirm STUDY --dry-run       how many trainings, how long
       nas confirm STUDY --longer        three times longer trainings instead
     """
-    from nas.study.fetching import fetched
-    from nas.study.folders import existing
-    from nas.study.study import Study
-
     _require_together(longer=longer, eta=eta, rounds=rounds, seeds=fresh_seeds, top=top, typed=typed, dry_run=dry_run)
-    before = fetched(Study.open(existing(study, runs)))
+    before = opening.opened(study, runs)
     if longer:
         of_run = {name: value for name, value in typed.items() if name not in {"epochs", "from_scratch"}}
         train_longer(before, of_run, eta=eta or ETA, rounds=rounds or ROUNDS, shown=shown)

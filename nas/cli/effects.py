@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from nas.cli import fronts, show
+from nas.cli import fronts, opening, show
 from nas.cli.options import Name, Runs, Shown
 from nas.paths import RUNS
 
@@ -39,11 +39,8 @@ def effects(study: Name, runs: Runs = RUNS, shown: Shown = "table") -> None:
     alone replaced.
     """
     from nas.report.effects import COLUMNS
-    from nas.study.fetching import fetched
-    from nas.study.folders import existing
-    from nas.study.study import Study
 
-    opened = fetched(Study.open(existing(study, runs)))
+    opened = opening.opened(study, runs)
     records = opened.records()
     found = opened.effects(records)
     title = f"Effects of operators in {study}: mAP50-95 and costs, compared with stock"

@@ -1,5 +1,6 @@
 """`nas ui`, `nas sync` and `nas doctor`: MLflow's pages, and a check of the installation."""
 
+import os
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,10 +11,19 @@ from typing import Annotated
 
 import typer
 
-from nas.cli import show
+from nas import addresses
+from nas.cli import opening, show
 from nas.cli.options import Name, Runs, Shown, command_for
-from nas.paths import RUNS
+from nas.paths import HOME, RUNS
+from search_spaces.errors import SpecError
 
+_VARIABLES = {
+    HOME: "studies go to runs/nas, the cache to ~/.cache/nas",
+    addresses.STORAGE: "studies keep their trials in files, or name a database with --storage",
+    addresses.OPTUNA_STORAGE: "read where NAS_STORAGE is not set",
+    addresses.TRACKING: "MLflow keeps its runs in mlflow.db, beside the studies",
+}
+"""Environment variables, and what counts while one is not set."""
 _PACKAGES = ("nas-for-yolo", "torch", "torchvision", "ultralytics", "ultralytics-thop", "optuna", "mlflow")
 
 
@@ -48,12 +58,9 @@ def ui(
 @show.reports_errors
 def sync(study: Name, runs: Runs = RUNS) -> None:
     """Send trials of a study to MLflow that it lacks, because it could not be reached during the search."""
-    from nas.study.fetching import fetched
-    from nas.study.folders import existing
-    from nas.study.study import Study
     from nas.workflows import running
 
-    opened = fetched(Study.open(existing(study, runs)))
+    opened = opening.opened(study, runs)
     with show.err.status("writing into MLflow"):
         running.sync(opened)
     show.lines([f"MLflow has all of {study}; see it with: {command_for('ui', opened, named=False)}"])
@@ -74,6 +81,7 @@ def doctor(
         ("cores", _cores),
         ("runs", lambda: _writable(runs.absolute())),
         ("cache", _cache),
+        *((name, partial(_variable, name, unset)) for name, unset in _VARIABLES.items()),
     ]
     rows = []
     for name, check in checks:
@@ -81,7 +89,20 @@ def doctor(
         rows.append({"check": name, "ok": good, "found": found})
     show.rows(rows, shown, title="nas doctor", columns={"check": "check", "ok": "ok", "found": "found"})
     if not all(row["ok"] for row in rows):
-        raise typer.Exit(1)
+        raise typer.Exit(show.NEGATIVE)
+
+
+def _variable(name: str, unset: str) -> tuple[bool, str]:
+    """Check an environment variable: what it is set to, without a password, or what counts while it is not."""
+    value = os.environ.get(name)
+    if not value:
+        return True, f"not set: {unset}"
+    if name in {addresses.STORAGE, addresses.OPTUNA_STORAGE}:
+        try:
+            addresses.require_storage(value)
+        except SpecError as error:
+            return False, str(error)
+    return True, addresses.redact(value) if "://" in value else value
 
 
 def _installed(name: str) -> tuple[bool, str]:

@@ -68,7 +68,7 @@ def print_trials(
 
     is_supervised = is_held(study.supervision_lock.path)
     records = [
-        _with_progress(study.files(record.trial), record, is_supervised=is_supervised)
+        with_progress(study.files(record.trial), record, is_supervised=is_supervised)
         if record.state == "running"
         else record
         for record in some
@@ -140,17 +140,17 @@ def _remarks(
     from nas.algorithms import pareto
     from nas.records.record import stock_of
     from nas.report import verdicts
+    from nas.report.search_findings import search_findings
 
     stock, cost = stock_of(records), pareto.main_cost(study.settings.objectives)
     remarks: list[str] = []
     if stock is not None and stock.map50_95 is not None:
         stock_cost = f"{show.figure(cost, getattr(stock, cost))} {verdicts.UNITS[cost]}".rstrip()
         remarks.append(f"stock: mAP50-95 {stock.map50_95:.3f} at {stock_cost}")
-        best = max(front, key=lambda record: record.map50_95 or 0.0)
         if learned:
             trust = None if problem else trust_of(study, verdict, records)
             judged = [*verdict.lines(), *_columns_and_verdict(study, front, verdict)] if verdict else problem
-            remarks += judged or _findings(study, records, front, best, stock, cost, trust)
+            remarks += judged or search_findings(study, records, front, stock, trust)
             remarks += [trust.slope.sentence] if trust and trust.slope and trust.slope.is_warning else []
     new = [str(record.trial) for record in front if record.is_mostly_new]
     if new:
@@ -231,55 +231,22 @@ def trust_of(study: "StoredStudy", verdict: "Verdict | None", records: "Sequence
         return None
 
 
-def _findings(
-    study: "StoredStudy",
-    records: "list[Record]",
-    front: "list[Record]",
-    best: "Record",
-    stock: "Record",
-    cost: str,
-    trust: "Trust | None",
-) -> list[str]:
-    """Say what the scores of a study show before its finalists are judged, and which command judges them."""
-    from nas.report import verdicts
-    from nas.report.trusting import noise_of, number_of_finalists
-    from nas.study.trained_again import Trained
-
-    judging = _judging(study)
-    noise = trust.noise if trust else noise_of(Trained.of(study.folder, study.file, records), [])
-    measure = trust.measure if trust else command_for("trust", study) if not study.settings.confirms else judging
-    finalists = trust.finalists if trust else number_of_finalists(front)
-    gained = verdicts.gain(records, best, stock, noise=noise, finalists=finalists, confirm=judging, measure=measure)
-    found = [gained, verdicts.saving(front, stock, cost)]
-    if best.trial == stock.trial and len(front) > 1:
-        found.append(f"let fresh seeds judge the front: {judging}")
-    return [text for text in found if text]
-
-
-def _judging(study: "StoredStudy") -> str:
-    """Return the command that trains fresh seeds; of longer trainings, for as many epochs."""
-    search = study.settings.confirms
-    if search is None:
-        return command_for("confirm", study)
-    return f"{command_for(f'confirm {search}', study, named=False)} --epochs {study.settings.budget.epochs}"
-
-
 def _row(record: "Record", stock: "Record | None", cost: str, *, epochs: int, summary: str) -> dict[str, Any]:
-    from nas.records.record import has_learned
+    from nas.report.beside_stock import accuracy_gain, cost_share
 
-    base = stock.map50_95 if stock is not None and has_learned(stock.map50_95) else None
+    share = cost_share(record, stock, cost)
     running = record.state == "running"
     return {
         **record.as_row(),
         "summary": summary or "-",
         "ended": record.status,
-        "map50_95_gain": None if base is None or record.map50_95 is None else record.map50_95 - base,
-        "of_stock": relative(getattr(record, cost), getattr(stock, cost) if stock else None),
+        "map50_95_gain": accuracy_gain(record, stock),
+        "of_stock": "-" if share is None else f"{share:.1%}",
         "progress": f"{record.epochs}/{epochs}" if running else record.epochs or None,
     }
 
 
-def _with_progress(files: "TrialFiles", record: "Record", *, is_supervised: bool) -> "Record":
+def with_progress(files: "TrialFiles", record: "Record", *, is_supervised: bool) -> "Record":
     """Return a running trial with the epochs that are done, and their seconds; interrupted if its process is gone.
 
     The storage has it as running until the study is resumed. A trial of another machine has no lock in this folder.

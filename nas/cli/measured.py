@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from nas.cli import show
+from nas.cli import opening, show
 from nas.cli.fronts import nothing_learned
 from nas.cli.options import Name, Runs, Shown
 from nas.paths import RUNS
@@ -19,12 +19,9 @@ def front(
     shown: Shown = "table",
 ) -> None:
     """Measure the Pareto front and the stock model of a study, on the device for which its search predicted."""
-    from nas.study.fetching import fetched
-    from nas.study.folders import existing
-    from nas.study.study import Study
     from search_spaces.errors import StudyError
 
-    opened = fetched(Study.open(existing(study, runs)))
+    opened = opening.opened(study, runs)
     problem = StudyError(
         f"{study} is running, and its trainings would disturb the measurement; wait for it, or stop it first"
     )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from nas.cli import model_cost, show
+from nas.cli import model_cost, opening, show
 from nas.cli.options import Modules, Runs, Shown, Typed, help_of, load_modules, takes
 from nas.cli.show import Format
 from nas.paths import RUNS
@@ -111,12 +111,9 @@ def refine_space(
     runs: Runs = RUNS,
 ) -> None:
     """Write the space file that nas search --refine searches: nas spaces refine STUDY > fine.yaml."""
-    from nas.study.fetching import fetched
-    from nas.study.folders import existing
-    from nas.study.study import Study
     from nas.workflows.refinement import refined_space
 
-    show.text(refined_space(fetched(Study.open(existing(study, runs)))), end="")
+    show.text(refined_space(opening.opened(study, runs)), end="")
 
 
 @show.reports_errors

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import typer
 
-from nas.cli import units
+from nas.cli import completion, units
 from nas.cli.show import Format
 from nas.defaults import MARGIN
 from nas.workflows.option import Declared, Unit, declared
@@ -99,6 +99,7 @@ def _parameter(one: Declared, *, panel: str, unset: str, meaning: str) -> inspec
         rich_help_panel=panel,
         metavar=None if one.is_switch else one.metavar or None,
         parser=reader,
+        autocompletion=completion.spaces if one.name == "space" else None,
     )
     annotation: Any = Annotated[_type(one), info]
     return inspect.Parameter(one.argument, inspect.Parameter.KEYWORD_ONLY, default=_default(one), annotation=annotation)
@@ -135,7 +136,14 @@ def help_of(name: str) -> str:
     return _as_markup(declared(SearchOptions)[name].option.help)
 
 
-Name = Annotated[str, typer.Argument(metavar="STUDY", help="Name of the study; [b]nas status[/b] lists all.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="STUDY",
+        help="Name of the study; [b]nas status[/b] lists all.",
+        autocompletion=completion.studies,
+    ),
+]
 Runs = Annotated[Path, typer.Option(metavar="FOLDER", help=help_of("runs"))]
 Shown = Annotated[Format, typer.Option("--format", help="Print a table to read, or JSON or CSV for programs.")]
 TextFormat = Annotated[
@@ -177,6 +185,6 @@ def typed_command() -> str:
 
 def command_for(name: str, study: "stored_study.StoredStudy", *, named: bool = True) -> str:
     """Return a command to type for a study, such as `nas resume v9t-digits --runs there`."""
-    from nas.study.folders import runs_option
+    from nas.study.folders import command
 
-    return f"nas {name}{f' {study.name}' if named else ''}{runs_option(study.folder.parent)}"
+    return command(name, study.folder, named=named)

@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
 
 
 @show.reports_errors
-def pack(study: options.Name, out: Out = None, runs: options.Runs = RUNS) -> None:
+def pack(study: options.Name, out: Out = None, runs: options.Runs = RUNS, shown: options.TextFormat = "text") -> None:
     """Write a study into one archive, without caches, which nas unpack opens on another machine.
 
     The studies beside it (nas confirm, nas ablate, nas trust --measure) come
@@ -44,14 +44,18 @@ def pack(study: options.Name, out: Out = None, runs: options.Runs = RUNS) -> Non
     target = Path(f"{study}.tar.gz") if out is None else out
     with show.progress(f"packing {study}", "Stopped; no archive was written.") as show_progress:
         written = packed(folder, target, show_progress)
-    print(written.file)  # noqa: T201 - the result, for a pipe
+    left_out = [str(path) for path in written.left_out]
+    document = {"file": str(written.file), "studies": list(written.studies), "left_out": left_out}
+    show.result(str(written.file), document, shown)
     names = ", ".join(written.studies)
     show.lines([f"{written.file.stat().st_size / 1e6:.1f} MB: {names}"])
     show.lines(f"left out: {path} (no file that a study writes)" for path in written.left_out)
 
 
 @show.reports_errors
-def unpack(archive: Archive, study: NewName = None, runs: options.Runs = RUNS) -> None:
+def unpack(
+    archive: Archive, study: NewName = None, runs: options.Runs = RUNS, shown: options.TextFormat = "text"
+) -> None:
     """Open an archive of nas pack as a study of this machine.
 
     The whole archive is verified before anything is written: the checksum of
@@ -65,7 +69,10 @@ def unpack(archive: Archive, study: NewName = None, runs: options.Runs = RUNS) -
     with show.progress(f"unpacking {archive.name}", "Stopped; nothing was unpacked.") as show_progress:
         found = unpacked(archive, runs, study, show_progress)
     where = runs_option(runs)
-    print(runs / found.study)  # noqa: T201 - the result, for a pipe
+    folder = str(runs / found.study)
+    show.result(
+        folder, {"folder": folder, "studies": list(found.studies), "code": [str(one) for one in found.code]}, shown
+    )
     show.lines([f"unpacked: {', '.join(found.studies)}"])
     if found.code:
         listed = " ".join(shlex.quote(str(path)) for path in found.code)

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from nas.cli import show
-from nas.cli.options import Name, Runs
+from nas.cli import opening, show
+from nas.cli.options import Name, Runs, TextFormat
 from nas.paths import RUNS
 
 
@@ -23,6 +23,7 @@ def report(
         typer.Option(metavar="FILE", help="Where to write. [default: report.html in the study's folder]"),
     ] = None,
     runs: Runs = RUNS,
+    shown: TextFormat = "text",
 ) -> None:
     """Write a report of a study: one HTML page that needs no network.
 
@@ -31,11 +32,7 @@ def report(
     stock and the best model differ, learning curves, and what to do next.
     Open it in any browser, print it, or send it: everything is in the file.
     """
-    from nas.study.fetching import fetched
-    from nas.study.folders import existing
-    from nas.study.study import Study
-
-    opened = fetched(Study.open(existing(study, runs)))
+    opened = opening.opened(study, runs)
     with show.err.status("reading the study"):
         written = opened.report(out)
-    show.lines([str(written)])
+    show.result(str(written), {"file": str(written), "bytes": written.stat().st_size}, shown)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas.cli import options, show
+from nas.cli import opening, options, show
 from nas.paths import RUNS
 
 if TYPE_CHECKING:
@@ -46,12 +46,9 @@ def reproduce(
 
     Exit status: 0 equal to the bit, 1 different, 2 refused (with the reason).
     """
-    from nas.study.fetching import fetched
-    from nas.study.folders import existing
-    from nas.study.study import Study
     from nas.workflows import reproduce as workflow
 
-    opened = fetched(Study.open(existing(study, runs)))
+    opened = opening.opened(study, runs)
     try:
         result = workflow.reproduce(opened, trial=trial, anyway=anyway, show=_show_epoch)
     except KeyboardInterrupt:

@@ -41,10 +41,11 @@ def search(typed: options.Typed, dry_run: options.DryRun = False, shown: options
 
     Then: nas pareto STUDY, nas confirm STUDY, nas export STUDY.
     """
-    from nas.workflows.ray_cluster import RayCluster
-    from nas.workflows.request import Request
+    with show.err.status("reading space and options"):
+        from nas.workflows.ray_cluster import RayCluster
+        from nas.workflows.request import Request
 
-    request = Request(**typed)
+        request = Request(**typed)
     plan = _plan(request)
     cluster = RayCluster.of(request.ray, request.gpus_per_worker, request.storage, device=request.device)
     if request.calibrate:
@@ -114,16 +115,17 @@ def _begin(plan: "Plan") -> "Study":
         "storage": "Address of the database that holds the study's trials, with its password, which is not saved.",
     },
 )
-def resume(study: options.Name, typed: options.Typed) -> None:
-    """Continue a study where it stopped; finished trials are not trained again."""
-    from nas.workflows import begin
-    from nas.workflows.ray_cluster import RayCluster
+def resume(study: options.Name, typed: options.Typed, shown: options.Shown = "table") -> None:
+    """Continue a study where it stopped, and print its front; finished trials are not trained again."""
+    with show.err.status(f"opening {study}"):
+        from nas.workflows import begin
+        from nas.workflows.ray_cluster import RayCluster
 
-    resumed = begin.resume(study, **typed)
-    _run(resumed, RayCluster.of(typed["ray"], typed["gpus_per_worker"], resumed.file.storage))
+        resumed = begin.resume(study, **typed)
+    _run(resumed, RayCluster.of(typed["ray"], typed["gpus_per_worker"], resumed.file.storage), shown)
 
 
-def _run(study: "Study", cluster: "RayCluster | None" = None) -> None:
+def _run(study: "Study", cluster: "RayCluster | None" = None, shown: show.Format = "table") -> None:
     """Run a study with a live table, then print its Pareto front."""
     from nas.cli.fronts import print_front
 
@@ -134,10 +136,25 @@ def _run(study: "Study", cluster: "RayCluster | None" = None) -> None:
     if remaining or any(record.state == "running" for record in records):
         again = options.command_for("resume", study) + (cluster.flags if cluster else "")
         show.lines([_why_short(study.file.run, records), f"Continue with: {again}"])
-    print_front(study, "table", is_warned=is_warned)
+    print_front(study, shown, is_warned=is_warned)
+    if shown == "table":
+        _draw_front(study, records)
     show.lines([f"open its page in MLflow with: {options.command_for('ui', study, named=False)}"])
     if remaining and not study.file.run.timeout and any(record.state == "waiting" for record in records):
-        raise typer.Exit(1)
+        raise typer.Exit(show.NEGATIVE)
+
+
+def _draw_front(study: "Study", records: "Sequence[Record]") -> None:
+    """Draw the front with characters, in a terminal that has room for it."""
+    from nas.algorithms.pareto import main_cost
+    from nas.cli import text_front
+    from nas.records.facts import LABELS
+
+    if not show.err.is_terminal or show.err.width < text_front.LEAST_COLUMNS or "utf" not in show.err.encoding:
+        return
+    cost = main_cost(study.settings.objectives)
+    drawn = text_front.of_records(records, study.front(records), cost, LABELS[cost])
+    show.lines(["", *drawn, ""] if drawn else [])
 
 
 def train(
@@ -159,7 +176,7 @@ def train(
     from search_spaces.errors import EnvironmentProblem
 
     again = again or options.command_for("resume", study) + (cluster.flags if cluster else "")
-    show.lines(
+    show.details(
         [
             *([f"note      {study.remark}"] if study.remark else []),
             f"study     {study.folder}",
@@ -170,6 +187,7 @@ def train(
     )
     try:
         with Watching() as watching:
+            watching.begin(study)
             supervise(study, show=watching.update, tracks=tracks, supervisor=supervisor_on(cluster))
     except KeyboardInterrupt:
         show.lines(
@@ -352,6 +370,8 @@ def _print_plan(plan: "Plan", shown: str, *, slope: str = "") -> None:
     }
     if shown == "json":
         print(json.dumps({**plan_lines, "data": data_sets.document(data, test=plan.judging)}, indent=1))  # noqa: T201 - this is the output
+        return
+    if show.err.is_quiet:
         return
     lines = [(name, text) for name, text in plan_lines.items() if text]
     at = 1 + [name for name, _ in lines].index("data")

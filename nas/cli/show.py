@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, ParamSpec, TypeVar
@@ -15,14 +16,17 @@ from rich.console import Console, ConsoleOptions
 from rich.markup import escape
 from rich.progress import Progress
 from rich.segment import Segment
+from rich.status import Status
 from rich.table import Table
 
+from nas.cli.activity import LinesStatus
 from search_spaces.printable import printable
 
 Format = Literal["table", "json", "csv"]
 
-STOPPED = 130
-"""Exit status after Ctrl-C, as shells define it."""
+NEGATIVE, MISTAKE, STOPPED = 1, 2, 130
+"""Exit statuses beside 0: the answer is no; nothing was done, for the user has to change something; Ctrl-C, as shells
+define it. `docs/command_line.md` lists what each command means by them."""
 
 _GAP = 2
 """Spaces between two columns."""
@@ -38,6 +42,22 @@ class PrintableConsole(Console):
         """Render; Rich's own control codes, such as those of a progress bar, stay."""
         for text, style, control in super().render(renderable, options):
             yield Segment(text if control else printable(text), style, control)
+
+    is_quiet = False
+    """Whether progress is not shown (`-q`)."""
+    is_verbose = False
+    """Whether errors are printed with their traceback (`-v`)."""
+
+    @property
+    def is_live(self) -> bool:
+        """Whether progress is drawn over what was there."""
+        return self.is_terminal and not self.is_quiet
+
+    def status(self, status: Any, **appearance: Any) -> Status:
+        """Return a spinner; where there is no terminal, what prints a line if the work takes over two seconds."""
+        if self.is_quiet:
+            return Status(status, console=Console(quiet=True))
+        return super().status(status, **appearance) if self.is_terminal else LinesStatus(status, console=self)
 
 
 err = PrintableConsole(stderr=True, highlight=False, soft_wrap=True)
@@ -56,9 +76,11 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
         try:
             return command(*arguments, **options)
         except NasError as error:
+            if err.is_verbose:
+                err.print(traceback.format_exc(), markup=False)
             for line in str(error).splitlines():
                 err.print(line, markup=False, style="red")
-            raise typer.Exit(2) from None
+            raise typer.Exit(MISTAKE) from None
         except BrokenPipeError:
             raise typer.Exit(0) from None
         except ImportError as error:
@@ -68,7 +90,7 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
             if problem_of_memory is None:
                 raise
             err.print(problem_of_memory, markup=False, style="red")
-            raise typer.Exit(2) from None
+            raise typer.Exit(MISTAKE) from None
         except OSError as error:
             from search_spaces.files import environment_problem
 
@@ -76,7 +98,7 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
             if problem is None:
                 raise
             err.print(str(problem), markup=False, style="red")
-            raise typer.Exit(2) from None
+            raise typer.Exit(MISTAKE) from None
 
     return reporting
 
@@ -124,23 +146,36 @@ def _print_lines(
     Rich takes ten seconds for the table of 10,000 trials, so the lines are made here.
     """
     out = console()
+    if title:
+        out.print(title, style="italic", no_wrap=True, overflow="ellipsis", markup=False)
+    head, *body = table_lines(rows, columns, narrow, width=out.width)
+    out.print(head, style="bold", no_wrap=True, overflow="ignore", crop=False, markup=False)
+    out.file.writelines(f"{line}\n" for line in body)
+
+
+def table_lines(
+    rows: Sequence[Mapping[str, Any]], columns: Mapping[str, str], narrow: Sequence[str], *, width: int
+) -> list[str]:
+    """Return the headings and one line per row, with as many columns as there is room for.
+
+    Args:
+        columns: keys with their headings; the last one gets the room that the others leave.
+        narrow: columns that are left out where there is no room, in this order.
+        width: in columns of a terminal.
+    """
     cells = {key: [printable(figure(key, row.get(key))) for row in rows] for key in columns}
     widths = {key: max(map(_width, [columns[key], *column])) for key, column in cells.items()}
     *_, last = columns
     wanted, widths[last] = widths[last], min(widths[last], _LAST)
     left_out = list(narrow)
-    while (room := out.width - sum(widths.values()) - _GAP * (len(widths) - 1)) < 0 and left_out:
+    while (room := width - sum(widths.values()) - _GAP * (len(widths) - 1)) < 0 and left_out:
         widths.pop(left_out.pop(0), None)
     widths[last] = max(1, min(wanted, widths[last] + room))
     fitted = []
-    for key, width in widths.items():
+    for key, chosen in widths.items():
         is_numeric = all(cell == "-" or cell[:1] in _NUMERIC for cell in cells[key])
-        fitted.append([_fitted(cell, width, is_right=is_numeric) for cell in (columns[key], *cells[key])])
-    head, *body = ((" " * _GAP).join(line).rstrip() for line in zip(*fitted, strict=True))
-    if title:
-        out.print(title, style="italic", no_wrap=True, overflow="ellipsis", markup=False)
-    out.print(head, style="bold", no_wrap=True, overflow="ignore", crop=False, markup=False)
-    out.file.writelines(f"{line}\n" for line in body)
+        fitted.append([_fitted(cell, chosen, is_right=is_numeric) for cell in (columns[key], *cells[key])])
+    return [(" " * _GAP).join(line).rstrip() for line in zip(*fitted, strict=True)]
 
 
 def _width(text: str) -> int:
@@ -189,10 +224,21 @@ def text(line: str, *, end: str = "\n") -> None:
     print(printable(line), end=end)  # noqa: T201 - this is the output
 
 
+def result(line: str, document: Mapping[str, Any], shown: Literal["text", "json"]) -> None:
+    """Print the result of a command to stdout: a line such as a path, or a document as JSON."""
+    text(line if shown == "text" else json.dumps(document, indent=1))
+
+
 def lines(texts: Iterable[str]) -> None:
     """Print lines of text to stderr."""
     for text in texts:
         err.print(text, markup=False)
+
+
+def details(texts: Iterable[str]) -> None:
+    """Print lines to stderr that explain or announce something, unless only results are wanted (`-q`)."""
+    if not err.is_quiet:
+        lines(texts)
 
 
 def _cell(value: Any) -> Any:
@@ -212,11 +258,14 @@ def progress(what: str, ending: str) -> Iterator[Callable[[int, int], None]]:
         what: label of the bar.
         ending: line to print if Ctrl-C stops the command, which then exits with status 130.
     """
-    bar = Progress(*Progress.get_default_columns(), console=err, transient=True)
     try:
-        with bar:
-            task = bar.add_task(what, total=None)
-            yield lambda done, total: bar.update(task, completed=done, total=total)
+        if err.is_live:
+            with Progress(*Progress.get_default_columns(), console=err, transient=True) as bar:
+                task = bar.add_task(what, total=None)
+                yield lambda done, total: bar.update(task, completed=done, total=total)
+        else:
+            with err.status(what) as status:
+                yield lambda done, total: status.update(f"{what}: {done} of {total}")
     except KeyboardInterrupt:
         lines([ending])
         raise typer.Exit(STOPPED) from None

@@ -1,17 +1,18 @@
 """`nas status`, `nas pareto`, `nas trials`, `nas base`, `nas export` and `nas clean`: look at studies and use them."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from nas.cli import fronts, show
-from nas.cli.options import Name, Runs, Shown
+from nas.cli import fronts, opening, show
+from nas.cli.options import Name, Runs, Shown, TextFormat
 from nas.paths import RUNS
 
 if TYPE_CHECKING:
     from nas.study.stored_study import StoredStudy
-    from nas.study.study import Study
 
 
 _STATUS_COLUMNS = {
@@ -21,6 +22,7 @@ _STATUS_COLUMNS = {
     "map50_95": "mAP50-95",
     "stock_map50_95": "stock",
     "front": "front",
+    "left": "left",
     "waiting": "waiting",
     "space": "space",
     "data": "data",
@@ -38,6 +40,9 @@ _STATUS = (
     "space",
     "data",
     "folder",
+    "per_hour",
+    "seconds_left",
+    "at_work",
     "problem",
 )
 """Keys of a row of `nas status`; of a study that cannot be opened only name, folder and problem are filled."""
@@ -67,11 +72,14 @@ def status(
     runs: Runs = RUNS,
     shown: Shown = "table",
 ) -> None:
-    """Show how many trials of a study are done, and its best scores.
+    """Show how many trials of a study are done, its best scores, its pace, and what runs where.
 
-    waiting: architectures in the queue, to be trained by nas resume STUDY.
+    left: time until all trials are done, by the mean duration of those that
+    have ended. waiting: architectures in the queue, to be trained by nas
+    resume STUDY. nas watch STUDY follows a search that runs.
     """
     from nas.study.folders import studies
+    from nas.words import duration
 
     names = [study] if study else studies(runs)
     if not names:
@@ -80,11 +88,20 @@ def status(
     rows = [row for row, _ in found]
     problems = {row["study"]: row["problem"] for row in rows if row["problem"]}
     if shown == "table":
-        rows = [row | {"done": None if row["problem"] else f"{row['trials']}/{row['of']}"} for row in rows]
+        rows = [
+            row
+            | {
+                "done": None if row["problem"] else f"{row['trials']}/{row['of']}",
+                "left": duration(row["seconds_left"]) if row["seconds_left"] and row["running"] == "yes" else None,
+            }
+            for row in rows
+        ]
     if names or shown != "table":
-        show.rows(rows, shown, title="Studies", columns=_STATUS_COLUMNS, narrow=("space", "waiting", "front"))
+        show.rows(rows, shown, title="Studies", columns=_STATUS_COLUMNS, narrow=("space", "waiting", "front", "left"))
+    if shown == "table" and study:
+        show.lines(_at_work(rows[0]))
     if shown == "table" and any(row["waiting"] for row in rows):
-        show.lines(["waiting: architectures in the queue, which have no worker yet; nas resume STUDY trains them"])
+        show.details(["waiting: architectures in the queue, which have no worker yet; nas resume STUDY trains them"])
     show.lines(f"{name} cannot be opened: {problem}" for name, problem in problems.items())
     show.lines(f"{row['study']}: {line}" for row, warning in found for line in warning[:1])
 
@@ -110,7 +127,7 @@ def pareto(
     from nas.algorithms.proposer import STARTUP_TRIALS
     from nas.study.expected_front import expected_front
 
-    opened = _open(study, runs)
+    opened = opening.opened(study, runs)
     title = f"Front of {study} by expected mAP50-95: {', '.join(opened.settings.objectives)}"
     records = opened.records()
     front = expected_front(opened, records)
@@ -137,7 +154,7 @@ def base(study: Name, runs: Runs = RUNS, shown: Shown = "table") -> None:
     """Show the stock model, from whose weights every trial starts; train it first if that is not done."""
     from nas.workflows.running import train_stock_model
 
-    opened = _open(study, runs)
+    opened = opening.opened(study, runs)
     with show.err.status("training the stock model") as status:
 
         def show_epoch(epoch: int) -> None:
@@ -170,7 +187,7 @@ def export(
     runs: Runs = RUNS,
 ) -> None:
     """Export the model of a trial: model.yaml, weights.pt, data.yaml and summary.json."""
-    opened = _open(study, runs)
+    opened = opening.opened(study, runs)
     exported = opened.export(trial=trial, best=best, folder=out)
     record = exported.record
     print(exported.folder)  # noqa: T201 - the result, for a pipe
@@ -194,6 +211,7 @@ def clean(
     everything: Annotated[bool, typer.Option("--all", help="Delete the whole study.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be deleted, and delete nothing.")] = False,
     runs: Runs = RUNS,
+    shown: TextFormat = "text",
 ) -> None:
     """Delete scratch files, checkpoints of trials that have ended, and weights that nas export does not need."""
     from nas.study.cleaning import delete, lies_within, removable, size
@@ -213,9 +231,13 @@ def clean(
             trials = f"all {len(list((opened.folder / 'trials').glob('*')))} trials, weights, and Optuna's database"
             show.lines([f"{'would delete' if dry_run else 'deleting'} the whole study: {trials}, {freed / 1e6:.1f} MB"])
         for path in inside:
-            print(path)  # noqa: T201 - the result, for a pipe
+            if shown == "text":
+                print(path)  # noqa: T201 - the result, for a pipe
             if not dry_run:
                 delete(path)
+        if shown == "json":
+            deleted = {"paths": [str(path) for path in inside], "bytes": freed, "deleted": not dry_run}
+            print(json.dumps(deleted, indent=1))  # noqa: T201 - this is the output
         verb = "would be deleted" if dry_run else "deleted"
         show.lines([f"{len(inside)} files and folders, {freed / 1e6:.1f} MB, {verb}"])
         show.lines(
@@ -229,15 +251,17 @@ def clean(
         supervision.release()
 
 
-def _status(study: "StoredStudy") -> "tuple[dict[str, str | int | float | None], list[str]]":
+def _status(study: "StoredStudy") -> "tuple[dict[str, Any], list[str]]":
     """Return the row of a study, and a warning if its stock model has learned nothing."""
     from nas.locks import is_held
     from nas.records.record import stock_of
+    from nas.study.running_trials import running_trials
 
     records = study.records()
     front = study.front(records)
     stock = stock_of(records)
-    row = {
+    pace = study.pace(records)
+    row: dict[str, Any] = {
         "study": study.name,
         "running": "yes" if is_held(study.supervision_lock.path) else "no",
         "trials": sum(record.ending is not None for record in records),
@@ -249,12 +273,21 @@ def _status(study: "StoredStudy") -> "tuple[dict[str, str | int | float | None],
         "space": f"{study.settings.space} {study.settings.scale}",
         "data": study.settings.data,
         "folder": str(study.folder),
+        "per_hour": None if pace is None else round(pace.trials_per_hour, 1),
+        "seconds_left": None if pace is None else round(pace.seconds_left),
+        "at_work": [asdict(one) | {"sentence": one.sentence} for one in running_trials(study, records)],
         "problem": None,
     }
     return row, fronts.nothing_learned(study, records)
 
 
-def _status_or_problem(name: str, runs: Path) -> "tuple[dict[str, str | int | float | None], list[str]]":
+def _at_work(row: "dict[str, Any]") -> list[str]:
+    """Return the pace of a study, and the trials that run, in words."""
+    pace = f"{row['per_hour']:g} trials an hour with all workers" if row["per_hour"] else ""
+    return [*filter(None, [pace]), *(str(one["sentence"]) for one in row["at_work"])]
+
+
+def _status_or_problem(name: str, runs: Path) -> "tuple[dict[str, Any], list[str]]":
     """Return the row of a study; if it cannot be opened, the row holds the reason."""
     from search_spaces.errors import NasError, unwrapped
 
@@ -278,11 +311,3 @@ def _stored(name: str, runs: Path, *, fetches: bool = False) -> "StoredStudy":
 
     opened = StoredStudy.open(existing(name, runs))
     return fetched(opened) if fetches else opened
-
-
-def _open(name: str, runs: Path) -> "Study":
-    from nas.study.fetching import fetched
-    from nas.study.folders import existing
-    from nas.study.study import Study
-
-    return fetched(Study.open(existing(name, runs)))

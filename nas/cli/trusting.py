@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nas.cli import options, show
+from nas.cli import opening, options, show
 from nas.paths import RUNS
 
 if TYPE_CHECKING:
@@ -66,16 +66,12 @@ def trust(
       nas trust STUDY --measure     where no architecture was trained twice
       nas trust STUDY --measure --dry-run    how many trainings, how long
     """
-    from nas.study.fetching import fetched
-    from nas.study.folders import existing
-    from nas.study.study import Study
-
     if not measure:
         _require_unset({**typed, "dry_run": dry_run or None})
     if others:
         _show(_of_several([study, *others], runs, measure=measure), shown)
         return
-    opened = fetched(Study.open(existing(study, runs)))
+    opened = opening.opened(study, runs)
     report = opened.trust()  # refuses a study that is no search before anything is trained
     if measure:
         trainings = _plan(opened, typed)

@@ -11,6 +11,13 @@ from nas.records.record import Record, mean_over_seeds, point_of
 from search_spaces.printable import html
 
 
+def axes_of(objectives: Sequence[str]) -> tuple[str, str]:
+    """Return the cost and the accuracy that a figure of a front shows: the first objectives of each kind."""
+    costs = [name for name in objectives if OBJECTIVES[name] is Direction.MINIMIZE]
+    accuracies = [name for name in objectives if OBJECTIVES[name] is Direction.MAXIMIZE]
+    return (*costs, "gflops")[0], (*accuracies, "map50_95")[0]
+
+
 def front_figure(
     study: str, finished: Sequence[Record], best: Sequence[Record], objectives: Sequence[str]
 ) -> graph_objects.Figure:
@@ -25,9 +32,7 @@ def front_figure(
         objectives: of the study.
     """
     trained = mean_over_seeds(finished)
-    costs = [name for name in objectives if OBJECTIVES[name] is Direction.MINIMIZE]
-    accuracies = [name for name in objectives if OBJECTIVES[name] is Direction.MAXIMIZE]
-    axes = (*costs, "gflops")[0], (*accuracies, "map50_95")[0]
+    axes = axes_of(objectives)
     points = [point_of(record, axes) for record in best]
     line = sorted(points[index] for index in pareto_front(points, [OBJECTIVES[name] for name in axes]))
     stock = [record for record in trained if record.role == "stock"]

@@ -72,6 +72,15 @@ def runs_option(runs: Path) -> str:
     return "" if runs.absolute() == RUNS.absolute() else f" --runs {shlex.quote(str(runs))}"
 
 
+def command(verb: str, folder: Path, *, named: bool = True) -> str:
+    """Return a command to type for the study of a folder, such as `nas resume v9t-digits --runs there`.
+
+    Args:
+        named: whether the study's name follows the verb.
+    """
+    return f"nas {verb}{f' {folder.name}' if named else ''}{runs_option(folder.parent)}"
+
+
 def studies(runs: Path = RUNS) -> list[str]:
     """Return the names of all studies, newest first."""
     files = sorted(runs.glob(f"*/{STUDY}"), key=lambda path: path.stat().st_mtime, reverse=True)

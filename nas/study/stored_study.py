@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 from nas import addresses, ranges
 from nas.defaults import MARGIN
 from nas.locks import ExclusiveLock, Lock
+from nas.records.pace import Pace, pace
 from nas.records.record import Record, pareto_front_of
 from nas.records.record_file import RecordFile
 from nas.records.trial_files import TrialFiles
@@ -191,6 +192,11 @@ class StoredStudy:
             return sum(record.state == "waiting" for record in records)
         taken = sum(record.ending in COUNTED or record.state == "running" for record in records)
         return max(0, self.file.run.trials - taken)
+
+    def pace(self, records: Sequence[Record]) -> Pace | None:
+        """Return the pace of this study, and the time that the remaining trials take; None while no trial has ended."""
+        running = sum(record.state == "running" for record in records)
+        return pace(records, workers=self.file.run.workers, missing=self.remaining_trials(records) + running)
 
     def verdict(self, *, margin: float | None = None, records: Sequence[Record] | None = None) -> "Verdict | None":
         """Return the verdict on the finalists of this search, or of the search that this study confirms.

@@ -1,6 +1,5 @@
 """Join a study that another machine has begun: make a folder of it from what its storage holds, checked."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +83,7 @@ def _address(folder: Path, given: str | None) -> str:
         SpecError: there is none, or it is not PostgreSQL.
     """
     here = StudyFile.read(folder).storage if (folder / STUDY).is_file() else None
-    address = given or os.environ.get(addresses.STORAGE) or here
+    address = given or addresses.storage_given() or here
     if not address:
         raise SpecError(
             f"storage: where are the trials of {folder.name}? Give the database's address, such as "

@@ -1,6 +1,5 @@
 """Ray cluster on which a study's workers run, as a user names it."""
 
-import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -46,7 +45,7 @@ class RayCluster:
                 f"device: Ray chooses the devices of its workers, got {device!r} (leave it out; --gpus-per-worker 1 "
                 "trains on GPUs)"
             )
-        shared = storage or os.environ.get(addresses.STORAGE, "")
+        shared = storage or addresses.storage_given()
         if not addresses.is_postgresql(shared):
             got = repr(addresses.redact(shared)) if shared else "a file on this machine"
             mistakes.append(

@@ -8,8 +8,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from plotly import graph_objects
 from typer.testing import CliRunner
 
+from nas.algorithms.paired_comparison import Finding
 from nas.cli import app
 from nas.records.record import Record
 from nas.report.effects import Effect, Significance
@@ -17,6 +19,7 @@ from nas.report.page import charts, gathering, network
 from nas.report.page.contents import Contents
 from nas.report.page.gathering import gather
 from nas.report.page.page import render
+from nas.report.verdict import JudgedFinalist, Verdict
 from nas.study.study import Study
 from search_spaces import load
 from trials.scores import Epoch
@@ -185,6 +188,58 @@ class TestCharts:
         assert (better.name, list(better.x), better.y[0]) == ("better", [1.5], "4, 6 UIB")
         assert (list(better.error_x.array), list(better.error_x.arrayminus)) == ([2.0], [1.0])
         assert charts.effects_chart([]) is None
+
+    def test_confirmed_finalists_have_their_intervals(self) -> None:
+        finalist = JudgedFinalist(
+            trial=2,
+            fingerprint="2",
+            summary="UIB 4",
+            finding=Finding.BETTER,
+            difference=1.5,
+            low=0.5,
+            high=2.0,
+            seed_error=0.3,
+            image_error=None,
+            p_better=0.01,
+            p_worse=1.0,
+            p_equivalent=1.0,
+            map50_95_by_seed=(0.41, 0.42),
+            search_difference=3.0,
+            cost="gflops",
+            cost_change=-0.1,
+            margin=0.5,
+            further=None,
+        )
+        verdict = Verdict(
+            study="mine",
+            seeds=(1, 2),
+            planned=2,
+            unfinished=0,
+            look=1,
+            epochs=3,
+            epochs_of_search=3,
+            margin=0.5,
+            stock_map50_95=0.4,
+            stock_map50_95_by_seed=(0.4, 0.4),
+            finalists=(finalist,),
+            left_out=(),
+        )
+        records = [
+            Record(
+                trial=n, state="complete", ending="finished", gflops=8.0 - n, picks={}, fingerprint=str(n), role=role
+            )
+            for n, role in ((0, "stock"), (2, ""))
+        ]
+        figure = graph_objects.Figure()
+        charts.add_confirmed(figure, verdict, records, ("gflops", "map50_95"))
+        (drawn,) = figure.data
+        assert list(drawn.x) == [8.0, 6.0]
+        assert list(drawn.y) == pytest.approx([0.4, 0.415])
+        assert list(drawn.error_y.array) == pytest.approx([0.0, 0.005])
+        assert list(drawn.error_y.arrayminus) == pytest.approx([0.0, 0.01])
+        assert "2 fresh seeds, on the images that the search chose by" in drawn.hovertext[1]
+        charts.add_confirmed(figure, verdict, records, ("gflops", "map50"))
+        assert len(figure.data) == 1
 
     def test_curves_are_sums_of_losses(self) -> None:
         epochs = [

@@ -5,18 +5,113 @@ from typing import Any
 
 from plotly import graph_objects
 
+from nas.algorithms.paired_comparison import Finding
 from nas.algorithms.rank_agreement import agreement
 from nas.records.facts import LABELS
 from nas.records.record import Record, mean_over_seeds
+from nas.report.comparison import Comparison
 from nas.report.effects import Effect, Significance
+from nas.report.verdict import JudgedFinalist, Verdict
 from search_spaces.printable import html
 from trials.scores import Epoch
 
 _COLOURS = {Significance.BETTER: "#16a34a", Significance.UNCLEAR: "#8b95a5", Significance.WORSE: "#dc2626"}
+_FINDINGS = {Finding.BETTER: "#16a34a", Finding.WORSE: "#dc2626"}
+"""Colours of judged finalists; others are grey, as what is not told apart."""
 _ROW = 26
 """Height of a row of effects in pixels."""
 _LEAST_POINTS = 2
 """Fewest epochs of which a curve is drawn."""
+
+
+def add_confirmed(
+    figure: graph_objects.Figure, verdict: Verdict, records: Sequence[Record], axes: tuple[str, str]
+) -> None:
+    """Add the finalists of a confirmation to the figure of a front: means over fresh seeds, with 95 % intervals.
+
+    A point is the stock model's mean plus the finalist's paired difference, whose interval it has; so is the stock
+    model, without one. Their level is that of the fresh trainings, on the images that judged.
+
+    Args:
+        records: of all trials of the search, for the costs.
+        axes: cost and accuracy of the figure; without mAP50-95 as accuracy, nothing is added.
+    """
+    cost, accuracy = axes
+    costs = {one.fingerprint: getattr(one, cost) for one in records if one.finished}
+    base = verdict.stock_map50_95
+    judged = [one for one in verdict.finalists if costs.get(one.fingerprint) is not None]
+    stock = next((getattr(one, cost) for one in records if one.finished and one.role == "stock"), None)
+    if accuracy != "map50_95" or base is None or stock is None or not judged:
+        return
+    about = f"{len(verdict.seeds)} fresh seeds, on {html(verdict.images)}"
+    figure.add_trace(
+        graph_objects.Scatter(
+            x=[stock, *(costs[one.fingerprint] for one in judged)],
+            y=[base, *(base + one.difference / 100 for one in judged)],
+            mode="markers",
+            name="fresh seeds",
+            marker={
+                "color": ["#ea580c", *(_FINDINGS.get(one.finding, "#8b95a5") for one in judged)],
+                "size": 11,
+                "symbol": ["star-open", *("diamond-open" for _ in judged)],
+                "line": {"width": 2},
+            },
+            error_y={
+                "type": "data",
+                "symmetric": False,
+                "array": [0.0, *((one.high - one.difference) / 100 for one in judged)],
+                "arrayminus": [0.0, *((one.difference - one.low) / 100 for one in judged)],
+                "thickness": 1.5,
+            },
+            hovertext=[
+                f"<b>stock model</b><br>mAP50-95 {base:.4f}<br>{about}",
+                *(_hover_judged(one, base, about) for one in judged),
+            ],
+            hoverinfo="text",
+        )
+    )
+
+
+def _hover_judged(one: JudgedFinalist, base: float, about: str) -> str:
+    interval = f"{one.difference:+.1f} points over stock ({one.low:+.1f} to {one.high:+.1f}), {one.finding}"
+    name = html(one.summary) if one.trial is None else f"trial {one.trial}"
+    return f"<b>{name}</b><br>mAP50-95 {base + one.difference / 100:.4f}<br>{interval}<br>{about}"
+
+
+def fronts_chart(comparison: Comparison) -> graph_objects.Figure:
+    """Return the Pareto fronts of two studies, each with its stock model."""
+    figure = graph_objects.Figure()
+    for one, colour in zip(comparison.studies, ("#2563eb", "#c026d3"), strict=True):
+        points = sorted((member.cost, member) for member in one.members)
+        figure.add_trace(
+            graph_objects.Scatter(
+                x=[cost for cost, _ in points],
+                y=[member.map50_95 for _, member in points],
+                mode="lines+markers",
+                name=html(one.name),
+                line={"shape": "hv", "color": colour, "width": 1.5},
+                marker={"size": 10},
+                hovertext=[
+                    f"<b>trial {member.trial} of {html(one.name)}</b><br>{html(member.summary)}<br>"
+                    f"mAP50-95 {member.map50_95:.4f}, {cost:.4g} {comparison.unit}"
+                    for cost, member in points
+                ],
+                hoverinfo="text",
+            )
+        )
+        if one.stock is not None:
+            figure.add_trace(
+                graph_objects.Scatter(
+                    x=[one.stock.cost],
+                    y=[one.stock.map50_95],
+                    mode="markers",
+                    name=f"stock of {html(one.name)}",
+                    marker={"symbol": "star", "size": 14, "color": colour},
+                )
+            )
+    figure.update_xaxes(title_text=LABELS[comparison.cost])
+    figure.update_yaxes(title_text=LABELS["map50_95"])
+    return figure
 
 
 def effects_chart(effects: Sequence[Effect]) -> graph_objects.Figure | None:

@@ -9,21 +9,20 @@ from typing import Any, TypeVar
 from nas._version import __version__
 from nas.algorithms.pareto import main_cost
 from nas.records.facts import LABELS, facts
-from nas.records.front_figure import front_figure
+from nas.records.front_figure import axes_of, front_figure
 from nas.records.record import Record, stock_of
-from nas.report import verdicts
+from nas.report.beside_stock import accuracy_gain, cost_share
 from nas.report.distinct_summaries import distinct_summaries
 from nas.report.effects import Effects
 from nas.report.page import charts, recommended
 from nas.report.page.contents import Chart, Contents
 from nas.report.page.reported import Reported
+from nas.report.search_findings import search_findings
 from nas.report.trust import Trust
-from nas.report.trusting import noise_of, number_of_finalists
 from nas.report.unlearned import nothing_learned
 from nas.report.verdict import Verdict
 from nas.study.ablations import ablated_trials
-from nas.study.folders import runs_option
-from nas.study.trained_again import Trained
+from nas.study.folders import command
 from nas.words import duration, with_unit
 from search_spaces.errors import NasError
 from trials import Ending
@@ -49,14 +48,16 @@ def gather(study: Reported) -> Contents:
         _attempted(lambda: recommended.members(study, records, front, verdict), "recommended models", problems) or []
     )
     latency = charts.latency_chart(records)
-    columns, rows = _table(records, front)
+    columns, rows = _table(records, front, main_cost(study.settings.objectives))
     return Contents(
         study=study.name,
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         version=__version__,
         about=_about(study, records),
         findings=_findings(study, records, front, verdict, trust),
-        charts=_charts(study, records, front, effects, latency[0] if latency else None),
+        charts=_charts(
+            study, records, front, verdict=verdict, effects=effects, latency=latency[0] if latency else None
+        ),
         columns=columns,
         front=rows,
         members=members or [],
@@ -114,22 +115,21 @@ def _findings(
         return ["No trial has finished yet."]
     if stock is None or stock.map50_95 is None:
         return ["The stock model has not finished, so nothing can be compared with it."]
-    best = max(front, key=lambda record: record.map50_95 or 0.0)
     if warning := nothing_learned(study.settings, records, None):
         return warning
     if verdict is not None:
         return verdict.lines()
-    where = runs_option(study.folder.parent)
-    noise = trust.noise if trust else noise_of(Trained.of(study.folder, study.file, records), [])
-    confirm, measure = f"nas confirm {study.name}{where}", f"nas trust {study.name}{where} --measure"
-    finalists = trust.finalists if trust else number_of_finalists(front)
-    commands = {"confirm": confirm, "measure": measure}
-    gained = verdicts.gain(list(records), best, stock, noise=noise, finalists=finalists, **commands)
-    return [gained, *filter(None, [verdicts.saving(front, stock, main_cost(study.settings.objectives))])]
+    return search_findings(study, records, front, stock, trust)
 
 
 def _charts(
-    study: Reported, records: Sequence[Record], front: Sequence[Record], effects: Effects | None, latency: Any
+    study: Reported,
+    records: Sequence[Record],
+    front: Sequence[Record],
+    *,
+    verdict: Verdict | None,
+    effects: Effects | None,
+    latency: Any,
 ) -> dict[str, Chart]:
     finished = [record for record in records if record.finished]
     trained = [*{record.trial: record for record in [*front, stock_of(records)] if record is not None}.values()]
@@ -137,8 +137,12 @@ def _charts(
         f"trial {record.trial}{' (stock)' if record.role == 'stock' else ''}": study.files(record.trial).read_epochs()
         for record in trained
     }
+    objectives = study.settings.objectives
+    drawn = front_figure(study.name, finished, front, objectives) if front else None
+    if drawn is not None and verdict is not None:
+        charts.add_confirmed(drawn, verdict, records, axes_of(objectives))
     figures = {
-        "front": front_figure(study.name, finished, front, study.settings.objectives) if front else None,
+        "front": drawn,
         "effects": charts.effects_chart(effects.rows) if effects else None,
         "curves": charts.learning_curves(epochs),
         "latency": latency,
@@ -148,24 +152,28 @@ def _charts(
     }
 
 
-def _table(records: Sequence[Record], front: Sequence[Record]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return the columns of the front's table, and its rows; latency is a column where it was measured."""
+def _table(
+    records: Sequence[Record], front: Sequence[Record], cost: str
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return the columns of the front's table, and its rows; latency is a column where it was measured.
+
+    Args:
+        cost: name of the cost that is shown as a share of the stock model's.
+    """
     stock = stock_of(records)
     shown = [*front, *([stock] if stock is not None and stock.trial not in {one.trial for one in front} else [])]
     summaries = distinct_summaries(shown)
     cells = []
     for record in shown:
         values = facts(record)
-        base, cost = (stock.map50_95, stock.gflops) if stock else (None, None)
-        gained = "" if base is None or record.map50_95 is None else f"{record.map50_95 - base:+.3f}"
-        share = "" if not cost or record.gflops is None else f"{record.gflops / cost:.1%}"
+        gained, share = accuracy_gain(record, stock), cost_share(record, stock, cost)
         cells.append(
             {
                 "trial": str(record.trial),
                 "mAP50-95": values["mAP50-95"],
-                "over stock": gained,
+                "over stock": "" if gained is None else f"{gained:+.3f}",
                 "GFLOPs": values["GFLOPs"],
-                "of stock": share,
+                "of stock": "" if share is None else f"{share:.1%}",
                 "params": values["params"],
                 "latency": values["latency"],
                 "architecture": summaries[record.trial],
@@ -182,11 +190,10 @@ def _endings(records: Sequence[Record]) -> list[tuple[str, int, str]]:
 
 
 def _commands(study: Reported) -> dict[str, str]:
-    where = runs_option(study.folder.parent)
-    name = f"{study.name}{where}"
+    folder = study.folder
     return {
-        "Judge the front with fresh seeds": f"nas confirm {name}",
-        "Ask how far the ranking can be believed": f"nas trust {name}",
-        "Train a trial again and compare to the bit": f"nas reproduce {name} --trial 0",
-        "Go on searching": f"nas resume {name} --trials {study.file.run.trials * 2}",
+        "Judge the front with fresh seeds": command("confirm", folder),
+        "Ask how far the ranking can be believed": command("trust", folder),
+        "Train a trial again and compare to the bit": f"{command('reproduce', folder)} --trial 0",
+        "Go on searching": f"{command('resume', folder)} --trials {study.file.run.trials * 2}",
     }

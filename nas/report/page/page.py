@@ -3,11 +3,16 @@
 import base64
 import gzip
 import json
+from collections.abc import Mapping
+from datetime import datetime
 from importlib import resources
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
+from nas._version import __version__
+from nas.report.comparison import Comparison
+from nas.report.page import charts
 from nas.report.page.contents import Contents
 from nas.report.page.gathering import gather
 from nas.report.page.reported import Reported
@@ -23,17 +28,38 @@ def page(study: Reported) -> str:
 
 def render(contents: Contents) -> str:
     """Return a report as HTML. Texts that come from users or files are escaped; drawings are ours."""
+    operators = dict.fromkeys(name for member in contents.members for name in member.operators)
+    colours = {name: _COLOURS[index % len(_COLOURS)] for index, name in enumerate(operators)}
+    figures = {name: chart.figure for name, chart in contents.charts.items()}
+    return _render("report.html", figures, contents=contents, colours=colours)
+
+
+def render_comparison(comparison: Comparison) -> str:
+    """Return a comparison of two studies as HTML."""
+    figure = charts.fronts_chart(comparison) if comparison.is_accuracy_comparable else None
+    columns, rows = comparison.cells()
+    return _render(
+        "comparison.html",
+        {} if figure is None else {"fronts": charts.as_json(figure)},
+        comparison=comparison,
+        columns=columns,
+        rows=rows,
+        made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
+        version=__version__,
+    )
+
+
+def _render(template: str, figures: Mapping[str, object], **values: object) -> str:
+    """Return a page of figures and values, which a template arranges; texts are escaped."""
     environment = Environment(
         loader=PackageLoader("nas.report.page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    operators = dict.fromkeys(name for member in contents.members for name in member.operators)
-    figures = {name: chart.figure for name, chart in contents.charts.items()}
-    return environment.get_template("report.html").render(
-        contents=contents,
+    return environment.get_template(template).render(
         css=(resources.files("nas.report.page") / "templates" / "report.css").read_text(encoding="utf-8"),
-        colours={name: _COLOURS[index % len(_COLOURS)] for index, name in enumerate(operators)},
         figures=_in_script(figures),
+        figures_by_name=figures,
         plotly=_compressed_plotly(),
+        **values,
     )
 
 

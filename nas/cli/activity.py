@@ -1,0 +1,47 @@
+"""What a command is doing, as lines on stderr where there is no terminal for a spinner."""
+
+import threading
+from typing import Any
+
+from rich.console import Console
+from rich.status import Status
+
+_FIRST_SECONDS, _NEXT_SECONDS = 2.0, 15.0
+
+
+class LinesStatus(Status):
+    """Status that prints a line if the work takes longer than two seconds, and later ones when the text has changed.
+
+    Args:
+        text: what is being done.
+        seconds: until the first line, and between further ones.
+    """
+
+    def __init__(
+        self, text: str, *, console: Console, seconds: tuple[float, float] = (_FIRST_SECONDS, _NEXT_SECONDS)
+    ) -> None:
+        super().__init__(text, console=console)
+        self._text, self._printed = text, ""
+        self._seconds = seconds
+        self._out, self._ended = console, threading.Event()
+
+    def update(self, status: Any = None, **_appearance: Any) -> None:
+        """Take another text; spinner, style and speed are of a terminal."""
+        self._text = self._text if status is None else str(status)
+
+    def start(self) -> None:
+        """Begin to wait."""
+        self._ended.clear()
+        threading.Thread(target=self._print, name="activity", daemon=True).start()
+
+    def stop(self) -> None:
+        """Print nothing any more."""
+        self._ended.set()
+
+    def _print(self) -> None:
+        seconds, further = self._seconds
+        while not self._ended.wait(seconds):
+            if self._text != self._printed:
+                self._printed = self._text
+                self._out.print(f"{self._text} ...", markup=False)
+            seconds = further

@@ -1,0 +1,24 @@
+"""Names that a shell completes: studies and spaces. Typer asks for them; errors give no completions."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from nas.paths import RUNS
+
+
+def studies(incomplete: str) -> Iterator[str]:
+    """Yield the names of studies in the default folder that begin so."""
+    yield from sorted(path.parent.name for path in RUNS.glob(f"*/{_STUDY}") if path.parent.name.startswith(incomplete))
+
+
+def spaces(incomplete: str) -> Iterator[str]:
+    """Yield the catalog's spaces and the YAML files here that begin so."""
+    from search_spaces import catalog
+
+    folder = Path(next(iter(catalog.__path__)))
+    names = [path.stem for path in folder.glob("*.yaml")]
+    files = [path.name for path in Path().glob("*.yaml")]
+    yield from sorted(name for name in {*names, *files} if name.startswith(incomplete))
+
+
+_STUDY = "study.json"

@@ -1,0 +1,82 @@
+"""Pareto front drawn with characters, for the end of a search in a terminal."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nas.records.record import Record
+
+WIDTH, HEIGHT = 64, 12
+LEAST_COLUMNS = WIDTH + 12
+"""Columns of a terminal below which no front is drawn."""
+_TRIAL, _FRONT, _STOCK, _STEP, _RISE = "·", "●", "★", "─", "│"
+
+Point = tuple[float, float]
+"""Cost and accuracy."""
+
+
+def drawing(trials: Sequence[Point], front: Sequence[Point], stock: Point | None, *, cost: str) -> list[str]:
+    """Return the lines of a figure: accuracy over cost, with the front as steps.
+
+    Args:
+        trials: all finished architectures.
+        front: those of the Pareto front.
+        stock: the stock model; None if it has not finished.
+        cost: name of the axis.
+
+    Returns:
+        Nothing for fewer than two architectures, or if all cost the same or score the same.
+    """
+    points = [*trials, *front, *([stock] if stock else [])]
+    if not points:
+        return []
+    (left, right), (low, high) = ((min(axis), max(axis)) for axis in zip(*points, strict=True))
+    if left == right or low == high:
+        return []
+
+    def cell(point: Point) -> tuple[int, int]:
+        column = round((point[0] - left) / (right - left) * (WIDTH - 1))
+        return column, HEIGHT - 1 - round((point[1] - low) / (high - low) * (HEIGHT - 1))
+
+    canvas = [[" "] * WIDTH for _ in range(HEIGHT)]
+    _draw_steps(canvas, [cell(point) for point in sorted(front)])
+    for some, sign in ((trials, _TRIAL), (front, _FRONT), ([stock] if stock else [], _STOCK)):
+        for column, row in map(cell, some):
+            canvas[row][column] = sign
+    labels = {0: f"{high:.3f}", HEIGHT - 1: f"{low:.3f}"}
+    body = [f"{labels.get(row, ''):>7} ┤{''.join(line).rstrip()}" for row, line in enumerate(canvas)]
+    ends = f"{left:.4g}", f"{right:.4g}"
+    axis = f"{ends[0]}{cost:^{WIDTH - len(ends[0]) - len(ends[1])}}{ends[1]}"
+    legend = f"{_FRONT} front  {_TRIAL} other trials{f'  {_STOCK} stock model' if stock else ''}"
+    return [f"mAP50-95   {legend}", *body, f"{'':>7} └{'─' * WIDTH}", f"{'':>9}{axis}"]
+
+
+def _draw_steps(canvas: list[list[str]], corners: Sequence[tuple[int, int]]) -> None:
+    """Draw what accuracy each cost buys: level to the next member of the front, then up to it."""
+    for (column, row), (following, above) in pairwise(corners):
+        for at in range(column, following):
+            canvas[row][at] = _STEP
+        for at in range(above, row + 1):
+            canvas[at][following] = _RISE
+        if following > column:
+            canvas[row][following] = "┘"
+
+
+def of_records(records: "Sequence[Record]", front: "Sequence[Record]", cost: str, label: str) -> list[str]:
+    """Return the figure of a study's finished trials.
+
+    Args:
+        records: of all trials.
+        cost: name of the cost, such as `gflops`.
+        label: of its axis.
+    """
+    from nas.records.record import mean_over_seeds, stock_of
+
+    def points(some: "Sequence[Record]") -> list[Point]:
+        values = [(getattr(one, cost), one.map50_95) for one in some]
+        return [(value, accuracy) for value, accuracy in values if value is not None and accuracy is not None]
+
+    stock = stock_of(records)
+    found = points([stock]) if stock is not None else []
+    return drawing(points(mean_over_seeds(records)), points(front), found[0] if found else None, cost=label)

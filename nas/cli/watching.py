@@ -1,0 +1,80 @@
+"""`nas watch`: follow a search that runs in another process."""
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nas.cli import show
+from nas.cli.options import Name, Runs, command_for
+from nas.paths import RUNS
+
+if TYPE_CHECKING:
+    from nas.study.stored_study import StoredStudy
+
+_SECONDS_BETWEEN_LOOKS = 1.0
+_SECONDS_BETWEEN_FETCHES = 30.0
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command()(watch)
+
+
+@show.reports_errors
+def watch(
+    study: Name,
+    once: Annotated[bool, typer.Option("--once", help="Show the present state, and end.")] = False,
+    runs: Runs = RUNS,
+) -> None:
+    """Follow a search that runs in another process, with the same display; it only reads.
+
+    Ends when the search ends. Ctrl-C ends this display, not the search.
+    In a pipe, each change is one line.
+
+      nas watch v9t-digits            until it ends
+      nas watch v9t-digits --once     its present state
+    """
+    from nas.cli.fronts import with_progress
+    from nas.cli.live import Watching
+    from nas.cli.live_table import live_table
+    from nas.locks import is_held
+    from nas.study.fetching import fetched
+    from nas.study.folders import existing
+    from nas.study.stored_study import StoredStudy
+    from nas.words import duration
+
+    opened = fetched(StoredStudy.open(existing(study, runs)))
+    running = is_held(opened.supervision_lock.path) or opened.shared is not None
+    try:
+        with Watching(from_now=True) as watching:
+            looked_at = time.monotonic()
+            while running and not once:
+                records = opened.records()
+                watching.update(opened, records)
+                if opened.shared is not None and time.monotonic() - looked_at > _SECONDS_BETWEEN_FETCHES:
+                    opened, looked_at = fetched(opened), time.monotonic()
+                if not _goes_on(opened):
+                    break
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+    except KeyboardInterrupt:
+        show.lines([f"Stopped watching; {study} goes on."])
+        raise typer.Exit(show.STOPPED) from None
+    supervised = is_held(opened.supervision_lock.path)
+    read = opened.records()
+    records = [with_progress(opened.files(one.trial), one, is_supervised=supervised) for one in read]
+    left = opened.pace(records) if running else None
+    words = f"about {duration(left.seconds_left)} left" if left is not None and left.seconds_left else ""
+    show.console().print(live_table(opened, records, words))
+    if not running:
+        show.lines([f"no process on this machine runs it; continue it with: {command_for('resume', opened)}"])
+
+
+def _goes_on(study: "StoredStudy") -> bool:
+    """Return whether the search runs, on this machine or on others."""
+    from nas.locks import is_held
+
+    if is_held(study.supervision_lock.path):
+        return True
+    records = study.records()
+    return study.shared is not None and any(record.state == "running" for record in records)

@@ -1,0 +1,56 @@
+"""Findings of a study before fresh seeds have judged its finalists: what scores show, and which command judges them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from nas.algorithms.pareto import main_cost
+from nas.records.record import Record
+from nas.report import verdicts
+from nas.report.trust import Trust
+from nas.report.trusting import noise_of, number_of_finalists
+from nas.settings import Settings
+from nas.study.folders import command
+from nas.study.study_file import StudyFile
+from nas.study.trained_again import Trained
+
+
+class Scored(Protocol):
+    """What the findings need of a study; `nas.study.stored_study.StoredStudy` has it."""
+
+    folder: Path
+    file: StudyFile
+    settings: Settings
+
+
+def search_findings(
+    study: Scored, records: Sequence[Record], front: Sequence[Record], stock: Record, trust: Trust | None
+) -> list[str]:
+    """Return what the scores of a study show, one sentence each.
+
+    Args:
+        records: of all trials.
+        front: Pareto front, not empty.
+        stock: record of the stock model, which has finished.
+        trust: how far the ranking can be believed; None if it is not known, or the study trains models again.
+    """
+    judging, is_search = judging_command(study), study.settings.confirms is None
+    noise = trust.noise if trust else noise_of(Trained.of(study.folder, study.file, list(records)), [])
+    measure = trust.measure if trust else command("trust", study.folder) if is_search else judging
+    finalists = trust.finalists if trust else number_of_finalists(front)
+    best = max(front, key=lambda record: record.map50_95 or 0.0)
+    found = [
+        verdicts.gain(records, best, stock, noise=noise, finalists=finalists, confirm=judging, measure=measure),
+        verdicts.saving(front, stock, main_cost(study.settings.objectives)),
+    ]
+    if best.trial == stock.trial and len(front) > 1:
+        found.append(f"let fresh seeds judge the front: {judging}")
+    return [text for text in found if text]
+
+
+def judging_command(study: Scored) -> str:
+    """Return the command that trains fresh seeds; of longer trainings, for as many epochs."""
+    search = study.settings.confirms
+    if search is None:
+        return command("confirm", study.folder)
+    return f"{command(f'confirm {search}', study.folder, named=False)} --epochs {study.settings.budget.epochs}"

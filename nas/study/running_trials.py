@@ -1,0 +1,72 @@
+"""Trials that run now: on which machine, how far, and when their process last gave a sign of life."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from nas.locks import is_held
+from nas.records.record import Record
+from nas.records.trial_attributes import HOST
+from nas.study.storage import study_id
+from nas.study.stored_study import StoredStudy
+from nas.words import duration
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunningTrial:
+    """Trial that some process trains.
+
+    Attributes:
+        epochs: that are done.
+        of: epochs of its budget.
+        host: name on the network of its machine; empty if it is not stored.
+        process: id of the worker's process; None if it runs on another machine.
+        silent_seconds: since the last heartbeat; None for another machine's trial.
+    """
+
+    trial: int
+    summary: str
+    epochs: int
+    of: int
+    host: str
+    process: int | None
+    silent_seconds: float | None
+
+    @property
+    def sentence(self) -> str:
+        """Trial in one line: `trial 7  epoch 2 of 5  lab3, process 4711, heartbeat 3 s ago`."""
+        process = "" if self.process is None else f", process {self.process}"
+        beat = "" if self.silent_seconds is None else f", heartbeat {duration(self.silent_seconds)} ago"
+        return f"trial {self.trial}  epoch {self.epochs} of {self.of}  {self.host}{process}{beat}"
+
+
+def running_trials(study: StoredStudy, records: Sequence[Record]) -> list[RunningTrial]:
+    """Return the trials that run, in order; those whose process is gone are left out.
+
+    Args:
+        records: of all trials.
+    """
+    running = {record.trial: record for record in records if record.state == "running"}
+    if not running:
+        return []
+    stored = study.storage.get_all_trials(study_id(study.storage, study.file.name), deepcopy=False)
+    hosts = {trial.number: str(trial.user_attrs.get(HOST, "")) for trial in stored if trial.number in running}
+    found = []
+    for number, record in running.items():
+        files = study.files(number)
+        is_here = is_held(files.lock)
+        if files.lock.exists() and not is_here:
+            continue
+        silent = time.time() - files.read_heartbeat() / 1e9 if is_here else None
+        found.append(
+            RunningTrial(
+                trial=number,
+                summary=record.summary,
+                epochs=len(files.read_epochs()),
+                of=study.settings.budget.epochs,
+                host=hosts.get(number, ""),
+                process=files.read_holder() if is_here else None,
+                silent_seconds=silent,
+            )
+        )
+    return found

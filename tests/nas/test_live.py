@@ -1,0 +1,142 @@
+"""What a person sees of a running search: tables that fit the terminal, lines where there is none."""
+
+import io
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+from rich.console import Console
+from typer.testing import CliRunner
+
+from nas.cli import app, text_front
+from nas.cli.activity import LinesStatus
+from nas.cli.live_table import LiveTable, live_table
+from nas.locks import Lock
+from nas.records.pace import pace
+from nas.records.record import Record
+from nas.records.trial_attributes import HOST
+from nas.study.running_trials import running_trials
+from nas.study.study import Study
+
+
+def record(trial: int, *, latency: float | None = None, state: str = "complete", **further: Any) -> Record:
+    ended = {"ending": "finished", "map50_95": 0.4, "gflops": 6.0, "seconds": 30.0, "epochs": 3}
+    summary = "DCNv4 2 · UIB 3, 4, 5, 6, 7, 8 · DySample 13 · DynamicConv 15, 18, 21"
+    fields: dict[str, Any] = {"picks": {}, "summary": summary, "latency_ms": latency}
+    return Record(**{**fields, "trial": trial, "state": state, **(ended if state == "complete" else {}), **further})
+
+
+def printed(table: LiveTable, width: int, height: int = 24) -> list[str]:
+    out = io.StringIO()
+    Console(file=out, width=width, height=height).print(table)
+    return [line.rstrip() for line in out.getvalue().splitlines()]
+
+
+class TestLiveTable:
+    @pytest.mark.parametrize("width", [40, 80, 140])
+    @pytest.mark.parametrize("height", [10, 24])
+    def test_fits_the_terminal(self, make_study: Callable[..., Study], width: int, height: int) -> None:
+        records = [record(trial, latency=1.5) for trial in range(20)]
+        lines = printed(live_table(make_study(), records, "about 3 min left"), width, height)
+        assert max(map(len, lines)) <= width
+        assert len(lines) < height
+        assert lines[-2].split()[:2] == ["19", "finished"] or lines[-2].split()[:3] == ["19", "*", "finished"]
+
+    def test_shows_latency_where_there_is_one(self, make_study: Callable[..., Study]) -> None:
+        study = make_study()
+        assert "ms" not in printed(live_table(study, [record(0)], ""), 80)[1].split()
+        assert "ms" in printed(live_table(study, [record(0, latency=1.5)], ""), 80)[1].split()
+
+    def test_says_what_runs_and_how_long(self, make_study: Callable[..., Study]) -> None:
+        lines = printed(live_table(make_study(), [record(0), record(1, state="running")], "about 3 min left"), 80)
+        assert lines[0] == "small   1 of 6 trials   1 running   about 3 min left"
+        assert lines[3].split()[:3] == ["1", "running", "0/3"]
+
+
+class TestPace:
+    def test_is_that_of_all_workers(self) -> None:
+        found = pace([record(0), record(1, seconds=60.0)], workers=2, missing=4)
+        assert found is not None
+        assert (found.trials_per_hour, found.seconds_left) == (160.0, 90.0)
+
+    def test_scores_of_other_studies_took_no_time(self) -> None:
+        assert pace([record(0, detail="trained before, in other")], workers=1, missing=4) is None
+
+
+class TestTextFront:
+    def test_draws_trials_front_and_stock(self) -> None:
+        lines = text_front.drawing([(7.0, 0.3)], [(6.0, 0.38), (8.0, 0.42)], (7.6, 0.379), cost="GFLOPs")
+        assert lines[0] == "mAP50-95   ● front  · other trials  ★ stock model"
+        assert lines[1].startswith("  0.420 ┤")
+        assert lines[1].endswith("●")
+        assert lines[-1].split() == ["6", "GFLOPs", "8"]
+        assert len(lines) == text_front.HEIGHT + 3
+        assert max(map(len, lines)) <= text_front.LEAST_COLUMNS
+
+    def test_one_architecture_is_no_figure(self) -> None:
+        assert text_front.drawing([(7.0, 0.3)], [(7.0, 0.3)], None, cost="GFLOPs") == []
+        assert text_front.drawing([], [], None, cost="GFLOPs") == []
+
+
+class TestRunningTrials:
+    def test_have_machine_process_and_heartbeat(self, make_study: Callable[..., Study]) -> None:
+        study = make_study()
+        number = study.optuna.ask().number
+        study.storage.set_trial_user_attr(study.trials()[number]._trial_id, HOST, "lab3")
+        files = study.files(number)
+        files.folder.mkdir(parents=True)
+        records = study.records()
+        with Lock(files.lock).held():
+            files.write_heartbeat()
+            (found,) = running_trials(study, records)
+            assert found.sentence.startswith(f"trial {number}  epoch 0 of 3  lab3, process ")
+            assert found.sentence.endswith("heartbeat 1 s ago")
+            result = CliRunner().invoke(app, ["status", study.name, "--runs", str(study.folder.parent)])
+            assert found.sentence.partition(", heartbeat")[0] in result.output
+        assert running_trials(study, records) == []
+        assert study.trials()[number].state is TrialState.RUNNING
+
+
+class TestWatch:
+    def test_shows_a_study_that_does_not_run_and_ends(self, make_study: Callable[..., Study]) -> None:
+        study = make_study()
+        study.optuna.ask()
+        result = CliRunner().invoke(app, ["watch", study.name, "--runs", str(study.folder.parent)])
+        assert result.exit_code == 0, result.output
+        assert result.stdout.startswith("small   0 of 6 trials")
+        assert "no process on this machine runs it; continue it with: nas resume small" in result.stderr
+
+    def test_writes_nothing(self, make_study: Callable[..., Study]) -> None:
+        study = make_study()
+        before = {path: path.read_bytes() for path in files_of(study.folder)}
+        CliRunner().invoke(app, ["watch", study.name, "--once", "--runs", str(study.folder.parent)])
+        assert {path: path.read_bytes() for path in files_of(study.folder)} == before
+
+
+def files_of(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix not in {".db-shm", ".db-wal"})
+
+
+class TestLinesStatus:
+    def test_prints_what_takes_long_once_and_what_has_changed(self) -> None:
+        out = io.StringIO()
+        with LinesStatus("counting", console=Console(file=out, width=80), seconds=(0.0, 0.0)) as status:
+            wait_for(out, "counting ...\n")
+            status.update("counted 3")
+            wait_for(out, "counting ...\ncounted 3 ...\n")
+        assert out.getvalue() == "counting ...\ncounted 3 ...\n"
+
+    def test_is_silent_about_what_is_quick(self) -> None:
+        out = io.StringIO()
+        with LinesStatus("counting", console=Console(file=out)):
+            pass
+        assert out.getvalue() == ""
+
+
+def wait_for(out: io.StringIO, text: str) -> None:
+    limit = time.monotonic() + 20
+    while out.getvalue() != text and time.monotonic() < limit:
+        time.sleep(0.001)
