@@ -62,9 +62,9 @@ def search(typed: options.Typed, dry_run: options.DryRun = False, shown: options
 
 def _plan(request: "Request") -> "Plan":
     """Check a request, and show what is being checked."""
-    from nas.workflows.plan import Plan
-
     with show.err.status("checking space, data and costs") as status:
+        from nas.workflows.plan import Plan
+
         return Plan.of(
             request,
             progress=lambda done, total: status.update(f"opening images: {done} of {total} checked"),

@@ -29,7 +29,7 @@ from nas.study.storage import study_id
 from nas.study.stored_study import StoredStudy
 from nas.study.trial_records import description
 from search_spaces import Architecture
-from search_spaces.errors import NasError
+from search_spaces.errors import NasError, StudyError
 from search_spaces.files import write_atomically
 from trials import Ending
 from trials.data import datasets
@@ -39,6 +39,8 @@ from trials.latency import timings
 from trials.latency.latency_table import LatencyTable
 
 if TYPE_CHECKING:
+    from plotly import graph_objects
+
     from nas.report.ablation import Ablation
     from nas.report.effects import Effects
 
@@ -235,6 +237,27 @@ class Study(StoredStudy):
         path = self.folder / REPORT if file is None else Path(file)
         write_atomically(path, page(self))
         return path.absolute()
+
+    def plot(self) -> "graph_objects.Figure":
+        """Return the interactive figure of this study's Pareto front; a notebook shows it.
+
+        Raises:
+            StudyError: no trial has finished yet.
+        """
+        from nas.records.front_figure import front_figure  # noqa: PLC0415 - Plotly, which only this method needs
+
+        records = self.records()
+        finished, objectives = [record for record in records if record.finished], self.settings.objectives
+        if not finished:
+            raise StudyError(f"{self.name} has no finished trial yet")
+        return front_figure(self.name, finished, self.front(records), objectives)
+
+    def _repr_html_(self) -> str:
+        """Return the front as a drawing and a table, for a notebook."""
+        from nas.report.notebook import as_html  # noqa: PLC0415 - a report; only this method needs it
+
+        records = self.records()
+        return as_html(self.name, records, self.front(records), self.settings.objectives)
 
     def effects(self, records: Sequence[Record] | None = None) -> "Effects":
         """Return what each operator did in each slot, estimated from all trials of this study.

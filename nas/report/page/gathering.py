@@ -8,12 +8,11 @@ from typing import Any, TypeVar
 
 from nas._version import __version__
 from nas.algorithms.pareto import main_cost
-from nas.records.facts import LABELS, facts
+from nas.records.facts import LABELS
 from nas.records.front_figure import axes_of, front_figure
 from nas.records.record import Record, stock_of
-from nas.report.beside_stock import accuracy_gain, cost_share
-from nas.report.distinct_summaries import distinct_summaries
 from nas.report.effects import Effects
+from nas.report.front_table import front_table
 from nas.report.page import charts, recommended
 from nas.report.page.contents import Chart, Contents
 from nas.report.page.reported import Reported
@@ -28,8 +27,6 @@ from search_spaces.errors import NasError
 from trials import Ending
 
 T = TypeVar("T")
-
-_COLUMNS = ("trial", "mAP50-95", "over stock", "GFLOPs", "of stock", "params", "latency", "architecture")
 
 
 def gather(study: Reported) -> Contents:
@@ -48,7 +45,7 @@ def gather(study: Reported) -> Contents:
         _attempted(lambda: recommended.members(study, records, front, verdict), "recommended models", problems) or []
     )
     latency = charts.latency_chart(records)
-    columns, rows = _table(records, front, main_cost(study.settings.objectives))
+    columns, rows = front_table(records, front, main_cost(study.settings.objectives))
     return Contents(
         study=study.name,
         made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
@@ -150,38 +147,6 @@ def _charts(
     return {
         name: Chart(name=name, figure=charts.as_json(figure)) for name, figure in figures.items() if figure is not None
     }
-
-
-def _table(
-    records: Sequence[Record], front: Sequence[Record], cost: str
-) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return the columns of the front's table, and its rows; latency is a column where it was measured.
-
-    Args:
-        cost: name of the cost that is shown as a share of the stock model's.
-    """
-    stock = stock_of(records)
-    shown = [*front, *([stock] if stock is not None and stock.trial not in {one.trial for one in front} else [])]
-    summaries = distinct_summaries(shown)
-    cells = []
-    for record in shown:
-        values = facts(record)
-        gained, share = accuracy_gain(record, stock), cost_share(record, stock, cost)
-        cells.append(
-            {
-                "trial": str(record.trial),
-                "mAP50-95": values["mAP50-95"],
-                "over stock": "" if gained is None else f"{gained:+.3f}",
-                "GFLOPs": values["GFLOPs"],
-                "of stock": "" if share is None else f"{share:.1%}",
-                "params": values["params"],
-                "latency": values["latency"],
-                "architecture": summaries[record.trial],
-            }
-        )
-    has_latency = any(record.latency_ms for record in shown)
-    columns = tuple(name for name in _COLUMNS if has_latency or name != "latency")
-    return columns, [tuple(row[name] for name in columns) for row in cells]
 
 
 def _endings(records: Sequence[Record]) -> list[tuple[str, int, str]]:

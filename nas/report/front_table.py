@@ -1,0 +1,42 @@
+"""Table of a Pareto front as cells of text, for HTML."""
+
+from collections.abc import Sequence
+
+from nas.records.facts import facts
+from nas.records.record import Record, stock_of
+from nas.report.beside_stock import accuracy_gain, cost_share
+from nas.report.distinct_summaries import distinct_summaries
+
+_COLUMNS = ("trial", "mAP50-95", "over stock", "GFLOPs", "of stock", "params", "latency", "architecture")
+
+
+def front_table(
+    records: Sequence[Record], front: Sequence[Record], cost: str
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return the columns of the front's table, and its rows; latency is a column where it was measured.
+
+    Args:
+        cost: name of the cost that is shown as a share of the stock model's.
+    """
+    stock = stock_of(records)
+    shown = [*front, *([stock] if stock is not None and stock.trial not in {one.trial for one in front} else [])]
+    summaries = distinct_summaries(shown)
+    cells = []
+    for record in shown:
+        values = facts(record)
+        gained, share = accuracy_gain(record, stock), cost_share(record, stock, cost)
+        cells.append(
+            {
+                "trial": str(record.trial),
+                "mAP50-95": values["mAP50-95"],
+                "over stock": "" if gained is None else f"{gained:+.3f}",
+                "GFLOPs": values["GFLOPs"],
+                "of stock": "" if share is None else f"{share:.1%}",
+                "params": values["params"],
+                "latency": values["latency"],
+                "architecture": summaries[record.trial],
+            }
+        )
+    has_latency = any(record.latency_ms for record in shown)
+    columns = tuple(name for name in _COLUMNS if has_latency or name != "latency")
+    return columns, [tuple(row[name] for name in columns) for row in cells]

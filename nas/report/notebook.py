@@ -1,0 +1,78 @@
+"""A study as HTML in a cell of a notebook: its front as a drawing without scripts, and as a table."""
+
+from collections.abc import Iterator, Sequence
+
+from nas.algorithms.pareto import main_cost
+from nas.records.facts import LABELS
+from nas.records.record import Record, mean_over_seeds, stock_of
+from nas.report.front_table import front_table
+from search_spaces.printable import html
+
+_WIDTH, _HEIGHT, _MARGIN = 560, 260, 44
+_OTHER, _FRONT, _STOCK = "#8b95a5", "#2563eb", "#ea580c"
+
+
+def as_html(study: str, records: Sequence[Record], front: Sequence[Record], objectives: Sequence[str]) -> str:
+    """Return a study as HTML that needs no script and no network.
+
+    Args:
+        records: of all trials.
+        front: Pareto front.
+        objectives: of the study.
+    """
+    cost = main_cost(objectives)
+    finished, heading = sum(record.finished for record in records), f"<b>{html(study)}</b>"
+    if not front:
+        return f"<p>{heading}: no trial has finished yet ({len(records)} trials)</p>"
+    columns, rows = front_table(records, front, cost)
+    head = "".join(f"<th>{html(name)}</th>" for name in columns)
+    body = "".join(f"<tr>{''.join(f'<td>{html(cell)}</td>' for cell in row)}</tr>" for row in rows)
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f"<div><p>{heading}: {finished} trials finished</p>{_drawing(records, front, cost)}{table}</div>"
+
+
+def _drawing(records: Sequence[Record], front: Sequence[Record], cost: str) -> str:
+    """Return accuracy over cost as an SVG element; empty if all architectures have one cost or one accuracy."""
+    stock = stock_of(records)
+    trained, alone = mean_over_seeds(records), [stock] if stock else []
+    groups = ((trained, _OTHER, 3), (front, _FRONT, 5), (alone, _STOCK, 5))
+    points = [
+        (*point, colour, radius, record) for some, colour, radius in groups for record, point in _points(some, cost)
+    ]
+    xs, ys = [point[0] for point in points], [point[1] for point in points]
+    if not points or min(xs) == max(xs) or min(ys) == max(ys):
+        return ""
+    circles = "".join(
+        f'<circle cx="{_scaled(x, xs, _MARGIN, _WIDTH - 12):.1f}" cy="{_scaled(y, ys, _HEIGHT - _MARGIN, 12):.1f}" '
+        f'r="{radius}" fill="{colour}"><title>trial {record.trial}: {html(record.summary)}</title></circle>'
+        for x, y, colour, radius, record in points
+    )
+    bottom = _HEIGHT - _MARGIN + 16
+    labels = (
+        _text(_MARGIN, bottom, f"{min(xs):.4g}", "start"),
+        _text((_WIDTH + _MARGIN) / 2, bottom + 14, LABELS[cost], "middle"),
+        _text(_WIDTH - 12, bottom, f"{max(xs):.4g}", "end"),
+        _text(_MARGIN - 8, 16, f"{max(ys):.3f}", "end"),
+        _text(_MARGIN - 8, _HEIGHT - _MARGIN + 4, f"{min(ys):.3f}", "end"),
+    )
+    return (
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" role="img" aria-label="mAP50-95 over {LABELS[cost]}" '
+        f'font-family="sans-serif" font-size="11" fill="currentColor">{circles}{"".join(labels)}</svg>'
+    )
+
+
+def _points(records: Sequence[Record], cost: str) -> Iterator[tuple[Record, tuple[float, float]]]:
+    for record in records:
+        value = getattr(record, cost)
+        if value is not None and record.map50_95 is not None:
+            yield record, (float(value), record.map50_95)
+
+
+def _scaled(value: float, values: Sequence[float], at_least: float, at_most: float) -> float:
+    """Return the place of a value between those of the least and the most of all values."""
+    low, high = min(values), max(values)
+    return at_least + (value - low) / (high - low) * (at_most - at_least)
+
+
+def _text(x: float, y: float, text: str, anchor: str) -> str:
+    return f'<text x="{x:.0f}" y="{y:.0f}" text-anchor="{anchor}">{html(text)}</text>'

@@ -1,0 +1,49 @@
+"""A study shows its front in a notebook, without scripts."""
+
+from collections.abc import Callable
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from nas.records.record import Record
+from nas.report.notebook import as_html
+from nas.study.study import Study
+from search_spaces.errors import StudyError
+
+OBJECTIVES = ("map50_95", "gflops")
+
+
+def record(trial: int, accuracy: float, gflops: float, role: str = "") -> Record:
+    return Record(
+        trial=trial,
+        state="complete",
+        ending="finished",
+        map50_95=accuracy,
+        gflops=gflops,
+        picks={},
+        fingerprint=str(trial),
+        role=role,
+        summary="<script>" if trial else "stock",
+    )
+
+
+def test_front_is_a_drawing_and_a_table() -> None:
+    records = [record(0, 0.38, 7.6, "stock"), record(1, 0.3, 7.8), record(2, 0.42, 7.0)]
+    page = as_html("mine", records, [records[2]], OBJECTIVES)
+    assert "<script" not in page
+    (drawing,) = [part for part in ET.fromstring(page) if part.tag == "svg"]  # noqa: S314 - ours
+    assert len(drawing.findall("circle")) == 5
+    assert [cell.text for cell in ET.fromstring(page).iter("td")][:3] == ["2", "0.4200", "+0.040"]  # noqa: S314
+    assert "mine" in page
+
+
+def test_one_architecture_has_a_table_only() -> None:
+    alone = record(0, 0.38, 7.6, "stock")
+    assert "<svg" not in as_html("mine", [alone], [alone], OBJECTIVES)
+
+
+def test_a_study_without_trials_says_so(make_study: Callable[..., Study]) -> None:
+    study = make_study()
+    assert "no trial has finished yet" in study._repr_html_()
+    with pytest.raises(StudyError, match="no finished trial"):
+        study.plot()
