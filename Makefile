@@ -4,7 +4,7 @@ VENV := .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: search test test-slow lint bench clean
+.PHONY: search test test-slow lint bench docs clean
 
 search: $(VENV)/installed
 	$(BIN)/nas search --space v9
@@ -25,6 +25,11 @@ bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/cost.py
 	$(BIN)/python benchmarks/operators.py
 
+docs: $(VENV)/installed-dev  # a browser draws two of the pictures: Chromium or Chrome
+	$(BIN)/python docs/figures/draw.py
+	$(BIN)/python docs/figures/rewards.py
+	$(BIN)/mkdocs build --strict
+
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -37,4 +42,4 @@ $(VENV)/installed-dev: pyproject.toml | $(BIN)/python
 	touch $@ $(VENV)/installed
 
 clean:
-	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) dist site .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,6 +1,6 @@
 """Run the commands of README.md and docs/*.md as they are printed, in a new folder, and list those that fail.
 
-    python benchmarks/docs.py [--pages README.md docs/latency.md] [--folder FOLDER] [--files TABLE.csv ...]
+    python -m benchmarks.docs [--pages README.md docs/latency.md] [--folder FOLDER] [--files TABLE.csv ...]
 
 The folder gets what the pages assume: a small data set `my/data.yaml`, an article's `article.yaml`, a checkpoint
 `yolov9t.pt`, the files that the pages print (`mine.yaml`, `my_ops.py`, `faster.yaml`), and those of `--files`. The
@@ -16,13 +16,12 @@ A search is run twice: as printed with `--dry-run`, then with options that make 
 import argparse
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +29,9 @@ import torch
 from PIL import Image, ImageDraw
 from ultralytics import YOLO
 
-ROOT = Path(__file__).parents[1]
+from benchmarks import documented
+
+ROOT = documented.ROOT
 UNTIL_INTERRUPTED = 25
 LIMIT_SECONDS = 900
 CACHE = ".cache"
@@ -52,13 +53,6 @@ BEFORE = {"docs/search.md": ("nas search --space v9 --data my/data.yaml",)}
 
 SKIPPED = ("benchmarks/recipe.py train",)
 """Commands that take hours with any options."""
-
-PLACEHOLDERS = {
-    "STUDY": "v9t-digits",
-    "FILE": "mine.yaml",
-    "MODEL.yaml": "article.yaml",
-}
-"""Values of placeholders in commands within a sentence."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,15 +78,15 @@ class Execution:
         return self.status not in good or "Traceback (most recent call last)" in self.output
 
 
-def main(options: argparse.Namespace) -> None:
+def main(chosen: argparse.Namespace) -> None:
     """Run all commands; exit with status 1 if one failed."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and what they start
-    folder = options.folder or Path(tempfile.mkdtemp(prefix="nas-docs-"))
-    prepare(folder, options.files)
+    folder = chosen.folder or Path(tempfile.mkdtemp(prefix="nas-docs-"))
+    prepare(folder, chosen.files)
     print(f"in {folder}", flush=True)
     executions: list[Execution] = []
-    for page in options.pages or ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]:
-        for command in (*BEFORE.get(page, ()), *commands((ROOT / page).read_text(encoding="utf-8"))):
+    for page in chosen.pages or documented.pages():
+        for command in (*BEFORE.get(page, ()), *documented.commands((ROOT / page).read_text(encoding="utf-8"))):
             if missing := _missing(command, folder):
                 print(f"skipped          {page}: {command} ({missing})", flush=True)
                 continue
@@ -105,27 +99,6 @@ def main(options: argparse.Namespace) -> None:
     failed = [one for one in executions if one.failed]
     print(f"{len(executions)} commands, {len(failed)} failed")
     sys.exit(bool(failed))
-
-
-def commands(page: str) -> Iterator[str]:
-    """Yield the commands of a page: lines of its blocks, Python blocks as `python -c`, commands in sentences."""
-    for block in re.split(r"(```.*?```)", page, flags=re.DOTALL):
-        if not block.startswith("```"):
-            yield from (one for one in re.findall(r"`(nas [^`]+)`", block.replace("\n", " ")) if _is_whole(one))
-            continue
-        language, _, text = block.strip("`").partition("\n")
-        if language == "python" and "import nas" in text:
-            yield f"python -c {shlex.quote(text)}"
-        for line in text.splitlines() if not language else ():
-            command = line.removeprefix("$ ").partition("  #")[0].partition(" # ")[0].strip()
-            if re.match(r"(nas|python|make search)\b", command) and not re.match(r"nas\s{2,}", command):
-                yield command
-
-
-def _is_whole(command: str) -> bool:
-    """Return whether a command in a sentence can be run: it has its arguments and no ellipsis."""
-    words = command.split()
-    return "..." not in command and any(len(words) > 3 or word in PLACEHOLDERS or "." in word for word in words[2:])
 
 
 def _missing(command: str, folder: Path) -> str:
@@ -141,9 +114,7 @@ def _missing(command: str, folder: Path) -> str:
 
 def run(page: str, command: str, folder: Path) -> Iterator[Execution]:
     """Run a command as printed, changed only as far as this machine and its time require."""
-    for placeholder, meant in PLACEHOLDERS.items():
-        command = re.sub(rf"\b{re.escape(placeholder)}(?![\w.])", meant, command)
-    command = _resolved(command, folder).replace("--latency DEVICE", f"--latency {_device(folder)}")
+    command = _resolved(documented.filled(command), folder).replace("--latency DEVICE", f"--latency {_device(folder)}")
     if command.startswith("make search"):
         command = "nas search --space v9"
     elif "--device 0" in command and not torch.cuda.is_available():
@@ -293,9 +264,14 @@ def _checkpoint(path: Path) -> None:
     YOLO("yolov9t.yaml").save(path)
 
 
-if __name__ == "__main__":
+def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pages", nargs="*", help="pages, relative to the project; all of them if left out")
     parser.add_argument("--folder", type=Path, help="where to run; a new temporary folder if left out")
     parser.add_argument("--files", type=Path, nargs="*", default=[], help="copied into it: tables for `nas bench`")
-    main(parser.parse_args())
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main(options())

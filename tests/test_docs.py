@@ -1,7 +1,10 @@
 """Check that what the documents print works as printed."""
 
+import os
 import pkgutil
 import re
+import subprocess
+import sys
 import tomllib
 from dataclasses import fields
 from itertools import pairwise
@@ -118,7 +121,7 @@ PAGES = (
     "CONTRIBUTING.md",
     "SECURITY.md",
     "CHANGELOG.md",
-    *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))),
+    *(path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").rglob("*.md"))),
 )
 
 
@@ -142,12 +145,16 @@ def test_links_lead_to_files_and_headings(page: str) -> None:
         name, _, anchor = link.partition("#")
         target = (ROOT / page).parent / name if name else ROOT / page
         assert target.exists(), link
-        assert not anchor or anchor in anchors(target), link
+        assert not anchor or target.suffix != ".md" or anchor in anchors(target), link
 
 
 def test_readme_links_every_page() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert [page for page in PAGES if page != "README.md" and f"({page})" not in text] == []
+    pages = [page for page in PAGES if page != "README.md" and not page.startswith("docs/tasks/")]
+    assert [page for page in pages if f"({page})" not in text] == []
+    home = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    tasks = [page.removeprefix("docs/") for page in PAGES if page.startswith("docs/tasks/")]
+    assert [page for page in tasks if f"({page})" not in home] == []
 
 
 @pytest.mark.parametrize("package", ["nas", "trials"])
@@ -257,8 +264,10 @@ def test_hooks_of_pre_commit_are_the_tools_of_make_lint() -> None:
 
 def test_requirements_have_lowest_versions(project: dict[str, Any]) -> None:
     stubs = {"types-PyYAML"}
-    requirements = project["project"]["dependencies"] + project["project"]["optional-dependencies"]["dev"]
+    extras = project["project"]["optional-dependencies"]
+    requirements = project["project"]["dependencies"] + extras["dev"]
     assert {requirement for requirement in requirements if ">=" not in requirement} == stubs
+    assert set(extras["docs"]) <= set(extras["dev"])
 
 
 def test_tests_of_the_threats_exist() -> None:
@@ -281,3 +290,38 @@ def test_every_threat_has_a_test() -> None:
     threats = [line for section in sections for line in section.partition("\n\n")[0].splitlines()[1:]]
     assert threats
     assert not [line for line in threats if "`tests/" not in line.rpartition(" | ")[2]]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("mkdocs", reason="pip install 'nas-for-yolo[docs]'")
+    built = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(built)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return built
+
+
+def test_site_has_every_page(site: Path) -> None:
+    pages = [page.removeprefix("docs/").removesuffix(".md") for page in PAGES if page != "README.md"]
+    assert [page for page in pages if not (site / f"{page}.html").is_file()] == []
+
+
+def test_site_loads_nothing_from_a_network(site: Path) -> None:
+    loaded = r"""<(?:script|img|iframe|link(?![^>]*rel="?(?:canonical|next|prev)))[^>]*(?:src|href)="?(?:https?:)?//"""
+    for page in [*site.rglob("*.html"), *site.rglob("*.svg")]:
+        text = page.read_text(encoding="utf-8")
+        assert re.findall(loaded, text) == [], page
+        assert "@font-face" not in text, page
+    for style in site.rglob("*.css"):
+        assert re.findall(r"(?:url\(|@import )[\"']?(?:https?:)?//", style.read_text(encoding="utf-8")) == [], style
+
+
+def test_pictures_are_small_and_drawn_by_a_script() -> None:
+    figures = ROOT / "docs" / "figures"
+    pictures = [path for path in figures.iterdir() if path.suffix in {".svg", ".png"}]
+    assert sum(path.stat().st_size for path in pictures) < 2_000_000
+    script = "".join(path.read_text(encoding="utf-8") for path in figures.glob("*.py"))
+    stems = {re.sub(r"-(light|dark|linear|mnasnet|mnasnet-hard|tunas)$", "", path.stem) for path in pictures}
+    assert [stem for stem in stems if f'"{stem}' not in script] == []

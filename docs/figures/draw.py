@@ -1,0 +1,301 @@
+"""Draw the pictures of the documentation from a stored study: `make docs`, or `python docs/figures/draw.py`.
+
+    python docs/figures/draw.py [--only gains front network terminal report mlflow] [--browser chromium]
+
+The study is `v9t-digits.tar.xz`, beside this file: `nas search --space v9` and its `nas confirm`, without weights.
+`gains` is drawn from the measurements in `benchmarks/results/recipe-bccd.csv`.
+`report` and `mlflow` are pictures of a browser (Chromium or Chrome). Pictures that cannot be drawn are named, with the
+reason, and the exit status is 1; the others are drawn nevertheless.
+"""
+
+import argparse
+import csv
+import io
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import chdir, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib import pyplot as plt
+from matplotlib.ticker import MultipleLocator
+from rich.console import Console
+from rich.terminal_theme import MONOKAI
+from rich.text import Text
+
+import nas
+from nas.report.page import network
+from nas.report.page.gathering import gather
+from nas.report.page.page import render
+
+FOLDER = Path(__file__).parent
+MEASURED = FOLDER.parents[1] / "benchmarks" / "results" / "recipe-bccd.csv"
+ARCHIVE = FOLDER / "v9t-digits.tar.xz"
+STUDY = "v9t-digits"
+NAS = (sys.executable, "-c", "from nas.cli import main; main()")
+"""The command `nas` of this interpreter."""
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+OPERATORS = {"UIB": "#ea580c", "DCNv4": "#2563eb", "DySample": "#059669", "DynamicConv": "#c026d3", "MMQA": "#ca8a04"}
+SCHEMES: Mapping[str, Mapping[str, str]] = {
+    "light": {"ink": "#1f2937", "grid": "#e5e7eb", "trial": "#9ca3af", "front": "#2563eb", "stock": "#ea580c"},
+    "dark": {"ink": "#e5e7eb", "grid": "#374151", "trial": "#6b7280", "front": "#60a5fa", "stock": "#fb923c"},
+}
+"""Colours of the drawing of a front, which has no background of its own."""
+
+
+class CannotDrawError(Exception):
+    """A picture cannot be drawn here; the text says why."""
+
+
+def gains() -> dict[str, list[float]]:
+    """Return points of mAP50-95 over the stock model on BCCD, one for each repeat, by architecture.
+
+    13 random architectures of the space v9 within 5 % of the stock model's GFLOPs, YOLOv9-t at 128 px, 20 epochs from a
+    stock model of 60, averaged weights; every repeat has a seed and a stock model of its own.
+    """
+    with MEASURED.open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if (row["way"], row["reading"]) == ("inherit-20", "average-26")]
+    scores: dict[str, dict[str, float]] = {}
+    for row in rows:
+        scores.setdefault(row["summary"], {})[row["seed"]] = 100 * float(row["map50_95"])
+    stock = scores.pop("stock")
+    return {name: [score - stock[seed] for seed, score in by_seed.items()] for name, by_seed in scores.items()}
+
+
+def gains_figure(_runs: Path) -> None:
+    """Draw what each architecture has over the stock model as `gains-light.svg` and `gains-dark.svg`."""
+    found = sorted(gains().items(), key=lambda one: sum(one[1]) / len(one[1]))
+    for scheme, colours in SCHEMES.items():
+        figure, axes = plt.subplots(figsize=(9.2, 4.4))
+        axes.axvline(0, color=colours["stock"], linewidth=1.5, label="stock YOLOv9-t")
+        for height, (_, repeats) in enumerate(found):
+            axes.plot(repeats, [height] * len(repeats), "o-", color=colours["trial"], markersize=4, linewidth=1)
+            axes.plot(sum(repeats) / len(repeats), height, "o", color=colours["front"], markersize=8)
+        axes.set_yticks(range(len(found)), [_shortened(name) for name, _ in found], fontsize=8)
+        axes.set_xlabel("points of mAP50-95 over the stock model, three repeats and their mean", loc="right")
+        axes.xaxis.set_major_locator(MultipleLocator(0.5))
+        axes.xaxis.set_major_formatter("{x:+.1f}")
+        _colour(axes, colours, legend="upper left")
+        _save(figure, f"gains-{scheme}.svg")
+
+
+def _shortened(name: str, longest: int = 58) -> str:
+    return name if len(name) <= longest else f"{name[: longest - 3]}..."
+
+
+def _save(figure: Any, name: str) -> None:
+    figure.tight_layout()
+    figure.savefig(FOLDER / name, transparent=True, metadata={"Date": None})
+    plt.close(figure)
+
+
+def front(runs: Path) -> None:
+    """Draw the Pareto front as `front-light.svg` and `front-dark.svg`."""
+    study = nas.open_study(STUDY, runs=runs)
+    trials = [record for record in study.records() if record.finished and record.role != "stock"]
+    (stock,) = [record for record in study.records() if record.role == "stock"]
+    best = sorted((record.gflops, record.map50_95) for record in study.front())
+    for scheme, colours in SCHEMES.items():
+        figure, axes = plt.subplots(figsize=(7.2, 3.4))
+        axes.plot([x.gflops for x in trials], [x.map50_95 for x in trials], "o", color=colours["trial"], label="trial")
+        axes.step(*zip(*best, strict=True), where="post", color=colours["front"], linewidth=1.5)
+        axes.plot(*zip(*best, strict=True), "o", markersize=8, color=colours["front"], label="Pareto front")
+        axes.plot(stock.gflops, stock.map50_95, "*", markersize=15, color=colours["stock"], label="stock YOLOv9-t")
+        axes.set_xlabel("GFLOPs at 640 px")
+        axes.set_ylabel("mAP50-95")
+        _colour(axes, colours)
+        _save(figure, f"front-{scheme}.svg")
+
+
+def _colour(axes: Any, colours: Mapping[str, str], legend: str = "upper right") -> None:
+    """Give axes, ticks and legend the colours of a scheme."""
+    axes.grid(color=colours["grid"])
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=colours["ink"])
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set_color(colours["ink"])
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in {"left", "bottom"})
+        spine.set_color(colours["grid"])
+    axes.legend(frameon=False, labelcolor=colours["ink"], loc=legend)
+
+
+def drawing(runs: Path) -> None:
+    """Draw the network of the most accurate model as `network.svg`."""
+    study = nas.open_study(STUDY, runs=runs)
+    best = study.architecture(study.front()[0])
+    svg = network.drawing(best.document(len(study.settings.classes)), len(study.settings.classes), title="Network")
+    colours = "".join(f".op-{name} rect {{fill: {colour}44; stroke: {colour}}}" for name, colour in OPERATORS.items())
+    (FOLDER / "network.svg").write_text(_standalone(svg, colours), encoding="utf-8")
+
+
+def _standalone(svg: str, colours: str) -> str:
+    """Return a drawing of a report as a file: with its styles, and a white background."""
+    style = (
+        "text {font: 13px system-ui, sans-serif; text-anchor: middle; fill: #1f2937} .long {font-size: 11px}"
+        ".index {font-size: 8px; text-anchor: start} .axis {font-size: 11px; text-anchor: start; fill: #6b7280}"
+        ".stock rect {fill: #fff; stroke: #9ca3af} .edge {fill: none; stroke: #9ca3af} .level {stroke: #e5e7eb}"
+    )
+    opening, _, rest = svg.partition(">")
+    if "xmlns=" not in opening:
+        opening = opening.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
+    return f'{opening}><style>{style}{colours}</style><rect width="100%" height="100%" fill="#fff"/>{rest}'
+
+
+def terminal(runs: Path) -> None:
+    """Draw what `nas pareto` prints as `terminal.svg`, without fonts of a network."""
+    command = [*NAS, "pareto", STUDY]
+    environment = {**os.environ, "COLUMNS": "120", "NO_COLOR": "1"}
+    done = subprocess.run(command, cwd=_above(runs), capture_output=True, text=True, env=environment, check=True)
+    console = Console(record=True, width=120, file=io.StringIO())
+    lines = (done.stdout + done.stderr).rstrip()
+    console.print(Text(f"$ nas pareto {STUDY}\n", style="bold"), Text(lines), sep="")
+    svg = console.export_svg(title="", theme=MONOKAI, unique_id="nas")
+    svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL).replace("Fira Code", "ui-monospace")
+    (FOLDER / "terminal.svg").write_text(svg, encoding="utf-8")
+
+
+def _above(runs: Path) -> Path:
+    """Return the folder whose `runs/nas` it is: commands that are called there name no folder."""
+    return runs.parents[1]
+
+
+def report(runs: Path, browser: str) -> None:
+    """Draw the first screens of the report as `report-light.png` and `report-dark.png`.
+
+    The archive has no weights, so the page lacks detections, and the line that says so is left out.
+    """
+    page = runs / "report.html"
+    with chdir(_above(runs)):
+        contents = gather(nas.open_study(STUDY))
+    if missing := [problem for problem in contents.problems if not problem.startswith("detections: ")]:
+        raise CannotDrawError("; ".join(missing))
+    page.write_text(render(replace(contents, problems=[])), encoding="utf-8")
+    for scheme in SCHEMES:
+        _screenshot(browser, page.as_uri(), FOLDER / f"report-{scheme}.png", (1100, 1480), dark=scheme == "dark")
+
+
+def mlflow(runs: Path, browser: str) -> None:
+    """Draw MLflow's page of the study's run as `mlflow.png`."""
+    subprocess.run([*NAS, "sync", STUDY], cwd=_above(runs), check=True)
+    with _server(runs) as address:
+        _screenshot(browser, f"{address}/{_run_page(address)}", FOLDER / "mlflow.png", (1400, 900), seconds=30)
+
+
+def _run_page(address: str) -> str:
+    """Return the page of the study's run, below the server's address."""
+    import mlflow as client  # noqa: PLC0415 - it takes seconds, and most pictures do not need it
+
+    client.set_tracking_uri(address)
+    (run,) = client.search_runs(
+        search_all_experiments=True, filter_string=f"run_name = '{STUDY}'", output_format="list"
+    )
+    return f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+
+
+@contextmanager
+def _server(runs: Path) -> Iterator[str]:
+    """Start `nas ui`, and end it afterwards; yield its address once it answers."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [*NAS, "ui", "--no-browser", "--port", str(port)]
+    process = subprocess.Popen(
+        command, cwd=_above(runs), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, process_group=0
+    )
+    address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 240
+    try:
+        while not _answers(address):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise CannotDrawError("nas ui does not answer")
+            time.sleep(1)
+        yield address
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(60)
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{address}/health", timeout=5) as reply:  # noqa: S310 - an address of ours
+            return bool(reply.status == 200)
+    except (urllib.error.URLError, TimeoutError, ConnectionError):
+        return False
+
+
+def _screenshot(
+    browser: str, address: str, out: Path, size: tuple[int, int], *, dark: bool = False, seconds: int = 15
+) -> None:
+    """Write a picture of a page, in 256 colours, which is a third of the size."""
+    from PIL import Image  # noqa: PLC0415 - the other pictures do not need it
+
+    with tempfile.TemporaryDirectory() as profile:
+        taken = Path(profile) / "page.png"
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={profile}"]
+        options += [f"--window-size={size[0]},{size[1]}", f"--virtual-time-budget={1000 * seconds}"]
+        options += ["--blink-settings=preferredColorScheme=0"] if dark else ["--blink-settings=preferredColorScheme=1"]
+        subprocess.run(
+            [browser, *options, f"--screenshot={taken}", address], check=True, capture_output=True, timeout=300
+        )
+        Image.open(taken).convert("RGB").quantize(256).save(out, optimize=True)
+
+
+WITHOUT_BROWSER: Mapping[str, Callable[[Path], None]] = {
+    "gains": gains_figure,
+    "front": front,
+    "network": drawing,
+    "terminal": terminal,
+}
+WITH_BROWSER: Mapping[str, Callable[[Path, str], None]] = {"report": report, "mlflow": mlflow}
+
+
+def main(options: argparse.Namespace) -> None:
+    """Draw the pictures; exit with status 1 if one could not be drawn."""
+    mpl.use("svg")
+    mpl.rcParams["svg.hashsalt"] = "nas"  # the same file each time
+    browser = options.browser or next(filter(None, map(shutil.which, BROWSERS)), None)
+    missing: dict[str, str] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        with tarfile.open(ARCHIVE) as archive:
+            archive.extractall(folder, filter="data")
+        runs = Path(folder) / "runs" / "nas"
+        for name in options.only:
+            try:
+                _draw(name, runs, browser)
+            except (CannotDrawError, subprocess.SubprocessError, OSError) as error:
+                missing[name] = str(error)
+            else:
+                print(f"drawn: {name}", flush=True)
+    for name, reason in missing.items():
+        print(f"not drawn: {name} ({reason})", file=sys.stderr)
+    sys.exit(bool(missing))
+
+
+def _draw(name: str, runs: Path, browser: str | None) -> None:
+    if name in WITHOUT_BROWSER:
+        WITHOUT_BROWSER[name](runs)
+    elif browser is None:
+        raise CannotDrawError(f"no browser: install one of {', '.join(BROWSERS)}, or give --browser")
+    else:
+        WITH_BROWSER[name](runs, browser)
+
+
+if __name__ == "__main__":
+    every = [*WITHOUT_BROWSER, *WITH_BROWSER]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=every, default=every, help="pictures to draw")
+    parser.add_argument("--browser", help="command of Chromium or Chrome")
+    main(parser.parse_args())

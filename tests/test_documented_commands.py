@@ -1,0 +1,142 @@
+"""Every command that README.md and the pages of docs/ print is parsed; those that need no training are run.
+
+`python -m benchmarks.docs`, and here the slow test, run all of them, with options that make trainings short.
+"""
+
+import re
+import shlex
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.core import TyperGroup
+from typer.testing import CliRunner
+
+from benchmarks import docs, documented
+from nas.cli import app
+
+ROOT = Path(__file__).parents[1]
+STUDY = ROOT / "docs" / "figures" / "v9t-digits.tar.xz"
+WITHOUT_TRAINING = set(
+    "compare cost data doctor effects models pareto report spaces status trials trust".split()  # noqa: SIM905 - shorter
+)
+"""Commands that are run as printed; others are if they have `--dry-run`."""
+NEEDS_MORE = (
+    *("--measure", "--repair", "--calibrate", "--latency", "--refine", "refine ", "mmqa", "MMQA", "-x3"),
+    *("around.yaml --dry-run", "trials --format", "runs/nas/..."),
+)
+"""Parts of commands that need a training, a device's table, time, or a file that another command writes."""
+
+USAGE_ERROR: Any = typer.BadParameter.__mro__[1]
+"""Base class of the errors of a wrong command line; Typer does not export it."""
+
+pytestmark = pytest.mark.skipif(not (ROOT / "docs").is_dir(), reason="the documents are not part of the wheel")
+
+
+def text(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
+
+
+def command_of(arguments: list[str]) -> tuple[Any, list[str]]:
+    """Return the command that arguments name, and the arguments after its name."""
+    command: Any = typer.main.get_command(app)
+    rest = list(arguments)
+    while isinstance(command, TyperGroup):
+        if rest and rest[0] in command.commands:
+            command = command.commands[rest.pop(0)]
+        elif rest and not rest[0].startswith("-") and "show" in command.commands:
+            command = command.commands["show"]  # `nas spaces v9`
+        else:
+            break
+    return command, rest
+
+
+def mistake_in(arguments: list[str]) -> str | None:
+    """Return what the parser of a command says against its arguments."""
+    command, rest = command_of([word for word in arguments if word != "..."])
+    if isinstance(command, TyperGroup) and rest and not rest[0].startswith("-"):
+        return f"no command {rest[0]}"
+    needs_study = any(one.param_type_name == "argument" and one.metavar == "STUDY" for one in command.params)
+    named = needs_study and (not rest or rest[0].startswith("-"))
+    try:
+        command.make_context("nas", ["v9t-digits", *rest] if named else rest)  # sentences leave the study out
+    except typer.Exit:  # --help
+        return None
+    except USAGE_ERROR as error:
+        return str(error.format_message())
+    return None
+
+
+def test_documented_commands_are_right() -> None:
+    found = [
+        (page, command, mistake_in(arguments))
+        for page in documented.pages()
+        for command in documented.commands(text(page), documented.SHELL)
+        for arguments in documented.invocations(documented.filled(command))
+    ]
+    assert len(found) > 150
+    assert [one for one in found if one[2]] == []
+
+
+def test_a_wrong_command_is_found() -> None:
+    wrong = ["nas search --spce v9", "nas confirm STUDY --seed 3", "nas serch", "nas export STUDY --best largest"]
+    (page,) = ["```\n" + "\n".join(wrong) + "\n```\n"]
+    invocations = [
+        arguments
+        for command in documented.commands(page)
+        for arguments in documented.invocations(documented.filled(command))
+    ]
+    assert [mistake_in(arguments) is not None for arguments in invocations] == [True] * 4
+
+
+def test_options_in_comments_of_commands_exist() -> None:
+    for page in documented.pages():
+        for command, flags in documented.flags_in_comments(text(page)):
+            (arguments, *_) = documented.invocations(documented.filled(command))
+            options = {option for one in command_of(arguments)[0].params for option in one.opts}
+            assert set(flags) <= options, (page, command)
+
+
+def free_commands() -> Iterator[str]:
+    """Yield every documented command that needs no training, once."""
+    found = dict.fromkeys(
+        re.sub(r"\bv9[ts]-my\b", "v9t-digits", documented.filled(command))
+        for page in documented.pages()
+        for command in documented.commands(text(page))
+        if command.startswith("nas ") and not any(part in f"{command} " for part in NEEDS_MORE)
+    )
+    for command in found:
+        (arguments, *others) = documented.invocations(command)
+        if not others and (arguments[0] in WITHOUT_TRAINING or "--dry-run" in arguments):
+            yield shlex.join(arguments)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("documented")
+    docs.prepare(made, [])
+    with tarfile.open(STUDY) as archive:
+        archive.extractall(made, filter="data")
+    return made
+
+
+def test_commands_without_training_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    failed, free = {}, list(free_commands())
+    for arguments in free:
+        done = CliRunner().invoke(app, shlex.split(arguments))
+        if done.exit_code:
+            failed[arguments] = done.output[-500:]
+    assert len(free) > 20
+    assert failed == {}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", documented.pages())
+def test_commands_of_a_page_run(page: str, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as ended:
+        docs.main(docs.options(["--pages", page, "--folder", str(tmp_path)]))
+    assert not ended.value.code
