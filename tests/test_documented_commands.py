@@ -57,8 +57,9 @@ def command_of(arguments: list[str]) -> tuple[Any, list[str]]:
 def mistake_in(arguments: list[str]) -> str | None:
     """Return what the parser of a command says against its arguments."""
     command, rest = command_of([word for word in arguments if word != "..."])
-    if isinstance(command, TyperGroup) and rest and not rest[0].startswith("-"):
-        return f"no command {rest[0]}"
+    if isinstance(command, TyperGroup):  # options of `nas` itself act when they are parsed
+        options = {option for one in command.params for option in one.opts} | {"--help"}
+        return next((f"no option {word}" for word in rest if word not in options), None)
     needs_study = any(one.param_type_name == "argument" and one.metavar == "STUDY" for one in command.params)
     named = needs_study and (not rest or rest[0].startswith("-"))
     try:
