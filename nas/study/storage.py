@@ -129,11 +129,16 @@ def holds_trials(path: Path) -> bool:
         try:
             return bool(database.execute("SELECT EXISTS (SELECT 1 FROM trials WHERE state != 'WAITING')").fetchone()[0])
         except sqlite3.Error as error:
-            if any(word in str(error) for word in _UNREADABLE):
-                raise EnvironmentProblem(
-                    f"{path}: cannot be read: {error} (is the disk full? Make room there)"
-                ) from None
+            if problem := unreadable(error, path):
+                raise problem from None
             return False  # no storage, or an incomplete one: its creation was interrupted
+
+
+def unreadable(error: sqlite3.Error, path: Path) -> EnvironmentProblem | None:
+    """Return an error of SQLite on a file that may be a whole one, such as on a full disk; None for other errors."""
+    if not any(word in str(error) for word in _UNREADABLE):
+        return None
+    return EnvironmentProblem(f"{path}: cannot be read: {error} (is the disk full? Make room there)")
 
 
 def create_study(storage: RDBStorage, file: StudyFile) -> StudyFile:

@@ -12,7 +12,7 @@ from nas.records.trial_attributes import ENDING, HOST, MACHINE
 from nas.settings import Settings
 from nas.study.consistency import StoredTrial
 from nas.study.machines import TRACKING
-from nas.study.storage import study_id
+from nas.study.storage import study_id, unreadable
 from nas.study.stored_study import StoredStudy
 
 
@@ -75,12 +75,18 @@ def _has_figures(attributes: Mapping[str, object], settings: Settings) -> bool:
 
 
 def database_problem(path: Path) -> str:
-    """Return what SQLite finds damaged in a file of a storage; empty if it finds nothing, or there is no such file."""
+    """Return what SQLite finds damaged in a file of a storage; empty if it finds nothing, or there is no such file.
+
+    Raises:
+        EnvironmentProblem: it cannot be read, such as on a full disk.
+    """
     if not path.is_file():
         return ""
     try:
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=60)) as database:
             rows = database.execute("PRAGMA quick_check(1)").fetchall()
     except sqlite3.DatabaseError as error:
+        if problem := unreadable(error, path):
+            raise problem from None
         return str(error)
     return "" if rows == [("ok",)] else str(rows[0][0])

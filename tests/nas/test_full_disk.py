@@ -20,11 +20,13 @@ import torch
 from mlflow import MlflowClient
 from sqlalchemy.exc import OperationalError
 
+from nas.addresses import sqlite
 from nas.execution import recovery, worker
 from nas.execution.problem_line import PROBLEM
 from nas.execution.worker import UNFIT, Worker
 from nas.records.trial_files import TrialFiles
 from nas.study.storage import holds_trials, open_storage
+from nas.study.stored_trials import database_problem
 from nas.study.study import Study
 from nas.tracking.mlflow_runs import message_of
 from nas.workflows.running import tracker_of
@@ -175,15 +177,16 @@ def test_checkpoint_that_finds_no_room_is_named_and_its_first_half_stays(disk: D
     assert found[1][0].equal(torch.arange(100_000))
 
 
-@pytest.mark.parametrize("read", [open_storage, lambda url: holds_trials(Path(url.removeprefix("sqlite:///")))])
+@pytest.mark.parametrize("read", [lambda path: open_storage(sqlite(path)), holds_trials, database_problem])
 def test_database_that_cannot_be_read_on_a_full_disk_is_not_called_damaged(
-    disk: Disk, make_study: MakeStudy, read: Callable[[str], object]
+    disk: Disk, make_study: MakeStudy, read: Callable[[Path], object]
 ) -> None:
     study = make_study(trials=1)
     study.storage.engine.dispose()
+    assert study.database is not None
     disk.fill()
     with pytest.raises(EnvironmentProblem, match=rf"^{study.database}: cannot be .*(disk is full|the disk full)"):
-        read(study.file.storage)
+        read(study.database)
     disk.free()
     assert not holds_trials(study.folder / "study.db")
     assert len(Study.open(study.folder).trials()) == 1
