@@ -78,7 +78,7 @@ class FullDisk:
     expected: Scores = field(default_factory=dict)
     exported: dict[str, bytes] = field(default_factory=dict)
     needs: int = 0
-    seconds: float = 0.0
+    events: int = 0
 
     def start(self, case: Case, *arguments: object, **environment: str) -> subprocess.Popen[bytes]:
         """Start a command on the studies of a case; its output is appended to a file beside them."""
@@ -146,14 +146,14 @@ class FullDisk:
             while process.poll() is None:
                 self.needs = max(self.needs, disk.used)
                 time.sleep(0.05)
-            self.seconds = time.monotonic() - began
+            seconds, self.events = time.monotonic() - began, events(case)
             self.must_succeed(case, "export", "s", "--out", case.folder / "exported")
             self.exported = contents(case.folder / "exported")
             self.check(case)
             self.expected = scores(case)
         if len(self.expected) != TRIALS:
             self.report(case, f"{len(self.expected)} architectures have scores, {TRIALS} were asked for")
-        print(f"{case.folder.name}: {self.needs / 2**20:.1f} MB, {self.seconds:.0f} s", flush=True)
+        print(f"{case.folder.name}: {self.needs / 2**20:.1f} MB, {seconds:.0f} s", flush=True)
 
     def case(self, number: int, kind: str) -> None:
         """Run one case."""
@@ -174,12 +174,19 @@ class FullDisk:
                 variables = self.fill(case, disk)
                 process = self.start(case, *self.search(case), **variables)
                 if kind == "moment":
-                    time.sleep(self.rng.uniform(0, self.seconds))
+                    self.wait_for_a_moment(case, process)
                     disk.leave(0)
                 self.ended_well(case, self.status(case, process), before)
                 disk.make_room()
                 self.must_succeed(case, *self.search(case), **variables)
             self.check(case)
+
+    def wait_for_a_moment(self, case: Case, process: subprocess.Popen[bytes]) -> None:
+        """Wait until a random number of epochs were begun or saved, and a moment more."""
+        number = self.rng.randrange(self.events)
+        while process.poll() is None and events(case) < number:
+            time.sleep(0.01)
+        time.sleep(self.rng.uniform(0, 0.3))
 
     def fill(self, case: Case, disk: Disk) -> Mapping[str, str]:
         """Fill the file system before a search; return environment variables that place something there."""
@@ -205,6 +212,11 @@ class FullDisk:
         for problem in (*found, *twice):
             self.report(case, problem)
         self.must_succeed(case, "fsck", "s")
+
+
+def events(case: Case) -> int:
+    """Return how many epochs were begun or saved."""
+    return case.trace.read_bytes().count(b"\n") if case.trace.is_file() else 0
 
 
 def scores(case: Case) -> Scores:
