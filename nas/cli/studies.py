@@ -209,15 +209,23 @@ def export(
 def clean(
     study: Name,
     everything: Annotated[bool, typer.Option("--all", help="Delete the whole study.")] = False,
+    everywhere: Annotated[
+        bool,
+        typer.Option(
+            "--everywhere", help="With --all: delete its trials in the database, too, if other machines share them."
+        ),
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be deleted, and delete nothing.")] = False,
     runs: Runs = RUNS,
     shown: TextFormat = "text",
 ) -> None:
     """Delete scratch files, checkpoints of trials that have ended, and weights that nas export does not need."""
     from nas.study.cleaning import delete, lies_within, removable, size
+    from nas.study.database_rows import rows_of
     from search_spaces.errors import StudyError
 
     opened = _stored(study, runs)
+    rows = rows_of(opened, everywhere=everywhere) if everything else None
     supervision = opened.supervision_lock
     if not supervision.take(wait=False):
         raise StudyError(f"{study} is running; stop it first")
@@ -230,6 +238,10 @@ def clean(
         if everything:
             trials = f"all {len(list((opened.folder / 'trials').glob('*')))} trials, weights, and Optuna's database"
             show.lines([f"{'would delete' if dry_run else 'deleting'} the whole study: {trials}, {freed / 1e6:.1f} MB"])
+        if rows is not None:
+            show.lines([rows.sentence(dry_run=dry_run)])
+            if not dry_run:
+                rows.delete()
         for path in inside:
             if shown == "text":
                 print(path)  # noqa: T201 - the result, for a pipe

@@ -30,6 +30,8 @@ _TAIL_BYTES = 2**16
 _RESTARTS = 3
 """Restarts of a worker that exits outside of trials, with no trial that ends in between. Exits in trials are stored as
 endings and counted by the circuit breaker."""
+_PAUSE_SECONDS = 1.0
+"""Before the first of these restarts; twice as long before each further one."""
 
 WORKER = (sys.executable, "-P", "-m", "nas.execution.worker")
 """`-P`: a folder called nas or trials in the user's working directory must not be imported."""
@@ -52,6 +54,7 @@ class _WorkerProcess:
         watchdog: of its current training.
         killed: why the supervisor killed it.
         to_restart: whether its last process exited before the study had ended.
+        not_before: time by `time.monotonic` at which it may be restarted.
         exits: outside of trials, while the number of ended trials stayed at `ended`.
     """
 
@@ -62,6 +65,7 @@ class _WorkerProcess:
     watchdog: Watchdog | None = None
     killed: ExitCause | None = None
     to_restart: bool = False
+    not_before: float = 0.0
     exits: int = 0
     ended: int = 0
 
@@ -145,10 +149,12 @@ class Supervisor:
         for worker, cause in exits:
             _count_exit(worker, cause, records)
         self._call_for_waiting(records)
-        to_restart = [worker for worker in self._workers if worker.to_restart]
-        if to_restart and self._work_left(records):
-            self._start(to_restart[0])
-        running = bool(self._orphans) or any(worker.process is not None for worker in self._workers)
+        now, is_work_left = time.monotonic(), self._work_left(records)
+        to_restart = [worker for worker in self._workers if worker.to_restart and is_work_left]
+        ready = [worker for worker in to_restart if worker.not_before <= now]
+        if ready:
+            self._start(ready[0])
+        running = bool(self._orphans or to_restart) or any(worker.process is not None for worker in self._workers)
         return records if running or self._waits_for_others(records) else None
 
     def _recover_lost_machines(self) -> None:
@@ -270,17 +276,22 @@ class Supervisor:
 
 
 def _count_exit(worker: _WorkerProcess, cause: ExitCause, records: Sequence[Record]) -> None:
-    """Count an exit outside of a trial.
+    """Count an exit outside of a trial; the next restart waits, each time twice as long.
 
     Raises:
+        EnvironmentProblem: it had too little memory to load PyTorch, and so would have another.
         StudyError: the worker has used up its restarts.
     """
     ended = sum(record.ending is not None for record in records)
     worker.exits = worker.exits + 1 if ended == worker.ended else 1
     worker.ended = ended
+    worker.not_before = time.monotonic() + _PAUSE_SECONDS * 2 ** (worker.exits - 1)
+    kind, _, reason = _last_log_line(worker).partition(": ")
+    if kind == ImportError.__name__ and (problem := machine.address_space_problem(ImportError(reason))):
+        raise EnvironmentProblem(f"worker {worker.index}: {problem}; {_whole_log(worker)}")
     if worker.exits > _RESTARTS:
-        problem = f"worker {worker.index} died {worker.exits} times outside of trials ({cause.text})"
-        raise StudyError(f"{problem}; {_last_log_line(worker)}")
+        died = f"worker {worker.index} died {worker.exits} times outside of trials ({cause.text})"
+        raise StudyError(f"{died}; {_last_log_line(worker)} {_whole_log(worker)}")
 
 
 def spawn(command: list[str], environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
@@ -337,4 +348,8 @@ def _problem(worker: _WorkerProcess) -> str:
 
 def _last_log_line(worker: _WorkerProcess) -> str:
     lines = worker.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return f"{lines[-1] if lines else 'its log is empty'} (all of it: {worker.log})"
+    return lines[-1] if lines else "its log is empty"
+
+
+def _whole_log(worker: _WorkerProcess) -> str:
+    return f"(all of it: {worker.log})"

@@ -4,12 +4,17 @@ Without these settings a cut link is noticed after two hours: by the client, whi
 server, which keeps the locks of the machine that was cut off.
 """
 
+import os
+import shlex
+import stat
+from pathlib import Path
 from typing import Any, TypeVar
 
 from optuna.storages import RDBStorage
 from sqlalchemy import event, make_url
 
 from nas import addresses
+from search_spaces.errors import EnvironmentProblem
 
 _OF_CLIENT: dict[str, int] = {
     "connect_timeout": 10,
@@ -32,6 +37,9 @@ _SET = "SELECT set_config(name, %s, false) FROM pg_settings WHERE name = %s"
 """A server of an older version lacks some of them."""
 _IDLE_CONNECTIONS = 1
 
+_OTHERS = 0o077
+"""Mode bits by which others read, write or run a file."""
+
 Storage = TypeVar("Storage", bound=RDBStorage)
 
 
@@ -46,6 +54,26 @@ def server_options(url: str) -> dict[str, Any]:
             "connect_args": {name: value for name, value in _OF_CLIENT.items() if name not in query},
         }
     return options
+
+
+def require_private_password_file(url: str) -> None:
+    """Refuse a file of passwords that others may read; libpq would ignore it, and the server ask for a password.
+
+    Args:
+        url: of the storage; nothing is read unless it is PostgreSQL.
+
+    Raises:
+        EnvironmentProblem: its mode is another than 600.
+    """
+    path = Path(os.environ.get("PGPASSFILE") or Path.home() / ".pgpass")
+    if not addresses.is_postgresql(url) or not path.is_file():
+        return
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & _OTHERS:
+        raise EnvironmentProblem(
+            f"storage: {path} holds passwords, and other users may open it (mode {mode:o}); it is not read then "
+            f"(chmod 600 {shlex.quote(str(path))})"
+        )
 
 
 def with_server_timeouts(storage: Storage) -> Storage:

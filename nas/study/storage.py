@@ -19,7 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from nas import addresses
 from nas.algorithms.pareto import OBJECTIVES, Direction
 from nas.study.folders import storage_file
-from nas.study.server_connections import server_options, with_server_timeouts
+from nas.study.server_connections import require_private_password_file, server_options, with_server_timeouts
 from nas.study.storage_retries import (
     ADVICE,
     RetryingStorage,
@@ -55,9 +55,10 @@ def open_storage(url: str, *, patient: bool = False) -> RetryingStorage:
         patient: wait for a server that does not answer; else that is an error, for the address may be wrong.
 
     Raises:
-        EnvironmentProblem: it cannot be opened.
+        EnvironmentProblem: it cannot be opened, or a file of passwords is open to others.
         StudyError: it is a file that is missing, empty or damaged.
     """
+    require_private_password_file(url)
     file = storage_file(url)
     options: dict[str, Any] = {"connect_args": {"timeout": _SQLITE_SECONDS}} if file else server_options(url)
     heartbeat: dict[str, Any] = {"heartbeat_interval": _HEARTBEAT_SECONDS, "grace_period": _GRACE_SECONDS}

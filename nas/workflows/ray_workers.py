@@ -27,8 +27,12 @@ from search_spaces.errors import EnvironmentProblem, NasError, StudyError, unwra
 _log = logging.getLogger(__name__)
 
 _TICK_SECONDS = 1.0
+_LOOK_SECONDS = 10.0
+"""After which it is looked whether a worker has begun."""
 _STOP_SECONDS = 60.0
 """In which tasks stop their trainings and store what they have."""
+_BEGIN_SECONDS = 30 * 60.0
+"""In which a first worker begins: an autoscaler starts a machine in minutes."""
 _PASSED_ON = (GRACE, "NAS_CACHE")
 """Environment variables that tasks get from the process that begins them."""
 
@@ -51,6 +55,7 @@ class RaySupervisor:
         self._study, self._on_tick, self._cluster = study, on_tick, cluster
         self._looked_at = -float("inf")
         self._problem = ""
+        self._has_worker = False
 
     def run(self) -> None:
         """Begin the tasks and return when they have ended.
@@ -78,9 +83,10 @@ class RaySupervisor:
             raise EnvironmentProblem(f"ray: the last worker has ended early: {self._problem}")
 
     def _work(self, ray: Any) -> None:
-        tasks = self._begin(ray)
+        tasks, began = self._begin(ray), time.monotonic()
         try:
             while tasks:
+                self._require_worker(ray, time.monotonic() - began)
                 done, tasks = ray.wait(tasks, num_returns=len(tasks), timeout=_TICK_SECONDS)
                 for task in done:
                     self._note_end(ray, task)
@@ -110,6 +116,27 @@ class RaySupervisor:
             ).remote(name, storage, environment, trusts)
             for index in range(self._study.file.run.workers)
         ]
+
+    def _require_worker(self, ray: Any, waited: float) -> None:
+        """Stop waiting for the first worker after a time limit: it has no room, or cannot start.
+
+        Args:
+            waited: seconds since the tasks were handed to Ray.
+
+        Raises:
+            EnvironmentProblem: none has begun in time.
+        """
+        if self._has_worker or self._study.shared is None or waited < _LOOK_SECONDS:
+            return
+        here = self._study.shared.machines.id
+        self._has_worker = any(one.id != here for one in self._study.shared.machines.all())
+        if not self._has_worker and waited > _BEGIN_SECONDS:
+            needs = f"1 CPU{f' and {self._cluster.gpus:g} GPU' if self._cluster.gpus else ''} each"
+            free = ", ".join(f"{name} {ray.available_resources().get(name, 0):g}" for name in ("CPU", "GPU"))
+            raise EnvironmentProblem(
+                f"ray: no worker has begun within {_BEGIN_SECONDS / 60:.0f} min; they need {needs}, and free are: "
+                f"{free} (ray status, and the logs in /tmp/ray/session_latest/logs, show why)"
+            )
 
     def _note_end(self, ray: Any, task: Any) -> None:
         """Log why a task has ended, if that was not the end of the study."""

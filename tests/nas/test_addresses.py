@@ -11,6 +11,7 @@ from nas import addresses
 from nas.cli import app, arguments
 from nas.execution import supervisor
 from nas.study.folders import default_storage
+from nas.study.server_connections import require_private_password_file
 from nas.study.storage import create_file, open_storage
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
@@ -237,3 +238,29 @@ class TestPasswordsAreSeenNowhere:
         study.file = study.file.model_copy(update={"storage": self.ADDRESS, "tracking": self.ADDRESS})
         written = study.file.settings.model_dump_json() + study.file.run.model_dump_json() + repr(study)
         assert "s3cr3t" not in written
+
+    @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o666])
+    def test_file_of_passwords_that_others_may_open_is_refused(
+        self, mode: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        file = tmp_path / "my pass"
+        file.write_text("127.0.0.1:1:nas:me:s3cr3t\n")
+        file.chmod(mode)
+        monkeypatch.setenv("PGPASSFILE", str(file))
+        with pytest.raises(EnvironmentProblem) as found:
+            open_storage("postgresql://me@127.0.0.1:1/nas")
+        assert str(found.value) == (
+            f"storage: {file} holds passwords, and other users may open it (mode {mode:o}); it is not read then "
+            f"(chmod 600 '{file}')"
+        )
+
+    def test_file_of_passwords_of_mode_600_is_used(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        file = tmp_path / "pass"
+        file.write_text("127.0.0.1:1:nas:me:s3cr3t\n")
+        file.chmod(0o600)
+        monkeypatch.setenv("PGPASSFILE", str(file))
+        require_private_password_file("postgresql://me@127.0.0.1:1/nas")
+        file.chmod(0o644)
+        require_private_password_file("sqlite:///study.db")  # which reads no such file
+        with pytest.raises(EnvironmentProblem, match="chmod 600"):
+            require_private_password_file("postgresql://me@127.0.0.1:1/nas")

@@ -1,6 +1,7 @@
 """Several machines on one study: folders of one process, with a formula instead of training, and one PostgreSQL."""
 
 import json
+import shutil
 import socket
 import threading
 import time
@@ -13,8 +14,10 @@ from typing import Any, Protocol
 import pytest
 from optuna.trial import Trial, TrialState
 from sqlalchemy import text
+from typer.testing import CliRunner
 
 from nas import addresses
+from nas.cli import app
 from nas.execution import lost_machines, recovery, shared_trials, worker
 from nas.execution.enqueue import enqueue_extremes
 from nas.execution.machine_at_work import at_work
@@ -27,9 +30,10 @@ from nas.study import stock_training
 from nas.study.conditions import conditions_here
 from nas.study.database_lock import DatabaseLock
 from nas.study.fetching import fetched
-from nas.study.machines import GRACE, MACHINE_FILE, STOCK_TRAINING, TRACKING, machine_id
+from nas.study.machines import GRACE, MACHINE_FILE, STOCK_TRAINING, TRACKING, Machines, machine_id
 from nas.study.shared_definition import CONDITIONS
 from nas.study.shared_study import SharedStudy
+from nas.study.storage import study_id
 from nas.study.study import Study
 from nas.workflows import join as joining
 from nas.workflows import sharing
@@ -595,3 +599,53 @@ def test_server_that_is_restarted_in_mid_search_loses_and_doubles_nothing(
     assert len(finished) == 10
     assert set(Counter(record.fingerprint for record in finished).values()) == {1}
     assert not any(record.state == "running" for record in records)
+
+
+class TestCleaningAStudyInADatabase:
+    @staticmethod
+    def clean(study: Study, *options: str) -> str:
+        command = ["clean", study.name, "--all", *options, "--runs", str(study.folder.parent)]
+        done = CliRunner().invoke(app, command)
+        assert done.exit_code == 0, done.output
+        return " ".join(done.stderr.split())
+
+    @staticmethod
+    def rows(study: Study) -> list[int]:
+        tables = ("studies", "trials", "nas_files", "nas_machines", "nas_claims")
+        with study.storage.engine.connect() as connection:
+            counts = [text(f"SELECT count(*) FROM {table}") for table in tables]  # noqa: S608 - names of ours
+            return [connection.execute(count).scalar_one() for count in counts]
+
+    def test_rows_are_deleted_with_the_folder(self, make_study: MakeStudy, database: str) -> None:
+        other = make_study("other", storage=database)
+        alone = self.rows(other)
+        study = make_study(storage=database)
+        assert study.shared is not None
+        study.shared.machines.begin(1)
+        study.shared.files.put("trials/0000/outcome.json", b"{}")
+        study.shared.machines.claim(TRACKING, set())
+        study.enqueue(study.space.stock)
+        before = self.rows(study)
+        assert "would delete its trials in postgresql" in self.clean(study, "--dry-run")
+        assert self.rows(study) == before
+        assert "deleting its trials in postgresql" in self.clean(study)
+        assert self.rows(other) == alone
+        assert not study.folder.exists()
+
+    def test_rows_of_several_machines_stay_unless_they_are_named(self, make_study: MakeStudy, database: str) -> None:
+        study = make_study(storage=database)
+        assert study.shared is not None
+        Machines(study.storage, study_id(study.storage, study.name), "another").begin(1)
+        before = self.rows(study)
+        folder = study.folder.rename(study.folder.with_name("away"))
+        shutil.copytree(folder, study.folder)
+        assert "its trials stay in postgresql" in self.clean(study)
+        assert self.rows(study) == before
+        folder.rename(study.folder)
+        command = ["clean", study.name, "--all", "--everywhere", "--runs", str(study.folder.parent)]
+        refused = CliRunner().invoke(app, command)
+        assert refused.exit_code == 2
+        assert "is running on" in refused.stderr
+        Machines(study.storage, study_id(study.storage, study.name), "another").end()
+        assert "deleting its trials in postgresql" in self.clean(study, "--everywhere")
+        assert self.rows(study) == [0, 0, 0, 0, 0]

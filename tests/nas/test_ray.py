@@ -4,8 +4,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from nas.execution.supervisor import visible_device
 from nas.study.study import Study
 from nas.workflows import ray_cluster
 from nas.workflows.ray_cluster import RayCluster
+from nas.workflows.ray_workers import RaySupervisor
 from search_spaces.errors import EnvironmentProblem, SpecError
 
 SERVER = "postgresql://me@lab/nas"
@@ -74,6 +76,32 @@ def test_gpu_of_a_worker_is_one_of_those_that_this_process_sees() -> None:
     assert visible_device("1", "4,6") == "6"
     assert visible_device("0", "GPU-8f1a") == "GPU-8f1a"
     assert visible_device("2", "4,6") == "2"
+
+
+class _NoRoom:
+    """Ray without a free CPU."""
+
+    @staticmethod
+    def available_resources() -> dict[str, float]:
+        return {"GPU": 2.0}
+
+
+def test_workers_that_never_begin_are_waited_for_with_a_limit(make_study: Callable[..., Study]) -> None:
+    machines = [SimpleNamespace(id="here")]
+    study = make_study()
+    vars(study)["shared"] = SimpleNamespace(machines=SimpleNamespace(id="here", all=lambda: machines))
+    supervisor = RaySupervisor(RayCluster(address="auto", gpus=1), study, lambda _: None)
+    supervisor._require_worker(_NoRoom, 60.0)
+    with pytest.raises(EnvironmentProblem) as found:
+        supervisor._require_worker(_NoRoom, 1801.0)
+    assert str(found.value) == (
+        "ray: no worker has begun within 30 min; they need 1 CPU and 1 GPU each, and free are: CPU 0, GPU 2 "
+        "(ray status, and the logs in /tmp/ray/session_latest/logs, show why)"
+    )
+    machines.append(SimpleNamespace(id="node"))
+    supervisor._require_worker(_NoRoom, 1801.0)
+    machines.pop()  # it has begun; what becomes of it later is another matter
+    supervisor._require_worker(_NoRoom, 9999.0)
 
 
 SPACE = """\

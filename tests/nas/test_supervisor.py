@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import resource
 import runpy
 import signal
 import socket
@@ -17,12 +18,13 @@ import pytest
 from optuna.trial import TrialState
 
 from nas.execution import supervisor, watchdog
+from nas.execution.exit_causes import ExitCause
 from nas.execution.supervisor import Supervisor
 from nas.execution.worker import OUTGROWN
 from nas.records.record import Record
 from nas.settings import RunSettings
 from nas.study.study import Study
-from search_spaces.errors import StudyError
+from search_spaces.errors import EnvironmentProblem, StudyError
 from trials import Budget, Costs, Ending, Outcome, Scores
 
 MakeStudy = Callable[..., Study]
@@ -208,6 +210,7 @@ class TestExitsOutsideOfTrials:
             code = f"import sys; marks = open({str(marks)!r}, 'a+'); marks.write('x'); {line}"
             monkeypatch.setattr(supervisor, "WORKER", (sys.executable, "-c", code))
             monkeypatch.setattr(supervisor, "_TICK_SECONDS", 0.1)
+            monkeypatch.setattr(supervisor, "_PAUSE_SECONDS", 0.01)
             return marks
 
         return prepare
@@ -222,6 +225,30 @@ class TestExitsOutsideOfTrials:
         with pytest.raises(StudyError, match=expected):
             Supervisor(make_study(trials=4), lambda _: None).run()
         assert len(marks.read_text()) == 4
+
+    def test_restarts_wait_each_time_twice_as_long(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        log = tmp_path / "0.log"
+        log.write_text("Killed\n")
+        worker = supervisor._WorkerProcess(index=0, device="cpu", log=log)
+        monkeypatch.setattr(time, "monotonic", lambda: 100.0)
+        pauses = []
+        for _ in range(supervisor._RESTARTS):
+            supervisor._count_exit(worker, ExitCause(text="exit code 1"), [])
+            pauses.append(worker.not_before - 100)
+        assert pauses == [1, 2, 4]
+
+    def test_worker_without_memory_for_pytorch_ends_the_search_with_one_line(
+        self, make_study: MakeStudy, leaving: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        marks = leaving("raise ImportError('libtorch_cpu.so: failed to map segment from shared object')")
+        monkeypatch.setattr(resource, "getrlimit", lambda _: (4 * 2**30, 4 * 2**30))
+        with pytest.raises(EnvironmentProblem) as found:
+            Supervisor(make_study(trials=4), lambda _: None).run()
+        line = str(found.value)
+        assert line.startswith("worker 0: libtorch_cpu.so: failed to map segment from shared object: this shell limits")
+        assert "4.0 GiB (ulimit -v)" in line
+        assert len(line.splitlines()) == 1
+        assert marks.read_text() == "x"
 
     def test_worker_that_hangs_in_the_stock_model_training_is_killed(
         self, make_study: MakeStudy, leaving: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
