@@ -61,7 +61,7 @@ def graft(
         if site.path == WHOLE:
             return replace_layer(layer, module)
         layer.set_submodule(site.path, module)
-    _set_param_count(layer)
+    set_param_count(layer)
     return layer
 
 
@@ -165,10 +165,10 @@ def replace_layer(layer: nn.Module, module: nn.Module) -> nn.Module:
         if mark in vars(layer):
             setattr(module, mark, getattr(layer, mark))
     module.type = f"{type(module).__module__}.{type(module).__qualname__}"  # type: ignore[assignment]
-    _set_param_count(module)
+    set_param_count(module)
     return module
 
 
-def _set_param_count(layer: nn.Module) -> None:
+def set_param_count(layer: nn.Module) -> None:
     """Set Ultralytics' attribute `np`, the number of parameters, as `parse_model` does."""
     layer.np = sum(parameter.numel() for parameter in layer.parameters())  # type: ignore[assignment]

@@ -5,7 +5,7 @@ A host is known by its exact type, since Ultralytics' classes inherit from each 
 exact types of the modules there. The kinds of site and the form of an operator at each: `docs/architecture.md`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -90,25 +90,38 @@ class Host:
             c_in: input channels of the layer, which an `nn.Upsample` does not have.
             reduction: image pixels per pixel of the layer's input map; None if it is unknown.
         """
-        for kind in operator.kinds:
-            found = [
-                site
-                for prefix, copy in copies(layer)
-                for path in self._paths(copy, kind)
-                if (site := _site(prefix + path, copy.get_submodule(path), kind, c_in, reduction))
-            ]
-            if found:
-                return tuple(found)
-        return ()
+        kinds = [kind for kind in operator.kinds if kind in self.inner or kind is self.whole]
+        return sites_in(layer, kinds, c_in, reduction)
 
-    def _paths(self, layer: nn.Module, kind: SiteKind) -> Iterator[str]:
-        if kind is self.whole:
-            yield WHOLE
-        if kind not in self.inner:
-            return
-        for name, module in layer.named_modules():
-            for child in _INNER_SITES.get(type(module), {}).get(kind, ()):
-                yield f"{name}.{child}".strip(".")
+
+def sites_in(layer: nn.Module, kinds: Sequence[SiteKind], c_in: int, reduction: int | None = None) -> tuple[Site, ...]:
+    """Return the sites in a built layer of the first kind that it has; empty if it has none.
+
+    Args:
+        kinds: in order of preference.
+        c_in: input channels of the layer.
+        reduction: image pixels per pixel of the layer's input map; None if it is unknown.
+    """
+    for kind in kinds:
+        found = [
+            site
+            for prefix, copy in copies(layer)
+            for path in _paths(copy, kind)
+            if (site := _site(prefix + path, copy.get_submodule(path), kind, c_in, reduction))
+        ]
+        if found:
+            return tuple(found)
+    return ()
+
+
+def _paths(layer: nn.Module, kind: SiteKind) -> Iterator[str]:
+    """Yield the paths of the sites of a kind in a layer, or in one of its copies."""
+    if kind in {LAYER, UPSAMPLE}:
+        yield WHOLE
+        return
+    for name, module in layer.named_modules():
+        for child in _INNER_SITES.get(type(module), {}).get(kind, ()):
+            yield f"{name}.{child}".strip(".")
 
 
 _HOSTS = (

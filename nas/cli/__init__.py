@@ -19,6 +19,7 @@ from nas.cli import (
     data_sets,
     effects,
     environment,
+    exporting,
     joining,
     latency,
     models,
@@ -28,6 +29,7 @@ from nas.cli import (
     searching,
     show,
     studies,
+    training,
     trusting,
     watching,
 )
@@ -87,6 +89,8 @@ trusting.register(app)
 reproducing.register(app)
 studies.register(app)
 watching.register(app)
+exporting.register(app)
+training.register(app)
 consistency.register(app)
 packing.register(app)
 effects.register(app)
@@ -112,7 +116,7 @@ def main() -> None:
 
 def _quieten() -> None:
     """Keep third parties off the network and out of our output, unless the user has set these variables."""
-    is_ultralytics = len(sys.argv) > 1 and sys.argv[1] == "yolo"
+    is_ultralytics = len(sys.argv) > 1 and sys.argv[1] in {"yolo", "train"}
     os.environ.setdefault("YOLO_AUTOINSTALL", "false")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")

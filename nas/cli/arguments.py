@@ -111,6 +111,7 @@ class _CommandChecker:
 
     def __init__(self, command: Any, path: str) -> None:
         self._path = path
+        self._passes_on = bool(command.context_settings.get("allow_extra_args"))
         self._types = get_type_hints(command.callback)
         named = [one for one in command.params if one.param_type_name == "option"]
         self._options = {spelled: one for one in named for spelled in (*one.opts, *one.secondary_opts)}
@@ -136,6 +137,8 @@ class _CommandChecker:
                 elif takes_value and equals:
                     yield self._value(option, value)
             elif (assigned := _ASSIGNMENT.fullmatch(part)) and not _exists(part):
+                if self._passes_on and assigned[1].replace("_", "-") not in {one.lstrip("-") for one in self._options}:
+                    continue  # to Ultralytics, which checks it
                 yield self._assigned(assigned[1], assigned[2])
             else:
                 problem = ranges.text_problem(part)

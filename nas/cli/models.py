@@ -1,7 +1,6 @@
 """`nas spaces`, `nas models` and `nas yolo`: search spaces, models that come with the package, Ultralytics' command."""
 
 import json
-import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -254,21 +253,11 @@ def yolo(context: typer.Context) -> None:
     arguments = ["help" if word in _HELP else word for word in context.args]
     if "help" in arguments:
         print(f"{context.command.help}\n", flush=True)  # noqa: T201 - this is the output, before Ultralytics' own help
-    sys.argv[:] = ["yolo", *arguments]  # in place, and first: Ultralytics keeps the list when it is imported
-    _run_yolo()
+    _run_yolo(arguments)
 
 
 @show.reports_errors
-def _run_yolo() -> None:
-    """Run Ultralytics' command with the arguments in `sys.argv`."""
-    from ultralytics import cfg
+def _run_yolo(arguments: list[str]) -> None:
+    from nas.workflows import yolo_command
 
-    from nas.workflows.training_log import logged
-    from trials.training import full_training, yolo_inputs  # these import `search_spaces`, which registers our layers
-
-    arguments, trusted = yolo_inputs.without_trust(yolo_inputs.without_modules(sys.argv))
-    sys.argv[:] = full_training.prepare_command(arguments)
-    yolo_inputs.require_valid(sys.argv, trusted=trusted)
-    yolo_inputs.guard(trusted=trusted)
-    with logged(), yolo_inputs.mistakes_in_one_line():
-        cfg.entrypoint()
+    yolo_command.run(arguments)

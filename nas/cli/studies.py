@@ -1,9 +1,9 @@
-"""`nas status`, `nas pareto`, `nas trials`, `nas base`, `nas export` and `nas clean`: look at studies and use them."""
+"""`nas status`, `nas pareto`, `nas trials`, `nas base` and `nas clean`: look at studies and use them."""
 
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -60,7 +60,7 @@ _BASE_COLUMNS = {
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (status, pareto, trials, base, export, clean):
+    for command in (status, pareto, trials, base, clean):
         app.command()(command)
 
 
@@ -79,14 +79,18 @@ def status(
     resume STUDY. nas watch STUDY follows a search that runs.
     """
     from nas.study.folders import studies
+    from nas.study.full_trainings import full_trainings
     from nas.words import duration
 
     names = [study] if study else studies(runs)
     if not names:
         show.lines([f"no studies in {runs} yet; start one with: nas search"])
     found = [_status(_stored(study, runs))] if study else [_status_or_problem(name, runs) for name in names]
-    rows = [row for row, _ in found]
+    rows: list[dict[str, Any]] = [dict(row) for row, _ in found]
     problems = {row["study"]: row["problem"] for row in rows if row["problem"]}
+    if shown == "json":
+        for row in rows:
+            row["full_trainings"] = [one.as_document() for one in full_trainings(Path(row["folder"]))]
     if shown == "table":
         rows = [
             row
@@ -104,6 +108,8 @@ def status(
         show.details(["waiting: architectures in the queue, which have no worker yet; nas resume STUDY trains them"])
     show.lines(f"{name} cannot be opened: {problem}" for name, problem in problems.items())
     show.lines(f"{row['study']}: {line}" for row, warning in found for line in warning[:1])
+    if study and shown == "table":
+        show.lines(one.sentence for one in full_trainings(Path(rows[0]["folder"])))
 
 
 @show.reports_errors
@@ -168,41 +174,6 @@ def base(study: Name, runs: Runs = RUNS, shown: Shown = "table") -> None:
     show.rows([row], shown, title=f"The stock model of {study}", columns=columns, narrow=("seconds", "map50", "params"))
     show.lines([f"its weights: {training.weights}"])
     show.lines(fronts.nothing_learned(opened))
-
-
-@show.reports_errors
-def export(
-    study: Name,
-    trial: Annotated[int | None, typer.Option(metavar="N", help="Export this trial instead of the best.")] = None,
-    best: Annotated[
-        Literal["map", "knee", "cheapest"] | None,
-        typer.Option(
-            help="Model of the Pareto front to export: map is the most accurate, cheapest the one with the least cost, "
-            "knee the best compromise. \\[default: map]"
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Where to write. \\[default: a folder inside the study's]")
-    ] = None,
-    runs: Runs = RUNS,
-) -> None:
-    """Export the model of a trial: model.yaml, weights.pt, data.yaml and summary.json."""
-    opened = opening.opened(study, runs)
-    exported = opened.export(trial=trial, best=best, folder=out)
-    record = exported.record
-    print(exported.folder)  # noqa: T201 - the result, for a pipe
-    accuracy, gflops = show.figure("map50_95", record.map50_95), show.figure("gflops", record.gflops)
-    if exported.mean.seeds > 1:
-        mean = show.figure("map50_95", exported.mean.map50_95)
-        accuracy = f"{accuracy} with its seed, {mean} as the mean of {exported.mean.seeds} seeds"
-    lines = [
-        f"trial {record.trial}: mAP50-95 {accuracy}, {gflops} GFLOPs: {record.summary}",
-        f"train it in full:   {exported.train}",
-    ]
-    if exported.weights is None:
-        lines += ["its weights were not saved (those of the front, the stock model and the last few trials are)"]
-        lines += [f"train it as the trial did:   {exported.retrain}"]
-    show.lines([*lines, *fronts.nothing_learned(opened)])
 
 
 @show.reports_errors

@@ -35,7 +35,7 @@ _PATTERN = re.compile(
     )
 )
 _LEFT_OUT = re.compile(
-    r"(?:.*/)?(?:lock|.*\.lock|\..*)|(?:base|trials/\d+)/ultralytics/.*|(?:export|mlflow|orphans)/.*"
+    r"(?:.*/)?(?:lock|.*\.lock|\..*)|(?:base|trials/\d+)/ultralytics/.*|(?:export|full|mlflow|orphans)/.*"
     r"|study\.db-\w+|machine\.json|report\.html"
 )
 """Locks, journals, temporary files, a machine's identity, and what is written again: exports, pages, uploads."""

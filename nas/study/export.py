@@ -4,10 +4,10 @@ import json
 import platform
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nas.algorithms.pareto import OBJECTIVES, knee_point, main_cost
 from nas.records.record import Record, find_record, pareto_front_of, point_of
@@ -22,6 +22,9 @@ from trials import weights as weight_files
 from trials.costing import cost
 from trials.data import datasets
 
+if TYPE_CHECKING:
+    from nas.deployment.formats import ExportedFormat
+
 _VERSIONS = ("nas-for-yolo", "torch", "ultralytics", "ultralytics-thop", "optuna")
 BEST = ("map", "knee", "cheapest")
 
@@ -34,16 +37,43 @@ class Exported:
         record: of the exported trial itself, whose weights these are.
         mean: the same with the means over all seeds of its architecture.
         weights: None if the trial's weights were deleted.
-        train: the command that trains the model in full.
+        train_arguments: arguments of `yolo train` for the model, its data and its weights.
+        deploy_size: image size for which it was searched, in pixels.
         retrain: the command that trains it as the trial did.
+        standalone: folder for an Ultralytics without this package; None if it was not wanted, or is not needed.
+        formats: further formats of the model.
+        torch_map50_95: with which those of the formats are compared; None if it was not measured.
     """
 
     folder: Path
     record: Record
     mean: Record
     weights: Path | None
-    train: str
+    train_arguments: tuple[str, ...]
+    deploy_size: int
     retrain: str
+    standalone: Path | None = None
+    formats: "tuple[ExportedFormat, ...]" = ()
+    torch_map50_95: float | None = None
+
+    @property
+    def train(self) -> str:
+        """Command that trains the model in full."""
+        return f"{_command(self.train_arguments)} epochs=100 imgsz={self.deploy_size}"
+
+    def as_document(self) -> dict[str, Any]:
+        """Return what was written, and how it compares with PyTorch, for JSON."""
+        return {
+            "folder": str(self.folder),
+            "trial": self.record.trial,
+            "map50_95": self.mean.map50_95,
+            "weights": None if self.weights is None else str(self.weights),
+            "standalone": None if self.standalone is None else str(self.standalone),
+            "formats": [{**asdict(one), "path": None if one.path is None else str(one.path)} for one in self.formats],
+            "torch_map50_95": self.torch_map50_95,
+            "train": self.train,
+            "retrain": self.retrain,
+        }
 
 
 def export(
@@ -87,15 +117,19 @@ def export(
     arguments = [f"model={folder / 'model.yaml'}", f"data={folder / 'data.yaml'}"]
     if build.is_end_to_end(architecture.document(len(settings.classes))):
         arguments.append("nms=False")  # validated by the head that scored it
-    command = f"nas yolo train {shlex.join(arguments)}"
     return Exported(
         folder=folder,
         record=record,
         mean=mean,
         weights=weights,
-        train=f"{command}{_pretrained(weights)} epochs=100 imgsz={budget.deploy_size}",
-        retrain=f"{command}{_pretrained(budget.weights)} {_budget_arguments(budget)}",
+        train_arguments=(*arguments, *_pretrained(weights)),
+        deploy_size=budget.deploy_size,
+        retrain=f"{_command([*arguments, *_pretrained(budget.weights)])} {_budget_arguments(budget)}",
     )
+
+
+def _command(arguments: Sequence[str]) -> str:
+    return f"nas yolo train {shlex.join(arguments)}"
 
 
 def _write_model_and_data(architecture: Architecture, settings: Settings, budget: Budget, folder: Path) -> None:
@@ -109,9 +143,9 @@ def _write_model_and_data(architecture: Architecture, settings: Settings, budget
     datasets.write(data, folder)
 
 
-def _pretrained(weights: Path | None) -> str:
+def _pretrained(weights: Path | None) -> tuple[str, ...]:
     """Return Ultralytics' argument for the initial weights; empty if there are none or the file is missing."""
-    return " " + shlex.quote(f"pretrained={weights}") if weights is not None and weights.is_file() else ""
+    return (f"pretrained={weights}",) if weights is not None and weights.is_file() else ()
 
 
 def choose(

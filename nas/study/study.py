@@ -1,6 +1,6 @@
 """Study that trains candidates: what a stored study holds, and Optuna's sampler, costs and trainings."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial
 
 from nas import ranges
 from nas.defaults import MARGIN
-from nas.records.record import Record, find_record, mean_over_seeds
+from nas.records.record import Record, find_record, mean_over_seeds, stock_of
 from nas.records.trial_attributes import ARCHITECTURE, FINGERPRINT
 from nas.samplers.base import FilteredSampler
 from nas.samplers.factory import make_sampler
@@ -148,34 +148,84 @@ class Study(StoredStudy):
         self.optuna.enqueue_trial(self.space.values(architecture), user_attrs=attributes)
 
     def export(
-        self, *, trial: int | None = None, best: str | None = None, folder: str | Path | None = None
+        self,
+        *,
+        trial: int | None = None,
+        best: str | None = None,
+        folder: str | Path | None = None,
+        standalone: bool = False,
+        formats: Sequence[str] = (),
+        check: bool = False,
+        arguments: Mapping[str, Any] | None = None,
+        on_step: Callable[[str], None] = lambda _: None,
     ) -> Exported:
-        """Write a trial's model as a folder that needs no study.
+        """Write a trial's model as a folder that needs no study, with a model card.
 
         Args:
             trial: its number; None takes the best of the Pareto front.
             best: `map`, `knee` or `cheapest`; by default `map`. Not together with a trial.
             folder: by default `export/trial-0007` in the study's folder.
+            standalone: also write a folder that needs only Ultralytics: the operators in `modules.py`.
+            formats: of Ultralytics, such as `onnx`; each file is compared with PyTorch where its runtime is installed.
+            check: also measure mAP50-95 of each format.
+            arguments: of Ultralytics' export, such as `imgsz`.
+            on_step: called with what begins, in words.
 
         Raises:
-            SpecError: no such trial or choice, or both are given.
-            StudyError: the trial, or every trial, is unfinished.
+            SpecError: no such trial, choice or format; both are given; an operator's source cannot be copied.
+            StudyError: the trial, or every trial, is unfinished; its weights are missing, and formats are wanted.
         """
+        from nas.deployment.formats import require_formats  # noqa: PLC0415 - Ultralytics' exporters; only for this
+        from nas.study.deployment import Deployment, deploy  # noqa: PLC0415 - the same
+
+        wanted = Deployment(
+            standalone=standalone,
+            formats=require_formats(formats),
+            check=check,
+            arguments=arguments or {},
+            on_step=on_step,
+        )
         records = self.records()
         chosen = choose(records, self.settings.objectives, study=self.name, trial=trial, best=best)
         record = find_record(records, chosen.trial, study=self.name)
         if self.shared is not None:
             self.shared.fetch_training(self.files(record.trial))
-        return export(
+        architecture, files = self.architecture(record), self.files(record.trial)
+        budget = candidate_budget(self.settings.budget, self.stock_training, record.repeat, sealed=self.sealed)
+        on_step("writing the model")
+        exported = export(
             record,
             next(one for one in mean_over_seeds(records) if one.fingerprint == record.fingerprint),
-            self.architecture(record),
-            self.files(record.trial),
+            architecture,
+            files,
             self.settings,
             study=self.name,
-            budget=candidate_budget(self.settings.budget, self.stock_training, record.repeat, sealed=self.sealed),
+            budget=budget,
             folder=self.folder / "export" / f"trial-{record.trial:04d}" if folder is None else Path(folder),
         )
+        return deploy(
+            exported,
+            architecture,
+            self.settings,
+            wanted,
+            weights=files.weights,
+            budget=budget.at(architecture.image_size),
+            study=self.name,
+            stock=stock_of(records),
+            verdict=self._verdict_on(record, records),
+        )
+
+    def _verdict_on(self, record: Record, records: Sequence[Record]) -> list[str]:
+        """Return what fresh seeds have shown of a model, in lines, or what would show it."""
+        try:
+            verdict = self.verdict(records=records)
+        except NasError as error:
+            return [f"It cannot be read: {error}"]
+        found: list[str] = []
+        for judged in (verdict.finalists, verdict.left_out) if verdict is not None else ():
+            found += [one.sentence for one in judged if one.fingerprint == record.fingerprint]
+        pending = f"Not judged by fresh seeds: a search shows the best of many scores (nas confirm {self.name})."
+        return [f"{line[:1].upper()}{line[1:]}." for line in found] or [pending]
 
     def ablation(self, trial: int, *, margin: float | None = None) -> "Ablation | None":
         """Return what each slot of a trial of this search is worth.

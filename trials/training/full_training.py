@@ -72,6 +72,19 @@ class FullTrainer(UserDataTrainer):
         for module in self._dynamic_convs() if done else ():
             module.temperature.clamp_(max=module.annealed(done))
 
+    def save_model(self) -> Any:
+        """Save the checkpoints as Ultralytics does, but keep the earlier ones until the new ones are whole."""
+        files = [file for file in (self.last, self.best) if file.is_file()]
+        for file in files:
+            file.replace(_earlier(file))
+        saved = super().save_model()
+        for file in files:
+            if file.is_file():
+                _earlier(file).unlink()
+            else:  # this epoch was not the best
+                _earlier(file).replace(file)
+        return saved
+
     def final_eval(self) -> None:
         """Validate the best checkpoint, then store checkpoints with our layers as numbers and YAML."""
         super().final_eval()
@@ -94,6 +107,19 @@ class FullTrainer(UserDataTrainer):
 
     def _dynamic_convs(self) -> Iterator[DynamicConv]:
         return (module for module in self.model.modules() if isinstance(module, DynamicConv))
+
+
+def restore_checkpoints(folder: Path) -> None:
+    """Put back the earlier checkpoints of a training that was killed as it saved: the new ones may be torn."""
+    for earlier in folder.glob(f"*{_EARLIER}"):
+        earlier.replace(earlier.with_name(earlier.name.removesuffix(_EARLIER)))
+
+
+_EARLIER = ".earlier"
+
+
+def _earlier(file: Path) -> Path:
+    return file.with_name(f"{file.name}{_EARLIER}")
 
 
 class PGITrainer(FullTrainer):

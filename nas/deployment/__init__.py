@@ -1,0 +1,1 @@
+"""Files for a model that runs elsewhere: other formats, and Python files that need only Ultralytics."""

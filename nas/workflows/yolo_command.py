@@ -1,0 +1,25 @@
+"""Run Ultralytics' command with the layers of this package, and log trainings of studies' models."""
+
+import sys
+from collections.abc import Sequence
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run `yolo` with arguments, in this process.
+
+    Raises:
+        SpecError: an argument or a model file is wrong.
+        DataError: a file is missing, or a checkpoint would run code.
+    """
+    sys.argv[:] = ["yolo", *arguments]  # in place, and first: Ultralytics keeps the list when it is imported
+    from ultralytics import cfg  # noqa: PLC0415 - after that
+
+    from nas.workflows.training_log import logged  # noqa: PLC0415 - this and the next import Ultralytics
+    from trials.training import full_training, yolo_inputs  # noqa: PLC0415 - and search_spaces: registers our layers
+
+    words, trusted = yolo_inputs.without_trust(yolo_inputs.without_modules(sys.argv))
+    sys.argv[:] = full_training.prepare_command(words)
+    yolo_inputs.require_valid(sys.argv, trusted=trusted)
+    yolo_inputs.guard(trusted=trusted)
+    with logged(), yolo_inputs.mistakes_in_one_line():
+        cfg.entrypoint()

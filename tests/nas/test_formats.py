@@ -1,0 +1,86 @@
+"""Ultralytics' formats: their names, their arguments, and how files are compared with PyTorch."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from nas.deployment import formats
+from nas.deployment.formats import Difference, ExportedFormat
+from search_spaces import Architecture, Choice, build
+from search_spaces.errors import SpecError
+from trials.data import datasets
+from trials.weights import save
+
+
+def test_every_unknown_format_is_named_with_the_nearest_right_one() -> None:
+    assert formats.require_formats(["onnx", "openvino", "onnx"]) == ("onnx", "openvino")
+    with pytest.raises(SpecError) as caught:
+        formats.require_formats(["onxx", "torchscript", "opnvino"])
+    assert caught.value.mistakes == (
+        "formats: got 'onxx' (did you mean 'onnx'?)",
+        "formats: got 'opnvino' (did you mean 'openvino'?)",
+    )
+
+
+def test_arguments_are_read_as_ultralytics_reads_them() -> None:
+    found = formats.read_arguments(["imgsz=320,640", "dynamic=False", "quantize=16"])
+    assert found == {"imgsz": (320, 640), "dynamic": False, "quantize": 16}
+    with pytest.raises(SpecError) as caught:
+        formats.read_arguments(["imgz=3", "simplify"])
+    assert caught.value.mistakes[0].startswith("imgz=3: an argument of Ultralytics' export is expected (did you mean")
+    assert len(caught.value.mistakes) == 2
+
+
+def test_differences_of_boxes_and_scores_are_told_apart() -> None:
+    expected = torch.zeros(1, 4 + 3, 50)
+    actual = expected.clone()
+    actual[0, 1, 7], actual[0, 5, 9] = 2.0, -0.25
+    found = formats._difference(expected, actual, (64, 96))
+    assert found == Difference(size=(64, 96), boxes=2.0, scores=0.25)
+    assert not found.is_small
+    assert Difference(size=(64, 96), boxes=0.09, scores=0.0009).is_small
+
+
+def test_boxes_of_an_end_to_end_model_that_nobody_sees_are_not_compared() -> None:
+    expected = torch.zeros(1, 300, 6)
+    expected[0, 0] = torch.tensor([1.0, 2, 3, 4, 0.9, 1])
+    actual = expected.clone()
+    actual[0, 1:, :4] = 50.0
+    assert formats._difference(expected, actual, (64, 64)) == Difference(size=(64, 64), boxes=0.0, scores=0.0)
+
+
+def test_outputs_of_another_form_are_no_outputs() -> None:
+    with pytest.raises(ValueError, match="where PyTorch's are"):
+        formats._difference(torch.zeros(1, 7, 50), torch.zeros(1, 7, 49), (64, 64))
+    with pytest.raises(ValueError, match="no numbers"):
+        formats._difference(torch.zeros(1, 7, 50), torch.full((1, 7, 50), torch.nan), (64, 64))
+
+
+def test_a_format_that_nothing_here_runs_is_said_not_to_be_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(formats, "find_spec", lambda _: None)
+    for name, reason in (("ncnn", "ncnn is not installed"), ("rknn", "it runs on a device of its own")):
+        exported = ExportedFormat(name=name, path=tmp_path)
+        found = formats._compared(exported, tmp_path / "weights.pt", [(64, 64)], is_exact=False)
+        assert found.finding == f"written, not compared: {reason}"
+        assert not found.problem
+
+
+@pytest.mark.slow
+def test_every_operator_is_exported_and_computes_the_same(scenes: datasets.DataSet, tmp_path: Path) -> None:
+    picks = {2: "DCNv4", 3: "DynamicConv", 4: "UIB", 8: "MMQA", 13: "DySample"}
+    architecture = Architecture.of(
+        "yolov9{scale}.yaml", "t", {layer: Choice.of(name, {}) for layer, name in picks.items()}
+    )
+    weights = tmp_path / "weights.pt"
+    save(build.model(architecture.document(10), 10), {"imgsz": 96}, weights)
+    found = [
+        formats.export(weights, name, 96, end_to_end=False, arguments={})
+        for name in ("onnx", "openvino", "torchscript")
+    ]
+    assert [one.problem for one in found] == ["", "", ""]
+    assert [[each.size for each in one.differences] for one in found] == [[(96, 96), (32, 96)], [(96, 96)], [(96, 96)]]
+    measured = formats.with_accuracy(found[0], scenes.path, 96, end_to_end=False)
+    assert measured.map50_95 == pytest.approx(formats.accuracy(weights, scenes.path, 96, end_to_end=False), abs=1e-3)
