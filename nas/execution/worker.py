@@ -89,6 +89,8 @@ class Worker:
                 self.study.optuna.optimize(self._objective, n_trials=1, catch=(BrokenTrialError,))
             except TrialEnded as ended:
                 log.info("%s", ended)
+            except _OutcomeWritten as interrupted:
+                raise interrupted.reason from None
             except AssertionError as error:
                 # Optuna's, when the end of a trial cannot be stored either, such as on a full disk
                 if not isinstance(error.__context__, NasError):
@@ -163,11 +165,10 @@ class Worker:
                 self._proposal_lock.release()
                 log.info("trial %d: %s", trial.number, architecture)
                 return self._score(trial, architecture)
-            except KeyboardInterrupt:
-                retry(self.study, trial.number, "interrupted")
-                raise
-            except NasError as error:  # of this machine or the data: the architecture is not to blame
-                retry(self.study, trial.number, str(error))
+            except (KeyboardInterrupt, NasError) as error:  # of this machine or the data, not of the architecture
+                if files.outcome.is_file():
+                    raise _OutcomeWritten(error) from None
+                retry(self.study, trial.number, str(error) or "interrupted")
                 raise
             except UpdateFinishedTrialError:  # a machine that this one could not reach for long has given it away
                 raise TrialEnded(f"trial {trial.number}: given away to another machine") from None
@@ -255,6 +256,21 @@ class Worker:
                 retry(self.study, trial.number, outcome.detail)
             raise BrokenTrialError(outcome.detail)
         raise optuna.TrialPruned(outcome.detail)
+
+
+class _OutcomeWritten(BaseException):
+    """Raised where a trial is interrupted after its outcome was written, before the storage has it.
+
+    Optuna, which fails a trial that raises an `Exception` or a `KeyboardInterrupt`, leaves the trial running, so that
+    recovery stores the outcome.
+
+    Args:
+        reason: what has interrupted the trial.
+    """
+
+    def __init__(self, reason: BaseException) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
 
 
 @contextmanager

@@ -75,10 +75,12 @@ class StockTraining:
         data = datasets.load_without(self.budget.data, self.budget.sealed)
         return training_key(self.stock, self.budget, data, weights_digest(self.budget.weights))
 
-    def clear_failure(self) -> None:
-        """Delete the outcome of a failed training, so that it is tried again."""
+    def prepare(self) -> None:
+        """Delete the outcome of a failed training, so that it is tried again, or the checkpoint of one that is done."""
         if self.failure:
             self.files.outcome.unlink(missing_ok=True)
+        elif self.is_done:
+            self.files.checkpoint.unlink(missing_ok=True)
 
     def copy_from(self, other: "StockTraining") -> None:
         """Take the weights of an equal training that is done, instead of training again; else change nothing."""
@@ -112,9 +114,9 @@ class StockTraining:
             outcome = evaluate(self.stock, self.budget, self.files.folder, go_on, costs=costs)
             if self.cache:
                 self.cache.write(self.key, outcome, self.files, copy_weights=True)
-        if outcome.ending is Ending.FINISHED:  # candidates start from the weights; nothing resumes from the checkpoint
-            self.files.checkpoint.unlink(missing_ok=True)
         self.files.write_outcome(outcome)
+        if outcome.ending is Ending.FINISHED:  # not before: a worker killed in between would train all epochs again
+            self.files.checkpoint.unlink(missing_ok=True)
         return outcome
 
     def _recall(self, costs: Costs | None) -> Outcome | None:

@@ -150,7 +150,7 @@ def train_stock_model(study: Study, show: Callable[[int], None] = lambda _: None
 
     running = study.already_running()
     with study.supervision_lock.held_at_once(running), training.lock.held_at_once(running):
-        training.clear_failure()
+        training.prepare()
         training.train(go_on, study.scoring.costs(training.stock))
     if training.failure:
         raise StudyError(training.failure)

@@ -149,9 +149,32 @@ def test_failed_stock_training_stops_the_study_and_is_retried(based: MakeStudy, 
     )
     assert study.reason_to_stop(study.records()) == found
     assert study.records()[0].state == "waiting"
-    study.stock_training.clear_failure()
+    study.stock_training.prepare()
     assert study.reason_to_stop(study.records()) is None
     assert len(run(study)) == 3
+
+
+def test_killed_after_its_outcome_was_written_it_is_not_trained_again(
+    based: MakeStudy, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = based(trials=1)
+    training = study.stock_training
+    assert training is not None
+    unlink = Path.unlink
+
+    def killed(path: Path, **options: Any) -> None:
+        if path == training.files.checkpoint:
+            raise SystemExit
+        unlink(path, **options)
+
+    monkeypatch.setattr(Path, "unlink", killed)
+    with pytest.raises(SystemExit):
+        run(study)
+    monkeypatch.undo()
+    assert training.is_done
+    training.files.checkpoint.write_bytes(b"of the last epoch")
+    training.prepare()
+    assert not training.files.checkpoint.exists()
 
 
 def test_second_worker_waits_for_the_stock_model(

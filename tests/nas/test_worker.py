@@ -28,6 +28,7 @@ from nas.settings import Sampler
 from nas.study.garbage import WeightCollector
 from nas.study.study import Study
 from search_spaces import Architecture, SearchSpace
+from search_spaces.errors import StudyError
 from trials import Budget, Ending, Epoch, Limits, Outcome
 from trials.machine import MemoryGrowth
 from trials.scores import GoOn
@@ -210,6 +211,26 @@ def test_recover_completes_a_finished_trial_that_optuna_has_as_running(
     record = study.records()[0]
     assert (record.state, record.finished, record.epochs) == ("complete", True, 3)
     assert record.map50_95 is not None
+
+
+@pytest.mark.parametrize("reason", [KeyboardInterrupt(), StudyError("the disk is full")])
+def test_trial_that_is_interrupted_with_its_outcome_written_is_not_retried(
+    make_study: MakeStudy, run: Callable[..., None], monkeypatch: pytest.MonkeyPatch, reason: BaseException
+) -> None:
+    study = make_study(trials=2)
+
+    def interrupted(*_: Any) -> None:
+        raise reason
+
+    monkeypatch.setattr(Worker, "_finish", interrupted)
+    with pytest.raises(type(reason)):
+        run(study)
+    monkeypatch.undo()
+    # Not failed and enqueued again: killed between the two, it would have both an ending and a retry.
+    assert [record.state for record in study.records()] == ["running"]
+    assert list(recovery.recover(study)) == [0]
+    run(study)
+    assert [record.ending for record in study.records()] == ["finished", "finished"]
 
 
 def _die(*_: Any) -> None:
