@@ -29,6 +29,12 @@ class PostgresServer:
         _run(self._binaries / "createdb", "-h", "127.0.0.1", "-p", str(self._port), "-U", "nas", name)
         return f"postgresql+psycopg://nas@127.0.0.1:{self._port}/{name}"
 
+    def dump(self) -> str:
+        """Return the SQL that creates all databases again."""
+        return _run(
+            self._binaries / "pg_dumpall", "-h", "127.0.0.1", "-p", str(self._port), "-U", "nas", stdout=subprocess.PIPE
+        )
+
 
 @contextmanager
 def running(*, connections: int = 100) -> Iterator[PostgresServer]:
@@ -66,14 +72,21 @@ def server(*, connections: int = 100) -> Iterator[str]:
         yield postgres.create("nas")
 
 
-def _run(*command: str | Path) -> None:
-    """Run one of PostgreSQL's programs, which refuse to be root, as the user `postgres`."""
+def _run(*command: str | Path, stdout: int = subprocess.DEVNULL) -> str:
+    """Run one of PostgreSQL's programs, which refuse to be root, as the user `postgres`.
+
+    Args:
+        stdout: as of `subprocess.run`; a pipe for a program that starts the server would stay open as long as that.
+
+    Returns:
+        What it prints, if that goes to a pipe.
+    """
     user = ["runuser", "-u", pwd.getpwnam("postgres").pw_name, "--"] if os.geteuid() == 0 else []
-    done = subprocess.run(
-        [*user, *map(str, command)], check=False, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, cwd="/"
-    )
+    everything = [*user, *map(str, command)]
+    done = subprocess.run(everything, check=False, text=True, stdout=stdout, stderr=subprocess.PIPE, cwd="/")
     if done.returncode:
         raise RuntimeError(f"{command[0]}: {done.stderr.strip()}")
+    return done.stdout or ""
 
 
 def _free_port() -> int:

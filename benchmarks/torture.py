@@ -254,9 +254,13 @@ def main(options: argparse.Namespace) -> int:
     make_data(folder / "data")
     (folder / "space.yaml").write_text(SPACE, encoding="utf-8")
     with ExitStack() as stack:
-        create = stack.enter_context(running()).create if options.postgres else options.storage.format
+        server = stack.enter_context(running()) if options.postgres else None
+        create = server.create if server else options.storage.format
         torture = Torture(folder, cache(lambda name: create(name=name)), random.Random(options.seed))
-        return run(torture, options)
+        status = run(torture, options)
+        if server and torture.problems:
+            (folder / "postgres.sql").write_text(server.dump(), encoding="utf-8")
+        return status
 
 
 def run(torture: Torture, options: argparse.Namespace) -> int:
