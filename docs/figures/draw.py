@@ -192,7 +192,7 @@ def mlflow(runs: Path, browser: str) -> None:
     """Draw MLflow's page of the study's run as `mlflow.png`."""
     subprocess.run([*NAS, "sync", STUDY], cwd=_above(runs), check=True)
     with _server(runs) as address:
-        _screenshot(browser, f"{address}/{_run_page(address)}", FOLDER / "mlflow.png", (1400, 900), seconds=30)
+        _screenshot(browser, f"{address}/{_run_page(address)}", FOLDER / "mlflow.png", (1400, 1250), seconds=30)
 
 
 def _run_page(address: str) -> str:
@@ -224,7 +224,7 @@ def _server(runs: Path) -> Iterator[str]:
             time.sleep(1)
         yield address
     finally:
-        os.killpg(process.pid, signal.SIGINT)
+        process.terminate()  # `nas ui` ends its server
         try:
             process.wait(120)
         except subprocess.TimeoutExpired:
