@@ -2,7 +2,7 @@
 
     python -m benchmarks.scale rates --csv rates.csv [--storages sqlite postgresql] [--finished 10 100 1000 10000]
     python -m benchmarks.scale rates --csv running.csv --storages postgresql --finished 1000 --running 10 100 1000
-    python -m benchmarks.scale workers --csv workers.csv [--workers 1000] [--sleep 120] [--seconds 300]
+    python -m benchmarks.scale workers --csv workers.csv [--workers 10 100 1000] [--sleep 20] [--seconds 60]
 
 `rates` fills a study with trials and lets one worker, in a process of its own, propose and end some more. An ask is all
 that a worker does between two trainings to get an architecture; a tell is all that it does to end a trial; a tick, what
@@ -34,6 +34,7 @@ os.environ.setdefault("YOLO_VERBOSE", "false")
 from sqlalchemy import event
 from sqlalchemy.pool import QueuePool
 
+from benchmarks import simulated_workers
 from benchmarks.filled_study import fill, make_study, remove_trials, score
 from benchmarks.postgres_server import server
 from nas.execution import recovery, worker
@@ -49,17 +50,27 @@ _ASKS = 6
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("rates", "measure"))
+    parser.add_argument("what", choices=("rates", "workers", "measure"))
     parser.add_argument("--folder", type=Path, help="by default a temporary one")
     parser.add_argument("--csv", type=Path)
     parser.add_argument("--storages", nargs="+", choices=("sqlite", "postgresql"), default=("sqlite", "postgresql"))
     parser.add_argument("--samplers", nargs="+", default=[sampler.value for sampler in Sampler])
     parser.add_argument("--finished", nargs="+", type=int, default=(10, 100, 1000, 10000))
     parser.add_argument("--running", nargs="+", type=int, default=(0,))
+    parser.add_argument("--workers", nargs="+", type=int, default=(10, 100, 1000))
+    parser.add_argument("--sleep", type=float, default=20.0, help="seconds of a simulated training")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of a run of simulated workers")
+    parser.add_argument("--connections", type=int, default=100, help="max_connections of the server")
     parser.add_argument("--label", default="", help="first column of the table, such as `before`")
     options = parser.parse_args()
     if options.what == "measure":
         print(json.dumps(measure(options.folder, Sampler(options.samplers[0]))))
+        return
+    if options.what == "workers":
+        with tempfile.TemporaryDirectory() as folder:
+            for number in options.workers:
+                study = Path(options.folder or folder).absolute() / f"workers-{number}"
+                report(options, simulated_workers.run(study, options, number))
         return
     rates(options)
 

@@ -16,12 +16,13 @@ from nas.records.record import Record, record_of
 
 @contextmanager
 def _gc_disabled() -> Iterator[None]:
-    """Disable garbage collection while thousands of records are made, none of which is garbage; it took half of it."""
+    """Disable garbage collection while thousands of records are made, and exempt them from it: none is garbage."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
+        gc.freeze()
         if was_enabled:
             gc.enable()
 
