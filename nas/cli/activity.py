@@ -6,7 +6,8 @@ from typing import Any
 from rich.console import Console
 from rich.status import Status
 
-_FIRST_SECONDS, _NEXT_SECONDS = 2.0, 15.0
+SECONDS = (2.0, 15.0)
+"""Seconds until the first line, and between further ones."""
 
 
 class LinesStatus(Status):
@@ -14,15 +15,13 @@ class LinesStatus(Status):
 
     Args:
         text: what is being done.
-        seconds: until the first line, and between further ones.
+        seconds: until the first line, and between further ones; None for `SECONDS`.
     """
 
-    def __init__(
-        self, text: str, *, console: Console, seconds: tuple[float, float] = (_FIRST_SECONDS, _NEXT_SECONDS)
-    ) -> None:
+    def __init__(self, text: str, *, console: Console, seconds: tuple[float, float] | None = None) -> None:
         super().__init__(text, console=console)
         self._text, self._printed = text, ""
-        self._seconds = seconds
+        self._seconds = SECONDS if seconds is None else seconds
         self._out, self._ended = console, threading.Event()
 
     def update(self, status: Any = None, **_appearance: Any) -> None:

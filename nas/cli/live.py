@@ -50,7 +50,7 @@ class Watching:
 
     def update(self, study: "StoredStudy", records: "Sequence[Record]") -> None:
         """Show the present state of the study."""
-        self._print_stock_training(study)
+        self._print_stock_training(study, records)
         for record in records:
             state = (record.state, record.ending)
             if self._printed.get(record.trial) != state and record.summary and record.state != "waiting":
@@ -76,7 +76,7 @@ class Watching:
         seconds = (time.monotonic() - self._began) / done * missing if done else before.seconds_left if before else 0.0
         return f"about {duration(seconds)} left" if seconds else ""
 
-    def _print_stock_training(self, study: "StoredStudy") -> None:
+    def _print_stock_training(self, study: "StoredStudy", records: "Sequence[Record]") -> None:
         """Print a line when the training of the stock model begins, and one when it ends."""
         from nas.records.record import duration
         from nas.records.trial_files import TrialFiles
@@ -99,7 +99,7 @@ class Watching:
             trained = f"{with_unit(outcome['epochs'], 'epoch')}, {duration(outcome['seconds'], outcome['detail'])}"
             if not self._from_now and not err.is_quiet:
                 err.print(f"stock model  {outcome['ending']}  mAP50-95 {accuracy} after {trained}", markup=False)
-            warning = study.nothing_learned([])
+            warning = study.nothing_learned(records)
             self.has_warned = bool(warning)
             for line in warning:
                 err.print(line, markup=False)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from optuna.storages import RDBStorage
 
+from nas.cli import activity
 from nas.settings import RunSettings, Settings
 from nas.study import storage as storages
 from nas.study.creation import create
@@ -39,6 +40,14 @@ slots:
       DySample: {style: [lp, pl]}
 """
 EPOCHS = 3
+
+
+@pytest.fixture(autouse=True, scope="session")
+def patient_progress() -> Iterator[None]:
+    """Tests compare what commands print: lines about slow work would depend on the machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(activity, "SECONDS", (600.0, 600.0))
+        yield
 
 
 @pytest.fixture(scope="session")
