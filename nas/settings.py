@@ -182,6 +182,7 @@ class RunSettings(FrozenModel):
             was due before seeds were added.
         margin: of a confirmation or an ablation: points of mAP50-95 within which differences do not matter; None
             stands for the default.
+        system_metrics: whether MLflow gets the load of the machine.
     """
 
     trials: Annotated[StrictInt, Field(ge=1)] = 10
@@ -193,6 +194,7 @@ class RunSettings(FrozenModel):
     earlier: Annotated[StrictInt, Field(ge=0)] = 0
     looks: tuple[StrictInt, ...] = ()
     margin: Annotated[StrictFloat, Field(gt=0)] | None = None
+    system_metrics: bool = False
 
 
 def flatten(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

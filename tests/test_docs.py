@@ -9,7 +9,8 @@ import tomllib
 from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Self
 
 import pytest
 import torch
@@ -325,3 +326,42 @@ def test_pictures_are_small_and_drawn_by_a_script() -> None:
     script = "".join(path.read_text(encoding="utf-8") for path in figures.glob("*.py"))
     stems = {re.sub(r"-(light|dark|linear|mnasnet|mnasnet-hard|tunas)$", "", path.stem) for path in pictures}
     assert [stem for stem in stems if f'"{stem}' not in script] == []
+
+
+def test_script_that_forwards_to_tensorboard_writes_every_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[tuple[object, ...]] = []
+
+    class Writer:
+        def __init__(self, folder: str) -> None:
+            self.folder = folder
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def add_scalar(self, *point: object) -> None:
+            written.append((self.folder, *point))
+
+    class Client:
+        def __init__(self, uri: str) -> None:
+            assert uri == "sqlite:///runs/nas/mlflow.db"
+
+        def get_experiment_by_name(self, name: str) -> SimpleNamespace:
+            return SimpleNamespace(experiment_id=name)
+
+        def search_runs(self, experiments: list[str], query: str) -> list[SimpleNamespace]:
+            assert (experiments, query) == (["nas/v9"], "tags.`nas.study` = 'v9t-digits'")
+            run = SimpleNamespace(run_id="r", run_name="trial-0000")
+            return [SimpleNamespace(info=run, data=SimpleNamespace(metrics={"map50_95": 0.4}))]
+
+        def get_metric_history(self, run: str, _metric: str) -> list[SimpleNamespace]:
+            return [SimpleNamespace(value=0.4, step=3, timestamp=5000)] if run == "r" else []
+
+    page = (ROOT / "docs/mlflow.md").read_text(encoding="utf-8")
+    (script,) = re.findall(r"<!-- forward -->\n```python\n(.*?)```", page, re.DOTALL)
+    monkeypatch.setitem(sys.modules, "mlflow", SimpleNamespace(MlflowClient=Client))
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", SimpleNamespace(SummaryWriter=Writer))
+    exec(script, {})  # noqa: S102 - of our own page
+    assert written == [("runs/tensorboard/trial-0000", "map50_95", 0.4, 3, 5.0)]

@@ -57,7 +57,7 @@ class Provenance:
             device=processor(budget.device),
             threads=1 if budget.device == CPU else torch.get_num_threads(),
             code=_code(),
-            commit=_commit(),
+            commit=commit(),
             versions=_versions(),
             weights=_weights(budget.weights),
         )
@@ -111,7 +111,7 @@ def _code() -> str:
 
 
 @lru_cache(maxsize=1)
-def _commit() -> str:
+def commit() -> str:
     """Return the commit of the repository that this file is in; git is called once per process."""
     here = Path(__file__).resolve().parent
     git = ("git", "-C", str(here))

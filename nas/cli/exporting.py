@@ -12,6 +12,7 @@ from nas.paths import RUNS
 
 if TYPE_CHECKING:
     from nas.study.export import Exported
+    from nas.study.study import Study
 
 Best = Annotated[
     Literal["map", "knee", "cheapest"] | None,
@@ -54,6 +55,14 @@ def export(
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Where to write. \\[default: a folder inside the study's]")
     ] = None,
+    registered: Annotated[
+        str | None,
+        typer.Option(
+            "--register",
+            metavar="NAME",
+            help="Register the model in MLflow, too, under this name, as its first or next version.",
+        ),
+    ] = None,
     runs: Runs = RUNS,
     shown: TextFormat = "text",
 ) -> None:
@@ -87,8 +96,22 @@ def export(
     result = json.dumps(exported.as_document(), indent=1) if shown == "json" else exported.folder
     print(result)  # noqa: T201 - the result, for a pipe
     show.lines([*_lines(exported, standalone=standalone), *fronts.nothing_learned(opened)])
+    if registered is not None:
+        _register(opened, exported, registered)
     if any(one.problem for one in exported.formats):
         raise typer.Exit(1)
+
+
+def _register(study: "Study", exported: "Exported", name: str) -> None:
+    """Register an exported model in MLflow, and print its version."""
+    from nas.workflows import running
+    from search_spaces.errors import StudyError
+
+    if exported.weights is None:
+        raise StudyError(f"register: the weights of trial {exported.record.trial} were not saved")
+    with show.err.status("writing into MLflow"):
+        version = running.register(study, exported.record.trial, name)
+    show.lines([f"registered:   {name}, version {version}: mlflow.pyfunc.load_model('models:/{name}/{version}')"])
 
 
 def _lines(exported: "Exported", *, standalone: bool) -> list[str]:

@@ -15,13 +15,24 @@ from nas.study.folders import (
     RECORDS,
     SPACE,
     STUDY,
+    SYSTEM_METRICS,
     TRACKING_STATE,
 )
 from search_spaces.errors import StudyError
 
 MODELS = "models"
 """Folder of an archived study for the file of its base model, where that is a user's own."""
-_OF_STUDY = (STUDY, SPACE, DATABASE, HOLDOUT, LATENCY_TABLE, MEASURED_LATENCIES, RECORDS, TRACKING_STATE)
+_OF_STUDY = (
+    STUDY,
+    SPACE,
+    DATABASE,
+    HOLDOUT,
+    LATENCY_TABLE,
+    MEASURED_LATENCIES,
+    RECORDS,
+    SYSTEM_METRICS,
+    TRACKING_STATE,
+)
 _OF_TRIAL = ("model.yaml", "progress.jsonl", "outcome.json", "judged.npz", "weights.pt", "checkpoint.bin", "error.txt")
 _PATTERN = re.compile(
     "|".join(

@@ -9,8 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas.algorithms.pareto import OBJECTIVES, knee_point, main_cost
-from nas.records.record import Record, find_record, pareto_front_of, point_of
+from nas.records.recommended import BEST, recommended
+from nas.records.record import Record, find_record, pareto_front_of
 from nas.records.trial_files import TrialFiles
 from nas.settings import Settings
 from search_spaces import Architecture, build
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from nas.deployment.formats import ExportedFormat
 
 _VERSIONS = ("nas-for-yolo", "torch", "ultralytics", "ultralytics-thop", "optuna")
-BEST = ("map", "knee", "cheapest")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,16 +176,7 @@ def choose(
     front = pareto_front_of(records, objectives)
     if not front:
         raise StudyError(f"{study} has no finished trial within its limits yet")
-    cost_name = main_cost(objectives)
-    match best:
-        case "map":
-            return max(front, key=lambda record: record.map50_95 or 0.0)
-        case "cheapest":
-            return min(front, key=lambda record: getattr(record, cost_name) or 0.0)
-        case _:
-            plane = ("map50_95", cost_name)
-            points = [point_of(record, plane) for record in front]
-            return front[knee_point(points, [OBJECTIVES[name] for name in plane])]
+    return recommended(front, objectives, best)
 
 
 def _by_number(records: Sequence[Record], trial: int, study: str) -> Record:

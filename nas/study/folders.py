@@ -26,6 +26,8 @@ HOLDOUT = "holdout.json"
 """List of the images that the study has sealed."""
 SUPERVISOR_LOCK, PROPOSAL_LOCK = "supervisor.lock", "asking.lock"
 REPORT = "report.html"
+SYSTEM_METRICS = "system.jsonl"
+"""Load of the machine that tracks the study, a line for each sample."""
 TRACKING_DATABASE = "mlflow.db"
 """MLflow's database, beside the folders of the studies."""
 

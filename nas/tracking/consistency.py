@@ -1,7 +1,7 @@
 """Compare a study's trials with their runs in MLflow. Pure: values in, findings out; MLflow is not imported."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from nas.records.record import Record
@@ -20,6 +20,8 @@ _METRICS = {
 """Field of the record, by metric."""
 _TAGS = {"nas.fingerprint": "fingerprint", "nas.state": "state", "nas.ending": "ending", "nas.detail": "detail"}
 _TAG_LENGTH = 8000
+OPTIONAL = "last/epoch"
+"""Metric of every run with epochs, except of those that versions before `best_and_last` wrote."""
 _ENDED = frozenset({"FINISHED", "FAILED", "KILLED"})
 
 
@@ -31,6 +33,7 @@ class FoundRun:
         trial: number of the trial; None for the study's own run.
         parent: id of the run under which it is shown.
         metrics: latest value of each.
+        data: digests of its data sets.
     """
 
     id: str
@@ -39,6 +42,34 @@ class FoundRun:
     parent: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     metrics: Mapping[str, float] = field(default_factory=dict)
+    data: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundModel:
+    """Model of a study in MLflow.
+
+    Attributes:
+        is_ready: whether all of it has arrived.
+    """
+
+    trial: int
+    is_ready: bool
+
+
+def compare_models(study: str, wanted: Collection[int], models: Sequence[FoundModel]) -> Iterator[Finding]:
+    """Yield what is missing of the models of a search that has finished.
+
+    Args:
+        study: name of its folder.
+        wanted: trials whose models MLflow should have.
+        models: that it has.
+    """
+    ready = {model.trial for model in models if model.is_ready}
+    begun = {model.trial for model in models}
+    for trial in sorted(set(wanted) - ready):
+        problem = "its model has not arrived whole" if trial in begun else "its model is missing"
+        yield Finding(address=f"{study} in MLflow, trial-{trial:04d}", problem=problem, repair=Repair.SYNC, trial=trial)
 
 
 def status_of(record: Record) -> str | None:
@@ -49,7 +80,11 @@ def status_of(record: Record) -> str | None:
 
 
 def compare_runs(
-    study: str, records: Sequence[Record], runs: Sequence[FoundRun], epochs: Mapping[int, Sequence[Epoch]]
+    study: str,
+    records: Sequence[Record],
+    runs: Sequence[FoundRun],
+    epochs: Mapping[int, Sequence[Epoch]],
+    data: str = "",
 ) -> Iterator[Finding]:
     """Yield what disagrees between a study that no supervisor runs and its runs in MLflow.
 
@@ -58,6 +93,7 @@ def compare_runs(
         records: of all trials.
         runs: of the study and its trials, by start time.
         epochs: of each trial, from its `progress.jsonl`.
+        data: fingerprint of the data set that trials train on; empty to compare none.
     """
     where = f"{study} in MLflow"
     if not runs:
@@ -73,9 +109,29 @@ def compare_runs(
     for record in records:
         mine = by_trial.pop(record.trial, [])
         yield from _of_trial(where, record, mine, parents, epochs.get(record.trial, ()))
+    yield from _of_earlier_versions(where, records, runs, epochs, data)
     for number, strangers in sorted(by_trial.items()):
         address = f"{where}, trial-{number:04d}"
         yield from (_dropped(address, "a run of a trial that Optuna does not have", run) for run in strangers)
+
+
+def _of_earlier_versions(
+    where: str,
+    records: Sequence[Record],
+    runs: Sequence[FoundRun],
+    epochs: Mapping[int, Sequence[Epoch]],
+    data: str,
+) -> Iterator[Finding]:
+    """Find runs of ended trials without what earlier versions did not write."""
+    ended = {record.trial for record in records if status_of(record) not in {None, "RUNNING"}}
+    of_trials = [run for run in runs if run.trial in ended and run.status in _ENDED]
+    without_data = [run for run in of_trials if data and data not in run.data]
+    trained = {trial for trial, found in epochs.items() if found}
+    without_epochs = [run for run in of_trials if run.trial in trained and OPTIONAL not in run.metrics]
+    for lacking, what in ((without_data, "data set"), (without_epochs, "best and last epoch")):
+        if lacking:
+            problem = f"{len(lacking)} of {len(of_trials)} ended trials' runs lack their {what}"
+            yield Finding(address=where, problem=problem, repair=Repair.SYNC)
 
 
 def _of_trial(
@@ -137,7 +193,8 @@ def differences(
         run: of the trial.
         epochs: of the trial.
     """
-    for name, wanted in {**expected_metrics(record), **last_metrics(epochs)}.items():
+    optional = best_and_last(epochs) if OPTIONAL in run.metrics else {}
+    for name, wanted in {**expected_metrics(record), **last_metrics(epochs), **optional}.items():
         found = run.metrics.get(name)
         if found is None or not math.isclose(found, wanted, rel_tol=1e-12):
             yield name, found, wanted
@@ -159,3 +216,22 @@ def last_metrics(epochs: Sequence[Epoch]) -> dict[str, float]:
         return {}
     losses = {f"train/{name}": loss for name, loss in epochs[-1].losses.items() if math.isfinite(loss)}
     return {**losses, "epoch_seconds": epochs[-1].seconds}
+
+
+def best_and_last(epochs: Sequence[Epoch]) -> dict[str, float]:
+    """Return the metrics at step 0 that tell the epoch with the best mAP50-95 from the last one.
+
+    Empty without epochs. Only some epochs are validated; of equally good ones, the first is the best.
+    """
+    if not epochs:
+        return {}
+    validated = [epoch for epoch in epochs if epoch.map50_95 is not None]
+    named = {"last": epochs[-1]}
+    if validated:
+        named["best"] = max(validated, key=lambda epoch: epoch.map50_95 or 0.0)
+    values = {
+        f"{name}/{what}": value
+        for name, epoch in named.items()
+        for what, value in (("epoch", epoch.epoch), ("map50_95", epoch.map50_95), ("map50", epoch.map50))
+    }
+    return {name: float(value) for name, value in values.items() if value is not None}

@@ -4,17 +4,19 @@ Everything goes through a separate client, so that the caller's active run, trac
 neither used nor changed.
 """
 
+import json
 import logging
 import os
 import re
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from nas.addresses import without_password
+from nas.tracking.context import DataInput
 from nas.tracking.database import locked, sqlite_file
 from search_spaces.errors import EnvironmentProblem, unwrapped
 
@@ -39,7 +41,7 @@ def _settle_environment() -> None:
 _settle_environment()  # before the import: some of it is read only then
 
 from mlflow import MlflowClient  # noqa: E402
-from mlflow.entities import Metric, Param, RunTag  # noqa: E402
+from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Param, RunTag  # noqa: E402
 from mlflow.exceptions import MlflowException  # noqa: E402
 
 _log = logging.getLogger(__name__)
@@ -99,6 +101,8 @@ class Run:
         self.ended: int | None = run.info.end_time
         self.tags: dict[str, str] = dict(run.data.tags)
         self.params: dict[str, str] = dict(run.data.params)
+        self.data: frozenset[str] = data_of(run)
+        self._models = {one.model_id for one in getattr(run.outputs, "model_outputs", None) or ()}
         self._client = client
         self._latest: dict[str, float] = dict(run.data.metrics)
         self._steps: dict[str, set[int]] = {}
@@ -118,6 +122,46 @@ class Run:
         for batch in _batches(new):
             self._client.log_batch(self.id, params=[Param(name, text) for name, text in batch.items()])
         self.params |= new
+
+    def log_data(self, data: Sequence[DataInput], sizes: Mapping[str, int] = MappingProxyType({})) -> None:
+        """Write the data sets that are missing.
+
+        Args:
+            data: of the run.
+            sizes: of the first one, such as numbers of images; MLflow stores them with the first run of a data set.
+        """
+        new = [_data_input(one, sizes if one is data[0] else {}) for one in data if one.digest not in self.data]
+        if new:
+            self._client.log_inputs(self.id, new)
+            self.data |= {one.digest for one in data}
+
+    def log_model(
+        self, model_id: str, scores: Mapping[str, float], costs: Mapping[str, float], data: DataInput | None, at: int
+    ) -> None:
+        """Write that the run has produced a model, and the points at step 0 that are the model's, too.
+
+        Args:
+            model_id: MLflow's.
+            scores: metrics on the data set.
+            costs: metrics without data.
+            data: of the scores.
+            at: time of these points in the run, in milliseconds since 1970; a run has one of equal time and value once.
+        """
+        of_data = {} if data is None else {"dataset_name": data.name, "dataset_digest": data.digest}
+        points = [
+            Metric(name, value, at, 0, model_id=model_id, run_id=self.id, **fields)
+            for values, fields in ((scores, of_data), (costs, {}))
+            for name, value in values.items()
+        ]
+        if points:
+            self._client.log_batch(self.id, metrics=points)
+        if model_id not in self._models:
+            self._client.log_outputs(self.id, [LoggedModelOutput(model_id, 0)])
+            self._models.add(model_id)
+
+    def lacks(self, metric: str) -> bool:
+        """Return whether the run had no point of a metric when it was read, and none was written since."""
+        return metric not in self._latest and metric not in self._steps
 
     def changed_params(self, params: Mapping[str, str]) -> dict[str, str]:
         """Return the params that have another value in the run."""
@@ -193,6 +237,8 @@ class Runs:
 
     Attributes:
         experiment: its id in MLflow.
+        client: of MLflow.
+        tags: of all runs of the study.
 
     Args:
         uri: `sqlite:////...`, with artifacts beside it in `mlartifacts`; another database; or a server.
@@ -206,40 +252,54 @@ class Runs:
     """
 
     def __init__(self, uri: str, experiment: str, artifacts_beside: Path, tags: Mapping[str, str], *, key: str) -> None:
-        self._tags = dict(tags)
+        self.tags = dict(tags)
+        self._experiment_tags: dict[str, str] = {}
         self._query = f"tags.`{key}` = '{tags[key]}'"
         with locked(uri):
-            self._client = MlflowClient(tracking_uri=uri)
+            self.client = MlflowClient(tracking_uri=uri)
             self.experiment = self._find_or_create(uri, experiment, artifacts_beside)
 
     def _find_or_create(self, uri: str, experiment: str, artifacts_beside: Path) -> str:
-        found = self._client.get_experiment_by_name(experiment)
+        found = self.client.get_experiment_by_name(experiment)
         if found is None:
             root = _artifact_root(uri, artifacts_beside)
             # "Machine learning", not "GenAI", for the pages of MLflow before 3.17; since then they ask the user.
-            kind = {"mlflow.experimentKind": "custom_model_development"}
+            kind = {
+                "mlflow.experimentKind": "custom_model_development",
+                "mlflow.experiment.primaryMetric.name": "score/map50_95",
+            }
             try:
-                return self._client.create_experiment(experiment, root.as_uri() if root else None, kind)
+                created: str = self.client.create_experiment(experiment, root.as_uri() if root else None, kind)
             except MlflowException:
-                found = self._client.get_experiment_by_name(experiment)
+                found = self.client.get_experiment_by_name(experiment)
                 if found is None:  # else another process has created it meanwhile
                     raise
+            else:
+                return created
         if found.lifecycle_stage != "active":
             raise EnvironmentProblem(
                 f"the MLflow experiment {experiment} was deleted; to have it back: "
                 f"MLFLOW_TRACKING_URI={without_password(uri)} "
                 f"python -m mlflow experiments restore --experiment-id {found.experiment_id}"
             )
-        return found.experiment_id
+        self._experiment_tags = dict(found.tags)
+        return str(found.experiment_id)
+
+    def set_experiment_tags(self, tags: Mapping[str, str]) -> None:
+        """Write tags of the experiment that are new or have changed."""
+        for name, text in tags.items():
+            if self._experiment_tags.get(name) != text:
+                self.client.set_experiment_tag(self.experiment, name, text)
+                self._experiment_tags[name] = text
 
     def find(self) -> Iterator[Run]:
         """Yield the runs of the study, by start time."""
         token = None
         while True:
-            page = self._client.search_runs(
+            page = self.client.search_runs(
                 [self.experiment], self._query, order_by=["attributes.start_time ASC"], page_token=token
             )
-            yield from (Run(self._client, run) for run in page)
+            yield from (Run(self.client, run) for run in page)
             token = page.token
             if not token:
                 return
@@ -250,7 +310,7 @@ class Runs:
         Args:
             study_id: unique for the other study.
         """
-        found = self._client.search_runs([self.experiment], f"tags.`nas.study_id` = '{study_id}'")
+        found = self.client.search_runs([self.experiment], f"tags.`nas.study_id` = '{study_id}'")
         parents = [run for run in found if not {"nas.trial", "nas.training"} & run.data.tags.keys()]
         return parents[0].info.run_id if parents else None
 
@@ -262,13 +322,39 @@ class Runs:
             tags: beside those of all runs.
             at: start time in milliseconds since 1970; by default now.
         """
-        return Run(self._client, self._client.create_run(self.experiment, at or now(), {**self._tags, **tags}, name))
+        return Run(self.client, self.client.create_run(self.experiment, at or now(), {**self.tags, **tags}, name))
 
 
 def _batches(entries: Mapping[str, str]) -> Iterator[dict[str, str]]:
     items = list(entries.items())
     for start in range(0, len(items), _ENTITIES_PER_BATCH):
         yield dict(items[start : start + _ENTITIES_PER_BATCH])
+
+
+def data_of(run: Any) -> frozenset[str]:
+    """Return the digests of the data sets of a run of MLflow's."""
+    inputs = getattr(run.inputs, "dataset_inputs", None) or ()
+    return frozenset(one.dataset.digest for one in inputs)
+
+
+def models_of(client: MlflowClient, experiment: str, study_id: str) -> Iterator[Any]:
+    """Yield the models of a study in an experiment, the oldest first."""
+    query, token = f"tags.`nas.study_id` = '{study_id}'", None
+    oldest = [{"field_name": "creation_time", "ascending": True}]
+    while True:
+        page = client.search_logged_models([experiment], query, order_by=oldest, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _data_input(data: DataInput, sizes: Mapping[str, int]) -> DatasetInput:
+    """Return a data set as MLflow stores it, as `mlflow.data` does for a local one; that needs pandas."""
+    kind, place = ("local", {"uri": data.place}) if data.place else ("code", {"tags": {"mlflow.source.name": "nas"}})
+    profile = json.dumps(dict(sizes)) if sizes else None
+    stored = Dataset(data.name, data.digest, kind, json.dumps(place), profile=profile)
+    return DatasetInput(stored, [InputTag("mlflow.data.context", data.use)])
 
 
 def now() -> int:

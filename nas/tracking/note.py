@@ -26,6 +26,7 @@ def describe(
     room: int,
     findings: Sequence[str] = (),
     purpose: str = SEARCH,
+    view: str = "",
 ) -> str:
     """Return the parent run's description in Markdown.
 
@@ -42,6 +43,7 @@ def describe(
         findings: of other studies on this one's trials, in words.
         purpose: of the study, in words.
         room: largest number of characters.
+        view: address of the table of trials on MLflow's pages; empty shows no link.
     """
     named, trained = ", ".join(LABELS[name] for name in objectives), mean_over_seeds(finished)
     shown_findings, cut = _fitting(
@@ -50,6 +52,7 @@ def describe(
     more = [f"{cut} more in the artifacts `findings/`"] if cut else []
     opening = [*shown_findings, *more, ""] if findings else []
     opening += [f"**{len(best)}** of {len(trained)} architectures are on the front of {named}.", ""]
+    opening += [f"[Table of the trials, the most accurate first]({view})", ""] if view else []
     rows = [
         f"| {'&emsp; | '.join(_HEADINGS)} |",  # MLflow's tables have no space between the columns
         "| --- | --- | --- | --- | --- | --- |",

@@ -6,9 +6,9 @@ from typing import Any
 
 from nas.addresses import redact, without_password
 from nas.records.record import Record
-from nas.tracking.consistency import FoundRun, differences, last_metrics
+from nas.tracking.consistency import FoundModel, FoundRun, differences, last_metrics
 from nas.tracking.database import sqlite_file
-from nas.tracking.mlflow_runs import advice_on, client_of, now
+from nas.tracking.mlflow_runs import advice_on, client_of, data_of, models_of, now
 from search_spaces.errors import EnvironmentProblem, unwrapped
 from trials.scores import Epoch
 
@@ -50,6 +50,22 @@ class StoredRuns:
             token = page.token
             if not token:
                 return
+
+    def read_models(self) -> list[FoundModel]:
+        """Return the models of the study's trials.
+
+        Raises:
+            EnvironmentProblem: MLflow cannot be used.
+        """
+        with self._as_problem():
+            client = client_of(self._uri)
+            experiment = client.get_experiment_by_name(self._experiment)
+            if experiment is None:
+                return []
+            return [
+                FoundModel(trial=int(model.tags[_TRIAL]), is_ready=str(model.status) == "READY")
+                for model in models_of(client, experiment.experiment_id, self._study_id)
+            ]
 
     def drop(self, run: str) -> None:
         """Mark a run as deleted; MLflow can restore it.
@@ -98,4 +114,5 @@ def _found(run: Any) -> FoundRun:
         parent=tags.get("mlflow.parentRunId", ""),
         tags=tags,
         metrics=dict(data.metrics),
+        data=data_of(run),
     )

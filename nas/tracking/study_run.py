@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 
 from nas import html_page
@@ -12,10 +13,13 @@ from nas.algorithms.pareto import OBJECTIVES, Direction
 from nas.records.front_figure import front_figure
 from nas.records.record import Record, pareto_front_of, point_of
 from nas.records.trial_files import TrialFiles
+from nas.study.folders import REPORT, SYSTEM_METRICS
 from nas.tracking import note
 from nas.tracking.findings import Findings, Stage
 from nas.tracking.mlflow_runs import TAG_LENGTH, Run
+from nas.tracking.system_metrics import read_samples
 from nas.tracking.trial_runs import changed_at
+from search_spaces.files import digest
 
 
 class StudyRun:
@@ -35,16 +39,26 @@ class StudyRun:
         study: name of it.
         objectives: of the study.
         commands: by purpose, as a user types them; in the note.
+        view: address of the table of trials on MLflow's pages, for the note.
     """
 
     def __init__(
-        self, run: Run, folder: Path, *, study: str, objectives: Sequence[str], commands: Mapping[str, str]
+        self,
+        run: Run,
+        folder: Path,
+        *,
+        study: str,
+        objectives: Sequence[str],
+        commands: Mapping[str, str],
+        view: str = "",
     ) -> None:
         self.run = run
         self._folder, self._study, self._objectives, self._commands = folder, study, tuple(objectives), commands
         self.findings = Findings()
         self._purpose = ""
         self._written_front: object = None
+        self._view = view
+        self._samples = 0
 
     def write_stage(self, stage: Stage, parent_run_id: str | None) -> None:
         """Write which study this one is a stage of; it is shown under that one's run.
@@ -83,6 +97,22 @@ class StudyRun:
             named = {f"base/{name}": value for name, value in values.items()}
             self.run.log_metrics(named, step=epoch.epoch, at=round(at))
 
+    def write_report(self) -> None:
+        """Upload the page of `nas report`, if the study has one that MLflow lacks."""
+        page = self._folder / REPORT
+        if not page.is_file():
+            return
+        version = digest(page)[:12]
+        if version != self.run.tags.get("nas.report", ""):
+            self.run.log_artifact(page)
+            self.run.set_tags({"nas.report": version})
+
+    def write_system(self) -> None:
+        """Write the load of the machine, under `system/` as MLflow names it: one point for each sample."""
+        for step, time_ms, values in islice(read_samples(self._folder / SYSTEM_METRICS), self._samples, None):
+            self.run.log_metrics({f"system/{name}": value for name, value in values.items()}, step=step, at=time_ms)
+            self._samples += 1
+
     def write_front(
         self, finished: Sequence[Record], best: Sequence[Record], stock: Mapping[str, float] | None
     ) -> None:
@@ -108,6 +138,7 @@ class StudyRun:
             findings=self.findings.lines,
             purpose=self._purpose or note.SEARCH,
             room=TAG_LENGTH,
+            view=self._view,
         )
         self.run.set_tags({"mlflow.note.content": text})
         if finished:

@@ -18,11 +18,14 @@ from nas.records.record import Record, pareto_front_of
 from nas.records.trial_files import TrialFiles
 from nas.study.folders import SPACE, SUPERVISOR_LOCK, TRACKING_STATE
 from nas.study.tracking_state import TrackingState
+from nas.tracking.context import Context
 from nas.tracking.doubled_runs import without_doubles
 from nas.tracking.findings import Findings, Stage
 from nas.tracking.mlflow_runs import Run, Runs, advice_on, message_of, now
+from nas.tracking.models import LoggedModels, finalists
 from nas.tracking.study_run import StudyRun, stock_costs
 from nas.tracking.trial_runs import TrialRuns, changed_at
+from nas.tracking.views import view_key, view_tags
 from search_spaces.errors import EnvironmentProblem
 
 _log = logging.getLogger(__name__)
@@ -56,6 +59,7 @@ class Tracker:
         clock: in seconds, for the pause between two attempts to reach a server.
         findings: returns what other studies found of this one's trials; called at the beginning and at the end.
         stage: the study's place in another one, under whose run it is shown; None for a search.
+        context: data sets, searched choices, and who started the study.
 
     A failure is logged once, and what is missing is written when MLflow works again: a search neither ends nor fails
     to begin because of its tracking.
@@ -76,6 +80,7 @@ class Tracker:
         clock: Callable[[], float] = time.monotonic,
         findings: Callable[[], Findings] = Findings,
         stage: Stage | None = None,
+        context: Context | None = None,
     ) -> None:
         self.uri = uri
         self.folder = folder.absolute()
@@ -88,7 +93,7 @@ class Tracker:
         self.problem: str | None = None
         self._activity = activity
         self._clock = clock
-        self._findings, self._stage = findings, stage
+        self._findings, self._stage, self._context = findings, stage, context or Context()
         self._records: Sequence[Record] = ()
         self._is_open = False
         self._not_before = -math.inf
@@ -106,6 +111,12 @@ class Tracker:
         # By default MLflow 3.17 opens an experiment in its view for language models.
         return f"/#/experiments/{self._runs.experiment}/runs/{self._parent.run.id}?workflowType=machine_learning"
 
+    @property
+    def view(self) -> str:
+        """Path of the table of the study's trials, as a saved view."""
+        key = view_key(self._state.study_id)
+        return f"/#/experiments/{self._runs.experiment}/runs?viewStateShareKey={key}&workflowType=machine_learning"
+
     def sync(self, records: Sequence[Record]) -> None:
         """Write what is new in the records of all trials; if nothing is, MLflow is not accessed."""
         self._records = records
@@ -114,7 +125,7 @@ class Tracker:
         if self._clock() >= self._not_before:
             self._attempt(self._follow)
 
-    def finish(self, status: str, records: Sequence[Record] | None = None) -> None:
+    def finish(self, status: str, records: Sequence[Record] | None = None, *, sends_models: bool = False) -> None:
         """End the parent as `FINISHED` or `KILLED`; children that are still running are killed.
 
         If nothing was trained, the end time is that of the last trial.
@@ -122,6 +133,7 @@ class Tracker:
         Args:
             status: of the parent.
             records: of all trials; by default those of the last `sync`.
+            sends_models: send the finalists' models, also of a search that somebody has stopped.
         """
         if records is not None:
             self._records = records
@@ -137,6 +149,8 @@ class Tracker:
             self._parent.run.set_status(status, self._state.ended)
 
         self._attempt(end, last=True)
+        if self.problem is None and self._stage is None and (sends_models or status == "FINISHED"):
+            self._attempt(self._write_models, last=True)  # the largest part last
         if self.problem is not None:
             with suppress(OSError, EnvironmentProblem):  # only the end time is lost
                 self._state = TrackingState.of(self.folder)
@@ -156,7 +170,7 @@ class Tracker:
             status = TrackingState.of(self.folder).status
         except OSError as problem:
             raise EnvironmentProblem(f"{self.folder / TRACKING_STATE}: {problem.strerror}") from None
-        self.finish(status or ("KILLED" if unfinished else "FINISHED"), records)
+        self.finish(status or ("KILLED" if unfinished else "FINISHED"), records, sends_models=True)
         if self.problem:
             raise EnvironmentProblem(self.problem)
 
@@ -171,6 +185,29 @@ class Tracker:
         more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
         end = "the end of the study's run" if self._is_open else "the study's run"
         return f"{end}, {'trial' if len(missing) == 1 else 'trials'} {shown}{more}" if missing else end
+
+    def register(self, record: Record, name: str) -> str:
+        """Register the model of a trial under a name in MLflow's registry; return its version.
+
+        Args:
+            record: of a finished trial with weights.
+            name: of the registered model, which is created if it is missing.
+
+        Raises:
+            EnvironmentProblem: MLflow cannot be used, or does not have the trial yet.
+        """
+        runs: list[str] = []
+
+        def write() -> None:
+            run = self._trials.of_trials().get(record.trial)
+            if run is None:
+                raise EnvironmentProblem(f"MLflow does not have trial {record.trial} yet; {self.sync_command} sends it")
+            runs.append(self._models.register(record, run, name))
+
+        self._attempt(write)
+        if self.problem is not None:
+            raise EnvironmentProblem(self.problem)
+        return runs[0]
 
     def begin_training(self, name: str, folder: Path, *, at: int, resumed: bool) -> Run:
         """Return the child run of a full training of one of the study's models.
@@ -233,23 +270,40 @@ class Tracker:
     def _open(self) -> None:
         """Find this study's runs; begin its parent if there is none."""
         self._state = TrackingState.of(self.folder)
-        tags = {"nas.study": self.study, "nas.study_id": self._state.study_id}
+        tags = {**self._context.source, "nas.study": self.study, "nas.study_id": self._state.study_id}
         self._runs = Runs(self.uri, self.experiment, self.folder.parent, tags, key="nas.study_id")
         runs = without_doubles(list(self._runs.find()))
         trials = {int(run.tags["nas.trial"]): run for run in runs if "nas.trial" in run.tags}
         self._trainings = [run for run in runs if _TRAINING in run.tags]
         parents = [run for run in runs if not {"nas.trial", _TRAINING} & run.tags.keys()]
         parent = parents[0] if parents else self._runs.begin(self.study, at=changed_at(self.folder / SPACE))
-        self._trials = TrialRuns(self._runs, parent.id, self.folder, trials)
+        data, choices = self._context.data, self._context.choices()
+        if data and data[0].digest not in parent.data:
+            parent.log_data(data, self._context.sizes())
+        self._trials = TrialRuns(self._runs, parent.id, self.folder, trials, data=data, choices=choices)
+        self._models = LoggedModels(self._runs, self.study, self._state.study_id, self.folder, data)
         self._is_open = True
         self._parent = StudyRun(
-            parent, self.folder, study=self.study, objectives=self.objectives, commands=self.commands
+            parent,
+            self.folder,
+            study=self.study,
+            objectives=self.objectives,
+            commands=self.commands,
+            view=self.view.removeprefix("/"),
         )
         if self._stage is not None:
             self._parent.write_stage(self._stage, self._run_of(self._stage.folder))
         self._parent.findings = self._findings()
         self._parent.write_settings(self.settings)
+        self._write_views(list(choices))
         self._up_to_date = True
+
+    def _write_views(self, choices: Sequence[str]) -> None:
+        """Write the saved views of the experiment's pages."""
+        has_latency = "latency_ms" in self.objectives or "limits.latency_ms" in self.settings
+        state = self._state.study_id
+        tags = view_tags(self.study, state, choices=choices, has_latency=has_latency, began=self._parent.run.began)
+        self._runs.set_experiment_tags(tags)
 
     def _run_of(self, folder: Path) -> str | None:
         """Return the id of the run of the study in another folder; None if it is not tracked here."""
@@ -278,7 +332,20 @@ class Tracker:
         in_order = [finished[trial] for trial in self._state.finished if trial in finished]
         self._parent.write_front(in_order, best, self._state.stock)
         self._parent.write_findings()
+        self._parent.write_report()
+        self._parent.write_system()
         self._trials.write_findings(self._parent.findings.trials)
+
+    def _write_models(self) -> None:
+        """Write the models of the finalists, whose weights no training changes any more."""
+        finished = [record for record in self._records if record.finished and record.state == "complete"]
+        best, judged = pareto_front_of(finished, self.objectives), self._parent.findings.trials
+        on_front = {record.trial for record in best}
+        tags = {record.trial: {"pareto": str(record.trial in on_front).lower()} for record in finished}
+        for trial, found in judged.items():
+            tags.setdefault(trial, {}).update({"nas.finding": found.finding, "nas.verdict": found.sentence})
+        chosen = finalists(best, self.objectives, judged.keys(), finished)
+        self._models.write(chosen, self._trials.of_trials(), tags)
 
     def _store_finished(self, finished: Mapping[int, Record]) -> None:
         state = self._state

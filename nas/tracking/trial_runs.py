@@ -2,10 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from nas.records.record import Record
 from nas.records.trial_files import TrialFiles
+from nas.tracking.consistency import OPTIONAL, best_and_last
+from nas.tracking.context import DataInput
 from nas.tracking.findings import JudgedTrial
 from nas.tracking.mlflow_runs import Run, Runs, now
 from search_spaces.scaling import MACRO
@@ -22,11 +25,24 @@ class TrialRuns:
         parent_run_id: of the study's run.
         folder: the study's.
         found: runs of its trials that MLflow has, by trial.
+        data: data sets of the trials.
+        choices: stock value of every searched choice, by name.
     """
 
-    def __init__(self, runs: Runs, parent_run_id: str, folder: Path, found: Mapping[int, Run]) -> None:
+    def __init__(
+        self,
+        runs: Runs,
+        parent_run_id: str,
+        folder: Path,
+        found: Mapping[int, Run],
+        *,
+        data: Sequence[DataInput] = (),
+        choices: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._runs, self._parent_run_id, self._folder = runs, parent_run_id, folder
         self._by_trial = dict(found)
+        self._data, self._choices = data, choices
+        self._compared: set[int] = set()
 
     def write(self, record: Record, pareto: str) -> None:
         """Write what MLflow lacks of a trial; nothing before it has an architecture.
@@ -43,6 +59,10 @@ class TrialRuns:
         status = _status_of(record)
         if run.status != status or status == "RUNNING":
             _write_training(run, record, self._files(record.trial), ended)
+            self._write_optional(run, record, ended)
+        elif record.trial not in self._compared:
+            self._write_optional(run, record, ended)  # of an earlier version, which did not write it
+            self._compared.add(record.trial)
         run.set_tags(
             {
                 "mlflow.parentRunId": self._parent_run_id,
@@ -59,6 +79,14 @@ class TrialRuns:
         if run.status != status:
             run.set_status(status, ended)
 
+    def _write_optional(self, run: Run, record: Record, ended: int | None) -> None:
+        """Write data sets, choices, and the best and the last epoch."""
+        run.log_data(self._data)
+        if record.summary:
+            run.log_params({**self._choices, **_pick_params(record.picks)})
+        if record.state != "running" and run.lacks(OPTIONAL):
+            run.log_metrics(best_and_last(self._files(record.trial).read_epochs()), at=ended)
+
     def write_findings(self, judged: Mapping[int, JudgedTrial]) -> None:
         """Write what fresh seeds found of trials: tags, and the difference to the stock model with its interval."""
         for trial, run in self._by_trial.items():
@@ -68,6 +96,10 @@ class TrialRuns:
             if found is not None:
                 values = {"difference": found.difference, "low": found.low, "high": found.high}
                 run.update_metrics({f"verdict/{name}": value for name, value in values.items()}, step=found.seeds)
+
+    def of_trials(self) -> Mapping[int, Run]:
+        """Return the runs that MLflow has, by trial."""
+        return dict(self._by_trial)
 
     def unsent(self, records: Sequence[Record]) -> list[int]:
         """Return the trials whose run is missing, or has not ended as its trial."""
@@ -116,7 +148,6 @@ def _status_of(record: Record) -> str:
 
 def _write_training(run: Run, record: Record, files: TrialFiles, ended: int | None) -> None:
     """Write what does not change once the trial has ended, at `ended`."""
-    run.log_params(_pick_params(record.picks) if record.summary else {})
     at = float(run.began)
     for epoch in files.read_epochs():
         at += 1000 * epoch.seconds

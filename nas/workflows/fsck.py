@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nas.locks import is_held
+from nas.records.recommended import BEST, recommended
 from nas.records.record import Record
 from nas.records.record_file import RecordFile
 from nas.records.trial_files import TrialFiles
@@ -35,7 +36,7 @@ from nas.study.study_file import StudyFile
 from nas.study.tracking_state import TrackingState
 from nas.study.trained_again import trained_again
 from nas.study.trial_records import TrialRecords
-from nas.tracking.consistency import FoundRun, compare_runs
+from nas.tracking.consistency import FoundRun, compare_models, compare_runs
 from search_spaces.errors import DataError, NasError, SpecError, StudyError, unwrapped
 from search_spaces.files import read_json
 from search_spaces.yaml_text import read_yaml
@@ -261,8 +262,21 @@ def _runs(
     study_id = (identity.study_id if identity else "") or (state.study_id if state else "")
     in_order = [records[number] for number in sorted(records)]
     try:
-        runs = StoredRuns(study.file.tracking, f"nas/{study.settings.space}", study_id).read() if study_id else []
+        stored = StoredRuns(study.file.tracking, f"nas/{study.settings.space}", study_id)
+        runs = stored.read() if study_id else []
+        wanted = _with_models(study, in_order, state) if runs else set()
+        models = stored.read_models() if wanted else []
     except NasError as error:
         problem = f"was not compared: {unwrapped(error)}"
         return [], [Finding(address=f"{study.name} in MLflow", problem=problem)]
-    return runs, list(compare_runs(study.name, in_order, runs, epochs))
+    found = list(compare_runs(study.name, in_order, runs, epochs, study.settings.data_fingerprint))
+    return runs, [*found, *compare_models(study.name, wanted, models)]
+
+
+def _with_models(study: StoredStudy, records: Sequence[Record], state: TrackingState | None) -> set[int]:
+    """Return the trials whose models MLflow should have: of a search that has finished, recommended ones."""
+    if state is None or state.status != "FINISHED" or study.settings.confirms is not None:
+        return set()
+    front = study.front([record for record in records if record.state == "complete"])
+    chosen = {recommended(front, study.settings.objectives, best).trial for best in BEST} if front else set()
+    return {trial for trial in chosen if study.files(trial).weights.is_file()}

@@ -203,7 +203,15 @@ class Request(SearchOptions):
         """
         trials = _given(self.trials, DEMONSTRATION_TRIALS if self._is_demonstration else USUAL_TRIALS)
         numbers = {"trials": trials, "timeout": self.timeout, "workers": workers, "device": device}
-        return validated(RunSettings, {**numbers, "trial_memory": self.trial_memory, "cache": self.cache})
+        return validated(
+            RunSettings,
+            {
+                **numbers,
+                "trial_memory": self.trial_memory,
+                "cache": self.cache,
+                "system_metrics": self.system_metrics,
+            },
+        )
 
     def _deploy_size(self, space: SearchSpace) -> int:
         """Return the image size at which the stock model is deployed, in pixels.

@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Protocol
 from nas import signals
 from nas.execution.machine_at_work import at_work
 from nas.execution.supervisor import Supervisor
-from nas.records.record import Record
+from nas.records.record import Record, find_record
 from nas.study import identity
 from nas.study.cleaning import delete_leftovers
 from nas.study.fetching import fetched
-from nas.study.folders import STUDY, runs_option
+from nas.study.folders import STUDY, SYSTEM_METRICS, runs_option
 from nas.study.garbage import WeightCollector
 from nas.study.stock_training import StockTraining
 from nas.study.study import Study
 from nas.tracking.background import BackgroundTracker
+from nas.tracking.system_metrics import SystemSampler, is_enabled_by_environment
 from nas.workflows.findings import findings_of, stage_of
 from nas.workflows.sharing import MachineTracking, collector_of, publish
+from nas.workflows.tracked import context_of
 from search_spaces.errors import EnvironmentProblem, NasError, StudyError, unwrapped
 from trials import Epoch
 
@@ -69,6 +71,8 @@ def supervise(
         publish(study)
 
         def begin_tracking() -> BackgroundTracker:
+            if study.file.run.system_metrics or is_enabled_by_environment():
+                stack.enter_context(SystemSampler(study.folder / SYSTEM_METRICS))
             return BackgroundTracker(partial(tracker_of, study), _sync_command(study))
 
         tracking = MachineTracking(study, begin_tracking, wanted=tracks)
@@ -125,6 +129,23 @@ def sync(study: Study) -> None:
         records = study.records()
         at_work = any(record.state == "running" for record in records)
         tracker.send(records, unfinished=at_work or study.remaining_trials(records) > 0)
+
+
+def register(study: Study, trial: int, name: str) -> str:
+    """Register the model of a trial in MLflow under a name; return its version there.
+
+    Args:
+        trial: number of a finished trial whose weights are there.
+        name: of the registered model; it gets a further version if it exists.
+
+    Raises:
+        EnvironmentProblem: MLflow cannot be used, or does not have the trial yet.
+    """
+    identity.verify_unless_running(study)
+    tracker = tracker_of(study, activity="the export")
+    if tracker is None:
+        raise EnvironmentProblem("MLflow cannot be imported; pip install mlflow")
+    return tracker.register(find_record(study.records(), trial, study=study.name), name)
 
 
 def train_stock_model(study: Study, show: Callable[[int], None] = lambda _: None) -> StockTraining:
@@ -189,6 +210,7 @@ def tracker_of(study: Study, *, activity: str = "the search") -> "Tracker | None
         activity=activity,
         findings=partial(findings_of, study),
         stage=stage_of(study),
+        context=context_of(study),
     )
 
 

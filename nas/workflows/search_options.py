@@ -369,6 +369,13 @@ class SearchOptions:
             unset="a file in the folder of the study",
         ),
     ] = None
+    system_metrics: Annotated[
+        bool,
+        Option(
+            help="Log the load of this machine in MLflow: processor, memory, disk, network, GPUs.",
+            panel=_FILES,
+        ),
+    ] = False
     runs: Annotated[FilePath, Option(help="Folder of all studies.", panel=_FILES, metavar="FOLDER")] = RUNS
 
     def __post_init__(self) -> None:

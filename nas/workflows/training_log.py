@@ -10,7 +10,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -154,6 +154,7 @@ class TrainingLog:
             best = max((row for _, row in rows if "map50_95" in row), key=lambda row: row["map50_95"], default=None)
             if best is not None:
                 run.log_metrics({"score/map50_95": best["map50_95"], "score/map50": best.get("map50")})
+                run.update_metrics(_best_and_last(rows, best), step=0)
             weights = self._folder / "weights" / "best.pt"
             run.set_tags({"nas.weights": str(weights) if weights.is_file() else ""})
             run.set_status(status)
@@ -193,6 +194,24 @@ class TrainingLog:
         for row in csv.DictReader(lines, skipinitialspace=True):
             figures = {_metric(column): float(text) for column, text in row.items() if column != "epoch" and text}
             yield int(float(row["epoch"])), figures
+
+
+def _best_and_last(rows: Sequence[tuple[int, Mapping[str, float]]], best: Mapping[str, float]) -> dict[str, float]:
+    """Return number and mAP50-95 of the best and of the last epoch.
+
+    Args:
+        rows: number and metrics of each epoch.
+        best: metrics of the best one.
+    """
+    best_epoch = next(epoch for epoch, row in rows if row is best)
+    last_epoch, last = rows[-1]
+    values = {
+        "best/epoch": best_epoch,
+        "best/map50_95": best["map50_95"],
+        "last/epoch": last_epoch,
+        "last/map50_95": last.get("map50_95"),
+    }
+    return {name: float(value) for name, value in values.items() if value is not None}
 
 
 def _metric(column: str) -> str:

@@ -19,8 +19,9 @@ from nas import html_page
 from nas.records.front_figure import front_figure
 from nas.records.record import COLUMNS, Record, pareto_front_of
 from nas.records.trial_files import TrialFiles
-from nas.study.folders import TRACKING_STATE, tracking_uri
+from nas.study.folders import REPORT, SYSTEM_METRICS, TRACKING_STATE, tracking_uri
 from nas.tracking import database, mlflow_runs, note
+from nas.tracking.context import Context, DataInput
 from nas.tracking.findings import Findings, JudgedTrial, Stage
 from nas.tracking.mlflow_runs import ui_command, ui_environment
 from nas.tracking.tracker import Tracker
@@ -227,6 +228,8 @@ class TestParent:
         assert parent_of(tracker, client).data.tags["mlflow.note.content"] == (
             "**1** of 2 architectures are on the front of mAP50-95, GFLOPs.\n"
             "\n"
+            f"[Table of the trials, the most accurate first]({tracker.view.removeprefix('/')})\n"
+            "\n"
             "| trial&emsp; | mAP50-95&emsp; | GFLOPs&emsp; | params&emsp; | latency&emsp; | architecture |\n"
             "| --- | --- | --- | --- | --- | --- |\n"
             "| 1 | 0.4100 | 4.00 | 1.93 M | 12.3 ms | UIB 4, 6 · DySample 10 |\n"
@@ -288,6 +291,165 @@ class TestParent:
         assert run.data.tags["settings.budget.epochs"] == "5"
         run = parent_of(begin(), client)
         assert run.data.tags["settings.budget.epochs"] == "3"
+
+
+class TestContext:
+    CONTEXT = Context(
+        data=(
+            DataInput(name="scenes", digest="d1", place="/data/scenes/data.yaml"),
+            DataInput(name="scenes-test", digest="d2", place="/data/scenes/data.yaml", use="evaluation"),
+        ),
+        sizes=lambda: {"num_rows": 30, "train_images": 20, "val_images": 10},
+        choices=lambda: {"4.operator": "stock", "after-9.operator": "stock", "macro.depth": "1"},
+        source={"mlflow.user": "someone", "mlflow.source.name": "nas search"},
+    )
+
+    def test_runs_have_data_sets_choices_and_source(self, begin: Begin, client: MlflowClient) -> None:
+        tracker = begin(context=self.CONTEXT)
+        train(tracker, 1, 1, 2)
+        tracker.sync([stock(), finished(1, 0.5, 7.0)])
+        children = children_of(tracker, client)
+        for run in [parent_of(tracker, client), *children.values()]:
+            found = {one.dataset.name: (one.dataset.digest, one.tags[0].value) for one in run.inputs.dataset_inputs}
+            assert found == {"scenes": ("d1", "training"), "scenes-test": ("d2", "evaluation")}
+            assert (run.data.tags["mlflow.user"], run.info.user_id) == ("someone", "someone")
+            (scenes,) = [one.dataset for one in run.inputs.dataset_inputs if one.dataset.name == "scenes"]
+            assert mlflow.data.get_source(scenes).uri == "/data/scenes/data.yaml"
+            assert json.loads(scenes.profile)["train_images"] == 20
+        choices = {"4.operator": "UIB", "after-9.operator": "stock", "macro.depth": "1"}
+        assert choices.items() <= children["trial-0001"].data.params.items()
+        assert children["trial-0000"].data.params["4.operator"] == "stock"
+        metrics = children["trial-0001"].data.metrics
+        assert (metrics["best/epoch"], metrics["last/epoch"], metrics["best/map50_95"]) == (2, 2, 0.2)
+
+    def test_runs_of_an_earlier_version_are_completed(self, begin: Begin, client: MlflowClient) -> None:
+        old = begin()
+        train(old, 0, 1, 2)
+        old.sync([stock()])
+        old.finish("FINISHED")
+        tracker = begin(context=self.CONTEXT)
+        tracker.finish("FINISHED", [stock()])
+        run = children_of(tracker, client)["trial-0000"]
+        assert {one.dataset.digest for one in run.inputs.dataset_inputs} == {"d1", "d2"}
+        assert run.data.params["macro.depth"] == "1"
+        Client.asked = ()
+        begin(context=self.CONTEXT).finish("FINISHED", [stock()])
+        assert not {"log_batch", "log_inputs", "log_metric", "set_experiment_tag"} & set(Client.asked)
+
+    def test_experiment_has_a_view_of_the_study(self, begin: Begin, client: MlflowClient) -> None:
+        tracker = begin(context=self.CONTEXT)
+        key = tracker.view.partition("viewStateShareKey=")[2].partition("&")[0]
+        tags = client.get_experiment(parent_of(tracker, client).info.experiment_id).tags
+        view = json.loads(tags[f"mlflow.sharedViewState.{key}"])
+        assert view["name"] == "v9-digits: trials"
+        query = json.loads(view["state"])["searchFilter"]
+        tracker.sync([stock(), running(1)])
+        found = client.search_runs([parent_of(tracker, client).info.experiment_id], query)
+        assert {run.info.run_name for run in found} == {"trial-0000", "trial-0001"}
+
+
+class TestModels:
+    RECORDS = (stock(), finished(1, 0.5, 9.0), finished(2, 0.3, 30.0))
+
+    def train_all(self, tracker: Tracker) -> None:
+        for record in self.RECORDS:
+            end(tracker, record.trial, outcome_json="{}", weights_pt="numbers", model_yaml="backbone: []")
+
+    def models(self, tracker: Tracker, client: MlflowClient) -> dict[str, Any]:
+        found = client.search_logged_models([parent_of(tracker, client).info.experiment_id])
+        models = {model.name: model for model in found}
+        assert len(models) == len(found)
+        return models
+
+    def test_finalists_have_a_model_each(self, begin: Begin, client: MlflowClient) -> None:
+        tracker = begin(context=TestContext.CONTEXT)
+        self.train_all(tracker)
+        tracker.sync(self.RECORDS)
+        assert not self.models(tracker, client)
+        tracker.finish("FINISHED")
+        models = self.models(tracker, client)
+        assert sorted(models) == ["v9-digits-trial-0000", "v9-digits-trial-0001"]
+        model = models["v9-digits-trial-0001"]
+        assert (str(model.status), model.tags["pareto"], model.tags["mlflow.user"]) == ("READY", "true", "someone")
+        assert model.params["4.operator"] == "UIB"
+        metrics = {metric.key: (metric.value, metric.dataset_name) for metric in model.metrics}
+        assert metrics["score/map50_95"] == (0.5, "scenes")
+        assert metrics["gflops"] == (9.0, None)
+        run = children_of(tracker, client)["trial-0001"]
+        assert [one.model_id for one in run.outputs.model_outputs] == [model.model_id]
+        assert len(points(client, run, "score/map50_95")) == 1
+        info = mlflow.models.Model.load(model.artifact_location.removeprefix("file://"))
+        assert info.signature.inputs.inputs[0].shape == (-1, 3, -1, -1)
+        assert info.saved_input_example_info["type"] == "ndarray"
+        assert not (tracker.folder / "mlflow" / "model").exists()
+
+    @pytest.mark.parametrize("call", ["create_logged_model", "log_model_artifacts", "log_outputs"])
+    def test_model_of_a_killed_process_is_completed(
+        self, begin: Begin, client: MlflowClient, call: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        tracker = begin()
+        self.train_all(tracker)
+        tracker.sync(self.RECORDS)
+        monkeypatch.setattr(Client, "dies_after", (call,))
+        with pytest.raises(KilledError):
+            tracker.finish("FINISHED")
+        monkeypatch.setattr(Client, "dies_after", ())
+        again = begin()
+        again.finish("FINISHED", self.RECORDS)
+        models = self.models(again, client)
+        assert sorted(models) == ["v9-digits-trial-0000", "v9-digits-trial-0001"]
+        assert {str(model.status) for model in models.values()} == {"READY"}
+
+    def test_model_without_weights_is_left_out(self, begin: Begin, client: MlflowClient) -> None:
+        tracker = begin()
+        tracker.sync(self.RECORDS)
+        tracker.finish("FINISHED")
+        assert tracker.problem is None
+        assert not self.models(tracker, client)
+
+    def test_model_is_registered_once_where_it_is_asked_for(self, begin: Begin, client: MlflowClient) -> None:
+        tracker = begin()
+        self.train_all(tracker)
+        tracker.sync(self.RECORDS)
+        name = "detector of a test"
+        assert [tracker.register(record, name) for record in (self.RECORDS[2], self.RECORDS[1], self.RECORDS[2])] == [
+            "1",
+            "2",
+            "1",
+        ]
+        version = client.get_model_version(name, "2")
+        assert version.run_id == children_of(tracker, client)["trial-0001"].info.run_id
+
+    def test_trial_that_mlflow_lacks_is_not_registered(self, begin: Begin) -> None:
+        with pytest.raises(EnvironmentProblem, match="MLflow does not have trial 1 yet; nas sync sends it"):
+            begin().register(finished(1, 0.5, 9.0), "detector")
+
+
+class TestFilesOfAStudy:
+    def test_report_is_sent_when_it_has_changed(self, begin: Begin, client: MlflowClient) -> None:
+        tracker = begin()
+        for text in ("<html>1", "<html>2", "<html>2"):
+            (tracker.folder / REPORT).write_text(text)
+            Client.asked = ()
+            tracker.sync([])
+        assert "log_artifact" not in Client.asked
+        assert artifact(client, parent_of(tracker, client), REPORT) == "<html>2"
+
+    def test_load_of_the_machine_is_sent_once(self, begin: Begin, client: MlflowClient) -> None:
+        lines = [json.dumps({"step": step, "time": 1000 + step, "values": {"cpu": step / 2}}) for step in range(3)]
+        tracker = begin()
+        path = tracker.folder / SYSTEM_METRICS
+        path.write_text("\n".join(lines[:2]) + "\n")
+        tracker.sync([])
+        path.write_text("\n".join(lines) + "\n")
+        tracker.sync([])
+        begin().sync([])
+        found = client.get_metric_history(tracker.parent_run_id, "system/cpu")
+        assert [(point.step, point.timestamp, point.value) for point in found] == [
+            (0, 1000, 0.0),
+            (1, 1001, 0.5),
+            (2, 1002, 1.0),
+        ]
 
 
 class TestFigure:

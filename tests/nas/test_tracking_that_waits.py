@@ -1,5 +1,6 @@
 """MLflow's real server behind a gate that is away, slow, broken, or closed."""
 
+import base64
 import os
 import threading
 import time
@@ -17,6 +18,7 @@ from nas.tracking import background, tracker
 from nas.tracking.background import BackgroundTracker
 from nas.tracking.database import create_database
 from nas.tracking.tracker import Tracker
+from search_spaces.errors import EnvironmentProblem
 from trials.scores import Epoch
 
 pytestmark = [
@@ -35,15 +37,19 @@ class Gate:
         state: `open`; `slow`: answers after its client has stopped waiting; a status such as `500 ...`.
         requests: how many came in each state.
         address: of the server.
+        authorization: header without which it refuses; empty asks for none.
     """
 
     def __init__(self, application: Application) -> None:
         self._application = application
         self.state, self.address = "open", ""
         self.requests: Counter[str] = Counter()
+        self.authorization = ""
 
     def __call__(self, environment: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         state = self.state
+        if self.authorization and environment.get("HTTP_AUTHORIZATION") != self.authorization:
+            state = "401 Unauthorized"
         self.requests[state] += 1
         if state == "slow":
             time.sleep(REQUEST_SECONDS + 0.5)
@@ -254,3 +260,19 @@ class TestBackground:
         tracking = BackgroundTracker(lambda: None, "nas sync s")
         tracking.sync([])
         tracking.finish("FINISHED")
+
+
+def test_server_takes_the_password_of_the_environment(
+    gate: Gate, search: Search, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate.authorization = f"Basic {base64.b64encode(b'me:s3cret').decode()}"
+    records = search.run_trial()
+    refused = search.tracker(gate.address)
+    with pytest.raises(EnvironmentProblem, match="MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"):
+        refused.send(records, unfinished=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "s3cret")
+    search.tracker(gate.address).send(records, unfinished=False)
+    assert_complete(MlflowClient(tracking_uri=database), search)
+    assert gate.requests["401 Unauthorized"]
+    assert gate.requests["open"]

@@ -61,13 +61,13 @@ def test_weights_that_are_no_archive_are_hashed_whole(
 
 
 def test_commit_of_the_provenance_is_a_hash_or_empty_without_git(monkeypatch: pytest.MonkeyPatch) -> None:
-    provenance._commit.cache_clear()
-    assert re.fullmatch(r"([0-9a-f]{40}\+?)?", provenance._commit())
-    provenance._commit.cache_clear()
+    provenance.commit.cache_clear()
+    assert re.fullmatch(r"([0-9a-f]{40}\+?)?", provenance.commit())
+    provenance.commit.cache_clear()
 
     def no_git(*_: object, **__: object) -> None:
         raise FileNotFoundError("git")
 
     monkeypatch.setattr(subprocess, "run", no_git)
-    assert provenance._commit() == ""
-    provenance._commit.cache_clear()
+    assert provenance.commit() == ""
+    provenance.commit.cache_clear()

@@ -102,6 +102,11 @@ def load(
         return _checked(labeled, sealed, cache, progress, is_digits=str(data) == DIGITS)
 
 
+def name_of(file: Path) -> str:
+    """Return the name of a user's data set: that of its file, or of the folder if the file is called data.yaml."""
+    return file.parent.name if file.stem == "data" else file.stem
+
+
 def load_without(data: str | Path, sealed: Path | None) -> DataSet:
     """Return a data set as `load` does, without the images that a study's `holdout.json` lists; None is no file."""
     return load(data, sealed=None if sealed is None else holdout.read(sealed))
@@ -244,7 +249,7 @@ def _checked(
         for split in found
     ]
     return DataSet(
-        name=DIGITS if is_digits else file.parent.name if file.stem == "data" else file.stem,
+        name=DIGITS if is_digits else name_of(file),
         path=file,
         classes=classes,
         train=sources[0],

@@ -1,0 +1,27 @@
+"""Records of a Pareto front that are recommended: the most accurate, the knee, the cheapest."""
+
+from collections.abc import Sequence
+
+from nas.algorithms.pareto import OBJECTIVES, knee_point, main_cost
+from nas.records.record import Record, point_of
+
+BEST = ("map", "knee", "cheapest")
+
+
+def recommended(front: Sequence[Record], objectives: Sequence[str], best: str) -> Record:
+    """Return a record of a front that is not empty.
+
+    Args:
+        objectives: of the study.
+        best: `map`, the most accurate; `knee`, the best compromise; `cheapest`, the one with the least cost.
+    """
+    cost_name = main_cost(objectives)
+    match best:
+        case "map":
+            return max(front, key=lambda record: record.map50_95 or 0.0)
+        case "cheapest":
+            return min(front, key=lambda record: getattr(record, cost_name) or 0.0)
+        case _:
+            plane = ("map50_95", cost_name)
+            points = [point_of(record, plane) for record in front]
+            return front[knee_point(points, [OBJECTIVES[name] for name in plane])]
