@@ -1,5 +1,6 @@
 """Models of a search's finalists in MLflow: weights with signature and input example, and their scores per data set."""
 
+import json
 import shutil
 import warnings
 from collections.abc import Collection, Mapping, Sequence
@@ -20,6 +21,8 @@ from search_spaces.printable import markdown
 _SIDE = 64
 """Side of the image of the input example, in pixels: as text, one of 640 pixels takes ten megabytes."""
 _TRIAL = "nas.trial"
+_VERSIONS = "mlflow.modelVersions"
+"""Tag by which a model's page lists its registered versions, as `mlflow.register_model` writes it."""
 _COSTS = ("gflops", "params", "latency_ms")
 
 
@@ -72,7 +75,7 @@ class LoggedModels:
                 self._runs.client.set_logged_model_tags(model.model_id, changed)
 
     def register(self, record: Record, run: Run, name: str) -> str:
-        """Register a trial's model under a name; return the version, that of earlier if it was registered before."""
+        """Register a trial's model under a name; return its version there, which it may have already."""
         client = self._runs.client
         self._write(record, run, self._stored().get(record.trial))
         model = self._stored()[record.trial]
@@ -81,8 +84,11 @@ class LoggedModels:
         for version in client.search_model_versions(f"name = '{name}'"):
             if version.model_id == model.model_id:
                 return str(version.version)
-        source = f"models:/{model.model_id}"
-        return str(client.create_model_version(name, source, run.id, model_id=model.model_id).version)
+        # Not `models:/...`, which MLflow would look for at the address of the process, not of this client.
+        version = client.create_model_version(name, model.artifact_location, run.id, model_id=model.model_id)
+        listed = [*json.loads(model.tags.get(_VERSIONS, "[]")), {"name": name, "version": version.version}]
+        client.set_logged_model_tags(model.model_id, {_VERSIONS: json.dumps(listed)})
+        return str(version.version)
 
     def _stored(self) -> dict[int, Any]:
         """Return the models that MLflow has, by trial; a second one of a trial is deleted."""
