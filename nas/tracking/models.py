@@ -43,6 +43,12 @@ def finalists(
     return list({record.trial: record for record in chosen}.values())
 
 
+def has_model(folder: Path, trial: int) -> bool:
+    """Return whether a study has the files of a trial's model: weights of trials off the front are deleted."""
+    files = TrialFiles.of(folder, trial)
+    return files.weights.is_file() and files.model.is_file()
+
+
 class LoggedModels:
     """Models of one study in MLflow; one is written once, and ends as `READY` when all of it has arrived.
 
@@ -65,11 +71,13 @@ class LoggedModels:
             runs: of trials, by number.
             tags: of the finalists, by trial.
         """
+        here = [record for record in records if has_model(self._folder, record.trial) and record.trial in runs]
+        if not here:
+            return
         stored = self._stored()
-        for record in records:
-            if TrialFiles.of(self._folder, record.trial).weights.is_file() and record.trial in runs:
-                self._write(record, runs[record.trial], stored.get(record.trial))
-        for trial, model in self._stored().items():
+        for record in here:
+            stored[record.trial] = self._write(record, runs[record.trial], stored.get(record.trial))
+        for trial, model in stored.items():
             changed = {name: text for name, text in tags.get(trial, {}).items() if model.tags.get(name, "") != text}
             if changed:
                 self._runs.client.set_logged_model_tags(model.model_id, changed)
@@ -77,12 +85,11 @@ class LoggedModels:
     def register(self, record: Record, run: Run, name: str) -> str:
         """Register a trial's model under a name; return its version there, which it may have already."""
         client = self._runs.client
-        self._write(record, run, self._stored().get(record.trial))
-        model = self._stored()[record.trial]
+        model = self._write(record, run, self._stored().get(record.trial))
         if not any(found.name == name for found in client.search_registered_models(f"name = '{name}'")):
             client.create_registered_model(name)
         for version in client.search_model_versions(f"name = '{name}'"):
-            if version.model_id == model.model_id:
+            if version.source == model.artifact_location:  # a list of versions has no ids of models
                 return str(version.version)
         # Not `models:/...`, which MLflow would look for at the address of the process, not of this client.
         version = client.create_model_version(name, model.artifact_location, run.id, model_id=model.model_id)
@@ -98,10 +105,10 @@ class LoggedModels:
                 self._runs.client.delete_logged_model(model.model_id)
         return models
 
-    def _write(self, record: Record, run: Run, model: Any) -> None:
-        """Create the model unless it is there, and write what it lacks."""
+    def _write(self, record: Record, run: Run, model: Any) -> Any:
+        """Create the model unless it is there, and write what it lacks; return it."""
         if model is not None and str(model.status) == "READY":
-            return
+            return model
         client = self._runs.client
         if model is None:
             model = client.create_logged_model(
@@ -132,6 +139,7 @@ class LoggedModels:
         data = self._data[0] if self._data else None
         run.log_model(model.model_id, scores, costs, data, changed_at(files.outcome) or run.began)
         client.finalize_logged_model(model.model_id, "READY")
+        return model
 
 
 def _save(files: TrialFiles, folder: Path, model: Any, run_id: str) -> None:

@@ -279,4 +279,5 @@ def _with_models(study: StoredStudy, records: Sequence[Record], state: TrackingS
         return set()
     front = study.front([record for record in records if record.state == "complete"])
     chosen = {recommended(front, study.settings.objectives, best).trial for best in BEST} if front else set()
-    return {trial for trial in chosen if study.files(trial).weights.is_file()}
+    files = {trial: study.files(trial) for trial in chosen}
+    return {trial for trial, one in files.items() if one.weights.is_file() and one.model.is_file()}

@@ -61,10 +61,11 @@ def _stock_choices(study: Study) -> Mapping[str, str]:
 
     The names are those of the first trial, the stock model. From the space they would come with PyTorch.
     """
-    of_study = study_id(study.storage, study.file.name)
     try:
+        of_study = study_id(study.storage, study.file.name)
         trial = study.storage.get_trial(study.storage.get_trial_id_from_study_id_trial_number(of_study, 0))
-    except KeyError:
+    except (KeyError, NasError) as problem:  # a full training may be logged where the storage is out of reach
+        _log.debug("MLflow is not sent the stock choices of %s: %s", study.name, problem)
         return {}
     values = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
     operators = {name: STOCK.operator for name in values if name.endswith(_OPERATOR)}

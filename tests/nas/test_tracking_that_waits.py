@@ -266,6 +266,7 @@ def test_server_takes_the_password_of_the_environment(
     gate: Gate, search: Search, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate.authorization = f"Basic {base64.b64encode(b'me:s3cret').decode()}"
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
     records = search.run_trial()
     refused = search.tracker(gate.address)
     with pytest.raises(EnvironmentProblem, match="MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"):
