@@ -13,7 +13,6 @@ from nas.paths import RUNS
 
 if TYPE_CHECKING:
     from nas.study.stored_study import StoredStudy
-    from nas.study.study import Study
 
 
 _STATUS_COLUMNS = {
