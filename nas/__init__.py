@@ -185,7 +185,8 @@ def confirm(
         seeds: number of fresh seeds. More than before adds seeds. Default: as before, or 5.
         top: number of finalists, the most accurate of the front first. Default: as before, or all, at most 8.
         epochs: of each training. Default: as the search.
-        from_scratch: train from random weights, instead of from the weights that the search used.
+        from_scratch: train from random weights, instead of from the weights that the search used. Other trainings
+            than before, by this or by `epochs`, are another confirmation; without both, the last one goes on.
         margin: points of mAP50-95 within which two models count as equally accurate. Default: as before, or 0.5.
         timeout: start no further training after so many seconds. Default: no limit.
         workers: number of worker processes. Default: as the search.
@@ -194,8 +195,8 @@ def confirm(
         runs: folder of all studies.
 
     Raises:
-        NasError: there is no such study, its front is the stock model alone, an option is wrong, or the confirmation
-            exists with other settings.
+        NasError: there is no such study, its front is the stock model alone, an option is wrong, or a study with the
+            name of the confirmation has other settings.
         KeyboardInterrupt: it was interrupted; finished trainings are saved, and the same call goes on.
     """
     from nas.workflows.confirm import confirm as begin
@@ -206,8 +207,8 @@ def confirm(
     before = open_study(study, runs=runs)
     after = begin(before, seeds=seeds, top=top, epochs=epochs, from_scratch=from_scratch, margin=margin, **changes)
     _train_rest(after)
-    verdict = before.verdict()
-    assert verdict is not None  # noqa: S101 - its confirmation was just begun
+    verdict = after.verdict()
+    assert verdict is not None  # noqa: S101 - its search was just opened
     return verdict
 
 

@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 from nas.algorithms.pareto import OBJECTIVES, Direction
 from nas.algorithms.rewards import Reward, reward
 from nas.algorithms.successive_halving import Stopping
+from nas.defaults import MARGIN
 from search_spaces.errors import nearest
 from trials import Budget, Limits, recipes
 
@@ -45,17 +46,23 @@ class SealedImages(FrozenModel):
 
 
 class Judging(FrozenModel):
-    """Images by which a confirmation judges, which its search has not read.
+    """Images by which a confirmation judges.
 
     Attributes:
-        source: `test` of the data.yaml, or `holdout`, sealed before the search.
+        source: `test` of the data.yaml or `holdout`, sealed before the search, neither of which the search has read;
+            or `val`, by which it has chosen.
         images: their number.
         fingerprint: of their names, sizes and labels.
     """
 
-    source: Literal["test", "holdout"]
+    source: Literal["test", "holdout", "val"]
     images: Annotated[StrictInt, Field(ge=1)]
     fingerprint: str
+
+    @property
+    def is_unseen(self) -> bool:
+        """Whether the search has not read these images."""
+        return self.source != "val"
 
 
 class Settings(FrozenModel):
@@ -76,7 +83,8 @@ class Settings(FrozenModel):
         confirms: study whose front this one trains again, longer or with fresh seeds, without proposing architectures;
             None for a search.
         holdout: images that are sealed; None if the search reads all images of `train` and `val`.
-        judging: images by which a confirmation judges; None for those that the search chose by.
+        judging: images by which a confirmation judges, whose matches its trainings store; None for those that the
+            search chose by, without matches: that is how earlier versions began one.
     """
 
     space: str
@@ -195,6 +203,11 @@ class RunSettings(FrozenModel):
     looks: tuple[StrictInt, ...] = ()
     margin: Annotated[StrictFloat, Field(gt=0)] | None = None
     system_metrics: bool = False
+
+    @property
+    def margin_or_default(self) -> float:
+        """Points of mAP50-95 within which differences do not matter."""
+        return self.margin or MARGIN
 
 
 def flatten(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from nas.workflows.confirm import ConfirmationPlan
     from nas.workflows.trainings_plan import TrainingsPlan
 
+NO_VERDICT = 1
+"""Exit status if no finalist could be judged, or not yet."""
 _LONGER = "Longer trainings instead (--longer)"
 Seeds = Annotated[
     int | None,
@@ -98,13 +100,20 @@ def confirm(
     has not used, in a new study (STUDY-confirm), and says of each finalist
     whether it is better, worse, as accurate, or not told apart. It judges by
     the test split of the data.yaml or by sealed images (nas search --holdout),
-    where there are some. The same command goes on with what was stopped.
+    where there are some. The same command goes on with what was stopped. Other
+    --epochs or --from-scratch begin another confirmation beside the first one.
 
       nas confirm STUDY                 five seeds
       nas confirm STUDY --seeds 10      five more
       nas confirm STUDY --dry-run       how many trainings, how long
+      nas confirm STUDY --epochs 60     another confirmation, of longer trainings
       nas confirm STUDY --longer        three times longer trainings instead
+
+    Exit status: 0 with a verdict, 1 without one (trainings are left, or no
+    finalist can be compared), 2 refused.
     """
+    from search_spaces.errors import StudyError
+
     _require_together(longer=longer, eta=eta, rounds=rounds, seeds=fresh_seeds, top=top, typed=typed, dry_run=dry_run)
     before = opening.opened(study, runs)
     if longer:
@@ -118,11 +127,14 @@ def confirm(
             print(json.dumps(_plan_document(plan, trainings), indent=1))  # noqa: T201 - this is the output
         return
     after, is_warned = _trained(plan, given)
-    verdict = before.verdict()
-    if verdict is not None:
-        _print(verdict, shown)
-        show.lines([] if is_warned else nothing_learned(after))
-        show.lines(_next_steps(before, after, verdict))
+    verdict = after.verdict()
+    if verdict is None:
+        raise StudyError(f"{after.name}: no verdict: its search {before.name} is not beside it any more")
+    _print(verdict, shown)
+    show.lines([] if is_warned else nothing_learned(after))
+    show.lines(_next_steps(before, after, verdict))
+    if not verdict.is_final:
+        raise typer.Exit(NO_VERDICT)
 
 
 def _require_together(*, longer: bool, dry_run: bool, typed: options.Typed, **numbers: int | None) -> None:
@@ -163,6 +175,7 @@ def _plan(before: "Study", typed: options.Typed) -> "tuple[ConfirmationPlan, Tra
     show.lines(
         [
             f"confirm   {with_unit(len(plan.models) - 1, 'finalist')} of {before.name} and the stock model: {trained}",
+            *([f"study     {plan.study}, beside {plan.others}"] if plan.beside else []),
             *more_seeds_than_asked(typed["seeds"], plan.seeds),
             f"judging   {images_in_words(judging)}",
             *(f"few       {text}" for text in [few_images_in_words(judging.images if judging else 0)] if text),
@@ -204,9 +217,14 @@ def _print(verdict: "Verdict", shown: str) -> None:
 
 
 def _next_steps(before: "Study", after: "Study", verdict: "Verdict") -> list[str]:
-    again = options.command_for("confirm", before)
-    left = after.remaining_trials(after.records())
-    steps = [f"{left} trainings are left; continue with: {again}"] if left else []
+    from nas.study.confirmation import options_of
+    from nas.words import with_unit
+
+    which = options_of(after.settings, before.settings) if verdict.others else ""
+    again, left = f"{options.command_for('confirm', before)}{which}", after.remaining_trials(after.records())
+    steps = [f"No verdict yet: {with_unit(left, 'training')} left; continue with: {again}"] if left else []
+    if verdict.reason and not left:
+        steps.append(f"No verdict: {verdict.reason}")
     if verdict.best_trial is not None and not left:
         export = f"{options.command_for('export', before)} --trial {verdict.best_trial}"
         steps.append(f"export the most accurate with: {export}")

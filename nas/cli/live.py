@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 from rich.live import Live
 
 from nas.cli.live_table import described, live_table
+from nas.cli.options import command_for
 from nas.cli.show import err, figure
 
 if TYPE_CHECKING:
@@ -113,7 +114,8 @@ class Watching:
         if "slope" in self._printed or study.settings.confirms or stock_of(records) is None:
             return
         self._printed["slope"] = ("printed", None)
-        found = slope(study.settings, records, base=base_accuracy(study.folder, study.settings))
+        measure = f"{command_for('trust', study)} --measure"
+        found = slope(study.settings, records, base=base_accuracy(study.folder, study.settings), measure=measure)
         if found is not None:
             err.print(f"slope     {found.sentence}", markup=False)
 

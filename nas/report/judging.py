@@ -15,6 +15,7 @@ from nas.algorithms.pareto import main_cost
 from nas.defaults import MARGIN
 from nas.records.paired import PairedTrainings, failure
 from nas.records.record import LEARNED, Record, has_learned, mean_over_seeds, stock_of
+from nas.report.confirmations import is_from_scratch
 from nas.report.further_seeds import FurtherSeeds, further_seeds
 from nas.report.verdict import CHOSEN_BY, JudgedFinalist, LeftOut, Verdict
 from nas.settings import Judging, Settings
@@ -22,6 +23,7 @@ from nas.settings import Judging, Settings
 _IMAGES = {
     "test": "{} of test, which no search has read",
     "holdout": "{} that were sealed before the search, which no search has read",
+    "val": "{} that the search chose by",
 }
 """Images that judge in words, by their source."""
 
@@ -33,6 +35,8 @@ def judge(
     before: Settings,
     after: Settings,
     study: str,
+    confirmation: str = "",
+    others: Sequence[str] = (),
     margin: float = MARGIN,
     workers: int = 1,
     look: int = 1,
@@ -50,6 +54,8 @@ def judge(
         before: settings of the search.
         after: settings of the confirmation.
         study: name of the search.
+        confirmation: name of the confirmation.
+        others: the other confirmations of the search, in words.
         margin: points of mAP50-95 within which two models are equally accurate.
         workers: that train at once, for the duration of further seeds.
         look: how often a verdict was due, this time included: once, and once more whenever seeds were added to it.
@@ -58,24 +64,14 @@ def judge(
     """
     confirmed = _confirmed(searched, fresh)
     paired = confirmed.paired
-    level = None if paired.unfinished else level_of_look(look)
-    results = [] if confirmed.reason else _compared(paired, after, margin, resampled or {}, level)
-    seconds = paired.seconds_per_seed(workers)
-    finalists = [
-        _finalist(
-            confirmed,
-            name,
-            result,
-            after=after,
-            margin=margin,
-            further=further_seeds(
-                result, len(paired.repeats), len(results), margin, seconds, level=level_of_look(look + 1)
-            ),
-        )
-        for name, result in results
-    ]
+    finalists: list[JudgedFinalist] = []
+    if not confirmed.reason:
+        finalists = _finalists(confirmed, after, resampled or {}, margin=margin, look=look, workers=workers)
     return Verdict(
         study=study,
+        confirmation=confirmation,
+        others=tuple(others),
+        from_scratch=is_from_scratch(after, before),
         seeds=tuple(after.budget.seed + repeat for repeat in paired.repeats),
         planned=paired.planned,
         unfinished=paired.unfinished,
@@ -86,15 +82,11 @@ def judge(
         stock_map50_95=confirmed.level,
         stock_map50_95_by_seed=paired.by_seed(paired.names[0]) if paired.names else (),
         finalists=tuple(sorted(finalists, key=lambda one: -one.difference)),
-        left_out=tuple(
-            LeftOut(
-                trial=confirmed.numbers.get(name), fingerprint=name, summary=confirmed.models[name].summary, reason=why
-            )
-            for name, why in confirmed.failed.items()
-        ),
+        left_out=confirmed.left_out,
         reason=confirmed.reason,
         images=images_in_words(after.judging),
-        judged=after.judging is not None,
+        judged=after.judging is not None and after.judging.is_unseen,
+        counts_images=after.judging is not None,
     )
 
 
@@ -120,6 +112,14 @@ class _Confirmed:
     def level(self) -> float | None:
         """Mean accuracy of the stock model; None while there is none."""
         return float(self.paired.accuracies[0].mean()) / 100 if self.paired.repeats else None
+
+    @property
+    def left_out(self) -> tuple[LeftOut, ...]:
+        """Finalists that are not compared."""
+        return tuple(
+            LeftOut(trial=self.numbers.get(name), fingerprint=name, summary=self.models[name].summary, reason=why)
+            for name, why in self.failed.items()
+        )
 
     @property
     def reason(self) -> str:
@@ -154,13 +154,39 @@ def _confirmed(searched: Sequence[Record], fresh: Sequence[Record]) -> _Confirme
 def _compared(
     paired: PairedTrainings, after: Settings, margin: float, resampled: Mapping[int, FloatArray], level: float | None
 ) -> list[tuple[str, Comparison]]:
-    """Return each finalist with its comparison; both parts of the noise count where images judge."""
+    """Return each finalist with its comparison; both parts of the noise count where matches are stored."""
     sampled = None
     if after.judging is not None:
         samples = paired.table(lambda record: 100 * resampled[record.trial])
         sampled = image_variances(samples, after.judging.images)
     results = compare(paired.accuracies, margin=margin, sampled=sampled, level=level)
     return list(zip(paired.names[1:], results, strict=True))
+
+
+def _finalists(
+    confirmed: _Confirmed,
+    after: Settings,
+    resampled: Mapping[int, FloatArray],
+    *,
+    margin: float,
+    look: int,
+    workers: int,
+) -> list[JudgedFinalist]:
+    """Return the finalists that can be compared, with the seeds that would tell more at the next look."""
+    paired = confirmed.paired
+    results = _compared(paired, after, margin, resampled, None if paired.unfinished else level_of_look(look))
+    seeds, seconds, level = len(paired.repeats), paired.seconds_per_seed(workers), level_of_look(look + 1)
+    return [
+        _finalist(
+            confirmed,
+            name,
+            result,
+            after=after,
+            margin=margin,
+            further=further_seeds(result, seeds, len(results), margin, seconds, level=level),
+        )
+        for name, result in results
+    ]
 
 
 def _finalist(

@@ -74,6 +74,7 @@ class Slope:
         noise: standard deviation of a score between seeds, in points.
         is_longer: whether a longer training shows the gain, after a candidate's budget; else trial 0 does.
         enough: epochs with which the gain would be no more than the difference; None unless it is steep.
+        measure: command that measures a longer training; empty if none is named.
     """
 
     epochs: int
@@ -85,6 +86,7 @@ class Slope:
     noise: float
     is_longer: bool
     enough: Budgets | None
+    measure: str = ""
 
     @property
     def finding(self) -> Steepness:
@@ -148,7 +150,9 @@ class Slope:
     @property
     def _remedy(self) -> str:
         """Which training would tell."""
-        return ": noise is as large" if self.is_longer else "; a longer training tells: nas trust STUDY --measure"
+        if self.is_longer:
+            return ": noise is as large"
+        return "; a longer training tells" + (f": {self.measure}" if self.measure else "")
 
     def as_document(self) -> dict[str, Any]:
         """Return the slope as values for JSON, with its words."""
@@ -167,6 +171,7 @@ def slope(
     base: float | None,
     longer: Sequence[End] = (),
     noise: SeedNoise | None = None,
+    measure: str = "",
 ) -> Slope | None:
     """Return how much the stock model gains in further epochs; None while that is not measured.
 
@@ -176,6 +181,7 @@ def slope(
         base: mAP50-95 of the stock model after its training before all trials; None without one.
         longer: longer trainings of the stock model that start as its trial does; their epochs without those before.
         noise: between seeds, in points, with what a seed does to all architectures alike; None takes what is typical.
+        measure: command that measures a longer training.
     """
     stock = stock_of(records)
     ends = _ends(settings, stock, base, longer)
@@ -202,6 +208,7 @@ def slope(
         noise=100 * deviation,
         is_longer=is_longer,
         enough=_enough(settings, ends, gain, target, deviation) if gain - reach > target else None,
+        measure=measure,
     )
 
 

@@ -15,7 +15,7 @@ from nas.defaults import MARGIN, MOST_FRESH_SEEDS, SEEDS
 from nas.report.budget import Budgets, seeds_that_detect
 from nas.report.noise_in_words import by_number, least_differences, noise_in_words, shown_by_search
 from nas.report.slope import Slope, Steepness
-from nas.report.verdict import CHOSEN_BY
+from nas.report.verdict import CHOSEN_BY, SAMPLE_COUNTS
 from nas.words import with_unit
 
 CONFIRMED_NUMBERS = (SEEDS, 2 * SEEDS)
@@ -58,13 +58,14 @@ class Trust:
         noise: between seeds; None if no architecture was trained twice.
         noise_epochs: of the trainings that it was measured with; None if they are those of the search.
         image_error: standard error of a finalist's difference from the sample of images that judge; None before a
-            confirmation, or if it judges by the images that the search chose by.
+            confirmation, or if that stores no matches on them.
         best: trial of the most accurate model of the front; None if that is the stock model, or there is none.
         best_difference: to the stock model.
         best_seeds: of the best and the stock model, the fewer.
         shrinkage: predicted, of the finalists of the confirmation, or before it of the front by search scores; None
             without noise, or for too few architectures.
         measured: mean differences of the finalists in the search and with fresh seeds; None before a confirmation.
+        judged: whether the confirmation judges by images that no search has read.
         confirmed_epochs: of the trainings of the confirmation; None before it.
         orders: of shorter and longer trainings.
         slope: of the stock model; None while it is not measured.
@@ -97,6 +98,7 @@ class Trust:
     confirm: str
     no_noise: str = ""
     no_slope: str = ""
+    judged: bool = False
     nothing_learned: tuple[str, ...] = ()
 
     @property
@@ -182,10 +184,12 @@ class Trust:
 
     @property
     def _where(self) -> str:
-        """Images that figures of a confirmation are of."""
+        """What figures of a confirmation are of: which images, or seeds alone."""
         if self.image_error is not None:
             return "on the images that judge"
-        return f"on {CHOSEN_BY}" + ("" if self.confirmed_epochs else " (a verdict on others needs more)")
+        if self.confirmed_epochs:
+            return f"on {CHOSEN_BY}"
+        return f"by the noise between seeds alone ({SAMPLE_COUNTS})"
 
     def _on_budget(self) -> str:
         """Return the budget of a search that would rank better, or that it is as it should be."""
@@ -255,7 +259,7 @@ class Trust:
         if self.measured is None:
             return ""
         before, after = self.measured
-        changed = ["on other images"] if self.image_error is not None else []
+        changed = ["on other images"] if self.judged else []
         if self.confirmed_epochs != self.epochs:
             changed.append(f"after {self.confirmed_epochs} epochs, not {self.epochs}")
         how = f" ({', '.join(changed)})" if changed else ""

@@ -40,7 +40,7 @@ def trust(
     noise, noise_epochs = noise_of(search, again), None
     if noise is None and (elsewhere := _noise_of_other_epochs(search, again)) is not None:
         noise, noise_epochs = elsewhere
-    stock, found = stock_of(search.records), slope_of(search, again)
+    stock, found = stock_of(search.records), slope_of(search, again, measure=measure)
     front = pareto_front_of(search.records, search.settings.objectives)
     others = [one for one in front if one.role != "stock"]
     best = max(others, key=lambda one: one.map50_95 or 0.0, default=None)
@@ -59,6 +59,7 @@ def trust(
         noise=noise,
         noise_epochs=noise_epochs,
         image_error=_image_error(confirmed),
+        judged=confirmed is not None and confirmed.judged,
         best=best.trial if best is not None and is_above else None,
         best_difference=difference,
         best_seeds=fewest,
@@ -119,8 +120,12 @@ def _layout(studies: Sequence[Trained]) -> Trainings:
     }
 
 
-def slope_of(search: Trained, again: Sequence[Trained]) -> Slope | None:
-    """Return the slope of the stock model, with its longer trainings from the same weights."""
+def slope_of(search: Trained, again: Sequence[Trained], *, measure: str = "") -> Slope | None:
+    """Return the slope of the stock model, with its longer trainings from the same weights.
+
+    Args:
+        measure: command that measures a longer training.
+    """
     longer = [
         End(one.epochs, stock.map50_95, stock.seeds)
         for one in again
@@ -130,7 +135,7 @@ def slope_of(search: Trained, again: Sequence[Trained]) -> Slope | None:
         and stock.map50_95 is not None
     ]
     noise = estimate_with_seeds(layouts(search, again))
-    return slope(search.settings, search.records, base=search.base, longer=longer, noise=noise)
+    return slope(search.settings, search.records, base=search.base, longer=longer, noise=noise, measure=measure)
 
 
 def _image_error(confirmed: Verdict | None) -> float | None:

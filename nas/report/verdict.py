@@ -11,6 +11,8 @@ from nas.words import decimal, digits_of, trained_in_words
 SIGN_TEST_SEEDS = 5
 """Fewest pairs with which a one-sided sign test can reach 5 %: 1 / 2 ** 5."""
 CHOSEN_BY = "the images that the search chose by"
+SAMPLE_COUNTS = "a verdict counts the sample of images, too, and needs more"
+"""Remark on figures that are of seeds alone."""
 _WORDS = {"gflops": ("fewer", "GFLOPs"), "params": ("fewer", "parameters"), "latency_ms": ("less", "latency")}
 _LEAST_CHANGE = 0.0005
 """Half of the smallest change of a cost that is shown, a tenth of a per cent."""
@@ -27,7 +29,7 @@ class JudgedFinalist:
         low: lower end of the 95 % interval, for this finalist alone.
         high: upper end of it.
         seed_error: standard error of the difference from the noise between seeds.
-        image_error: standard error from the sample of images; None where the search chose by the same images.
+        image_error: standard error from the sample of images; None where no matches on them are stored.
         p_better: of "not better", after Holm's correction; likewise `p_worse` and `p_equivalent`.
         map50_95_by_seed: its accuracy with each seed of the verdict, in their order, of 1.
         search_difference: the same difference in the search, whose scores selected it; None if it has none there.
@@ -114,6 +116,9 @@ class Verdict:
 
     Attributes:
         study: name of the search.
+        confirmation: name of the study with the trainings.
+        others: the other confirmations of the search, in words.
+        from_scratch: whether the trainings start from random weights, unlike those of the search.
         seeds: with which the stock model and every compared finalist were trained.
         planned: number of seeds that were enqueued.
         unfinished: number of trainings that have not ended.
@@ -128,6 +133,7 @@ class Verdict:
         reason: why no finalist is compared; empty if some are.
         images: which images the accuracies were measured on.
         judged: whether these are images that no search has read.
+        counts_images: whether intervals and tests count the sampling of these images, beside that of seeds.
     """
 
     study: str
@@ -145,6 +151,15 @@ class Verdict:
     reason: str = ""
     images: str = CHOSEN_BY
     judged: bool = False
+    counts_images: bool = False
+    confirmation: str = ""
+    others: tuple[str, ...] = ()
+    from_scratch: bool = False
+
+    @property
+    def is_final(self) -> bool:
+        """Whether finalists are judged, rather than waiting for trainings or impossible to compare."""
+        return not self.reason and not self.unfinished
 
     @property
     def better(self) -> tuple[JudgedFinalist, ...]:
@@ -178,13 +193,18 @@ class Verdict:
             changed = ["on other images"] if self.judged else []
             if self.epochs != self.epochs_of_search:
                 changed.append(f"after {self.epochs} epochs, not {self.epochs_of_search}")
+            if self.from_scratch:
+                changed.append("from random weights")
             how = f" ({', '.join(changed)})" if changed else ""
             several = sum(one.search_difference is not None for one in self.finalists) > 1
             were = "search scores of the finalists were" if several else "the finalist's search score was"
             on_average, fresh = (" on average", "fresh ones") if several else ("", "its fresh one")
             remarks.append(f"{were} {before:+.1f} points over stock{on_average}, {fresh} {after:+.1f}{how}")
         others = "" if self.judged else "; a test split or nas search --holdout gives images that no search has read"
-        remarks.append(f"judged on {self.images}{others}")
+        over = "" if self.counts_images else ", with intervals over seeds alone"
+        remarks.append(f"judged on {self.images}{over}{others}")
+        if self.others:
+            remarks.append(f"this is {self.confirmation}; there is also {'; '.join(self.others)}")
         if self.look > 1:
             remarks.append(
                 f"verdict {self.look} of this confirmation, with more seeds: tested at "
@@ -207,6 +227,7 @@ class Verdict:
             **asdict(self),
             "seeds": list(self.seeds),
             "stock_map50_95_by_seed": list(self.stock_map50_95_by_seed),
+            "others": list(self.others),
             "finalists": judged,
             "left_out": left_out,
             "mean_search_difference": before,

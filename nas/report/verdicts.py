@@ -6,7 +6,7 @@ from statistics import fmean
 from nas.algorithms.seed_noise import SeedNoise, confirmed_difference, least_difference
 from nas.defaults import SEEDS
 from nas.records.record import Record, cheapest_as_accurate
-from nas.report.verdict import CHOSEN_BY
+from nas.report.verdict import SAMPLE_COUNTS
 from nas.study.repeats import gains
 from nas.words import with_unit
 
@@ -24,8 +24,8 @@ def gain(
     *,
     noise: SeedNoise | None,
     finalists: int = 1,
-    confirm: str = "nas confirm STUDY",
-    measure: str = "nas trust STUDY --measure",
+    confirm: str,
+    measure: str,
 ) -> str:
     """Return the gain of the most accurate model of a front over the stock model, and which difference can be told.
 
@@ -64,15 +64,21 @@ def _detectable(noise: SeedNoise | None, seeds: int, finalists: int, measure: st
     deviation = f"scores of one architecture deviate by {noise.deviation:.1f} points between seeds"
     shown = f"a search with {with_unit(number, 'seed')} shows true differences of {searched:.1f} points"
     found = f"a confirmation of {with_unit(max(1, finalists), 'finalist')} with {SEEDS} fresh seeds finds gains of"
-    return f"{deviation}: {shown}, {found} {fresh:.1f}, on {CHOSEN_BY} (a verdict on others needs more)"
+    return f"{deviation}: {shown}, {found} {fresh:.1f} by that noise alone ({SAMPLE_COUNTS})"
 
 
 def saving(front: Sequence[Record], stock: Record, cost: str) -> str | None:
-    """Return the cheapest model of a front that is as accurate as the stock model, as text; None if there is none."""
+    """Return the cheapest model of a front that is as accurate as the stock model, as text; None if there is none.
+
+    Its cost is exact; its score is no verdict, as is added.
+    """
     found = cheapest_as_accurate(front, stock, cost)
     if found is None or found.map50_95 is None or stock.map50_95 is None:
         return None
-    saved = f"with {100 * (1 - getattr(found, cost) / getattr(stock, cost)):.1f} % {_WORDS[cost]}"
+    seeds = min(found.seeds, stock.seeds)
+    scored = "one short training each" if seeds == 1 else f"the mean of {seeds} seeds, which also chose it"
+    less = f"{100 * (1 - getattr(found, cost) / getattr(stock, cost)):.1f} % {_WORDS[cost]}"
+    saved = f"with {less} ({scored}: no verdict)"
     gained = found.map50_95 - stock.map50_95
     if gained >= _ROUNDING:
         return f"trial {found.trial}: scores {100 * gained:.1f} points above stock, {saved}"

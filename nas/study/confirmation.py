@@ -1,5 +1,12 @@
-"""Find the confirmation of a search: the study beside it that trains its finalists with fresh seeds."""
+"""Find the confirmations of a search: the studies beside it that train its finalists with fresh seeds.
 
+There are several where trainings of other lengths, or from other initial weights, were asked for. The first one has no
+number in its name.
+"""
+
+import glob
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from nas.settings import Settings
@@ -8,34 +15,55 @@ from nas.study.study_file import StudyFile
 
 FIRST_SEED = 1000
 """Difference between the first seed of a confirmation and that of its search, which has at most so many seeds."""
-_SUFFIX = "-confirm"
+_NAME = re.compile(r"(?P<search>.+)-confirm(-(?P<number>[2-9]|[1-9]\d+))?")
 _SAME = ("space_hash", "scale", "data_fingerprint", "classes", "objectives", "reward", "limits", "latency")
 """Settings that a study has from the search whose models it trains again."""
 
 
-def name_of(search: str) -> str:
-    """Return the name of a search's confirmation."""
-    return f"{search}{_SUFFIX}"
+def name_of(search: str, number: int = 1) -> str:
+    """Return the name of a search's confirmation, which are numbered from 1."""
+    return f"{search}-confirm" if number == 1 else f"{search}-confirm-{number}"
+
+
+def number_of(search: str, name: str) -> int | None:
+    """Return the number of a search's confirmation by its name; None for any other name."""
+    found = _NAME.fullmatch(name)
+    return int(found["number"] or 1) if found and found["search"] == search else None
 
 
 def is_confirmation(file: StudyFile) -> bool:
     """Return whether a study trains finalists with fresh seeds, rather than longer."""
-    return file.settings.confirms is not None and file.name == name_of(file.settings.confirms)
+    return file.settings.confirms is not None and number_of(file.settings.confirms, file.name) is not None
 
 
-def confirmation_of(search: Path, file: StudyFile) -> Path | None:
-    """Return the folder of the confirmation beside a search; None if there is none, or it is another search's.
+def named_as_confirmations(search: Path) -> list[Path]:
+    """Return the folders of the studies beside a search that have the name of a confirmation, first begun first."""
+    numbered = ((number_of(search.name, path.parent.name), path.parent) for path in _study_files(search))
+    return [folder for _, folder in sorted((number, folder) for number, folder in numbered if number is not None)]
+
+
+def confirmations_of(search: Path, file: StudyFile) -> list[Path]:
+    """Return the folders of the confirmations beside a search, without those of another search of that name.
 
     Args:
         search: folder of the search.
         file: of the search.
 
     Raises:
-        StudyError: the confirmation's `study.json` cannot be read.
+        StudyError: the `study.json` of a confirmation cannot be read.
     """
-    beside = search.with_name(name_of(search.name))
-    is_there = (beside / STUDY).is_file()
-    return beside if is_there and _belongs(StudyFile.read(beside), search.name, file.settings) else None
+    beside = named_as_confirmations(search)
+    return [folder for folder in beside if _belongs(StudyFile.read(folder), search.name, file.settings)]
+
+
+def options_of(confirmation: Settings, search: Settings) -> str:
+    """Return the options, with a leading space, by which `nas confirm` goes on with this confirmation of a search."""
+    scratch = " --from-scratch" if search.inherits and not confirmation.inherits else ""
+    return f" --epochs {confirmation.budget.epochs}{scratch}"
+
+
+def _study_files(search: Path) -> Iterator[Path]:
+    return search.parent.glob(f"{glob.escape(search.name)}-confirm*/{STUDY}")
 
 
 def search_of(confirmation: Path, file: StudyFile) -> Path | None:

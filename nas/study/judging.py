@@ -1,6 +1,6 @@
 """Images that judge a confirmation: found, compared with those of its beginning, and what its trainings scored on them.
 
-The verdict of a confirmation with such images stands on them alone.
+The verdict of a confirmation stands on them alone.
 """
 
 from collections.abc import Sequence
@@ -11,9 +11,34 @@ from nas.algorithms.arrays import FloatArray
 from nas.records.record import Record
 from nas.records.trial_files import TrialFiles
 from nas.settings import Judging, Settings
-from search_spaces.errors import ScoreError, StudyError
+from search_spaces.errors import DataError, ScoreError, StudyError
 from trials.accuracy.judged import Judged
-from trials.data.unseen_images import JudgingImages, judging_images
+from trials.data.holdout import LEAST_JUDGING
+from trials.data.unseen_images import JudgingImages, judging_images, validation_images
+
+
+def images_to_begin_with(data: str, sealed: Path | None) -> Judging | None:
+    """Return the images by which a new confirmation judges: those that no search reads, else those of `val`.
+
+    Args:
+        data: name or path of the data set.
+        sealed: file with the images that the search has sealed; None if it has not.
+
+    Returns:
+        None if `val` has a single image, which shows no variance between images.
+
+    Raises:
+        DataError: the images cannot be used, or are too few.
+    """
+    found = judging_images(data, sealed)
+    if found is None:
+        chosen_by = validation_images(data)
+        return settings_of(chosen_by) if len(chosen_by.images) >= LEAST_JUDGING else None
+    if len(found.images) < LEAST_JUDGING:
+        raise DataError(
+            f"{found.images[0]}: the only image of {found.source}; two are the least that judge, 50 are few"
+        )
+    return settings_of(found)
 
 
 def settings_of(found: JudgingImages | None) -> Judging | None:
@@ -30,7 +55,7 @@ def require_unchanged(name: str, judging: Judging | None, found: JudgingImages |
 
     Args:
         name: of the confirmation.
-        judging: as stored when it was begun; None if it judges by the images that the search chose by.
+        judging: as stored when it was begun; None if its trainings store no matches.
 
     Raises:
         StudyError: images or labels have changed.
@@ -55,7 +80,8 @@ def images_that_judge(name: str, settings: Settings, sealed: Path | None) -> Jud
     """
     if settings.judging is None:
         return None
-    found = judging_images(settings.data, sealed)
+    is_unseen = settings.judging.is_unseen
+    found = judging_images(settings.data, sealed) if is_unseen else validation_images(settings.data)
     require_unchanged(name, settings.judging, found)
     return found
 
@@ -78,7 +104,7 @@ def judged_records(
         search: command that trains a lost result again.
 
     Returns:
-        The records, unchanged if no such images judge; mAP50-95 on each resample of the images, by trial.
+        The records, unchanged if no matches are stored; mAP50-95 on each resample of the images, by trial.
 
     Raises:
         ScoreError: a result is missing or damaged, or of other images.

@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from nas import addresses, ranges
-from nas.defaults import MARGIN
 from nas.locks import ExclusiveLock, Lock
 from nas.records.pace import Pace, pace
 from nas.records.record import Record, pareto_front_of
 from nas.records.record_file import RecordFile
 from nas.records.trial_files import TrialFiles
 from nas.settings import RunSettings
-from nas.study.confirmation import confirmation_of, search_of
 from nas.study.folders import (
     HOLDOUT,
     MEASURED_LATENCIES,
@@ -26,7 +24,6 @@ from nas.study.folders import (
     runs_option,
     storage_file,
 )
-from nas.study.judging import judged_records
 from nas.study.machines import STOCK_TRAINING
 from nas.study.measured_latencies import MeasuredLatencies
 from nas.study.shared_study import SharedStudy
@@ -199,7 +196,10 @@ class StoredStudy:
         return pace(records, workers=self.file.run.workers, missing=self.remaining_trials(records) + running)
 
     def verdict(self, *, margin: float | None = None, records: Sequence[Record] | None = None) -> "Verdict | None":
-        """Return the verdict on the finalists of this search, or of the search that this study confirms.
+        """Return the verdict on the finalists of this search, or of this confirmation of one.
+
+        Of several confirmations that have ended, the last one that judges by images that no search has read counts, or
+        else the last one.
 
         Args:
             margin: points of mAP50-95 within which two models count as equally accurate; None for that of the
@@ -213,28 +213,10 @@ class StoredStudy:
             ScoreError: what a training has scored on the images that judge is missing or damaged.
             SpecError: the margin is no number of points.
         """
-        from nas.report.judging import judge  # noqa: PLC0415 - a report of two studies; only this method needs it
+        from nas.report.search_verdict import verdict_on  # noqa: PLC0415 - a report of several studies
 
         ranges.require(margin=margin)
-        find = search_of if self.settings.confirms else confirmation_of
-        if (beside := find(self.folder, self.file)) is None:
-            return None
-        other, read = StoredStudy.open(beside), self.records() if records is None else records
-        search, fresh = (other, self) if self.settings.confirms else (self, other)
-        searched, trained = (other.records(), read) if self.settings.confirms else (read, other.records())
-        command = f"{search.name}{runs_option(search.folder.parent)}"
-        judged, resampled = judged_records(trained, fresh.settings, fresh.folder, command)
-        return judge(
-            searched,
-            judged,
-            before=search.settings,
-            after=fresh.settings,
-            study=search.name,
-            margin=margin or fresh.file.run.margin or MARGIN,
-            workers=fresh.file.run.workers,
-            look=max(1, len(fresh.file.run.looks)),
-            resampled=resampled,
-        )
+        return verdict_on(self, margin=margin, records=records)
 
     def nothing_learned(self, records: Sequence[Record] | None = None) -> list[str]:
         """Return a warning if the stock model has learned nothing; empty if it has, or is not trained yet.

@@ -9,7 +9,6 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from nas import ranges
-from nas.defaults import MARGIN
 from nas.records.record import Record, find_record, mean_over_seeds, stock_of
 from nas.records.trial_attributes import ARCHITECTURE, FINGERPRINT
 from nas.samplers.base import FilteredSampler
@@ -252,7 +251,7 @@ class Study(StoredStudy):
             after.records(),
             self.feasible.figures,
             budget=after.settings.budget,
-            margin=margin or after.file.run.margin or MARGIN,
+            margin=margin or after.file.run.margin_or_default,
             look=max(1, len(after.file.run.looks)),
         )
 

@@ -5,18 +5,14 @@ which the trial may have been selected.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 from nas.defaults import ABLATION_SEEDS
 from nas.records.paired import LEAST_SEEDS
-from nas.settings import Settings
 from nas.study.ablations import FIRST_SEED, Ablated, name_of
 from nas.study.kinds import require_search
 from nas.study.study import Study
 from nas.workflows.begin import require_same_data
 from nas.workflows.derived import (
-    derived_study,
-    enqueue_missing,
     enqueued_seeds,
     fresh_settings,
     looks,
@@ -24,7 +20,8 @@ from nas.workflows.derived import (
     require_learned,
     require_same_trainings,
 )
-from nas.workflows.trainings_plan import TrainingsPlan, number_done, seconds_of_training
+from nas.workflows.paired_plan import PairedPlan
+from nas.workflows.trainings_plan import number_done
 from search_spaces.errors import SpecError, StudyError
 from trials import Ending
 
@@ -33,26 +30,14 @@ _WITH_ARCHITECTURE = frozenset({Ending.FINISHED, Ending.STOPPED})
 
 
 @dataclass(frozen=True, kw_only=True)
-class AblationPlan:
+class AblationPlan(PairedPlan):
     """Trainings of an ablation; nothing is written yet.
 
     Attributes:
-        search: study with the trial.
         ablated: the trial with its slots.
-        settings: of the study that trains them.
-        seeds: with which every model is trained.
-        looks: numbers of seeds at which results are due, this one last.
-        done: number of trainings that need not be run again.
-        seconds: that one training takes, by those of the search; None if none is recorded.
     """
 
-    search: Study
     ablated: Ablated
-    settings: Settings
-    seeds: int
-    looks: tuple[int, ...]
-    done: int
-    seconds: float | None
 
     @classmethod
     def of(cls, search: Study, *, trial: int, seeds: int | None = None, epochs: int | None = None) -> "AblationPlan":
@@ -81,7 +66,8 @@ class AblationPlan:
         if all(reason for _, reason in ablated.parts):
             lines = "; ".join(f"{part.title}: {reason}" for part, reason in ablated.parts)
             raise StudyError(f"trial {trial} of {search.name}: no slot can be put back to stock: {lines}")
-        earlier = open_beside(search, name_of(search.name, trial))
+        name = name_of(search.name, trial)
+        earlier = open_beside(search, name)
         enqueued = earlier.records() if earlier is not None else []
         if not enqueued:
             require_learned(search, epochs=epochs, advice=f"nas ablate {search.name} --trial {trial}")
@@ -91,55 +77,15 @@ class AblationPlan:
             require_same_trainings(earlier, settings, f"ablate {search.name} --trial {trial}")
         return cls(
             search=search,
+            study=name,
+            earlier=earlier,
             ablated=ablated,
             settings=settings,
+            models=tuple(ablated.models),
             seeds=number,
             looks=looks(earlier, enqueued, number),
             done=number_done(enqueued),
-            seconds=seconds_of_training(
-                search, [model.fingerprint for model in ablated.models], settings.budget.epochs
-            ),
         )
-
-    @property
-    def trainings(self) -> int:
-        """Number of trainings that are left."""
-        return max(0, len(self.ablated.models) * self.seeds - self.done)
-
-    def of_trainings(self, workers: int | None = None) -> TrainingsPlan:
-        """Return how many trainings are left, and how long they take.
-
-        Args:
-            workers: that train at once; None for those of the search.
-        """
-        return TrainingsPlan(
-            study=name_of(self.search.name, self.ablated.trial),
-            models=len(self.ablated.models),
-            seeds=tuple(self.settings.budget.seed + repeat for repeat in range(self.seeds)),
-            epochs=self.settings.budget.epochs,
-            trainings=self.trainings,
-            seconds=None
-            if self.seconds is None
-            else self.seconds * self.trainings / (workers or self.search.file.run.workers),
-        )
-
-    def begin(self, **changes: Any) -> Study:
-        """Create or resume the study; its trainings are enqueued, not run.
-
-        Args:
-            changes: to the run settings: workers, device, timeout, trial_memory or margin.
-
-        Raises:
-            StudyError: another process runs it.
-            SpecError: more workers than cores.
-        """
-        models = self.ablated.models
-        name = name_of(self.search.name, self.ablated.trial)
-        trials = len(models) * self.seeds
-        study = derived_study(self.search, name, self.settings, trials=trials, changes=changes | {"looks": self.looks})
-        with study.supervision_lock.held_at_once(study.already_running()):
-            enqueue_missing(study, models, self.seeds)
-        return study
 
 
 def _require_ablatable(search: Study, trial: int) -> None:

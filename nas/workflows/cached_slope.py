@@ -31,4 +31,4 @@ def cached_slope(plan: Plan) -> Slope | None:
         picks={},
         role="stock",
     )
-    return slope(settings, [record], base=base.scores["map50_95"])
+    return slope(settings, [record], base=base.scores["map50_95"], measure="nas search --calibrate")

@@ -13,28 +13,25 @@ from typing import Any, Self
 from nas.defaults import MOST_FINALISTS, SEEDS
 from nas.records.paired import LEAST_SEEDS
 from nas.records.record import Record
-from nas.settings import Judging, Settings
-from nas.study.confirmation import FIRST_SEED, name_of
+from nas.report.confirmations import Confirmation
+from nas.settings import Judging
+from nas.study.confirmation import FIRST_SEED, name_of, named_as_confirmations, number_of
 from nas.study.expected_front import expected_front
-from nas.study.judging import has_judged, settings_of
+from nas.study.judging import images_to_begin_with
 from nas.study.kinds import require_search
 from nas.study.study import Study
 from nas.workflows.begin import require_same_data
 from nas.workflows.derived import (
-    derived_study,
-    enqueue_missing,
     enqueued_seeds,
     fresh_settings,
     looks,
-    open_beside,
     require_learned,
     require_same_trainings,
 )
-from nas.workflows.trainings_plan import TrainingsPlan, number_done, seconds_of_training
+from nas.workflows.paired_plan import PairedPlan, without_result
+from nas.workflows.trainings_plan import number_done
 from search_spaces import Architecture
-from search_spaces.errors import DataError, SpecError, StudyError
-from trials.data.holdout import LEAST_JUDGING
-from trials.data.unseen_images import judging_images
+from search_spaces.errors import SpecError, StudyError
 
 
 def confirm(
@@ -53,13 +50,14 @@ def confirm(
         top: number of finalists, the most accurate first; those that an earlier call has enqueued remain. None: as
             before, or all, at most 8.
         epochs: of each training. None: as before, or those of the search.
-        from_scratch: start from random weights.
+        from_scratch: start from random weights. With it, or with `epochs`, the confirmation with such trainings goes
+            on, or another one is begun; otherwise the one that was begun last.
         changes: to the run settings: workers, device, timeout, trial_memory or margin.
 
     Raises:
         DataError: the data set cannot be trained on any more, or its `test` split cannot be used.
         StudyError: the front is the stock model alone, or empty; the data set or the images that judge have changed;
-            the confirmation exists with other settings; another process runs it; `before` is itself a confirmation,
+            a study of its name has other settings; another process runs it; `before` is itself a confirmation,
             an ablation or a calibration; nothing was learned, and no longer trainings are asked for.
         SpecError: more workers than cores, or fewer than two seeds.
     """
@@ -68,24 +66,20 @@ def confirm(
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConfirmationPlan:
+class ConfirmationPlan(PairedPlan):
     """Trainings of a confirmation; nothing is written yet.
 
     Attributes:
-        search: to be confirmed.
-        settings: of the study that trains them.
-        models: architectures, the stock model first.
-        seeds: with which every model is trained.
-        looks: numbers of seeds at which verdicts are due, this one last.
-        done: number of trainings that need not be run again.
+        beside: the other confirmations of the search, first begun first.
     """
 
-    search: Study
-    settings: Settings
-    models: tuple[Architecture, ...]
-    seeds: int
-    looks: tuple[int, ...]
-    done: int
+    beside: tuple[Study, ...]
+
+    @property
+    def others(self) -> str:
+        """The other confirmations in words, with the epochs of their trainings."""
+        named = [Confirmation(name=one.name, settings=one.settings, records=one.records()) for one in self.beside]
+        return ", ".join(one.describe(self.search.settings) for one in named)
 
     @classmethod
     def of(
@@ -102,7 +96,8 @@ class ConfirmationPlan:
             raise SpecError(f"seeds: two are the least from which noise can be estimated, got {seeds} (5 are usual)")
         require_search(before.folder, before.file, "confirm")
         require_same_data(before)
-        earlier = open_beside(before, name_of(before.name))
+        existing = [Study.open(folder) for folder in named_as_confirmations(before.folder)]
+        earlier = _asked_for(before, existing, epochs=epochs, from_scratch=from_scratch)
         enqueued = earlier.records() if earlier is not None else []
         seeds_before = enqueued_seeds(enqueued)
         goes_on = top is None and seeds_before > 0
@@ -115,51 +110,20 @@ class ConfirmationPlan:
         number = max(seeds or 0, seeds_before) or SEEDS
         settings = fresh_settings(before, earlier, FIRST_SEED, epochs=epochs, from_scratch=from_scratch)
         settings = settings.model_copy(update={"judging": _judging(before, earlier)})
-        if earlier is not None:  # one verdict does not mix trainings of two lengths, or of two kinds of initial weights
+        if earlier is not None:
             require_same_trainings(earlier, settings, f"confirm {before.name}")
-        lost = set() if earlier is None else _without_result(earlier)
+        lost = set() if earlier is None else without_result(earlier)
         return cls(
             search=before,
+            study=_next_name(before, existing) if earlier is None else earlier.folder.name,
+            earlier=earlier,
+            beside=tuple(one for one in existing if one is not earlier),
             settings=settings,
             models=tuple(models.values()),
             seeds=number,
             looks=looks(earlier, enqueued, number),
             done=number_done([record for record in enqueued if record.trial not in lost]),
         )
-
-    def of_trainings(self, workers: int | None = None) -> TrainingsPlan:
-        """Return how many trainings are left, and how long they take.
-
-        Args:
-            workers: that train at once; None for those of the search.
-        """
-        left = max(0, len(self.models) * self.seeds - self.done)
-        epochs = self.settings.budget.epochs
-        one = seconds_of_training(self.search, [model.fingerprint for model in self.models], epochs)
-        return TrainingsPlan(
-            study=name_of(self.search.name),
-            models=len(self.models),
-            seeds=tuple(self.settings.budget.seed + repeat for repeat in range(self.seeds)),
-            epochs=epochs,
-            trainings=left,
-            seconds=None if one is None else one * left / (workers or self.search.file.run.workers),
-        )
-
-    def begin(self, **changes: Any) -> Study:
-        """Create or resume the study; its trainings are enqueued, not run.
-
-        Args:
-            changes: to the run settings: workers, device, timeout or trial_memory.
-
-        Raises:
-            StudyError: another process runs it.
-            SpecError: more workers than cores.
-        """
-        name, trials = name_of(self.search.name), len(self.models) * self.seeds
-        study = derived_study(self.search, name, self.settings, trials=trials, changes=changes | {"looks": self.looks})
-        with study.supervision_lock.held_at_once(study.already_running()):
-            enqueue_missing(study, self.models, self.seeds, lost=_without_result(study))
-        return study
 
 
 def finalists_of(before: Study, *, top: int | None = None) -> list[Record]:
@@ -172,6 +136,32 @@ def finalists_of(before: Study, *, top: int | None = None) -> list[Record]:
     front = expected or [one for one in before.front(records) if one.fingerprint != stock]
     ranked = sorted(front, key=lambda one: -(one.map50_95 or 0.0) if one.expected is None else -one.expected)
     return ranked[: MOST_FINALISTS if top is None else top]
+
+
+def _asked_for(before: Study, existing: Sequence[Study], *, epochs: int | None, from_scratch: bool) -> Study | None:
+    """Return the confirmation that goes on; None if another one is to be begun.
+
+    One verdict does not mix trainings of two lengths, or of two kinds of initial weights. So with `epochs` or
+    `from_scratch` it is the one with such trainings, otherwise the one that was begun last.
+
+    Args:
+        before: the search.
+        existing: its confirmations, first begun first.
+    """
+    if epochs is not None or from_scratch:
+        inherits = before.settings.inherits and not from_scratch
+        existing = [
+            one
+            for one in existing
+            if one.settings.inherits == inherits and epochs in {None, one.settings.budget.epochs}
+        ]
+    return existing[-1] if existing else None
+
+
+def _next_name(before: Study, existing: Sequence[Study]) -> str:
+    """Return the name of a confirmation that is to be begun."""
+    numbers = [number_of(before.name, one.folder.name) or 1 for one in existing]
+    return name_of(before.name, 1 + max(numbers, default=0))
 
 
 def _architectures(earlier: Study | None, enqueued: Sequence[Record]) -> list[Architecture]:
@@ -192,18 +182,4 @@ def _judging(before: Study, earlier: Study | None) -> Judging | None:
     if earlier is not None:
         _ = earlier.judging  # refuses what has changed
         return earlier.settings.judging
-    found = judging_images(before.settings.data, before.sealed)
-    if found is not None and len(found.images) < LEAST_JUDGING:
-        raise DataError(
-            f"{found.images[0]}: the only image of {found.source}; two are the least that judge, 50 are few"
-        )
-    return settings_of(found)
-
-
-def _without_result(study: Study) -> set[int]:
-    """Return the finished trainings whose result on the images that judge is lost."""
-    judging = study.settings.judging
-    if judging is None:
-        return set()
-    finished = [record.trial for record in study.records() if record.finished]
-    return {trial for trial in finished if not has_judged(study.files(trial), judging)}
+    return images_to_begin_with(before.settings.data, before.sealed)

@@ -37,9 +37,6 @@ def derived_study(before: Study, name: str, settings: Settings, *, trials: int, 
         SpecError: more workers than cores.
     """
     folder = study_folder(name, before.folder.parent)
-    existing = open_beside(before, name)
-    margin = existing.file.run.margin if existing is not None else None
-    changes = {**changes, "margin": changes.get("margin") or margin}
     file = StudyFile(
         name=folder.name,
         settings=settings,

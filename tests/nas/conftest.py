@@ -6,11 +6,14 @@ import subprocess
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
-from functools import partial
+from dataclasses import replace
+from functools import partial, wraps
 from itertools import product
 from math import exp
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from optuna.storages import RDBStorage
 
@@ -24,7 +27,11 @@ from nas.study.study import Study
 from nas.study.study_file import StudyFile
 from search_spaces import Architecture, SearchSpace, space_file
 from trials import Budget, Costs, Ending, Epoch, Limits, Outcome, Scores
+from trials.accuracy.judged import Judged
+from trials.accuracy.matches import Matches
+from trials.accuracy.resampling import RESAMPLES
 from trials.data.unseen_images import JudgingImages
+from trials.scores import Accuracy
 
 SPACE = """\
 name: small
@@ -147,6 +154,45 @@ def _score(
     scores = Scores(map50_95=accuracy, map50=accuracy, costs=costs)
     return Outcome(
         architecture=architecture, ending=Ending.FINISHED, costs=costs, scores=scores, epochs=tuple(epochs), seconds=0.3
+    )
+
+
+@pytest.fixture(scope="session")
+def judged_as_scored() -> Callable[[Callable[..., Outcome]], Callable[..., Outcome]]:
+    """Let a stand-in for `trials.evaluate` write its score for the images that judge, too, equal on all of them."""
+
+    def judging_too(scoring: Callable[..., Outcome]) -> Callable[..., Outcome]:
+        @wraps(scoring)
+        def evaluate(architecture: Architecture, budget: Budget, folder: Path, *arguments: Any, **options: Any) -> Any:
+            outcome, judging = scoring(architecture, budget, folder, *arguments, **options), options.get("judging")
+            if judging is None or outcome.scores is None:
+                return outcome
+            accuracy, images = outcome.scores.map50_95, len(judging.images)
+            Judged(
+                fingerprint=judging.fingerprint,
+                map50_95=accuracy,
+                map50=accuracy,
+                resampled=np.full(RESAMPLES, accuracy),
+                matches=no_matches(images),
+            ).write(folder / "judged.npz")
+            return replace(outcome, judged=Accuracy(map50_95=accuracy, map50=accuracy))
+
+        return evaluate
+
+    return judging_too
+
+
+def no_matches(images: int) -> Matches:
+    """Return matches of a model that finds nothing."""
+    empty = np.zeros(0, np.int32)
+    return Matches(
+        images=images,
+        image=empty,
+        confidence=np.zeros(0, np.float32),
+        category=empty,
+        correct=np.zeros((0, 10), bool),
+        label_image=empty,
+        label_category=empty,
     )
 
 

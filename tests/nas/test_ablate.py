@@ -296,7 +296,8 @@ class TestTrainings:
         used = {seed for _, seed in trainings}
         trainings.clear()
         plan = AblationPlan.of(searched, trial=1)
-        assert (plan.seeds, plan.trainings, plan.seconds) == (ABLATION_SEEDS, 4 * ABLATION_SEEDS, 30.0)
+        left = plan.of_trainings()
+        assert (plan.seeds, left.trainings, left.seconds) == (ABLATION_SEEDS, 4 * ABLATION_SEEDS, 360.0)
         after = plan.begin()
         run(after)
         models = [model.fingerprint for model in plan.ablated.models]
@@ -305,9 +306,9 @@ class TestTrainings:
         assert not used & {seed for _, seed in trainings}
         assert (after.name, ablated_trial(after.file), is_confirmation(after.file)) == ("small-ablate-1", 1, False)
         again = AblationPlan.of(searched, trial=1)
-        assert (again.trainings, again.begin().remaining_trials(after.records())) == (0, 0)
+        assert (again.of_trainings().trainings, again.begin().remaining_trials(after.records())) == (0, 0)
         more = AblationPlan.of(searched, trial=1, seeds=4)
-        assert more.trainings == 4
+        assert more.of_trainings().trainings == 4
         run(more.begin())
         ablation = searched.ablation(1)
         assert ablation is not None

@@ -51,7 +51,11 @@ def gains() -> dict[str, float]:
 
 @pytest.fixture
 def run(
-    score: Score, trainings: list[Training], gains: dict[str, float], monkeypatch: pytest.MonkeyPatch
+    score: Score,
+    judged_as_scored: Callable[[Score], Score],
+    trainings: list[Training],
+    gains: dict[str, float],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[[Study], None]:
     """Run a study with scores that depend on the architecture and, a little, on the seed."""
 
@@ -70,7 +74,7 @@ def run(
         enqueue_extremes(study, study.records())
         Worker(study, deadline=float("inf")).run()
 
-    monkeypatch.setattr(worker, "evaluate", scoring)
+    monkeypatch.setattr(worker, "evaluate", judged_as_scored(scoring))
     monkeypatch.setattr(running, "supervise", working)
     return working
 
@@ -128,9 +132,13 @@ class TestTrainings:
         study = make_study(trials=6, budget=budget)
         run(study)
         after = confirm(study, from_scratch=True)
+        assert after.name == "small-confirm"
         assert (after.settings.base, after.settings.budget.weights) == (None, None)
         assert after.settings.budget.recipe in {recipes.SCRATCH, recipes.DIGITS_SCRATCH}
         assert confirm(study).settings == after.settings  # goes on
+        beside = confirm(study, epochs=3)
+        assert (beside.name, beside.settings.inherits) == ("small-confirm-2", True)
+        assert confirm(study, from_scratch=True).name == "small-confirm"
 
     def test_python_confirms_returns_the_verdict_and_goes_on(self, searched: Study, trainings: list[Training]) -> None:
         runs, trained = searched.folder.parent, len(trainings)
@@ -179,12 +187,41 @@ class TestTrainings:
         assert len(confirm(searched).records()) == 4  # goes on with one finalist and two seeds
         assert len({record.fingerprint for record in confirm(searched, top=2).records()}) == 3
 
-    def test_other_epochs_are_refused(self, searched: Study, run: Callable[[Study], None]) -> None:
-        run(confirm(searched, seeds=2))
-        with pytest.raises(
-            StudyError, match="small-confirm: its trainings have --epochs 3, not 9; go on with them: nas "
-        ):
-            confirm(searched, epochs=9)
+    def test_other_epochs_are_another_confirmation(self, searched: Study, run: Callable[[Study], None]) -> None:
+        first = confirm(searched, seeds=2)
+        run(first)
+        second = confirm(searched, seeds=3, epochs=9)
+        assert (second.name, second.settings.confirms, second.settings.budget.epochs) == ("small-confirm-2", "small", 9)
+        assert is_confirmation(second.file)
+        assert confirm(searched).name == "small-confirm-2"  # the last one goes on
+        assert confirm(searched, epochs=3).name == "small-confirm"
+        assert {record.repeat for record in confirm(searched, epochs=9).records()} == {0, 1, 2}
+
+    def test_verdict_shown_is_that_of_the_last_confirmation_that_has_ended(
+        self, searched: Study, run: Callable[[Study], None]
+    ) -> None:
+        first = confirm(searched, seeds=2)
+        run(first)
+        second = confirm(searched, seeds=2, epochs=9)
+        waiting = searched.verdict()
+        assert waiting is not None
+        assert waiting.confirmation == "small-confirm"
+        left = len(second.records())
+        where = f"--runs {searched.folder.parent}"
+        line = f"this is small-confirm; there is also small-confirm-2 (9 epochs, {left} trainings left): nas "
+        assert any(text.startswith(line) for text in nas("pareto", searched).stderr.splitlines())
+        run(second)
+        ended = searched.verdict()
+        assert ended is not None
+        assert (ended.confirmation, ended.epochs) == ("small-confirm-2", 9)
+        assert ended.others == (f"small-confirm (3 epochs): nas pareto small-confirm {where}",)
+        own = first.verdict()
+        assert own is not None
+        assert (own.confirmation, own.epochs) == ("small-confirm", 3)
+        plan = nas("confirm", searched, "--epochs", "3", "--dry-run").stderr.splitlines()
+        assert "study     small-confirm, beside small-confirm-2 (9 epochs)" in plan
+        judged = nas("confirm", searched, "--epochs", "3")
+        assert judged.stdout.splitlines() == own.lines()
 
     def test_wrong_numbers_in_python_are_refused_all_at_once(self, searched: Study) -> None:
         wrong: Any = {"seeds": "5", "margin": "x", "top": 0, "epochs": 2.5}
@@ -433,7 +470,7 @@ class TestCommand:
         options = ("--seeds", "2", "--top", "1", "--dry-run")
         dry = nas("confirm", searched, *options)
         first = "confirm   1 finalist of small and the stock model: 2 fresh seeds (1000 to 1001), 3 epochs"
-        plan = [f"{first}: 4 trainings to run, about 2 min", "judging   the images that the search chose by"]
+        plan = [f"{first}: 4 trainings to run, about 2 min", "judging   96 images that the search chose by"]
         assert (dry.exit_code, dry.stdout, dry.stderr.splitlines()) == (0, "", plan)
         assert not searched.folder.with_name("small-confirm").exists()
         document = json.loads(nas("confirm", searched, *options, "--format", "json").stdout)
@@ -450,9 +487,10 @@ class TestCommand:
     def test_time_limit_leaves_trainings(self, searched: Study, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(running, "supervise", lambda study, **_: Worker(study, deadline=0.0).run())
         result = nas("confirm", searched, "--seeds", "2")
-        assert result.exit_code == 0, result.stderr
+        assert result.exit_code == 1
         assert result.stdout == "No verdict on small: all models have finished with 0 of 2 seeds; the least are 2\n"
-        assert f"trainings are left; continue with: nas confirm small --runs {searched.folder.parent}" in result.stderr
+        assert "No verdict yet: " in result.stderr
+        assert f"trainings left; continue with: nas confirm small --runs {searched.folder.parent}" in result.stderr
 
     def test_search_says_which_command_judges(self, searched: Study) -> None:
         text = nas("pareto", searched).stderr

@@ -33,7 +33,12 @@ def run(study: Study) -> None:
 
 
 @pytest.fixture
-def searched(make_study: MakeStudy, score: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> Study:
+def searched(
+    make_study: MakeStudy,
+    score: Callable[..., Outcome],
+    judged_as_scored: Callable[..., Callable[..., Outcome]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Study:
     """A search whose trial 1 is more accurate than the stock model; a seed changes scores a little."""
 
     def scoring(architecture: Architecture, budget: Budget, *arguments: Any, **options: Any) -> Outcome:
@@ -44,7 +49,7 @@ def searched(make_study: MakeStudy, score: Callable[..., Outcome], monkeypatch: 
         )
         return replace(outcome, scores=replace(outcome.scores, map50_95=accuracy, map50=accuracy))
 
-    monkeypatch.setattr(worker, "evaluate", scoring)
+    monkeypatch.setattr(worker, "evaluate", judged_as_scored(scoring))
     make = partial(make_study, data_fingerprint=datasets.load("digits").fingerprint)
     study = make(trials=2, start="start: [{4: {UIB: {}}, 10: {DySample: {}}}]")
     run(study)

@@ -175,14 +175,35 @@ def test_a_search_is_not_judged(searched: Study) -> None:
     assert not list(searched.folder.rglob("judged.npz"))
 
 
-def test_without_a_test_split_the_verdict_says_so(searched: Study, data: Path, run: Run) -> None:
+def test_without_a_test_split_the_images_of_val_judge(
+    searched: Study, data: Path, run: Run, gains: dict[str, float]
+) -> None:
     data.write_text(data.read_text().replace("test: images/test\n", ""))
-    run(confirm(searched, top=1, seeds=2))
+    gains["images"] = 0.1
+    after = confirm(searched, top=1, seeds=2)
+    run(after)
+    verdict = searched.verdict()
+    assert verdict is not None
+    assert (verdict.images, verdict.judged) == ("2 images that the search chose by", False)
+    (finalist,) = verdict.finalists
+    assert finalist.image_error is not None
+    assert finalist.image_error > 1  # two images that differ
+    assert "judged on 2 images that the search chose by; a test split or " in "\n".join(verdict.lines())
+    data.write_text(data.read_text() + "test: images/test\n")
+    assert confirm(searched).settings.judging == after.settings.judging  # a verdict does not mix images
+
+
+def test_confirmation_of_an_earlier_version_goes_on_over_seeds_alone(searched: Study, data: Path, run: Run) -> None:
+    data.write_text(data.read_text().replace("test: images/test\n", ""))
+    after = confirm(searched, top=1, seeds=2)
+    after.set_file(after.file.model_copy(update={"settings": after.settings.model_copy(update={"judging": None})}))
+    run(Study.open(after.folder))
     verdict = searched.verdict()
     assert verdict is not None
     assert (verdict.images, verdict.judged) == (CHOSEN_BY, False)
-    data.write_text(data.read_text() + "test: images/test\n")
-    assert confirm(searched).settings.judging is None  # a confirmation that was begun without goes on without
+    assert verdict.finalists[0].image_error is None
+    assert f"judged on {CHOSEN_BY}, with intervals over seeds alone; " in "\n".join(verdict.lines())
+    assert confirm(searched).settings.judging is None  # goes on without
 
 
 def test_changed_images_are_refused(searched: Study, run: Run, data: Path) -> None:

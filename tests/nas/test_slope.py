@@ -38,6 +38,7 @@ def settings(*, base: int | None = 24, epochs: int = 8) -> Settings:
     )
 
 
+MEASURE = "nas trust mine --measure"
 CANDIDATES = [record(trial, 0.514 + trial * 0.012) for trial in range(3)]
 """With a fourth at 0.526, the median of the differences is 1.2 points."""
 
@@ -75,25 +76,25 @@ class TestSlope:
         )
 
     def test_gain_within_noise_cannot_be_told(self) -> None:
-        found = slope(settings(), [record(0, 0.514)], base=0.503, noise=noise(0.5))
+        found = slope(settings(), [record(0, 0.514)], base=0.503, noise=noise(0.5), measure=MEASURE)
         assert found is not None
         assert found.finding is Steepness.NOT_TOLD
         assert found.enough is None
         assert found.sentence == (
             "the stock model gains 1.1 points in another 8 epochs (90 %: -0.2 to 2.4), beside the 0.5 points that "
             "matter: whether the budget is long enough to rank cannot be told; a longer training tells: nas trust "
-            "STUDY --measure"
+            "mine --measure"
         )
 
     def test_loss_says_nothing_about_the_budget(self) -> None:
-        found = slope(settings(), [*CANDIDATES, record(3, 0.526)], base=0.531)
+        found = slope(settings(), [*CANDIDATES, record(3, 0.526)], base=0.531, measure=MEASURE)
         assert found is not None
         assert found.gain == pytest.approx(-1.7)
         assert found.finding is Steepness.NOT_TOLD
         assert found.sentence == (
             "the stock model loses 1.7 points in another 8 epochs (90 %: -2.4 to -1.0): where training costs accuracy, "
             "whether the budget is long enough to rank cannot be told; a longer training tells: nas trust "
-            "STUDY --measure"
+            "mine --measure"
         )
 
     def test_equal_gain_and_difference_are_not_told_apart(self) -> None:

@@ -41,7 +41,9 @@ NOISE = 0.01
 
 
 @pytest.fixture
-def run(score: Score, monkeypatch: pytest.MonkeyPatch) -> Callable[[Study], None]:
+def run(
+    score: Score, judged_as_scored: Callable[[Score], Score], monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Study], None]:
     """Run a study with scores that depend on the architecture's cost, the epochs, and a seed's luck."""
 
     def scoring(architecture: Architecture, budget: Budget, *arguments: Any, **options: Any) -> Outcome:
@@ -54,7 +56,7 @@ def run(score: Score, monkeypatch: pytest.MonkeyPatch) -> Callable[[Study], None
     def working(study: Study, **_: object) -> None:
         Worker(study, deadline=float("inf")).run()
 
-    monkeypatch.setattr(worker, "evaluate", scoring)
+    monkeypatch.setattr(worker, "evaluate", judged_as_scored(scoring))
     monkeypatch.setattr(running, "supervise", working)
     return working
 
@@ -133,9 +135,9 @@ class TestCommand:
         front = " ".join(nas(searched, command="pareto").stderr.split())
         fresh = f"{found.confirmed_differences[5]:.1f}"
         models = with_unit(found.finalists, "finalist")
-        assert f"a confirmation of {models} finds, in points, on the images that the search chose by" in lines
+        assert f"a confirmation of {models} finds, in points, by the noise between seeds alone (" in lines
         assert f": {fresh} with 5 fresh seeds, " in lines
-        assert f"a confirmation of {models} with 5 fresh seeds finds gains of {fresh}, on the images that" in front
+        assert f"a confirmation of {models} with 5 fresh seeds finds gains of {fresh} by that noise alone (" in front
         assert f"This ranking tells differences above {found.least:.1f} points" in lines
         assert f"a search with 1 seed shows true differences of {found.least:.1f} points" in front
 
@@ -332,8 +334,10 @@ class TestImages:
         search = Trained.of(searched.folder, searched.file, searched.records())
         again = Study.open(searched.folder.with_name("small-calibrate"))
         calibrated = Trained.of(again.folder, again.file, again.records(), search=searched.settings)
-        same = searched.verdict()
-        assert same is not None
+        found = searched.verdict()
+        assert found is not None
+        without = tuple(replace(one, image_error=None) for one in found.finalists)
+        same = replace(found, counts_images=False, finalists=without)  # as earlier versions began one
         finalists = tuple(replace(one, image_error=0.8) for one in same.finalists)
         other = replace(same, judged=True, finalists=finalists)
         on_same, on_other = (
@@ -351,13 +355,17 @@ class TestImages:
         assert on_other.confirmed_differences is not None
         assert on_other.confirmed_differences[5] == judged
         before = trust(search, [calibrated], measure="", confirm="nas confirm small")
-        assert "a verdict on others needs more" in "\n".join(before.lines())
-        assert "a verdict on others needs more" not in "\n".join(on_same.lines())
+        assert "a verdict counts the sample of images, too, and needs more" in "\n".join(before.lines())
+        assert "a verdict counts the sample of images, too, and needs more" not in "\n".join(on_same.lines())
 
     @pytest.mark.parametrize(
         ("error", "confirmed", "text"),
         [
-            (None, None, "9 fresh seeds would tell 0.5 points on the images that the search chose by (a verdict on"),
+            (
+                None,
+                None,
+                "9 fresh seeds would tell 0.5 points by the noise between seeds alone (a verdict counts",
+            ),
             (None, 3, "9 fresh seeds would tell 0.5 points on the images that the search chose by: "),
             (0.1, 3, "11 fresh seeds would tell 0.5 points on the images that judge: "),
             (1.0, 3, "No number of seeds would tell 0.5 points on the images that judge: these images are too few."),

@@ -18,8 +18,8 @@ from trials import Budget
 STOCK, STEPS = "stock", (-0.1, 0.1, 0.0, 0.05, -0.05)
 
 UNSEEN = (
-    "judged on the images that the search chose by; a test split or nas search --holdout gives images that no search "
-    "has read"
+    "judged on the images that the search chose by, with intervals over seeds alone; a test split or nas search "
+    "--holdout gives images that no search has read"
 )
 
 
@@ -255,6 +255,7 @@ def test_document_is_json_with_the_words(settings: Settings) -> None:
     assert document.keys() == {
         *("study", "seeds", "planned", "unfinished", "look", "epochs", "epochs_of_search", "margin", "stock_map50_95"),
         "stock_map50_95_by_seed",
+        *("confirmation", "others", "from_scratch", "counts_images"),
         *("finalists", "left_out", "reason", "images", "judged", "mean_search_difference", "mean_difference", "lines"),
     }
     (finalist,) = document["finalists"]

@@ -78,7 +78,8 @@ class TestSaving:
         ],
     )
     def test_saving_is_the_difference_to_the_stock_model(self, accuracy: float, verdict: str | None) -> None:
-        assert verdicts.saving([record(1, accuracy, 6.0)], record(0, 0.5), "gflops") == verdict
+        expected = None if verdict is None else f"{verdict} (one short training each: no verdict)"
+        assert verdicts.saving([record(1, accuracy, 6.0)], record(0, 0.5), "gflops") == expected
 
     def test_saving_uses_the_given_cost(self) -> None:
         stock = record(0, 0.5, 8.0, latency_ms=10.0, params=4_000_000)
@@ -87,10 +88,15 @@ class TestSaving:
             record(2, 0.5, 9.0, latency_ms=9.0, params=5_000_000),
         )
         assert verdicts.saving([slow, fast], stock, "latency_ms") == (
-            "trial 2: scores as stock does, with 10.0 % less latency"
+            "trial 2: scores as stock does, with 10.0 % less latency (one short training each: no verdict)"
         )
         assert verdicts.saving([slow, fast], stock, "params") == (
-            "trial 1: scores as stock does, with 25.0 % fewer parameters"
+            "trial 1: scores as stock does, with 25.0 % fewer parameters (one short training each: no verdict)"
+        )
+        seeds = [replace(one, seeds=3) for one in (fast, stock)]
+        assert verdicts.saving(seeds[:1], seeds[1], "latency_ms") == (
+            "trial 2: scores as stock does, with 10.0 % less latency "
+            "(the mean of 3 seeds, which also chose it: no verdict)"
         )
 
     @pytest.mark.parametrize("accuracy", [0.0, 0.009])
@@ -125,13 +131,16 @@ class TestSaving:
         assert choose(front, study.settings.objectives, study=study.name, best="cheapest").trial == 2
 
 
+COMMANDS: dict[str, Any] = {"confirm": "nas confirm STUDY", "measure": "nas trust STUDY --measure"}
+
+
 class TestGain:
     """What the most accurate has over the stock model."""
 
     NOISE = SeedNoise(deviation=1.6, low=1.0, high=4.0, degrees_of_freedom=4)
 
     def test_one_seed_has_no_verdict(self) -> None:
-        text = verdicts.gain([record(0, 0.5), record(1, 0.54)], record(1, 0.54), record(0, 0.5), noise=None)
+        text = verdicts.gain([record(0, 0.5), record(1, 0.54)], record(1, 0.54), record(0, 0.5), noise=None, **COMMANDS)
         assert text == (
             "+0.040 over stock is one short training each with one seed: no verdict before fresh seeds judge "
             "(nas confirm STUDY); noise between seeds is not measured, so no difference can be told from it "
@@ -140,13 +149,13 @@ class TestGain:
 
     def test_measured_noise_gives_the_least_difference_that_seeds_tell(self) -> None:
         best, stock = record(1, 0.6), record(0, 0.5)
-        text = verdicts.gain([stock, best], best, stock, noise=self.NOISE, finalists=3)
+        text = verdicts.gain([stock, best], best, stock, noise=self.NOISE, finalists=3, **COMMANDS)
         one = detectable(math.sqrt(2) * 1.6, 1, freedom=4)
         five = detectable(math.sqrt(2) * 1.6, 5, candidates=3)
         assert text.endswith(
             "(nas confirm STUDY); scores of one architecture deviate by 1.6 points between seeds: a search with 1 seed "
             f"shows true differences of {one:.1f} points, a confirmation of 3 finalists with 5 fresh seeds finds gains "
-            f"of {five:.1f}, on the images that the search chose by (a verdict on others needs more)."
+            f"of {five:.1f} by that noise alone (a verdict counts the sample of images, too, and needs more)."
         )
 
     def test_seeds_that_chose_a_model_give_no_evidence(self) -> None:
@@ -156,25 +165,25 @@ class TestGain:
             for model in range(2)
             for repeat in range(3)
         ]
-        text = verdicts.gain(each, each[3], each[0], noise=self.NOISE, confirm="nas confirm mine")
+        text = verdicts.gain(each, each[3], each[0], noise=self.NOISE, **COMMANDS)
         assert text.startswith(
             "+0.100 over stock is the mean of 3 seeds (+0.100, +0.100, +0.100), which also chose it: "
             "no verdict before fresh seeds judge "
-            "(nas confirm mine); "
+            "(nas confirm STUDY); "
         )
         assert "a search with 3 seeds shows true differences of " in text
         assert "evidence" not in text
 
     def test_no_seed_in_common_is_named(self) -> None:
         best, stock = record(1, 0.54, repeat=1), record(0, 0.5)
-        text = verdicts.gain([stock, best], best, stock, noise=None)
+        text = verdicts.gain([stock, best], best, stock, noise=None, **COMMANDS)
         assert text.startswith("+0.040 over stock is of trainings with different seeds: no verdict before ")
 
     def test_nothing_better_than_stock_is_no_evidence(self) -> None:
         stock = record(0, 0.5)
-        assert verdicts.gain([stock], stock, stock, noise=None, measure="nas trust mine --measure") == (
+        assert verdicts.gain([stock], stock, stock, noise=None, **COMMANDS) == (
             "Nothing that was tried is more accurate than the stock model; noise between seeds is not measured, so no "
-            "difference can be told from it (nas trust mine --measure)."
+            "difference can be told from it (nas trust STUDY --measure)."
         )
 
 

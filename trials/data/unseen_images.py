@@ -1,6 +1,7 @@
-"""Images that judge: a search never reads them, and the verdict of its confirmation stands on them.
+"""Images that judge: the verdict of a confirmation stands on them.
 
-They are the `test` split of the data.yaml, without images that are in `train` or `val` as well.
+They are the `test` split of the data.yaml, without images that are in `train` or `val` as well, or images that the
+study has sealed: no search reads these. Without any, they are those of `val`, by which the search has chosen.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,17 +17,17 @@ from trials.data.holdout import Holdout
 from trials.data.splits import LabeledImage
 
 HOLDOUT = "holdout"
-TEST = "test"
-"""Split of a data.yaml, and source of the images that are from it."""
+TEST, VAL = "test", "val"
+"""Splits of a data.yaml, and sources of the images that are from them."""
 _REMEDY = f"correct it, or remove `{TEST}` from the data.yaml: the verdict is then on the images that the search reads"
 
 
 @dataclass(frozen=True, kw_only=True)
 class JudgingImages:
-    """Images that a search never reads; a confirmation judges by them.
+    """Images by which a confirmation judges.
 
     Attributes:
-        source: `test`, the split of the data.yaml, or `holdout`, sealed by the study before its search.
+        source: `test` or `val`, the splits of the data.yaml, or `holdout`, sealed by the study before its search.
         images: absolute paths, sorted.
         fingerprint: of their names, sizes and labels and of the classes, made as that of a data set.
     """
@@ -37,7 +38,7 @@ class JudgingImages:
 
 
 def judging_images(data: str | Path, sealed: Path | None = None) -> JudgingImages | None:
-    """Return the images by which a confirmation judges; None if there are none.
+    """Return the images that no search reads; None if there are none.
 
     Args:
         data: as `datasets.load` takes it.
@@ -51,11 +52,28 @@ def judging_images(data: str | Path, sealed: Path | None = None) -> JudgingImage
     return None if str(data) == datasets.DIGITS else _of_test_split(datasets.find(data))
 
 
+def validation_images(data: str | Path) -> JudgingImages:
+    """Return the images of `val`, on which a search scores its candidates.
+
+    Args:
+        data: as `datasets.load` takes it.
+
+    Raises:
+        DataError: the data set cannot be read.
+    """
+    labeled = datasets.read_labels(data)
+    (split,) = [split for split in labeled.splits if split.key == VAL]
+    return judging_set(VAL, labeled.classes, _readable(split.images))
+
+
 def _of_holdout(labeled: LabeledData, sealed: Holdout) -> JudgingImages:
-    images = sealing.require_unchanged(labeled, sealed)
+    return judging_set(HOLDOUT, labeled.classes, _readable(sealing.require_unchanged(labeled, sealed)))
+
+
+def _readable(images: Sequence[LabeledImage]) -> list[LabeledImage]:
+    """Return the images that open: a search, too, leaves out the others."""
     checks = image_checks.check([image.path for image in images], cache_folder.path())
-    readable = [image for image in images if not checks[image.path].problem]  # a search, too, leaves out the others
-    return judging_set(HOLDOUT, labeled.classes, readable)
+    return [image for image in images if not checks[image.path].problem]
 
 
 def images_of_test(data: str | Path) -> tuple[str, ...]:

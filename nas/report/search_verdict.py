@@ -1,0 +1,68 @@
+"""Verdict on a search from what is stored of it and of its confirmations."""
+
+from collections.abc import Sequence
+
+from nas.records.record import Record
+from nas.report.confirmations import Confirmation, shown
+from nas.report.judging import judge
+from nas.report.verdict import Verdict
+from nas.study.confirmation import confirmations_of, options_of, search_of
+from nas.study.folders import runs_option
+from nas.study.judging import judged_records
+from nas.study.stored_study import StoredStudy
+
+
+def verdict_on(
+    study: StoredStudy, *, margin: float | None = None, records: Sequence[Record] | None = None
+) -> Verdict | None:
+    """Return the verdict on the finalists of a search, or that of one of its confirmations.
+
+    Args:
+        study: the search or the confirmation.
+        margin: points of mAP50-95 within which two models count as equally accurate; None for that of the
+            confirmation.
+        records: of the study, if they have been read already.
+
+    Returns:
+        None if the search has no confirmation, or the confirmation's search is not there any more.
+
+    Raises:
+        ScoreError: what a training has scored on the images that judge is missing or damaged.
+    """
+    read = study.records() if records is None else records
+    search, searched = study, read
+    if study.settings.confirms:
+        if (beside := search_of(study.folder, study.file)) is None:
+            return None
+        search = StoredStudy.open(beside)
+        searched = search.records()
+    others = [StoredStudy.open(one) for one in confirmations_of(search.folder, search.file) if one != study.folder]
+    studies = [*others, *([study] if study is not search else [])]
+    confirmations = {
+        one.name: Confirmation(name=one.name, settings=one.settings, records=read if one is study else one.records())
+        for one in studies
+    }
+    if not confirmations:
+        return None
+    chosen = confirmations[study.name] if study is not search else shown(list(confirmations.values()))
+    (fresh,) = [one for one in studies if one.name == chosen.name]
+    where = runs_option(search.folder.parent)
+    again = options_of(fresh.settings, search.settings) if len(studies) > 1 else ""
+    judged, resampled = judged_records(chosen.records, fresh.settings, fresh.folder, f"{search.name}{where}{again}")
+    return judge(
+        searched,
+        judged,
+        before=search.settings,
+        after=fresh.settings,
+        study=search.name,
+        confirmation=fresh.name,
+        others=[
+            f"{one.describe(search.settings)}: nas pareto {one.name}{where}"
+            for one in confirmations.values()
+            if one is not chosen
+        ],
+        margin=margin or fresh.file.run.margin_or_default,
+        workers=fresh.file.run.workers,
+        look=max(1, len(fresh.file.run.looks)),
+        resampled=resampled,
+    )
