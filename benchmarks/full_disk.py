@@ -234,7 +234,8 @@ def scores(case: Case) -> Scores:
 def contents(folder: Path) -> dict[str, bytes]:
     """Return what an export must hold, but for what names its place: the first part of names in PyTorch's archive."""
     with zipfile.ZipFile(folder / "weights.pt") as archive:
-        tensors = {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
+        members = {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
+    tensors = {name: member for name, member in members.items() if name.startswith("data")}  # not its own checksum
     return {**tensors, "data.yaml": (folder / "data.yaml").read_bytes()}
 
 
