@@ -26,7 +26,16 @@ WITHOUT_TRAINING = set(
 """Commands that are run as printed; others are if they have `--dry-run`."""
 NEEDS_MORE = (
     *("--measure", "--repair", "--calibrate", "--latency", "--refine", "refine ", "mmqa", "MMQA", "-x3"),
-    *("around.yaml --dry-run", "trials --format", "runs/nas/...", "--mlflow", "v9t-digits-2", "v9t-my2", "compare A B"),
+    *(
+        "around.yaml --dry-run",
+        "trials --format",
+        "runs/nas/...",
+        "--mlflow",
+        "v9t-digits-2",
+        "my-2",
+        "v9t-my2",
+        "compare A B",
+    ),
 )
 """Parts of commands that need a training, a device's table, time, or a file that another command writes."""
 

@@ -1,24 +1,47 @@
 """Verdict on a search from what is stored of it and of its confirmations."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Protocol
 
 from nas.records.record import Record
 from nas.report.confirmations import Confirmation, shown
 from nas.report.judging import judge
 from nas.report.verdict import Verdict
+from nas.settings import Settings
 from nas.study.confirmation import confirmations_of, options_of, search_of
 from nas.study.folders import runs_option
 from nas.study.judging import judged_records
-from nas.study.stored_study import StoredStudy
+from nas.study.study_file import StudyFile
+
+
+class _Study(Protocol):
+    """What a verdict reads of a study: `nas.study.stored_study.StoredStudy`."""
+
+    folder: Path
+    file: StudyFile
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def settings(self) -> Settings: ...
+
+    def records(self) -> list[Record]: ...
 
 
 def verdict_on(
-    study: StoredStudy, *, margin: float | None = None, records: Sequence[Record] | None = None
+    study: _Study,
+    open_study: Callable[[Path], _Study],
+    *,
+    margin: float | None = None,
+    records: Sequence[Record] | None = None,
 ) -> Verdict | None:
     """Return the verdict on the finalists of a search, or that of one of its confirmations.
 
     Args:
         study: the search or the confirmation.
+        open_study: opens the study of a folder.
         margin: points of mAP50-95 within which two models count as equally accurate; None for that of the
             confirmation.
         records: of the study, if they have been read already.
@@ -34,9 +57,9 @@ def verdict_on(
     if study.settings.confirms:
         if (beside := search_of(study.folder, study.file)) is None:
             return None
-        search = StoredStudy.open(beside)
+        search = open_study(beside)
         searched = search.records()
-    others = [StoredStudy.open(one) for one in confirmations_of(search.folder, search.file) if one != study.folder]
+    others = [open_study(one) for one in confirmations_of(search.folder, search.file) if one != study.folder]
     studies = [*others, *([study] if study is not search else [])]
     confirmations = {
         one.name: Confirmation(name=one.name, settings=one.settings, records=read if one is study else one.records())

@@ -216,7 +216,7 @@ class StoredStudy:
         from nas.report.search_verdict import verdict_on  # noqa: PLC0415 - a report of several studies
 
         ranges.require(margin=margin)
-        return verdict_on(self, margin=margin, records=records)
+        return verdict_on(self, StoredStudy.open, margin=margin, records=records)
 
     def nothing_learned(self, records: Sequence[Record] | None = None) -> list[str]:
         """Return a warning if the stock model has learned nothing; empty if it has, or is not trained yet.

@@ -68,6 +68,17 @@ def test_a_format_that_nothing_here_runs_is_said_not_to_be_compared(
         assert not found.problem
 
 
+def test_a_file_computes_the_same_and_has_the_same_accuracy(scenes: datasets.DataSet, tmp_path: Path) -> None:
+    architecture = Architecture.of("yolov9{scale}.yaml", "t", {4: Choice.of("UIB", {})})
+    weights = tmp_path / "weights.pt"
+    save(build.model(architecture.document(10), 10), {"imgsz": 64}, weights)
+    found = formats.export(weights, "torchscript", 64, end_to_end=False, arguments={})
+    assert (found.problem, [each.size for each in found.differences]) == ("", [(64, 64)])
+    assert found.finding.startswith("differs from PyTorch by at most: 64x64 px: boxes ")
+    measured = formats.with_accuracy(found, scenes.path, 64, end_to_end=False)
+    assert measured.map50_95 == pytest.approx(formats.accuracy(weights, scenes.path, 64, end_to_end=False), abs=1e-3)
+
+
 @pytest.mark.slow
 def test_every_operator_is_exported_and_computes_the_same(scenes: datasets.DataSet, tmp_path: Path) -> None:
     picks = {2: "DCNv4", 3: "DynamicConv", 4: "UIB", 8: "MMQA", 13: "DySample"}

@@ -29,7 +29,10 @@ NOISE = 0.01
 
 @pytest.fixture(scope="module")
 def searched(
-    study_maker: Callable[[Path], MakeStudy], score: Callable[..., Outcome], tmp_path_factory: pytest.TempPathFactory
+    study_maker: Callable[[Path], MakeStudy],
+    score: Callable[..., Outcome],
+    judged_as_scored: Callable[[Callable[..., Outcome]], Callable[..., Outcome]],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> list[Study]:
     """Two searches of one kind, both calibrated, the first confirmed; scores are those of equal architectures."""
 
@@ -44,7 +47,7 @@ def searched(
     make_study, fingerprint = study_maker(root), datasets.load("digits").fingerprint
     studies = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(worker, "evaluate", scoring)
+        patch.setattr(worker, "evaluate", judged_as_scored(scoring))
         for seed, name in enumerate(("one", "two")):
             budget = Budget(data=root / "data.yaml", epochs=3, deploy_size=64, seed=seed)
             study = make_study(name, trials=8, sampler="random", data_fingerprint=fingerprint, budget=budget)

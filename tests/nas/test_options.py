@@ -76,7 +76,7 @@ class TestCommandLine:
             "--calibrate --image-size "
             "--batch --precision --seed --eta --first-rung --seeds --objectives --deploy-size --latency --reward "
             "--target-gflops --target-latency --sampler --max-gflops --max-params --max-latency --study --storage "
-            "--runs"
+            "--system-metrics --runs"
         )
 
     def test_search_without_flags_requests_the_defaults(self, requests: list[Request]) -> None:
@@ -95,6 +95,7 @@ class TestCommandLine:
             "deploy_size": ("96", 96),
             "from_scratch": ("", True),
             "cache": ("", False),
+            "system_metrics": ("", True),
             "timeout": ("90s", 90.0),
             "trial_timeout": ("1h", 3600.0),
             "holdout": ("15%", 0.15),

@@ -161,7 +161,11 @@ def everything(tracker: Tracker, client: MlflowClient) -> dict[str, Any]:
     """What MLflow shows of a study, without what differs from run to run of the same."""
     contents = {}
     for run in [parent_of(tracker, client), *children_of(tracker, client).values()]:
-        tags = {name: text for name, text in run.data.tags.items() if not name.endswith(("study_id", "parentRunId"))}
+        tags = {
+            name: re.sub(r"viewStateShareKey=nas-\w+", "viewStateShareKey=", text)  # it names the study by its id
+            for name, text in run.data.tags.items()
+            if not name.endswith(("study_id", "parentRunId"))
+        }
         metrics = {
             name: sorted((point.step, point.value) for point in client.get_metric_history(run.info.run_id, name))
             for name in run.data.metrics

@@ -346,6 +346,7 @@ class _Exported:
         self.folder, self.record = study.folder, study.records()[0]
         self.mean = self.record
         self.weights, self.train, self.retrain = study.folder, "train", "retrain"
+        self.formats, self.torch_map50_95 = (), None
 
 
 class TestTables:
