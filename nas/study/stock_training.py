@@ -13,7 +13,7 @@ from nas.study.score_cache import ScoreCache, training_key, weights_digest
 from search_spaces import Architecture
 from search_spaces.files import atomic_path
 from trials import Budget, Ending, Epoch, Outcome, evaluate
-from trials.data import datasets
+from trials.data import datasets, holdout
 from trials.scores import Costs
 
 _FINISHED = Ending.FINISHED.value
@@ -84,8 +84,7 @@ class StockTraining:
 
     def copy_from(self, other: "StockTraining") -> None:
         """Take the weights of an equal training that is done, instead of training again; else change nothing."""
-        is_equal = self.budget == other.budget and self.stock.fingerprint == other.stock.fingerprint
-        if self.is_done or not is_equal or not other.is_done:
+        if self.is_done or not other.is_done or not self._equals(other):
             return
         lock = self.lock
         if not lock.take(wait=False):  # a worker trains it
@@ -99,6 +98,12 @@ class StockTraining:
             self.files.checkpoint.unlink(missing_ok=True)
         finally:
             lock.release()
+
+    def _equals(self, other: "StockTraining") -> bool:
+        """Return whether two trainings are equal; the list of sealed images lies in the folder of each study."""
+        sealed = [None if path is None else holdout.read(path) for path in (self.budget.sealed, other.budget.sealed)]
+        budget = self.budget.model_copy(update={"sealed": other.budget.sealed})
+        return budget == other.budget and sealed[0] == sealed[1] and self.stock.fingerprint == other.stock.fingerprint
 
     def train(self, go_on: Callable[[int, Epoch], bool], costs: Costs | None) -> Outcome:
         """Train to the end, or restore an equal training from the score cache; the caller holds the lock.

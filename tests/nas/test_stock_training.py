@@ -16,6 +16,7 @@ from nas.execution import recovery, worker
 from nas.execution.watchdog import Training
 from nas.execution.worker import Worker
 from nas.study import stock_training
+from nas.study.stock_training import StockTraining
 from nas.study.study import Study
 from nas.workflows import confirm as confirming
 from nas.workflows import plan, running
@@ -25,6 +26,7 @@ from search_spaces.errors import SpecError, StudyError
 from trials import Budget, Ending, Outcome
 from trials.data import datasets, digit_scenes
 from trials.data.datasets import DataSet
+from trials.data.holdout import Holdout
 
 MakeStudy = Callable[..., Study]
 Score = Callable[..., Outcome]
@@ -116,6 +118,26 @@ def test_stock_model_of_another_training_is_not_taken(based: MakeStudy, run: Run
     equal.copy_from(base)
     assert equal.is_done
     assert equal.outcome() == base.outcome()
+
+
+def test_stock_model_is_taken_from_a_study_that_has_sealed_the_same_images(
+    based: MakeStudy, run: Run, tmp_path: Path
+) -> None:
+    study = based(trials=1)
+    base = study.stock_training
+    assert base is not None
+    run(study)
+
+    def sealing(name: str, image: str) -> StockTraining:
+        file = tmp_path / f"{name}.json"
+        Holdout(share=0.1, seed=0, images=(image,), of=10, fingerprint=image).write(file)
+        return replace(base, folder=study.folder / name, budget=base.budget.model_copy(update={"sealed": file}))
+
+    searched = replace(sealing("search", "a.png"), folder=study.folder)
+    equal, other = sealing("equal", "a.png"), sealing("other", "b.png")
+    for training in (equal, other):
+        training.copy_from(searched)
+    assert (equal.is_done, other.is_done) == (True, False)
 
 
 def test_watchdog_watches_the_stock_model_training(based: MakeStudy, run: Run) -> None:
