@@ -187,7 +187,7 @@ class RunSettings(FrozenModel):
         trial_memory: bytes of main memory that a worker may allocate for its trials; None is its share of what is free.
         earlier: number of trials that had ended before this run; the circuit breaker ignores them.
         looks: of a confirmation or an ablation: the number of seeds at which a verdict is due, and those at which one
-            was due before seeds were added.
+            was due before seeds or finalists were added.
         margin: of a confirmation or an ablation: points of mAP50-95 within which differences do not matter; None
             stands for the default.
         system_metrics: whether MLflow gets the load of the machine.

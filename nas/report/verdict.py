@@ -207,7 +207,7 @@ class Verdict:
             remarks.append(f"this is {self.confirmation}; there is also {'; '.join(self.others)}")
         if self.look > 1:
             remarks.append(
-                f"verdict {self.look} of this confirmation, with more seeds: tested at "
+                f"verdict {self.look} of this confirmation, with more seeds or finalists: tested at "
                 f"{100 * level_of_look(self.look):g} %, so that all looks together claim a gain by chance in at most "
                 f"{100 * LEVEL:g} %"
             )

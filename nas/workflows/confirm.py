@@ -121,7 +121,7 @@ class ConfirmationPlan(PairedPlan):
             settings=settings,
             models=tuple(models.values()),
             seeds=number,
-            looks=looks(earlier, enqueued, number),
+            looks=looks(earlier, enqueued, number, models=models.values()),
             done=number_done([record for record in enqueued if record.trial not in lost]),
         )
 

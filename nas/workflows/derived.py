@@ -83,20 +83,25 @@ def enqueued_seeds(records: Sequence[Record]) -> int:
     return 1 + last if last > 0 else 0
 
 
-def looks(earlier: Study | None, enqueued: Sequence[Record], seeds: int) -> tuple[int, ...]:
+def looks(
+    earlier: Study | None, enqueued: Sequence[Record], seeds: int, *, models: Collection[Architecture] = ()
+) -> tuple[int, ...]:
     """Return the numbers of seeds at which verdicts on a derived study are due, that of this call last.
 
-    Seeds that are added after all trainings have ended are added to a verdict; before that, they only delay it.
+    Seeds or models that are added after all trainings have ended are added to a verdict; before that, they only delay
+    it.
 
     Args:
         earlier: the study, if there is one already.
         enqueued: its records.
         seeds: its number of seeds from now on.
+        models: that it trains from now on; none are those of before.
     """
     before = enqueued_seeds(enqueued)
     stored = earlier.file.run.looks if earlier is not None else ()
     due = stored or ((before,) if before else ())
-    if not due or due[-1] == seeds:
+    is_extended = {model.fingerprint for model in models} > {record.fingerprint for record in enqueued}
+    if not due or (due[-1] == seeds and not is_extended):
         return due or (seeds,)
     was_judged = all(record.ending is not None for record in enqueued)
     return (*due, seeds) if was_judged else (*due[:-1], seeds)

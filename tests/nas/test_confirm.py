@@ -175,6 +175,23 @@ class TestTrainings:
         assert confirm(searched, seeds=4).file.run.looks == (3, 4)
         assert confirm(searched, seeds=5).file.run.looks == (3, 5)  # nobody has judged four
 
+    def test_finalists_that_are_added_to_a_verdict_make_it_a_further_one(
+        self, searched: Study, run: Callable[[Study], None]
+    ) -> None:
+        confirm(searched, seeds=2, top=1)
+        after = confirm(searched, top=2)
+        assert after.file.run.looks == (2,)  # before a verdict they only delay it
+        run(after)
+        assert confirm(searched, top=2).file.run.looks == (2,)
+        after = confirm(searched, top=3)
+        assert after.file.run.looks == (2, 2)
+        assert confirm(searched).file.run.looks == (2, 2)  # goes on
+        run(after)
+        assert confirm(searched, top=3).file.run.looks == (2, 2)
+        verdict = searched.verdict()
+        assert verdict is not None
+        assert (verdict.look, len(verdict.finalists)) == (2, 3)
+
     def test_top_limits_the_finalists(self, searched: Study) -> None:
         everyone = finalists_of(searched)
         assert len(everyone) >= 2
