@@ -61,6 +61,12 @@ class TrackingState:
             replace(stored, study_id=study_id).write(folder)
 
     @classmethod
+    def begin_again(cls, folder: Path, study_id: str) -> None:
+        """Set an id in a folder's state under which MLflow has no runs yet, so that none has ended."""
+        stored = cls.read(folder) or cls(study_id=study_id)
+        replace(stored, study_id=study_id, status="", ended=None).write(folder)
+
+    @classmethod
     def read(cls, folder: Path) -> Self | None:
         """Return the state in a folder's file; None if there is no file, or a damaged one."""
         path = folder / TRACKING_STATE

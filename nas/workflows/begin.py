@@ -13,6 +13,7 @@ from nas.settings import RunSettings, Settings
 from nas.study import identity
 from nas.study.creation import create
 from nas.study.folders import STUDY, default_storage, existing, make_folder, runs_option
+from nas.study.links import require_no_links_out
 from nas.study.storage import open_storage
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
@@ -51,7 +52,8 @@ def resume(
     Raises:
         SpecError: no such study, more workers than cores, or another storage than the study's; see `RayCluster.of`.
         DataError: its data set cannot be trained on any more.
-        StudyError: its space or its data set has changed; another process runs it; its storage is another study's.
+        StudyError: its space or its data set has changed; another process runs it; its storage is another study's; a
+            link leads out of its folder.
     """
     study = Study.open(existing(name, Path(runs)))
     if storage is not None:
@@ -60,6 +62,7 @@ def resume(
     if cluster is not None:
         changes = {**changes, "device": cluster.device}
     with study.supervision_lock.held_at_once(study.already_running()):
+        require_no_links_out(study.folder)
         if data is not None or weights is not None:
             relocate(study, data=data, weights=weights)
         require_files(study)

@@ -11,6 +11,7 @@ from nas.records.trial_attributes import FINGERPRINT
 from nas.study import identity
 from nas.study.consistency import Finding, Repair, outcome_of
 from nas.study.folders import MEASURED_LATENCIES, existing
+from nas.study.links import require_no_links_out
 from nas.study.study import Study
 from nas.study.tracking_state import TrackingState
 from nas.workflows.fsck import Show, StudyCheck, check, check_study
@@ -36,7 +37,7 @@ def repair(folder: Path, checks: Sequence[StudyCheck], show: Show = lambda _: No
         What the second check has found.
 
     Raises:
-        StudyError: a process runs one of the studies.
+        StudyError: a process runs one of the studies, or a link leads out of its folder.
         EnvironmentProblem: MLflow cannot be used, or a disk is full.
     """
     for each in checks:
@@ -50,6 +51,7 @@ def _repair(folder: Path, show: Show) -> None:
     study = Study.open(existing(folder.name, folder.parent))
     running = StudyError(f"{study.name} is running in another process: stop it first; without --repair it is only read")
     with study.supervision_lock.held_at_once(running):
+        require_no_links_out(study.folder)
         identity.verify(study)
         show(f"{study.name}: repairing")
         for finding in check_study(folder, show, holds_lock=True).findings:

@@ -9,14 +9,18 @@ from typing import TYPE_CHECKING, Protocol
 from nas import signals
 from nas.execution.machine_at_work import at_work
 from nas.execution.supervisor import Supervisor
+from nas.locks import is_held
 from nas.records.record import Record, find_record
 from nas.study import identity
 from nas.study.cleaning import delete_leftovers
 from nas.study.fetching import fetched
-from nas.study.folders import STUDY, SYSTEM_METRICS, runs_option
+from nas.study.folders import STUDY, SUPERVISOR_LOCK, SYSTEM_METRICS, runs_option
 from nas.study.garbage import WeightCollector
+from nas.study.links import require_no_links_out
 from nas.study.stock_training import StockTraining
 from nas.study.study import Study
+from nas.study.tracking_state import TrackingState
+from nas.study.trained_again import trained_again
 from nas.tracking.background import BackgroundTracker
 from nas.tracking.system_metrics import SystemSampler, is_enabled_by_environment
 from nas.workflows.findings import findings_of, stage_of
@@ -57,7 +61,7 @@ def supervise(
         supervisor: what starts the workers and watches them; None for processes of this machine.
 
     Raises:
-        StudyError: another process runs this study, or it cannot go on.
+        StudyError: another process runs this study, it cannot go on, or a link leads out of its folder.
         KeyboardInterrupt: after the workers were stopped and the tracker's runs ended.
     """
     with (
@@ -65,6 +69,7 @@ def supervise(
         signals.as_ctrl_c(),
         ExitStack() as stack,
     ):
+        require_no_links_out(study.folder)
         identity.verify(study)
         stack.enter_context(at_work(study))
         delete_leftovers(study.folder)
@@ -95,6 +100,8 @@ def supervise(
             if (ready := tracking.tracker()) is not None:
                 ready.finish(status)
     _report_to_search(study)
+    if ready is not None:
+        _send_beside(study)
 
 
 def _report_to_search(study: Study) -> None:
@@ -111,6 +118,21 @@ def _report_to_search(study: Study) -> None:
         _log.warning(
             "MLflow's run of %s lacks what %s has found: %s", stage.folder.name, study.name, unwrapped(problem)
         )
+
+
+def _send_beside(study: Study) -> None:
+    """Send the runs of studies beside a study that MLflow lacks or that have no end: of an archive, or after a kill.
+
+    One that runs at this time sends its own; a problem is logged, for the trainings are done.
+    """
+    name = f"the studies beside {study.name}"
+    try:
+        for folder in dict.fromkeys(trained_again(study.folder, study.settings)):
+            state, name = TrackingState.read(folder), folder.name
+            if state is not None and not state.status and not is_held(folder / SUPERVISOR_LOCK):
+                sync(fetched(Study.open(folder)))
+    except (NasError, OSError) as problem:
+        _log.warning("MLflow lacks the runs of %s: %s", name, unwrapped(problem))
 
 
 def sync(study: Study) -> None:
@@ -171,6 +193,7 @@ def train_stock_model(study: Study, show: Callable[[int], None] = lambda _: None
 
     running = study.already_running()
     with study.supervision_lock.held_at_once(running), training.lock.held_at_once(running):
+        require_no_links_out(study.folder)
         training.prepare()
         training.train(go_on, study.scoring.costs(training.stock))
     if training.failure:

@@ -197,7 +197,7 @@ def _adapt(staged: Path, target: Path, names: Mapping[str, str]) -> None:
     }
     storage_copy.take_over(staged / DATABASE, old=file.name, new=fields["name"])
     StudyFile.model_validate(fields)
-    TrackingState.set_study_id(staged, identity.study_id)
+    TrackingState.begin_again(staged, identity.study_id)
     write_atomically(staged / STUDY, json.dumps(fields, indent=1))
 
 

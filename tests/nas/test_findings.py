@@ -15,6 +15,7 @@ from nas.execution import worker
 from nas.execution.worker import Worker
 from nas.records.record import Record
 from nas.study.study import Study
+from nas.study.tracking_state import TrackingState
 from nas.tracking.findings import Findings
 from nas.workflows import running
 from nas.workflows.ablate import AblationPlan
@@ -109,6 +110,26 @@ def test_study_that_cannot_be_read_is_named(
     monkeypatch.setattr(Study, "verdict", unreadable)
     assert findings_of(searched) == Findings()
     assert "of the studies beside small: small-confirm/study.json: cannot be read" in caplog.text
+
+
+def test_studies_beside_one_whose_runs_have_no_end_are_sent(
+    searched: Study, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    sent: list[str] = []
+    monkeypatch.setattr(running, "sync", lambda study: sent.append(study.name))
+    confirmation, ablation = confirm(searched, seeds=3), AblationPlan.of(searched, trial=1).begin()
+    running._send_beside(searched)
+    assert not sent  # not tracked by this machine
+    TrackingState(study_id="a", status="FINISHED").write(ablation.folder)
+    TrackingState(study_id="b").write(confirmation.folder)
+    running._send_beside(searched)
+    assert sent == ["small-confirm"]
+    with confirmation.supervision_lock.held():
+        running._send_beside(searched)
+    assert sent == ["small-confirm"]
+    (ablation.folder / "study.json").write_text("{")
+    running._send_beside(searched)
+    assert "MLflow lacks the runs of the studies beside small: " in caplog.text
 
 
 @pytest.mark.slow

@@ -27,6 +27,7 @@ from nas.execution.worker import Worker
 from nas.study.folders import default_storage
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
+from nas.study.tracking_state import TrackingState
 from nas.workflows import begin, relocation
 from nas.workflows.fsck import check
 from search_spaces.errors import StudyError
@@ -110,6 +111,19 @@ class TestUnpacking:
         assert (study.name, again.name, again.settings.confirms) == ("mine", "mine-confirm", "mine")
         assert [one.records()[0].role for one in (Study.open(there / "mine"), Study.open(there / "mine-confirm"))]
         assert study.storage == default_storage(there / "mine")
+
+    def test_no_run_of_an_unpacked_study_has_ended_in_mlflow(self, searched: Study, tmp_path: Path) -> None:
+        there, runs = tmp_path / "elsewhere", searched.folder.parent
+        for name in ("small", "small-confirm"):
+            TrackingState(study_id=name, finished=(0, 1), status="FINISHED", ended=1).write(runs / name)
+        assert nas("pack", "small", "-o", tmp_path / "small.tar.gz", "--runs", runs).exit_code == 0
+        assert nas("unpack", tmp_path / "small.tar.gz", "--runs", there).exit_code == 0
+        for name in ("small", "small-confirm"):
+            state, identity = TrackingState.read(there / name), StudyFile.read(there / name).identity
+            assert state is not None
+            assert identity is not None
+            assert (state.finished, state.status, state.ended) == ((0, 1), "", None)
+            assert state.study_id == identity.study_id
 
     def test_times_of_files_stay(self, searched: Study, packed: Path, tmp_path: Path) -> None:
         nas("unpack", packed, "--runs", tmp_path / "elsewhere")
