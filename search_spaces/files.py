@@ -18,6 +18,9 @@ _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
 _OF_MACHINE = _NO_ROOM | _NOT_ALLOWED | {errno.EIO, errno.EMFILE, errno.ENFILE, errno.ESTALE}
 
+AGAIN = "and type the same command again; nothing that was finished is lost"
+"""What to do when a problem of the machine is solved: right for a study that was begun, and for one that was not."""
+
 _TEMPORARY = ".tmp"
 _TEMPORARY_NAME = re.compile(r"\..+\.[0-9a-f]{12}\.tmp(?:-\w+)?")
 
@@ -37,11 +40,11 @@ def environment_problem(error: OSError, path: Path | None = None) -> Environment
     place = path or error.filename or "a file"
     why = error.strerror or os.strerror(error.errno)
     if error.errno in _NO_ROOM:
-        remedy = "make room there; a search then goes on where it stopped, with nas resume"
+        remedy = f"make room there, {AGAIN}"
     elif error.errno in _NOT_ALLOWED:
         remedy = "make it writable for this user, or choose another folder: --runs for studies, NAS_CACHE for the cache"
     else:
-        remedy = "solve that; a search then goes on where it stopped, with nas resume"
+        remedy = f"solve that, {AGAIN}"
     return EnvironmentProblem(f"{place}: cannot be written: {why} ({remedy})")
 
 

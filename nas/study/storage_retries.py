@@ -22,6 +22,7 @@ from sqlalchemy.exc import (
 from nas import addresses
 from nas.study.fast_storage import FastStorage
 from search_spaces.errors import EnvironmentProblem, NasError, StudyError, unwrapped
+from search_spaces.files import AGAIN
 
 log = logging.getLogger(__name__)
 
@@ -70,8 +71,7 @@ def call_with_backoff(
             waited = clock() - began
             if waited >= PATIENCE_SECONDS:
                 raise EnvironmentProblem(
-                    f"storage: {place} does not answer for {waited / 60:.0f} min: {reason} "
-                    "(start it; a search then goes on where it stopped, with nas resume)"
+                    f"storage: {place} does not answer for {waited / 60:.0f} min: {reason} (start it, {AGAIN})"
                 ) from None
             if not warned:
                 minutes = PATIENCE_SECONDS / 60
@@ -122,7 +122,7 @@ def _problem(error: SQLAlchemyError, place: str) -> NasError | None:
     """Return our error, with its remedy, for a failure that waiting does not help; None if we have none."""
     text = _reason(error).lower()
     if any(word in text for word in _FULL) or (_IO_ERROR in text and _is_full(Path(place))):
-        remedy = "make room there; a search then goes on where it stopped, with nas resume"
+        remedy = f"make room there, {AGAIN}"
         return EnvironmentProblem(f"{place}: cannot be written: the disk is full ({remedy})")
     if any(word in text for word in _NOT_ALLOWED):
         return EnvironmentProblem(f"{place}: cannot be written ({_reason(error)}; make it writable for this user)")
