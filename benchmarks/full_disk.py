@@ -168,8 +168,8 @@ class FullDisk:
                 self.ended_well(case, self.status(case, self.start(case, *command)), before)
                 disk.make_room()
                 self.must_succeed(case, *command)
-                if differing(contents(case.disk / "exported"), self.exported):
-                    self.report(case, "the export differs from the undisturbed one")
+                if different := differing(contents(case.disk / "exported"), self.exported):
+                    self.report(case, f"the export differs from the undisturbed one: {', '.join(different)}")
             else:
                 variables = self.fill(case, disk)
                 process = self.start(case, *self.search(case), **variables)
@@ -232,11 +232,15 @@ def scores(case: Case) -> Scores:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Return what an export must hold, but for what names its place: the first part of names in PyTorch's archive."""
+    """Return what an export must hold, but for what depends on its place.
+
+    Of the weights these are the values of all tensors. Beside them lie the folder of the training, and a checksum of
+    the archive, of which the first part of all names is random.
+    """
     with zipfile.ZipFile(folder / "weights.pt") as archive:
         members = {name.partition("/")[2]: archive.read(name) for name in archive.namelist()}
-    tensors = {name: member for name, member in members.items() if name.startswith("data")}  # not its own checksum
-    return {**tensors, "data.yaml": (folder / "data.yaml").read_bytes()}
+    tensors = {name: member for name, member in members.items() if name.startswith("data/")}
+    return {**tensors, **{name: (folder / name).read_bytes() for name in ("data.yaml", "model.yaml")}}
 
 
 def differing(found: Mapping[str, object], expected: Mapping[str, object]) -> list[str]:
