@@ -192,7 +192,10 @@ def _exporting(study: "StoredStudy", records: "list[Record]", verdict: "Verdict 
         return [f"export the most accurate with: {command_for('export', study)} --trial {best}"]
     found = rewarded.best_of(records, study.settings)
     if found is None:
-        return [f"export the most accurate with: {command_for('export', study)} --best map"]
+        most_accurate = "export the most accurate with"
+        if verdict is not None and verdict.is_final:
+            most_accurate = "no finalist is better by the verdict; export the most accurate by the table with"
+        return [f"{most_accurate}: {command_for('export', study)} --best map"]
     record, value = found
     costs = ", ".join(f"{show.figure(name, getattr(record, name))} {UNITS[name]}" for name in study.settings.targets)
     scored = f"{value:.3f}, of mAP50-95 {record.map50_95:.3f} and {costs}"

@@ -5,9 +5,10 @@ short and long trainings agree, and whether the budget is long enough; then one 
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from nas.algorithms.paired_comparison import Finding
 from nas.algorithms.rank_agreement import Agreement
 from nas.algorithms.seed_noise import SeedNoise, confirmed_difference, least_difference, seeds_to_confirm
 from nas.algorithms.shrinkage import Shrinkage
@@ -20,6 +21,13 @@ from nas.words import with_unit
 
 CONFIRMED_NUMBERS = (SEEDS, 2 * SEEDS)
 """Numbers of fresh seeds for which it is shown what a confirmation finds."""
+FINDINGS = {
+    Finding.BETTER: "better",
+    Finding.EQUIVALENT: "as accurate",
+    Finding.UNDECIDED: "not told apart",
+    Finding.WORSE: "worse",
+}
+"""Findings of a verdict in words, the best first."""
 _LONGER = 3
 """Factor of the epochs that are recommended where nothing was learned."""
 
@@ -67,6 +75,7 @@ class Trust:
         measured: mean differences of the finalists in the search and with fresh seeds; None before a confirmation.
         judged: whether the confirmation judges by images that no search has read.
         confirmed_epochs: of the trainings of the confirmation; None before it.
+        findings: numbers of finalists by what the verdict says of them, the best first; empty before a verdict.
         orders: of shorter and longer trainings.
         slope: of the stock model; None while it is not measured.
         finalists: of the confirmation; before it those that it would have, at most eight.
@@ -99,6 +108,7 @@ class Trust:
     no_noise: str = ""
     no_slope: str = ""
     judged: bool = False
+    findings: Mapping[Finding, int] = field(default_factory=dict)
     nothing_learned: tuple[str, ...] = ()
 
     @property
@@ -151,11 +161,22 @@ class Trust:
             return f"Noise is not measured, so no difference can be told from it: {self.measure}"
         detected = f"This ranking tells differences above {self.least:.1f} points"
         if self.best is None or self.best_difference is None:
-            return f"{detected}; nothing that was tried scores above the stock model."
-        found = f"the front's best is {self.best_difference:+.1f}"
+            found = "nothing that was tried scores above the stock model"
+        else:
+            found = f"the front's best is {self.best_difference:+.1f}"
+        if self.findings:
+            return f"{detected}; {found}. {self._judged(self.noise)}"
+        if self.best is None or self.best_difference is None:
+            return f"{detected}; {found}."
         if self._is_detected:
             return f"{detected}; {found}: more, but selected by these seeds. Judge it: {self.confirm}"
         return f"{detected}; {found}: not told apart. {self._further(self.noise)}"
+
+    def _judged(self, noise: SeedNoise) -> str:
+        """Return what the verdict says of how many finalists, and which seeds would tell the others apart."""
+        each = ", ".join(f"{number} {FINDINGS[finding]}" for finding, number in self.findings.items())
+        further = f" {self._further(noise)}" if Finding.UNDECIDED in self.findings else ""
+        return f"Fresh seeds have judged {with_unit(self.finalists, 'finalist')}: {each}.{further}"
 
     @property
     def _is_detected(self) -> bool:

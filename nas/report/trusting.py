@@ -1,11 +1,13 @@
 """Estimate the trust in the ranking of a search: pure functions of what was trained."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from math import sqrt
 from statistics import fmean
 from typing import Any
 
 from nas.algorithms.accuracy_model import Scored
+from nas.algorithms.paired_comparison import Finding
 from nas.algorithms.pareto import main_cost
 from nas.algorithms.rank_agreement import agreement
 from nas.algorithms.seed_noise import SeedNoise, Trainings, estimate, estimate_with_seeds
@@ -13,7 +15,7 @@ from nas.algorithms.shrinkage import Shrinkage, predict
 from nas.defaults import MOST_FINALISTS, SEEDS
 from nas.records.record import Record, mean_over_seeds, pareto_front_of, stock_of
 from nas.report.slope import End, Slope, slope
-from nas.report.trust import Order, Trust
+from nas.report.trust import FINDINGS, Order, Trust
 from nas.report.unlearned import nothing_learned
 from nas.report.unmeasured import why_no_noise, why_no_slope
 from nas.report.verdict import Verdict
@@ -66,6 +68,7 @@ def trust(
         shrinkage=None if noise is None or stock is None else _shrinkage(search, stock, others, noise, confirmed),
         measured=confirmed.shrinkage if confirmed else None,
         confirmed_epochs=confirmed.epochs if confirmed else None,
+        findings=_findings(confirmed),
         orders=tuple(_orders(search, again)),
         slope=found,
         finalists=len(confirmed.finalists) if confirmed else number_of_finalists(front),
@@ -136,6 +139,14 @@ def slope_of(search: Trained, again: Sequence[Trained], *, measure: str = "") ->
     ]
     noise = estimate_with_seeds(layouts(search, again))
     return slope(search.settings, search.records, base=search.base, longer=longer, noise=noise, measure=measure)
+
+
+def _findings(confirmed: Verdict | None) -> Mapping[Finding, int]:
+    """Return the numbers of finalists by what the verdict says of them, the best first; empty before a verdict."""
+    if confirmed is None or not confirmed.is_final:
+        return {}
+    counts = Counter(one.finding for one in confirmed.finalists)
+    return {finding: counts[finding] for finding in FINDINGS if finding in counts}
 
 
 def _image_error(confirmed: Verdict | None) -> float | None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
+from nas.algorithms.paired_comparison import Finding
 from nas.algorithms.seed_noise import SeedNoise, confirmed_difference
 from nas.cli import app
 from nas.cli.searching import slope_in_words
@@ -22,6 +23,7 @@ from nas.report.noise_in_words import SEED_NUMBERS
 from nas.report.slope import Slope
 from nas.report.trust import CONFIRMED_NUMBERS, Trust
 from nas.report.trusting import trust
+from nas.report.verdict import Verdict
 from nas.study.study import Study
 from nas.study.trained_again import Trained
 from nas.words import with_unit
@@ -295,6 +297,17 @@ class TestShrinkage:
         assert found.shrinkage.difference == pytest.approx(before)
         assert "the finalist was" in "\n".join(found.lines())
 
+    def test_recommendation_follows_the_verdict(self, searched: Study, run: Callable[[Study], None]) -> None:
+        run(calibration(searched))
+        assert not searched.trust().findings
+        run(confirm(searched, seeds=2, top=1))
+        verdict = searched.verdict()
+        assert verdict is not None
+        found = searched.trust()
+        assert found.findings == {verdict.finalists[0].finding: 1}
+        assert "Fresh seeds have judged 1 finalist: 1 " in found.recommendation()[0]
+        assert trust_while_trainings_run(searched, verdict).findings == {}
+
     def test_prediction_contains_what_fresh_seeds_show(self, searched: Study) -> None:
         """All architectures are equal: what the front has over the stock model is luck, and noise is estimated."""
         rng, one = np.random.default_rng(0), Trained.of(searched.folder, searched.file, searched.records()).records[0]
@@ -443,6 +456,18 @@ def test_order_of_rungs_is_compared_with_the_final_one(
             "the front's best is +40.0: more, but selected by these seeds. Judge it: ",
         ),
         ({"best": None}, "nothing that was tried scores above the stock model."),
+        (
+            {"findings": {Finding.EQUIVALENT: 1, Finding.WORSE: 2}, "finalists": 3},
+            "the front's best is +1.3. Fresh seeds have judged 3 finalists: 1 as accurate, 2 worse.",
+        ),
+        (
+            {"findings": {Finding.UNDECIDED: 1}, "finalists": 1},
+            "the front's best is +1.3. Fresh seeds have judged 1 finalist: 1 not told apart. ",
+        ),
+        (
+            {"best": None, "findings": {Finding.WORSE: 1}, "finalists": 1},
+            "nothing that was tried scores above the stock model. Fresh seeds have judged 1 finalist: 1 worse.",
+        ),
     ],
 )
 def test_recommendation_follows_from_the_least_difference(
@@ -451,6 +476,12 @@ def test_recommendation_follows_from_the_least_difference(
     run(calibration(searched))
     found: Trust = replace(searched.trust(), **{"best": 1, "best_difference": 1.3, **changed})
     assert f"{found.least:.1f} points; {text}" in found.recommendation()[0]
+
+
+def trust_while_trainings_run(searched: Study, verdict: Verdict) -> Trust:
+    """Return the trust in a search whose confirmation is not finished."""
+    search = Trained.of(searched.folder, searched.file, searched.records())
+    return trust(search, [], measure="", confirm="", verdict=replace(verdict, unfinished=1))
 
 
 def _broken(architecture: Architecture, *_: Any, **__: Any) -> Outcome:
