@@ -194,7 +194,7 @@ def _exporting(study: "StoredStudy", records: "list[Record]", verdict: "Verdict 
     if found is None:
         most_accurate = "export the most accurate with"
         if verdict is not None and verdict.is_final:
-            most_accurate = "no finalist is better by the verdict; export the most accurate by the table with"
+            most_accurate = "the verdict calls no finalist better; export the most accurate by the table with"
         return [f"{most_accurate}: {command_for('export', study)} --best map"]
     record, value = found
     costs = ", ".join(f"{show.figure(name, getattr(record, name))} {UNITS[name]}" for name in study.settings.targets)

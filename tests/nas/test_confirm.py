@@ -353,7 +353,7 @@ class TestVerdict:
         assert abs(after) < 0.5 < abs(before)
         pareto = nas("pareto", searched).stderr
         assert "better by" not in pareto
-        assert "no finalist is better by the verdict; export the most accurate by the table with: " in pareto
+        assert "the verdict calls no finalist better; export the most accurate by the table with: " in pareto
         assert "--best map" in pareto
 
     def test_a_true_gain_is_said_by_every_command(self, searched: Study, gains: dict[str, float]) -> None:
