@@ -58,7 +58,8 @@ def judge(
         others: the other confirmations of the search, in words.
         margin: points of mAP50-95 within which two models are equally accurate.
         workers: that train at once, for the duration of further seeds.
-        look: how often a verdict was due, this time included: once, and once more whenever seeds were added to it.
+        look: how often a verdict on the search was due, this time included: once, and once more whenever seeds or
+            finalists were added, or another confirmation was begun.
         resampled: mAP50-95 on each resample of the images, by trial of the confirmation; where the settings name
             images that judge.
     """

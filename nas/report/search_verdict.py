@@ -9,7 +9,7 @@ from nas.report.confirmations import Confirmation, shown
 from nas.report.judging import judge
 from nas.report.verdict import Verdict
 from nas.settings import Settings
-from nas.study.confirmation import confirmations_of, options_of, search_of
+from nas.study.confirmation import confirmations_of, number_of, options_of, search_of
 from nas.study.folders import runs_option
 from nas.study.judging import judged_records
 from nas.study.study_file import StudyFile
@@ -86,6 +86,13 @@ def verdict_on(
         ],
         margin=margin or fresh.file.run.margin_or_default,
         workers=fresh.file.run.workers,
-        look=max(1, len(fresh.file.run.looks)),
+        look=_looks(search.name, fresh, studies),
         resampled=resampled,
     )
+
+
+def _looks(search: str, confirmation: _Study, confirmations: Sequence[_Study]) -> int:
+    """Return how often a verdict on the search was due, up to that of a confirmation."""
+    last = number_of(search, confirmation.name) or 0
+    until = [one for one in confirmations if (number_of(search, one.name) or 0) <= last]
+    return sum(max(1, len(one.file.run.looks)) for one in until)

@@ -122,7 +122,7 @@ class Verdict:
         seeds: with which the stock model and every compared finalist were trained.
         planned: number of seeds that were enqueued.
         unfinished: number of trainings that have not ended.
-        look: how often a verdict was due, this time included.
+        look: how often a verdict on the search was due, this time included.
         epochs: of each training.
         epochs_of_search: of each training of the search.
         margin: points within which accuracies count as equal.
@@ -207,7 +207,7 @@ class Verdict:
             remarks.append(f"this is {self.confirmation}; there is also {'; '.join(self.others)}")
         if self.look > 1:
             remarks.append(
-                f"verdict {self.look} of this confirmation, with more seeds or finalists: tested at "
+                f"verdict {self.look} on this search, with more seeds or finalists, or other trainings: tested at "
                 f"{100 * level_of_look(self.look):g} %, so that all looks together claim a gain by chance in at most "
                 f"{100 * LEVEL:g} %"
             )

@@ -231,10 +231,11 @@ class TestTrainings:
         ended = searched.verdict()
         assert ended is not None
         assert (ended.confirmation, ended.epochs) == ("small-confirm-2", 9)
+        assert (waiting.look, ended.look) == (1, 2)  # each confirmation gives chance another chance
         assert ended.others == (f"small-confirm (3 epochs): nas pareto small-confirm {where}",)
         own = first.verdict()
         assert own is not None
-        assert (own.confirmation, own.epochs) == ("small-confirm", 3)
+        assert (own.confirmation, own.epochs, own.look) == ("small-confirm", 3, 1)
         plan = nas("confirm", searched, "--epochs", "3", "--dry-run").stderr.splitlines()
         assert "study     small-confirm, beside small-confirm-2 (9 epochs)" in plan
         judged = nas("confirm", searched, "--epochs", "3")

@@ -174,8 +174,8 @@ class TestLooks:
         first, second = (verdict_of(settings, *fresh, look=look) for look in (1, 2))
         assert [one.finding for one in (*first.finalists, *second.finalists)] == [Finding.BETTER, Finding.UNDECIDED]
         assert second.lines()[-1] == (
-            "verdict 2 of this confirmation, with more seeds or finalists: tested at 0.5 %, so that all looks together "
-            "claim a gain by chance in at most 5 %"
+            "verdict 2 on this search, with more seeds or finalists, or other trainings: tested at 0.5 %, so that all "
+            "looks together claim a gain by chance in at most 5 %"
         )
 
     def test_all_looks_together_spend_the_level(self) -> None:
