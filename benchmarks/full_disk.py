@@ -24,7 +24,6 @@ The exit status is 1 if something is wrong.
 import argparse
 import os
 import random
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -37,7 +36,7 @@ from pathlib import Path
 from benchmarks.noise_data import make_data
 from benchmarks.small_disk import Case, Disk
 from benchmarks.torture import PROCESS
-from benchmarks.torture_checks import problems_of_database, problems_of_study, problems_of_trace
+from benchmarks.torture_checks import conclude, problems_of_database, problems_of_study, problems_of_trace
 from nas.study.stored_study import StoredStudy
 
 MODEL = """\
@@ -258,14 +257,7 @@ def main(options: argparse.Namespace) -> int:
     for number in range(options.cases):
         benchmark.case(number, options.only[number % len(options.only)])
     print(f"{options.cases} cases, seed {options.seed}, {len(benchmark.problems)} problems")
-    for problem in benchmark.problems:
-        print(f"  {problem}")
-    if benchmark.problems:
-        print(f"what was left: {folder}")
-        return 1
-    if options.folder is None:
-        shutil.rmtree(folder)
-    return 0
+    return conclude(benchmark.problems, folder, is_temporary=options.folder is None)
 
 
 if __name__ == "__main__":

@@ -172,7 +172,7 @@ COLUMNS = (
     "within the interval",
     "its mean width",
 )
-"""Of the table; degrees of freedom are those of one study."""
+"""Rows of the table; degrees of freedom are those of one study."""
 
 
 def main() -> None:

@@ -81,7 +81,7 @@ class Case:
 
     @property
     def log(self) -> Path:
-        """What its commands print."""
+        """Log file of its commands."""
         return self.folder / "log"
 
     @property

@@ -32,7 +32,7 @@ from pathlib import Path
 
 from benchmarks.noise_data import make_data
 from benchmarks.postgres_server import running
-from benchmarks.torture_checks import problems_of_database, problems_of_study, problems_of_trace
+from benchmarks.torture_checks import conclude, problems_of_database, problems_of_study, problems_of_trace
 from benchmarks.torture_server import problems_on_server
 
 PROCESS = Path(__file__).with_name("torture_process.py")
@@ -283,14 +283,7 @@ def run(torture: Torture, options: argparse.Namespace) -> int:
     for kind, times in sorted(torture.kills.items()):
         print(f"  {times:3} x {kind}")
     print(f"{(time.monotonic() - began) / 60:.0f} min, seed {options.seed}, {len(torture.problems)} problems")
-    for problem in torture.problems:
-        print(f"  {problem}")
-    if torture.problems:
-        print(f"what was left: {torture.folder}")
-        return 1
-    if options.folder is None:
-        shutil.rmtree(torture.folder)
-    return 0
+    return conclude(torture.problems, torture.folder, is_temporary=options.folder is None)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """Checks of a study after any number of kills: nothing lost, doubled or paid twice, and all stores agree."""
 
 import json
+import shutil
 import sqlite3
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -144,3 +145,15 @@ def problems_of_trace(path: Path) -> tuple[list[str], int, int]:
             problems.append(f"epoch {key[1]} of training {key[0][:8]}: other losses the second time")
     unsaved = sum(begun.values()) - len(losses)
     return problems, len(losses), unsaved
+
+
+def conclude(problems: Sequence[str], folder: Path, *, is_temporary: bool) -> int:
+    """Print the problems and where to look at them; return the exit status. Without any, delete a temporary folder."""
+    for problem in problems:
+        print(f"  {problem}")
+    if problems:
+        print(f"what was left: {folder}")
+        return 1
+    if is_temporary:
+        shutil.rmtree(folder)
+    return 0

@@ -1,6 +1,6 @@
 """Build models from documents, with operators in their layers, and name the row in every error."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from traceback import walk_tb
@@ -14,7 +14,7 @@ from search_spaces import model_file, pgi
 from search_spaces.errors import LayerError, SpecError, in_one_line, shortened
 from search_spaces.hosts import WHOLE, Host
 from search_spaces.model_checks import is_detection_head, require_detection
-from search_spaces.operators import Operator, Parameters
+from search_spaces.operators import Operator, Parameters, Site
 from search_spaces.trace import Traced, trace
 
 _MOST_PARAMS = 2**31
@@ -53,15 +53,29 @@ def graft(
     sites = host.sites_for(operator, layer, c_in, reduction)
     if not sites:
         raise SpecError(f"{host.name} has no site for {operator.name}")
-    for site in sites:
+
+    def build_at(site: Site) -> nn.Module:
         reason = operator.incompatibility(site, parameters)
         if reason:
             raise SpecError(f"{operator.name} cannot stand in {host.name} here: {reason}")
-        module = operator.build(site, **parameters)
+        return operator.build(site, **parameters)
+
+    return put(layer, sites, build_at)
+
+
+def put(layer: nn.Module, sites: Sequence[Site], build_at: Callable[[Site], nn.Module]) -> nn.Module:
+    """Put a module at each site of a built layer, in place; return the layer, or the module that replaces it.
+
+    Args:
+        sites: in the layer; one that is the whole layer is the only one.
+        build_at: returns the module for a site.
+    """
+    for site in sites:
+        module = build_at(site)
         if site.path == WHOLE:
             return replace_layer(layer, module)
         layer.set_submodule(site.path, module)
-    set_param_count(layer)
+    _set_param_count(layer)
     return layer
 
 
@@ -165,10 +179,10 @@ def replace_layer(layer: nn.Module, module: nn.Module) -> nn.Module:
         if mark in vars(layer):
             setattr(module, mark, getattr(layer, mark))
     module.type = f"{type(module).__module__}.{type(module).__qualname__}"  # type: ignore[assignment]
-    set_param_count(module)
+    _set_param_count(module)
     return module
 
 
-def set_param_count(layer: nn.Module) -> None:
+def _set_param_count(layer: nn.Module) -> None:
     """Set Ultralytics' attribute `np`, the number of parameters, as `parse_model` does."""
     layer.np = sum(parameter.numel() for parameter in layer.parameters())  # type: ignore[assignment]

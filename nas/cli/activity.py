@@ -1,4 +1,4 @@
-"""What a command is doing, as lines on stderr where there is no terminal for a spinner."""
+"""Lines on stderr that name the work of a command, where there is no terminal for a spinner."""
 
 import threading
 from typing import Any

@@ -8,7 +8,9 @@ from nas.paths import RUNS
 
 def studies(incomplete: str) -> Iterator[str]:
     """Yield the names of studies in the default folder that begin so."""
-    yield from sorted(path.parent.name for path in RUNS.glob(f"*/{_STUDY}") if path.parent.name.startswith(incomplete))
+    from nas.study import folders
+
+    yield from sorted(name for name in folders.studies(RUNS) if name.startswith(incomplete))
 
 
 def spaces(incomplete: str) -> Iterator[str]:
@@ -19,6 +21,3 @@ def spaces(incomplete: str) -> Iterator[str]:
     names = [path.stem for path in folder.glob("*.yaml")]
     files = [path.name for path in Path().glob("*.yaml")]
     yield from sorted(name for name in {*names, *files} if name.startswith(incomplete))
-
-
-_STUDY = "study.json"

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from nas.workflows.confirm import ConfirmationPlan
     from nas.workflows.trainings_plan import TrainingsPlan
 
-NO_VERDICT = 1
-"""Exit status if no finalist could be judged, or not yet."""
 _LONGER = "Longer trainings instead (--longer)"
 Seeds = Annotated[
     int | None,
@@ -134,7 +132,7 @@ def confirm(
     show.lines([] if is_warned else nothing_learned(after))
     show.lines(_next_steps(before, after, verdict))
     if not verdict.is_final:
-        raise typer.Exit(NO_VERDICT)
+        raise typer.Exit(show.NEGATIVE)
 
 
 def _require_together(*, longer: bool, dry_run: bool, typed: options.Typed, **numbers: int | None) -> None:

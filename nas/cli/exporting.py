@@ -1,6 +1,5 @@
 """`nas export`: the model of a trial, in formats that run elsewhere."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -93,13 +92,12 @@ def export(
             arguments=arguments,
             on_step=status.update,
         )
-    result = json.dumps(exported.as_document(), indent=1) if shown == "json" else exported.folder
-    print(result)  # noqa: T201 - the result, for a pipe
+    show.result(str(exported.folder), exported.as_document(), shown)
     show.lines([*_lines(exported, standalone=standalone), *fronts.nothing_learned(opened)])
     if registered is not None:
         _register(opened, exported, registered)
     if any(one.problem for one in exported.formats):
-        raise typer.Exit(1)
+        raise typer.Exit(show.NEGATIVE)
 
 
 def _register(study: "Study", exported: "Exported", name: str) -> None:

@@ -314,7 +314,7 @@ def slope_in_words(plan: "Plan", request: "Request") -> str:
     It is measured in this study, in the one that it refines, or by equal trainings that are in the score cache.
     """
     from nas.cli.fronts import trust_of
-    from nas.study.folders import STUDY, runs_option, study_folder
+    from nas.study.folders import STUDY, command, study_folder
     from nas.study.stored_study import StoredStudy
     from nas.workflows.cached_slope import cached_slope
 
@@ -328,8 +328,7 @@ def slope_in_words(plan: "Plan", request: "Request") -> str:
             where = "" if folder == plan.folder else f"in {folder.name} "
             return f"{where}{trust.slope.sentence}"
     if plan.file.settings.base is None:
-        where = runs_option(plan.folder.parent)
-        return f"not measured from scratch; after the search: nas trust {plan.folder.name}{where} --measure"
+        return f"not measured from scratch; after the search: {command('trust', plan.folder)} --measure"
     found = cached_slope(plan)
     if found is not None:
         return f"(trained before) {found.sentence}"

@@ -1,6 +1,5 @@
 """`nas train`: the model of a trial, trained in full."""
 
-import json
 from typing import Annotated
 
 import typer
@@ -53,5 +52,5 @@ def train(
     except KeyboardInterrupt:
         show.lines([f"stopped; go on with: {again}"])
         raise
-    print(json.dumps(done.as_document(), indent=1) if shown == "json" else done.best)  # noqa: T201 - the result, for a pipe
+    show.result(str(done.best), done.as_document(), shown)
     show.lines([done.sentence])

@@ -10,6 +10,9 @@ from nas.cli.options import Name, Runs, command_for
 from nas.paths import RUNS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nas.records.record import Record
     from nas.study.stored_study import StoredStudy
 
 _SECONDS_BETWEEN_LOOKS = 1.0
@@ -54,7 +57,7 @@ def watch(
                 watching.update(opened, records)
                 if opened.shared is not None and time.monotonic() - looked_at > _SECONDS_BETWEEN_FETCHES:
                     opened, looked_at = fetched(opened), time.monotonic()
-                if not _goes_on(opened):
+                if not _goes_on(opened, records):
                     break
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
     except KeyboardInterrupt:
@@ -70,11 +73,10 @@ def watch(
         show.lines([f"no process on this machine runs it; continue it with: {command_for('resume', opened)}"])
 
 
-def _goes_on(study: "StoredStudy") -> bool:
+def _goes_on(study: "StoredStudy", records: "Sequence[Record]") -> bool:
     """Return whether the search runs, on this machine or on others."""
     from nas.locks import is_held
 
     if is_held(study.supervision_lock.path):
         return True
-    records = study.records()
     return study.shared is not None and any(record.state == "running" for record in records)

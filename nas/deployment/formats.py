@@ -47,7 +47,7 @@ _ARGUMENTS = sorted(
 _STRIDE = 32
 _SCORE_TOLERANCE = 1e-3
 _BOX_TOLERANCE = 1e-3
-"""Of the image size."""
+"""Greatest difference of a box as a share of the image size."""
 _SHOWN = 0.01
 """Least score of a box of an end-to-end model that is compared: the others are in no order."""
 
@@ -99,7 +99,7 @@ class ExportedFormat:
 
     @property
     def finding(self) -> str:
-        """What the comparison with PyTorch has found, in words."""
+        """Result of the comparison with PyTorch in words."""
         compared = "; ".join(one.sentence for one in self.differences)
         if self.problem:
             return f"{self.problem}{f' ({compared})' if compared else ''}"

@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from ultralytics.nn import tasks
 
-from search_spaces.build import replace_layer, set_param_count
-from search_spaces.hosts import WHOLE, sites_in
+from search_spaces.build import put
+from search_spaces.hosts import sites_in
 from search_spaces.operators.record import SiteKind
 
 
@@ -58,13 +58,7 @@ def _with_operator(layer: nn.Module, row: Row, parameters: Mapping[str, Any], c_
     sites = sites_in(layer, row.kinds, c_in)
     if not sites:
         raise ValueError(f"layer {layer.i}: {row.stock} has no place for this operator")
-    for site in sites:
-        operator = row.build(site, **parameters)
-        if site.path == WHOLE:
-            return replace_layer(layer, operator)
-        layer.set_submodule(site.path, operator)
-    set_param_count(layer)
-    return layer
+    return put(layer, sites, lambda site: row.build(site, **parameters))
 
 
 @torch.no_grad()

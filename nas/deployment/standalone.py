@@ -55,12 +55,12 @@ _OURS = {
     "register": "nas.deployment.registration",
     "SiteKind": "search_spaces.operators.record",
 }
-"""What the last statement of `modules.py` uses, by the module that defines it."""
+"""Names that the last statement of `modules.py` uses, and the modules that define them."""
 _USUAL = {"numpy", "torch", "torchvision", "ultralytics"}
 """Libraries that come with Ultralytics."""
 _SECONDS = 300
 _IMAGE_SIZE = 96
-"""Of the image with which the outputs of both models are compared, in pixels."""
+"""Side in pixels of the image with which the outputs of both models are compared."""
 
 
 def write(

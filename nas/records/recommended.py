@@ -1,6 +1,6 @@
 """Records of a Pareto front that are recommended: the most accurate, the knee, the cheapest."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from nas.algorithms.pareto import OBJECTIVES, knee_point, main_cost
 from nas.records.record import Record, point_of
@@ -25,3 +25,20 @@ def recommended(front: Sequence[Record], objectives: Sequence[str], best: str) -
             plane = ("map50_95", cost_name)
             points = [point_of(record, plane) for record in front]
             return front[knee_point(points, [OBJECTIVES[name] for name in plane])]
+
+
+def finalists(
+    front: Sequence[Record], objectives: Sequence[str], judged: Collection[int], records: Sequence[Record]
+) -> list[Record]:
+    """Return the records whose models MLflow gets: recommended ones of the front, and those that fresh seeds judged.
+
+    Not the whole front: it may have dozens of members, of 100 MB each.
+
+    Args:
+        objectives: of the study.
+        judged: numbers of trials with a verdict.
+        records: of all trials.
+    """
+    chosen = [recommended(front, objectives, best) for best in BEST] if front else []
+    chosen += [record for record in records if record.trial in judged]
+    return list({record.trial: record for record in chosen}.values())

@@ -63,6 +63,11 @@ class TrialFiles:
         return self.folder / WEIGHTS
 
     @property
+    def has_model(self) -> bool:
+        """Whether weights and model YAML are there: weights of trials off the front are deleted."""
+        return self.weights.is_file() and self.model.is_file()
+
+    @property
     def checkpoint(self) -> Path:
         """State of the training, from which it is resumed."""
         return self.folder / CHECKPOINT

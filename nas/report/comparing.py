@@ -3,16 +3,15 @@
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
 
 from nas.algorithms.pareto import main_cost
 from nas.algorithms.seed_noise import SeedNoise
 from nas.records.record import Record, stock_of
 from nas.report.comparison import ComparedModel, ComparedStudy, Comparison, SettingDifference
+from nas.report.readable_study import ReadableStudy
 from nas.report.trusting import noise_of
 from nas.settings import Settings, flatten
 from nas.study.folders import SPACE
-from nas.study.study_file import StudyFile
 from nas.study.trained_again import Trained
 from trials import Budget
 
@@ -20,22 +19,7 @@ _NOT_OF_THE_SCORE = frozenset({"data", "seed", "rungs", "timeout", "device", "de
 """Fields of a budget that do not decide what a training can reach; `data` is a path, its content has a fingerprint."""
 
 
-class Compared(Protocol):
-    """What a comparison needs of a study; `nas.study.stored_study.StoredStudy` has it."""
-
-    folder: Path
-    file: StudyFile
-    settings: Settings
-    name: str
-
-    def records(self) -> list[Record]:
-        """Return the records of all trials."""
-
-    def front(self, records: Sequence[Record] | None = None) -> list[Record]:
-        """Return the Pareto front, best accuracy first."""
-
-
-def compare(first: Compared, second: Compared) -> Comparison:
+def compare(first: ReadableStudy, second: ReadableStudy) -> Comparison:
     """Return the comparison of two studies."""
     both = first.settings, second.settings
     records = first.records(), second.records()
@@ -91,7 +75,7 @@ def _budget_obstacles(what: str, one: Budget, other: Budget) -> list[str]:
     ]
 
 
-def _compared(study: Compared, records: Sequence[Record], cost: str) -> ComparedStudy:
+def _compared(study: ReadableStudy, records: Sequence[Record], cost: str) -> ComparedStudy:
     stock = stock_of(records)
     return ComparedStudy(
         name=study.name,
@@ -111,7 +95,7 @@ def _model(record: Record, cost: str) -> ComparedModel:
     )
 
 
-def _differences(first: Compared, second: Compared) -> list[SettingDifference]:
+def _differences(first: ReadableStudy, second: ReadableStudy) -> list[SettingDifference]:
     """Return the settings that differ, those of the run included."""
     flat = [
         {**one.settings.flat(), **{f"run.{name}": str(value) for name, value in flatten(one.file.run.model_dump())}}
@@ -131,5 +115,5 @@ def _space_difference(first: Path, second: Path) -> list[str]:
     return [line for line in lines if not line.startswith("@@")]
 
 
-def _noise(study: Compared, records: list[Record]) -> SeedNoise | None:
+def _noise(study: ReadableStudy, records: list[Record]) -> SeedNoise | None:
     return noise_of(Trained.of(study.folder, study.file, records), [])

@@ -1,30 +1,19 @@
 """Findings of a study before fresh seeds have judged its finalists: what scores show, and which command judges them."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Protocol
 
 from nas.algorithms.pareto import main_cost
 from nas.records.record import Record
 from nas.report import verdicts
+from nas.report.readable_study import ReadableStudy
 from nas.report.trust import Trust
 from nas.report.trusting import noise_of, number_of_finalists
-from nas.settings import Settings
 from nas.study.folders import command
-from nas.study.study_file import StudyFile
 from nas.study.trained_again import Trained
 
 
-class Scored(Protocol):
-    """What the findings need of a study; `nas.study.stored_study.StoredStudy` has it."""
-
-    folder: Path
-    file: StudyFile
-    settings: Settings
-
-
 def search_findings(
-    study: Scored, records: Sequence[Record], front: Sequence[Record], stock: Record, trust: Trust | None
+    study: ReadableStudy, records: Sequence[Record], front: Sequence[Record], stock: Record, trust: Trust | None
 ) -> list[str]:
     """Return what the scores of a study show, one sentence each.
 
@@ -48,7 +37,7 @@ def search_findings(
     return [text for text in found if text]
 
 
-def judging_command(study: Scored) -> str:
+def judging_command(study: ReadableStudy) -> str:
     """Return the command that trains fresh seeds; of longer trainings, for as many epochs."""
     search = study.settings.confirms
     if search is None:

@@ -2,37 +2,20 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from nas.records.record import Record
 from nas.report.confirmations import Confirmation, shown
 from nas.report.judging import judge
+from nas.report.readable_study import ReadableStudy
 from nas.report.verdict import Verdict
-from nas.settings import Settings
 from nas.study.confirmation import confirmations_of, number_of, options_of, search_of
-from nas.study.folders import runs_option
+from nas.study.folders import command, runs_option
 from nas.study.judging import judged_records
-from nas.study.study_file import StudyFile
-
-
-class _Study(Protocol):
-    """What a verdict reads of a study: `nas.study.stored_study.StoredStudy`."""
-
-    folder: Path
-    file: StudyFile
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def settings(self) -> Settings: ...
-
-    def records(self) -> list[Record]: ...
 
 
 def verdict_on(
-    study: _Study,
-    open_study: Callable[[Path], _Study],
+    study: ReadableStudy,
+    open_study: Callable[[Path], ReadableStudy],
     *,
     margin: float | None = None,
     records: Sequence[Record] | None = None,
@@ -80,7 +63,7 @@ def verdict_on(
         study=search.name,
         confirmation=fresh.name,
         others=[
-            f"{one.describe(search.settings)}: nas pareto {one.name}{where}"
+            f"{one.describe(search.settings)}: {command('pareto', search.folder.with_name(one.name))}"
             for one in confirmations.values()
             if one is not chosen
         ],
@@ -91,7 +74,7 @@ def verdict_on(
     )
 
 
-def _looks(search: str, confirmation: _Study, confirmations: Sequence[_Study]) -> int:
+def _looks(search: str, confirmation: ReadableStudy, confirmations: Sequence[ReadableStudy]) -> int:
     """Return how often a verdict on the search was due, up to that of a confirmation."""
     last = number_of(search, confirmation.name) or 0
     until = [one for one in confirmations if (number_of(search, one.name) or 0) <= last]

@@ -30,7 +30,7 @@ _FILES = {
 
 @dataclass(frozen=True, kw_only=True)
 class Deployment:
-    """What an export writes besides the model for this package.
+    """Further files of an export, besides the model for this package.
 
     Attributes:
         standalone: a folder for an Ultralytics without this package.

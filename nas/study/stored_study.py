@@ -20,8 +20,8 @@ from nas.study.folders import (
     RECORDS,
     SPACE,
     SUPERVISOR_LOCK,
+    command,
     default_storage,
-    runs_option,
     storage_file,
 )
 from nas.study.machines import STOCK_TRAINING
@@ -248,12 +248,12 @@ class StoredStudy:
         """
         from nas.report.trusting import trust  # noqa: PLC0415 - a report of several studies; only this method needs it
 
-        where, (search, again) = runs_option(self.folder.parent), self.trained(records, reads_rungs=reads_rungs)
+        search, again = self.trained(records, reads_rungs=reads_rungs)
         return trust(
             search,
             again,
-            measure=f"nas trust {self.name}{where} --measure",
-            confirm=f"nas confirm {self.name}{where}",
+            measure=f"{command('trust', self.folder)} --measure",
+            confirm=command("confirm", self.folder),
             verdict=verdict,
         )
 
@@ -289,7 +289,7 @@ class StoredStudy:
 
     def already_running(self) -> StudyError:
         """Return the error to raise if another process supervises the study."""
-        advice = f"look at it with: nas status {self.name}{runs_option(self.folder.parent)}"
+        advice = f"look at it with: {command('status', self.folder)}"
         return StudyError(f"{self.name} is running already, in another process; {advice}")
 
     @property

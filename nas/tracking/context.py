@@ -1,4 +1,4 @@
-"""What MLflow shows about a study beside its results: its data sets, its searched choices, who started it with what."""
+"""Properties of a study that MLflow shows beside its results: data sets, searched choices, user, code."""
 
 import getpass
 import os
@@ -33,7 +33,7 @@ class DataInput:
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What is the same for all runs of a study.
+    """Properties that all runs of a study share.
 
     Attributes:
         data: data sets; the first is trained on.

@@ -3,12 +3,11 @@
 import json
 import shutil
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from nas._version import __version__
-from nas.records.recommended import BEST, recommended
 from nas.records.record import Record
 from nas.records.trial_files import TrialFiles
 from nas.tracking.consistency import expected_metrics
@@ -24,29 +23,6 @@ _TRIAL = "nas.trial"
 _VERSIONS = "mlflow.modelVersions"
 """Tag by which a model's page lists its registered versions, as `mlflow.register_model` writes it."""
 _COSTS = ("gflops", "params", "latency_ms")
-
-
-def finalists(
-    front: Sequence[Record], objectives: Sequence[str], judged: Collection[int], records: Sequence[Record]
-) -> list[Record]:
-    """Return the records whose models MLflow gets: recommended ones of the front, and those that fresh seeds judged.
-
-    Not the whole front: it may have dozens of members, of 100 MB each.
-
-    Args:
-        objectives: of the study.
-        judged: numbers of trials with a verdict.
-        records: of all trials.
-    """
-    chosen = [recommended(front, objectives, best) for best in BEST] if front else []
-    chosen += [record for record in records if record.trial in judged]
-    return list({record.trial: record for record in chosen}.values())
-
-
-def has_model(folder: Path, trial: int) -> bool:
-    """Return whether a study has the files of a trial's model: weights of trials off the front are deleted."""
-    files = TrialFiles.of(folder, trial)
-    return files.weights.is_file() and files.model.is_file()
 
 
 class LoggedModels:
@@ -71,7 +47,8 @@ class LoggedModels:
             runs: of trials, by number.
             tags: of the finalists, by trial.
         """
-        here = [record for record in records if has_model(self._folder, record.trial) and record.trial in runs]
+        found = [record for record in records if record.trial in runs]
+        here = [record for record in found if TrialFiles.of(self._folder, record.trial).has_model]
         if not here:
             return
         stored = self._stored()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from nas.addresses import redact, without_password
 from nas.locks import is_held
+from nas.records.recommended import finalists
 from nas.records.record import Record, pareto_front_of
 from nas.records.trial_files import TrialFiles
 from nas.study.folders import SPACE, SUPERVISOR_LOCK, TRACKING_STATE
@@ -22,7 +23,7 @@ from nas.tracking.context import Context
 from nas.tracking.doubled_runs import without_doubles
 from nas.tracking.findings import Findings, Stage
 from nas.tracking.mlflow_runs import Run, Runs, advice_on, message_of, now
-from nas.tracking.models import LoggedModels, finalists
+from nas.tracking.models import LoggedModels
 from nas.tracking.study_run import StudyRun, stock_costs
 from nas.tracking.trial_runs import TrialRuns, changed_at
 from nas.tracking.views import view_key, view_tags

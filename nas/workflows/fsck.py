@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nas.locks import is_held
-from nas.records.recommended import BEST, recommended
+from nas.records.recommended import finalists
 from nas.records.record import Record
 from nas.records.record_file import RecordFile
 from nas.records.trial_files import TrialFiles
@@ -278,6 +278,5 @@ def _with_models(study: StoredStudy, records: Sequence[Record], state: TrackingS
     if state is None or state.status != "FINISHED" or study.settings.confirms is not None:
         return set()
     front = study.front([record for record in records if record.state == "complete"])
-    chosen = {recommended(front, study.settings.objectives, best).trial for best in BEST} if front else set()
-    files = {trial: study.files(trial) for trial in chosen}
-    return {trial for trial, one in files.items() if one.weights.is_file() and one.model.is_file()}
+    chosen = finalists(front, study.settings.objectives, (), records)
+    return {record.trial for record in chosen if study.files(record.trial).has_model}

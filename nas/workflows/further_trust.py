@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from nas.report.further_trust import FurtherTrust
 from nas.report.further_trusting import Earlier, further_trust
 from nas.settings import Settings
-from nas.study.folders import runs_option
+from nas.study.folders import command
 from nas.study.stored_study import StoredStudy
 from search_spaces.errors import StudyError
 
@@ -115,5 +115,5 @@ def _earlier(study: StoredStudy) -> Earlier:
         search=search,
         again=again,
         verdict=study.verdict(records=records),
-        measure=f"nas trust {study.name}{runs_option(study.folder.parent)} --measure",
+        measure=f"{command('trust', study.folder)} --measure",
     )

@@ -33,12 +33,13 @@ from search_spaces import Architecture
 from search_spaces.errors import DataError, ScoreError, StudyError
 from trials import Budget, Outcome
 from trials.accuracy.judged import Judged
-from trials.accuracy.matches import Matches
 from trials.accuracy.resampling import image_weights
 from trials.data import datasets, digit_scenes
 from trials.data.unseen_images import JudgingImages
 from trials.provenance import Provenance
 from trials.scores import Accuracy
+
+from .conftest import no_matches
 
 MakeStudy = Callable[..., Study]
 Score = Callable[..., Outcome]
@@ -88,7 +89,7 @@ def run(score: Score, gains: dict[str, float], monkeypatch: pytest.MonkeyPatch) 
             map50_95=float(each.mean()),
             map50=float(each.mean()),
             resampled=image_weights(len(each)) @ each / len(each),
-            matches=none(len(each)),
+            matches=no_matches(len(each)),
         )
         judged.write(folder / "judged.npz")
         return replace(outcome, judged=Accuracy(map50_95=judged.map50_95, map50=judged.map50), seconds=30.0)
@@ -100,20 +101,6 @@ def run(score: Score, gains: dict[str, float], monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(worker, "evaluate", scoring)
     monkeypatch.setattr(running, "supervise", working)
     return working
-
-
-def none(images: int) -> Matches:
-    """Return matches of a model that finds nothing."""
-    empty = np.zeros(0, np.int32)
-    return Matches(
-        images=images,
-        image=empty,
-        confidence=np.zeros(0, np.float32),
-        category=empty,
-        correct=np.zeros((0, 10), bool),
-        label_image=empty,
-        label_category=empty,
-    )
 
 
 @pytest.fixture

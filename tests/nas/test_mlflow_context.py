@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from nas.records.recommended import finalists
 from nas.records.record import Record
 from nas.tracking import system_metrics
 from nas.tracking.consistency import FoundRun, best_and_last, compare_runs
 from nas.tracking.context import source_tags
-from nas.tracking.models import finalists
 from nas.tracking.pyfunc_model import _load_pyfunc
 from nas.tracking.system_metrics import SystemSampler, read_samples
 from nas.tracking.views import view_key, view_tags

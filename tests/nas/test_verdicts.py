@@ -348,6 +348,9 @@ class _Exported:
         self.weights, self.train, self.retrain = study.folder, "train", "retrain"
         self.formats, self.torch_map50_95 = (), None
 
+    def as_document(self) -> dict[str, object]:
+        return {"trial": self.record.trial}
+
 
 class TestTables:
     """At 80 columns: one line a trial, what matters first."""
