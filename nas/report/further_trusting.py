@@ -77,7 +77,4 @@ def _measured(one: Earlier) -> Measured | None:
     if one.verdict is None or not one.verdict.finalists or one.verdict.shrinkage is None:
         return None
     before, after = one.verdict.shrinkage
-    changed = ["on other images"] if any(each.image_error is not None for each in one.verdict.finalists) else []
-    if one.verdict.epochs != one.search.epochs:
-        changed.append(f"after {one.verdict.epochs} epochs, not {one.search.epochs}")
-    return Measured(before=before, after=after, remark=", ".join(changed))
+    return Measured(before=before, after=after, remark=", ".join(one.verdict.changes))

@@ -73,7 +73,7 @@ class Trust:
         shrinkage: predicted, of the finalists of the confirmation, or before it of the front by search scores; None
             without noise, or for too few architectures.
         measured: mean differences of the finalists in the search and with fresh seeds; None before a confirmation.
-        judged: whether the confirmation judges by images that no search has read.
+        changes: what else than the seed differs between trainings of search and confirmation, in words.
         confirmed_epochs: of the trainings of the confirmation; None before it.
         findings: numbers of finalists by what the verdict says of them, the best first; empty before a verdict.
         orders: of shorter and longer trainings.
@@ -107,7 +107,7 @@ class Trust:
     confirm: str
     no_noise: str = ""
     no_slope: str = ""
-    judged: bool = False
+    changes: tuple[str, ...] = ()
     findings: Mapping[Finding, int] = field(default_factory=dict)
     nothing_learned: tuple[str, ...] = ()
 
@@ -280,10 +280,7 @@ class Trust:
         if self.measured is None:
             return ""
         before, after = self.measured
-        changed = ["on other images"] if self.judged else []
-        if self.confirmed_epochs != self.epochs:
-            changed.append(f"after {self.confirmed_epochs} epochs, not {self.epochs}")
-        how = f" ({', '.join(changed)})" if changed else ""
+        how = f" ({', '.join(self.changes)})" if self.changes else ""
         fresh = f"{after:+.1f} with fresh seeds{how}"
         change = f"{abs(before - after):.1f} {'less' if before >= after else 'more'}"
         who = "the finalist was" if self.finalists == 1 else "finalists were on average"

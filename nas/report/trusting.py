@@ -61,7 +61,7 @@ def trust(
         noise=noise,
         noise_epochs=noise_epochs,
         image_error=_image_error(confirmed),
-        judged=confirmed is not None and confirmed.judged,
+        changes=confirmed.changes if confirmed else (),
         best=best.trial if best is not None and is_above else None,
         best_difference=difference,
         best_seeds=fewest,

@@ -177,6 +177,16 @@ class Verdict:
         both = [(one.search_difference, one.difference) for one in self.finalists if one.search_difference is not None]
         return (fmean(pair[0] for pair in both), fmean(pair[1] for pair in both)) if both else None
 
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """What else than the seed differs between the search's trainings and these, in words."""
+        found = ["on other images"] if self.judged else []
+        if self.epochs != self.epochs_of_search:
+            found.append(f"after {self.epochs} epochs, not {self.epochs_of_search}")
+        if self.from_scratch:
+            found.append("from random weights")
+        return tuple(found)
+
     def lines(self) -> list[str]:
         """Return the verdict in words."""
         out = [one.sentence for one in self.left_out]
@@ -190,12 +200,7 @@ class Verdict:
         remarks = []
         if self.shrinkage is not None:
             before, after = self.shrinkage
-            changed = ["on other images"] if self.judged else []
-            if self.epochs != self.epochs_of_search:
-                changed.append(f"after {self.epochs} epochs, not {self.epochs_of_search}")
-            if self.from_scratch:
-                changed.append("from random weights")
-            how = f" ({', '.join(changed)})" if changed else ""
+            how = f" ({', '.join(self.changes)})" if self.changes else ""
             several = sum(one.search_difference is not None for one in self.finalists) > 1
             were = "search scores of the finalists were" if several else "the finalist's search score was"
             on_average, fresh = (" on average", "fresh ones") if several else ("", "its fresh one")

@@ -81,6 +81,14 @@ class TestPooled:
         assert found.shrinkage is not None
         assert found.shrinkage.low < found.shrinkage.expected < found.shrinkage.high
 
+    def test_confirmation_on_the_images_of_the_search_has_changed_nothing_but_the_seed(
+        self, searched: list[Study]
+    ) -> None:
+        verdict = searched[0].verdict()
+        assert verdict is not None
+        assert all(one.image_error is not None for one in verdict.finalists)  # matches on them are stored, too
+        assert trust_in_further(searched).measured["one"].remark == ""
+
     def test_text_and_json_say_what_python_returns(self, searched: list[Study]) -> None:
         found, verdict = nas.trust_further("one", "two", runs=searched[0].folder.parent), searched[0].verdict()
         assert command(searched).stdout.splitlines() == found.lines()
