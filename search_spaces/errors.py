@@ -5,6 +5,7 @@ NasError                    a problem that the user can solve; the command line 
 ├── LayerError              a layer of a model does not take its input; `build.addressed` adds the address of its row
 ├── DataError               the data set cannot be trained on
 ├── EnvironmentProblem      this machine lacks something: a device, a writable folder, a package
+│   └── GpuError            this process can compute nothing more on its GPU
 ├── CostError               a cost could not be counted
 ├── LatencyError            a latency could not be measured, or is missing in a table
 ├── ScoreError              an invalid score: NaN, or a cost of 0
@@ -60,6 +61,18 @@ class DataError(NasError):
 
 class EnvironmentProblem(NasError):  # noqa: N818 - EnvironmentError is Python's old name of OSError
     """Lack of this machine, such as a device or a writable folder; the text says what to do."""
+
+
+class GpuError(EnvironmentProblem):
+    """Failure of a GPU after which this process can compute nothing more on it.
+
+    Args:
+        is_lost: whether no other process could, either.
+    """
+
+    def __init__(self, line: str, *, is_lost: bool) -> None:
+        super().__init__(line)
+        self.is_lost = is_lost
 
 
 class CostError(NasError):

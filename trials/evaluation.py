@@ -11,14 +11,15 @@ from typing import Any
 import torch
 
 from search_spaces import Architecture, build, files
-from search_spaces.errors import DataError, EnvironmentProblem, LatencyError, SpecError, unwrapped
-from trials import torch_devices
+from search_spaces.errors import DataError, EnvironmentProblem, GpuError, LatencyError, SpecError, unwrapped
+from trials import gpu_faults, torch_devices
 from trials.accuracy.judged import JUDGED
 from trials.budget import Budget, Limits
 from trials.costing import cost
 from trials.data import datasets
 from trials.data.unseen_images import JudgingImages
 from trials.file_names import CHECKPOINT, ERROR, MODEL, WEIGHTS
+from trials.gpu_faults import GpuFault
 from trials.latency import measurement
 from trials.provenance import Provenance
 from trials.scores import Accuracy, Costs, Ending, GoOn, Outcome, Scores
@@ -26,7 +27,7 @@ from trials.training import short_training
 from trials.training.short_training import DivergedError, TimedOutError
 
 _OUT_OF_MEMORY = (
-    "out of memory",  # CUDA
+    "out of memory",  # such as a library's; that of a GPU is recognised before
     "can't allocate memory",  # PyTorch on the CPU (`c10/core/impl/alloc_cpu.cpp`)
     "not enough memory",  # the same, on Windows
     "alloc_failed",  # cuBLAS and cuDNN
@@ -63,6 +64,7 @@ def evaluate(
     Raises:
         DataError: there is no data or no checkpoint, which is not the candidate's fault.
         EnvironmentProblem: the digit scenes cannot be written, the disk is full, or the cache cannot be written to.
+        GpuError: the GPU is lost, or its context in this process is corrupted; `error.txt` has the traceback.
         SpecError: the architecture does not fit its base model.
     """
     data = _load_data(budget.data, budget.sealed)
@@ -96,7 +98,15 @@ def evaluate(
 
 
 def _failed(error: Exception, folder: Path) -> dict[str, Any]:
-    """Return ending and detail of a candidate that raised an error; write the traceback into its folder."""
+    """Return ending and detail of a candidate that raised an error; write the traceback into its folder.
+
+    Raises:
+        GpuError: this process can compute nothing more on its GPU.
+    """
+    fault = gpu_faults.fault_of(error)
+    if fault in {GpuFault.CORRUPTED, GpuFault.LOST}:
+        files.write_atomically(folder / ERROR, traceback.format_exc())
+        raise GpuError(f"on the GPU: {_first_line(error)}", is_lost=fault is GpuFault.LOST) from error
     ending = _ending(error)
     if ending is Ending.OUT_OF_MEMORY:
         _release(error)  # first: writing takes memory, too
@@ -195,6 +205,8 @@ def _ending(error: Exception) -> Ending:
             return _ending(cause)
         case MemoryError() | torch.OutOfMemoryError():
             return Ending.OUT_OF_MEMORY
+        case _ if gpu_faults.fault_of(error) is GpuFault.OUT_OF_MEMORY:
+            return Ending.OUT_OF_MEMORY
         case _ if any(text in str(error).lower() for text in _OUT_OF_MEMORY):
             return Ending.OUT_OF_MEMORY
         case _:
@@ -207,6 +219,11 @@ def _detail(error: Exception, ending: Ending) -> str:
     if ending is Ending.OUT_OF_MEMORY:
         detail = f"on the {'GPU' if _is_of_gpu(error) else 'host'}: {detail}"
     return detail[:500]
+
+
+def _first_line(error: Exception) -> str:
+    """Return type and first line of an error; PyTorch adds lines of advice to those of CUDA."""
+    return f"{type(error).__name__}: {unwrapped(str(error).strip().partition(chr(10))[0])}"[:300]
 
 
 def _is_of_gpu(error: BaseException | None) -> bool:
@@ -224,6 +241,8 @@ def _release(error: BaseException | None) -> None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
     gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()  # for the other processes on this GPU
 
 
 @lru_cache(maxsize=4)

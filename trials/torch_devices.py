@@ -6,12 +6,28 @@ from typing import Any
 
 import torch
 
+from search_spaces.errors import GpuError, unwrapped
 from trials.devices import CPU
 
 
 def torch_device(device: str) -> torch.device:
     """Return PyTorch's device of `cpu` or the number of a GPU."""
     return torch.device(CPU if device == CPU else f"cuda:{device}")
+
+
+def require_usable(device: str) -> None:
+    """Check that a GPU computes, which starts CUDA in this process; do nothing for a CPU.
+
+    Raises:
+        GpuError: it does not, such as a card that is lost, or one whose memory other processes hold.
+    """
+    if device == CPU:
+        return
+    try:
+        torch.ones(1, device=torch_device(device)).sum().item()
+    except (RuntimeError, AssertionError) as error:  # AssertionError: PyTorch's build has no CUDA
+        line = unwrapped(str(error).strip().partition("\n")[0])
+        raise GpuError(f"the GPU cannot be used: {line} (nvidia-smi says more)", is_lost=True) from error
 
 
 def computes_bf16(device: str) -> bool:

@@ -41,6 +41,15 @@ def from_code(code: int, *, oom_killed: bool) -> ExitCause:
     return ExitCause(text=f"crash ({name})" if number in _CRASHES else f"ended by {name}")
 
 
+def from_gpu(line: str) -> ExitCause:
+    """Return the cause for a worker that can compute nothing more on its GPU.
+
+    Args:
+        line: why, from its log.
+    """
+    return ExitCause(text=line)
+
+
 def from_hang(text: str) -> ExitCause:
     """Return the cause for a worker that the watchdog killed; a retry would hang, too."""
     return ExitCause(text=text, ending=Ending.TIMED_OUT, retry=False)

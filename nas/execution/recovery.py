@@ -16,15 +16,17 @@ from nas.records.trial_attributes import CRASH_CAUSE, DETAIL, ENDING, FINGERPRIN
 from nas.records.trial_files import TrialFiles
 from nas.study.study import Study
 from trials import Ending
+from trials.devices import CPU
 
 
 def trainings_by_process(study: Study) -> dict[int, Training]:
     """Return the training of each worker process of this machine, the stock model's training included."""
     running = [study.files(trial.number) for trial in study.trials() if _runs_here(study, trial)]
-    trainings = [Training(files, study.settings.budget.timeout) for files in running]
+    on_gpu = study.settings.budget.device != CPU
+    trainings = [Training(files, study.settings.budget.timeout, on_gpu) for files in running]
     stock = study.stock_training
     if stock is not None and stock.outcome() is None:
-        trainings.append(Training(stock.files, stock.budget.timeout))
+        trainings.append(Training(stock.files, stock.budget.timeout, on_gpu))
     return {holder: each for each in trainings if (holder := each.files.read_holder()) is not None}
 
 

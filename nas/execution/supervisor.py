@@ -1,27 +1,31 @@
 """Supervise worker processes: one per device, with a watchdog each, restarted when they exit early."""
 
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from nas import addresses
-from nas.execution import exit_causes, recovery
+from nas.execution import exit_causes, gpus, recovery
 from nas.execution.enqueue import enqueue_extremes
 from nas.execution.exit_causes import ExitCause
 from nas.execution.lost_machines import recover_lost, runs_on_some_machine
 from nas.execution.problem_line import PROBLEM
 from nas.execution.watchdog import AwakeClock, Watchdog
-from nas.execution.worker import OUTGROWN, UNFIT
+from nas.execution.worker import CORRUPTED, LOST, OUTGROWN, UNFIT
 from nas.records.record import Record
 from nas.study.study import Study
 from search_spaces.errors import EnvironmentProblem, StudyError
 from trials import machine
+from trials.devices import CPU
+
+log = logging.getLogger("nas.supervisor")
 
 _TICK_SECONDS = 1.0
 _GRACE_SECONDS = 20
@@ -46,7 +50,7 @@ _QUIET = {
 """No network, no automatic installation of packages, no progress bars in log files."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _WorkerProcess:
     """Worker of the study: its device, and the process that runs now.
 
@@ -56,6 +60,7 @@ class _WorkerProcess:
         to_restart: whether its last process exited before the study had ended.
         not_before: time by `time.monotonic` at which it may be restarted.
         exits: outside of trials, while the number of ended trials stayed at `ended`.
+        lost: why its GPU can be used no more; empty while it can.
     """
 
     index: int
@@ -68,6 +73,7 @@ class _WorkerProcess:
     not_before: float = 0.0
     exits: int = 0
     ended: int = 0
+    lost: str = ""
 
 
 class Supervisor:
@@ -101,6 +107,7 @@ class Supervisor:
             EnvironmentProblem: this machine lacks something that trials need, such as disk space.
             StudyError: a worker exits too often outside of trials, or the circuit breaker stops the study.
         """
+        self._look_at_gpus()
         recovery.recover(self._study)
         self._orphans = recovery.processes_by_trial(self._study)
         self._reset_failures()
@@ -119,6 +126,17 @@ class Supervisor:
         reason = self._study.reason_to_stop(records)
         if reason:
             raise StudyError(f"the study stopped: {reason}")
+
+    def _look_at_gpus(self) -> None:
+        """Log a line for each GPU that other processes use.
+
+        Raises:
+            EnvironmentProblem: `CUDA_VISIBLE_DEVICES` shows fewer GPUs than the study was to use.
+        """
+        value = os.environ.get(gpus.VARIABLE)
+        names = [gpus.name_of(worker.device, value) for worker in self._workers if worker.device != CPU]
+        for line in gpus.lines_on_use(names, gpus.memory_of_cards() if names else ()):
+            log.warning("%s", line)
 
     def _reset_failures(self) -> None:
         """Ignore the failures that stopped an earlier run: the user who resumes the study knows of them."""
@@ -150,7 +168,10 @@ class Supervisor:
             _count_exit(worker, cause, records)
         self._call_for_waiting(records)
         now, is_work_left = time.monotonic(), self._work_left(records)
-        to_restart = [worker for worker in self._workers if worker.to_restart and is_work_left]
+        lost = [worker.lost for worker in self._workers if worker.lost]
+        if is_work_left and len(lost) == len(self._workers):
+            raise EnvironmentProblem("; ".join(dict.fromkeys(lost)))
+        to_restart = [worker for worker in self._workers if worker.to_restart and not worker.lost and is_work_left]
         ready = [worker for worker in to_restart if worker.not_before <= now]
         if ready:
             self._start(ready[0])
@@ -218,7 +239,11 @@ class Supervisor:
             if recovery.trainings_by_process(self._study).get(worker.process.pid) == training:  # else it has just ended
                 worker.killed = exit_causes.from_hang(reason)
                 _kill_group(worker.process)
-                worker.process.wait()
+                try:
+                    worker.process.wait(_GRACE_SECONDS)
+                except subprocess.TimeoutExpired:  # in a driver's code, which no signal interrupts
+                    worker.process = None
+                    self._leave_lost({worker: f"it hangs and cannot be killed, {reason} (dmesg says more)"})
 
     def _collect_exited(self) -> list[tuple[_WorkerProcess, ExitCause]]:
         """Find the workers that have exited, and recover their trials.
@@ -236,23 +261,39 @@ class Supervisor:
             process, worker.process = worker.process, None
             _kill_group(process)  # its child processes
             code = process.returncode
-            exited[process.pid] = worker, code, worker.killed or self._cause(code)
+            exited[process.pid] = worker, code, worker.killed or self._cause(worker, code)
         for worker, code, _ in exited.values():
             if code == UNFIT:  # so would be another worker
                 raise EnvironmentProblem(_problem(worker))
         if not exited:
             return []
-        causes = {number: cause for number, (_, _, cause) in exited.items()}
+        causes = {number: None if code == LOST else cause for number, (_, code, cause) in exited.items()}
         in_trials = set(recovery.recover(self._study, causes).values())
+        self._leave_lost({worker: cause.text for worker, code, cause in exited.values() if code == LOST})
         for number, (worker, code, _) in exited.items():
             worker.to_restart = code != 0 or number in in_trials  # a candidate may exit with any code
         return [
             (worker, cause)
             for number, (worker, code, cause) in exited.items()
-            if number not in in_trials and code not in {0, OUTGROWN}
+            if number not in in_trials and code not in {0, OUTGROWN, LOST}
         ]
 
-    def _cause(self, code: int) -> ExitCause:
+    def _leave_lost(self, reasons: Mapping[_WorkerProcess, str]) -> None:
+        """Start the workers of lost GPUs no more; the others train what these leave.
+
+        Args:
+            reasons: by worker, as phrases.
+        """
+        for worker, reason in reasons.items():
+            worker.lost = f"worker {worker.index} on device {worker.device}: {reason}"
+            log.warning("%s; it is not started again in this run", worker.lost)
+        if reasons:
+            for other in self._workers:
+                other.to_restart = other.to_restart or other.process is None
+
+    def _cause(self, worker: _WorkerProcess, code: int) -> ExitCause:
+        if code in {CORRUPTED, LOST}:
+            return exit_causes.from_gpu(_problem(worker))
         before, self._oom_kills = self._oom_kills, machine.oom_kills()
         return exit_causes.from_code(code, oom_killed=self._oom_kills > before)
 
@@ -307,20 +348,8 @@ def _environment(worker: _WorkerProcess, study: Study) -> dict[str, str]:
     if study.shares_storage:
         environment[addresses.STORAGE] = study.file.storage
     if worker.device == "cpu":
-        return {**environment, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    device = visible_device(worker.device, os.environ.get("CUDA_VISIBLE_DEVICES"))
-    return {**environment, "CUDA_VISIBLE_DEVICES": device}
-
-
-def visible_device(index: str, visible: str | None) -> str:
-    """Return the name that CUDA has for a GPU of this process.
-
-    Args:
-        index: of the GPU among those that this process sees.
-        visible: the process's `CUDA_VISIBLE_DEVICES`, which Slurm and Ray set; None if it sees all GPUs.
-    """
-    names = visible.split(",") if visible else []
-    return names[int(index)] if int(index) < len(names) else index
+        return {**environment, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", gpus.VARIABLE: ""}
+    return {**environment, gpus.VARIABLE: gpus.name_of(worker.device, os.environ.get(gpus.VARIABLE))}
 
 
 def _request_traceback(process: subprocess.Popen[bytes]) -> None:

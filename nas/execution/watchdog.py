@@ -12,7 +12,8 @@ last epoch is validated after the training has checked it."""
 IDLE_SECONDS = 30 * 60.0
 BUSY_SECONDS = 120 * 60.0
 """Allowed without a heartbeat, for an idle process and for one that computes. Validating 5000 images on one core takes
-v9c more than an hour, without a heartbeat."""
+v9c more than an hour, without a heartbeat. On a GPU a process that waits for a kernel computes, too: it has the time of
+an idle one."""
 _BUSY_SHARE = 0.01
 
 _LONGEST_PAUSE = 60.0
@@ -46,10 +47,12 @@ class Training:
 
     Attributes:
         timeout: in seconds; None allows any time.
+        on_gpu: whether it computes on a GPU.
     """
 
     files: TrialFiles
     timeout: float | None
+    on_gpu: bool = False
 
 
 @dataclass(kw_only=True)
@@ -81,6 +84,7 @@ class Watchdog:
             return f"hung: still running {now - self.began:.0f} s after its start; {timeout:g} s are allowed"
         silent = now - self._beat_at
         busy = cpu_seconds - self._cpu_seconds > _BUSY_SHARE * silent
-        if silent > (BUSY_SECONDS if busy else IDLE_SECONDS):
-            return f"hung: no step in {silent / 60:.0f} min, {'computing' if busy else 'doing nothing'}"
+        if silent > (BUSY_SECONDS if busy and not self.training.on_gpu else IDLE_SECONDS):
+            busy_with = "waiting for the GPU" if self.training.on_gpu else "computing"
+            return f"hung: no step in {silent / 60:.0f} min, {busy_with if busy else 'doing nothing'}"
         return None

@@ -38,11 +38,12 @@ from nas.study.stock_training import StockTraining
 from nas.study.study import Study
 from nas.study.trial_records import description
 from search_spaces import Architecture
-from search_spaces.errors import NasError, unwrapped
+from search_spaces.errors import GpuError, NasError, unwrapped
 from search_spaces.files import environment_problem
 from trials import Budget, Ending, Epoch, Limits, Outcome, evaluate
 from trials.machine import MemoryGrowth, MemoryLimit, end_with
 from trials.scores import GoOn
+from trials.torch_devices import require_usable
 
 log = logging.getLogger("nas.worker")
 
@@ -51,6 +52,10 @@ OUTGROWN = 75
 """Exit code of a worker that uses too much memory and is to be replaced by a new process (`EX_TEMPFAIL`)."""
 UNFIT = 78
 """Exit code of a worker that cannot work on this machine (`EX_CONFIG`)."""
+CORRUPTED = 71
+"""Exit code of a worker that can compute nothing more on its GPU, though another process can (`EX_OSERR`)."""
+LOST = 69
+"""Exit code of a worker whose GPU is lost (`EX_UNAVAILABLE`)."""
 _HEARTBEAT_SECONDS = 1.0
 
 
@@ -89,7 +94,7 @@ class Worker:
                 self.study.optuna.optimize(self._objective, n_trials=1, catch=(BrokenTrialError,))
             except TrialEnded as ended:
                 log.info("%s", ended)
-            except _OutcomeWritten as interrupted:
+            except _LeftRunning as interrupted:
                 raise interrupted.reason from None
             except AssertionError as error:
                 # Optuna's, when the end of a trial cannot be stored either, such as on a full disk
@@ -165,9 +170,11 @@ class Worker:
                 self._proposal_lock.release()
                 log.info("trial %d: %s", trial.number, architecture)
                 return self._score(trial, architecture)
+            except GpuError as error:  # recovery retries the trial once, as after a crash
+                raise _LeftRunning(error) from None
             except (KeyboardInterrupt, NasError) as error:  # of this machine or the data, not of the architecture
                 if files.outcome.is_file():
-                    raise _OutcomeWritten(error) from None
+                    raise _LeftRunning(error) from None
                 retry(self.study, trial.number, str(error) or "interrupted")
                 raise
             except UpdateFinishedTrialError:  # a machine that this one could not reach for long has given it away
@@ -258,11 +265,10 @@ class Worker:
         raise optuna.TrialPruned(outcome.detail)
 
 
-class _OutcomeWritten(BaseException):
-    """Raised where a trial is interrupted after its outcome was written, before the storage has it.
+class _LeftRunning(BaseException):
+    """Raised where recovery is to end a trial: its outcome is written, or its process cannot go on.
 
-    Optuna, which fails a trial that raises an `Exception` or a `KeyboardInterrupt`, leaves the trial running, so that
-    recovery stores the outcome.
+    Optuna, which fails a trial that raises an `Exception` or a `KeyboardInterrupt`, leaves the trial running.
 
     Args:
         reason: what has interrupted the trial.
@@ -310,6 +316,7 @@ def main() -> None:
     try:
         study = Study.open(arguments.folder)
         study.is_patient = True
+        require_usable(study.settings.budget.device)
         worker = Worker(
             study,
             deadline=arguments.deadline,
@@ -320,6 +327,9 @@ def main() -> None:
     except KeyboardInterrupt:
         log.info("stopped")
         return
+    except GpuError as error:
+        print_problem(unwrapped(error))
+        sys.exit(LOST if error.is_lost else CORRUPTED)
     except (NasError, OSError) as error:
         problem = environment_problem(error) if isinstance(error, OSError) else error
         if problem is None:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from nas import ranges, spelling
 from nas.algorithms.successive_halving import Stopping
+from nas.execution import gpus
 from nas.settings import RunSettings
 from nas.workflows.presets import DEMONSTRATION, PRESETS, USUAL, Preset
 from nas.workflows.search_options import (
@@ -236,7 +237,7 @@ class Request(SearchOptions):
         """
         if self.ray is not None:
             return "0" if self.gpus_per_worker else CPU, _given(self.workers, 1)
-        count = torch.cuda.device_count()
+        count = gpus.count(torch.cuda.device_count(), os.environ.get(gpus.VARIABLE))
         device = _given(self.device, "0" if count else "cpu")
         if device == "cpu":
             workers = _given(self.workers, min(machine.cores(), MOST_WORKERS))

@@ -13,7 +13,6 @@ import pytest
 from typer.testing import CliRunner
 
 from nas.cli import app
-from nas.execution.supervisor import visible_device
 from nas.study.study import Study
 from nas.workflows import ray_cluster
 from nas.workflows.ray_cluster import RayCluster
@@ -69,13 +68,6 @@ def test_command_that_resumes_names_the_cluster() -> None:
 def test_ray_is_not_imported_by_a_search_without_it() -> None:
     code = "import sys, nas.workflows.ray_workers; sys.exit('ray' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_gpu_of_a_worker_is_one_of_those_that_this_process_sees() -> None:
-    assert visible_device("1", None) == "1"
-    assert visible_device("1", "4,6") == "6"
-    assert visible_device("0", "GPU-8f1a") == "GPU-8f1a"
-    assert visible_device("2", "4,6") == "2"
 
 
 class _NoRoom:

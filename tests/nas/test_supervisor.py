@@ -19,8 +19,9 @@ from optuna.trial import TrialState
 
 from nas.execution import supervisor, watchdog
 from nas.execution.exit_causes import ExitCause
+from nas.execution.problem_line import PROBLEM
 from nas.execution.supervisor import Supervisor
-from nas.execution.worker import OUTGROWN
+from nas.execution.worker import LOST, OUTGROWN
 from nas.records.record import Record
 from nas.settings import RunSettings
 from nas.study.study import Study
@@ -262,6 +263,30 @@ class TestExitsOutsideOfTrials:
         monkeypatch.setattr(watchdog, "BUSY_SECONDS", 0.5)
         with pytest.raises(StudyError, match=r"^worker 0 died 4 times outside of trials \(hung: no step in 0 min, "):
             Supervisor(study, lambda _: None).run()
+
+    @pytest.mark.parametrize("lost", ["0", "0,1"])
+    def test_worker_of_a_lost_gpu_is_not_started_again_and_the_others_go_on(
+        self,
+        make_study: MakeStudy,
+        leaving: Callable[[str], Path],
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        lost: str,
+    ) -> None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        is_lost = f"__import__('os').environ['CUDA_VISIBLE_DEVICES'] in {lost.split(',')!r}"
+        printed = f"sys.stderr.write({PROBLEM + 'it fell off the bus'!r})"
+        marks = leaving(f"{is_lost} and ({printed}, sys.exit({LOST}))")
+        study = make_study(trials=4)
+        study.set_run(study.file.run.model_copy(update={"workers": 2, "device": "0,1"}))
+        if lost == "0":
+            Supervisor(study, lambda _: None).run()
+        else:
+            with pytest.raises(EnvironmentProblem) as raised:
+                Supervisor(study, lambda _: None).run()
+            assert "worker 1 on device 1: it fell off the bus" in str(raised.value)
+        assert marks.read_text() in {"xx", "xxx"}  # the other one, which had ended, looks for what this one has left
+        assert caplog.messages[0] == ("worker 0 on device 0: it fell off the bus; it is not started again in this run")
 
     def test_outgrown_workers_are_replaced_without_limit(
         self, make_study: MakeStudy, leaving: Callable[[str], Path]

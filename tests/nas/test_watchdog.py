@@ -49,6 +49,16 @@ def test_training_without_heartbeat_is_killed(load: float, patience: float) -> N
     assert watchdog.reason_to_kill(60.0 + patience, heartbeat=1, cpu_seconds=7.0 + load * patience) is not None
 
 
+def test_process_that_waits_for_a_kernel_of_a_gpu_has_the_time_of_an_idle_one() -> None:
+    """PyTorch waits for the GPU in a loop that takes a whole core."""
+    watchdog = Watchdog(training=Training(TrialFiles(Path("0003")), None, on_gpu=True), began=0.0)
+    assert watchdog.reason_to_kill(0.0, heartbeat=1, cpu_seconds=0.0) is None
+    assert watchdog.reason_to_kill(IDLE_SECONDS, heartbeat=1, cpu_seconds=IDLE_SECONDS) is None
+    assert watchdog.reason_to_kill(IDLE_SECONDS + 10, heartbeat=1, cpu_seconds=IDLE_SECONDS) == (
+        "hung: no step in 30 min, waiting for the GPU"
+    )
+
+
 @pytest.mark.parametrize(
     ("code", "oom_killed", "ending", "cause"),
     [

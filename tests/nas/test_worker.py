@@ -28,7 +28,7 @@ from nas.settings import Sampler
 from nas.study.garbage import WeightCollector
 from nas.study.study import Study
 from search_spaces import Architecture, SearchSpace
-from search_spaces.errors import StudyError
+from search_spaces.errors import GpuError, StudyError
 from trials import Budget, Ending, Epoch, Limits, Outcome
 from trials.machine import MemoryGrowth
 from trials.scores import GoOn
@@ -314,6 +314,37 @@ class TestExits:
         dies(study, killed, killed)
         assert [record.ending for record in study.records()] == [None, "out_of_memory"]
         assert study.records()[1].detail.startswith("on the host: ")
+
+    def test_trial_that_corrupts_its_gpu_twice_has_crashed(
+        self, make_study: MakeStudy, run: Callable[..., None]
+    ) -> None:
+        study, line = make_study(trials=2), "on the GPU: CUDA error: an illegal memory access was encountered"
+
+        def corrupting(*_: Any, **__: Any) -> Outcome:
+            raise GpuError(line, is_lost=False)
+
+        for _ in range(2):
+            with pytest.raises(GpuError):
+                run(study, corrupting)
+            assert [record.state for record in study.records()][-1] == "running"
+            recovery.recover(study, {os.getpid(): exit_causes.from_gpu(line)})
+        records = study.records()
+        assert [(record.state, record.ending) for record in records] == [("fail", None), ("pruned", "crashed")]
+        assert records[1].detail == f"{line}; see workers/ in the study's folder"
+
+    def test_trial_whose_gpu_is_lost_is_retried_without_blame(
+        self, make_study: MakeStudy, run: Callable[..., None]
+    ) -> None:
+        study = make_study(trials=2)
+
+        def losing(*_: Any, **__: Any) -> Outcome:
+            raise GpuError("on the GPU: CUDA error: no CUDA-capable device is detected", is_lost=True)
+
+        for _ in range(3):
+            with pytest.raises(GpuError):
+                run(study, losing)
+            recovery.recover(study, {os.getpid(): None})
+        assert [record.state for record in study.records()] == ["fail", "fail", "fail", "waiting"]
 
     def test_hang_of_a_worker_is_not_retried(self, make_study: MakeStudy, dies: Callable[..., None]) -> None:
         study = make_study(trials=2)

@@ -16,6 +16,7 @@ from search_spaces.errors import (
     CostError,
     DataError,
     EnvironmentProblem,
+    GpuError,
     LatencyError,
     NasError,
     ScoreError,
@@ -106,6 +107,23 @@ class TestEndings:
         assert traceback.startswith("Traceback (most recent call last):")
         assert str(error.args[0]) in traceback
         assert {path.name for path in folder.iterdir()} == {"model.yaml", "error.txt"}
+
+    @pytest.mark.parametrize(
+        ("text", "is_lost"),
+        [
+            ("CUDA error: an illegal memory access was encountered", False),
+            ("CUDA error: no CUDA-capable device is detected", True),
+        ],
+    )
+    def test_gpu_that_computes_no_more_is_no_ending(
+        self, *, text: str, is_lost: bool, ended: Ended, folder: Path
+    ) -> None:
+        advice = "\nCompile with `TORCH_USE_CUDA_DSA` to enable device-side assertions."
+        with pytest.raises(GpuError) as raised:
+            ended.by(RuntimeError(text + advice))
+        assert str(raised.value) == f"on the GPU: RuntimeError: {text}"
+        assert raised.value.is_lost is is_lost
+        assert text in (folder / "error.txt").read_text()
 
     def test_lack_of_host_memory_is_out_of_memory(self, ended: Ended) -> None:
         outcome = ended.by(out_of_memory())
