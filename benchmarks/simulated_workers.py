@@ -2,13 +2,13 @@
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from trials import Outcome
 
 _PROCESSES = 4
 _LOOK_SECONDS = 1.0
+_END_SECONDS = 5.0
+"""After the measured time, for trainings that end then to be counted."""
 
 
 def run(folder: Path, options: argparse.Namespace, workers: int) -> dict[str, Any]:
@@ -32,7 +34,7 @@ def run(folder: Path, options: argparse.Namespace, workers: int) -> dict[str, An
 
     Args:
         folder: a new one, for the study.
-        options: `sleep` and `seconds` of the run, `sampler`, `connections` of the server, `processes`.
+        options: `sleep`, `ramp` and `seconds` of the run, `samplers`, `connections` of the server.
         workers: their number.
     """
     with server(connections=options.connections) as address:
@@ -40,7 +42,7 @@ def run(folder: Path, options: argparse.Namespace, workers: int) -> dict[str, An
         processes = min(_PROCESSES, workers)
         shares = [workers // processes + (one < workers % processes) for one in range(processes)]
         command = [sys.executable, "-m", "benchmarks.simulated_workers", str(study.folder), options.samplers[0]]
-        numbers = [str(options.sleep), str(options.seconds)]
+        numbers = [str(options.sleep), str(options.ramp), str(options.seconds)]
         running = [
             subprocess.Popen([*command, str(share), *numbers], stdout=subprocess.PIPE, text=True) for share in shares
         ]
@@ -52,6 +54,7 @@ def run(folder: Path, options: argparse.Namespace, workers: int) -> dict[str, An
     return {
         "workers": workers,
         "sleep_s": options.sleep,
+        "ramp_s": options.ramp,
         "max_connections": options.connections,
         "seconds": options.seconds,
         "asks": len(asks),
@@ -84,8 +87,9 @@ class _Run:
     Attributes:
         asks: seconds of each ask from the wish for an architecture to its proposal, waiting included.
         holds: seconds for which each of them held the lock of proposals.
-        slept: seconds of trainings within the run.
+        slept: seconds of trainings within the measured time.
         waits: calls of the storage that had to wait for the server.
+        errors: of workers that failed.
     """
 
     def __init__(self, study: Study, sleep: float) -> None:
@@ -94,13 +98,15 @@ class _Run:
         self.holds: list[float] = []
         self.slept = 0.0
         self.waits = 0
+        self.errors: list[str] = []
         self._thread = threading.local()
         self._counting = threading.Lock()
-        self.end = float("inf")
+        self.begin = self.end = float("inf")
 
-    def work(self) -> str:
-        """Run trials as a worker; return why it failed, empty if it did not."""
+    def work(self, delay: float) -> None:
+        """Run trials as a worker after a delay in seconds; note why it fails."""
         run = self
+        time.sleep(delay)
 
         class TimedWorker(worker.Worker):
             """Worker that notes when it wants to ask, and when it holds the lock."""
@@ -114,29 +120,37 @@ class _Run:
         try:
             TimedWorker(self.study, deadline=float("inf")).run()
         except Exception as error:  # noqa: BLE001 - it is the result
-            return f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"
-        return ""
+            self.errors.append(f"{type(error).__name__}: {str(error).splitlines()[0][:120]}")
 
     def train(self, architecture: Architecture, *_: object, **__: object) -> Outcome:
         """Sleep instead of a training."""
-        now, mine = time.perf_counter(), self._thread
-        with self._counting:
-            self.asks.append(now - mine.wanted)
-            self.holds.append(now - mine.locked)
-        seconds = max(0.0, min(self._sleep, self.end - time.monotonic()))
+        now, mine, began = time.perf_counter(), self._thread, time.monotonic()
+        seconds = max(0.0, min(self._sleep, self.end - began))
         time.sleep(seconds)
-        self.slept += seconds
+        with self._counting:
+            if began >= self.begin:
+                self.asks.append(now - mine.wanted)
+                self.holds.append(now - mine.locked)
+            self.slept += max(0.0, began + seconds - max(self.begin, began))
         return score(architecture)
 
 
-def main(folder: str, sampler: str, workers: str, sleep: str, seconds: str) -> None:
-    """Run some workers of a study in this process; print what they have done as a line of JSON."""
+def main(folder: str, sampler: str, workers: str, *durations: str) -> None:
+    """Run some workers of a study in this process; print what they have done as a line of JSON, and end.
+
+    They begin one after the other within the ramp, as those of a cluster do, and are measured after it. Those that wait
+    for the lock at the end are not waited for.
+
+    Args:
+        durations: seconds of a training, of the ramp, and of the measured time.
+    """
+    sleep, ramp, seconds = map(float, durations)
     number, paused = int(workers), storage_retries.pause
     vars(server_connections)["_IDLE_CONNECTIONS"] = 2 * number  # a worker has one, and another for the lock
     study = Study.open(Path(folder))
     study.is_patient = True
     study.settings = study.settings.model_copy(update={"sampler": Sampler(sampler)})
-    run = _Run(study, float(sleep))
+    run = _Run(study, sleep)
 
     def pause(wait: float) -> None:
         run.waits += 1
@@ -146,11 +160,14 @@ def main(folder: str, sampler: str, workers: str, sleep: str, seconds: str) -> N
     vars(worker)["evaluate"] = run.train
     study.scoring.costs(study.space.stock)  # counts the layers of the space, once in a process
     study.records()
-    run.end = time.monotonic() + float(seconds)
-    with ThreadPoolExecutor(number) as threads:
-        errors = [error for error in threads.map(lambda _: run.work(), range(number)) if error]
+    run.begin = time.monotonic() + ramp
+    run.end = run.begin + seconds
+    for one in range(number):
+        threading.Thread(target=run.work, args=[ramp * one / number], daemon=True).start()
+    time.sleep(max(0.0, run.end + _END_SECONDS - time.monotonic()))
     found = {"asks": run.asks, "holds": run.holds, "slept": run.slept, "waits": run.waits}
-    print(json.dumps({**found, "failed": len(errors), "errors": sorted(set(errors))}), flush=True)
+    print(json.dumps({**found, "failed": len(run.errors), "errors": sorted(set(run.errors))}), flush=True)
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -55,6 +55,12 @@ def verify(study: Study) -> str:
     return f"{study.name} was moved here from {identity.folder}" if moved else ""
 
 
+def is_copy(study: Study) -> bool:
+    """Return whether a study is a copy that has not become another study yet."""
+    identity = study.file.identity or Identity.of(study.folder)
+    return _original(study.folder, identity, shared=study.shares_storage, name=study.file.name) is not None
+
+
 def verify_unless_running(study: Study) -> None:
     """Verify a study, unless its supervisor is running, which has verified it."""
     lock = study.supervision_lock

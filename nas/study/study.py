@@ -20,6 +20,7 @@ from nas.study.circuit_breaker import reason_to_stop
 from nas.study.export import Exported, choose, export
 from nas.study.folders import LATENCY_TABLE, REPORT
 from nas.study.judging import images_that_judge
+from nas.study.links import require_writable_within
 from nas.study.retry_queue import RetryFirstStudy
 from nas.study.score_cache import ScoreCache
 from nas.study.scoring import Scoring, candidate_budget
@@ -172,7 +173,8 @@ class Study(StoredStudy):
 
         Raises:
             SpecError: no such trial, choice or format; both are given; an operator's source cannot be copied.
-            StudyError: the trial, or every trial, is unfinished; its weights are missing, and formats are wanted.
+            StudyError: the trial, or every trial, is unfinished; its weights are missing, and formats are wanted; a
+                link leads out of the study's folder.
         """
         from nas.deployment.formats import require_formats  # noqa: PLC0415 - Ultralytics' exporters; only for this
         from nas.study.deployment import Deployment, deploy  # noqa: PLC0415 - the same
@@ -192,6 +194,9 @@ class Study(StoredStudy):
         architecture, files = self.architecture(record), self.files(record.trial)
         budget = candidate_budget(self.settings.budget, self.stock_training, record.repeat, sealed=self.sealed)
         on_step("writing the model")
+        own = self.folder / "export" / f"trial-{record.trial:04d}"
+        if folder is None:
+            require_writable_within(self.folder, own)
         exported = export(
             record,
             next(one for one in mean_over_seeds(records) if one.fingerprint == record.fingerprint),
@@ -200,7 +205,7 @@ class Study(StoredStudy):
             self.settings,
             study=self.name,
             budget=budget,
-            folder=self.folder / "export" / f"trial-{record.trial:04d}" if folder is None else Path(folder),
+            folder=own if folder is None else Path(folder),
         )
         return deploy(
             exported,

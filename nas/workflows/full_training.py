@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from nas.study.full_trainings import FullTraining, full_trainings, next_folder, unfinished
+from nas.study.links import require_writable_within
 from nas.study.study import Study
 from nas.workflows import yolo_command
 from search_spaces.errors import SpecError
@@ -22,11 +23,12 @@ def train(study: Study, words: Sequence[str], *, trial: int | None, best: str | 
 
     Raises:
         SpecError: an argument that is chosen here or that Ultralytics does not have; no such trial or choice.
-        StudyError: the trial is unfinished.
+        StudyError: the trial is unfinished; a link leads out of the study's folder.
     """
     _require_free(words)
     exported = study.export(trial=trial, best=best)
     folder = next_folder(study.folder, exported.record.trial)
+    require_writable_within(study.folder, folder)
     place = [f"project={folder.parent}", f"name={folder.name}", "exist_ok=True"]
     yolo_command.run(["train", *exported.train_arguments, f"imgsz={exported.deploy_size}", *words, *place])
     return _finished(study.folder, folder)
@@ -41,9 +43,11 @@ def resume(study: Study, words: Sequence[str], *, trial: int | None) -> FullTrai
 
     Raises:
         SpecError: there is none; an argument that is chosen here.
+        StudyError: a link leads out of the study's folder.
     """
     _require_free(words)
     found = unfinished(study.folder, trial, name=study.name)
+    require_writable_within(study.folder, found.folder)
     restore_checkpoints(found.folder / "weights")
     yolo_command.run(["train", f"model={found.last}", "resume=True", *words])
     return _finished(study.folder, found.folder)

@@ -121,7 +121,7 @@ def _report_to_search(study: Study) -> None:
 
 
 def _send_beside(study: Study) -> None:
-    """Send the runs of studies beside a study that MLflow lacks or that have no end: of an archive, or after a kill.
+    """Send what MLflow lacks of the studies beside a study: of an archive, of a copy, after a kill.
 
     One that runs at this time sends its own; a problem is logged, for the trainings are done.
     """
@@ -129,8 +129,11 @@ def _send_beside(study: Study) -> None:
     try:
         for folder in dict.fromkeys(trained_again(study.folder, study.settings)):
             state, name = TrackingState.read(folder), folder.name
-            if state is not None and not state.status and not is_held(folder / SUPERVISOR_LOCK):
-                sync(fetched(Study.open(folder)))
+            if state is None or is_held(folder / SUPERVISOR_LOCK):
+                continue
+            beside = Study.open(folder)
+            if not state.status or identity.is_copy(beside):
+                sync(fetched(beside))
     except (NasError, OSError) as problem:
         _log.warning("MLflow lacks the runs of %s: %s", name, unwrapped(problem))
 

@@ -1,6 +1,7 @@
 """What MLflow is sent of the studies that train a search's models again."""
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -14,6 +15,7 @@ from nas import html_page
 from nas.execution import worker
 from nas.execution.worker import Worker
 from nas.records.record import Record
+from nas.study import identity
 from nas.study.study import Study
 from nas.study.tracking_state import TrackingState
 from nas.tracking.findings import Findings
@@ -130,6 +132,28 @@ def test_studies_beside_one_whose_runs_have_no_end_are_sent(
     (ablation.folder / "study.json").write_text("{")
     running._send_beside(searched)
     assert "MLflow lacks the runs of the studies beside small: " in caplog.text
+
+
+def test_copies_beside_a_copied_study_are_sent_once(
+    searched: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    confirmation = confirm(searched, seeds=3)
+    TrackingState(study_id="b", status="FINISHED").write(confirmation.folder)
+    for one in (searched, confirmation):
+        one.storage.engine.dispose()
+    shutil.copytree(searched.folder.parent, tmp_path / "copied")
+    copy = Study.open(tmp_path / "copied" / searched.name)
+    sent: list[Path] = []
+
+    def sync(study: Study) -> None:
+        sent.append(study.folder)
+        identity.verify(study)
+
+    monkeypatch.setattr(running, "sync", sync)
+    for _ in range(2):
+        running._send_beside(copy)
+        running._send_beside(searched)
+        assert sent == [tmp_path / "copied" / confirmation.name]
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from nas.cli import app
-from nas.study.links import links_out
+from nas.study.links import links_out, require_writable_within
 from nas.study.study import Study
 from nas.workflows import running
 from nas.workflows.fsck_repair import _repair
@@ -69,3 +69,20 @@ def test_links_within_a_study_and_to_it_are_no_links_out(make_study: MakeStudy, 
     (study.folder / "base").symlink_to(study.folder.with_name(f"{study.name}-confirm"))
     (study.folder / "loop").symlink_to("loop")
     assert list(links_out(study.folder)) == [study.folder / "base"]
+
+
+@pytest.mark.parametrize(
+    "link", ["export", "export/trial-0001", "export/trial-0001/model.yaml", "export/trial-0001/a/b"]
+)
+def test_export_does_not_write_through_a_link_out_of_the_study(
+    make_study: MakeStudy, tmp_path: Path, link: str
+) -> None:
+    study, outside = make_study(), tmp_path / "outside"
+    outside.mkdir()
+    path = study.folder / link
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to(outside)
+    with pytest.raises(StudyError, match=f"^{path}: a link out of the study, to {outside}, which would be written to "):
+        require_writable_within(study.folder, study.folder / "export" / "trial-0001")
+    (tmp_path / "linked").symlink_to(study.folder)
+    require_writable_within(tmp_path / "linked", tmp_path / "linked" / "full" / "trial-0001")
