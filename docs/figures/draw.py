@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+from browser import BrowserError, browser
 from matplotlib import pyplot as plt
 from matplotlib.ticker import MultipleLocator
 from rich.console import Console
@@ -45,8 +46,8 @@ FOLDER = Path(__file__).parent
 MEASURED = FOLDER.parents[1] / "benchmarks" / "results" / "recipe-bccd.csv"
 ARCHIVE = FOLDER / "v9t-digits.tar.xz"
 STUDY = "v9t-digits"
-NAS = (sys.executable, "-c", "from nas.cli import main; main()")
-"""The command `nas` of this interpreter."""
+NAS = (str(Path(sys.executable).with_name("nas")),)
+"""The command `nas` of this interpreter's environment."""
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 OPERATORS = {"UIB": "#ea580c", "DCNv4": "#2563eb", "DySample": "#059669", "DynamicConv": "#c026d3", "MMQA": "#ca8a04"}
 SCHEMES: Mapping[str, Mapping[str, str]] = {
@@ -54,6 +55,15 @@ SCHEMES: Mapping[str, Mapping[str, str]] = {
     "dark": {"ink": "#e5e7eb", "grid": "#374151", "trial": "#6b7280", "front": "#60a5fa", "stock": "#fb923c"},
 }
 """Colours of the drawing of a front, which has no background of its own."""
+CHARTS_ARE_DRAWN = "document.querySelector('.chart') && !document.querySelector('.chart:not(.js-plotly-plot)')"
+CHILDREN_ARE_LISTED = "document.body.innerText.includes('trial-0009')"
+"""When the pages of the report and of MLflow are complete, in JavaScript."""
+SETTLE_SECONDS = 3.0
+WITHOUT_ASSISTANT = {
+    "mlflow.assistant.panelOpen_v1": "false",
+    "mlflow.assistant.fab.autoOpenedOnFirstLoad_v1": "true",
+}
+"""Local storage of MLflow's pages: by default, a first visit opens a panel that covers a third of the page."""
 
 
 class CannotDrawError(Exception):
@@ -173,7 +183,7 @@ def _above(runs: Path) -> Path:
     return runs.parents[1]
 
 
-def report(runs: Path, browser: str) -> None:
+def report(runs: Path, command: str) -> None:
     """Draw the first screens of the report as `report-light.png` and `report-dark.png`.
 
     The archive has no weights, so the page lacks detections, and the line that says so is left out.
@@ -185,14 +195,16 @@ def report(runs: Path, browser: str) -> None:
         raise CannotDrawError("; ".join(missing))
     page.write_text(render(replace(contents, problems=[])), encoding="utf-8")
     for scheme in SCHEMES:
-        _screenshot(browser, page.as_uri(), FOLDER / f"report-{scheme}.png", (1100, 1480), dark=scheme == "dark")
+        out = FOLDER / f"report-{scheme}.png"
+        _screenshot(command, page.as_uri(), out, (1100, 1480), until=CHARTS_ARE_DRAWN, dark=scheme == "dark")
 
 
-def mlflow(runs: Path, browser: str) -> None:
+def mlflow(runs: Path, command: str) -> None:
     """Draw MLflow's page of the study's run as `mlflow.png`."""
     subprocess.run([*NAS, "sync", STUDY], cwd=_above(runs), check=True)
     with _server(runs) as address:
-        _screenshot(browser, f"{address}/{_run_page(address)}", FOLDER / "mlflow.png", (1400, 1250), seconds=30)
+        out = FOLDER / "mlflow.png"
+        _screenshot(command, f"{address}/{_run_page(address)}", out, (1400, 1250), until=CHILDREN_ARE_LISTED)
 
 
 def _run_page(address: str) -> str:
@@ -203,7 +215,7 @@ def _run_page(address: str) -> str:
     (run,) = client.search_runs(
         search_all_experiments=True, filter_string=f"run_name = '{STUDY}'", output_format="list"
     )
-    return f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+    return f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}?workflowType=machine_learning"
 
 
 @contextmanager
@@ -241,20 +253,15 @@ def _answers(address: str) -> bool:
 
 
 def _screenshot(
-    browser: str, address: str, out: Path, size: tuple[int, int], *, dark: bool = False, seconds: int = 15
+    command: str, address: str, out: Path, size: tuple[int, int], *, until: str, dark: bool = False
 ) -> None:
-    """Write a picture of a page, in 256 colours, which is a third of the size."""
+    """Write a picture of a page that is complete, in 256 colours, which is a third of the size."""
     from PIL import Image  # noqa: PLC0415 - the other pictures do not need it
 
-    with tempfile.TemporaryDirectory() as profile:
-        taken = Path(profile) / "page.png"
-        options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", f"--user-data-dir={profile}"]
-        options += [f"--window-size={size[0]},{size[1]}", f"--virtual-time-budget={1000 * seconds}"]
-        options += ["--blink-settings=preferredColorScheme=0"] if dark else ["--blink-settings=preferredColorScheme=1"]
-        subprocess.run(
-            [browser, *options, f"--screenshot={taken}", address], check=True, capture_output=True, timeout=300
-        )
-        Image.open(taken).convert("RGB").quantize(256).save(out, optimize=True)
+    with browser(command) as opened:
+        opened.open(address, size, until=until, dark=dark, stored=WITHOUT_ASSISTANT)
+        time.sleep(SETTLE_SECONDS)
+        Image.open(io.BytesIO(opened.screenshot())).convert("RGB").quantize(256).save(out, optimize=True)
 
 
 WITHOUT_BROWSER: Mapping[str, Callable[[Path], None]] = {
@@ -279,7 +286,7 @@ def main(options: argparse.Namespace) -> None:
         for name in options.only:
             try:
                 _draw(name, runs, browser)
-            except (CannotDrawError, subprocess.SubprocessError, OSError) as error:
+            except (CannotDrawError, BrowserError, subprocess.SubprocessError, OSError) as error:
                 missing[name] = str(error)
             else:
                 print(f"drawn: {name}", flush=True)

@@ -63,8 +63,8 @@ def print_trials(
     """
     from nas.algorithms import pareto
     from nas.locks import is_held
+    from nas.records.distinct_summaries import distinct_summaries
     from nas.records.record import COLUMNS, stock_of
-    from nas.report.distinct_summaries import distinct_summaries
 
     is_supervised = is_held(study.supervision_lock.path)
     records = [

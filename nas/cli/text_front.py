@@ -71,12 +71,7 @@ def of_records(records: "Sequence[Record]", front: "Sequence[Record]", cost: str
         cost: name of the cost, such as `gflops`.
         label: of its axis.
     """
-    from nas.records.record import mean_over_seeds, stock_of
+    from nas.report.front_points import front_points
 
-    def points(some: "Sequence[Record]") -> list[Point]:
-        values = [(getattr(one, cost), one.map50_95) for one in some]
-        return [(value, accuracy) for value, accuracy in values if value is not None and accuracy is not None]
-
-    stock = stock_of(records)
-    found = points([stock]) if stock is not None else []
-    return drawing(points(mean_over_seeds(records)), points(front), found[0] if found else None, cost=label)
+    trained, best, stock = ([point for _, point in some] for some in front_points(records, front, cost))
+    return drawing(trained, best, stock[0] if stock else None, cost=label)

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
+from nas.records.distinct_summaries import distinct_summaries
 from nas.records.facts import facts
 from nas.records.record import Record, stock_of
 from nas.report.beside_stock import accuracy_gain, cost_share
-from nas.report.distinct_summaries import distinct_summaries
 
 _COLUMNS = ("trial", "mAP50-95", "over stock", "GFLOPs", "of stock", "params", "latency", "architecture")
 

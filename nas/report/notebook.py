@@ -1,10 +1,11 @@
 """A study as HTML in a cell of a notebook: its front as a drawing without scripts, and as a table."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from nas.algorithms.pareto import main_cost
 from nas.records.facts import LABELS
-from nas.records.record import Record, mean_over_seeds, stock_of
+from nas.records.record import Record
+from nas.report.front_points import front_points
 from nas.report.front_table import front_table
 from search_spaces.printable import html
 
@@ -33,12 +34,8 @@ def as_html(study: str, records: Sequence[Record], front: Sequence[Record], obje
 
 def _drawing(records: Sequence[Record], front: Sequence[Record], cost: str) -> str:
     """Return accuracy over cost as an SVG element; empty if all architectures have one cost or one accuracy."""
-    stock = stock_of(records)
-    trained, alone = mean_over_seeds(records), [stock] if stock else []
-    groups = ((trained, _OTHER, 3), (front, _FRONT, 5), (alone, _STOCK, 5))
-    points = [
-        (*point, colour, radius, record) for some, colour, radius in groups for record, point in _points(some, cost)
-    ]
+    groups = zip(front_points(records, front, cost), ((_OTHER, 3), (_FRONT, 5), (_STOCK, 5)), strict=True)
+    points = [(*point, *marker, record) for some, marker in groups for record, point in some]
     xs, ys = [point[0] for point in points], [point[1] for point in points]
     if not points or min(xs) == max(xs) or min(ys) == max(ys):
         return ""
@@ -59,13 +56,6 @@ def _drawing(records: Sequence[Record], front: Sequence[Record], cost: str) -> s
         f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" width="{_WIDTH}" role="img" aria-label="mAP50-95 over {LABELS[cost]}" '
         f'font-family="sans-serif" font-size="11" fill="currentColor">{circles}{"".join(labels)}</svg>'
     )
-
-
-def _points(records: Sequence[Record], cost: str) -> Iterator[tuple[Record, tuple[float, float]]]:
-    for record in records:
-        value = getattr(record, cost)
-        if value is not None and record.map50_95 is not None:
-            yield record, (float(value), record.map50_95)
 
 
 def _scaled(value: float, values: Sequence[float], at_least: float, at_most: float) -> float:

@@ -29,7 +29,7 @@ def nothing_learned(settings: Settings, records: Sequence[Record], base: float |
     epochs = f"--epochs {budget.epochs}"
     if before is not None:
         epochs = f"--base-epochs {before.epochs}, {epochs}"
-    if stock is not None and before is not None and has_learned(base):
+    if stock is not None and before is not None and base is not None and has_learned(base):
         trained = f"was {base:.4f} after --base-epochs {before.epochs}"
         spoiled = f"is {accuracy:.4f} after {with_unit(budget.epochs, 'epoch')} more (below {LEARNED})"
         return [

@@ -32,11 +32,13 @@ class Findings:
 
     Attributes:
         lines: in words, the heading first.
+        remarks: in words, of the search's own scores: of its budget, and of effects of operators.
         trials: by number.
         tables: texts of artifacts, by file name.
     """
 
     lines: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
     trials: Mapping[int, JudgedTrial] = field(default_factory=dict)
     tables: Mapping[str, str] = field(default_factory=dict)
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from nas.records.distinct_summaries import distinct_summaries
 from nas.records.facts import LABELS, facts
 from nas.records.record import COLUMNS, Record, mean_over_seeds
 from search_spaces.printable import markdown
@@ -25,13 +26,14 @@ def describe(
     commands: Mapping[str, str],
     room: int,
     findings: Sequence[str] = (),
+    remarks: Sequence[str] = (),
     purpose: str = SEARCH,
     view: str = "",
 ) -> str:
     """Return the parent run's description in Markdown.
 
     MLflow shows the first lines and hides the rest behind a button: findings over fresh seeds come first, then the
-    front.
+    front, then remarks on the scores.
 
     Args:
         study: name of it.
@@ -41,31 +43,30 @@ def describe(
         stock: costs of the stock model, once they are measured.
         commands: by purpose, as a user types them.
         findings: of other studies on this one's trials, in words.
+        remarks: on the scores, in words.
         purpose: of the study, in words.
         room: largest number of characters.
         view: address of the table of trials on MLflow's pages; empty shows no link.
     """
     named, trained = ", ".join(LABELS[name] for name in objectives), mean_over_seeds(finished)
-    shown_findings, cut = _fitting(
-        [line and f"{markdown(line)}  " for line in findings], room // 2
-    )  # two spaces end a line in Markdown
-    more = [f"{cut} more in the artifacts `findings/`"] if cut else []
-    opening = [*shown_findings, *more, ""] if findings else []
+    opening = [*_lines(findings, room // 2), ""] if findings else []
     opening += [f"**{len(best)}** of {len(trained)} architectures are on the front of {named}.", ""]
     opening += [f"[Table of the trials, the most accurate first]({view})", ""] if view else []
+    on_front = {record.trial for record in best}
+    references = [record for record in trained if record.role == "stock" and record.trial not in on_front]
+    summaries = distinct_summaries([*best, *references])
     rows = [
         f"| {'&emsp; | '.join(_HEADINGS)} |",  # MLflow's tables have no space between the columns
         "| --- | --- | --- | --- | --- | --- |",
-        *(_row(record, str(record.trial)) for record in best),
+        *(_row(record, str(record.trial), summaries) for record in best),
     ]
-    on_front = {record.trial for record in best}
-    references = [record for record in trained if record.role == "stock" and record.trial not in on_front]
-    closing = [_row(record, f"({record.trial})") for record in references] if best else []
+    closing = [_row(record, f"({record.trial})", summaries) for record in references] if best else []
     explained = (
         f"**{study}** {purpose}; each child run is one trial. No other is as good as one "
         "on the front in everything and better in something. Among the children `tags.pareto = 'true'` finds them; the "
         "figure is the artifact `front/front.html`. A trial in brackets is the stock model, off the front."
     )
+    closing += ["", *_lines(remarks, room // 4)] if remarks else []
     closing += ["", explained]
     if stock:
         sides = ", ".join(f"{LABELS[name]} 0 to {_plain(2 * cost)}" for name, cost in stock.items())
@@ -80,6 +81,12 @@ def describe(
     return "\n".join([*opening, *shown, *rest, *closing])
 
 
+def _lines(texts: Sequence[str], room: int) -> list[str]:
+    """Return lines in Markdown, which two spaces end, and how many are left out."""
+    shown, cut = _fitting([text and f"{markdown(text)}  " for text in texts], room)
+    return [*shown, *([f"{cut} more in the artifacts `findings/`"] if cut else [])]
+
+
 def _fitting(lines: Sequence[str], room: int) -> tuple[list[str], int]:
     """Return the first lines that fit, and the number of the others."""
     fitting = []
@@ -91,8 +98,8 @@ def _fitting(lines: Sequence[str], room: int) -> tuple[list[str], int]:
     return fitting, len(lines) - len(fitting)
 
 
-def _row(record: Record, trial: str) -> str:
-    cells = (trial, *facts(record).values(), markdown(record.summary))
+def _row(record: Record, trial: str, summaries: Mapping[int, str]) -> str:
+    cells = (trial, *facts(record).values(), markdown(summaries[record.trial]))
     return f"| {' | '.join(cells)} |"
 
 

@@ -123,7 +123,7 @@ class StudyRun:
             best: those on the front.
             stock: costs of the stock model; None until they are measured.
         """
-        front = ([record.trial for record in finished], stock, [record.trial for record in best], self.findings.lines)
+        front = ([record.trial for record in finished], stock, [record.trial for record in best], self.findings)
         if front == self._written_front:
             return
         for step in range(1, len(finished) + 1):
@@ -136,6 +136,7 @@ class StudyRun:
             stock=stock,
             commands=self._commands,
             findings=self.findings.lines,
+            remarks=self.findings.remarks,
             purpose=self._purpose or note.SEARCH,
             room=TAG_LENGTH,
             view=self._view,

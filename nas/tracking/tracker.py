@@ -34,6 +34,8 @@ _log = logging.getLogger(__name__)
 _TRAINING = "nas.training"
 """Tag of the run of a full training: the folder in which it writes."""
 _SECONDS_BETWEEN_ATTEMPTS = 10.0
+_OF_LATENCY = ("latency", "limits.latency_ms", "target_latency")
+"""Settings with which trials have a latency; `None` as text is the value of one that is not set."""
 _NAMED = 8
 """Number of trials that a message names."""
 
@@ -301,7 +303,8 @@ class Tracker:
 
     def _write_views(self, choices: Sequence[str]) -> None:
         """Write the saved views of the experiment's pages."""
-        has_latency = "latency_ms" in self.objectives or "limits.latency_ms" in self.settings
+        has_latency = any(self.settings.get(name, "None") != "None" for name in _OF_LATENCY)
+        has_latency = has_latency or "latency_ms" in self.objectives
         state = self._state.study_id
         tags = view_tags(self.study, state, choices=choices, has_latency=has_latency, began=self._parent.run.began)
         self._runs.set_experiment_tags(tags)

@@ -20,7 +20,14 @@ _COLUMNS = (
     "metrics.`best/epoch`",
     "metrics.`last/epoch`",
 )
-_WIDTHS = {"tags.`nas.architecture`": 320, "tags.`pareto`": 90, "metrics.`score/map50_95`": 140}
+_WIDTHS = {
+    "tags.`nas.architecture`": 440,
+    "tags.`pareto`": 90,
+    "metrics.`score/map50_95`": 140,
+    "metrics.`gflops`": 120,
+}
+_CHOICES, _OVER_COSTS = "Choices", "Accuracy over costs"
+"""Sections of the charts: parallel coordinates are as wide as the page."""
 _MOST_CHARACTERS = 5000
 """Longest tag of an experiment in MLflow."""
 
@@ -62,10 +69,11 @@ def _state(query: str, choices: Sequence[str], *, has_latency: bool) -> dict[str
     costs = [name for name in _COSTS if has_latency or name != "latency_ms"]
     metrics = [f"metrics.`{name}`" for name in (_SCORE, *costs)]
     columns = [*metrics[:-1], *_COLUMNS[:2], metrics[-1], *_COLUMNS[2:]]
-    section = _id(query, "section")
-    charts = [_scatter(query, cost, section) for cost in costs if cost != "params"]
+    charts = [_scatter(query, cost) for cost in costs if cost != "params"]
+    sections = [_section(query, _OVER_COSTS, columns=2, height=400)]
     if choices:
-        charts.insert(0, _parallel(query, choices, section))
+        charts.insert(0, _parallel(query, choices))
+        sections.insert(0, _section(query, _CHOICES, columns=1, height=480))
     return {
         "searchFilter": query,
         "orderByKey": metrics[0],
@@ -79,26 +87,30 @@ def _state(query: str, choices: Sequence[str], *, has_latency: bool) -> dict[str
         "columnWidths": {name: width for name, width in _WIDTHS.items() if name in columns},
         "runsHiddenMode": "SHOW_ALL",
         "compareRunCharts": charts,
-        "compareRunSections": [
-            {"uuid": section, "name": "Architectures", "display": True, "isReordered": True, "deleted": False}
-            | {"isGenerated": False}
-        ],
+        "compareRunSections": sections,
         "isAccordionReordered": True,
     }
 
 
-def _parallel(query: str, choices: Sequence[str], section: str) -> dict[str, Any]:
+def _section(query: str, name: str, *, columns: int, height: int) -> dict[str, Any]:
+    """Return a section of charts, so many of them in a row, and each so many pixels high."""
+    shown = {"name": name, "display": True, "columns": columns, "cardHeight": height}
+    return {"uuid": _id(query, name), **shown, "isReordered": True, "deleted": False, "isGenerated": False}
+
+
+def _parallel(query: str, choices: Sequence[str]) -> dict[str, Any]:
     fixed = {"type": "PARALLEL", "showAllRuns": True, "selectedMetrics": [_SCORE], "displayName": "Choices and score"}
-    return _chart(query, "choices", section) | fixed | {"selectedParams": list(choices)}
+    return _chart(query, "choices", _CHOICES) | fixed | {"selectedParams": list(choices)}
 
 
-def _scatter(query: str, cost: str, section: str) -> dict[str, Any]:
+def _scatter(query: str, cost: str) -> dict[str, Any]:
     axes = {"xaxis": {"key": cost, "type": "METRIC"}, "yaxis": {"key": _SCORE, "type": "METRIC"}}
-    return _chart(query, cost, section) | {"type": "SCATTER", **axes, "runsCountToCompare": 100}
+    return _chart(query, cost, _OVER_COSTS) | {"type": "SCATTER", **axes, "runsCountToCompare": 100}
 
 
 def _chart(query: str, name: str, section: str) -> dict[str, Any]:
-    return {"uuid": _id(query, name), "metricSectionId": section, "deleted": False, "isGenerated": False}
+    shown = {"metricSectionId": _id(query, section), "deleted": False, "isGenerated": False}
+    return {"uuid": _id(query, name), **shown}
 
 
 def _id(query: str, name: str) -> str:

@@ -47,17 +47,18 @@ def findings_of(study: Study) -> Findings:
         _log.warning("MLflow is not sent the findings of the studies beside %s: %s", study.name, problem)
         return Findings()
     groups = [[] if verdict is None else verdict.lines(), *(ablation.lines() for ablation in ablations)]
+    remarks: list[list[str]] = []
     tables = {} if verdict is None else {"verdict.json": json.dumps(verdict.as_document(), indent=1)}
     for ablation in ablations:
         tables[f"ablation-{ablation.trial:04d}.json"] = json.dumps(ablation.as_document(), indent=1)
     if trust is not None and (trust.noise is not None or trust.slope is not None):
-        groups.append(_on_budget(trust))
+        remarks.append(_on_budget(trust))
         tables["trust.json"] = json.dumps(trust.as_document(), indent=1)
     if effects is not None and effects.rows:
-        groups.append(["Effects of operators:", *effects.remarks()])
+        remarks.append(["Effects of operators:", *effects.remarks()])
         tables["effects.json"] = json.dumps([row.as_row() for row in effects.rows], indent=1)
     judged = {} if verdict is None or study.settings.confirms else _judged(verdict)
-    return Findings(lines=tuple(_joined(groups)), trials=judged, tables=tables)
+    return Findings(lines=tuple(_joined(groups)), remarks=tuple(_joined(remarks)), trials=judged, tables=tables)
 
 
 def _joined(groups: Iterable[Sequence[str]]) -> list[str]:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from nas.records.distinct_summaries import distinct_summaries
 from nas.records.record import Record
-from nas.report.distinct_summaries import distinct_summaries
 
 
 def record(trial: int, summary: str, picks: dict[str, Any]) -> Record:

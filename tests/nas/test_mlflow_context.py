@@ -5,6 +5,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -70,6 +71,12 @@ class TestViews:
         (parallel,) = [chart for chart in charts if chart["type"] == "PARALLEL"]  # type: ignore[attr-defined]
         assert parallel["selectedParams"] == ["2.operator", "after-9.operator"]
         assert parallel["selectedMetrics"] == ["score/map50_95"]
+
+    def test_parallel_coordinates_are_as_wide_as_the_page(self) -> None:
+        state: Any = self.state(["2.operator"])[1]
+        columns = {section["uuid"]: section["columns"] for section in state["compareRunSections"]}
+        shown = {chart["type"]: columns[chart["metricSectionId"]] for chart in state["compareRunCharts"]}
+        assert shown == {"PARALLEL": 1, "SCATTER": 2}
 
     def test_view_of_a_large_space_fits_into_a_tag(self) -> None:
         tags = view_tags("v" * 200, "ab" * 16, choices=[f"{n}.operator" for n in range(900)], has_latency=True, began=0)

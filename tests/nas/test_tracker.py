@@ -894,6 +894,14 @@ class TestFindings:
         assert "mlflow.parentRunId" not in tags
         assert not (tmp_path / "gone").exists()
 
+    def test_front_stands_before_remarks_on_scores(self) -> None:
+        first, second = finished(1, 0.5, 7.0), finished(2, 0.4, 6.0)
+        best = [replace(first, picks={"4": {"UIB": {"expansion": 2}}}), replace(second, picks=UIB)]
+        remarks = ["Effects of operators:", "none"]
+        text = note.describe("v9", best, best, OBJECTIVES, stock=None, commands={}, remarks=remarks, room=8000)
+        assert text.startswith("**2** of 2 architectures")
+        assert text.index("| 2 | 0.4000") < text.index("Effects of operators:  \nnone  \n\n**v9** is a search")
+
     def test_long_findings_leave_room_for_the_front(self) -> None:
         lines = [f"trial {number}: {'x' * 100}" for number in range(200)]
         best = [finished(1, 0.5, 7.0)]

@@ -268,6 +268,12 @@ class TestNothingLearned:
         if "json" not in command:
             assert "+0.000" not in output.stdout
 
+    def test_accuracy_before_the_trials_may_be_missing(self, searched: Callable[..., Study]) -> None:
+        study = searched(factor=0.005, stock=0.005)
+        base = study.settings.budget.model_copy(update={"epochs": 6})
+        lines = unlearned.nothing_learned(study.settings.model_copy(update={"base": base}), study.records(), None)
+        assert lines[0].startswith("Nothing was learned: the stock model's mAP50-95 is 0.00")
+
     def test_short_trainings_that_undo_what_was_learned_are_named(self, searched: Callable[..., Study]) -> None:
         study = searched(factor=0.005, stock=0.005)
         base = study.settings.budget.model_copy(update={"epochs": 6})

@@ -62,6 +62,7 @@ def add_confirmed(
                 "array": [0.0, *((one.high - one.difference) / 100 for one in judged)],
                 "arrayminus": [0.0, *((one.difference - one.low) / 100 for one in judged)],
                 "thickness": 1.5,
+                "color": "#8b95a5",  # legible on white and in the dark
             },
             hovertext=[
                 f"<b>stock model</b><br>mAP50-95 {base:.4f}<br>{about}",

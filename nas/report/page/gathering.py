@@ -18,7 +18,6 @@ from nas.report.page.contents import Chart, Contents
 from nas.report.page.reported import Reported
 from nas.report.search_findings import search_findings
 from nas.report.trust import Trust
-from nas.report.unlearned import nothing_learned
 from nas.report.verdict import Verdict
 from nas.study.ablations import ablated_trials
 from nas.study.folders import command
@@ -100,7 +99,7 @@ def _about(study: Reported, records: Sequence[Record]) -> dict[str, str]:
         "workers": f"{run.workers} on {run.device}",
         "budget": f"{with_unit(budget.epochs, 'epoch')} at {budget.image_size} px, batch {budget.batch}{base}",
         "objectives": ", ".join(LABELS[name] for name in settings.objectives),
-        "proposals": f"{settings.sampler} sampler, seed {budget.seed}",
+        "proposals": f"sampler {settings.sampler}, seed {budget.seed}",
     }
 
 
@@ -112,7 +111,7 @@ def _findings(
         return ["No trial has finished yet."]
     if stock is None or stock.map50_95 is None:
         return ["The stock model has not finished, so nothing can be compared with it."]
-    if warning := nothing_learned(study.settings, records, None):
+    if warning := study.nothing_learned(records):
         return warning
     if verdict is not None:
         return verdict.lines()

@@ -33,6 +33,9 @@ class Reported(Protocol):
     def front(self, records: Sequence[Record] | None = None) -> list[Record]:
         """Return the Pareto front, best accuracy first."""
 
+    def nothing_learned(self, records: Sequence[Record] | None = None) -> list[str]:
+        """Return a warning if the stock model has learned nothing; empty if it has."""
+
     def verdict(self, *, records: Sequence[Record] | None = None) -> Verdict | None:
         """Return the verdict on the finalists; None before a confirmation."""
 
