@@ -95,6 +95,11 @@ def search(**options: Any) -> "Study":
         from nas.workflows.calibrated_search import calibrated
 
         request = calibrated(request, Plan.of(request), run).request
+    if request.hours is not None:
+        from nas.workflows.check_cache import CheckCache
+        from nas.workflows.fit_hours import fitted
+
+        request = fitted(request, Plan.of(request), CheckCache.of_user()).request
     study = Plan.of(request).begin()
     run(study)
     return study

@@ -112,6 +112,7 @@ RANGES: Mapping[str, Range] = MappingProxyType(
         "gpus_per_worker": Range(least=0, most=1, whole=False),
         "jobs": _PROCESSES,
         "threads": _PROCESSES,
+        "hours": Range(least=0, above=True, most=10_000, whole=False, unit="h"),
         "timeout": _SECONDS,
         "trial_timeout": _SECONDS,
         "trial_memory": Range(least=64 * 2**20, most=2**50, spelled=("64M", "1024T")),

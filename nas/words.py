@@ -2,6 +2,8 @@
 
 _MINUTE, _HOUR = 60, 3600
 _TENTH = 0.1
+_TWO_DIGITS = 10
+_UNITS = ((24 * _HOUR, "days"), (_HOUR, "h"), (_MINUTE, "min"), (1, "s"))
 
 
 def duration(seconds: float) -> str:
@@ -9,6 +11,29 @@ def duration(seconds: float) -> str:
     if seconds < _MINUTE:
         return f"{max(1, round(seconds))} s"
     return f"{seconds / _MINUTE:.0f} min" if seconds < _HOUR else f"{seconds / _HOUR:.1f} h"
+
+
+def span(seconds: float) -> str:
+    """Return a duration that is only estimated, with two digits: `40 s`, `12 min`, `6.5 h`, `3.2 days`."""
+    number, unit = _in_unit(seconds, seconds)
+    return f"{number} {unit}"
+
+
+def spans(low: float, high: float) -> str:
+    """Return a range of estimated durations: `5 to 8 h`, `50 min to 2 h`."""
+    (least, small), (most, large) = _in_unit(low, low), _in_unit(high, high)
+    if _in_unit(low, high)[0] != "0":
+        least, small = _in_unit(low, high)
+    if (least, small) == (most, large):
+        return f"{most} {large}"
+    return f"{least} to {most} {large}" if small == large else f"{least} {small} to {most} {large}"
+
+
+def _in_unit(seconds: float, like: float) -> tuple[str, str]:
+    """Return a duration with two digits, in the unit that suits another."""
+    divisor, unit = next(one for one in _UNITS if like >= one[0] * 2 or one[0] == 1)
+    number = max(seconds, 1.0) / divisor
+    return (f"{number:.0f}" if number >= _TWO_DIGITS or unit == "s" else f"{number:.1f}".removesuffix(".0")), unit
 
 
 def digits_of(points: float) -> int:

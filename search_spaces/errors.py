@@ -8,6 +8,7 @@ NasError                    a problem that the user can solve; the command line 
 │   └── GpuError            this process can compute nothing more on its GPU
 ├── CostError               a cost could not be counted
 ├── LatencyError            a latency could not be measured, or is missing in a table
+├── EstimateError           the time that a search takes could not be measured
 ├── ScoreError              an invalid score: NaN, or a cost of 0
 └── StudyError              the study cannot do what was requested
 """
@@ -81,6 +82,10 @@ class CostError(NasError):
 
 class LatencyError(NasError):
     """Failure to measure a latency, or to find it in a table. It is never replaced by a number such as 0."""
+
+
+class EstimateError(NasError):
+    """Failure to measure how long trainings take. It is never replaced by a number."""
 
 
 class ScoreError(NasError):

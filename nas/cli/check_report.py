@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 from nas.cli import show
 
 if TYPE_CHECKING:
-    from nas.workflows.estimate import Estimate, Search, SpaceSummary
+    from nas.workflows.estimate import Estimate
+    from nas.workflows.planned_search import PlannedSearch
+    from nas.workflows.space_summary import SpaceSummary
     from search_spaces import SearchSpace
     from trials.contracts.case import Failure
 
 COLUMNS = ("operator", "site", "places", "promise", "seen")
 """Columns of the failures as CSV."""
-_NOT_MEASURED = "reading images, and workers that slow each other down, add to it"
 
 
 def explanations(names: "Collection[str]") -> list[str]:
@@ -45,9 +46,9 @@ def failure_lines(failures: "Sequence[Failure]") -> list[str]:
     return lines
 
 
-def print_space(space: "SearchSpace", search: "Search", summary: "SpaceSummary") -> None:
+def print_space(space: "SearchSpace", search: "PlannedSearch", summary: "SpaceSummary") -> None:
     """Print the slots as a table, and the whole space as lines."""
-    from nas.workflows.estimate import SAMPLES
+    from nas.workflows.space_summary import SAMPLES
 
     columns = {
         "slot": "slot",
@@ -77,23 +78,19 @@ def print_space(space: "SearchSpace", search: "Search", summary: "SpaceSummary")
     show.lines(f"{name:<9} {text}" for name, text in lines.items())
 
 
-def estimate_lines(search: "Search", estimate: "Estimate") -> list[str]:
+def estimate_lines(search: "PlannedSearch", estimate: "Estimate") -> list[str]:
     """Describe how long a search may take, and how that was estimated."""
-    from nas.words import with_unit
+    from nas.words import span, spans, with_unit
 
     budget, data, (least, most) = search.budget, search.data, estimate.hours
     trials = f"{with_unit(estimate.trials, 'trial')} of {budget.summary}"
     images = f"{data.train_images} + {data.val_images} images, {estimate.workers} at once"
-    first = f"the training of the stock model {estimate.base:.0f} s, " if estimate.base else ""
+    first = f"the training of the stock model {span(estimate.base)}, " if estimate.base else ""
     each = (
-        f"{first}a trial of the stock model takes {estimate.stock:.0f} s, of the costliest {estimate.costliest:.0f} s"
+        f"{first}a trial of the stock model takes {span(estimate.stock)}, of the costliest {span(estimate.costliest)}"
     )
     return [
         f"search    {trials}, {images}",
-        f"estimate  {_hours(least)} to {_hours(most)}: {each}",
-        f"measured  a few steps on {estimate.machine}; {_NOT_MEASURED}",
+        f"estimate  about {span(estimate.seconds)} ({spans(3600 * least, 3600 * most)}): {each}",
+        f"measured  steps of {estimate.timed} architectures on {estimate.machine}",
     ]
-
-
-def _hours(hours: float) -> str:
-    return f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.0f} min"

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.progress import Progress
 
-from nas.cli import check_report, options, show
+from nas.cli import check_report, estimating, options, show
 from nas.cli.show import Format
 from nas.workflows.presets import DEMONSTRATION, PRESETS, USUAL
 from nas.workflows.search_options import DEMONSTRATION_DATA, either
 
 if TYPE_CHECKING:
     from nas.workflows.check_cache import CheckCache
-    from nas.workflows.estimate import Estimate, Search
+    from nas.workflows.estimate import Estimate
+    from nas.workflows.planned_search import PlannedSearch
     from nas.workflows.request import Request
     from search_spaces import SearchSpace
     from search_spaces.operators import Operator
@@ -198,15 +199,16 @@ class _Checking:
 
     def space(self, name: str, scale: str | None, request: "Request") -> None:
         """Check a space, and estimate a search of it."""
-        from nas.workflows import estimate
+        from nas.workflows.planned_search import PlannedSearch
+        from nas.workflows.space_summary import summarize
         from search_spaces import space_file
         from trials.contracts import cases
 
         with show.err.status("reading space and data"):
             space = space_file.load(name, scale=scale)
-            search = estimate.Search.of(request, space)
+            search = PlannedSearch.of(request, space)
         with show.err.status("counting every choice"):
-            summary = estimate.summarize(space, search)
+            summary = summarize(space, search)
         found = cases.of_space(space)
         failures = self._failures(found)
         estimated, problem = self._estimate(space, search)
@@ -218,15 +220,15 @@ class _Checking:
         show.lines([] if estimated is None else check_report.estimate_lines(search, estimated))
         self._end(len(found), failures, problem)
 
-    def _estimate(self, space: "SearchSpace", search: "Search") -> "tuple[Estimate | None, str]":
+    def _estimate(self, space: "SearchSpace", search: "PlannedSearch") -> "tuple[Estimate | None, str]":
         """Return the estimate of a search; if there is none, the reason."""
         from nas.workflows import estimate
-        from search_spaces.errors import LatencyError
+        from search_spaces.errors import EstimateError
 
         try:
-            with show.err.status("timing the stock model and the costliest"):
-                return estimate.measure(space, search, self.passed), ""
-        except LatencyError as error:
+            with estimating.timing() as report:
+                return estimate.measure(space, search, self.passed, report=report), ""
+        except EstimateError as error:
             return None, f"no estimate: {error}"
 
     def _failures(self, cases: "Sequence[Case]") -> "list[Failure]":

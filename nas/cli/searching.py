@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from nas.cli import data_sets, measured, options, show
+from nas.cli import data_sets, estimating, measured, options, show
 
 if TYPE_CHECKING:
     from nas.records.record import Record
     from nas.settings import RunSettings, Settings
     from nas.study.study import Study
+    from nas.workflows.outlook import Outlook
     from nas.workflows.plan import Plan
     from nas.workflows.ray_cluster import RayCluster
     from nas.workflows.request import Request
@@ -26,7 +27,12 @@ def register(app: typer.Typer) -> None:
 
 @show.reports_errors
 @options.takes()
-def search(typed: options.Typed, dry_run: options.DryRun = False, shown: options.PlanFormat = "text") -> None:
+def search(
+    typed: options.Typed,
+    dry_run: options.DryRun = False,
+    yes: options.Yes = False,
+    shown: options.PlanFormat = "text",
+) -> None:
     """Search a space for the Pareto front of accuracy and cost. A study that exists already is resumed.
 
     First the stock model (the unchanged YOLO) is trained. Then each trial
@@ -36,6 +42,7 @@ def search(typed: options.Typed, dry_run: options.DryRun = False, shown: options
       nas search                                  a demonstration on built-in data
       nas search --data my/data.yaml --dry-run    check everything, print the plan
       nas search --data my/data.yaml              search, and show the front
+      nas search --data my/data.yaml --hours 8    as many trials as end by tomorrow
       nas search --data my/data.yaml --holdout 15%   seal images to judge by
       nas search --space v8 --scale s --max-gflops 20 --trials 60
 
@@ -55,9 +62,28 @@ def search(typed: options.Typed, dry_run: options.DryRun = False, shown: options
             return
         request = _calibrated(request, plan, cluster)
         plan = _plan(request)
-    _print_plan(plan, shown, slope=slope_in_words(plan, request))
+    if request.hours is not None:
+        request = _fitted(request, plan, elsewhere=cluster is not None)
+        plan = _plan(request)
+    outlook = estimating.outlook_of(plan, always=dry_run, elsewhere=cluster is not None)
+    _print_plan(plan, shown, slope=slope_in_words(plan, request), outlook=outlook)
     if not dry_run:
+        estimating.require_yes(outlook, yes=yes)
         _run(_begin(plan), cluster)
+
+
+def _fitted(request: "Request", plan: "Plan", *, elsewhere: bool) -> "Request":
+    """Choose trials and epochs that fit into the hours of a request, and print what was chosen."""
+    from nas.workflows.check_cache import CheckCache
+    from nas.workflows.fit_hours import fitted
+    from search_spaces.errors import SpecError
+
+    if elsewhere:
+        raise SpecError("hours: trainings on a Ray cluster cannot be timed before (give --trials and --timeout)")
+    with estimating.timing() as report:
+        found = fitted(request, plan, CheckCache.of_user(), report=report)
+    show.details([f"hours     {request.hours:g}: {found.reason}"])
+    return found.request
 
 
 def _plan(request: "Request") -> "Plan":
@@ -335,11 +361,12 @@ def slope_in_words(plan: "Plan", request: "Request") -> str:
     return "whether the budget is long enough to rank is said when the stock model has been trained, as trial 0"
 
 
-def _print_plan(plan: "Plan", shown: str, *, slope: str = "") -> None:
+def _print_plan(plan: "Plan", shown: str, *, slope: str = "", outlook: "Outlook | None" = None) -> None:
     """Print what a search is about to do, before it writes anything.
 
     Args:
         slope: of the stock model, in words; empty while it is not measured.
+        outlook: time, memory and disk space of the search; None if they are not looked at.
     """
     from nas.report import rewarded
     from nas.report.few_images import few_images_in_words
@@ -358,6 +385,7 @@ def _print_plan(plan: "Plan", shown: str, *, slope: str = "") -> None:
         "holdout": _holdout(plan),
         "few": few_images_in_words(len(plan.sealed.images) if plan.sealed else plan.judging),
         "budget": f"{with_unit(run.trials, 'trial')} of {budget.summary}",
+        **({} if outlook is None else estimating.lines(outlook, plan.folder)),
         "slope": slope,
         "rungs": _early_stopping(settings),
         "seeds": _seeds(settings, run),
@@ -369,7 +397,9 @@ def _print_plan(plan: "Plan", shown: str, *, slope: str = "") -> None:
         "workers": f"{run.workers} on {run.device}",
     }
     if shown == "json":
-        print(json.dumps({**plan_lines, "data": data_sets.document(data, test=plan.judging)}, indent=1))  # noqa: T201 - this is the output
+        numbers = {} if outlook is None else {"estimate": estimating.document(outlook)}
+        document = {**plan_lines, "data": data_sets.document(data, test=plan.judging), **numbers}
+        print(json.dumps(document, indent=1))  # noqa: T201 - this is the output
         return
     if show.err.is_quiet:
         return

@@ -343,13 +343,21 @@ def spawn(command: list[str], environment: dict[str, str], log: Path) -> subproc
 
 
 def _environment(worker: _WorkerProcess, study: Study) -> dict[str, str]:
-    """Return the environment of a worker: one thread on the CPU, or a GPU; the storage's address with its password."""
-    environment = {**os.environ, **_QUIET, "YOLO_CONFIG_DIR": str(study.folder.parent / ".ultralytics")}
-    if study.shares_storage:
-        environment[addresses.STORAGE] = study.file.storage
-    if worker.device == "cpu":
+    """Return the environment of a worker of a study, with the storage's address and its password."""
+    environment = worker_environment(worker.device, study.folder.parent / ".ultralytics")
+    return environment | ({addresses.STORAGE: study.file.storage} if study.shares_storage else {})
+
+
+def worker_environment(device: str, config: Path) -> dict[str, str]:
+    """Return the environment of a process that trains: one thread on the CPU, or one GPU.
+
+    Args:
+        config: folder for the settings that Ultralytics writes.
+    """
+    environment = {**os.environ, **_QUIET, "YOLO_CONFIG_DIR": str(config)}
+    if device == "cpu":
         return {**environment, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", gpus.VARIABLE: ""}
-    return {**environment, gpus.VARIABLE: gpus.name_of(worker.device, os.environ.get(gpus.VARIABLE))}
+    return {**environment, gpus.VARIABLE: gpus.name_of(device, os.environ.get(gpus.VARIABLE))}
 
 
 def _request_traceback(process: subprocess.Popen[bytes]) -> None:

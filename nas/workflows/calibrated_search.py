@@ -17,8 +17,9 @@ from nas.study.trained_again import Trained
 from nas.words import with_unit
 from nas.workflows.calibrate import BUDGETS, enqueue, longer_stock
 from nas.workflows.check_cache import CheckCache
-from nas.workflows.estimate import Search, measure
+from nas.workflows.estimate import measure
 from nas.workflows.plan import Plan
+from nas.workflows.planned_search import PlannedSearch
 from nas.workflows.request import Request
 from search_spaces.errors import StudyError
 
@@ -60,13 +61,13 @@ class Calibrated:
 
 
 def seconds(request: Request, plan: Plan) -> float:
-    """Estimate how long a calibration takes, by timing a few steps of the stock model.
+    """Estimate how long a calibration takes, by timed trainings.
 
     Raises:
-        LatencyError: a step failed, as a trial's would.
+        EstimateError: the stock model cannot be trained, or timing takes too long.
     """
-    found = measure(plan.space, Search.of(request, plan.space), CheckCache(None))
-    return found.base + BUDGETS * found.stock / plan.file.run.workers
+    found = measure(plan.space, PlannedSearch.of(request, plan.space), CheckCache.of_user())
+    return found.once + found.base + BUDGETS * found.stock / plan.file.run.workers
 
 
 def calibrated(request: Request, plan: Plan, train: Callable[[Study], object]) -> Calibrated:

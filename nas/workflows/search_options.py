@@ -118,6 +118,17 @@ class SearchOptions:
             unset=either(DEMONSTRATION_TRIALS, USUAL_TRIALS),
         ),
     ] = None
+    hours: Annotated[
+        float | None,
+        Option(
+            help="Choose the number of trials so that the search ends within so many hours: by timed trainings, at "
+            "least 12 and at most 200. Where 12 do not fit, the epochs shrink, to a quarter of the preset's at the "
+            "least. What is given stays; no trial begins after that time.",
+            panel=_TRIALS,
+            metavar="H",
+            unset="no limit",
+        ),
+    ] = None
     timeout: Annotated[
         float | None,
         Option(
@@ -386,7 +397,11 @@ class SearchOptions:
         """
         mistakes = problems(self)
         if self.calibrate is True:
-            given = {"epochs": self.epochs is not None, "base-epochs": self.base_epochs is not None}
+            given = {
+                "epochs": self.epochs is not None,
+                "base-epochs": self.base_epochs is not None,
+                "hours": self.hours is not None,
+            }
             mistakes += [
                 f"calibrate: it sets --{name}, which was given as well (leave one of the two out)"
                 for name, is_given in given.items()

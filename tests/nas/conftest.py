@@ -25,6 +25,8 @@ from nas.study.folders import default_storage
 from nas.study.server_connections import with_server_timeouts
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
+from nas.workflows import timing
+from nas.workflows.timing_process import ProcessTimes
 from search_spaces import Architecture, SearchSpace, space_file
 from trials import Budget, Costs, Ending, Epoch, Limits, Outcome, Scores
 from trials.accuracy.judged import Judged
@@ -32,6 +34,7 @@ from trials.accuracy.matches import Matches
 from trials.accuracy.resampling import RESAMPLES
 from trials.data.unseen_images import JudgingImages
 from trials.scores import Accuracy
+from trials.training.timed_training import TrainingTimes
 
 SPACE = """\
 name: small
@@ -55,6 +58,29 @@ def patient_progress() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(activity, "SECONDS", (600.0, 600.0))
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def real_timing() -> Iterator[Callable[..., ProcessTimes]]:
+    """Time no trainings for the plans of searches; the function that does."""
+    training = TrainingTimes(
+        step=0.1,
+        epoch=0.1,
+        image=0.1,
+        start=0.1,
+        end=0.1,
+        loading=0.1,
+        first_validation=0.1,
+        train_images=10,
+        val_images=10,
+        weights_bytes=10,
+        checkpoint_bytes=10,
+    )
+    times = ProcessTimes(start=1.0, trainings=(training,) * 4, problems={}, latency=0.0, memory=10, gpu_memory=0)
+    real = timing._measure
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timing, "_measure", lambda *_: times)
+        yield real
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 from collections.abc import Generator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 import torch
@@ -11,12 +12,14 @@ from torch import nn
 from typer.testing import CliRunner, Result
 
 from nas.cli import app
-from nas.workflows import check, estimate
+from nas.workflows import check, estimate, timing
 from nas.workflows.check import Progress
 from nas.workflows.check_cache import CheckCache
-from nas.workflows.estimate import Estimate, Search
+from nas.workflows.estimate import Estimate
+from nas.workflows.planned_search import PlannedSearch
 from nas.workflows.request import Request
 from search_spaces import OPERATORS, SearchSpace, model_reader, pgi, space_file
+from search_spaces.errors import EstimateError
 from search_spaces.operators import Operator, modules
 from trials.contracts import cases, model_contract, operator_contract
 from trials.contracts.case import Case
@@ -161,7 +164,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Return numbers instead of timing."""
 
-    def at_once(space: SearchSpace, search: Search, cache: CheckCache) -> Estimate:  # noqa: ARG001 - the real signature
+    def at_once(space: SearchSpace, search: PlannedSearch, cache: CheckCache, *, report: object) -> Estimate:  # noqa: ARG001 - the real signature
         return Estimate(trials=search.trials, workers=search.workers, stock=60.0, costliest=90.0, machine="a machine")
 
     monkeypatch.setattr(estimate, "measure", at_once)
@@ -250,25 +253,11 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
 
 
 def test_estimated_hours_are_rounds_of_trials(data: Path, space: Path) -> None:
-    search = Search.of(Request(data=str(data), trials=5, workers=2, epochs=3, batch=8), space_file.load(space))
+    search = PlannedSearch.of(Request(data=str(data), trials=5, workers=2, epochs=3, batch=8), space_file.load(space))
     assert (search.budget.image_size, search.budget.deploy_size, search.budget.batch) == (320, 640, 8)
-    times = estimate.StepTimes(step=1.0, image=0.5, start=10.0)
-    assert times.seconds(search.budget, search.data) == 10 + 3 * 2 + 4 * 0.5
     assert search.base is not None
-    assert times.seconds(search.base, search.data) == 10 + 60 * 2 + 4 * 0.5
     estimated = Estimate(trials=5, workers=2, stock=3600, costliest=1800, base=900, machine="")
     assert estimated.hours == (1.75, 3.25)
-
-
-def test_estimate_is_timed_once(data: Path, space: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = Request(data=str(data), image_size=32, deploy_size=32, batch=2, epochs=1, device="cpu", workers=1)
-    loaded = space_file.load(space)
-    search = Search.of(asked, loaded)
-    stored = CheckCache(tmp_path / "checks.json")
-    estimated = estimate.measure(loaded, search, stored)
-    assert 0 < estimated.stock < 60
-    monkeypatch.setattr(estimate, "_measure_step_times", None)
-    assert estimate.measure(loaded, search, CheckCache(tmp_path / "checks.json")) == estimated
 
 
 @pytest.mark.usefixtures("at_once")
@@ -320,18 +309,23 @@ def test_a_space_is_printed_as_a_table(space: Path, data: Path) -> None:
     result = nas("check", "--space", space, "--data", data, "--deploy-size", 64, "--trials", 4, "--workers", 2)
     assert result.exit_code == 0, result.stderr
     assert "median" in result.stdout
-    assert "estimate  2 min to 3 min" in result.stderr
+    assert "estimate  about 2.8 min (2 to 3 min): a trial of the stock model takes 60 s" in result.stderr
     assert "on a machine" in result.stderr
 
 
 @pytest.mark.usefixtures("at_once")
-def test_a_training_that_cannot_begin_is_reported_with_the_rest(space: Path, data: Path) -> None:
-    one_pixel = ("--image-size", 32, "--deploy-size", 64, "--batch", 1)  # batch norm wants more than one
-    result = nas("check", "--space", space, "--data", data, *one_pixel, "--device", "cpu", "--format", "json")
+def test_a_training_that_cannot_begin_is_reported_with_the_rest(
+    space: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> NoReturn:
+        raise EstimateError("a timed training failed: ValueError: Expected more than 1 value")
+
+    monkeypatch.setattr(timing, "_measure", failing)
+    result = nas("check", "--space", space, "--data", data, "--device", "cpu", "--format", "json")
     assert result.exit_code == 1
     document = json.loads(result.stdout)
     assert (document["failures"], document["effort"]) == ([], None)
-    assert document["problem"].startswith("no estimate: a training step of stock failed: Expected more than 1 value")
+    assert document["problem"] == "no estimate: a timed training failed: ValueError: Expected more than 1 value"
 
 
 WRONG = {

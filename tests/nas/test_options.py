@@ -67,11 +67,11 @@ def requests(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
 class TestCommandLine:
     def test_every_option_is_a_flag(self) -> None:
         flags = {spelled for one in parameters("search").values() for spelled in one.opts}
-        assert flags == {one.flag for one in OPTIONS.values()} | {"--dry-run", "--format"}
+        assert flags == {one.flag for one in OPTIONS.values()} | {"--dry-run", "--yes", "--format"}
 
     def test_flags_of_search_are_stable(self) -> None:
         assert " ".join(one.flag for one in OPTIONS.values()) == (
-            "--space --scale --refine --data --holdout --weights --from-scratch --trials --timeout --trial-timeout "
+            "--space --scale --refine --data --holdout --weights --from-scratch --trials --hours --timeout --trial-timeout "
             "--trial-memory --workers --device --ray --gpus-per-worker --no-cache --preset --epochs --base-epochs "
             "--calibrate --image-size "
             "--batch --precision --seed --eta --first-rung --seeds --objectives --deploy-size --latency --reward "
@@ -91,6 +91,7 @@ class TestCommandLine:
             **{name: (str(n), n) for n, name in enumerate(("trials", "eta", "first_rung", "seeds"), 10)},
             **dict.fromkeys(("target_gflops", "target_latency", "max_gflops", "max_latency"), ("2.5", 2.5)),
             "gpus_per_worker": ("0.5", 0.5),
+            "hours": ("8", 8.0),
             "image_size": ("64", 64),
             "deploy_size": ("96", 96),
             "from_scratch": ("", True),

@@ -329,19 +329,18 @@ class TestValidationBatches:
                     assert (value.dtype, torch.equal(value, earlier[name])) == (earlier[name].dtype, True), name
                 else:
                     assert value == earlier[name], name
-        monkeypatch.setattr(image_cache.ValidationBatches, "can_hold", lambda _: False)
+        monkeypatch.setattr(image_cache.ValidationBatches, "can_hold", lambda *_: False)
         theirs = trainer.get_dataloader(trainer.data["val"], batch_size=trainer.test_loader.batch_size, mode="val")
         assert isinstance(theirs, InfiniteDataLoader)
         trainer.validator.dataloader = theirs
         assert trainer.validate() == first
 
-    def test_validation_batches_are_stored_up_to_a_size(self, load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-        dataset = load(training=False)
+    def test_validation_batches_are_stored_up_to_a_size(self, monkeypatch: pytest.MonkeyPatch) -> None:
         size = len(SHAPES) * 64 * 64 * 3
         monkeypatch.setattr(image_cache, "_HELD_BYTES", size)
-        assert image_cache.ValidationBatches.can_hold(dataset)
+        assert image_cache.ValidationBatches.can_hold(len(SHAPES), 64)
         monkeypatch.setattr(image_cache, "_HELD_BYTES", size - 1)
-        assert not image_cache.ValidationBatches.can_hold(dataset)
+        assert not image_cache.ValidationBatches.can_hold(len(SHAPES), 64)
 
     def test_validation_batches_are_built_once(self, load: Load) -> None:
         dataset = load(training=False)

@@ -9,7 +9,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -31,14 +30,15 @@ from trials import machine
 from trials.budget import Recipe
 from trials.costing.layers import IMAGE_CHANNELS
 from trials.data import image_checks, image_files
+from trials.data.room import Room, most_bytes
 
 log = logging.getLogger(__name__)
 
 _RULES = "without boxes without area"
 """Version of the rules for reading labels; other rules have other caches."""
+FOLDER = "images"
+"""Folder of decoded images in the cache folder."""
 _UNUSED_SECONDS = 30 * 24 * 3600
-_SHARE_OF_MEMORY = 0.5
-_SHARE_OF_DISK = 0.25
 _HELD_BYTES = 512 * 2**20
 """Most bytes of validation batches in memory; larger ones are put together anew for every validation."""
 
@@ -144,10 +144,9 @@ class CachedImages(UserImages):
         except OSError as error:
             log.warning("%s: %s; images are read in every epoch", folder, error.strerror)
             return False
-        largest, free = self.ni * self.imgsz**2 * self.channels, machine.free_memory()
-        fits = (free is None or largest < _SHARE_OF_MEMORY * free) and (
-            self._file().is_file()
-            or (os.access(folder, os.W_OK) and largest < _SHARE_OF_DISK * shutil.disk_usage(folder).free)
+        room = Room.of(folder)
+        fits = room.in_memory(self.ni, self.imgsz) and (
+            self._file().is_file() or (os.access(folder, os.W_OK) and room.on_disk(self.ni, self.imgsz))
         )
         if not fits:
             log.info("%d images of %d px do not fit into memory; they are read in every epoch", self.ni, self.imgsz)
@@ -202,13 +201,21 @@ class CachedImages(UserImages):
         return self.load_image(index)
 
     def _file(self) -> Path:
-        return cache_folder.path() / "images" / f"{self._identity()}.bin"
+        return cache_folder.path() / FOLDER / f"{self._identity()}.bin"
 
     def _identity(self) -> str:
         """Return a hash that is equal for the same unchanged files at the same size."""
         stats = [(file, Path(file).stat()) for file in self.im_files]
         files = [(file, stat.st_size, stat.st_mtime_ns) for file, stat in stats]
         return hashlib.sha256(json.dumps([files, self.imgsz, self.channels]).encode()).hexdigest()[:24]
+
+
+class ReadImages(CachedImages):
+    """Images that are read and decoded whenever they are needed, as those are that do not fit into memory."""
+
+    def check_cache_ram(self, safety_margin: float = 0.0) -> bool:  # noqa: ARG002 - Ultralytics' signature
+        """Return that they do not fit."""
+        return False
 
 
 class ListedImages(CachedImages):
@@ -240,9 +247,9 @@ class ValidationBatches:
         return (dict(batch) for batch in self._batches)
 
     @staticmethod
-    def can_hold(dataset: CachedImages) -> bool:
-        """Return whether all batches together are small enough to be held in memory."""
-        return bool(dataset.ni * dataset.imgsz**2 * dataset.channels <= _HELD_BYTES)
+    def can_hold(images: int, image_size: int) -> bool:
+        """Return whether all batches of so many images are together small enough to be held in memory."""
+        return most_bytes(images, image_size) <= _HELD_BYTES
 
 
 @lru_cache(maxsize=8)
@@ -258,6 +265,7 @@ def load(
     root: str = "",
     key_points: tuple[int, int] | None = None,
     listed: bool = False,
+    cached: bool = True,
 ) -> CachedImages:
     """Return the images of one split of a data set; loaded once per process.
 
@@ -270,8 +278,10 @@ def load(
         root: of the data set, from which the lines of lists may start.
         key_points: in each label row beside the box; left out.
         listed: whether `sources` are the images themselves.
+        cached: whether decoded images are held in memory if there is room for them.
     """
-    return (ListedImages if listed else CachedImages)(
+    kind = ListedImages if listed else CachedImages if cached else ReadImages
+    return kind(
         img_path=list(sources),
         imgsz=image_size,
         batch_size=batch,

@@ -130,7 +130,12 @@ class ShortTraining(DetectionTrainer):
 
     Its name does not end in "Trainer", by which Ultralytics recognises where to add MLflow, Weights & Biases and the
     other integrations' callbacks (`utils/callbacks/base.py:197`).
+
+    Attributes:
+        is_cached: whether decoded images are held in memory if there is room for them.
     """
+
+    is_cached = True
 
     def __init__(
         self,
@@ -222,13 +227,18 @@ class ShortTraining(DetectionTrainer):
             root=self.data_set.root,
             key_points=self.data_set.key_points,
             listed=isinstance(img_path, tuple),
+            cached=self.is_cached,
         )
+
+    def holds(self, dataset: image_cache.CachedImages) -> bool:
+        """Return whether the validation batches are held in memory."""
+        return image_cache.ValidationBatches.can_hold(dataset.ni, dataset.imgsz)
 
     def get_dataloader(self, dataset_path: Any, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
         """Return Ultralytics' loader, or validation batches held in memory."""
         if mode == "val":
             dataset = self.build_dataset(dataset_path, mode, batch_size)
-            if image_cache.ValidationBatches.can_hold(dataset):
+            if self.holds(dataset):
                 return image_cache.validation_batches(dataset, batch_size)
         return super().get_dataloader(dataset_path, batch_size, rank, mode)
 
