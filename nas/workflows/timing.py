@@ -23,6 +23,7 @@ from trials.data import image_cache, image_files, listed_images
 from trials.data.datasets import DataSet
 from trials.data.room import Room
 from trials.data.summary import Summary
+from trials.devices import CPU
 from trials.provenance import Provenance
 from trials.training.timed_training import Holding, sample_sizes
 
@@ -145,7 +146,9 @@ def _task(
 ) -> Task:
     classes = len(search.data.classes)
     files = dict.fromkeys(str(source.path) for one in architectures for source in one.sources)
-    budgets = [search.budget.at(one.image_size) for one in architectures]
+    device = CPU if search.device == CPU else "0"  # a process sees one GPU
+    budget = search.budget.model_copy(update={"device": device})
+    budgets = [budget.at(one.image_size) for one in architectures]
     return Task(
         parent=os.getpid(),
         began=time.time(),
