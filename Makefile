@@ -4,7 +4,7 @@ VENV := .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: search test test-slow lint bench docs clean
+.PHONY: search test test-slow lint bench gpu docs clean
 
 search: $(VENV)/installed
 	$(BIN)/nas search --space v9
@@ -24,6 +24,9 @@ lint: $(VENV)/installed-dev
 bench: $(VENV)/installed-dev
 	$(BIN)/python benchmarks/cost.py
 	$(BIN)/python benchmarks/operators.py
+
+gpu: $(VENV)/installed-dev  # checks all that needs a GPU, in eight minutes: docs/gpu.md
+	$(BIN)/python -m benchmarks.gpu --device cuda:0
 
 docs: $(VENV)/installed-dev  # a browser draws two of the pictures: Chromium or Chrome
 	$(BIN)/python docs/figures/draw.py
