@@ -10,6 +10,8 @@ from search_spaces import cache_folder
 from trials.data.image_cache import ValidationBatches
 from trials.data.room import Room, most_bytes
 
+_STUDY_BYTES = 90 * 2**20
+"""What Optuna and its storage occupy in a worker; a timing process imports neither."""
 _TRIAL_BYTES = 200_000
 """Most bytes that a trial leaves beside its weights: model, epochs, outcome, and its rows in databases."""
 
@@ -46,7 +48,7 @@ class Needs:
         """Return what a search needs, by what its timed trainings have occupied."""
         data, size = search.data, search.budget.image_size
         held = [most_bytes(data.val_images, size)] if ValidationBatches.can_hold(data.val_images, size) else []
-        worker = times.memory + sum(held)
+        worker = times.memory + _STUDY_BYTES + sum(held)
         room = Room.of(cache_folder.path())
         splits = (data.train_images, data.val_images)
         fitting = [count for count in splits if room.in_memory(count, size) and room.on_disk(count, size)]

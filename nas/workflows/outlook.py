@@ -1,9 +1,10 @@
 """How long a planned search takes, by the best that is known: its trials so far, timed trainings, or a rough rate."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nas.records.pace import pace
 from nas.study.folders import STUDY
+from nas.study.score_cache import ScoreCache, training_key, weights_digest
 from nas.study.stored_study import StoredStudy
 from nas.workflows import timing
 from nas.workflows.check_cache import CheckCache
@@ -71,6 +72,8 @@ def outlook(
         estimate = measure(plan.space, search, cache, report=report)
     except EstimateError as error:
         return Outlook(seconds=None, how=f"not known: {error}")
+    if _stock_is_trained(plan):
+        estimate = replace(estimate, base=0.0)
     low, high = estimate.hours
     processes = f"in {search.sharing} processes at once" if search.sharing > 1 else "in one process"
     how = f"by timed steps of {estimate.timed} architectures, {processes}, on {estimate.machine}"
@@ -91,3 +94,12 @@ def _by_trials(plan: Plan) -> Outlook | None:
     if found is None:
         return None
     return Outlook(seconds=found.seconds_left, how=f"for {missing} of {plan.file.run.trials} trials, by those before")
+
+
+def _stock_is_trained(plan: Plan) -> bool:
+    """Return whether the stock model's weights are in the score cache: an earlier search has trained it alike."""
+    base, cache = plan.file.settings.base, ScoreCache.of_user() if plan.file.run.cache else None
+    if base is None or cache is None:
+        return False
+    found = cache.read(training_key(plan.space.stock, base, plan.data, weights_digest(base.weights)))
+    return found is not None and found.has_weights

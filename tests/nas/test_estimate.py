@@ -17,6 +17,7 @@ from nas.algorithms.successive_halving import Stopping
 from nas.cli import app, estimating, show
 from nas.execution import worker
 from nas.execution.worker import Worker
+from nas.study.score_cache import ScoreCache
 from nas.workflows import fit_hours, outlook, timing, timing_process, timing_run
 from nas.workflows.check_cache import CheckCache
 from nas.workflows.estimate import of_times, rough_seconds, training_seconds
@@ -237,6 +238,18 @@ class TestOutlook:
         assert found.how == "for 2 of 4 trials, by those before"
         assert timed == []
 
+    def test_stock_model_that_was_trained_before_takes_no_time(
+        self, plan: Callable[..., Plan], timed: list[PlannedSearch], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        planned = plan()
+        before = outlook.outlook(planned, CheckCache(None), always=True)
+        cache = SimpleNamespace(read=lambda _: SimpleNamespace(has_weights=True))
+        monkeypatch.setattr(ScoreCache, "of_user", lambda: cache)
+        after = outlook.outlook(planned, CheckCache(None), always=True)
+        assert before.estimate is not None
+        assert before.seconds == pytest.approx((after.seconds or 0) + before.estimate.base)
+        assert len(timed) == 2
+
     def test_workers_elsewhere_are_not_timed_here(self, plan: Callable[..., Plan], timed: list[PlannedSearch]) -> None:
         found = outlook.outlook(plan(), CheckCache(None), always=True, elsewhere=True)
         assert (found.seconds, timed) == (None, [])
@@ -297,7 +310,7 @@ class TestNeeds:
         found = Needs.of(replace(search, workers=3), MEASURED)
         pixels = 64 * 64 * 3
         assert found.images == found.all_images == 150 * pixels
-        assert found.worker_memory == 2**30 + 50 * pixels
+        assert found.worker_memory == 2**30 + 90 * 2**20 + 50 * pixels
         assert found.memory == 3 * found.worker_memory + found.images
         assert found.weights == 12 * 8_000_000 + 3 * 40_000_000
         assert found.disk == found.weights + found.images + 12 * 200_000
