@@ -1,7 +1,6 @@
 """Tables of trials and Pareto fronts: one line per trial, with more columns on a wider terminal."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from nas.cli import show
@@ -10,7 +9,6 @@ from nas.cli.show import Format
 
 if TYPE_CHECKING:
     from nas.records.record import Record
-    from nas.records.trial_files import TrialFiles
     from nas.report.trust import Trust
     from nas.report.verdict import Verdict
     from nas.study.stored_study import StoredStudy
@@ -62,17 +60,11 @@ def print_trials(
         further: values for JSON, by trial.
     """
     from nas.algorithms import pareto
-    from nas.locks import is_held
     from nas.records.distinct_summaries import distinct_summaries
     from nas.records.record import COLUMNS, stock_of
+    from nas.study.running_trials import with_progress
 
-    is_supervised = is_held(study.supervision_lock.path)
-    records = [
-        with_progress(study.files(record.trial), record, is_supervised=is_supervised)
-        if record.state == "running"
-        else record
-        for record in some
-    ]
+    records = with_progress(study, some)
     if shown != "table":
         rows = [{**record.as_row(), **(further or {}).get(record.trial, {})} for record in records]
         show.rows(rows, shown, title=title, columns=dict.fromkeys(COLUMNS, ""))
@@ -247,23 +239,3 @@ def _row(record: "Record", stock: "Record | None", cost: str, *, epochs: int, su
         "of_stock": "-" if share is None else f"{share:.1%}",
         "progress": f"{record.epochs}/{epochs}" if running else record.epochs or None,
     }
-
-
-def with_progress(files: "TrialFiles", record: "Record", *, is_supervised: bool) -> "Record":
-    """Return a running trial with the epochs that are done, and their seconds; interrupted if its process is gone.
-
-    The storage has it as running until the study is resumed. A trial of another machine has no lock in this folder.
-
-    Args:
-        is_supervised: whether a process on this machine runs the study.
-    """
-    from nas.locks import is_held
-
-    epochs = files.read_epochs()
-    is_gone = not is_supervised and files.lock.exists() and not is_held(files.lock)
-    return replace(
-        record,
-        state="fail" if is_gone else record.state,
-        epochs=len(epochs),
-        seconds=round(sum(epoch.seconds for epoch in epochs), 1),
-    )

@@ -38,12 +38,12 @@ def watch(
       nas watch v9t-digits            until it ends
       nas watch v9t-digits --once     its present state
     """
-    from nas.cli.fronts import with_progress
     from nas.cli.live import Watching
     from nas.cli.live_table import live_table
     from nas.locks import is_held
     from nas.study.fetching import fetched
     from nas.study.folders import existing
+    from nas.study.running_trials import with_progress
     from nas.study.stored_study import StoredStudy
     from nas.words import duration
 
@@ -63,9 +63,7 @@ def watch(
     except KeyboardInterrupt:
         show.lines([f"Stopped watching; {study} goes on."])
         raise typer.Exit(show.STOPPED) from None
-    supervised = is_held(opened.supervision_lock.path)
-    read = opened.records()
-    records = [with_progress(opened.files(one.trial), one, is_supervised=supervised) for one in read]
+    records = with_progress(opened, opened.records())
     left = opened.pace(records) if running else None
     words = f"about {duration(left.seconds_left)} left" if left is not None and left.seconds_left else ""
     show.console().print(live_table(opened, records, words))

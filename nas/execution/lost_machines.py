@@ -35,10 +35,10 @@ def recover_lost(study: Study) -> bool:
     if shared is None:
         return False
     lost, ended = shared.machines.lost(), False
-    if not any(_is_abandoned(trial, lost) for trial in study.trials()):
+    if not any(_is_abandoned(trial, lost) for trial in study.optuna_trials()):
         return False
     with study.proposal_lock.held():  # else a worker may be between Optuna's new trial and its machine's attribute
-        for trial in study.trials():
+        for trial in study.optuna_trials():
             if _is_abandoned(trial, lost):
                 _give_away(study, trial)
                 ended = True
@@ -47,7 +47,7 @@ def recover_lost(study: Study) -> bool:
 
 def runs_on_some_machine(study: Study) -> bool:
     """Return whether a trial runs on a machine that would be noticed if it were lost."""
-    return any(trial.state == TrialState.RUNNING and MACHINE in trial.user_attrs for trial in study.trials())
+    return any(trial.state == TrialState.RUNNING and MACHINE in trial.user_attrs for trial in study.optuna_trials())
 
 
 def _is_abandoned(trial: FrozenTrial, lost: set[str]) -> bool:
@@ -90,7 +90,7 @@ def take_back(study: Study, number: int, fields: Mapping[str, Any]) -> bool:
     Returns:
         Whether it was stored: not if the other training has ended before.
     """
-    trials = study.trials()
+    trials = study.optuna_trials()
     retrying = _last_retry(trials, number)
     if retrying is None or study.shared is None or ENDING in retrying.user_attrs:
         return False

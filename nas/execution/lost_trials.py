@@ -17,7 +17,7 @@ def end_waiting(study: Study, number: int) -> None:
     Raises:
         StudyError: there is no outcome.
     """
-    trial = study.trials()[number]
+    trial = study.optuna_trials()[number]
     if trial.state == TrialState.WAITING:
         _end(study, trial._trial_id, number)  # noqa: SLF001 - Optuna's storages take it
 
@@ -32,7 +32,7 @@ def add(study: Study, number: int) -> None:
     Raises:
         StudyError: another number is the next one, or there is no outcome.
     """
-    files, before = study.files(number), study.trials()
+    files, before = study.files(number), study.optuna_trials()
     if len(before) != number:
         raise StudyError(f"{files.folder}: trial {len(before)} is the next one of the storage; nothing was added")
     architecture, outcome = Architecture.read(files.model), files.read_outcome() or {}
@@ -45,7 +45,7 @@ def add(study: Study, number: int) -> None:
     if architecture.is_stock and not any(ROLE in trial.user_attrs for trial in before):
         attributes[ROLE] = "stock"
     study.optuna.enqueue_trial(study.space.values(architecture), user_attrs=attributes)
-    _end(study, study.trials()[number]._trial_id, number)  # noqa: SLF001 - Optuna's storages take it
+    _end(study, study.optuna_trials()[number]._trial_id, number)  # noqa: SLF001 - Optuna's storages take it
 
 
 def _end(study: Study, trial_id: int, number: int) -> None:

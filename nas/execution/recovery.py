@@ -21,7 +21,7 @@ from trials.devices import CPU
 
 def trainings_by_process(study: Study) -> dict[int, Training]:
     """Return the training of each worker process of this machine, the stock model's training included."""
-    running = [study.files(trial.number) for trial in study.trials() if _runs_here(study, trial)]
+    running = [study.files(trial.number) for trial in study.optuna_trials() if _runs_here(study, trial)]
     on_gpu = study.settings.budget.device != CPU
     trainings = [Training(files, study.settings.budget.timeout, on_gpu) for files in running]
     stock = study.stock_training
@@ -32,7 +32,7 @@ def trainings_by_process(study: Study) -> dict[int, Training]:
 
 def processes_by_trial(study: Study) -> dict[int, int]:
     """Return the process of each running trial whose lock is held on this machine."""
-    files = {trial.number: study.files(trial.number) for trial in study.trials() if _runs_here(study, trial)}
+    files = {trial.number: study.files(trial.number) for trial in study.optuna_trials() if _runs_here(study, trial)}
     holders = {number: each.read_holder() for number, each in files.items() if is_held(each.lock)}
     return {number: holder for number, holder in holders.items() if holder is not None}
 
@@ -49,13 +49,13 @@ def recover(study: Study, exits: Mapping[int, ExitCause | None] | None = None) -
     """
     ended = {}
     with study.proposal_lock.held():  # else a worker may be between its proposal and the trial's lock
-        for trial in study.trials():
+        for trial in study.optuna_trials():
             holder = study.files(trial.number).read_holder()
             concerned = exits is None or holder is None or holder in exits
             if _runs_here(study, trial) and concerned and not is_held(study.files(trial.number).lock):
                 _end(study, trial, None if exits is None or holder is None else exits[holder])
                 ended[trial.number] = holder
-        for trial in study.trials():
+        for trial in study.optuna_trials():
             if trial.state == TrialState.FAIL and ENDING not in trial.user_attrs:
                 retry(study, trial.number, "interrupted")  # after Optuna had failed it, before the worker enqueued it
                 _take_back_finished(study, trial)

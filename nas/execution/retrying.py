@@ -11,7 +11,7 @@ def retry(study: Study, number: int, reason: str, *, crashed: bool = False) -> N
         reason: why the trial was not finished, as a phrase.
         crashed: whether its worker crashed, which is allowed once.
     """
-    trials = study.trials()
+    trials = study.optuna_trials()
     trial = study.storage.get_trial(trials[number]._trial_id)  # noqa: SLF001 - with its rungs; Optuna's storages take it
     if FINGERPRINT not in trial.user_attrs or any(other.user_attrs.get(RETRY_OF) == number for other in trials):
         return  # interrupted before it had an architecture, or enqueued already

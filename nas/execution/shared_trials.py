@@ -58,7 +58,7 @@ def require_alone(study: Study, trial: Trial, architecture: Architecture, lock: 
     was_lost = lock.is_lost()
     if was_lost:
         lock.take()
-    trials = study.trials()
+    trials = study.optuna_trials()
     this = trials[trial.number]
     if RETRY_OF in this.user_attrs:
         is_double = any(_retries_the_same(other, this) for other in trials)

@@ -140,7 +140,7 @@ class Supervisor:
 
     def _reset_failures(self) -> None:
         """Ignore the failures that stopped an earlier run: the user who resumes the study knows of them."""
-        trials = self._study.trials()
+        trials = self._study.optuna_trials()
         earlier = next((trial.number for trial in trials if not trial.state.is_finished()), len(trials))
         self._study.set_run(self._study.file.run.model_copy(update={"earlier": earlier}))
         if self._study.stock_training is not None:

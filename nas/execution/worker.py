@@ -214,7 +214,7 @@ class Worker:
     def _take_checkpoint(self, trial: Trial, files: TrialFiles) -> None:
         """Move the checkpoint of the trial that this one retries here; a retry may be killed before it does so."""
         before = trial.user_attrs.get(RETRY_OF)
-        trials = self.study.trials() if before is not None else []
+        trials = self.study.optuna_trials() if before is not None else []
         while before is not None and not files.checkpoint.is_file():
             retried = self.study.files(before)
             if self.study.shared is not None:

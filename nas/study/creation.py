@@ -53,7 +53,7 @@ def _write(study: Study, space_text: str, latency: Timings | None, sealed: Holdo
         study.record_file.delete()
         create_file(study.database)
     study.file = create_study(study.storage, study.file)
-    if not study.trials():
+    if not study.optuna_trials():
         _enqueue_first(study)
     if study.shared is not None:
         shared = study.shared

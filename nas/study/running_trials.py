@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nas.locks import is_held
 from nas.records.record import Record
 from nas.records.trial_attributes import HOST
+from nas.records.trial_files import TrialFiles
 from nas.study.storage import study_id
 from nas.study.stored_study import StoredStudy
 from nas.words import duration
@@ -70,3 +71,30 @@ def running_trials(study: StoredStudy, records: Sequence[Record]) -> list[Runnin
             )
         )
     return found
+
+
+def with_progress(study: StoredStudy, records: Sequence[Record]) -> list[Record]:
+    """Return records, those of running trials with the epochs that are done, and their seconds."""
+    is_supervised = is_held(study.supervision_lock.path)
+    return [
+        _progressed(study.files(one.trial), one, is_supervised=is_supervised) if one.state == "running" else one
+        for one in records
+    ]
+
+
+def _progressed(files: TrialFiles, record: Record, *, is_supervised: bool) -> Record:
+    """Return a running trial with its progress; interrupted if its process is gone.
+
+    The storage has it as running until the study is resumed. A trial of another machine has no lock in this folder.
+
+    Args:
+        is_supervised: whether a process on this machine runs the study.
+    """
+    epochs = files.read_epochs()
+    is_gone = not is_supervised and files.lock.exists() and not is_held(files.lock)
+    return replace(
+        record,
+        state="fail" if is_gone else record.state,
+        epochs=len(epochs),
+        seconds=round(sum(epoch.seconds for epoch in epochs), 1),
+    )

@@ -22,6 +22,7 @@ from nas.study.folders import LATENCY_TABLE, REPORT
 from nas.study.judging import images_that_judge
 from nas.study.links import require_writable_within
 from nas.study.retry_queue import RetryFirstStudy
+from nas.study.running_trials import with_progress
 from nas.study.score_cache import ScoreCache
 from nas.study.scoring import Scoring, candidate_budget
 from nas.study.stock_training import StockTraining
@@ -39,6 +40,7 @@ from trials.latency import timings
 from trials.latency.latency_table import LatencyTable
 
 if TYPE_CHECKING:
+    from pandas import DataFrame
     from plotly import graph_objects
 
     from nas.report.ablation import Ablation
@@ -128,11 +130,39 @@ class Study(StoredStudy):
         except (NasError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             architecture = None
         if architecture is None or architecture.fingerprint != record.fingerprint:
-            trial = self.trials()[record.trial]
+            trial = self.optuna_trials()[record.trial]
             return self.space.architecture(trial.system_attrs.get("fixed_params") or trial.params)
         return architecture
 
-    def trials(self) -> list[FrozenTrial]:
+    def trials(self) -> "DataFrame":
+        """Return all trials as a pandas DataFrame, one row for each, with the columns of `nas trials --format csv`.
+
+        | column | type | value |
+        |---|---|---|
+        | `trial` | int | its number |
+        | `state` | str | `waiting`, `running`, `complete`, `pruned` or `fail` |
+        | `ending` | str | such as `finished`, `stopped` or `crashed`; missing while it has not ended |
+        | `map50_95`, `map50` | float | scores on 0 to 1; missing unless it was scored |
+        | `expected` | float | posterior mean of mAP50-95, where it was requested |
+        | `gflops` | float | of one image at the deployment size |
+        | `params` | Int64 | parameters of the deployed model |
+        | `latency_ms` | float | measured in the trial, or predicted from the device's table |
+        | `measured_ms` | float | measured after the search, where `latency_ms` is a prediction |
+        | `inherited` | float | share of the weights that came from a checkpoint |
+        | `epochs` | int | trained so far |
+        | `seconds` | float | that the training took |
+        | `repeat` | int | earlier trainings of the architecture |
+        | `seeds` | int | trainings that the accuracies are the mean of |
+        | `fingerprint` | str | of the architecture |
+        | `picks` | object | a dict: `{"4": {"UIB": {...}}}`; empty for the stock model |
+
+        What a trial does not have is missing (`NaN` or `<NA>`), never a number.
+        """
+        from nas.records.data_frame import data_frame  # noqa: PLC0415 - pandas, which only this method needs
+
+        return data_frame(with_progress(self, self.records()))
+
+    def optuna_trials(self) -> list[FrozenTrial]:
         """Return all trials as Optuna stores them."""
         return self.optuna.get_trials(deepcopy=False)
 
@@ -326,5 +356,5 @@ class Study(StoredStudy):
 
         every = self.records() if records is None else records
         has_stopped = any(record.ending == Ending.STOPPED for record in every)
-        attributes = {trial.number: trial.user_attrs for trial in self.trials()} if has_stopped else {}
+        attributes = {trial.number: trial.user_attrs for trial in self.optuna_trials()} if has_stopped else {}
         return estimate(every, self.space, self.feasible.figures, rung_accuracies(attributes))

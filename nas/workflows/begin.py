@@ -162,7 +162,7 @@ def _check(study: Study) -> None:
     """Check a study that is resumed, before its workers do."""
     _ = study.space  # refuses one that has changed
     study.remark = identity.verify(study)
-    study.trials()  # refuses a damaged database; the supervisor reads all trials in any case
+    study.optuna_trials()  # refuses a damaged database; the supervisor reads all trials in any case
 
 
 def exists(folder: Path, file: StudyFile) -> bool:

@@ -74,7 +74,7 @@ def _write_outcome(study: Study, finding: Finding) -> None:
     path = study.files(_number(finding)).outcome
     if path.exists():
         path.replace(_free(path.with_name(f"{path.name}.differs")))
-    attributes = study.trials()[_number(finding)].user_attrs
+    attributes = study.optuna_trials()[_number(finding)].user_attrs
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(outcome_of(attributes, _OUTCOME_FIELDS), indent=1))
 
@@ -82,7 +82,7 @@ def _write_outcome(study: Study, finding: Finding) -> None:
 def _write_model(study: Study, finding: Finding) -> None:
     """Write `model.yaml` as the trial's training did."""
     files = study.files(_number(finding))
-    trial = study.trials()[_number(finding)]
+    trial = study.optuna_trials()[_number(finding)]
     architecture = study.space.architecture(trial.system_attrs.get("fixed_params") or trial.params)
     if architecture.fingerprint != trial.user_attrs.get(FINGERPRINT):
         raise StudyError(f"{files.model}: the parameters of the trial are another architecture's; nothing was written")

@@ -120,7 +120,7 @@ class _RecordedTrial:
     def of(cls, study: Study, trial: int) -> "_RecordedTrial":
         record = find_record(study.records(), trial, study=study.name)
         files = study.files(trial)
-        stored = files.read_outcome() or study.trials()[trial].user_attrs  # which have the same fields
+        stored = files.read_outcome() or study.optuna_trials()[trial].user_attrs  # which have the same fields
         epochs = {epoch.epoch: epoch for epoch in files.read_epochs()}
         return cls(study=study, record=record, stored=stored, epochs=epochs)
 

@@ -143,7 +143,7 @@ class TestCommand:
 
     def test_clean_leaves_checkpoints_of_an_interrupted_trial_and_its_retry(self, study: Study) -> None:
         study.enqueue(study.space.stock, repeat=7)
-        trial = study.trials()[-1]
+        trial = study.optuna_trials()[-1]
         study.storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
         study.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)  # as after a killed worker
         checkpoint = study.files(trial.number).checkpoint

@@ -3,12 +3,15 @@
 import csv
 import io
 import json
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 from optuna.trial import TrialState
@@ -20,6 +23,7 @@ from nas._version import __version__
 from nas.cli import app, show, units
 from nas.execution import worker
 from nas.execution.worker import Worker
+from nas.records.data_frame import data_frame
 from nas.records.record import COLUMNS, Record, cheapest_as_accurate
 from nas.study.study import Study
 from search_spaces import model_reader
@@ -56,7 +60,7 @@ def test_a_study_whose_space_has_changed_is_shown_but_not_resumed(study: Study) 
 
 def test_an_interrupted_trial_is_not_called_failed(study: Study) -> None:
     study.enqueue(study.space.stock)
-    number = study.trials()[-1]._trial_id
+    number = study.optuna_trials()[-1]._trial_id
     study.storage.set_trial_state_values(number, TrialState.RUNNING)
     study.storage.set_trial_state_values(number, TrialState.FAIL)  # as a supervisor ends what a killed worker left
     shown = nas("trials", "small", *runs(study)).stdout
@@ -99,6 +103,31 @@ def test_keys_of_trials_as_json_are_stable(study: Study) -> None:
         "fingerprint": study.space.stock.fingerprint,
         "picks": {},
     }
+
+
+def test_trials_as_a_data_frame_are_those_of_json(study: Study) -> None:
+    study.enqueue(study.space.stock)  # has no score yet
+    table = study.trials()
+    rows = json.loads(nas("trials", "small", *runs(study), "--format", "json").stdout)
+    assert tuple(table.columns) == COLUMNS
+    assert records_of(table) == rows
+    assert (len(table), int(table["map50_95"].isna().sum())) == (6, 1)
+    assert str(table["params"].dtype) == "Int64"
+
+
+def records_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the rows of a table, with None for what is missing."""
+    return table.astype(object).where(table.notna(), None).to_dict("records")
+
+
+def test_no_trials_are_an_empty_data_frame() -> None:
+    table = data_frame([])
+    assert (len(table), tuple(table.columns), str(table["gflops"].dtype)) == (0, COLUMNS, "float64")
+
+
+def test_columns_of_the_data_frame_are_documented() -> None:
+    described = re.findall(r"^ *\| (`.*?) \|", Study.trials.__doc__ or "", re.MULTILINE)
+    assert tuple(re.findall(r"`(\w+)`", " ".join(described))) == COLUMNS
 
 
 def test_pareto_as_csv_is_the_front(study: Study) -> None:

@@ -305,7 +305,9 @@ class TestTrainings:
     def test_limits_do_not_refuse_a_finalist(self, searched: Study) -> None:
         """A latency that is measured again may be above the limit."""
         after = confirm(searched, seeds=2)
-        assert all("repeat" in trial.user_attrs or trial.user_attrs["role"] == "stock" for trial in after.trials())
+        assert all(
+            "repeat" in trial.user_attrs or trial.user_attrs["role"] == "stock" for trial in after.optuna_trials()
+        )
 
 
 class TestVerdict:

@@ -120,16 +120,18 @@ def test_running_trials_are_read_once_and_again_when_they_end(
 
     monkeypatch.setattr(RDBStorage, "_build_frozen_trial_from_trial_model", built)
     for _ in range(2):  # Optuna's first look reads all; of the second on it asks for those that had not ended
-        assert [trial.state for trial in beside.trials()][:4] == [TrialState.RUNNING] * 4
+        assert [trial.state for trial in beside.optuna_trials()][:4] == [TrialState.RUNNING] * 4
     read.clear()
-    assert len(beside.trials()) == 4
+    assert len(beside.optuna_trials()) == 4
     assert read == []
     study.optuna.tell(trials[2], state=TrialState.PRUNED)
     read.clear()
-    assert beside.trials()[2].state == TrialState.PRUNED
+    assert beside.optuna_trials()[2].state == TrialState.PRUNED
     assert read == [2]
     running_trial(study, "architecture 4")
-    assert [trial.user_attrs[FINGERPRINT] for trial in beside.trials()] == [f"architecture {i}" for i in range(5)]
+    assert [trial.user_attrs[FINGERPRINT] for trial in beside.optuna_trials()] == [
+        f"architecture {i}" for i in range(5)
+    ]
 
 
 def test_trial_without_its_architecture_is_read_again(make_study: MakeStudy) -> None:
@@ -141,7 +143,7 @@ def test_trial_without_its_architecture_is_read_again(make_study: MakeStudy) -> 
         for key, value in attributes.items():
             trial.set_user_attr(key, value)
         for _ in range(2):
-            found = beside.trials()[1].user_attrs
+            found = beside.optuna_trials()[1].user_attrs
             assert {key: found[key] for key in attributes} == attributes
 
 
@@ -153,7 +155,7 @@ def test_more_trials_than_one_statement_reads_are_read(make_study: MakeStudy, mo
     beside = Study.open(study.folder)
     monkeypatch.setattr("nas.study.trial_records._ONE_BY_ONE", 0)
     for _ in range(3):
-        assert [trial.number for trial in beside.trials()] == [0, 1, 2, 3, 4]
+        assert [trial.number for trial in beside.optuna_trials()] == [0, 1, 2, 3, 4]
         assert [record.fingerprint for record in beside.records()] == [f"architecture {i}" for i in range(5)]
 
 
@@ -176,6 +178,6 @@ def test_ask_and_tell_take_few_statements(
     monkeypatch.setattr(worker, "evaluate", score)
     with statements(study) as found:
         Worker(study, deadline=float("inf")).run()
-    trials = len(study.trials())
+    trials = len(study.optuna_trials())
     assert trials == 8
     assert len(found) / trials < 65  # 20 parameters more cost none more

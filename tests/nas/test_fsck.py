@@ -301,7 +301,7 @@ def _results(broken: Broken) -> dict[int, tuple[Any, ...]]:
     """Return fingerprint, scores and values of every finished trial."""
     study = Study.open(broken.folder)
     records = study.records()
-    values = [trial.values for trial in study.trials()]
+    values = [trial.values for trial in study.optuna_trials()]
     study.storage.engine.dispose()
     return {
         record.trial: (record.fingerprint, record.map50_95, record.gflops, record.epochs, values[record.trial])

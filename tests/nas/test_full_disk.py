@@ -189,7 +189,7 @@ def test_database_that_cannot_be_read_on_a_full_disk_is_not_called_damaged(
         read(study.database)
     disk.free()
     assert not holds_trials(study.folder / "study.db")
-    assert len(Study.open(study.folder).trials()) == 1
+    assert len(Study.open(study.folder).optuna_trials()) == 1
 
 
 @pytest.mark.parametrize("free", [0, 4096, 16384, 65536])
@@ -202,7 +202,7 @@ def test_study_that_finds_no_room_is_created_when_there_is_some(disk: Disk, make
         make_study(trials=1)
     assert "nas resume" not in str(raised.value)  # there is nothing to resume
     disk.free()
-    assert len(make_study(trials=1).trials()) == 1
+    assert len(make_study(trials=1).optuna_trials()) == 1
 
 
 def test_full_disk_leaves_study_json_unchanged(disk: Disk, make_study: MakeStudy) -> None:

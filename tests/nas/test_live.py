@@ -85,7 +85,7 @@ class TestRunningTrials:
     def test_have_machine_process_and_heartbeat(self, make_study: Callable[..., Study]) -> None:
         study = make_study()
         number = study.optuna.ask().number
-        study.storage.set_trial_user_attr(study.trials()[number]._trial_id, HOST, "lab3")
+        study.storage.set_trial_user_attr(study.optuna_trials()[number]._trial_id, HOST, "lab3")
         files = study.files(number)
         files.folder.mkdir(parents=True)
         records = study.records()
@@ -97,7 +97,7 @@ class TestRunningTrials:
             result = CliRunner().invoke(app, ["status", study.name, "--runs", str(study.folder.parent)])
             assert found.sentence.partition(", heartbeat")[0] in result.output
         assert running_trials(study, records) == []
-        assert study.trials()[number].state is TrialState.RUNNING
+        assert study.optuna_trials()[number].state is TrialState.RUNNING
 
 
 class TestWatch:

@@ -145,9 +145,9 @@ class TestSearch:
         records = first.records()
         assert [record.ending for record in records] == ["finished"] * 10
         assert set(Counter(record.fingerprint for record in records).values()) == {1}
-        ran = {trial.user_attrs[MACHINE] for trial in first.trials()}
+        ran = {trial.user_attrs[MACHINE] for trial in first.optuna_trials()}
         assert ran <= {shared(first).machines.id, shared(second).machines.id}  # one may be faster, and get all of them
-        assert {trial.user_attrs[HOST] for trial in first.trials()} == {socket.gethostname()}
+        assert {trial.user_attrs[HOST] for trial in first.optuna_trials()} == {socket.gethostname()}
 
     def test_stock_model_is_trained_once(self, first: Study, another: Join, monkeypatch: pytest.MonkeyPatch) -> None:
         trained = []
@@ -202,9 +202,9 @@ class TestLostMachine:
             lose(first, observer)
         assert lost_machines.recover_lost(second)
         assert not lost_machines.recover_lost(third)
-        retries = [each for each in first.trials() if each.user_attrs.get(RETRY_OF) == trial.number]
+        retries = [each for each in first.optuna_trials() if each.user_attrs.get(RETRY_OF) == trial.number]
         assert [each.state for each in retries] == [TrialState.WAITING]
-        assert first.trials()[trial.number].state == TrialState.FAIL
+        assert first.optuna_trials()[trial.number].state == TrialState.FAIL
         run(second)
         assert sum(record.finished for record in second.records()) == 10
 
@@ -218,19 +218,19 @@ class TestLostMachine:
         lose(first, second)
         watching._looked_at = -float("inf")
         watching._recover_lost_machines()
-        assert first.trials()[trial.number].state == TrialState.FAIL
+        assert first.optuna_trials()[trial.number].state == TrialState.FAIL
         assert all(process.to_restart for process in watching._workers)
 
     def test_machine_of_equal_host_name_does_not_touch_a_running_trial(self, first: Study, another: Join) -> None:
         trial, second = begin_trial(first), another()
         assert recovery.recover(second) == {}
         assert recovery.trainings_by_process(second) == {}
-        assert first.trials()[trial.number].state == TrialState.RUNNING
+        assert first.optuna_trials()[trial.number].state == TrialState.RUNNING
 
     def test_machine_recovers_its_own_trials_at_once(self, first: Study) -> None:
         trial = begin_trial(first)
         assert list(recovery.recover(first)) == [trial.number]
-        assert first.trials()[trial.number].state == TrialState.FAIL
+        assert first.optuna_trials()[trial.number].state == TrialState.FAIL
 
     def test_trial_of_an_earlier_version_is_recovered_by_the_name_of_its_machine(
         self, first: Study, another: Join, monkeypatch: pytest.MonkeyPatch
@@ -244,16 +244,16 @@ class TestLostMachine:
     def test_outcome_that_a_lost_machine_has_stored_is_taken_over(self, first: Study, another: Join) -> None:
         second = another()
         run(first)
-        finished = first.trials()[3]
+        finished = first.optuna_trials()[3]
         with first.storage.engine.begin() as connection:
             connection.execute(
                 text("UPDATE trials SET state = 'RUNNING' WHERE trial_id = :id"), {"id": finished._trial_id}
             )
         lose(first, second)
         assert lost_machines.recover_lost(second)
-        trial = Study.open(second.folder).trials()[3]
+        trial = Study.open(second.folder).optuna_trials()[3]
         assert (trial.state, trial.values) == (TrialState.COMPLETE, finished.values)
-        assert len(second.trials()) == 10
+        assert len(second.optuna_trials()) == 10
 
     def test_training_of_a_machine_that_returns_is_stored_in_the_retry_and_once(
         self, first: Study, another: Join, score: Score
@@ -262,16 +262,16 @@ class TestLostMachine:
         trial = begin_trial(first)
         lose(first, second)
         lost_machines.recover_lost(second)
-        architecture = first.space.architecture(first.trials()[trial.number].params)
+        architecture = first.space.architecture(first.optuna_trials()[trial.number].params)
         files = first.files(trial.number)
         outcome = _train(first, architecture, files.folder, score)
         files.write_outcome(outcome)
         for _ in range(2):
             with pytest.raises(shared_trials.TrialEnded):
                 shared_trials.end(first, trial, outcome)
-        states = [each.state for each in first.trials()]
+        states = [each.state for each in first.optuna_trials()]
         assert states == [TrialState.FAIL, TrialState.COMPLETE]
-        retry = first.trials()[1]
+        retry = first.optuna_trials()[1]
         assert retry.user_attrs[MACHINE] == shared(first).machines.id
         assert first.files(1).weights.is_file()
         assert shared(second).has_outcome(second.files(1))
@@ -283,11 +283,11 @@ class TestLostMachine:
         trial = begin_trial(first)
         lose(first, second)
         lost_machines.recover_lost(second)
-        architecture = first.space.architecture(first.trials()[trial.number].params)
+        architecture = first.space.architecture(first.optuna_trials()[trial.number].params)
         files = first.files(trial.number)
         files.write_outcome(_train(first, architecture, files.folder, score))
         recovery.recover(first)
-        assert [each.state for each in first.trials()] == [TrialState.FAIL, TrialState.COMPLETE]
+        assert [each.state for each in first.optuna_trials()] == [TrialState.FAIL, TrialState.COMPLETE]
 
     def test_training_whose_retry_has_ended_is_dropped(self, first: Study, another: Join, score: Score) -> None:
         second = another()
@@ -295,13 +295,13 @@ class TestLostMachine:
         lose(first, second)
         lost_machines.recover_lost(second)
         run(second)
-        before = [each.values for each in second.trials()]
-        architecture = first.space.architecture(first.trials()[trial.number].params)
+        before = [each.values for each in second.optuna_trials()]
+        architecture = first.space.architecture(first.optuna_trials()[trial.number].params)
         files = first.files(trial.number)
         outcome = _train(first, architecture, files.folder, score)
         with pytest.raises(shared_trials.TrialEnded, match="finished it before"):
             shared_trials.end(first, trial, outcome)
-        assert [each.values for each in first.trials()] == before
+        assert [each.values for each in first.optuna_trials()] == before
 
     def test_training_stops_after_an_epoch_when_its_trial_was_given_away(self, first: Study, another: Join) -> None:
         second = another()

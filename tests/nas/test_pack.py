@@ -76,7 +76,7 @@ def contents(folder: Path) -> dict[str, str]:
 
 def results(folder: Path) -> list[tuple[Any, ...]]:
     study = Study.open(folder)
-    trials = study.trials()
+    trials = study.optuna_trials()
     found = [
         (one.fingerprint, one.map50_95, one.ending, trials[one.trial].values, trials[one.trial].user_attrs)
         for one in study.records()

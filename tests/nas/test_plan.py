@@ -108,7 +108,7 @@ class TestSimultaneousSearches:
         answers = [found.get() for _ in processes]
         assert answers.count("ran") == 1, answers
         assert all("running already" in answer for answer in answers if answer not in {"ran", "was late"}), answers
-        assert len(Study.open(runs / "one").trials()) == 1
+        assert len(Study.open(runs / "one").optuna_trials()) == 1
 
     def test_running_study_is_left_unchanged(self, make_study: MakeStudy, runs: Path) -> None:
         study = make_study()

@@ -397,7 +397,7 @@ def test_resumed_search_recovers_the_trials_of_orphaned_workers(
 ) -> None:
     budget = Budget(data=tmp_path / "data.yaml", epochs=1, deploy_size=64)
     study = make_study(trials=2, budget=budget)
-    stock = study.trials()[0]
+    stock = study.optuna_trials()[0]
     assert study.storage.set_trial_state_values(stock._trial_id, TrialState.RUNNING)  # by another supervisor's worker
     study.storage.set_trial_user_attr(stock._trial_id, "host", socket.gethostname())
     files = study.files(stock.number)

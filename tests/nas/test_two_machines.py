@@ -92,7 +92,7 @@ def require_whole(study: Study, *, again: int = 0) -> None:
     assert len(finished) == TRIALS
     assert set(Counter(record.fingerprint for record in finished).values()) == {1}
     assert {record.state for record in records} <= {"complete", "fail", "waiting"}
-    assert sum(RETRY_OF in trial.user_attrs for trial in study.trials()) <= again
+    assert sum(RETRY_OF in trial.user_attrs for trial in study.optuna_trials()) <= again
 
 
 def test_machine_that_is_killed_loses_no_trial_and_its_files_are_used_from_the_other(
@@ -122,7 +122,7 @@ def test_machine_that_is_killed_loses_no_trial_and_its_files_are_used_from_the_o
     require_whole(study, again=1)
     trainings = [path for runs in (first, second) for path in (runs / "s" / "workers").glob("*.log")]
     assert sum(path.read_text().count("training the stock model\n") for path in trainings) == 1
-    theirs = [trial.number for trial in study.trials() if trial.user_attrs.get(MACHINE) == lost and trial.values]
+    theirs = [trial.number for trial in study.optuna_trials() if trial.user_attrs.get(MACHINE) == lost and trial.values]
     exported = Path(command("export", "s", "--trial", str(theirs[0]), "--runs", str(first)).strip())
     assert (exported / "model.yaml").is_file()
     shutil.rmtree(first / "s" / "trials")
