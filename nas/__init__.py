@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from nas.study.study import Study
     from nas.workflows.reproduction import Reproduction
     from nas.workflows.request import Request
-    from nas.workflows.running import SupervisorOf
     from search_spaces.errors import NasError
 
 __all__ = [
@@ -75,33 +74,41 @@ def search(**options: Any) -> "Study":
     """Search a space for the Pareto front of accuracy and cost; return the study when all its trials are done.
 
     Everything has a default; `nas.search()` is a demonstration on built-in data. The options are those of `nas search`.
-    In a terminal, one line on stderr shows the progress; so do `resume`, `confirm` and `ablate`.
+    One line shows the progress, in a terminal (on stderr) and in a notebook; so do `resume`, `confirm` and `ablate`.
 
     Raises:
         NasError: an option is wrong, or the search cannot run; the message says what to change.
         KeyboardInterrupt: the search was interrupted; finished trials are saved, and `nas.resume` continues it.
     """
-    from functools import partial
+    from nas.workflows.progress_line import progress_line
 
-    from nas.workflows.plan import Plan
-    from nas.workflows.ray_cluster import RayCluster
-    from nas.workflows.ray_workers import supervisor_on
-    from nas.workflows.request import Request
+    with progress_line() as show:
+        show("reading space and options")  # the imports below take seconds
+        from functools import partial
 
-    request = Request.of(**options)
-    cluster = RayCluster.of(request.ray, request.gpus_per_worker, request.storage, device=request.device)
-    run = partial(_run, supervisor=supervisor_on(cluster))
-    if request.calibrate:
-        from nas.workflows.calibrated_search import calibrated
+        from nas.workflows.ray_cluster import RayCluster
+        from nas.workflows.ray_workers import supervisor_on
+        from nas.workflows.request import Request
+        from nas.workflows.run_in_python import plan, run
 
-        request = calibrated(request, Plan.of(request), run).request
-    if request.hours is not None:
-        from nas.workflows.check_cache import CheckCache
-        from nas.workflows.fit_hours import fitted
+        request = Request.of(**options)
+        cluster = RayCluster.of(request.ray, request.gpus_per_worker, request.storage, device=request.device)
+        train = partial(run, show=show, supervisor=supervisor_on(cluster))
+        checked = plan(request, show)
+        if request.calibrate:
+            from nas.workflows.calibrated_search import calibrated
 
-        request = fitted(request, Plan.of(request), CheckCache.of_user()).request
-    study = Plan.of(request).begin()
-    run(study)
+            again = partial(train, again="the same call of nas.search")
+            request = calibrated(request, checked, again).request
+            checked = plan(request, show)
+        if request.hours is not None:
+            from nas.workflows.check_cache import CheckCache
+            from nas.workflows.fit_hours import fitted
+
+            show("timing what fits into the hours")
+            checked = plan(fitted(request, checked, CheckCache.of_user()).request, show)
+        study = checked.begin(lambda done, total: show(f"timing layers: {done} of {total}"))
+        train(study)
     return study
 
 
@@ -138,10 +145,9 @@ def resume(
 
     Raises:
         NasError: there is no such study, an option is wrong, or another process runs the study.
+        KeyboardInterrupt: it was interrupted; finished trials are saved, and the same call continues.
     """
-    from nas.workflows import begin
-    from nas.workflows.ray_cluster import RayCluster
-    from nas.workflows.ray_workers import supervisor_on
+    from nas.workflows.progress_line import progress_line
 
     ranges.require(
         trials=trials,
@@ -150,22 +156,29 @@ def resume(
         trial_memory=trial_memory,
         gpus_per_worker=gpus_per_worker,
     )
-    resumed = begin.resume(
-        study,
-        runs=Path(runs),
-        storage=storage,
-        data=data,
-        weights=weights,
-        ray=ray,
-        gpus_per_worker=gpus_per_worker,
-        trials=trials,
-        timeout=timeout,
-        workers=workers,
-        device=device,
-        trial_memory=trial_memory,
-    )
-    cluster = RayCluster.of(ray, gpus_per_worker, resumed.file.storage)
-    _run(resumed, supervisor_on(cluster))
+    with progress_line() as show:
+        show(f"{study}: opening it")
+        from nas.workflows import begin
+        from nas.workflows.ray_cluster import RayCluster
+        from nas.workflows.ray_workers import supervisor_on
+        from nas.workflows.run_in_python import run
+
+        resumed = begin.resume(
+            study,
+            runs=Path(runs),
+            storage=storage,
+            data=data,
+            weights=weights,
+            ray=ray,
+            gpus_per_worker=gpus_per_worker,
+            trials=trials,
+            timeout=timeout,
+            workers=workers,
+            device=device,
+            trial_memory=trial_memory,
+        )
+        cluster = RayCluster.of(ray, gpus_per_worker, resumed.file.storage)
+        run(resumed, show, supervisor=supervisor_on(cluster))
     return resumed
 
 
@@ -211,7 +224,7 @@ def confirm(
     changes = {"timeout": timeout, "workers": workers, "device": device, "trial_memory": trial_memory}
     before = open_study(study, runs=runs)
     after = begin(before, seeds=seeds, top=top, epochs=epochs, from_scratch=from_scratch, margin=margin, **changes)
-    _train_rest(after)
+    _train_rest(after, again="the same call of nas.confirm")
     verdict = after.verdict()
     assert verdict is not None  # noqa: S101 - its search was just opened
     return verdict
@@ -308,26 +321,22 @@ def ablate(
     plan = AblationPlan.of(before, trial=trial, seeds=seeds, epochs=epochs)
     changes = {"timeout": timeout, "workers": workers, "device": device, "trial_memory": trial_memory}
     after = plan.begin(margin=margin, **changes)
-    _train_rest(after)
+    _train_rest(after, again="the same call of nas.ablate")
     ablation = before.ablation(trial)
     assert ablation is not None  # noqa: S101 - its study was just begun
     return ablation
 
 
-def _train_rest(study: "Study") -> None:
-    """Run the trainings of a study that are not finished yet."""
-    if study.remaining_trials(study.records()):
-        _run(study)
-
-
-def _run(study: "Study", supervisor: "SupervisorOf | None" = None) -> None:
-    """Run a study, with its progress in one line on stderr if that is a terminal.
+def _train_rest(study: "Study", *, again: str) -> None:
+    """Run the trainings of a study that are not finished yet.
 
     Args:
-        supervisor: what starts the workers and watches them; None for processes on this machine.
+        again: what continues them after Ctrl-C.
     """
-    from nas.workflows import running
+    if not study.remaining_trials(study.records()):
+        return
     from nas.workflows.progress_line import progress_line
+    from nas.workflows.run_in_python import run
 
     with progress_line() as show:
-        running.supervise(study, supervisor=supervisor, show=show)
+        run(study, show, again=again)
