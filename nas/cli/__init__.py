@@ -10,6 +10,7 @@ import typer
 from nas._version import __version__
 from nas.cli import (
     ablating,
+    activity,
     arguments,
     benching,
     checking,
@@ -108,6 +109,8 @@ def main() -> None:
     """Run a command; an error that the user can solve is printed as a line, with exit status 2."""
     _quieten()
     arguments.warn_of_passwords(sys.argv[1:])
+    if not show.err.is_terminal:
+        sys.meta_path.insert(0, activity.ImportAnnouncer(lambda: show.details(["loading PyTorch ..."])))
     try:
         app(standalone_mode=True)
     except KeyboardInterrupt:

@@ -74,10 +74,10 @@ def ablate(
       nas ablate STUDY --trial 7 --seeds 6    three more
       nas ablate STUDY --trial 7 --dry-run    how many trainings, how long
     """
+    before, of_run = opening.opened(study, runs), dict(typed)
     from nas.words import more_seeds_than_asked
     from nas.workflows.ablate import AblationPlan
 
-    before, of_run = opening.opened(study, runs), dict(typed)
     plan = AblationPlan.of(before, trial=trial, seeds=fresh_seeds, epochs=of_run.pop("epochs"))
     trainings = plan.of_trainings(of_run["workers"])
     show.lines(_plan_lines(plan, trainings))

@@ -1,6 +1,9 @@
 """Lines on stderr that name the work of a command, where there is no terminal for a spinner."""
 
+import sys
 import threading
+from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from typing import Any
 
 from rich.console import Console
@@ -44,3 +47,20 @@ class LinesStatus(Status):
                 self._printed = self._text
                 self._out.print(f"{self._text} ...", markup=False)
             seconds = further
+
+
+class ImportAnnouncer:
+    """Finder of modules that finds none: it calls a function before PyTorch is imported, which takes seconds.
+
+    A thread could not print meanwhile: loading its libraries stops all threads.
+    """
+
+    def __init__(self, announce: Callable[[], None]) -> None:
+        self._announce = announce
+
+    def find_spec(self, name: str, _path: Any = None, _target: Any = None) -> ModuleSpec | None:
+        """Let the next finder find it."""
+        if name == "torch":
+            sys.meta_path.remove(self)
+            self._announce()
+        return None

@@ -23,11 +23,11 @@ def register(app: typer.Typer) -> None:
 @show.reports_errors
 def data(data: Name = "digits", shown: TextFormat = "text") -> None:
     """Count a data set as a search does, and report what is left out and what looks wrong. The data is not changed."""
-    from nas.report.few_images import few_images_in_words
-    from trials.data import datasets
-    from trials.data.unseen_images import images_of_test
-
     with show.err.status("reading labels and opening images") as status:
+        from nas.report.few_images import few_images_in_words
+        from trials.data import datasets
+        from trials.data.unseen_images import images_of_test
+
         loaded = datasets.load(
             data, progress=lambda done, total: status.update(f"opening images: {done} of {total} are checked")
         )

@@ -38,9 +38,9 @@ def effects(study: Name, runs: Runs = RUNS, shown: Shown = "table") -> None:
     from all finished trials. Cost is that of the stock model with this slot
     alone replaced.
     """
+    opened = opening.opened(study, runs)
     from nas.report.effects import COLUMNS
 
-    opened = opening.opened(study, runs)
     records = opened.records()
     found = opened.effects(records)
     title = f"Effects of operators in {study}: mAP50-95 and costs, compared with stock"

@@ -1,5 +1,6 @@
 """`nas ui`, `nas sync` and `nas doctor`: MLflow's pages, and a check of the installation."""
 
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import typer
 
 from nas import addresses
 from nas.cli import opening, show
-from nas.cli.options import Name, Runs, Shown, command_for
+from nas.cli.options import Name, Runs, Shown, TextFormat, command_for
 from nas.paths import HOME, RUNS
 from search_spaces.errors import SpecError
 
@@ -56,13 +57,16 @@ def ui(
 
 
 @show.reports_errors
-def sync(study: Name, runs: Runs = RUNS) -> None:
+def sync(study: Name, runs: Runs = RUNS, shown: TextFormat = "text") -> None:
     """Send trials of a study to MLflow that it lacks, because it could not be reached during the search."""
-    from nas.workflows import running
-
     opened = opening.opened(study, runs)
     with show.err.status("writing into MLflow"):
+        from nas.workflows import running
+
         running.sync(opened)
+    if shown == "json":
+        tracking = addresses.without_password(opened.file.tracking)
+        show.text(json.dumps({"study": study, "tracking": tracking, "trials": len(opened.records())}, indent=1))
     show.lines([f"MLflow has all of {study}; see it with: {command_for('ui', opened, named=False)}"])
 
 

@@ -53,9 +53,9 @@ def worker(
     with the study's trials. A machine that is lost costs no trial: the others
     train it again.
     """
-    from nas.workflows.join import join
-
     with show.err.status("comparing code, versions and data with the study's"):
+        from nas.workflows.join import join
+
         joined = join(study, anyway=anyway, trust=trust, **typed)
     _work(joined)
 

@@ -11,6 +11,7 @@ from nas.cli.device_tables import TableOptions
 from nas.cli.show import Format
 
 if TYPE_CHECKING:
+    from trials.devices import DeviceProfile
     from trials.latency.latency_table import LatencyTable
 
 _FAILED = 1
@@ -38,7 +39,7 @@ def register(app: typer.Typer) -> None:
 
 @show.reports_errors
 @options.takes(of=TableOptions)
-def record(typed: options.Typed) -> None:
+def record(typed: options.Typed, shown: options.TextFormat = "text") -> None:
     """Time every distinct layer that architectures of a space may have, on the device; print the path of the table.
 
     Each layer is timed alone, alternating with one stock layer, whose drift
@@ -61,8 +62,9 @@ def record(typed: options.Typed) -> None:
                 show_progress(step.done, step.total)
                 problems += [step.problem] if step.problem else []
                 unsteady += step.timing is not None and not step.timing.steady
-    print(path)  # noqa: T201 - the result, for a pipe
-    show.lines([f"{len(table.recorded.entries)} entries; {opened.profile.name}"])
+    document = _document(path, opened.profile, len(table.recorded.entries))
+    show.result(str(path), document | {"unsteady": unsteady, "problems": problems}, shown)
+    show.lines([f"{document['entries']} entries; {opened.profile.name}"])
     if unsteady:
         show.lines([f"{unsteady} were timed while the device was not steady (was something else running?)"])
     show.lines(problems)
@@ -126,10 +128,12 @@ def _latency_rows(table: "LatencyTable") -> list[dict[str, Any]]:
 def export(
     file: Annotated[Path, typer.Argument(metavar="FILE.csv", help="File to write, such as jetson.csv.")],
     typed: options.Typed,
+    shown: options.TextFormat = "text",
 ) -> None:
     """Write the table of a device to a CSV file that begins with the profile of the device."""
-    TableOptions(**typed).recorded().write(file.absolute())
-    print(file)  # noqa: T201 - the result, for a pipe
+    recorded = TableOptions(**typed).recorded()
+    recorded.write(file.absolute())
+    show.result(str(file), _document(file, recorded.profile, len(recorded.entries)), shown)
 
 
 @show.reports_errors
@@ -137,6 +141,7 @@ def take_in(
     file: Annotated[
         Path, typer.Argument(metavar="FILE.csv", help="File that nas latency export wrote, here or on another machine.")
     ],
+    shown: options.TextFormat = "text",
 ) -> None:
     """Import a table; entries that exist already for this device stay, unless the file replaces them."""
     from trials.latency import timings
@@ -146,8 +151,13 @@ def take_in(
     if path.is_file():
         read = timings.read(path).merged(read)
     read.write(path)
-    print(path)  # noqa: T201 - the result, for a pipe
+    show.result(str(path), _document(path, read.profile, len(read.entries)), shown)
     show.lines([f"{len(read.entries)} entries; ask it with --device-name {read.profile.name}"])
+
+
+def _document(file: Path, profile: "DeviceProfile", entries: int) -> dict[str, Any]:
+    """Return what was written of a device, as values for JSON."""
+    return {"file": str(file), "entries": entries, "device": asdict(profile)}
 
 
 def _print_tables(shown: Format) -> None:

@@ -75,9 +75,9 @@ def show_space(
     shown: Shown = "table",
 ) -> None:
     """Show the slots of a space, its size, and the costs it can reach."""
-    from search_spaces import space_file
-
     with show.err.status("building and counting every choice"):
+        from search_spaces import space_file
+
         loaded = space_file.load(space, scale=typed["scale"])
         whole, slots = _describe(loaded, typed["classes"] or COCO_CLASSES, loaded.image_size or typed["deploy_size"])
     _print_space(whole, slots, shown, title=f"Search space {loaded.at_scale} ({loaded.hash})")
@@ -220,11 +220,11 @@ def models(shown: Shown = "table") -> None:
     Use their names as: nas cost NAME, nas spaces derive NAME, nas yolo train
     model=NAME.
     """
-    from search_spaces import model_reader
-    from trials.costing.cost import measure
-
     found = []
     with show.err.status("counting"):
+        from search_spaces import model_reader
+        from trials.costing.cost import measure
+
         for name, path in model_reader.catalog().items():
             document = model_reader.model_document(str(path))
             counted = measure(document, document["nc"], DEPLOY_SIZE)

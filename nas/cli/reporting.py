@@ -35,7 +35,6 @@ def report(
     stock and the best model differ, learning curves, and what to do next.
     Open it in any browser, print it, or send it: everything is in the file.
     """
-    from nas.workflows.running import sync
     from search_spaces.errors import SpecError
 
     if mlflow and out is not None:
@@ -45,6 +44,8 @@ def report(
         written = opened.report(out)
     show.result(str(written), {"file": str(written), "bytes": written.stat().st_size}, shown)
     if mlflow:
+        from nas.workflows.running import sync
+
         with show.err.status("writing into MLflow"):
             sync(opened)
         show.lines([f"MLflow has it; see it with: {command_for('ui', opened, named=False)}"])

@@ -46,9 +46,9 @@ def reproduce(
 
     Exit status: 0 equal to the bit, 1 different, 2 refused (with the reason).
     """
+    opened = opening.opened(study, runs)
     from nas.workflows import reproduce as workflow
 
-    opened = opening.opened(study, runs)
     try:
         result = workflow.reproduce(opened, trial=trial, anyway=anyway, show=_show_epoch)
     except KeyboardInterrupt:

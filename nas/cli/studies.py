@@ -130,10 +130,10 @@ def pareto(
     if not expected:
         fronts.print_front(_stored(study, runs, fetches=True), shown)
         return
+    opened = opening.opened(study, runs)
     from nas.algorithms.proposer import STARTUP_TRIALS
     from nas.study.expected_front import expected_front
 
-    opened = opening.opened(study, runs)
     title = f"Front of {study} by expected mAP50-95: {', '.join(opened.settings.objectives)}"
     records = opened.records()
     front = expected_front(opened, records)
@@ -158,10 +158,9 @@ def trials(study: Name, runs: Runs = RUNS, shown: Shown = "table") -> None:
 @show.reports_errors
 def base(study: Name, runs: Runs = RUNS, shown: Shown = "table") -> None:
     """Show the stock model, from whose weights every trial starts; train it first if that is not done."""
-    from nas.workflows.running import train_stock_model
-
     opened = opening.opened(study, runs)
     with show.err.status("training the stock model") as status:
+        from nas.workflows.running import train_stock_model
 
         def show_epoch(epoch: int) -> None:
             status.update(f"training the stock model: epoch {epoch} is done")

@@ -5,8 +5,9 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 import typer
@@ -159,3 +160,42 @@ class TestJson:
         status, out, _ = nas("clean", study.name, "--dry-run", "--runs", study.folder.parent, "--format", "json")
         assert status == 0
         assert json.loads(out) == {"paths": [], "bytes": 0, "deleted": False}
+
+
+class TestFormats:
+    WITHOUT: ClassVar = {
+        "worker": "its results are the study's, which nas trials and nas pareto print",
+        "yolo": "Ultralytics' command",
+        "ui": "serves pages until Ctrl-C",
+        "spaces derive": "prints a space file, which is YAML",
+        "spaces refine": "prints a space file, which is YAML",
+        "spaces schema": "prints JSON always",
+    }
+    """Commands without `--format`, and why."""
+
+    def test_every_command_prints_its_result_as_json(self) -> None:
+        without = {name for name, command in commands() if "--format" not in options_of(command)}
+        assert without == set(self.WITHOUT)
+
+    def test_documented_commands_without_are_these(self) -> None:
+        page = ROOT / "docs" / "command_line.md"
+        if not page.is_file():
+            pytest.skip("the documents are not part of the wheel")
+        (stated,) = re.findall(
+            r"^All commands have it but (.*?)\.$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+        )
+        assert set(re.findall(r"`nas ([a-z ]+)`", stated)) == set(self.WITHOUT)
+
+
+def commands(group: Any = None, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield every command with its words, such as `latency record`."""
+    whole: Any = group or typer.main.get_command(app)
+    for name, command in whole.commands.items():
+        if getattr(command, "commands", None):
+            yield from commands(command, f"{before}{name} ")
+        else:
+            yield f"{before}{name}", command
+
+
+def options_of(command: Any) -> set[str]:
+    return {option for parameter in command.params for option in parameter.opts}

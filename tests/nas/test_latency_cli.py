@@ -102,8 +102,9 @@ def test_interrupted_recording_prints_how_to_continue(device: Device) -> None:
 
 def test_recording_of_a_layer_that_does_not_run_exits_with_1(device: Device) -> None:
     device.refuses = "DySample"
-    result = device.nas("record")
+    result = device.nas("record", "--format", "json")
     assert result.exit_code == 1
+    assert len(json.loads(result.stdout)["problems"]) == 1
     assert "inference of DySample for nn.Upsample for 1x128x2x2 failed: no such operation" in result.stderr
     assert "1 layers cannot be timed alone; architectures with them are not predicted" in result.stderr
 
@@ -173,11 +174,14 @@ def test_latency_error_table_ends_with_the_verdict(recorded: Device) -> None:
 
 
 def test_latency_table_is_exported_and_imported_on_another_machine(
-    recorded: Device, monkeypatch: pytest.MonkeyPatch
+    recorded: Device, table_text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = recorded.folder / "carried.csv"
     assert recorded.nas("export", file).stdout.strip() == str(file)
-    assert recorded.nas("import", file, on="elsewhere").exit_code == 0
+    imported = json.loads(recorded.nas("import", file, "--format", "json", on="elsewhere").stdout)
+    assert imported["file"].endswith("elsewhere/latency/formula.csv")
+    assert (imported["entries"], imported["device"]["name"]) == (table_text.count("\n") - 9, "formula")
+    assert json.loads(recorded.nas("export", file, "--format", "json").stdout) == imported | {"file": str(file)}
 
     def none_here(*_arguments: object, **_options: object) -> Any:
         raise EnvironmentProblem("no such runtime here")

@@ -1,5 +1,6 @@
 """`nas sync` and `nas ui`."""
 
+import json
 import os
 import signal
 import socket
@@ -48,8 +49,9 @@ def untracked(
 
 class TestSync:
     def test_sync_sends_what_is_missing(self, untracked: Study) -> None:
-        result = nas("sync", "small", "--runs", untracked.folder.parent)
+        result = nas("sync", "small", "--runs", untracked.folder.parent, "--format", "json")
         assert result.exit_code == 0, result.stderr
+        assert json.loads(result.stdout) == {"study": "small", "tracking": untracked.file.tracking, "trials": 3}
         assert f"see it with: nas ui --runs {untracked.folder.parent}" in " ".join(result.stderr.split())
         client = MlflowClient(tracking_uri=untracked.file.tracking)
         experiment = client.get_experiment_by_name(f"nas/{untracked.settings.space}")
