@@ -3,7 +3,7 @@
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from rich.live import Live
 
@@ -14,6 +14,10 @@ from nas.cli.show import err, figure
 if TYPE_CHECKING:
     from nas.records.record import Record
     from nas.study.stored_study import StoredStudy
+
+
+_CUT: Final[dict[str, Any]] = {"soft_wrap": False, "no_wrap": True, "overflow": "ellipsis"}
+"""Prints a text in one line of the terminal."""
 
 
 class Watching:
@@ -58,7 +62,8 @@ class Watching:
                 self._printed[record.trial] = state
                 is_old = self._from_now and record.ending is not None
                 if not is_old and not err.is_quiet and (record.ending is not None or self._live is None):
-                    err.print(_line(record), markup=False)
+                    is_cut = self._live is not None and record.finished  # nas trials prints it whole
+                    err.print(_line(record), markup=False, **(_CUT if is_cut else {}))
         self._from_now = False
         self._print_slope(study, records)
         if self._live is not None:

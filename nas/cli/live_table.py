@@ -25,6 +25,8 @@ _COLUMNS = {
 }
 _NARROW = ("seconds", "ms", "gflops", "epoch")
 """Columns that a narrow terminal drops, in this order."""
+_EMPTY = (None, "", "-")
+"""A column in which no row has more is left out."""
 _ROWS = 14
 """Greatest number of trials in the table; `nas trials` shows all."""
 _BASE = "the stock model, for every trial to start from"
@@ -51,8 +53,9 @@ class LiveTable:
         """Lay out the newest trials that have room."""
         around = 2 + len(self.remarks)  # the title, the headings
         shown = max(_LEAST_ROWS, min(_ROWS, console.size.height - around - 1))
-        columns = {name: text for name, text in _COLUMNS.items() if name != "ms" or any(row["ms"] for row in self.rows)}
-        head, *lines = table_lines(self.rows[-shown:], columns, _NARROW, width=options.max_width)
+        rows = self.rows[-shown:]
+        columns = {name: text for name, text in _COLUMNS.items() if any(row[name] not in _EMPTY for row in rows)}
+        head, *lines = table_lines(rows, columns or _COLUMNS, _NARROW, width=options.max_width)
         title = Text(self.title, style="italic", no_wrap=True, overflow="ellipsis")
         table = [Text(line, style=style, no_wrap=True) for line, style in zip(lines, self.styles[-shown:], strict=True)]
         remarks = [Text(line, no_wrap=True, overflow="ellipsis") for line in self.remarks]

@@ -112,7 +112,7 @@ class Supervisor:
         self._orphans = recovery.processes_by_trial(self._study)
         self._reset_failures()
         try:
-            for worker in self._workers:
+            for worker in self._workers if self._work_left(self._study.records()) else ():
                 self._start(worker)
             with self._study.proposal_lock.held():  # several machines may begin at once
                 enqueue_extremes(self._study, self._study.records())

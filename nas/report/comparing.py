@@ -11,7 +11,7 @@ from nas.report.comparison import ComparedModel, ComparedStudy, Comparison, Sett
 from nas.report.readable_study import ReadableStudy
 from nas.report.trusting import noise_of
 from nas.settings import Settings, flatten
-from nas.study.folders import SPACE
+from nas.study.folders import SPACE, command
 from nas.study.trained_again import Trained
 from trials import Budget
 
@@ -32,6 +32,7 @@ def compare(first: ReadableStudy, second: ReadableStudy) -> Comparison:
         obstacles=tuple(obstacles(*both)),
         cost_obstacles=tuple(cost_obstacles(*both, cost)),
         space_difference=tuple(_space_difference(first.folder, second.folder)),
+        measure=_measure(first, second),
         noise=_noise(first, records[0]) or _noise(second, records[1]),
     )
 
@@ -113,6 +114,13 @@ def _space_difference(first: Path, second: Path) -> list[str]:
     texts = [(folder / SPACE).read_text(encoding="utf-8").splitlines() for folder in (first, second)]
     lines = difflib.unified_diff(texts[0], texts[1], fromfile=first.name, tofile=second.name, n=0, lineterm="")
     return [line for line in lines if not line.startswith("@@")]
+
+
+def _measure(first: ReadableStudy, second: ReadableStudy) -> str:
+    """Return the command that measures the noise between seeds, of the first that is a search."""
+    study = next((one for one in (first, second) if one.settings.confirms is None), first)
+    search = study.folder if study.settings.confirms is None else study.folder.with_name(study.settings.confirms)
+    return f"{command('trust', search)} --measure"
 
 
 def _noise(study: ReadableStudy, records: list[Record]) -> SeedNoise | None:

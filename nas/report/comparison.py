@@ -65,6 +65,7 @@ class Comparison:
         differences: in settings, space and data.
         obstacles: why accuracies cannot be compared; empty if they can.
         cost_obstacles: why costs cannot be compared.
+        measure: command that measures the noise between seeds of one of them.
         space_difference: lines of the two space files that differ; empty if they are equal.
         noise: between seeds, in points; None if neither study has measured it.
     """
@@ -74,6 +75,7 @@ class Comparison:
     differences: tuple[SettingDifference, ...]
     obstacles: tuple[str, ...]
     cost_obstacles: tuple[str, ...]
+    measure: str
     space_difference: tuple[str, ...] = ()
     noise: SeedNoise | None = None
 
@@ -164,7 +166,7 @@ class Comparison:
     def _worth(self) -> str:
         chosen = "scores of searches, each the best of many: no verdict before fresh seeds judge (nas confirm)"
         if self.noise is None:
-            return f"{chosen}; noise between seeds is not measured (nas trust STUDY --measure)"
+            return f"{chosen}; noise between seeds is not measured ({self.measure})"
         seeds = min(member.seeds for one in self.studies for member in one.members)
         return f"{chosen}; with so few seeds, true differences of {least_difference(self.noise, seeds):.1f} points show"
 

@@ -56,6 +56,7 @@ def deploy(
     weights: Path,
     budget: Budget,
     study: str,
+    train: str,
     stock: Record | None,
     verdict: Sequence[str],
 ) -> Exported:
@@ -64,6 +65,7 @@ def deploy(
     Args:
         weights: file of the trial, which may be missing.
         budget: with which the trial was trained.
+        train: command that trains the trial in full.
         stock: the stock model's record, with the means over its seeds.
         verdict: what fresh seeds have shown, in lines.
 
@@ -74,7 +76,7 @@ def deploy(
     if wanted.formats and exported.weights is None:
         raise StudyError(
             f"trial {exported.record.trial}: its weights were not saved, so there is nothing to convert; train it "
-            f"(nas train {study} --trial {exported.record.trial})"
+            f"({train})"
         )
     document = architecture.document(len(settings.classes))
     operators = {one.operator.name: one.operator.reference for one in standalone.lowered_rows(document).values()}

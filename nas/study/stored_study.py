@@ -268,9 +268,8 @@ class StoredStudy:
             StudyError: this study is no search.
         """
         if self.settings.confirms:
-            raise StudyError(
-                f"{self.name} trains models of another study again; ask: nas trust {self.settings.confirms}"
-            )
+            search = self.folder.with_name(self.settings.confirms)
+            raise StudyError(f"{self.name} trains models of another study again; ask: {command('trust', search)}")
         again = [StoredStudy.open(folder) for folder in trained_again(self.folder, self.settings)]
         return (
             Trained.of(self.folder, self.file, records, reads_rungs=reads_rungs),

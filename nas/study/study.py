@@ -18,7 +18,7 @@ from nas.study.ablations import Ablated, parts_of, reason_to_leave_out
 from nas.study.ablations import folder_of as ablation_folder
 from nas.study.circuit_breaker import reason_to_stop
 from nas.study.export import Exported, choose, export
-from nas.study.folders import LATENCY_TABLE, REPORT
+from nas.study.folders import LATENCY_TABLE, REPORT, command
 from nas.study.judging import images_that_judge
 from nas.study.links import require_writable_within
 from nas.study.retry_queue import RetryFirstStudy
@@ -245,6 +245,7 @@ class Study(StoredStudy):
             weights=files.weights,
             budget=budget.at(architecture.image_size),
             study=self.name,
+            train=f"{command('train', self.folder)} --trial {record.trial}",
             stock=stock_of(records),
             verdict=self._verdict_on(record, records),
         )
@@ -258,7 +259,8 @@ class Study(StoredStudy):
         found: list[str] = []
         for judged in (verdict.finalists, verdict.left_out) if verdict is not None else ():
             found += [one.sentence for one in judged if one.fingerprint == record.fingerprint]
-        pending = f"Not judged by fresh seeds: a search shows the best of many scores (nas confirm {self.name})."
+        confirm = command("confirm", self.folder)
+        pending = f"Not judged by fresh seeds: a search shows the best of many scores ({confirm})."
         return [f"{line[:1].upper()}{line[1:]}." for line in found] or [pending]
 
     def ablation(self, trial: int, *, margin: float | None = None) -> "Ablation | None":

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from nas.defaults import ABLATION_SEEDS
 from nas.records.paired import LEAST_SEEDS
 from nas.study.ablations import FIRST_SEED, Ablated, name_of
+from nas.study.folders import command
 from nas.study.kinds import require_search
 from nas.study.study import Study
 from nas.workflows.begin import require_same_data
@@ -70,7 +71,7 @@ class AblationPlan(PairedPlan):
         earlier = open_beside(search, name)
         enqueued = earlier.records() if earlier is not None else []
         if not enqueued:
-            require_learned(search, epochs=epochs, advice=f"nas ablate {search.name} --trial {trial}")
+            require_learned(search, epochs=epochs, advice=f"{command('ablate', search.folder)} --trial {trial}")
         number = max(seeds or 0, enqueued_seeds(enqueued)) or ABLATION_SEEDS
         settings = fresh_settings(search, earlier, FIRST_SEED, epochs=epochs)
         if earlier is not None:

@@ -10,7 +10,7 @@ from math import ceil
 from typing import Any
 
 from nas.settings import Settings
-from nas.study.folders import STUDY
+from nas.study.folders import STUDY, command
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
 from nas.study.trained_again import calibration_of
@@ -59,8 +59,9 @@ def _require_same_epochs(search: Study, name: str, settings: Settings) -> None:
     there = StudyFile.read(folder).settings
     if there.budget.epochs != settings.budget.epochs:
         raise StudyError(
-            f"{name}: has measured noise and slope with --epochs {there.budget.epochs}, as nas trust {search.name} "
-            f"shows; to measure with --epochs {settings.budget.epochs}, rename the folder {folder}, and repeat this"
+            f"{name}: has measured noise and slope with --epochs {there.budget.epochs}, as "
+            f"{command('trust', search.folder)} shows; to measure with --epochs {settings.budget.epochs}, rename the "
+            f"folder {folder}, and repeat this"
         )
 
 

@@ -17,6 +17,7 @@ from nas.report.confirmations import Confirmation
 from nas.settings import Judging
 from nas.study.confirmation import FIRST_SEED, name_of, named_as_confirmations, number_of
 from nas.study.expected_front import expected_front
+from nas.study.folders import command
 from nas.study.judging import images_to_begin_with
 from nas.study.kinds import require_search
 from nas.study.study import Study
@@ -102,7 +103,7 @@ class ConfirmationPlan(PairedPlan):
         seeds_before = enqueued_seeds(enqueued)
         goes_on = top is None and seeds_before > 0
         if not seeds_before:
-            require_learned(before, epochs=epochs, advice=f"nas confirm {before.name}")
+            require_learned(before, epochs=epochs, advice=command("confirm", before.folder))
         finalists = [] if goes_on else [before.architecture(record) for record in finalists_of(before, top=top)]
         models = {one.fingerprint: one for one in (before.space.stock, *_architectures(earlier, enqueued), *finalists)}
         if len(models) == 1:

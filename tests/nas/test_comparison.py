@@ -75,6 +75,7 @@ def comparison(*, noise: SeedNoise | None = NOISE, apart: tuple[str, ...] = ()) 
         differences=(SettingDifference(setting="sampler", values=("ours", "</script><b>tpe")),),
         obstacles=apart,
         cost_obstacles=(),
+        measure="nas trust a --measure",
         noise=noise,
     )
 
@@ -93,7 +94,7 @@ class TestMembers:
             f"{CHOSEN}; with so few seeds, true differences of 2.0 points show",
             "9 finished trials in a, 4 in b: the best of more scores is higher by chance",
         ]
-        unmeasured = f"{CHOSEN}; noise between seeds is not measured (nas trust STUDY --measure)"
+        unmeasured = f"{CHOSEN}; noise between seeds is not measured (nas trust a --measure)"
         assert comparison(noise=None).lines()[3] == unmeasured
 
     def test_what_is_not_comparable_is_not_compared(self) -> None:

@@ -1,6 +1,8 @@
 """What a person sees of a running search: tables that fit the terminal, lines where there is none."""
 
 import io
+import json
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from nas.cli import app, text_front
-from nas.cli.activity import LinesStatus
+from nas.cli.activity import ImportAnnouncer, LinesStatus
 from nas.cli.live_table import LiveTable, live_table
 from nas.locks import Lock
 from nas.records.pace import pace
@@ -49,6 +51,13 @@ class TestLiveTable:
         study = make_study()
         assert "ms" not in printed(live_table(study, [record(0)], ""), 80)[1].split()
         assert "ms" in printed(live_table(study, [record(0, latency=1.5)], ""), 80)[1].split()
+
+    @pytest.mark.parametrize("width", [80, 140])
+    def test_has_no_empty_column(self, make_study: Callable[..., Study], width: int) -> None:
+        """Older trials, which have no room, had a latency; the others are not scored yet."""
+        records = [record(0, latency=1.5), *(record(trial, state="running") for trial in range(1, 20))]
+        head = printed(live_table(make_study(), records, ""), width)[1].split()
+        assert head == ["trial", "state", "epoch", "architecture"]
 
     def test_says_what_runs_and_how_long(self, make_study: Callable[..., Study]) -> None:
         lines = printed(live_table(make_study(), [record(0), record(1, state="running")], "about 3 min left"), 80)
@@ -109,6 +118,14 @@ class TestWatch:
         assert result.stdout.startswith("small   0 of 6 trials")
         assert "no process on this machine runs it; continue it with: nas resume small" in result.stderr
 
+    def test_prints_trials_as_json(self, make_study: Callable[..., Study]) -> None:
+        study = make_study()
+        study.optuna.ask()
+        words = ("--runs", str(study.folder.parent), "--format", "json")
+        watched = CliRunner().invoke(app, ["watch", study.name, *words]).stdout.splitlines()
+        listed = CliRunner().invoke(app, ["trials", study.name, *words]).stdout
+        assert [json.loads(line) for line in watched] == json.loads(listed)
+
     def test_writes_nothing(self, make_study: Callable[..., Study]) -> None:
         study = make_study()
         before = {path: path.read_bytes() for path in files_of(study.folder)}
@@ -118,6 +135,17 @@ class TestWatch:
 
 def files_of(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix not in {".db-shm", ".db-wal"})
+
+
+class TestImportAnnouncer:
+    def test_calls_once_before_the_import(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        calls: list[str] = []
+        announcer = ImportAnnouncer(lambda: calls.append("PyTorch"))
+        monkeypatch.setattr(sys, "meta_path", [announcer, *sys.meta_path])
+        assert announcer.find_spec("json") is None
+        assert not calls
+        assert announcer.find_spec("torch") is None
+        assert (calls, announcer in sys.meta_path) == (["PyTorch"], False)
 
 
 class TestLinesStatus:

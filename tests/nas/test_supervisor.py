@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from nas.execution import supervisor, watchdog
+from nas.execution import supervisor, watchdog, worker
 from nas.execution.exit_causes import ExitCause
 from nas.execution.problem_line import PROBLEM
 from nas.execution.supervisor import Supervisor
@@ -464,6 +464,21 @@ def test_records_are_read_once_a_tick(make_study: MakeStudy, monkeypatch: pytest
     monkeypatch.setattr(supervisor, "_TICK_SECONDS", 0)
     Supervisor(study, ticks.append).run()
     assert len(ticks) == 4
-    assert all(given is records for given, records in zip(ticks[:-1], reads[1:], strict=False))  # one is for the queue
+    _left, _queue, *read_by_tick = reads
+    assert all(given is records for given, records in zip(ticks[:-1], read_by_tick, strict=False))
     assert ticks[-1] is reads[-1]
-    assert len(reads) == 1 + len(ticks) + 1  # the last watch finds that no worker runs
+    assert len(reads) == 2 + len(ticks) + 1  # the last watch finds that no worker runs
+
+
+def test_a_finished_study_needs_no_worker(
+    make_study: MakeStudy, score: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = make_study(trials=2)
+    monkeypatch.setattr(worker, "evaluate", score)
+    worker.Worker(study, deadline=float("inf")).run()
+    started: list[object] = []
+    monkeypatch.setattr(supervisor, "spawn", lambda *command: started.append(command))
+    ticks: list[Sequence[Record]] = []
+    Supervisor(study, ticks.append).run()
+    assert not started
+    assert [record.ending for record in ticks[-1] if record.ending] == ["finished"] * 2

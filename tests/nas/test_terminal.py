@@ -1,0 +1,135 @@
+"""Live tables in terminals: at 80 and 140 columns, and resized while a search runs."""
+
+import fcntl
+import io
+import os
+import pty
+import re
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from rich.cells import cell_len
+
+import nas
+from nas.cli import live, show
+from nas.execution import worker
+from nas.execution.worker import Worker
+from nas.study.study import Study
+from trials import Outcome
+
+NAS = [sys.executable, "-c", "import sys; sys.argv[0] = 'nas'; from nas.cli import main; main()"]
+NAME = "a-study-with-a-name-that-is-so-long-that-no-title-fits-into-a-terminal-of-80-columns"
+PATIENCE = 120.0
+"""Seconds after which a command counts as hung."""
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+"""Colours, and movements of the cursor."""
+
+
+class Terminal:
+    """Terminal in which a command runs.
+
+    Args:
+        words: of the command `nas`.
+        columns: width.
+        rows: height.
+    """
+
+    def __init__(self, *words: object, columns: int, rows: int) -> None:
+        self._here, there = pty.openpty()
+        self.resize(columns, rows)
+        inherited = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES"}}
+        source = {"PYTHONPATH": str(Path(nas.__file__).parents[1]), "TERM": "xterm-256color"}
+        command = [*NAS, *map(str, words)]
+        self.process = subprocess.Popen(command, stdin=there, stdout=there, stderr=there, env=inherited | source)
+        os.close(there)
+        self._ended = False
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Change the size, as dragging the corner of a window does."""
+        fcntl.ioctl(self._here, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def read(self, seconds: float) -> str:
+        """Return what the command writes in so many seconds, or until it ends."""
+        read, limit = "", time.monotonic() + seconds
+        while not self._ended and (left := limit - time.monotonic()) > 0:
+            if select.select([self._here], [], [], left)[0]:
+                try:
+                    read += os.read(self._here, 2**16).decode(errors="replace")
+                except OSError:  # the command has ended
+                    self._ended = True
+        return read
+
+    def read_until(self, is_there: Callable[[list[str]], bool]) -> None:
+        """Read until the lines of half a second are as expected."""
+        limit = time.monotonic() + PATIENCE
+        while not is_there(lines := lines_of(self.read(0.6))):
+            assert not self._ended, lines
+            assert time.monotonic() < limit, lines
+
+    def close(self) -> None:
+        """End the command, if it has not ended."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        os.close(self._here)
+
+
+def lines_of(written: str) -> list[str]:
+    """Return the lines that were written: each ends where the cursor goes to another line or to its first column."""
+    moved = re.sub(r"\x1b\[\d*[AB]|\r", "\n", written)
+    return [line for line in _CONTROL.sub("", moved).split("\n") if line]
+
+
+def width(lines: list[str]) -> int:
+    return max(map(cell_len, lines), default=0)
+
+
+@pytest.fixture
+def study(make_study: Callable[..., Study], score: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> Study:
+    """Study with more trials than a terminal has lines, one of which runs."""
+    made = make_study(NAME, trials=16)
+    monkeypatch.setattr(worker, "evaluate", score)
+    Worker(made, deadline=float("inf")).run()
+    made.optuna.ask()
+    return made
+
+
+@pytest.fixture
+def watching(study: Study) -> Iterator[Terminal]:
+    """Terminal of 80 columns in which `nas watch` follows the study, which another process seems to run."""
+    with study.supervision_lock.held():
+        terminal = Terminal("watch", study.name, "--runs", study.folder.parent, columns=80, rows=24)
+        yield terminal
+        terminal.close()
+
+
+def test_a_live_table_fits_the_terminal_also_when_it_is_resized(watching: Terminal) -> None:
+    watching.read_until(lambda lines: any(line.startswith("a-study-with") for line in lines))
+    frames = lines_of(watching.read(1.2))
+    assert any("running" in line for line in frames)
+    assert width(frames) == 80
+    watching.resize(140, 40)
+    watching.read_until(lambda lines: width(lines) > 80)
+    assert 80 < width(lines_of(watching.read(1.2))) <= 140
+    watching.resize(80, 24)
+    watching.read_until(lambda lines: 0 < width(lines) <= 80)
+    assert width(lines_of(watching.read(1.2))) == 80
+
+
+def test_a_trial_that_has_finished_is_one_line(study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    for columns, rows in ((80, 24), (140, 40)):
+        out = io.StringIO()
+        console = show.PrintableConsole(file=out, force_terminal=True, width=columns, height=rows, soft_wrap=True)
+        monkeypatch.setattr(live, "err", console)
+        with live.Watching() as display:
+            display.update(study, study.records())
+        lines = lines_of(out.getvalue())
+        assert sum(line.startswith("trial ") and "finished" in line for line in lines) == 16
+        assert width(lines) <= columns
