@@ -22,7 +22,9 @@ class DeviceProfile:
         processor: model name of the CPU or GPU.
         version: version of the runtime.
         torch: version of PyTorch.
+        precision: of the deployed model: `fp32`, `fp16` or `int8`.
         governor: Linux' CPU frequency governor; empty where the system has none.
+        calibration: how an int8 model's ranges are found, such as `64 images, seed 0`; empty for others.
     """
 
     name: str
@@ -33,26 +35,40 @@ class DeviceProfile:
     torch: str
     precision: str = "fp32"
     governor: str = ""
+    calibration: str = ""
 
     @classmethod
-    def of_this_machine(cls, name: str | None, *, runtime: str, version: str, threads: int, device: str = CPU) -> Self:
+    def of_this_machine(
+        cls,
+        name: str | None,
+        *,
+        runtime: str,
+        version: str,
+        threads: int,
+        device: str = CPU,
+        precision: str = "fp32",
+        calibration: str = "",
+    ) -> Self:
         """Return the profile of this machine.
 
         Args:
-            name: None for a name made of hostname, processor, runtime and threads.
+            name: None for a name made of hostname, processor, runtime, threads, and a precision that is not fp32.
             version: of the runtime.
             device: `cpu`, or the number of a GPU.
         """
         import torch  # noqa: PLC0415 - tables of latencies are read without PyTorch
 
         model = processor(device)
+        suffix = "" if precision == "fp32" else f" {precision}"
         return cls(
-            name=slug(name or f"{platform.node()} {model} {runtime} {threads}t"),
+            name=slug(name or f"{platform.node()} {model} {runtime} {threads}t{suffix}"),
             processor=model,
             runtime=runtime,
             version=version,
             threads=threads,
             torch=torch.__version__,
+            precision=precision,
+            calibration=calibration,
             governor=_GOVERNOR.read_text(encoding="utf-8").strip() if _GOVERNOR.is_file() else "",
         )
 

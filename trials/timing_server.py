@@ -38,9 +38,10 @@ def _response(request: dict[str, Any]) -> dict[str, Any]:
         return asdict(profile)
     graphs = messages.unpack(request["graphs"])
     runs = [backend.prepare_graph(graph, execution, description=request["what"]) for graph in graphs]
+    protocol = measurement.protocol_for(execution.device)
     if request["question"] == "measure":
-        return messages.latency_to_json(measurement.benchmark(*runs))
-    return messages.comparison_to_json(measurement.compare(*runs))
+        return messages.latency_to_json(measurement.benchmark(*runs, protocol=protocol))
+    return messages.comparison_to_json(measurement.compare(*runs, protocol=protocol))
 
 
 if __name__ == "__main__":

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nas.cli import opening, options, show
+from nas.cli import measured_files, opening, options, show
 from nas.cli.fronts import nothing_learned
 from nas.cli.longer import ETA, ROUNDS, train_longer
+from nas.cli.measured_files import CalibrationImages, CalibrationSeed, Threads
 from nas.cli.searching import train
 from nas.defaults import MOST_FINALISTS, SEEDS
 from nas.paths import RUNS
@@ -63,6 +64,21 @@ Rounds = Annotated[
 ]
 
 
+_FILES = "Files of the models (--formats)"
+Formats = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME,...",
+        rich_help_panel=_FILES,
+        help="After the verdict, write the finalists and the stock model as files of these formats (onnx, openvino, "
+        "engine), and measure mAP50-95, latency and size of each beside PyTorch's.",
+    ),
+]
+Precisions = Annotated[
+    str, typer.Option(metavar="NAME,...", rich_help_panel=_FILES, help="Precisions of these files: fp32, fp16, int8.")
+]
+
+
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command()(confirm)
@@ -84,6 +100,11 @@ def confirm(
     fresh_seeds: Seeds = None,
     top: Top = None,
     margin: options.Margin = None,
+    formats: Formats = "",
+    precision: Precisions = "fp32",
+    calibration: CalibrationImages = 64,
+    calibration_seed: CalibrationSeed = 0,
+    threads: Threads = 1,
     longer: Longer = False,
     eta: Eta = None,
     rounds: Rounds = None,
@@ -106,13 +127,20 @@ def confirm(
       nas confirm STUDY --dry-run       how many trainings, how long
       nas confirm STUDY --epochs 60     another confirmation, of longer trainings
       nas confirm STUDY --longer        three times longer trainings instead
+      nas confirm STUDY --formats onnx --precision fp32,int8
+                                        with mAP and latency of the models' files
 
     Exit status: 0 with a verdict, 1 without one (trainings are left, or no
     finalist can be compared), 2 refused.
     """
     from search_spaces.errors import StudyError
 
-    _require_together(longer=longer, eta=eta, rounds=rounds, seeds=fresh_seeds, top=top, typed=typed, dry_run=dry_run)
+    asked = {"eta": eta, "rounds": rounds, "seeds": fresh_seeds, "top": top}
+    _require_together(**asked, longer=longer, formats=formats, typed=typed, dry_run=dry_run)
+    files = None
+    if formats:
+        settings = {"threads": threads, "images": calibration, "seed": calibration_seed}
+        files = measured_files.wanted(formats, precision, {}, check=True, **settings)
     before = opening.opened(study, runs)
     if longer:
         of_run = {name: value for name, value in typed.items() if name not in {"epochs", "from_scratch"}}
@@ -129,13 +157,17 @@ def confirm(
     if verdict is None:
         raise StudyError(f"{after.name}: no verdict: its search {before.name} is not beside it any more")
     _print(verdict, shown)
+    if files is not None and verdict.is_final:
+        measured_files.of_confirmation(after, files)
     show.lines([] if is_warned else nothing_learned(after))
     show.lines(_next_steps(before, after, verdict))
     if not verdict.is_final:
         raise typer.Exit(show.NEGATIVE)
 
 
-def _require_together(*, longer: bool, dry_run: bool, typed: options.Typed, **numbers: int | None) -> None:
+def _require_together(
+    *, longer: bool, dry_run: bool, formats: str, typed: options.Typed, **numbers: int | None
+) -> None:
     """Refuse options that the other kind of confirmation has.
 
     Raises:
@@ -149,8 +181,9 @@ def _require_together(*, longer: bool, dry_run: bool, typed: options.Typed, **nu
             "epochs": typed["epochs"],
             "from-scratch": typed["from_scratch"] or None,
             "dry-run": dry_run,
+            "formats": formats,
         }
-        never = ("seeds", "top", "epochs", "from-scratch", "dry-run")
+        never = ("seeds", "top", "epochs", "from-scratch", "dry-run", "formats")
         mistakes = [f"{name}: not with --longer" for name in never if wrong[name]]
     else:
         mistakes = [f"{name}: only with --longer" for name in ("eta", "rounds") if numbers[name]]

@@ -32,13 +32,32 @@ class TableOptions(DeploymentOptions):
     ] = "torch"
     threads: Annotated[int, Option(help="Number of threads of the runtime on a CPU.", panel=_DEVICE, metavar="N")] = 1
     device: Annotated[str, Option(help="cpu, or the index of a GPU.", panel=_DEVICE, metavar="DEVICE")] = "cpu"
+    precision: Annotated[
+        str,
+        Option(
+            help="fp32, fp16 or int8: how the deployed model computes. Each precision has a table of its own.",
+            panel=_DEVICE,
+            metavar="NAME",
+        ),
+    ] = "fp32"
+    calibration_images: Annotated[
+        int,
+        Option(
+            help="Number of training images from which the ranges of an int8 model are taken.",
+            panel=_DEVICE,
+            metavar="N",
+        ),
+    ] = 64
+    calibration_seed: Annotated[
+        int, Option(help="Seed by which these images are chosen.", panel=_DEVICE, metavar="N")
+    ] = 0
     device_name: Annotated[
         str | None,
         Option(
             help="Name of the device's table.",
             panel=_DEVICE,
             metavar="NAME",
-            unset="made of machine, processor, runtime and threads",
+            unset="made of machine, processor, runtime, threads and precision",
         ),
     ] = None
 
@@ -52,9 +71,15 @@ class TableOptions(DeploymentOptions):
     def open_runtime(self) -> "Runtime":
         """Open the runtime on the device."""
         from trials.latency import runtimes
+        from trials.latency.precision import Calibration
 
         return runtimes.open_runtime(
-            self.runtime, threads=self.threads, device=self.device, device_name=self.device_name
+            self.runtime,
+            threads=self.threads,
+            device=self.device,
+            device_name=self.device_name,
+            precision=self.precision,
+            calibration=Calibration(images=self.calibration_images, seed=self.calibration_seed),
         )
 
     def load_space(self) -> "SearchSpace":

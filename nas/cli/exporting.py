@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from nas.cli import fronts, opening, show
+from nas.cli import fronts, measured_files, opening, show
+from nas.cli.measured_files import CalibrationImages, CalibrationSeed, Threads
 from nas.cli.options import Name, Runs, TextFormat
 from nas.paths import RUNS
 
@@ -51,6 +52,17 @@ def export(
     check: Annotated[
         bool, typer.Option("--check", help="Measure mAP50-95 of each format on the validation images, too.")
     ] = False,
+    precision: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME,...",
+            help="Write the formats onnx, openvino and engine in these precisions instead, as the files that a "
+            "latency table times: fp32, fp16, int8. With --check one table has mAP, latency and size of each file.",
+        ),
+    ] = "",
+    calibration: CalibrationImages = 64,
+    calibration_seed: CalibrationSeed = 0,
+    threads: Threads = 1,
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Where to write. \\[default: a folder inside the study's]")
     ] = None,
@@ -69,6 +81,7 @@ def export(
 
     nas export v9t-digits --best map --standalone
     nas export v9t-digits --trial 4 --formats onnx,openvino --check
+    nas export v9t-digits --trial 4 --formats onnx,openvino --precision fp32,int8 --check
 
     Arguments of Ultralytics' export may follow: imgsz=320 quantize=16 device=0.
     """
@@ -78,8 +91,14 @@ def export(
 
     names = require_formats([name.strip() for name in formats.split(",") if name.strip()])
     arguments = read_arguments(context.args)
-    if not names and (check or arguments):
-        raise SpecError(f"{'--check' if check else context.args[0]}: of which format? (--formats onnx)")
+    if not names and (check or arguments or precision):
+        asked = "--check" if check else "--precision" if precision else context.args[0]
+        raise SpecError(f"{asked}: of which format? (--formats onnx)")
+    if precision:
+        wanted = measured_files.wanted(
+            formats, precision, arguments, check=check, threads=threads, images=calibration, seed=calibration_seed
+        )
+        names, arguments, check = (), {}, False
     opened = opening.opened(study, runs)
     with show.err.status("reading the study") as status:
         exported = opened.export(
@@ -92,11 +111,13 @@ def export(
             arguments=arguments,
             on_step=status.update,
         )
-    show.result(str(exported.folder), exported.as_document(), shown)
+    files = measured_files.measure(opened, exported, wanted) if precision else []
+    show.result(str(exported.folder), {**exported.as_document(), **measured_files.document(files)}, shown)
     show.lines([*_lines(exported, standalone=standalone), *fronts.nothing_learned(opened)])
+    measured_files.show_table(files)
     if registered is not None:
         _register(opened, exported, registered)
-    if any(one.problem for one in exported.formats):
+    if any(one.problem for one in exported.formats) or any(one.path is None for one in files):
         raise typer.Exit(show.NEGATIVE)
 
 

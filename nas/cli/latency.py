@@ -46,6 +46,7 @@ def record(typed: options.Typed, shown: options.TextFormat = "text") -> None:
     is subtracted. Layers that are in the table already are not timed again: an
     interrupted recording continues where it stopped, and spaces share the
     layers that they have in common. Run nothing else on the device meanwhile.
+    With --precision int8 each layer is quantised as the model will be.
     """
     from nas.study import latency_tables
     from trials.latency import latency_table
@@ -65,6 +66,7 @@ def record(typed: options.Typed, shown: options.TextFormat = "text") -> None:
     document = _document(path, opened.profile, len(table.recorded.entries))
     show.result(str(path), document | {"unsteady": unsteady, "problems": problems}, shown)
     show.lines([f"{document['entries']} entries; {opened.profile.name}"])
+    show.lines([opened.caveat] if opened.caveat else [])
     if unsteady:
         show.lines([f"{unsteady} were timed while the device was not steady (was something else running?)"])
     show.lines(problems)
@@ -124,7 +126,10 @@ def _latency_rows(table: "LatencyTable") -> list[dict[str, Any]]:
 
 
 @show.reports_errors
-@options.takes("runtime", "threads", "device", "device_name", of=TableOptions)
+@options.takes(
+    *("runtime", "threads", "device", "precision", "calibration_images", "calibration_seed", "device_name"),
+    of=TableOptions,
+)
 def export(
     file: Annotated[Path, typer.Argument(metavar="FILE.csv", help="File to write, such as jetson.csv.")],
     typed: options.Typed,
@@ -169,7 +174,7 @@ def _print_tables(shown: Format) -> None:
     for name in timings.device_names(folder):
         read = timings.read(device_tables.path_of(name))
         rows.append({**asdict(read.profile), "entries": len(read.entries)})
-    columns = dict.fromkeys(("name", "processor", "runtime", "version", "threads", "torch", "entries"), "")
+    columns = dict.fromkeys(("name", "processor", "runtime", "version", "threads", "torch", "precision", "entries"), "")
     if not rows:
         show.lines([f"no tables in {folder} yet; record one with: nas latency record"])
     if rows or shown != "table":

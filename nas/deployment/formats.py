@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from ultralytics import YOLO
 from ultralytics.cfg import smart_value
 from ultralytics.engine.exporter import export_formats
@@ -163,23 +163,23 @@ def export(weights: Path, name: str, size: int, *, end_to_end: bool, arguments: 
     return _compared(exported, weights, sizes, is_exact=name in _EXACT and "quantize" not in options)
 
 
-def accuracy(file: Path, data: Path, size: int, *, end_to_end: bool, device: Any = "cpu") -> float:
-    """Return mAP50-95 of a model, in any format that runs here, on the validation images of a data set."""
-    options = {"nms": False} if end_to_end else {}
+def accuracy(model: Path | nn.Module, data: Path, size: int, *, end_to_end: bool, device: Any = "cpu") -> float:
+    """Return mAP50-95 of a model on the validation images of a data set.
+
+    Args:
+        model: file in any format that runs here; or a module with `names`, `stride` and `end2end`, which takes one
+            image `(1, 3, size, size)`.
+    """
+    options: dict[str, Any] = {"nms": False} if end_to_end else {}
+    options |= {"data": str(data), "imgsz": size, "batch": 1, "rect": False, "plots": False, "workers": 0}
     with tempfile.TemporaryDirectory() as folder, _quiet():
-        measured = YOLO(file, task="detect").val(
-            validator=UserDataValidator,
-            data=str(data),
-            imgsz=size,
-            batch=1,
-            rect=False,
-            plots=False,
-            workers=0,
-            device=device,
-            project=folder,
-            name="val",
-            **options,
-        )
+        options |= {"device": device, "project": folder, "name": "val"}
+        if isinstance(model, Path):
+            measured = YOLO(model, task="detect").val(validator=UserDataValidator, **options)
+        else:
+            validator = UserDataValidator(args={"task": "detect", "mode": "val", "model": "module", **options})
+            validator(model=model)
+            measured = validator.metrics
     return float(measured.box.map)
 
 

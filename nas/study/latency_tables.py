@@ -1,11 +1,12 @@
 """Latency tables for studies: a device's table in the cache, a study's copy of it, and entries that it lacks."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from nas.locks import Lock
-from search_spaces import SearchSpace, cache_folder
+from search_spaces import Architecture, SearchSpace, cache_folder
 from search_spaces.errors import EnvironmentProblem, LatencyError, SpecError, nearest
 from trials.devices import DeviceProfile, slug
 from trials.latency import latency_table, runtimes, timings
@@ -52,6 +53,22 @@ def table_of(space: SearchSpace, classes: int, deploy_size: int, name: str) -> L
     return table
 
 
+def predicting(
+    architecture: Architecture, space: SearchSpace, classes: int, deploy_size: int, profile: DeviceProfile
+) -> LatencyTable | None:
+    """Return a table of this device, whatever its name, that has all layers of an architecture; None without one."""
+    folder = path_of("any").parent
+    for name in timings.device_names(folder):
+        recorded = timings.read(path_of(name))
+        if replace(recorded.profile, name=profile.name) != profile:
+            continue
+        table = LatencyTable(space, classes, deploy_size, recorded)
+        with suppress(LatencyError):  # it lacks an entry, so it is of another space, size or number of classes
+            table.predict(architecture)
+            return table
+    return None
+
+
 def missing_workloads(table: LatencyTable) -> list[Workload]:
     """Return the workloads that predictions in a space need and a table lacks."""
     return [workload for key, workload in table.workloads().items() if key not in table.recorded.entries]
@@ -71,7 +88,7 @@ def complete(table: LatencyTable, show: Callable[[int, int], None] = lambda *_: 
     path = path_of(profile.name)
     problems: list[str] = []
     with (
-        runtimes.open_runtime(profile.runtime, threads=profile.threads, device_name=profile.name) as runtime,
+        runtimes.open_for(profile) as runtime,
         recording_lock(path),
     ):
         profile.require(runtime.profile, f"the table {profile.name}")
@@ -103,7 +120,7 @@ def is_this_machine(profile: DeviceProfile) -> bool:
     if profile.runtime not in BACKENDS:
         return False
     try:
-        with runtimes.open_runtime(profile.runtime, threads=profile.threads, device_name=profile.name) as runtime:
+        with runtimes.open_for(profile) as runtime:
             return runtime.profile == profile
     except EnvironmentProblem:  # its runtime is not installed on this machine
         return False

@@ -28,7 +28,7 @@ def measure_front(study: Study) -> Iterator[tuple[int, Observation]]:
     shown = [*study.front(records), *([stock] if stock else [])]
     missing = {record.trial: record for record in shown if record.measured_ms is None}
     profile = table.recorded.profile
-    with runtimes.open_runtime(profile.runtime, threads=profile.threads, device_name=profile.name) as here:
+    with runtimes.open_for(profile) as here:
         profile.require(here.profile, f"the table {profile.name}")
         for trial, record in missing.items():
             (checked,) = prediction_error.observe(table, here, [study.architecture(record)])

@@ -43,8 +43,9 @@ class Device:
         self.refuses = ""
         self._runtime = runtime
 
-    def open(self, _name: str, *, threads: int, device: str, device_name: str | None) -> Any:
+    def open(self, _name: str, *, threads: int, device: str, device_name: str | None, **of_precision: Any) -> Any:
         assert device == "cpu"
+        assert of_precision["precision"] == "fp32"
         opened = self._runtime(device_name or "formula", threads=threads)
         opened.interrupted_after, opened.refuses = self.interrupted_after, self.refuses
         return opened

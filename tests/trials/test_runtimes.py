@@ -210,7 +210,7 @@ class TestServer:
         return [json.loads(line) for line in answers.getvalue().splitlines()]
 
     def test_server_answers_each_request_with_a_line(self) -> None:
-        graphs = messages.pack([tiny(), tiny()])
+        graphs = messages.pack([tiny().to_onnx(), tiny().to_onnx()])
         profile, alone, refused, beside = self.ask(
             {"question": "profile", "device_name": "far away"},
             {"question": "measure", "graphs": graphs[:1], "what": "x"},

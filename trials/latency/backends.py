@@ -1,35 +1,44 @@
 """Backends that run a deployed model on this machine: PyTorch, or a runtime that loads ONNX."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from typing import Any
 
 import numpy as np
 import torch
 
-from search_spaces.errors import EnvironmentProblem, LatencyError, unwrapped
+from search_spaces.errors import EnvironmentProblem, LatencyError, SpecError, unwrapped
 from trials import torch_devices
 from trials.devices import CPU
-from trials.latency import measurement
-from trials.latency.deployed import Deployed
+from trials.latency import measurement, precision
+from trials.latency.deployed import Deployed, DeployedGraph
 from trials.latency.measurement import Iteration
+from trials.latency.precision import FP16, FP32, INT8, Calibration, FloatArray
+from trials.latency.session import Session
 from trials.torch_devices import torch_device
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionSettings:
-    """Threads and device of an inference.
+    """Threads, device and precision of an inference.
 
     Attributes:
         threads: of the runtime, on a CPU.
         device: `cpu`, or the number of a GPU.
+        precision: `fp32`, `fp16` or `int8`.
+        calibration: of an int8 model.
     """
 
     threads: int = 1
     device: str = CPU
+    precision: str = FP32
+    calibration: Calibration = field(default_factory=Calibration)
+
+    @property
+    def calibration_text(self) -> str:
+        """Calibration as a device's profile stores it; empty for a float model."""
+        return self.calibration.text if self.precision == INT8 else ""
 
     @property
     def torch_device(self) -> torch.device:
@@ -44,13 +53,15 @@ class Backend:
     Attributes:
         package: name of the required package, as it is imported and installed.
         install_command: installs the package.
-        load_graph: returns an iteration of an ONNX graph, with zeros as input; None for PyTorch, which runs modules.
+        load_graph: loads an ONNX graph; None for PyTorch, which runs modules.
+        quantizes_all: whether activations, sums and pooling between convolutions must be int8, too, to be fast.
     """
 
     name: str
     package: str
     install_command: str
-    load_graph: Callable[[bytes, ExecutionSettings], Iteration] | None = None
+    load_graph: Callable[[bytes, ExecutionSettings], Session] | None = None
+    quantizes_all: bool = False
 
     def require(self) -> None:
         """Check that the package is installed.
@@ -69,16 +80,66 @@ class Backend:
         except PackageNotFoundError:  # onnxruntime-gpu, tensorrt-cu12: another distribution of the same module
             return str(getattr(__import__(self.package), "__version__", "unknown"))
 
-    def prepare(self, deployed: Deployed, execution: ExecutionSettings) -> Iteration:
-        """Load a deployed module and return an iteration of it.
+    def require_precision(self, execution: ExecutionSettings) -> None:
+        """Check that the backend computes in a precision on a device.
+
+        Raises:
+            SpecError: it does not; the text names one that does.
+        """
+        name, on_gpu = precision.require(execution.precision), execution.device != CPU
+        if self.load_graph is None and (name == INT8 or (name == FP16 and not on_gpu)):
+            where = "" if name == INT8 else " on a CPU"
+            raise SpecError(f"precision: torch does not run {name}{where} (--runtime onnxruntime or openvino)")
+        if self.name == "onnxruntime" and name == INT8 and on_gpu:
+            raise SpecError("precision: onnxruntime computes int8 graphs in floats on a GPU (--runtime tensorrt)")
+
+    def caveat(self, execution: ExecutionSettings) -> str:
+        """Return what a precision does not change on this device, in words; empty if there is nothing."""
+        if execution.precision == FP16 and execution.device == CPU and self.load_graph is not None:
+            return f"{self.name} stores float16 and computes in float32 on this kind of CPU"
+        return ""
+
+    def graph_of(
+        self,
+        deployed: Deployed,
+        execution: ExecutionSettings,
+        samples: Iterable[Sequence[FloatArray]] | None = None,
+    ) -> bytes:
+        """Return the ONNX graph that the backend runs, in the precision of the settings.
+
+        Args:
+            samples: inputs for the calibration of an int8 model; None for noise, enough to time it.
+
+        Raises:
+            LatencyError: it cannot be exported or quantised.
+        """
+        graph = deployed.to_onnx()
+        if execution.precision == FP16:
+            return precision.half(graph)
+        if execution.precision == INT8:
+            return precision.quantized(
+                graph,
+                samples,
+                float_scopes=deployed.float_scopes,
+                everything=self.quantizes_all,
+                description=deployed.description,
+            )
+        return graph
+
+    def prepare(self, deployed: Deployed | DeployedGraph, execution: ExecutionSettings) -> Iteration:
+        """Load a deployed module or a graph and return an iteration of it.
 
         Raises:
             LatencyError: the runtime does not take it.
         """
+        if isinstance(deployed, DeployedGraph):
+            return self.prepare_graph(deployed.graph, execution, description=deployed.description)
         if self.load_graph is not None:
-            return self.prepare_graph(deployed.to_onnx(), execution, description=deployed.description)
+            graph = self.graph_of(deployed, execution)
+            return self.prepare_graph(graph, execution, description=deployed.description)
         device = execution.torch_device
-        module, inputs = deployed.on(device, torch_devices.memory_format(device))
+        dtype = torch.float16 if execution.precision == FP16 else torch.float32
+        module, inputs = deployed.on(device, torch_devices.memory_format(device), dtype)
         return measurement.iteration_of(module, inputs, description=deployed.description)
 
     def prepare_graph(self, graph: bytes, execution: ExecutionSettings, *, description: str) -> Iteration:
@@ -90,30 +151,38 @@ class Backend:
         Raises:
             LatencyError: the runtime does not take it.
         """
+        session = self.load(graph, execution, description=description)
+        return measurement.with_description(session.iteration, description)
+
+    def load(self, graph: bytes, execution: ExecutionSettings, *, description: str) -> Session:
+        """Load an ONNX graph; arguments and errors are those of `prepare_graph`."""
         if self.load_graph is None:
             raise LatencyError(f"{self.name} runs modules, not ONNX graphs")
         try:
-            return measurement.with_description(self.load_graph(graph, execution), description)
+            return self.load_graph(graph, execution)
         except Exception as error:
             reason = unwrapped(error)[:300]
             raise LatencyError(f"{self.name} refuses the graph of {description}: {reason}") from error
 
 
-def _onnxruntime(graph: bytes, execution: ExecutionSettings) -> Iteration:
+def _onnxruntime(graph: bytes, execution: ExecutionSettings) -> Session:
     import onnxruntime  # noqa: PLC0415 - slow, and needed only for this backend
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = execution.threads, 1
     options.log_severity_level = 4  # errors are raised, too
-    on_gpu = ("CUDAExecutionProvider", {"device_id": execution.device})
+    on_gpu = ("CUDAExecutionProvider", {"device_id": execution.device, "use_tf32": 0})
     session = onnxruntime.InferenceSession(
         graph, options, providers=["CPUExecutionProvider"] if execution.device == CPU else [on_gpu]
     )
     images = {one.name: np.zeros(one.shape, dtype=np.float32) for one in session.get_inputs()}
-    return lambda: session.run(None, images)
+    name = next(iter(images))
+    return Session(
+        iteration=lambda: session.run(None, images), infer=lambda image: np.asarray(session.run(None, {name: image})[0])
+    )
 
 
-def _openvino(graph: bytes, execution: ExecutionSettings) -> Iteration:
+def _openvino(graph: bytes, execution: ExecutionSettings) -> Session:
     import openvino  # noqa: PLC0415 - an extra
 
     settings = {
@@ -125,36 +194,16 @@ def _openvino(graph: bytes, execution: ExecutionSettings) -> Iteration:
     compiled = core.compile_model(core.read_model(graph), "CPU" if execution.device == CPU else "GPU", settings)
     request = compiled.create_infer_request()
     images = [np.zeros(tuple(one.shape), dtype=np.float32) for one in compiled.inputs]
-    return lambda: request.infer(images, share_inputs=True)
+    return Session(
+        iteration=lambda: request.infer(images, share_inputs=True),
+        infer=lambda image: np.array(next(iter(request.infer([image]).values()))),
+    )
 
 
-def _tensorrt(graph: bytes, execution: ExecutionSettings) -> Iteration:
-    """Load a graph in TensorRT. Never run: written after the documentation of TensorRT 10."""
-    import tensorrt  # noqa: PLC0415 - an extra
+def _tensorrt(graph: bytes, execution: ExecutionSettings) -> Session:
+    from trials.latency import tensorrt_engine  # noqa: PLC0415 - needed only for this backend
 
-    logger = tensorrt.Logger(tensorrt.Logger.ERROR)
-    builder = tensorrt.Builder(logger)
-    network = builder.create_network(0)
-    parser = tensorrt.OnnxParser(network, logger)
-    if not parser.parse(graph):
-        raise RuntimeError(str(parser.get_error(0)))
-    config = builder.create_builder_config()
-    config.clear_flag(tensorrt.BuilderFlag.TF32)
-    engine = tensorrt.Runtime(logger).deserialize_cuda_engine(builder.build_serialized_network(network, config))
-    context = engine.create_execution_context()
-    stream: Any = torch.cuda.Stream(execution.torch_device)
-    tensors = []
-    for index in range(engine.num_io_tensors):
-        name = engine.get_tensor_name(index)
-        tensors.append(torch.zeros(tuple(engine.get_tensor_shape(name)), device=execution.torch_device))
-        context.set_tensor_address(name, tensors[-1].data_ptr())
-    return partial(_execute_tensorrt, context, stream, tensors)
-
-
-def _execute_tensorrt(context: Any, stream: Any, _tensors: Sequence[torch.Tensor]) -> None:
-    """Run one inference; the tensors are an argument so that their memory is not freed."""
-    context.execute_async_v3(stream.cuda_stream)
-    stream.synchronize()
+    return tensorrt_engine.load(graph, execution.torch_device)
 
 
 BACKENDS = {
@@ -166,6 +215,7 @@ BACKENDS = {
             package="onnxruntime",
             install_command="pip install onnxruntime",
             load_graph=_onnxruntime,
+            quantizes_all=True,
         ),
         Backend(
             name="openvino",

@@ -34,6 +34,12 @@ class Deployed:
     description: str
 
     @classmethod
+    def of(cls, model: nn.Module, image_size: int) -> Self:
+        """Return a whole model that is fused already, for one image `(1, 3, image_size, image_size)`."""
+        image = torch.zeros(1, IMAGE_CHANNELS, image_size, image_size, device="meta")
+        return cls(module=model, inputs=image, description=f"one {image_size} px image")
+
+    @classmethod
     def model(cls, document: Mapping[str, Any], classes: int, image_size: int) -> Self:
         """Build and fuse a whole model; its input is one image `(1, 3, image_size, image_size)`.
 
@@ -42,17 +48,24 @@ class Deployed:
         """
         built = build.model(document, classes).eval()
         built.fuse(verbose=False)
-        image = torch.zeros(1, IMAGE_CHANNELS, image_size, image_size, device="meta")
-        return cls(module=built, inputs=image, description=f"one {image_size} px image")
+        return cls.of(built, image_size)
 
-    def on(self, device: torch.device, layout: torch.memory_format) -> tuple[nn.Module, Any]:
+    def on(
+        self, device: torch.device, layout: torch.memory_format, dtype: torch.dtype = torch.float32
+    ) -> tuple[nn.Module, Any]:
         """Return a copy of the module on a device, and zeros as its input."""
         zeros = [
-            torch.zeros(tensor.shape, device=device).contiguous(memory_format=layout)
+            torch.zeros(tensor.shape, device=device, dtype=dtype).contiguous(memory_format=layout)
             for tensor in _tensors(self.inputs)
         ]
-        module = deepcopy(self.module).to(device).to(memory_format=layout).requires_grad_(False)
+        module = deepcopy(self.module).to(device, dtype).to(memory_format=layout).requires_grad_(False)
         return module, _nested(self.inputs, iter(zeros))
+
+    @property
+    def float_scopes(self) -> tuple[str, ...]:
+        """Scopes of the detection heads in the names of an ONNX graph's nodes, such as `/module/model.22/`."""
+        heads = [name for name, module in self.module.named_modules() if isinstance(module, Detect)]
+        return tuple(f"/module/{name}/" if name else "/module/" for name in heads)
 
     def to_onnx(self) -> bytes:
         """Export the module to ONNX, opset 17, with fixed shapes.
@@ -77,6 +90,18 @@ class Deployed:
                 reason = unwrapped(error)[:300]
                 raise LatencyError(f"export of {self.description} to ONNX failed: {reason}") from error
             return file.read_bytes()
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class DeployedGraph:
+    """ONNX graph in the precision in which it runs, such as that of a file.
+
+    Attributes:
+        description: of its input, for errors.
+    """
+
+    graph: bytes
+    description: str
 
 
 class _Flat(nn.Module):

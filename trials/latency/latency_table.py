@@ -33,6 +33,7 @@ from trials.costing.layers import LayerTable, StockLayer
 from trials.costing.structural_key import shapes, structural_key
 from trials.latency import timings
 from trials.latency.deployed import Deployed
+from trials.latency.precision import FP32, Calibration
 from trials.latency.runtimes import Runtime
 from trials.latency.timings import Timing, Timings
 
@@ -105,7 +106,7 @@ class LatencyTable(LayerTable[Workload]):
         Raises:
             LatencyError: the table lacks it.
         """
-        return self._ms(_EMPTY_GRAPH)
+        return self._ms(EMPTY_GRAPH)
 
     @property
     def stock_ms(self) -> float:
@@ -141,10 +142,14 @@ class LatencyTable(LayerTable[Workload]):
         """Command that records this space into this table, with all options that select the table."""
         profile = self.recorded.profile
         scale = f" --scale {shlex.quote(self.space.scale)}" if self.space.scale else ""
+        precision = "" if profile.precision == FP32 else f" --precision {profile.precision}"
+        if profile.calibration:
+            calibration = Calibration.from_text(profile.calibration)
+            precision += f" --calibration-images {calibration.images} --calibration-seed {calibration.seed}"
         return (
             f"nas latency record --space {shlex.quote(self.space.name)}{scale} --classes {self.classes} "
-            f"--deploy-size {self.image_size} --runtime {shlex.quote(profile.runtime)} --threads {profile.threads} "
-            f"--device-name {shlex.quote(profile.name)}"
+            f"--deploy-size {self.image_size} --runtime {shlex.quote(profile.runtime)} "
+            f"--threads {profile.threads}{precision} --device-name {shlex.quote(profile.name)}"
         )
 
     @property
@@ -169,7 +174,7 @@ class LatencyTable(LayerTable[Workload]):
 
     def workloads(self) -> dict[str, Workload]:
         """Return all workloads that predictions in this space need, by key; first the reference, then the model."""
-        found = {workload.key: workload for workload in (self.reference, self.stock_model, _EMPTY_GRAPH)}
+        found = {workload.key: workload for workload in (self.reference, self.stock_model, EMPTY_GRAPH)}
         for macro in self._macros():
             for workload in self._workloads_at(macro):
                 found.setdefault(workload.key, workload)
@@ -305,5 +310,5 @@ def _shapes_as_text(feature: Feature | Sequence[Feature]) -> str:
     return " + ".join(map(_shapes_as_text, feature))
 
 
-_EMPTY_GRAPH = _workload("the start of a graph", nn.ReLU(), torch.zeros(1, 1, 1, 1, device="meta"), nn.ReLU)
+EMPTY_GRAPH = _workload("the start of a graph", nn.ReLU(), torch.zeros(1, 1, 1, 1, device="meta"), nn.ReLU)
 """Almost empty graph, whose latency is the overhead: one number through a ReLU, as runtimes remove an identity."""

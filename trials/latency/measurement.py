@@ -16,13 +16,16 @@ Paired comparison (`compare`):
     A; the median of these ratios is the result. So a slow drift of the machine (thermal throttling, frequency scaling,
     background load) cancels to first order. If the fastest and the slowest block of A differ by more than 5 %, the
     comparison is marked as not steady.
+
+On a GPU an iteration is timed by CUDA events, the warm-up lasts a second at least, and each block is followed by a
+pause of 20 ms (`GPU_PROTOCOL`).
 """
 
 import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -30,6 +33,8 @@ from torch import nn
 
 from search_spaces.errors import LatencyError
 from trials.costing.layers import IMAGE_CHANNELS
+from trials.devices import CPU
+from trials.latency.gpu_iteration import GpuIteration
 from trials.torch_devices import memory_format
 
 MAX_SPREAD = 0.10
@@ -40,7 +45,7 @@ _MIN_ITERATIONS = 3
 """Timed iterations of the slowest model."""
 
 Iteration = Callable[[], object]
-"""Runs one inference of one image; synchronises the device before it returns."""
+"""Runs one inference of one image; synchronises the device before it returns. A `GpuIteration` also times itself."""
 Clock = Callable[[], float]
 """Returns seconds since an arbitrary moment."""
 
@@ -109,6 +114,8 @@ class Protocol:
         precision: sufficient width of the 95 % confidence interval of the median, as a share of the median.
         max_seconds: time limit, warm-up included; three iterations are timed in any case.
         block: iterations of one model in a row in a comparison.
+        warm_up_seconds: of warm-up at least, until a GPU has raised its clocks.
+        pause_seconds: after each block of a comparison, so that a GPU does not heat up.
     """
 
     warm_up: int = 20
@@ -117,6 +124,8 @@ class Protocol:
     precision: float = 0.02
     max_seconds: float = 60.0
     block: int = 10
+    warm_up_seconds: float = 0.0
+    pause_seconds: float = 0.0
 
     @classmethod
     def fixed(cls, iterations: int) -> Self:
@@ -132,6 +141,12 @@ class Protocol:
 
 
 PROTOCOL = Protocol()
+GPU_PROTOCOL = Protocol(warm_up_seconds=1.0, pause_seconds=0.02)
+
+
+def protocol_for(device: str) -> Protocol:
+    """Return the protocol on a device: `cpu`, or the number of a GPU."""
+    return PROTOCOL if device == CPU else GPU_PROTOCOL
 
 
 def relative_ci_width(times_ms: Sequence[float]) -> float:
@@ -208,15 +223,20 @@ class _Timer:
         return self._clock() >= self._end
 
     def time_ms(self, run: Iteration) -> float:
+        if isinstance(run, GpuIteration):
+            return run.time_ms()
         start = self._clock()
         run()
         return (self._clock() - start) * 1000
 
     def warm_up(self, run: Iteration, *, share: float) -> None:
         """Run the warm-up iterations; stop early when they take more than a share of the time limit."""
-        end = self._clock() + share * self._protocol.max_seconds
-        for _ in range(self._protocol.warm_up):
+        begun = self._clock()
+        end, least = begun + share * self._protocol.max_seconds, begun + self._protocol.warm_up_seconds
+        done = 0
+        while done < self._protocol.warm_up or (self._protocol.warm_up_seconds and self._clock() < least):
             run()
+            done += 1
             if self._clock() >= end:
                 return
 
@@ -227,6 +247,8 @@ class _Timer:
         times_ms: list[float] = []
         while len(times_ms) < self._protocol.block and not (len(times_ms) >= _MIN_ITERATIONS and self._clock() >= end):
             times_ms.append(self.time_ms(run))
+        if self._protocol.pause_seconds:
+            time.sleep(self._protocol.pause_seconds)
         return times_ms
 
 
@@ -257,7 +279,7 @@ def measure(
 
 
 def iteration_of(module: nn.Module, inputs: object, *, description: str) -> Iteration:
-    """Return an iteration of a module in PyTorch: inference mode, a GPU synchronised at the end.
+    """Return an iteration of a module in PyTorch: inference mode; on a GPU a `GpuIteration`.
 
     Args:
         inputs: on the module's device.
@@ -268,14 +290,16 @@ def iteration_of(module: nn.Module, inputs: object, *, description: str) -> Iter
     def run() -> None:
         with torch.inference_mode():
             module(inputs)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
 
+    if device.type == "cuda":
+        return GpuIteration(run, torch.cuda.current_stream(device), description)
     return with_description(run, description)
 
 
 def with_description(run: Iteration, description: str) -> Iteration:
     """Return an iteration whose errors are `LatencyError`s with the description of what is run."""
+    if isinstance(run, GpuIteration):
+        return replace(run, description=description)
 
     def described() -> None:
         try:

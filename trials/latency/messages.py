@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from trials.latency.deployed import Deployed
 from trials.latency.measurement import Comparison, Latency
 
 
@@ -45,9 +44,9 @@ def comparison_from_json(message: Mapping[str, Any]) -> Comparison:
     )
 
 
-def pack(modules: Sequence[Deployed]) -> list[str]:
-    """Return the ONNX graphs of modules as base64 text."""
-    return [base64.b64encode(deployed.to_onnx()).decode() for deployed in modules]
+def pack(graphs: Sequence[bytes]) -> list[str]:
+    """Return ONNX graphs as base64 text."""
+    return [base64.b64encode(graph).decode() for graph in graphs]
 
 
 def unpack(graphs: Sequence[str]) -> list[bytes]:

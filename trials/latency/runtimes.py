@@ -7,16 +7,18 @@ import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any, Self
 
 import torch
 
 from search_spaces.errors import EnvironmentProblem, LatencyError, SpecError, nearest
-from trials.devices import CPU, DeviceProfile
+from trials.devices import CPU, DeviceProfile, processor
 from trials.latency import measurement, messages
 from trials.latency.backends import BACKENDS, Backend, ExecutionSettings
-from trials.latency.deployed import Deployed
+from trials.latency.deployed import Deployed, DeployedGraph
 from trials.latency.measurement import Comparison, Iteration, Latency
+from trials.latency.precision import FP32, Calibration
 
 SERVER = "trials.timing_server"
 _CLOSE_TIMEOUT_SECONDS = 5
@@ -27,6 +29,8 @@ class Runtime(ABC):
     """Measures the latency of deployed modules on one device, described by its profile."""
 
     profile: DeviceProfile
+    caveat = ""
+    """What the precision does not change on the device, in words; empty if there is nothing."""
 
     @abstractmethod
     def measure(self, deployed: Deployed) -> Latency:
@@ -55,7 +59,13 @@ class Runtime(ABC):
 
 
 def open_runtime(
-    name: str = "torch", *, threads: int = 1, device: str = CPU, device_name: str | None = None
+    name: str = "torch",
+    *,
+    threads: int = 1,
+    device: str = CPU,
+    device_name: str | None = None,
+    precision: str = FP32,
+    calibration: Calibration | None = None,
 ) -> Runtime:
     """Open a runtime by its name.
 
@@ -64,12 +74,17 @@ def open_runtime(
             machine where this package is installed.
         device: `cpu`, or the number of a GPU.
         device_name: name of the profile; None for a name made of hostname, processor, runtime and threads.
+        precision: `fp32`, `fp16` or `int8`.
+        calibration: of int8 models; None for the default. It is part of the profile: layers are calibrated with noise,
+            as their latency does not depend on the ranges, trained models with these images.
 
     Raises:
-        SpecError: no such runtime.
+        SpecError: no such runtime or precision, or the runtime does not compute in it.
         EnvironmentProblem: it is not installed, or there is no such device, or the machine does not answer.
     """
-    execution = ExecutionSettings(threads=threads, device=device)
+    execution = ExecutionSettings(
+        threads=threads, device=device, precision=precision, calibration=calibration or Calibration()
+    )
     if name.startswith("ssh:"):
         return _open_remote(name, execution, device_name)
     if name not in BACKENDS:
@@ -77,36 +92,67 @@ def open_runtime(
     return LocalRuntime(BACKENDS[name], execution, device_name)
 
 
+def open_for(profile: DeviceProfile) -> Runtime:
+    """Open the runtime on this machine that a profile describes; whether the profiles are equal is not checked.
+
+    Raises:
+        EnvironmentProblem: it is not installed.
+    """
+    return open_runtime(profile.runtime, device_name=profile.name, **settings_of(profile))
+
+
+def settings_of(profile: DeviceProfile) -> dict[str, Any]:
+    """Return threads, device and precision of a profile, as `open_runtime` takes them."""
+    found: dict[str, Any] = {"threads": profile.threads, "device": device_of(profile.processor)}
+    if profile.precision != FP32:
+        found["precision"] = profile.precision
+    if profile.calibration:
+        found["calibration"] = Calibration.from_text(profile.calibration)
+    return found
+
+
+def device_of(name: str) -> str:
+    """Return the number of this machine's first GPU of a name; `cpu` if there is none."""
+    gpus = range(torch.cuda.device_count()) if torch.cuda.is_available() else range(0)
+    return next((str(index) for index in gpus if processor(str(index)) == name), CPU)
+
+
 class LocalRuntime(Runtime):
-    """Backend on this machine."""
+    """Backend on this machine; it also measures graphs of files."""
 
     def __init__(self, backend: Backend, execution: ExecutionSettings, device_name: str | None = None) -> None:
         backend.require()
+        backend.require_precision(execution)
         if execution.device != CPU and not torch.cuda.is_available():
             raise EnvironmentProblem(
                 f"PyTorch sees no GPU, so there is no device {execution.device} (use --device cpu)"
             )
         self._backend, self._execution = backend, execution
         self._reference: tuple[Deployed, Iteration] | None = None
+        self.caveat = backend.caveat(execution)
         self.profile = DeviceProfile.of_this_machine(
             device_name,
             runtime=backend.name,
             version=backend.version,
             threads=execution.threads,
             device=execution.device,
+            precision=execution.precision,
+            calibration=execution.calibration_text,
         )
+        self._protocol = measurement.protocol_for(execution.device)
 
-    def measure(self, deployed: Deployed) -> Latency:
+    def measure(self, deployed: Deployed | DeployedGraph) -> Latency:
         """Measure the latency of a module."""
         with torch_threads(self._execution.threads):
-            return measurement.benchmark(self._backend.prepare(deployed, self._execution))
+            return measurement.benchmark(self._backend.prepare(deployed, self._execution), protocol=self._protocol)
 
-    def compare(self, candidate: Deployed, reference: Deployed) -> Comparison:
+    def compare(self, candidate: Deployed | DeployedGraph, reference: Deployed) -> Comparison:
         """Measure a module in a paired comparison; the loaded reference is cached for the next one."""
         with torch_threads(self._execution.threads):
             if self._reference is None or self._reference[0] is not reference:
                 self._reference = reference, self._backend.prepare(reference, self._execution)
-            return measurement.compare(self._backend.prepare(candidate, self._execution), self._reference[1])
+            prepared = self._backend.prepare(candidate, self._execution)
+            return measurement.compare(prepared, self._reference[1], protocol=self._protocol)
 
 
 class RemoteRuntime(Runtime):
@@ -118,7 +164,8 @@ class RemoteRuntime(Runtime):
     def __init__(
         self, host: str, backend: Backend, execution: ExecutionSettings, device_name: str | None = None
     ) -> None:
-        self._host = host
+        backend.require_precision(execution)
+        self._host, self._backend, self._execution = host, backend, execution
         self._common = {"runtime": backend.name, "threads": execution.threads, "device": execution.device}
         command = ["ssh", "-o", "BatchMode=yes", host, "python3", "-P", "-m", SERVER]
         self._stderr = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115 - closed with the connection
@@ -130,19 +177,19 @@ class RemoteRuntime(Runtime):
             self._stderr.close()
             raise EnvironmentProblem(f"ssh cannot be started ({error.strerror}); install an ssh client") from None
         try:
-            self.profile = DeviceProfile(**self._request("profile", device_name=device_name))
+            self.profile = self._with_precision(self._request("profile", device_name=device_name), device_name)
         except BaseException:
             self.close()
             raise
 
     def measure(self, deployed: Deployed) -> Latency:
         """Measure the latency of a module."""
-        response = self._request("measure", graphs=messages.pack([deployed]), what=deployed.description)
+        response = self._request("measure", graphs=self._packed(deployed), what=deployed.description)
         return messages.latency_from_json(response)
 
     def compare(self, candidate: Deployed, reference: Deployed) -> Comparison:
         """Measure a module in a paired comparison with a reference."""
-        response = self._request("compare", graphs=messages.pack([candidate, reference]), what=candidate.description)
+        response = self._request("compare", graphs=self._packed(candidate, reference), what=candidate.description)
         return messages.comparison_from_json(response)
 
     def close(self) -> None:
@@ -157,6 +204,17 @@ class RemoteRuntime(Runtime):
             self._ssh.kill()
             self._ssh.wait()
         self._stderr.close()
+
+    def _with_precision(self, profile: dict[str, Any], device_name: str | None) -> DeviceProfile:
+        """Return the remote machine's profile; graphs are converted here, so it does not know their precision."""
+        found, execution = DeviceProfile(**profile), self._execution
+        if execution.precision == FP32:
+            return found
+        name = found.name if device_name else f"{found.name}-{execution.precision}"
+        return replace(found, name=name, precision=execution.precision, calibration=execution.calibration_text)
+
+    def _packed(self, *modules: Deployed) -> list[str]:
+        return messages.pack([self._backend.graph_of(deployed, self._execution) for deployed in modules])
 
     def _request(self, question: str, **fields: Any) -> dict[str, Any]:
         requests: Any = self._ssh.stdin
