@@ -3,9 +3,10 @@
     python -m benchmarks.docs [--pages README.md docs/latency.md] [--folder FOLDER] [--files TABLE.csv ...]
 
 The folder gets what the pages assume: a small data set `my/data.yaml`, an article's `article.yaml`, a checkpoint
-`yolov9t.pt`, the files that the pages print (`mine.yaml`, `my_ops.py`, `faster.yaml`), and those of `--files`. The
-commands of a page are run in order. A command is skipped if it names a file that does not exist, or takes hours with
-any options.
+`yolov9t.pt`, the files that the pages print (`mine.yaml`, `my_ops.py`, `faster.yaml`), and those of `--files`. A study
+that a command names is searched before it, if the folder lacks it (`STUDIES`). The commands of a page are run in order;
+those that passed in the same folder are not run again. A command is skipped if it names a file that does not exist, or
+takes hours with any options.
 
 A search is run twice: as printed with `--dry-run`, then with options that make it short (`SHORTENED`). A command with
 `--device 0` is run with `--device cpu` where there is no GPU. A command that runs until Ctrl-C gets it after
@@ -16,42 +17,64 @@ A search is run twice: as printed with `--dry-run`, then with options that make 
 import argparse
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageDraw
 from ultralytics import YOLO
 
 from benchmarks import documented
+from trials.data import digit_scenes
 
 ROOT = documented.ROOT
-UNTIL_INTERRUPTED = 25
+UNTIL_INTERRUPTED = 15
 LIMIT_SECONDS = 900
+CHECKPOINT = "yolov9t.pt"
+"""Written last: a folder that has it is complete."""
 CACHE = ".cache"
 """Cache folder, inside the folder: nothing that was trained or recorded before is used."""
 
 SHORTENED = {
-    "nas search": "--trials 3 --epochs 1 --base-epochs 1 --image-size 64",
+    "nas search": "--trials 3 --epochs 1 --base-epochs 8 --image-size 96",
     "nas resume": "--trials 3",
     "--longer": "--rounds 1",
+    "--epochs 60": "--seeds 2 --top 1 --epochs 2",
     "nas confirm": "--seeds 2 --top 1",
     "nas yolo train": "epochs=1 imgsz=64",
+    "nas train": "epochs=1 imgsz=64 device=cpu",
     "nas bench": "--repeats 2 --trials 20",
     "nas latency error": "--candidates 2",
 }
-"""Options that shorten commands that would take hours; the last of two equal options counts."""
+"""Options that shorten commands that would take hours; the first entry of which a command has the key, and of two equal
+options the last one, count. Models of `my/data.yaml` learn something: else, most commands refuse to compare them."""
 
-BEFORE = {"docs/search.md": ("nas search --space v9 --data my/data.yaml",)}
-"""Commands that create what the commands of a page need."""
+STUDIES = {
+    "v9t-digits": "nas search --space v9",
+    "v9t-my": "nas search --space v9 --data my/data.yaml",
+    "v9t-my2": "nas search --space v9 --data my/data.yaml --study v9t-my2 --seed 1",
+    "v9s-my": "nas search --space v9 --scale s --data my/data.yaml",
+}
+"""Studies that pages name, and the commands that search them."""
 
-SKIPPED = {"benchmarks/recipe.py train": "hours of training", "--install-completion": "it changes the user's shell"}
+REPLACED = {
+    "v9s-my-2": "v9t-my2",
+    "~/data/data.yaml": "moved/data.yaml",
+    "--runs runs/nas": "--runs unpacked",
+}
+"""Parts of commands that stand for another machine, or for another large search."""
+
+SKIPPED = {
+    "benchmarks/recipe.py train": "hours of training",
+    "--install-completion": "it changes the user's shell",
+    " ...": "an ellipsis stands for options",
+}
 """Commands that are not run, and why."""
 
 
@@ -82,19 +105,25 @@ def main(chosen: argparse.Namespace) -> None:
     """Run all commands; exit with status 1 if one failed."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, and what they start
     folder = chosen.folder or Path(tempfile.mkdtemp(prefix="nas-docs-"))
-    prepare(folder, chosen.files)
+    if not (folder / CHECKPOINT).exists():
+        prepare(folder, chosen.files)
     print(f"in {folder}", flush=True)
     executions: list[Execution] = []
+    log = folder / "done.txt"
+    log.touch()
     for page in chosen.pages or documented.pages():
-        for command in (*BEFORE.get(page, ()), *documented.commands((ROOT / page).read_text(encoding="utf-8"))):
+        for command in documented.commands((ROOT / page).read_text(encoding="utf-8")):
             if missing := _missing(command, folder):
                 print(f"skipped          {page}: {command} ({missing})", flush=True)
                 continue
-            for one in run(page, command, folder):
+            for one in run(page, command, folder, done=log.read_text(encoding="utf-8").split("\0")):
                 executions.append(one)
                 verdict = "FAILED" if one.failed else "ok"
                 print(f"{verdict:<7}{one.seconds:6.1f} s  {one.page}: {one.command}", flush=True)
-                if one.failed:
+                if not one.failed:
+                    with log.open("a", encoding="utf-8") as file:
+                        file.write(f"{one.command}\0")
+                else:
                     print(f"       status {one.status}: {_last_lines(one.output)}", flush=True)
     failed = [one for one in executions if one.failed]
     print(f"{len(executions)} commands, {len(failed)} failed")
@@ -112,21 +141,43 @@ def _missing(command: str, folder: Path) -> str:
     )
 
 
-def run(page: str, command: str, folder: Path) -> Iterator[Execution]:
-    """Run a command as printed, changed only as far as this machine and its time require."""
-    command = _resolved(documented.filled(command), folder).replace("--latency DEVICE", f"--latency {_device(folder)}")
-    if command.startswith("make search"):
-        command = "nas search --space v9"
-    elif "--device 0" in command and not torch.cuda.is_available():
-        command += " --device cpu"
-    short = next((flags for start, flags in SHORTENED.items() if start in command), "")
-    if command == "nas search --space v9" or "--help" in command:
-        short = ""
+def run(page: str, command: str, folder: Path, done: Collection[str] = ()) -> Iterator[Execution]:
+    """Run a command as printed, changed only as far as this machine and its time require, after what it needs.
+
+    Args:
+        page: that prints it.
+        command: as printed.
+        folder: where to run it.
+        done: lines that are not run again.
+    """
+    line = documented.with_study(documented.filled(command))
+    for part, meant in REPLACED.items():
+        line = line.replace(part, meant)
+    if "v9t-digits" not in line:
+        line = re.sub(r"--trial \d+", "--trial 2", line)  # the short searches have three
+    for study, search in STUDIES.items():
+        is_there = (folder / "runs" / "nas" / study).exists()
+        if re.search(rf"\b{study}\b(?!-)", line) and not is_there and not line.startswith("nas unpack"):
+            yield _execute(page, _shortened(search), folder)
+    line = _resolved(line, folder).replace("--latency DEVICE", f"--latency {_device(folder)}")
+    if line.startswith("make search"):
+        line = "nas search --space v9"
+    elif "--device 0" in line and not torch.cuda.is_available():
+        line += " --device cpu"
+    if "nas search" in line and "--dry-run" not in line and _shortened(line) != line:
+        yield from (_execute(page, one, folder) for one in [f"{line} --dry-run"] if one not in done)
+    yield from (_execute(page, one, folder) for one in [_shortened(line)] if one not in done)
+
+
+def _shortened(command: str) -> str:
+    """Return a command with options that make it short; the search of the first page stays as printed."""
+    if command == "nas search --space v9" or "--help" in command or "--dry-run" in command:
+        return command
+    keys = [key for key in SHORTENED if key in command]
+    flags = [SHORTENED[key] for key in ("--epochs 60", *keys) if key in keys][:1]
     if "nas yolo train" in command and "data=" not in command:
-        short += " data=my/data.yaml"
-    if "nas search" in command and short:
-        yield _execute(page, f"{command} --dry-run", folder)
-    yield _execute(page, f"{command} {short}".strip(), folder)
+        flags.append("data=my/data.yaml")
+    return " ".join([command, *flags])
 
 
 def _resolved(command: str, folder: Path) -> str:
@@ -181,7 +232,10 @@ def _last_lines(output: str) -> str:
 def prepare(folder: Path, given: list[Path]) -> None:
     """Write the files that the pages assume."""
     folder.mkdir(parents=True, exist_ok=True)
-    _data_set(folder / "my")
+    with tempfile.TemporaryDirectory(dir=folder) as drawn:
+        scenes = digit_scenes.draw(Path(drawn).absolute(), train=64, val=16).parent
+        for name in ("my", "moved"):
+            shutil.copytree(scenes, folder / name)
     readme, operators = ((ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/operators.md"))
     files = {
         "mine.yaml": _block(readme, "yaml"),
@@ -195,7 +249,7 @@ def prepare(folder: Path, given: list[Path]) -> None:
     (folder / "benchmarks").symlink_to(ROOT / "benchmarks")
     for path in given:
         (folder / path.name).write_bytes(path.read_bytes())
-    _checkpoint(folder / "yolov9t.pt")
+    _checkpoint(folder / CHECKPOINT)
 
 
 def _block(page: str, language: str) -> str:
@@ -240,23 +294,6 @@ head:
   - [-1, 3, C3, [1024, False]]
   - [[17, 20, 23], 1, Detect, [nc, anchors]]
 """
-
-
-def _data_set(folder: Path, images: int = 16) -> None:
-    for split in ("train", "val"):
-        for kind in ("images", "labels"):
-            (folder / kind / split).mkdir(parents=True, exist_ok=True)
-        for index in range(images):
-            picture = Image.new("RGB", (96, 96), (90, 90, 90))
-            corner = (8 + 3 * index, 20 + 2 * index)
-            ImageDraw.Draw(picture).rectangle(
-                [*corner, corner[0] + 24, corner[1] + 20], fill=(230, 40 * (index % 2), 30)
-            )
-            picture.save(folder / "images" / split / f"{index:03}.png")
-            row = f"{index % 2} {(corner[0] + 12) / 96:.5f} {(corner[1] + 10) / 96:.5f} {24 / 96:.5f} {20 / 96:.5f}\n"
-            (folder / "labels" / split / f"{index:03}.txt").write_text(row, encoding="utf-8")
-    text = "path: .\ntrain: images/train\nval: images/val\nnames: [red, orange]\n"
-    (folder / "data.yaml").write_text(text, encoding="utf-8")
 
 
 def _checkpoint(path: Path) -> None:

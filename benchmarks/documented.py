@@ -8,9 +8,12 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 PLACEHOLDERS = {
-    "STUDY": "v9t-digits",
+    "STUDY": "v9t-my",
+    "A": "v9t-my",
+    "B": "v9t-my2",
     "FILE": "mine.yaml",
     "MODEL.yaml": "article.yaml",
+    "NAME": "UIB",
     "N": "1",
 }
 """Values of placeholders in commands."""
@@ -56,6 +59,14 @@ def filled(command: str) -> str:
     for placeholder, meant in PLACEHOLDERS.items():
         command = re.sub(rf"\b{re.escape(placeholder)}(?![\w.])", meant, command)
     return command
+
+
+def with_study(command: str) -> str:
+    """Return a command with a study or a space, which sentences leave out: `nas confirm --seeds 10`."""
+    if re.match(r"nas search(?!.*(--space|--refine|--help))", command):
+        return f"{command} --space v9"
+    named = re.match(r"nas (confirm|export|pareto|trials)(?= --(?!help))", command)
+    return command if named is None else f"{named[0]} v9t-my{command[named.end() :]}"
 
 
 def invocations(command: str) -> Iterator[list[str]]:

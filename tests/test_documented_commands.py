@@ -152,9 +152,15 @@ def test_commands_without_training_run(folder: Path, monkeypatch: pytest.MonkeyP
     assert failed == {}
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder for all pages: studies and tables that one of them makes are there for the next ones."""
+    return tmp_path_factory.mktemp("pages")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", documented.pages())
-def test_commands_of_a_page_run(page: str, tmp_path: Path) -> None:
+def test_commands_of_a_page_run(page: str, trained: Path) -> None:
     with pytest.raises(SystemExit) as ended:
-        docs.main(docs.options(["--pages", page, "--folder", str(tmp_path)]))
+        docs.main(docs.options(["--pages", page, "--folder", str(trained)]))
     assert not ended.value.code

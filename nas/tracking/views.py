@@ -70,10 +70,10 @@ def _state(query: str, choices: Sequence[str], *, has_latency: bool) -> dict[str
     metrics = [f"metrics.`{name}`" for name in (_SCORE, *costs)]
     columns = [*metrics[:-1], *_COLUMNS[:2], metrics[-1], *_COLUMNS[2:]]
     charts = [_scatter(query, cost) for cost in costs if cost != "params"]
-    sections = [_section(query, _OVER_COSTS, columns=2, height=400)]
+    sections = [_section(query, _OVER_COSTS, columns=2)]
     if choices:
         charts.insert(0, _parallel(query, choices))
-        sections.insert(0, _section(query, _CHOICES, columns=1, height=480))
+        sections.insert(0, _section(query, _CHOICES, columns=1))
     return {
         "searchFilter": query,
         "orderByKey": metrics[0],
@@ -92,9 +92,9 @@ def _state(query: str, choices: Sequence[str], *, has_latency: bool) -> dict[str
     }
 
 
-def _section(query: str, name: str, *, columns: int, height: int) -> dict[str, Any]:
-    """Return a section of charts, so many of them in a row, and each so many pixels high."""
-    shown = {"name": name, "display": True, "columns": columns, "cardHeight": height}
+def _section(query: str, name: str, *, columns: int) -> dict[str, Any]:
+    """Return a section of charts, so many of them in a row."""
+    shown = {"name": name, "display": True, "columns": columns}
     return {"uuid": _id(query, name), **shown, "isReordered": True, "deleted": False, "isGenerated": False}
 
 

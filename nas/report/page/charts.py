@@ -143,7 +143,7 @@ def effects_chart(effects: Sequence[Effect]) -> graph_objects.Figure | None:
     figure = graph_objects.Figure(drawn)
     figure.add_vline(x=0, line={"width": 1, "color": "#8b95a5"})
     figure.update_layout(height=130 + _ROW * len(shown))
-    figure.update_xaxes(title_text="points of mAP50-95, compared with stock")
+    figure.update_xaxes(title_text="points of mAP50-95 over stock")
     figure.update_yaxes(categoryorder="array", categoryarray=[_named(one) for one in shown])
     return figure
 

@@ -1,5 +1,6 @@
 """Gather the contents of a report from a study."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -59,13 +60,18 @@ def gather(study: Reported) -> Contents:
         members=members or [],
         effects=[] if effects is None else effects.remarks(),
         ablations=_ablations(study, problems),
-        trust=[] if trust is None else [*trust.lines()],
+        trust=[] if trust is None else _without_columns(trust.lines()),
         latency=latency[1] if latency else "",
         samples=_attempted(lambda: recommended.samples(study, records, front, verdict), "detections", problems) or [],
         endings=_endings(records),
         commands=_commands(study),
         problems=problems,
     )
+
+
+def _without_columns(lines: Sequence[str]) -> list[str]:
+    """Return lines that a terminal shows in two columns as `name: text`, without empty ones."""
+    return [re.sub(r"^(\w+) {2,}", r"\1: ", line) for line in lines if line]
 
 
 def _attempted(read: Callable[[], T], part: str, problems: list[str]) -> T | None:
