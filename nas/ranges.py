@@ -98,6 +98,8 @@ RANGES: Mapping[str, Range] = MappingProxyType(
         "trials": _COUNT,
         "epochs": _EPOCHS,
         "holdout": Range(least=_LEAST_SEALED, most=_MOST_SEALED, whole=False, spelled=("5%", "50%")),
+        "fraction": Range(least=0, above=True, most=1, whole=False, spelled=("0", "1")),
+        "val_images": _COUNT,
         "base_epochs": Range(least=0, most=100_000),
         "image_size": _PIXELS,
         "deploy_size": _PIXELS,

@@ -13,6 +13,7 @@ from nas.algorithms.successive_halving import Stopping
 from nas.defaults import MARGIN
 from search_spaces.errors import nearest
 from trials import Budget, Limits, recipes
+from trials.budget import Subset
 
 
 class FrozenModel(BaseModel):
@@ -71,7 +72,7 @@ class Settings(FrozenModel):
     Attributes:
         space: name of the space, whose file is copied into the study.
         data: as requested, `digits` or a path; the budgets have the resolved path.
-        data_fingerprint: of the images that are trained on and validated on, without the sealed ones.
+        data_fingerprint: of the images that are trained on and validated on: without the sealed ones, of the subset.
         preset: name of the requested amount of training.
         base: budget of the stock model, whose weights initialise every candidate; None if candidates start from the
             weights of `budget`, or from random ones.
@@ -83,6 +84,7 @@ class Settings(FrozenModel):
         confirms: study whose front this one trains again, longer or with fresh seeds, without proposing architectures;
             None for a search.
         holdout: images that are sealed; None if the search reads all images of `train` and `val`.
+        subset: images that are read of the data set, chosen by class; None reads all.
         judging: images by which a confirmation judges, whose matches its trainings store; None for those that the
             search chose by, without matches: that is how earlier versions began one.
     """
@@ -103,6 +105,7 @@ class Settings(FrozenModel):
     seeds: Annotated[StrictInt, Field(ge=1)] = 1
     confirms: str | None = None
     holdout: SealedImages | None = None
+    subset: Subset | None = None
     judging: Judging | None = None
     target_gflops: Annotated[StrictFloat, Field(gt=0)] | None = None
     latency: str | None = None

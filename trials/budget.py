@@ -51,6 +51,24 @@ class Recipe(_Frozen):
     pgi: Pgi = False
 
 
+class Subset(_Frozen):
+    """Numbers of images that a study reads of a data set, chosen by class.
+
+    Attributes:
+        seed: with which they are chosen.
+        train: images of `train` that are read.
+        val: images of `val` that are read.
+        of_train: all images of `train`, without sealed ones.
+        of_val: all images of `val`, without sealed ones.
+    """
+
+    seed: Annotated[StrictInt, Field(ge=0)]
+    train: Annotated[StrictInt, Field(ge=1)]
+    val: Annotated[StrictInt, Field(ge=1)]
+    of_train: Annotated[StrictInt, Field(ge=1)]
+    of_val: Annotated[StrictInt, Field(ge=1)]
+
+
 class Budget(_Frozen):
     """Data, number of epochs, image sizes and initial weights of a candidate's training.
 
@@ -58,6 +76,7 @@ class Budget(_Frozen):
         data: absolute path of a data.yaml.
         sealed: a study's `holdout.json`, whose images are left out of the data; None trains on all. The study sets it,
             it is not stored.
+        subset: of the data, the images that are read; None reads all. The study sets it, too.
         epochs: length of the training and of its learning rate schedule.
         image_size: of training and validation, in pixels, a multiple of 32.
         deploy_size: image size for cost and latency, in pixels, a multiple of 32.
@@ -72,6 +91,7 @@ class Budget(_Frozen):
 
     data: Path
     sealed: Annotated[Path | None, Field(exclude=True)] = None
+    subset: Annotated[Subset | None, Field(exclude=True)] = None
     epochs: Annotated[StrictInt, Field(ge=1)] = 5
     image_size: Annotated[StrictInt, Field(ge=32, multiple_of=32)] = 128
     deploy_size: Annotated[StrictInt, Field(ge=32, multiple_of=32)] = 640

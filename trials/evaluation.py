@@ -14,7 +14,7 @@ from search_spaces import Architecture, build, files
 from search_spaces.errors import DataError, EnvironmentProblem, GpuError, LatencyError, SpecError, unwrapped
 from trials import gpu_faults, torch_devices
 from trials.accuracy.judged import JUDGED
-from trials.budget import Budget, Limits
+from trials.budget import Budget, Limits, Subset
 from trials.costing import cost
 from trials.data import datasets
 from trials.data.unseen_images import JudgingImages
@@ -67,7 +67,7 @@ def evaluate(
         GpuError: the GPU is lost, or its context in this process is corrupted; `error.txt` has the traceback.
         SpecError: the architecture does not fit its base model.
     """
-    data = _load_data(budget.data, budget.sealed)
+    data = _load_data(budget.data, budget.sealed, budget.subset)
     started = time.monotonic()
     trial = _Trial(
         architecture=architecture,
@@ -246,6 +246,6 @@ def _release(error: BaseException | None) -> None:
 
 
 @lru_cache(maxsize=4)
-def _load_data(data: Path, sealed: Path | None) -> datasets.DataSet:
+def _load_data(data: Path, sealed: Path | None, subset: Subset | None) -> datasets.DataSet:
     """Load and check a data set, once per process."""
-    return datasets.load_without(data, sealed)
+    return datasets.load_for(data, sealed, subset)

@@ -75,13 +75,13 @@ def search(
 def _fitted(request: "Request", plan: "Plan", *, elsewhere: bool) -> "Request":
     """Choose trials and epochs that fit into the hours of a request, and print what was chosen."""
     from nas.workflows.check_cache import CheckCache
-    from nas.workflows.fit_hours import fitted
+    from nas.workflows.fit_hours import epochs_for
     from search_spaces.errors import SpecError
 
     if elsewhere:
         raise SpecError("hours: trainings on a Ray cluster cannot be timed before (give --trials and --timeout)")
     with estimating.timing() as report:
-        found = fitted(request, plan, CheckCache.of_user(), report=report)
+        found = epochs_for(request, plan, CheckCache.of_user(), report=report)
     show.details([f"hours     {request.hours:g}: {found.reason}"])
     return found.request
 
@@ -302,15 +302,27 @@ def _study_name(plan: "Plan") -> str:
     return f"{name}{which or f': {stem} exists with other settings (choose a name with --study)'}"
 
 
-def _preset(settings: "Settings") -> str:
-    """Return what a preset is good for, or which of its numbers were changed; empty if all were."""
+def _images(plan: "Plan") -> str:
+    """Return what a large data set is trained on, and why; empty if that is all of it for a preset's epochs."""
+    from nas.workflows.amount import in_words
     from nas.workflows.presets import PRESETS
 
+    settings = plan.file.settings
+    preset = PRESETS[settings.preset]
+    usual = preset.epochs if settings.inherits else preset.scratch_epochs
+    return in_words(settings.subset, plan.data.train_images, settings.budget.epochs, usual)
+
+
+def _preset(settings: "Settings", images: int) -> str:
+    """Return what a preset is good for, or which of its numbers for so many images were changed; empty if all were."""
+    from nas.workflows.presets import PRESETS, epochs_for
+
     preset, budget, base = PRESETS[settings.preset], settings.budget, settings.base
+    usual_epochs = preset.epochs if settings.inherits else preset.scratch_epochs
     numbers = {
-        "--epochs": (budget.epochs, preset.epochs if settings.inherits else preset.scratch_epochs),
+        "--epochs": (budget.epochs, epochs_for(usual_epochs, images)),
         "--image-size": (budget.image_size, preset.image_size),
-        **({"--base-epochs": (base.epochs, preset.base_epochs)} if base is not None else {}),
+        **({"--base-epochs": (base.epochs, epochs_for(preset.base_epochs, images))} if base is not None else {}),
     }
     changed = [f"{flag} {chosen} instead of {usual}" for flag, (chosen, usual) in numbers.items() if chosen != usual]
     if len(changed) == len(numbers):
@@ -382,6 +394,7 @@ def _print_plan(plan: "Plan", shown: str, *, slope: str = "", outlook: "Outlook 
         "stock": f"{stock.gflops:.2f} GFLOPs at {budget.deploy_size} px, {stock.params / 1e6:.3f} M parameters",
         "reach": f"{plan.cheapest.gflops:.2f} to {plan.costliest.gflops:.2f} GFLOPs",
         "data": f"{data.name}: {data.summary.line(len(data.classes))}",
+        "images": _images(plan),
         "holdout": _holdout(plan),
         "few": few_images_in_words(len(plan.sealed.images) if plan.sealed else plan.judging),
         "budget": f"{with_unit(run.trials, 'trial')} of {budget.summary}",
@@ -413,6 +426,6 @@ def _print_plan(plan: "Plan", shown: str, *, slope: str = "", outlook: "Outlook 
     if space.start:
         first = " | ".join(architecture.summary() for architecture in space.start)
         show.lines([f"{'start':<9} after the stock model: {first}"])
-    show.lines(f"{'preset':<9} {text}" for text in [_preset(settings)] if text)
+    show.lines(f"{'preset':<9} {text}" for text in [_preset(settings, data.train_images)] if text)
     if plan.data.note:
         show.lines([f"{'note':<9} {plan.data.note}"])

@@ -133,7 +133,7 @@ def _command(arguments: Sequence[str]) -> str:
 
 def _write_model_and_data(architecture: Architecture, settings: Settings, budget: Budget, folder: Path) -> None:
     """Write `model.yaml` with the user's modules beside it, and `data.yaml`, whose `test` are the sealed images."""
-    data = datasets.load_without(budget.data, budget.sealed)
+    data = datasets.load_for(budget.data, budget.sealed, None)
     for source in architecture.sources:
         write_atomically(folder / source.path.name, source.text)
         user_modules.trust(source)

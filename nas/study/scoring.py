@@ -9,6 +9,7 @@ from nas.study.score_cache import ScoreCache, training_key, weights_digest
 from nas.study.stock_training import StockTraining
 from search_spaces import Architecture, SearchSpace
 from trials import Budget, Limits, Outcome
+from trials.budget import Subset
 from trials.costing import cost
 from trials.costing.cost import CostTable
 from trials.data import datasets
@@ -19,17 +20,24 @@ from trials.scores import Costs
 
 
 def candidate_budget(
-    budget: Budget, stock_training: StockTraining | None, repeat: int, *, sealed: Path | None = None
+    budget: Budget,
+    stock_training: StockTraining | None,
+    repeat: int,
+    *,
+    sealed: Path | None = None,
+    subset: Subset | None = None,
 ) -> Budget:
-    """Return the budget of a candidate, with its initial weights and without the study's sealed images.
+    """Return the budget of a candidate, with its initial weights and the images that the study reads.
 
     Args:
         budget: of the study.
         repeat: how often the architecture was trained before; added to the seed.
+        sealed: the study's `holdout.json`; None if it has sealed no images.
+        subset: of the other images; None reads all.
     """
     if stock_training is not None:
         budget = budget.model_copy(update={"weights": stock_training.weights})
-    return budget.model_copy(update={"seed": budget.seed + repeat, "sealed": sealed})
+    return budget.model_copy(update={"seed": budget.seed + repeat, "sealed": sealed, "subset": subset})
 
 
 class Scoring:
@@ -72,7 +80,10 @@ class Scoring:
 
     def budget(self, repeat: int = 0) -> Budget:
         """Return the `candidate_budget` of this study."""
-        return candidate_budget(self._settings.budget, self._stock_training, repeat, sealed=self._sealed)
+        settings = self._settings
+        return candidate_budget(
+            settings.budget, self._stock_training, repeat, sealed=self._sealed, subset=settings.subset
+        )
 
     def recall(self, architecture: Architecture, budget: Budget, limits: Limits, files: TrialFiles) -> Outcome | None:
         """Return the outcome of an equal training from the cache; None if there is none, or a figure is missing."""
@@ -102,7 +113,7 @@ class Scoring:
     @cached_property
     def _data(self) -> DataSet:
         """Data set, checked once: that reads every label."""
-        return datasets.load_without(self._settings.budget.data, self._sealed)
+        return datasets.load_for(self._settings.budget.data, self._sealed, self._settings.subset)
 
     @cached_property
     def _initial_weights(self) -> str:

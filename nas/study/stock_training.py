@@ -72,7 +72,7 @@ class StockTraining:
     @cached_property
     def key(self) -> str:
         """Key of this training in the score cache, and part of the keys of the trainings that start from it."""
-        data = datasets.load_without(self.budget.data, self.budget.sealed)
+        data = datasets.load_for(self.budget.data, self.budget.sealed, self.budget.subset)
         return training_key(self.stock, self.budget, data, weights_digest(self.budget.weights))
 
     def prepare(self) -> None:

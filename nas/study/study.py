@@ -86,7 +86,7 @@ class Study(StoredStudy):
         budget = self.settings.base
         if budget is None:
             return None
-        budget = budget.model_copy(update={"sealed": self.sealed})
+        budget = budget.model_copy(update={"sealed": self.sealed, "subset": self.settings.subset})
         return StockTraining(folder=self.folder, stock=self.space.stock, budget=budget, cache=self._cache)
 
     @cached_property
@@ -102,12 +102,12 @@ class Study(StoredStudy):
         )
 
     def data_set(self) -> DataSet:
-        """Return the data set as trainings read it, without the sealed images, checked.
+        """Return the data set as trainings read it: without the sealed images, or a subset; checked.
 
         Raises:
             DataError: it cannot be trained on any more.
         """
-        return datasets.load_without(self.settings.data, self.sealed)
+        return datasets.load_for(self.settings.data, self.sealed, self.settings.subset)
 
     @cached_property
     def judging(self) -> JudgingImages | None:

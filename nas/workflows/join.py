@@ -190,7 +190,7 @@ def _compare_data(folder: Path, file: StudyFile, *, is_given: bool) -> None:
     """
     cache_folder.require_writable()
     settings = file.settings
-    found = datasets.load_without(settings.data, folder / HOLDOUT if settings.holdout else None)
+    found = datasets.load_for(settings.data, folder / HOLDOUT if settings.holdout else None, settings.subset)
     if found.fingerprint != settings.data_fingerprint:
         place = "" if is_given else "; where it lies on this machine is given with --data"
         raise StudyError(

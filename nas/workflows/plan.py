@@ -13,6 +13,7 @@ from nas.study.folders import STUDY, default_storage, runs_option, study_folder,
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
 from nas.study.trained_again import calibration_of
+from nas.workflows.amount import load_data
 from nas.workflows.begin import create_or_resume_locked, creation_lock, exists
 from nas.workflows.calibrate import TRIALS, calibration_settings
 from nas.workflows.naming import default_name, free_name, name_to_calibrate
@@ -22,9 +23,9 @@ from nas.workflows.request import Request, require_writable, validated
 from nas.workflows.sealed_images import sealed_images
 from search_spaces import SearchSpace, cache_folder
 from search_spaces.errors import DataError, SpecError, StudyError
+from trials.budget import Subset
 from trials.costing import cost
 from trials.costing.cost import Cost
-from trials.data import datasets
 from trials.data.datasets import DIGITS, DataSet
 from trials.data.holdout import Holdout
 from trials.data.progress import Progress
@@ -80,8 +81,8 @@ class Plan:
         request, space, text = resolve_space(request)
         storage = _require_places(request)
         device, workers = request.devices()
-        sealed, data = _load_data(request, progress)
-        settings = _settings(request, space, data, device, sealed)
+        sealed, data, subset = _load_data(request, progress)
+        settings = _settings(request, space, data, device, sealed=sealed, subset=subset)
         run = request.run(device, workers)
         _require_inheritance(request.checkpoint, space, data)
         table = cost.table(space, len(data.classes), settings.budget.deploy_size)
@@ -182,8 +183,8 @@ def _require_places(request: Request) -> str | None:
     return storage
 
 
-def _load_data(request: Request, progress: Progress | None) -> tuple[Holdout | None, DataSet]:
-    """Return the sealed images and the data set without them.
+def _load_data(request: Request, progress: Progress | None) -> tuple[Holdout | None, DataSet, Subset | None]:
+    """Return the sealed images, and of the data set without them what is read.
 
     The checkpoint and the cache folder are checked before, which is quicker.
     """
@@ -192,11 +193,17 @@ def _load_data(request: Request, progress: Progress | None) -> tuple[Holdout | N
         raise SpecError(f"weights: no such file, got {str(weights)!r} (a checkpoint such as yolov9t.pt)")
     cache_folder.require_writable()
     sealed = sealed_images(request, progress)
-    return sealed, datasets.load(request.data_name, sealed=sealed, progress=progress)
+    return sealed, *load_data(request, sealed, progress)
 
 
 def _settings(
-    request: Request, space: SearchSpace, data: DataSet, device: str, sealed: Holdout | None = None
+    request: Request,
+    space: SearchSpace,
+    data: DataSet,
+    device: str,
+    *,
+    sealed: Holdout | None = None,
+    subset: Subset | None = None,
 ) -> Settings:
     """Return the settings of a request.
 
@@ -230,6 +237,7 @@ def _settings(
         "target_latency": request.target_latency,
         "limits": request.limits(),
         "holdout": _described(sealed),
+        "subset": subset,
     }
     return validated(Settings, fields)
 

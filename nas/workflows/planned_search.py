@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 from nas.algorithms.successive_halving import Stopping
 from nas.settings import RunSettings, Settings
+from nas.workflows.amount import load_data
 from nas.workflows.request import Request
 from search_spaces import SearchSpace
 from trials import Budget, Limits
 from trials.costing.cost import Cost
-from trials.data import datasets
 from trials.data.datasets import DataSet
 from trials.devices import CPU
 
@@ -47,7 +47,7 @@ class PlannedSearch:
         """
         devices, workers = request.devices()
         limits, run = request.limits(), request.run(devices, workers)
-        data = datasets.load(request.data_name)
+        data, _ = load_data(request)
         first = devices.partition(",")[0]
         return cls(
             data=data,

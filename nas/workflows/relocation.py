@@ -67,7 +67,7 @@ def _is_its_stock_model(study: Study, checkpoint: Path) -> bool:
 def _with_data(study: Study, data: str) -> Settings:
     """Return the settings with another place of the same data set."""
     settings = study.settings
-    found = datasets.load_without(data, study.sealed)
+    found = datasets.load_for(data, study.sealed, settings.subset)
     if found.fingerprint != settings.data_fingerprint:
         raise StudyError(
             f"data: {found.path} is another data set than that of {study.name}: names, sizes or labels of images differ"

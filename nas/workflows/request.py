@@ -13,7 +13,7 @@ from nas import ranges, spelling
 from nas.algorithms.successive_halving import Stopping
 from nas.execution import gpus
 from nas.settings import RunSettings
-from nas.workflows.presets import DEMONSTRATION, PRESETS, USUAL, Preset
+from nas.workflows.presets import DEMONSTRATION, PRESETS, USUAL, Preset, epochs_for
 from nas.workflows.search_options import (
     BATCH,
     DEFAULT_SPACE,
@@ -107,7 +107,7 @@ class Request(SearchOptions):
             raise SpecError(f"from-scratch: candidates with random weights start from nothing, but {given} was given")
         if self.from_scratch or self.base_epochs == 0:
             return None
-        epochs = _given(self.base_epochs, preset.base_epochs)
+        epochs = _given(self.base_epochs, epochs_for(preset.base_epochs, data.train_images))
         numbers = {"epochs": epochs, "weights": self._absolute_checkpoint()}
         return self._budget(space, data, device, numbers, self._recipe(inherited=self.weights is not None))
 
@@ -122,7 +122,8 @@ class Request(SearchOptions):
         _, preset = self.chosen_preset()
         from_stock = self.stock_budget(space, data, device) is not None
         inherits = from_stock or self.weights is not None
-        epochs = _given(self.epochs, preset.epochs if inherits else preset.scratch_epochs)
+        usual = preset.epochs if inherits else preset.scratch_epochs
+        epochs = _given(self.epochs, epochs_for(usual, data.train_images))
         stopping = self.stopping()
         numbers = {
             "epochs": epochs,

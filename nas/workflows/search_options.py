@@ -11,7 +11,14 @@ from typing import Annotated, Literal
 
 from nas.paths import RUNS
 from nas.workflows.option import Option, Unit, problems
-from nas.workflows.presets import DEMONSTRATION, PRESETS, USUAL, Preset
+from nas.workflows.presets import (
+    DEMONSTRATION,
+    FEW_IMAGES,
+    MOST_VALIDATION_IMAGES,
+    PRESETS,
+    USUAL,
+    Preset,
+)
 
 FilePath = str | os.PathLike[str]
 
@@ -199,11 +206,30 @@ class SearchOptions:
     preset: Annotated[
         Literal["quick", "standard", "thorough"] | None,
         Option(
-            help="Amount of training: quick, standard or thorough. It sets the epochs and the training image size "
-            "that are not given.",
+            help="Amount of training: quick, standard or thorough. It sets the epochs, the training image size and, of "
+            "large data sets, the fraction that are not given.",
             panel=_TRAINING,
             metavar="NAME",
             unset=either(DEMONSTRATION, USUAL),
+        ),
+    ] = None
+    fraction: Annotated[
+        float | None,
+        Option(
+            help="Train on this share of the training images: the same ones in all trials, chosen by class and by the "
+            "seed; a smaller share is a part of a larger one. 1 takes all.",
+            panel=_TRAINING,
+            unit=Unit.SHARE,
+            unset="all, but at most " + _of_presets(lambda preset: preset.most_images),
+        ),
+    ] = None
+    val_images: Annotated[
+        int | None,
+        Option(
+            help="Validate trials on at most so many images, chosen in the same way. `nas confirm` judges by all.",
+            panel=_TRAINING,
+            metavar="N",
+            unset=str(MOST_VALIDATION_IMAGES),
         ),
     ] = None
     epochs: Annotated[
@@ -213,7 +239,8 @@ class SearchOptions:
             panel=_TRAINING,
             metavar="N",
             unset=f"{_of_presets(lambda preset: preset.epochs)}; from scratch "
-            + ", ".join(str(preset.scratch_epochs) for preset in PRESETS.values()),
+            + ", ".join(str(preset.scratch_epochs) for preset in PRESETS.values())
+            + f"; fewer for more than {FEW_IMAGES} images",
         ),
     ] = None
     base_epochs: Annotated[
@@ -223,7 +250,7 @@ class SearchOptions:
             "is not trained, and trials start from the given weights.",
             panel=_TRAINING,
             metavar="N",
-            unset=_of_presets(lambda preset: preset.base_epochs),
+            unset=f"{_of_presets(lambda preset: preset.base_epochs)}; fewer for more than {FEW_IMAGES} images",
         ),
     ] = None
     calibrate: Annotated[

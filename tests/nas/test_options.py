@@ -72,8 +72,8 @@ class TestCommandLine:
     def test_flags_of_search_are_stable(self) -> None:
         assert " ".join(one.flag for one in OPTIONS.values()) == (
             "--space --scale --refine --data --holdout --weights --from-scratch --trials --hours --timeout "
-            "--trial-timeout --trial-memory --workers --device --ray --gpus-per-worker --no-cache --preset --epochs "
-            "--base-epochs --calibrate --image-size "
+            "--trial-timeout --trial-memory --workers --device --ray --gpus-per-worker --no-cache --preset "
+            "--fraction --val-images --epochs --base-epochs --calibrate --image-size "
             "--batch --precision --seed --eta --first-rung --seeds --objectives --deploy-size --latency --reward "
             "--target-gflops --target-latency --sampler --max-gflops --max-params --max-latency --study --storage "
             "--system-metrics --runs"

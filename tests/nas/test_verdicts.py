@@ -457,7 +457,7 @@ class TestWording:
     ) -> None:
         common = {"data": tmp_path / "data.yaml", "deploy_size": 64, "image_size": size}
         study = make_study(base=Budget(epochs=base, **common), budget=Budget(epochs=trial, **common))
-        assert _preset(study.settings) == preset
+        assert _preset(study.settings, 200) == preset
 
     @pytest.mark.parametrize(
         ("seeds", "trials", "text"),

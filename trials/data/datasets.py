@@ -16,7 +16,9 @@ from typing import Any
 from search_spaces import cache_folder
 from search_spaces.errors import DataError, nearest
 from search_spaces.files import write_atomically
+from trials.budget import Subset
 from trials.data import data_yaml, digit_scenes, holdout, image_checks, image_files, labels, listed_images, splits
+from trials.data.chosen_images import choose_from
 from trials.data.holdout import Holdout
 from trials.data.image_checks import ImageCheck
 from trials.data.progress import Progress
@@ -72,6 +74,7 @@ class LabeledData:
         path: the data.yaml, absolute.
         root: the folder that `train` and `val` start from.
         splits: `train` and `val`.
+        is_digits: whether they are the built-in digit scenes.
     """
 
     path: Path
@@ -79,16 +82,23 @@ class LabeledData:
     classes: tuple[str, ...]
     key_points: tuple[int, int] | None
     splits: tuple[Split, ...]
+    is_digits: bool = False
 
 
 def load(
-    data: str | Path, *, sealed: Holdout | None = None, cache: Path | None = None, progress: Progress | None = None
+    data: str | Path,
+    *,
+    sealed: Holdout | None = None,
+    subset: Subset | None = None,
+    cache: Path | None = None,
+    progress: Progress | None = None,
 ) -> DataSet:
     """Return the data set of that name or path, checked.
 
     Args:
         data: `digits`, the path of an Ultralytics data.yaml, or the name of one that Ultralytics brings along.
         sealed: images that are neither opened nor counted, nor are their labels; the data set is that of the others.
+        subset: of those, how many are chosen; only they are opened and counted. None opens all.
         cache: folder of the digit scenes and of the results of image checks; by default that of `cache_folder`.
         progress: called with how many of how many images were opened, if that takes longer than two seconds.
 
@@ -96,10 +106,8 @@ def load(
         DataError: it cannot be trained on; all mistakes at once, one a line.
         EnvironmentProblem: the digit scenes cannot be written.
     """
-    cache = (cache or cache_folder.path()).absolute()
-    with _as_data_errors(data):
-        labeled = read_labels(data, sealed=sealed, cache=cache, progress=progress)
-        return _checked(labeled, sealed, cache, progress, is_digits=str(data) == DIGITS)
+    labeled = read_labels(data, sealed=sealed, cache=cache, progress=progress)
+    return check_images(labeled, sealed=sealed, subset=subset, cache=cache, progress=progress)
 
 
 def name_of(file: Path) -> str:
@@ -107,9 +115,9 @@ def name_of(file: Path) -> str:
     return file.parent.name if file.stem == "data" else file.stem
 
 
-def load_without(data: str | Path, sealed: Path | None) -> DataSet:
-    """Return a data set as `load` does, without the images that a study's `holdout.json` lists; None is no file."""
-    return load(data, sealed=None if sealed is None else holdout.read(sealed))
+def load_for(data: str | Path, sealed: Path | None, subset: Subset | None) -> DataSet:
+    """Return a data set as a study reads it: without the images of its `holdout.json`, of the others a subset."""
+    return load(data, sealed=None if sealed is None else holdout.read(sealed), subset=subset)
 
 
 def read_labels(
@@ -129,7 +137,9 @@ def read_labels(
         without = frozenset() if sealed is None else sealed.paths(root)
         found = splits.read(file, description, progress, without=without)
         classes = checked_classes(file, description, found, key_points)
-    return LabeledData(path=file, root=root, classes=classes, key_points=key_points, splits=found)
+    return LabeledData(
+        path=file, root=root, classes=classes, key_points=key_points, splits=found, is_digits=str(data) == DIGITS
+    )
 
 
 @contextmanager
@@ -218,16 +228,31 @@ def find(data: str | Path) -> Path:
     )
 
 
-def _checked(
-    labeled: LabeledData, sealed: Holdout | None, cache: Path, progress: Progress | None, *, is_digits: bool
+def check_images(
+    labeled: LabeledData,
+    *,
+    sealed: Holdout | None = None,
+    subset: Subset | None = None,
+    cache: Path | None = None,
+    progress: Progress | None = None,
 ) -> DataSet:
-    """Open the images of a data set; return it with its summary.
+    """Open the images of a data set whose labels were read; return it as `load` does, with its summary.
+
+    Args:
+        labeled: without the sealed images.
 
     Raises:
         DataError: no image or no box is left.
     """
+    with _as_data_errors(labeled.path):
+        return _checked(labeled, sealed, subset, (cache or cache_folder.path()).absolute(), progress)
+
+
+def _checked(
+    labeled: LabeledData, sealed: Holdout | None, subset: Subset | None, cache: Path, progress: Progress | None
+) -> DataSet:
     file, classes, key_points = labeled.path, labeled.classes, labeled.key_points
-    train, val = found = labeled.splits
+    train, val = found = tuple(choose_from(one, subset, key_points) if subset else one for one in labeled.splits)
     checks = image_checks.check([image.path for split in found for image in split.images], cache, progress)
     trained = frozenset(image.path for image in train.images)
     counted = (
@@ -244,12 +269,12 @@ def _checked(
     root = str(labeled.root.resolve())
     sources = [
         tuple(map(str, split.sources))
-        if sealed is None
+        if sealed is None and not subset
         else (str(listed_images.write([image.path for image in split.images], cache)),)
         for split in found
     ]
     return DataSet(
-        name=DIGITS if is_digits else name_of(file),
+        name=DIGITS if labeled.is_digits else name_of(file),
         path=file,
         classes=classes,
         train=sources[0],
@@ -257,7 +282,7 @@ def _checked(
         train_images=counted[0].images,
         val_images=counted[1].images,
         fingerprint=fingerprint(classes, [split.images for split in found]),
-        note=digit_scenes.NOTE if is_digits else "",
+        note=digit_scenes.NOTE if labeled.is_digits else "",
         root=root,
         key_points=key_points,
         summary=Summary(train=counted[0], val=counted[1], key_points=key_points is not None, root=root),
