@@ -75,13 +75,13 @@ def search(
 def _fitted(request: "Request", plan: "Plan", *, elsewhere: bool) -> "Request":
     """Choose trials and epochs that fit into the hours of a request, and print what was chosen."""
     from nas.workflows.check_cache import CheckCache
-    from nas.workflows.fit_hours import epochs_for
+    from nas.workflows.fit_hours import fitted
     from search_spaces.errors import SpecError
 
     if elsewhere:
         raise SpecError("hours: trainings on a Ray cluster cannot be timed before (give --trials and --timeout)")
     with estimating.timing() as report:
-        found = epochs_for(request, plan, CheckCache.of_user(), report=report)
+        found = fitted(request, plan, CheckCache.of_user(), report=report)
     show.details([f"hours     {request.hours:g}: {found.reason}"])
     return found.request
 

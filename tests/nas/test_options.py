@@ -100,6 +100,8 @@ class TestCommandLine:
             "timeout": ("90s", 90.0),
             "trial_timeout": ("1h", 3600.0),
             "holdout": ("15%", 0.15),
+            "fraction": ("0.1", 0.1),
+            "val_images": ("500", 500),
             "trial_memory": ("1G", 2**30),
             "max_params": ("2.5M", 2_500_000),
             "preset": ("thorough", "thorough"),
@@ -164,8 +166,9 @@ class TestHelp:
 
         text = joined(shown("search", monkeypatch))
         scratch = ", ".join(str(preset.scratch_epochs) for preset in PRESETS.values())
-        assert f"[default: {numbers('epochs')}; from scratch {scratch}]" in text
-        assert f"[default: {numbers('base_epochs')}]" in text
+        assert f"[default: {numbers('epochs')}; from scratch {scratch}; fewer for more than 2400 images]" in text
+        assert f"[default: {numbers('base_epochs')}; fewer for more than 2400 images]" in text
+        assert f"[default: all, but at most {numbers('most_images')}]" in text
         assert f"[default: {numbers('image_size')}]" in text
         assert ", ".join(PRESETS) == "quick, standard, thorough"
         assert "quick, standard or thorough" in text
