@@ -22,7 +22,7 @@ from search_spaces import build
 from search_spaces.errors import EnvironmentProblem, LatencyError, SpecError, StudyError
 from search_spaces.files import read_mapping, write_atomically
 from search_spaces.stored_model import read as read_stored
-from trials.data import calibration_images, datasets, image_files
+from trials.data import calibration_images, image_files
 from trials.devices import CPU, DeviceProfile
 from trials.latency.backends import BACKENDS, ExecutionSettings
 from trials.latency.deployed import Deployed, DeployedGraph
@@ -187,7 +187,7 @@ class _Measuring:
         )
 
     def _images(self) -> list[str]:
-        data = datasets.load_without(self._study.settings.budget.data, self._study.sealed)
+        data = self._study.data_set()
         return self._wanted.calibration.chosen(image_files.find(data.train, Path()))
 
     def _execution(self, precision: str) -> ExecutionSettings:
