@@ -21,6 +21,8 @@ slots:
       UIB: {start_kernel: [3], expansion: [2]}
 """
 _CLASSES = 10
+_FURTHER = {"torch": ("fp16",), "onnxruntime": ("fp16",), "tensorrt": ("fp16", "int8")}
+"""Precisions beside fp32, in which the stock model alone is timed."""
 
 
 def latency(place: Place) -> Iterator[Row]:
@@ -37,6 +39,9 @@ def latency(place: Place) -> Iterator[Row]:
             continue
         with open_runtime(name, device=place.device, device_name=f"gpu-{name}") as runtime:
             yield from _errors(name, space, runtime, place)
+        for precision in () if place.is_small else _FURTHER[name]:
+            with open_runtime(name, device=place.device, precision=precision) as runtime:
+                yield _stock(f"{name} {precision}", _table(space, runtime, place), runtime)
 
 
 def _has_cuda() -> bool:
@@ -46,9 +51,8 @@ def _has_cuda() -> bool:
 
 
 def _errors(name: str, space: SearchSpace, runtime: Runtime, place: Place) -> Iterator[Row]:
-    table = LatencyTable(space, _CLASSES, 64 if place.is_small else 640, Timings(profile=runtime.profile, entries={}))
-    stock = runtime.measure(table.stock_model.deploy())
-    yield Row(what=f"{name}: stock model", value=stock.median_ms, unit="ms", note=f"spread {stock.spread_ms:.3g} ms")
+    table = _table(space, runtime, place)
+    yield _stock(name, table, runtime)
     problems = [step.problem for step in record(table, runtime, place.folder / f"latency-{name}.csv") if step.problem]
     yield Row(
         what=f"{name}: layers that cannot be timed",
@@ -62,3 +66,12 @@ def _errors(name: str, space: SearchSpace, runtime: Runtime, place: Place) -> It
         error = observed.predicted_ms / observed.measured_ms - 1
         note = f"predicted {observed.predicted_ms:.3g}, measured {observed.measured_ms:.3g} ms"
         yield Row(what=f"{name}: prediction error", value=100 * error, unit="%", note=note)
+
+
+def _table(space: SearchSpace, runtime: Runtime, place: Place) -> LatencyTable:
+    return LatencyTable(space, _CLASSES, 64 if place.is_small else 640, Timings(profile=runtime.profile, entries={}))
+
+
+def _stock(name: str, table: LatencyTable, runtime: Runtime) -> Row:
+    stock = runtime.measure(table.stock_model.deploy())
+    return Row(what=f"{name}: stock model", value=stock.median_ms, unit="ms", note=f"spread {stock.spread_ms:.3g} ms")
