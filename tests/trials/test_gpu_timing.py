@@ -1,5 +1,6 @@
 """Timing on a GPU, with a clock in the GPU's place: events, warm-up, pauses, and where TensorRT's engines lie."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ def test_a_gpu_is_warm_before_it_is_timed(gpu: Gpu) -> None:
 
 def test_a_gpu_pauses_after_each_block(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
     pauses: list[float] = []
-    monkeypatch.setattr(measurement.time, "sleep", pauses.append)
+    monkeypatch.setattr(time, "sleep", pauses.append)
     run = GpuIteration(gpu.infer, "stream")
     protocol = Protocol(warm_up=1, min_iterations=20, max_iterations=20, block=10, pause_seconds=0.02)
     found = measurement.compare(run, run, protocol=protocol, clock=lambda: gpu.seconds)
