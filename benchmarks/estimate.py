@@ -98,8 +98,8 @@ def main() -> None:
     for name in arguments.cases:
         with tempfile.TemporaryDirectory(prefix="nas-estimate-") as folder:
             row = compare(name, CASES[name], Path(folder), arguments.bccd)
-        _write(row, arguments.results)
         print(json.dumps(asdict(row)), flush=True)
+        _write(row, arguments.results)
 
 
 def compare(name: str, case: Case, folder: Path, bccd: Path) -> Row:
@@ -237,7 +237,7 @@ def _write(row: Row, results: Path) -> None:
         with results.open(encoding="utf-8", newline="") as file:
             rows = [one for one in csv.DictReader(file) if one["case"] != row.case]
     with results.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, list(asdict(row)), lineterminator="\n")
+        writer = csv.DictWriter(file, list(asdict(row)), lineterminator="\n", extrasaction="ignore")
         writer.writeheader()
         writer.writerows([*rows, asdict(row)])
 
