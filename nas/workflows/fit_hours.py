@@ -45,7 +45,7 @@ def fitted(request: Request, plan: Plan, cache: CheckCache, *, report: Report = 
     """
     assert request.hours is not None  # noqa: S101 - else there is nothing to fit
     settings, run = plan.file.settings, plan.file.run
-    search = PlannedSearch.of_settings(settings, run, plan.data)
+    search = PlannedSearch.of_settings(settings, run, plan.data, plan.sealed)
     times = timing.measure(plan.space, search, cache, report=report)
     least, most = (request.trials,) * 2 if request.trials else (LEAST_TRIALS, MOST_TRIALS)
     shorter = search

@@ -64,7 +64,7 @@ def outlook(
         return left
     if elsewhere:
         return Outlook(seconds=None, how="not known: the workers run on other machines")
-    search = PlannedSearch.of_settings(plan.file.settings, plan.file.run, plan.data)
+    search = PlannedSearch.of_settings(plan.file.settings, plan.file.run, plan.data, plan.sealed)
     rough = rough_seconds(search, plan.stock.gflops)
     if not always and rough < WORTH_TIMING and not timing.is_measured(plan.space, search, cache):
         return Outlook(seconds=rough, how="by a rough rate; --dry-run times trainings")

@@ -9,8 +9,10 @@ from nas.workflows.amount import load_data
 from nas.workflows.request import Request
 from search_spaces import SearchSpace
 from trials import Budget, Limits
+from trials.budget import Subset
 from trials.costing.cost import Cost
 from trials.data.datasets import DataSet
+from trials.data.holdout import Holdout
 from trials.devices import CPU
 
 
@@ -24,6 +26,8 @@ class PlannedSearch:
         stopping: by which trainings are stopped early; None if they are not.
         devices: `cpu`, or indices of GPUs; the first stands for all.
         measures_latency: whether each trial measures its latency.
+        sealed: images of the data set that are not read; None if there are none.
+        subset: of the others, what is read; None reads all.
     """
 
     data: DataSet
@@ -35,6 +39,8 @@ class PlannedSearch:
     stopping: Stopping | None = None
     devices: str = CPU
     measures_latency: bool = False
+    sealed: Holdout | None = None
+    subset: Subset | None = None
 
     @classmethod
     def of(cls, request: Request, space: SearchSpace) -> "PlannedSearch":
@@ -47,7 +53,7 @@ class PlannedSearch:
         """
         devices, workers = request.devices()
         limits, run = request.limits(), request.run(devices, workers)
-        data, _ = load_data(request)
+        data, subset = load_data(request)
         first = devices.partition(",")[0]
         return cls(
             data=data,
@@ -58,10 +64,13 @@ class PlannedSearch:
             workers=run.workers,
             stopping=request.stopping(),
             devices=devices,
+            subset=subset,
         )
 
     @classmethod
-    def of_settings(cls, settings: Settings, run: RunSettings, data: DataSet) -> "PlannedSearch":
+    def of_settings(
+        cls, settings: Settings, run: RunSettings, data: DataSet, sealed: Holdout | None = None
+    ) -> "PlannedSearch":
         """Return the search that a study with these settings makes."""
         return cls(
             data=data,
@@ -73,6 +82,8 @@ class PlannedSearch:
             stopping=settings.stopping,
             devices=run.device,
             measures_latency=settings.needs_latency and settings.latency is None,
+            sealed=sealed,
+            subset=settings.subset,
         )
 
     @property

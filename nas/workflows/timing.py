@@ -157,6 +157,8 @@ def _task(
         documents=tuple(one.document(classes) for one in architectures),
         budgets=tuple(one.model_dump(mode="json") for one in budgets),
         data=str(search.data.path),
+        sealed=search.sealed,
+        subset=search.subset,
         sample=sample,
         inherits=search.inherits,
         modules=tuple(files),

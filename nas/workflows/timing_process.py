@@ -20,8 +20,10 @@ from pydantic import TypeAdapter
 from search_spaces.errors import NasError, unwrapped
 from search_spaces.operators import modules
 from trials import Budget, machine
+from trials.budget import Subset
 from trials.data import datasets
 from trials.data.datasets import DataSet
+from trials.data.holdout import Holdout
 from trials.devices import CPU
 from trials.evaluation import measure_costs
 from trials.file_names import WEIGHTS
@@ -42,7 +44,9 @@ class Task:
         cache: folder of decoded images of the sample, instead of the user's.
         documents: model YAML of each architecture; the first is the stock model, from which the others may start.
         budgets: of each architecture, as JSON.
-        data: path of the whole data set, whose loading is timed.
+        data: path of the data set, whose loading is timed.
+        sealed: images of it that are not read; None if there are none.
+        subset: of the others, what is read; None reads all.
         sample: images that are trained on and validated.
         inherits: whether they do.
         modules: files with operators of the user.
@@ -58,6 +62,8 @@ class Task:
     documents: tuple[dict[str, Any], ...]
     budgets: tuple[dict[str, Any], ...]
     data: str
+    sealed: Holdout | None
+    subset: Subset | None
     sample: DataSet
     inherits: bool
     modules: tuple[str, ...]
@@ -119,7 +125,7 @@ def run(task: Task, report: Callable[[int], None]) -> ProcessTimes:
         RuntimeError: the stock model cannot be trained, such as for want of memory.
     """
     modules.load_all(task.modules, None)
-    datasets.load(task.data)
+    datasets.load(task.data, sealed=task.sealed, subset=task.subset)
     os.environ["NAS_CACHE"] = task.cache
     start = time.time() - task.began
     budgets = [Budget.model_validate(one) for one in task.budgets]

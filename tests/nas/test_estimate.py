@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import typer
+from pydantic import TypeAdapter
 from typer.testing import CliRunner, Result
 
 from nas import words
@@ -30,8 +31,10 @@ from nas.workflows.timing_process import ProcessTimes, Task
 from search_spaces import SearchSpace
 from search_spaces.errors import EstimateError, SpecError
 from trials import Budget, Limits, machine
+from trials.budget import Subset
 from trials.data import datasets, digit_scenes
 from trials.data.datasets import DataSet
+from trials.data.holdout import Holdout
 from trials.training.timed_training import Holding, TrainingTimes, sample_sizes
 
 SMALL = "{name: small, base: yolov9t.yaml, slots: [{at: {layers: [10]}, choices: {DySample: {}}}]}"
@@ -158,6 +161,16 @@ class TestSample:
         everything = sorted(path.name for path in Path(data.train[0]).glob("*.png"))
         assert names[0] == everything[0]
         assert names[-1] in everything[-3:]
+
+    def test_images_that_a_search_does_not_read_are_not_opened_by_its_timing(
+        self, space: SearchSpace, data: DataSet, search: PlannedSearch, tmp_path: Path
+    ) -> None:
+        sealed = Holdout(share=0.1, seed=0, images=("a.png",), of=30, fingerprint="0")
+        subset = Subset(seed=0, train=5, val=2, of_train=20, of_val=10)
+        asked = replace(search, sealed=sealed, subset=subset)
+        made = timing._task([space.stock], asked, timing._holding(asked), data, tmp_path)
+        read = TypeAdapter(Task).validate_json(TypeAdapter(Task).dump_json(made))
+        assert (read.sealed, read.subset) == (sealed, subset)
 
 
 class TestCache:
@@ -414,6 +427,8 @@ def task(space: SearchSpace, data: DataSet, folder: Path, **changes: Any) -> Tas
         "documents": (space.stock.document(10),) * 2,
         "budgets": (budget.model_dump(mode="json"),) * 2,
         "data": str(data.path),
+        "sealed": None,
+        "subset": None,
         "sample": data,
         "inherits": True,
         "modules": (),
