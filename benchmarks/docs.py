@@ -41,7 +41,10 @@ CHECKPOINT = "yolov9t.pt"
 CACHE = ".cache"
 """Cache folder, inside the folder: nothing that was trained or recorded before is used."""
 
+DIGITS = "nas search --space v9 --"
+"""Searches on the built-in data, which has more images than `my/data.yaml`."""
 SHORTENED = {
+    DIGITS: "--trials 2 --epochs 1 --base-epochs 3 --image-size 96",
     "nas search": "--trials 3 --epochs 1 --base-epochs 8 --image-size 96",
     "nas resume": "--trials 3",
     "--longer": "--rounds 1",
@@ -174,6 +177,8 @@ def _shortened(command: str) -> str:
     if command == "nas search --space v9" or "--help" in command or "--dry-run" in command:
         return command
     keys = [key for key in SHORTENED if key in command]
+    if "--data" in command or "--scale" in command:
+        keys = [key for key in keys if key != DIGITS]
     flags = [SHORTENED[key] for key in ("--epochs 60", *keys) if key in keys][:1]
     if "nas yolo train" in command and "data=" not in command:
         flags.append("data=my/data.yaml")

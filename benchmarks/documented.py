@@ -62,9 +62,9 @@ def filled(command: str) -> str:
 
 
 def with_study(command: str) -> str:
-    """Return a command with a study or a space, which sentences leave out: `nas confirm --seeds 10`."""
+    """Return a command with a study, or the plan of a search, which sentences leave out: `nas confirm --seeds 10`."""
     if re.match(r"nas search(?!.*(--space|--refine|--help))", command):
-        return f"{command} --space v9"
+        return f"{command} --space v9 --data my/data.yaml --dry-run"
     named = re.match(r"nas (confirm|export|pareto|trials)(?= --(?!help))", command)
     return command if named is None else f"{named[0]} v9t-my{command[named.end() :]}"
 
