@@ -135,7 +135,8 @@ class TestRefused:
     def test_study_that_is_no_search(self, searched: list[Study]) -> None:
         beside = [searched[0], Study.open(searched[0].folder.with_name("one-calibrate"))]
         result = command(beside)
-        line = "one-calibrate trains models of another study again; ask: nas trust one\n"
+        runs = searched[0].folder.parent
+        line = f"one-calibrate trains models of another study again; ask: nas trust one --runs {runs}\n"
         assert (result.exit_code, result.stderr) == (2, line)
 
     def test_same_search_twice(self, searched: list[Study]) -> None:

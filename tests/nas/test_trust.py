@@ -219,7 +219,8 @@ class TestCommand:
 
     def test_study_that_trains_again_is_refused(self, searched: Study) -> None:
         result = nas(calibration(searched))
-        line = "small-calibrate trains models of another study again; ask: nas trust small\n"
+        runs = searched.folder.parent
+        line = f"small-calibrate trains models of another study again; ask: nas trust small --runs {runs}\n"
         assert (result.exit_code, result.stderr) == (2, line)
 
 
