@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, field_validator
@@ -66,6 +67,22 @@ class Judging(FrozenModel):
         return self.source != "val"
 
 
+class Pretrained(FrozenModel):
+    """Checkpoint of Ultralytics from which the first training of a study starts.
+
+    Attributes:
+        name: under which it is released.
+        digest: SHA-256 of the file.
+        classes: number that its model tells apart.
+        trained_on: name of the data file in its training's settings; empty where they are missing.
+    """
+
+    name: str
+    digest: str
+    classes: StrictInt
+    trained_on: str = ""
+
+
 class Settings(FrozenModel):
     """Settings that all trials of a study share; another value of any of them needs another study.
 
@@ -87,6 +104,8 @@ class Settings(FrozenModel):
         subset: images that are read of the data set, chosen by class; None reads all.
         judging: images by which a confirmation judges, whose matches its trainings store; None for those that the
             search chose by, without matches: that is how earlier versions began one.
+        pretrained: released checkpoint from which the first training starts; None for one that was named by its path,
+            and for random weights.
     """
 
     space: str
@@ -107,6 +126,7 @@ class Settings(FrozenModel):
     holdout: SealedImages | None = None
     subset: Subset | None = None
     judging: Judging | None = None
+    pretrained: Pretrained | None = None
     target_gflops: Annotated[StrictFloat, Field(gt=0)] | None = None
     latency: str | None = None
     target_latency: Annotated[StrictFloat, Field(gt=0)] | None = None
@@ -165,8 +185,11 @@ class Settings(FrozenModel):
         return [self.rewarded(float(fields["map50_95"]), figures)]
 
     def differences(self, other: "Settings") -> list[str]:
-        """Return one line for each setting that differs: `budget.epochs: 5 there, 6 here`."""
-        there, here = dict(flatten(self.model_dump(mode="json"))), dict(flatten(other.model_dump(mode="json")))
+        """Return one line for each setting that differs: `budget.epochs: 5 there, 6 here`.
+
+        A released checkpoint is the same one in another folder.
+        """
+        there, here = _comparable(self), _comparable(other)
         return [
             f"{name}: {there.get(name)} there, {here.get(name)} here"
             for name in there | here
@@ -176,6 +199,15 @@ class Settings(FrozenModel):
     def flat(self) -> dict[str, str]:
         """Return all settings as texts by dotted names, such as `budget.epochs`."""
         return {name: str(value) for name, value in flatten(self.model_dump(mode="json"))}
+
+
+def _comparable(settings: Settings) -> dict[str, Any]:
+    """Return all settings by dotted names, with the name of a released checkpoint instead of its path."""
+    found, pretrained = dict(flatten(settings.model_dump(mode="json"))), settings.pretrained
+    for name in ("base.weights", "budget.weights"):
+        if pretrained is not None and Path(found.get(name) or "").name == pretrained.name:
+            found[name] = pretrained.name
+    return found
 
 
 class RunSettings(FrozenModel):

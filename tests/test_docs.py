@@ -21,7 +21,7 @@ import nas
 from nas.algorithms.successive_halving import Stopping
 from nas.records import trial_attributes
 from nas.records.record import Record
-from nas.settings import Judging, RunSettings, SealedImages, Settings
+from nas.settings import Judging, Pretrained, RunSettings, SealedImages, Settings
 from nas.study import ablations, confirmation
 from nas.study.folders import HOLDOUT
 from nas.study.score_cache import _JUDGED_SUFFIX, CachedTraining
@@ -188,7 +188,20 @@ def stored_names() -> set[str]:
 
 @pytest.mark.parametrize(
     "stored",
-    [StudyFile, Identity, Settings, SealedImages, Judging, Holdout, RunSettings, Stopping, Limits, Budget, Recipe],
+    [
+        StudyFile,
+        Identity,
+        Settings,
+        SealedImages,
+        Judging,
+        Pretrained,
+        Holdout,
+        RunSettings,
+        Stopping,
+        Limits,
+        Budget,
+        Recipe,
+    ],
     ids=lambda each: each.__name__,
 )
 def test_keys_of_study_json_are_listed(stored: type[BaseModel], stored_names: set[str]) -> None:

@@ -99,10 +99,15 @@ def read(path: Path) -> DetectionModel:
         DataError: it is no checkpoint, has no model or one for another task, or classes that are neither Ultralytics'
             nor ours.
     """
+    return read_with_settings(path)[0]
+
+
+def read_with_settings(path: Path) -> tuple[DetectionModel, Mapping[str, Any]]:
+    """Load a model as `read` does; return it with Ultralytics' settings of its training, empty where it has none."""
     stored = stored_model.read(path)
     if stored is not None:
         stored.require_operators(path)
-        return stored.build()
+        return stored.build(), stored.checkpoint.get("train_args") or {}
     checkpoint = _read_restricted(path)
     model = checkpoint.get("ema") or checkpoint.get("model")
     if not isinstance(model, nn.Module):
@@ -110,7 +115,8 @@ def read(path: Path) -> DetectionModel:
     head = type(list(getattr(model, "model", [model]))[-1]).__name__
     if not isinstance(model, DetectionModel) or head not in HEADS:
         raise DataError(f"{path}: not a checkpoint of a detection model, got a {type(model).__name__} with {head}")
-    return model
+    settings = checkpoint.get("train_args")
+    return model, settings if isinstance(settings, Mapping) else {}
 
 
 def require_harmless(path: Path) -> None:

@@ -85,6 +85,7 @@ def doctor(
         ("cores", _cores),
         ("runs", lambda: _writable(runs.absolute())),
         ("cache", _cache),
+        ("weights", _weights),
         *((name, partial(_variable, name, unset)) for name, unset in _VARIABLES.items()),
     ]
     rows = []
@@ -167,3 +168,11 @@ def _cache() -> tuple[bool, str]:
     from search_spaces import cache_folder
 
     return _writable(cache_folder.path())
+
+
+def _weights() -> tuple[bool, str]:
+    """List the checkpoints of Ultralytics that `--weights pretrained` finds on this machine."""
+    from trials.training import released
+
+    found = ", ".join(map(str, released.find_all()))
+    return True, found or f"none here; nas search --weights pretrained fetches one into {released.folder()}"

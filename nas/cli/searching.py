@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from nas.cli import data_sets, estimating, measured, options, show
+from nas.cli import data_sets, estimating, initial_weights, measured, options, show
 
 if TYPE_CHECKING:
     from nas.records.record import Record
@@ -95,6 +95,7 @@ def _plan(request: "Request") -> "Plan":
             request,
             progress=lambda done, total: status.update(f"opening images: {done} of {total} checked"),
             measuring=lambda done, total: status.update(f"measuring latencies of the space: {done} of {total}"),
+            fetching=lambda _: show.paused(status),  # Ultralytics' progress bar takes its place
         )
 
 
@@ -238,20 +239,6 @@ def _early_stopping(settings: "Settings") -> str:
         return ""
     rungs = ", ".join(map(str, settings.budget.rungs))
     return f"after epoch {rungs} about one in {settings.stopping.eta} continues" if rungs else "none: too few epochs"
-
-
-def _initial_weights(settings: "Settings") -> str:
-    """Return from which weights every candidate starts."""
-    from nas.words import with_unit
-
-    if settings.base is not None:
-        first = f", itself from {settings.base.weights}" if settings.base.weights else ""
-        return (
-            f"of the stock model, which is trained first, once, for {with_unit(settings.base.epochs, 'epoch')}{first}"
-        )
-    start = settings.budget.weights
-    without = "random: every candidate from scratch, since no stock model is trained first and no --weights are given"
-    return f"of {start}, where layers and shapes agree" if start else without
 
 
 def _seeds(settings: "Settings", run: "RunSettings") -> str:
@@ -402,7 +389,8 @@ def _print_plan(plan: "Plan", shown: str, *, slope: str = "", outlook: "Outlook 
         "slope": slope,
         "rungs": _early_stopping(settings),
         "seeds": _seeds(settings, run),
-        "weights": _initial_weights(settings),
+        "weights": initial_weights.describe(settings, plan.coverage),
+        "advice": initial_weights.advice(plan),
         "aim": rewarded.describe(settings) if settings.reward else ", ".join(settings.objectives),
         "sampler": settings.sampler,
         "latency": _predicted(plan),

@@ -62,6 +62,17 @@ class PrintableConsole(Console):
 
 err = PrintableConsole(stderr=True, highlight=False, soft_wrap=True)
 
+
+@contextmanager
+def paused(status: Status) -> Iterator[None]:
+    """Stop a spinner while something else draws its own progress."""
+    status.stop()
+    try:
+        yield
+    finally:
+        status.start()
+
+
 P = ParamSpec("P")
 R = TypeVar("R")
 

@@ -1,6 +1,7 @@
 """Plan of a search: check a request, choose the study's name, begin the study."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -17,10 +18,12 @@ from nas.workflows.amount import load_data
 from nas.workflows.begin import create_or_resume_locked, creation_lock, exists
 from nas.workflows.calibrate import TRIALS, calibration_settings
 from nas.workflows.naming import default_name, free_name, name_to_calibrate
+from nas.workflows.pretrained import resolve_weights
 from nas.workflows.reach import require_reachable_limits
 from nas.workflows.refinement import resolve_space
 from nas.workflows.request import Request, require_writable, validated
 from nas.workflows.sealed_images import sealed_images
+from nas.workflows.search_options import PRETRAINED
 from search_spaces import SearchSpace, cache_folder
 from search_spaces.errors import DataError, SpecError, StudyError
 from trials.budget import Subset
@@ -32,6 +35,7 @@ from trials.data.progress import Progress
 from trials.data.unseen_images import images_of_test
 from trials.latency.latency_table import LatencyTable
 from trials.latency.timings import Timings
+from trials.scores import Coverage
 from trials.training import inheritance
 
 
@@ -47,6 +51,7 @@ class Plan:
         unrecorded: number of missing entries in that table; `begin` measures them first.
         sealed: images that no training reads; None if all are read.
         judging: number of images of the data set's `test` split, which no search reads.
+        coverage: what the stock model takes over from the requested checkpoint; None if none was requested.
     """
 
     folder: Path
@@ -62,29 +67,41 @@ class Plan:
     unrecorded: int = 0
     sealed: Holdout | None = None
     judging: int = 0
+    coverage: Coverage | None = None
 
     @classmethod
-    def of(cls, request: Request, *, progress: Progress | None = None, measuring: Progress | None = None) -> Self:
+    def of(
+        cls,
+        request: Request,
+        *,
+        progress: Progress | None = None,
+        measuring: Progress | None = None,
+        fetching: Callable[[str], AbstractContextManager[object]] = nullcontext,
+    ) -> Self:
         """Check a request; with `calibrate`, the plan is that of its calibration.
 
         Args:
             progress: called with the number of images checked and of all, if that takes a while.
             measuring: called with the number of architectures whose latency is measured and of all, if a limit or a
                 target needs that.
+            fetching: called with the name of a released checkpoint that is not here; it is fetched within what that
+                returns.
 
         Raises:
-            SpecError: a flag, the space file, or a limit outside the range that the space can reach.
+            SpecError: a flag, the space file, a checkpoint, or a limit outside the range that the space can reach.
             DataError: the data set.
-            EnvironmentProblem: the device.
+            EnvironmentProblem: the device, or a checkpoint that cannot be fetched.
             StudyError: a study of that name exists with other settings.
         """
         request, space, text = resolve_space(request)
         storage = _require_places(request)
         device, workers = request.devices()
+        request, pretrained = resolve_weights(request, space, fetching)
         sealed, data, subset = _load_data(request, progress)
         settings = _settings(request, space, data, device, sealed=sealed, subset=subset)
+        settings = settings.model_copy(update={"pretrained": pretrained})
         run = request.run(device, workers)
-        _require_inheritance(request.checkpoint, space, data)
+        coverage = _require_inheritance(request.checkpoint, space, data)
         table = cost.table(space, len(data.classes), settings.budget.deploy_size)
         cheapest, costliest = (
             table.cost(table.extreme(lambda layer: layer.macs, cheapest=cheapest)) for cheapest in (True, False)
@@ -118,6 +135,7 @@ class Plan:
             unrecorded=unrecorded,
             sealed=sealed,
             judging=0 if sealed else len(images_of_test(request.data_name)),
+            coverage=coverage,
         )
 
     def begin(self, recording: Callable[[int, int], None] = lambda *_: None) -> Study:
@@ -190,7 +208,10 @@ def _load_data(request: Request, progress: Progress | None) -> tuple[Holdout | N
     """
     weights = request.checkpoint
     if weights is not None and not weights.is_file():
-        raise SpecError(f"weights: no such file, got {str(weights)!r} (a checkpoint such as yolov9t.pt)")
+        raise SpecError(
+            f"weights: no such file, got {str(weights)!r} (a checkpoint such as yolov9t.pt; --weights "
+            f"{PRETRAINED} finds or fetches Ultralytics' own)"
+        )
     cache_folder.require_writable()
     sealed = sealed_images(request, progress)
     return sealed, *load_data(request, sealed, progress)
@@ -248,17 +269,20 @@ def _described(sealed: Holdout | None) -> SealedImages | None:
     return SealedImages(share=sealed.share, images=len(sealed.images), fingerprint=sealed.fingerprint)
 
 
-def _require_inheritance(weights: Path | None, space: SearchSpace, data: DataSet) -> None:
+def _require_inheritance(weights: Path | None, space: SearchSpace, data: DataSet) -> Coverage | None:
     """Refuse a checkpoint from which the stock model cannot be initialised; nothing in the file is executed.
+
+    Returns:
+        What the stock model takes over; None without a checkpoint.
 
     Raises:
         SpecError: it is no detection model's, or shares no tensor with this one.
     """
     if weights is None:
-        return
+        return None
     classes = len(data.classes)
     try:
-        inheritance.require(weights, space.stock.document(classes), classes)
+        return inheritance.require(weights, space.stock.document(classes), classes)
     except DataError as error:
         raise SpecError(f"weights: {error} (a checkpoint of {space.at_scale}'s stock model is expected)") from None
 

@@ -20,6 +20,7 @@ from nas.workflows.search_options import (
     DEMONSTRATION_TRIALS,
     DEPLOY_SIZE,
     MOST_WORKERS,
+    PRETRAINED,
     USUAL_TRIALS,
     SearchOptions,
 )
@@ -75,6 +76,11 @@ class Request(SearchOptions):
         return None if self.weights is None else Path(self.weights)
 
     @property
+    def is_pretrained(self) -> bool:
+        """Whether that checkpoint is the released one of the space's base model, which is still to be found."""
+        return self.weights == PRETRAINED
+
+    @property
     def _is_demonstration(self) -> bool:
         """Whether the data set is the built-in one, for which few epochs on small images suffice."""
         return self.data_name == DIGITS
@@ -102,14 +108,22 @@ class Request(SearchOptions):
             SpecError: with every number that is out of range; `from_scratch` together with weights or base epochs.
         """
         _, preset = self.chosen_preset()
-        if self.from_scratch and (self.weights or self.base_epochs):
-            given = "weights" if self.weights else "base-epochs"
-            raise SpecError(f"from-scratch: candidates with random weights start from nothing, but {given} was given")
+        self.require_one_start()
         if self.from_scratch or self.base_epochs == 0:
             return None
         epochs = _given(self.base_epochs, epochs_for(preset.base_epochs, data.train_images))
         numbers = {"epochs": epochs, "weights": self._absolute_checkpoint()}
         return self._budget(space, data, device, numbers, self._recipe(inherited=self.weights is not None))
+
+    def require_one_start(self) -> None:
+        """Refuse a request for random weights that names others as well.
+
+        Raises:
+            SpecError: it does.
+        """
+        if self.from_scratch and (self.weights or self.base_epochs):
+            given = "weights" if self.weights else "base-epochs"
+            raise SpecError(f"from-scratch: candidates with random weights start from nothing, but {given} was given")
 
     def budget(self, space: SearchSpace, data: DataSet, device: str) -> Budget:
         """Return the budget of a candidate on one device.

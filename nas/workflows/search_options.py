@@ -29,6 +29,8 @@ DATA_SETS = (
     f"{DEMONSTRATION_DATA} (small and built in, to try the tool), the path of an Ultralytics data.yaml, or a name such "
     "as coco8.yaml"
 )
+PRETRAINED = "pretrained"
+"""In the place of a checkpoint's path: the one that Ultralytics has released for the base model."""
 BATCH, DEPLOY_SIZE, MOST_WORKERS = 8, 640, 4
 
 _START = "Space, data and starting weights"
@@ -103,7 +105,8 @@ class SearchOptions:
         FilePath | None,
         Option(
             help="Checkpoint from which the training of the stock model (the unchanged YOLO) starts, such as "
-            "yolov9t.pt.",
+            f"yolov9t.pt; or `{PRETRAINED}`: the one that Ultralytics has released for the base model and scale, which "
+            "is fetched once if it is not here.",
             panel=_START,
             metavar="FILE.pt",
             unset="random weights",

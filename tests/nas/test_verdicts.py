@@ -15,9 +15,9 @@ from nas import words
 from nas.algorithms import pareto
 from nas.algorithms.paired_comparison import detectable
 from nas.algorithms.seed_noise import SeedNoise
-from nas.cli import app, fronts, show
+from nas.cli import app, fronts, initial_weights, show
 from nas.cli.live import Watching
-from nas.cli.searching import _initial_weights, _preset, _seeds
+from nas.cli.searching import _preset, _seeds
 from nas.execution import recovery, worker
 from nas.execution.worker import Worker
 from nas.records.record import COLUMNS, Record, has_learned
@@ -480,7 +480,9 @@ class TestWording:
     def test_candidates_without_any_weights_are_from_scratch(self, make_study: MakeStudy) -> None:
         settings = make_study().settings
         assert settings.base is None
-        assert _initial_weights(settings).startswith("random: every candidate from scratch, since no stock model")
+        assert initial_weights.describe(settings).startswith(
+            "random: every candidate from scratch, since no stock model"
+        )
 
     def test_number_of_one_epoch_is_singular(self, tmp_path: Path) -> None:
         assert Budget(data=tmp_path, epochs=1).summary == "1 epoch at 128 px, batch 8"

@@ -7,10 +7,12 @@ A tensor's role is its layer's number in the base model, and its name in that la
 - where a model is wider, narrower, deeper or shallower, the channels that both have are copied, except in the head,
   whose outputs mean classes;
 - an operator in a place where the other model has another module is initialised from that module, to compute nearly
-  the same.
+  the same;
+- where one of the two base models has more layers, as one with a P2 head, layers are aligned by their types, and the
+  levels of the heads by their strides.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from torch import Tensor, nn
 from search_spaces import OPERATORS, build, insertions, pgi
 from search_spaces.errors import DataError
 from trials.scores import Coverage
+from trials.training.alignment import align, layers_of, level_of_role
 from trials.weights import read
 
 _MIN_SHARE = 0.05
@@ -47,15 +50,15 @@ def inherit(model: nn.Module, weights: Path) -> Coverage:
     return coverage
 
 
-def require(weights: Path, document: Mapping[str, Any], classes: int) -> None:
-    """Check that a model can be initialised from a checkpoint, without training it.
+def require(weights: Path, document: Mapping[str, Any], classes: int) -> Coverage:
+    """Check that a model can be initialised from a checkpoint, without training it; return what is transferred.
 
     Raises:
         DataError: not a checkpoint of a detection model, or less than `_MIN_SHARE` of the model can be
             initialised from it.
     """
     with torch.random.fork_rng(devices=[]):
-        inherit(build.model(document, classes), weights)
+        return inherit(build.model(document, classes), weights)
 
 
 @lru_cache(maxsize=1)
@@ -67,13 +70,13 @@ def _read_source(weights: Path, changed: int) -> nn.Module:  # noqa: ARG001 - a 
 @torch.no_grad()
 def transfer(model: nn.Module, source: nn.Module) -> Coverage:
     """Copy the tensors of equal role, then initialise operators from the modules that they replace."""
-    offered = {role: value for _, role, value in _tensors(source)}
-    head = f"{_labels(model)[-1]}."
+    labels, head = _labels_in(model, source), f"{_labels(model)[-1]}."
+    offered = _at_levels_of(model, source, {role: value for _, role, value in _tensors(source, labels)}, head)
     copied: dict[str, int] = {}
-    for name, role, value in _tensors(model):
+    for name, role, value in _tensors(model, _labels(model)):
         if role in offered and (offered[role].shape == value.shape or not role.startswith(head)):
             copied[name] = _copy_common_channels(value, offered[role])
-    copied |= {name: model.get_parameter(name).numel() for name in _init_operators(model, source)}
+    copied |= {name: model.get_parameter(name).numel() for name in _init_operators(model, source, labels)}
     return _coverage(model, copied)
 
 
@@ -87,7 +90,7 @@ def _copy_common_channels(value: Tensor, offered: Tensor) -> int:
 
 
 def _coverage(model: nn.Module, by_name: Mapping[str, int]) -> Coverage:
-    roles = {name: role for name, role, _ in _tensors(model)}
+    roles = {name: role for name, role, _ in _tensors(model, _labels(model))}
     parameters = {name: value.numel() for name, value in model.named_parameters()}
     by_layer: dict[str, list[int]] = {}
     for name, count in parameters.items():
@@ -103,14 +106,14 @@ def _coverage(model: nn.Module, by_name: Mapping[str, int]) -> Coverage:
     )
 
 
-def _init_operators(model: nn.Module, source: nn.Module) -> frozenset[str]:
+def _init_operators(model: nn.Module, source: nn.Module, labels: Sequence[str | None]) -> frozenset[str]:
     """Initialise each operator from the source's module of the same role; return the names of the tensors copied."""
     init_from = {
         operator.module: operator.init_from for operator in OPERATORS.values() if operator.init_from is not None
     }
-    by_role = {f"{label}.{path}": module for _, label, path, module in _modules(source)}
+    by_role = {f"{label}.{path}": module for _, label, path, module in _modules(source, labels)}
     copied: set[str] = set()
-    for name, label, path, module in _modules(model):
+    for name, label, path, module in _modules(model, _labels(model)):
         replaced = by_role.get(f"{label}.{path}")  # None for an inserted layer
         if type(module) in init_from and type(replaced) is not type(module):
             names = init_from[type(module)](module, replaced)
@@ -121,20 +124,48 @@ def _init_operators(model: nn.Module, source: nn.Module) -> frozenset[str]:
 _AUXILIARY = "auxiliary"
 
 
-def _tensors(model: Any) -> Iterator[tuple[str, str, Tensor]]:
-    """Yield the name, role and value of a model's tensors, in order."""
-    labels = _labels(model)
+def _tensors(model: Any, labels: Sequence[str | None]) -> Iterator[tuple[str, str, Tensor]]:
+    """Yield the name, role and value of the tensors of a model's layers that have a label, in order."""
     for name, value in model.state_dict().items():
         _, layer, rest = name.split(".", 2)
-        yield name, f"{labels[int(layer)]}.{rest}", value
+        if labels[int(layer)] is not None:
+            yield name, f"{labels[int(layer)]}.{rest}", value
 
 
-def _modules(model: Any) -> Iterator[tuple[str, str, str, nn.Module]]:
-    """Yield every module of every layer: its name, the layer's label, its path in the layer, the module."""
-    labels = _labels(model)
-    for index, layer in enumerate(model.model):
-        for path, module in layer.named_modules():
-            yield f"model.{index}.{path}".rstrip("."), labels[index], path, module
+def _modules(model: Any, labels: Sequence[str | None]) -> Iterator[tuple[str, str, str, nn.Module]]:
+    """Yield every module of every layer with a label: its name, that label, its path in the layer, the module."""
+    for index, (layer, label) in enumerate(zip(model.model, labels, strict=True)):
+        if label is not None:
+            for path, module in layer.named_modules():
+                yield f"model.{index}.{path}".rstrip("."), label, path, module
+
+
+def _labels_in(model: Any, source: Any) -> list[str | None]:
+    """Return the labels of the source's layers as the model counts them; None for a layer that the model has not."""
+    labels, others = _labels(model), _labels(source)
+    base, other_base = ([i for i, label in enumerate(one) if label.isdecimal()] for one in (labels, others))
+    if len(base) == len(other_base):
+        return list(others)
+    layers, other_layers = layers_of(model), layers_of(source)
+    found = align([layers[index] for index in base], [other_layers[index] for index in other_base])
+    found[len(other_base) - 1] = len(base) - 1  # the heads, of which one may have an auxiliary half
+    aligned = {other_base[other]: labels[base[layer]] for other, layer in found.items()}
+    return [aligned.get(index) for index in range(len(others))]
+
+
+def _at_levels_of(model: Any, source: Any, offered: dict[str, Tensor], head: str) -> dict[str, Tensor]:
+    """Return tensors by their roles in a model whose head may have other levels than the source's."""
+    strides, others = ([float(stride) for stride in one.stride] for one in (model, source))
+    if strides == others:
+        return offered
+    levels = {others.index(stride): strides.index(stride) for stride in others if stride in strides}
+    found = {}
+    for role, value in offered.items():
+        in_head = role.startswith(head)
+        there = level_of_role(role.removeprefix(head), levels) if in_head else role
+        if there is not None:
+            found[f"{head}{there}" if in_head else there] = value
+    return found
 
 
 def _labels(model: Any) -> list[str]:
