@@ -184,7 +184,7 @@ def table_lines(
     widths[last] = max(1, min(wanted, widths[last] + room))
     fitted = []
     for key, chosen in widths.items():
-        is_numeric = all(cell == "-" or cell[:1] in _NUMERIC for cell in cells[key])
+        is_numeric = all(cell == "-" or (cell[:1] in _NUMERIC and "=" not in cell) for cell in cells[key])
         fitted.append([_fitted(cell, chosen, is_right=is_numeric) for cell in (columns[key], *cells[key])])
     return [(" " * _GAP).join(line).rstrip() for line in zip(*fitted, strict=True)]
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from nas.algorithms.pareto import main_cost
 from nas.algorithms.seed_noise import SeedNoise
+from nas.records.distinct_summaries import distinct_summaries
 from nas.records.record import Record, stock_of
 from nas.report.comparison import ComparedModel, ComparedStudy, Comparison, SettingDifference
 from nas.report.readable_study import ReadableStudy
@@ -77,22 +78,23 @@ def _budget_obstacles(what: str, one: Budget, other: Budget) -> list[str]:
 
 
 def _compared(study: ReadableStudy, records: Sequence[Record], cost: str) -> ComparedStudy:
-    stock = stock_of(records)
+    stock, front = stock_of(records), study.front(records)
+    summaries = distinct_summaries(front)
     return ComparedStudy(
         name=study.name,
-        members=tuple(_model(one, cost) for one in study.front(records) if getattr(one, cost) is not None),
-        stock=_model(stock, cost) if stock is not None and getattr(stock, cost) is not None else None,
+        members=tuple(_model(one, cost, summaries[one.trial]) for one in front if getattr(one, cost) is not None),
+        stock=_model(stock, cost, stock.summary) if stock is not None and getattr(stock, cost) is not None else None,
         finished=sum(record.finished for record in records),
     )
 
 
-def _model(record: Record, cost: str) -> ComparedModel:
+def _model(record: Record, cost: str, summary: str) -> ComparedModel:
     return ComparedModel(
         trial=record.trial,
         map50_95=record.map50_95 or 0.0,
         cost=float(getattr(record, cost)),
         seeds=record.seeds,
-        summary=record.summary,
+        summary=summary,
     )
 
 

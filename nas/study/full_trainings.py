@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from nas.words import with_unit
 from search_spaces.errors import NasError, SpecError
 from search_spaces.files import write_atomically
 from search_spaces.yaml_text import read_yaml
@@ -53,7 +54,7 @@ class FullTraining:
     @property
     def sentence(self) -> str:
         """State in one line."""
-        done = f"{self.epochs} epochs" if self.is_finished else f"{self.epochs} of {self.of or '?'} epochs"
+        done = with_unit(self.epochs, "epoch") if self.is_finished else f"{self.epochs} of {self.of or '?'} epochs"
         accuracy = "" if self.map50_95 is None else f", mAP50-95 {self.map50_95:.3f}"
         return f"trial {self.trial} trained in full: {done}{accuracy}: {self.best if self.is_finished else self.folder}"
 

@@ -205,6 +205,12 @@ def test_status_counts_trials(study: Study) -> None:
     assert (row["study"], row["trials"], row["of"], row["running"]) == ("small", 5, 5, "no")
 
 
+def test_architectures_that_begin_with_a_number_stand_on_the_left() -> None:
+    rows = [{"trial": 3, "summary": "18 expansion=4: UIB 3, 18"}, {"trial": 11, "summary": "18 expansion=2: UIB"}]
+    lines = show.table_lines(rows, {"trial": "trial", "summary": "architecture"}, (), width=60)
+    assert lines == ["trial  architecture", "    3  18 expansion=4: UIB 3, 18", "   11  18 expansion=2: UIB"]
+
+
 def test_status_explains_waiting(study: Study) -> None:
     assert "waiting:" not in nas("status", *runs(study)).stderr
     study.enqueue(study.space.stock)
