@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from nas.cli import measured_files
 from nas.deployment import formats
-from nas.deployment.artefacts import Artefact
 from nas.execution import worker
 from nas.execution.worker import Worker
 from nas.study.export import Exported
@@ -75,9 +75,9 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Measured:
 
 
 def test_what_is_scored_is_what_is_timed_and_is_measured_once(
-    exported: tuple[Study, Exported], measured: Measured
+    exported: tuple[Study, Exported], measured: Measured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = Wanted.of("onnx", "int8", calibration=Calibration(images=4))
+    wanted = Wanted.of("onnx", "int8", calibration=Calibration(images=2))
     torch_row, file = artefacts.measure(*exported, wanted)
     assert (torch_row.format, torch_row.precision, torch_row.map50_95) == ("torch", "fp32", TORCH_MAP)
     assert (file.map50_95, file.measured_ms) == (TORCH_MAP - 0.01, 3.0)
@@ -96,7 +96,8 @@ def test_what_is_scored_is_what_is_timed_and_is_measured_once(
     again = list(artefacts.measure(*exported, wanted))
     assert again == [torch_row, file]
     assert len(measured.timed) == len(measured.scored) == 2
-    other = Wanted.of("onnx", "int8", calibration=Calibration(images=4, seed=1))
+    monkeypatch.setattr("nas.deployment.artefacts.write", lambda *_, **__: file.path.read_bytes())  # type: ignore[union-attr]
+    other = Wanted.of("onnx", "int8", calibration=Calibration(images=2, seed=1))
     assert list(artefacts.measure(*exported, other))[1].map50_95 is not None
     assert len(measured.timed) == 3  # other calibration images: another file, PyTorch's model as before
 
@@ -111,20 +112,32 @@ def test_a_file_that_cannot_be_made_is_a_row_with_the_reason(
         (True, "the runtime tensorrt is not installed (pip install 'nas-for-yolo[tensorrt]')"),
     ]
     assert not measured.timed
-
-
-def test_ultralytics_reads_the_file(exported: tuple[Study, Exported]) -> None:
-    *_, file = artefacts.measure(*exported, Wanted.of("onnx", "fp32", check=False))
-    assert isinstance(file, Artefact)
-    found = formats._differences(exported[1].folder / "weights.pt", Path(str(file.path)), [(SIZE, SIZE)])
-    assert found[0].is_small
-
-
-def test_weights_that_were_not_saved_are_an_error(exported: tuple[Study, Exported]) -> None:
     study, whole = exported
     without = Exported(**{**whole.__dict__, "weights": None})
     with pytest.raises(StudyError, match="its weights were not saved"):
         list(artefacts.measure(study, without, Wanted.of("onnx", "fp32")))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("measured")
+def test_a_confirmation_shows_a_table_for_each_model_whose_weights_are_saved(
+    exported: tuple[Study, Exported], capsys: pytest.CaptureFixture[str]
+) -> None:
+    study, _ = exported
+    measured_files.of_confirmation(study, Wanted.of("onnx", "fp32"))
+    printed = capsys.readouterr().err.splitlines()
+    first = next(number for number, line in enumerate(printed) if line.startswith("trial 0: "))
+    assert printed[first + 1].split() == "format precision mAP50-95 less torch predicted ms measured ms MB".split()  # noqa: SIM905
+    assert [line.split()[:6] for line in printed[first + 2 : first + 4]] == [
+        ["torch", "fp32", "0.5000", "-", "-", "3.00"],
+        ["onnx", "fp32", "0.4900", "-0.0100", "-", "3.00"],
+    ]
+    folder = study.folder / "export" / "trial-0000"
+    (found,) = formats._differences(folder / "weights.pt", folder / "weights-onnxruntime-fp32.onnx", [(SIZE, SIZE)])
+    assert found.is_small  # Ultralytics reads the file
+    study.files(0).weights.unlink()
+    measured_files.of_confirmation(study, Wanted.of("onnx", "fp32"))
+    assert "no file, the weights of its trainings were not saved" in capsys.readouterr().err
 
 
 def test_every_wrong_name_is_listed() -> None:
