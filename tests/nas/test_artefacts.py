@@ -96,7 +96,7 @@ def test_what_is_scored_is_what_is_timed_and_is_measured_once(
     again = list(artefacts.measure(*exported, wanted))
     assert again == [torch_row, file]
     assert len(measured.timed) == len(measured.scored) == 2
-    monkeypatch.setattr("nas.deployment.artefacts.write", lambda *_, **__: file.path.read_bytes())  # type: ignore[union-attr]
+    monkeypatch.setattr("nas.deployment.artefacts.write", lambda *_, **__: file.path.read_bytes())
     other = Wanted.of("onnx", "int8", calibration=Calibration(images=2, seed=1))
     assert list(artefacts.measure(*exported, other))[1].map50_95 is not None
     assert len(measured.timed) == 3  # other calibration images: another file, PyTorch's model as before
