@@ -2,6 +2,7 @@
 
 import math
 import multiprocessing
+import os
 import subprocess
 import sys
 import time
@@ -117,6 +118,10 @@ def twice(place: Place) -> Iterator[Row]:
     distance = _distance(first[0], second[0])
     yield Row(what="same trial twice: weights", value=distance, note="norm of the difference, relative")
     yield Row.within("same trial twice: mAP50-95", abs(first[1] - second[1]), 4 * NOISE_SCRATCH)
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
+    plan = budget(place, data, deterministic=True)
+    first, second = (_weights_and_map(place, plan) for _ in range(2))
+    yield Row.within("the same with --deterministic: weights", _distance(first[0], second[0]), 0.0)
 
 
 def _weights_and_map(place: Place, budget: Budget) -> tuple[torch.Tensor, float]:

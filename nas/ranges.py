@@ -111,6 +111,7 @@ RANGES: Mapping[str, Range] = MappingProxyType(
         "eta": Range(least=2, most=1000),
         "first_rung": _EPOCHS,
         "workers": _PROCESSES,
+        "workers_per_device": Range(most=64),
         "gpus_per_worker": Range(least=0, most=1, whole=False),
         "jobs": _PROCESSES,
         "threads": _PROCESSES,

@@ -2,13 +2,22 @@
 
 import math
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    model_serializer,
+)
 
 from search_spaces.pgi_setting import Pgi
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp16"]
 
 
 class _Frozen(BaseModel):
@@ -86,7 +95,9 @@ class Budget(_Frozen):
         rungs: epochs after which the model is validated, in addition to the last.
         timeout: seconds for the training of one candidate; None for no limit.
         device: `cpu`, or the index of a GPU.
-        precision: of matrix products and convolutions in training; weights and their EMA are fp32 in any case.
+        precision: of matrix products and convolutions in training; weights and their EMA are fp32 in any case. fp16
+            needs a GPU, and a scaled loss.
+        deterministic: whether a GPU uses kernels that repeat to the bit, as far as there are any; a CPU does anyway.
     """
 
     data: Path
@@ -103,6 +114,15 @@ class Budget(_Frozen):
     timeout: Annotated[StrictFloat, Field(gt=0)] | None = None
     device: str = "cpu"
     precision: Precision = "fp32"
+    deterministic: StrictBool = False
+
+    @model_serializer(mode="wrap")
+    def _as_stored(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what was not asked for: so older studies, and what identifies a training, stay as they are."""
+        fields: dict[str, Any] = serialize(self)
+        if not self.deterministic:
+            fields.pop("deterministic", None)
+        return fields
 
     @property
     def summary(self) -> str:

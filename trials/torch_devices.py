@@ -1,5 +1,6 @@
 """Devices as PyTorch names them, with the precision and memory format that suit each."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -7,7 +8,15 @@ from typing import Any
 import torch
 
 from search_spaces.errors import GpuError, unwrapped
+from trials.budget import Precision
 from trials.devices import CPU
+
+TRAINING_FORMAT = torch.channels_last
+"""Memory format of a training. On a GPU Ultralytics trains in it, too (`engine/trainer.py:347` in 8.4.190)."""
+_WEAK_IN_FP16 = re.compile(r"1660|1650|1630|t400|t550|t600|t1000|t1200|t2000", re.IGNORECASE)
+"""GPUs on which Ultralytics trains in float32, since losses became NaN (`utils/checks.py:1013` in 8.4.190)."""
+_TENSOR_CORES = 7, 0
+"""Least compute capability of a GPU that multiplies matrices in float16 faster than in float32."""
 
 
 def torch_device(device: str) -> torch.device:
@@ -41,8 +50,23 @@ def computes_bf16(device: str) -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
+def computes_fp16(name: str, capability: tuple[int, int]) -> bool:
+    """Return whether a GPU of that name and compute capability trains well in float16."""
+    return capability >= _TENSOR_CORES and not _WEAK_IN_FP16.search(name)
+
+
+def fastest_precision(device: str) -> Precision:
+    """Return the number format in which a GPU trains fastest, bfloat16 before float16; float32 for a CPU."""
+    if device == CPU:
+        return "fp32"
+    if computes_bf16(device):
+        return "bf16"
+    found = torch.cuda.get_device_properties(torch_device(device))
+    return "fp16" if computes_fp16(found.name, (found.major, found.minor)) else "fp32"
+
+
 def memory_format(device: torch.device) -> torch.memory_format:
-    """Return the memory format of training and inference on a device: channels_last on a CPU.
+    """Return the memory format of inference on a device: channels_last on a CPU.
 
     Ultralytics deploys a checkpoint in channels_last on a CPU (`nn/autobackend.py:262`). A training step of v9t takes
     0.19 s there instead of 0.25, with our operators in it 0.25 instead of 0.37 (128 px, batch 8). On a GPU Ultralytics

@@ -344,19 +344,28 @@ def spawn(command: list[str], environment: dict[str, str], log: Path) -> subproc
 
 def _environment(worker: _WorkerProcess, study: Study) -> dict[str, str]:
     """Return the environment of a worker of a study, with the storage's address and its password."""
-    environment = worker_environment(worker.device, study.folder.parent / ".ultralytics")
+    config, run = study.folder.parent / ".ultralytics", study.file.run
+    environment = worker_environment(
+        worker.device, config, workers=run.workers, deterministic=study.settings.budget.deterministic
+    )
     return environment | ({addresses.STORAGE: study.file.storage} if study.shares_storage else {})
 
 
-def worker_environment(device: str, config: Path) -> dict[str, str]:
-    """Return the environment of a process that trains: one thread on the CPU, or one GPU.
+def worker_environment(device: str, config: Path, *, workers: int, deterministic: bool = False) -> dict[str, str]:
+    """Return the environment of a process that trains: one thread on the CPU, or one GPU and a share of the cores.
 
     Args:
         config: folder for the settings that Ultralytics writes.
+        workers: processes of this machine that train at once.
+        deterministic: whether a GPU is to use kernels that repeat to the bit.
     """
     environment = {**os.environ, **_QUIET, "YOLO_CONFIG_DIR": str(config)}
     if device == "cpu":
         return {**environment, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", gpus.VARIABLE: ""}
+    threads = str(max(1, machine.cores() // workers))  # and as many processes load images
+    environment |= {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+    if deterministic:
+        environment["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # read when CUDA starts
     return {**environment, gpus.VARIABLE: gpus.name_of(device, os.environ.get(gpus.VARIABLE))}
 
 

@@ -30,7 +30,7 @@ from trials import Budget, Limits, Recipe, machine, recipes
 from trials.budget import Precision
 from trials.data.datasets import DIGITS, DataSet
 from trials.devices import CPU
-from trials.torch_devices import computes_bf16
+from trials.torch_devices import computes_bf16, fastest_precision
 
 Model = TypeVar("Model", bound=BaseModel)
 Value = TypeVar("Value")
@@ -178,6 +178,7 @@ class Request(SearchOptions):
             "recipe": recipe.model_copy(update={"pgi": space.pgi}),
             "device": device,
             "precision": self._precision(device),
+            "deterministic": self.deterministic and device != CPU,
         }
         budget = validated(Budget, common | numbers)
         _require_stride(space, {"image-size": budget.image_size, "deploy-size": budget.deploy_size})
@@ -187,13 +188,15 @@ class Request(SearchOptions):
         """Return the number format of a training on a device.
 
         Raises:
-            SpecError: the device only emulates bfloat16.
+            SpecError: the device only emulates bfloat16, or float16 is asked of a CPU.
         """
+        if self.precision == "fp16" and device == CPU:
+            raise SpecError("precision: fp16 is for GPUs, a CPU emulates it slowly (fp32, or bf16 if the CPU has it)")
         if self.precision == "bf16" and not computes_bf16(device):
             raise SpecError(
                 f"precision: the device {device} does not compute in bfloat16, and emulates it slowly (fp32)"
             )
-        return self.precision or ("bf16" if device != CPU and computes_bf16(device) else "fp32")
+        return self.precision or fastest_precision(device)
 
     def _recipe(self, *, inherited: bool) -> Recipe:
         if self._is_demonstration:
@@ -254,6 +257,9 @@ class Request(SearchOptions):
             return "0" if self.gpus_per_worker else CPU, _given(self.workers, 1)
         count = gpus.count(torch.cuda.device_count(), os.environ.get(gpus.VARIABLE))
         device = _given(self.device, "0" if count else "cpu")
+        if self.workers_per_device is not None and (device == CPU or self.workers is not None):
+            other = "a CPU" if device == CPU else "--workers, which was given as well"
+            raise SpecError(f"workers-per-device: for GPUs, not together with {other} (--workers N counts them all)")
         if device == "cpu":
             workers = _given(self.workers, min(machine.cores(), MOST_WORKERS))
             require_cores(device, workers)
@@ -267,7 +273,7 @@ class Request(SearchOptions):
             raise EnvironmentProblem(
                 f"device: no GPU {', '.join(missing)} here, {there} (`nas doctor` says more; try --device cpu)"
             )
-        return device, _given(self.workers, len(indices))
+        return device, _given(self.workers, len(indices) * _given(self.workers_per_device, 1))
 
 
 def _require_stride(space: SearchSpace, sizes: Mapping[str, int]) -> None:

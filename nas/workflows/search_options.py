@@ -179,6 +179,16 @@ class SearchOptions:
             unset="GPU 0, or cpu if there is no GPU",
         ),
     ] = None
+    workers_per_device: Annotated[
+        int | None,
+        Option(
+            help="Trials that train on each GPU at once. Small models leave most of a large GPU idle; what is gained "
+            "is a row of `make gpu`.",
+            panel=_TRIALS,
+            metavar="N",
+            unset="1",
+        ),
+    ] = None
     ray: Annotated[
         str | None,
         Option(
@@ -278,15 +288,23 @@ class SearchOptions:
         int | None, Option(help="Images per training step.", panel=_TRAINING, metavar="N", unset=str(BATCH))
     ] = None
     precision: Annotated[
-        Literal["fp32", "bf16"] | None,
+        Literal["fp32", "bf16", "fp16"] | None,
         Option(
-            help="Number format of the computation in training: fp32 or bf16. Some CPUs have bf16, too; `nas doctor` "
-            "shows it.",
+            help="Number format of the computation in training: fp32, bf16, or on a GPU fp16. Some CPUs have bf16, "
+            "too; `nas doctor` shows it.",
             panel=_TRAINING,
             metavar="NAME",
-            unset="bf16 on a GPU that supports it, else fp32",
+            unset="bf16 on a GPU that supports it, fp16 on an older one with tensor cores, else fp32",
         ),
     ] = None
+    deterministic: Annotated[
+        bool,
+        Option(
+            help="Train on a GPU with kernels whose results repeat to the bit, which is slower. CUDA has none for the "
+            "gradient of the sampling in DCNv4 and DySample. A CPU repeats to the bit anyway.",
+            panel=_TRAINING,
+        ),
+    ] = False
     seed: Annotated[
         int, Option(help="Random seed of weights, image order and proposals.", panel=_TRAINING, metavar="N")
     ] = 0

@@ -72,11 +72,11 @@ class TestCommandLine:
     def test_flags_of_search_are_stable(self) -> None:
         assert " ".join(one.flag for one in OPTIONS.values()) == (
             "--space --scale --refine --data --holdout --weights --from-scratch --trials --hours --timeout "
-            "--trial-timeout --trial-memory --workers --device --ray --gpus-per-worker --no-cache --preset "
-            "--fraction --val-images --epochs --base-epochs --calibrate --image-size "
-            "--batch --precision --seed --eta --first-rung --seeds --objectives --deploy-size --latency --reward "
-            "--target-gflops --target-latency --sampler --max-gflops --max-params --max-latency --study --storage "
-            "--system-metrics --runs"
+            "--trial-timeout --trial-memory --workers --device --workers-per-device --ray --gpus-per-worker "
+            "--no-cache --preset --fraction --val-images --epochs --base-epochs --calibrate --image-size --batch "
+            "--precision --deterministic --seed --eta --first-rung --seeds --objectives --deploy-size --latency "
+            "--reward --target-gflops --target-latency --sampler --max-gflops --max-params --max-latency --study "
+            "--storage --system-metrics --runs"
         )
 
     def test_search_without_flags_requests_the_defaults(self, requests: list[Request]) -> None:
@@ -97,6 +97,8 @@ class TestCommandLine:
             "from_scratch": ("", True),
             "cache": ("", False),
             "system_metrics": ("", True),
+            "deterministic": ("", True),
+            "workers_per_device": ("2", 2),
             "timeout": ("90s", 90.0),
             "trial_timeout": ("1h", 3600.0),
             "holdout": ("15%", 0.15),
@@ -126,7 +128,17 @@ class TestCommandLine:
     def test_other_commands_share_types_and_readers_of_options(self, command: str) -> None:
         here, of_search = parameters(command), parameters("search")
         shared = here.keys() & {one.argument for one in OPTIONS.values()}
-        shared -= {"space", "scale", "eta", "cache", "study", "runs", "seeds"}  # which mean something else there
+        other = {
+            "space",
+            "scale",
+            "eta",
+            "cache",
+            "study",
+            "runs",
+            "seeds",
+            "precision",
+        }  # they mean something else there
+        shared -= other
         assert len(shared) >= 4
         types, types_of_search = (typing.get_type_hints(found(one).callback) for one in (command, "search"))
         for name in shared:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from nas.workflows.refinement import resolve_space
 from nas.workflows.request import Request, require_cores
 from search_spaces import Architecture, build, load
 from search_spaces.errors import SpecError
-from trials import Outcome, machine
+from trials import Outcome, machine, torch_devices
 from trials.budget import Precision
 from trials.data import datasets
 from trials.weights import save
@@ -53,6 +54,34 @@ class TestWorkers:
         require_cores("0,1,2,3", 4)
 
 
+class TestWorkersPerDevice:
+    @pytest.fixture(autouse=True)
+    def two_gpus(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+
+    def test_each_gpu_has_so_many(self) -> None:
+        assert Request(device="0,1", workers_per_device=3).devices() == ("0,1", 6)
+        assert Request(device="0,1").devices() == ("0,1", 2)
+
+    @pytest.mark.parametrize(
+        ("options", "other"),
+        [({"device": "cpu"}, "a CPU"), ({"device": "0", "workers": 2}, "--workers, which was given as well")],
+    )
+    def test_it_is_for_gpus_and_not_for_workers_that_are_counted(self, options: dict[str, Any], other: str) -> None:
+        with pytest.raises(SpecError) as error:
+            Request(workers_per_device=2, **options).devices()
+        assert str(error.value) == (
+            f"workers-per-device: for GPUs, not together with {other} (--workers N counts them all)"
+        )
+
+
+def test_gpu_is_deterministic_if_asked_and_a_cpu_is_anyway(scenes: datasets.DataSet) -> None:
+    asked = Request(deterministic=True, precision="fp32")
+    assert asked.budget(load("v9"), scenes, "0").deterministic
+    assert not asked.budget(load("v9"), scenes, "cpu").deterministic
+
+
 def test_default_workers_are_at_most_four(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "cores", lambda: 64)
     assert Request(device="cpu").devices() == ("cpu", 4)
@@ -81,10 +110,20 @@ class TestPrecision:
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         monkeypatch.setattr(request, "computes_bf16", lambda _device: computes)
+        monkeypatch.setattr(torch_devices, "computes_bf16", lambda _device: computes)
+        old = SimpleNamespace(name="NVIDIA GeForce GTX 1080", major=6, minor=1)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _device: old)
         requested, space = Request(precision=asked), load("v9")
         base = requested.stock_budget(space, scenes, device)
         assert base is not None
         assert {base.precision, requested.budget(space, scenes, device).precision} == {precision}
+
+    def test_fp16_is_refused_on_a_cpu(self, scenes: datasets.DataSet) -> None:
+        with pytest.raises(SpecError) as error:
+            Request(precision="fp16").budget(load("v9"), scenes, "cpu")
+        assert str(error.value) == (
+            "precision: fp16 is for GPUs, a CPU emulates it slowly (fp32, or bf16 if the CPU has it)"
+        )
 
     def test_emulated_bf16_is_refused(self, scenes: datasets.DataSet, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(request, "computes_bf16", lambda _device: False)

@@ -95,3 +95,14 @@ def test_training_size_keeps_its_ratio_to_the_deployment_size(deploy_size: int |
     budget = Budget(data=Path("data.yaml"), image_size=128, deploy_size=640)
     assert budget.at(deploy_size).image_size == image_size
     assert budget.at(deploy_size).deploy_size == (deploy_size or 640)
+
+
+def test_deterministic_is_stored_only_where_it_was_asked_for() -> None:
+    """Stored budgets, and hashes of them, stay as they were before it existed."""
+    budget = Budget(data=DATA["data"])
+    assert "deterministic" not in budget.model_dump()
+    assert "deterministic" not in budget.model_dump_json(exclude={"timeout"})
+    asked = budget.model_copy(update={"deterministic": True})
+    assert asked.model_dump(mode="json")["deterministic"] is True
+    assert Budget.model_validate_json(asked.model_dump_json()) == asked
+    assert Budget.model_validate_json(budget.model_dump_json()) == budget

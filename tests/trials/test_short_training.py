@@ -1,6 +1,6 @@
 """Short trainings on sixteen digit scenes of 64 px: a second each, nothing learned, everything observable.
 
-Not tested here, since it needs a GPU: bf16, channels_last, data loaders with worker processes.
+Not tested here, since it needs a GPU: a scaled loss in fp16. The loader of a GPU has a test of its own.
 """
 
 import json
@@ -409,7 +409,8 @@ class TestRecipe:
 
 
 class TestPrecision:
-    @pytest.mark.parametrize("precision", ["fp32", "bf16"])
+    @pytest.mark.filterwarnings("ignore:.*GradScaler is enabled, but CUDA is not available")
+    @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
     def test_precision_applies_to_training_steps_only(
         self, precision: Precision, tiny: TinyBudget, scenes: datasets.DataSet, folder: Path
     ) -> None:
@@ -430,7 +431,7 @@ class TestPrecision:
         trainer.get_model = watched  # type: ignore[method-assign]
         trainer.train()
         assert dtypes == {
-            True: {getattr(torch, {"fp32": "float32", "bf16": "bfloat16"}[precision])},
+            True: {getattr(torch, {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}[precision])},
             False: {torch.float32},
         }
         assert {value.dtype for value in trainer.model.parameters()} == {torch.float32}

@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -16,7 +17,7 @@ from functools import lru_cache
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from types import FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch.utils.data import DataLoader
@@ -39,8 +40,16 @@ _RULES = "without boxes without area"
 FOLDER = "images"
 """Folder of decoded images in the cache folder."""
 _UNUSED_SECONDS = 30 * 24 * 3600
+_SEED_STRIDE = 1_000_003
 _HELD_BYTES = 512 * 2**20
 """Most bytes of validation batches in memory; larger ones are put together anew for every validation."""
+
+
+class Draw(NamedTuple):
+    """Image of an epoch, and the seed of that epoch's augmentation."""
+
+    image: int
+    seed: int
 
 
 class UserImages(YOLODataset):
@@ -132,6 +141,15 @@ class UserImages(YOLODataset):
 
 class CachedImages(UserImages):
     """The user's images, read from the machine's cache if they fit into it."""
+
+    def __getitem__(self, index: int | Draw) -> Any:
+        """Return an image with its boxes; that of a `Draw` augmented by random numbers of its own."""
+        if isinstance(index, Draw):
+            seed = index.seed * _SEED_STRIDE + index.image
+            random.seed(seed)
+            np.random.seed(seed % 2**32)  # noqa: NPY002 - what Ultralytics' augmentation draws from
+            index = index.image
+        return super().__getitem__(index)
 
     def check_cache_ram(self, safety_margin: float = 0.0) -> bool:  # noqa: ARG002 - Ultralytics' signature
         """Return whether all resized images fit into memory and on the cache's disk; if not, each is read when needed.
@@ -232,11 +250,14 @@ class ValidationBatches:
     Args:
         dataset: whose images are not augmented.
         batch: images in each.
+        pinned: whether they lie in memory that is copied to a GPU while this process goes on.
     """
 
-    def __init__(self, dataset: CachedImages, batch: int) -> None:
+    def __init__(self, dataset: CachedImages, batch: int, *, pinned: bool = False) -> None:
         self.dataset, self.batch_size = dataset, batch
-        loader: DataLoader[Any] = DataLoader(dataset, batch_size=batch, collate_fn=dataset.collate_fn)
+        loader: DataLoader[Any] = DataLoader(
+            dataset, batch_size=batch, collate_fn=dataset.collate_fn, pin_memory=pinned
+        )
         self._batches: list[Mapping[str, Any]] = list(loader)
 
     def __len__(self) -> int:
@@ -304,9 +325,9 @@ def description(classes: Sequence[str], root: str, key_points: tuple[int, int] |
 
 
 @lru_cache(maxsize=8)
-def validation_batches(dataset: CachedImages, batch: int) -> ValidationBatches:
+def validation_batches(dataset: CachedImages, batch: int, *, pinned: bool = False) -> ValidationBatches:
     """Return the validation batches of a data set; put together once per process."""
-    return ValidationBatches(dataset, batch)
+    return ValidationBatches(dataset, batch, pinned=pinned)
 
 
 def augmentation(recipe: Recipe) -> dict[str, Any]:

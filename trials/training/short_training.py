@@ -7,6 +7,7 @@ Differences to Ultralytics' trainer:
 - a callback after each epoch decides whether the training goes on;
 - all trials on a machine share the images;
 - a checkpoint from which a training goes on to the same bits;
+- on a GPU a loader that stays for all epochs, and validation in float32;
 - a schedule for the temperature of dynamic convolutions;
 - one kernel for the whole step of AdamW;
 - in a confirmation, one evaluation on the images that judge.
@@ -15,7 +16,8 @@ Differences to Ultralytics' trainer:
 import math
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,10 +39,11 @@ from trials.data.datasets import DataSet
 from trials.data.unseen_images import JudgingImages
 from trials.file_names import SCRATCH
 from trials.scores import Coverage, Epoch, GoOn
-from trials.torch_devices import memory_format
+from trials.torch_devices import TRAINING_FORMAT
 from trials.training import checkpoint, trainer_patches
 from trials.training.checkpoint import Checkpoint
 from trials.training.ema import decay
+from trials.training.epoch_loader import MOST_PROCESSES, EpochLoader, processes_for
 from trials.training.inheritance import inherit
 from trials.training.unseen_evaluation import judge
 from trials.weights import keep
@@ -111,7 +114,7 @@ def train(
         training = ShortTraining(document, budget, data, folder, go_on, checkpoint_path=checkpoint_path)
         training.train()
         if not training.stopped:
-            with training.ema.applied() as averaged:
+            with training.averaged() as averaged:
                 judged = None if judging is None else judge(training, judging)
                 keep(averaged, vars(training.args), weights)
     epochs = tuple(training.epochs_done)
@@ -164,6 +167,10 @@ class ShortTraining(DetectionTrainer):
                 super().train()
         except _NothingLeftError:
             return
+        finally:
+            loader = getattr(self, "train_loader", None)  # none if its setup has failed
+            if isinstance(loader, EpochLoader):
+                loader.close()
 
     def run_callbacks(self, event: str) -> None:
         """Run the steps of a short training; registered callbacks are not called."""
@@ -197,7 +204,7 @@ class ShortTraining(DetectionTrainer):
         """Build the candidate, initialised from the budget's checkpoint if there is one."""
         branch = self.budget.recipe.pgi
         document = auxiliary.with_branch({**self.document, "pgi": branch}) if branch else self.document
-        model = build.model(document, len(self.data_set.classes)).to(memory_format=memory_format(self.device))
+        model = build.model(document, len(self.data_set.classes)).to(memory_format=TRAINING_FORMAT)
         if model.end2end:
             self.args.nms = False  # else the validator would switch to the other head (`engine/validator.py:173`)
         if self.budget.weights is not None:
@@ -207,7 +214,7 @@ class ShortTraining(DetectionTrainer):
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
         """Prepare a batch as Ultralytics does, in the memory format of the weights."""
         batch = super().preprocess_batch(batch)
-        batch["img"] = batch["img"].contiguous(memory_format=memory_format(self.device))
+        batch["img"] = batch["img"].contiguous(memory_format=TRAINING_FORMAT)
         return batch
 
     def build_dataset(self, img_path: Any, mode: str = "train", batch: int | None = None) -> image_cache.CachedImages:
@@ -235,11 +242,16 @@ class ShortTraining(DetectionTrainer):
         return image_cache.ValidationBatches.can_hold(dataset.ni, dataset.imgsz)
 
     def get_dataloader(self, dataset_path: Any, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
-        """Return Ultralytics' loader, or validation batches held in memory."""
+        """Return Ultralytics' loader, validation batches held in memory, or on a GPU a loader for all epochs."""
+        on_gpu = self.device.type == "cuda"
         if mode == "val":
             dataset = self.build_dataset(dataset_path, mode, batch_size)
             if self.holds(dataset):
-                return image_cache.validation_batches(dataset, batch_size)
+                return image_cache.validation_batches(dataset, batch_size, pinned=on_gpu)
+        elif on_gpu:
+            dataset = self.build_dataset(dataset_path, mode, batch_size)
+            processes = processes_for(math.ceil(len(dataset) / batch_size))
+            return EpochLoader(dataset, batch_size, processes=processes, pinned=True)
         return super().get_dataloader(dataset_path, batch_size, rank, mode)
 
     def build_optimizer(self, model: nn.Module, *arguments: Any, **options: Any) -> optim.Optimizer:
@@ -257,7 +269,7 @@ class ShortTraining(DetectionTrainer):
         return optim.AdamW([group for group in groups if group["params"]], fused=True)
 
     def _setup_train(self) -> None:
-        with trainer_patches.gc_disabled(), trainer_patches.ema_in_place():
+        with trainer_patches.gc_disabled(), trainer_patches.ema_in_place(), trainer_patches.without_amp_check():
             super()._setup_train()
         recipe = self.budget.recipe
         steps = len(self.train_loader) * self.epochs
@@ -285,8 +297,22 @@ class ShortTraining(DetectionTrainer):
 
     def validate(self) -> Any:
         """Validate the EMA."""
-        with self.ema.applied():
+        with self.averaged():
             return super().validate()
+
+    @contextmanager
+    def averaged(self) -> Iterator[nn.Module]:
+        """Give the model the EMA, and let validators compute in float32, inside the `with` block.
+
+        On a GPU Ultralytics validates in float16 what was trained under autocast (`engine/validator.py:177`): numbers
+        of a training in bfloat16 may be infinite there, and from 512 px on a coordinate is wrong by up to a quarter.
+        """
+        amp, self.amp = bool(getattr(self, "amp", False)), False
+        try:
+            with self.ema.applied() as model:
+                yield model
+        finally:
+            self.amp = amp
 
     def _replay_epochs(self) -> None:
         """Call `go_on` for the epochs of the checkpoint, as if they were trained now.
@@ -384,8 +410,9 @@ def arguments(budget: Budget, data: DataSet, folder: Path) -> dict[str, Any]:
         "warmup_bias_lr": 0.0,
         "patience": 0,
         "pretrained": False,
-        "deterministic": False,
-        "amp": "bf16" if budget.precision == "bf16" else False,
+        "deterministic": budget.deterministic,
+        "amp": {"bf16": "bf16", "fp16": True}.get(budget.precision, False),
+        "workers": processes_for(MOST_PROCESSES),
         "val": False,
         "plots": False,
         "save": False,

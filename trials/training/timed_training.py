@@ -113,7 +113,7 @@ def time_training(
             training.write_checkpoint()
         training.validate()
         stored = time.perf_counter()
-        with training.ema.applied() as averaged:
+        with training.averaged() as averaged:
             keep(averaged, vars(training.args), folder / WEIGHTS)
         end = time.perf_counter() - stored
     return training.times(began=began, end=end, folder=folder)

@@ -3,7 +3,7 @@
 - one thread on a CPU;
 - no garbage collection while modules are made;
 - the EMA in place;
-- bfloat16 for the network, not for the loss.
+- bfloat16 or float16 for the network, not for the loss.
 """
 
 import gc
@@ -49,6 +49,16 @@ def ema_in_place() -> Iterator[None]:
 
 
 @contextmanager
+def without_amp_check() -> Iterator[None]:
+    """Let Ultralytics' trainer use float16 as it is told; its check predicts with a model that it would download."""
+    theirs, trainer.check_amp = trainer.check_amp, lambda _model: True
+    try:
+        yield
+    finally:
+        trainer.check_amp = theirs
+
+
+@contextmanager
 def loss_in_fp32() -> Iterator[None]:
     """Let Ultralytics' trainer use bfloat16 for the network alone, on a CPU as well.
 
@@ -64,7 +74,7 @@ def loss_in_fp32() -> Iterator[None]:
 
 
 def _autocast(enabled: bool | torch.dtype, device: str = "cuda") -> AbstractContextManager[object]:  # noqa: FBT001 - Ultralytics' signature
-    dtype = enabled if isinstance(enabled, torch.dtype) else None
+    dtype = enabled if isinstance(enabled, torch.dtype) else torch.float16 if enabled else None
     return torch.autocast(device, dtype=dtype, enabled=bool(enabled))
 
 

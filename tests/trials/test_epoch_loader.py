@@ -1,0 +1,87 @@
+"""Loader of a GPU's trainings, on the CPU."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from trials import Budget
+from trials.data import image_cache
+from trials.data.datasets import DataSet
+from trials.training.epoch_loader import MOST_PROCESSES, EpochLoader, processes_for
+from trials.training.short_training import seed_epoch
+
+
+@pytest.fixture
+def images(scenes: DataSet) -> image_cache.CachedImages:
+    budget = Budget(data=scenes.path)
+    return image_cache.load(scenes.train, scenes.classes, 64, 4, budget.recipe, stride=32, training=True)
+
+
+Load = Callable[[int], EpochLoader]
+
+
+@pytest.fixture
+def load(images: image_cache.CachedImages, request: pytest.FixtureRequest) -> Load:
+    def loading(processes: int) -> EpochLoader:
+        loader = EpochLoader(images, 4, processes=processes, pinned=False)
+        request.addfinalizer(loader.close)
+        return loader
+
+    return loading
+
+
+def epochs(loader: EpochLoader, *numbers: int) -> list[list[dict[str, Any]]]:
+    """Load epochs as a training does."""
+    found = []
+    for number in numbers:
+        seed_epoch(loader, 7, number)
+        found.append([dict(batch) for batch in loader])
+    return found
+
+
+def equal(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> bool:
+    return len(first) == len(second) and all(
+        one["im_file"] == other["im_file"] and torch.equal(one["img"], other["img"])
+        for one, other in zip(first, second, strict=True)
+    )
+
+
+def test_number_of_processes_changes_no_image(load: Load) -> None:
+    here, one, two = (epochs(load(processes), 0, 1) for processes in (0, 1, 2))
+    assert all(equal(first, second) for first, second in zip(here, one, strict=True))
+    assert all(equal(first, second) for first, second in zip(here, two, strict=True))
+    assert not equal(here[0], here[1])
+
+
+def test_epoch_is_the_same_in_a_process_that_resumes_at_it(load: Load) -> None:
+    (_, second), (resumed,) = epochs(load(2), 0, 1), epochs(load(2), 1)
+    assert equal(second, resumed)
+
+
+def test_epoch_has_each_image_once(load: Load, images: image_cache.CachedImages) -> None:
+    loader = load(0)
+    (epoch,) = epochs(loader, 0)
+    assert sorted(file for batch in epoch for file in batch["im_file"]) == sorted(images.im_files)
+    assert len(loader) == len(epoch)
+    assert len(loader.sampler) == len(images)  # type: ignore[arg-type]  # ours has a length, as Ultralytics asks for
+
+
+def test_processes_stay_for_all_epochs_and_end_when_closed(load: Load) -> None:
+    loader = load(2)
+    pids = []
+    for number in (0, 1):
+        epochs(loader, number)
+        iterator: Any = loader._iterator
+        pids.append([process.pid for process in iterator._workers])
+    assert pids[0] == pids[1]
+    loader.close()
+    assert not any(process.is_alive() for process in iterator._workers)
+
+
+def test_processes_are_the_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    assert [processes_for(batches) for batches in (1, 2, 100)] == [0, 2, 4]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    assert processes_for(100) == MOST_PROCESSES

@@ -1,0 +1,24 @@
+"""Number formats by GPU, which need none."""
+
+import pytest
+
+from trials.torch_devices import computes_fp16, fastest_precision
+
+
+@pytest.mark.parametrize(
+    ("name", "capability", "computes"),
+    [
+        ("Tesla T4", (7, 5), True),
+        ("Tesla V100-SXM2-16GB", (7, 0), True),
+        ("NVIDIA GeForce RTX 2080 Ti", (7, 5), True),
+        ("NVIDIA GeForce GTX 1660 Ti", (7, 5), False),
+        ("NVIDIA T1000", (7, 5), False),
+        ("NVIDIA GeForce GTX 1080", (6, 1), False),
+    ],
+)
+def test_fp16_is_for_gpus_with_tensor_cores(*, name: str, capability: tuple[int, int], computes: bool) -> None:
+    assert computes_fp16(name, capability) is computes
+
+
+def test_cpu_trains_in_fp32_unless_asked() -> None:
+    assert fastest_precision("cpu") == "fp32"
