@@ -23,7 +23,7 @@ _LEAST_GB, _TWO_DIGITS = 0.1, 10
 @contextmanager
 def timing() -> Iterator[Callable[[int, int], None]]:
     """Show that trainings are timed; yield what to call with how many of how many architectures are done."""
-    with show.err.status("timing trainings: the processes start") as status:
+    with show.err.status("estimating time, memory and disk space") as status:
         yield lambda done, total: status.update(f"timing trainings: {done} of {total} architectures are timed")
 
 

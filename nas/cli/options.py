@@ -24,11 +24,10 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 AS_BEFORE = "as before"
-_READERS: Mapping[Unit, Callable[[str], float]] = {
+_READERS: Mapping[Unit | None, Callable[[str], float]] = {
     Unit.TIME: units.seconds,
     Unit.MEMORY: units.memory,
     Unit.COUNT: units.count,
-    Unit.SHARE: units.share,
 }
 
 Typed = Mapping[str, Any]
@@ -92,7 +91,7 @@ def _parameter(one: Declared, *, panel: str, unset: str, meaning: str) -> inspec
     """Return the parameter of a command from which Typer makes the option."""
     examples = f" Such as {one.option.unit.examples}." if one.option.unit else ""
     default = f" [default: {unset}]" if unset else ""
-    reader = _READERS[one.option.unit] if one.option.unit else None
+    reader = units.share_of(one.name) if one.option.unit is Unit.SHARE else _READERS.get(one.option.unit)
     info = typer.Option(
         *([one.flag] if one.is_switch else []),
         help=_as_markup(f"{meaning}{examples}{default}"),

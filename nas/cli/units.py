@@ -1,6 +1,7 @@
 """Readers of numbers that are typed with a unit: times, amounts of memory, large counts."""
 
 import re
+from collections.abc import Callable
 from typing import TypeVar
 
 import typer
@@ -42,12 +43,16 @@ def memory(text: str) -> int:
     return _within("trial_memory", size(text), text)
 
 
-def share(text: str) -> float:
-    """Read a share of images: `15%` or `0.15`."""
-    match = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*(%?)", text.strip())
-    if not match:
-        raise typer.BadParameter(f"a share such as 15% or 0.15 is expected, got {ranges.shown(text)}")
-    return _within("holdout", _finite(match[1]) / (100 if match[2] else 1), text)
+def share_of(name: str) -> Callable[[str], float]:
+    """Return the reader of an option that is a share of images: `15%` or `0.15`, in the range of that option."""
+
+    def share(text: str) -> float:
+        match = re.fullmatch(r"(\d+(?:\.\d+)?|\.\d+)\s*(%?)", text.strip())
+        if not match:
+            raise typer.BadParameter(f"a share such as 15% or 0.15 is expected, got {ranges.shown(text)}")
+        return _within(name, _finite(match[1]) / (100 if match[2] else 1), text)
+
+    return share
 
 
 def _finite(digits: str) -> float:

@@ -41,6 +41,7 @@ def answers(
     lines: Lines = queue.SimpleQueue()
     deadline = time.monotonic() + LIMIT_SECONDS
     done = [0] * len(tasks)
+    report(0, of)
     with _processes(tasks, places, environment, lines) as processes:
         missing = set(range(len(tasks)))
         while missing:

@@ -79,6 +79,13 @@ class TestCommandLine:
             "--storage --system-metrics --runs"
         )
 
+    @pytest.mark.parametrize(("typed", "fraction"), [("2%", 0.02), (".8", 0.8), ("1", 1.0)])
+    def test_share_of_images_has_the_range_of_its_option(
+        self, typed: str, fraction: float, requests: list[Request]
+    ) -> None:
+        CliRunner().invoke(app, ["search", "--fraction", typed])
+        assert [request.fraction for request in requests] == [fraction]
+
     def test_search_without_flags_requests_the_defaults(self, requests: list[Request]) -> None:
         CliRunner().invoke(app, ["search"])
         (request,) = requests
