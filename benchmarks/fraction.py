@@ -63,7 +63,7 @@ class Way:
     epochs: int
 
 
-WAYS = {"whole": Way(images=SCENES, base_epochs=4, epochs=2), "tenth": Way(images=400, base_epochs=12, epochs=6)}
+WAYS = {"whole": Way(images=SCENES, base_epochs=4, epochs=1), "tenth": Way(images=400, base_epochs=12, epochs=3)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,10 +24,11 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 AS_BEFORE = "as before"
-_READERS: Mapping[Unit | None, Callable[[str], float]] = {
+_READERS: Mapping[Unit | None, Callable[[str], float | str]] = {
     Unit.TIME: units.seconds,
     Unit.MEMORY: units.memory,
     Unit.COUNT: units.count,
+    Unit.BATCH: units.batch,
 }
 
 Typed = Mapping[str, Any]
@@ -113,6 +114,8 @@ def _default(one: Declared) -> Any:
 
 def _type(one: Declared) -> Any:
     """Return the type that Typer reads: lists, which are separated by commas, and paths are text."""
+    if one.option.unit is Unit.BATCH:  # Typer takes no union of a number and a name; the reader returns either
+        return str | None
     if not one.is_text:
         return one.type
     return str if one.default is not None else str | None

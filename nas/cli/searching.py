@@ -300,6 +300,13 @@ def _images(plan: "Plan") -> str:
     return in_words(settings.subset, plan.data.train_images, settings.budget.epochs, usual)
 
 
+def _batch(plan: "Plan") -> str:
+    """Return the batch that was chosen, why, and the learning rate that goes with it; empty if none was chosen."""
+    budget = plan.file.settings.budget
+    rate = f"learning rate {budget.recipe.learning_rate:g}"
+    return f"{budget.batch}: {plan.batch}; {rate}" if plan.batch else ""
+
+
 def _preset(settings: "Settings", images: int) -> str:
     """Return what a preset is good for, or which of its numbers for so many images were changed; empty if all were."""
     from nas.workflows.presets import PRESETS, epochs_for
@@ -386,6 +393,7 @@ def _print_plan(plan: "Plan", shown: str, *, slope: str = "", outlook: "Outlook 
         "few": few_images_in_words(len(plan.sealed.images) if plan.sealed else plan.judging),
         "budget": f"{with_unit(run.trials, 'trial')} of {budget.summary}",
         **({} if outlook is None else estimating.lines(outlook, plan.folder)),
+        "batch": _batch(plan),
         "slope": slope,
         "rungs": _early_stopping(settings),
         "seeds": _seeds(settings, run),

@@ -55,6 +55,15 @@ def share_of(name: str) -> Callable[[str], float]:
     return share
 
 
+def batch(text: str) -> int | str:
+    """Read a number of images, or `auto`."""
+    if text.strip() == "auto":
+        return "auto"
+    if not text.strip().isdecimal():
+        raise typer.BadParameter(f"a number such as 16, or auto, is expected, got {ranges.shown(text)}")
+    return _within("batch", int(text), text)
+
+
 def _finite(digits: str) -> float:
     """Read digits; refuse a number that is too large for any option."""
     found = float(digits)

@@ -27,6 +27,7 @@ class Unit(Enum):
     MEMORY = "SIZE", "8G or 800M", "bytes"
     COUNT = "N", "2.5M or 800k", ""
     SHARE = "SHARE", "15% or 0.15", ""
+    BATCH = "N", "16 or auto", ""
 
     @property
     def metavar(self) -> str:
@@ -124,7 +125,7 @@ class Declared:
 
     def problem(self, value: object) -> str | None:
         """Return what is wrong with a value; None if it is allowed. Whether a name exists is not checked."""
-        if value is None:
+        if value is None or (isinstance(value, str) and value in self.choices):
             return None
         if self.name in ranges.RANGES:
             return ranges.RANGES[self.name].problem(value)

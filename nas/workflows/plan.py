@@ -14,9 +14,11 @@ from nas.study.folders import STUDY, default_storage, runs_option, study_folder,
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
 from nas.study.trained_again import calibration_of
+from nas.workflows import auto_batch
 from nas.workflows.amount import load_data
 from nas.workflows.begin import create_or_resume_locked, creation_lock, exists
 from nas.workflows.calibrate import TRIALS, calibration_settings
+from nas.workflows.check_cache import CheckCache
 from nas.workflows.naming import default_name, free_name, name_to_calibrate
 from nas.workflows.pretrained import resolve_weights
 from nas.workflows.reach import require_reachable_limits
@@ -52,6 +54,7 @@ class Plan:
         sealed: images that no training reads; None if all are read.
         judging: number of images of the data set's `test` split, which no search reads.
         coverage: what the stock model takes over from the requested checkpoint; None if none was requested.
+        batch: why it is that one, in words; empty if it was given, or is the usual one.
     """
 
     folder: Path
@@ -68,6 +71,7 @@ class Plan:
     sealed: Holdout | None = None
     judging: int = 0
     coverage: Coverage | None = None
+    batch: str = ""
 
     @classmethod
     def of(
@@ -101,6 +105,7 @@ class Plan:
         settings = _settings(request, space, data, device, sealed=sealed, subset=subset)
         settings = settings.model_copy(update={"pretrained": pretrained})
         run = request.run(device, workers)
+        settings, batch = _with_batch(request, space, settings, run, data)
         coverage = _require_inheritance(request.checkpoint, space, data)
         table = cost.table(space, len(data.classes), settings.budget.deploy_size)
         cheapest, costliest = (
@@ -136,6 +141,7 @@ class Plan:
             sealed=sealed,
             judging=0 if sealed else len(images_of_test(request.data_name)),
             coverage=coverage,
+            batch=batch,
         )
 
     def begin(self, recording: Callable[[int, int], None] = lambda *_: None) -> Study:
@@ -261,6 +267,22 @@ def _settings(
         "subset": subset,
     }
     return validated(Settings, fields)
+
+
+def _with_batch(
+    request: Request, space: SearchSpace, settings: Settings, run: RunSettings, data: DataSet
+) -> tuple[Settings, str]:
+    """Return the settings with the batch that fits this machine, and why; unchanged if a batch was given.
+
+    A study that exists goes on with its batch.
+    """
+    if not request.chooses_batch(run.device):
+        return settings, ""
+    if request.study is not None and (study_folder(request.study, request.runs_folder) / STUDY).is_file():
+        there = StudyFile.read(study_folder(request.study, request.runs_folder)).settings
+        return auto_batch.with_batch(settings, there.budget.batch), "as the study was begun"
+    found = auto_batch.chosen(space, settings, run, data, CheckCache.of_user())
+    return auto_batch.with_batch(settings, found.batch), found.reason
 
 
 def _described(sealed: Holdout | None) -> SealedImages | None:

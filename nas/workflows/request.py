@@ -15,6 +15,7 @@ from nas.execution import gpus
 from nas.settings import RunSettings
 from nas.workflows.presets import DEMONSTRATION, PRESETS, USUAL, Preset, epochs_for
 from nas.workflows.search_options import (
+    AUTO,
     BATCH,
     DEFAULT_SPACE,
     DEMONSTRATION_TRIALS,
@@ -173,7 +174,7 @@ class Request(SearchOptions):
             "data": data.path,
             "image_size": _given(self.image_size, preset.image_size),
             "deploy_size": self._deploy_size(space),
-            "batch": _given(self.batch, BATCH),
+            "batch": BATCH if self.batch in {None, AUTO} else self.batch,
             "seed": self.seed,
             "recipe": recipe.model_copy(update={"pgi": space.pgi}),
             "device": device,
@@ -183,6 +184,10 @@ class Request(SearchOptions):
         budget = validated(Budget, common | numbers)
         _require_stride(space, {"image-size": budget.image_size, "deploy-size": budget.deploy_size})
         return budget
+
+    def chooses_batch(self, device: str) -> bool:
+        """Return whether the batch is to be found by training on a device; on a Ray cluster it cannot be."""
+        return self.ray is None and (self.batch == AUTO or (self.batch is None and device != CPU))
 
     def _precision(self, device: str) -> Precision:
         """Return the number format of a training on a device.

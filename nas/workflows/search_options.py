@@ -32,6 +32,7 @@ DATA_SETS = (
 PRETRAINED = "pretrained"
 """In the place of a checkpoint's path: the one that Ultralytics has released for the base model."""
 BATCH, DEPLOY_SIZE, MOST_WORKERS = 8, 640, 4
+AUTO = "auto"
 
 _START = "Space, data and starting weights"
 _TRIALS = "Trials and machine"
@@ -285,7 +286,14 @@ class SearchOptions:
         ),
     ] = None
     batch: Annotated[
-        int | None, Option(help="Images per training step.", panel=_TRAINING, metavar="N", unset=str(BATCH))
+        int | Literal["auto"] | None,
+        Option(
+            help="Images per training step. auto: the largest power of two, up to 64, at which the costliest "
+            "architecture fits into memory and trials have enough steps; the learning rate grows with its root.",
+            panel=_TRAINING,
+            unit=Unit.BATCH,
+            unset=f"auto on a GPU, {BATCH} on the CPU",
+        ),
     ] = None
     precision: Annotated[
         Literal["fp32", "bf16", "fp16"] | None,

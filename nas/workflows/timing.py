@@ -63,6 +63,25 @@ def is_measured(space: SearchSpace, search: PlannedSearch, cache: CheckCache) ->
     return key in cache and _stored(cache[key]) is not None
 
 
+def memory_of_costliest(space: SearchSpace, search: PlannedSearch) -> tuple[int, int | None]:
+    """Train the costliest architecture for some steps, and return the bytes that it occupies on its device.
+
+    Returns:
+        Those, and all that the GPU has, whether free or not; None on the CPU.
+
+    Raises:
+        EstimateError: it cannot be trained, such as for want of memory.
+    """
+    costliest = _architectures(space, search)[1]
+    found = _measure([costliest], search, _holding(search), lambda *_: None)
+    return (found.memory, None) if search.device == CPU else (found.gpu_memory, found.whole_gpu_memory)
+
+
+def key_of_costliest(space: SearchSpace, search: PlannedSearch) -> str:
+    """Return a hash of all that decides how many bytes the costliest architecture occupies."""
+    return _key([_architectures(space, search)[1]], search, _holding(search))
+
+
 def _architectures(space: SearchSpace, search: PlannedSearch) -> list[Architecture]:
     """Return the architectures to time: stock, costliest, and typical ones within the limits; always the same."""
     table = cost.table(space, len(search.data.classes), search.budget.deploy_size)
