@@ -1,6 +1,7 @@
 """Float32 and int8 of five members of a front on ONNX Runtime and OpenVINO: mAP, latency, size; predicted, measured.
 
     python benchmarks/quantized.py --study runs/nas/v9t-digits --trials 0,1,4,8,9 --work /tmp/quantized
+    python benchmarks/quantized.py --study ... --work ... --clock cpu    in CPU time, on a machine that others use
     python benchmarks/quantized.py --study ... --work ... --retime       the latencies once more, on an idle machine
     python benchmarks/quantized.py --table                               the table of docs/latency.md, from the results
 
@@ -15,6 +16,7 @@ import os
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,8 +40,9 @@ RESULTS = Path(__file__).parent / "results" / "quantized.csv"
 RUNTIMES, PRECISIONS = ("onnxruntime", "openvino"), ("fp32", "int8")
 COLUMNS = (
     *("trial", "architecture", "size", "calibration", "runtime", "precision", "torch_map50_95", "map50_95", "bytes"),
-    *("predicted_ms", "measured_ms", "steady", "load"),
+    *("predicted_ms", "measured_ms", "steady", "load", "clock"),
 )
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 _RECIPE: dict[str, Any] = {
     **dict.fromkeys(("batch", "nbs"), 8),
     **dict.fromkeys(("mosaic", "fliplr", "workers"), 0),
@@ -161,7 +164,8 @@ def recorded(
     for runtime in RUNTIMES:
         for precision in PRECISIONS:
             opened = LocalRuntime(BACKENDS[runtime], settings_of(precision, calibration), "benchmark")
-            path = options.work / f"table-{runtime}-{precision}.csv"
+            opened.clock = CLOCKS[options.clock]
+            path = options.work / f"table-{options.clock}-{runtime}-{precision}.csv"
             if options.retime:
                 path.unlink(missing_ok=True)
             nothing = Timings(profile=opened.profile, entries={})
@@ -191,7 +195,7 @@ def time_files(
             predicted = table.predict(study.architecture(_record(study, trial)))
             figures = {"predicted_ms": predicted, "measured_ms": compared.ratio * table.stock_ms}
             steady, load = "yes" if compared.steady else "no", os.getloadavg()[0]
-            results.update(key, **figures, steady=steady, load=round(load, 1))
+            results.update(key, **figures, steady=steady, load=round(load, 1), clock=options.clock)
             print(*key, figures, steady, flush=True)
 
 
@@ -233,6 +237,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--work", type=Path, help="folder for weights, files and tables")
     parser.add_argument("--epochs", type=int, default=12, help="of the further training of each member")
     parser.add_argument("--size", type=int, default=128, help="of images, in pixels")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall", help="cpu leaves out other processes' load")
     parser.add_argument("--retime", action="store_true", help="time everything once more")
     parser.add_argument("--table", action="store_true", help="print the table")
     parser.add_argument("--results", type=Path, default=RESULTS)

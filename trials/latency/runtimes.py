@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import tempfile
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,7 +18,7 @@ from trials.devices import CPU, DeviceProfile, processor
 from trials.latency import measurement, messages
 from trials.latency.backends import BACKENDS, Backend, ExecutionSettings
 from trials.latency.deployed import Deployed, DeployedGraph
-from trials.latency.measurement import Comparison, Iteration, Latency
+from trials.latency.measurement import Clock, Comparison, Iteration, Latency
 from trials.latency.precision import FP32, Calibration
 
 SERVER = "trials.timing_server"
@@ -118,7 +119,11 @@ def device_of(name: str) -> str:
 
 
 class LocalRuntime(Runtime):
-    """Backend on this machine; it also measures graphs of files."""
+    """Backend on this machine; it also measures graphs of files.
+
+    Attributes:
+        clock: by which a CPU is timed. `time.process_time` leaves out interruptions by other processes.
+    """
 
     def __init__(self, backend: Backend, execution: ExecutionSettings, device_name: str | None = None) -> None:
         backend.require()
@@ -130,6 +135,7 @@ class LocalRuntime(Runtime):
         self._backend, self._execution = backend, execution
         self._reference: tuple[Deployed, Iteration] | None = None
         self.caveat = backend.caveat(execution)
+        self.clock: Clock = time.perf_counter
         self.profile = DeviceProfile.of_this_machine(
             device_name,
             runtime=backend.name,
@@ -144,7 +150,8 @@ class LocalRuntime(Runtime):
     def measure(self, deployed: Deployed | DeployedGraph) -> Latency:
         """Measure the latency of a module."""
         with torch_threads(self._execution.threads):
-            return measurement.benchmark(self._backend.prepare(deployed, self._execution), protocol=self._protocol)
+            prepared = self._backend.prepare(deployed, self._execution)
+            return measurement.benchmark(prepared, protocol=self._protocol, clock=self.clock)
 
     def compare(self, candidate: Deployed | DeployedGraph, reference: Deployed) -> Comparison:
         """Measure a module in a paired comparison; the loaded reference is cached for the next one."""
@@ -152,7 +159,7 @@ class LocalRuntime(Runtime):
             if self._reference is None or self._reference[0] is not reference:
                 self._reference = reference, self._backend.prepare(reference, self._execution)
             prepared = self._backend.prepare(candidate, self._execution)
-            return measurement.compare(prepared, self._reference[1], protocol=self._protocol)
+            return measurement.compare(prepared, self._reference[1], protocol=self._protocol, clock=self.clock)
 
 
 class RemoteRuntime(Runtime):
