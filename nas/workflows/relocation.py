@@ -11,6 +11,7 @@ from nas.study.folders import runs_option
 from nas.study.study import Study
 from nas.study.trained_again import trained_again
 from search_spaces.errors import SpecError, StudyError
+from search_spaces.files import digest
 from trials.data import datasets
 from trials.data.datasets import DIGITS
 
@@ -26,7 +27,7 @@ def relocate(study: Study, *, data: PathText | None, weights: PathText | None) -
         weights: path of the checkpoint; None leaves it.
 
     Raises:
-        StudyError: the data set is another one; or the study started from no checkpoint.
+        StudyError: the data set is another one; the study started from no checkpoint, or from another released one.
         SpecError: there is no such checkpoint.
         DataError: the data set cannot be read.
     """
@@ -84,6 +85,9 @@ def _with_weights(name: str, settings: Settings, weights: Path) -> Settings:
         raise StudyError(f"weights: {name} started from no checkpoint")
     if not weights.is_file():
         raise SpecError(f"weights: no such file, got {str(weights)!r} (the checkpoint from which {name} started)")
+    released = settings.pretrained
+    if released is not None and digest(weights) != released.digest:
+        raise StudyError(f"weights: {weights}: another file than the {released.name} from which {name} started")
     changed = {
         field: budget.model_copy(update={"weights": weights})
         for field in ("base", "budget")
