@@ -116,7 +116,7 @@ def browser(command: str, options: Sequence[str] = ()) -> Iterator[Browser]:
         ends = [fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, _WRITES + 1) for end in (commands[0], answers[1])]
         process = subprocess.Popen(
             [command, *_OPTIONS, f"--user-data-dir={profile}", *options],
-            pass_fds=(_READS, _WRITES),
+            close_fds=False,  # the others are not inherited; `pass_fds` needs an ordinary file at these two numbers
             preexec_fn=lambda: [os.dup2(*pair) for pair in zip(ends, (_READS, _WRITES), strict=True)],  # noqa: PLW1509 - no threads yet
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
