@@ -1,16 +1,19 @@
 """Loader of a GPU's trainings, on the CPU."""
 
+import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from search_spaces import Architecture
 from trials import Budget
 from trials.data import image_cache
 from trials.data.datasets import DataSet
 from trials.training.epoch_loader import MOST_PROCESSES, EpochLoader, processes_for
-from trials.training.short_training import seed_epoch
+from trials.training.short_training import ShortTraining, seed_epoch
 
 
 @pytest.fixture
@@ -78,6 +81,29 @@ def test_processes_stay_for_all_epochs_and_end_when_closed(load: Load) -> None:
     assert pids[0] == pids[1]
     loader.close()
     assert not any(process.is_alive() for process in iterator._workers)
+
+
+def test_training_takes_the_loader_of_a_gpu_and_ends_its_processes(
+    tiny: Callable[..., Budget], scenes: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaders: list[EpochLoader] = []
+
+    def get(self: ShortTraining, path: Any, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
+        assert rank == -1
+        images = self.build_dataset(path, mode, batch_size)
+        if mode == "val":
+            return image_cache.validation_batches(images, batch_size)
+        loaders.append(EpochLoader(images, batch_size, processes=1, pinned=False))
+        return loaders[-1]
+
+    monkeypatch.setattr(ShortTraining, "get_dataloader", get)
+    document = Architecture(base="yolov5{scale}.yaml", scale="n", picks=()).document(len(scenes.classes))
+    training = ShortTraining(document, tiny(epochs=2), scenes, tmp_path, lambda *_: True)
+    training.train()
+    assert [epoch.map50_95 is not None for epoch in training.epochs_done] == [False, True]
+    assert all(math.isfinite(loss) for epoch in training.epochs_done for loss in epoch.losses.values())
+    (loader,) = loaders
+    assert loader._iterator is None
 
 
 def test_processes_are_the_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:

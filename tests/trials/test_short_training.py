@@ -9,7 +9,9 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import cv2
@@ -436,6 +438,14 @@ class TestPrecision:
         }
         assert {value.dtype for value in trainer.model.parameters()} == {torch.float32}
         assert {row.dtype for row in trainer.ema.shadow} == {torch.float32, torch.int64}
+
+
+def test_validators_compute_in_fp32_what_was_trained_under_autocast() -> None:
+    """On a GPU Ultralytics' validator would compute in float16 where the trainer says that it uses autocast."""
+    trainer: Any = SimpleNamespace(amp=True, ema=SimpleNamespace(applied=lambda: nullcontext("average")))
+    with ShortTraining.averaged(trainer) as model:
+        assert (model, trainer.amp) == ("average", False)
+    assert trainer.amp
 
 
 class TestInherit:
