@@ -3,6 +3,7 @@
 from math import sqrt
 
 from nas.algorithms.paired_comparison import detectable
+from trials.budget import Subset
 
 FEW = 50
 """Number of images below which a verdict on them is warned of."""
@@ -26,7 +27,28 @@ def few_images_in_words(images: int) -> str:
     )
 
 
+def subset_in_words(subset: Subset | None) -> str:
+    """Return what it means for a ranking that its trainings read a part of the images; empty if they read all."""
+    if subset is None:
+        return ""
+    parts, caveats = [], []
+    if subset.train < subset.of_train:
+        parts.append(f"trained on {subset.train} of {subset.of_train} images")
+        caveats.append("noise and order are those on so many; whether all rank alike is not measured")
+    if subset.val < subset.of_val:
+        parts.append(f"validated on {subset.val} of {subset.of_val}")
+        caveats.append(
+            f"the sample of {subset.val} adds an error of about {_sampling_error(subset.val):.1f} points to a "
+            "difference, which seeds do not show (as measured on BCCD)"
+        )
+    return f"{', '.join(parts)}: {'; '.join(caveats)}"
+
+
 def _told(images: int) -> float:
     """Return the true difference in points that so many images tell with seeds without noise."""
-    error = _MEASURED_ERROR * sqrt(_MEASURED_IMAGES / images)
-    return detectable(0.0, 2, freedom=images - 1, image_error=error)
+    return detectable(0.0, 2, freedom=images - 1, image_error=_sampling_error(images))
+
+
+def _sampling_error(images: int) -> float:
+    """Return the standard error in points that a sample of so many images adds to a difference."""
+    return _MEASURED_ERROR * sqrt(_MEASURED_IMAGES / images)

@@ -83,6 +83,7 @@ class Trust:
         confirm: command that judges the front.
         no_noise: why the noise is not measured; empty if it is.
         no_slope: why the slope is not measured; empty if it is.
+        images: what it means that the search has read a part of the images, in words; empty if it has read all.
         nothing_learned: warning if the stock model has learned nothing, so that nothing can be compared; else empty.
     """
 
@@ -107,6 +108,7 @@ class Trust:
     confirm: str
     no_noise: str = ""
     no_slope: str = ""
+    images: str = ""
     changes: tuple[str, ...] = ()
     findings: Mapping[Finding, int] = field(default_factory=dict)
     nothing_learned: tuple[str, ...] = ()
@@ -140,6 +142,7 @@ class Trust:
         if self.nothing_learned:
             return [heading, "", *self.recommendation()]
         parts = {
+            "images": self.images,
             "noise": self._noise(),
             "tells": self._shown_by_search(),
             "confirm": self._found_by_confirmation(),

@@ -14,6 +14,7 @@ from nas.algorithms.seed_noise import SeedNoise, Trainings, estimate, estimate_w
 from nas.algorithms.shrinkage import Shrinkage, predict
 from nas.defaults import MOST_FINALISTS, SEEDS
 from nas.records.record import Record, mean_over_seeds, pareto_front_of, stock_of
+from nas.report.few_images import subset_in_words
 from nas.report.slope import End, Slope, slope
 from nas.report.trust import FINDINGS, Order, Trust
 from nas.report.unlearned import nothing_learned
@@ -75,6 +76,7 @@ def trust(
         measure=measure,
         confirm=confirm,
         nothing_learned=tuple(nothing_learned(search.settings, search.records, search.base)),
+        images=subset_in_words(search.settings.subset),
         no_noise="" if noise else why_no_noise(again),
         no_slope="" if found else why_no_slope(search, again),
     )
