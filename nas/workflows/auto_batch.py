@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from nas.settings import RunSettings, Settings
+from nas.settings import Settings
 from nas.workflows import timing
 from nas.workflows.check_cache import CheckCache
 from nas.workflows.planned_search import PlannedSearch
@@ -17,7 +17,6 @@ from nas.workflows.search_options import BATCH
 from search_spaces import SearchSpace
 from search_spaces.errors import EnvironmentProblem, EstimateError
 from trials import Budget, machine
-from trials.data.datasets import DataSet
 from trials.devices import CPU
 from trials.gpu_faults import GpuFault, fault_in
 
@@ -107,29 +106,29 @@ def scaled(budget: Budget, batch: int) -> Budget:
 
 def chosen(
     space: SearchSpace,
-    settings: Settings,
-    run: RunSettings,
-    data: DataSet,
+    search: PlannedSearch,
     cache: CheckCache,
     *,
+    memory: int | None = None,
     measure: Callable[[SearchSpace, PlannedSearch], tuple[int, int | None]] = timing.memory_of_costliest,
 ) -> Chosen:
     """Return the batch of a search on this machine; found again from the cache, as long as nothing has changed.
 
     Args:
-        settings: with the usual batch.
+        search: with the usual batch.
+        memory: bytes that a worker's trials may allocate on the CPU; None for a share of what is free.
         measure: returns the bytes of a training of the costliest architecture, and of the whole GPU.
 
     Raises:
         EnvironmentProblem: a single image does not fit.
         EstimateError: a training failed for another reason than memory.
     """
-    most = most_useful(data.train_images, settings.budget.epochs)
+    images, epochs = search.data.train_images, search.budget.epochs
+    most = most_useful(images, epochs)
     if most == BATCH:
-        steps = math.ceil(data.train_images / BATCH) * settings.budget.epochs
+        steps = math.ceil(images / BATCH) * epochs
         return Chosen(batch=BATCH, reason=f"a trial has {steps} steps; a larger one would leave it too few")
-    search = PlannedSearch.of_settings(settings, run, data)
-    key = f"batch {timing.key_of_costliest(space, search)} {run.trial_memory} {most}"
+    key = f"batch {timing.key_of_costliest(space, search)} {memory} {most}"
     if key in cache and isinstance(cache[key], dict):
         return Chosen(**cache[key])
 
@@ -143,7 +142,7 @@ def chosen(
         return None if whole is not None and used * search.sharing > MARGIN * whole else used
 
     on_cpu = search.device == CPU
-    limit = run.trial_memory or machine.memory_share(run.workers) if on_cpu else None
+    limit = memory or machine.memory_share(search.workers) if on_cpu else None
     found = largest(occupied, limit=limit, most=most, is_cautious=on_cpu)
     entry: dict[str, Any] = {"batch": found.batch, "reason": found.reason}
     cache.add({key: entry})

@@ -20,6 +20,7 @@ from nas.workflows.begin import create_or_resume_locked, creation_lock, exists
 from nas.workflows.calibrate import TRIALS, calibration_settings
 from nas.workflows.check_cache import CheckCache
 from nas.workflows.naming import default_name, free_name, name_to_calibrate
+from nas.workflows.planned_search import PlannedSearch
 from nas.workflows.pretrained import resolve_weights
 from nas.workflows.reach import require_reachable_limits
 from nas.workflows.refinement import resolve_space
@@ -281,7 +282,8 @@ def _with_batch(
     if request.study is not None and (study_folder(request.study, request.runs_folder) / STUDY).is_file():
         there = StudyFile.read(study_folder(request.study, request.runs_folder)).settings
         return auto_batch.with_batch(settings, there.budget.batch), "as the study was begun"
-    found = auto_batch.chosen(space, settings, run, data, CheckCache.of_user())
+    search = PlannedSearch.of_settings(settings, run, data)
+    found = auto_batch.chosen(space, search, CheckCache.of_user(), memory=run.trial_memory)
     return auto_batch.with_batch(settings, found.batch), found.reason
 
 

@@ -135,9 +135,9 @@ class TestSearch:
                 raise EstimateError("a timed training failed: MemoryError: too little")
             return MIB, None
 
-        settings, run, data = plan.file.settings, plan.file.run, plan.data
+        planned = PlannedSearch.of_settings(plan.file.settings, plan.file.run, plan.data)
         for _ in range(2):
-            found = chosen(plan.space, settings, run, data, CheckCache(tmp_path / "checks.json"), measure=measure)
+            found = chosen(plan.space, planned, CheckCache(tmp_path / "checks.json"), measure=measure)
             assert found.batch == 16
         assert tried == [8, 16, 32]
 
@@ -150,14 +150,15 @@ class TestSearch:
         def measure(_space: SearchSpace, _search: PlannedSearch) -> tuple[int, None]:
             raise EstimateError("a timed training failed: RuntimeError: shapes")
 
+        planned = PlannedSearch.of_settings(plan.file.settings, plan.file.run, plan.data)
         with pytest.raises(EstimateError, match="shapes"):
-            chosen(plan.space, plan.file.settings, plan.file.run, plan.data, CheckCache(None), measure=measure)
+            chosen(plan.space, planned, CheckCache(None), measure=measure)
 
     def test_it_is_stored_and_a_study_goes_on_with_it(
         self, ask: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         results = iter([Chosen(batch=32, reason="it fits")])
-        monkeypatch.setattr(auto_batch, "chosen", lambda *_: next(results))
+        monkeypatch.setattr(auto_batch, "chosen", lambda *_, **__: next(results))
         study = ask(batch="auto", study="mine").begin()
         stored = json.loads((study.folder / "study.json").read_text())["settings"]
         assert [stored[name]["batch"] for name in ("base", "budget")] == [32, 32]
