@@ -442,9 +442,11 @@ class TestPrecision:
 
 def test_validators_compute_in_fp32_what_was_trained_under_autocast() -> None:
     """On a GPU Ultralytics' validator would compute in float16 where the trainer says that it uses autocast."""
-    trainer: Any = SimpleNamespace(amp=True, ema=SimpleNamespace(applied=lambda: nullcontext("average")))
+    average = nn.Identity()
+    trainer: Any = SimpleNamespace(amp=True, ema=SimpleNamespace(applied=lambda: nullcontext(average)))
     with ShortTraining.averaged(trainer) as model:
-        assert (model, trainer.amp) == ("average", False)
+        assert model is average
+        assert not trainer.amp
     assert trainer.amp
 
 
