@@ -204,7 +204,7 @@ def _device(folder: Path) -> str:
 def _execute(page: str, command: str, folder: Path) -> Execution:
     started = time.monotonic()
     process = subprocess.Popen(
-        ["/bin/sh", "-c", command],
+        ["/bin/bash", "-c", command],
         cwd=folder,
         env={**os.environ, "NAS_CACHE": str(folder / CACHE)},
         stdout=subprocess.PIPE,
