@@ -143,7 +143,12 @@ def _measure(
             place.mkdir()
         sample = _sample(search, places[0])
         tasks = [_task(architectures, search, holding, sample, place) for place in places]
-        environment = worker_environment(search.device, Path(folder) / "ultralytics", workers=search.workers)
+        environment = worker_environment(
+            search.device,
+            Path(folder) / "ultralytics",
+            workers=search.workers,
+            deterministic=search.budget.deterministic,
+        )
         return mean(list(answers(tasks, places, environment, report, of=len(architectures))))
 
 
