@@ -175,6 +175,11 @@ class SearchSpace:
         return self.of({})
 
     @property
+    def searches_width(self) -> bool:
+        """Whether an architecture may be wider or narrower than the stock model."""
+        return any(factor.name.partition(".")[0] == scaling.WIDTH for factor in self.scaling_factors)
+
+    @property
     def image_size(self) -> int | None:
         """Image size in pixels that the stock model is deployed at; None if the space has no choice of it."""
         return next((int(factor.stock) for factor in self.scaling_factors if factor.name == scaling.IMAGE_SIZE), None)

@@ -18,6 +18,7 @@ from pydantic import (
 from search_spaces.pgi_setting import Pgi
 
 Precision = Literal["fp32", "bf16", "fp16"]
+Channels = Literal["first", "important"]
 
 
 class _Frozen(BaseModel):
@@ -92,6 +93,8 @@ class Budget(_Frozen):
         batch: images per step; gradients are not accumulated.
         seed: of weights, data order and augmentation.
         weights: checkpoint whose tensors are inherited where name and shape agree; None for random weights.
+        channels: those that a candidate narrower than the weights inherits; the first ones in searches of versions that
+            knew no others, and where no width is searched.
         rungs: epochs after which the model is validated, in addition to the last.
         timeout: seconds for the training of one candidate; None for no limit.
         device: `cpu`, or the index of a GPU.
@@ -109,6 +112,7 @@ class Budget(_Frozen):
     batch: Annotated[StrictInt, Field(ge=1)] = 8
     seed: Annotated[StrictInt, Field(ge=0)] = 0
     weights: Path | None = None
+    channels: Channels = "first"
     rungs: tuple[StrictInt, ...] = ()
     recipe: Recipe = Recipe()
     timeout: Annotated[StrictFloat, Field(gt=0)] | None = None

@@ -143,6 +143,7 @@ class Request(SearchOptions):
         numbers = {
             "epochs": epochs,
             "weights": None if from_stock else self._absolute_checkpoint(),
+            "channels": "important" if inherits and space.searches_width else "first",
             "timeout": self.trial_timeout,
             "rungs": stopping.rungs(epochs) if stopping else (),
         }

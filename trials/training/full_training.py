@@ -158,7 +158,7 @@ def _transfer(model: DetectionModel, weights: nn.Module) -> float:
     )
     if not has_equal_layers:
         model.pt_path = getattr(source, "pt_path", None)  # as `load` notes it
-        return transfer(model, source).share
+        return transfer(model, source, channels="important").share
     model.load(source)
     parameters = dict(model.named_parameters())
     loaded = sum(value.numel() for name, value in parameters.items() if value.shape == offered[name].shape)

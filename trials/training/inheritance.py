@@ -5,7 +5,8 @@ A tensor's role is its layer's number in the base model, and its name in that la
 - layers that an insertion or an auxiliary branch shifts keep their role, and so does what remains of a host around its
   operators;
 - where a model is wider, narrower, deeper or shallower, the channels that both have are copied, except in the head,
-  whose outputs mean classes;
+  whose outputs mean classes. Of more channels either the first ones are copied, or the most important ones
+  (`channel_selection.py`), in the head, too, but for its outputs;
 - an operator in a place where the other model has another module is initialised from that module, to compute nearly
   the same;
 - where one of the two base models has more layers, as one with a P2 head, layers are aligned by their types, and the
@@ -22,16 +23,22 @@ from torch import Tensor, nn
 
 from search_spaces import OPERATORS, build, insertions, pgi
 from search_spaces.errors import DataError
+from trials.budget import Channels
 from trials.scores import Coverage
 from trials.training.alignment import align, layers_of, level_of_role
+from trials.training.channel_graph import Axis, channel_graph
+from trials.training.channel_selection import Positions, importance, select
 from trials.weights import read
 
 _MIN_SHARE = 0.05
 """Not 0: two unrelated models have some channels of their first convolutions in common."""
 
 
-def inherit(model: nn.Module, weights: Path) -> Coverage:
+def inherit(model: nn.Module, weights: Path, *, channels: Channels = "first") -> Coverage:
     """Initialise a model from a checkpoint.
+
+    Args:
+        channels: those that a narrower model gets.
 
     Returns:
         What was transferred.
@@ -41,7 +48,7 @@ def inherit(model: nn.Module, weights: Path) -> Coverage:
     """
     if not weights.is_file():  # Ultralytics would look for it in the network
         raise DataError(f"{weights}: no such file (a checkpoint, such as a trial's weights.pt)")
-    coverage = transfer(model, _read_source(weights, weights.stat().st_mtime_ns))
+    coverage = transfer(model, _read_source(weights, weights.stat().st_mtime_ns), channels=channels)
     if coverage.share < _MIN_SHARE:
         raise DataError(
             f"{weights}: only {coverage.share:.1%} of this model's parameters are in it; "
@@ -68,13 +75,18 @@ def _read_source(weights: Path, changed: int) -> nn.Module:  # noqa: ARG001 - a 
 
 
 @torch.no_grad()
-def transfer(model: nn.Module, source: nn.Module) -> Coverage:
+def transfer(model: nn.Module, source: nn.Module, *, channels: Channels = "first") -> Coverage:
     """Copy the tensors of equal role, then initialise operators from the modules that they replace."""
     labels, head = _labels_in(model, source), f"{_labels(model)[-1]}."
-    offered = _at_levels_of(model, source, {role: value for _, role, value in _tensors(source, labels)}, head)
+    tensors = source.state_dict()
+    sources = _at_levels_of(model, source, {role: name for name, role, _ in _tensors(source, labels)}, head)
+    offered = {role: tensors[name] for role, name in sources.items()}
+    positions = _important_positions(model, source, sources) if channels == "important" else {}
     copied: dict[str, int] = {}
     for name, role, value in _tensors(model, _labels(model)):
-        if role in offered and (offered[role].shape == value.shape or not role.startswith(head)):
+        if (role, 0) in positions:
+            copied[name] = _copy_positions(value, offered[role], positions[role, 0], positions.get((role, 1)))
+        elif role in offered and (offered[role].shape == value.shape or not role.startswith(head)):
             copied[name] = _copy_common_channels(value, offered[role])
     copied |= {name: model.get_parameter(name).numel() for name in _init_operators(model, source, labels)}
     return _coverage(model, copied)
@@ -87,6 +99,43 @@ def _copy_common_channels(value: Tensor, offered: Tensor) -> int:
     common = tuple(slice(min(sizes)) for sizes in zip(value.shape, offered.shape, strict=True))
     value[common] = offered[common].to(value)
     return value[common].numel()
+
+
+def _important_positions(model: nn.Module, source: nn.Module, sources: Mapping[str, str]) -> dict[Axis, Positions]:
+    """Return what is copied of each axis, by role; nothing for models of equal shapes.
+
+    Args:
+        sources: name of the source's tensor of each role.
+    """
+    ours = {role: value for _, role, value in _tensors(model, _labels(model))}
+    theirs = source.state_dict()
+    if all(role not in ours or ours[role].shape == theirs[name].shape for role, name in sources.items()):
+        return {}
+    graph = channel_graph(source)
+    roles = {
+        name: role
+        for role, name in sources.items()
+        if role in ours and ours[role].ndim == theirs[name].ndim and ours[role].shape[2:] == theirs[name].shape[2:]
+    }
+    lengths = {axis: ours[roles[axis[0]]].shape[axis[1]] for axis in graph.axes if axis[0] in roles}
+    positions = select(graph, lengths, importance(graph, theirs))
+    return {(roles[name], dimension): found for (name, dimension), found in positions.items()}
+
+
+def _copy_positions(value: Tensor, offered: Tensor, outputs: Positions, inputs: Positions | None) -> int:
+    """Copy chosen channels; return how many numbers that is.
+
+    Args:
+        inputs: of the second dimension; None copies those that both have.
+    """
+    rows = offered[outputs[1]]
+    if inputs is None:
+        common = value[outputs[0]]
+        number = _copy_common_channels(common, rows)
+        value[outputs[0]] = common
+        return number
+    value[outputs[0][:, None], inputs[0]] = rows[:, inputs[1]].to(value)
+    return len(outputs[0]) * len(inputs[0]) * value[0, 0].numel()
 
 
 def _coverage(model: nn.Module, by_name: Mapping[str, int]) -> Coverage:
@@ -153,8 +202,8 @@ def _labels_in(model: Any, source: Any) -> list[str | None]:
     return [aligned.get(index) for index in range(len(others))]
 
 
-def _at_levels_of(model: Any, source: Any, offered: dict[str, Tensor], head: str) -> dict[str, Tensor]:
-    """Return tensors by their roles in a model whose head may have other levels than the source's."""
+def _at_levels_of(model: Any, source: Any, offered: dict[str, str], head: str) -> dict[str, str]:
+    """Return names of tensors by their roles in a model whose head may have other levels than the source's."""
     strides, others = ([float(stride) for stride in one.stride] for one in (model, source))
     if strides == others:
         return offered

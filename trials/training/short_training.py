@@ -208,7 +208,7 @@ class ShortTraining(DetectionTrainer):
         if model.end2end:
             self.args.nms = False  # else the validator would switch to the other head (`engine/validator.py:173`)
         if self.budget.weights is not None:
-            self.coverage = inherit(model, self.budget.weights)
+            self.coverage = inherit(model, self.budget.weights, channels=self.budget.channels)
         return model
 
     def preprocess_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
