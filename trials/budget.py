@@ -79,6 +79,10 @@ class Subset(_Frozen):
     of_val: Annotated[StrictInt, Field(ge=1)]
 
 
+_LEFT_OUT = {"deterministic": False, "channels": "first"}
+"""Values of a budget's fields that are not stored: those of versions that did not have the field."""
+
+
 class Budget(_Frozen):
     """Data, number of epochs, image sizes and initial weights of a candidate's training.
 
@@ -124,9 +128,7 @@ class Budget(_Frozen):
     def _as_stored(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what was not asked for: so older studies, and what identifies a training, stay as they are."""
         fields: dict[str, Any] = serialize(self)
-        if not self.deterministic:
-            fields.pop("deterministic", None)
-        return fields
+        return {name: value for name, value in fields.items() if name not in _LEFT_OUT or value != _LEFT_OUT[name]}
 
     @property
     def summary(self) -> str:

@@ -106,3 +106,10 @@ def test_deterministic_is_stored_only_where_it_was_asked_for() -> None:
     assert asked.model_dump(mode="json")["deterministic"] is True
     assert Budget.model_validate_json(asked.model_dump_json()) == asked
     assert Budget.model_validate_json(budget.model_dump_json()) == budget
+
+
+def test_channels_are_stored_only_where_a_width_is_searched() -> None:
+    assert "channels" not in Budget(data=DATA["data"]).model_dump(mode="json")
+    searched = Budget(data=DATA["data"], channels="important")
+    assert Budget.model_validate_json(searched.model_dump_json()) == searched
+    assert mistakes(Budget, {**DATA, "channels": "last"}) == [("channels",)]

@@ -187,3 +187,26 @@ def test_queries_and_keys_stay_pairs_where_heads_are_merged(space_of: Callable[[
     assert {position % 128 // 64 for position in values} == {1}
     assert len(values) == 96
     assert found["model.10.m.0.attn.proj.conv.weight", 1] == [p - 64 * (1 + p // 128) for p in values]
+
+
+def test_a_narrower_model_with_operators_inherits_what_is_not_in_them(
+    stock: Architecture, motley: Architecture
+) -> None:
+    torch.manual_seed(0)
+    source = build.model(stock.document(CLASSES), CLASSES)
+    narrow, plain = (replace(each, macro=(("width", 0.5),)) for each in (motley, stock))
+    model, other = (build.model(each.document(CLASSES), CLASSES) for each in (narrow, plain))
+    coverage = transfer(model, source, channels="important")
+    assert transfer(other, source, channels="important").share == 1
+    theirs = other.state_dict()
+    alike = [name for name, value in model.state_dict().items() if name in theirs and theirs[name].shape == value.shape]
+    assert not coverage.new & set(alike)
+    assert all(torch.equal(model.state_dict()[name], theirs[name]) for name in alike)
+    assert 0.5 < coverage.share < 1
+
+
+def test_channels_of_a_source_with_operators_are_found(motley: Architecture) -> None:
+    torch.manual_seed(0)
+    source = build.model(motley.document(CLASSES), CLASSES)
+    model = build.model(replace(motley, macro=(("width", 0.5),)).document(CLASSES), CLASSES)
+    assert transfer(model, source, channels="important").share > 0.5

@@ -12,17 +12,21 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from search_spaces import OPERATORS
 from search_spaces.trace import trace
 
 Axis = tuple[str, int]
 """Name of a tensor in the model's `state_dict`, and a dimension of it."""
 
+_MAP = 4
+"""Dimensions of a map: batch, channels, height, width."""
 _IMAGE_SIZE = 64
 """Pixels: a power of 2, so that an average over the positions of a map of equal numbers is exact."""
 _ELEMENTWISE = {
@@ -68,6 +72,8 @@ def channel_graph(model: nn.Module) -> ChannelGraph:
     duplicate: Any = deepcopy(model).float().cpu().eval()
     duplicate.model[-1].training = True  # raw outputs: decoding mixes channels
     tracing = _Numbering(duplicate)
+    operators = {record.module for record in OPERATORS.values()}
+    tracing.hide([module for module in duplicate.modules() if type(module) in operators], duplicate)
     with tracing:
         trace(duplicate.model, tracing.image())
     return tracing.graph()
@@ -116,6 +122,25 @@ class _Numbering(TorchFunctionMode):
         channels = self._numbers.new(3)
         self._fixed.update(channels)
         return _map(channels, (1, 3, _IMAGE_SIZE, _IMAGE_SIZE))
+
+    def hide(self, modules: Sequence[nn.Module], model: Any) -> None:
+        """Let modules of a model compute nothing, but return channels that are not selected.
+
+        An operator's own arithmetic, as that on coordinates, is not one of channels.
+        """
+        shapes: dict[nn.Module, Sequence[int]] = {}
+        hooks = [each.register_forward_hook(lambda one, _, y: shapes.update({one: y.shape})) for each in modules]
+        if modules:
+            trace(model.model, torch.zeros(1, 3, _IMAGE_SIZE, _IMAGE_SIZE))
+        for module, hook in zip(modules, hooks, strict=True):
+            hook.remove()
+            if module in shapes:  # not inside another one
+                vars(module)["forward"] = partial(self._unselected, shapes[module])
+
+    def _unselected(self, shape: Sequence[int], x: Tensor) -> Tensor:
+        channels = self._numbers.new(shape[1])
+        self._fixed.update(channels, self._read(x))
+        return _map(channels, shape)
 
     def graph(self) -> ChannelGraph:
         """Return what was found."""
@@ -192,6 +217,8 @@ class _Numbering(TorchFunctionMode):
             return one if isinstance(one, Tensor) else other
         if min(one.numel(), other.numel()) == 1:
             return one if one.numel() > 1 else other
+        if max(one.ndim, other.ndim) < _MAP:
+            return one + other  # no channels
         whole, beside = torch.broadcast_tensors(one, other)
         channels, others = self._read(whole), self._read(beside)
         self._numbers.join(channels, others)
@@ -216,9 +243,7 @@ class _Numbering(TorchFunctionMode):
 
     def _read(self, x: Tensor) -> list[int]:
         """Return the channels of a map `(batch, channels, h, w)`."""
-        if x.ndim < 2:
-            return self._valid(x.flatten())
-        flat = x[0].flatten(1)
+        flat = x[0].reshape(x.shape[1], -1)
         return self._valid(torch.where((flat == flat[:, :1]).all(1), flat[:, 0], -1.0))
 
     def _valid(self, values: Tensor) -> list[int]:
