@@ -28,7 +28,8 @@ _READERS: Mapping[Unit | None, Callable[[str], float | str]] = {
     Unit.TIME: units.seconds,
     Unit.MEMORY: units.memory,
     Unit.COUNT: units.count,
-    Unit.BATCH: units.batch,
+    Unit.BATCH: units.number_or_auto("batch", 16),
+    Unit.WORKERS: units.number_or_auto("workers_per_device", 4),
 }
 
 Typed = Mapping[str, Any]
@@ -114,7 +115,10 @@ def _default(one: Declared) -> Any:
 
 def _type(one: Declared) -> Any:
     """Return the type that Typer reads: lists, which are separated by commas, and paths are text."""
-    if one.option.unit is Unit.BATCH:  # Typer takes no union of a number and a name; the reader returns either
+    if one.option.unit in {
+        Unit.BATCH,
+        Unit.WORKERS,
+    }:  # Typer takes no union of a number and a name; the reader returns either
         return str | None
     if not one.is_text:
         return one.type

@@ -95,6 +95,7 @@ def _plan(request: "Request") -> "Plan":
             request,
             progress=lambda done, total: status.update(f"opening images: {done} of {total} checked"),
             measuring=lambda done, total: status.update(f"measuring latencies of the space: {done} of {total}"),
+            trying=status.update,
             fetching=lambda _: show.paused(status),  # Ultralytics' progress bar takes its place
         )
 
@@ -403,7 +404,7 @@ def _print_plan(plan: "Plan", shown: str, *, slope: str = "", outlook: "Outlook 
         "sampler": settings.sampler,
         "latency": _predicted(plan),
         "limits": ", ".join(f"{name} {value:g}" for name, value in limits.items()) or "none",
-        "workers": f"{run.workers} on {run.device}",
+        "workers": f"{run.workers} on {run.device}{f': {plan.workers}' if plan.workers else ''}",
     }
     if shown == "json":
         numbers = {} if outlook is None else {"estimate": estimating.document(outlook)}

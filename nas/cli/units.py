@@ -55,13 +55,17 @@ def share_of(name: str) -> Callable[[str], float]:
     return share
 
 
-def batch(text: str) -> int | str:
-    """Read a number of images, or `auto`."""
-    if text.strip() == "auto":
-        return "auto"
-    if not text.strip().isdecimal():
-        raise typer.BadParameter(f"a number such as 16, or auto, is expected, got {ranges.shown(text)}")
-    return _within("batch", int(text), text)
+def number_or_auto(name: str, such_as: int) -> Callable[[str], int | str]:
+    """Return the reader of an option that is a number in the range of that option, or `auto`."""
+
+    def read(text: str) -> int | str:
+        if text.strip() == "auto":
+            return "auto"
+        if not text.strip().isdecimal():
+            raise typer.BadParameter(f"a number such as {such_as}, or auto, is expected, got {ranges.shown(text)}")
+        return _within(name, int(text), text)
+
+    return read
 
 
 def _finite(digits: str) -> float:

@@ -6,38 +6,27 @@ of memory leaves nothing behind. The batch is found once, before the study is cr
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 from nas.settings import Settings
 from nas.workflows import timing
 from nas.workflows.check_cache import CheckCache
+from nas.workflows.measured_choice import MARGIN, Chosen, if_it_fits, once
 from nas.workflows.planned_search import PlannedSearch
 from nas.workflows.search_options import BATCH
 from search_spaces import SearchSpace
-from search_spaces.errors import EnvironmentProblem, EstimateError
+from search_spaces.errors import EnvironmentProblem
 from trials import Budget, machine
 from trials.devices import CPU
-from trials.gpu_faults import GpuFault, fault_in
 
 MOST = 64
 """Largest batch that is chosen: Ultralytics' nominal one, to which it accumulates the gradients of smaller ones."""
 LEAST_STEPS = 520
 """Steps of a trial below which a batch is not enlarged: those of 20 epochs of 205 images, by which the presets were
 measured (docs/recipes.md)."""
-MARGIN = 0.85
-"""Share of a GPU's memory that all its workers may occupy; the rest is for other shapes, CUDA and fragmentation."""
 
 Measure = Callable[[int], int | None]
 """Return the bytes that a training with this batch occupies on its device; None if they are too many."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Chosen:
-    """Batch of a search, and why it is that one, in words."""
-
-    batch: int
-    reason: str
 
 
 def most_useful(images: int, epochs: int) -> int:
@@ -75,8 +64,8 @@ def largest(measure: Measure, *, limit: int | None, most: int, is_cautious: bool
             batch, used = 2 * batch, more
     occupied = f"in {used / 2**30:.2g} GiB"
     if is_reduced:
-        return Chosen(batch=batch, reason=f"the costliest architecture fits {occupied}, with twice as many not")
-    return Chosen(batch=batch, reason=f"the costliest architecture fits {occupied}; a larger one would not help")
+        return Chosen(number=batch, reason=f"the costliest architecture fits {occupied}, with twice as many not")
+    return Chosen(number=batch, reason=f"the costliest architecture fits {occupied}; a larger one would not help")
 
 
 def _within(used: int | None, limit: int | None) -> int | None:
@@ -111,6 +100,7 @@ def chosen(
     *,
     memory: int | None = None,
     measure: Callable[[SearchSpace, PlannedSearch], tuple[int, int | None]] = timing.memory_of_costliest,
+    trying: Callable[[str], None] = lambda _: None,
 ) -> Chosen:
     """Return the batch of a search on this machine; found again from the cache, as long as nothing has changed.
 
@@ -118,6 +108,7 @@ def chosen(
         search: with the usual batch.
         memory: bytes that a worker's trials may allocate on the CPU; None for a share of what is free.
         measure: returns the bytes of a training of the costliest architecture, and of the whole GPU.
+        trying: called with what is tried next, in words.
 
     Raises:
         EnvironmentProblem: a single image does not fit.
@@ -127,33 +118,18 @@ def chosen(
     most = most_useful(images, epochs)
     if most == BATCH:
         steps = math.ceil(images / BATCH) * epochs
-        return Chosen(batch=BATCH, reason=f"a trial has {steps} steps; a larger one would leave it too few")
-    key = f"batch {timing.key_of_costliest(space, search)} {memory} {most}"
-    if key in cache and isinstance(cache[key], dict):
-        return Chosen(**cache[key])
+        return Chosen(number=BATCH, reason=f"a trial has {steps} steps; a larger one would leave it too few")
 
     def occupied(batch: int) -> int | None:
-        try:
-            used, whole = measure(space, replace(search, budget=search.budget.model_copy(update={"batch": batch})))
-        except EstimateError as error:
-            if ran_out_of_memory(str(error)):
-                return None
-            raise
+        trying(f"timing trainings: a batch of {batch}")
+        larger = replace(search, budget=search.budget.model_copy(update={"batch": batch}))
+        found = if_it_fits(lambda: measure(space, larger))
+        if found is None:
+            return None
+        used, whole = found
         return None if whole is not None and used * search.sharing > MARGIN * whole else used
 
     on_cpu = search.device == CPU
     limit = memory or machine.memory_share(search.workers) if on_cpu else None
-    found = largest(occupied, limit=limit, most=most, is_cautious=on_cpu)
-    entry: dict[str, Any] = {"batch": found.batch, "reason": found.reason}
-    cache.add({key: entry})
-    return found
-
-
-def ran_out_of_memory(message: str) -> bool:
-    """Return whether the reason why a training failed is memory: the device's, or a kill by the kernel."""
-    lower = message.lower()
-    return (
-        fault_in(message) is GpuFault.OUT_OF_MEMORY
-        or any(text in lower for text in ("out of memory", "memoryerror", "can't allocate memory", "bad_alloc"))
-        or message.endswith("exit code -9")
-    )
+    key = f"largest batch {timing.key_of_costliest(space, search)} {memory} {most}"
+    return once(cache, key, lambda: largest(occupied, limit=limit, most=most, is_cautious=on_cpu))

@@ -28,6 +28,7 @@ class Unit(Enum):
     COUNT = "N", "2.5M or 800k", ""
     SHARE = "SHARE", "15% or 0.15", ""
     BATCH = "N", "16 or auto", ""
+    WORKERS = "N", "4 or auto", ""
 
     @property
     def metavar(self) -> str:

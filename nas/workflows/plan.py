@@ -14,13 +14,11 @@ from nas.study.folders import STUDY, default_storage, runs_option, study_folder,
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
 from nas.study.trained_again import calibration_of
-from nas.workflows import auto_batch
 from nas.workflows.amount import load_data
 from nas.workflows.begin import create_or_resume_locked, creation_lock, exists
 from nas.workflows.calibrate import TRIALS, calibration_settings
-from nas.workflows.check_cache import CheckCache
+from nas.workflows.fit_machine import fitted
 from nas.workflows.naming import default_name, free_name, name_to_calibrate
-from nas.workflows.planned_search import PlannedSearch
 from nas.workflows.pretrained import resolve_weights
 from nas.workflows.reach import require_reachable_limits
 from nas.workflows.refinement import resolve_space
@@ -56,6 +54,7 @@ class Plan:
         judging: number of images of the data set's `test` split, which no search reads.
         coverage: what the stock model takes over from the requested checkpoint; None if none was requested.
         batch: why it is that one, in words; empty if it was given, or is the usual one.
+        workers: why so many trials train on a GPU at once; empty if their number was given, or is the usual one.
     """
 
     folder: Path
@@ -73,6 +72,7 @@ class Plan:
     judging: int = 0
     coverage: Coverage | None = None
     batch: str = ""
+    workers: str = ""
 
     @classmethod
     def of(
@@ -81,6 +81,7 @@ class Plan:
         *,
         progress: Progress | None = None,
         measuring: Progress | None = None,
+        trying: Callable[[str], None] = lambda _: None,
         fetching: Callable[[str], AbstractContextManager[object]] = nullcontext,
     ) -> Self:
         """Check a request; with `calibrate`, the plan is that of its calibration.
@@ -89,13 +90,15 @@ class Plan:
             progress: called with the number of images checked and of all, if that takes a while.
             measuring: called with the number of architectures whose latency is measured and of all, if a limit or a
                 target needs that.
+            trying: called with what is timed next, in words, if the batch or the number of workers is to be found.
             fetching: called with the name of a released checkpoint that is not here; it is fetched within what that
                 returns.
 
         Raises:
             SpecError: a flag, the space file, a checkpoint, or a limit outside the range that the space can reach.
             DataError: the data set.
-            EnvironmentProblem: the device, or a checkpoint that cannot be fetched.
+            EnvironmentProblem: the device, its memory, or a checkpoint that cannot be fetched.
+            EstimateError: a timed training failed.
             StudyError: a study of that name exists with other settings.
         """
         request, space, text = resolve_space(request)
@@ -106,7 +109,8 @@ class Plan:
         settings = _settings(request, space, data, device, sealed=sealed, subset=subset)
         settings = settings.model_copy(update={"pretrained": pretrained})
         run = request.run(device, workers)
-        settings, batch = _with_batch(request, space, settings, run, data)
+        fits = fitted(request, space, settings, run, data, trying=trying)
+        settings, run = fits.settings, fits.run
         coverage = _require_inheritance(request.checkpoint, space, data)
         table = cost.table(space, len(data.classes), settings.budget.deploy_size)
         cheapest, costliest = (
@@ -142,7 +146,8 @@ class Plan:
             sealed=sealed,
             judging=0 if sealed else len(images_of_test(request.data_name)),
             coverage=coverage,
-            batch=batch,
+            batch=fits.batch,
+            workers=fits.workers,
         )
 
     def begin(self, recording: Callable[[int, int], None] = lambda *_: None) -> Study:
@@ -268,23 +273,6 @@ def _settings(
         "subset": subset,
     }
     return validated(Settings, fields)
-
-
-def _with_batch(
-    request: Request, space: SearchSpace, settings: Settings, run: RunSettings, data: DataSet
-) -> tuple[Settings, str]:
-    """Return the settings with the batch that fits this machine, and why; unchanged if a batch was given.
-
-    A study that exists goes on with its batch.
-    """
-    if not request.chooses_batch(run.device):
-        return settings, ""
-    if request.study is not None and (study_folder(request.study, request.runs_folder) / STUDY).is_file():
-        there = StudyFile.read(study_folder(request.study, request.runs_folder)).settings
-        return auto_batch.with_batch(settings, there.budget.batch), "as the study was begun"
-    search = PlannedSearch.of_settings(settings, run, data)
-    found = auto_batch.chosen(space, search, CheckCache.of_user(), memory=run.trial_memory)
-    return auto_batch.with_batch(settings, found.batch), found.reason
 
 
 def _described(sealed: Holdout | None) -> SealedImages | None:

@@ -190,6 +190,11 @@ class Request(SearchOptions):
         """Return whether the batch is to be found by training on a device; on a Ray cluster it cannot be."""
         return self.ray is None and (self.batch == AUTO or (self.batch is None and device != CPU))
 
+    @property
+    def chooses_workers(self) -> bool:
+        """Whether the number of workers on each GPU is to be found by timed trainings."""
+        return self.workers_per_device == AUTO
+
     def _precision(self, device: str) -> Precision:
         """Return the number format of a training on a device.
 
@@ -255,11 +260,18 @@ class Request(SearchOptions):
     def devices(self) -> tuple[str, int]:
         """Return the devices, and the number of worker processes; on a Ray cluster the device as each of them sees it.
 
+        Where the number is to be found by timed trainings, it is one for each device.
+
         Raises:
             EnvironmentProblem: no such GPU on this machine.
             SpecError: neither `cpu` nor indices, or more workers on the CPU than cores.
         """
         if self.ray is not None:
+            if self.workers_per_device is not None:
+                raise SpecError(
+                    "workers-per-device: for the GPUs of this machine, not of a Ray cluster (--gpus-per-worker 0.25 "
+                    "places four workers on each)"
+                )
             return "0" if self.gpus_per_worker else CPU, _given(self.workers, 1)
         count = gpus.count(torch.cuda.device_count(), os.environ.get(gpus.VARIABLE))
         device = _given(self.device, "0" if count else "cpu")
@@ -279,7 +291,8 @@ class Request(SearchOptions):
             raise EnvironmentProblem(
                 f"device: no GPU {', '.join(missing)} here, {there} (`nas doctor` says more; try --device cpu)"
             )
-        return device, _given(self.workers, len(indices) * _given(self.workers_per_device, 1))
+        per_device = self.workers_per_device if isinstance(self.workers_per_device, int) else 1
+        return device, _given(self.workers, len(indices) * per_device)
 
 
 def _require_stride(space: SearchSpace, sizes: Mapping[str, int]) -> None:

@@ -72,9 +72,20 @@ def memory_of_costliest(space: SearchSpace, search: PlannedSearch) -> tuple[int,
     Raises:
         EstimateError: it cannot be trained, such as for want of memory.
     """
-    costliest = _architectures(space, search)[1]
-    found = _measure([costliest], search, _holding(search), lambda *_: None)
+    found = of_costliest(space, search)
     return (found.memory, None) if search.device == CPU else (found.gpu_memory, found.whole_gpu_memory)
+
+
+def of_costliest(space: SearchSpace, search: PlannedSearch) -> ProcessTimes:
+    """Time the costliest architecture alone, in as many processes at once as workers share a device.
+
+    Returns:
+        Times in which it stands in the stock model's place.
+
+    Raises:
+        EstimateError: it cannot be trained, such as for want of memory.
+    """
+    return _measure([_architectures(space, search)[1]], search, _holding(search), lambda *_: None)
 
 
 def key_of_costliest(space: SearchSpace, search: PlannedSearch) -> str:

@@ -85,6 +85,7 @@ class ProcessTimes:
         memory: most bytes of main memory that the process has occupied.
         gpu_memory: most bytes that PyTorch has reserved on the GPU; 0 on the CPU.
         whole_gpu_memory: of that GPU, whether it is free or not; 0 on the CPU.
+        free_gpu_memory: of it, before the first training; 0 on the CPU.
     """
 
     start: float
@@ -94,6 +95,7 @@ class ProcessTimes:
     memory: int
     gpu_memory: int
     whole_gpu_memory: int = 0
+    free_gpu_memory: int = 0
 
     @property
     def stock(self) -> TrainingTimes:
@@ -129,6 +131,8 @@ def run(task: Task, report: Callable[[int], None]) -> ProcessTimes:
     os.environ["NAS_CACHE"] = task.cache
     start = time.time() - task.began
     budgets = [Budget.model_validate(one) for one in task.budgets]
+    device = budgets[0].device
+    free_gpu_memory = 0 if device == CPU else int(torch.cuda.mem_get_info(int(device))[0])
     latency = _latency(task, budgets[0])
     trainings: list[TrainingTimes | None] = []
     problems: dict[str, str] = {}
@@ -148,7 +152,6 @@ def run(task: Task, report: Callable[[int], None]) -> ProcessTimes:
             problems[str(index)] = f"{type(error).__name__}: {unwrapped(error)}"
             trainings.append(None)
         report(index + 1)
-    device = budgets[0].device
     return ProcessTimes(
         start=start,
         trainings=(*trainings, *[None] * (len(budgets) - len(trainings))),
@@ -157,6 +160,7 @@ def run(task: Task, report: Callable[[int], None]) -> ProcessTimes:
         memory=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KILO,
         gpu_memory=0 if device == CPU else int(torch.cuda.max_memory_reserved(int(device))),
         whole_gpu_memory=0 if device == CPU else int(torch.cuda.get_device_properties(int(device)).total_memory),
+        free_gpu_memory=free_gpu_memory,
     )
 
 

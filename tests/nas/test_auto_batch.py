@@ -9,8 +9,9 @@ import pytest
 
 from nas.study.study import Study
 from nas.workflows import auto_batch
-from nas.workflows.auto_batch import Chosen, chosen, largest, most_useful, ran_out_of_memory, scaled, with_batch
+from nas.workflows.auto_batch import chosen, largest, most_useful, scaled, with_batch
 from nas.workflows.check_cache import CheckCache
+from nas.workflows.measured_choice import Chosen, ran_out_of_memory
 from nas.workflows.plan import Plan
 from nas.workflows.planned_search import PlannedSearch
 from nas.workflows.request import Request
@@ -39,19 +40,19 @@ class TestLargest:
 
     @pytest.mark.parametrize(("fits", "batch"), [(1, 1), (3, 2), (8, 8), (15, 8), (40, 32), (1000, 64)])
     def test_largest_power_of_two_that_fits(self, fits: int, batch: int) -> None:
-        assert self.find(fits=fits).batch == batch
+        assert self.find(fits=fits).number == batch
 
     def test_nothing_larger_than_useful_is_tried(self) -> None:
-        assert self.find(fits=1000, most=16).batch == 16
+        assert self.find(fits=1000, most=16).number == 16
         assert self.tried == [8, 16]
 
     def test_a_limit_holds(self) -> None:
-        assert self.find(fits=1000, limit=2200 * MIB).batch == 16
+        assert self.find(fits=1000, limit=2200 * MIB).number == 16
         assert self.tried == [8, 16, 32]
 
     def test_where_running_out_would_end_other_processes_it_is_not_tried(self) -> None:
         found = self.find(fits=1000, limit=4000 * MIB, is_cautious=True)
-        assert (found.batch, self.tried) == (16, [8, 16])
+        assert (found.number, self.tried) == (16, [8, 16])
 
     def test_reason_says_what_limits(self) -> None:
         assert self.find(fits=20).reason == "the costliest architecture fits in 2.1 GiB, with twice as many not"
@@ -138,7 +139,7 @@ class TestSearch:
         planned = PlannedSearch.of_settings(plan.file.settings, plan.file.run, plan.data)
         for _ in range(2):
             found = chosen(plan.space, planned, CheckCache(tmp_path / "checks.json"), measure=measure)
-            assert found.batch == 16
+            assert found.number == 16
         assert tried == [8, 16, 32]
 
     def test_another_failure_is_no_matter_of_memory(
@@ -157,7 +158,7 @@ class TestSearch:
     def test_it_is_stored_and_a_study_goes_on_with_it(
         self, ask: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        results = iter([Chosen(batch=32, reason="it fits")])
+        results = iter([Chosen(number=32, reason="it fits")])
         monkeypatch.setattr(auto_batch, "chosen", lambda *_, **__: next(results))
         study = ask(batch="auto", study="mine").begin()
         stored = json.loads((study.folder / "study.json").read_text())["settings"]
