@@ -14,7 +14,7 @@ import optuna
 from optuna.exceptions import ExperimentalWarning, OptunaError
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from nas import addresses
 from nas.algorithms.pareto import OBJECTIVES, Direction
@@ -34,9 +34,11 @@ from search_spaces.errors import EnvironmentProblem, StudyError, unwrapped
 _HEARTBEAT_SECONDS, _GRACE_SECONDS = 60, 300
 _SQLITE_SECONDS = 60
 """How long SQLite itself waits for a lock."""
-_PASSWORD = (
-    f"a password is stored nowhere: give the address with it as {addresses.STORAGE} or --storage, or in ~/.pgpass"
+_SERVER = (
+    "is the server up, and the address right? A password is stored nowhere: give the address with it as "
+    f"{addresses.STORAGE} or --storage, or in ~/.pgpass"
 )
+_DRIVER = "the driver of PostgreSQL: pip install 'nas-for-yolo[postgres]', and an address postgresql://me@host/name"
 _UNREADABLE = ("disk I/O error", "disk is full", "locked")
 """Texts of SQLite's errors on a database that may be a whole one."""
 _STUDY_ID, _WORKED_ON = "study_id", "folder@{host}"
@@ -82,9 +84,17 @@ def open_storage(url: str, *, patient: bool = False) -> RetryingStorage:
                 if problem := machine_problem(error, str(file)):
                     raise problem from None
                 raise StudyError(f"{file}: the study's database is damaged: {_first_line(error)} ({ADVICE})") from None
-            message = addresses.redact(unwrapped(error), url)
-            where = addresses.without_password(url)
-            raise EnvironmentProblem(f"storage: {where} cannot be opened: {message} ({_PASSWORD})") from None
+            raise _cannot_be_opened(error, url) from None
+
+
+def _cannot_be_opened(error: Exception, url: str) -> EnvironmentProblem:
+    """Return our error, with its remedy, for a database of a server that cannot be opened."""
+    if isinstance(error, ImportError):
+        cause, remedy = error.__cause__ or error, _DRIVER
+    else:
+        cause, remedy = (error.orig if isinstance(error, DBAPIError) else None) or error, _SERVER
+    reason = addresses.redact(unwrapped(cause), url)
+    return EnvironmentProblem(f"storage: {addresses.without_password(url)} cannot be opened: {reason} ({remedy})")
 
 
 def _first_line(error: Exception) -> str:

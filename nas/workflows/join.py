@@ -12,14 +12,14 @@ from nas.study.fetching import joined_file, write_joined
 from nas.study.folders import HOLDOUT, STUDY, make_folder, study_folder
 from nas.study.shared_definition import Definition, write_definition
 from nas.study.shared_files import SharedFiles
-from nas.study.storage import open_storage, study_id
-from nas.study.storage_retries import RetryingStorage
+from nas.study.storage import open_storage
+from nas.study.storage_retries import RetryingStorage, place_of
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
 from nas.workflows.begin import BEGINNING_LOCK, changed_run
 from nas.workflows.request import Request
 from search_spaces import cache_folder
-from search_spaces.errors import SpecError, StudyError
+from search_spaces.errors import SpecError, StudyError, nearest
 from search_spaces.operators import modules as user_modules
 from search_spaces.operators.record import Source
 from trials.data import datasets
@@ -58,7 +58,7 @@ def join(
     opened = open_storage(address)
     make_folder(folder.parent)
     with Lock(folder.parent / BEGINNING_LOCK).held():
-        files = SharedFiles(opened, study_id(opened, name))
+        files = SharedFiles(opened, _number_of(name, opened))
         definition = Definition.read(files, name, addresses.without_password(address))
         _require_equal_conditions(name, definition, anyway=anyway)
         _require_trust(name, folder, definition, trust=trust)
@@ -100,6 +100,19 @@ def _address(folder: Path, given: str | None) -> str:
             f"{addresses.without_password(address)!r} (choose another --runs)"
         )
     return address
+
+
+def _number_of(name: str, storage: RetryingStorage) -> int:
+    """Return Optuna's number of a study.
+
+    Raises:
+        StudyError: the database does not have it; it names those that it has.
+    """
+    numbers = {study.study_name: study._study_id for study in storage.get_all_studies()}  # noqa: SLF001 - Optuna's API lacks it
+    if name not in numbers:
+        advice = nearest(name, numbers) if numbers else "begin it: nas search --study NAME --storage ADDRESS"
+        raise StudyError(f"{place_of(storage.url)}: the database has no study {name!r} ({advice})")
+    return numbers[name]
 
 
 def _require_equal_conditions(name: str, definition: Definition, *, anyway: bool) -> None:

@@ -20,7 +20,7 @@ from nas.study.stored_trials import machines_at_work
 from nas.study.trained_again import trained_again
 from search_spaces.errors import SpecError, StudyError
 from search_spaces.files import write_atomically
-from search_spaces.yaml_text import parse_yaml
+from search_spaces.yaml_text import parse_yaml, read_text, read_yaml
 
 _BASE = re.compile(r"^base:.*$", re.MULTILINE)
 
@@ -53,7 +53,7 @@ def pack(folder: Path, out: Path, show: Show = lambda _done, _all: None) -> Pack
 
     Raises:
         StudyError: a process runs one of the studies, or a file cannot be packed.
-        SpecError: the file is there already.
+        SpecError: the file is there already, or the space is missing or damaged.
     """
     if out.exists():
         raise SpecError(f"out: {out} is there already (delete it, or name another file with -o)")
@@ -119,8 +119,7 @@ def _changed(study: StoredStudy, staged: Path) -> Iterator[tuple[str, Path]]:
     yield STUDY, staged / STUDY
     copy_storage(study, staged / DATABASE)
     yield DATABASE, staged / DATABASE
-    text = (study.folder / SPACE).read_text(encoding="utf-8")
-    base = parse_yaml(text).get("base")
+    text, base = read_text(study.folder / SPACE), read_yaml(study.folder / SPACE).get("base")
     if isinstance(base, str) and Path(base).is_absolute() and Path(base).is_file():
         name = f"{MODELS}/{Path(base).name}"
         changed = _BASE.sub(f"base: {name}", text, count=1)

@@ -1,10 +1,13 @@
 """Ray cluster on which a study's workers run, as a user names it."""
 
+import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 
 from nas import addresses
 from search_spaces.errors import EnvironmentProblem, SpecError
+
+_ADDRESS = re.compile(r"auto|(ray://)?[^\s/]+:\d+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +35,7 @@ class RayCluster:
             device: as typed; Ray chooses the devices.
 
         Raises:
-            SpecError: GPUs of workers without a cluster; a device; a storage that nodes cannot share.
+            SpecError: GPUs of workers without a cluster; no address; a device; a storage that nodes cannot share.
             EnvironmentProblem: Ray is not installed.
         """
         if address is None:
@@ -40,6 +43,8 @@ class RayCluster:
                 raise SpecError(f"gpus-per-worker: for workers on a Ray cluster, got {gpus:g} (add --ray ADDRESS)")
             return None
         mistakes = []
+        if not _ADDRESS.fullmatch(address):
+            mistakes.append(f"ray: no address of a cluster, got {address!r} (auto, head:6379 or ray://head:10001)")
         if device is not None:
             mistakes.append(
                 f"device: Ray chooses the devices of its workers, got {device!r} (leave it out; --gpus-per-worker 1 "

@@ -69,7 +69,7 @@ class RaySupervisor:
 
         where = self._cluster.address
         try:
-            with ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR):
+            with _connected(ray, where):
                 self._work(ray)
         except (ConnectionError, ray.exceptions.RayError) as problem:
             raise EnvironmentProblem(
@@ -152,6 +152,22 @@ class RaySupervisor:
         if shared is not None and now - self._looked_at >= shared.machines.beat_seconds:
             self._looked_at = now
             recover_lost(self._study)
+
+
+def _connected(ray: Any, where: str) -> Any:
+    """Return the connection to a cluster, a context manager.
+
+    Raises:
+        ConnectionError: it does not answer.
+        EnvironmentProblem: it has another version of Ray or Python, or Ray does not accept the address.
+    """
+    try:
+        return ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR)
+    except (RuntimeError, ValueError) as problem:
+        reason = unwrapped(problem)[:300]
+        raise EnvironmentProblem(
+            f"ray: the cluster at {where} cannot be used: {reason} (Ray and Python need the same versions on all nodes)"
+        ) from None
 
 
 class WorkerEndedError(Exception):

@@ -1,6 +1,7 @@
 """Addresses: quoted, checked before anything is created, and stored without passwords."""
 
 import sqlite3
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -156,6 +157,17 @@ class TestPassword:
         assert "s3cr3t" not in text
         assert "NAS_STORAGE" in text
         assert len(text.splitlines()) == 1
+
+    @pytest.mark.parametrize("driver", ["psycopg2", "asyncpg"])
+    def test_driver_that_cannot_be_imported_is_named_with_the_extra(
+        self, driver: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setitem(sys.modules, driver, None)
+        with pytest.raises(EnvironmentProblem) as caught:
+            open_storage(f"postgresql+{driver}://me:s3cr3t@127.0.0.1:1/nas")
+        assert driver in str(caught.value).partition("cannot be opened")[2]
+        assert "pip install 'nas-for-yolo[postgres]'" in str(caught.value)
+        assert "s3cr3t" not in str(caught.value)
 
     @pytest.mark.parametrize(
         "url", ["me:s3cr3t@lab/nas", " postgresql://me:s3cr3t@lab/nas", "postgresql:/me:s3cr3t@lab/nas"]

@@ -534,7 +534,7 @@ class TestJoining:
         assert joined.settings == first.settings
 
     def test_study_that_the_database_does_not_have_is_refused(self, first: Study, tmp_path: Path) -> None:
-        with pytest.raises(StudyError, match="the database has no study 'smal'"):
+        with pytest.raises(StudyError, match=r"the database has no study 'smal' \(did you mean 'small'"):
             join("smal", storage=first.file.storage, runs=tmp_path / "second")
         assert not (tmp_path / "second" / "smal").exists()
 

@@ -199,6 +199,19 @@ class TestPacking:
         assert "small is running in another process" in result.stderr
         assert not (tmp_path / "a.tar.gz").exists()
 
+    @pytest.mark.parametrize("text", [None, b"- a list", b"\xff"])
+    def test_study_whose_space_is_missing_or_damaged_is_refused(
+        self, text: bytes | None, searched: Study, tmp_path: Path
+    ) -> None:
+        shutil.copytree(searched.folder, tmp_path / "small")
+        (tmp_path / "small" / "space.yaml").unlink()
+        if text is not None:
+            (tmp_path / "small" / "space.yaml").write_bytes(text)
+        result = nas("pack", "small", "-o", tmp_path / "a.tar.gz", "--runs", tmp_path)
+        assert result.exit_code == 2
+        assert f"{tmp_path / 'small' / 'space.yaml'}: " in result.stderr
+        assert not (tmp_path / "a.tar.gz").exists()
+
     def test_existing_file_is_not_replaced(self, searched: Study, packed: Path) -> None:
         before = packed.read_bytes()
         assert nas("pack", "small", "-o", packed, "--runs", searched.folder.parent).exit_code == 2

@@ -48,6 +48,38 @@ def test_a_cluster_needs_a_storage_that_nodes_share_and_no_device(monkeypatch: p
     assert RayCluster.of("auto", 0.5, None) == RayCluster(address="auto", gpus=0.5)
 
 
+@pytest.mark.parametrize("address", ["nonsense", "", "head:port", "http://head:8265", "ray://head", "head:6379/x"])
+def test_what_is_no_address_of_a_cluster_is_refused_before_a_study_is_made(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray_cluster, "find_spec", lambda _: object())
+    with pytest.raises(SpecError) as caught:
+        RayCluster.of(address, None, SERVER)
+    assert caught.value.mistakes == (
+        f"ray: no address of a cluster, got {address!r} (auto, head:6379 or ray://head:10001)",
+    )
+
+
+@pytest.mark.parametrize("address", ["auto", "head:6379", "10.0.0.1:6379", "[::1]:6379", "ray://head:10001"])
+def test_addresses_of_a_cluster(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_cluster, "find_spec", lambda _: object())
+    assert RayCluster.of(address, None, SERVER) == RayCluster(address=address)
+
+
+def test_a_cluster_of_another_version_is_refused_with_both_versions(
+    make_study: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = pytest.importorskip("ray")
+
+    def init(**_: object) -> None:
+        raise RuntimeError("Version mismatch: The cluster was started with:\n  Ray: 1.0\nThis process: Ray: 2.0")
+
+    monkeypatch.setattr(ray, "init", init)
+    supervisor = RaySupervisor(RayCluster(address="auto"), make_study(), lambda _: None)
+    with pytest.raises(EnvironmentProblem, match=r"cannot be used: Version mismatch: .* Ray: 1\.0 .* Ray: 2\.0"):
+        supervisor.run()
+
+
 def test_gpus_per_worker_need_a_cluster(tmp_path: Path) -> None:
     assert RayCluster.of(None, None, None) is None
     result = CliRunner().invoke(app, ["search", "--gpus-per-worker", "1", "--runs", str(tmp_path)])
