@@ -32,7 +32,8 @@ def pages() -> list[str]:
 def commands(page: str, languages: Sequence[str] = RUN) -> Iterator[str]:
     """Yield the commands of a page: lines of its blocks, Python blocks as `python -c`, commands in sentences."""
     for line in _lines(page, languages):
-        command = line.removeprefix("$ ").partition("  #")[0].partition(" # ")[0].strip()
+        is_program = "\n" in line  # of which Python reads the comments
+        command = line if is_program else line.removeprefix("$ ").partition("  #")[0].partition(" # ")[0].strip()
         if re.match(r"(nas|python|make search)\b", command) and not re.match(r"nas\s{2,}", command):
             yield command
 

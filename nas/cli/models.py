@@ -2,17 +2,19 @@
 
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from nas.cli import model_cost, opening, show
+from nas.cli import completion, model_cost, opening, show
 from nas.cli.options import Modules, Runs, Shown, Typed, help_of, load_modules, takes
 from nas.cli.show import Format
 from nas.paths import RUNS
 from nas.workflows.deployment_options import COCO_CLASSES, MODEL_SCALE, DeploymentOptions
 from nas.workflows.search_options import DEPLOY_SIZE
+from search_spaces.errors import typo_of
 
 if TYPE_CHECKING:
     from search_spaces import SearchSpace
@@ -28,7 +30,16 @@ class _ShowsByDefault(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command of that name; for any other word, find `show`."""
-        return super().resolve_command(ctx, args if args[0] in self.commands else ["show", *args])
+        name = args[0]
+        meant = typo_of(name, self.commands)
+        if name not in self.commands and meant and not Path(name).exists():
+            ctx.fail(f"no such command or space {name!r} (did you mean {meant!r}?)")
+        return super().resolve_command(ctx, args if name in self.commands else ["show", *args])
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> list[Any]:
+        """Complete the commands, and the names of spaces, which may stand in their place."""
+        (space,) = (one for one in self.commands["show"].params if one.param_type_name == "argument")
+        return [*super().shell_complete(ctx, incomplete), *space.shell_complete(ctx, incomplete)]
 
 
 def register(app: typer.Typer) -> None:
@@ -70,7 +81,7 @@ def _list_spaces(shown: Format) -> None:
 @show.reports_errors
 @takes("scale", "classes", "deploy_size", of=DeploymentOptions, panels=_ONE_PANEL)
 def show_space(
-    space: Annotated[str, typer.Argument(metavar="SPACE", help=help_of("space"))],
+    space: Annotated[str, typer.Argument(metavar="SPACE", help=help_of("space"), autocompletion=completion.spaces)],
     typed: Typed,
     shown: Shown = "table",
 ) -> None:

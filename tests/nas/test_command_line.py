@@ -57,6 +57,10 @@ class TestHints:
         ("typed", "hint"),
         [
             (("serch",), "Did you mean 'search'"),
+            (
+                ("spaces", "derve", "yolo11n.yaml"),
+                "nas spaces: no such command or space 'derve' (did you mean 'derive'?)",
+            ),
             (("search", "--dta", "x"), "did you mean --data x?"),
             (("search", "--space", "v99", "--dry-run"), "did you mean 'v9'?"),
             (("export", "x", "--best", "mapp"), "best: got 'mapp' (did you mean 'map'?)"),
@@ -109,11 +113,14 @@ class TestCompletion:
         monkeypatch.chdir(tmp_path)
         assert list(completion.spaces("v9")) == ["v9", "v9mine.yaml"]
 
-    def test_of_a_command_that_is_not_typed_to_its_end(self) -> None:
-        words = {"COMP_WORDS": "nas spa", "COMP_CWORD": "1", "_NAS_COMPLETE": "complete_bash"}
+    @pytest.mark.parametrize(
+        ("typed", "completed"), [("nas spa", ["spaces"]), ("nas spaces v1", ["v10", "v11", "v12"])]
+    )
+    def test_of_what_is_not_typed_to_its_end(self, typed: str, completed: list[str]) -> None:
+        words = {"COMP_WORDS": typed, "COMP_CWORD": f"{typed.count(' ')}", "_NAS_COMPLETE": "complete_bash"}
         command = [sys.executable, "-c", NAS]
         done = subprocess.run(command, env=os.environ | words, capture_output=True, text=True, check=False)
-        assert done.stdout.split() == ["spaces"], done.stderr
+        assert done.stdout.split() == completed, done.stderr
 
 
 class TestEnvironment:

@@ -15,7 +15,7 @@ from nas.algorithms.paired_comparison import Finding
 from nas.cli import app
 from nas.records.record import Record
 from nas.report.effects import Effect, Significance
-from nas.report.page import charts, gathering, network
+from nas.report.page import charts, conditions, gathering, network
 from nas.report.page.contents import Contents
 from nas.report.page.gathering import gather
 from nas.report.page.page import render
@@ -79,6 +79,8 @@ class TestPage:
             problems=[hostile],
             ablations=[[hostile, hostile]],
             about={hostile: hostile},
+            reproduce=hostile,
+            conditions={hostile: hostile},
             front=[(hostile,)],
             members=[member],
             charts={"front": chart},
@@ -106,6 +108,26 @@ class TestPage:
         assert all(
             url.startswith("data:image/jpeg;base64,/9j/") for sample in contents.samples for url in sample.pictures
         )
+
+    def test_data_set_is_counted(self, contents: Contents) -> None:
+        assert re.search(r": \d+ \+ \d+ images, \d+ \+ \d+ boxes, \d+ class", contents.about["data"])
+
+    def test_what_determines_the_scores_is_shown(self, contents: Contents, study: Study) -> None:
+        assert contents.reproduce.startswith(f"nas reproduce {study.name} ")
+        assert contents.reproduce.endswith(" --trial 2")
+        assert list(contents.conditions) == ["space", "seed", "data", "device", "code", "versions"]
+        assert study.settings.data_fingerprint in contents.conditions["data"]
+        assert re.search(r"python 3\.\d+.*, ultralytics 8\.", contents.conditions["versions"])
+        page = render(contents)
+        assert "<h2>How to reproduce</h2>" in page
+        assert contents.conditions["versions"] in page
+
+    def test_trials_of_machines_that_differ_are_told_apart(self, study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+        found = iter([{"device": "EPYC", "threads": 1}, {"device": "Xeon", "threads": 1}])
+        monkeypatch.setattr(conditions, "_provenance", lambda *_: next(found, {}))
+        shown = conditions.conditions(study, study.records())
+        assert re.fullmatch(r"EPYC, .*: 1; Xeon, .*: 1", shown["device"])
+        assert "versions" not in shown
 
     def test_ablations_are_shown(self, study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
         class Ablated:

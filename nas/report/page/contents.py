@@ -60,6 +60,8 @@ class Contents:
         findings: what the scores show, or the verdict, one sentence each.
         front: the Pareto front as rows of cells under `columns`.
         samples: validation images on which the stock model and the best one differ most.
+        reproduce: command that trains a trial again.
+        conditions: what determines the scores, by heading: seed, data, code, versions, device.
         endings: number of trials by ending that is not `finished`, with advice.
         problems: parts of the report that could not be made, with the reason.
     """
@@ -79,5 +81,7 @@ class Contents:
     latency: str
     samples: list[Sample]
     endings: list[tuple[str, int, str]]
+    reproduce: str
+    conditions: dict[str, str]
     commands: dict[str, str]
     problems: list[str] = field(default_factory=list)

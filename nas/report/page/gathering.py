@@ -14,7 +14,7 @@ from nas.records.front_figure import axes_of, front_figure
 from nas.records.record import Record, stock_of
 from nas.report.effects import Effects
 from nas.report.front_table import front_table
-from nas.report.page import charts, recommended
+from nas.report.page import charts, conditions, recommended
 from nas.report.page.contents import Chart, Contents
 from nas.report.page.reported import Reported
 from nas.report.search_findings import search_findings
@@ -64,6 +64,8 @@ def gather(study: Reported) -> Contents:
         latency=latency[1] if latency else "",
         samples=_attempted(lambda: recommended.samples(study, records, front, verdict), "detections", problems) or [],
         endings=_endings(records),
+        reproduce=f"{command('reproduce', study.folder)} --trial {front[0].trial if front else 0}",
+        conditions=conditions.conditions(study, records),
         commands=_commands(study),
         problems=problems,
     )
@@ -100,7 +102,7 @@ def _about(study: Reported, records: Sequence[Record]) -> dict[str, str]:
     base = f", from the stock model's weights after {with_unit(settings.base.epochs, 'epoch')}" if settings.base else ""
     return {
         "space": f"{settings.space} at scale {settings.scale}",
-        "data": f"{settings.data}, {len(settings.classes)} classes",
+        "data": f"{settings.data}: {conditions.sizes(study)}",
         "trials": f"{finished} finished of {len(records)}, {duration(seconds)} of training",
         "workers": f"{run.workers} on {run.device}",
         "budget": f"{with_unit(budget.epochs, 'epoch')} at {budget.image_size} px, batch {budget.batch}{base}",
@@ -164,6 +166,5 @@ def _commands(study: Reported) -> dict[str, str]:
     return {
         "Judge the front with fresh seeds": command("confirm", folder),
         "Ask how far the ranking can be believed": command("trust", folder),
-        "Train a trial again and compare to the bit": f"{command('reproduce', folder)} --trial 0",
         "Go on searching": f"{command('resume', folder)} --trials {study.file.run.trials * 2}",
     }

@@ -13,6 +13,7 @@ from nas.report.verdict import Verdict
 from nas.settings import Settings
 from nas.study.study_file import StudyFile
 from search_spaces import Architecture
+from trials.data.datasets import DataSet
 
 
 class Reported(Protocol):
@@ -26,6 +27,9 @@ class Reported(Protocol):
     @property
     def sealed(self) -> Path | None:
         """File that lists the sealed images; None if there are none."""
+
+    def data_set(self) -> DataSet:
+        """Return the data set as trainings read it; raise `DataError` if it cannot be trained on any more."""
 
     def records(self) -> list[Record]:
         """Return the records of all trials."""
