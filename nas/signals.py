@@ -36,3 +36,22 @@ def as_ctrl_c() -> Iterator[None]:
     finally:
         for number in handled:
             signal.signal(number, signal.SIG_DFL)
+
+
+@contextmanager
+def handlers_restored() -> Iterator[None]:
+    """Restore this process's handlers of signals after a library that sets its own.
+
+    Outside the main thread, where no library can set one, nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    wanted = [getattr(signal, name) for name in (*_NAMES, "SIGINT") if hasattr(signal, name)]
+    before = {number: signal.getsignal(number) for number in wanted}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:  # else it was not set by Python, which cannot set it again
+                signal.signal(number, handler)

@@ -15,6 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
+from nas import signals
 from nas.execution.lost_machines import recover_lost
 from nas.records.record import Record
 from nas.study.machines import GRACE
@@ -162,7 +163,8 @@ def _connected(ray: Any, where: str) -> Any:
         EnvironmentProblem: it has another version of Ray or Python, or Ray does not accept the address.
     """
     try:
-        return ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR)
+        with signals.handlers_restored():  # Ray 2.60 sets a handler of SIGTERM that ends the process at once
+            return ray.init(address=where, log_to_driver=False, logging_level=logging.ERROR)
     except (RuntimeError, ValueError) as problem:
         reason = unwrapped(problem)[:300]
         raise EnvironmentProblem(

@@ -1,10 +1,12 @@
 """Workers on a Ray cluster."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from nas import signals
 from nas.cli import app
 from nas.study.study import Study
 from nas.workflows import ray_cluster
@@ -78,6 +81,26 @@ def test_a_cluster_of_another_version_is_refused_with_both_versions(
     supervisor = RaySupervisor(RayCluster(address="auto"), make_study(), lambda _: None)
     with pytest.raises(EnvironmentProblem, match=r"cannot be used: Version mismatch: .* Ray: 1\.0 .* Ray: 2\.0"):
         supervisor.run()
+
+
+def test_sigterm_is_like_ctrl_c_though_ray_sets_a_handler_of_its_own(
+    make_study: Callable[..., Study], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ray = pytest.importorskip("ray")
+
+    def init(**_: object) -> AbstractContextManager[None]:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(signal.SIGTERM))
+        return nullcontext()
+
+    monkeypatch.setattr(ray, "init", init)
+    supervisor = RaySupervisor(RayCluster(address="auto"), make_study(), lambda _: None)
+    monkeypatch.setattr(supervisor, "_work", lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        with signals.as_ctrl_c(), pytest.raises(KeyboardInterrupt):
+            supervisor.run()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_gpus_per_worker_need_a_cluster(tmp_path: Path) -> None:
