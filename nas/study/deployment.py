@@ -159,10 +159,21 @@ def _card(
         verdict=verdict,
         operators=operators,
         usage=usage,
-        files={name: what for name, what in _FILES.items() if (exported.folder / name).is_file()},
+        files=_card_files(exported),
         formats=exported.formats,
         torch_map50_95=exported.torch_map50_95,
     )
+
+
+def _card_files(exported: Exported) -> dict[str, str]:
+    """Return what each file and folder of an export is, by its name."""
+    files = {name: what for name, what in _FILES.items() if (exported.folder / name).is_file()}
+    for one in exported.formats:
+        if one.path is not None:
+            files[f"{one.path.name}/" if one.path.is_dir() else one.path.name] = f"the model as {one.name}"
+    if exported.standalone is not None:
+        files[f"{STANDALONE}/"] = "the model for an Ultralytics without nas, with the operators in a Python file"
+    return files
 
 
 def _plain_usage(folder: Path, libraries: Sequence[str]) -> list[tuple[str, str, str]]:

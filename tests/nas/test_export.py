@@ -2,14 +2,17 @@
 
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from nas.deployment.formats import ExportedFormat
 from nas.execution import worker
 from nas.execution.worker import Worker
+from nas.study import deployment
 from nas.study.study import Study
 from search_spaces import build
 from search_spaces.errors import EnvironmentProblem, StudyError
@@ -61,6 +64,18 @@ def test_printed_commands_name_no_missing_weights(study: Study, tmp_path: Path) 
     (tmp_path / "start.pt").unlink()
     exported = study.export(trial=0, folder=tmp_path / "out")
     assert "pretrained" not in exported.train + exported.retrain
+
+
+def test_the_card_lists_every_file_and_folder(study: Study, tmp_path: Path) -> None:
+    whole = study.export(trial=0, folder=tmp_path / "out")
+    found = ExportedFormat(name="onnx", path=whole.folder / "weights.onnx", unchecked="no runtime")
+    folder = ExportedFormat(name="ncnn", path=whole.folder / "weights_ncnn_model")
+    failed = ExportedFormat(name="mnn", problem="not installed")
+    (whole.folder / "weights_ncnn_model").mkdir()
+    more = replace(whole, formats=(found, folder, failed), standalone=whole.folder / "standalone")
+    files = ["model.yaml", "weights.pt", "data.yaml", "summary.json"]
+    assert list(deployment._card_files(whole)) == files
+    assert list(deployment._card_files(more)) == [*files, "weights.onnx", "weights_ncnn_model/", "standalone/"]
 
 
 def test_pickle_of_a_foreign_study_is_not_loaded(study: Study, tmp_path: Path) -> None:

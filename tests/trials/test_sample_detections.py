@@ -1,10 +1,18 @@
 """Two models are compared on the validation images where the numbers of objects that they find differ most."""
 
+import io
+import logging
+from pathlib import Path
+
+import cv2
 import numpy as np
 import torch
 from ultralytics.engine.results import Results
+from ultralytics.nn.tasks import DetectionModel
+from ultralytics.utils import LOGGER
 
 from trials.accuracy import sample_detections
+from trials.data.splits import LabeledImage
 
 
 def detections(*rows: tuple[float, float, float, float, float, int]) -> Results:
@@ -38,3 +46,19 @@ def test_two_labels_of_one_place_need_two_detections() -> None:
     both = detections((10, 10, 30, 30, 0.9, 0), (11, 10, 30, 30, 0.8, 0))
     assert sample_detections._found(one, twice) == 1
     assert sample_detections._found(both, twice) == 2
+
+
+def test_detecting_prints_nothing(tmp_path: Path) -> None:
+    """From Python, Ultralytics' banner would stand between a user's own lines."""
+    path = tmp_path / "a.png"
+    cv2.imwrite(str(path), np.zeros((64, 64, 3), np.uint8))
+    image = LabeledImage(name="a.png", path=str(path), size=path.stat().st_size, label_path="", label=None)
+    printed = io.StringIO()
+    handler = logging.StreamHandler(printed)
+    LOGGER.addHandler(handler)
+    try:
+        results = sample_detections._detect(DetectionModel("yolov9t.yaml", verbose=False), [image], 64)
+    finally:
+        LOGGER.removeHandler(handler)
+    assert len(results) == 1
+    assert printed.getvalue() == ""

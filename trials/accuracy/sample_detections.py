@@ -79,6 +79,7 @@ def _detect(model: nn.Module, images: Sequence[LabeledImage], image_size: int) -
                 "verbose": False,
             }
         )
+        predictor.setup_model(model, verbose=False)  # called by the predictor, it prints a banner
         return list(predictor(source=[image.path for image in images], model=model))
 
 
