@@ -121,7 +121,8 @@ class Watching:
         self._printed["slope"] = ("printed", None)
         measure = f"{command_for('trust', study)} --measure"
         found = slope(study.settings, records, base=base_accuracy(study.folder, study.settings), measure=measure)
-        if found is not None:
+        goes_on = study.remaining_trials(records) or any(record.state == "running" for record in records)
+        if found is not None and (goes_on or not found.is_warning):  # a warning also stands below the front
             err.print(f"slope     {found.sentence}", markup=False)
 
 

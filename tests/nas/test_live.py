@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 
 from nas.cli import app, text_front
 from nas.cli.activity import ImportAnnouncer, LinesStatus
+from nas.cli.live import Watching
 from nas.cli.live_table import LiveTable, live_table
 from nas.locks import Lock
 from nas.records.pace import pace
@@ -63,6 +65,24 @@ class TestLiveTable:
         lines = printed(live_table(make_study(), [record(0), record(1, state="running")], "about 3 min left"), 80)
         assert lines[0] == "small   1 of 6 trials   1 running   about 3 min left"
         assert lines[3].split()[:3] == ["1", "running", "0/3"]
+
+
+@pytest.mark.parametrize(("trials", "is_warning", "lines"), [(2, True, 1), (1, True, 0), (1, False, 1)])
+def test_the_slope_is_printed_once(
+    make_study: Callable[..., Study],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    trials: int,
+    is_warning: bool,
+    lines: int,
+) -> None:
+    """Of a search that has ended, a warning stands below the front, which is printed at once."""
+    found = SimpleNamespace(sentence="it still gains", is_warning=is_warning)
+    monkeypatch.setattr("nas.report.slope.slope", lambda *_, **__: found)
+    study, watching = make_study(trials=trials), Watching()
+    for _ in range(2):
+        watching._print_slope(study, [record(0, role="stock")])
+    assert capsys.readouterr().err.count("it still gains") == lines
 
 
 class TestPace:
