@@ -1,6 +1,7 @@
 """Study that trains candidates: what a stored study holds, and Optuna's sampler, costs and trainings."""
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -165,6 +166,13 @@ class Study(StoredStudy):
     def optuna_trials(self) -> list[FrozenTrial]:
         """Return all trials as Optuna stores them."""
         return self.optuna.get_trials(deepcopy=False)
+
+    def began_and_ended(self) -> tuple[datetime | None, datetime | None]:
+        """Return when the first trial began and when the last one ended, in local time; None for what has not."""
+        trials = self.optuna_trials()
+        began = [trial.datetime_start for trial in trials if trial.datetime_start is not None]
+        ended = [trial.datetime_complete for trial in trials if trial.datetime_complete is not None]
+        return min(began, default=None), max(ended, default=None)
 
     def reason_to_stop(self, records: Sequence[Record]) -> str | None:
         """Return why no further trial should begin: the stock model's failure or the circuit breaker's; else None."""

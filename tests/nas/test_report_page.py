@@ -4,9 +4,11 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from html.parser import HTMLParser
 from pathlib import Path
 
+import optuna
 import pytest
 from plotly import graph_objects
 from typer.testing import CliRunner
@@ -14,6 +16,7 @@ from typer.testing import CliRunner
 from nas.algorithms.paired_comparison import Finding
 from nas.cli import app
 from nas.records.record import Record
+from nas.records.trial_attributes import ARCHITECTURE
 from nas.report.effects import Effect, Significance
 from nas.report.page import charts, conditions, gathering, network
 from nas.report.page.contents import Contents
@@ -50,6 +53,26 @@ class Elements(HTMLParser):
         if tag in {"link", "iframe", "object", "embed"}:
             self.addresses.append(tag)
         self.addresses += [value for name in ("src", "href") if (value := values.get(name))]
+
+
+class TestClock:
+    """When a search began and ended; its trainings on several workers take another time."""
+
+    def test_is_that_of_the_trials(self, make_study: Callable[..., Study]) -> None:
+        study = make_study(trials=2)
+        assert gathering._clock(study, study.records()) == "no trial has begun"
+        for start, end in ((20, 22), (21, 23)):
+            began, ended = (datetime(2026, 11, 28, hour) for hour in (start, end))  # noqa: DTZ001 - as Optuna
+            stock = {ARCHITECTURE: {"picks": {}, "summary": ""}}
+            trial = optuna.trial.create_trial(values=[0.0, 0.0], user_attrs=stock)
+            trial.datetime_start, trial.datetime_complete = began, ended
+            study.optuna.add_trial(trial)
+        text = "first trial began 2026-11-28 20:00, last one ended 2026-11-28 23:00: 3.0 h, pauses included"
+        assert gathering._clock(study, study.records()) == text
+
+    def test_has_no_end_while_a_trial_runs(self, study: Study) -> None:
+        assert any(record.state == "running" for record in study.records())
+        assert gathering._clock(study, study.records()).endswith("; the search runs, or was interrupted")
 
 
 class TestPage:
@@ -272,6 +295,16 @@ class TestCharts:
         assert figure is not None
         assert [(line.name, list(line.y)) for line in figure.data] == [("trial 1", [3.0, 2.0])]
         assert charts.learning_curves({"trial 2": epochs[:1]}) is None
+
+    def test_accuracies_are_drawn_of_trainings_that_were_validated_twice(self) -> None:
+        epochs = [
+            Epoch(epoch=number, losses={"box": 1.0}, map50_95=score, map50=None, seconds=1.0)
+            for number, score in ((1, 0.1), (2, None), (3, 0.3))
+        ]
+        figure = charts.accuracy_curves({"trial 1": epochs, "trial 2": epochs[1:]})
+        assert figure is not None
+        assert [(line.name, list(line.x), list(line.y)) for line in figure.data] == [("trial 1", [1, 3], [0.1, 0.3])]
+        assert charts.accuracy_curves({"trial 2": epochs[1:]}) is None
 
     def test_latency_is_compared_with_gflops(self) -> None:
         latencies = [3.0, 1.0, 2.0, 4.0]

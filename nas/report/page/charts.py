@@ -166,21 +166,34 @@ def learning_curves(epochs: Mapping[str, Sequence[Epoch]]) -> graph_objects.Figu
     Args:
         epochs: of each training, by its name.
     """
-    curves = [
-        graph_objects.Scatter(
-            x=[epoch.epoch for epoch in each],
-            y=[sum(epoch.losses.values()) for epoch in each],
-            mode="lines+markers",
-            name=name,
-        )
-        for name, each in epochs.items()
-        if len(each) >= _LEAST_POINTS
-    ]
-    if not curves:
+    losses = {name: [(one.epoch, sum(one.losses.values())) for one in each] for name, each in epochs.items()}
+    return _curves(losses, "training loss")
+
+
+def accuracy_curves(epochs: Mapping[str, Sequence[Epoch]]) -> graph_objects.Figure | None:
+    """Return mAP50-95 by validated epoch of each training; None if none has two of them.
+
+    Args:
+        epochs: of each training, by its name.
+    """
+    scores = {
+        name: [(one.epoch, one.map50_95) for one in each if one.map50_95 is not None] for name, each in epochs.items()
+    }
+    return _curves(scores, LABELS["map50_95"])
+
+
+def _curves(trainings: Mapping[str, Sequence[tuple[int, float]]], heading: str) -> graph_objects.Figure | None:
+    """Return values by epoch of each training that has two of them; None if none has."""
+    drawn = {name: points for name, points in trainings.items() if len(points) >= _LEAST_POINTS}
+    if not drawn:
         return None
-    figure = graph_objects.Figure(curves)
-    figure.update_xaxes(title_text="epoch", dtick=1 if max(map(len, epochs.values())) <= _ROW else None)
-    figure.update_yaxes(title_text="training loss")
+    figure = graph_objects.Figure()
+    for name, points in drawn.items():
+        epochs, values = zip(*points, strict=True)
+        figure.add_trace(graph_objects.Scatter(x=epochs, y=values, mode="lines+markers", name=name))
+    last = max(points[-1][0] for points in drawn.values())
+    figure.update_xaxes(title_text="epoch", dtick=1 if last <= _ROW else None)
+    figure.update_yaxes(title_text=heading)
     return figure
 
 

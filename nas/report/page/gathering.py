@@ -94,6 +94,18 @@ def _ablations(study: Reported, problems: list[str]) -> list[list[str]]:
     return [ablation.lines() for ablation in found if ablation is not None]
 
 
+def _clock(study: Reported, records: Sequence[Record]) -> str:
+    """Return when the first trial began and the last one ended, and the time between them."""
+    began, ended = study.began_and_ended()
+    if began is None:
+        return "no trial has begun"
+    start = f"{began:%Y-%m-%d %H:%M}"
+    if ended is None or any(record.state == "running" for record in records):
+        return f"first trial began {start}; the search runs, or was interrupted"
+    passed = duration((ended - began).total_seconds())
+    return f"first trial began {start}, last one ended {ended:%Y-%m-%d %H:%M}: {passed}, pauses included"
+
+
 def _about(study: Reported, records: Sequence[Record]) -> dict[str, str]:
     settings, run = study.settings, study.file.run
     finished = sum(record.finished for record in records)
@@ -104,6 +116,7 @@ def _about(study: Reported, records: Sequence[Record]) -> dict[str, str]:
         "space": f"{settings.space} at scale {settings.scale}",
         "data": f"{settings.data}: {conditions.sizes(study)}",
         "trials": f"{finished} finished of {len(records)}, {duration(seconds)} of training",
+        "clock": _clock(study, records),
         "workers": f"{run.workers} on {run.device}",
         "budget": f"{with_unit(budget.epochs, 'epoch')} at {budget.image_size} px, batch {budget.batch}{base}",
         "objectives": ", ".join(LABELS[name] for name in settings.objectives),
@@ -149,6 +162,7 @@ def _charts(
         "front": drawn,
         "effects": charts.effects_chart(effects.rows) if effects else None,
         "curves": charts.learning_curves(epochs),
+        "accuracy": charts.accuracy_curves(epochs),
         "latency": latency,
     }
     return {

@@ -1,6 +1,7 @@
 """Interface of a study of which a report is made."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -36,6 +37,9 @@ class Reported(Protocol):
 
     def front(self, records: Sequence[Record] | None = None) -> list[Record]:
         """Return the Pareto front, best accuracy first."""
+
+    def began_and_ended(self) -> tuple[datetime | None, datetime | None]:
+        """Return when the first trial began and when the last one ended; None for what has not happened."""
 
     def nothing_learned(self, records: Sequence[Record] | None = None) -> list[str]:
         """Return a warning if the stock model has learned nothing; empty if it has."""
