@@ -20,7 +20,9 @@ from typer.testing import CliRunner, Result
 from nas.cli import app
 from nas.execution import worker
 from nas.execution.worker import Worker
+from nas.study.folders import REPORT
 from nas.study.study import Study
+from nas.study.tracking_state import TrackingState
 from nas.tracking import server
 from nas.tracking.mlflow_runs import ui_command, ui_environment
 from nas.tracking.server import PagesServer
@@ -73,6 +75,52 @@ class TestSync:
         held.release()
         assert result.exit_code == 2
         assert "small is running in another process, which sends what is missing itself" in result.stderr
+
+
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Page of a report, which is made without its contents."""
+    monkeypatch.setattr("nas.report.page.page.page", lambda _: "<p>a page</p>")
+    return "<p>a page</p>"
+
+
+class TestReport:
+    def test_the_page_of_a_tracked_study_is_sent(self, untracked: Study, page: str, tmp_path: Path) -> None:
+        report = ("report", "small", "--runs", untracked.folder.parent)
+        assert "MLflow" not in nas(*report).stderr
+        assert not (tmp_path / "mlflow.db").exists()
+        TrackingState.of(untracked.folder)
+        assert "MLflow" not in nas(*report, "--no-mlflow").stderr
+        assert "MLflow" not in nas(*report, "--out", tmp_path / "elsewhere.html").stderr
+        assert not (tmp_path / "mlflow.db").exists()
+        result = nas(*report)
+        assert result.exit_code == 0, result.stderr
+        assert "MLflow has it; see it with: nas ui" in result.stderr
+        client = MlflowClient(tracking_uri=untracked.file.tracking)
+        (found,) = client.search_experiments(filter_string="name LIKE 'nas/%'")
+        (run,) = client.search_runs([found.experiment_id], "tags.mlflow.runName = 'small'")
+        sent = client.download_artifacts(run.info.run_id, "report.html", str(tmp_path))
+        assert Path(sent).read_text(encoding="utf-8") == page
+
+    def test_a_server_that_is_away_costs_a_line(self, untracked: Study, page: str) -> None:
+        untracked.file = untracked.file.model_copy(update={"tracking": "http://127.0.0.1:9"})
+        untracked.file.write(untracked.folder)
+        TrackingState.of(untracked.folder)
+        report = ("report", "small", "--runs", untracked.folder.parent)
+        result = nas(*report)
+        assert result.exit_code == 0, result.stderr
+        assert "MLflow lacks the page: MLflow cannot be used at http://127.0.0.1:9: " in result.stderr
+        assert (untracked.folder / REPORT).read_text(encoding="utf-8") == page
+        assert nas(*report, "--mlflow").exit_code == 2
+
+    @pytest.mark.usefixtures("page")
+    def test_a_running_search_sends_it_itself(self, untracked: Study, tmp_path: Path) -> None:
+        TrackingState.of(untracked.folder)
+        with untracked.supervision_lock.held_at_once(AssertionError("it is free")):
+            result = nas("report", "small", "--runs", untracked.folder.parent)
+        assert result.exit_code == 0, result.stderr
+        assert "the search, which runs, sends the page to MLflow" in result.stderr
+        assert not (tmp_path / "mlflow.db").exists()
 
 
 @pytest.fixture
