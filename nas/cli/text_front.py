@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from nas.records.record import Record
 
+# Not drawn by plotext: version 5 lays its legend over the top left corner, where the best of a front stand, and version
+# 6, with another interface, ships a compiled library; neither draws steps, so the code here would hardly be shorter.
 WIDTH, HEIGHT = 64, 12
 LEAST_COLUMNS = WIDTH + 12
 """Columns of a terminal below which no front is drawn."""
