@@ -232,8 +232,8 @@ class TestName:
         with pytest.raises(StudyError) as caught:
             calibration(search)
         assert str(caught.value) == (
-            "long-calibrate: has measured noise and slope with --epochs 3, as nas trust long shows; to measure with "
-            f"--epochs 9, rename the folder {folder}, and repeat this"
+            f"long-calibrate: has measured noise and slope with --epochs 3, as nas trust long --runs {folder.parent} "
+            f"shows; to measure with --epochs 9, rename the folder {folder}, and repeat this"
         )
 
     def test_search_that_no_such_calibration_led_to_is_another_one(self, make_study: MakeStudy) -> None:
