@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from nas.paths import RUNS
 from nas.records.record import Record
 from nas.study.study import Study
+from nas.workflows import running
 from nas.workflows.plan import Plan
 from nas.workflows.progress_line import Show, line
 from nas.workflows.request import Request
-from nas.workflows.running import SupervisorOf, supervise
+from nas.workflows.running import SupervisorOf
 
 
 def plan(request: Request, show: Show) -> Plan:
@@ -37,7 +38,7 @@ def run(study: Study, show: Show, *, supervisor: SupervisorOf | None = None, aga
         show(line(study, records))
 
     try:
-        supervise(study, supervisor=supervisor, show=tick)
+        running.supervise(study, supervisor=supervisor, show=tick)
     except KeyboardInterrupt:  # without the traceback of where it waited
         raise KeyboardInterrupt(
             "stopped; finished trials are saved, running ones go back into the queue. Continue with: "
