@@ -13,12 +13,11 @@ model alone has nothing to confirm, and another takes its place. Killed at any t
 """
 
 import argparse
-import csv
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ import yaml
 from scipy.stats import binomtest, t
 
 import nas
+from benchmarks import results_file
 from nas.study.judging import judged_records
 from nas.workflows.confirm import finalists_of
 from search_spaces import OPERATORS, build, load
@@ -229,7 +229,7 @@ def run(setting: Setting, studies: int, jobs: int, results: Path) -> None:
     data, weights = subset(setting), stock_weights(setting)
     classes = len(datasets.load(data).classes)
     print(f"{require_equal(weights, classes)} copies compute what the stock blocks do, to the bit", flush=True)
-    done = {row.study: row.finding != "none" for row in read(results) if is_of(row, setting)}
+    done = {row.study: row.finding != "none" for row in results_file.read(results, Row) if is_of(row, setting)}
     with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
         while (missing := studies - sum(done.values())) > 0:
             first = max(done, default=-1) + 1
@@ -238,7 +238,7 @@ def run(setting: Setting, studies: int, jobs: int, results: Path) -> None:
             futures = {pool.submit(run_study, setting, data, weights, number): number for number in numbers}
             for future in as_completed(futures):
                 rows = future.result()
-                append(results, rows)
+                results_file.append(results, rows)
                 done[futures[future]] = rows[0].finding != "none"
                 findings = ", ".join(f"{row.finding} ({row.difference:+.2f})" for row in rows)
                 print(f"{setting.data_name} {futures[future]:3}: {findings}  {rows[0].seconds:.0f} s", flush=True)
@@ -246,29 +246,6 @@ def run(setting: Setting, studies: int, jobs: int, results: Path) -> None:
 
 def is_of(row: Row, setting: Setting) -> bool:
     return (row.data, row.setting) == (setting.data_name, setting.name)
-
-
-def read(results: Path) -> list[Row]:
-    if not results.exists():
-        return []
-    with results.open(encoding="utf-8", newline="") as file:
-        return [
-            Row(**{one.name: CONVERTED.get(one.type, str)(row[one.name]) for one in fields(Row)})
-            for row in csv.DictReader(file)
-        ]
-
-
-CONVERTED: dict[object, Callable[[str], Any]] = {int: int, float: float}
-
-
-def append(results: Path, rows: Sequence[Row]) -> None:
-    results.parent.mkdir(parents=True, exist_ok=True)
-    is_new = not results.exists()
-    with results.open("a", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, [one.name for one in fields(Row)])
-        if is_new:
-            writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
 
 
 def table(rows: Sequence[Row]) -> Iterator[str]:
@@ -348,7 +325,7 @@ def main() -> None:
             run(setting, studies, jobs, results)
     except NasError as error:
         raise SystemExit(str(error)) from None
-    print("\n".join(table(read(results))))
+    print("\n".join(table(results_file.read(results, Row))))
 
 
 if __name__ == "__main__":

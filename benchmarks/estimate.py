@@ -165,7 +165,7 @@ def linked(bccd: Path, folder: Path, case: Case) -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """What was seen of the worker: time, CPU seconds, and resident bytes, mapped images included."""
+    """State of the worker at one time: its CPU seconds, and resident bytes, mapped images included."""
 
     at: float
     cpu: float

@@ -14,16 +14,15 @@ tenth, and one on each. Intervals are bootstrapped over architectures.
 """
 
 import argparse
-import csv
 import os
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import combinations, product
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, get_type_hints
+from typing import Any
 
 os.environ.setdefault("YOLO_OFFLINE", "true")
 os.environ.setdefault("YOLO_VERBOSE", "false")
@@ -32,6 +31,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import numpy as np
 from scipy.stats import kendalltau, spearmanr
 
+from benchmarks import results_file
 from nas.algorithms.rank_agreement import agreement
 from search_spaces import Architecture, SearchSpace, cache_folder, load
 from trials import Budget, recipes
@@ -145,32 +145,13 @@ def measured(
     )
 
 
-def read(file: Path) -> list[Result]:
-    """Read the results file; empty if it does not exist."""
-    if not file.is_file():
-        return []
-    types = get_type_hints(Result)
-    with file.open(newline="", encoding="utf-8") as lines:
-        return [Result(**{name: types[name](value) for name, value in row.items()}) for row in csv.DictReader(lines)]
-
-
-def append(file: Path, result: Result) -> None:
-    """Append one training in one write."""
-    new = not file.is_file()
-    with file.open("a", newline="", encoding="utf-8") as lines:
-        writer = csv.DictWriter(lines, fieldnames=[field.name for field in fields(Result)])
-        if new:
-            writer.writeheader()
-        writer.writerow(vars(result))
-
-
 def train(options: argparse.Namespace) -> None:
     """Train all that the results file lacks, seed by seed."""
     space = load(SPACE)
     architectures = drawn(space, digit_scenes.CLASSES)
     bases = options.results.with_suffix(".bases")
     bases.mkdir(exist_ok=True)
-    finished = {(one.way, one.seed, one.fingerprint, one.is_base) for one in read(options.results)}
+    finished = {(one.way, one.seed, one.fingerprint, one.is_base) for one in results_file.read(options.results, Result)}
     for seed, way in product(range(options.seeds), options.ways):
         weights = bases / f"{way}-{seed}.pt"
         jobs = [(*architectures[0], True), *((*one, False) for one in architectures)]
@@ -180,7 +161,7 @@ def train(options: argparse.Namespace) -> None:
                 continue
             result = measured(way, seed, architecture, gflops, weights, is_base=is_base)
             if not is_there:
-                append(options.results, result)
+                results_file.append(options.results, [result])
             line = f"{result.map50_95:.4f}  {result.cpu_seconds:.0f} s  {result.summary}"
             print(f"{way}  seed {seed}  {done}/{ARCHITECTURES}  {line}", flush=True)
 
@@ -216,7 +197,7 @@ def pairs(results: Sequence[Result]) -> Iterator[tuple[str, list[tuple[np.ndarra
 
 def table(options: argparse.Namespace) -> None:
     """Print the tables, as Markdown."""
-    results = read(options.results)
+    results = results_file.read(options.results, Result)
     print("| images | trainings | CPU-s each | mean mAP50-95 | sd between architectures | sd between seeds |")
     print("|---|---|---|---|---|---|")
     for way in WAYS:

@@ -14,32 +14,28 @@ models are in a folder next to FILE, with its name.
 """
 
 import argparse
-import csv
 import os
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, get_type_hints
-from unittest import mock
+from typing import Any
 
 os.environ.setdefault("YOLO_OFFLINE", "true")
 os.environ.setdefault("YOLO_VERBOSE", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
-import torch
 from scipy.stats import kendalltau
-from torch import nn
-from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils.torch_utils import ModelEMA
 
+from benchmarks import results_file
+from benchmarks.other_averages import accuracies_of, re_estimate
 from search_spaces import Architecture, SearchSpace, load
 from trials import Budget, Recipe
 from trials.budget import Precision
@@ -121,30 +117,11 @@ class Readings(ShortTraining):
             return
         self.readings[AS_TRAINED] = short_training.accuracies(self.metrics)
         for name, average in self._averages.items():
-            self.readings[name] = self._read(average)
+            self.readings[name] = accuracies_of(self, average)
         with self.ema.applied() as averaged:
             re_estimated = ModelEMA(averaged)
-        _re_estimate(re_estimated.ema, self.train_loader, self.preprocess_batch)
-        self.readings[RE_ESTIMATED] = self._read(re_estimated)
-
-    def _read(self, other: ModelEMA) -> tuple[float, float]:
-        with mock.patch.object(self, "ema", other):
-            metrics, _ = DetectionTrainer.validate(self)
-        return short_training.accuracies(metrics)
-
-
-@torch.no_grad()
-def _re_estimate(model: nn.Module, loader: Any, prepare: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """Re-estimate batch norm's statistics as the mean over `BN_BATCHES` training batches."""
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    model.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None
-        norm.train()
-    for batch in islice(loader, BN_BATCHES):
-        model(prepare(batch)["img"])
-    model.eval()
+        re_estimate(re_estimated.ema, self.train_loader, self.preprocess_batch, batches=BN_BATCHES)
+        self.readings[RE_ESTIMATED] = accuracies_of(self, re_estimated)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,30 +227,11 @@ def _base(bases: Path, way: str, image_size: int, seed: int) -> Path:
     return bases / f"{way}-{image_size}-{seed}.pt"
 
 
-def read(file: Path) -> list[Result]:
-    """Read the results file; empty if it does not exist."""
-    if not file.is_file():
-        return []
-    types = get_type_hints(Result)
-    with file.open(newline="", encoding="utf-8") as lines:
-        return [Result(**{name: types[name](value) for name, value in row.items()}) for row in csv.DictReader(lines)]
-
-
-def append(file: Path, results: Sequence[Result]) -> None:
-    """Append the readings of one training in one write."""
-    new = not file.is_file()
-    with file.open("a", newline="", encoding="utf-8") as lines:
-        writer = csv.DictWriter(lines, fieldnames=[field.name for field in fields(Result)])
-        if new:
-            writer.writeheader()
-        writer.writerows(vars(result) for result in results)
-
-
 def train(options: argparse.Namespace) -> None:
     """Train all that the results file lacks."""
     data = datasets.load(options.data)
     architectures = drawn(load(SPACE), len(data.classes), options.architectures)
-    finished = {result.training for result in read(options.results)}
+    finished = {result.training for result in results_file.read(options.results, Result)}
     job_of = partial(Job, count=len(architectures), image_size=options.image_size)
     missing = [
         job_of(way=way, index=index, seed=seed)
@@ -294,7 +252,7 @@ def train(options: argparse.Namespace) -> None:
             for done, future in enumerate(as_completed(futures), 1):
                 results = future.result()
                 if results[0].training not in finished:
-                    append(options.results, results)
+                    results_file.append(options.results, results)
                 line = f"seed {results[0].seed}  {results[0].map50_95:.4f}  {results[0].summary}"
                 print(f"{done}/{len(jobs)}  {results[0].way}  {line}", flush=True)
 
@@ -320,7 +278,7 @@ COLUMNS = (
 def table(options: argparse.Namespace) -> None:
     """Print the table, as Markdown."""
     by_way: dict[tuple[str, int, str], list[Result]] = {}
-    for result in read(options.results):
+    for result in results_file.read(options.results, Result):
         if result.way not in BASES:
             by_way.setdefault((result.way, result.image_size, result.reading), []).append(result)
     print(f"| {' | '.join(COLUMNS)} |")

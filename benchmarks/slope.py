@@ -26,19 +26,19 @@ import os
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import combinations
 from multiprocessing import get_context
 from pathlib import Path
 from shutil import copyfile
 from statistics import fmean, median
 from tempfile import TemporaryDirectory
-from typing import get_type_hints
 
 os.environ.setdefault("YOLO_OFFLINE", "true")
 os.environ.setdefault("YOLO_VERBOSE", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from benchmarks import results_file
 from nas.algorithms.rank_agreement import agreement
 from search_spaces import Architecture, load
 from trials import Budget, Costs, evaluate, recipes
@@ -155,25 +155,6 @@ def trained(job: Job, weights: Path) -> Result:
     )
 
 
-def read(file: Path) -> list[Result]:
-    """Read the results file; empty if it does not exist."""
-    if not file.is_file():
-        return []
-    types = get_type_hints(Result)
-    with file.open(newline="", encoding="utf-8") as lines:
-        return [Result(**{name: types[name](value) for name, value in row.items()}) for row in csv.DictReader(lines)]
-
-
-def append(file: Path, result: Result) -> None:
-    """Append one result."""
-    new = not file.is_file()
-    with file.open("a", newline="", encoding="utf-8") as lines:
-        writer = csv.DictWriter(lines, fieldnames=[field.name for field in fields(Result)])
-        if new:
-            writer.writeheader()
-        writer.writerow(vars(result))
-
-
 def train(options: argparse.Namespace) -> None:
     """Train all that the results file lacks, the stock models of a seed first."""
     finished = {(*one.search[2:], one.length, one.fingerprint) for one in _of(options)}
@@ -190,7 +171,7 @@ def train(options: argparse.Namespace) -> None:
             for done, future in enumerate(as_completed(futures), 1):
                 result = future.result()
                 if (*result.search[2:], result.length, result.fingerprint) not in finished:
-                    append(options.results, result)
+                    results_file.append(options.results, [result])
                 line = f"{result.epochs} epochs, seed {result.seed}, {result.length}: {result.map50_95:.4f}"
                 print(f"{done}/{len(missing)}  {line}  {result.summary}", flush=True)
 
@@ -199,7 +180,7 @@ def _of(options: argparse.Namespace) -> list[Result]:
     """Return the results of this data set and model."""
     name = Path(options.data).parent.name if options.data != DIGITS else DIGITS
     model = f"{options.space}{options.scale}"
-    return [one for one in read(options.results) if (one.data, one.model) == (name, model)]
+    return [one for one in results_file.read(options.results, Result) if (one.data, one.model) == (name, model)]
 
 
 def _jobs(options: argparse.Namespace) -> Iterator[list[Job]]:
@@ -254,7 +235,7 @@ COLUMNS = (
 
 def table(options: argparse.Namespace) -> None:
     """Print the table, as Markdown; accuracies are means over seeds, in points."""
-    results = read(options.results)
+    results = results_file.read(options.results, Result)
     print(f"| {' | '.join(COLUMNS)} |")
     print("|---" * len(COLUMNS) + "|")
     for key in sorted({one.search[:-1] for one in results}):

@@ -11,16 +11,15 @@ what FILE has; with `--untuned` it only reads. `table` prints the table of docs/
 """
 
 import argparse
-import csv
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, fields
-from itertools import islice, product, starmap
+from dataclasses import dataclass
+from itertools import product, starmap
 from pathlib import Path
 from statistics import mean
 from tempfile import TemporaryDirectory
-from typing import Any, get_type_hints
+from typing import Any
 from unittest import mock
 
 os.environ.setdefault("YOLO_OFFLINE", "true")
@@ -28,17 +27,17 @@ os.environ.setdefault("YOLO_VERBOSE", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import torch
-from torch import nn
-from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.utils.torch_utils import ModelEMA
 
+from benchmarks import results_file
+from benchmarks.other_averages import accuracies_of, re_estimate
 from search_spaces import Architecture, load
 from trials import Budget, evaluate, recipes
 from trials.budget import Channels
 from trials.data.datasets import DataSet
 from trials.data.datasets import load as load_data
 from trials.scores import Costs
-from trials.training import inheritance, short_training, trainer_patches
+from trials.training import inheritance, trainer_patches
 from trials.training.short_training import ShortTraining
 
 IMAGE_SIZE, BN_BATCHES, TUNING = 128, 24, 3
@@ -84,32 +83,13 @@ class Tuning(ShortTraining):
                 torch.zeros(1),
                 dict.fromkeys(("box_loss", "cls_loss", "dfl_loss"), torch.zeros(1)),
             )
-            self.readings["untuned"] = self._read(ModelEMA(self.model))
+            self.readings["untuned"] = accuracies_of(self, ModelEMA(self.model))[0]
             re_estimated = ModelEMA(self.model)
-            _re_estimate(re_estimated.ema, self.train_loader, self.preprocess_batch)
-            self.readings["re-estimated"] = self._read(re_estimated)
+            re_estimate(re_estimated.ema, self.train_loader, self.preprocess_batch, batches=BN_BATCHES)
+            self.readings["re-estimated"] = accuracies_of(self, re_estimated)[0]
             if self.untuned:
                 raise _UntunedError
         super().run_callbacks(event)
-
-    def _read(self, other: ModelEMA) -> float:
-        with mock.patch.object(self, "ema", other):
-            metrics, _ = DetectionTrainer.validate(self)
-        return short_training.accuracies(metrics)[0]
-
-
-@torch.no_grad()
-def _re_estimate(model: nn.Module, loader: Any, prepare: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """Re-estimate batch norm's statistics as the mean over `BN_BATCHES` training batches."""
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    model.eval()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None
-        norm.train()
-    for batch in islice(loader, BN_BATCHES):
-        model(prepare(batch)["img"])
-    model.eval()
 
 
 def budget_of(data: DataSet, epochs: int, seed: int, **others: Any) -> Budget:
@@ -173,25 +153,6 @@ def measured(job: Job, weights: Path, data: DataSet, *, untuned: bool) -> list[R
     ]
 
 
-def read(file: Path) -> list[Reading]:
-    """Read the results file; empty if it does not exist."""
-    if not file.is_file():
-        return []
-    types = get_type_hints(Reading)
-    with file.open(newline="", encoding="utf-8") as lines:
-        return [Reading(**{name: types[name](value) for name, value in row.items()}) for row in csv.DictReader(lines)]
-
-
-def append(file: Path, readings: list[Reading]) -> None:
-    """Append readings in one write."""
-    new = not file.is_file()
-    with file.open("a", newline="", encoding="utf-8") as lines:
-        writer = csv.DictWriter(lines, fieldnames=[field.name for field in fields(Reading)])
-        if new:
-            writer.writeheader()
-        writer.writerows(vars(reading) for reading in readings)
-
-
 def train(options: argparse.Namespace) -> None:
     """Measure all that the results file lacks."""
     data = load_data(Path("digits"))
@@ -199,14 +160,15 @@ def train(options: argparse.Namespace) -> None:
         weights, accuracy = stock_weights(space_name, options.epochs, data, options.results.with_suffix(".bases"))
         if accuracy is not None:
             common = {"space": space_name, "width": 1.0, "way": STOCK, "seed": 0, "inherited": 0.0}
-            append(options.results, [Reading(**common, reading=STOCK, map50_95=accuracy)])
+            results_file.append(options.results, [Reading(**common, reading=STOCK, map50_95=accuracy)])
         jobs = product([space_name], options.widths, WAYS, range(options.seeds))
         for job in sorted(starmap(Job, jobs), key=lambda job: job.seed):
-            results = [one for one in read(options.results) if Job(one.space, one.width, one.way, one.seed) == job]
+            rows = results_file.read(options.results, Reading)
+            results = [one for one in rows if Job(one.space, one.width, one.way, one.seed) == job]
             done = {one.reading for one in results}
             if ("untuned" if options.untuned else f"epoch {TUNING}") not in done:
                 readings = measured(job, weights, data, untuned=options.untuned)
-                append(options.results, [one for one in readings if one.reading not in done])
+                results_file.append(options.results, [one for one in readings if one.reading not in done])
                 print(job, {one.reading: one.map50_95 for one in readings}, flush=True)
 
 
@@ -215,7 +177,7 @@ COLUMNS = ("untuned", "re-estimated", "epoch 1", "epoch 3")
 
 def table(options: argparse.Namespace) -> None:
     """Print the means over seeds, as Markdown."""
-    readings = read(options.results)
+    readings = results_file.read(options.results, Reading)
     stock = {one.space: one.map50_95 for one in readings if one.way == STOCK}
     print(f"| stock model | width | channels | inherited | {' | '.join(COLUMNS)} | seeds |")
     print("|---" * (len(COLUMNS) + 5) + "|")

@@ -179,7 +179,7 @@ class Verdict:
 
     @property
     def changes(self) -> tuple[str, ...]:
-        """What else than the seed differs between the search's trainings and these, in words."""
+        """Differences between the search's trainings and these, apart from the seed, in words."""
         found = ["on other images"] if self.judged else []
         if self.epochs != self.epochs_of_search:
             found.append(f"after {self.epochs} epochs, not {self.epochs_of_search}")

@@ -28,7 +28,7 @@ Trying = Callable[[str], None]
 
 @dataclass(frozen=True, kw_only=True)
 class AtOnce:
-    """What some trainings at once have measured.
+    """Speed and memory of several trainings at once.
 
     Attributes:
         rate: images a second of all of them together.

@@ -1,4 +1,4 @@
-"""What choices by measurements on this machine share: they are made once, and what does not fit is no answer."""
+"""Choose a number by measuring on this machine: once for each key; running out of memory is an answer, no failure."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass

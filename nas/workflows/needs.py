@@ -11,7 +11,7 @@ from trials.data.image_cache import ValidationBatches
 from trials.data.room import Room, most_bytes
 
 _STUDY_BYTES = 90 * 2**20
-"""What Optuna and its storage occupy in a worker; a timing process imports neither."""
+"""Memory of Optuna and its storage in a worker; a timing process imports neither."""
 _TRIAL_BYTES = 200_000
 """Most bytes that a trial leaves beside its weights: model, epochs, outcome, and its rows in databases."""
 

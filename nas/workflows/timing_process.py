@@ -35,7 +35,7 @@ _KILO = 1 if sys.platform == "darwin" else 1024
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What a process times.
+    """Trainings that a process times.
 
     Attributes:
         parent: process that has started this one; with it this one ends.
@@ -75,7 +75,7 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessTimes:
-    """What one process has measured; the fields are keys of the check cache.
+    """Times and memory that one process has measured; the fields are keys of the check cache.
 
     Attributes:
         start: seconds from the start of a process until it can begin a training, the data set's check included.

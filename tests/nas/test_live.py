@@ -76,7 +76,7 @@ def test_the_slope_is_printed_once(
     is_warning: bool,
     lines: int,
 ) -> None:
-    """Of a search that has ended, a warning stands below the front, which is printed at once."""
+    """Below the front of an ended search, which is printed at once, there is a warning."""
     found = SimpleNamespace(sentence="it still gains", is_warning=is_warning)
     monkeypatch.setattr("nas.report.slope.slope", lambda *_, **__: found)
     study, watching = make_study(trials=trials), Watching()
