@@ -2,10 +2,12 @@ import hashlib
 import os
 import shutil
 import socket
+import sqlite3
 import subprocess
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from functools import partial, wraps
 from itertools import product
@@ -58,6 +60,28 @@ def patient_progress() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(activity, "SECONDS", (600.0, 600.0))
         yield
+
+
+@pytest.fixture(scope="session")
+def contents() -> Callable[[Path], dict[Path, Any]]:
+    """Read every file of a folder: the rows of a database, the bytes of all else.
+
+    SQLite moves rows from its log to its file whenever a last connection closes, so that the bytes of a database
+    may change though nobody wrote to it.
+    """
+
+    def rows_or_bytes(path: Path) -> list[str] | bytes:
+        with closing(sqlite3.connect(path)) as database:
+            try:
+                return list(database.iterdump())
+            except sqlite3.DatabaseError:  # half of a database
+                return path.read_bytes()
+
+    def reading(folder: Path) -> dict[Path, Any]:
+        files = [path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(("-wal", "-shm"))]
+        return {path: rows_or_bytes(path) if path.suffix == ".db" else path.read_bytes() for path in files}
+
+    return reading
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -29,6 +29,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy:D
 
 MakeStudy = Callable[..., Study]
 Damage = Callable[["Broken"], object]
+Contents = Callable[[Path], dict[Path, Any]]
 TRIALS = 4
 
 
@@ -89,12 +90,6 @@ class Broken:
         return CliRunner().invoke(app, ["fsck", "small", *arguments, "--runs", str(self.folder.parent)])
 
 
-def _contents(folder: Path) -> dict[Path, bytes]:
-    """Return the content of every file but those that SQLite has beside an open database."""
-    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("study.db-"))
-    return {path: path.read_bytes() for path in files}
-
-
 def _whole_weights(score: Callable[..., Outcome]) -> Callable[..., Outcome]:
     """Score by a formula, with a weights file that is an archive."""
 
@@ -138,12 +133,12 @@ def broken(template: tuple[Path, Path], tmp_path: Path) -> Broken:
     return study
 
 
-def test_finished_study_is_clean(broken: Broken) -> None:
-    before = _contents(broken.folder)
+def test_finished_study_is_clean(broken: Broken, contents: Contents) -> None:
+    before = contents(broken.folder)
     result = broken.nas()
     assert (result.exit_code, result.stdout) == (0, "")
     assert f"small: {TRIALS} trials in Optuna, {TRIALS + 1} runs in MLflow: they and the files agree" in result.stderr
-    assert _contents(broken.folder) == before
+    assert contents(broken.folder) == before
 
 
 _SECOND = "trial_id = (SELECT trial_id FROM trials WHERE number = 2)"
@@ -335,17 +330,19 @@ UNREPAIRABLE: dict[str, tuple[str, Damage]] = {
 
 
 @pytest.mark.parametrize("name", UNREPAIRABLE)
-def test_damage_that_cannot_be_repaired_is_named_and_nothing_is_written(broken: Broken, name: str) -> None:
+def test_damage_that_cannot_be_repaired_is_named_and_nothing_is_written(
+    broken: Broken, contents: Contents, name: str
+) -> None:
     address, damage = UNREPAIRABLE[name]
     damage(broken)
-    before = _contents(broken.folder)
+    before = contents(broken.folder)
     for arguments in ((), ("--repair",)):
         result = broken.nas(*arguments)
         assert result.exit_code == 1, result.output
         (line,) = result.stdout.splitlines()
         assert line.startswith(f"small{'' if address.startswith('in') else '/'}"), line
         assert f"{address}: " in line
-    assert _contents(broken.folder) == before
+    assert contents(broken.folder) == before
 
 
 def test_nothing_is_repaired_while_the_study_runs(broken: Broken) -> None:

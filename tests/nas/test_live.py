@@ -146,15 +146,13 @@ class TestWatch:
         listed = CliRunner().invoke(app, ["trials", study.name, *words]).stdout
         assert [json.loads(line) for line in watched] == json.loads(listed)
 
-    def test_writes_nothing(self, make_study: Callable[..., Study]) -> None:
+    def test_writes_nothing(
+        self, make_study: Callable[..., Study], contents: Callable[[Path], dict[Path, Any]]
+    ) -> None:
         study = make_study()
-        before = {path: path.read_bytes() for path in files_of(study.folder)}
+        before = contents(study.folder)
         CliRunner().invoke(app, ["watch", study.name, "--once", "--runs", str(study.folder.parent)])
-        assert {path: path.read_bytes() for path in files_of(study.folder)} == before
-
-
-def files_of(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix not in {".db-shm", ".db-wal"})
+        assert contents(study.folder) == before
 
 
 class TestImportAnnouncer:

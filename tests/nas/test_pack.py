@@ -35,6 +35,7 @@ from trials import Budget, Outcome
 from trials.data import datasets
 
 MakeStudy = Callable[..., Study]
+Contents = Callable[[Path], dict[Path, Any]]
 EMPTY_PICKLE = b"\x80\x02}q\x00X\x10\x00\x00\x00nas_stored_modelq\x01K\x01s."
 GOLDEN = Path(__file__).parents[1] / "golden" / "2026-11.tar.xz"
 
@@ -68,12 +69,6 @@ def packed(searched: Study, tmp_path: Path) -> Path:
     return tmp_path / "small.tar.gz"
 
 
-def contents(folder: Path) -> dict[str, str]:
-    """Return the hash of every file but those that SQLite and locks have."""
-    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.endswith(("-wal", "-shm", ".lock"))]
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
 def results(folder: Path) -> list[tuple[Any, ...]]:
     study = Study.open(folder)
     trials = study.optuna_trials()
@@ -87,7 +82,7 @@ def results(folder: Path) -> list[tuple[Any, ...]]:
 
 class TestUnpacking:
     def test_unpacked_study_is_resumed_and_the_original_stays_as_it_is(
-        self, searched: Study, packed: Path, tmp_path: Path
+        self, searched: Study, packed: Path, contents: Contents, tmp_path: Path
     ) -> None:
         before, there = contents(searched.folder), tmp_path / "elsewhere"
         result = nas("unpack", packed, "--runs", there)
@@ -157,7 +152,7 @@ class TestUnpacking:
         findings = [finding.problem for finding in check(there / "small")[0].findings]
         assert "RUNNING in Optuna, but it is finished" in findings
 
-    def test_existing_study_is_not_replaced(self, searched: Study, packed: Path) -> None:
+    def test_existing_study_is_not_replaced(self, searched: Study, packed: Path, contents: Contents) -> None:
         before = contents(searched.folder)
         result = nas("unpack", packed, "--runs", searched.folder.parent)
         assert result.exit_code == 2
@@ -476,7 +471,7 @@ def _as_another_user() -> list[str] | None:
 
 
 @pytest.mark.slow
-def test_study_is_resumed_by_another_user_in_another_place(tmp_path: Path) -> None:
+def test_study_is_resumed_by_another_user_in_another_place(contents: Contents, tmp_path: Path) -> None:
     as_nobody = _as_another_user()
     if as_nobody is None:
         pytest.skip("needs root, and setpriv of util-linux")

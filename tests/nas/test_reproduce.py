@@ -35,6 +35,7 @@ from trials.provenance import Provenance
 MakeStudy = Callable[..., Study]
 Score = Callable[..., Outcome]
 Trained = list[tuple[Architecture, Budget]]
+Contents = Callable[[Path], dict[Path, Any]]
 
 
 @pytest.fixture
@@ -153,12 +154,6 @@ def rewrite(study: Study, trial: int, **provenance: Any) -> None:
     file.write_text(json.dumps(stored))
 
 
-def files_of(study: Study) -> dict[Path, bytes]:
-    """Return all files of a study, without those that SQLite adds while a database is open."""
-    paths = [path for path in study.folder.rglob("*") if path.is_file() and path.suffix not in {".db-wal", ".db-shm"}]
-    return {path: path.read_bytes() for path in paths}
-
-
 def command(study: Study, *arguments: object) -> Result:
     options = ["--runs", str(study.folder.parent), *map(str, arguments)]
     return CliRunner().invoke(app, ["reproduce", study.name, *options])
@@ -166,10 +161,10 @@ def command(study: Study, *arguments: object) -> Result:
 
 class TestEqualTraining:
     def test_equal_trainings_are_equal_to_the_bit_and_the_study_stays_as_it_is(
-        self, make: MakeStudy, run: Run, again: Again, scratch: Path
+        self, make: MakeStudy, run: Run, again: Again, contents: Contents, scratch: Path
     ) -> None:
         study = run(make(trials=3))
-        before, trained, shown = files_of(study), again(), list[ComparedEpoch]()
+        before, trained, shown = contents(study.folder), again(), list[ComparedEpoch]()
         for record in study.records():
             result = reproduce(study, trial=record.trial, show=shown.append)
             assert result.verdict is Agreement.EQUAL
@@ -179,7 +174,7 @@ class TestEqualTraining:
             assert all(condition.is_equal for condition in result.conditions)
         assert [(epoch.epoch, epoch.of) for epoch in shown] == [(1, 3), (2, 3), (3, 3)] * 3
         assert [architecture.fingerprint for architecture, _ in trained] == [r.fingerprint for r in study.records()]
-        assert files_of(study) == before
+        assert contents(study.folder) == before
         assert not list(scratch.iterdir())
 
     def test_repeat_is_trained_with_its_own_seed_and_without_time_limit(
@@ -437,18 +432,20 @@ class TestCommand:
         refused = command(study, "--trial", 0, "--format", "json")
         assert (refused.exit_code, json.loads(refused.stdout)["verdict"]) == (2, "refused")
 
-    def test_ctrl_c_of_reproduce_leaves_no_files(self, make: MakeStudy, run: Run, again: Again, scratch: Path) -> None:
+    def test_ctrl_c_of_reproduce_leaves_no_files(
+        self, make: MakeStudy, run: Run, again: Again, contents: Contents, scratch: Path
+    ) -> None:
         def interrupted(_architecture: Architecture, _budget: Budget, folder: Path, *_: Any, **__: Any) -> Outcome:
             (folder / "checkpoint.bin").write_bytes(b"half")
             raise KeyboardInterrupt
 
         study = run(make(trials=1))
-        before = files_of(study)
+        before = contents(study.folder)
         again(interrupted)
         result = command(study, "--trial", 0)
         assert result.exit_code == 130
         assert "Stopped; nothing was written.\n" in result.stderr
-        assert files_of(study) == before
+        assert contents(study.folder) == before
         assert not list(scratch.iterdir())
 
 
@@ -464,19 +461,19 @@ def change_a_label(data: DataSet) -> None:
 
 @pytest.mark.slow
 def test_real_study_is_reproduced_to_the_bit_until_a_label_changes(
-    data: DataSet, tmp_path: Path, scratch: Path
+    data: DataSet, contents: Contents, tmp_path: Path, scratch: Path
 ) -> None:
     sizes = ["--epochs", "3", "--base-epochs", "1", "--image-size", "64", "--deploy-size", "64", "--eta", "2"]
     options = ["--space", "v5", "--trials", "5", "--study", "real", "--workers", "2", "--device", "cpu", *sizes]
     nas_command = [sys.executable, "-c", "from nas.cli import main; main()"]
     subprocess.run([*nas_command, "search", "--data", str(data.path), *options], cwd=tmp_path, check=True)
     study = Study.open(tmp_path / "runs" / "nas" / "real")
-    before = files_of(study)
+    before = contents(study.folder)
     for trial in range(5):
         result = command(study, "--trial", trial)
         assert result.exit_code == 0, result.stdout
         assert "to the bit: " in result.stdout
-    assert files_of(study) == before
+    assert contents(study.folder) == before
     assert not list(scratch.iterdir())
     change_a_label(data)
     refused = command(study, "--trial", 0, "--anyway")
