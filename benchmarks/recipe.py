@@ -35,7 +35,7 @@ from scipy.stats import kendalltau
 from ultralytics.utils.torch_utils import ModelEMA
 
 from benchmarks import results_file
-from benchmarks.other_averages import accuracies_of, re_estimate
+from benchmarks.other_averages import accuracies_of
 from search_spaces import Architecture, SearchSpace, load
 from trials import Budget, Recipe
 from trials.budget import Precision
@@ -43,6 +43,7 @@ from trials.costing.cost import CostTable
 from trials.data import datasets
 from trials.training import short_training, trainer_patches
 from trials.training.ema import decay
+from trials.training.norm_statistics import re_estimate
 from trials.training.short_training import ShortTraining
 from trials.weights import save
 
@@ -120,7 +121,7 @@ class Readings(ShortTraining):
             self.readings[name] = accuracies_of(self, average)
         with self.ema.applied() as averaged:
             re_estimated = ModelEMA(averaged)
-        re_estimate(re_estimated.ema, self.train_loader, self.preprocess_batch, batches=BN_BATCHES)
+        re_estimate(re_estimated.ema, self.images(BN_BATCHES))
         self.readings[RE_ESTIMATED] = accuracies_of(self, re_estimated)
 
 

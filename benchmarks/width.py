@@ -1,7 +1,7 @@
 """Accuracy of narrowed models before and after a short tuning, by which channels they inherit.
 
-    python benchmarks/width.py train --results FILE [--spaces v8 v9] [--epochs N] [--widths W ...] [--seeds N]
-                                     [--untuned]
+    python benchmarks/width.py train --results FILE [--spaces v8 v9] [--epochs N] [--widths W ...] [--ways WAY ...]
+                                     [--seeds N] [--untuned]
     python benchmarks/width.py table --results FILE
 
 `train` trains the stock model of each space on the built-in digits at 128 px, once per space, and narrows it by each
@@ -13,7 +13,7 @@ what FILE has; with `--untuned` it only reads. `table` prints the table of docs/
 import argparse
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from itertools import product, starmap
 from pathlib import Path
@@ -30,7 +30,7 @@ import torch
 from ultralytics.utils.torch_utils import ModelEMA
 
 from benchmarks import results_file
-from benchmarks.other_averages import accuracies_of, re_estimate
+from benchmarks.other_averages import accuracies_of
 from search_spaces import Architecture, load
 from trials import Budget, evaluate, recipes
 from trials.budget import Channels
@@ -38,11 +38,21 @@ from trials.data.datasets import DataSet
 from trials.data.datasets import load as load_data
 from trials.scores import Costs
 from trials.training import inheritance, trainer_patches
+from trials.training.norm_statistics import re_estimate
 from trials.training.short_training import ShortTraining
 
 IMAGE_SIZE, BN_BATCHES, TUNING = 128, 24, 3
-WAYS: dict[str, Channels] = {"first": "first", "first of each group": "important", "important": "important"}
-"""The second way knows the groups and the head, but no importance: what the groups alone bring."""
+_STATISTICS = ", statistics"
+WAYS: dict[str, Channels] = {
+    "first": "first",
+    "first of each group": "important",
+    "important": "important",
+    f"first of each group{_STATISTICS}": "important",
+    f"important{_STATISTICS}": "important",
+}
+"""`first of each group` knows the groups and the head, but no importance: what the groups alone bring. The last two
+begin with batch norm's statistics re-estimated; the last is what trials do.
+"""
 STOCK = "stock"
 
 
@@ -85,7 +95,7 @@ class Tuning(ShortTraining):
             )
             self.readings["untuned"] = accuracies_of(self, ModelEMA(self.model))[0]
             re_estimated = ModelEMA(self.model)
-            re_estimate(re_estimated.ema, self.train_loader, self.preprocess_batch, batches=BN_BATCHES)
+            re_estimate(re_estimated.ema, self.images(BN_BATCHES))
             self.readings["re-estimated"] = accuracies_of(self, re_estimated)[0]
             if self.untuned:
                 raise _UntunedError
@@ -110,12 +120,14 @@ def stock_weights(space_name: str, epochs: int, data: DataSet, folder: Path) -> 
 
 
 @contextmanager
-def without_importance(way: str) -> Iterator[None]:
-    """Give all channels one importance in the second way, so that the first of each group are selected."""
-    if way != "first of each group":
-        yield
-        return
-    with mock.patch.object(inheritance, "importance", lambda graph, _: dict.fromkeys(_channels(graph), 1.0)):
+def only(way: str) -> Iterator[None]:
+    """Leave out what a way does not have: importance, so that the first of each group are selected, or statistics."""
+    with ExitStack() as patches:
+        if way.startswith("first of each group"):
+            equal = mock.patch.object(inheritance, "importance", lambda graph, _: dict.fromkeys(_channels(graph), 1.0))
+            patches.enter_context(equal)
+        if not way.endswith(_STATISTICS):
+            patches.enter_context(mock.patch.object(ShortTraining, "_re_estimate_statistics"))
         yield
 
 
@@ -141,7 +153,7 @@ def measured(job: Job, weights: Path, data: DataSet, *, untuned: bool) -> list[R
     inheriting = {"weights": weights, "channels": WAYS[job.way], "recipe": recipes.DIGITS_INHERITED}
     budget = budget_of(data, TUNING, job.seed, rungs=(1,), **inheriting)
     document = architecture.document(len(data.classes))
-    with TemporaryDirectory() as folder, trainer_patches.one_thread_on_cpu("cpu"), without_importance(job.way):
+    with TemporaryDirectory() as folder, trainer_patches.one_thread_on_cpu("cpu"), only(job.way):
         trained = Tuning(document, budget, data, Path(folder), lambda *_: True, untuned=untuned)
         with suppress(_UntunedError):
             trained.train()
@@ -161,7 +173,7 @@ def train(options: argparse.Namespace) -> None:
         if accuracy is not None:
             common = {"space": space_name, "width": 1.0, "way": STOCK, "seed": 0, "inherited": 0.0}
             results_file.append(options.results, [Reading(**common, reading=STOCK, map50_95=accuracy)])
-        jobs = product([space_name], options.widths, WAYS, range(options.seeds))
+        jobs = product([space_name], options.widths, options.ways, range(options.seeds))
         for job in sorted(starmap(Job, jobs), key=lambda job: job.seed):
             rows = results_file.read(options.results, Reading)
             results = [one for one in rows if Job(one.space, one.width, one.way, one.seed) == job]
@@ -202,6 +214,7 @@ def main() -> None:
     training.add_argument("--spaces", nargs="+", default=["v8", "v9"])
     training.add_argument("--epochs", type=int, default=24)
     training.add_argument("--widths", nargs="+", type=float, default=[0.875, 0.75, 0.5])
+    training.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     training.add_argument("--seeds", type=int, default=1)
     training.add_argument("--untuned", action="store_true")
     training.set_defaults(run=train)

@@ -23,11 +23,13 @@ class Coverage:
         layers: each layer that was not transferred completely, by its label (`8`, `after-8`), with the share of its
             parameters that were.
         new: names of the parameters that were not transferred completely, including those of an auxiliary branch.
+        is_narrowed: whether some channels of wider layers were chosen.
     """
 
     share: float = 0.0
     layers: tuple[tuple[str, float], ...] = ()
     new: frozenset[str] = frozenset()
+    is_narrowed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

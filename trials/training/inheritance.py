@@ -14,6 +14,7 @@ A tensor's role is its layer's number in the base model, and its name in that la
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,7 @@ def transfer(model: nn.Module, source: nn.Module, *, channels: Channels = "first
         elif role in offered and (offered[role].shape == value.shape or not role.startswith(head)):
             copied[name] = _copy_common_channels(value, offered[role])
     copied |= {name: model.get_parameter(name).numel() for name in _init_operators(model, source, labels)}
-    return _coverage(model, copied)
+    return replace(_coverage(model, copied), is_narrowed=bool(positions))
 
 
 def _copy_common_channels(value: Tensor, offered: Tensor) -> int:

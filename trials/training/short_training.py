@@ -9,6 +9,7 @@ Differences to Ultralytics' trainer:
 - a checkpoint from which a training goes on to the same bits;
 - on a GPU a loader that stays for all epochs, and validation in float32;
 - a schedule for the temperature of dynamic convolutions;
+- statistics of batch norm that are estimated anew where channels were left out;
 - one kernel for the whole step of AdamW;
 - in a confirmation, one evaluation on the images that judge.
 """
@@ -20,12 +21,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import nn, optim
+from torch import Tensor, nn, optim
 from ultralytics.data.build import InfiniteDataLoader
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.nn.tasks import DetectionModel
@@ -45,6 +47,7 @@ from trials.training.checkpoint import Checkpoint
 from trials.training.ema import decay
 from trials.training.epoch_loader import MOST_PROCESSES, EpochLoader, processes_for
 from trials.training.inheritance import inherit
+from trials.training.norm_statistics import re_estimate
 from trials.training.unseen_evaluation import judge
 from trials.weights import keep
 
@@ -179,6 +182,8 @@ class ShortTraining(DetectionTrainer):
                 self._replay_epochs()
             case "on_train_epoch_start":
                 self.epoch_started = time.monotonic()
+                if self.epoch == 0 and self.coverage.is_narrowed:
+                    self._re_estimate_statistics()
                 seed_epoch(self.train_loader, self.budget.seed, self.epoch)
                 self.args.val = self.epoch + 1 in self.budget.rungs  # the last epoch is validated anyway
                 self._oom_retries = 3  # otherwise Ultralytics halves the batch and scores under another budget
@@ -189,6 +194,16 @@ class ShortTraining(DetectionTrainer):
                     raise TimedOutError(f"{self.budget.timeout:g} s were over in epoch {self.epoch + 1}")
             case "on_fit_epoch_end":
                 self._finish_epoch()
+
+    def images(self, batches: int) -> Iterator[Tensor]:
+        """Yield some batches of training images, with random numbers that no epoch has."""
+        seed_epoch(self.train_loader, self.budget.seed, self.epochs)
+        for batch in islice(self.train_loader, batches):
+            yield self.preprocess_batch(batch)["img"]
+
+    def _re_estimate_statistics(self) -> None:
+        re_estimate(self.model, self.images(_STATISTICS_BATCHES))
+        self.ema.restart()
 
     def get_dataset(self) -> dict[str, Any]:
         """Return the checked data set; Ultralytics' method downloads a font."""
@@ -386,6 +401,8 @@ def seed_epoch(loader: InfiniteDataLoader, seed: int, epoch: int) -> None:
 
 
 _SEED_STRIDE = 100_003
+_STATISTICS_BATCHES = 24
+"""Training batches from which batch norm's statistics are estimated in a narrowed model."""
 
 
 def arguments(budget: Budget, data: DataSet, folder: Path) -> dict[str, Any]:
