@@ -11,10 +11,9 @@ study.export(best="map")
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nas import ranges
 from nas._version import __version__
 from nas.paths import RUNS
-from nas.workflows.option import accepts
+from nas.workflows.option import accepts, require
 from nas.workflows.search_options import FilePath, SearchOptions
 from search_spaces.lazy_names import importer
 
@@ -82,6 +81,7 @@ def search(**options: Any) -> "Study":
     """
     from nas.workflows.progress_line import progress_line
 
+    SearchOptions.of(**options)  # refuses wrong values before PyTorch is imported
     with progress_line() as show:
         show("reading space and options")  # the imports below take seconds
         from functools import partial
@@ -91,7 +91,7 @@ def search(**options: Any) -> "Study":
         from nas.workflows.request import Request
         from nas.workflows.run_in_python import plan, run
 
-        request = Request.of(**options)
+        request = Request(**options)
         cluster = RayCluster.of(request.ray, request.gpus_per_worker, request.storage, device=request.device)
         train = partial(run, show=show, supervisor=supervisor_on(cluster))
         checked = plan(request, show)
@@ -149,13 +149,12 @@ def resume(
     """
     from nas.workflows.progress_line import progress_line
 
-    ranges.require(
-        trials=trials,
-        timeout=timeout,
-        workers=workers,
-        trial_memory=trial_memory,
-        gpus_per_worker=gpus_per_worker,
-    )
+    counts = {"trials": trials, "timeout": timeout, "workers": workers, "trial_memory": trial_memory}
+    places = {"device": device, "data": data, "weights": weights, "storage": storage, "runs": runs}
+    require(SearchOptions, counts | places | {"ray": ray, "gpus_per_worker": gpus_per_worker})
+    from nas.study.folders import existing
+
+    existing(study, Path(runs))  # refused before PyTorch is imported
     with progress_line() as show:
         show(f"{study}: opening it")
         from nas.workflows import begin
@@ -217,12 +216,12 @@ def confirm(
             name of the confirmation has other settings.
         KeyboardInterrupt: it was interrupted; finished trainings are saved, and the same call goes on.
     """
+    numbers = {"seeds": seeds, "top": top, "margin": margin}
+    changes = {"timeout": timeout, "workers": workers, "device": device, "trial_memory": trial_memory}
+    require(SearchOptions, changes | {"epochs": epochs, "from_scratch": from_scratch, "runs": runs}, numbers)
+    before = open_study(study, runs=runs)
     from nas.workflows.confirm import confirm as begin
 
-    counts = {"seeds": seeds, "top": top, "epochs": epochs, "workers": workers, "trial_memory": trial_memory}
-    ranges.require(**counts, margin=margin, timeout=timeout)
-    changes = {"timeout": timeout, "workers": workers, "device": device, "trial_memory": trial_memory}
-    before = open_study(study, runs=runs)
     after = begin(before, seeds=seeds, top=top, epochs=epochs, from_scratch=from_scratch, margin=margin, **changes)
     _train_rest(after, again="the same call of nas.confirm")
     verdict = after.verdict()
@@ -240,11 +239,14 @@ def open_study(study: str, *, runs: FilePath = RUNS) -> "Study":
     Raises:
         NasError: there is no such study, or its files cannot be read.
     """
-    from nas.study.fetching import fetched
+    require(SearchOptions, {"runs": runs})
     from nas.study.folders import existing
+
+    folder = existing(study, Path(runs))
+    from nas.study.fetching import fetched
     from nas.study.study import Study
 
-    return fetched(Study.open(existing(study, Path(runs))))
+    return fetched(Study.open(folder))
 
 
 def trust_further(study: str, *others: str, runs: FilePath = RUNS) -> "FurtherTrust":
@@ -278,9 +280,11 @@ def reproduce(study: str, *, trial: int, anyway: bool = False, runs: FilePath = 
     Raises:
         NasError: there is no such study or trial, or its files cannot be read.
     """
+    require(SearchOptions, {"runs": runs}, {"trial": trial})
+    opened = open_study(study, runs=runs)
     from nas.workflows import reproduce as workflow
 
-    return workflow.reproduce(open_study(study, runs=runs), trial=trial, anyway=anyway)
+    return workflow.reproduce(opened, trial=trial, anyway=anyway)
 
 
 def ablate(
@@ -313,13 +317,13 @@ def ablate(
     Raises:
         NasError: there is no such study or trial, the trial has no slot to put back, or an option is wrong.
     """
+    numbers = {"trial": trial, "seeds": seeds, "margin": margin}
+    changes = {"timeout": timeout, "workers": workers, "device": device, "trial_memory": trial_memory}
+    require(SearchOptions, changes | {"epochs": epochs, "runs": runs}, numbers)
+    before = open_study(study, runs=runs)
     from nas.workflows.ablate import AblationPlan
 
-    counts = {"seeds": seeds, "epochs": epochs, "workers": workers, "trial_memory": trial_memory}
-    ranges.require(**counts, margin=margin, timeout=timeout)
-    before = open_study(study, runs=runs)
     plan = AblationPlan.of(before, trial=trial, seeds=seeds, epochs=epochs)
-    changes = {"timeout": timeout, "workers": workers, "device": device, "trial_memory": trial_memory}
     after = plan.begin(margin=margin, **changes)
     _train_rest(after, again="the same call of nas.ablate")
     ablation = before.ablation(trial)

@@ -5,7 +5,6 @@ All mistakes of a file are reported at once, one a line, with their addresses: `
 
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +13,15 @@ import yaml
 from search_spaces import auxiliary, grammar
 from search_spaces import base as bases
 from search_spaces.base import Base
-from search_spaces.errors import SpecError, nearest
+from search_spaces.errors import SpecError
 from search_spaces.files import write_atomically
 from search_spaces.grammar import Heading
 from search_spaces.operators import Source
 from search_spaces.operators import modules as user_modules
 from search_spaces.space import SearchSpace
+from search_spaces.space_names import require_file
 from search_spaces.space_reader import Reader
 from search_spaces.yaml_text import parse_yaml, read_yaml
-
-
-def catalog() -> dict[str, Path]:
-    """Return the space files of this package, by name."""
-    folder = Path(str(files("search_spaces") / "catalog"))
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"), key=_family)}
-
-
-def _family(path: Path) -> tuple[int, str]:
-    digits = "".join(filter(str.isdigit, path.stem))
-    return int(digits or 0), path.stem
 
 
 def load(space: str | Path, *, scale: str | None = None) -> SearchSpace:
@@ -62,10 +51,7 @@ def text(space: str | Path, *, scale: str | None = None) -> str:
 
 
 def _document(space: str | Path, scale: str | None) -> tuple[Path, dict[str, Any]]:
-    by_name = catalog()
-    path = by_name.get(str(space), Path(space))
-    if not path.is_file():
-        raise SpecError(f"space: no such space or file, got {str(space)!r} ({nearest(space, by_name)}, or a path)")
+    path = require_file(space)
     document = read_yaml(path)
     if scale is not None:
         document["scale"] = scale

@@ -121,13 +121,17 @@ def check(
       nas check --operator my_ops.py:MyOp
       nas check --model yolov9-c-from-an-article.yaml
     """
-    from nas.workflows.check_cache import CheckCache
-    from nas.workflows.request import Request
     from search_spaces.errors import SpecError
+    from search_spaces.space_names import require_file
 
     space, scale = typed["space"], typed["scale"]
     if sum(subject is not None for subject in (space, operator, model)) != 1:
         raise SpecError("check: one of --space, --operator and --model is expected, such as --space v9")
+    if space is not None:
+        require_file(space)  # before PyTorch is imported
+    from nas.workflows.check_cache import CheckCache
+    from nas.workflows.request import Request
+
     options.load_modules(modules)
     passed = CheckCache.of_user() if cache else CheckCache(None)
     checking = _Checking(passed=passed, workers=typed["workers"], shown=shown)

@@ -15,9 +15,7 @@ def studies(incomplete: str) -> Iterator[str]:
 
 def spaces(incomplete: str) -> Iterator[str]:
     """Yield the catalog's spaces and the YAML files here that begin so."""
-    from search_spaces import catalog
+    from search_spaces import space_names
 
-    folder = Path(next(iter(catalog.__path__)))
-    names = [path.stem for path in folder.glob("*.yaml")]
     files = [path.name for path in Path().glob("*.yaml")]
-    yield from sorted(name for name in {*names, *files} if name.startswith(incomplete))
+    yield from sorted(name for name in {*space_names.catalog(), *files} if name.startswith(incomplete))

@@ -48,11 +48,11 @@ def record(typed: options.Typed, shown: options.TextFormat = "text") -> None:
     layers that they have in common. Run nothing else on the device meanwhile.
     With --precision int8 each layer is quantised as the model will be.
     """
+    chosen = TableOptions(**typed)
     from nas.study import latency_tables
     from trials.latency import latency_table
     from trials.latency.timings import Timings
 
-    chosen = TableOptions(**typed)
     with chosen.open_runtime() as opened:
         path = device_tables.path_of(opened.profile.name)
         table = chosen.latencies(chosen.load_space(), Timings(profile=opened.profile, entries={}))

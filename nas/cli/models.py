@@ -66,9 +66,9 @@ def spaces(context: typer.Context, shown: Shown = "table") -> None:
 
 @show.reports_errors
 def _list_spaces(shown: Format) -> None:
-    from search_spaces import space_file
+    from search_spaces import space_file, space_names
 
-    loaded = {name: space_file.load(name) for name in space_file.catalog()}
+    loaded = {name: space_file.load(name) for name in space_names.catalog()}
     rows = [
         {"space": name, "base": found.base, "scale": found.scale, "slots": len(found.slots), "size": found.size}
         for name, found in loaded.items()
@@ -86,6 +86,9 @@ def show_space(
     shown: Shown = "table",
 ) -> None:
     """Show the slots of a space, its size, and the costs it can reach."""
+    from search_spaces import space_names
+
+    space_names.require_file(space)  # before PyTorch is imported
     with show.err.status("building and counting every choice"):
         from search_spaces import space_file
 

@@ -28,9 +28,9 @@ def predict(
     model: Model = None, *, typed: options.Typed, sample: Sample = 1, seed: Seed = 0, shown: options.Shown = "table"
 ) -> None:
     """Predict the latency of one image for an exported model, or for random architectures of a space."""
+    chosen = TableOptions(**typed)
     from search_spaces import Architecture
 
-    chosen = TableOptions(**typed)
     recorded, space = chosen.recorded(), chosen.load_space()
     architectures = _sample(space, sample, seed)
     if model is not None:
@@ -59,9 +59,9 @@ def predict(
 @options.takes(of=TableOptions)
 def error(typed: options.Typed, candidates: Candidates = 20, seed: Seed = 0, shown: options.Shown = "table") -> None:
     """Measure how wrong predictions are: build random candidates and time them, alternating with the stock model."""
+    chosen, checked = TableOptions(**typed), []
     from trials.latency import prediction_error
 
-    chosen, checked = TableOptions(**typed), []
     with chosen.open_runtime() as opened:
         recorded = device_tables.read(opened.profile.name)
         table = chosen.latencies(chosen.load_space(), recorded)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from nas.cli import data_sets, estimating, initial_weights, measured, options, show
+from nas.workflows.search_options import SearchOptions
 
 if TYPE_CHECKING:
     from nas.records.record import Record
@@ -48,6 +49,7 @@ def search(
 
     Then: nas pareto STUDY, nas confirm STUDY, nas export STUDY.
     """
+    SearchOptions(**typed)  # refuses wrong values before PyTorch is imported
     with show.err.status("reading space and options"):
         from nas.workflows.ray_cluster import RayCluster
         from nas.workflows.request import Request

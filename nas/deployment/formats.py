@@ -108,12 +108,17 @@ class ExportedFormat:
         return f"differs from PyTorch by at most: {compared}"
 
 
-def require_formats(names: Sequence[str]) -> tuple[str, ...]:
+def require_formats(names: str | Sequence[str]) -> tuple[str, ...]:
     """Return the names of formats, each once.
+
+    Args:
+        names: several, or one text in which commas separate them.
 
     Raises:
         SpecError: lists every unknown name, with the nearest right one.
     """
+    if isinstance(names, str):
+        names = [name.strip() for name in names.split(",") if name.strip()]
     unknown = [name for name in names if name not in FORMATS]
     if unknown:
         raise SpecError([f"formats: got {name!r} ({nearest(name, FORMATS)})" for name in unknown])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nas import addresses
 from nas.paths import RUNS
+from nas.ranges import shown
 from search_spaces.errors import EnvironmentProblem, SpecError, nearest
 from search_spaces.files import make_durable_folder
 
@@ -39,12 +40,16 @@ def tracking_uri(runs: Path) -> str:
     return os.environ.get(addresses.TRACKING) or addresses.sqlite(runs.absolute() / TRACKING_DATABASE)
 
 
-def study_folder(name: str, runs: Path = RUNS) -> Path:
+def study_folder(name: object, runs: Path = RUNS) -> Path:
     """Return the folder of a study by its name, which may not exist yet.
 
     Raises:
-        SpecError: the name is no file name, or would lead out of the folder of all studies.
+        SpecError: it is no name, or would lead out of the folder of all studies.
     """
+    if not isinstance(name, str):
+        raise SpecError(
+            f"study: its name is expected, got {shown(name)} (such as 'v9t-digits'; of an open study: study.name)"
+        )
     if not _NAME.fullmatch(name):
         raise SpecError(f"study: letters, digits, '.', '_' and '-' make a name, got {name!r} (such as v9t-digits)")
     return (runs / name).absolute()

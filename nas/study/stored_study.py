@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -70,13 +71,14 @@ class StoredStudy:
         return f"{type(self).__name__}({self.name!r}, folder={str(self.folder)!r})"
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
-        """Open the study of a folder.
+    def open(cls, folder: str | PathLike[str]) -> Self:
+        """Open the study of a folder; `nas.open_study` opens one by its name.
 
         Raises:
             StudyError: there is none.
         """
-        return cls(folder, StudyFile.read(folder))
+        path = Path(folder).absolute()
+        return cls(path, StudyFile.read(path))
 
     @cached_property
     def space(self) -> "SearchSpace":

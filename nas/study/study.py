@@ -192,7 +192,7 @@ class Study(StoredStudy):
         best: str | None = None,
         folder: str | Path | None = None,
         standalone: bool = False,
-        formats: Sequence[str] = (),
+        formats: str | Sequence[str] = (),
         check: bool = False,
         arguments: Mapping[str, Any] | None = None,
         on_step: Callable[[str], None] = lambda _: None,
@@ -204,7 +204,8 @@ class Study(StoredStudy):
             best: `map`, `knee` or `cheapest`; by default `map`. Not together with a trial.
             folder: by default `export/trial-0007` in the study's folder.
             standalone: also write a folder that needs only Ultralytics: the operators in `modules.py`.
-            formats: of Ultralytics, such as `onnx`; each file is compared with PyTorch where its runtime is installed.
+            formats: of Ultralytics, such as `onnx` or `("onnx", "openvino")`; each file is compared with PyTorch where
+                its runtime is installed.
             check: also measure mAP50-95 of each format.
             arguments: of Ultralytics' export, such as `imgsz`.
             on_step: called with what begins, in words.

@@ -32,3 +32,13 @@ class DeploymentOptions:
         FilePath | None,
         _of_search("data", help=f"Data set from which the number of classes is taken: {DATA_SETS}.", unset=""),
     ] = None
+
+    def __post_init__(self) -> None:
+        """Refuse a space that does not exist, before PyTorch is imported.
+
+        Raises:
+            SpecError: there is no such space.
+        """
+        from search_spaces.space_names import require_file  # noqa: PLC0415 - the help needs none
+
+        require_file(self.space)

@@ -7,9 +7,10 @@ imported here: `nas --help` and `import nas` stay fast.
 import inspect
 import os
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from enum import Enum
+from types import MappingProxyType
 from typing import Any, Literal, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
 
 from nas import ranges
@@ -126,7 +127,7 @@ class Declared:
 
     def problem(self, value: object) -> str | None:
         """Return what is wrong with a value; None if it is allowed. Whether a name exists is not checked."""
-        if value is None or (isinstance(value, str) and value in self.choices):
+        if (value is None and self.default is None) or (isinstance(value, str) and value in self.choices):
             return None
         if self.name in ranges.RANGES:
             return ranges.RANGES[self.name].problem(value)
@@ -157,6 +158,26 @@ def problems(options: Any) -> list[str]:
     """Check the values of an instance, each by itself; one line for each that is wrong."""
     found = {one.name: one.problem(getattr(options, one.name)) for one in declared(type(options)).values()}
     return [f"{ranges.flag(name)}: {problem}" for name, problem in found.items() if problem is not None]
+
+
+def require(options: Any, values: Mapping[str, object], numbers: Mapping[str, object] = MappingProxyType({})) -> None:
+    """Refuse values that a user's program gives, each checked by itself.
+
+    Args:
+        options: class that declares options.
+        values: of some of these, by name.
+        numbers: of other options, which have a range in `nas.ranges`; None for what is not given.
+
+    Raises:
+        SpecError: with every value that cannot be right.
+    """
+    from search_spaces.errors import SpecError  # noqa: PLC0415 - the help of a command needs none
+
+    every = declared(options)
+    found = {name: every[name].problem(value) for name, value in values.items()}
+    wrong = [f"{ranges.flag(name)}: {problem}" for name, problem in found.items() if problem is not None]
+    if wrong := wrong + ranges.problems(numbers):
+        raise SpecError(wrong)
 
 
 def accepts(options: Callable[P, object]) -> Callable[[Callable[..., R]], Callable[P, R]]:

@@ -1,15 +1,15 @@
 """Request of a search: the options that a user sets, and what they mean for a space, a data set and a machine."""
 
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from pydantic import BaseModel, ValidationError
 
-from nas import ranges, spelling
+from nas import ranges
 from nas.algorithms.successive_halving import Stopping
 from nas.execution import gpus
 from nas.settings import RunSettings
@@ -24,6 +24,7 @@ from nas.workflows.search_options import (
     PRETRAINED,
     USUAL_TRIALS,
     SearchOptions,
+    instead_of,
 )
 from search_spaces import SearchSpace, base
 from search_spaces.errors import EnvironmentProblem, SpecError, nearest
@@ -43,23 +44,6 @@ _FLAGS = {"first": "first_rung", "gflops": "max_gflops", "params": "max_params",
 @dataclass(frozen=True, kw_only=True)
 class Request(SearchOptions):
     """Options of a search, with the budgets, limits and settings that follow from them."""
-
-    @classmethod
-    def of(cls, **options: Any) -> Self:
-        """Make a request of options that a user's program gives by name.
-
-        Raises:
-            SpecError: an unknown name, answered with the most similar option; a value that cannot be right.
-        """
-        names = [one.name for one in fields(cls)]
-        mistakes = [
-            f"{name}: nas.search has no such argument, got {ranges.shown(value)} ({_hint(name, names)})"
-            for name, value in options.items()
-            if name not in names
-        ]
-        if mistakes:
-            raise SpecError(mistakes)
-        return cls(**options)
 
     @property
     def space_name(self) -> str:
@@ -327,12 +311,6 @@ def _given(value: Value | None, default: Value) -> Value:
     return default if value is None else value
 
 
-def _hint(name: str, names: Collection[str]) -> str:
-    """Return what to write instead of an unknown argument."""
-    found = "space" if name == "model" else spelling.nearest_option(name, names)
-    return f"did you mean {found!r}?" if found else "help(nas.search) lists them"
-
-
 def validated(model: type[Model], fields: dict[str, Any]) -> Model:
     """Return the pydantic model of some fields; its mistakes are reported under the names of the flags.
 
@@ -354,7 +332,7 @@ def _as_line(model: type[BaseModel], problem: Mapping[str, Any]) -> str:
     """Describe one mistake that pydantic has found."""
     field, what, got = str(problem["loc"][0]), problem["msg"], ranges.shown(problem["input"])
     if problem["type"] == "extra_forbidden":
-        return f"{field}: no such argument, got {got} ({_hint(field, model.model_fields)})"
+        return f"{field}: no such argument, got {got} ({instead_of(field, model.model_fields)})"
     return f"{ranges.flag(_FLAGS.get(field, field))}: {what[0].lower()}{what[1:]}, got {got}"
 
 

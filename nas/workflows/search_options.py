@@ -5,10 +5,11 @@ The flags of `nas search` follow from these fields, those that other commands sh
 """
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal, Self
 
+from nas import ranges, spelling
 from nas.paths import RUNS
 from nas.workflows.option import Option, Unit, problems
 from nas.workflows.presets import (
@@ -450,9 +451,17 @@ class SearchOptions:
         """Check every value by itself; what depends on space, data or machine is checked later.
 
         Raises:
-            SpecError: with every value that cannot be right.
+            SpecError: with every value that cannot be right; no such space.
         """
+        from search_spaces.errors import SpecError  # noqa: PLC0415 - the help needs none
+        from search_spaces.space_names import require_file  # noqa: PLC0415 - the same
+
         mistakes = problems(self)
+        if self.space is not None and self.refine is None and not any(one.startswith("space:") for one in mistakes):
+            try:
+                require_file(self.space)
+            except SpecError as error:
+                mistakes += error.mistakes
         if self.calibrate is True:
             given = {
                 "epochs": self.epochs is not None,
@@ -465,6 +474,29 @@ class SearchOptions:
                 if is_given
             ]
         if mistakes:
-            from search_spaces.errors import SpecError  # noqa: PLC0415 - PyTorch comes with it, the help needs none
-
             raise SpecError(mistakes)
+
+    @classmethod
+    def of(cls, **options: Any) -> Self:
+        """Make options of what a user's program gives by name.
+
+        Raises:
+            SpecError: an unknown name, answered with the most similar option; a value that cannot be right.
+        """
+        from search_spaces.errors import SpecError  # noqa: PLC0415 - the help needs none
+
+        names = [one.name for one in fields(cls)]
+        mistakes = [
+            f"{name}: nas.search has no such argument, got {ranges.shown(value)} ({instead_of(name, names)})"
+            for name, value in options.items()
+            if name not in names
+        ]
+        if mistakes:
+            raise SpecError(mistakes)
+        return cls(**options)
+
+
+def instead_of(name: str, names: Collection[str]) -> str:
+    """Return what to write instead of an unknown argument of `nas.search`."""
+    found = "space" if name == "model" else spelling.nearest_option(name, names)
+    return f"did you mean {found!r}?" if found else "help(nas.search) lists them"

@@ -18,7 +18,7 @@ from nas.workflows.check_cache import CheckCache
 from nas.workflows.estimate import Estimate
 from nas.workflows.planned_search import PlannedSearch
 from nas.workflows.request import Request
-from search_spaces import OPERATORS, SearchSpace, model_reader, pgi, space_file
+from search_spaces import OPERATORS, SearchSpace, model_reader, pgi, space_file, space_names
 from search_spaces.errors import EstimateError
 from search_spaces.operators import Operator, modules
 from trials.contracts import cases, model_contract, operator_contract
@@ -360,7 +360,7 @@ def test_wrong_input_of_check_is_one_line_and_status_2(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [*space_file.catalog(), "v9:c"])
+@pytest.mark.parametrize("name", [*space_names.catalog(), "v9:c"])
 def test_a_catalog_space_keeps_every_promise(name: str, data: Path) -> None:
     space, _, scale = name.partition(":")
     flags = ("--scale", scale) if scale else ()

@@ -78,6 +78,19 @@ def as_before(folder: Path, runs: Path) -> None:
         database.execute("DELETE FROM study_user_attributes WHERE key IN ('study_id') OR key LIKE 'folder@%'")
 
 
+def test_opens_the_study_of_a_folder_given_as_text(make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = make_study()
+    monkeypatch.chdir(study.folder.parent)
+    for opened in (Study.open(str(study.folder)), Study.open(study.name)):
+        assert (opened.folder, opened.file) == (study.folder, study.file)
+
+
+def test_refuses_a_folder_without_a_study(tmp_path: Path) -> None:
+    with pytest.raises(StudyError) as caught:
+        Study.open(str(tmp_path / "none"))
+    assert str(caught.value) == f"{tmp_path / 'none'}: no study there (study.json is missing)"
+
+
 class TestStudyFile:
     def test_study_file_contains_no_address_of_its_folder(self, make_study: MakeStudy, tmp_path: Path) -> None:
         study = make_study()

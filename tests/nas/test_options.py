@@ -1,6 +1,7 @@
 """Options of a search are declared once; the command line, Python, the help and the document follow."""
 
 import inspect
+import json
 import subprocess
 import sys
 import typing
@@ -226,6 +227,60 @@ def test_help_imports_no_slow_modules(command: str) -> None:
         "assert not {'torch', 'ultralytics', 'mlflow', 'optuna', 'numpy'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize(
+    "command", ["search --space v99", "check --space v99", "spaces v99", "latency error --space v99"]
+)
+def test_a_space_that_does_not_exist_is_refused_without_pytorch(command: str) -> None:
+    script = (
+        "import sys\n"
+        "from typer.testing import CliRunner\n"
+        "from nas.cli import app\n"
+        f"result = CliRunner().invoke(app, {command.split()})\n"
+        "assert result.exit_code == 2\n"
+        "assert 'torch' not in sys.modules\n"
+        "print(result.stderr, end='')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert done.stdout == "space: no such space or file, got 'v99' (did you mean 'v9'?, or a path)\n"
+
+
+WRONG_CALLS = {
+    "nas.search(space='v99', trials=0)": (
+        "trials: input should be at least 1, got 0 (from 1 to 1000000)\n"
+        "space: no such space or file, got 'v99' (did you mean 'v9'?, or a path)"
+    ),
+    "nas.search(spaces='v9')": "spaces: nas.search has no such argument, got 'v9' (did you mean 'space'?)",
+    "nas.search(runs=None)": "runs: a path is expected, got None",
+    "nas.resume('none', device=0, data=3)": "device: input should be a text, got 0\ndata: a path is expected, got 3",
+    "nas.resume('none')": "study: no study 'none' in runs/nas (there are none yet; `nas search` makes one)",
+    "nas.confirm('none', epochs='2', top=0)": (
+        "epochs: input should be a whole number, got '2' (from 1 to 100000)\n"
+        "top: input should be at least 1, got 0 (from 1 to 1000)"
+    ),
+    "nas.ablate('none', trial='7')": (
+        "trial: input should be a whole number, got '7' (the number of a trial; nas trials STUDY lists them)"
+    ),
+    "nas.open_study(7)": "study: its name is expected, got 7 (such as 'v9t-digits'; of an open study: study.name)",
+}
+
+
+def test_wrong_calls_are_refused_without_pytorch(tmp_path: Path) -> None:
+    script = (
+        "import json, sys, nas\n"
+        "from search_spaces.errors import SpecError\n"
+        "found = {}\n"
+        f"for call in {list(WRONG_CALLS)}:\n"
+        "    try:\n"
+        "        eval(call)\n"
+        "    except SpecError as error:\n"
+        "        found[call] = str(error)\n"
+        "assert not {'torch', 'optuna'} & set(sys.modules)\n"
+        "print(json.dumps(found))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, cwd=tmp_path)
+    assert json.loads(done.stdout) == WRONG_CALLS
 
 
 class TestPython:

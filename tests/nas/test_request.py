@@ -265,9 +265,9 @@ def small_space(tmp_path: Path) -> Path:
 class TestPaths:
     @pytest.mark.parametrize("kind", [str, Path])
     def test_paths_are_given_as_text_or_as_paths(self, kind: Callable[[str], str | Path]) -> None:
-        request = Request.of(runs=kind("mine"), weights=kind("w.pt"), data=kind("my/data.yaml"), space=kind("v8.yaml"))
+        request = Request.of(runs=kind("mine"), weights=kind("w.pt"), data=kind("my/data.yaml"), space=kind("v8"))
         assert (request.runs_folder, request.checkpoint) == (Path("mine"), Path("w.pt"))
-        assert (request.data_name, request.space_name) == ("my/data.yaml", "v8.yaml")
+        assert (request.data_name, request.space_name) == ("my/data.yaml", "v8")
 
     def test_numbers_are_refused_as_paths(self) -> None:
         with pytest.raises(SpecError, match=r"^runs: a path is expected, got 3$"):

@@ -16,7 +16,8 @@ from search_spaces.derive import derive
 from search_spaces.errors import SpecError
 from search_spaces.hosts import HOSTS
 from search_spaces.operators import OPERATORS
-from search_spaces.space_file import catalog, load, parse
+from search_spaces.space_file import load, parse
+from search_spaces.space_names import catalog
 
 MODELS = [
     "yolov3.yaml", "yolov3-tiny.yaml", "yolov5s.yaml", "yolov5n-p6.yaml", "yolov6n.yaml", "yolov8n.yaml",

@@ -17,7 +17,8 @@ from search_spaces.derive import derive
 from search_spaces.errors import SpecError
 from search_spaces.hosts import HOSTS
 from search_spaces.operators import OPERATORS
-from search_spaces.space_file import catalog, parse
+from search_spaces.space_file import parse
+from search_spaces.space_names import catalog
 from search_spaces.yaml_text import parse_yaml
 
 HEADING = "name: mine\nbase: yolov8{scale}.yaml\nscale: n\n"

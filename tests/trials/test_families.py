@@ -15,7 +15,8 @@ from ultralytics import YOLO
 from search_spaces import Architecture, Choice, SearchSpace, build, yaml_text
 from search_spaces.derive import derive
 from search_spaces.operators import OPERATORS
-from search_spaces.space_file import catalog, parse
+from search_spaces.space_file import parse
+from search_spaces.space_names import catalog
 from trials import Budget, Ending, evaluate
 from trials.costing import cost
 from trials.data import datasets
