@@ -54,6 +54,7 @@ SHORTENED = {
     "nas train": "epochs=1 imgsz=64 device=cpu",
     "nas bench": "--repeats 2 --trials 20",
     "nas latency error": "--candidates 2",
+    "benchmarks.gpu": "--only card,operators",
 }
 """Options that shorten commands that would take hours; the first entry of which a command has the key, and of two equal
 options the last one, count. Models of `my/data.yaml` learn something: else, most commands refuse to compare them."""
@@ -165,7 +166,7 @@ def run(page: str, command: str, folder: Path, done: Collection[str] = ()) -> It
     line = _resolved(line, folder).replace("--latency DEVICE", f"--latency {_device(folder)}")
     if line.startswith("make search"):
         line = "nas search --space v9"
-    elif "--device 0" in line and not torch.cuda.is_available():
+    elif re.search(r"--device (cuda:)?0", line) and not torch.cuda.is_available():
         line += " --device cpu"
     if "nas search" in line and "--dry-run" not in line and _shortened(line) != line:
         yield from (_execute(page, one, folder) for one in [f"{line} --dry-run"] if one not in done)

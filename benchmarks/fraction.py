@@ -151,7 +151,7 @@ def measured(
 
 
 def train(options: argparse.Namespace) -> None:
-    """Train all that the results file lacks, seed by seed."""
+    """Train all that the results file lacks, seed by seed; a stock model again if others need its weights."""
     space = load(SPACE)
     architectures = drawn(space, digit_scenes.CLASSES)
     bases = options.results.with_suffix(".bases")
@@ -159,14 +159,13 @@ def train(options: argparse.Namespace) -> None:
     finished = {(one.way, one.seed, one.fingerprint, one.is_base) for one in results_file.read(options.results, Result)}
     for seed, way in product(range(options.seeds), options.ways):
         weights = bases / f"{way}-{seed}.pt"
-        jobs = [(*architectures[0], True), *((*one, False) for one in architectures)]
-        for done, (architecture, gflops, is_base) in enumerate(jobs):
-            is_there = (way, seed, architecture.fingerprint, int(is_base)) in finished
-            if is_there and (weights.is_file() or not is_base):
-                continue
+        jobs = list(enumerate([(*architectures[0], True), *((*one, False) for one in architectures)]))
+        missing = [one for one in jobs if (way, seed, one[1][0].fingerprint, int(one[1][2])) not in finished]
+        if missing and not missing[0][1][2] and not weights.is_file():
+            measured(way, seed, *architectures[0], weights, is_base=True)  # its line is there, its weights are not
+        for done, (architecture, gflops, is_base) in missing:
             result = measured(way, seed, architecture, gflops, weights, is_base=is_base)
-            if not is_there:
-                results_file.append(options.results, [result])
+            results_file.append(options.results, [result])
             line = f"{result.map50_95:.4f}  {result.cpu_seconds:.0f} s  {result.summary}"
             print(f"{way}  seed {seed}  {done}/{ARCHITECTURES}  {line}", flush=True)
 
