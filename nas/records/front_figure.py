@@ -1,6 +1,7 @@
 """Figure of the accuracies and costs of a study's architectures, with their Pareto front."""
 
 from collections.abc import Mapping, Sequence
+from math import log10
 from typing import Any
 
 from plotly import graph_objects
@@ -9,6 +10,9 @@ from nas.algorithms.pareto import OBJECTIVES, Direction, pareto_front
 from nas.records.facts import LABELS, facts
 from nas.records.record import Record, mean_over_seeds, point_of
 from search_spaces.printable import html
+
+_NEAR = 0.02
+"""Share of an axis within which two labels would overlap."""
 
 
 def axes_of(objectives: Sequence[str]) -> tuple[str, str]:
@@ -38,6 +42,8 @@ def front_figure(
     stock = [record for record in trained if record.role == "stock"]
     apart = {record.trial for record in [*best, *stock]}
     others = [record for record in trained if record.trial not in apart]
+    xs = [point_of(record, axes)[0] for record in trained]
+    is_log = max(xs) > 10 * min(xs)
     drawn = [
         _markers("trial", others, axes, {"color": "#b3b8c2", "size": 8}),
         graph_objects.Scatter(
@@ -48,7 +54,13 @@ def front_figure(
             hoverinfo="skip",
             showlegend=False,
         ),
-        _markers("front", best, axes, {"color": "#2563eb", "size": 11}, mode="markers+text"),
+        _markers(
+            "front",
+            best,
+            axes,
+            {"color": "#2563eb", "size": 11},
+            labels=_labels(best, [_place(record, axes, is_log=is_log) for record in trained], axes, is_log=is_log),
+        ),
         _markers("stock model", stock, axes, {"color": "#ea580c", "size": 15, "symbol": "star"}),
     ]
     drawing = graph_objects.Figure(drawn)
@@ -59,23 +71,56 @@ def front_figure(
         hoverlabel={"align": "left"},
         margin={"l": 70, "r": 30, "t": 80, "b": 60},
     )
-    xs = [point_of(record, axes)[0] for record in trained]
-    drawing.update_xaxes(title_text=LABELS[axes[0]], type="log" if max(xs) > 10 * min(xs) else "linear")
+    drawing.update_xaxes(title_text=LABELS[axes[0]], type="log" if is_log else "linear")
     drawing.update_yaxes(title_text=LABELS[axes[1]])
     return drawing
 
 
+def _labels(
+    best: Sequence[Record], places: Sequence[tuple[float, float]], axes: tuple[str, str], *, is_log: bool
+) -> list[str]:
+    """Return the number of each member of the front; the first of several in one place has all their numbers.
+
+    Args:
+        places: of all architectures in the figure.
+    """
+    width, height = (max(values) - min(values) or 1.0 for values in zip(*places, strict=True))
+    shown = [_place(record, axes, is_log=is_log) for record in best]
+    labelled: list[int] = []
+    for at, (x, y) in enumerate(shown):
+        near = (
+            other
+            for other in dict.fromkeys(labelled)
+            if abs(x - shown[other][0]) < _NEAR * width and abs(y - shown[other][1]) < _NEAR * height
+        )
+        labelled.append(next(near, at))
+    return [
+        ", ".join(str(record.trial) for record, other in zip(best, labelled, strict=True) if other == at)
+        for at in range(len(best))
+    ]
+
+
+def _place(record: Record, axes: tuple[str, str], *, is_log: bool) -> tuple[float, float]:
+    """Return where a record stands in the figure, on its axes."""
+    x, y = point_of(record, axes)
+    return (log10(x) if is_log else x), y
+
+
 def _markers(
-    name: str, records: Sequence[Record], axes: tuple[str, str], marker: Mapping[str, Any], *, mode: str = "markers"
+    name: str,
+    records: Sequence[Record],
+    axes: tuple[str, str],
+    marker: Mapping[str, Any],
+    labels: Sequence[str] | None = None,
 ) -> Any:
     points = [point_of(record, axes) for record in records]
     return graph_objects.Scatter(
         x=[x for x, _ in points],
         y=[y for _, y in points],
-        mode=mode,
+        mode="markers" if labels is None else "markers+text",
         name=name,
         marker=dict(marker),
-        text=[f"{record.trial}" for record in records],
+        text=labels,
         textposition="top left",
         hovertext=[_hover(record) for record in records],
         hoverinfo="text",

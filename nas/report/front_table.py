@@ -7,13 +7,13 @@ from nas.records.facts import facts
 from nas.records.record import Record, stock_of
 from nas.report.beside_stock import accuracy_gain, cost_share
 
-_COLUMNS = ("trial", "mAP50-95", "over stock", "GFLOPs", "of stock", "params", "latency", "architecture")
+_COLUMNS = ("trial", "mAP50-95", "over stock", "GFLOPs", "of stock", "params", "latency", "measured", "architecture")
 
 
 def front_table(
     records: Sequence[Record], front: Sequence[Record], cost: str
 ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return the columns of the front's table, and its rows; latency is a column where it was measured.
+    """Return the columns of the front's table, and its rows; latency is a column where it was measured or predicted.
 
     Args:
         cost: name of the cost that is shown as a share of the stock model's.
@@ -34,9 +34,13 @@ def front_table(
                 "of stock": "" if share is None else f"{share:.1%}",
                 "params": values["params"],
                 "latency": values["latency"],
+                "measured": "" if record.measured_ms is None else f"{record.measured_ms:.1f} ms",
                 "architecture": summaries[record.trial],
             }
         )
-    has_latency = any(record.latency_ms for record in shown)
-    columns = tuple(name for name in _COLUMNS if has_latency or name != "latency")
+    optional = {
+        "latency": any(record.latency_ms for record in shown),
+        "measured": any(record.measured_ms for record in shown),
+    }
+    columns = tuple(name for name in _COLUMNS if optional.get(name, True))
     return columns, [tuple(row[name] for name in columns) for row in cells]

@@ -324,7 +324,16 @@ class TestCharts:
         found = charts.latency_chart(records)
         assert found is not None
         assert found[1].startswith("GFLOPs and latency order 2 of 6 pairs differently")
+        assert [line.name for line in found[0].data] == ["trial"]
         assert charts.latency_chart([replace(one, latency_ms=None) for one in records]) is None
+        records = [replace(records[0], measured_ms=2.0), replace(records[1], measured_ms=1.25), *records[2:]]
+        found = charts.latency_chart(records)
+        assert found is not None
+        assert [(line.name, list(line.y)) for line in found[0].data] == [
+            ("predicted", latencies),
+            ("measured after the search", [2.0, 1.25]),
+        ]
+        assert found[1].endswith(" Of 2 models that were measured, predictions miss by 35.0 % in the median.")
 
 
 def test_command_writes_the_page(study: Study, tmp_path: Path) -> None:

@@ -480,6 +480,11 @@ class TestFigure:
         assert "mAP50-95 0.4200 (mean of 2)" in page
         assert "trial 1" not in page
 
+    def test_members_in_one_place_have_one_label(self) -> None:
+        best = [finished(3, 0.5, 8.0), finished(1, 0.499, 7.99), finished(2, 0.3, 6.0)]
+        (labels,) = (one.text for one in front_figure("v9", [stock(), *best], best, OBJECTIVES).data if one.text)
+        assert list(labels) == ["3, 1", "", "2"]
+
     def test_names_are_no_markup_in_figures_and_notes(self) -> None:
         odd = "<img src=x onerror=alert(1)> | [a](http://x)\x1b"
         records = [stock(), replace(finished(1, 0.5, 7.0), summary=odd)]

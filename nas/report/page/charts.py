@@ -1,6 +1,7 @@
 """Charts of the report: Plotly figures of a study's records and effects."""
 
 from collections.abc import Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from plotly import graph_objects
@@ -12,6 +13,7 @@ from nas.records.record import Record, mean_over_seeds
 from nas.report.comparison import Comparison
 from nas.report.effects import Effect, Significance
 from nas.report.verdict import JudgedFinalist, Verdict
+from nas.words import with_unit
 from search_spaces.printable import html
 from trials.scores import Epoch
 
@@ -20,6 +22,8 @@ _FINDINGS = {Finding.BETTER: "#16a34a", Finding.WORSE: "#dc2626"}
 """Colours of judged finalists; others are grey, as what is not told apart."""
 _ROW = 26
 """Height of a row of effects in pixels."""
+_MEASURED = {"color": "#ea580c", "size": 11, "symbol": "diamond-open", "line": {"width": 2}}
+"""Marks of latencies that were measured after a search."""
 _LEAST_POINTS = 2
 """Fewest epochs of which a curve is drawn."""
 
@@ -202,21 +206,50 @@ def latency_chart(records: Sequence[Record]) -> tuple[graph_objects.Figure, str]
     trained = [one for one in mean_over_seeds(records) if one.latency_ms and one.gflops]
     if len(trained) < _LEAST_POINTS:
         return None
+    measured = [one for one in trained if one.measured_ms]
+    marks: dict[str, Any] = {"size": 10, "colorscale": "Viridis", "showscale": True}
+    marks["color"] = [one.map50_95 for one in trained]
+    marks["symbol"] = ["star" if one.role == "stock" else "circle" for one in trained]
+    marks["colorbar"] = {"title": {"text": LABELS["map50_95"], "side": "right"}}
     figure = graph_objects.Figure(
-        graph_objects.Scatter(
-            x=[one.gflops for one in trained],
-            y=[one.latency_ms for one in trained],
-            mode="markers",
-            marker={"color": [one.map50_95 for one in trained], "colorscale": "Viridis", "size": 10, "showscale": True},
-            hovertext=[
-                f"<b>trial {one.trial}</b><br>{html(one.summary)}<br>{one.latency_ms:.1f} ms" for one in trained
-            ],
-            hoverinfo="text",
-        )
+        [
+            _latencies("predicted" if measured else "trial", trained, [one.latency_ms for one in trained], marks),
+            *(
+                [_latencies("measured after the search", measured, [one.measured_ms for one in measured], _MEASURED)]
+                if measured
+                else []
+            ),
+        ]
     )
+    figure.update_layout(showlegend=bool(measured))
     figure.update_xaxes(title_text=LABELS["gflops"])
     figure.update_yaxes(title_text=LABELS["latency_ms"])
-    return figure, _order(trained)
+    return figure, f"{_order(trained)} The star is the stock model.{_missed(measured)}"
+
+
+def _latencies(name: str, records: Sequence[Record], values: Sequence[float | None], marks: Mapping[str, Any]) -> Any:
+    """Return the points of latencies in milliseconds over GFLOPs."""
+    return graph_objects.Scatter(
+        x=[one.gflops for one in records],
+        y=values,
+        mode="markers",
+        name=name,
+        marker=dict(marks),
+        hovertext=[
+            f"<b>trial {one.trial}</b><br>{html(one.summary)}<br>{name}: {value:.1f} ms"
+            for one, value in zip(records, values, strict=True)
+        ],
+        hoverinfo="text",
+    )
+
+
+def _missed(measured: Sequence[Record]) -> str:
+    """Return by how much predictions miss what was measured, as a sentence; empty if nothing was."""
+    if not measured:
+        return ""
+    errors = [100 * abs((one.latency_ms or 0.0) / (one.measured_ms or 1.0) - 1) for one in measured]
+    models = with_unit(len(measured), "model")
+    return f" Of {models} that were measured, predictions miss by {median(errors):.1f} % in the median."
 
 
 def _order(trained: Sequence[Record]) -> str:

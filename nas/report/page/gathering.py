@@ -20,6 +20,7 @@ from nas.report.page.reported import Reported
 from nas.report.search_findings import search_findings
 from nas.report.trust import Trust
 from nas.report.verdict import Verdict
+from nas.settings import Settings
 from nas.study.ablations import ablated_trials
 from nas.study.folders import command
 from nas.words import duration, with_unit
@@ -111,17 +112,24 @@ def _about(study: Reported, records: Sequence[Record]) -> dict[str, str]:
     finished = sum(record.finished for record in records)
     seconds = sum(record.seconds or 0.0 for record in records)
     budget = settings.budget
+    sealed = settings.holdout
     base = f", from the stock model's weights after {with_unit(settings.base.epochs, 'epoch')}" if settings.base else ""
     return {
         "space": f"{settings.space} at scale {settings.scale}",
         "data": f"{settings.data}: {conditions.sizes(study)}",
+        **({} if sealed is None else {"holdout": f"{with_unit(sealed.images, 'image')} sealed: no search reads them"}),
         "trials": f"{finished} finished of {len(records)}, {duration(seconds)} of training",
         "clock": _clock(study, records),
         "workers": f"{run.workers} on {run.device}",
         "budget": f"{with_unit(budget.epochs, 'epoch')} at {budget.image_size} px, batch {budget.batch}{base}",
         "objectives": ", ".join(LABELS[name] for name in settings.objectives),
+        **({"latency": _latency(settings)} if settings.needs_latency or settings.latency else {}),
         "proposals": f"sampler {settings.sampler}, seed {budget.seed}",
     }
+
+
+def _latency(settings: Settings) -> str:
+    return f"predicted for {settings.latency}" if settings.latency else "measured in each trial"
 
 
 def _findings(
