@@ -129,10 +129,11 @@ def check(
         raise SpecError("check: one of --space, --operator and --model is expected, such as --space v9")
     if space is not None:
         require_file(space)  # before PyTorch is imported
-    from nas.workflows.check_cache import CheckCache
-    from nas.workflows.request import Request
+    with show.err.status("loading operators"):
+        from nas.workflows.check_cache import CheckCache
+        from nas.workflows.request import Request
 
-    options.load_modules(modules)
+        options.load_modules(modules)
     passed = CheckCache.of_user() if cache else CheckCache(None)
     checking = _Checking(passed=passed, workers=typed["workers"], shown=shown)
     if operator is not None:

@@ -89,9 +89,11 @@ def doctor(
         *((name, partial(_variable, name, unset)) for name, unset in _VARIABLES.items()),
     ]
     rows = []
-    for name, check in checks:
-        good, found = check()
-        rows.append({"check": name, "ok": good, "found": found})
+    with show.err.status("checking") as status:
+        for name, check in checks:
+            status.update(f"checking {name}")
+            good, found = check()
+            rows.append({"check": name, "ok": good, "found": found})
     show.rows(rows, shown, title="nas doctor", columns={"check": "check", "ok": "ok", "found": "found"})
     if not all(row["ok"] for row in rows):
         raise typer.Exit(show.NEGATIVE)

@@ -49,13 +49,16 @@ def record(typed: options.Typed, shown: options.TextFormat = "text") -> None:
     With --precision int8 each layer is quantised as the model will be.
     """
     chosen = TableOptions(**typed)
-    from nas.study import latency_tables
-    from trials.latency import latency_table
-    from trials.latency.timings import Timings
+    with show.err.status("loading the runtime"):
+        from nas.study import latency_tables
+        from trials.latency import latency_table
+        from trials.latency.timings import Timings
 
-    with chosen.open_runtime() as opened:
+        runtime = chosen.open_runtime()
+    with runtime as opened:
         path = device_tables.path_of(opened.profile.name)
-        table = chosen.latencies(chosen.load_space(), Timings(profile=opened.profile, entries={}))
+        with show.err.status("reading the space"):
+            table = chosen.latencies(chosen.load_space(), Timings(profile=opened.profile, entries={}))
         problems, unsteady = [], 0
         stopped = "Stopped; the same command continues from there."
         with latency_tables.recording_lock(path), show.progress("timing layers", stopped) as show_progress:
@@ -87,9 +90,10 @@ def show_table(typed: options.Typed, shown: options.Shown = "table") -> None:
         _print_tables(shown)
         return
     chosen = TableOptions(**typed)
-    recorded = chosen.recorded()
-    table = chosen.latencies(chosen.load_space(), recorded)
-    rows = _latency_rows(table)
+    with show.err.status("reading space and table"):
+        recorded = chosen.recorded()
+        table = chosen.latencies(chosen.load_space(), recorded)
+        rows = _latency_rows(table)
     columns = {
         "slot": "slot",
         "host": "host",

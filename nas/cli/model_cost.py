@@ -63,14 +63,16 @@ def cost(
     read as they are. If one prints a module that is wrong, the right operator
     is built, and a note says what was wrong.
     """
-    from search_spaces import model_reader
+    with show.err.status("counting"):
+        from search_spaces import model_reader
 
-    load_modules(modules)
-    scale, classes = typed["scale"], typed["classes"]
-    reading = model_reader.read_model(model, as_printed=as_printed, scale=scale)
-    notes = [*_assumed_scale(reading.document), *reading.notes]
+        load_modules(modules)
+        scale, classes = typed["scale"], typed["classes"]
+        reading = model_reader.read_model(model, as_printed=as_printed, scale=scale)
+        notes = [*_assumed_scale(reading.document), *reading.notes]
+        name, classes = Path(model).name, classes or reading.document["nc"]
+        counted = _count(reading, name, classes, image_size, as_printed=as_printed)
     show.lines(f"note: {note}" for note in notes)
-    counted = _count(reading, Path(model).name, classes or reading.document["nc"], image_size, as_printed=as_printed)
     if shown == "json":
         print(json.dumps(counted.as_json(notes), indent=1))  # noqa: T201 - this is the output
     else:
@@ -160,9 +162,8 @@ def _count(reading: "Translation", name: str, classes: int, image_size: int, *, 
 
     document = reading.document
     try:
-        with show.err.status("counting"):
-            built, deployed = (measure(document, classes, image_size, deployed=flag) for flag in (False, True))
-            remarks = _remarks(document, classes, image_size)
+        built, deployed = (measure(document, classes, image_size, deployed=flag) for flag in (False, True))
+        remarks = _remarks(document, classes, image_size)
     except SpecError as error:
         raise error.within(name) from None
     except CostError as error:

@@ -66,9 +66,10 @@ def spaces(context: typer.Context, shown: Shown = "table") -> None:
 
 @show.reports_errors
 def _list_spaces(shown: Format) -> None:
-    from search_spaces import space_file, space_names
+    with show.err.status("reading the spaces"):
+        from search_spaces import space_file, space_names
 
-    loaded = {name: space_file.load(name) for name in space_names.catalog()}
+        loaded = {name: space_file.load(name) for name in space_names.catalog()}
     rows = [
         {"space": name, "base": found.base, "scale": found.scale, "slots": len(found.slots), "size": found.size}
         for name, found in loaded.items()
@@ -107,13 +108,16 @@ def derive(
     modules: Modules = None,
 ) -> None:
     """Write a space file with every possible slot of a model: nas spaces derive MODEL.yaml > my_space.yaml."""
-    from search_spaces import model_reader
-    from search_spaces.derive import derive as derived
-
-    load_modules(modules)
     scale = typed["scale"]
-    show.lines(f"note: {note}" for note in model_reader.read_model(model, scale=scale).notes)
-    show.text(derived(model, scale=scale), end="")
+    with show.err.status("trying every operator in every layer"):
+        from search_spaces import model_reader
+        from search_spaces.derive import derive as derived
+
+        load_modules(modules)
+        notes = model_reader.read_model(model, scale=scale).notes
+        space = derived(model, scale=scale)
+    show.lines(f"note: {note}" for note in notes)
+    show.text(space, end="")
 
 
 @show.reports_errors
@@ -124,9 +128,12 @@ def refine_space(
     runs: Runs = RUNS,
 ) -> None:
     """Write the space file that nas search --refine searches: nas spaces refine STUDY > fine.yaml."""
-    from nas.workflows.refinement import refined_space
+    coarse = opening.opened(study, runs)
+    with show.err.status("reading its front"):
+        from nas.workflows.refinement import refined_space
 
-    show.text(refined_space(opening.opened(study, runs)), end="")
+        text = refined_space(coarse)
+    show.text(text, end="")
 
 
 @show.reports_errors

@@ -29,23 +29,24 @@ def predict(
 ) -> None:
     """Predict the latency of one image for an exported model, or for random architectures of a space."""
     chosen = TableOptions(**typed)
-    from search_spaces import Architecture
+    with show.err.status("reading space and table"):
+        from search_spaces import Architecture
 
-    recorded, space = chosen.recorded(), chosen.load_space()
-    architectures = _sample(space, sample, seed)
-    if model is not None:
-        architectures = [Architecture.read(_existing(model))]
-        space = _space_of(architectures[0], space)
-    table = chosen.latencies(space, recorded)
-    rows = [
-        {
-            "fingerprint": architecture.fingerprint,
-            "predicted_ms": (milliseconds := table.predict(architecture)),
-            "percent_of_stock": 100 * milliseconds / table.stock_ms,
-            "summary": architecture.summary(),
-        }
-        for architecture in architectures
-    ]
+        recorded, space = chosen.recorded(), chosen.load_space()
+        architectures = _sample(space, sample, seed)
+        if model is not None:
+            architectures = [Architecture.read(_existing(model))]
+            space = _space_of(architectures[0], space)
+        table = chosen.latencies(space, recorded)
+        rows = [
+            {
+                "fingerprint": architecture.fingerprint,
+                "predicted_ms": (milliseconds := table.predict(architecture)),
+                "percent_of_stock": 100 * milliseconds / table.stock_ms,
+                "summary": architecture.summary(),
+            }
+            for architecture in architectures
+        ]
     columns = {
         "fingerprint": "fingerprint",
         "predicted_ms": "predicted ms",
@@ -60,12 +61,15 @@ def predict(
 def error(typed: options.Typed, candidates: Candidates = 20, seed: Seed = 0, shown: options.Shown = "table") -> None:
     """Measure how wrong predictions are: build random candidates and time them, alternating with the stock model."""
     chosen, checked = TableOptions(**typed), []
-    from trials.latency import prediction_error
+    with show.err.status("loading the runtime"):
+        from trials.latency import prediction_error
 
-    with chosen.open_runtime() as opened:
-        recorded = device_tables.read(opened.profile.name)
-        table = chosen.latencies(chosen.load_space(), recorded)
-        architectures = _sample(table.space, candidates, seed)
+        runtime = chosen.open_runtime()
+    with runtime as opened:
+        with show.err.status("reading space and table"):
+            recorded = device_tables.read(opened.profile.name)
+            table = chosen.latencies(chosen.load_space(), recorded)
+            architectures = _sample(table.space, candidates, seed)
         with show.progress("timing candidates", "Stopped; nothing was saved.") as show_progress:
             for one in prediction_error.observe(table, opened, architectures):
                 checked.append(one)
