@@ -70,9 +70,9 @@ def cost(
         scale, classes = typed["scale"], typed["classes"]
         reading = model_reader.read_model(model, as_printed=as_printed, scale=scale)
         notes = [*_assumed_scale(reading.document), *reading.notes]
+        show.lines(f"note: {note}" for note in notes)
         name, classes = Path(model).name, classes or reading.document["nc"]
         counted = _count(reading, name, classes, image_size, as_printed=as_printed)
-    show.lines(f"note: {note}" for note in notes)
     if shown == "json":
         print(json.dumps(counted.as_json(notes), indent=1))  # noqa: T201 - this is the output
     else:

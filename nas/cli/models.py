@@ -114,9 +114,8 @@ def derive(
         from search_spaces.derive import derive as derived
 
         load_modules(modules)
-        notes = model_reader.read_model(model, scale=scale).notes
+        show.lines(f"note: {note}" for note in model_reader.read_model(model, scale=scale).notes)
         space = derived(model, scale=scale)
-    show.lines(f"note: {note}" for note in notes)
     show.text(space, end="")
 
 
