@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from search_spaces.errors import EnvironmentProblem
+from search_spaces.errors import EnvironmentProblem, SpecError
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 _NOT_ALLOWED = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -88,6 +88,22 @@ def atomic_path(path: Path, *, durable: bool = True) -> Iterator[Path]:
             raise
         if durable:
             _sync_folder(path.parent)
+
+
+def require_place(path: Path, name: str) -> None:
+    """Refuse the path of a file to write that is a folder, or whose folder does not exist, before any work is done.
+
+    Args:
+        path: as the user gave it.
+        name: of the option, for the message.
+
+    Raises:
+        SpecError: it is.
+    """
+    if path.is_dir():
+        raise SpecError(f"{name}: a file is expected, got the folder '{path}' (name a file in it)")
+    if not path.absolute().parent.is_dir():
+        raise SpecError(f"{name}: no folder to write it to, got '{path}' (make {path.parent} first)")
 
 
 def leftovers(path: Path) -> list[Path]:

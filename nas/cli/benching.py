@@ -146,8 +146,10 @@ def bench(
     from nas.algorithms.successive_halving import Stopping
     from nas.bench.replay import ReplaySettings
     from nas.bench.tables import read_yolobench
+    from search_spaces.files import require_place
 
-    _require_folder(figure)
+    if figure is not None:
+        require_place(figure, "figure")
     read = read_yolobench(table, cost)
     if asking:
         _print_asking(read, seed, shown)
@@ -158,18 +160,6 @@ def bench(
     )
     names = _optimizer_names(samplers, ablate=ablate, stopping=epochs > 1, repeating=seeds > 1)
     _Bench(table.name, read, settings, names, repeats).run(jobs, figure, shown)
-
-
-def _require_folder(figure: Path | None) -> None:
-    """Check that a figure can be written.
-
-    Raises:
-        SpecError: its folder does not exist.
-    """
-    from search_spaces.errors import SpecError
-
-    if figure is not None and not figure.absolute().parent.is_dir():
-        raise SpecError(f"figure: no folder to write it to, got '{figure}' (make {figure.parent} first)")
 
 
 @dataclass(frozen=True)

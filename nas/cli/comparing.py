@@ -58,8 +58,10 @@ def compare(
     from nas.study.folders import existing
     from nas.study.stored_study import StoredStudy
     from search_spaces.errors import SpecError
-    from search_spaces.files import write_atomically
+    from search_spaces.files import require_place, write_atomically
 
+    if out is not None:
+        require_place(out, "out")
     if first == second:
         raise SpecError(f"nas compare: {first} twice; name two studies")
     studies = [fetched(StoredStudy.open(existing(name, runs))) for name in (first, second)]

@@ -140,6 +140,9 @@ def export(
     shown: options.TextFormat = "text",
 ) -> None:
     """Write the table of a device to a CSV file that begins with the profile of the device."""
+    from search_spaces.files import require_place
+
+    require_place(file, "file")
     recorded = TableOptions(**typed).recorded()
     recorded.write(file.absolute())
     show.result(str(file), _document(file, recorded.profile, len(recorded.entries)), shown)

@@ -44,7 +44,10 @@ def report(
     Open it in any browser, print it, or send it: everything is in the file.
     """
     from search_spaces.errors import SpecError
+    from search_spaces.files import require_place
 
+    if out is not None:
+        require_place(out, "out")
     if mlflow and out is not None:
         raise SpecError(f"mlflow: it gets the page in the study's folder, not {out} (leave out --out)")
     opened = opening.opened(study, runs)

@@ -142,7 +142,7 @@ def find_record(records: Iterable[Record], trial: int, *, study: str) -> Record:
     by_number = {record.trial: record for record in records}
     if trial not in by_number:
         which = f"0 to {max(by_number)}" if by_number else "it has none yet"
-        raise SpecError(f"trial: {study} has no trial {trial} ({which})")
+        raise SpecError(f"trial: {study} has no trial {trial!r} ({which})")
     return by_number[trial]
 
 

@@ -32,7 +32,7 @@ from nas.study.stored_study import StoredStudy
 from nas.study.trial_records import description
 from search_spaces import Architecture
 from search_spaces.errors import NasError, StudyError
-from search_spaces.files import write_atomically
+from search_spaces.files import require_place, write_atomically
 from trials import Ending
 from trials.data import datasets
 from trials.data.datasets import DataSet
@@ -326,9 +326,12 @@ class Study(StoredStudy):
 
         Raises:
             EnvironmentProblem: it cannot be written.
+            SpecError: its folder does not exist, or it is a folder itself.
         """
         from nas.report.page.page import page  # noqa: PLC0415 - Plotly and Jinja, which only this method needs
 
+        if file is not None:
+            require_place(Path(file), "file")
         path = self.folder / REPORT if file is None else Path(file)
         write_atomically(path, page(self))
         return path.absolute()

@@ -19,7 +19,7 @@ from nas.study.stored_study import StoredStudy
 from nas.study.stored_trials import machines_at_work
 from nas.study.trained_again import trained_again
 from search_spaces.errors import SpecError, StudyError
-from search_spaces.files import write_atomically
+from search_spaces.files import require_place, write_atomically
 from search_spaces.yaml_text import parse_yaml, read_text, read_yaml
 
 _BASE = re.compile(r"^base:.*$", re.MULTILINE)
@@ -53,10 +53,11 @@ def pack(folder: Path, out: Path, show: Show = lambda _done, _all: None) -> Pack
 
     Raises:
         StudyError: a process runs one of the studies, or a file cannot be packed.
-        SpecError: the file is there already, or the space is missing or damaged.
+        SpecError: the file is there already, or its folder is not; the space is missing or damaged.
     """
     if out.exists():
         raise SpecError(f"out: {out} is there already (delete it, or name another file with -o)")
+    require_place(out, "out")
     search = StoredStudy.open(folder)
     studies = [search, *map(StoredStudy.open, dict.fromkeys(trained_again(folder, search.settings)))]
     with ExitStack() as held, tempfile.TemporaryDirectory(prefix="nas-pack-") as temporary:

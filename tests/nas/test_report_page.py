@@ -25,6 +25,7 @@ from nas.report.page.page import render
 from nas.report.verdict import JudgedFinalist, Verdict
 from nas.study.study import Study
 from search_spaces import load
+from search_spaces.errors import SpecError
 from trials.scores import Epoch
 
 
@@ -342,3 +343,27 @@ def test_command_writes_the_page(study: Study, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert str(tmp_path / "page.html") in result.output
     assert "golden-data" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        (["report", "none", "--out"], "out"),
+        (["compare", "none", "other", "--out"], "out"),
+        (["latency", "export"], "file"),
+    ],
+)
+def test_files_that_cannot_be_written_are_refused_before_any_work(
+    command: list[str], name: str, tmp_path: Path
+) -> None:
+    missing = CliRunner().invoke(app, [*command, f"{tmp_path}/none/page.html"])
+    assert missing.exit_code == 2
+    line = f"{name}: no folder to write it to, got '{tmp_path}/none/page.html' (make {tmp_path}/none first)"
+    assert missing.output == f"{line}\n"
+    folder = CliRunner().invoke(app, [*command, str(tmp_path)])
+    assert folder.output == f"{name}: a file is expected, got the folder '{tmp_path}' (name a file in it)\n"
+
+
+def test_report_in_python_refuses_a_folder(study: Study, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"^file: a file is expected, got the folder"):
+        study.report(tmp_path)
