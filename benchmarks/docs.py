@@ -50,6 +50,7 @@ SHORTENED = {
     "--longer": "--rounds 1",
     "--epochs 60": "--seeds 2 --top 1 --epochs 2",
     "nas confirm": "--seeds 2 --top 1",
+    "nas ablate": "--seeds 2 --epochs 1",
     "nas yolo train": "epochs=1 imgsz=64",
     "nas train": "epochs=1 imgsz=64 device=cpu",
     "nas bench": "--repeats 2 --trials 20",
