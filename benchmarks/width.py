@@ -37,7 +37,7 @@ from trials.budget import Channels
 from trials.data.datasets import DataSet
 from trials.data.datasets import load as load_data
 from trials.scores import Costs
-from trials.training import inheritance, trainer_patches
+from trials.training import inheritance, short_training, trainer_patches
 from trials.training.norm_statistics import re_estimate
 from trials.training.short_training import ShortTraining
 
@@ -51,7 +51,7 @@ WAYS: dict[str, Channels] = {
     f"important{_STATISTICS}": "important",
 }
 """`first of each group` knows the groups and the head, but no importance: what the groups alone bring. The last two
-begin with batch norm's statistics re-estimated; the last is what trials do.
+are validated with batch norm's statistics re-estimated; the last is what trials do.
 """
 STOCK = "stock"
 
@@ -127,7 +127,7 @@ def only(way: str) -> Iterator[None]:
             equal = mock.patch.object(inheritance, "importance", lambda graph, _: dict.fromkeys(_channels(graph), 1.0))
             patches.enter_context(equal)
         if not way.endswith(_STATISTICS):
-            patches.enter_context(mock.patch.object(ShortTraining, "_re_estimate_statistics"))
+            patches.enter_context(mock.patch.object(short_training, "re_estimate"))
         yield
 
 

@@ -1,8 +1,8 @@
 """Channels that a narrower model inherits: of each group of the source the most important ones, in their order.
 
 A channel's importance is the sum, over the convolutions that compute it, of the batch norm's |gamma| (Liu et al. 2017,
-arXiv 1708.06519) times the norm of its weights: a sum over the members of a group, as in DepGraph
-(Fang et al. 2023, arXiv 2301.12900, section 3.3).
+arXiv 1708.06519): a sum over the members of a group, as in DepGraph (Fang et al. 2023, arXiv 2301.12900, section 3.3).
+A convolution without batch norm counts with the norm of its weights; behind a batch norm that norm has no effect.
 """
 
 from collections import Counter
@@ -140,7 +140,7 @@ def _runs(channels: Sequence[int], numbers: Sequence[int], merged: frozenset[int
 
 
 def importance(graph: ChannelGraph, tensors: Mapping[str, Tensor]) -> dict[int, float]:
-    """Return the importance of every channel: the sum of |gamma| times the norm of the weights that compute it.
+    """Return the importance of every channel: the sum of |gamma|, or of the weights' norm where there is no batch norm.
 
     Args:
         tensors: the model's `state_dict`.
@@ -149,9 +149,8 @@ def importance(graph: ChannelGraph, tensors: Mapping[str, Tensor]) -> dict[int, 
     for (name, dimension), channels in graph.axes.items():
         if dimension == 1 or tensors[name].ndim < 2:
             continue
-        norms = tensors[name].flatten(1).norm(dim=1)
-        if name in graph.norms:
-            norms = norms * tensors[graph.norms[name]].abs()
-        for channel, norm in zip(channels, norms.tolist(), strict=True):
-            scores[channel] = scores.get(channel, 0.0) + norm
+        weights = tensors[name].flatten(1).norm(dim=1)
+        factors = tensors[graph.norms[name]].abs() if name in graph.norms else weights
+        for channel, factor in zip(channels, factors.tolist(), strict=True):
+            scores[channel] = scores.get(channel, 0.0) + factor
     return scores

@@ -42,11 +42,6 @@ class InPlaceEMA:
             if shadow.is_floating_point():
                 shadow.lerp_(live, share)
 
-    def restart(self) -> None:
-        """Start the average at the model's present values."""
-        for shadow, live in zip(self.shadow, self.live, strict=True):
-            shadow.copy_(live)
-
     def update_attr(self, *_: Any, **__: Any) -> None:
         """Do nothing: the model has its attributes already."""
 

@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 @torch.no_grad()
 def re_estimate(model: nn.Module, images: Iterable[Tensor]) -> None:
-    """Replace the statistics of batch norm by their means over some batches, in a model that keeps only some channels.
+    """Replace the statistics of batch norm by their means over some batches.
 
-    Every layer there reads sums from which some terms are missing, so that the means and variances of the wider model
-    are wrong, and a momentum of some percent corrects them too slowly. Layers that no image reaches keep theirs.
+    The running ones are an exponential average, in which the last batch has a weight of `momentum`. In a narrowed model
+    one batch can move them far (docs/recipes.md, "Channels of narrowed models"). Layers that no image reaches keep
+    theirs.
 
     Args:
         images: `(batch, 3, height, width)` each, as the training's first layer gets them.

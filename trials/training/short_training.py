@@ -182,8 +182,6 @@ class ShortTraining(DetectionTrainer):
                 self._replay_epochs()
             case "on_train_epoch_start":
                 self.epoch_started = time.monotonic()
-                if self.epoch == 0 and self.coverage.is_narrowed:
-                    self._re_estimate_statistics()
                 seed_epoch(self.train_loader, self.budget.seed, self.epoch)
                 self.args.val = self.epoch + 1 in self.budget.rungs  # the last epoch is validated anyway
                 self._oom_retries = 3  # otherwise Ultralytics halves the batch and scores under another budget
@@ -200,10 +198,6 @@ class ShortTraining(DetectionTrainer):
         seed_epoch(self.train_loader, self.budget.seed, self.epochs)
         for batch in islice(self.train_loader, batches):
             yield self.preprocess_batch(batch)["img"]
-
-    def _re_estimate_statistics(self) -> None:
-        re_estimate(self.model, self.images(_STATISTICS_BATCHES))
-        self.ema.restart()
 
     def get_dataset(self) -> dict[str, Any]:
         """Return the checked data set; Ultralytics' method downloads a font."""
@@ -311,8 +305,10 @@ class ShortTraining(DetectionTrainer):
             super()._model_train()
 
     def validate(self) -> Any:
-        """Validate the EMA."""
-        with self.averaged():
+        """Validate the EMA, of a narrowed model with batch norm's statistics estimated anew."""
+        with self.averaged() as model:
+            if self.coverage.is_narrowed:
+                re_estimate(model, self.images(_STATISTICS_BATCHES))
             return super().validate()
 
     @contextmanager
