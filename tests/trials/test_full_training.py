@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial, partialmethod
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -24,8 +25,8 @@ from search_spaces.architecture import Insertion
 from search_spaces.errors import SpecError
 from search_spaces.operators.dynamic_conv import DynamicConv
 from search_spaces.pgi_setting import LEAD_GUIDED, Pgi
-from trials import Budget, Ending, Outcome, Recipe, evaluate
-from trials.data import datasets
+from trials import Budget, Ending, Outcome, Recipe, evaluate, weights
+from trials.data import datasets, digit_scenes
 from trials.training.full_training import FullTrainer, LeadGuidedTrainer, PGITrainer, PlainTrainer, prepare_command
 from trials.training.inheritance import transfer
 from trials.weights import keep, save
@@ -209,6 +210,12 @@ class TestFullTrainer:
         assert isinstance(model, pgi.PGIModel)
         assert model.yaml["pgi"] == LEAD_GUIDED
 
+    def test_a_teacher_and_the_branch_do_not_go_together(self) -> None:
+        bare = PGITrainer.__new__(PGITrainer)
+        bare.data, bare.args = {"nc": CLASSES, "channels": 3}, SimpleNamespace(distill_model="teacher.pt")
+        with pytest.raises(SpecError, match=r"^distill_model: .*auxiliary branch.*\(pgi=False\)$"):
+            bare.get_model(model_reader.model_document("yolov9t.yaml"), None, verbose=False)
+
     def test_subclasses_of_the_full_trainer_select_the_branch(self, get: Callable[..., DetectionModel]) -> None:
         plain = model_reader.model_document("yolov9t.yaml")
         whole = auxiliary.with_branch(plain)
@@ -367,3 +374,22 @@ class TestCommand:
         assert prepare_command(["yolo", "model=yolov9c-mmqa.yaml"]) == ["yolo", f"model={path}"]
         Path("yolov9c-mmqa.yaml").write_text("a file of the user")
         assert prepare_command(["yolo", "model=yolov9c-mmqa.yaml"]) == ["yolo", "model=yolov9c-mmqa.yaml"]
+
+
+@pytest.mark.slow
+def test_a_model_with_operators_learns_from_a_teacher_with_operators(
+    stock: Architecture, motley: Architecture, tmp_path: Path
+) -> None:
+    models, classes = {"student": stock, "teacher": motley}, digit_scenes.CLASSES
+    built = {
+        name: build.model(one.document(digit_scenes.CLASSES), digit_scenes.CLASSES) for name, one in models.items()
+    }
+    for name, model in built.items():
+        weights.keep(model, {}, tmp_path / f"{name}.pt")
+    data = digit_scenes.draw(tmp_path / "scenes", train=8, val=4)
+    sizes = {"epochs": 2, "imgsz": 64, "batch": 4, "workers": 0, "device": "cpu", "plots": False}
+    places = {"data": data, "distill_model": tmp_path / "teacher.pt", "project": tmp_path, "name": "run"}
+    YOLO(tmp_path / "student.pt").train(trainer=FullTrainer, **places, **sizes)
+    assert "train/dis_loss" in (tmp_path / "run/results.csv").read_text().splitlines()[0].split(",")
+    trained = YOLO(tmp_path / "run/weights/last.pt").model
+    assert trained.state_dict().keys() == built["student"].state_dict().keys()

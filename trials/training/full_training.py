@@ -55,6 +55,11 @@ class FullTrainer(UserDataTrainer):
         document = foreign_files.translate(document).document
         wanted = document.get("pgi", auxiliary.has_auxiliary(document)) if self.pgi is None else self.pgi
         in_training = auxiliary.with_branch(document) if wanted else auxiliary.without_branch(document)
+        if wanted and getattr(self.args, "distill_model", None):
+            raise SpecError(
+                "distill_model: a teacher cannot train a model with YOLOv9's auxiliary branch, whose head has further "
+                "levels (pgi=False)"
+            )
         is_changed = auxiliary.has_auxiliary(in_training) != auxiliary.has_auxiliary(document)
         rows = in_training if is_changed else document
         model = super().get_model({**rows, "pgi": wanted}, None, verbose)
@@ -63,6 +68,19 @@ class FullTrainer(UserDataTrainer):
             if not getattr(self, "resume", False):
                 _report(share)
         return model
+
+    def _setup_train(self) -> None:
+        """Set up the training.
+
+        Raises:
+            SpecError: the teacher does not fit.
+        """
+        try:
+            super()._setup_train()
+        except ValueError as error:
+            if self.args.distill_model and "feature levels" in str(error):  # nn/distill_model.py:86
+                raise SpecError(f"distill_model: {self.args.distill_model}: {error}") from error
+            raise
 
     def resume_training(self, ckpt: Any) -> None:
         """Resume from a checkpoint; set temperatures by the schedule, since the checkpoint's EMA lags behind it."""
