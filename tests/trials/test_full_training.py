@@ -381,9 +381,7 @@ def test_a_model_with_operators_learns_from_a_teacher_with_operators(
     stock: Architecture, motley: Architecture, tmp_path: Path
 ) -> None:
     models, classes = {"student": stock, "teacher": motley}, digit_scenes.CLASSES
-    built = {
-        name: build.model(one.document(digit_scenes.CLASSES), digit_scenes.CLASSES) for name, one in models.items()
-    }
+    built = {name: build.model(one.document(classes), classes) for name, one in models.items()}
     for name, model in built.items():
         weights.keep(model, {}, tmp_path / f"{name}.pt")
     data = digit_scenes.draw(tmp_path / "scenes", train=8, val=4)
