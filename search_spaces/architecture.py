@@ -167,7 +167,7 @@ class Architecture:
             except SpecError as error:
                 raise error.within(f"layer {label}") from None
             if lowered is None:
-                model_checks.require_layer(row[2], missing)
+                model_checks.lower_row(row, missing)
                 continue
             choice = Choice.of(lowered.operator.name, lowered.parameters)
             if label in places:
@@ -226,9 +226,9 @@ class Architecture:
 
     @property
     def sources(self) -> tuple[Source, ...]:
-        """Users' files that define its operators, each once."""
+        """Users' files that define its operators and the layers of its base model, each once."""
         names = [choice.operator for _, choice in self.picks] + [new.choice.operator for new in self.insertions]
-        sources = (OPERATORS[name].source for name in names)
+        sources = [*(OPERATORS[name].source for name in names), *bases.load(self.base, self.scale).sources]
         return tuple(dict.fromkeys(source for source in sources if source))
 
     def __str__(self) -> str:
@@ -325,8 +325,8 @@ class Architecture:
 
 def _relative_path(source: Source, folder: Path) -> str:
     """Return the path of a user's file relative to a folder; its copy in that folder if there is one."""
-    if (folder / source.path.name).is_file():
-        return source.path.name
+    if (folder / source.file_name).is_file():
+        return source.file_name
     return os.path.relpath(source.path, folder)
 
 

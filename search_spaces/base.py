@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from ultralytics.nn.modules import Conv
 
-from search_spaces import auxiliary, build, insertions, model_checks, rows, scaling
+from search_spaces import auxiliary, build, insertions, model_checks, model_file, rows, scaling, user_rows
 from search_spaces.errors import SpecError
 from search_spaces.hosts import HOSTS
 from search_spaces.insertions import Feeds
 from search_spaces.model_reader import model_document, read_model, resolve
-from search_spaces.operators import OPERATORS, Operator, Parameters, Site
+from search_spaces.operators import OPERATORS, Operator, Parameters, Site, Source, user_classes
 from search_spaces.pgi_setting import Pgi
+from search_spaces.placed import PLACED
 from search_spaces.rows import INSERTED_KERNEL, Row
 from search_spaces.scaling import Scaling
 from search_spaces.trace import Traced, first
@@ -116,6 +117,11 @@ class Base:
             return f"{'Conv' if inserted else self.rows[layer][2]} has no site for {operator.name}"
         return next(filter(None, (operator.incompatibility(site, parameters) for site in sites)), None)
 
+    @cached_property
+    def sources(self) -> tuple[Source, ...]:
+        """Users' files that define layers of the base model, each once."""
+        return _sources(self.rows)
+
     def scaled(self, factors: Scaling) -> "Base":
         """Return the base model with its depth and width scaled.
 
@@ -138,19 +144,36 @@ def load(name: str, scale: str) -> Base:
     return _load(resolve(name, scale), scale)
 
 
-@cache
 def identity(name: str, scale: str) -> str:
     """Return what identifies a base model in a fingerprint: its name; for a user's file also a hash of its content.
 
-    The folder of the file is not part of it.
+    The folder of the file is not part of it; the texts that define layers of it are.
     """
+    return _identity(name, scale, tuple(user_classes.LOADED))
+
+
+@cache
+def _identity(name: str, scale: str, _loaded: tuple[str, ...]) -> str:
     path = resolve(name, scale)
     if path.is_file():
         content = path.read_bytes()
         if _is_changed(path):  # an earlier version read another base model from such a file
             content += b"without insertions"
+        content += "".join(source.digest for source in _sources(_rows_of(path))).encode()
         return f"{path.name}@{hashlib.sha256(content).hexdigest()[:12]}"
     return path.name
+
+
+def _rows_of(path: Path) -> list[Any]:
+    """Return the rows of a file, of whatever form."""
+    document = read_yaml(path)
+    return [row for section in ("backbone", "head") for row in document.get(section) or () if model_file.is_row(row)]
+
+
+def _sources(written: Sequence[Any]) -> tuple[Source, ...]:
+    """Return the users' files that define the modules of rows, each once."""
+    found = (user_rows.user_class(row) for row in written)
+    return tuple(dict.fromkeys(one.source for one in found if one is not None))
 
 
 def _is_changed(path: Path) -> bool:
@@ -265,7 +288,9 @@ def _scaled(base: Base, factors: Scaling) -> Base:
         for position, row in enumerate(document[section][:]):
             if row[2] not in model_checks.DETECTION_HEADS:
                 place = base.stage(layer)
-                document[section][position] = scaling.scale_row(row, place, factors, has_channels=_has_channels(row))
+                placed = PLACED.get(base.traced[layer].layer)
+                has_channels = _has_channels(row) if placed is None else placed.reading.has_channels
+                document[section][position] = scaling.scale_row(row, place, factors, has_channels=has_channels)
             layer += 1
     described = ", ".join(f"{name} {value:g}" for name, value in factors)
     return Base(identity=f"{base.identity} at {described}", scale=base.scale, document=document)
@@ -302,7 +327,9 @@ def _explicit(document: Mapping[str, Any], traced: Sequence[Traced]) -> dict[str
             final = max(round(repeats * depth), 1) if repeats > 1 else repeats  # as parse_model rounds
             row = [source, final, module, _with_scale_rules(module, arguments, document["scale"])]
             step = next(layers)
-            if _has_channels(row):
+            if placed := PLACED.get(step.layer):
+                row[3] = list(placed.reading.written)
+            elif _has_channels(row):
                 row[3][0] = step.c_out
             explicit[section].append(row)
     return explicit

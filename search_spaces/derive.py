@@ -5,6 +5,7 @@ from textwrap import fill
 from typing import Any
 
 import yaml
+from torch import Tensor
 
 from search_spaces import base as bases
 from search_spaces import model_reader
@@ -14,6 +15,7 @@ from search_spaces.errors import SpecError
 from search_spaces.hosts import HOSTS
 from search_spaces.insertions import behind
 from search_spaces.operators import OPERATORS, Operator
+from search_spaces.placed import PLACED
 from search_spaces.trace import first
 
 _WIDTH = 118
@@ -39,7 +41,8 @@ def derive(model: str, *, scale: str | None = None) -> str:
         "what is left with `nas spaces FILE`.",
         _WIDTH - 2,
     )
-    modules = list(dict.fromkeys(str(one.source.path) for one in OPERATORS.values() if one.source))
+    sources = [*(one.source for one in OPERATORS.values() if one.source), *base.sources]
+    modules = list(dict.fromkeys(str(source.path) for source in sources))
     heading: dict[str, Any] = {"name": base.name, "base": name, **({"scale": scale} if scale else {})}
     heading |= {"modules": modules} if modules else {}
     parts = [_comment(title), *_notes(base), _yaml(heading), *_pgi(base), *_start(base)]
@@ -217,11 +220,23 @@ def _rest(base: Base) -> str:
 def _further(base: Base) -> str:
     """Return a comment with the other keys of a space file."""
     last = len(base.document["backbone"]) - 1
+    name = next(iter(_keeping(base)), None)
+    own = f"#   - {{after: {last}, feeds: next, choices: {{{name}: {{}}}}}}\n" if name else ""
     return (
         "#\n# What else can be searched (docs/spaces.md):\n"
-        f"# insert:\n#   - {{after: {last}, feeds: next, choices: {{DCNv4: {{groups: [4]}}}}}}\n"
+        f"# insert:\n#   - {{after: {last}, feeds: next, choices: {{DCNv4: {{groups: [4]}}}}}}\n{own}"
         "# macro:\n#   depth: [0.67, 1]\n#   width: {P4: [0.75, 1], P5: [0.75, 1]}\n#   image_size: [480, 640]\n"
     )
+
+
+def _keeping(base: Base) -> Iterator[str]:
+    """Yield the users' classes of the base model that keep channels and size of their map: they can be inserted."""
+    for layer in base.traced:
+        placed = PLACED.get(layer.layer)
+        if placed is not None and isinstance(layer.received, Tensor) and isinstance(layer.returned, Tensor):
+            name = placed.found.name
+            if layer.received.shape == layer.returned.shape and "_" not in name and name not in OPERATORS:
+                yield name
 
 
 def _comment(text: str, *, indent: str = "") -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 from ultralytics.utils.ops import make_divisible
 
-from search_spaces import rows
+from search_spaces import rows, user_rows
 from search_spaces.errors import SpecError
 from search_spaces.operators import OPERATORS
 from search_spaces.printed import YOLOV5_KERNELS
@@ -96,7 +96,7 @@ def translate(document: Mapping[str, Any], *, as_printed: bool = False) -> Trans
 
 def _foreign_module(row: Any, document: Mapping[str, Any]) -> _ForeignModule | None:
     """Return the foreign module that a row names; None for any other row, and for what is no row."""
-    if not _is_row(row):
+    if not _is_row(row) or user_rows.user_class(row) is not None:
         return None
     foreign = FOREIGN_MODULES.get(row[2])
     return foreign if foreign is not None and foreign.applies(row, document) else None
@@ -114,7 +114,7 @@ def _with_defaults(row: Any) -> tuple[Any, str]:
     another repository, whose block of that name may differ. Any other row is returned unchanged, with an empty note.
     """
     row = deepcopy(row)
-    if not _is_row(row) or (row[3] and isinstance(row[3][-1], Mapping)):
+    if not _is_row(row) or (row[3] and isinstance(row[3][-1], Mapping)) or user_rows.user_class(row) is not None:
         return row, ""
     try:
         lowered = rows.lower(row)

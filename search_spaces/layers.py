@@ -7,7 +7,7 @@ activation is parsed: a class of `torch.nn` with literal arguments.
 
 import ast
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch.nn.modules import activation as activations
 from torchvision import ops  # type: ignore[import-untyped]
 from ultralytics.nn import tasks
 
+from search_spaces import fork_modules
 from search_spaces.errors import SpecError, in_one_line, shortened, typo_of
 
 TORCH, TORCHVISION = "nn.", "torchvision.ops."
@@ -119,8 +120,7 @@ def require_layer(name: str, ours: Iterable[str]) -> None:
     elif name not in ULTRALYTICS and not _is_added_by_program(name):
         if name in vars(tasks):
             raise SpecError(f"{name} is no layer, so a row cannot name it")
-        near = typo_of(name, [*ours, *ULTRALYTICS, *_torch_layers()])
-        raise SpecError(f"unknown module {name!r} ({f'did you mean {near!r}?' if near else UNKNOWN})")
+        raise SpecError(f"unknown module {name!r} ({_instead_of(name, [*ours])})")
 
 
 def is_layer(name: str, ours: Iterable[str]) -> bool:
@@ -132,17 +132,19 @@ def is_layer(name: str, ours: Iterable[str]) -> bool:
     return True
 
 
-UNKNOWN = (
-    "neither Ultralytics' nor this package's, so of the file's own fork: write it as an operator in a Python file and "
-    "name that, --modules FILE.py; docs/operators.md"
-)
+def _instead_of(name: str, ours: Sequence[str]) -> str:
+    """Return what an unknown module is, as far as its name says, and what would be right."""
+    near = None if fork_modules.is_listed(name) else typo_of(name, [*ours, *ULTRALYTICS, *_torch_layers()])
+    if near:
+        return f"did you mean {near!r}?"
+    kind, operator = fork_modules.description(name), fork_modules.same(name, ours)
+    origin = f"{kind} of the file's own fork" if kind else "of the file's own fork"
+    same = f"this package's is {operator}; " if operator else ""
+    return f"{origin}: {same}{BRING}"
 
 
-UNKNOWN_OF_SEVERAL = (
-    "neither Ultralytics' nor this package's, so of the file's own fork, and a row that reads several layers cannot be "
-    "an operator's; docs/operators.md"
-)
-"""For an unknown head or fusion (such as a weighted concatenation), which reads several layers."""
+BRING = "name the Python file or folder that defines it, --modules FILE.py; docs/operators.md"
+"""What to do with a module of a fork."""
 
 
 def _is_added_by_program(name: str) -> bool:

@@ -6,9 +6,21 @@ from typing import Any
 
 from torch import nn
 
-from search_spaces import auxiliary, foreign_files, layers, model_file, pgi, pgi_setting, printed, rows
+from search_spaces import (
+    auxiliary,
+    constructors,
+    foreign_files,
+    layers,
+    model_file,
+    pgi,
+    pgi_setting,
+    printed,
+    rows,
+    user_rows,
+)
 from search_spaces.errors import SpecError
 from search_spaces.operators import modules as user_modules
+from search_spaces.operators import user_classes
 from search_spaces.rows import Lowered
 
 DETECTION_HEADS = ("Detect", "v10Detect")
@@ -25,7 +37,7 @@ def require_detection(document: Mapping[str, Any]) -> None:
         SpecError: lists all mistakes: no backbone and head, a row or a setting of the wrong form, a module that is no
             layer, a head for another task.
     """
-    mistakes = list(model_file.mistakes(document))
+    mistakes = [*model_file.mistakes(document), *constructors.mistakes(document.get("arguments"))]
     if model_file.has_rows(document):
         wrong_modules = _module_mistakes(document)
         arguments_of_these = tuple(f"{mistake.partition(':')[0]}: arguments" for mistake in wrong_modules)
@@ -47,9 +59,7 @@ def _module_mistakes(document: Mapping[str, Any]) -> list[str]:
         try:
             lowered = None if row[2] in HEADS else lower_row(row, missing)
         except SpecError as error:
-            found = error.within(place).mistakes
-            several = isinstance(row[0], list)
-            mistakes += [one.replace(layers.UNKNOWN, layers.UNKNOWN_OF_SEVERAL) if several else one for one in found]
+            mistakes += error.within(place).mistakes
             continue
         if lowered is not None:
             mistakes += [f"{place}: {one}" for one in model_file.channel_mistakes(*lowered.row[2:])]
@@ -73,9 +83,14 @@ def _head_mistakes(document: Mapping[str, Any]) -> list[str]:
         return []
     source, _, head, _ = row
     if head not in DETECTION_HEADS and head not in HEADS:
+        if user_rows.user_class(row) is not None:
+            own = "is a class of yours, and a head of your own cannot be trained yet"
+            return [f"{place}: {head} {own} ({' or '.join(DETECTION_HEADS)})"]
         if not layers.is_layer(head, [*rows.names(), *HEADS]):
             return []  # reported already, as a module that is no layer
-        return [f"{place}: only detection models can be searched, got {head} ({' or '.join(DETECTION_HEADS)})"]
+        possible = " or ".join(DETECTION_HEADS)
+        elsewhere = "nas yolo trains a model for another task as it is"
+        return [f"{place}: only detection models can be searched, got {head} ({possible}); {elsewhere}"]
     if head in HEADS and not isinstance(source, list):
         return [f"{place}: {head} reads a list of layers, got {source!r}"]
     if head in auxiliary.DUAL_HEADS and len(source) % 2:
@@ -94,13 +109,13 @@ def folder_of(document: Mapping[str, Any]) -> Path | None:
 
 
 def lower_row(row: Sequence[Any], missing: Sequence[str]) -> Lowered | None:
-    """Separate the operator of a row from its stock row; None for a row without operator.
+    """Separate the operator of a row from its stock row; None for a row without operator, or of a user's class.
 
     Raises:
         SpecError: the row names no layer, or an operator that cannot stand there.
     """
     lowered = rows.lower(row)
-    if lowered is None:
+    if lowered is None and user_rows.user_class(row) is None:
         require_layer(row[2], missing)
     return lowered
 
@@ -116,8 +131,17 @@ def require_layer(module: str, missing: Sequence[str] = ()) -> None:
     """
     try:
         layers.require_layer(module, [*rows.names(), *HEADS])
-    except SpecError:
+    except SpecError as error:
         if missing:
             where = f"{', '.join(missing)}, which may define it, is not there"
             raise SpecError(f"unknown module {module!r}, and {where}") from None
+        if file := user_classes.function_file(module):
+            reason = "only a class can be a layer (a whole backbone in one row would change the numbers of the layers)"
+            raise SpecError(f"{module} is a function of {file}: {reason}") from None
+        if failed := user_classes.may_define():
+            raise SpecError(f"{error}; not imported: {'; '.join(failed[:_MOST_FAILED])}") from None
         raise
+
+
+_MOST_FAILED = 3
+"""Most files that cannot be imported which a message lists."""

@@ -16,7 +16,8 @@ from ultralytics.nn import tasks
 from ultralytics.nn.modules import Conv
 from ultralytics.utils import LOGGER
 
-from search_spaces import foreign_files, layers, model_file, pgi
+from search_spaces import foreign_files, layers, model_file, pgi, placing
+from search_spaces import placed as placed_layers
 from search_spaces.build import (
     BUILD_ERRORS,
     CONSTRUCTOR_ERRORS,
@@ -83,7 +84,9 @@ def parse_model(
     if stock.get("activation"):
         stock["activation"] = _activation(stock["activation"])
     with errors_with_address(document, CONSTRUCTOR_ERRORS):
-        built, save = stock_parse_model(stock, channels, verbose)
+        placed = placing.place(stock_parse_model, stock, channels)
+        built, save = stock_parse_model(placed_layers.with_stand_ins(stock, placed), channels, verbose)
+        save = placed_layers.put(placed, stock, built, save)
     before = _channels_before(built, channels, lowered)
     for index, row in lowered.items():
         place, _ = model_file.addressed(document)[index]
@@ -91,6 +94,8 @@ def parse_model(
     if (head := document["head"][-1])[2] in HEADS:
         built[-1] = _head(built[-1], head)
         pgi.wrap_auxiliary(built)
+    if verbose and placed:
+        LOGGER.info("layers of your files: " + "; ".join(f"{i} {one.summary}" for i, one in placed.items()))
     if verbose and lowered:
         LOGGER.info("operators: " + ", ".join(f"{i} {row.operator.name}" for i, row in lowered.items()))
     return built, save

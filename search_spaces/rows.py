@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from search_spaces import user_rows
 from search_spaces.errors import SpecError, typo_of
 from search_spaces.hosts import HOSTS, Host
 from search_spaces.operators import OPERATORS, Operator, Parameters, SiteKind
+from search_spaces.operators import modules as user_modules
 from search_spaces.printed import PRINTED, PRINTED_HOSTS
 
 Row = list[Any]
@@ -78,7 +80,7 @@ def insert(operator: Operator, parameters: Parameters, channels: int) -> Row:
 
 
 def lower(row: Sequence[Any]) -> Lowered | None:
-    """Separate the operator of a row from its stock row; None for a row without operator.
+    """Separate the operator of a row from its stock row; None for a row without operator, or of a user's class.
 
     Raises:
         SpecError: an unknown operator or parameter, a value that is not allowed, an operator in a host without a
@@ -86,8 +88,8 @@ def lower(row: Sequence[Any]) -> Lowered | None:
     """
     source, repeats, module, arguments = row
     host_name, _, operator_name = module.rpartition("_")
-    operator = OPERATORS.get(operator_name) or PRINTED.get(operator_name)
-    if operator is None:
+    operator = OPERATORS.get(operator_name) or PRINTED.get(operator_name) or _offered(row)
+    if operator is None or user_rows.user_class(row) is not None:
         return None
     hosts = HOSTS | PRINTED_HOSTS if operator_name in PRINTED else HOSTS
     if host_name and (host_name not in hosts or not hosts[host_name].holds(operator)):
@@ -115,6 +117,12 @@ def lower(row: Sequence[Any]) -> Lowered | None:
         operator=operator,
         parameters=parameters,
     )
+
+
+def _offered(row: Sequence[Any]) -> Operator | None:
+    """Return the operator of a row that names a class of a user's file and ends in a mapping; None for other rows."""
+    _, _, module, arguments = row
+    return user_modules.offer(module) if arguments and isinstance(arguments[-1], Mapping) else None
 
 
 def stock(row: Row) -> Row:

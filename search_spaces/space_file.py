@@ -3,7 +3,7 @@
 All mistakes of a file are reported at once, one a line, with their addresses: `slots[1].choices.UIB.expansion: ...`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ from search_spaces.base import Base
 from search_spaces.errors import SpecError
 from search_spaces.files import write_atomically
 from search_spaces.grammar import Heading
-from search_spaces.operators import Source
 from search_spaces.operators import modules as user_modules
 from search_spaces.space import SearchSpace
 from search_spaces.space_names import require_file
@@ -24,33 +23,34 @@ from search_spaces.space_reader import Reader
 from search_spaces.yaml_text import parse_yaml, read_yaml
 
 
-def load(space: str | Path, *, scale: str | None = None) -> SearchSpace:
+def load(space: str | Path, *, scale: str | None = None, modules: Sequence[str] = ()) -> SearchSpace:
     """Read a space file.
 
     Args:
         space: a name in the catalog, or a path.
         scale: replaces the scale in the file.
+        modules: Python files or folders besides those that the file names.
 
     Raises:
         SpecError: lists every mistake of the file.
     """
-    path, document = _document(space, scale)
+    path, document = _document(space, scale, modules)
     try:
         return parse(document)
     except SpecError as error:
         raise error.within(path.name) from None
 
 
-def text(space: str | Path, *, scale: str | None = None) -> str:
+def text(space: str | Path, *, scale: str | None = None, modules: Sequence[str] = ()) -> str:
     """Return the text of a space file with absolute paths, so that it has the same meaning in any folder.
 
     Arguments and errors as for `load`, but only the file's form as YAML is checked.
     """
-    _, document = _document(space, scale)
+    _, document = _document(space, scale, modules)
     return _dump(document)
 
 
-def _document(space: str | Path, scale: str | None) -> tuple[Path, dict[str, Any]]:
+def _document(space: str | Path, scale: str | None, others: Sequence[str]) -> tuple[Path, dict[str, Any]]:
     path = require_file(space)
     document = read_yaml(path)
     if scale is not None:
@@ -61,6 +61,9 @@ def _document(space: str | Path, scale: str | None) -> tuple[Path, dict[str, Any
     modules = document.get("modules")
     if isinstance(modules, list):
         document["modules"] = [str((path.parent / str(module)).resolve()) for module in modules]
+    if others:
+        listed = [document["modules"]] if isinstance(modules, str) else document.get("modules") or []
+        document["modules"] = list(dict.fromkeys([*listed, *(str(Path(one).resolve()) for one in others)]))
     return path, document
 
 
@@ -69,9 +72,10 @@ def save(text: str, path: Path) -> None:
     document = parse_yaml(text)
     copied: dict[str, str] = {}
     for module in map(Path, document.get("modules", ())):
-        name = module.name if module.name not in copied else f"{module.stem}_{len(copied)}.py"
-        copied[name] = module.read_text(encoding="utf-8")
-        user_modules.trust(Source(path=module, text=copied[name]))
+        source = user_modules.read(module)
+        name = source.file_name if source.file_name not in copied else f"{module.stem}_{len(copied)}.py"
+        copied[name] = source.text
+        user_modules.trust(source)
     for name, content in copied.items():
         (path.parent / "modules").mkdir(exist_ok=True)
         write_atomically(path.parent / "modules" / name, content)

@@ -15,10 +15,13 @@ from search_spaces.errors import SpecError, nearest
 from search_spaces.grammar import At, Entry, Insert, Macro
 from search_spaces.hosts import HOSTS
 from search_spaces.operators import OPERATORS, Operator, Value
+from search_spaces.operators import modules as user_modules
+from search_spaces.operators.class_operator import ClassOperator
 from search_spaces.space import ScalingFactor, Slot, incompatibility
 from search_spaces.start_reader import Start, StartReader
 
 _RESERVED_IN_ENTRY = {"name"}
+_BEHIND = "; a class without a record stands behind a layer, insert: [{{after: {}, choices: {{{}: {{}}}}}}]"
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -199,14 +202,25 @@ class Reader(grammar.PartReader):
                 if given:
                     self._wrong(place, f"stock has no parameters, got {given!r} ({{}})")
                 continue
-            if name not in OPERATORS:
-                self._wrong(place, f"unknown operator ({nearest(name, [STOCK.operator, *OPERATORS])})")
+            operator = self._operator(name, place)
+            if operator is None:
                 continue
-            values = self._values(OPERATORS[name], given, place)
+            values = self._values(operator, given, place)
             combinations = product(*values.values())
             found = (Choice.of(name, dict(zip(values, combination, strict=True))) for combination in combinations)
             offered[name] = list(dict.fromkeys(found))
         return offered
+
+    def _operator(self, name: str, place: str) -> Operator | None:
+        """Return the operator of a name, or of the class of that name in a user's file; None, with a mistake, else."""
+        try:
+            operator = user_modules.offer(name)
+        except SpecError as error:
+            self._mistakes.extend(error.within(place).mistakes)
+            return None
+        if operator is None:
+            self._wrong(place, f"unknown operator ({nearest(name, [STOCK.operator, *OPERATORS])})")
+        return operator
 
     def _values(self, operator: Operator, given: Mapping[str, Any], place: str) -> dict[str, list[Value]]:
         values: dict[str, list[Value]] = {}
@@ -240,7 +254,8 @@ class Reader(grammar.PartReader):
                     refusals.append(f"{slot}: {reason}")
                 self._slots[slot.name] = replace(slot, choices=(*slot.choices, *legal))
             if slots and len(refusals) == len(slots):
-                self._wrong(f"{address}.choices.{name}", f"fits no layer of this entry ({refusals[0]})")
+                hint = _BEHIND.format(slots[0].layer, name) if isinstance(OPERATORS[name], ClassOperator) else ""
+                self._wrong(f"{address}.choices.{name}", f"fits no layer of this entry ({refusals[0]}{hint})")
                 clean = False
         for empty in slots:
             self._slots.setdefault(empty.name, empty)

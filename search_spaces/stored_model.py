@@ -24,7 +24,7 @@ from ultralytics.utils import LOGGER
 
 from search_spaces import build, files
 from search_spaces.errors import DataError, EnvironmentProblem, unwrapped
-from search_spaces.operators import OPERATORS, Source
+from search_spaces.operators import OPERATORS, Source, user_classes
 from search_spaces.operators import modules as user_modules
 
 KEY = "nas_stored_model"
@@ -69,7 +69,9 @@ class StoredModel:
         ]
         sizes = [(name, value.dtype, tuple(value.shape)) for name, value in values.items()]
         sources = _sources(model)
-        document = {**model.yaml, "nas": {**model.yaml["nas"], "modules": []}} if sources else model.yaml
+        named = {key: [] for key in ("modules",) if key in model.yaml}
+        named |= {"nas": {**model.yaml.get("nas", {}), "modules": []}}
+        document = {**model.yaml, **named} if sources else model.yaml
         return cls(document=document, names=model.names, sources=sources, sizes=sizes, rows=rows, checkpoint=checkpoint)
 
     def write(self, path: Path, *, refusal: str = "") -> None:
@@ -96,8 +98,7 @@ class StoredModel:
         Raises:
             DataError: lists the files of those that are not.
         """
-        loaded = {record.source.digest for record in OPERATORS.values() if record.source}
-        missing = [source.path.name for source in self.sources if source.digest not in loaded]
+        missing = [source.file_name for source in self.sources if source.digest not in user_classes.LOADED]
         if missing:
             raise DataError(
                 f"{file}: its model has operators of {', '.join(missing)}, whose code is not run from a weights file "
@@ -112,7 +113,7 @@ class StoredModel:
         """
         for source in self.sources:
             user_modules.register(source)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), user_classes.preferred(self.sources):
             model = build.model(self.document, len(self.names))
         left = {row.dtype: row for row in self.rows}
         values: dict[str, Tensor] = {}
@@ -164,7 +165,10 @@ def has_operators(model: nn.Module) -> bool:
     """Return whether a model has layers that Ultralytics does not have."""
     operators = {record.module for record in OPERATORS.values()}
     package = f"{__package__}."
-    return any(type(module) in operators or type(module).__module__.startswith(package) for module in model.modules())
+    return any(
+        type(module) in operators or type(module).__module__.startswith(package) or user_classes.is_of_user(module)
+        for module in model.modules()
+    )
 
 
 def load_checkpoint(stock_load: Callable[..., Any], weight: Any, *arguments: Any, **options: Any) -> tuple[Any, Any]:
@@ -175,7 +179,7 @@ def load_checkpoint(stock_load: Callable[..., Any], weight: Any, *arguments: Any
         checkpoint, file = stock_load(weight, *arguments, **options)
         return checkpoint, file
     for source in stored.sources:
-        LOGGER.info(f"{path.name}: with the operators of {source.path.name}, from the text in it")
+        LOGGER.info(f"{path.name}: with the layers of {source.file_name}, from the text in it")
     return {**stored.checkpoint, "model": stored.build()}, str(weight)
 
 
@@ -241,10 +245,10 @@ _STAND_INS: list[Any] = [
 
 
 def _sources(model: tasks.DetectionModel) -> tuple[Source, ...]:
-    """Return the sources of the users' operators in a model."""
+    """Return the sources of the users' operators and layers in a model."""
     types = {type(module) for module in model.modules()}
     found = (record.source for record in OPERATORS.values() if record.source and record.module in types)
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys([*found, *user_classes.sources_in(model)]))
 
 
 def _unshare_activations(model: nn.Module) -> None:

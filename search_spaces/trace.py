@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces.errors import LayerError, in_one_line
+from search_spaces.meta_device import passed
 
 Feature = Tensor | tuple[Tensor, ...] | list[Tensor]
 
@@ -100,16 +101,25 @@ def _shapes(feature: Feature | list[Feature]) -> str:
 
 
 def _run(layers: Iterable[nn.Module], image: Tensor) -> list[Traced]:
+    return run(layers, image, [])
+
+
+def run(layers: Iterable[nn.Module], image: Tensor, features: Sequence[Feature]) -> list[Traced]:
+    """Run layers that follow others, as `trace` does.
+
+    Args:
+        features: what the layers before them returned.
+    """
     traced: list[Traced] = []
-    features: list[Feature] = []
-    x: Feature = image
-    for index, layer in enumerate(layers):
+    features = list(features)
+    x: Feature = features[-1] if features else image
+    for index, layer in enumerate(layers, start=len(features)):
         named: Any = layer.f
         sources: list[int] = [named] if isinstance(named, int) else list(named)
         read = [x if source == -1 else features[source] for source in sources]
         received = read[0] if isinstance(named, int) else read
         try:
-            x = layer(received)
+            x = passed(layer, received)
         except _FAILING as error:
             if not image.is_meta:  # elsewhere memory or a device may have failed
                 raise

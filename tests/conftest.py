@@ -25,6 +25,7 @@ from PIL import Image
 
 from search_spaces import OPERATORS, SearchSpace, load
 from search_spaces.errors import LatencyError
+from search_spaces.operators import user_classes
 from trials.data import datasets, digit_scenes
 from trials.devices import DeviceProfile
 from trials.latency.deployed import Deployed
@@ -59,6 +60,121 @@ TWICE = Operator(
 """
 
 
+FORK = """\
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from ultralytics.nn.modules.conv import Conv, autopad
+from .block import C2f
+
+
+class SimAM(nn.Module):
+    def __init__(self, e_lambda=1e-4):
+        super().__init__()
+        self.activation = nn.Sigmoid()
+        self.e_lambda = e_lambda
+
+    def forward(self, x):
+        n = x.shape[2] * x.shape[3] - 1
+        d = (x - x.mean(dim=[2, 3], keepdim=True)).pow(2)
+        y = d / (4 * (d.sum(dim=[2, 3], keepdim=True) / n + self.e_lambda)) + 0.5
+        return x * self.activation(y)
+
+
+class SpatialChannelGate(nn.Module):
+    def __init__(self, channels, reduction=16, kernel_size=7):
+        super().__init__()
+        self.fc = nn.Sequential(
+            nn.Conv2d(channels, channels // reduction, 1), nn.ReLU(), nn.Conv2d(channels // reduction, channels, 1)
+        )
+        self.conv = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=False)
+
+    def forward(self, x):
+        x = x * torch.sigmoid(self.fc(F.adaptive_avg_pool2d(x, 1)))
+        return x * torch.sigmoid(self.conv(torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)))
+
+
+class PartialBlock(nn.Module):
+    def __init__(self, dim, part=4):
+        super().__init__()
+        self.touched = dim // part
+        self.conv = nn.Conv2d(self.touched, self.touched, 3, padding=1, bias=False)
+        self.mlp = nn.Sequential(Conv(dim, dim * 2, 1), nn.Conv2d(dim * 2, dim, 1, bias=False))
+
+    def forward(self, x):
+        return x + self.mlp(torch.cat((self.conv(x[:, : self.touched]), x[:, self.touched :]), 1))
+
+
+class C2f_Faster(C2f):
+    def __init__(self, c1, c2, n=1, shortcut=False, g=1, e=0.5):
+        super().__init__(c1, c2, n, shortcut, g, e)
+        self.m = nn.ModuleList(PartialBlock(self.c) for _ in range(n))
+
+
+class BiFPN_Concat(nn.Module):
+    def __init__(self, dimension=1):
+        super().__init__()
+        self.d = dimension
+        self.w = nn.Parameter(torch.ones(2, dtype=torch.float32), requires_grad=True)
+
+    def forward(self, x):
+        w = self.w / (torch.sum(self.w, dim=0) + 1e-4)
+        return torch.cat([w[0] * x[0], w[1] * x[1]], self.d)
+
+
+class SPDConv(nn.Module):
+    def __init__(self, inc, ouc):
+        super().__init__()
+        self.conv = Conv(inc * 4, ouc, 3)
+
+    def forward(self, x):
+        return self.conv(
+            torch.cat([x[..., ::2, ::2], x[..., 1::2, ::2], x[..., ::2, 1::2], x[..., 1::2, 1::2]], 1)
+        )
+"""
+"""A fork's file, as its authors write them: an attention, a block with channels, a fusion, a downsampling layer."""
+
+FORK_MODEL = """\
+nc: 2
+scales:
+  n: [0.33, 0.25, 1024]
+  s: [0.33, 0.50, 1024]
+backbone:
+  - [-1, 1, Conv, [64, 3, 2]]
+  - [-1, 1, SPDConv, [128]]
+  - [-1, 1, SPDConv, [256]]
+  - [-1, 6, C2f_Faster, [256, True]]
+  - [-1, 1, Conv, [512, 3, 2]]
+  - [-1, 1, SimAM, []]
+  - [-1, 1, SPPF, [512, 5]]
+head:
+  - [-1, 1, nn.Upsample, [None, 2, nearest]]
+  - [[-1, 3], 1, BiFPN_Concat, [1]]
+  - [-1, 3, C2f, [256]]
+  - [-1, 1, SpatialChannelGate, [256]]
+  - [[10, 6], 1, Detect, [nc]]
+"""
+
+FORK_SPACE = """\
+name: forked
+base: mine.yaml
+scale: n
+modules: [fork.py]
+insert:
+  - {after: 6, choices: {SimAM: {}, SpatialChannelGate: {reduction: [8, 16]}}}
+slots:
+  - {at: {layers: [9]}, choices: {UIB: {}}}
+"""
+
+
+@pytest.fixture
+def fork(tmp_path: Path) -> Path:
+    """A folder with a fork's `fork.py`, its model `mine.yaml`, and a space around it, `space.yaml`."""
+    for name, text in (("fork.py", FORK), ("mine.yaml", FORK_MODEL), ("space.yaml", FORK_SPACE)):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    return tmp_path
+
+
 @pytest.fixture(autouse=True, scope="session")
 def nas_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A cache of the test run's own, which all its processes share: the user's is neither read nor written."""
@@ -72,10 +188,12 @@ def nas_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(autouse=True)
 def vocabulary() -> Iterator[None]:
     """What a test adds to it is gone after the test."""
-    before = dict(OPERATORS)
+    before, loaded = dict(OPERATORS), dict(user_classes.LOADED)
     yield
     OPERATORS.clear()
     OPERATORS.update(before)
+    user_classes.LOADED.clear()
+    user_classes.LOADED.update(loaded)
 
 
 GOLDEN = Path(__file__).parent / "golden"

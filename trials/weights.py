@@ -130,7 +130,7 @@ def require_harmless(path: Path) -> None:
     if stored is None:
         _read_restricted(path)
         return
-    files = [source.path.name for source in stored.sources if not user_modules.is_trusted(source)]
+    files = [source.file_name for source in stored.sources if not user_modules.is_trusted(source)]
     if files:
         raise DataError(
             f"{path}: its model has operators of {', '.join(files)}, whose code is not run from a weights file "

@@ -31,8 +31,8 @@ OperatorName = Annotated[
     str | None,
     typer.Option(
         metavar="FILE.py:NAME",
-        help="Operator to check: FILE.py:NAME of yours (without :NAME all of the file), or the name of one that comes "
-        "with nas.",
+        help="Operator to check: FILE.py:NAME of yours, a record or a class (without :NAME all records of the file), "
+        "or the name of one that comes with nas.",
         rich_help_panel=_SUBJECT,
     ),
 ]
@@ -175,7 +175,7 @@ class _Checking:
     def model(self, named: str, scale: str | None) -> None:
         """Check a model file: its operators at their sites, and the whole model."""
         from search_spaces import OPERATORS, base, model_reader
-        from trials.contracts import cases, model_contract
+        from trials.contracts import cases, layer_contract, model_contract
 
         with show.err.status("reading the model"):
             reading = model_reader.read_model(named, scale=scale)
@@ -196,11 +196,16 @@ class _Checking:
                 show.lines([f"note: layer {layer}: a space would not offer {operator}: {reason}"])
         found = cases.of_model(loaded)
         failures = self._failures(found)
+        with show.err.status("checking your layers, one by one"):
+            layers = layer_contract.check(layer_contract.cases(loaded))
+        show.lines(layer_contract.lines(layers))
+        failures += [failure for several in layers.values() for failure in several]
         with show.err.status("training a step, fusing, exporting"):
             failures += model_contract.check(reading.document | {"scale": loaded.scale})
-        whole = {"model": loaded.name, "scale": loaded.scale, "cases": len(found), "notes": list(reading.notes)}
+        count = len(found) + len(layers)
+        whole = {"model": loaded.name, "scale": loaded.scale, "cases": count, "notes": list(reading.notes)}
         self._show(whole, failures)
-        self._end(len(found) + 1, failures)
+        self._end(count + 1, failures)
 
     def space(self, name: str, scale: str | None, request: "Request") -> None:
         """Check a space, and estimate a search of it."""
@@ -294,7 +299,7 @@ def _operators(named: str) -> "tuple[Operator, ...]":
     """
     from search_spaces import OPERATORS
     from search_spaces.errors import SpecError, nearest
-    from search_spaces.operators import modules
+    from search_spaces.operators import modules, user_classes
 
     if named in OPERATORS:
         return (OPERATORS[named],)
@@ -302,9 +307,12 @@ def _operators(named: str) -> "tuple[Operator, ...]":
     if not path.endswith(".py"):
         raise SpecError(f"operator: FILE.py:NAME is expected, got {named!r} ({nearest(named, OPERATORS)})")
     found = modules.load(Path(path))
+    made = modules.offer(name) if colon else None  # of a class without a record
+    found = found if made is None or made in found else (*found, made)
     chosen = tuple(operator for operator in found if operator.name == name or not colon)
     if not chosen:
-        raise SpecError(f"operator: {path} has no {name!r} ({nearest(name, [one.name for one in found])})")
+        names = [*(one.name for one in found), *user_classes.names()]
+        raise SpecError(f"operator: {path} has no {name!r} ({nearest(name, names)})")
     return chosen
 
 

@@ -73,6 +73,9 @@ def cost(
         show.lines(f"note: {note}" for note in notes)
         name, classes = Path(model).name, classes or reading.document["nc"]
         counted = _count(reading, name, classes, image_size, as_printed=as_printed)
+        of_layers = [*_users_layers(reading.document), *counted.uncounted]
+        show.lines(f"note: {note}" for note in of_layers)
+        notes += of_layers
     if shown == "json":
         print(json.dumps(counted.as_json(notes), indent=1))  # noqa: T201 - this is the output
     else:
@@ -145,6 +148,15 @@ class _Counted:
         )
 
     @property
+    def uncounted(self) -> list[str]:
+        """Lines on the operations that multiply and that nobody can count, by layer."""
+        return [
+            f"layer {index}: {self.built.layers[index].module} computes {', '.join(names)}, which is not counted: its "
+            "cost is higher"
+            for index, names in self.built.uncounted.items()
+        ]
+
+    @property
     def _how(self) -> str:
         return "printed" if self.as_printed else "built"
 
@@ -178,6 +190,15 @@ def _count(reading: "Translation", name: str, classes: int, image_size: int, *, 
         deployed=deployed,
         remarks=remarks,
     )
+
+
+def _users_layers(document: dict[str, Any]) -> list[str]:
+    """Return how the layers of users' classes were built; empty if there are none."""
+    from search_spaces import build, model_file, placed, user_rows
+
+    if not any(user_rows.user_class(row) for _, row in model_file.addressed(document)):
+        return []
+    return placed.notes(build.skeleton(document, document["nc"]))
 
 
 def _assumed_scale(document: dict[str, Any]) -> list[str]:

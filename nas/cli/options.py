@@ -114,7 +114,7 @@ def _default(one: Declared) -> Any:
 
 
 def _type(one: Declared) -> Any:
-    """Return the type that Typer reads: lists, which are separated by commas, and paths are text."""
+    """Return the type that Typer reads: lists, which may be separated by commas, and paths are text."""
     if one.option.unit in {
         Unit.BATCH,
         Unit.WORKERS,
@@ -122,6 +122,8 @@ def _type(one: Declared) -> Any:
         return str | None
     if not one.is_text:
         return one.type
+    if one.is_list and one.default is None:  # may be given several times, too
+        return list[str] | None
     return str if one.default is not None else str | None
 
 
@@ -129,7 +131,14 @@ def _read(one: Declared, value: Any) -> Any:
     """Return what `nas.search` takes for what was typed."""
     if one.is_switch:
         return not value if one.default else value
-    return tuple(name.strip() for name in value.split(",") if name.strip()) if one.is_list else value
+    if value is None or not one.is_list:
+        return value
+    return split(value if isinstance(value, list) else [value])
+
+
+def split(several: Sequence[str]) -> tuple[str, ...]:
+    """Return names that are given one by one, or several at once with commas between."""
+    return tuple(name.strip() for one in several for name in one.split(",") if name.strip())
 
 
 def _as_markup(text: str) -> str:
@@ -163,11 +172,11 @@ Margin = Annotated[
     ),
 ]
 Modules = Annotated[
-    list[Path] | None,
+    list[str] | None,
     typer.Option(
-        metavar="FILE.py",
-        help="Python file with your own operators that the model uses. Files named inside a model file are not run "
-        "unless they are given here.",
+        metavar="FILE",
+        help="Python file, or folder of them, with the layers and operators of your own or of a fork that the model "
+        "uses. Files named inside a model file are not run unless they are given here.",
     ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Check everything and print the plan; write nothing.")]
@@ -178,11 +187,11 @@ PlanFormat = Annotated[
 ]
 
 
-def load_modules(files: list[Path] | None) -> None:
-    """Add the operators of files that the user names on the command line."""
+def load_modules(files: list[str] | None) -> None:
+    """Add the operators and layers of files and folders that the user names on the command line."""
     from search_spaces.operators import modules
 
-    modules.load_all(map(str, files or ()), None)
+    modules.load_all(split(files or ()), None)
 
 
 def typed_command() -> str:

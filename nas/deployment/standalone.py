@@ -21,10 +21,11 @@ from nas._version import __version__
 from nas.deployment import plain_process
 from nas.deployment.bundle import Definition, bundle
 from nas.deployment.source_file import SourceFile
-from search_spaces import build, model_file, rows
+from search_spaces import build, model_file, rows, user_rows
 from search_spaces.errors import SpecError, StudyError
 from search_spaces.files import write_atomically
 from search_spaces.operators import Operator
+from search_spaces.operators.class_operator import ClassOperator
 from search_spaces.rows import Lowered
 from search_spaces.stored_model import StoredModel
 from trials.contracts.probing import REORDERED, relative_difference
@@ -131,6 +132,26 @@ def lowered_rows(document: Mapping[str, Any]) -> dict[str, Lowered]:
     """Return one row of each name that Ultralytics does not have."""
     found = ((row[2], rows.lower(row)) for _, row in model_file.addressed(document))
     return {name: lowered for name, lowered in found if lowered is not None}
+
+
+def classes(document: Mapping[str, Any]) -> dict[str, str]:
+    """Return the users' classes that rows name as they stand, each with the name of its file."""
+    found = (user_rows.user_class(row) for _, row in model_file.addressed(document))
+    return {one.name: one.source.path.name for one in found if one is not None}
+
+
+def require_records(document: Mapping[str, Any]) -> None:
+    """Check that every layer can be copied into `modules.py`.
+
+    Raises:
+        SpecError: a class of a user's file has no record, which says how it is built.
+    """
+    offered = (one.operator for one in lowered_rows(document).values() if isinstance(one.operator, ClassOperator))
+    if names := [*classes(document), *dict.fromkeys(one.name for one in offered)]:
+        raise SpecError(
+            f"standalone: {', '.join(names)}: a class without a record cannot be copied into modules.py yet (the "
+            "fork's own Ultralytics has it; --formats onnx needs no Python)"
+        )
 
 
 def _root(operator: Operator, find: Callable[[str], SourceFile | None]) -> Definition:

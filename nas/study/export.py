@@ -135,7 +135,7 @@ def _write_model_and_data(architecture: Architecture, settings: Settings, budget
     """Write `model.yaml` with the user's modules beside it, and `data.yaml`, whose `test` are the sealed images."""
     data = datasets.load_for(budget.data, budget.sealed, None)
     for source in architecture.sources:
-        write_atomically(folder / source.path.name, source.text)
+        write_atomically(folder / source.file_name, source.text)
         user_modules.trust(source)
     branch = settings.budget.recipe.pgi
     write_atomically(folder / "model.yaml", architecture.to_yaml(len(settings.classes), folder=folder, pgi=branch))

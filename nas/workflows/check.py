@@ -176,6 +176,7 @@ def _work(pipe: Connection, files: Sequence[Path], folder: Path) -> None:
             return
         found: dict[Case, tuple[Failure, ...]] = {}
         for case in chunk:
+            user_modules.offer(case.operator)  # of a class, in this process, too
             found[case] = operator_contract.check(case)
             pipe.send(None)
         found |= export_contract.check([case for case in chunk if not found[case]], folder)

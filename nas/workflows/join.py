@@ -137,7 +137,7 @@ def _require_trust(name: str, folder: Path, definition: Definition, *, trust: bo
     sources = [Source(path=folder / path, text=text) for path, text in definition.modules.items()]
     unknown = [source for source in sources if not user_modules.is_trusted(source)]
     if unknown and not trust:
-        files = ", ".join(source.path.name for source in unknown)
+        files = ", ".join(source.file_name for source in unknown)
         raise SpecError(f"{name}: its space uses operators of {files}, Python code from the database (run it: --trust)")
     for source in unknown:
         user_modules.trust(source)

@@ -75,6 +75,15 @@ class SearchOptions:
             unset="as in the space file",
         ),
     ] = None
+    modules: Annotated[
+        tuple[str, ...] | list[str] | None,
+        Option(
+            help="Python files, or folders of them, with operators and layers of your own, besides those that the "
+            "space file names. Separated by commas.",
+            panel=_START,
+            metavar="FILE",
+        ),
+    ] = None
     refine: Annotated[
         str | None,
         Option(

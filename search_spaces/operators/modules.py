@@ -1,8 +1,12 @@
-"""Load operators from users' files, installed packages and checkpoints.
+"""Load operators and layers from users' files and folders, installed packages and checkpoints.
 
 A file is imported under a module name that is a hash of its content, and every `nn.Module` class of it is pickled
 together with the text of the file. So a checkpoint with such an operator, also one that Ultralytics saves, loads in
-any process where this package is installed, even if the file is deleted.
+any process where this package is installed, even if the file is deleted. A folder is loaded as one text
+(`search_spaces.operators.packages`).
+
+An `Operator` in a file is added to `OPERATORS`. Every `nn.Module` class that a file defines can be named by a row of a
+model file, as it stands (`find_class`).
 
 Importing this module adds the operators of installed packages to `OPERATORS`.
 """
@@ -24,7 +28,8 @@ from ultralytics.nn import tasks
 from search_spaces import cache_folder
 from search_spaces.errors import SpecError, in_one_line, shortened
 from search_spaces.files import YAML_BYTES, read_plain_text
-from search_spaces.operators import OPERATORS
+from search_spaces.operators import OPERATORS, packages, user_classes
+from search_spaces.operators.class_operator import of_class
 from search_spaces.operators.record import Operator, Source
 
 ENTRY_POINT = "nas.operators"
@@ -32,16 +37,26 @@ ENTRY_POINT = "nas.operators"
 
 
 def load(path: Path) -> tuple[Operator, ...]:
-    """Load the operators of a Python file and add them to `OPERATORS`; nothing changes if they are in it already.
+    """Load a Python file, or a folder of them, and add its operators to `OPERATORS`.
+
+    Nothing changes if they are in it already.
 
     Raises:
-        SpecError: the file is missing or no Python, defines no operator, or one whose name is in use.
+        SpecError: the file is missing or no Python, defines neither operator nor layer, or an operator whose name is in
+            use.
     """
-    return _load(_read(path), path)
+    return _load(read(path), path)
 
 
-def _read(path: Path) -> Source:
+def read(path: Path) -> Source:
+    """Read a Python file, or a folder of them as one text; nothing is run.
+
+    Raises:
+        SpecError: it cannot be read.
+    """
     try:
+        if path.is_dir():
+            return Source(path=path.absolute(), text=packages.bundled(path))
         return Source(path=path.absolute(), text=read_plain_text(path, most=YAML_BYTES))
     except OSError as error:
         raise SpecError(f"{path}: cannot be read ({error.strerror})") from None
@@ -52,17 +67,31 @@ def _read(path: Path) -> Source:
 def _load(source: Source, path: Path) -> tuple[Operator, ...]:
     try:
         module = _module(source)
+    except ImportError as error:
+        raise SpecError(f"{path}: cannot be imported: {_explained(error)}") from error
     except Exception as error:
         raise SpecError(f"{path}: cannot be imported: {type(error).__name__}: {in_one_line(error)}") from error
     found = _records(module)
-    if not found:
-        raise SpecError(f"{path}: no Operator in it (`MY_OP = Operator(name=..., module=..., ...)`)")
+    if not found and not user_classes.classes_of(source):
+        raise SpecError(
+            f"{path}: neither an nn.Module class nor an Operator in it"
+            + "".join(f"; {file}: {reason}" for file, reason in user_classes.failed(source).items())
+        )
     if mistakes := [f"{path}: {mistake}" for record in found if (mistake := _misnamed(record))]:
         raise SpecError(mistakes)
     refused = [record for record in found if OPERATORS.setdefault(record.name, record) is not record]
     if refused:
         raise SpecError([f"{path}: {_name_in_use(record)}" for record in refused])
     return found
+
+
+def _explained(error: ImportError) -> str:
+    """Return why a file cannot be imported; where it reads files beside it, that its folder is expected."""
+    reason = f"{type(error).__name__}: {in_one_line(error)}"
+    missing = error.name or ""
+    if missing.startswith(packages.SIBLINGS) or missing.partition(".")[0] in {"models", "utils"}:
+        return f"{reason} (it needs files beside it: name their folder, --modules FOLDER)"
+    return reason
 
 
 def load_all(paths: Iterable[str], folder: Path | None) -> None:
@@ -103,7 +132,7 @@ def load_trusted(paths: Iterable[str], folder: Path | None) -> list[str]:
         if not _is_there(path):
             continue
         try:
-            source = _read(Path(path))
+            source = read(Path(path))
             _require_trusted(source)
             _load(source, Path(path))
         except SpecError as error:
@@ -124,7 +153,7 @@ def _resolved(paths: Iterable[str], folder: Path | None) -> list[str]:
 
 def _is_there(path: str) -> bool:
     try:
-        return Path(path).is_absolute() and Path(path).is_file()
+        return Path(path).is_absolute() and (Path(path).is_file() or Path(path).is_dir())
     except (OSError, ValueError):  # a name too long, or with a NUL
         return False
 
@@ -161,6 +190,22 @@ def register(source: Source) -> ModuleType:
     for record in _records(module):
         OPERATORS.setdefault(record.name, record)
     return module
+
+
+def offer(name: str) -> Operator | None:
+    """Return the operator of a name; of a class of a user's file one is made, and added to `OPERATORS`.
+
+    None if there is neither operator nor class.
+
+    Raises:
+        SpecError: the class cannot be an operator.
+    """
+    found = user_classes.find(name)
+    if name not in OPERATORS and found is not None:
+        if name in vars(tasks):
+            raise SpecError(f"name: {name} is a module of Ultralytics already; give the class another name")
+        OPERATORS[name] = of_class(found)
+    return OPERATORS.get(name)
 
 
 def load_installed() -> None:
@@ -202,44 +247,56 @@ def _module_name(source: Source) -> str:
 def _module(source: Source) -> ModuleType:
     """Return the module of a text; it is imported once per process."""
     name = _module_name(source)
-    if name in sys.modules:
-        return sys.modules[name]
-    module = ModuleType(name)
-    module.__file__ = str(source.path)
-    sys.modules[name] = module
-    try:
-        exec(compile(source.text, str(source.path), "exec"), module.__dict__)  # noqa: S102 - what importing does
-    except BaseException:
-        del sys.modules[name]
-        raise
-    for key, value in list(vars(module).items()):
-        if isinstance(value, Operator) and value.module.__module__ == name:
-            vars(module)[key] = value.of(source)
-        if isinstance(value, type) and issubclass(value, nn.Module) and value.__module__ == name:
-            setattr(value, "__reduce_ex__", _reduce_with_text(source))  # noqa: B010 - of another type than object's
-    return module
+    if name not in sys.modules:
+        module = ModuleType(name)
+        module.__file__, module.__package__ = str(source.path), packages.SIBLINGS
+        sys.modules[name] = module
+        try:
+            exec(compile(source.text, str(source.path), "exec"), module.__dict__)  # noqa: S102 - what importing does
+        except BaseException:
+            del sys.modules[name]
+            raise
+        for part, inside in user_classes.parts_of(module).items():
+            for key, value in list(vars(inside).items()):
+                if isinstance(value, Operator) and value.module.__module__ == inside.__name__:
+                    vars(inside)[key] = value.of(source)
+                if isinstance(value, type) and issubclass(value, nn.Module) and value.__module__ == inside.__name__:
+                    setattr(value, "__reduce_ex__", _reduce_with_text(source, part))  # noqa: B010 - of another type than object's
+    user_classes.add(source, sys.modules[name])
+    return sys.modules[name]
 
 
 def _records(module: ModuleType) -> tuple[Operator, ...]:
     """Return the operators that a module defines, without those that it imports from this package."""
-    return tuple(value for value in vars(module).values() if isinstance(value, Operator) and value.source)
+    found = (value for part in user_classes.parts_of(module).values() for value in vars(part).values())
+    return tuple(dict.fromkeys(one for one in found if isinstance(one, Operator) and one.source))
 
 
-def _reduce_with_text(source: Source) -> Callable[[nn.Module, Any], Any]:
-    """Return a `__reduce_ex__` that pickles a module together with the text that defines its class."""
+def _reduce_with_text(source: Source, part: str) -> Callable[[nn.Module, Any], Any]:
+    """Return a `__reduce_ex__` that pickles a module together with the text that defines its class.
+
+    Args:
+        part: the file of a folder; empty for a single file.
+    """
+    place = f"{part}{_PART_END}" if part else ""
 
     def __reduce_ex__(self: nn.Module, protocol: Any) -> Any:  # noqa: N807 - it becomes that method
         reduced: Any = object.__reduce_ex__(self, max(protocol, 2))
         _, _, state, *rest = reduced
-        return _blank, (str(source.path), source.text, type(self).__qualname__), state, *rest
+        return _blank, (str(source.path), source.text, place + type(self).__qualname__), state, *rest
 
     return __reduce_ex__
+
+
+_PART_END = ":"
+"""Ends the name of a folder's file in a pickle: `attention:SimAM`."""
 
 
 def _blank(path: str, text: str, qualified_name: str) -> nn.Module:
     """Return an empty object of a class that a text defines; pickle fills it. Checkpoints refer to this function."""
     module = register(Source(path=Path(path), text=text))
-    found: Any = reduce(getattr, qualified_name.split("."), module)
+    part, _, name = qualified_name.rpartition(_PART_END)
+    found: Any = reduce(getattr, name.split("."), user_classes.parts_of(module)[part])
     blank: nn.Module = copyreg.__newobj__(found)  # type: ignore[attr-defined]
     return blank
 

@@ -144,6 +144,11 @@ class Source:
         """First twelve hexadecimal digits of the text's SHA-256."""
         return hashlib.sha256(self.text.encode()).hexdigest()[:12]
 
+    @property
+    def file_name(self) -> str:
+        """Name of a copy of the text: that of the file; of a folder, which is copied as one text, with `.py`."""
+        return self.path.name if self.path.suffix == ".py" else f"{self.path.name}.py"
+
 
 @_with_old_names
 @dataclass(frozen=True, kw_only=True)

@@ -72,7 +72,7 @@ class TestCommandLine:
 
     def test_flags_of_search_are_stable(self) -> None:
         assert " ".join(one.flag for one in OPTIONS.values()) == (
-            "--space --scale --refine --data --holdout --weights --from-scratch --trials --hours --timeout "
+            "--space --scale --modules --refine --data --holdout --weights --from-scratch --trials --hours --timeout "
             "--trial-timeout --trial-memory --workers --device --workers-per-device --ray --gpus-per-worker "
             "--no-cache --preset --fraction --val-images --epochs --base-epochs --calibrate --image-size --batch "
             "--precision --deterministic --seed --eta --first-rung --seeds --objectives --deploy-size --latency "
@@ -118,6 +118,7 @@ class TestCommandLine:
             "precision": ("bf16", "bf16"),
             "reward": ("tunas", "tunas"),
             "sampler": ("tpe", "tpe"),
+            "modules": ("my_ops.py, fork", ("my_ops.py", "fork")),
             "objectives": ("map50, params", ("map50", "params")),
         }
         assert typed.keys() == OPTIONS.keys() - {"calibrate"}  # which sets the epochs itself

@@ -83,8 +83,11 @@ ROW_MISTAKES = [
     ([-1, 1, "nn.functional", [2]], "unknown module 'nn.functional' (no layer of that library)"),
     ([-1, 1, "nn.Module", []], "unknown module 'nn.Module' (no layer of that library)"),
     ([-1, 1, "torchvision.ops.nms", []], "unknown module 'torchvision.ops.nms' (no layer of that library)"),
-    ([[-1, 0], 1, "BiFPN_Concat2", [1]], f"unknown module 'BiFPN_Concat2' ({layers.UNKNOWN_OF_SEVERAL})"),
-    ([-1, 1, "SimAM", []], f"unknown module 'SimAM' ({layers.UNKNOWN})"),
+    (
+        [[-1, 0], 1, "BiFPN_Concat2", [1]],
+        f"unknown module 'BiFPN_Concat2' (a fusion of several maps of the file's own fork: {layers.BRING})",
+    ),
+    ([-1, 1, "SimAM", []], f"unknown module 'SimAM' (an attention of the file's own fork: {layers.BRING})"),
     ([-1, 1, "torch_safe_load", ["a b"]], "torch_safe_load is no layer, so a row cannot name it"),
     ([-1, 1, "DetectionModel", ["a.yaml"]], "DetectionModel is no layer, so a row cannot name it"),
     ([-1, 1, "TorchVision", [32, "resnet18"]], "TorchVision downloads weights, which a model file may not ask for"),

@@ -114,7 +114,7 @@ class TestOperatorFile:
             ),
             (
                 "from search_spaces.operators.uib import UIB_RECORD",
-                "my_ops.py: no Operator in it (`MY_OP = Operator(name=..., module=..., ...)`)",
+                "my_ops.py: neither an nn.Module class nor an Operator in it",
             ),
             (
                 STRIPS.replace('name="Strips"', 'name="UIB"'),

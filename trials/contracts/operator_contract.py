@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from trials.contracts.case import SQUARE, Case, Failure
 from trials.contracts.probing import REORDERED, as_if_trained, describe, isolated, observe, relative_difference
-from trials.costing import cost
+from trials.costing import cost, dispatch
 
 _HALF_TOLERANCE = {torch.float16: 0.01, torch.bfloat16: 0.1}
 """Mean absolute difference to float32, as a share of the mean absolute value, that a precision explains."""
@@ -121,8 +121,8 @@ def _is_of_batch_norm(error: Exception) -> bool:
 
 def _train(subject: _Subject) -> Iterator[str]:
     """Train mode gives a finite output of the same shape as eval mode, and keeps nothing of the graph."""
-    module = subject.fresh().train()
-    out = module(subject.case.image())
+    module, x = subject.fresh().train(), subject.case.image()
+    out = module(x if any(True for _ in module.parameters()) else x.requires_grad_())
     if tuple(out.shape) != subject.case.shape(SQUARE):
         yield f"in train mode the output is {tuple(out.shape)}, in eval mode {subject.case.shape(SQUARE)}"
     if not out.isfinite().all():
@@ -296,7 +296,7 @@ def _cost(subject: _Subject) -> Iterator[str]:
             f"{macs:,.0f} multiply-adds are counted, PyTorch counts {by_torch:,}; products in its own `forward` belong "
             "into the record's `extra_macs`"
         )
-    elif not macs:
+    elif not macs and not dispatch.is_counted_here(module):
         yield "no multiply-add is counted; what its `forward` multiplies belongs into the record's `extra_macs`"
 
 

@@ -23,10 +23,12 @@ from ultralytics.nn.tasks import BaseModel
 from search_spaces import OPERATORS, Architecture, Choice, SearchSpace, Slot, auxiliary, build, model_checks
 from search_spaces.errors import CostError, SpecError
 from search_spaces.hosts import HOSTS, WHOLE
+from search_spaces.meta_device import is_of_user
 from search_spaces.operators import Operator, Site
 from search_spaces.printed import PRINTED
 from search_spaces.scaling import Scaling
 from search_spaces.trace import Feature, Traced, first, skip_batch_norms
+from trials.costing import dispatch
 from trials.costing.layers import LayerTable, StockLayer, traced
 from trials.costing.structural_key import shapes, structural_key
 
@@ -38,11 +40,13 @@ class LayerCost:
     Attributes:
         module: name of the module, as in a row of a model YAML.
         macs: multiply-adds for one image.
+        uncounted: operations of a user's layer that multiply and are not among `macs`, by PyTorch's names.
     """
 
     module: str
     params: int
     macs: int
+    uncounted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +77,11 @@ class Cost:
     def gflops(self) -> float:
         """Billions of operations: 2 * MACs / 1e9."""
         return gflops(self.macs)
+
+    @property
+    def uncounted(self) -> dict[int, tuple[str, ...]]:
+        """Operations that are not counted, by the index of their layer."""
+        return {index: layer.uncounted for index, layer in enumerate(self.layers) if layer.uncounted}
 
 
 def gflops(macs: int) -> float:
@@ -223,20 +232,31 @@ def _count(layer: nn.Module, received: Feature | Sequence[Feature], *, deployed:
     if deployed:
         counted = _fused(counted.to_empty(device="cpu")).to("meta")
     try:
-        macs = macs_of(counted, received)
+        macs, uncounted = _macs_and_uncounted(counted, received)
     except Exception as error:
         raise CostError(f"{type(layer).__name__}: cannot be counted: {error}") from error
     params = sum(parameter.numel() for parameter in counted.parameters())
-    if not macs and any(parameter.dim() > 1 for parameter in counted.parameters()):
+    has_matrices = any(parameter.dim() > 1 for parameter in counted.parameters())
+    if not macs and has_matrices and not dispatch.is_counted_here(counted):
         raise CostError(f"{type(layer).__name__}: has weights, but no product with them could be counted")
-    return LayerCost(module=_name(layer), params=params, macs=macs)
+    return LayerCost(module=_name(layer), params=params, macs=macs, uncounted=uncounted)
 
 
 def macs_of(module: nn.Module, received: Feature | Sequence[Feature]) -> int:
-    """Count the multiply-adds of one forward pass of a module on the meta device, by `thop` with our rules."""
+    """Count the multiply-adds of one forward pass of a module on the meta device.
+
+    `thop` counts with our rules; layers of users' classes that have no rule are counted by their operations.
+    """
+    return _macs_and_uncounted(module, received)[0]
+
+
+def _macs_and_uncounted(module: nn.Module, received: Feature | Sequence[Feature]) -> tuple[int, tuple[str, ...]]:
+    if dispatch.is_counted_here(module):
+        count = dispatch.count(module, received)
+        return count.macs, count.uncounted
     with torch.no_grad():
         macs, _ = thop.profile(module, inputs=(received,), custom_ops=counting_rules(), verbose=False)
-    return int(macs)
+    return int(macs), ()
 
 
 def fused(module: nn.Module) -> nn.Module:
@@ -263,6 +283,8 @@ class _Holder(BaseModel):
 
 def _name(layer: nn.Module) -> str:
     """Return the layer's name in a row of a model YAML."""
+    if isinstance(layer, nn.Sequential) and is_of_user(layer):  # copies of one class
+        layer = layer[0]
     inside = [name for name, record in OPERATORS.items() for m in layer.modules() if type(m) is record.module]
     name = "nn.Upsample" if isinstance(layer, nn.Upsample) else type(layer).__name__
     if not inside:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from search_spaces import OPERATORS, build
 from search_spaces.operators import Operator
 from search_spaces.printed import PRINTED
+from trials.costing import dispatch
 from trials.costing.cost import gflops
 from trials.costing.layers import traced
 
@@ -44,6 +45,9 @@ def count(document: Mapping[str, Any], classes: int, image_size: int) -> ModuleC
     }
     counted = 0
     for step in traced(build.skeleton(document, classes), image_size):
+        if dispatch.is_counted_here(step.layer):  # its operations were counted; a counter of modules may not run it
+            counted += dispatch.count(step.layer, step.received).macs
+            continue
         with torch.no_grad():
             macs, _ = thop.profile(step.layer, inputs=(step.received,), custom_ops=rules, verbose=False)
         counted += int(macs)

@@ -8,6 +8,9 @@ from collections.abc import Hashable, Sequence
 
 from torch import Tensor, nn
 
+from search_spaces.operators import OPERATORS
+from search_spaces.operators.class_operator import ClassOperator
+from search_spaces.operators.user_classes import sources_in
 from search_spaces.trace import Feature
 
 _NEUTRAL: dict[str, bool | float] = {"inplace": False, "eps": 1e-5, "momentum": 0.1}
@@ -24,7 +27,8 @@ _NUMBERS_IN_REPR = re.compile(r"\b(eps|momentum)=[^,)]+")
 def structural_key(module: nn.Module) -> Hashable:
     """Return the structural key of a module: its `repr`, its scalar attributes and the shapes of its parameters.
 
-    Left out are weights, the position in a model, and what changes neither time nor cost.
+    Of users' layers without a record also the hash of their text. Left out are weights, the position in a model, and
+    what changes neither time nor cost.
     """
     attributes = [
         (name, _NEUTRAL.get(name, value))
@@ -35,7 +39,10 @@ def structural_key(module: nn.Module) -> Hashable:
     text = _NUMBERS_IN_REPR.sub(
         lambda found: f"{found[1]}={_NEUTRAL[found[1]]}", _INPLACE_IN_REPR.sub("", repr(module))
     )
-    return text, tuple(attributes), tuple(parameter.shape for parameter in module.parameters())
+    recorded = {record.source for record in OPERATORS.values() if not isinstance(record, ClassOperator)}
+    digests = tuple(source.digest for source in sources_in(module) if source not in recorded)
+    shape = tuple(parameter.shape for parameter in module.parameters())
+    return (text, tuple(attributes), shape, digests) if digests else (text, tuple(attributes), shape)
 
 
 def shapes(feature: Feature | Sequence[Feature]) -> Hashable:

@@ -237,7 +237,7 @@ def without_modules(arguments: Sequence[str]) -> list[str]:
     for argument in iterator:
         option, equals, value = argument.partition("=")
         if option in {"--modules", "modules"}:
-            paths += [value if equals else next(iterator, "")]
+            paths += (value if equals else next(iterator, "")).split(",")
         else:
             others.append(argument)
     user_modules.load_all(paths, None)

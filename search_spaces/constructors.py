@@ -1,0 +1,211 @@
+"""Read which arguments a class of a fork wants, from its signature, as the fork's parser would give them.
+
+Forks teach `parse_model` their classes one by one: to some it gives the channels before and behind the layer, to others
+only those before, or a list of them, or nothing. What a class wants shows in the names of its parameters; where it
+does not, several readings are possible, in order of preference, and each is tried (`search_spaces.placing`).
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from search_spaces.errors import SpecError
+from search_spaces.operators import constructor_names
+
+WORDS = ("in", "all", "sum", "out", "repeats", "rest")
+"""Words by which a model file says what a class wants, `arguments: {MyBlock: [in, out, repeats, rest]}`.
+
+`in` are the channels of the (first) map, `all` a list of those of all maps, `sum` their sum, `out` the row's first
+argument as output channels, scaled by the width; `rest` the row's other arguments.
+"""
+
+_LARGEST_KERNEL = 15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """One way to read the arguments of a row.
+
+    Attributes:
+        arguments: of the constructor.
+        written: arguments of a row that is read the same where no factor scales channels.
+        has_channels: whether the first of `written` are output channels, which a width scales.
+        takes_repeats: whether the repeats are among the arguments; else the layer is repeated.
+    """
+
+    arguments: tuple[Any, ...]
+    written: tuple[Any, ...]
+    has_channels: bool = False
+    takes_repeats: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """What surrounds a row.
+
+    Attributes:
+        channels: of each map that the row reads.
+        reads_list: whether the row's `from` is a list.
+        repeats: already scaled by the depth.
+        scaled: scales output channels by the width, as `parse_model` does.
+    """
+
+    channels: tuple[int, ...]
+    reads_list: bool
+    repeats: int
+    scaled: Callable[[int], int]
+
+
+def readings(module: type[nn.Module], arguments: Sequence[Any], place: Place) -> list[Reading]:
+    """Return the possible readings of a row's arguments, the most likely first, each once."""
+    reader = _Reader(module, arguments, place)
+    found = reader.of_list() if place.reads_list else reader.of_one()
+    distinct: dict[str, Reading] = {}
+    for one in found:
+        distinct.setdefault(repr((one.arguments, one.takes_repeats)), one)
+    return list(distinct.values())
+
+
+def as_told(words: Sequence[Any], arguments: Sequence[Any], place: Place) -> Reading:
+    """Return the reading that a model file asks for, `[in, out, rest]`; other values are given as they are.
+
+    Raises:
+        SpecError: `out` where the row does not begin with channels.
+    """
+    given, written, row = [], list(arguments), list(arguments)
+    if "out" in words:
+        if not row or not _is_channels(row[0]):
+            raise SpecError("arguments: the row's first argument is expected to be output channels, as `out`")
+        written = [place.scaled(row[0]), *row[1:]]
+        row = row[1:]
+    for word in words:
+        match word:
+            case "in":
+                given.append(place.channels[0])
+            case "all":
+                given.append(list(place.channels))
+            case "sum":
+                given.append(sum(place.channels))
+            case "out":
+                given.append(written[0])
+            case "repeats":
+                given.append(place.repeats)
+            case "rest":
+                given.extend(row)
+            case _:
+                given.append(word)
+    return Reading(
+        arguments=tuple(given),
+        written=tuple(written),
+        has_channels="out" in words,
+        takes_repeats="repeats" in words,
+    )
+
+
+def mistakes(told: Any) -> Iterator[str]:
+    """Yield the mistakes in `arguments` of a model file."""
+    if told is None:
+        return
+    if not isinstance(told, Mapping):
+        yield f"arguments: a mapping is expected, such as {{MyBlock: [in, out, rest]}}, got {told!r}"
+        return
+    for name, words in told.items():
+        if not isinstance(words, list) or not all(isinstance(one, str | int | float | bool) for one in words):
+            yield f"arguments.{name}: a list is expected, such as [in, out, rest], got {words!r} ({', '.join(WORDS)})"
+
+
+class _Reader:
+    def __init__(self, module: type[nn.Module], arguments: Sequence[Any], place: Place) -> None:
+        self._row, self._place, self._first = list(arguments), place, place.channels[0]
+        self._parameters = constructor_names.arguments(module)
+        names = [one.name for one in self._parameters] + [""] * 3
+        self._takes_in = constructor_names.is_input(names[0])
+        self._takes_out = self._takes_in and constructor_names.is_output(names[1], after=names[0])
+        self._takes_repeats = self._takes_out and constructor_names.is_repeats(names[2])
+        self._takes_kernel = self._takes_out and constructor_names.is_kernel(names[2])
+
+    def of_one(self) -> Iterator[Reading]:
+        """Yield the readings of a row that reads one layer."""
+        if self._takes_out:
+            if self._gives_both():
+                yield self._out(self._first, self._row[1:])
+            yield from self._with_out(self._first)
+            yield self._plain()
+            yield self._given(self._first, self._first, *self._repeats(), *self._row, repeats=self._takes_repeats)
+            return
+        if self._begins_with_input() and (self._takes_in or self._wants_no_channels()):
+            before = [self._first] if self._takes_in else []
+            yield self._given(*before, *self._row[1:], written=self._row[1:])
+        if self._takes_in:
+            yield self._given(self._first, *self._row)
+            yield self._plain()
+        else:
+            yield self._plain()
+            yield self._given(self._first, *self._row)
+        if self._row:
+            yield self._given(*([self._first] if self._takes_in else []), *self._row[1:], written=self._row[1:])
+        yield from self._with_out(self._first)
+
+    def of_list(self) -> Iterator[Reading]:
+        """Yield the readings of a row that reads several layers."""
+        every, total = list(self._place.channels), sum(self._place.channels)
+        if not self._takes_in:
+            yield self._plain()
+        if self._takes_out:
+            yield from self._with_out(every)
+            yield self._plain()
+            if self._begins_with_input() and len(self._row) > 1 and _is_channels(self._row[1]):
+                yield self._out(self._first, self._row[1:])
+            yield from self._with_out(self._first)
+            yield from self._with_out(total)
+        yield self._given(every, *self._row)
+        yield self._plain()
+        yield self._given(self._first, *self._row)
+        yield self._given(total, *self._row)
+        yield from self._with_out(every)
+        if self._row:
+            yield self._given(every, *self._row[1:], written=self._row[1:])
+            yield self._given(self._first, *self._row[1:], written=self._row[1:])
+
+    def _plain(self) -> Reading:
+        return self._given(*self._row)
+
+    def _given(self, *arguments: Any, written: Sequence[Any] | None = None, repeats: bool = False) -> Reading:
+        row = self._row if written is None else written
+        return Reading(arguments=arguments, written=tuple(row), takes_repeats=repeats)
+
+    def _with_out(self, before: int | list[int]) -> Iterator[Reading]:
+        if self._row and _is_channels(self._row[0]):
+            yield self._out(before, self._row)
+
+    def _out(self, before: int | list[int], row: Sequence[Any]) -> Reading:
+        channels = self._place.scaled(row[0])
+        return Reading(
+            arguments=(before, channels, *self._repeats(), *row[1:]),
+            written=(channels, *row[1:]),
+            has_channels=True,
+            takes_repeats=self._takes_repeats,
+        )
+
+    def _repeats(self) -> list[int]:
+        return [self._place.repeats] if self._takes_repeats else []
+
+    def _begins_with_input(self) -> bool:
+        """Return whether the row begins with the channels that it reads, as written or scaled."""
+        given = self._row[0] if self._row else None
+        return _is_channels(given) and self._first in {given, self._place.scaled(given)}
+
+    def _gives_both(self) -> bool:
+        """Return whether the row gives channels before and behind the layer: what would be a kernel is too large."""
+        second = self._row[1] if len(self._row) > 1 else None
+        return self._takes_kernel and self._begins_with_input() and _is_channels(second) and second > _LARGEST_KERNEL
+
+    def _wants_no_channels(self) -> bool:
+        """Return whether the class takes nothing, or first a fraction such as a regularisation."""
+        return not self._parameters or isinstance(self._parameters[0].default, float)
+
+
+def _is_channels(value: Any) -> bool:
+    return type(value) is int and value > 0

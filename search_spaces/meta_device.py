@@ -1,0 +1,47 @@
+"""Pass maps through users' layers on the meta device, where only shapes are computed."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from search_spaces.operators import user_classes
+
+
+def is_of_user(layer: nn.Module) -> bool:
+    """Return whether a layer is of a user's class, or several copies of one."""
+    inner = layer[0] if isinstance(layer, nn.Sequential) and len(layer) else layer
+    return user_classes.is_of_user(inner)
+
+
+def passed(layer: nn.Module, received: Any) -> Any:
+    """Pass maps on the meta device through a layer in eval mode; return its output there.
+
+    A user's layer may compute with numbers, `x.max().item()`, which the meta device does not have. It gets random ones
+    then, on the CPU.
+    """
+    try:
+        return layer(received)
+    except Exception:
+        if not is_of_user(layer) or not _is_meta(received):
+            raise
+    returned = with_numbers(layer)(_mapped(received, lambda one: torch.rand(one.shape, device="cpu")))
+    return _mapped(returned, lambda one: one.to("meta"))
+
+
+def with_numbers(layer: nn.Module) -> nn.Module:
+    """Return a copy of a layer on the meta device with random weights on the CPU."""
+    copy = deepcopy(layer).to_empty(device="cpu")
+    for tensor in (*copy.parameters(), *copy.buffers()):
+        tensor.data = torch.rand_like(tensor) * 0.1 if tensor.is_floating_point() else torch.zeros_like(tensor)
+    return copy
+
+
+def _is_meta(received: Any) -> bool:
+    return received.is_meta if isinstance(received, Tensor) else any(map(_is_meta, received))
+
+
+def _mapped(feature: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    return change(feature) if isinstance(feature, Tensor) else [_mapped(one, change) for one in feature]

@@ -1,0 +1,173 @@
+"""Folders of Python files as one text, so that they are hashed, copied and stored in checkpoints as a single file is.
+
+The text of a folder holds the texts of its files, and runs them as a package below `ultralytics.nn`: forks keep their
+modules there, and import what stands beside them (`from .conv import Conv`, `from ..modules.conv import autopad`).
+"""
+
+import ast
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from search_spaces.errors import SpecError, in_one_line
+from search_spaces.files import YAML_BYTES, read_plain_text
+
+SIBLINGS = "ultralytics.nn.modules"
+"""Package in which a single file's relative imports are looked up: those of Ultralytics' own files."""
+
+_PARENT = "ultralytics.nn"
+_MOST_FILES, _MOST_FOLDERS = 500, 500
+_INIT = "__init__"
+
+_TEXT = '''\
+"""The Python files of the folder `{folder}`, as one file; `search_spaces.operators.packages` runs them."""
+
+from search_spaces.operators.packages import run
+
+FILES = {{
+{files}}}
+
+PARTS, FAILED = run(__name__, {folder!r}, FILES)
+'''
+
+
+def bundled(folder: Path) -> str:
+    """Return the Python files of a folder, at any depth, as one text.
+
+    Raises:
+        SpecError: there are none, or too many.
+    """
+    files = list(_python_files(folder))
+    if not files:
+        raise SpecError(f"{folder}: no Python file in this folder")
+    texts = {_dotted(one.relative_to(folder)): read_plain_text(one, most=YAML_BYTES) for one in files}
+    lines = "".join(f"    {name!r}: {text!r},\n" for name, text in texts.items())
+    return _TEXT.format(folder=folder.resolve().name, files=lines)
+
+
+def _python_files(folder: Path) -> Iterator[Path]:
+    """Yield the Python files of a folder, sorted, without hidden ones; links to folders are not followed.
+
+    Raises:
+        SpecError: it is too large for a fork's modules: any folder may be named.
+    """
+    count = 0
+    for folders, (parent, inner, names) in enumerate(os.walk(folder)):
+        inner[:] = sorted(one for one in inner if not one.startswith(".") and one != "__pycache__")
+        found = sorted(one for one in names if one.endswith(".py") and not one.startswith("."))
+        count += len(found)
+        if folders >= _MOST_FOLDERS or count > _MOST_FILES:
+            raise SpecError(
+                f"{folder}: more than {_MOST_FILES} Python files or {_MOST_FOLDERS} folders (the folder of a fork's "
+                "modules is expected)"
+            )
+        yield from (Path(parent) / one for one in found)
+
+
+def _dotted(path: Path) -> str:
+    """Return the name of a file in its package: `blocks.attention`; of the package's own file `__init__`."""
+    parts = path.with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == _INIT and len(parts) > 1 else parts)
+
+
+def run(name: str, folder: str, files: Mapping[str, str]) -> tuple[dict[str, ModuleType], dict[str, str]]:
+    """Run the files of a folder as a package.
+
+    Args:
+        name: of the module that holds the texts.
+        folder: name of the folder, by which files in it may import each other: `from models.common import Conv`.
+        files: texts by dotted name.
+
+    Returns:
+        The modules by dotted name, and for each file that cannot be imported the reason: a fork's folder holds files
+        that need packages which are not here, beside those that are wanted.
+    """
+    package = _Package(f"{_PARENT}.{name}", folder, files)
+    sys.meta_path.insert(0, package)
+    try:
+        return package.run()
+    finally:
+        sys.meta_path.remove(package)
+
+
+class _Package(MetaPathFinder, Loader):
+    """Package whose files are texts: it finds them, and runs them."""
+
+    def __init__(self, root: str, folder: str, files: Mapping[str, str]) -> None:
+        self._root, self._folder, self._files = root, folder, {_INIT: "", **files}
+
+    def run(self) -> tuple[dict[str, ModuleType], dict[str, str]]:
+        """Import every file; return the modules and the reasons of those that failed."""
+        parts: dict[str, ModuleType] = {}
+        failed: dict[str, str] = {}
+        for file in self._files:
+            try:
+                __import__(self._name_of(file))
+            except Exception as error:  # noqa: BLE001 - a user's code may raise anything; it is reported where it matters
+                failed[file] = f"{type(error).__name__}: {in_one_line(error)}"
+                if file == _INIT:  # the other files are modules of this package all the same
+                    self._empty_root()
+        for file in self._files:
+            module = sys.modules.get(self._name_of(file))
+            if module is not None and file not in failed:
+                parts[file] = module
+        return parts, failed
+
+    def _empty_root(self) -> None:
+        self._files[_INIT] = ""
+        for name in [one for one in sys.modules if one == self._root or one.startswith(f"{self._root}.")]:
+            del sys.modules[name]
+        __import__(self._root)
+
+    def _name_of(self, file: str) -> str:
+        return self._root if file == _INIT else f"{self._root}.{file}"
+
+    def find_spec(self, fullname: str, _path: Any = None, _target: Any = None) -> ModuleSpec | None:
+        """Find a file of the package, or a folder in it that has no file of its own."""
+        if fullname != self._root and not fullname.startswith(f"{self._root}."):
+            return None
+        file = fullname.removeprefix(self._root).removeprefix(".") or _INIT
+        is_package = file == _INIT or any(one.startswith(f"{file}.") for one in self._files)
+        if file not in self._files and not is_package:
+            return None
+        return ModuleSpec(fullname, self, origin=f"{self._folder}/{file}", is_package=is_package)
+
+    def create_module(self, _spec: ModuleSpec) -> ModuleType | None:
+        """Let Python make the module."""
+        return None
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Run a file's text, with imports by the folder's name as imports of this package."""
+        file = module.__name__.removeprefix(self._root).removeprefix(".") or _INIT
+        tree = ast.parse(self._files.get(file, ""), filename=f"{self._folder}/{file}.py")
+        for node in ast.walk(tree):
+            self._redirect(node)
+        exec(compile(tree, f"{self._folder}/{file}.py", "exec"), module.__dict__)  # noqa: S102 - what importing does
+
+    def _redirect(self, node: ast.AST) -> None:
+        """Change an import that names the folder, such as `models.common`, to one of this package."""
+        if isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            node.module = self._redirected(node.module) or node.module
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.asname and (found := self._redirected(alias.name)):
+                    alias.name = found
+
+    def _redirected(self, dotted: str) -> str | None:
+        for rest in _after(dotted, self._folder):
+            if not rest or rest in self._files:
+                return f"{self._root}.{rest}".rstrip(".")
+        return None
+
+
+def _after(dotted: str, folder: str) -> Iterator[str]:
+    """Yield what follows each occurrence of a folder in a dotted name, if that is the fork's own: not `a.b.folder`."""
+    parts = dotted.split(".")
+    for index, part in enumerate(parts):
+        if part == folder and ".".join(parts[:index]) in {"", "ultralytics", "ultralytics.nn", SIBLINGS}:
+            yield ".".join(parts[index + 1 :])

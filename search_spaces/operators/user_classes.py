@@ -1,0 +1,123 @@
+"""The `nn.Module` classes of users' files, which rows of model files may name as they stand.
+
+State of the process, as `OPERATORS` is: what has been loaded stays loaded.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from inspect import isfunction
+from types import ModuleType
+
+from torch import nn
+
+from search_spaces.operators.record import Source
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserClass:
+    """Class of a user's file.
+
+    Attributes:
+        name: as a row of a model file writes it.
+    """
+
+    name: str
+    module: type[nn.Module]
+    source: Source
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Loaded:
+    source: Source
+    classes: Mapping[str, UserClass]
+    functions: frozenset[str]
+    failed: Mapping[str, str]
+
+
+LOADED: dict[str, _Loaded] = {}
+"""Texts that have run, by digest, in the order in which they were loaded."""
+
+_PREFERRED: ContextVar[Sequence[str]] = ContextVar("preferred", default=())
+
+
+def add(source: Source, module: ModuleType) -> None:
+    """Add the classes that a text defines, once."""
+    if source.digest in LOADED:
+        return
+    found: dict[str, UserClass] = {}
+    for part in parts_of(module).values():
+        for name, value in vars(part).items():
+            is_defined_here = isinstance(value, type) and value.__module__ == part.__name__
+            if is_defined_here and issubclass(value, nn.Module) and name == value.__name__:
+                found.setdefault(name, UserClass(name=name, module=value, source=source))
+    functions = frozenset(
+        name
+        for part in parts_of(module).values()
+        for name, one in vars(part).items()
+        if isfunction(one) and one.__module__ == part.__name__
+    )
+    failed = vars(module).get("FAILED") or {}
+    LOADED[source.digest] = _Loaded(source=source, classes=found, functions=functions, failed=failed)
+
+
+def parts_of(module: ModuleType) -> dict[str, ModuleType]:
+    """Return the modules of a text: of a folder one for each file, by name; of a file itself, without a name."""
+    parts = vars(module).get("PARTS")
+    if module.__name__.startswith("nas_user_") and isinstance(parts, dict) and "FAILED" in vars(module):
+        return dict(parts)
+    return {"": module}
+
+
+def classes_of(source: Source) -> Mapping[str, UserClass]:
+    """Return the classes of a text that has been loaded, by name."""
+    return LOADED[source.digest].classes
+
+
+def failed(source: Source) -> Mapping[str, str]:
+    """Return the files of a folder that cannot be imported, with the reasons."""
+    return LOADED[source.digest].failed
+
+
+def find(name: str) -> UserClass | None:
+    """Return the class of a name: of a text that is preferred at present, or else of the first that was loaded."""
+    preferred = [LOADED[digest] for digest in _PREFERRED.get() if digest in LOADED]
+    return next((one.classes[name] for one in [*preferred, *LOADED.values()] if name in one.classes), None)
+
+
+def function_file(name: str) -> str | None:
+    """Return the file that has a function of a name; None if there is none."""
+    return next((one.source.path.name for one in LOADED.values() if name in one.functions), None)
+
+
+def names() -> list[str]:
+    """Return the names of all classes."""
+    return list(dict.fromkeys(name for one in LOADED.values() for name in one.classes))
+
+
+def may_define() -> list[str]:
+    """Return the files of folders that cannot be imported, with the reasons: any class may be defined there."""
+    return [f"{one.source.path.name}/{file}: {why}" for one in LOADED.values() for file, why in one.failed.items()]
+
+
+@contextmanager
+def preferred(sources: Sequence[Source]) -> Iterator[None]:
+    """Look classes up in these texts first: those of a checkpoint, where another text has a class of the same name."""
+    token = _PREFERRED.set([source.digest for source in sources])
+    try:
+        yield
+    finally:
+        _PREFERRED.reset(token)
+
+
+def is_of_user(module: nn.Module) -> bool:
+    """Return whether a module's class is one of a user's file."""
+    return "nas_user_" in type(module).__module__
+
+
+def sources_in(model: nn.Module) -> tuple[Source, ...]:
+    """Return the texts that define the classes of the modules in a model, each once."""
+    names = {type(module).__module__ for module in model.modules() if is_of_user(module)}
+    digests = dict.fromkeys(name.partition("nas_user_")[2].partition(".")[0] for name in sorted(names))
+    return tuple(LOADED[digest].source for digest in digests if digest in LOADED)

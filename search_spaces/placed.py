@@ -1,0 +1,122 @@
+"""Layers of users' classes in a built model: where they stand, what they were built of, and what they return."""
+
+from collections.abc import Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+from search_spaces import model_file
+from search_spaces.build import replace_layer
+from search_spaces.constructors import Reading
+from search_spaces.errors import SpecError
+from search_spaces.operators.user_classes import UserClass
+
+STAND_IN = "Index"
+"""Ultralytics' layer whose row says the channels behind it, whatever they are: the place of a user's class."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """Layer of a user's class.
+
+    Attributes:
+        repeats: copies in a row, where the class does not take them as an argument.
+        channels: of the map that it returns; a tuple of those of several maps.
+        summary: of what was built, and what it makes of which maps.
+    """
+
+    found: UserClass
+    reading: Reading
+    repeats: int
+    channels: int | tuple[int, ...]
+    summary: str
+
+    def build(self) -> nn.Module:
+        """Build the layer on the device of the context."""
+        return build(self.found.module, self.reading, self.repeats)
+
+
+PLACED: WeakKeyDictionary[nn.Module, Placed] = WeakKeyDictionary()
+"""Of the layers that this process has built of users' classes."""
+
+
+def with_stand_ins(document: Mapping[str, Any], placed: Mapping[int, Placed]) -> dict[str, Any]:
+    """Return a document with a row of Ultralytics for each layer of a user's class, which says the channels behind it.
+
+    The row reads one layer, since Ultralytics' reads no others; `put` restores what the layer reads.
+    """
+    changed = {**document, **{section: list(document[section]) for section in model_file.SECTIONS}}
+    split = len(document["backbone"])
+    for index, one in placed.items():
+        section, position = ("backbone", index) if index < split else ("head", index - split)
+        channels = list(one.channels) if isinstance(one.channels, tuple) else one.channels
+        changed[section][position] = [-1, 1, STAND_IN, [channels, 0]]
+    return changed
+
+
+def put(placed: Mapping[int, Placed], document: Mapping[str, Any], built: nn.Sequential, save: list[int]) -> list[int]:
+    """Put the layers of users' classes into the places of their stand-ins; return the layers whose maps are saved."""
+    rows = [row for _, row in model_file.addressed(document)]
+    for index, one in placed.items():
+        source = rows[index][0]
+        built[index].f = source
+        layer = one.build()
+        PLACED[layer] = one
+        try:
+            built[index] = replaced(built[index], layer, one)
+        except SpecError as error:
+            raise error.within(model_file.addressed(document)[index][0]) from None
+        save = save + [read % index for read in ([source] if isinstance(source, int) else source) if read != -1]
+    return sorted(save)
+
+
+def replaced(stand_in: nn.Module, layer: nn.Module, placed: Placed) -> nn.Module:
+    """Give a layer of a user's class the attributes by which Ultralytics routes it.
+
+    Raises:
+        SpecError: the class uses their names for something else.
+    """
+    stores: tuple[Mapping[str, Any], ...] = (vars(layer), layer._modules, layer._parameters, layer._buffers)  # noqa: SLF001 - all that a module holds by name
+    taken = [name for name in _MARKS if any(name in store for store in stores)]
+    taken += [name for name in _MARKS if hasattr(type(layer), name) and not hasattr(nn.Module, name)]
+    if taken:
+        raise SpecError(
+            f"{placed.found.name} of {placed.found.source.path.name}: Ultralytics sets {', '.join(_MARKS)} on every "
+            f"layer, and the class has {', '.join(dict.fromkeys(taken))} of its own (give it another name)"
+        )
+    return replace_layer(stand_in, layer)
+
+
+_MARKS = ("i", "f", "type", "np")
+
+
+def notes(built: nn.Sequential) -> list[str]:
+    """Return how the users' layers of a model were built, one line for each class."""
+    found: dict[str, list[str]] = {}
+    for index, layer in enumerate(built):
+        if placed := PLACED.get(layer):
+            kind = f"{placed.found.name} of {placed.found.source.path.name}"
+            found.setdefault(kind, []).append(f"layer {index} as {placed.summary}")
+    return [
+        f"{kind}: {lines[0]}" + (f", and {len(lines) - 1} more" if lines[1:] else "") for kind, lines in found.items()
+    ]
+
+
+def build(module: type[nn.Module], reading: Reading, repeats: int) -> nn.Module:
+    """Build a layer on the device of the context; one whose constructor needs numbers is moved to the meta device."""
+    try:
+        return _copies(module, reading, repeats)
+    except (RuntimeError, NotImplementedError):
+        if torch.get_default_device().type != "meta":
+            raise
+    with torch.device("cpu"):
+        return _copies(module, reading, repeats).to("meta")
+
+
+def _copies(module: type[nn.Module], reading: Reading, repeats: int) -> nn.Module:
+    copies = [module(*deepcopy(reading.arguments)) for _ in range(repeats)]
+    return nn.Sequential(*copies) if repeats > 1 else copies[0]

@@ -1,0 +1,212 @@
+"""Build the layers of users' classes in a model: read their arguments, try them, and measure what they return.
+
+Ultralytics' parser has to know the channels behind each layer before it builds the next. So the rows up to the last
+class of a user are built on the meta device, an image is passed through them, and each class is built by the first
+reading of its arguments with which it takes the maps that arrive. What it returns says the channels.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from ultralytics.utils.ops import make_divisible
+
+from search_spaces import constructors, model_file, user_rows
+from search_spaces.constructors import Place, Reading
+from search_spaces.errors import LayerError, SpecError, in_one_line, shortened
+from search_spaces.meta_device import passed
+from search_spaces.operators.user_classes import UserClass
+from search_spaces.placed import STAND_IN, Placed, build
+from search_spaces.trace import Feature, run, skip_batch_norms
+
+_IMAGE_SIZE = 256
+"""Size in pixels of the image: a multiple of every stride."""
+
+_SHOWN = 3
+"""Most readings that a message lists."""
+
+
+_cache: dict[str, dict[int, Placed]] = {}
+
+Parser = Callable[[dict[str, Any], int, bool], tuple[nn.Sequential, list[int]]]
+
+
+def place(parser: Parser, document: Mapping[str, Any], channels: int) -> dict[int, Placed]:
+    """Return the layers of users' classes in a document, by index.
+
+    Args:
+        parser: Ultralytics' own.
+        document: with rows of Ultralytics and of users' classes only.
+        channels: of the image.
+
+    Raises:
+        SpecError: a class takes none of the readings of its arguments.
+    """
+    rows = [row for _, row in model_file.addressed(document)]
+    found = {index: one for index, row in enumerate(rows) if (one := user_rows.user_class(row))}
+    if not found:
+        return {}
+    key = _key(document, rows[: max(found) + 1], found, channels)
+    if key not in _cache:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            _cache[key] = _Placing(parser, document, channels).all(found)
+    return _cache[key]
+
+
+def _key(document: Mapping[str, Any], rows: Sequence[Any], found: Mapping[int, UserClass], channels: int) -> str:
+    """Return what the layers of users' classes depend on, as a text."""
+    others = {*model_file.SECTIONS, "nas", "yaml_file"}
+    settings = sorted((str(name), repr(value)) for name, value in document.items() if name not in others)
+    return repr((settings, rows, [(index, one.source.digest) for index, one in found.items()], channels))
+
+
+class _Placing:
+    """The rows of a document, built up to each class of a user in turn."""
+
+    def __init__(self, parser: Parser, document: Mapping[str, Any], channels: int) -> None:
+        self._parser, self._document, self._channels = parser, document, channels
+        self._rows = [list(row) for _, row in model_file.addressed(document)]
+        self._addresses = [place for place, _ in model_file.addressed(document)]
+        self._features: list[Feature] = []
+        self._placed: dict[int, Placed] = {}
+
+    def all(self, found: Mapping[int, UserClass]) -> dict[int, Placed]:
+        """Place every class, in the order of the layers."""
+        for index, one in found.items():
+            self._run_until(index)
+            self._place(index, one)
+        return self._placed
+
+    def _run_until(self, index: int) -> None:
+        """Build the rows that have not been built yet, up to one, and pass the maps through them."""
+        begun = len(self._features)
+        if begun == index:
+            return
+        split = len(self._document["backbone"])
+        # layers that have run already only have to say their channels
+        before = [[-1, 1, STAND_IN, [_channels_of(one), 0]] for one in self._features]
+        rows = [*before, *deepcopy(self._rows[begun:index])]
+        document = {**self._document, "backbone": rows[:split], "head": rows[split:], **self._scale()}
+        with torch.device("meta"):
+            built, _ = self._parser(document, self._channels, False)
+        layers = list(built[begun:index].eval())
+        with skip_batch_norms(layers):
+            self._features += [step.returned for step in run(layers, self._image(), self._features)]
+
+    def _place(self, index: int, found: UserClass) -> None:
+        source, repeats, _, arguments = self._rows[index]
+        sources = source if isinstance(source, list) else [source]
+        received = [self._image() if index == 0 else self._features[one] for one in sources]
+        place = Place(
+            channels=tuple(channel for one in received for channel in _flat_channels(one)),
+            reads_list=isinstance(source, list),
+            repeats=self._repeats(repeats),
+            scaled=self._scaled,
+        )
+        try:
+            with warnings.catch_warnings(action="ignore"):  # of readings that are tried and not taken
+                placed, returned = self._first_that_works(found, place, self._evaluated(arguments), received)
+        except SpecError as error:
+            raise error.within(self._addresses[index]) from None
+        self._placed[index] = placed
+        self._features.append(returned)
+
+    def _first_that_works(
+        self, found: UserClass, place: Place, arguments: Sequence[Any], received: Sequence[Feature]
+    ) -> tuple[Placed, Feature]:
+        told = (self._document.get("arguments") or {}).get(found.name)
+        tried: list[str] = []
+        options = (
+            constructors.readings(found.module, arguments, place)
+            if told is None
+            else [constructors.as_told(told, arguments, place)]
+        )
+        x = list(received) if place.reads_list else received[0]
+        for reading in options:
+            repeats = 1 if reading.takes_repeats else place.repeats
+            call = f"{found.name}({', '.join(map(repr, reading.arguments))})"
+            try:
+                returned = passed(_built_on_meta(found.module, reading, repeats), x)
+                channels = _returned_channels(returned)
+            except Exception as error:  # noqa: BLE001 - a user's code may raise anything; the next reading is tried
+                tried.append(f"as {call}: {in_one_line(error)}")
+                continue
+            copies = f", {repeats} times" if repeats > 1 else ""
+            summary = f"{call}{copies}: {_shown(received)} to {_shown([returned])}"
+            return Placed(found=found, reading=reading, repeats=repeats, channels=channels, summary=summary), returned
+        raise SpecError(_untold(found, place, arguments, tried))
+
+    def _image(self) -> Tensor:
+        return torch.zeros(1, self._channels, _IMAGE_SIZE, _IMAGE_SIZE, device="meta")
+
+    def _scale(self) -> dict[str, Any]:
+        """Return the scale that `parse_model` would assume with a warning."""
+        scales = self._document.get("scales")
+        return {"scale": self._document.get("scale") or next(iter(scales))} if scales else {}
+
+    def _factors(self) -> tuple[float, float, float]:
+        """Return depth, width and most channels, as `parse_model` reads them."""
+        if self._document.get("scales"):
+            depth, width, most = self._document["scales"][self._scale()["scale"]]
+            return depth, width, most
+        return self._document.get("depth_multiple", 1.0), self._document.get("width_multiple", 1.0), float("inf")
+
+    def _repeats(self, repeats: int) -> int:
+        return max(round(repeats * self._factors()[0]), 1) if repeats > 1 else 1
+
+    def _scaled(self, channels: int) -> int:
+        _, width, most = self._factors()
+        return channels if channels == self._document.get("nc") else int(make_divisible(min(channels, most) * width, 8))
+
+    def _evaluated(self, arguments: Sequence[Any]) -> list[Any]:
+        """Evaluate words as `parse_model` does: `nc` is the number of classes, `None` is None."""
+        variables = {"nc": self._document.get("nc")}
+        return [variables.get(one, model_file.evaluated(one)) if isinstance(one, str) else one for one in arguments]
+
+
+def _built_on_meta(module: type[nn.Module], reading: Reading, repeats: int) -> nn.Module:
+    with torch.device("meta"):
+        return build(module, reading, repeats).eval()
+
+
+def _returned_channels(returned: Any) -> int | tuple[int, ...]:
+    """Return the channels of one map or of several.
+
+    Raises:
+        LayerError: it is something else.
+    """
+    if isinstance(returned, Tensor):
+        if returned.dim() != 4:
+            raise LayerError(f"it returns a tensor of {returned.dim()} dimensions, where a map is expected")
+        return returned.shape[1]
+    if isinstance(returned, list | tuple) and returned and all(isinstance(one, Tensor) for one in returned):
+        return tuple(one.shape[1] for one in returned)
+    raise LayerError(f"it returns {shortened(type(returned).__name__)}, where a map or a list of maps is expected")
+
+
+def _channels_of(feature: Feature) -> Any:
+    return feature.shape[1] if isinstance(feature, Tensor) else [one.shape[1] for one in feature]
+
+
+def _flat_channels(feature: Feature) -> list[int]:
+    return [feature.shape[1]] if isinstance(feature, Tensor) else [one.shape[1] for one in feature]
+
+
+def _shown(features: Sequence[Feature]) -> str:
+    """Return channels, height and width of maps: `64x32x32`."""
+    flat = [one for feature in features for one in ([feature] if isinstance(feature, Tensor) else feature)]
+    return " and ".join("x".join(map(str, one.shape[1:])) for one in flat)
+
+
+def _untold(found: UserClass, place: Place, arguments: Sequence[Any], tried: Sequence[str]) -> str:
+    """Return the message for a class of which no reading works, with the line that would say what it wants."""
+    words = "[all, rest]" if place.reads_list else "[in, out, rest]"
+    more = f"; and {len(tried) - _SHOWN} more" if len(tried) > _SHOWN else ""
+    return (
+        f"{found.name} of {found.source.path.name} cannot be built of {shortened(list(arguments))}: tried "
+        f"{'; '.join(tried[:_SHOWN])}{more} (say what its constructor wants, for example `arguments: "
+        f"{{{found.name}: {words}}}` in the model file: in, all, sum, out, repeats, rest; docs/operators.md)"
+    )

@@ -1,0 +1,29 @@
+"""Rows of a model file whose module is a class of a user's file, as a fork's own parser would read them."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from search_spaces import layers, printed
+from search_spaces.operators import OPERATORS, user_classes
+from search_spaces.operators.class_operator import ClassOperator
+from search_spaces.operators.user_classes import UserClass
+
+_HEADS = {"DDetect", "DualDDetect", "DualDetect", "TripleDDetect", *printed.HEADS}
+"""Heads of the YOLOv9 repository, which this package replaces by Ultralytics'."""
+
+
+def user_class(row: Sequence[Any]) -> UserClass | None:
+    """Return the user's class that a row names; None where the name is Ultralytics' or the row is an operator's.
+
+    A row of this package ends in a mapping of parameters. Without one, a name that both this package and the user's
+    file have means the file's class: the user has named that file.
+    """
+    _, _, name, arguments = row
+    if not isinstance(name, str) or name in layers.ULTRALYTICS or name in _HEADS:
+        return None
+    if isinstance(arguments, list) and arguments and isinstance(arguments[-1], Mapping):
+        return None
+    record = OPERATORS.get(name)
+    if record is not None and record.source is not None and not isinstance(record, ClassOperator):
+        return None
+    return user_classes.find(name)

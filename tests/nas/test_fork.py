@@ -1,0 +1,129 @@
+"""A fork's model with its Python: counted, checked, derived, searched, exported, and loaded where the file is not."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import nas as package
+from nas.cli import app
+
+LAYERS = ("SPDConv", "C2f_Faster", "SimAM", "BiFPN_Concat", "SpatialChannelGate")
+
+pytestmark = pytest.mark.usefixtures("no_module_is_trusted")
+
+
+def nas(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def alone(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a program or `nas` in a process of its own, in a folder."""
+    ours = Path(package.__file__).parents[1]
+    program = f"import sys; sys.path.insert(0, {str(ours)!r}); from nas.cli import app; app()"
+    words = ["-c", program, *arguments] if arguments[0] != "-c" else [*arguments]
+    return subprocess.run(
+        [sys.executable, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ours)},
+    )
+
+
+class TestCost:
+    def test_every_layer_of_the_fork_is_counted(self, fork: Path) -> None:
+        result = nas("cost", fork / "mine.yaml", "--modules", fork / "fork.py", "--format", "json")
+        assert result.exit_code == 0, result.stderr
+        counted = json.loads(result.stdout)
+        found = {layer["module"]: layer for layer in counted["layers"]}
+        assert set(LAYERS) <= set(found)
+        # a fusion has two weights; PConv of a quarter of 32 channels, and two 1x1 convolutions, at 80 x 80
+        assert found["BiFPN_Concat"]["params"] == 2
+        c2f = 64 * 64 + 128 * 64 + 2 * (8 * 8 * 9 + 2 * 32 * 64)
+        assert found["C2f_Faster"]["gflops"] == pytest.approx(2 * c2f * 80 * 80 / 1e9)
+        assert "SimAM of fork.py: layer 5 as SimAM(): 128x16x16 to 128x16x16" in counted["notes"]
+
+    def test_without_the_file_every_module_is_named(self, fork: Path) -> None:
+        result = nas("cost", fork / "mine.yaml")
+        assert result.exit_code == 2
+        lines = result.stderr.strip().splitlines()
+        assert [line.split("'")[1] for line in lines] == ["SPDConv", "SPDConv", *LAYERS[1:]]
+        assert all("--modules FILE.py" in line for line in lines)
+
+    def test_folder_is_named_as_a_file_is(self, fork: Path) -> None:
+        (fork / "extra").mkdir()
+        (fork / "fork.py").rename(fork / "extra" / "layers.py")
+        text = (fork / "extra" / "layers.py").read_text(encoding="utf-8")
+        text = text.replace("from .block import", "from ..modules.block import")
+        (fork / "extra" / "layers.py").write_text(text, encoding="utf-8")
+        result = nas("cost", fork / "mine.yaml", "--modules", fork / "extra")
+        assert result.exit_code == 0, result.stderr
+        assert "note: SimAM of extra: layer 5 as SimAM()" in result.stderr
+
+
+def test_derived_space_names_the_fork_and_is_valid(fork: Path) -> None:
+    derived = nas("spaces", "derive", fork / "mine.yaml", "--modules", fork / "fork.py")
+    assert derived.exit_code == 0, derived.stderr
+    assert f"modules:\n- {fork / 'fork.py'}\n" in derived.stdout
+    assert "choices: {SimAM: {}}" in derived.stdout
+    (fork / "derived.yaml").write_text(derived.stdout, encoding="utf-8")
+    shown = nas("spaces", fork / "derived.yaml")
+    assert shown.exit_code == 0, shown.stderr
+
+
+def test_class_is_checked_as_an_operator(fork: Path) -> None:
+    result = nas("check", "--no-cache", "--operator", f"{fork / 'fork.py'}:SimAM", "--workers", "1")
+    assert result.exit_code == 0, result.output
+    assert "keep every promise" in result.output
+
+
+@pytest.mark.slow
+def test_model_is_checked_module_by_module(fork: Path) -> None:
+    result = nas("check", "--no-cache", "--model", fork / "mine.yaml", "--modules", fork / "fork.py", "--workers", "1")
+    assert result.exit_code == 0, result.output
+    assert "layer 1: SPDConv(16, 32): 16x128x128 to 32x64x64: keeps all promises" in result.output
+
+
+@pytest.mark.slow
+def test_search_around_a_forks_model_is_exported_and_loaded_without_the_file(fork: Path) -> None:
+    settings = ("--data", "digits", "--trials", "4", "--epochs", "1", "--base-epochs", "1", "--image-size", "64")
+    # the space without `modules`: the option brings them
+    text = (fork / "space.yaml").read_text(encoding="utf-8").replace("modules: [fork.py]\n", "")
+    (fork / "space.yaml").write_text(text, encoding="utf-8")
+    searched = alone(
+        fork,
+        "search",
+        "--space",
+        "space.yaml",
+        "--modules",
+        "fork.py",
+        *settings,
+        "--workers",
+        "1",
+        "--study",
+        "forked",
+    )
+    assert searched.returncode == 0, searched.stderr[-3000:]
+    (fork / "fork.py").unlink()  # the study has a copy
+    exported = alone(fork, "export", "forked", "--best", "cheapest")
+    assert exported.returncode == 0, exported.stderr[-3000:]
+    (folder,) = (fork / "runs" / "nas" / "forked" / "export").iterdir()
+    assert (folder / "fork.py").is_file()
+    loading = (
+        "import search_spaces, torch; from ultralytics import YOLO; "
+        "model = YOLO('weights.pt').model.eval(); "
+        "print([type(layer).__name__ for layer in model.model][:6], model(torch.zeros(1, 3, 64, 64))[0].shape)"
+    )
+    (folder / "weights.pt").rename(fork / "weights.pt")
+    loaded = alone(fork, "-c", loading)
+    assert "'SPDConv', 'SPDConv', 'C2f_Faster', 'Conv', 'SimAM'" in loaded.stdout, loaded.stderr[-3000:]
+    counted = alone(folder, "cost", "model.yaml")
+    assert counted.returncode == 0, counted.stderr
+    for record in (fork / "runs" / "nas" / "forked" / "trials").glob("*/outcome.json"):
+        assert json.loads(record.read_text(encoding="utf-8"))["ending"] == "finished"

@@ -1,0 +1,358 @@
+"""Classes of a fork's Python file as layers of a base model: what they are built of is read, tried and measured."""
+
+import io
+import pickle
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from search_spaces import OPERATORS, base, build, model_reader, placing, space_file
+from search_spaces.constructors import Place, readings
+from search_spaces.errors import SpecError
+from search_spaces.operators import modules, user_classes
+from search_spaces.placed import PLACED
+
+
+def load(folder: Path, text: str) -> None:
+    (folder / "own.py").write_text(f"import torch\nfrom torch import nn\n{text}", encoding="utf-8")
+    modules.load(folder / "own.py")
+
+
+def model(folder: Path, *rows: str, head: str = "[[-1], 1, Detect, [nc]]", more: str = "") -> Path:
+    written = "\n".join(f"  - {row}" for row in ("[-1, 1, Conv, [16, 3, 2]]", *rows))
+    text = f"nc: 2\n{more}\nbackbone:\n{written}\nhead:\n  - [-1, 1, Conv, [32, 3, 2]]\n  - {head}\n"
+    (folder / "model.yaml").write_text(text, encoding="utf-8")
+    return folder / "model.yaml"
+
+
+def placed(path: Path) -> dict[int, str]:
+    """Return what was built of the users' classes of a file, by layer."""
+    document = model_reader.model_document(str(path))
+    built = build.skeleton(document, 2)
+    return {index: PLACED[layer].summary for index, layer in enumerate(built) if layer in PLACED}
+
+
+class TestReadings:
+    """The first reading of a row's arguments: (signature, row's arguments, what the constructor gets)."""
+
+    @pytest.mark.parametrize(
+        ("signature", "row", "expected"),
+        [
+            ("self, c1, c2, k=3", [64, 5], (32, 16, 5)),
+            ("self, inp, oup, stride=1", [64], (32, 16)),
+            ("self, c1, c2, n=1, shortcut=True", [64, False], (32, 16, 4, False)),
+            ("self, in_channels, out_channels, kernel_size=3", [32, 64, 3], (32, 16, 3)),
+            ("self, c1, c2", [], ()),
+            ("self, channels, reduction=16", [], (32,)),
+            ("self, channels, reduction=16", [8], (32, 8)),
+            ("self, channels, reduction=16", [128], (32,)),
+            ("self, dim, heads=8", [32, 4], (32, 4)),
+            ("self, e_lambda=1e-4", [128], ()),
+            ("self, e_lambda=1e-4", [0.001], (0.001,)),
+            ("self", [128], ()),
+            ("self, k_size=3", [5], (5,)),
+        ],
+    )
+    def test_of_one_map(self, signature: str, row: list[Any], expected: tuple[Any, ...]) -> None:
+        assert first(signature, row, (32,)).arguments == expected
+
+    @pytest.mark.parametrize(
+        ("signature", "row", "expected"),
+        [
+            ("self, dimension=1", [1], (1,)),
+            ("self, inc, fusion='weight'", ["sdi"], ([32, 64], "sdi")),
+            ("self, channels", [], ([32, 64],)),
+            ("self, c1, c2", [64], ([32, 64], 16)),
+            ("self, inc, channel", [64], ([32, 64], 16)),
+        ],
+    )
+    def test_of_several_maps(self, signature: str, row: list[Any], expected: tuple[Any, ...]) -> None:
+        assert first(signature, row, (32, 64)).arguments == expected
+
+
+def first(signature: str, row: list[Any], channels: tuple[int, ...]) -> Any:
+    namespace: dict[str, Any] = {"nn": nn}
+    exec(f"class Own(nn.Module):\n    def __init__({signature}): super().__init__()", namespace)  # noqa: S102 - a test
+    place = Place(channels=channels, reads_list=len(channels) > 1, repeats=4, scaled=lambda count: count // 4)
+    return readings(namespace["Own"], row, place)[0]
+
+
+class TestPlacing:
+    def test_layers_of_a_fork_are_built_as_its_parser_would(self, fork: Path) -> None:
+        modules.load(fork / "fork.py")
+        assert placed(fork / "mine.yaml") == {
+            1: "SPDConv(16, 32): 16x128x128 to 32x64x64",
+            2: "SPDConv(32, 64): 32x64x64 to 64x32x32",
+            3: "C2f_Faster(64, 64, 2, True): 64x32x32 to 64x32x32",
+            5: "SimAM(): 128x16x16 to 128x16x16",
+            8: "BiFPN_Concat(1): 128x32x32 and 64x32x32 to 192x32x32",
+            10: "SpatialChannelGate(64): 64x32x32 to 64x32x32",
+        }
+
+    def test_layer_that_returns_several_maps_and_one_that_reads_them(self, tmp_path: Path) -> None:
+        load(
+            tmp_path,
+            """
+class Halves(nn.Module):
+    def forward(self, x):
+        return x.chunk(2, 1)
+
+class Sum(nn.Module):
+    def forward(self, x):
+        return x[0] + x[1]
+""",
+        )
+        path = model(tmp_path, "[-1, 1, Halves, []]", "[-1, 1, Sum, []]")
+        assert placed(path) == {
+            1: "Halves(): 16x128x128 to 8x128x128 and 8x128x128",
+            2: "Sum(): 8x128x128 and 8x128x128 to 8x128x128",
+        }
+
+    def test_layer_that_computes_with_numbers_is_measured_on_the_cpu(self, tmp_path: Path) -> None:
+        load(
+            tmp_path,
+            """
+class Scaled(nn.Module):
+    def __init__(self, c1):
+        super().__init__()
+        self.rates = [one.item() for one in torch.linspace(0, 1, 3)]
+        self.conv = nn.Conv2d(c1, c1, 1)
+
+    def forward(self, x):
+        return self.conv(x) * max(x.max().item(), 1)
+""",
+        )
+        assert placed(model(tmp_path, "[-1, 1, Scaled, []]")) == {1: "Scaled(16): 16x128x128 to 16x128x128"}
+
+    def test_repeats_are_copies_where_the_class_does_not_take_them(self, tmp_path: Path) -> None:
+        load(tmp_path, "class Id(nn.Module):\n    def forward(self, x):\n        return x\n")
+        assert placed(model(tmp_path, "[-1, 3, Id, []]")) == {1: "Id(), 3 times: 16x128x128 to 16x128x128"}
+
+    def test_what_cannot_be_read_is_asked_for_in_one_line(self, tmp_path: Path) -> None:
+        load(tmp_path, ODD)
+        with pytest.raises(SpecError) as caught:
+            placed(model(tmp_path, "[-1, 1, Odd, [7]]"))
+        (line,) = caught.value.mistakes
+        assert line.startswith("backbone[1]: Odd of own.py cannot be built of [7]: tried as Odd(7): ")
+        assert "for example `arguments: {Odd: [in, out, rest]}` in the model file" in line
+
+    def test_file_says_what_a_class_wants(self, tmp_path: Path) -> None:
+        load(tmp_path, ODD)
+        path = model(tmp_path, "[-1, 1, Odd, [7]]", more="arguments: {Odd: [rest, abc, in]}")
+        assert placed(path) == {1: "Odd(7, 'abc', 16): 16x128x128 to 16x128x128"}
+
+    @pytest.mark.parametrize(
+        ("told", "expected"),
+        [
+            ("3", "arguments: a mapping is expected, such as {MyBlock: [in, out, rest]}, got 3"),
+            ("{Odd: in}", "arguments.Odd: a list is expected, such as [in, out, rest], got 'in'"),
+            ("{Odd: [out]}", "arguments: the row's first argument is expected to be output channels, as `out`"),
+        ],
+    )
+    def test_mistake_in_arguments_is_reported(self, told: str, expected: str, tmp_path: Path) -> None:
+        load(tmp_path, ODD)
+        with pytest.raises(SpecError) as caught:
+            placed(model(tmp_path, "[-1, 1, Odd, []]", more=f"arguments: {told}"))
+        assert expected in str(caught.value)
+
+    def test_attribute_that_ultralytics_sets_is_reported(self, tmp_path: Path) -> None:
+        load(
+            tmp_path,
+            "class Own(nn.Module):\n    def f(self):\n        return 1\n    def forward(self, x):\n        return x\n",
+        )
+        with pytest.raises(
+            SpecError, match=r"backbone\[1\]: Own of own.py: Ultralytics sets i, f, type, np .* has f of"
+        ):
+            placed(model(tmp_path, "[-1, 1, Own, []]"))
+
+    def test_function_is_no_layer(self, tmp_path: Path) -> None:
+        load(tmp_path, "def net_t0():\n    return nn.Identity()\n")
+        with pytest.raises(SpecError, match=r"backbone\[1\]: net_t0 is a function of own.py: only a class can be"):
+            placed(model(tmp_path, "[-1, 1, net_t0, []]"))
+
+    def test_head_of_a_fork_is_refused_in_one_line(self, tmp_path: Path) -> None:
+        load(tmp_path, "class MyHead(nn.Module):\n    pass\n")
+        with pytest.raises(SpecError, match=r"head\[1\]: MyHead is a class of yours, and a head of your own cannot be"):
+            placed(model(tmp_path, head="[[-1], 1, MyHead, [nc]]"))
+
+    def test_name_of_ultralytics_keeps_its_meaning(self, tmp_path: Path) -> None:
+        load(tmp_path, "class C2f(nn.Module):\n    pass\n")
+        assert placed(model(tmp_path, "[-1, 1, C2f, [32]]")) == {}
+
+    def test_name_of_our_operator_means_the_class_where_the_row_has_no_mapping(self, tmp_path: Path) -> None:
+        load(tmp_path, "class C2f_UIB(nn.Module):\n    def forward(self, x):\n        return x\n")
+        assert placed(model(tmp_path, "[-1, 1, C2f_UIB, []]")) == {1: "C2f_UIB(): 16x128x128 to 16x128x128"}
+        assert placed(model(tmp_path, "[-1, 1, C2f_UIB, [32, {}]]")) == {}
+
+
+ODD = """
+class Odd(nn.Module):
+    def __init__(self, a, b, c):
+        super().__init__()
+        if b != 'abc':
+            raise ValueError('b is abc')
+
+    def forward(self, x):
+        return x
+"""
+
+
+class TestBase:
+    def test_base_model_has_final_numbers(self, fork: Path) -> None:
+        modules.load(fork / "fork.py")
+        loaded = base.load(str(fork / "mine.yaml"), "s")
+        assert [row[3] for row in loaded.rows if row[2] not in {"Conv", "C2f", "SPPF", "nn.Upsample", "Detect"}] == [
+            [64],
+            [128],
+            [128, True],
+            [],
+            [1],
+            [],
+        ]
+        assert loaded.sources[0].path == fork / "fork.py"
+
+    def test_width_scales_what_the_row_gives_as_channels(self, fork: Path) -> None:
+        modules.load(fork / "fork.py")
+        scaled = base.load(str(fork / "mine.yaml"), "s").scaled((("width", 0.5),))
+        assert [step.c_out for step in scaled.traced[:10]] == [16, 32, 64, 64, 128, 128, 128, 128, 192, 64]
+
+    def test_identity_depends_on_the_text_of_the_layers(self, fork: Path) -> None:
+        def identity() -> str:
+            user_classes.LOADED.clear()
+            modules.load(fork / "fork.py")
+            return base.identity(str(fork / "mine.yaml"), "n")
+
+        before = identity()
+        (fork / "fork.py").write_text(
+            (fork / "fork.py").read_text(encoding="utf-8") + "\n# changed\n", encoding="utf-8"
+        )
+        assert identity() != before
+        assert identity() == identity()
+
+
+class TestFolder:
+    def test_files_of_a_folder_import_each_other(self, tmp_path: Path) -> None:
+        folder = tmp_path / "extra"
+        (folder / "deep").mkdir(parents=True)
+        (folder / "__init__.py").write_text("from .one import *\n", encoding="utf-8")
+        (folder / "one.py").write_text(
+            "from ..modules.conv import Conv\nfrom extra.deep.two import Two\n", encoding="utf-8"
+        )
+        (folder / "deep" / "two.py").write_text(
+            "from torch import nn\nclass Two(nn.Module):\n    def forward(self, x):\n        return x\n",
+            encoding="utf-8",
+        )
+        (folder / "three.py").write_text("import nothing_such\n", encoding="utf-8")
+        modules.load(folder)
+        found = user_classes.find("Two")
+        assert found is not None
+        assert found.source.file_name == "extra.py"
+        assert user_classes.may_define() == [
+            "extra/three: ModuleNotFoundError: No module named 'nothing_such'",
+        ]
+        packed = pickle.dumps(found.module())
+        assert type(pickle.loads(packed)) is found.module  # noqa: S301 - our own
+        with pytest.raises(SpecError, match=r"unknown module 'Thre'.*; not imported: extra/three: ModuleNotFound"):
+            placed(model(tmp_path, "[-1, 1, Thre, []]"))
+
+    def test_folder_without_python_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(SpecError, match="no Python file in this folder"):
+            modules.load(tmp_path)
+
+    def test_folder_that_is_no_forks_is_refused_at_once(self) -> None:
+        with pytest.raises(SpecError, match=r"^/: more than 500 Python files or 500 folders"):
+            modules.read(Path("/"))
+
+    def test_file_that_needs_its_neighbours_names_the_way(self, tmp_path: Path) -> None:
+        (tmp_path / "own.py").write_text("from models.common import Conv\n", encoding="utf-8")
+        with pytest.raises(SpecError, match=r"it needs files beside it: name their folder, --modules FOLDER"):
+            modules.load(tmp_path / "own.py")
+
+
+class TestOffers:
+    def test_class_that_keeps_the_map_is_offered_by_its_name(self, fork: Path) -> None:
+        space = space_file.load(fork / "space.yaml")
+        (inserted,) = (slot for slot in space.slots if slot.feeds)
+        assert [str(choice) for choice in inserted.choices] == [
+            "stock",
+            "SimAM",
+            "SpatialChannelGate(reduction=8)",
+            "SpatialChannelGate",
+        ]
+        assert OPERATORS["SimAM"].source is not None
+
+    def test_architecture_is_read_back_in_another_process(self, fork: Path) -> None:
+        space = space_file.load(fork / "space.yaml")
+        architecture = space.of({"after-6": space.slots[0].choices[2]})
+        text = architecture.to_yaml(2, folder=fork)
+        assert "modules: [fork.py]" in text
+        del OPERATORS["SpatialChannelGate"]
+        again = type(architecture).from_yaml(text, folder=fork)
+        assert again.fingerprint == architecture.fingerprint
+
+    @pytest.mark.parametrize(
+        ("choices", "expected"),
+        [
+            (
+                "{SPDConv: {}}",
+                "insert[0].choices.SPDConv: fits no layer of this entry (after-6: it makes (1, 128, 10, 10) of",
+            ),
+            ("{SimAM: {lambda: 1}}", "insert[0].choices.SimAM.lambda: SimAM has no parameter 'lambda'"),
+            ("{SimAM: {e_lambda: high}}", "not a value of e_lambda, got 'high' (a value such as 0.0001)"),
+            (
+                "{SpatialChannelGate: {reduction: 1000}}",
+                "fits no layer of this entry (after-6: with 128 channels it can",
+            ),
+            ("{C2f_Faster: {}}", "name: got 'C2f_Faster' (letters and digits, no underscore"),
+            ("{SimAN: {}}", "unknown operator ("),
+        ],
+    )
+    def test_obstacle_is_found_by_trying(self, choices: str, expected: str, fork: Path) -> None:
+        text = (fork / "space.yaml").read_text(encoding="utf-8")
+        old = "{SimAM: {}, SpatialChannelGate: {reduction: [8, 16]}}"
+        (fork / "space.yaml").write_text(text.replace(old, choices), encoding="utf-8")
+        with pytest.raises(SpecError) as caught:
+            space_file.load(fork / "space.yaml")
+        assert expected in str(caught.value)
+
+    def test_slot_of_a_block_names_the_way(self, fork: Path) -> None:
+        text = (fork / "space.yaml").read_text(encoding="utf-8").replace("{UIB: {}}", "{SimAM: {}}")
+        (fork / "space.yaml").write_text(text, encoding="utf-8")
+        with pytest.raises(SpecError, match=r"stands behind a layer, insert: \[{after: 9, choices: {SimAM: {}}}\]"):
+            space_file.load(fork / "space.yaml")
+
+
+def test_model_loads_in_a_process_that_has_not_the_file(fork: Path) -> None:
+    modules.load(fork / "fork.py")
+    built = build.model(model_reader.model_document(str(fork / "mine.yaml")), 2).eval()
+    x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected = built(x)[0]
+    packed = io.BytesIO()
+    torch.save((built, x, expected), packed)
+    (fork / "packed.pt").write_bytes(packed.getvalue())
+    (fork / "fork.py").unlink()
+    ours = Path(build.__file__).parents[1]
+    program = (
+        f"import sys; sys.path.insert(0, {str(ours)!r})\nimport torch\n"
+        "built, x, expected = torch.load('packed.pt', weights_only=False)\n"
+        "with torch.no_grad(): print(torch.equal(built(x)[0], expected))"
+    )
+    ran = subprocess.run([sys.executable, "-c", program], cwd=fork, capture_output=True, text=True, check=False)
+    assert ran.stdout.strip() == "True", ran.stderr[-2000:]
+
+
+def test_placing_is_done_once_for_equal_models(fork: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    modules.load(fork / "fork.py")
+    placed(fork / "mine.yaml")
+    counted: list[int] = []
+    stock: Callable[..., Any] = placing._Placing.all
+    monkeypatch.setattr(placing._Placing, "all", lambda self, found: counted.append(1) or stock(self, found))
+    placed(fork / "mine.yaml")
+    assert not counted

@@ -1,0 +1,53 @@
+"""Contract of users' layers, module by module."""
+
+from pathlib import Path
+
+import pytest
+
+from search_spaces import base
+from search_spaces.operators import modules
+from trials.contracts import layer_contract, operator_contract
+
+
+def lines(folder: Path) -> list[str]:
+    modules.load(folder / "fork.py")
+    cases = layer_contract.cases(base.load(str(folder / "mine.yaml"), "n"))
+    return list(layer_contract.lines({case: operator_contract.check(case) for case in cases}))
+
+
+def test_layers_of_a_fork_keep_every_promise(fork: Path) -> None:
+    assert lines(fork) == [
+        "layer 1: SPDConv(16, 32): 16x128x128 to 32x64x64: keeps all promises",
+        "layer 2: SPDConv(32, 64): 32x64x64 to 64x32x32: keeps all promises",
+        "layer 3: C2f_Faster(64, 64, 2, True): 64x32x32 to 64x32x32: keeps all promises",
+        "layer 5: SimAM(): 128x16x16 to 128x16x16: keeps all promises",
+        "layer 8: BiFPN_Concat(1): 128x32x32 and 64x32x32 to 192x32x32: keeps all promises",
+        "layer 10: SpatialChannelGate(64): 64x32x32 to 64x32x32: keeps all promises",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "line"),
+    [
+        (
+            "return x * self.activation(y)",
+            "return (x * self.activation(y)).detach()",
+            "layer 5: SimAM(): 128x16x16 to 128x16x16: breaks train, gradient",
+        ),
+        (
+            "self.d = dimension",
+            "self.d = dimension; self.plain = torch.ones(3)",
+            "layer 8: BiFPN_Concat(1): 128x32x32 and 64x32x32 to 192x32x32: breaks state",
+        ),
+        (
+            "nn.Conv2d(channels, channels // reduction, 1), nn.ReLU()",
+            "nn.Conv2d(channels, channels // reduction, 1), nn.BatchNorm2d(channels // reduction), nn.ReLU()",
+            "layer 10: SpatialChannelGate(64): 64x32x32 to 64x32x32: breaks one_image",
+        ),
+    ],
+)
+def test_what_breaks_is_named(before: str, after: str, line: str, fork: Path) -> None:
+    text = (fork / "fork.py").read_text(encoding="utf-8")
+    assert before in text
+    (fork / "fork.py").write_text(text.replace(before, after), encoding="utf-8")
+    assert line in lines(fork)

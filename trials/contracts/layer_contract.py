@@ -1,0 +1,133 @@
+"""Contract of the layers of users' classes in a model, module by module: that of operators, for any number of maps."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from search_spaces.base import Base
+from search_spaces.operators import SiteKind
+from search_spaces.placed import PLACED, Placed
+from search_spaces.trace import Traced
+from trials.contracts import export_contract, operator_contract
+from trials.contracts.case import Case, Failure
+
+_EVEN = 2
+"""Kernel of a case that takes no odd maps, as a layer that changes the size never gets."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerCase(Case):
+    """Layer of a user's class with the maps that it reads, joined to one input: the finest size, all channels.
+
+    Attributes:
+        maps: channels of each map, and how many times smaller than the finest it is.
+        placed: the class and its arguments.
+    """
+
+    maps: tuple[tuple[int, int], ...]
+    reads_list: bool
+    placed: Placed = field(compare=False, repr=False)
+
+    @property
+    def choice_summary(self) -> str:
+        """Call of the constructor, and what it makes of which maps."""
+        return self.placed.summary
+
+    @property
+    def site_summary(self) -> str:
+        """Nothing: the call says it."""
+        return ""
+
+    def build(self, seed: int = 0) -> nn.Module:
+        """Build the layer, in eval mode, with weights of a seed."""
+        torch.manual_seed(seed)
+        layer = self.placed.build().eval()
+        several = isinstance(self.placed.channels, tuple)
+        return JoinedMaps(layer, self.maps, reads_list=self.reads_list).eval() if self.reads_list or several else layer
+
+
+class JoinedMaps(nn.Module):
+    """Layer that reads or returns several maps, as one that reads and returns one."""
+
+    def __init__(self, layer: nn.Module, maps: Sequence[tuple[int, int]], *, reads_list: bool) -> None:
+        super().__init__()
+        self.layer, self.maps, self.reads_list = layer, tuple(maps), reads_list
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Split the input into the maps that the layer reads; return the first of what it returns, with a share of all.
+
+        The others are added to it by their means, so that a gradient reaches all that the layer computes.
+        """
+        parts = x.split([channels for channels, _ in self.maps], dim=1)
+        read = [
+            functional.avg_pool2d(part, smaller) if smaller > 1 else part
+            for part, (_, smaller) in zip(parts, self.maps, strict=True)
+        ]
+        returned: Any = self.layer(read if self.reads_list else read[0])
+        if isinstance(returned, Tensor):
+            return returned
+        first, *others = returned
+        for other in others:
+            first = first + other.mean(dim=(1, 2, 3), keepdim=True)
+        return first
+
+
+def cases(base: Base) -> tuple[LayerCase, ...]:
+    """Return a case for each distinct layer of a user's class in a base model, with the layers where it stands."""
+    found: dict[LayerCase, list[str]] = {}
+    for layer, step in enumerate(base.traced):
+        placed = PLACED.get(step.layer)
+        case = None if placed is None else _case(step, placed)
+        if case is not None:
+            found.setdefault(case, []).append(str(base.index_in_file(layer)))
+    return tuple(replace(case, places=tuple(places)) for case, places in found.items())
+
+
+def check(found: Sequence[LayerCase]) -> dict[LayerCase, tuple[Failure, ...]]:
+    """Check all promises of a single module; the slow ones only where the others hold."""
+    failures: Mapping[Case, tuple[Failure, ...]] = {case: operator_contract.check(case) for case in found}
+    exported = export_contract.check([case for case in found if not failures[case]])
+    return {case: (*failures[case], *exported.get(case, ())) for case in found}
+
+
+def lines(checked: Mapping[LayerCase, Sequence[Failure]]) -> Iterator[str]:
+    """Yield a line for each layer: whether it keeps every promise."""
+    for case, failures in checked.items():
+        where = f"layer{'s' if len(case.places) > 1 else ''} {', '.join(case.places)}"
+        kept = (
+            "breaks " + ", ".join(dict.fromkeys(one.promise for one in failures)) if failures else "keeps all promises"
+        )
+        yield f"{where}: {case.choice_summary}: {kept}"
+
+
+def _case(step: Traced, placed: Placed) -> LayerCase | None:
+    """Return the case of a layer; None for one that reads the several maps of another layer."""
+    received = step.received if isinstance(step.received, list | tuple) else [step.received]
+    if not all(isinstance(one, Tensor) for one in received):
+        return None
+    sizes = [one.shape[-1] for one in received if isinstance(one, Tensor)]
+    returned = step.returned if isinstance(step.returned, Tensor) else step.returned[0]
+    finest, out = max(sizes), returned.shape[-1]
+    grows = out > finest
+    plain = out == finest and len(set(sizes)) == 1
+    channels = [one.shape[1] for one in received if isinstance(one, Tensor)]
+    return LayerCase(
+        operator=placed.found.name,
+        parameters=(("arguments", f"{placed.reading.arguments!r} {placed.repeats}"),),
+        kind=SiteKind.UPSAMPLE if grows else SiteKind.LAYER,
+        c_in=sum(channels),
+        c_out=returned.shape[1],
+        kernel=0 if plain else _EVEN,
+        stride=out // finest if grows else finest // out,
+        groups=1,
+        reduction=None,
+        activation="",
+        activation_module=nn.Identity(),
+        maps=tuple((count, finest // size) for count, size in zip(channels, sizes, strict=True)),
+        reads_list=isinstance(step.received, list | tuple),
+        placed=placed,
+    )
