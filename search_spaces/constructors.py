@@ -74,7 +74,8 @@ def as_told(words: Sequence[Any], arguments: Sequence[Any], place: Place) -> Rea
     Raises:
         SpecError: `out` where the row does not begin with channels.
     """
-    given, written, row = [], list(arguments), list(arguments)
+    given: list[Any] = []
+    written, row = list(arguments), list(arguments)
     if "out" in words:
         if not row or not _is_channels(row[0]):
             raise SpecError("arguments: the row's first argument is expected to be output channels, as `out`")
@@ -194,12 +195,12 @@ class _Reader:
 
     def _begins_with_input(self) -> bool:
         """Return whether the row begins with the channels that it reads, as written or scaled."""
-        given = self._row[0] if self._row else None
+        given = self._row[0] if self._row else 0
         return _is_channels(given) and self._first in {given, self._place.scaled(given)}
 
     def _gives_both(self) -> bool:
         """Return whether the row gives channels before and behind the layer: what would be a kernel is too large."""
-        second = self._row[1] if len(self._row) > 1 else None
+        second = self._row[1] if len(self._row) > 1 else 0
         return self._takes_kernel and self._begins_with_input() and _is_channels(second) and second > _LARGEST_KERNEL
 
     def _wants_no_channels(self) -> bool:

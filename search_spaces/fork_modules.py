@@ -5,6 +5,7 @@ have different code under one name.
 """
 
 import re
+from collections.abc import Sequence
 
 _ATTENTION = "an attention"
 _CONVOLUTION = "a convolution"
@@ -95,7 +96,7 @@ def description(name: str) -> str:
     return _HEAD if _DETECTING.fullmatch(name) else ""
 
 
-def same(name: str, ours: list[str]) -> str | None:
+def same(name: str, ours: Sequence[str]) -> str | None:
     """Return our operator that a fork's name means, such as `SE` for `SELayer`; None if there is none."""
     stem = _SUFFIX.sub("", _bare(name))
     named = {_bare(name)} | ({stem} if len(stem) >= _SHORTEST else set())

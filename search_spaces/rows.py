@@ -122,7 +122,8 @@ def lower(row: Sequence[Any]) -> Lowered | None:
 def _offered(row: Sequence[Any]) -> Operator | None:
     """Return the operator of a row that names a class of a user's file and ends in a mapping; None for other rows."""
     _, _, module, arguments = row
-    return user_modules.offer(module) if arguments and isinstance(arguments[-1], Mapping) else None
+    ends = isinstance(arguments, list) and arguments and isinstance(arguments[-1], Mapping)
+    return user_modules.offer(module) if ends else None
 
 
 def stock(row: Row) -> Row:

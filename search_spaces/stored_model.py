@@ -69,9 +69,10 @@ class StoredModel:
         ]
         sizes = [(name, value.dtype, tuple(value.shape)) for name, value in values.items()]
         sources = _sources(model)
-        named = {key: [] for key in ("modules",) if key in model.yaml}
-        named |= {"nas": {**model.yaml.get("nas", {}), "modules": []}}
-        document = {**model.yaml, **named} if sources else model.yaml
+        document = model.yaml
+        if sources:  # their texts are in the file
+            named: dict[str, Any] = {"modules": []} if "modules" in document else {}
+            document = {**document, **named, "nas": {**document.get("nas", {}), "modules": []}}
         return cls(document=document, names=model.names, sources=sources, sizes=sizes, rows=rows, checkpoint=checkpoint)
 
     def write(self, path: Path, *, refusal: str = "") -> None:

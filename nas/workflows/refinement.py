@@ -47,8 +47,9 @@ def resolve_space(request: Request) -> tuple[Request, SearchSpace, str]:
         SpecError: the space file is wrong; the study to refine does not exist or has found nothing.
     """
     if request.refine is None:
-        named = {"scale": request.scale, "modules": request.modules or ()}
-        return request, space_file.load(request.space_name, **named), space_file.text(request.space_name, **named)
+        name, scale, modules = request.space_name, request.scale, request.modules or ()
+        text = space_file.text(name, scale=scale, modules=modules)
+        return request, space_file.load(name, scale=scale, modules=modules), text
     coarse = fetched(Study.open(existing(request.refine, request.runs_folder)))
     _require_the_same(request, coarse)
     text = refined_space(coarse)

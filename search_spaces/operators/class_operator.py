@@ -4,7 +4,7 @@ A class that keeps channels and resolution, such as an attention, can be offered
 stand in a place is found by building it there and passing a map through it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from inspect import Parameter as Argument
@@ -34,7 +34,7 @@ class OpenParameter(Parameter):
         """
         kind = type(self.default)
         if type(value) is kind:
-            return value  # type: ignore[return-value]  # the default is a Value
+            return value
         if type(value) is int and kind is float:
             return float(value)
         raise SpecError(f"not a value of {self.name}, got {value!r} (a value such as {self.default!r})")
@@ -103,18 +103,19 @@ class _Trial:
         """Return why the class cannot stand there, or None."""
         if site.c_in != site.c_out or site.stride != 1:
             return "it keeps channels and size of the map"
-        return _obstacle(self.module, self.channels, site.c_in, tuple(parameters.items()))
+        build: Callable[..., nn.Module] = self.module
+        return _obstacle(build, self.channels, site.c_in, tuple(parameters.items()))
 
 
 @lru_cache(maxsize=4096)
 def _obstacle(
-    module: type[nn.Module], times: int, channels: int, parameters: tuple[tuple[str, Value], ...]
+    build: Callable[..., nn.Module], times: int, channels: int, parameters: tuple[tuple[str, Value], ...]
 ) -> str | None:
     """Build a class for a number of channels and pass maps through it; return what is wrong, or None."""
     named: Mapping[str, Any] = dict(parameters)
     try:
         with torch.random.fork_rng(devices=[]), torch.device("cpu"), torch.no_grad():
-            built = module(*[channels] * times, **named).eval()
+            built = build(*[channels] * times, **named).eval()
             for size in _SIZES:
                 x = torch.randn(1, channels, *size)
                 y = built(x)

@@ -77,6 +77,7 @@ def test_derived_space_names_the_fork_and_is_valid(fork: Path) -> None:
     assert shown.exit_code == 0, shown.stderr
 
 
+@pytest.mark.slow
 def test_class_is_checked_as_an_operator(fork: Path) -> None:
     result = nas("check", "--no-cache", "--operator", f"{fork / 'fork.py'}:SimAM", "--workers", "1")
     assert result.exit_code == 0, result.output

@@ -6,13 +6,23 @@ import pytest
 
 from search_spaces import base
 from search_spaces.operators import modules
-from trials.contracts import layer_contract, operator_contract
+from trials.contracts import cases, layer_contract, operator_contract, record_contract
 
 
 def lines(folder: Path) -> list[str]:
     modules.load(folder / "fork.py")
     cases = layer_contract.cases(base.load(str(folder / "mine.yaml"), "n"))
     return list(layer_contract.lines({case: operator_contract.check(case) for case in cases}))
+
+
+def test_class_keeps_every_promise_of_an_operator(fork: Path) -> None:
+    modules.load(fork / "fork.py")
+    for name in ("SimAM", "SpatialChannelGate"):
+        operator = modules.offer(name)
+        assert operator is not None
+        assert record_contract.check(operator) == ()
+        tried = cases.of_operator(operator)
+        assert operator_contract.check(tried[0]) == ()
 
 
 def test_layers_of_a_fork_keep_every_promise(fork: Path) -> None:
