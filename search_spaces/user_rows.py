@@ -16,14 +16,17 @@ def user_class(row: Sequence[Any]) -> UserClass | None:
     """Return the user's class that a row names; None where the name is Ultralytics' or the row is an operator's.
 
     A row of this package ends in a mapping of parameters. Without one, a name that both this package and the user's
-    file have means the file's class: the user has named that file.
+    file have means the file's class: the user has named that file. The class of a user's record is meant where a row
+    reads several layers, which an operator cannot.
     """
-    _, _, name, arguments = row
+    source, _, name, arguments = row
     if not isinstance(name, str) or name in layers.ULTRALYTICS or name in _HEADS:
         return None
     if isinstance(arguments, list) and arguments and isinstance(arguments[-1], Mapping):
         return None
     record = OPERATORS.get(name)
     if record is not None and record.source is not None and not isinstance(record, ClassOperator):
-        return None
+        if not isinstance(source, list):
+            return None
+        return UserClass(name=name, module=record.module, source=record.source)
     return user_classes.find(name)

@@ -28,7 +28,7 @@ from ultralytics.nn import tasks
 from search_spaces import cache_folder
 from search_spaces.errors import SpecError, in_one_line, shortened
 from search_spaces.files import YAML_BYTES, read_plain_text
-from search_spaces.operators import OPERATORS, packages, user_classes
+from search_spaces.operators import OPERATORS, missing_imports, packages, user_classes
 from search_spaces.operators.class_operator import of_class
 from search_spaces.operators.record import Operator, Source
 
@@ -252,7 +252,7 @@ def _module(source: Source) -> ModuleType:
         module.__file__, module.__package__ = str(source.path), packages.SIBLINGS
         sys.modules[name] = module
         try:
-            exec(compile(source.text, str(source.path), "exec"), module.__dict__)  # noqa: S102 - what importing does
+            missing_imports.run(source.text, str(source.path), module.__dict__)
         except BaseException:
             del sys.modules[name]
             raise

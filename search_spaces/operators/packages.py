@@ -16,6 +16,7 @@ from typing import Any
 
 from search_spaces.errors import SpecError, in_one_line
 from search_spaces.files import YAML_BYTES, read_plain_text
+from search_spaces.operators import missing_imports
 
 SIBLINGS = "ultralytics.nn.modules"
 """Package in which a single file's relative imports are looked up: those of Ultralytics' own files."""
@@ -144,10 +145,8 @@ class _Package(MetaPathFinder, Loader):
     def exec_module(self, module: ModuleType) -> None:
         """Run a file's text, with imports by the folder's name as imports of this package."""
         file = module.__name__.removeprefix(self._root).removeprefix(".") or _INIT
-        tree = ast.parse(self._files.get(file, ""), filename=f"{self._folder}/{file}.py")
-        for node in ast.walk(tree):
-            self._redirect(node)
-        exec(compile(tree, f"{self._folder}/{file}.py", "exec"), module.__dict__)  # noqa: S102 - what importing does
+        label = f"{self._folder}/{file}.py"
+        missing_imports.run(self._files.get(file, ""), label, module.__dict__, change=self._redirect)
 
     def _redirect(self, node: ast.AST) -> None:
         """Change an import that names the folder, such as `models.common`, to one of this package."""

@@ -356,3 +356,51 @@ def test_placing_is_done_once_for_equal_models(fork: Path, monkeypatch: pytest.M
 
     monkeypatch.setattr(placing._Placing, "all", refuse)
     placed(fork / "mine.yaml")
+
+
+class TestMissingImports:
+    def test_layers_that_do_not_need_what_is_missing_are_built(self, tmp_path: Path) -> None:
+        text = "import nothing_such as other\nfrom no_package.layers import Drop, Base\nfrom utils.general import *\n"
+        load(
+            tmp_path,
+            f"""{text}
+try:
+    import nothing_either
+except ImportError:
+    nothing_either = None
+
+class Id(nn.Identity):
+    has_more = nothing_either is not None
+
+class Dropping(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.drop = Drop(0.1)
+
+class Other(Base):
+    pass
+""",
+        )
+        assert placed(model(tmp_path, "[-1, 1, Id, []]")) == {1: "Id(): 16x128x128 to 16x128x128"}
+        found = user_classes.find("Id")
+        assert found is not None
+        assert vars(found.module)["has_more"] is False
+        with pytest.raises(SpecError, match=r"Dropping .*: it needs Drop of no_package.layers, which is not here"):
+            placed(model(tmp_path, "[-1, 1, Dropping, []]"))
+
+    def test_record_reads_several_layers_by_its_class(self, tmp_path: Path) -> None:
+        load(
+            tmp_path,
+            """
+from search_spaces.operators import Operator, SiteKind
+
+class Gate(nn.Module):
+    def forward(self, x):
+        return torch.cat(x, 1)
+
+RECORD = Operator(name="Weighted", module=Gate, parameters=(), kinds=(SiteKind.LAYER,), build=lambda site: Gate(),
+    reference="own")
+""",
+        )
+        path = model(tmp_path, "[-1, 1, Conv, [16, 3, 1]]", "[[-1, 0], 1, Weighted, []]")
+        assert placed(path) == {2: "Weighted(): 16x128x128 and 16x128x128 to 32x128x128"}
