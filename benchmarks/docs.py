@@ -17,6 +17,7 @@ A search is run twice: as printed with `--dry-run`, then with options that make 
 import argparse
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -90,12 +91,14 @@ class Execution:
     Attributes:
         page: page that prints the command.
         status: exit status; None if it was stopped after `LIMIT_SECONDS`.
+        cpu_seconds: of all its processes: what it would take of one core of an idle machine.
     """
 
     page: str
     command: str
     status: int | None
     seconds: float
+    cpu_seconds: float
     output: str
     interrupted: bool = False
 
@@ -124,14 +127,17 @@ def main(chosen: argparse.Namespace) -> None:
             for one in run(page, command, folder, done=log.read_text(encoding="utf-8").split("\0")):
                 executions.append(one)
                 verdict = "FAILED" if one.failed else "ok"
-                print(f"{verdict:<7}{one.seconds:6.1f} s  {one.page}: {one.command}", flush=True)
+                times = f"{one.seconds:6.1f} s {one.cpu_seconds:6.1f} CPU-s"
+                print(f"{verdict:<7}{times}  {one.page}: {one.command}", flush=True)
                 if not one.failed:
                     with log.open("a", encoding="utf-8") as file:
                         file.write(f"{one.command}\0")
                 else:
                     print(f"       status {one.status}: {_last_lines(one.output)}", flush=True)
     failed = [one for one in executions if one.failed]
-    print(f"{len(executions)} commands, {len(failed)} failed")
+    minutes = sum(one.seconds for one in executions) / 60, sum(one.cpu_seconds for one in executions) / 60
+    took = "{:.0f} minutes, {:.0f} of processor time".format(*minutes)
+    print(f"{len(executions)} commands, {len(failed)} failed; {took}")
     sys.exit(bool(failed))
 
 
@@ -204,7 +210,7 @@ def _device(folder: Path) -> str:
 
 
 def _execute(page: str, command: str, folder: Path) -> Execution:
-    started = time.monotonic()
+    started, cpu_before = time.monotonic(), _cpu_seconds()
     process = subprocess.Popen(
         ["/bin/bash", "-c", command],
         cwd=folder,
@@ -226,9 +232,16 @@ def _execute(page: str, command: str, folder: Path) -> Execution:
         command=command,
         status=process.returncode,
         seconds=time.monotonic() - started,
+        cpu_seconds=_cpu_seconds() - cpu_before,
         output=output,
         interrupted=interrupted,
     )
+
+
+def _cpu_seconds() -> float:
+    """Return the processor time of all processes that this one has started and waited for, and of theirs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _last_lines(output: str) -> str:
