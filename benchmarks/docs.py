@@ -78,6 +78,7 @@ REPLACED = {
 
 SKIPPED = {
     "benchmarks/recipe.py train": "hours of training",
+    "nas resume fruit": "its trials are in a database that machines share",
     "--install-completion": "it changes the user's shell",
     " ...": "an ellipsis stands for options",
 }

