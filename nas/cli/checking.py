@@ -221,7 +221,7 @@ class _Checking:
             summary = summarize(space, search)
         found = cases.of_space(space)
         failures = self._failures(found)
-        estimated, problem = self._estimate(space, search)
+        search, estimated, problem = self._estimate(request, space, search)
         whole = {"space": space.name, "scale": space.scale, "hash": space.hash, "cases": len(found)}
         hours = None if estimated is None else {**asdict(estimated), "hours": estimated.hours}
         self._show({**whole, "outlook": asdict(summary), "effort": hours, "problem": problem}, failures)
@@ -230,16 +230,21 @@ class _Checking:
         show.lines([] if estimated is None else check_report.estimate_lines(search, estimated))
         self._end(len(found), failures, problem)
 
-    def _estimate(self, space: "SearchSpace", search: "PlannedSearch") -> "tuple[Estimate | None, str]":
-        """Return the estimate of a search; if there is none, the reason."""
+    def _estimate(
+        self, request: "Request", space: "SearchSpace", search: "PlannedSearch"
+    ) -> "tuple[PlannedSearch, Estimate | None, str]":
+        """Return a search with its batch, and its estimate; if there is none, the reason."""
         from nas.workflows import estimate
-        from search_spaces.errors import EstimateError
+        from nas.workflows.fit_machine import with_chosen_batch
+        from search_spaces.errors import EnvironmentProblem, EstimateError
 
         try:
+            with show.err.status("choosing the batch") as status:
+                search = with_chosen_batch(request, space, search, self.passed, trying=status.update)
             with estimating.timing() as report:
-                return estimate.measure(space, search, self.passed, report=report), ""
-        except EstimateError as error:
-            return None, f"no estimate: {error}"
+                return search, estimate.measure(space, search, self.passed, report=report), ""
+        except (EnvironmentProblem, EstimateError) as error:
+            return search, None, f"no estimate: {error}"
 
     def _failures(self, cases: "Sequence[Case]") -> "list[Failure]":
         """Check cases with a progress bar."""

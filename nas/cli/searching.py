@@ -59,7 +59,7 @@ def search(
     cluster = RayCluster.of(request.ray, request.gpus_per_worker, request.storage, device=request.device)
     if request.calibrate:
         _print_plan(plan, shown if dry_run else "text")  # of the two plans, JSON is that of the search
-        _print_calibration(request, plan)
+        _print_calibration(plan)
         if dry_run:
             return
         request = _calibrated(request, plan, cluster)
@@ -102,14 +102,14 @@ def _plan(request: "Request") -> "Plan":
         )
 
 
-def _print_calibration(request: "Request", plan: "Plan") -> None:
+def _print_calibration(plan: "Plan") -> None:
     """Print what a calibration trains, how long that takes, and what it may choose."""
     from nas.report.budget import MOST_SEEDS
     from nas.words import duration
     from nas.workflows.calibrated_search import MOST_GROWTH, seconds
 
     with show.err.status("timing the stock model"):
-        took = duration(seconds(request, plan))
+        took = duration(seconds(plan))
     trained = "the stock model and two neighbours with two seeds, the stock model also 3 times as long"
     bound = f"sets at most {MOST_GROWTH} times these epochs, and {MOST_SEEDS} seeds"
     show.lines([f"calibrate {trained}: about {took}, before the search; {bound}"])

@@ -60,13 +60,14 @@ class Calibrated:
         )
 
 
-def seconds(request: Request, plan: Plan) -> float:
+def seconds(plan: Plan) -> float:
     """Estimate how long a calibration takes, by timed trainings.
 
     Raises:
         EstimateError: the stock model cannot be trained, or timing takes too long.
     """
-    found = measure(plan.space, PlannedSearch.of(request, plan.space), CheckCache.of_user())
+    search = PlannedSearch.of_settings(plan.file.settings, plan.file.run, plan.data, plan.sealed)
+    found = measure(plan.space, search, CheckCache.of_user())
     return found.once + found.base + BUDGETS * found.stock / plan.file.run.workers
 
 

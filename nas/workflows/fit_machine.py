@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nas.settings import RunSettings, Settings
 from nas.study.folders import STUDY, study_folder
@@ -68,6 +68,31 @@ def fitted(
             number, workers = found.number, found.reason
         run = run.model_copy(update={"workers": devices * number})
     return Fitted(settings=settings, run=run, batch=batch, workers=workers)
+
+
+def with_chosen_batch(
+    request: Request,
+    space: SearchSpace,
+    search: PlannedSearch,
+    cache: CheckCache,
+    *,
+    trying: Callable[[str], None] = lambda _: None,
+) -> PlannedSearch:
+    """Return a planned search with the batch that its request leaves to the machine; unchanged if it leaves none.
+
+    Args:
+        search: with the usual batch.
+        trying: called with what is timed next, in words.
+
+    Raises:
+        EnvironmentProblem: not even a single image fits into memory.
+        EstimateError: a timed training failed for another reason than memory.
+    """
+    if not request.chooses_batch(search.devices):
+        return search
+    batch = auto_batch.chosen(space, search, cache, memory=request.trial_memory, trying=trying).number
+    base = None if search.base is None else auto_batch.scaled(search.base, batch)
+    return replace(search, base=base, budget=auto_batch.scaled(search.budget, batch))
 
 
 def _begun(request: Request) -> StudyFile | None:

@@ -11,6 +11,7 @@ from nas.study.study import Study
 from nas.workflows import auto_batch
 from nas.workflows.auto_batch import chosen, largest, most_useful, scaled, with_batch
 from nas.workflows.check_cache import CheckCache
+from nas.workflows.fit_machine import with_chosen_batch
 from nas.workflows.measured_choice import Chosen, ran_out_of_memory
 from nas.workflows.plan import Plan
 from nas.workflows.planned_search import PlannedSearch
@@ -166,6 +167,22 @@ class TestSearch:
         again = ask(batch="auto", study="mine")
         assert again.batch == "as the study was begun"
         assert again.file.settings == Study.open(study.folder).settings == with_batch(study.settings, 32)
+
+    def test_a_check_of_a_space_estimates_with_it(
+        self, ask: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(auto_batch, "chosen", lambda *_, **__: Chosen(number=32, reason="it fits"))
+        plan = ask()
+        planned = PlannedSearch.of_settings(plan.file.settings, plan.file.run, plan.data)
+
+        def of(request: Request) -> PlannedSearch:
+            return with_chosen_batch(request, plan.space, planned, CheckCache(None))
+
+        assert of(Request()) == of(Request(batch=8)) == planned  # on the CPU, and where one is given
+        larger = of(Request(batch="auto"))
+        assert larger.budget == scaled(planned.budget, 32)
+        assert planned.base is not None
+        assert larger.base == scaled(planned.base, 32)
 
 
 @pytest.mark.slow
