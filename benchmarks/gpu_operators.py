@@ -1,5 +1,6 @@
 """Operators on a GPU: their numbers against float64 on the CPU, their contract, their speed, and memory bandwidth."""
 
+import os
 import platform
 import statistics
 import time
@@ -21,6 +22,7 @@ from trials.contracts.case import Case
 from trials.contracts.probing import as_if_trained
 from trials.devices import processor
 from trials.torch_devices import torch_device
+from trials.training.trainer_patches import make_repeatable
 
 TOLERANCES = {"fp32": 1e-4, "tf32": 1e-2, "bf16": 5e-2, "fp16": 1e-2}
 """Norm of the difference to float64 over the norm in float64, of a module's output. TF32 has the mantissa of fp16, bf16
@@ -44,6 +46,7 @@ def card(place: Place) -> Iterator[Row]:
 
 def operators(place: Place) -> Iterator[Row]:
     """Compare outputs and gradients of each operator with float64 on the CPU, in each precision; then time steps."""
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # read when CUDA starts: products of matrices repeat then
     side, batch = (10, 2) if place.is_small else (40, 8)
     for name in OPERATORS:
         case = cases.of_operator(OPERATORS[name])[0]
@@ -59,6 +62,9 @@ def operators(place: Place) -> Iterator[Row]:
             for what, share in (("output", 1.0), ("input's gradient", _BACKWARD), ("weights' gradient", _BACKWARD)):
                 error = _distance(found[what], expected[what])
                 yield Row.within(f"{name} in {precision}: {what}", error, share * tolerance, note="relative to float64")
+        first, second = (_repeatable_passes(module, x, device) for _ in range(2))
+        unequal = sum(not torch.equal(value, second[what]) for what, value in first.items())
+        yield Row(what=f"{name} with --deterministic: unequal outputs and gradients", value=unequal, good=not unequal)
         for layout in (torch.contiguous_format, torch.channels_last):
             seconds = _step_seconds(case, place, layout)
             yield Row(what=f"{name}: a step in {str(layout).removeprefix('torch.')}", value=1e3 * seconds, unit="ms")
@@ -78,6 +84,19 @@ def _passes(module: nn.Module, x: Tensor, precision: str) -> dict[str, Tensor]:
     assert x.grad is not None  # noqa: S101 - the contract: gradients reach the input
     found = {"output": out, "input's gradient": x.grad, "weights' gradient": torch.cat(gradients)}
     return {name: value.detach().to("cpu", torch.float64) for name, value in found.items()}
+
+
+def _repeatable_passes(module: nn.Module, x: Tensor, device: torch.device) -> dict[str, Tensor]:
+    """Return output and gradients as a training with `--deterministic` computes them."""
+    torch.backends.cudnn.deterministic = True
+    torch.use_deterministic_algorithms(True, warn_only=True)  # as Ultralytics does
+    try:
+        copied = deepcopy(module).to(device)
+        make_repeatable(copied)
+        return _passes(copied, x.to(device), "fp32")
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.backends.cudnn.deterministic = False
 
 
 def _distance(found: Tensor, expected: Tensor) -> float:

@@ -319,8 +319,8 @@ class SearchOptions:
     deterministic: Annotated[
         bool,
         Option(
-            help="Train on a GPU with kernels whose results repeat to the bit, which is slower. CUDA has none for the "
-            "gradient of the sampling in DCNv4 and DySample. A CPU repeats to the bit anyway.",
+            help="Train on a GPU with kernels whose results repeat to the bit, which is slower; operators of your own "
+            "must have such kernels, too. A CPU repeats to the bit anyway.",
             panel=_TRAINING,
         ),
     ] = False

@@ -5,12 +5,12 @@ from importlib import import_module
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from ultralytics.nn.modules import Conv
 
 from search_spaces.operators.export import is_exporting
 from search_spaces.operators.record import Operator, Parameter, Parameters, Site, SiteKind
+from search_spaces.operators.sampling import grid_sample
 
 
 class DCNv4(nn.Module):
@@ -39,7 +39,12 @@ class DCNv4(nn.Module):
 
     Raises:
         ValueError: `groups` does not divide `channels`.
+
+    Attributes:
+        is_repeatable: whether gradients are added in a fixed order on a GPU, which is slower; a training sets it.
     """
+
+    is_repeatable = False
 
     def __init__(
         self,
@@ -96,7 +101,7 @@ class DCNv4(nn.Module):
         """Return the sum of the weighted samples; value and sum are `(batch, h, w, channels)`."""
         if value.is_meta:  # shapes only; torch 2.14 decomposes grid_sample there, 25 ms a tap
             return torch.empty_like(value)
-        function = _cuda_function()
+        function = None if self.is_repeatable else _cuda_function()  # its gradients are added in any order
         if function is not None and _is_supported_on_cuda(value, self.groups):
             return self._sample_on_cuda(function, value, offset_mask)
         return self._sample_by_taps(value, offset_mask)
@@ -134,7 +139,8 @@ class DCNv4(nn.Module):
         total: Tensor | None = None
         for origin, offset, weight in zip(origins.unbind(), offsets.unbind(4), weights.unbind(4), strict=True):
             places = torch.addcmul(origin, offset, step).contiguous().reshape(-1, height, width, 2)
-            sample = F.grid_sample(maps, places, padding_mode="zeros", align_corners=False)
+            how = {"in_order": self.is_repeatable, "is_training": self.training}
+            sample = grid_sample(maps, places, padding="zeros", **how)
             share = weight.contiguous().reshape(-1, 1, height, width)
             total = sample * share if total is None else total.addcmul_(sample, share)
         assert total is not None  # noqa: S101 - there are eight taps or nine

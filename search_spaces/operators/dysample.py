@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_spaces.operators.record import Operator, Parameter, Parameters, Site, SiteKind
+from search_spaces.operators.sampling import grid_sample
 
 
 class DySample(nn.Module):
@@ -27,8 +28,12 @@ class DySample(nn.Module):
 
     Raises:
         ValueError: an unknown style; `groups`, or `scale` squared for `pl`, does not divide `channels`.
+
+    Attributes:
+        is_repeatable: whether gradients are added in a fixed order on a GPU, which is slower; a training sets it.
     """
 
+    is_repeatable = False
     initial_shift: Tensor
 
     def __init__(
@@ -79,7 +84,8 @@ class DySample(nn.Module):
         down = self._finer(2 * (rows + shift[:, 1]) / height - 1)
         maps = x.reshape(batch * self.groups, channels // self.groups, height, width)
         places = torch.stack((across, down), dim=-1)
-        y = F.grid_sample(maps.to(precise), places, padding_mode="border", align_corners=False)
+        how = {"in_order": self.is_repeatable, "is_training": self.training}
+        y = grid_sample(maps.to(precise), places, padding="border", **how)
         return y.to(x.dtype).reshape(batch, channels, height * self.scale, width * self.scale)
 
     def _finer(self, places: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from ultralytics.nn.modules import Conv
 
 from search_spaces.operators.record import Operator, Parameter, Parameters, Site, SiteKind
@@ -32,7 +33,13 @@ class MMQA(nn.Module):
         query_stride: of the average pooling before the queries, undone by bilinear upsampling; 1 for none.
         activation: None for attention alone; a module for attention, batch norm and that activation, the form that
             replaces a convolution.
+
+    Attributes:
+        is_repeatable: whether gradients are added in a fixed order on a GPU, for which the attention matrix is stored;
+            a training sets it.
     """
+
+    is_repeatable = False
 
     def __init__(
         self,
@@ -80,7 +87,7 @@ class MMQA(nn.Module):
         key = _rows(self.key(self.key_down(x)).flatten(2).unsqueeze(1))
         value = _rows(self.value(self.value_down(x)).flatten(2).unsqueeze(1))
         # One key and one value for all heads: (batch, 1, pixels, dim) broadcasts, nothing is repeated.
-        context = F.scaled_dot_product_attention(query, key, value).transpose(1, 2)
+        context = _attention(query, key, value, in_order=self.is_repeatable).transpose(1, 2)
         context = context.reshape(-1, query_height, query_width, self.heads * value.shape[-1]).permute(0, 3, 1, 2)
         if not x.is_contiguous(memory_format=torch.channels_last):
             context = context.contiguous()
@@ -92,6 +99,21 @@ class MMQA(nn.Module):
     def extra_repr(self) -> str:
         """Settings that no child module shows."""
         return f"heads={self.heads}, query_stride={self.query_stride}"
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, *, in_order: bool) -> Tensor:
+    """Return the attention of each head, `(batch, heads, pixels, dim)`.
+
+    CUDA's kernels that store no attention matrix add gradients in any order under `warn_only=True`, with which
+    Ultralytics asks for deterministic algorithms.
+
+    Args:
+        in_order: whether gradients are added in a fixed order: by products with the stored matrix.
+    """
+    if in_order:
+        with sdpa_kernel(SDPBackend.MATH):
+            return F.scaled_dot_product_attention(query, key, value)
+    return F.scaled_dot_product_attention(query, key, value)
 
 
 def _rows(maps: Tensor) -> Tensor:

@@ -3,7 +3,8 @@
 - one thread on a CPU;
 - no garbage collection while modules are made;
 - the EMA in place;
-- bfloat16 or float16 for the network, not for the loss.
+- bfloat16 or float16 for the network, not for the loss;
+- operators whose gradients repeat to the bit.
 """
 
 import gc
@@ -12,10 +13,14 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 from ultralytics.engine import trainer
 from ultralytics.nn.tasks import BaseModel
 from ultralytics.utils import torch_utils
 
+from search_spaces.operators.dcnv4 import DCNv4
+from search_spaces.operators.dysample import DySample
+from search_spaces.operators.mmqa import MMQA
 from trials.torch_devices import one_thread
 from trials.training.ema import InPlaceEMA
 
@@ -114,3 +119,13 @@ def one_thread_on_cpu(device: str) -> Iterator[None]:
             yield
     finally:
         torch_utils.NUM_THREADS = theirs
+
+
+def make_repeatable(model: nn.Module) -> None:
+    """Let operators add gradients in a fixed order where CUDA's usual kernels have none.
+
+    PyTorch's deterministic algorithms, which Ultralytics asks for, are needed as well.
+    """
+    for module in model.modules():
+        if isinstance(module, DCNv4 | DySample | MMQA):
+            module.is_repeatable = True
