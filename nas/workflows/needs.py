@@ -7,7 +7,7 @@ from pathlib import Path
 from nas.workflows.planned_search import PlannedSearch
 from nas.workflows.timing_process import ProcessTimes
 from search_spaces import cache_folder
-from trials.data.image_cache import ValidationBatches
+from trials.data import validation_batches
 from trials.data.room import Room, most_bytes
 
 _STUDY_BYTES = 90 * 2**20
@@ -47,7 +47,7 @@ class Needs:
     def of(cls, search: PlannedSearch, times: ProcessTimes) -> "Needs":
         """Return what a search needs, by what its timed trainings have occupied."""
         data, size = search.data, search.budget.image_size
-        held = [most_bytes(data.val_images, size)] if ValidationBatches.can_hold(data.val_images, size) else []
+        held = [most_bytes(data.val_images, size)] if validation_batches.fit_in_memory(data.val_images, size) else []
         worker = times.memory + _STUDY_BYTES + sum(held)
         room = Room.of(cache_folder.path())
         splits = (data.train_images, data.val_images)

@@ -19,7 +19,7 @@ from nas.workflows.timing_process import ProcessTimes, Task
 from nas.workflows.timing_run import Report, answers, mean
 from search_spaces import Architecture, SearchSpace, cache_folder
 from trials.costing import cost
-from trials.data import image_cache, image_files, listed_images
+from trials.data import image_files, listed_images, validation_batches
 from trials.data.datasets import DataSet
 from trials.data.room import Room
 from trials.data.summary import Summary
@@ -119,7 +119,7 @@ def _holding(search: PlannedSearch) -> Holding:
     return Holding(
         train=room.in_memory(train, size) and room.on_disk(train, size),
         val=room.in_memory(val, size) and room.on_disk(val, size),
-        val_batches=image_cache.ValidationBatches.can_hold(val, size),
+        val_batches=validation_batches.fit_in_memory(val, size),
     )
 
 

@@ -10,7 +10,7 @@ import torch
 
 from search_spaces import Architecture
 from trials import Budget
-from trials.data import image_cache
+from trials.data import image_cache, validation_batches
 from trials.data.datasets import DataSet
 from trials.training.epoch_loader import MOST_PROCESSES, EpochLoader, processes_for
 from trials.training.short_training import ShortTraining, seed_epoch
@@ -92,7 +92,7 @@ def test_training_takes_the_loader_of_a_gpu_and_ends_its_processes(
         assert rank == -1
         images = self.build_dataset(path, mode, batch_size)
         if mode == "val":
-            return image_cache.validation_batches(images, batch_size)
+            return validation_batches.in_memory(images, batch_size)
         loaders.append(EpochLoader(images, batch_size, processes=1, pinned=False))
         return loaders[-1]
 

@@ -24,7 +24,7 @@ import search_spaces
 from search_spaces import Architecture
 from search_spaces.errors import DataError
 from trials import Budget, Recipe, machine
-from trials.data import datasets, image_cache
+from trials.data import datasets, image_cache, validation_batches
 from trials.training import short_training
 from trials.training.short_training import ShortTraining
 
@@ -46,7 +46,8 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def forget() -> None:
     """Clear the caches of this process, as if it had just begun."""
     image_cache.load.cache_clear()
-    image_cache.validation_batches.cache_clear()
+    validation_batches.in_memory.cache_clear()
+    validation_batches.on_device.cache_clear()
 
 
 @pytest.fixture
@@ -155,7 +156,7 @@ class TestCacheFile:
         loader = loader_of(dataset)
         for epoch in range(3):
             epoch_of(loader, 0, epoch)
-        list(image_cache.validation_batches(load(training=False), 4))
+        list(validation_batches.in_memory(load(training=False), 4))
         assert hashlib.sha256(pixels.read_bytes()).hexdigest() == before
 
     def test_image_cache_is_written_completely_or_not_at_all(
@@ -317,7 +318,7 @@ class TestValidationBatches:
     def test_validation_batches_give_the_same_scores_every_time(
         self, trainer: ShortTraining, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        assert isinstance(trainer.test_loader, image_cache.ValidationBatches)
+        assert isinstance(trainer.test_loader, validation_batches.ValidationBatches)
         before = [{**batch, "img": batch["img"].clone()} for batch in trainer.test_loader]
         first, second = trainer.validate(), trainer.validate()
         assert second == first
@@ -329,7 +330,7 @@ class TestValidationBatches:
                     assert (value.dtype, torch.equal(value, earlier[name])) == (earlier[name].dtype, True), name
                 else:
                     assert value == earlier[name], name
-        monkeypatch.setattr(image_cache.ValidationBatches, "can_hold", lambda *_: False)
+        monkeypatch.setattr(validation_batches, "fit_in_memory", lambda *_: False)
         theirs = trainer.get_dataloader(trainer.data["val"], batch_size=trainer.test_loader.batch_size, mode="val")
         assert isinstance(theirs, InfiniteDataLoader)
         trainer.validator.dataloader = theirs
@@ -337,16 +338,48 @@ class TestValidationBatches:
 
     def test_validation_batches_are_stored_up_to_a_size(self, monkeypatch: pytest.MonkeyPatch) -> None:
         size = len(SHAPES) * 64 * 64 * 3
-        monkeypatch.setattr(image_cache, "_HELD_BYTES", size)
-        assert image_cache.ValidationBatches.can_hold(len(SHAPES), 64)
-        monkeypatch.setattr(image_cache, "_HELD_BYTES", size - 1)
-        assert not image_cache.ValidationBatches.can_hold(len(SHAPES), 64)
+        monkeypatch.setattr(validation_batches, "_MOST_IN_MEMORY", size)
+        assert validation_batches.fit_in_memory(len(SHAPES), 64)
+        monkeypatch.setattr(validation_batches, "_MOST_IN_MEMORY", size - 1)
+        assert not validation_batches.fit_in_memory(len(SHAPES), 64)
+
+    def test_batches_on_a_device_are_those_in_memory(self, load: Load) -> None:
+        dataset, device = load(training=False), torch.device("cpu")
+        there = validation_batches.on_device(dataset, 4, device)
+        assert there is validation_batches.on_device(dataset, 4, device)
+        for one, other in zip(there, validation_batches.in_memory(dataset, 4), strict=True):
+            assert one["img"].dtype == torch.uint8
+            assert all(torch.equal(one[name], other[name]) for name in ("img", "bboxes", "cls", "batch_idx"))
+        for batch in (1, 2, 3):
+            validation_batches.on_device(dataset, batch, device)
+        assert validation_batches.on_device.cache_info().currsize == 2
+
+    def test_a_training_validates_with_batches_on_its_device(
+        self, trainer: ShortTraining, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert not trainer.holds_on_gpu(trainer.test_loader.dataset)  # it trains on the CPU
+        expected = trainer.validate()
+        monkeypatch.setattr(ShortTraining, "holds_on_gpu", lambda *_: True)
+        loader = trainer.get_dataloader(trainer.data["val"], trainer.test_loader.batch_size, mode="val")
+        assert loader is validation_batches.on_device(loader.dataset, loader.batch_size, trainer.device)
+        trainer.validator.dataloader = loader
+        assert [trainer.validate() for _ in range(2)] == [expected] * 2
+
+    @pytest.mark.parametrize(
+        ("images", "free", "whole", "fits"),
+        [(60, 8.0, 8.0, True), (100, 8.0, 8.0, False), (60, 0.5, 8.0, False), (600, 80.0, 80.0, True)],
+    )
+    def test_a_gpu_holds_what_is_a_small_share_of_it(
+        self, images: int, free: float, whole: float, *, fits: bool
+    ) -> None:
+        memory = {"free": round(free * 2**30), "whole": round(whole * 2**30)}
+        assert validation_batches.fit_on_gpu(images, 640, **memory) is fits
 
     def test_validation_batches_are_built_once(self, load: Load) -> None:
         dataset = load(training=False)
-        assert image_cache.validation_batches(dataset, 4) is image_cache.validation_batches(dataset, 4)
-        assert [len(batch["im_file"]) for batch in image_cache.validation_batches(dataset, 4)] == [4, 2]
-        assert len(image_cache.validation_batches(dataset, 4)) == 2
+        assert validation_batches.in_memory(dataset, 4) is validation_batches.in_memory(dataset, 4)
+        assert [len(batch["im_file"]) for batch in validation_batches.in_memory(dataset, 4)] == [4, 2]
+        assert len(validation_batches.in_memory(dataset, 4)) == 2
 
 
 class TestUserFolder:

@@ -28,7 +28,7 @@ from search_spaces import Architecture, build
 from search_spaces.operators.dynamic_conv import DynamicConv
 from trials import Budget, Epoch, Recipe, scores
 from trials.budget import Precision
-from trials.data import datasets, digit_scenes, image_cache
+from trials.data import datasets, digit_scenes, image_cache, validation_batches
 from trials.scores import Coverage
 from trials.training import short_training
 from trials.training.ema import decay
@@ -74,7 +74,7 @@ def losses(trained: TrainingResult) -> list[dict[str, float]]:
 def forget() -> None:
     """Clear this process' cached images; the machine's cache folder stays."""
     image_cache.load.cache_clear()
-    image_cache.validation_batches.cache_clear()
+    validation_batches.in_memory.cache_clear()
 
 
 class Recorder:

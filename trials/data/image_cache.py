@@ -11,7 +11,7 @@ import logging
 import os
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from multiprocessing.pool import ThreadPool
@@ -20,7 +20,6 @@ from types import FunctionType
 from typing import Any, NamedTuple
 
 import numpy as np
-from torch.utils.data import DataLoader
 from ultralytics.cfg import get_cfg
 from ultralytics.data import YOLODataset
 
@@ -31,7 +30,7 @@ from trials import machine
 from trials.budget import Recipe
 from trials.costing.layers import IMAGE_CHANNELS
 from trials.data import image_checks, image_files
-from trials.data.room import Room, most_bytes
+from trials.data.room import Room
 
 log = logging.getLogger(__name__)
 
@@ -41,8 +40,6 @@ FOLDER = "images"
 """Folder of decoded images in the cache folder."""
 _UNUSED_SECONDS = 30 * 24 * 3600
 _SEED_STRIDE = 1_000_003
-_HELD_BYTES = 512 * 2**20
-"""Most bytes of validation batches in memory; larger ones are put together anew for every validation."""
 
 
 class Draw(NamedTuple):
@@ -244,35 +241,6 @@ class ListedImages(CachedImages):
         return list(img_path)
 
 
-class ValidationBatches:
-    """Validation batches, put together once and held in memory.
-
-    Args:
-        dataset: whose images are not augmented.
-        batch: images in each.
-        pinned: whether they lie in memory that is copied to a GPU while this process goes on.
-    """
-
-    def __init__(self, dataset: CachedImages, batch: int, *, pinned: bool = False) -> None:
-        self.dataset, self.batch_size = dataset, batch
-        loader: DataLoader[Any] = DataLoader(
-            dataset, batch_size=batch, collate_fn=dataset.collate_fn, pin_memory=pinned
-        )
-        self._batches: list[Mapping[str, Any]] = list(loader)
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        """Yield copies, since the validator writes into them."""
-        return (dict(batch) for batch in self._batches)
-
-    @staticmethod
-    def can_hold(images: int, image_size: int) -> bool:
-        """Return whether all batches of so many images are together small enough to be held in memory."""
-        return most_bytes(images, image_size) <= _HELD_BYTES
-
-
 @lru_cache(maxsize=8)
 def load(
     sources: tuple[str, ...],
@@ -322,12 +290,6 @@ def description(classes: Sequence[str], root: str, key_points: tuple[int, int] |
     """Return the description that Ultralytics' data set class needs."""
     keys = {"path": root, "names": dict(enumerate(classes)), "channels": IMAGE_CHANNELS}
     return keys if key_points is None else {**keys, "kpt_shape": list(key_points)}
-
-
-@lru_cache(maxsize=8)
-def validation_batches(dataset: CachedImages, batch: int, *, pinned: bool = False) -> ValidationBatches:
-    """Return the validation batches of a data set; put together once per process."""
-    return ValidationBatches(dataset, batch, pinned=pinned)
 
 
 def augmentation(recipe: Recipe) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from search_spaces import auxiliary, build
 from search_spaces.operators.dynamic_conv import DynamicConv
 from trials.accuracy.judged import Judged
 from trials.budget import Budget
-from trials.data import image_cache
+from trials.data import image_cache, validation_batches
 from trials.data.datasets import DataSet
 from trials.data.unseen_images import JudgingImages
 from trials.file_names import SCRATCH
@@ -247,16 +247,25 @@ class ShortTraining(DetectionTrainer):
         )
 
     def holds(self, dataset: image_cache.CachedImages) -> bool:
-        """Return whether the validation batches are held in memory."""
-        return image_cache.ValidationBatches.can_hold(dataset.ni, dataset.imgsz)
+        """Return whether the validation batches are held in main memory."""
+        return validation_batches.fit_in_memory(dataset.ni, dataset.imgsz)
+
+    def holds_on_gpu(self, dataset: image_cache.CachedImages) -> bool:
+        """Return whether the validation batches are held on the GPU."""
+        if self.device.type != "cuda":
+            return False
+        free, whole = torch.cuda.mem_get_info(self.device)
+        return validation_batches.fit_on_gpu(dataset.ni, dataset.imgsz, free=free, whole=whole)
 
     def get_dataloader(self, dataset_path: Any, batch_size: int = 16, rank: int = 0, mode: str = "train") -> Any:
-        """Return Ultralytics' loader, validation batches held in memory, or on a GPU a loader for all epochs."""
+        """Return Ultralytics' loader, validation batches that are held, or on a GPU a loader for all epochs."""
         on_gpu = self.device.type == "cuda"
         if mode == "val":
             dataset = self.build_dataset(dataset_path, mode, batch_size)
+            if self.holds_on_gpu(dataset):
+                return validation_batches.on_device(dataset, batch_size, self.device)
             if self.holds(dataset):
-                return image_cache.validation_batches(dataset, batch_size, pinned=on_gpu)
+                return validation_batches.in_memory(dataset, batch_size, pinned=on_gpu)
         elif on_gpu:
             dataset = self.build_dataset(dataset_path, mode, batch_size)
             processes = processes_for(math.ceil(len(dataset) / batch_size))
@@ -287,6 +296,8 @@ class ShortTraining(DetectionTrainer):
                 module.momentum = recipe.bn_momentum
             if isinstance(module, DynamicConv):
                 module.anneal_steps = max(1, round(steps * recipe.anneal))
+        if self.budget.deterministic:
+            trainer_patches.make_repeatable(self.model)
         if recipe.average_epochs is not None:
             self.ema.decay = partial(decay, len(self.train_loader) * recipe.average_epochs)
 

@@ -155,8 +155,12 @@ class _TimedTraining(ShortTraining):
         return dataset
 
     def holds(self, dataset: image_cache.CachedImages) -> bool:  # noqa: ARG002 - the sample decides nothing
-        """Return whether the validation batches of the whole data set would be held in memory."""
+        """Return whether the validation batches of the whole data set would be held in main memory."""
         return self._holding.val_batches
+
+    def holds_on_gpu(self, dataset: image_cache.CachedImages) -> bool:
+        """Return whether those of the sample are held on the GPU; of a large data set, no batches are."""
+        return self._holding.val_batches and super().holds_on_gpu(dataset)
 
     def run_callbacks(self, event: str) -> None:
         """Run the steps of a short training, and take the time."""
