@@ -187,6 +187,7 @@ def confirm(
     seeds: int | None = None,
     top: int | None = None,
     epochs: int | None = None,
+    fraction: float | None = None,
     from_scratch: bool = False,
     margin: float | None = None,
     timeout: float | None = None,
@@ -202,8 +203,10 @@ def confirm(
         seeds: number of fresh seeds. More than before adds seeds. Default: as before, or 5.
         top: number of finalists, the most accurate of the front first. Default: as before, or all, at most 8.
         epochs: of each training. Default: as the search.
+        fraction: of the training images that are trained on, 1 for all; for a search that has read a part of them.
+            Default: as the search.
         from_scratch: train from random weights, instead of from the weights that the search used. Other trainings
-            than before, by this or by `epochs`, are another confirmation; without both, the last one goes on.
+            than before, by this, `epochs` or `fraction`, are another confirmation; without, the last one goes on.
         margin: points of mAP50-95 within which two models count as equally accurate. Default: as before, or 0.5.
         timeout: start no further training after so many seconds. Default: no limit.
         workers: number of worker processes. Default: as the search.
@@ -218,11 +221,21 @@ def confirm(
     """
     numbers = {"seeds": seeds, "top": top, "margin": margin}
     changes = {"timeout": timeout, "workers": workers, "device": device, "trial_memory": trial_memory}
-    require(SearchOptions, changes | {"epochs": epochs, "from_scratch": from_scratch, "runs": runs}, numbers)
+    trainings = {"epochs": epochs, "fraction": fraction, "from_scratch": from_scratch}
+    require(SearchOptions, changes | trainings | {"runs": runs}, numbers)
     before = open_study(study, runs=runs)
     from nas.workflows.confirm import confirm as begin
 
-    after = begin(before, seeds=seeds, top=top, epochs=epochs, from_scratch=from_scratch, margin=margin, **changes)
+    after = begin(
+        before,
+        seeds=seeds,
+        top=top,
+        epochs=epochs,
+        from_scratch=from_scratch,
+        fraction=fraction,
+        margin=margin,
+        **changes,
+    )
     _train_rest(after, again="the same call of nas.confirm")
     verdict = after.verdict()
     assert verdict is not None  # noqa: S101 - its search was just opened
@@ -293,6 +306,8 @@ def ablate(
     trial: int,
     seeds: int | None = None,
     epochs: int | None = None,
+    fraction: float | None = None,
+    val_images: int | None = None,
     margin: float | None = None,
     timeout: float | None = None,
     workers: int | None = None,
@@ -307,6 +322,8 @@ def ablate(
         trial: number of the trial.
         seeds: with which every model is trained. Default: as before, or 3.
         epochs: of each training. Default: as before, or those of the search.
+        fraction: of the training images that are trained on, 1 for all. Default: as before, or as the search.
+        val_images: number of images by which the models are compared. Default: as before, or as the search.
         margin: points of mAP50-95 within which a difference does not matter. Default: as before, or 0.5.
         timeout: start no further training after so many seconds. Default: no limit.
         workers: number of worker processes. Default: as the search.
@@ -319,11 +336,12 @@ def ablate(
     """
     numbers = {"trial": trial, "seeds": seeds, "margin": margin}
     changes = {"timeout": timeout, "workers": workers, "device": device, "trial_memory": trial_memory}
-    require(SearchOptions, changes | {"epochs": epochs, "runs": runs}, numbers)
+    trainings = {"epochs": epochs, "fraction": fraction, "val_images": val_images}
+    require(SearchOptions, changes | trainings | {"runs": runs}, numbers)
     before = open_study(study, runs=runs)
     from nas.workflows.ablate import AblationPlan
 
-    plan = AblationPlan.of(before, trial=trial, seeds=seeds, epochs=epochs)
+    plan = AblationPlan.of(before, trial=trial, seeds=seeds, epochs=epochs, fraction=fraction, val_images=val_images)
     after = plan.begin(margin=margin, **changes)
     _train_rest(after, again="the same call of nas.ablate")
     ablation = before.ablation(trial)

@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nas.cli import opening, options, show
+from nas.cli import estimating, opening, options, show
+from nas.cli.estimating import Yes
 from nas.cli.fronts import nothing_learned
+from nas.cli.images_of_plan import images_of, lines_on_images, opening_images
 from nas.cli.searching import train
 from nas.defaults import ABLATION_SEEDS
 from nas.paths import RUNS
@@ -49,9 +51,13 @@ def register(app: typer.Typer) -> None:
 
 @show.reports_errors
 @options.takes(
-    *("epochs", "workers", "device", "timeout", "trial_memory"),
-    unset=dict.fromkeys(("epochs", "workers", "device", "trial_memory"), "as the search"),
-    meaning={"epochs": "Epochs of each training."},
+    *("epochs", "fraction", "val_images", "workers", "device", "timeout", "trial_memory"),
+    unset=dict.fromkeys(("epochs", "fraction", "val_images", "workers", "device", "trial_memory"), "as the search"),
+    meaning={
+        "epochs": "Epochs of each training.",
+        "fraction": "Train on this share of the training images, 1 for all: where the search has read a part of them.",
+        "val_images": "Compare the models on at most so many images, chosen by class.",
+    },
 )
 def ablate(
     study: options.Name,
@@ -60,6 +66,7 @@ def ablate(
     fresh_seeds: Seeds = None,
     margin: options.Margin = None,
     dry_run: options.DryRun = False,
+    yes: Yes = False,
     runs: options.Runs = RUNS,
     shown: options.Shown = "table",
 ) -> None:
@@ -74,11 +81,14 @@ def ablate(
       nas ablate STUDY --trial 7 --seeds 6    three more
       nas ablate STUDY --trial 7 --dry-run    how many trainings, how long
     """
-    before, of_run = opening.opened(study, runs), dict(typed)
+    before = opening.opened(study, runs)
+    of_trainings = {name: typed[name] for name in ("epochs", "fraction", "val_images")}
+    of_run = {name: value for name, value in typed.items() if name not in of_trainings}
     from nas.words import more_seeds_than_asked
     from nas.workflows.ablate import AblationPlan
 
-    plan = AblationPlan.of(before, trial=trial, seeds=fresh_seeds, epochs=of_run.pop("epochs"))
+    with opening_images() as progress:
+        plan = AblationPlan.of(before, trial=trial, seeds=fresh_seeds, **of_trainings, progress=progress)
     trainings = plan.of_trainings(of_run["workers"])
     show.lines(_plan_lines(plan, trainings))
     show.lines(more_seeds_than_asked(fresh_seeds, plan.seeds))
@@ -86,6 +96,7 @@ def ablate(
         if shown == "json":
             print(json.dumps(_plan_document(plan, trainings), indent=1))  # noqa: T201 - this is the output
         return
+    estimating.require_yes_to_trainings(trainings.seconds, yes=yes)
     after = plan.begin(margin=margin, **of_run)
     is_warned = train(after) if after.remaining_trials(after.records()) else False
     ablation = before.ablation(trial)
@@ -107,6 +118,7 @@ def _plan_lines(plan: "AblationPlan", trainings: "TrainingsPlan") -> list[str]:
         f"ablate    trial {ablated.trial} of {ablated.study}: {', '.join(part.title for part in parts)}",
         *(f"left out  {part.title}: {reason}" for part, reason in ablated.parts if reason),
         f"train     {trained}: {trainings.left}",
+        *lines_on_images(plan),
     ]
 
 
@@ -114,7 +126,13 @@ def _plan_document(plan: "AblationPlan", trainings: "TrainingsPlan") -> dict[str
     """Return what is trained, as values for JSON."""
     ablated = plan.ablated
     parts = [{"slot": part.name, "choice": part.choice, "left_out": reason} for part, reason in ablated.parts]
-    return {"ablates": ablated.study, "trial": ablated.trial, "slots": parts, **trainings.as_document()}
+    return {
+        "ablates": ablated.study,
+        "trial": ablated.trial,
+        "slots": parts,
+        "images": images_of(plan),
+        **trainings.as_document(),
+    }
 
 
 def _print(ablation: "Ablation", shown: str) -> None:

@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from nas.cli import measured_files, opening, options, show
+from nas.cli import estimating, measured_files, opening, options, show
+from nas.cli.estimating import Yes
 from nas.cli.fronts import nothing_learned
+from nas.cli.images_of_plan import images_of, lines_on_images, opening_images
 from nas.cli.longer import ETA, ROUNDS, train_longer
 from nas.cli.measured_files import CalibrationImages, CalibrationSeed, Threads
 from nas.cli.searching import train
@@ -64,6 +66,8 @@ Rounds = Annotated[
 ]
 
 
+_OF_TRAININGS = ("epochs", "fraction", "from_scratch")
+"""Options that set how the models are trained; other ones than before begin another confirmation."""
 _FILES = "Files of the models (--formats)"
 Formats = Annotated[
     str,
@@ -86,11 +90,13 @@ def register(app: typer.Typer) -> None:
 
 @show.reports_errors
 @options.takes(
-    *("epochs", "from_scratch", "workers", "device", "timeout", "trial_memory"),
+    *("epochs", "fraction", "from_scratch", "workers", "device", "timeout", "trial_memory"),
     panels={"from_scratch": "Training"},
-    unset=dict.fromkeys(("epochs", "workers", "device", "trial_memory"), "as the search"),
+    unset=dict.fromkeys(("epochs", "fraction", "workers", "device", "trial_memory"), "as the search"),
     meaning={
         "epochs": "Epochs of each training.",
+        "fraction": "Train on this share of the training images, 1 for all: where the search has read a part of them. "
+        "The stock model, whose weights all start from, is trained on the same images first.",
         "from_scratch": "Train every model from random weights, instead of from the weights that the search used.",
     },
 )
@@ -109,6 +115,7 @@ def confirm(
     eta: Eta = None,
     rounds: Rounds = None,
     dry_run: options.DryRun = False,
+    yes: Yes = False,
     runs: options.Runs = RUNS,
     shown: options.Shown = "table",
 ) -> None:
@@ -120,12 +127,14 @@ def confirm(
     whether it is better, worse, as accurate, or not told apart. It judges by
     the test split of the data.yaml or by sealed images (nas search --holdout),
     where there are some. The same command goes on with what was stopped. Other
-    --epochs or --from-scratch begin another confirmation beside the first one.
+    --epochs, --fraction or --from-scratch begin another confirmation beside the
+    first one.
 
       nas confirm STUDY                 five seeds
       nas confirm STUDY --seeds 10      five more
       nas confirm STUDY --dry-run       how many trainings, how long
       nas confirm STUDY --epochs 60     another confirmation, of longer trainings
+      nas confirm STUDY --fraction 1    another one, on all training images
       nas confirm STUDY --longer        three times longer trainings instead
       nas confirm STUDY --formats onnx --precision fp32,int8
                                         with mAP and latency of the models' files
@@ -143,7 +152,7 @@ def confirm(
         files = measured_files.wanted(formats, precision, {}, check=True, **settings)
     before = opening.opened(study, runs)
     if longer:
-        of_run = {name: value for name, value in typed.items() if name not in {"epochs", "from_scratch"}}
+        of_run = {name: value for name, value in typed.items() if name not in _OF_TRAININGS}
         train_longer(before, of_run, eta=eta or ETA, rounds=rounds or ROUNDS, shown=shown)
         return
     given = {**typed, "seeds": fresh_seeds, "top": top, "margin": margin}
@@ -152,6 +161,7 @@ def confirm(
         if shown == "json":
             print(json.dumps(_plan_document(plan, trainings), indent=1))  # noqa: T201 - this is the output
         return
+    estimating.require_yes_to_trainings(trainings.seconds, yes=yes)
     after, is_warned = _trained(plan, given)
     verdict = after.verdict()
     if verdict is None:
@@ -179,11 +189,12 @@ def _require_together(
         wrong = {
             **numbers,
             "epochs": typed["epochs"],
+            "fraction": typed["fraction"],
             "from-scratch": typed["from_scratch"] or None,
             "dry-run": dry_run,
             "formats": formats,
         }
-        never = ("seeds", "top", "epochs", "from-scratch", "dry-run", "formats")
+        never = ("seeds", "top", "epochs", "fraction", "from-scratch", "dry-run", "formats")
         mistakes = [f"{name}: not with --longer" for name in never if wrong[name]]
     else:
         mistakes = [f"{name}: only with --longer" for name in ("eta", "rounds") if numbers[name]]
@@ -198,8 +209,9 @@ def _plan(before: "Study", typed: options.Typed) -> "tuple[ConfirmationPlan, Tra
     from nas.words import more_seeds_than_asked, with_unit
     from nas.workflows.confirm import ConfirmationPlan
 
-    of_plan = {name: typed[name] for name in ("seeds", "top", "epochs", "from_scratch")}
-    plan = ConfirmationPlan.of(before, **of_plan)
+    of_plan = {name: typed[name] for name in ("seeds", "top", *_OF_TRAININGS)}
+    with opening_images() as progress:
+        plan = ConfirmationPlan.of(before, **of_plan, progress=progress)
     trainings, judging = plan.of_trainings(typed["workers"]), plan.settings.judging
     which = f"{plan.seeds} fresh seeds ({trainings.seeds[0]} to {trainings.seeds[-1]})"
     trained = f"{which}, {with_unit(trainings.epochs, 'epoch')}: {trainings.left}"
@@ -207,6 +219,7 @@ def _plan(before: "Study", typed: options.Typed) -> "tuple[ConfirmationPlan, Tra
         [
             f"confirm   {with_unit(len(plan.models) - 1, 'finalist')} of {before.name} and the stock model: {trained}",
             *([f"study     {plan.study}, beside {plan.others}"] if plan.beside else []),
+            *lines_on_images(plan),
             *more_seeds_than_asked(typed["seeds"], plan.seeds),
             f"judging   {images_in_words(judging)}",
             *(f"few       {text}" for text in [few_images_in_words(judging.images if judging else 0)] if text),
@@ -220,7 +233,7 @@ def _plan_document(plan: "ConfirmationPlan", trainings: "TrainingsPlan") -> dict
     from nas.report.judging import images_in_words
 
     finalists = [{"fingerprint": one.fingerprint, "summary": one.summary()} for one in plan.models[1:]]
-    judging = {"judging": images_in_words(plan.settings.judging)}
+    judging = {"judging": images_in_words(plan.settings.judging), "images": images_of(plan)}
     return {"confirms": plan.search.name, "finalists": finalists, **judging, **trainings.as_document()}
 
 
@@ -230,7 +243,7 @@ def _trained(plan: "ConfirmationPlan", typed: options.Typed) -> "tuple[Study, bo
     Returns:
         The confirmation, and whether it was printed that the stock model has learned nothing.
     """
-    of_run = {name: value for name, value in typed.items() if name not in {"seeds", "top", "epochs", "from_scratch"}}
+    of_run = {name: value for name, value in typed.items() if name not in {"seeds", "top", *_OF_TRAININGS}}
     after = plan.begin(**of_run)
     return after, train(after) if after.remaining_trials(after.records()) else False
 

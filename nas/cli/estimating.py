@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from nas.workflows.outlook import Outlook
     from nas.workflows.plan import Plan
 
-_GIB = 2**30
+Yes = Annotated[bool, typer.Option("--yes", help="Begin trainings that take over a day without being asked.")]
+_GIB, _DAY = 2**30, 24 * 3600.0
 _LEAST_GB, _TWO_DIGITS = 0.1, 10
 
 
@@ -55,13 +56,25 @@ def require_yes(found: "Outlook", *, yes: bool) -> None:
     Raises:
         Exit: it shall not begin; with status 2.
     """
-    is_asked = show.err.is_terminal and sys.stdin.isatty() and not show.err.is_quiet
-    if not found.is_long or yes or not is_asked:
-        return
+    _ask("This search takes", found.seconds, "--hours 8 makes one that fits", yes=yes)
+
+
+def require_yes_to_trainings(seconds: float | None, *, yes: bool) -> None:
+    """Ask before trainings of models of a search that take over a day, as before such a search.
+
+    Raises:
+        Exit: they shall not begin; with status 2.
+    """
+    _ask("These trainings take", seconds, "--dry-run only prints the plan", yes=yes)
+
+
+def _ask(take: str, seconds: float | None, instead: str, *, yes: bool) -> None:
     from nas.words import span
 
-    takes = f"This search takes about {span(found.seconds or 0)}"
-    if not typer.confirm(f"{takes} (--hours 8 makes one that fits; --yes asks nothing). Begin?", err=True):
+    is_asked = show.err.is_terminal and sys.stdin.isatty() and not show.err.is_quiet
+    if yes or not is_asked or seconds is None or seconds <= _DAY:
+        return
+    if not typer.confirm(f"{take} about {span(seconds)} ({instead}; --yes asks nothing). Begin?", err=True):
         raise typer.Exit(show.MISTAKE)
 
 

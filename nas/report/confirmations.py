@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from nas.records.record import Record
+from nas.report.other_images import change_in_words
 from nas.settings import Settings
 from nas.words import with_unit
 
@@ -41,8 +42,9 @@ class Confirmation:
         """Return its name, and how its trainings differ from those of other confirmations of the search."""
         budget, left = self.settings.budget, self.left
         scratch = ["from random weights"] if is_from_scratch(self.settings, search) else []
+        images = [text for text in [change_in_words(search.subset, self.settings.subset)] if text]
         rest = [f"{with_unit(left, 'training')} left"] if left else []
-        return f"{self.name} ({', '.join([with_unit(budget.epochs, 'epoch'), *scratch, *rest])})"
+        return f"{self.name} ({', '.join([with_unit(budget.epochs, 'epoch'), *scratch, *images, *rest])})"
 
 
 def shown(confirmations: Sequence[Confirmation]) -> Confirmation:

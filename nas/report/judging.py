@@ -17,6 +17,7 @@ from nas.records.paired import PairedTrainings, failure
 from nas.records.record import LEARNED, Record, has_learned, mean_over_seeds, stock_of
 from nas.report.confirmations import is_from_scratch
 from nas.report.further_seeds import FurtherSeeds, further_seeds
+from nas.report.other_images import change_in_words
 from nas.report.verdict import CHOSEN_BY, JudgedFinalist, LeftOut, Verdict
 from nas.settings import Judging, Settings
 
@@ -73,6 +74,7 @@ def judge(
         confirmation=confirmation,
         others=tuple(others),
         from_scratch=is_from_scratch(after, before),
+        other_images=change_in_words(before.subset, after.subset),
         seeds=tuple(after.budget.seed + repeat for repeat in paired.repeats),
         planned=paired.planned,
         unfinished=paired.unfinished,

@@ -40,6 +40,7 @@ def trust(
         confirm: command that judges the front.
         verdict: of the confirmation; None before it.
     """
+    again = [one for one in again if one.settings.subset == search.settings.subset]  # others differ by more than length
     noise, noise_epochs = noise_of(search, again), None
     if noise is None and (elsewhere := _noise_of_other_epochs(search, again)) is not None:
         noise, noise_epochs = elsewhere

@@ -119,6 +119,7 @@ class Verdict:
         confirmation: name of the study with the trainings.
         others: the other confirmations of the search, in words.
         from_scratch: whether the trainings start from random weights, unlike those of the search.
+        other_images: on how many images they train, in words; empty if on those of the search.
         seeds: with which the stock model and every compared finalist were trained.
         planned: number of seeds that were enqueued.
         unfinished: number of trainings that have not ended.
@@ -155,6 +156,7 @@ class Verdict:
     confirmation: str = ""
     others: tuple[str, ...] = ()
     from_scratch: bool = False
+    other_images: str = ""
 
     @property
     def is_final(self) -> bool:
@@ -185,6 +187,8 @@ class Verdict:
             found.append(f"after {self.epochs} epochs, not {self.epochs_of_search}")
         if self.from_scratch:
             found.append("from random weights")
+        if self.other_images:
+            found.append(self.other_images)
         return tuple(found)
 
     def lines(self) -> list[str]:

@@ -12,11 +12,12 @@ from pathlib import Path
 from nas.settings import Settings
 from nas.study.folders import STUDY
 from nas.study.study_file import StudyFile
+from trials.budget import Subset
 
 FIRST_SEED = 1000
 """Difference between the first seed of a confirmation and that of its search, which has at most so many seeds."""
 _NAME = re.compile(r"(?P<search>.+)-confirm(-(?P<number>[2-9]|[1-9]\d+))?")
-_SAME = ("space_hash", "scale", "data_fingerprint", "classes", "objectives", "reward", "limits", "latency")
+_SAME = ("space_hash", "scale", "classes", "objectives", "reward", "limits", "latency")
 """Settings that a study has from the search whose models it trains again."""
 
 
@@ -59,7 +60,14 @@ def confirmations_of(search: Path, file: StudyFile) -> list[Path]:
 def options_of(confirmation: Settings, search: Settings) -> str:
     """Return the options, with a leading space, by which `nas confirm` goes on with this confirmation of a search."""
     scratch = " --from-scratch" if search.inherits and not confirmation.inherits else ""
-    return f" --epochs {confirmation.budget.epochs}{scratch}"
+    return f" --epochs {confirmation.budget.epochs}{scratch}{fraction_option(confirmation.subset, search.subset)}"
+
+
+def fraction_option(subset: Subset | None, of_search: Subset | None) -> str:
+    """Return the option, with a leading space, by which trainings read these images; empty if the search does."""
+    if subset == of_search:
+        return ""
+    return f" --fraction {1.0 if subset is None else subset.train / subset.of_train:.9g}"
 
 
 def _study_files(search: Path) -> Iterator[Path]:
@@ -95,5 +103,9 @@ def _belongs(confirmation: StudyFile, name: str, before: Settings) -> bool:
 
 
 def have_in_common(before: Settings, after: Settings) -> bool:
-    """Return whether the settings are equal that a study has from the search whose models it trains again."""
-    return all(getattr(before, name) == getattr(after, name) for name in _SAME)
+    """Return whether the settings are equal that a study has from the search whose models it trains again.
+
+    A study that reads another part of the images has another fingerprint of them.
+    """
+    is_of_same_images = before.subset != after.subset or before.data_fingerprint == after.data_fingerprint
+    return is_of_same_images and all(getattr(before, name) == getattr(after, name) for name in _SAME)

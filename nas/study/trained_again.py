@@ -115,7 +115,7 @@ def trained_again(search: Path, settings: Settings) -> Iterator[Path]:
 def _is_equal_but_seeds(one: Settings, other: Settings) -> bool:
     """Return whether trainings of two studies differ in nothing but their seeds."""
     seedless = [each.budget.model_copy(update={"seed": 0, "rungs": ()}) for each in (one, other)]
-    return seedless[0] == seedless[1] and one.base == other.base
+    return seedless[0] == seedless[1] and one.base == other.base and one.subset == other.subset
 
 
 def _rungs(folder: Path, records: Sequence[Record]) -> dict[int, dict[int, float]]:

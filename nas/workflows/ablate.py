@@ -19,12 +19,15 @@ from nas.workflows.derived import (
     looks,
     open_beside,
     require_learned,
+    require_same_images,
     require_same_trainings,
 )
+from nas.workflows.other_images import ChosenImages
 from nas.workflows.paired_plan import PairedPlan
 from nas.workflows.trainings_plan import number_done
 from search_spaces.errors import SpecError, StudyError
 from trials import Ending
+from trials.data.progress import Progress
 
 _WITH_ARCHITECTURE = frozenset({Ending.FINISHED, Ending.STOPPED})
 """Endings of the trials that can be ablated: their architecture can be trained."""
@@ -41,7 +44,17 @@ class AblationPlan(PairedPlan):
     ablated: Ablated
 
     @classmethod
-    def of(cls, search: Study, *, trial: int, seeds: int | None = None, epochs: int | None = None) -> "AblationPlan":
+    def of(
+        cls,
+        search: Study,
+        *,
+        trial: int,
+        seeds: int | None = None,
+        epochs: int | None = None,
+        fraction: float | None = None,
+        val_images: int | None = None,
+        progress: Progress | None = None,
+    ) -> "AblationPlan":
         """Plan the ablation of a trial, or how one that exists goes on.
 
         Args:
@@ -50,10 +63,13 @@ class AblationPlan(PairedPlan):
             seeds: with which every model is trained; those that an earlier call has enqueued remain. None: as before,
                 or 3.
             epochs: of each training. None: as before, or those of the search.
+            fraction: of the training images that are trained on. None: as before, or those of the search.
+            val_images: number of images by which the models are compared. None: as before, or those of the search.
+            progress: called with how many of how many images were opened, if that takes longer than two seconds.
 
         Raises:
             DataError: the data set cannot be trained on any more.
-            SpecError: no such trial, or fewer than two seeds.
+            SpecError: no such trial, fewer than two seeds, or a fraction without an image.
             StudyError: the trial is stock or has failed; no slot can be put back; the data set has changed; the
                 ablation exists with other settings; nothing was learned, and no longer trainings are asked for;
                 `search` itself trains models again with fresh seeds.
@@ -70,10 +86,13 @@ class AblationPlan(PairedPlan):
         name = name_of(search.name, trial)
         earlier = open_beside(search, name)
         enqueued = earlier.records() if earlier is not None else []
+        images = ChosenImages.asked_for(search, fraction=fraction, val_images=val_images, progress=progress)
+        require_same_images(search, earlier, images)
         if not enqueued:
-            require_learned(search, epochs=epochs, advice=f"{command('ablate', search.folder)} --trial {trial}")
+            advice = f"{command('ablate', search.folder)} --trial {trial}"
+            require_learned(search, epochs=epochs, images=images, advice=advice)
         number = max(seeds or 0, enqueued_seeds(enqueued)) or ABLATION_SEEDS
-        settings = fresh_settings(search, earlier, FIRST_SEED, epochs=epochs)
+        settings = fresh_settings(search, earlier, FIRST_SEED, epochs=epochs, images=images)
         if earlier is not None:
             require_same_trainings(earlier, settings, f"ablate {search.name} --trial {trial}")
         return cls(

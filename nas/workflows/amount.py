@@ -36,13 +36,23 @@ def chosen_subset(request: Request, preset: Preset, train: int, val: int) -> Sub
     Raises:
         SpecError: a fraction without an image.
     """
-    of_train = min(train, preset.most_images) if request.fraction is None else round(request.fraction * train)
-    if not of_train:
-        raise SpecError(f"fraction: {request.fraction:g} of {train} images is no image (at least {1 / train:.2g})")
+    of_train = min(train, preset.most_images) if request.fraction is None else number_of(request.fraction, train)
     of_val = min(val, request.val_images or MOST_VALIDATION_IMAGES)
     if (of_train, of_val) == (train, val):
         return None
     return Subset(seed=request.seed, train=of_train, val=of_val, of_train=train, of_val=val)
+
+
+def number_of(fraction: float, images: int) -> int:
+    """Return how many images a fraction of them is.
+
+    Raises:
+        SpecError: none.
+    """
+    number = round(fraction * images)
+    if not number:
+        raise SpecError(f"fraction: {fraction:g} of {images} images is no image (at least {1 / images:.2g})")
+    return number
 
 
 def in_words(subset: Subset | None, images: int, epochs: int, usual: int) -> str:

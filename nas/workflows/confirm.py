@@ -27,12 +27,15 @@ from nas.workflows.derived import (
     fresh_settings,
     looks,
     require_learned,
+    require_same_images,
     require_same_trainings,
 )
+from nas.workflows.other_images import ChosenImages
 from nas.workflows.paired_plan import PairedPlan, without_result
 from nas.workflows.trainings_plan import number_done
 from search_spaces import Architecture
 from search_spaces.errors import SpecError, StudyError
+from trials.data.progress import Progress
 
 
 def confirm(
@@ -42,6 +45,7 @@ def confirm(
     top: int | None = None,
     epochs: int | None = None,
     from_scratch: bool = False,
+    fraction: float | None = None,
     **changes: Any,
 ) -> Study:
     """Create or resume the confirmation of a search; its trainings are enqueued, not run.
@@ -51,8 +55,9 @@ def confirm(
         top: number of finalists, the most accurate first; those that an earlier call has enqueued remain. None: as
             before, or all, at most 8.
         epochs: of each training. None: as before, or those of the search.
-        from_scratch: start from random weights. With it, or with `epochs`, the confirmation with such trainings goes
-            on, or another one is begun; otherwise the one that was begun last.
+        from_scratch: start from random weights. With it, with `epochs` or with `fraction`, the confirmation with such
+            trainings goes on, or another one is begun; otherwise the one that was begun last.
+        fraction: of the training images that are trained on. None: as before, or those of the search.
         changes: to the run settings: workers, device, timeout, trial_memory or margin.
 
     Raises:
@@ -60,9 +65,11 @@ def confirm(
         StudyError: the front is the stock model alone, or empty; the data set or the images that judge have changed;
             a study of its name has other settings; another process runs it; `before` is itself a confirmation,
             an ablation or a calibration; nothing was learned, and no longer trainings are asked for.
-        SpecError: more workers than cores, or fewer than two seeds.
+        SpecError: more workers than cores, fewer than two seeds, or a fraction without an image.
     """
-    plan = ConfirmationPlan.of(before, seeds=seeds, top=top, epochs=epochs, from_scratch=from_scratch)
+    plan = ConfirmationPlan.of(
+        before, seeds=seeds, top=top, epochs=epochs, from_scratch=from_scratch, fraction=fraction
+    )
     return plan.begin(**changes)
 
 
@@ -91,25 +98,33 @@ class ConfirmationPlan(PairedPlan):
         top: int | None = None,
         epochs: int | None = None,
         from_scratch: bool = False,
+        fraction: float | None = None,
+        progress: Progress | None = None,
     ) -> Self:
-        """Plan a confirmation, or how one that exists goes on; arguments and errors are those of `confirm`."""
+        """Plan a confirmation, or how one that exists goes on; arguments and errors are those of `confirm`.
+
+        Args:
+            progress: called with how many of how many images were opened, if that takes longer than two seconds.
+        """
         if seeds is not None and seeds < LEAST_SEEDS:
             raise SpecError(f"seeds: two are the least from which noise can be estimated, got {seeds} (5 are usual)")
         require_search(before.folder, before.file, "confirm")
         require_same_data(before)
         existing = [Study.open(folder) for folder in named_as_confirmations(before.folder)]
-        earlier = _asked_for(before, existing, epochs=epochs, from_scratch=from_scratch)
+        images = ChosenImages.asked_for(before, fraction=fraction, progress=progress)
+        earlier = _asked_for(before, existing, epochs=epochs, from_scratch=from_scratch, images=images)
         enqueued = earlier.records() if earlier is not None else []
+        require_same_images(before, earlier, images)
         seeds_before = enqueued_seeds(enqueued)
         goes_on = top is None and seeds_before > 0
         if not seeds_before:
-            require_learned(before, epochs=epochs, advice=command("confirm", before.folder))
+            require_learned(before, epochs=epochs, images=images, advice=command("confirm", before.folder))
         finalists = [] if goes_on else [before.architecture(record) for record in finalists_of(before, top=top)]
         models = {one.fingerprint: one for one in (before.space.stock, *_architectures(earlier, enqueued), *finalists)}
         if len(models) == 1:
             raise StudyError(f"{before.name}: nothing to confirm, its front holds no other model than the stock one")
         number = max(seeds or 0, seeds_before) or SEEDS
-        settings = fresh_settings(before, earlier, FIRST_SEED, epochs=epochs, from_scratch=from_scratch)
+        settings = fresh_settings(before, earlier, FIRST_SEED, epochs=epochs, from_scratch=from_scratch, images=images)
         settings = settings.model_copy(update={"judging": _judging(before, earlier)})
         if earlier is not None:
             require_same_trainings(earlier, settings, f"confirm {before.name}")
@@ -139,22 +154,33 @@ def finalists_of(before: Study, *, top: int | None = None) -> list[Record]:
     return ranked[: MOST_FINALISTS if top is None else top]
 
 
-def _asked_for(before: Study, existing: Sequence[Study], *, epochs: int | None, from_scratch: bool) -> Study | None:
+def _asked_for(
+    before: Study,
+    existing: Sequence[Study],
+    *,
+    epochs: int | None,
+    from_scratch: bool,
+    images: ChosenImages | None,
+) -> Study | None:
     """Return the confirmation that goes on; None if another one is to be begun.
 
-    One verdict does not mix trainings of two lengths, or of two kinds of initial weights. So with `epochs` or
-    `from_scratch` it is the one with such trainings, otherwise the one that was begun last.
+    One verdict does not mix trainings of two lengths, of two kinds of initial weights, or on other images. So with any
+    of these options it is the one with such trainings, otherwise the one that was begun last.
 
     Args:
         before: the search.
         existing: its confirmations, first begun first.
+        images: that are asked for; None for those of the search.
     """
-    if epochs is not None or from_scratch:
+    if epochs is not None or from_scratch or images is not None:
         inherits = before.settings.inherits and not from_scratch
+        subset = before.settings.subset if images is None else images.subset
         existing = [
             one
             for one in existing
-            if one.settings.inherits == inherits and epochs in {None, one.settings.budget.epochs}
+            if one.settings.inherits == inherits
+            and one.settings.subset == subset
+            and epochs in {None, one.settings.budget.epochs}
         ]
     return existing[-1] if existing else None
 

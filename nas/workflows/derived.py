@@ -10,11 +10,13 @@ from typing import Any
 from nas._version import __version__
 from nas.records.record import Record
 from nas.records.trial_attributes import REPEAT, ROLE
+from nas.report.other_images import change_in_words
 from nas.settings import Settings
 from nas.study.folders import SPACE, STUDY, default_storage, runs_option, study_folder
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
-from nas.workflows.begin import changed_run, create_or_resume, require_equal_settings
+from nas.workflows.begin import changed_run, create_or_resume, require_equal_settings, require_same_data
+from nas.workflows.other_images import ChosenImages, growth
 from search_spaces import Architecture, space_file
 from search_spaces.errors import StudyError
 from trials import recipes
@@ -60,11 +62,12 @@ def open_beside(before: Study, name: str) -> Study | None:
     return Study.open(folder) if (folder / STUDY).is_file() else None
 
 
-def require_learned(before: Study, *, epochs: int | None, advice: str) -> None:
-    """Refuse to train models of a search again in which nothing was learned, unless for more epochs.
+def require_learned(before: Study, *, epochs: int | None, images: ChosenImages | None = None, advice: str) -> None:
+    """Refuse to train models of a search again in which nothing was learned, unless in more steps.
 
     Args:
         epochs: of each training; None for those of the search.
+        images: that the trainings read; None for those of the search.
         advice: command that trains them.
 
     Raises:
@@ -72,9 +75,24 @@ def require_learned(before: Study, *, epochs: int | None, advice: str) -> None:
     """
     trained = before.settings.budget.epochs
     warning = before.nothing_learned()
-    if warning and (epochs is None or epochs <= trained):
+    times = 1.0 if images is None else growth(before.settings.subset, images.subset)
+    if warning and (epochs or trained) * times <= trained:
         longer = f"{advice}{runs_option(before.folder.parent)} --epochs {3 * trained}"
         raise StudyError(f"{before.name}: {' '.join(warning)} For longer trainings of these models: {longer}")
+
+
+def require_same_images(search: Study, earlier: Study | None, images: ChosenImages | None) -> None:
+    """Refuse to go on with a derived study that reads other images than its search, if those have changed.
+
+    Args:
+        earlier: the derived study, if there is one already.
+        images: that are asked for, and were read just now; None if none are.
+
+    Raises:
+        StudyError: they have changed.
+    """
+    if earlier is not None and images is None and earlier.settings.subset != search.settings.subset:
+        require_same_data(earlier)
 
 
 def enqueued_seeds(records: Sequence[Record]) -> int:
@@ -108,7 +126,13 @@ def looks(
 
 
 def fresh_settings(
-    before: Study, earlier: Study | None, first_seed: int, *, epochs: int | None, from_scratch: bool = False
+    before: Study,
+    earlier: Study | None,
+    first_seed: int,
+    *,
+    epochs: int | None,
+    from_scratch: bool = False,
+    images: ChosenImages | None = None,
 ) -> Settings:
     """Return the settings of trainings with fresh seeds; what is not given is as in the earlier call, or in the search.
 
@@ -118,12 +142,14 @@ def fresh_settings(
         first_seed: difference to the search's seed.
         epochs: of each training.
         from_scratch: start from random weights.
+        images: that the trainings read.
     """
     there = earlier.settings if earlier is not None else None
     settings, budget = before.settings, before.settings.budget
     length = epochs or (there.budget.epochs if there else budget.epochs)
     changed: dict[str, Any] = {"epochs": length, "seed": budget.seed + first_seed, "rungs": ()}
-    changed_settings: dict[str, Any] = {"stopping": None, "seeds": 1, "confirms": before.name}
+    read = images or ChosenImages.of(there or settings)
+    changed_settings: dict[str, Any] = {"stopping": None, "seeds": 1, "confirms": before.name, **read.settings}
     if settings.inherits and (from_scratch or (there is not None and not there.inherits)):
         recipe = recipes.DIGITS_SCRATCH if settings.data == DIGITS else recipes.SCRATCH
         changed |= {"weights": None, "recipe": recipe.model_copy(update={"pgi": budget.recipe.pgi})}
@@ -149,6 +175,8 @@ def require_same_trainings(earlier: Study, settings: Settings, command: str) -> 
         flags.append(f"--epochs {there.budget.epochs}, not {settings.budget.epochs}")
     if there.inherits != settings.inherits:
         flags.append("the weights that the search used, not --from-scratch")
+    if there.subset != settings.subset:
+        flags.append(f"other images ({change_in_words(settings.subset, there.subset)})")
     if flags:
         trained = f"{earlier.name}: its trainings have {' and '.join(flags)}"
         raise StudyError(f"{trained}; go on with them: nas {command}{where}; {rename}")

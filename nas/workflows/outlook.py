@@ -18,7 +18,6 @@ WORTH_TIMING = 600.0
 """Seconds of a search, roughly, from which on it is worth half a minute to time trainings before it begins."""
 _BUSY = 1.3
 """Seconds of a step for each second of its CPU time from which on it is said that the machine is busy."""
-DAY = 24 * 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,11 +35,6 @@ class Outlook:
     range: tuple[float, float] | None = None
     how: str
     estimate: Estimate | None = None
-
-    @property
-    def is_long(self) -> bool:
-        """Whether the search takes over a day."""
-        return self.seconds is not None and self.seconds > DAY
 
 
 def outlook(

@@ -7,6 +7,7 @@ from nas.settings import Settings
 from nas.study.judging import has_judged
 from nas.study.study import Study
 from nas.workflows.derived import derived_study, enqueue_missing
+from nas.workflows.other_images import growth
 from nas.workflows.trainings_plan import TrainingsPlan, seconds_of_training
 from search_spaces import Architecture
 
@@ -42,16 +43,32 @@ class PairedPlan:
             workers: that train at once; None for those of the search.
         """
         left = max(0, len(self.models) * self.seeds - self.done)
-        epochs = self.settings.budget.epochs
+        epochs, times = self.settings.budget.epochs, growth(self.search.settings.subset, self.settings.subset)
         one = seconds_of_training(self.search, [model.fingerprint for model in self.models], epochs)
+        first = times * self._stock_seconds if left else 0.0
         return TrainingsPlan(
             study=self.study,
             models=len(self.models),
             seeds=tuple(self.settings.budget.seed + repeat for repeat in range(self.seeds)),
             epochs=epochs,
             trainings=left,
-            seconds=None if one is None else one * left / (workers or self.search.file.run.workers),
+            seconds=None if one is None else first + times * one * left / (workers or self.search.file.run.workers),
         )
+
+    @property
+    def trains_stock_first(self) -> bool:
+        """Whether the stock model, whose weights all trainings start from, is to be trained on other images first."""
+        if self.settings.base is None or self.settings.subset == self.search.settings.subset:
+            return False
+        there = None if self.earlier is None else self.earlier.stock_training
+        return there is None or not there.is_done
+
+    @property
+    def _stock_seconds(self) -> float:
+        """Seconds that the search has trained the stock model for, if that is to be done again; 0 otherwise."""
+        stock = self.search.stock_training if self.trains_stock_first else None
+        outcome = None if stock is None else stock.outcome()
+        return float(outcome["seconds"]) if outcome else 0.0
 
     def begin(self, **changes: Any) -> Study:
         """Create or resume the study; its trainings are enqueued, not run.

@@ -21,15 +21,19 @@ from nas.execution.enqueue import enqueue_extremes
 from nas.execution.worker import Worker
 from nas.report import judging as verdicts
 from nas.study import export as exporting
-from nas.study.confirmation import FIRST_SEED, is_confirmation
+from nas.study import stock_training
+from nas.study.confirmation import FIRST_SEED, is_confirmation, options_of
 from nas.study.study import Study
 from nas.workflows import running
+from nas.workflows.ablate import AblationPlan
 from nas.workflows.calibrate import calibration, longer_stock
 from nas.workflows.confirm import confirm, finalists_of
 from nas.workflows.longer import longer
+from nas.workflows.other_images import ChosenImages
 from search_spaces import Architecture
 from search_spaces.errors import SpecError, StudyError
-from trials import Budget, Ending, Outcome, recipes
+from trials import Budget, Ending, Limits, Outcome, recipes
+from trials.budget import Subset
 from trials.data import datasets
 
 MakeStudy = Callable[..., Study]
@@ -462,6 +466,76 @@ class TestVerdict:
         monkeypatch.setattr(worker, "evaluate", diverging)
         result = nas("confirm", searched, "--seeds", "2")
         assert f"trial {lost.trial}: left out, diverged with 2 of 2 seeds" in result.stdout.splitlines()
+
+
+HALF = Subset(seed=0, train=96, val=48, of_train=192, of_val=96)
+
+
+class TestImages:
+    """A search on a part of the images, whose finalists are trained again on the same ones, or on others."""
+
+    @pytest.fixture
+    def searched(
+        self, make_study: MakeStudy, run: Callable[[Study], None], score: Score, monkeypatch: pytest.MonkeyPatch
+    ) -> Study:
+        monkeypatch.setattr(stock_training, "evaluate", partial(score, limits=Limits()))
+        fingerprint = datasets.load("digits", subset=HALF).fingerprint
+        budget = Budget(data=datasets.load("digits").path, epochs=3, deploy_size=64)
+        study = make_study(subset=HALF, data_fingerprint=fingerprint, base=budget, budget=budget)
+        run(study)
+        return study
+
+    def test_they_are_those_of_the_search_unless_others_are_asked_for(self, searched: Study) -> None:
+        as_before = confirm(searched, seeds=2)
+        assert ChosenImages.of(as_before.settings) == ChosenImages.of(searched.settings)
+        every = confirm(searched, seeds=2, fraction=1.0)
+        assert every.name == "small-confirm-2"
+        assert every.settings.subset == HALF.model_copy(update={"train": 192})
+        assert len({every.data_set().fingerprint, searched.settings.data_fingerprint}) == 2
+        assert every.data_set().fingerprint == every.settings.data_fingerprint
+        assert every.stock_training is not None
+        assert every.stock_training.budget.subset == every.settings.subset
+        assert confirm(searched).name == "small-confirm-2"  # goes on
+        assert confirm(searched, fraction=0.5).name == "small-confirm"
+        assert confirm(searched, fraction=0.25).name == "small-confirm-3"
+
+    def test_verdict_says_that_they_are_others(self, searched: Study, run: Callable[[Study], None]) -> None:
+        run(confirm(searched, seeds=2, fraction=1.0))
+        verdict = searched.verdict()
+        assert verdict is not None
+        assert verdict.changes == ("with 192 images to train on, not 96",)
+        assert searched.trust().noise is None  # two seeds on other images are no repeats of the search
+
+    def test_plan_counts_them(self, searched: Study) -> None:
+        options = ("--seeds", "2", "--top", "1", "--dry-run")
+        as_before, every = (
+            nas("confirm", searched, *options, *more).stderr.splitlines() for more in ((), ("--fraction", "1"))
+        )
+        assert as_before[0].endswith("4 trainings to run, about 2 min")
+        assert as_before[1] == "images    96 of 192 to train on, as in the search (--fraction 1: on all)"
+        assert every[0].endswith("4 trainings to run, about 4 min")
+        first = "the stock model is trained on them first"
+        assert every[1] == f"images    192 images to train on, not 96 as in the search; {first}"
+
+    def test_command_that_goes_on_names_them(self, searched: Study) -> None:
+        whole = searched.settings.model_copy(update={"subset": None})
+        assert options_of(whole, searched.settings) == " --epochs 3 --fraction 1"
+        assert options_of(searched.settings, whole) == " --epochs 3 --fraction 0.5"
+        assert options_of(whole, whole) == " --epochs 3"
+
+    def test_a_fraction_without_an_image_is_refused(self, searched: Study) -> None:
+        result = nas("confirm", searched, "--fraction", "0.001")
+        line = "fraction: 0.001 of 192 images is no image (at least 0.0052)\n"
+        assert (result.exit_code, result.stderr) == (2, line)
+
+    def test_an_ablation_reads_others_too(self, searched: Study) -> None:
+        trial = finalists_of(searched)[0].trial
+        plan = AblationPlan.of(searched, trial=trial, fraction=0.25, val_images=20)
+        assert plan.settings.subset == HALF.model_copy(update={"train": 48, "val": 20})
+        after = plan.begin()
+        assert AblationPlan.of(searched, trial=trial).settings == after.settings  # goes on
+        with pytest.raises(StudyError, match=r"have other images \(with 48 images to train on, not 96, 20 .*48\)"):
+            AblationPlan.of(searched, trial=trial, fraction=0.5, val_images=48)
 
 
 class TestCommand:

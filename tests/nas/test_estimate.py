@@ -371,6 +371,10 @@ class TestQuestion:
         assert bool(asked) is asks
         if asks:
             assert asked[0].startswith("This search takes about 2.3 days (--hours 8 makes one that fits")
+        estimating.require_yes_to_trainings(seconds, yes=yes)
+        if asks:
+            assert asked[1].startswith("These trainings take about 2.3 days (--dry-run only prints the plan")
+        assert len(asked) == 2 * asks
 
     def test_no_ends_the_command(self, monkeypatch: pytest.MonkeyPatch) -> None:
         at_terminal(monkeypatch, True)

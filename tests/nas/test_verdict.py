@@ -255,7 +255,7 @@ def test_document_is_json_with_the_words(settings: Settings) -> None:
     assert document.keys() == {
         *("study", "seeds", "planned", "unfinished", "look", "epochs", "epochs_of_search", "margin", "stock_map50_95"),
         "stock_map50_95_by_seed",
-        *("confirmation", "others", "from_scratch", "counts_images"),
+        *("confirmation", "others", "from_scratch", "other_images", "counts_images"),
         *("finalists", "left_out", "reason", "images", "judged", "mean_search_difference", "mean_difference", "lines"),
     }
     (finalist,) = document["finalists"]
