@@ -402,6 +402,7 @@ class TestCommand:
                 {"slot": "4", "choice": "UIB", "left_out": ""},
                 {"slot": "10", "choice": "DySample", "left_out": ""},
             ],
+            "images": "",
             "study": "small-ablate-1",
             "models": 4,
             "seeds": [2000, 2001, 2002],

@@ -250,9 +250,9 @@ class TestTrainings:
         with pytest.raises(SpecError) as caught:
             package.confirm("small", runs=searched.folder.parent, **wrong)
         assert caught.value.mistakes == (
+            "epochs: input should be a whole number, got 2.5 (from 1 to 100000)",
             "seeds: input should be a whole number, got '5' (from 1 to 1000)",
             "top: input should be at least 1, got 0 (from 1 to 1000)",
-            "epochs: input should be a whole number, got 2.5 (from 1 to 100000)",
             "margin: input should be a number, got 'x' (above 0 to 100 points)",
         )
         assert not searched.folder.with_name("small-confirm").exists()

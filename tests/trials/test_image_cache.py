@@ -350,8 +350,8 @@ class TestValidationBatches:
         for one, other in zip(there, validation_batches.in_memory(dataset, 4), strict=True):
             assert one["img"].dtype == torch.uint8
             assert all(torch.equal(one[name], other[name]) for name in ("img", "bboxes", "cls", "batch_idx"))
-        for batch in (1, 2, 3):
-            validation_batches.on_device(dataset, batch, device)
+        for batch, place in ((1, device), (4, torch.device("cpu", 0))):
+            validation_batches.on_device(dataset, batch, place)
         assert validation_batches.on_device.cache_info().currsize == 2
 
     def test_a_training_validates_with_batches_on_its_device(
