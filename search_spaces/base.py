@@ -188,6 +188,10 @@ def _load(path: Path, scale: str) -> Base:
         document = model_document(str(path))
     except SpecError as error:
         raise error.within("base") from None
+    try:
+        model_checks.require_trainable(document)
+    except SpecError as error:
+        raise error.within(path.name) from None
     scales = document.get("scales") or {}
     scale = scale or document["scale"]
     if scales and scale not in scales:

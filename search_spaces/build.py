@@ -13,7 +13,7 @@ from ultralytics.nn import tasks
 from search_spaces import model_file, pgi
 from search_spaces.errors import LayerError, SpecError, in_one_line, shortened
 from search_spaces.hosts import WHOLE, Host
-from search_spaces.model_checks import is_detection_head, require_detection
+from search_spaces.model_checks import is_detection_head, require_detection, require_trainable
 from search_spaces.operators import Operator, Parameters, Site
 from search_spaces.trace import Traced, trace
 
@@ -89,6 +89,7 @@ def model(document: Mapping[str, Any], classes: int) -> tasks.DetectionModel:
         SpecError: the document has no detection head, or a row that cannot be built.
     """
     require_detection(document)
+    require_trainable(document)
     with torch.no_grad():  # the constructor passes an image of 256 px through the model, to find its strides
         built = tasks.DetectionModel(deepcopy(dict(document)), nc=classes, verbose=False)
     if is_end_to_end(document):

@@ -68,6 +68,25 @@ def readings(module: type[nn.Module], arguments: Sequence[Any], place: Place) ->
     return list(distinct.values())
 
 
+def head_readings(module: type[nn.Module], arguments: Sequence[Any], place: Place) -> list[Reading]:
+    """Return the possible readings of a head's arguments: classes first, a list of the channels that it reads last."""
+    names = [one.name.casefold() for one in constructor_names.arguments(module)]
+    row = [
+        place.scaled(value) if _is_channels(value) and position < len(names) and "hid" in names[position] else value
+        for position, value in enumerate(arguments)
+    ]
+    every = list(place.channels)
+    forms = [[*row, every], [every, *row], row]
+    listed = next((position for position, name in enumerate(names) if name in _CHANNELS_OF_A_HEAD), None)
+    if listed is not None and listed > len(row):
+        between = constructor_names.arguments(module)[len(row) : listed]
+        forms.insert(0, [*row, *(one.default for one in between), every])
+    return [Reading(arguments=tuple(form), written=tuple(arguments)) for form in forms]
+
+
+_CHANNELS_OF_A_HEAD = {"ch", "channels", "in_channels", "inc"}
+
+
 def as_told(words: Sequence[Any], arguments: Sequence[Any], place: Place) -> Reading:
     """Return the reading that a model file asks for, `[in, out, rest]`; other values are given as they are.
 

@@ -17,13 +17,13 @@ def is_of_user(layer: nn.Module) -> bool:
 
 
 def passed(layer: nn.Module, received: Any) -> Any:
-    """Pass maps on the meta device through a layer in eval mode; return its output there.
+    """Pass maps on the meta device through a layer; return its output there. A list of maps stays as it is.
 
     A user's layer may compute with numbers, `x.max().item()`, which the meta device does not have. It gets random ones
     then, on the CPU.
     """
     try:
-        return layer(received)
+        return layer(list(received) if isinstance(received, list) else received)
     except Exception:
         if not is_of_user(layer) or not _is_meta(received):
             raise

@@ -83,9 +83,8 @@ def _head_mistakes(document: Mapping[str, Any]) -> list[str]:
         return []
     source, _, head, _ = row
     if head not in DETECTION_HEADS and head not in HEADS:
-        if user_rows.user_class(row) is not None:
-            own = "is a class of yours, and a head of your own cannot be trained yet"
-            return [f"{place}: {head} {own} ({' or '.join(DETECTION_HEADS)})"]
+        if user_rows.user_class(row) is not None:  # it can be counted; `require_trainable` refuses it elsewhere
+            return [] if isinstance(source, list) else [f"{place}: {head} reads a list of layers, got {source!r}"]
         if not layers.is_layer(head, [*rows.names(), *HEADS]):
             return []  # reported already, as a module that is no layer
         possible = " or ".join(DETECTION_HEADS)
@@ -96,6 +95,18 @@ def _head_mistakes(document: Mapping[str, Any]) -> list[str]:
     if head in auxiliary.DUAL_HEADS and len(source) % 2:
         return [f"{place}: {head} reads as many auxiliary maps as main ones, got {source}"]
     return []
+
+
+def require_trainable(document: Mapping[str, Any]) -> None:
+    """Check that a detection model has a head that this package can train.
+
+    Raises:
+        SpecError: the head is a class of a user's file.
+    """
+    row, place = document["head"][-1], f"head[{len(document['head']) - 1}]"
+    if user_rows.user_class(row) is not None:
+        own = "is a class of yours: nas cost counts it, and training it is not possible yet"
+        raise SpecError(f"{place}: {row[2]} {own} ({' or '.join(DETECTION_HEADS)})")
 
 
 def missing_modules(document: Mapping[str, Any]) -> list[str]:

@@ -74,6 +74,15 @@ def put(placed: Mapping[int, Placed], document: Mapping[str, Any], built: nn.Seq
     return sorted(save)
 
 
+def as_raw_head(layer: nn.Module, maps: int) -> nn.Module:
+    """Let a head of a user return what it computes of each map, without decoding, which needs strides."""
+    head: Any = layer
+    head.training = True
+    head.nl = maps
+    head.stride = torch.full((maps,), 32.0)
+    return layer
+
+
 def replaced(stand_in: nn.Module, layer: nn.Module, placed: Placed) -> nn.Module:
     """Give a layer of a user's class the attributes by which Ultralytics routes it.
 

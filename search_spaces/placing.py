@@ -19,7 +19,7 @@ from search_spaces.constructors import Place, Reading
 from search_spaces.errors import LayerError, SpecError, in_one_line, shortened
 from search_spaces.meta_device import passed
 from search_spaces.operators.user_classes import UserClass
-from search_spaces.placed import STAND_IN, Placed, build
+from search_spaces.placed import STAND_IN, Placed, as_raw_head, build
 from search_spaces.trace import Feature, run, skip_batch_norms
 
 _IMAGE_SIZE = 256
@@ -106,36 +106,46 @@ class _Placing:
             repeats=self._repeats(repeats),
             scaled=self._scaled,
         )
+        is_head = index == len(self._rows) - 1
         try:
             with warnings.catch_warnings(action="ignore"):  # of readings that are tried and not taken
-                placed, returned = self._first_that_works(found, place, self._evaluated(arguments), received)
+                placed, returned = self._first_that_works(
+                    found, place, self._evaluated(arguments), received, is_head=is_head
+                )
         except SpecError as error:
             raise error.within(self._addresses[index]) from None
         self._placed[index] = placed
         self._features.append(returned)
 
     def _first_that_works(
-        self, found: UserClass, place: Place, arguments: Sequence[Any], received: Sequence[Feature]
+        self,
+        found: UserClass,
+        place: Place,
+        arguments: Sequence[Any],
+        received: Sequence[Feature],
+        *,
+        is_head: bool,
     ) -> tuple[Placed, Feature]:
         told = (self._document.get("arguments") or {}).get(found.name)
         tried: list[str] = []
+        read = constructors.head_readings if is_head else constructors.readings
         options = (
-            constructors.readings(found.module, arguments, place)
-            if told is None
-            else [constructors.as_told(told, arguments, place)]
+            read(found.module, arguments, place) if told is None else [constructors.as_told(told, arguments, place)]
         )
         x = list(received) if place.reads_list else received[0]
         for reading in options:
             repeats = 1 if reading.takes_repeats else place.repeats
             call = f"{found.name}({', '.join(map(repr, reading.arguments))})"
             try:
-                returned = passed(_built_on_meta(found.module, reading, repeats), x)
-                channels = _returned_channels(returned)
+                layer = _built_on_meta(found.module, reading, repeats)
+                returned = passed(as_raw_head(layer, len(received)) if is_head else layer, x)
+                channels = 0 if is_head else _returned_channels(returned)
             except Exception as error:  # noqa: BLE001 - a user's code may raise anything; the next reading is tried
                 tried.append(f"as {call}: {in_one_line(error)}")
                 continue
             copies = f", {repeats} times" if repeats > 1 else ""
-            summary = f"{call}{copies}: {_shown(received)} to {_shown([returned])}"
+            made = "predictions" if is_head else _shown([returned])
+            summary = f"{call}{copies}: {_shown(received)} to {made}"
             return Placed(found=found, reading=reading, repeats=repeats, channels=channels, summary=summary), returned
         raise SpecError(_untold(found, place, arguments, tried))
 

@@ -16,6 +16,7 @@ from search_spaces.constructors import Place, readings
 from search_spaces.errors import SpecError
 from search_spaces.operators import modules, user_classes
 from search_spaces.placed import PLACED
+from trials.costing import cost
 
 
 def load(folder: Path, text: str) -> None:
@@ -175,10 +176,31 @@ class Scaled(nn.Module):
         with pytest.raises(SpecError, match=r"backbone\[1\]: net_t0 is a function of own.py: only a class can be"):
             placed(model(tmp_path, "[-1, 1, net_t0, []]"))
 
-    def test_head_of_a_fork_is_refused_in_one_line(self, tmp_path: Path) -> None:
-        load(tmp_path, "class MyHead(nn.Module):\n    pass\n")
-        with pytest.raises(SpecError, match=r"head\[1\]: MyHead is a class of yours, and a head of your own cannot be"):
-            placed(model(tmp_path, head="[[-1], 1, MyHead, [nc]]"))
+    def test_head_of_a_fork_is_counted_and_not_trained(self, tmp_path: Path) -> None:
+        load(
+            tmp_path,
+            """
+class MyHead(nn.Module):
+    def __init__(self, nc=80, hidc=64, ch=()):
+        super().__init__()
+        self.nl = len(ch)
+        self.stems = nn.ModuleList(nn.Conv2d(c, hidc, 1) for c in ch)
+        self.out = nn.Conv2d(hidc, nc + 64, 1)
+
+    def forward(self, x):
+        for i in range(self.nl):
+            x[i] = self.out(self.stems[i](x[i]))
+        if self.training:
+            return x
+        raise RuntimeError('decoding needs anchors')
+""",
+        )
+        path = model(tmp_path, head="[[0, -1], 1, MyHead, [nc, 16]]")
+        assert placed(path) == {2: "MyHead(2, 16, [16, 32]): 16x128x128 and 32x64x64 to predictions"}
+        counted = cost.measure(model_reader.model_document(str(path)), 2, 64)
+        assert counted.layers[-1].macs == 32 * 32 * (16 * 16 + 16 * 66) + 16 * 16 * (32 * 16 + 16 * 66)
+        with pytest.raises(SpecError, match=r"model.yaml: head\[1\]: MyHead is a class of yours: nas cost counts it"):
+            base.load(str(path), "")
 
     def test_name_of_ultralytics_keeps_its_meaning(self, tmp_path: Path) -> None:
         load(tmp_path, "class C2f(nn.Module):\n    pass\n")

@@ -18,7 +18,9 @@ from search_spaces import base as bases
 from search_spaces.base import Base
 from search_spaces.errors import CostError
 from search_spaces.hosts import HOSTS, Host
+from search_spaces.meta_device import is_of_user
 from search_spaces.operators import Operator, Site
+from search_spaces.placed import as_raw_head
 from search_spaces.scaling import Scaling
 from search_spaces.trace import Traced, trace
 
@@ -162,6 +164,8 @@ def traced(layers: nn.Sequential, image_size: int) -> list[Traced]:
         CostError: the model does not take images of that size.
     """
     head: Any = layers[-1]
+    if is_of_user(head):
+        as_raw_head(head, len(head.f))
     head.stride = torch.full((head.nl,), 32.0)  # any number: decoding on the meta device only needs one
     image = torch.zeros(1, IMAGE_CHANNELS, image_size, image_size, device="meta")
     try:
