@@ -12,8 +12,10 @@ from search_spaces.lazy_names import importer
 
 if TYPE_CHECKING:
     from search_spaces.architecture import STOCK, Architecture, Choice
+    from search_spaces.joined_space import JoinedSpace, Space
     from search_spaces.operators import OPERATORS
-    from search_spaces.space import SearchSpace, Slot
+    from search_spaces.slot import Slot
+    from search_spaces.space import SearchSpace
     from search_spaces.space_file import load
 
 ultralytics_hooks.register()
@@ -23,12 +25,14 @@ _HOMES = {
     "STOCK": "search_spaces.architecture",
     "Architecture": "search_spaces.architecture",
     "Choice": "search_spaces.architecture",
+    "JoinedSpace": "search_spaces.joined_space",
     "SearchSpace": "search_spaces.space",
-    "Slot": "search_spaces.space",
+    "Slot": "search_spaces.slot",
+    "Space": "search_spaces.joined_space",
     "load": "search_spaces.space_file",
 }
 
-__all__ = ["OPERATORS", "STOCK", "Architecture", "Choice", "SearchSpace", "Slot", "load"]
+__all__ = ["OPERATORS", "STOCK", "Architecture", "Choice", "JoinedSpace", "SearchSpace", "Slot", "Space", "load"]
 
 
 __getattr__ = importer(__name__, _HOMES)

@@ -95,6 +95,24 @@ class Heading(_Strict):
     macro: Any = None
 
 
+MEMBERS = "members"
+"""Key of a file that joins several spaces."""
+
+
+class Member(_Strict):
+    """Entry of `members`: a space by name or path, at one scale or several."""
+
+    space: str
+    scale: Annotated[tuple[str, ...], Several, Field(min_length=1)] | None = None
+
+
+class JoinedHeading(_Strict):
+    """Top level of a file that joins several spaces; without a name, the members' names are its name."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.,_-]*$")] | None = None
+    members: Any
+
+
 class PartReader:
     """Base of the readers of parts of a file, which collect all mistakes in them.
 

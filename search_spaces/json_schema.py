@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from search_spaces.architecture import STOCK
-from search_spaces.grammar import At, Entry, Heading, Insert, Macro
+from search_spaces.grammar import MEMBERS, At, Entry, Heading, Insert, JoinedHeading, Macro, Member
 from search_spaces.hosts import HOSTS
 from search_spaces.operators import OPERATORS, Operator, Parameter
 
@@ -22,7 +22,9 @@ DRAFT = "http://json-schema.org/draft-07/schema#"
 _MEANING = {
     "name": "Name of the space, in studies and in MLflow: letters, digits, dots, dashes.",
     "base": "An Ultralytics detection model by name, such as yolov9{scale}.yaml, or a path from this file's folder.",
-    "scale": "Scale of the base model, such as n, s or m. nas search --scale replaces it.",
+    "scale": "Scale of the base model, such as n, s or m. nas search --scale replaces it. A member may have several.",
+    "members": "Spaces that are searched together, instead of one: names or files, at one scale or several.",
+    "space": "A space from nas spaces such as v8, or a path from this file's folder.",
     "modules": "Python files with operators of your own, from this file's folder.",
     "pgi": "Train YOLOv9 models with their auxiliary branch; cost, score and export are without it.",
     "start": "Architectures that a search tries first, after the stock model: choices by slot.",
@@ -53,17 +55,20 @@ def space_schema() -> Schema:
     A file that names `modules` may name operators that are not loaded.
     """
     heading = _object(Heading)
-    keys = heading["properties"]
+    one, keys = heading.pop("required"), heading["properties"]
     keys["slots"] |= {"type": "array", "minItems": 1, "items": _entry(Entry)}
     keys["insert"] |= {"type": "array", "minItems": 1, "items": _entry(Insert)}
     keys["macro"] |= _macro()
     keys["start"] |= _start(list(keys["macro"]["properties"]))
+    keys[MEMBERS] = _members()
+    no_members = {"properties": {MEMBERS: False}}
+    several = {"required": [MEMBERS], "propertyNames": {"enum": list(JoinedHeading.model_fields)}}
     only_loaded = {"items": {"properties": {"choices": {"propertyNames": {"enum": [STOCK.operator, *OPERATORS]}}}}}
     return {
         "$schema": DRAFT,
         "title": "Search space of nas",
         **heading,
-        "anyOf": [{"required": [key]} for key in ("slots", "insert", "macro")],
+        "anyOf": [*({"required": [*one, key], **no_members} for key in ("slots", "insert", "macro")), several],
         "if": {"not": {"required": ["modules"]}},
         "then": {"properties": {"slots": only_loaded, "insert": only_loaded}},
         "definitions": {"choices": _choices(OPERATORS.values())},
@@ -76,6 +81,15 @@ def _object(model: type[BaseModel]) -> Schema:
     keys = {key: {"description": _MEANING[key]} | _plain(part, key) for key, part in whole["properties"].items()}
     required = {"required": whole["required"]} if "required" in whole else {}
     return {"type": "object", "additionalProperties": False, **required, "properties": keys}
+
+
+def _members() -> Schema:
+    """Return the form of `members`: each a reference to a space, or a space that is written out."""
+    reference, written = _object(Member), {"type": "object", "required": ["name", "base"]}
+    scale = reference["properties"]["scale"]
+    reference["properties"]["scale"] = {"description": scale["description"], "anyOf": [scale["items"], scale]}
+    items = {"anyOf": [reference, written]}
+    return {"description": _MEANING[MEMBERS], "type": "array", "minItems": 1, "items": items}
 
 
 def _plain(part: Mapping[str, Any], key: str) -> Schema:

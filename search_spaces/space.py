@@ -4,113 +4,26 @@ import hashlib
 import json
 import math
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from typing import Any
 
 from search_spaces import base as bases
 from search_spaces import scaling
 from search_spaces.architecture import STOCK, Architecture, Choice, Insertion
-from search_spaces.base import Base
-from search_spaces.insertions import Feeds, behind
 from search_spaces.operators import OPERATORS, Value
 from search_spaces.pgi_setting import Pgi
+from search_spaces.slot import ScalingFactor, Slot, incompatibility
 
-
-@dataclass(frozen=True, kw_only=True)
-class Slot:
-    """Layer with the choices for it, or for a layer that is inserted behind it.
-
-    Attributes:
-        layer: index in the base model, whatever is inserted.
-        host: the Ultralytics module there; of an insertion, the stock layer that the inserted one replaces.
-        choices: the legal ones, stock first; of an insertion, stock means no layer.
-        tied: further layers that always have the same choice.
-        feeds: readers of an insertion; None where the layer itself is the slot.
-    """
-
-    layer: int
-    host: str
-    choices: tuple[Choice, ...]
-    tied: tuple[int, ...] = ()
-    feeds: Feeds | None = None
-
-    @cached_property
-    def name(self) -> str:
-        """Name in parameters and files: `9`, or `after-9` for an insertion; tied layers have the name of the first."""
-        return behind(self.layer) if self.feeds else str(self.layer)
-
-    def __str__(self) -> str:
-        """Return the name for messages: `layer 9`, or `after-9`."""
-        return self.name if self.feeds else f"layer {self.name}"
-
-    @property
-    def layers(self) -> tuple[int, ...]:
-        """All layers of the slot."""
-        return (self.layer, *self.tied)
-
-    @cached_property
-    def operators(self) -> tuple[str, ...]:
-        """Operators of the choices, in the order of the file, stock first."""
-        return tuple(dict.fromkeys(choice.operator for choice in self.choices))
-
-    def of(self, operator: str) -> tuple[Choice, ...]:
-        """Return the choices of one operator; empty if the slot does not offer it."""
-        return self._by_operator.get(operator, ())
-
-    def free(self, operator: str) -> dict[str, tuple[Value, ...]]:
-        """Return the parameters of an operator that have more than one value here, with their values."""
-        return self._free[operator]
-
-    @cached_property
-    def _by_operator(self) -> dict[str, tuple[Choice, ...]]:
-        return {name: tuple(each for each in self.choices if each.operator == name) for name in self.operators}
-
-    @cached_property
-    def _free(self) -> dict[str, dict[str, tuple[Value, ...]]]:
-        return {operator: _varied(choices) for operator, choices in self._by_operator.items()}
-
-    def nearest(self, operator: str, wanted: Mapping[str, Value]) -> Choice:
-        """Return the operator's choice that has the most of the wanted values; the first of several."""
-
-        def agreement(choice: Choice) -> int:
-            return sum(wanted.get(name) == value for name, value in choice.parameters)
-
-        return max(self.of(operator), key=agreement)
-
-
-def _varied(choices: Sequence[Choice]) -> dict[str, tuple[Value, ...]]:
-    """Return the parameters that have more than one value among these choices, with their values."""
-    values: dict[str, dict[Value, None]] = {}
-    for choice in choices:
-        for name, value in choice.parameters:
-            values.setdefault(name, {})[value] = None
-    return {name: tuple(options) for name, options in values.items() if len(options) > 1}
-
-
-@dataclass(frozen=True, kw_only=True)
-class ScalingFactor:
-    """Scaling factor of the whole model that a search may choose.
-
-    Attributes:
-        name: `depth`, `width`, `depth.P4`, `width.P4` or `image_size`.
-        stock: the value of the base model, or the image size of its deployment.
-    """
-
-    name: str
-    values: tuple[float, ...]
-    stock: float
-
-    @property
-    def parameter(self) -> str:
-        """Name of the sampler's parameter."""
-        return f"{scaling.MACRO}.{self.name}"
+Chooser = Callable[[str, tuple[Value, ...]], Value]
+"""Chooses the value of a sampler's parameter, by its name and its values."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSpace:
-    """Set of the architectures that a search can propose.
+    """Set of the architectures of one base model at one scale that a search can propose.
 
     Samplers see an architecture as a mapping of parameters: `<slot>.operator` for every slot,
     `<slot>.<operator>.<parameter>` for the parameters of the chosen operator that have several values there, and
@@ -134,6 +47,33 @@ class SearchSpace:
     def at_scale(self) -> str:
         """Name for messages: `v9 at scale t`; the name alone for a base model without scales."""
         return f"{self.name} at scale {self.scale}" if self.scale else self.name
+
+    @property
+    def short_name(self) -> str:
+        """Name with the scale, `v9t`: that of the space among several."""
+        return f"{self.name}{self.scale}"
+
+    @property
+    def members(self) -> "tuple[SearchSpace, ...]":
+        """The space itself, which is its only member; a `JoinedSpace` has several."""
+        return (self,)
+
+    @property
+    def member_names(self) -> tuple[str, ...]:
+        """Names of the members of a joined space; none here."""
+        return ()
+
+    def member_of(self, architecture: Architecture) -> "SearchSpace":  # noqa: ARG002 - a `JoinedSpace` looks at it
+        """Return the member that has an architecture: the space itself."""
+        return self
+
+    def member_name(self, architecture: Architecture) -> str:  # noqa: ARG002 - a `JoinedSpace` looks at it
+        """Return the name of the member that has an architecture: empty, for there is only one."""
+        return ""
+
+    def name_of(self, member: "SearchSpace", part: str) -> str:  # noqa: ARG002 - a `JoinedSpace` looks at it
+        """Return the name of a member's slot or layer in the whole space: its own name."""
+        return part
 
     @property
     def size(self) -> int:
@@ -173,6 +113,11 @@ class SearchSpace:
     def stock(self) -> Architecture:
         """Base model as an architecture."""
         return self.of({})
+
+    @property
+    def stocks(self) -> tuple[Architecture, ...]:
+        """Base model of each member as an architecture."""
+        return (self.stock,)
 
     @property
     def searches_width(self) -> bool:
@@ -244,6 +189,54 @@ class SearchSpace:
         factors = self.factor_values(architecture)
         return values | {factor.parameter: factors[factor.name] for factor in self.scaling_factors}
 
+    def has_all(self, values: Mapping[str, Value]) -> bool:
+        """Return whether a sampler's parameters make an architecture; they do not while it is proposed."""
+        names = [f"{slot.name}.operator" for slot in self.slots]
+        return all(name in values for name in [*names, *(factor.parameter for factor in self.scaling_factors)])
+
+    def ask(self, choose: Chooser) -> Architecture:
+        """Return the architecture whose parameters are chosen one by one: only those that it has are asked for."""
+        values: dict[str, Value] = {}
+        for slot in self.slots:
+            name = f"{slot.name}.operator"
+            values[name] = operator = str(choose(name, slot.operators))
+            for parameter, options in slot.free(operator).items():
+                full = f"{slot.name}.{operator}.{parameter}"
+                values[full] = choose(full, options)
+        for factor in self.scaling_factors:
+            values[factor.parameter] = choose(factor.parameter, factor.values)
+        return self.architecture(values)
+
+    @cached_property
+    def flat_parameters(self) -> dict[str, tuple[Value, ...]]:
+        """Unconditional parameters: the index of the choice in each slot, and each scaling factor.
+
+        For samplers that cannot learn conditional parameters.
+        """
+        indices: dict[str, tuple[Value, ...]] = {slot.name: tuple(range(len(slot.choices))) for slot in self.slots}
+        return indices | {factor.parameter: factor.values for factor in self.scaling_factors}
+
+    def flat_values(self, architecture: Architecture) -> dict[str, Value]:
+        """Return the `flat_parameters` of an architecture."""
+        choices, factors = self.choices(architecture), self.factor_values(architecture)
+        indices: dict[str, Value] = {slot.name: slot.choices.index(choices[slot.name]) for slot in self.slots}
+        return indices | {factor.parameter: factors[factor.name] for factor in self.scaling_factors}
+
+    def of_flat(self, values: Mapping[str, Any]) -> Architecture:
+        """Return the architecture of `flat_parameters`."""
+        return self.of(
+            {slot.name: slot.choices[values[slot.name]] for slot in self.slots},
+            {factor.name: values[factor.parameter] for factor in self.scaling_factors},
+        )
+
+    def every(self) -> Iterator[Architecture]:
+        """Yield all architectures, the stock model first."""
+        names = [slot.name for slot in self.slots]
+        factors = [factor.name for factor in self.scaling_factors]
+        scalings = list(product(*(factor.values for factor in self.scaling_factors)))
+        for chosen, scaling_values in product(product(*(slot.choices for slot in self.slots)), scalings):
+            yield self.of(dict(zip(names, chosen, strict=True)), dict(zip(factors, scaling_values, strict=True)))
+
     def sample(self, rng: random.Random) -> Architecture:
         """Draw a random architecture.
 
@@ -306,13 +299,6 @@ def _another(slot: Slot, current: Choice, rng: random.Random) -> Choice:
     others = [choice for choice in slot.choices if choice != current]
     operator = rng.choice(list(dict.fromkeys(choice.operator for choice in others)))
     return rng.choice([choice for choice in others if choice.operator == operator])
-
-
-def incompatibility(base: Base, slot: Slot, choice: Choice) -> str | None:
-    """Return why a choice cannot stand in a slot of a base model: the first reason of any layer and site; else None."""
-    operator, parameters, inserted = OPERATORS[choice.operator], dict(choice.parameters), slot.feeds is not None
-    reasons = (base.incompatibility(layer, operator, parameters, inserted=inserted) for layer in slot.layers)
-    return next(filter(None, reasons), None)
 
 
 def _hashed(slot: Slot) -> list[object]:

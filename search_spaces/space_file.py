@@ -3,7 +3,7 @@
 All mistakes of a file are reported at once, one a line, with their addresses: `slots[1].choices.UIB.expansion: ...`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from search_spaces import base as bases
 from search_spaces.base import Base
 from search_spaces.errors import SpecError
 from search_spaces.files import write_atomically
-from search_spaces.grammar import Heading
+from search_spaces.grammar import MEMBERS, Heading
 from search_spaces.operators import modules as user_modules
 from search_spaces.space import SearchSpace
 from search_spaces.space_names import require_file
@@ -24,7 +24,7 @@ from search_spaces.yaml_text import parse_yaml, read_yaml
 
 
 def load(space: str | Path, *, scale: str | None = None, modules: Sequence[str] = ()) -> SearchSpace:
-    """Read a space file.
+    """Read the file of one space; `joined_file.load` also reads several.
 
     Args:
         space: a name in the catalog, or a path.
@@ -34,57 +34,81 @@ def load(space: str | Path, *, scale: str | None = None, modules: Sequence[str] 
     Raises:
         SpecError: lists every mistake of the file.
     """
-    path, document = _document(space, scale, modules)
+    path, document = read(space, scale=scale, modules=modules)
     try:
         return parse(document)
     except SpecError as error:
         raise error.within(path.name) from None
 
 
-def text(space: str | Path, *, scale: str | None = None, modules: Sequence[str] = ()) -> str:
-    """Return the text of a space file with absolute paths, so that it has the same meaning in any folder.
+def read(
+    space: str | Path, *, scale: str | None = None, modules: Sequence[str] = ()
+) -> tuple[Path, dict[str, Any]]:
+    """Return the path of a space file and its content, with absolute paths: it has the same meaning in any folder.
 
     Arguments and errors as for `load`, but only the file's form as YAML is checked.
     """
-    _, document = _document(space, scale, modules)
-    return _dump(document)
-
-
-def _document(space: str | Path, scale: str | None, others: Sequence[str]) -> tuple[Path, dict[str, Any]]:
     path = require_file(space)
     document = read_yaml(path)
     if scale is not None:
         document["scale"] = scale
-    base = document.get("base")
-    if isinstance(base, str) and (path.parent / base).is_file():
-        document["base"] = str((path.parent / base).resolve())
-    modules = document.get("modules")
-    if isinstance(modules, list):
-        document["modules"] = [str((path.parent / str(module)).resolve()) for module in modules]
-    if others:
-        listed = [document["modules"]] if isinstance(modules, str) else document.get("modules") or []
-        document["modules"] = list(dict.fromkeys([*listed, *(str(Path(one).resolve()) for one in others)]))
+    for part in parts(document):
+        _make_absolute(part, path.parent)
+        _add_modules(part, modules)
     return path, document
+
+
+def parts(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the spaces in a file's content: itself, or those that are written out as its `members`."""
+    if MEMBERS not in document:
+        return [document] if isinstance(document, dict) else [dict(document)]
+    members = document[MEMBERS]
+    return [one for one in members if isinstance(one, dict)] if isinstance(members, list) else []
+
+
+def _make_absolute(document: dict[str, Any], folder: Path) -> None:
+    """Replace the paths in a space's content, which are relative to the folder of its file."""
+    base, modules = document.get("base"), document.get("modules")
+    if isinstance(base, str) and (folder / base).is_file():
+        document["base"] = str((folder / base).resolve())
+    if isinstance(modules, list):
+        document["modules"] = [str((folder / str(module)).resolve()) for module in modules]
+
+
+def _add_modules(document: dict[str, Any], others: Sequence[str]) -> None:
+    """Add Python files to those that a space's content names."""
+    if others and "base" in document:
+        modules = document.get("modules") or []
+        listed = [modules] if isinstance(modules, str) else modules
+        document["modules"] = list(dict.fromkeys([*listed, *(str(Path(one).resolve()) for one in others)]))
 
 
 def save(text: str, path: Path) -> None:
     """Write the text of a space to a file, and copies of the users' operator files to `modules/` beside it."""
     document = parse_yaml(text)
-    copied: dict[str, str] = {}
-    for module in map(Path, document.get("modules", ())):
-        source = user_modules.read(module)
-        name = source.file_name if source.file_name not in copied else f"{module.stem}_{len(copied)}.py"
-        copied[name] = source.text
-        user_modules.trust(source)
-    for name, content in copied.items():
-        (path.parent / "modules").mkdir(exist_ok=True)
-        write_atomically(path.parent / "modules" / name, content)
-    if copied:
-        document["modules"] = [f"modules/{name}" for name in copied]
-    write_atomically(path, _dump(document))
+    names: dict[Path, str] = {}
+    for part in parts(document):
+        modules = [Path(module) for module in part.get("modules", ())]
+        for module in modules:
+            if module not in names:
+                names[module] = _copy(module, path.parent, set(names.values()))
+        if modules:
+            part["modules"] = [f"modules/{names[module]}" for module in modules]
+    write_atomically(path, dump(document))
 
 
-def _dump(document: Mapping[str, Any]) -> str:
+def _copy(module: Path, folder: Path, taken: Collection[str]) -> str:
+    """Copy a user's operator file to `modules/` in a folder; return its name there."""
+    source = user_modules.read(module)
+    name = source.file_name if source.file_name not in taken else f"{module.stem}_{len(taken)}.py"
+    user_modules.trust(source)
+    (folder / "modules").mkdir(exist_ok=True)
+    write_atomically(folder / "modules" / name, source.text)
+    return name
+
+
+def dump(document: Mapping[str, Any]) -> str:
+    """Return the text of a space file with this content."""
     return yaml.safe_dump(dict(document), sort_keys=False, default_flow_style=None, width=120)
 
 

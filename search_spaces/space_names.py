@@ -1,4 +1,4 @@
-"""Names of the spaces that come along, and the file that a name or path stands for; found without PyTorch."""
+"""Names of the spaces that come along, and the files that names and paths stand for; found without PyTorch."""
 
 import os
 from importlib.resources import files
@@ -16,6 +16,36 @@ def catalog() -> dict[str, Path]:
 def _family(path: Path) -> tuple[int, str]:
     digits = "".join(filter(str.isdigit, path.stem))
     return int(digits or 0), path.stem
+
+
+def names_of(space: str | os.PathLike[str]) -> list[str]:
+    """Return the names in a list such as `v8n,v9t`; of a single name or path only that."""
+    name = os.fspath(space)
+    return [name] if Path(name).is_file() else [one.strip() for one in name.split(",")]
+
+
+def split_scale(name: str) -> tuple[str, str | None]:
+    """Return a space of the catalog and a scale for a name such as `v8n`; any other name or path as it is."""
+    by_name, space = catalog(), name[:-1]
+    is_scaled = name not in by_name and space in by_name and not Path(name).is_file()
+    return (space, name[-1]) if is_scaled else (name, None)
+
+
+def require_files(space: str | os.PathLike[str]) -> None:
+    """Refuse a space, or a list of them, of which one does not exist.
+
+    Raises:
+        SpecError: lists every name without a file.
+    """
+    mistakes: list[str] = []
+    names = names_of(space)
+    for name in names:
+        try:
+            require_file(split_scale(name)[0])
+        except SpecError as error:
+            mistakes += error.mistakes
+    if mistakes:
+        raise SpecError(mistakes)
 
 
 def require_file(space: str | os.PathLike[str]) -> Path:

@@ -17,7 +17,7 @@ from search_spaces.hosts import HOSTS
 from search_spaces.operators import OPERATORS, Operator, Value
 from search_spaces.operators import modules as user_modules
 from search_spaces.operators.class_operator import ClassOperator
-from search_spaces.space import ScalingFactor, Slot, incompatibility
+from search_spaces.slot import ScalingFactor, Slot, incompatibility
 from search_spaces.start_reader import Start, StartReader
 
 _RESERVED_IN_ENTRY = {"name"}

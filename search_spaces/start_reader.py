@@ -7,7 +7,7 @@ from search_spaces import scaling
 from search_spaces.architecture import STOCK, Choice
 from search_spaces.errors import SpecError, nearest
 from search_spaces.grammar import PartReader
-from search_spaces.space import ScalingFactor, Slot
+from search_spaces.slot import ScalingFactor, Slot
 
 Start = tuple[dict[str, Choice], dict[str, float]]
 """Architecture: choices by the slot's name, and scaling factors."""

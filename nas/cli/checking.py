@@ -122,13 +122,13 @@ def check(
       nas check --model yolov9-c-from-an-article.yaml
     """
     from search_spaces.errors import SpecError
-    from search_spaces.space_names import require_file
+    from search_spaces.space_names import require_files
 
     space, scale = typed["space"], typed["scale"]
     if sum(subject is not None for subject in (space, operator, model)) != 1:
         raise SpecError("check: one of --space, --operator and --model is expected, such as --space v9")
     if space is not None:
-        require_file(space)  # before PyTorch is imported
+        require_files(space)  # before PyTorch is imported
     with show.err.status("loading operators"):
         from nas.workflows.check_cache import CheckCache
         from nas.workflows.request import Request

@@ -84,9 +84,10 @@ class TableOptions(DeploymentOptions):
 
     def load_space(self) -> "SearchSpace":
         """Load the space."""
-        from search_spaces import space_file
+        from search_spaces import joined_file
+        from search_spaces.joined_space import require_one
 
-        return space_file.load(os.fspath(self.space), scale=self.scale)
+        return require_one(joined_file.load(os.fspath(self.space), scale=self.scale), "nas latency")
 
     def latencies(self, space: "SearchSpace", recorded: "Timings") -> "LatencyTable":
         """Return the latencies of a space, deployed in this way, from the timings of a device."""

@@ -89,13 +89,22 @@ def show_space(
     """Show the slots of a space, its size, and the costs it can reach."""
     from search_spaces import space_names
 
-    space_names.require_file(space)  # before PyTorch is imported
+    space_names.require_files(space)  # before PyTorch is imported
     with show.err.status("building and counting every choice"):
-        from search_spaces import space_file
+        from search_spaces import joined_file
 
-        loaded = space_file.load(space, scale=typed["scale"])
-        whole, slots = _describe(loaded, typed["classes"] or COCO_CLASSES, loaded.image_size or typed["deploy_size"])
-    _print_space(whole, slots, shown, title=f"Search space {loaded.at_scale} ({loaded.hash})")
+        loaded = joined_file.load(space, scale=typed["scale"])
+        classes, size = typed["classes"] or COCO_CLASSES, loaded.image_size or typed["deploy_size"]
+        members = [(member, *_describe(member, classes, size)) for member in loaded.members]
+    if len(members) > 1 and shown == "json":
+        found = [{**whole, "slots": slots} for _, whole, slots in members]
+        document = {"space": loaded.name, "hash": loaded.hash, "size": loaded.size, "members": found}
+        print(json.dumps(document, indent=1))  # noqa: T201 - this is the output
+        return
+    for member, whole, slots in members:
+        _print_space(whole, slots, shown, title=f"Search space {member.at_scale} ({member.hash})")
+    if len(members) > 1:
+        show.lines([f"{loaded.size:.3g} architectures in {len(members)} members ({loaded.hash})"])
 
 
 @show.reports_errors

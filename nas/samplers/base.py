@@ -7,7 +7,6 @@ counted exactly before training, so that only accuracy has to be learned from tr
 import random
 from abc import abstractmethod
 from collections.abc import Iterator
-from itertools import islice, product
 from typing import Any
 
 import optuna
@@ -17,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from nas.records.trial_attributes import ENDING, FINGERPRINT, RETRY_OF
 from nas.samplers.feasibility import FeasibilityFilter
-from search_spaces import Architecture, SearchSpace
+from search_spaces import Architecture, Space
 
 _DRAWS = 6
 _MUTATIONS = 300
@@ -41,7 +40,7 @@ class FilteredSampler(BaseSampler):
         seed: of all random draws.
     """
 
-    def __init__(self, space: SearchSpace, feasible: FeasibilityFilter, *, seed: int) -> None:
+    def __init__(self, space: Space, feasible: FeasibilityFilter, *, seed: int) -> None:
         self._space, self._feasible, self._seed = space, feasible, seed
         self._distributions: dict[str, BaseDistribution] = {
             name: CategoricalDistribution(values) for name, values in space.parameters.items()
@@ -102,12 +101,7 @@ class FilteredSampler(BaseSampler):
             last = self._space.mutate(last, rng)
             yield last
         if self._space.size <= _ENUMERATED:
-            names = [slot.name for slot in self._space.slots]
-            factors = [factor.name for factor in self._space.scaling_factors]
-            choices = product(*(slot.choices for slot in self._space.slots))
-            scalings = list(product(*(factor.values for factor in self._space.scaling_factors)))
-            for chosen, scaling in islice(product(choices, scalings), _ENUMERATED):
-                yield self._space.of(dict(zip(names, chosen, strict=True)), dict(zip(factors, scaling, strict=True)))
+            yield from self._space.every()
 
 
 class RandomSampler(FilteredSampler):

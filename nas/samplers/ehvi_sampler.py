@@ -19,7 +19,7 @@ from nas.samplers.base import FilteredSampler
 from nas.samplers.encoding import Encoding
 from nas.samplers.feasibility import FeasibilityFilter
 from nas.settings import Settings
-from search_spaces import Architecture, SearchSpace
+from search_spaces import Architecture, Space
 from trials import Ending
 
 _DRAWN, _MUTATED, _CROSSED, _REPAIRED = 120, 200, 80, 20
@@ -36,7 +36,7 @@ class EHVISampler(FilteredSampler):
     mutations of the Pareto front, and crossovers of two of its members.
     """
 
-    def __init__(self, settings: Settings, space: SearchSpace, feasible: FeasibilityFilter) -> None:
+    def __init__(self, settings: Settings, space: Space, feasible: FeasibilityFilter) -> None:
         super().__init__(space, feasible, seed=settings.budget.seed)
         self._settings, self._proposer = settings, Proposer(settings.budget.seed, settings.noise)
         self._architectures: dict[int, Architecture] = {}

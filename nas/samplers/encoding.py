@@ -6,16 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nas.algorithms.arrays import FloatArray
+from nas.algorithms.arrays import FloatArray, IndexArray
 from nas.algorithms.gaussian_process import Features
 from nas.algorithms.proposer import Candidates
-from search_spaces import Architecture, SearchSpace
+from nas.samplers.categories import categories_of
+from search_spaces import Architecture, Space
 
 CostFunction = Callable[[Architecture], Mapping[str, float]]
 RewardFunction = Callable[[float, Mapping[str, float]], float]
-
-_SAME_OPERATOR = 0.7
-"""Share of a slot that two choices have in common if only their operator is equal."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,23 +22,23 @@ class _Row:
 
     Attributes:
         continuous: `(continuous features,)`.
-        categorical: indices of the columns that are not 0, two for each slot: of its operator and of its choice.
+        columns: of the categorical features, those that are not 0.
+        weights: in these columns.
         costs: logarithms.
         reward: slope and offset of the reward as a function of accuracy.
     """
 
     continuous: FloatArray
-    categorical: list[int]
+    columns: IndexArray
+    weights: FloatArray
     costs: list[float]
     reward: tuple[float, float]
 
 
 class Encoding:
-    """Encoding of the architectures of one space.
+    """Encoding of the architectures of a space.
 
-    Continuous features are the logarithms of costs and scaling factors. Categorical features are weighted one-hot
-    columns for the operator and for the choice of each slot, so that the product of two rows is the mean over slots
-    of 1 for equal choices, 0.7 for equal operators with other parameters, and 0 for different operators.
+    Continuous features are the logarithms of costs and scaling factors; categorical ones are those of `categories`.
 
     Args:
         space: of the architectures.
@@ -52,28 +50,26 @@ class Encoding:
 
     def __init__(
         self,
-        space: SearchSpace,
+        space: Space,
         ends: Sequence[Architecture],
         figures: CostFunction,
         costs: Sequence[str],
         reward: RewardFunction | None = None,
     ) -> None:
         self._space, self._figures, self._costs, self._reward = space, figures, tuple(costs), reward
-        self._columns = _columns(space)
+        self._categories = categories_of(space)
         logs = np.array([self._logs(architecture, figures(architecture)) for architecture in ends])
         self._low, extent = logs.min(axis=0), np.ptp(logs, axis=0)
         self._range = np.where(extent > 0, extent, 1.0)
-        shares = np.array([_SAME_OPERATOR, 1.0 - _SAME_OPERATOR]) / max(1, len(space.slots))
-        self._weights = np.tile(np.sqrt(shares), len(space.slots))
         self._rows: dict[str, _Row] = {}
 
     def of(self, architectures: Sequence[Architecture]) -> Candidates:
         """Encode architectures, one row each."""
         rows = [self._row(architecture) for architecture in architectures]
         continuous = np.array([row.continuous for row in rows]).reshape(len(rows), len(self._low))
-        categorical = np.zeros((len(rows), len(self._columns)))
-        columns = np.array([row.categorical for row in rows], dtype=np.intp).reshape(len(rows), len(self._weights))
-        np.put_along_axis(categorical, columns, self._weights[None], axis=1)
+        categorical = np.zeros((len(rows), len(self._categories)))
+        for features, row in zip(categorical, rows, strict=True):
+            features[row.columns] = row.weights
         costs = np.array([row.costs for row in rows]).reshape(len(rows), len(self._costs))
         rewards = np.array([row.reward for row in rows]).reshape(len(rows), 2) if self._reward else None
         return Candidates(Features(continuous, categorical), costs, rewards)
@@ -82,12 +78,13 @@ class Encoding:
         """Encode one architecture; cached, because every proposal encodes the whole history."""
         if architecture.fingerprint not in self._rows:
             figures = self._figures(architecture)
-            choices = self._space.choices(architecture).items()
+            weights = self._categories.of(architecture)
             offset = self._reward(0.0, figures) if self._reward else 0.0
             slope = self._reward(1.0, figures) - offset if self._reward else 1.0
             self._rows[architecture.fingerprint] = _Row(
                 continuous=(self._logs(architecture, figures) - self._low) / self._range,
-                categorical=[self._columns[slot, key] for slot, choice in choices for key in (choice.operator, choice)],
+                columns=np.array(list(weights), dtype=np.intp),
+                weights=np.array(list(weights.values()), dtype=np.float64),
                 costs=[math.log(figures[name]) for name in self._costs],
                 reward=(slope, offset),
             )
@@ -96,12 +93,3 @@ class Encoding:
     def _logs(self, architecture: Architecture, figures: Mapping[str, float]) -> FloatArray:
         factors = self._space.factor_values(architecture)
         return np.log(np.array([*figures.values(), *factors.values()], dtype=np.float64))
-
-
-def _columns(space: SearchSpace) -> dict[tuple[str, object], int]:
-    """Return the column of each operator and of each choice of each slot."""
-    keys: list[tuple[str, object]] = []
-    for slot in space.slots:
-        keys += [(slot.name, operator) for operator in slot.operators]
-        keys += [(slot.name, choice) for choice in slot.choices]
-    return {key: column for column, key in enumerate(keys)}

@@ -9,12 +9,10 @@ from nas.samplers.ehvi_sampler import EHVISampler
 from nas.samplers.feasibility import FeasibilityFilter
 from nas.samplers.optuna_samplers import POPULATION, TPE_STARTUP, FlatSampler, GroupedTPESampler
 from nas.settings import Sampler, Settings
-from search_spaces import SearchSpace
+from search_spaces import Space
 
 
-def make_sampler(
-    settings: Settings, space: SearchSpace, feasible: FeasibilityFilter, *, trials: int
-) -> FilteredSampler:
+def make_sampler(settings: Settings, space: Space, feasible: FeasibilityFilter, *, trials: int) -> FilteredSampler:
     """Return the sampler of a study.
 
     Args:

@@ -4,10 +4,10 @@ import random
 from collections.abc import Callable
 from functools import partial
 
-from search_spaces import Architecture, Choice, SearchSpace, Slot
+from search_spaces import Architecture, Choice, Slot, Space
 from trials import Limits
-from trials.costing.cost import CostTable
-from trials.latency.latency_table import LatencyTable
+from trials.costing.space_costs import SpaceCosts
+from trials.latency.space_latencies import SpaceLatencies
 
 _DRAWS = 100
 """Repairs of the extreme architecture, where it is not within the limits."""
@@ -25,10 +25,10 @@ class FeasibilityFilter:
 
     def __init__(
         self,
-        space: SearchSpace,
-        table: Callable[[], CostTable],
+        space: Space,
+        table: Callable[[], SpaceCosts],
         limits: Limits,
-        predicted: LatencyTable | None = None,
+        predicted: SpaceLatencies | None = None,
     ) -> None:
         self._space, self._table, self._limits, self._predicted = space, table, limits, predicted
 
@@ -73,8 +73,12 @@ class FeasibilityFilter:
 
     def allows(self, architecture: Architecture) -> bool:
         """Return whether an architecture is within all limits, and can be built."""
-        buildable = not self._space.scaling_factors or self._space.incompatibility(architecture) is None
-        return buildable and self.exceeded(architecture) is None
+        return self._is_buildable(architecture) and self.exceeded(architecture) is None
+
+    def _is_buildable(self, architecture: Architecture) -> bool:
+        """Return whether an architecture can be built; without scaling factors every choice of a slot is legal."""
+        member = self._space.member_of(architecture)
+        return not member.scaling_factors or member.incompatibility(architecture) is None
 
     def repair(self, architecture: Architecture, rng: random.Random) -> Architecture | None:
         """Take cheaper choices in random slots until the architecture is within limits; return None if that fails."""
@@ -83,13 +87,12 @@ class FeasibilityFilter:
             if not cheaper:
                 return None
             architecture = rng.choice(cheaper[rng.choice(sorted(cheaper))])()
-        if self._space.scaling_factors and self._space.incompatibility(architecture):
-            return None
-        return architecture
+        return architecture if self._is_buildable(architecture) else None
 
     def _cheaper(self, architecture: Architecture, cost_name: str) -> dict[str, list[Callable[[], Architecture]]]:
         """Return the changes of one slot or scaling factor that reduce a cost, by the slot's or factor's name."""
-        space, choices = self._space, self._space.choices(architecture)
+        space = self._space.member_of(architecture)
+        choices = space.choices(architecture)
         cheaper: dict[str, list[Callable[[], Architecture]]] = {}
         for slot in space.slots:
             now = self._slot_cost(slot, choices[slot.name], architecture, cost_name)
@@ -107,5 +110,6 @@ class FeasibilityFilter:
         """Return a cost of a choice, summed over the layers of its slot."""
         if cost_name == "ms":
             assert self._predicted is not None  # noqa: S101 - without a table no latency is over its limit
-            return self._predicted.slot_ms(slot, choice, architecture.macro)
-        return float(getattr(self._table().slot(slot, choice, architecture.macro), cost_name))
+            return self._predicted.of_member(architecture).slot_ms(slot, choice, architecture.macro)
+        costs = self._table().of_member(architecture)
+        return float(getattr(costs.slot(slot, choice, architecture.macro), cost_name))

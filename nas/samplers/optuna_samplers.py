@@ -3,7 +3,6 @@
 import random
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution
@@ -13,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from nas.samplers.base import FilteredSampler
 from nas.samplers.feasibility import FeasibilityFilter
-from search_spaces import Architecture, SearchSpace
+from search_spaces import Architecture, Space
 from search_spaces.operators import Value
 
 _TPE_DRAWS, TPE_STARTUP = 6, 10
@@ -29,7 +28,7 @@ class GroupedTPESampler(FilteredSampler):
     proposing the same architecture, and Optuna would read every running trial from the database for each parameter.
     """
 
-    def __init__(self, space: SearchSpace, feasible: FeasibilityFilter, *, seed: int, startup: int) -> None:
+    def __init__(self, space: Space, feasible: FeasibilityFilter, *, seed: int, startup: int) -> None:
         super().__init__(space, feasible, seed=seed)
         self._startup = startup
 
@@ -59,13 +58,12 @@ class FlatSampler(FilteredSampler):
     """
 
     def __init__(
-        self, space: SearchSpace, feasible: FeasibilityFilter, sampler: Callable[..., BaseSampler], *, seed: int
+        self, space: Space, feasible: FeasibilityFilter, sampler: Callable[..., BaseSampler], *, seed: int
     ) -> None:
         super().__init__(space, feasible, seed=seed)
         self._sampler = sampler
         self._flat: dict[str, BaseDistribution] = {
-            **{slot.name: CategoricalDistribution(range(len(slot.choices))) for slot in space.slots},
-            **{factor.parameter: CategoricalDistribution(factor.values) for factor in space.scaling_factors},
+            name: CategoricalDistribution(values) for name, values in space.flat_parameters.items()
         }
 
     def _proposals(
@@ -77,7 +75,7 @@ class FlatSampler(FilteredSampler):
         for index, done in enumerate(finished):
             flat.add_trial(
                 create_trial(
-                    params=self._encode(self._space.architecture(done.params)),
+                    params=self._space.flat_values(self._space.architecture(done.params)),
                     distributions=self._flat,
                     values=done.values,
                     system_attrs={generation: index // POPULATION},
@@ -85,21 +83,10 @@ class FlatSampler(FilteredSampler):
             )
         for _ in range(_FLAT_DRAWS):
             drawn = flat.ask(self._flat)
-            yield self._decode(drawn.params)
+            yield self._space.of_flat(drawn.params)
             flat.tell(drawn, state=TrialState.FAIL)
 
-    def _encode(self, architecture: Architecture) -> dict[str, Any]:
-        choices, values = self._space.choices(architecture), self._space.factor_values(architecture)
-        indices = {slot.name: slot.choices.index(choices[slot.name]) for slot in self._space.slots}
-        return {**indices, **{factor.parameter: values[factor.name] for factor in self._space.scaling_factors}}
 
-    def _decode(self, params: Mapping[str, Any]) -> Architecture:
-        return self._space.of(
-            {slot.name: slot.choices[params[slot.name]] for slot in self._space.slots},
-            {factor.name: params[factor.parameter] for factor in self._space.scaling_factors},
-        )
-
-
-def _fill_missing(space: SearchSpace, drawn: Mapping[str, Value], rng: random.Random) -> dict[str, Value]:
+def _fill_missing(space: Space, drawn: Mapping[str, Value], rng: random.Random) -> dict[str, Value]:
     """Return TPE's draw with random values for parameters that no trial has had yet."""
     return {name: drawn[name] if name in drawn else rng.choice(values) for name, values in space.parameters.items()}

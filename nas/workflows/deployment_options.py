@@ -39,6 +39,6 @@ class DeploymentOptions:
         Raises:
             SpecError: there is no such space.
         """
-        from search_spaces.space_names import require_file  # noqa: PLC0415 - the help needs none
+        from search_spaces.space_names import require_files  # noqa: PLC0415 - the help needs none
 
-        require_file(self.space)
+        require_files(self.space)

@@ -463,12 +463,12 @@ class SearchOptions:
             SpecError: with every value that cannot be right; no such space.
         """
         from search_spaces.errors import SpecError  # noqa: PLC0415 - the help needs none
-        from search_spaces.space_names import require_file  # noqa: PLC0415 - the same
+        from search_spaces.space_names import require_files  # noqa: PLC0415 - the same
 
         mistakes = problems(self)
         if self.space is not None and self.refine is None and not any(one.startswith("space:") for one in mistakes):
             try:
-                require_file(self.space)
+                require_files(self.space)
             except SpecError as error:
                 mistakes += error.mistakes
         if self.calibrate is True:

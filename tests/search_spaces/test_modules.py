@@ -14,8 +14,9 @@ from ultralytics import YOLO
 
 from search_spaces import OPERATORS, Architecture, Choice, SearchSpace, build, model_reader, yaml_text
 from search_spaces.errors import SpecError
+from search_spaces.joined_file import text
 from search_spaces.operators import modules
-from search_spaces.space_file import load, parse, save, text
+from search_spaces.space_file import load, parse, save
 
 STRIPS = """
 from torch import Tensor, nn

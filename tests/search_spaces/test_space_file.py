@@ -416,13 +416,32 @@ insert: [{{after: 9, feeds: all, choices: {{DCNv4: {{groups: [4, 8], offset_scal
 start: [{{after-9: {{DCNv4: {{groups: 4}}}}, macro: {{width.P4: 0.75}}}}]
 """
     )
+    right += ["members: [{space: v8, scale: [n, s]}, {space: mine.yaml}]", "name: x\nmembers: [{space: v9, scale: t}]"]
+    right.append("members: [{name: x, base: yolov8n.yaml, slots: [{at: {host: C2f}, choices: {UIB: {}}}]}]")
     assert [error.message for text in right for error in schema.iter_errors(as_json(text))] == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "members: []",
+        "members: {space: v8}",
+        "members: [v8]",
+        "members: [{space: v8, size: n}]",
+        "members: [{space: v8, scale: []}]",
+        "members: [{space: v8}]\nslots: []",
+        f"{HEADING}members: [{{space: v8}}]\nmacro: {{depth: 1}}",
+        f"{HEADING}members: [{{space: v8}}]",
+    ],
+)
+def test_schema_refuses_mistakes_in_members(text: str, schema: Draft7Validator) -> None:
+    assert not schema.is_valid(as_json(text))
 
 
 def test_schema_has_every_key_and_explains_it(schema: Draft7Validator) -> None:
     Draft7Validator.check_schema(schema.schema)
     keys = schema.schema["properties"]
-    assert keys.keys() == grammar.Heading.model_fields.keys()
+    assert keys.keys() == {*grammar.Heading.model_fields, grammar.MEMBERS}
     for key, entry in (("slots", grammar.Entry), ("insert", grammar.Insert)):
         assert keys[key]["items"]["properties"].keys() == entry.model_fields.keys()
     assert all(one["description"] for one in keys.values())

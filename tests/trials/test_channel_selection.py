@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from search_spaces import Architecture, SearchSpace, build
-from search_spaces.space import ScalingFactor
+from search_spaces.slot import ScalingFactor
 from search_spaces.space_names import catalog
 from trials.training.channel_graph import Axis, channel_graph
 from trials.training.channel_selection import Positions, importance, select

@@ -27,7 +27,7 @@ from ultralytics.nn.modules import (
     SCDown,
 )
 
-from search_spaces import OPERATORS, Choice, SearchSpace
+from search_spaces import OPERATORS, Choice, SearchSpace, Space
 from search_spaces import base as bases
 from search_spaces.base import Base
 from search_spaces.hosts import WHOLE, host_of
@@ -69,17 +69,18 @@ LAYERS: dict[str, tuple[int, Callable[[], nn.Module]]] = {
 """Small layers of all hosts, in variants with different sites, by name: input channels and the layer."""
 
 
-def of_space(space: SearchSpace) -> tuple[Case, ...]:
+def of_space(space: Space) -> tuple[Case, ...]:
     """Return cases of all values of a space at all distinct sites, with each scaling factor changed alone."""
     sites = _Sites()
-    stock = bases.load(space.base, space.scale)
-    for scaling in _scalings(space):
-        base = stock.scaled(scaling)
-        for slot in space.slots:
-            for operator, layer in product(slot.operators, slot.layers):
-                if operator in OPERATORS:
-                    found = base.sites(layer, OPERATORS[operator], inserted=slot.feeds is not None)
-                    sites.offer(found, slot.of(operator), slot.name if slot.feeds else str(layer))
+    for member in space.members:
+        stock = bases.load(member.base, member.scale)
+        for base in (stock.scaled(scaling) for scaling in _scalings(member)):
+            for slot in member.slots:
+                for operator, layer in product(slot.operators, slot.layers):
+                    if operator in OPERATORS:
+                        found = base.sites(layer, OPERATORS[operator], inserted=slot.feeds is not None)
+                        place = space.name_of(member, slot.name if slot.feeds else str(layer))
+                        sites.offer(found, slot.of(operator), place)
     return sites.cases()
 
 

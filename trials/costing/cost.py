@@ -132,6 +132,10 @@ class CostTable(LayerTable[LayerCost]):
         self._inputs: dict[nn.Module, dict[str, Tensor]] = {}
         self.at_scaling(space.stock.macro)
 
+    def of_member(self, architecture: Architecture) -> "CostTable":  # noqa: ARG002 - those of a joined space look at it
+        """Return the table of an architecture's member: this one."""
+        return self
+
     def cost(self, architecture: Architecture) -> Cost:
         """Return the cost of an architecture, at its `image_size` if it has one.
 
@@ -201,7 +205,7 @@ class CostTable(LayerTable[LayerCost]):
 
 @lru_cache(maxsize=8)
 def table(space: SearchSpace, classes: int, image_size: int) -> CostTable:
-    """Return the cost table of a space; all callers in a process share it."""
+    """Return the cost table of a space of one member; all callers in a process share it."""
     return CostTable(space, classes, image_size)
 
 

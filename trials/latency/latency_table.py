@@ -26,7 +26,7 @@ from search_spaces import OPERATORS, Architecture, Choice, SearchSpace, Slot, bu
 from search_spaces import base as bases
 from search_spaces.errors import LatencyError
 from search_spaces.scaling import Scaling
-from search_spaces.space import incompatibility
+from search_spaces.slot import incompatibility
 from search_spaces.trace import Feature
 from trials.costing.cost import fused
 from trials.costing.layers import LayerTable, StockLayer
@@ -80,6 +80,15 @@ class LatencyTable(LayerTable[Workload]):
     def __init__(self, space: SearchSpace, classes: int, image_size: int, recorded: Timings) -> None:
         super().__init__(space, classes, image_size)
         self.recorded = recorded
+
+    @property
+    def of_members(self) -> "tuple[LatencyTable, ...]":
+        """Table of each member of the space: this one."""
+        return (self,)
+
+    def of_member(self, architecture: Architecture) -> "LatencyTable":  # noqa: ARG002 - those of a joined space look at it
+        """Return the table of an architecture's member: this one."""
+        return self
 
     def predict(self, architecture: Architecture) -> float:
         """Predict the latency of one image, in milliseconds.
