@@ -18,7 +18,7 @@ from nas.study.folders import default_storage
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
 from nas.study.trial_records import description
-from search_spaces import Architecture, SearchSpace, space_file
+from search_spaces import Architecture, Space, joined_file, space_file
 from trials import Budget, Costs, Ending, Outcome, Scores
 
 SPACE = "v9"
@@ -52,7 +52,7 @@ def make_study(folder: Path, storage: str | None) -> Study:
         tracking="sqlite://",
         version="0",
     )
-    return create(folder, file, space_file.text(SPACE))
+    return create(folder, file, joined_file.text(SPACE))
 
 
 def score(architecture: Architecture) -> Outcome:
@@ -96,7 +96,7 @@ def _insert(
     database: sqlalchemy.Connection,
     study: int,
     number: int,
-    space: SearchSpace,
+    space: Space,
     architecture: Architecture,
     *,
     finished: bool,
@@ -113,7 +113,7 @@ def _insert(
     fields = outcome_fields(score(architecture))
     attributes = {
         HOST: "another",
-        ARCHITECTURE: description(architecture),
+        ARCHITECTURE: description(architecture, space),
         FINGERPRINT: architecture.fingerprint,
         **(fields if finished else {}),
     }

@@ -32,7 +32,7 @@ from nas.settings import RunSettings, Settings
 from nas.study.creation import create
 from nas.study.study import Study
 from nas.study.study_file import StudyFile
-from search_spaces import space_file
+from search_spaces import joined_file, space_file
 from trials import Budget, Recipe, machine
 from trials.data import datasets, digit_scenes, image_cache
 from trials.data.room import most_bytes
@@ -99,7 +99,7 @@ def tiny_study(folder: Path, space_name: str) -> Study:
     file = StudyFile(
         name="memory", settings=settings, run=RunSettings(), storage=storage, tracking="sqlite://", version="0"
     )
-    return create(folder / "study", file, space_file.text(space_name))
+    return create(folder / "study", file, joined_file.text(space_name))
 
 
 def resident_mb() -> float:

@@ -27,6 +27,7 @@ from nas.deployment import artefacts, formats
 from nas.study.study import Study
 from search_spaces import Architecture
 from search_spaces.files import write_atomically
+from search_spaces.joined_space import require_one
 from trials.data import calibration_images, datasets, image_files
 from trials.latency import latency_table
 from trials.latency.backends import BACKENDS, ExecutionSettings
@@ -169,7 +170,7 @@ def recorded(
             if options.retime:
                 path.unlink(missing_ok=True)
             nothing = Timings(profile=opened.profile, entries={})
-            table = Members(study.space, len(study.settings.classes), options.size, nothing)
+            table = Members(require_one(study.space, "quantized"), len(study.settings.classes), options.size, nothing)
             table.architectures = [study.architecture(_record(study, trial)) for trial in options.trials]
             for step in latency_table.record(table, opened, path):
                 print(runtime, precision, f"{step.done}/{step.total}", step.problem, flush=True)

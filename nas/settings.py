@@ -88,6 +88,7 @@ class Settings(FrozenModel):
 
     Attributes:
         space: name of the space, whose file is copied into the study.
+        members: names of the spaces that are joined in it; empty where it is a single one.
         data: as requested, `digits` or a path; the budgets have the resolved path.
         data_fingerprint: of the images that are trained on and validated on: without the sealed ones, of the subset.
         preset: name of the requested amount of training.
@@ -114,6 +115,7 @@ class Settings(FrozenModel):
     data: str
     data_fingerprint: str
     classes: tuple[str, ...]
+    members: tuple[str, ...] = ()
     preset: str = "standard"
     base: Budget | None = None
     budget: Budget
@@ -160,6 +162,11 @@ class Settings(FrozenModel):
         costs = [name for name in self.objectives if OBJECTIVES[name] is Direction.MINIMIZE]
         predicted = costs if self.latency else ["gflops" if name == "latency_ms" else name for name in costs]
         return list(dict.fromkeys(predicted))
+
+    @property
+    def searches_one(self) -> bool:
+        """Whether a single space is searched: no models of another study, and not several members."""
+        return self.confirms is None and not self.members
 
     @property
     def inherits(self) -> bool:

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from nas.workflows.estimate import Estimate
     from nas.workflows.planned_search import PlannedSearch
     from nas.workflows.space_summary import SpaceSummary
-    from search_spaces import SearchSpace
+    from search_spaces import Space
     from trials.contracts.case import Failure
 
 COLUMNS = ("operator", "site", "places", "promise", "seen")
@@ -46,7 +46,7 @@ def failure_lines(failures: "Sequence[Failure]") -> list[str]:
     return lines
 
 
-def print_space(space: "SearchSpace", search: "PlannedSearch", summary: "SpaceSummary") -> None:
+def print_space(space: "Space", search: "PlannedSearch", summary: "SpaceSummary") -> None:
     """Print the slots as a table, and the whole space as lines."""
     from nas.workflows.space_summary import SAMPLES
 
@@ -65,7 +65,10 @@ def print_space(space: "SearchSpace", search: "PlannedSearch", summary: "SpaceSu
     lines = {
         "size": f"{summary.size:.3g} architectures in {len(summary.slots)} slots",
         "deployed": f"at {search.budget.deploy_size} px, {len(search.data.classes)} classes",
-        "stock": f"{summary.stock_gflops:.2f} GFLOPs, {summary.stock_params / 1e6:.3f} M parameters",
+        "stock": "; ".join(
+            f"{stock.member} {stock.gflops:.2f} GFLOPs, {stock.params / 1e6:.3f} M parameters".lstrip()
+            for stock in summary.stocks
+        ),
         "GFLOPs": f"{summary.gflops[0]:.2f} to {summary.gflops[1]:.2f}",
         "params": f"{summary.params[0] / 1e6:.3f} M to {summary.params[1] / 1e6:.3f} M",
     }
@@ -85,7 +88,8 @@ def estimate_lines(search: "PlannedSearch", estimate: "Estimate") -> list[str]:
     budget, data, (least, most) = search.budget, search.data, estimate.hours
     trials = f"{with_unit(estimate.trials, 'trial')} of {budget.summary}"
     images = f"{data.train_images} + {data.val_images} images, {estimate.workers} at once"
-    first = f"the training of the stock model {span(estimate.base)}, " if estimate.base else ""
+    trainings = "training of the stock model" if search.stocks == 1 else "trainings of the stock models"
+    first = f"the {trainings} {span(estimate.base)}, " if estimate.base else ""
     each = (
         f"{first}a trial of the stock model takes {span(estimate.stock)}, of the costliest {span(estimate.costliest)}"
     )

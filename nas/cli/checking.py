@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from nas.workflows.estimate import Estimate
     from nas.workflows.planned_search import PlannedSearch
     from nas.workflows.request import Request
-    from search_spaces import SearchSpace
+    from search_spaces import Space
     from search_spaces.operators import Operator
     from trials.contracts.case import Case, Failure
 
@@ -211,11 +211,11 @@ class _Checking:
         """Check a space, and estimate a search of it."""
         from nas.workflows.planned_search import PlannedSearch
         from nas.workflows.space_summary import summarize
-        from search_spaces import space_file
+        from search_spaces import joined_file
         from trials.contracts import cases
 
         with show.err.status("reading space and data"):
-            space = space_file.load(name, scale=scale)
+            space = joined_file.load(name, scale=scale)
             search = PlannedSearch.of(request, space)
         with show.err.status("counting every choice"):
             summary = summarize(space, search)
@@ -231,7 +231,7 @@ class _Checking:
         self._end(len(found), failures, problem)
 
     def _estimate(
-        self, request: "Request", space: "SearchSpace", search: "PlannedSearch"
+        self, request: "Request", space: "Space", search: "PlannedSearch"
     ) -> "tuple[PlannedSearch, Estimate | None, str]":
         """Return a search with its batch, and its estimate; if there is none, the reason."""
         from nas.workflows import estimate

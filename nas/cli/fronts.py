@@ -61,23 +61,27 @@ def print_trials(
     """
     from nas.algorithms import pareto
     from nas.records.distinct_summaries import distinct_summaries
-    from nas.records.record import COLUMNS, stock_of
+    from nas.records.record import columns_of, its_stock, stocks_of
     from nas.study.running_trials import with_progress
 
     records = with_progress(study, some)
     if shown != "table":
-        rows = [{**record.as_row(), **(further or {}).get(record.trial, {})} for record in records]
-        show.rows(rows, shown, title=title, columns=dict.fromkeys(COLUMNS, ""))
+        columns = columns_of(among)
+        rows = [{**record.as_row(columns), **(further or {}).get(record.trial, {})} for record in records]
+        show.rows(rows, shown, title=title, columns=dict.fromkeys(columns, ""))
         return
     if not records:
         show.lines([f"{title}: nothing yet"])
         return
-    stock, cost = stock_of(among), pareto.main_cost(study.settings.objectives)
+    stocks, cost = stocks_of(among), pareto.main_cost(study.settings.objectives)
     summaries, epochs = distinct_summaries(records), study.settings.budget.epochs
-    rows = [_row(record, stock, cost, epochs=epochs, summary=summaries[record.trial]) for record in records]
+    rows = [
+        _row(record, its_stock(record, stocks), cost, epochs=epochs, summary=summaries[record.trial])
+        for record in records
+    ]
     silent = {name for name, usual in _HIDDEN_VALUES.items() if all(row[name] in {usual, None} for row in rows)}
-    columns = {name: heading for name, heading in _COLUMNS.items() if name not in silent}
-    show.rows(rows, shown, title=title, columns=columns, narrow=[name for name in _NARROW if name != cost])
+    headings = {name: heading for name, heading in _COLUMNS.items() if name not in silent}
+    show.rows(rows, shown, title=title, columns=headings, narrow=[name for name in _NARROW if name != cost])
 
 
 def print_front(study: "StoredStudy", shown: Format, *, is_warned: bool = False) -> None:
@@ -92,12 +96,35 @@ def print_front(study: "StoredStudy", shown: Format, *, is_warned: bool = False)
     warning = nothing_learned(study, records)
     verdict, problem = (None, []) if warning or not front else _verdict(study, records)
     further = _judged(front, verdict) if shown == "json" else None
+    if further is not None:
+        for trial, beside in _beside_stocks(study, records, front).items():
+            further[trial] |= beside
     print_trials(study, front, shown, title=title, among=records, further=further)
     show.lines(["No comparison: nothing was learned (see above)."] if warning and is_warned else warning)
     if shown == "table" and front:
         show.lines(_remarks(study, records, front, verdict, problem, learned=not warning))
     elif problem:
         show.lines(problem)
+
+
+def _beside_stocks(study: "StoredStudy", records: "list[Record]", front: "list[Record]") -> dict[int, dict[str, Any]]:
+    """Return each model of a front beside the stock models of several members, as values for JSON by trial."""
+    from nas.algorithms import pareto
+    from nas.records.record import stocks_of
+    from nas.report.stock_front import bars
+
+    if not study.settings.members:
+        return {}
+    compared = bars(front, stocks_of(records), pareto.main_cost(study.settings.objectives))
+    return {
+        bar.record.trial: {
+            "best_stock": bar.best.trial if bar.best else None,
+            "over_best_stock": bar.gain,
+            "beside_stock_models": bar.sentence,
+        }
+        for bar in compared
+        if bar.record.role != "stock"
+    }
 
 
 def _judged(front: "Sequence[Record]", verdict: "Verdict | None") -> dict[int, dict[str, Any]]:
@@ -130,15 +157,16 @@ def _remarks(
     learned: bool,
 ) -> list[str]:
     from nas.algorithms import pareto
-    from nas.records.record import stock_of
+    from nas.records.record import stock_of, stocks_of
     from nas.report import verdicts
     from nas.report.search_findings import search_findings
 
     stock, cost = stock_of(records), pareto.main_cost(study.settings.objectives)
     remarks: list[str] = []
     if stock is not None and stock.map50_95 is not None:
-        stock_cost = f"{show.figure(cost, getattr(stock, cost))} {verdicts.UNITS[cost]}".rstrip()
-        remarks.append(f"stock: mAP50-95 {stock.map50_95:.3f} at {stock_cost}")
+        for one in stocks_of(records):
+            stock_cost = f"{show.figure(cost, getattr(one, cost))} {verdicts.UNITS[cost]}".rstrip()
+            remarks.append(f"{f'{one.member} ' * bool(one.member)}stock: mAP50-95 {one.map50_95:.3f} at {stock_cost}")
         if learned:
             trust = None if problem else trust_of(study, verdict, records)
             judged = [*verdict.lines(), *_columns_and_verdict(study, front, verdict)] if verdict else problem

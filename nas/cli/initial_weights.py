@@ -25,7 +25,8 @@ def describe(settings: "Settings", coverage: "Coverage | None" = None) -> str:
     if settings.base is not None:
         first = f", itself from {name}" if start else ""
         epochs = with_unit(settings.base.epochs, "epoch")
-        return f"of the stock model, which is trained first, once, for {epochs}{first}{taken}"
+        whose = "the stock model of its member, which is" if settings.members else "the stock model, which is"
+        return f"of {whose} trained first, once, for {epochs}{first}{taken}"
     without = "random: every candidate from scratch, since no stock model is trained first and no --weights are given"
     return f"of {name}, where layers and shapes agree{taken}" if start else without
 
@@ -90,7 +91,10 @@ def advice(plan: "Plan") -> str:
     settings = plan.file.settings
     if settings.data == DIGITS or settings.base is None or settings.base.weights or (plan.folder / STUDY).is_file():
         return ""
-    name = released.checkpoint_name(plan.space.base, plan.space.scale)
+    if len(plan.space.members) > 1:
+        return ""
+    (space,) = plan.space.members
+    name = released.checkpoint_name(space.base, space.scale)
     if name is None:
         return ""
     path = released.find(name)

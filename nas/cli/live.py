@@ -13,11 +13,14 @@ from nas.cli.show import err, figure
 
 if TYPE_CHECKING:
     from nas.records.record import Record
+    from nas.records.trial_files import TrialFiles
     from nas.study.stored_study import StoredStudy
 
 
 _CUT: Final[dict[str, Any]] = {"soft_wrap": False, "no_wrap": True, "overflow": "ellipsis"}
 """Prints a text in one line of the terminal."""
+_ENDED = ("ended", None)
+"""State of a stock model's training of which nothing is left to print."""
 
 
 class Watching:
@@ -55,7 +58,7 @@ class Watching:
 
     def update(self, study: "StoredStudy", records: "Sequence[Record]") -> None:
         """Show the present state of the study."""
-        self._print_stock_training(study, records)
+        self._print_stock_trainings(study, records)
         for record in records:
             state = (record.state, record.ending)
             if self._printed.get(record.trial) != state and record.summary and record.state != "waiting":
@@ -82,33 +85,43 @@ class Watching:
         seconds = (time.monotonic() - self._began) / done * missing if done else before.seconds_left if before else 0.0
         return f"about {duration(seconds)} left" if seconds else ""
 
-    def _print_stock_training(self, study: "StoredStudy", records: "Sequence[Record]") -> None:
-        """Print a line when the training of the stock model begins, and one when it ends."""
-        from nas.records.record import duration
-        from nas.records.trial_files import TrialFiles
-        from nas.words import with_unit
-
-        budget = study.settings.base
-        if budget is None or self._printed.get("base") == ("ended", None):
+    def _print_stock_trainings(self, study: "StoredStudy", records: "Sequence[Record]") -> None:
+        """Print a line when the training of a stock model begins, and one when it ends."""
+        if study.settings.base is None:
             return
-        outcome = TrialFiles.of_stock_model(study.folder).read_outcome()
-        if outcome is None and "base" not in self._printed and self._live is None and not err.is_quiet:
-            self._printed["base"] = ("running", None)
-            host = study.stock_training_host()
-            where = f" on {host}, which this machine waits for" if host else ""
-            epochs = with_unit(budget.epochs, "epoch")
-            err.print(f"stock model  training{where}, {epochs}, for every trial to start from", markup=False)
-        if outcome is not None:
-            self._printed["base"] = ("ended", None)
+        trainings = study.files_of_stock_models()
+        ended = [member for member, files in trainings.items() if self._print_stock_training(study, member, files)]
+        if ended and all(self._printed.get(_base(member)) == _ENDED for member in trainings):
             self._began, self._ended_before = time.monotonic(), -1  # trials are timed from here
-            accuracy = figure("map50_95", outcome.get("map50_95"))
-            trained = f"{with_unit(outcome['epochs'], 'epoch')}, {duration(outcome['seconds'], outcome['detail'])}"
-            if not self._from_now and not err.is_quiet:
-                err.print(f"stock model  {outcome['ending']}  mAP50-95 {accuracy} after {trained}", markup=False)
             warning = study.nothing_learned(records)
             self.has_warned = bool(warning)
             for line in warning:
                 err.print(line, markup=False)
+
+    def _print_stock_training(self, study: "StoredStudy", member: str, files: "TrialFiles") -> bool:
+        """Print what is new of the training of one stock model; return whether it has ended since the last call."""
+        from nas.records.record import duration
+        from nas.words import with_unit
+
+        budget, key = study.settings.base, _base(member)
+        if budget is None or self._printed.get(key) == _ENDED:
+            return False
+        name, outcome = f"{member} stock" if member else "stock model", files.read_outcome()
+        has_begun = not member or files.folder.is_dir()
+        if outcome is None and has_begun and key not in self._printed and self._live is None and not err.is_quiet:
+            self._printed[key] = ("running", None)
+            host = study.stock_training_host(member)
+            where = f" on {host}, which this machine waits for" if host else ""
+            whose, epochs = f"every trial of {member}" if member else "every trial", with_unit(budget.epochs, "epoch")
+            err.print(f"{name}  training{where}, {epochs}, for {whose} to start from", markup=False)
+        if outcome is None:
+            return False
+        self._printed[key] = _ENDED
+        accuracy = figure("map50_95", outcome.get("map50_95"))
+        trained = f"{with_unit(outcome['epochs'], 'epoch')}, {duration(outcome['seconds'], outcome['detail'])}"
+        if not self._from_now and not err.is_quiet:
+            err.print(f"{name}  {outcome['ending']}  mAP50-95 {accuracy} after {trained}", markup=False)
+        return True
 
     def _print_slope(self, study: "StoredStudy", records: "Sequence[Record]") -> None:
         """Print once, when the stock model has ended as a trial, whether the budget is too short to rank."""
@@ -124,6 +137,11 @@ class Watching:
         goes_on = study.remaining_trials(records) or any(record.state == "running" for record in records)
         if found is not None and (goes_on or not found.is_warning):  # a warning also stands below the front
             err.print(f"slope     {found.sentence}", markup=False)
+
+
+def _base(member: str) -> str:
+    """Return the key of what was printed of a stock model's training."""
+    return f"base {member}"
 
 
 def _line(record: "Record") -> str:

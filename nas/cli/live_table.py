@@ -114,15 +114,21 @@ def _row(study: "StoredStudy", record: "Record", *, is_on_front: bool) -> dict[s
 
 
 def _stock_training(study: "StoredStudy") -> list[dict[str, Any]]:
-    """Return the row of the stock model's training before all trials; none when it has ended, or there is none."""
-    from nas.records.trial_files import TrialFiles
-
-    budget, files = study.settings.base, TrialFiles.of_stock_model(study.folder)
-    if budget is None or files.read_outcome() is not None:
+    """Return the rows of the stock models' trainings before all trials that have not ended."""
+    budget = study.settings.base
+    if budget is None:
         return []
-    epoch = f"{len(files.read_epochs())}/{budget.epochs}"
     return [
-        {**dict.fromkeys(_COLUMNS), "trial": "-  ", "state": "training", "epoch": epoch, "ms": "", "summary": _BASE}
+        {
+            **dict.fromkeys(_COLUMNS),
+            "trial": "-  ",
+            "state": "waiting" if member and not files.folder.is_dir() else "training",
+            "epoch": f"{len(files.read_epochs())}/{budget.epochs}",
+            "ms": "",
+            "summary": f"{member}: {_BASE}" if member else _BASE,
+        }
+        for member, files in study.files_of_stock_models().items()
+        if files.read_outcome() is None
     ]
 
 

@@ -370,6 +370,14 @@ def slope_in_words(plan: "Plan", request: "Request") -> str:
     return "whether the budget is long enough to rank is said when the stock model has been trained, as trial 0"
 
 
+def _stock_costs(plan: "Plan") -> str:
+    """Return the cost of the stock model; of several members that of each, with its name."""
+    size = plan.file.settings.budget.deploy_size
+    costs = [f"{one.gflops:.2f} GFLOPs at {size} px, {one.params / 1e6:.3f} M parameters" for one in plan.stocks]
+    names = plan.space.member_names or ("",)
+    return "; ".join(f"{name} {cost}".lstrip() for name, cost in zip(names, costs, strict=True))
+
+
 def _print_plan(plan: "Plan", shown: str, *, slope: str = "", outlook: "Outlook | None" = None) -> None:
     """Print what a search is about to do, before it writes anything.
 
@@ -384,11 +392,12 @@ def _print_plan(plan: "Plan", shown: str, *, slope: str = "", outlook: "Outlook 
     settings, run = plan.file.settings, plan.file.run
     budget = settings.budget
     limits = {name: value for name, value in settings.limits.model_dump().items() if value is not None}
-    space, data, stock = plan.space, plan.data, plan.stock
+    space, data = plan.space, plan.data
+    slots = sum(len(member.slots) for member in space.members)
     plan_lines = {
         "study": _study_name(plan),
-        "space": f"{space.at_scale}: {with_unit(len(space.slots), 'slot')}, {space.size:.3g} architectures",
-        "stock": f"{stock.gflops:.2f} GFLOPs at {budget.deploy_size} px, {stock.params / 1e6:.3f} M parameters",
+        "space": f"{space.at_scale}: {with_unit(slots, 'slot')}, {space.size:.3g} architectures",
+        "stock": _stock_costs(plan),
         "reach": f"{plan.cheapest.gflops:.2f} to {plan.costliest.gflops:.2f} GFLOPs",
         "data": f"{data.name}: {data.summary.line(len(data.classes))}",
         "images": _images(plan),

@@ -12,6 +12,7 @@ from nas.cli.options import Name, Runs, Shown, TextFormat
 from nas.paths import RUNS
 
 if TYPE_CHECKING:
+    from nas.study.stock_training import StockTraining
     from nas.study.stored_study import StoredStudy
 
 
@@ -48,6 +49,8 @@ _STATUS = (
 """Keys of a row of `nas status`; of a study that cannot be opened only name, folder and problem are filled."""
 
 _BASE_COLUMNS = {
+    "study": "study",
+    "member": "member",
     "ending": "ending",
     "map50_95": "mAP50-95",
     "map50": "mAP50",
@@ -157,22 +160,31 @@ def trials(study: Name, runs: Runs = RUNS, shown: Shown = "table") -> None:
 
 @show.reports_errors
 def base(study: Name, runs: Runs = RUNS, shown: Shown = "table") -> None:
-    """Show the stock model, from whose weights every trial starts; train it first if that is not done."""
+    """Show the stock model, from whose weights every trial starts; train it first if that is not done.
+
+    Of several members each has one.
+    """
     opened = opening.opened(study, runs)
     with show.err.status("training the stock model") as status:
-        from nas.workflows.running import train_stock_model
+        from nas.workflows.running import train_stock_models
 
-        def show_epoch(epoch: int) -> None:
-            status.update(f"training the stock model: epoch {epoch} is done")
-
-        training = train_stock_model(opened, show_epoch)
-    outcome = training.outcome() or {}
-    row = {"study": study, **{name: outcome[name] for name in _BASE_COLUMNS if name in outcome}}
-    row["weights"] = str(training.weights)
-    columns = {"study": "study", **_BASE_COLUMNS}
-    show.rows([row], shown, title=f"The stock model of {study}", columns=columns, narrow=("seconds", "map50", "params"))
-    show.lines([f"its weights: {training.weights}"])
+        trainings = train_stock_models(
+            opened, lambda training, epoch: status.update(f"training {training.title}: epoch {epoch} is done")
+        )
+    rows = [_base_row(study, training) for training in trainings]
+    columns = {name: heading for name, heading in _BASE_COLUMNS.items() if name != "member" or len(trainings) > 1}
+    title = f"The stock model of {study}" if len(trainings) == 1 else f"The stock models of {study}"
+    show.rows(rows, shown, title=title, columns=columns, narrow=("seconds", "map50", "params"))
+    show.lines(f"its weights: {training.weights}" for training in trainings)
     show.lines(fronts.nothing_learned(opened))
+
+
+def _base_row(study: str, training: "StockTraining") -> dict[str, Any]:
+    """Return the row of a stock model's training: its outcome, and where its weights are."""
+    outcome = training.outcome() or {}
+    member = {"member": training.member} if training.member else {}
+    shown = {name: outcome[name] for name in _BASE_COLUMNS if name in outcome}
+    return {"study": study, **member, **shown, "weights": str(training.weights)}
 
 
 @show.reports_errors
@@ -252,7 +264,7 @@ def _status(study: "StoredStudy") -> "tuple[dict[str, Any], list[str]]":
         "map50_95": max((record.map50_95 or 0.0 for record in front), default=None),
         "stock_map50_95": stock.map50_95 if stock else None,
         "waiting": sum(record.state == "waiting" for record in records),
-        "space": f"{study.settings.space} {study.settings.scale}",
+        "space": f"{study.settings.space} {study.settings.scale}".rstrip(),
         "data": study.settings.data,
         "folder": str(study.folder),
         "per_hour": None if pace is None else round(pace.trials_per_hour, 1),

@@ -39,7 +39,7 @@ def add(study: Study, number: int) -> None:
     seed = (outcome.get("provenance") or {}).get("seed", study.settings.budget.seed)
     attributes = {
         FINGERPRINT: architecture.fingerprint,
-        ARCHITECTURE: description(architecture),
+        ARCHITECTURE: description(architecture, study.space),
         REPEAT: max(0, seed - study.settings.budget.seed),
     }
     if architecture.is_stock and not any(ROLE in trial.user_attrs for trial in before):

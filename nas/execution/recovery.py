@@ -20,13 +20,12 @@ from trials.devices import CPU
 
 
 def trainings_by_process(study: Study) -> dict[int, Training]:
-    """Return the training of each worker process of this machine, the stock model's training included."""
+    """Return the training of each worker process of this machine, the stock models' trainings included."""
     running = [study.files(trial.number) for trial in study.optuna_trials() if _runs_here(study, trial)]
     on_gpu = study.settings.budget.device != CPU
     trainings = [Training(files, study.settings.budget.timeout, on_gpu) for files in running]
-    stock = study.stock_training
-    if stock is not None and stock.outcome() is None:
-        trainings.append(Training(stock.files, stock.budget.timeout, on_gpu))
+    stocks = [training for training in study.stock_trainings if training.outcome() is None]
+    trainings += [Training(training.files, training.budget.timeout, on_gpu) for training in stocks]
     return {holder: each for each in trainings if (holder := each.files.read_holder()) is not None}
 
 

@@ -18,7 +18,7 @@ from nas.locks import ExclusiveLock
 from nas.records.stored_outcome import outcome_fields
 from nas.records.trial_attributes import DETAIL, ENDING, FINGERPRINT, MACHINE, RETRY_OF
 from nas.records.trial_files import TrialFiles
-from nas.study.machines import STOCK_TRAINING
+from nas.study.machines import stock_training_of
 from nas.study.stock_training import StockTraining
 from nas.study.study import Study
 from search_spaces import Architecture
@@ -166,14 +166,15 @@ def _end_broken(study: Study, trial: Trial, stored: FrozenTrial, fields: dict[st
 
 
 class StockSharing:
-    """Training of the stock model by one machine for all: the others wait for it, and fetch its weights."""
+    """Training of a stock model by one machine for all: the others wait for it, and fetch its weights."""
 
     def __init__(self, study: Study, training: StockTraining) -> None:
         self._study, self._training = study, training
+        self._task = stock_training_of(training.member)
         self._waits_for = ""
 
     def is_ours(self) -> bool:
-        """Return whether this machine trains the stock model; the caller holds the training's lock.
+        """Return whether this machine trains it; the caller holds the training's lock.
 
         If not, the files are fetched as soon as they are there, else it is waited for a moment.
         """
@@ -184,17 +185,17 @@ class StockSharing:
             shared.fetch_training(training.files)
         if training.is_done:
             return False
-        if shared.machines.claim(STOCK_TRAINING, shared.machines.lost()):
+        if shared.machines.claim(self._task, shared.machines.lost()):
             shared.fetch(training.files.checkpoint)  # of a machine that was lost
             return True
-        self._log_waiting(shared.machines.other_holder(STOCK_TRAINING))
+        self._log_waiting(shared.machines.other_holder(self._task))
         time.sleep(_POLL_SECONDS)
         return False
 
     def _log_waiting(self, host: str) -> None:
         if host != self._waits_for:
             self._waits_for = host
-            _log.info("waiting for machine %s, which trains the stock model for all", host)
+            _log.info("waiting for machine %s, which trains %s for all", host, self._training.title)
 
     def publish(self) -> None:
         """Store the files of the training, if candidates can start from its weights."""

@@ -143,8 +143,7 @@ class Supervisor:
         trials = self._study.optuna_trials()
         earlier = next((trial.number for trial in trials if not trial.state.is_finished()), len(trials))
         self._study.set_run(self._study.file.run.model_copy(update={"earlier": earlier}))
-        if self._study.stock_training is not None:
-            self._study.stock_training.prepare()
+        self._study.stock_trainings.prepare()
 
     def _start(self, worker: _WorkerProcess) -> None:
         worker.watchdog, worker.killed, worker.to_restart = None, None, False

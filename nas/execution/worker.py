@@ -87,8 +87,7 @@ class Worker:
 
     def run(self) -> None:
         """Run trials until none remains, or this process uses too much memory."""
-        if self.study.stock_training is not None:
-            self._train_stock_model(self.study.stock_training)
+        self._train_stock_models()
         while not self.outgrown and self._may_begin():
             try:
                 self.study.optuna.optimize(self._objective, n_trials=1, catch=(BrokenTrialError,))
@@ -104,27 +103,32 @@ class Worker:
             finally:
                 self._proposal_lock.release()
 
-    def _train_stock_model(self, training: StockTraining) -> None:
-        """Train the stock model, or wait for the worker that does."""
-        sharing = StockSharing(self.study, training)
-        while not training.is_done and not training.failure:
-            lock = training.lock
-            if not lock.take(wait=False):
+    def _train_stock_models(self) -> None:
+        """Train the stock models that no other worker trains, one after the other, and wait for the others."""
+        trainings = self.study.stock_trainings
+        sharing = {training.member: StockSharing(self.study, training) for training in trainings}
+        while not trainings.failure and (pending := trainings.pending):
+            taken = next((training for training in pending if (lock := training.lock).take(wait=False)), None)
+            if taken is None:
                 self._require_supervisor()
                 time.sleep(_POLL_SECONDS)
                 continue
             try:
-                if not sharing.is_ours():
-                    self._require_supervisor()
-                elif not training.is_done and not training.failure:
-                    log.info("training the stock model")
-                    with self._memory_limit.applied(), _heartbeat(training.files):
-                        go_on = self._epoch_callback(training.files, training.budget.epochs)
-                        outcome = training.train(go_on, self.study.scoring.costs(training.stock))
-                    sharing.publish()
-                    log.info("stock model: %s %s", outcome.ending, outcome.detail)
+                self._train_stock_model(taken, sharing[taken.member])
             finally:
                 lock.release()
+
+    def _train_stock_model(self, training: StockTraining, sharing: StockSharing) -> None:
+        """Train a stock model, whose lock this process holds, unless that is done by now, or another machine does."""
+        if not sharing.is_ours():
+            self._require_supervisor()
+        elif not training.is_done and not training.failure:
+            log.info("training %s", training.title)
+            with self._memory_limit.applied(), _heartbeat(training.files):
+                go_on = self._epoch_callback(training.files, training.budget.epochs)
+                outcome = training.train(go_on, self.study.scoring.costs(training.stock))
+            sharing.publish()
+            log.info("%s: %s %s", training.title, outcome.ending, outcome.detail)
 
     def _epoch_callback(
         self, files: TrialFiles, epochs: int, should_continue: Callable[[Epoch], bool] = lambda _: True
@@ -190,7 +194,7 @@ class Worker:
             raise optuna.TrialPruned from None
         shared_trials.require_alone(self.study, trial, architecture, self._proposal_lock)
         with self.study.storage.batch():
-            trial.set_user_attr(ARCHITECTURE, description(architecture))
+            trial.set_user_attr(ARCHITECTURE, description(architecture, self.study.space))
             trial.set_user_attr(FINGERPRINT, architecture.fingerprint)
         return architecture
 
@@ -200,7 +204,7 @@ class Worker:
         files.progress.unlink(missing_ok=True)
         self._take_checkpoint(trial, files)
         limits = limits_of(trial.user_attrs, self.study.settings.limits)
-        budget = scoring.budget(trial.user_attrs.get(REPEAT, 0))
+        budget = scoring.budget(architecture, trial.user_attrs.get(REPEAT, 0))
         cached = scoring.recall(architecture, budget, limits, files)
         outcome = cached or self._evaluate(trial, architecture, budget, limits, files)
         files.write_outcome(outcome)

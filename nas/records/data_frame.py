@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from nas.records.record import COLUMNS, Record
+from nas.records.record import Record, columns_of
 
 _NUMBERS = {
     "trial": "int64",
@@ -26,4 +26,4 @@ _NUMBERS = {
 
 def data_frame(records: Sequence[Record]) -> pd.DataFrame:
     """Return a table with one row for each record, in order, and the columns `COLUMNS`."""
-    return pd.DataFrame([one.as_row() for one in records], columns=list(COLUMNS)).astype(_NUMBERS)
+    return pd.DataFrame([one.as_row() for one in records], columns=list(columns_of(records))).astype(_NUMBERS)

@@ -1,7 +1,7 @@
 """Record of a trial, as one row of a study; selections and means of records."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from statistics import fmean
 from typing import Any, get_type_hints
 
@@ -33,6 +33,9 @@ COLUMNS = (
 )
 """Columns that `--format json` and `--format csv` print; their names and order never change."""
 
+MEMBER = "member"
+"""Column behind these, in a study of several members."""
+
 TRAINED_BEFORE = "trained before"
 """Beginning of the detail of a trial whose score was taken from another study."""
 LEARNED = 0.01
@@ -57,6 +60,7 @@ class Record(StoredOutcome):
         fingerprint: of the architecture.
         picks: `{"4": {"UIB": {...}}, "after-9": ..., "macro": {"depth": 2}}`; empty for the stock model.
         summary: short text of the architecture.
+        member: name of the space that it is of, among several; else empty.
         role: `stock`, `start`, `cheapest` or `costliest` for the first ones, else empty.
         within: whether it is within the study's limits.
     """
@@ -70,12 +74,17 @@ class Record(StoredOutcome):
     fingerprint: str = ""
     picks: Mapping[str, Any]
     summary: str = ""
+    member: str = ""
     role: str = ""
     within: bool = True
 
-    def as_row(self) -> dict[str, Any]:
-        """Return the values of `COLUMNS`, in their order."""
-        return {name: getattr(self, name) for name in COLUMNS}
+    def as_row(self, columns: Sequence[str] = ()) -> dict[str, Any]:
+        """Return the values of these columns, without any those of `columns_of` this record, in their order."""
+        return {name: getattr(self, name) for name in columns or columns_of([self])}
+
+    def as_line(self) -> dict[str, Any]:
+        """Return what `record_of` reads; without a member where there is only one."""
+        return {name: value for name, value in asdict(self).items() if name != MEMBER or value}
 
     @property
     def finished(self) -> bool:
@@ -96,6 +105,11 @@ class Record(StoredOutcome):
     def advice(self) -> str:
         """Advice on the ending; empty while there is none."""
         return Ending(self.ending).advice if self.ending else ""
+
+
+def columns_of(records: Iterable[Record]) -> tuple[str, ...]:
+    """Return the columns of some records: `COLUMNS`, and `member` in a study of several."""
+    return (*COLUMNS, MEMBER) if any(record.member for record in records) else COLUMNS
 
 
 def mean_over_seeds(records: Iterable[Record]) -> list[Record]:
@@ -119,14 +133,27 @@ def _mean(trainings: Sequence[Record]) -> Record:
     )
 
 
-def stock_of(records: Iterable[Record]) -> Record | None:
-    """Return the record of the stock model, with the means over its seeds; None unless it has finished."""
+def stocks_of(records: Iterable[Record]) -> list[Record]:
+    """Return the records of the finished stock models, with the means over their seeds, in the order of the trials."""
     finished = [record for record in records if record.finished]
     first: dict[str, Record] = {}
     for record in finished:
         first.setdefault(record.fingerprint, record)
-    stock = next((record for record in first.values() if record.role == "stock"), None)
-    return stock and _mean([record for record in finished if record.fingerprint == stock.fingerprint])
+    stocks = [record for record in first.values() if record.role == "stock"]
+    return [_mean([record for record in finished if record.fingerprint == stock.fingerprint]) for stock in stocks]
+
+
+def stock_of(records: Iterable[Record]) -> Record | None:
+    """Return the record of the stock model, with the means over its seeds; None unless it has finished.
+
+    Of several members that of the most accurate one.
+    """
+    return max(stocks_of(records), key=lambda stock: stock.map50_95 or 0.0, default=None)
+
+
+def its_stock(record: Record, stocks: Iterable[Record]) -> Record | None:
+    """Return the stock model of a record's member among several; None if it has not finished."""
+    return next((stock for stock in stocks if stock.member == record.member), None)
 
 
 def find_record(records: Iterable[Record], trial: int, *, study: str) -> Record:
@@ -194,9 +221,11 @@ def duration(seconds: float, detail: str) -> str:
 
 
 _FIELDS = get_type_hints(Record, include_extras=True)
-_REQUIRED: dict[str, Any] = {each.name: (_FIELDS[each.name], ...) for each in fields(Record)}
+_REQUIRED: dict[str, Any] = {
+    each.name: (_FIELDS[each.name], "" if each.name == MEMBER else ...) for each in fields(Record)
+}
 _Line = create_model("_Line", __config__=ConfigDict(strict=True, allow_inf_nan=False, extra="forbid"), **_REQUIRED)
-"""A record as JSON: it has every field, also those with a default."""
+"""A record as JSON: it has every field, also those with a default; only the member is not there without several."""
 _STATES = {"waiting", "running", "complete", "pruned", "fail"}
 
 

@@ -8,7 +8,7 @@ import gc
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from nas.records.record import Record, record_of
@@ -49,7 +49,7 @@ class RecordFile:
         new = sorted(records.keys() - self._stored)
         if new:
             # A newline before each line, too: the last one in the file may be torn.
-            lines = "".join(f"\n{json.dumps(asdict(records[trial]))}\n" for trial in new)
+            lines = "".join(f"\n{json.dumps(records[trial].as_line())}\n" for trial in new)
             with suppress(OSError):  # Optuna's database has them
                 with self.path.open("a", encoding="utf-8") as file:
                     file.write(lines)

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,10 @@ from trials.accuracy.judged import JUDGED
 from trials.file_names import CHECKPOINT, ERROR, MODEL, SCRATCH, WEIGHTS
 from trials.scores import Epoch, Outcome
 
+BASE = "base"
+"""Folder of the training of the stock model in a study's folder; of several members it has a folder for each."""
+BASE_PATTERN = rf"{BASE}(?:/(?!{SCRATCH}/)[A-Za-z0-9][A-Za-z0-9._-]*)?"
+"""Regular expression of these folders."""
 _LONGEST_PID = 10
 """Number of digits that no process id has."""
 
@@ -30,9 +35,26 @@ class TrialFiles:
         return cls(study_folder / "trials" / f"{trial:04d}")
 
     @classmethod
-    def of_stock_model(cls, study_folder: Path) -> "TrialFiles":
-        """Return the files of the training of the stock model, from which all trials start."""
-        return cls(study_folder / "base")
+    def of_stock_model(cls, study_folder: Path, member: str = "") -> "TrialFiles":
+        """Return the files of the training of a stock model, from which all trials of its member start.
+
+        Args:
+            member: name of the member, in a study of several.
+        """
+        return cls(study_folder / BASE / member)
+
+    @classmethod
+    def of_stock_models(cls, study_folder: Path, members: Iterable[str]) -> "dict[str, TrialFiles]":
+        """Return the files of the training of each stock model by member; without members that of an empty name."""
+        return {member: cls.of_stock_model(study_folder, member) for member in tuple(members) or ("",)}
+
+    @classmethod
+    def stock_models_in(cls, study_folder: Path) -> "list[TrialFiles]":
+        """Return the files of those trainings of stock models that lie in a study's folder, whatever its settings."""
+        base = cls.of_stock_model(study_folder)
+        inside = sorted(base.folder.iterdir()) if base.folder.is_dir() else []
+        members = [path.name for path in inside if path.is_dir() and path.name != base.scratch.name]
+        return [cls.of_stock_model(study_folder, member) for member in members] or [base]
 
     @property
     def lock(self) -> Path:

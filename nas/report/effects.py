@@ -20,7 +20,7 @@ from nas.samplers.encoding import CostFunction
 from nas.words import with_unit
 from search_spaces import STOCK, Architecture, SearchSpace, Slot
 from search_spaces.scaling import MACRO
-from search_spaces.space import ScalingFactor
+from search_spaces.slot import ScalingFactor
 from trials import Ending
 
 RungAccuracies = Mapping[int, Mapping[int, float]]

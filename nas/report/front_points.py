@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from nas.records.record import Record, mean_over_seeds, stock_of
+from nas.records.record import Record, mean_over_seeds, stocks_of
 
 Point = tuple[float, float]
 """Cost and accuracy."""
@@ -11,7 +11,7 @@ Point = tuple[float, float]
 def front_points(
     records: Sequence[Record], front: Sequence[Record], cost: str
 ) -> tuple[list[tuple[Record, Point]], list[tuple[Record, Point]], list[tuple[Record, Point]]]:
-    """Return the points of all architectures, of the front, and of the stock model, each with its record.
+    """Return the points of all architectures, of the front, and of the stock models, each with its record.
 
     An architecture has the mean over its seeds. One without this cost or without a score has no point.
 
@@ -20,9 +20,8 @@ def front_points(
         front: Pareto front.
         cost: name of the cost, such as `gflops`.
     """
-    stock = stock_of(records)
-    trained, alone = mean_over_seeds(records), [stock] if stock is not None else []
-    return list(_points(trained, cost)), list(_points(front, cost)), list(_points(alone, cost))
+    trained, stocks = mean_over_seeds(records), stocks_of(records)
+    return list(_points(trained, cost)), list(_points(front, cost)), list(_points(stocks, cost))
 
 
 def _points(records: Sequence[Record], cost: str) -> Iterator[tuple[Record, Point]]:

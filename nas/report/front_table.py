@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from nas.records.distinct_summaries import distinct_summaries
 from nas.records.facts import facts
-from nas.records.record import Record, stock_of
+from nas.records.record import Record, its_stock, stocks_of
 from nas.report.beside_stock import accuracy_gain, cost_share
 
 _COLUMNS = ("trial", "mAP50-95", "over stock", "GFLOPs", "of stock", "params", "latency", "measured", "architecture")
@@ -18,12 +18,12 @@ def front_table(
     Args:
         cost: name of the cost that is shown as a share of the stock model's.
     """
-    stock = stock_of(records)
-    shown = [*front, *([stock] if stock is not None and stock.trial not in {one.trial for one in front} else [])]
+    stocks, on_front = stocks_of(records), {one.trial for one in front}
+    shown = [*front, *(stock for stock in stocks if stock.trial not in on_front)]
     summaries = distinct_summaries(shown)
     cells = []
     for record in shown:
-        values = facts(record)
+        values, stock = facts(record), its_stock(record, stocks)
         gained, share = accuracy_gain(record, stock), cost_share(record, stock, cost)
         cells.append(
             {

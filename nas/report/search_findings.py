@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from nas.algorithms.pareto import main_cost
-from nas.records.record import Record
-from nas.report import verdicts
+from nas.records.record import Record, stocks_of
+from nas.report import stock_front, verdicts
 from nas.report.readable_study import ReadableStudy
 from nas.report.trust import Trust
 from nas.report.trusting import noise_of, number_of_finalists
@@ -20,9 +20,11 @@ def search_findings(
     Args:
         records: of all trials.
         front: Pareto front, not empty.
-        stock: record of the stock model, which has finished.
+        stock: record of the stock model, which has finished; of several members see `stock_front`.
         trust: how far the ranking can be believed; None if it is not known, or the study trains models again.
     """
+    if study.settings.members:
+        return stock_front.findings(front, stocks_of(records), main_cost(study.settings.objectives))
     judging, is_search = judging_command(study), study.settings.confirms is None
     noise = trust.noise if trust else noise_of(Trained.of(study.folder, study.file, list(records)), [])
     measure = trust.measure if trust else command("trust", study.folder) if is_search else judging

@@ -11,7 +11,7 @@ from nas.settings import Settings
 from nas.study.confirmation import have_in_common
 from nas.study.folders import STUDY
 from nas.study.study_file import StudyFile
-from search_spaces import STOCK, Architecture, SearchSpace
+from search_spaces import STOCK, Architecture, SearchSpace, Space
 from trials import Limits
 
 FIRST_SEED = 2000
@@ -85,9 +85,10 @@ class Part:
         return f"slot {self.name}{tied} {self.choice}"
 
 
-def parts_of(space: SearchSpace, architecture: Architecture) -> list[Part]:
+def parts_of(space: Space, architecture: Architecture) -> list[Part]:
     """Return the slots and scaling factors in which an architecture differs from the stock model, in their order."""
-    return [*_slots(space, architecture), *_factors(space, architecture)]
+    member = space.member_of(architecture)
+    return [*_slots(member, architecture), *_factors(member, architecture)]
 
 
 def _slots(space: SearchSpace, architecture: Architecture) -> Iterator[Part]:
@@ -107,7 +108,7 @@ def _factors(space: SearchSpace, architecture: Architecture) -> Iterator[Part]:
 
 
 def reason_to_leave_out(
-    part: Part, architecture: Architecture, space: SearchSpace, feasible: FeasibilityFilter, limits: Limits
+    part: Part, architecture: Architecture, space: Space, feasible: FeasibilityFilter, limits: Limits
 ) -> str:
     """Return why an architecture cannot be trained with stock in place of a part; empty if it can.
 

@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from nas.records.trial_files import BASE_PATTERN
 from nas.study.folders import (
     DATABASE,
     HOLDOUT,
@@ -38,7 +39,7 @@ _PATTERN = re.compile(
     "|".join(
         [
             *map(re.escape, _OF_STUDY),
-            rf"(?:base|trials/\d{{4,9}})/(?:{'|'.join(map(re.escape, _OF_TRIAL))})",
+            rf"(?:{BASE_PATTERN}|trials/\d{{4,9}})/(?:{'|'.join(map(re.escape, _OF_TRIAL))})",
             r"modules/[A-Za-z0-9_-][A-Za-z0-9._-]*\.py",
             rf"{MODELS}/[A-Za-z0-9_-][A-Za-z0-9._-]*\.ya?ml",
             r"workers/\d{1,6}\.log",
@@ -46,7 +47,7 @@ _PATTERN = re.compile(
     )
 )
 _LEFT_OUT = re.compile(
-    r"(?:.*/)?(?:lock|.*\.lock|\..*)|(?:base|trials/\d+)/ultralytics/.*|(?:export|full|mlflow|orphans)/.*"
+    rf"(?:.*/)?(?:lock|.*\.lock|\..*)|(?:{BASE_PATTERN}|trials/\d+)/ultralytics/.*|(?:export|full|mlflow|orphans)/.*"
     r"|study\.db-\w+|machine\.json|report\.html"
 )
 """Locks, journals, temporary files, a machine's identity, and what is written again: exports, pages, uploads."""

@@ -86,7 +86,7 @@ def delete_leftovers(folder: Path) -> None:
         folder: of a study whose supervisor's lock the caller holds.
     """
     trainings = [TrialFiles.of(folder, number) for number in trial_folders(folder)]
-    for files in (TrialFiles.of_stock_model(folder), *trainings):
+    for files in (*TrialFiles.stock_models_in(folder), *trainings):
         if not is_held(files.lock):
             for name in temporary_files(files.folder):
                 (files.folder / name).unlink(missing_ok=True)

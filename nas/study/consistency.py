@@ -308,9 +308,14 @@ def _leftover(address: str, trial: int | None = None) -> Finding:
     return Finding(address=address, problem=problem, repair=Repair.DELETE_TEMPORARY, trial=trial)
 
 
-def compare_stock_training(study: str, found: FoundFiles, *, is_running: bool) -> Iterator[Finding]:
-    """Yield what is wrong with the files of the stock model's training, in `base/`."""
-    where = f"{study}/base"
+def compare_stock_training(where: str, found: FoundFiles, *, is_running: bool) -> Iterator[Finding]:
+    """Yield what is wrong with the files of a stock model's training.
+
+    Args:
+        where: address of its folder, `STUDY/base`.
+        found: there.
+        is_running: whether the study is.
+    """
     if found.is_held or is_running:
         return
     yield from (_leftover(f"{where}/{name}") for name in found.temporary)

@@ -63,12 +63,13 @@ def _write(study: Study, space_text: str, latency: Timings | None, sealed: Holdo
 
 
 def _enqueue_first(study: Study) -> None:
-    """Enqueue the stock model and, in a search, the architectures that the space file names as its start."""
-    stock = study.space.stock
-    study.enqueue(stock, role="stock")
+    """Enqueue the stock models and, in a search, the architectures that the space file names as its start."""
+    stocks = study.space.stocks
+    for stock in stocks:
+        study.enqueue(stock, role="stock")
     start = () if study.settings.confirms else study.space.start
     for fingerprint, architecture in {each.fingerprint: each for each in start}.items():
-        if fingerprint != stock.fingerprint:
+        if fingerprint not in {stock.fingerprint for stock in stocks}:
             study.enqueue(architecture, role="start")
 
 

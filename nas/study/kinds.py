@@ -6,6 +6,7 @@ from pathlib import Path
 from nas.study.ablations import ablated_trial
 from nas.study.confirmation import is_confirmation
 from nas.study.folders import runs_option
+from nas.study.one_member import require_one_member
 from nas.study.study_file import StudyFile
 from nas.study.trained_again import measures_noise
 from search_spaces.errors import StudyError
@@ -46,8 +47,9 @@ def require_search(folder: Path, file: StudyFile, command: str) -> None:
         command: that is refused, such as `confirm`.
 
     Raises:
-        StudyError: the study is a confirmation, an ablation or a calibration.
+        StudyError: the study is a confirmation, an ablation or a calibration, or has several members.
     """
+    require_one_member(folder.name, file.settings, f"nas {command}")
     name = _NAMES.get(kind_of(file))
     if name is not None:
         search = str(file.settings.confirms).removesuffix("-calibrate")

@@ -6,12 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from nas.locks import Lock
-from search_spaces import Architecture, SearchSpace, cache_folder
+from search_spaces import Architecture, SearchSpace, Space, cache_folder
 from search_spaces.errors import EnvironmentProblem, LatencyError, SpecError, nearest
 from trials.devices import DeviceProfile, slug
-from trials.latency import latency_table, runtimes, timings
+from trials.latency import latency_table, runtimes, space_latencies, timings
 from trials.latency.backends import BACKENDS
 from trials.latency.latency_table import LatencyTable, Workload
+from trials.latency.space_latencies import SpaceLatencies
 from trials.latency.timings import Timings
 
 
@@ -34,7 +35,7 @@ def read(name: str) -> Timings:
     return timings.read(path)
 
 
-def table_of(space: SearchSpace, classes: int, deploy_size: int, name: str) -> LatencyTable:
+def table_of(space: Space, classes: int, deploy_size: int, name: str) -> SpaceLatencies:
     """Return a device's table for a search in a space; entries may be missing only if this machine is the device.
 
     Entries are missing where the table was recorded for another number of classes or another image size.
@@ -42,7 +43,7 @@ def table_of(space: SearchSpace, classes: int, deploy_size: int, name: str) -> L
     Raises:
         SpecError: there is no table, or it lacks entries and this machine is not the device.
     """
-    table = LatencyTable(space, classes, deploy_size, read(name))
+    table = space_latencies.table(space, classes, deploy_size, read(name))
     missing = missing_workloads(table)
     if missing and not is_this_machine(table.recorded.profile):
         raise SpecError(
@@ -69,12 +70,12 @@ def predicting(
     return None
 
 
-def missing_workloads(table: LatencyTable) -> list[Workload]:
+def missing_workloads(table: SpaceLatencies) -> list[Workload]:
     """Return the workloads that predictions in a space need and a table lacks."""
     return [workload for key, workload in table.workloads().items() if key not in table.recorded.entries]
 
 
-def complete(table: LatencyTable, show: Callable[[int, int], None] = lambda *_: None) -> Timings:
+def complete(table: SpaceLatencies, show: Callable[[int, int], None] = lambda *_: None) -> Timings:
     """Time what a table lacks on this machine, which is its device; the entries are added to the device's table.
 
     Args:
@@ -92,9 +93,10 @@ def complete(table: LatencyTable, show: Callable[[int, int], None] = lambda *_: 
         recording_lock(path),
     ):
         profile.require(runtime.profile, f"the table {profile.name}")
-        for step in latency_table.record(table, runtime, path):
-            problems += [step.problem] if step.problem else []
-            show(step.done, step.total)
+        for member in table.of_members:
+            for step in latency_table.record(member, runtime, path):
+                problems += [step.problem] if step.problem else []
+                show(step.done, step.total)
     if problems:
         raise LatencyError(
             f"latency: {len(problems)} layers of {table.space.name} cannot be timed alone, such as: {problems[0]} "

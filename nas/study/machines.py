@@ -98,6 +98,11 @@ def machine_id(folder: Path) -> str:
     return machine if is_same and isinstance(machine, str) else new_machine_id(folder)
 
 
+def stock_training_of(member: str) -> str:
+    """Return the task to train the stock model of a member; without a name, the only one."""
+    return f"{STOCK_TRAINING} {member}".rstrip()
+
+
 def new_machine_id(folder: Path) -> str:
     """Give the machine that works in a study's folder a new identity."""
     machine = uuid.uuid4().hex

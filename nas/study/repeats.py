@@ -8,7 +8,7 @@ Source: Moore and Maron, "Hoeffding Races", 1994: only the candidates that are s
 
 from collections.abc import Iterable, Sequence
 
-from nas.records.record import Record, pareto_front_of, stock_of
+from nas.records.record import Record, pareto_front_of, stocks_of
 
 SCORED_BEFORE = 6
 """Number of scored architectures before the first repeat: early fronts are soon dominated."""
@@ -17,7 +17,7 @@ SCORED_BEFORE = 6
 def next_repeat(records: Sequence[Record], objectives: Sequence[str], seeds: int) -> tuple[Record, int] | None:
     """Return the trial whose architecture is to be repeated now, and the number of that repeat.
 
-    Of the stock model and the front, the one with the fewest seeds; of equals the stock model, with which all are
+    Of the stock models and the front, the one with the fewest seeds; of equals a stock model, with which all are
     compared, then the most accurate.
 
     Args:
@@ -29,8 +29,7 @@ def next_repeat(records: Sequence[Record], objectives: Sequence[str], seeds: int
     """
     if seeds == 1 or len({record.fingerprint for record in records if record.finished}) < SCORED_BEFORE:
         return None
-    stock = stock_of(records)
-    candidates = [*([stock] if stock else []), *pareto_front_of(records, objectives)]
+    candidates = [*stocks_of(records), *pareto_front_of(records, objectives)]
     trained = {record.trial: 1 + max(_repeats(record.fingerprint, records)) for record in candidates}
     first = min(candidates, key=lambda record: trained[record.trial], default=None)
     return None if first is None or trained[first.trial] >= seeds else (first, trained[first.trial])

@@ -7,15 +7,16 @@ from nas.records.trial_files import TrialFiles
 from nas.settings import Settings
 from nas.study.score_cache import ScoreCache, training_key, weights_digest
 from nas.study.stock_training import StockTraining
-from search_spaces import Architecture, SearchSpace
+from nas.study.stock_trainings import StockTrainings
+from search_spaces import Architecture, Space
 from trials import Budget, Limits, Outcome
 from trials.budget import Subset
-from trials.costing import cost
-from trials.costing.cost import CostTable
+from trials.costing import space_costs
+from trials.costing.space_costs import SpaceCosts
 from trials.data import datasets
 from trials.data.datasets import DataSet
 from trials.evaluation import exceeded_limits
-from trials.latency.latency_table import LatencyTable
+from trials.latency.space_latencies import SpaceLatencies
 from trials.scores import Costs
 
 
@@ -45,7 +46,7 @@ class Scoring:
 
     Args:
         latency_table: predicts latencies; None if they are measured.
-        stock_training: its weights are the candidates' initial weights; None if the budget names those, or they are
+        stock_trainings: their weights are the candidates' initial weights; empty if the budget names those, or they are
             random.
         cache: scores of earlier trainings, of all studies of the user; None if they may not be reused.
         sealed: the study's `holdout.json`; None if it has sealed no images.
@@ -53,22 +54,22 @@ class Scoring:
 
     def __init__(
         self,
-        space: SearchSpace,
+        space: Space,
         settings: Settings,
         *,
-        latency_table: LatencyTable | None,
-        stock_training: StockTraining | None,
+        latency_table: SpaceLatencies | None,
+        stock_trainings: StockTrainings,
         cache: ScoreCache | None,
         sealed: Path | None = None,
     ) -> None:
         self._space, self._settings = space, settings
-        self._latency_table, self._stock_training, self._cache = latency_table, stock_training, cache
+        self._latency_table, self._stock_trainings, self._cache = latency_table, stock_trainings, cache
         self._sealed = sealed
 
     @cached_property
-    def cost_table(self) -> CostTable:
+    def cost_table(self) -> SpaceCosts:
         """Deployed cost of every architecture; building it takes seconds."""
-        return cost.table(self._space, len(self._settings.classes), self._settings.budget.deploy_size)
+        return space_costs.table(self._space, len(self._settings.classes), self._settings.budget.deploy_size)
 
     def costs(self, architecture: Architecture) -> Costs | None:
         """Return the costs of an architecture before it is built; None if its latency matters and must be measured."""
@@ -78,12 +79,10 @@ class Scoring:
         counted = self.cost_table.cost(architecture)
         return Costs(params=counted.params, gflops=counted.gflops, latency_ms=predicted)
 
-    def budget(self, repeat: int = 0) -> Budget:
-        """Return the `candidate_budget` of this study."""
-        settings = self._settings
-        return candidate_budget(
-            settings.budget, self._stock_training, repeat, sealed=self._sealed, subset=settings.subset
-        )
+    def budget(self, architecture: Architecture, repeat: int = 0) -> Budget:
+        """Return the `candidate_budget` of an architecture in this study."""
+        settings, training = self._settings, self._stock_trainings.of(architecture)
+        return candidate_budget(settings.budget, training, repeat, sealed=self._sealed, subset=settings.subset)
 
     def recall(self, architecture: Architecture, budget: Budget, limits: Limits, files: TrialFiles) -> Outcome | None:
         """Return the outcome of an equal training from the cache; None if there is none, or a figure is missing."""
@@ -108,14 +107,17 @@ class Scoring:
 
     def _key(self, architecture: Architecture, budget: Budget) -> str:
         judging = self._settings.judging.fingerprint if self._settings.judging else ""
-        return training_key(architecture, budget, self._data, self._initial_weights, judging=judging)
+        return training_key(architecture, budget, self._data, self._initial_weights(architecture), judging=judging)
 
     @cached_property
     def _data(self) -> DataSet:
         """Data set, checked once: that reads every label."""
         return datasets.load_for(self._settings.budget.data, self._sealed, self._settings.subset)
 
+    def _initial_weights(self, architecture: Architecture) -> str:
+        training = self._stock_trainings.of(architecture)
+        return self._named_weights if training is None else training.key
+
     @cached_property
-    def _initial_weights(self) -> str:
-        training = self._stock_training
-        return weights_digest(self._settings.budget.weights) if training is None else training.key
+    def _named_weights(self) -> str:
+        return weights_digest(self._settings.budget.weights)

@@ -14,7 +14,7 @@ from pathlib import Path
 from sqlalchemy.exc import SQLAlchemyError
 
 from nas.locks import ExclusiveLock
-from nas.records.trial_files import TrialFiles
+from nas.records.trial_files import BASE_PATTERN, TrialFiles
 from nas.study.database_lock import DatabaseLock
 from nas.study.machines import Machines, machine_id, new_machine_id
 from nas.study.shared_files import MOST_BYTES, SharedFile, SharedFiles
@@ -25,7 +25,7 @@ _SMALL = ("model.yaml", "progress.jsonl", "judged.npz", "error.txt", "outcome.js
 """Files that each machine has of all trials; the outcome last: with it a trial's files are complete."""
 _LARGE = ("weights.pt", "checkpoint.bin")
 """Files that are fetched when they are needed."""
-_NAME = re.compile(rf"(?:base|trials/\d{{4,}})/(?:{'|'.join(map(re.escape, _SMALL + _LARGE))})")
+_NAME = re.compile(rf"(?:{BASE_PATTERN}|trials/\d{{4,}})/(?:{'|'.join(map(re.escape, _SMALL + _LARGE))})")
 _OVERLAP = timedelta(minutes=2)
 """A file that is written later may be listed with an earlier time: when its transaction began to write."""
 

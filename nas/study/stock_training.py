@@ -1,4 +1,4 @@
-"""Train the stock model once per study: its weights are the initial weights of every candidate."""
+"""Train a stock model once per study: its weights are the initial weights of every candidate of its member."""
 
 import shutil
 from collections.abc import Callable
@@ -21,24 +21,31 @@ _FINISHED = Ending.FINISHED.value
 
 @dataclass(frozen=True, kw_only=True)
 class StockTraining:
-    """Training of a study's stock model, which resumes where it was stopped.
+    """Training of a stock model of a study, which resumes where it was stopped.
 
     Attributes:
         folder: of the study.
-        stock: the space's base model.
+        stock: the base model of a space.
         budget: of this training.
+        member: name of that space among several; empty where there is one.
         cache: scores of earlier trainings, of all studies of the user; None if they may not be reused.
     """
 
     folder: Path
     stock: Architecture
     budget: Budget
+    member: str = ""
     cache: ScoreCache | None = None
 
     @property
     def files(self) -> TrialFiles:
         """Files of the training, named like a trial's."""
-        return TrialFiles.of_stock_model(self.folder)
+        return TrialFiles.of_stock_model(self.folder, self.member)
+
+    @property
+    def title(self) -> str:
+        """The model in words: `the stock model`, among several `the stock model of v8n`."""
+        return f"the stock model of {self.member}" if self.member else "the stock model"
 
     @property
     def weights(self) -> Path:
@@ -67,7 +74,7 @@ class StockTraining:
         if outcome is None or outcome["ending"] == _FINISHED:
             return None
         advice = Ending(outcome["ending"]).advice
-        return f"the stock model could not be trained: {outcome['detail'] or outcome['ending']} ({advice})"
+        return f"{self.title} could not be trained: {outcome['detail'] or outcome['ending']} ({advice})"
 
     @cached_property
     def key(self) -> str:

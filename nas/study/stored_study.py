@@ -25,8 +25,9 @@ from nas.study.folders import (
     default_storage,
     storage_file,
 )
-from nas.study.machines import STOCK_TRAINING
+from nas.study.machines import stock_training_of
 from nas.study.measured_latencies import MeasuredLatencies
+from nas.study.one_member import require_one_member
 from nas.study.shared_study import SharedStudy
 from nas.study.storage import TRIALS, open_storage, study_id
 from nas.study.storage_retries import RetryingStorage
@@ -39,7 +40,7 @@ from trials import Ending
 if TYPE_CHECKING:
     from nas.report.trust import Trust
     from nas.report.verdict import Verdict
-    from search_spaces import SearchSpace
+    from search_spaces import Space
 
 COUNTED = frozenset(ending.value for ending in Ending if ending not in {Ending.OVER_LIMIT, Ending.BROKEN})
 """Endings that count towards a study's number of trials."""
@@ -81,17 +82,17 @@ class StoredStudy:
         return cls(path, StudyFile.read(path))
 
     @cached_property
-    def space(self) -> "SearchSpace":
+    def space(self) -> "Space":
         """Search space, from the study's copy of the file; not needed to read finished trials.
 
         Raises:
             StudyError: it has changed since the study was created.
         """
-        from search_spaces import space_file  # noqa: PLC0415 - PyTorch, which only trials of older versions need
+        from search_spaces import joined_file  # noqa: PLC0415 - PyTorch, which only trials of older versions need
 
         path, before = self.folder / SPACE, self.settings.space_hash
         try:
-            space = space_file.load(path)
+            space = joined_file.load(path)
         except SpecError as error:
             mistakes = "; ".join(error.mistakes)
             raise StudyError(
@@ -145,11 +146,15 @@ class StoredStudy:
         if trials != self.file.run.trials:
             self.file = self.file.model_copy(update={"run": self.file.run.model_copy(update={"trials": trials})})
 
-    def stock_training_host(self) -> str:
-        """Return the name of the machine that trains the stock model for this one; empty if this one does."""
+    def stock_training_host(self, member: str = "") -> str:
+        """Return the name of the machine that trains a stock model for this one; empty if this one does."""
         if self.shared is None:
             return ""
-        return self.shared.machines.other_holder(STOCK_TRAINING)
+        return self.shared.machines.other_holder(stock_training_of(member))
+
+    def files_of_stock_models(self) -> dict[str, TrialFiles]:
+        """Return the files of the training of each stock model by member; one with an empty name in a single space."""
+        return TrialFiles.of_stock_models(self.folder, self.settings.members)
 
     def _share_number_of_trials(self) -> None:
         if self.shared is not None:
@@ -267,11 +272,12 @@ class StoredStudy:
             reads_rungs: whether its accuracies at rungs are read, from one file a trial.
 
         Raises:
-            StudyError: this study is no search.
+            StudyError: this study is no search, or has several members.
         """
         if self.settings.confirms:
             search = self.folder.with_name(self.settings.confirms)
             raise StudyError(f"{self.name} trains models of another study again; ask: {command('trust', search)}")
+        require_one_member(self.name, self.settings, "nas trust")
         again = [StoredStudy.open(folder) for folder in trained_again(self.folder, self.settings)]
         return (
             Trained.of(self.folder, self.file, records, reads_rungs=reads_rungs),

@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from nas import ranges
-from nas.records.record import Record, find_record, mean_over_seeds, stock_of
+from nas.records.record import Record, find_record, its_stock, mean_over_seeds, stocks_of
 from nas.records.trial_attributes import ARCHITECTURE, FINGERPRINT
 from nas.samplers.base import FilteredSampler
 from nas.samplers.factory import make_sampler
@@ -27,18 +27,20 @@ from nas.study.running_trials import with_progress
 from nas.study.score_cache import ScoreCache
 from nas.study.scoring import Scoring, candidate_budget
 from nas.study.stock_training import StockTraining
+from nas.study.stock_trainings import StockTrainings
 from nas.study.storage import study_id
 from nas.study.stored_study import StoredStudy
 from nas.study.trial_records import description
 from search_spaces import Architecture
 from search_spaces.errors import NasError, StudyError
 from search_spaces.files import require_place, write_atomically
+from search_spaces.joined_space import require_one
 from trials import Ending
 from trials.data import datasets
 from trials.data.datasets import DataSet
 from trials.data.unseen_images import JudgingImages
-from trials.latency import timings
-from trials.latency.latency_table import LatencyTable
+from trials.latency import space_latencies, timings
+from trials.latency.space_latencies import SpaceLatencies
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -74,21 +76,30 @@ class Study(StoredStudy):
         return FeasibilityFilter(self.space, lambda: self.scoring.cost_table, self.settings.limits, self.latency_table)
 
     @cached_property
-    def latency_table(self) -> LatencyTable | None:
+    def latency_table(self) -> SpaceLatencies | None:
         """Latency table, from the study's copy of the file; None if latencies are measured."""
         if self.settings.latency is None:
             return None
         recorded = timings.read(self.folder / LATENCY_TABLE)
-        return LatencyTable(self.space, len(self.settings.classes), self.settings.budget.deploy_size, recorded)
+        return space_latencies.table(self.space, len(self.settings.classes), self.settings.budget.deploy_size, recorded)
 
     @cached_property
-    def stock_training(self) -> StockTraining | None:
-        """Training of the stock model whose weights initialise every candidate; None if there is none."""
+    def stock_trainings(self) -> StockTrainings:
+        """Trainings of the stock models whose weights initialise the candidates; empty if there are none."""
         budget = self.settings.base
         if budget is None:
-            return None
+            return StockTrainings(self.space, {})
         budget = budget.model_copy(update={"sealed": self.sealed, "subset": self.settings.subset})
-        return StockTraining(folder=self.folder, stock=self.space.stock, budget=budget, cache=self._cache)
+        trainings = [
+            StockTraining(folder=self.folder, stock=stock, budget=budget, member=name, cache=self._cache)
+            for stock, name in ((stock, self.space.member_name(stock)) for stock in self.space.stocks)
+        ]
+        return StockTrainings(self.space, {training.member: training for training in trainings})
+
+    @property
+    def stock_training(self) -> StockTraining | None:
+        """Training of the stock model, of several members that of the first; None if there is none."""
+        return next(iter(self.stock_trainings), None)
 
     @cached_property
     def scoring(self) -> Scoring:
@@ -97,7 +108,7 @@ class Study(StoredStudy):
             self.space,
             self.settings,
             latency_table=self.latency_table,
-            stock_training=self.stock_training,
+            stock_trainings=self.stock_trainings,
             cache=self._cache,
             sealed=self.sealed,
         )
@@ -175,14 +186,13 @@ class Study(StoredStudy):
         return min(began, default=None), max(ended, default=None)
 
     def reason_to_stop(self, records: Sequence[Record]) -> str | None:
-        """Return why no further trial should begin: the stock model's failure or the circuit breaker's; else None."""
-        if self.stock_training is not None and (failure := self.stock_training.failure):
-            return failure
-        return reason_to_stop(records, earlier=self.file.run.earlier)
+        """Return why no further trial should begin: a stock model's failure or the circuit breaker's; else None."""
+        return self.stock_trainings.failure or reason_to_stop(records, earlier=self.file.run.earlier)
 
     def enqueue(self, architecture: Architecture, **attributes: Any) -> None:
         """Enqueue an architecture; it is trained before the sampler proposes any."""
-        attributes = {FINGERPRINT: architecture.fingerprint, ARCHITECTURE: description(architecture), **attributes}
+        described = description(architecture, self.space)
+        attributes = {FINGERPRINT: architecture.fingerprint, ARCHITECTURE: described, **attributes}
         self.optuna.enqueue_trial(self.space.values(architecture), user_attrs=attributes)
 
     def export(
@@ -231,7 +241,9 @@ class Study(StoredStudy):
         if self.shared is not None:
             self.shared.fetch_training(self.files(record.trial))
         architecture, files = self.architecture(record), self.files(record.trial)
-        budget = candidate_budget(self.settings.budget, self.stock_training, record.repeat, sealed=self.sealed)
+        budget = candidate_budget(
+            self.settings.budget, self.stock_trainings.of(architecture), record.repeat, sealed=self.sealed
+        )
         on_step("writing the model")
         own = self.folder / "export" / f"trial-{record.trial:04d}"
         if folder is None:
@@ -255,7 +267,7 @@ class Study(StoredStudy):
             budget=budget.at(architecture.image_size),
             study=self.name,
             train=f"{command('train', self.folder)} --trial {record.trial}",
-            stock=stock_of(records),
+            stock=its_stock(record, stocks_of(records)),
             verdict=self._verdict_on(record, records),
         )
 
@@ -313,7 +325,7 @@ class Study(StoredStudy):
             (part, reason_to_leave_out(part, architecture, self.space, self.feasible, limits))
             for part in parts_of(self.space, architecture)
         ]
-        return Ablated(self.name, trial, architecture, parts, self.space.stock)
+        return Ablated(self.name, trial, architecture, parts, self.space.member_of(architecture).stock)
 
     def report(self, file: str | Path | None = None) -> Path:
         """Write a report of this study as one HTML page that needs no network.
@@ -371,4 +383,4 @@ class Study(StoredStudy):
         every = self.records() if records is None else records
         has_stopped = any(record.ending == Ending.STOPPED for record in every)
         attributes = {trial.number: trial.user_attrs for trial in self.optuna_trials()} if has_stopped else {}
-        return estimate(every, self.space, self.feasible.figures, rung_accuracies(attributes))
+        return estimate(every, require_one(self.space, "effects"), self.feasible.figures, rung_accuracies(attributes))

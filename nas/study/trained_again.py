@@ -72,7 +72,12 @@ class Trained:
 
 
 def base_accuracy(folder: Path, settings: Settings) -> float | None:
-    """Return the mAP50-95 after the training of a study's stock model before all trials; None before its end."""
+    """Return the mAP50-95 after the training of a study's stock model before all trials; None before its end.
+
+    None, too, in a study of several members: no single training is that of all.
+    """
+    if settings.members:
+        return None
     outcome = TrialFiles.of_stock_model(folder).read_outcome() if settings.base is not None else None
     return outcome.get("map50_95") if outcome else None
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import FrozenTrial
 from sqlalchemy import text
 
-from nas.records.record import Record
+from nas.records.record import MEMBER, Record
 from nas.records.record_file import RecordFile
 from nas.records.trial_attributes import ARCHITECTURE, DETAIL, FINGERPRINT, REPEAT, ROLE
 from nas.study.fast_storage import FastStorage
@@ -15,7 +15,7 @@ from nas.study.storage import study_id
 from nas.study.storage_retries import call_with_backoff, place_of
 
 if TYPE_CHECKING:
-    from search_spaces import Architecture, SearchSpace
+    from search_spaces import Architecture, Space
 
 _ATTRIBUTES_OF_RUNNING = (FINGERPRINT, ROLE, DETAIL, REPEAT)
 
@@ -36,7 +36,7 @@ class TrialRecords:
         space: returns the study's space; called for a trial of an older version that is not in the file.
     """
 
-    def __init__(self, name: str, storage: FastStorage, space: "Callable[[], SearchSpace]", file: RecordFile) -> None:
+    def __init__(self, name: str, storage: FastStorage, space: "Callable[[], Space]", file: RecordFile) -> None:
         self._name, self._storage, self._space, self._file = name, storage, space, file
         self._unended: dict[int, tuple[str, Record]] = {}
         self._first = 0
@@ -101,12 +101,18 @@ class TrialRecords:
         return call_with_backoff(rows, place_of(self._storage.url))
 
 
-def description(architecture: "Architecture") -> dict[str, Any]:
-    """Return what a record shows of an architecture: the value of the attribute `architecture` of a trial."""
-    return {"picks": architecture.as_picks(), "summary": architecture.summary()}
+def description(architecture: "Architecture", space: "Space") -> dict[str, Any]:
+    """Return what a record shows of an architecture: the value of the attribute `architecture` of a trial.
+
+    In a joined space it has the name of the member, with which the summary begins, too.
+    """
+    picks, summary, member = architecture.as_picks(), architecture.summary(), space.member_name(architecture)
+    if not member:
+        return {"picks": picks, "summary": summary}
+    return {"picks": picks, "summary": f"{member}: {summary}", MEMBER: member}
 
 
-def _record(trial: FrozenTrial, space: "Callable[[], SearchSpace]") -> Record:
+def _record(trial: FrozenTrial, space: "Callable[[], Space]") -> Record:
     """Return the record of a trial; a waiting one's parameters are those that it was enqueued with."""
     # A worker stores the attributes one by one; all of them are stored when the trial has ended.
     names_to_read = Record.__dataclass_fields__ if trial.state.is_finished() else _ATTRIBUTES_OF_RUNNING
@@ -122,10 +128,9 @@ def _record(trial: FrozenTrial, space: "Callable[[], SearchSpace]") -> Record:
     )
 
 
-def _from_parameters(trial: FrozenTrial, space: "SearchSpace") -> dict[str, Any]:
+def _from_parameters(trial: FrozenTrial, space: "Space") -> dict[str, Any]:
     """Return the description of the architecture of a trial that has no such attribute; empty while it is proposed."""
     parameters = trial.system_attrs.get("fixed_params") or trial.params
-    names = [f"{slot.name}.operator" for slot in space.slots] + [factor.parameter for factor in space.scaling_factors]
-    if any(name not in parameters for name in names):
+    if not space.has_all(parameters):
         return {"picks": {}, "summary": ""}
-    return description(space.architecture(parameters))
+    return description(space.architecture(parameters), space)

@@ -110,7 +110,7 @@ def _plain(number: float) -> str:
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return the front as CSV, as `nas pareto --format csv` prints it."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS)
+    writer = csv.DictWriter(text, list(rows[0]) if rows else COLUMNS)
     writer.writeheader()
     writer.writerows({**row, "picks": json.dumps(row["picks"])} for row in rows)
     return text.getvalue()

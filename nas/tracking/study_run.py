@@ -89,13 +89,14 @@ class StudyRun:
         self.run.set_tags({f"settings.{name}": text for name, text in present.items()})
 
     def write_stock_training(self) -> None:
-        """Write the epochs of the stock model's training, which is no trial, under `base/`."""
-        at = float(self.run.began)
-        for epoch in TrialFiles.of_stock_model(self._folder).read_epochs():
-            values = {**epoch.losses, "map50_95": epoch.map50_95, "map50": epoch.map50}
-            at += 1000 * epoch.seconds
-            named = {f"base/{name}": value for name, value in values.items()}
-            self.run.log_metrics(named, step=epoch.epoch, at=round(at))
+        """Write the epochs of the stock models' trainings, which are no trials, under `base/` or `base/<member>/`."""
+        for files in TrialFiles.stock_models_in(self._folder):
+            at, place = float(self.run.began), files.folder.relative_to(self._folder).as_posix()
+            for epoch in files.read_epochs():
+                values = {**epoch.losses, "map50_95": epoch.map50_95, "map50": epoch.map50}
+                at += 1000 * epoch.seconds
+                named = {f"{place}/{name}": value for name, value in values.items()}
+                self.run.log_metrics(named, step=epoch.epoch, at=round(at))
 
     def write_report(self) -> None:
         """Upload the page of `nas report`, if the study has one that MLflow lacks."""

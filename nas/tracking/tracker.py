@@ -238,9 +238,10 @@ class Tracker:
 
     @property
     def _stock_is_trained(self) -> bool:
-        """True while the stock model is being trained."""
-        files = TrialFiles.of_stock_model(self.folder)
-        return files.folder.is_dir() and not files.outcome.is_file()
+        """True while a stock model is being trained."""
+        return any(
+            files.folder.is_dir() and not files.outcome.is_file() for files in TrialFiles.stock_models_in(self.folder)
+        )
 
     def _attempt(self, write: Callable[[], None], *, last: bool = False) -> None:
         try:
@@ -374,7 +375,7 @@ class Tracker:
             before: end time in MLflow, if the run has ended before.
         """
         files = [
-            TrialFiles.of_stock_model(self.folder),
+            *TrialFiles.stock_models_in(self.folder),
             *(TrialFiles.of(self.folder, one.trial) for one in self._records),
         ]
         ends = [self._state.ended or before, *(changed_at(each.outcome) for each in files)]

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from nas.records.record import Record
+from nas.records.record import MEMBER, Record
 from nas.records.trial_files import TrialFiles
 from nas.tracking.consistency import OPTIONAL, best_and_last
 from nas.tracking.context import DataInput
@@ -13,6 +13,7 @@ from nas.tracking.findings import JudgedTrial
 from nas.tracking.mlflow_runs import Run, Runs, now
 from search_spaces.scaling import MACRO
 
+_STOCK = {"architecture": "stock"}
 _STATUS = {"running": "RUNNING", "complete": "FINISHED", "pruned": "FINISHED", "fail": "FAILED"}
 _COSTS = ("gflops", "params", "latency_ms", "latency_spread_ms", "seconds")
 
@@ -74,6 +75,7 @@ class TrialRuns:
                 "nas.ending": record.ending or "",
                 "nas.detail": record.detail,
                 "pareto": pareto,
+                **({"nas.member": record.member} if record.member else {}),
             }
         )
         if run.status != status:
@@ -83,7 +85,7 @@ class TrialRuns:
         """Write data sets, choices, and the best and the last epoch."""
         run.log_data(self._data)
         if record.summary:
-            run.log_params({**self._choices, **_pick_params(record.picks)})
+            run.log_params({**self._choices, **_pick_params(record)})
         if record.state != "running" and run.lacks(OPTIONAL):
             run.log_metrics(best_and_last(self._files(record.trial).read_epochs()), at=ended)
 
@@ -164,12 +166,21 @@ def _write_training(run: Run, record: Record, files: TrialFiles, ended: int | No
             run.log_artifact(path)
 
 
-def _pick_params(picks: Mapping[str, Any]) -> dict[str, str]:
+def _pick_params(record: Record) -> dict[str, str]:
     """Return picks as params with Optuna's names; `architecture: stock` where there are none."""
+    flat = _flat(record.picks)
+    if not record.member:
+        return flat or _STOCK
+    named = {f"{record.member}/{name}": value for name, value in flat.items()}
+    return {MEMBER: record.member, **(named or _STOCK)}
+
+
+def _flat(picks: Mapping[str, Any]) -> dict[str, str]:
+    """Return the operators, their parameters and the scaling factors by their names in one space."""
     slots = {name: choice for name, choice in picks.items() if name != MACRO}
     flat = {f"{MACRO}.{factor}": f"{value:g}" for factor, value in picks.get(MACRO, {}).items()}
     for slot, choice in slots.items():
         for operator, parameters in choice.items():
             flat[f"{slot}.operator"] = operator
             flat |= {f"{slot}.{operator}.{name}": str(value) for name, value in parameters.items()}
-    return flat or {"architecture": "stock"}
+    return flat

@@ -182,9 +182,8 @@ class _Measuring:
 
     def _table(self, profile: DeviceProfile) -> LatencyTable | None:
         """Return a table of this device, runtime and precision that predicts the architecture; None without one."""
-        return latency_tables.predicting(
-            self._architecture, self._study.space, len(self._study.settings.classes), self._size, profile
-        )
+        space, classes = self._study.space.member_of(self._architecture), len(self._study.settings.classes)
+        return latency_tables.predicting(self._architecture, space, classes, self._size, profile)
 
     def _images(self) -> list[str]:
         data = self._study.data_set()

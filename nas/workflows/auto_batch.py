@@ -14,7 +14,7 @@ from nas.workflows.check_cache import CheckCache
 from nas.workflows.measured_choice import MARGIN, Chosen, if_it_fits, once
 from nas.workflows.planned_search import PlannedSearch
 from nas.workflows.search_options import BATCH
-from search_spaces import SearchSpace
+from search_spaces import Space
 from search_spaces.errors import EnvironmentProblem
 from trials import Budget, machine
 from trials.devices import CPU
@@ -94,12 +94,12 @@ def scaled(budget: Budget, batch: int) -> Budget:
 
 
 def chosen(
-    space: SearchSpace,
+    space: Space,
     search: PlannedSearch,
     cache: CheckCache,
     *,
     memory: int | None = None,
-    measure: Callable[[SearchSpace, PlannedSearch], tuple[int, int | None]] = timing.memory_of_costliest,
+    measure: Callable[[Space, PlannedSearch], tuple[int, int | None]] = timing.memory_of_costliest,
     trying: Callable[[str], None] = lambda _: None,
 ) -> Chosen:
     """Return the batch of a search on this machine; found again from the cache, as long as nothing has changed.

@@ -12,7 +12,7 @@ from nas.workflows.check_cache import CheckCache
 from nas.workflows.measured_choice import MARGIN, Chosen, if_it_fits, once
 from nas.workflows.planned_search import PlannedSearch
 from nas.workflows.timing_process import ProcessTimes
-from search_spaces import SearchSpace
+from search_spaces import Space
 from search_spaces.errors import EnvironmentProblem
 from trials import machine
 from trials.devices import CPU
@@ -75,12 +75,12 @@ def worthwhile(measure: Measure) -> Chosen:
 
 
 def chosen(
-    space: SearchSpace,
+    space: Space,
     search: PlannedSearch,
     cache: CheckCache,
     *,
     memory: int | None = None,
-    measure: Callable[[SearchSpace, PlannedSearch], ProcessTimes] = timing.of_costliest,
+    measure: Callable[[Space, PlannedSearch], ProcessTimes] = timing.of_costliest,
     trying: Trying = lambda _: None,
 ) -> Chosen:
     """Return how many trials of a search train on each GPU at once; found again from the cache if nothing has changed.

@@ -15,7 +15,7 @@ def cached_slope(plan: Plan) -> Slope | None:
     """
     settings, stock = plan.file.settings, plan.space.stock
     cache = ScoreCache.of_user() if plan.file.run.cache else None
-    if settings.base is None or cache is None:
+    if settings.base is None or settings.members or cache is None:
         return None
     before = training_key(stock, settings.base, plan.data, weights_digest(settings.base.weights))
     trial = training_key(stock, settings.budget, plan.data, before)

@@ -17,7 +17,7 @@ from nas.study.study import Study
 from nas.study.study_file import StudyFile
 from nas.workflows.begin import changed_run, create_or_resume, require_equal_settings, require_same_data
 from nas.workflows.other_images import ChosenImages, growth
-from search_spaces import Architecture, space_file
+from search_spaces import Architecture, joined_file
 from search_spaces.errors import StudyError
 from trials import recipes
 from trials.data import holdout
@@ -48,11 +48,10 @@ def derived_study(before: Study, name: str, settings: Settings, *, trials: int, 
         version=__version__,
     )
     table = before.latency_table
-    text = space_file.text(before.folder / SPACE)
+    text = joined_file.text(before.folder / SPACE)
     sealed = holdout.read(before.sealed) if before.sealed else None
     study = create_or_resume(folder, file, text, table.recorded if table else None, sealed)
-    if study.stock_training is not None and before.stock_training is not None:
-        study.stock_training.copy_from(before.stock_training)
+    study.stock_trainings.copy_from(before.stock_trainings)
     return study
 
 

@@ -13,7 +13,7 @@ from nas.workflows.needs import Needs
 from nas.workflows.planned_search import PlannedSearch
 from nas.workflows.timing_process import ProcessTimes
 from nas.workflows.timing_run import Report
-from search_spaces import SearchSpace
+from search_spaces import Space
 from trials.budget import Budget
 from trials.data.datasets import DataSet
 from trials.devices import CPU, processor
@@ -35,7 +35,7 @@ class Estimate:
         stock: seconds of a trial of the stock model.
         costliest: seconds of a trial of the architecture with the most multiply-adds.
         typical: seconds of a trial of a random architecture within the limits; 0 if none was timed.
-        base: seconds of the stock model's training before all trials; 0 if there is none.
+        base: seconds of the stock models' trainings before all trials; 0 if there are none.
         once: seconds until the first training: starting processes, decoding images.
         stopped: share of these seconds that a trial takes where trainings are stopped early: if as few are promoted
             as `eta` says, and if half of the others are as well.
@@ -80,9 +80,7 @@ class Estimate:
         return self.once + self.base
 
 
-def measure(
-    space: SearchSpace, search: PlannedSearch, cache: CheckCache, *, report: Report = lambda *_: None
-) -> Estimate:
+def measure(space: Space, search: PlannedSearch, cache: CheckCache, *, report: Report = lambda *_: None) -> Estimate:
     """Estimate how long a search takes: time trainings of its stock model, its costliest and of typical architectures.
 
     Args:
@@ -104,7 +102,7 @@ def of_times(search: PlannedSearch, times: ProcessTimes) -> Estimate:
         stock=extra + training_seconds(times.stock, search.budget, search.data),
         costliest=extra + training_seconds(times.costliest, search.budget, search.data),
         typical=extra + fmean(training_seconds(one, search.budget, search.data) for one in times.typical),
-        base=extra + training_seconds(times.stock, search.base, search.data) if search.base else 0.0,
+        base=_before_trials(times, search, extra),
         once=_once(times, search.data),
         stopped=_stopped(times.stock, search),
         timed=sum(one is not None for one in times.trainings),
@@ -126,6 +124,14 @@ def training_seconds(times: TrainingTimes, budget: Budget, data: DataSet, *, pro
         total += reaching * ((rung - before) * epoch + data.val_images * times.image)
         reaching, before = reaching * promoted, rung
     return total
+
+
+def _before_trials(times: ProcessTimes, search: PlannedSearch, extra: float) -> float:
+    """Return the seconds of the stock models' trainings before all trials, which the workers share; 0 without any."""
+    if search.base is None:
+        return 0.0
+    one = extra + training_seconds(times.stock, search.base, search.data)
+    return one * math.ceil(search.stocks / search.workers)
 
 
 def _stopped(times: TrainingTimes, search: PlannedSearch) -> tuple[float, float]:
@@ -170,5 +176,6 @@ def rough_seconds(search: PlannedSearch, stock_gflops: float) -> float:
     gflops = stock_gflops * (budget.image_size / budget.deploy_size) ** 2
     rate = _CPU_GFLOPS if search.device == CPU else _GPU_GFLOPS
     image = _IMAGE_SECONDS + 3 * gflops / rate  # backward takes twice as long as forward
-    epochs = search.trials * budget.epochs / search.workers + (search.base.epochs if search.base else 0)
+    before = search.base.epochs * math.ceil(search.stocks / search.workers) if search.base else 0
+    epochs = search.trials * budget.epochs / search.workers + before
     return epochs * search.data.train_images * image

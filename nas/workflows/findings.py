@@ -4,6 +4,9 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 
+from nas.algorithms.pareto import main_cost
+from nas.records.record import stocks_of
+from nas.report import stock_front
 from nas.report.ablation import Ablation
 from nas.report.trust import Trust
 from nas.report.verdict import Verdict
@@ -41,12 +44,14 @@ def findings_of(study: Study) -> Findings:
         records = study.records()
         verdict = study.verdict(records=records)
         ablations = list(_ablations(study))
-        trust = None if study.settings.confirms else study.trust_beside(verdict, records)
-        effects = None if study.settings.confirms else study.effects()
+        trust = study.trust_beside(verdict, records) if study.settings.searches_one else None
+        effects = study.effects() if study.settings.searches_one else None
     except NasError as problem:
         _log.warning("MLflow is not sent the findings of the studies beside %s: %s", study.name, problem)
         return Findings()
     groups = [[] if verdict is None else verdict.lines(), *(ablation.lines() for ablation in ablations)]
+    if study.settings.members and (stocks := stocks_of(records)):
+        groups.append(stock_front.findings(study.front(records), stocks, main_cost(study.settings.objectives)))
     remarks: list[list[str]] = []
     tables = {} if verdict is None else {"verdict.json": json.dumps(verdict.as_document(), indent=1)}
     for ablation in ablations:

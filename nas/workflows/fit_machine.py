@@ -11,7 +11,7 @@ from nas.workflows import auto_batch, auto_workers
 from nas.workflows.check_cache import CheckCache
 from nas.workflows.planned_search import PlannedSearch
 from nas.workflows.request import Request
-from search_spaces import SearchSpace
+from search_spaces import Space
 from trials.data.datasets import DataSet
 
 _AS_BEGUN = "as the study was begun"
@@ -34,7 +34,7 @@ class Fitted:
 
 def fitted(
     request: Request,
-    space: SearchSpace,
+    space: Space,
     settings: Settings,
     run: RunSettings,
     data: DataSet,
@@ -72,7 +72,7 @@ def fitted(
 
 def with_chosen_batch(
     request: Request,
-    space: SearchSpace,
+    space: Space,
     search: PlannedSearch,
     cache: CheckCache,
     *,

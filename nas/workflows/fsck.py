@@ -117,9 +117,9 @@ def check_study(folder: Path, show: Show = lambda _: None, *, holds_lock: bool =
     is_supervised = not holds_lock and is_held(folder / SUPERVISOR_LOCK)
     is_running = is_supervised or bool(stored_trials.machines_at_work(study))
     findings += _storage(study, trials, records, found, is_running=is_running)
-    findings += compare_stock_training(
-        study.name, stored_files.read(TrialFiles.of_stock_model(folder)), is_running=is_running
-    )
+    for files in study.files_of_stock_models().values():
+        where = f"{study.name}/{files.folder.relative_to(folder).as_posix()}"
+        findings += compare_stock_training(where, stored_files.read(files), is_running=is_running)
     if is_running:
         note = f"{study.name} is running: trials without an ending, and MLflow, were not compared"
         return StudyCheck(folder=folder, findings=findings, notes=[note], records=records)

@@ -7,8 +7,8 @@ from nas.study.latency_tables import is_this_machine
 from nas.study.study import Study
 from search_spaces.errors import SpecError
 from trials.latency import prediction_error, runtimes
-from trials.latency.latency_table import LatencyTable
 from trials.latency.prediction_error import Observation
+from trials.latency.space_latencies import SpaceLatencies
 
 
 def measure_front(study: Study) -> Iterator[tuple[int, Observation]]:
@@ -31,11 +31,12 @@ def measure_front(study: Study) -> Iterator[tuple[int, Observation]]:
     with runtimes.open_for(profile) as here:
         profile.require(here.profile, f"the table {profile.name}")
         for trial, record in missing.items():
-            (checked,) = prediction_error.observe(table, here, [study.architecture(record)])
+            architecture = study.architecture(record)
+            (checked,) = prediction_error.observe(table.of_member(architecture), here, [architecture])
             study.measured_latencies.add(trial, checked.measured_ms)
             yield trial, checked
 
 
-def is_device(table: LatencyTable | None) -> bool:
+def is_device(table: SpaceLatencies | None) -> bool:
     """Return whether this machine is the table's device, as far as it can be determined without measuring."""
     return table is not None and is_this_machine(table.recorded.profile)

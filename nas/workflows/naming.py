@@ -12,12 +12,12 @@ from nas.study.study_file import StudyFile
 from nas.study.trained_again import calibration_of, search_of_calibration
 from nas.workflows.calibrate import calibration_settings, without_calibrated
 from nas.workflows.request import Request
-from search_spaces import SearchSpace
+from search_spaces import Space
 from search_spaces.errors import StudyError
 from trials.data.datasets import DataSet
 
 
-def default_name(request: Request, space: SearchSpace, data: DataSet) -> str:
+def default_name(request: Request, space: Space, data: DataSet) -> str:
     """Return the name of a study for which none was given, such as `v9t-digits` or `v9t-digits-fine`."""
     if request.refine is not None:
         return f"{request.refine}-fine"

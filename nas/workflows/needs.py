@@ -55,7 +55,7 @@ class Needs:
         images = sum(most_bytes(count, size) for count in fitting)
         largest = max(one.weights_bytes for one in times.trainings if one is not None)
         checkpoint = max(one.checkpoint_bytes for one in times.trainings if one is not None)
-        weights = largest * (search.trials + (2 if search.base else 0)) + checkpoint * search.workers
+        weights = largest * (search.trials + (1 + search.stocks if search.base else 0)) + checkpoint * search.workers
         return cls(
             worker_memory=worker,
             images=images,

@@ -91,9 +91,9 @@ def _by_trials(plan: Plan) -> Outlook | None:
 
 
 def _stock_is_trained(plan: Plan) -> bool:
-    """Return whether the stock model's weights are in the score cache: an earlier search has trained it alike."""
+    """Return whether the stock models' weights are in the score cache: earlier searches have trained them alike."""
     base, cache = plan.file.settings.base, ScoreCache.of_user() if plan.file.run.cache else None
     if base is None or cache is None:
         return False
-    found = cache.read(training_key(plan.space.stock, base, plan.data, weights_digest(base.weights)))
-    return found is not None and found.has_weights
+    keys = (training_key(stock, base, plan.data, weights_digest(base.weights)) for stock in plan.space.stocks)
+    return all((found := cache.read(key)) is not None and found.has_weights for key in keys)

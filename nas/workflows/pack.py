@@ -9,7 +9,6 @@ from pathlib import Path
 
 from nas import addresses
 from nas._version import __version__
-from nas.records.trial_files import TrialFiles
 from nas.study import archive
 from nas.study.archive import Manifest, Show
 from nas.study.archive_members import MODELS, is_weights, members_of, require_tensors
@@ -20,9 +19,12 @@ from nas.study.stored_trials import machines_at_work
 from nas.study.trained_again import trained_again
 from search_spaces.errors import SpecError, StudyError
 from search_spaces.files import require_place, write_atomically
-from search_spaces.yaml_text import parse_yaml, read_text, read_yaml
+from search_spaces.yaml_text import parse_yaml, read_text
 
-_BASE = re.compile(r"^base:.*$", re.MULTILINE)
+_BASE = re.compile(r"^([ -]*base:) (.*)$", re.MULTILINE)
+"""Line of a space file with the base model of it, or of a member."""
+_MEMBERS = "members"
+"""Key of `search_spaces.grammar`, which comes with PyTorch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,7 +99,8 @@ def _fetch(study: StoredStudy) -> None:
         return
     if others := machines_at_work(study):
         raise StudyError(f"{study.name}: {', '.join(others)} works on it: pack it when all machines have stopped")
-    study.shared.fetch_training(TrialFiles.of_stock_model(study.folder))
+    for files in study.files_of_stock_models().values():
+        study.shared.fetch_training(files)
     for record in study.records():
         if record.ending is not None:
             study.shared.fetch_training(study.files(record.trial))
@@ -120,12 +123,37 @@ def _changed(study: StoredStudy, staged: Path) -> Iterator[tuple[str, Path]]:
     yield STUDY, staged / STUDY
     copy_storage(study, staged / DATABASE)
     yield DATABASE, staged / DATABASE
-    text, base = read_text(study.folder / SPACE), read_yaml(study.folder / SPACE).get("base")
-    if isinstance(base, str) and Path(base).is_absolute() and Path(base).is_file():
-        name = f"{MODELS}/{Path(base).name}"
-        changed = _BASE.sub(f"base: {name}", text, count=1)
-        if parse_yaml(changed) != parse_yaml(text) | {"base": name}:
-            raise StudyError(f"{study.folder / SPACE}: its base model {base} cannot be packed: rename that file")
-        write_atomically(staged / SPACE, changed)
+    text, models = _with_models_beside(study.folder / SPACE)
+    if models:
+        write_atomically(staged / SPACE, text)
         yield SPACE, staged / SPACE
-        yield name, Path(base)
+        yield from models.items()
+
+
+def _with_models_beside(space: Path) -> tuple[str, dict[str, Path]]:
+    """Return the text of a study's space with users' base models in a folder beside it, and these files by name.
+
+    Raises:
+        StudyError: one of them cannot be named so.
+    """
+    text = read_text(space)
+    document, models = parse_yaml(text), dict[str, Path]()
+    members = document.get(_MEMBERS)
+    for part in [document, *(members if isinstance(members, list) else [])]:
+        base = part.get("base") if isinstance(part, dict) else None
+        if isinstance(base, str) and Path(base).is_absolute() and Path(base).is_file():
+            name = f"{MODELS}/{Path(base).name}"
+            part["base"], text = name, _with_base(text, base, name)
+            if models.setdefault(name, Path(base)) != Path(base) or parse_yaml(text) != document:
+                raise StudyError(f"{space}: its base model {base} cannot be packed: rename that file")
+    return text, models
+
+
+def _with_base(text: str, base: str, name: str) -> str:
+    """Return the text of a space with another name in the place of a base model."""
+
+    def renamed(line: re.Match[str]) -> str:
+        is_base = parse_yaml(f"base: {line[2]}").get("base") == base
+        return f"{line[1]} {name}" if is_base else line[0]
+
+    return _BASE.sub(renamed, text)

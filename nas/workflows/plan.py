@@ -25,16 +25,18 @@ from nas.workflows.refinement import resolve_space
 from nas.workflows.request import Request, require_writable, validated
 from nas.workflows.sealed_images import sealed_images
 from nas.workflows.search_options import PRETRAINED
-from search_spaces import SearchSpace, cache_folder
+from search_spaces import Space, cache_folder
 from search_spaces.errors import DataError, SpecError, StudyError
+from search_spaces.joined_space import require_one
 from trials.budget import Subset
-from trials.costing import cost
+from trials.costing import space_costs
 from trials.costing.cost import Cost
 from trials.data.datasets import DIGITS, DataSet
 from trials.data.holdout import Holdout
 from trials.data.progress import Progress
 from trials.data.unseen_images import images_of_test
-from trials.latency.latency_table import LatencyTable
+from trials.latency import space_latencies
+from trials.latency.space_latencies import SpaceLatencies
 from trials.latency.timings import Timings
 from trials.scores import Coverage
 from trials.training import inheritance
@@ -45,6 +47,7 @@ class Plan:
     """Request that was checked against space, data and machine; nothing is written yet.
 
     Attributes:
+        stocks: cost of the stock model of each member.
         stem: of the study's name, which gets a number if it is taken; None if the name was given.
         cheapest: cost of the architecture with the fewest multiply-adds.
         costliest: cost of the architecture with the most multiply-adds.
@@ -60,10 +63,10 @@ class Plan:
     folder: Path
     file: StudyFile
     stem: str | None
-    space: SearchSpace
+    space: Space
     space_text: str
     data: DataSet
-    stock: Cost
+    stocks: tuple[Cost, ...]
     cheapest: Cost
     costliest: Cost
     latency: Timings | None = None
@@ -73,6 +76,11 @@ class Plan:
     coverage: Coverage | None = None
     batch: str = ""
     workers: str = ""
+
+    @property
+    def stock(self) -> Cost:
+        """Cost of the stock model, of several members that of the first."""
+        return self.stocks[0]
 
     @classmethod
     def of(
@@ -102,6 +110,8 @@ class Plan:
             StudyError: a study of that name exists with other settings.
         """
         request, space, text = resolve_space(request)
+        if request.calibrate:
+            require_one(space, "calibrate")
         storage = _require_places(request)
         device, workers = request.devices()
         request, pretrained = resolve_weights(request, space, fetching)
@@ -112,7 +122,7 @@ class Plan:
         fits = fitted(request, space, settings, run, data, trying=trying)
         settings, run = fits.settings, fits.run
         coverage = _require_inheritance(request.checkpoint, space, data)
-        table = cost.table(space, len(data.classes), settings.budget.deploy_size)
+        table = space_costs.table(space, len(data.classes), settings.budget.deploy_size)
         cheapest, costliest = (
             table.cost(table.extreme(lambda layer: layer.macs, cheapest=cheapest)) for cheapest in (True, False)
         )
@@ -138,7 +148,7 @@ class Plan:
             space=space,
             space_text=text,
             data=data,
-            stock=table.cost(space.stock),
+            stocks=tuple(map(table.cost, space.stocks)),
             cheapest=cheapest,
             costliest=costliest,
             latency=latency_table.recorded if latency_table else None,
@@ -178,9 +188,9 @@ class Plan:
         if self.latency is None or not self.unrecorded or exists(self.folder, self.file):
             return self.latency
         classes, size = len(self.data.classes), self.file.settings.budget.deploy_size
-        latency_table = LatencyTable(self.space, classes, size, self.latency)
+        latency_table = space_latencies.table(self.space, classes, size, self.latency)
         completed = latency_tables.complete(latency_table, recording)
-        require_reachable_limits(cost.table(self.space, classes, size), latency_table, self.file.settings)
+        require_reachable_limits(space_costs.table(self.space, classes, size), latency_table, self.file.settings)
         return completed
 
 
@@ -231,7 +241,7 @@ def _load_data(request: Request, progress: Progress | None) -> tuple[Holdout | N
 
 def _settings(
     request: Request,
-    space: SearchSpace,
+    space: Space,
     data: DataSet,
     device: str,
     *,
@@ -257,6 +267,7 @@ def _settings(
         "data": DIGITS if request.data_name == DIGITS else str(data.path),
         "data_fingerprint": data.fingerprint,
         "classes": data.classes,
+        "members": space.member_names,
         "preset": request.chosen_preset()[0],
         "base": request.stock_budget(space, data, worker_device),
         "budget": request.budget(space, data, worker_device),
@@ -281,7 +292,7 @@ def _described(sealed: Holdout | None) -> SealedImages | None:
     return SealedImages(share=sealed.share, images=len(sealed.images), fingerprint=sealed.fingerprint)
 
 
-def _require_inheritance(weights: Path | None, space: SearchSpace, data: DataSet) -> Coverage | None:
+def _require_inheritance(weights: Path | None, space: Space, data: DataSet) -> Coverage | None:
     """Refuse a checkpoint from which the stock model cannot be initialised; nothing in the file is executed.
 
     Returns:
@@ -292,6 +303,7 @@ def _require_inheritance(weights: Path | None, space: SearchSpace, data: DataSet
     """
     if weights is None:
         return None
+    space = require_one(space, "weights")
     classes = len(data.classes)
     try:
         return inheritance.require(weights, space.stock.document(classes), classes)
@@ -299,7 +311,7 @@ def _require_inheritance(weights: Path | None, space: SearchSpace, data: DataSet
         raise SpecError(f"weights: {error} (a checkpoint of {space.at_scale}'s stock model is expected)") from None
 
 
-def _latency_table(space: SearchSpace, settings: Settings) -> LatencyTable | None:
+def _latency_table(space: Space, settings: Settings) -> SpaceLatencies | None:
     """Return the latency table of the requested device; None if latencies are measured."""
     if settings.latency is None:
         return None

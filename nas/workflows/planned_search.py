@@ -7,7 +7,7 @@ from nas.algorithms.successive_halving import Stopping
 from nas.settings import RunSettings, Settings
 from nas.workflows.amount import load_data
 from nas.workflows.request import Request
-from search_spaces import SearchSpace
+from search_spaces import Space
 from trials import Budget, Limits
 from trials.budget import Subset
 from trials.costing.cost import Cost
@@ -24,6 +24,7 @@ class PlannedSearch:
         base: budget of the stock model's training before all trials; None if there is none.
         budget: of a trial.
         stopping: by which trainings are stopped early; None if they are not.
+        stocks: number of stock models that are trained before all trials, where there is a budget for it.
         devices: `cpu`, or indices of GPUs; the first stands for all.
         measures_latency: whether each trial measures its latency.
         sealed: images of the data set that are not read; None if there are none.
@@ -37,13 +38,14 @@ class PlannedSearch:
     trials: int
     workers: int
     stopping: Stopping | None = None
+    stocks: int = 1
     devices: str = CPU
     measures_latency: bool = False
     sealed: Holdout | None = None
     subset: Subset | None = None
 
     @classmethod
-    def of(cls, request: Request, space: SearchSpace) -> "PlannedSearch":
+    def of(cls, request: Request, space: Space) -> "PlannedSearch":
         """Return the search of a request, with the defaults of `nas search`.
 
         Raises:
@@ -63,6 +65,7 @@ class PlannedSearch:
             trials=run.trials,
             workers=run.workers,
             stopping=request.stopping(),
+            stocks=len(space.members),
             devices=devices,
             subset=subset,
         )
@@ -80,6 +83,7 @@ class PlannedSearch:
             trials=run.trials,
             workers=run.workers,
             stopping=settings.stopping,
+            stocks=max(1, len(settings.members)),
             devices=run.device,
             measures_latency=settings.needs_latency and settings.latency is None,
             sealed=sealed,

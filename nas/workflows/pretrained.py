@@ -6,14 +6,16 @@ from dataclasses import replace
 
 from nas.settings import Pretrained
 from nas.workflows.request import Request
-from search_spaces import SearchSpace
+from nas.workflows.search_options import PRETRAINED
+from search_spaces import Space
 from search_spaces.errors import DataError, SpecError
+from search_spaces.joined_space import require_one
 from trials.training import released
 
 
 def resolve_weights(
     request: Request,
-    space: SearchSpace,
+    space: Space,
     fetching: Callable[[str], AbstractContextManager[object]] = nullcontext,
 ) -> tuple[Request, Pretrained | None]:
     """Return a request with the path of the checkpoint that `pretrained` stands for, and what that checkpoint is.
@@ -28,6 +30,7 @@ def resolve_weights(
     if not request.is_pretrained:
         return request, None
     request.require_one_start()
+    space = require_one(space, f"weights {PRETRAINED}")
     name = released.checkpoint_name(space.base, space.scale)
     if name is None:
         raise SpecError(

@@ -80,10 +80,9 @@ class _Cell:
 
 def line(study: "Study", records: "Sequence[Record]") -> str:
     """Return the state of a study: `v9t-digits: 3 of 12 trials, 2 running, best mAP50-95 0.412`."""
-    stock = study.stock_training
-    if stock is not None and stock.outcome() is None:
-        epochs = len(stock.files.read_epochs())
-        return f"{study.name}: training the stock model, epoch {epochs} of {stock.budget.epochs}"
+    if stocks := [training for training in study.stock_trainings if training.outcome() is None]:
+        epochs = [f"{len(one.files.read_epochs())} of {one.budget.epochs}" for one in stocks]
+        return f"{study.name}: training {', '.join(one.title for one in stocks)}, epoch {', '.join(epochs)}"
     ended = sum(record.ending is not None for record in records)
     running = sum(record.state == "running" for record in records)
     best = max((record.map50_95 for record in records if record.map50_95 is not None), default=None)

@@ -5,15 +5,16 @@ from functools import partial
 from nas.settings import Settings
 from nas.workflows.request import require_reachable
 from trials import torch_devices
-from trials.costing.cost import CostTable, gflops
+from trials.costing.cost import gflops
+from trials.costing.space_costs import SpaceCosts
 from trials.data.progress import Progress
 from trials.evaluation import measure_costs
-from trials.latency.latency_table import LatencyTable
+from trials.latency.space_latencies import SpaceLatencies
 
 
 def require_reachable_limits(
-    table: CostTable,
-    latency_table: LatencyTable | None,
+    table: SpaceCosts,
+    latency_table: SpaceLatencies | None,
     settings: Settings,
     *,
     check_latency: bool = True,
@@ -46,7 +47,7 @@ def require_reachable_limits(
 
 
 def _reach(
-    table: CostTable, latency_table: LatencyTable | None, figure: str, settings: Settings, measuring: Progress | None
+    table: SpaceCosts, latency_table: SpaceLatencies | None, figure: str, settings: Settings, measuring: Progress | None
 ) -> tuple[float, float]:
     """Return the least and the most of a figure; a latency that is not predicted is measured, see `_measured_reach`."""
     if figure == "params":
@@ -57,7 +58,7 @@ def _reach(
     return latency_table.reach_ms() if latency_table is not None else _measured_reach(table, settings, measuring)
 
 
-def _measured_reach(table: CostTable, settings: Settings, measuring: Progress | None) -> tuple[float, float]:
+def _measured_reach(table: SpaceCosts, settings: Settings, measuring: Progress | None) -> tuple[float, float]:
     """Return the latencies in ms, on this machine, of the architectures with the fewest and the most multiply-adds.
 
     They are measured on one thread, as a worker measures its trials on the CPU.

@@ -7,8 +7,9 @@ from nas.study.fetching import fetched
 from nas.study.folders import SPACE, existing
 from nas.study.study import Study
 from nas.workflows.request import Request
-from search_spaces import SearchSpace, space_file
+from search_spaces import Space, joined_file, space_file
 from search_spaces.errors import SpecError
+from search_spaces.joined_space import require_one
 from search_spaces.refine import refine
 from search_spaces.yaml_text import parse_yaml
 
@@ -19,8 +20,9 @@ def refined_space(coarse: Study) -> str:
     Raises:
         SpecError: the front is the stock model alone.
     """
-    document = parse_yaml(space_file.text(coarse.folder / SPACE))
-    return refine(document, coarse.space, [coarse.architecture(record) for record in coarse.front()])
+    space = require_one(coarse.space, "refine")
+    document = parse_yaml(joined_file.text(coarse.folder / SPACE))
+    return refine(document, space, [coarse.architecture(record) for record in coarse.front()])
 
 
 def _require_the_same(request: Request, coarse: Study) -> None:
@@ -40,7 +42,7 @@ def _require_the_same(request: Request, coarse: Study) -> None:
         raise SpecError(mistakes)
 
 
-def resolve_space(request: Request) -> tuple[Request, SearchSpace, str]:
+def resolve_space(request: Request) -> tuple[Request, Space, str]:
     """Return a request, its space and the text of the space file; one that refines a study gets that study's data.
 
     Raises:
@@ -48,8 +50,8 @@ def resolve_space(request: Request) -> tuple[Request, SearchSpace, str]:
     """
     if request.refine is None:
         name, scale, modules = request.space_name, request.scale, request.modules or ()
-        text = space_file.text(name, scale=scale, modules=modules)
-        return request, space_file.load(name, scale=scale, modules=modules), text
+        text = joined_file.text(name, scale=scale, modules=modules)
+        return request, joined_file.load(name, scale=scale, modules=modules), text
     coarse = fetched(Study.open(existing(request.refine, request.runs_folder)))
     _require_the_same(request, coarse)
     text = refined_space(coarse)

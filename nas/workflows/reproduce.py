@@ -160,7 +160,7 @@ class _RecordedTrial:
             return f"{which}, without a result to compare: {self.record.advice}"
         if ending not in _TRAINED_TO_ITS_END and not self.epochs:
             return f"{which}, and no epoch of it is recorded: there is nothing to compare"
-        weights = self.study.scoring.budget().weights
+        weights = self.study.scoring.budget(self.study.architecture(self.record)).weights
         if weights is not None and not weights.is_file():
             return f"{weights}: the weights from which the trial started are missing"
         return ""
@@ -170,7 +170,8 @@ class _RecordedTrial:
 
         A trial whose score came from the score cache may have been validated after other epochs than this study's.
         """
-        budget = self.study.scoring.budget(self.record.repeat)
+        architecture = self.study.architecture(self.record)
+        budget = self.study.scoring.budget(architecture, self.record.repeat)
         validated = (number for number, epoch in self.epochs.items() if epoch.map50_95 is not None)
         rungs = tuple(number for number in validated if number < budget.epochs)
         device = budget.device if budget.device == CPU or _has_gpu(budget.device) else CPU

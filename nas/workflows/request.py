@@ -26,7 +26,7 @@ from nas.workflows.search_options import (
     SearchOptions,
     instead_of,
 )
-from search_spaces import SearchSpace, base
+from search_spaces import Space, base
 from search_spaces.errors import EnvironmentProblem, SpecError, nearest
 from trials import Budget, Limits, Recipe, machine, recipes
 from trials.budget import Precision
@@ -86,7 +86,7 @@ class Request(SearchOptions):
             raise SpecError(f"preset: no preset {name!r} ({nearest(name, PRESETS)})")
         return name, PRESETS[name]
 
-    def stock_budget(self, space: SearchSpace, data: DataSet, device: str) -> Budget | None:
+    def stock_budget(self, space: Space, data: DataSet, device: str) -> Budget | None:
         """Return the budget of the stock model's training; None if candidates do not start from it.
 
         Raises:
@@ -110,7 +110,7 @@ class Request(SearchOptions):
             given = "weights" if self.weights else "base-epochs"
             raise SpecError(f"from-scratch: candidates with random weights start from nothing, but {given} was given")
 
-    def budget(self, space: SearchSpace, data: DataSet, device: str) -> Budget:
+    def budget(self, space: Space, data: DataSet, device: str) -> Budget:
         """Return the budget of a candidate on one device.
 
         If the stock model is trained first, the path of its weights is filled in when the study is created.
@@ -151,9 +151,7 @@ class Request(SearchOptions):
         numbers = {"eta": self.eta} | ({} if self.first_rung is None else {"first": self.first_rung})
         return validated(Stopping, numbers)
 
-    def _budget(
-        self, space: SearchSpace, data: DataSet, device: str, numbers: dict[str, Any], recipe: Recipe
-    ) -> Budget:
+    def _budget(self, space: Space, data: DataSet, device: str, numbers: dict[str, Any], recipe: Recipe) -> Budget:
         _, preset = self.chosen_preset()
         common = {
             "data": data.path,
@@ -227,7 +225,7 @@ class Request(SearchOptions):
             },
         )
 
-    def _deploy_size(self, space: SearchSpace) -> int:
+    def _deploy_size(self, space: Space) -> int:
         """Return the image size at which the stock model is deployed, in pixels.
 
         Raises:
@@ -279,16 +277,17 @@ class Request(SearchOptions):
         return device, _given(self.workers, len(indices) * per_device)
 
 
-def _require_stride(space: SearchSpace, sizes: Mapping[str, int]) -> None:
+def _require_stride(space: Space, sizes: Mapping[str, int]) -> None:
     """Refuse image sizes that are no multiple of the model's stride: its feature maps could not be concatenated.
 
     Raises:
         SpecError: with every such size.
     """
-    stride = base.load(space.base, space.scale).stride
+    strides = {base.load(member.base, member.scale).stride: member.base for member in space.members}
     mistakes = [
-        f"{flag}: input should be a multiple of {stride}, the stride of {space.base}, got {size} "
+        f"{flag}: input should be a multiple of {stride}, the stride of {name}, got {size} "
         f"({' or '.join(str(near) for near in (size // stride * stride, (size // stride + 1) * stride) if near)})"
+        for stride, name in sorted(strides.items(), reverse=True)
         for flag, size in sizes.items()
         if size % stride
     ]

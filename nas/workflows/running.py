@@ -28,6 +28,7 @@ from nas.workflows.sharing import MachineTracking, collector_of, publish
 from nas.workflows.tracked import context_of
 from search_spaces.errors import EnvironmentProblem, NasError, StudyError, unwrapped
 from trials import Epoch
+from trials.scores import GoOn
 
 if TYPE_CHECKING:
     from nas.tracking.tracker import Tracker
@@ -173,35 +174,43 @@ def register(study: Study, trial: int, name: str) -> str:
     return tracker.register(find_record(study.records(), trial, study=study.name), name)
 
 
-def train_stock_model(study: Study, show: Callable[[int], None] = lambda _: None) -> StockTraining:
-    """Train a study's stock model in this process, unless that is done.
+def train_stock_models(
+    study: Study, show: Callable[[StockTraining, int], None] = lambda *_: None
+) -> tuple[StockTraining, ...]:
+    """Train a study's stock models in this process, one for each member, unless that is done.
 
     Args:
-        show: called after every epoch with its number.
+        show: called after every epoch with the training and its number.
 
     Raises:
-        StudyError: candidates do not start from the stock model, another process trains it, or the training failed.
+        StudyError: candidates do not start from a stock model, another process trains one, or a training failed.
     """
-    training = study.stock_training
-    if training is None:
+    trainings = tuple(study.stock_trainings)
+    if not trainings:
         start = study.settings.budget.weights or "random weights"
         raise StudyError(f"{study.name}: its trials start from {start}, and no stock model is trained before them")
-    if training.is_done:
-        return training
+    if all(training.is_done for training in trainings):
+        return trainings
+    running = study.already_running()
+    with study.supervision_lock.held_at_once(running):
+        require_no_links_out(study.folder)
+        for training in trainings:
+            with training.lock.held_at_once(running):
+                training.prepare()
+                if not training.is_done:
+                    training.train(_epoch_callback(training, show), study.scoring.costs(training.stock))
+            if training.failure:
+                raise StudyError(training.failure)
+    return trainings
 
+
+def _epoch_callback(training: StockTraining, show: Callable[[StockTraining, int], None]) -> GoOn:
     def go_on(number: int, epoch: Epoch) -> bool:
         training.files.write_epoch(epoch)
-        show(number)
+        show(training, number)
         return True
 
-    running = study.already_running()
-    with study.supervision_lock.held_at_once(running), training.lock.held_at_once(running):
-        require_no_links_out(study.folder)
-        training.prepare()
-        training.train(go_on, study.scoring.costs(training.stock))
-    if training.failure:
-        raise StudyError(training.failure)
-    return training
+    return go_on
 
 
 def tracker_of(study: Study, *, activity: str = "the search") -> "Tracker | None":

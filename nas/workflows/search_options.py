@@ -60,7 +60,8 @@ class SearchOptions:
     space: Annotated[
         FilePath | None,
         Option(
-            help="Search space: a name from `nas spaces`, such as v5, v8 or v9, or the path of your own space file.",
+            help="Search space: a name from `nas spaces` such as v8, with a scale such as v8n, or the path of your own "
+            "space file. Several are searched together: v8n,v9t,v11n, or a file with members.",
             panel=_START,
             metavar="SPACE",
             unset=f"{DEFAULT_SPACE}, or the refined one",

@@ -29,9 +29,9 @@ def publish(study: Study) -> None:
     publish_definition(study.folder, study.file, shared.files)
     _publish_conditions(study, shared)
     stored = {one.path for one in shared.files.listing()}
-    training = study.stock_training
-    if training is not None and training.is_done and "base/outcome.json" not in stored:
-        shared.publish(training.files)
+    for training in study.stock_trainings:
+        if training.is_done and training.files.outcome.relative_to(study.folder).as_posix() not in stored:
+            shared.publish(training.files)
     for record in study.records():
         if record.ending is not None and f"trials/{record.trial:04d}/outcome.json" not in stored:
             _publish_ended(study, shared, record)

@@ -1,17 +1,32 @@
 """Size and costs of a search space: what `nas check` prints of it."""
 
 import random
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from nas.workflows.planned_search import PlannedSearch
 from nas.workflows.request import require_reachable
-from search_spaces import SearchSpace
-from trials.costing import cost
-from trials.costing.cost import CostTable, gflops
+from search_spaces import Architecture, Space
+from trials.costing import space_costs
+from trials.costing.cost import gflops
 from trials.costing.slot_costs import SlotCosts, slot_costs
+from trials.costing.space_costs import SpaceCosts
 
 SAMPLES = 200
 """Random architectures on which shares of a space are estimated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StockCosts:
+    """Costs of the stock model of a member.
+
+    Attributes:
+        member: its name; empty where the space has one member.
+    """
+
+    member: str
+    gflops: float
+    params: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +34,10 @@ class SpaceSummary:
     """Size and costs of a search space; the fields are keys of `nas check --format json`.
 
     Attributes:
+        slots: of all members.
+        stock_gflops: of the first member's stock model.
+        stock_params: of the first member's stock model.
+        stocks: stock model of each member.
         gflops: least and greatest value of any architecture, deployed.
         params: least and greatest value of any architecture.
         buildable: share of random architectures that can be built.
@@ -29,13 +48,14 @@ class SpaceSummary:
     slots: tuple[SlotCosts, ...]
     stock_gflops: float
     stock_params: int
+    stocks: tuple[StockCosts, ...]
     gflops: tuple[float, float]
     params: tuple[int, int]
     buildable: float
     within: float | None
 
 
-def summarize(space: SearchSpace, search: PlannedSearch) -> SpaceSummary:
+def summarize(space: Space, search: PlannedSearch) -> SpaceSummary:
     """Return size and deployed costs of a space; nothing is measured.
 
     Raises:
@@ -43,8 +63,8 @@ def summarize(space: SearchSpace, search: PlannedSearch) -> SpaceSummary:
         CostError: a layer cannot be counted.
     """
     limits = search.limits
-    table = cost.table(space, len(search.data.classes), search.budget.deploy_size)
-    stock = table.cost(space.stock)
+    table = space_costs.table(space, len(search.data.classes), search.budget.deploy_size)
+    stocks = tuple(_stock_costs(space, stock, table) for stock in space.stocks)
     macs_range = table.reach(lambda layer: layer.macs)
     params_range = table.reach(lambda layer: layer.params)
     gflops_range = gflops(macs_range[0]), gflops(macs_range[1])
@@ -55,9 +75,10 @@ def summarize(space: SearchSpace, search: PlannedSearch) -> SpaceSummary:
     buildable, within = _shares(space, table, search)
     return SpaceSummary(
         size=space.size,
-        slots=tuple(slot_costs(table, slot) for slot in space.slots),
-        stock_gflops=stock.gflops,
-        stock_params=stock.params,
+        slots=tuple(_slots(space, table)),
+        stock_gflops=stocks[0].gflops,
+        stock_params=stocks[0].params,
+        stocks=stocks,
         gflops=gflops_range,
         params=params_range,
         buildable=buildable,
@@ -65,7 +86,20 @@ def summarize(space: SearchSpace, search: PlannedSearch) -> SpaceSummary:
     )
 
 
-def _shares(space: SearchSpace, table: CostTable, search: PlannedSearch) -> tuple[float, float]:
+def _stock_costs(space: Space, stock: Architecture, table: SpaceCosts) -> StockCosts:
+    cost = table.cost(stock)
+    return StockCosts(member=space.member_name(stock), gflops=cost.gflops, params=cost.params)
+
+
+def _slots(space: Space, table: SpaceCosts) -> Iterator[SlotCosts]:
+    """Yield the costs of the slots of all members, under their names in the whole space."""
+    for member in space.members:
+        costs = table.of_member(member.stock)
+        for slot in member.slots:
+            yield replace(slot_costs(costs, slot), slot=space.name_of(member, slot.name))
+
+
+def _shares(space: Space, table: SpaceCosts, search: PlannedSearch) -> tuple[float, float]:
     """Return which share of random architectures can be built, and which share of those is within the limits.
 
     The random architectures are always the same.

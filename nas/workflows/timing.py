@@ -17,8 +17,8 @@ from nas.workflows.check_cache import CheckCache
 from nas.workflows.planned_search import PlannedSearch
 from nas.workflows.timing_process import ProcessTimes, Task
 from nas.workflows.timing_run import Report, answers, mean
-from search_spaces import Architecture, SearchSpace, cache_folder
-from trials.costing import cost
+from search_spaces import Architecture, Space, cache_folder
+from trials.costing import space_costs
 from trials.data import image_files, listed_images, validation_batches
 from trials.data.datasets import DataSet
 from trials.data.room import Room
@@ -38,7 +38,7 @@ _IRRELEVANT = {"data", "epochs", "seed", "weights", "rungs", "timeout"}
 
 
 def measure(
-    space: SearchSpace, search: PlannedSearch, cache: CheckCache, *, report: Report = lambda *_: None
+    space: Space, search: PlannedSearch, cache: CheckCache, *, report: Report = lambda *_: None
 ) -> ProcessTimes:
     """Time the stock model, the costliest architecture and typical ones, unless that was done before.
 
@@ -57,13 +57,13 @@ def measure(
     return stored
 
 
-def is_measured(space: SearchSpace, search: PlannedSearch, cache: CheckCache) -> bool:
+def is_measured(space: Space, search: PlannedSearch, cache: CheckCache) -> bool:
     """Return whether `measure` would measure nothing."""
     key = _key(_architectures(space, search), search, _holding(search))
     return key in cache and _stored(cache[key]) is not None
 
 
-def memory_of_costliest(space: SearchSpace, search: PlannedSearch) -> tuple[int, int | None]:
+def memory_of_costliest(space: Space, search: PlannedSearch) -> tuple[int, int | None]:
     """Train the costliest architecture for some steps, and return the bytes that it occupies on its device.
 
     Returns:
@@ -76,7 +76,7 @@ def memory_of_costliest(space: SearchSpace, search: PlannedSearch) -> tuple[int,
     return (found.memory, None) if search.device == CPU else (found.gpu_memory, found.whole_gpu_memory)
 
 
-def of_costliest(space: SearchSpace, search: PlannedSearch) -> ProcessTimes:
+def of_costliest(space: Space, search: PlannedSearch) -> ProcessTimes:
     """Time the costliest architecture alone, in as many processes at once as workers share a device.
 
     Returns:
@@ -88,14 +88,14 @@ def of_costliest(space: SearchSpace, search: PlannedSearch) -> ProcessTimes:
     return _measure([_architectures(space, search)[1]], search, _holding(search), lambda *_: None)
 
 
-def key_of_costliest(space: SearchSpace, search: PlannedSearch) -> str:
+def key_of_costliest(space: Space, search: PlannedSearch) -> str:
     """Return a hash of all that decides how many bytes the costliest architecture occupies."""
     return _key([_architectures(space, search)[1]], search, _holding(search))
 
 
-def _architectures(space: SearchSpace, search: PlannedSearch) -> list[Architecture]:
+def _architectures(space: Space, search: PlannedSearch) -> list[Architecture]:
     """Return the architectures to time: stock, costliest, and typical ones within the limits; always the same."""
-    table = cost.table(space, len(search.data.classes), search.budget.deploy_size)
+    table = space_costs.table(space, len(search.data.classes), search.budget.deploy_size)
     rng = random.Random(0)  # noqa: S311 - no secret
     candidates = [space.sample(rng) for _ in range(_DRAWN)]
     drawn = [one for one in candidates if search.allows(table.cost(one)) and _is_buildable(space, one)]
@@ -107,7 +107,7 @@ def _architectures(space: SearchSpace, search: PlannedSearch) -> list[Architectu
     return [space.stock, largest, *typical]
 
 
-def _is_buildable(space: SearchSpace, architecture: Architecture) -> bool:
+def _is_buildable(space: Space, architecture: Architecture) -> bool:
     """Return whether an architecture can be built; one scaling factor alone was tried when the space file was read."""
     return len(architecture.shape) < 2 or space.incompatibility(architecture) is None
 

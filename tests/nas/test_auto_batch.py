@@ -16,7 +16,7 @@ from nas.workflows.measured_choice import Chosen, ran_out_of_memory
 from nas.workflows.plan import Plan
 from nas.workflows.planned_search import PlannedSearch
 from nas.workflows.request import Request
-from search_spaces import SearchSpace
+from search_spaces import Space
 from search_spaces.errors import EnvironmentProblem, EstimateError
 from trials import Budget, Recipe
 
@@ -131,7 +131,7 @@ class TestSearch:
         monkeypatch.setattr(auto_batch, "LEAST_STEPS", 1)
         plan, tried = ask(), list[int]()
 
-        def measure(_space: SearchSpace, search: PlannedSearch) -> tuple[int, None]:
+        def measure(_space: Space, search: PlannedSearch) -> tuple[int, None]:
             tried.append(search.budget.batch)
             if search.budget.batch > 16:
                 raise EstimateError("a timed training failed: MemoryError: too little")
@@ -149,7 +149,7 @@ class TestSearch:
         monkeypatch.setattr(auto_batch, "LEAST_STEPS", 1)
         plan = ask()
 
-        def measure(_space: SearchSpace, _search: PlannedSearch) -> tuple[int, None]:
+        def measure(_space: Space, _search: PlannedSearch) -> tuple[int, None]:
             raise EstimateError("a timed training failed: RuntimeError: shapes")
 
         planned = PlannedSearch.of_settings(plan.file.settings, plan.file.run, plan.data)

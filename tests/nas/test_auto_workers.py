@@ -18,7 +18,7 @@ from nas.workflows.plan import Plan
 from nas.workflows.planned_search import PlannedSearch
 from nas.workflows.request import Request
 from nas.workflows.timing_process import ProcessTimes
-from search_spaces import SearchSpace
+from search_spaces import Space
 from search_spaces.errors import EnvironmentProblem, EstimateError, SpecError
 from trials import machine
 from trials.training.timed_training import TrainingTimes
@@ -125,16 +125,16 @@ def ask(tmp_path: Path, write_scenes: Callable[..., Path], monkeypatch: pytest.M
 
 class TestChosen:
     @pytest.fixture
-    def search(self, ask: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch) -> tuple[SearchSpace, PlannedSearch]:
+    def search(self, ask: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch) -> tuple[Space, PlannedSearch]:
         monkeypatch.setattr(timing, "key_of_costliest", lambda *_: "key")  # it asks the GPU for its name
         monkeypatch.setattr(machine, "memory_share", lambda _: 4 * GIB)
         plan = ask()
         return plan.space, PlannedSearch.of_settings(plan.file.settings, plan.file.run, plan.data)
 
-    def test_it_is_measured_once_for_a_machine(self, search: tuple[SearchSpace, PlannedSearch], tmp_path: Path) -> None:
+    def test_it_is_measured_once_for_a_machine(self, search: tuple[Space, PlannedSearch], tmp_path: Path) -> None:
         timed, said = list[tuple[int, int]](), list[str]()
 
-        def measure(_space: SearchSpace, beside: PlannedSearch) -> ProcessTimes:
+        def measure(_space: Space, beside: PlannedSearch) -> ProcessTimes:
             timed.append((beside.workers, beside.sharing))
             return times({1: 0.1, 2: 0.11, 4: 0.21}[beside.sharing])
 
@@ -150,10 +150,10 @@ class TestChosen:
         assert said == [f"timing trainings: {number} at once" for number in (1, 2, 4)]
 
     def test_running_out_of_memory_ends_it_and_another_failure_raises(
-        self, search: tuple[SearchSpace, PlannedSearch]
+        self, search: tuple[Space, PlannedSearch]
     ) -> None:
         def fail(message: str, at: int) -> Callable[..., ProcessTimes]:
-            def measure(_space: SearchSpace, beside: PlannedSearch) -> ProcessTimes:
+            def measure(_space: Space, beside: PlannedSearch) -> ProcessTimes:
                 if beside.sharing >= at:
                     raise EstimateError(f"a timed training failed: {message}")
                 return times(0.1)
@@ -165,14 +165,14 @@ class TestChosen:
         with pytest.raises(EstimateError, match="shapes"):
             chosen(*search, CheckCache(None), measure=fail("RuntimeError: shapes", 2))
 
-    def test_main_memory_of_the_workers_limits_as_well(self, search: tuple[SearchSpace, PlannedSearch]) -> None:
-        def measure(_space: SearchSpace, beside: PlannedSearch) -> ProcessTimes:
+    def test_main_memory_of_the_workers_limits_as_well(self, search: tuple[Space, PlannedSearch]) -> None:
+        def measure(_space: Space, beside: PlannedSearch) -> ProcessTimes:
             return times(0.1, memory=GIB * beside.sharing)
 
         assert chosen(*search, CheckCache(None), measure=measure).number == 4
         assert chosen(*search, CheckCache(None), measure=measure, memory=2 * GIB).number == 2
 
-    def test_trials_that_measure_latency_stay_alone(self, search: tuple[SearchSpace, PlannedSearch]) -> None:
+    def test_trials_that_measure_latency_stay_alone(self, search: tuple[Space, PlannedSearch]) -> None:
         space, planned = search
         found = chosen(space, replace(planned, measures_latency=True), CheckCache(None))
         assert (found.number, found.reason) == (
@@ -200,7 +200,7 @@ class TestSearch:
     def test_the_batch_is_chosen_before(self, ask: Callable[..., Plan], monkeypatch: pytest.MonkeyPatch) -> None:
         batches = []
 
-        def choose(_space: SearchSpace, search: PlannedSearch, *_: object, **__: object) -> Chosen:
+        def choose(_space: Space, search: PlannedSearch, *_: object, **__: object) -> Chosen:
             batches.append((search.budget.batch, search.sharing))
             return Chosen(number=2, reason="measured")
 

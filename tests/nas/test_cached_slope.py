@@ -28,7 +28,7 @@ def test_trainings_of_the_stock_model_are_found_by_the_keys_of_the_study(
     assert cached_slope(plan) is None
     study = plan.begin()
     assert study.stock_training is not None
-    keys = study.stock_training.key, study.scoring._key(study.space.stock, study.scoring.budget())
+    keys = study.stock_training.key, study.scoring._key(study.space.stock, study.scoring.budget(study.space.stock))
     for key, accuracy in zip(keys, (0.30, 0.35), strict=True):
         assert cached_slope(plan) is None
         stored[key] = SimpleNamespace(scores={"map50_95": accuracy})

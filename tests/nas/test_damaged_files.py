@@ -251,7 +251,7 @@ def test_damaged_score_cache_is_trained_again(
 ) -> None:
     monkeypatch.delenv(OFF)
     study = Study.open(folder)
-    cache, budget, files = ScoreCache(tmp_path / "scores"), study.scoring.budget(), study.files(0)
+    cache, budget, files = ScoreCache(tmp_path / "scores"), study.scoring.budget(study.space.stock), study.files(0)
     base = study.stock_training
     assert base is not None
     costs = Costs(params=1000, gflops=1.0)

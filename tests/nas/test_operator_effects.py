@@ -362,9 +362,10 @@ class TestCommand:
         assert uib["verdict"] == "worse"
         assert uib["lower_points"] < -10 < uib["upper_points"]
         assert uib["latency_percent_least"] is None
-        slot, table = study.space.slots[0], study.scoring.cost_table
-        alone = [table.cost(study.space.with_choice(study.space.stock, slot, one)).gflops for one in slot.of("UIB")]
-        stock = table.cost(study.space.stock).gflops
+        (space,), table = study.space.members, study.scoring.cost_table
+        slot = space.slots[0]
+        alone = [table.cost(space.with_choice(space.stock, slot, one)).gflops for one in slot.of("UIB")]
+        stock = table.cost(space.stock).gflops
         ends = uib["gflops_percent_least"], uib["gflops_percent_most"]
         assert ends == pytest.approx((100 * (min(alone) / stock - 1), 100 * (max(alone) / stock - 1)))
         (first, *_) = csv.DictReader(io.StringIO(nas("effects", "small", *runs, "--format", "csv").stdout))

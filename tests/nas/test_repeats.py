@@ -149,4 +149,4 @@ def test_retry_of_a_repeat_keeps_its_seed(make_study: MakeStudy) -> None:
     retry(study, trial.number, "killed")
     study.optuna.tell(trial, state=TrialState.FAIL)
     assert study.records()[-1].repeat == 1
-    assert study.scoring.budget(1).seed == study.settings.budget.seed + 1
+    assert study.scoring.budget(study.space.stock, 1).seed == study.settings.budget.seed + 1

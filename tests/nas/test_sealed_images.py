@@ -102,14 +102,18 @@ class TestStudy:
         assert sealing_one.stock_training is not None
         assert other.stock_training is not None
         file = sealing_one.folder / "holdout.json"
-        assert sealing_one.stock_training.budget.sealed == sealing_one.scoring.budget(3).sealed == file
-        assert other.stock_training.budget.sealed is other.scoring.budget().sealed is None
+        assert (
+            sealing_one.stock_training.budget.sealed
+            == sealing_one.scoring.budget(sealing_one.space.stock, 3).sealed
+            == file
+        )
+        assert other.stock_training.budget.sealed is other.scoring.budget(other.space.stock).sealed is None
 
     def test_score_of_a_training_with_them_is_not_reused(self, ask: Ask) -> None:
         studies = [ask(**options).begin() for options in ({}, {"holdout": 0.15}, {"holdout": 0.2})]
         trainings = [study.stock_training for study in studies]
         assert len({training.key for training in trainings if training is not None}) == 3
-        keys = {study.scoring._key(study.space.stock, study.scoring.budget()) for study in studies}
+        keys = {study.scoring._key(study.space.stock, study.scoring.budget(study.space.stock)) for study in studies}
         assert len(keys) == 3
         again = ask(holdout=0.15, study="again").begin().stock_training
         assert again is not None
@@ -119,7 +123,7 @@ class TestStudy:
         study = ask(holdout=0.15).begin()
         settings = json.loads((study.folder / "study.json").read_text())["settings"]
         assert "sealed" not in settings["budget"]
-        assert "sealed" not in study.scoring.budget().model_dump()
+        assert "sealed" not in study.scoring.budget(study.space.stock).model_dump()
         stored = {name: value for name, value in settings.items() if name != "holdout"}
         without = study.settings.model_validate_json(json.dumps(stored))
         assert without == study.settings.model_copy(update={"holdout": None})

@@ -293,12 +293,12 @@ class TestCommand:
     def test_base_command_of_a_study_without_stock_training_is_refused(self, make_study: MakeStudy) -> None:
         expected = "small: its trials start from random weights, and no stock model is trained before them"
         with pytest.raises(StudyError, match=expected):
-            running.train_stock_model(make_study())
+            running.train_stock_models(make_study())
 
     def test_base_command_of_a_running_study_is_refused(self, based: MakeStudy) -> None:
         study = based()
         with study.supervision_lock.held(), pytest.raises(StudyError, match="small is running already"):
-            running.train_stock_model(study)
+            running.train_stock_models(study)
 
 
 @pytest.mark.slow

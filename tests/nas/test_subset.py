@@ -66,7 +66,12 @@ class TestStudy:
         study = ask(fraction=0.25).begin()
         subset = study.settings.subset
         assert study.stock_training is not None
-        assert study.stock_training.budget.subset == study.scoring.budget(3).subset == subset is not None
+        assert (
+            study.stock_training.budget.subset
+            == study.scoring.budget(study.space.stock, 3).subset
+            == subset
+            is not None
+        )
 
     def test_a_confirmation_trains_on_them_and_judges_by_all_of_val(self, ask: Ask, data: Path) -> None:
         search = ask(fraction=0.25, val_images=8).begin()
@@ -84,7 +89,10 @@ class TestStudy:
 
     def test_score_of_other_images_is_not_reused(self, ask: Ask) -> None:
         studies = [ask(**one).begin() for one in ({}, {"fraction": 0.25}, {"fraction": 0.5}, {"val_images": 8})]
-        assert len({study.scoring._key(study.space.stock, study.scoring.budget()) for study in studies}) == 4
+        assert (
+            len({study.scoring._key(study.space.stock, study.scoring.budget(study.space.stock)) for study in studies})
+            == 4
+        )
         assert len({study.stock_training.key for study in studies if study.stock_training}) == 4
 
     def test_a_changed_label_of_a_chosen_image_is_noticed(self, ask: Ask) -> None:

@@ -230,7 +230,7 @@ class TestCalibration:
         assert found == neighbours(searched)
         assert len({one.fingerprint for one in found}) == NEIGHBOURS
         for one in found:
-            choices = searched.space.choices(one)
+            choices = searched.space.member_of(one).choices(one)
             assert sum(not choice.is_stock for choice in choices.values()) == 1
 
     def test_calibration_resumes_without_further_trials(self, searched: Study, run: Callable[[Study], None]) -> None:

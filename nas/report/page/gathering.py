@@ -39,9 +39,9 @@ def gather(study: Reported) -> Contents:
     records = study.records()
     front = study.front(records)
     verdict = _attempted(lambda: study.verdict(records=records), "verdict", problems)
-    is_search = study.settings.confirms is None
-    trust = _attempted(lambda: study.trust_beside(verdict, records), "trust", problems) if is_search else None
-    effects = _attempted(lambda: study.effects(records), "effects", problems) if is_search else None
+    one = study.settings.searches_one
+    trust = _attempted(lambda: study.trust_beside(verdict, records), "trust", problems) if one else None
+    effects = _attempted(lambda: study.effects(records), "effects", problems) if one else None
     members = (
         _attempted(lambda: recommended.members(study, records, front, verdict), "recommended models", problems) or []
     )
@@ -115,7 +115,7 @@ def _about(study: Reported, records: Sequence[Record]) -> dict[str, str]:
     sealed = settings.holdout
     base = f", from the stock model's weights after {with_unit(settings.base.epochs, 'epoch')}" if settings.base else ""
     return {
-        "space": f"{settings.space} at scale {settings.scale}",
+        "space": f"{settings.space} at scale {settings.scale}" if settings.scale else settings.space,
         "data": f"{settings.data}: {conditions.sizes(study)}",
         **({} if sealed is None else {"holdout": f"{with_unit(sealed.images, 'image')} sealed: no search reads them"}),
         "trials": f"{finished} finished of {len(records)}, {duration(seconds)} of training",
@@ -185,8 +185,11 @@ def _endings(records: Sequence[Record]) -> list[tuple[str, int, str]]:
 
 def _commands(study: Reported) -> dict[str, str]:
     folder = study.folder
+    further = {"Go on searching": f"{command('resume', folder)} --trials {study.file.run.trials * 2}"}
+    if study.settings.members:  # what judges is not yet possible with several
+        return further
     return {
         "Judge the front with fresh seeds": command("confirm", folder),
         "Ask how far the ranking can be believed": command("trust", folder),
-        "Go on searching": f"{command('resume', folder)} --trials {study.file.run.trials * 2}",
+        **further,
     }

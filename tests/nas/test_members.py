@@ -1,0 +1,390 @@
+"""Study of several members, with a formula instead of training."""
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from nas.cli import app
+from nas.execution import worker
+from nas.execution.enqueue import enqueue_extremes
+from nas.execution.worker import Worker
+from nas.records.record import COLUMNS, Record, stock_of, stocks_of
+from nas.records.trial_files import TrialFiles
+from nas.report import stock_front
+from nas.samplers.encoding import Encoding
+from nas.settings import RunSettings, Sampler, Settings
+from nas.study import stock_training
+from nas.study.creation import create
+from nas.study.folders import default_storage
+from nas.study.study import Study
+from nas.study.study_file import StudyFile
+from search_spaces import Architecture, Choice, JoinedSpace, joined_file
+from search_spaces.errors import SpecError, StudyError
+from search_spaces.yaml_text import parse_yaml
+from trials import Budget, Ending, Limits, Outcome
+from trials.costing import cost, space_costs
+from trials.costing.cost import LayerCost
+
+SPACES = """\
+name: edge
+members:
+  - name: eight
+    base: yolov8{scale}.yaml
+    scale: n
+    slots:
+      - at: {layers: [4]}
+        choices: {UIB: {start_kernel: [0, 3]}, DynamicConv: {kernels: [2, 4]}}
+  - name: nine
+    base: yolov9{scale}.yaml
+    scale: t
+    slots:
+      - at: {layers: [4]}
+        choices: {UIB: {start_kernel: [0, 3]}, DynamicConv: {kernels: [2, 4]}}
+      - at: {layers: [10]}
+        choices: {DySample: {style: [lp, pl]}}
+"""
+MEMBERS = ("eightn", "ninet")
+
+Make = Callable[..., Study]
+Score = Callable[..., Outcome]
+Trained = list[tuple[Architecture, Budget]]
+
+
+@pytest.fixture(scope="session")
+def joined() -> JoinedSpace:
+    space = joined_file.parse(parse_yaml(SPACES))
+    assert isinstance(space, JoinedSpace)
+    return space
+
+
+@pytest.fixture
+def make(tmp_path: Path, joined: JoinedSpace) -> Make:
+    """Make a study of two members whose candidates start from the stock model of their member."""
+
+    def making(name: str = "edge", *, trials: int = 8, **changes: Any) -> Study:
+        budget = Budget(data=tmp_path / "data.yaml", epochs=3, deploy_size=64)
+        fields = {
+            "space": joined.name,
+            "scale": joined.scale,
+            "space_hash": joined.hash,
+            "members": joined.member_names,
+            "data": "digits",
+            "data_fingerprint": "0",
+            "classes": ("a", "b"),
+            "base": budget.model_copy(update={"epochs": 5}),
+            "budget": budget,
+        }
+        folder = tmp_path / "runs" / name
+        file = StudyFile(
+            name=name,
+            settings=Settings.model_validate({**fields, **changes}),
+            run=RunSettings(trials=trials),
+            storage=default_storage(folder),
+            tracking="sqlite://",
+            version="0",
+        )
+        return create(folder, file, SPACES)
+
+    return making
+
+
+@pytest.fixture
+def run(score: Score, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Trained]:
+    """Run a worker in this process; return each trained architecture with its budget."""
+
+    def working(study: Study, by: Score = score) -> Trained:
+        trained: Trained = []
+
+        def scored(architecture: Architecture, budget: Budget, *rest: Any, **options: Any) -> Outcome:
+            trained.append((architecture, budget))
+            return by(architecture, budget, *rest, **{"limits": study.settings.limits, **options})
+
+        monkeypatch.setattr(stock_training, "evaluate", scored)
+        monkeypatch.setattr(worker, "evaluate", scored)
+        Worker(study, deadline=float("inf")).run()
+        return trained
+
+    return working
+
+
+Run = Callable[..., Trained]
+
+
+def nas(*words: object) -> str:
+    result = CliRunner().invoke(app, list(map(str, words)))
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+class TestSearch:
+    def test_stock_models_are_trained_first_and_initialise_their_members(
+        self, make: Make, run: Run, joined: JoinedSpace
+    ) -> None:
+        study = make()
+        trained = run(study)
+        assert [one for one, _ in trained[:4]] == [*joined.stocks, *joined.stocks]  # as trainings, then as trials
+        for architecture, budget in trained[2:]:
+            assert budget.weights == study.folder / "base" / joined.member_name(architecture) / "weights.pt"
+        records = study.records()
+        assert [(one.role, one.member, one.summary) for one in records[:2]] == [
+            ("stock", "eightn", "eightn: stock"),
+            ("stock", "ninet", "ninet: stock"),
+        ]
+        assert {record.member for record in records} == set(MEMBERS)
+        assert set(Counter(record.fingerprint for record in records).values()) == {1}
+
+    def test_trainings_have_folders_of_their_own(self, make: Make, run: Run) -> None:
+        study = make(trials=2)
+        run(study)
+        found = TrialFiles.stock_models_in(study.folder)
+        assert [files.folder for files in found] == [study.folder / "base" / name for name in MEMBERS]
+        assert all(len(files.read_epochs()) == 5 for files in found)
+        assert run(study) == []
+
+    def test_a_stock_model_that_another_worker_trains_is_left_to_it(self, make: Make, run: Run, score: Score) -> None:
+        study = make(trials=2)
+        first, second = study.stock_trainings
+        elsewhere, order = first.lock, list[str]()
+
+        def scored(architecture: Architecture, budget: Budget, folder: Path, *rest: Any, **options: Any) -> Outcome:
+            order.append(folder.name)
+            if folder == second.files.folder:
+                elsewhere.release()
+            return score(architecture, budget, folder, *rest, **options)
+
+        assert elsewhere.take(wait=False)
+        run(study, scored)
+        assert order[:2] == ["ninet", "eightn"]
+
+    def test_failure_of_one_stock_model_stops_the_study(self, make: Make, run: Run, joined: JoinedSpace) -> None:
+        study = make()
+
+        def diverging(architecture: Architecture, *_: Any, **__: Any) -> Outcome:
+            return Outcome(architecture=architecture, ending=Ending.DIVERGED, detail="the loss is nan")
+
+        assert [one for one, _ in run(study, diverging)] == [joined.stocks[0]]
+        reason = study.reason_to_stop(study.records())
+        assert reason is not None
+        assert reason.startswith("the stock model of eightn could not be trained: the loss is nan")
+
+    @pytest.mark.parametrize("sampler", list(Sampler))
+    def test_every_sampler_proposes_new_architectures_of_both_members(
+        self, make: Make, run: Run, sampler: Sampler, joined: JoinedSpace
+    ) -> None:
+        study = make(sampler=sampler, trials=14)
+        run(study)
+        records = study.records()
+        assert {record.member for record in records[2:]} == set(MEMBERS)
+        assert set(Counter(record.fingerprint for record in records).values()) == {1}
+        for trial, record in zip(study.optuna_trials(), records, strict=True):
+            params = trial.system_attrs.get("fixed_params") or trial.params
+            architecture = joined.architecture(params)
+            assert architecture.fingerprint == record.fingerprint
+            assert params == joined.values(architecture)
+
+    def test_exhausted_space_ends_a_search_early(self, make: Make, run: Run, joined: JoinedSpace) -> None:
+        study = make(sampler=Sampler.RANDOM, trials=joined.size + 10, base=None)
+        run(study)
+        assert len([record for record in study.records() if record.finished]) == joined.size
+
+    def test_study_goes_on_where_it_stopped(self, make: Make, run: Run) -> None:
+        whole, begun = make("whole", trials=9), make("begun", trials=5)
+        run(whole)
+        run(begun)
+        begun.set_run(begun.file.run.model_copy(update={"trials": 9}))
+        run(Study.open(begun.folder))
+        assert [one.fingerprint for one in begun.records()] == [one.fingerprint for one in whole.records()]
+
+    def test_extremes_are_those_of_all_members(self, make: Make, joined: JoinedSpace) -> None:
+        study = make()
+        enqueue_extremes(study, study.records())
+        *_, cheapest, costliest = study.records()
+        table = study.scoring.cost_table
+        gflops = [table.cost(study.architecture(one)).gflops for one in (cheapest, costliest)]
+        drawn = [table.cost(one).gflops for one in joined.every()]
+        assert gflops == [min(drawn), max(drawn)]
+
+    def test_limits_hold_for_all_members(self, make: Make, run: Run) -> None:
+        study = make("limited", base=None)
+        table = study.scoring.cost_table
+        ceiling = max(table.cost(stock).gflops for stock in study.space.stocks)
+        study = make("limited2", limits=Limits(gflops=ceiling), trials=12)
+        run(study)
+        costs = [table.cost(study.architecture(one)).gflops for one in study.records() if one.role != "stock"]
+        assert costs
+        assert max(costs) <= ceiling
+
+    def test_other_members_make_another_study(self, make: Make) -> None:
+        study = make()
+        changed = study.settings.model_copy(update={"members": ("eightn",)})
+        assert study.settings.differences(changed) == ["members: eightn, ninet there, eightn here"]
+
+
+class TestCosts:
+    def test_cost_is_that_in_the_member(self, joined: JoinedSpace) -> None:
+        whole = space_costs.table(joined, 2, 64)
+        for member in joined.members:
+            assert whole.cost(member.stock) == cost.table(member, 2, 64).cost(member.stock)
+            assert whole.of_member(member.stock) is cost.table(member, 2, 64)
+
+    def test_space_of_one_member_has_its_own_table(self, joined: JoinedSpace) -> None:
+        member = joined.members[0]
+        assert space_costs.table(member, 2, 64) is cost.table(member, 2, 64)
+
+    def test_extremes_bound_the_members(self, joined: JoinedSpace) -> None:
+        def params(layer: LayerCost) -> int:
+            return layer.params
+
+        whole = space_costs.table(joined, 2, 64)
+        ends = [whole.extreme(params, cheapest=cheapest) for cheapest in (True, False)]
+        every = [whole.cost(one).params for one in joined.every()]
+        assert tuple(whole.cost(one).params for one in ends) == (min(every), max(every))
+        assert whole.reach(params) == (min(every), max(every))
+
+
+class TestEncoding:
+    @pytest.fixture
+    def encoding(self, joined: JoinedSpace) -> Encoding:
+        table = space_costs.table(joined, 2, 64)
+        ends = [table.extreme(lambda layer: layer.macs, cheapest=cheapest) for cheapest in (True, False)]
+        return Encoding(joined, ends, lambda one: {"gflops": table.cost(one).gflops}, ("gflops",))
+
+    def shared(self, encoding: Encoding, left: Architecture, right: Architecture) -> float:
+        rows = encoding.of([left, right]).features.categorical
+        return float(rows[0] @ rows[1])
+
+    def test_equal_architectures_share_all(self, encoding: Encoding, joined: JoinedSpace) -> None:
+        assert [self.shared(encoding, one, one) for one in joined.every()] == pytest.approx([1.0] * joined.size)
+
+    def test_architectures_of_two_members_share_operators_by_region(
+        self, encoding: Encoding, joined: JoinedSpace
+    ) -> None:
+        eight, nine = joined.members
+        uib, other = Choice.of("UIB", {}), Choice.of("DynamicConv", {"kernels": 2})
+        alike = self.shared(encoding, eight.of({"4": uib}), nine.of({"4": uib}))
+        unlike = self.shared(encoding, eight.of({"4": uib}), nine.of({"4": other}))
+        assert unlike == 0 < alike < 0.5
+
+    def test_a_member_is_nearer_to_itself(self, encoding: Encoding, joined: JoinedSpace) -> None:
+        eight, nine = joined.members
+        uib = Choice.of("UIB", {})
+        within = self.shared(encoding, eight.stock, eight.of({"4": uib}))
+        assert within > self.shared(encoding, eight.stock, nine.of({"4": uib}))
+
+
+def record(trial: int, member: str, accuracy: float, gflops: float, role: str = "") -> Record:
+    return Record(
+        trial=trial,
+        state="complete",
+        ending="finished",
+        map50_95=accuracy,
+        map50=accuracy,
+        gflops=gflops,
+        params=1000,
+        fingerprint=f"{trial:012d}",
+        picks={},
+        member=member,
+        role=role,
+    )
+
+
+BEST = "v9t's, 0.550 at 7.00 GFLOPs"
+
+
+class TestStockFront:
+    STOCKS = (record(0, "v8n", 0.50, 8.0, "stock"), record(1, "v9t", 0.55, 7.0, "stock"))
+
+    def test_reference_is_the_most_accurate_stock_model(self) -> None:
+        assert stocks_of(self.STOCKS) == list(self.STOCKS)
+        assert stock_of(self.STOCKS) == self.STOCKS[1]
+
+    @pytest.mark.parametrize(
+        ("found", "sentence"),
+        [
+            (
+                record(2, "v9t", 0.57, 7.5),
+                f"no stock model of these is as accurate at 7.50 GFLOPs: +0.020 over the best one ({BEST})",
+            ),
+            (
+                record(2, "v8n", 0.53, 8.5),
+                f"beats its own stock model only; at 8.50 GFLOPs another is as accurate ({BEST})",
+            ),
+            (record(2, "v9t", 0.54, 7.0), f"a stock model of these is as accurate at 7.00 GFLOPs ({BEST})"),
+            (record(2, "v9t", 0.40, 6.0), "every stock model of these costs more than its 6.00 GFLOPs"),
+        ],
+    )
+    def test_models_are_compared_at_equal_cost(self, found: Record, sentence: str) -> None:
+        (bar,) = stock_front.bars([found], self.STOCKS, "gflops")
+        assert bar.sentence == f"trial 2: {sentence}"
+
+    def test_findings_name_the_most_accurate_models(self) -> None:
+        front = [*self.STOCKS, *(record(2 + n, "v8n", 0.56 + n / 100, 8.0 + n) for n in range(5))]
+        found = stock_front.findings(front, self.STOCKS, "gflops")
+        assert [text.partition(":")[0] for text in found[:3]] == ["trial 6", "trial 5", "trial 4"]
+        assert found[3:] == [
+            "2 more models of the front: nas pareto --format json",
+            "scores are those of one short training each: no verdict",
+        ]
+
+    def test_front_of_stock_models_alone_is_said(self) -> None:
+        found = stock_front.findings(self.STOCKS, self.STOCKS, "gflops")
+        assert found == ["Nothing that was tried is on the front beside the stock models."]
+
+
+class TestCommands:
+    @pytest.fixture
+    def searched(self, make: Make, run: Run) -> Study:
+        study = make(trials=10)
+        run(study)
+        study.records()
+        study.save_records()
+        return Study.open(study.folder)
+
+    def test_member_is_a_column(self, searched: Study) -> None:
+        runs = ("--runs", searched.folder.parent)
+        rows = json.loads(nas("trials", "edge", *runs, "--format", "json"))
+        assert list(rows[0]) == [*COLUMNS, "member"]
+        assert {row["member"] for row in rows} == set(MEMBERS)
+        (first, *_) = csv.DictReader(io.StringIO(nas("trials", "edge", *runs, "--format", "csv")))
+        assert first["member"] == "eightn"
+        assert set(searched.trials()["member"]) == set(MEMBERS)
+
+    def test_front_is_compared_with_the_stock_models(self, searched: Study) -> None:
+        runs = ("--runs", searched.folder.parent)
+        printed = CliRunner().invoke(app, ["pareto", "edge", "--runs", str(searched.folder.parent)]).output
+        assert "eightn stock: mAP50-95" in printed
+        assert "ninet stock: mAP50-95" in printed
+        rows = json.loads(nas("pareto", "edge", *runs, "--format", "json"))
+        stocks = {one.trial for one in stocks_of(searched.records())}
+        for row in rows:
+            if row["trial"] not in stocks:
+                assert row["beside_stock_models"].startswith(f"trial {row['trial']}: ")
+
+    def test_records_are_read_from_their_file(self, searched: Study) -> None:
+        stored = searched.record_file.read()
+        assert [stored[number].member for number in sorted(stored)] == [one.member for one in searched.records()]
+
+    def test_status_names_the_space(self, searched: Study) -> None:
+        (row,) = json.loads(nas("status", "edge", "--runs", searched.folder.parent, "--format", "json"))
+        assert row["space"] == "edge"
+
+    @pytest.mark.parametrize("command", ["confirm", "trust", "ablate"])
+    def test_what_is_not_possible_yet_is_said(self, searched: Study, command: str) -> None:
+        trial = ("--trial", "2") if command == "ablate" else ()
+        words = [command, "edge", "--runs", str(searched.folder.parent), *trial]
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 2
+        assert f"edge: nas {command} is not yet possible for a study of several members (edge)" in result.output
+
+    def test_effects_and_refinement_are_refused(self, searched: Study) -> None:
+        with pytest.raises(SpecError, match=r"^effects: not yet possible with several spaces, got edge"):
+            searched.effects()
+        with pytest.raises(StudyError, match="nas trust is not yet possible"):
+            searched.trust()
