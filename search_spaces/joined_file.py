@@ -180,9 +180,7 @@ def _listed(document: Mapping[str, Any], folder: Path, place: str, modules: Sequ
     return _Several(place=place, name=name, members=tuple(members), mistakes=tuple(mistakes))
 
 
-def _references(
-    raw: Any, folder: Path, address: str, mistakes: list[str]
-) -> Iterator[tuple[str | Path, str | None]]:
+def _references(raw: Any, folder: Path, address: str, mistakes: list[str]) -> Iterator[tuple[str | Path, str | None]]:
     """Yield the spaces that an entry of `members` names, one for each of its scales, with the scale."""
     entry = grammar.read(Member, raw, address, mistakes)
     if entry is None:

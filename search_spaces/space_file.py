@@ -41,9 +41,7 @@ def load(space: str | Path, *, scale: str | None = None, modules: Sequence[str] 
         raise error.within(path.name) from None
 
 
-def read(
-    space: str | Path, *, scale: str | None = None, modules: Sequence[str] = ()
-) -> tuple[Path, dict[str, Any]]:
+def read(space: str | Path, *, scale: str | None = None, modules: Sequence[str] = ()) -> tuple[Path, dict[str, Any]]:
     """Return the path of a space file and its content, with absolute paths: it has the same meaning in any folder.
 
     Arguments and errors as for `load`, but only the file's form as YAML is checked.

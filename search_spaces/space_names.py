@@ -27,7 +27,7 @@ def names_of(space: str | os.PathLike[str]) -> list[str]:
 def split_scale(name: str) -> tuple[str, str | None]:
     """Return a space of the catalog and a scale for a name such as `v8n`; any other name or path as it is."""
     by_name, space = catalog(), name[:-1]
-    is_scaled = name not in by_name and space in by_name and not Path(name).is_file()
+    is_scaled = name[-1:].isalpha() and name not in by_name and space in by_name and not Path(name).is_file()
     return (space, name[-1]) if is_scaled else (name, None)
 
 
