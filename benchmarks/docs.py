@@ -31,7 +31,7 @@ from pathlib import Path
 import torch
 from ultralytics import YOLO
 
-from benchmarks import documented
+from benchmarks import documented, forked
 from trials.data import digit_scenes
 
 ROOT = documented.ROOT
@@ -263,6 +263,8 @@ def prepare(folder: Path, given: list[Path]) -> None:
         "my_ops.py": _block(operators, "python"),
         "faster.yaml": _block(operators, "yaml"),
         "article.yaml": _article(),
+        "fork.py": forked.FORK,
+        "forked.yaml": forked.MODEL,
     }
     for name, text in files.items():
         (folder / name).write_text(text, encoding="utf-8")
