@@ -1,6 +1,8 @@
 """Layers of users' classes in a built model: where they stand, what they were built of, and what they return."""
 
+import sys
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -117,13 +119,14 @@ def notes(built: nn.Sequential) -> list[str]:
 
 def build(module: type[nn.Module], reading: Reading, repeats: int) -> nn.Module:
     """Build a layer on the device of the context; one whose constructor needs numbers is moved to the meta device."""
-    try:
-        return _copies(module, reading, repeats)
-    except (RuntimeError, NotImplementedError):
-        if torch.get_default_device().type != "meta":
-            raise
-    with torch.device("cpu"):
-        return _copies(module, reading, repeats).to("meta")
+    with redirect_stdout(sys.stderr):
+        try:
+            return _copies(module, reading, repeats)
+        except (RuntimeError, NotImplementedError):
+            if torch.get_default_device().type != "meta":
+                raise
+        with torch.device("cpu"):
+            return _copies(module, reading, repeats).to("meta")
 
 
 def _copies(module: type[nn.Module], reading: Reading, repeats: int) -> nn.Module:

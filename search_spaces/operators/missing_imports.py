@@ -5,7 +5,9 @@ import at the top level of a file that fails leaves a stand-in, which says what 
 """
 
 import ast
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from typing import Any, Never
 
 from torch import nn
@@ -109,7 +111,10 @@ def run(
         tree = tolerant(text, file)
         for node in ast.walk(tree):
             change(node)
-        exec(compile(tree, file, "exec"), namespace)  # noqa: S102 - what importing does
+        with redirect_stdout(sys.stderr):  # what it prints is no result of a command
+            exec(compile(tree, file, "exec"), namespace)  # noqa: S102 - what importing does
+    except SystemExit as error:
+        raise RuntimeError(f"it ends the process: SystemExit({error.code!r})") from None
     finally:
         del namespace[_HELPER]
     if helper.errors and not _has_layers_alone(namespace):

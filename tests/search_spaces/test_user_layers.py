@@ -130,6 +130,31 @@ class Scaled(nn.Module):
         )
         assert placed(model(tmp_path, "[-1, 1, Scaled, []]")) == {1: "Scaled(16): 16x128x128 to 16x128x128"}
 
+    def test_what_a_layer_prints_is_no_result(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        load(
+            tmp_path,
+            """
+print('loaded')
+
+class Loud(nn.Module):
+    def __init__(self):
+        super().__init__()
+        print('built')
+
+    def forward(self, x):
+        print('run')
+        return x
+""",
+        )
+        placed(model(tmp_path, "[-1, 1, Loud, []]"))
+        shown = capsys.readouterr()
+        assert shown.out == ""
+        assert shown.err.split()[:3] == ["loaded", "built", "run"]
+
+    def test_file_that_ends_the_process_is_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(SpecError, match=r"own.py: cannot be imported: RuntimeError: it ends the process"):
+            load(tmp_path, "raise SystemExit(3)")
+
     def test_repeats_are_copies_where_the_class_does_not_take_them(self, tmp_path: Path) -> None:
         load(tmp_path, "class Id(nn.Module):\n    def forward(self, x):\n        return x\n")
         assert placed(model(tmp_path, "[-1, 3, Id, []]")) == {1: "Id(), 3 times: 16x128x128 to 16x128x128"}
