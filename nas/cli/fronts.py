@@ -80,7 +80,9 @@ def print_trials(
         for record in records
     ]
     silent = {name for name, usual in _HIDDEN_VALUES.items() if all(row[name] in {usual, None} for row in rows)}
-    headings = {name: heading for name, heading in _COLUMNS.items() if name not in silent}
+    names = [name for name in _COLUMNS if name not in silent | {"of_stock"}]
+    names.insert(names.index(cost) + 1, "of_stock")  # beside the cost of which it is a share
+    headings = {name: _COLUMNS[name] for name in names}
     show.rows(rows, shown, title=title, columns=headings, narrow=[name for name in _NARROW if name != cost])
 
 

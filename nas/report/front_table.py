@@ -7,7 +7,9 @@ from nas.records.facts import facts
 from nas.records.record import Record, its_stock, stocks_of
 from nas.report.beside_stock import accuracy_gain, cost_share
 
-_COLUMNS = ("trial", "mAP50-95", "over stock", "GFLOPs", "of stock", "params", "latency", "measured", "architecture")
+_COLUMNS = ("trial", "mAP50-95", "over stock", "GFLOPs", "params", "latency", "measured", "architecture")
+_COSTS = {"gflops": "GFLOPs", "params": "params", "latency_ms": "latency"}
+"""Columns of costs, beside which their share of the stock model's stands."""
 
 
 def front_table(
@@ -42,5 +44,6 @@ def front_table(
         "latency": any(record.latency_ms for record in shown),
         "measured": any(record.measured_ms for record in shown),
     }
-    columns = tuple(name for name in _COLUMNS if optional.get(name, True))
+    names = [name for name in _COLUMNS if optional.get(name, True)]
+    columns = (*names[: (at := names.index(_COSTS[cost]) + 1)], "of stock", *names[at:])
     return columns, [tuple(row[name] for name in columns) for row in cells]

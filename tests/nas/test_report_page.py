@@ -112,6 +112,11 @@ class TestPage:
         )
         assert "<script>alert" not in render(changed)
 
+    def test_no_line_ends_within_an_option(self, contents: Contents) -> None:
+        page = render(replace(contents, trust=["budget: --base-epochs 6 <b>--epochs</b> 3, a--b"]))
+        options = '<span class="option">--base-epochs</span> 6 &lt;b&gt;<span class="option">--epochs</span>'
+        assert f"<p>budget: {options}&lt;/b&gt; 3, a--b</p>" in page
+
     def test_front_and_stock_model_are_rows(self, contents: Contents) -> None:
         assert [row[0] for row in contents.front] == ["2", "0"]
         assert contents.front[0][2] == "+0.007"
@@ -319,19 +324,24 @@ class TestCharts:
                 latency_ms=latency,
                 picks={},
                 fingerprint=str(number),
+                role="" if number else "stock",
             )
             for number, latency in enumerate(latencies)
         ]
         found = charts.latency_chart(records)
         assert found is not None
         assert found[1].startswith("GFLOPs and latency order 2 of 6 pairs differently")
-        assert [line.name for line in found[0].data] == ["trial"]
+        assert [(line.name, list(line.y)) for line in found[0].data] == [
+            ("trial", latencies[1:]),
+            ("stock model", latencies[:1]),
+        ]
         assert charts.latency_chart([replace(one, latency_ms=None) for one in records]) is None
         records = [replace(records[0], measured_ms=2.0), replace(records[1], measured_ms=1.25), *records[2:]]
         found = charts.latency_chart(records)
         assert found is not None
         assert [(line.name, list(line.y)) for line in found[0].data] == [
-            ("predicted", latencies),
+            ("trial", latencies[1:]),
+            ("stock model", latencies[:1]),
             ("measured after the search", [2.0, 1.25]),
         ]
         assert found[1].endswith(" Of 2 models that were measured, predictions miss by 35.0 % in the median.")

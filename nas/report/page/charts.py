@@ -22,8 +22,9 @@ _FINDINGS = {Finding.BETTER: "#16a34a", Finding.WORSE: "#dc2626"}
 """Colours of judged finalists; others are grey, as what is not told apart."""
 _ROW = 26
 """Height of a row of effects in pixels."""
-_MEASURED = {"color": "#ea580c", "size": 11, "symbol": "diamond-open", "line": {"width": 2}}
-"""Marks of latencies that were measured after a search."""
+_STOCK = {"color": "#ea580c", "size": 15, "symbol": "star"}
+_MEASURED = {"color": "#8b95a5", "size": 11, "symbol": "diamond-open", "line": {"width": 2}}
+"""Marks of the stock model, and of latencies that were measured after a search."""
 _LEAST_POINTS = 2
 """Fewest epochs of which a curve is drawn."""
 
@@ -206,29 +207,34 @@ def latency_chart(records: Sequence[Record]) -> tuple[graph_objects.Figure, str]
     trained = [one for one in mean_over_seeds(records) if one.latency_ms and one.gflops]
     if len(trained) < _LEAST_POINTS:
         return None
-    measured = [one for one in trained if one.measured_ms]
-    marks: dict[str, Any] = {"size": 10, "colorscale": "Viridis", "showscale": True}
-    marks["color"] = [one.map50_95 for one in trained]
-    marks["symbol"] = ["star" if one.role == "stock" else "circle" for one in trained]
-    marks["colorbar"] = {"title": {"text": LABELS["map50_95"], "side": "right"}}
-    figure = graph_objects.Figure(
-        [
-            _latencies("predicted" if measured else "trial", trained, [one.latency_ms for one in trained], marks),
-            *(
-                [_latencies("measured after the search", measured, [one.measured_ms for one in measured], _MEASURED)]
-                if measured
-                else []
-            ),
-        ]
-    )
-    figure.update_layout(showlegend=bool(measured))
+    others = [one for one in trained if one.role != "stock"]
+    groups = {
+        "trial": (others, "latency_ms", _by_accuracy(others)),
+        "stock model": ([one for one in trained if one.role == "stock"], "latency_ms", _STOCK),
+        "measured after the search": ([one for one in trained if one.measured_ms], "measured_ms", _MEASURED),
+    }
+    figure = graph_objects.Figure([_latencies(name, *group) for name, group in groups.items() if group[0]])
+    figure.update_layout(showlegend=True)
     figure.update_xaxes(title_text=LABELS["gflops"])
     figure.update_yaxes(title_text=LABELS["latency_ms"])
-    return figure, f"{_order(trained)} The star is the stock model.{_missed(measured)}"
+    return figure, f"{_order(trained)}{_missed(groups['measured after the search'][0])}"
 
 
-def _latencies(name: str, records: Sequence[Record], values: Sequence[float | None], marks: Mapping[str, Any]) -> Any:
+def _by_accuracy(records: Sequence[Record]) -> dict[str, Any]:
+    """Return marks whose colour is the accuracy, legible on white and in the dark."""
+    return {
+        "size": 10,
+        "color": [one.map50_95 for one in records],
+        "colorscale": "Viridis",
+        "showscale": True,
+        "colorbar": {"title": {"text": LABELS["map50_95"], "side": "right"}},
+        "line": {"width": 1, "color": "#8b95a5"},
+    }
+
+
+def _latencies(name: str, records: Sequence[Record], field: str, marks: Mapping[str, Any]) -> Any:
     """Return the points of latencies in milliseconds over GFLOPs."""
+    values = [getattr(one, field) for one in records]
     return graph_objects.Scatter(
         x=[one.gflops for one in records],
         y=values,

@@ -67,7 +67,7 @@ def gather(study: Reported) -> Contents:
         endings=_endings(records),
         reproduce=f"{command('reproduce', study.folder)} --trial {front[0].trial if front else 0}",
         conditions=conditions.conditions(study, records),
-        commands=_commands(study),
+        commands=_commands(study, verdict),
         problems=problems,
     )
 
@@ -183,13 +183,15 @@ def _endings(records: Sequence[Record]) -> list[tuple[str, int, str]]:
     return [(ending, number, Ending(ending).advice) for ending, number in counted.most_common()]
 
 
-def _commands(study: Reported) -> dict[str, str]:
-    folder = study.folder
-    further = {"Go on searching": f"{command('resume', folder)} --trials {study.file.run.trials * 2}"}
-    if study.settings.members:  # what judges is not yet possible with several
-        return further
-    return {
-        "Judge the front with fresh seeds": command("confirm", folder),
-        "Ask how far the ranking can be believed": command("trust", folder),
-        **further,
-    }
+def _commands(study: Reported, verdict: Verdict | None) -> dict[str, str]:
+    """Return what to type next, by its purpose; of a confirmation, for its search."""
+    confirms = study.settings.confirms
+    search = study.folder if confirms is None else study.folder.with_name(confirms)
+    found = {}
+    if not study.settings.members:  # what judges is not yet possible with several
+        seeds, more = ("fresh", "") if verdict is None else ("more", f" --seeds {2 * verdict.planned}")
+        found[f"Judge the front with {seeds} seeds"] = f"{command('confirm', search)}{more}"
+        found["Ask how far the ranking can be believed"] = command("trust", search)
+    if confirms is None:
+        found["Go on searching"] = f"{command('resume', search)} --trials {study.file.run.trials * 2}"
+    return found

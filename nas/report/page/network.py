@@ -66,7 +66,7 @@ def drawing(document: Mapping[str, Any], classes: int, *, title: str) -> str:
         *(_edge(boxes[source], box) for layer, box in both for source in layer.sources if source >= 0),
         *(_drawn(layer, box) for layer, box in both),
     ]
-    size = f'viewBox="0 0 {width} {height}" style="min-width:{width * 0.7:.0f}px"'
+    size = f'viewBox="0 0 {width} {height}" style="--least:{width * 0.7:.0f}px"'
     return f'<svg class="network" role="img" {size}><title>{escape(title)}</title>{"".join(parts)}</svg>'
 
 

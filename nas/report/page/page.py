@@ -3,11 +3,13 @@
 import base64
 import gzip
 import json
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from importlib import resources
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 
 from nas._version import __version__
@@ -19,6 +21,8 @@ from nas.report.page.reported import Reported
 
 _COLOURS = ("#2563eb", "#ea580c", "#059669", "#c026d3", "#ca8a04", "#0891b2", "#dc2626", "#7c3aed")
 """Colours of operators in drawings; further operators begin anew."""
+
+_OPTION = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 
 
 def page(study: Reported) -> str:
@@ -54,6 +58,7 @@ def _render(template: str, figures: Mapping[str, object], **values: object) -> s
     environment = Environment(
         loader=PackageLoader("nas.report.page"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    environment.filters["whole_options"] = _with_whole_options
     return environment.get_template(template).render(
         css=(resources.files("nas.report.page") / "templates" / "report.css").read_text(encoding="utf-8"),
         figures=_in_script(figures),
@@ -61,6 +66,11 @@ def _render(template: str, figures: Mapping[str, object], **values: object) -> s
         plotly=_compressed_plotly(),
         **values,
     )
+
+
+def _with_whole_options(text: str) -> Markup:
+    """Return a text, escaped, in which no line ends within an option such as `--base-epochs`."""
+    return Markup(_OPTION.sub(r'<span class="option">\g<0></span>', str(escape(text))))  # noqa: S704 - escaped
 
 
 def _in_script(value: object) -> str:
