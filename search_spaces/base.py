@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from ultralytics.nn.modules import Conv
 
 from search_spaces import auxiliary, build, insertions, model_checks, model_file, rows, scaling, user_rows
@@ -278,10 +279,11 @@ def _sites(base: Base, layer: int, name: str, inserted: bool) -> tuple[Site, ...
     step, operator = base.traced[layer], OPERATORS[name]
     if not inserted:
         return HOSTS[base.rows[layer][2]].sites_for(operator, step.layer, step.c_in, base.reduction(layer))
+    host = HOSTS[rows.host_of_inserted(operator)]
     with torch.device("meta"):
-        stands_for = Conv(step.c_out, step.c_out, INSERTED_KERNEL)
+        stands_for = nn.Identity() if host.module is nn.Identity else Conv(step.c_out, step.c_out, INSERTED_KERNEL)
     reduction = TRACE_SIZE // first(step.returned).shape[-1]
-    return HOSTS["Conv"].sites_for(operator, stands_for, step.c_out, reduction)
+    return host.sites_for(operator, stands_for, step.c_out, reduction)
 
 
 @cache

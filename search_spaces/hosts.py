@@ -36,7 +36,7 @@ WHOLE = ""
 """Path of a site that is the whole layer."""
 
 BLOCK, CONV, POINTWISE, ATTENTION = SiteKind.BLOCK, SiteKind.CONV, SiteKind.POINTWISE, SiteKind.ATTENTION
-LAYER, UPSAMPLE = SiteKind.LAYER, SiteKind.UPSAMPLE
+LAYER, UPSAMPLE, INSERTED = SiteKind.LAYER, SiteKind.UPSAMPLE, SiteKind.INSERTED
 
 _INNER_SITES: dict[type[nn.Module], dict[SiteKind, tuple[str, ...]]] = {
     Bottleneck: {BLOCK: (WHOLE,), CONV: ("cv2",)},
@@ -87,7 +87,7 @@ class Host:
 
         Args:
             layer: built by Ultralytics from a row of this host.
-            c_in: input channels of the layer, which an `nn.Upsample` does not have.
+            c_in: input channels of the layer, which an `nn.Upsample` or `nn.Identity` does not have.
             reduction: image pixels per pixel of the layer's input map; None if it is unknown.
         """
         kinds = [kind for kind in operator.kinds if kind in self.inner or kind is self.whole]
@@ -116,7 +116,7 @@ def sites_in(layer: nn.Module, kinds: Sequence[SiteKind], c_in: int, reduction: 
 
 def _paths(layer: nn.Module, kind: SiteKind) -> Iterator[str]:
     """Yield the paths of the sites of a kind in a layer, or in one of its copies."""
-    if kind in {LAYER, UPSAMPLE}:
+    if kind in {LAYER, UPSAMPLE, INSERTED}:
         yield WHOLE
         return
     for name, module in layer.named_modules():
@@ -143,6 +143,7 @@ _HOSTS = (
     Host(name="SCDown", module=SCDown, inner=(POINTWISE,), whole=LAYER),
     Host(name="nn.Upsample", module=nn.Upsample, whole=UPSAMPLE),
     Host(name="nn.ConvTranspose2d", module=nn.ConvTranspose2d, whole=UPSAMPLE),
+    Host(name="nn.Identity", module=nn.Identity, whole=INSERTED),
 )
 
 HOSTS: dict[str, Host] = {host.name: host for host in _HOSTS}
@@ -217,6 +218,8 @@ def _shape(module: nn.Module, c_in: int) -> _Shape:
         case SCDown():
             last = _shape(module.cv2, c_in)
             return _Shape(c_in=_shape(module.cv1, c_in).c_in, c_out=last.c_out, kernel=last.kernel, stride=last.stride)
+        case nn.Identity():
+            return _Shape(c_in=c_in, c_out=c_in)
         case nn.Upsample():
             return _Shape(c_in=c_in, c_out=c_in, stride=int(module.scale_factor))  # type: ignore[arg-type]
         case nn.ConvTranspose2d():

@@ -38,7 +38,7 @@ from search_spaces.rows import Lowered
 from search_spaces.trace import trace
 
 _PROBE_SIZE = 64
-"""Size of the image with which the channels before an upsampling layer are found: a multiple of every stride."""
+"""Size of the image with which the channels before some layers are found: a multiple of every stride."""
 
 
 PERMITTED = {"downloads": True}
@@ -155,12 +155,12 @@ def _lower(document: dict[str, Any], missing: Sequence[str]) -> tuple[dict[str, 
 
 
 def _channels_before(built: nn.Sequential, ch: int, lowered: dict[int, Lowered]) -> dict[int, int]:
-    """Return the input channels of each lowered layer: traced for `nn.Upsample`, which does not have them, else 0."""
+    """Return the input channels of each lowered layer: traced for modules that do not have them, else 0."""
     channels = dict.fromkeys(lowered, 0)
-    upsampled = [index for index, row in lowered.items() if row.host.module is nn.Upsample]
-    if upsampled:
+    without = [index for index, row in lowered.items() if row.host.module in {nn.Upsample, nn.Identity}]
+    if without:
         probe = torch.zeros(1, ch, _PROBE_SIZE, _PROBE_SIZE)
-        before = built[: max(upsampled) + 1].eval()
+        before = built[: max(without) + 1].eval()
         for step in trace(before, probe):
             if step.index in channels:
                 channels[step.index] = step.c_in

@@ -3,7 +3,8 @@
 An operator inside a host is a row `<Host>_<Operator>` with the arguments of the host and then a mapping of the
 operator's parameters: `[-1, 3, C3_UIB, [128, {expansion: 4}]]`. An operator that is a whole layer is a row of its name
 with the arguments of the stock layer that it replaces, `Conv` or `nn.Upsample`, and then the mapping:
-`[-1, 1, DynamicConv, [512, 1, 1, {kernels: 4}]]`, `[-1, 1, DySample, [None, 2, nearest, {style: pl}]]`.
+`[-1, 1, DynamicConv, [512, 1, 1, {kernels: 4}]]`, `[-1, 1, DySample, [None, 2, nearest, {style: pl}]]`. One that can
+only be inserted replaces nothing and has the mapping alone: `[-1, 1, SE, [{reduction: 16}]]`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -76,7 +77,13 @@ def write(row: Row, host: Host, operator: Operator, parameters: Parameters, conv
 
 def insert(operator: Operator, parameters: Parameters, channels: int) -> Row:
     """Return the row of an inserted layer, which keeps the channels and the size of the map before it."""
-    return [-1, 1, operator.name, [channels, INSERTED_KERNEL, 1, dict(parameters)]]
+    arguments = [channels, INSERTED_KERNEL, 1] if host_of_inserted(operator) == "Conv" else []
+    return [-1, 1, operator.name, [*arguments, dict(parameters)]]
+
+
+def host_of_inserted(operator: Operator) -> str:
+    """Return the host whose row an inserted operator's stands for: `nn.Identity` if it replaces nothing."""
+    return "nn.Identity" if SiteKind.INSERTED in operator.kinds else "Conv"
 
 
 def lower(row: Sequence[Any]) -> Lowered | None:
@@ -140,4 +147,6 @@ def _stands_for(operator: Operator) -> str | None:
     """Return the module of the stock row of an operator that is a whole layer; None for other operators."""
     if SiteKind.UPSAMPLE in operator.kinds:
         return "nn.Upsample"
+    if SiteKind.INSERTED in operator.kinds:
+        return "nn.Identity"
     return "Conv" if SiteKind.LAYER in operator.kinds else None

@@ -14,6 +14,9 @@ from search_spaces.build import put
 from search_spaces.hosts import sites_in
 from search_spaces.operators.record import SiteKind
 
+_WITHOUT_CHANNELS = ("nn.Upsample", "nn.Identity")
+"""Modules whose rows and layers do not say how many channels they get."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
@@ -46,7 +49,7 @@ def register(rows: Mapping[str, Row]) -> None:
                 written[2:] = [row.stock, arguments]
         layers, save = stock_parse_model(stock, ch, verbose)
         for index, (row, parameters) in ours.items():
-            c_in = _channels_before(layers, index, ch) if row.stock == "nn.Upsample" else 0
+            c_in = _channels_before(layers, index, ch) if row.stock in _WITHOUT_CHANNELS else 0
             layers[index] = _with_operator(layers[index], row, parameters, c_in)
         return layers, save
 
@@ -63,7 +66,7 @@ def _with_operator(layer: nn.Module, row: Row, parameters: Mapping[str, Any], c_
 
 @torch.no_grad()
 def _channels_before(layers: nn.Sequential, index: int, channels: int) -> int:
-    """Return the input channels of a layer, found with a small image: an `nn.Upsample` does not have them."""
+    """Return the input channels of a layer that does not have them, found with a small image."""
     x: Any = torch.zeros(1, channels, 64, 64)
     outputs: list[Any] = []
     for layer in layers[:index].eval():

@@ -5,14 +5,39 @@ below. To add one without a change of this package, name its file under `modules
 (`docs/operators.md`).
 """
 
+from search_spaces.operators.cbam import CBAM_RECORD
+from search_spaces.operators.coord_att import COORD_ATT_RECORD
 from search_spaces.operators.dcnv4 import DCNV4_RECORD
 from search_spaces.operators.dynamic_conv import DYNAMIC_CONV_RECORD
 from search_spaces.operators.dysample import DYSAMPLE_RECORD
+from search_spaces.operators.eca import ECA_RECORD
+from search_spaces.operators.ema import EMA_RECORD
+from search_spaces.operators.gam import GAM_RECORD
+from search_spaces.operators.lska import LSKA_RECORD
 from search_spaces.operators.mmqa import MMQA_RECORD
 from search_spaces.operators.record import Operator, Parameter, Parameters, Site, SiteKind, Source, Value
+from search_spaces.operators.se import SE_RECORD
+from search_spaces.operators.shuffle_attention import SHUFFLE_ATTENTION_RECORD
+from search_spaces.operators.simam import SIMAM_RECORD
 from search_spaces.operators.uib import UIB_RECORD
 
-_RECORDS = (UIB_RECORD, MMQA_RECORD, DCNV4_RECORD, DYNAMIC_CONV_RECORD, DYSAMPLE_RECORD)
+_RECORDS = (
+    UIB_RECORD,
+    MMQA_RECORD,
+    DCNV4_RECORD,
+    DYNAMIC_CONV_RECORD,
+    DYSAMPLE_RECORD,
+    # Attention that is inserted.
+    SE_RECORD,
+    ECA_RECORD,
+    CBAM_RECORD,
+    COORD_ATT_RECORD,
+    SIMAM_RECORD,
+    EMA_RECORD,
+    GAM_RECORD,
+    SHUFFLE_ATTENTION_RECORD,
+    LSKA_RECORD,
+)
 
 OPERATORS: dict[str, Operator] = {record.name: record for record in _RECORDS}
 """By name; `search_spaces.operators.modules` adds those of users' files and of installed packages."""

@@ -62,6 +62,8 @@ class SiteKind(StrEnum):
     """A whole layer that convolves, or an inserted layer: the operator keeps its stride and channels."""
     UPSAMPLE = "upsampling layer"
     """A whole layer that doubles height and width of the map."""
+    INSERTED = "inserted layer"
+    """A new layer behind another one; the operator keeps channels and size of the map, and replaces nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -299,7 +299,9 @@ def test_clean_all_deletes_the_study(study: Study) -> None:
 
 def test_spaces_lists_the_catalog() -> None:
     rows = json.loads(nas("spaces", "--format", "json").stdout)
-    assert [row["space"] for row in rows] == ["v5", "v8", "v9", "v10", "v11", "v12", "v26"]
+    assert [row["space"] for row in rows] == [
+        f"v{family}{kind}" for family in (5, 8, 9, 10, 11, 12, 26) for kind in ("", "-plus")
+    ]
     assert all(row["size"] > 1e9 for row in rows)
 
 

@@ -21,6 +21,9 @@ from trials.data import datasets
 
 CLASSES = 10
 THEIRS = {2: "DCNv4", 3: "DynamicConv", 4: "UIB", 8: "MMQA", 13: "DySample"}
+INSERTED = {
+    4: "SE", 5: "ECA", 6: "CBAM", 7: "CoordAtt", 8: "SimAM", 12: "EMA", 15: "GAM", 18: "ShuffleAttention", 21: "LSKA"
+}  # fmt: skip
 USERS_OPERATOR = '''\
 """A user's operator, some of whose names others have, too."""
 
@@ -72,9 +75,14 @@ def users_file(tmp_path: Path) -> Path:
 @pytest.fixture
 def every_operator(users_file: Path) -> Architecture:
     """Return a model with every operator of this package, one of a user's, and an inserted layer."""
-    assert set(THEIRS.values()) | {"Ghost"} == {*OPERATORS}, f"and those of {users_file}"
+    assert {*THEIRS.values(), *INSERTED.values(), "Ghost"} == {*OPERATORS}, f"and those of {users_file}"
     picks = {layer: Choice.of(name, {}) for layer, name in {**THEIRS, 6: "Ghost"}.items()}
-    inserted = [Insertion(after=4, feeds="next", choice=Choice.of("UIB", {"start_kernel": 3}))]
+    inserted = [Insertion(after=2, feeds="next", choice=Choice.of("UIB", {"start_kernel": 3}))]
+    given = {"EMA": {"groups": 8}}
+    inserted += [
+        Insertion(after=layer, feeds="all", choice=Choice.of(name, given.get(name, {})))
+        for layer, name in INSERTED.items()
+    ]
     return Architecture.of("yolov9{scale}.yaml", "t", picks, inserted=inserted)
 
 

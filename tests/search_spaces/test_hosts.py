@@ -107,6 +107,7 @@ STANDING: dict[SiteKind, tuple[type[nn.Module], ...]] = {
     SiteKind.ATTENTION: (Attention, AAttn),
     SiteKind.LAYER: (Conv, AConv, ADown, SCDown),
     SiteKind.UPSAMPLE: (nn.Upsample, nn.ConvTranspose2d),
+    SiteKind.INSERTED: (nn.Identity,),
 }
 SCALES = {"v3": " ", "v5": "nsmlx", "v6": "nsmlx", "v8": "nsmlx", "v9": "tsmce", "v10": "nsmblx"}
 SCALES |= {"11": "nsmlx", "12": "nsmlx", "26": "nsmlx"}

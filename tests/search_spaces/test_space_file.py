@@ -27,6 +27,9 @@ FAMILIES = {"v5": "nsmlx", "v6": "nsmlx", "v8": "nsmlx", "v9": "tsmce", "v10": "
 FAMILIES |= {"11": "nsmlx", "12": "nsmlx", "26": "nsmlx"}
 MODELS = [(f"yolo{family}{{scale}}.yaml", scale) for family, scales in FAMILIES.items() for scale in scales]
 SCALES = {"v5": "nsmlx", "v8": "nsmlx", "v9": "tsmce", "v10": "nmbx", "v11": "nmx", "v12": "nlx", "v26": "nmx"}
+PLUS = [f"{space}-plus" for space in SCALES]
+FIRST = {"UIB", "MMQA", "DCNv4", "DynamicConv", "DySample"}
+"""Operators of the spaces of version 0.1.0, whose hashes studies store; the others are in `PLUS`."""
 SPACES = [f"{space}:{scale}" for space, scales in SCALES.items() for scale in scales]
 
 
@@ -510,7 +513,7 @@ def test_invalid_base_of_the_user_is_refused(text: str, expected: str, tmp_path:
 
 class TestCatalog:
     def test_catalog_has_the_spaces_of_the_package(self) -> None:
-        assert list(catalog()) == list(SCALES)
+        assert list(catalog()) == [name for space in SCALES for name in (space, f"{space}-plus")]
         assert all(path.is_file() for path in catalog().values())
 
     @pytest.mark.parametrize("name", SPACES)
@@ -522,7 +525,23 @@ class TestCatalog:
 
     def test_catalog_offers_every_operator(self, space_of: Callable[[str], SearchSpace]) -> None:
         for space in SCALES:
-            assert {name for slot in space_of(space).slots for name in slot.operators} == {"stock", *OPERATORS}
+            assert {name for slot in space_of(space).slots for name in slot.operators} == {"stock", *FIRST}
+        offered = {
+            space: {name for slot in space_of(space).slots for name in slot.operators} - {"stock"} for space in PLUS
+        }
+        assert all(names >= FIRST for names in offered.values())
+        assert set().union(*offered.values()) == {*OPERATORS}
+        assert {space: {*OPERATORS} - names for space, names in offered.items() if names < {*OPERATORS}} == {}
+
+    def test_plus_space_offers_what_the_plain_one_does(self, space_of: Callable[[str], SearchSpace]) -> None:
+        for space in SCALES:
+            plain, plus = ({slot.name: slot for slot in space_of(name).slots} for name in (space, f"{space}-plus"))
+            assert all({*slot.choices} <= {*plus[name].choices} for name, slot in plain.items())
+
+    def test_attention_is_inserted_at_every_scale(self, space_of: Callable[[str], SearchSpace]) -> None:
+        for scale in "tsmce":
+            inserted = [slot for slot in space_of(f"v9-plus:{scale}").slots if slot.feeds]
+            assert {name for slot in inserted for name in slot.operators} >= {"SE", "LSKA", "ShuffleAttention"}
 
     @pytest.mark.parametrize(
         ("name", "size"),

@@ -72,7 +72,7 @@ def place(value: Tensor, narrow: Tensor, name: str, positions: Mapping[Axis, Pos
         value[there] = narrow[here]
 
 
-@pytest.mark.parametrize("family", list(catalog()))
+@pytest.mark.parametrize("family", [name for name in catalog() if not name.endswith("-plus")])
 def test_redundant_channels_are_left_out(family: str, space_of: Callable[[str], SearchSpace]) -> None:
     torch.manual_seed(0)
     space, image = space_of(family), torch.rand(1, 3, 64, 96, dtype=torch.float64)

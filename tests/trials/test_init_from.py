@@ -59,7 +59,7 @@ def everywhere(space: SearchSpace, operator: str) -> nn.Module:
 
 class TestInsertions:
     @pytest.mark.parametrize("feeds", FEEDS)
-    @pytest.mark.parametrize("operator", ["UIB", "MMQA"])
+    @pytest.mark.parametrize("operator", ["UIB", "MMQA", "LSKA"])
     def test_inserted_operators_start_as_identity(self, operator: str, feeds: Feeds, source: nn.Module) -> None:
         """After every layer at once, so that any effect shows."""
         model = inserted(operator, feeds, *V8N_LAYERS)

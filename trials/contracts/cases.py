@@ -65,6 +65,7 @@ LAYERS: dict[str, tuple[int, Callable[[], nn.Module]]] = {
     "SCDown": (32, lambda: SCDown(32, 48, 3, 2)),
     "nn.Upsample": (16, lambda: nn.Upsample(None, 2, "nearest")),
     "nn.ConvTranspose2d": (16, lambda: nn.ConvTranspose2d(16, 16, 2, 2)),
+    "nn.Identity": (64, nn.Identity),
 }
 """Small layers of all hosts, in variants with different sites, by name: input channels and the layer."""
 
