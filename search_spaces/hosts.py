@@ -37,6 +37,10 @@ WHOLE = ""
 
 BLOCK, CONV, POINTWISE, ATTENTION = SiteKind.BLOCK, SiteKind.CONV, SiteKind.POINTWISE, SiteKind.ATTENTION
 LAYER, UPSAMPLE, INSERTED = SiteKind.LAYER, SiteKind.UPSAMPLE, SiteKind.INSERTED
+STAGE, PYRAMID = SiteKind.STAGE, SiteKind.PYRAMID
+
+_WHOLE_KINDS = {LAYER, UPSAMPLE, STAGE, PYRAMID, INSERTED}
+"""Kinds of a site that is the whole layer."""
 
 _INNER_SITES: dict[type[nn.Module], dict[SiteKind, tuple[str, ...]]] = {
     Bottleneck: {BLOCK: (WHOLE,), CONV: ("cv2",)},
@@ -73,9 +77,12 @@ class Host:
     whole: SiteKind | None = None
 
     def holds(self, operator: Operator) -> bool:
-        """Return whether the operator stands inside this host, so that the row keeps the host's name and arguments."""
+        """Return whether the row keeps the host's name and arguments: the operator stands inside it, or for all of it.
+
+        The row of a whole convolution or upsampling layer has the operator's name alone.
+        """
         kind = next((kind for kind in operator.kinds if kind in self.inner or kind is self.whole), None)
-        return kind in self.inner
+        return kind in {*self.inner, STAGE, PYRAMID}
 
     def sites_for(
         self, operator: Operator, layer: nn.Module, c_in: int, reduction: int | None = None
@@ -116,7 +123,7 @@ def sites_in(layer: nn.Module, kinds: Sequence[SiteKind], c_in: int, reduction: 
 
 def _paths(layer: nn.Module, kind: SiteKind) -> Iterator[str]:
     """Yield the paths of the sites of a kind in a layer, or in one of its copies."""
-    if kind in {LAYER, UPSAMPLE, INSERTED}:
+    if kind in _WHOLE_KINDS:
         yield WHOLE
         return
     for name, module in layer.named_modules():
@@ -126,17 +133,17 @@ def _paths(layer: nn.Module, kind: SiteKind) -> Iterator[str]:
 
 _HOSTS = (
     Host(name="Bottleneck", module=Bottleneck, inner=(BLOCK, CONV)),
-    Host(name="C3", module=C3, inner=(BLOCK, CONV)),
-    Host(name="C2f", module=C2f, inner=(BLOCK, CONV)),
-    Host(name="C3k2", module=C3k2, inner=(BLOCK, CONV, ATTENTION)),
-    Host(name="C2fCIB", module=C2fCIB, inner=(BLOCK,)),
+    Host(name="C3", module=C3, inner=(BLOCK, CONV), whole=STAGE),
+    Host(name="C2f", module=C2f, inner=(BLOCK, CONV), whole=STAGE),
+    Host(name="C3k2", module=C3k2, inner=(BLOCK, CONV, ATTENTION), whole=STAGE),
+    Host(name="C2fCIB", module=C2fCIB, inner=(BLOCK,), whole=STAGE),
     Host(name="A2C2f", module=A2C2f, inner=(BLOCK, CONV, ATTENTION)),
     Host(name="C2PSA", module=C2PSA, inner=(ATTENTION,)),
     Host(name="PSA", module=PSA, inner=(ATTENTION,)),
-    Host(name="RepNCSPELAN4", module=RepNCSPELAN4, inner=(BLOCK, CONV)),
-    Host(name="ELAN1", module=ELAN1, inner=(CONV,)),
-    Host(name="SPPF", module=SPPF, inner=(POINTWISE,)),
-    Host(name="SPPELAN", module=SPPELAN, inner=(POINTWISE,)),
+    Host(name="RepNCSPELAN4", module=RepNCSPELAN4, inner=(BLOCK, CONV), whole=STAGE),
+    Host(name="ELAN1", module=ELAN1, inner=(CONV,), whole=STAGE),
+    Host(name="SPPF", module=SPPF, inner=(POINTWISE,), whole=PYRAMID),
+    Host(name="SPPELAN", module=SPPELAN, inner=(POINTWISE,), whole=PYRAMID),
     Host(name="Conv", module=Conv, whole=LAYER),
     Host(name="AConv", module=AConv, inner=(CONV,), whole=LAYER),
     Host(name="ADown", module=ADown, inner=(CONV,), whole=LAYER),
@@ -191,8 +198,29 @@ class _Shape:
     groups: int = 1
 
 
+_ENDS: dict[type[nn.Module], tuple[str, str]] = {
+    Bottleneck: ("cv1", "cv2"),
+    RepBottleneck: ("cv1", "cv2"),
+    CIB: ("cv1.0", "cv1.4"),
+    Attention: ("qkv", "proj"),
+    AAttn: ("qkv", "proj"),
+    C3: ("cv1", "cv3"),
+    C2f: ("cv1", "cv2"),
+    C3k2: ("cv1", "cv2"),
+    C2fCIB: ("cv1", "cv2"),
+    RepNCSPELAN4: ("cv1", "cv4"),
+    ELAN1: ("cv1", "cv4"),
+    SPPF: ("cv1", "cv2"),
+    SPPELAN: ("cv1", "cv5"),
+}
+"""First and last convolution of the modules without stride that an operator can replace, by path."""
+
+
 def _shape(module: nn.Module, c_in: int) -> _Shape:
     """Return channels, kernel, stride and groups of a module at a site, from its convolutions."""
+    if type(module) in _ENDS:
+        first, last = (module.get_submodule(path) for path in _ENDS[type(module)])
+        return _Shape(c_in=_shape(first, 0).c_in, c_out=_shape(last, 0).c_out)
     match module:
         case Conv(conv=conv):
             return _Shape(
@@ -204,12 +232,6 @@ def _shape(module: nn.Module, c_in: int) -> _Shape:
             )
         case RepConv():
             return _shape(module.conv1, c_in)
-        case Bottleneck():
-            return _between(module.cv1, module.cv2)
-        case CIB():
-            return _between(module.cv1[0], module.cv1[-1])
-        case Attention() | AAttn():
-            return _between(module.qkv, module.proj)
         case AConv():
             return _shape(module.cv1, c_in)
         case ADown():  # its 3x3 convolution takes half of the channels, a 1x1 the other half
@@ -226,11 +248,6 @@ def _shape(module: nn.Module, c_in: int) -> _Shape:
             return _Shape(c_in=module.in_channels, c_out=module.out_channels, stride=module.stride[0])
         case _:
             raise TypeError(f"no site is a {type(module).__name__}; add it to {__name__}._shape")
-
-
-def _between(first: nn.Module, last: nn.Module) -> _Shape:
-    """Return the shape of a block without stride: inputs of its first convolution, outputs of its last."""
-    return _Shape(c_in=_shape(first, 0).c_in, c_out=_shape(last, 0).c_out)
 
 
 def _activation(module: nn.Module) -> nn.Module:

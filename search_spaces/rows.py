@@ -1,10 +1,11 @@
 """Write and read rows of a model YAML that have an operator.
 
-An operator inside a host is a row `<Host>_<Operator>` with the arguments of the host and then a mapping of the
-operator's parameters: `[-1, 3, C3_UIB, [128, {expansion: 4}]]`. An operator that is a whole layer is a row of its name
-with the arguments of the stock layer that it replaces, `Conv` or `nn.Upsample`, and then the mapping:
-`[-1, 1, DynamicConv, [512, 1, 1, {kernels: 4}]]`, `[-1, 1, DySample, [None, 2, nearest, {style: pl}]]`. One that can
-only be inserted replaces nothing and has the mapping alone: `[-1, 1, SE, [{reduction: 16}]]`.
+An operator inside a host, or in the place of a whole block of convolutions, is a row `<Host>_<Operator>` with the
+arguments of the host and then a mapping of the operator's parameters: `[-1, 3, C3_UIB, [128, {expansion: 4}]]`. An
+operator in the place of another layer is a row of its name with the arguments of the stock layer, `Conv` or
+`nn.Upsample`, and then the mapping: `[-1, 1, DynamicConv, [512, 1, 1, {kernels: 4}]]`,
+`[-1, 1, DySample, [None, 2, nearest, {style: pl}]]`. One that can only be inserted replaces nothing and has the mapping
+alone: `[-1, 1, SE, [{reduction: 16}]]`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -149,4 +150,8 @@ def _stands_for(operator: Operator) -> str | None:
         return "nn.Upsample"
     if SiteKind.INSERTED in operator.kinds:
         return "nn.Identity"
+    if SiteKind.STAGE in operator.kinds:
+        return "C2f"
+    if SiteKind.PYRAMID in operator.kinds:
+        return "SPPF"
     return "Conv" if SiteKind.LAYER in operator.kinds else None

@@ -8,18 +8,24 @@ below. To add one without a change of this package, name its file under `modules
 from search_spaces.operators.cbam import CBAM_RECORD
 from search_spaces.operators.coord_att import COORD_ATT_RECORD
 from search_spaces.operators.dcnv4 import DCNV4_RECORD
+from search_spaces.operators.dsconv import DSCONV_RECORD
 from search_spaces.operators.dynamic_conv import DYNAMIC_CONV_RECORD
 from search_spaces.operators.dysample import DYSAMPLE_RECORD
 from search_spaces.operators.eca import ECA_RECORD
 from search_spaces.operators.ema import EMA_RECORD
 from search_spaces.operators.gam import GAM_RECORD
+from search_spaces.operators.ghost_module import GHOST_MODULE_RECORD
+from search_spaces.operators.gsconv import GSCONV_RECORD
 from search_spaces.operators.lska import LSKA_RECORD
 from search_spaces.operators.mmqa import MMQA_RECORD
+from search_spaces.operators.pconv import PCONV_RECORD
 from search_spaces.operators.record import Operator, Parameter, Parameters, Site, SiteKind, Source, Value
+from search_spaces.operators.repvgg import REPVGG_RECORD
 from search_spaces.operators.se import SE_RECORD
 from search_spaces.operators.shuffle_attention import SHUFFLE_ATTENTION_RECORD
 from search_spaces.operators.simam import SIMAM_RECORD
 from search_spaces.operators.uib import UIB_RECORD
+from search_spaces.operators.vovgscsp import VOVGSCSP_RECORD
 
 _RECORDS = (
     UIB_RECORD,
@@ -37,6 +43,13 @@ _RECORDS = (
     GAM_RECORD,
     SHUFFLE_ATTENTION_RECORD,
     LSKA_RECORD,
+    # Convolutions and blocks of them.
+    PCONV_RECORD,
+    GSCONV_RECORD,
+    GHOST_MODULE_RECORD,
+    REPVGG_RECORD,
+    DSCONV_RECORD,
+    VOVGSCSP_RECORD,
 )
 
 OPERATORS: dict[str, Operator] = {record.name: record for record in _RECORDS}

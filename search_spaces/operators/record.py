@@ -62,6 +62,10 @@ class SiteKind(StrEnum):
     """A whole layer that convolves, or an inserted layer: the operator keeps its stride and channels."""
     UPSAMPLE = "upsampling layer"
     """A whole layer that doubles height and width of the map."""
+    STAGE = "whole block"
+    """A whole block of convolutions, such as `C2f`, that keeps the size of its map; channels as the block's."""
+    PYRAMID = "spatial pyramid"
+    """A whole layer that pools at several sizes, such as `SPPF`; channels as the layer's."""
     INSERTED = "inserted layer"
     """A new layer behind another one; the operator keeps channels and size of the map, and replaces nothing."""
 

@@ -10,6 +10,7 @@ from ultralytics.nn.modules import (
     C2,
     C3,
     ELAN1,
+    SPPELAN,
     SPPF,
     AConv,
     ADown,
@@ -107,6 +108,8 @@ STANDING: dict[SiteKind, tuple[type[nn.Module], ...]] = {
     SiteKind.ATTENTION: (Attention, AAttn),
     SiteKind.LAYER: (Conv, AConv, ADown, SCDown),
     SiteKind.UPSAMPLE: (nn.Upsample, nn.ConvTranspose2d),
+    SiteKind.STAGE: (C3, C2f, RepNCSPELAN4),
+    SiteKind.PYRAMID: (SPPF, SPPELAN),
     SiteKind.INSERTED: (nn.Identity,),
 }
 SCALES = {"v3": " ", "v5": "nsmlx", "v6": "nsmlx", "v8": "nsmlx", "v9": "tsmce", "v10": "nsmblx"}

@@ -167,7 +167,8 @@ class CostTable(LayerTable[LayerCost]):
             after = self._operator(operator, site, choice, x)
             params += after.params - before.params
             macs += after.macs - before.macs
-        name = f"{layer.host.name}_{operator.name}" if layer.host.holds(operator) else operator.name
+        is_inside = any(site.path != WHOLE for site in layer.sites(operator))
+        name = f"{layer.host.name}_{operator.name}" if is_inside else operator.name
         return LayerCost(module=name, params=params, macs=macs)
 
     def value_of_insertion(self, layer: StockLayer, choice: Choice) -> LayerCost:
