@@ -261,6 +261,15 @@ def _dysample(row: Row, _document: Mapping[str, Any]) -> Row:
     return [row[0], row[1], "DySample", [None, scale, "nearest", parameters]]
 
 
+def _is_without_mapping(row: Row, _document: Mapping[str, Any]) -> bool:
+    """Return whether a row does not end in a mapping of parameters, as all rows of this package with an operator do."""
+    return not (row[3] and isinstance(row[3][-1], Mapping))
+
+
+def _spd_conv(row: Row, _document: Mapping[str, Any]) -> Row:
+    return [row[0], row[1], "SPDConv", [_channels(row), 3, 2, {"kernel": 3}]]
+
+
 def _detect(row: Row, _document: Mapping[str, Any]) -> Row:
     return [row[0], row[1], "Detect", row[3][:1]]
 
@@ -278,7 +287,6 @@ def _values(operator: str, parameter: str) -> tuple[Any, ...]:
 
 
 _AS_PRINTED = "as printed, for counting only: "
-
 FOREIGN_MODULES: dict[str, _ForeignModule] = {
     "Bottleneck": _ForeignModule(
         applies=_is_for_yolov5,
@@ -336,6 +344,12 @@ FOREIGN_MODULES: dict[str, _ForeignModule] = {
         "taken for channels given by mistake, and is 2. Built: this package's DySample with them",
         printed_note="counted as the paper's code has it, with its arguments: scale, style, groups, dynamic scope; a "
         "scale above 4 is taken for channels given by mistake, and is 2",
+    ),
+    "SPDConv": _ForeignModule(
+        applies=_is_without_mapping,
+        row=_spd_conv,
+        note="the row has no stride, since SPDConv of forks always halves the map, with a 3x3 convolution behind. "
+        "Built: this package's SPDConv of stride 2 and kernel 3",
     ),
     "Detect": _ForeignModule(
         applies=lambda row, document: _is_foreign(row, document) and len(row[3]) > 1,

@@ -24,6 +24,7 @@ from search_spaces.operators.repvgg import REPVGG_RECORD
 from search_spaces.operators.se import SE_RECORD
 from search_spaces.operators.shuffle_attention import SHUFFLE_ATTENTION_RECORD
 from search_spaces.operators.simam import SIMAM_RECORD
+from search_spaces.operators.spd_conv import SPD_CONV_RECORD
 from search_spaces.operators.uib import UIB_RECORD
 from search_spaces.operators.vovgscsp import VOVGSCSP_RECORD
 
@@ -50,6 +51,8 @@ _RECORDS = (
     REPVGG_RECORD,
     DSCONV_RECORD,
     VOVGSCSP_RECORD,
+    # Downsampling, upsampling, pyramids.
+    SPD_CONV_RECORD,
 )
 
 OPERATORS: dict[str, Operator] = {record.name: record for record in _RECORDS}

@@ -262,6 +262,11 @@ class TestForeignModules:
         assert translated(-1, 1, "Dynamic_conv2d", given) == [-1, 1, "DynamicConv", meant]
         build.skeleton(foreign_files.translate(with_row(-1, 1, "Dynamic_conv2d", given)).document, 2)
 
+    @pytest.mark.parametrize("given", [[64], [64, 1], [64, False]])
+    def test_spd_conv_of_a_fork_halves_the_map(self, given: list[Any]) -> None:
+        assert translated(-1, 1, "SPDConv", given) == [-1, 1, "SPDConv", [64, 3, 2, {"kernel": 3}]]
+        build.skeleton(foreign_files.translate(with_row(-1, 1, "SPDConv", given)).document, 2)
+
     def test_dynamic_conv2d_as_printed_has_the_ratio_of_its_row(self) -> None:
         row = translated(-1, 1, "Dynamic_conv2d", [64, 3, 1, 2], as_printed=True)
         assert row == [-1, 1, "PrintedDynamicConv", [64, 3, 2, {"kernels": 4, "ratio": 1.0}]]
