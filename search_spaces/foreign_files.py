@@ -270,6 +270,10 @@ def _spd_conv(row: Row, _document: Mapping[str, Any]) -> Row:
     return [row[0], row[1], "SPDConv", [_channels(row), 3, 2, {"kernel": 3}]]
 
 
+def _carafe(row: Row, _document: Mapping[str, Any]) -> Row:
+    return [row[0], row[1], "CARAFE", [None, 2, "nearest", {}]]
+
+
 def _detect(row: Row, _document: Mapping[str, Any]) -> Row:
     return [row[0], row[1], "Detect", row[3][:1]]
 
@@ -344,6 +348,12 @@ FOREIGN_MODULES: dict[str, _ForeignModule] = {
         "taken for channels given by mistake, and is 2. Built: this package's DySample with them",
         printed_note="counted as the paper's code has it, with its arguments: scale, style, groups, dynamic scope; a "
         "scale above 4 is taken for channels given by mistake, and is 2",
+    ),
+    "CARAFE": _ForeignModule(
+        applies=_is_bare_dysample,
+        row=_carafe,
+        note="the arguments differ between forks. Built: this package's CARAFE of scale 2, with the paper's kernels of "
+        "5 and 3 and 64 compressed channels",
     ),
     "SPDConv": _ForeignModule(
         applies=_is_without_mapping,

@@ -5,6 +5,7 @@ below. To add one without a change of this package, name its file under `modules
 (`docs/operators.md`).
 """
 
+from search_spaces.operators.carafe import CARAFE_RECORD
 from search_spaces.operators.cbam import CBAM_RECORD
 from search_spaces.operators.coord_att import COORD_ATT_RECORD
 from search_spaces.operators.dcnv4 import DCNV4_RECORD
@@ -53,6 +54,7 @@ _RECORDS = (
     VOVGSCSP_RECORD,
     # Downsampling, upsampling, pyramids.
     SPD_CONV_RECORD,
+    CARAFE_RECORD,
 )
 
 OPERATORS: dict[str, Operator] = {record.name: record for record in _RECORDS}

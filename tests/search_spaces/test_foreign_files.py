@@ -262,6 +262,11 @@ class TestForeignModules:
         assert translated(-1, 1, "Dynamic_conv2d", given) == [-1, 1, "DynamicConv", meant]
         build.skeleton(foreign_files.translate(with_row(-1, 1, "Dynamic_conv2d", given)).document, 2)
 
+    @pytest.mark.parametrize("given", [[], [64], [64, 3, 5]])
+    def test_carafe_of_a_fork_doubles_the_map(self, given: list[Any]) -> None:
+        assert translated(-1, 1, "CARAFE", given) == [-1, 1, "CARAFE", [None, 2, "nearest", {}]]
+        build.skeleton(foreign_files.translate(with_row(-1, 1, "CARAFE", given)).document, 2)
+
     @pytest.mark.parametrize("given", [[64], [64, 1], [64, False]])
     def test_spd_conv_of_a_fork_halves_the_map(self, given: list[Any]) -> None:
         assert translated(-1, 1, "SPDConv", given) == [-1, 1, "SPDConv", [64, 3, 2, {"kernel": 3}]]
