@@ -26,6 +26,7 @@ from search_spaces.operators.se import SE_RECORD
 from search_spaces.operators.shuffle_attention import SHUFFLE_ATTENTION_RECORD
 from search_spaces.operators.simam import SIMAM_RECORD
 from search_spaces.operators.spd_conv import SPD_CONV_RECORD
+from search_spaces.operators.sppcspc import SPPCSPC_RECORD
 from search_spaces.operators.uib import UIB_RECORD
 from search_spaces.operators.vovgscsp import VOVGSCSP_RECORD
 
@@ -55,6 +56,7 @@ _RECORDS = (
     # Downsampling, upsampling, pyramids.
     SPD_CONV_RECORD,
     CARAFE_RECORD,
+    SPPCSPC_RECORD,
 )
 
 OPERATORS: dict[str, Operator] = {record.name: record for record in _RECORDS}
